@@ -1,0 +1,192 @@
+"""
+What the network sees: the shape of a clip, and one clip.
+
+The specification travels inside the model bundle, so that a robot prepares its
+sensor data exactly as the training did.
+
+Shape legend: t frames, h height, w width, k audio tiles, f mel bands, s mel steps,
+n boxes a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import in_order, Modality
+
+NANOSECONDS = 1_000_000_000
+"""Nanoseconds in a second."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+BOX_PAD, BOX_HAND, BOX_OBJECT = 0, 1, 2
+"""Box categories as STLT numbers them (Radevski et al., BMVC 2021)."""
+
+
+@dataclass(frozen=True)
+class VideoSpec:
+    """How a camera frame becomes a model frame: resize, centre crop, normalise."""
+
+    height: int = 224
+    """Height of the crop, pixels."""
+    width: int = 224
+    """Width of the crop, pixels."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        _positive('clip.video', self, 'height', 'width')
+
+
+@dataclass(frozen=True)
+class FlowSpec:
+    """How dense flow becomes a (u, v, 0) picture; it has the size of the video crop."""
+
+    bound: float = 20.0
+    """Displacements are clipped to ±bound pixels per sampled frame, then mapped to 0..255."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        _positive('clip.flow', self, 'bound')
+
+
+@dataclass(frozen=True)
+class AudioSpec:
+    """
+    How sound becomes log-mel tiles; the defaults are those of Radevski et al.
+
+    Tile i is centred on (i + 0.5) / tiles of the window and zero-padded at its borders.
+    """
+
+    sample_rate: int = 16_000
+    """Hz, mono."""
+    n_fft: int = 1024
+    win_length: int = 160
+    """Samples."""
+    hop_length: int = 80
+    """Samples."""
+    n_mels: int = 128
+    tiles: int = 32
+    """Tiles in a clip; the paper takes one for each video frame."""
+    tile_steps: int = 224
+    """Spectrogram columns of one tile: it spans tile_steps × hop_length samples."""
+    mean: float = -28.1125
+    """Decibels."""
+    std: float = 16.5627
+    """Decibels."""
+
+    def __post_init__(self) -> None:
+        _positive('clip.audio', self, 'sample_rate', 'n_fft', 'win_length', 'hop_length',
+                  'n_mels', 'tiles', 'tile_steps', 'std')
+        if self.win_length > self.n_fft:
+            raise InvalidSettingError(
+                'clip.audio.win_length', self.win_length, f'at most n_fft = {self.n_fft}')
+
+
+@dataclass(frozen=True)
+class DetectionSpec:
+    """How boxes become an array: (x1, y1, x2, y2, category) in units of the image's size."""
+
+    max_boxes: int = 8
+    """Boxes kept a frame; hands first, then by descending score."""
+
+    def __post_init__(self) -> None:
+        _positive('clip.detections', self, 'max_boxes')
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """Everything that decides how timed sensor data becomes the network's input."""
+
+    duration: float = 2.0
+    """Length of the window, seconds."""
+    num_frames: int = 32
+    """Frames sampled evenly from the window (t)."""
+    video: VideoSpec = field(default_factory=VideoSpec)
+    flow: FlowSpec = field(default_factory=FlowSpec)
+    audio: AudioSpec = field(default_factory=AudioSpec)
+    detections: DetectionSpec = field(default_factory=DetectionSpec)
+
+    def __post_init__(self) -> None:
+        _positive('clip', self, 'duration', 'num_frames')
+
+    @property
+    def duration_ns(self) -> int:
+        """Length of the window, nanoseconds."""
+        return round(self.duration * NANOSECONDS)
+
+    @property
+    def frame_period_ns(self) -> int:
+        """Time between two sampled frames, nanoseconds."""
+        return self.duration_ns // self.num_frames
+
+    @property
+    def audio_samples(self) -> int:
+        """Audio samples in the window."""
+        return round(self.duration * self.audio.sample_rate)
+
+    def input_shape(self, modality: Modality) -> tuple[int, ...]:
+        """
+        Give the shape of one modality's float32 input, without a batch dimension.
+
+        RGB and flow `[3, t, h, w]`, audio `[k, f, s]`, detections `[t, n, 5]`.
+        """
+        if modality is Modality.AUDIO:
+            return self.audio.tiles, self.audio.n_mels, self.audio.tile_steps
+        if modality is Modality.DETECTIONS:
+            return self.num_frames, self.detections.max_boxes, 5
+        return 3, self.num_frames, self.video.height, self.video.width
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give a JSON-ready mapping; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any]) -> ClipSpec:
+        """
+        Build from a mapping as `to_dict` gives it.
+
+        :raises InvalidSettingError: for a field that does not exist or a value out of range.
+        """
+        parts = {'video': VideoSpec, 'flow': FlowSpec, 'audio': AudioSpec,
+                 'detections': DetectionSpec}
+        values: dict[str, Any] = {}
+        for key, value in _known('clip', cls, mapping).items():
+            part = parts.get(key)
+            values[key] = value if part is None else part(**_known(f'clip.{key}', part, value))
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip, ready for the network: an input for each modality that is there."""
+
+    inputs: Mapping[Modality, np.ndarray]
+    """float32 arrays shaped as `ClipSpec.input_shape` says; an absent modality has no key."""
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Give the modalities that are there, in canonical order."""
+        return in_order(self.inputs)
+
+
+def _positive(prefix: str, spec: object, *names: str) -> None:
+    for name in names:
+        value = getattr(spec, name)
+        if not value > 0:
+            raise InvalidSettingError(f'{prefix}.{name}', value, 'a number above 0')
+
+
+def _known(prefix: str, cls: type, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    names = [f.name for f in fields(cls)]
+    for key in mapping:
+        if key not in names:
+            raise InvalidSettingError(f'{prefix} field', key, ', '.join(names))
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in mapping.items()}
