@@ -1,0 +1,1 @@
+"""Metrics, modality subsets, tables and bags."""

@@ -1,0 +1,146 @@
+"""
+A model as a directory: weights, configuration and model card.
+
+`model.safetensors` holds the weights, `config.json` the architecture, the classes and the
+clip specification, `README.md` the model card. Nothing in it is executed when it is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from karmma_ros.clip import ClipSpec
+from karmma_ros.errors import BundleError, InvalidSettingError
+from karmma_ros.model.builder import build
+from karmma_ros.model.config import ModelConfig
+from karmma_ros.model.karmma import Karmma
+from karmma_ros.prediction import Vocabulary
+
+FORMAT = 'karmma_ros/1'
+WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
+RETRIEVE = 'copy the whole model directory again, or train one with `karmma train`'
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A network with everything that is needed to feed it and to read its answers."""
+
+    network: Karmma
+    config: ModelConfig
+    spec: ClipSpec
+    vocabulary: Vocabulary
+    name: str
+    dataset: str
+    """What it was trained on, in words."""
+    path: Path
+    sha256: str
+    """Digest of the weights file, hexadecimal."""
+
+    @property
+    def model_id(self) -> str:
+        """Give a short name for these very weights: `name@` and 8 digits of the digest."""
+        return f'{self.name}@{self.sha256[:8]}'
+
+
+def save_bundle(
+    path: Path | str,
+    network: Karmma,
+    config: ModelConfig,
+    spec: ClipSpec,
+    vocabulary: Vocabulary,
+    *,
+    dataset: str,
+    card: str,
+) -> None:
+    """
+    Write a model directory; it is called by the directory's name.
+
+    :param card: the model card, Markdown.
+    """
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    description = {
+        'format': FORMAT,
+        'name': path.name,
+        'dataset': dataset,
+        'architecture': config.to_dict(),
+        'clip': spec.to_dict(),
+        'classes': {head: list(names) for head, names in vocabulary.heads.items()},
+    }
+    weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    save_file(weights, path / WEIGHTS)
+    (path / CONFIG).write_text(json.dumps(description, indent=1) + '\n', encoding='utf-8')
+    (path / CARD).write_text(card, encoding='utf-8')
+
+
+def load_bundle(path: Path | str, device: str = 'cpu') -> Bundle:
+    """
+    Read a model directory and put its network, in evaluation mode, on `device`.
+
+    :raises BundleError: when the directory is missing, damaged or does not fit together.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise BundleError(path, 'no such directory', 'give the directory that holds ' + CONFIG)
+    description = _read_description(path)
+    try:
+        config = ModelConfig.from_dict(description['architecture'])
+        spec = ClipSpec.from_dict(description['clip'])
+        vocabulary = Vocabulary({h: tuple(n) for h, n in description['classes'].items()})
+        network = build(config, spec, vocabulary)
+    except InvalidSettingError as error:
+        raise BundleError(path / CONFIG, str(error), RETRIEVE) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError(path / CONFIG, f'lacks or garbles {error}', RETRIEVE) from error
+    _load_weights(path, network, vocabulary)
+    return Bundle(
+        network.eval().to(device), config, spec, vocabulary,
+        str(description.get('name', path.name)), str(description.get('dataset', '')), path,
+        hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest(),
+    )
+
+
+def _read_description(path: Path) -> Mapping[str, Any]:
+    for name in (CONFIG, WEIGHTS):
+        if not (path / name).is_file():
+            raise BundleError(path, f'{name} is missing', RETRIEVE)
+    try:
+        description = json.loads((path / CONFIG).read_text(encoding='utf-8'))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(path / CONFIG, f'is not JSON ({error})', RETRIEVE) from error
+    found = description.get('format') if isinstance(description, dict) else None
+    if found != FORMAT:
+        raise BundleError(
+            path / CONFIG, f'format is {found!r}, this package reads {FORMAT!r}', RETRIEVE)
+    return description
+
+
+def _load_weights(path: Path, network: Karmma, vocabulary: Vocabulary) -> None:
+    try:
+        weights = load_file(path / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(path / WEIGHTS, f'cannot be read ({error})', RETRIEVE) from error
+    for head, size in vocabulary.sizes.items():
+        rows = weights.get(f'heads.classifiers.{head}.bias')
+        if rows is not None and len(rows) != size:
+            raise BundleError(
+                path / CONFIG, f'lists {size} classes for {head}, the weights have {len(rows)}',
+                'restore the class list this model was trained with')
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BundleError(
+            path / WEIGHTS, f'does not fit the architecture ({_first_lines(error)})', RETRIEVE
+        ) from error
+
+
+def _first_lines(error: Exception) -> str:
+    return ' '.join(str(error).split())[:200]

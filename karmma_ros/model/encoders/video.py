@@ -1,0 +1,71 @@
+"""
+A small video encoder for RGB and flow.
+
+Shape legend: b batch, c channels, t frames, h height, w width, e token width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import math
+
+import torch
+from torch import nn, Tensor
+
+
+class R2Plus1D(nn.Module):
+    """
+    Factorised 3D convolutions with residuals, after R(2+1)D (Tran et al., CVPR 2018).
+
+    Not the paper's encoder: a small Video Swin trained from scratch stays near chance on
+    small data, this one learns within minutes on two cores.
+
+    :param input_shape: `[c, t, h, w]`.
+    :param widths: channels of the stem and of each stage. The stem and every stage halve
+        the picture; every stage but the first halves time as well.
+    """
+
+    def __init__(
+        self, input_shape: Sequence[int], widths: Sequence[int] = (24, 32, 64, 128)
+    ) -> None:
+        super().__init__()
+        channels, frames, height, width = input_shape
+        self.dim = widths[-1]
+        self.stem = nn.Sequential(
+            nn.Conv3d(channels, widths[0], (1, 5, 5), (1, 2, 2), (0, 2, 2), bias=False),
+            nn.BatchNorm3d(widths[0]),
+            nn.ReLU(inplace=True),
+        )
+        strides = [1] + [2] * (len(widths) - 2)
+        self.stages = nn.Sequential(*map(_Stage, widths, widths[1:], strides))
+        places = math.prod(math.ceil(side / 2 ** len(widths)) for side in (height, width))
+        moments = math.ceil(frames / math.prod(strides))
+        self.position = nn.Parameter(torch.empty(moments * places, self.dim))
+        nn.init.trunc_normal_(self.position, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode `[b, c, t, h, w]` into tokens `[b, t' · h' · w', e]`, time outermost."""
+        x = self.stages(self.stem(x))  # [b, e, t', h', w']
+        return x.flatten(2).transpose(1, 2) + self.position
+
+
+class _Stage(nn.Module):
+    """Space, then time, each halved where asked, around a projected residual."""
+
+    def __init__(self, in_width: int, width: int, time_stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv3d(in_width, width, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False),
+            nn.BatchNorm3d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(width, width, (3, 1, 1), (time_stride, 1, 1), (1, 0, 0), bias=False),
+            nn.BatchNorm3d(width),
+        )
+        self.shortcut = nn.Sequential(
+            nn.Conv3d(in_width, width, 1, (time_stride, 2, 2), bias=False),
+            nn.BatchNorm3d(width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[b, c, t, h, w]` to `[b, c', t / stride, h / 2, w / 2]`, rounded up."""
+        return torch.relu(self.body(x) + self.shortcut(x))

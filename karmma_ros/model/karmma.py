@@ -1,0 +1,124 @@
+"""
+KARMMA: encoders, token reduction, embedding, fusion and heads in one network.
+
+Shape legend: b batch, m modalities, n tokens, d fusion width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn, Tensor
+
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import in_order, Modality, subset_name
+from karmma_ros.model.fusion import FusionBlock
+from karmma_ros.model.heads import MultiHeadMLP
+from karmma_ros.model.tokens import tau_average, TokenEmbedding
+
+
+class Karmma(nn.Module):
+    """
+    Recognise an action from any subset of the modalities (paper, Fig. 2).
+
+    An absent modality's encoder never runs and its input is never read.
+
+    :param encoders: modality → module `[b, ...]` → `[b, n, e]`.
+    :param embeddings: modality → embedding of that encoder's reduced tokens.
+    :param token_cap: at most this many tokens a modality; None leaves them as they are.
+    :param fill_missing: fill an absent modality with its learned tokens; else leave it out.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[Modality, nn.Module],
+        embeddings: Mapping[Modality, TokenEmbedding],
+        fusion: FusionBlock,
+        heads: MultiHeadMLP,
+        token_cap: int | None,
+        fill_missing: bool,
+    ) -> None:
+        super().__init__()
+        self.modalities = in_order(encoders)
+        self.encoders = nn.ModuleDict({m.value: encoders[m] for m in self.modalities})
+        self.embeddings = nn.ModuleDict({m.value: embeddings[m] for m in self.modalities})
+        self.fusion = fusion
+        self.heads = heads
+        self.token_cap = token_cap
+        self.fill_missing = fill_missing
+
+    def forward(self, inputs: Mapping[Modality, Tensor], present: Tensor) -> dict[str, Tensor]:
+        """
+        Classify a batch whose samples may lack different modalities.
+
+        :param inputs: modality → float `[b, ...]` as `ClipSpec.input_shape` says. A modality
+            absent from the whole batch needs no entry.
+        :param present: bool `[b, m]`, columns in the order of `self.modalities`.
+        :returns: head → logits `[b, classes]`.
+        :raises InvalidSettingError: for a mask of another shape, a sample without any
+            modality, or a modality that is present without an input.
+        """
+        self._check(inputs, present)
+        tokens = {
+            modality: self._tokens(modality, inputs[modality], present[:, i])
+            for i, modality in enumerate(self.modalities)
+            if modality in inputs and bool(present[:, i].any())
+        }
+        columns = [i for i, modality in enumerate(self.modalities) if modality in tokens]
+        return self.fuse(tokens, None if self.fill_missing else present[:, columns])
+
+    def fuse(
+        self, tokens: Mapping[Modality, Tensor], present: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """
+        Classify from embedded tokens, so that they can be computed once and fused often.
+
+        :param tokens: modality → `[b, n, d]` as `encode` gives them; at least one entry.
+        :param present: bool `[b, len(tokens)]` where the samples differ and absent
+            modalities are left out; None: what is given is there in every sample.
+        :returns: head → logits `[b, classes]`.
+        """
+        batch = len(next(iter(tokens.values())))
+        given = [
+            tokens[m] if m in tokens else self.embeddings[m.value].absent(batch)
+            for m in self.modalities
+            if m in tokens or self.fill_missing
+        ]
+        if present is None or bool(present.all()):
+            return self.heads(self.fusion(given))
+        counted = nn.functional.pad(present, (0, 1), value=True)  # [CLS] always counts
+        return self.heads(self.fusion(given, present), counted)
+
+    def encode(self, modality: Modality, x: Tensor) -> Tensor:
+        """Encode, reduce and embed one present modality: `[b, ...]` → `[b, n, d]`."""
+        tokens = self.encoders[modality.value](x)
+        if self.token_cap is not None:
+            tokens = tau_average(tokens, self.token_cap)
+        return self.embeddings[modality.value](tokens)
+
+    def _tokens(self, modality: Modality, x: Tensor, present: Tensor) -> Tensor:
+        if bool(present.all()):
+            return self.encode(modality, x)
+        rows = present.nonzero().squeeze(1)
+        encoded = self.encode(modality, x[rows])  # [rows, n, d]
+        batch = len(present)
+        if self.fill_missing:
+            base = self.embeddings[modality.value].absent(batch).to(encoded.dtype)
+        else:
+            base = encoded.new_zeros(batch, *encoded.shape[1:])
+        return base.index_copy(0, rows, encoded)
+
+    def _check(self, inputs: Mapping[Modality, Tensor], present: Tensor) -> None:
+        wanted = f'a bool tensor [batch, {len(self.modalities)}] for {subset_name(self.modalities)}'
+        if present.ndim != 2 or present.shape[1] != len(self.modalities):
+            raise InvalidSettingError('present', list(present.shape), wanted)
+        if present.dtype != torch.bool:
+            raise InvalidSettingError('present', present.dtype, wanted)
+        if not bool(present.any(1).all()):
+            raise InvalidSettingError(
+                'present', 'a sample without any modality', 'at least one modality a sample')
+        for i, modality in enumerate(self.modalities):
+            if modality not in inputs and bool(present[:, i].any()):
+                raise InvalidSettingError(
+                    'inputs', f'no {modality}', f'an entry for {modality}, which is present')

@@ -1,0 +1,68 @@
+"""
+Tokens between encoder and fusion block: how many, and what stands for an absent modality.
+
+Shape legend: b batch, n tokens of one modality, e encoder width, d fusion width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn, Tensor
+
+from karmma_ros.errors import InvalidSettingError
+
+
+def tau_average(tokens: Tensor, cap: int) -> Tensor:
+    """
+    Average contiguous tokens so that at most `cap` remain (paper, Sec. III-C).
+
+    `floor(n / cap)` tokens form a group and the remainder joins the last group, as the
+    paper words it: 784 tokens at a cap of 300 give 299 pairs and one group of 186.
+
+    :param tokens: `[b, n, e]`.
+    :returns: `[b, min(n, cap), e]`.
+    :raises InvalidSettingError: for a cap below one.
+    """
+    if cap < 1:
+        raise InvalidSettingError('token_cap', cap, 'an integer above 0')
+    n = tokens.shape[1]
+    if n <= cap:
+        return tokens
+    size = n // cap
+    border = (cap - 1) * size
+    head = tokens[:, :border].unflatten(1, (cap - 1, size)).mean(2)  # [b, cap - 1, e]
+    tail = tokens[:, border:].mean(1, keepdim=True)  # [b, 1, e]
+    return torch.cat([head, tail], dim=1)
+
+
+class TokenEmbedding(nn.Module):
+    """
+    Project one modality's tokens and stand in for them when it is absent (Eq. 1).
+
+    Present: `W x_j + m`; absent: `a_j + m`, with the modality-specific token m and the
+    token-specific tokens a_j of Sec. III-D. The width of the sequence stays the same.
+
+    :param num_tokens: tokens after reduction (n); 0 builds no learned tokens at all.
+    """
+
+    def __init__(self, in_dim: int, dim: int, num_tokens: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(in_dim, dim)
+        learned = num_tokens > 0
+        self.modality_token = nn.Parameter(torch.empty(dim)) if learned else None
+        self.absent_tokens = nn.Parameter(torch.empty(num_tokens, dim)) if learned else None
+        for token in (self.modality_token, self.absent_tokens):
+            if token is not None:
+                nn.init.trunc_normal_(token, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Embed the tokens of a present modality: `[b, n, e]` → `[b, n, d]`."""
+        embedded: Tensor = self.project(tokens)
+        return embedded if self.modality_token is None else embedded + self.modality_token
+
+    def absent(self, batch: int) -> Tensor:
+        """Give the tokens `[b, n, d]` that stand for an absent modality."""
+        if self.absent_tokens is None or self.modality_token is None:
+            raise InvalidSettingError(
+                'architecture.missing', 'omit', 'tokens', 'this network has no learned tokens')
+        return (self.absent_tokens + self.modality_token).expand(batch, -1, -1)

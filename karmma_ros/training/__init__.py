@@ -1,0 +1,1 @@
+"""Training: losses, modality dropout and the Lightning modules."""

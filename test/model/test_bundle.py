@@ -1,0 +1,80 @@
+"""A model directory: what is saved comes back, what is damaged is said."""
+
+import json
+
+import pytest
+import torch
+
+from karmma_ros.errors import BundleError
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import CONFIG, load_bundle, save_bundle, WEIGHTS
+
+
+@pytest.fixture
+def saved(tmp_path, config, spec, vocabulary):
+    """Write a small model and give its directory and its network."""
+    network = build(config, spec, vocabulary).eval()
+    path = tmp_path / 'kitchen'
+    save_bundle(path, network, config, spec, vocabulary, dataset='random', card='# A card\n')
+    return path, network
+
+
+def test_a_bundle_comes_back_whole(saved, spec, vocabulary, inputs):
+    path, network = saved
+    bundle = load_bundle(path)
+    present = torch.ones(3, 4, dtype=torch.bool)
+    before, after = network(inputs, present), bundle.network(inputs, present)
+    assert all(torch.equal(before[head], after[head]) for head in before)
+    assert bundle.spec == spec
+    assert bundle.vocabulary == vocabulary
+    assert bundle.dataset == 'random'
+    assert bundle.model_id == f'kitchen@{bundle.sha256[:8]}'
+    assert not bundle.network.training
+    assert (path / 'README.md').read_text() == '# A card\n'
+
+
+def test_the_id_follows_the_weights(saved, config, spec, vocabulary):
+    path, network = saved
+    first = load_bundle(path).model_id
+    with torch.no_grad():
+        network.fusion.cls.add_(1.0)
+    save_bundle(path, network, config, spec, vocabulary, dataset='random', card='')
+    assert load_bundle(path).model_id != first
+
+
+def edit(path, change):
+    """Rewrite config.json after `change` has altered it."""
+    description = json.loads((path / CONFIG).read_text())
+    change(description)
+    (path / CONFIG).write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(('damage', 'text'), [
+    (lambda p: (p / CONFIG).unlink(), 'config.json is missing'),
+    (lambda p: (p / WEIGHTS).unlink(), 'model.safetensors is missing'),
+    (lambda p: (p / CONFIG).write_text('{'), 'is not JSON'),
+    (lambda p: (p / CONFIG).write_text('[]'), 'format is None'),
+    (lambda p: (p / CONFIG).write_bytes(b'\xff\xfe'), 'is not JSON'),
+    (lambda p: (p / WEIGHTS).write_bytes((p / WEIGHTS).read_bytes()[:5000]), 'cannot be read'),
+    (lambda p: (p / WEIGHTS).write_bytes(b''), 'cannot be read'),
+    (lambda p: edit(p, lambda d: d.update(format='karmma_ros/9')), "format is 'karmma_ros/9'"),
+    (lambda p: edit(p, lambda d: d.pop('clip')), "lacks or garbles 'clip'"),
+    (lambda p: edit(p, lambda d: d['classes']['noun'].pop()),
+     'lists 3 classes for noun, the weights have 4'),
+    (lambda p: edit(p, lambda d: d['classes']['noun'].__setitem__(0, 'pan')), 'distinct names'),
+    (lambda p: edit(p, lambda d: d['clip'].update(num_frames=0)), 'clip.num_frames is 0'),
+    (lambda p: edit(p, lambda d: d['clip'].update(fps=3)), "clip field is 'fps'"),
+    (lambda p: edit(p, lambda d: d['architecture'].update(dim=32)), 'does not fit'),
+    (lambda p: edit(p, lambda d: d['architecture']['encoders'].pop('audio')), 'does not fit'),
+])
+def test_damage_is_named_with_its_mend(saved, damage, text):
+    path, _ = saved
+    damage(path)
+    with pytest.raises(BundleError, match=text) as caught:
+        load_bundle(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    with pytest.raises(BundleError, match='no such directory'):
+        load_bundle(tmp_path / 'nowhere')

@@ -1,0 +1,109 @@
+"""Whatever subset of the sensors is there, and only that, decides the answer."""
+
+import pytest
+import torch
+
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality, subsets
+from karmma_ros.model.builder import build
+from karmma_ros.model.presets import preset, PRESETS
+
+ORDER = tuple(Modality)
+SUBSETS = subsets(Modality)
+
+
+def mask(*rows):
+    """Give the mask of one row of modalities for each sample."""
+    return torch.tensor([[m in row for m in ORDER] for row in rows])
+
+
+def assert_same(ours, theirs):
+    for head in ours:
+        torch.testing.assert_close(ours[head], theirs[head], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('chosen', SUBSETS, ids=str)
+def test_every_subset_gives_finite_logits_of_each_head(network, inputs, chosen):
+    logits = network({m: inputs[m] for m in chosen}, mask(*[chosen] * 3))
+    assert {head: tuple(x.shape) for head, x in logits.items()} == {
+        'verb': (3, 3), 'noun': (3, 4)}
+    assert all(torch.isfinite(x).all() for x in logits.values())
+
+
+@pytest.mark.parametrize('chosen', SUBSETS[1:], ids=str)
+def test_the_content_of_an_absent_modality_changes_nothing(network, inputs, chosen):
+    present = mask(*[chosen] * 3)
+    before = network(inputs, present)
+    poisoned = {m: x if m in chosen else torch.full_like(x, torch.nan)
+                for m, x in inputs.items()}
+    after = network(poisoned, present)
+    assert all(torch.equal(before[head], after[head]) for head in before)
+
+
+def test_a_mixed_batch_equals_its_samples_one_by_one(network, inputs):
+    rows = [(Modality.RGB, Modality.AUDIO), (Modality.DETECTIONS,), tuple(Modality)]
+    together = network(inputs, mask(*rows))
+    for i, row in enumerate(rows):
+        alone = network({m: inputs[m][i:i + 1] for m in row}, mask(row))
+        assert_same({h: x[i:i + 1] for h, x in together.items()}, alone)
+
+
+def test_a_mixed_batch_does_not_read_what_is_absent(network, inputs):
+    rows = [(Modality.RGB, Modality.AUDIO), (Modality.DETECTIONS,), tuple(Modality)]
+    before = network(inputs, mask(*rows))
+    for i, row in enumerate(rows):
+        for m in Modality:
+            if m not in row:
+                inputs[m][i] = torch.nan
+    after = network(inputs, mask(*rows))
+    assert all(torch.equal(before[head], after[head]) for head in before)
+
+
+def test_fusing_encodings_equals_the_forward_pass(network, inputs):
+    chosen = (Modality.FLOW, Modality.AUDIO)
+    tokens = {m: network.encode(m, inputs[m]) for m in Modality}
+    fused = network.fuse({m: tokens[m] for m in chosen})
+    assert_same(fused, network(inputs, mask(*[chosen] * 3)))
+
+
+def test_sensors_matter(network, inputs):
+    one, other = (network(inputs, mask(*[s] * 3)) for s in (SUBSETS[0], SUBSETS[-1]))
+    assert not torch.allclose(one['verb'], other['verb'])
+
+
+def test_every_learned_token_gets_a_gradient(network, inputs):
+    network.train()
+    present = mask((Modality.RGB,), (Modality.FLOW, Modality.AUDIO), (Modality.DETECTIONS,))
+    sum(x.sum() for x in network(inputs, present).values()).backward()
+    lacking = [name for name, p in network.named_parameters() if p.grad is None]
+    assert lacking == []
+
+
+@pytest.mark.parametrize('rows', [[()], [(Modality.RGB,), ()]])
+def test_a_sample_without_any_sensor_is_refused(network, inputs, rows):
+    with pytest.raises(InvalidSettingError, match='at least one modality a sample'):
+        network({m: x[:len(rows)] for m, x in inputs.items()}, mask(*rows))
+
+
+def test_wrong_masks_are_refused(network, inputs):
+    with pytest.raises(InvalidSettingError, match=r'\[batch, 4\] for V\+F\+A\+D'):
+        network(inputs, torch.ones(3, 2, dtype=torch.bool))
+    with pytest.raises(InvalidSettingError, match='bool tensor'):
+        network(inputs, torch.ones(3, 4))
+
+
+def test_a_present_modality_needs_its_input(network, inputs):
+    del inputs[Modality.AUDIO]
+    with pytest.raises(InvalidSettingError, match='an entry for audio, which is present'):
+        network(inputs, mask(*[ORDER] * 3))
+
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_every_preset_builds(name, spec, vocabulary):
+    network = build(preset(name), spec, vocabulary)
+    assert network.modalities == preset(name).modalities
+
+
+def test_an_unknown_preset_names_the_known_ones():
+    with pytest.raises(InvalidSettingError, match="preset is 'huge'; it may be tiny"):
+        preset('huge')
