@@ -1,0 +1,101 @@
+"""
+Mono sound to the network's log-mel tiles.
+
+Shape legend: n samples, s spectrogram columns, f mel bands, k tiles.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from karmma_ros.clip import AudioSpec
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.preprocess.arrays import check_array
+from karmma_ros.preprocess.pcm import decode_pcm
+from karmma_ros.preprocess.resampling import resample, StreamResampler
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+__all__ = [
+    'FLOOR_DB', 'StreamResampler', 'audio_input', 'decode_pcm', 'log_mel', 'mel_filterbank',
+    'resample',
+]
+
+FLOOR_DB = -100.0
+"""Decibels of silence and of whatever has a power below 1e-10."""
+
+
+def log_mel(waveform: NDArray[np.float32], spec: AudioSpec) -> NDArray[np.float32]:
+    """
+    Give the mel power spectrogram of mono sound `[n]` in decibels, float32 `[f, s]`.
+
+    Column j is centred on sample j × hop, so that s = 1 + n // hop; beyond its ends the
+    sound is silent. Power is not normalised: a full-scale sine in a Hann window of w
+    samples peaks at (w / 4)² = 20 log10(w / 4) dB.
+
+    :raises InvalidSampleError: for another type or shape, NaN or infinity.
+    """
+    check_array('waveform', waveform, np.float32, ('n',))
+    if not np.isfinite(waveform).all():
+        raise InvalidSampleError('waveform: got NaN or infinity; it may be finite samples')
+    win = spec.win_length
+    padded = np.zeros(len(waveform) + 2 * win, np.float32)
+    padded[win // 2:win // 2 + len(waveform)] = waveform
+    columns = 1 + len(waveform) // spec.hop_length
+    pieces = sliding_window_view(padded, win)[::spec.hop_length][:columns]
+    spectrum = np.fft.rfft(pieces * _window(win), spec.n_fft)
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    mel: NDArray[np.float32] = mel_filterbank(spec) @ power.T.astype(np.float32, copy=False)
+    np.log10(np.maximum(mel, 1e-30, out=mel), out=mel)
+    mel *= 10
+    return np.maximum(mel, FLOOR_DB, out=mel)
+
+
+def audio_input(waveform: NDArray[np.float32], spec: AudioSpec) -> NDArray[np.float32]:
+    """
+    Cut the sound of exactly one window, float32 `[n]`, into tiles: `[k, f, tile_steps]`.
+
+    Tile i is centred on (i + 0.5) / k of the window; beyond the window there is silence.
+    Centres are rounded to spectrogram columns (2.5 ms at most by default), so that all
+    tiles are cuts of one spectrogram: 32 tiles for the price of one.
+
+    :raises InvalidSampleError: for another type or shape, NaN or infinity.
+    """
+    spectrogram = (log_mel(waveform, spec) - np.float32(spec.mean)) / np.float32(spec.std)
+    bands, columns = spectrogram.shape
+    steps, margin = spec.tile_steps, spec.tile_steps
+    padded = np.full((bands, columns + 2 * margin), (FLOOR_DB - spec.mean) / spec.std, np.float32)
+    padded[:, margin:margin + columns] = spectrogram
+    centres = (np.arange(spec.tiles) + 0.5) / spec.tiles * len(waveform) / spec.hop_length
+    starts = np.rint(centres).astype(int) - steps // 2 + margin
+    tiles = np.empty((spec.tiles, bands, steps), np.float32)
+    for tile, start in zip(tiles, starts):
+        tile[:] = padded[:, start:start + steps]
+    return tiles
+
+
+@lru_cache(maxsize=8)
+def mel_filterbank(spec: AudioSpec) -> NDArray[np.float32]:
+    """
+    Give triangular filters from 0 Hz to half the sample rate, float32 `[f, n_fft // 2 + 1]`.
+
+    Their corners are even on the HTK mel scale, 2595 log10(1 + Hz / 700); peaks are one.
+    """
+    bins = np.linspace(0, spec.sample_rate / 2, spec.n_fft // 2 + 1)
+    top = 2595 * np.log10(1 + spec.sample_rate / 2 / 700)
+    corners = 700 * (10 ** (np.linspace(0, top, spec.n_mels + 2) / 2595) - 1)
+    low, peak, high = corners[:-2, None], corners[1:-1, None], corners[2:, None]
+    rising = (bins - low) / (peak - low)
+    falling = (high - bins) / (high - peak)
+    filters = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    filters.flags.writeable = False
+    return filters
+
+
+@lru_cache(maxsize=8)
+def _window(length: int) -> NDArray[np.float32]:
+    """Give the periodic Hann window."""
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)).astype(np.float32)
+    window.flags.writeable = False
+    return window

@@ -1,0 +1,128 @@
+"""
+Dense optical flow of sampled frames, as 8-bit pictures.
+
+The picture value 128 is no movement; ±bound pixels a frame span 0..255, as in the
+released flow of Epic-Kitchens.
+
+Shape legend: t frames, h height, w width.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import cv2
+from karmma_ros.clip import FlowSpec
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.preprocess.arrays import check_array
+from karmma_ros.preprocess.video import normalise_picture
+import numpy as np
+from numpy.typing import NDArray
+
+NO_MOVEMENT = 128
+"""The picture value of a displacement of zero."""
+
+THIRD_CHANNEL = 0
+"""Flow is fed as the picture (u, v, 0): the paper's data holds a black third channel."""
+
+_MIN_SIDE = 12
+"""OpenCV's DIS needs a picture of at least this many pixels one way."""
+
+_thread = threading.local()
+
+
+def estimate_flow(
+    previous: NDArray[np.uint8], current: NDArray[np.uint8], bound: float,
+) -> NDArray[np.uint8]:
+    """
+    Estimate how each pixel moved from `previous` to `current`, two RGB `[h, w, 3]`.
+
+    Gives uint8 `[h, w, 2]`, rightward and downward displacement. Frames that are equal
+    give exactly `NO_MOVEMENT` at no cost.
+
+    :raises InvalidSampleError: when the frames differ in size or are too small for DIS.
+    """
+    check_array('previous frame', previous, np.uint8, ('h', 'w', 3))
+    check_array('current frame', current, np.uint8, (*previous.shape[:2], 3))
+    if np.array_equal(previous, current):
+        return np.full((*previous.shape[:2], 2), NO_MOVEMENT, np.uint8)
+    return _flow_between(_grey(previous), _grey(current), bound)
+
+
+def clip_flow(frames: NDArray[np.uint8], bound: float) -> NDArray[np.uint8]:
+    """
+    Estimate the flow of RGB frames `[t, h, w, 3]`: uint8 `[t, h, w, 2]`.
+
+    Flow i leads from frame i - 1 to frame i; the first, which has no frame before it,
+    repeats the second. One frame alone gives no movement.
+
+    :raises InvalidSampleError: when the frames are too small for DIS.
+    """
+    check_array('frames', frames, np.uint8, ('t', 'h', 'w', 3))
+    flow = np.full((*frames.shape[:3], 2), NO_MOVEMENT, np.uint8)
+    grey = _grey(frames[0]) if len(frames) > 1 else None
+    for i in range(1, len(frames)):
+        if np.array_equal(frames[i - 1], frames[i]):
+            continue
+        previous, grey = grey, _grey(frames[i])
+        assert previous is not None
+        flow[i] = _flow_between(previous, grey, bound)
+    if len(frames) > 1:
+        flow[0] = flow[1]
+    return flow
+
+
+def quantise_flow(displacement: NDArray[np.float32], bound: float) -> NDArray[np.uint8]:
+    """
+    Turn displacements in pixels a frame, float32 `[h, w, 2]`, into picture values.
+
+    :raises InvalidSampleError: for a value that is not finite.
+    """
+    check_array('flow', displacement, np.float32, ('h', 'w', 2))
+    if not np.isfinite(displacement).all():
+        raise InvalidSampleError('flow: got NaN or infinity; it may be finite pixels a frame')
+    return _quantise(displacement, bound)
+
+
+def flow_input(flow: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]:
+    """
+    Normalise flow pictures `[t, h, w, 2]` to the network's float32 `[3, t, h, w]`.
+
+    :raises InvalidSampleError: for another type or shape.
+    """
+    check_array('flow', flow, np.uint8, ('t', 'h', 'w', 2))
+    out = np.empty((3, *flow.shape[:3]), np.float32)
+    normalise_picture(flow, spec.mean, spec.std, out)
+    out[2] = (THIRD_CHANNEL / 255 - spec.mean[2]) / spec.std[2]
+    return out
+
+
+def _flow_between(
+    previous: NDArray[np.uint8], current: NDArray[np.uint8], bound: float,
+) -> NDArray[np.uint8]:
+    if max(previous.shape) < _MIN_SIDE:
+        h, w = previous.shape
+        raise InvalidSampleError(
+            f'frame size for flow: got {w} x {h}; one side may be {_MIN_SIDE} pixels or more')
+    flow = _estimator().calc(previous, current, None)
+    return _quantise(np.asarray(flow, np.float32), bound)
+
+
+def _quantise(displacement: NDArray[np.float32], bound: float) -> NDArray[np.uint8]:
+    scaled = displacement * np.float32(127.5 / bound)
+    scaled += NO_MOVEMENT
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, 0, 255, out=scaled)
+    return np.asarray(scaled, np.uint8)
+
+
+def _grey(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _estimator() -> Any:
+    # A DIS object keeps scratch memory between calls, so that threads must not share one.
+    if not hasattr(_thread, 'dis'):
+        _thread.dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return _thread.dis

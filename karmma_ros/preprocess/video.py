@@ -1,0 +1,71 @@
+"""
+Camera frames to the network's video input.
+
+Shape legend: t frames, h height, w width, c channels.
+"""
+
+from __future__ import annotations
+
+import cv2
+from karmma_ros.clip import VideoSpec
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.preprocess.arrays import check_array
+import numpy as np
+from numpy.typing import NDArray
+
+
+def resize_and_crop(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """
+    Fit the short side, then cut the centre: `[h, w, c]` becomes `[height, width, c]`.
+
+    The centre is cut from the source, before resizing: the same picture for less work.
+    Pixels are averaged when shrinking (no aliasing) and interpolated when growing. An
+    image of the right size comes back as it is, without a copy.
+
+    :raises InvalidSampleError: for anything but a non-empty uint8 image.
+    """
+    check_array('image', image, np.uint8, ('h', 'w', 'c'))
+    if height <= 0 or width <= 0:
+        raise InvalidSampleError(f'crop size: got {height} x {width}; it may be 1 x 1 or more')
+    if image.shape[:2] == (height, width):
+        return image
+    source = _centre(image, height, width)
+    shrinks = source.shape[0] > height or source.shape[1] > width
+    resized = cv2.resize(
+        source, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    # OpenCV drops the channel axis of a picture with one channel.
+    return np.asarray(resized, np.uint8).reshape(height, width, image.shape[2])
+
+
+def video_input(frames: NDArray[np.uint8], spec: VideoSpec) -> NDArray[np.float32]:
+    """
+    Normalise RGB frames `[t, h, w, 3]` to the network's float32 `[3, t, h, w]`.
+
+    :raises InvalidSampleError: when the frames do not have the size of the crop.
+    """
+    check_array('frames', frames, np.uint8, ('t', spec.height, spec.width, 3))
+    out = np.empty((3, *frames.shape[:3]), np.float32)
+    normalise_picture(frames, spec.mean, spec.std, out)
+    return out
+
+
+def normalise_picture(
+    frames: NDArray[np.uint8],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    out: NDArray[np.float32],
+) -> None:
+    """Write `(pixel / 255 - mean) / std` of `[t, h, w, c]` to the first c of `[*, t, h, w]`."""
+    for channel in range(frames.shape[3]):
+        scale = np.float32(1 / (255 * std[channel]))
+        np.multiply(frames[..., channel], scale, out=out[channel], dtype=np.float32)
+        out[channel] -= np.float32(mean[channel] / std[channel])
+
+
+def _centre(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    h, w = image.shape[:2]
+    scale = max(height / h, width / w)
+    crop_h = min(h, max(1, round(height / scale)))
+    crop_w = min(w, max(1, round(width / scale)))
+    top, left = (h - crop_h) // 2, (w - crop_w) // 2
+    return image[top:top + crop_h, left:left + crop_w]

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+from karmma_ros.clip import FlowSpec
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.preprocess import flow as flow_module
+from karmma_ros.preprocess.flow import clip_flow, estimate_flow, flow_input, quantise_flow
+import numpy as np
+import pytest
+
+
+def texture(seed: int = 0, side: int = 120) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX)
+
+
+def sliding(count: int, dx: int, dy: int, side: int = 64) -> np.ndarray:
+    """Give frames in which everything moves by (dx, dy) pixels a frame."""
+    picture, start = texture(), 28
+    return np.stack([
+        picture[start - i * dy:start - i * dy + side, start - i * dx:start - i * dx + side]
+        for i in range(count)
+    ])
+
+
+@pytest.mark.parametrize(('dx', 'dy'), [(3, 0), (0, -2), (-4, 3)])
+def test_finds_a_known_shift(dx, dy):
+    frames = sliding(2, dx, dy)
+    picture = estimate_flow(*frames, bound=20.0)
+    pixels = (picture[8:-8, 8:-8].astype(float) - 128) * 20 / 127.5
+    np.testing.assert_allclose(np.median(pixels, (0, 1)), (dx, dy), atol=0.2)
+
+
+def test_quantises_to_the_whole_range():
+    displacement = np.array([[[0, 20], [-20, 10], [99, -99], [1e-3, -1e-3]]], np.float32)
+    np.testing.assert_array_equal(
+        quantise_flow(displacement, 20.0)[0], [[128, 255], [0, 192], [255, 0], [128, 128]])
+
+
+def test_equal_frames_move_nothing_and_cost_nothing(monkeypatch):
+    monkeypatch.setattr(flow_module, '_estimator', lambda: pytest.fail('DIS was called'))
+    frame = texture(side=32)
+    np.testing.assert_array_equal(estimate_flow(frame, frame.copy(), 20.0), 128)
+    np.testing.assert_array_equal(clip_flow(np.stack([frame] * 3), 20.0), 128)
+
+
+def test_clip_is_its_pairs():
+    frames = sliding(4, 2, 1)
+    frames[2] = frames[1]
+    flow = clip_flow(frames, 20.0)
+    assert flow.shape == (4, 64, 64, 2) and flow.dtype == np.uint8
+    for i in range(1, 4):
+        np.testing.assert_array_equal(flow[i], estimate_flow(frames[i - 1], frames[i], 20.0))
+    np.testing.assert_array_equal(flow[0], flow[1])
+
+
+def test_single_frame_does_not_move():
+    np.testing.assert_array_equal(clip_flow(sliding(1, 0, 0), 20.0), 128)
+
+
+def test_threads_agree_with_one_thread():
+    pairs = [(texture(i, 64), texture(i + 1, 64)) for i in range(6)]
+    alone = [estimate_flow(a, b, 20.0) for a, b in pairs]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda pair: estimate_flow(*pair, 20.0), pairs * 4))
+    for got, wanted in zip(together, alone * 4):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_input_is_the_normalised_picture_u_v_0():
+    spec = FlowSpec(mean=(0.5, 0.25, 0.4), std=(0.5, 1.0, 0.2))
+    flow = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 2), dtype=np.uint8)
+    got = flow_input(flow, spec)
+    picture = np.concatenate([flow, np.zeros((2, 3, 4, 1), np.uint8)], 3) / 255.0
+    wanted = (picture - np.array(spec.mean)) / np.array(spec.std)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, wanted.transpose(3, 0, 1, 2), atol=1e-6)
+
+
+def test_smallest_size_works_and_below_it_says_so():
+    small = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
+    assert clip_flow(small, 20.0).shape == (2, 12, 12, 2)
+    with pytest.raises(InvalidSampleError, match='frame size for flow: got 11 x 11'):
+        clip_flow(small[:, :11, :11].copy(), 20.0)
+
+
+@pytest.mark.parametrize(('call', 'text'), [
+    (lambda: estimate_flow(texture(side=16), texture(side=17), 20.0),
+     r'current frame: got uint8 \[17, 17, 3\]; it may be uint8 \[16, 16, 3\]'),
+    (lambda: clip_flow(np.zeros((2, 16, 16, 1), np.uint8), 20.0), 'frames: got'),
+    (lambda: flow_input(np.zeros((2, 16, 16, 3), np.uint8), FlowSpec()), 'flow: got'),
+    (lambda: quantise_flow(np.full((2, 2, 2), np.nan, np.float32), 20.0), 'NaN'),
+])
+def test_refuses_what_it_cannot_use(call, text):
+    with pytest.raises(InvalidSampleError, match=text):
+        call()
