@@ -1,0 +1,242 @@
+"""
+What the hands do: the verb as a function of time.
+
+World units: the picture is 1 high and 4/3 wide, the origin is its middle, x points right,
+y down. Angles in radians, clockwise on the screen. Time in seconds from the episode's start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from karmma_ros.data.synthetic_kitchen.vocabulary import VERBS
+
+TAU = 2 * np.pi
+
+RATES = {
+    'wash': (1.5, 2.3),
+    'cut': (1.6, 2.6),
+    'pour': (0.5, 0.8),
+    'mix': (0.9, 1.6),
+    'shake': (2.3, 3.2),
+    'scrape': (1.2, 2.0),
+    'peel': (0.9, 1.5),
+    'squeeze': (0.9, 1.6),
+}
+"""Cycles a second; they overlap, so that the rate alone does not tell the verb."""
+
+CARRIED = ('pour', 'shake', 'squeeze')
+"""Verbs whose hand holds the object itself."""
+
+WITH_TOOL = ('cut', 'mix', 'scrape', 'peel')
+"""Verbs done with a utensil, drawn from one set for all of them."""
+
+TOOL_GRIP = (0.10, 0.16)
+"""From the tip of the utensil to the middle of the palm, for a right hand."""
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A place in the world and what happened to the thing there."""
+
+    x: float
+    y: float
+    angle: float = 0.0
+    stretch_x: float = 1.0
+    stretch_y: float = 1.0
+
+
+@dataclass(frozen=True)
+class Hands:
+    """Where the object and the hands are at one moment."""
+
+    thing: Pose
+    active: Pose
+    """Middle of the palm of the hand that acts."""
+    tip: tuple[float, float] | None
+    """Tip of the utensil; none in a bare hand."""
+    helper: Pose | None
+    """Middle of the palm of the hand that steadies the object, if there is one."""
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """The cycle count as a smooth function of time that wanders about a steady rate."""
+
+    rate: float
+    """Cycles a second."""
+    offset: float
+    """Cycles."""
+    sway: tuple[tuple[float, float, float], ...]
+    """Amplitude (s), frequency (Hz) and phase of each slow deviation."""
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, verb: str) -> Rhythm:
+        """Draw the rhythm of one episode."""
+        sway = tuple(
+            (rng.uniform(0.03, 0.07), rng.uniform(0.12, 0.35), rng.uniform(0, TAU))
+            for _ in range(2)
+        )
+        return cls(float(rng.uniform(*RATES[verb])), float(rng.uniform()), sway)
+
+    def phase(self, t: np.ndarray | float) -> np.ndarray | float:
+        """Give the cycles since an arbitrary origin at times `t`; it grows strictly."""
+        deviation = sum(a * np.sin(TAU * f * t + p) for a, f, p in self.sway)
+        return self.offset + self.rate * (t + deviation)
+
+    def time_of(self, cycles: float) -> float:
+        """Invert `phase` by fixed-point steps; the deviation is slow, so they contract fast."""
+        t = (cycles - self.offset) / self.rate
+        for _ in range(12):
+            t += (cycles - self.phase(t)) / self.rate
+        return float(t)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """One episode's way of doing its verb."""
+
+    verb: str
+    rhythm: Rhythm
+    amplitude: float
+    side: int
+    """1 for a right hand that acts, -1 for a left one."""
+    direction: int
+    """1 or -1: which way a circle turns or a stroke goes."""
+    axis: float
+    """Direction of strokes."""
+    place: tuple[float, float]
+    """Where the object lies."""
+    angle: float
+    """How the object lies."""
+    two_hands: bool
+    reach: float
+    """Half the size of the object: where hands take hold of it."""
+    drift: tuple[float, float, float, float]
+    """Frequencies (Hz) and phases of the slow wandering of the object's place."""
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, verb: str, reach: float) -> Motion:
+        """Draw the motion of one episode; `reach` is half the object's size."""
+        side = 1 if rng.uniform() < 0.7 else -1
+        steep = verb in ('peel',)
+        axis = (0.5 * np.pi if steep else 0.0) + rng.uniform(-0.45, 0.45)
+        return cls(
+            verb=verb,
+            rhythm=Rhythm.draw(rng, verb),
+            amplitude=float(rng.uniform(0.8, 1.25)),
+            side=side,
+            direction=1 if rng.uniform() < 0.5 else -1,
+            axis=float(axis),
+            place=(float(rng.normal(-0.03 * side, 0.05)), float(rng.normal(-0.02, 0.04))),
+            angle=float(rng.uniform(-0.6, 0.6)),
+            two_hands=bool(rng.uniform() < (0.25 if verb in CARRIED else 0.75)),
+            reach=reach,
+            drift=tuple(float(v) for v in (*rng.uniform(0.08, 0.25, 2), *rng.uniform(0, TAU, 2))),
+        )
+
+    def at(self, t: float) -> Hands:
+        """Give the hands and the object at a time."""
+        u = float(self.rhythm.phase(t))
+        f1, f2, p1, p2 = self.drift
+        x = self.place[0] + 0.02 * np.sin(TAU * f1 * t + p1)
+        y = self.place[1] + 0.02 * np.sin(TAU * f2 * t + p2)
+        stroke = _STROKES[self.verb](self, u)
+        thing = Pose(x + stroke.carry_x, y + stroke.carry_y, self.angle + stroke.turn,
+                     1 + stroke.squash, 1 - stroke.squash)
+        tip = None
+        if self.verb in WITH_TOOL:
+            tip = (x + stroke.x, y + stroke.y)
+            active = Pose(tip[0] + self.side * TOOL_GRIP[0], tip[1] + TOOL_GRIP[1])
+        elif self.verb in CARRIED:
+            hold = 0.75 * self.reach
+            active = Pose(thing.x + stroke.x + self.side * hold,
+                          thing.y + stroke.y + 0.03, stroke.turn,
+                          1 + 0.5 * stroke.squash, 1 - 0.5 * stroke.squash)
+        else:
+            active = Pose(x + stroke.x + 0.04 * self.side, y + stroke.y + 0.10)
+        helper = None
+        if self.two_hands:
+            helper = Pose(thing.x - self.side * (0.8 * self.reach + 0.05), thing.y + 0.08)
+        return Hands(thing, active, tip, helper)
+
+
+@dataclass(frozen=True)
+class _Stroke:
+    x: float = 0.0
+    y: float = 0.0
+    carry_x: float = 0.0
+    carry_y: float = 0.0
+    turn: float = 0.0
+    squash: float = 0.0
+
+
+def _along(m: Motion, distance: float, across: float = 0.0) -> tuple[float, float]:
+    c, s = np.cos(m.axis), np.sin(m.axis)
+    return float(distance * c - across * s), float(distance * s + across * c)
+
+
+def _wash(m: Motion, u: float) -> _Stroke:
+    a = TAU * u * m.direction
+    x, y = _along(m, 0.085 * m.amplitude * np.cos(a), 0.04 * m.amplitude * np.sin(a))
+    x += 0.015 * np.sin(2 * a + 1.0)
+    return _Stroke(x, y, 0.012 * np.cos(a), 0.008 * np.sin(a), 0.10 * np.sin(a))
+
+
+def _cut(m: Motion, u: float) -> _Stroke:
+    part = u % 1.0
+    height = np.sin(0.5 * np.pi * part / 0.7) if part < 0.7 else np.cos(
+        0.5 * np.pi * (part - 0.7) / 0.3)
+    along = 2 * abs((u / 7.0) % 1.0 - 0.5) - 0.5
+    x, _ = _along(m, m.direction * 0.14 * along)
+    return _Stroke(x, 0.06 - 0.15 * m.amplitude * height, turn=0.02 * height)
+
+
+def _pour(m: Motion, u: float) -> _Stroke:
+    tilt = 0.5 - 0.5 * np.cos(TAU * u)
+    return _Stroke(
+        carry_x=-0.05 * m.side * tilt, carry_y=-0.03 - 0.09 * m.amplitude * tilt,
+        turn=-m.side * (0.1 + 0.85 * m.amplitude * tilt))
+
+
+def _mix(m: Motion, u: float) -> _Stroke:
+    a = TAU * u * m.direction
+    radius = 0.085 * m.amplitude
+    return _Stroke(radius * np.cos(a), 0.8 * radius * np.sin(a) - 0.01,
+                   0.006 * np.cos(a), 0.006 * np.sin(a), 0.04 * np.sin(a))
+
+
+def _shake(m: Motion, u: float) -> _Stroke:
+    swing = np.sin(TAU * u)
+    x, y = _along(m, 0.05 * m.amplitude * swing)
+    return _Stroke(carry_x=x, carry_y=y - 0.04, turn=0.18 * swing * m.direction)
+
+
+def _scrape(m: Motion, u: float) -> _Stroke:
+    x, y = _along(m, 0.11 * m.amplitude * np.sin(TAU * u))
+    return _Stroke(x, y, 0.01 * np.sin(TAU * u), 0.0, 0.05 * np.sin(TAU * u))
+
+
+def _peel(m: Motion, u: float) -> _Stroke:
+    part = u % 1.0
+    pulling = part < 0.7
+    way = part / 0.7 if pulling else 1 - (part - 0.7) / 0.3
+    lift = 0.0 if pulling else 0.05 * np.sin(np.pi * (part - 0.7) / 0.3)
+    smooth = way * way * (3 - 2 * way)
+    x, y = _along(m, m.amplitude * 0.2 * (smooth - 0.5), m.side * lift)
+    return _Stroke(x, y, turn=0.25 * np.sin(TAU * u / 5) + 0.05 * smooth)
+
+
+def _squeeze(m: Motion, u: float) -> _Stroke:
+    press = (0.5 - 0.5 * np.cos(TAU * u)) ** 1.5
+    return _Stroke(y=0.03 * press, carry_y=0.02 * press, squash=0.24 * m.amplitude * press,
+                   turn=0.08 * press * m.direction)
+
+
+_STROKES = {
+    'wash': _wash, 'cut': _cut, 'pour': _pour, 'mix': _mix, 'shake': _shake,
+    'scrape': _scrape, 'peel': _peel, 'squeeze': _squeeze,
+}
+assert tuple(sorted(_STROKES)) == tuple(sorted(VERBS))

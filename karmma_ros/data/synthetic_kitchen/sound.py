@@ -1,0 +1,221 @@
+"""
+What the microphone hears: the verb gives the rhythm, the noun the timbre.
+
+Sound is made in blocks of a second that depend on nothing but their number, so that any
+stretch of an episode can be rendered alone and fits its neighbours to the sample.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from karmma_ros.data.synthetic_kitchen.instances import Timbre
+from karmma_ros.data.synthetic_kitchen.motion import Rhythm, TAU
+from karmma_ros.data.synthetic_kitchen.seeds import generator, Stream
+from karmma_ros.errors import InvalidSettingError
+
+TAPS = 256
+"""Length of the filter that colours the rustle, samples."""
+
+TAIL_S = 0.5
+"""A hit is over after this time, seconds."""
+
+ENVELOPE_RATE = 400
+"""Points a second at which envelopes are computed."""
+
+BLOCKS_KEPT = 4
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """How a verb sounds, cycle by cycle."""
+
+    rustle: float
+    """Strength of the rubbing sound that follows the verb's envelope."""
+    hits: tuple[tuple[float, float], ...]
+    """Place in the cycle (0..1) and strength of each knock."""
+
+
+PATTERNS = {
+    'wash': Pattern(1.0, ()),
+    'cut': Pattern(0.35, ((0.97, 1.0),)),
+    'pour': Pattern(1.0, ()),
+    'mix': Pattern(0.8, ((0.30, 0.45),)),
+    'shake': Pattern(0.7, ((0.25, 0.6), (0.75, 0.6))),
+    'scrape': Pattern(1.0, ()),
+    'peel': Pattern(1.0, ((0.72, 0.3),)),
+    'squeeze': Pattern(1.0, ()),
+}
+
+
+def envelope(verb: str, u: np.ndarray) -> np.ndarray:
+    """Give the loudness 0..1 of a verb's rubbing at cycle counts `u`."""
+    part = u % 1.0
+    if verb == 'wash':
+        return 0.6 + 0.25 * np.sin(2 * TAU * u) + 0.15 * np.sin(TAU * u / 3)
+    if verb == 'cut':
+        return np.clip(1 - np.abs(part - 0.85) / 0.12, 0, 1)
+    if verb == 'pour':
+        return (0.5 - 0.5 * np.cos(TAU * u)) ** 0.8
+    if verb == 'mix':
+        return (0.5 + 0.5 * np.sin(TAU * u)) ** 1.5
+    if verb == 'shake':
+        return np.abs(np.cos(TAU * u)) ** 2
+    if verb == 'scrape':
+        return np.abs(np.cos(TAU * u)) ** 0.7
+    if verb == 'peel':
+        return np.where(part < 0.72, (part / 0.72) ** 1.3, 0.0)
+    return np.exp(-((part - 0.5) / 0.13) ** 2)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How loud what is, for one episode."""
+
+    action: float
+    fan: float
+    hiss: float
+    hum: tuple[float, float]
+    """Frequency (Hz) and strength."""
+    clatter: float
+    """Knocks a second that have nothing to do with the action."""
+    clatter_strength: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Mix:
+        """Draw the loudness of one episode."""
+        noise = 0.03 * 10 ** (rng.uniform(*NOISE_DB) / 20)
+        return cls(0.09 * 10 ** (rng.uniform(-4, 3) / 20), noise, 0.35 * noise,
+                   (float(rng.uniform(90, 240)), 0.3 * noise),
+                   float(rng.uniform(0.0, CLATTER_HZ)), float(rng.uniform(0.02, 0.08)))
+
+
+NOISE_DB = (0.0, 9.0)
+CLATTER_HZ = 1.6
+
+
+class Soundtrack:
+    """The sound of one episode."""
+
+    def __init__(self, verb: str, timbre: Timbre, rhythm: Rhythm, mix: Mix, seed: int) -> None:
+        self.verb, self.timbre, self.rhythm, self.mix, self.seed = verb, timbre, rhythm, mix, seed
+        self._blocks: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+
+    def render(self, start_s: float, duration_s: float, rate: int) -> np.ndarray:
+        """
+        Give the sound from `start_s` on: float32 `[round(duration_s * rate)]` in -1..1.
+
+        :raises InvalidSettingError: for a start before 0 or a rate below 8 kHz.
+        """
+        if start_s < 0:
+            raise InvalidSettingError('start_s', start_s, 'at least 0')
+        if rate < 8000:
+            raise InvalidSettingError('sample_rate', rate, 'at least 8000 Hz')
+        first = round(start_s * rate)
+        last = round((start_s + duration_s) * rate)
+        blocks = range(first // rate, max(first, last - 1) // rate + 1)
+        whole = np.concatenate([self._block(b, rate) for b in blocks])
+        offset = blocks[0] * rate
+        return whole[first - offset:last - offset]
+
+    def _block(self, number: int, rate: int) -> np.ndarray:
+        key = (number, rate)
+        if key not in self._blocks:
+            self._blocks[key] = self._make(number, rate)
+            if len(self._blocks) > BLOCKS_KEPT:
+                self._blocks.popitem(last=False)
+        return self._blocks[key]
+
+    def _make(self, number: int, rate: int) -> np.ndarray:
+        sound = self._rustle(number, rate) + self._hits(number, rate)
+        sound = self.mix.action * sound + self._background(number, rate)
+        sound += self._clatter(number, rate)
+        return np.tanh(sound).astype(np.float32)
+
+    def _rustle(self, number: int, rate: int) -> np.ndarray:
+        noise = _coloured(Stream.RUSTLE, self.seed, number, rate, _resonances(self.timbre, rate))
+        coarse = number + np.arange(ENVELOPE_RATE + 1) / ENVELOPE_RATE
+        loudness = envelope(self.verb, self.rhythm.phase(coarse))
+        fine = number + np.arange(rate) / rate
+        return PATTERNS[self.verb].rustle * noise * np.interp(fine, coarse, loudness)
+
+    def _hits(self, number: int, rate: int) -> np.ndarray:
+        out = np.zeros(rate)
+        for place, strength in PATTERNS[self.verb].hits:
+            first = int(np.floor(self.rhythm.phase(number - TAIL_S) - place)) - 1
+            last = int(np.ceil(self.rhythm.phase(number + 1.0) - place)) + 1
+            for cycle in range(max(0, first), max(0, last) + 1):
+                chance = generator(Stream.HIT, self.seed, cycle, round(100 * place))
+                gain, late = chance.uniform(0.6, 1.3), chance.normal(0, 0.008)
+                moment = self.rhythm.time_of(cycle + place) + late
+                _add(out, moment - number, rate, 4.0 * strength * gain, self.timbre)
+        return out
+
+    def _background(self, number: int, rate: int) -> np.ndarray:
+        frequency, strength = self.mix.hum
+        t = number + np.arange(rate) / rate
+        fan = _coloured(Stream.FAN, self.seed, number, rate, _fan(rate))
+        hiss = generator(Stream.FAN, self.seed, number, rate, 1).standard_normal(rate)
+        hum = np.sin(TAU * frequency * t) + 0.5 * np.sin(2 * TAU * frequency * t)
+        return self.mix.fan * fan + self.mix.hiss * hiss + strength * hum
+
+    def _clatter(self, number: int, rate: int) -> np.ndarray:
+        out = np.zeros(rate)
+        for second in (number - 1, number):
+            if second < 0:
+                continue
+            rng = generator(Stream.CLATTER, self.seed, second)
+            for _ in range(rng.poisson(self.mix.clatter)):
+                moment, pitch = second + rng.uniform(), np.exp(rng.uniform(5.8, 7.8))
+                timbre = Timbre(tuple(pitch * rng.uniform(0.95, 1.05) * np.array([1, 1.6, 2.7])),
+                                (1.0, 0.8, 0.5), float(rng.uniform(0.015, 0.09)), 0.3)
+                gain = 4.0 * self.mix.clatter_strength * rng.uniform(0.3, 1.0)
+                _add(out, moment - number, rate, gain, timbre)
+        return out
+
+
+def _add(out: np.ndarray, moment: float, rate: int, gain: float, timbre: Timbre) -> None:
+    """Add a damped ringing that begins `moment` seconds after the block's first sample."""
+    start = round(moment * rate)
+    stop = start + round(TAIL_S * rate)
+    low, high = max(start, 0), min(stop, len(out))
+    if low >= high:
+        return
+    t = np.arange(low - start, high - start) / rate
+    for order, (f, strength) in enumerate(zip(timbre.partials, timbre.strengths)):
+        if f < 0.48 * rate:
+            decay = timbre.ring / (1 + 0.35 * order)
+            out[low:high] += 0.4 * gain * strength * np.exp(-t / decay) * np.sin(TAU * f * t)
+
+
+def _coloured(stream: Stream, seed: int, number: int, rate: int, kernel: np.ndarray) -> np.ndarray:
+    """Filter a block of white noise; its beginning hears the end of the block before."""
+    # A block's last samples are drawn first: its successor needs them and nothing else of it.
+    before = generator(stream, seed, number, rate)
+    after = generator(stream, seed, number + 1, rate)
+    lead, tail = before.standard_normal(TAPS), after.standard_normal(TAPS)
+    noise = np.concatenate([lead, before.standard_normal(rate - TAPS), tail])
+    size = 1 << (len(noise) - 1).bit_length()
+    spectrum = np.fft.rfft(noise, size) * np.fft.rfft(kernel, size)
+    return np.fft.irfft(spectrum, size)[TAPS:TAPS + rate]
+
+
+def _resonances(timbre: Timbre, rate: int) -> np.ndarray:
+    """Give the filter whose peaks are the timbre's partials, of unit power."""
+    f = np.maximum(np.fft.rfftfreq(TAPS, 1 / rate), 20.0)
+    curve = sum(strength * np.exp(-0.5 * (np.log2(f / p) / timbre.breadth) ** 2)
+                for p, strength in zip(timbre.partials, timbre.strengths))
+    return _kernel(curve + 0.02)
+
+
+def _fan(rate: int) -> np.ndarray:
+    f = np.maximum(np.fft.rfftfreq(TAPS, 1 / rate), 20.0)
+    return _kernel(1 / np.sqrt(1 + (f / 250) ** 2))
+
+
+def _kernel(curve: np.ndarray) -> np.ndarray:
+    kernel = np.roll(np.fft.irfft(curve, TAPS), TAPS // 2) * np.hanning(TAPS)
+    return kernel / np.sqrt(np.sum(kernel ** 2))

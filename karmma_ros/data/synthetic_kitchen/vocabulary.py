@@ -1,0 +1,70 @@
+"""The words of the synthetic kitchen and the order in which a split goes through them."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import numpy as np
+
+from karmma_ros.data.synthetic_kitchen.seeds import generator, Stream
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.prediction import NOUN, VERB, Vocabulary
+
+VERBS = ('wash', 'cut', 'pour', 'mix', 'shake', 'scrape', 'peel', 'squeeze')
+"""Sustained, cyclic motions: any two seconds of one show it whole."""
+
+NOUNS = ('spoon', 'plate', 'pan', 'bowl', 'sponge', 'cup', 'bottle', 'onion', 'bread', 'carrot')
+
+NUM_ACTIONS = len(VERBS) * len(NOUNS)
+"""Every verb meets every noun, so that neither can be guessed from the other."""
+
+
+class Split(str, Enum):
+    """A part of the data set; no object instance occurs in two of them."""
+
+    TRAIN = 'train'
+    VALIDATION = 'validation'
+    TEST = 'test'
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def number(self) -> int:
+        """Give the number that enters the seeds."""
+        return tuple(Split).index(self)
+
+    @classmethod
+    def parse(cls, text: str) -> Split:
+        """
+        Read the name of a split.
+
+        :raises InvalidSettingError: when there is none of that name.
+        """
+        try:
+            return cls(text)
+        except ValueError:
+            raise InvalidSettingError('split', text, ', '.join(s.value for s in cls)) from None
+
+
+def vocabulary() -> Vocabulary:
+    """Give the class names of both heads."""
+    return Vocabulary({VERB: VERBS, NOUN: NOUNS})
+
+
+def action_of(split: Split, seed: int, index: int) -> tuple[int, int]:
+    """
+    Give the verb id and noun id of a clip.
+
+    Each run of `NUM_ACTIONS` clips is a shuffle of all actions: a split of any size is
+    balanced to within one clip an action.
+    """
+    block, place = divmod(index, NUM_ACTIONS)
+    order = generator(Stream.ORDER, seed, split.number, block).permutation(NUM_ACTIONS)
+    verb, noun = divmod(int(order[place]), len(NOUNS))
+    return verb, noun
+
+
+def actions_of(split: Split, seed: int, count: int) -> np.ndarray:
+    """Give the labels of a split's first `count` clips: int64 `[count, 2]`, verb and noun."""
+    return np.array([action_of(split, seed, i) for i in range(count)], np.int64).reshape(-1, 2)
