@@ -1,0 +1,49 @@
+"""The `karmma` command: hands each sub-command to its own module, loaded only when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+import sys
+
+from karmma_ros.errors import KarmmaError
+
+COMMANDS = {
+    'bag': 'write a rosbag2 bag: of the synthetic kitchen, or from a video file',
+    'replay': 'publish a bag over DDS in real time, sensors muted at will',
+    'train': 'train a recogniser',
+}
+"""Sub-commands and what they do; each is a module here with `main(arguments) -> int`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `karmma COMMAND …` and give the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ('-h', '--help'):
+        print(_usage())
+        return 0 if words else 2
+    command, rest = words[0], words[1:]
+    if command not in COMMANDS:
+        print(f'karmma: no command {command!r}; there are: {", ".join(COMMANDS)}', file=sys.stderr)
+        return 2
+    return _run(command, rest)
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    try:
+        return int(import_module(f'karmma_ros.cli.{command}').main(arguments) or 0)
+    except KarmmaError as error:
+        print(f'karmma {command}: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _usage() -> str:
+    lines = [f'  {name:<8} {what}' for name, what in COMMANDS.items()]
+    return '\n'.join(['usage: karmma COMMAND [OPTION ...]', '', *lines, '',
+                      '`karmma COMMAND --help` lists the options of a command.'])
+
+
+if __name__ == '__main__':
+    sys.exit(main())

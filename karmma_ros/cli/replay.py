@@ -1,0 +1,18 @@
+"""`karmma replay BAG`: start the player, which needs ROS, as a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import subprocess
+import sys
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Play a bag; the options are the player's (`karmma replay --help`)."""
+    player = subprocess.Popen([sys.executable, '-m', 'karmma_ros.node.replay', *arguments])
+    while True:
+        try:
+            return player.wait()
+        except KeyboardInterrupt:
+            # The terminal has sent the player its own SIGINT: wait for its last line.
+            continue

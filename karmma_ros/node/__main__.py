@@ -1,0 +1,56 @@
+"""Run the lifecycle node: `python -m karmma_ros.node`, or `ros2 run karmma_ros karmma`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import signal
+import sys
+from threading import Event
+
+from karmma_ros.node.lifecycle import KarmmaNode
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Spin the node until SIGINT or SIGTERM, then shut it down in order.
+
+    Our own handlers: with rclpy's the context is gone before the node could stop its
+    worker, and an idle node may not notice the signal at all.
+    """
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    node = KarmmaNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        started = _autostart(node) if node.parameters['autostart'] else True
+        while started and not stop.is_set():
+            _spin_once(executor, node)
+        node.trigger_shutdown()
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0 if started else 1
+
+
+def _autostart(node: KarmmaNode) -> bool:
+    success = TransitionCallbackReturn.SUCCESS
+    return node.trigger_configure() == success and node.trigger_activate() == success
+
+
+def _spin_once(executor: SingleThreadedExecutor, node: KarmmaNode) -> None:
+    try:
+        executor.spin_once(timeout_sec=0.2)
+    except Exception as error:  # an impossible transition asked for by a client, for one
+        node.get_logger().error(f'{type(error).__name__}: {error}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

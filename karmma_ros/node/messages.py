@@ -1,0 +1,121 @@
+"""What the stream and the network say, as karmma_msgs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from builtin_interfaces.msg import Time
+from karmma_msgs.msg import (
+    ActionRecognition,
+    ActionScore,
+    LabelScore,
+    ModalityAvailability,
+    ModelInfo,
+)
+from karmma_msgs.msg import (
+    ModalityStatus as ModalityStatusMsg,
+)
+from karmma_ros.clip import NANOSECONDS
+from karmma_ros.modality import Modality
+from karmma_ros.model.bundle import Bundle
+from karmma_ros.prediction import NOUN, Prediction, VERB
+from karmma_ros.stream.availability import ModalityStatus
+from karmma_ros.stream.window import Window
+from std_msgs.msg import Header
+
+# An end-to-end latency beyond this comes from a foreign clock, not from slowness.
+_USABLE_LATENCY_S = 10.0
+
+
+@dataclass(frozen=True)
+class Publishing:
+    """What a result is cut down to and labelled with."""
+
+    top_k: int
+    score_threshold: float
+    subject_id: str
+    model_id: str
+
+
+def time_message(time_ns: int) -> Time:
+    """Give nanoseconds as builtin_interfaces/Time."""
+    sec, nanosec = divmod(time_ns, NANOSECONDS)
+    return Time(sec=sec, nanosec=nanosec)
+
+
+def recognition_message(
+    prediction: Prediction, window: Window, statuses: Sequence[ModalityStatus],
+    publishing: Publishing,
+) -> ActionRecognition:
+    """Build a result; sequence, frame_id and latencies are the caller's."""
+    message = ActionRecognition(
+        header=Header(stamp=time_message(window.end_ns)),
+        window_start=time_message(window.start_ns), window_end=time_message(window.end_ns),
+        subject_id=publishing.subject_id, model_id=publishing.model_id,
+        verbs=_labels(prediction, VERB, publishing.top_k),
+        nouns=_labels(prediction, NOUN, publishing.top_k),
+        modalities=[status_message(s, s.modality in window.modalities) for s in statuses])
+    message.actions = [
+        ActionScore(verb_id=a.verb.class_id, noun_id=a.noun.class_id, verb=a.verb.class_name,
+                    noun=a.noun.class_name, score=a.score)
+        for a in prediction.top_actions(publishing.top_k)
+    ]
+    best = [labels[0].score for labels in (message.verbs, message.nouns) if labels]
+    message.above_threshold = bool(best) and min(best) >= publishing.score_threshold
+    return message
+
+
+def _labels(prediction: Prediction, head: str, k: int) -> list[LabelScore]:
+    return [
+        LabelScore(class_id=label.class_id, class_name=label.class_name, score=label.score)
+        for label in prediction.top(head, k)
+    ]
+
+
+def status_message(status: ModalityStatus, used: bool) -> ModalityStatusMsg:
+    """Give one modality's state; `used` tells whether the network saw it in this result."""
+    return ModalityStatusMsg(
+        name=status.modality.value, state=int(status.state), used=used,
+        last_stamp=time_message(max(status.last_stamp_ns, 0)),
+        age=_seconds(status.age_ns), timeout=_seconds(status.timeout_ns),
+        num_samples=status.num_samples, rate=float(status.rate), dropped=status.dropped,
+        detail=status.detail)
+
+
+def availability_message(
+    statuses: Sequence[ModalityStatus], now_ns: int, possible: bool,
+    used: Collection[Modality] = (),
+) -> ModalityAvailability:
+    """Give every modality's state at node time `now_ns`."""
+    return ModalityAvailability(
+        header=Header(stamp=time_message(now_ns)), inference_possible=possible,
+        modalities=[status_message(s, s.modality in used) for s in statuses])
+
+
+def model_info_message(bundle: Bundle, device: str, now_ns: int) -> ModelInfo:
+    """Describe the loaded model."""
+    modalities = bundle.network.modalities
+    heads = bundle.vocabulary.heads
+    return ModelInfo(
+        header=Header(stamp=time_message(now_ns)), model_id=bundle.model_id,
+        model_path=str(bundle.path), sha256=bundle.sha256, dataset=bundle.dataset, device=device,
+        modalities=[m.value for m in modalities],
+        verbs=list(heads.get(VERB, ())), nouns=list(heads.get(NOUN, ())),
+        num_frames=bundle.spec.num_frames, window_duration=bundle.spec.duration,
+        audio_sample_rate=bundle.spec.audio.sample_rate if Modality.AUDIO in modalities else 0)
+
+
+def end_to_end_latency(stamp_ns: int, now_ns: int) -> float:
+    """Give seconds from the newest sample to now; -1 where the stamps are of another clock."""
+    latency = (now_ns - stamp_ns) / NANOSECONDS
+    if abs(latency) > _USABLE_LATENCY_S:
+        return -1.0
+    # Simulated time advances in steps: a sample may seem a little younger than now.
+    return max(latency, 0.0)
+
+
+def _seconds(duration_ns: int) -> float:
+    return -1.0 if duration_ns < 0 else duration_ns / NANOSECONDS
+
+

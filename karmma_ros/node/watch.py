@@ -1,0 +1,112 @@
+"""Print recognitions and changes of the sensors: `python -m karmma_ros.node.watch`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import signal
+import sys
+from threading import Event
+from typing import Any
+
+from karmma_msgs.msg import ActionRecognition, ModalityAvailability, ModalityStatus
+from karmma_ros.modality import Modality
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
+
+_STATES = {
+    ModalityStatus.DISABLED: 'disabled',
+    ModalityStatus.NEVER_RECEIVED: 'never received',
+    ModalityStatus.STALE: 'stale',
+    ModalityStatus.INSUFFICIENT: 'not enough yet',
+    ModalityStatus.INVALID: 'unreadable',
+    ModalityStatus.AVAILABLE: 'available',
+}
+
+
+def seconds(stamp: Any) -> float:
+    """Give builtin_interfaces/Time in seconds."""
+    return stamp.sec + stamp.nanosec * 1e-9
+
+
+def lamps(statuses: Sequence[Any]) -> str:
+    """Show which modalities a result rests on: `V F - D`."""
+    return ' '.join(Modality.parse(s.name).letter if s.used else '-' for s in statuses)
+
+
+def recognition_line(message: Any, start_s: float) -> str:
+    """Say when, what, how sure, resting on what, and how late."""
+    verb, noun = message.verbs[0], message.nouns[0]
+    latency = message.end_to_end_latency
+    late = f'{latency * 1e3:4.0f} ms' if latency >= 0 else '   ? ms'
+    action = f'{verb.class_name} {noun.class_name}'
+    return (f'{seconds(message.header.stamp) - start_s:6.1f} s  {lamps(message.modalities)}  '
+            f'{action:<24} {verb.score * noun.score:4.2f}  {late}')
+
+
+class Changes:
+    """Turn availability messages into one line for each modality whose state changed."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, int] = {}
+
+    def lines(self, message: Any) -> list[str]:
+        """Name what changed since the last message, with the reason."""
+        changed = [s for s in message.modalities if self._states.get(s.name) != s.state]
+        self._states.update((s.name, s.state) for s in changed)
+        return [f'{s.name}: {_STATES[s.state]}' + (f' ({s.detail})' if s.detail else '')
+                for s in changed]
+
+
+def subscribe(
+    node: Node, on_recognition: Callable[[Any], None], on_availability: Callable[[Any], None],
+    name: str = 'karmma',
+) -> None:
+    """Listen to what the node called `name` publishes."""
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    node.create_subscription(ActionRecognition, 'action_recognition', on_recognition, 10)
+    node.create_subscription(
+        ModalityAvailability, f'{name}/modality_availability', on_availability, latched)
+
+
+class Watch:
+    """The printer behind the command."""
+
+    def __init__(self) -> None:
+        self._start_s: float | None = None
+        self._changes = Changes()
+
+    def recognition(self, message: Any) -> None:
+        """Print a result; times count from the first one."""
+        if self._start_s is None:
+            self._start_s = seconds(message.header.stamp)
+        print(recognition_line(message, self._start_s), flush=True)
+
+    def availability(self, message: Any) -> None:
+        """Print what changed."""
+        for line in self._changes.lines(message):
+            print(f'          {line}', flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Watch until SIGINT or SIGTERM."""
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    node, watch = rclpy.create_node('karmma_watch'), Watch()
+    subscribe(node, watch.recognition, watch.availability)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not stop.is_set():
+        executor.spin_once(timeout_sec=0.2)
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""The bag commands, run as a person types them."""
+
+import os
+from pathlib import Path
+
+import cv2
+from karmma_ros.cli.main import main
+import numpy as np
+import pytest
+from rosbags.rosbag2 import Reader
+import soundfile
+
+
+def counts(path):
+    with Reader(path) as bag:
+        return {connection.topic: connection.msgcount for connection in bag.connections}
+
+
+@pytest.fixture
+def film(tmp_path):
+    """Give 1.5 s of a moving square at 20 pictures a second, and its sound at 44.1 kHz."""
+    path = tmp_path / 'film.avi'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 20, (64, 48))
+    for index in range(30):
+        picture = np.full((48, 64, 3), 40, np.uint8)
+        picture[10:30, index:index + 20] = 0, 0, 255
+        writer.write(picture)
+    writer.release()
+    times = np.arange(66_150) / 44_100
+    stereo = 0.3 * np.sin(2 * np.pi * 440 * times)[:, None].repeat(2, axis=1)
+    soundfile.write(tmp_path / 'film.wav', stereo, 44_100)
+    return path
+
+
+def test_synthetic_writes_every_topic(tmp_path):
+    out = tmp_path / 'kitchen.mcap'
+    words = ['bag', 'synthetic', str(out), '--episodes', '2', '--seconds', '1', '--rate', '15',
+             '--size', '64x48']
+    assert main(words) == 0
+    assert counts(out) == {'/ground_truth': 2, '/image': 30, '/audio': 64, '/detections': 20}
+
+
+def test_synthetic_is_the_same_from_the_same_seed(tmp_path):
+    words = ['--episodes', '1', '--seconds', '0.2', '--size', '32x24', '--seed']
+    for name, seed in (('a', '5'), ('b', '5'), ('c', '6')):
+        assert main(['bag', 'synthetic', str(tmp_path / f'{name}.mcap'), *words, seed]) == 0
+    assert messages(tmp_path / 'a.mcap') == messages(tmp_path / 'b.mcap')
+    assert messages(tmp_path / 'a.mcap') != messages(tmp_path / 'c.mcap')
+
+
+def messages(path):
+    with Reader(path) as bag:
+        return [(c.topic, t, bytes(data)) for c, t, data in bag.messages()]
+
+
+def test_a_film_keeps_its_pictures_colours_and_length(tmp_path, film):
+    out = tmp_path / 'film.mcap'
+    sound = str(film.with_suffix('.wav'))
+    assert main(['bag', 'from-video', str(film), '--audio', sound, str(out)]) == 0
+    found = counts(out)
+    assert found['/image'] == 30
+    # 1.5 s at 16 kHz in messages of 512 samples.
+    assert found['/audio'] == 47
+    with Reader(out) as bag:
+        assert bag.duration / 1e9 == pytest.approx(1.5, abs=0.06)
+        image = next(data for c, _, data in bag.messages() if c.topic == '/image')
+    red, green, blue = np.frombuffer(image[-48 * 64 * 3:], np.uint8).reshape(48, 64, 3)[20, 10]
+    assert red > 200 and green < 60 and blue < 60
+
+
+def test_a_film_can_be_made_smaller(tmp_path, film):
+    out = tmp_path / 'small.mcap'
+    assert main(['bag', 'from-video', str(film), str(out), '--size', '32x32']) == 0
+    with Reader(out) as bag:
+        _, _, data = next(bag.messages())
+    assert 32 * 32 * 3 < len(data) < 32 * 32 * 3 + 200
+
+
+def test_a_missing_film_is_a_sentence(tmp_path, capsys):
+    assert main(['bag', 'from-video', str(tmp_path / 'no.avi'), str(tmp_path / 'o.mcap')]) == 2
+    assert 'a video file that exists' in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_film_is_a_sentence(tmp_path, capsys):
+    (tmp_path / 'no.avi').write_text('not a film')
+    assert main(['bag', 'from-video', str(tmp_path / 'no.avi'), str(tmp_path / 'o.mcap')]) == 2
+    assert 'a film that OpenCV can read' in capsys.readouterr().err
+    assert not (tmp_path / 'o.mcap').exists()
+
+
+def test_a_file_that_is_no_sound_is_a_sentence(tmp_path, film, capsys):
+    (tmp_path / 'no.wav').write_text('not a sound')
+    words = ['bag', 'from-video', str(film), '--audio', str(tmp_path / 'no.wav'),
+             str(tmp_path / 'o.mcap')]
+    assert main(words) == 2
+    assert 'a sound file that libsndfile can read' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('words', 'sentence'), [
+    (['--episodes', '0'], '--episodes is 0; it may be a number above 0'),
+    (['--seconds', '-1'], '--seconds is -1.0; it may be a number above 0'),
+    (['--rate', '0'], '--rate is 0.0; it may be a number above 0'),
+])
+def test_impossible_numbers_are_refused(tmp_path, capsys, words, sentence):
+    assert main(['bag', 'synthetic', str(tmp_path / 'o.mcap'), *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('size', ['320', '0x5', 'axb'])
+def test_an_impossible_size_is_refused(tmp_path, capsys, size):
+    with pytest.raises(SystemExit, match='2'):
+        main(['bag', 'synthetic', str(tmp_path / 'o.mcap'), '--size', size])
+    assert size in capsys.readouterr().err
+
+
+def test_an_unknown_command_names_those_there_are(capsys):
+    assert main(['bake']) == 2
+    assert "no command 'bake'; there are: bag, replay, train" in capsys.readouterr().err
+
+
+@pytest.mark.skipif('KARMMA_TEST_CLIP' not in os.environ, reason='KARMMA_TEST_CLIP names no film')
+def test_a_real_film_with_sound(tmp_path):
+    clip = Path(os.environ['KARMMA_TEST_CLIP'])
+    out = tmp_path / 'real.mcap'
+    words = ['bag', 'from-video', str(clip), '--audio', str(clip.with_suffix('.wav')), str(out)]
+    assert main(words) == 0
+    assert counts(out)['/image'] > 0 and counts(out)['/audio'] > 0
