@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import numpy as np
-
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import in_order, Modality
+import numpy as np
+from numpy.typing import NDArray
 
 NANOSECONDS = 1_000_000_000
 """Nanoseconds in a second."""
@@ -168,7 +168,7 @@ class ClipSpec:
 class Clip:
     """One clip, ready for the network: an input for each modality that is there."""
 
-    inputs: Mapping[Modality, np.ndarray]
+    inputs: Mapping[Modality, NDArray[np.float32]]
     """float32 arrays shaped as `ClipSpec.input_shape` says; an absent modality has no key."""
 
     @property

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from karmma_ros.errors import InvalidSettingError
+import numpy as np
+from numpy.typing import NDArray
 
 VERB, NOUN = 'verb', 'noun'
 """The two heads of an action in Epic-Kitchens; other data sets may have other heads."""
@@ -57,7 +57,7 @@ class Vocabulary:
 class Prediction:
     """The probabilities of one clip."""
 
-    probabilities: Mapping[str, np.ndarray]
+    probabilities: Mapping[str, NDArray[np.floating]]
     """For each head a float array `[classes]` that sums to one."""
     vocabulary: Vocabulary
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-import torch
-from torch import Tensor
-
 from karmma_ros.data.batch import Batch
 from karmma_ros.modality import subset_name, subsets
 from karmma_ros.model.karmma import Karmma
+import torch
+from torch import Tensor
 
 ACTION = 'action'
 """The joint score: right only where every head's best class is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.model.config import ModelConfig
-from karmma_ros.model.encoders import build_encoder, count_tokens
+from karmma_ros.model.encoders import build_encoder, token_shape
 from karmma_ros.model.fusion import FusionBlock
 from karmma_ros.model.heads import MultiHeadMLP
 from karmma_ros.model.karmma import Karmma
@@ -23,10 +23,11 @@ def build(config: ModelConfig, spec: ClipSpec, vocabulary: Vocabulary) -> Karmma
     encoders, embeddings = {}, {}
     for modality in config.modalities:
         encoder = build_encoder(config.encoders[modality], spec, modality)
-        tokens = count_tokens(encoder, spec.input_shape(modality)) if learned else 0
+        tokens, width = token_shape(encoder, spec.input_shape(modality))
+        if cap is not None:
+            tokens = min(tokens, cap)
         encoders[modality] = encoder
-        embeddings[modality] = TokenEmbedding(
-            int(encoder.dim), config.dim, tokens if cap is None else min(tokens, cap))
+        embeddings[modality] = TokenEmbedding(width, config.dim, tokens if learned else 0)
     return Karmma(
         encoders,
         embeddings,

@@ -14,15 +14,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.prediction import Vocabulary
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 FORMAT = 'karmma_ros/1'
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
@@ -40,6 +39,8 @@ class Bundle:
     name: str
     dataset: str
     """What it was trained on, in words."""
+    metrics: Mapping[str, Any]
+    """What was measured on it when it was made; empty if nothing was."""
     path: Path
     sha256: str
     """Digest of the weights file, hexadecimal."""
@@ -59,11 +60,13 @@ def save_bundle(
     *,
     dataset: str,
     card: str,
+    metrics: Mapping[str, Any] | None = None,
 ) -> None:
     """
     Write a model directory; it is called by the directory's name.
 
     :param card: the model card, Markdown.
+    :param metrics: JSON-ready figures that the card rests on.
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -74,6 +77,7 @@ def save_bundle(
         'architecture': config.to_dict(),
         'clip': spec.to_dict(),
         'classes': {head: list(names) for head, names in vocabulary.heads.items()},
+        'metrics': dict(metrics or {}),
     }
     weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     save_file(weights, path / WEIGHTS)
@@ -103,7 +107,8 @@ def load_bundle(path: Path | str, device: str = 'cpu') -> Bundle:
     _load_weights(path, network, vocabulary)
     return Bundle(
         network.eval().to(device), config, spec, vocabulary,
-        str(description.get('name', path.name)), str(description.get('dataset', '')), path,
+        str(description.get('name', path.name)), str(description.get('dataset', '')),
+        description.get('metrics', {}), path,
         hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest(),
     )
 

@@ -26,14 +26,15 @@ class FusionBlock(nn.Module):
         super().__init__()
         self.cls = nn.Parameter(torch.empty(dim))
         nn.init.trunc_normal_(self.cls, std=0.02)
-        self.layers = nn.ModuleList(
+        stack = [
             nn.TransformerEncoderLayer(dim, heads, feedforward, dropout=0.0, batch_first=True)
             for _ in range(layers)
-        )
-        for layer in self.layers:
+        ]
+        for layer in stack:
             # The paper drops attention weights only; the layer's own argument would also
             # drop activations.
             layer.self_attn.dropout = attention_dropout
+        self.layers = nn.ModuleList(stack)
 
     def forward(self, tokens: Sequence[Tensor], present: Tensor | None = None) -> Tensor:
         """

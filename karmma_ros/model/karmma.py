@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from torch import nn, Tensor
-
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import in_order, Modality, subset_name
 from karmma_ros.model.fusion import FusionBlock
 from karmma_ros.model.heads import MultiHeadMLP
 from karmma_ros.model.tokens import tau_average, TokenEmbedding
+import torch
+from torch import nn, Tensor
 
 
 class Karmma(nn.Module):
@@ -81,7 +80,7 @@ class Karmma(nn.Module):
         """
         batch = len(next(iter(tokens.values())))
         given = [
-            tokens[m] if m in tokens else self.embeddings[m.value].absent(batch)
+            tokens[m] if m in tokens else self._embedding(m).absent(batch)
             for m in self.modalities
             if m in tokens or self.fill_missing
         ]
@@ -95,7 +94,12 @@ class Karmma(nn.Module):
         tokens = self.encoders[modality.value](x)
         if self.token_cap is not None:
             tokens = tau_average(tokens, self.token_cap)
-        return self.embeddings[modality.value](tokens)
+        return self._embedding(modality)(tokens)
+
+    def _embedding(self, modality: Modality) -> TokenEmbedding:
+        embedding = self.embeddings[modality.value]
+        assert isinstance(embedding, TokenEmbedding)
+        return embedding
 
     def _tokens(self, modality: Modality, x: Tensor, present: Tensor) -> Tensor:
         if bool(present.all()):
@@ -104,7 +108,7 @@ class Karmma(nn.Module):
         encoded = self.encode(modality, x[rows])  # [rows, n, d]
         batch = len(present)
         if self.fill_missing:
-            base = self.embeddings[modality.value].absent(batch).to(encoded.dtype)
+            base = self._embedding(modality).absent(batch).to(encoded.dtype)
         else:
             base = encoded.new_zeros(batch, *encoded.shape[1:])
         return base.index_copy(0, rows, encoded)

@@ -6,10 +6,9 @@ Shape legend: b batch, n tokens of one modality, e encoder width, d fusion width
 
 from __future__ import annotations
 
+from karmma_ros.errors import InvalidSettingError
 import torch
 from torch import nn, Tensor
-
-from karmma_ros.errors import InvalidSettingError
 
 
 def tau_average(tokens: Tensor, cap: int) -> Tensor:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from karmma_ros.modality import Modality
 import torch
 from torch import Tensor
-
-from karmma_ros.modality import Modality
 
 
 def augment(

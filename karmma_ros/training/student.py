@@ -5,10 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import lightning
-import torch
-from torch import Tensor
-
 from karmma_ros.data.batch import Batch
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.karmma import Karmma
@@ -16,6 +12,9 @@ from karmma_ros.training.augment import augment
 from karmma_ros.training.dropout import drop_modalities
 from karmma_ros.training.losses import classification_loss
 from karmma_ros.training.schedule import warmup_cosine
+import lightning
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class StudentModule(lightning.LightningModule):
             self.log(f'val/{head}', hit.float().mean(), batch_size=len(batch))
         self.log('val/action', right.float().mean(), prog_bar=True, batch_size=len(batch))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Give AdamW under linear warm-up and cosine decay; biases and tokens don't decay."""
         settings = self.optimisation
         decay = [p for p in self.network.parameters() if p.ndim > 1]

@@ -1,13 +1,12 @@
 """A small network that builds in no time."""
 
-import pytest
-import torch
-
 from karmma_ros.clip import AudioSpec, ClipSpec, DetectionSpec, FlowSpec, VideoSpec
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.prediction import Vocabulary
+import pytest
+import torch
 
 
 @pytest.fixture

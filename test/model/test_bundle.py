@@ -2,12 +2,11 @@
 
 import json
 
-import pytest
-import torch
-
 from karmma_ros.errors import BundleError
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import CONFIG, load_bundle, save_bundle, WEIGHTS
+import pytest
+import torch
 
 
 @pytest.fixture
@@ -15,7 +14,8 @@ def saved(tmp_path, config, spec, vocabulary):
     """Write a small model and give its directory and its network."""
     network = build(config, spec, vocabulary).eval()
     path = tmp_path / 'kitchen'
-    save_bundle(path, network, config, spec, vocabulary, dataset='random', card='# A card\n')
+    save_bundle(path, network, config, spec, vocabulary, dataset='random', card='# A card\n',
+                metrics={'test': {'V': 0.5}})
     return path, network
 
 
@@ -28,6 +28,7 @@ def test_a_bundle_comes_back_whole(saved, spec, vocabulary, inputs):
     assert bundle.spec == spec
     assert bundle.vocabulary == vocabulary
     assert bundle.dataset == 'random'
+    assert bundle.metrics == {'test': {'V': 0.5}}
     assert bundle.model_id == f'kitchen@{bundle.sha256[:8]}'
     assert not bundle.network.training
     assert (path / 'README.md').read_text() == '# A card\n'

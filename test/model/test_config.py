@@ -2,13 +2,12 @@
 
 import json
 
-import pytest
-
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.encoders import build_encoder
 from karmma_ros.model.presets import preset, PRESETS
+import pytest
 
 
 @pytest.mark.parametrize('name', PRESETS)

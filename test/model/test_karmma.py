@@ -1,12 +1,11 @@
 """Whatever subset of the sensors is there, and only that, decides the answer."""
 
-import pytest
-import torch
-
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality, subsets
 from karmma_ros.model.builder import build
 from karmma_ros.model.presets import preset, PRESETS
+import pytest
+import torch
 
 ORDER = tuple(Modality)
 SUBSETS = subsets(Modality)

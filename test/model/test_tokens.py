@@ -1,10 +1,9 @@
 """Token reduction and the two kinds of learned tokens."""
 
-import pytest
-import torch
-
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.tokens import tau_average, TokenEmbedding
+import pytest
+import torch
 
 
 def test_tau_average_by_hand():

@@ -1,16 +1,9 @@
-"""
-Feature extractors (FEs): one module for each modality, `[b, ...]` → tokens `[b, n, e]`.
-
-Every encoder states its token width e as the attribute `dim`.
-"""
+"""Feature extractors (FEs): one module for each modality, `[b, ...]` → tokens `[b, n, e]`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import copy
-
-import torch
-from torch import nn
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
@@ -19,6 +12,8 @@ from karmma_ros.model.config import EncoderConfig
 from karmma_ros.model.encoders.audio import MelCNN
 from karmma_ros.model.encoders.layout import STLT
 from karmma_ros.model.encoders.video import R2Plus1D
+import torch
+from torch import nn
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     'r2plus1d': R2Plus1D,
@@ -47,7 +42,8 @@ def build_encoder(config: EncoderConfig, spec: ClipSpec, modality: Modality) -> 
         ) from error
 
 
-def count_tokens(encoder: nn.Module, input_shape: Sequence[int]) -> int:
-    """Count the tokens an encoder makes of one clip, without computing any."""
+def token_shape(encoder: nn.Module, input_shape: Sequence[int]) -> tuple[int, int]:
+    """Give the number and the width of an encoder's tokens, without computing any."""
     twin = copy.deepcopy(encoder).to('meta').eval()
-    return int(twin(torch.empty(1, *input_shape, device='meta')).shape[1])
+    _, tokens, width = twin(torch.empty(1, *input_shape, device='meta')).shape
+    return tokens, width

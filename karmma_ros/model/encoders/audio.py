@@ -28,7 +28,6 @@ class MelCNN(nn.Module):
     ) -> None:
         super().__init__()
         tiles, _, steps = input_shape
-        self.dim = widths[-1]
         self.stages = nn.Sequential(
             *(
                 nn.Sequential(
@@ -40,7 +39,7 @@ class MelCNN(nn.Module):
             )
         )
         moments = math.ceil(steps / 2 ** len(widths))
-        self.position = nn.Parameter(torch.empty(moments, self.dim))
+        self.position = nn.Parameter(torch.empty(moments, widths[-1]))
         nn.init.trunc_normal_(self.position, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from karmma_ros.clip import BOX_PAD
 import torch
 from torch import nn, Tensor
-
-from karmma_ros.clip import BOX_PAD
 
 CATEGORIES = 4
 """Pad, hand, object and class, in STLT's numbering."""
@@ -41,7 +40,6 @@ class STLT(nn.Module):
     ) -> None:
         super().__init__()
         frames = input_shape[0]
-        self.dim = dim
         self.category = nn.Embedding(CATEGORIES, dim, padding_idx=BOX_PAD)
         self.box = nn.Linear(4, dim)
         self.frame = nn.Parameter(torch.empty(frames, dim))
@@ -49,6 +47,7 @@ class STLT(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.spatial = _transformer(dim, heads, spatial_layers, dropout)
         self.temporal = _transformer(dim, heads, temporal_layers, dropout)
+        self.class_box: Tensor
         self.register_buffer('class_box', torch.tensor([*CLASS_BOX, CLASS]), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

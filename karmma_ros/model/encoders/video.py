@@ -30,7 +30,6 @@ class R2Plus1D(nn.Module):
     ) -> None:
         super().__init__()
         channels, frames, height, width = input_shape
-        self.dim = widths[-1]
         self.stem = nn.Sequential(
             nn.Conv3d(channels, widths[0], (1, 5, 5), (1, 2, 2), (0, 2, 2), bias=False),
             nn.BatchNorm3d(widths[0]),
@@ -40,7 +39,7 @@ class R2Plus1D(nn.Module):
         self.stages = nn.Sequential(*map(_Stage, widths, widths[1:], strides))
         places = math.prod(math.ceil(side / 2 ** len(widths)) for side in (height, width))
         moments = math.ceil(frames / math.prod(strides))
-        self.position = nn.Parameter(torch.empty(moments * places, self.dim))
+        self.position = nn.Parameter(torch.empty(moments * places, widths[-1]))
         nn.init.trunc_normal_(self.position, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
