@@ -1,0 +1,27 @@
+# All that is here is thin: requirements/environment.py makes the environment that the rest uses.
+PYTHON ?= python3
+IN_ENV = . .venv/karmma_env.sh &&
+
+# Robots and colleagues on the same network neither hear the tests nor disturb them.
+export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
+ifeq ($(ROS_DISTRO),humble)
+export ROS_LOCALHOST_ONLY := 1
+endif
+
+.PHONY: demo test lint env clean
+
+demo: env
+	@$(IN_ENV) python -m karmma_ros.node.demo
+
+test: lint
+	@$(IN_ENV) python -m pytest
+
+lint: env
+	@$(IN_ENV) ruff check . && mypy
+
+env:
+	@command -v $(PYTHON) > /dev/null || { echo 'env: $(PYTHON) is not here: install Python 3.10 to 3.13 (sudo apt install python3 python3-venv python3-dev).' >&2; exit 1; }
+	@$(PYTHON) requirements/environment.py
+
+clean:
+	rm -rf .venv build install log
