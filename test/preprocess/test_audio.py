@@ -56,7 +56,7 @@ def test_filters_share_out_the_energy():
     # the bands hold the energy of the windowed samples.
     filters = mel_filterbank(SPEC)
     assert filters.shape == (128, 513) and (filters.sum(1) > 0).all()
-    np.testing.assert_allclose(filters[:, 1:-7].sum(0)[1:], 1, atol=1e-5)
+    np.testing.assert_allclose(filters.sum(0)[2:499], 1, atol=1e-5)
     tone = np.sin(2 * np.pi * 2000 * np.arange(16_000) / 16_000).astype(np.float32)
     windowed = tone[8000 - 80:8000 + 80] * np.hanning(161)[:-1]
     mel_energy = (10 ** (log_mel(tone, SPEC)[:, 100] / 10)).sum()
