@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from builtin_interfaces.msg import Time
 from karmma_msgs.msg import (
     ActionRecognition,
     ActionScore,
@@ -19,6 +18,7 @@ from karmma_msgs.msg import (
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import Bundle
+from karmma_ros.node.times import time_message
 from karmma_ros.prediction import NOUN, Prediction, VERB
 from karmma_ros.stream.availability import ModalityStatus
 from karmma_ros.stream.window import Window
@@ -36,12 +36,6 @@ class Publishing:
     score_threshold: float
     subject_id: str
     model_id: str
-
-
-def time_message(time_ns: int) -> Time:
-    """Give nanoseconds as builtin_interfaces/Time."""
-    sec, nanosec = divmod(time_ns, NANOSECONDS)
-    return Time(sec=sec, nanosec=nanosec)
 
 
 def recognition_message(

@@ -13,6 +13,7 @@ from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.node.parameters import Parameters
+from karmma_ros.node.times import time_ns
 from karmma_ros.preprocess.audio import decode_pcm
 from karmma_ros.preprocess.detections import CategoryMap, normalise_boxes
 from karmma_ros.preprocess.image import decode_image
@@ -47,7 +48,7 @@ def stamp_ns_of(header: Any) -> int:
 
     :raises InvalidSampleError: for a time before 1970, which no clock gives.
     """
-    stamp_ns = header.stamp.sec * NANOSECONDS + header.stamp.nanosec
+    stamp_ns = time_ns(header.stamp)
     if stamp_ns < 0:
         raise InvalidSampleError(f'header.stamp: got {stamp_ns / NANOSECONDS} s; it may be 0 or '
                                  'more')

@@ -24,7 +24,7 @@ from typing import Any
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
-from karmma_ros.node.messages import time_message
+from karmma_ros.node.times import time_message
 import rclpy
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -43,7 +43,7 @@ _TYPES = {
 _MUTE = re.compile(r'(?P<what>[^@]+)(@(?P<start>[\d.]+)s?\.\.(?P<stop>[\d.]*)s?)?')
 # Between messages that are further apart than this, /clock ticks on its own.
 _TICK_S = 0.02
-_ACKNOWLEDGE = Duration(seconds=2)
+_ACKNOWLEDGE = Duration(seconds=1)
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,10 @@ class Player:
             now_s = (time.monotonic() - begun) * self._rate
             if now_s >= seconds:
                 return
-            stop.wait(min((seconds - now_s) / self._rate, _TICK_S))
-            yield min((time.monotonic() - begun) * self._rate, seconds)
+            pause_s = (seconds - now_s) / self._rate
+            stop.wait(min(pause_s, _TICK_S))
+            if pause_s > _TICK_S:
+                yield min((time.monotonic() - begun) * self._rate, seconds)
 
     def _tick(self, time_ns: int) -> None:
         if self._clock is not None:
@@ -242,9 +244,10 @@ def _play(node: Node, bag: Reader, options: argparse.Namespace, stop: Event) -> 
         player.play(stop)
         if not options.loop:
             break
+    took_s = time.monotonic() - begun
     player.finish()
     sent = ', '.join(f'{n} {topic}' for topic, n in player.sent.items()) or 'nothing'
-    say(f'sent {sent} in {time.monotonic() - begun:.1f} s')
+    say(f'sent {sent} in {took_s:.1f} s')
     node.destroy_node()
 
 

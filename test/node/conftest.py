@@ -1,0 +1,141 @@
+"""A ROS domain of the test process's own, a small model, and a stage with sensors to play."""
+
+import array
+import os
+import time
+
+from audio_common_msgs.msg import AudioDataStamped
+from karmma_msgs.msg import ActionRecognition, ModalityAvailability
+from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
+from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import save_bundle
+from karmma_ros.model.presets import preset
+from karmma_ros.node.times import time_message
+import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
+import torch
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@pytest.fixture(scope='session')
+def bundle(tmp_path_factory):
+    """Give the directory of a model with random weights and a window of 0.8 s."""
+    torch.manual_seed(0)
+    spec = ClipSpec(
+        duration=0.8, num_frames=8, video=VideoSpec(32, 32),
+        audio=AudioSpec(n_fft=256, win_length=256, hop_length=160, n_mels=32, tiles=2,
+                        tile_steps=40))
+    path = tmp_path_factory.mktemp('models') / 'random'
+    config = preset('tiny')
+    save_bundle(path, build(config, spec, vocabulary()), config, spec, vocabulary(),
+                dataset='none', card='# Random weights\n')
+    return path
+
+
+@pytest.fixture(scope='session')
+def ros():
+    """Give a running rclpy in a domain of its own, for this process and those it starts."""
+    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def stage(ros):
+    """Give a stage; what was put on it is taken down afterwards."""
+    stage = Stage()
+    yield stage
+    stage.close()
+
+
+class Stage:
+    """Play the sensors to a node and keep what it publishes."""
+
+    def __init__(self):
+        self.node = rclpy.create_node('stage')
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.guests = []
+        self.results, self.availabilities = [], []
+        self.images = self.node.create_publisher(Image, 'image', 10)
+        self.sounds = self.node.create_publisher(AudioDataStamped, 'audio', 50)
+        self.boxes = self.node.create_publisher(Detection2DArray, 'detections', 10)
+        self.node.create_subscription(
+            ActionRecognition, 'action_recognition', self.results.append, 50)
+        self.node.create_subscription(
+            ModalityAvailability, 'karmma/modality_availability', self.availabilities.append,
+            LATCHED)
+
+    def host(self, node):
+        """Spin another node along."""
+        self.guests.append(node)
+        self.executor.add_node(node)
+        return node
+
+    def close(self):
+        for guest in self.guests:
+            self.executor.remove_node(guest)
+            guest.trigger_shutdown()
+            guest.destroy_node()
+        self.executor.shutdown()
+        self.node.destroy_node()
+
+    def until(self, condition, timeout_s=20.0, step=lambda: None):
+        """Spin, calling `step` all the time, until the condition holds; tell whether it did."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            step()
+            self.executor.spin_once(timeout_sec=0.01)
+            if condition():
+                return True
+        return False
+
+    def connected(self):
+        """Tell whether the node listens to all three sensors and is heard itself."""
+        return (all(p.get_subscription_count() for p in (self.images, self.sounds, self.boxes))
+                and self.node.count_publishers('action_recognition') > 0)
+
+    def status(self, name):
+        """Give the newest status of a modality."""
+        return next(s for s in self.availabilities[-1].modalities if s.name == name)
+
+
+def image_message(stamp_ns, width=64, height=48, shade=90, **fields):
+    message = Image(width=width, height=height, step=3 * width, encoding='rgb8',
+                    data=array.array('B', bytes([shade]) * (3 * width * height)))
+    return filled(message, stamp_ns, fields)
+
+
+def audio_message(stamp_ns, samples=320, **fields):
+    message = AudioDataStamped()
+    message.audio.data = array.array('B', b'\x10\x02' * samples)
+    if 'data' in fields:
+        message.audio.data = array.array('B', fields.pop('data'))
+    return filled(message, stamp_ns, fields)
+
+
+def boxes_message(stamp_ns, boxes=((10.0, 10.0, 8.0, 6.0),)):
+    """Give one detection for each (centre x, centre y, width, height) in pixels."""
+    message = filled(Detection2DArray(), stamp_ns, {})
+    for x, y, size_x, size_y in boxes:
+        box = Detection2D(results=[ObjectHypothesisWithPose()])
+        box.results[0].hypothesis.class_id = 'hand'
+        box.bbox.center.position.x, box.bbox.center.position.y = x, y
+        box.bbox.size_x, box.bbox.size_y = size_x, size_y
+        message.detections.append(box)
+    return message
+
+
+def filled(message, stamp_ns, fields):
+    message.header.stamp = time_message(stamp_ns)
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message

@@ -1,0 +1,146 @@
+"""Transitions without middleware communication: what they return, say and leave behind."""
+
+import shutil
+
+from karmma_ros.node.lifecycle import KarmmaNode
+import pytest
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class Log:
+    """Take the place of a node's logger."""
+
+    def __init__(self):
+        self.texts = []
+
+    def info(self, text, **_):
+        self.texts.append(text)
+
+    warning = error = info
+
+
+@pytest.fixture
+def make(ros, bundle):
+    nodes = []
+
+    def make_node(**overrides):
+        overrides = {'model': str(bundle), **overrides}
+        node = KarmmaNode(
+            enable_communication_interface=False,
+            parameter_overrides=[Parameter(n.replace('__', '.'), value=v)
+                                 for n, v in overrides.items()])
+        node.log = Log()
+        node.get_logger = lambda: node.log
+        nodes.append(node)
+        return node
+
+    yield make_node
+    for node in nodes:
+        node.destroy_node()
+
+
+def managed(node):
+    return len(node._managed_entities)
+
+
+def test_it_goes_all_the_way_round_again_and_again(make):
+    node = make()
+    before = managed(node), len(list(node.publishers)), len(list(node.subscriptions))
+    for _ in range(5):
+        assert node.trigger_configure() == SUCCESS
+        assert node.trigger_activate() == SUCCESS
+        assert node.trigger_deactivate() == SUCCESS
+        assert node.trigger_cleanup() == SUCCESS
+    after = managed(node), len(list(node.publishers)), len(list(node.subscriptions))
+    assert after == before
+    assert node.trigger_shutdown() == SUCCESS
+
+
+def test_activation_can_be_repeated_without_configuring(make):
+    node = make()
+    node.trigger_configure()
+    for _ in range(3):
+        assert node.trigger_activate() == SUCCESS
+        assert {s.topic_name for s in node.subscriptions} >= {'/image', '/audio', '/detections'}
+        assert node.trigger_deactivate() == SUCCESS
+        assert not {s.topic_name for s in node.subscriptions} & {'/image', '/audio'}
+
+
+@pytest.mark.parametrize('steps', [
+    [], ['configure'], ['configure', 'activate'], ['configure', 'activate', 'deactivate'],
+    ['configure', 'cleanup'],
+])
+def test_shutdown_from_every_state_frees_everything(make, steps):
+    node = make()
+    for step in steps:
+        assert getattr(node, f'trigger_{step}')() == SUCCESS
+    assert node.trigger_shutdown() == SUCCESS
+    assert managed(node) == 0
+    assert not any(thread.name == 'karmma worker' for thread in __import__('threading').enumerate())
+    assert node._state_machine.current_state[1] == 'finalized'
+
+
+@pytest.mark.parametrize(('overrides', 'sentence'), [
+    ({'model': 'no/such'}, "configure failed: model is 'no/such'; it may be the path of"),
+    ({'model': ''}, "configure failed: model is ''; it may be the path of"),
+    ({'device': 'tpu'}, "configure failed: device is 'tpu'; it may be auto or cpu"),
+    ({'rate': 'fast'}, "configure failed: rate is 'fast'; it may be a number from 0.1 to 60.0: "
+                       'write it as in `rate: 5.0`'),
+    ({'audio__sample_format': 'mp3'}, "configure failed: audio.sample_format is 'mp3'"),
+])
+def test_a_wrong_setting_fails_configure_with_a_sentence(make, overrides, sentence):
+    node = make(**overrides)
+    assert node.trigger_configure() == FAILURE
+    assert any(text.startswith(sentence) for text in node.log.texts), node.log.texts
+    assert managed(node) == 0
+
+
+def test_a_setting_mended_after_a_failure_lets_configure_succeed(make, bundle):
+    node = make(model='no/such', rate=-1.0)
+    assert node.trigger_configure() == FAILURE
+    node.set_parameters([Parameter('rate', value=2.0), Parameter('model', value=str(bundle))])
+    assert node.trigger_configure() == SUCCESS
+
+
+@pytest.mark.parametrize(('harm', 'sentence'), [
+    (lambda d: (d / 'config.json').unlink(), 'config.json is missing'),
+    (lambda d: (d / 'config.json').write_text('{'), 'is not JSON'),
+    (lambda d: (d / 'model.safetensors').write_bytes(b'\0' * 100), 'cannot be read'),
+    (lambda d: (d / 'config.json').write_text(
+        (d / 'config.json').read_text().replace('"wash",', '')), 'lists 7 classes for verb'),
+])
+def test_a_damaged_model_fails_configure_with_a_sentence(make, bundle, tmp_path, harm, sentence):
+    damaged = tmp_path / 'damaged'
+    shutil.copytree(bundle, damaged)
+    harm(damaged)
+    node = make(model=str(damaged))
+    assert node.trigger_configure() == FAILURE
+    assert any(str(damaged) in text and sentence in text for text in node.log.texts)
+
+
+def test_what_configure_read_is_frozen_until_cleanup(make):
+    node = make()
+    node.trigger_configure()
+    result, = node.set_parameters([Parameter('audio.timeout', value=2.0)])
+    assert not result.successful
+    node.trigger_cleanup()
+    result, = node.set_parameters([Parameter('audio.timeout', value=2.0)])
+    assert result.successful
+
+
+def test_an_input_that_is_switched_off_has_no_subscription(make):
+    node = make(audio__enabled=False)
+    node.trigger_configure()
+    node.trigger_activate()
+    topics = {s.topic_name for s in node.subscriptions}
+    assert '/image' in topics and '/audio' not in topics
+
+
+def test_an_exception_in_a_transition_is_logged_and_not_swallowed(make, monkeypatch):
+    monkeypatch.setattr('karmma_ros.node.lifecycle.load_recogniser', lambda *_: 1 / 0)
+    node = make()
+    assert node.trigger_configure() == FAILURE
+    assert 'configure failed: ZeroDivisionError: division by zero' in node.log.texts

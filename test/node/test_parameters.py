@@ -1,0 +1,97 @@
+"""Wrong values wait for configure as sentences; the shipped YAML repeats the declarations."""
+
+from pathlib import Path
+
+from karmma_ros.node.parameters import DECLARATIONS, Parameters
+import pytest
+import rclpy
+from rclpy.parameter import Parameter
+import yaml
+
+CONFIG = Path(__file__).parents[2] / 'config' / 'node' / 'karmma.yaml'
+
+
+@pytest.fixture
+def declared(ros):
+    nodes = []
+
+    def declare(**overrides):
+        node = rclpy.create_node('parameters', parameter_overrides=[
+            Parameter(name.replace('__', '.'), value=value) for name, value in overrides.items()])
+        nodes.append(node)
+        return node, Parameters(node)
+
+    yield declare
+    for node in nodes:
+        node.destroy_node()
+
+
+def test_defaults_are_the_declared_ones_and_have_no_problem(declared):
+    _, parameters = declared()
+    assert {d.name: parameters[d.name] for d in DECLARATIONS} == {
+        d.name: d.default for d in DECLARATIONS}
+    assert parameters.problems == []
+
+
+def test_every_declaration_is_described_and_its_default_allowed(declared):
+    node, _ = declared()
+    for declaration in DECLARATIONS:
+        assert len(node.describe_parameter(declaration.name).description) > 20
+        assert declaration.check(declaration.default) == declaration.default
+
+
+def test_a_whole_number_serves_for_a_double(declared):
+    node, parameters = declared(rate=2, audio__timeout=1)
+    assert parameters.problems == []
+    assert (parameters['rate'], parameters['audio.timeout']) == (2.0, 1.0)
+    assert node.get_parameter('rate').type_ == Parameter.Type.DOUBLE
+
+
+@pytest.mark.parametrize(('overrides', 'sentence'), [
+    ({'rate': 'fast'}, "rate is 'fast'; it may be a number from 0.1 to 60.0: "
+                       'write it as in `rate: 5.0`'),
+    ({'rate': 0.0}, 'rate is 0.0; it may be a number from 0.1 to 60.0'),
+    ({'rate': float('nan')}, 'rate is nan; it may be a number from 0.1 to 60.0'),
+    ({'top_k': 2.5}, 'top_k is 2.5; it may be a whole number from 1 to 100: '
+                     'write it as in `top_k: 5`'),
+    ({'rgb__enabled': 1}, 'rgb.enabled is 1; it may be true or false: '
+                          'write it as in `rgb.enabled: true`'),
+    ({'audio__reliability': 'sure'},
+     "audio.reliability is 'sure'; it may be best_effort or reliable"),
+    ({'model': 7}, "model is 7; it may be text: write it as in `model: 'synthetic_kitchen'`"),
+])
+def test_a_wrong_value_becomes_a_sentence_that_mends_it(declared, overrides, sentence):
+    _, parameters = declared(**overrides)
+    assert [str(p) for p in parameters.problems] == [sentence]
+
+
+def test_setting_a_parameter_right_takes_its_problem_away(declared):
+    node, parameters = declared(rate=0.0)
+    result, = node.set_parameters([Parameter('rate', value=4.0)])
+    assert result.successful and parameters.problems == []
+
+
+def test_a_change_out_of_range_is_refused_with_the_reason(declared):
+    node, parameters = declared()
+    result, = node.set_parameters([Parameter('audio.reliability', value='sure')])
+    assert not result.successful and 'best_effort or reliable' in result.reason
+    assert parameters['audio.reliability'] == 'best_effort'
+
+
+def test_what_configure_has_read_may_not_change_but_live_ones_may(declared):
+    node, parameters = declared()
+    parameters.frozen = True
+    result, = node.set_parameters([Parameter('rate', value=4.0)])
+    assert not result.successful and 'deactivate and clean up' in result.reason
+    result, = node.set_parameters([Parameter('top_k', value=3)])
+    assert result.successful and parameters['top_k'] == 3
+
+
+def test_the_shipped_file_holds_every_parameter_with_its_default():
+    shipped = yaml.safe_load(CONFIG.read_text())['/**']['ros__parameters']
+    flat = {}
+    for name, value in shipped.items():
+        nested = value if isinstance(value, dict) else None
+        flat.update({f'{name}.{k}': v for k, v in nested.items()} if nested else {name: value})
+    assert flat == {d.name: d.default for d in DECLARATIONS}
+    assert all(type(flat[d.name]) is type(d.default) for d in DECLARATIONS)
