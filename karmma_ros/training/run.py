@@ -16,7 +16,6 @@ from karmma_ros.training.student import Optimisation, StudentModule
 import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 CHECKPOINT = 'last.ckpt'
@@ -71,22 +70,20 @@ def train_student(
     """
     Train a network in place; a run that was stopped goes on from its last whole epoch.
 
-    :param folder: keeps the checkpoint and the log (`metrics.csv`) of the run.
+    :param folder: keeps the checkpoint and the logs of the run.
     """
     last = folder / CHECKPOINT
     trainer = lightning.Trainer(
         max_epochs=settings.epochs,
         precision=cast(Any, settings.precision),
         gradient_clip_val=settings.optimisation.clip,
-        logger=CSVLogger(folder, name='', version=''),
+        logger=CSVLogger(folder, name='log'),
         callbacks=[ModelCheckpoint(
             folder, filename=CHECKPOINT.removesuffix('.ckpt'), enable_version_counter=False)],
         log_every_n_steps=20,
     )
     trainer.fit(
-        StudentModule(
-            cast(Any, network).to(memory_format=torch.channels_last_3d),  # faster on a CPU
-            settings.optimisation, settings.seed),
+        StudentModule(network, settings.optimisation, settings.seed),
         loader(training, network.modalities, settings, shuffle=True),
         loader(validation, network.modalities, settings),
         ckpt_path=str(last) if last.is_file() else None,

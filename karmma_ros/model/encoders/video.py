@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import math
+from typing import Any, cast
 
 import torch
 from torch import nn, Tensor
@@ -41,6 +42,8 @@ class R2Plus1D(nn.Module):
         moments = math.ceil(frames / math.prod(strides))
         self.position = nn.Parameter(torch.empty(moments * places, widths[-1]))
         nn.init.trunc_normal_(self.position, std=0.02)
+        for part in (self.stem, self.stages):  # this layout is twice as fast on a CPU
+            cast(Any, part).to(memory_format=torch.channels_last_3d)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode `[b, c, t, h, w]` into tokens `[b, t' · h' · w', e]`, time outermost."""
