@@ -12,9 +12,6 @@ import shlex
 import time
 
 from jsonargparse import ArgumentParser
-from rich.progress import Progress
-import torch
-
 from karmma_ros.data.batch import Sample
 from karmma_ros.data.synthetic_kitchen.cache import write_split
 from karmma_ros.data.synthetic_kitchen.dataset import WrittenKitchen
@@ -27,6 +24,8 @@ from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.presets import preset
 from karmma_ros.training.run import loader, RunSettings, train_student
+from rich.progress import Progress
+import torch
 
 
 @dataclass(frozen=True)

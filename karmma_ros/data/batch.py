@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from karmma_ros.clip import Clip
+from karmma_ros.modality import Modality
 import numpy as np
 import torch
 from torch import Tensor
-
-from karmma_ros.clip import Clip
-from karmma_ros.modality import Modality
 
 
 @dataclass(frozen=True)

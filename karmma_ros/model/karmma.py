@@ -114,8 +114,9 @@ class Karmma(nn.Module):
         return base.index_copy(0, rows, encoded)
 
     def _check(self, inputs: Mapping[Modality, Tensor], present: Tensor) -> None:
-        wanted = f'a bool tensor [batch, {len(self.modalities)}] for {subset_name(self.modalities)}'
-        if present.ndim != 2 or present.shape[1] != len(self.modalities):
+        columns = len(self.modalities)
+        wanted = f'a bool tensor [batch, {columns}] for {subset_name(self.modalities)}'
+        if present.ndim != 2 or present.shape[1] != columns:
             raise InvalidSettingError('present', list(present.shape), wanted)
         if present.dtype != torch.bool:
             raise InvalidSettingError('present', present.dtype, wanted)

@@ -20,16 +20,20 @@ import sys
 import time
 from typing import Any
 
-from karmma_msgs.msg import ActionAnnotation, ActionRecognition, ModalityAvailability
+from karmma_msgs.msg import (
+    ActionAnnotation,
+    ActionRecognition,
+    ModalityAvailability,
+    ModalityStatus,
+)
+from karmma_ros.errors import KarmmaError
+from karmma_ros.node.times import time_ns
+from karmma_ros.node.watch import Changes, recognition_line, seconds, subscribe
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-
-from karmma_ros.errors import KarmmaError
-from karmma_ros.node.times import time_ns
-from karmma_ros.node.watch import Changes, recognition_line, seconds, subscribe
 
 EPISODES, EPISODE_S, SEED = 10, 4.0, 0
 MUTES = (
@@ -71,7 +75,7 @@ class Score:
             return None
         right = (message.verbs[0].class_name, message.nouns[0].class_name) == (
             truth.verb, truth.noun)
-        if len(used) == len(message.modalities):
+        if len(used) == sum(s.state != ModalityStatus.DISABLED for s in message.modalities):
             self.judged += 1
             self.right += right
         return right

@@ -102,7 +102,8 @@ class KarmmaNode(LifecycleNode):
             self.parameters['model'], device, self.parameters['threads'])
         modalities, lock = bundle.network.modalities, Lock()
         stream = SensorStream(bundle.spec, modalities, _input_settings(self.parameters))
-        inputs = Inputs(self, self.parameters, stream, lock, modalities)
+        crop = bundle.spec.video.height, bundle.spec.video.width
+        inputs = Inputs(self, self.parameters, stream, lock, modalities, crop)
         # Publishers last: nothing after them fails, so none is left behind.
         outputs = self._outputs()
         worker = Worker(self, self.parameters, recogniser, bundle.model_id, stream, lock, inputs,

@@ -39,8 +39,7 @@ class Publishing:
 
 
 def recognition_message(
-    prediction: Prediction, window: Window, statuses: Sequence[ModalityStatus],
-    publishing: Publishing,
+    prediction: Prediction, window: Window, publishing: Publishing
 ) -> ActionRecognition:
     """Build a result; sequence, frame_id and latencies are the caller's."""
     message = ActionRecognition(
@@ -49,7 +48,8 @@ def recognition_message(
         subject_id=publishing.subject_id, model_id=publishing.model_id,
         verbs=_labels(prediction, VERB, publishing.top_k),
         nouns=_labels(prediction, NOUN, publishing.top_k),
-        modalities=[status_message(s, s.modality in window.modalities) for s in statuses])
+        modalities=[status_message(s, s.modality in window.modalities)
+                    for s in window.statuses])
     message.actions = [
         ActionScore(verb_id=a.verb.class_id, noun_id=a.noun.class_id, verb=a.verb.class_name,
                     noun=a.noun.class_name, score=a.score)

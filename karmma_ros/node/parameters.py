@@ -95,6 +95,7 @@ _TIMEOUT = (0.05, 60.0)
 _ENABLED = 'Use this input; false switches it off for good.'
 _RELIABILITY = ('best_effort receives from every publisher; reliable also has lost messages '
                 'sent again, from reliable publishers only.')
+_PART = (0.01, 1.0)
 _COVERAGE = 'Part of the window that must be covered before this input counts as available.'
 
 DECLARATIONS = (
@@ -114,13 +115,13 @@ DECLARATIONS = (
     Declaration('rgb.enabled', True, _ENABLED),
     Declaration('rgb.timeout', 0.5, 'Seconds without a picture after which the camera is stale.',
                 _TIMEOUT),
-    Declaration('rgb.min_coverage', 0.5, _COVERAGE, (0.0, 1.0)),
+    Declaration('rgb.min_coverage', 0.5, _COVERAGE, _PART),
     Declaration('rgb.reliability', 'best_effort', _RELIABILITY, choices=RELIABILITIES),
     Declaration('flow.enabled', True,
                 'Use optical flow; it is computed from the camera and shares its timeout.'),
     Declaration('audio.enabled', True, _ENABLED),
     Declaration('audio.timeout', 0.5, 'Seconds without sound after which it is stale.', _TIMEOUT),
-    Declaration('audio.min_coverage', 0.5, _COVERAGE, (0.0, 1.0)),
+    Declaration('audio.min_coverage', 0.5, _COVERAGE, _PART),
     Declaration('audio.reliability', 'best_effort', _RELIABILITY, choices=RELIABILITIES),
     Declaration('audio.sample_rate', 16_000, 'Hz; as the audio driver publishes.',
                 (1_000, 384_000)),
@@ -131,7 +132,7 @@ DECLARATIONS = (
     Declaration('detections.timeout', 1.0,
                 'Seconds without a detection message after which they are stale; an empty '
                 'message counts.', _TIMEOUT),
-    Declaration('detections.min_coverage', 0.5, _COVERAGE, (0.0, 1.0)),
+    Declaration('detections.min_coverage', 0.5, _COVERAGE, _PART),
     Declaration('detections.reliability', 'best_effort', _RELIABILITY, choices=RELIABILITIES),
     Declaration('detections.image_width', 0,
                 "Width of the detector's picture, pixels; 0 takes the camera's.", (0, 100_000)),

@@ -24,6 +24,8 @@ _TYPES = {
     Modality.AUDIO: ('audio_common_msgs', 'AudioDataStamped'),
     Modality.DETECTIONS: ('vision_msgs', 'Detection2DArray'),
 }
+# An empty one is said by drivers that know only one.
+_RAW_CODINGS = ('', 'wave', 'raw', 'pcm')
 
 
 def message_type(modality: Modality) -> Any:
@@ -40,6 +42,11 @@ def message_type(modality: Modality) -> Any:
             f'{modality}.enabled', True, f'true only where {package}/{name} is installed',
             f'install ros-$ROS_DISTRO-{package.replace("_", "-")} and source ROS again, or set '
             f'{modality}.enabled to false') from None
+
+
+def audio_info_type() -> Any:
+    """Give the class of the message by which audio_common tells its format."""
+    return import_module('audio_common_msgs.msg').AudioInfo
 
 
 def stamp_ns_of(header: Any) -> int:
@@ -78,6 +85,7 @@ class AudioReader:
         self.sample_rate: int = parameters['audio.sample_rate']
         self._channels: int = parameters['audio.channels']
         self._format: str = parameters['audio.sample_format']
+        self._contradiction = ''
         try:
             self(b'\x00' * 64 * self._channels)
         except InvalidSampleError as problem:
@@ -88,9 +96,28 @@ class AudioReader:
         """
         Give mono float32 `[n]` in [-1, 1].
 
-        :raises InvalidSampleError: for bytes that are not sound in this format.
+        :raises InvalidSampleError: for bytes that are not sound in this format, and while
+            the driver says that it sends another.
         """
+        if self._contradiction:
+            raise InvalidSampleError(self._contradiction)
         return decode_pcm(data, sample_format=self._format, channels=self._channels)
+
+
+    def compare(self, info: Any) -> None:
+        """Hold audio_common_msgs/AudioInfo, if the driver sends it, against the parameters."""
+        pairs = {
+            'audio.sample_rate': (info.sample_rate, self.sample_rate),
+            'audio.channels': (info.channels, self._channels),
+            'audio.sample_format': (info.sample_format.upper(), self._format.upper()),
+        }
+        if info.coding_format.lower() not in _RAW_CODINGS:
+            self._contradiction = (
+                f'audio_info: the driver sends {info.coding_format}; start it with format:=wave')
+            return
+        wrong = [f'{name} is {ours}, but audio_info says {theirs}: set it to that'
+                 for name, (theirs, ours) in pairs.items() if theirs and theirs != ours]
+        self._contradiction = '; '.join(wrong)
 
 
 class DetectionReader:

@@ -22,7 +22,7 @@ from karmma_ros.node.messages import (
     recognition_message,
 )
 from karmma_ros.node.parameters import Parameters
-from karmma_ros.stream.availability import ModalityState, ModalityStatus
+from karmma_ros.stream.availability import ModalityStatus
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.sensors import SensorStream
 from karmma_ros.stream.window import Window
@@ -111,7 +111,7 @@ class Worker:
             window = self._stream.window(now_ns) if recognise and possible else None
         self._report(statuses, now_ns, possible)
         if window is not None:
-            self._recognise(window, statuses)
+            self._recognise(window)
 
     def _report(
         self, statuses: Sequence[ModalityStatus], now_ns: int, possible: bool
@@ -125,14 +125,13 @@ class Worker:
         self._outputs.availability.publish(availability_message(statuses, now_ns, possible))
 
     def _possible(self, statuses: Sequence[ModalityStatus]) -> bool:
-        available = sum(s.state == ModalityState.AVAILABLE for s in statuses)
-        return available >= self._parameters['min_modalities']
+        return sum(s.available for s in statuses) >= self._parameters['min_modalities']
 
-    def _recognise(self, window: Window, statuses: Sequence[ModalityStatus]) -> None:
+    def _recognise(self, window: Window) -> None:
         started = time.perf_counter()
         prediction = self._recogniser.recognise(window)
         inference_s = time.perf_counter() - started
-        message = recognition_message(prediction, window, statuses, self._publishing())
+        message = recognition_message(prediction, window, self._publishing())
         message.sequence = self._sequence
         message.header.frame_id = self._frame_id(window)
         message.inference_latency = inference_s

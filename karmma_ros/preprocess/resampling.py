@@ -63,8 +63,17 @@ class StreamResampler:
             self.source_rate, self.target_rate, 1, dtype='float32', quality=_QUALITY)
 
 
+def check_rate(rate: int) -> None:
+    """
+    Hold a sample rate against what is possible.
+
+    :raises InvalidSampleError: for a rate that is no rate.
+    """
+    if not 1 <= rate <= _MAX_RATE:
+        raise InvalidSampleError(f'sample rate: got {rate}; it may be 1 to {_MAX_RATE} Hz')
+
+
 def _check(samples: NDArray[np.float32], *rates: int) -> None:
     check_array('samples', samples, np.float32, ('n',), allow_empty=True)
     for rate in rates:
-        if not 1 <= rate <= _MAX_RATE:
-            raise InvalidSampleError(f'sample rate: got {rate}; it may be 1 to {_MAX_RATE} Hz')
+        check_rate(rate)

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import pytest
-
 from karmma_ros.cli.main import main
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.bundle import load_bundle
+import pytest
 
 CONFIG = Path(__file__).parents[2] / 'config' / 'train' / 'synthetic_kitchen_student.yaml'
 SMALL = ['--data.train', '8', '--data.validation', '4', '--data.test', '4',

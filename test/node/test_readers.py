@@ -99,3 +99,23 @@ def test_a_missing_message_package_names_the_parameter_and_the_cure(monkeypatch)
     monkeypatch.setitem(__import__('sys').modules, 'vision_msgs.msg', None)
     with pytest.raises(InvalidSettingError, match='set detections.enabled to false'):
         message_type(Modality.DETECTIONS)
+
+
+def info(sample_rate=16_000, channels=1, sample_format='S16LE', coding_format='wave'):
+    return SimpleNamespace(sample_rate=sample_rate, channels=channels,
+                           sample_format=sample_format, coding_format=coding_format)
+
+
+@pytest.mark.parametrize(('told', 'sentence'), [
+    (info(sample_rate=44_100), 'audio.sample_rate is 16000, but audio_info says 44100'),
+    (info(channels=2), 'audio.channels is 1, but audio_info says 2'),
+    (info(sample_format='F32LE'), 'audio.sample_format is S16LE, but audio_info says F32LE'),
+    (info(coding_format='mp3'), 'start it with format:=wave'),
+])
+def test_sound_is_refused_while_the_driver_says_it_sends_another_format(told, sentence):
+    reader = AudioReader(parameters())
+    reader.compare(told)
+    with pytest.raises(InvalidSampleError, match=sentence):
+        reader(b'\0' * 64)
+    reader.compare(info())
+    assert len(reader(b'\0' * 64)) == 32

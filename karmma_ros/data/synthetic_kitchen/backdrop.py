@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import cv2
-import numpy as np
-
 from karmma_ros.data.synthetic_kitchen.brush import Brush, matrix
 from karmma_ros.data.synthetic_kitchen.instances import Colour, hsv, shade
 from karmma_ros.data.synthetic_kitchen.seeds import generator, Stream
+import numpy as np
 
 HALF_WIDTH, HALF_HEIGHT = 1.1, 0.85
 """The painted piece of world about its origin, world units."""

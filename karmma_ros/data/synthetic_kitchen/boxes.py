@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT
 from karmma_ros.data.synthetic_kitchen.scene import Scene
 from karmma_ros.data.synthetic_kitchen.seeds import generator, microseconds, Stream
+import numpy as np
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import cv2
-import numpy as np
-
 from karmma_ros.data.synthetic_kitchen.instances import Colour
+import numpy as np
 
 _TURNS = np.linspace(0, 2 * np.pi, 28, endpoint=False)
 CIRCLE = np.stack([np.cos(_TURNS), np.sin(_TURNS)], axis=1)

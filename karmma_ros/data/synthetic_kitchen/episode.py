@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from karmma_ros.data.synthetic_kitchen.backdrop import Backdrop
 from karmma_ros.data.synthetic_kitchen.boxes import detect, Detector
 from karmma_ros.data.synthetic_kitchen.hands import Cook
@@ -13,6 +11,7 @@ from karmma_ros.data.synthetic_kitchen.scene import Head, Light, Scene
 from karmma_ros.data.synthetic_kitchen.seeds import generator, Stream
 from karmma_ros.data.synthetic_kitchen.sound import Mix, Soundtrack
 from karmma_ros.data.synthetic_kitchen.vocabulary import action_of, NOUNS, Split, VERBS
+import numpy as np
 
 
 class Episode:

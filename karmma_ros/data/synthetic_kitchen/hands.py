@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from karmma_ros.data.synthetic_kitchen.brush import apply, Brush, CIRCLE, matrix
 from karmma_ros.data.synthetic_kitchen.instances import Colour, hsv, shade
 from karmma_ros.data.synthetic_kitchen.motion import Pose
+import numpy as np
 
 _SKIN = ((0.055, 0.30, 0.95), (0.06, 0.40, 0.86), (0.055, 0.50, 0.70), (0.05, 0.55, 0.52),
          (0.04, 0.55, 0.38))

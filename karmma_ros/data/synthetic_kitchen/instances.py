@@ -10,10 +10,9 @@ from __future__ import annotations
 import colorsys
 from dataclasses import dataclass
 
-import numpy as np
-
 from karmma_ros.data.synthetic_kitchen.seeds import generator, Stream
 from karmma_ros.data.synthetic_kitchen.vocabulary import NOUNS, Split
+import numpy as np
 
 POOL = {Split.TRAIN: 80, Split.VALIDATION: 20, Split.TEST: 30}
 """Instances of each noun."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from karmma_ros.data.synthetic_kitchen.vocabulary import VERBS
+import numpy as np
 
 TAU = 2 * np.pi
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cv2
-import numpy as np
-
 from karmma_ros.data.synthetic_kitchen.backdrop import Backdrop
 from karmma_ros.data.synthetic_kitchen.brush import apply, Brush, compose, matrix
 from karmma_ros.data.synthetic_kitchen.hands import (
-    Cook, draw_arm, draw_fingers, draw_tool, hand_outline)
+    Cook,
+    draw_arm,
+    draw_fingers,
+    draw_tool,
+    hand_outline,
+)
 from karmma_ros.data.synthetic_kitchen.instances import Look
 from karmma_ros.data.synthetic_kitchen.motion import CARRIED, Hands, Motion, TAU
 from karmma_ros.data.synthetic_kitchen.seeds import generator, microseconds, Stream
 from karmma_ros.data.synthetic_kitchen.things import draw_thing, outline
+import numpy as np
 
 ASPECT = 4 / 3
 """Width through height of the camera's picture."""

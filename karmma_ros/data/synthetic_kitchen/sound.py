@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import numpy as np
-
 from karmma_ros.data.synthetic_kitchen.instances import Timbre
 from karmma_ros.data.synthetic_kitchen.motion import Rhythm, TAU
 from karmma_ros.data.synthetic_kitchen.seeds import generator, Stream
 from karmma_ros.errors import InvalidSettingError
+import numpy as np
 
 TAPS = 256
 """Length of the filter that colours the rustle, samples."""

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from karmma_ros.data.synthetic_kitchen.brush import Brush, CIRCLE
 from karmma_ros.data.synthetic_kitchen.instances import Look, shade
+import numpy as np
 
 
 def draw_thing(brush: Brush, look: Look) -> None:

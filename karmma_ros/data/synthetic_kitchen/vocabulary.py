@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from enum import Enum
 
-import numpy as np
-
 from karmma_ros.data.synthetic_kitchen.seeds import generator, Stream
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.prediction import NOUN, VERB, Vocabulary
+import numpy as np
 
 VERBS = ('wash', 'cut', 'pour', 'mix', 'shake', 'scrape', 'peel', 'squeeze')
 """Sustained, cyclic motions: any two seconds of one show it whole."""
