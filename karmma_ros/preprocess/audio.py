@@ -88,7 +88,7 @@ def mel_filterbank(spec: AudioSpec) -> NDArray[np.float32]:
     low, peak, high = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     rising = (bins - low) / (peak - low)
     falling = (high - bins) / (high - peak)
-    filters = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    filters = np.asarray(np.maximum(0, np.minimum(rising, falling)), np.float32)
     filters.flags.writeable = False
     return filters
 

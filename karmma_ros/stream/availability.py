@@ -1,0 +1,50 @@
+"""What can be said of one modality at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from karmma_ros.modality import Modality
+
+
+class ModalityState(IntEnum):
+    """The numbers of `karmma_msgs/ModalityStatus`."""
+
+    DISABLED = 0
+    """By a setting, or the model does not take it."""
+    NEVER_RECEIVED = 1
+    STALE = 2
+    """The last good sample is older than the timeout."""
+    INSUFFICIENT = 3
+    """Fresh, but the window is not covered well enough."""
+    INVALID = 4
+    """Messages arrive, but none can be used."""
+    AVAILABLE = 5
+
+
+@dataclass(frozen=True)
+class ModalityStatus:
+    """One modality, whether it can be used, and why not."""
+
+    modality: Modality
+    state: ModalityState
+    last_stamp_ns: int = 0
+    """Source stamp of the newest sample; 0 if there was none."""
+    age_ns: int = -1
+    """Time since the last good sample was received; -1 if there was none."""
+    timeout_ns: int = 0
+    """Age above which the modality is stale."""
+    num_samples: int = 0
+    """Frames, audio samples or detection messages in the window."""
+    rate: float = 0.0
+    """Good messages a second, Hz, of late."""
+    dropped: int = 0
+    """Messages that could not be used, since the start."""
+    detail: str = ''
+    """Why it is not available, for people; empty when it is."""
+
+    @property
+    def available(self) -> bool:
+        """Tell whether the network may be given this modality."""
+        return self.state is ModalityState.AVAILABLE

@@ -1,0 +1,103 @@
+"""
+One window of sensor data, cut out and ready to be prepared without a lock.
+
+Shape legend: t frames, h height, w width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from karmma_ros.clip import Clip, ClipSpec
+from karmma_ros.modality import in_order, Modality
+from karmma_ros.preprocess.clip import make_clip
+from karmma_ros.preprocess.flow import estimate_flow, NO_MOVEMENT
+from karmma_ros.stream.availability import ModalityStatus
+from karmma_ros.stream.buffers import Frame
+import numpy as np
+from numpy.typing import NDArray
+
+
+class FlowMemo:
+    """
+    Remember the flow between frames, so that overlapping windows compute it once.
+
+    It holds the pairs of the last clip only. One thread may use it at a time: it belongs
+    to the worker that prepares the windows.
+    """
+
+    def __init__(self, bound: float) -> None:
+        self._bound = bound
+        self._known: dict[tuple[int, int], NDArray[np.uint8]] = {}
+
+    def clip_flow(self, frames: tuple[Frame, ...]) -> NDArray[np.uint8]:
+        """Give `preprocess.flow.clip_flow` of the frames, uint8 `[t, h, w, 2]`."""
+        flow = np.full((len(frames), *frames[0].image.shape[:2], 2), NO_MOVEMENT, np.uint8)
+        used: dict[tuple[int, int], NDArray[np.uint8]] = {}
+        for i, (previous, current) in enumerate(zip(frames, frames[1:]), start=1):
+            if previous is current:
+                continue
+            pair = previous.serial, current.serial
+            known = self._known.get(pair)
+            if known is None:
+                known = estimate_flow(previous.image, current.image, self._bound)
+            flow[i] = used[pair] = known
+        flow[0] = flow[min(1, len(frames) - 1)]
+        self._known = used
+        return flow
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """The sensor data of `(start_ns, end_ns]`: only modalities that are available."""
+
+    spec: ClipSpec
+    start_ns: int
+    end_ns: int
+    """The newest stamp among the inputs."""
+    modalities: tuple[Modality, ...]
+    """Those in here, in canonical order."""
+    statuses: tuple[ModalityStatus, ...]
+    """Every modality when the window was cut, in canonical order."""
+    spans_ns: Mapping[Modality, tuple[int, int]]
+    """Oldest and newest stamp really in here, of each modality in here."""
+    frames: tuple[Frame, ...]
+    """The t camera frames, repeats included; empty without RGB and flow."""
+    audio: NDArray[np.float32] | None
+    boxes: tuple[NDArray[np.float32], ...] | None
+    flow_memo: FlowMemo
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'spans_ns', MappingProxyType(dict(self.spans_ns)))
+
+    @property
+    def oldest_ns(self) -> int:
+        """Give the oldest stamp in here."""
+        return min(oldest for oldest, _ in self.spans_ns.values())
+
+    @property
+    def newest_ns(self) -> int:
+        """Give the newest stamp in here."""
+        return max(newest for _, newest in self.spans_ns.values())
+
+    def clip(self, keep: Iterable[Modality] | None = None) -> Clip:
+        """
+        Prepare the network's inputs, of all modalities in here or those to keep.
+
+        This is the expensive part: flow, spectrogram, normalisation. It touches nothing
+        that the sensors write to, and the flow memo: one thread at a time.
+        """
+        chosen = in_order(self.modalities if keep is None else set(keep) & set(self.modalities))
+        flow = self.flow_memo.clip_flow(self.frames) if Modality.FLOW in chosen else None
+        return make_clip(
+            self.spec,
+            frames=self._stack() if Modality.RGB in chosen else None,
+            flow=flow,
+            audio=self.audio if Modality.AUDIO in chosen else None,
+            boxes=self.boxes if Modality.DETECTIONS in chosen else None,
+        )
+
+    def _stack(self) -> NDArray[np.uint8]:
+        return np.stack([frame.image for frame in self.frames])
