@@ -31,6 +31,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _WATCHDOG_PERIOD_S = 0.5
+# A player that starts together with the node may need this many watchdog periods.
+_CLOCKLESS_TICKS = 10
 _BACKWARD_JUMP = Duration(seconds=-0.1)
 
 
@@ -54,6 +56,7 @@ class KarmmaNode(LifecycleNode):
         super().__init__(name, **options)
         self._configured: _Configured | None = None
         self._activation: ExitStack | None = None
+        self._clockless_ticks = 0
         self.parameters = Parameters(self)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -178,7 +181,9 @@ class KarmmaNode(LifecycleNode):
 
     def _watch(self) -> None:
         """Look after what the rate timer cannot when its clock stands still."""
-        if self.get_clock().ros_time_is_active and self._now_ns() == 0:
+        waits = self.get_clock().ros_time_is_active and self._now_ns() == 0
+        self._clockless_ticks = self._clockless_ticks + 1 if waits else 0
+        if self._clockless_ticks >= _CLOCKLESS_TICKS:
             self.get_logger().warning(
                 'use_sim_time is true but nothing publishes /clock: play the bag with --clock or '
                 'set use_sim_time to false', throttle_duration_sec=10.0)

@@ -19,7 +19,7 @@ def find_model(text: str) -> Path:
     :raises InvalidSettingError: when there is neither; it lists the names there are.
     """
     path = Path(text).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         return path
     folders = _model_folders()
     for folder in folders:

@@ -1,6 +1,7 @@
 """Transitions without middleware communication: what they return, say and leave behind."""
 
 import shutil
+import threading
 
 from karmma_ros.node.lifecycle import KarmmaNode
 import pytest
@@ -79,7 +80,7 @@ def test_shutdown_from_every_state_frees_everything(make, steps):
         assert getattr(node, f'trigger_{step}')() == SUCCESS
     assert node.trigger_shutdown() == SUCCESS
     assert managed(node) == 0
-    assert not any(thread.name == 'karmma worker' for thread in __import__('threading').enumerate())
+    assert not any(thread.name == 'karmma worker' for thread in threading.enumerate())
     assert node._state_machine.current_state[1] == 'finalized'
 
 

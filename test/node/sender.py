@@ -1,0 +1,79 @@
+"""
+Play camera, microphone and detector as a process of its own.
+
+Reads lines from standard input, each naming the sensors that are to be on, and answers
+each with the sensors and time.monotonic() of the change; ends with its input.
+"""
+
+import array
+import sys
+from threading import Thread
+import time
+
+from audio_common_msgs.msg import AudioDataStamped
+import rclpy
+from rclpy.duration import Duration
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+PERIODS = {'image': 1 / 20, 'audio': 0.02, 'detections': 0.1}
+WIDTH, HEIGHT = 96, 72
+
+
+class Sender:
+    def __init__(self):
+        self.node = rclpy.create_node('sender')
+        self.on, self.ended, self.count = set(), False, 0
+        types = {'image': Image, 'audio': AudioDataStamped, 'detections': Detection2DArray}
+        self.publishers = {
+            name: self.node.create_publisher(kind, name, 10) for name, kind in types.items()}
+        self.makers = {'image': self.image, 'audio': self.sound, 'detections': self.boxes}
+
+    def run(self):
+        Thread(target=self.listen, daemon=True).start()
+        due = dict.fromkeys(PERIODS, time.monotonic())
+        while not self.ended:
+            now = time.monotonic()
+            for name, period in PERIODS.items():
+                if now >= due[name]:
+                    due[name] += period
+                    if name in self.on:
+                        self.send(name)
+            time.sleep(0.002)
+
+    def listen(self):
+        for line in sys.stdin:
+            self.on = set(line.split())
+            print(line.strip() or 'nothing', time.monotonic(), flush=True)
+        self.ended = True
+
+    def send(self, name):
+        message = self.makers[name]()
+        # Sound is stamped at its first sample, which is heard a period before the last.
+        late = Duration(seconds=PERIODS[name] if name == 'audio' else 0)
+        message.header.stamp = (self.node.get_clock().now() - late).to_msg()
+        message.header.frame_id = f'{name}_frame'
+        self.publishers[name].publish(message)
+
+    def image(self):
+        self.count += 1
+        row = bytes([self.count % 256]) * (3 * WIDTH)
+        return Image(width=WIDTH, height=HEIGHT, step=3 * WIDTH, encoding='bgr8',
+                     data=array.array('B', row * HEIGHT))
+
+    def sound(self):
+        message = AudioDataStamped()
+        message.audio.data = array.array('B', b'\x00\x10\x00\xf0' * 160)
+        return message
+
+    def boxes(self):
+        box = Detection2D(results=[ObjectHypothesisWithPose()])
+        box.results[0].hypothesis.class_id = 'hand'
+        box.bbox.center.position.x, box.bbox.center.position.y = 40.0, 30.0
+        box.bbox.size_x, box.bbox.size_y = 20.0, 10.0
+        return Detection2DArray(detections=[box])
+
+
+if __name__ == '__main__':
+    rclpy.init()
+    Sender().run()

@@ -1,0 +1,137 @@
+"""The node and the sensors as processes of their own; this one listens."""
+
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+
+from karmma_msgs.msg import ModalityStatus
+import pytest
+
+AUDIO_TIMEOUT_S, RATE_HZ = 0.5, 10.0
+# The middleware's and a busy machine's share of a reaction.
+SLACK_S = 0.5
+ALL = ['rgb', 'flow', 'audio', 'detections']
+
+
+def start(*arguments, **options):
+    return subprocess.Popen([sys.executable, *map(str, arguments)], **options)
+
+
+@pytest.fixture
+def node(ros, bundle):
+    """Run the node, active by itself."""
+    process = start(
+        '-m', 'karmma_ros.node', '--ros-args', '-p', f'model:={bundle}', '-p', 'autostart:=true',
+        '-p', f'rate:={RATE_HZ}', '-p', f'audio.timeout:={AUDIO_TIMEOUT_S}', '-p', 'threads:=1',
+        '-p', 'subject_id:=anna')
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def sender(ros):
+    """Run the sensors; give a function that switches them and tells when it happened."""
+    process = start(Path(__file__).with_name('sender.py'), stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE, text=True)
+
+    def switch(*sensors):
+        process.stdin.write(' '.join(sensors) + '\n')
+        process.stdin.flush()
+        return float(process.stdout.readline().split()[-1])
+
+    yield switch
+    process.kill()
+    process.wait()
+
+
+def used(result):
+    return [s.name for s in result.modalities if s.used]
+
+
+def fresh(stage, wanted, timeout_s=10.0):
+    """Wait for a result resting on `wanted`; give it and the moment of its receipt."""
+    stage.results.clear()
+    assert stage.until(lambda: stage.results and used(stage.results[-1]) == wanted, timeout_s), (
+        stage.availabilities[-1:])
+    return stage.results[-1], time.monotonic()
+
+
+def test_sensors_come_and_go_and_the_mask_follows(stage, node, sender):
+    assert stage.until(lambda: stage.node.count_publishers('action_recognition'), 60)
+    sender('image', 'audio', 'detections')
+    result, _ = fresh(stage, ALL, 30)
+    check_result(result)
+
+    stopped = sender('image', 'detections')
+    _, fallen = fresh(stage, ['rgb', 'flow', 'detections'])
+    assert AUDIO_TIMEOUT_S - 0.1 < fallen - stopped < AUDIO_TIMEOUT_S + 1 / RATE_HZ + SLACK_S
+
+    sender('image', 'audio', 'detections')
+    fresh(stage, ALL)
+
+    sender('audio')
+    fresh(stage, ['audio'])
+
+    sender()
+    states = ('rgb', 'flow', 'audio', 'detections')
+    assert stage.until(lambda: all(
+        stage.status(name).state == ModalityStatus.STALE for name in states))
+    assert stage.until(lambda: not stage.availabilities[-1].inference_possible)
+    for name in states:
+        assert 'timeout' in stage.status(name).detail
+    stage.results.clear()
+    stage.until(lambda: False, 1.0)
+    assert stage.results == []
+    # Silence is explained again and again.
+    stage.availabilities.clear()
+    assert stage.until(lambda: len(stage.availabilities) >= 2, 4)
+
+    sender('image', 'audio', 'detections')
+    fresh(stage, ALL)
+    check_no_window_twice(stage)
+
+
+def check_result(result):
+    assert len(result.verbs) == len(result.nouns) == len(result.actions) == 5
+    scores = [label.score for label in result.verbs]
+    assert scores == sorted(scores, reverse=True) and 0 < scores[0] < 1
+    best = result.actions[0]
+    assert (best.verb, best.noun) == (result.verbs[0].class_name, result.nouns[0].class_name)
+    assert result.header.stamp == result.window_end
+    assert result.header.frame_id == 'image_frame'
+    assert result.subject_id == 'anna'
+    assert result.model_id.startswith('random@')
+    assert 0 < result.inference_latency < 1
+    assert 0 < result.end_to_end_latency < 1
+    window_s = (result.window_end.sec - result.window_start.sec
+                + (result.window_end.nanosec - result.window_start.nanosec) * 1e-9)
+    assert window_s == pytest.approx(0.8, abs=1e-6)
+
+
+def check_no_window_twice(stage):
+    stage.results.clear()
+    stage.until(lambda: len(stage.results) >= 15, 10)
+    ends = [(r.window_end.sec, r.window_end.nanosec) for r in stage.results]
+    numbers = [r.sequence for r in stage.results]
+    assert len(set(ends)) == len(ends) >= 15 and ends == sorted(ends)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_active_ends_it_in_order(stage, node, sender, number):
+    assert stage.until(lambda: stage.node.count_publishers('action_recognition'), 60)
+    sender('image', 'audio')
+    fresh(stage, ['rgb', 'flow', 'audio'], 30)
+    node.send_signal(number)
+    assert node.wait(timeout=15) == 0
+
+
+def test_autostart_with_a_wrong_setting_ends_with_a_sentence(ros):
+    process = start('-m', 'karmma_ros.node', '--ros-args', '-p', 'model:=nowhere', '-p',
+                    'autostart:=true', '-p', 'rate:=2', stderr=subprocess.PIPE, text=True)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "configure failed: model is 'nowhere'" in err
