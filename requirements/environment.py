@@ -76,20 +76,27 @@ def find_distribution(environ: Mapping[str, str], python: str) -> Distribution |
     return Distribution(environ['ROS_DISTRO'], foreign) if answer.returncode == 0 else None
 
 
+def check_python(newest: tuple[int, int]) -> None:
+    """
+    Look at the version of the Python that runs this.
+
+    :raises EnvironmentProblem: when it is none that the pinned packages exist for.
+    """
+    if not (3, 10) <= sys.version_info[:2] <= newest:
+        raise EnvironmentProblem(
+            'Python {}.{} cannot be used: '.format(*sys.version_info[:2])
+            + 'install one from 3.10 to {}.{} '.format(*newest)
+            + 'and name it, e.g. make env PYTHON=python3.11.'
+        )
+
+
 def check_machine(distribution: Distribution | None) -> None:
     """
     Look for what only the machine's owner can install, before anything is downloaded.
 
     :raises EnvironmentProblem: for the first thing that is missing.
     """
-    version = sys.version_info[:2]
-    dotted = '{}.{}'.format(*version)
-    newest = (3, 14) if distribution else (3, 13)
-    if not (3, 10) <= version <= newest:
-        raise EnvironmentProblem(
-            f'Python {dotted} cannot be used: install Python 3.10 to {newest[0]}.{newest[1]} '
-            'and name it, e.g. make env PYTHON=python3.11.'
-        )
+    dotted = '{}.{}'.format(*sys.version_info[:2])
     machine = (platform.system(), platform.machine())
     if distribution is None and machine != ('Linux', 'x86_64'):
         raise EnvironmentProblem(
@@ -182,8 +189,7 @@ def call(command: Sequence[str | Path], log: Path, env: Mapping[str, str], cwd: 
         )
     reason = next((line for line in text.splitlines() if 'rror' in line), 'no reason given')
     raise EnvironmentProblem(
-        f'{Path(command[0]).name} {command[1]} {command[2]} failed ({reason.strip()}): '
-        f'its whole output is in {log}.'
+        f'{log.stem} failed ({reason.strip()}): its whole output is in {log}.'
     )
 
 
@@ -195,9 +201,10 @@ def make_venv(distribution: Distribution | None) -> None:
     command = [str(PYTHON), '-m', 'venv', *options, str(VENV)]
     answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode != 0:
-        raise EnvironmentProblem(
-            f'python -m venv failed: {(answer.stdout + answer.stderr).strip()}'
-        )
+        reason = (answer.stdout + answer.stderr).strip().splitlines() or ['no reason given']
+        raise EnvironmentProblem(f'{PYTHON} -m venv failed: {reason[-1]}')
+    # A workspace that holds this repository is not searched for packages in here.
+    (VENV / 'COLCON_IGNORE').touch()
 
 
 def install_packages(distribution: Distribution | None, env: Mapping[str, str]) -> None:
@@ -347,15 +354,20 @@ def make_environment() -> None:
 
     :raises EnvironmentProblem: when something is missing that cannot be installed from here.
     """
+    # A distribution has its message packages for its own Python; the wheels end earlier.
+    check_python((3, 14))
     distribution = find_distribution(os.environ, str(PYTHON))
+    if distribution is None:
+        check_python((3, 13))
     ros = ' '.join([distribution.name, *distribution.prefixes]) if distribution else 'wheels'
     folder = ROOT / 'requirements'
     steps = Steps(VENV / 'karmma_environment.json')
     base = f'{PYTHON.resolve()} {platform.python_version()} {ros} {ROOT}'
     script = content(Path(__file__))
-    packages = content(*(folder / name for name in ('torch.txt', 'ros.txt', *REQUIREMENTS)))
+    wheels = content(folder / 'ros.txt')
+    packages = wheels + content(*(folder / name for name in ('torch.txt', *REQUIREMENTS)))
     interfaces = content(ROOT / 'karmma_msgs', ROOT / 'test' / 'interfaces')
-    missing = ' '.join(missing_interfaces(distribution))
+    interfaces += ' '.join([wheels, *missing_interfaces(distribution)])
 
     # pip cannot be trusted to mend what it left half done: then everything starts afresh.
     if steps.cut_off('packages') or not venv_python().exists():
@@ -370,15 +382,15 @@ def make_environment() -> None:
         if wanted:
             install_packages(distribution, env)
     if distribution is None:
-        with steps.step('wheels', base, packages, script) as wanted:
+        with steps.step('mended', base, packages, script) as wanted:
             if wanted:
                 mend_wheels()
     env = dict(os.environ) if distribution else wheels_variables()
-    with steps.step('interfaces', base, packages, interfaces, missing) as wanted:
+    with steps.step('interfaces', base, interfaces) as wanted:
         if wanted:
             check_machine(distribution)
             build_interfaces(distribution, env)
-    with steps.step('ourselves', base, packages, interfaces, missing, script) as wanted:
+    with steps.step('ourselves', base, interfaces, script) as wanted:
         if wanted:
             install_ourselves()
             write_variables(distribution)

@@ -1,0 +1,132 @@
+"""The two packages: manifests, entry points, installed files, and what colcon makes of them."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+from pathlib import Path
+import re
+import runpy
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MESSAGES = ROOT / 'karmma_msgs' / 'msg'
+MANIFESTS = [ROOT / 'package.xml', ROOT / 'karmma_msgs' / 'package.xml',
+             *sorted((ROOT / 'test' / 'interfaces').glob('*/package.xml'))]
+
+
+@pytest.fixture(scope='module')
+def setup_arguments() -> dict[str, object]:
+    """Catch what setup.py hands to setuptools."""
+    import setuptools
+
+    given: dict[str, object] = {}
+    before, setuptools.setup = setuptools.setup, lambda **arguments: given.update(arguments)
+    folder = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        runpy.run_path(str(ROOT / 'setup.py'))
+    finally:
+        os.chdir(folder)
+        setuptools.setup = before
+    return given
+
+
+def colcon(*arguments: str, cwd: Path = ROOT) -> str:
+    """Run colcon and give what it prints; the log goes where nobody looks."""
+    pytest.importorskip('colcon_core')
+    answer = subprocess.run(
+        [sys.executable, '-m', 'colcon', *arguments], cwd=cwd, capture_output=True, text=True,
+        env={**os.environ, 'COLCON_LOG_PATH': os.devnull}, timeout=120,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
+
+
+def test_a_plain_colcon_call_finds_both_packages():
+    lines = [line.split('\t') for line in colcon('list').splitlines()]
+    assert {(name, kind) for name, _, kind in lines} == {
+        ('karmma_ros', '(ros.ament_python)'), ('karmma_msgs', '(ros.ament_cmake)'),
+    }
+
+
+def test_in_a_workspace_the_readme_s_way_finds_both(tmp_path):
+    (tmp_path / 'src').mkdir()
+    (tmp_path / 'src' / 'karmma_ros').symlink_to(ROOT)
+    found = colcon('list', '--names-only', '--base-paths', 'src', 'src/*/*_msgs', cwd=tmp_path)
+    assert set(found.split()) == {'karmma_ros', 'karmma_msgs'}
+
+
+@pytest.mark.parametrize('path', MANIFESTS, ids=lambda path: path.parent.name)
+def test_manifest_is_valid(path):
+    """An invalid one is taken in silence, and the package for something else."""
+    package = pytest.importorskip('catkin_pkg.package')
+    warnings: list[str] = []
+    parsed = package.parse_package(str(path), warnings=warnings)
+    assert parsed.package_format == 3 and not warnings
+    assert '<?xml-model href=' in path.read_text()
+    assert parsed.licenses == ['Apache-2.0']
+
+
+def test_both_packages_are_of_one_version(setup_arguments):
+    import karmma_ros
+
+    versions = {ElementTree.parse(path).findtext('version') for path in MANIFESTS[:2]}
+    assert versions == {setup_arguments['version']} == {karmma_ros.__version__}
+
+
+def test_entry_points_lead_to_functions(setup_arguments):
+    scripts = setup_arguments['entry_points']['console_scripts']
+    points = [importlib.metadata.EntryPoint(*re.split(r'\s*=\s*', text), 'console_scripts')
+              for text in scripts]
+    assert {point.name for point in points} == {'karmma', 'karmma_node', 'replay', 'watch'}
+    for point in points:
+        path = ROOT.joinpath(*point.module.split('.')).with_suffix('.py')
+        functions = [n.name for n in ast.parse(path.read_text()).body
+                     if isinstance(n, ast.FunctionDef)]
+        assert point.attr in functions, point
+
+
+def test_every_shared_file_is_installed(setup_arguments):
+    installed = {name for _, names in setup_arguments['data_files'] for name in names}
+    for target, names in setup_arguments['data_files']:
+        assert not Path(target).is_absolute() and all((ROOT / name).is_file() for name in names)
+    there = {str(path.relative_to(ROOT)) for folder in ('launch', 'config', 'models')
+             for path in (ROOT / folder).rglob('*')
+             if path.is_file() and '__pycache__' not in path.parts}
+    assert {'launch/karmma.launch.py', 'config/node/karmma.yaml'} <= there <= installed
+    assert ('share/karmma_ros/config/node' in dict(setup_arguments['data_files']))
+
+
+def test_every_folder_with_code_is_a_package(setup_arguments):
+    folders = {path.parent for path in (ROOT / 'karmma_ros').rglob('*.py')}
+    names = {'.'.join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert names and names == set(setup_arguments['packages'])
+
+
+def test_every_message_is_built_and_can_be_read_without_more_than_std_msgs():
+    listed = re.findall(r'"(msg/\w+\.msg)"', (MESSAGES.parent / 'CMakeLists.txt').read_text())
+    files = sorted(MESSAGES.glob('*.msg'))
+    assert files and sorted(listed) == [f'msg/{path.name}' for path in files]
+    ours = {path.stem for path in files}
+    for path in files:
+        for line in path.read_text().splitlines():
+            kind = line.partition('#')[0].strip().partition(' ')[0].partition('[')[0]
+            package, slash, _ = kind.rpartition('/')
+            assert package in ('std_msgs', 'builtin_interfaces') if slash else (
+                kind in ours or kind in ('', 'bool', 'string', 'float32', 'int32', 'uint8',
+                                         'uint32', 'uint64')), line
+
+
+def test_the_messages_that_are_installed_are_those_of_the_source():
+    """A stale build would be found on a robot otherwise."""
+    package = pytest.importorskip('karmma_msgs.msg')
+    for path in sorted(MESSAGES.glob('*.msg')):
+        fields = re.findall(r'^([\w/\[\]]+) +(\w+)(?: *#.*)?$', path.read_text(), re.MULTILINE)
+        built = getattr(package, path.stem).get_fields_and_field_types()
+        assert list(built) == [name for _, name in fields], path.name
