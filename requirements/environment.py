@@ -8,7 +8,6 @@ and a run that was cut off is taken up again.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,12 +115,10 @@ def check_machine(distribution: Distribution | None) -> None:
     compiler = shlex.split(os.environ.get('CXX', '')) or ['c++']
     if not any(shutil.which(name) for name in (compiler[0], 'g++', 'clang++')):
         raise EnvironmentProblem(
-            'There is no C++ compiler: install the package g++ (sudo apt install g++).'
-        )
+            'There is no C++ compiler: install the package g++ (sudo apt install g++).')
     if distribution and importlib.util.find_spec('colcon_core') is None:
         raise EnvironmentProblem(
-            f'colcon is missing beside ROS 2 {distribution.name}: install the package '
-            'python3-colcon-common-extensions '
+            f'colcon is missing beside ROS 2 {distribution.name}: install it '
             '(sudo apt install python3-colcon-common-extensions).'
         )
 
@@ -146,10 +143,6 @@ class Steps:
         self._write({**self.done, name: 'begun'})
         yield True
         self._write({**self.done, name: key})
-
-    def cut_off(self, name: str) -> bool:
-        """Tell whether `name` was begun and not finished."""
-        return self.done.get(name) == 'begun'
 
     def _write(self, done: dict[str, str]) -> None:
         self.done = done
@@ -185,12 +178,10 @@ def call(command: Sequence[str | Path], log: Path, env: Mapping[str, str], cwd: 
         )
     if 'No space left on device' in text:
         raise EnvironmentProblem(
-            'The disk is full: .venv needs about 3 GB, or 8 GB with the CUDA build of PyTorch.'
-        )
+            'The disk is full: .venv needs about 3 GB, or 8 GB with the CUDA build of PyTorch.')
     reason = next((line for line in text.splitlines() if 'rror' in line), 'no reason given')
     raise EnvironmentProblem(
-        f'{log.stem} failed ({reason.strip()}): its whole output is in {log}.'
-    )
+        f'{log.stem} failed ({reason.strip()}): its whole output is in {log}.')
 
 
 def make_venv(distribution: Distribution | None) -> None:
@@ -250,21 +241,19 @@ def mend_wheels() -> None:
 def build_interfaces(distribution: Distribution | None, env: Mapping[str, str]) -> None:
     """Build karmma_msgs, and the stand-ins for message packages that are not there."""
     wanted = [ROOT / 'test' / 'interfaces' / name for name in missing_interfaces(distribution)]
-    say('building ' + ', '.join(path.name for path in [*wanted, ROOT / 'karmma_msgs']))
+    wanted.append(ROOT / 'karmma_msgs')
+    say('building ' + ', '.join(path.name for path in wanted))
     place = VENV / 'interfaces'
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    environ = {
-        **env,
-        'PATH': os.pathsep.join([str(VENV / 'bin'), env.get('PATH', os.defpath)]),
-        'COLCON_LOG_PATH': str(place / 'log'),
-        'COLCON_DEFAULTS_FILE': os.devnull,
-    }
+    path = os.pathsep.join([str(VENV / 'bin'), env.get('PATH', os.defpath)])
+    environ = {**env, 'PATH': path, 'COLCON_LOG_PATH': str(place / 'log'),
+               'COLCON_DEFAULTS_FILE': os.devnull}
     if distribution is None:
         environ['AMENT_PREFIX_PATH'] = environ['CMAKE_PREFIX_PATH'] = str(VENV)
     command = [
         venv_python(), '-m', 'colcon', 'build', '--merge-install',
-        '--base-paths', *wanted, ROOT / 'karmma_msgs',
+        '--base-paths', *wanted,
         '--build-base', place / 'build', '--install-base', place / 'install',
         '--cmake-args', '-DBUILD_TESTING=OFF', '-DCMAKE_BUILD_TYPE=Release',
         f'-DPython3_EXECUTABLE={venv_python()}', '--no-warn-unused-cli',
@@ -327,10 +316,8 @@ def library_folders() -> list[Path]:
 
 def wheels_variables() -> dict[str, str]:
     """Give the variables that a Python with the ROS wheels wants at its start."""
-    libraries = [str(folder) for folder in library_folders()]
-    libraries += filter(None, [os.environ.get('LD_LIBRARY_PATH')])
-    return {**os.environ, '_ROS_WHEELS_BOOTSTRAP_COMPLETE': '1',
-            'LD_LIBRARY_PATH': os.pathsep.join(libraries)}
+    libraries = os.pathsep.join(str(folder) for folder in library_folders())
+    return {**os.environ, '_ROS_WHEELS_BOOTSTRAP_COMPLETE': '1', 'LD_LIBRARY_PATH': libraries}
 
 
 def venv_python() -> Path:
@@ -370,7 +357,7 @@ def make_environment() -> None:
     interfaces += ' '.join([wheels, *missing_interfaces(distribution)])
 
     # pip cannot be trusted to mend what it left half done: then everything starts afresh.
-    if steps.cut_off('packages') or not venv_python().exists():
+    if steps.done.get('packages') == 'begun' or not venv_python().exists():
         steps.done = {}
     with steps.step('venv', base) as wanted:
         if wanted:
@@ -399,7 +386,6 @@ def make_environment() -> None:
 
 def main() -> int:
     """Make the environment; say in one sentence why it cannot be made."""
-    argparse.ArgumentParser(description='Make the environment in .venv.').parse_args()
     lock = os.open(ROOT / 'requirements', os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

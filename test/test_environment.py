@@ -159,6 +159,10 @@ def test_what_changed_is_done_again_and_no_more(script, counted):
     counted.clear()
     (script.ROOT / 'requirements' / 'runtime.txt').write_text('six==1.17.0\n')
     script.make_environment()
+    assert counted == ['install_packages', 'mend_wheels']
+    counted.clear()
+    (script.ROOT / 'requirements' / 'ros.txt').write_text('six==1.17.0\n')
+    script.make_environment()
     assert counted[0] == 'install_packages' and 'build_interfaces' in counted
 
 
