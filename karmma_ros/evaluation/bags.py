@@ -46,8 +46,6 @@ _BUILD_HINTS = {
                          '`make env`',
     'vision_msgs': 'install ros-$ROS_DISTRO-vision-msgs and source ROS, or run `make env`',
 }
-# Version 8 is read by Humble as well as by everything after it; 9 is not.
-_BAG_VERSION = 8
 
 
 class MissingTypesError(KarmmaError):
@@ -104,7 +102,8 @@ class BagWriter:
         # The same folder, so that the last step is a rename and never a copy.
         self._folder = tempfile.TemporaryDirectory(prefix='.karmma_bag_', dir=self.path.parent)
         self._bag = Path(self._folder.name) / self.path.stem
-        self._writer = Writer(self._bag, version=_BAG_VERSION, storage_plugin=self._storage)
+        # Humble reads version 8, as does everything after it, but not 9.
+        self._writer = Writer(self._bag, version=8, storage_plugin=self._storage)
         self._writer.open()
         return self
 

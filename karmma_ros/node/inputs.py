@@ -8,19 +8,18 @@ its reason and warned about now and then; nothing is ever raised out of a callba
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from importlib import import_module
 from threading import Lock
 import time
 from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.errors import InvalidSampleError
+from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.node.parameters import Parameters
-from karmma_ros.node.readers import (
-    audio_info_type,
+from karmma_ros.stream.readers import (
     AudioReader,
     DetectionReader,
-    message_type,
     read_image,
     stamp_ns_of,
 )
@@ -31,6 +30,11 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 TOPICS = {Modality.RGB: 'image', Modality.AUDIO: 'audio', Modality.DETECTIONS: 'detections'}
 """Relative names, to be remapped. Flow has no topic: it is computed from the camera."""
 
+_TYPES = {
+    Modality.RGB: ('sensor_msgs', 'Image'),
+    Modality.AUDIO: ('audio_common_msgs', 'AudioDataStamped'),
+    Modality.DETECTIONS: ('vision_msgs', 'Detection2DArray'),
+}
 _FED = {Modality.RGB: {Modality.RGB, Modality.FLOW}, Modality.AUDIO: {Modality.AUDIO},
         Modality.DETECTIONS: {Modality.DETECTIONS}}
 # Decoding only the newest picture keeps a slow machine from working on stale ones; sound
@@ -61,8 +65,12 @@ class Inputs:
         wanted = [m for m in TOPICS if used & _FED[m]]
         self._types = {m: message_type(m) for m in wanted}
         self._reliability = {m: parameters[f'{m}.reliability'] for m in wanted}
-        self._read_audio = AudioReader(parameters)
-        self._read_boxes = DetectionReader(parameters)
+        self._read_audio = AudioReader(
+            parameters['audio.sample_rate'], parameters['audio.channels'],
+            parameters['audio.sample_format'])
+        self._read_boxes = DetectionReader(
+            parameters['detections.hand_classes'], parameters['detections.image_width'],
+            parameters['detections.image_height'])
         self._crop = crop
         self._subscriptions: list[Any] = []
         self._warned: dict[Modality, float] = {}
@@ -84,7 +92,7 @@ class Inputs:
                 _qos(modality, self._reliability[modality])))
         if Modality.AUDIO in self._types:
             self._subscriptions.append(self._node.create_subscription(
-                audio_info_type(), 'audio_info', self._read_audio.compare, _LATCHED))
+                _audio_info_type(), 'audio_info', self._read_audio.compare, _LATCHED))
 
     def stop(self) -> None:
         """Drop the subscriptions."""
@@ -164,3 +172,24 @@ def _qos(modality: Modality, reliability: str) -> QoSProfile:
     policy = ReliabilityPolicy.RELIABLE if reliability == 'reliable' else (
         ReliabilityPolicy.BEST_EFFORT)
     return QoSProfile(depth=_DEPTHS[modality], reliability=policy)
+
+
+def message_type(modality: Modality) -> Any:
+    """
+    Give the message class of an input.
+
+    :raises InvalidSettingError: when its package, which is not required, is not installed.
+    """
+    package, name = _TYPES[modality]
+    try:
+        return getattr(import_module(f'{package}.msg'), name)
+    except (ImportError, AttributeError):
+        raise InvalidSettingError(
+            f'{modality}.enabled', True, f'true only where {package}/{name} is installed',
+            f'install ros-$ROS_DISTRO-{package.replace("_", "-")} and source ROS again, or set '
+            f'{modality}.enabled to false') from None
+
+
+def _audio_info_type() -> Any:
+    """Give the class of the message by which audio_common tells its format."""
+    return import_module('audio_common_msgs.msg').AudioInfo

@@ -59,6 +59,11 @@ class KarmmaNode(LifecycleNode):
         self._clockless_ticks = 0
         self.parameters = Parameters(self)
 
+    @property
+    def _parts(self) -> _Configured:
+        assert self._configured is not None  # rclpy's state machine sees to it
+        return self._configured
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model, warm it up, and make everything that activation starts."""
         return self._attempt('configure', self._configure)
@@ -126,7 +131,7 @@ class KarmmaNode(LifecycleNode):
                 ModalityAvailability, '~/modality_availability', _LATCHED))
 
     def _activate(self, state: LifecycleState) -> None:
-        parts = self._configured
+        parts = self._parts
         self._clear()
         super().on_activate(state)
         # Undone in reverse, as far as it went: inputs, clocks, and the worker last.
@@ -145,7 +150,7 @@ class KarmmaNode(LifecycleNode):
         stack.callback(jumps.unregister)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         timers = [
-            self.create_timer(1 / self.parameters['rate'], self._configured.worker.wake),
+            self.create_timer(1 / self.parameters['rate'], self._parts.worker.wake),
             # Reports the inputs even when simulated time stands still.
             self.create_timer(_WATCHDOG_PERIOD_S, self._watch, clock=steady),
         ]
@@ -187,21 +192,21 @@ class KarmmaNode(LifecycleNode):
             self.get_logger().warning(
                 'use_sim_time is true but nothing publishes /clock: play the bag with --clock or '
                 'set use_sim_time to false', throttle_duration_sec=10.0)
-        self._configured.worker.watch()
+        self._parts.worker.watch()
 
     def _on_time_jump(self, jump: Any) -> None:
         self._clear()
         self.get_logger().info('time jumped: the sensor buffers start anew')
 
     def _clear(self) -> None:
-        with self._configured.lock:
-            self._configured.stream.clear()
+        with self._parts.lock:
+            self._parts.stream.clear()
 
     def _say_inactive(self) -> None:
         """Leave no late joiner with the belief that the inputs are looked after."""
-        with self._configured.lock:
-            statuses = self._configured.stream.assess(self._now_ns())
-        self._configured.outputs.availability.publish(
+        with self._parts.lock:
+            statuses = self._parts.stream.assess(self._now_ns())
+        self._parts.outputs.availability.publish(
             availability_message(statuses, self._now_ns(), possible=False))
 
     def _now_ns(self) -> int:

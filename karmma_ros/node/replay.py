@@ -68,10 +68,10 @@ class Mute:
         """
         match = _MUTE.fullmatch(text.strip())
         try:
-            what = match['what']
+            what, start_s, stop_s = match.group('what', 'start', 'stop') if match else ('',) * 3
             modality = None if what.startswith('/') else Modality.parse(what)
-            start, stop = float(match['start'] or 0), float(match['stop'] or 'inf')
-        except (TypeError, ValueError):
+            start, stop = float(start_s or 0), float(stop_s or 'inf')
+        except ValueError:
             raise InvalidSettingError(
                 '--mute', text, 'WHAT or WHAT@START..STOP, WHAT being camera, audio, detections '
                 'or a /topic, and the times seconds from the start of the bag') from None

@@ -107,35 +107,36 @@ class Stage:
         """Give the newest status of a modality."""
         return next(s for s in self.availabilities[-1].modalities if s.name == name)
 
+    def now_ns(self):
+        return self.node.get_clock().now().nanoseconds
 
-def image_message(stamp_ns, width=64, height=48, shade=90, **fields):
-    message = Image(width=width, height=height, step=3 * width, encoding='rgb8',
-                    data=array.array('B', bytes([shade]) * (3 * width * height)))
-    return filled(message, stamp_ns, fields)
+    def show(self, stamp_ns=None, size=(64, 48), shade=90, **fields):
+        """Publish a picture; `fields` replace those that would be right."""
+        width, height = size
+        message = Image(width=width, height=height, step=3 * width, encoding='rgb8',
+                        data=array.array('B', bytes([shade]) * (3 * width * height)))
+        self._publish(self.images, message, stamp_ns, fields)
 
+    def sound(self, stamp_ns=None, data=b'\x10\x02' * 320):
+        """Publish 20 ms of sound, or the bytes given."""
+        message = AudioDataStamped()
+        message.audio.data = array.array('B', data)
+        stamp_ns = self.now_ns() - 20_000_000 if stamp_ns is None else stamp_ns
+        self._publish(self.sounds, message, stamp_ns, {})
 
-def audio_message(stamp_ns, samples=320, **fields):
-    message = AudioDataStamped()
-    message.audio.data = array.array('B', b'\x10\x02' * samples)
-    if 'data' in fields:
-        message.audio.data = array.array('B', fields.pop('data'))
-    return filled(message, stamp_ns, fields)
+    def detect(self, stamp_ns=None, boxes=((10.0, 10.0, 8.0, 6.0),)):
+        """Publish a box for each (centre x, centre y, width, height) in pixels."""
+        message = Detection2DArray()
+        for x, y, size_x, size_y in boxes:
+            box = Detection2D(results=[ObjectHypothesisWithPose()])
+            box.results[0].hypothesis.class_id = 'hand'
+            box.bbox.center.position.x, box.bbox.center.position.y = x, y
+            box.bbox.size_x, box.bbox.size_y = size_x, size_y
+            message.detections.append(box)
+        self._publish(self.boxes, message, stamp_ns, {})
 
-
-def boxes_message(stamp_ns, boxes=((10.0, 10.0, 8.0, 6.0),)):
-    """Give one detection for each (centre x, centre y, width, height) in pixels."""
-    message = filled(Detection2DArray(), stamp_ns, {})
-    for x, y, size_x, size_y in boxes:
-        box = Detection2D(results=[ObjectHypothesisWithPose()])
-        box.results[0].hypothesis.class_id = 'hand'
-        box.bbox.center.position.x, box.bbox.center.position.y = x, y
-        box.bbox.size_x, box.bbox.size_y = size_x, size_y
-        message.detections.append(box)
-    return message
-
-
-def filled(message, stamp_ns, fields):
-    message.header.stamp = time_message(stamp_ns)
-    for name, value in fields.items():
-        setattr(message, name, value)
-    return message
+    def _publish(self, publisher, message, stamp_ns, fields):
+        message.header.stamp = time_message(self.now_ns() if stamp_ns is None else stamp_ns)
+        for name, value in fields.items():
+            setattr(message, name, value)
+        publisher.publish(message)

@@ -1,52 +1,27 @@
 """
-Message fields to arrays; the messages are only looked at, so tests need no middleware.
+The fields of ROS messages to timed samples, for the node and for bags read without ROS.
+
+Only attributes are looked at, so that rclpy's messages serve as well as those of the
+rosbags library.
 
 Shape legend: h height, w width, n samples or boxes.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
+from collections.abc import Iterable
 from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
-from karmma_ros.modality import Modality
-from karmma_ros.node.parameters import Parameters
-from karmma_ros.node.times import time_ns
 from karmma_ros.preprocess.audio import decode_pcm
 from karmma_ros.preprocess.detections import CategoryMap, normalise_boxes
 from karmma_ros.preprocess.image import decode_image
 import numpy as np
+from numpy.typing import NDArray
 
-_TYPES = {
-    Modality.RGB: ('sensor_msgs', 'Image'),
-    Modality.AUDIO: ('audio_common_msgs', 'AudioDataStamped'),
-    Modality.DETECTIONS: ('vision_msgs', 'Detection2DArray'),
-}
 # An empty one is said by drivers that know only one.
 _RAW_CODINGS = ('', 'wave', 'raw', 'pcm')
-
-
-def message_type(modality: Modality) -> Any:
-    """
-    Give the message class of an input.
-
-    :raises InvalidSettingError: when its package, which is not required, is not installed.
-    """
-    package, name = _TYPES[modality]
-    try:
-        return getattr(import_module(f'{package}.msg'), name)
-    except (ImportError, AttributeError):
-        raise InvalidSettingError(
-            f'{modality}.enabled', True, f'true only where {package}/{name} is installed',
-            f'install ros-$ROS_DISTRO-{package.replace("_", "-")} and source ROS again, or set '
-            f'{modality}.enabled to false') from None
-
-
-def audio_info_type() -> Any:
-    """Give the class of the message by which audio_common tells its format."""
-    return import_module('audio_common_msgs.msg').AudioInfo
 
 
 def stamp_ns_of(header: Any) -> int:
@@ -55,14 +30,14 @@ def stamp_ns_of(header: Any) -> int:
 
     :raises InvalidSampleError: for a time before 1970, which no clock gives.
     """
-    stamp_ns = time_ns(header.stamp)
+    stamp_ns = int(header.stamp.sec * NANOSECONDS + header.stamp.nanosec)
     if stamp_ns < 0:
         raise InvalidSampleError(f'header.stamp: got {stamp_ns / NANOSECONDS} s; it may be 0 or '
                                  'more')
     return stamp_ns
 
 
-def read_image(message: Any, size: tuple[int, int]) -> np.ndarray:
+def read_image(message: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
     """
     Read a sensor_msgs/Image as RGB uint8 `[h, w, 3]`, cropped to `size` (height, width).
 
@@ -76,15 +51,13 @@ def read_image(message: Any, size: tuple[int, int]) -> np.ndarray:
 class AudioReader:
     """Read audio_common_msgs/AudioData, which does not say its own format."""
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, sample_rate: int, channels: int, sample_format: str) -> None:
         """
-        Take the format from the parameters.
+        Take the format: hertz, interleaved channels, and GStreamer's name, as `S16LE`.
 
         :raises InvalidSettingError: for a sample format that cannot be decoded.
         """
-        self.sample_rate: int = parameters['audio.sample_rate']
-        self._channels: int = parameters['audio.channels']
-        self._format: str = parameters['audio.sample_format']
+        self.sample_rate, self._channels, self._format = sample_rate, channels, sample_format
         self._contradiction = ''
         try:
             self(b'\x00' * 64 * self._channels)
@@ -92,7 +65,7 @@ class AudioReader:
             raise InvalidSettingError('audio.sample_format', self._format,
                                       'a format that can be decoded', str(problem)) from None
 
-    def __call__(self, data: Any) -> np.ndarray:
+    def __call__(self, data: Any) -> NDArray[np.float32]:
         """
         Give mono float32 `[n]` in [-1, 1].
 
@@ -123,15 +96,14 @@ class AudioReader:
 class DetectionReader:
     """Read vision_msgs/Detection2DArray, which does not say how large its picture is."""
 
-    def __init__(self, parameters: Parameters) -> None:
-        """Take the picture's size and the hands' names from the parameters."""
-        self._size = parameters['detections.image_width'], parameters['detections.image_height']
-        self._categories = CategoryMap(
-            {class_id: 'hand' for class_id in parameters['detections.hand_classes']})
+    def __init__(self, hand_classes: Iterable[str] = (), width: int = 0, height: int = 0) -> None:
+        """Take the class ids of hands and the picture's size, 0 for the camera's."""
+        self._size = width, height
+        self._categories = CategoryMap({class_id: 'hand' for class_id in hand_classes})
         self.camera_size: tuple[int, int] = (0, 0)
         """Width and height of the newest camera picture; (0, 0) before the first one."""
 
-    def __call__(self, message: Any) -> np.ndarray:
+    def __call__(self, message: Any) -> NDArray[np.float32]:
         """
         Give float32 `[n, 5]`: x1, y1, x2, y2 in 0..1 and the category, best score first.
 
@@ -164,9 +136,9 @@ def _best(detection: Any) -> Any:
 
 def _score(detection: Any) -> float:
     best = _best(detection)
-    return best.score if best is not None else 0.0
+    return float(best.score) if best is not None else 0.0
 
 
 def _class_id(detection: Any) -> str:
     best = _best(detection)
-    return best.class_id if best is not None else ''
+    return str(best.class_id) if best is not None else ''

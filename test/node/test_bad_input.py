@@ -1,0 +1,234 @@
+"""Messages no sensor should send: dropped, counted, named in the status, and life goes on."""
+
+import array
+import time
+
+from audio_common_msgs.msg import AudioInfo
+from karmma_msgs.msg import ModalityStatus
+from karmma_ros.node.lifecycle import KarmmaNode
+import pytest
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rosgraph_msgs.msg import Clock
+
+SUCCESS = TransitionCallbackReturn.SUCCESS
+SECOND = 1_000_000_000
+# One MPEG 1 layer III frame header at 128 kbit/s and 44.1 kHz, with the 417 bytes it promises.
+MP3 = (b'\xff\xfb\x90\x00' + b'\x55' * 413) * 3
+
+
+@pytest.fixture
+def perform(stage, bundle):
+    """Put an active node on the stage."""
+    def start(**overrides):
+        values = {'model': str(bundle), 'rate': 20.0, 'threads': 1, **overrides}
+        node = KarmmaNode(enable_communication_interface=False, parameter_overrides=[
+            Parameter(name.replace('__', '.'), value=value) for name, value in values.items()])
+        assert node.trigger_configure() == SUCCESS
+        assert node.trigger_activate() == SUCCESS
+        stage.host(node)
+        assert stage.until(stage.connected)
+        return node
+    return start
+
+
+class Pace:
+    """Call a function a number of times a second, from a loop that turns faster."""
+
+    def __init__(self, hertz, *calls):
+        self.period, self.calls, self.due = 1 / hertz, calls, time.monotonic()
+
+    def __call__(self):
+        if time.monotonic() >= self.due:
+            self.due = time.monotonic() + self.period
+            for call in self.calls:
+                call()
+
+
+def dropped(stage, name):
+    return stage.availabilities and stage.status(name).dropped
+
+
+BAD_IMAGES = {
+    'unknown encoding': ({'encoding': 'yuv422_yuy2'}, 'encoding'),
+    'empty encoding': ({'encoding': ''}, 'encoding'),
+    'step too short': ({'step': 10}, 'step'),
+    'step too long': ({'step': 1000}, 'data'),
+    'truncated': ({'data': array.array('B', b'\0' * 100)}, 'data'),
+    'no data': ({'data': array.array('B')}, 'data'),
+    'zero width': ({'width': 0}, 'size'),
+    'zero size': ({'width': 0, 'height': 0, 'step': 0, 'data': array.array('B')}, 'size'),
+    'size beyond the data': ({'width': 4_000_000_000, 'height': 4_000_000_000}, 'step'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_IMAGES)
+def test_bad_pictures(stage, perform, case):
+    fields, named = BAD_IMAGES[case]
+    perform()
+    assert stage.until(lambda: dropped(stage, 'rgb'), 10,
+                       Pace(20, lambda: stage.show(**fields)))
+    assert stage.until(lambda: stage.status('rgb').state == ModalityStatus.INVALID, 5,
+                       Pace(20, lambda: stage.show(**fields)))
+    assert named in stage.status('rgb').detail
+    assert stage.status('flow').state != ModalityStatus.AVAILABLE
+    # A good camera afterwards is recognised as ever.
+    assert stage.until(lambda: stage.results, 10, Pace(20, stage.show))
+
+
+BAD_SOUNDS = {
+    'odd number of bytes': (b'\x01' * 641, 'bytes'),
+    'nothing': (b'', 'bytes'),
+    'mp3': (MP3, 'format:=wave'),
+    'mp3 with a tag': (b'ID3' + bytes(61), 'format:=wave'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_SOUNDS)
+def test_bad_sound(stage, perform, case):
+    data, named = BAD_SOUNDS[case]
+    perform()
+    bad = Pace(30, lambda: stage.sound(data=data))
+    assert stage.until(lambda: dropped(stage, 'audio'), 10, bad)
+    assert stage.until(lambda: stage.status('audio').state == ModalityStatus.INVALID, 5, bad)
+    assert named in stage.status('audio').detail
+    assert stage.until(lambda: stage.results, 10, Pace(50, stage.sound))
+
+
+def test_a_driver_that_changes_its_sample_rate(stage, perform):
+    perform()
+    infos = stage.node.create_publisher(
+        AudioInfo, 'audio_info', QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    good = Pace(50, stage.sound)
+    assert stage.until(lambda: stage.results, 10, good)
+    infos.publish(AudioInfo(sample_rate=44_100, channels=1, sample_format='S16LE'))
+    assert stage.until(lambda: stage.status('audio').state == ModalityStatus.INVALID, 5, good)
+    assert 'audio_info says 44100' in stage.status('audio').detail
+    stage.results.clear()
+    infos.publish(AudioInfo(sample_rate=16_000, channels=1, sample_format='S16LE'))
+    assert stage.until(lambda: stage.results, 10, good)
+    stage.node.destroy_publisher(infos)
+
+
+BAD_BOXES = {
+    'NaN': (float('nan'), 10.0, 5.0, 5.0),
+    'infinite': (10.0, float('inf'), 5.0, 5.0),
+    'negative size': (10.0, 10.0, -5.0, 5.0),
+}
+
+
+@pytest.mark.parametrize('case', BAD_BOXES)
+def test_bad_boxes(stage, perform, case):
+    perform(detections__image_width=64, detections__image_height=48)
+    bad = Pace(20, lambda: stage.detect(boxes=[BAD_BOXES[case]]))
+    assert stage.until(lambda: dropped(stage, 'detections'), 10, bad)
+    assert stage.until(
+        lambda: stage.status('detections').state == ModalityStatus.INVALID, 5, bad)
+    assert 'boxes' in stage.status('detections').detail
+    assert stage.until(lambda: stage.results, 10, Pace(20, stage.detect))
+
+
+def test_boxes_in_a_picture_of_unknown_size_say_which_parameters_help(stage, perform):
+    perform()
+    bad = Pace(20, stage.detect)
+    assert stage.until(lambda: dropped(stage, 'detections'), 10, bad)
+    assert stage.until(
+        lambda: 'set detections.image_width' in stage.status('detections').detail, 5, bad)
+    # The camera's own size helps as well; empty messages need none.
+    assert stage.until(lambda: stage.results and len(
+        [s for s in stage.results[-1].modalities if s.used]) == 3, 10,
+        Pace(20, stage.show, stage.detect))
+
+
+def test_stamps_of_zero_are_taken_at_their_receipt(stage, perform):
+    perform()
+    assert stage.until(lambda: stage.results, 10, Pace(20, lambda: stage.show(stamp_ns=0)))
+    result = stage.results[-1]
+    assert abs(stage.now_ns() / SECOND - result.header.stamp.sec) < 5
+
+
+def test_a_single_stamp_from_the_past_is_dropped_and_counted(stage, perform):
+    perform()
+    good = Pace(20, stage.show)
+    assert stage.until(lambda: stage.results, 10, good)
+    stage.show(stamp_ns=stage.now_ns() - 3600 * SECOND)
+    assert stage.until(lambda: dropped(stage, 'rgb') == 1, 5, good)
+    stage.results.clear()
+    assert stage.until(lambda: stage.results, 5, good)
+
+
+def test_stamps_before_1970_are_dropped(stage, perform):
+    perform()
+    bad = Pace(20, lambda: stage.show(stamp_ns=-5 * SECOND))
+    assert stage.until(lambda: dropped(stage, 'rgb'), 10, bad)
+    assert stage.until(lambda: 'stamp' in stage.status('rgb').detail, 5, bad)
+
+
+def test_when_simulated_time_jumps_back_the_buffers_start_anew(stage, perform):
+    clock = stage.node.create_publisher(Clock, '/clock', 10)
+    perform(use_sim_time=True)
+    time_s = [1000.0]
+
+    def tick():
+        time_s[0] += 0.05
+        stamp_ns = round(time_s[0] * SECOND)
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = divmod(stamp_ns, SECOND)
+        clock.publish(message)
+        stage.show(stamp_ns=stamp_ns)
+
+    pace = Pace(20, tick)
+    assert stage.until(lambda: len(stage.results) > 3, 20, pace)
+    assert stage.results[-1].header.stamp.sec >= 1000
+    time_s[0] = 10.0
+    assert stage.until(
+        lambda: stage.status('rgb').state == ModalityStatus.INSUFFICIENT, 5, pace)
+    assert stage.until(lambda: 10 < stage.results[-1].header.stamp.sec < 100, 10, pace)
+    stage.node.destroy_publisher(clock)
+
+
+def test_no_clock_is_said_and_reported_all_the_same(stage, perform, capfd):
+    perform(use_sim_time=True)
+    assert stage.until(lambda: len(stage.availabilities) >= 2, 10)
+    assert not stage.availabilities[-1].inference_possible
+    assert stage.until(lambda: 'nothing publishes /clock' in capfd.readouterr().err, 15)
+
+
+def test_fewer_inputs_than_asked_for_give_no_result(stage, perform):
+    node = perform(min_modalities=3)
+    pace = Pace(20, stage.show)
+    assert stage.until(lambda: stage.availabilities and stage.status(
+        'flow').state == ModalityStatus.AVAILABLE, 10, pace)
+    assert stage.results == [] and not stage.availabilities[-1].inference_possible
+    node.set_parameters([Parameter('min_modalities', value=2)])
+    assert stage.until(lambda: stage.results, 10, pace)
+
+
+def test_a_network_that_fails_is_said_and_the_next_clip_tried(stage, perform, monkeypatch, capfd):
+    node = perform()
+    recogniser = node._configured.worker._recogniser
+    recognise, calls = recogniser.recognise, []
+
+    def fail_once(window):
+        calls.append(window)
+        if len(calls) == 1:
+            raise RuntimeError('out of memory')
+        return recognise(window)
+
+    monkeypatch.setattr(recogniser, 'recognise', fail_once)
+    assert stage.until(lambda: stage.results, 10, Pace(20, stage.show))
+    assert 'no result: RuntimeError: out of memory' in capfd.readouterr().err
+
+
+def test_after_deactivation_nothing_comes_and_the_last_word_is_that_nothing_can(stage, perform):
+    node = perform()
+    pace = Pace(20, stage.show)
+    assert stage.until(lambda: stage.results, 10, pace)
+    assert node.trigger_deactivate() == SUCCESS
+    stage.until(lambda: False, 0.3)
+    stage.results.clear()
+    stage.until(lambda: False, 0.5, pace)
+    assert stage.results == [] and not stage.availabilities[-1].inference_possible
+    assert node.trigger_activate() == SUCCESS
+    assert stage.until(lambda: stage.results and stage.results[-1].sequence == 0, 10, pace)
