@@ -43,7 +43,7 @@ _TYPES = {
 _MUTE = re.compile(r'(?P<what>[^@]+)(@(?P<start>[\d.]+)s?\.\.(?P<stop>[\d.]*)s?)?')
 # Between messages that are further apart than this, /clock ticks on its own.
 _TICK_S = 0.02
-_ACKNOWLEDGE = Duration(seconds=1)
+_ACKNOWLEDGE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,10 @@ class Player:
 
     def finish(self) -> None:
         """Wait a little for what was sent to arrive."""
+        deadline = time.monotonic() + _ACKNOWLEDGE_S
         for outlet in self._outlets.values():
-            outlet.publisher.wait_for_all_acked(_ACKNOWLEDGE)
+            left_s = max(deadline - time.monotonic(), 0.0)
+            outlet.publisher.wait_for_all_acked(Duration(seconds=left_s))
 
     def _until(self, begun: float, seconds: float, stop: Event) -> Iterator[float]:
         """Sleep until `seconds` of the bag; give the bag's time at each tick on the way."""
@@ -245,7 +247,8 @@ def _play(node: Node, bag: Reader, options: argparse.Namespace, stop: Event) -> 
         if not options.loop:
             break
     took_s = time.monotonic() - begun
-    player.finish()
+    if not stop.is_set():
+        player.finish()
     sent = ', '.join(f'{n} {topic}' for topic, n in player.sent.items()) or 'nothing'
     say(f'sent {sent} in {took_s:.1f} s')
     node.destroy_node()

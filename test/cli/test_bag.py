@@ -118,6 +118,11 @@ def test_an_unknown_command_names_those_there_are(capsys):
     assert "no command 'bake'; there are: bag, replay, train" in capsys.readouterr().err
 
 
+def test_replay_hands_on_the_players_status(tmp_path, capfd):
+    assert main(['replay', str(tmp_path / 'none.mcap')]) == 2
+    assert 'a readable rosbag2 bag' in capfd.readouterr().err
+
+
 @pytest.mark.skipif('KARMMA_TEST_CLIP' not in os.environ, reason='KARMMA_TEST_CLIP names no film')
 def test_a_real_film_with_sound(tmp_path):
     clip = Path(os.environ['KARMMA_TEST_CLIP'])
