@@ -9,7 +9,6 @@ Shape legend: t frames, h height, w width.
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import cv2
@@ -28,8 +27,6 @@ THIRD_CHANNEL = 0
 
 _MIN_SIDE = 12
 """OpenCV's DIS needs a picture of at least this many pixels one way."""
-
-_thread = threading.local()
 
 
 def estimate_flow(
@@ -105,7 +102,10 @@ def _flow_between(
         h, w = previous.shape
         raise InvalidSampleError(
             f'frame size for flow: got {w} x {h}; one side may be {_MIN_SIDE} pixels or more')
-    flow = _estimator().calc(previous, current, None)
+    # A new object each time (3 % dearer): an old one keeps settings that a picture of another
+    # size made it choose, and scratch memory that threads must not share.
+    estimator: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = estimator.calc(previous, current, None)
     return _quantise(np.asarray(flow, np.float32), bound)
 
 
@@ -119,10 +119,3 @@ def _quantise(displacement: NDArray[np.float32], bound: float) -> NDArray[np.uin
 
 def _grey(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
-
-
-def _estimator() -> Any:
-    # A DIS object keeps scratch memory between calls, so that threads must not share one.
-    if not hasattr(_thread, 'dis'):
-        _thread.dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return _thread.dis

@@ -40,7 +40,7 @@ def test_quantises_to_the_whole_range():
 
 
 def test_equal_frames_move_nothing_and_cost_nothing(monkeypatch):
-    monkeypatch.setattr(flow_module, '_estimator', lambda: pytest.fail('DIS was called'))
+    monkeypatch.setattr(flow_module, '_flow_between', lambda *_: pytest.fail('DIS was called'))
     frame = texture(side=32)
     np.testing.assert_array_equal(estimate_flow(frame, frame.copy(), 20.0), 128)
     np.testing.assert_array_equal(clip_flow(np.stack([frame] * 3), 20.0), 128)
@@ -67,6 +67,14 @@ def test_threads_agree_with_one_thread():
         together = list(pool.map(lambda pair: estimate_flow(*pair, 20.0), pairs * 4))
     for got, wanted in zip(together, alone * 4):
         np.testing.assert_array_equal(got, wanted)
+
+
+def test_pictures_of_other_sizes_leave_no_trace():
+    frames = sliding(2, 3, 1)
+    before = estimate_flow(*frames, 20.0)
+    for side in (12, 20, 120):
+        estimate_flow(texture(1, side), texture(2, side), 20.0)
+    np.testing.assert_array_equal(estimate_flow(*frames, 20.0), before)
 
 
 def test_input_is_the_normalised_picture_u_v_0():

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from karmma_ros.clip import AudioSpec, ClipSpec
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.stream.buffers import AudioBuffer
+import numpy as np
+import pytest
+
+MS = 1_000_000
+SPEC = ClipSpec(duration=0.4, audio=AudioSpec(
+    sample_rate=1000, n_fft=64, win_length=10, hop_length=5, n_mels=8))
+"""A thousand samples a second: a sample's index is its time in milliseconds."""
+CAPACITY = 900
+TOLERANCE = 50
+
+
+def ones(count: int, value: float = 1.0) -> np.ndarray:
+    return np.full(count, value, np.float32)
+
+
+def buffer_of(*chunks: tuple[int, int, float]) -> AudioBuffer:
+    """Give a buffer of chunks (stamp in ms, samples, value)."""
+    buffer = AudioBuffer(SPEC)
+    for stamp, count, value in chunks:
+        buffer.add(ones(count, value), 1000, stamp * MS)
+    return buffer
+
+
+def check(buffer: AudioBuffer, end_ms: int, *parts: tuple[int, float | None]) -> None:
+    """Hold the window against runs (samples, value); None is what was not heard."""
+    sound, valid = buffer.read(end_ms * MS)
+    wanted = np.concatenate([ones(n, 0 if v is None else v) for n, v in parts])
+    heard = np.concatenate([ones(n, v is not None) for n, v in parts]).astype(bool)
+    np.testing.assert_array_equal(sound, wanted)
+    np.testing.assert_array_equal(valid, heard)
+    assert buffer.heard(end_ms * MS) == heard.sum()
+
+
+def test_chunks_lie_end_to_end():
+    buffer = buffer_of((1000, 200, 1), (1200, 200, 2))
+    check(buffer, 1400, (200, 1), (200, 2))
+    assert buffer.newest_ns == 1400 * MS
+    assert buffer.span_ns(1400 * MS) == (1000 * MS, 1400 * MS)
+
+
+@pytest.mark.parametrize('jitter', [-50, -20, 20, 50])
+def test_small_jitter_is_smoothed(jitter):
+    buffer = buffer_of((1000, 200, 1), (1200 + jitter, 100, 2), (1300 - jitter, 100, 3))
+    check(buffer, 1400, (200, 1), (100, 2), (100, 3))
+
+
+def test_gap_is_silence_that_was_not_heard():
+    buffer = buffer_of((1000, 100, 1), (1300, 100, 2))
+    check(buffer, 1400, (100, 1), (200, None), (100, 2))
+
+
+def test_late_chunk_fills_its_hole_and_no_more():
+    buffer = buffer_of((1000, 100, 1), (1300, 100, 2), (1050, 300, 3))
+    check(buffer, 1400, (100, 1), (200, 3), (100, 2))
+
+
+def test_run_goes_on_after_a_late_chunk():
+    buffer = buffer_of((1000, 100, 1), (1300, 50, 2), (1100, 100, 3), (1350, 50, 4))
+    check(buffer, 1400, (100, 1), (100, 3), (100, None), (50, 2), (50, 4))
+
+
+def test_duplicate_changes_nothing():
+    buffer = buffer_of((1000, 200, 1), (1200, 200, 2), (1000, 200, 9), (1200, 200, 9))
+    check(buffer, 1400, (200, 1), (200, 2))
+
+
+def test_window_beyond_the_ends_is_not_heard():
+    buffer = buffer_of((1000, 200, 1))
+    check(buffer, 1300, (100, None), (200, 1), (100, None))
+    check(buffer, 900, (400, None))
+    check(buffer, 9000, (400, None))
+
+
+def test_empty_buffer_is_silent():
+    buffer = AudioBuffer(SPEC)
+    check(buffer, 1000, (400, None))
+    assert buffer.newest_ns is None
+
+
+def test_far_chunk_leaves_itself_alone():
+    buffer = buffer_of((1000, 400, 1), (10 ** 9, 100, 2))
+    check(buffer, 10 ** 9 + 100, (300, None), (100, 2))
+
+
+def test_huge_chunk_keeps_its_end():
+    buffer, sound = AudioBuffer(SPEC), np.arange(5000, dtype=np.float32)
+    size = buffer.nbytes
+    buffer.add(sound, 1000, 1000 * MS)
+    np.testing.assert_array_equal(buffer.read(6000 * MS)[0], sound[-400:])
+    assert buffer.nbytes == size and buffer.newest_ns == 6000 * MS
+
+
+def test_tolerance_can_be_widened():
+    buffer = buffer_of((1000, 200, 1))
+    buffer.add(ones(200, 2), 1000, 1400 * MS, tolerance_ns=300 * MS)
+    check(buffer, 1400, (200, 1), (200, 2))
+
+
+def test_cleared_buffer_starts_anew():
+    buffer = buffer_of((1000, 400, 1))
+    buffer.clear()
+    check(buffer, 1400, (400, None))
+    buffer.add(ones(100, 2), 1000, 50 * MS)
+    check(buffer, 150, (300, None), (100, 2))
+
+
+@pytest.mark.parametrize('rate', [2000, 1500])
+def test_other_rates_are_resampled_without_a_seam(rate):
+    times = np.arange(2 * rate) / rate
+    sound = np.sin(2 * np.pi * 40 * times).astype(np.float32)
+    buffer = AudioBuffer(SPEC)
+    for start in range(0, len(sound), rate // 10):
+        buffer.add(sound[start:start + rate // 10], rate, start * 1_000_000_000 // rate)
+    end_ns = buffer.newest_ns
+    stop = end_ns // MS
+    assert 1000 < stop <= 2000
+    got, valid = buffer.read(end_ns)
+    assert valid.all()
+    np.testing.assert_allclose(
+        got, np.sin(2 * np.pi * 40 * np.arange(stop - 400, stop) / 1000), atol=0.01)
+
+
+def test_rate_that_changes_starts_a_new_run_at_its_stamp():
+    def sine(start_ms: int, rate: int) -> np.ndarray:
+        times = start_ms / 1000 + np.arange(rate // 10) / rate
+        return np.sin(2 * np.pi * 40 * times).astype(np.float32)
+
+    buffer = AudioBuffer(SPEC)
+    for start in range(1000, 3000, 100):
+        rate = 1000 if start < 1800 else 4000
+        buffer.add(sine(start, rate), rate, start * MS)
+    stop = buffer.newest_ns // MS
+    assert 1900 < stop <= 3000
+    for end in range(1800, stop, 100):
+        if end > stop - 400:  # the ring still holds this window
+            sound, valid = buffer.read(end * MS)
+            wanted = np.sin(2 * np.pi * 40 * np.arange(end - 400, end) / 1000)
+            assert valid.all()
+            # Where the filter starts it knows nothing of the sound before.
+            np.testing.assert_allclose(sound, wanted, atol=0.5)
+            np.testing.assert_allclose(sound[-100:], wanted[-100:], atol=0.01)
+
+
+@pytest.mark.parametrize(('samples', 'rate', 'text'), [
+    (np.zeros(4, np.int16), 1000, 'samples: got int16'),
+    (np.zeros((4, 2), np.float32), 1000, 'samples: got float32'),
+    (np.zeros(4, np.float32), 0, 'sample rate: got 0'),
+    (np.zeros(4, np.float32), -5, 'sample rate: got -5'),
+])
+def test_refuses_what_is_no_sound_and_stays_whole(samples, rate, text):
+    buffer = buffer_of((1000, 200, 1))
+    with pytest.raises(InvalidSampleError, match=text):
+        buffer.add(samples, rate, 1200 * MS)
+    buffer.add(ones(200, 2), 1000, 1200 * MS)
+    check(buffer, 1400, (200, 1), (200, 2))
+
+
+class Tape:
+    """The same rules on an endless tape: a dict from index to value."""
+
+    def __init__(self) -> None:
+        self.heard: dict[int, float] = {}
+        self.end: int | None = None
+        self.next: int | None = None
+        """Where the run goes on, by its stamps."""
+        self.place = 0
+        """Where the run goes on, on the tape."""
+
+    def add(self, stamp: int, values: list[float]) -> None:
+        stamp += max(0, len(values) - CAPACITY)
+        values = values[-CAPACITY:]
+        late = self.next is not None and stamp < self.next - TOLERANCE
+        if late:
+            for i, value in enumerate(values):
+                self.heard.setdefault(stamp + i, value)
+            self._reach(stamp + len(values))
+            return
+        if self.next is None or stamp > self.next + TOLERANCE:
+            self.next = self.place = stamp
+        self.heard.update((self.place + i, value) for i, value in enumerate(values))
+        self.next += len(values)
+        self.place += len(values)
+        self._reach(self.place)
+
+    def read(self, stop: int) -> list[float | None]:
+        return [self.heard.get(i) if i >= self.end - CAPACITY else None
+                for i in range(stop - 400, stop)]
+
+    def _reach(self, end: int) -> None:
+        self.end = end if self.end is None else max(self.end, end)
+
+
+steps = st.one_of(
+    st.just(0), st.integers(-TOLERANCE, TOLERANCE), st.integers(-1500, 1500),
+    st.sampled_from([-100_000, 100_000]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(steps, st.integers(1, 250) | st.just(1000)), min_size=1, max_size=30),
+       st.integers(-500, 500))
+def test_ring_is_an_endless_tape_within_its_capacity(chunks, look):
+    buffer, tape = AudioBuffer(SPEC), Tape()
+    size, expected, values = buffer.nbytes, 500_000, iter(range(1, 10 ** 6))
+    for step, count in chunks:
+        stamp = expected + step
+        chunk = [float(next(values)) for _ in range(count)]
+        buffer.add(np.array(chunk, np.float32), 1000, stamp * MS)
+        tape.add(stamp, chunk)
+        expected = tape.next
+        assert buffer.newest_ns == tape.end * MS and buffer.nbytes == size
+        for stop in (tape.end, tape.end + look):
+            wanted = tape.read(stop)
+            sound, valid = buffer.read(stop * MS)
+            np.testing.assert_array_equal(sound, [v or 0 for v in wanted])
+            np.testing.assert_array_equal(valid, [v is not None for v in wanted])

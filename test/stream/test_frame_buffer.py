@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from karmma_ros.clip import ClipSpec, VideoSpec
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.preprocess.video import resize_and_crop
+from karmma_ros.stream.buffers import FrameBuffer
+import numpy as np
+import pytest
+
+MS = 1_000_000
+SPEC = ClipSpec(duration=0.4, num_frames=4, video=VideoSpec(height=12, width=16))
+"""Slots of 100 ms."""
+
+
+def picture(value: int) -> np.ndarray:
+    return np.full((12, 16, 3), value, np.uint8)
+
+
+def filled(*stamps_ms: int) -> FrameBuffer:
+    """Give a buffer of frames whose brightness is their number in order of arrival."""
+    buffer = FrameBuffer(SPEC)
+    for i, stamp in enumerate(stamps_ms):
+        buffer.add(picture(i + 1), stamp * MS)
+    return buffer
+
+
+def shown(buffer: FrameBuffer, end_ms: int) -> list[int]:
+    return [int(frame.image[0, 0, 0]) for frame in buffer.select(end_ms * MS)]
+
+
+def test_gives_one_frame_a_slot_oldest_first():
+    buffer = filled(110, 210, 310, 410)
+    assert shown(buffer, 410) == [1, 2, 3, 4]
+    assert [f.stamp_ns for f in buffer.select(410 * MS)] == [s * MS for s in (110, 210, 310, 410)]
+    assert buffer.own_slots(410 * MS) == 4
+
+
+def test_first_frame_of_a_slot_stays():
+    buffer = filled(110, 199, 100, 210)
+    assert shown(buffer, 210)[-2:] == [1, 4]
+    assert not buffer.wants(150 * MS) and buffer.wants(300 * MS)
+
+
+def test_late_frames_find_their_place():
+    assert shown(filled(410, 110, 310, 210), 410) == [2, 4, 3, 1]
+
+
+def test_holes_repeat_the_frame_before_else_the_one_after():
+    buffer = filled(210, 410)
+    assert shown(buffer, 410) == [1, 1, 1, 2]
+    assert buffer.own_slots(410 * MS) == 2
+
+
+def test_a_hole_at_the_start_shows_an_older_frame_if_there_is_one():
+    assert shown(filled(10, 210, 310, 410), 410) == [1, 2, 3, 4]
+
+
+def test_a_silent_camera_repeats_its_last_frame():
+    buffer = filled(110, 210)
+    assert shown(buffer, 450) == [1, 2, 2, 2]
+    assert buffer.own_slots(450 * MS) == 2 and buffer.own_slots(10_000 * MS) == 0
+
+
+def test_empty_buffer_has_nothing():
+    buffer = FrameBuffer(SPEC)
+    assert buffer.select(0) == () and buffer.newest_ns is None and buffer.own_slots(0) == 0
+
+
+def test_old_slots_are_forgotten_and_refused():
+    buffer = filled(*range(10, 3000, 100))
+    assert buffer.nbytes == 6 * 12 * 16 * 3
+    assert not buffer.wants(10 * MS)
+    before = shown(buffer, 2910)
+    buffer.add(picture(99), 10 * MS)
+    assert shown(buffer, 2910) == before and buffer.nbytes == 6 * 12 * 16 * 3
+
+
+def test_far_future_leaves_one_frame():
+    buffer = filled(110, 210, 10 ** 12)
+    assert buffer.newest_ns == 10 ** 18 and shown(buffer, 10 ** 12) == [3, 3, 3, 3]
+
+
+def test_frames_are_copies_that_nobody_writes_to():
+    buffer, image = FrameBuffer(SPEC), picture(7)
+    buffer.add(image, 0)
+    image[:] = 0
+    kept = buffer.select(0)[-1].image
+    np.testing.assert_array_equal(kept, 7)
+    with pytest.raises(ValueError, match='read-only'):
+        kept[:] = 1
+
+
+def test_frames_are_resized_before_they_are_kept():
+    image = np.random.default_rng(0).integers(0, 256, (60, 50, 3), dtype=np.uint8)
+    buffer = FrameBuffer(SPEC)
+    buffer.add(image, 0)
+    np.testing.assert_array_equal(buffer.select(0)[-1].image, resize_and_crop(image, 12, 16))
+
+
+def test_cleared_buffer_starts_anew_with_new_serials():
+    buffer = filled(110)
+    serial = buffer.select(110 * MS)[0].serial
+    buffer.clear()
+    assert buffer.newest_ns is None and buffer.nbytes == 0
+    buffer.add(picture(1), 110 * MS)
+    assert buffer.select(110 * MS)[0].serial != serial
+
+
+def test_refuses_what_is_no_image():
+    with pytest.raises(InvalidSampleError, match='image: got float32'):
+        FrameBuffer(SPEC).add(np.zeros((4, 4, 3), np.float32), 0)

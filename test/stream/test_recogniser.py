@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from karmma_ros.clip import AudioSpec, Clip, ClipSpec, VideoSpec
+from karmma_ros.errors import InvalidSampleError, InvalidSettingError
+from karmma_ros.modality import Modality
+from karmma_ros.prediction import Vocabulary
+from karmma_ros.stream.buffers import Frame
+from karmma_ros.stream.recogniser import Recogniser
+from karmma_ros.stream.window import FlowMemo, Window
+import numpy as np
+import pytest
+import torch
+
+V, A = Modality.RGB, Modality.AUDIO
+SPEC = ClipSpec(duration=0.4, num_frames=2, video=VideoSpec(height=4, width=4),
+                audio=AudioSpec(tiles=2, tile_steps=3, n_mels=4))
+VOCABULARY = Vocabulary({'verb': ('cut', 'wash', 'open'), 'noun': ('pan', 'cup')})
+
+
+class Network(torch.nn.Module):
+    """Answer with the logits it is told, and remember the calls."""
+
+    modalities = (A, V)
+
+    def __init__(self, verb=(0.0, 1.0, 2.0), noun=(0.0, 0.0)):
+        super().__init__()
+        self.logits = {'verb': verb, 'noun': noun}
+        self.calls = []
+
+    def forward(self, inputs, present):
+        assert torch.is_inference_mode_enabled() and not self.training
+        self.calls.append(({m: tuple(x.shape) for m, x in inputs.items()}, present.tolist()))
+        return {head: torch.tensor([values]) for head, values in self.logits.items()}
+
+
+def clip_of(*modalities: Modality) -> Clip:
+    return Clip({m: np.zeros(SPEC.input_shape(m), np.float32) for m in modalities})
+
+
+def test_gives_probabilities_with_names():
+    prediction = Recogniser(Network(), VOCABULARY, SPEC).recognise(clip_of(V, A))
+    exponentials = np.exp([0, 1, 2])
+    np.testing.assert_allclose(
+        prediction.probabilities['verb'], exponentials / exponentials.sum())
+    assert prediction.top('verb')[0].class_name == 'open'
+    assert prediction.top('noun')[0].score == pytest.approx(0.5)
+
+
+def test_huge_logits_are_no_trouble():
+    network = Network(verb=(0.0, 1e4, -1e4))
+    prediction = Recogniser(network, VOCABULARY, SPEC).recognise(clip_of(V))
+    np.testing.assert_array_equal(prediction.probabilities['verb'], [0, 1, 0])
+
+
+@pytest.mark.parametrize(('there', 'keep', 'present'), [
+    ((V, A), None, [[True, True]]),
+    ((A,), None, [[False, True]]),
+    ((V, A), [V], [[True, False]]),
+    ((V, Modality.FLOW), None, [[True, False]]),
+    ((V, A), [A, Modality.DETECTIONS], [[False, True]]),
+])
+def test_network_sees_what_is_there_and_kept(there, keep, present):
+    network = Network()
+    Recogniser(network, VOCABULARY, SPEC).recognise(clip_of(*there), keep)
+    (shapes, mask), = network.calls
+    assert mask == present
+    used = [m for m, is_there in zip((V, A), present[0]) if is_there]
+    assert shapes == {m: (1, *SPEC.input_shape(m)) for m in used}
+
+
+def test_takes_a_window():
+    network = Network()
+    frame = Frame(0, 1, np.zeros((4, 4, 3), np.uint8))
+    window = Window(SPEC, 0, 1, (V,), (), {V: (0, 1)}, (frame,) * 2, None, None, FlowMemo(20.0))
+    Recogniser(network, VOCABULARY, SPEC).recognise(window)
+    assert network.calls == [({V: (1, 3, 2, 4, 4)}, [[True, False]])]
+
+
+def test_warms_up_with_all_and_each_alone():
+    network = Network()
+    Recogniser(network, VOCABULARY, SPEC).warm_up()
+    assert [mask for _, mask in network.calls] == [
+        [[True, True]], [[True, False]], [[False, True]]]
+
+
+@pytest.mark.parametrize(('there', 'keep', 'text'), [
+    ((), None, r'clip: got none; it may be at least one of V\+A'),
+    ((Modality.FLOW,), None, r'clip: got F; it may be at least one of V\+A'),
+    ((V,), [A], 'clip: got V; it may be at least one of A'),
+])
+def test_refuses_a_clip_without_a_usable_modality(there, keep, text):
+    with pytest.raises(InvalidSampleError, match=text):
+        Recogniser(Network(), VOCABULARY, SPEC).recognise(clip_of(*there), keep)
+
+
+def test_says_when_the_class_list_does_not_match():
+    recogniser = Recogniser(Network(noun=(1.0, 2.0, 3.0)), VOCABULARY, SPEC)
+    with pytest.raises(InvalidSettingError, match="classes of head 'noun' is 2; it may be 3, as"):
+        recogniser.recognise(clip_of(V))
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
+def test_never_predicts_nan(bad):
+    with pytest.raises(InvalidSampleError, match="head 'verb': the network gave NaN"):
+        Recogniser(Network(verb=(0.0, bad, 0.0)), VOCABULARY, SPEC).recognise(clip_of(V))

@@ -1,0 +1,392 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
+from karmma_ros.stream.availability import ModalityState, ModalityStatus
+from karmma_ros.stream.sensors import InputSettings, SensorStream
+import numpy as np
+import pytest
+
+V, F, A, D = Modality
+MS = 1_000_000
+T0 = 1_700_000_000_000
+"""The test's clock starts here, milliseconds."""
+SPEC = ClipSpec(duration=0.8, num_frames=8, video=VideoSpec(height=12, width=12),
+                audio=AudioSpec(tiles=2, tile_steps=20, n_mels=8))
+BOXES = np.array([[0.1, 0.1, 0.2, 0.2, BOX_HAND]], np.float32)
+IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+
+
+class Rig:
+    """A stream with its clock: times in milliseconds since the start of the test."""
+
+    def __init__(self, modalities=tuple(Modality), **changes: InputSettings) -> None:
+        settings = {m: changes.get(m.value, InputSettings(300 * MS)) for m in modalities}
+        self.stream = SensorStream(SPEC, modalities, settings)
+        self.now = 0
+
+    @property
+    def now_ns(self) -> int:
+        return (T0 + self.now) * MS
+
+    def feed(self, *modalities: Modality, until: int, offset: int = 0) -> None:
+        """Send what the sensors give every 100 ms, stamped `offset` after the receipt."""
+        while self.now < until:
+            self.now += 100
+            self.send(*modalities, stamp_ns=self.now_ns + offset * MS)
+
+    def send(self, *modalities: Modality, stamp_ns: int) -> list[str]:
+        reasons = []
+        if V in modalities or F in modalities:
+            reasons.append(self.stream.add_image(IMAGE, stamp_ns, self.now_ns))
+        if A in modalities:
+            start_ns = stamp_ns and stamp_ns - 100 * MS
+            reasons.append(self.stream.add_audio(
+                np.full(1600, 0.5, np.float32), 16_000, start_ns, self.now_ns))
+        if D in modalities:
+            reasons.append(self.stream.add_detections(BOXES, stamp_ns, self.now_ns))
+        return reasons
+
+    def status(self, modality: Modality) -> ModalityStatus:
+        return {s.modality: s for s in self.stream.assess(self.now_ns)}[modality]
+
+    def states(self) -> str:
+        """Give each modality's state by its number, in the order V F A D."""
+        return ''.join(str(int(s.state)) for s in self.stream.assess(self.now_ns))
+
+
+def test_nothing_received_says_so():
+    rig = Rig()
+    assert rig.states() == '1111' and rig.stream.window(rig.now_ns) is None
+    assert rig.status(A) == ModalityStatus(
+        A, ModalityState.NEVER_RECEIVED, timeout_ns=300 * MS, detail='nothing received')
+    assert rig.status(F).detail == 'derived from the camera: nothing received'
+
+
+def test_all_sensors_make_all_modalities_available():
+    rig = Rig()
+    rig.feed(*Modality, until=1000)
+    assert rig.states() == '5555'
+    assert all(s.detail == '' for s in rig.stream.assess(rig.now_ns))
+    window = rig.stream.window(rig.now_ns)
+    assert window.modalities == tuple(Modality)
+    assert (window.start_ns, window.end_ns) == (rig.now_ns - 800 * MS, rig.now_ns)
+    assert window.statuses == rig.stream.assess(rig.now_ns)
+    assert window.spans_ns == {
+        V: (rig.now_ns - 700 * MS, rig.now_ns), F: (rig.now_ns - 700 * MS, rig.now_ns),
+        A: (rig.now_ns - 800 * MS, rig.now_ns), D: (rig.now_ns - 700 * MS, rig.now_ns)}
+    clip = window.clip()
+    assert all(clip.inputs[m].shape == SPEC.input_shape(m) for m in Modality)
+
+
+def test_status_counts_and_measures():
+    rig = Rig()
+    rig.feed(*Modality, until=2000)
+    rig.now += 50
+    for modality, samples in ((V, 8), (F, 8), (A, 12_800), (D, 8)):
+        status = rig.status(modality)
+        assert status.num_samples == samples
+        assert status.rate == pytest.approx(10)
+        assert status.age_ns == 50 * MS and status.dropped == 0
+    assert rig.status(V).last_stamp_ns == rig.now_ns - 50 * MS
+
+
+@pytest.mark.parametrize(('cut', 'states'), [
+    ([V, F], '2255'), ([A], '5525'), ([D], '5552'), ([V, F, A], '2225'), (list(Modality), '2222')])
+def test_a_sensor_that_stops_goes_stale_and_comes_back(cut, states):
+    rig = Rig()
+    rig.feed(*Modality, until=1000)
+    rest = [m for m in Modality if m not in cut]
+    rig.feed(*rest, until=1300)
+    assert rig.states() == '5555'
+    rig.feed(*rest, until=1400)
+    assert rig.states() == states
+    assert rig.status(cut[0]).detail.endswith('last sample 0.4 s ago; the timeout is 0.3 s')
+    assert rig.status(cut[0]).rate == 0
+    window = rig.stream.window(rig.now_ns)
+    assert (window.modalities if window else ()) == tuple(rest)
+    rig.feed(*Modality, until=1500)
+    assert all(s.available or s.modality in cut for s in rig.stream.assess(rig.now_ns))
+    rig.feed(*Modality, until=2500)
+    assert rig.states() == '5555'
+
+
+def test_too_few_samples_are_insufficient_with_the_number_needed():
+    rig = Rig()
+    rig.feed(*Modality, until=200)
+    assert rig.states() == '3333'
+    assert rig.status(V).detail == '2 of 8 frames; it needs 4'
+    assert rig.status(F).detail == 'derived from the camera: 2 of 8 frames; it needs 4'
+    assert rig.status(A).detail == '0.2 of 0.8 s of sound; it needs 0.4'
+    assert rig.status(D).detail == '3 of 8 frames with boxes; it needs 4'
+    assert rig.stream.window(rig.now_ns) is None
+    rig.feed(*Modality, until=400)
+    assert rig.states() == '5555'
+
+
+def test_coverage_is_a_setting_and_flow_needs_two_frames():
+    little, much = InputSettings(300 * MS, min_coverage=0.01), InputSettings(300 * MS)
+    rig = Rig(rgb=little, flow=little, audio=much, detections=much)
+    rig.feed(*Modality, until=100)
+    assert rig.states() == '5333'
+    assert rig.status(F).detail == 'derived from the camera: 1 of 8 frames; it needs 2'
+    rig.feed(*Modality, until=200)
+    assert rig.states() == '5533'
+
+
+def test_disabled_modalities_say_by_what():
+    rig = Rig((V, A, D), audio=InputSettings(300 * MS, enabled=False))
+    rig.feed(*Modality, until=1000)
+    assert rig.states() == '5005'
+    assert rig.status(F).detail == 'the model does not take it'
+    assert rig.status(A).detail == 'disabled by its setting'
+    assert rig.stream.window(rig.now_ns).modalities == (V, D)
+
+
+@pytest.mark.parametrize(('off', 'states'), [('rgb', '0555'), ('flow', '5055')])
+def test_camera_serves_rgb_and_flow_apart(off, states):
+    rig = Rig(**{off: InputSettings(300 * MS, enabled=False)})
+    rig.feed(*Modality, until=1000)
+    assert rig.states() == states
+    clip = rig.stream.window(rig.now_ns).clip()
+    assert clip.modalities == tuple(m for m in Modality if m.value != off)
+
+
+def test_unused_camera_wants_no_image():
+    rig = Rig((A,))
+    assert not rig.stream.wants_image(rig.now_ns, rig.now_ns)
+    assert rig.send(V, stamp_ns=rig.now_ns) == ['the camera is not used']
+    assert rig.stream.nbytes == Rig((A,)).stream.nbytes
+
+
+def test_flow_dies_with_the_camera_whatever_its_own_timeout():
+    rig = Rig(flow=InputSettings(10_000 * MS))
+    rig.feed(*Modality, until=1000)
+    rig.feed(A, D, until=1400)
+    assert rig.states() == '2255'
+    assert rig.status(F).timeout_ns == 300 * MS
+
+
+def test_image_of_a_filled_slot_needs_no_decoding_but_keeps_the_camera_fresh():
+    rig = Rig()
+    rig.feed(*Modality, until=1000)
+    stamp_ns = rig.now_ns + 20 * MS
+    rig.now += 290
+    assert not rig.stream.wants_image(stamp_ns, rig.now_ns)
+    rig.now += 290
+    assert rig.states()[:2] == '55'
+    assert rig.status(V).last_stamp_ns == stamp_ns and rig.status(V).age_ns == 290 * MS
+    assert rig.stream.wants_image(rig.now_ns, rig.now_ns)
+
+
+def test_no_window_without_newer_data():
+    rig = Rig()
+    rig.feed(*Modality, until=1000)
+    assert rig.stream.window(rig.now_ns) is not None
+    rig.now += 10
+    assert rig.stream.window(rig.now_ns) is None
+    rig.feed(D, until=rig.now + 1)
+    window = rig.stream.window(rig.now_ns)
+    assert window.end_ns == rig.now_ns and rig.stream.window(rig.now_ns) is None
+
+
+def test_window_ends_at_the_newest_stamp_of_fresh_inputs_only():
+    rig = Rig()
+    rig.feed(*Modality, until=1000)
+    rig.send(D, stamp_ns=rig.now_ns + 150 * MS)
+    assert rig.stream.window(rig.now_ns).end_ns == (T0 + 1150) * MS
+    rig.feed(V, until=1400, offset=-20)
+    assert rig.states() == '5522'
+    assert rig.stream.window(rig.now_ns).end_ns == (T0 + 1380) * MS
+
+
+def test_empty_detections_are_fresh_data():
+    rig = Rig((D,))
+    for _ in range(8):
+        rig.now += 100
+        rig.stream.add_detections(np.zeros((0, 5), np.float32), rig.now_ns, rig.now_ns)
+    assert rig.states() == '0005'
+    clip = rig.stream.window(rig.now_ns).clip()
+    np.testing.assert_array_equal(clip.inputs[D], 0)
+
+
+@pytest.mark.parametrize('send', [
+    lambda s, t, now: s.add_image(np.zeros((0, 4, 3), np.uint8), t, now),
+    lambda s, t, now: s.add_image(None, t, now),
+    lambda s, t, now: s.add_audio(np.full(9, np.nan, np.float32), 16_000, t, now),
+    lambda s, t, now: s.add_audio(np.zeros(0, np.float32), 16_000, t, now),
+    lambda s, t, now: s.add_audio(np.zeros(9, np.float32), 0, t, now),
+    lambda s, t, now: s.add_audio(np.zeros((9, 2), np.float32), 16_000, t, now),
+    lambda s, t, now: s.add_detections(np.full((1, 5), np.nan, np.float32), t, now),
+    lambda s, t, now: s.add_detections(np.array([[0.5, 0, 0.1, 1, 1]], np.float32), t, now),
+    lambda s, t, now: s.add_detections(None, t, now),
+    lambda s, t, now: s.add_image(IMAGE, -5, now),
+])
+def test_bad_sample_is_dropped_counted_and_named(send):
+    rig = Rig()
+    reason = send(rig.stream, rig.now_ns, rig.now_ns)
+    assert '; it may be ' in reason
+    bad = [s for s in rig.stream.assess(rig.now_ns) if s.state is ModalityState.INVALID]
+    assert bad and all(s.dropped == 1 and reason in s.detail for s in bad)
+    rig.feed(*Modality, until=1000)
+    assert rig.states() == '5555' and rig.status(bad[0].modality).dropped == 1
+
+
+def test_messages_that_could_not_be_decoded_are_counted_and_named():
+    rig = Rig()
+    rig.stream.reject(V, "image encoding: got 'yuv422'", rig.now_ns)
+    rig.stream.reject(A, 'mp3', rig.now_ns)
+    assert rig.states() == '4441'
+    assert rig.status(F).detail == "derived from the camera: image encoding: got 'yuv422'"
+    assert rig.status(A).dropped == 1
+    rig.now += 301
+    assert rig.states() == '1111'
+    rig.feed(A, until=1200)
+    rig.stream.reject(A, 'mp3', rig.now_ns)
+    assert rig.states() == '1151' and rig.status(A).detail == ''
+
+
+def test_good_then_only_bad_messages_are_invalid():
+    rig = Rig((A,))
+    rig.feed(A, until=1000)
+    for _ in range(4):
+        rig.now += 100
+        rig.stream.reject(A, 'mp3', rig.now_ns)
+    assert rig.states() == '0040' and rig.status(A).detail == 'mp3'
+
+
+def test_rejecting_a_disabled_modality_is_no_matter():
+    rig = Rig((V,))
+    rig.stream.reject(A, 'mp3', rig.now_ns)
+    assert rig.states() == '1000' and rig.status(A).dropped == 0
+
+
+def test_zero_stamps_mean_the_time_of_receipt():
+    rig = Rig()
+    while rig.now < 1000:
+        rig.now += 100
+        assert rig.send(*Modality, stamp_ns=0) == ['', '', '']
+    assert rig.states() == '5555'
+    window = rig.stream.window(rig.now_ns)
+    assert window.end_ns == rig.now_ns
+    assert window.spans_ns[A] == (rig.now_ns - 800 * MS, rig.now_ns)
+    assert (window.audio == 0.5).all()
+
+
+def test_unstamped_sound_that_comes_in_bursts_is_whole():
+    rig = Rig((A,))
+    for _ in range(4):
+        rig.now += 300
+        for _ in range(3):
+            rig.send(A, stamp_ns=0)
+    assert (rig.stream.window(rig.now_ns).audio == 0.5).all()
+
+
+def test_stray_stamp_is_dropped_and_two_in_a_row_restart():
+    rig = Rig((V,))
+    rig.feed(V, until=1000)
+    far_ns = rig.now_ns + 3_600_000 * MS
+    reason, = rig.send(V, stamp_ns=far_ns)
+    assert reason == ('stamp: got 3600.000 s ahead of the newest sample; '
+                      'it may be within 0.8 s')
+    assert rig.states()[0] == '5' and rig.status(V).dropped == 1
+    rig.now += 100
+    assert rig.send(V, stamp_ns=far_ns + 100 * MS) == ['']
+    assert rig.status(V).detail == '1 of 8 frames; it needs 4'
+    assert rig.status(V).last_stamp_ns == far_ns + 100 * MS
+
+
+def test_clock_that_jumps_back_gives_windows_again():
+    rig = Rig()
+    rig.feed(*Modality, until=2000)
+    assert rig.stream.window(rig.now_ns) is not None
+    ends = []
+    while rig.now < 4000:
+        rig.now += 100
+        rig.send(*Modality, stamp_ns=rig.now_ns - 60_000 * MS)
+        window = rig.stream.window(rig.now_ns)
+        ends += [window.end_ns] if window else []
+    assert rig.states() == '5555'
+    assert len(ends) >= 14 and ends == sorted(set(ends))
+    assert ends[-1] == rig.now_ns - 60_000 * MS
+    assert rig.status(V).last_stamp_ns == ends[-1]
+
+
+def test_clear_starts_anew_but_keeps_the_counts():
+    rig = Rig()
+    rig.feed(*Modality, until=1000)
+    rig.stream.reject(A, 'mp3', rig.now_ns)
+    rig.stream.window(rig.now_ns)
+    rig.stream.clear()
+    assert rig.states() == '1111' and rig.status(A).dropped == 1
+    assert rig.stream.window(rig.now_ns) is None
+    rig.now = 0
+    rig.feed(*Modality, until=1000)
+    assert rig.states() == '5555' and rig.stream.window(rig.now_ns) is not None
+
+
+def test_one_foreign_clock_does_not_put_out_the_others():
+    rig = Rig()
+    while rig.now < 1000:
+        rig.now += 100
+        rig.send(V, D, stamp_ns=rig.now_ns)
+        rig.send(A, stamp_ns=rig.now_ns + 7_200_000 * MS)
+    assert rig.states() == '5535'
+    assert rig.status(A).detail == (
+        'its stamps are 7200.000 s ahead of the others: their clocks differ')
+    assert rig.stream.window(rig.now_ns).end_ns == rig.now_ns
+    rig.feed(A, until=1400, offset=7_200_000)
+    assert rig.states() == '2252'
+    assert rig.stream.window(rig.now_ns).modalities == (A,)
+    rig.feed(V, D, until=2000)
+    assert rig.states() == '5525'
+    assert rig.stream.window(rig.now_ns).end_ns == rig.now_ns
+
+
+def test_receivers_clock_that_jumps_back_leaves_nothing_fresh():
+    rig = Rig((V,))
+    rig.feed(V, until=1000)
+    rig.now -= 5000
+    assert rig.states() == '2000' and rig.status(V).age_ns == 0
+    rig.feed(V, until=-3000, offset=5000)
+    assert rig.states() == '5000' and rig.status(V).rate == pytest.approx(10)
+
+
+@pytest.mark.parametrize(('values', 'text'), [
+    ({'timeout_ns': 0}, 'timeout_ns is 0; it may be a number above 0'),
+    ({'timeout_ns': 1, 'min_coverage': 0.0}, 'min_coverage is 0.0; it may be a number above 0'),
+    ({'timeout_ns': 1, 'min_coverage': 1.1}, 'min_coverage is 1.1'),
+    ({'timeout_ns': 1, 'min_coverage': float('nan')}, 'min_coverage is nan'),
+])
+def test_settings_say_what_they_may_be(values, text):
+    with pytest.raises(InvalidSettingError, match=text):
+        InputSettings(**values)
+
+
+def test_modality_without_settings_is_refused():
+    with pytest.raises(InvalidSettingError, match='settings of audio is None'):
+        SensorStream(SPEC, [V, A], {V: InputSettings(MS)})
+
+
+def test_window_needs_no_lock_afterwards():
+    rig = Rig()
+    rig.feed(*Modality, until=1000)
+    window, other = rig.stream.window(rig.now_ns), Rig()
+    other.feed(*Modality, until=1000)
+    before = other.stream.window(other.now_ns).clip()
+    rig.feed(*Modality, until=5000)
+    rig.stream.clear()
+    after = window.clip()
+    for modality in Modality:
+        np.testing.assert_array_equal(after.inputs[modality], before.inputs[modality])
+
+
+def test_room_loads_neither_torch_nor_ros_before_the_recogniser():
+    code = ('import sys, karmma_ros.stream.sensors, karmma_ros.stream.window; '
+            'print([m for m in ("torch", "rclpy") if m in sys.modules])')
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == '[]'
