@@ -9,8 +9,9 @@ from typing import Any
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import in_order, Modality
 
-REDUCTIONS = ('tau_average', 'none')
+REDUCTIONS = ('even', 'tau_average', 'none')
 MISSING = ('tokens', 'omit')
+FUSIONS = ('transformer', 'logit_mean')
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,14 @@ class EncoderConfig:
     """The feature extractor (FE) of one modality."""
 
     name: str
-    """A key of `karmma_ros.model.encoders.ENCODERS`."""
+    """`torchvision:NAME`, `timm:NAME`, `package.module:Class`, or one of ours (`ENCODERS`)."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the encoder's class."""
+    weights: str = ''
+    """
+    What `load_pretrained` starts it from: the name that torchvision or timm gives the weights
+    (`KINETICS400_V1`), or a file's path. Empty: from scratch.
+    """
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,17 @@ class ModelConfig:
     attention_dropout: float = 0.0
     """Dropout on the attention weights of the fusion block."""
     reduction: str = 'tau_average'
-    """Token reduction before fusion: `tau_average` (Sec. III-C) or `none`."""
+    """Token reduction before fusion: `tau_average` (Sec. III-C), `even` groups, or `none`."""
     token_cap: int = 300
     """At most this many tokens of a modality enter the fusion block (tau)."""
     missing: str = 'tokens'
     """Absent modalities: `tokens` fills in learned ones (Sec. III-D), `omit` leaves them out."""
+    freeze_encoders: bool = False
+    """The encoders are not trained, as the teacher's (Sec. III-B)."""
+    fusion: str = 'transformer'
+    """`transformer`, or `logit_mean`: an ensemble of one classifier a modality."""
+    votes: Mapping[Modality, float] = field(default_factory=dict)
+    """`logit_mean`: the weight of a modality's logits; 1 for one that is not named."""
 
     def __post_init__(self) -> None:
         for name in ('dim', 'layers', 'heads', 'feedforward', 'token_cap'):
@@ -55,6 +67,15 @@ class ModelConfig:
                 raise InvalidSettingError(f'architecture.{name}', value, 'an integer above 0')
         _one_of('reduction', self.reduction, REDUCTIONS)
         _one_of('missing', self.missing, MISSING)
+        _one_of('fusion', self.fusion, FUSIONS)
+        if self.fusion == 'logit_mean' and self.missing != 'omit':
+            raise InvalidSettingError(
+                'architecture.missing', self.missing, 'omit', 'an ensemble has no learned tokens')
+        for modality, vote in self.votes.items():
+            if modality not in self.encoders or not vote > 0:
+                raise InvalidSettingError(
+                    f'architecture.votes.{modality}', vote, 'a number above 0 for one of '
+                    + ', '.join(self.encoders))
         if self.dim % self.heads:
             raise InvalidSettingError(
                 'architecture.dim', self.dim, f'a multiple of heads = {self.heads}')
@@ -71,6 +92,7 @@ class ModelConfig:
         """Give a JSON-ready mapping; `from_dict` reads it back."""
         mapping = asdict(self)
         mapping['encoders'] = {m.value: asdict(self.encoders[m]) for m in self.modalities}
+        mapping['votes'] = {m.value: vote for m, vote in self.votes.items()}
         return mapping
 
     @classmethod
@@ -90,6 +112,9 @@ class ModelConfig:
         values['encoders'] = {
             Modality.parse(name): EncoderConfig(**encoder)
             for name, encoder in mapping['encoders'].items()
+        }
+        values['votes'] = {
+            Modality.parse(name): vote for name, vote in mapping.get('votes', {}).items()
         }
         return cls(**values)
 

@@ -6,8 +6,9 @@ Shape legend: b batch, m modalities, n_i tokens of modality i, s = 1 + Σ n_i, d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
+from karmma_ros.modality import Modality
 import torch
 from torch import nn, Tensor
 
@@ -36,18 +37,20 @@ class FusionBlock(nn.Module):
             layer.self_attn.dropout = attention_dropout
         self.layers = nn.ModuleList(stack)
 
-    def forward(self, tokens: Sequence[Tensor], present: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Mapping[Modality, Tensor], present: Tensor | None = None
+    ) -> Tensor:
         """
         Fuse the modalities' tokens.
 
-        :param tokens: for each modality `[b, n_i, d]`.
+        :param tokens: modality → `[b, n_i, d]`, in canonical order.
         :param present: bool `[b, m]`; the tokens of an absent modality are not attended to.
             None: attend to all.
         :returns: `[b, m + 1, d]`: the mean token of each modality, then [CLS].
         """
-        batch = tokens[0].shape[0]
-        sizes = [t.shape[1] for t in tokens]
-        x = torch.cat([*tokens, self.cls.expand(batch, 1, -1)], dim=1)  # [b, s, d]
+        sizes = [t.shape[1] for t in tokens.values()]
+        batch = next(iter(tokens.values())).shape[0]
+        x = torch.cat([*tokens.values(), self.cls.expand(batch, 1, -1)], dim=1)  # [b, s, d]
         ignore = None
         if present is not None:
             repeats = torch.tensor(sizes, device=present.device)

@@ -6,13 +6,11 @@ Shape legend: b batch, m modalities, n tokens, d fusion width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import in_order, Modality, subset_name
-from karmma_ros.model.fusion import FusionBlock
-from karmma_ros.model.heads import MultiHeadMLP
-from karmma_ros.model.tokens import tau_average, TokenEmbedding
+from karmma_ros.model.tokens import TokenEmbedding
 import torch
 from torch import nn, Tensor
 
@@ -25,18 +23,27 @@ class Karmma(nn.Module):
 
     :param encoders: modality → module `[b, ...]` → `[b, n, e]`.
     :param embeddings: modality → embedding of that encoder's reduced tokens.
-    :param token_cap: at most this many tokens a modality; None leaves them as they are.
+    :param fusion: modality → embedded tokens, and which are present → tokens for the heads.
+    :param heads: tokens, and which of them count → head → logits.
+    :param token_cap: at most this many tokens a modality (τ).
     :param fill_missing: fill an absent modality with its learned tokens; else leave it out.
+    :param reduce: `[b, n, e]` and the cap → `[b, at most cap, e]`; None leaves tokens alone.
+    :param freeze_encoders: never train the encoders, nor let them behave as in training.
+    :param input_shapes: modality → shape of its input without the batch.
     """
 
     def __init__(
         self,
         encoders: Mapping[Modality, nn.Module],
         embeddings: Mapping[Modality, TokenEmbedding],
-        fusion: FusionBlock,
-        heads: MultiHeadMLP,
-        token_cap: int | None,
+        fusion: nn.Module,
+        heads: nn.Module,
+        token_cap: int,
+        *,
         fill_missing: bool,
+        reduce: Callable[[Tensor, int], Tensor] | None,
+        freeze_encoders: bool,
+        input_shapes: Mapping[Modality, tuple[int, ...]],
     ) -> None:
         super().__init__()
         self.modalities = in_order(encoders)
@@ -46,6 +53,18 @@ class Karmma(nn.Module):
         self.heads = heads
         self.token_cap = token_cap
         self.fill_missing = fill_missing
+        self.reduce = reduce
+        self.freeze_encoders = freeze_encoders
+        self.input_shapes = dict(input_shapes)
+        if freeze_encoders:
+            self.encoders.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Karmma:
+        """Switch between training and evaluation; frozen encoders stay as in evaluation."""
+        super().train(mode)
+        if self.freeze_encoders:
+            self.encoders.eval()
+        return self
 
     def forward(self, inputs: Mapping[Modality, Tensor], present: Tensor) -> dict[str, Tensor]:
         """
@@ -79,22 +98,26 @@ class Karmma(nn.Module):
         :returns: head → logits `[b, classes]`.
         """
         batch = len(next(iter(tokens.values())))
-        given = [
-            tokens[m] if m in tokens else self._embedding(m).absent(batch)
+        given = {
+            m: tokens[m] if m in tokens else self._embedding(m).absent(batch)
             for m in self.modalities
             if m in tokens or self.fill_missing
-        ]
-        if present is None or bool(present.all()):
-            return self.heads(self.fusion(given))
-        counted = nn.functional.pad(present, (0, 1), value=True)  # [CLS] always counts
-        return self.heads(self.fusion(given, present), counted)
+        }
+        counted = None
+        if present is not None and bool(present.all()):
+            present = None
+        if present is not None:
+            counted = nn.functional.pad(present, (0, 1), value=True)  # [CLS] always counts
+        logits: dict[str, Tensor] = self.heads(self.fusion(given, present), counted)
+        return logits
 
     def encode(self, modality: Modality, x: Tensor) -> Tensor:
         """Encode, reduce and embed one present modality: `[b, ...]` → `[b, n, d]`."""
         tokens = self.encoders[modality.value](x)
-        if self.token_cap is not None:
-            tokens = tau_average(tokens, self.token_cap)
-        return self._embedding(modality)(tokens)
+        if self.reduce is not None:
+            tokens = self.reduce(tokens, self.token_cap)
+        embedded: Tensor = self._embedding(modality)(tokens)
+        return embedded
 
     def _embedding(self, modality: Modality) -> TokenEmbedding:
         embedding = self.embeddings[modality.value]
@@ -124,6 +147,15 @@ class Karmma(nn.Module):
             raise InvalidSettingError(
                 'present', 'a sample without any modality', 'at least one modality a sample')
         for i, modality in enumerate(self.modalities):
-            if modality not in inputs and bool(present[:, i].any()):
-                raise InvalidSettingError(
-                    'inputs', f'no {modality}', f'an entry for {modality}, which is present')
+            if bool(present[:, i].any()):
+                self._check_input(modality, inputs.get(modality), len(present))
+
+    def _check_input(self, modality: Modality, x: Tensor | None, batch: int) -> None:
+        if x is None:
+            raise InvalidSettingError(
+                'inputs', f'no {modality}', f'an entry for {modality}, which is present')
+        wanted = (batch, *self.input_shapes[modality])
+        if x.shape != wanted:
+            raise InvalidSettingError(
+                f'inputs.{modality}', list(x.shape), f'a tensor {list(wanted)}',
+                'prepare it by the clip specification that the network was built with')

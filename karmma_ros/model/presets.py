@@ -1,12 +1,46 @@
-"""Architectures by name."""
+"""
+Architectures by name.
+
+The systems of the paper are here as Epic-Kitchens-100 has them, and the teacher and the
+student for Something-Something V2 besides.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
+from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig, ModelConfig
+from karmma_ros.prediction import NOUN, VERB
+
+KINETICS = 'KINETICS400_V1'
+"""What torchvision calls its weights of Kinetics-400."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network is for: the clips it takes and the classes of its heads."""
+
+    clip: ClipSpec
+    classes: Mapping[str, int]
+    """Head → number of classes."""
+
+
+EPIC_KITCHENS = Task(ClipSpec(), {VERB: 97, NOUN: 300})
+EPIC_KITCHENS_55 = Task(ClipSpec(), {VERB: 125, NOUN: 352})
+"""The older release, whose heads the published size of Radevski et al.'s teacher has."""
+SOMETHING_SOMETHING = Task(ClipSpec(), {'action': 174})
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An architecture and, where it is the paper's, the task that its figures are for."""
+
+    architecture: Callable[[], ModelConfig]
+    task: Task | None = None
 
 
 def tiny() -> ModelConfig:
@@ -34,7 +68,136 @@ def tiny() -> ModelConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], ModelConfig]] = {'tiny': tiny}
+def karmma_teacher() -> ModelConfig:
+    """Give KARMMA_T (Sec. IV): frozen Swin-B for V, F and A, 2 fusion layers of 768."""
+    return ModelConfig(
+        preset='karmma_teacher',
+        encoders={
+            Modality.RGB: EncoderConfig('torchvision:swin3d_b', weights=KINETICS),
+            Modality.FLOW: EncoderConfig('torchvision:swin3d_b', weights=KINETICS),
+            # The spectrogram tiles become grey video frames of the size it was trained on.
+            Modality.AUDIO: EncoderConfig(
+                'torchvision:swin3d_b', {'size': (224, 224)}, weights=KINETICS),
+        },
+        dim=768,
+        layers=2,
+        heads=8,
+        feedforward=768,
+        attention_dropout=0.3,
+        token_cap=300,
+        missing='omit',
+        freeze_encoders=True,
+    )
+
+
+def karmma_teacher_something_something() -> ModelConfig:
+    """Give KARMMA_T of V, F and D: a 12-layer STLT reads the boxes."""
+    teacher = karmma_teacher()
+    return replace(
+        teacher,
+        preset='karmma_teacher_something_something',
+        encoders={
+            **_without(teacher, Modality.AUDIO),
+            Modality.DETECTIONS: EncoderConfig(
+                'stlt', {'spatial_layers': 4, 'temporal_layers': 8}),
+        },
+    )
+
+
+def karmma_student() -> ModelConfig:
+    """Give KARMMA_S (Sec. IV): Swin-T for V and F, AST-T for A, 1 fusion layer of 384."""
+    return ModelConfig(
+        preset='karmma_student',
+        encoders={
+            Modality.RGB: EncoderConfig('torchvision:swin3d_t', weights=KINETICS),
+            Modality.FLOW: EncoderConfig('torchvision:swin3d_t', weights=KINETICS),
+            Modality.AUDIO: EncoderConfig('ast'),
+        },
+        dim=384,
+        layers=1,
+        heads=8,
+        feedforward=384,
+        token_cap=300,
+        missing='tokens',
+    )
+
+
+def karmma_student_something_something() -> ModelConfig:
+    """Give KARMMA_S of V, F and D: a 9-layer STLT reads the boxes."""
+    student = karmma_student()
+    return replace(
+        student,
+        preset='karmma_student_something_something',
+        encoders={
+            **_without(student, Modality.AUDIO),
+            Modality.DETECTIONS: EncoderConfig(
+                'stlt', {'spatial_layers': 3, 'temporal_layers': 6}),
+        },
+    )
+
+
+def karmma_student_v() -> ModelConfig:
+    """Give the unimodal student of Table II; with one sensor there is nothing to fill in."""
+    student = karmma_student()
+    return replace(
+        student,
+        preset='karmma_student_v',
+        encoders={Modality.RGB: student.encoders[Modality.RGB]},
+        missing='omit',
+    )
+
+
+def baseline() -> ModelConfig:
+    """Give the Baseline: the student without learned tokens, absent modalities left out."""
+    return replace(karmma_student(), preset='baseline', missing='omit')
+
+
+def baseline_delta() -> ModelConfig:
+    """Give the Baseline w/ δ: the student itself, trained without distillation."""
+    return replace(karmma_student(), preset='baseline_delta')
+
+
+def radevski() -> ModelConfig:
+    """Give the teacher of Radevski et al. (Table II): an ensemble of three Swin-T."""
+    swin = EncoderConfig('torchvision:swin3d_t', weights=KINETICS)
+    return ModelConfig(
+        preset='radevski',
+        encoders={
+            Modality.RGB: swin,
+            Modality.FLOW: swin,
+            Modality.AUDIO: replace(swin, options={'size': (224, 224)}),
+        },
+        reduction='tau_average',
+        token_cap=1,  # the mean of all tokens, as Swin's own classifier takes it
+        missing='omit',
+        fusion='logit_mean',
+    )
+
+
+def radevski_student() -> ModelConfig:
+    """Give the student of Radevski et al. (Table II): one Swin-T that sees RGB alone."""
+    teacher = radevski()
+    return replace(
+        teacher,
+        preset='radevski_student',
+        encoders={Modality.RGB: teacher.encoders[Modality.RGB]},
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    'tiny': Preset(tiny),
+    'karmma_teacher': Preset(karmma_teacher, EPIC_KITCHENS),
+    'karmma_student': Preset(karmma_student, EPIC_KITCHENS),
+    'karmma_student_v': Preset(karmma_student_v, EPIC_KITCHENS),
+    'baseline': Preset(baseline, EPIC_KITCHENS),
+    'baseline_delta': Preset(baseline_delta, EPIC_KITCHENS),
+    'radevski': Preset(radevski, EPIC_KITCHENS_55),
+    'radevski_student': Preset(radevski_student, EPIC_KITCHENS),
+    'karmma_teacher_something_something': Preset(
+        karmma_teacher_something_something, SOMETHING_SOMETHING),
+    'karmma_student_something_something': Preset(
+        karmma_student_something_something, SOMETHING_SOMETHING),
+}
 
 
 def preset(name: str) -> ModelConfig:
@@ -43,7 +206,24 @@ def preset(name: str) -> ModelConfig:
 
     :raises InvalidSettingError: when there is none of that name.
     """
+    return _find(name).architecture()
+
+
+def task(name: str) -> Task | None:
+    """
+    Give the task that the figures of a preset are for; None when it has no task of its own.
+
+    :raises InvalidSettingError: when there is no preset of that name.
+    """
+    return _find(name).task
+
+
+def _find(name: str) -> Preset:
     try:
-        return PRESETS[name]()
+        return PRESETS[name]
     except KeyError:
         raise InvalidSettingError('preset', name, ', '.join(PRESETS)) from None
+
+
+def _without(config: ModelConfig, modality: Modality) -> dict[Modality, EncoderConfig]:
+    return {m: encoder for m, encoder in config.encoders.items() if m is not modality}

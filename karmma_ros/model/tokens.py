@@ -6,6 +6,8 @@ Shape legend: b batch, n tokens of one modality, e encoder width, d fusion width
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from karmma_ros.errors import InvalidSettingError
 import torch
 from torch import nn, Tensor
@@ -22,8 +24,7 @@ def tau_average(tokens: Tensor, cap: int) -> Tensor:
     :returns: `[b, min(n, cap), e]`.
     :raises InvalidSettingError: for a cap below one.
     """
-    if cap < 1:
-        raise InvalidSettingError('token_cap', cap, 'an integer above 0')
+    _check_cap(cap)
     n = tokens.shape[1]
     if n <= cap:
         return tokens
@@ -32,6 +33,41 @@ def tau_average(tokens: Tensor, cap: int) -> Tensor:
     head = tokens[:, :border].unflatten(1, (cap - 1, size)).mean(2)  # [b, cap - 1, e]
     tail = tokens[:, border:].mean(1, keepdim=True)  # [b, 1, e]
     return torch.cat([head, tail], dim=1)
+
+
+def even_average(tokens: Tensor, cap: int) -> Tensor:
+    """
+    Average contiguous tokens into `cap` groups whose sizes differ by at most one.
+
+    Not the paper's: where tokens follow time, its last group swallows the newest quarter of
+    the clip. Here the larger groups come first, so that the newest moments keep their detail.
+    784 tokens at a cap of 300 give 184 groups of three and 116 of two.
+
+    :param tokens: `[b, n, e]`.
+    :returns: `[b, min(n, cap), e]`.
+    :raises InvalidSettingError: for a cap below one.
+    """
+    _check_cap(cap)
+    n = tokens.shape[1]
+    if n <= cap:
+        return tokens
+    size, larger = divmod(n, cap)
+    border = larger * (size + 1)
+    head = tokens[:, :border].unflatten(1, (larger, size + 1)).mean(2)  # [b, larger, e]
+    tail = tokens[:, border:].unflatten(1, (cap - larger, size)).mean(2)
+    return torch.cat([head, tail], dim=1)
+
+
+REDUCE: dict[str, Callable[[Tensor, int], Tensor]] = {
+    'tau_average': tau_average,
+    'even': even_average,
+}
+"""Token reductions by the name that a configuration gives them."""
+
+
+def _check_cap(cap: int) -> None:
+    if cap < 1:
+        raise InvalidSettingError('token_cap', cap, 'an integer above 0')
 
 
 class TokenEmbedding(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-import copy
+from importlib import import_module
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
@@ -11,6 +11,8 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig
 from karmma_ros.model.encoders.audio import MelCNN
 from karmma_ros.model.encoders.layout import STLT
+from karmma_ros.model.encoders.library import check_options, TimmFrames, TorchvisionVideo
+from karmma_ros.model.encoders.spectrogram import AST
 from karmma_ros.model.encoders.video import R2Plus1D
 import torch
 from torch import nn
@@ -19,31 +21,106 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     'r2plus1d': R2Plus1D,
     'mel_cnn': MelCNN,
     'stlt': STLT,
+    'ast': AST,
 }
-"""Encoders by the name a configuration gives them; each takes `input_shape` first."""
+"""Our encoders by the name a configuration gives them; each takes `input_shape` first."""
+
+LIBRARIES: dict[str, Callable[..., nn.Module]] = {
+    'torchvision': TorchvisionVideo,
+    'timm': TimmFrames,
+}
+"""`torchvision:NAME` and `timm:NAME`; each takes `input_shape` and NAME first."""
+
+
+def is_custom(name: str) -> bool:
+    """Tell whether an encoder's name is that of a user's class, `package.module:Class`."""
+    return ':' in name and name.partition(':')[0] not in LIBRARIES
 
 
 def build_encoder(config: EncoderConfig, spec: ClipSpec, modality: Modality) -> nn.Module:
     """
     Build the encoder of one modality.
 
-    :raises InvalidSettingError: for an unknown name or an option the encoder does not take.
+    :raises InvalidSettingError: for an unknown name, an option the encoder does not take, or
+        an input it cannot take.
     """
     setting = f'architecture.encoders.{modality}'
+    factory = _factory(config, modality, setting)
+    options = dict(config.options)
+    check_options(setting, options)
     try:
-        factory = ENCODERS[config.name]
-    except KeyError:
-        raise InvalidSettingError(f'{setting}.name', config.name, ', '.join(ENCODERS)) from None
-    try:
-        return factory(spec.input_shape(modality), **config.options)
+        return factory(spec.input_shape(modality), **options)
     except TypeError as error:
         raise InvalidSettingError(
-            f'{setting}.options', dict(config.options), f'arguments of {config.name}: {error}'
-        ) from error
+            f'{setting}.options', options, f'arguments of {config.name}: {error}') from error
 
 
 def token_shape(encoder: nn.Module, input_shape: Sequence[int]) -> tuple[int, int]:
-    """Give the number and the width of an encoder's tokens, without computing any."""
-    twin = copy.deepcopy(encoder).to('meta').eval()
-    _, tokens, width = twin(torch.empty(1, *input_shape, device='meta')).shape
-    return tokens, width
+    """
+    Give the number and the width of an encoder's tokens, without computing any.
+
+    :raises InvalidSettingError: when it does not make tokens of this input.
+    """
+    try:
+        shape = _meta_shape(encoder, input_shape)
+    except (RuntimeError, ValueError) as error:
+        raise _not_an_encoder(encoder, input_shape, str(error).splitlines()[0]) from error
+    if len(shape) != 3 or shape[0] != 1:
+        raise _not_an_encoder(encoder, input_shape, f'gave {list(shape)}')
+    return shape[1], shape[2]
+
+
+def _meta_shape(encoder: nn.Module, input_shape: Sequence[int]) -> tuple[int, ...]:
+    shapes = {
+        name: torch.empty_like(x, device='meta')
+        for name, x in [*encoder.named_parameters(), *encoder.named_buffers()]
+    }
+    training = encoder.training
+    x = torch.empty(1, *input_shape, device='meta')
+    try:
+        return tuple(torch.func.functional_call(encoder.eval(), shapes, (x,)).shape)
+    finally:
+        encoder.train(training)
+
+
+def _not_an_encoder(
+    encoder: nn.Module, input_shape: Sequence[int], problem: str
+) -> InvalidSettingError:
+    return InvalidSettingError(
+        'encoder', type(encoder).__name__,
+        f'a module from [1, {", ".join(map(str, input_shape))}] to tokens [1, n, e]', problem)
+
+
+def _factory(
+    config: EncoderConfig, modality: Modality, setting: str
+) -> Callable[..., nn.Module]:
+    library, _, name = config.name.partition(':')
+    if config.name in ENCODERS:
+        return ENCODERS[config.name]
+    if library in LIBRARIES:
+        if modality is Modality.DETECTIONS:
+            raise InvalidSettingError(
+                f'{setting}.name', config.name, 'stlt or package.module:Class',
+                'boxes are not pictures')
+        return _named(LIBRARIES[library], name)
+    if is_custom(config.name):
+        return _custom(library, name, setting)
+    raise InvalidSettingError(
+        f'{setting}.name', config.name,
+        f'{", ".join(ENCODERS)}, torchvision:NAME, timm:NAME or package.module:Class')
+
+
+def _named(library: Callable[..., nn.Module], name: str) -> Callable[..., nn.Module]:
+    return lambda input_shape, **options: library(input_shape, name, **options)
+
+
+def _custom(module: str, name: str, setting: str) -> Callable[..., nn.Module]:
+    allowed = 'the importable package.module:Class of a torch.nn.Module'
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidSettingError(
+            f'{setting}.name', f'{module}:{name}', allowed, str(error)) from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise InvalidSettingError(f'{setting}.name', f'{module}:{name}', allowed)
+    return found

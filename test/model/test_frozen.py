@@ -1,0 +1,91 @@
+"""
+Every preset at reduced width, held against answers it gave before: numerics may not drift.
+
+After a change that is meant to alter them: `python test/model/test_frozen.py` writes them anew.
+"""
+
+from dataclasses import replace
+import json
+from pathlib import Path
+
+from karmma_ros.clip import AudioSpec, ClipSpec, DetectionSpec, FlowSpec, VideoSpec
+from karmma_ros.modality import Modality
+from karmma_ros.model.builder import build
+from karmma_ros.model.config import EncoderConfig
+from karmma_ros.model.presets import preset, PRESETS
+from karmma_ros.prediction import Vocabulary
+import pytest
+import torch
+
+FROZEN = Path(__file__).with_name('frozen_outputs.json')
+SPEC = ClipSpec(
+    duration=1.0, num_frames=4, video=VideoSpec(32, 32), flow=FlowSpec(4.0),
+    audio=AudioSpec(n_fft=256, win_length=256, hop_length=160, n_mels=26, tiles=2,
+                    tile_steps=36),
+    detections=DetectionSpec(3))
+VOCABULARY = Vocabulary({'verb': ('cut', 'stir', 'wash'), 'noun': ('cup', 'pan')})
+SMALL = {
+    'torchvision': EncoderConfig('torchvision:SwinTransformer3d', {
+        'patch_size': [2, 4, 4], 'embed_dim': 8, 'depths': [1, 2], 'num_heads': [1, 2],
+        'window_size': [2, 4, 4]}),
+    'ast': EncoderConfig('ast', {'dim': 16, 'layers': 2, 'heads': 2}),
+    'stlt': EncoderConfig(
+        'stlt', {'dim': 16, 'heads': 2, 'spatial_layers': 1, 'temporal_layers': 2}),
+}
+
+
+def reduced(name):
+    """Give a preset's architecture with narrow encoders and a narrow fusion block."""
+    config = preset(name)
+    if name == 'tiny':
+        return config
+    encoders = {}
+    for modality, encoder in config.encoders.items():
+        small = SMALL[encoder.name.partition(':')[0]]
+        kept = {k: v for k, v in encoder.options.items() if k == 'size'}
+        size = {'size': [32, 32]} if kept else {}
+        encoders[modality] = EncoderConfig(small.name, {**small.options, **size})
+    return replace(config, encoders=encoders, dim=16, heads=2, feedforward=16,
+                   token_cap=min(config.token_cap, 10))
+
+
+def noise(shape, key):
+    """Give the same float32 numbers in -1 to 1 everywhere and always, others for each key."""
+    steps = torch.arange(torch.Size(shape).numel(), dtype=torch.float64) + sum(key.encode())
+    wild = torch.sin(steps * 12.9898) * 43758.5453
+    return (2 * (wild - wild.floor()) - 1).float().reshape(shape)
+
+
+def fill(network):
+    """Give every weight a fixed value of a sensible size."""
+    for name, weights in network.state_dict().items():
+        if weights.is_floating_point():
+            scale = 2 * (weights.numel() / len(weights)) ** -0.5 if weights.ndim > 1 else 0.3
+            centre = 1.0 if name.endswith('running_var') else 0.0
+            weights.copy_(centre + scale * noise(weights.shape, name))
+
+
+@torch.inference_mode()
+def answers(name):
+    """Give the logits of two clips: one with every modality, one that has only the last."""
+    network = build(reduced(name), SPEC, VOCABULARY).eval()
+    fill(network)
+    inputs = {m: 3 * noise((2, *SPEC.input_shape(m)), m) for m in network.modalities}
+    if Modality.DETECTIONS in inputs:
+        boxes = inputs[Modality.DETECTIONS].abs_().div_(3)
+        boxes[..., 4] = (3 * boxes[..., 4]).floor()
+    present = torch.ones(2, len(inputs), dtype=torch.bool)
+    present[1, :-1] = False
+    return {head: logits.tolist() for head, logits in network(inputs, present).items()}
+
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_outputs_do_not_drift(name):
+    frozen = json.loads(FROZEN.read_text())[name]
+    for head, logits in answers(name).items():
+        torch.testing.assert_close(
+            torch.tensor(logits), torch.tensor(frozen[head]), rtol=1e-3, atol=1e-4)
+
+
+if __name__ == '__main__':
+    FROZEN.write_text(json.dumps({name: answers(name) for name in PRESETS}, indent=1) + '\n')
