@@ -25,8 +25,8 @@ NO_MOVEMENT = 128
 THIRD_CHANNEL = 0
 """Flow is fed as the picture (u, v, 0): the paper's data holds a black third channel."""
 
-_MIN_SIDE = 12
-"""OpenCV's DIS needs a picture of at least this many pixels one way."""
+_MIN_SIDE = 16
+"""Below this many pixels on the shorter side OpenCV's DIS fails, or brings the process down."""
 
 
 def estimate_flow(
@@ -98,10 +98,10 @@ def flow_input(flow: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]:
 def _flow_between(
     previous: NDArray[np.uint8], current: NDArray[np.uint8], bound: float,
 ) -> NDArray[np.uint8]:
-    if max(previous.shape) < _MIN_SIDE:
+    if min(previous.shape) < _MIN_SIDE:
         h, w = previous.shape
         raise InvalidSampleError(
-            f'frame size for flow: got {w} x {h}; one side may be {_MIN_SIDE} pixels or more')
+            f'frame size for flow: got {w} x {h}; it may be {_MIN_SIDE} pixels or more each way')
     # A new object each time (3 % dearer): an old one keeps settings that a picture of another
     # size made it choose, and scratch memory that threads must not share.
     estimator: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)

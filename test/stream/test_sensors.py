@@ -15,7 +15,7 @@ V, F, A, D = Modality
 MS = 1_000_000
 T0 = 1_700_000_000_000
 """The test's clock starts here, milliseconds."""
-SPEC = ClipSpec(duration=0.8, num_frames=8, video=VideoSpec(height=12, width=12),
+SPEC = ClipSpec(duration=0.8, num_frames=8, video=VideoSpec(height=16, width=16),
                 audio=AudioSpec(tiles=2, tile_steps=20, n_mels=8))
 BOXES = np.array([[0.1, 0.1, 0.2, 0.2, BOX_HAND]], np.float32)
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)

@@ -20,15 +20,15 @@ V, F, A, D = Modality
 MS = 1_000_000
 TIMEOUT = 250
 SPEC = ClipSpec(
-    duration=0.4, num_frames=4, video=VideoSpec(height=12, width=12),
+    duration=0.4, num_frames=4, video=VideoSpec(height=16, width=16),
     audio=AudioSpec(sample_rate=1000, n_fft=64, win_length=10, hop_length=5, n_mels=4, tiles=2,
                     tile_steps=9),
     detections=DetectionSpec(max_boxes=2))
 SETTINGS = {m: InputSettings(TIMEOUT * MS) for m in Modality}
-MOST_BYTES = 6 * 12 * 12 * 3 + 900 * 5 + 16 * 4 * 2 * 5 * 4
+MOST_BYTES = 6 * 16 * 16 * 3 + 900 * 5 + 16 * 4 * 2 * 5 * 4
 """Six frames, 0.9 s of marked sound, 64 messages of two boxes."""
 
-IMAGES = np.random.default_rng(0).integers(0, 256, (7, 12, 12, 3), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
 SOUND = np.random.default_rng(1).uniform(-1, 1, 5000).astype(np.float32)
 FRESH = (ModalityState.INSUFFICIENT, ModalityState.AVAILABLE)
 
