@@ -24,9 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    node = KarmmaNode()
-    executor = SingleThreadedExecutor()
+    try:
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # rclpy raises several kinds, most of all for unreadable files
+        print(f'karmma: the ROS arguments cannot be used: {error}', file=sys.stderr)
+        return 2
+    node, executor = KarmmaNode(), SingleThreadedExecutor()
     executor.add_node(node)
     try:
         started = _autostart(node) if node.parameters['autostart'] else True

@@ -73,7 +73,7 @@ def status_message(status: ModalityStatus, used: bool) -> ModalityStatusMsg:
         name=status.modality.value, state=int(status.state), used=used,
         last_stamp=time_message(max(status.last_stamp_ns, 0)),
         age=_seconds(status.age_ns), timeout=_seconds(status.timeout_ns),
-        num_samples=status.num_samples, rate=float(status.rate), dropped=status.dropped,
+        num_samples=int(status.num_samples), rate=float(status.rate), dropped=int(status.dropped),
         detail=status.detail)
 
 

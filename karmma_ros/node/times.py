@@ -10,7 +10,7 @@ from karmma_ros.clip import NANOSECONDS
 
 def time_message(time_ns: int) -> Time:
     """Give nanoseconds as builtin_interfaces/Time."""
-    sec, nanosec = divmod(time_ns, NANOSECONDS)
+    sec, nanosec = divmod(int(time_ns), NANOSECONDS)
     return Time(sec=sec, nanosec=nanosec)
 
 

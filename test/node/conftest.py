@@ -43,6 +43,8 @@ def ros():
     """Give a running rclpy in a domain of its own, for this process and those it starts."""
     os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    # As Humble always does: refuse fields of a wrong type in the processes that are started.
+    os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
     rclpy.init()
     yield
     rclpy.try_shutdown()

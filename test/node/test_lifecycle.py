@@ -1,7 +1,9 @@
 """Transitions without middleware communication: what they return, say and leave behind."""
 
+import gc
 import shutil
 import threading
+import weakref
 
 from karmma_ros.node.lifecycle import KarmmaNode
 import pytest
@@ -130,6 +132,18 @@ def test_what_configure_read_is_frozen_until_cleanup(make):
     node.trigger_cleanup()
     result, = node.set_parameters([Parameter('audio.timeout', value=2.0)])
     assert result.successful
+
+
+def test_cleanup_frees_the_network(make):
+    node = make()
+    node.trigger_configure()
+    network = weakref.ref(node._configured.worker._recogniser._network)
+    node.trigger_activate()
+    node.trigger_deactivate()
+    assert network() is not None
+    node.trigger_cleanup()
+    gc.collect()
+    assert network() is None
 
 
 def test_an_input_that_is_switched_off_has_no_subscription(make):

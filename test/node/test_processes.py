@@ -6,10 +6,16 @@ import subprocess
 import sys
 import time
 
-from karmma_msgs.msg import ModalityStatus
+from karmma_msgs.msg import ModalityStatus, ModelInfo
+from karmma_ros.data.synthetic_kitchen.vocabulary import VERBS
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 import pytest
+from rclpy.qos import DurabilityPolicy, QoSProfile
+import yaml
 
-AUDIO_TIMEOUT_S, RATE_HZ = 0.5, 10.0
+# Half of the window of 0.8 s still covered: the timeout alone decides.
+AUDIO_TIMEOUT_S, RATE_HZ = 0.3, 10.0
 # What a busy machine may add, to the node's own reaction and to that of three processes.
 HICCUP_S, SLACK_S = 0.15, 0.5
 ALL = ['rgb', 'flow', 'audio', 'detections']
@@ -47,6 +53,12 @@ def sender(ros):
     process.wait()
 
 
+def wait_for(stage, node, condition):
+    """Wait for something of the node's, as long as it lives."""
+    assert stage.until(lambda: condition() or node.poll() is not None, 60)
+    assert node.poll() is None
+
+
 def used(result):
     return [s.name for s in result.modalities if s.used]
 
@@ -60,7 +72,7 @@ def fresh(stage, wanted, timeout_s=10.0):
 
 
 def test_sensors_come_and_go_and_the_mask_follows(stage, node, sender):
-    assert stage.until(lambda: stage.node.count_publishers('action_recognition'), 60)
+    wait_for(stage, node, lambda: stage.node.count_publishers('action_recognition'))
     sender('image', 'audio', 'detections')
     result, _ = fresh(stage, ALL, 30)
     check_result(result)
@@ -122,9 +134,27 @@ def check_no_window_twice(stage):
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
+def test_what_it_loaded_and_that_it_survives_an_impossible_transition(stage, node, sender):
+    infos = []
+    stage.node.create_subscription(ModelInfo, 'karmma/model_info', infos.append, QoSProfile(
+        depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    wait_for(stage, node, lambda: infos)
+    info, = infos
+    assert list(info.modalities) == ALL and list(info.verbs) == list(VERBS)
+    assert info.model_id == f'random@{info.sha256[:8]}'
+    assert (info.device, info.num_frames, info.audio_sample_rate) == ('cpu', 8, 16_000)
+    client = stage.node.create_client(ChangeState, 'karmma/change_state')
+    assert client.wait_for_service(timeout_sec=10)
+    client.call_async(ChangeState.Request(transition=Transition(
+        id=Transition.TRANSITION_ACTIVATE)))
+    stage.until(lambda: False, 0.5)
+    sender('audio')
+    fresh(stage, ['audio'], 30)
+
+
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_active_ends_it_in_order(stage, node, sender, number):
-    assert stage.until(lambda: stage.node.count_publishers('action_recognition'), 60)
+    wait_for(stage, node, lambda: stage.node.count_publishers('action_recognition'))
     sender('image', 'audio')
     fresh(stage, ['rgb', 'flow', 'audio'], 30)
     node.send_signal(number)
@@ -137,3 +167,25 @@ def test_autostart_with_a_wrong_setting_ends_with_a_sentence(ros):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "configure failed: model is 'nowhere'" in err
+
+
+def test_a_whole_number_in_yaml_serves_for_a_double_and_other_things_do_not(ros, bundle, tmp_path):
+    file = tmp_path / 'karmma.yaml'
+    values = {'model': str(bundle), 'autostart': True, 'rate': 2, 'audio': {'timeout': 'short'}}
+    file.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))
+    process = start('-m', 'karmma_ros.node', '--ros-args', '--params-file', file,
+                    stderr=subprocess.PIPE, text=True)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert ("configure failed: audio.timeout is 'short'; it may be a number from 0.05 to 60.0: "
+            'write it as in `audio.timeout: 0.5`') in err
+    assert 'rate' not in err
+
+
+def test_an_unreadable_parameter_file_is_a_sentence(ros, tmp_path):
+    (tmp_path / 'bad.yaml').write_text('karmma: [')
+    process = start('-m', 'karmma_ros.node', '--ros-args', '--params-file', tmp_path / 'bad.yaml',
+                    stderr=subprocess.PIPE, text=True)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert 'karmma: the ROS arguments cannot be used' in err and 'Traceback' not in err
