@@ -2,7 +2,8 @@
 A model as a directory: weights, configuration and model card.
 
 `model.safetensors` holds the weights, `config.json` the architecture, the classes and the
-clip specification, `README.md` the model card. Nothing in it is executed when it is loaded.
+clip specification, `README.md` the model card. Nothing in it is executed when it is loaded,
+and no class outside this package, torchvision and timm is imported unless it is asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import ModelConfig
+from karmma_ros.model.encoders import is_custom
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.prediction import Vocabulary
 from safetensors import SafetensorError
@@ -85,10 +87,13 @@ def save_bundle(
     (path / CARD).write_text(card, encoding='utf-8')
 
 
-def load_bundle(path: Path | str, device: str = 'cpu') -> Bundle:
+def load_bundle(
+    path: Path | str, device: str = 'cpu', *, custom_encoders: bool = False
+) -> Bundle:
     """
     Read a model directory and put its network, in evaluation mode, on `device`.
 
+    :param custom_encoders: allow encoders named `package.module:Class`, whose code then runs.
     :raises BundleError: when the directory is missing, damaged or does not fit together.
     """
     path = Path(path)
@@ -97,6 +102,8 @@ def load_bundle(path: Path | str, device: str = 'cpu') -> Bundle:
     description = _read_description(path)
     try:
         config = ModelConfig.from_dict(description['architecture'])
+        if not custom_encoders:
+            _refuse_custom(path, config)
         spec = ClipSpec.from_dict(description['clip'])
         vocabulary = Vocabulary({h: tuple(n) for h, n in description['classes'].items()})
         network = build(config, spec, vocabulary)
@@ -126,6 +133,14 @@ def _read_description(path: Path) -> Mapping[str, Any]:
         raise BundleError(
             path / CONFIG, f'format is {found!r}, this package reads {FORMAT!r}', RETRIEVE)
     return description
+
+
+def _refuse_custom(path: Path, config: ModelConfig) -> None:
+    for encoder in config.encoders.values():
+        if is_custom(encoder.name):
+            raise BundleError(
+                path / CONFIG, f'names an encoder class of its own, {encoder.name}',
+                'if you trust it, load it with load_bundle(..., custom_encoders=True)')
 
 
 def _load_weights(path: Path, network: Karmma, vocabulary: Vocabulary) -> None:

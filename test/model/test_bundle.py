@@ -67,6 +67,11 @@ def edit(path, change):
     (lambda p: edit(p, lambda d: d['clip'].update(fps=3)), "clip field is 'fps'"),
     (lambda p: edit(p, lambda d: d['architecture'].update(dim=32)), 'does not fit'),
     (lambda p: edit(p, lambda d: d['architecture']['encoders'].pop('audio')), 'does not fit'),
+    (lambda p: edit(p, lambda d: d['architecture'].update(depth=3)), "field is 'depth'"),
+    (lambda p: edit(p, lambda d: d['architecture'].update(fusion='logit_mean', missing='omit')),
+     'does not fit'),
+    (lambda p: edit(p, lambda d: d['architecture']['encoders']['rgb'].update(
+        name='subprocess:Popen', options={'args': 'true'})), 'if you trust it, load it with'),
 ])
 def test_damage_is_named_with_its_mend(saved, damage, text):
     path, _ = saved

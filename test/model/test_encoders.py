@@ -63,3 +63,31 @@ def test_layout_knows_the_order_of_frames(stlt):
 
 def test_no_boxes_at_all_is_a_valid_layout(stlt):
     assert torch.isfinite(stlt(torch.zeros(1, 4, 3, 5))).all()
+
+
+@torch.inference_mode()
+def test_layout_is_space_then_time_as_written_out(stlt):
+    """Each frame's real boxes on their own, without padding or a mask; then the frames."""
+    counts = [2, 0, 3, 1]
+    x = torch.zeros(1, 4, 3, 5)
+    for t, n in enumerate(counts):
+        x[0, t, :n, :4] = torch.rand(n, 4)
+        x[0, t, :n, 4] = torch.tensor([BOX_HAND, BOX_OBJECT, BOX_OBJECT])[:n].float()
+    frames = []
+    for t, n in enumerate(counts):
+        rows = torch.cat([torch.tensor([[0.0, 0, 1, 1, 3]]), x[0, t, :n]])
+        embedded = rows[:, :4] @ stlt.box.weight.T + stlt.box.bias
+        embedded = stlt.norm(embedded + stlt.category.weight[rows[:, 4].long()])
+        frames.append(stlt.spatial(embedded.unsqueeze(0))[0, 0])
+    by_hand = stlt.temporal((torch.stack(frames) + stlt.frame).unsqueeze(0))
+    torch.testing.assert_close(stlt(x), by_hand, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(('spatial', 'temporal'), [(4, 8), (3, 6)])
+def test_layout_has_the_depth_and_width_of_the_paper(spatial, temporal):
+    with torch.device('meta'):
+        encoder = STLT((32, 8, 5), spatial_layers=spatial, temporal_layers=temporal)
+    assert len(encoder.spatial.layers) + len(encoder.temporal.layers) == spatial + temporal
+    layer = 4 * 768 ** 2 + 4 * 768 + 2 * 4 * 768 ** 2 + 5 * 768 + 4 * 768
+    rest = 4 * 768 + (4 * 768 + 768) + 32 * 768 + 2 * 768  # categories, box, frames, norm
+    assert sum(p.numel() for p in encoder.parameters()) == (spatial + temporal) * layer + rest

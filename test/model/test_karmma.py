@@ -1,5 +1,7 @@
 """Whatever subset of the sensors is there, and only that, decides the answer."""
 
+from dataclasses import replace
+
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality, subsets
 from karmma_ros.model.builder import build
@@ -95,6 +97,38 @@ def test_a_present_modality_needs_its_input(network, inputs):
     del inputs[Modality.AUDIO]
     with pytest.raises(InvalidSettingError, match='an entry for audio, which is present'):
         network(inputs, mask(*[ORDER] * 3))
+
+
+def test_an_input_of_another_shape_is_refused(network, inputs):
+    inputs[Modality.AUDIO] = inputs[Modality.AUDIO][..., :-1]
+    with pytest.raises(InvalidSettingError, match=(
+            r'inputs.audio is \[3, 1, 16, 99\]; it may be a tensor \[3, 1, 16, 100\]')):
+        network(inputs, mask(*[ORDER] * 3))
+    with pytest.raises(InvalidSettingError, match=r'inputs.rgb is \[3, 3, 4, 16, 16\]'):
+        network(inputs, mask(*[ORDER] * 2))
+
+
+def test_frozen_encoders_neither_learn_nor_behave_as_in_training(config, spec, vocabulary, inputs):
+    network = build(replace(config, freeze_encoders=True), spec, vocabulary)
+    network.train()
+    assert network.fusion.training and not network.encoders.training
+    before = {k: v.clone() for k, v in network.encoders.state_dict().items()}
+    sum(x.sum() for x in network(inputs, mask(*[ORDER] * 3)).values()).backward()
+    assert all(p.grad is None for p in network.encoders.parameters())
+    assert all(p.grad is not None for p in network.embeddings['rgb'].project.parameters())
+    after = network.encoders.state_dict()  # batch norm has counted nothing
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.parametrize('reduction', ['tau_average', 'even', 'none'])
+def test_every_reduction_gives_its_number_of_tokens(
+    config, spec, vocabulary, inputs, reduction
+):
+    network = build(replace(config, reduction=reduction, token_cap=3), spec, vocabulary).eval()
+    counts = {m: network.encode(m, inputs[m]).shape[1] for m in Modality}
+    assert counts == {m: len(network.embeddings[m.value].absent_tokens) for m in Modality}
+    whole = {Modality.RGB: 8, Modality.FLOW: 8, Modality.AUDIO: 25, Modality.DETECTIONS: 4}
+    assert counts == (whole if reduction == 'none' else dict.fromkeys(Modality, 3))
 
 
 @pytest.mark.parametrize('name', PRESETS)

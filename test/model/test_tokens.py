@@ -1,7 +1,7 @@
 """Token reduction and the two kinds of learned tokens."""
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.model.tokens import tau_average, TokenEmbedding
+from karmma_ros.model.tokens import even_average, tau_average, TokenEmbedding
 import pytest
 import torch
 
@@ -35,6 +35,35 @@ def test_tau_average_divides_evenly_when_it_can():
 def test_tau_average_refuses_no_tokens():
     with pytest.raises(InvalidSettingError, match='token_cap is 0; it may be an integer above 0'):
         tau_average(torch.rand(1, 4, 2), 0)
+
+
+def test_even_groups_by_hand():
+    tokens = torch.arange(8.0).view(1, 8, 1)
+    reduced = even_average(tokens, 3)  # groups of 3, 3 and 2, the larger first
+    assert reduced.flatten().tolist() == [1.0, 4.0, 6.5]
+
+
+@pytest.mark.parametrize('n', [301, 599, 600, 601, 784, 6272])
+def test_even_groups_differ_by_one_token_at_most(n):
+    order = torch.arange(float(n)).view(1, n, 1)
+    centres = even_average(order, 300).flatten()
+    assert len(centres) == 300
+    gaps = centres.diff()
+    assert gaps.max() - gaps.min() <= 1
+    assert even_average(torch.ones(1, n, 1), 300).unique().tolist() == [1.0]
+
+
+def test_a_cap_of_one_leaves_the_mean():
+    tokens = torch.rand(2, 7, 3)
+    for reduce in (tau_average, even_average):
+        torch.testing.assert_close(reduce(tokens, 1), tokens.mean(1, keepdim=True))
+
+
+def test_even_groups_leave_short_sequences_alone_and_refuse_no_tokens():
+    tokens = torch.rand(2, 5, 3)
+    assert even_average(tokens, 5) is tokens
+    with pytest.raises(InvalidSettingError, match='token_cap is 0; it may be an integer above 0'):
+        even_average(tokens, 0)
 
 
 def test_embedding_adds_the_modality_token_to_both():

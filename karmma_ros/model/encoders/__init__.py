@@ -48,11 +48,18 @@ def build_encoder(config: EncoderConfig, spec: ClipSpec, modality: Modality) -> 
     factory = _factory(config, modality, setting)
     options = dict(config.options)
     check_options(setting, options)
+    shape = spec.input_shape(modality)
     try:
-        return factory(spec.input_shape(modality), **options)
+        return factory(shape, **options)
+    except InvalidSettingError:
+        raise
     except TypeError as error:
         raise InvalidSettingError(
             f'{setting}.options', options, f'arguments of {config.name}: {error}') from error
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise InvalidSettingError(
+            setting, config.name, f'an encoder of inputs {list(shape)} of {modality}',
+            f'it refused them: {error}') from error
 
 
 def token_shape(encoder: nn.Module, input_shape: Sequence[int]) -> tuple[int, int]:
@@ -63,7 +70,7 @@ def token_shape(encoder: nn.Module, input_shape: Sequence[int]) -> tuple[int, in
     """
     try:
         shape = _meta_shape(encoder, input_shape)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise _not_an_encoder(encoder, input_shape, str(error).splitlines()[0]) from error
     if len(shape) != 3 or shape[0] != 1:
         raise _not_an_encoder(encoder, input_shape, f'gave {list(shape)}')

@@ -37,6 +37,7 @@ class AST(nn.Module):
         from timm.models.deit import VisionTransformerDistilled  # importing timm takes seconds
 
         tiles, bands, steps = input_shape
+        self.grid = (_steps(bands, patch, stride), _steps(steps, patch, stride))
         self.model = VisionTransformerDistilled(
             img_size=(bands, steps), patch_size=patch, in_chans=tiles, num_classes=0,
             embed_dim=dim, depth=layers, num_heads=heads,
@@ -56,12 +57,15 @@ class _OverlappingPatches(nn.Module):
         bias: bool, stride: int, dynamic_img_pad: bool, device: Any = None, dtype: Any = None,
     ) -> None:
         super().__init__()
-        self.img_size = img_size
-        self.grid_size = tuple((side - patch_size) // stride + 1 for side in img_size)
-        self.num_patches = self.grid_size[0] * self.grid_size[1]
+        bands, steps = img_size
+        self.num_patches = _steps(bands, patch_size, stride) * _steps(steps, patch_size, stride)
         self.proj = nn.Conv2d(
             in_chans, embed_dim, patch_size, stride, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Cut `[b, k, f, s]` into embedded patches `[b, n, e]`."""
         return self.proj(x).flatten(2).mT
+
+
+def _steps(side: int, patch: int, stride: int) -> int:
+    return (side - patch) // stride + 1

@@ -1,0 +1,282 @@
+"""
+Weights that encoders start from, and an account of what became of each of them.
+
+Building a network never loads anything; `load_pretrained` does, when it is asked. It takes a
+file from where torchvision or timm keep theirs, or fetches it there, or reads any other file
+of weights. The tensors have the library's names; a `model.safetensors` of this package does as
+well, and gives each encoder its own part.
+
+Shape legend: e token width, k channels, n positions, t frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+import re
+
+from karmma_ros.errors import InvalidSettingError, KarmmaError
+from karmma_ros.modality import Modality
+from karmma_ros.model.config import EncoderConfig, ModelConfig
+from karmma_ros.model.encoders.spectrogram import AST
+from karmma_ros.model.karmma import Karmma
+from karmma_ros.model.vision_operators import prepare_torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+import torch
+from torch import nn, Tensor
+
+Weights = Mapping[str, Tensor]
+HUB_FILE = 'model.safetensors'
+_SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors')
+_WRAPPERS = ('model', 'state_dict')
+"""Keys under which checkpoints nest the weights."""
+_DIGEST = re.compile(r'-([0-9a-f]{8,})\.')
+"""The first digits of the SHA-256 that both libraries put into the name of a file."""
+
+
+class MissingWeightsError(KarmmaError):
+    """A file of weights is neither here nor can it be fetched; says where it belongs."""
+
+    def __init__(self, file: str, origin: str, place: Path | str, problem: str) -> None:
+        self.file, self.origin, self.place, self.problem = file, origin, Path(place), problem
+        super().__init__(
+            f'weights {file} are not here ({problem}): fetch them from {origin} and put them at '
+            f"{place}, or give a local file's path as the encoder's `weights`")
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.file, self.origin, self.place, self.problem)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every weight of one encoder and of every tensor of the file."""
+
+    source: str
+    """The file; empty when the encoder starts from scratch."""
+    loaded: tuple[str, ...] = ()
+    """Weights taken as they were."""
+    adapted: Mapping[str, str] = field(default_factory=dict)
+    """Weights taken after a change, and which."""
+    random: Mapping[str, str] = field(default_factory=dict)
+    """Weights left at random, and why."""
+    unused: tuple[str, ...] = ()
+    """Tensors of the file that the encoder has no place for."""
+
+    def __str__(self) -> str:
+        lines = [f'{self.source or "from scratch"}: {len(self.loaded)} loaded, '
+                 f'{len(self.adapted)} adapted, {len(self.random)} left at random, '
+                 f'{len(self.unused)} unused']
+        if self.source:
+            lines += [f'  adapted {name}: {how}' for name, how in self.adapted.items()]
+            lines += [f'  at random {name}: {why}' for name, why in self.random.items()]
+            lines += [f'  unused {name}' for name in self.unused]
+        return '\n'.join(lines)
+
+
+def load_pretrained(network: Karmma, config: ModelConfig) -> dict[Modality, LoadReport]:
+    """
+    Load the weights that a configuration names into the encoders of its network.
+
+    :returns: modality → what was loaded, adapted, left at random and not used.
+    :raises MissingWeightsError: when a file is not here and cannot be fetched.
+    :raises InvalidSettingError: when a name means no weights, or a file has none that fit.
+    """
+    return {
+        m: load_encoder(network.encoders[m.value], config.encoders[m], m)
+        for m in config.modalities
+    }
+
+
+def load_encoder(encoder: nn.Module, config: EncoderConfig, modality: Modality) -> LoadReport:
+    """Load the weights of one encoder; as `load_pretrained`."""
+    if not config.weights:
+        return LoadReport('', random=dict.fromkeys(encoder.state_dict(), 'from scratch'))
+    path = find_weights(config)
+    own = encoder.state_dict()
+    weights = _as_named(_read(path), own, modality)
+    new: dict[str, Tensor] = {}
+    adapted: dict[str, str] = {}
+    random: dict[str, str] = {}
+    for name, ours in own.items():
+        theirs = weights.get(name)
+        if theirs is None:
+            random[name] = 'not in the file'
+        elif theirs.shape == ours.shape:
+            new[name] = theirs
+        elif (how := _adapt(encoder, name, ours, theirs)) is not None:
+            new[name], adapted[name] = how
+        else:
+            random[name] = f'{list(theirs.shape)} in the file, {list(ours.shape)} here'
+    if not new:
+        raise InvalidSettingError(
+            f'architecture.encoders.{modality}.weights', str(path), f'weights of {config.name}',
+            f'none of its {len(weights)} tensors fits; it has {", ".join(list(weights)[:3])} …')
+    encoder.load_state_dict({**own, **new})
+    loaded = tuple(name for name in new if name not in adapted)
+    return LoadReport(
+        str(path), loaded, adapted, random, tuple(n for n in weights if n not in own))
+
+
+def find_weights(config: EncoderConfig) -> Path:
+    """
+    Give the file of an encoder's weights, fetched into the library's cache if need be.
+
+    :raises MissingWeightsError: when it is not here and cannot be fetched.
+    :raises InvalidSettingError: when the name means no weights of this encoder.
+    """
+    weights = config.weights
+    if weights.endswith(_SUFFIXES):
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise MissingWeightsError(
+                path.name, 'where you have them', path, 'there is no such file')
+        return path
+    library, _, name = config.name.partition(':')
+    if library == 'torchvision':
+        return _torchvision_file(name, weights)
+    if library in ('timm', 'ast'):
+        return _timm_file(weights)
+    raise InvalidSettingError(
+        'weights', weights, f'the path of a file ({", ".join(_SUFFIXES)})',
+        f'{config.name} has no published weights')
+
+
+def _torchvision_file(model: str, weights: str) -> Path:
+    prepare_torchvision()
+    from torchvision import models  # type: ignore[import-untyped]
+
+    try:
+        entries = models.get_model_weights(model)
+    except ValueError as error:
+        raise InvalidSettingError('weights', weights, "a file's path", str(error)) from error
+    if weights not in entries.__members__:
+        raise InvalidSettingError('weights', weights, ', '.join(entries.__members__))
+    return _cached(entries[weights].url)
+
+
+def _timm_file(name: str) -> Path:
+    prepare_torchvision()
+    from huggingface_hub import constants, hf_hub_download
+    import timm
+
+    config = timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if config is None or not config.has_weights:
+        raise InvalidSettingError(
+            'weights', name, 'one of timm.list_pretrained(), with its tag, or a file')
+    url = str(config.url or '')
+    if not config.hf_hub_id or url and _cache_place(url).is_file():
+        return _cached(url)
+    try:
+        return Path(hf_hub_download(config.hf_hub_id, HUB_FILE))
+    except (OSError, ValueError) as error:  # offline is both a FileNotFoundError and a ValueError
+        place = Path(constants.HF_HUB_CACHE) / f'models--{config.hf_hub_id.replace("/", "--")}'
+        raise MissingWeightsError(
+            HUB_FILE, f'{constants.ENDPOINT}/{config.hf_hub_id}', place, _first_line(error)
+        ) from error
+
+
+def _cached(url: str) -> Path:
+    place = _cache_place(url)
+    if place.is_file():
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    digest = _DIGEST.search(place.name)
+    try:
+        torch.hub.download_url_to_file(
+            url, str(place), hash_prefix=digest.group(1) if digest else None)
+    except (OSError, RuntimeError) as error:
+        raise MissingWeightsError(place.name, url, place, _first_line(error)) from error
+    return place
+
+
+def _cache_place(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / 'checkpoints' / url.rpartition('/')[2]
+
+
+def _read(path: Path) -> Weights:
+    try:
+        if path.suffix == '.safetensors':
+            return load_file(path)
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except (SafetensorError, UnpicklingError, OSError, EOFError, RuntimeError) as error:
+        raise _unreadable(path, _first_line(error)) from error
+    for key in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise _unreadable(path, f'holds a {type(content).__name__}')
+    return {name: x for name, x in content.items() if isinstance(x, Tensor)}
+
+
+def _unreadable(path: Path, problem: str) -> InvalidSettingError:
+    return InvalidSettingError(
+        'weights', str(path), 'a safetensors file or a checkpoint of tensors', problem)
+
+
+def _as_named(weights: Weights, own: Weights, modality: Modality) -> Weights:
+    """Call the file's tensors as the encoder does: whichever prefix makes most of them fit."""
+    part = f'encoders.{modality}.'
+    mine = {n.removeprefix(part): x for n, x in weights.items() if n.startswith(part)}
+    forms: list[Weights] = [mine] if mine else [
+        weights, {f'model.{name}': x for name, x in weights.items()}]
+    return max(forms, key=lambda form: len(form.keys() & own.keys()))
+
+
+def _adapt(
+    encoder: nn.Module, name: str, ours: Tensor, theirs: Tensor
+) -> tuple[Tensor, str] | None:
+    """Bend a weight of another shape, where that has a meaning; None where it has none."""
+    for bend in _BENDS:
+        bent = bend(encoder, name, ours, theirs)
+        if bent is not None and bent[0].shape == ours.shape:
+            return bent
+    return None
+
+
+Bend = Callable[[nn.Module, str, Tensor, Tensor], 'tuple[Tensor, str] | None']
+
+
+def _channels(
+    encoder: nn.Module, name: str, ours: Tensor, theirs: Tensor
+) -> tuple[Tensor, str] | None:
+    """Share the colours' weights out evenly over k grey tiles: equal tiles answer as grey did."""
+    if ours.ndim < 4 or ours.ndim != theirs.ndim or ours.shape[2:] != theirs.shape[2:]:
+        return None
+    k = ours.shape[1]
+    shared = theirs.sum(1, keepdim=True) / k
+    return shared.expand(-1, k, *ours.shape[2:]), f'{theirs.shape[1]} channels shared out over {k}'
+
+
+def _patch_positions(
+    encoder: nn.Module, name: str, ours: Tensor, theirs: Tensor
+) -> tuple[Tensor, str] | None:
+    """Resample a picture's position embedding `[1, 2 + n, e]` to the spectrogram's grid."""
+    if not isinstance(encoder, AST) or name != 'model.pos_embed':
+        return None
+    from timm.layers import resample_abs_pos_embed
+
+    grid = encoder.grid
+    side = round((theirs.shape[1] - 2) ** 0.5)
+    bent = resample_abs_pos_embed(theirs, list(grid), [side, side], num_prefix_tokens=2)
+    return bent, f'{side}×{side} positions resampled to {grid[0]}×{grid[1]}'
+
+
+def _frame_positions(
+    encoder: nn.Module, name: str, ours: Tensor, theirs: Tensor
+) -> tuple[Tensor, str] | None:
+    """Interpolate STLT's frame embedding `[t, e]` over time."""
+    if name != 'frame' or theirs.ndim != 2:
+        return None
+    bent = nn.functional.interpolate(
+        theirs.T.unsqueeze(0), len(ours), mode='linear', align_corners=True)
+    return bent.squeeze(0).T.contiguous(), f'{len(theirs)} frames resampled to {len(ours)}'
+
+
+_BENDS: tuple[Bend, ...] = (_channels, _patch_positions, _frame_positions)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

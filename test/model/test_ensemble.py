@@ -1,0 +1,63 @@
+"""The ensemble of Radevski et al.: a weighted mean of what each classifier says."""
+
+from dataclasses import replace
+
+from karmma_ros.modality import Modality
+from karmma_ros.model.builder import build
+from karmma_ros.model.ensemble import LogitMean, SplitHeads
+import pytest
+import torch
+
+V, F, A = Modality.RGB, Modality.FLOW, Modality.AUDIO
+
+
+def logits_of(*rows):
+    return torch.tensor([[list(map(float, rows))]])
+
+
+def test_weighted_mean_by_hand():
+    mean = LogitMean({V: 3.0, F: 1.0, A: 4.0})
+    logits = {V: logits_of(1, 0), F: logits_of(5, 8), A: logits_of(0, 2)}
+    assert mean(logits).flatten().tolist() == [1.0, 2.0]  # (3·1 + 5) / 8, (8 + 4·2) / 8
+    absent = torch.tensor([[True, True, False]])
+    assert mean(logits, absent).flatten().tolist() == [2.0, 2.0]
+    assert mean({F: logits[F]}).flatten().tolist() == [5.0, 8.0]
+
+
+def test_heads_are_cut_in_order():
+    parts = SplitHeads({'verb': 2, 'noun': 1})(torch.tensor([[[1.0, 2.0, 3.0]]]))
+    assert {head: x.tolist() for head, x in parts.items()} == {'verb': [[1.0, 2.0]],
+                                                               'noun': [[3.0]]}
+
+
+@pytest.fixture
+def ensemble(config, spec, vocabulary):
+    """Give an ensemble of small classifiers, the camera's vote double."""
+    torch.manual_seed(0)
+    return build(
+        replace(config, fusion='logit_mean', missing='omit', token_cap=1, votes={V: 2.0}),
+        spec, vocabulary).eval()
+
+
+@torch.inference_mode()
+def test_the_ensemble_is_its_classifiers_averaged(ensemble, inputs):
+    order = ensemble.modalities
+    alone = {}
+    for m in order:
+        classify = ensemble.embeddings[m.value].project
+        alone[m] = classify(ensemble.encoders[m.value](inputs[m]).mean(1))  # [b, c]
+    together = ensemble(inputs, torch.ones(3, 4, dtype=torch.bool))
+    by_hand = (2 * alone[V] + sum(alone[m] for m in order[1:])) / 5
+    torch.testing.assert_close(torch.cat(list(together.values()), 1), by_hand)
+
+
+@torch.inference_mode()
+def test_a_classifier_that_hears_nothing_has_no_vote(ensemble, inputs):
+    present = torch.tensor([[True, False, False, False], [False, True, True, False],
+                            [True, True, True, True]])
+    mixed = ensemble(inputs, present)
+    for i, row in enumerate(present):
+        chosen = [m for m, there in zip(ensemble.modalities, row) if there]
+        alone = ensemble({m: inputs[m][i:i + 1] for m in chosen}, row.unsqueeze(0))
+        for head in mixed:
+            torch.testing.assert_close(mixed[head][i:i + 1], alone[head])

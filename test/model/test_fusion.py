@@ -1,0 +1,74 @@
+"""The fusion block and the heads, against the same sums written out."""
+
+import math
+
+from karmma_ros.modality import Modality
+from karmma_ros.model.fusion import FusionBlock
+from karmma_ros.model.heads import MultiHeadMLP
+import pytest
+import torch
+from torch.nn.functional import gelu, layer_norm, linear
+
+V, A = Modality.RGB, Modality.AUDIO
+
+
+def layer_by_hand(layer, x, heads):
+    """Compute one post-norm transformer layer of `[s, d]` from its weights."""
+    attention = layer.self_attn
+    q, k, v = linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=1)
+    mixed = []
+    for q_i, k_i, v_i in zip(*(part.chunk(heads, dim=1) for part in (q, k, v))):
+        weights = (q_i @ k_i.T / math.sqrt(q_i.shape[1])).softmax(dim=1)
+        mixed.append(weights @ v_i)
+    attended = linear(torch.cat(mixed, 1), attention.out_proj.weight, attention.out_proj.bias)
+    x = layer_norm(x + attended, x.shape[1:], layer.norm1.weight, layer.norm1.bias)
+    inner = linear(x, layer.linear1.weight, layer.linear1.bias).relu()
+    outer = linear(inner, layer.linear2.weight, layer.linear2.bias)
+    return layer_norm(x + outer, x.shape[1:], layer.norm2.weight, layer.norm2.bias)
+
+
+@pytest.fixture
+def fusion():
+    torch.manual_seed(0)
+    block = FusionBlock(8, layers=2, heads=2, feedforward=12, attention_dropout=0.3)
+    for p in block.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    return block.eval()
+
+
+@torch.inference_mode()
+def test_fusion_is_what_the_paper_says(fusion):
+    tokens = {V: torch.randn(1, 3, 8), A: torch.randn(1, 2, 8)}
+    x = torch.cat([tokens[V][0], tokens[A][0], fusion.cls.unsqueeze(0)])
+    for layer in fusion.layers:
+        x = layer_by_hand(layer, x, heads=2)
+    by_hand = torch.stack([x[:3].mean(0), x[3:5].mean(0), x[5]])
+    torch.testing.assert_close(fusion(tokens)[0], by_hand, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_masked_modality_is_as_if_it_were_not_there(fusion):
+    tokens = {V: torch.randn(2, 3, 8), A: torch.randn(2, 2, 8)}
+    present = torch.tensor([[True, False], [True, True]])
+    masked = fusion(tokens, present)
+    alone = fusion({V: tokens[V][:1]})
+    torch.testing.assert_close(masked[0, [0, 2]], alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_attention_alone_has_dropout(fusion):
+    for layer in fusion.layers:
+        assert layer.self_attn.dropout == 0.3
+        assert (layer.dropout.p, layer.dropout1.p, layer.dropout2.p) == (0, 0, 0)
+
+
+@torch.inference_mode()
+def test_heads_average_the_predictions_of_the_tokens_that_count():
+    torch.manual_seed(0)
+    heads = MultiHeadMLP(4, {'verb': 3, 'noun': 5}).eval()
+    tokens = torch.randn(2, 3, 4)
+    counted = torch.tensor([[True, True, True], [True, False, True]])
+    logits = heads(tokens, counted)
+    for head, classify in heads.classifiers.items():
+        each = classify(gelu(linear(tokens, heads.shared.weight, heads.shared.bias)))  # [b, 3, c]
+        by_hand = torch.stack([each[0].mean(0), (each[1, 0] + each[1, 2]) / 2])
+        torch.testing.assert_close(logits[head], by_hand, rtol=1e-4, atol=1e-6)
