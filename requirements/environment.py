@@ -341,8 +341,8 @@ def make_environment() -> None:
 
     :raises EnvironmentProblem: when something is missing that cannot be installed from here.
     """
-    # A distribution has its message packages for its own Python; the wheels end earlier.
-    check_python((3, 14))
+    # A distribution may be newer than what the wheels are pinned for.
+    check_python((3, 14) if 'ROS_DISTRO' in os.environ else (3, 13))
     distribution = find_distribution(os.environ, str(PYTHON))
     if distribution is None:
         check_python((3, 13))
