@@ -97,7 +97,6 @@ class SensorStream:
         self._inputs = self._make_inputs()
         self._flow_memo = FlowMemo(spec.flow.bound)
         self._last_end_ns: int | None = None
-        self._restarted = False
 
     @property
     def nbytes(self) -> int:
@@ -207,14 +206,14 @@ class SensorStream:
         available = tuple(s.modality for s in statuses if s.available)
         if not available:
             return None
-        self._last_end_ns, self._restarted = end_ns, False
+        self._last_end_ns = end_ns
         return self._cut(end_ns, available, statuses)
 
     def clear(self) -> None:
         """Forget all samples and times, as when the clock has jumped; counts stay."""
         for sensor in self._inputs.values():
             sensor.clear()
-        self._last_end_ns, self._restarted = None, False
+        self._last_end_ns = None
 
     def _make_inputs(self) -> dict[Modality, _Input]:
         """Give each modality in use its sensor; RGB and flow share one."""
@@ -243,7 +242,6 @@ class SensorStream:
         if fit is Fit.RESTART:
             sensor.buffer.clear()
             sensor.receipts.restart(start_ns)
-            self._restarted = True
 
     def _end_ns(self, now_ns: int) -> int | None:
         """
@@ -264,9 +262,8 @@ class SensorStream:
         last_ns = self._last_end_ns
         if last_ns is None or end_ns > last_ns:
             return True
-        # Stamps may go back where a clock jumped, or where the input that was ahead fell out.
-        jumped = self._restarted or end_ns <= last_ns - self._spec.duration_ns
-        return jumped and end_ns != last_ns
+        # So far back it is another clock: one has jumped, or inputs by a later one fell silent.
+        return end_ns <= last_ns - self._spec.duration_ns
 
     def _assess(self, now_ns: int, end_ns: int | None) -> tuple[ModalityStatus, ...]:
         return tuple(self._status(modality, now_ns, end_ns) for modality in Modality)

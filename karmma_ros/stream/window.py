@@ -32,6 +32,11 @@ class FlowMemo:
         self._bound = bound
         self._known: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
+    @property
+    def nbytes(self) -> int:
+        """Give the memory held by flow."""
+        return sum(flow.nbytes for flow in self._known.values())
+
     def clip_flow(self, frames: tuple[Frame, ...]) -> NDArray[np.uint8]:
         """Give `preprocess.flow.clip_flow` of the frames, uint8 `[t, h, w, 2]`."""
         flow = np.full((len(frames), *frames[0].image.shape[:2], 2), NO_MOVEMENT, np.uint8)

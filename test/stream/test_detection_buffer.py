@@ -70,6 +70,12 @@ def test_keeps_what_the_network_can_be_given():
     np.testing.assert_allclose(buffer.boxes([0])[0], [rows[-1], rows[0]])
 
 
+def test_a_detector_in_a_frenzy_is_bounded():
+    buffer = filled(*range(500))
+    assert buffer.nbytes == 16 * 8 * 2 * 5 * 4 and buffer.newest_ns == 499 * MS
+    assert chosen(buffer, 499)[-1] == 450
+
+
 def test_cleared_buffer_has_nothing():
     buffer = filled(50, 150)
     buffer.clear()

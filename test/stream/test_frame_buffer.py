@@ -70,6 +70,10 @@ def test_old_slots_are_forgotten_and_refused():
     buffer = filled(*range(10, 3000, 100))
     assert buffer.nbytes == 6 * 12 * 16 * 3
     assert not buffer.wants(10 * MS)
+    buffer.add(picture(99), 3110 * MS)
+    assert buffer.wants(3010 * MS) and buffer.nbytes == 5 * 12 * 16 * 3
+    assert not buffer.wants(2599 * MS) and not buffer.wants(2500 * MS)
+    buffer = filled(*range(10, 3000, 100))
     before = shown(buffer, 2910)
     buffer.add(picture(99), 10 * MS)
     assert shown(buffer, 2910) == before and buffer.nbytes == 6 * 12 * 16 * 3

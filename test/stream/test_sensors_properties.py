@@ -118,8 +118,9 @@ class Player:
             return
         if self.last_end is not None:
             # Without news only inputs of another clock can take over, when one falls silent.
-            leap = abs(window.end_ns - self.last_end)
-            assert leap > 0 and (self.changed or leap >= 400 * MS)
+            leap = window.end_ns - self.last_end
+            assert leap > 0 or leap <= -400 * MS
+            assert self.changed or abs(leap) >= 400 * MS
         self.last_end, self.changed = window.end_ns, False
         assert window.statuses == statuses
         assert window.modalities == tuple(s.modality for s in statuses if s.available) != ()

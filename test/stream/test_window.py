@@ -44,6 +44,7 @@ def test_flow_is_that_of_the_clip_and_each_pair_is_computed_once(calls):
         buffer.add(random_picture(), stamp * MS)
         frames = buffer.select(stamp * MS)
         np.testing.assert_array_equal(memo.clip_flow(frames), flow_of(frames))
+        assert memo.nbytes <= 3 * 16 * 16 * 2
     assert len(calls) == len(set(calls)) == 14  # the last is too far from the one before
 
 
