@@ -130,3 +130,33 @@ def test_the_messages_that_are_installed_are_those_of_the_source():
         fields = re.findall(r'^([\w/\[\]]+) +(\w+)(?: *#.*)?$', path.read_text(), re.MULTILINE)
         built = getattr(package, path.stem).get_fields_and_field_types()
         assert list(built) == [name for _, name in fields], path.name
+
+
+def fast_dds_complains(profile: Path) -> str:
+    """Start a node with `profile` and give what Fast DDS has to say about it."""
+    script = ('import rclpy; rclpy.init(); rclpy.create_node("profiled"); rclpy.shutdown(); '
+              'print("started")')
+    answer = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, timeout=60,
+        env={**os.environ, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+             'RMW_IMPLEMENTATION': 'rmw_fastrtps_cpp',
+             'FASTRTPS_DEFAULT_PROFILES_FILE': str(profile),
+             'FASTDDS_DEFAULT_PROFILES_FILE': str(profile)})
+    assert 'started' in answer.stdout, answer.stderr
+    return answer.stderr
+
+
+def test_the_fast_dds_profile_is_understood_and_has_room_for_a_picture(tmp_path):
+    prefixes = os.environ.get('AMENT_PREFIX_PATH', sys.prefix).split(os.pathsep)
+    if not any(Path(prefix, 'share', 'rmw_fastrtps_cpp').is_dir() for prefix in prefixes):
+        pytest.skip('this machine has another middleware than Fast DDS')
+    profile = ROOT / 'config' / 'node' / 'fastdds.xml'
+    assert fast_dds_complains(profile) == ''
+    tree = ElementTree.parse(profile)
+    sizes = {node.tag.rpartition('}')[2]: int(node.text or 0) for node in tree.iter()
+             if node.tag.endswith(('segment_size', 'maxMessageSize'))}
+    full_hd = 1920 * 1080 * 3
+    assert full_hd < sizes['maxMessageSize'] and 3 * full_hd < sizes['segment_size']
+    misspelt = tmp_path / 'misspelt.xml'
+    misspelt.write_text(profile.read_text().replace('<type>SHM<', '<type>SHARED<'))
+    assert fast_dds_complains(misspelt), 'Fast DDS takes anything: this test shows nothing'
