@@ -231,6 +231,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='demo', description=__doc__.splitlines()[1])
     parser.add_argument('--model', default='synthetic_kitchen', help='name or path of a model')
     parser.add_argument('--rate', type=float, default=5.0, help='recognitions a second [5]')
+    parser.add_argument('--speed', type=float, default=1.0, help='times real time [1]')
     parser.add_argument('--cache', type=Path, default=Path('.cache') / 'demo',
                         help='folder that keeps the bag [.cache/demo]')
     return parser.parse_args(arguments)
@@ -268,7 +269,8 @@ def perform(bag: Path, options: argparse.Namespace, screen: Screen) -> Score:
         _announce(screen)
         mutes = [w for what, start, stop in MUTES for w in ('--mute', f'{what}@{start}..{stop}')]
         player = stack.enter_context(
-            running('karmma_ros.node.replay', str(bag), '--clock', *mutes))
+            running('karmma_ros.node.replay', str(bag), '--clock', '--rate', str(options.speed),
+                    *mutes))
         while player.poll() is None:
             rclpy.spin_once(node, timeout_sec=0.1)
             if process.poll() is not None:
