@@ -18,8 +18,10 @@ import numpy as np
 class Detector:
     """How well the detector does in one episode."""
 
+    habit: tuple[float, ...]
+    """How much too far out it sets each side of every object, as a share of the box's size."""
     jitter: float
-    """Standard deviation of each side, as a share of the box's size."""
+    """Standard deviation of each side from one picture to the next, as the same share."""
     shake: float
     """The same, as a share of the picture's size."""
     miss_hand: float
@@ -31,9 +33,10 @@ class Detector:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Detector:
         """Draw the faults of one episode."""
-        return cls(float(rng.uniform(0.02, 0.06)), float(rng.uniform(0.004, 0.010)),
-                   float(rng.uniform(0.0, 0.10)), float(rng.uniform(0.02, 0.20)),
-                   float(rng.uniform(0.0, 0.12)))
+        return cls(tuple(float(v) for v in rng.normal(0.04, 0.12, 4)),
+                   float(rng.uniform(0.03, 0.10)), float(rng.uniform(0.006, 0.016)),
+                   float(rng.uniform(0.0, 0.15)), float(rng.uniform(0.05, 0.30)),
+                   float(rng.uniform(0.0, 0.15)))
 
 
 def detect(scene: Scene, detector: Detector, seed: int, t_s: float) -> np.ndarray:
@@ -63,6 +66,8 @@ def _see(rng: np.random.Generator, detector: Detector, points: np.ndarray, categ
         return []
     box = np.concatenate([points.min(axis=0), points.max(axis=0)])
     size = np.tile(box[2:] - box[:2], 2)
+    if category == BOX_OBJECT:
+        box = box + np.array([-1, -1, 1, 1]) * detector.habit * size
     return _clipped(box + error * (detector.jitter * size + detector.shake), category)
 
 

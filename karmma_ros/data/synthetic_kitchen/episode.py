@@ -6,7 +6,7 @@ from karmma_ros.data.synthetic_kitchen.backdrop import Backdrop
 from karmma_ros.data.synthetic_kitchen.boxes import detect, Detector
 from karmma_ros.data.synthetic_kitchen.hands import Cook
 from karmma_ros.data.synthetic_kitchen.instances import instance, POOL
-from karmma_ros.data.synthetic_kitchen.motion import Motion
+from karmma_ros.data.synthetic_kitchen.motion import Hands, Motion
 from karmma_ros.data.synthetic_kitchen.scene import Head, Light, Scene
 from karmma_ros.data.synthetic_kitchen.seeds import generator, Stream
 from karmma_ros.data.synthetic_kitchen.sound import Mix, Soundtrack
@@ -29,9 +29,10 @@ class Episode:
         self.instance_number = int(rng.integers(POOL[split]))
         self.instance = instance(split, noun, self.instance_number)
         self._seed = int(rng.integers(2 ** 62))
-        motion = Motion.draw(rng, verb, self.instance.look.size)
+        motion = Motion.draw(rng, verb, self.instance.temper)
         self._detector = Detector.draw(rng)
-        self._scene = Scene(motion, self.instance.look, Cook.draw(rng), Head.draw(rng),
+        self._motion = motion
+        self._scene = Scene(motion, self.instance.look, Cook.draw(rng, verb), Head.draw(rng),
                             Light.draw(rng), Backdrop(self._seed), self._seed)
         self._sound = Soundtrack(verb, self.instance.timbre, motion.rhythm, Mix.draw(rng),
                                  self._seed)
@@ -55,6 +56,14 @@ class Episode:
         Coordinates in units of the size of a 4:3 picture, clipped to 0..1; hands first.
         """
         return detect(self._scene, self._detector, self._seed, t_s)
+
+    def hands_at(self, t_s: float) -> Hands:
+        """Give where object and hands truly are at `t_s`, in world units (see `motion`)."""
+        return self._motion.at(t_s)
+
+    def silhouettes(self, t_s: float) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Give the true outlines of object and hands: points in units of the picture's size."""
+        return self._scene.silhouettes(t_s)
 
 
 def episode(split: Split, seed: int, index: int) -> Episode:

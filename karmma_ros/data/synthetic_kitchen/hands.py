@@ -13,7 +13,14 @@ _SKIN = ((0.055, 0.30, 0.95), (0.06, 0.40, 0.86), (0.055, 0.50, 0.70), (0.05, 0.
          (0.04, 0.55, 0.38))
 """Hue, saturation, value."""
 
-TOOLS = ('blade', 'spatula', 'whisk')
+TOOLS = {'cut': 'blade', 'mix': 'whisk', 'scrape': 'spatula', 'peel': 'peeler'}
+"""The utensil that belongs to a verb."""
+
+PROPER = 0.7
+"""How often the cook has the proper utensil at hand, and soap for washing."""
+
+CURL = {'wash': 0.05, 'squeeze': 0.85, 'shake': 0.5, 'pour': 0.3}
+"""How far the fingers of a hand without a utensil are bent."""
 
 
 @dataclass(frozen=True)
@@ -26,21 +33,28 @@ class Cook:
     """Bare forearm above the wrist, world units."""
     scale: float
     tool: str
+    """One of the utensils; any, when the proper one is not at hand."""
     steel: Colour
     handle: Colour
+    foam: tuple[tuple[float, float, float], ...]
+    """Places about the palm and sizes of soap bubbles, world units."""
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Cook:
+    def draw(cls, rng: np.random.Generator, verb: str) -> Cook:
         """Draw the cook of one episode."""
         h, s, v = _SKIN[rng.integers(len(_SKIN))]
+        proper, tools = rng.uniform() < PROPER, tuple(TOOLS.values())
+        bubbles = np.column_stack([rng.normal(0, 0.06, 9), rng.normal(-0.07, 0.04, 9),
+                                   rng.uniform(0.010, 0.026, 9)])
         return cls(
             hsv(h + rng.uniform(-0.008, 0.008), s * rng.uniform(0.85, 1.15),
                 v * rng.uniform(0.9, 1.05)),
             hsv(rng.uniform(), rng.uniform(0.1, 0.5), rng.uniform(0.25, 0.8)),
             float(rng.uniform(0.06, 0.35)), float(rng.uniform(0.88, 1.12)),
-            TOOLS[rng.integers(len(TOOLS))],
+            TOOLS.get(verb, tools[0]) if proper else tools[rng.integers(len(tools))],
             hsv(0.58, 0.06, rng.uniform(0.6, 0.85)),
             hsv(rng.uniform(0.02, 0.1), rng.uniform(0.2, 0.5), rng.uniform(0.15, 0.45)),
+            tuple(map(tuple, bubbles.tolist())) if verb == 'wash' and proper else (),
         )
 
 
@@ -109,9 +123,22 @@ def draw_tool(brush: Brush, cook: Cook, palm: Pose, tip: tuple[float, float]) ->
         b.line(np.array([[0.3 * length, 0], [0.7 * length, 0]]), 0.014, dark)
         b.fill(np.array([[0.62 * length, -0.018], [1.08 * length, -0.034],
                          [1.08 * length, 0.034], [0.62 * length, 0.018]]), shade(cook.handle, 1.3))
+    elif cook.tool == 'peeler':
+        b.line(np.array([[0.3 * length, 0], [0.75 * length, 0]]), 0.014, dark)
+        b.line(np.array([[0.75 * length, -0.03], [length, -0.035], [length, 0.035],
+                         [0.75 * length, 0.03]]), 0.012, steel, closed=True)
     else:
         for width in (0.034, 0.018, 0.004):
             b.ring(0.78 * length, 0, 0.32 * length, width, 0.007, steel)
+
+
+def draw_foam(brush: Brush, cook: Cook, palm: Pose, beat: float) -> None:
+    """Draw soap bubbles about a hand; `beat` in -1..1 moves them a little."""
+    for i, (x, y, size) in enumerate(cook.foam):
+        shift = 0.008 * beat * (-1) ** i
+        brush.ellipse(palm.x + x + shift, palm.y + y, size, size, (205, 214, 222))
+        brush.ellipse(palm.x + x + shift - 0.2 * size, palm.y + y - 0.2 * size, 0.7 * size,
+                      0.7 * size, (240, 244, 248))
 
 
 def _own(brush: Brush, cook: Cook, pose: Pose, side: int) -> Brush:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from karmma_ros.data.synthetic_kitchen.instances import Temper
 from karmma_ros.data.synthetic_kitchen.vocabulary import VERBS
 import numpy as np
 
@@ -111,28 +112,29 @@ class Motion:
     angle: float
     """How the object lies."""
     two_hands: bool
-    reach: float
-    """Half the size of the object: where hands take hold of it."""
+    temper: Temper
+    """How the object answers."""
     drift: tuple[float, float, float, float]
     """Frequencies (Hz) and phases of the slow wandering of the object's place."""
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, verb: str, reach: float) -> Motion:
-        """Draw the motion of one episode; `reach` is half the object's size."""
+    def draw(cls, rng: np.random.Generator, verb: str, temper: Temper) -> Motion:
+        """Draw how one episode does its verb to an object of that temper."""
         side = 1 if rng.uniform() < 0.7 else -1
-        steep = verb in ('peel',)
-        axis = (0.5 * np.pi if steep else 0.0) + rng.uniform(-0.45, 0.45)
+        axis = (0.5 * np.pi if verb == 'peel' else 0.0) + rng.uniform(-0.45, 0.45)
+        # Strokes span the object: large things are scrubbed with a longer arm.
+        span = 0.6 + 3.0 * temper.reach
         return cls(
             verb=verb,
             rhythm=Rhythm.draw(rng, verb),
-            amplitude=float(rng.uniform(0.8, 1.25)),
+            amplitude=float(span * rng.uniform(0.85, 1.15)),
             side=side,
             direction=1 if rng.uniform() < 0.5 else -1,
             axis=float(axis),
             place=(float(rng.normal(-0.03 * side, 0.05)), float(rng.normal(-0.02, 0.04))),
             angle=float(rng.uniform(-0.6, 0.6)),
             two_hands=bool(rng.uniform() < (0.25 if verb in CARRIED else 0.75)),
-            reach=reach,
+            temper=temper,
             drift=tuple(float(v) for v in (*rng.uniform(0.08, 0.25, 2), *rng.uniform(0, TAU, 2))),
         )
 
@@ -143,14 +145,13 @@ class Motion:
         x = self.place[0] + 0.02 * np.sin(TAU * f1 * t + p1)
         y = self.place[1] + 0.02 * np.sin(TAU * f2 * t + p2)
         stroke = _STROKES[self.verb](self, u)
-        thing = Pose(x + stroke.carry_x, y + stroke.carry_y, self.angle + stroke.turn,
-                     1 + stroke.squash, 1 - stroke.squash)
+        thing = self._answer(x, y, u, stroke)
         tip = None
         if self.verb in WITH_TOOL:
             tip = (x + stroke.x, y + stroke.y)
             active = Pose(tip[0] + self.side * TOOL_GRIP[0], tip[1] + TOOL_GRIP[1])
         elif self.verb in CARRIED:
-            hold = 0.75 * self.reach
+            hold = 0.75 * self.temper.reach
             active = Pose(thing.x + stroke.x + self.side * hold,
                           thing.y + stroke.y + 0.03, stroke.turn,
                           1 + 0.5 * stroke.squash, 1 - 0.5 * stroke.squash)
@@ -158,8 +159,17 @@ class Motion:
             active = Pose(x + stroke.x + 0.04 * self.side, y + stroke.y + 0.10)
         helper = None
         if self.two_hands:
-            helper = Pose(thing.x - self.side * (0.8 * self.reach + 0.05), thing.y + 0.08)
+            helper = Pose(thing.x - self.side * (0.8 * self.temper.reach + 0.05), thing.y + 0.08)
         return Hands(thing, active, tip, helper)
+
+    def _answer(self, x: float, y: float, u: float, stroke: _Stroke) -> Pose:
+        """Give where the object is, dragged, rocked and pressed by the stroke."""
+        temper, beat = self.temper, np.sin(TAU * u + 0.6)
+        squash = stroke.squash + 0.5 * temper.softness * beat
+        return Pose(x + stroke.carry_x + temper.give * stroke.x,
+                    y + stroke.carry_y + temper.give * stroke.y,
+                    self.angle + stroke.turn + temper.rock * self.direction * beat,
+                    1 + squash, 1 - squash)
 
 
 @dataclass(frozen=True)
@@ -181,7 +191,7 @@ def _wash(m: Motion, u: float) -> _Stroke:
     a = TAU * u * m.direction
     x, y = _along(m, 0.085 * m.amplitude * np.cos(a), 0.04 * m.amplitude * np.sin(a))
     x += 0.015 * np.sin(2 * a + 1.0)
-    return _Stroke(x, y, 0.012 * np.cos(a), 0.008 * np.sin(a), 0.10 * np.sin(a))
+    return _Stroke(x, y, turn=0.06 * np.sin(a))
 
 
 def _cut(m: Motion, u: float) -> _Stroke:
@@ -203,8 +213,7 @@ def _pour(m: Motion, u: float) -> _Stroke:
 def _mix(m: Motion, u: float) -> _Stroke:
     a = TAU * u * m.direction
     radius = 0.085 * m.amplitude
-    return _Stroke(radius * np.cos(a), 0.8 * radius * np.sin(a) - 0.01,
-                   0.006 * np.cos(a), 0.006 * np.sin(a), 0.04 * np.sin(a))
+    return _Stroke(radius * np.cos(a), 0.8 * radius * np.sin(a) - 0.01)
 
 
 def _shake(m: Motion, u: float) -> _Stroke:
@@ -215,7 +224,7 @@ def _shake(m: Motion, u: float) -> _Stroke:
 
 def _scrape(m: Motion, u: float) -> _Stroke:
     x, y = _along(m, 0.11 * m.amplitude * np.sin(TAU * u))
-    return _Stroke(x, y, 0.01 * np.sin(TAU * u), 0.0, 0.05 * np.sin(TAU * u))
+    return _Stroke(x, y)
 
 
 def _peel(m: Motion, u: float) -> _Stroke:

@@ -13,8 +13,10 @@ from karmma_ros.data.synthetic_kitchen.backdrop import Backdrop
 from karmma_ros.data.synthetic_kitchen.brush import apply, Brush, compose, matrix
 from karmma_ros.data.synthetic_kitchen.hands import (
     Cook,
+    CURL,
     draw_arm,
     draw_fingers,
+    draw_foam,
     draw_tool,
     hand_outline,
 )
@@ -30,8 +32,8 @@ ASPECT = 4 / 3
 FAR = 0.82
 """How much the backdrop follows the head's movement; the hands follow it wholly."""
 
-ZOOM = 1.2
-"""Pixels of a world unit through the picture's height, at rest."""
+ZOOM = (1.08, 1.38)
+"""How near the head is: pixels of a world unit through the picture's height."""
 
 EXPOSURE_S = 1 / 80
 """Time between the two moments of which a picture is the mean."""
@@ -46,6 +48,8 @@ class Head:
 
     waves: tuple[tuple[float, float, float, float], ...]
     """For x, y, turn and zoom twice: amplitude, frequency (Hz), phase; and a constant."""
+    zoom: float
+    """Pixels of a world unit through the picture's height."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Head:
@@ -53,14 +57,14 @@ class Head:
         sizes = (0.022, 0.018, 0.02, 0.015) * 2
         return cls(tuple(
             (size * rng.uniform(0.5, 1.3), rng.uniform(0.08, 0.45), rng.uniform(0, TAU),
-             size * rng.normal()) for size in sizes))
+             size * rng.normal()) for size in sizes), float(rng.uniform(*ZOOM)))
 
     def view(self, t: float) -> tuple[float, float, float, float]:
         """Give the place looked at (x, y), the turn (radians) and the zoom."""
         x, y, turn, zoom = (
             sum(size * np.sin(TAU * f * t + p) + c for size, f, p, c in self.waves[i::4])
             for i in range(4))
-        return x, y, turn, ZOOM + zoom
+        return x, y, turn, self.zoom * (1.0 + zoom)
 
 
 @dataclass(frozen=True)
@@ -166,7 +170,8 @@ class Scene:
             draw_tool(brush, cook, hands.active, hands.tip)
         if m.verb not in CARRIED:
             draw_arm(brush, cook, hands.active, m.side)
-        draw_fingers(brush, cook, hands.active, m.side, 0.75 if hands.tip else 0.3)
+        draw_fingers(brush, cook, hands.active, m.side, CURL.get(m.verb, 0.75))
+        draw_foam(brush, cook, hands.active, float(np.sin(TAU * m.rhythm.phase(t_s))))
         return image
 
     def _shadow(self, brush: Brush, hands: Hands) -> None:

@@ -75,6 +75,10 @@ class Mix:
     """How loud what is, for one episode."""
 
     action: float
+    evenness: float
+    """Share of the rubbing that goes on whatever the stroke, 0..1."""
+    knock: float
+    """Strength of the verb's knocks."""
     fan: float
     hiss: float
     hum: tuple[float, float]
@@ -87,13 +91,17 @@ class Mix:
     def draw(cls, rng: np.random.Generator) -> Mix:
         """Draw the loudness of one episode."""
         noise = 0.03 * 10 ** (rng.uniform(*NOISE_DB) / 20)
-        return cls(0.09 * 10 ** (rng.uniform(-4, 3) / 20), noise, 0.35 * noise,
+        return cls(0.08 * 10 ** (rng.uniform(-4, 3) / 20), float(rng.uniform(*EVENNESS)),
+                   float(rng.uniform(0.35, 1.1)), noise, HISS * noise,
                    (float(rng.uniform(90, 240)), 0.3 * noise),
                    float(rng.uniform(0.0, CLATTER_HZ)), float(rng.uniform(0.02, 0.08)))
 
 
-NOISE_DB = (0.0, 9.0)
-CLATTER_HZ = 1.6
+NOISE_DB = (2.0, 13.0)
+"""Loudness of the fan over its quietest."""
+HISS = 0.5
+EVENNESS = (0.0, 0.5)
+CLATTER_HZ = 2.5
 
 
 class Soundtrack:
@@ -138,6 +146,7 @@ class Soundtrack:
         noise = _coloured(Stream.RUSTLE, self.seed, number, rate, _resonances(self.timbre, rate))
         coarse = number + np.arange(ENVELOPE_RATE + 1) / ENVELOPE_RATE
         loudness = envelope(self.verb, self.rhythm.phase(coarse))
+        loudness = self.mix.evenness + (1 - self.mix.evenness) * loudness
         fine = number + np.arange(rate) / rate
         return PATTERNS[self.verb].rustle * noise * np.interp(fine, coarse, loudness)
 
@@ -150,7 +159,8 @@ class Soundtrack:
                 chance = generator(Stream.HIT, self.seed, cycle, round(100 * place))
                 gain, late = chance.uniform(0.6, 1.3), chance.normal(0, 0.008)
                 moment = self.rhythm.time_of(cycle + place) + late
-                _add(out, moment - number, rate, 4.0 * strength * gain, self.timbre)
+                gain *= 4.0 * self.mix.knock * strength
+                _add(out, moment - number, rate, gain, self.timbre)
         return out
 
     def _background(self, number: int, rate: int) -> np.ndarray:

@@ -1,0 +1,182 @@
+"""The written form of the synthetic kitchen and its torch data sets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+import json
+import pickle
+
+from karmma_ros.clip import ClipSpec
+from karmma_ros.data.synthetic_kitchen import cache
+from karmma_ros.data.synthetic_kitchen.cache import CacheError, open_split, write_split
+from karmma_ros.data.synthetic_kitchen.dataset import LiveKitchen, WrittenKitchen
+from karmma_ros.data.synthetic_kitchen.rendering import CAMERA_HZ, clip_spec, frame_times, start_of
+from karmma_ros.data.synthetic_kitchen.vocabulary import action_of, Split
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
+import numpy as np
+import pytest
+
+COUNT, SEED = 5, 3
+
+
+@pytest.fixture(scope='module')
+def spec() -> ClipSpec:
+    """Give a clip small enough to render in a moment."""
+    whole = clip_spec()
+    return replace(whole, num_frames=4, video=replace(whole.video, height=32, width=32))
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(cache, 'CHUNK', 2)
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory, spec):
+    return write_split(tmp_path_factory.mktemp('kitchen') / 'test', Split.TEST, COUNT, SEED, spec)
+
+
+def assert_same(one, other):
+    assert one.labels == other.labels
+    assert one.clip.modalities == other.clip.modalities == tuple(Modality)
+    for modality in Modality:
+        assert np.array_equal(one.clip.inputs[modality], other.clip.inputs[modality])
+
+
+def test_read_and_rendered_clips_are_the_same(written, spec):
+    read, live = WrittenKitchen(written), LiveKitchen(Split.TEST, COUNT, SEED, spec)
+    assert len(read) == len(live) == COUNT
+    for index in range(COUNT):
+        assert_same(read[index], live[index])
+
+
+def test_samples_fit_the_specification(written, spec):
+    read = WrittenKitchen(written)
+    assert read.spec == spec
+    for modality, values in read[1].clip.inputs.items():
+        assert values.shape == spec.input_shape(modality)
+        assert values.dtype == np.float32
+    assert (read[1].labels['verb'], read[1].labels['noun']) == action_of(Split.TEST, SEED, 1)
+    with pytest.raises(IndexError, match=f'clip {COUNT} of {COUNT}'):
+        read[COUNT]
+
+
+def test_a_data_set_travels_as_its_folder(written):
+    read = WrittenKitchen(written)
+    parcel = pickle.dumps(read)
+    assert len(parcel) < 1000
+    assert_same(pickle.loads(parcel)[0], read[0])
+
+
+def test_a_split_is_written_once(written, spec, monkeypatch):
+    monkeypatch.setattr(cache, 'render_clip', None)  # rendering again would fail
+    assert write_split(written, Split.TEST, COUNT, SEED, spec) == written
+
+
+def test_several_processes_write_the_same(written, spec, tmp_path, small_chunks):
+    calls = []
+    folder = write_split(tmp_path / 'again', Split.TEST, COUNT, SEED, spec, workers=2,
+                         progress=lambda done, count: calls.append((done, count)))
+    for name, values in open_split(written)[1].items():
+        assert np.array_equal(values, open_split(folder)[1][name])
+    assert calls[0] == (0, COUNT)
+    assert calls[-1] == (COUNT, COUNT)
+
+
+@pytest.mark.parametrize(('change', 'said'), [
+    ({'seed': SEED + 1}, 'its seed is 3 where 4 is wanted'),
+    ({'count': COUNT + 1}, 'its count is 5 where 6 is wanted'),
+    ({'split': Split.TRAIN}, "its split is 'test' where 'train' is wanted"),
+])
+def test_a_split_made_from_other_settings_is_refused(written, spec, change, said):
+    settings = {'split': Split.TEST, 'count': COUNT, 'seed': SEED, **change}
+    with pytest.raises(CacheError, match=f'{said}: delete it and write it again'):
+        write_split(written, spec=spec, **settings)
+
+
+def test_a_split_of_another_clip_is_refused(written, spec):
+    with pytest.raises(CacheError, match='its spec is another in flow than wanted'):
+        write_split(written, Split.TEST, COUNT, SEED,
+                    replace(spec, flow=replace(spec.flow, bound=3.0)))
+
+
+def test_a_split_of_another_version_is_refused(written, monkeypatch):
+    monkeypatch.setattr(cache, 'VERSION', cache.VERSION + 1)
+    with pytest.raises(CacheError, match='its version is'):
+        WrittenKitchen(written)
+
+
+def test_a_split_cut_off_is_refused_and_then_finished(written, spec, tmp_path, small_chunks,
+                                                      monkeypatch):
+    render, seen = cache.render_clip, []
+
+    def until_the_power_fails(split, seed, index, spec):
+        if index == 3 and 3 not in seen:
+            seen.append(index)
+            raise KeyboardInterrupt
+        seen.append(index)
+        return render(split, seed, index, spec)
+
+    monkeypatch.setattr(cache, 'render_clip', until_the_power_fails)
+    folder = tmp_path / 'cut'
+    with pytest.raises(KeyboardInterrupt):
+        write_split(folder, Split.TEST, COUNT, SEED, spec)
+    with pytest.raises(CacheError, match='it was not written to its end: write it with'):
+        WrittenKitchen(folder)
+    seen.clear()
+    seen.append(3)
+    write_split(folder, Split.TEST, COUNT, SEED, spec)
+    assert seen == [3, 2, 3, 4]  # the first chunk was done
+    for name, values in open_split(written)[1].items():
+        assert np.array_equal(values, open_split(folder)[1][name])
+
+
+def test_what_was_cut_off_under_other_settings_is_not_continued(spec, tmp_path, small_chunks):
+    folder = tmp_path / 'cut'
+    partial = tmp_path / 'cut.partial'
+    write_split(folder, Split.TEST, COUNT, SEED + 1, spec)
+    folder.rename(partial)
+    (partial / cache.PROGRESS).write_text('0\n2\n4\n')
+    write_split(folder, Split.TEST, COUNT, SEED, spec)
+    assert_same(WrittenKitchen(folder)[0], LiveKitchen(Split.TEST, COUNT, SEED, spec)[0])
+
+
+def test_a_half_written_note_does_not_count(tmp_path):
+    (tmp_path / cache.PROGRESS).write_text('0\n32\n6')
+    assert cache._done_chunks(tmp_path) == {0, 32}
+
+
+def test_a_damaged_split_is_refused(written, spec, tmp_path):
+    with pytest.raises(CacheError, match='there is no such folder'):
+        WrittenKitchen(tmp_path / 'none')
+    folder = write_split(tmp_path / 'one', Split.TEST, 1, SEED, spec)
+    metadata = (folder / cache.METADATA).read_text()
+    (folder / cache.METADATA).write_text(metadata[:20])
+    with pytest.raises(CacheError, match='no readable metadata.json'):
+        WrittenKitchen(folder)
+    (folder / cache.METADATA).write_text(json.dumps({**json.loads(metadata), 'count': 2}))
+    with pytest.raises(CacheError, match='does not fit metadata.json'):
+        WrittenKitchen(folder)
+    (folder / cache.METADATA).write_text(metadata)
+    (folder / 'flow.npy').write_bytes(b'not an array')
+    with pytest.raises(CacheError, match='flow.npy is damaged'):
+        WrittenKitchen(folder)
+    (folder / 'flow.npy').unlink()
+    with pytest.raises(CacheError, match='flow.npy is missing'):
+        WrittenKitchen(folder)
+
+
+@pytest.mark.parametrize(('count', 'workers', 'name'), [(0, 1, 'count'), (4, 0, 'workers')])
+def test_nothing_to_write_or_nobody_to_write_it_is_refused(tmp_path, spec, count, workers, name):
+    with pytest.raises(InvalidSettingError, match=f'{name} is 0'):
+        write_split(tmp_path / 'x', Split.TEST, count, 0, spec, workers=workers)
+    assert not any(tmp_path.iterdir())
+
+
+def test_frames_are_the_first_the_camera_took_in_each_slot():
+    spec = clip_spec()
+    times = np.array(frame_times(start_of(Split.TRAIN, 0, 0), spec))
+    slots = start_of(Split.TRAIN, 0, 0) + np.arange(spec.num_frames) / 8
+    assert ((times >= slots - 1e-5) & (times < slots + 1 / CAMERA_HZ)).all()
+    assert np.allclose(times * CAMERA_HZ, np.rint(times * CAMERA_HZ))
