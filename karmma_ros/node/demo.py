@@ -205,6 +205,8 @@ def prepare_bag(folder: Path) -> Path:
     bag = folder / f'kitchen_{EPISODES}x{EPISODE_S:g}s_seed{SEED}_{_kitchen_digest()}.mcap'
     if not bag.exists():
         folder.mkdir(parents=True, exist_ok=True)
+        for older in folder.glob('kitchen_*.mcap'):
+            older.unlink()
         words = ['bag', 'synthetic', str(bag), '--episodes', str(EPISODES),
                  '--seconds', str(EPISODE_S), '--seed', str(SEED)]
         if subprocess.run([sys.executable, '-m', 'karmma_ros.cli.main', *words]).returncode:
