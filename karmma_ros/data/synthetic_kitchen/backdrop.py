@@ -91,7 +91,7 @@ def _cloth(brush: Brush, rng: np.random.Generator, base: Colour) -> None:
     b.fill(_box(-w, -h, w + 0.01, h + 0.012), shade(base, 0.7))
     b.fill(_box(-w, -h, w, h), colour)
     for x in np.arange(-w + 0.04, w, rng.uniform(0.08, 0.16)):
-        b.fill(_box(x, -h, x + 0.02, h), shade(colour, 0.85))
+        b.fill(_box(float(x), -h, float(x) + 0.02, h), shade(colour, 0.85))
 
 
 def _sink(brush: Brush, rng: np.random.Generator, base: Colour) -> None:

@@ -96,11 +96,15 @@ def hsv(hue: float, saturation: float, value: float) -> Colour:
     """Turn hue (turns), saturation and value (0..1, clipped) into red, green and blue."""
     rgb = colorsys.hsv_to_rgb(hue % 1.0, float(np.clip(saturation, 0, 1)),
                               float(np.clip(value, 0, 1)))
-    return tuple(round(255 * c) for c in rgb)
+    return _rounded(*(255 * c for c in rgb))
 
 
 def shade(colour: Colour, factor: float) -> Colour:
     """Darken (below 1) or lighten towards white (above 1)."""
     if factor <= 1:
-        return tuple(round(c * factor) for c in colour)
-    return tuple(round(255 - (255 - c) * (2 - factor)) for c in colour)
+        return _rounded(*(c * factor for c in colour))
+    return _rounded(*(255 - (255 - c) * (2 - factor) for c in colour))
+
+
+def _rounded(red: float, green: float, blue: float) -> Colour:
+    return round(red), round(green), round(blue)

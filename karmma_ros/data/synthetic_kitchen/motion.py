@@ -8,12 +8,15 @@ y down. Angles in radians, clockwise on the screen. Time in seconds from the epi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from karmma_ros.data.synthetic_kitchen.instances import Temper
 from karmma_ros.data.synthetic_kitchen.vocabulary import VERBS
 import numpy as np
 
 TAU = 2 * np.pi
+
+_Times = TypeVar('_Times', float, np.ndarray)
 
 RATES = {
     'wash': (1.5, 2.3),
@@ -81,7 +84,7 @@ class Rhythm:
         )
         return cls(float(rng.uniform(*RATES[verb])), float(rng.uniform()), sway)
 
-    def phase(self, t: np.ndarray | float) -> np.ndarray | float:
+    def phase(self, t: _Times) -> _Times:
         """Give the cycles since an arbitrary origin at times `t`; it grows strictly."""
         deviation = sum(a * np.sin(TAU * f * t + p) for a, f, p in self.sway)
         return self.offset + self.rate * (t + deviation)
@@ -90,8 +93,8 @@ class Rhythm:
         """Invert `phase` by fixed-point steps; the deviation is slow, so they contract fast."""
         t = (cycles - self.offset) / self.rate
         for _ in range(12):
-            t += (cycles - self.phase(t)) / self.rate
-        return float(t)
+            t += float(cycles - self.phase(t)) / self.rate
+        return t
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,8 @@ class Motion:
             angle=float(rng.uniform(-0.6, 0.6)),
             two_hands=bool(rng.uniform() < (0.25 if verb in CARRIED else 0.75)),
             temper=temper,
-            drift=tuple(float(v) for v in (*rng.uniform(0.08, 0.25, 2), *rng.uniform(0, TAU, 2))),
+            drift=(float(rng.uniform(0.08, 0.25)), float(rng.uniform(0.08, 0.25)),
+                   float(rng.uniform(0, TAU)), float(rng.uniform(0, TAU))),
         )
 
     def at(self, t: float) -> Hands:

@@ -101,7 +101,9 @@ class Scene:
                  backdrop: Backdrop, seed: int) -> None:
         self.motion, self.look, self.cook = motion, look, cook
         self.head, self.light, self.backdrop, self.seed = head, light, backdrop, seed
-        self._grain = self._painted = self._vignette = None
+        self._painted: tuple[int, np.ndarray] | None = None
+        self._grain: np.ndarray | None = None
+        self._vignette: np.ndarray | None = None
 
     def frame(self, t_s: float, height: int, width: int) -> np.ndarray:
         """Draw the picture at a time: uint8 `[h, w, 3]`, red, green, blue."""
