@@ -10,6 +10,7 @@ from karmma_ros.errors import KarmmaError
 
 COMMANDS = {
     'bag': 'write a rosbag2 bag: of the synthetic kitchen, or from a video file',
+    'profile': 'operations, parameters and memory of a network, beside the paper',
     'replay': 'publish a bag over DDS in real time, sensors muted at will',
     'train': 'train a recogniser',
 }

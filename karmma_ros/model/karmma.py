@@ -113,7 +113,14 @@ class Karmma(nn.Module):
 
     def encode(self, modality: Modality, x: Tensor) -> Tensor:
         """Encode, reduce and embed one present modality: `[b, ...]` → `[b, n, d]`."""
-        tokens = self.encoders[modality.value](x)
+        return self.embed(modality, self.encoders[modality.value](x))
+
+    def embed(self, modality: Modality, tokens: Tensor) -> Tensor:
+        """
+        Reduce and embed what an encoder made: `[b, n, e]` → `[b, at most the cap, d]`.
+
+        Apart from `encode`, so that the features of frozen encoders can be kept and used again.
+        """
         if self.reduce is not None:
             tokens = self.reduce(tokens, self.token_cap)
         embedded: Tensor = self._embedding(modality)(tokens)

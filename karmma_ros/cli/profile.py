@@ -1,0 +1,190 @@
+"""`karmma profile`: what the networks of the paper cost, beside what the paper says."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+import json
+from pathlib import Path
+from typing import Any
+
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.evaluation import published
+from karmma_ros.evaluation.cost import Cost, cost_of, gflops_by_cap, tensor_bytes
+from karmma_ros.evaluation.cost_chart import Bars, draw_costs
+from karmma_ros.evaluation.memory import resident_bytes
+from karmma_ros.modality import parse_subset
+from karmma_ros.model.presets import preset, PRESETS
+
+PAPER = ('karmma_teacher', 'karmma_student', 'karmma_student_v', 'radevski', 'radevski_student')
+TEACHER, STUDENT = 'karmma_teacher', 'karmma_student'
+TABLE_V = 'none,500,300,100'
+Memory = Mapping[str, Mapping[str, float]]
+"""Subset → `tensors` and `resident` → GB."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the cost of presets."""
+    options = _parser().parse_args(list(arguments))
+    names = list(dict.fromkeys(options.presets or PAPER))
+    for name in names:
+        preset(name)  # a misspelt name is told before the work
+    caps = _caps(options.token_caps)
+    costs = {name: cost_of(name) for name in names}
+    fusing = [name for name in names if preset(name).fusion == 'transformer']
+    by_cap = {name: gflops_by_cap(name, caps) for name in fusing} if caps else {}
+    memory = {name: _memory(name, costs[name]) for name in names} if options.memory else {}
+    if options.chart:
+        _chart(options.chart, costs, memory)
+    print(_json(costs, by_cap, memory) if options.json else _text(costs, by_cap, memory, options))
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog='karmma profile', description='Operations, parameters and memory of presets, beside '
+        'the figures of the paper. Nothing is computed: a minute on a laptop.')
+    parser.add_argument(
+        'presets', nargs='*', metavar='PRESET', help=f'of {", ".join(PRESETS)} '
+        f'[{" ".join(PAPER)}]')
+    parser.add_argument('--json', action='store_true', help='print one object instead of tables')
+    parser.add_argument('--chart', type=Path, metavar='FILE', help='draw bars as Fig. 6 does')
+    parser.add_argument(
+        '--token-caps', metavar='CAPS', nargs='?', const=TABLE_V, default='',
+        help=f'the cost for other caps on the tokens (Table V) [{TABLE_V}]')
+    parser.add_argument(
+        '--memory', action='store_true', help='also run every subset in a process of its own and '
+        'measure it: minutes')
+    return parser
+
+
+def _caps(text: str) -> list[int | None]:
+    try:
+        return [None if part == 'none' else int(part) for part in text.split(',') if part]
+    except ValueError:
+        raise InvalidSettingError(
+            '--token-caps', text, f'whole numbers and `none`, as in {TABLE_V}') from None
+
+
+def _memory(name: str, cost: Cost) -> Memory:
+    return {
+        subset: {
+            'tensors': tensor_bytes(name, parse_subset(subset)) / 1e9,
+            'resident': resident_bytes(name, parse_subset(subset)) / 1e9,
+        }
+        for subset in cost.gflops
+    }
+
+
+def _json(
+    costs: Mapping[str, Cost], by_cap: Mapping[str, Mapping[int | None, float]],
+    memory: Mapping[str, Memory],
+) -> str:
+    described: dict[str, dict[str, Any]] = {name: asdict(cost) for name, cost in costs.items()}
+    for name, figures in by_cap.items():
+        described[name]['gflops_by_token_cap'] = {_cap(cap): g for cap, g in figures.items()}
+    for name, measured in memory.items():
+        described[name]['memory_gb'] = measured
+    return json.dumps(described, indent=1)
+
+
+def _chart(path: Path, costs: Mapping[str, Cost], memory: Mapping[str, Memory]) -> None:
+    panels: dict[str, tuple[Bars, Bars]] = {'GFLOPs a clip': (
+        {name: cost.gflops for name, cost in costs.items()}, published.GFLOPS)}
+    if memory:
+        resident = {
+            name: {subset: gb['resident'] for subset, gb in measured.items()}
+            for name, measured in memory.items()
+        }
+        panels['Memory at inference, GB'] = (resident, published.MEMORY_GB)
+    draw_costs(path, panels)
+
+
+def _text(
+    costs: Mapping[str, Cost], by_cap: Mapping[str, Mapping[int | None, float]],
+    memory: Mapping[str, Memory], options: Namespace,
+) -> str:
+    parts = []
+    for name, cost in costs.items():
+        parts += [_headline(name, cost), _gflops_table(name, cost)]
+        if name in by_cap:
+            parts.append(_caps_table(name, by_cap[name]))
+        if name in memory:
+            parts.append(_memory_table(name, memory[name]))
+    if TEACHER in memory and STUDENT in memory:
+        parts.append(_shares(memory))
+    if options.chart:
+        parts.append(f'wrote {options.chart}')
+    return '\n\n'.join(parts)
+
+
+def _headline(name: str, cost: Cost) -> str:
+    paper = published.TRAINABLE_MILLIONS.get(name)
+    beside = f', paper {paper:.2f} M' if paper else ''
+    return (f'## {name}: {cost.parameters / 1e6:.3f} M parameters, '
+            f'{cost.trainable / 1e6:.3f} M trainable{beside}')
+
+
+def _gflops_table(name: str, cost: Cost) -> str:
+    paper = published.GFLOPS.get(name, {})
+    header = ['sensors', 'GFLOPs', 'paper', 'difference']
+    rows = [[subset, f'{ours:.2f}', *_beside(ours, paper.get(subset))]
+            for subset, ours in cost.gflops.items()]
+    if cost.gflops_filled:
+        header.append('absent filled in')
+        for row, filled in zip(rows, cost.gflops_filled.values()):
+            row.append(f'{filled:.2f}')
+    return _table(header, rows)
+
+
+def _caps_table(name: str, figures: Mapping[int | None, float]) -> str:
+    paper = published.TOKEN_CAP_GFLOPS.get(name, {})
+    rows = [[_cap(cap), f'{ours:.2f}', *_beside(ours, paper.get(cap))]
+            for cap, ours in figures.items()]
+    return _table(['tokens a modality', 'GFLOPs', 'paper', 'difference'], rows)
+
+
+def _memory_table(name: str, measured: Memory) -> str:
+    paper = published.MEMORY_GB.get(name, {})
+    rows = [
+        [subset, f'{gb["resident"]:.3f}', f'{gb["tensors"]:.3f}',
+         f'{paper[subset]:.3f}' if subset in paper else '']
+        for subset, gb in measured.items()
+    ]
+    return _table(['sensors', 'GB, process', 'GB, tensors', 'GB, paper'], rows)
+
+
+def _shares(memory: Mapping[str, Memory]) -> str:
+    rows = []
+    for subset, student in memory[STUDENT].items():
+        teacher, paper = memory[TEACHER][subset], published.MEMORY_GB
+        rows.append([
+            subset, *(f'{student[kind] / teacher[kind]:.0%}' for kind in ('resident', 'tensors')),
+            f'{paper[STUDENT][subset] / paper[TEACHER][subset]:.0%}'])
+    return "The student's share of the teacher's memory\n\n" + _table(
+        ['sensors', 'process', 'tensors', 'paper'], rows)
+
+
+def _beside(ours: float, paper: float | None) -> list[str]:
+    """Give the paper's figure and the difference, in as many digits as the paper gives."""
+    if paper is None:
+        return ['', '']
+    digits = 0 if paper.is_integer() else 2
+    difference = round(round(ours, digits) - paper, digits) + 0.0  # never a negative zero
+    return [f'{paper:.{digits}f}', f'{difference:+.{digits}f}']
+
+
+def _cap(cap: int | None) -> str:
+    return 'none' if cap is None else str(cap)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Set a Markdown table whose columns line up; all but the first to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    rule = ['-' * widths[0], *('-' * (w - 1) + ':' for w in widths[1:])]
+    lines = [
+        [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]
+        for row in (header, rule, *rows)
+    ]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)

@@ -1,0 +1,199 @@
+"""
+What a preset costs: operations, parameters and memory, computed from shapes alone.
+
+Networks are built on the meta device: nothing is allocated and nothing multiplied. Operations
+are counted as the paper does: two for each multiply-accumulate of a matrix product or a
+convolution, one clip, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+import weakref
+
+from karmma_ros.clip import ClipSpec
+from karmma_ros.data.synthetic_kitchen.rendering import clip_spec as kitchen_clip
+from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary as kitchen_vocabulary
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.model.builder import build
+from karmma_ros.model.config import ModelConfig
+from karmma_ros.model.karmma import Karmma
+from karmma_ros.model.presets import preset, task
+from karmma_ros.model.tokens import REDUCE
+from karmma_ros.prediction import Vocabulary
+import torch
+from torch import Tensor
+from torch.nn.attention import sdpa_kernel, SDPBackend
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a network."""
+
+    gflops: Mapping[str, float]
+    """Subset → billions of operations a clip, absent modalities left out, as the paper counts."""
+    gflops_filled: Mapping[str, float]
+    """The same with absent modalities filled by learned tokens; empty where there are none."""
+    parameters: int
+    trainable: int
+
+
+def setting(name: str) -> tuple[ClipSpec, Vocabulary]:
+    """Give the clips and classes that a preset's figures are for; the kitchen's if none are."""
+    own = task(name)
+    if own is None:
+        return kitchen_clip(), kitchen_vocabulary()
+    return own.clip, Vocabulary(
+        {head: tuple(map(str, range(size))) for head, size in own.classes.items()})
+
+
+def cost_of(name: str) -> Cost:
+    """
+    Compute the cost of a preset.
+
+    :raises InvalidSettingError: when there is no preset of that name.
+    """
+    network, spec = _shapes_of(name, preset(name))
+    tokens, encoding = _count_each(_inputs(network, spec), network.encode)
+    chosen = subsets(network.modalities)
+
+    def total(subset: Sequence[Modality]) -> float:
+        fusing, _ = count_operations(lambda: network.fuse({m: tokens[m] for m in subset}))
+        return (fusing + sum(encoding[m] for m in subset)) / 1e9
+
+    filled = {subset_name(s): total(s) for s in chosen} if network.fill_missing else {}
+    network.fill_missing = False
+    return Cost(
+        {subset_name(s): total(s) for s in chosen}, filled,
+        sum(p.numel() for p in network.parameters()),
+        sum(p.numel() for p in network.parameters() if p.requires_grad))
+
+
+def gflops_by_cap(name: str, caps: Sequence[int | None]) -> dict[int | None, float]:
+    """
+    Give the cost with all sensors for each cap on the tokens of a modality (Table V).
+
+    :param caps: None leaves the tokens as they are.
+    :raises InvalidSettingError: for an unknown preset, one without a cap, or a cap below one.
+    """
+    config = preset(name)
+    if config.fusion != 'transformer' or config.reduction == 'none':
+        raise InvalidSettingError('preset', name, 'one that reduces its tokens before fusion')
+    network, spec = _shapes_of(name, config)
+    features, encoding = _count_each(
+        _inputs(network, spec), lambda m, x: network.encoders[m.value](x))
+    costs = {}
+    for cap in caps:
+        network.reduce = None if cap is None else REDUCE[config.reduction]
+        network.token_cap = cap or 0
+        tokens, embedding = _count_each(features, network.embed)
+        fusing, _ = count_operations(lambda: network.fuse(tokens))
+        costs[cap] = (fusing + sum(encoding.values()) + sum(embedding.values())) / 1e9
+    return costs
+
+
+def tensor_bytes(name: str, modalities: Sequence[Modality]) -> int:
+    """
+    Give the most bytes of tensors that live at once while one clip is recognised.
+
+    Weights, inputs and intermediate results in fp32, with only the encoders of `modalities`
+    loaded. An allocator, a library's workspaces and Python itself come on top.
+    """
+    network, spec = _shapes_of(name, only(preset(name), modalities))
+    inputs = _inputs(network, spec)
+    live = _LiveBytes()
+    for tensor in (*network.parameters(), *network.buffers(), *inputs.values()):
+        live.add(tensor)
+    with torch.inference_mode(), live:
+        network.fuse({m: network.encode(m, x) for m, x in inputs.items()})
+    return live.peak
+
+
+def only(config: ModelConfig, modalities: Sequence[Modality]) -> ModelConfig:
+    """Give the architecture with the encoders of some modalities alone; the rest is left out."""
+    return replace(
+        config, encoders={m: config.encoders[m] for m in modalities}, missing='omit',
+        votes={m: vote for m, vote in config.votes.items() if m in modalities})
+
+
+def count_operations(compute: Callable[[], Any]) -> tuple[int, Any]:
+    """
+    Count the operations of matrix products and convolutions in a computation.
+
+    :returns: two for each multiply-accumulate, and the result.
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(), _plain_attention(), counter:
+        result = compute()
+    return counter.get_total_flops(), result
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Take fused attention apart into its products: the counter sees only those."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _shapes_of(name: str, config: ModelConfig) -> tuple[Karmma, ClipSpec]:
+    spec, vocabulary = setting(name)
+    with torch.device('meta'):
+        return build(config, spec, vocabulary).eval(), spec
+
+
+def _inputs(network: Karmma, spec: ClipSpec) -> dict[Modality, Tensor]:
+    return {m: torch.empty(1, *spec.input_shape(m), device='meta') for m in network.modalities}
+
+
+def _count_each(
+    given: Mapping[Modality, Tensor], compute: Callable[[Modality, Tensor], Tensor]
+) -> tuple[dict[Modality, Tensor], dict[Modality, int]]:
+    results, operations = {}, {}
+    for modality, x in given.items():
+        operations[modality], results[modality] = count_operations(lambda: compute(modality, x))
+    return results, operations
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Follow every storage from its first appearance to its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def add(self, tensor: Tensor) -> None:
+        """Count a tensor's storage, once, until it is freed."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+
+        def gone(_: object) -> None:
+            self.now -= size
+            del self._known[key]
+
+        self._known[key] = weakref.ref(storage, gone)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self.add(leaf)
+        return out

@@ -1,0 +1,58 @@
+"""The cost of several networks as bars, one group for each subset (the paper's Fig. 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from karmma_ros.errors import InvalidSettingError
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_COLOURS = ('#3b6ea5', '#e08a2e', '#5a9a5a', '#a05a8a', '#8a8a8a')
+Bars = Mapping[str, Mapping[str, float]]
+"""Name of a network → subset → figure."""
+
+
+def draw_costs(path: Path, panels: Mapping[str, tuple[Bars, Bars]]) -> None:
+    """
+    Draw one panel of bars for each quantity; the paper's figures are marks across the bars.
+
+    :param panels: title → ours, and the paper's where it has any.
+    :raises InvalidSettingError: when the file's suffix names no kind of picture.
+    """
+    figure = Figure(figsize=(9, 3.2 * len(panels)), layout='constrained')
+    axes = figure.subplots(len(panels), squeeze=False)[:, 0]
+    for axis, (title, (ours, paper)) in zip(axes, panels.items()):
+        _draw_panel(axis, title, ours, paper)
+    try:
+        figure.savefig(path, dpi=150)
+    except ValueError as error:
+        raise InvalidSettingError(
+            'chart', str(path), 'a file that ends in .png, .svg or .pdf') from error
+
+
+def _draw_panel(axis: Axes, title: str, ours: Bars, paper: Bars) -> None:
+    groups = list(dict.fromkeys(subset for figures in ours.values() for subset in figures))
+    width = 0.8 / len(ours)
+    marked = False
+    for i, (name, figures) in enumerate(ours.items()):
+        places = [groups.index(s) - 0.4 + (i + 0.5) * width for s in figures]
+        bars = axis.bar(places, list(figures.values()), 0.9 * width, label=name,
+                        color=_COLOURS[i % len(_COLOURS)])
+        axis.bar_label(bars, fmt=_short, fontsize=7, padding=2)
+        for place, subset in zip(places, figures):
+            if subset in paper.get(name, {}):
+                mark = paper[name][subset]
+                axis.plot([place - 0.45 * width, place + 0.45 * width], [mark, mark], color='k',
+                          linewidth=1.4, label=None if marked else 'paper')
+                marked = True
+    axis.set_xticks(range(len(groups)), groups)
+    axis.set_title(title, loc='left', fontsize=10)
+    axis.spines[['top', 'right']].set_visible(False)
+    axis.margins(y=0.12)
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _short(figure: float) -> str:
+    return f'{figure:.0f}' if figure >= 100 else f'{figure:.2g}'
