@@ -18,6 +18,7 @@ import yaml
 AUDIO_TIMEOUT_S, RATE_HZ = 0.3, 10.0
 # What a busy machine may add, to the node's own reaction and to that of three processes.
 HICCUP_S, SLACK_S = 0.15, 0.5
+CONFIG = Path(__file__).parents[2] / 'config' / 'node' / 'karmma.yaml'
 ALL = ['rgb', 'flow', 'audio', 'detections']
 
 
@@ -27,9 +28,9 @@ def start(*arguments, **options):
 
 @pytest.fixture
 def node(ros, bundle):
-    """Run the node, active by itself."""
+    """Run the node with the shipped parameters but for a few; it is active by itself."""
     process = start(
-        '-m', 'karmma_ros.node', '--ros-args', '-p', f'model:={bundle}', '-p', 'autostart:=true',
+        '-m', 'karmma_ros.node', '--ros-args', '--params-file', CONFIG, '-p', f'model:={bundle}', '-p', 'autostart:=true',
         '-p', f'rate:={RATE_HZ}', '-p', f'audio.timeout:={AUDIO_TIMEOUT_S}', '-p', 'threads:=1',
         '-p', 'subject_id:=anna')
     yield process
