@@ -12,7 +12,6 @@ import shlex
 import time
 
 from jsonargparse import ArgumentParser
-from karmma_ros.data.batch import Sample
 from karmma_ros.data.synthetic_kitchen.cache import write_split
 from karmma_ros.data.synthetic_kitchen.dataset import WrittenKitchen
 from karmma_ros.data.synthetic_kitchen.rendering import clip_spec
@@ -111,7 +110,7 @@ def _render(settings: KitchenSettings, folder: Path) -> dict[Split, WrittenKitch
 
 
 def _score(
-    network: Karmma, dataset: torch.utils.data.Dataset[Sample], settings: RunSettings
+    network: Karmma, dataset: WrittenKitchen, settings: RunSettings
 ) -> dict[str, dict[str, float]]:
     with Progress() as progress:
         task = progress.add_task('scoring every subset', total=len(dataset))
