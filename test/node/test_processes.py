@@ -30,8 +30,8 @@ def start(*arguments, **options):
 def node(ros, bundle):
     """Run the node with the shipped parameters but for a few; it is active by itself."""
     process = start(
-        '-m', 'karmma_ros.node', '--ros-args', '--params-file', CONFIG, '-p', f'model:={bundle}', '-p', 'autostart:=true',
-        '-p', f'rate:={RATE_HZ}', '-p', f'audio.timeout:={AUDIO_TIMEOUT_S}', '-p', 'threads:=1',
+        '-m', 'karmma_ros.node', '--ros-args', '--params-file', CONFIG, '-p', f'model:={bundle}',
+        '-p', 'autostart:=true', '-p', f'rate:={RATE_HZ}', '-p', f'audio.timeout:={AUDIO_TIMEOUT_S}', '-p', 'threads:=1',
         '-p', 'subject_id:=anna')
     yield process
     process.kill()
