@@ -28,7 +28,8 @@ from karmma_ros.stream.sensors import SensorStream
 from karmma_ros.stream.window import Window
 from rclpy.node import Node
 
-_AVAILABILITY_PERIOD_S = 1.0
+# With the watchdog's half second this makes at least one report a second.
+_AVAILABILITY_PERIOD_S = 0.4
 _WARN_EVERY_S = 10.0
 
 
@@ -116,7 +117,7 @@ class Worker:
     def _report(
         self, statuses: Sequence[ModalityStatus], now_ns: int, possible: bool
     ) -> None:
-        """Publish the availability when a state or its reason changed, and once a second."""
+        """Publish the availability when a state changed, and at least once a second."""
         states = (possible, *((s.state, s.modality) for s in statuses))
         now = time.monotonic()
         if states == self._reported and now - self._reported_at < _AVAILABILITY_PERIOD_S:

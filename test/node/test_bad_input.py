@@ -221,6 +221,24 @@ def test_a_network_that_fails_is_said_and_the_next_clip_tried(stage, perform, mo
     assert 'no result: RuntimeError: out of memory' in capfd.readouterr().err
 
 
+def test_deactivation_waits_for_the_network(stage, perform, monkeypatch):
+    node = perform()
+    recogniser, ends = node._configured.worker._recogniser, []
+    recognise, begun = recogniser.recognise, []
+
+    def dawdle(window):
+        begun.append(window)
+        time.sleep(0.5)
+        ends.append(window)
+        return recognise(window)
+
+    monkeypatch.setattr(recogniser, 'recognise', dawdle)
+    assert stage.until(lambda: len(begun) > len(ends), 10, Pace(20, stage.show))
+    assert node.trigger_deactivate() == SUCCESS
+    assert len(ends) == len(begun)
+    assert node.trigger_cleanup() == SUCCESS
+
+
 def test_after_deactivation_nothing_comes_and_the_last_word_is_that_nothing_can(stage, perform):
     node = perform()
     pace = Pace(20, stage.show)
