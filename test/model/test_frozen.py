@@ -65,9 +65,8 @@ def fill(network):
             weights.copy_(centre + scale * noise(weights.shape, name))
 
 
-@torch.inference_mode()
-def answers(name):
-    """Give the logits of two clips: one with every modality, one that has only the last."""
+def case(name):
+    """Give a network and two clips: one with every modality, one that has only the last."""
     network = build(reduced(name), SPEC, VOCABULARY).eval()
     fill(network)
     inputs = {m: 3 * noise((2, *SPEC.input_shape(m)), m) for m in network.modalities}
@@ -76,6 +75,13 @@ def answers(name):
         boxes[..., 4] = (3 * boxes[..., 4]).floor()
     present = torch.ones(2, len(inputs), dtype=torch.bool)
     present[1, :-1] = False
+    return network, inputs, present
+
+
+@torch.inference_mode()
+def answers(name):
+    """Give the logits of the case."""
+    network, inputs, present = case(name)
     return {head: logits.tolist() for head, logits in network(inputs, present).items()}
 
 
@@ -85,6 +91,33 @@ def test_outputs_do_not_drift(name):
     for head, logits in answers(name).items():
         torch.testing.assert_close(
             torch.tensor(logits), torch.tensor(frozen[head]), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', PRESETS)
+@torch.inference_mode()
+def test_what_is_absent_changes_not_one_bit(name):
+    network, inputs, present = case(name)
+    before = network(inputs, present)
+    for i, m in enumerate(network.modalities):
+        inputs[m][~present[:, i]] = torch.nan
+    after = network(inputs, present)
+    assert all(torch.equal(before[head], after[head]) for head in before)
+
+
+@pytest.mark.parametrize('name', PRESETS)
+@torch.inference_mode()
+def test_a_mixed_batch_equals_its_samples_one_by_one(name):
+    network, inputs, present = case(name)
+    network.double()  # so that another order of summing leaves no room for a mistake
+    inputs = {m: x.double() for m, x in inputs.items()}
+    together = network(inputs, present)
+    for i in range(2):
+        row = present[i:i + 1]
+        chosen = [m for m, there in zip(network.modalities, row[0]) if there]
+        alone = network({m: inputs[m][i:i + 1] for m in chosen}, row)
+        for head in together:
+            torch.testing.assert_close(
+                together[head][i:i + 1], alone[head], rtol=1e-10, atol=1e-12)
 
 
 if __name__ == '__main__':
