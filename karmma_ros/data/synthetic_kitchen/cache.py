@@ -25,7 +25,7 @@ from karmma_ros.errors import InvalidSettingError, KarmmaError
 from karmma_ros.modality import Modality
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 """Grows whenever equal settings would give other clips."""
 
 CHUNK = 32

@@ -16,7 +16,7 @@ _SKIN = ((0.055, 0.30, 0.95), (0.06, 0.40, 0.86), (0.055, 0.50, 0.70), (0.05, 0.
 TOOLS = {'cut': 'blade', 'mix': 'whisk', 'scrape': 'spatula', 'peel': 'peeler'}
 """The utensil that belongs to a verb."""
 
-PROPER = 0.7
+PROPER = 0.8
 """How often the cook has the proper utensil at hand, and soap for washing."""
 
 CURL = {'wash': 0.05, 'squeeze': 0.85, 'shake': 0.5, 'pour': 0.3}

@@ -81,12 +81,12 @@ class Light:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Light:
         """Draw the light of one episode."""
-        warmth = rng.normal(0, 0.045)
+        warmth = rng.normal(0, 0.07)
         return cls(float(rng.uniform(0.72, 1.14)),
                    (float(1 + warmth), 1.0, float(1 - warmth)),
                    (float(rng.uniform(0.0, 0.08)), float(rng.uniform(0.1, 0.6)),
                     float(rng.uniform(0, TAU))),
-                   float(rng.uniform(4, 12)))
+                   float(rng.uniform(5, 16)))
 
     def at(self, t: float) -> np.ndarray:
         """Give the factors `[3]` of red, green and blue at a time."""
