@@ -77,14 +77,32 @@ class Karmma(nn.Module):
         :raises InvalidSettingError: for a mask of another shape, a sample without any
             modality, or a modality that is present without an input.
         """
-        self._check(inputs, present)
-        tokens = {
-            modality: self._tokens(modality, inputs[modality], present[:, i])
-            for i, modality in enumerate(self.modalities)
-            if modality in inputs and bool(present[:, i].any())
-        }
+        tokens = self.encode_present(inputs, present)
         columns = [i for i, modality in enumerate(self.modalities) if modality in tokens]
-        return self.fuse(tokens, None if self.fill_missing else present[:, columns])
+        return self.fuse(tokens, present[:, columns])
+
+    def encode_present(
+        self, inputs: Mapping[Modality, Tensor], present: Tensor
+    ) -> dict[Modality, Tensor]:
+        """
+        Encode each modality of the samples that have it, and of no other.
+
+        The arguments are those of `forward`.
+
+        :returns: modality → `[b, n, d]`, zero where a sample lacks it; a modality absent from
+            the whole batch has no entry.
+        """
+        self._check(inputs, present)
+        tokens = {}
+        for i, modality in enumerate(self.modalities):
+            rows = present[:, i].nonzero().squeeze(1)
+            if len(rows) == len(present):
+                tokens[modality] = self.encode(modality, inputs[modality])
+            elif len(rows):
+                encoded = self.encode(modality, inputs[modality][rows])  # [rows, n, d]
+                empty = encoded.new_zeros(len(present), *encoded.shape[1:])
+                tokens[modality] = empty.index_copy(0, rows, encoded)
+        return tokens
 
     def fuse(
         self, tokens: Mapping[Modality, Tensor], present: Tensor | None = None
@@ -93,22 +111,29 @@ class Karmma(nn.Module):
         Classify from embedded tokens, so that they can be computed once and fused often.
 
         :param tokens: modality → `[b, n, d]` as `encode` gives them; at least one entry.
-        :param present: bool `[b, len(tokens)]` where the samples differ and absent
-            modalities are left out; None: what is given is there in every sample.
+        :param present: bool `[b, len(tokens)]`, columns in canonical order: which of them each
+            sample has; the others' are not read. None: each has all that is given.
         :returns: head → logits `[b, classes]`.
         """
-        batch = len(next(iter(tokens.values())))
-        given = {
-            m: tokens[m] if m in tokens else self._embedding(m).absent(batch)
-            for m in self.modalities
-            if m in tokens or self.fill_missing
-        }
-        counted = None
         if present is not None and bool(present.all()):
             present = None
-        if present is not None:
-            counted = nn.functional.pad(present, (0, 1), value=True)  # [CLS] always counts
-        logits: dict[str, Tensor] = self.heads(self.fusion(given, present), counted)
+        columns = {m: i for i, m in enumerate(in_order(tokens))}
+        like = next(iter(tokens.values()))
+        given = {}
+        for m in self.modalities:
+            if m not in tokens:
+                if self.fill_missing:
+                    given[m] = self._absent(m, like)
+            elif present is None or not self.fill_missing:
+                given[m] = tokens[m]
+            else:
+                here = present[:, columns[m], None, None]
+                given[m] = torch.where(here, tokens[m], self._absent(m, like))
+        mask = None if self.fill_missing else present
+        counted = None  # of the output tokens; [CLS] always counts
+        if mask is not None:
+            counted = nn.functional.pad(mask, (0, 1), value=True)
+        logits: dict[str, Tensor] = self.heads(self.fusion(given, mask), counted)
         return logits
 
     def encode(self, modality: Modality, x: Tensor) -> Tensor:
@@ -131,17 +156,8 @@ class Karmma(nn.Module):
         assert isinstance(embedding, TokenEmbedding)
         return embedding
 
-    def _tokens(self, modality: Modality, x: Tensor, present: Tensor) -> Tensor:
-        if bool(present.all()):
-            return self.encode(modality, x)
-        rows = present.nonzero().squeeze(1)
-        encoded = self.encode(modality, x[rows])  # [rows, n, d]
-        batch = len(present)
-        if self.fill_missing:
-            base = self._embedding(modality).absent(batch).to(encoded.dtype)
-        else:
-            base = encoded.new_zeros(batch, *encoded.shape[1:])
-        return base.index_copy(0, rows, encoded)
+    def _absent(self, modality: Modality, like: Tensor) -> Tensor:
+        return self._embedding(modality).absent(len(like)).to(like.dtype)
 
     def _check(self, inputs: Mapping[Modality, Tensor], present: Tensor) -> None:
         columns = len(self.modalities)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from karmma_ros.data.batch import Batch
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.augment import augment
 from karmma_ros.training.dropout import drop_modalities
@@ -31,6 +33,12 @@ class Optimisation:
     """Share of all steps in which the learning rate rises. Paper: 10 of 100 epochs."""
     modality_dropout: float = 0.5
     """Chance of each modality to be dropped in training. Paper: 0.5."""
+    unimodal_weight: float = 0.0
+    """
+    Weight of a further cross-entropy: that of each modality alone. Paper: none, for its
+    encoders come pretrained. Encoders that start from nothing need it, since the easiest
+    sensor otherwise answers for the others and little is left for them to learn from.
+    """
     label_smoothing: float = 0.0
     """Paper: none."""
     augmentation: float = 1.0
@@ -51,8 +59,8 @@ class StudentModule(lightning.LightningModule):
     """
     Train a network on any mixture of modalities.
 
-    The draws of dropout and augmentation come from the seed and the step alone, so a
-    resumed run continues with the draws that an unbroken one would have made.
+    Every draw comes from the seed and the step or epoch alone, so a resumed run makes the
+    draws that an unbroken one would have made.
     """
 
     def __init__(self, network: Karmma, optimisation: Optimisation, seed: int = 0) -> None:
@@ -61,15 +69,39 @@ class StudentModule(lightning.LightningModule):
         self.optimisation = optimisation
         self.seed = seed
 
+    def on_train_epoch_start(self) -> None:
+        """Seed the encoders' own dropout, which draws from the global generator."""
+        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Give the loss of one batch under one draw of modality dropout."""
         settings = self.optimisation
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
         present = drop_modalities(batch.present, settings.modality_dropout, generator)
         inputs = augment(batch.inputs, settings.augmentation, generator)
-        logits = self.network(inputs, present)
-        loss = classification_loss(logits, batch.labels, settings.label_smoothing)
+        if settings.unimodal_weight:
+            loss = self._shared_encoding_loss(inputs, batch, present)
+        else:
+            logits = self.network(inputs, present)
+            loss = classification_loss(logits, batch.labels, settings.label_smoothing)
         self.log('loss', loss, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def _shared_encoding_loss(
+        self, inputs: Mapping[Modality, Tensor], batch: Batch, present: Tensor
+    ) -> Tensor:
+        """Encode once, then sum the losses of the drawn subset and of each modality alone."""
+        settings, network = self.optimisation, self.network
+        tokens = network.encode_present(inputs, batch.present)
+        columns = {m: i for i, m in enumerate(network.modalities)}
+        drawn = network.fuse(tokens, present[:, [columns[m] for m in tokens]])
+        loss = classification_loss(drawn, batch.labels, settings.label_smoothing)
+        for modality, encoded in tokens.items():
+            rows = batch.present[:, columns[modality]]
+            alone = network.fuse({modality: encoded[rows]})
+            labels = {head: ids[rows] for head, ids in batch.labels.items()}
+            loss = loss + settings.unimodal_weight * classification_loss(
+                alone, labels, settings.label_smoothing)
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
