@@ -44,7 +44,8 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog='karmma profile', description='Operations, parameters and memory of presets, beside '
-        'the figures of the paper. Nothing is computed: a minute on a laptop.')
+        'the figures of the paper. Only shapes are computed, in seconds, unless memory is asked '
+        'for.')
     parser.add_argument(
         'presets', nargs='*', metavar='PRESET', help=f'of {", ".join(PRESETS)} '
         f'[{" ".join(PAPER)}]')

@@ -34,24 +34,33 @@ def draw_costs(path: Path, panels: Mapping[str, tuple[Bars, Bars]]) -> None:
 
 def _draw_panel(axis: Axes, title: str, ours: Bars, paper: Bars) -> None:
     groups = list(dict.fromkeys(subset for figures in ours.values() for subset in figures))
+    largest = max(figure for figures in ours.values() for figure in figures.values())
     width = 0.8 / len(ours)
     marked = False
     for i, (name, figures) in enumerate(ours.items()):
         places = [groups.index(s) - 0.4 + (i + 0.5) * width for s in figures]
-        bars = axis.bar(places, list(figures.values()), 0.9 * width, label=name,
-                        color=_COLOURS[i % len(_COLOURS)])
-        axis.bar_label(bars, fmt=_short, fontsize=7, padding=2)
-        for place, subset in zip(places, figures):
-            if subset in paper.get(name, {}):
-                mark = paper[name][subset]
-                axis.plot([place - 0.45 * width, place + 0.45 * width], [mark, mark], color='k',
-                          linewidth=1.4, label=None if marked else 'paper')
+        axis.bar(places, list(figures.values()), 0.9 * width, label=name,
+                 color=_COLOURS[i % len(_COLOURS)])
+        marks = paper.get(name, {})
+        for place, (subset, figure) in zip(places, figures.items()):
+            if subset in marks:
+                axis.plot([place - 0.45 * width, place + 0.45 * width], [marks[subset]] * 2,
+                          color='k', linewidth=1.4, label=None if marked else 'paper')
                 marked = True
+            _write(axis, place, figure, marks.get(subset, 0), inside=figure > 0.1 * largest)
     axis.set_xticks(range(len(groups)), groups)
     axis.set_title(title, loc='left', fontsize=10)
     axis.spines[['top', 'right']].set_visible(False)
     axis.margins(y=0.12)
     axis.legend(frameon=False, fontsize=8)
+
+
+def _write(axis: Axes, place: float, figure: float, mark: float, *, inside: bool) -> None:
+    """Write a figure into the top of its bar, or above bar and mark where it has no room."""
+    axis.annotate(
+        _short(figure), (place, figure if inside else max(figure, mark)), (0, -4 if inside else 2),
+        textcoords='offset points', ha='center', va='top' if inside else 'bottom', fontsize=7,
+        color='w' if inside else 'k')
 
 
 def _short(figure: float) -> str:

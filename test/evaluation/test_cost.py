@@ -1,6 +1,7 @@
 """The cost of the networks: hand-counted layers, then every figure that the paper publishes."""
 
 from functools import cache
+from pathlib import Path
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError, KarmmaError
@@ -90,6 +91,18 @@ def test_token_caps_are_table_v():
     ours = gflops_by_cap('karmma_teacher', list(paper))
     assert {cap: round(gflops) for cap, gflops in ours.items()} == paper
     assert ours[300] == pytest.approx(cost('karmma_teacher').gflops['V+F+A'], rel=1e-12)
+
+
+def test_the_page_about_the_model_says_the_same():
+    page = (Path(__file__).parents[2] / 'docs' / 'model.md').read_text()
+    teacher, student = cost('karmma_teacher'), cost('karmma_student')
+    for label, figure in (
+        ('teacher, V+F+A, GFLOPs', f'{teacher.gflops["V+F+A"]:.2f}'),
+        ('student, V+F+A, GFLOPs', f'{student.gflops["V+F+A"]:.2f}'),
+        ('student, A alone, GFLOPs', f'{student.gflops["A"]:.2f}'),
+        ('teacher, trained parameters', f'{teacher.trainable / 1e6:.3f} M'),
+    ):
+        assert f'| {label} | {figure} |' in page
 
 
 def test_filling_absent_sensors_costs_more_than_leaving_them_out():
