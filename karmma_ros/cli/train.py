@@ -22,6 +22,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.presets import preset
+from karmma_ros.model.pretrained import load_pretrained
 from karmma_ros.training.run import loader, RunSettings, train_student
 from rich.progress import Progress
 import torch
@@ -77,6 +78,8 @@ def _train_student(settings: StudentTraining, out: Path, work: Path, command: st
     splits = _render(settings.data, work / 'clips')
     config = preset(settings.preset)
     network = build(config, clip_spec(), vocabulary())
+    for modality, report in load_pretrained(network, config).items():
+        print(f'{modality}: {report}')
     train_student(
         network, splits[Split.TRAIN], splits[Split.VALIDATION], settings.run, work / 'run')
     scores = _score(network, splits[Split.TEST], settings.run)
