@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 import os
 from pathlib import Path
 import platform
@@ -24,7 +25,7 @@ from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.presets import preset
 from karmma_ros.model.pretrained import load_pretrained
 from karmma_ros.training.run import loader, RunSettings, train_student
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 import torch
 
 
@@ -100,16 +101,23 @@ def _train_student(settings: StudentTraining, out: Path, work: Path, command: st
 
 def _render(settings: KitchenSettings, folder: Path) -> dict[Split, WrittenKitchen]:
     splits = {}
-    for split, count in (
-        (Split.TRAIN, settings.train),
-        (Split.VALIDATION, settings.validation),
-        (Split.TEST, settings.test),
-    ):
-        place = folder / f'{split}_{count}_{settings.seed}'
-        write_split(
-            place, split, count, settings.seed, clip_spec(), workers=os.cpu_count() or 1)
-        splits[split] = WrittenKitchen(place)
+    with Progress() as progress:
+        for split, count in (
+            (Split.TRAIN, settings.train),
+            (Split.VALIDATION, settings.validation),
+            (Split.TEST, settings.test),
+        ):
+            task = progress.add_task(f'rendering {split}', total=count)
+            place = write_split(
+                folder / f'{split}_{count}_{settings.seed}', split, count, settings.seed,
+                clip_spec(), workers=os.cpu_count() or 1, progress=partial(_show, progress, task))
+            progress.update(task, completed=count)
+            splits[split] = WrittenKitchen(place)
     return splits
+
+
+def _show(progress: Progress, task: TaskID, done: int, total: int) -> None:
+    progress.update(task, completed=done, total=total)
 
 
 def _score(
