@@ -20,11 +20,12 @@ from karmma_ros.data.synthetic_kitchen.vocabulary import Split, vocabulary
 from karmma_ros.evaluation.card import model_card
 from karmma_ros.evaluation.subsets import markdown, score_subsets
 from karmma_ros.model.builder import build
-from karmma_ros.model.bundle import save_bundle
+from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.presets import preset
 from karmma_ros.model.pretrained import load_pretrained
 from karmma_ros.training.run import loader, RunSettings, train_student
+from karmma_ros.training.teacher import FrozenTeacher
 from rich.progress import Progress, TaskID
 import torch
 
@@ -49,13 +50,16 @@ class StudentTraining:
 
     preset: str = 'tiny'
     """Architecture by name."""
+    teacher: str = ''
+    """Model directory to distil from; empty: cross-entropy alone."""
     data: KitchenSettings = field(default_factory=KitchenSettings)
     run: RunSettings = field(default_factory=RunSettings)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `karmma train STAGE …`."""
-    student = ArgumentParser(description='Cross-entropy under modality dropout.')
+    student = ArgumentParser(description='Cross-entropy, and distillation where a '
+                             'teacher is given, under modality dropout.')
     student.add_argument('--config', action='config', help='a file of config/train/')
     student.add_class_arguments(StudentTraining)
     student.add_argument('--out', type=str, required=True, help='model directory to write')
@@ -66,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_subcommands(dest='stage').add_subcommand('student', student, help='the student')
     given = parser.parse_args(list(arguments)).student
     plain = student.instantiate(given)
-    settings = StudentTraining(preset=plain.preset, data=plain.data, run=plain.run)
+    settings = StudentTraining(plain.preset, plain.teacher, plain.data, plain.run)
     out = Path(given.out)
     work = Path(given.work or Path('.cache') / 'train' / out.name)
     _train_student(settings, out, work, shlex.join(['karmma', 'train', *arguments]))
@@ -76,13 +80,14 @@ def main(arguments: Sequence[str]) -> int:
 def _train_student(settings: StudentTraining, out: Path, work: Path, command: str) -> None:
     began = time.monotonic()
     torch.manual_seed(settings.run.seed)
-    splits = _render(settings.data, work / 'clips')
     config = preset(settings.preset)
     network = build(config, clip_spec(), vocabulary())
     for modality, report in load_pretrained(network, config).items():
         print(f'{modality}: {report}')
-    train_student(
-        network, splits[Split.TRAIN], splits[Split.VALIDATION], settings.run, work / 'run')
+    teacher = _teacher(settings.teacher, network)
+    splits = _render(settings.data, work / 'clips')
+    train_student(network, splits[Split.TRAIN], splits[Split.VALIDATION], settings.run,
+                  work / 'run', teacher)
     scores = _score(network, splits[Split.TEST], settings.run)
     print(markdown(scores))
     machine = platform.processor() or platform.machine()
@@ -97,6 +102,14 @@ def _train_student(settings: StudentTraining, out: Path, work: Path, command: st
                  f'{(time.monotonic() - began) / 60:.0f} minutes in all.'),
         metrics={'test_top1': scores})
     print(f'wrote {out}')
+
+
+def _teacher(path: str, student: Karmma) -> FrozenTeacher | None:
+    if not path:
+        return None
+    teacher = FrozenTeacher(load_bundle(path))
+    teacher.check(student, clip_spec(), vocabulary())
+    return teacher
 
 
 def _render(settings: KitchenSettings, folder: Path) -> dict[Split, WrittenKitchen]:

@@ -1,4 +1,8 @@
-"""What training minimises."""
+"""
+What training minimises.
+
+Shape legend: b batch, c classes.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,35 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
+
+Logits = Mapping[str, Tensor]
+"""Head → `[b, c]`."""
 
 
 def classification_loss(
-    logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], smoothing: float = 0.0
+    logits: Logits, labels: Mapping[str, Tensor], smoothing: float = 0.0
 ) -> Tensor:
     """
     Sum the cross-entropy of all heads (Eq. 2).
 
-    :param logits: head → `[b, classes]`.
     :param labels: head → `[b]`.
     :param smoothing: label smoothing, 0 to 1; the paper has none.
     """
     return torch.stack([
         cross_entropy(scores, labels[head], label_smoothing=smoothing)
         for head, scores in logits.items()
+    ]).sum()
+
+
+def distillation_loss(student: Logits, teacher: Logits) -> Tensor:
+    """
+    Sum KL(teacher ‖ student) over the heads, the mean over the batch (Eq. 3).
+
+    The paper names no temperature: it is 1.
+    """
+    return torch.stack([
+        kl_div(scores.log_softmax(1), teacher[head].log_softmax(1),
+               reduction='batchmean', log_target=True)
+        for head, scores in student.items()
     ]).sum()

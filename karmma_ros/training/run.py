@@ -13,6 +13,7 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.student import Optimisation, StudentModule
+from karmma_ros.training.teacher import FrozenTeacher
 import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -66,11 +67,13 @@ def train_student(
     validation: Dataset[Sample],
     settings: RunSettings,
     folder: Path,
+    teacher: FrozenTeacher | None = None,
 ) -> Karmma:
     """
     Train a network in place; a run that was stopped goes on from its last whole epoch.
 
     :param folder: keeps the checkpoint and the logs of the run.
+    :param teacher: distil from it as well; None: cross-entropy alone.
     """
     last = folder / CHECKPOINT
     trainer = lightning.Trainer(
@@ -83,7 +86,7 @@ def train_student(
         log_every_n_steps=20,
     )
     trainer.fit(
-        StudentModule(network, settings.optimisation, settings.seed),
+        StudentModule(network, settings.optimisation, settings.seed, teacher),
         loader(training, network.modalities, settings, shuffle=True),
         loader(validation, network.modalities, settings),
         ckpt_path=str(last) if last.is_file() else None,

@@ -1,8 +1,8 @@
-"""The student's training: cross-entropy under modality dropout."""
+"""The student's training: cross-entropy and distillation under modality dropout."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.augment import augment
 from karmma_ros.training.dropout import drop_modalities
-from karmma_ros.training.losses import classification_loss
+from karmma_ros.training.losses import classification_loss, distillation_loss
 from karmma_ros.training.schedule import warmup_cosine
+from karmma_ros.training.teacher import FrozenTeacher
 import lightning
 import torch
 from torch import Tensor
@@ -39,13 +40,16 @@ class Optimisation:
     encoders come pretrained. Encoders that start from nothing need it, since the easiest
     sensor otherwise answers for the others and little is left for them to learn from.
     """
+    gamma: float = 0.7
+    """With a teacher: the share of the cross-entropy, the rest is the distillation's (Eq. 4).
+    The paper's best row can only be 0.7."""
     label_smoothing: float = 0.0
     """Paper: none."""
     augmentation: float = 1.0
     """Strength of the light augmentation, 0 (none) to 1."""
 
     def __post_init__(self) -> None:
-        for name in ('warmup', 'modality_dropout', 'label_smoothing', 'augmentation'):
+        for name in ('warmup', 'modality_dropout', 'gamma', 'label_smoothing', 'augmentation'):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise InvalidSettingError(f'optimisation.{name}', value, 'from 0 to 1')
@@ -63,9 +67,13 @@ class StudentModule(lightning.LightningModule):
     draws that an unbroken one would have made.
     """
 
-    def __init__(self, network: Karmma, optimisation: Optimisation, seed: int = 0) -> None:
+    def __init__(
+        self, network: Karmma, optimisation: Optimisation, seed: int = 0,
+        teacher: FrozenTeacher | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
+        self.teacher = teacher
         self.optimisation = optimisation
         self.seed = seed
 
@@ -74,35 +82,37 @@ class StudentModule(lightning.LightningModule):
         torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Give the loss of one batch under one draw of modality dropout."""
+        """Give the loss of one batch; one draw of modality dropout feeds student and teacher."""
         settings = self.optimisation
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
         present = drop_modalities(batch.present, settings.modality_dropout, generator)
         inputs = augment(batch.inputs, settings.augmentation, generator)
-        if settings.unimodal_weight:
-            loss = self._shared_encoding_loss(inputs, batch, present)
-        else:
-            logits = self.network(inputs, present)
-            loss = classification_loss(logits, batch.labels, settings.label_smoothing)
+        alone = settings.unimodal_weight > 0
+        # The losses of each modality alone need every encoding, not only those drawn.
+        tokens = self.network.encode_present(inputs, batch.present if alone else present)
+        logits = self.network.fuse(tokens, present[:, self._columns(tokens)])
+        loss = classification_loss(logits, batch.labels, settings.label_smoothing)
+        if self.teacher is not None:
+            taught = distillation_loss(logits, self.teacher(inputs, present))
+            loss = settings.gamma * loss + (1 - settings.gamma) * taught
+        if alone:
+            loss = loss + settings.unimodal_weight * self._unimodal_loss(tokens, batch)
         self.log('loss', loss, prog_bar=True, batch_size=len(batch))
         return loss
 
-    def _shared_encoding_loss(
-        self, inputs: Mapping[Modality, Tensor], batch: Batch, present: Tensor
-    ) -> Tensor:
-        """Encode once, then sum the losses of the drawn subset and of each modality alone."""
-        settings, network = self.optimisation, self.network
-        tokens = network.encode_present(inputs, batch.present)
-        columns = {m: i for i, m in enumerate(network.modalities)}
-        drawn = network.fuse(tokens, present[:, [columns[m] for m in tokens]])
-        loss = classification_loss(drawn, batch.labels, settings.label_smoothing)
-        for modality, encoded in tokens.items():
-            rows = batch.present[:, columns[modality]]
-            alone = network.fuse({modality: encoded[rows]})
+    def _unimodal_loss(self, tokens: Mapping[Modality, Tensor], batch: Batch) -> Tensor:
+        """Sum the losses of each modality alone, over the samples that have it."""
+        losses = []
+        for (modality, encoded), column in zip(tokens.items(), self._columns(tokens)):
+            rows = batch.present[:, column]
             labels = {head: ids[rows] for head, ids in batch.labels.items()}
-            loss = loss + settings.unimodal_weight * classification_loss(
-                alone, labels, settings.label_smoothing)
-        return loss
+            losses.append(classification_loss(
+                self.network.fuse({modality: encoded[rows]}), labels,
+                self.optimisation.label_smoothing))
+        return torch.stack(losses).sum()
+
+    def _columns(self, modalities: Iterable[Modality]) -> list[int]:
+        return [self.network.modalities.index(m) for m in modalities]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Log the accuracy of each head, and of the action, with all there is."""
@@ -117,8 +127,9 @@ class StudentModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """Give AdamW under linear warm-up and cosine decay; biases and tokens don't decay."""
         settings = self.optimisation
-        decay = [p for p in self.network.parameters() if p.ndim > 1]
-        plain = [p for p in self.network.parameters() if p.ndim <= 1]
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        decay = [p for p in trained if p.ndim > 1]
+        plain = [p for p in trained if p.ndim <= 1]
         optimizer = torch.optim.AdamW(
             [{'params': decay, 'weight_decay': settings.weight_decay},
              {'params': plain, 'weight_decay': 0.0}],

@@ -1,0 +1,114 @@
+"""One step of the student's training: who is asked what, and what the loss is made of."""
+
+from karmma_ros.data.batch import Batch
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import load_bundle, save_bundle
+from karmma_ros.prediction import Vocabulary
+from karmma_ros.training.losses import classification_loss, distillation_loss
+from karmma_ros.training.student import Optimisation, StudentModule
+from karmma_ros.training.teacher import FrozenTeacher
+import pytest
+import torch
+
+BARE = {'augmentation': 0.0, 'modality_dropout': 0.0}
+
+
+@pytest.fixture
+def batch(inputs):
+    """Give three samples, the second of which has no flow."""
+    present = torch.ones(3, 4, dtype=torch.bool)
+    present[1, 1] = False
+    return Batch(inputs, present, {'verb': torch.tensor([0, 1, 2]),
+                                   'noun': torch.tensor([3, 0, 1])})
+
+
+@pytest.fixture
+def student(config, spec, vocabulary):
+    """Give a small student in evaluation mode, so that a step has no chance in it."""
+    torch.manual_seed(1)
+    return build(config, spec, vocabulary).eval()
+
+
+@pytest.fixture
+def bundle(tmp_path, config, spec, vocabulary):
+    """Give another small network as a model directory."""
+    torch.manual_seed(2)
+    network = build(config, spec, vocabulary)
+    save_bundle(tmp_path / 't', network, config, spec, vocabulary, dataset='', card='')
+    return load_bundle(tmp_path / 't')
+
+
+def step(student, batch, teacher=None, **settings):
+    module = StudentModule(student, Optimisation(**{**BARE, **settings}), teacher=teacher)
+    module.log = lambda *_, **__: None
+    return module.training_step(batch, 0)
+
+
+def test_plain_is_the_cross_entropy_of_what_is_there(student, batch):
+    wanted = classification_loss(student(batch.inputs, batch.present), batch.labels)
+    assert step(student, batch).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_with_a_teacher_it_is_equation_4(student, batch, bundle):
+    logits = student(batch.inputs, batch.present)
+    taught = distillation_loss(logits, bundle.network(batch.inputs, batch.present))
+    wanted = 0.6 * classification_loss(logits, batch.labels) + 0.4 * taught
+    loss = step(student, batch, FrozenTeacher(bundle), gamma=0.6)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_each_modality_alone_is_added(student, batch):
+    wanted = classification_loss(student(batch.inputs, batch.present), batch.labels)
+    for column, modality in enumerate(student.modalities):
+        rows = batch.present[:, column]
+        mask = torch.zeros(int(rows.sum()), 4, dtype=torch.bool)
+        mask[:, column] = True
+        alone = student({modality: batch.inputs[modality][rows]}, mask)
+        wanted = wanted + 0.5 * classification_loss(
+            alone, {head: ids[rows] for head, ids in batch.labels.items()})
+    loss = step(student, batch, unimodal_weight=0.5)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_one_draw_feeds_student_and_teacher(student, batch, bundle):
+    asked = []
+
+    class Listening(FrozenTeacher):
+        def __call__(self, inputs, present):
+            asked.append(present.clone())
+            return super().__call__(inputs, present)
+
+    seen = []
+    encode_present = student.encode_present
+    student.encode_present = lambda x, present: seen.append(present) or encode_present(x, present)
+    step(student, batch, Listening(bundle), modality_dropout=0.6)
+    assert torch.equal(asked[0], seen[0])
+    assert not torch.equal(asked[0], batch.present)
+
+
+def test_the_teacher_stays_frozen(student, batch, bundle):
+    teacher = FrozenTeacher(bundle)
+    before = {k: v.clone() for k, v in bundle.network.state_dict().items()}
+    module = StudentModule(student, Optimisation(**BARE), teacher=teacher).train()
+    module.log = lambda *_, **__: None
+    module.training_step(batch, 0).backward()
+    assert not bundle.network.training
+    assert all(p.grad is None for p in bundle.network.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in bundle.network.state_dict().items())
+    assert not any('teacher' in name for name in module.state_dict())
+
+
+def test_a_teacher_of_other_classes_is_refused(student, bundle, spec):
+    other = Vocabulary({'verb': ('a', 'b', 'c'), 'noun': ('w', 'x', 'y', 'z')})
+    with pytest.raises(InvalidSettingError, match='the very classes of the student'):
+        FrozenTeacher(bundle).check(student, spec, other)
+
+
+def test_a_teacher_of_other_modalities_is_refused(
+    config, spec, vocabulary, bundle
+):
+    encoders = {m: e for m, e in config.encoders.items() if m.value != 'audio'}
+    deaf = build(type(config)(**{**config.__dict__, 'encoders': encoders}), spec, vocabulary)
+    with pytest.raises(InvalidSettingError, match=r'one that takes V\+F\+D, as the student'):
+        FrozenTeacher(bundle).check(deaf, spec, vocabulary)
