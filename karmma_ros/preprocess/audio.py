@@ -52,7 +52,9 @@ def log_mel(waveform: NDArray[np.float32], spec: AudioSpec) -> NDArray[np.float3
     return np.maximum(mel, FLOOR_DB, out=mel)
 
 
-def audio_input(waveform: NDArray[np.float32], spec: AudioSpec) -> NDArray[np.float32]:
+def audio_input(
+    waveform: NDArray[np.float32], spec: AudioSpec, heard: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
     """
     Cut the sound of exactly one window, float32 `[n]`, into tiles: `[k, f, tile_steps]`.
 
@@ -60,9 +62,14 @@ def audio_input(waveform: NDArray[np.float32], spec: AudioSpec) -> NDArray[np.fl
     Centres are rounded to spectrogram columns (2.5 ms at most by default), so that all
     tiles are cuts of one spectrogram: 32 tiles for the price of one.
 
+    :param heard: bool `[n]`, false where a gap was filled with zeros. Columns that touch one
+        are set to the mean, as training hides stretches of sound: to the network digital
+        silence is a sound like no other, and a strong one.
     :raises InvalidSampleError: for another type or shape, NaN or infinity.
     """
     spectrogram = (log_mel(waveform, spec) - np.float32(spec.mean)) / np.float32(spec.std)
+    if heard is not None:
+        spectrogram[:, _touching_gaps(heard, spec)] = 0.0
     bands, columns = spectrogram.shape
     steps, margin = spec.tile_steps, spec.tile_steps
     padded = np.full((bands, columns + 2 * margin), (FLOOR_DB - spec.mean) / spec.std, np.float32)
@@ -73,6 +80,17 @@ def audio_input(waveform: NDArray[np.float32], spec: AudioSpec) -> NDArray[np.fl
     for tile, start in zip(tiles, starts):
         tile[:] = padded[:, start:start + steps]
     return tiles
+
+
+def _touching_gaps(heard: NDArray[np.bool_], spec: AudioSpec) -> NDArray[np.bool_]:
+    """Mark the spectrogram columns, bool `[s]`, whose window holds an unheard sample."""
+    unheard = np.concatenate([[0], np.cumsum(~heard)])
+    centres = np.arange(1 + len(heard) // spec.hop_length) * spec.hop_length
+    half = spec.win_length // 2
+    first = np.clip(centres - half, 0, len(heard))
+    last = np.clip(centres + half, 0, len(heard))
+    gaps: NDArray[np.bool_] = unheard[last] > unheard[first]
+    return gaps
 
 
 @lru_cache(maxsize=8)

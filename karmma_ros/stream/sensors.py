@@ -316,10 +316,10 @@ class SensorStream:
     ) -> Window:
         spans: dict[Modality, tuple[int, int]] = {}
         frames: tuple[Frame, ...] = ()
-        audio = boxes = None
+        audio = heard = boxes = None
         for modality in available:
             if modality is Modality.AUDIO:
-                audio, _ = self._microphone.read(end_ns)
+                audio, heard = self._microphone.read(end_ns)
                 spans[modality] = self._microphone.span_ns(end_ns)
             elif modality is Modality.DETECTIONS:
                 places = self._detector.select(end_ns)
@@ -332,7 +332,7 @@ class SensorStream:
                 spans[modality] = min(stamps), max(stamps)
         return Window(
             self._spec, end_ns - self._spec.duration_ns, end_ns, available, statuses, spans,
-            frames, audio, boxes, self._flow_memo)
+            frames, audio, heard, boxes, self._flow_memo)
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,8 @@ class Window:
     frames: tuple[Frame, ...]
     """The t camera frames, repeats included; empty without RGB and flow."""
     audio: NDArray[np.float32] | None
+    heard: NDArray[np.bool_] | None
+    """Bool `[n]`: false where `audio` holds zeros for a gap."""
     boxes: tuple[NDArray[np.float32], ...] | None
     flow_memo: FlowMemo
 
@@ -101,6 +103,7 @@ class Window:
             frames=self._stack() if Modality.RGB in chosen else None,
             flow=flow,
             audio=self.audio if Modality.AUDIO in chosen else None,
+            heard=self.heard,
             boxes=self.boxes if Modality.DETECTIONS in chosen else None,
         )
 

@@ -71,7 +71,8 @@ def test_network_sees_what_is_there_and_kept(there, keep, present):
 def test_takes_a_window():
     network = Network()
     frame = Frame(0, 1, np.zeros((4, 4, 3), np.uint8))
-    window = Window(SPEC, 0, 1, (V,), (), {V: (0, 1)}, (frame,) * 2, None, None, FlowMemo(20.0))
+    window = Window(SPEC, 0, 1, (V,), (), {V: (0, 1)}, (frame,) * 2, None, None,
+                    None, FlowMemo(20.0))
     Recogniser(network, VOCABULARY, SPEC).recognise(window)
     assert network.calls == [({V: (1, 3, 2, 4, 4)}, [[True, False]])]
 

@@ -85,7 +85,7 @@ def make_window() -> Window:
         SPEC, -100 * MS, 300 * MS, tuple(Modality), (),
         {Modality.RGB: (0, 300 * MS), Modality.AUDIO: (-50 * MS, 290 * MS)},
         buffer.select(300 * MS), RANDOM.uniform(-1, 1, 6400).astype(np.float32),
-        (np.zeros((0, 5), np.float32),) * 4, FlowMemo(20.0))
+        np.ones(6400, np.bool_), (np.zeros((0, 5), np.float32),) * 4, FlowMemo(20.0))
 
 
 def test_clip_has_every_modality_in_its_shape():
