@@ -178,7 +178,7 @@ class BagWriter:
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(
                 topic, type_name, typestore=self._types.store(type_name),
-                offered_qos_profiles=[_RELIABLE])
+                offered_qos_profiles=[_LATCHED if type_name == TRUTH_TYPE else _RELIABLE])
         data = self._types.store(type_name).serialize_cdr(message, type_name)
         self._writer.write(self._connections[topic], time_ns, data)
 
@@ -267,3 +267,5 @@ _RELIABLE = Qos(
     durability=QosDurability.VOLATILE, deadline=_NEVER, lifespan=_NEVER,
     liveliness=QosLiveliness.AUTOMATIC, liveliness_lease_duration=_NEVER,
     avoid_ros_namespace_conventions=False)
+# The truth holds until the next one: who joins late is told all the same.
+_LATCHED = _RELIABLE._replace(durability=QosDurability.TRANSIENT_LOCAL)

@@ -34,7 +34,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import rclpy
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
 EPISODES, EPISODE_S, SEED = 9, 4.0, 0
@@ -123,8 +123,9 @@ class Audience:
         self.score, self._screen, self._changes = Score(), screen, Changes()
         self._start_s: float | None = None
         subscribe(node, self._recognition, self._availability)
+        latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         node.create_subscription(
-            ActionAnnotation, 'ground_truth', self._truth, QoSProfile(depth=100))
+            ActionAnnotation, 'ground_truth', self._truth, latched)
 
     def _truth(self, message: Any) -> None:
         self.score.truths.append(message)
