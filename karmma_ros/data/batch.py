@@ -1,9 +1,10 @@
-"""Samples of any modalities → one batch."""
+"""What a split gives to training and scoring, and samples of any modalities → one batch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from karmma_ros.clip import Clip
 from karmma_ros.modality import Modality
@@ -19,9 +20,25 @@ class Sample:
     clip: Clip
     labels: Mapping[str, int]
     """Head → class id."""
+    index: int = -1
+    """Its place in its split; -1 where that is of no account."""
 
 
-@dataclass(frozen=True)
+class Clips(Protocol):
+    """A split of a data set."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Give a clip as it is scored: always the same."""
+        ...
+
+    def visit(self, index: int, epoch: int) -> Sample:
+        """Give a clip as it is trained on in an epoch: another window each time, say."""
+        ...
+
+
+@dataclass  # not frozen: Lightning puts tensors of another precision into a copy
 class Batch:
     """Clips side by side; b samples, m modalities in canonical order."""
 
@@ -31,6 +48,8 @@ class Batch:
     """Bool `[b, m]`."""
     labels: Mapping[str, Tensor]
     """Head → int64 `[b]`."""
+    index: Tensor
+    """Int64 `[b]`: each sample's place in its split."""
 
     def __len__(self) -> int:
         return len(self.present)
@@ -41,6 +60,16 @@ class Batch:
             {m: x.to(device, non_blocking=True) for m, x in self.inputs.items()},
             self.present.to(device),
             {head: ids.to(device) for head, ids in self.labels.items()},
+            self.index.to(device),
+        )
+
+    def rows(self, chosen: Tensor) -> Batch:
+        """Give the samples that a bool `[b]` marks."""
+        return Batch(
+            {m: x[chosen] for m, x in self.inputs.items()},
+            self.present[chosen],
+            {head: ids[chosen] for head, ids in self.labels.items()},
+            self.index[chosen],
         )
 
 
@@ -60,4 +89,4 @@ def collate(samples: Sequence[Sample], modalities: Sequence[Modality]) -> Batch:
         head: torch.tensor([sample.labels[head] for sample in samples])
         for head in samples[0].labels
     }
-    return Batch(inputs, present, labels)
+    return Batch(inputs, present, labels, torch.tensor([sample.index for sample in samples]))

@@ -19,13 +19,14 @@ from typing import Any
 
 import cv2
 from karmma_ros.clip import ClipSpec
+from karmma_ros.data.errors import DataError
 from karmma_ros.data.synthetic_kitchen.rendering import render_clip, RenderedClip
 from karmma_ros.data.synthetic_kitchen.vocabulary import NOUNS, Split, VERBS
-from karmma_ros.errors import InvalidSettingError, KarmmaError
+from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 """Grows whenever equal settings would give other clips."""
 
 CHUNK = 32
@@ -38,15 +39,8 @@ _TYPES = {'rgb': np.uint8, 'flow': np.uint8, 'audio': np.float16, 'detections': 
 assert tuple(_TYPES) == tuple(f.name for f in fields(RenderedClip))
 
 
-class CacheError(KarmmaError):
+class CacheError(DataError):
     """A written split is missing, not whole or made from other settings than wanted."""
-
-    def __init__(self, path: Path | str, problem: str, remedy: str) -> None:
-        self.path, self.problem, self.remedy = Path(path), problem, remedy
-        super().__init__(f'data {path}: {problem}: {remedy}')
-
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (self.path, self.problem, self.remedy)
 
 
 def write_split(folder: Path | str, split: Split, count: int, seed: int, spec: ClipSpec, *,

@@ -48,6 +48,10 @@ class WrittenKitchen(Dataset[Sample]):
         rendered = RenderedClip(**{k: np.asarray(v[index]) for k, v in self._arrays.items()})
         return _sample(rendered, self.spec)
 
+    def visit(self, index: int, epoch: int) -> Sample:
+        """Give the clip, which has one window only."""
+        return self[index]
+
 
 class LiveKitchen(Dataset[Sample]):
     """The same split, rendered clip by clip as it is asked for."""
@@ -62,6 +66,10 @@ class LiveKitchen(Dataset[Sample]):
         if not 0 <= index < len(self):
             raise IndexError(f'clip {index} of {len(self)}')
         return _sample(render_clip(self.split, self.seed, index, self.spec), self.spec)
+
+    def visit(self, index: int, epoch: int) -> Sample:
+        """Give the clip, which has one window only."""
+        return self[index]
 
 
 def _sample(rendered: RenderedClip, spec: ClipSpec) -> Sample:

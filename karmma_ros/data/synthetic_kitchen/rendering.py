@@ -33,16 +33,16 @@ AUDIO_MEAN, AUDIO_STD = 4.59, 5.30
 """Decibels; of the training split, as `python -m karmma_ros.data.synthetic_kitchen.measure`
 gives them. Without standardising, the sound encoder hardly learns."""
 
-FLOW_BOUND = 8.0
-"""Pixels of the 64-pixel crop a frame; 98 % of the displacements on what moves lie within it."""
+FLOW_BOUND = 6.0
+"""Pixels of the 40-pixel crop a frame; 98 % of the displacements on what moves lie within it."""
 
 
 def clip_spec() -> ClipSpec:
-    """Give the clip that this data set is made for: 2 s, 16 frames of 64 x 64, one mel tile."""
+    """Give the clip that this data set is made for: 2 s, 16 frames of 40 x 40, one mel tile."""
     return ClipSpec(
         duration=2.0,
         num_frames=16,
-        video=VideoSpec(height=64, width=64),
+        video=VideoSpec(height=40, width=40),
         flow=FlowSpec(bound=FLOW_BOUND),
         audio=AudioSpec(sample_rate=16_000, n_fft=512, win_length=400, hop_length=160,
                         n_mels=64, tiles=1, tile_steps=200, mean=AUDIO_MEAN, std=AUDIO_STD),

@@ -1,0 +1,117 @@
+"""`karmma data`: what there is to know of a data set before training on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import json
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+from karmma_ros.cli.data_option import data_of_config
+from karmma_ros.cli.progress import Bars
+from karmma_ros.data.catalogue import DataSettings, open_splits
+from karmma_ros.data.inventory import Inventory, SplitInventory, take_inventory
+from karmma_ros.errors import InvalidSettingError
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS = ('there', 'lacking', 'missing', 'decoded', 'damaged')
+
+
+def main(arguments: Sequence[str]) -> int:
+    """
+    Run `karmma data check …`.
+
+    :returns: 0 when all is well; 1 when something is missing or damaged, or, with `--complete`,
+        when a segment lacks a sensor that others have.
+    """
+    check = _check_parser()
+    parser = ArgumentParser(prog='karmma data', description='Look at a data set.')
+    parser.add_subcommands(dest='what').add_subcommand(
+        'check', check, help='see that every recording is there')
+    words = list(arguments)
+    given = parser.parse_args([*words[:1], *data_of_config(words), *words[1:]]).check
+    if given.decode < 0:
+        raise InvalidSettingError('--decode', given.decode, 'a whole number from 0 on')
+    found = _check(check.instantiate(given).data, given)
+    _print(found)
+    if given.json:
+        _write_json(Path(given.json), found)
+    return 0 if (found.complete if given.complete else found.sound) else 1
+
+
+def _check_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description='See that every recording of every segment is there, without decoding any.')
+    parser.add_argument('--config', type=str, help='file whose section `data` says which data, '
+                        'such as one of config/train/; options outrank it')
+    parser.add_class_arguments(DataSettings, 'data')
+    parser.add_argument('--decode', type=int, default=0, metavar='N',
+                        help='also read N segments of each split, drawn at random, as training '
+                        'would')
+    parser.add_argument('--seed', type=int, default=0, help='of that draw')
+    parser.add_argument('--complete', action='store_true', help='a segment that lacks a sensor '
+                        'which others have is a fault, too')
+    parser.add_argument('--json', type=str, default='', metavar='FILE',
+                        help='also write what was found')
+    parser.add_argument('--cache', type=str, default='', help='folder of what is made of the '
+                        'data set once (default: .cache/ and its name)')
+    return parser
+
+
+def _check(settings: DataSettings, given: Namespace) -> Inventory:
+    cache = Path(given.cache or Path('.cache') / settings.dataset)
+    with Bars() as bars:
+        splits = open_splits(settings, None, cache, bars)
+        return take_inventory(splits, given.decode, given.seed, bars)
+
+
+def _print(found: Inventory) -> None:
+    console = Console()
+    table = Table(title=found.name, box=SIMPLE_HEAD, pad_edge=False)
+    for column in ('split', 'sensor'):
+        table.add_column(column, no_wrap=True)
+    for column in COLUMNS:
+        table.add_column(column, justify='right')
+    for name, split in found.splits.items():
+        for row in _rows(name, split):
+            table.add_row(*row)
+        table.add_section()
+    console.print(table)
+    # Paths are no markup, and are copied: they must not be broken at the end of a line.
+    for line in _notes(found):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _rows(name: str, split: SplitInventory) -> Iterator[list[str]]:
+    first = name
+    for modality, tally in split.modalities.items():
+        yield [first, str(modality), *(f'{getattr(tally, column):,}' for column in COLUMNS)]
+        first = ''
+    if not split.modalities:
+        yield [first, '(none)', *('' for _ in COLUMNS)]
+
+
+def _notes(found: Inventory) -> Iterator[str]:
+    for name, split in found.splits.items():
+        if split.left_out:
+            yield f'{name}: {split.left_out:,} segments have no recording at all and are left out'
+        for modality, tally in split.modalities.items():
+            if tally.lacking:
+                yield (f'{name}: {tally.lacking:,} segments lack {modality}, such as '
+                       f'{", ".join(tally.lacking_examples)}; they are trained on without it')
+            yield from (f'{name}: {modality} of {example}' for example in tally.examples)
+    if not found.sound:
+        yield ('something is missing or damaged: training leaves it out, and stops at a segment '
+               'of which nothing is left')
+
+
+def _write_json(path: Path, found: Inventory) -> None:
+    content: dict[str, Any] = found.to_dict()
+    try:
+        path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+    except OSError as error:
+        raise InvalidSettingError('--json', str(path), f'a file that can be written ({error})') \
+            from error

@@ -1,0 +1,27 @@
+"""Progress bars, one for each thing that takes long."""
+
+from __future__ import annotations
+
+from rich.progress import Progress, TaskID
+
+
+class Bars(Progress):
+    """
+    Show how much is done of each of several things; call it with name, done and total.
+
+    A thing that is there already never gets a bar.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._named: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show a thing, or how far it has come."""
+        if what not in self._named:
+            self._named[what] = self.add_task(what, total=total)
+        self.update(self._named[what], completed=done, total=total)
+
+    def done(self, what: str) -> int:
+        """Give how far a thing has come."""
+        return int(self.tasks[self._named[what]].completed) if what in self._named else 0

@@ -1,0 +1,5 @@
+"""EPIC-KITCHENS-100 as it is published, and the paper's Epic-Kitchens* division of it."""
+
+from karmma_ros.data.epic_kitchens.dataset import EpicKitchensSettings, open_splits
+
+__all__ = ['EpicKitchensSettings', 'open_splits']

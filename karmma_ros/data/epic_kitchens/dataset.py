@@ -1,0 +1,159 @@
+"""EPIC-KITCHENS-100 from its official files: settings and splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from karmma_ros.clip import ClipSpec
+from karmma_ros.data.epic_kitchens.annotations import (
+    Narration,
+    prune,
+    read_annotations,
+    read_vocabulary,
+    SOURCE,
+    TRAIN,
+    VALIDATION,
+)
+from karmma_ros.data.epic_kitchens.division import divide, read_division, write_division
+from karmma_ros.data.epic_kitchens.layout import audio_of, video_sources
+from karmma_ros.data.errors import DataError
+from karmma_ros.data.segments import Segment, SegmentClips, Source
+from karmma_ros.data.splits import Splits
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
+from karmma_ros.prediction import NOUN, VERB
+
+WHOLE, STAR = 'epic_kitchens', 'epic_kitchens_star'
+NAMES = {WHOLE: 'EPIC-KITCHENS-100', STAR: 'EPIC-KITCHENS-100 (Epic-Kitchens*)'}
+
+_CHOICES = {
+    'split': (WHOLE, STAR),
+    'rgb': ('auto', 'frames', 'tar', 'video', 'none'),
+    'flow': ('files', 'computed', 'none'),
+}
+
+_FOLDERS = {
+    'root': 'the folder that holds P01, P02, ...',
+    'annotations': f'the folder that holds {TRAIN} and {VALIDATION}, from {SOURCE}',
+}
+
+_Recordings = Callable[[str], Mapping[Modality, Source]]
+
+
+@dataclass(frozen=True)
+class EpicKitchensSettings:
+    """Where EPIC-KITCHENS-100 lies and what is made of it."""
+
+    root: str = ''
+    """Folder that holds P01, P02, ..., as the official download script makes it."""
+    annotations: str = ''
+    """Folder with EPIC_100_train.csv, EPIC_100_validation.csv and the two class files."""
+    split: Literal['epic_kitchens', 'epic_kitchens_star'] = 'epic_kitchens'
+    """
+    `epic_kitchens`: train on all, validate and test on the pruned validation split.
+    `epic_kitchens_star`: train on 90 % and validate on 10 % of the training split.
+    """
+    seed: int = 0
+    """Of the 90/10 division and of the places of the training windows."""
+    division: str = ''
+    """
+    CSV file of the 90/10 division: read if it is there, whatever the seed; else written.
+    Empty: drawn by the seed each time.
+    """
+    rgb: Literal['auto', 'frames', 'tar', 'video', 'none'] = 'auto'
+    """Read frames, tars or videos; `auto` takes for each video the first that is there."""
+    flow: Literal['files', 'computed', 'none'] = 'files'
+    """The released flow, or flow computed from the clip's frames as a robot does."""
+    audio: str = ''
+    """Folder of PXX_YY.wav files, or an HDF5 file; empty for none."""
+    audio_rate: int = 24_000
+    """Sample rate of an HDF5 file, Hz."""
+
+    def __post_init__(self) -> None:
+        if self.split == 'test':
+            raise InvalidSettingError(
+                'split', self.split, ' or '.join(_CHOICES['split']),
+                'the labels of the test split are not published, so it cannot be scored; both '
+                'have the pruned validation split as their test')
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise InvalidSettingError(name, getattr(self, name), ', '.join(allowed))
+        for name, least in (('seed', 0), ('audio_rate', 1)):
+            if getattr(self, name) < least:
+                raise InvalidSettingError(name, getattr(self, name), f'{least} or more')
+
+
+def open_splits(settings: EpicKitchensSettings, spec: ClipSpec) -> Splits:
+    """
+    Open the splits; nothing of the recordings is read yet.
+
+    A modality that a video does not have on the disk is missing from its segments; a segment
+    without any is left out and counted in `left_out` of its split. A split may be empty, so
+    that one can score without the training recordings.
+
+    :raises InvalidSettingError: when root or annotations is empty.
+    :raises DataError: when a folder or file is missing or says what it may not, or no segment
+        has a recording.
+    """
+    root, folder = _folder(settings, 'root'), _folder(settings, 'annotations')
+    train = read_annotations(folder / TRAIN)
+    test = prune(read_annotations(folder / VALIDATION), train)
+    validation = test
+    if settings.split == STAR:
+        train, validation = _divided(train, settings)
+    recordings = _recordings(settings, spec)
+    clips = [SegmentClips(_segments(part, recordings), spec, settings.seed)
+             for part in (train, validation, test)]
+    if not any(len(part) for part in clips):
+        raise DataError(
+            root, f'there is no recording of any of the {len(train)} training segments, nor '
+            'of others', 'correct root (the folder that holds P01), or rgb, flow and audio')
+    return Splits(NAMES[settings.split], spec, read_vocabulary(folder), *clips)
+
+
+def _folder(settings: EpicKitchensSettings, name: str) -> Path:
+    if not getattr(settings, name):
+        raise InvalidSettingError(name, '', 'a folder', _FOLDERS[name])
+    path = Path(getattr(settings, name))
+    if not path.is_dir():
+        raise DataError(path, 'there is no such folder', f'correct {name}: {_FOLDERS[name]}')
+    return path
+
+
+def _divided(train: Sequence[Narration], settings: EpicKitchensSettings,
+             ) -> tuple[list[Narration], list[Narration]]:
+    ids, path = [narration.narration_id for narration in train], Path(settings.division)
+    if settings.division and path.exists():
+        division = read_division(path, ids)
+    else:
+        division = divide(ids, settings.seed)
+        if settings.division:
+            write_division(path, division)
+    return ([narration for narration in train if division[narration.narration_id] == 'train'],
+            [narration for narration in train if division[narration.narration_id] != 'train'])
+
+
+def _recordings(settings: EpicKitchensSettings, spec: ClipSpec) -> _Recordings:
+    """Give the function video id → its sources; each video is looked for once."""
+    audio = audio_of(settings.audio, settings.audio_rate)
+    size = spec.video.height, spec.video.width
+
+    @cache
+    def recordings(video_id: str) -> Mapping[Modality, Source]:
+        return video_sources(
+            Path(settings.root), video_id, size, settings.rgb, settings.flow, audio)
+
+    return recordings
+
+
+def _segments(narrations: Sequence[Narration], recordings: _Recordings) -> list[Segment]:
+    """Join narrations with recordings; the segments of a video share its sources."""
+    return [
+        Segment(n.narration_id, n.start_s, n.stop_s, {VERB: n.verb, NOUN: n.noun},
+                recordings(n.video_id))
+        for n in narrations
+    ]

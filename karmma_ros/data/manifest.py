@@ -1,0 +1,274 @@
+"""
+Any other data set, described by one CSV file: a line for each segment.
+
+    split,start,stop,verb,noun,rgb,flow,audio,detections
+    train,0.0,2.5,cut,onion,videos/a.mp4,computed,sound/a.wav,boxes/a.csv
+    test,00:01:04.50,00:01:07,wash,pan,videos/b.mp4,,,
+
+Paths are relative to the file. An empty cell says that this segment lacks that sensor: no two
+lines need the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import csv
+from dataclasses import dataclass
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from karmma_ros.clip import ClipSpec
+from karmma_ros.data.box_track import BoxFile
+from karmma_ros.data.errors import DataError
+from karmma_ros.data.extracted import ExtractedFlow, ExtractedFrames, fills_in
+from karmma_ros.data.media import FlowFolder, FrameFolder, SoundFile, VideoFile
+from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips, Source, VideoSource
+from karmma_ros.data.splits import Splits
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
+from karmma_ros.prediction import NOUN, VERB, Vocabulary
+
+SPLITS = ('train', 'validation', 'test')
+COMPUTED = 'computed'
+"""In a cell of flow: from the frames of the clip."""
+
+_NEEDED = ('split', 'start', 'stop')
+_NAME = 'name'
+_FILMS = frozenset({'.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm'})
+_CLASSES_FORMAT = 'it must be {"verb": ["cut", …], "noun": ["onion", …]}'
+
+
+@dataclass(frozen=True)
+class ManifestSettings:
+    """A data set that is described by a CSV file."""
+
+    file: str = ''
+    """The CSV file. Columns: split, start, stop, name (optional), the heads, the sensors."""
+    heads: tuple[str, ...] = (VERB, NOUN)
+    """Columns that hold class names, each a head of the network."""
+    classes: str = ''
+    """
+    JSON file, {head: [class name, …]}, in the order of the ids; empty: the names in the
+    training lines, sorted.
+    """
+    frames: str = '{:06d}.jpg'
+    """Name of a picture, counted from 1, where `rgb` is a folder or `flow` is one."""
+    frame_rate: float = 30.0
+    """Pictures a second in those folders."""
+    detections_rate: float = 0.0
+    """Frames a second that were searched for boxes; 0: as the median time between them says."""
+    seed: int = 0
+    """Where in longer segments the windows lie in training."""
+    title: str = ''
+    """The data set in words, for the model card; empty: the name of the file."""
+
+    def __post_init__(self) -> None:
+        if not self.heads or set(self.heads) & {*_NEEDED, _NAME, *map(str, Modality)}:
+            raise InvalidSettingError(
+                'manifest.heads', self.heads, 'one name or more, none that of another column')
+        if not self.frame_rate > 0:
+            raise InvalidSettingError('manifest.frame_rate', self.frame_rate, 'a number above 0')
+        if not fills_in(self.frames):
+            raise InvalidSettingError('manifest.frames', self.frames,
+                                      'a name with the place of the number: {:06d}.jpg')
+        if self.detections_rate < 0:
+            raise InvalidSettingError(
+                'manifest.detections_rate', self.detections_rate, 'a number from 0 on')
+
+
+@dataclass(frozen=True)
+class _Line:
+    number: int
+    split: str
+    name: str
+    start_s: float
+    stop_s: float
+    classes: Mapping[str, str]
+    sources: Mapping[Modality, Source]
+
+
+def open_splits(settings: ManifestSettings, spec: ClipSpec) -> Splits:
+    """
+    Open the data set that a manifest describes.
+
+    Without validation lines the test split validates too, and the other way round.
+
+    :raises DataError: naming the line and the column that is wrong. Whether the files that it
+        names are there is left to `karmma data check`.
+    """
+    path = Path(settings.file)
+    if not settings.file:
+        raise DataError('(nowhere)', 'there is no manifest', 'name one with manifest.file')
+    lines = _Manifest(path, settings, spec).lines()
+    held_out = [line for line in lines if line.split != 'train']
+    if not held_out or len(held_out) == len(lines):
+        raise DataError(path, f'no line is of split {"train" if held_out else "test"}',
+                        'training needs some, and so does scoring')
+    vocabulary = _read_classes(Path(settings.classes), settings) if settings.classes else \
+        _collect_classes(path, lines, settings)
+    of = {split: [line for line in lines if line.split == split] for split in SPLITS}
+    clips = {
+        split: SegmentClips([_segment(path, line, vocabulary) for line in chosen], spec,
+                            settings.seed)
+        for split, chosen in of.items() if chosen
+    }
+    return Splits(
+        settings.title or path.stem, spec, vocabulary, train=clips['train'],
+        validation=clips['validation' if 'validation' in clips else 'test'],
+        test=clips['test' if 'test' in clips else 'validation'])
+
+
+class _Manifest:
+    """The reading of one file; what two lines name is one source."""
+
+    def __init__(self, path: Path, settings: ManifestSettings, spec: ClipSpec) -> None:
+        self.path, self.settings = path, settings
+        self.size = spec.video.height, spec.video.width
+        self._videos: dict[Path, VideoSource] = {}
+
+    def lines(self) -> list[_Line]:
+        try:
+            with self.path.open(newline='', encoding='utf-8-sig') as file:
+                reader = csv.DictReader(file, strict=True)
+                self._check_columns(reader.fieldnames or ())
+                return [self._line(reader.line_num, cells) for cells in reader]
+        except OSError as error:
+            raise DataError(
+                self.path, error.strerror or str(error), 'check manifest.file') from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(
+                self.path, f'it is no CSV file ({error})', 'save it as CSV in UTF-8') from error
+
+    def _check_columns(self, found: Sequence[str]) -> None:
+        sensors = [str(m) for m in Modality]
+        allowed = [*_NEEDED, _NAME, *self.settings.heads, *sensors]
+        listing = ', '.join(allowed)
+        for column in found:
+            if column not in allowed or found.count(column) > 1:
+                problem = 'unknown' if column not in allowed else 'there twice'
+                raise DataError(self.path, f'line 1: the column {column!r} is {problem}',
+                                f'there may be {listing}; manifest.heads names the heads')
+        for column in (*_NEEDED, *self.settings.heads):
+            if column not in found:
+                raise DataError(self.path, f'line 1: the column {column!r} is missing',
+                                f'there may be {listing}; manifest.heads names the heads')
+        if not set(sensors) & set(found):
+            raise DataError(self.path, 'line 1: no sensor has a column',
+                            f'add {", ".join(sensors)}, one at least')
+
+    def _line(self, number: int, cells: Mapping[str | None, Any]) -> _Line:
+        if None in cells or None in cells.values():
+            count = 'more' if None in cells else 'fewer'
+            raise DataError(
+                self.path, f'line {number}: it has {count} cells than there are columns',
+                'correct it')
+        row = {str(column): str(cell).strip() for column, cell in cells.items()}
+        if row['split'] not in SPLITS:
+            raise self._wrong(number, 'split', row['split'], ', '.join(SPLITS))
+        start, stop = (self._seconds(number, column, row[column]) for column in ('start', 'stop'))
+        if stop <= start:
+            raise self._wrong(number, 'stop', row['stop'], f'later than start, {row["start"]}')
+        for head in self.settings.heads:
+            if not row[head]:
+                raise self._wrong(number, head, row[head], 'the name of a class')
+        return _Line(
+            number, row['split'], row.get(_NAME) or f'line {number}', start, stop,
+            {head: row[head] for head in self.settings.heads}, self._sources(number, row))
+
+    def _seconds(self, number: int, column: str, text: str) -> float:
+        """Read `75.5`, `01:15.5` or `00:01:15.5`."""
+        parts = text.split(':')
+        try:
+            values = [float(part) for part in parts]
+        except ValueError:
+            values = [math.nan]
+        if len(parts) > 3 or not all(0 <= value < math.inf for value in values):
+            raise self._wrong(number, column, text, 'seconds from 0 on, or HH:MM:SS.cc')
+        return sum(value * 60 ** i for i, value in enumerate(reversed(values)))
+
+    def _sources(self, number: int, row: Mapping[str, str]) -> dict[Modality, Source]:
+        found: dict[Modality, Source] = {}
+        for modality in Modality:
+            text = row.get(str(modality), '')
+            if text:
+                found[modality] = self._source(number, modality, text, row)
+        return found
+
+    def _source(
+        self, number: int, modality: Modality, text: str, row: Mapping[str, str],
+    ) -> Source:
+        path = self.path.parent / text
+        if modality is Modality.RGB:
+            return self._video(path)
+        if modality is Modality.DETECTIONS:
+            rate = self.settings.detections_rate
+            return BoxFile(path, 1 / rate if rate else 0.0)
+        if modality is Modality.AUDIO:
+            if path.suffix.lower() in _FILMS:
+                raise self._wrong(
+                    number, 'audio', text, 'a file of sound alone (wav, flac)',
+                    f'extract it with `ffmpeg -i {path.name} -vn -ac 1 {path.stem}.wav`')
+            return SoundFile(path)
+        if text != COMPUTED:
+            return ExtractedFlow(FlowFolder(
+                path, self.settings.frame_rate, pattern=self.settings.frames, size=self.size))
+        if not row.get('rgb'):
+            raise self._wrong(number, 'flow', text, 'a folder where the cell of rgb is empty')
+        return FlowFromVideo(self._video(self.path.parent / row['rgb']))
+
+    def _video(self, path: Path) -> VideoSource:
+        if path not in self._videos:
+            self._videos[path] = self._open_video(path)
+        return self._videos[path]
+
+    def _open_video(self, path: Path) -> VideoSource:
+        if path.is_file() or path.suffix.lower() in _FILMS:
+            return VideoFile(path, self.size)
+        return ExtractedFrames(FrameFolder(
+            path, self.settings.frame_rate, self.settings.frames, size=self.size))
+
+    def _wrong(
+        self, number: int, column: str, got: str, allowed: str, remedy: str = 'correct it',
+    ) -> DataError:
+        return DataError(
+            self.path, f'line {number}: {column} is {got!r}; it may be {allowed}', remedy)
+
+
+def _read_classes(path: Path, settings: ManifestSettings) -> Vocabulary:
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise DataError(path, error.strerror or str(error), 'check manifest.classes') from error
+    except ValueError as error:
+        raise DataError(path, f'it is no JSON ({error})', _CLASSES_FORMAT) from error
+    if not isinstance(found, dict) or set(found) != set(settings.heads):
+        raise DataError(path, f'its heads are not {", ".join(settings.heads)}', _CLASSES_FORMAT)
+    for head, names in found.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError(path, f'{head} is no list of names', _CLASSES_FORMAT)
+        if not names or len(set(names)) < len(names):
+            raise DataError(path, f'{head} is empty or has a name twice', _CLASSES_FORMAT)
+    return Vocabulary({head: tuple(found[head]) for head in settings.heads})
+
+
+def _collect_classes(
+    path: Path, lines: Sequence[_Line], settings: ManifestSettings,
+) -> Vocabulary:
+    train = [line for line in lines if line.split == 'train']
+    return Vocabulary({
+        head: tuple(sorted({line.classes[head] for line in train})) for head in settings.heads})
+
+
+def _segment(path: Path, line: _Line, vocabulary: Vocabulary) -> Segment:
+    labels = {}
+    for head, name in line.classes.items():
+        names = vocabulary.heads[head]
+        if name not in names:
+            raise DataError(
+                path, f'line {line.number}: {head} is {name!r}, which is no class: no training '
+                'line and no file of classes has it',
+                'correct it, or list every class with manifest.classes')
+        labels[head] = names.index(name)
+    return Segment(line.name, line.start_s, line.stop_s, labels, line.sources)

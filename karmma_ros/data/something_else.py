@@ -1,0 +1,288 @@
+"""
+The boxes of Something-Else (Materzynska et al., CVPR 2020), in a form that fits in memory.
+
+The annotations are gigabytes of JSON, `{video: [frame]}`. They are read once and kept as
+arrays on disk, which every process maps instead of holding a copy of its own.
+
+Shape legend: v videos, f frames, n boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+import json
+import math
+import os
+from pathlib import Path
+import re
+import shutil
+from typing import Any
+import warnings
+
+from karmma_ros.clip import BOX_HAND, BOX_OBJECT
+from karmma_ros.data.box_track import BoxTrack
+from karmma_ros.data.errors import DataError
+from karmma_ros.data.json_members import json_members
+from karmma_ros.preprocess.detections import normalise_boxes
+import numpy as np
+from numpy.typing import NDArray
+
+FRAME_RATE = 12.0
+"""Hz; the annotations count frames at this rate, from 1."""
+
+_MIDDLE = 0.5001
+"""Frames from the end of a frame back to its middle; a hair more, so that a time on the border
+of two frames falls to the later one, as the pictures do."""
+
+VERSION = 1
+"""Grows whenever equal files would give other arrays."""
+
+METADATA = 'metadata.json'
+
+_TYPES = {'videos': np.int64, 'video_offsets': np.int64, 'frames': np.int32,
+          'frame_offsets': np.int64, 'boxes': np.float32}
+_FRAME_NUMBER = re.compile(r'(\d+)\.\w+$')
+_FORMAT = ('the format is {"VIDEO": [{"name": "VIDEO/0001.jpg", "labels": [{"box2d": {"x1": …, '
+           '"y1": …, "x2": …, "y2": …}, "standard_category": "0000" or "hand"}]}]}')
+
+Progress = Callable[[int, int], None]
+"""Called with what is done and what there is in all."""
+
+
+_Row = tuple[float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class _Track:
+    """The boxes of one video as the annotations have them."""
+
+    numbers: NDArray[np.int32]
+    """Of the frames, ascending, `[f]`."""
+    counts: NDArray[np.int64]
+    """Boxes of each frame, `[f]`."""
+    rows: NDArray[np.float32]
+    """x1, y1, x2, y2 in pixels and the category, `[n, 5]`."""
+    dropped: int
+    """Boxes that are none."""
+
+
+class BoxArchive:
+    """
+    The boxes of every video, mapped from a folder that `write_archive` wrote.
+
+    Pickling it carries the folder's name alone.
+
+    :raises DataError: when the folder is missing, not whole or of another version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open()
+
+    def _open(self) -> None:
+        metadata = _read_metadata(self.folder)
+        if metadata is None or metadata.get('version') != VERSION:
+            raise DataError(self.folder, f'it has no {METADATA} of version {VERSION}', _REMEDY)
+        try:
+            self._arrays = {name: np.load(self.folder / f'{name}.npy', mmap_mode='r')
+                            for name in _TYPES}
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(self.folder, f'it is damaged ({error})', _REMEDY) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {'folder': self.folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.folder = state['folder']
+        self._open()
+
+    def __len__(self) -> int:
+        return len(self._arrays['videos'])
+
+    def __contains__(self, video: int) -> bool:
+        return self._find(video) is not None
+
+    def last_time(self, video: int) -> float:
+        """Give the second at which the last frame of a video ends; 0 for one without boxes."""
+        place = self._find(video)
+        if place is None:
+            return 0.0
+        stop = self._arrays['video_offsets'][place + 1]
+        return float(self._arrays['frames'][stop - 1]) / FRAME_RATE
+
+    def track(self, video: int, width: int, height: int) -> BoxTrack:
+        """
+        Give the boxes of a video, divided by the size in pixels of the pictures they lie on.
+
+        A frame's boxes lie in the middle of the time for which it is shown, so that every time
+        meets those of the picture on the screen. A video without boxes has an empty track.
+        """
+        place = self._find(video)
+        offsets = self._arrays['video_offsets']
+        start, stop = (0, 0) if place is None else (offsets[place], offsets[place + 1])
+        rows_of = np.asarray(self._arrays['frame_offsets'][start:stop + 1])
+        rows = np.array(self._arrays['boxes'][rows_of[0]:rows_of[-1]])
+        rows[:, :4] = normalise_boxes(rows[:, :4], width, height)
+        times_s = (self._arrays['frames'][start:stop] - _MIDDLE) / FRAME_RATE
+        return BoxTrack(times_s, rows_of - rows_of[0], rows, 1 / FRAME_RATE)
+
+    def _find(self, video: int) -> int | None:
+        videos = self._arrays['videos']
+        place = int(np.searchsorted(videos, video))
+        return place if place < len(videos) and videos[place] == video else None
+
+
+def annotation_files(path: Path) -> list[Path]:
+    """
+    Give the JSON files of a folder, sorted, or the one file that `path` is.
+
+    :raises DataError: when there is none.
+    """
+    if path.is_file():
+        return [path]
+    files = sorted(path.glob('*.json')) if path.is_dir() else []
+    if not files:
+        raise DataError(
+            path, 'there are no box annotations (*.json)', 'get those of Something-Else '
+            '(bounding_box_smthsmth_part1.json, …), or leave `boxes` empty to go without')
+    return files
+
+
+def write_archive(
+    files: Sequence[Path], folder: Path, progress: Progress = lambda done, total: None,
+) -> BoxArchive:
+    """
+    Read annotation files into `folder`, or find them there already, unchanged since.
+
+    Boxes that are none (not finite, of a negative size) are left out and counted in a warning.
+
+    :param progress: called with the bytes done and the bytes in all.
+    :raises DataError: for a file that does not have the format, or a folder that cannot be
+        written.
+    """
+    wanted = {'version': VERSION, 'files': [_fingerprint(path) for path in files]}
+    if _read_metadata(folder) == wanted:
+        return BoxArchive(folder)
+    if folder.exists() and _read_metadata(folder) is None:
+        raise DataError(folder, 'it exists and holds something else',
+                        'name another folder with `cache`')
+    partial = folder.with_name(f'{folder.name}.{os.getpid()}.partial')
+    try:
+        partial.mkdir(parents=True)  # before the minutes that reading takes
+        _write(partial, _read(files, progress), wanted)
+        _move(partial, folder, wanted)
+    except OSError as error:
+        raise DataError(folder, f'it cannot be written ({error.strerror})',
+                        'name a folder of yours, with room, with `cache`') from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return BoxArchive(folder)
+
+
+_REMEDY = 'delete it, it is written again by itself'
+
+
+def _read_metadata(folder: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads((folder / METADATA).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and 'version' in found else None
+
+
+def _fingerprint(path: Path) -> list[Any]:
+    """Tell a file from a changed one without reading it."""
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
+def _read(files: Sequence[Path], progress: Progress) -> dict[int, _Track]:
+    total, done = sum(path.stat().st_size for path in files), 0
+
+    def count(characters: int) -> None:
+        nonlocal done
+        done += characters
+        progress(min(done, total), total)
+
+    tracks: dict[int, _Track] = {}
+    for path in files:
+        for name, frames in json_members(path, count):
+            tracks[_video_number(path, name)] = _read_track(path, name, frames)
+    dropped = sum(track.dropped for track in tracks.values())
+    if dropped:
+        warnings.warn(f'data {files[0].parent}: {dropped} boxes are not finite or have a '
+                      'negative size: left out', stacklevel=3)
+    return tracks
+
+
+def _video_number(path: Path, name: str) -> int:
+    try:
+        return int(name)
+    except ValueError:
+        raise DataError(path, f'video {name!r} is no number', _FORMAT) from None
+
+
+def _read_track(path: Path, video: str, frames: Any) -> _Track:
+    found: dict[int, list[_Row]] = {}
+    try:
+        for frame in frames:
+            number = int(_FRAME_NUMBER.search(frame['name'])[1])  # type: ignore[index]
+            found[number] = [_row(label) for label in _best_first(frame['labels'])]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(path, f'a frame of video {video} cannot be understood ({error!r})',
+                        _FORMAT) from error
+    kept = {number: [row for row in found[number] if _is_box(row)] for number in sorted(found)}
+    rows = [row for boxes in kept.values() for row in boxes]
+    return _Track(
+        np.array(list(kept), np.int32), np.array(list(map(len, kept.values())), np.int64),
+        np.array(rows, np.float32).reshape(-1, 5), sum(map(len, found.values())) - len(rows))
+
+
+def _best_first(labels: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Order detections by their score; what people drew has none and keeps its order."""
+    return sorted(labels, key=lambda label: -float(label.get('score') or 0))
+
+
+def _row(label: Mapping[str, Any]) -> _Row:
+    box, name = label['box2d'], label.get('standard_category') or label['category']
+    category = BOX_HAND if name == 'hand' else BOX_OBJECT
+    return float(box['x1']), float(box['y1']), float(box['x2']), float(box['y2']), category
+
+
+def _is_box(row: _Row) -> bool:
+    x1, y1, x2, y2 = row[:4]
+    return all(map(math.isfinite, row)) and x1 <= x2 and y1 <= y2
+
+
+def _write(folder: Path, tracks: Mapping[int, _Track], metadata: Mapping[str, Any]) -> None:
+    """Lay the tracks end to end; the metadata come last, so that a half-made folder is none."""
+    ordered = [tracks[video] for video in sorted(tracks)]
+    nothing = np.zeros((0, 5), np.float32)
+    arrays = {
+        'videos': np.array(sorted(tracks)),
+        'video_offsets': _offsets([np.array([len(track.numbers) for track in ordered])]),
+        'frames': np.concatenate([np.zeros(0), *(track.numbers for track in ordered)]),
+        'frame_offsets': _offsets([track.counts for track in ordered]),
+        'boxes': np.concatenate([nothing, *(track.rows for track in ordered)]),
+    }
+    for name, dtype in _TYPES.items():
+        np.save(folder / f'{name}.npy', np.asarray(arrays[name], dtype))
+    (folder / METADATA).write_text(json.dumps(metadata, indent=1) + '\n')
+
+
+def _offsets(counts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Give where each of the runs of these lengths begins, and where the last one ends."""
+    return np.cumsum(np.concatenate([[0], *counts]), dtype=np.int64)
+
+
+def _move(partial: Path, folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Put a written folder into place, unless another process was quicker."""
+    if _read_metadata(folder) == wanted:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        os.replace(partial, folder)
+    except OSError:
+        if _read_metadata(folder) != wanted:
+            raise

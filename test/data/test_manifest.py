@@ -1,0 +1,246 @@
+"""Any data set by one CSV file: what a line gives, and which lines are refused and how."""
+
+import json
+
+import cv2
+from karmma_ros.clip import BOX_HAND
+from karmma_ros.data.batch import collate
+from karmma_ros.data.errors import DataError
+from karmma_ros.data.manifest import ManifestSettings, open_splits
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
+from karmma_ros.preprocess.flow import NO_MOVEMENT
+import numpy as np
+import pytest
+import soundfile
+
+V, F, A, D = Modality
+HEADER = 'split,start,stop,verb,noun,rgb,flow,audio,detections\n'
+GOOD = (
+    'train,0,2,stir,pan,film.mp4,computed,,',
+    'train,00:00:01.50,0:02.5,cut,cup,pictures,flow,sound.wav,boxes.csv',
+    'validation,0,1,cut,pan,,,sound.wav,',
+    'test,0.5,1.5,stir,cup,film.mp4,,,boxes.csv',
+)
+FPS, LENGTH = 10, 30
+"""Of the film and of the pictures; picture n, counted from 1, is of grey 8 n."""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Give a folder with a recording of each kind."""
+    film = cv2.VideoWriter(
+        str(tmp_path / 'film.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), FPS, (64, 48))
+    for name in ('pictures', 'flow/u', 'flow/v'):
+        (tmp_path / name).mkdir(parents=True)
+    for number in range(1, LENGTH + 1):
+        grey = np.full((48, 64, 3), 8 * number, np.uint8)
+        film.write(grey)
+        cv2.imwrite(str(tmp_path / 'pictures' / f'{number:06d}.jpg'), grey)
+        for part, value in (('u', NO_MOVEMENT + number), ('v', NO_MOVEMENT - number)):
+            cv2.imwrite(str(tmp_path / 'flow' / part / f'{number:06d}.jpg'),
+                        np.full((48, 64), value, np.uint8))
+    film.release()
+    tone = np.sin(2 * np.pi * 440 * np.arange(3 * 22_050) / 22_050).astype(np.float32)
+    soundfile.write(tmp_path / 'sound.wav', tone, 22_050)
+    rows = [f'{i / 10},{i / 100},0,1,1,hand' for i in range(30)]
+    (tmp_path / 'boxes.csv').write_text('\n'.join(['time,x1,y1,x2,y2,category', *rows]) + '\n')
+    return tmp_path
+
+
+def manifest(folder, *lines, header=HEADER):
+    path = folder / 'manifest.csv'
+    path.write_text(header + '\n'.join(lines) + '\n', encoding='utf-8')
+    return path
+
+
+def opened(folder, spec, *lines, header=HEADER, **changes):
+    path = manifest(folder, *lines, header=header)
+    settings = {'file': str(path), 'frame_rate': float(FPS), **changes}
+    return open_splits(ManifestSettings(**settings), spec)
+
+
+def greys(frames):
+    """Give the picture numbers that normalised frames `[3, t, h, w]` show."""
+    return [round((float(x) * 0.229 + 0.485) * 255 / 8 + 0.2) for x in frames[0].mean((1, 2))]
+
+
+def test_the_splits_hold_their_lines(folder, spec):
+    splits = opened(folder, spec, *GOOD)
+    assert splits.name == 'manifest' and splits.spec == spec
+    assert splits.vocabulary.heads == {'verb': ('cut', 'stir'), 'noun': ('cup', 'pan')}
+    assert [len(splits.train), len(splits.validation), len(splits.test)] == [2, 1, 1]
+    first, second = splits.train.segments
+    assert (first.start_s, first.stop_s, first.labels) == (0, 2, {'verb': 1, 'noun': 1})
+    assert (second.start_s, second.stop_s, second.labels) == (1.5, 2.5, {'verb': 0, 'noun': 0})
+    assert [s.name for s in splits.train.segments] == ['line 2', 'line 3']
+    assert [set(s.sources) for s in splits.train.segments] == [{V, F}, {V, F, A, D}]
+    assert set(splits.validation.segments[0].sources) == {A}
+    assert opened(folder, spec, *GOOD, title='My kitchen').name == 'My kitchen'
+
+
+def test_every_kind_of_file_is_read_at_the_right_time(folder, spec):
+    splits = opened(folder, spec, *GOOD)
+    clip = splits.train[1].clip  # 1.5 s to 2.5 s, a frame each quarter of a second
+    assert clip.modalities == (V, F, A, D)
+    for modality in Modality:
+        assert clip.inputs[modality].shape == spec.input_shape(modality)
+    assert greys(clip.inputs[V]) == [16, 18, 21, 23]
+    u, v = ((clip.inputs[F][c].mean((1, 2)) * std + mean) * 255 - NO_MOVEMENT
+            for c, mean, std in ((0, 0.485, 0.229), (1, 0.456, 0.224)))
+    assert u == pytest.approx([16, 18, 21, 23], abs=1) and v == pytest.approx(-u, abs=2)
+    assert clip.inputs[D][:, 0, 0] == pytest.approx([0.15, 0.17, 0.2, 0.22], abs=0.011)
+    assert (clip.inputs[D][:, 0, 4] == BOX_HAND).all()
+    assert clip.inputs[A].std() > 0
+    assert greys(splits.test[0].clip.inputs[V]) == [6, 8, 11, 13]
+
+
+def test_flow_is_computed_where_the_cell_says_so(folder, spec):
+    clip = opened(folder, spec, *GOOD).train[0].clip
+    assert clip.inputs[F].shape == spec.input_shape(F)
+
+
+def test_samples_of_different_sensors_make_a_batch(folder, spec):
+    splits = opened(folder, spec, *GOOD)
+    batch = collate([splits.train[0], splits.train[1], splits.validation[0]], tuple(Modality))
+    assert batch.present.tolist() == [
+        [True, True, False, False], [True] * 4, [False, False, True, False]]
+
+
+def test_lines_of_one_film_share_its_source(folder, spec):
+    lines = [f'train,{i},{i + 1},stir,cup,film.mp4,computed,,' for i in (0, 1)]
+    first, second = opened(folder, spec, *lines, GOOD[3]).train.segments
+    assert first.sources[V] is second.sources[V] is second.sources[F].video
+
+
+@pytest.mark.parametrize(('rest', 'same'), [('test', 'validation'), ('validation', 'test')])
+def test_a_split_without_lines_is_the_other_one(folder, spec, rest, same):
+    splits = opened(folder, spec, GOOD[0], f'{rest},0,1,stir,pan,film.mp4,,,')
+    assert splits.validation is splits.test and len(splits.test) == 1, same
+
+
+def test_columns_may_be_few_and_of_any_order_with_names_and_other_heads(folder, spec):
+    splits = opened(
+        folder, spec, 'sound.wav,open,2,1,train,one', 'sound.wav,open,3,1,test,two',
+        header='audio,action,stop,start,split,name\n', heads=('action',))
+    assert splits.vocabulary.heads == {'action': ('open',)}
+    assert [s.name for s in splits.train.segments] == ['one']
+    assert splits.test[0].clip.modalities == (A,)
+
+
+def test_the_classes_may_come_from_a_file_in_its_order(folder, spec):
+    classes = {'noun': ['pan', 'lid', 'cup'], 'verb': ['stir', 'cut', 'wash']}
+    (folder / 'classes.json').write_text(json.dumps(classes))
+    splits = opened(folder, spec, *GOOD, classes=str(folder / 'classes.json'))
+    assert splits.vocabulary.heads == {
+        'verb': ('stir', 'cut', 'wash'), 'noun': ('pan', 'lid', 'cup')}
+    assert splits.train.segments[1].labels == {'verb': 1, 'noun': 2}
+
+
+def test_a_line_without_any_file_is_left_out(folder, spec):
+    splits = opened(folder, spec, *GOOD, 'train,0,1,cut,cup,,,,')
+    assert len(splits.train) == 2 and splits.train.left_out == 1
+
+
+def test_a_film_that_breaks_off_is_left_out_of_its_sample(folder, spec):
+    content = (folder / 'film.mp4').read_bytes()
+    (folder / 'film.mp4').write_bytes(content[:len(content) // 3])
+    splits = opened(folder, spec, *GOOD)
+    with pytest.warns(UserWarning, match=r'film\.mp4.*segment line 5, rgb'):
+        assert splits.test[0].clip.modalities == (D,)
+
+
+# -- lines that are wrong ------------------------------------------------------------------
+
+@pytest.mark.parametrize(('line', 'complaint'), [
+    ('tests,0,1,cut,cup,film.mp4,,,', "line 6: split is 'tests'; it may be train, validation, te"),
+    ('train,x,1,cut,cup,film.mp4,,,', "line 6: start is 'x'; it may be seconds from 0 on, or HH:"),
+    ('train,-1,1,cut,cup,film.mp4,,,', "line 6: start is '-1'"),
+    ('train,0,1:2:3:4,cut,cup,film.mp4,,,', "line 6: stop is '1:2:3:4'"),
+    ('train,0,nan,cut,cup,film.mp4,,,', "line 6: stop is 'nan'"),
+    ('train,0,,cut,cup,film.mp4,,,', "line 6: stop is ''"),
+    ('train,2,1,cut,cup,film.mp4,,,', "line 6: stop is '1'; it may be later than start, 2"),
+    ('train,0,1,,cup,film.mp4,,,', "line 6: verb is ''; it may be the name of a class"),
+    ('train,0,1,cut,cup', 'line 6: it has fewer cells than there are columns'),
+    ('train,0,1,cut,cup,film.mp4,,,,more', 'line 6: it has more cells than there are columns'),
+    ('train,0,1,cut,cup,,computed,,', "line 6: flow is 'computed'; it may be a folder where the"),
+    ('train,0,1,cut,cup,,,film.mp4,', "line 6: audio is 'film.mp4'; it may be a file of sound alo"
+     'ne (wav, flac): extract it with `ffmpeg -i film.mp4 -vn -ac 1 film.wav`'),
+    ('test,0,1,chop,cup,film.mp4,,,', "line 6: verb is 'chop', which is no class: no training"),
+    ('validation,0,1,cut,spoon,film.mp4,,,', "line 6: noun is 'spoon', which is no class"),
+])
+def test_a_wrong_line_is_named(folder, spec, line, complaint):
+    with pytest.raises(DataError) as caught:
+        opened(folder, spec, *GOOD, line)
+    assert complaint in str(caught.value) and 'manifest.csv' in str(caught.value)
+
+
+def test_lines_are_counted_as_an_editor_counts_them(folder, spec):
+    with pytest.raises(DataError, match=r"line 4: split is 'wrong'"):
+        opened(folder, spec, 'train,0,1,"a verb\nof two lines",cup,film.mp4,,,',
+               'wrong,0,1,cut,cup,film.mp4,,,')
+
+
+@pytest.mark.parametrize(('header', 'complaint'), [
+    (HEADER.replace('audio', 'adio'), "line 1: the column 'adio' is unknown: there may be "),
+    (HEADER.replace('split,', ''), "line 1: the column 'split' is missing"),
+    (HEADER.replace('verb', 'name'), "line 1: the column 'verb' is missing"),
+    (HEADER.replace('flow', 'rgb'), "line 1: the column 'rgb' is there twice"),
+    ('split,start,stop,verb,noun\n', 'line 1: no sensor has a column: add rgb, flow, audio, det'),
+    ('', "line 1: the column 'train' is unknown"),
+])
+def test_wrong_columns_are_named(folder, spec, header, complaint):
+    with pytest.raises(DataError) as caught:
+        opened(folder, spec, *GOOD, header=header)
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(('lines', 'complaint'), [
+    (GOOD[:2], 'no line is of split test: training needs some, and so does scoring'),
+    (GOOD[2:], 'no line is of split train: training'),
+    ((), 'no line is of split test: training'),
+])
+def test_a_manifest_without_a_split_is_refused(folder, spec, lines, complaint):
+    with pytest.raises(DataError) as caught:
+        opened(folder, spec, *lines)
+    assert complaint in str(caught.value)
+
+
+def test_a_manifest_that_is_none_is_named(tmp_path, spec):
+    with pytest.raises(DataError, match=r'there is no manifest: name one with manifest\.file'):
+        open_splits(ManifestSettings(), spec)
+    with pytest.raises(DataError, match=r'none\.csv: No such file or directory'):
+        open_splits(ManifestSettings(file=str(tmp_path / 'none.csv')), spec)
+    (tmp_path / 'film.csv').write_bytes(b'\xff\xd8\xff\x00')
+    with pytest.raises(DataError, match=r'film\.csv: it is no CSV file .*: save it as CSV'):
+        open_splits(ManifestSettings(file=str(tmp_path / 'film.csv')), spec)
+
+
+@pytest.mark.parametrize(('content', 'complaint'), [
+    ('{"verb": ["cut"', 'it is no JSON'),
+    ('[]', 'its heads are not verb, noun'),
+    ('{"verb": ["cut"]}', 'its heads are not verb, noun: it must be {"verb": ["cut", …]'),
+    ('{"verb": ["cut"], "noun": {"pan": 0}}', 'noun is no list of names'),
+    ('{"verb": ["cut", 3], "noun": ["pan"]}', 'verb is no list of names'),
+    ('{"verb": ["cut", "cut"], "noun": ["pan"]}', 'verb is empty or has a name twice'),
+    ('{"verb": [], "noun": ["pan"]}', 'verb is empty or has a name twice'),
+    ('{"verb": ["stir"], "noun": ["pan", "cup"]}', "line 3: verb is 'cut', which is no class"),
+])
+def test_wrong_files_of_classes_are_named(folder, spec, content, complaint):
+    (folder / 'classes.json').write_text(content)
+    with pytest.raises(DataError) as caught:
+        opened(folder, spec, *GOOD, classes=str(folder / 'classes.json'))
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(('changes', 'text'), [
+    ({'heads': ()}, 'manifest.heads is ()'),
+    ({'heads': ('rgb',)}, "manifest.heads is ('rgb',); it may be one name or more, none that of"),
+    ({'frame_rate': 0.0}, 'manifest.frame_rate is 0.0; it may be a number above 0'),
+    ({'detections_rate': -1.0}, 'manifest.detections_rate is -1.0'),
+    ({'frames': 'one.jpg'}, "manifest.frames is 'one.jpg'"),
+])
+def test_settings_out_of_range_are_named(changes, text):
+    with pytest.raises(InvalidSettingError) as caught:
+        ManifestSettings(**changes)
+    assert text in str(caught.value)
