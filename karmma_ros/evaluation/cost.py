@@ -8,7 +8,7 @@ convolution, one clip, nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,13 +54,14 @@ def setting(name: str) -> tuple[ClipSpec, Vocabulary]:
         {head: tuple(map(str, range(size))) for head, size in own.classes.items()})
 
 
-def cost_of(name: str) -> Cost:
+def cost_of(name: str, config: ModelConfig | None = None) -> Cost:
     """
     Compute the cost of a preset.
 
+    :param config: an architecture in its place, for the preset's task.
     :raises InvalidSettingError: when there is no preset of that name.
     """
-    network, spec = _shapes_of(name, preset(name))
+    network, spec = _shapes_of(name, config or preset(name))
     tokens, encoding = _count_each(_inputs(network, spec), network.encode)
     chosen = subsets(network.modalities)
 
@@ -97,6 +98,46 @@ def gflops_by_cap(name: str, caps: Sequence[int | None]) -> dict[int | None, flo
         fusing, _ = count_operations(lambda: network.fuse(tokens))
         costs[cap] = (fusing + sum(encoding.values()) + sum(embedding.values())) / 1e9
     return costs
+
+
+def fusion_training_bytes(
+    name: str, caps: Sequence[int | None], batch: int = 32
+) -> dict[int | None, int]:
+    """
+    Give what the fusion block keeps for its backward pass, for each cap on the tokens (Table V).
+
+    Intermediate results of a batch in fp32 with all sensors, attention weights written out.
+
+    :raises InvalidSettingError: as `gflops_by_cap`.
+    """
+    network, spec = _shapes_of(name, preset(name))
+    network.train()
+    features = {
+        m: network.encoders[m.value](torch.empty(batch, *spec.input_shape(m), device='meta'))
+        for m in network.modalities}
+    kept = {}
+    for cap in caps:
+        network.reduce = None if cap is None else REDUCE[preset(name).reduction]
+        network.token_cap = cap or 0
+        tokens = {m: network.embed(m, x.detach()) for m, x in features.items()}
+        kept[cap] = _saved_bytes(lambda: network.fusion(tokens), network.fusion.parameters())
+    return kept
+
+
+def _saved_bytes(compute: Callable[[], Any], weights: Iterable[Tensor]) -> int:
+    """Add up the storages that autograd saves, without the weights."""
+    sizes: dict[int, torch.UntypedStorage] = {}
+
+    def save(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage._cdata] = storage
+        return tensor
+
+    with _plain_attention(), torch.autograd.graph.saved_tensors_hooks(save, lambda x: x):
+        result = compute()
+    own = {weight.untyped_storage()._cdata for weight in weights}
+    del result
+    return sum(storage.nbytes() for key, storage in sizes.items() if key not in own)
 
 
 def tensor_bytes(name: str, modalities: Sequence[Modality]) -> int:

@@ -5,28 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from karmma_ros.data.batch import Batch
-from karmma_ros.modality import subset_name, subsets
+from karmma_ros.evaluation.metrics import hits
+from karmma_ros.evaluation.outcomes import collect, Outcomes, scored
 from karmma_ros.model.karmma import Karmma
 import torch
-from torch import Tensor
-
-ACTION = 'action'
-"""The joint score: right only where every head's best class is."""
 
 
-def correct(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """
-    Tell for each sample whether the best class is the true one.
-
-    :param logits: head → `[b, classes]`.
-    :param labels: head → `[b]`.
-    :returns: bool `[b]` for each head and for the action, which needs all heads right.
-    """
-    hits = {head: scores.argmax(1) == labels[head] for head, scores in logits.items()}
-    return {**hits, ACTION: torch.stack(list(hits.values())).all(0)}
-
-
-@torch.inference_mode()
 def score_subsets(
     network: Karmma,
     batches: Iterable[Batch],
@@ -42,29 +26,14 @@ def score_subsets(
     :returns: subset name → head or `action` → top-1 accuracy, 0 to 1, the largest subset
         first; a subset that no sample has is left out.
     """
-    network.eval()
-    columns = {m: i for i, m in enumerate(network.modalities)}
-    rights: dict[str, dict[str, int]] = {}
-    totals: dict[str, int] = {}
-    for batch in batches:
-        batch = batch.to(device)
-        tokens = {m: network.encode(m, x) for m, x in batch.inputs.items()}
-        for chosen in subsets(tokens):
-            rows = batch.present[:, [columns[m] for m in chosen]].all(1)
-            if not rows.any():
-                continue
-            logits = network.fuse({m: tokens[m][rows] for m in chosen})
-            hits = correct(logits, {head: ids[rows] for head, ids in batch.labels.items()})
-            name = subset_name(chosen)
-            totals[name] = totals.get(name, 0) + int(rows.sum())
-            tally = rights.setdefault(name, dict.fromkeys(hits, 0))
-            for key, hit in hits.items():
-                tally[key] += int(hit.sum())
-        progress(len(batch))
-    order = [subset_name(s) for s in subsets(network.modalities)]
+    return top1(collect(network, batches, device, progress))
+
+
+def top1(outcomes: Outcomes) -> dict[str, dict[str, float]]:
+    """Give subset name → head, and the action, → top-1 accuracy, 0 to 1, the largest first."""
     return {
-        name: {key: hit / totals[name] for key, hit in rights[name].items()}
-        for name in order if name in totals
+        name: {key: float(hit.mean()) for key, hit in hits(outcomes, subset).items()}
+        for name, subset in scored(outcomes)
     }
 
 

@@ -1,0 +1,257 @@
+"""`karmma evaluate`: models side by side, scored on a data set for every subset of sensors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+from karmma_ros.cli.data_option import data_of_config
+from karmma_ros.cli.progress import Bars
+from karmma_ros.data.batch import Clips
+from karmma_ros.data.catalogue import DataSettings, open_splits
+from karmma_ros.data.splits import Splits
+from karmma_ros.errors import BundleError, InvalidSettingError
+from karmma_ros.evaluation.outcomes import VERSION as OUTCOMES_VERSION
+from karmma_ros.evaluation.published import DROPPING
+from karmma_ros.evaluation.score_report import (
+    MARKDOWN,
+    markdown,
+    ScoredData,
+    ScoredModel,
+    write_report,
+)
+from karmma_ros.evaluation.scoring import collect_in_portions, Pace, spread_evenly
+from karmma_ros.modality import Modality, parse_subset, subset_name
+from karmma_ros.model.bundle import Bundle, load_bundle
+from karmma_ros.prediction import Vocabulary
+import torch
+
+SPLITS = ('train', 'validation', 'test')
+PICTURES = ('png', 'svg', 'pdf')
+_PUBLISHED_SENSORS = {'EPIC-KITCHENS-100': 'V+F+A', 'Something-Something V2': 'V+F+D'}
+_PUBLISHED_NAMES = {'baseline': 'Baseline', 'delta': 'Baseline with dropout', 'karmma': 'KARMMA'}
+
+Subsets = list[tuple[Modality, ...]]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A model, what it is called in the tables, and the data made as it wants them."""
+
+    system: str
+    bundle: Bundle
+    splits: Splits
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `karmma evaluate MODEL… --out DIR`."""
+    parser = _parser()
+    given = parser.parse_args([*data_of_config(arguments), *arguments])
+    settings: DataSettings = parser.instantiate(given).data
+    pace = Pace(given.batch_size, given.workers, _device(given.device))
+    chosen = [parse_subset(text) for text in given.subsets] if given.subsets else None
+    spread_evenly(1, given.limit)  # a wrong limit is told before the work
+    named = _named_bundles(given.models, given.custom_encoders)
+    _check_subsets(named, chosen)
+    cache = Path(given.cache or Path('.cache') / settings.dataset)
+    with Bars() as bars:
+        entries = _with_data(named, _needed(settings, given.split), cache, bars)
+        scored = [_score(entry, given, settings, pace, chosen, bars) for entry in entries]
+    data = ScoredData(
+        entries[0].splits.name, given.split, len(scored[0].outcomes),
+        {**_own(settings), 'limit': given.limit, 'subsets': given.subsets})
+    report = write_report(
+        Path(given.out), data, scored, pictures=given.pictures,
+        references=_references(entries))
+    print(markdown(report))
+    print(f'wrote {Path(given.out) / MARKDOWN}, scores.json and pictures')
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog='karmma evaluate', description='Score models for every subset of their sensors: '
+        'accuracy, calibration, accuracy when sensors drop out. A stopped run goes on.')
+    parser.add_argument(
+        'models', nargs='+', type=str, metavar='MODEL', help='model directory, or NAME=DIRECTORY '
+        'to name it; models of one given name are the seeds of one system')
+    parser.add_argument('--config', type=str, help='file whose section `data` says which data, '
+                        'such as one of config/train/; options outrank it')
+    parser.add_class_arguments(DataSettings, 'data')
+    parser.add_argument('--split', type=str, choices=SPLITS, default='test', help='what to score')
+    parser.add_argument('--out', type=str, required=True,
+                        help='folder for tables, pictures, scores.json and the answers found')
+    parser.add_argument(
+        '--subsets', type=str, nargs='+', metavar='SUBSET',
+        help='only these, such as V+A V A; curve and averages need all (default: all)')
+    parser.add_argument('--batch-size', type=int, default=16, help='clips at once')
+    parser.add_argument('--workers', type=int, default=0,
+                        help='processes that prepare clips beside the network')
+    parser.add_argument('--device', type=str, default='auto',
+                        help='auto, cpu, cuda, cuda:1 …; auto: the first card if there is one')
+    parser.add_argument('--limit', type=int, metavar='N',
+                        help='score N clips only, at even distances in the split')
+    parser.add_argument('--pictures', type=str, choices=PICTURES, default='png',
+                        help='kind of the pictures')
+    parser.add_argument('--cache', type=str, default='', help='folder of what is made of the '
+                        'data set once (default: .cache/ and its name)')
+    parser.add_argument('--custom-encoders', action='store_true',
+                        help='allow models that name encoder classes of their own: runs them')
+    return parser
+
+
+def _device(name: str) -> str:
+    if name == 'auto':
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise InvalidSettingError('--device', name, f'auto, cpu or cuda ({reason})') from error
+    return name
+
+
+def _named_bundles(words: Sequence[str], custom_encoders: bool) -> list[tuple[str, Bundle]]:
+    """Load the models; without a name it is called as its bundle, or by path if two are."""
+    parts = [word.partition('=') if _is_named(word) else ('', '', word) for word in words]
+    bundles = [load_bundle(path, custom_encoders=custom_encoders) for _, _, path in parts]
+    times = Counter(bundle.name for bundle in bundles)
+    given = {name for name, _, _ in parts}
+    return [
+        (name or (bundle.name if times[bundle.name] == 1 and bundle.name not in given else path),
+         bundle)
+        for (name, _, path), bundle in zip(parts, bundles)]
+
+
+def _is_named(word: str) -> bool:
+    return '=' in word and not Path(word).is_dir()
+
+
+def _check_subsets(named: Sequence[tuple[str, Bundle]], chosen: Subsets | None) -> None:
+    for system, bundle in named:
+        for subset in chosen or ():
+            if not set(subset) <= set(bundle.network.modalities):
+                raise InvalidSettingError(
+                    '--subsets', subset_name(subset), 'made of the sensors of each model; '
+                    f'{system} has {subset_name(bundle.network.modalities)}')
+
+
+def _needed(settings: DataSettings, split: str) -> DataSettings:
+    """Leave out what nobody will look at: splits that would be rendered for nothing."""
+    others = {name: 1 for name in SPLITS if name != split}
+    return replace(settings, synthetic_kitchen=replace(settings.synthetic_kitchen, **others))
+
+
+def _own(settings: DataSettings) -> dict[str, Any]:
+    """Give the settings of the chosen data set alone; clips are made as each model wants."""
+    return {'dataset': settings.dataset, **asdict(getattr(settings, settings.dataset))}
+
+
+def _with_data(
+    named: Sequence[tuple[str, Bundle]], settings: DataSettings, cache: Path, bars: Bars
+) -> list[_Entry]:
+    """Open the data for each model; those that want equal clips share them."""
+    opened: dict[str, Splits] = {}
+    entries = []
+    for system, bundle in named:
+        key = _digest(bundle.spec.to_dict())
+        if key not in opened:
+            # Clips of another shape would stand under the same names.
+            place = cache if bundle.spec == settings.spec else cache / key
+            opened[key] = open_splits(settings, bundle.spec, place, bars)
+        _check_fit(bundle, opened[key])
+        entries.append(_Entry(system, bundle, opened[key]))
+    return entries
+
+
+def _check_fit(bundle: Bundle, splits: Splits) -> None:
+    """
+    Make sure that a model can be asked about a data set.
+
+    :raises BundleError: when it knows other classes, or wants clips that the data do not give.
+    """
+    difference = _difference(bundle.vocabulary, splits.vocabulary)
+    if difference:
+        raise BundleError(
+            bundle.path, f'does not fit {splits.name}: {difference}',
+            f'score it on the data it was trained on ({bundle.dataset or "not told"}), or train '
+            'one on these with `karmma train`')
+    wanted, offered = bundle.spec.to_dict(), splits.spec.to_dict()
+    others = [name for name in wanted if wanted[name] != offered.get(name)]
+    if others:
+        raise BundleError(
+            bundle.path, f'wants clips that {splits.name} does not give: '
+            + ', '.join(f'{n} {wanted[n]}, not {offered.get(n)}' for n in others),
+            'prepare the data by the specification of the model, or train one on these')
+
+
+def _difference(ours: Vocabulary, theirs: Vocabulary) -> str:
+    """Say what the first difference between the classes is; nothing if there is none."""
+    if set(ours.heads) != set(theirs.heads):
+        return f'it has the heads {", ".join(ours.heads)}, the data {", ".join(theirs.heads)}'
+    for head, names in ours.heads.items():
+        others = theirs.heads[head]
+        for number, (name, other) in enumerate(zip(names, others)):
+            if name != other:
+                return f'its {head} {number} is {name!r}, that of the data {other!r}'
+        if len(names) != len(others):
+            return f'it has {len(names)} classes for {head}, the data {len(others)}'
+    return ''
+
+
+def _score(
+    entry: _Entry, given: Namespace, settings: DataSettings, pace: Pace,
+    chosen: Subsets | None, bars: Bars,
+) -> ScoredModel:
+    clips: Clips = getattr(entry.splits, given.split)
+    indices = spread_evenly(len(clips), given.limit)
+    folder = Path(given.out) / 'outcomes' / _key(entry, settings, given, chosen, len(clips))
+    bundle = entry.bundle
+    title = f'scoring {entry.system} ({bundle.model_id})'
+    done = 0
+
+    def progress(samples: int) -> None:
+        nonlocal done
+        done += samples
+        bars(title, done, len(indices))
+
+    progress(0)
+    outcomes = collect_in_portions(
+        bundle.network.to(pace.device), clips, indices, folder, pace, chosen=chosen,
+        progress=progress)
+    bundle.network.cpu()  # the next model may need the card's memory
+    return ScoredModel(entry.system, bundle.model_id, outcomes)
+
+
+def _key(
+    entry: _Entry, settings: DataSettings, given: Namespace, chosen: Subsets | None, clips: int
+) -> str:
+    """Name the folder of a model's answers by everything that decides them."""
+    bundle = entry.bundle
+    facts = {
+        'version': OUTCOMES_VERSION, 'weights': bundle.sha256,
+        'architecture': bundle.config.to_dict(), 'clip': bundle.spec.to_dict(),
+        'data': _own(settings), 'split': given.split, 'clips': clips, 'limit': given.limit,
+        'subsets': sorted(subset_name(s) for s in chosen) if chosen else None}
+    return f'{bundle.name}_{_digest(facts)}'
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _references(entries: Sequence[_Entry]) -> Mapping[str, Sequence[float]]:
+    """Give the paper's curves where a model has the sensors that they are for."""
+    name = entries[0].splits.name
+    sensors = {subset_name(entry.bundle.network.modalities) for entry in entries}
+    if _PUBLISHED_SENSORS.get(name) not in sensors:
+        return {}
+    return {f'paper: {_PUBLISHED_NAMES[system]}': [percent / 100 for percent in curve]
+            for system, curve in DROPPING[name].items()}

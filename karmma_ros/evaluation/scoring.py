@@ -1,0 +1,103 @@
+"""Score a split in portions that are kept on disk, so that a stopped run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+import math
+from pathlib import Path
+from typing import Any, cast
+
+from karmma_ros.data.batch import Clips, collate
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.evaluation.outcomes import collect, concatenate, Outcomes, OutcomesError
+from karmma_ros.modality import Modality
+from karmma_ros.model.karmma import Karmma
+from torch.utils.data import DataLoader, Subset
+
+PORTION = 512
+"""Clips after which what was found is written down."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How the work is done; it has no say in what comes out."""
+
+    batch_size: int = 16
+    """Clips at once."""
+    workers: int = 0
+    """Processes that prepare batches beside the network."""
+    device: str = 'cpu'
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InvalidSettingError('batch size', self.batch_size, 'an integer above 0')
+        if self.workers < 0:
+            raise InvalidSettingError('workers', self.workers, 'an integer from 0 on')
+
+
+def spread_evenly(count: int, limit: int | None) -> list[int]:
+    """
+    Choose `limit` of `count` clips at even distances: data sets are sorted by video or class.
+
+    :param limit: None, or more than there are: all.
+    :raises InvalidSettingError: when the limit is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise InvalidSettingError('limit', limit, 'an integer above 0')
+    if limit is None or limit >= count:
+        return list(range(count))
+    return [i * count // limit for i in range(limit)]
+
+
+def collect_in_portions(
+    network: Karmma,
+    clips: Clips,
+    indices: Sequence[int],
+    folder: Path,
+    pace: Pace,
+    *,
+    chosen: Sequence[tuple[Modality, ...]] | None = None,
+    progress: Callable[[int], None] = lambda samples: None,
+    portion: int = PORTION,
+) -> Outcomes:
+    """
+    Ask a network about clips, or find the answers that an earlier run has written.
+
+    :param folder: keeps the portions; it must be of this very network, these clips and subsets.
+    :param chosen: as for `collect`.
+    :param progress: called with the number of samples done, those found included.
+    """
+    parts = []
+    for number in range(math.ceil(len(indices) / portion)):
+        rows = indices[number * portion:(number + 1) * portion]
+        path = folder / f'{number:05d}.npz'
+        found = _found(path, len(rows))
+        if found is None:
+            found = collect(
+                network, _batches(clips, rows, network.modalities, pace), pace.device, progress,
+                chosen)
+            found.save(path)
+        else:
+            progress(len(rows))
+        parts.append(found)
+    return concatenate(parts)
+
+
+def _found(path: Path, count: int) -> Outcomes | None:
+    """Give a portion that was written; a damaged one is made again."""
+    try:
+        found = Outcomes.load(path)
+    except OutcomesError:
+        return None
+    return found if len(found) == count else None
+
+
+def _batches(
+    clips: Clips, rows: Sequence[int], modalities: tuple[Modality, ...], pace: Pace
+) -> DataLoader[Any]:
+    return DataLoader(
+        Subset(cast(Any, clips), rows), pace.batch_size, num_workers=pace.workers,
+        pin_memory=pace.device.startswith('cuda'),
+        collate_fn=partial(collate, modalities=modalities))

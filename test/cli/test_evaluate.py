@@ -1,0 +1,258 @@
+"""`karmma evaluate`: from model directories and a data set to a folder of scores."""
+
+from dataclasses import replace
+import json
+
+from karmma_ros.cli import evaluate
+from karmma_ros.cli.main import main
+from karmma_ros.clip import Clip
+from karmma_ros.data.batch import Sample
+from karmma_ros.data.splits import Splits
+from karmma_ros.data.synthetic_kitchen.rendering import clip_spec
+from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary as kitchen_vocabulary
+from karmma_ros.evaluation import scoring
+from karmma_ros.evaluation.outcomes import collect
+from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import save_bundle
+from karmma_ros.prediction import Vocabulary
+import numpy as np
+import pytest
+import torch
+
+NAMES = [subset_name(s) for s in subsets(Modality)]
+
+
+class Toy:
+    """Clips of noise; every third lacks the sound."""
+
+    def __init__(self, spec, count, break_at=None):
+        self.spec, self.count, self.break_at, self.served = spec, count, break_at, []
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        if len(self.served) == self.break_at:
+            raise KeyboardInterrupt
+        self.served.append(index)
+        rng = np.random.default_rng(index)
+        clip = {m: rng.random(self.spec.input_shape(m), np.float32) for m in Modality}
+        clip[Modality.DETECTIONS][..., 4] = 1
+        if index % 3 == 0:
+            del clip[Modality.AUDIO]
+        return Sample(Clip(clip), {'verb': index % 3, 'noun': index % 4}, index)
+
+
+def save(path, config, spec, vocabulary, seed=0):
+    torch.manual_seed(seed)
+    save_bundle(path, build(config, spec, vocabulary), config, spec, vocabulary,
+                dataset='Toys', card='')
+    return str(path)
+
+
+@pytest.fixture
+def model(tmp_path, config, spec, vocabulary):
+    return save(tmp_path / 'small', config, spec, vocabulary)
+
+
+@pytest.fixture
+def toys(monkeypatch, spec, vocabulary):
+    """Give the test split that the command will find."""
+    clips = Toy(spec, 10)
+
+    def open_splits(settings, wanted, cache, progress):
+        return Splits('Toys', spec, vocabulary, Toy(spec, 3), Toy(spec, 4), clips)
+
+    monkeypatch.setattr(evaluate, 'open_splits', open_splits)
+    return clips
+
+
+def run(out, *arguments):
+    assert main(['evaluate', *map(str, arguments), '--out', str(out)]) == 0
+    return json.loads((out / 'scores.json').read_text())
+
+
+def test_a_model_is_scored_for_every_subset(model, toys, tmp_path, capsys):
+    report = run(tmp_path / 'out', model)
+    found = report['models'][0]
+    assert list(found['subsets']) == NAMES
+    assert found['subsets']['V']['count'] == 10 and found['subsets']['A']['count'] == 6
+    assert report['data']['name'] == 'Toys' and report['data']['clips'] == 10
+    assert report['data']['settings']['dataset'] == 'synthetic_kitchen'
+    assert len(found['dropping']['action']) == 10
+    printed = capsys.readouterr().out
+    assert '| V+F+A+D | 6 |' in printed and 'scores.json' in printed
+    assert {p.name for p in (tmp_path / 'out').iterdir()} == {
+        'README.md', 'scores.json', 'outcomes', 'subsets.png', 'dropping.png',
+        'calibration_1.png'}
+    assert sorted(toys.served) == list(range(10))
+
+
+def test_a_stopped_run_goes_on_where_it_stopped(model, toys, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring.collect_in_portions, '__kwdefaults__', {
+        **scoring.collect_in_portions.__kwdefaults__, 'portion': 4})
+    words = ['evaluate', model, '--batch-size', '2', '--out', str(tmp_path / 'cut')]
+    toys.break_at = 7
+    assert main(words) == 130
+    toys.break_at, toys.served = None, []
+    assert main(words) == 0
+    assert toys.served == [4, 5, 6, 7, 8, 9]  # the first portion was there
+    whole = run(tmp_path / 'whole', model, '--batch-size', '5')
+    resumed = json.loads((tmp_path / 'cut' / 'scores.json').read_text())
+    assert resumed['models'][0]['subsets'].keys() == whole['models'][0]['subsets'].keys()
+    for name, found in resumed['models'][0]['subsets'].items():
+        for key, score in found['scores'].items():
+            assert score == pytest.approx(whole['models'][0]['subsets'][name]['scores'][key],
+                                          abs=1e-5)
+    toys.served = []
+    run(tmp_path / 'whole', model)
+    assert toys.served == []  # nothing is scored twice
+
+
+def test_what_decides_the_answers_decides_whether_they_are_found(
+    model, toys, tmp_path, config, spec, vocabulary
+):
+    out = tmp_path / 'out'
+    run(out, model)
+    for change in (['--limit', '4'], ['--subsets', 'V', 'A+V'], ['--split', 'validation'],
+                   ['--data.synthetic_kitchen.seed', '3']):
+        run(out, model, *change)
+    save(tmp_path / 'small', config, spec, vocabulary, seed=1)  # other weights, the same name
+    run(out, model)
+    assert len(list((out / 'outcomes').iterdir())) == 6
+
+
+def test_a_damaged_portion_is_made_again(model, toys, tmp_path):
+    before = run(tmp_path / 'out', model)
+    portion, = (tmp_path / 'out' / 'outcomes').glob('*/00000.npz')
+    portion.write_bytes(portion.read_bytes()[:1000])
+    assert run(tmp_path / 'out', model) == before
+    assert len(toys.served) == 20
+
+
+def test_a_limit_spreads_over_the_split(model, toys, tmp_path):
+    report = run(tmp_path / 'out', model, '--limit', '4')
+    assert toys.served == [0, 2, 5, 7]
+    assert report['data']['clips'] == 4
+    assert scoring.spread_evenly(3, 8) == scoring.spread_evenly(3, None) == [0, 1, 2]
+
+
+def test_chosen_subsets_alone_are_scored(model, toys, tmp_path):
+    report = run(tmp_path / 'out', model, '--subsets', 'A+V', 'D')
+    found = report['models'][0]
+    assert list(found['subsets']) == ['V+A', 'D']
+    assert found['dropping'] is None and found['average_accuracy'] is None
+
+
+def test_models_stand_side_by_side(model, toys, tmp_path, config, spec, vocabulary):
+    other = save(tmp_path / 'other', config, spec, vocabulary, seed=1)
+    third = save(tmp_path / 'third' / 'small', config, spec, vocabulary, seed=2)
+    report = run(tmp_path / 'out', model, f'twins={other}', f'twins={third}')
+    systems = [m['system'] for m in report['models']]
+    assert systems == [model, 'twins', 'twins']  # two bundles are called `small`
+    assert set(report['average_rank']) == {model, 'twins'}
+    assert sum(report['average_rank'].values()) == pytest.approx(3)
+    text = (tmp_path / 'out' / 'README.md').read_text()
+    assert '| twins (mean of 2) |' in text
+    assert run(tmp_path / 'pair', model, other)['models'][0]['system'] == 'small'
+
+
+def test_the_answers_are_those_of_the_network(model, toys, tmp_path, monkeypatch):
+    seen = []
+
+    def spy(network, batches, *rest):
+        seen.append(collect(network, batches, *rest))
+        return seen[-1]
+
+    monkeypatch.setattr(scoring, 'collect', spy)
+    report = run(tmp_path / 'out', model, '--limit', '3')
+    outcomes, = seen
+    truth = np.argmax(outcomes.logits['V']['verb'], 1) == outcomes.labels['verb']
+    assert report['models'][0]['subsets']['V']['scores']['verb']['top1'] == truth.mean()
+
+
+def test_the_paper_s_curves_are_drawn_where_data_and_sensors_are_its_own(
+    tmp_path, monkeypatch, config, spec, vocabulary
+):
+    drawn = []
+    monkeypatch.setattr(evaluate, 'write_report',
+                        lambda *_, references, **__: drawn.append(references))
+    monkeypatch.setattr(evaluate, 'markdown', str)
+    three = replace(config, encoders={
+        m: e for m, e in config.encoders.items() if m is not Modality.DETECTIONS})
+    for name in (*evaluate.DROPPING, 'Toys'):
+        splits = Splits(name, spec, vocabulary, *[Toy(spec, 3)] * 3)
+        monkeypatch.setattr(evaluate, 'open_splits', lambda *_, splits=splits: splits)
+        path = save(tmp_path / 'vfa', three, spec, vocabulary)
+        assert main(['evaluate', path, '--out', str(tmp_path / name)]) == 0
+    assert list(drawn[0]) == ['paper: Baseline', 'paper: Baseline with dropout', 'paper: KARMMA']
+    assert drawn[0]['paper: KARMMA'][0] == pytest.approx(0.43)
+    assert drawn[1:] == [{}, {}]  # Something-Something has no sound; Toys are not in the paper
+    assert set(evaluate._PUBLISHED_SENSORS) == set(evaluate.DROPPING)
+
+
+@pytest.mark.parametrize(('arguments', 'text'), [
+    (['--limit', '0'], 'limit is 0'),
+    (['--batch-size', '0'], 'batch size is 0'),
+    (['--device', 'toaster'], "--device is 'toaster'"),
+    (['--subsets', 'X'], "modality is 'X'"),
+    (['--config', 'nowhere.yaml'], "--config is 'nowhere.yaml'"),
+    (['--data.dataset', 'cinema'], "data.dataset is 'cinema'"),
+])
+def test_wrong_arguments_are_named(model, toys, tmp_path, capsys, arguments, text):
+    assert main(['evaluate', model, *arguments, '--out', str(tmp_path / 'out')]) == 2
+    assert text in capsys.readouterr().err
+    assert toys.served == []
+
+
+def test_a_sensor_the_model_lacks_is_named(tmp_path, toys, config, spec, vocabulary, capsys):
+    blind = replace(config, encoders={
+        m: e for m, e in config.encoders.items() if m is not Modality.RGB})
+    path = save(tmp_path / 'blind', blind, spec, vocabulary)
+    assert main(['evaluate', path, '--subsets', 'V', '--out', str(tmp_path / 'out')]) == 2
+    assert "--subsets is 'V'" in capsys.readouterr().err
+    assert list(run(tmp_path / 'out', path)['models'][0]['subsets'])[0] == 'F+A+D'
+
+
+@pytest.mark.parametrize(('heads', 'text'), [
+    ({'verb': ('cut', 'stir', 'pour'), 'noun': ('cup', 'pan', 'lid', 'egg')},
+     "its verb 2 is 'pour', that of the data 'wash'"),
+    ({'verb': ('cut', 'stir'), 'noun': ('cup', 'pan', 'lid', 'egg')},
+     'it has 2 classes for verb, the data 3'),
+    ({'action': ('cut', 'stir', 'wash')}, 'it has the heads action, the data verb, noun'),
+])
+def test_a_model_of_other_classes_is_refused(
+    tmp_path, toys, config, spec, capsys, heads, text
+):
+    path = save(tmp_path / 'other', config, spec, Vocabulary(heads))
+    assert main(['evaluate', path, '--out', str(tmp_path / 'out')]) == 2
+    error = capsys.readouterr().err
+    assert f'model {path}: does not fit Toys: {text}: score it on' in error
+
+
+def test_a_model_of_other_clips_is_refused(tmp_path, toys, config, spec, vocabulary, capsys):
+    path = save(tmp_path / 'other', config, replace(spec, duration=3.0), vocabulary)
+    assert main(['evaluate', path, '--out', str(tmp_path / 'out')]) == 2
+    assert 'wants clips that Toys does not give: duration 3.0, not 1.0' in capsys.readouterr().err
+
+
+def test_the_kitchen_is_rendered_as_a_configuration_says(tmp_path, config):
+    path = save(tmp_path / 'kitchen', config, clip_spec(), kitchen_vocabulary())
+    file = tmp_path / 'train.yaml'
+    file.write_text('preset: tiny\ndata:\n  dataset: synthetic_kitchen\n'
+                    '  synthetic_kitchen: {train: 900, validation: 900, test: 9}\n')
+    cache = tmp_path / 'cache'
+    report = run(tmp_path / 'out', path, '--config', file, '--data.synthetic_kitchen.test', '3',
+                 '--cache', cache, '--pictures', 'svg')
+    assert report['data']['clips'] == 3
+    assert report['data']['settings']['train'] == 900
+    assert {p.name for p in cache.iterdir()} == {'train_1_0', 'validation_1_0', 'test_3_0'}
+    assert (tmp_path / 'out' / 'subsets.svg').is_file()
+
+
+def test_a_configuration_without_data_is_named(model, toys, tmp_path, capsys):
+    file = tmp_path / 'empty.yaml'
+    file.write_text('preset: tiny\n')
+    assert main(['evaluate', model, '--config', str(file), '--out', str(tmp_path / 'o')]) == 2
+    assert 'a file with a section `data`' in capsys.readouterr().err

@@ -1,0 +1,169 @@
+"""Metrics by hand, against the predictions a robot shows, and against torchmetrics."""
+
+from karmma_ros.evaluation import metrics
+from karmma_ros.evaluation.outcomes import Outcomes
+from karmma_ros.modality import Modality
+from karmma_ros.model.vision_operators import prepare_torchvision
+from karmma_ros.prediction import Prediction, Vocabulary
+import numpy as np
+import pytest
+import torch
+
+V, A = Modality.RGB, Modality.AUDIO
+
+
+def outcomes(logits, labels, present=None, modalities=(V,), name='V'):
+    """Give outcomes of one subset from lists."""
+    logits = {head: np.array(x, np.float32) for head, x in logits.items()}
+    labels = {head: np.array(ids, np.int64) for head, ids in labels.items()}
+    count = len(next(iter(labels.values())))
+    present = np.ones((count, len(modalities)), bool) if present is None else np.array(present)
+    return Outcomes(modalities, {name: logits}, present, labels)
+
+
+def random_outcomes(samples=200, verbs=7, nouns=12, seed=0):
+    rng = np.random.default_rng(seed)
+    logits = {'verb': rng.normal(size=(samples, verbs)) * 2,
+              'noun': rng.normal(size=(samples, nouns)) * 2}
+    labels = {h: rng.integers(0, x.shape[1], samples) for h, x in logits.items()}
+    for head, x in logits.items():  # better than chance
+        x[np.arange(samples), labels[head]] += 1.5
+    return outcomes(logits, labels)
+
+
+def log(*rows):
+    """Give logits whose softmax are these probabilities."""
+    return np.log(np.array(rows, np.float64) + 1e-12)
+
+
+def test_an_action_needs_every_head():
+    given = outcomes({'verb': [[1, 0], [1, 0]], 'noun': [[1, 0], [0, 1]]},
+                     {'verb': [0, 0], 'noun': [0, 0]})
+    found = metrics.hits(given, (V,))
+    assert {key: hit.tolist() for key, hit in found.items()} == {
+        'verb': [True, True], 'noun': [True, False], 'action': [True, False]}
+
+
+def test_top_k_of_an_action_is_by_product():
+    # Products: (0,0) .30, (0,1) .18, (1,0) .15, (0,2) .12, (1,1) .09, (1,2) .06, (2,·) less.
+    given = outcomes(
+        {'verb': log(*[[.6, .3, .1]] * 4), 'noun': log(*[[.5, .3, .2]] * 4)},
+        {'verb': [0, 1, 0, 2], 'noun': [0, 0, 2, 0]})
+    wanted = {1: [1, 0, 0, 0], 2: [1, 0, 0, 0], 3: [1, 1, 0, 0], 4: [1, 1, 1, 0],
+              5: [1, 1, 1, 0], 7: [1, 1, 1, 1]}
+    for k, right in wanted.items():
+        assert metrics.hits(given, (V,), k)['action'].tolist() == [bool(x) for x in right], k
+
+
+@pytest.mark.parametrize('k', [1, 2, 5, 9])
+def test_actions_are_those_that_a_prediction_lists(k):
+    given = random_outcomes()
+    vocabulary = Vocabulary({'verb': tuple('abcdefg'), 'noun': tuple('abcdefghijkl')})
+    found = metrics.hits(given, (V,), k)['action']
+    assert 0 < found.sum() < len(found)
+    chances = {h: metrics.probabilities(given.logits['V'][h]) for h in given.heads}
+    for i, hit in enumerate(found):
+        best = Prediction({h: p[i] for h, p in chances.items()}, vocabulary).top_actions(k)
+        truth = given.labels['verb'][i], given.labels['noun'][i]
+        assert hit == (truth in [(a.verb.class_id, a.noun.class_id) for a in best])
+
+
+@pytest.mark.parametrize('k', [1, 3, 5])
+def test_top_k_equals_the_full_product_and_torchmetrics(k):
+    prepare_torchvision()
+    from torchmetrics.functional.classification import multiclass_accuracy
+
+    given = random_outcomes()
+    found = metrics.hits(given, (V,), k)
+    chances = {h: metrics.probabilities(given.logits['V'][h]) for h in given.heads}
+    nouns = chances['noun'].shape[1]
+    chances['action'] = (chances['verb'][:, :, None] * chances['noun'][:, None]).reshape(200, -1)
+    labels = {**given.labels, 'action': given.labels['verb'] * nouns + given.labels['noun']}
+    for key, p in chances.items():
+        theirs = multiclass_accuracy(torch.tensor(p), torch.tensor(labels[key]), p.shape[1],
+                                     average='micro', top_k=k)
+        assert found[key].mean() == pytest.approx(float(theirs), abs=1e-6), key
+
+
+@pytest.mark.parametrize('key', ['verb', 'noun'])
+def test_calibration_error_equals_torchmetrics(key):
+    prepare_torchvision()
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    given = random_outcomes()
+    chances = torch.tensor(metrics.probabilities(given.logits['V'][key]))
+    theirs = multiclass_calibration_error(
+        chances, torch.tensor(given.labels[key]), chances.shape[1], n_bins=metrics.BINS)
+    ours = metrics.score(given)['V'].scores[key].calibration_error
+    assert ours > 0.01
+    assert ours == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_calibration_of_the_action_equals_torchmetrics():
+    prepare_torchvision()
+    from torchmetrics.functional.classification import binary_calibration_error
+
+    given = random_outcomes()
+    chances = [metrics.probabilities(given.logits['V'][h]).max(1) for h in given.heads]
+    right = metrics.hits(given, (V,))['action']
+    theirs = binary_calibration_error(  # of "it is right", as sure as the product says
+        torch.tensor(chances[0] * chances[1]), torch.tensor(right).long(), n_bins=metrics.BINS)
+    ours = metrics.score(given)['V'].scores['action'].calibration_error
+    assert ours == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_calibration_by_hand():
+    found = metrics.binned(np.array([0.05, 0.5, 0.55, 1.0]), np.array([False, True, False, True]),
+                           bins=2)
+    assert found.count.tolist() == [1, 3]  # 0.5 belongs to the upper bin, so does 1
+    assert found.accuracy.tolist() == pytest.approx([0, 2 / 3])
+    assert found.confidence.tolist() == pytest.approx([0.05, 2.05 / 3])
+    assert found.error == pytest.approx(0.25 * 0.05 + 0.75 * (2.05 - 2) / 3)
+
+
+def test_an_empty_bin_counts_nothing():
+    found = metrics.binned(np.array([0.9]), np.array([True]))
+    assert found.error == pytest.approx(0.1)
+    assert np.isnan(found.accuracy[:-2]).all()
+    assert np.isnan(metrics.binned(np.array([]), np.array([], bool)).error)
+
+
+def test_only_samples_that_have_the_subset_count():
+    given = outcomes({'verb': [[1, 0], [np.nan] * 2, [0, 1]]}, {'verb': [0, 0, 0]},
+                     present=[[True, True], [True, False], [True, True]],
+                     modalities=(V, A), name='V+A')
+    found = metrics.score(given)
+    assert list(found) == ['V+A']
+    assert found['V+A'].count == 2
+    assert found['V+A'].scores['verb'].top1 == 0.5
+    assert found['V+A'].scores['verb'].top5 == 1.0  # there are only two classes
+
+
+def test_a_single_head_is_the_action_itself():
+    found = metrics.score(outcomes({'action': [[1, 0], [1, 0]]}, {'action': [0, 1]}))
+    assert list(found['V'].scores) == ['action']
+    assert found['V'].scores['action'].top1 == 0.5
+    assert metrics.keys(['verb']) == ('verb',) and metrics.joint_key(['verb']) == 'verb'
+
+
+def test_a_head_called_action_beside_others_keeps_its_name():
+    given = outcomes({'action': [[1, 0]], 'noun': [[1, 0]]}, {'action': [0], 'noun': [1]})
+    assert metrics.keys(given.heads) == ('action', 'noun', 'all heads')
+    found = metrics.score(given)['V'].scores
+    assert (found['action'].top1, found['all heads'].top1) == (1.0, 0.0)
+
+
+def test_three_heads_by_hand():
+    given = outcomes({h: log([.9, .1]) for h in 'abc'}, {'a': [0], 'b': [1], 'c': [0]})
+    # .729, then three times .081 in the order of the heads: c, b, a.
+    assert [metrics.hits(given, (V,), k)['action'].tolist() for k in (1, 2, 3)] == [
+        [False], [False], [True]]
+
+
+def test_great_logits_do_not_overflow():
+    assert metrics.probabilities(np.array([[1e4, 0.0]])).tolist() == [[1.0, 0.0]]
+
+
+def test_confusion_has_the_truth_in_rows():
+    given = outcomes({'verb': [[1, 0], [1, 0], [0, 1]]}, {'verb': [0, 1, 1]})
+    assert metrics.confusion(given, (V,), 'verb').tolist() == [[1, 0], [1, 1]]
