@@ -7,7 +7,7 @@ student for Something-Something V2 besides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from karmma_ros.clip import ClipSpec
@@ -48,22 +48,40 @@ def tiny() -> ModelConfig:
     Give a student of V, F, A and D that runs live on one core.
 
     The fusion block and its strategies are the paper's; the encoders are small stand-ins
-    that learn from scratch (see each one's docstring).
+    that learn from little data (see each one's docstring).
     """
+    return _small(
+        'tiny', video=(16, 32, 64, 128), audio=(16, 32, 64, 96), layout=(48, 48, 48), dim=128)
+
+
+def tiny_teacher() -> ModelConfig:
+    """Give the teacher of `tiny`: wider encoders, frozen, and two fusion layers."""
+    return replace(
+        _small('tiny_teacher', video=(24, 48, 96, 192), audio=(32, 64, 96, 128),
+               layout=(96, 96, 96), dim=192),
+        layers=2,
+        attention_dropout=0.3,
+        missing='omit',
+        freeze_encoders=True,
+    )
+
+
+def _small(
+    name: str, video: Sequence[int], audio: Sequence[int], layout: Sequence[int], dim: int
+) -> ModelConfig:
     return ModelConfig(
-        preset='tiny',
+        preset=name,
         encoders={
-            Modality.RGB: EncoderConfig('r2plus1d', {'widths': (24, 48, 96, 160)}),
-            Modality.FLOW: EncoderConfig('r2plus1d', {'widths': (16, 32, 64, 128)}),
-            Modality.AUDIO: EncoderConfig('mel_cnn', {'widths': (32, 64, 96, 128)}),
-            Modality.DETECTIONS: EncoderConfig(
-                'stlt', {'dim': 96, 'heads': 4, 'spatial_layers': 1, 'temporal_layers': 2}),
+            Modality.RGB: EncoderConfig('r2plus1d', {'widths': video}),
+            Modality.FLOW: EncoderConfig('r2plus1d', {'widths': video}),
+            Modality.AUDIO: EncoderConfig('mel_cnn', {'widths': audio}),
+            Modality.DETECTIONS: EncoderConfig('layout_cnn', {'widths': layout}),
         },
-        dim=192,
+        dim=dim,
         layers=1,
         heads=8,
-        feedforward=192,
-        token_cap=64,
+        feedforward=dim,
+        token_cap=16,
         missing='tokens',
     )
 
@@ -184,8 +202,38 @@ def radevski_student() -> ModelConfig:
     )
 
 
+def unimodal(config: ModelConfig, modality: Modality) -> ModelConfig:
+    """
+    Give one encoder of an architecture with a linear classifier on its mean token.
+
+    What an encoder is pretrained as, and a member of Radevski et al.'s ensemble.
+
+    :raises InvalidSettingError: when the architecture has no encoder of that modality.
+    """
+    if modality not in config.encoders:
+        raise InvalidSettingError('modality', modality.value, ', '.join(config.modalities))
+    return replace(
+        ensemble(config),
+        preset=f'{config.preset}_{modality}',
+        encoders={modality: config.encoders[modality]},
+    )
+
+
+def ensemble(config: ModelConfig) -> ModelConfig:
+    """Give an architecture's encoders with a linear classifier each, their logits averaged."""
+    return ModelConfig(
+        preset=f'{config.preset}_ensemble',
+        encoders=config.encoders,
+        reduction='tau_average',
+        token_cap=1,  # the mean of all tokens
+        missing='omit',
+        fusion='logit_mean',
+    )
+
+
 PRESETS: dict[str, Preset] = {
     'tiny': Preset(tiny),
+    'tiny_teacher': Preset(tiny_teacher),
     'karmma_teacher': Preset(karmma_teacher, EPIC_KITCHENS),
     'karmma_student': Preset(karmma_student, EPIC_KITCHENS),
     'karmma_student_v': Preset(karmma_student_v, EPIC_KITCHENS),

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from karmma_ros.modality import Modality
+from karmma_ros.training.draws import Draw
 import torch
 from torch import Tensor
 
 
 def augment(
-    inputs: Mapping[Modality, Tensor], strength: float, generator: torch.Generator
+    inputs: Mapping[Modality, Tensor], strength: float, draw: Draw
 ) -> dict[Modality, Tensor]:
     """
     Vary light and colour of the picture, hide bands and moments of the sound.
@@ -25,26 +26,26 @@ def augment(
     """
     changed = dict(inputs)
     if strength > 0 and Modality.RGB in inputs:
-        changed[Modality.RGB] = _relight(inputs[Modality.RGB], strength, generator)
+        changed[Modality.RGB] = _relight(inputs[Modality.RGB], strength, draw)
     if strength > 0 and Modality.AUDIO in inputs:
-        changed[Modality.AUDIO] = _hide(inputs[Modality.AUDIO], strength, generator)
+        changed[Modality.AUDIO] = _hide(inputs[Modality.AUDIO], strength, draw)
     return changed
 
 
-def _relight(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def _relight(x: Tensor, strength: float, draw: Draw) -> Tensor:
     """Scale and shift each channel of each clip `[b, c, t, h, w]`, in units of its deviation."""
     shape = (*x.shape[:2], 1, 1, 1)
-    gain = 1 + 0.2 * strength * _uniform(shape, generator, x)
-    shift = 0.2 * strength * _uniform(shape, generator, x)
+    gain = 1 + 0.2 * strength * _uniform(shape, draw, x)
+    shift = 0.2 * strength * _uniform(shape, draw, x)
     return x * gain + shift
 
 
-def _hide(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def _hide(x: Tensor, strength: float, draw: Draw) -> Tensor:
     """Set a band of pitch and a stretch of time of each `[k, f, s]` to the mean, 0."""
     for dim in (2, 3):
         size = x.shape[dim]
-        width = torch.rand(len(x), generator=generator) * 0.15 * strength * size
-        start = torch.rand(len(x), generator=generator) * (size - width)
+        width = draw(len(x)) * 0.15 * strength * size
+        start = draw(len(x)) * (size - width)
         place = torch.arange(size)
         hidden = (place >= start[:, None]) & (place < (start + width)[:, None])  # [b, size]
         shape = [len(x), 1, 1, 1]
@@ -53,5 +54,5 @@ def _hide(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     return x
 
 
-def _uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    return (2 * torch.rand(shape, generator=generator) - 1).to(like)
+def _uniform(shape: tuple[int, ...], draw: Draw, like: Tensor) -> Tensor:
+    return (2 * draw(*shape) - 1).to(like)

@@ -1,4 +1,4 @@
-"""The student's training: cross-entropy and distillation under modality dropout."""
+"""What a training step is: cross-entropy and distillation under modality dropout."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 
 from karmma_ros.data.batch import Batch
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.augment import augment
+from karmma_ros.training.draws import StepDraws
 from karmma_ros.training.dropout import drop_modalities
+from karmma_ros.training.loading import processes
 from karmma_ros.training.losses import classification_loss, distillation_loss
 from karmma_ros.training.schedule import warmup_cosine
-from karmma_ros.training.teacher import FrozenTeacher
+from karmma_ros.training.teacher import Teacher
 import lightning
 import torch
 from torch import Tensor
@@ -22,14 +24,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How the student's weights are found."""
+    """How the weights are found."""
 
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.01
-    """Paper: 0.01."""
+    """Paper: 0.01 for the student, 0.05 for the teacher."""
     clip: float = 2.0
-    """Gradients are scaled to this norm at most. Paper: 2.0."""
+    """Gradients are scaled to this norm at most. Paper: 2.0 for the student, 1.0 for the
+    teacher."""
     warmup: float = 0.1
     """Share of all steps in which the learning rate rises. Paper: 10 of 100 epochs."""
     modality_dropout: float = 0.5
@@ -59,46 +62,80 @@ class Optimisation:
                     f'optimisation.{name}', getattr(self, name), 'a number above 0')
 
 
-class StudentModule(lightning.LightningModule):
+class RecognitionModule(lightning.LightningModule):
     """
     Train a network on any mixture of modalities.
 
-    Every draw comes from the seed and the step or epoch alone, so a resumed run makes the
-    draws that an unbroken one would have made.
+    Every draw comes from the seed and the step alone, so a resumed run makes the draws that
+    an unbroken one would have made; those for whole samples also depend on a sample's place
+    in the step alone, so that parts and processes make no difference.
+
+    A sample that has none of the network's modalities is passed over. What the network does
+    not take is never dropped from the teacher.
+
+    :param parts: batches a step on each process.
     """
 
     def __init__(
         self, network: Karmma, optimisation: Optimisation, seed: int = 0,
-        teacher: FrozenTeacher | None = None,
+        teacher: Teacher | None = None, parts: int = 1,
     ) -> None:
         super().__init__()
         self.network = network
         self.teacher = teacher
         self.optimisation = optimisation
-        self.seed = seed
-
-    def on_train_epoch_start(self) -> None:
-        """Seed the encoders' own dropout, which draws from the global generator."""
-        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+        self.seed, self.parts = seed, parts
+        self.modalities = in_order({*network.modalities, *(teacher.reads if teacher else ())})
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Give the loss of one batch; one draw of modality dropout feeds student and teacher."""
+        draws = self._draws(len(batch), batch_index)
+        own = self._columns(self.network.modalities)
+        present = batch.present.clone()
+        usable = present[:, own].any(1)
+        present[:, own] |= ~usable[:, None]  # a draw for every sample, also for those left out
         settings = self.optimisation
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
-        present = drop_modalities(batch.present, settings.modality_dropout, generator)
-        inputs = augment(batch.inputs, settings.augmentation, generator)
+        present[:, own] = drop_modalities(present[:, own], settings.modality_dropout, draws)
+        inputs = augment(batch.inputs, settings.augmentation, draws)
+        batch = Batch(inputs, batch.present, batch.labels, batch.index)
+        if not usable.all():
+            batch, present = batch.rows(usable), present[usable]
+        loss = self._loss(batch, present) if len(batch) else self._nothing()
+        self.log('loss', loss, prog_bar=True, batch_size=max(1, len(batch)))
+        return loss
+
+    def _draws(self, count: int, batch_index: int) -> StepDraws:
+        """Seed everything that this batch will draw."""
+        rank, world = processes()
+        parts = self.parts
+        part, seed = batch_index % parts, self.seed * 1_000_003 + self.global_step
+        # The encoders' own dropout draws from the global generator.
+        torch.manual_seed((seed * parts + part) * world + rank)
+        places = torch.arange(count) * world + rank + part * count * world
+        return StepDraws(seed, count * parts * world, places)
+
+    def _loss(self, batch: Batch, present: Tensor) -> Tensor:
+        """Give the loss of a batch whose network sees the `present` of it, `[b, m]`."""
+        settings, network = self.optimisation, self.network
+        own = self._columns(network.modalities)
         alone = settings.unimodal_weight > 0
         # The losses of each modality alone need every encoding, not only those drawn.
-        tokens = self.network.encode_present(inputs, batch.present if alone else present)
-        logits = self.network.fuse(tokens, present[:, self._columns(tokens)])
+        needed = batch.present if alone else present
+        tokens = network.encode_present(batch.inputs, needed[:, own])
+        logits = network.fuse(tokens, present[:, self._columns(tokens)])
         loss = classification_loss(logits, batch.labels, settings.label_smoothing)
         if self.teacher is not None:
-            taught = distillation_loss(logits, self.teacher(inputs, present))
+            masks = {m: present[:, i] for i, m in enumerate(self.modalities)}
+            taught = distillation_loss(logits, self.teacher(batch, masks))
             loss = settings.gamma * loss + (1 - settings.gamma) * taught
         if alone:
             loss = loss + settings.unimodal_weight * self._unimodal_loss(tokens, batch)
-        self.log('loss', loss, prog_bar=True, batch_size=len(batch))
         return loss
+
+    def _nothing(self) -> Tensor:
+        """Give a loss of 0 that reaches every weight, for a batch without a usable sample."""
+        return torch.stack([p.sum() for p in self.network.parameters() if p.requires_grad]
+                           ).sum() * 0.0
 
     def _unimodal_loss(self, tokens: Mapping[Modality, Tensor], batch: Batch) -> Tensor:
         """Sum the losses of each modality alone, over the samples that have it."""
@@ -112,17 +149,26 @@ class StudentModule(lightning.LightningModule):
         return torch.stack(losses).sum()
 
     def _columns(self, modalities: Iterable[Modality]) -> list[int]:
-        return [self.network.modalities.index(m) for m in modalities]
+        return [self.modalities.index(m) for m in modalities]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Log the accuracy of each head, and of the action, with all there is."""
-        logits = self.network(batch.inputs, batch.present)
+        own = self._columns(self.network.modalities)
+        batch = batch.rows(batch.present[:, own].any(1))
+        if not len(batch):
+            return
+        logits = self.network(batch.inputs, batch.present[:, own])
         right = torch.ones(len(batch), dtype=torch.bool, device=batch.present.device)
         for head, scores in logits.items():
             hit = scores.argmax(1) == batch.labels[head]
             right &= hit
-            self.log(f'val/{head}', hit.float().mean(), batch_size=len(batch))
-        self.log('val/action', right.float().mean(), prog_bar=True, batch_size=len(batch))
+            self._log_share(head, hit)
+        if 'action' not in logits:
+            self._log_share('action', right)
+
+    def _log_share(self, name: str, hit: Tensor) -> None:
+        self.log(f'val/{name}', hit.float().mean(), prog_bar=name == 'action', sync_dist=True,
+                 batch_size=len(hit))
 
     def configure_optimizers(self) -> Any:
         """Give AdamW under linear warm-up and cosine decay; biases and tokens don't decay."""

@@ -2,94 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
+import warnings
 
-from karmma_ros.data.batch import Batch, collate, Sample
+from karmma_ros.data.batch import Batch, Clips
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import Modality
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.training.student import Optimisation, StudentModule
-from karmma_ros.training.teacher import FrozenTeacher
+from karmma_ros.training.keeper import CHECKPOINT, CheckpointError, Keeper
+from karmma_ros.training.loading import Order, scoring_loader, training_loader
+from karmma_ros.training.module import Optimisation, RecognitionModule
+from karmma_ros.training.teacher import Teacher
 import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+import torch
+from torch.utils.data import DataLoader
 
-CHECKPOINT = 'last.ckpt'
-"""Name of the checkpoint, in the folder of the run, that a later run resumes from."""
+BEST = 'best.ckpt'
+"""Name of the checkpoint of the highest action accuracy on the validation split."""
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How long and in which portions to train."""
+    """How long, in which portions and on what to train."""
 
     epochs: int = 100
     """Passes over the training split. Paper: 100."""
     batch_size: int = 6
-    """Samples a step. Paper: 6 for the student, 32 for the teacher."""
+    """Samples a step, over all devices and parts. Paper: 6 for the student, 32 for the
+    teacher."""
+    accumulate: int = 1
+    """Parts that a step is cut into where memory is short; the result is the same."""
     seed: int = 0
     """Seed of the weights, the order of samples, modality dropout and augmentation."""
     precision: str = '32-true'
     """Lightning's name of the arithmetic: `32-true`, `bf16-mixed`, …"""
     workers: int = 0
-    """Processes that prepare batches beside the training."""
+    """Processes that prepare batches beside the training, for each device."""
+    accelerator: str = 'auto'
+    """Lightning's name: `auto`, `cpu`, `gpu`."""
+    devices: str = 'auto'
+    """How many of them, or which; `auto`: all."""
+    nodes: int = 1
+    """Machines that train together, started by `torchrun` or SLURM."""
+    checkpoint_minutes: float = 10.0
+    """A checkpoint is written this often, and after every epoch."""
+    validate_every: int = 1
+    """Epochs between two looks at the validation split."""
+    progress: bool = True
+    """Show a progress bar."""
     optimisation: Optimisation = field(default_factory=Optimisation)
 
     def __post_init__(self) -> None:
-        for name in ('epochs', 'batch_size'):
+        for name in ('epochs', 'batch_size', 'accumulate', 'nodes', 'validate_every'):
             if getattr(self, name) < 1:
                 raise InvalidSettingError(name, getattr(self, name), 'an integer above 0')
+        if not self.checkpoint_minutes > 0:
+            raise InvalidSettingError(
+                'checkpoint_minutes', self.checkpoint_minutes, 'a number above 0')
 
 
-def loader(
-    dataset: Dataset[Sample],
-    modalities: Sequence[Modality],
-    settings: RunSettings,
-    shuffle: bool = False,
-) -> DataLoader[Batch]:
-    """Give batches of a dataset; shuffled, the order depends on seed and epoch alone."""
-    sampler: DistributedSampler[Sample] | None = None
-    if shuffle:
-        sampler = DistributedSampler(dataset, num_replicas=1, rank=0, seed=settings.seed)
-    return DataLoader(
-        cast(Any, dataset), settings.batch_size, sampler=sampler, drop_last=shuffle,
-        num_workers=settings.workers, persistent_workers=settings.workers > 0,
-        collate_fn=partial(collate, modalities=modalities))
-
-
-def train_student(
+def train(
     network: Karmma,
-    training: Dataset[Sample],
-    validation: Dataset[Sample],
+    training: Clips,
+    validation: Clips,
     settings: RunSettings,
     folder: Path,
-    teacher: FrozenTeacher | None = None,
+    teacher: Teacher | None = None,
 ) -> Karmma:
     """
-    Train a network in place; a run that was stopped goes on from its last whole epoch.
+    Train a network in place; a run that was stopped goes on from its last checkpoint.
 
-    :param folder: keeps the checkpoint and the logs of the run.
+    The network ends with the weights of the epoch that was best on the validation split.
+
+    :param folder: keeps the checkpoints and the logs of the run.
     :param teacher: distil from it as well; None: cross-entropy alone.
+    :raises TrainingStopped: when the run is interrupted; nothing is lost.
+    :raises CheckpointError: when the disk is full.
     """
+    torch.manual_seed(settings.seed)
     last = folder / CHECKPOINT
-    trainer = lightning.Trainer(
+    step = _step_of(last)
+    module = RecognitionModule(
+        network, settings.optimisation, settings.seed, teacher, settings.accumulate)
+    order = Order(len(training), settings.batch_size, settings.seed, step)
+    trainer = _trainer(settings, folder)
+    with warnings.catch_warnings():
+        # Lightning cannot know that the order itself goes on where it was cut.
+        warnings.filterwarnings('ignore', "You're resuming from a checkpoint that ended before")
+        for harmless in ('does not have many workers', 'exists and is not empty',
+                         'smaller than the logging interval', 'in eval mode'):
+            warnings.filterwarnings('ignore', f'.*{harmless}')
+        try:
+            trainer.fit(
+                module, datamodule=_Loaders(module, training, validation, order, settings),
+                ckpt_path=str(last) if step else None, weights_only=False)
+        except OSError as error:
+            raise CheckpointError(folder / BEST, error) from error
+    best = folder / BEST
+    if best.is_file():
+        state = torch.load(best, map_location='cpu', weights_only=True)['state_dict']
+        module.load_state_dict(state)
+    return network.cpu().eval()
+
+
+class _Loaders(lightning.LightningDataModule):
+    """The loaders, made when it is known how many processes share the samples."""
+
+    def __init__(self, module: RecognitionModule, training: Clips, validation: Clips,
+                 order: Order, settings: RunSettings) -> None:
+        super().__init__()
+        self._modalities = module.modalities
+        self._training, self._validation = training, validation
+        self._order, self._settings = order, settings
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Give the batches to train on."""
+        return training_loader(self._training, self._modalities, self._order,
+                               self._settings.accumulate, self._settings.workers)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Give the batches to look at."""
+        return scoring_loader(self._validation, self._modalities, self._settings.batch_size,
+                              self._settings.workers)
+
+
+def _trainer(settings: RunSettings, folder: Path) -> lightning.Trainer:
+    several = settings.nodes > 1 or settings.devices not in ('auto', '1')
+    return lightning.Trainer(
         max_epochs=settings.epochs,
         precision=cast(Any, settings.precision),
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        # An encoder whose modality was dropped from a whole batch has no gradients.
+        strategy='ddp_find_unused_parameters_true' if several else 'auto',
+        accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.optimisation.clip,
-        logger=CSVLogger(folder, name='log'),
-        callbacks=[ModelCheckpoint(
-            folder, filename=CHECKPOINT.removesuffix('.ckpt'), enable_version_counter=False)],
+        check_val_every_n_epoch=settings.validate_every,
+        use_distributed_sampler=False,
+        logger=[CSVLogger(folder, name='log'), TensorBoardLogger(folder, name='tensorboard')],
+        callbacks=[
+            ModelCheckpoint(folder, BEST.removesuffix('.ckpt'), monitor='val/action', mode='max',
+                            save_weights_only=True, enable_version_counter=False),
+            Keeper(folder, settings.checkpoint_minutes),
+        ],
+        enable_progress_bar=settings.progress,
+        enable_model_summary=settings.progress,
+        num_sanity_val_steps=0,
         log_every_n_steps=20,
     )
-    trainer.fit(
-        StudentModule(network, settings.optimisation, settings.seed, teacher),
-        loader(training, network.modalities, settings, shuffle=True),
-        loader(validation, network.modalities, settings),
-        ckpt_path=str(last) if last.is_file() else None,
-        weights_only=False,
-    )
-    return network.eval()
+
+
+def _step_of(checkpoint: Path) -> int:
+    """Give the step after which a checkpoint was written; 0, if there is none."""
+    if not checkpoint.is_file():
+        return 0
+    return int(torch.load(checkpoint, map_location='cpu', weights_only=False)['global_step'])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 from karmma_ros.clip import ClipSpec
+from karmma_ros.data.batch import Batch
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality, subset_name
 from karmma_ros.model.bundle import Bundle
@@ -14,6 +16,24 @@ import torch
 from torch import Tensor
 
 
+class Teacher(Protocol):
+    """Whatever says what a trained network thinks of a batch."""
+
+    modalities: tuple[Modality, ...]
+    """What the teacher takes."""
+
+    reads: tuple[Modality, ...]
+    """The modalities whose inputs it reads from the batch; none, if it remembers answers."""
+
+    def __call__(self, batch: Batch, present: Mapping[Modality, Tensor]) -> dict[str, Tensor]:
+        """
+        Give the logits of each head, `[b, classes]`.
+
+        :param present: modality → bool `[b]`; of one that is not named it takes what it has.
+        """
+        ...
+
+
 class FrozenTeacher:
     """
     A trained network that only answers (paper, Sec. III-D).
@@ -21,34 +41,36 @@ class FrozenTeacher:
     Not a module, so that no optimiser, checkpoint or switch to training mode reaches it.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
-        self._network = bundle.network.eval().requires_grad_(False)
-
-    def check(self, student: Karmma, spec: ClipSpec, vocabulary: Vocabulary) -> None:
-        """
-        See that a student of these clips and classes can learn from it.
-
-        :raises InvalidSettingError: when its modalities, classes or clips are others.
-        """
-        ours, theirs = subset_name(self._network.modalities), subset_name(student.modalities)
-        if ours != theirs:
-            raise InvalidSettingError(
-                'teacher', f'one that takes {ours}', f'one that takes {theirs}, as the student',
-                'one draw of modality dropout feeds both')
-        if self._bundle.vocabulary != vocabulary:
-            raise InvalidSettingError(
-                'teacher', f'one of {self._bundle.vocabulary.sizes} classes',
-                f'one of the very classes of the student, {vocabulary.sizes}')
-        if self._bundle.spec != spec:
-            raise InvalidSettingError(
-                'teacher', f'one of clips of {self._bundle.spec}',
-                "one of the student's clips", 'train it with the same clip specification')
+    def __init__(self, network: Karmma) -> None:
+        self._network = network.eval().requires_grad_(False)
+        self.modalities = self.reads = network.modalities
 
     @torch.no_grad()
-    def __call__(
-        self, inputs: Mapping[Modality, Tensor], present: Tensor
-    ) -> dict[str, Tensor]:
-        """Give the logits of each head; the arguments are those of `Karmma.forward`."""
-        answer: dict[str, Tensor] = self._network.to(present.device)(inputs, present)
+    def __call__(self, batch: Batch, present: Mapping[Modality, Tensor]) -> dict[str, Tensor]:
+        """Give the logits of each head; the batch has the inputs of all its modalities."""
+        columns = torch.stack([present[m] for m in self.modalities], dim=1)
+        answer: dict[str, Tensor] = self._network.to(columns.device)(batch.inputs, columns)
         return answer
+
+
+def check_teacher(
+    teacher: Bundle, student: Karmma, spec: ClipSpec, vocabulary: Vocabulary
+) -> None:
+    """
+    See that a student of these clips and classes can learn from a teacher.
+
+    :raises InvalidSettingError: when its modalities, classes or clips are others.
+    """
+    theirs, ours = teacher.network.modalities, student.modalities
+    if not set(ours) <= set(theirs):
+        raise InvalidSettingError(
+            'teacher', f'one that takes {subset_name(theirs)}',
+            f'one that takes {subset_name(ours)} or more, as the student does')
+    if teacher.vocabulary != vocabulary:
+        raise InvalidSettingError(
+            'teacher', f'one of {teacher.vocabulary.sizes} classes',
+            f'one of the very classes of the student, {vocabulary.sizes}')
+    if teacher.spec != spec:
+        raise InvalidSettingError(
+            'teacher', f'one of clips of {teacher.spec}',
+            "one of the student's clips", 'train it with the same clip specification')

@@ -1,22 +1,23 @@
 """Modality dropout: statistics and the rule that one stays."""
 
+from karmma_ros.training.draws import seeded
 from karmma_ros.training.dropout import drop_modalities
 import torch
 
 
-def generator():
-    return torch.Generator().manual_seed(3)
+def chance():
+    return seeded(3)
 
 
 def test_probability_0_changes_nothing():
-    present = torch.rand(100, 4, generator=generator()) < 0.6
+    present = chance()(100, 4) < 0.6
     present[:, 0] = True
-    assert torch.equal(drop_modalities(present, 0.0, generator()), present)
+    assert torch.equal(drop_modalities(present, 0.0, chance()), present)
 
 
 def test_probability_1_keeps_exactly_one_of_those_present():
     present = torch.tensor([[True, False, True, False]]).expand(4000, 4)
-    kept = drop_modalities(present, 1.0, generator())
+    kept = drop_modalities(present, 1.0, chance())
     assert (kept.sum(1) == 1).all()
     share = kept.float().mean(0)
     assert share[1] == share[3] == 0
@@ -25,7 +26,7 @@ def test_probability_1_keeps_exactly_one_of_those_present():
 
 def test_rates_match_the_arithmetic():
     present = torch.ones(20_000, 3, dtype=torch.bool)
-    kept = drop_modalities(present, 0.5, generator())
+    kept = drop_modalities(present, 0.5, chance())
     # A modality stays with 1/2, and with a third of the (1/2)³ in which all would go.
     expected = 1 / 2 + 1 / 24
     assert (kept.float().mean(0) - expected).abs().max() < 0.015
@@ -33,12 +34,12 @@ def test_rates_match_the_arithmetic():
 
 
 def test_what_is_absent_never_comes_back():
-    present = torch.rand(500, 4, generator=generator()) < 0.5
+    present = chance()(500, 4) < 0.5
     present[~present.any(1), 2] = True
-    assert not (drop_modalities(present, 0.7, generator()) & ~present).any()
+    assert not (drop_modalities(present, 0.7, chance()) & ~present).any()
 
 
-def test_the_generator_decides():
+def test_the_seed_decides():
     present = torch.ones(50, 4, dtype=torch.bool)
     assert torch.equal(
-        drop_modalities(present, 0.5, generator()), drop_modalities(present, 0.5, generator()))
+        drop_modalities(present, 0.5, chance()), drop_modalities(present, 0.5, chance()))

@@ -1,13 +1,15 @@
 """One step of the student's training: who is asked what, and what the loss is made of."""
 
+from dataclasses import replace
+
 from karmma_ros.data.batch import Batch
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.training.losses import classification_loss, distillation_loss
-from karmma_ros.training.student import Optimisation, StudentModule
-from karmma_ros.training.teacher import FrozenTeacher
+from karmma_ros.training.module import Optimisation, RecognitionModule
+from karmma_ros.training.teacher import check_teacher, FrozenTeacher
 import pytest
 import torch
 
@@ -20,7 +22,8 @@ def batch(inputs):
     present = torch.ones(3, 4, dtype=torch.bool)
     present[1, 1] = False
     return Batch(inputs, present, {'verb': torch.tensor([0, 1, 2]),
-                                   'noun': torch.tensor([3, 0, 1])})
+                                   'noun': torch.tensor([3, 0, 1])},
+                 torch.arange(3))
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def bundle(tmp_path, config, spec, vocabulary):
 
 
 def step(student, batch, teacher=None, **settings):
-    module = StudentModule(student, Optimisation(**{**BARE, **settings}), teacher=teacher)
+    module = RecognitionModule(student, Optimisation(**{**BARE, **settings}), teacher=teacher)
     module.log = lambda *_, **__: None
     return module.training_step(batch, 0)
 
@@ -54,7 +57,7 @@ def test_with_a_teacher_it_is_equation_4(student, batch, bundle):
     logits = student(batch.inputs, batch.present)
     taught = distillation_loss(logits, bundle.network(batch.inputs, batch.present))
     wanted = 0.6 * classification_loss(logits, batch.labels) + 0.4 * taught
-    loss = step(student, batch, FrozenTeacher(bundle), gamma=0.6)
+    loss = step(student, batch, FrozenTeacher(bundle.network), gamma=0.6)
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
@@ -75,22 +78,22 @@ def test_one_draw_feeds_student_and_teacher(student, batch, bundle):
     asked = []
 
     class Listening(FrozenTeacher):
-        def __call__(self, inputs, present):
-            asked.append(present.clone())
-            return super().__call__(inputs, present)
+        def __call__(self, batch, present):
+            asked.append(torch.stack(list(present.values()), 1))
+            return super().__call__(batch, present)
 
     seen = []
     encode_present = student.encode_present
     student.encode_present = lambda x, present: seen.append(present) or encode_present(x, present)
-    step(student, batch, Listening(bundle), modality_dropout=0.6)
+    step(student, batch, Listening(bundle.network), modality_dropout=0.6)
     assert torch.equal(asked[0], seen[0])
     assert not torch.equal(asked[0], batch.present)
 
 
 def test_the_teacher_stays_frozen(student, batch, bundle):
-    teacher = FrozenTeacher(bundle)
+    teacher = FrozenTeacher(bundle.network)
     before = {k: v.clone() for k, v in bundle.network.state_dict().items()}
-    module = StudentModule(student, Optimisation(**BARE), teacher=teacher).train()
+    module = RecognitionModule(student, Optimisation(**BARE), teacher=teacher).train()
     module.log = lambda *_, **__: None
     module.training_step(batch, 0).backward()
     assert not bundle.network.training
@@ -102,13 +105,46 @@ def test_the_teacher_stays_frozen(student, batch, bundle):
 def test_a_teacher_of_other_classes_is_refused(student, bundle, spec):
     other = Vocabulary({'verb': ('a', 'b', 'c'), 'noun': ('w', 'x', 'y', 'z')})
     with pytest.raises(InvalidSettingError, match='the very classes of the student'):
-        FrozenTeacher(bundle).check(student, spec, other)
+        check_teacher(bundle, student, spec, other)
 
 
-def test_a_teacher_of_other_modalities_is_refused(
-    config, spec, vocabulary, bundle
+def without(config, *names):
+    encoders = {m: e for m, e in config.encoders.items() if m.value not in names}
+    return replace(config, encoders=encoders)
+
+
+def test_a_teacher_that_lacks_a_modality_is_refused(
+    config, spec, vocabulary, student, tmp_path
 ):
-    encoders = {m: e for m, e in config.encoders.items() if m.value != 'audio'}
-    deaf = build(type(config)(**{**config.__dict__, 'encoders': encoders}), spec, vocabulary)
-    with pytest.raises(InvalidSettingError, match=r'one that takes V\+F\+D, as the student'):
-        FrozenTeacher(bundle).check(deaf, spec, vocabulary)
+    deaf = without(config, 'audio')
+    save_bundle(tmp_path / 'deaf', build(deaf, spec, vocabulary), deaf, spec, vocabulary,
+                dataset='', card='')
+    with pytest.raises(InvalidSettingError, match=r'takes V\+F\+A\+D or more, as the student'):
+        check_teacher(load_bundle(tmp_path / 'deaf'), student, spec, vocabulary)
+
+
+def test_what_the_student_does_not_take_is_never_dropped_from_the_teacher(
+    config, spec, vocabulary, batch, bundle
+):
+    seeing = build(without(config, 'flow', 'audio', 'detections'), spec, vocabulary).eval()
+    taught = distillation_loss(
+        seeing(batch.inputs, batch.present[:, :1]), bundle.network(batch.inputs, batch.present))
+    loss = step(seeing, batch, FrozenTeacher(bundle.network), modality_dropout=0.9, gamma=0.0)
+    assert loss.item() == pytest.approx(taught.item(), rel=1e-5)
+
+
+def test_samples_without_any_of_the_modalities_are_passed_over(
+    config, spec, vocabulary, batch
+):
+    moving = build(without(config, 'rgb', 'audio', 'detections'), spec, vocabulary).eval()
+    alone = Batch({m: x for m, x in batch.inputs.items() if m.value == 'flow'},
+                  batch.present[:, 1:2], batch.labels, batch.index)
+    some = alone.present[:, 0]
+    wanted = classification_loss(
+        moving(alone.rows(some).inputs, alone.present[some]), alone.rows(some).labels)
+    assert step(moving, alone).item() == pytest.approx(wanted.item(), rel=1e-5)
+    nobody = alone.rows(~some)
+    loss = step(moving.train(), nobody)
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is not None for p in moving.parameters())

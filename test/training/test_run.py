@@ -1,4 +1,13 @@
-"""A run on Lightning: it learns, and a stopped one ends like an unbroken one."""
+"""A run on Lightning: it learns, and whatever cuts it off, it ends like an unbroken one."""
+
+from dataclasses import replace
+import errno
+import os
+from pathlib import Path
+import pickle
+import signal
+import subprocess
+import sys
 
 from karmma_ros.clip import Clip
 from karmma_ros.data.batch import Sample
@@ -6,27 +15,32 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.subsets import score_subsets
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
-from karmma_ros.training.run import CHECKPOINT, loader, RunSettings, train_student
-from karmma_ros.training.student import Optimisation
+from karmma_ros.model.config import EncoderConfig
+from karmma_ros.training.keeper import CHECKPOINT, CheckpointError, TrainingStopped
+from karmma_ros.training.loading import scoring_loader
+from karmma_ros.training.module import Optimisation
+from karmma_ros.training.run import BEST, RunSettings, train
+import lightning
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
 
 
-class Toy(Dataset):
-    """Samples whose verb is their level; half of them lack the sound, half the flow."""
+class Killed(Exception):
+    """Stands for whatever ends a process without a word."""
 
-    def __init__(self, spec, count, break_at=None):
+
+class Toy:
+    """Clips whose verb is their level; half of them lack the sound, half the flow."""
+
+    def __init__(self, spec, count, break_at=None, watch=lambda served: None):
         self.spec, self.count, self.break_at, self.served = spec, count, break_at, 0
+        self.watch = watch
 
     def __len__(self):
         return self.count
 
     def __getitem__(self, index):
-        self.served += 1
-        if self.served == self.break_at:
-            raise KeyboardInterrupt
         rng = np.random.default_rng(index)
         verb = index % 2
         clip = {m: rng.random(self.spec.input_shape(m), np.float32) + verb
@@ -34,46 +48,190 @@ class Toy(Dataset):
         clip.pop((Modality.FLOW, Modality.AUDIO)[index // 2 % 2])
         return Sample(Clip(clip), {'verb': verb, 'noun': index % 4})
 
+    def visit(self, index, epoch):
+        self.served += 1
+        self.watch(self.served)
+        if self.served == self.break_at:
+            raise Killed
+        return self[index]
 
-SETTINGS = RunSettings(epochs=3, batch_size=6, seed=4,
+
+class Boxes(Toy):
+    """Clips of sound and boxes."""
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng(index)
+        clip = {m: rng.random(self.spec.input_shape(m), np.float32)
+                for m in (Modality.AUDIO, Modality.DETECTIONS)}
+        clip[Modality.DETECTIONS][..., 4] = 1 + index % 2
+        if index % 3 == 0:
+            clip.pop(Modality.AUDIO)
+        return Sample(Clip(clip), {'verb': index % 2, 'noun': index % 4})
+
+
+SETTINGS = RunSettings(epochs=3, batch_size=6, seed=4, progress=False,
                        optimisation=Optimisation(learning_rate=3e-3))
 
 
-def trained(config, spec, vocabulary, folder, training):
+def trained(config, spec, vocabulary, folder, training, settings=SETTINGS):
     torch.manual_seed(0)
-    network = build(config, spec, vocabulary)
-    return train_student(network, training, Toy(spec, 6), SETTINGS, folder)
+    return train(build(config, spec, vocabulary), training, Toy(spec, 6), settings, folder)
+
+
+def assert_equal(ours, theirs):
+    for (name, a), b in zip(ours.state_dict().items(), theirs.state_dict().values()):
+        assert torch.equal(a, b), name
 
 
 @pytest.mark.parametrize('unimodal_weight', [0.0, 1.0])
 def test_it_learns_from_samples_that_lack_modalities(
     config, spec, vocabulary, tmp_path, unimodal_weight
 ):
-    settings = RunSettings(epochs=5, batch_size=6, optimisation=Optimisation(
+    settings = replace(SETTINGS, epochs=5, optimisation=Optimisation(
         learning_rate=1e-2, augmentation=0.0, unimodal_weight=unimodal_weight))
-    torch.manual_seed(0)
-    network = train_student(
-        build(config, spec, vocabulary), Toy(spec, 60), Toy(spec, 6), settings, tmp_path)
-    scores = score_subsets(network, loader(Toy(spec, 60), network.modalities, settings))
+    network = trained(config, spec, vocabulary, tmp_path, Toy(spec, 60), settings)
+    scores = score_subsets(network, scoring_loader(Toy(spec, 60), network.modalities, 6))
     assert scores['V']['verb'] > 0.8
     assert not network.training
 
 
-def test_a_stopped_run_ends_like_an_unbroken_one(config, spec, vocabulary, tmp_path):
-    whole = trained(config, spec, vocabulary, tmp_path / 'whole', Toy(spec, 24))
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        trained(config, spec, vocabulary, tmp_path / 'cut', Toy(spec, 24, break_at=40))
+@pytest.mark.parametrize(('break_at', 'minutes', 'left'), [
+    (40, 10.0, 48),   # killed in the second epoch: it begins anew
+    (40, 1e-9, 36),   # the same with a checkpoint after every step: six of seven steps are there
+])
+def test_a_killed_run_ends_like_an_unbroken_one(
+    config, spec, vocabulary, tmp_path, break_at, minutes, left
+):
+    settings = replace(SETTINGS, checkpoint_minutes=minutes)
+    whole = trained(config, spec, vocabulary, tmp_path / 'whole', Toy(spec, 24), settings)
+    with pytest.raises(Killed):
+        trained(config, spec, vocabulary, tmp_path / 'cut', Toy(spec, 24, break_at), settings)
     assert (tmp_path / 'cut' / CHECKPOINT).is_file()
     resumed = Toy(spec, 24)
-    again = trained(config, spec, vocabulary, tmp_path / 'cut', resumed)
-    assert resumed.served == 48  # two epochs of three were left
-    for (name, ours), theirs in zip(whole.state_dict().items(), again.state_dict().values()):
-        assert torch.equal(ours, theirs), name
+    again = trained(config, spec, vocabulary, tmp_path / 'cut', resumed, settings)
+    assert resumed.served == left
+    assert_equal(whole, again)
+
+
+def test_an_interrupt_loses_nothing(config, spec, vocabulary, tmp_path):
+    def press(served):
+        if served == 32:  # in the second step of the second epoch
+            os.kill(os.getpid(), signal.SIGINT)
+
+    whole = trained(config, spec, vocabulary, tmp_path / 'whole', Toy(spec, 24))
+    with pytest.raises(TrainingStopped, match='stopped after step 6; the same command goes on'):
+        trained(config, spec, vocabulary, tmp_path / 'cut', Toy(spec, 24, watch=press))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = Toy(spec, 24)
+    assert_equal(whole, trained(config, spec, vocabulary, tmp_path / 'cut', resumed))
+    assert resumed.served == 36
+
+
+def test_a_full_disk_says_so_and_leaves_the_checkpoint_before(
+    config, spec, vocabulary, tmp_path, monkeypatch
+):
+    settings = replace(SETTINGS, checkpoint_minutes=1e-9)
+    save, count = lightning.Trainer.save_checkpoint, [0]
+
+    def full(trainer, path, *rest, **more):
+        if str(path).endswith(CHECKPOINT):
+            count[0] += 1
+            if count[0] == 4:
+                raise OSError(errno.ENOSPC, 'No space left on device')
+        save(trainer, path, *rest, **more)
+
+    monkeypatch.setattr(lightning.Trainer, 'save_checkpoint', full)
+    with pytest.raises(CheckpointError, match='No space left on device.*free some space'):
+        trained(config, spec, vocabulary, tmp_path, Toy(spec, 24), settings)
+    monkeypatch.undo()
+    left = torch.load(tmp_path / CHECKPOINT, weights_only=False)
+    assert left['global_step'] == 3
+    trained(config, spec, vocabulary, tmp_path, Toy(spec, 24), settings)
+
+
+def test_the_best_epoch_is_kept(config, spec, vocabulary, tmp_path):
+    shown = []
+
+    class Forgetful(Toy):
+        """Validation clips whose truth changes after the first epoch."""
+
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            shown.append(1)
+            late = len(shown) > 12
+            return replace(sample, labels={'verb': 2, 'noun': 3} if late else sample.labels)
+
+    torch.manual_seed(0)
+    settings = replace(SETTINGS, epochs=4, optimisation=Optimisation(learning_rate=2e-2))
+    network = build(config, spec, vocabulary)
+    train(network, Toy(spec, 24), Forgetful(spec, 12), settings, tmp_path)
+    best = torch.load(tmp_path / BEST, weights_only=True)
+    last = torch.load(tmp_path / CHECKPOINT, weights_only=False)
+    assert best['epoch'] == 0 and last['epoch'] == 3
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, best['state_dict'][f'network.{name}'])
+
+
+def test_logs_for_people_and_for_tensorboard(config, spec, vocabulary, tmp_path):
+    trained(config, spec, vocabulary, tmp_path, Toy(spec, 24))
+    table = (tmp_path / 'log' / 'version_0' / 'metrics.csv').read_text()
+    assert 'val/action' in table.splitlines()[0]
+    assert list((tmp_path / 'tensorboard').rglob('events.*'))
+
+
+def plain(config):
+    """Give encoders whose samples do not see each other, as batch norm would have it."""
+    options = {'dim': 8, 'heads': 2, 'spatial_layers': 1, 'temporal_layers': 1, 'dropout': 0.0}
+    return replace(config, encoders={
+        Modality.AUDIO: EncoderConfig('ast', {'dim': 8, 'layers': 1, 'heads': 2}),
+        Modality.DETECTIONS: EncoderConfig('stlt', options)})
+
+
+# Adam blows up the rounding of gradients that ought to be zero; in 64 bits it is below its eps.
+EXACT = replace(SETTINGS, precision='64-true')
+
+
+def test_parts_of_a_step_add_up_to_it(config, spec, vocabulary, tmp_path):
+    whole = trained(plain(config), spec, vocabulary, tmp_path / '1', Boxes(spec, 24), EXACT)
+    parted = trained(plain(config), spec, vocabulary, tmp_path / '3', Boxes(spec, 24),
+                     replace(EXACT, accumulate=3))
+    for (name, ours), theirs in zip(
+            whole.state_dict().items(), parted.state_dict().values()):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7, msg=name)
+
+
+def test_two_processes_train_as_one_does(config, spec, vocabulary, tmp_path):
+    whole = trained(plain(config), spec, vocabulary, tmp_path / 'one', Boxes(spec, 24), EXACT)
+    script = (
+        'import sys, pickle; from test_run import *\n'
+        'config, spec, vocabulary, folder = pickle.load(open(sys.argv[1], "rb"))\n'
+        'settings = replace(EXACT, devices="2", accelerator="cpu")\n'
+        'trained(config, spec, vocabulary, folder, Boxes(spec, 24), settings)\n')
+    (tmp_path / 'two.py').write_text(script)
+    with (tmp_path / 'setting').open('wb') as file:
+        pickle.dump((plain(config), spec, vocabulary, tmp_path / 'two'), file)
+    subprocess.run(
+        [sys.executable, tmp_path / 'two.py', tmp_path / 'setting'], check=True, timeout=240,
+        env={**os.environ, 'PYTHONPATH': f'{Path(__file__).parent}:{Path.cwd()}',
+             'OMP_NUM_THREADS': '1'})
+    state = torch.load(tmp_path / 'two' / CHECKPOINT, weights_only=False)['state_dict']
+    alone = torch.load(tmp_path / 'one' / CHECKPOINT, weights_only=False)['state_dict']
+    for name, value in alone.items():
+        torch.testing.assert_close(state[name], value, rtol=1e-6, atol=1e-7, msg=name)
+    assert len(whole.modalities) == 2
+
+
+def test_a_step_that_cannot_be_shared_out_is_named(config, spec, vocabulary, tmp_path):
+    with pytest.raises(InvalidSettingError, match='batch_size is 6; it may be a multiple of 4'):
+        trained(config, spec, vocabulary, tmp_path, Toy(spec, 24), replace(SETTINGS, accumulate=4))
+    with pytest.raises(InvalidSettingError, match='batch_size is 6; it may be at most 4'):
+        trained(config, spec, vocabulary, tmp_path, Toy(spec, 4))
 
 
 @pytest.mark.parametrize(('make', 'text'), [
     (lambda: RunSettings(epochs=0), 'epochs is 0'),
     (lambda: RunSettings(batch_size=0), 'batch_size is 0'),
+    (lambda: RunSettings(checkpoint_minutes=0), 'checkpoint_minutes is 0'),
     (lambda: Optimisation(modality_dropout=1.5), 'modality_dropout is 1.5; it may be from 0 to 1'),
     (lambda: Optimisation(learning_rate=0.0), 'learning_rate is 0.0'),
 ])

@@ -10,7 +10,7 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig
 from karmma_ros.model.encoders.audio import MelCNN
-from karmma_ros.model.encoders.layout import STLT
+from karmma_ros.model.encoders.layout import LayoutCNN, STLT
 from karmma_ros.model.encoders.library import check_options, TimmFrames, TorchvisionVideo
 from karmma_ros.model.encoders.spectrogram import AST
 from karmma_ros.model.encoders.video import R2Plus1D
@@ -21,6 +21,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     'r2plus1d': R2Plus1D,
     'mel_cnn': MelCNN,
     'stlt': STLT,
+    'layout_cnn': LayoutCNN,
     'ast': AST,
 }
 """Our encoders by the name a configuration gives them; each takes `input_shape` first."""

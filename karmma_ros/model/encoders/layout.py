@@ -7,14 +7,17 @@ Shape legend: b batch, t frames, n boxes, e token width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import math
 
-from karmma_ros.clip import BOX_PAD
+from karmma_ros.clip import BOX_HAND, BOX_OBJECT, BOX_PAD
 import torch
 from torch import nn, Tensor
 
 CATEGORIES = 4
 """Pad, hand, object and class, in STLT's numbering."""
 CLASS = 3
+SEEN = (BOX_HAND, BOX_OBJECT)
+"""Categories that a detector reports."""
 CLASS_BOX = (0.0, 0.0, 1.0, 1.0)
 """The class token looks at the whole picture."""
 
@@ -66,3 +69,45 @@ def _transformer(dim: int, heads: int, layers: int, dropout: float) -> nn.Transf
         dim, heads, 4 * dim, dropout, activation='gelu', batch_first=True
     )
     return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+
+class LayoutCNN(nn.Module):
+    """
+    Convolutions over time on the boxes of each frame side by side.
+
+    Not the paper's encoder (STLT): on small data a small STLT hardly learns from scratch what
+    moves how, for it sees small changes of coordinates through a normalised sum.
+
+    :param input_shape: `[t, n, 5]`, as STLT takes it.
+    :param widths: channels of each stage; every stage but the first halves time.
+    """
+
+    def __init__(self, input_shape: Sequence[int], widths: Sequence[int] = (64, 64, 64)) -> None:
+        super().__init__()
+        frames, boxes = input_shape[:2]
+        channels = [boxes * len(SEEN) * 5, *widths]
+        strides = [1] + [2] * (len(widths) - 1)
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv1d(i, o, 3, stride, padding=1, bias=False),
+                    nn.BatchNorm1d(o),
+                    nn.ReLU(inplace=True),
+                    nn.Conv1d(o, o, 3, padding=1, bias=False),
+                    nn.BatchNorm1d(o),
+                    nn.ReLU(inplace=True),
+                )
+                for i, o, stride in zip(channels, widths, strides)
+            )
+        )
+        moments = math.ceil(frames / math.prod(strides))
+        self.position = nn.Parameter(torch.empty(moments, widths[-1]))
+        nn.init.trunc_normal_(self.position, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode `[b, t, n, 5]` into tokens `[b, t', e]`."""
+        corners = nn.functional.pad(x[..., :4], (0, 1), value=1.0)  # [b, t, n, 5]: and is there
+        which = torch.stack([x[..., 4] == category for category in SEEN], dim=-1)
+        apart = which.unsqueeze(-1) * corners.unsqueeze(-2)  # [b, t, n, hand or object, 5]
+        x = self.stages(apart.flatten(2).transpose(1, 2))  # [b, e, t']
+        return x.transpose(1, 2) + self.position
