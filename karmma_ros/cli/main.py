@@ -10,8 +10,11 @@ from karmma_ros.errors import KarmmaError
 
 COMMANDS = {
     'bag': 'write a rosbag2 bag: of the synthetic kitchen, or from a video file',
+    'data': 'check a data set before training on it',
+    'evaluate': 'score models on a data set for every subset of sensors',
     'profile': 'operations, parameters and memory of a network, beside the paper',
     'replay': 'publish a bag over DDS in real time, sensors muted at will',
+    'reproduce': 'every table of the paper in our numbers, at tiny size',
     'train': 'train a recogniser',
 }
 """Sub-commands and what they do; each is a module here with `main(arguments) -> int`."""

@@ -1,143 +1,232 @@
-"""`karmma train`: from a configuration file to a model directory."""
+"""`karmma train`: from a configuration file to a model directory, in the paper's stages."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 import os
 from pathlib import Path
 import platform
 import shlex
+import sys
 import time
 
 from jsonargparse import ArgumentParser
-from karmma_ros.data.synthetic_kitchen.cache import write_split
-from karmma_ros.data.synthetic_kitchen.dataset import WrittenKitchen
-from karmma_ros.data.synthetic_kitchen.rendering import clip_spec
-from karmma_ros.data.synthetic_kitchen.vocabulary import Split, vocabulary
+from karmma_ros.cli.progress import Bars
+from karmma_ros.data.catalogue import DataSettings, open_splits
+from karmma_ros.data.splits import Splits
+from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.card import model_card
 from karmma_ros.evaluation.subsets import markdown, score_subsets
+from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
-from karmma_ros.model.bundle import load_bundle, save_bundle
+from karmma_ros.model.bundle import load_bundle, save_bundle, WEIGHTS
+from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.model.presets import preset
+from karmma_ros.model.presets import preset, unimodal
 from karmma_ros.model.pretrained import load_pretrained
-from karmma_ros.training.run import loader, RunSettings, train_student
-from karmma_ros.training.teacher import FrozenTeacher
-from rich.progress import Progress, TaskID
+from karmma_ros.training.keeper import TrainingStopped
+from karmma_ros.training.loading import scoring_loader
+from karmma_ros.training.remembered import (
+    on_tokens,
+    RememberedTeacher,
+    TokenClips,
+    write_answers,
+    write_tokens,
+)
+from karmma_ros.training.run import RunSettings, train
+from karmma_ros.training.teacher import check_teacher, FrozenTeacher, Teacher
 import torch
 
 
 @dataclass(frozen=True)
-class KitchenSettings:
-    """How much of the Synthetic Kitchen to render."""
-
-    train: int = 7200
-    """Training clips."""
-    validation: int = 800
-    """Validation clips."""
-    test: int = 1600
-    """Test clips."""
-    seed: int = 0
-    """Seed of everything that is rendered."""
-
-
-@dataclass(frozen=True)
-class StudentTraining:
-    """A student's training from data to bundle."""
+class Stage:
+    """What every stage of training is told."""
 
     preset: str = 'tiny'
     """Architecture by name."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """Modality → what its encoder starts from, in place of the preset's: a model directory, a
+    file, or the name that torchvision or timm gives the weights."""
+    data: DataSettings = field(default_factory=DataSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+
+@dataclass(frozen=True)
+class Pretraining(Stage):
+    """The first stage, for encoders without published weights: each alone, with a classifier."""
+
+    modality: str = 'rgb'
+    """Whose encoder is trained."""
+
+
+@dataclass(frozen=True)
+class TeacherTraining(Stage):
+    """The second stage: a fusion block over frozen encoders (paper, Eq. 2)."""
+
+    preset: str = 'tiny_teacher'
+    """Architecture by name."""
+    remember: bool = True
+    """Keep the encoders' tokens of every clip on disk, so that each epoch takes seconds."""
+
+
+@dataclass(frozen=True)
+class StudentTraining(Stage):
+    """The third stage: encoders and fusion block, taught by the teacher (paper, Eq. 4)."""
+
     teacher: str = ''
     """Model directory to distil from; empty: cross-entropy alone."""
-    data: KitchenSettings = field(default_factory=KitchenSettings)
-    run: RunSettings = field(default_factory=RunSettings)
+    remember: bool = True
+    """Keep the teacher's answers on disk: it is asked once a clip and subset, not once a step."""
+
+
+STAGES: Mapping[str, tuple[type[Stage], str]] = {
+    'pretrain': (Pretraining, 'one encoder, alone'),
+    'teacher': (TeacherTraining, 'the fusion block over frozen encoders'),
+    'student': (StudentTraining, 'the student, taught by the teacher'),
+}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `karmma train STAGE …`."""
-    student = ArgumentParser(description='Cross-entropy, and distillation where a '
-                             'teacher is given, under modality dropout.')
-    student.add_argument('--config', action='config', help='a file of config/train/')
-    student.add_class_arguments(StudentTraining)
-    student.add_argument('--out', type=str, required=True, help='model directory to write')
-    student.add_argument(
-        '--work', type=str, default='', help='folder of rendered clips, checkpoint and log; a '
-        'stopped run goes on from what is there (default: .cache/train/ and the name of OUT)')
-    parser = ArgumentParser(prog='karmma train', description='Train a recogniser.')
-    parser.add_subcommands(dest='stage').add_subcommand('student', student, help='the student')
-    given = parser.parse_args(list(arguments)).student
-    plain = student.instantiate(given)
-    settings = StudentTraining(plain.preset, plain.teacher, plain.data, plain.run)
+    parser = ArgumentParser(prog='karmma train', description='Train a recogniser, in stages.')
+    stages = parser.add_subcommands(dest='stage')
+    for name, (kind, what) in STAGES.items():
+        stages.add_subcommand(name, _parser(kind), help=what)
+    words = parser.parse_args(list(arguments))
+    given = words[words.stage]
+    plain = stages.choices[words.stage].instantiate(given)
+    kind = STAGES[words.stage][0]
+    settings = kind(**{name: plain[name] for name in kind.__dataclass_fields__})
     out = Path(given.out)
     work = Path(given.work or Path('.cache') / 'train' / out.name)
-    _train_student(settings, out, work, shlex.join(['karmma', 'train', *arguments]))
+    cache = Path(given.cache or Path('.cache') / settings.data.dataset)
+    try:
+        run_stage(settings, out, work, cache, shlex.join(['karmma', 'train', *arguments]))
+    except TrainingStopped as stop:
+        print(f'karmma train: {stop}', file=sys.stderr)
+        return 130
     return 0
 
 
-def _train_student(settings: StudentTraining, out: Path, work: Path, command: str) -> None:
+def _parser(settings: type[Stage]) -> ArgumentParser:
+    parser = ArgumentParser(description=settings.__doc__)
+    parser.add_argument('--config', action='config', help='a file of config/train/')
+    parser.add_class_arguments(settings)
+    parser.add_argument('--out', type=str, required=True, help='model directory to write')
+    parser.add_argument(
+        '--work', type=str, default='', help='folder of checkpoints, logs and what is '
+        'remembered; a stopped run goes on from what is there (default: .cache/train/ and the '
+        'name of OUT)')
+    parser.add_argument(
+        '--cache', type=str, default='', help='folder of what is made of the data set once '
+        '(default: .cache/ and its name)')
+    return parser
+
+
+def run_stage(settings: Stage, out: Path, work: Path, cache: Path, command: str) -> None:
+    """Train as one stage says and write the model directory `out`."""
     began = time.monotonic()
+    config = _config(settings)
+    with Bars() as bars:
+        splits = open_splits(settings.data, None, cache, bars)
     torch.manual_seed(settings.run.seed)
-    config = preset(settings.preset)
-    network = build(config, clip_spec(), vocabulary())
+    network = build(config, splits.spec, splits.vocabulary)
     for modality, report in load_pretrained(network, config).items():
         print(f'{modality}: {report}')
-    teacher = _teacher(settings.teacher, network)
-    splits = _render(settings.data, work / 'clips')
-    train_student(network, splits[Split.TRAIN], splits[Split.VALIDATION], settings.run,
-                  work / 'run', teacher)
-    scores = _score(network, splits[Split.TEST], settings.run)
+    if isinstance(settings, TeacherTraining) and settings.remember:
+        _train_on_tokens(settings, network, splits, work)
+    else:
+        teacher = _teacher(settings, network, splits, work)
+        train(network, splits.train, splits.validation, settings.run, work / 'run', teacher)
+    if int(os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0'))):
+        return  # the first of several processes goes on alone
+    _write(out, network, config, splits, settings.run, command, began)
+
+
+def _config(settings: Stage) -> ModelConfig:
+    config = preset(settings.preset)
+    unknown = {Modality.parse(m) for m in settings.weights} - set(config.encoders)
+    if unknown:
+        raise InvalidSettingError(
+            'weights', ', '.join(unknown), ', '.join(config.modalities),
+            f'{settings.preset} has no other encoders')
+    encoders = dict(config.encoders)
+    for name, weights in settings.weights.items():
+        modality = Modality.parse(name)
+        place = str(Path(weights) / WEIGHTS) if Path(weights).is_dir() else weights
+        encoders[modality] = replace(encoders[modality], weights=place)
+    config = replace(config, encoders=encoders)
+    if isinstance(settings, Pretraining):
+        return unimodal(config, Modality.parse(settings.modality))
+    return config
+
+
+def _train_on_tokens(
+    settings: TeacherTraining, network: Karmma, splits: Splits, work: Path
+) -> None:
+    """Train what is behind the encoders on what they say of each clip."""
+    clips = {}
+    with Bars() as bars:
+        for name in ('train', 'validation'):
+            folder = write_tokens(
+                network, getattr(splits, name), work / 'tokens' / name, data=repr(settings.data),
+                workers=settings.run.workers, device=_device(settings.run),
+                progress=partial(bars, f'tokens of {name}'))
+            clips[name] = TokenClips(folder)
+    still = replace(settings.run.optimisation, augmentation=0.0)
+    train(on_tokens(network.cpu(), clips['train']), clips['train'], clips['validation'],
+          replace(settings.run, optimisation=still), work / 'run')
+    network.eval()
+
+
+def _teacher(settings: Stage, student: Karmma, splits: Splits, work: Path) -> Teacher | None:
+    if not isinstance(settings, StudentTraining) or not settings.teacher:
+        return None
+    bundle = load_bundle(settings.teacher)
+    check_teacher(bundle, student, splits.spec, splits.vocabulary)
+    if not settings.remember:
+        return FrozenTeacher(bundle.network)
+    with Bars() as bars:
+        folder = write_answers(
+            bundle.network, splits.train, work / 'answers', data=repr(settings.data),
+            workers=settings.run.workers, device=_device(settings.run),
+            progress=partial(bars, "the teacher's answers"))
+    return RememberedTeacher(folder)
+
+
+def _device(settings: RunSettings) -> str:
+    wanted = settings.accelerator in ('auto', 'gpu', 'cuda')
+    return 'cuda' if wanted and torch.cuda.is_available() else 'cpu'
+
+
+def _write(
+    out: Path, network: Karmma, config: ModelConfig, splits: Splits, settings: RunSettings,
+    command: str, began: float,
+) -> None:
+    device = _device(settings)
+    with Bars() as bars:
+        done = 0
+
+        def progress(samples: int) -> None:
+            nonlocal done
+            done += samples
+            bars('scoring every subset', done, len(splits.test))
+
+        batches = scoring_loader(splits.test, network.modalities, 32, settings.workers)
+        scores = score_subsets(network.to(device), batches, device, progress)
     print(markdown(scores))
     machine = platform.processor() or platform.machine()
     save_bundle(
-        out, network, config, clip_spec(), vocabulary(),
-        dataset='Synthetic Kitchen',
+        out, network.cpu(), config, splits.spec, splits.vocabulary,
+        dataset=splits.name,
         card=model_card(
-            name=out.name, dataset='Synthetic Kitchen', vocabulary=vocabulary(),
+            name=out.name, dataset=splits.name, vocabulary=splits.vocabulary,
             parameters=sum(p.numel() for p in network.parameters()), scores=scores,
-            clips=len(splits[Split.TEST]), command=command,
+            clips=len(splits.test), command=command,
             made=f'{date.today()}, {machine}, {os.cpu_count()} cores, torch {torch.__version__}, '
                  f'{(time.monotonic() - began) / 60:.0f} minutes in all.'),
         metrics={'test_top1': scores})
     print(f'wrote {out}')
-
-
-def _teacher(path: str, student: Karmma) -> FrozenTeacher | None:
-    if not path:
-        return None
-    teacher = FrozenTeacher(load_bundle(path))
-    teacher.check(student, clip_spec(), vocabulary())
-    return teacher
-
-
-def _render(settings: KitchenSettings, folder: Path) -> dict[Split, WrittenKitchen]:
-    splits = {}
-    with Progress() as progress:
-        for split, count in (
-            (Split.TRAIN, settings.train),
-            (Split.VALIDATION, settings.validation),
-            (Split.TEST, settings.test),
-        ):
-            task = progress.add_task(f'rendering {split}', total=count)
-            place = write_split(
-                folder / f'{split}_{count}_{settings.seed}', split, count, settings.seed,
-                clip_spec(), workers=os.cpu_count() or 1, progress=partial(_show, progress, task))
-            progress.update(task, completed=count)
-            splits[split] = WrittenKitchen(place)
-    return splits
-
-
-def _show(progress: Progress, task: TaskID, done: int, total: int) -> None:
-    progress.update(task, completed=done, total=total)
-
-
-def _score(
-    network: Karmma, dataset: WrittenKitchen, settings: RunSettings
-) -> dict[str, dict[str, float]]:
-    with Progress() as progress:
-        task = progress.add_task('scoring every subset', total=len(dataset))
-        return score_subsets(
-            network, loader(dataset, network.modalities, settings),
-            progress=lambda samples: progress.advance(task, samples))
