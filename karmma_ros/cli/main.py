@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import errno
 from importlib import import_module
 import sys
 
 from karmma_ros.errors import KarmmaError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 COMMANDS = {
     'bag': 'write a rosbag2 bag: of the synthetic kitchen, or from a video file',
@@ -38,6 +41,12 @@ def _run(command: str, arguments: list[str]) -> int:
         return int(import_module(f'karmma_ros.cli.{command}').main(arguments) or 0)
     except KarmmaError as error:
         print(f'karmma {command}: {error}', file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        print(f'karmma {command}: {error}: free some space and give the same command again; '
+              'what was finished is used', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

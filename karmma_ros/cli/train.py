@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
+import logging
 import os
 from pathlib import Path
 import platform
@@ -23,9 +24,9 @@ from karmma_ros.evaluation.subsets import markdown, score_subsets
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle, WEIGHTS
-from karmma_ros.model.config import ModelConfig
+from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.model.presets import preset, unimodal
+from karmma_ros.model.presets import only, preset, unimodal
 from karmma_ros.model.pretrained import load_pretrained
 from karmma_ros.training.keeper import TrainingStopped
 from karmma_ros.training.loading import scoring_loader
@@ -47,6 +48,10 @@ class Stage:
 
     preset: str = 'tiny'
     """Architecture by name."""
+    modalities: list[str] = field(default_factory=list)
+    """Those of the preset's that there are data for; empty: all."""
+    encoders: dict[str, EncoderConfig] = field(default_factory=dict)
+    """Modality → encoder in place of the preset's, as `{rgb: {name: torchvision:mvit_v2_s}}`."""
     weights: dict[str, str] = field(default_factory=dict)
     """Modality → what its encoder starts from, in place of the preset's: a model directory, a
     file, or the name that torchvision or timm gives the weights."""
@@ -78,6 +83,8 @@ class StudentTraining(Stage):
 
     teacher: str = ''
     """Model directory to distil from; empty: cross-entropy alone."""
+    custom_encoders: bool = False
+    """The teacher may name encoder classes of its own, whose code then runs."""
     remember: bool = True
     """Keep the teacher's answers on disk: it is asked once a clip and subset, not once a step."""
 
@@ -101,7 +108,9 @@ def main(arguments: Sequence[str]) -> int:
     kind = STAGES[words.stage][0]
     settings = kind(**{name: plain[name] for name in kind.__dataclass_fields__})
     out = Path(given.out)
-    work = Path(given.work or Path('.cache') / 'train' / out.name)
+    work = Path(given.work or Path('.cache') / 'train' / '_'.join(out.parts).strip('/'))
+    # Lightning's tips and the like; what is worth a warning still comes.
+    logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     cache = Path(given.cache or Path('.cache') / settings.data.dataset)
     try:
         run_stage(settings, out, work, cache, shlex.join(['karmma', 'train', *arguments]))
@@ -119,7 +128,7 @@ def _parser(settings: type[Stage]) -> ArgumentParser:
     parser.add_argument(
         '--work', type=str, default='', help='folder of checkpoints, logs and what is '
         'remembered; a stopped run goes on from what is there (default: .cache/train/ and the '
-        'name of OUT)')
+        'words of OUT)')
     parser.add_argument(
         '--cache', type=str, default='', help='folder of what is made of the data set once '
         '(default: .cache/ and its name)')
@@ -136,6 +145,11 @@ def run_stage(settings: Stage, out: Path, work: Path, cache: Path, command: str)
     network = build(config, splits.spec, splits.vocabulary)
     for modality, report in load_pretrained(network, config).items():
         print(f'{modality}: {report}')
+        if Path(report.source).name == WEIGHTS and report.random:
+            raise InvalidSettingError(
+                f'weights.{modality}', report.source,
+                f'a model whose {modality} encoder is that of {settings.preset}',
+                f'pretrain it with --preset {settings.preset}')
     if isinstance(settings, TeacherTraining) and settings.remember:
         _train_on_tokens(settings, network, splits, work)
     else:
@@ -148,17 +162,17 @@ def run_stage(settings: Stage, out: Path, work: Path, cache: Path, command: str)
 
 def _config(settings: Stage) -> ModelConfig:
     config = preset(settings.preset)
-    unknown = {Modality.parse(m) for m in settings.weights} - set(config.encoders)
-    if unknown:
-        raise InvalidSettingError(
-            'weights', ', '.join(unknown), ', '.join(config.modalities),
-            f'{settings.preset} has no other encoders')
-    encoders = dict(config.encoders)
+    encoders = {**config.encoders,
+                **{Modality.parse(m): encoder for m, encoder in settings.encoders.items()}}
     for name, weights in settings.weights.items():
         modality = Modality.parse(name)
-        place = str(Path(weights) / WEIGHTS) if Path(weights).is_dir() else weights
+        if modality not in encoders:
+            raise InvalidSettingError(
+                'weights', name, ', '.join(encoders), f'{settings.preset} has no other encoders')
+        folder = weights and Path(weights).is_dir()
+        place = str(Path(weights) / WEIGHTS) if folder else weights
         encoders[modality] = replace(encoders[modality], weights=place)
-    config = replace(config, encoders=encoders)
+    config = only(replace(config, encoders=encoders), settings.modalities)
     if isinstance(settings, Pretraining):
         return unimodal(config, Modality.parse(settings.modality))
     return config
@@ -185,7 +199,7 @@ def _train_on_tokens(
 def _teacher(settings: Stage, student: Karmma, splits: Splits, work: Path) -> Teacher | None:
     if not isinstance(settings, StudentTraining) or not settings.teacher:
         return None
-    bundle = load_bundle(settings.teacher)
+    bundle = load_bundle(settings.teacher, custom_encoders=settings.custom_encoders)
     check_teacher(bundle, student, splits.spec, splits.vocabulary)
     if not settings.remember:
         return FrozenTeacher(bundle.network)

@@ -10,6 +10,7 @@ Shape legend: t frames, h height, w width, n samples or boxes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Union
@@ -181,6 +182,13 @@ class SegmentClips:
         self.left_out = len(segments) - len(self.segments)
         self.spec, self.seed, self.skip_unreadable = spec, seed, skip_unreadable
         self.unreadable: dict[str, int] = {}
+        self._wanted = frozenset(Modality)
+
+    def taking(self, modalities: Sequence[Modality]) -> SegmentClips:
+        """Give the same clips with some modalities only; one that has none of them is empty."""
+        narrower = copy(self)
+        narrower._wanted = frozenset(modalities)
+        return narrower
 
     def __len__(self) -> int:
         return len(self.segments)
@@ -209,7 +217,7 @@ class SegmentClips:
         reading = _Window(segment.sources, start, self.spec)
         inputs: dict[Modality, NDArray[np.float32]] = {}
         failure: Exception | None = None
-        for modality in segment.sources:
+        for modality in (m for m in segment.sources if m in self._wanted):
             try:
                 inputs.update(reading.clip(modality).inputs)
             except (DataError, InvalidSampleError) as error:
@@ -217,8 +225,7 @@ class SegmentClips:
                     raise _of_segment(segment, modality, error) from error
                 failure = _of_segment(segment, modality, error)
                 self._count(failure)
-        if not inputs:
-            assert failure is not None
+        if not inputs and failure is not None:
             raise failure
         return Sample(Clip(inputs), segment.labels, index)
 

@@ -22,7 +22,7 @@ from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.model.presets import preset, task
+from karmma_ros.model.presets import only, preset, task
 from karmma_ros.model.tokens import REDUCE
 from karmma_ros.prediction import Vocabulary
 import torch
@@ -147,7 +147,7 @@ def tensor_bytes(name: str, modalities: Sequence[Modality]) -> int:
     Weights, inputs and intermediate results in fp32, with only the encoders of `modalities`
     loaded. An allocator, a library's workspaces and Python itself come on top.
     """
-    network, spec = _shapes_of(name, only(preset(name), modalities))
+    network, spec = _shapes_of(name, replace(only(preset(name), modalities), missing='omit'))
     inputs = _inputs(network, spec)
     live = _LiveBytes()
     for tensor in (*network.parameters(), *network.buffers(), *inputs.values()):
@@ -155,13 +155,6 @@ def tensor_bytes(name: str, modalities: Sequence[Modality]) -> int:
     with torch.inference_mode(), live:
         network.fuse({m: network.encode(m, x) for m, x in inputs.items()})
     return live.peak
-
-
-def only(config: ModelConfig, modalities: Sequence[Modality]) -> ModelConfig:
-    """Give the architecture with the encoders of some modalities alone; the rest is left out."""
-    return replace(
-        config, encoders={m: config.encoders[m] for m in modalities}, missing='omit',
-        votes={m: vote for m, vote in config.votes.items() if m in modalities})
 
 
 def count_operations(compute: Callable[[], Any]) -> tuple[int, Any]:

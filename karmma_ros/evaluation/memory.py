@@ -9,16 +9,17 @@ take before the network is built is not counted; the memory is the CPU's, in fp3
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 import resource
 import subprocess
 import sys
 
 from karmma_ros.errors import KarmmaError
-from karmma_ros.evaluation.cost import only, setting
+from karmma_ros.evaluation.cost import setting
 from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.builder import build
-from karmma_ros.model.presets import preset
+from karmma_ros.model.presets import only, preset
 import torch
 
 _KILO = 1024
@@ -41,7 +42,7 @@ def resident_bytes(name: str, modalities: Sequence[Modality]) -> int:
 
 def _growth(name: str, modalities: Sequence[Modality]) -> int:
     spec, vocabulary = setting(name)
-    config = only(preset(name), modalities)
+    config = replace(only(preset(name), modalities), missing='omit')
     with torch.device('meta'):  # what it imports is no part of the network
         build(config, spec, vocabulary)
     before = _resident()

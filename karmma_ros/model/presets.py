@@ -7,12 +7,12 @@ student for Something-Something V2 besides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.prediction import NOUN, VERB
 
@@ -202,6 +202,21 @@ def radevski_student() -> ModelConfig:
     )
 
 
+def only(config: ModelConfig, modalities: Iterable[str]) -> ModelConfig:
+    """
+    Give an architecture with the encoders of some modalities alone; of none named, with all.
+
+    :raises InvalidSettingError: when it has no encoder of one of them.
+    """
+    wanted = in_order(Modality.parse(m) for m in modalities) or config.modalities
+    for modality in wanted:
+        if modality not in config.encoders:
+            raise InvalidSettingError('modality', modality.value, ', '.join(config.modalities))
+    return replace(
+        config, encoders={m: config.encoders[m] for m in wanted},
+        votes={m: vote for m, vote in config.votes.items() if m in wanted})
+
+
 def unimodal(config: ModelConfig, modality: Modality) -> ModelConfig:
     """
     Give one encoder of an architecture with a linear classifier on its mean token.
@@ -210,13 +225,8 @@ def unimodal(config: ModelConfig, modality: Modality) -> ModelConfig:
 
     :raises InvalidSettingError: when the architecture has no encoder of that modality.
     """
-    if modality not in config.encoders:
-        raise InvalidSettingError('modality', modality.value, ', '.join(config.modalities))
     return replace(
-        ensemble(config),
-        preset=f'{config.preset}_{modality}',
-        encoders={modality: config.encoders[modality]},
-    )
+        ensemble(only(config, [modality])), preset=f'{config.preset}_{modality}')
 
 
 def ensemble(config: ModelConfig) -> ModelConfig:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
-from karmma_ros.data.batch import Batch, Clips, collate, Sample
+from karmma_ros.data.batch import Batch, Clips, collate, Sample, taking
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 import torch
@@ -97,7 +97,7 @@ def training_loader(
         raise InvalidSettingError(
             'batch_size', order.batch_size,
             f'a multiple of {parts * processes()[1]}, the parts of a step on all devices')
-    return _loader(Visits(clips), modalities, share, workers, order)
+    return _loader(Visits(taking(clips, modalities)), modalities, share, workers, order)
 
 
 def scoring_loader(
@@ -106,7 +106,7 @@ def scoring_loader(
 ) -> DataLoader[Batch]:
     """Give the clips as they are scored, from `first` on; to each process its share."""
     rank, world = processes()
-    return _loader(Scored(clips), modalities, batch_size, workers,
+    return _loader(Scored(taking(clips, modalities)), modalities, batch_size, workers,
                    range(first + rank, len(clips), world))
 
 

@@ -19,8 +19,10 @@ import shutil
 from typing import Any
 
 from karmma_ros.clip import Clip
+from karmma_ros.data.arrays import lay_out
 from karmma_ros.data.batch import Batch, Clips, Sample
 from karmma_ros.data.errors import DataError
+from karmma_ros.data.locks import alone
 from karmma_ros.modality import in_order, Modality, subsets
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.loading import scoring_loader
@@ -197,15 +199,25 @@ def _write(
     metadata = json.loads(json.dumps({
         **facts, 'version': VERSION, 'clips': len(clips), 'weights': digest(source),
         'modalities': [m.value for m in network.modalities]}))
-    if _metadata(folder) == metadata:
-        return folder
+    with alone(folder):
+        if _metadata(folder) != metadata:
+            _ask_all(network, clips, folder, metadata, sizes, ask, batch_size, workers, device,
+                     progress)
+    return folder
+
+
+def _ask_all(
+    network: Karmma, clips: Clips, folder: Path, metadata: Mapping[str, Any],
+    sizes: Mapping[str, tuple[Any, tuple[int, ...]]],
+    ask: Callable[[Batch], dict[str, np.ndarray]],
+    batch_size: int, workers: int, device: str, progress: Progress,
+) -> None:
     partial = folder.with_name(folder.name + '.partial')
     if _metadata(partial) != metadata:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name, (kind, shape) in sizes.items():
-            np.lib.format.open_memmap(
-                partial / f'{name}.npy', 'w+', kind, (len(clips), *shape))
+            lay_out(partial / f'{name}.npy', kind, (len(clips), *shape))
         (partial / METADATA).write_text(json.dumps(metadata, indent=1))
     done = _done(partial)
     arrays = {name: np.load(partial / f'{name}.npy', mmap_mode='r+') for name in sizes}
@@ -218,7 +230,6 @@ def _write(
         progress(done, len(clips))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
-    return folder
 
 
 def digest(module: nn.Module) -> str:

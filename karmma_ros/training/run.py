@@ -43,8 +43,8 @@ class RunSettings:
     """Processes that prepare batches beside the training, for each device."""
     accelerator: str = 'auto'
     """Lightning's name: `auto`, `cpu`, `gpu`."""
-    devices: str = 'auto'
-    """How many of them, or which; `auto`: all."""
+    devices: str = '1'
+    """How many of them; `auto`: all."""
     nodes: int = 1
     """Machines that train together, started by `torchrun` or SLURM."""
     checkpoint_minutes: float = 10.0
@@ -130,7 +130,7 @@ class _Loaders(lightning.LightningDataModule):
 
 
 def _trainer(settings: RunSettings, folder: Path) -> lightning.Trainer:
-    several = settings.nodes > 1 or settings.devices not in ('auto', '1')
+    several = settings.nodes > 1 or settings.devices != '1'
     return lightning.Trainer(
         max_epochs=settings.epochs,
         precision=cast(Any, settings.precision),

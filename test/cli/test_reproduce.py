@@ -14,7 +14,8 @@ from karmma_ros.evaluation.dropping import POINTS
 from karmma_ros.modality import Modality, subset_name, subsets
 import pytest
 
-SMALLEST = Budget(KitchenSettings(64, 16, 32), 2, 1, 1, 1, 2)
+SMALLEST = Budget(
+    KitchenSettings(64, 16, 32), KitchenSettings(96, 1, 1, seed=1), 2, 1, 1, 1, 2)
 
 
 @pytest.fixture(scope='module')
@@ -80,7 +81,7 @@ def test_only_one_table(made, tmp_path, capsys):
     assert status == 0
     assert 'Table VI' in capsys.readouterr().out
     names = {n.partition('/')[0] for n in Results.load(tmp_path / 'out' / 'results.json').cells}
-    assert 'teacher_dropout_75' in names and 'karmma' not in names
+    assert 'half_teacher_dropout_75' in names and 'karmma' not in names
     assert not (tmp_path / 'out' / 'results.md').exists()
 
 

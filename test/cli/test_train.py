@@ -1,23 +1,65 @@
-"""From the shipped configuration to a model directory, in small."""
+"""The stages of training, from the shipped configurations to model directories, in small."""
 
+import os
 from pathlib import Path
+import signal
 
 from karmma_ros.cli.main import main
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.bundle import load_bundle
+from karmma_ros.training.module import RecognitionModule
 import pytest
+import torch
 
-CONFIG = Path(__file__).parents[2] / 'config' / 'train' / 'synthetic_kitchen_student.yaml'
-SMALL = ['--data.train', '8', '--data.validation', '4', '--data.test', '4',
-         '--run.epochs', '1', '--run.batch_size', '4']
+CONFIGS = Path(__file__).parents[2] / 'config' / 'train'
+SMALL = [*(f'--data.synthetic_kitchen.{split}={count}'
+           for split, count in (('train', 8), ('validation', 4), ('test', 4))),
+         '--run.epochs', '1', '--run.batch_size', '4', '--run.progress', 'false']
 
 
-def test_the_shipped_configuration_makes_a_bundle_with_its_card(tmp_path, capsys):
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory):
+    """Give the folder in which all of these tests render their clips."""
+    return tmp_path_factory.mktemp('clips')
+
+
+def run(stage, out, cache, *more):
+    return main([
+        'train', stage, '--config', str(CONFIGS / f'synthetic_kitchen_{stage}.yaml'), *SMALL,
+        '--weights', '{}', '--out', str(out), '--work', f'{out}_work', '--cache', str(cache),
+        *map(str, more)])
+
+
+@pytest.fixture(scope='module')
+def teacher(tmp_path_factory, cache):
+    """Give a pretrained encoder and a teacher that was built on it."""
+    folder = tmp_path_factory.mktemp('teacher')
+    assert run('pretrain', folder / 'rgb', cache, '--modality', 'rgb',
+               '--preset', 'tiny_teacher') == 0
+    assert run('teacher', folder / 'teacher', cache, '--weights.rgb', folder / 'rgb') == 0
+    return folder
+
+
+def test_a_pretrained_encoder_is_the_teachers_own_and_stays_frozen(teacher):
+    alone, taught = load_bundle(teacher / 'rgb').network, load_bundle(teacher / 'teacher').network
+    assert alone.modalities == (Modality.RGB,)
+    assert taught.modalities == tuple(Modality) and taught.freeze_encoders
+    for name, weights in alone.encoders['rgb'].state_dict().items():
+        assert torch.equal(weights, taught.encoders['rgb'].state_dict()[name]), name
+
+
+def test_the_teacher_was_trained_on_tokens_that_are_kept(teacher):
+    kept = teacher / 'teacher_work' / 'tokens' / 'train'
+    assert {p.stem for p in kept.glob('*.npy')} >= {'rgb', 'flow', 'audio', 'detections'}
+
+
+@pytest.mark.parametrize('remember', ['true', 'false'])
+def test_a_student_is_taught_and_gets_its_card(teacher, cache, tmp_path, capsys, remember):
     out = tmp_path / 'kitchen'
-    status = main(['train', 'student', '--config', str(CONFIG), *SMALL,
-                   '--out', str(out), '--work', str(tmp_path / 'work')])
-    assert status == 0
+    assert run('student', out, cache, '--teacher', teacher / 'teacher',
+               '--remember', remember) == 0
+    assert (tmp_path / 'kitchen_work' / 'answers').is_dir() == (remember == 'true')
     bundle = load_bundle(out)
     assert bundle.config.preset == 'tiny'
     assert bundle.vocabulary == vocabulary()
@@ -29,16 +71,52 @@ def test_the_shipped_configuration_makes_a_bundle_with_its_card(tmp_path, capsys
     assert f'wrote {out}' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(('wrong', 'text'), [
-    (['--run.optimisation.learning_rate', '-1'], 'learning_rate is -1'),
-    (['--run.epochs', '0'], 'epochs is 0'),
-    (['--preset', 'vast'], "preset is 'vast'"),
+def test_an_interrupt_is_a_sentence_and_the_same_command_goes_on(
+    cache, tmp_path, capsys, monkeypatch
+):
+    step = RecognitionModule.training_step
+
+    def pressed(module, batch, index):
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(module, batch, index)
+
+    monkeypatch.setattr(RecognitionModule, 'training_step', pressed)
+    assert run('pretrain', tmp_path / 'flow', cache, '--modality', 'flow') == 130
+    assert 'stopped after step 1; the same command goes on from' in capsys.readouterr().err
+    assert not (tmp_path / 'flow').exists()
+    monkeypatch.undo()
+    assert run('pretrain', tmp_path / 'flow', cache, '--modality', 'flow') == 0
+    assert load_bundle(tmp_path / 'flow').network.modalities == (Modality.FLOW,)
+
+
+@pytest.mark.parametrize(('stage', 'wrong', 'text'), [
+    ('student', ['--run.optimisation.learning_rate', '-1'], 'learning_rate is -1'),
+    ('student', ['--run.epochs', '0'], 'epochs is 0'),
+    ('student', ['--preset', 'vast'], "preset is 'vast'"),
+    ('student', ['--teacher', 'nowhere'], 'no such directory'),
+    ('student', ['--data.dataset', 'kinetics'], "dataset is 'kinetics'"),
+    ('student', ['--data.synthetic_kitchen.train', '0'], 'train is 0'),
+    ('student', ['--weights.rgb', 'NOWHERE_V1'], "weights is 'NOWHERE_V1'"),
+    ('pretrain', ['--modality', 'smell'], "modality is 'smell'"),
+    ('teacher', ['--weights.touch', 'x'], "modality is 'touch'"),
+    ('teacher', ['--data.dataset', 'epic_kitchens'], 'epic_kitchens'),
+    ('teacher', ['--data.dataset', 'manifest'], 'there is no manifest'),
 ])
-def test_wrong_settings_are_named(tmp_path, capsys, wrong, text):
-    arguments = ['train', 'student', '--config', str(CONFIG), *SMALL, '--out',
-                 str(tmp_path / 'out'), '--work', str(tmp_path / 'work'), *wrong]
+def test_wrong_settings_are_named(cache, tmp_path, capsys, stage, wrong, text):
     try:
-        assert main(arguments) == 2
+        assert run(stage, tmp_path / 'out', cache, *wrong) == 2
     except SystemExit as stop:  # the argument parser itself has refused
         assert stop.code == 2
-    assert text in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert text in told and 'Traceback' not in told
+
+
+def test_an_encoder_of_another_size_is_refused(teacher, cache, tmp_path, capsys):
+    assert run('student', tmp_path / 'out', cache, '--weights.rgb', teacher / 'rgb') == 2
+    assert 'pretrain it with --preset tiny' in capsys.readouterr().err
+
+
+def test_a_teacher_that_lacks_sensors_is_refused(teacher, cache, tmp_path, capsys):
+    other = teacher / 'rgb'  # it takes the camera alone
+    assert run('student', tmp_path / 'out', cache, '--teacher', other) == 2
+    assert 'one that takes V+F+A+D or more' in capsys.readouterr().err

@@ -37,7 +37,7 @@ SMALL = {
 def reduced(name):
     """Give a preset's architecture with narrow encoders and a narrow fusion block."""
     config = preset(name)
-    if name == 'tiny':
+    if name.startswith('tiny'):
         return config
     encoders = {}
     for modality, encoder in config.encoders.items():

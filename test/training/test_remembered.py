@@ -10,7 +10,12 @@ from karmma_ros.model.builder import build
 from karmma_ros.training.loading import scoring_loader
 from karmma_ros.training.module import Optimisation
 from karmma_ros.training.remembered import (
-    on_tokens, RememberedTeacher, TokenClips, write_answers, write_tokens)
+    on_tokens,
+    RememberedTeacher,
+    TokenClips,
+    write_answers,
+    write_tokens,
+)
 from karmma_ros.training.run import RunSettings, train
 from karmma_ros.training.teacher import FrozenTeacher
 import numpy as np

@@ -67,6 +67,8 @@ class Cell:
     """Teacher: the cell with the tokens."""
     teacher: str = ''
     """Student: the cell that it is taught by."""
+    pretraining: KitchenSettings | None = None
+    """Clips whose training split to train on in place of the data set's own."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -82,7 +84,9 @@ def key_of(cell: Cell, cells: Mapping[str, Cell], data: KitchenSettings) -> str:
         del run[unimportant]
     facts = {
         'versions': [VERSION, KITCHEN_VERSION], 'kind': cell.kind, 'run': run,
-        'config': cell.config.to_dict(), 'data': asdict(data), 'clip': clip_spec().to_dict(),
+        'config': cell.config.to_dict(), 'data': asdict(data),
+        'pretraining': cell.pretraining and asdict(cell.pretraining),
+        'clip': clip_spec().to_dict(),
         'encoders': {m.value: name for m, name in cell.encoders.items()},
         'needs': [key_of(cells[name], cells, data) for name in cell.needs]}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -143,6 +147,8 @@ class Workshop:
     ) -> dict[str, Any]:
         """Train a network, keep it and what its students need, and score it."""
         trained, clips = network, {split: getattr(splits, split) for split in SPLITS}
+        if cell.pretraining is not None:
+            clips['train'] = open_splits(cell.pretraining, clip_spec(), self._cache).train
         if cell.kind == TEACHER:
             place = self.folder(cell.tokens)
             clips = {split: TokenClips(place / split) for split in SPLITS}

@@ -98,11 +98,12 @@ def _head(results: Results) -> str:
 # The paper's experiments in small
 
 Every system of the paper at tiny size (`tiny` and `tiny_teacher`), trained and scored on the
-Synthetic Kitchen: {data['train']:,} training clips, {data['test']:,} test clips of other objects,
-{plan['seeds']} seeds, mean ± standard deviation. Absolute numbers mean nothing beside
-EPIC-Kitchens' (EK) or Something-Something's (SS): 8 verbs × 10 nouns, four sensors, small
-encoders. What can be compared is which system is better, and by how much. A figure that the
-paper's text has lost is a dash. This page is written by `{ROOT}`; every number in it rests on
+Synthetic Kitchen: {data['train']:,} training clips, {plan['pretraining']['train']:,} others to
+pretrain encoders on, {data['test']:,} test clips of other objects, {plan['seeds']} seeds, mean ±
+standard deviation. Absolute numbers mean nothing beside EPIC-Kitchens' (EK) or
+Something-Something's (SS): 8 verbs × 10 nouns, four sensors, small encoders. What can be
+compared is which system is better, and by how much. A figure that the paper's text has lost is
+a dash. This page is written by `{ROOT}`; every number in it rests on
 [results.json](results.json).
 """
 

@@ -76,15 +76,17 @@ class EpicKitchensSettings:
     def __post_init__(self) -> None:
         if self.split == 'test':
             raise InvalidSettingError(
-                'split', self.split, ' or '.join(_CHOICES['split']),
+                'epic_kitchens.split', self.split, ' or '.join(_CHOICES['split']),
                 'the labels of the test split are not published, so it cannot be scored; both '
                 'have the pruned validation split as their test')
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise InvalidSettingError(name, getattr(self, name), ', '.join(allowed))
+                raise InvalidSettingError(
+                    f'epic_kitchens.{name}', getattr(self, name), ', '.join(allowed))
         for name, least in (('seed', 0), ('audio_rate', 1)):
             if getattr(self, name) < least:
-                raise InvalidSettingError(name, getattr(self, name), f'{least} or more')
+                raise InvalidSettingError(
+                    f'epic_kitchens.{name}', getattr(self, name), f'{least} or more')
 
 
 def open_splits(settings: EpicKitchensSettings, spec: ClipSpec) -> Splits:
@@ -117,7 +119,7 @@ def open_splits(settings: EpicKitchensSettings, spec: ClipSpec) -> Splits:
 
 def _folder(settings: EpicKitchensSettings, name: str) -> Path:
     if not getattr(settings, name):
-        raise InvalidSettingError(name, '', 'a folder', _FOLDERS[name])
+        raise InvalidSettingError(f'epic_kitchens.{name}', '', 'a folder', _FOLDERS[name])
     path = Path(getattr(settings, name))
     if not path.is_dir():
         raise DataError(path, 'there is no such folder', f'correct {name}: {_FOLDERS[name]}')

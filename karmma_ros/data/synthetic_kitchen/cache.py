@@ -19,7 +19,9 @@ from typing import Any
 
 import cv2
 from karmma_ros.clip import ClipSpec
+from karmma_ros.data.arrays import lay_out
 from karmma_ros.data.errors import DataError
+from karmma_ros.data.locks import alone
 from karmma_ros.data.synthetic_kitchen.rendering import render_clip, RenderedClip
 from karmma_ros.data.synthetic_kitchen.vocabulary import NOUNS, Split, VERBS
 from karmma_ros.errors import InvalidSettingError
@@ -57,19 +59,25 @@ def write_split(folder: Path | str, split: Split, count: int, seed: int, spec: C
         if value < 1:
             raise InvalidSettingError(name, value, 'at least 1')
     folder = Path(folder)
+    with alone(folder):
+        _write(folder, split, count, seed, spec, workers, progress or (lambda *_: None))
+    return folder
+
+
+def _write(folder: Path, split: Split, count: int, seed: int, spec: ClipSpec,
+           workers: int, progress: Callable[[int, int], None]) -> None:
     wanted = describe(split, count, seed, spec)
     if folder.exists():
         check(folder, wanted)
-        return folder
+        return
     partial = folder.with_name(folder.name + '.partial')
     if partial.exists() and _read_metadata(partial) != wanted:
         shutil.rmtree(partial)
     if not partial.exists():
         _prepare(partial, wanted, spec)
-    _render_all(partial, split, count, seed, spec, workers, progress or (lambda *_: None))
+    _render_all(partial, split, count, seed, spec, workers, progress)
     (partial / PROGRESS).unlink(missing_ok=True)
     os.replace(partial, folder)
-    return folder
 
 
 def describe(split: Split, count: int, seed: int, spec: ClipSpec) -> dict[str, Any]:
@@ -150,7 +158,7 @@ def _prepare(partial: Path, wanted: dict[str, Any], spec: ClipSpec) -> None:
               'audio': spec.input_shape(Modality.AUDIO),
               'detections': spec.input_shape(Modality.DETECTIONS), 'labels': (2,)}
     for name, dtype in _TYPES.items():
-        np.lib.format.open_memmap(partial / f'{name}.npy', 'w+', dtype, (count, *shapes[name]))
+        lay_out(partial / f'{name}.npy', dtype, (count, *shapes[name]))
     (partial / METADATA).write_text(json.dumps(wanted, indent=2) + '\n')
 
 

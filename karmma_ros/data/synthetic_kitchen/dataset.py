@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from karmma_ros.data.batch import Sample
 from karmma_ros.data.synthetic_kitchen.cache import open_split
 from karmma_ros.data.synthetic_kitchen.rendering import render_clip, RenderedClip
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
+from karmma_ros.modality import Modality
 from karmma_ros.prediction import NOUN, VERB
 import numpy as np
 from torch.utils.data import Dataset
@@ -24,19 +26,26 @@ class WrittenKitchen(Dataset[Sample]):
     :raises CacheError: when the folder is missing, not whole or of another version.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(
+        self, folder: Path | str, modalities: Sequence[Modality] = tuple(Modality)
+    ) -> None:
         self.folder = Path(folder)
+        self.modalities = tuple(modalities)
         self._open()
+
+    def taking(self, modalities: Sequence[Modality]) -> WrittenKitchen:
+        """Give the same clips with some modalities only."""
+        return WrittenKitchen(self.folder, modalities)
 
     def _open(self) -> None:
         self.metadata, self._arrays = open_split(self.folder)
         self.spec = ClipSpec.from_dict(self.metadata['spec'])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {'folder': self.folder}
+        return {'folder': self.folder, 'modalities': self.modalities}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.folder = state['folder']
+        self.__dict__.update(state)
         self._open()
 
     def __len__(self) -> int:
@@ -46,7 +55,7 @@ class WrittenKitchen(Dataset[Sample]):
         if not 0 <= index < len(self):
             raise IndexError(f'clip {index} of {len(self)}')
         rendered = RenderedClip(**{k: np.asarray(v[index]) for k, v in self._arrays.items()})
-        return _sample(rendered, self.spec)
+        return _sample(rendered, self.spec, self.modalities)
 
     def visit(self, index: int, epoch: int) -> Sample:
         """Give the clip, which has one window only."""
@@ -72,6 +81,8 @@ class LiveKitchen(Dataset[Sample]):
         return self[index]
 
 
-def _sample(rendered: RenderedClip, spec: ClipSpec) -> Sample:
+def _sample(
+    rendered: RenderedClip, spec: ClipSpec, modalities: Sequence[Modality] = tuple(Modality)
+) -> Sample:
     verb, noun = (int(label) for label in rendered.labels)
-    return Sample(rendered.clip(spec), {VERB: verb, NOUN: noun})
+    return Sample(rendered.clip(spec, modalities), {VERB: verb, NOUN: noun})

@@ -8,6 +8,7 @@ bands, s mel steps, n boxes a frame.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 import math
 
@@ -65,14 +66,15 @@ class RenderedClip:
     labels: np.ndarray
     """int64 `[2]`: verb, noun."""
 
-    def clip(self, spec: ClipSpec) -> Clip:
+    def clip(self, spec: ClipSpec, modalities: Iterable[Modality] = tuple(Modality)) -> Clip:
         """Give the network's inputs, float32."""
-        return Clip({
-            Modality.RGB: video_input(self.rgb, spec.video),
-            Modality.FLOW: flow_input(self.flow, spec.flow),
-            Modality.AUDIO: self.audio.astype(np.float32),
-            Modality.DETECTIONS: np.array(self.detections),
-        })
+        makers: dict[Modality, Callable[[], np.ndarray]] = {
+            Modality.RGB: lambda: video_input(self.rgb, spec.video),
+            Modality.FLOW: lambda: flow_input(self.flow, spec.flow),
+            Modality.AUDIO: lambda: self.audio.astype(np.float32),
+            Modality.DETECTIONS: lambda: np.array(self.detections),
+        }
+        return Clip({m: makers[m]() for m in modalities})
 
 
 def start_of(split: Split, seed: int, index: int) -> float:
