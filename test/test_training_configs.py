@@ -9,7 +9,7 @@ import shlex
 import sys
 
 from karmma_ros.cli.main import main
-from karmma_ros.cli.train import STAGES, StudentTraining, TeacherTraining
+from karmma_ros.cli.train import architecture, STAGES, StudentTraining, TeacherTraining
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data import manifest
 from karmma_ros.data.box_track import read_boxes
@@ -81,7 +81,7 @@ def commands(page):
             values = loop[1].split()
         if line == 'done':
             values = ['']
-        ours = re.match(r'\s*(?:karmma|torchrun .* -m karmma_ros\.cli\.main|python my_karmma\.py) '
+        ours = re.match(r'\s*(?:karmma|torchrun .* -m karmma_ros\.cli\.main) '
                         r'(.*)', line)
         if ours:
             found += [shlex.split(ours[1].replace('$sensor', value), comments=True)
@@ -232,12 +232,12 @@ def python(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-def test_the_example_of_an_encoder_is_one(parse, python, monkeypatch):
-    monkeypatch.setitem(presets.PRESETS, 'tiny_patches', None)
-    importlib.import_module('my_karmma')
-    settings = settings_of(parse, ROOT / 'config' / 'train' / 'manifest_student.yaml')
+def test_the_example_of_an_encoder_is_one(parse, python):
+    [words] = [words for words in COMMANDS if '--encoders' in words]
+    settings = parse(words)
     with torch.device('meta'):
-        network = build(presets.preset('tiny_patches'), settings.data.spec, classes_of(settings))
+        network = build(architecture(settings), settings.data.spec, classes_of(settings))
+    assert network.modalities == (Modality.RGB, Modality.AUDIO)
     assert type(network.encoders['rgb']).__name__ == 'Patches'
 
 

@@ -138,7 +138,7 @@ def _parser(settings: type[Stage]) -> ArgumentParser:
 def run_stage(settings: Stage, out: Path, work: Path, cache: Path, command: str) -> None:
     """Train as one stage says and write the model directory `out`."""
     began = time.monotonic()
-    config = _config(settings)
+    config = architecture(settings)
     with Bars() as bars:
         splits = open_splits(settings.data, None, cache, bars)
     torch.manual_seed(settings.run.seed)
@@ -160,7 +160,12 @@ def run_stage(settings: Stage, out: Path, work: Path, cache: Path, command: str)
     _write(out, network, config, splits, settings.run, command, began)
 
 
-def _config(settings: Stage) -> ModelConfig:
+def architecture(settings: Stage) -> ModelConfig:
+    """
+    Give the architecture that a stage trains.
+
+    :raises InvalidSettingError: for a preset or a modality that there is not.
+    """
     config = preset(settings.preset)
     encoders = {**config.encoders,
                 **{Modality.parse(m): encoder for m, encoder in settings.encoders.items()}}

@@ -21,6 +21,7 @@ from typing import Any
 import warnings
 
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT
+from karmma_ros.data.arrays import METADATA, read_metadata
 from karmma_ros.data.box_track import BoxTrack
 from karmma_ros.data.errors import DataError
 from karmma_ros.data.json_members import json_members
@@ -37,8 +38,6 @@ of two frames falls to the later one, as the pictures do."""
 
 VERSION = 1
 """Grows whenever equal files would give other arrays."""
-
-METADATA = 'metadata.json'
 
 _TYPES = {'videos': np.int64, 'video_offsets': np.int64, 'frames': np.int32,
           'frame_offsets': np.int64, 'boxes': np.float32}
@@ -81,7 +80,7 @@ class BoxArchive:
         self._open()
 
     def _open(self) -> None:
-        metadata = _read_metadata(self.folder)
+        metadata = read_metadata(self.folder)
         if metadata is None or metadata.get('version') != VERSION:
             raise DataError(self.folder, f'it has no {METADATA} of version {VERSION}', _REMEDY)
         try:
@@ -162,9 +161,9 @@ def write_archive(
         written.
     """
     wanted = {'version': VERSION, 'files': [_fingerprint(path) for path in files]}
-    if _read_metadata(folder) == wanted:
+    if read_metadata(folder) == wanted:
         return BoxArchive(folder)
-    if folder.exists() and _read_metadata(folder) is None:
+    if folder.exists() and read_metadata(folder) is None:
         raise DataError(folder, 'it exists and holds something else',
                         'name another folder with `cache`')
     partial = folder.with_name(f'{folder.name}.{os.getpid()}.partial')
@@ -181,14 +180,6 @@ def write_archive(
 
 
 _REMEDY = 'delete it, it is written again by itself'
-
-
-def _read_metadata(folder: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads((folder / METADATA).read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and 'version' in found else None
 
 
 def _fingerprint(path: Path) -> list[Any]:
@@ -278,11 +269,11 @@ def _offsets(counts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 def _move(partial: Path, folder: Path, wanted: Mapping[str, Any]) -> None:
     """Put a written folder into place, unless another process was quicker."""
-    if _read_metadata(folder) == wanted:
+    if read_metadata(folder) == wanted:
         return
     shutil.rmtree(folder, ignore_errors=True)
     try:
         os.replace(partial, folder)
     except OSError:
-        if _read_metadata(folder) != wanted:
+        if read_metadata(folder) != wanted:
             raise

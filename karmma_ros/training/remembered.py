@@ -19,7 +19,7 @@ import shutil
 from typing import Any
 
 from karmma_ros.clip import Clip
-from karmma_ros.data.arrays import lay_out
+from karmma_ros.data.arrays import lay_out, METADATA, read_metadata
 from karmma_ros.data.batch import Batch, Clips, Sample
 from karmma_ros.data.errors import DataError
 from karmma_ros.data.locks import alone
@@ -31,7 +31,7 @@ import torch
 from torch import nn, Tensor
 
 VERSION = 1
-METADATA, PROGRESS, PRESENT = 'metadata.json', 'progress.txt', 'present'
+PROGRESS, PRESENT = 'progress.txt', 'present'
 Progress = Callable[[int, int], None]
 Arrays = Mapping[str, np.ndarray]
 _CACHES = 'it is rebuilt when it is gone: delete it'
@@ -200,7 +200,7 @@ def _write(
         **facts, 'version': VERSION, 'clips': len(clips), 'weights': digest(source),
         'modalities': [m.value for m in network.modalities]}))
     with alone(folder):
-        if _metadata(folder) != metadata:
+        if read_metadata(folder) != metadata:
             _ask_all(network, clips, folder, metadata, sizes, ask, batch_size, workers, device,
                      progress)
     return folder
@@ -213,7 +213,7 @@ def _ask_all(
     batch_size: int, workers: int, device: str, progress: Progress,
 ) -> None:
     partial = folder.with_name(folder.name + '.partial')
-    if _metadata(partial) != metadata:
+    if read_metadata(partial) != metadata:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name, (kind, shape) in sizes.items():
@@ -249,16 +249,8 @@ def _done(partial: Path) -> int:
     return int(text) if text.endswith('\n') else 0
 
 
-def _metadata(folder: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads((folder / METADATA).read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def _open(folder: Path) -> tuple[dict[str, Any], Arrays]:
-    metadata = _metadata(folder)
+    metadata = read_metadata(folder)
     if metadata is None:
         raise DataError(folder, f'it has no readable {METADATA}', _CACHES)
     try:

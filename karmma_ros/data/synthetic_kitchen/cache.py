@@ -19,7 +19,7 @@ from typing import Any
 
 import cv2
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.arrays import lay_out
+from karmma_ros.data.arrays import lay_out, METADATA, read_metadata
 from karmma_ros.data.errors import DataError
 from karmma_ros.data.locks import alone
 from karmma_ros.data.synthetic_kitchen.rendering import render_clip, RenderedClip
@@ -34,7 +34,7 @@ VERSION = 3
 CHUNK = 32
 """Clips after which progress is noted."""
 
-METADATA, PROGRESS = 'metadata.json', 'progress.txt'
+PROGRESS = 'progress.txt'
 
 _TYPES = {'rgb': np.uint8, 'flow': np.uint8, 'audio': np.float16, 'detections': np.float32,
           'labels': np.int64}
@@ -71,7 +71,7 @@ def _write(folder: Path, split: Split, count: int, seed: int, spec: ClipSpec,
         check(folder, wanted)
         return
     partial = folder.with_name(folder.name + '.partial')
-    if partial.exists() and _read_metadata(partial) != wanted:
+    if partial.exists() and read_metadata(partial) != wanted:
         shutil.rmtree(partial)
     if not partial.exists():
         _prepare(partial, wanted, spec)
@@ -94,7 +94,7 @@ def check(folder: Path | str, wanted: dict[str, Any]) -> None:
 
     :raises CacheError: when it does not.
     """
-    found = _read_metadata(Path(folder))
+    found = read_metadata(Path(folder))
     if found is None:
         raise CacheError(folder, f'it has no readable {METADATA}', _REMEDY)
     for key, value in wanted.items():
@@ -118,7 +118,7 @@ def open_split(folder: Path | str) -> tuple[dict[str, Any], dict[str, np.ndarray
         raise CacheError(folder, 'it was not written to its end' if partly else
                          'there is no such folder', 'write it with write_split')
     check(folder, {'dataset': 'synthetic_kitchen', 'version': VERSION})
-    metadata = _read_metadata(folder) or {}
+    metadata = read_metadata(folder) or {}
     arrays = {}
     for name, dtype in _TYPES.items():
         try:
@@ -131,14 +131,6 @@ def open_split(folder: Path | str) -> tuple[dict[str, Any], dict[str, np.ndarray
 
 
 _REMEDY = 'delete it and write it again'
-
-
-def _read_metadata(folder: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads((folder / METADATA).read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _short(found: object, wanted: object) -> str:
