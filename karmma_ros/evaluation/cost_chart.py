@@ -21,7 +21,8 @@ def draw_costs(path: Path, panels: Mapping[str, tuple[Bars, Bars]]) -> None:
     :param panels: title → ours, and the paper's where it has any.
     :raises InvalidSettingError: when the file's suffix names no kind of picture.
     """
-    figure = Figure(figsize=(9, 3.2 * len(panels)), layout='constrained')
+    groups = max((len(f) for ours, _ in panels.values() for f in ours.values()), default=1)
+    figure = Figure(figsize=(max(9, 0.95 * groups), 3.2 * len(panels)), layout='constrained')
     axes = figure.subplots(len(panels), squeeze=False)[:, 0]
     for axis, (title, (ours, paper)) in zip(axes, panels.items()):
         _draw_panel(axis, title, ours, paper)
@@ -48,7 +49,8 @@ def _draw_panel(axis: Axes, title: str, ours: Bars, paper: Bars) -> None:
                           color='k', linewidth=1.4, label=None if marked else 'paper')
                 marked = True
             _write(axis, place, figure, marks.get(subset, 0), inside=figure > 0.1 * largest)
-    axis.set_xticks(range(len(groups)), groups)
+    axis.set_xticks(range(len(groups)), groups, fontsize=8 if len(groups) > 8 else None)
+    axis.set_xlim(-0.6, len(groups) - 0.4)
     axis.set_title(title, loc='left', fontsize=10)
     axis.spines[['top', 'right']].set_visible(False)
     axis.margins(y=0.12)

@@ -226,3 +226,12 @@ def test_clips_travel_to_a_worker(spec):
     again = pickle.loads(pickle.dumps(clips))
     for one, other in ((again[0], clips[0]), (again.visit(0, 2), clips.visit(0, 2))):
         np.testing.assert_array_equal(one.clip.inputs[A], other.clip.inputs[A])
+
+
+def test_what_is_not_taken_is_not_read(spec):
+    film, sensors = Film(), Sensors()
+    clips = SegmentClips([segment(rgb=film, audio=sensors), segment(rgb=film)], spec)
+    heard = clips.taking([A])
+    assert set(heard[0].clip.inputs) == {A} and not film.asked
+    assert not heard[1].clip.inputs and heard[1].labels == clips[1].labels
+    assert set(clips[0].clip.inputs) == {V, A}  # the clips themselves are as they were

@@ -180,3 +180,11 @@ def test_frames_are_the_first_the_camera_took_in_each_slot():
     slots = start_of(Split.TRAIN, 0, 0) + np.arange(spec.num_frames) / 8
     assert ((times >= slots - 1e-5) & (times < slots + 1 / CAMERA_HZ)).all()
     assert np.allclose(times * CAMERA_HZ, np.rint(times * CAMERA_HZ))
+
+
+def test_only_what_is_taken_is_prepared(written):
+    whole, seen = WrittenKitchen(written), WrittenKitchen(written).taking([Modality.AUDIO])
+    for clips in (seen, pickle.loads(pickle.dumps(seen))):
+        assert clips[1].clip.modalities == (Modality.AUDIO,)
+        assert np.array_equal(clips[1].clip.inputs[Modality.AUDIO],
+                              whole[1].clip.inputs[Modality.AUDIO])

@@ -50,8 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     command = shlex.join(['karmma', 'reproduce', *arguments])
     try:
         _reproduce(plan, options, command)
-    except TrainingStopped:
-        print('karmma reproduce: stopped; the same command goes on from here', file=sys.stderr)
+    except (TrainingStopped, KeyboardInterrupt):
+        print('karmma reproduce: stopped; the same command goes on from there', file=sys.stderr)
         return 130
     return 0
 

@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 import logging
 import multiprocessing
 import os
+import signal
 from typing import Any
 import warnings
 
@@ -61,6 +62,9 @@ def make_all(
 
 
 def _prepare(threads: int) -> None:
+    # An interrupt stops a training between two steps (its Keeper sees to it); what follows the
+    # training takes seconds and is finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
     warnings.filterwarnings('ignore', module='lightning')

@@ -1,0 +1,348 @@
+"""
+Labels to events: what the sliding window says, as actions that start and end.
+
+Every recognition answers for the middle of its window: a window over a border between two
+actions says half of each when the border is in its middle. All starts and ends that are given
+out are such middles, so the length of the window shifts nothing, and neither does the
+smoothing: once it has decided that an action runs or ended, the border is looked up in the
+recognitions themselves.
+
+Shape legend: v classes of the first head, n classes of the second, k recognitions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from functools import reduce
+from math import exp, isfinite, prod
+
+from karmma_ros.clip import NANOSECONDS
+from karmma_ros.errors import InvalidSampleError, InvalidSettingError
+from karmma_ros.prediction import LabelScore, NOUN, Prediction, VERB, Vocabulary
+import numpy as np
+from numpy.typing import NDArray
+
+_Ids = tuple[int, ...]
+"""One class of each head, or `_IDLE`."""
+
+_IDLE: _Ids = ()
+"""Every combination with a background class in it, taken together."""
+
+_MOST_KEPT = 512
+"""Recognitions, however fast they come."""
+
+
+@dataclass(frozen=True)
+class EventSettings:
+    """When an action has started and when it has ended; the defaults suit 5 results a second."""
+
+    smoothing: float = 1.2
+    """Time constant of the exponential smoothing of probabilities, seconds; 0 smooths nothing."""
+    start: float = 0.4
+    """An action starts when its smoothed score reaches this."""
+    end: float = 0.2
+    """
+    An action ends when its smoothed score falls below this, less than `start`.
+
+    Another action takes its place only with a lead of more than `start` - `end`.
+    """
+    min_duration: float = 1.0
+    """What has not been seen for this long is not announced, seconds."""
+    max_gap: float = 1.0
+    """Without a recognition for longer than this, what runs has ended, seconds."""
+    background: str | None = None
+    """Class, of any head, that stands for no action; None where the model has none."""
+
+    def __post_init__(self) -> None:
+        for name in ('smoothing', 'min_duration'):
+            value = getattr(self, name)
+            if not (isfinite(value) and value >= 0):
+                raise InvalidSettingError(f'events.{name}', value, 'seconds, 0 or more')
+        if not (isfinite(self.max_gap) and self.max_gap > 0):
+            raise InvalidSettingError('events.max_gap', self.max_gap, 'seconds, above 0')
+        if not 0 < self.start <= 1:
+            raise InvalidSettingError(
+                'events.start', self.start, 'a score above 0 and at most 1')
+        if not 0 < self.end < self.start:
+            raise InvalidSettingError(
+                'events.end', self.end, f'a score above 0 and below events.start = {self.start:g}')
+        if self.background == '':
+            raise InvalidSettingError(
+                'events.background', '', 'the name of a class, or None for a model without one')
+
+
+class Phase(IntEnum):
+    """What an event tells of its action."""
+
+    STARTED = 0
+    ENDED = 1
+
+
+@dataclass(frozen=True)
+class ActionEvent:
+    """An action has started, or has ended; the two share an id."""
+
+    phase: Phase
+    event_id: int
+    """Counts from 0; never used twice."""
+    verb: LabelScore
+    """Of a model with one head, whatever its name, the class of that head."""
+    noun: LabelScore | None
+    """None for a model with one head."""
+    score: float
+    """Smoothed probability of verb and noun together: STARTED now, ENDED the highest of all."""
+    start_ns: int
+    end_ns: int
+    """STARTED: the action lasts until here at least; ENDED never tells of an earlier end."""
+    stamp_ns: int
+    """When this was known: stamp of the recognition, or the time given to `silence`."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """One recognition: the middle of its window and the probabilities of each head."""
+
+    middle_ns: int
+    scores: tuple[NDArray[np.float64], ...]
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A combination of classes that is strong enough to be under way, and since when."""
+
+    ids: _Ids
+    start_ns: int
+
+
+class ActionEvents:
+    """
+    Turn recognitions into events that never overlap, each STARTED followed by its ENDED.
+
+    Verb and noun are smoothed and judged together, as the product of their probabilities:
+    from "cut bread" to "wash cup" no "wash bread" lies between. No clock is read; memory is
+    bounded; equal recognitions give equal events.
+
+    :raises InvalidSettingError: when the vocabulary lacks the background class, or has several
+        heads and verb and noun are not among them.
+    """
+
+    def __init__(self, settings: EventSettings, vocabulary: Vocabulary) -> None:
+        self._settings = settings
+        self._heads = _heads(vocabulary)
+        self._names = tuple(vocabulary.heads[head] for head in self._heads)
+        self._background = self._find(settings.background)
+        self._idle = self._idle_mask()
+        self._gap_ns = round(settings.max_gap * NANOSECONDS)
+        self._min_ns = round(settings.min_duration * NANOSECONDS)
+        # Of a step, all but 1/150 has passed the smoothing after five time constants.
+        self._kept_ns = round(5 * settings.smoothing * NANOSECONDS) + 2 * self._min_ns
+        self._ids = 0
+        self._stamp_ns: int | None = None
+        self._joint: NDArray[np.float64] | None = None  # [v, n] or [v], sums to one
+        self._seen: deque[_Seen] = deque(maxlen=_MOST_KEPT)
+        self._running: tuple[_Ids, ActionEvent] | None = None
+        self._floor_ns: int | None = None  # no start or end that is yet to come lies before it
+
+    def push(
+        self, stamp_ns: int, window_start_ns: int, prediction: Prediction,
+    ) -> list[ActionEvent]:
+        """
+        Take the recognition of the window `(window_start_ns, stamp_ns]`; give what it decides.
+
+        One that is not newer than the last is ignored: after a jump of the clock call `clear`.
+
+        :raises InvalidSampleError: for a window that ends before it starts, or probabilities
+            that do not fit the vocabulary; nothing has changed then.
+        """
+        if window_start_ns > stamp_ns:
+            raise InvalidSampleError(
+                f'window: got a start {window_start_ns - stamp_ns} ns after its end; it may be '
+                'at most at its end')
+        scores = tuple(self._probabilities(i, prediction) for i in range(len(self._heads)))
+        if self._stamp_ns is not None and stamp_ns <= self._stamp_ns:
+            return []
+        events = self.silence(stamp_ns)
+        self._smooth(stamp_ns, scores)
+        self._remember((window_start_ns + stamp_ns) // 2, scores)
+        return events + self._decide()
+
+    def silence(self, now_ns: int) -> list[ActionEvent]:
+        """
+        Say what time it is, by the clock of the stamps; a gap that is too long ends what runs.
+
+        What was smoothed is forgotten with it: after a gap nothing is known.
+        """
+        late = self._stamp_ns is not None and now_ns - self._stamp_ns > self._gap_ns
+        if self._joint is None or not late:
+            return []
+        events = self._end(now_ns)
+        self._joint = None
+        self._seen.clear()
+        return events
+
+    def clear(self) -> list[ActionEvent]:
+        """
+        End what runs and forget everything, as when the clock has jumped back or the node stops.
+
+        Ids go on from where they were, so that none is used twice.
+        """
+        events = [] if self._stamp_ns is None else self._end(self._stamp_ns)
+        self._stamp_ns = self._joint = self._floor_ns = None
+        self._seen.clear()
+        return events
+
+    def _find(self, background: str | None) -> _Ids:
+        """Give for each head the id of the background class, -1 where it has none."""
+        ids = tuple(names.index(background) if background in names else -1
+                    for names in self._names)
+        if background is not None and max(ids) < 0:
+            raise InvalidSettingError(
+                'events.background', background,
+                f'a class of {" or ".join(self._heads)}', 'leave it out if the model has none')
+        return ids
+
+    def _idle_mask(self) -> NDArray[np.bool_]:
+        mask = np.zeros([len(names) for names in self._names], np.bool_)
+        for axis, i in enumerate(self._background):
+            if i >= 0:
+                np.moveaxis(mask, axis, 0)[i] = True
+        return mask
+
+    def _probabilities(self, i: int, prediction: Prediction) -> NDArray[np.float64]:
+        head, classes = self._heads[i], len(self._names[i])
+        scores = np.array(prediction.probabilities.get(head, ()), np.float64)
+        if scores.shape != (classes,) or not np.isfinite(scores).all():
+            raise InvalidSampleError(
+                f'prediction of head {head!r}: got an array {list(scores.shape)}; it may be '
+                f'{classes} finite probabilities')
+        return scores
+
+    def _smooth(self, stamp_ns: int, scores: tuple[NDArray[np.float64], ...]) -> None:
+        """Let the new probabilities hold since the last stamp: exact for steps of any length."""
+        joint = reduce(np.multiply.outer, scores)
+        if self._joint is not None and self._stamp_ns is not None and self._settings.smoothing:
+            step = (stamp_ns - self._stamp_ns) / NANOSECONDS
+            old = exp(-step / self._settings.smoothing)
+            joint = old * self._joint + (1 - old) * joint
+        self._joint, self._stamp_ns = joint, stamp_ns
+
+    def _remember(self, middle_ns: int, scores: tuple[NDArray[np.float64], ...]) -> None:
+        if self._seen:  # the windows may differ in length
+            middle_ns = max(middle_ns, self._seen[-1].middle_ns)
+        self._seen.append(_Seen(middle_ns, scores))
+        while len(self._seen) > 2 and self._seen[0].middle_ns < middle_ns - self._kept_ns:
+            self._seen.popleft()
+
+    def _decide(self) -> list[ActionEvent]:
+        assert self._joint is not None and self._stamp_ns is not None
+        settings, best = self._settings, self._best()
+        claim = self._claim(best)
+        events: list[ActionEvent] = []
+        if self._running is not None:
+            ids, event = self._running
+            score = self._score(ids)
+            if score > event.score:
+                self._running = ids, self._event(event.event_id, ids, event.start_ns)
+            lead = self._score(best) - score
+            if score < settings.end or (claim and lead > settings.start - settings.end):
+                events += self._end(self._stamp_ns, claim)
+        if self._running is None and claim is not None and best != _IDLE:
+            started = self._event(self._ids, best, claim.start_ns)
+            self._ids += 1
+            self._running, self._floor_ns = (best, started), started.end_ns
+            events.append(started)
+        return events
+
+    def _best(self) -> _Ids:
+        assert self._joint is not None
+        actions = np.where(self._idle, 0.0, self._joint)
+        ids = tuple(int(i) for i in np.unravel_index(actions.argmax(), actions.shape))
+        return _IDLE if self._score(_IDLE) >= self._score(ids) else ids
+
+    def _score(self, ids: _Ids) -> float:
+        assert self._joint is not None
+        return float(self._joint[ids if ids != _IDLE else self._idle].sum())
+
+    def _claim(self, ids: _Ids) -> _Claim | None:
+        """Tell since when a combination is under way; None while it is weak or brief."""
+        if self._score(ids) < self._settings.start:
+            return None
+        start_ns = self._above_since_ns(ids)
+        if self._floor_ns is not None:
+            start_ns = max(start_ns, self._floor_ns)
+        lasted_ns = self._seen[-1].middle_ns - start_ns
+        return _Claim(ids, start_ns) if lasted_ns >= self._min_ns else None
+
+    def _end(self, stamp_ns: int, successor: _Claim | None = None) -> list[ActionEvent]:
+        """End what runs, at the latest where its successor starts."""
+        if self._running is None:
+            return []
+        assert self._floor_ns is not None, 'what runs has been announced up to some time'
+        ids, event = self._running
+        end_ns = max(self._above_until_ns(ids), self._floor_ns)
+        if successor is not None:
+            end_ns = min(end_ns, successor.start_ns)
+        self._running, self._floor_ns = None, end_ns
+        return [replace(event, phase=Phase.ENDED, end_ns=end_ns, stamp_ns=stamp_ns)]
+
+    def _above_since_ns(self, ids: _Ids) -> int:
+        """Give the border between recognitions below `end` and those above it that follow."""
+        # The older, the lighter: else the same action long before would bridge the pause.
+        surplus = self._surplus(ids) * self._weights()
+        first = len(surplus) - 1 - int(surplus[::-1].cumsum().argmax())
+        return self._border_ns(first - 1, first)
+
+    def _above_until_ns(self, ids: _Ids) -> int:
+        """Give the border between recognitions above `end` and those below it that follow."""
+        last = int(self._surplus(ids).cumsum().argmax())
+        return self._border_ns(last, last + 1)
+
+    def _weights(self) -> NDArray[np.float64]:
+        """Weigh each kept recognition by its age, `[k]`, the newest by one."""
+        settings = self._settings
+        fading_ns = max(settings.smoothing, settings.min_duration, 1e-9) * NANOSECONDS
+        ages = [self._seen[-1].middle_ns - seen.middle_ns for seen in self._seen]
+        return np.asarray(np.exp(-np.array(ages) / fading_ns))
+
+    def _border_ns(self, before: int, after: int) -> int:
+        """Give the time half-way between two recognitions, or that of the one there is."""
+        places = [i for i in (before, after) if 0 <= i < len(self._seen)]
+        return sum(self._seen[i].middle_ns for i in places) // len(places)
+
+    def _surplus(self, ids: _Ids) -> NDArray[np.float64]:
+        """Give by how much each kept recognition exceeds the lower threshold, `[k]`."""
+        # The higher one would be late: in mid-border verb and noun say half each, a quarter
+        # together.
+        scores = [self._chance(seen.scores, ids) for seen in self._seen]
+        return np.array(scores) - self._settings.end
+
+    def _chance(self, scores: tuple[NDArray[np.float64], ...], ids: _Ids) -> float:
+        """Give the probability of a combination in one recognition."""
+        if ids == _IDLE:
+            return 1 - prod(1 - float(s[i]) for s, i in zip(scores, self._background) if i >= 0)
+        return prod(float(s[i]) for s, i in zip(scores, ids))
+
+    def _event(self, event_id: int, ids: _Ids, start_ns: int) -> ActionEvent:
+        """Describe a combination as it stands now."""
+        assert self._joint is not None and self._stamp_ns is not None
+        labels = [self._label(axis, i) for axis, i in enumerate(ids)]
+        return ActionEvent(
+            Phase.STARTED, event_id, labels[0], labels[1] if len(labels) > 1 else None,
+            self._score(ids), start_ns, self._seen[-1].middle_ns, self._stamp_ns)
+
+    def _label(self, axis: int, class_id: int) -> LabelScore:
+        assert self._joint is not None
+        score = float(self._joint.take(class_id, axis).sum())
+        return LabelScore(class_id, self._names[axis][class_id], score)
+
+
+def _heads(vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Choose what an action consists of: verb and noun, or the only head there is."""
+    heads = tuple(vocabulary.heads)
+    if VERB in heads and NOUN in heads:
+        return VERB, NOUN
+    if len(heads) != 1:
+        raise InvalidSettingError('heads', heads, f'{VERB!r} and {NOUN!r}, or one head alone')
+    return heads

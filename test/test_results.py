@@ -1,0 +1,54 @@
+"""The results that are committed: made by the present settings, and the page is theirs."""
+
+from pathlib import Path
+import shutil
+
+from karmma_ros.cli import reproduce
+from karmma_ros.cli.main import main
+from karmma_ros.cli.reproduce.cells import key_of
+from karmma_ros.cli.reproduce.results import mean, Results
+from karmma_ros.cli.reproduce.systems import all_cells, budget
+from karmma_ros.cli.reproduce.tables import orderings
+import pytest
+
+DOCS = Path(__file__).parents[1] / 'docs'
+
+
+@pytest.fixture(scope='module')
+def results():
+    """Give the results that are committed."""
+    return Results.load(DOCS / 'results.json')
+
+
+def test_they_are_of_these_very_settings(results):
+    plan = budget(results.budget)
+    cells = all_cells(plan)
+    assert {name: cell['key'] for name, cell in results.cells.items()} == {
+        name: key_of(cell, cells, plan.data) for name, cell in cells.items()}
+
+
+def test_the_page_and_its_pictures_are_written_anew_without_training(
+    results, tmp_path, monkeypatch
+):
+    for name in ('results.json', 'results_remarks.md'):
+        shutil.copy(DOCS / name, tmp_path)
+    monkeypatch.setattr(reproduce, 'make_all', lambda *_: pytest.fail('trained'))
+    assert main(['reproduce', 'synthetic_kitchen', '--budget', results.budget, '--out',
+                 str(tmp_path)]) == 0
+    assert (tmp_path / 'results.md').read_text() == (DOCS / 'results.md').read_text()
+    assert {p.name for p in (tmp_path / 'images').iterdir()} <= {
+        p.name for p in (DOCS / 'images').iterdir()}
+
+
+def test_three_seeds_keep_the_order_of_the_paper(results):
+    systems = ('karmma', 'delta', 'baseline')
+    assert all(len(results.seeds(system)) >= 3 for system in systems)
+    averages = [mean(results.averages(system)) for system in systems]
+    at_90 = [mean([curve[-1] for curve in results.curves(system)]) for system in systems]
+    assert averages == sorted(averages, reverse=True)
+    assert at_90 == sorted(at_90, reverse=True)
+
+
+def test_the_readme_says_what_came_out(results):
+    readme = (DOCS.parent / 'README.md').read_text(encoding='utf-8')
+    assert orderings(results).strip() in readme
