@@ -96,12 +96,13 @@ def _page(results: Results, folder: Path) -> str:
 def _head(results: Results) -> str:
     data, plan = results.settings['data'], results.settings
     train, test, others = data['train'], data['test'], plan['pretraining']['train']
+    seeds = plan['seeds']
     return f"""\
 # The paper's experiments in small
 
 Every system of the paper at tiny size (`tiny` and `tiny_teacher`), trained and scored on the
 Synthetic Kitchen: {train:,} training clips, {others:,} others to pretrain encoders on, {test:,}
-test clips of other objects, {plan['seeds']} seeds, mean ± standard deviation. Absolute numbers mean
+test clips of other objects, {seeds} seeds, mean ± standard deviation. Absolute numbers mean
 nothing beside EPIC-Kitchens' (EK) or Something-Something's (SS): 8 verbs × 10 nouns, four
 sensors, small encoders. What can be compared is which system is better, and by how much. A
 figure that the paper's text has lost is a dash. This page is written by `{ROOT}`;
