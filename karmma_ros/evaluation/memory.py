@@ -54,15 +54,25 @@ def _growth(name: str, modalities: Sequence[Modality]) -> int:
 
 
 def _resident() -> int:
-    status = Path('/proc/self/status')
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith('VmRSS:'):
-                return int(line.split()[1]) * _KILO
-    return _peak()  # elsewhere, what it has been so far
+    return _status('VmRSS')
 
 
 def _peak() -> int:
+    return _status('VmHWM')
+
+
+def _status(field: str) -> int:
+    """
+    Give a field of the process' own status, bytes.
+
+    What the system calls maxrss counts the process that started this one, too; it stands in
+    only where there is no such file.
+    """
+    status = Path('/proc/self/status')
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith(f'{field}:'):
+                return int(line.split()[1]) * _KILO
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == 'darwin' else largest * _KILO
 

@@ -118,10 +118,11 @@ def test_an_interrupt_loses_nothing(config, spec, vocabulary, tmp_path):
         if served == 32:  # in the second step of the second epoch
             os.kill(os.getpid(), signal.SIGINT)
 
+    before = signal.getsignal(signal.SIGINT)
     whole = trained(config, spec, vocabulary, tmp_path / 'whole', Toy(spec, 24))
     with pytest.raises(TrainingStopped, match='stopped after step 6; the same command goes on'):
         trained(config, spec, vocabulary, tmp_path / 'cut', Toy(spec, 24, watch=press))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     resumed = Toy(spec, 24)
     assert_equal(whole, trained(config, spec, vocabulary, tmp_path / 'cut', resumed))
     assert resumed.served == 36

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
 
 from karmma_ros.cli.reproduce.results import FULL, mean, Results
 from karmma_ros.cli.reproduce.systems import (
@@ -29,7 +30,8 @@ SETS = tuple(published.DROPPING)
 
 
 def percent(values: Sequence[float]) -> str:
-    """Give mean and standard deviation over seeds, in percent."""
+    """Give mean and standard deviation over seeds, in percent; of those that have a value."""
+    values = [value for value in values if math.isfinite(value)]
     if not values:
         return LOST
     text = f'{100 * mean(values):.1f}'
