@@ -62,7 +62,10 @@ def _parser() -> ArgumentParser:
         'size, and write its tables and figures in our numbers. What is made is kept: a stopped '
         'run goes on, a finished one is written again in seconds.')
     parser.add_argument('dataset', help='synthetic_kitchen')
-    parser.add_argument('--budget', default='quick', help=f'{", ".join(BUDGETS)} [quick]')
+    parser.add_argument(
+        '--budget', default='quick', help=f'{", ".join(BUDGETS)}: on two cores some ten minutes '
+        '(which shows that everything runs; nothing is trained to its end), an hour, or a card '
+        '[quick]')
     parser.add_argument(
         '--only', nargs='+', default=[], metavar='PART', choices=sorted({*PARTS, *NEEDED}),
         help=f'of {", ".join(NEEDED)}: make what these need and print them')
