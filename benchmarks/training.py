@@ -63,6 +63,7 @@ def main() -> None:
         if options.full:
             subjects["step, paper's student"] = stepping('karmma_student', recorded, 6, device)
         rates = measure(subjects, options.seconds)
+        subjects.clear()  # ends the loaders before their files go
     name = torch.cuda.get_device_name() if device == 'cuda' else platform.machine()
     print(f'torch {torch.__version__}, {torch.get_num_threads()} threads, {name}, '
           f'{options.workers} worker(s) a loader; median of {ROUNDS} rounds\n')

@@ -34,7 +34,7 @@ OTHERS = {  # options of programs that are not ours, and of the data set that th
     '--output-path', '--nnodes', '--nproc-per-node', '--rdzv-backend', '--rdzv-endpoint',
     '--nodes', '--ntasks-per-node', '--logdir', '--data.workbench.root'}
 HELP = (['train', 'pretrain'], ['train', 'teacher'], ['train', 'student'], ['data', 'check'],
-        ['evaluate'])
+        ['evaluate'], ['reproduce'])
 
 
 class Parsed(Exception):
