@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What an OSError's `errno` is when there is no room, or none for this user."""
 
 
 class KarmmaError(Exception):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import errno
 from importlib import import_module
 import sys
 
-from karmma_ros.errors import KarmmaError
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+from karmma_ros.errors import DISK_FULL, KarmmaError
 
 COMMANDS = {
     'bag': 'write a rosbag2 bag: of the synthetic kitchen, or from a video file',
@@ -43,7 +40,7 @@ def _run(command: str, arguments: list[str]) -> int:
         print(f'karmma {command}: {error}', file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in DISK_FULL:
             raise
         print(f'karmma {command}: {error}: free some space and give the same command again; '
               'what was finished is used', file=sys.stderr)

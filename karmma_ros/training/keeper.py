@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-import errno
 from pathlib import Path
 import signal
 import threading
 import time
 from typing import Any
 
-from karmma_ros.errors import KarmmaError
+from karmma_ros.errors import DISK_FULL, KarmmaError
 import lightning
 from lightning.pytorch.callbacks import Callback
 
 CHECKPOINT = 'last.ckpt'
 """Name of the checkpoint, in the folder of the run, that a later run resumes from."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class TrainingStopped(KarmmaError):
@@ -36,7 +33,7 @@ class CheckpointError(KarmmaError):
 
     def __init__(self, path: Path, error: OSError) -> None:
         self.path, self.error = path, error
-        remedy = 'free some space' if error.errno in _FULL else 'see to the folder'
+        remedy = 'free some space' if error.errno in DISK_FULL else 'see to the folder'
         before = 'the one before it is whole' if path.exists() else 'there is none before it'
         super().__init__(f'checkpoint {path} cannot be written ({error.strerror or error}); '
                          f'{before}: {remedy} and give the same command again')
@@ -98,17 +95,8 @@ class Keeper(Callback):
         self._give_back()
 
     def _keep(self, trainer: lightning.Trainer) -> None:
-        guarded(self.path, lambda: trainer.save_checkpoint(self.path))
+        try:
+            trainer.save_checkpoint(self.path)
+        except OSError as error:
+            raise CheckpointError(self.path, error) from error
         self._kept = time.monotonic()
-
-
-def guarded(path: Path, write: Callable[[], None]) -> None:
-    """
-    Write a checkpoint.
-
-    :raises CheckpointError: in place of whatever the disk says.
-    """
-    try:
-        write()
-    except OSError as error:
-        raise CheckpointError(path, error) from error

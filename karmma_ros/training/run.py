@@ -8,7 +8,7 @@ from typing import Any, cast
 import warnings
 
 from karmma_ros.data.batch import Batch, Clips
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import DISK_FULL, InvalidSettingError
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.keeper import CHECKPOINT, CheckpointError, Keeper
 from karmma_ros.training.loading import Order, scoring_loader, training_loader
@@ -100,6 +100,8 @@ def train(
                 module, datamodule=_Loaders(module, training, validation, order, settings),
                 ckpt_path=str(last) if step else None, weights_only=False)
         except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
             raise CheckpointError(folder / BEST, error) from error
     best = folder / BEST
     if best.is_file():

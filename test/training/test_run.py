@@ -150,6 +150,14 @@ def test_a_full_disk_says_so_and_leaves_the_checkpoint_before(
     trained(config, spec, vocabulary, tmp_path, Toy(spec, 24), settings)
 
 
+def test_another_error_of_the_system_keeps_its_own_words(config, spec, vocabulary, tmp_path):
+    def unplug(served):
+        raise OSError(errno.EIO, 'Input/output error')
+
+    with pytest.raises(OSError, match='Input/output error'):
+        trained(config, spec, vocabulary, tmp_path, Toy(spec, 24, watch=unplug))
+
+
 def test_the_best_epoch_is_kept(config, spec, vocabulary, tmp_path):
     shown = []
 
