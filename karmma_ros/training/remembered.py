@@ -80,20 +80,22 @@ def write_answers(
     network = network.to(device).eval()
     chosen = subsets(network.modalities)
     columns = {m: i for i, m in enumerate(network.modalities)}
-    heads: dict[str, int] = {}
+    heads = _head_sizes(network, device)
 
     def ask(batch: Batch) -> dict[str, np.ndarray]:
-        tokens = network.encode_present(batch.inputs, batch.present)
         answers = np.full((len(batch), len(chosen), sum(heads.values())), np.nan, np.float32)
+        some = batch.present.any(1)  # a clip may have nothing that this network takes
+        places = some.nonzero().squeeze(1)
+        offered = batch.rows(some)
+        tokens = network.encode_present(offered.inputs, offered.present) if len(offered) else {}
         for u, subset in enumerate(chosen):
-            rows = batch.present[:, [columns[m] for m in subset]].all(1)
+            rows = offered.present[:, [columns[m] for m in subset]].all(1)
             if rows.any():
                 logits = network.fuse({m: tokens[m][rows] for m in subset})
                 said = torch.cat([logits[head] for head in heads], dim=1)
-                answers[rows.cpu().numpy(), u] = said.float().cpu().numpy()
+                answers[places[rows].cpu().numpy(), u] = said.float().cpu().numpy()
         return {'answers': answers, PRESENT: batch.present.cpu().numpy()}
 
-    heads.update(_head_sizes(network, clips, device))
     sizes = {'answers': (np.float32, (len(chosen), sum(heads.values()))),
              PRESENT: (np.bool_, (len(columns),))}
     return _write(network, network, clips, folder, {'data': data, 'heads': heads}, sizes, ask,
@@ -101,9 +103,11 @@ def write_answers(
 
 
 @torch.inference_mode()
-def _head_sizes(network: Karmma, clips: Clips, device: str) -> dict[str, int]:
-    batch = next(iter(scoring_loader(clips, network.modalities, 1))).to(device)
-    return {head: x.shape[1] for head, x in network(batch.inputs, batch.present).items()}
+def _head_sizes(network: Karmma, device: str) -> dict[str, int]:
+    nothing = {m: torch.zeros(1, *network.input_shapes[m], device=device)
+               for m in network.modalities}
+    present = torch.ones(1, len(nothing), dtype=torch.bool, device=device)
+    return {head: x.shape[1] for head, x in network(nothing, present).items()}
 
 
 class TokenClips:
