@@ -9,12 +9,12 @@ from functools import partial
 import logging
 import os
 from pathlib import Path
-import platform
 import shlex
 import sys
 import time
 
 from jsonargparse import ArgumentParser
+from karmma_ros.cli.machine import this_machine
 from karmma_ros.cli.progress import Bars
 from karmma_ros.data.catalogue import DataSettings, open_splits
 from karmma_ros.data.splits import Splits
@@ -237,7 +237,6 @@ def _write(
         batches = scoring_loader(splits.test, network.modalities, 32, settings.workers)
         scores = score_subsets(network.to(device), batches, device, progress)
     print(markdown(scores))
-    machine = platform.processor() or platform.machine()
     save_bundle(
         out, network.cpu(), config, splits.spec, splits.vocabulary,
         dataset=splits.name,
@@ -245,7 +244,7 @@ def _write(
             name=out.name, dataset=splits.name, vocabulary=splits.vocabulary,
             parameters=sum(p.numel() for p in network.parameters()), scores=scores,
             clips=len(splits.test), command=command,
-            made=f'{date.today()}, {machine}, {os.cpu_count()} cores, torch {torch.__version__}, '
+            made=f'{date.today()}, {this_machine()}, '
                  f'{(time.monotonic() - began) / 60:.0f} minutes in all.'),
         metrics={'test_top1': scores})
     print(f'wrote {out}')

@@ -63,6 +63,16 @@ def test_from_its_results_alone_the_same_page_comes_out(made, tmp_path, monkeypa
     assert not (tmp_path / 'cache').exists()
 
 
+def test_a_cell_of_other_settings_is_left_out_of_the_same_page(made, tmp_path):
+    content = json.loads((made / 'out' / 'results.json').read_text())
+    content['cells']['karmma/7'] = {**content['cells']['karmma/1'], 'key': 'of other settings'}
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'results.json').write_text(json.dumps(content))
+    assert run(tmp_path) == 0
+    page = 'results.md'
+    assert (tmp_path / 'out' / page).read_text() == (made / 'out' / page).read_text()
+
+
 def test_a_lost_cell_alone_is_taken_from_the_cache(made, tmp_path, capsys):
     content = json.loads((made / 'out' / 'results.json').read_text())
     del content['cells']['karmma/1']

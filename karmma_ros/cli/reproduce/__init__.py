@@ -6,13 +6,12 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import date
-import os
 from pathlib import Path
-import platform
 import shlex
 import sys
 from typing import Any
 
+from karmma_ros.cli.machine import this_machine
 from karmma_ros.cli.progress import Bars
 from karmma_ros.cli.reproduce.cells import key_of, Workshop
 from karmma_ros.cli.reproduce.report import costs, PARTS, write_report
@@ -23,7 +22,6 @@ from karmma_ros.data.synthetic_kitchen.rendering import clip_spec
 from karmma_ros.data.synthetic_kitchen.splits import open_splits
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.training.keeper import TrainingStopped
-import torch
 
 RESULTS = 'results.json'
 MAIN = ('teacher', 'baseline', 'delta', 'karmma')
@@ -87,7 +85,7 @@ def _reproduce(plan: Budget, options: Namespace, command: str) -> None:
         before = Results.load(place)
         results.cells = {name: cell for name, cell in before.cells.items()
                          if cell['key'] == keys.get(name)}
-        results.made = before.made if len(results.cells) == len(before.cells) else {}
+        results.made = before.made
     missing = [name for name in _wanted(options.only, cells) if name not in results.cells]
     if missing:
         results.made = _made(command)
@@ -140,6 +138,4 @@ def _line(name: str, result: Mapping[str, Any]) -> str:
 
 
 def _made(command: str) -> dict[str, str]:
-    machine = platform.processor() or platform.machine()
-    return {'command': command, 'date': str(date.today()),
-            'machine': f'{machine}, {os.cpu_count()} cores, torch {torch.__version__}'}
+    return {'command': command, 'date': str(date.today()), 'machine': this_machine()}

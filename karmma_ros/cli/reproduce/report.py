@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,16 +111,22 @@ every number in it rests on [results.json](results.json).
 
 
 def _ratio(results: Results) -> str:
-    def share(quantity: str, subset: str) -> str:
-        student, teacher = (results.costs[n][quantity][subset] for n in ('tiny', 'tiny_teacher'))
-        return f'{100 * student / teacher:.0f} %'
+    ours = [{name: results.costs[name][quantity] for name in ('tiny', 'tiny_teacher')}
+            for quantity in ('gflops', 'bytes')]
+    paper = published.GFLOPS, published.MEMORY_GB
 
-    full = tables.FULL
-    return (f'With all sensors the student takes {share("gflops", full)} of the teacher\'s '
-            f'operations and {share("bytes", full)} of its memory, with V alone '
-            f'{share("gflops", "V")} and {share("bytes", "V")}. The paper: 21 % and 53 % with '
-            'V+F+A, 31 % and 65 % with V. Computed from shapes; those of the full-size networks '
-            'are in [model.md](model.md).\n')
+    def shares(figures: Sequence[Mapping[str, Any]], student: str, teacher: str, subset: str
+               ) -> str:
+        return ' and '.join(
+            f'{100 * f[student][subset] / f[teacher][subset]:.0f} %' for f in figures)
+
+    tiny_ones, full_ones = ('tiny', 'tiny_teacher'), ('karmma_student', 'karmma_teacher')
+    return (f"Of the teacher's operations and memory the student takes "
+            f'{shares(ours, *tiny_ones, tables.FULL)} with all sensors, '
+            f'{shares(ours, *tiny_ones, "V")} with V alone. The paper: '
+            f'{shares(paper, *full_ones, "V+F+A")} with V+F+A, {shares(paper, *full_ones, "V")} '
+            'with V. Computed from shapes; those of the full-size networks are in '
+            '[model.md](model.md).\n')
 
 
 def _making(results: Results) -> str:

@@ -17,7 +17,7 @@ from karmma_ros.data.synthetic_kitchen.splits import KitchenSettings
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import ModelConfig
-from karmma_ros.model.presets import ensemble, tiny, tiny_teacher, unimodal
+from karmma_ros.model.presets import ensemble, only, tiny, tiny_teacher, unimodal
 from karmma_ros.training.module import Optimisation
 from karmma_ros.training.run import RunSettings
 
@@ -112,8 +112,7 @@ def _main(plan: Budget, seed: int) -> list[Cell]:
     teacher = seeded('teacher', seed)
     epochs = plan.student_epochs
     alone = unimodal(tiny(), Modality.RGB)
-    seeing = replace(tiny(), preset='tiny_v', missing='omit',
-                     encoders={Modality.RGB: tiny().encoders[Modality.RGB]})
+    seeing = replace(only(tiny(), [Modality.RGB]), preset='tiny_v', missing='omit')
     return [
         _teacher(plan, seed, 'teacher', tiny_teacher(), plan.teacher_epochs, 0.5),
         _student(plan, seed, 'baseline', _omitting(), epochs, dropout=0.0),
