@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Any, cast
 
-from karmma_ros.data.batch import Clips, collate
+from karmma_ros.data.batch import Clips, collate, taking
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.outcomes import collect, concatenate, Outcomes, OutcomesError
 from karmma_ros.modality import Modality
@@ -97,7 +97,8 @@ def _found(path: Path, count: int) -> Outcomes | None:
 def _batches(
     clips: Clips, rows: Sequence[int], modalities: tuple[Modality, ...], pace: Pace
 ) -> DataLoader[Any]:
+    chosen = Subset(cast(Any, taking(clips, modalities)), rows)
     return DataLoader(
-        Subset(cast(Any, clips), rows), pace.batch_size, num_workers=pace.workers,
+        chosen, pace.batch_size, num_workers=pace.workers,
         pin_memory=pace.device.startswith('cuda'),
         collate_fn=partial(collate, modalities=modalities))

@@ -156,13 +156,8 @@ def karmma_student_something_something() -> ModelConfig:
 
 def karmma_student_v() -> ModelConfig:
     """Give the unimodal student of Table II; with one sensor there is nothing to fill in."""
-    student = karmma_student()
     return replace(
-        student,
-        preset='karmma_student_v',
-        encoders={Modality.RGB: student.encoders[Modality.RGB]},
-        missing='omit',
-    )
+        only(karmma_student(), [Modality.RGB]), preset='karmma_student_v', missing='omit')
 
 
 def baseline() -> ModelConfig:
@@ -177,29 +172,16 @@ def baseline_delta() -> ModelConfig:
 
 def radevski() -> ModelConfig:
     """Give the teacher of Radevski et al. (Table II): an ensemble of three Swin-T."""
-    swin = EncoderConfig('torchvision:swin3d_t', weights=KINETICS)
-    return ModelConfig(
-        preset='radevski',
-        encoders={
-            Modality.RGB: swin,
-            Modality.FLOW: swin,
-            Modality.AUDIO: replace(swin, options={'size': (224, 224)}),
-        },
-        reduction='tau_average',
-        token_cap=1,  # the mean of all tokens, as Swin's own classifier takes it
-        missing='omit',
-        fusion='logit_mean',
-    )
+    swin = karmma_student().encoders[Modality.RGB]
+    hearing = replace(swin, options={'size': (224, 224)})
+    # The mean of all tokens goes to the classifier, as in Swin's own.
+    return replace(ensemble(replace(karmma_student(), encoders={
+        Modality.RGB: swin, Modality.FLOW: swin, Modality.AUDIO: hearing})), preset='radevski')
 
 
 def radevski_student() -> ModelConfig:
     """Give the student of Radevski et al. (Table II): one Swin-T that sees RGB alone."""
-    teacher = radevski()
-    return replace(
-        teacher,
-        preset='radevski_student',
-        encoders={Modality.RGB: teacher.encoders[Modality.RGB]},
-    )
+    return replace(only(radevski(), [Modality.RGB]), preset='radevski_student')
 
 
 def only(config: ModelConfig, modalities: Iterable[str]) -> ModelConfig:

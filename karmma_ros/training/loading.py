@@ -9,6 +9,7 @@ step, and which draw of modality dropout, does not depend on either.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -54,33 +55,23 @@ class Order(Sampler[int]):
         return iter((self.epoch * self.count + chosen).tolist())
 
 
-class Visits(Dataset[Sample]):
-    """The clips of a split by visit, each with its index."""
+class Numbered(Dataset[Sample]):
+    """
+    The clips of a split, each with its index.
 
-    def __init__(self, clips: Clips) -> None:
-        self.clips = clips
+    :param visits: asked for by visit, as they are trained on; else as they are scored.
+    """
 
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, visit: int) -> Sample:
-        epoch, index = divmod(visit, len(self.clips))
-        sample = self.clips.visit(index, epoch)
-        return Sample(sample.clip, sample.labels, index)
-
-
-class Scored(Dataset[Sample]):
-    """The clips of a split as they are scored, each with its index."""
-
-    def __init__(self, clips: Clips) -> None:
-        self.clips = clips
+    def __init__(self, clips: Clips, visits: bool) -> None:
+        self.clips, self.visits = clips, visits
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> Sample:
-        sample = self.clips[index]
-        return Sample(sample.clip, sample.labels, index)
+    def __getitem__(self, key: int) -> Sample:
+        epoch, index = divmod(key, len(self.clips))
+        sample = self.clips.visit(index, epoch) if self.visits else self.clips[index]
+        return replace(sample, index=index)
 
 
 def training_loader(
@@ -97,7 +88,7 @@ def training_loader(
         raise InvalidSettingError(
             'batch_size', order.batch_size,
             f'a multiple of {parts * processes()[1]}, the parts of a step on all devices')
-    return _loader(Visits(taking(clips, modalities)), modalities, share, workers, order)
+    return _loader(Numbered(taking(clips, modalities), True), modalities, share, workers, order)
 
 
 def scoring_loader(
@@ -106,7 +97,7 @@ def scoring_loader(
 ) -> DataLoader[Batch]:
     """Give the clips as they are scored, from `first` on; to each process its share."""
     rank, world = processes()
-    return _loader(Scored(taking(clips, modalities)), modalities, batch_size, workers,
+    return _loader(Numbered(taking(clips, modalities), False), modalities, batch_size, workers,
                    range(first + rank, len(clips), world))
 
 
