@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         started = _autostart(node) if node.parameters['autostart'] else True
         while started and not stop.is_set():
             _spin_once(executor, node)
-        node.trigger_shutdown()
+        node.shut_down()
     finally:
         executor.shutdown()
         node.destroy_node()

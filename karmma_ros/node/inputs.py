@@ -1,195 +1,200 @@
-"""
-The node's subscriptions: message fields in, timed samples out.
-
-A callback decodes and stores, no more. Whatever is wrong with a message is counted with
-its reason and warned about now and then; nothing is ever raised out of a callback.
-"""
+"""The node's inputs: which topics it subscribes to, and how they fare."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from importlib import import_module
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from threading import Lock
-import time
 from typing import Any
 
-from karmma_ros.clip import NANOSECONDS
-from karmma_ros.errors import InvalidSampleError, InvalidSettingError
+from karmma_ros.clip import ClipSpec
+from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
-from karmma_ros.node.parameters import Parameters
-from karmma_ros.stream.readers import (
-    AudioReader,
-    DetectionReader,
-    read_image,
-    stamp_ns_of,
-)
+from karmma_ros.node import input_types as types
+from karmma_ros.node.input_messages import make_audio_reader, Messages
+from karmma_ros.node.input_topic import InputTopic, TopicPlan
 from karmma_ros.stream.sensors import SensorStream
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
-TOPICS = {Modality.RGB: 'image', Modality.AUDIO: 'audio', Modality.DETECTIONS: 'detections'}
-"""Relative names, to be remapped. Flow has no topic: it is computed from the camera."""
+TOPICS = {Modality.RGB: 'image', Modality.FLOW: 'flow', Modality.AUDIO: 'audio',
+          Modality.DETECTIONS: 'detections'}
+"""Relative names, to be remapped; compressed pictures come on image/compressed."""
 
-_TYPES = {
-    Modality.RGB: ('sensor_msgs', 'Image'),
-    Modality.AUDIO: ('audio_common_msgs', 'AudioDataStamped'),
-    Modality.DETECTIONS: ('vision_msgs', 'Detection2DArray'),
-}
-_FED = {Modality.RGB: {Modality.RGB, Modality.FLOW}, Modality.AUDIO: {Modality.AUDIO},
-        Modality.DETECTIONS: {Modality.DETECTIONS}}
-# Decoding only the newest picture keeps a slow machine from working on stale ones; sound
-# must not lose a message, for every gap is heard by the network.
-_DEPTHS = {Modality.RGB: 1, Modality.AUDIO: 50, Modality.DETECTIONS: 5}
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-_WARN_EVERY_S = 10.0
-_FOREIGN_CLOCK_NS = 10 * NANOSECONDS
+_READER_PARAMETERS = frozenset([
+    'audio.sample_rate', 'audio.channels', 'audio.sample_format', 'detections.image_width',
+    'detections.image_height', 'detections.hand_classes', 'detections.ignored_classes',
+    'detections.min_score'])
+
+
+def check_inputs(values: Mapping[str, Any], changed: Collection[str]) -> None:
+    """
+    Hold a change of parameters against what can be read here; it has no effect.
+
+    :raises InvalidSettingError: for a sample format that cannot be decoded, or a message
+        type that is not installed.
+    """
+    if 'audio.sample_format' in changed:
+        make_audio_reader(values)
+    for modality in (Modality.AUDIO, Modality.DETECTIONS):
+        if {f'{modality}.enabled', f'{modality}.type'} & set(changed) and (
+                values[f'{modality}.enabled']):
+            types.message_class(_type_name(modality, values), modality)
 
 
 class Inputs:
-    """The subscriptions of an active node."""
+    """The subscriptions of one node; all of it belongs to the executor's thread."""
 
-    def __init__(
-        self, node: Node, parameters: Parameters, stream: SensorStream, lock: Lock,
-        modalities: Collection[Modality], crop: tuple[int, int],
+    def __init__(self, node: Node, parameters: Mapping[str, Any], lock: Lock) -> None:
+        """
+        Prepare without subscribing; `feed` comes before `start`.
+
+        :param lock: guards the stream, which the worker reads.
+        :raises InvalidSettingError: for a sample format that cannot be decoded.
+        """
+        self._node, self._parameters = node, parameters
+        self._messages = Messages(node, parameters, lock)
+        self._modalities: frozenset[Modality] = frozenset()
+        self._topics: dict[Modality, InputTopic] = {}
+        self._failures: dict[Modality, str] = {}
+        """Why an input could not be subscribed to."""
+        self._info: Any = None
+        self._running = False
+
+    @property
+    def frame_ids(self) -> dict[Modality, str]:
+        """Give the last header.frame_id of each input."""
+        return self._messages.frame_ids
+
+    def feed(
+        self, stream: SensorStream, spec: ClipSpec, modalities: Collection[Modality]
     ) -> None:
         """
-        Prepare without subscribing.
+        Store in another stream from now on, what the model of this specification takes.
 
-        :param lock: guards `stream`, which the worker reads.
-        :param modalities: what the model takes.
-        :param crop: height and width of the pictures that it takes.
-        :raises InvalidSettingError: when a message package or a setting is not usable.
+        :raises InvalidSettingError: when a message package is not installed; nothing changes.
         """
-        self._node, self._stream, self._lock = node, stream, lock
-        used = {m for m in modalities if parameters[f'{m}.enabled']}
-        wanted = [m for m in TOPICS if used & _FED[m]]
-        self._types = {m: message_type(m) for m in wanted}
-        self._reliability = {m: parameters[f'{m}.reliability'] for m in wanted}
-        self._read_audio = AudioReader(
-            parameters['audio.sample_rate'], parameters['audio.channels'],
-            parameters['audio.sample_format'])
-        self._read_boxes = DetectionReader(
-            parameters['detections.hand_classes'], parameters['detections.image_width'],
-            parameters['detections.image_height'])
-        self._crop = crop
-        self._subscriptions: list[Any] = []
-        self._warned: dict[Modality, float] = {}
-        self._judged: set[Modality] = set()
-        """Inputs whose first stamp was looked at."""
-        self.frame_ids: dict[Modality, str] = {}
-        """The last header.frame_id of each input."""
+        for plan in self._plans(frozenset(modalities)).values():
+            types.message_class(plan.type_name, plan.modality)
+        self._modalities = frozenset(modalities)
+        self._messages.feed(stream, spec)
+        if self._running:
+            self._reconcile()
 
     def start(self) -> None:
-        """Subscribe to every input that is switched on and known to the model."""
-        self._warned, self._judged = {}, set()
-        handlers = {
-            Modality.RGB: self._image, Modality.AUDIO: self._audio,
-            Modality.DETECTIONS: self._detections,
-        }
-        for modality, kind in self._types.items():
-            self._subscriptions.append(self._node.create_subscription(
-                kind, TOPICS[modality], self._guarded(modality, handlers[modality]),
-                _qos(modality, self._reliability[modality])))
-        if Modality.AUDIO in self._types:
-            self._subscriptions.append(self._node.create_subscription(
-                _audio_info_type(), 'audio_info', self._read_audio.compare, _LATCHED))
+        """
+        Subscribe to every input that is switched on and known to the model.
+
+        :raises InvalidSettingError: for a QoS override that is not usable.
+        """
+        self._messages.forget()
+        self._running = True
+        self._reconcile()
 
     def stop(self) -> None:
-        """Drop the subscriptions."""
-        while self._subscriptions:
-            self._node.destroy_subscription(self._subscriptions.pop())
+        """Drop the subscriptions; safe to call twice."""
+        self._running = False
+        for modality in list(self._topics):
+            self._close(modality)
+        self._failures = {}
 
-    def _guarded(
-        self, modality: Modality, handle: Callable[[Any, int, int], str]
-    ) -> Callable[[Any], None]:
-        def callback(message: Any) -> None:
-            now_ns = self._node.get_clock().now().nanoseconds
+    def update(self, names: Collection[str]) -> None:
+        """Follow changed parameters; inputs that they do not touch go on undisturbed."""
+        if _READER_PARAMETERS & set(names):
+            self._messages.read_parameters()
+        if self._running:
             try:
-                stamp_ns = stamp_ns_of(message.header)
-                self._note_header(modality, message.header, stamp_ns, now_ns)
-                refusal = handle(message, stamp_ns, now_ns)
-                if refusal:
-                    self._warn(modality, refusal)
-            except InvalidSampleError as reason:
-                self._reject(modality, str(reason), now_ns)
-            except Exception as error:  # a callback must not end the executor
-                self._reject(modality, f'{type(error).__name__}: {error}', now_ns)
-        return callback
+                self._reconcile()
+            except InvalidSettingError as failure:
+                self._node.get_logger().error(str(failure))
 
-    def _image(self, message: Any, stamp_ns: int, now_ns: int) -> str:
-        with self._lock:
-            if not self._stream.wants_image(stamp_ns, now_ns):
-                return ''
-        image = read_image(message, self._crop)
-        self._read_boxes.camera_size = message.width, message.height
-        with self._lock:
-            return self._stream.add_image(image, stamp_ns, now_ns)
+    def watch(self) -> None:
+        """Follow what the publishers offer; call it about twice a second."""
+        for topic in self._topics.values():
+            topic.watch()
 
-    def _audio(self, message: Any, stamp_ns: int, now_ns: int) -> str:
-        samples = self._read_audio(message.audio.data)
-        with self._lock:
-            return self._stream.add_audio(samples, self._read_audio.sample_rate, stamp_ns, now_ns)
+    def facts(self, modality: Modality) -> dict[str, str]:
+        """Give what diagnostics tell of an input."""
+        source = self._source(modality)
+        if modality not in self._modalities:
+            return {}
+        facts = {'source': 'computed from the camera'} if source is not modality else {}
+        if source in self._topics:
+            facts.update(self._topics[source].facts())
+        if source in self._messages.formats:
+            facts['format'] = self._messages.formats[source]
+        if source in self.frame_ids:
+            facts['frame_id'] = self.frame_ids[source]
+        return facts
 
-    def _detections(self, message: Any, stamp_ns: int, now_ns: int) -> str:
-        boxes = self._read_boxes(message)
-        with self._lock:
-            return self._stream.add_detections(boxes, stamp_ns, now_ns)
+    def problem(self, modality: Modality) -> str:
+        """Say what is wrong with an input's topic and how to mend it; '' if nothing is."""
+        source = self._source(modality)
+        if not self._wanted(modality, self._modalities):
+            return ''
+        topic = self._topics.get(source)
+        return self._failures.get(source) or (topic.problem if topic else '')
 
-    def _reject(self, modality: Modality, reason: str, now_ns: int) -> None:
-        with self._lock:
-            self._stream.reject(modality, reason, now_ns)
-        self._warn(modality, reason)
+    def _source(self, modality: Modality) -> Modality:
+        """Give the modality whose topic serves this one."""
+        computed = modality is Modality.FLOW and self._parameters['flow.source'] == 'computed'
+        return Modality.RGB if computed else modality
 
-    def _note_header(
-        self, modality: Modality, header: Any, stamp_ns: int, now_ns: int
-    ) -> None:
-        """Keep the frame id; say once when the stamps are of no use."""
-        self.frame_ids[modality] = header.frame_id
-        if modality in self._judged:
-            return
-        self._judged.add(modality)
-        if stamp_ns == 0:
-            self._log(f'{modality}: header.stamp is zero; the time of receipt is used. Let the '
-                      'driver stamp its messages')
-        elif abs(now_ns - stamp_ns) > _FOREIGN_CLOCK_NS:
-            self._log(
-                f'{modality}: stamps differ from the node clock by '
-                f'{(now_ns - stamp_ns) / NANOSECONDS:.0f} s; results go on, their '
-                'end_to_end_latency is unknown. If a bag is playing: play it with --clock and '
-                'set use_sim_time to true')
+    def _wanted(self, modality: Modality, modalities: frozenset[Modality]) -> bool:
+        return modality in modalities and self._parameters[f'{modality}.enabled']
 
-    def _warn(self, modality: Modality, reason: str) -> None:
-        now = time.monotonic()
-        if now - self._warned.get(modality, -_WARN_EVERY_S) >= _WARN_EVERY_S:
-            self._warned[modality] = now
-            self._log(f'{modality}: message dropped: {reason}')
+    def _plans(self, modalities: frozenset[Modality]) -> dict[Modality, TopicPlan]:
+        """Give what to subscribe to."""
+        sources = {self._source(m) for m in Modality if self._wanted(m, modalities)}
+        return {m: TopicPlan(
+            m, self._topic(m), _type_name(m, self._parameters), self._parameters[f'{m}.qos'])
+            for m in Modality if m in sources}
 
-    def _log(self, text: str) -> None:
-        self._node.get_logger().warning(text)
+    def _topic(self, modality: Modality) -> str:
+        topic = self._node.resolve_topic_name(TOPICS[modality])
+        if _type_name(modality, self._parameters) == types.COMPRESSED_IMAGE:
+            topic = self._node.resolve_topic_name(topic + types.COMPRESSED)
+        return topic
+
+    def _reconcile(self) -> None:
+        """Subscribe and unsubscribe until there is what is planned, and touch nothing else."""
+        plans = self._plans(self._modalities)
+        for modality, topic in list(self._topics.items()):
+            if plans.get(modality) != topic.plan:
+                self._close(modality)
+        self._failures = {}
+        failures = []
+        for modality, plan in plans.items():
+            if modality not in self._topics:
+                try:
+                    self._open(plan)
+                except InvalidSettingError as failure:
+                    self._failures[modality] = str(failure)
+                    failures.append(failure)
+        if failures:
+            raise failures[0]
+
+    def _open(self, plan: TopicPlan) -> None:
+        kind = types.message_class(plan.type_name, plan.modality)
+        callback = self._messages.callback(plan.modality, plan.type_name)
+        self._topics[plan.modality] = InputTopic(self._node, plan, kind, callback)
+        if plan.type_name in (types.AUDIO_BARE, types.AUDIO_DRIVERS):
+            self._info = self._node.create_subscription(
+                types.message_class(types.AUDIO_INFO, plan.modality), 'audio_info',
+                self._messages.take_info, _LATCHED)
+
+    def _close(self, modality: Modality) -> None:
+        self._topics.pop(modality).close()
+        if modality is Modality.AUDIO and self._info is not None:
+            info, self._info = self._info, None
+            with suppress(Exception):  # the context may be gone
+                self._node.destroy_subscription(info)
 
 
-def _qos(modality: Modality, reliability: str) -> QoSProfile:
-    policy = ReliabilityPolicy.RELIABLE if reliability == 'reliable' else (
-        ReliabilityPolicy.BEST_EFFORT)
-    return QoSProfile(depth=_DEPTHS[modality], reliability=policy)
-
-
-def message_type(modality: Modality) -> Any:
-    """
-    Give the message class of an input.
-
-    :raises InvalidSettingError: when its package, which is not required, is not installed.
-    """
-    package, name = _TYPES[modality]
-    try:
-        return getattr(import_module(f'{package}.msg'), name)
-    except (ImportError, AttributeError):
-        raise InvalidSettingError(
-            f'{modality}.enabled', True, f'true only where {package}/{name} is installed',
-            f'install ros-$ROS_DISTRO-{package.replace("_", "-")} and source ROS again, or set '
-            f'{modality}.enabled to false') from None
-
-
-def _audio_info_type() -> Any:
-    """Give the class of the message by which audio_common tells its format."""
-    return import_module('audio_common_msgs.msg').AudioInfo
+def _type_name(modality: Modality, values: Mapping[str, Any]) -> str:
+    if modality is Modality.RGB and values['rgb.transport'] == 'compressed':
+        return types.COMPRESSED_IMAGE
+    if modality is Modality.AUDIO:
+        return str(values['audio.type'])
+    return types.DETECTIONS if modality is Modality.DETECTIONS else types.IMAGE

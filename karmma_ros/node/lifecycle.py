@@ -8,44 +8,27 @@ rclpy would swallow it without a word, so it is logged here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from threading import Lock
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from karmma_msgs.msg import ActionRecognition, ModalityAvailability, ModelInfo
-from karmma_ros.clip import NANOSECONDS
+from diagnostic_msgs.msg import DiagnosticArray
 from karmma_ros.errors import KarmmaError
-from karmma_ros.modality import Modality
-from karmma_ros.node.inputs import Inputs
-from karmma_ros.node.loading import choose_device, load_recogniser
-from karmma_ros.node.messages import availability_message, model_info_message
+from karmma_ros.node.diagnostics import diagnostics_message, lifecycle_status
+from karmma_ros.node.inputs import check_inputs
+from karmma_ros.node.loading import find_model
 from karmma_ros.node.parameters import Parameters
-from karmma_ros.node.worker import Outputs, Worker
-from karmma_ros.stream.sensors import InputSettings, SensorStream
-from rclpy.clock import Clock, ClockType, JumpThreshold
-from rclpy.duration import Duration
+from karmma_ros.node.session import event_settings, Session
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_srvs.srv import SetBool, Trigger
+import torch
 
-_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-_WATCHDOG_PERIOD_S = 0.5
-# A player that starts together with the node may need this many watchdog periods.
-_CLOCKLESS_TICKS = 10
-_BACKWARD_JUMP = Duration(seconds=-0.1)
-
-
-@dataclass(frozen=True)
-class _Configured:
-    """What configure makes and cleanup frees."""
-
-    stream: SensorStream
-    lock: Lock
-    inputs: Inputs
-    outputs: Outputs
-    worker: Worker
-    info: Any
+_SUCCESS, _FAILURE, _ERROR = (
+    TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR)
+_LOOK_S = 0.5
+_LOOKS_A_DIAGNOSIS = 2
 
 
 class KarmmaNode(LifecycleNode):
@@ -54,172 +37,173 @@ class KarmmaNode(LifecycleNode):
     def __init__(self, name: str = 'karmma', **options: Any) -> None:
         """Declare the parameters; everything else waits for configure."""
         super().__init__(name, **options)
-        self._configured: _Configured | None = None
-        self._activation: ExitStack | None = None
-        self._clockless_ticks = 0
-        self.parameters = Parameters(self)
+        self._session: Session | None = None
+        self._enabled, self._looks = True, 0
+        self._guard_change_state()
+        self.parameters = Parameters(
+            self, (check_inputs, self._check_model, self._check_events), self._on_changed)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self.create_service(SetBool, '~/enable', self._on_enable)
+        self.create_service(Trigger, '~/reset', self._on_reset)
+        # Steady: it looks after things even when simulated time stands still.
+        self.create_timer(_LOOK_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     @property
-    def _parts(self) -> _Configured:
-        assert self._configured is not None  # rclpy's state machine sees to it
-        return self._configured
+    def state_label(self) -> str:
+        """Give the state of the lifecycle, as `active`."""
+        return str(self._state_machine.current_state[1])
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model, warm it up, and make everything that activation starts."""
-        return self._attempt('configure', self._configure)
+        return self._attempt('configure', self._configure, self._release, _FAILURE)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start from empty buffers."""
-        return self._attempt('activate', lambda: self._activate(state), self._stop)
+        return self._attempt(
+            'activate', lambda: self._activate(state), lambda: self._deactivate(state), _FAILURE)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the inputs and wait for the worker; the model stays loaded."""
-        return self._attempt('deactivate', lambda: self._deactivate(state), self._stop)
+        return self._attempt('deactivate', lambda: self._deactivate(state), self._stop, _ERROR)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model and the publishers."""
-        return self._attempt('cleanup', self._release)
+        return self._attempt('cleanup', self._release, lambda: None, _ERROR)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and free, from whatever state."""
-        return self._attempt('shutdown', lambda: self._shut_down(state))
+        return self._attempt('shutdown', lambda: self._end(state), self._release, _FAILURE)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, so that configure can be tried again."""
-        return self._attempt('error handling', self._release)
+        return self._attempt('error handling', self._release, lambda: None, _FAILURE)
+
+    def shut_down(self) -> None:
+        """Bring the node to its end from whatever state; nothing happens when it is there."""
+        if self.state_label != 'finalized':
+            self.trigger_shutdown()
 
     def _attempt(
-        self, what: str, act: Callable[[], None], undo: Callable[[], None] = lambda: None
+        self, what: str, act: Callable[[], None], undo: Callable[[], None],
+        otherwise: TransitionCallbackReturn,
     ) -> TransitionCallbackReturn:
         try:
             act()
-            return TransitionCallbackReturn.SUCCESS
+            return _SUCCESS
         except KarmmaError as error:
             self.get_logger().error(f'{what} failed: {error}')
         except Exception as error:
             self.get_logger().error(f'{what} failed: {type(error).__name__}: {error}')
         with suppress(Exception):
             undo()
-        return TransitionCallbackReturn.FAILURE
+        return otherwise
+
+    def _guard_change_state(self) -> None:
+        """Refuse an impossible transition: before Kilted it is raised, and gets no answer."""
+        service = getattr(self, '_service_change_state', None)
+        if service is None:
+            return
+        change = service.callback
+
+        def guarded(request: Any, response: Any) -> Any:
+            try:
+                return change(request, response)
+            except Exception as error:
+                self.get_logger().error(f'no such transition from {self.state_label}: {error}')
+                response.success = False
+                return response
+        service.callback = guarded
 
     def _configure(self) -> None:
         for problem in self.parameters.problems:
             raise problem
-        device = choose_device(self.parameters['device'])
-        bundle, recogniser = load_recogniser(
-            self.parameters['model'], device, self.parameters['threads'])
-        modalities, lock = bundle.network.modalities, Lock()
-        stream = SensorStream(bundle.spec, modalities, _input_settings(self.parameters))
-        crop = bundle.spec.video.height, bundle.spec.video.width
-        inputs = Inputs(self, self.parameters, stream, lock, modalities, crop)
-        # Publishers last: nothing after them fails, so none is left behind.
-        outputs = self._outputs()
-        worker = Worker(self, self.parameters, recogniser, bundle.model_id, stream, lock, inputs,
-                        outputs)
-        info = self.create_publisher(ModelInfo, '~/model_info', _LATCHED)
-        info.publish(model_info_message(bundle, device, self._now_ns()))
-        self._configured = _Configured(stream, lock, inputs, outputs, worker, info)
+        self._session = Session(self, self.parameters)
+        self._session.worker.pause(not self._enabled)
+        self._session.announce()
         self.parameters.frozen = True
-        self.get_logger().info(
-            f'model {bundle.model_id} on {device}, inputs '
-            f'{", ".join(m.value for m in modalities)}, window {bundle.spec.duration:g} s')
-
-    def _outputs(self) -> Outputs:
-        return Outputs(
-            self.create_lifecycle_publisher(ActionRecognition, 'action_recognition', 10),
-            self.create_lifecycle_publisher(
-                ModalityAvailability, '~/modality_availability', _LATCHED))
 
     def _activate(self, state: LifecycleState) -> None:
-        parts = self._parts
-        self._clear()
+        assert self._session is not None  # rclpy's state machine sees to it
         super().on_activate(state)
-        # Undone in reverse, as far as it went: inputs, clocks, and the worker last.
-        with ExitStack() as stack:
-            parts.worker.start()
-            stack.callback(parts.worker.stop)
-            self._start_clocks(stack)
-            stack.callback(parts.inputs.stop)
-            parts.inputs.start()
-            self._activation = stack.pop_all()
-
-    def _start_clocks(self, stack: ExitStack) -> None:
-        jumps = self.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=None, min_backward=_BACKWARD_JUMP, on_clock_change=True),
-            post_callback=self._on_time_jump)
-        stack.callback(jumps.unregister)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        timers = [
-            self.create_timer(1 / self.parameters['rate'], self._parts.worker.wake),
-            # Reports the inputs even when simulated time stands still.
-            self.create_timer(_WATCHDOG_PERIOD_S, self._watch, clock=steady),
-        ]
-        for timer in timers:
-            stack.callback(self.destroy_timer, timer)
+        self._session.start()
 
     def _deactivate(self, state: LifecycleState) -> None:
-        self._stop()
-        self._say_inactive()
+        assert self._session is not None
+        self._session.stop()
+        self._session.say_inactive()
         super().on_deactivate(state)
 
     def _stop(self) -> None:
-        """Undo `_activate`."""
-        activation, self._activation = self._activation, None
-        if activation is not None:
-            activation.close()
+        if self._session is not None:
+            self._session.stop()
 
     def _release(self) -> None:
         """Undo `_configure`."""
-        self._stop()
-        parts, self._configured = self._configured, None
+        session, self._session = self._session, None
         self.parameters.frozen = False
-        if parts is not None:
-            # `destroy_publisher` would leave these two among the managed entities.
-            self.destroy_lifecycle_publisher(parts.outputs.recognition)
-            self.destroy_lifecycle_publisher(parts.outputs.availability)
-            self.destroy_publisher(parts.info)
+        if session is not None:
+            session.close()
+        del session
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
-    def _shut_down(self, state: LifecycleState) -> None:
-        if self._activation is not None:
+    def _end(self, state: LifecycleState) -> None:
+        if self._session is not None and self._session.active:
             self._deactivate(state)
         self._release()
 
-    def _watch(self) -> None:
-        """Look after what the rate timer cannot when its clock stands still."""
-        waits = self.get_clock().ros_time_is_active and self._now_ns() == 0
-        self._clockless_ticks = self._clockless_ticks + 1 if waits else 0
-        if self._clockless_ticks >= _CLOCKLESS_TICKS:
-            self.get_logger().warning(
-                'use_sim_time is true but nothing publishes /clock: play the bag with --clock or '
-                'set use_sim_time to false', throttle_duration_sec=10.0)
-        self._parts.worker.watch()
+    def _check_model(self, values: Mapping[str, Any], changed: set[str]) -> None:
+        if 'model' in changed and self._session is not None:
+            find_model(values['model'])
 
-    def _on_time_jump(self, jump: Any) -> None:
-        self._clear()
-        self.get_logger().info('time jumped: the sensor buffers start anew')
+    def _check_events(self, values: Mapping[str, Any], changed: set[str]) -> None:
+        settings = event_settings(values)
+        if 'events.background' in changed and self._session is not None:
+            self._session.check_background(settings)
 
-    def _clear(self) -> None:
-        with self._parts.lock:
-            self._parts.stream.clear()
+    def _on_changed(self, names: set[str]) -> None:
+        if self._session is None:
+            return
+        try:
+            self._session.apply(names)
+        except Exception as error:  # it would leave the executor
+            self.get_logger().error(f'{", ".join(sorted(names))}: {error}')
 
-    def _say_inactive(self) -> None:
-        """Leave no late joiner with the belief that the inputs are looked after."""
-        with self._parts.lock:
-            statuses = self._parts.stream.assess(self._now_ns())
-        self._parts.outputs.availability.publish(
-            availability_message(statuses, self._now_ns(), possible=False))
+    def _on_enable(self, request: Any, response: Any) -> Any:
+        self._enabled = request.data
+        if self._session is not None:
+            self._session.worker.pause(not request.data)
+        what = 'recognition goes on' if request.data else 'recognition is paused'
+        when = '' if self._active else f'; the node is {self.state_label}'
+        response.success, response.message = True, what + when
+        return response
 
-    def _now_ns(self) -> int:
-        return self.get_clock().now().nanoseconds
+    def _on_reset(self, request: Any, response: Any) -> Any:
+        if self._session is not None and self._active:
+            self._session.clear()
+        response.success = self._active
+        response.message = 'every sample is forgotten' if self._active else (
+            f'there is nothing to forget: the node is {self.state_label}')
+        return response
 
+    @property
+    def _active(self) -> bool:
+        return self._session is not None and self._session.active
 
-def _input_settings(parameters: Parameters) -> dict[Modality, InputSettings]:
-    """Give each modality its timeout and coverage; flow shares the camera's."""
-    settings = {}
-    for modality in Modality:
-        source = Modality.RGB if modality is Modality.FLOW else modality
-        settings[modality] = InputSettings(
-            timeout_ns=round(parameters[f'{source}.timeout'] * NANOSECONDS),
-            enabled=parameters[f'{modality}.enabled'],
-            min_coverage=parameters[f'{source}.min_coverage'])
-    return settings
+    def _look(self) -> None:
+        try:
+            if self._session is not None:
+                self._session.look()
+            self._looks += 1
+            if self._looks % _LOOKS_A_DIAGNOSIS == 0:
+                self._diagnose()
+        except Exception as error:  # it would leave the executor
+            self.get_logger().error(
+                f'{type(error).__name__}: {error}', throttle_duration_sec=10.0)
+
+    def _diagnose(self) -> None:
+        statuses = [lifecycle_status(self.state_label)]
+        if self._session is not None:
+            statuses += self._session.diagnose()
+        self._diagnostics.publish(diagnostics_message(
+            self.get_fully_qualified_name(), self.get_clock().now().nanoseconds, statuses))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 from ament_index_python.packages import get_package_share_directory, PackageNotFoundError
 import karmma_ros
@@ -57,16 +60,90 @@ def choose_device(text: str) -> str:
     return 'cuda:0' if text == 'cuda' else text
 
 
-def load_recogniser(model: str, device: str, threads: int) -> tuple[Bundle, Recogniser]:
+@dataclass(frozen=True)
+class Model:
+    """A model that is ready to answer."""
+
+    name: str
+    """As the parameter `model` has it."""
+    bundle: Bundle
+    device: str
+    recogniser: Recogniser
+
+
+def load_model(name: str, device: str) -> Model:
     """
     Load a model and let it answer once, so that the first real answer comes at full speed.
 
-    :raises InvalidSettingError: for a model or device that does not exist.
+    :raises InvalidSettingError: for a model that does not exist.
     :raises BundleError: for a damaged model directory.
     """
-    if threads:
-        torch.set_num_threads(threads)
-    bundle = load_bundle(find_model(model), device)
+    bundle = load_bundle(find_model(name), device)
     recogniser = Recogniser(bundle.network, bundle.vocabulary, bundle.spec, device)
     recogniser.warm_up()
-    return bundle, recogniser
+    return Model(name, bundle, device, recogniser)
+
+
+class ModelLoader:
+    """
+    Load models in a thread of its own, beside the one that answers.
+
+    One at a time; of those that are asked for meanwhile only the last is loaded. All methods
+    are for one thread, the executor's.
+    """
+
+    def __init__(self, load: Callable[[str, str], Model]) -> None:
+        self._load = load
+        self._wanted: tuple[str, str] | None = None
+        self._thread: Thread | None = None
+        self._outcome: Model | Exception | None = None
+
+    @property
+    def loading(self) -> str:
+        """Give the name of the model that is awaited, empty when there is none."""
+        return self._wanted[0] if self._wanted else ''
+
+    def ask(self, name: str, device: str) -> None:
+        """Begin to load a model, instead of any that was asked for before."""
+        self._wanted = name, device
+        if self._thread is None:
+            self._begin()
+
+    def cancel(self) -> None:
+        """Want none; what is being loaded will be let go."""
+        self._wanted = None
+
+    def poll(self) -> Model | Exception | None:
+        """Give the model that was asked for, once, or why it cannot be had; None until then."""
+        if self._thread is None or self._thread.is_alive():
+            return None
+        self._thread.join()
+        begun, outcome = self._begun, self._outcome
+        self._thread = self._outcome = None
+        if self._wanted is None:
+            return None
+        if begun != self._wanted:
+            self._begin()
+            return None
+        self._wanted = None
+        return outcome
+
+    def close(self) -> None:
+        """Want none, and wait until nothing is being loaded."""
+        self.cancel()
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = self._outcome = None
+
+    def _begin(self) -> None:
+        assert self._wanted is not None
+        self._begun = self._wanted
+        self._thread = Thread(
+            target=self._run, args=self._begun, name='karmma loader', daemon=True)
+        self._thread.start()
+
+    def _run(self, name: str, device: str) -> None:
+        try:
+            self._outcome = self._load(name, device)
+        except Exception as error:  # told by poll; a thread's exception is lost otherwise
+            self._outcome = error

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
+from karmma_msgs.msg import (
+    ActionEvent as ActionEventMsg,
+)
 from karmma_msgs.msg import (
     ActionRecognition,
     ActionScore,
@@ -19,13 +24,17 @@ from karmma_ros.clip import NANOSECONDS
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.node.times import time_message
+from karmma_ros.prediction import LabelScore as Label
 from karmma_ros.prediction import NOUN, Prediction, VERB
 from karmma_ros.stream.availability import ModalityStatus
+from karmma_ros.stream.events import ActionEvent
 from karmma_ros.stream.window import Window
 from std_msgs.msg import Header
 
 # An end-to-end latency beyond this comes from a foreign clock, not from slowness.
 _USABLE_LATENCY_S = 10.0
+_MOST_COUNTED = 2**32 - 1  # of a uint32
+_NO_NOUN = Label(-1, '', 0.0)
 
 
 @dataclass(frozen=True)
@@ -61,19 +70,31 @@ def recognition_message(
 
 
 def _labels(prediction: Prediction, head: str, k: int) -> list[LabelScore]:
-    return [
-        LabelScore(class_id=label.class_id, class_name=label.class_name, score=label.score)
-        for label in prediction.top(head, k)
-    ]
+    return [_label(label) for label in prediction.top(head, k)]
+
+
+def _label(label: Label) -> LabelScore:
+    return LabelScore(class_id=label.class_id, class_name=label.class_name, score=label.score)
+
+
+def event_message(event: ActionEvent, publishing: Publishing, frame_id: str) -> ActionEventMsg:
+    """Build the message of an action that started or ended."""
+    return ActionEventMsg(
+        header=Header(stamp=time_message(event.stamp_ns), frame_id=frame_id),
+        phase=int(event.phase), event_id=event.event_id, subject_id=publishing.subject_id,
+        verb=_label(event.verb), noun=_label(event.noun or _NO_NOUN), score=event.score,
+        start=time_message(event.start_ns), end=time_message(event.end_ns),
+        model_id=publishing.model_id)
 
 
 def status_message(status: ModalityStatus, used: bool) -> ModalityStatusMsg:
     """Give one modality's state; `used` tells whether the network saw it in this result."""
     return ModalityStatusMsg(
         name=status.modality.value, state=int(status.state), used=used,
-        last_stamp=time_message(max(status.last_stamp_ns, 0)),
+        last_stamp=time_message(status.last_stamp_ns),
         age=_seconds(status.age_ns), timeout=_seconds(status.timeout_ns),
-        num_samples=int(status.num_samples), rate=float(status.rate), dropped=int(status.dropped),
+        num_samples=int(status.num_samples), rate=float(status.rate),
+        dropped=min(int(status.dropped), _MOST_COUNTED),
         detail=status.detail)
 
 
@@ -85,6 +106,15 @@ def availability_message(
     return ModalityAvailability(
         header=Header(stamp=time_message(now_ns)), inference_possible=possible,
         modalities=[status_message(s, s.modality in used) for s in statuses])
+
+
+def label_info_message(kind: Any, names: Sequence[str], threshold: float, now_ns: int) -> Any:
+    """Describe the classes of one head as `kind`, the class of vision_msgs/LabelInfo."""
+    message = kind(header=Header(stamp=time_message(now_ns)), threshold=threshold)
+    vision_class = import_module('vision_msgs.msg').VisionClass
+    message.class_map = [
+        vision_class(class_id=i, class_name=name) for i, name in enumerate(names)]
+    return message
 
 
 def model_info_message(bundle: Bundle, device: str, now_ns: int) -> ModelInfo:

@@ -7,10 +7,12 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from karmma_ros.clip import NANOSECONDS
 
+_LATEST_NS = 2**31 * NANOSECONDS - 1
+
 
 def time_message(time_ns: int) -> Time:
-    """Give nanoseconds as builtin_interfaces/Time."""
-    sec, nanosec = divmod(int(time_ns), NANOSECONDS)
+    """Give nanoseconds as builtin_interfaces/Time, which starts at zero and ends in 2038."""
+    sec, nanosec = divmod(min(max(int(time_ns), 0), _LATEST_NS), NANOSECONDS)
     return Time(sec=sec, nanosec=nanosec)
 
 

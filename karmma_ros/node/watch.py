@@ -1,4 +1,4 @@
-"""Print recognitions and changes of the sensors: `python -m karmma_ros.node.watch`."""
+"""Print recognitions, events and changes of the sensors: `python -m karmma_ros.node.watch`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from threading import Event
 from typing import Any
 
-from karmma_msgs.msg import ActionRecognition, ModalityAvailability, ModalityStatus
+from karmma_msgs.msg import ActionEvent, ActionRecognition, ModalityAvailability, ModalityStatus
 from karmma_ros.modality import Modality
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -44,6 +44,14 @@ def recognition_line(message: Any, start_s: float) -> str:
     action = f'{verb.class_name} {noun.class_name}'
     return (f'{seconds(message.header.stamp) - start_s:6.1f} s  {lamps(message.modalities)}  '
             f'{action:<24} {verb.score * noun.score:4.2f}  {late}')
+
+
+def event_line(message: Any, start_s: float) -> str:
+    """Say what started or ended, and when."""
+    ended = message.phase == ActionEvent.ENDED
+    what, when = ('ended', message.end) if ended else ('started', message.start)
+    action = f'{message.verb.class_name} {message.noun.class_name}'.rstrip()
+    return f'{seconds(when) - start_s:6.1f} s  {action} {what} ({message.score:.2f})'
 
 
 class Changes:
@@ -84,6 +92,10 @@ class Watch:
             self._start_s = seconds(message.header.stamp)
         print(recognition_line(message, self._start_s), flush=True)
 
+    def event(self, message: Any) -> None:
+        """Print that an action started or ended; no event comes before a result."""
+        print(event_line(message, self._start_s or 0.0), flush=True)
+
     def availability(self, message: Any) -> None:
         """Print what changed."""
         for line in self._changes.lines(message):
@@ -98,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node, watch = rclpy.create_node('karmma_watch'), Watch()
     subscribe(node, watch.recognition, watch.availability)
+    node.create_subscription(ActionEvent, 'karmma/action_events', watch.event, 50)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     while not stop.is_set():

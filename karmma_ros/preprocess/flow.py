@@ -15,7 +15,8 @@ import cv2
 from karmma_ros.clip import FlowSpec
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.preprocess.arrays import check_array
-from karmma_ros.preprocess.video import normalise_picture
+from karmma_ros.preprocess.image import check_layout, flat_bytes
+from karmma_ros.preprocess.video import normalise_picture, resize_and_crop_vectors
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +25,12 @@ NO_MOVEMENT = 128
 
 THIRD_CHANNEL = 0
 """Flow is fed as the picture (u, v, 0): the paper's data holds a black third channel."""
+
+UNKNOWN = 1e9
+"""Displacements of this size stand for unknown ones, as in Middlebury's flow files."""
+
+_FLOW_PIXEL = 8
+"""Bytes of one pixel of 32FC2."""
 
 _MIN_SIDE = 16
 """Below this many pixels on the shorter side OpenCV's DIS fails, or brings the process down."""
@@ -76,10 +83,19 @@ def quantise_flow(displacement: NDArray[np.float32], bound: float) -> NDArray[np
 
     :raises InvalidSampleError: for a value that is not finite.
     """
+    check_displacement(displacement)
+    return _quantise(displacement, bound)
+
+
+def check_displacement(displacement: NDArray[np.float32]) -> None:
+    """
+    Hold displacements against what `quantise_flow` takes: float32 `[h, w, 2]`, finite.
+
+    :raises InvalidSampleError: for anything else.
+    """
     check_array('flow', displacement, np.float32, ('h', 'w', 2))
     if not np.isfinite(displacement).all():
         raise InvalidSampleError('flow: got NaN or infinity; it may be finite pixels a frame')
-    return _quantise(displacement, bound)
 
 
 def flow_input(flow: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]:
@@ -93,6 +109,45 @@ def flow_input(flow: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]:
     normalise_picture(flow, spec.mean, spec.std, out)
     out[2] = (THIRD_CHANNEL / 255 - spec.mean[2]) / spec.std[2]
     return out
+
+
+def decode_flow(
+    data: Any, *, encoding: str, height: int, width: int, step: int, size: tuple[int, int],
+    is_bigendian: bool = False,
+) -> NDArray[np.float32]:
+    """
+    Decode a `sensor_msgs/Image` of encoding 32FC2 to displacements float32 `[h, w, 2]`.
+
+    They are (x, y) in pixels between this frame and the one before it, resized and cropped
+    to `size` (height, width) as the video is, and scaled along. Where the movement is not
+    known (NaN, infinity, or `UNKNOWN` and above) there is none.
+
+    :raises InvalidSampleError: for another encoding, fields that do not fit each other, or
+        when the movement is not known at most of the pixels.
+    """
+    if encoding != '32FC2':
+        raise InvalidSampleError(
+            f'flow encoding: got {encoding!r}; it may be 32FC2, rightward and downward pixels '
+            'between two frames: remap flow to such a topic, or set flow.source to computed')
+    flat = flat_bytes(data)
+    check_layout(encoding, height, width, step, _FLOW_PIXEL, 2, flat.size)
+    rows: NDArray[np.uint8] = np.ndarray(
+        (height, width * _FLOW_PIXEL), np.uint8, flat, strides=(step, 1))
+    order = '>f4' if is_bigendian else '<f4'
+    field = np.ascontiguousarray(rows).view(order).astype(np.float32).reshape(height, width, 2)
+    return resize_and_crop_vectors(_known(field), *size)
+
+
+def _known(field: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Write zero where either part of the displacement is not known."""
+    # Not finite compares as false, too.
+    known = (np.abs(field) < UNKNOWN).all(axis=2)
+    if 2 * np.count_nonzero(known) < known.size:
+        raise InvalidSampleError(
+            f'flow: got {np.count_nonzero(known)} of {known.size} pixels with a finite '
+            'displacement; it may be half of them or more')
+    field[~known] = 0
+    return field
 
 
 def _flow_between(

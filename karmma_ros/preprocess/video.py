@@ -6,6 +6,8 @@ Shape legend: t frames, h height, w width, c channels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 from karmma_ros.clip import VideoSpec
 from karmma_ros.errors import InvalidSampleError
@@ -25,16 +27,24 @@ def resize_and_crop(image: NDArray[np.uint8], height: int, width: int) -> NDArra
     :raises InvalidSampleError: for anything but a non-empty uint8 image.
     """
     check_array('image', image, np.uint8, ('h', 'w', 'c'))
-    if height <= 0 or width <= 0:
-        raise InvalidSampleError(f'crop size: got {height} x {width}; it may be 1 x 1 or more')
-    if image.shape[:2] == (height, width):
-        return image
-    source = _centre(image, height, width)
-    shrinks = source.shape[0] > height or source.shape[1] > width
-    resized = cv2.resize(
-        source, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    # OpenCV drops the channel axis of a picture with one channel.
-    return np.asarray(resized, np.uint8).reshape(height, width, image.shape[2])
+    return np.asarray(_fit(image, height, width)[0], np.uint8)
+
+
+def resize_and_crop_vectors(
+    field: NDArray[np.float32], height: int, width: int,
+) -> NDArray[np.float32]:
+    """
+    Fit a field of displacements `[h, w, 2]` as `resize_and_crop` fits its pictures.
+
+    The vectors, (x, y) in pixels, become as much shorter or longer as the picture does.
+
+    :raises InvalidSampleError: for anything but a non-empty float32 field.
+    """
+    check_array('flow', field, np.float32, ('h', 'w', 2))
+    fitted, (across, down) = _fit(field, height, width)
+    if (across, down) == (1, 1):
+        return field
+    return np.asarray(fitted * np.array([across, down], np.float32), np.float32)
 
 
 def video_input(frames: NDArray[np.uint8], spec: VideoSpec) -> NDArray[np.float32]:
@@ -62,7 +72,24 @@ def normalise_picture(
         out[channel] -= np.float32(mean[channel] / std[channel])
 
 
-def _centre(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def _fit(
+    image: NDArray[Any], height: int, width: int,
+) -> tuple[NDArray[Any], tuple[float, float]]:
+    """Resize and crop; also give how much wider and higher a pixel has become."""
+    if height <= 0 or width <= 0:
+        raise InvalidSampleError(f'crop size: got {height} x {width}; it may be 1 x 1 or more')
+    if image.shape[:2] == (height, width):
+        return image, (1, 1)
+    source = _centre(image, height, width)
+    shrinks = source.shape[0] > height or source.shape[1] > width
+    resized = cv2.resize(
+        source, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    # OpenCV drops the channel axis of a picture with one channel.
+    return (np.asarray(resized).reshape(height, width, image.shape[2]),
+            (width / source.shape[1], height / source.shape[0]))
+
+
+def _centre(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     h, w = image.shape[:2]
     scale = max(height / h, width / w)
     crop_h = min(h, max(1, round(height / scale)))

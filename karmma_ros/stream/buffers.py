@@ -18,6 +18,7 @@ from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.audio import resample, StreamResampler
 from karmma_ros.preprocess.detections import detection_input
 from karmma_ros.preprocess.video import resize_and_crop
+from karmma_ros.stream.slots import Slots
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,37 +38,27 @@ class Frame:
 
 
 class FrameBuffer:
-    """
-    Keep one frame for each slot of a fixed grid in time.
-
-    Slot k holds stamps k × period up to (k + 1) × period, with the period at which a clip
-    samples its frames. Windows that overlap so share their frames: each is resized once,
-    and its flow is computed once.
-    """
+    """Keep one frame for each slot of time: each is resized once, and its flow computed once."""
 
     def __init__(self, spec: ClipSpec) -> None:
         self._size = spec.video.height, spec.video.width
-        self._count, self._period_ns = spec.num_frames, spec.frame_period_ns
-        self._frames: dict[int, Frame] = {}
-        self._newest_slot: int | None = None
+        self._slots: Slots[Frame] = Slots(spec.num_frames, spec.frame_period_ns)
         self._serial = 0
 
     @property
     def newest_ns(self) -> int | None:
         """Give the stamp of the newest frame that is kept."""
-        slot = self._newest_slot
-        return None if slot is None else self._frames[slot].stamp_ns
+        newest = self._slots.newest
+        return None if newest is None else newest.stamp_ns
 
     @property
     def nbytes(self) -> int:
         """Give the memory held by pictures."""
-        return sum(frame.image.nbytes for frame in self._frames.values())
+        return sum(frame.image.nbytes for frame in self._slots)
 
     def wants(self, stamp_ns: int) -> bool:
         """Tell whether a frame with this stamp would be kept."""
-        slot = stamp_ns // self._period_ns
-        return slot not in self._frames and (
-            self._newest_slot is None or slot > self._newest_slot - self._capacity)
+        return self._slots.wants(stamp_ns)
 
     def add(self, image: NDArray[np.uint8], stamp_ns: int) -> None:
         """
@@ -80,13 +71,8 @@ class FrameBuffer:
             return
         picture = np.array(resize_and_crop(image, *self._size), order='C')
         picture.flags.writeable = False
-        slot = stamp_ns // self._period_ns
         self._serial += 1
-        self._frames[slot] = Frame(stamp_ns, self._serial, picture)
-        if self._newest_slot is None or slot > self._newest_slot:
-            self._newest_slot = slot
-            for old in [k for k in self._frames if k <= slot - self._capacity]:
-                del self._frames[old]
+        self._slots.put(stamp_ns, Frame(stamp_ns, self._serial, picture))
 
     def select(self, end_ns: int) -> tuple[Frame, ...]:
         """
@@ -94,28 +80,15 @@ class FrameBuffer:
 
         A slot without a frame shows the nearest earlier one, else the nearest later one.
         """
-        slots = sorted(self._frames)
-        if not slots:
-            return ()
-        places = (bisect_left(slots, slot + 1) - 1 for slot in self._slots(end_ns))
-        return tuple(self._frames[slots[max(0, place)]] for place in places)
+        return self._slots.select(end_ns)
 
     def own_slots(self, end_ns: int) -> int:
         """Count the slots of the window that have a frame of their own, 0..t."""
-        return sum(slot in self._frames for slot in self._slots(end_ns))
+        return self._slots.own(end_ns)
 
     def clear(self) -> None:
         """Forget all frames."""
-        self._frames.clear()
-        self._newest_slot = None
-
-    @property
-    def _capacity(self) -> int:
-        return self._count + _SPARE_SLOTS
-
-    def _slots(self, end_ns: int) -> range:
-        last = end_ns // self._period_ns
-        return range(last - self._count + 1, last + 1)
+        self._slots.clear()
 
 
 class AudioBuffer:

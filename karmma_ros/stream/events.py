@@ -86,7 +86,7 @@ class ActionEvent:
 
     phase: Phase
     event_id: int
-    """Counts from 0; never used twice."""
+    """Counts up; never used twice."""
     verb: LabelScore
     """Of a model with one head, whatever its name, the class of that head."""
     noun: LabelScore | None
@@ -191,6 +191,12 @@ class ActionEvents:
         events = [] if self._stamp_ns is None else self._end(self._stamp_ns)
         self._stamp_ns = self._joint = self._floor_ns = None
         self._seen.clear()
+        return events
+
+    def follow(self, other: ActionEvents) -> list[ActionEvent]:
+        """Take over from another, with other settings or classes: end what runs there."""
+        events = other.clear()
+        self._ids = other._ids
         return events
 
     def _find(self, background: str | None) -> _Ids:

@@ -10,18 +10,28 @@ Shape legend: h height, w width, n samples or boxes.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import cos, isfinite, sin
+import sys
 from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.preprocess.audio import decode_pcm
+from karmma_ros.preprocess.compressed import decode_compressed
 from karmma_ros.preprocess.detections import CategoryMap, normalise_boxes
+from karmma_ros.preprocess.flow import decode_flow
 from karmma_ros.preprocess.image import decode_image
 import numpy as np
 from numpy.typing import NDArray
 
 # An empty one is said by drivers that know only one.
 _RAW_CODINGS = ('', 'wave', 'raw', 'pcm')
+
+# PortAudio's sample formats, which the other audio_common_msgs carry, to field and name.
+_PORTAUDIO = {
+    0x01: ('float32_data', 'F32'), 0x02: ('int32_data', 'S32'), 0x08: ('int16_data', 'S16'),
+    0x10: ('int8_data', 'S8'), 0x20: ('uint8_data', 'U8'),
+}
 
 
 def stamp_ns_of(header: Any) -> int:
@@ -48,8 +58,38 @@ def read_image(message: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
         step=message.step, is_bigendian=bool(message.is_bigendian), size=size)
 
 
+def read_compressed_image(
+    message: Any, size: tuple[int, int]
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """
+    Read a sensor_msgs/CompressedImage as RGB, as `read_image` does one that is not.
+
+    Also gives the height and width of the whole picture.
+
+    :raises InvalidSampleError: for anything but a whole JPEG or PNG.
+    """
+    return decode_compressed(message.data, description=message.format, size=size)
+
+
+def read_flow(message: Any, size: tuple[int, int]) -> NDArray[np.float32]:
+    """
+    Read a sensor_msgs/Image of encoding 32FC2 as displacements float32 `[h, w, 2]`.
+
+    They are in pixels of the crop `size` (height, width) since the frame before.
+
+    :raises InvalidSampleError: when the fields do not make a flow.
+    """
+    return decode_flow(
+        message.data, encoding=message.encoding, height=message.height, width=message.width,
+        step=message.step, is_bigendian=bool(message.is_bigendian), size=size)
+
+
 class AudioReader:
-    """Read audio_common_msgs/AudioData, which does not say its own format."""
+    """
+    Read the bytes of ros-drivers' audio_common_msgs, which do not say their own format.
+
+    Its AudioInfo does. Where the driver sends one, it is believed before the parameters.
+    """
 
     def __init__(self, sample_rate: int, channels: int, sample_format: str) -> None:
         """
@@ -57,49 +97,112 @@ class AudioReader:
 
         :raises InvalidSettingError: for a sample format that cannot be decoded.
         """
-        self.sample_rate, self._channels, self._format = sample_rate, channels, sample_format
-        self._contradiction = ''
+        self._given = self._used = sample_rate, channels, sample_format
+        self._refusal = ''
         try:
-            self(b'\x00' * 64 * self._channels)
+            decode_pcm(b'\x00' * 64 * channels, sample_format=sample_format, channels=channels)
         except InvalidSampleError as problem:
-            raise InvalidSettingError('audio.sample_format', self._format,
+            raise InvalidSettingError('audio.sample_format', sample_format,
                                       'a format that can be decoded', str(problem)) from None
+
+    @property
+    def sample_rate(self) -> int:
+        """Give the rate of what is read now, Hz."""
+        return self._used[0]
+
+    def __str__(self) -> str:
+        rate, channels, sample_format = self._used
+        return f'{sample_format}, {rate} Hz, {channels} channel{"s" * (channels != 1)}'
 
     def __call__(self, data: Any) -> NDArray[np.float32]:
         """
         Give mono float32 `[n]` in [-1, 1].
 
         :raises InvalidSampleError: for bytes that are not sound in this format, and while
-            the driver says that it sends another.
+            the driver says that it sends compressed sound.
         """
-        if self._contradiction:
-            raise InvalidSampleError(self._contradiction)
-        return decode_pcm(data, sample_format=self._format, channels=self._channels)
+        if self._refusal:
+            raise InvalidSampleError(self._refusal)
+        _, channels, sample_format = self._used
+        return decode_pcm(data, sample_format=sample_format, channels=channels)
 
+    def follow(self, info: Any) -> str:
+        """
+        Take the format that audio_common_msgs/AudioInfo tells; the newest one counts.
 
-    def compare(self, info: Any) -> None:
-        """Hold audio_common_msgs/AudioInfo, if the driver sends it, against the parameters."""
-        pairs = {
-            'audio.sample_rate': (info.sample_rate, self.sample_rate),
-            'audio.channels': (info.channels, self._channels),
-            'audio.sample_format': (info.sample_format.upper(), self._format.upper()),
-        }
+        Gives a sentence when it contradicts the parameters, else ''.
+        """
+        told = info.sample_rate, info.channels, info.sample_format.strip().upper()
+        given = (*self._given[:2], self._given[2].strip().upper())
+        self._used = tuple(new or old for new, old in zip(told, given))  # type: ignore[assignment]
+        self._refusal = ''
         if info.coding_format.lower() not in _RAW_CODINGS:
-            self._contradiction = (
+            self._refusal = (
                 f'audio_info: the driver sends {info.coding_format}; start it with format:=wave')
-            return
-        wrong = [f'{name} is {ours}, but audio_info says {theirs}: set it to that'
-                 for name, (theirs, ours) in pairs.items() if theirs and theirs != ours]
-        self._contradiction = '; '.join(wrong)
+        names = 'audio.sample_rate', 'audio.channels', 'audio.sample_format'
+        return self._refusal or ', '.join(
+            f'{name} is {ours}, but audio_info says {theirs}, which is used'
+            for name, ours, theirs in zip(names, given, self._used) if ours != theirs)
+
+
+class StampedAudioReader:
+    """
+    Read AudioStamped of the other audio_common_msgs, mgonzs13's, which tells its format.
+
+    Rate and channels may change from message to message.
+    """
+
+    def __init__(self) -> None:
+        self.sample_rate = 0
+        """Of the last message, Hz."""
+        self._format = ''
+
+    def __str__(self) -> str:
+        return self._format or 'as each message tells'
+
+    def __call__(self, message: Any) -> NDArray[np.float32]:
+        """
+        Give mono float32 `[n]` in [-1, 1].
+
+        :raises InvalidSampleError: for a format that cannot be read.
+        """
+        info, data = message.audio.info, message.audio.audio_data
+        try:
+            field, name = _PORTAUDIO[info.format]
+        except KeyError:
+            known = ', '.join(f'{number} ({name})' for number, (_, name) in _PORTAUDIO.items())
+            raise InvalidSampleError(
+                f"audio.info.format: got {info.format}; it may be PortAudio's number of a format: "
+                f'{known}: set format of audio_capturer_node to one of them') from None
+        samples = decode_pcm(
+            memoryview(getattr(data, field)).cast('B'), sample_format=name,
+            channels=info.channels, big_endian=sys.byteorder == 'big')
+        self.sample_rate = info.rate
+        self._format = f'{name}, {info.rate} Hz, {info.channels} channel(s)'
+        return samples
 
 
 class DetectionReader:
-    """Read vision_msgs/Detection2DArray, which does not say how large its picture is."""
+    """
+    Read vision_msgs/Detection2DArray, which does not say how large its picture is.
 
-    def __init__(self, hand_classes: Iterable[str] = (), width: int = 0, height: int = 0) -> None:
-        """Take the class ids of hands and the picture's size, 0 for the camera's."""
+    The layouts from before vision_msgs 4, as old bags have them, are read as well.
+    """
+
+    def __init__(
+        self, hand_classes: Iterable[str] = (), width: int = 0, height: int = 0,
+        ignored_classes: Iterable[str] = (), min_score: float = 0.0,
+    ) -> None:
+        """
+        Take the class ids of hands and the picture's size, 0 for the camera's.
+
+        :param ignored_classes: class ids of boxes that are left out; '' names none.
+        :param min_score: boxes below it are left out.
+        """
         self._size = width, height
-        self._categories = CategoryMap({class_id: 'hand' for class_id in hand_classes})
+        self._categories = CategoryMap({each: 'hand' for each in hand_classes if each})
+        self._ignored = frozenset(each for each in ignored_classes if each)
+        self._min_score = min_score
         self.camera_size: tuple[int, int] = (0, 0)
         """Width and height of the newest camera picture; (0, 0) before the first one."""
 
@@ -107,9 +210,13 @@ class DetectionReader:
         """
         Give float32 `[n, 5]`: x1, y1, x2, y2 in 0..1 and the category, best score first.
 
+        A box that lies outside of the picture is left out.
+
         :raises InvalidSampleError: for impossible boxes or an unknown picture size.
         """
-        found = sorted(message.detections, key=_score, reverse=True)
+        named = [(*_best(each), each.bbox) for each in message.detections]
+        found = sorted((each for each in named if self._wanted(*each[:2])),
+                       key=lambda each: each[0], reverse=True)
         if not found:
             return np.zeros((0, 5), np.float32)
         width, height = (given or seen for given, seen in zip(self._size, self.camera_size))
@@ -117,28 +224,36 @@ class DetectionReader:
             raise InvalidSampleError(
                 'the size of the picture the boxes lie in is not known before a picture came: set '
                 'detections.image_width and detections.image_height')
-        corners = np.array([_corners(each.bbox) for each in found], np.float64)
-        categories = [self._categories(_class_id(each)) for each in found]
-        boxes = normalise_boxes(corners, width, height)
-        return np.column_stack([boxes, categories]).astype(np.float32)
+        corners = np.array([_corners(box) for _, _, box in found], np.float64)
+        categories = [self._categories(class_id) for _, class_id, _ in found]
+        boxes = np.column_stack([normalise_boxes(corners, width, height), categories])
+        outside = ((corners[:, 2:] <= 0) | (corners[:, :2] >= [width, height])).any(axis=1)
+        return boxes[~outside].astype(np.float32)
+
+    def _wanted(self, score: float, class_id: str) -> bool:
+        return class_id not in self._ignored and score >= self._min_score
 
 
 def _corners(box: Any) -> tuple[float, float, float, float]:
-    """Give x1, y1, x2, y2; a negative size ends up as x2 < x1, which is refused later."""
-    center = box.center.position
+    """
+    Give x1, y1, x2, y2 of what an upright box must hold to hold this one.
+
+    A negative size ends up as x2 < x1, which is refused later.
+    """
+    center = getattr(box.center, 'position', box.center)
     half_x, half_y = box.size_x / 2, box.size_y / 2
+    theta = getattr(box.center, 'theta', 0.0)
+    if theta and isfinite(theta) and half_x >= 0 and half_y >= 0:
+        across, down = abs(cos(theta)), abs(sin(theta))
+        half_x, half_y = half_x * across + half_y * down, half_x * down + half_y * across
     return center.x - half_x, center.y - half_y, center.x + half_x, center.y + half_y
 
 
-def _best(detection: Any) -> Any:
-    return max((r.hypothesis for r in detection.results), key=lambda h: h.score, default=None)
-
-
-def _score(detection: Any) -> float:
-    best = _best(detection)
-    return float(best.score) if best is not None else 0.0
-
-
-def _class_id(detection: Any) -> str:
-    best = _best(detection)
-    return str(best.class_id) if best is not None else ''
+def _best(detection: Any) -> tuple[float, str]:
+    """Give score and class id of the likeliest hypothesis; a score that is no number is 0."""
+    hypotheses = [getattr(result, 'hypothesis', result) for result in detection.results]
+    scored = [(float(h.score) if isfinite(h.score) else 0.0, h) for h in hypotheses]
+    if not scored:
+        return 0.0, ''
+    score, best = max(scored, key=lambda each: each[0])
+    return score, str(best.class_id if hasattr(best, 'class_id') else best.id)

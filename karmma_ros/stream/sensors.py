@@ -1,34 +1,33 @@
 """
 All sensors of one person or robot: what came in, what of it can be used, the next window.
 
-A camera feeds RGB and flow; a microphone feeds audio; a detector feeds detections.
+A camera feeds RGB and flow, unless flow has a topic of its own; a microphone feeds audio;
+a detector feeds detections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Union
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.detections import check_boxes
+from karmma_ros.preprocess.flow import check_displacement
 from karmma_ros.preprocess.resampling import check_rate
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
 from karmma_ros.stream.buffers import AudioBuffer, DetectionBuffer, Frame, FrameBuffer
-from karmma_ros.stream.receipts import Receipts
-from karmma_ros.stream.timeline import Fit, Timeline
+from karmma_ros.stream.flow_buffer import FlowBuffer, FlowPicture
+from karmma_ros.stream.sensor import Buffer, Coverage, Sensor
 from karmma_ros.stream.window import FlowMemo, Window
 import numpy as np
 from numpy.typing import NDArray
 
 UNSTAMPED_AUDIO_TOLERANCE_NS = 500_000_000
 """Sound without stamps is laid end to end unless it comes later than this."""
-
-_CAMERA = (Modality.RGB, Modality.FLOW)
 
 
 @dataclass(frozen=True)
@@ -49,27 +48,6 @@ class InputSettings:
                 'min_coverage', self.min_coverage, 'a number above 0 and at most 1')
 
 
-_Buffer = Union[FrameBuffer, AudioBuffer, DetectionBuffer]
-
-
-class _Input:
-    """One sensor: its buffer and what is known of its messages."""
-
-    def __init__(self, buffer: _Buffer, timeout_ns: int, span_ns: int) -> None:
-        self.buffer = buffer
-        self.timeout_ns = timeout_ns
-        self.receipts = Receipts()
-        self.timeline = Timeline(span_ns)
-
-    def fresh(self, now_ns: int) -> bool:
-        return self.receipts.fresh(now_ns, self.timeout_ns)
-
-    def clear(self) -> None:
-        self.buffer.clear()
-        self.receipts.clear()
-        self.timeline.clear()
-
-
 class SensorStream:
     """
     Take samples as they come, say what can be used, cut windows.
@@ -88,20 +66,50 @@ class SensorStream:
         spec: ClipSpec,
         modalities: Iterable[Modality],
         settings: Mapping[Modality, InputSettings],
+        flow_topic: bool = False,
     ) -> None:
-        self._spec = spec
-        self._settings = {m: _setting(m, settings) for m in in_order(modalities)}
+        self._spec, self._modalities = spec, in_order(modalities)
         self._camera = FrameBuffer(spec)
+        self._flow = FlowBuffer(spec)
         self._microphone = AudioBuffer(spec)
         self._detector = DetectionBuffer(spec)
-        self._inputs = self._make_inputs()
+        buffers: dict[Modality, Buffer] = {
+            Modality.RGB: self._camera, Modality.FLOW: self._flow,
+            Modality.AUDIO: self._microphone, Modality.DETECTIONS: self._detector}
+        self._sensors = {m: Sensor(buffer, 1, spec.duration_ns) for m, buffer in buffers.items()}
         self._flow_memo = FlowMemo(spec.flow.bound)
         self._last_end_ns: int | None = None
+        self.configure(settings, flow_topic)
+
+    def configure(
+        self, settings: Mapping[Modality, InputSettings], flow_topic: bool | None = None,
+    ) -> None:
+        """
+        Take new settings; what they do not touch goes on undisturbed.
+
+        A sensor that nothing needs any more forgets all its samples at once.
+
+        :param flow_topic: whether flow is added, or computed from the camera; None leaves
+            that as it is.
+        :raises InvalidSettingError: when a modality has no settings; the old ones stay.
+        """
+        self._settings = {m: _setting(m, settings) for m in self._modalities}
+        if flow_topic is not None:
+            self._flow_topic = flow_topic
+        self._inputs = {m: self._sensors[self._source(m)]
+                        for m, setting in self._settings.items() if setting.enabled}
+        for modality, sensor in reversed(self._inputs.items()):  # RGB's timeout before flow's
+            sensor.timeout_ns = self._settings[modality].timeout_ns
+        for source, sensor in self._sensors.items():
+            if self._used(source) is None:
+                sensor.clear()
+        if self._inputs.get(Modality.FLOW) is not self._sensors[Modality.RGB]:
+            self._flow_memo = FlowMemo(self._spec.flow.bound)
 
     @property
     def nbytes(self) -> int:
         """Give the memory held by samples."""
-        return self._camera.nbytes + self._microphone.nbytes + self._detector.nbytes
+        return sum(sensor.buffer.nbytes for sensor in self._sensors.values())
 
     def wants_image(self, stamp_ns: int, now_ns: int) -> bool:
         """
@@ -110,30 +118,51 @@ class SensorStream:
         False when its slot in time is filled (the image counts as received all the same)
         and when nothing uses the camera.
         """
-        camera = self._input(*_CAMERA)
-        if camera is None:
+        camera = self._used(Modality.RGB)
+        return camera is not None and not camera.passes(stamp_ns or now_ns, now_ns)
+
+    def wants_flow(self, stamp_ns: int, now_ns: int) -> bool:
+        """Tell the same of a flow message."""
+        sensor = self._used(Modality.FLOW)
+        if sensor is None:
             return False
-        stamp_ns = stamp_ns or now_ns
-        fits = stamp_ns >= 0 and camera.timeline.fits(stamp_ns, stamp_ns, now_ns)
-        if not fits or self._camera.wants(stamp_ns):
-            return True
-        camera.timeline.admit(stamp_ns, stamp_ns, now_ns)
-        camera.receipts.take(stamp_ns, now_ns)
-        return False
+        passes = sensor.passes(stamp_ns or now_ns, now_ns)
+        if passes:
+            self._flow.note(stamp_ns or now_ns)
+        return not passes
 
     def add_image(self, image: NDArray[np.uint8], stamp_ns: int, now_ns: int) -> str:
         """Take an RGB image uint8 `[h, w, 3]` of any size; it is copied."""
-        camera = self._input(*_CAMERA)
+        camera = self._used(Modality.RGB)
         if camera is None:
             return 'the camera is not used'
         stamp_ns = stamp_ns or now_ns
         try:
             check_array('image', image, np.uint8, ('h', 'w', 3))
-            self._admit(camera, stamp_ns, stamp_ns, now_ns)
+            camera.admit(stamp_ns, stamp_ns, now_ns)
             self._camera.add(image, stamp_ns)
         except InvalidSampleError as error:
-            return _drop(camera, error, now_ns)
+            return camera.drop(error, now_ns)
         camera.receipts.take(stamp_ns, now_ns)
+        return ''
+
+    def add_flow(self, flow: NDArray[np.float32], stamp_ns: int, now_ns: int) -> str:
+        """
+        Take displacements float32 `[h, w, 2]` of any size, in its pixels since the frame before.
+
+        The stamp is that of the later frame.
+        """
+        sensor = self._used(Modality.FLOW)
+        if sensor is None:
+            return 'a flow topic is not used'
+        stamp_ns = stamp_ns or now_ns
+        try:
+            check_displacement(flow)
+            sensor.admit(stamp_ns, stamp_ns, now_ns)
+            self._flow.add(flow, stamp_ns)
+        except InvalidSampleError as error:
+            return sensor.drop(error, now_ns)
+        sensor.receipts.take(stamp_ns, now_ns)
         return ''
 
     def add_audio(
@@ -144,21 +173,21 @@ class SensorStream:
 
         Without a stamp the chunk ends at the time of receipt.
         """
-        microphone = self._input(Modality.AUDIO)
+        microphone = self._used(Modality.AUDIO)
         if microphone is None:
             return 'audio is not used'
         try:
             _check_sound(samples, sample_rate)
             length_ns = len(samples) * NANOSECONDS // sample_rate
             start_ns = stamp_ns or max(0, now_ns - length_ns)
-            self._admit(microphone, start_ns, start_ns + length_ns, now_ns)
+            microphone.admit(start_ns, start_ns + length_ns, now_ns)
             if stamp_ns:
                 self._microphone.add(samples, sample_rate, start_ns)
             else:
                 self._microphone.add(
                     samples, sample_rate, start_ns, UNSTAMPED_AUDIO_TOLERANCE_NS)
         except InvalidSampleError as error:
-            return _drop(microphone, error, now_ns)
+            return microphone.drop(error, now_ns)
         microphone.receipts.take(start_ns, now_ns)
         return ''
 
@@ -168,23 +197,22 @@ class SensorStream:
 
         No box at all is a message too: nothing was seen.
         """
-        detector = self._input(Modality.DETECTIONS)
+        detector = self._used(Modality.DETECTIONS)
         if detector is None:
             return 'detections are not used'
         stamp_ns = stamp_ns or now_ns
         try:
             check_boxes(boxes)
-            self._admit(detector, stamp_ns, stamp_ns, now_ns)
+            detector.admit(stamp_ns, stamp_ns, now_ns)
             self._detector.add(boxes, stamp_ns)
         except InvalidSampleError as error:
-            return _drop(detector, error, now_ns)
+            return detector.drop(error, now_ns)
         detector.receipts.take(stamp_ns, now_ns)
         return ''
 
     def reject(self, modality: Modality, reason: str, now_ns: int) -> None:
         """Count a message that could not even be decoded."""
-        sensor = self._inputs.get(modality) or (
-            self._input(*_CAMERA) if modality in _CAMERA else None)
+        sensor = self._used(self._source(modality))
         if sensor is not None:
             sensor.receipts.drop(reason, now_ns)
 
@@ -211,37 +239,19 @@ class SensorStream:
 
     def clear(self) -> None:
         """Forget all samples and times, as when the clock has jumped; counts stay."""
-        for sensor in self._inputs.values():
+        for sensor in self._sensors.values():
             sensor.clear()
         self._last_end_ns = None
 
-    def _make_inputs(self) -> dict[Modality, _Input]:
-        """Give each modality in use its sensor; RGB and flow share one."""
-        buffers: dict[Modality, _Buffer] = {
-            Modality.RGB: self._camera, Modality.FLOW: self._camera,
-            Modality.AUDIO: self._microphone, Modality.DETECTIONS: self._detector}
-        inputs: dict[Modality, _Input] = {}
-        for modality, setting in self._settings.items():
-            if not setting.enabled:
-                continue
-            twin = inputs.get(Modality.RGB) if modality is Modality.FLOW else None
-            inputs[modality] = twin or _Input(
-                buffers[modality], setting.timeout_ns, self._spec.duration_ns)
-        return inputs
+    def _source(self, modality: Modality) -> Modality:
+        """Give the modality whose sensor serves this one."""
+        computed = modality is Modality.FLOW and not self._flow_topic
+        return Modality.RGB if computed else modality
 
-    def _input(self, *modalities: Modality) -> _Input | None:
-        return next((self._inputs[m] for m in modalities if m in self._inputs), None)
-
-    def _admit(self, sensor: _Input, start_ns: int, stop_ns: int, now_ns: int) -> None:
-        """Hold a stamp against the sensor's timeline; restart there if it has jumped."""
-        if start_ns < 0:
-            raise InvalidSampleError(f'stamp: got {start_ns} ns; it may be 0 or more')
-        fit = sensor.timeline.admit(start_ns, stop_ns, now_ns)
-        if fit is Fit.DROP:
-            raise InvalidSampleError(sensor.timeline.misfit(start_ns))
-        if fit is Fit.RESTART:
-            sensor.buffer.clear()
-            sensor.receipts.restart(start_ns)
+    def _used(self, source: Modality) -> Sensor | None:
+        """Give a sensor if anything that is switched on takes it."""
+        sensor = self._sensors[source]
+        return sensor if any(each is sensor for each in self._inputs.values()) else None
 
     def _end_ns(self, now_ns: int) -> int | None:
         """
@@ -275,32 +285,34 @@ class SensorStream:
             why = 'disabled by its setting' if taken else 'the model does not take it'
             return ModalityStatus(modality, ModalityState.DISABLED, detail=why)
         coverage = self._coverage(modality, end_ns)
-        state, detail = _judge(sensor, coverage, self._offset(sensor, end_ns), now_ns)
-        if detail and modality is Modality.FLOW:
+        state, detail = sensor.judge(coverage, self._offset(sensor, end_ns), now_ns)
+        if detail and self._source(modality) is not modality:
             detail = f'derived from the camera: {detail}'
         receipts = sensor.receipts
         return ModalityStatus(
             modality, state, receipts.last_stamp_ns, receipts.age_ns(now_ns), sensor.timeout_ns,
             coverage.samples, receipts.rate(now_ns, sensor.timeout_ns), receipts.dropped, detail)
 
-    def _coverage(self, modality: Modality, end_ns: int | None) -> _Coverage:
+    def _coverage(self, modality: Modality, end_ns: int | None) -> Coverage:
         share = self._settings[modality].min_coverage
         t = self._spec.num_frames
         if modality is Modality.AUDIO:
             heard = 0 if end_ns is None else self._microphone.heard(end_ns)
             n, rate = self._spec.audio_samples, self._spec.audio.sample_rate
-            return _Coverage(heard, heard, ceil(share * n), f'{n / rate:g} s of sound', rate)
+            return Coverage(heard, heard, ceil(share * n), f'{n / rate:g} s of sound', rate)
         if modality is Modality.DETECTIONS:
             places = [] if end_ns is None else self._detector.select(end_ns)
             own, messages = sum(p >= 0 for p in places), len({p for p in places if p >= 0})
-            return _Coverage(messages, own, ceil(share * t), f'{t} frames with boxes')
-        own = 0 if end_ns is None else self._camera.own_slots(end_ns)
+            return Coverage(messages, own, ceil(share * t), f'{t} frames with boxes')
+        computed = self._source(modality) is Modality.RGB
+        buffer = self._camera if computed else self._flow
+        own = 0 if end_ns is None else buffer.own_slots(end_ns)
         needed = ceil(share * t)
-        if modality is Modality.FLOW:
+        if modality is Modality.FLOW and computed:
             needed = max(needed, min(2, t))  # one frame alone cannot show movement
-        return _Coverage(own, own, needed, f'{t} frames')
+        return Coverage(own, own, needed, f'{t} frames')
 
-    def _offset(self, sensor: _Input, end_ns: int | None) -> str:
+    def _offset(self, sensor: Sensor, end_ns: int | None) -> str:
         """Say by how much a sensor's clock is off the window; '' if it is not."""
         newest_ns = sensor.buffer.newest_ns
         if newest_ns is None or end_ns is None:
@@ -316,6 +328,7 @@ class SensorStream:
     ) -> Window:
         spans: dict[Modality, tuple[int, int]] = {}
         frames: tuple[Frame, ...] = ()
+        flows: tuple[FlowPicture, ...] = ()
         audio = heard = boxes = None
         for modality in available:
             if modality is Modality.AUDIO:
@@ -326,46 +339,20 @@ class SensorStream:
                 boxes = self._detector.boxes(places)
                 stamps = self._detector.stamps_ns(places)
                 spans[modality] = stamps[0], stamps[-1]
+            elif self._source(modality) is Modality.FLOW:
+                flows = self._flow.select(end_ns)
+                spans[modality] = _span(flows)
             else:
                 frames = self._camera.select(end_ns)
-                stamps = [frame.stamp_ns for frame in frames]
-                spans[modality] = min(stamps), max(stamps)
+                spans[modality] = _span(frames)
         return Window(
             self._spec, end_ns - self._spec.duration_ns, end_ns, available, statuses, spans,
-            frames, audio, heard, boxes, self._flow_memo)
+            frames, audio, heard, boxes, self._flow_memo, tuple(flow.image for flow in flows))
 
 
-@dataclass(frozen=True)
-class _Coverage:
-    """How well one modality covers the window."""
-
-    samples: int
-    own: int
-    needed: int
-    whole: str
-    per: int = 1
-    """Samples in one of the unit that people read."""
-
-    @property
-    def shortfall(self) -> str:
-        return f'{self.own / self.per:g} of {self.whole}; it needs {self.needed / self.per:g}'
-
-
-def _judge(
-    sensor: _Input, coverage: _Coverage, offset: str, now_ns: int,
-) -> tuple[ModalityState, str]:
-    """Give a sensor's state and, unless it is available, the reason."""
-    receipts, timeout_ns = sensor.receipts, sensor.timeout_ns
-    if sensor.fresh(now_ns):
-        if coverage.own >= coverage.needed:
-            return ModalityState.AVAILABLE, ''
-        return ModalityState.INSUFFICIENT, offset or coverage.shortfall
-    if receipts.failing(now_ns, timeout_ns):
-        return ModalityState.INVALID, receipts.reason
-    if not receipts.received:
-        return ModalityState.NEVER_RECEIVED, 'nothing received'
-    age, timeout = receipts.age_ns(now_ns) / NANOSECONDS, timeout_ns / NANOSECONDS
-    return ModalityState.STALE, f'last sample {age:.1f} s ago; the timeout is {timeout:g} s'
+def _span(samples: Sequence[Frame | FlowPicture]) -> tuple[int, int]:
+    stamps = [sample.stamp_ns for sample in samples]
+    return min(stamps), max(stamps)
 
 
 def _setting(
@@ -383,8 +370,3 @@ def _check_sound(samples: NDArray[np.float32], sample_rate: int) -> None:
     check_array('audio', samples, np.float32, ('n',))
     if not np.isfinite(samples).all():
         raise InvalidSampleError('audio: got NaN or infinity; it may be finite samples')
-
-
-def _drop(sensor: _Input, error: InvalidSampleError, now_ns: int) -> str:
-    sensor.receipts.drop(str(error), now_ns)
-    return str(error)

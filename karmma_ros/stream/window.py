@@ -69,12 +69,14 @@ class Window:
     spans_ns: Mapping[Modality, tuple[int, int]]
     """Oldest and newest stamp really in here, of each modality in here."""
     frames: tuple[Frame, ...]
-    """The t camera frames, repeats included; empty without RGB and flow."""
+    """The t camera frames, repeats included; empty where nothing needs them."""
     audio: NDArray[np.float32] | None
     heard: NDArray[np.bool_] | None
     """Bool `[n]`: false where `audio` holds zeros for a gap."""
     boxes: tuple[NDArray[np.float32], ...] | None
     flow_memo: FlowMemo
+    flows: tuple[NDArray[np.uint8], ...] = ()
+    """The t flow pictures `[h, w, 2]` of a flow topic; empty where flow comes from the frames."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'spans_ns', MappingProxyType(dict(self.spans_ns)))
@@ -97,15 +99,17 @@ class Window:
         that the sensors write to, and the flow memo: one thread at a time.
         """
         chosen = in_order(self.modalities if keep is None else set(keep) & set(self.modalities))
-        flow = self.flow_memo.clip_flow(self.frames) if Modality.FLOW in chosen else None
         return make_clip(
             self.spec,
             frames=self._stack() if Modality.RGB in chosen else None,
-            flow=flow,
+            flow=self._flow() if Modality.FLOW in chosen else None,
             audio=self.audio if Modality.AUDIO in chosen else None,
             heard=self.heard,
             boxes=self.boxes if Modality.DETECTIONS in chosen else None,
         )
+
+    def _flow(self) -> NDArray[np.uint8]:
+        return np.stack(self.flows) if self.flows else self.flow_memo.clip_flow(self.frames)
 
     def _stack(self) -> NDArray[np.uint8]:
         return np.stack([frame.image for frame in self.frames])

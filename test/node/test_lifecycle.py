@@ -6,9 +6,12 @@ import threading
 import weakref
 
 from karmma_ros.node.lifecycle import KarmmaNode
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool, Trigger
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -42,6 +45,7 @@ def make(ros, bundle):
 
     yield make_node
     for node in nodes:
+        node.shut_down()
         node.destroy_node()
 
 
@@ -93,6 +97,9 @@ def test_shutdown_from_every_state_frees_everything(make, steps):
     ({'rate': 'fast'}, "configure failed: rate is 'fast'; it may be a number from 0.1 to 60.0: "
                        'write it as in `rate: 5.0`'),
     ({'audio__sample_format': 'mp3'}, "configure failed: audio.sample_format is 'mp3'"),
+    ({'events__start': 0.1}, 'configure failed: events.end is 0.2; it may be a score above 0 and '
+                             'below events.start = 0.1'),
+    ({'events__background': 'rest'}, "configure failed: events.background is 'rest'; it may be"),
 ])
 def test_a_wrong_setting_fails_configure_with_a_sentence(make, overrides, sentence):
     node = make(**overrides)
@@ -127,17 +134,17 @@ def test_a_damaged_model_fails_configure_with_a_sentence(make, bundle, tmp_path,
 def test_what_configure_read_is_frozen_until_cleanup(make):
     node = make()
     node.trigger_configure()
-    result, = node.set_parameters([Parameter('audio.timeout', value=2.0)])
+    result, = node.set_parameters([Parameter('threads', value=2)])
     assert not result.successful
     node.trigger_cleanup()
-    result, = node.set_parameters([Parameter('audio.timeout', value=2.0)])
+    result, = node.set_parameters([Parameter('threads', value=2)])
     assert result.successful
 
 
 def test_cleanup_frees_the_network(make):
     node = make()
     node.trigger_configure()
-    network = weakref.ref(node._configured.worker._recogniser._network)
+    network = weakref.ref(node._session.model.bundle.network)
     node.trigger_activate()
     node.trigger_deactivate()
     assert network() is not None
@@ -155,7 +162,67 @@ def test_an_input_that_is_switched_off_has_no_subscription(make):
 
 
 def test_an_exception_in_a_transition_is_logged_and_not_swallowed(make, monkeypatch):
-    monkeypatch.setattr('karmma_ros.node.lifecycle.load_recogniser', lambda *_: 1 / 0)
+    monkeypatch.setattr('karmma_ros.node.session.load_model', lambda *_: 1 / 0)
     node = make()
     assert node.trigger_configure() == FAILURE
     assert 'configure failed: ZeroDivisionError: division by zero' in node.log.texts
+
+
+@pytest.mark.parametrize(('steps', 'failing', 'state'), [
+    (['configure'], 'activate', 'inactive'),
+    (['configure', 'activate'], 'deactivate', 'unconfigured'),
+    (['configure'], 'cleanup', 'unconfigured'),
+    (['configure', 'activate'], 'shutdown', 'finalized'),
+])
+def test_a_transition_that_breaks_half_way_leaves_a_node_that_can_be_used(
+    make, monkeypatch, steps, failing, state
+):
+    node = make()
+    for step in steps:
+        assert getattr(node, f'trigger_{step}')() == SUCCESS
+    place = {'activate': 'start', 'cleanup': 'close'}.get(failing, 'stop')
+    broken = [True]
+    whole = getattr(node._session, place)
+
+    def breaks():
+        if broken:
+            broken.pop()
+            raise OSError('no such device')
+        whole()
+
+    monkeypatch.setattr(node._session, place, breaks)
+    assert getattr(node, f'trigger_{failing}')() != SUCCESS
+    assert f'{failing} failed: OSError: no such device' in node.log.texts
+    assert node.state_label == state
+    assert not any(thread.name == 'karmma worker' for thread in threading.enumerate())
+    if state != 'finalized':
+        if state == 'unconfigured':
+            assert node.trigger_configure() == SUCCESS
+        assert node.trigger_activate() == SUCCESS
+
+
+def test_an_impossible_transition_is_refused_with_an_answer(ros, bundle):
+    node = KarmmaNode(parameter_overrides=[Parameter('model', value=str(bundle))])
+    node.log = Log()
+    node.get_logger = lambda: node.log
+    change = node._service_change_state.callback
+    for wrong in (Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_CLEANUP, 77):
+        request = ChangeState.Request(transition=Transition(id=wrong))
+        assert not change(request, ChangeState.Response()).success
+        assert 'no such transition from unconfigured' in node.log.texts[-1]
+    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+    assert change(request, ChangeState.Response()).success
+    node.shut_down()
+    node.shut_down()
+    assert node.state_label == 'finalized'
+    node.destroy_node()
+
+
+def test_services_answer_in_every_state(make):
+    node = make()
+    for step in ('configure', 'activate', 'deactivate', 'cleanup', 'shutdown'):
+        answer = node._on_enable(SetBool.Request(data=True), SetBool.Response())
+        assert answer.success and answer.message
+        answer = node._on_reset(Trigger.Request(), Trigger.Response())
+        assert answer.success == (node.state_label == 'active') and answer.message
+        assert getattr(node, f'trigger_{step}')() == SUCCESS

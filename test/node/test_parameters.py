@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from karmma_ros.node.parameters import DECLARATIONS, Parameters
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.node.declarations import DECLARATIONS
+from karmma_ros.node.parameters import Parameters
 import pytest
 import rclpy
 from rclpy.parameter import Parameter
@@ -15,11 +17,11 @@ CONFIG = Path(__file__).parents[2] / 'config' / 'node' / 'karmma.yaml'
 def declared(ros):
     nodes = []
 
-    def declare(**overrides):
+    def declare(*watching, **overrides):
         node = rclpy.create_node('parameters', parameter_overrides=[
             Parameter(name.replace('__', '.'), value=value) for name, value in overrides.items()])
         nodes.append(node)
-        return node, Parameters(node)
+        return node, Parameters(node, *watching)
 
     yield declare
     for node in nodes:
@@ -56,8 +58,8 @@ def test_a_whole_number_serves_for_a_double(declared):
                      'write it as in `top_k: 5`'),
     ({'rgb__enabled': 1}, 'rgb.enabled is 1; it may be true or false: '
                           'write it as in `rgb.enabled: true`'),
-    ({'audio__reliability': 'sure'},
-     "audio.reliability is 'sure'; it may be best_effort or reliable"),
+    ({'audio__qos': 'sure'},
+     "audio.qos is 'sure'; it may be auto or sensor_data or reliable"),
     ({'model': 7}, "model is 7; it may be text: write it as in `model: 'synthetic_kitchen'`"),
 ])
 def test_a_wrong_value_becomes_a_sentence_that_mends_it(declared, overrides, sentence):
@@ -73,18 +75,50 @@ def test_setting_a_parameter_right_takes_its_problem_away(declared):
 
 def test_a_change_out_of_range_is_refused_with_the_reason(declared):
     node, parameters = declared()
-    result, = node.set_parameters([Parameter('audio.reliability', value='sure')])
-    assert not result.successful and 'best_effort or reliable' in result.reason
-    assert parameters['audio.reliability'] == 'best_effort'
+    result, = node.set_parameters([Parameter('audio.qos', value='sure')])
+    assert not result.successful and 'sensor_data or reliable' in result.reason
+    assert parameters['audio.qos'] == 'auto'
 
 
 def test_what_configure_has_read_may_not_change_but_live_ones_may(declared):
     node, parameters = declared()
     parameters.frozen = True
-    result, = node.set_parameters([Parameter('rate', value=4.0)])
+    result, = node.set_parameters([Parameter('threads', value=4)])
     assert not result.successful and 'deactivate and clean up' in result.reason
+    assert node.set_parameters([Parameter('threads', value=0)])[0].successful
     result, = node.set_parameters([Parameter('top_k', value=3)])
     assert result.successful and parameters['top_k'] == 3
+
+
+def test_checks_see_all_values_as_they_would_be_and_may_refuse(declared):
+    def refuse(values, changed):
+        if changed == {'top_k', 'rate'} and values['top_k'] * values['rate'] > 10:
+            raise InvalidSettingError('top_k', values['top_k'], f'less at {values["rate"]:g} Hz')
+
+    told = []
+    node, parameters = declared([refuse], told.append)
+    result = node.set_parameters_atomically(
+        [Parameter('top_k', value=6), Parameter('rate', value=2.0)])
+    assert not result.successful and result.reason == 'top_k is 6; it may be less at 2 Hz'
+    assert (parameters['top_k'], told) == (5, [])
+    assert node.set_parameters_atomically(
+        [Parameter('top_k', value=4), Parameter('rate', value=2.0)]).successful
+    assert (parameters['top_k'], parameters['rate']) == (4, 2.0)
+    assert told == [{'top_k', 'rate'}]
+
+
+def test_only_new_values_are_told(declared):
+    told = []
+    node, _ = declared([], told.append)
+    node.set_parameters([Parameter('top_k', value=5)])
+    assert told == []
+
+
+def test_parameters_of_others_are_left_alone(declared):
+    node, parameters = declared()
+    node.declare_parameter('of_a_user', 1)
+    assert node.set_parameters([Parameter('of_a_user', value=2)])[0].successful
+    assert 'of_a_user' not in parameters and len(parameters) == len(DECLARATIONS)
 
 
 def test_the_shipped_file_holds_every_parameter_with_its_default():

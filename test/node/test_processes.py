@@ -147,9 +147,9 @@ def test_what_it_loaded_and_that_it_survives_an_impossible_transition(stage, nod
     assert (info.device, info.num_frames, info.audio_sample_rate) == ('cpu', 8, 16_000)
     client = stage.node.create_client(ChangeState, 'karmma/change_state')
     assert client.wait_for_service(timeout_sec=10)
-    client.call_async(ChangeState.Request(transition=Transition(
+    refused = client.call_async(ChangeState.Request(transition=Transition(
         id=Transition.TRANSITION_ACTIVATE)))
-    stage.until(lambda: False, 0.5)
+    assert stage.until(refused.done, 5) and not refused.result().success
     sender('audio')
     fresh(stage, ['audio'], 30)
 

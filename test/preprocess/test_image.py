@@ -4,7 +4,7 @@ from array import array
 
 import cv2
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.preprocess.image import decode_image
+from karmma_ros.preprocess.image import decode_image, ENCODINGS
 import numpy as np
 import pytest
 
@@ -83,7 +83,7 @@ def test_resizes_before_swapping_channels(monkeypatch):
 
 
 @pytest.mark.parametrize(('changes', 'text'), [
-    ({'encoding': 'bayer_rggb8'}, r"encoding: got 'bayer_rggb8'; it may be rgb8,.*image_proc"),
+    ({'encoding': 'bayer_rgbw8'}, r"encoding: got 'bayer_rgbw8'; it may be rgb8,.*image_proc"),
     ({'encoding': ''}, "encoding: got ''"),
     ({'encoding': None}, 'encoding: got None'),
     ({'height': 0}, 'size: got 5 x 0; it may be 1 x 1'),
@@ -111,3 +111,134 @@ def test_says_what_is_wrong(changes, text):
 def test_refuses_data_that_is_no_image(data, text):
     with pytest.raises(InvalidSampleError, match=text):
         decode_image(data, encoding='rgb8', height=6, width=5, step=15)
+
+
+# Colours that a mosaic or shared chroma of flat areas gives back.
+RED, GREEN, BLUE, GREY_90 = (200, 30, 40), (20, 180, 60), (30, 50, 210), (90, 90, 90)
+FIELDS = np.array([[RED, GREEN], [BLUE, GREY_90]], np.uint8).repeat(12, 0).repeat(12, 1)
+"""Four squares, `[24, 24, 3]`."""
+INNER = [np.s_[4:8, 4:8], np.s_[4:8, 16:20], np.s_[16:20, 4:8], np.s_[16:20, 16:20]]
+
+
+def mosaic(pixels: np.ndarray, pattern: str) -> np.ndarray:
+    """Keep of each pixel the one colour that ROS's name gives it: two rows, left to right."""
+    out = np.empty(pixels.shape[:2], np.uint8)
+    for place, letter in enumerate(pattern):
+        row, column = divmod(place, 2)
+        out[row::2, column::2] = pixels[row::2, column::2, 'rgb'.index(letter)]
+    return out
+
+
+def assert_same_fields(decoded: np.ndarray, tolerance: int) -> None:
+    for inner in INNER:
+        near = np.abs(decoded[inner].astype(int) - FIELDS[inner])
+        assert near.max() <= tolerance, (decoded[inner][0, 0], FIELDS[inner][0, 0])
+
+
+@pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
+@pytest.mark.parametrize('big_endian', [None, False, True])
+@pytest.mark.parametrize('padding', [0, 3])
+def test_bayer_patterns_are_named_by_their_first_two_rows(pattern, big_endian, padding):
+    raw = mosaic(FIELDS, pattern)
+    if big_endian is not None:
+        raw = (raw.astype(np.uint16) * 256 + 77).astype('>u2' if big_endian else '<u2')
+    rows = np.pad(raw.view(np.uint8).reshape(24, -1), ((0, 0), (0, padding)))
+    decoded = decode_image(
+        rows.tobytes(), encoding=f'bayer_{pattern}{8 if big_endian is None else 16}', height=24,
+        width=24, step=rows.shape[1], is_bigendian=bool(big_endian))
+    assert decoded.shape == (24, 24, 3)
+    assert_same_fields(decoded, 0)
+
+
+def to_yuv(pixels: np.ndarray) -> np.ndarray:
+    """Give BT.601 luma and chroma, 16 to 235 and 16 to 240, as the standard defines them."""
+    matrix = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0],
+                       [112.0, -93.786, -18.214]])
+    return np.rint(pixels / 255 @ matrix.T + [16, 128, 128]).astype(np.uint8)
+
+
+def yuv_rows(encoding: str) -> np.ndarray:
+    """Give the rows of bytes of the four squares in a YUV encoding."""
+    y, u, v = np.moveaxis(to_yuv(FIELDS), 2, 0)
+    first, second = (v, u) if encoding == 'nv21' else (u, v)
+    if encoding == 'nv24':
+        return np.concatenate([y, np.dstack([u, v]).reshape(48, 24)])
+    if encoding in ('nv12', 'nv21'):
+        return np.concatenate([y, np.dstack([first, second])[::2, ::2].reshape(12, 24)])
+    chroma = np.where(np.arange(24) % 2, v, u)
+    pair = (chroma, y) if encoding in ('yuv422', 'uyvy') else (y, chroma)
+    return np.dstack(pair).reshape(24, 48)
+
+
+@pytest.mark.parametrize('encoding', [
+    'yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv', 'nv12', 'nv21', 'nv24'])
+@pytest.mark.parametrize('padding', [0, 5])
+@pytest.mark.parametrize('size', [None, (24, 24)])
+def test_luma_and_chroma(encoding, padding, size):
+    rows = yuv_rows(encoding)
+    if encoding == 'nv24' and padding:
+        # The rows of chroma are two rows of luma long.
+        luma, chroma = rows[:24], rows[24:].reshape(24, 48)
+        data = np.concatenate([np.pad(luma, ((0, 0), (0, padding))).ravel(), np.concatenate([
+            np.pad(chroma[:, :24], ((0, 0), (0, padding))),
+            np.pad(chroma[:, 24:], ((0, 0), (0, padding)))], 1).ravel()])
+    else:
+        data = np.pad(rows, ((0, 0), (0, padding)))
+    decoded = decode_image(data.tobytes(), encoding=encoding, height=24, width=24,
+                           step=rows.shape[1] + padding, size=size)
+    assert_same_fields(decoded, 4)
+
+
+@pytest.mark.parametrize(('encoding', 'width', 'height'), [
+    ('yuyv', 5, 4), ('nv12', 4, 5), ('nv21', 5, 4)])
+def test_shared_colours_need_even_sizes(encoding, width, height):
+    step = 2 * width if encoding == 'yuyv' else width
+    rows = height if encoding == 'yuyv' else height * 3 // 2
+    with pytest.raises(InvalidSampleError, match='may be even'):
+        decode_image(bytes(step * rows), encoding=encoding, height=height, width=width, step=step)
+
+
+def test_planes_that_are_not_all_there_say_how_many_bytes_there_should_be():
+    with pytest.raises(InvalidSampleError, match=r'got 16 bytes; it may be 24 .* x 1.5 for nv12'):
+        decode_image(bytes(16), encoding='nv12', height=4, width=4, step=4)
+
+
+@pytest.mark.parametrize(('encoding', 'pixels'), [
+    ('rgb16', RGB), ('bgr16', BGR), ('16UC3', BGR), ('mono16', GREY), ('16UC1', GREY),
+    ('rgba16', np.concatenate([RGB, ALPHA], 2)), ('bgra16', np.concatenate([BGR, ALPHA], 2)),
+    ('16UC4', np.concatenate([BGR, ALPHA], 2))])
+@pytest.mark.parametrize('order', ['<', '>'])
+@pytest.mark.parametrize('size', [None, (3, 3)])
+def test_of_16_bits_the_high_byte_is_kept(encoding, pixels, order, size):
+    wide = (pixels.astype(np.uint16) * 256 + 99).astype(f'{order}u2')
+    decoded = decode(wide, encoding, is_bigendian=order == '>', size=size)
+    wanted = RGB if pixels.shape[2] > 1 else np.repeat(GREY, 3, 2)
+    np.testing.assert_array_equal(decoded, decode(wanted, 'rgb8', size=size))
+
+
+@pytest.mark.parametrize(('encoding', 'pixels'), [
+    ('8UC1', GREY), ('8UC3', BGR), ('8UC4', np.concatenate([BGR, ALPHA], 2))])
+def test_opencvs_types_are_taken_as_opencv_takes_them(encoding, pixels):
+    wanted = RGB if pixels.shape[2] > 1 else np.repeat(GREY, 3, 2)
+    np.testing.assert_array_equal(decode(pixels, encoding), wanted)
+
+
+@pytest.mark.parametrize('encoding', ENCODINGS)
+def test_no_size_of_any_encoding_brings_the_process_down(encoding):
+    for height, width in ((1, 1), (2, 2), (1, 4), (4, 2), (3, 3), (5, 4)):
+        for step in range(1, 40):
+            for rows in (height, height * 3 // 2, height * 3):
+                try:
+                    decoded = decode_image(bytes(step * rows), encoding=encoding, height=height,
+                                           width=width, step=step, size=(6, 7))
+                    assert decoded.shape == (6, 7, 3)
+                except InvalidSampleError:
+                    pass
+
+
+@pytest.mark.parametrize(('encoding', 'remedy'), [
+    ('32FC2', 'set flow.source to topic'), ('32FC1', 'colour topic'), ('32SC1', 'image_proc'),
+    ('yuv420p', 'image_proc'), ('jpeg', 'rgb.transport')])
+def test_other_encodings_come_with_the_way_out(encoding, remedy):
+    with pytest.raises(InvalidSampleError, match=f'rgb8, .*{remedy}'):
+        decode(RGB, encoding)

@@ -1,0 +1,164 @@
+"""What the node's parameters are: the one place where defaults, ranges and meanings live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.stream.events import EventSettings
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One parameter; a change takes effect at the next result, unless `fixed` says otherwise."""
+
+    name: str
+    default: Any
+    """Its type is the parameter's type."""
+    description: str
+    range: tuple[float, float] | None = None
+    """Lowest and highest value, both allowed."""
+    choices: tuple[str, ...] = ()
+    fixed: bool = False
+    """Read by `configure`: from there to cleanup it may not change."""
+
+    @property
+    def allowed(self) -> str:
+        """Say what the value may be."""
+        if self.choices:
+            return ' or '.join(self.choices)
+        kind = _KINDS[type(self.default)]
+        return f'{kind} from {self.range[0]} to {self.range[1]}' if self.range else kind
+
+    def check(self, value: Any) -> Any:
+        """
+        Give the value in the declared type; a whole number serves for a double.
+
+        :raises InvalidSettingError: when the value is of another type or out of range.
+        """
+        if isinstance(self.default, float) and type(value) is int:
+            value = float(value)
+        if isinstance(self.default, list) and value is not None:
+            value = list(value)
+        if type(value) is not type(self.default):
+            raise InvalidSettingError(self.name, value, self.allowed, self._remedy())
+        if self.range and not self.range[0] <= value <= self.range[1]:
+            raise InvalidSettingError(self.name, value, self.allowed)
+        if self.choices and value not in self.choices:
+            raise InvalidSettingError(self.name, value, self.allowed)
+        return value
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Give what `ros2 param describe` shows."""
+        when = ' Read by configure.' if self.fixed else ''
+        descriptor = ParameterDescriptor(
+            name=self.name, description=self.description + when,
+            additional_constraints=self.allowed)
+        if self.range and isinstance(self.default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=self.range[0], to_value=self.range[1])]
+        elif self.range:
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(self.range[0]), to_value=int(self.range[1]))]
+        return descriptor
+
+    def _remedy(self) -> str:
+        return f'write it as in `{self.name}: {_yaml(self.default)}`'
+
+
+_KINDS = {
+    bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text',
+    list: 'a list of texts',
+}
+
+
+def _yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+_TIMEOUT = (0.05, 60.0)
+_PART = (0.01, 1.0)
+_SECONDS = (0.0, 60.0)
+_EVENTS = EventSettings()
+
+
+def _input(name: str, what: str, timeout: float, silence: str) -> tuple[Declaration, ...]:
+    """Declare what every sensor has."""
+    return (
+        Declaration(f'{name}.enabled', True,
+                    f'Use {what}; false unsubscribes and forgets what was received.'),
+        Declaration(f'{name}.timeout', timeout, f'Seconds without {silence}.', _TIMEOUT),
+        Declaration(f'{name}.min_coverage', 0.5, 'Part of the window that must be covered before '
+                    'this input counts as available.', _PART),
+        Declaration(f'{name}.qos', 'auto', 'sensor_data receives from every publisher; reliable '
+                    'has lost messages sent again, from reliable publishers only; auto takes '
+                    'reliable when every publisher offers it.',
+                    choices=('auto', 'sensor_data', 'reliable')),
+    )
+
+
+DECLARATIONS = (
+    Declaration('model', 'synthetic_kitchen',
+                'Model directory, or the name of one that comes with karmma_ros. A new one is '
+                'loaded beside the old, which goes on until it is ready, and stays if it fails.'),
+    Declaration('device', 'auto', 'auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.',
+                fixed=True),
+    Declaration('threads', 0, "CPU threads of the network; 0 leaves torch's choice.", (0, 256),
+                fixed=True),
+    Declaration('autostart', False, 'Configure and activate by itself, without a launch file; '
+                'looked at once, at the start.', fixed=True),
+    Declaration('rate', 5.0, 'Results a second, at most; on the node clock.', (0.1, 60.0)),
+    Declaration('min_modalities', 1, 'Publish nothing while fewer inputs than this are available.',
+                (1, 4)),
+    Declaration('top_k', 5, 'Verbs, nouns and actions in a result.', (1, 100)),
+    Declaration('score_threshold', 0.0,
+                'above_threshold is true when the best verb and noun both reach this.',
+                (0.0, 1.0)),
+    Declaration('subject_id', '', 'Copied into results and events: whose actions they are.'),
+    *_input('rgb', 'the camera for RGB', 0.5, 'a picture after which the camera is stale'),
+    Declaration('rgb.transport', 'raw', 'raw subscribes to sensor_msgs/Image on image; compressed '
+                'to sensor_msgs/CompressedImage on image/compressed.',
+                choices=('raw', 'compressed')),
+    *_input('flow', 'optical flow', 0.5, 'a message on the flow topic after which it is stale; '
+            "computed flow shares the camera's"),
+    Declaration('flow.source', 'computed', 'computed takes it from the camera; topic subscribes '
+                'to sensor_msgs/Image of encoding 32FC2 on flow.', choices=('computed', 'topic')),
+    *_input('audio', 'the microphone', 0.5, 'sound after which it is stale'),
+    Declaration('audio.type', 'audio_common_msgs/msg/AudioDataStamped',
+                'Message type of the audio topic.', choices=(
+                    'audio_common_msgs/msg/AudioDataStamped', 'audio_common_msgs/msg/AudioData',
+                    'audio_common_msgs/msg/AudioStamped')),
+    Declaration('audio.sample_rate', 16_000, 'Hz; as the audio driver publishes.',
+                (1_000, 384_000)),
+    Declaration('audio.channels', 1, 'Interleaved channels; they are mixed to one.', (1, 64)),
+    Declaration('audio.sample_format', 'S16LE',
+                "GStreamer's name of the sample format: S16LE, S32LE, F32LE, U8 …"),
+    *_input('detections', 'the detected boxes', 1.0,
+            'a detection message after which they are stale; an empty message counts'),
+    Declaration('detections.image_width', 0,
+                "Width of the detector's picture, pixels; 0 takes the camera's.", (0, 100_000)),
+    Declaration('detections.image_height', 0,
+                "Height of the detector's picture, pixels; 0 takes the camera's.", (0, 100_000)),
+    Declaration('detections.hand_classes', ['hand'],
+                'class_id of hands, names or numbers as text, besides those that hold the word '
+                'hand; every other class is an object.'),
+    Declaration('detections.ignored_classes', [''],
+                'class_id of boxes to leave out, as the detector writes them.'),
+    Declaration('detections.min_score', 0.0, 'Boxes below this score are left out.', (0.0, 1.0)),
+    Declaration('events.smoothing', _EVENTS.smoothing,
+                'Time constant of the smoothing of probabilities, seconds; 0 smooths nothing.',
+                _SECONDS),
+    Declaration('events.start', _EVENTS.start,
+                'An action starts when its smoothed score reaches this.', (0.001, 1.0)),
+    Declaration('events.end', _EVENTS.end, 'An action ends when its smoothed score falls below '
+                'this; it lies below events.start.', (0.0005, 1.0)),
+    Declaration('events.min_duration', _EVENTS.min_duration,
+                'What has not been seen for this long is not announced, seconds.', _SECONDS),
+    Declaration('events.max_gap', _EVENTS.max_gap,
+                'Without a result for longer than this, what runs has ended, seconds.',
+                (0.05, 60.0)),
+    Declaration('events.background', '',
+                'Class, verb or noun, that stands for no action; empty where the model has none.'),
+)

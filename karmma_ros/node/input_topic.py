@@ -1,0 +1,172 @@
+"""One subscription of the node, and what can be said of its topic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from karmma_ros.modality import Modality
+from karmma_ros.node.input_qos import (
+    choose_reliability,
+    is_overridden,
+    reliability_parameter,
+    say,
+    subscribe,
+)
+from karmma_ros.node.input_types import COMPRESSED, COMPRESSED_IMAGE, IMAGE, mend
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+# Decoding only the newest picture keeps a slow machine from working on stale ones; sound
+# must not lose a message, for every gap is heard by the network.
+_DEPTHS = {Modality.RGB: 1, Modality.FLOW: 5, Modality.AUDIO: 50, Modality.DETECTIONS: 5}
+# While publishers are being discovered, or restart, what they offer changes for a moment.
+_LOOKS_BEFORE_CHANGE = 2
+_UNKNOWN_NODE = '_NODE_NAME_UNKNOWN_'
+
+
+@dataclass(frozen=True)
+class TopicPlan:
+    """What to subscribe to; one that equals the old one needs no new subscription."""
+
+    modality: Modality
+    topic: str
+    """Its full name."""
+    type_name: str
+    qos: str
+    """The `qos` parameter: auto, sensor_data or reliable."""
+
+
+class InputTopic:
+    """Subscribe as planned, follow what the publishers offer, and say what is wrong with it."""
+
+    def __init__(
+        self, node: Node, plan: TopicPlan, kind: Any, callback: Callable[[Any], None],
+    ) -> None:
+        """
+        Subscribe.
+
+        :param kind: the message class.
+        :raises InvalidSettingError: for a QoS override that is not usable.
+        """
+        self.plan, self._node, self._kind, self._callback = plan, node, kind, callback
+        self._wanted = ReliabilityPolicy.BEST_EFFORT
+        self._changes = 0
+        self._subscription: Any = None
+        self._said: set[str] = set()
+        self.problem = ''
+        """What is wrong with the topic's publishers, and how to mend it; '' if nothing is."""
+        publishers = self._publishers()
+        self._open(self._choose(publishers))
+        self._judge(publishers)
+
+    def close(self) -> None:
+        """Unsubscribe; safe to call twice."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            with suppress(Exception):  # the context may be gone
+                self._node.destroy_subscription(subscription)
+
+    def watch(self) -> None:
+        """Look at the publishers again; subscribe anew if they offer something else for long."""
+        publishers = self._publishers()
+        wanted = self._choose(publishers)
+        self._changes = self._changes + 1 if wanted is not self._wanted else 0
+        if self._changes >= _LOOKS_BEFORE_CHANGE and not self._overridden:
+            self._changes = 0
+            self.close()
+            self._open(wanted)
+        self._judge(publishers)
+
+    def facts(self) -> dict[str, str]:
+        """Give what a person would look up first."""
+        profile = self._profile
+        source = 'qos_overrides' if self._overridden else self.plan.qos
+        names = sorted(_name(p) for p in self._publishers())
+        return {
+            'topic': self.plan.topic,
+            'type': self.plan.type_name,
+            'qos': f'{say(profile.reliability)}, depth {profile.depth} ({source})',
+            'publishers': ', '.join(names) or 'none',
+        }
+
+    @property
+    def _overridden(self) -> bool:
+        return is_overridden(self._node, self.plan.topic)
+
+    def _open(self, reliability: ReliabilityPolicy) -> None:
+        self._wanted = reliability
+        profile = QoSProfile(depth=_DEPTHS[self.plan.modality], reliability=reliability)
+        self._subscription = subscribe(
+            self._node, self._kind, self.plan.topic, self._callback, profile,
+            lambda _: self._judge(self._publishers()))
+        self._profile = self._subscription.qos_profile
+
+    def _publishers(self) -> list[Any]:
+        with suppress(RuntimeError):  # RCLError: the context may be gone
+            return list(self._node.get_publishers_info_by_topic(self.plan.topic))
+        return []
+
+    def _choose(self, publishers: Sequence[Any]) -> ReliabilityPolicy:
+        offers = [p.qos_profile.reliability for p in publishers
+                  if p.topic_type == self.plan.type_name]
+        return choose_reliability(self.plan.qos, offers, self._wanted)
+
+    def _judge(self, publishers: Sequence[Any]) -> None:
+        """Find out what is wrong, and say it once."""
+        ours = [p for p in publishers if p.topic_type == self.plan.type_name]
+        others = [p for p in publishers if p.topic_type != self.plan.type_name]
+        problems = [self._wrong_type(other) for other in others]
+        problems.append(self._too_little(ours))
+        if len(ours) > 1:
+            names = ' and '.join(sorted(_name(p) for p in ours))
+            problems.append(f'{self.plan.topic}: {len(ours)} publishers, {names}: their messages '
+                            'interleave; remap all but one to another topic')
+        if not publishers:
+            problems.append(self._elsewhere())
+        self.problem = '; '.join(dict.fromkeys(filter(None, problems)))
+        if self.problem and self.problem not in self._said:
+            self._said.add(self.problem)
+            self._node.get_logger().warning(f'{self.plan.modality}: {self.problem}')
+
+    def _wrong_type(self, publisher: Any) -> str:
+        plan, offered = self.plan, publisher.topic_type
+        return (f'{plan.topic}: {_name(publisher)} publishes {offered}, not {plan.type_name}: '
+                f'{mend(plan.modality, plan.topic, plan.type_name, offered)}')
+
+    def _too_little(self, publishers: Sequence[Any]) -> str:
+        """Name the publishers that we hear nothing of."""
+        if self._profile.reliability is not ReliabilityPolicy.RELIABLE:
+            return ''
+        names = [_name(p) for p in publishers
+                 if p.qos_profile.reliability is ReliabilityPolicy.BEST_EFFORT]
+        if not names:
+            return ''
+        remedy = f'set {self.plan.modality}.qos to auto or sensor_data'
+        if self._overridden:
+            remedy = f'start the node without {reliability_parameter(self.plan.topic)}'
+        return (f'{self.plan.topic}: {", ".join(sorted(names))} offers best effort, the node asks '
+                f'for reliable, so nothing is received: {remedy}')
+
+    def _elsewhere(self) -> str:
+        """Point to the other transport of the camera, if that is what is published."""
+        topic, taken = self.plan.topic, self.plan.type_name
+        if taken == COMPRESSED_IMAGE and topic.endswith(COMPRESSED):
+            other, transport = topic[:-len(COMPRESSED)], 'raw'
+        elif taken == IMAGE and self.plan.modality is Modality.RGB:
+            other, transport = topic + COMPRESSED, 'compressed'
+        else:
+            return ''
+        if not self._node.count_publishers(other):
+            return ''
+        return f'{topic}: nobody publishes it, but {other} is: set rgb.transport to {transport}'
+
+
+def _name(publisher: Any) -> str:
+    """Give the full name of the node behind a publisher."""
+    name = publisher.node_name
+    if not name or name == _UNKNOWN_NODE:
+        return 'an unknown node'
+    return f'{publisher.node_namespace.rstrip("/")}/{name}'

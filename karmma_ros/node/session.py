@@ -1,0 +1,262 @@
+"""What configure makes and cleanup frees: a model, its inputs, the worker, and their changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from threading import Lock
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from karmma_ros.clip import NANOSECONDS
+from karmma_ros.modality import Modality
+from karmma_ros.node.diagnostics import inference_status, input_status, model_status
+from karmma_ros.node.inputs import Inputs
+from karmma_ros.node.loading import choose_device, load_model, Model, ModelLoader
+from karmma_ros.node.messages import availability_message
+from karmma_ros.node.outputs import Outputs
+from karmma_ros.node.parameters import Parameters
+from karmma_ros.node.worker import Engine, Worker
+from karmma_ros.stream.events import ActionEvents, EventSettings
+from karmma_ros.stream.sensors import InputSettings, SensorStream
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode
+from rclpy.parameter import Parameter
+import torch
+
+_BACKWARD_JUMP = Duration(seconds=-0.1)
+# A player that starts together with the node may need this many looks.
+_CLOCKLESS_LOOKS = 10
+_EVENT_PARAMETERS = ('smoothing', 'start', 'end', 'min_duration', 'max_gap', 'background')
+
+
+class Session:
+    """Everything of a configured node; it belongs to the executor's thread."""
+
+    def __init__(self, node: LifecycleNode, parameters: Parameters) -> None:
+        """
+        Load the model and prepare what activation starts.
+
+        :raises KarmmaError: when a parameter or the model is not usable; nothing is left behind.
+        """
+        self._node, self._parameters = node, parameters
+        if parameters['threads']:
+            torch.set_num_threads(parameters['threads'])
+        self.model = load_model(parameters['model'], choose_device(parameters['device']))
+        self._lock = Lock()
+        engine = self._engine(self.model, self._stream(self.model))
+        self._inputs = Inputs(node, parameters, self._lock)
+        self._feed(engine.stream, self.model)
+        # Publishers last: nothing after them fails, so none is left behind.
+        self._outputs = Outputs(node)
+        self.worker = Worker(
+            node, parameters, engine, self._lock, self._inputs, self._outputs)
+        self._loader = ModelLoader(load_model)
+        self._failure = ''
+        """Why the model that was asked for last does not answer."""
+        self._activation: ExitStack | None = None
+        self._rate_timer: Any = None
+        self._clockless_looks = 0
+
+    @property
+    def active(self) -> bool:
+        """Tell whether inputs and worker run."""
+        return self._activation is not None
+
+    def start(self) -> None:
+        """Start from empty buffers."""
+        self.clear()
+        # Undone in reverse, as far as it went: inputs, clocks, and the worker last.
+        with ExitStack() as stack:
+            self.worker.start()
+            stack.callback(self.worker.stop)
+            jumps = self._node.get_clock().create_jump_callback(
+                JumpThreshold(min_forward=None, min_backward=_BACKWARD_JUMP, on_clock_change=True),
+                post_callback=self._on_time_jump)
+            stack.callback(jumps.unregister)
+            self._start_rate()
+            stack.callback(self._stop_rate)
+            stack.callback(self._inputs.stop)
+            self._inputs.start()
+            self._activation = stack.pop_all()
+
+    def stop(self) -> None:
+        """Undo `start`; afterwards nothing touches the network."""
+        activation, self._activation = self._activation, None
+        if activation is not None:
+            activation.close()
+
+    def close(self) -> None:
+        """Free everything."""
+        self.stop()
+        self._loader.close()
+        self._outputs.destroy()
+
+    def apply(self, names: set[str]) -> None:
+        """Bring what runs in line with new values of these parameters; they were judged."""
+        if 'model' in names:
+            self._ask_for_model()
+        if 'flow.source' in names:
+            self._replace(self.model, self._stream(self.model))
+        if any(name.endswith(('.enabled', '.timeout', '.min_coverage')) for name in names):
+            with self._lock:
+                self.worker.engine.stream.configure(_input_settings(self._parameters))
+        if any(name.startswith('events.') for name in names):
+            self._replace(self.model, self.worker.engine.stream)
+        if 'rate' in names and self.active:
+            self._stop_rate()
+            self._start_rate()
+        self._inputs.update(names)
+        self.worker.watch()
+
+    def check_background(self, settings: EventSettings) -> None:
+        """
+        Hold the background class against the model's classes.
+
+        :raises InvalidSettingError: when the model has no such class.
+        """
+        ActionEvents(settings, self.model.bundle.vocabulary)
+
+    def look(self) -> None:
+        """Look after what the rate timer cannot when its clock stands still."""
+        self._take_loaded()
+        if not self.active:
+            return
+        waits = self._node.get_clock().ros_time_is_active and self._now_ns() == 0
+        self._clockless_looks = self._clockless_looks + 1 if waits else 0
+        if self._clockless_looks >= _CLOCKLESS_LOOKS:
+            self._node.get_logger().warning(
+                'use_sim_time is true but nothing publishes /clock: play the bag with --clock or '
+                'set use_sim_time to false', throttle_duration_sec=10.0)
+        self._inputs.watch()
+        self.worker.watch()
+
+    def clear(self) -> None:
+        """Forget every sample, and end what runs."""
+        with self._lock:
+            self.worker.engine.stream.clear()
+        self.worker.forget()
+
+    def announce(self) -> None:
+        """Tell everybody which model answers."""
+        bundle, device = self.model.bundle, self.model.device
+        self._outputs.describe(
+            bundle, device, self._parameters['score_threshold'], self._now_ns())
+        self._node.get_logger().info(
+            f'model {bundle.model_id} on {device}, inputs '
+            f'{", ".join(m.value for m in self.model.recogniser.modalities)}, '
+            f'window {bundle.spec.duration:g} s')
+
+    def say_inactive(self) -> None:
+        """Leave no late joiner with the belief that the inputs are looked after."""
+        self._outputs.availability.publish(
+            availability_message(self._assess(), self._now_ns(), possible=False))
+
+    def diagnose(self) -> list[DiagnosticStatus]:
+        """Tell of the model and, while active, of inputs and inference."""
+        statuses = [model_status(
+            self.model.bundle, self.model.device, self._loader.loading, self._failure)]
+        if not self.active:
+            return statuses
+        modalities, timings = self._assess(), self.worker.timings
+        statuses += [
+            input_status(s, self._inputs.facts(s.modality), self._inputs.problem(s.modality))
+            for s in modalities]
+        return [*statuses, inference_status(
+            timings.pace(time.monotonic()), timings.results, timings.skipped,
+            self._parameters['rate'], self.worker.hindrance(modalities))]
+
+    def _start_rate(self) -> None:
+        self._rate_timer = self._node.create_timer(
+            1 / self._parameters['rate'], self.worker.wake)
+
+    def _stop_rate(self) -> None:
+        timer, self._rate_timer = self._rate_timer, None
+        if timer is not None:
+            self._node.destroy_timer(timer)
+
+    def _ask_for_model(self) -> None:
+        name = self._parameters['model']
+        if name == self.model.name:
+            self._loader.cancel()
+        else:
+            self._failure = ''
+            self._loader.ask(name, self.model.device)
+
+    def _take_loaded(self) -> None:
+        """Let the model answer that was asked for; if it failed, the one there is stays."""
+        outcome = self._loader.poll()
+        if outcome is None:
+            return
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            self._switch(outcome)
+        except Exception as error:
+            wanted, kept = self._parameters['model'], self.model
+            self._failure = f'{wanted} was not loaded: {error}; {kept.bundle.model_id} stays'
+            self._node.get_logger().error(self._failure)
+            self._node.set_parameters([Parameter('model', value=kept.name)])
+
+    def _switch(self, model: Model) -> None:
+        old, stream = self.model, self.worker.engine.stream
+        same = (model.bundle.spec, model.recogniser.modalities) == (
+            old.bundle.spec, old.recogniser.modalities)
+        self._replace(model, stream if same else self._stream(model))
+        self.model = model
+        self.announce()
+
+    def _replace(self, model: Model, stream: SensorStream) -> None:
+        """Let the worker go on with other parts; a new stream fills for a window first."""
+        engine = self._engine(model, stream)
+        if stream is not self.worker.engine.stream:
+            self._feed(stream, model)
+        self.worker.replace(engine)
+
+    def _feed(self, stream: SensorStream, model: Model) -> None:
+        self._inputs.feed(stream, model.bundle.spec, model.recogniser.modalities)
+
+    def _engine(self, model: Model, stream: SensorStream) -> Engine:
+        events = ActionEvents(event_settings(self._parameters), model.bundle.vocabulary)
+        return Engine(stream, model.recogniser, model.bundle.model_id, events)
+
+    def _stream(self, model: Model) -> SensorStream:
+        return SensorStream(
+            model.bundle.spec, model.recogniser.modalities, _input_settings(self._parameters),
+            flow_topic=self._parameters['flow.source'] == 'topic')
+
+    def _assess(self) -> tuple[Any, ...]:
+        with self._lock:
+            return self.worker.engine.stream.assess(self._now_ns())
+
+    def _on_time_jump(self, jump: Any) -> None:
+        self.clear()
+        self._node.get_logger().info('time jumped: the sensor buffers start anew')
+
+    def _now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
+
+
+def _input_settings(values: Mapping[str, Any]) -> dict[Modality, InputSettings]:
+    """Give each modality its timeout and coverage; computed flow shares the camera's."""
+    computed = values['flow.source'] == 'computed'
+    settings = {}
+    for modality in Modality:
+        source = Modality.RGB if modality is Modality.FLOW and computed else modality
+        settings[modality] = InputSettings(
+            timeout_ns=round(values[f'{source}.timeout'] * NANOSECONDS),
+            enabled=values[f'{modality}.enabled'],
+            min_coverage=values[f'{source}.min_coverage'])
+    return settings
+
+
+def event_settings(values: Mapping[str, Any]) -> EventSettings:
+    """
+    Give the settings of the events from all parameters.
+
+    :raises InvalidSettingError: when they contradict each other.
+    """
+    chosen = {name: values[f'events.{name}'] for name in _EVENT_PARAMETERS}
+    return EventSettings(**{**chosen, 'background': chosen['background'] or None})

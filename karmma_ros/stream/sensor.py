@@ -1,0 +1,106 @@
+"""One sensor: what it sent, how it is timed, and what can be said of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Union
+
+from karmma_ros.clip import NANOSECONDS
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.stream.availability import ModalityState
+from karmma_ros.stream.buffers import AudioBuffer, DetectionBuffer, FrameBuffer
+from karmma_ros.stream.flow_buffer import FlowBuffer
+from karmma_ros.stream.receipts import Receipts
+from karmma_ros.stream.timeline import Fit, Timeline
+
+Buffer = Union[FrameBuffer, FlowBuffer, AudioBuffer, DetectionBuffer]
+
+
+class Sensor:
+    """One source of messages: its buffer and what is known of them."""
+
+    def __init__(self, buffer: Buffer, timeout_ns: int, span_ns: int) -> None:
+        """Take the age above which it is stale and the length of a window."""
+        self.buffer = buffer
+        self.timeout_ns = timeout_ns
+        self.receipts = Receipts()
+        self.timeline = Timeline(span_ns)
+
+    def fresh(self, now_ns: int) -> bool:
+        """Tell whether a good message came within the timeout."""
+        return self.receipts.fresh(now_ns, self.timeout_ns)
+
+    def admit(self, start_ns: int, stop_ns: int, now_ns: int) -> None:
+        """
+        Hold a stamp against the timeline; restart there if it has jumped.
+
+        :raises InvalidSampleError: for a stamp that does not fit.
+        """
+        if start_ns < 0:
+            raise InvalidSampleError(f'stamp: got {start_ns} ns; it may be 0 or more')
+        fit = self.timeline.admit(start_ns, stop_ns, now_ns)
+        if fit is Fit.DROP:
+            raise InvalidSampleError(self.timeline.misfit(start_ns))
+        if fit is Fit.RESTART:
+            self.buffer.clear()
+            self.receipts.restart(start_ns)
+
+    def passes(self, stamp_ns: int, now_ns: int) -> bool:
+        """
+        Tell whether a message of one stamp need not be decoded, since its slot is filled.
+
+        If so, it counts as received.
+        """
+        assert isinstance(self.buffer, (FrameBuffer, FlowBuffer))
+        fits = stamp_ns >= 0 and self.timeline.fits(stamp_ns, stamp_ns, now_ns)
+        if not fits or self.buffer.wants(stamp_ns):
+            return False
+        self.timeline.admit(stamp_ns, stamp_ns, now_ns)
+        self.receipts.take(stamp_ns, now_ns)
+        return True
+
+    def drop(self, error: InvalidSampleError, now_ns: int) -> str:
+        """Count a message that cannot be used; give the reason."""
+        self.receipts.drop(str(error), now_ns)
+        return str(error)
+
+    def clear(self) -> None:
+        """Forget all samples and times; counts stay."""
+        self.buffer.clear()
+        self.receipts.clear()
+        self.timeline.clear()
+
+    def judge(self, coverage: Coverage, offset: str, now_ns: int) -> tuple[ModalityState, str]:
+        """
+        Give the state and, unless it is available, the reason.
+
+        :param offset: by how much its clock is off, or ''.
+        """
+        receipts, timeout_ns = self.receipts, self.timeout_ns
+        if self.fresh(now_ns):
+            if coverage.own >= coverage.needed:
+                return ModalityState.AVAILABLE, ''
+            return ModalityState.INSUFFICIENT, offset or coverage.shortfall
+        if receipts.failing(now_ns, timeout_ns):
+            return ModalityState.INVALID, receipts.reason
+        if not receipts.received:
+            return ModalityState.NEVER_RECEIVED, 'nothing received'
+        age, timeout = receipts.age_ns(now_ns) / NANOSECONDS, timeout_ns / NANOSECONDS
+        return ModalityState.STALE, f'last sample {age:.1f} s ago; the timeout is {timeout:g} s'
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How well one modality covers the window."""
+
+    samples: int
+    own: int
+    needed: int
+    whole: str
+    per: int = 1
+    """Samples in one of the unit that people read."""
+
+    @property
+    def shortfall(self) -> str:
+        """Say what there is and what is needed."""
+        return f'{self.own / self.per:g} of {self.whole}; it needs {self.needed / self.per:g}'

@@ -1,0 +1,291 @@
+"""A running node is told what to do: parameters, services, another model."""
+
+import shutil
+import time
+
+from diagnostic_msgs.msg import DiagnosticArray
+from karmma_msgs.msg import ActionEvent, ModalityStatus, ModelInfo
+from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
+from karmma_ros.data.synthetic_kitchen.vocabulary import NOUNS, VERBS, vocabulary
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import save_bundle
+from karmma_ros.model.presets import preset
+from karmma_ros.node.lifecycle import KarmmaNode
+from karmma_ros.node.times import time_ns
+from karmma_ros.prediction import Vocabulary
+import pytest
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_srvs.srv import SetBool, Trigger
+import torch
+from vision_msgs.msg import LabelInfo
+
+SUCCESS = TransitionCallbackReturn.SUCCESS
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+ALL = ['rgb', 'flow', 'audio', 'detections']
+
+
+class Pace:
+    """Call functions a number of times a second, from a loop that turns faster."""
+
+    def __init__(self, hertz, *calls):
+        self.period, self.calls, self.due = 1 / hertz, calls, time.monotonic()
+
+    def __call__(self):
+        if time.monotonic() >= self.due:
+            self.due = time.monotonic() + self.period
+            for call in self.calls:
+                call()
+
+
+@pytest.fixture
+def perform(stage, bundle):
+    """Put an active node on the stage; its own clock turns ten times a second."""
+    def start(**overrides):
+        values = {'model': str(bundle), 'rate': 10.0, 'threads': 1, **overrides}
+        node = KarmmaNode(enable_communication_interface=False, parameter_overrides=[
+            Parameter(name.replace('__', '.'), value=value) for name, value in values.items()])
+        assert node.trigger_configure() == SUCCESS
+        assert node.trigger_activate() == SUCCESS
+        stage.host(node)
+        assert stage.until(stage.connected)
+        return node
+    return start
+
+
+@pytest.fixture(scope='module')
+def another(tmp_path_factory):
+    """Give a function that writes models which differ from the first one."""
+    def write(name, duration=0.8, names=None, **architecture):
+        torch.manual_seed(1)
+        spec = ClipSpec(
+            duration=duration, num_frames=8, video=VideoSpec(32, 32),
+            audio=AudioSpec(n_fft=256, win_length=256, hop_length=160, n_mels=32, tiles=2,
+                            tile_steps=40))
+        path = tmp_path_factory.mktemp('other') / name
+        config, names = preset('tiny'), names or vocabulary()
+        save_bundle(path, build(config, spec, names), config, spec, names, dataset='none',
+                    card='# Random weights\n')
+        return path
+    return write
+
+
+def sensors(stage):
+    return Pace(25, stage.show, stage.sound, stage.sound, stage.detect)
+
+
+def used(result):
+    return [s.name for s in result.modalities if s.used]
+
+
+def put(node, **values):
+    result, = node.set_parameters(
+        [Parameter(n.replace('__', '.'), value=v) for n, v in values.items()])
+    return result
+
+
+def resting_on(stage, wanted):
+    """Tell whether the newest result rests on these inputs."""
+    return lambda: bool(stage.results) and used(stage.results[-1]) == wanted
+
+
+def listen(stage, kind, topic, qos=10):
+    heard = []
+    stage.node.create_subscription(kind, topic, heard.append, qos)
+    return heard
+
+
+def ask(stage, kind, name, request):
+    client = stage.node.create_client(kind, name)
+    assert client.wait_for_service(timeout_sec=5)
+    future = client.call_async(request)
+    assert stage.until(future.done, 10)
+    return future.result()
+
+
+def test_privacy_a_muted_microphone_is_unsubscribed_and_what_it_heard_forgotten(stage, perform):
+    node, play = perform(), sensors(stage)
+    assert stage.until(resting_on(stage, ALL), 20, play)
+    assert put(node, audio__enabled=False).successful
+    assert stage.until(resting_on(stage, ['rgb', 'flow', 'detections']), 5, play)
+    assert stage.until(lambda: stage.sounds.get_subscription_count() == 0, 5, play)
+    assert stage.status('audio').state == ModalityStatus.DISABLED
+    assert put(node, audio__enabled=True).successful
+    assert stage.until(resting_on(stage, ALL), 10, play)
+
+
+def test_timeouts_and_rate_change_while_it_runs(stage, perform):
+    node, play = perform(rate=2.0), sensors(stage)
+    assert stage.until(resting_on(stage, ALL), 20, play)
+    assert put(node, audio__timeout=3.0).successful
+    assert stage.until(lambda: stage.status('audio').timeout == 3.0, 5, play)
+    assert put(node, rate=20.0).successful
+    stage.results.clear()
+    assert stage.until(lambda: len(stage.results) >= 20, 4, play)
+
+
+def test_a_change_that_contradicts_another_is_refused_with_the_reason(perform):
+    node = perform()
+    result = put(node, events__end=0.5)
+    assert not result.successful and 'below events.start' in result.reason
+    result = put(node, events__background='nothing at all')
+    assert not result.successful and 'it may be a class of' in result.reason
+    result = put(node, audio__sample_format='mp3')
+    assert not result.successful and 'audio.sample_format' in result.reason
+    result = put(node, model='nowhere')
+    assert not result.successful and 'it may be the path of a model directory' in result.reason
+    assert put(node, events__background=VERBS[0]).successful
+
+
+def test_pause_and_go_on(stage, perform):
+    perform()
+    play = sensors(stage)
+    assert stage.until(lambda: stage.results, 20, play)
+    answer = ask(stage, SetBool, 'karmma/enable', SetBool.Request(data=False))
+    assert answer.success and 'paused' in answer.message
+    assert stage.until(lambda: not stage.availabilities[-1].inference_possible, 5, play)
+    stage.results.clear()
+    stage.until(lambda: False, 0.5, play)
+    assert stage.results == [] and stage.status('rgb').state == ModalityStatus.AVAILABLE
+    assert 'goes on' in ask(stage, SetBool, 'karmma/enable', SetBool.Request(data=True)).message
+    assert stage.until(lambda: stage.results, 5, play)
+
+
+def test_a_pause_outlasts_the_transitions(stage, perform):
+    node, play = perform(), sensors(stage)
+    ask(stage, SetBool, 'karmma/enable', SetBool.Request(data=False))
+    for step in ('deactivate', 'cleanup', 'configure', 'activate'):
+        assert getattr(node, f'trigger_{step}')() == SUCCESS
+    stage.results.clear()
+    stage.until(lambda: False, 1.5, play)
+    assert stage.results == []
+
+
+def test_reset_forgets_every_sample(stage, perform):
+    node, play = perform(), sensors(stage)
+    assert stage.until(resting_on(stage, ALL), 20, play)
+    stage.results.clear()
+    stage.availabilities.clear()
+    assert ask(stage, Trigger, 'karmma/reset', Trigger.Request()).success
+    stage.results.clear()
+    stage.until(lambda: False, 0.5)
+    assert stage.results == []
+    assert stage.until(lambda: stage.availabilities and
+                       stage.status('rgb').state == ModalityStatus.NEVER_RECEIVED, 5)
+    assert stage.until(resting_on(stage, ALL), 10, play)
+    node.trigger_deactivate()
+    answer = ask(stage, Trigger, 'karmma/reset', Trigger.Request())
+    assert not answer.success and 'the node is inactive' in answer.message
+
+
+def test_another_model_answers_with_no_pause(stage, perform, another):
+    other = another('other')
+    node, play = perform(), sensors(stage)
+    infos = listen(stage, ModelInfo, 'karmma/model_info', LATCHED)
+    assert stage.until(resting_on(stage, ALL), 20, play)
+    stage.results.clear()
+    assert put(node, model=str(other)).successful
+    assert stage.until(lambda: stage.results and
+                       stage.results[-1].model_id.startswith('other@'), 30, play)
+    assert stage.until(lambda: infos[-1].model_id == stage.results[-1].model_id, 5)
+    # Equal windows: the samples stay, and no result was lost to the change.
+    ids = [r.model_id.partition('@')[0] for r in stage.results]
+    assert ids == sorted(ids, reverse=True) and set(ids) == {'random', 'other'}
+    numbers = [r.sequence for r in stage.results]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert all(used(r) == ALL for r in stage.results)
+
+
+def test_a_model_with_another_window_and_other_classes(stage, perform, another):
+    other = another('long', duration=1.6, names=Vocabulary({'verb': ('go', 'rest'),
+                                                            'noun': ('home', 'work')}))
+    node, play = perform(), sensors(stage)
+    labels = listen(stage, LabelInfo, 'karmma/verbs/label_info', LATCHED)
+    assert stage.until(resting_on(stage, ALL), 20, play)
+    assert put(node, model=str(other)).successful
+    assert stage.until(lambda: stage.results[-1].model_id.startswith('long@') and
+                       used(stage.results[-1]) == ALL, 30, play)
+    result = stage.results[-1]
+    assert {label.class_name for label in result.verbs} == {'go', 'rest'}
+    assert time_ns(result.window_end) - time_ns(result.window_start) == 1_600_000_000
+    assert [c.class_name for c in labels[-1].class_map] == ['go', 'rest']
+
+
+@pytest.mark.parametrize('harm', ['cut', 'background'])
+def test_a_model_that_cannot_be_used_leaves_the_old_one_answering(
+    stage, perform, another, tmp_path, harm
+):
+    bad = tmp_path / 'bad'
+    shutil.copytree(another('good', names=Vocabulary({'verb': ('a', 'b'), 'noun': ('c', 'd')})),
+                    bad)
+    if harm == 'cut':
+        weights = bad / 'model.safetensors'
+        weights.write_bytes(weights.read_bytes()[:5000])
+    node, play = perform(events__background=NOUNS[0]), sensors(stage)
+    reports = listen(stage, DiagnosticArray, '/diagnostics')
+    kept = node.parameters['model']
+    assert stage.until(lambda: stage.results, 20, play)
+    assert put(node, model=str(bad)).successful
+    assert stage.until(lambda: node.parameters['model'] == kept, 30, play)
+    stage.results.clear()
+    assert stage.until(lambda: stage.results, 5, play)
+    assert stage.results[-1].model_id.startswith('random@')
+    message = 'cannot be read' if harm == 'cut' else 'events.background'
+    assert stage.until(lambda: any(
+        s.name == 'karmma: model' and message in s.message and 'stays' in s.message
+        for report in reports for s in report.status), 10, play)
+
+
+def test_the_classes_are_told_to_whoever_comes_late(stage, perform):
+    perform()
+    verbs = listen(stage, LabelInfo, 'karmma/verbs/label_info', LATCHED)
+    nouns = listen(stage, LabelInfo, 'karmma/nouns/label_info', LATCHED)
+    assert stage.until(lambda: verbs and nouns, 10)
+    assert [(c.class_id, c.class_name) for c in verbs[0].class_map] == list(enumerate(VERBS))
+    assert [c.class_name for c in nouns[0].class_map] == list(NOUNS)
+
+
+def test_diagnostics_tell_of_every_part_once_a_second(stage, perform):
+    node, play = perform(), sensors(stage)
+    reports = listen(stage, DiagnosticArray, '/diagnostics')
+    assert stage.until(resting_on(stage, ALL), 20, play)
+    reports.clear()
+    stage.until(lambda: False, 3.3, play)
+    assert 2 <= len(reports) <= 4
+    parts = ['lifecycle', 'model', *ALL, 'inference']
+    assert [s.name for s in reports[-1].status] == [f'karmma: {part}' for part in parts]
+    node.trigger_deactivate()
+    reports.clear()
+    assert stage.until(lambda: reports, 5)
+    assert [s.name for s in reports[-1].status] == ['karmma: lifecycle', 'karmma: model']
+    assert reports[-1].status[0].message == 'inactive'
+
+
+def test_what_is_seen_for_long_is_an_event_that_starts_and_ends(stage, perform):
+    node = perform(events__start=0.002, events__end=0.001, events__min_duration=0.2,
+                   events__smoothing=0.2, events__max_gap=0.5, subject_id='anna')
+    events = listen(stage, ActionEvent, 'karmma/action_events', 50)
+    assert stage.until(lambda: stage.node.count_publishers('karmma/action_events'), 5)
+    assert stage.until(lambda: events, 20, sensors(stage))
+    started = events[0]
+    assert (started.phase, started.event_id) == (ActionEvent.STARTED, 0)
+    assert started.verb.class_name in VERBS and started.noun.class_name in NOUNS
+    assert time_ns(started.start) < time_ns(started.header.stamp)
+    assert started.subject_id == 'anna' and started.model_id.startswith('random@')
+    # Silence of all sensors ends it.
+    assert stage.until(lambda: events[-1].phase == ActionEvent.ENDED, 5)
+    ended = events[-1]
+    assert ended.event_id == max(e.event_id for e in events)
+    assert time_ns(ended.start) <= time_ns(ended.end) <= time_ns(ended.header.stamp)
+    assert (ended.verb, ended.noun) == (events[-2].verb, events[-2].noun) or (
+        ended.verb.class_id, ended.noun.class_id) == (
+        events[-2].verb.class_id, events[-2].noun.class_id)
+    # So does the end of the node's activity, and a new beginning has a new id.
+    assert stage.until(lambda: events[-1].phase == ActionEvent.STARTED, 20, sensors(stage))
+    node.trigger_deactivate()
+    assert stage.until(lambda: events[-1].phase == ActionEvent.ENDED, 5)
+    phases = [e.phase for e in events]
+    assert phases == [ActionEvent.STARTED, ActionEvent.ENDED] * (len(phases) // 2)
+    ids = [e.event_id for e in events]
+    assert ids == [i for i in range(len(ids) // 2) for _ in 'se']

@@ -1,0 +1,71 @@
+"""Levels and words of /diagnostics."""
+
+from math import nan
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from karmma_ros.modality import Modality
+from karmma_ros.node.diagnostics import (
+    diagnostics_message,
+    inference_status,
+    input_status,
+    lifecycle_status,
+)
+from karmma_ros.node.timings import Pace
+from karmma_ros.stream.availability import ModalityState, ModalityStatus
+import pytest
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+PACE = Pace(5.0, (0.02, 0.03), (0.05, 0.08))
+
+
+def values(status):
+    return {pair.key: pair.value for pair in status.values}
+
+
+@pytest.mark.parametrize(('state', 'level'), [
+    (ModalityState.DISABLED, OK), (ModalityState.NEVER_RECEIVED, WARN),
+    (ModalityState.STALE, WARN), (ModalityState.INSUFFICIENT, WARN),
+    (ModalityState.INVALID, ERROR), (ModalityState.AVAILABLE, OK),
+])
+def test_the_level_follows_the_state(state, level):
+    detail = '' if state is ModalityState.AVAILABLE else 'why not'
+    status = input_status(ModalityStatus(Modality.AUDIO, state, detail=detail), {}, '')
+    assert (status.level, status.name) == (level, 'audio')
+    assert status.message == (detail or 'available')
+    assert values(status)['state'] == state.name.lower()
+
+
+def test_a_problem_with_the_topic_outweighs_what_came_through_it():
+    stale = ModalityStatus(Modality.RGB, ModalityState.NEVER_RECEIVED, detail='nothing received')
+    status = input_status(stale, {'topic': '/image'}, 'set rgb.qos to sensor_data')
+    assert (status.level, status.message) == (ERROR, 'set rgb.qos to sensor_data')
+    assert values(status)['topic'] == '/image'
+
+
+def test_an_input_that_is_switched_off_has_no_problem():
+    off = ModalityStatus(Modality.RGB, ModalityState.DISABLED, detail='disabled by its setting')
+    assert input_status(off, {}, 'no publisher').level == OK
+
+
+def test_inference_at_its_pace_and_slower():
+    assert inference_status(PACE, 10, 0, 5.0, '').level == OK
+    slow = inference_status(PACE, 10, 3, 10.0, '')
+    assert slow.level == WARN and 'asked for 10' in slow.message
+    assert values(slow)['latency p95 [s]'] == '0.030'
+    assert values(slow)['skipped'] == '3'
+
+
+def test_a_pause_is_no_error_and_a_hindrance_is():
+    assert inference_status(PACE, 0, 0, 5.0, 'paused by ~/enable').level == OK
+    status = inference_status(Pace(0.0, (nan, nan), (nan, nan)), 0, 0, 5.0, '0 inputs can be used')
+    assert status.level == ERROR and values(status)['age p50 [s]'] == 'unknown'
+
+
+def test_names_tell_two_nodes_apart_and_all_values_are_texts():
+    message = diagnostics_message('/left/karmma', 7_000_000_000, [
+        lifecycle_status('active'), inference_status(PACE, 1, 2, 5.0, '')])
+    assert [s.name for s in message.status] == [
+        'left/karmma: lifecycle', 'left/karmma: inference']
+    assert message.header.stamp.sec == 7
+    assert all(isinstance(pair.value, str) for s in message.status for pair in s.values)
+    assert {s.hardware_id for s in message.status} == {'none'}
