@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,16 @@ from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.encoders import is_custom
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.prediction import Vocabulary
-from safetensors import SafetensorError
+from safetensors import safe_open, SafetensorError
 from safetensors.torch import load_file, save
+import torch
 
 FORMAT = 'karmma_ros/1'
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
+_MOST_CONFIG = 64 * 2**20
+"""Bytes; a vocabulary of a million classes takes less."""
+_MOST_INPUT = 2 * 2**30
+"""Bytes that the inputs of one clip may take, fifty times those of the paper's networks."""
 RETRIEVE = 'copy the whole model directory again, or train one with `karmma train`'
 
 
@@ -107,12 +113,17 @@ def load_bundle(
             _refuse_custom(path, config)
         spec = ClipSpec.from_dict(description['clip'])
         vocabulary = Vocabulary({h: tuple(n) for h, n in description['classes'].items()})
+        _check_inputs(config, spec)
+        if not custom_encoders:  # theirs may not know the meta device, and are trusted
+            _check_shapes(path, config, spec, vocabulary)
         network = build(config, spec, vocabulary)
     except InvalidSettingError as error:
         raise BundleError(path / CONFIG, str(error), RETRIEVE) from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BundleError(path / CONFIG, f'lacks or garbles {error}', RETRIEVE) from error
-    _load_weights(path, network, vocabulary)
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError
+            ) as error:
+        raise BundleError(
+            path / CONFIG, f'lacks or garbles {_first_lines(error)}', RETRIEVE) from error
+    _load_weights(path, network)
     return Bundle(
         network.eval().to(device), config, spec, vocabulary,
         str(description.get('name', path.name)), str(description.get('dataset', '')),
@@ -124,10 +135,13 @@ def load_bundle(
 def _read_description(path: Path) -> Mapping[str, Any]:
     for name in (CONFIG, WEIGHTS):
         if not (path / name).is_file():
-            raise BundleError(path, f'{name} is missing', RETRIEVE)
+            raise BundleError(path, f'{name} is missing, or no regular file', RETRIEVE)
+    size = (path / CONFIG).stat().st_size
+    if size > _MOST_CONFIG:
+        raise BundleError(path / CONFIG, f'has {size} bytes, more than any model needs', RETRIEVE)
     try:
         description = json.loads((path / CONFIG).read_text(encoding='utf-8'))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise BundleError(path / CONFIG, f'is not JSON ({error})', RETRIEVE) from error
     found = description.get('format') if isinstance(description, dict) else None
     if found != FORMAT:
@@ -144,17 +158,50 @@ def _refuse_custom(path: Path, config: ModelConfig) -> None:
                 'if you trust it, load it with load_bundle(..., custom_encoders=True)')
 
 
-def _load_weights(path: Path, network: Karmma, vocabulary: Vocabulary) -> None:
+def _check_inputs(config: ModelConfig, spec: ClipSpec) -> None:
+    """Refuse a clip that no memory holds; a window is prepared before the network sees it."""
+    size = sum(4 * math.prod(spec.input_shape(m)) for m in config.modalities)
+    if size > _MOST_INPUT:
+        raise InvalidSettingError(
+            'clip', f'{size} bytes of input', f'{_MOST_INPUT} bytes at most')
+
+
+def _check_shapes(
+    path: Path, config: ModelConfig, spec: ClipSpec, vocabulary: Vocabulary
+) -> None:
+    """Hold the architecture against the header of the weights, before either takes memory."""
+    found = _stored_shapes(path)
+    for head, size in vocabulary.sizes.items():
+        rows = found.get(f'heads.classifiers.{head}.bias')
+        if rows is not None and rows != [size]:
+            raise BundleError(
+                path / CONFIG, f'lists {size} classes for {head}, the weights have {rows[0]}',
+                'restore the class list this model was trained with')
+    with torch.device('meta'):
+        empty = build(config, spec, vocabulary)
+    wanted = {name: list(tensor.shape) for name, tensor in empty.state_dict().items()}
+    wrong = sorted(name for name in wanted.keys() | found.keys()
+                   if wanted.get(name) != found.get(name))
+    if wrong:
+        name = wrong[0]
+        raise BundleError(
+            path / WEIGHTS, f'does not fit the architecture ({len(wrong)} tensors; {name} is '
+            f'{found.get(name, "missing")}, it should be {wanted.get(name, "missing")})', RETRIEVE)
+
+
+def _stored_shapes(path: Path) -> dict[str, list[int]]:
+    try:
+        with safe_open(path / WEIGHTS, framework='pt') as weights:
+            return {name: weights.get_slice(name).get_shape() for name in weights.keys()}
+    except (SafetensorError, OSError) as error:
+        raise BundleError(path / WEIGHTS, f'cannot be read ({error})', RETRIEVE) from error
+
+
+def _load_weights(path: Path, network: Karmma) -> None:
     try:
         weights = load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise BundleError(path / WEIGHTS, f'cannot be read ({error})', RETRIEVE) from error
-    for head, size in vocabulary.sizes.items():
-        rows = weights.get(f'heads.classifiers.{head}.bias')
-        if rows is not None and len(rows) != size:
-            raise BundleError(
-                path / CONFIG, f'lists {size} classes for {head}, the weights have {len(rows)}',
-                'restore the class list this model was trained with')
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

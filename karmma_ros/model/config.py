@@ -12,6 +12,8 @@ from karmma_ros.modality import in_order, Modality
 REDUCTIONS = ('even', 'tau_average', 'none')
 MISSING = ('tokens', 'omit')
 FUSIONS = ('transformer', 'logit_mean')
+MOST_LAYERS = 1000
+"""Even layers without memory take time to build: a model from elsewhere shall not stop a robot."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class ModelConfig:
             value = getattr(self, name)
             if value < 1:
                 raise InvalidSettingError(f'architecture.{name}', value, 'an integer above 0')
+        if self.layers > MOST_LAYERS:
+            raise InvalidSettingError('architecture.layers', self.layers, f'{MOST_LAYERS} at most')
         _one_of('reduction', self.reduction, REDUCTIONS)
         _one_of('missing', self.missing, MISSING)
         _one_of('fusion', self.fusion, FUSIONS)

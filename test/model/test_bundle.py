@@ -1,6 +1,8 @@
 """A model directory: what is saved comes back, what is damaged is said."""
 
 import json
+import os
+import pickle
 
 from karmma_ros.errors import BundleError
 from karmma_ros.model.builder import build
@@ -50,6 +52,12 @@ def edit(path, change):
     (path / CONFIG).write_text(json.dumps(description))
 
 
+def replace_by_pipe(path):
+    """Put a pipe there that nobody writes to: whoever opens it waits for ever."""
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(('damage', 'text'), [
     (lambda p: (p / CONFIG).unlink(), 'config.json is missing'),
     (lambda p: (p / WEIGHTS).unlink(), 'model.safetensors is missing'),
@@ -70,6 +78,16 @@ def edit(path, change):
     (lambda p: edit(p, lambda d: d['architecture'].update(depth=3)), "field is 'depth'"),
     (lambda p: edit(p, lambda d: d['architecture'].update(fusion='logit_mean', missing='omit')),
      'does not fit'),
+    (lambda p: edit(p, lambda d: d['architecture'].update(dim=8 * 10**6)), 'does not fit'),
+    (lambda p: edit(p, lambda d: d['architecture'].update(dim=8 * 10**18)), 'garbles'),
+    (lambda p: edit(p, lambda d: d['architecture'].update(layers=10**9)), '1000 at most'),
+    (lambda p: edit(p, lambda d: d['clip'].update(num_frames=10**9)), 'bytes of input'),
+    (lambda p: edit(p, lambda d: d['clip']['video'].update(width='wide')), 'garbles'),
+    (lambda p: (p / CONFIG).write_text('[' * 100_000), 'is not JSON'),
+    (lambda p: (p / CONFIG).write_bytes(b' ' * (65 * 2**20)), 'more than any model needs'),
+    (lambda p: (p / WEIGHTS).write_bytes(pickle.dumps({'w': 1})), 'cannot be read'),
+    (lambda p: (p / WEIGHTS).write_bytes((2**60).to_bytes(8, 'little') + b'{}'), 'cannot be read'),
+    (lambda p: replace_by_pipe(p / WEIGHTS), 'no regular file'),
     (lambda p: edit(p, lambda d: d['architecture']['encoders']['rgb'].update(
         name='subprocess:Popen', options={'args': 'true'})), 'if you trust it, load it with'),
 ])
