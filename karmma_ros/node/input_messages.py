@@ -30,6 +30,8 @@ from rclpy.node import Node
 
 _WARN_EVERY_S = 10.0
 _FOREIGN_CLOCK_NS = 10 * NANOSECONDS
+_MAX_FORMAT = 60
+"""Characters that are kept of what a publisher calls its format."""
 
 Handler = Callable[[Any, int, int], str]
 """Takes a message, its stamp and the time of receipt; gives why it was dropped, or ''."""
@@ -122,14 +124,14 @@ class Messages:
 
     def _image(self, message: Any, stamp_ns: int, now_ns: int) -> str:
         width, height = message.width, message.height
-        self.formats[Modality.RGB] = f'{message.encoding}, {width} x {height}'
+        self.formats[Modality.RGB] = f'{message.encoding[:_MAX_FORMAT]}, {width} x {height}'
         if not self._wants_image(stamp_ns, now_ns):
             return ''
         image = read_image(message, self._crop)
         return self._add_image(image, (width, height), stamp_ns, now_ns)
 
     def _compressed(self, message: Any, stamp_ns: int, now_ns: int) -> str:
-        self.formats[Modality.RGB] = message.format
+        self.formats[Modality.RGB] = message.format[:_MAX_FORMAT]
         if not self._wants_image(stamp_ns, now_ns):
             return ''
         image, (height, width) = read_compressed_image(message, self._crop)
@@ -147,7 +149,8 @@ class Messages:
             return self._store.add_image(image, stamp_ns, now_ns)
 
     def _flow(self, message: Any, stamp_ns: int, now_ns: int) -> str:
-        self.formats[Modality.FLOW] = f'{message.encoding}, {message.width} x {message.height}'
+        self.formats[Modality.FLOW] = (
+            f'{message.encoding[:_MAX_FORMAT]}, {message.width} x {message.height}')
         with self._lock:
             if not self._store.wants_flow(stamp_ns, now_ns):
                 return ''

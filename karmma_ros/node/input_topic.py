@@ -55,7 +55,9 @@ class InputTopic:
         self._wanted = ReliabilityPolicy.BEST_EFFORT
         self._changes = 0
         self._subscription: Any = None
-        self._said: set[str] = set()
+        self._said = ''
+        self._heard = ''
+        """The problem that was found at the last look."""
         self.problem = ''
         """What is wrong with the topic's publishers, and how to mend it; '' if nothing is."""
         publishers = self._publishers()
@@ -115,7 +117,7 @@ class InputTopic:
         return choose_reliability(self.plan.qos, offers, self._wanted)
 
     def _judge(self, publishers: Sequence[Any]) -> None:
-        """Find out what is wrong, and say it once."""
+        """Find out what is wrong, and say it once it has lasted for two looks."""
         ours = [p for p in publishers if p.topic_type == self.plan.type_name]
         others = [p for p in publishers if p.topic_type != self.plan.type_name]
         problems = [self._wrong_type(other) for other in others]
@@ -127,9 +129,11 @@ class InputTopic:
         if not publishers:
             problems.append(self._elsewhere())
         self.problem = '; '.join(dict.fromkeys(filter(None, problems)))
-        if self.problem and self.problem not in self._said:
-            self._said.add(self.problem)
-            self._node.get_logger().warning(f'{self.plan.modality}: {self.problem}')
+        lasting = self.problem if self.problem == self._heard else ''
+        self._heard = self.problem
+        if lasting and lasting != self._said:
+            self._said = lasting
+            self._node.get_logger().warning(f'{self.plan.modality}: {lasting}')
 
     def _wrong_type(self, publisher: Any) -> str:
         plan, offered = self.plan, publisher.topic_type

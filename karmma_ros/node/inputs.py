@@ -106,13 +106,20 @@ class Inputs:
         if self._running:
             try:
                 self._reconcile()
-            except InvalidSettingError as failure:
+            except (InvalidSettingError, RuntimeError) as failure:
                 self._node.get_logger().error(str(failure))
 
     def watch(self) -> None:
         """Follow what the publishers offer; call it about twice a second."""
-        for topic in self._topics.values():
-            topic.watch()
+        for modality, topic in list(self._topics.items()):
+            try:
+                topic.watch()
+            except (InvalidSettingError, RuntimeError):
+                self._close(modality)
+                self._failures[modality] = 'could not be subscribed to anew'
+        if self._failures:
+            with suppress(InvalidSettingError, RuntimeError):  # said when it failed first
+                self._reconcile()
 
     def facts(self, modality: Modality) -> dict[str, str]:
         """Give what diagnostics tell of an input."""
@@ -164,12 +171,12 @@ class Inputs:
             if plans.get(modality) != topic.plan:
                 self._close(modality)
         self._failures = {}
-        failures = []
+        failures: list[Exception] = []
         for modality, plan in plans.items():
             if modality not in self._topics:
                 try:
                     self._open(plan)
-                except InvalidSettingError as failure:
+                except (InvalidSettingError, RuntimeError) as failure:  # RCLError is of the latter
                     self._failures[modality] = str(failure)
                     failures.append(failure)
         if failures:

@@ -64,8 +64,8 @@ def decode_compressed(
 def _check_description(description: str) -> None:
     if 'compresseddepth' in description.lower():
         raise InvalidSampleError(
-            f'image format: got {description!r}; it may be jpeg or png: compressedDepth is no '
-            'picture: remap image to the colour topic of the camera')
+            f'image format: got {description[:40]!r}; it may be jpeg or png: compressedDepth is '
+            'no picture: remap image to the colour topic of the camera')
 
 
 def _check_size(flat: Bytes) -> None:

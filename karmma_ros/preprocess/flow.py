@@ -131,23 +131,24 @@ def decode_flow(
             'between two frames: remap flow to such a topic, or set flow.source to computed')
     flat = flat_bytes(data)
     check_layout(encoding, height, width, step, _FLOW_PIXEL, 2, flat.size)
-    rows: NDArray[np.uint8] = np.ndarray(
-        (height, width * _FLOW_PIXEL), np.uint8, flat, strides=(step, 1))
-    order = '>f4' if is_bigendian else '<f4'
-    field = np.ascontiguousarray(rows).view(order).astype(np.float32).reshape(height, width, 2)
-    return resize_and_crop_vectors(_known(field), *size)
+    view: NDArray[np.float32] = np.ndarray(
+        (height, width, 2), '>f4' if is_bigendian else '<f4', flat,
+        strides=(step, _FLOW_PIXEL, _FLOW_PIXEL // 2))
+    field = np.require(view, np.float32, 'A')  # a copy only where the bytes lie askew
+    return np.array(resize_and_crop_vectors(_known(field), *size), np.float32, order='C')
 
 
 def _known(field: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Write zero where either part of the displacement is not known."""
+    """Give zero where either part of the displacement is not known."""
+    if cv2.checkRange(field, quiet=True, minVal=-UNKNOWN / 2, maxVal=UNKNOWN / 2)[0]:
+        return field  # by far the most, in a tenth of the time
     # Not finite compares as false, too.
-    known = (np.abs(field) < UNKNOWN).all(axis=2)
+    known: NDArray[np.bool_] = np.asarray((np.abs(field) < UNKNOWN).all(axis=2))
     if 2 * np.count_nonzero(known) < known.size:
         raise InvalidSampleError(
             f'flow: got {np.count_nonzero(known)} of {known.size} pixels with a finite '
             'displacement; it may be half of them or more')
-    field[~known] = 0
-    return field
+    return np.where(known[..., None], field, np.float32(0))
 
 
 def _flow_between(

@@ -220,6 +220,11 @@ _LAYOUTS = {big_endian: _layouts(big_endian) for big_endian in (False, True)}
 ENCODINGS = tuple(_LAYOUTS[False])
 """What `sensor_msgs/Image.encoding` may be."""
 
+_KNOWN = (
+    'rgb8, bgr8, rgba8, bgra8, mono8, 8UC1, 8UC3, 8UC4, bayer_rggb8 or another pattern, all of '
+    'them also with 16, yuv422, uyvy, yuv422_yuy2, yuyv, nv12, nv21, nv24')
+"""`ENCODINGS`, in few enough words for a status."""
+
 _REMEDIES = {
     '32FC2': 'that is optical flow: set flow.source to topic and remap flow to this topic',
     '32FC1': 'that is depth: remap image to the colour topic of the camera',
@@ -232,7 +237,7 @@ def _layout(encoding: str, big_endian: bool) -> _Layout:
     try:
         return _LAYOUTS[big_endian][encoding]
     except (KeyError, TypeError):
-        remedy = _REMEDIES.get(encoding, _CONVERT) if isinstance(encoding, str) else _CONVERT
+        remedy = _REMEDIES.get(str(encoding), _CONVERT)
         raise InvalidSampleError(
-            f'image encoding: got {encoding!r}; it may be {", ".join(ENCODINGS)}: {remedy}'
+            f'image encoding: got {str(encoding)[:40]!r}; it may be {_KNOWN}: {remedy}'
         ) from None

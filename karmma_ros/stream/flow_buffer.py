@@ -108,6 +108,6 @@ class FlowBuffer:
         gaps = [later - earlier for earlier, later in zip(stamps, stamps[1:])]
         if not gaps:
             return None
-        usual_ns = sorted(gaps)[len(gaps) // 2]
+        usual_ns = sorted(gaps)[(len(gaps) - 1) // 2]
         own_ns = gaps[-1] if stamp_ns == stamps[-1] else usual_ns
         return own_ns if own_ns <= _LOSS * usual_ns else usual_ns

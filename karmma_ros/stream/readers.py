@@ -27,6 +27,9 @@ from numpy.typing import NDArray
 # An empty one is said by drivers that know only one.
 _RAW_CODINGS = ('', 'wave', 'raw', 'pcm')
 
+_MAX_DETECTIONS = 5000
+"""More would keep the callbacks of all other inputs waiting."""
+
 # PortAudio's sample formats, which the other audio_common_msgs carry, to field and name.
 _PORTAUDIO = {
     0x01: ('float32_data', 'F32'), 0x02: ('int32_data', 'S32'), 0x08: ('int16_data', 'S16'),
@@ -175,8 +178,8 @@ class StampedAudioReader:
                 f"audio.info.format: got {info.format}; it may be PortAudio's number of a format: "
                 f'{known}: set format of audio_capturer_node to one of them') from None
         samples = decode_pcm(
-            memoryview(getattr(data, field)).cast('B'), sample_format=name,
-            channels=info.channels, big_endian=sys.byteorder == 'big')
+            getattr(data, field), sample_format=name, channels=info.channels,
+            big_endian=sys.byteorder == 'big')
         self.sample_rate = info.rate
         self._format = f'{name}, {info.rate} Hz, {info.channels} channel(s)'
         return samples
@@ -212,8 +215,12 @@ class DetectionReader:
 
         A box that lies outside of the picture is left out.
 
-        :raises InvalidSampleError: for impossible boxes or an unknown picture size.
+        :raises InvalidSampleError: for impossible or too many boxes, or an unknown picture size.
         """
+        if len(message.detections) > _MAX_DETECTIONS:
+            raise InvalidSampleError(
+                f'boxes: got {len(message.detections)}; it may be {_MAX_DETECTIONS} or fewer: '
+                "raise the detector's threshold")
         named = [(*_best(each), each.bbox) for each in message.detections]
         found = sorted((each for each in named if self._wanted(*each[:2])),
                        key=lambda each: each[0], reverse=True)

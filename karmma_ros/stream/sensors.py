@@ -273,6 +273,8 @@ class SensorStream:
         if last_ns is None or end_ns > last_ns:
             return True
         # So far back it is another clock: one has jumped, or inputs by a later one fell silent.
+        # A step back by less gives no window until the stamps catch up. Starting anew would be
+        # no quicker, for half of a window would have to be covered first.
         return end_ns <= last_ns - self._spec.duration_ns
 
     def _assess(self, now_ns: int, end_ns: int | None) -> tuple[ModalityStatus, ...]:

@@ -4,6 +4,7 @@ import array
 import time
 
 from audio_common_msgs.msg import AudioInfo
+from builtin_interfaces.msg import Time
 from karmma_msgs.msg import ModalityStatus
 from karmma_ros.node.lifecycle import KarmmaNode
 import pytest
@@ -11,6 +12,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Header
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
 SECOND = 1_000_000_000
@@ -51,7 +53,9 @@ def dropped(stage, name):
 
 
 BAD_IMAGES = {
-    'unknown encoding': ({'encoding': 'yuv422_yuy2'}, 'encoding'),
+    'unknown encoding': ({'encoding': 'yuv420p'}, 'encoding'),
+    'depth': ({'encoding': '32FC1'}, 'colour topic'),
+    'mosaic of other size': ({'encoding': 'bayer_rggb16', 'step': 64}, 'step'),
     'empty encoding': ({'encoding': ''}, 'encoding'),
     'step too short': ({'step': 10}, 'step'),
     'step too long': ({'step': 1000}, 'data'),
@@ -96,18 +100,19 @@ def test_bad_sound(stage, perform, case):
     assert stage.until(lambda: stage.results, 10, Pace(50, stage.sound))
 
 
-def test_a_driver_that_changes_its_sample_rate(stage, perform):
+def test_a_driver_that_says_it_sends_mp3(stage, perform, capfd):
     perform()
     infos = stage.node.create_publisher(
         AudioInfo, 'audio_info', QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
     good = Pace(50, stage.sound)
     assert stage.until(lambda: stage.results, 10, good)
-    infos.publish(AudioInfo(sample_rate=44_100, channels=1, sample_format='S16LE'))
+    infos.publish(AudioInfo(sample_rate=16_000, channels=1, coding_format='mp3'))
     assert stage.until(lambda: stage.status('audio').state == ModalityStatus.INVALID, 5, good)
-    assert 'audio_info says 44100' in stage.status('audio').detail
+    assert 'format:=wave' in stage.status('audio').detail
     stage.results.clear()
-    infos.publish(AudioInfo(sample_rate=16_000, channels=1, sample_format='S16LE'))
+    infos.publish(AudioInfo(sample_rate=16_000, channels=1, coding_format='wave'))
     assert stage.until(lambda: stage.results, 10, good)
+    assert 'the driver sends mp3' in capfd.readouterr().err
     stage.node.destroy_publisher(infos)
 
 
@@ -160,7 +165,8 @@ def test_a_single_stamp_from_the_past_is_dropped_and_counted(stage, perform):
 
 def test_stamps_before_1970_are_dropped(stage, perform):
     perform()
-    bad = Pace(20, lambda: stage.show(stamp_ns=-5 * SECOND))
+    header = Header(stamp=Time(sec=-5))
+    bad = Pace(20, lambda: stage.show(header=header))
     assert stage.until(lambda: dropped(stage, 'rgb'), 10, bad)
     assert stage.until(lambda: 'stamp' in stage.status('rgb').detail, 5, bad)
 
@@ -207,7 +213,7 @@ def test_fewer_inputs_than_asked_for_give_no_result(stage, perform):
 
 def test_a_network_that_fails_is_said_and_the_next_clip_tried(stage, perform, monkeypatch, capfd):
     node = perform()
-    recogniser = node._configured.worker._recogniser
+    recogniser = node._session.worker.engine.recogniser
     recognise, calls = recogniser.recognise, []
 
     def fail_once(window):
@@ -223,7 +229,7 @@ def test_a_network_that_fails_is_said_and_the_next_clip_tried(stage, perform, mo
 
 def test_deactivation_waits_for_the_network(stage, perform, monkeypatch):
     node = perform()
-    recogniser, ends = node._configured.worker._recogniser, []
+    recogniser, ends = node._session.worker.engine.recogniser, []
     recognise, begun = recogniser.recognise, []
 
     def dawdle(window):

@@ -6,7 +6,13 @@ import cv2
 from karmma_ros.clip import FlowSpec
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.preprocess import flow as flow_module
-from karmma_ros.preprocess.flow import clip_flow, estimate_flow, flow_input, quantise_flow
+from karmma_ros.preprocess.flow import (
+    clip_flow,
+    decode_flow,
+    estimate_flow,
+    flow_input,
+    quantise_flow,
+)
 import numpy as np
 import pytest
 
@@ -105,3 +111,48 @@ def test_smallest_size_works_and_below_it_says_so():
 def test_refuses_what_it_cannot_use(call, text):
     with pytest.raises(InvalidSampleError, match=text):
         call()
+
+
+def flow_fields(**changes):
+    field = np.random.default_rng(0).normal(0, 3, (6, 8, 2)).astype('<f4')
+    return field, {'data': field.tobytes(), 'encoding': '32FC2', 'height': 6, 'width': 8,
+                   'step': 64, 'size': (6, 8), **changes}
+
+
+def test_a_flow_image_is_read_with_its_padding_and_byte_order():
+    field, plain = flow_fields()
+    np.testing.assert_array_equal(decode_flow(**plain), field)
+    rows = np.pad(field.astype('>f4').view(np.uint8).reshape(6, 64), ((0, 0), (0, 3)))
+    swapped = {**plain, 'data': rows.tobytes(), 'step': 67, 'is_bigendian': True}
+    np.testing.assert_array_equal(decode_flow(**swapped), field)
+
+
+def test_flow_is_resized_as_the_video_and_scaled_along():
+    """A picture of 40 x 20 is cut to its middle 20 x 20, which become 10 x 10."""
+    field = np.zeros((20, 40, 2), '<f4')
+    field[:, 10:30] = [6, -4]
+    decoded = decode_flow(field.tobytes(), encoding='32FC2', height=20, width=40, step=320,
+                          size=(10, 10))
+    np.testing.assert_allclose(decoded, np.tile([3, -2], (10, 10, 1)))
+
+
+@pytest.mark.parametrize('unknown', [np.nan, np.inf, -np.inf, 1e9, -1e9, 1.7e38])
+def test_where_the_movement_is_not_known_there_is_none(unknown):
+    field, fields = flow_fields()
+    field[1, 2, 1] = unknown
+    decoded = decode_flow(**{**fields, 'data': field.tobytes()})
+    field[1, 2] = 0
+    np.testing.assert_array_equal(decoded, field)
+
+
+@pytest.mark.parametrize(('changes', 'text'), [
+    ({'encoding': 'rgb8'}, "flow encoding: got 'rgb8'; it may be 32FC2.*flow.source to computed"),
+    ({'encoding': '32FC1'}, 'flow encoding'),
+    ({'step': 60}, 'step: got 60; it may be 64'),
+    ({'width': 0}, 'size: got 0 x 6'),
+    ({'data': bytes(100)}, 'got 100 bytes; it may be 384'),
+    ({'data': np.full((6, 8, 2), np.nan, '<f4').tobytes()}, 'got 0 of 48 pixels with a finite'),
+])
+def test_flow_images_that_are_none(changes, text):
+    with pytest.raises(InvalidSampleError, match=text):
+        decode_flow(**flow_fields(**changes)[1])

@@ -1,10 +1,20 @@
 """Message fields to arrays, and what is refused."""
 
+from array import array
 from types import SimpleNamespace
 
+import cv2
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
-from karmma_ros.stream.readers import AudioReader, DetectionReader, read_image, stamp_ns_of
+from karmma_ros.stream.readers import (
+    AudioReader,
+    DetectionReader,
+    read_compressed_image,
+    read_flow,
+    read_image,
+    stamp_ns_of,
+    StampedAudioReader,
+)
 import numpy as np
 import pytest
 
@@ -102,16 +112,147 @@ def info(sample_rate=16_000, channels=1, sample_format='S16LE', coding_format='w
                            sample_format=sample_format, coding_format=coding_format)
 
 
-@pytest.mark.parametrize(('told', 'sentence'), [
-    (info(sample_rate=44_100), 'audio.sample_rate is 16000, but audio_info says 44100'),
+@pytest.mark.parametrize(('told', 'said'), [
+    (info(sample_rate=44_100), 'audio.sample_rate is 16000, but audio_info says 44100, which is'),
     (info(channels=2), 'audio.channels is 1, but audio_info says 2'),
     (info(sample_format='F32LE'), 'audio.sample_format is S16LE, but audio_info says F32LE'),
-    (info(coding_format='mp3'), 'start it with format:=wave'),
+    (info(), ''), (info(0, 0, '', ''), ''), (info(sample_format='s16le'), ''),
 ])
-def test_sound_is_refused_while_the_driver_says_it_sends_another_format(told, sentence):
+def test_what_the_driver_says_of_its_sound_comes_before_the_parameters(told, said):
     reader = AudioReader(16_000, 1, 's16le')
-    reader.compare(told)
-    with pytest.raises(InvalidSampleError, match=sentence):
-        reader(b'\0' * 64)
-    reader.compare(info())
-    assert len(reader(b'\0' * 64)) == 32
+    assert reader.follow(told).startswith(said) and bool(said) == bool(reader.follow(told))
+    assert reader.sample_rate == (told.sample_rate or 16_000)
+    number = {'F32LE': np.float32(0.25), 'S16LE': np.int16(8192)}[
+        (told.sample_format or 'S16LE').upper()]
+    data = np.full(4 * (told.channels or 1), number).tobytes()
+    np.testing.assert_array_equal(reader(data), np.full(4, 0.25, np.float32))
+
+
+def test_the_newest_word_of_the_driver_counts():
+    reader = AudioReader(16_000, 1, 'S16LE')
+    reader.follow(info(48_000, 2, 'S32LE'))
+    assert len(reader(bytes(64))) == 8 and str(reader) == 'S32LE, 48000 Hz, 2 channels'
+    reader.follow(info(22_050))
+    assert len(reader(bytes(64))) == 32 and str(reader) == 'S16LE, 22050 Hz, 1 channel'
+
+
+def test_compressed_sound_is_refused_until_the_driver_sends_other():
+    reader = AudioReader(16_000, 1, 'S16LE')
+    assert 'start it with format:=wave' in reader.follow(info(coding_format='mp3'))
+    with pytest.raises(InvalidSampleError, match='driver sends mp3; start it with format:=wave'):
+        reader(bytes(64))
+    reader.follow(info())
+    assert len(reader(bytes(64))) == 32
+
+
+def test_a_format_of_the_driver_that_cannot_be_read_is_named():
+    reader = AudioReader(16_000, 1, 'S16LE')
+    reader.follow(info(sample_format='S24_32LE'))
+    with pytest.raises(InvalidSampleError, match="audio sample format: got 'S24_32LE'"):
+        reader(bytes(64))
+
+
+FIELDS = ('float32_data', 'int32_data', 'int16_data', 'int8_data', 'uint8_data')
+TOLD = {
+    1: ('float32_data', array('f', [0.5, -0.5, 0.25, 0.25])),
+    2: ('int32_data', array('i', [2 ** 30, -2 ** 30, 2 ** 29, 2 ** 29])),
+    8: ('int16_data', array('h', [2 ** 14, -2 ** 14, 2 ** 13, 2 ** 13])),
+    16: ('int8_data', array('b', [64, -64, 32, 32])),
+    32: ('uint8_data', array('B', [192, 64, 160, 160])),
+}
+
+
+def audio_stamped(number, channels, rate, **data):
+    empty = dict.fromkeys(FIELDS, array('b'))
+    return SimpleNamespace(audio=SimpleNamespace(
+        audio_data=SimpleNamespace(**{**empty, **data}),
+        info=SimpleNamespace(format=number, channels=channels, rate=rate, chunk=2)))
+
+
+@pytest.mark.parametrize('number', TOLD)
+@pytest.mark.parametrize('kind', [lambda data: data, np.array])
+def test_sound_that_tells_its_own_format(number, kind):
+    field, data = TOLD[number]
+    reader = StampedAudioReader()
+    mono = reader(audio_stamped(number, 1, 16_000, **{field: kind(data)}))
+    np.testing.assert_allclose(mono, [0.5, -0.5, 0.25, 0.25])
+    stereo = reader(audio_stamped(number, 2, 48_000, **{field: kind(data)}))
+    np.testing.assert_allclose(stereo, [0, 0.25])
+    assert reader.sample_rate == 48_000 and '48000 Hz, 2 channel' in str(reader)
+
+
+@pytest.mark.parametrize(('message', 'text'), [
+    (audio_stamped(4, 1, 16_000), 'audio.info.format: got 4; it may be .*1 .F32.'),
+    (audio_stamped(8, 0, 16_000, int16_data=array('h', [1])), 'audio channels: got 0'),
+    (audio_stamped(8, 2, 16_000, int16_data=array('h', [1])), 'multiple of 4'),
+    (audio_stamped(8, 1, 16_000, float32_data=array('f', [1])), 'got 0 bytes'),
+    (audio_stamped(1, 1, 16_000, float32_data=array('f', [float('nan')])), 'NaN'),
+])
+def test_sound_whose_words_do_not_fit_is_refused(message, text):
+    with pytest.raises(InvalidSampleError, match=text):
+        StampedAudioReader()(message)
+
+
+def test_boxes_are_left_out_by_class_and_score():
+    reader = DetectionReader(['', '0'], 100, 100, ignored_classes=['', 'person'], min_score=0.3)
+    found = boxes(reader, detection(50, 50, 2, 2, ('person', 0.9)),
+                  detection(50, 50, 4, 2, ('cup', 0.2)), detection(50, 50, 6, 2, ('', 0.5)),
+                  detection(50, 50, 8, 2, ('0', 0.3)))
+    assert [round(100 * (b[2] - b[0])) for b in found] == [6, 8]
+    assert found[:, 4].tolist() == [BOX_OBJECT, BOX_HAND]
+
+
+def test_boxes_that_are_left_out_need_no_picture_size():
+    reader = DetectionReader(ignored_classes=['person'])
+    assert boxes(reader, detection(50, 50, 2, 2, ('person', 0.9))).shape == (0, 5)
+
+
+def test_a_score_that_is_no_number_counts_as_none():
+    found = [detection(50, 50, 2, 2, ('cup', float('nan'))), detection(50, 50, 4, 2, ('cup', .1))]
+    assert len(boxes(DetectionReader((), 100, 100), *found)) == 2
+    assert len(boxes(DetectionReader((), 100, 100, min_score=0.05), *found)) == 1
+
+
+def test_boxes_beside_the_picture_are_left_out_and_those_across_its_border_cut():
+    found = boxes(DetectionReader((), 100, 50), detection(-10, 20, 10, 10, ('a', 1)),
+                  detection(150, 20, 10, 10, ('b', 1)), detection(0, 50, 20, 20, ('c', 1)),
+                  detection(50, 80, 20, 20, ('d', 1)))
+    np.testing.assert_allclose(found[:, :4], [[0, 0.8, 0.1, 1]], atol=1e-6)
+
+
+def test_a_box_at_an_angle_is_held_by_an_upright_one():
+    turned = detection(50, 50, 40, 20, ('cup', 1))
+    turned.bbox.center.theta = np.pi / 2
+    found = boxes(DetectionReader((), 100, 100), turned)
+    np.testing.assert_allclose(found[0, :4], [0.4, 0.3, 0.6, 0.7], atol=1e-6)
+
+
+def test_a_flood_of_boxes_is_refused_before_it_is_sorted():
+    message = SimpleNamespace(detections=[None] * 5001)
+    with pytest.raises(InvalidSampleError, match='boxes: got 5001; it may be 5000'):
+        DetectionReader((), 100, 100)(message)
+
+
+def test_the_layout_of_old_bags():
+    old = SimpleNamespace(
+        bbox=SimpleNamespace(center=SimpleNamespace(x=50.0, y=25.0, theta=0.0), size_x=20.0,
+                             size_y=10.0),
+        results=[SimpleNamespace(id='hand', score=0.5, pose=None)])
+    new = detection(50, 25, 20, 10, ('hand', 0.5))
+    reader = DetectionReader((), 100, 50)
+    np.testing.assert_array_equal(boxes(reader, old), boxes(reader, new))
+
+
+def test_a_flow_message_is_in_pixels_of_the_crop():
+    field = np.zeros((20, 40, 2), np.float32)
+    field[..., 0], field[..., 1] = 4, -2
+    message = SimpleNamespace(data=field.tobytes(), encoding='32FC2', height=20, width=40,
+                              step=320, is_bigendian=0)
+    np.testing.assert_allclose(read_flow(message, (10, 10)), np.tile([2, -1], (10, 10, 1)))
+
+
+def test_a_compressed_image_is_cropped_and_its_size_told():
+    ok, data = cv2.imencode('.png', np.zeros((12, 16, 3), np.uint8))
+    message = SimpleNamespace(data=array('B', data.tobytes()), format='rgb8; png compressed bgr8')
+    image, size = read_compressed_image(message, (4, 4))
+    assert image.shape == (4, 4, 3) and size == (12, 16)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+import itertools
 import subprocess
 import sys
 
+import cv2
 from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
@@ -390,3 +393,200 @@ def test_room_loads_neither_torch_nor_ros_before_the_recogniser():
             'print([m for m in ("torch", "rclpy") if m in sys.modules])')
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == '[]'
+
+
+FLOW = np.full((24, 32, 2), 1.5, np.float32)
+
+
+class FlowRig(Rig):
+    """A rig whose flow comes on a topic of its own."""
+
+    def __init__(self, modalities=tuple(Modality), **changes: InputSettings) -> None:
+        super().__init__(modalities, **changes)
+        settings = {m: changes.get(m.value, InputSettings(300 * MS)) for m in modalities}
+        self.stream = SensorStream(SPEC, modalities, settings, flow_topic=True)
+
+    def send(self, *modalities: Modality, stamp_ns: int) -> list[str]:
+        reasons = super().send(*(m for m in modalities if m is not F), stamp_ns=stamp_ns)
+        if F in modalities and self.stream.wants_flow(stamp_ns, self.now_ns):
+            reasons.append(self.stream.add_flow(FLOW, stamp_ns, self.now_ns))
+        return reasons
+
+
+def test_flow_of_a_topic_lives_on_when_the_camera_dies():
+    rig = FlowRig()
+    rig.feed(*Modality, until=1000)
+    assert rig.states() == '5555'
+    rig.feed(F, A, D, until=1400)
+    assert rig.states() == '2555'
+    window = rig.stream.window(rig.now_ns)
+    assert window.modalities == (F, A, D) and window.frames == ()
+    # The first flow repeats the second.
+    assert window.spans_ns[F] == (rig.now_ns - 600 * MS, rig.now_ns)
+    assert window.clip().inputs[F].shape == SPEC.input_shape(F)
+
+
+def test_flow_of_a_topic_dies_alone_by_its_own_timeout():
+    rig = FlowRig(flow=InputSettings(150 * MS, min_coverage=1.0))
+    rig.feed(*Modality, until=700)
+    assert rig.status(F).detail == '6 of 8 frames; it needs 8'
+    rig.feed(*Modality, until=900)
+    assert rig.states() == '5555' and rig.status(F).timeout_ns == 150 * MS
+    rig.feed(V, A, D, until=1100)
+    assert rig.states() == '5255'
+    assert rig.status(F).detail == 'last sample 0.2 s ago; the timeout is 0.15 s'
+    assert rig.stream.window(rig.now_ns).modalities == (V, A, D)
+
+
+def test_no_flow_is_computed_where_it_has_a_topic():
+    rig = FlowRig((V, F))
+    rig.feed(V, until=1000)
+    assert rig.states() == '5100' and rig.status(F).detail == 'nothing received'
+    rig.feed(V, F, until=2000)
+    flow = rig.stream.window(rig.now_ns).clip().inputs[F]
+    assert np.ptp(flow[0]) == 0 and np.ptp(flow[1]) == 0
+
+
+def test_flow_that_is_not_wanted_keeps_it_fresh_and_the_time():
+    rig = FlowRig((F,))
+    for _ in range(40):
+        rig.now += 25
+        rig.send(F, stamp_ns=rig.now_ns)
+    assert rig.states() == '0500'
+    # 1.5 pixels in 25 ms and a picture half as large are 1.5 x 16 / 24 x 4 = 4 in 100 ms.
+    image = rig.stream.window(rig.now_ns).flows[-1]
+    np.testing.assert_array_equal(image, round(128 + 4 * 127.5 / 20))
+
+
+@pytest.mark.parametrize('flow', [
+    None, np.full((4, 4, 2), np.nan, np.float32), np.zeros((4, 4, 2)), IMAGE])
+def test_bad_flow_is_dropped_counted_and_named(flow):
+    rig = FlowRig((F,))
+    assert 'flow: got' in rig.stream.add_flow(flow, rig.now_ns, rig.now_ns)
+    assert rig.states() == '0400' and rig.status(F).dropped == 1
+    rig.stream.reject(F, 'flow encoding', rig.now_ns)
+    assert rig.status(F).dropped == 2 and rig.status(F).detail == 'flow encoding'
+
+
+def test_flow_without_a_topic_is_not_taken():
+    rig = Rig()
+    assert not rig.stream.wants_flow(rig.now_ns, rig.now_ns)
+    assert rig.stream.add_flow(FLOW, rig.now_ns, rig.now_ns) == 'a flow topic is not used'
+    assert rig.states() == '1111'
+
+
+def sliding(dx: float, dy: float, height: int = 72, width: int = 96) -> Iterator[np.ndarray]:
+    """Give pictures in which everything moves by so many pixels each."""
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
+    for i in itertools.count():
+        moved = np.float32([[1, 0, i * dx - 150], [0, 1, i * dy - 150]])
+        yield cv2.warpAffine(texture, moved, (width, height))
+
+
+@pytest.mark.parametrize('hertz', [10, 30])
+def test_flow_of_a_topic_gives_the_clip_that_computed_flow_gives(hertz):
+    """Everything moves by 3 pixels rightward and 1.5 upward in 100 ms, of 96 x 72."""
+    spec = ClipSpec(duration=0.8, num_frames=8, video=VideoSpec(height=48, width=48))
+    settings = {F: InputSettings(300 * MS)}
+    computed = SensorStream(spec, [F], settings)
+    received = SensorStream(spec, [F], settings, flow_topic=True)
+    pictures = sliding(30 / hertz, -15 / hertz)
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    before = None
+    for i in range(3 * hertz // 2):
+        picture, stamp_ns = next(pictures), T0 * MS + i * 1000 * MS // hertz
+        assert computed.add_image(picture, stamp_ns, stamp_ns) == ''
+        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        if before is not None:
+            flow = estimator.calc(before, grey, None)
+            assert received.add_flow(flow, stamp_ns, stamp_ns) == ''
+        before = grey
+    ours = received.window(stamp_ns).clip().inputs[F]
+    theirs = computed.window(stamp_ns).clip().inputs[F]
+    level = 1 / 255 / np.reshape(spec.flow.std, (3, 1, 1, 1))  # one step of the picture
+    inner = np.s_[:, :, 8:-8, 8:-8]
+    assert (np.abs(ours - theirs) / level)[inner].mean() < 0.8
+    # It moves 2 pixels rightward and 1 upward in the crop: 12.75 and -6.4 steps.
+    still = (128 / 255 - np.reshape(spec.flow.mean, (3, 1, 1, 1))) / np.reshape(
+        spec.flow.std, (3, 1, 1, 1))
+    for each in (ours, theirs):
+        steps = ((each - still) / level)[inner].mean((1, 2, 3))
+        np.testing.assert_allclose(steps[:2], [12.75, -6.4], atol=0.8)
+
+
+def on(*modalities: Modality, timeout: int = 300) -> dict[Modality, InputSettings]:
+    return {m: InputSettings(timeout * MS, enabled=m in modalities) for m in Modality}
+
+
+@pytest.mark.parametrize('off', list(Modality))
+def test_what_is_switched_off_is_forgotten_at_once_and_nothing_else_is(off):
+    rig = Rig()
+    rig.feed(*Modality, until=1000)
+    before, full = rig.stream.assess(rig.now_ns), rig.stream.nbytes
+    rig.stream.configure(on(*(m for m in Modality if m is not off)))
+    after = rig.stream.assess(rig.now_ns)
+    assert [a == b for a, b in zip(before, after)] == [m is not off for m in Modality]
+    assert rig.status(off).state is ModalityState.DISABLED
+    assert rig.stream.window(rig.now_ns).modalities == tuple(m for m in Modality if m is not off)
+    # The camera serves the other of the two.
+    assert (rig.stream.nbytes < full) == (off is D)
+    if off is A:
+        assert not rig.stream._microphone._sound.any()
+    rig.stream.configure(on(*Modality))
+    kept = off in (V, F)
+    assert rig.status(off).state == (
+        ModalityState.AVAILABLE if kept else ModalityState.NEVER_RECEIVED)
+    rig.feed(*Modality, until=2000)
+    assert rig.states() == '5555'
+
+
+def test_without_rgb_and_flow_no_picture_is_left():
+    rig = Rig()
+    empty = rig.stream.nbytes
+    rig.feed(V, F, until=1000)
+    rig.stream.window(rig.now_ns).clip()
+    memo = rig.stream._flow_memo
+    rig.stream.configure(on(A, D))
+    assert rig.stream.nbytes == empty and rig.stream._flow_memo is not memo
+    assert not rig.stream.wants_image(rig.now_ns, rig.now_ns)
+    assert rig.states() == '0011'
+
+
+def test_a_window_that_was_cut_before_is_whole_afterwards():
+    rig = Rig()
+    rig.feed(*Modality, until=1000)
+    window = rig.stream.window(rig.now_ns)
+    rig.stream.configure(on(A))
+    assert window.clip().modalities == tuple(Modality)
+
+
+def test_timeouts_and_coverage_change_live():
+    rig = Rig()
+    rig.feed(*Modality, until=1000)
+    rig.now += 250
+    rig.stream.configure(on(*Modality, timeout=200))
+    assert rig.states() == '2222' and rig.status(V).timeout_ns == 200 * MS
+    rig.stream.configure({m: InputSettings(300 * MS, min_coverage=1.0) for m in Modality})
+    assert rig.states() == '5555'
+    rig.feed(V, until=1300)
+    assert rig.states()[0] == '3'
+
+
+def test_flow_can_change_its_source():
+    rig = FlowRig()
+    rig.feed(*Modality, until=1000)
+    rig.stream.configure(on(*Modality), flow_topic=False)
+    assert rig.states() == '5555' and rig.stream.window(rig.now_ns).flows == ()
+    rig.stream.configure(on(*Modality), flow_topic=True)
+    assert rig.states() == '5155'
+    rig.feed(*Modality, until=2000)
+    assert rig.states() == '5555' and len(rig.stream.window(rig.now_ns).flows) == 8
+
+
+def test_settings_that_lack_a_modality_change_nothing():
+    rig = Rig()
+    rig.feed(*Modality, until=1000)
+    with pytest.raises(InvalidSettingError, match='settings of detections is None'):
+        rig.stream.configure({m: InputSettings(MS) for m in (V, F, A)})
+    assert rig.states() == '5555'

@@ -25,11 +25,12 @@ SPEC = ClipSpec(
                     tile_steps=9),
     detections=DetectionSpec(max_boxes=2))
 SETTINGS = {m: InputSettings(TIMEOUT * MS) for m in Modality}
-MOST_BYTES = 6 * 16 * 16 * 3 + 900 * 5 + 16 * 4 * 2 * 5 * 4
-"""Six frames, 0.9 s of marked sound, 64 messages of two boxes."""
+MOST_BYTES = 6 * 16 * 16 * (3 + 2) + 900 * 5 + 16 * 4 * 2 * 5 * 4
+"""Six frames and six flows, 0.9 s of marked sound, 64 messages of two boxes."""
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
 SOUND = np.random.default_rng(1).uniform(-1, 1, 5000).astype(np.float32)
+FLOWS = np.random.default_rng(2).normal(0, 9, (7, 12, 20, 2)).astype(np.float32)
 FRESH = (ModalityState.INSUFFICIENT, ModalityState.AVAILABLE)
 
 elapsed = st.sampled_from([0, 0, 1, 20, 50, 100, 100, 240, 260, 1000, -30, -5000])
@@ -37,16 +38,16 @@ offsets = st.one_of(
     st.integers(-60, 60), st.sampled_from([-250, -1000, 300, 2000, 10 ** 9, -10 ** 8]),
     st.none())
 """Milliseconds from receipt to stamp; None is a stamp of zero."""
-kinds = st.sampled_from(['image', 'image', 'audio', 'audio', 'boxes', 'boxes', 'bad', 'reject',
-                         'clear', 'look', 'look', 'look'])
+kinds = st.sampled_from(['image', 'image', 'flow', 'flow', 'audio', 'audio', 'boxes', 'boxes',
+                         'bad', 'reject', 'clear', 'settings', 'look', 'look', 'look'])
 
 
 @dataclass
 class Player:
     """Drive a stream and hold each answer against what must always be true."""
 
-    stream: SensorStream = field(
-        default_factory=lambda: SensorStream(SPEC, list(Modality), SETTINGS))
+    flow_topic: bool
+    stream: SensorStream = field(init=False)
     now: int = 1_000_000
     last_good: dict[Modality, int] = field(default_factory=dict)
     last_bad: dict[Modality, int] = field(default_factory=dict)
@@ -54,6 +55,13 @@ class Player:
     last_end: int | None = None
     changed: bool = False
     """Something was sent since the last window."""
+    off: frozenset[Modality] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.stream = SensorStream(SPEC, list(Modality), SETTINGS, self.flow_topic)
+
+    def source(self, modality: Modality) -> Modality:
+        return V if modality is F and not self.flow_topic else modality
 
     def play(self, kind: str, stamp: int, size: int) -> None:
         stamp_ns, now_ns = stamp * MS, self.now * MS
@@ -62,6 +70,9 @@ class Player:
             wanted = stream.wants_image(stamp_ns, now_ns)
             image = IMAGES[size % 7]
             self._note(V, stream.add_image(image, stamp_ns, now_ns) if wanted else '')
+        elif kind == 'flow':
+            wanted = stream.wants_flow(stamp_ns, now_ns)
+            self._note(F, stream.add_flow(FLOWS[size % 7], stamp_ns, now_ns) if wanted else '')
         elif kind == 'audio':
             rate = 2000 if size % 5 == 0 else 1000
             self._note(A, stream.add_audio(SOUND[:size], rate, stamp_ns, now_ns))
@@ -70,11 +81,14 @@ class Player:
             self._note(D, stream.add_detections(boxes, stamp_ns, now_ns))
         elif kind == 'bad':
             self._note(V, stream.add_image(IMAGES[0, :, :, 0], stamp_ns, now_ns))
+            self._note(F, stream.add_flow(FLOWS[0, :, :, 0], stamp_ns, now_ns))
             self._note(A, stream.add_audio(SOUND[:9], -1, stamp_ns, now_ns))
             self._note(D, stream.add_detections(SOUND[:5], stamp_ns, now_ns))
         elif kind == 'reject':
             stream.reject(A, 'mp3', now_ns)
             self._note(A, 'mp3')
+        elif kind == 'settings':
+            self._switch(size)
         elif kind == 'clear':
             stream.clear()
             self.last_good, self.last_bad, self.last_end = {}, {}, None
@@ -85,7 +99,22 @@ class Player:
         self._check_states()
         self._check_window()
 
+    def _switch(self, number: int) -> None:
+        """Switch some modalities off, others on; what nothing uses is forgotten."""
+        self.off = frozenset(m for i, m in enumerate(Modality) if number >> i & 1)
+        self.stream.configure({m: InputSettings(TIMEOUT * MS, m not in self.off)
+                               for m in Modality})
+        for source in set(Modality) - self._sources():
+            self.last_good.pop(source, None)
+            self.last_bad.pop(source, None)
+
+    def _sources(self) -> set[Modality]:
+        return {self.source(m) for m in Modality if m not in self.off}
+
     def _note(self, modality: Modality, reason: str) -> None:
+        if modality not in self._sources():
+            assert not reason or 'not used' in reason or reason == 'mp3'
+            return
         book = self.last_bad if reason else self.last_good
         book[modality] = self.now
         self.dropped[modality] = self.dropped.get(modality, 0) + bool(reason)
@@ -94,7 +123,10 @@ class Player:
         statuses = self.stream.assess(self.now * MS)
         assert [s.modality for s in statuses] == list(Modality)
         for status in statuses:
-            source = V if status.modality is F else status.modality
+            source = self.source(status.modality)
+            if status.modality in self.off:
+                assert status.state is ModalityState.DISABLED
+                continue
             good, bad = self.last_good.get(source), self.last_bad.get(source)
             if good is not None and abs(self.now - good) <= TIMEOUT:
                 assert status.state in FRESH
@@ -124,6 +156,7 @@ class Player:
         self.last_end, self.changed = window.end_ns, False
         assert window.statuses == statuses
         assert window.modalities == tuple(s.modality for s in statuses if s.available) != ()
+        assert not self.off & set(window.modalities)
         assert window.start_ns == window.end_ns - 400 * MS
         assert set(window.spans_ns) == set(window.modalities)
         for oldest_ns, newest_ns in window.spans_ns.values():
@@ -137,9 +170,10 @@ class Player:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(kinds, elapsed, offsets, st.integers(1, 3000)), max_size=60))
-def test_nothing_the_sensors_send_breaks_the_stream(messages):
-    player = Player()
+@given(st.lists(st.tuples(kinds, elapsed, offsets, st.integers(1, 3000)), max_size=60),
+       st.booleans())
+def test_nothing_the_sensors_send_breaks_the_stream(messages, flow_topic):
+    player = Player(flow_topic)
     for kind, step, offset, size in messages:
         player.now = max(0, player.now + step)
         stamp = 0 if offset is None else player.now + offset
@@ -151,14 +185,14 @@ def test_nothing_the_sensors_send_breaks_the_stream(messages):
 @given(st.data())
 def test_streams_under_disturbance(data):
     """Regular sensors with jitter, cuts, swaps and jumps: most looks see a window."""
-    player = Player()
+    player = Player(data.draw(st.booleans()))
     shift = 0
     for _ in range(data.draw(st.integers(1, 40))):
         player.now += 50
         shift += data.draw(st.sampled_from([0] * 20 + [-3000, 10_000]))
         for kind in data.draw(st.sampled_from([
-                ('image', 'audio', 'boxes'), ('image', 'audio', 'boxes'), ('audio', 'boxes'),
-                ('image', 'boxes'), ('image',), ()])):
+                ('image', 'flow', 'audio', 'boxes'), ('image', 'flow', 'audio', 'boxes'),
+                ('audio', 'boxes'), ('image', 'boxes'), ('flow', 'audio'), ('image',), ()])):
             jitter = data.draw(st.integers(-20, 20))
             player.play(kind, player.now + shift + jitter, 50)
         player.look()

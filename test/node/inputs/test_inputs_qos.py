@@ -1,0 +1,225 @@
+"""Quality of service, publishers of other types or too many of them: followed or said."""
+
+import array
+import time
+
+from audio_common_msgs.msg import AudioData, AudioDataStamped
+from karmma_ros.clip import NANOSECONDS
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
+from karmma_ros.node.times import time_message
+import pytest
+import rclpy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+V, F, A, D = Modality
+BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+
+
+@pytest.fixture
+def strangers(ros):
+    """Give a node that might be on another machine: one process has one type for a topic."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('strangers', context=context)
+    yield node
+    node.destroy_node()
+    context.try_shutdown()
+
+
+def picture(encoding='rgb8'):
+    return Image(width=32, height=24, step=96, encoding=encoding,
+                 data=array.array('B', bytes([90]) * (96 * 24)))
+
+
+def stamped_sound():
+    return AudioDataStamped(audio=AudioData(data=array.array('B', b'\x10\x02' * 800)))
+
+
+def qos_of(rig, topic):
+    return rig.subscriptions()[topic].qos_profile
+
+
+def test_auto_follows_what_the_publishers_offer_and_not_each_blink(rig):
+    inputs = rig.start()
+    first = rig.subscriptions()['/image']
+    assert first.qos_profile.reliability is ReliabilityPolicy.BEST_EFFORT
+    rig.publisher(Image, 'image', RELIABLE)
+    assert rig.until(lambda: rig.subscriptions()['/image'] is not first)
+    assert qos_of(rig, '/image').reliability is ReliabilityPolicy.RELIABLE
+    assert qos_of(rig, '/image').depth == 1
+    assert inputs.facts(V)['qos'] == 'reliable, depth 1 (auto)'
+    assert rig.until(rig.available(V), step=lambda: rig.send('image', picture()))
+    reliable = rig.subscriptions()['/image']
+    # Without a publisher nothing changes.
+    rig.silence(Image, 'image')
+    assert rig.until(lambda: inputs.facts(V)['publishers'] == 'none')
+    assert not rig.until(lambda: rig.subscriptions()['/image'] is not reliable, 0.5)
+    rig.publisher(Image, 'image', BEST_EFFORT)
+    assert rig.until(
+        lambda: qos_of(rig, '/image').reliability is ReliabilityPolicy.BEST_EFFORT)
+    assert rig.until(rig.available(V), step=lambda: rig.send('image', picture(), BEST_EFFORT))
+    assert inputs.problem(V) == ''
+
+
+def test_reliable_publishers_that_are_there_before_us_are_asked_for_reliable(rig):
+    rig.publisher(Image, 'image', RELIABLE)
+    rig.until(lambda: rig.sensors.count_publishers('/image'), watch=False)
+    time.sleep(0.5)
+    rig.start()
+    assert rig.until(lambda: qos_of(rig, '/image').reliability is ReliabilityPolicy.RELIABLE, 3)
+
+
+@pytest.mark.parametrize(('setting', 'reliability'), [
+    ('sensor_data', ReliabilityPolicy.BEST_EFFORT), ('reliable', ReliabilityPolicy.RELIABLE)])
+def test_a_fixed_choice_stays(rig, setting, reliability):
+    rig.start(rgb__qos=setting)
+    first = rig.subscriptions()['/image']
+    rig.publisher(Image, 'image', RELIABLE)
+    rig.publisher(Image, 'image', BEST_EFFORT)
+    assert not rig.until(lambda: rig.subscriptions()['/image'] is not first, 1)
+    assert first.qos_profile.reliability is reliability
+
+
+def test_a_publisher_that_offers_too_little_is_named_until_it_is_mended(rig, capfd):
+    inputs = rig.start(rgb__qos='reliable')
+    assert not rig.until(rig.available(V), 1, lambda: rig.send('image', picture(), BEST_EFFORT))
+    assert inputs.problem(V) == (
+        '/image: /sensors offers best effort, the node asks for reliable, so nothing is '
+        'received: set rgb.qos to auto or sensor_data')
+    assert inputs.problem(F) == inputs.problem(V) and inputs.problem(A) == ''
+    assert capfd.readouterr().err.count('offers best effort') == 1
+    rig.set(rgb__qos='auto')
+    assert rig.until(rig.available(V), step=lambda: rig.send('image', picture(), BEST_EFFORT))
+    assert inputs.problem(V) == ''
+
+
+def test_the_event_of_the_middleware_says_it_without_a_look(rig):
+    inputs = rig.start(rgb__qos='reliable')
+    rig.publisher(Image, 'image', BEST_EFFORT)
+    assert rig.until(lambda: 'offers best effort' in inputs.problem(V), watch=False)
+    rig.silence(Image, 'image', BEST_EFFORT)
+    assert rig.until(lambda: inputs.problem(V) == '')
+
+
+def test_qos_overrides(rig):
+    inputs = rig.start(overrides={
+        'qos_overrides./image.subscription.depth': 3,
+        'qos_overrides./image.subscription.reliability': 'reliable'})
+    assert qos_of(rig, '/image').depth == 3
+    assert qos_of(rig, '/detections').depth == 5
+    assert inputs.facts(V)['qos'] == 'reliable, depth 3 (qos_overrides)'
+    first = rig.subscriptions()['/image']
+    rig.publisher(Image, 'image', BEST_EFFORT)
+    assert rig.until(lambda: 'start the node without qos_overrides./image.subscription.reliability'
+                     in inputs.problem(V))
+    assert rig.subscriptions()['/image'] is first
+    # The same again after a restart of the inputs.
+    inputs.stop()
+    inputs.start()
+    assert qos_of(rig, '/image').depth == 3
+    assert qos_of(rig, '/image').reliability is ReliabilityPolicy.RELIABLE
+
+
+def test_an_override_of_depth_leaves_auto_free(rig):
+    rig.start(overrides={'qos_overrides./image.subscription.depth': 3})
+    rig.publisher(Image, 'image', RELIABLE)
+    assert rig.until(lambda: qos_of(rig, '/image').reliability is ReliabilityPolicy.RELIABLE)
+    assert qos_of(rig, '/image').depth == 3
+
+
+@pytest.mark.parametrize(('name', 'value', 'text'), [
+    ('depth', 'many', "depth is 'many'; it may be a whole number from 1"),
+    ('depth', 0, 'depth is 0'), ('depth', -3, 'depth is -3'),
+    ('depth', 9999, 'depth is 9999; .* to 1000'),
+    ('history', 'keep_some', "history is 'keep_some'; it may be keep_last or keep_all"),
+    ('reliability', 'perhaps', "reliability is 'perhaps'; it may be reliable or best_effort"),
+    ('reliability', 3, 'reliability is 3'),
+])
+def test_overrides_that_are_none(rig, name, value, text):
+    with pytest.raises(InvalidSettingError, match=f'qos_overrides./image.subscription.{text}'):
+        rig.start(overrides={f'qos_overrides./image.subscription.{name}': value})
+    assert rig.inputs.problem(V) != '' and '/detections' in rig.subscriptions()
+
+
+@pytest.mark.parametrize(('values', 'kind', 'topic', 'modality', 'text'), [
+    ({}, CompressedImage, 'image', V,
+     'publishes sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image: set rgb.transport to '
+     'compressed and remap image/compressed to /image'),
+    ({'rgb__transport': 'compressed'}, Image, 'image/compressed', V,
+     'set rgb.transport to raw and remap image to /image/compressed'),
+    ({}, AudioData, 'audio', A, 'set audio.type to audio_common_msgs/msg/AudioData'),
+    ({}, String, 'detections', D, 'remap detections to a topic of vision_msgs/msg/Detection2D'),
+    ({'flow__source': 'topic'}, String, 'flow', F, 'remap flow to a topic of sensor_msgs/msg/I'),
+])
+def test_a_topic_of_another_type_is_said_with_its_mend(
+        rig, strangers, values, kind, topic, modality, text):
+    inputs = rig.start(**values)
+    publisher = strangers.create_publisher(kind, topic, 5)
+    assert rig.until(lambda: text in inputs.problem(modality)
+                     and '/strangers publishes' in inputs.problem(modality))
+    strangers.destroy_publisher(publisher)
+    assert rig.until(lambda: inputs.problem(modality) == '')
+
+
+@pytest.mark.parametrize(('transport', 'message', 'topic', 'text'), [
+    ('raw', CompressedImage(), 'image/compressed', 'set rgb.transport to compressed'),
+    ('compressed', Image(), 'image', 'set rgb.transport to raw')])
+def test_the_other_transport_is_pointed_to(rig, transport, message, topic, text):
+    inputs = rig.start(rgb__transport=transport)
+    assert rig.until(lambda: text in inputs.problem(V), step=lambda: rig.send(topic, message))
+
+
+def test_two_cameras_on_one_topic_are_said_and_survived(rig):
+    inputs = rig.start()
+    shift = [0]
+
+    def both():
+        rig.send('image', picture())
+        late = picture('bgr8')
+        late.header.stamp = time_message(rig.now_ns() - 300_000_000)
+        rig.publisher(Image, 'image', BEST_EFFORT).publish(late)
+        shift[0] += 1
+    assert rig.until(rig.available(V), step=both)
+    assert rig.until(lambda: '2 publishers, /sensors and /sensors: their messages interleave'
+                     in inputs.problem(V), step=both)
+    ends = []
+    for _ in range(20):
+        rig.until(lambda: False, 0.05, both)
+        window = rig.stream.window(rig.now_ns())
+        ends += [window.end_ns] if window else []
+    assert len(ends) > 5 and ends == sorted(set(ends))
+    assert rig.now_ns() - ends[-1] < NANOSECONDS
+
+
+def test_resubscribing_amid_traffic_breaks_nothing(rig):
+    rig.start()
+    for turn in range(30):
+        for _ in range(5):
+            rig.send('image', picture())
+            rig.send('audio', stamped_sound())
+            rig.executor.spin_once(timeout_sec=0.01)
+        rig.set(rgb__qos=('reliable', 'sensor_data')[turn % 2])
+        rig.set(audio__enabled=bool(turn % 3))
+        rig.inputs.watch()
+    rig.set(rgb__qos='auto', audio__enabled=True)
+
+    def both():
+        rig.send('image', picture())
+        rig.send('audio', stamped_sound())
+    assert rig.until(rig.available(V, A), step=both)
+
+
+def test_a_topic_that_this_process_has_under_another_type_stops_nothing_else(rig):
+    rig.publisher(String, 'image')
+    with pytest.raises(RuntimeError, match='Failed to create subscription'):
+        rig.start()
+    inputs = rig.inputs
+    assert 'Failed to create subscription' in inputs.problem(V)
+    assert '/detections' in rig.subscriptions()
+    rig.silence(String, 'image')
+    inputs.watch()
+    assert inputs.problem(V) == '' and '/image' in rig.subscriptions()
