@@ -45,6 +45,7 @@ setup(
         'console_scripts': [
             'karmma = karmma_ros.cli.main:main',
             'karmma_node = karmma_ros.node.__main__:main',
+            'overlay = karmma_ros.node.overlay:main',
             'replay = karmma_ros.node.replay:main',
             'watch = karmma_ros.node.watch:main',
         ],

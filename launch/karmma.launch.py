@@ -1,5 +1,5 @@
 """
-Start the recognition node and bring it to active.
+Start the recognition node and bring it to active; with overlay:=true the overlay beside it.
 
 `ros2 launch karmma_ros karmma.launch.py image:=/camera/image_raw audio:=/audio_stamped`
 """
@@ -10,7 +10,7 @@ from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
 from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import LifecycleNode
+from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from lifecycle_msgs.msg import Transition
@@ -18,8 +18,11 @@ from lifecycle_msgs.msg import Transition
 # Beside this folder both in the source tree and below share/karmma_ros.
 PARAMS_FILE = Path(__file__).resolve().parents[1] / 'config' / 'node' / 'karmma.yaml'
 TOPICS = {
-    'image': 'the camera, sensor_msgs/msg/Image',
-    'audio': 'the microphone, audio_common_msgs/msg/AudioDataStamped',
+    'image': 'the camera, sensor_msgs/msg/Image; with rgb.transport compressed the node takes '
+             'this topic with /compressed behind it',
+    'flow': 'optical flow, sensor_msgs/msg/Image of 32FC2; with flow.source topic only',
+    'audio': 'the microphone, of the message type in audio.type',
+    'audio_info': "the microphone's format, audio_common_msgs/msg/AudioInfo",
     'detections': 'hands and objects, vision_msgs/msg/Detection2DArray',
 }
 
@@ -29,12 +32,15 @@ def generate_launch_description() -> LaunchDescription:
     switch = {'choices': ['true', 'false']}
     return LaunchDescription([
         DeclareLaunchArgument('params_file', default_value=str(PARAMS_FILE),
-                              description="the node's parameters, YAML"),
+                              description="the nodes' parameters, YAML"),
         DeclareLaunchArgument('model', default_value='',
                               description="model directory or name, instead of params_file's"),
-        DeclareLaunchArgument('namespace', default_value='', description="the node's namespace"),
+        DeclareLaunchArgument('namespace', default_value='', description="the nodes' namespace"),
         *(DeclareLaunchArgument(name, default_value=name, description=f'topic of {content}')
           for name, content in TOPICS.items()),
+        DeclareLaunchArgument('overlay', default_value='false', **switch,
+                              description='publish karmma_overlay/image too, with what is '
+                                          'recognised drawn on the picture'),
         DeclareLaunchArgument('autostart', default_value='true', **switch,
                               description='configure and activate the node, not only start it'),
         DeclareLaunchArgument('use_sim_time', default_value='false', **switch,
@@ -46,28 +52,40 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _start(context):
-    """Give the node with its transitions; an empty model leaves params_file's alone."""
+    """Give the nodes with their transitions; an empty model leaves params_file's alone."""
     given = {name: LaunchConfiguration(name).perform(context)
-             for name in ('params_file', 'model', 'autostart', 'use_sim_time')}
+             for name in ('params_file', 'model', 'overlay', 'autostart', 'use_sim_time')}
     overrides = {'use_sim_time': given['use_sim_time'] == 'true'}
-    if given['model']:
-        overrides['model'] = given['model']
+    model = {'model': given['model']} if given['model'] else {}
     node = LifecycleNode(
-        package='karmma_ros', executable='karmma_node', name='karmma',
-        namespace=LaunchConfiguration('namespace'), output='screen',
-        parameters=[given['params_file'], overrides],
+        executable='karmma_node', name='karmma',
         remappings=[(name, LaunchConfiguration(name)) for name in TOPICS],
-        ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+        **_shared(given['params_file'], {**overrides, **model}),
     )
+    overlay = Node(
+        executable='overlay', name='karmma_overlay',
+        remappings=[('image', LaunchConfiguration('image'))],
+        **_shared(given['params_file'], overrides),
+    )
+    nodes = [node, overlay] if given['overlay'] == 'true' else [node]
     if given['autostart'] == 'false':
-        return [node]
+        return nodes
     # LifecycleNode(autostart=True) is not in Humble, nor in the first Jazzy. Without start_state
     # and handle_once the node would be activated again after every deactivation.
     activate_once = RegisterEventHandler(OnStateTransition(
         target_lifecycle_node=node, start_state='configuring', goal_state='inactive',
         entities=[_transition(node, Transition.TRANSITION_ACTIVATE)], handle_once=True,
     ))
-    return [activate_once, node, _transition(node, Transition.TRANSITION_CONFIGURE)]
+    return [activate_once, *nodes, _transition(node, Transition.TRANSITION_CONFIGURE)]
+
+
+def _shared(params_file, overrides):
+    """Give what the nodes have in common."""
+    return {
+        'package': 'karmma_ros', 'namespace': LaunchConfiguration('namespace'),
+        'output': 'screen', 'parameters': [params_file, overrides],
+        'ros_arguments': ['--log-level', LaunchConfiguration('log_level')],
+    }
 
 
 def _transition(node, transition_id):

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 LAUNCH_FILE = Path(__file__).resolve().parents[1] / 'launch' / 'karmma.launch.py'
-ARGUMENTS = {'params_file', 'model', 'namespace', 'image', 'audio', 'detections', 'autostart',
-             'use_sim_time', 'log_level'}
+TOPICS = {'image', 'flow', 'audio', 'audio_info', 'detections'}
+ARGUMENTS = TOPICS | {'params_file', 'model', 'namespace', 'overlay', 'autostart', 'use_sim_time',
+                      'log_level'}
 MODULES = ('launch', 'launch.actions', 'launch.events', 'launch.substitutions',
            'launch_ros.actions', 'launch_ros.event_handlers', 'launch_ros.events.lifecycle')
 HAS_LAUNCH = importlib.util.find_spec('launch_ros') is not None
@@ -70,6 +71,13 @@ def start(description: list[Note], **given: str) -> list[Note]:
     return description[-1].options['function']({**context, **given})
 
 
+def repr_of(value: Any) -> Any:
+    """Give what a stand-in was made of, for comparison."""
+    if isinstance(value, Note):
+        return value.kind, value.arguments
+    return [repr_of(each) for each in value] if isinstance(value, list) else value
+
+
 def transition(note: Note) -> int:
     """Give the transition that an EmitEvent asks for."""
     assert (note.kind, note.options['event'].kind) == ('EmitEvent', 'ChangeState')
@@ -115,20 +123,52 @@ def test_a_model_overrides_the_file_only_when_given(description):
 
 
 def test_topics_are_remapped_by_their_names_in_the_node(description):
-    from karmma_ros.node.inputs import TOPICS
+    from karmma_ros.node.inputs import TOPICS as OF_THE_NODE
+    assert set(OF_THE_NODE.values()) <= TOPICS
     remappings = start(description)[1].options['remappings']
-    assert {name for name, _ in remappings} == set(TOPICS.values())
+    assert {name for name, _ in remappings} == TOPICS
     assert all(note.arguments == (name,) for name, note in remappings)
+
+
+def test_the_overlay_comes_when_asked_for_and_sees_the_same_camera(description):
+    node, overlay = start(description, overlay='true', autostart='false')
+    assert (overlay.kind, overlay.options['executable']) == ('Node', 'overlay')
+    camera = dict(node.options['remappings'])['image']
+    assert dict(overlay.options['remappings'])['image'].arguments == camera.arguments
+    for option in ('namespace', 'ros_arguments'):
+        ours, theirs = node.options[option], overlay.options[option]
+        assert repr_of(ours) == repr_of(theirs), option
+    assert len(start(description)) == 3, 'and only then'
+
+
+def test_the_overlay_takes_no_model(description):
+    _, overlay = start(description, overlay='true', autostart='false', model='/m')
+    assert overlay.options['parameters'][1] == {'use_sim_time': False}
+
+
+def test_no_name_is_absolute(description):
+    """A second instance in another namespace shall have topics of its own."""
+    defaults = {note.arguments[0]: note.options['default_value'] for note in description[:-1]}
+    assert not [name for name in TOPICS | {'namespace'} if defaults[name].startswith('/')]
+    for node in start(description, overlay='true', autostart='false'):
+        assert node.options['namespace'].arguments == ('namespace',)
+        assert '/' not in node.options['name']
+
+
+def test_every_executable_is_an_entry_point(description):
+    lines = (LAUNCH_FILE.parents[1] / 'setup.py').read_text()
+    for node in start(description, overlay='true', autostart='false'):
+        assert f"'{node.options['executable']} = karmma_ros" in lines
 
 
 if HAS_LAUNCH:
     def test_the_real_launch_takes_it():
         from launch import LaunchContext
-        from launch_ros.actions import LifecycleNode
         description = load().generate_launch_description()
         assert {a.name for a in description.get_launch_arguments()} == ARGUMENTS
         context = LaunchContext()
         for entity in description.entities[:-1]:
             entity.visit(context)
+        context.launch_configurations['overlay'] = 'true'
         kinds = [type(entity).__name__ for entity in description.entities[-1].execute(context)]
-        assert kinds == ['RegisterEventHandler', LifecycleNode.__name__, 'EmitEvent']
+        assert kinds == ['RegisterEventHandler', 'LifecycleNode', 'Node', 'EmitEvent']
