@@ -1,0 +1,90 @@
+"""
+Print every topic and service that the node really has, one JSON object a line.
+
+    python docs/node_graph.py [MODEL]
+
+A node is brought to active in this process and looked at in every setting that makes it
+subscribe to something else; nothing has to be published. From what is printed the tests hold
+docs/node.md and config/security/karmma.policy.xml against the code; your own policy or launch
+file can start from it as well.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+import json
+import os
+import sys
+import time
+
+from karmma_ros.node.lifecycle import KarmmaNode
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+SETTINGS = (
+    {},
+    {'rgb.transport': 'compressed', 'flow.source': 'topic'},
+    {'use_sim_time': True},
+)
+"""Parameters that change what the node subscribes to."""
+_SETTLE_S = 1.0
+
+
+@dataclass(frozen=True, order=True)
+class Endpoint:
+    """A publisher, a subscription or a service of the node."""
+
+    kind: str
+    """publish, subscribe or serve."""
+    name: str
+    """As it is on the wire, fully qualified."""
+    type: str
+
+
+def endpoints(node: KarmmaNode) -> Iterator[Endpoint]:
+    """Give what the middleware knows of a node."""
+    name, namespace = node.get_name(), node.get_namespace()
+    for kind, look_up in (
+        ('publish', node.get_publisher_names_and_types_by_node),
+        ('subscribe', node.get_subscriber_names_and_types_by_node),
+        ('serve', node.get_service_names_and_types_by_node),
+    ):
+        for topic, types in look_up(name, namespace):
+            yield from (Endpoint(kind, topic, type_name) for type_name in types)
+
+
+def observe(node: KarmmaNode, executor: SingleThreadedExecutor) -> set[Endpoint]:
+    """Give all endpoints that the node has in any of the settings."""
+    seen = set()
+    for setting in SETTINGS:
+        node.set_parameters([Parameter(n, value=v) for n, v in setting.items()])
+        until = time.monotonic() + _SETTLE_S
+        while time.monotonic() < until:
+            executor.spin_once(timeout_sec=0.05)
+            seen.update(endpoints(node))
+    return seen
+
+
+def main(model: str = 'synthetic_kitchen') -> int:
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    rclpy.init()
+    node = KarmmaNode(parameter_overrides=[Parameter('model', value=model)])
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        for transition in (node.trigger_configure, node.trigger_activate):
+            if transition() != TransitionCallbackReturn.SUCCESS:
+                return 1
+        for endpoint in sorted(observe(node, executor)):
+            print(json.dumps(asdict(endpoint)))
+        return 0
+    finally:
+        node.trigger_shutdown()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    sys.exit(main(*sys.argv[1:2]))

@@ -1,0 +1,324 @@
+"""The manual, its examples and the container files agree with the code and with each other."""
+
+from __future__ import annotations
+
+import ast
+from fnmatch import fnmatch
+import importlib.util
+import json
+import os
+from pathlib import Path
+import re
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+from karmma_msgs.msg import ActionEvent, ActionRecognition, LabelScore, ModalityStatus
+import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from std_msgs.msg import String
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / 'docs'
+PAGES = [DOCS / name for name in ('node.md', 'hri.md', 'docker.md', 'security.md')]
+DOCKERFILES = sorted((ROOT / 'docker').glob('*.Dockerfile'))
+DOMAIN = 1 + os.getpid() % 100
+NOT_IN_HUMBLE = {'~/get_type_description'}
+
+
+def text(path):
+    return path.read_text(encoding='utf-8')
+
+
+def blocks(path, language):
+    """Give the code blocks of a page in one language."""
+    return re.findall(rf'^```{language}\n(.*?)^```', text(path), re.MULTILINE | re.DOTALL)
+
+
+def section(page, title):
+    """Give a section of a page, without its heading."""
+    return re.split(rf'^## {title}\n', page, maxsplit=1, flags=re.MULTILINE)[1].split('\n## ')[0]
+
+
+def rows(part):
+    """Give the cells of the tables in a text, without headings."""
+    lines = [line for line in part.splitlines() if line.startswith('| `')]
+    return [[cell.strip() for cell in line.strip('|').split(' | ')] for line in lines]
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def graph():
+    """Give (kind, name, type) for every topic and service of a running node."""
+    run = subprocess.run(
+        [sys.executable, DOCS / 'node_graph.py'], capture_output=True, text=True, timeout=120,
+        env={**os.environ, 'ROS_DOMAIN_ID': str(DOMAIN)})
+    assert run.returncode == 0, run.stderr
+    lines = map(json.loads, run.stdout.splitlines())
+    return {(line['kind'], line['name'], line['type']) for line in lines}
+
+
+def full_name(name):
+    return name.replace('~', '/karmma') if name[0] in '/~' else f'/{name}'
+
+
+def test_the_manual_has_exactly_the_table_of_the_parameters():
+    table = load(DOCS / 'node_parameters.py').table()
+    page = text(DOCS / 'node.md')
+    assert table in page, 'put there what `python docs/node_parameters.py` prints'
+    rows_there = section(page, 'Parameters').count('\n| `')
+    assert rows_there == len(table.splitlines()) - 2
+
+
+def test_the_manual_has_every_topic_and_no_other(graph):
+    told_in, told_out = section(text(DOCS / 'node.md'), 'Topics').split('\nOut:\n')
+    for part, kind in ((told_in, 'subscribe'), (told_out, 'publish')):
+        told = {(full_name(row[0].strip('`')), row[1].strip('`')) for row in rows(part)}
+        # The type of the sound is a parameter; its default is what the graph shows.
+        told = {(n, 'audio_common_msgs/msg/AudioDataStamped' if t == 'audio.type' else t)
+                for n, t in told}
+        assert told == {(name, type_name) for k, name, type_name in graph if k == kind}
+
+
+def test_the_manual_has_every_service_and_no_other(graph):
+    told = {(row[0].strip('`'), row[1].strip('`'))
+            for row in rows(section(text(DOCS / 'node.md'), 'Services'))}
+    has = {(name, type_name) for kind, name, type_name in graph if kind == 'serve'}
+    missing = {row for row in told if (full_name(row[0]), row[1]) not in has}
+    assert {name for name, _ in missing} <= NOT_IN_HUMBLE
+    assert has == {(full_name(n), t) for n, t in told - missing}
+
+
+def test_the_manual_has_every_state_of_an_input():
+    told = [row[0].strip('`') for row in rows(
+        section(text(DOCS / 'node.md'), 'What makes an input usable'))]
+    numbers = [getattr(ModalityStatus, name) for name in told]
+    assert numbers == list(range(6))
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
+def test_code_in_the_pages_is_code(page):
+    for block in blocks(page, 'python'):
+        ast.parse(block)
+    for block in blocks(page, 'yaml'):
+        assert yaml.safe_load(block)
+    for block in blocks(page, 'sh'):
+        assert subprocess.run(['bash', '-n'], input=block, text=True).returncode == 0
+
+
+def test_there_is_code_of_each_kind():
+    assert all(blocks(DOCS / 'node.md', kind) for kind in ('python', 'yaml', 'sh'))
+    assert len(blocks(DOCS / 'hri.md', 'python')) == 2
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
+def test_links_to_headings_lead_to_headings(page):
+    for file, heading in re.findall(r'\]\(([^):]*)#([^)]+)\)', text(page)):
+        target = text(page.parent / file if file else page)
+        headings = re.findall(r'^#+ (.+)$', target, re.MULTILINE)
+        anchors = {re.sub(r'[^\w\- ]', '', h.lower()).replace(' ', '-') for h in headings}
+        assert heading in anchors, f'{file}#{heading}'
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
+def test_every_parameter_given_on_a_command_line_exists(page):
+    from karmma_ros.node.declarations import DECLARATIONS
+    known = {d.name for d in DECLARATIONS} | {'use_sim_time'}
+    commands = [line for block in blocks(page, 'sh') for line in
+                block.replace('\\\n', ' ').splitlines() if 'react_to_action' not in line]
+    given = {name for line in commands for name in re.findall(r'-p ([\w.]+):=', line)}
+    given |= {name for line in commands
+              for name in re.findall(r'ros2 param set /karmma ([\w.]+)', line)}
+    assert given <= known
+
+
+def test_boxes_of_yolo_ros_become_boxes_of_vision_msgs():
+    place = {}
+    exec(next(b for b in blocks(DOCS / 'hri.md', 'python') if 'as_detections' in b), place)
+    number = SimpleNamespace
+    found = number(class_name='cup', score=0.5, bbox=number(
+        center=number(position=number(x=10.0, y=20.0)), size=number(x=4.0, y=6.0)))
+    from std_msgs.msg import Header
+    message = place['as_detections'](number(header=Header(frame_id='c'), detections=[found]))
+    box, = message.detections
+    assert message.header.frame_id == 'c'
+    assert (box.results[0].hypothesis.class_id, box.results[0].hypothesis.score) == ('cup', 0.5)
+    assert (box.bbox.center.position.x, box.bbox.center.position.y) == (10.0, 20.0)
+    assert (box.bbox.size_x, box.bbox.size_y) == (4.0, 6.0)
+
+
+class Audience:
+    """Publish to the example, which runs as a process of its own, and hear what it says."""
+
+    def __init__(self, *arguments):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=DOMAIN)
+        self.node = rclpy.create_node('audience', context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.said = []
+        self.node.create_subscription(String, 'say', lambda m: self.said.append(m.data), 10)
+        self.results = self.node.create_publisher(ActionRecognition, 'action_recognition', 10)
+        self.events = self.node.create_publisher(ActionEvent, 'karmma/action_events', 50)
+        self.process = subprocess.Popen(
+            [sys.executable, DOCS / 'examples' / 'react_to_action.py', '--ros-args', *arguments],
+            env={**os.environ, 'ROS_DOMAIN_ID': str(DOMAIN)})
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait(10)
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+
+    def until(self, condition, seconds=20.0):
+        deadline = time.monotonic() + seconds
+        while not condition() and time.monotonic() < deadline:
+            self.executor.spin_once(timeout_sec=0.02)
+        return condition()
+
+    def show(self, **used):
+        """Publish a result that rests on the sensors given, and give it time to arrive."""
+        self.results.publish(ActionRecognition(modalities=[
+            ModalityStatus(name=name, used=value) for name, value in used.items()]))
+        self.until(lambda: False, 0.3)
+
+    def tell(self, verb, phase=ActionEvent.STARTED):
+        self.events.publish(ActionEvent(
+            phase=phase, verb=LabelScore(class_name=verb), noun=LabelScore(class_name='cup')))
+
+
+@pytest.fixture
+def audience(monkeypatch):
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    audience = Audience('-p', 'pause:=1.0')
+    try:
+        assert audience.until(lambda: audience.results.get_subscription_count()
+                              and audience.events.get_subscription_count()
+                              and audience.node.count_publishers('say'))
+        yield audience
+    finally:
+        audience.close()
+
+
+def test_the_example_says_what_was_seen_once_and_asks_about_the_rest(audience):
+    audience.show(rgb=True, audio=True)
+    audience.tell('cut')
+    audience.tell('wash', ActionEvent.ENDED)
+    audience.tell('wash')
+    audience.tell('wash')
+    assert audience.until(lambda: audience.said)
+    audience.until(lambda: False, 1.2)
+    assert audience.said == ['You wash the cup.']
+    audience.show(rgb=False, audio=True)
+    audience.tell('wash')
+    assert audience.until(lambda: len(audience.said) == 2)
+    assert audience.said[1] == 'Do you wash the cup?'
+
+
+def test_the_example_is_short():
+    assert len(text(DOCS / 'examples' / 'react_to_action.py').splitlines()) <= 80
+
+
+def instructions(path):
+    """Give (name, rest) of each instruction of a Dockerfile, continued lines joined."""
+    joined = re.sub(r'\\\n', ' ', re.sub(r'^#.*\n', '', text(path), flags=re.MULTILINE))
+    return [tuple(line.split(maxsplit=1)) for line in joined.splitlines() if line.strip()]
+
+
+def copied(path):
+    """Give what a Dockerfile copies from the repository."""
+    sources = []
+    for name, rest in instructions(path):
+        if name == 'COPY':
+            sources += [part for part in rest.split()[:-1] if not part.startswith('--')]
+    return sources
+
+
+def travels(source):
+    """Tell whether .dockerignore lets a path through: the last line that fits decides."""
+    verdict = True
+    for line in text(ROOT / '.dockerignore').splitlines():
+        pattern = line.lstrip('!').rstrip('/')
+        parents = [source, *map(str, Path(source).parents)]
+        if line and not line.startswith('#') and any(
+                fnmatch(part, pattern) for part in parents if part != '.'):
+            verdict = line.startswith('!')
+    return verdict
+
+
+def test_there_are_two_images():
+    assert [p.name for p in DOCKERFILES] == ['cpu.Dockerfile', 'cuda.Dockerfile']
+
+
+@pytest.mark.parametrize('path', DOCKERFILES, ids=lambda p: p.name)
+def test_an_image_copies_what_is_there_and_travels(path):
+    sources = copied(path)
+    assert {'requirements/torch.txt', 'requirements/runtime.txt', 'karmma_ros'} <= set(sources)
+    assert [s for s in sources if not (ROOT / s).exists()] == []
+    assert [s for s in sources if not travels(s)] == []
+
+
+@pytest.mark.parametrize('path', DOCKERFILES, ids=lambda p: p.name)
+def test_an_image_has_all_that_setup_py_installs(path):
+    setup = text(ROOT / 'setup.py')
+    shared = ast.literal_eval(re.search(r'^SHARED = (\(.+?\))$', setup, re.MULTILINE)[1])
+    assert {'package.xml', 'setup.py', 'setup.cfg', 'resource', *shared} <= set(copied(path))
+
+
+@pytest.mark.parametrize('path', DOCKERFILES, ids=lambda p: p.name)
+def test_an_image_stands_on_a_pinned_distribution_and_runs_as_nobody_special(path):
+    steps = instructions(path)
+    assert [rest for name, rest in steps if name == 'FROM'] == ['ros:jazzy-ros-base-noble']
+    users = [rest for name, rest in steps if name == 'USER']
+    assert users and users[-1] != 'root'
+    assert ('STOPSIGNAL', 'SIGINT') in steps
+
+
+@pytest.mark.parametrize('path', DOCKERFILES, ids=lambda p: p.name)
+def test_an_image_leaves_the_same_keys_to_pip_as_ci(path):
+    workflow = text(ROOT / '.github' / 'workflows' / 'test.yml')
+    keys = [set(k.split()) for k in re.findall(r"--skip-keys '(.+?)'", text(path) + workflow)]
+    assert len(keys) == 2 and keys[0] == keys[1]
+    declared = set(re.findall(r'<exec_depend>(.+?)</exec_depend>', text(ROOT / 'package.xml')))
+    assert keys[0] <= declared
+
+
+def test_a_commands_shell_is_sound():
+    for path in DOCKERFILES:
+        for name, rest in instructions(path):
+            if name == 'RUN':
+                assert subprocess.run(['bash', '-n'], input=rest, text=True).returncode == 0
+    entrypoint = ROOT / 'docker' / 'entrypoint.sh'
+    assert subprocess.run(['bash', '-n', entrypoint]).returncode == 0
+    assert os.access(entrypoint, os.X_OK)
+
+
+def test_the_images_differ_in_the_graphics_card_only():
+    cpu, cuda = (instructions(path) for path in DOCKERFILES)
+    assert [step for step in cuda if step not in cpu] == [
+        ('ENV', 'NVIDIA_VISIBLE_DEVICES=all'),
+        ('ENV', 'NVIDIA_DRIVER_CAPABILITIES=compute,utility')]
+    assert [step for step in cpu if step not in cuda] == []
+
+
+def test_compose_builds_these_images_and_launches_what_there_is():
+    compose = yaml.safe_load(text(ROOT / 'docker' / 'compose.yaml'))
+    built = {Path(s['build']['dockerfile']).name for s in compose['services'].values()}
+    assert built == {path.name for path in DOCKERFILES}
+    for service in compose['services'].values():
+        assert (service['network_mode'], service['ipc']) == ('host', 'host')
+        profile = service['environment']['FASTRTPS_DEFAULT_PROFILES_FILE']
+        assert (ROOT / profile.partition('share/karmma_ros/')[2]).is_file()
+        launch = text(ROOT / 'launch' / service['command'][3])
+        arguments = [a.partition(':=')[0] for a in service['command'][4:]]
+        assert arguments and all(f"'{name}'" in launch for name in arguments)

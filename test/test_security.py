@@ -1,0 +1,174 @@
+"""The SROS 2 policy: it allows what the node has, whoever operates and listens, and no more."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+import rclpy
+
+ROOT = Path(__file__).resolve().parents[1]
+POLICY = ROOT / 'config' / 'security' / 'karmma.policy.xml'
+NODE, OPERATOR, LISTENER = '/karmma/node', '/karmma/operator', '/karmma/listener'
+NEWER_THAN_HUMBLE = {('reply', '/karmma/get_type_description')}
+CLI_NODES = '/_ros2cli_*/get_type_description'
+
+
+def full_name(profile, name):
+    """Resolve a name of the policy as sros2 does."""
+    space = profile.get('ns').rstrip('/')
+    if name.startswith('~'):
+        return f'{space}/{profile.get("node")}{name[1:]}'
+    return name if name.startswith('/') else f'{space}/{name}'
+
+
+def allowed(enclave):
+    """Give (verb, name) for everything that the policy allows an enclave."""
+    found = ElementTree.parse(POLICY).find(f'enclaves/enclave[@path="{enclave}"]')
+    return {
+        (verb, full_name(profile, expression.text))
+        for profile in found.iter('profile') for rule in profile
+        for verb, qualifier in rule.attrib.items() if qualifier == 'ALLOW'
+        for expression in rule
+    }
+
+
+def names(rules, *verbs):
+    return {name for verb, name in rules if verb in verbs}
+
+
+@pytest.fixture(scope='module')
+def node_has():
+    """Give (verb, name) for every topic and service of a running node."""
+    run = subprocess.run(
+        [sys.executable, ROOT / 'docs' / 'node_graph.py'], capture_output=True, text=True,
+        timeout=120, env={**os.environ, 'ROS_DOMAIN_ID': str(1 + os.getpid() % 100)})
+    assert run.returncode == 0, run.stderr
+    verbs = {'publish': 'publish', 'subscribe': 'subscribe', 'serve': 'reply'}
+    lines = map(json.loads, run.stdout.splitlines())
+    return {(verbs[line['kind']], line['name']) for line in lines}
+
+
+@pytest.fixture
+def example():
+    """Give the example node, in a context of its own."""
+    path = ROOT / 'docs' / 'examples' / 'react_to_action.py'
+    spec = importlib.util.spec_from_file_location('react_to_action', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
+    node = module.ReactToAction(context=context)
+    yield node
+    node.destroy_node()
+    rclpy.try_shutdown(context=context)
+
+
+def test_the_policy_has_the_version_and_the_words_that_sros2_knows():
+    policy = ElementTree.parse(POLICY).getroot()
+    assert (policy.tag, policy.get('version')) == ('policy', '0.2.0')
+    rules = {'topics': {'publish', 'subscribe'}, 'services': {'request', 'reply'}}
+    for profile in policy.iter('profile'):
+        assert profile.get('ns').startswith('/') and profile.get('node')
+        for rule in profile:
+            assert rule.attrib and set(rule.attrib) <= rules[rule.tag]
+            assert set(rule.attrib.values()) == {'ALLOW'}
+            assert all(e.tag == rule.tag[:-1] and e.text.strip() == e.text for e in rule)
+
+
+def test_the_policy_has_an_enclave_for_each_part():
+    paths = [e.get('path') for e in ElementTree.parse(POLICY).iter('enclave')]
+    assert paths == [NODE, OPERATOR, LISTENER]
+
+
+def test_the_node_may_have_what_it_has_and_nothing_more(node_has):
+    rules = allowed(NODE)
+    assert node_has - rules == set()
+    assert rules - node_has <= NEWER_THAN_HUMBLE
+
+
+def test_the_node_asks_nobody_for_anything():
+    assert names(allowed(NODE), 'request') == set()
+
+
+def test_the_operator_may_call_every_service_and_read_every_output(node_has):
+    rules, node = allowed(OPERATOR), allowed(NODE)
+    assert names(rules, 'request') == names(node, 'reply')
+    assert names(rules, 'subscribe') == names(node, 'publish')
+    assert names(rules, 'reply') == {CLI_NODES}
+
+
+@pytest.mark.parametrize('enclave', [OPERATOR, LISTENER])
+def test_nobody_else_may_feed_or_pose_as_the_node(enclave):
+    node = allowed(NODE)
+    common = {'/rosout', '/parameter_events'}
+    written = names(allowed(enclave), 'publish') - common
+    assert not written & (names(node, 'subscribe') | names(node, 'publish'))
+    assert not names(allowed(enclave), 'reply') & names(node, 'reply')
+
+
+def test_neither_operator_nor_listener_sees_pictures_or_hears_sound():
+    raw = names(allowed(NODE), 'subscribe') - {'/clock'}
+    for enclave in (OPERATOR, LISTENER):
+        assert not raw & names(allowed(enclave), 'subscribe')
+
+
+def test_the_listener_changes_nothing():
+    assert names(allowed(LISTENER), 'request') == set()
+
+
+def test_the_example_fits_into_the_listeners_enclave(example):
+    here = example.get_name(), example.get_namespace()
+    has = {('publish', n) for n, _ in example.get_publisher_names_and_types_by_node(*here)}
+    has |= {('subscribe', n) for n, _ in example.get_subscriber_names_and_types_by_node(*here)}
+    has |= {('reply', n) for n, _ in example.get_service_names_and_types_by_node(*here)}
+    assert ('publish', '/say') in has
+    assert has <= allowed(LISTENER)
+
+
+def dds_topics(rules):
+    """Give (verb, topic) as DDS names what the policy allows."""
+    topics = set()
+    for verb, name in rules:
+        if verb in ('publish', 'subscribe'):
+            topics.add((verb, f'rt{name}'))
+        else:
+            asks, hears = ('publish', 'subscribe') if verb == 'request' else (
+                'subscribe', 'publish')
+            topics |= {(asks, f'rq{name}Request'), (hears, f'rr{name}Reply')}
+    return topics
+
+
+@pytest.mark.parametrize('enclave', [NODE, OPERATOR, LISTENER])
+def test_sros2_makes_permissions_of_it(enclave, tmp_path, monkeypatch):
+    keystore = pytest.importorskip('sros2.keystore', reason='SROS 2 comes with a distribution')
+    monkeypatch.setenv('ROS_DOMAIN_ID', '7')
+    place = tmp_path / 'keystore'
+    keystore.create_keystore(place)
+    keystore.create_enclave(place, enclave)
+    keystore.create_permission(place, enclave, POLICY)
+    folder = place / 'enclaves' / enclave.lstrip('/')
+    assert {'cert.pem', 'key.pem', 'governance.p7s', 'permissions.p7s'} <= {
+        path.name for path in folder.iterdir()}
+    grant = ElementTree.parse(folder / 'permissions.xml').find('permissions/grant')
+    assert grant.find('subject_name').text == f'CN={enclave}'
+    assert grant.find('default').text == 'DENY'
+    assert {e.text for e in grant.iter('id')} == {'7'}
+    topics = {(verb, topic.text) for verb in ('publish', 'subscribe')
+              for topic in grant.findall(f'allow_rule/{verb}/topics/topic')}
+    discovery = {('publish', 'ros_discovery_info'), ('subscribe', 'ros_discovery_info')}
+    assert topics - discovery == dds_topics(allowed(enclave))
+
+
+def test_the_page_names_every_enclave():
+    page = (ROOT / 'docs' / 'security.md').read_text(encoding='utf-8')
+    created = set(re.findall(r'create_enclave \S+ (\S+)', page))
+    assert created == {NODE, OPERATOR, LISTENER}
+    assert set(re.findall(r'create_permission \S+ (\S+)', page)) == created
