@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from karmma_ros.clip import ClipSpec
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
 from karmma_ros.model.config import ModelConfig
-from karmma_ros.model.encoders import build_encoder, token_shape
+from karmma_ros.model.encoders import build_encoder, parts_of, token_shape
 from karmma_ros.model.ensemble import LogitMean, SplitHeads
 from karmma_ros.model.fusion import FusionBlock
 from karmma_ros.model.heads import MultiHeadMLP
@@ -20,7 +22,8 @@ def build(config: ModelConfig, spec: ClipSpec, vocabulary: Vocabulary) -> Karmma
 
     Under `torch.device('meta')` it has shapes only and takes no memory.
 
-    :raises InvalidSettingError: when an encoder does not exist or refuses its options.
+    :raises InvalidSettingError: when an encoder does not exist or refuses its options, or the
+        cap on the tokens leaves it none.
     """
     reduce = REDUCE.get(config.reduction)
     width = sum(vocabulary.sizes.values()) if config.fusion == 'logit_mean' else config.dim
@@ -28,11 +31,13 @@ def build(config: ModelConfig, spec: ClipSpec, vocabulary: Vocabulary) -> Karmma
     for modality in config.modalities:
         encoder = build_encoder(config.encoders[modality], spec, modality)
         tokens, encoder_width = token_shape(encoder, spec.input_shape(modality))
+        # An ensemble's classifiers see the mean of all tokens: there no order is left to tell.
+        parts = 1 if config.fusion == 'logit_mean' else parts_of(encoder)
         if reduce is not None:
-            tokens = min(tokens, config.token_cap)
+            tokens = parts * min(tokens // parts, _share(config.token_cap, parts, modality))
         learned = tokens if config.missing == 'tokens' else 0
         encoders[modality] = encoder
-        embeddings[modality] = TokenEmbedding(encoder_width, width, learned)
+        embeddings[modality] = TokenEmbedding(encoder_width, width, learned, parts)
     fusion, heads = _fusion_and_heads(config, vocabulary)
     return Karmma(
         encoders,
@@ -45,6 +50,14 @@ def build(config: ModelConfig, spec: ClipSpec, vocabulary: Vocabulary) -> Karmma
         freeze_encoders=config.freeze_encoders,
         input_shapes={m: spec.input_shape(m) for m in config.modalities},
     )
+
+
+def _share(cap: int, parts: int, modality: Modality) -> int:
+    if cap < parts:
+        raise InvalidSettingError(
+            'architecture.token_cap', cap, f'{parts} or more',
+            f'the encoder of {modality} keeps so many stretches of time apart')
+    return cap // parts
 
 
 def _fusion_and_heads(

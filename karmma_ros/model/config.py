@@ -29,6 +29,22 @@ class EncoderConfig:
     What `load_pretrained` starts it from: the name that torchvision or timm gives the weights
     (`KINETICS400_V1`), or a file's path. Empty: from scratch.
     """
+    chunk: int = 0
+    """
+    Frames of RGB or flow that are encoded together, knowing nothing of the others, so that a
+    live window encodes its newest chunk only; it divides the clip. 0: all of the clip at once.
+    """
+
+    def __post_init__(self) -> None:
+        if self.chunk < 0:
+            raise InvalidSettingError('encoder.chunk', self.chunk, 'an integer from 0 on')
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give a JSON-ready mapping; no chunk is not named, as before there were any."""
+        mapping = asdict(self)
+        if not self.chunk:
+            del mapping['chunk']
+        return mapping
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,7 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """Give a JSON-ready mapping; `from_dict` reads it back."""
         mapping = asdict(self)
-        mapping['encoders'] = {m.value: asdict(self.encoders[m]) for m in self.modalities}
+        mapping['encoders'] = {m.value: self.encoders[m].to_dict() for m in self.modalities}
         mapping['votes'] = {m.value: vote for m, vote in self.votes.items()}
         return mapping
 

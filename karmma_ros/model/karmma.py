@@ -1,7 +1,7 @@
 """
 KARMMA: encoders, token reduction, embedding, fusion and heads in one network.
 
-Shape legend: b batch, m modalities, n tokens, d fusion width.
+Shape legend: b batch, m modalities, n tokens, p stretches of time, d fusion width.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import in_order, Modality, subset_name
+from karmma_ros.model.encoders.causal import CausalFrames, Past
+from karmma_ros.model.encoders.chunks import ChunkedEncoder
 from karmma_ros.model.tokens import TokenEmbedding
 import torch
 from torch import nn, Tensor
@@ -146,18 +148,58 @@ class Karmma(nn.Module):
 
         Apart from `encode`, so that the features of frozen encoders can be kept and used again.
         """
+        parts = self.embedding(modality).parts
+        split = tokens.unflatten(1, (parts, -1)).flatten(0, 1)  # [b · p, n / p, e]
+        embedded = self.embed_part(modality, split).unflatten(0, (len(tokens), parts))
+        return self.embedding(modality).in_order(embedded)
+
+    def embed_part(self, modality: Modality, tokens: Tensor) -> Tensor:
+        """
+        Reduce and embed the tokens of one stretch of a clip, wherever in the clip it lies.
+
+        :param tokens: `[b, n, e]`.
+        :returns: `[b, at most its share of the cap, d]`; `TokenEmbedding.in_order` joins them.
+        """
+        embedding = self.embedding(modality)
         if self.reduce is not None:
-            tokens = self.reduce(tokens, self.token_cap)
-        embedded: Tensor = self._embedding(modality)(tokens)
+            tokens = self.reduce(tokens, self.token_cap // embedding.parts)
+        embedded: Tensor = embedding(tokens)
         return embedded
 
-    def _embedding(self, modality: Modality) -> TokenEmbedding:
+    def encode_chunks(self, modality: Modality, chunks: Tensor) -> Tensor:
+        """
+        Encode, reduce and embed chunks of a modality's clips, wherever in a clip they lie.
+
+        :param chunks: `[b, c, t / p, h, w]`, for a `ChunkedEncoder`.
+        :returns: `[b, n / p, d]`; `TokenEmbedding.in_order` makes a clip of p of them.
+        """
+        encoder = self.encoders[modality.value]
+        assert isinstance(encoder, ChunkedEncoder)
+        return self.embed_part(modality, encoder.encode_chunks(chunks))
+
+    def encode_next(
+        self, modality: Modality, x: Tensor, past: Past | None
+    ) -> tuple[Tensor, Past]:
+        """
+        Encode, reduce and embed the next frames of one stream of a modality.
+
+        :param x: `[1, c, t, h, w]`, any number of frames, for a `CausalFrames`.
+        :param past: what the frames before handed on; None: nothing came before.
+        :returns: a stretch for each frame, `[t, n / p, d]`, and what to hand on.
+        """
+        encoder = self.encoders[modality.value]
+        assert isinstance(encoder, CausalFrames)
+        tokens, past = encoder.step(x, past)
+        return self.embed_part(modality, tokens.reshape(x.shape[2], -1, tokens.shape[-1])), past
+
+    def embedding(self, modality: Modality) -> TokenEmbedding:
+        """Give what embeds the tokens of a modality."""
         embedding = self.embeddings[modality.value]
         assert isinstance(embedding, TokenEmbedding)
         return embedding
 
     def _absent(self, modality: Modality, like: Tensor) -> Tensor:
-        return self._embedding(modality).absent(len(like)).to(like.dtype)
+        return self.embedding(modality).absent(len(like)).to(like.dtype)
 
     def _check(self, inputs: Mapping[Modality, Tensor], present: Tensor) -> None:
         columns = len(self.modalities)

@@ -20,6 +20,10 @@ KINETICS = 'KINETICS400_V1'
 """What torchvision calls its weights of Kinetics-400."""
 
 
+FRAMES = (Modality.RGB, Modality.FLOW)
+"""What comes as pictures, one for each moment."""
+
+
 @dataclass(frozen=True)
 class Task:
     """What a network is for: the clips it takes and the classes of its heads."""
@@ -84,6 +88,28 @@ def _small(
         token_cap=16,
         missing='tokens',
     )
+
+
+def tiny_stream(chunk: int = 4) -> ModelConfig:
+    """
+    Give `tiny` for live use: frames come in chunks, and only the newest is encoded.
+
+    The kitchen's clips have 16 frames, so that a chunk is the same share of a clip here as
+    the 8 of 32 frames of `karmma_student_stream` are.
+    """
+    return replace(_in_chunks(tiny(), chunk), preset='tiny_stream')
+
+
+def tiny_stream_8() -> ModelConfig:
+    """Give `tiny_stream` in chunks of 8 frames, half a clip."""
+    return replace(tiny_stream(8), preset='tiny_stream_8')
+
+
+def tiny_causal() -> ModelConfig:
+    """Give `tiny` with encoders that see each frame once and remember."""
+    frames = EncoderConfig('causal_frames', {
+        'backbone': 'resnet10t', 'channels': (16, 32, 64, 128), 'stem_width': 8, 'grid': 1})
+    return replace(_watching(tiny(), frames), preset='tiny_causal', reduction='even')
 
 
 def karmma_teacher() -> ModelConfig:
@@ -152,6 +178,30 @@ def karmma_student_something_something() -> ModelConfig:
                 'stlt', {'spatial_layers': 3, 'temporal_layers': 6}),
         },
     )
+
+
+def karmma_student_stream(chunk: int = 8) -> ModelConfig:
+    """
+    Give the student for live use: 8 frames are encoded at a time, not all 32.
+
+    Not the paper's. Groups of tokens are even: τ-Average would make one token of the newest
+    quarter of each chunk.
+    """
+    return replace(_in_chunks(karmma_student(), chunk), preset='karmma_student_stream')
+
+
+def karmma_student_stream_16() -> ModelConfig:
+    """Give `karmma_student_stream` in chunks of 16 frames."""
+    return replace(karmma_student_stream(16), preset='karmma_student_stream_16')
+
+
+def karmma_student_causal() -> ModelConfig:
+    """Give the student with encoders that see each frame once and remember; not the paper's."""
+    frames = EncoderConfig(
+        'causal_frames', {'backbone': 'mobilenetv3_large_100', 'grid': 3},
+        weights='mobilenetv3_large_100.ra_in1k')
+    return replace(
+        _watching(karmma_student(), frames), preset='karmma_student_causal', reduction='even')
 
 
 def karmma_student_v() -> ModelConfig:
@@ -226,8 +276,14 @@ def ensemble(config: ModelConfig) -> ModelConfig:
 PRESETS: dict[str, Preset] = {
     'tiny': Preset(tiny),
     'tiny_teacher': Preset(tiny_teacher),
+    'tiny_stream': Preset(tiny_stream),
+    'tiny_stream_8': Preset(tiny_stream_8),
+    'tiny_causal': Preset(tiny_causal),
     'karmma_teacher': Preset(karmma_teacher, EPIC_KITCHENS),
     'karmma_student': Preset(karmma_student, EPIC_KITCHENS),
+    'karmma_student_stream': Preset(karmma_student_stream, EPIC_KITCHENS),
+    'karmma_student_stream_16': Preset(karmma_student_stream_16, EPIC_KITCHENS),
+    'karmma_student_causal': Preset(karmma_student_causal, EPIC_KITCHENS),
     'karmma_student_v': Preset(karmma_student_v, EPIC_KITCHENS),
     'baseline': Preset(baseline, EPIC_KITCHENS),
     'baseline_delta': Preset(baseline_delta, EPIC_KITCHENS),
@@ -263,6 +319,19 @@ def _find(name: str) -> Preset:
         return PRESETS[name]
     except KeyError:
         raise InvalidSettingError('preset', name, ', '.join(PRESETS)) from None
+
+
+def _in_chunks(config: ModelConfig, chunk: int) -> ModelConfig:
+    """Let RGB and flow be encoded in chunks of so many frames, reduced to even groups."""
+    return replace(config, reduction='even', encoders={
+        m: replace(encoder, chunk=chunk) if m in FRAMES else encoder
+        for m, encoder in config.encoders.items()})
+
+
+def _watching(config: ModelConfig, encoder: EncoderConfig) -> ModelConfig:
+    """Let one kind of encoder see RGB and flow."""
+    return replace(
+        config, encoders={**config.encoders, **dict.fromkeys(FRAMES, encoder)})
 
 
 def _without(config: ModelConfig, modality: Modality) -> dict[Modality, EncoderConfig]:

@@ -20,6 +20,7 @@ import re
 from karmma_ros.errors import InvalidSettingError, KarmmaError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig, ModelConfig
+from karmma_ros.model.encoders.chunks import ChunkedEncoder
 from karmma_ros.model.encoders.spectrogram import AST
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.vision_operators import prepare_torchvision
@@ -28,6 +29,8 @@ from safetensors.torch import load_file
 import torch
 from torch import nn, Tensor
 
+CHUNKED = 'encoder.'
+"""Stands before the names of an encoder that is run on chunks."""
 Weights = Mapping[str, Tensor]
 HUB_FILE = 'model.safetensors'
 _SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors')
@@ -95,7 +98,8 @@ def load_encoder(encoder: nn.Module, config: EncoderConfig, modality: Modality) 
     if not config.weights:
         return LoadReport('', random=dict.fromkeys(encoder.state_dict(), 'from scratch'))
     path = find_weights(config)
-    own = encoder.state_dict()
+    inner = encoder.encoder if isinstance(encoder, ChunkedEncoder) else encoder
+    own = inner.state_dict()
     weights = _as_named(_read(path), own, modality)
     new: dict[str, Tensor] = {}
     adapted: dict[str, str] = {}
@@ -114,7 +118,7 @@ def load_encoder(encoder: nn.Module, config: EncoderConfig, modality: Modality) 
         raise InvalidSettingError(
             f'architecture.encoders.{modality}.weights', str(path), f'weights of {config.name}',
             f'none of its {len(weights)} tensors fits; it has {", ".join(list(weights)[:3])} …')
-    encoder.load_state_dict({**own, **new})
+    inner.load_state_dict({**own, **new})
     loaded = tuple(name for name in new if name not in adapted)
     return LoadReport(
         str(path), loaded, adapted, random, tuple(n for n in weights if n not in own))
@@ -137,7 +141,7 @@ def find_weights(config: EncoderConfig) -> Path:
     library, _, name = config.name.partition(':')
     if library == 'torchvision':
         return _torchvision_file(name, weights)
-    if library in ('timm', 'ast'):
+    if library in ('timm', 'ast', 'causal_frames'):
         return _timm_file(weights)
     raise InvalidSettingError(
         'weights', weights, f'the path of a file ({", ".join(_SUFFIXES)})',
@@ -220,7 +224,8 @@ def _as_named(weights: Weights, own: Weights, modality: Modality) -> Weights:
     """Call the file's tensors as the encoder does: whichever prefix makes most of them fit."""
     part = f'encoders.{modality}.'
     mine = {n.removeprefix(part): x for n, x in weights.items() if n.startswith(part)}
-    forms: list[Weights] = [mine] if mine else [
+    bare = {n.removeprefix(CHUNKED): x for n, x in mine.items()}
+    forms: list[Weights] = [mine, bare] if mine else [
         weights, {f'model.{name}': x for name, x in weights.items()}]
     return max(forms, key=lambda form: len(form.keys() & own.keys()))
 
@@ -275,7 +280,19 @@ def _frame_positions(
     return bent.squeeze(0).T.contiguous(), f'{len(theirs)} frames resampled to {len(ours)}'
 
 
-_BENDS: tuple[Bend, ...] = (_channels, _patch_positions, _frame_positions)
+def _chunk_positions(
+    encoder: nn.Module, name: str, ours: Tensor, theirs: Tensor
+) -> tuple[Tensor, str] | None:
+    """Average the positions of a whole clip over its chunks, which have one place in common."""
+    if not isinstance(encoder, ChunkedEncoder) or name != 'position' or theirs.ndim != 2:
+        return None
+    if len(theirs) != encoder.parts * len(ours):
+        return None
+    bent = theirs.unflatten(0, (encoder.parts, -1)).mean(0)
+    return bent, f"{len(theirs)} positions averaged over the clip's {encoder.parts} chunks"
+
+
+_BENDS: tuple[Bend, ...] = (_channels, _patch_positions, _frame_positions, _chunk_positions)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,7 +1,8 @@
 """
 Tokens between encoder and fusion block: how many, and what stands for an absent modality.
 
-Shape legend: b batch, n tokens of one modality, e encoder width, d fusion width.
+Shape legend: b batch, n tokens of one modality, p stretches of time, e encoder width, d fusion
+width.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def even_average(tokens: Tensor, cap: int) -> Tensor:
     :raises InvalidSettingError: for a cap below one.
     """
     _check_cap(cap)
-    n = tokens.shape[1]
+    n = int(tokens.shape[1])  # where the network is traced, it is no int
     if n <= cap:
         return tokens
     size, larger = divmod(n, cap)
@@ -77,10 +78,14 @@ class TokenEmbedding(nn.Module):
     Present: `W x_j + m`; absent: `a_j + m`, with the modality-specific token m and the
     token-specific tokens a_j of Sec. III-D. The width of the sequence stays the same.
 
+    Where an encoder keeps stretches of time apart, each gets a learned token of its own as
+    well, for the fusion block has no positions: the order of the stretches.
+
     :param num_tokens: tokens after reduction (n); 0 builds no learned tokens at all.
+    :param parts: stretches of time that the tokens are of (p), oldest first; they divide n.
     """
 
-    def __init__(self, in_dim: int, dim: int, num_tokens: int) -> None:
+    def __init__(self, in_dim: int, dim: int, num_tokens: int, parts: int = 1) -> None:
         super().__init__()
         self.project = nn.Linear(in_dim, dim)
         learned = num_tokens > 0
@@ -89,11 +94,28 @@ class TokenEmbedding(nn.Module):
         for token in (self.modality_token, self.absent_tokens):
             if token is not None:
                 nn.init.trunc_normal_(token, std=0.02)
+        self.parts = parts
+        self.order_tokens = nn.Parameter(torch.empty(parts, dim)) if parts > 1 else None
+        if self.order_tokens is not None:
+            nn.init.trunc_normal_(self.order_tokens, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Embed the tokens of a present modality: `[b, n, e]` → `[b, n, d]`."""
         embedded: Tensor = self.project(tokens)
         return embedded if self.modality_token is None else embedded + self.modality_token
+
+    def in_order(self, parts: Tensor) -> Tensor:
+        """
+        Join the embedded tokens of a clip's stretches, telling which is which.
+
+        The order is told here and not earlier: a stretch grows older while its tokens stay.
+
+        :param parts: `[b, p, n / p, d]`, oldest first.
+        :returns: `[b, n, d]`.
+        """
+        if self.order_tokens is not None:
+            parts = parts + self.order_tokens[:, None]
+        return parts.flatten(1, 2)
 
     def absent(self, batch: int) -> Tensor:
         """Give the tokens `[b, n, d]` that stand for an absent modality."""

@@ -31,6 +31,8 @@ SMALL = {
     'ast': EncoderConfig('ast', {'dim': 16, 'layers': 2, 'heads': 2}),
     'stlt': EncoderConfig(
         'stlt', {'dim': 16, 'heads': 2, 'spatial_layers': 1, 'temporal_layers': 2}),
+    'causal_frames': EncoderConfig('causal_frames', {
+        'backbone': 'mobilenetv3_small_050', 'kernel': 3, 'grid': 2}),
 }
 
 
@@ -38,13 +40,16 @@ def reduced(name):
     """Give a preset's architecture with narrow encoders and a narrow fusion block."""
     config = preset(name)
     if name.startswith('tiny'):
-        return config
+        return replace(config, encoders={
+            m: replace(encoder, chunk=min(2, encoder.chunk))
+            for m, encoder in config.encoders.items()})
     encoders = {}
     for modality, encoder in config.encoders.items():
         small = SMALL[encoder.name.partition(':')[0]]
         kept = {k: v for k, v in encoder.options.items() if k == 'size'}
         size = {'size': [32, 32]} if kept else {}
-        encoders[modality] = EncoderConfig(small.name, {**small.options, **size})
+        encoders[modality] = EncoderConfig(
+            small.name, {**small.options, **size}, chunk=min(2, encoder.chunk))
     return replace(config, encoders=encoders, dim=16, heads=2, feedforward=16,
                    token_cap=min(config.token_cap, 10))
 

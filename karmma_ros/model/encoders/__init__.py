@@ -10,6 +10,8 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig
 from karmma_ros.model.encoders.audio import MelCNN
+from karmma_ros.model.encoders.causal import CausalFrames
+from karmma_ros.model.encoders.chunks import ChunkedEncoder
 from karmma_ros.model.encoders.layout import LayoutCNN, STLT
 from karmma_ros.model.encoders.library import check_options, TimmFrames, TorchvisionVideo
 from karmma_ros.model.encoders.spectrogram import AST
@@ -23,6 +25,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     'stlt': STLT,
     'layout_cnn': LayoutCNN,
     'ast': AST,
+    'causal_frames': CausalFrames,
 }
 """Our encoders by the name a configuration gives them; each takes `input_shape` first."""
 
@@ -47,9 +50,30 @@ def build_encoder(config: EncoderConfig, spec: ClipSpec, modality: Modality) -> 
     """
     setting = f'architecture.encoders.{modality}'
     factory = _factory(config, modality, setting)
+    shape = spec.input_shape(modality)
+    if not config.chunk:
+        return _build(factory, shape, config, modality, setting)
+    parts = _parts(config.chunk, shape, modality, setting)
+    inner = _build(factory, (shape[0], config.chunk, *shape[2:]), config, modality, setting)
+    return ChunkedEncoder(inner, parts, skips_first=modality is Modality.FLOW and config.chunk > 1)
+
+
+def parts_of(encoder: nn.Module) -> int:
+    """
+    Tell how many stretches of time, of equally many tokens, an encoder keeps apart.
+
+    Its attribute `parts`; one without it has the whole clip in each of its tokens.
+    """
+    parts = getattr(encoder, 'parts', 1)
+    return parts if isinstance(parts, int) else 1
+
+
+def _build(
+    factory: Callable[..., nn.Module], shape: Sequence[int], config: EncoderConfig,
+    modality: Modality, setting: str,
+) -> nn.Module:
     options = dict(config.options)
     check_options(setting, options)
-    shape = spec.input_shape(modality)
     try:
         return factory(shape, **options)
     except InvalidSettingError:
@@ -61,6 +85,16 @@ def build_encoder(config: EncoderConfig, spec: ClipSpec, modality: Modality) -> 
         raise InvalidSettingError(
             setting, config.name, f'an encoder of inputs {list(shape)} of {modality}',
             f'it refused them: {error}') from error
+
+
+def _parts(chunk: int, shape: Sequence[int], modality: Modality, setting: str) -> int:
+    if modality not in (Modality.RGB, Modality.FLOW):
+        raise InvalidSettingError(
+            f'{setting}.chunk', chunk, '0', 'only the frames of RGB and flow come in chunks')
+    if shape[1] % chunk:
+        raise InvalidSettingError(
+            f'{setting}.chunk', chunk, f"a divisor of the clip's {shape[1]} frames")
+    return shape[1] // chunk
 
 
 def token_shape(encoder: nn.Module, input_shape: Sequence[int]) -> tuple[int, int]:

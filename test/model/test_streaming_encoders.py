@@ -1,0 +1,225 @@
+"""Encoders that keep stretches of time apart: chunks, and frames with a memory."""
+
+from dataclasses import replace
+
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import load_bundle, save_bundle
+from karmma_ros.model.config import EncoderConfig, ModelConfig
+from karmma_ros.model.encoders import build_encoder, parts_of
+from karmma_ros.model.encoders.causal import CausalFrames
+from karmma_ros.model.presets import preset, unimodal
+from karmma_ros.model.pretrained import load_encoder
+from karmma_ros.model.tokens import even_average, TokenEmbedding
+import pytest
+from safetensors.torch import save_file
+import torch
+
+V, F, A, D = Modality
+PLAIN = EncoderConfig('r2plus1d', {'widths': [4, 8, 8]})
+PAIRS = replace(PLAIN, chunk=2)
+SHAPE = (3, 6, 32, 40)
+BACKBONES = ['resnet10t', 'mobilenetv3_small_050', 'test_efficientnet', 'test_convnext']
+
+
+def settle(module):
+    """Give every weight and statistic a value that is not its first, and stop the training."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weights in module.parameters():
+            weights.add_(0.02 * torch.randn_like(weights))
+        for statistic in module.buffers():
+            if statistic.is_floating_point():
+                statistic.add_(0.1 * torch.rand_like(statistic))
+    return module.eval()
+
+
+@pytest.fixture(params=BACKBONES)
+def causal(request):
+    return settle(CausalFrames(SHAPE, request.param, kernel=3, grid=2))
+
+
+@pytest.mark.parametrize('modality', [V, F], ids=str)
+@torch.inference_mode()
+def test_a_chunk_is_encoded_alike_wherever_it_lies(spec, modality):
+    encoder = settle(build_encoder(PAIRS, spec, modality))
+    film = torch.rand(2, 3, 4, 16, 16)
+    turned = torch.cat([film[:, :, 2:], film[:, :, :2]], dim=2)
+    old, new = encoder(film).chunk(2, dim=1)
+    torch.testing.assert_close(encoder(turned), torch.cat([new, old], dim=1))
+    torch.testing.assert_close(encoder.encode_chunks(film[:, :, 2:]), new)
+
+
+@torch.inference_mode()
+def test_the_flow_from_a_frame_outside_the_chunk_is_not_looked_at(spec):
+    film = torch.rand(1, 3, 4, 16, 16)
+    changed = film.clone()
+    changed[:, :, [0, 2]] = torch.nan
+    for modality, same in ((F, True), (V, False)):
+        encoder = settle(build_encoder(PAIRS, spec, modality))
+        assert torch.equal(encoder(film), encoder(changed)) == same
+
+
+@pytest.mark.parametrize(('encoder', 'modality', 'text'), [
+    (replace(PLAIN, chunk=3), V, "rgb.chunk is 3; it may be a divisor of the clip's 4 frames"),
+    (EncoderConfig('mel_cnn', chunk=1), A, 'audio.chunk is 1; it may be 0'),
+    (EncoderConfig('layout_cnn', chunk=2), D, 'detections.chunk is 2; it may be 0'),
+    (EncoderConfig('causal_frames', {'backbone': 'test_vit'}), V, 'test_vit.*one of the kinds'),
+    (EncoderConfig('causal_frames', {'backbone': 'no_such'}), V, "timm model is 'no_such'"),
+])
+def test_what_cannot_be_streamed_is_refused(spec, encoder, modality, text):
+    with pytest.raises(InvalidSettingError, match=text):
+        build_encoder(encoder, spec, modality)
+
+
+def test_fewer_frames_than_none_are_refused():
+    with pytest.raises(InvalidSettingError, match='encoder.chunk is -1'):
+        EncoderConfig('r2plus1d', chunk=-1)
+
+
+def test_a_cap_that_leaves_a_stretch_nothing_is_refused(config, spec, vocabulary):
+    config = replace(config, encoders={V: replace(PLAIN, chunk=1)}, token_cap=3)
+    with pytest.raises(InvalidSettingError, match='token_cap is 3; it may be 4 or more'):
+        build(config, spec, vocabulary)
+
+
+def test_no_chunk_is_written_as_before_there_were_any(config):
+    assert set(PLAIN.to_dict()) == {'name', 'options', 'weights'}
+    assert PAIRS.to_dict()['chunk'] == 2
+    config = replace(config, encoders={V: PAIRS, F: PLAIN})
+    assert ModelConfig.from_dict(config.to_dict()) == config
+
+
+@torch.inference_mode()
+def test_chunks_share_the_cap_and_are_told_apart(config, spec, vocabulary):
+    network = settle(build(replace(config, encoders={V: PAIRS}, reduction='even', token_cap=6),
+                           spec, vocabulary))
+    network.embedding(V).order_tokens.normal_()  # as far apart as training may bring them
+    film = torch.rand(1, 3, 4, 16, 16)
+    film[:, :, 2:] *= 10
+    tokens = network.encoders['rgb'](film)  # [1, 8, e], 4 of each chunk
+    embedding = network.embedding(V)
+    assert embedding.parts == parts_of(network.encoders['rgb']) == 2
+    expected = torch.cat([
+        embedding(even_average(tokens[:, 4 * i:4 * i + 4], 3)) + embedding.order_tokens[i]
+        for i in range(2)], dim=1)
+    torch.testing.assert_close(network.encode(V, film), expected)
+    assert embedding.absent_tokens.shape == (6, 16)
+    turned = torch.cat([film[:, :, 2:], film[:, :, :2]], dim=2)
+    present = torch.ones(1, 1, dtype=torch.bool)
+    there, back = (network({V: x}, present)['verb'] for x in (film, turned))
+    assert not torch.allclose(there, back, atol=1e-4)
+
+
+def test_without_stretches_no_order_is_learned():
+    names = [name for name, _ in TokenEmbedding(3, 5, 4).named_parameters()]
+    assert 'order_tokens' not in names
+
+
+def test_an_encoder_in_chunks_is_pretrained_on_its_mean_token(config, spec, vocabulary):
+    config = unimodal(replace(config, encoders={V: PAIRS}), V)
+    network = build(config, spec, vocabulary)
+    logits = network({V: torch.rand(2, 3, 4, 16, 16)}, torch.ones(2, 1, dtype=torch.bool))
+    assert {head: x.shape for head, x in logits.items()} == {'verb': (2, 3), 'noun': (2, 4)}
+
+
+@torch.inference_mode()
+def test_frame_by_frame_is_the_whole_clip(causal):
+    film = torch.rand(2, *SHAPE)
+    whole = causal(film)
+    past, tokens = None, []
+    for i in range(SHAPE[1]):
+        new, past = causal.step(film[:, :, i:i + 1], past)
+        tokens.append(new)
+    assert whole.shape[1] == 4 * SHAPE[1]
+    torch.testing.assert_close(torch.cat(tokens, dim=1), whole, rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_any_cut_is_the_whole_clip(causal):
+    film = torch.rand(1, *SHAPE)
+    first, past = causal.step(film[:, :, :1], None)
+    second, _ = causal.step(film[:, :, 1:], past)
+    torch.testing.assert_close(
+        torch.cat([first, second], dim=1), causal(film), rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_frame_changes_what_follows_and_nothing_before(causal):
+    film = torch.rand(1, *SHAPE)
+    changed = film.clone()
+    changed[:, :, 2] += 1
+    before, after = (causal(x).unflatten(1, (SHAPE[1], 4)) for x in (film, changed))
+    moved = (before - after).abs().amax((0, 2, 3)) > 1e-6
+    assert moved.tolist()[:4] == [False, False, True, True]
+
+
+@torch.inference_mode()
+def test_untrained_mixers_leave_the_image_model_as_it_is():
+    torch.manual_seed(0)
+    encoder = CausalFrames(SHAPE, 'resnet10t', grid=1).eval()
+    film = torch.rand(1, *SHAPE)
+    alone = [encoder.step(film[:, :, i:i + 1], None)[0] for i in range(SHAPE[1])]
+    torch.testing.assert_close(encoder(film), torch.cat(alone, dim=1))
+
+
+def saved(path, tensors):
+    """Write tensors as a file of weights."""
+    save_file({name: x.contiguous() for name, x in tensors.items()}, path)
+    return str(path)
+
+
+def test_chunks_start_from_an_encoder_of_whole_clips(spec, tmp_path):
+    whole = settle(build_encoder(PLAIN, spec, V))
+    path = saved(tmp_path / 'model.safetensors', {
+        f'encoders.rgb.{name}': x for name, x in whole.state_dict().items()})
+    chunked = build_encoder(PAIRS, spec, V)
+    report = load_encoder(chunked, replace(PAIRS, weights=path), V)
+    assert not report.random
+    assert report.adapted == {'position': "8 positions averaged over the clip's 2 chunks"}
+    torch.testing.assert_close(
+        chunked.encoder.position, whole.position.unflatten(0, (2, 4)).mean(0))
+    again = build_encoder(PAIRS, spec, V)
+    path = saved(tmp_path / 'chunked.safetensors', {
+        f'encoders.rgb.{name}': x for name, x in chunked.state_dict().items()})
+    assert len(load_encoder(again, replace(PAIRS, weights=path), V).loaded) == len(
+        again.state_dict())
+
+
+def test_an_image_model_starts_from_its_own_weights(spec, tmp_path):
+    config = EncoderConfig('causal_frames', {'backbone': 'resnet10t'})
+    encoder = build_encoder(config, spec, V)
+    path = saved(tmp_path / 'resnet.safetensors', {
+        name.removeprefix('model.'): x for name, x in encoder.state_dict().items()
+        if name.startswith('model.')})
+    report = load_encoder(encoder, replace(config, weights=path), V)
+    assert all(name.startswith('model.') for name in report.loaded)
+    assert all(name.startswith('mixers.') for name in report.random)
+
+
+@pytest.mark.parametrize(('name', 'tokens', 'parts'), [
+    ('karmma_student_stream', 300, 4), ('karmma_student_stream_16', 300, 2),
+    ('karmma_student_causal', 288, 32)])
+def test_the_full_size_networks_keep_to_the_papers_sequence(name, tokens, parts):
+    from karmma_ros.evaluation.cost import setting
+    with torch.device('meta'):
+        network = build(preset(name), *setting(name))
+    for modality in (V, F):
+        embedding = network.embedding(modality)
+        assert (len(embedding.absent_tokens), embedding.parts) == (tokens, parts)
+
+
+@pytest.mark.parametrize('encoder', [
+    PAIRS, EncoderConfig('causal_frames', {'backbone': 'test_efficientnet', 'grid': 1})],
+    ids=['chunks', 'causal'])
+@torch.inference_mode()
+def test_a_model_directory_brings_it_back(config, spec, vocabulary, tmp_path, encoder):
+    config = replace(config, encoders={V: encoder, F: encoder})
+    network = settle(build(config, spec, vocabulary))
+    save_bundle(tmp_path / 'model', network, config, spec, vocabulary, dataset='', card='')
+    bundle = load_bundle(tmp_path / 'model')
+    inputs = {m: torch.rand(1, 3, 4, 16, 16) for m in (V, F)}
+    present = torch.ones(1, 2, dtype=torch.bool)
+    assert bundle.config == config
+    torch.testing.assert_close(bundle.network(inputs, present), network(inputs, present))
