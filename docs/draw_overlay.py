@@ -14,7 +14,7 @@ from typing import Any
 
 import cv2
 from karmma_msgs.msg import ActionAnnotation
-from karmma_ros.node.demo import _isolate, Driver, MUTES, prepare_bag, running
+from karmma_ros.node.demo import Driver, isolate, MUTES, prepare_bag, running
 from karmma_ros.node.times import time_ns
 from karmma_ros.stream.readers import read_image
 from lifecycle_msgs.msg import Transition
@@ -95,7 +95,7 @@ def contact_sheet(pictures: list[Any]) -> Any:
 
 def main(path: Path = PICTURE) -> None:
     """Write the picture."""
-    _isolate()
+    isolate()
     bag = prepare_bag(CACHE)
     rclpy.init()
     viewer = Viewer()

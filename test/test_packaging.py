@@ -84,7 +84,8 @@ def test_entry_points_lead_to_functions(setup_arguments):
     scripts = setup_arguments['entry_points']['console_scripts']
     points = [importlib.metadata.EntryPoint(*re.split(r'\s*=\s*', text), 'console_scripts')
               for text in scripts]
-    assert {point.name for point in points} == {'karmma', 'karmma_node', 'replay', 'watch'}
+    assert {point.name for point in points} == {
+        'karmma', 'karmma_node', 'overlay', 'replay', 'watch'}
     for point in points:
         path = ROOT.joinpath(*point.module.split('.')).with_suffix('.py')
         functions = [n.name for n in ast.parse(path.read_text()).body

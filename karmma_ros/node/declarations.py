@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.model.backends import AUTO, WANTED
 from karmma_ros.stream.events import EventSettings
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
@@ -103,6 +104,9 @@ DECLARATIONS = (
     Declaration('model', 'synthetic_kitchen',
                 'Model directory, or the name of one that comes with karmma_ros. A new one is '
                 'loaded beside the old, which goes on until it is ready, and stays if it fails.'),
+    Declaration('backend', AUTO, 'What runs the model: auto takes the fastest that is installed, '
+                'exported and agrees with eager. A change loads the model anew, beside the old.',
+                choices=WANTED),
     Declaration('device', 'auto', 'auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.',
                 fixed=True),
     Declaration('threads', 0, "CPU threads of the network; 0 leaves torch's choice.", (0, 256),

@@ -221,7 +221,7 @@ def _kitchen_digest() -> str:
     return sha256(b''.join(path.read_bytes() for path in sources)).hexdigest()[:8]
 
 
-def _isolate() -> None:
+def isolate() -> None:
     """Keep to this machine and to a domain of our own; other robots shall not hear us."""
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
@@ -243,7 +243,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0 when it shows what it is to show."""
     options, screen = _options(arguments), Screen()
-    _isolate()
+    isolate()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         bag = prepare_bag(options.cache)

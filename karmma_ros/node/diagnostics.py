@@ -12,7 +12,7 @@ from math import isnan
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from karmma_ros.model.bundle import Bundle
+from karmma_ros.node.loading import Model
 from karmma_ros.node.times import time_message
 from karmma_ros.node.timings import Pace
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
@@ -61,13 +61,16 @@ def inference_status(
         'results': results, 'skipped': skipped})
 
 
-def model_status(bundle: Bundle, device: str, loading: str, failure: str) -> DiagnosticStatus:
+def model_status(model: Model, loading: str, failure: str) -> DiagnosticStatus:
     """Tell which model answers, and what became of the one that was asked for."""
-    message = f'{bundle.model_id} on {device}'
+    bundle, backend = model.bundle, model.recogniser.backend
+    message = f'{bundle.model_id} on {model.device}'
     if loading:
         message += f'; loading {loading}'
     return _status(WARN if failure else OK, 'model', failure or message, {
-        'id': bundle.model_id, 'path': bundle.path, 'sha256': bundle.sha256, 'device': device,
+        'id': bundle.model_id, 'path': bundle.path, 'sha256': bundle.sha256,
+        'device': model.device,
+        'backend': f'{backend.name} {backend.precision}', 'backend chosen': model.reason,
         'dataset': bundle.dataset, 'loading': loading, 'last failure': failure})
 
 

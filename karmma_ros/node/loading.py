@@ -10,6 +10,7 @@ from threading import Thread
 from ament_index_python.packages import get_package_share_directory, PackageNotFoundError
 import karmma_ros
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.model.backends import choose
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.stream.recogniser import Recogniser
 import torch
@@ -68,20 +69,25 @@ class Model:
     """As the parameter `model` has it."""
     bundle: Bundle
     device: str
+    wanted_backend: str
+    """As the parameter `backend` has it."""
+    reason: str
+    """Why this backend runs it."""
     recogniser: Recogniser
 
 
-def load_model(name: str, device: str) -> Model:
+def load_model(name: str, device: str, backend: str) -> Model:
     """
     Load a model and let it answer once, so that the first real answer comes at full speed.
 
-    :raises InvalidSettingError: for a model that does not exist.
+    :raises InvalidSettingError: for a model that does not exist, or a backend that cannot be used.
     :raises BundleError: for a damaged model directory.
     """
     bundle = load_bundle(find_model(name), device)
-    recogniser = Recogniser(bundle.network, bundle.vocabulary, bundle.spec, device)
+    chosen, reason = choose(bundle, device, backend)
+    recogniser = Recogniser(chosen, bundle.vocabulary, bundle.spec)
     recogniser.warm_up()
-    return Model(name, bundle, device, recogniser)
+    return Model(name, bundle, device, backend, reason, recogniser)
 
 
 class ModelLoader:
@@ -92,9 +98,9 @@ class ModelLoader:
     are for one thread, the executor's.
     """
 
-    def __init__(self, load: Callable[[str, str], Model]) -> None:
+    def __init__(self, load: Callable[[str, str, str], Model]) -> None:
         self._load = load
-        self._wanted: tuple[str, str] | None = None
+        self._wanted: tuple[str, str, str] | None = None
         self._thread: Thread | None = None
         self._outcome: Model | Exception | None = None
 
@@ -103,9 +109,9 @@ class ModelLoader:
         """Give the name of the model that is awaited, empty when there is none."""
         return self._wanted[0] if self._wanted else ''
 
-    def ask(self, name: str, device: str) -> None:
+    def ask(self, name: str, device: str, backend: str) -> None:
         """Begin to load a model, instead of any that was asked for before."""
-        self._wanted = name, device
+        self._wanted = name, device, backend
         if self._thread is None:
             self._begin()
 
@@ -142,8 +148,8 @@ class ModelLoader:
             target=self._run, args=self._begun, name='karmma loader', daemon=True)
         self._thread.start()
 
-    def _run(self, name: str, device: str) -> None:
+    def _run(self, *wanted: str) -> None:
         try:
-            self._outcome = self._load(name, device)
+            self._outcome = self._load(*wanted)
         except Exception as error:  # told by poll; a thread's exception is lost otherwise
             self._outcome = error

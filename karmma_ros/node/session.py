@@ -44,11 +44,14 @@ class Session:
         self._node, self._parameters = node, parameters
         if parameters['threads']:
             torch.set_num_threads(parameters['threads'])
-        self.model = load_model(parameters['model'], choose_device(parameters['device']))
+        self.model = load_model(parameters['model'], choose_device(parameters['device']),
+                                parameters['backend'])
         self._lock = Lock()
-        engine = self._engine(self.model, self._stream(self.model))
+        self._stream = self._make_stream(self.model)
+        """What the inputs feed; the worker takes to a new one at its next window."""
+        engine = self._engine(self.model, self._stream)
         self._inputs = Inputs(node, parameters, self._lock)
-        self._feed(engine.stream, self.model)
+        self._feed(self._stream, self.model)
         # Publishers last: nothing after them fails, so none is left behind.
         self._outputs = Outputs(node)
         self.worker = Worker(
@@ -96,18 +99,17 @@ class Session:
 
     def apply(self, names: set[str]) -> None:
         """Bring what runs in line with new values of these parameters; they were judged."""
-        if 'model' in names:
+        if names & {'model', 'backend'}:
             self._ask_for_model()
         if 'flow.source' in names:
-            self._replace(self.model, self._stream(self.model))
+            self._replace(self.model, self._make_stream(self.model))
         if any(name.endswith(('.enabled', '.timeout', '.min_coverage')) for name in names):
             with self._lock:
-                self.worker.engine.stream.configure(_input_settings(self._parameters))
+                self._stream.configure(_input_settings(self._parameters))
         if any(name.startswith('events.') for name in names):
-            self._replace(self.model, self.worker.engine.stream)
-        if 'rate' in names and self.active:
-            self._stop_rate()
-            self._start_rate()
+            self._replace(self.model, self._stream)
+        if 'rate' in names:
+            self._change_rate()
         self._inputs.update(names)
         self.worker.watch()
 
@@ -136,7 +138,7 @@ class Session:
     def clear(self) -> None:
         """Forget every sample, and end what runs."""
         with self._lock:
-            self.worker.engine.stream.clear()
+            self._stream.clear()
         self.worker.forget()
 
     def announce(self) -> None:
@@ -145,7 +147,7 @@ class Session:
         self._outputs.describe(
             bundle, device, self._parameters['score_threshold'], self._now_ns())
         self._node.get_logger().info(
-            f'model {bundle.model_id} on {device}, inputs '
+            f'model {bundle.model_id} on {device} by {self.model.reason}; inputs '
             f'{", ".join(m.value for m in self.model.recogniser.modalities)}, '
             f'window {bundle.spec.duration:g} s')
 
@@ -156,8 +158,7 @@ class Session:
 
     def diagnose(self) -> list[DiagnosticStatus]:
         """Tell of the model and, while active, of inputs and inference."""
-        statuses = [model_status(
-            self.model.bundle, self.model.device, self._loader.loading, self._failure)]
+        statuses = [model_status(self.model, self._loader.loading, self._failure)]
         if not self.active:
             return statuses
         modalities, timings = self._assess(), self.worker.timings
@@ -169,8 +170,30 @@ class Session:
             self._parameters['rate'], self.worker.hindrance(modalities))]
 
     def _start_rate(self) -> None:
-        self._rate_timer = self._node.create_timer(
-            1 / self._parameters['rate'], self.worker.wake)
+        self._rate_timer = self._node.create_timer(self._period_s(), self.worker.wake)
+
+    def _period_s(self) -> float:
+        """
+        Give the time from one look for a window to the next.
+
+        A streaming network's windows end at whole hops: looked for twice a hop, none is missed.
+        """
+        hop = self._hop(self.model)
+        period_ns = self.model.bundle.spec.frame_period_ns
+        return hop * period_ns / 2 / NANOSECONDS if hop else 1 / self._parameters['rate']
+
+    def _hop(self, model: Model) -> int:
+        return model.recogniser.hop(self._parameters['rate'])
+
+    def _change_rate(self) -> None:
+        if self._hop(self.model) != self._stream.hop:
+            self._replace(self.model, self._make_stream(self.model))
+        self._restart_rate()
+
+    def _restart_rate(self) -> None:
+        if self.active:
+            self._stop_rate()
+            self._start_rate()
 
     def _stop_rate(self) -> None:
         timer, self._rate_timer = self._rate_timer, None
@@ -178,12 +201,12 @@ class Session:
             self._node.destroy_timer(timer)
 
     def _ask_for_model(self) -> None:
-        name = self._parameters['model']
-        if name == self.model.name:
+        wanted = self._parameters['model'], self._parameters['backend']
+        if wanted == (self.model.name, self.model.wanted_backend):
             self._loader.cancel()
         else:
             self._failure = ''
-            self._loader.ask(name, self.model.device)
+            self._loader.ask(wanted[0], self.model.device, wanted[1])
 
     def _take_loaded(self) -> None:
         """Let the model answer that was asked for; if it failed, the one there is stays."""
@@ -198,21 +221,25 @@ class Session:
             wanted, kept = self._parameters['model'], self.model
             self._failure = f'{wanted} was not loaded: {error}; {kept.bundle.model_id} stays'
             self._node.get_logger().error(self._failure)
-            self._node.set_parameters([Parameter('model', value=kept.name)])
+            self._node.set_parameters_atomically([
+                Parameter('model', value=kept.name),
+                Parameter('backend', value=kept.wanted_backend)])
 
     def _switch(self, model: Model) -> None:
-        old, stream = self.model, self.worker.engine.stream
-        same = (model.bundle.spec, model.recogniser.modalities) == (
-            old.bundle.spec, old.recogniser.modalities)
-        self._replace(model, stream if same else self._stream(model))
+        old, stream = self.model, self._stream
+        same = (model.bundle.spec, model.recogniser.modalities, self._hop(model)) == (
+            old.bundle.spec, old.recogniser.modalities, stream.hop)
+        self._replace(model, stream if same else self._make_stream(model))
         self.model = model
+        self._restart_rate()
         self.announce()
 
     def _replace(self, model: Model, stream: SensorStream) -> None:
         """Let the worker go on with other parts; a new stream fills for a window first."""
         engine = self._engine(model, stream)
-        if stream is not self.worker.engine.stream:
+        if stream is not self._stream:
             self._feed(stream, model)
+            self._stream = stream
         self.worker.replace(engine)
 
     def _feed(self, stream: SensorStream, model: Model) -> None:
@@ -222,14 +249,14 @@ class Session:
         events = ActionEvents(event_settings(self._parameters), model.bundle.vocabulary)
         return Engine(stream, model.recogniser, model.bundle.model_id, events)
 
-    def _stream(self, model: Model) -> SensorStream:
+    def _make_stream(self, model: Model) -> SensorStream:
         return SensorStream(
             model.bundle.spec, model.recogniser.modalities, _input_settings(self._parameters),
-            flow_topic=self._parameters['flow.source'] == 'topic')
+            flow_topic=self._parameters['flow.source'] == 'topic', hop=self._hop(model))
 
     def _assess(self) -> tuple[Any, ...]:
         with self._lock:
-            return self.worker.engine.stream.assess(self._now_ns())
+            return self._stream.assess(self._now_ns())
 
     def _on_time_jump(self, jump: Any) -> None:
         self.clear()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
-from karmma_ros.modality import in_order, Modality, subset_name
+from karmma_ros.modality import Modality, subset_name
+from karmma_ros.model.backends.eager import Eager
+from karmma_ros.model.backends.interface import Backend
 from karmma_ros.prediction import Prediction, Vocabulary
+from karmma_ros.stream.tokens import hop_for, TokenMemo
 from karmma_ros.stream.window import Window
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +20,23 @@ from torch import nn
 
 class Recogniser:
     """
-    Run a network on one clip at a time, on one device.
+    Run a network on one clip at a time.
 
-    The network has `modalities` and is called as `network(inputs, present)`: float32 inputs
-    with a batch dimension for the modalities that are there, and bool `[1, m]` over all its
-    modalities in canonical order; it gives logits `[1, classes]` for each head.
+    :param network: a backend, as `choose` gives it; or a module, which PyTorch then runs as it
+        is on `device`: what it is called with is said at `Eager`.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: nn.Module | Backend,
         vocabulary: Vocabulary,
         spec: ClipSpec,
         device: str | torch.device = 'cpu',
     ) -> None:
-        self.device = torch.device(device)
+        self.backend = Eager(network, device) if isinstance(network, nn.Module) else network
         self.vocabulary, self.spec = vocabulary, spec
-        self.modalities = in_order(network.modalities)  # type: ignore[arg-type]
-        self._network = network.to(self.device).eval()
+        self.modalities = self.backend.modalities
+        self._memo = TokenMemo(self.backend.parts) if self.backend.parts else None
 
     def recognise(
         self, source: Window | Clip, keep: Iterable[Modality] | None = None,
@@ -48,15 +49,27 @@ class Recogniser:
         :raises InvalidSettingError: when the network and the vocabulary do not match.
         """
         wanted = set(self.modalities if keep is None else keep) & set(self.modalities)
-        clip = source.clip(wanted) if isinstance(source, Window) else source
-        used = [m for m in clip.modalities if m in wanted]
+        used = [m for m in source.modalities if m in wanted]
         if not used:
             raise InvalidSampleError(
-                f'clip: got {subset_name(clip.modalities)}; it may be at least one of '
+                f'clip: got {subset_name(source.modalities)}; it may be at least one of '
                 f'{subset_name(wanted)}')
-        logits = self._run({m: clip.inputs[m] for m in used})
+        if isinstance(source, Window) and self._memo is not None:
+            logits = self.backend.fuse(self._memo.tokens(source, used))
+        else:
+            clip = source.clip(used) if isinstance(source, Window) else source
+            logits = self.backend.infer({m: clip.inputs[m][None] for m in used})
         return Prediction({h: self._probabilities(h, x) for h, x in logits.items()},
                           self.vocabulary)
+
+    def hop(self, rate: float) -> int:
+        """
+        Give the frames from one window to the next that let a streaming network use its tokens.
+
+        :param rate: answers a second, at least, as far as chunks allow it.
+        :returns: 0 for a network that encodes every window anew.
+        """
+        return hop_for(self.backend.parts.stretches, self.spec, rate) if self.backend.parts else 0
 
     def warm_up(self) -> None:
         """Run silence once through all modalities together and each alone, to set up memory."""
@@ -64,19 +77,12 @@ class Recogniser:
         for subset in [self.modalities, *((m,) for m in self.modalities)]:
             self.recognise(Clip({m: silence[m] for m in subset}))
 
-    @torch.inference_mode()
-    def _run(self, inputs: Mapping[Modality, Any]) -> dict[str, NDArray[np.float64]]:
-        batch = {m: torch.from_numpy(x)[None].to(self.device) for m, x in inputs.items()}
-        present = torch.tensor([[m in batch for m in self.modalities]], device=self.device)
-        logits = self._network(batch, present)
-        return {head: x[0].double().cpu().numpy() for head, x in logits.items()}
-
-    def _probabilities(self, head: str, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _probabilities(self, head: str, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         classes = len(self.vocabulary.heads.get(head, ()))
         if logits.shape != (classes,):
             raise InvalidSettingError(
                 f'classes of head {head!r}', classes, f'{len(logits)}, as the network gives')
         if not np.isfinite(logits).all():
             raise InvalidSampleError(f'head {head!r}: the network gave NaN or infinity')
-        scores = np.exp(logits - logits.max())
+        scores = np.exp(logits.astype(np.float64) - logits.max())
         return np.asarray(scores / scores.sum())

@@ -67,7 +67,15 @@ class SensorStream:
         modalities: Iterable[Modality],
         settings: Mapping[Modality, InputSettings],
         flow_topic: bool = False,
+        hop: int = 0,
     ) -> None:
+        """
+        Start empty.
+
+        :param hop: windows end with a whole number of this many frames (`hop_for`), one for
+            each, so that a streaming network meets its chunks again; 0: with any sample.
+        """
+        self.hop = hop
         self._spec, self._modalities = spec, in_order(modalities)
         self._camera = FrameBuffer(spec)
         self._flow = FlowBuffer(spec)
@@ -228,6 +236,8 @@ class SensorStream:
         before: no two in a row have the same end.
         """
         end_ns = self._end_ns(now_ns)
+        if end_ns is not None and self.hop:
+            end_ns = self._whole_hops_ns(end_ns, now_ns)
         if end_ns is None or not self._is_new(end_ns):
             return None
         statuses = self._assess(now_ns, end_ns)
@@ -268,9 +278,30 @@ class SensorStream:
         largest = max(groups, key=len, default=[])
         return max(largest, default=None)
 
+    def _whole_hops_ns(self, end_ns: int, now_ns: int) -> int:
+        """
+        Give the end of the last whole hop of pictures; the end as it is without fresh ones.
+
+        The last slot has its picture, or never will: else the chunk with it would be encoded
+        anew when it comes.
+        """
+        cameras = [self._used(m) for m in (Modality.RGB, Modality.FLOW)]
+        newest = [c.buffer.newest_ns for c in cameras if c is not None and c.fresh(now_ns)]
+        stamps = [stamp for stamp in newest if stamp is not None]
+        if not stamps:
+            return end_ns
+        period_ns = self._spec.frame_period_ns
+        slot = min(stamps) // period_ns
+        whole = (slot + 1) // self.hop * self.hop
+        return min(end_ns, whole * period_ns - 1)
+
+    def _step(self, end_ns: int) -> int:
+        """Give a number that one window alone may end at."""
+        return (end_ns // self._spec.frame_period_ns + 1) // self.hop if self.hop else end_ns
+
     def _is_new(self, end_ns: int) -> bool:
         last_ns = self._last_end_ns
-        if last_ns is None or end_ns > last_ns:
+        if last_ns is None or self._step(end_ns) > self._step(last_ns):
             return True
         # So far back it is another clock: one has jumped, or inputs by a later one fell silent.
         # A step back by less gives no window until the stamps catch up. Starting anew would be

@@ -1,0 +1,62 @@
+"""
+Whether a backend says what PyTorch says.
+
+A check clip of noise goes through both, with all modalities and with each alone. The difference
+is the largest of any logit, as a share of the range of eager's logits: it means the same for a
+network that is sure of everything and one that is sure of nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from karmma_ros.clip import BOX_PAD, ClipSpec
+from karmma_ros.modality import Modality
+from karmma_ros.model.backends.interface import Backend, BF16, FP32, Input, INT8, Logits
+import numpy as np
+
+TOLERANCE = {FP32: 0.002, BF16: 0.05, INT8: 0.2}
+"""The largest difference allowed, as a share of the range of a head's logits."""
+
+Subset = tuple[Modality, ...]
+
+
+def check_clip(spec: ClipSpec, modalities: Iterable[Modality], seed: int = 0) -> dict[
+        Modality, Input]:
+    """Make a clip of noise, with boxes that make sense; the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    clip = {}
+    for modality in modalities:
+        x = rng.standard_normal((1, *spec.input_shape(modality)), np.float32)
+        clip[modality] = _boxes(x, rng) if modality is Modality.DETECTIONS else x
+    return clip
+
+
+def answers(backend: Backend, clip: Mapping[Modality, Input]) -> dict[Subset, Logits]:
+    """Give what a backend says of all the modalities and of each alone, encoded once each."""
+    tokens = {m: backend.encode(m, x) for m, x in clip.items()}
+    chosen = dict.fromkeys([tuple(clip), *((m,) for m in clip)])
+    return {subset: backend.fuse({m: tokens[m] for m in subset}) for subset in chosen}
+
+
+def difference(ours: Mapping[Subset, Logits], eager: Mapping[Subset, Logits]) -> float:
+    """Give the largest difference of a logit, as a share of the range of eager's; maybe inf."""
+    worst = 0.0
+    for subset, heads in eager.items():
+        for head, wanted in heads.items():
+            got = ours[subset].get(head)
+            if got is None or got.shape != wanted.shape or not np.isfinite(got).all():
+                return float('inf')
+            span = float(np.ptp(wanted)) or float(np.abs(wanted).max()) or 1.0
+            worst = max(worst, float(np.abs(got - wanted).max()) / span)
+    return worst
+
+
+def _boxes(x: Input, rng: np.random.Generator) -> Input:
+    """Turn noise `[1, t, n, 5]` into boxes: corners in order within 0..1, and a category."""
+    corners = 1 / (1 + np.exp(-x[..., :4]))
+    low = np.minimum(corners[..., :2], corners[..., 2:])
+    high = np.maximum(corners[..., :2], corners[..., 2:])
+    category = rng.integers(0, 3, (*x.shape[:-1], 1)).astype(np.float32)
+    boxes = np.concatenate([low, high, category], axis=-1)
+    return np.where(category == BOX_PAD, 0, boxes).astype(np.float32)

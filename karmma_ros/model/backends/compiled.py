@@ -1,0 +1,164 @@
+"""
+PyTorch compiled: `torch.compile` on a processor, CUDA graphs on a GPU.
+
+A network of this size keeps a GPU waiting for its operators to be launched one by one; a CUDA
+graph launches all of them at once. Each encoder has its own graph and its own stream, so that
+they overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from karmma_ros.modality import in_order, Modality
+from karmma_ros.model.backends.eager import to_numpy
+from karmma_ros.model.backends.interface import BF16, COMPILED, FP32, Input, Logits, Tokens
+from karmma_ros.model.karmma import Karmma
+import torch
+from torch import nn, Tensor
+
+
+class EncoderOf(nn.Module):
+    """One encoder of a network with its embedding, as a module."""
+
+    def __init__(self, network: Karmma, modality: Modality) -> None:
+        super().__init__()
+        self.network, self.modality = network, modality
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map an input `[1, ...]` to tokens `[1, n, d]`."""
+        return self.network.encode(self.modality, x)
+
+
+class CompiledCPU:
+    """Compile the encoders at their first use, which takes a C++ compiler and up to minutes."""
+
+    name, precision, device, parts = COMPILED, FP32, 'cpu', None
+
+    def __init__(self, network: Karmma) -> None:
+        self._network = network.to('cpu').eval()
+        self.modalities = in_order(network.modalities)
+        self._encoders = {
+            m: torch.compile(EncoderOf(network, m).eval(), dynamic=False)
+            for m in self.modalities}
+
+    def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
+        """Answer as `Backend.infer`; each encoder has all threads, one after another."""
+        return self.fuse({m: self.encode(m, x) for m, x in inputs.items()})
+
+    @torch.inference_mode()
+    def encode(self, modality: Modality, x: Input) -> Tokens:
+        """Give a tensor."""
+        return self._encoders[modality](torch.from_numpy(x))
+
+    @torch.inference_mode()
+    def fuse(self, tokens: Mapping[Modality, Tokens]) -> Logits:
+        """Answer from tensors; not compiled: every subset would be compiled anew."""
+        return to_numpy(self._network.fuse(tokens))
+
+
+class CompiledCUDA:
+    """
+    Capture the encoders, and the fusion of each subset at its first use, as CUDA graphs.
+
+    Products are computed in bf16.
+    """
+
+    name, precision, parts = COMPILED, BF16, None
+
+    def __init__(self, network: Karmma, shapes: Mapping[Modality, tuple[int, ...]],
+                 device: str) -> None:
+        self._network, self.device = network.to(device).eval(), device
+        self.modalities = in_order(network.modalities)
+        self._streams = {m: torch.cuda.Stream(device) for m in self.modalities}
+        self._host = {m: torch.empty(1, *shapes[m], pin_memory=True) for m in self.modalities}
+        self._encoders = {m: self._encoder(m) for m in self.modalities}
+        self._fusions: dict[tuple[Modality, ...], _Captured] = {}
+
+    @torch.inference_mode()
+    def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
+        """Answer as `Backend.infer`: copies and encoders overlap, each on its stream."""
+        main = torch.cuda.current_stream(self.device)
+        for modality, x in inputs.items():
+            stream = self._streams[modality]
+            stream.wait_stream(main)
+            with torch.cuda.stream(stream):
+                self._launch(modality, x)
+        for modality in inputs:
+            main.wait_stream(self._streams[modality])
+        return self._fuse({m: self._encoders[m].output[TOKENS] for m in inputs})
+
+    @torch.inference_mode()
+    def encode(self, modality: Modality, x: Input) -> Tokens:
+        """Give a tensor of its own, on the device."""
+        self._launch(modality, x)
+        tokens = self._encoders[modality].output[TOKENS].clone()
+        torch.cuda.current_stream(self.device).synchronize()  # the host's buffer is free again
+        return tokens
+
+    @torch.inference_mode()
+    def fuse(self, tokens: Mapping[Modality, Tokens]) -> Logits:
+        """Answer from tensors on the device."""
+        return self._fuse(tokens)
+
+    def _launch(self, modality: Modality, x: Input) -> None:
+        graph = self._encoders[modality]
+        self._host[modality].copy_(torch.from_numpy(x))
+        graph.inputs[0].copy_(self._host[modality], non_blocking=True)
+        graph.replay()
+
+    def _fuse(self, tokens: Mapping[Modality, Tensor]) -> Logits:
+        chosen = in_order(tokens)
+        graph = self._fusions.get(chosen)
+        if graph is None:
+            graph = self._fusions[chosen] = self._fusion(chosen, tokens)
+        for buffer, modality in zip(graph.inputs, chosen):
+            buffer.copy_(tokens[modality])
+        graph.replay()
+        return to_numpy(graph.output)
+
+    def _encoder(self, modality: Modality) -> _Captured:
+        x = torch.zeros(self._host[modality].shape, device=self.device)
+        return _Captured(
+            lambda given: {TOKENS: self._network.encode(modality, given)}, [x])
+
+    def _fusion(
+        self, chosen: tuple[Modality, ...], tokens: Mapping[Modality, Tensor]
+    ) -> _Captured:
+        return _Captured(
+            lambda *given: self._network.fuse(dict(zip(chosen, given))),
+            [tokens[m].clone() for m in chosen])
+
+
+TOKENS = 'tokens'
+_WARM_UPS = 3
+"""Libraries choose their kernels and reserve memory in the first runs."""
+
+
+class _Captured:
+    """
+    A computation as a CUDA graph, with the buffers that it reads and writes.
+
+    :param compute: tensors → named tensors; nothing in it may wait for the GPU.
+    :param inputs: on the GPU; they become the buffers.
+    """
+
+    def __init__(
+        self, compute: Callable[..., Mapping[str, Tensor]], inputs: list[Tensor]
+    ) -> None:
+        self.inputs, device = inputs, inputs[0].device
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.inference_mode(), torch.autocast('cuda', torch.bfloat16, cache_enabled=False):
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UPS):
+                    compute(*inputs)
+            stream.synchronize()
+            self._graph = torch.cuda.CUDAGraph()
+            # Another thread may load another model meanwhile.
+            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode='thread_local'):
+                self.output = {name: x.float() for name, x in compute(*inputs).items()}
+
+    def replay(self) -> None:
+        """Compute again, from what the buffers hold now."""
+        self._graph.replay()

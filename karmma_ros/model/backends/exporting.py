@@ -1,0 +1,109 @@
+"""
+Write what the runtimes read into a model directory.
+
+Every export begins as ONNX, traced from the network. int8 is made there, and OpenVINO's own
+files are translated from it. What was written is held against eager before it takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+from pathlib import Path
+import shutil
+import tempfile
+
+from karmma_ros.errors import BundleError, InvalidSettingError
+from karmma_ros.modality import Modality
+from karmma_ros.model.backends.eager import Eager
+from karmma_ros.model.backends.exports import (
+    Export,
+    export_folder,
+    FORMATS,
+    PRECISIONS,
+    write_manifest,
+)
+from karmma_ros.model.backends.graphs import FUSION, write_graphs
+from karmma_ros.model.backends.interface import BF16, EAGER, Input, INT8, OPENVINO
+from karmma_ros.model.backends.onnx_runtime import quantise
+from karmma_ros.model.backends.openvino_runtime import write_openvino
+from karmma_ros.model.backends.selection import read_export, Trial, try_out
+from karmma_ros.model.bundle import Bundle
+import torch
+
+Calibration = Mapping[Modality, Iterable[Input]]
+"""Modality → inputs `[1, ...]` as they come."""
+
+
+def check_request(target: str, precision: str | None) -> tuple[str, str]:
+    """
+    Give the backend and the precision that are asked for; None: the first that it has.
+
+    :raises InvalidSettingError: for a format or a precision that does not exist.
+    """
+    if target not in FORMATS:
+        raise InvalidSettingError('--to', target, ' or '.join(FORMATS))
+    runtime = FORMATS[target]
+    precision = precision or PRECISIONS[runtime][0]
+    if precision not in PRECISIONS[runtime]:
+        raise InvalidSettingError(
+            '--precision', precision, f'{", ".join(PRECISIONS[runtime])} with --to {target}')
+    return runtime, precision
+
+
+def export(
+    bundle: Bundle, target: str, precision: str | None = None,
+    calibration: Calibration | None = None,
+) -> tuple[Export, list[Trial]]:
+    """
+    Write an export of a model on the processor, in place of an older one of the same kind.
+
+    :param target: `openvino` or `onnx`.
+    :param calibration: clips that int8 takes its ranges from.
+    :returns: the export, and how eager and it did on the check clip.
+    :raises BundleError: when what was written does not say what the network says.
+    :raises InvalidSettingError: for a precision that does not exist, int8 without clips, or a
+        runtime that is not installed.
+    """
+    runtime, precision = check_request(target, precision)
+    if precision == INT8 and not calibration:
+        raise InvalidSettingError(
+            'calibration', None, 'clips that int8 takes its ranges from')
+    place = export_folder(bundle, runtime, precision)
+    place.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix='.writing_') as folder:
+        draft = Export(runtime, precision, Path(folder) / 'draft')
+        draft.folder.mkdir()
+        _write(bundle, draft, calibration or {})
+        trials = list(try_out(
+            bundle, Eager(bundle.network), {draft.label: lambda: read_export(bundle, draft)}))
+        _check(bundle, trials[1])
+        write_manifest(bundle, draft, {
+            'torch': torch.__version__, 'date': date.today().isoformat(),
+            'difference': trials[1].difference})
+        shutil.rmtree(place, ignore_errors=True)
+        draft.folder.replace(place)
+    return Export(runtime, precision, place), trials
+
+
+def _write(bundle: Bundle, draft: Export, calibration: Calibration) -> None:
+    direct = draft.runtime != OPENVINO and draft.precision != INT8
+    with tempfile.TemporaryDirectory() as folder:
+        for path in write_graphs(bundle, draft.folder if direct else Path(folder)):
+            source, encoder = path, path.stem != FUSION
+            if draft.precision == INT8 and encoder:  # the fusion is small, and would suffer
+                source = path.with_stem(f'{path.stem}_int8')
+                quantise(path, source, calibration[Modality(path.stem)])
+            if draft.runtime == OPENVINO:
+                write_openvino(source, draft.folder / f'{path.stem}.xml',
+                               half=draft.precision == BF16)
+            elif not direct:
+                shutil.copyfile(source, draft.folder / path.name)
+
+
+def _check(bundle: Bundle, trial: Trial) -> None:
+    if trial.error is not None:
+        raise trial.error
+    if not trial.agrees:
+        raise BundleError(bundle.path, f'the export is not kept: {trial}',
+                          f'take a higher precision, or backend {EAGER}')

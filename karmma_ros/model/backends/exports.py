@@ -1,0 +1,114 @@
+"""
+What `karmma export` puts into a model directory, and whether it still belongs to the model.
+
+`exports/RUNTIME_PRECISION/` holds one graph for each encoder, one for the fusion, and
+`export.json`, which says from which weights they were made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from karmma_ros.errors import BundleError
+from karmma_ros.model.backends.interface import BF16, FP32, INT8, ONNXRUNTIME, OPENVINO
+from karmma_ros.model.bundle import Bundle
+
+FORMAT = 'karmma_ros_export/1'
+FOLDER, MANIFEST = 'exports', 'export.json'
+FORMATS = {'openvino': OPENVINO, 'onnx': ONNXRUNTIME}
+"""What can be written → the backend that reads it."""
+PRECISIONS = {OPENVINO: (BF16, FP32, INT8), ONNXRUNTIME: (FP32, INT8)}
+"""The first is the default. ONNX Runtime computes nothing in bf16 on a processor."""
+SUFFIX = {OPENVINO: '.xml', ONNXRUNTIME: '.onnx'}
+_MOST_MANIFEST = 2**20
+
+
+@dataclass(frozen=True)
+class Export:
+    """Graphs on disk that belong to a model."""
+
+    runtime: str
+    """The backend that reads them."""
+    precision: str
+    folder: Path
+
+    @property
+    def label(self) -> str:
+        """Give runtime and precision for a reader."""
+        return f'{self.runtime} {self.precision}'
+
+    def graph(self, name: str) -> Path:
+        """
+        Locate the graph of a modality, or of the fusion.
+
+        :raises BundleError: when it is not there.
+        """
+        path = self.folder / f'{name}{SUFFIX[self.runtime]}'
+        for part in (path, path.with_suffix('.bin')) if self.runtime == OPENVINO else (path,):
+            if not part.is_file():
+                raise BundleError(self.folder, f'{part.name} is missing, or no regular file',
+                                  remedy(self.runtime))
+        return path
+
+
+def remedy(runtime: str) -> str:
+    """Say how to get graphs of a runtime."""
+    name = next(name for name, reader in FORMATS.items() if reader == runtime)
+    return f'write it again: karmma export MODEL --to {name}'
+
+
+def export_folder(bundle: Bundle, runtime: str, precision: str) -> Path:
+    """Give the folder of an export in a model directory."""
+    return bundle.path / FOLDER / f'{runtime}_{precision}'
+
+
+def write_manifest(bundle: Bundle, export: Export, facts: dict[str, Any]) -> None:
+    """
+    Note what an export was made from.
+
+    :param facts: JSON-ready; for a reader.
+    """
+    description = {
+        'format': FORMAT, 'runtime': export.runtime, 'precision': export.precision,
+        **_source(bundle), **facts}
+    (export.folder / MANIFEST).write_text(json.dumps(description, indent=1) + '\n')
+
+
+def find_exports(bundle: Bundle) -> tuple[list[Export], list[str]]:
+    """Give the exports that belong to a model, and a sentence for each that cannot be used."""
+    found, problems = [], []
+    for path in sorted((bundle.path / FOLDER).glob(f'*/{MANIFEST}')):
+        try:
+            found.append(_read(bundle, path))
+        except BundleError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _read(bundle: Bundle, path: Path) -> Export:
+    try:
+        if not path.is_file() or path.stat().st_size > _MOST_MANIFEST:
+            raise ValueError('no regular file of reasonable size')
+        description = json.loads(path.read_text(encoding='utf-8'))
+        runtime, precision = description['runtime'], description['precision']
+        if description['format'] != FORMAT or precision not in PRECISIONS[runtime]:
+            raise ValueError(f'{description["format"]!r}, {runtime!r}, {precision!r}')
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BundleError(
+            path, f'cannot be read ({error})', 'delete its folder, or export again') from error
+    if any(description.get(key) != value for key, value in _source(bundle).items()):
+        raise BundleError(path.parent, 'was made from other weights or another configuration',
+                          remedy(runtime))
+    return Export(runtime, precision, path.parent)
+
+
+def _source(bundle: Bundle) -> dict[str, str]:
+    """Give the digests of what decides the graphs."""
+    settings = [bundle.config.to_dict(), bundle.spec.to_dict(), bundle.vocabulary.sizes]
+    text = json.dumps(settings, sort_keys=True)
+    return {'weights_sha256': bundle.sha256,
+            'configuration_sha256': hashlib.sha256(text.encode()).hexdigest()}

@@ -1,0 +1,157 @@
+"""Exported graphs in ONNX Runtime, on the processor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+import logging
+from pathlib import Path
+from typing import Any
+
+from karmma_ros.errors import BundleError, InvalidSettingError
+from karmma_ros.modality import Modality
+from karmma_ros.model.backends.exported import Exported, Graph, with_threads
+from karmma_ros.model.backends.exports import Export, remedy
+from karmma_ros.model.backends.graphs import FUSION
+from karmma_ros.model.backends.interface import ONNXRUNTIME
+import numpy as np
+from numpy.typing import NDArray
+
+_BODIES = frozenset({'If', 'Loop', 'Scan', 'SequenceMap'})
+"""Operators that contain graphs; ours have none, and one of them need never end."""
+_DOMAINS = ('', 'ai.onnx')
+_TYPES = {'tensor(float)': np.float32, 'tensor(bool)': np.bool_}
+_ERRORS_ONLY = 3
+
+
+def load_onnx(export: Export, modalities: tuple[Modality, ...], threads: int) -> Exported:
+    """
+    Open an export; the encoders run beside one another.
+
+    :raises InvalidSettingError: when ONNX Runtime or onnx is not installed.
+    :raises BundleError: when the graphs cannot be read.
+    """
+    _require()
+    beside = ThreadPoolExecutor(len(modalities), 'karmma encoder')
+
+    def graph(name: str) -> Graph:
+        path = export.graph(name)
+        return with_threads(lambda n: _OnnxGraph(path, n, beside), threads)
+
+    return Exported(ONNXRUNTIME, export.precision, {m: graph(m.value) for m in modalities},
+                    graph(FUSION))
+
+
+def quantise(source: Path, target: Path, clips: Iterable[NDArray[np.float32]]) -> None:
+    """
+    Turn the products with weights of a graph of one input into int8.
+
+    Ranges are the largest values met in the clips: per channel for weights, symmetric.
+
+    :raises InvalidSettingError: when ONNX Runtime or onnx is not installed.
+    """
+    _require()
+    import onnx
+    from onnxruntime.quantization import (  # type: ignore[import-untyped]
+        CalibrationDataReader,
+        QuantFormat,
+        quantize_static,
+        QuantType,
+    )
+
+    graph = onnx.load(str(source)).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    name = graph.input[0].name
+
+    class Reader(CalibrationDataReader):
+        left = iter(clips)
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            x = next(self.left, None)
+            return None if x is None else {name: x}
+
+    products = [node.name for node in graph.node if node.op_type in ('Conv', 'Gemm', 'MatMul')
+                and any(given in weights for given in node.input)]
+    logging.disable(logging.WARNING)  # it advises every user to prepare the graph, in vain here
+    try:
+        quantize_static(
+            str(source), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
+            nodes_to_quantize=products,
+            extra_options={'ActivationSymmetric': True, 'WeightSymmetric': True})
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _require() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # type: ignore[import-untyped] # noqa: F401
+    except ImportError as error:
+        raise InvalidSettingError(
+            'backend', ONNXRUNTIME, 'eager, compiled, or one that is installed',
+            f'pip install onnxruntime onnx ({error})') from error
+
+
+class _OnnxGraph:
+    def __init__(self, path: Path, threads: int, beside: ThreadPoolExecutor) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = threads, _ERRORS_ONLY
+        # Threads that spin between two answers would take the processor from the other encoders.
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        try:
+            self._session = onnxruntime.InferenceSession(
+                _checked(path), options, providers=['CPUExecutionProvider'])
+            self._binding = self._session.io_binding()
+            self.inputs: dict[str, NDArray[Any]] = {
+                port.name: _buffer(port) for port in self._session.get_inputs()}
+            self.outputs: dict[str, NDArray[Any]] = {
+                port.name: _buffer(port) for port in self._session.get_outputs()}
+        except Exception as error:  # its own classes are not public
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BundleError(path, f'cannot be run ({first})', remedy(ONNXRUNTIME)) from error
+        for name, x in self.inputs.items():
+            self._binding.bind_input(name, 'cpu', 0, x.dtype, x.shape, x.ctypes.data)
+        for name, x in self.outputs.items():
+            self._binding.bind_output(name, 'cpu', 0, x.dtype, x.shape, x.ctypes.data)
+        self._beside = beside
+        self._running: Future[None] | None = None
+
+    def start(self) -> None:
+        self._running = self._beside.submit(self._session.run_with_iobinding, self._binding)
+
+    def wait(self) -> None:
+        if self._running is not None:
+            self._running.result()
+            self._running = None
+
+    def run(self) -> None:
+        self._session.run_with_iobinding(self._binding)
+
+
+def _buffer(port: Any) -> NDArray[Any]:
+    if not all(isinstance(side, int) for side in port.shape):
+        raise ValueError(f'{port.name} has the size {port.shape}')
+    return np.zeros(port.shape, _TYPES[port.type])
+
+
+def _checked(path: Path) -> bytes:
+    """
+    Read a graph, and refuse what `write_graphs` does not make.
+
+    A model from elsewhere shall neither stop a robot nor make it read other files.
+
+    :raises ValueError: for loops, operators of others, and weights in other files.
+    """
+    import onnx
+
+    content = path.read_bytes()
+    graph = onnx.load_model_from_string(content).graph
+    for node in graph.node:
+        if node.op_type in _BODIES or node.domain not in _DOMAINS:
+            raise ValueError(f'it holds the operator {node.domain} {node.op_type}')
+    if any(tensor.external_data for tensor in graph.initializer):
+        raise ValueError('its weights are in another file')
+    return content

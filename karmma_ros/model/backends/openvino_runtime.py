@@ -1,0 +1,128 @@
+"""Exported graphs in OpenVINO, on the processor."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+import sys
+from typing import Any
+
+from karmma_ros.errors import BundleError, InvalidSettingError
+from karmma_ros.modality import Modality
+from karmma_ros.model.backends.exported import Exported, Graph, with_threads
+from karmma_ros.model.backends.exports import Export, remedy
+from karmma_ros.model.backends.graphs import FUSION, INPUT, LOGITS, PRESENT, TOKENS
+from karmma_ros.model.backends.interface import BF16, FP32, OPENVINO
+import numpy as np
+from numpy.typing import NDArray
+
+_HINT = {FP32: 'f32', BF16: 'bf16'}
+_BODIES = frozenset({'If', 'Loop', 'TensorIterator'})
+"""Operators that contain graphs; ours have none, and one of them need never end."""
+_LARGEST = 2**30
+"""Elements of a tensor in a graph; ten times those of the teacher's attention."""
+
+
+def load_openvino(export: Export, modalities: tuple[Modality, ...], threads: int) -> Exported:
+    """
+    Compile an export for this processor.
+
+    A processor without bf16 computes such graphs in fp32. One with it uses it also for what is
+    not quantised in int8 graphs.
+
+    :raises InvalidSettingError: when OpenVINO is not installed.
+    :raises BundleError: when the graphs cannot be read.
+    """
+    core = _core()
+    fast = 'BF16' in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    wanted = FP32 if export.precision == FP32 or not fast else BF16
+
+    def graph(name: str) -> Graph:
+        path = export.graph(name)
+        return with_threads(lambda n: _OpenVinoGraph(core, path, _HINT[wanted], n), threads)
+
+    encoders = {m: graph(m.value) for m in modalities}
+    return Exported(OPENVINO, export.precision, encoders, graph(FUSION))
+
+
+def write_openvino(source: Path, target: Path, half: bool) -> None:
+    """
+    Translate an ONNX graph.
+
+    :param half: keep weights in 16 bits, which is all that bf16 looks at, and half the size.
+    """
+    _core()  # tells when it is not installed
+    import openvino  # type: ignore[import-untyped]
+
+    openvino.save_model(openvino.Core().read_model(source), target, compress_to_fp16=half)
+
+
+def _core() -> Any:
+    # OpenVINO tells its makers that it was imported. A robot tells nobody what it does.
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
+    try:
+        import openvino
+    except ImportError as error:
+        raise InvalidSettingError(
+            'backend', OPENVINO, 'eager, compiled, or one that is installed',
+            f'pip install openvino ({error})') from error
+    return openvino.Core()
+
+
+class _OpenVinoGraph:
+    def __init__(self, core: Any, path: Path, hint: str, threads: int) -> None:
+        config = {'INFERENCE_PRECISION_HINT': hint, 'NUM_STREAMS': 1,
+                  'INFERENCE_NUM_THREADS': threads, 'ENABLE_CPU_PINNING': False}
+        try:
+            model = core.read_model(path)
+            _check(model)
+            compiled = core.compile_model(model, 'CPU', config)
+        except (RuntimeError, ValueError) as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise BundleError(path, f'cannot be run ({first})', remedy(OPENVINO)) from error
+        self._request = compiled.create_infer_request()
+        self.inputs: dict[str, NDArray[Any]] = {}
+        self.outputs: dict[str, NDArray[Any]] = {}
+        for ports, buffers in (
+                (compiled.inputs, self.inputs), (compiled.outputs, self.outputs)):
+            for port in ports:
+                buffer = np.zeros(tuple(port.shape), port.element_type.to_dtype())
+                buffers[_name(port)] = buffer
+                self._request.set_tensor(port, _shared(buffer))
+
+    def start(self) -> None:
+        self._request.start_async()
+
+    def wait(self) -> None:
+        self._request.wait()
+
+    def run(self) -> None:
+        self._request.infer(share_outputs=True)  # copies nothing
+
+
+def _shared(buffer: NDArray[Any]) -> Any:
+    import openvino
+
+    return openvino.Tensor(buffer, shared_memory=True)
+
+
+def _name(port: Any) -> str:
+    """Find the name that we gave among those that OpenVINO adds, which are numbers or paths."""
+    names = port.get_names()
+    ours = names & {INPUT, TOKENS, PRESENT, *Modality}
+    return next(iter(ours or {n for n in names if n.startswith(LOGITS)}), port.any_name)
+
+
+def _check(model: Any) -> None:
+    """
+    Refuse what `write_graphs` does not make: a model from elsewhere shall not stop a robot.
+
+    :raises ValueError: for loops, sizes that are not fixed, and enormous ones.
+    """
+    for operator in model.get_ops():
+        if operator.get_type_name() in _BODIES:
+            raise ValueError(f'it holds the operator {operator.get_type_name()}')
+        for output in operator.outputs():
+            shape = output.get_partial_shape()
+            if shape.is_dynamic or math.prod(shape.to_shape()) > _LARGEST:
+                raise ValueError(f'{operator.get_friendly_name()} has the size {shape}')

@@ -1,0 +1,222 @@
+"""
+Which backend answers: the one asked for, or the fastest that agrees with eager.
+
+The candidates are tried on one check clip. Nothing is converted or compiled for minutes on the
+way: `auto` takes what lies ready in the model directory, and CUDA graphs on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+import statistics
+import time
+from typing import NamedTuple
+
+from karmma_ros.errors import BundleError, InvalidSettingError, KarmmaError
+from karmma_ros.modality import Modality
+from karmma_ros.model.backends.agreement import answers, check_clip, difference, TOLERANCE
+from karmma_ros.model.backends.compiled import CompiledCPU, CompiledCUDA
+from karmma_ros.model.backends.eager import Eager
+from karmma_ros.model.backends.exports import Export, find_exports, FORMATS
+from karmma_ros.model.backends.interface import (
+    Backend,
+    COMPILED,
+    EAGER,
+    Input,
+    ONNXRUNTIME,
+    OPENVINO,
+)
+from karmma_ros.model.backends.onnx_runtime import load_onnx
+from karmma_ros.model.backends.openvino_runtime import load_openvino
+from karmma_ros.model.bundle import Bundle
+import torch
+
+AUTO = 'auto'
+WANTED = (AUTO, EAGER, COMPILED, ONNXRUNTIME, OPENVINO)
+"""What the setting `backend` may be."""
+_ENOUGH_S = 0.25
+"""A candidate is timed again until this much time has gone by."""
+
+Make = Callable[[], Backend]
+
+
+class Choice(NamedTuple):
+    """A backend, and why it was chosen."""
+
+    backend: Backend
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a candidate did on the check clip."""
+
+    label: str
+    backend: Backend | None = None
+    seconds: float = float('inf')
+    """For one answer from all modalities, the median."""
+    difference: float = float('inf')
+    error: KarmmaError | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Tell whether it may be chosen."""
+        return self.backend is not None and self.difference <= TOLERANCE[self.backend.precision]
+
+    def __str__(self) -> str:
+        if self.backend is None:
+            return f'{self.label} failed: {self.error}'
+        if self.label == EAGER:
+            return f'{EAGER} {1e3 * self.seconds:.1f} ms'
+        allowed = TOLERANCE[self.backend.precision]
+        verdict = '' if self.agrees else ': not used'
+        return (f'{self.label} {1e3 * self.seconds:.1f} ms, differs by {self.difference:.2%} '
+                f'({allowed:.1%} allowed){verdict}')
+
+
+def choose(bundle: Bundle, device: str = 'cpu', wanted: str = AUTO) -> Choice:
+    """
+    Give a backend that runs a model, after one answer or more.
+
+    :raises InvalidSettingError: for a backend that does not exist, is not installed, or does
+        not run on the device.
+    :raises BundleError: for one that is not exported, or disagrees with eager.
+    """
+    if wanted not in WANTED:
+        raise InvalidSettingError('backend', wanted, ', '.join(WANTED))
+    eager = Eager(bundle.network, device)
+    if wanted == EAGER:
+        return Choice(eager, 'eager: asked for')
+    candidates, problems = _candidates(bundle, device, wanted)
+    if wanted != AUTO and not candidates:
+        raise _none(bundle, wanted, problems)
+    if not candidates:
+        return Choice(eager, '; '.join(
+            ['eager: nothing faster is exported (karmma export MODEL --to openvino)', *problems]))
+    trials = list(try_out(bundle, eager, candidates))
+    if wanted != AUTO:
+        return _asked_for(bundle, trials[1:])
+    return _fastest(trials, problems)
+
+
+def try_out(bundle: Bundle, eager: Backend, candidates: Mapping[str, Make]) -> Iterator[Trial]:
+    """
+    Hold candidates against eager, which is the first of the trials.
+
+    :param candidates: label → how to make it; a `KarmmaError` is noted.
+    """
+    clip = check_clip(bundle.spec, eager.modalities)
+    started = time.perf_counter()
+    wanted = answers(eager, clip)
+    spent = time.perf_counter() - started
+    yield Trial(EAGER, eager, _seconds(eager, clip) if spent < _ENOUGH_S else spent, 0.0)
+    for label, make in candidates.items():
+        try:
+            backend = make()
+            off = difference(answers(backend, clip), wanted)
+            yield Trial(label, backend, _seconds(backend, clip), off)
+        except KarmmaError as error:
+            yield Trial(label, error=error)
+
+
+def read_export(bundle: Bundle, export: Export) -> Backend:
+    """
+    Make the backend of an export, with as many threads as torch has.
+
+    :raises KarmmaError: when its runtime is not installed, or cannot read it.
+    """
+    load = load_openvino if export.runtime == OPENVINO else load_onnx
+    return load(export, bundle.network.modalities, torch.get_num_threads())
+
+
+def compiled(bundle: Bundle, device: str) -> Backend:
+    """
+    Compile a network for a device; on a processor at its first answer.
+
+    :raises InvalidSettingError: when that fails.
+    """
+    if not device.startswith('cuda'):
+        return CompiledCPU(bundle.network)
+    shapes = {m: bundle.spec.input_shape(m) for m in bundle.network.modalities}
+    try:
+        return CompiledCUDA(bundle.network, shapes, device)
+    except RuntimeError as error:
+        raise _not_compiled(error) from error
+
+
+def _candidates(
+    bundle: Bundle, device: str, wanted: str
+) -> tuple[dict[str, Make], list[str]]:
+    """Give label → how to make it, and what was found that cannot be used."""
+    on_gpu = device.startswith('cuda')
+    if on_gpu and wanted in FORMATS.values():
+        raise InvalidSettingError(
+            'backend', wanted, f'{EAGER} or {COMPILED} on {device}',
+            f'{wanted} runs on the processor here: set device to cpu')
+    if wanted == COMPILED or on_gpu:
+        return {COMPILED: lambda: _tried(compiled(bundle, device), bundle)}, []
+    exports, problems = find_exports(bundle)
+    return {e.label: _reader(bundle, e) for e in exports if wanted in (AUTO, e.runtime)}, problems
+
+
+def _reader(bundle: Bundle, export: Export) -> Make:
+    return lambda: read_export(bundle, export)
+
+
+def _tried(backend: Backend, bundle: Bundle) -> Backend:
+    """Let it compile now: whatever goes wrong there is of many kinds."""
+    try:
+        backend.infer(check_clip(bundle.spec, backend.modalities))
+    except Exception as error:
+        raise _not_compiled(error) from error
+    return backend
+
+
+def _not_compiled(error: Exception) -> InvalidSettingError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return InvalidSettingError(
+        'backend', COMPILED, EAGER,
+        f'this network cannot be compiled here ({lines[0]}); a processor needs a C++ compiler')
+
+
+def _seconds(backend: Backend, clip: Mapping[Modality, Input]) -> float:
+    """Time one answer from all modalities; small networks several times."""
+    times: list[float] = []
+    while not times or (sum(times) < _ENOUGH_S and len(times) < 9):
+        started = time.perf_counter()
+        backend.infer(clip)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def _fastest(trials: list[Trial], problems: list[str]) -> Choice:
+    best = min((t for t in trials if t.agrees), key=lambda t: t.seconds)
+    others = [str(t) for t in trials if t is not best and t.label != EAGER]
+    first = f'{best}, {trials[0]}' if best is not trials[0] else f'{best}: the fastest'
+    assert best.backend is not None
+    return Choice(best.backend, '; '.join([first, *others, *problems]))
+
+
+def _asked_for(bundle: Bundle, trials: list[Trial]) -> Choice:
+    """
+    Take the fastest of those asked for.
+
+    :raises KarmmaError: when none can be used: the error of the first.
+    """
+    usable = [t for t in trials if t.agrees]
+    if usable:
+        best = min(usable, key=lambda t: t.seconds)
+        assert best.backend is not None
+        return Choice(best.backend, f'{best}: asked for')
+    if trials[0].error is not None:
+        raise trials[0].error
+    raise BundleError(
+        bundle.path, f'{trials[0]}', 'export it again, in a higher precision, or take backend '
+        f'{EAGER}')
+
+
+def _none(bundle: Bundle, wanted: str, problems: list[str]) -> BundleError:
+    name = next(name for name, runtime in FORMATS.items() if runtime == wanted)
+    found = '; '.join(problems) or f'nothing is exported for {wanted}'
+    return BundleError(bundle.path, found, f'karmma export {bundle.path} --to {name}')

@@ -1,0 +1,92 @@
+"""`karmma export`: from a model directory to graphs in it."""
+
+from karmma_ros.cli import export
+from karmma_ros.cli.main import COMMANDS, main
+from karmma_ros.clip import Clip
+from karmma_ros.data.batch import Sample
+from karmma_ros.data.splits import Splits
+from karmma_ros.modality import Modality
+from karmma_ros.model.backends import choose
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import load_bundle, save_bundle
+from karmma_ros.model.presets import only
+import numpy as np
+import pytest
+import torch
+
+F, A = Modality.FLOW, Modality.AUDIO
+
+
+class Toy:
+    """Clips of noise that note which of them were asked for; the sound may be missing."""
+
+    def __init__(self, spec, count, deaf=False):
+        self.spec, self.count, self.served, self.deaf = spec, count, [], deaf
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        self.served.append(index)
+        rng = np.random.default_rng(index)
+        given = {m: rng.random(self.spec.input_shape(m), np.float32) for m in (F, A)}
+        return Sample(Clip({m: x for m, x in given.items() if m is F or not self.deaf}),
+                      {'verb': 0, 'noun': 0}, index)
+
+
+@pytest.fixture
+def model(tmp_path, config, spec, vocabulary):
+    torch.manual_seed(0)
+    chosen = only(config, [F, A])
+    save_bundle(tmp_path / 'small', build(chosen, spec, vocabulary), chosen, spec, vocabulary,
+                dataset='Toys', card='')
+    return tmp_path / 'small'
+
+
+@pytest.fixture
+def toys(monkeypatch, spec, vocabulary):
+    """Give the training split that the command will find."""
+    clips = Toy(spec, 40)
+    monkeypatch.setattr(export, 'open_splits', lambda *_: Splits(
+        'Toys', spec, vocabulary, clips, Toy(spec, 0), Toy(spec, 0)))
+    return clips
+
+
+def run(*arguments):
+    return main(['export', *map(str, arguments)])
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    monkeypatch.setitem(COMMANDS, 'export', '')
+
+
+def test_it_writes_what_the_node_then_takes(model, capsys):
+    assert run(model, '--to', 'openvino') == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f'wrote {model}/exports/openvino_bf16: openvino bf16 ')
+    assert '(5.0% allowed), eager ' in out
+    assert choose(load_bundle(model), 'cpu', 'openvino').backend.precision in ('bf16', 'fp32')
+
+
+def test_int8_takes_its_ranges_from_clips_of_the_training_split(model, toys, capsys):
+    assert run(model, '--to', 'onnx', '--precision', 'int8', '--calibration', '4') == 0
+    assert set(toys.served) == {0, 10, 20, 30}
+    assert 'onnxruntime int8' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('arguments', 'text'), [
+    (['--to', 'tensorrt'], "--to is 'tensorrt'; it may be openvino or onnx"),
+    (['--to', 'onnx', '--precision', 'bf16'], "--precision is 'bf16'; it may be fp32, int8"),
+    (['--to', 'onnx', '--precision', 'int8', '--calibration', '0'], 'limit is 0'),
+])
+def test_a_wrong_request_is_named(model, toys, capsys, arguments, text):
+    assert run(model, *arguments) == 2
+    assert text in capsys.readouterr().err
+    assert not (model / 'exports').exists()
+
+
+def test_clips_without_a_modality_of_the_model_are_not_enough(model, toys, capsys):
+    toys.deaf = True
+    assert run(model, '--to', 'onnx', '--precision', 'int8') == 2
+    assert "'32 clips without audio'" in capsys.readouterr().err

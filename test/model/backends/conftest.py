@@ -1,0 +1,76 @@
+"""Model directories with exports, made once: a trace takes seconds."""
+
+from dataclasses import replace
+import shutil
+
+from karmma_ros.clip import AudioSpec, ClipSpec, DetectionSpec, FlowSpec, VideoSpec
+from karmma_ros.modality import Modality
+from karmma_ros.model.backends.agreement import check_clip
+from karmma_ros.model.backends.exporting import export
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import load_bundle, save_bundle
+from karmma_ros.model.config import EncoderConfig, ModelConfig
+from karmma_ros.model.presets import ensemble, only
+from karmma_ros.prediction import Vocabulary
+import pytest
+import torch
+
+SPEC = ClipSpec(
+    duration=1.0, num_frames=4, video=VideoSpec(32, 32), flow=FlowSpec(4.0),
+    audio=AudioSpec(n_fft=256, win_length=256, hop_length=160, n_mels=32, tiles=2, tile_steps=64),
+    detections=DetectionSpec(3))
+VOCABULARY = Vocabulary({'verb': ('cut', 'stir', 'wash'), 'noun': ('cup', 'pan', 'lid', 'egg')})
+CONFIG = ModelConfig(
+    preset='small',
+    encoders={
+        Modality.RGB: EncoderConfig('torchvision:SwinTransformer3d', {
+            'patch_size': [2, 4, 4], 'embed_dim': 8, 'depths': [2], 'num_heads': [2],
+            'window_size': [2, 4, 4]}),
+        Modality.FLOW: EncoderConfig('r2plus1d', {'widths': [4, 8, 8]}),
+        Modality.AUDIO: EncoderConfig('ast', {'dim': 12, 'layers': 1, 'heads': 2}),
+        Modality.DETECTIONS: EncoderConfig(
+            'stlt', {'dim': 8, 'heads': 2, 'spatial_layers': 1, 'temporal_layers': 1}),
+    },
+    dim=16, layers=1, heads=2, feedforward=16, token_cap=10)
+CONFIGS = {
+    'tokens': CONFIG,
+    'omit': replace(only(CONFIG, 'FAD'), missing='omit', layers=2),
+    'ensemble': ensemble(only(CONFIG, 'FAD')),
+    'single': replace(only(CONFIG, [Modality.AUDIO]), missing='omit'),
+}
+"""The ways in which a network may do without a modality."""
+
+
+def save(path, config):
+    torch.manual_seed(0)
+    save_bundle(path, build(config, SPEC, VOCABULARY), config, SPEC, VOCABULARY,
+                dataset='random', card='')
+    return load_bundle(path)
+
+
+def calibration(modalities):
+    return {m: [check_clip(SPEC, [m], seed)[m] for seed in (1, 2)] for m in modalities}
+
+
+@pytest.fixture(scope='session')
+def exported(tmp_path_factory):
+    """Give a function from the name of a configuration to a model directory with exports."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            bundle = save(tmp_path_factory.mktemp('models') / name, CONFIGS[name])
+            export(bundle, 'openvino', 'fp32')
+            export(bundle, 'onnx', 'fp32')
+            made[name] = bundle
+        return made[name]
+
+    return get
+
+
+@pytest.fixture
+def copied(exported, tmp_path):
+    """Give a model directory with exports that may be damaged."""
+    path = tmp_path / 'single'
+    shutil.copytree(exported('single').path, path)
+    return load_bundle(path)

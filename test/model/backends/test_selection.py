@@ -1,0 +1,208 @@
+"""Which backend is taken, and what is said of it."""
+
+import json
+import subprocess
+import sys
+import time
+
+from karmma_ros.errors import BundleError, InvalidSettingError
+from karmma_ros.modality import Modality
+from karmma_ros.model.backends import choose, selection
+from karmma_ros.model.backends.agreement import check_clip, difference, TOLERANCE
+from karmma_ros.model.backends.eager import Eager
+from karmma_ros.model.bundle import load_bundle, save_bundle
+import numpy as np
+import pytest
+import torch
+
+A = Modality.AUDIO
+
+
+class Fake:
+    """Eager, a little slower or a little wrong."""
+
+    name, device = 'openvino', 'cpu'
+
+    def __init__(self, bundle, precision='fp32', seconds=0.0, off=0.0):
+        self.eager, self.precision, self.seconds, self.off = (
+            Eager(bundle.network), precision, seconds, off)
+        self.modalities = self.eager.modalities
+
+    def infer(self, inputs):
+        time.sleep(self.seconds)
+        return self.eager.infer(inputs)
+
+    def encode(self, modality, x):
+        return self.eager.encode(modality, x)
+
+    def fuse(self, tokens):
+        logits = self.eager.fuse(tokens)
+        return {h: x + self.off * np.ptp(x) * (np.arange(len(x)) == 0)
+                for h, x in logits.items()}
+
+
+@pytest.fixture
+def candidates(exported, monkeypatch):
+    """Let `choose` find these instead of what is exported: label → arguments of `Fake`."""
+    bundle = exported('single')
+
+    def offer(**fakes):
+        made = {label: lambda kind=kind: Fake(bundle, **kind) for label, kind in fakes.items()}
+        monkeypatch.setattr(selection, '_candidates', lambda *_: (made, []))
+        monkeypatch.setattr(selection, 'Eager', lambda *_: SlowEager(bundle.network))
+        return bundle
+
+    return offer
+
+
+class SlowEager(Eager):
+    def infer(self, inputs):
+        time.sleep(0.02)
+        return super().infer(inputs)
+
+
+def test_auto_takes_the_fastest_that_agrees(candidates):
+    bundle = candidates(slow={'seconds': 0.01}, quick={}, wrong={'off': 0.1})
+    backend, reason = choose(bundle)
+    assert isinstance(backend, Fake) and backend.seconds == 0.0 and backend.off == 0.0
+    assert reason.startswith('quick ')
+    assert 'eager 2' in reason and 'slow 1' in reason
+    assert 'wrong' in reason and 'differs by 10.00% (0.2% allowed): not used' in reason
+
+
+def test_auto_stays_with_eager_when_nothing_is_faster(candidates):
+    backend, reason = choose(candidates(slow={'seconds': 0.05}))
+    assert isinstance(backend, Eager)
+    assert reason.startswith('eager 2') and 'the fastest; slow 5' in reason
+
+
+def test_a_lower_precision_may_differ_more(candidates):
+    off = (TOLERANCE['fp32'] + TOLERANCE['bf16']) / 2
+    backend, _ = choose(candidates(full={'off': off}, half={'precision': 'bf16', 'off': off}))
+    assert backend.precision == 'bf16'
+
+
+def test_one_that_is_asked_for_and_disagrees_is_refused(candidates):
+    with pytest.raises(BundleError, match='wrong .* differs by 50.00% .*: not used: export it '):
+        choose(candidates(wrong={'off': 0.5}), 'cpu', 'openvino')
+
+
+def test_auto_takes_what_lies_in_the_directory(exported):
+    backend, reason = choose(exported('single'))
+    assert 'eager' in reason and 'openvino fp32' in reason and 'onnxruntime fp32' in reason
+    assert backend.name in reason.split(' ms')[0]
+
+
+def test_without_an_export_auto_is_eager_at_once(exported, tmp_path):
+    bundle = resaved(exported('single'), tmp_path)
+    backend, reason = choose(bundle)
+    assert backend.name == 'eager'
+    assert reason == 'eager: nothing faster is exported (karmma export MODEL --to openvino)'
+
+
+def resaved(bundle, path, change=None):
+    """Write a model directory again, over what is there."""
+    network = bundle.network
+    if change is not None:
+        with torch.no_grad():
+            change(network)
+    save_bundle(path, network, bundle.config, bundle.spec, bundle.vocabulary, dataset='', card='')
+    return load_bundle(path)
+
+
+def test_an_export_of_other_weights_is_stale(copied):
+    bundle = resaved(copied, copied.path, lambda n: n.fusion.cls.add_(1.0))
+    backend, reason = choose(bundle)
+    assert backend.name == 'eager' and reason.count('was made from other weights') == 2
+    with pytest.raises(BundleError, match='other weights.*karmma export .* --to openvino'):
+        choose(bundle, 'cpu', 'openvino')
+
+
+def test_an_export_of_another_configuration_is_stale(copied):
+    config = copied.path / 'config.json'
+    description = json.loads(config.read_text())
+    description['clip']['audio']['mean'] = -20.0
+    config.write_text(json.dumps(description))
+    assert choose(load_bundle(copied.path)).backend.name == 'eager'
+    description['clip']['audio']['mean'] = -28.1125
+    config.write_text(json.dumps(description))
+    assert choose(load_bundle(copied.path)).reason.count('other') == 0
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{', '[' * 100_000, '{"runtime": []}',
+                                  '{"runtime": "numpy", "precision": "fp32"}'])
+def test_a_damaged_description_is_told_and_passed_over(copied, text):
+    (copied.path / 'exports' / 'onnxruntime_fp32' / 'export.json').write_text(text)
+    backend, reason = choose(copied)
+    assert 'onnxruntime_fp32/export.json: cannot be read' in reason
+    assert 'openvino' in reason
+
+
+def test_graphs_that_say_something_else_are_refused(exported, copied):
+    """An export may claim any weights; what it answers counts."""
+    other = resaved(copied, copied.path, lambda n: n.fusion.cls.normal_(std=3.0))
+    for runtime in ('openvino', 'onnxruntime'):
+        path = copied.path / 'exports' / f'{runtime}_fp32' / 'export.json'
+        description = json.loads(path.read_text())
+        path.write_text(json.dumps({**description, 'weights_sha256': other.sha256}))
+        with pytest.raises(BundleError, match='differs by'):
+            choose(other, 'cpu', runtime)
+    assert choose(other).backend.name == 'eager'
+
+
+@pytest.mark.parametrize(('wanted', 'device', 'text'), [
+    ('tensorrt', 'cpu', "backend is 'tensorrt'; it may be auto, eager, compiled, onnxruntime, op"),
+    ('openvino', 'cuda:0', "'openvino'; it may be eager or compiled on cuda:0: .*device to cpu"),
+])
+def test_a_wrong_request_is_named(exported, wanted, device, text, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, 'to', lambda module, device: module)
+    with pytest.raises(InvalidSettingError, match=text):
+        choose(exported('single'), device, wanted)
+
+
+def test_an_export_that_does_not_exist_is_named_with_the_command(exported, tmp_path):
+    bundle = resaved(exported('single'), tmp_path)
+    with pytest.raises(BundleError, match=f'for openvino: karmma export {tmp_path} --to openvino'):
+        choose(bundle, 'cpu', 'openvino')
+
+
+@pytest.mark.parametrize(('runtime', 'module'), [
+    ('openvino', 'openvino'), ('onnxruntime', 'onnxruntime')])
+def test_a_runtime_that_is_not_installed_is_named_with_the_command(
+        exported, monkeypatch, runtime, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InvalidSettingError, match=f'{runtime}.*pip install {module}'):
+        choose(exported('single'), 'cpu', runtime)
+    backend, reason = choose(exported('single'))
+    assert backend.name != runtime and f'{runtime} fp32 failed' in reason
+
+
+def test_neither_runtime_is_imported_for_eager_and_nothing_is_told_to_anybody(exported):
+    path = exported('single').path
+    code = (
+        'import sys; from karmma_ros.model.bundle import load_bundle;'
+        'from karmma_ros.model.backends import choose; b = load_bundle(sys.argv[1]);'
+        'choose(b, "cpu", "eager");'
+        'assert not {"openvino", "onnxruntime", "onnx"} & set(sys.modules);'
+        'choose(b, "cpu", "openvino");'
+        'assert not sys.modules["openvino_telemetry"]')
+    done = subprocess.run([sys.executable, '-c', code, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_difference_is_a_share_of_the_range_of_the_logits():
+    wanted = {(A,): {'verb': np.array([0.0, 10.0, 5.0])}}
+    assert difference({(A,): {'verb': np.array([0.0, 9.0, 5.0])}}, wanted) == pytest.approx(0.1)
+    assert difference({(A,): {'verb': np.array([0.0, np.nan, 5.0])}}, wanted) == np.inf
+    assert difference({(A,): {'verb': np.zeros(2)}}, wanted) == np.inf
+    assert difference({(A,): {}}, wanted) == np.inf
+    assert difference(wanted, wanted) == 0
+
+
+def test_the_check_clip_is_the_same_every_time_and_has_boxes_that_make_sense(exported):
+    spec = exported('single').spec
+    first, second = (check_clip(spec, Modality) for _ in range(2))
+    assert all(np.array_equal(first[m], second[m]) for m in Modality)
+    boxes = first[Modality.DETECTIONS]
+    assert boxes.dtype == np.float32 and set(np.unique(boxes[..., 4])) <= {0, 1, 2}
+    assert (boxes[..., :2] <= boxes[..., 2:4]).all() and boxes[..., :4].max() <= 1
