@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 NANOSECONDS = 1_000_000_000
 """Nanoseconds in a second."""
 
+MOST_SECONDS, MOST_HERTZ = 600, 384_000
+"""A window is kept in memory: what a model from elsewhere may ask for has an end."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -85,6 +88,7 @@ class AudioSpec:
     def __post_init__(self) -> None:
         _positive('clip.audio', self, 'sample_rate', 'n_fft', 'win_length', 'hop_length',
                   'n_mels', 'tiles', 'tile_steps', 'std')
+        _at_most('clip.audio', self, 'sample_rate', MOST_HERTZ)
         if self.win_length > self.n_fft:
             raise InvalidSettingError(
                 'clip.audio.win_length', self.win_length, f'at most n_fft = {self.n_fft}')
@@ -116,6 +120,7 @@ class ClipSpec:
 
     def __post_init__(self) -> None:
         _positive('clip', self, 'duration', 'num_frames')
+        _at_most('clip', self, 'duration', MOST_SECONDS)
 
     @property
     def duration_ns(self) -> int:
@@ -182,6 +187,12 @@ def _positive(prefix: str, spec: object, *names: str) -> None:
         value = getattr(spec, name)
         if not value > 0:
             raise InvalidSettingError(f'{prefix}.{name}', value, 'a number above 0')
+
+
+def _at_most(prefix: str, spec: object, name: str, most: float) -> None:
+    value = getattr(spec, name)
+    if not value <= most:
+        raise InvalidSettingError(f'{prefix}.{name}', value, f'a number up to {most}')
 
 
 def _known(prefix: str, cls: type, mapping: Mapping[str, Any]) -> dict[str, Any]:

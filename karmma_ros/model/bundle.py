@@ -141,7 +141,7 @@ def _read_description(path: Path) -> Mapping[str, Any]:
         raise BundleError(path / CONFIG, f'has {size} bytes, more than any model needs', RETRIEVE)
     try:
         description = json.loads((path / CONFIG).read_text(encoding='utf-8'))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(path / CONFIG, f'is not JSON ({error})', RETRIEVE) from error
     found = description.get('format') if isinstance(description, dict) else None
     if found != FORMAT:

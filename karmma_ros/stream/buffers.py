@@ -91,13 +91,19 @@ class FrameBuffer:
         self._slots.clear()
 
 
+JITTER_NS = 50_000_000
+"""By so much the stamps of sound that was laid end to end may differ from where it lies."""
+_PATIENCE_NS = NANOSECONDS
+
+
 class AudioBuffer:
     """
     Keep mono sound at the model's rate in a ring, by absolute sample index.
 
     Index i is the sound at i / rate seconds. What was never heard reads as silence and is
     marked. Chunks are laid end to end by their number of samples, so that stamps may
-    jitter; a stamp that differs by more than the tolerance ends the run.
+    jitter; a stamp that differs by more than the tolerance ends the run, and so do stamps that
+    are late for a second on end: then samples were lost.
     """
 
     def __init__(self, spec: ClipSpec) -> None:
@@ -125,7 +131,7 @@ class AudioBuffer:
         samples: NDArray[np.float32],
         sample_rate: int,
         stamp_ns: int,
-        tolerance_ns: int = 50_000_000,
+        tolerance_ns: int = JITTER_NS,
     ) -> None:
         """
         Take a chunk of mono sound `[n]` whose first sample has the stamp.
@@ -147,7 +153,7 @@ class AudioBuffer:
             self._write(
                 resample(samples, sample_rate, self._rate), self._index(stamp_ns), keep=True)
             return
-        if early_ns < -tolerance_ns:
+        if early_ns < -tolerance_ns or run.stays_late(stamp_ns):
             run = self._start(sample_rate, stamp_ns)
         heard = run.resampler.push(samples)
         self._write(heard, run.start + run.written)
@@ -236,6 +242,16 @@ class _Run:
     """Samples taken, at the source's rate."""
     written: int = 0
     """Samples written, at the model's rate."""
+    late_since_ns: int | None = None
+    """Stamp from which on every chunk came late."""
+
+    def stays_late(self, stamp_ns: int) -> bool:
+        """Note a chunk, and tell whether all have been late for so long that it is no jitter."""
+        if stamp_ns - self.next_ns <= JITTER_NS:
+            self.late_since_ns = None
+        elif self.late_since_ns is None:
+            self.late_since_ns = stamp_ns
+        return self.late_since_ns is not None and stamp_ns - self.late_since_ns >= _PATIENCE_NS
 
     @property
     def next_ns(self) -> int:

@@ -220,3 +220,24 @@ def test_ring_is_an_endless_tape_within_its_capacity(chunks, look):
             sound, valid = buffer.read(stop * MS)
             np.testing.assert_array_equal(sound, [v or 0 for v in wanted])
             np.testing.assert_array_equal(valid, [v is not None for v in wanted])
+
+
+def test_unstamped_sound_that_lost_chunks_catches_up_after_a_second(spec):
+    buffer, rate, chunk = AudioBuffer(spec), 16_000, 320
+    now_ns, tolerance_ns = 1000 * MS, 500_000_000
+    for i in range(300):  # 20 ms each; 0.3 s are lost after the 50th, which is below the tolerance
+        now_ns += 20_000_000 + (300_000_000 if i == 50 else 0)
+        buffer.add(np.full(chunk, 0.1, np.float32), rate, now_ns - 20_000_000, tolerance_ns)
+        lag_ns = now_ns - buffer.newest_ns
+        assert lag_ns <= (320_000_000 if 50 <= i <= 101 else 60_000_000), i
+
+
+def test_chunks_that_arrive_in_bursts_are_no_loss(spec):
+    buffer, now_ns = AudioBuffer(spec), 1000 * MS
+    for burst in range(30):  # ten chunks of 20 ms at once, every 0.2 s
+        for _ in range(10):
+            buffer.add(np.zeros(320, np.float32), 16_000, now_ns - 20_000_000, 500_000_000)
+        now_ns += 200_000_000
+        if burst > 3:
+            end_ns = buffer.newest_ns
+            assert buffer.heard(end_ns) == spec.audio_samples
