@@ -8,13 +8,17 @@ ifeq ($(ROS_DISTRO),humble)
 export ROS_LOCALHOST_ONLY := 1
 endif
 
-.PHONY: demo test lint env clean
+.PHONY: demo faults test lint env clean
 
 demo: env
 	@$(IN_ENV) python -m karmma_ros.node.demo
 
 test: lint
 	@$(IN_ENV) python -m pytest
+
+# Half an hour; what it finds goes into docs/reliability.md. FAULTS='--only soak' runs one case.
+faults: env
+	@$(IN_ENV) python test/faults/run.py $(FAULTS)
 
 lint: env
 	@$(IN_ENV) ruff check . && mypy

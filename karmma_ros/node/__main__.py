@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import signal
 import sys
 from threading import Event
+from typing import Any
 
-from karmma_ros.node.lifecycle import KarmmaNode
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -24,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    # Takes a second, in which a signal shall end the process in order, too.
+    from karmma_ros.node.lifecycle import KarmmaNode
     try:
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # rclpy raises several kinds, most of all for unreadable files
@@ -43,12 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if started else 1
 
 
-def _autostart(node: KarmmaNode) -> bool:
+def _autostart(node: Any) -> bool:
     success = TransitionCallbackReturn.SUCCESS
-    return node.trigger_configure() == success and node.trigger_activate() == success
+    return bool(node.trigger_configure() == success and node.trigger_activate() == success)
 
 
-def _spin_once(executor: SingleThreadedExecutor, node: KarmmaNode) -> None:
+def _spin_once(executor: SingleThreadedExecutor, node: Any) -> None:
     try:
         executor.spin_once(timeout_sec=0.2)
     except Exception as error:  # an impossible transition asked for by a client, for one

@@ -192,7 +192,7 @@ class Messages:
             return 0
         self.frame_ids[modality] = header.frame_id
         stamp_ns = stamp_ns_of(header)
-        if modality not in self._judged:
+        if modality not in self._judged and now_ns:  # at zero the clock is still awaited
             self._judged.add(modality)
             self._judge_stamp(modality, stamp_ns, now_ns)
         return stamp_ns

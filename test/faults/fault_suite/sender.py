@@ -1,0 +1,83 @@
+"""
+Play sensors as a process of its own: `python -m fault_suite.sender STREAMS`.
+
+STREAMS is JSON: a list of objects with name, kind (one of messages.MAKERS), topic, rate (Hz),
+and optionally reliable, shift (seconds added to stamps) and fields (of the message's maker).
+Lines on standard input name the streams that are to be on; each is answered with
+time.monotonic() of the change and the number of messages sent so far, by name.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from threading import Thread
+import time
+from typing import Any
+
+from karmma_ros.node.times import time_message
+import rclpy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+from fault_suite.messages import MAKERS, SECOND
+
+
+class Stream:
+    """One sensor: a message that is made once and sent again with new stamps."""
+
+    def __init__(
+        self, node: Any, name: str, kind: str, topic: str, rate: float, reliable: bool = True,
+        shift: float = 0.0, fields: dict[str, Any] | None = None,
+    ) -> None:
+        self.name, self.period, self.sent = name, 1 / rate, 0
+        self._message = MAKERS[kind](0, **(fields or {}))
+        # Sound is stamped at its first sample, which is heard a period before the last.
+        late = self.period if kind == 'sound' else 0.0
+        self._shift_ns = round((shift - late) * SECOND)
+        self._clock = node.get_clock()
+        reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        self._publisher = node.create_publisher(
+            type(self._message), topic, QoSProfile(depth=10, reliability=reliability))
+
+    def send(self) -> None:
+        """Publish, stamped now."""
+        now_ns = self._clock.now().nanoseconds
+        self._message.header.stamp = time_message(now_ns + self._shift_ns)
+        self._publisher.publish(self._message)
+        self.sent += 1
+
+
+class Sender:
+    """Send what is on, at the rates asked for, until the input ends."""
+
+    def __init__(self, streams: list[dict[str, Any]]) -> None:
+        self._node = rclpy.create_node('sender')
+        self._streams = [Stream(self._node, **stream) for stream in streams]
+        self._on: set[str] = set()
+        self._ended = False
+
+    def run(self) -> None:
+        """Keep to the rates on average, whatever a single message takes."""
+        Thread(target=self._listen, daemon=True).start()
+        due = {stream.name: time.monotonic() for stream in self._streams}
+        while not self._ended:
+            now = time.monotonic()
+            for stream in self._streams:
+                if now >= due[stream.name]:
+                    # After a pause of the machine it goes on, instead of making up for it.
+                    due[stream.name] = max(due[stream.name] + stream.period, now - stream.period)
+                    if stream.name in self._on:
+                        stream.send()
+            time.sleep(0.001)
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            self._on = set(line.split())
+            sent = {stream.name: stream.sent for stream in self._streams}
+            print(json.dumps({'time': time.monotonic(), 'sent': sent}), flush=True)
+        self._ended = True
+
+
+if __name__ == '__main__':
+    rclpy.init()
+    Sender(json.loads(sys.argv[1])).run()
