@@ -143,9 +143,12 @@ def run_stage(settings: Stage, out: Path, work: Path, cache: Path, command: str)
         splits = open_splits(settings.data, None, cache, bars)
     torch.manual_seed(settings.run.seed)
     network = build(config, splits.spec, splits.vocabulary)
+    models = {Modality.parse(name) for name, weights in settings.weights.items()
+              if weights and Path(weights).is_dir()}
     for modality, report in load_pretrained(network, config).items():
         print(f'{modality}: {report}')
-        if Path(report.source).name == WEIGHTS and report.random:
+        # A library's own file leaves what it does not have to training, whatever it is called.
+        if modality in models and report.random:
             raise InvalidSettingError(
                 f'weights.{modality}', report.source,
                 f'a model whose {modality} encoder is that of {settings.preset}',
