@@ -11,9 +11,7 @@ from __future__ import annotations
 import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-import signal
 import sys
-from threading import Event
 import time
 from typing import Any
 
@@ -21,22 +19,20 @@ import cv2
 from karmma_msgs.msg import ActionEvent, ActionRecognition, ModalityAvailability
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
-from karmma_ros.node.declarations import Declaration
+from karmma_ros.node.declaration import Declaration
 from karmma_ros.node.drawing import draw, enlarge, Image, placeholder
 from karmma_ros.node.lettering import choose_lettering
 from karmma_ros.node.news import News
 from karmma_ros.node.pairing import Pairing, pairing
 from karmma_ros.node.pictures import decode_picture
+from karmma_ros.node.running import run
 from karmma_ros.stream.readers import stamp_ns_of
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
-import rclpy
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
@@ -320,24 +316,7 @@ class _LifecycleState:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw until SIGINT or SIGTERM."""
-    stop = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-        node = Overlay()
-    except Exception as error:  # rclpy raises several kinds, most of all for unreadable files
-        print(f'overlay: {error}', file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    while not stop.is_set():
-        executor.spin_once(timeout_sec=0.2)
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.try_shutdown()
-    return 0
+    return run('overlay', Overlay, arguments)
 
 
 if __name__ == '__main__':

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from karmma_ros.errors import InvalidSettingError, KarmmaError
-from karmma_ros.node.declarations import Declaration, DECLARATIONS
+from karmma_ros.node.declaration import Declaration
+from karmma_ros.node.declarations import DECLARATIONS
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter

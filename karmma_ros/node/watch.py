@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-import signal
 import sys
-from threading import Event
 from typing import Any
 
 from karmma_msgs.msg import ActionEvent, ActionRecognition, ModalityAvailability, ModalityStatus
 from karmma_ros.modality import Modality
+from karmma_ros.node.running import run
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.signals import SignalHandlerOptions
 
 _STATES = {
     ModalityStatus.DISABLED: 'disabled',
@@ -102,23 +99,16 @@ class Watch:
             print(f'          {line}', flush=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Watch until SIGINT or SIGTERM."""
-    stop = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+def _watching() -> Node:
     node, watch = rclpy.create_node('karmma_watch'), Watch()
     subscribe(node, watch.recognition, watch.availability)
     node.create_subscription(ActionEvent, 'karmma/action_events', watch.event, 50)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    while not stop.is_set():
-        executor.spin_once(timeout_sec=0.2)
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.try_shutdown()
-    return 0
+    return node
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Watch until SIGINT or SIGTERM."""
+    return run('watch', _watching, arguments)
 
 
 if __name__ == '__main__':
