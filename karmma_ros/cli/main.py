@@ -9,11 +9,12 @@ import sys
 from karmma_ros.errors import DISK_FULL, KarmmaError
 
 COMMANDS = {
-    'bag': 'write a rosbag2 bag: of the synthetic kitchen, or from a video file',
+    'bag': 'evaluate a model on recorded bags, or write one: synthetic, or from a video file',
     'compare': 'two reports on the same bags side by side, with intervals',
     'data': 'check a data set before training on it',
     'export': 'write what OpenVINO or ONNX Runtime reads into a model: several times faster',
     'evaluate': 'score models on a data set for every subset of sensors',
+    'predict': 'verb and noun of a film, by every subset of its sensors; no ROS',
     'profile': 'operations, parameters and memory of a network, beside the paper',
     'replay': 'publish a bag over DDS in real time, sensors muted at will',
     'reproduce': 'every table of the paper in our numbers, at tiny size',

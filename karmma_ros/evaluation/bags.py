@@ -67,6 +67,7 @@ class Topics:
     """Topic names in the bag; the defaults are the node's, so that a replay needs no remap."""
 
     image: str = '/image'
+    flow: str = '/flow'
     audio: str = '/audio'
     detections: str = '/detections'
     truth: str = '/ground_truth'
@@ -126,6 +127,17 @@ class BagWriter:
             encoding='rgb8', is_bigendian=0, step=3 * width,
             data=np.ascontiguousarray(image).reshape(-1))
         self._write(self.topics.image, IMAGE_TYPE, stamp_ns, message)
+
+    def flow(
+        self, stamp_ns: int, field: np.ndarray, frame_id: str = 'camera_optical_frame'
+    ) -> None:
+        """Add the movement since the message before, pixels to the right and down `[h, w, 2]`."""
+        height, width, _ = field.shape
+        message = self._new(
+            IMAGE_TYPE, header=self._header(stamp_ns, frame_id), height=height, width=width,
+            encoding='32FC2', is_bigendian=0, step=8 * width,
+            data=np.ascontiguousarray(field, '<f4').view(np.uint8).reshape(-1))
+        self._write(self.topics.flow, IMAGE_TYPE, stamp_ns, message)
 
     def audio(
         self, stamp_ns: int, samples: np.ndarray, received_ns: int,

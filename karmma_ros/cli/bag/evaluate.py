@@ -1,0 +1,272 @@
+"""`karmma bag evaluate`: how well a model does on recorded bags, as a report."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+import os
+from pathlib import Path
+import shlex
+import sys
+import time
+from typing import Any
+
+from karmma_ros.cli.machine import this_machine
+from karmma_ros.cli.progress import Bars
+from karmma_ros.errors import InvalidSettingError, KarmmaError
+from karmma_ros.evaluation.rosbag import report
+from karmma_ros.evaluation.rosbag.answers import BagRun
+from karmma_ros.evaluation.rosbag.evaluating import Evaluated, Settings
+from karmma_ros.evaluation.rosbag.faults import (
+    ALL,
+    Drop,
+    Fault,
+    parse_delay,
+    parse_drop,
+    parse_lose,
+    parse_mute,
+    STRETCH,
+)
+from karmma_ros.evaluation.rosbag.finding import find_model, node_parameters
+from karmma_ros.evaluation.rosbag.fleet import evaluate_all, Job, Outcome
+from karmma_ros.evaluation.rosbag.frames import BagFrames
+from karmma_ros.evaluation.rosbag.topics import NONE, parse_named, TRUTH
+from karmma_ros.evaluation.rosbag.truth import TIMES, Truth
+from karmma_ros.modality import Modality
+from karmma_ros.model.bundle import Bundle, load_bundle
+from karmma_ros.stream.events import EventSettings
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+import torch
+
+WORK = 'work'
+"""Folder of what is kept for a run that goes on, inside that of the report."""
+SWEEP = tuple(tenth / 10 for tenth in range(1, 10))
+_TABLES = ('.csv', '.tsv', '.txt')
+_EVENT_PARAMETERS = ('smoothing', 'start', 'end', 'min_duration', 'max_gap', 'background')
+
+
+def add_parser(kinds: Any) -> None:
+    """Add the command to the sub-parsers of `karmma bag`."""
+    parser = kinds.add_parser(
+        'evaluate', help='a report on how well a model does on recorded bags',
+        description='Replay bags through what the node runs, and write a report: accuracy, '
+        'events, delay, calibration, what the loss of sensors costs. A stopped run goes on.')
+    parser.set_defaults(run=_evaluate)
+    parser.add_argument('bags', metavar='BAG', nargs='+', type=Path,
+                        help='folder of ros2 bag record, or a file .mcap or .db3')
+    parser.add_argument('--model', required=True, help='model directory, or the name of one that '
+                        'comes along')
+    parser.add_argument('--truth', metavar='CSV|TOPIC', help='what people really did '
+                        '[the topic of karmma_msgs/ActionAnnotation, if there is one]')
+    parser.add_argument('--truth-times', choices=TIMES, default='auto', help='whether the times '
+                        'of a table count from the start of the bag [auto]')
+    parser.add_argument('--truth-recording', metavar='NAME', help='which recording of a table of '
+                        'several a bag is [the one that its name holds]')
+    parser.add_argument('--out', metavar='DIR', type=Path, required=True,
+                        help='for report.html, .json and .md, and what is kept of a stopped run')
+    parser.add_argument('--topics', metavar='ROLE=TOPIC', nargs='+', default=[],
+                        help='where finding by type is wrong: rgb=/front/image, audio=none …')
+    parser.add_argument('--params', metavar='YAML', type=Path,
+                        help='parameter file of the node [its defaults]')
+    parser.add_argument('--rate', type=float, help='windows a second [as the parameters say: 5]')
+    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='bags at once [1]')
+    parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1 … [cpu]')
+    _add_faults(parser)
+
+
+def _add_faults(parser: argparse.ArgumentParser) -> None:
+    faults = parser.add_argument_group(
+        'what is done to the sensors, beside the bag as recorded',
+        'SENSOR is rgb (or video), flow, audio, detections or all; all faults that are given '
+        'happen in one run')
+    faults.add_argument('--subsets', action='store_true', help='every subset of the sensors, and '
+                        'accuracy against lost sensors, which follows from them')
+    faults.add_argument('--sweep', action='store_true', help='--subsets, and nine replays with '
+                        'each sensor dropped 10 % to 90 % of the time')
+    faults.add_argument('--drop', metavar='[SENSOR=]SHARE', action='append', default=[],
+                        help='silent in this share of stretches, as audio=0.5 or 50%%')
+    faults.add_argument('--stretch', metavar='SECONDS', type=float, default=STRETCH,
+                        help=f'how long the stretches are [{STRETCH:g}]')
+    faults.add_argument('--mute', metavar='SENSOR[@A..B]', action='append', default=[],
+                        help='silent from second A to B of the bag, as video@10s..20s')
+    faults.add_argument('--delay', metavar='[SENSOR=]SECONDS', action='append', default=[],
+                        help='messages arrive later, as audio=0.3')
+    faults.add_argument('--lose', metavar='[SENSOR=]SHARE', action='append', default=[],
+                        help='single messages are lost, as 5%%')
+    faults.add_argument('--seed', type=int, default=0, help='of what chance decides [0]')
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    started, date = time.perf_counter(), datetime.now(timezone.utc)
+    _check_device(options.device)
+    bundle = load_bundle(find_model(options.model))
+    settings = _settings(options)
+    events = _events(settings.values)
+    paths = _distinct(options.bags)
+    outcomes = _answers(paths, bundle, settings, options)
+    console = Console(soft_wrap=True)
+    runs, left_out = _runs(paths, outcomes, bundle, options, console)
+    found = [outcome for outcome in outcomes if isinstance(outcome, Evaluated)]
+    made = _made(date, time.perf_counter() - started, found)
+    if left_out:
+        made['left out'] = left_out
+    _print(console, report.write(options.out, runs, _model(bundle), made, events))
+    console.print(f'report: {options.out / report.HTML}, {report.JSON} and {report.MARKDOWN}',
+                  markup=False, highlight=False)
+    for sentence in left_out:
+        print(f'karmma bag evaluate: left out: {sentence}', file=sys.stderr)
+    return 1 if left_out else 0
+
+
+def _answers(
+    paths: Sequence[Path], bundle: Bundle, settings: Settings, options: argparse.Namespace,
+) -> list[Outcome]:
+    if options.jobs < 1:
+        raise InvalidSettingError('--jobs', options.jobs, 'a whole number above 0')
+    threads = max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else 0
+    job = Job(bundle.path, settings, options.out / WORK, options.device, threads)
+    names = [path.name for path in paths]
+    labels = [str(p) if names.count(p.name) > 1 else p.name for p in paths]
+    with Bars() as bars:
+        return evaluate_all(
+            paths, job, options.jobs,
+            lambda place, done, total: bars(labels[place], done, total))
+
+
+def _runs(
+    paths: Sequence[Path], outcomes: Sequence[Outcome], bundle: Bundle,
+    options: argparse.Namespace, console: Console,
+) -> tuple[list[BagRun], list[str]]:
+    """
+    Give what the report is made of, and a sentence for each bag that is left out of it.
+
+    :raises KarmmaError: when no bag can be used.
+    """
+    runs: list[BagRun] = []
+    errors: list[KarmmaError] = []
+    for path, outcome in zip(paths, outcomes):
+        try:
+            if isinstance(outcome, KarmmaError):
+                raise outcome
+            runs.append(_run(path, outcome, bundle, options))
+            _tell(console, runs[-1], outcome.notes)
+        except KarmmaError as error:
+            errors.append(error)
+    if not runs:
+        for other in errors[1:]:
+            print(f'karmma bag evaluate: {other}', file=sys.stderr)
+        raise errors[0]
+    return runs, list(map(str, errors))
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise InvalidSettingError('--device', name, f'cpu or cuda ({reason})') from None
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    values = node_parameters(options.params)
+    if options.rate is not None:
+        values['rate'] = options.rate
+    if not 0 < values['rate'] <= 1000:
+        raise InvalidSettingError('--rate', values['rate'], 'windows a second, above 0')
+    topics = parse_named(options.topics)
+    if options.truth is not None:
+        topics[TRUTH] = NONE if _is_table(options.truth) else options.truth
+    given = _faults(options)
+    sets = [given] if given else []
+    if options.sweep:
+        sets += [(Drop(ALL, share, options.stretch),) for share in SWEEP]
+    return Settings(values, topics, options.subsets or options.sweep,
+                    tuple(dict.fromkeys(sets)), options.seed)
+
+
+def _faults(options: argparse.Namespace) -> tuple[Fault, ...]:
+    if not options.stretch > 0:
+        raise InvalidSettingError('--stretch', options.stretch, 'seconds, above 0')
+    return (*(parse_drop(text, options.stretch) for text in options.drop),
+            *map(parse_mute, options.mute), *map(parse_delay, options.delay),
+            *map(parse_lose, options.lose))
+
+
+def _is_table(text: str) -> bool:
+    """Tell a file from a topic, which begins with / too."""
+    return (not text.startswith('/') or Path(text).is_file()
+            or Path(text).suffix.lower() in _TABLES)
+
+
+def _events(values: Mapping[str, Any]) -> EventSettings:
+    chosen = {name: values[f'events.{name}'] for name in _EVENT_PARAMETERS}
+    return EventSettings(**{**chosen, 'background': chosen['background'] or None})
+
+
+def _distinct(paths: Iterable[Path]) -> list[Path]:
+    """Give each bag once."""
+    return list({path.resolve(): path for path in paths}.values())
+
+
+def _run(
+    path: Path, found: Evaluated, bundle: Bundle, options: argparse.Namespace,
+) -> BagRun:
+    truth = None
+    if options.truth is not None and _is_table(options.truth):
+        truth = Truth.read(options.truth, found.info, bundle.vocabulary,
+                           times=options.truth_times, recording=options.truth_recording)
+    elif found.truth_topic:
+        truth = Truth.from_messages(
+            found.truths, found.info, bundle.vocabulary, found.truth_topic)
+    camera = found.info.topics.get(Modality.RGB.value, {})
+    return BagRun(found.info, found.answers, truth, bundle.vocabulary, bundle.spec,
+                  BagFrames(path, camera.get('topic', ''), camera.get('type', '')),
+                  found.recorded)
+
+
+def _model(bundle: Bundle) -> dict[str, Any]:
+    return {
+        'id': bundle.model_id, 'name': bundle.name, 'sha256': bundle.sha256,
+        'dataset': bundle.dataset, 'sensors': [m.value for m in bundle.network.modalities],
+        'window_s': bundle.spec.duration}
+
+
+def _made(date: datetime, seconds: float, found: Sequence[Evaluated]) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        'command': shlex.join(['karmma', *sys.argv[1:]]),
+        'date': date.isoformat(timespec='seconds'), 'machine': this_machine(),
+        'evaluation_s': seconds}
+    if all(each.fresh for each in found):  # else the time is that of a part
+        made['real_time'] = sum(each.info.seconds for each in found) / max(seconds, 1e-9)
+    return made
+
+
+def _tell(console: Console, run: BagRun, notes: Iterable[str]) -> None:
+    """Say which topics were chosen, what was lost and what else there is to know."""
+    info = run.info
+    lines = [f'{info.path}: {info.seconds:.1f} s, {info.storage}, {info.messages:,} messages']
+    lines += [f'  {note}' for note in notes]
+    lines += [f'  lost: {why}: {count:,}' for why, count in info.lost.items()]
+    lines += [f'  note: {text}' for text in info.warnings]
+    if run.truth is None:
+        lines.append('  no truth: what the model says is shown, but not scored')
+    else:
+        lines.append(f'  truth: {len(run.truth.actions):,} actions from {run.truth.source}')
+        lines += [f'  note: {text}' for text in run.truth.warnings]
+    console.print('\n'.join(lines), markup=False, highlight=False)
+
+
+def _print(console: Console, found: Mapping[str, Any]) -> None:
+    heads = list(found['conditions'][0]['actions'])
+    table = Table('condition', 'windows', *(f'{head} top-1, %' for head in heads),
+                  box=SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = 'right'
+    for each in found['conditions']:
+        scores = (each['actions'].get(head, {}).get('top1') for head in heads)
+        table.add_row(each['name'], f'{each["windows"]:,}', *(
+            '–' if score is None else f'{100 * score:.1f}' for score in scores))
+    console.print(table, markup=False)

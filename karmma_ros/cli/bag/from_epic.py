@@ -1,0 +1,184 @@
+"""`karmma bag from-epic`: a video of EPIC-KITCHENS-100 as a bag, with all that is published."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from karmma_ros.clip import NANOSECONDS
+from karmma_ros.data.epic_kitchens.annotations import (
+    flow_stride,
+    frame_rate,
+    Narration,
+    read_annotations,
+    read_vocabulary,
+    TRAIN,
+    VALIDATION,
+)
+from karmma_ros.data.epic_kitchens.layout import audio_of, video_sources
+from karmma_ros.data.errors import DataError
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.evaluation.bags import BagWriter
+from karmma_ros.modality import Modality
+from karmma_ros.prediction import NOUN, VERB
+import numpy as np
+
+# Fixed, so that the same command writes the same stamps: 2025-01-01 00:00 UTC.
+START_NS = 1_735_689_600 * NANOSECONDS
+AUDIO_RATE, AUDIO_CHUNK = 16_000, 512
+FLOW_BOUND = 8.0
+"""Pixels that the released flow's pictures span each way, as its authors say."""
+
+_PORTION_S = 1.0
+_AFTER_S = 2.0
+"""What follows the last action is left out but for this."""
+
+Event = tuple[int, int, Callable[[BagWriter], None]]
+"""When to write (ns), a rank that settles ties, and what to write."""
+
+
+def add_parser(kinds: Any) -> None:
+    """Add the command to the sub-parsers of `karmma bag`."""
+    parser = kinds.add_parser('from-epic', help='frames, flow, sound and truth of a video of '
+                              'EPIC-KITCHENS-100')
+    parser.set_defaults(run=run)
+    parser.add_argument('video', metavar='VIDEO_ID', help='such as P01_14')
+    parser.add_argument('out', metavar='OUT.mcap', type=Path)
+    parser.add_argument('--root', required=True, type=Path, help='the folder that holds P01 …')
+    parser.add_argument('--annotations', required=True, type=Path,
+                        help='the folder with EPIC_100_train.csv and the class files')
+    parser.add_argument('--audio', default='', help='folder of wav files, or an HDF5 file [none]')
+    parser.add_argument('--audio-rate', type=int, default=24_000, help='of an HDF5 file [24000]')
+    parser.add_argument('--flow', choices=('files', 'none'), default='files',
+                        help='the released flow as a topic, if it is there [files]')
+    parser.add_argument('--rate', type=float, default=30.0, help='pictures a second [30]')
+    parser.add_argument('--start', type=float, default=0.0, help='second of the video [0]')
+    parser.add_argument('--stop', type=float, help='second of the video [2 s after the last '
+                        'action]')
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the bag."""
+    narrations = _narrations(options.annotations, options.video)
+    sources = _sources(options)
+    stop_s = options.stop or max(n.stop_s for n in narrations) + _AFTER_S
+    if not 0 <= options.start < stop_s:
+        raise InvalidSettingError('--start', options.start, f'0 or more, and below {stop_s:g}')
+    if not 0 < options.rate <= frame_rate(options.video):
+        raise InvalidSettingError('--rate', options.rate, f'above 0, up to '
+                                  f'{frame_rate(options.video)}, the rate of the released frames')
+    names = read_vocabulary(options.annotations).heads
+    with BagWriter(options.out) as bag:
+        _write_truth(bag, narrations, names, options.start, stop_s)
+        start_s, ends = options.start, dict.fromkeys(sources, False)
+        while start_s < stop_s and not all(ends.values()):
+            portion_s = min(_PORTION_S, stop_s - start_s)
+            events = [event for modality, source in sources.items() if not ends[modality]
+                      for event in _events(modality, source, start_s, portion_s, options, ends)]
+            for _, _, write in sorted(events, key=lambda event: event[:2]):
+                write(bag)
+            start_s += _PORTION_S
+        print(f'{options.out}: {bag.summary()}')
+    return 0
+
+
+def _narrations(folder: Path, video: str) -> list[Narration]:
+    """
+    Give the actions of a video.
+
+    :raises InvalidSettingError: when it has none.
+    """
+    files = [folder / name for name in (TRAIN, VALIDATION) if (folder / name).is_file()]
+    if not files:
+        read_annotations(folder / TRAIN)  # says what is missing
+    found = [n for path in files for n in read_annotations(path) if n.video_id == video]
+    if not found:
+        raise InvalidSettingError(
+            'VIDEO_ID', video, f'a video that {" or ".join(p.name for p in files)} tells of')
+    return found
+
+
+def _sources(options: argparse.Namespace) -> Mapping[Modality, Any]:
+    """
+    Give what there is of the video.
+
+    :raises InvalidSettingError: when there are no pictures.
+    """
+    whole = cast(Any, None)  # pictures of their own size
+    sources = video_sources(options.root, options.video, whole, 'auto', options.flow,
+                            audio_of(options.audio, options.audio_rate))
+    if Modality.RGB not in sources:
+        raise InvalidSettingError(
+            '--root', str(options.root), f'a folder with frames or film of {options.video}',
+            f'{options.video.partition("_")[0]}/rgb_frames/{options.video}(.tar) or '
+            f'…/videos/{options.video}.MP4')
+    return sources
+
+
+def _write_truth(
+    bag: BagWriter, narrations: list[Narration], names: Mapping[str, tuple[str, ...]],
+    start_s: float, stop_s: float,
+) -> None:
+    """Write all actions at the start of the bag: its topic is latched."""
+    for n in sorted(narrations, key=lambda n: n.start_s):
+        if n.stop_s > start_s and n.start_s < stop_s:
+            begin, end = (START_NS + round((t - start_s) * NANOSECONDS)
+                          for t in (max(n.start_s, start_s), min(n.stop_s, stop_s)))
+            bag.annotation(begin, end, (n.verb, names[VERB][n.verb]),
+                           (n.noun, names[NOUN][n.noun]))
+
+
+def _events(
+    modality: Modality, source: Any, start_s: float, portion_s: float,
+    options: argparse.Namespace, ends: dict[Modality, bool],
+) -> Iterator[Event]:
+    """Give what one sensor delivers in a part of the video; note when it has ended."""
+    first_ns = START_NS + round((start_s - options.start) * NANOSECONDS)
+    try:
+        if modality is Modality.AUDIO:
+            sound = source.samples(start_s, portion_s, AUDIO_RATE)
+            yield from _sound_events(sound, first_ns)
+            return
+        times = [i / options.rate for i in range(max(1, round(portion_s * options.rate)))]
+        seconds = [start_s + t for t in times]
+        if modality is Modality.RGB:
+            pictures = source.frames(seconds)
+        else:
+            pictures = _displacements(source.flow(seconds), options)
+    except DataError:
+        if start_s == options.start:
+            raise
+        ends[modality] = True
+        return
+    for t, picture in zip(times, pictures):
+        yield _picture_event(modality, first_ns + round(t * NANOSECONDS), picture)
+
+
+def _displacements(pictures: np.ndarray, options: argparse.Namespace) -> np.ndarray:
+    """
+    Give the movement from message to message, `[t, h, w, 2]`, of the released pictures.
+
+    Theirs is that over 50 ms, or over 20 ms in the videos that were added later.
+    """
+    span_s = 0.05 if flow_stride(options.video) == 2 else 0.02
+    field = (pictures.astype(np.float32) - 128) * np.float32(FLOW_BOUND / 127.5)
+    return np.asarray(field * np.float32(1 / options.rate / span_s))
+
+
+def _picture_event(modality: Modality, stamp_ns: int, picture: np.ndarray) -> Event:
+    if modality is Modality.RGB:
+        return stamp_ns, 0, lambda bag: bag.image(stamp_ns, picture)
+    return stamp_ns, 1, lambda bag: bag.flow(stamp_ns, picture)
+
+
+def _sound_events(samples: np.ndarray, start_ns: int) -> Iterator[Event]:
+    for first in range(0, len(samples), AUDIO_CHUNK):
+        piece = samples[first:first + AUDIO_CHUNK]
+        yield _sound_event(start_ns + first * NANOSECONDS // AUDIO_RATE, piece)
+
+
+def _sound_event(stamp_ns: int, piece: np.ndarray) -> Event:
+    end_ns = stamp_ns + len(piece) * NANOSECONDS // AUDIO_RATE
+    return end_ns, 2, lambda bag: bag.audio(stamp_ns, piece, end_ns)

@@ -1,0 +1,1 @@
+"""Recorded bags through the very code that the node runs: replay, scores, report."""

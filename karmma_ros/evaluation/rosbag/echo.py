@@ -1,0 +1,124 @@
+"""The node's own answers in a bag, held against what the same windows give here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from karmma_ros.clip import NANOSECONDS
+from karmma_ros.evaluation.rosbag.answers import Answers
+from karmma_ros.evaluation.rosbag.reading import Bag, Topic
+from karmma_ros.modality import Modality
+from karmma_ros.model.bundle import Bundle
+from karmma_ros.prediction import NOUN, VERB
+import numpy as np
+
+TOLERANCE = 1e-3
+"""Scores that differ by less are the same: batches and threads round differently."""
+_FIELDS = {VERB: 'verbs', NOUN: 'nouns'}
+
+
+@dataclass(frozen=True)
+class Echo:
+    """One recorded answer."""
+
+    end_ns: int
+    used: tuple[bool, ...]
+    """Of rgb, flow, audio, detections."""
+    scores: Mapping[str, Mapping[int, float]]
+    """Head → class id → score, of the best few."""
+    model_id: str
+
+
+@dataclass(frozen=True)
+class Echoes:
+    """All of a bag."""
+
+    topic: str
+    found: tuple[Echo, ...]
+    unread: int = 0
+
+    @property
+    def ends_ns(self) -> list[int]:
+        """Give the ends of their windows."""
+        return [echo.end_ns for echo in self.found]
+
+
+def read_echoes(bag: Bag, topic: Topic | None) -> Echoes:
+    """Read what a node published while the bag was recorded."""
+    if topic is None:
+        return Echoes('', ())
+    try:
+        read = bag.reader(topic)
+    except ValueError:
+        return Echoes(topic.name, (), topic.count)
+    found, unread = [], 0
+    for _, _, data in bag.messages([topic]):
+        try:
+            found.append(echo_of(read(data)))
+        except (ValueError, AttributeError, TypeError):
+            unread += 1
+    return Echoes(topic.name, tuple(found), unread)
+
+
+def echo_of(message: Any) -> Echo:
+    """Read a karmma_msgs/ActionRecognition, rclpy's or the rosbags library's."""
+    end = message.window_end
+    used = {status.name: bool(status.used) for status in message.modalities}
+    return Echo(
+        int(end.sec * NANOSECONDS + end.nanosec),
+        tuple(used.get(m.value, False) for m in Modality),
+        {head: {int(s.class_id): float(s.score) for s in getattr(message, name)}
+         for head, name in _FIELDS.items()},
+        str(message.model_id))
+
+
+def compare_echo(echoes: Echoes, answers: Answers, bundle: Bundle) -> dict[str, Any] | None:
+    """
+    Hold recorded answers against ours to the same windows; JSON-ready, None without any.
+
+    A window is the same when it has the same end; an answer, when it rests on the same sensors
+    and no score differs by `TOLERANCE`. Answers of another model are counted apart.
+    """
+    if not echoes.topic:
+        return None
+    ours = {int(end): row for row, end in enumerate(answers.end_ns)}
+    own = [echo for echo in echoes.found if echo.model_id == bundle.model_id]
+    compared = [_compare(echo, answers, ours.get(echo.end_ns)) for echo in own]
+    same_windows = [each for each in compared if each is not None]
+    same_sensors = [each for each in same_windows if each['sensors']]
+    return {
+        'topic': echoes.topic,
+        'answers': len(echoes.found),
+        'unreadable': echoes.unread,
+        'of_another_model': len(echoes.found) - len(own),
+        'models': sorted({echo.model_id for echo in echoes.found}),
+        'same_window': len(same_windows),
+        'same_sensors': len(same_sensors),
+        'same_answer': sum(each['difference'] <= TOLERANCE for each in same_sensors),
+        'same_best': sum(each['best'] for each in same_windows),
+        'largest_difference': max((e['difference'] for e in same_sensors), default=0.0),
+        'tolerance': TOLERANCE,
+    }
+
+
+def _compare(echo: Echo, answers: Answers, row: int | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    differences, best = [0.0], True
+    for head, scores in echo.scores.items():
+        ours = answers.probabilities.get(head)
+        if ours is None or not scores:
+            continue
+        differences += [abs(float(ours[row, i]) - score) for i, score in scores.items()
+                        if i < ours.shape[1]]
+        best &= int(np.argmax(ours[row])) == max(scores, key=lambda i: scores[i])
+    return {'sensors': tuple(map(bool, answers.present[row])) == echo.used,
+            'difference': max(differences), 'best': best}
+
+
+def matches(echoes: Sequence[Echo], answers: Answers) -> list[dict[str, Any] | None]:
+    """Give for each recorded answer how it compares; None where we have no such window."""
+    ours = {int(end): row for row, end in enumerate(answers.end_ns)}
+    return [_compare(echo, answers, ours.get(echo.end_ns)) for echo in echoes]

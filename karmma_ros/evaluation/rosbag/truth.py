@@ -1,0 +1,266 @@
+"""
+What people really did in a bag: actions with start, stop and classes, from a table or a topic.
+
+What cannot be used is left out, counted and said; it never stops an evaluation that has
+something to score.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+import re
+from typing import Protocol
+
+from karmma_ros.clip import NANOSECONDS
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.evaluation.rosbag.truth_table import read_table, Row, Table
+from karmma_ros.prediction import Vocabulary
+
+TIMES = ('auto', 'bag', 'clock')
+"""Times of a table count from the start of the bag, or are those of its clock; auto: judged."""
+UNKNOWN = -1
+"""The class id of what the model has no name for, or the truth says nothing of."""
+
+
+class Recorded(Protocol):
+    """What has to be known of a bag; `answers.BagInfo` does."""
+
+    @property
+    def path(self) -> str:
+        """Give where it lies."""
+
+    @property
+    def start_ns(self) -> int:
+        """Give its first stamp."""
+
+    @property
+    def end_ns(self) -> int:
+        """Give its last stamp."""
+
+
+@dataclass(frozen=True)
+class TrueAction:
+    """One action, from `start_ns` until before `stop_ns` of the bag's clock."""
+
+    start_ns: int
+    stop_ns: int
+    names: Mapping[str, str]
+    """Head → class, by the model's name where it has one; '' where the truth says nothing."""
+    ids: Mapping[str, int]
+    """Head → class id, or `UNKNOWN`."""
+
+    @property
+    def known(self) -> bool:
+        """Tell whether the model has a name for every part of it."""
+        return all(i != UNKNOWN for i in self.ids.values())
+
+    @property
+    def label(self) -> tuple[str, ...]:
+        """Give the classes in the order of the heads."""
+        return tuple(self.names.values())
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The actions of one bag, in the order of their starts."""
+
+    actions: tuple[TrueAction, ...]
+    source: str
+    """File or topic."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Why rows were not used, or not as they are → how many."""
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def read(
+        cls, path: Path | str, bag: Recorded, vocabulary: Vocabulary, *, times: str = 'auto',
+        recording: str | None = None,
+    ) -> Truth:
+        """
+        Read a table for one bag.
+
+        :param times: see `TIMES`. On auto, the reading by which more actions fall into the bag.
+        :param recording: of a table of several, which one this bag is; else it is found in the
+            bag's name.
+        :raises InvalidSettingError: when the table cannot be read, or says nothing of this bag
+            among those that it names.
+        """
+        if times not in TIMES:
+            raise InvalidSettingError('--truth-times', times, ', '.join(TIMES))
+        path = Path(path)
+        table = read_table(path, vocabulary)
+        if table.broken and not table.rows:
+            raise InvalidSettingError(
+                '--truth', str(path), f'a table with usable rows ({table.broken[0]})')
+        rows, notes = _of_recording(table.rows, bag, recording, path)
+        shift, remark = _shift(rows, table, bag, times)
+        notes += table.remarks
+        if remark:
+            notes += (remark,)
+        left_out = Counter({'broken rows': len(table.broken)})
+        if table.broken:
+            notes += (f'{_rows(len(table.broken))} of {path.name} cannot be read; the first: '
+                      f'{table.broken[0]}',)
+        found = [(row.start + shift, row.stop + shift, row.labels) for row in rows]
+        return _settle(found, path.name, bag, vocabulary, left_out, notes)
+
+    @classmethod
+    def from_messages(
+        cls, messages: Iterable[tuple[int, int, str, str]], bag: Recorded,
+        vocabulary: Vocabulary, topic: str,
+    ) -> Truth:
+        """Take (start_ns, stop_ns, verb, noun) of each `karmma_msgs/ActionAnnotation`."""
+        heads = tuple(vocabulary.heads)
+        found = []
+        for start_ns, stop_ns, *words in dict.fromkeys(messages):  # a latched one comes again
+            named = dict(zip(('verb', 'noun'), words))
+            labels = {head: named.get(head, words[0] if len(heads) == 1 else '')
+                      for head in heads}
+            found.append((start_ns, stop_ns, labels))
+        return _settle(found, topic, bag, vocabulary, Counter(), ())
+
+
+class _Names:
+    """Find classes by name, by a name that differs in spelling only, or by id."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._exact = {name: i for i, name in enumerate(names)}
+        spelt: dict[str, list[int]] = {}
+        for i, name in enumerate(names):
+            spelt.setdefault(_spelling(name), []).append(i)
+        self._spelt = {key: ids[0] for key, ids in spelt.items() if len(ids) == 1}
+
+    def __call__(self, text: str) -> tuple[str, int]:
+        """Give the name and id of what a truth says."""
+        found = self._exact.get(text, self._spelt.get(_spelling(text), UNKNOWN))
+        if found == UNKNOWN and re.fullmatch(r'\d{1,6}(\.0+)?', text, re.ASCII):
+            number = int(float(text))
+            found = number if number < len(self._names) else UNKNOWN
+        return (text, UNKNOWN) if found == UNKNOWN else (self._names[found], found)
+
+
+def _spelling(name: str) -> str:
+    return re.sub(r'[\s_-]+', '-', name.strip().casefold())
+
+
+def _of_recording(
+    rows: Sequence[Row], bag: Recorded, wanted: str | None, path: Path
+) -> tuple[Sequence[Row], tuple[str, ...]]:
+    """Keep the rows of this bag, if the table tells of several recordings."""
+    names = {row.recording for row in rows if row.recording}
+    if wanted is not None and wanted not in names:
+        raise InvalidSettingError(
+            '--truth-recording', wanted, f'one that {path.name} names ({_few(names)})')
+    if not names:
+        return rows, ()
+    if wanted is None:
+        parts = re.split(r'[\\/]', bag.path)[-2:]
+        inside = [n for n in names if any(
+            re.search(rf'(?<![A-Za-z0-9]){re.escape(n)}(?![A-Za-z0-9])', p) for p in parts)]
+        wanted = max(inside, key=len, default=None)
+    if wanted is None and len(names) > 1:
+        raise InvalidSettingError(
+            '--truth', str(path), f'a table that names this bag, {bag.path}',
+            f'it names {_few(names)}: put one of them into the name of the bag')
+    if wanted is None:
+        return rows, (f'{path.name} names the recording {next(iter(names))}, the bag does not: '
+                      'taken to be the same',)
+    return [row for row in rows if row.recording == wanted], ()
+
+
+def _shift(
+    rows: Sequence[Row], table: Table, bag: Recorded, times: str
+) -> tuple[int, str]:
+    """Give what to add to the table's times, and a remark where that was judged by few."""
+    if times == 'bag' or (times == 'auto' and table.from_start):
+        return bag.start_ns, ''
+    if times == 'clock':
+        return 0, ''
+    inside = {shift: sum(row.start + shift < bag.end_ns and row.stop + shift > bag.start_ns
+                         for row in rows) for shift in (bag.start_ns, 0)}
+    if bag.start_ns and inside[0] == inside[bag.start_ns] > 0:
+        return bag.start_ns, ('times of the truth may count from the start of the bag or be '
+                              'those of its clock, both fit: taken from the start; '
+                              '--truth-times says which')
+    return max(inside, key=lambda shift: inside[shift]), ''
+
+
+def _settle(
+    found: Iterable[tuple[int, int, Mapping[str, str]]], source: str, bag: Recorded,
+    vocabulary: Vocabulary, left_out: Counter[str], notes: tuple[str, ...],
+) -> Truth:
+    """Hold actions against bag and vocabulary."""
+    names = {head: _Names(classes) for head, classes in vocabulary.heads.items()}
+    kept: list[TrueAction] = []
+    unknown: Counter[str] = Counter()
+    for start_ns, stop_ns, labels in found:
+        if stop_ns <= start_ns:
+            left_out['stop not after start'] += 1
+        elif stop_ns <= bag.start_ns or start_ns >= bag.end_ns:
+            left_out['outside the bag'] += 1
+        else:
+            left_out['cut at the ends of the bag'] += (
+                start_ns < bag.start_ns or stop_ns > bag.end_ns)
+            both = {head: find(labels.get(head, '')) for head, find in names.items()}
+            unknown.update(f'{head} {name!r}' for head, (name, i) in both.items()
+                           if i == UNKNOWN and name)
+            kept.append(TrueAction(
+                max(start_ns, bag.start_ns), min(stop_ns, bag.end_ns),
+                {head: name for head, (name, _) in both.items()},
+                {head: i for head, (_, i) in both.items()}))
+    kept.sort(key=lambda action: (action.start_ns, action.stop_ns, action.label))
+    left_out['of a class that the model lacks'] = sum(
+        any(i == UNKNOWN and a.names[h] for h, i in a.ids.items()) for a in kept)
+    left_out['overlapping another'] = _overlapping(kept)
+    counts = {why: n for why, n in left_out.items() if n}
+    return Truth(tuple(kept), source, counts,
+                 notes + tuple(_warnings(counts, unknown, kept, source, bag)))
+
+
+def _warnings(
+    counts: Mapping[str, int], unknown: Counter[str], kept: Sequence[TrueAction], source: str,
+    bag: Recorded,
+) -> Iterable[str]:
+    if 'stop not after start' in counts:
+        yield (f'{_rows(counts["stop not after start"])} of {source} stop before they start: '
+               'left out')
+    if 'outside the bag' in counts:
+        length = (bag.end_ns - bag.start_ns) / NANOSECONDS
+        yield (f'{_rows(counts["outside the bag"])} of {source} lie outside the bag of '
+               f'{length:.1f} s: left out')
+    if 'cut at the ends of the bag' in counts:
+        yield (f'{_rows(counts["cut at the ends of the bag"])} of {source} reach beyond the bag: '
+               'cut at its ends')
+    if unknown:
+        few = ', '.join(f'{what} ({n})' for what, n in sorted(
+            unknown.items(), key=lambda item: (-item[1], item[0]))[:5])
+        more = f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''
+        yield (f'{_rows(counts["of a class that the model lacks"])} of {source} have a class that '
+               f'the model lacks, which is not scored: {few}{more}')
+    if 'overlapping another' in counts:
+        yield (f'{_rows(counts["overlapping another"])} of {source} overlap another: each is '
+               'scored by itself')
+    if not kept:
+        yield f'{source} has no action within this bag: nothing of it is scored'
+
+
+def _overlapping(actions: Sequence[TrueAction]) -> int:
+    """Count the actions that share time with an earlier one."""
+    count, latest = 0, None
+    for action in actions:
+        count += latest is not None and action.start_ns < latest
+        latest = action.stop_ns if latest is None else max(latest, action.stop_ns)
+    return count
+
+
+def _few(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return ', '.join(ordered[:4]) + (f' and {len(ordered) - 4} more' if len(ordered) > 4 else '')
+
+
+def _rows(count: int) -> str:
+    return '1 row' if count == 1 else f'{count:,} rows'

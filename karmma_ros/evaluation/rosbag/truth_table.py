@@ -1,0 +1,175 @@
+"""
+Tables of what people really did: one row an action, with its start, its stop and its classes.
+
+Columns are found by their names; Epic-Kitchens' own tables are read as they are. Commas,
+semicolons and tabs may part the columns, as spreadsheets of different countries write them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import csv
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+import re
+
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.prediction import Vocabulary
+
+_START = ('start_timestamp', 'start_ns', 'start', 'start_s', 'start_sec', 'start_seconds',
+          'start_time', 'begin', 'from')
+_STOP = ('stop_timestamp', 'end_timestamp', 'stop_ns', 'end_ns', 'stop', 'end', 'stop_s', 'end_s',
+         'stop_sec', 'end_sec', 'stop_seconds', 'end_seconds', 'stop_time', 'end_time', 'to')
+_RECORDING = ('video_id', 'bag', 'recording', 'video')
+_OF_ONE_HEAD = ('label', 'class', 'action')
+_EPIC = {'narration_id', 'video_id', 'verb_class', 'noun_class'}
+_EPIC_SIZES = {'verb': 97, 'noun': 300}
+_TIMECODE = re.compile(r'(?:(\d+):)?(\d{1,3}):(\d{1,2}(?:[.,]\d+)?)', re.ASCII)
+_REMEDY = 'name the columns start, stop, verb, noun; docs/bags.md shows one'
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row, read but not yet held against bag and vocabulary."""
+
+    number: int
+    """Line of the file, the header is 1."""
+    start: int
+    """Nanoseconds; since when, the table does not say."""
+    stop: int
+    labels: dict[str, str]
+    """Head → class name or id as written; '' where the table says none."""
+    recording: str
+    """The recording it belongs to; '' where the table does not say."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a file says of actions."""
+
+    rows: tuple[Row, ...]
+    broken: tuple[str, ...]
+    """A sentence for every row that cannot be used."""
+    from_start: bool
+    """Whether its times are timecodes, which count from the start of the recording."""
+    remarks: tuple[str, ...] = ()
+
+
+def read_table(path: Path, vocabulary: Vocabulary) -> Table:
+    """
+    Read a CSV file with the columns start, stop and one for each head of the vocabulary.
+
+    :raises InvalidSettingError: when it cannot be read at all or a column is missing.
+    """
+    header, lines = _lines(path)
+    start, stop = _column(header, 'start', _START, path), _column(header, 'stop', _STOP, path)
+    labels, remarks = _label_columns(header, vocabulary, path)
+    recording = next((header.index(name) for name in _RECORDING if name in header), None)
+    rows: list[Row] = []
+    broken: list[str] = []
+    clocks = 0
+    for number, cells in lines:
+        try:
+            begin, end = (_time(cells[i], header[i]) for i in (start, stop))
+        except ValueError as error:
+            broken.append(f'row {number}: {error}')
+            continue
+        clocks += any(':' in cells[i] for i in (start, stop))
+        rows.append(Row(
+            number, begin, end, {head: cells[i].strip() for head, i in labels.items()},
+            cells[recording].strip() if recording is not None else ''))
+    return Table(tuple(rows), tuple(broken), bool(rows) and clocks == len(rows), remarks)
+
+
+def _lines(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Give the header, in small letters, and the filled rows with their line numbers."""
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError:
+        raise InvalidSettingError(
+            '--truth', str(path), 'a text file in UTF-8',
+            'save the table as "CSV UTF-8" in the spreadsheet') from None
+    except OSError as error:
+        raise InvalidSettingError(
+            '--truth', str(path), f'a CSV file that can be read ({error.strerror})',
+            'give a file, or the name of a topic in the bag that starts with /') from None
+    first = text.partition('\n')[0]
+    delimiter = max(',;\t', key=first.count)
+    try:
+        cells = [(reader.line_num, row) for reader in (csv.reader(
+            text.replace('\0', '').splitlines(), delimiter=delimiter, skipinitialspace=True),)
+            for row in reader]
+    except csv.Error as error:
+        raise InvalidSettingError('--truth', str(path), f'a CSV table ({error})',
+                                  _REMEDY) from None
+    if not cells:
+        raise InvalidSettingError('--truth', str(path), 'a table with a header', _REMEDY)
+    header = [name.strip().casefold() for name in cells[0][1]]
+    filled = ((n, row + [''] * (len(header) - len(row))) for n, row in cells[1:] if any(row))
+    return header, filled
+
+
+def _column(header: Sequence[str], what: str, names: Sequence[str], path: Path) -> int:
+    for name in names:
+        if name in header:
+            return header.index(name)
+    raise InvalidSettingError(
+        f'columns of {path}', ', '.join(header), f'ones with {what} or {names[0]}', _REMEDY)
+
+
+def _label_columns(
+    header: Sequence[str], vocabulary: Vocabulary, path: Path
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Give head → column, and what is to be said of the choice."""
+    sizes = vocabulary.sizes
+    foreign = _EPIC <= set(header) and any(
+        sizes.get(head) != size for head, size in _EPIC_SIZES.items())
+    found: dict[str, int] = {}
+    for head in vocabulary.heads:
+        key = head.casefold()
+        names = [key, f'{key}_name', f'{key}_label']
+        names = names if foreign else [f'{key}_class', f'{key}_id', *names]
+        if len(sizes) == 1:
+            names += _OF_ONE_HEAD
+        place = next((header.index(name) for name in names if name in header), None)
+        if place is not None:
+            found[head] = place
+    if not found:
+        raise InvalidSettingError(
+            f'columns of {path}', ', '.join(header),
+            f'ones with {" or ".join(vocabulary.heads)}, the heads of the model', _REMEDY)
+    remarks = [f'{path.name} has no column {head}: that head is not scored'
+               for head in vocabulary.heads if head not in found]
+    if foreign:
+        remarks.append(
+            f'{path.name} numbers the classes of EPIC-KITCHENS-100, which are not those of this '
+            'model: the words in its columns verb and noun are used')
+    return found, tuple(remarks)
+
+
+def _time(text: str, column: str) -> int:
+    """
+    Read seconds, a timecode ([H:]M:S) or, in a column `…_ns`, nanoseconds; give nanoseconds.
+
+    :raises ValueError: saying what is wrong.
+    """
+    text = text.strip()
+    found = _TIMECODE.fullmatch(text)
+    try:
+        if found is not None:
+            hours, minutes, seconds = (part or '0' for part in found.groups())
+            value = int(hours) * 3600 + int(minutes) * 60 + Decimal(seconds.replace(',', '.'))
+        else:
+            value = Decimal(text.replace(',', '.'))
+        if not value.is_finite() or abs(value) > 10 ** 19:
+            raise InvalidOperation
+    except InvalidOperation:
+        raise ValueError(
+            f'{column} is {text[:40]!r}; it may be seconds or a timecode, as 75.5 or 0:01:15.5'
+        ) from None
+    if found is None and (column.endswith('_ns') or abs(value) > 10 ** 17):
+        return int(value)
+    if found is None and abs(value) > 10 ** 11:  # since 1970 in milli- or microseconds
+        value /= 1_000 if abs(value) < 10 ** 14 else 1_000_000
+    return int((value * 1_000_000_000).to_integral_value())

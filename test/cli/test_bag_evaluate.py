@@ -1,0 +1,221 @@
+"""`karmma bag evaluate`, run as a person types it, on a short bag of the synthetic kitchen."""
+
+import json
+from pathlib import Path
+import re
+
+from karmma_ros.cli.main import main
+from karmma_ros.evaluation.rosbag import evaluating
+from karmma_ros.evaluation.rosbag.answers import BagInfo, load_all
+from karmma_ros.evaluation.rosbag.collecting import Collector
+from karmma_ros.evaluation.rosbag.finding import find_model
+from karmma_ros.evaluation.rosbag.truth import Truth
+from karmma_ros.model.bundle import load_bundle
+import pytest
+
+SECONDS, EPISODES = 3, 3
+MODEL = ['--model', 'synthetic_kitchen']
+
+
+@pytest.fixture(scope='module')
+def bag(tmp_path_factory):
+    path = tmp_path_factory.mktemp('bags') / 'kitchen.mcap'
+    assert main(['bag', 'synthetic', str(path), '--episodes', str(EPISODES), '--seconds',
+                 str(SECONDS), '--size', '64x48', '--rate', '15']) == 0
+    return path
+
+
+@pytest.fixture(scope='module')
+def table(bag, tmp_path_factory):
+    """Give the truth as a person would write it, from what the report says of the topic."""
+    out = tmp_path_factory.mktemp('truth')
+    assert evaluate(bag, out) == 0
+    segments = report(out)['segments']
+    names = report(out)['vocabulary']
+    lines = ['start,stop,verb,noun']
+    for i in range(EPISODES):
+        words = [names[head][segments['truth'][head][i]] for head in ('verb', 'noun')]
+        lines.append(','.join([str(i * SECONDS), str((i + 1) * SECONDS), *words]))
+    path = out / 'truth.csv'
+    path.write_text('\n'.join(lines) + '\n')
+    return path
+
+
+def evaluate(bag, out, *words):
+    bags = [bag] if isinstance(bag, Path) else bag
+    return main(['bag', 'evaluate', *map(str, bags), *MODEL, '--out', str(out), *words])
+
+
+def report(out):
+    return json.loads((out / 'report.json').read_text())
+
+
+def without_made(out):
+    found = report(out)
+    assert found.pop('made')
+    return found
+
+
+def answers(out):
+    (path,) = out.glob('work/*/answers.npz')
+    return load_all(path)
+
+
+def test_a_bag_with_a_truth_topic_is_scored(bag, tmp_path, capsys):
+    assert evaluate(bag, tmp_path) == 0
+    found, said = report(tmp_path), capsys.readouterr().out
+    assert found['conditions'][0]['actions']['action']['top1'] == 1
+    assert found['bags'][0]['truth']['actions'] == EPISODES
+    assert found['model']['id'].startswith('synthetic_kitchen@')
+    assert len(found['model']['sha256']) == 64
+    assert found['made']['real_time'] > 0 and 'torch' in found['made']['machine']
+    for words in ('rgb: /image', 'audio: /audio', 'detections: /detections', '3 actions from',
+                  'as recorded', 'report.html'):
+        assert words in said
+    for name in ('report.html', 'report.md'):
+        assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_a_table_says_the_same_as_the_topic(bag, table, tmp_path):
+    assert evaluate(bag, tmp_path, '--truth', str(table)) == 0
+    found = report(tmp_path)
+    assert found['bags'][0]['truth']['source'] == table.name
+    assert found['conditions'][0]['actions']['action']['top1'] == 1
+
+
+def test_a_wrong_table_is_scored_as_wrong(bag, table, tmp_path):
+    lines = table.read_text().splitlines()
+    rows = [line.split(',') for line in lines[1:]]
+    moved = [row[:2] + rows[i - 1][2:] for i, row in enumerate(rows)]
+    wrong = tmp_path / 'wrong.csv'
+    wrong.write_text('\n'.join([lines[0], *map(','.join, moved)]))
+    assert evaluate(bag, tmp_path, '--truth', str(wrong)) == 0
+    assert report(tmp_path)['conditions'][0]['actions']['action']['top1'] < 0.5
+
+
+class Stopped(KeyboardInterrupt):
+    """What Ctrl-C does."""
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same_report(bag, tmp_path, monkeypatch):
+    words = ['--lose', '10%', '--subsets']
+    assert evaluate(bag, tmp_path / 'whole', *words) == 0
+    monkeypatch.setattr(evaluating, '_PART_BATCHES', 1)
+    asked, ask = [], Collector.ask
+
+    def stop_at_third(self, *arguments, **named):
+        asked.append(1)
+        if len(asked) == 3:
+            raise Stopped
+        return ask(self, *arguments, **named)
+    monkeypatch.setattr(Collector, 'ask', stop_at_third)
+    assert evaluate(bag, tmp_path / 'stopped', *words) == 130
+    assert not (tmp_path / 'stopped' / 'report.json').exists()
+    assert len(list((tmp_path / 'stopped').glob('work/*/part_*.npz'))) == 2
+
+    asked_before = len(asked)
+    assert evaluate(bag, tmp_path / 'stopped', *words) == 0
+    batches = len(asked) - asked_before
+    windows = sum(len(a) for name, a in answers(tmp_path / 'whole').items()
+                  if name == '0/as recorded' or name.startswith('1/'))
+    assert batches == -(-windows // evaluating.BATCH) - 2  # what was answered is not asked again
+    assert without_made(tmp_path / 'stopped') == without_made(tmp_path / 'whole')
+    assert 'real_time' not in report(tmp_path / 'stopped')['made']
+
+
+@pytest.mark.parametrize(('words', 'columns'), [
+    (['--mute', 'audio'], [2]), (['--drop', 'detections=1'], [3]),
+    (['--lose', 'video=100%'], [0, 1]),
+])
+def test_a_fault_takes_its_sensor_out_of_the_windows(bag, tmp_path, words, columns):
+    # Boxes in pixels need the size of a picture, which a camera that never spoke did not give.
+    parameters = tmp_path / 'robot.yaml'
+    parameters.write_text('/**:\n  ros__parameters:\n    detections:\n'
+                          '      image_width: 64\n      image_height: 48\n')
+    assert evaluate(bag, tmp_path, *words, '--params', str(parameters)) == 0
+    found = answers(tmp_path)
+    recorded = found.pop('0/as recorded')
+    (faulty,) = found.values()
+    assert len(faulty) > 10 and recorded.present[:, columns].any(0).all()
+    assert not faulty.present[:, columns].any()
+    others = [i for i in range(4) if i not in columns]
+    assert faulty.present[:, others].any(0).all()
+
+
+def test_mute_for_a_while_does_so_for_a_while(bag, tmp_path):
+    assert evaluate(bag, tmp_path, '--mute', 'audio@3s..6s') == 0
+    (faulty,) = (a for name, a in answers(tmp_path).items() if name.startswith('1/'))
+    seconds = (faulty.asked_ns - faulty.asked_ns[0]) / 1e9
+    assert not faulty.present[(seconds > 3.5) & (seconds < 5), 2].any()
+    assert faulty.present[(seconds > 1) & (seconds < 2), 2].all()
+
+
+def test_a_sweep_gives_all_subsets_nine_replays_and_the_curve(bag, tmp_path):
+    assert evaluate(bag, tmp_path, '--sweep', '--stretch', '1', '--rate', '2') == 0
+    found = report(tmp_path)
+    names = [condition['name'] for condition in found['conditions']]
+    assert sum('dropped' in name for name in names) == 9 and len(names) == 1 + 15 + 9
+    assert len(found['losing']['probability']) > 5
+    dropped = {name: c['windows'] for name, c in zip(names, found['conditions'])
+               if 'dropped' in name}
+    assert list(dropped.values())[-1] < list(dropped.values())[0]
+
+
+def test_one_bad_bag_does_not_cost_the_others(bag, tmp_path, capsys):
+    bad = tmp_path / 'bad.mcap'
+    bad.write_bytes(b'no bag')
+    assert evaluate([bad, bag], tmp_path / 'out') == 1
+    assert 'left out' in capsys.readouterr().err
+    found = report(tmp_path / 'out')
+    assert len(found['bags']) == 1 and 'bad.mcap' in found['made']['left out'][0]
+
+
+def test_a_cut_off_bag_is_scored_as_far_as_it_goes(bag, tmp_path, capsys):
+    data = bag.read_bytes()
+    (tmp_path / 'cut.mcap').write_bytes(data[:len(data) // 2])
+    assert evaluate(tmp_path / 'cut.mcap', tmp_path / 'out') == 0
+    assert 'lost' in capsys.readouterr().out
+    found = report(tmp_path / 'out')
+    assert found['conditions'][0]['windows'] > 5 and found['bags'][0]['lost']
+
+
+def test_bags_in_processes_of_their_own_give_the_same_answers(bag, tmp_path):
+    copy = tmp_path / 'copy.mcap'
+    copy.write_bytes(bag.read_bytes())
+    assert evaluate([bag, copy], tmp_path / 'out', '--jobs', '2') == 0
+    found = report(tmp_path / 'out')
+    assert [b['name'] for b in found['bags']] == ['kitchen', 'copy']
+    assert found['conditions'][0]['actions']['action']['top1'] == 1
+
+
+@pytest.mark.parametrize(('words', 'sentence'), [
+    (['--drop', 'nose=0.5'], '--drop'), (['--mute', 'audio@9..1'], '--mute'),
+    (['--delay', 'audio=-1'], '--delay'), (['--lose', '200%'], '--lose'),
+    (['--rate', '0'], '--rate'), (['--jobs', '0'], '--jobs'), (['--stretch', '0'], '--stretch'),
+    (['--topics', 'rgb'], '--topics'), (['--topics', 'rgb=/no'], 'a topic of the bag'),
+    (['--truth', '/no_topic'], 'a topic of the bag'), (['--truth', 'no.csv'], '--truth'),
+    (['--device', 'toaster'], '--device'), (['--params', 'no.yaml'], '--params'),
+    (['--mute', 'flow'], 'computed from the camera'),
+])
+def test_what_cannot_be_done_is_a_sentence(bag, tmp_path, capsys, words, sentence):
+    assert evaluate(bag, tmp_path, *words) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / 'report.json').exists()
+
+
+def test_an_unknown_model_names_those_there_are(bag, tmp_path, capsys):
+    assert main(['bag', 'evaluate', str(bag), '--model', 'no', '--out', str(tmp_path)]) == 2
+    assert 'synthetic_kitchen' in capsys.readouterr().err
+
+
+def test_the_table_in_the_manual_is_read_as_it_says(tmp_path):
+    page = (Path(__file__).resolve().parents[2] / 'docs' / 'bags.md').read_text()
+    example = re.search(r'^```csv\n(.*?)^```', page, re.MULTILINE | re.DOTALL).group(1)
+    (tmp_path / 'truth.csv').write_text(example)
+    vocabulary = load_bundle(find_model('synthetic_kitchen')).vocabulary
+    start_ns = 1_700_000_000_000_000_000
+    info = BagInfo('bag', start_ns, start_ns + 20 * 10**9, 'mcap', 0, {}, {}, [])
+    truth = Truth.read(tmp_path / 'truth.csv', info, vocabulary)
+    assert not truth.left_out and all(action.known for action in truth.actions)
+    assert [(a.start_ns - start_ns) / 1e9 for a in truth.actions] == [0, 3.5, 12]
+    assert [(a.stop_ns - start_ns) / 1e9 for a in truth.actions] == [3.5, 8.2, 15]
