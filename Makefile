@@ -13,8 +13,10 @@ endif
 demo: env
 	@$(IN_ENV) python -m karmma_ros.node.demo
 
+# The runtimes in a process of their own: torch.compile crashes beside all the other libraries.
 test: lint
-	@$(IN_ENV) python -m pytest
+	@$(IN_ENV) python -m pytest test/model/backends
+	@$(IN_ENV) python -m pytest --ignore test/model/backends
 
 # Half an hour; what it finds goes into docs/reliability.md. FAULTS='--only soak' runs one case.
 faults: env
