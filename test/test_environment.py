@@ -12,6 +12,7 @@ import sys
 import sysconfig
 from types import ModuleType
 
+from packaging.requirements import Requirement
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -241,12 +242,14 @@ def test_stand_ins_are_built_only_for_what_is_missing(script, tmp_path):
 
 
 def pins(name: str) -> dict[str, str]:
-    """Read one set of requirements; every line pins one package."""
+    """Read one set of requirements, each a pin; give those that are for this machine."""
     lines = (ROOT / 'requirements' / name).read_text().splitlines()
-    found = [re.fullmatch(r'([\w-]+)(?:\[\w+\])?==([\w.]+)', line.partition('#')[0].strip())
-             for line in lines if line.partition('#')[0].strip()]
-    assert found and all(found), f'{name} has a line that is no pin'
-    return {match[1]: match[2] for match in found if match}
+    found = [Requirement(text) for text in (line.partition('#')[0].strip() for line in lines)
+             if text]
+    exact = [re.fullmatch(r'==([\w.]+)', str(each.specifier)) for each in found]
+    assert found and all(exact), f'{name} has a line that is no pin'
+    return {each.name: match[1] for each, match in zip(found, exact)
+            if match and (each.marker is None or each.marker.evaluate())}
 
 
 def test_every_requirement_is_pinned_once():
