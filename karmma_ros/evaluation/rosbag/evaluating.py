@@ -227,15 +227,19 @@ def _conditions(
 
 
 def _batches(cuts: Iterator[Cut], size: int) -> Iterator[list[Cut]]:
-    """Put cuts together; the same ones meet each time."""
-    batch: list[Cut] = []
+    """
+    Put cuts of one run together; the same ones meet each time, whatever runs beside it.
+
+    Who is in a batch decides on the last digits of an answer.
+    """
+    waiting: dict[int, list[Cut]] = {}
     for cut in cuts:
+        batch = waiting.setdefault(cut.lane, [])
         batch.append(cut)
         if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+            yield waiting.pop(cut.lane)
+    for lane in sorted(waiting):
+        yield waiting[lane]
 
 
 def _ahead(items: Iterator[Cut]) -> Generator[Cut, None, None]:

@@ -1,0 +1,226 @@
+"""The answers to a bag are the recogniser's, window by window and subset by subset."""
+
+from dataclasses import replace
+
+from karmma_ros.evaluation.rosbag.answers import (
+    Answers,
+    AnswersError,
+    AS_RECORDED,
+    concatenate,
+    Condition,
+    load_all,
+    present_subset,
+    save_all,
+)
+from karmma_ros.evaluation.rosbag.definitions import TypeReader
+from karmma_ros.evaluation.rosbag.errors import BagError
+from karmma_ros.evaluation.rosbag.evaluating import evaluate_bag, Settings
+from karmma_ros.evaluation.rosbag.faults import Delay, Mute
+from karmma_ros.evaluation.rosbag.finding import find_model, node_parameters
+from karmma_ros.evaluation.rosbag.frames import BagFrames
+from karmma_ros.evaluation.rosbag.reading import Bag
+from karmma_ros.evaluation.rosbag.replay import Replay, Run
+from karmma_ros.evaluation.rosbag.topics import choose_topics
+from karmma_ros.modality import parse_subset, subset_name
+from karmma_ros.model.bundle import load_bundle
+from karmma_ros.stream.recogniser import Recogniser
+import numpy as np
+import pytest
+
+TYPE = 'karmma_msgs/msg/ActionRecognition'
+
+
+@pytest.fixture(scope='module')
+def bundle():
+    return load_bundle(find_model('synthetic_kitchen'))
+
+
+def evaluated(path, bundle, work=None, **settings):
+    return evaluate_bag(path, bundle, Settings(node_parameters(), **settings), work)
+
+
+@pytest.fixture(scope='module')
+def found(kitchen, bundle):
+    return evaluated(kitchen, bundle, subsets=True)
+
+
+def equal(a, b):
+    """Compare everything but the time it took."""
+    return (np.array_equal(a.states, b.states) and np.array_equal(a.present, b.present)
+            and all(np.array_equal(getattr(a, n), getattr(b, n))
+                    for n in ('start_ns', 'end_ns', 'asked_ns'))
+            and all(np.array_equal(p, b.probabilities[h]) for h, p in a.probabilities.items()))
+
+
+def test_every_answer_is_the_recognisers(kitchen, bundle, found):
+    network = Recogniser(bundle.network, bundle.vocabulary, bundle.spec)
+    modalities = bundle.network.modalities
+    with Bag(kitchen) as bag:
+        cuts = list(Replay(bag, choose_topics(bag, {}, modalities), bundle.spec, modalities,
+                           node_parameters(), [Run()]).cuts())
+    recorded = found.answers[Condition()]
+    assert len(recorded) == len(cuts) > 20
+    for condition, answers in found.answers.items():
+        keep = parse_subset(condition.subset) if condition.subset else modalities
+        rows = [c for c in cuts if not condition.subset or set(keep) <= set(c.window.modalities)]
+        assert [c.asked_ns for c in rows] == answers.asked_ns.tolist()
+        for row in range(0, len(rows), 7):
+            expected = network.recognise(rows[row].window, keep)
+            for head, p in expected.probabilities.items():
+                np.testing.assert_allclose(
+                    answers.probabilities[head][row], p, atol=1e-5)
+
+
+def test_conditions_are_named_and_masked(found):
+    names = [condition.name for condition in found.answers]
+    assert names[:3] == [AS_RECORDED, 'V+F+A+D', 'V+F+A'] and len(names) == 16
+    for condition, answers in found.answers.items():
+        if condition.subset:
+            assert {subset_name(present_subset(row)) for row in answers.present} == {
+                condition.name}
+        for p in answers.probabilities.values():
+            assert p.dtype == np.float32
+            np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_actions_are_recognised(bundle, found):
+    answers = found.answers[Condition()]
+    for start_ns, stop_ns, verb, noun in found.truths:
+        inside = (answers.start_ns >= start_ns) & (answers.end_ns < stop_ns)
+        best = {h: bundle.vocabulary.heads[h][p[inside].mean(axis=0).argmax()]
+                for h, p in answers.probabilities.items()}
+        assert (best['verb'], best['noun']) == (verb, noun)
+
+
+def test_what_was_done_is_taken_from_the_work_folder(kitchen, bundle, tmp_path, monkeypatch):
+    first = evaluated(kitchen, bundle, tmp_path)
+    monkeypatch.setattr(Replay, 'cuts', lambda *_: pytest.fail('the bag was read again'))
+    second = evaluated(kitchen, bundle, tmp_path)
+    assert first.fresh and not second.fresh
+    assert first.info == second.info and list(first.truths) == list(second.truths)
+    assert all(equal(a, second.answers[c]) for c, a in first.answers.items())
+
+
+@pytest.mark.parametrize('change', [
+    {'seed': 1, 'faults': ((Mute('audio'),),)}, {'subsets': True}, {'batch_size': 4}])
+def test_other_settings_are_other_work(kitchen, bundle, tmp_path, change):
+    evaluated(kitchen, bundle, tmp_path)
+    evaluated(kitchen, bundle, tmp_path, **change)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_damaged_part_is_done_again(kitchen, bundle, tmp_path):
+    first = evaluated(kitchen, bundle, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    (folder / 'answers.npz').write_bytes(b'not answers')
+    (folder / 'part_000000_3.npz').write_bytes(b'cut off')
+    second = evaluated(kitchen, bundle, tmp_path)
+    assert all(equal(a, second.answers[c]) for c, a in first.answers.items())
+
+
+def test_stamps_of_another_clock_are_moved_to_that_of_the_bag(kitchen, bundle, bags, tmp_path):
+    """The drivers' clock began at 1970, as on a computer without a battery."""
+    def moved_back(stamp):
+        return replace(stamp, sec=stamp.sec - bags.start_ns // 10**9 + 5)
+
+    def since_boot(topic, time_ns, message):
+        if hasattr(message, 'header'):
+            message.header = replace(message.header, stamp=moved_back(message.header.stamp))
+        if hasattr(message, 'stop'):
+            message.stop = moved_back(message.stop)
+        return topic, time_ns, message
+    moved = evaluated(bags.rewrite(kitchen, tmp_path / 'bag', since_boot), bundle)
+    answers = moved.answers[Condition()]
+    assert len(answers) > 20
+    assert (abs(answers.asked_ns - answers.end_ns) < 10**9).all()
+    assert any('the stamps lie' in warning for warning in moved.info.warnings)
+    assert all(start >= bags.start_ns - 10**9 for start, *_ in moved.truths)
+
+
+def test_faults_are_a_run_of_their_own(kitchen, bundle):
+    faulty = evaluated(kitchen, bundle, faults=((Mute('audio'),), (Delay('rgb', 0.2),)), seed=3)
+    recorded, muted, delayed = faulty.answers.values()
+    assert equal(recorded, evaluated(kitchen, bundle).answers[Condition()])
+    assert not muted.present[:, 2].any() and muted.present[:, 0].any()
+    assert len(delayed) > 20
+    names = [(c.name, c.parameters.get('seed')) for c in faulty.answers]
+    assert names == [(AS_RECORDED, None), ('audio muted', 3), ('rgb delayed 0.2 s', 3)]
+
+
+def recognitions(bundle, answers, change=lambda scores: scores):
+    """Give messages as the node would have published them, of every other window."""
+    store = TypeReader(TYPE, None)._store
+    types = store.types
+    zero = types['builtin_interfaces/msg/Time'](0, 0)
+    for row in range(0, len(answers), 2):
+        end = types['builtin_interfaces/msg/Time'](*map(int, divmod(answers.end_ns[row], 10**9)))
+        labels = {head: [types['karmma_msgs/msg/LabelScore'](int(i), '', float(p[row][i]))
+                         for i in np.argsort(-p[row])[:3]]
+                  for head, p in answers.probabilities.items()}
+        statuses = [types['karmma_msgs/msg/ModalityStatus'](
+            name, 5, bool(used), zero, 0.0, 0.0, 0, 0.0, 0, '')
+            for name, used in zip(('rgb', 'flow', 'audio', 'detections'), answers.present[row])]
+        message = types[TYPE](
+            types['std_msgs/msg/Header'](end, ''), zero, end, row, '', change(labels['verb']),
+            labels['noun'], [], statuses, True, 0.01, 0.01, bundle.model_id)
+        yield ('/action_recognition', TYPE, store, int(answers.asked_ns[row]) + 10_000_000,
+               store.serialize_cdr(message, TYPE))
+
+
+
+
+def test_the_nodes_own_answers_are_compared(kitchen, bundle, bags, found, tmp_path):
+    answers = found.answers[Condition()]
+    more = list(recognitions(bundle, answers))
+    path = bags.rewrite(kitchen, tmp_path / 'bag', lambda *message: message, more)
+    recorded = evaluated(path, bundle).recorded
+    assert recorded['answers'] == recorded['same_window'] == recorded['same_answer'] == len(more)
+    assert recorded['largest_difference'] < 1e-5 and recorded['topic'] == '/action_recognition'
+    assert found.recorded is None
+
+
+def test_other_answers_of_the_node_are_told_from_ours(kitchen, bundle, bags, found, tmp_path):
+    def swapped(labels):
+        return [replace(labels[1], score=labels[0].score), replace(labels[0], score=0.0)]
+    more = list(recognitions(bundle, found.answers[Condition()], swapped))
+    path = bags.rewrite(kitchen, tmp_path / 'bag', lambda *message: message, more)
+    recorded = evaluated(path, bundle).recorded
+    assert recorded['same_window'] == len(more)
+    assert recorded['same_answer'] == recorded['same_best'] == 0
+
+
+def test_pictures_are_found_by_their_times(kitchen, found, bags):
+    camera = found.info.topics['rgb']
+    frames = BagFrames(kitchen, camera['topic'], camera['type'])
+    first, last, none = frames([bags.start_ns, bags.start_ns + 5 * 10**9, bags.start_ns - 10**10])
+    assert first.shape == last.shape == (48, 64, 3) and none is None
+    assert not np.array_equal(first, last)
+    assert BagFrames(kitchen, '', '')([1]) == [None]
+    assert BagFrames(kitchen.with_name('gone.mcap'), '/image', camera['type'])([1]) == [None]
+
+
+def test_a_bag_too_short_for_a_window_says_why(bags, bundle, tmp_path):
+    path = bags.kitchen(tmp_path / 'short.mcap', episodes=1, seconds=0.5)
+    short = evaluated(path, bundle)
+    assert len(short.answers[Condition()]) == 0
+    assert any(w.startswith('no window was cut: rgb insufficient') for w in short.info.warnings)
+
+
+def test_a_bag_that_is_none_is_a_sentence(bundle, tmp_path):
+    (tmp_path / 'bag.mcap').write_bytes(b'')
+    with pytest.raises(BagError, match='there is no message in it .*empty.*record again'):
+        evaluated(tmp_path / 'bag.mcap', bundle)
+
+
+def test_answers_are_written_and_read(found, tmp_path):
+    answers = found.answers[Condition()]
+    answers.save(tmp_path / 'a.npz')
+    assert equal(answers, Answers.load(tmp_path / 'a.npz'))
+    save_all(tmp_path / 'b.npz', {'x/V+A': answers, 'y': answers.select(slice(3))})
+    assert len(load_all(tmp_path / 'b.npz')['y']) == 3
+    whole = concatenate([answers.select(slice(5)), answers.select(slice(5, None))])
+    assert equal(whole, answers)
+    (tmp_path / 'c.npz').write_bytes((tmp_path / 'a.npz').read_bytes()[:500])
+    for name in ('c.npz', 'none.npz'):
+        with pytest.raises(AnswersError, match='evaluate the bag again'):
+            Answers.load(tmp_path / name)
