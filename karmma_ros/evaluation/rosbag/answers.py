@@ -209,6 +209,7 @@ def concatenate(parts: Sequence[Answers]) -> Answers:
         raise InvalidSettingError('parts', 0, 'at least one')
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
     states = joined['states']
+    states = states[np.unique(states[:, 0], return_index=True)[1]]
     changed = np.ones(len(states), np.bool_)
     changed[1:] = (states[1:, 1:] != states[:-1, 1:]).any(axis=1)
     joined['states'] = states[changed]

@@ -85,6 +85,7 @@ def _store(type_name: str, definition: MessageDefinition | None) -> Typestore:
         store = get_typestore(Stores.EMPTY)
         try:
             store.register(types)
+            store.generate_msgdef(type_name, ros_version=2)  # needs all that it is made of
             return store
         except Exception:  # an incomplete definition
             pass
