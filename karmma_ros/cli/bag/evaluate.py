@@ -126,7 +126,8 @@ def _answers(
 ) -> list[Outcome]:
     if options.jobs < 1:
         raise InvalidSettingError('--jobs', options.jobs, 'a whole number above 0')
-    threads = max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else 0
+    # A core is left to the thread that reads: beside it, threads of torch wait for each other.
+    threads = max(1, (os.cpu_count() or 1) // options.jobs - 1)
     job = Job(bundle.path, settings, options.out / WORK, options.device, threads)
     names = [path.name for path in paths]
     labels = [str(p) if names.count(p.name) > 1 else p.name for p in paths]

@@ -1,0 +1,196 @@
+"""
+How fast recorded bags are evaluated, as times real time, and which stage bounds it.
+
+`python benchmarks/bags.py` writes a bag of the synthetic kitchen (VGA at 30 Hz, sound at 16 kHz,
+boxes at 10 Hz), evaluates it with the model that comes along, then runs each stage by itself.
+Ratios to real time are printed; the stages' are CPU time, which other work on the machine
+changes less. `--gigabytes N` also replays so much of a bag made up on the way and prints the
+memory held.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # as `karmma bag` does; before numpy
+
+import argparse  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from dataclasses import replace  # noqa: E402
+from pathlib import Path  # noqa: E402
+import struct  # noqa: E402
+import tempfile  # noqa: E402
+import time  # noqa: E402
+from typing import Any  # noqa: E402
+
+from karmma_ros.cli.machine import this_machine  # noqa: E402
+from karmma_ros.cli.main import main as karmma  # noqa: E402
+from karmma_ros.clip import NANOSECONDS  # noqa: E402
+from karmma_ros.evaluation.rosbag import report  # noqa: E402
+from karmma_ros.evaluation.rosbag.answers import BagRun  # noqa: E402
+from karmma_ros.evaluation.rosbag.asking import Asker  # noqa: E402
+from karmma_ros.evaluation.rosbag.evaluating import (  # noqa: E402
+    BATCH,
+    evaluate_bag,
+    Evaluated,
+    Settings,
+)
+from karmma_ros.evaluation.rosbag.finding import find_model, node_parameters  # noqa: E402
+from karmma_ros.evaluation.rosbag.frames import BagFrames  # noqa: E402
+from karmma_ros.evaluation.rosbag.reading import Bag, Message  # noqa: E402
+from karmma_ros.evaluation.rosbag.replay import Cut, Replay, Run  # noqa: E402
+from karmma_ros.evaluation.rosbag.topics import choose_topics  # noqa: E402
+from karmma_ros.evaluation.rosbag.truth import Truth  # noqa: E402
+from karmma_ros.modality import subsets  # noqa: E402
+from karmma_ros.model.bundle import Bundle, load_bundle  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+VALUES = node_parameters()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--bag', type=Path, help='one of your own [one of the kitchen]')
+    parser.add_argument('--model', default='synthetic_kitchen')
+    parser.add_argument('--size', default='640x480', help='of the pictures [640x480]')
+    parser.add_argument('--seconds', type=int, default=60, help='of the bag [60]')
+    parser.add_argument('--rounds', type=int, default=3, help='of which the fastest counts [3]')
+    parser.add_argument('--threads', type=int, default=max(1, (os.cpu_count() or 1) - 1),
+                        help='of torch [one less than cores, as `karmma bag evaluate` does]')
+    parser.add_argument('--gigabytes', type=float, default=0, help='of a bag made up [none]')
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    bundle = load_bundle(find_model(options.model))
+    print(f'{this_machine()}, {torch.get_num_threads()} threads, {bundle.model_id}\n')
+    with tempfile.TemporaryDirectory(prefix='karmma_bench_') as folder:
+        path = options.bag or kitchen(Path(folder) / 'kitchen.mcap', options)
+        with Bag(path) as bag:
+            length_s = (bag.end_ns - bag.start_ns) / NANOSECONDS
+        whole(path, bundle, length_s, options.rounds, Path(folder) / 'report')
+        stages(path, bundle, length_s)
+        if options.gigabytes:
+            endless(path, bundle, options.gigabytes)
+
+
+def kitchen(path: Path, options: argparse.Namespace) -> Path:
+    """Write the bag."""
+    karmma(['bag', 'synthetic', str(path), '--size', options.size, '--seconds', '4',
+            '--episodes', str(-(-options.seconds // 4))])
+    return path
+
+
+def whole(path: Path, bundle: Bundle, length_s: float, rounds: int, out: Path) -> None:
+    """Print what `karmma bag evaluate` does of the bag in a second, and its report's share."""
+    print('| evaluated | wall time, x real time | CPU s for a minute |')
+    print('|---|---:|---:|')
+    evaluate_bag(path, bundle, Settings(VALUES), None)  # the first one sets up memory
+    found: Evaluated | None = None
+    for name, asked in (('as recorded', False), ('with all subsets', True)):
+        taken = []
+        for _ in range(rounds):
+            settings = Settings(VALUES, subsets=asked)
+            wall_s, cpu_s, found = measured(
+                lambda s=settings: evaluate_bag(path, bundle, s, None))
+            taken.append((wall_s, cpu_s))
+        wall_s, cpu_s = min(taken)
+        print(f'| {name} | {length_s / wall_s:.1f} | {60 * cpu_s / length_s:.2f} |')
+    assert found is not None
+    report_s, _, _ = measured(lambda: write(path, bundle, found, out))
+    print(f'\nthe report: {report_s:.2f} s, {100 * report_s / (report_s + wall_s):.1f} % of '
+          'evaluation with all subsets and report\n')
+
+
+def write(path: Path, bundle: Bundle, found: Evaluated, out: Path) -> None:
+    """Write the report."""
+    camera = found.info.topics.get('rgb', {'topic': '', 'type': ''})
+    truth = Truth.from_messages(
+        found.truths, found.info, bundle.vocabulary, found.truth_topic)
+    report.write(out, [BagRun(
+        found.info, found.answers, truth, bundle.vocabulary, bundle.spec,
+        BagFrames(path, camera['topic'], camera['type']))], {'id': bundle.model_id}, {})
+
+
+def stages(path: Path, bundle: Bundle, length_s: float) -> None:
+    """Print the CPU time of each stage, one after another."""
+    modalities, rows = bundle.network.modalities, []
+    with Bag(path) as bag:
+        choice = choose_topics(bag, {}, modalities)
+        used = list(choice.topics.values())
+        reading = measured(lambda: sum(1 for _ in bag.messages(used)))
+        replay = Replay(bag, choice, bundle.spec, modalities, VALUES, [Run()])
+        cutting = measured(lambda: list(replay.cuts()))
+    cuts: list[Cut] = cutting[2]
+    rows += [('reading the bag', *reading[:2]),
+             ('decoding, buffers, windows', cutting[0] - reading[0], cutting[1] - reading[1])]
+    preparing = measured(lambda: [cut.window.clip() for cut in cuts])
+    clips = preparing[2]
+    rows.append(('preparing clips (flow, spectrogram, …)', *preparing[:2]))
+    asker = Asker(bundle)
+    for name, of in (('network', lambda clip: [clip.modalities]),
+                     ('network, all subsets', lambda clip: subsets(clip.modalities))):
+        asking = measured(lambda: [
+            asker(clips[i:i + BATCH], [of(clip) for clip in clips[i:i + BATCH]])
+            for i in range(0, len(clips), BATCH)])
+        rows.append((name, *asking[:2]))
+    print('| stage, by itself | CPU s for a minute | x real time on one core |')
+    print('|---|---:|---:|')
+    for name, _, cpu_s in rows:
+        print(f'| {name} | {60 * cpu_s / length_s:.2f} | {length_s / max(cpu_s, 1e-9):.0f} |')
+
+
+def measured(work: Callable[[], Any]) -> tuple[float, float, Any]:
+    """Give wall time and CPU time in seconds, and what came of it."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    found = work()
+    return time.perf_counter() - wall, time.process_time() - cpu, found
+
+
+def endless(path: Path, bundle: Bundle, gigabytes: float) -> None:
+    """Replay a bag that goes on and on, and print the memory held."""
+    modalities, used = bundle.network.modalities, []
+    with Bag(path) as bag:
+        choice = choose_topics(bag, {}, modalities)
+        stream, sizes = pictures(bag, choice.topics['rgb'], gigabytes)
+        bag.messages = stream  # type: ignore[method-assign]
+        replay = Replay(bag, choice, bundle.spec, modalities, VALUES, [Run()])
+        for number, _ in enumerate(replay.cuts()):
+            if number % 250 == 20:
+                used.append(resident_mb())
+    print(f'\n{sizes[0] / 1e9:.1f} GB of pictures replayed: {used[0]:.0f} MB of memory after the '
+          f'first windows, {max(used):.0f} MB at most after')
+
+
+def pictures(
+    bag: Bag, topic: Any, gigabytes: float,
+) -> tuple[Callable[..., Iterator[Message]], list[int]]:
+    """Give messages of VGA pictures, made one by one, and a count of their bytes."""
+    read, sizes = bag.reader(topic), [0]
+    store = read._store
+    first = read(next(iter(bag.messages([topic]))).data)
+    large = replace(first, height=480, width=640, step=1920, encoding='rgb8',
+                    data=np.zeros(480 * 1920, np.uint8))
+    template = bytes(store.serialize_cdr(large, topic.type))
+    start_ns = bag.start_ns
+
+    def stream(*_: Any) -> Iterator[Message]:
+        number = 0
+        while sizes[0] < gigabytes * 1e9:
+            time_ns = start_ns + number * 33_333_333
+            stamp = struct.pack('<iI', *divmod(time_ns, NANOSECONDS))
+            data = template[:4] + stamp + template[12:]
+            sizes[0] += len(data)
+            number += 1
+            yield Message(topic, time_ns, data)
+    return stream, sizes
+
+
+def resident_mb() -> float:
+    """Give the memory of this process."""
+    with open('/proc/self/statm', encoding='ascii') as file:
+        return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
+
+
+if __name__ == '__main__':
+    main()
