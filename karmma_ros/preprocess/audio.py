@@ -46,7 +46,7 @@ def log_mel(waveform: NDArray[np.float32], spec: AudioSpec) -> NDArray[np.float3
     pieces = sliding_window_view(padded, win)[::spec.hop_length][:columns]
     spectrum = np.fft.rfft(pieces * _window(win), spec.n_fft)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
-    mel: NDArray[np.float32] = mel_filterbank(spec) @ power.T.astype(np.float32, copy=False)
+    mel = _mel_bands(np.ascontiguousarray(power.T, np.float32), spec)
     np.log10(np.maximum(mel, 1e-30, out=mel), out=mel)
     mel *= 10
     return np.maximum(mel, FLOOR_DB, out=mel)
@@ -109,6 +109,31 @@ def mel_filterbank(spec: AudioSpec) -> NDArray[np.float32]:
     filters = np.asarray(np.maximum(0, np.minimum(rising, falling)), np.float32)
     filters.flags.writeable = False
     return filters
+
+
+def _mel_bands(power: NDArray[np.float32], spec: AudioSpec) -> NDArray[np.float32]:
+    """
+    Sum the spectrum `[n_fft // 2 + 1, s]` into bands `[f, s]`: the product with the filters.
+
+    A bin is in two filters at most, and a product of matrices would wake the threads of BLAS ten
+    times a second, which costs more than it saves and rounds as the threads happen to share it.
+    """
+    bins, weights, starts = _mel_terms(spec)
+    terms = power[bins]
+    terms *= weights
+    return np.add.reduceat(terms, starts, axis=0)
+
+
+@lru_cache(maxsize=8)
+def _mel_terms(
+    spec: AudioSpec,
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.intp]]:
+    """Give bin and weight `[k, 1]` of each term, band by band, and where each band begins."""
+    filters = mel_filterbank(spec)
+    counts = filters > 0
+    counts[:, 0] |= ~counts.any(1)  # a band between two bins has a term as well, of weight zero
+    bands, bins = np.nonzero(counts)
+    return bins, filters[bands, bins, None], np.searchsorted(bands, np.arange(spec.n_mels))
 
 
 @lru_cache(maxsize=8)

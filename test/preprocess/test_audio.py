@@ -63,6 +63,14 @@ def test_filters_share_out_the_energy():
     assert mel_energy * 2 / 1024 == pytest.approx((windowed ** 2).sum(), rel=0.01)
 
 
+def test_bands_narrower_than_a_bin_are_silent_where_they_hold_none():
+    spec = AudioSpec(n_fft=64, win_length=64, hop_length=32, n_mels=40)
+    empty = (mel_filterbank(spec) == 0).all(1)
+    assert empty.any() and not empty.all()
+    bands = log_mel(NOISE[:2000], spec)
+    assert (bands[empty] == FLOOR_DB).all() and (bands[~empty] > FLOOR_DB).all()
+
+
 def test_filter_peaks_follow_the_htk_scale():
     bins = np.linspace(0, 8000, 513)
     peaks = bins[mel_filterbank(SPEC)[40:].argmax(1)]

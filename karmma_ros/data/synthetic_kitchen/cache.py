@@ -29,7 +29,7 @@ from karmma_ros.modality import Modality
 import numpy as np
 
 VERSION = 3
-"""Grows whenever equal settings would give other clips."""
+"""Grows whenever equal settings would give clips that differ by more than rounding."""
 
 CHUNK = 32
 """Clips after which progress is noted."""
