@@ -37,28 +37,12 @@ class Frame:
     """RGB `[h, w, 3]`, of the crop's size."""
 
 
-class FrameBuffer:
+class FrameBuffer(Slots[Frame]):
     """Keep one frame for each slot of time: each is resized once, and its flow computed once."""
 
     def __init__(self, spec: ClipSpec) -> None:
-        self._size = spec.video.height, spec.video.width
-        self._slots: Slots[Frame] = Slots(spec.num_frames, spec.frame_period_ns)
+        super().__init__(spec)
         self._serial = 0
-
-    @property
-    def newest_ns(self) -> int | None:
-        """Give the stamp of the newest frame that is kept."""
-        newest = self._slots.newest
-        return None if newest is None else newest.stamp_ns
-
-    @property
-    def nbytes(self) -> int:
-        """Give the memory held by pictures."""
-        return sum(frame.image.nbytes for frame in self._slots)
-
-    def wants(self, stamp_ns: int) -> bool:
-        """Tell whether a frame with this stamp would be kept."""
-        return self._slots.wants(stamp_ns)
 
     def add(self, image: NDArray[np.uint8], stamp_ns: int) -> None:
         """
@@ -69,26 +53,9 @@ class FrameBuffer:
         check_array('image', image, np.uint8, ('h', 'w', 3))
         if not self.wants(stamp_ns):
             return
-        picture = np.array(resize_and_crop(image, *self._size), order='C')
-        picture.flags.writeable = False
         self._serial += 1
-        self._slots.put(stamp_ns, Frame(stamp_ns, self._serial, picture))
-
-    def select(self, end_ns: int) -> tuple[Frame, ...]:
-        """
-        Give the t frames of the window that ends at `end_ns`, oldest first; () when empty.
-
-        A slot without a frame shows the nearest earlier one, else the nearest later one.
-        """
-        return self._slots.select(end_ns)
-
-    def own_slots(self, end_ns: int) -> int:
-        """Count the slots of the window that have a frame of their own, 0..t."""
-        return self._slots.own(end_ns)
-
-    def clear(self) -> None:
-        """Forget all frames."""
-        self._slots.clear()
+        picture = np.array(resize_and_crop(image, *self._size), order='C')
+        self._put(Frame(stamp_ns, self._serial, picture))
 
 
 JITTER_NS = 50_000_000

@@ -32,7 +32,7 @@ class FlowPicture:
     """`[h, w, 2]` of the crop's size, as `quantise_flow` gives it."""
 
 
-class FlowBuffer:
+class FlowBuffer(Slots[FlowPicture]):
     """
     Keep one flow for each slot of the grid on which a clip samples its frames.
 
@@ -42,25 +42,9 @@ class FlowBuffer:
     """
 
     def __init__(self, spec: ClipSpec) -> None:
-        self._size, self._bound = (spec.video.height, spec.video.width), spec.flow.bound
-        self._period_ns = spec.frame_period_ns
-        self._slots: Slots[FlowPicture] = Slots(spec.num_frames, spec.frame_period_ns)
+        super().__init__(spec)
+        self._bound = spec.flow.bound
         self._stamps: deque[int] = deque(maxlen=_STAMPS)
-
-    @property
-    def newest_ns(self) -> int | None:
-        """Give the stamp of the newest flow that is kept."""
-        newest = self._slots.newest
-        return None if newest is None else newest.stamp_ns
-
-    @property
-    def nbytes(self) -> int:
-        """Give the memory held by flow."""
-        return sum(flow.image.nbytes for flow in self._slots)
-
-    def wants(self, stamp_ns: int) -> bool:
-        """Tell whether a flow with this stamp would be kept."""
-        return self._slots.wants(stamp_ns)
 
     def note(self, stamp_ns: int) -> None:
         """Take notice of a message that is not wanted: it tells how long a frame lasts."""
@@ -80,26 +64,21 @@ class FlowBuffer:
             return
         field = resize_and_crop_vectors(flow, *self._size)
         picture = quantise_flow(field * np.float32(self._period_ns / interval_ns), self._bound)
-        picture.flags.writeable = False
-        self._slots.put(stamp_ns, FlowPicture(stamp_ns, picture))
+        self._put(FlowPicture(stamp_ns, picture))
 
     def select(self, end_ns: int) -> tuple[FlowPicture, ...]:
         """
         Give the t flows of the window that ends at `end_ns`, oldest first; () when empty.
 
-        A slot without one goes on as the one before it. The first repeats the second: in
-        training the first frame has none before it.
+        As for frames, but the first repeats the second: in training the first frame has none
+        before it.
         """
-        chosen = self._slots.select(end_ns)
+        chosen = super().select(end_ns)
         return chosen[1:2] + chosen[1:] if len(chosen) > 1 else chosen
-
-    def own_slots(self, end_ns: int) -> int:
-        """Count the slots of the window that have a flow of their own, 0..t."""
-        return self._slots.own(end_ns)
 
     def clear(self) -> None:
         """Forget all flow."""
-        self._slots.clear()
+        super().clear()
         self._stamps.clear()
 
     def _interval_ns(self, stamp_ns: int) -> int | None:

@@ -23,6 +23,7 @@ class Sensor:
         """Take the age above which it is stale and the length of a window."""
         self.buffer = buffer
         self.timeout_ns = timeout_ns
+        self._span_ns = span_ns
         self.receipts = Receipts()
         self.timeline = Timeline(span_ns)
 
@@ -70,23 +71,30 @@ class Sensor:
         self.receipts.clear()
         self.timeline.clear()
 
-    def judge(self, coverage: Coverage, offset: str, now_ns: int) -> tuple[ModalityState, str]:
-        """
-        Give the state and, unless it is available, the reason.
-
-        :param offset: by how much its clock is off, or ''.
-        """
+    def judge(
+        self, coverage: Coverage, end_ns: int | None, now_ns: int,
+    ) -> tuple[ModalityState, str]:
+        """Give the state and, unless it is available, the reason; windows end at `end_ns`."""
         receipts, timeout_ns = self.receipts, self.timeout_ns
         if self.fresh(now_ns):
             if coverage.own >= coverage.needed:
                 return ModalityState.AVAILABLE, ''
-            return ModalityState.INSUFFICIENT, offset or coverage.shortfall
+            return ModalityState.INSUFFICIENT, self._offset(end_ns) or coverage.shortfall
         if receipts.failing(now_ns, timeout_ns):
             return ModalityState.INVALID, receipts.reason
         if not receipts.received:
             return ModalityState.NEVER_RECEIVED, 'nothing received'
         age, timeout = receipts.age_ns(now_ns) / NANOSECONDS, timeout_ns / NANOSECONDS
         return ModalityState.STALE, f'last sample {age:.1f} s ago; the timeout is {timeout:g} s'
+
+    def _offset(self, end_ns: int | None) -> str:
+        """Say by how much its clock is off the window; '' if it is not."""
+        newest_ns = self.buffer.newest_ns
+        if newest_ns is None or end_ns is None or abs(newest_ns - end_ns) <= self._span_ns:
+            return ''
+        ahead = (newest_ns - end_ns) / NANOSECONDS
+        direction = 'ahead of' if ahead > 0 else 'behind'
+        return f'its stamps are {abs(ahead):.3f} s {direction} the others: their clocks differ'
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ a detector feeds detections.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -19,7 +19,13 @@ from karmma_ros.preprocess.detections import check_boxes
 from karmma_ros.preprocess.flow import check_displacement
 from karmma_ros.preprocess.resampling import check_rate
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
-from karmma_ros.stream.buffers import AudioBuffer, DetectionBuffer, Frame, FrameBuffer
+from karmma_ros.stream.buffers import (
+    AudioBuffer,
+    DetectionBuffer,
+    Frame,
+    FrameBuffer,
+    JITTER_NS,
+)
 from karmma_ros.stream.flow_buffer import FlowBuffer, FlowPicture
 from karmma_ros.stream.sensor import Buffer, Coverage, Sensor
 from karmma_ros.stream.window import FlowMemo, Window
@@ -141,18 +147,12 @@ class SensorStream:
 
     def add_image(self, image: NDArray[np.uint8], stamp_ns: int, now_ns: int) -> str:
         """Take an RGB image uint8 `[h, w, 3]` of any size; it is copied."""
-        camera = self._used(Modality.RGB)
-        if camera is None:
-            return 'the camera is not used'
-        stamp_ns = stamp_ns or now_ns
-        try:
+        def take(camera: Sensor, stamp_ns: int) -> int:
             check_array('image', image, np.uint8, ('h', 'w', 3))
             camera.admit(stamp_ns, stamp_ns, now_ns)
             self._camera.add(image, stamp_ns)
-        except InvalidSampleError as error:
-            return camera.drop(error, now_ns)
-        camera.receipts.take(stamp_ns, now_ns)
-        return ''
+            return stamp_ns
+        return self._add(Modality.RGB, take, stamp_ns, now_ns)
 
     def add_flow(self, flow: NDArray[np.float32], stamp_ns: int, now_ns: int) -> str:
         """
@@ -160,18 +160,12 @@ class SensorStream:
 
         The stamp is that of the later frame.
         """
-        sensor = self._used(Modality.FLOW)
-        if sensor is None:
-            return 'a flow topic is not used'
-        stamp_ns = stamp_ns or now_ns
-        try:
+        def take(sensor: Sensor, stamp_ns: int) -> int:
             check_displacement(flow)
             sensor.admit(stamp_ns, stamp_ns, now_ns)
             self._flow.add(flow, stamp_ns)
-        except InvalidSampleError as error:
-            return sensor.drop(error, now_ns)
-        sensor.receipts.take(stamp_ns, now_ns)
-        return ''
+            return stamp_ns
+        return self._add(Modality.FLOW, take, stamp_ns, now_ns)
 
     def add_audio(
         self, samples: NDArray[np.float32], sample_rate: int, stamp_ns: int, now_ns: int,
@@ -181,23 +175,16 @@ class SensorStream:
 
         Without a stamp the chunk ends at the time of receipt.
         """
-        microphone = self._used(Modality.AUDIO)
-        if microphone is None:
-            return 'audio is not used'
-        try:
+        tolerance_ns = JITTER_NS if stamp_ns else UNSTAMPED_AUDIO_TOLERANCE_NS
+
+        def take(microphone: Sensor, _: int) -> int:
             _check_sound(samples, sample_rate)
             length_ns = len(samples) * NANOSECONDS // sample_rate
             start_ns = stamp_ns or max(0, now_ns - length_ns)
             microphone.admit(start_ns, start_ns + length_ns, now_ns)
-            if stamp_ns:
-                self._microphone.add(samples, sample_rate, start_ns)
-            else:
-                self._microphone.add(
-                    samples, sample_rate, start_ns, UNSTAMPED_AUDIO_TOLERANCE_NS)
-        except InvalidSampleError as error:
-            return microphone.drop(error, now_ns)
-        microphone.receipts.take(start_ns, now_ns)
-        return ''
+            self._microphone.add(samples, sample_rate, start_ns, tolerance_ns)
+            return start_ns
+        return self._add(Modality.AUDIO, take, stamp_ns, now_ns)
 
     def add_detections(self, boxes: NDArray[np.float32], stamp_ns: int, now_ns: int) -> str:
         """
@@ -205,18 +192,12 @@ class SensorStream:
 
         No box at all is a message too: nothing was seen.
         """
-        detector = self._used(Modality.DETECTIONS)
-        if detector is None:
-            return 'detections are not used'
-        stamp_ns = stamp_ns or now_ns
-        try:
+        def take(detector: Sensor, stamp_ns: int) -> int:
             check_boxes(boxes)
             detector.admit(stamp_ns, stamp_ns, now_ns)
             self._detector.add(boxes, stamp_ns)
-        except InvalidSampleError as error:
-            return detector.drop(error, now_ns)
-        detector.receipts.take(stamp_ns, now_ns)
-        return ''
+            return stamp_ns
+        return self._add(Modality.DETECTIONS, take, stamp_ns, now_ns)
 
     def reject(self, modality: Modality, reason: str, now_ns: int) -> None:
         """Count a message that could not even be decoded."""
@@ -252,6 +233,25 @@ class SensorStream:
         for sensor in self._sensors.values():
             sensor.clear()
         self._last_end_ns = None
+
+    def _add(
+        self, source: Modality, take: Callable[[Sensor, int], int], stamp_ns: int, now_ns: int,
+    ) -> str:
+        """
+        Let a sensor take a sample.
+
+        :param take: called with the sensor and the stamp, or the time of receipt where there is
+            none; it gives the stamp to note, and raises what is wrong with the sample.
+        """
+        sensor = self._used(source)
+        if sensor is None:
+            return 'nothing uses this input'
+        try:
+            noted_ns = take(sensor, stamp_ns or now_ns)
+        except InvalidSampleError as error:
+            return sensor.drop(error, now_ns)
+        sensor.receipts.take(noted_ns, now_ns)
+        return ''
 
     def _source(self, modality: Modality) -> Modality:
         """Give the modality whose sensor serves this one."""
@@ -318,7 +318,7 @@ class SensorStream:
             why = 'disabled by its setting' if taken else 'the model does not take it'
             return ModalityStatus(modality, ModalityState.DISABLED, detail=why)
         coverage = self._coverage(modality, end_ns)
-        state, detail = sensor.judge(coverage, self._offset(sensor, end_ns), now_ns)
+        state, detail = sensor.judge(coverage, end_ns, now_ns)
         if detail and self._source(modality) is not modality:
             detail = f'derived from the camera: {detail}'
         receipts = sensor.receipts
@@ -344,17 +344,6 @@ class SensorStream:
         if modality is Modality.FLOW and computed:
             needed = max(needed, min(2, t))  # one frame alone cannot show movement
         return Coverage(own, own, needed, f'{t} frames')
-
-    def _offset(self, sensor: Sensor, end_ns: int | None) -> str:
-        """Say by how much a sensor's clock is off the window; '' if it is not."""
-        newest_ns = sensor.buffer.newest_ns
-        if newest_ns is None or end_ns is None:
-            return ''
-        ahead = (newest_ns - end_ns) / NANOSECONDS
-        if abs(ahead) <= self._spec.duration:
-            return ''
-        direction = 'ahead of' if ahead > 0 else 'behind'
-        return f'its stamps are {abs(ahead):.3f} s {direction} the others: their clocks differ'
 
     def _cut(
         self, end_ns: int, available: tuple[Modality, ...], statuses: tuple[ModalityStatus, ...],

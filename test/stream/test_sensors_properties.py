@@ -113,7 +113,7 @@ class Player:
 
     def _note(self, modality: Modality, reason: str) -> None:
         if modality not in self._sources():
-            assert not reason or 'not used' in reason or reason == 'mp3'
+            assert not reason or 'nothing uses' in reason or reason == 'mp3'
             return
         book = self.last_bad if reason else self.last_good
         book[modality] = self.now
