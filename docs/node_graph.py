@@ -29,6 +29,8 @@ SETTINGS = (
 )
 """Parameters that change what the node subscribes to."""
 _SETTLE_S = 1.0
+"""For so long nothing new may appear; on a busy machine the middleware takes its time."""
+_PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True, order=True)
@@ -56,13 +58,19 @@ def endpoints(node: KarmmaNode) -> Iterator[Endpoint]:
 
 def observe(node: KarmmaNode, executor: SingleThreadedExecutor) -> set[Endpoint]:
     """Give all endpoints that the node has in any of the settings."""
-    seen = set()
+    seen: set[Endpoint] = set()
     for setting in SETTINGS:
         node.set_parameters([Parameter(n, value=v) for n, v in setting.items()])
-        until = time.monotonic() + _SETTLE_S
-        while time.monotonic() < until:
+        deadline = time.monotonic() + _PATIENCE_S
+        now, since, settled = set(), 0.0, False
+        while not settled and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.05)
-            seen.update(endpoints(node))
+            before, now = now, set(endpoints(node))
+            if now != before:
+                since = time.monotonic()
+            kinds = {endpoint.kind for endpoint in now}
+            settled = len(kinds) == 3 and time.monotonic() - since >= _SETTLE_S
+        seen |= now
     return seen
 
 

@@ -1,4 +1,13 @@
-"""A small network that builds in no time, for every room that needs one."""
+"""What several rooms need: a small network that builds in no time, a ROS domain of one's own."""
+
+from contextlib import contextmanager
+import fcntl
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+import tempfile
 
 from karmma_ros.clip import AudioSpec, ClipSpec, DetectionSpec, FlowSpec, VideoSpec
 from karmma_ros.modality import Modality
@@ -17,6 +26,41 @@ def spec() -> ClipSpec:
         audio=AudioSpec(n_fft=256, win_length=256, hop_length=160, n_mels=16, tiles=1,
                         tile_steps=100),
         detections=DetectionSpec(3))
+
+
+@contextmanager
+def claimed_domain():
+    """Claim a ROS domain that no other run of the tests on this machine has."""
+    start = os.getpid() % 100
+    for domain in (1 + (start + offset) % 100 for offset in range(100)):
+        with (Path(tempfile.gettempdir()) / f'karmma_ros_test_domain_{domain}').open('w') as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            yield domain
+            return
+    pytest.fail('every ROS domain is taken by another run of the tests')
+
+
+@pytest.fixture(scope='session')
+def ros_domain():
+    """Give the ROS domain of this run of the tests."""
+    with claimed_domain() as domain:
+        yield domain
+
+
+@pytest.fixture(scope='session')
+def node_graph():
+    """Give (kind, name, type) for every topic and service that docs/node_graph.py finds."""
+    with claimed_domain() as domain:
+        run = subprocess.run(
+            [sys.executable, Path(__file__).parents[1] / 'docs' / 'node_graph.py'],
+            capture_output=True, text=True, timeout=120,
+            env={**os.environ, 'ROS_DOMAIN_ID': str(domain)})
+    assert run.returncode == 0, run.stderr
+    lines = map(json.loads, run.stdout.splitlines())
+    return {(line['kind'], line['name'], line['type']) for line in lines}
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from fnmatch import fnmatch
 import importlib.util
-import json
 import os
 from pathlib import Path
 import re
@@ -25,7 +24,6 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / 'docs'
 PAGES = [DOCS / name for name in ('node.md', 'hri.md', 'docker.md', 'security.md')]
 DOCKERFILES = sorted((ROOT / 'docker').glob('*.Dockerfile'))
-DOMAIN = 1 + os.getpid() % 100
 NOT_IN_HUMBLE = {'~/get_type_description'}
 
 
@@ -56,17 +54,6 @@ def load(path):
     return module
 
 
-@pytest.fixture(scope='module')
-def graph():
-    """Give (kind, name, type) for every topic and service of a running node."""
-    run = subprocess.run(
-        [sys.executable, DOCS / 'node_graph.py'], capture_output=True, text=True, timeout=120,
-        env={**os.environ, 'ROS_DOMAIN_ID': str(DOMAIN)})
-    assert run.returncode == 0, run.stderr
-    lines = map(json.loads, run.stdout.splitlines())
-    return {(line['kind'], line['name'], line['type']) for line in lines}
-
-
 def full_name(name):
     return name.replace('~', '/karmma') if name[0] in '/~' else f'/{name}'
 
@@ -79,20 +66,20 @@ def test_the_manual_has_exactly_the_table_of_the_parameters():
     assert rows_there == len(table.splitlines()) - 2
 
 
-def test_the_manual_has_every_topic_and_no_other(graph):
+def test_the_manual_has_every_topic_and_no_other(node_graph):
     told_in, told_out = section(text(DOCS / 'node.md'), 'Topics').split('\nOut:\n')
     for part, kind in ((told_in, 'subscribe'), (told_out, 'publish')):
         told = {(full_name(row[0].strip('`')), row[1].strip('`')) for row in rows(part)}
         # The type of the sound is a parameter; its default is what the graph shows.
         told = {(n, 'audio_common_msgs/msg/AudioDataStamped' if t == 'audio.type' else t)
                 for n, t in told}
-        assert told == {(name, type_name) for k, name, type_name in graph if k == kind}
+        assert told == {(name, type_name) for k, name, type_name in node_graph if k == kind}
 
 
-def test_the_manual_has_every_service_and_no_other(graph):
+def test_the_manual_has_every_service_and_no_other(node_graph):
     told = {(row[0].strip('`'), row[1].strip('`'))
             for row in rows(section(text(DOCS / 'node.md'), 'Services'))}
-    has = {(name, type_name) for kind, name, type_name in graph if kind == 'serve'}
+    has = {(name, type_name) for kind, name, type_name in node_graph if kind == 'serve'}
     missing = {row for row in told if (full_name(row[0]), row[1]) not in has}
     assert {name for name, _ in missing} <= NOT_IN_HUMBLE
     assert has == {(full_name(n), t) for n, t in told - missing}
@@ -159,9 +146,9 @@ def test_boxes_of_yolo_ros_become_boxes_of_vision_msgs():
 class Audience:
     """Publish to the example, which runs as a process of its own, and hear what it says."""
 
-    def __init__(self, *arguments):
+    def __init__(self, domain, *arguments):
         self.context = rclpy.Context()
-        rclpy.init(context=self.context, domain_id=DOMAIN)
+        rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node('audience', context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
@@ -171,7 +158,7 @@ class Audience:
         self.events = self.node.create_publisher(ActionEvent, 'karmma/action_events', 50)
         self.process = subprocess.Popen(
             [sys.executable, DOCS / 'examples' / 'react_to_action.py', '--ros-args', *arguments],
-            env={**os.environ, 'ROS_DOMAIN_ID': str(DOMAIN)})
+            env={**os.environ, 'ROS_DOMAIN_ID': str(domain)})
 
     def close(self):
         self.process.terminate()
@@ -198,9 +185,9 @@ class Audience:
 
 
 @pytest.fixture
-def audience(monkeypatch):
+def audience(monkeypatch, ros_domain):
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    audience = Audience('-p', 'pause:=1.0')
+    audience = Audience(ros_domain, '-p', 'pause:=1.0')
     try:
         assert audience.until(lambda: audience.results.get_subscription_count()
                               and audience.events.get_subscription_count()

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
 from pathlib import Path
 import re
-import subprocess
-import sys
 from xml.etree import ElementTree
 
 import pytest
@@ -45,26 +41,21 @@ def names(rules, *verbs):
 
 
 @pytest.fixture(scope='module')
-def node_has():
+def node_has(node_graph):
     """Give (verb, name) for every topic and service of a running node."""
-    run = subprocess.run(
-        [sys.executable, ROOT / 'docs' / 'node_graph.py'], capture_output=True, text=True,
-        timeout=120, env={**os.environ, 'ROS_DOMAIN_ID': str(1 + os.getpid() % 100)})
-    assert run.returncode == 0, run.stderr
     verbs = {'publish': 'publish', 'subscribe': 'subscribe', 'serve': 'reply'}
-    lines = map(json.loads, run.stdout.splitlines())
-    return {(verbs[line['kind']], line['name']) for line in lines}
+    return {(verbs[kind], name) for kind, name, _ in node_graph}
 
 
 @pytest.fixture
-def example():
+def example(ros_domain):
     """Give the example node, in a context of its own."""
     path = ROOT / 'docs' / 'examples' / 'react_to_action.py'
     spec = importlib.util.spec_from_file_location('react_to_action', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
+    rclpy.init(context=context, domain_id=ros_domain)
     node = module.ReactToAction(context=context)
     yield node
     node.destroy_node()

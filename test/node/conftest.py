@@ -11,10 +11,13 @@ from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.presets import preset
+from karmma_ros.node.lifecycle import KarmmaNode
 from karmma_ros.node.times import time_message
 import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 import torch
@@ -39,9 +42,9 @@ def bundle(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def ros():
+def ros(ros_domain):
     """Give a running rclpy in a domain of its own, for this process and those it starts."""
-    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+    os.environ['ROS_DOMAIN_ID'] = str(ros_domain)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     # As Humble always does: refuse fields of a wrong type in the processes that are started.
     os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
@@ -56,6 +59,34 @@ def stage(ros):
     stage = Stage()
     yield stage
     stage.close()
+
+
+@pytest.fixture
+def perform(stage, bundle):
+    """Put an active node on the stage; its own clock turns ten times a second."""
+    def start(**overrides):
+        values = {'model': str(bundle), 'rate': 10.0, 'threads': 1, **overrides}
+        node = KarmmaNode(enable_communication_interface=False, parameter_overrides=[
+            Parameter(name.replace('__', '.'), value=value) for name, value in values.items()])
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        stage.host(node)
+        assert stage.until(stage.connected)
+        return node
+    return start
+
+
+class Pace:
+    """Call functions a number of times a second, from a loop that turns faster."""
+
+    def __init__(self, hertz, *calls):
+        self.period, self.calls, self.due = 1 / hertz, calls, time.monotonic()
+
+    def __call__(self):
+        if time.monotonic() >= self.due:
+            self.due = time.monotonic() + self.period
+            for call in self.calls:
+                call()
 
 
 class Stage:
@@ -75,6 +106,11 @@ class Stage:
         self.node.create_subscription(
             ModalityAvailability, 'karmma/modality_availability', self.availabilities.append,
             LATCHED)
+
+    @staticmethod
+    def pace(hertz, *calls):
+        """Give a step for `until` that calls functions a number of times a second."""
+        return Pace(hertz, *calls)
 
     def host(self, node):
         """Spin another node along."""

@@ -6,7 +6,6 @@ import time
 from audio_common_msgs.msg import AudioInfo
 from builtin_interfaces.msg import Time
 from karmma_msgs.msg import ModalityStatus
-from karmma_ros.node.lifecycle import KarmmaNode
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -18,34 +17,6 @@ SUCCESS = TransitionCallbackReturn.SUCCESS
 SECOND = 1_000_000_000
 # One MPEG 1 layer III frame header at 128 kbit/s and 44.1 kHz, with the 417 bytes it promises.
 MP3 = (b'\xff\xfb\x90\x00' + b'\x55' * 413) * 3
-
-
-@pytest.fixture
-def perform(stage, bundle):
-    """Put an active node on the stage."""
-    def start(**overrides):
-        values = {'model': str(bundle), 'rate': 20.0, 'threads': 1, **overrides}
-        node = KarmmaNode(enable_communication_interface=False, parameter_overrides=[
-            Parameter(name.replace('__', '.'), value=value) for name, value in values.items()])
-        assert node.trigger_configure() == SUCCESS
-        assert node.trigger_activate() == SUCCESS
-        stage.host(node)
-        assert stage.until(stage.connected)
-        return node
-    return start
-
-
-class Pace:
-    """Call a function a number of times a second, from a loop that turns faster."""
-
-    def __init__(self, hertz, *calls):
-        self.period, self.calls, self.due = 1 / hertz, calls, time.monotonic()
-
-    def __call__(self):
-        if time.monotonic() >= self.due:
-            self.due = time.monotonic() + self.period
-            for call in self.calls:
-                call()
 
 
 def dropped(stage, name):
@@ -72,13 +43,13 @@ def test_bad_pictures(stage, perform, case):
     fields, named = BAD_IMAGES[case]
     perform()
     assert stage.until(lambda: dropped(stage, 'rgb'), 10,
-                       Pace(20, lambda: stage.show(**fields)))
+                       stage.pace(20, lambda: stage.show(**fields)))
     assert stage.until(lambda: stage.status('rgb').state == ModalityStatus.INVALID, 5,
-                       Pace(20, lambda: stage.show(**fields)))
+                       stage.pace(20, lambda: stage.show(**fields)))
     assert named in stage.status('rgb').detail
     assert stage.status('flow').state != ModalityStatus.AVAILABLE
     # A good camera afterwards is recognised as ever.
-    assert stage.until(lambda: stage.results, 10, Pace(20, stage.show))
+    assert stage.until(lambda: stage.results, 10, stage.pace(20, stage.show))
 
 
 BAD_SOUNDS = {
@@ -93,18 +64,18 @@ BAD_SOUNDS = {
 def test_bad_sound(stage, perform, case):
     data, named = BAD_SOUNDS[case]
     perform()
-    bad = Pace(30, lambda: stage.sound(data=data))
+    bad = stage.pace(30, lambda: stage.sound(data=data))
     assert stage.until(lambda: dropped(stage, 'audio'), 10, bad)
     assert stage.until(lambda: stage.status('audio').state == ModalityStatus.INVALID, 5, bad)
     assert named in stage.status('audio').detail
-    assert stage.until(lambda: stage.results, 10, Pace(50, stage.sound))
+    assert stage.until(lambda: stage.results, 10, stage.pace(50, stage.sound))
 
 
 def test_a_driver_that_says_it_sends_mp3(stage, perform, capfd):
     perform()
     infos = stage.node.create_publisher(
         AudioInfo, 'audio_info', QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
-    good = Pace(50, stage.sound)
+    good = stage.pace(50, stage.sound)
     assert stage.until(lambda: stage.results, 10, good)
     infos.publish(AudioInfo(sample_rate=16_000, channels=1, coding_format='mp3'))
     assert stage.until(lambda: stage.status('audio').state == ModalityStatus.INVALID, 5, good)
@@ -126,36 +97,36 @@ BAD_BOXES = {
 @pytest.mark.parametrize('case', BAD_BOXES)
 def test_bad_boxes(stage, perform, case):
     perform(detections__image_width=64, detections__image_height=48)
-    bad = Pace(20, lambda: stage.detect(boxes=[BAD_BOXES[case]]))
+    bad = stage.pace(20, lambda: stage.detect(boxes=[BAD_BOXES[case]]))
     assert stage.until(lambda: dropped(stage, 'detections'), 10, bad)
     assert stage.until(
         lambda: stage.status('detections').state == ModalityStatus.INVALID, 5, bad)
     assert 'boxes' in stage.status('detections').detail
-    assert stage.until(lambda: stage.results, 10, Pace(20, stage.detect))
+    assert stage.until(lambda: stage.results, 10, stage.pace(20, stage.detect))
 
 
 def test_boxes_in_a_picture_of_unknown_size_say_which_parameters_help(stage, perform):
     perform()
-    bad = Pace(20, stage.detect)
+    bad = stage.pace(20, stage.detect)
     assert stage.until(lambda: dropped(stage, 'detections'), 10, bad)
     assert stage.until(
         lambda: 'set detections.image_width' in stage.status('detections').detail, 5, bad)
     # The camera's own size helps as well; empty messages need none.
     assert stage.until(lambda: stage.results and len(
         [s for s in stage.results[-1].modalities if s.used]) == 3, 10,
-        Pace(20, stage.show, stage.detect))
+        stage.pace(20, stage.show, stage.detect))
 
 
 def test_stamps_of_zero_are_taken_at_their_receipt(stage, perform):
     perform()
-    assert stage.until(lambda: stage.results, 10, Pace(20, lambda: stage.show(stamp_ns=0)))
+    assert stage.until(lambda: stage.results, 10, stage.pace(20, lambda: stage.show(stamp_ns=0)))
     result = stage.results[-1]
     assert abs(stage.now_ns() / SECOND - result.header.stamp.sec) < 5
 
 
 def test_a_single_stamp_from_the_past_is_dropped_and_counted(stage, perform):
     perform()
-    good = Pace(20, stage.show)
+    good = stage.pace(20, stage.show)
     assert stage.until(lambda: stage.results, 10, good)
     stage.show(stamp_ns=stage.now_ns() - 3600 * SECOND)
     assert stage.until(lambda: dropped(stage, 'rgb') == 1, 5, good)
@@ -166,7 +137,7 @@ def test_a_single_stamp_from_the_past_is_dropped_and_counted(stage, perform):
 def test_stamps_before_1970_are_dropped(stage, perform):
     perform()
     header = Header(stamp=Time(sec=-5))
-    bad = Pace(20, lambda: stage.show(header=header))
+    bad = stage.pace(20, lambda: stage.show(header=header))
     assert stage.until(lambda: dropped(stage, 'rgb'), 10, bad)
     assert stage.until(lambda: 'stamp' in stage.status('rgb').detail, 5, bad)
 
@@ -184,7 +155,7 @@ def test_when_simulated_time_jumps_back_the_buffers_start_anew(stage, perform):
         clock.publish(message)
         stage.show(stamp_ns=stamp_ns)
 
-    pace = Pace(20, tick)
+    pace = stage.pace(20, tick)
     assert stage.until(lambda: len(stage.results) > 3, 20, pace)
     assert stage.results[-1].header.stamp.sec >= 1000
     time_s[0] = 10.0
@@ -203,7 +174,7 @@ def test_no_clock_is_said_and_reported_all_the_same(stage, perform, capfd):
 
 def test_fewer_inputs_than_asked_for_give_no_result(stage, perform):
     node = perform(min_modalities=3)
-    pace = Pace(20, stage.show)
+    pace = stage.pace(20, stage.show)
     assert stage.until(lambda: stage.availabilities and stage.status(
         'flow').state == ModalityStatus.AVAILABLE, 10, pace)
     assert stage.results == [] and not stage.availabilities[-1].inference_possible
@@ -223,7 +194,7 @@ def test_a_network_that_fails_is_said_and_the_next_clip_tried(stage, perform, mo
         return recognise(window)
 
     monkeypatch.setattr(recogniser, 'recognise', fail_once)
-    assert stage.until(lambda: stage.results, 10, Pace(20, stage.show))
+    assert stage.until(lambda: stage.results, 10, stage.pace(20, stage.show))
     assert 'no result: RuntimeError: out of memory' in capfd.readouterr().err
 
 
@@ -239,7 +210,7 @@ def test_deactivation_waits_for_the_network(stage, perform, monkeypatch):
         return recognise(window)
 
     monkeypatch.setattr(recogniser, 'recognise', dawdle)
-    assert stage.until(lambda: len(begun) > len(ends), 10, Pace(20, stage.show))
+    assert stage.until(lambda: len(begun) > len(ends), 10, stage.pace(20, stage.show))
     assert node.trigger_deactivate() == SUCCESS
     assert len(ends) == len(begun)
     assert node.trigger_cleanup() == SUCCESS
@@ -247,7 +218,7 @@ def test_deactivation_waits_for_the_network(stage, perform, monkeypatch):
 
 def test_after_deactivation_nothing_comes_and_the_last_word_is_that_nothing_can(stage, perform):
     node = perform()
-    pace = Pace(20, stage.show)
+    pace = stage.pace(20, stage.show)
     assert stage.until(lambda: stage.results, 10, pace)
     assert node.trigger_deactivate() == SUCCESS
     stage.until(lambda: False, 0.3)

@@ -1,7 +1,6 @@
 """A running node is told what to do: parameters, services, another model."""
 
 import shutil
-import time
 
 from diagnostic_msgs.msg import DiagnosticArray
 from karmma_msgs.msg import ActionEvent, ModalityStatus, ModelInfo
@@ -10,7 +9,6 @@ from karmma_ros.data.synthetic_kitchen.vocabulary import NOUNS, VERBS, vocabular
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.presets import preset
-from karmma_ros.node.lifecycle import KarmmaNode
 from karmma_ros.node.times import time_ns
 from karmma_ros.prediction import Vocabulary
 import pytest
@@ -24,34 +22,6 @@ from vision_msgs.msg import LabelInfo
 SUCCESS = TransitionCallbackReturn.SUCCESS
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 ALL = ['rgb', 'flow', 'audio', 'detections']
-
-
-class Pace:
-    """Call functions a number of times a second, from a loop that turns faster."""
-
-    def __init__(self, hertz, *calls):
-        self.period, self.calls, self.due = 1 / hertz, calls, time.monotonic()
-
-    def __call__(self):
-        if time.monotonic() >= self.due:
-            self.due = time.monotonic() + self.period
-            for call in self.calls:
-                call()
-
-
-@pytest.fixture
-def perform(stage, bundle):
-    """Put an active node on the stage; its own clock turns ten times a second."""
-    def start(**overrides):
-        values = {'model': str(bundle), 'rate': 10.0, 'threads': 1, **overrides}
-        node = KarmmaNode(enable_communication_interface=False, parameter_overrides=[
-            Parameter(name.replace('__', '.'), value=value) for name, value in values.items()])
-        assert node.trigger_configure() == SUCCESS
-        assert node.trigger_activate() == SUCCESS
-        stage.host(node)
-        assert stage.until(stage.connected)
-        return node
-    return start
 
 
 @pytest.fixture(scope='module')
@@ -72,7 +42,7 @@ def another(tmp_path_factory):
 
 
 def sensors(stage):
-    return Pace(25, stage.show, stage.sound, stage.sound, stage.detect)
+    return stage.pace(25, stage.show, stage.sound, stage.sound, stage.detect)
 
 
 def used(result):
