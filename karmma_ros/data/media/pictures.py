@@ -53,35 +53,25 @@ class FrameFolder:
     def frames(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
         """Give the RGB pictures `[t, h, w, 3]` of ascending times, as `VideoSource` says."""
         numbers = frame_numbers(times_s, self.fps, first=self.first)
-        return read_rgb(FolderPictures(self.path, self.pattern), numbers, self.size)
+        return read_rgb(self._pictures(), numbers, self.size)
 
     def problem(self) -> str | None:
         """Say why nothing can be read; None if it can."""
         return _folder_problem(self.path)
 
+    def _pictures(self) -> Pictures:
+        return FolderPictures(self.path, self.pattern)
 
-@dataclass(frozen=True)
-class FrameTar:
-    """RGB frames in a tar that is not unpacked: a `VideoSource`."""
 
-    path: Path
-    fps: float
-    """Frames a second."""
-    pattern: str = PATTERN
-    """File name with the place of the number, in the words of `str.format`."""
-    first: int = 1
-    """The lowest number; a frame's number is max(first, floor(t · fps))."""
-    size: tuple[int, int] | None = None
-    """Height and width to crop to while reading; None gives whole pictures."""
-
-    def frames(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
-        """Give the RGB pictures `[t, h, w, 3]` of ascending times, as `VideoSource` says."""
-        numbers = frame_numbers(times_s, self.fps, first=self.first)
-        return read_rgb(TarPictures(self.path, self.pattern), numbers, self.size)
+class FrameTar(FrameFolder):
+    """RGB frames as in `FrameFolder`, in a tar that is not unpacked."""
 
     def problem(self) -> str | None:
         """Say why nothing can be read; None if it can."""
         return _file_problem(self.path)
+
+    def _pictures(self) -> Pictures:
+        return TarPictures(self.path, self.pattern)
 
 
 @dataclass(frozen=True)
@@ -108,37 +98,25 @@ class FlowFolder:
     def flow(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
         """Give the flow pictures `[t, h, w, 2]` of ascending times, as `FlowSource` says."""
         numbers = frame_numbers(times_s, self.fps, self.stride, self.first)
-        return read_flow(FolderPictures(self.path, self.pattern), numbers, self.size)
+        return read_flow(self._pictures(), numbers, self.size)
 
     def problem(self) -> str | None:
         """Say why nothing can be read; None if it can."""
         return _folder_problem(self.path / U) or _folder_problem(self.path / V)
 
+    def _pictures(self) -> Pictures:
+        return FolderPictures(self.path, self.pattern)
 
-@dataclass(frozen=True)
-class FlowTar:
+
+class FlowTar(FlowFolder):
     """Flow as in `FlowFolder`, with u/ and v/ in a tar that is not unpacked."""
-
-    path: Path
-    fps: float
-    """RGB frames a second."""
-    stride: int = 1
-    """RGB frames for each flow picture."""
-    pattern: str = PATTERN
-    """File name with the place of the number, in the words of `str.format`."""
-    first: int = 1
-    """The lowest number."""
-    size: tuple[int, int] | None = None
-    """Height and width to crop to while reading; None gives whole pictures."""
-
-    def flow(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
-        """Give the flow pictures `[t, h, w, 2]` of ascending times, as `FlowSource` says."""
-        numbers = frame_numbers(times_s, self.fps, self.stride, self.first)
-        return read_flow(TarPictures(self.path, self.pattern), numbers, self.size)
 
     def problem(self) -> str | None:
         """Say why nothing can be read; None if it can."""
         return _file_problem(self.path)
+
+    def _pictures(self) -> Pictures:
+        return TarPictures(self.path, self.pattern)
 
 
 def frame_numbers(times_s: Sequence[float], fps: float, stride: int = 1, first: int = 1,
