@@ -18,15 +18,17 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 __all__ = [
-    'FLOOR_DB', 'StreamResampler', 'audio_input', 'decode_pcm', 'log_mel', 'mel_filterbank',
-    'resample',
+    'FLOOR_DB', 'StreamResampler', 'audio_input', 'columns_of', 'decode_pcm', 'log_mel',
+    'mel_filterbank', 'resample', 'touching_gaps',
 ]
 
 FLOOR_DB = -100.0
 """Decibels of silence and of whatever has a power below 1e-10."""
 
 
-def log_mel(waveform: NDArray[np.float32], spec: AudioSpec) -> NDArray[np.float32]:
+def log_mel(
+    waveform: NDArray[np.float32], spec: AudioSpec, first: int = 0, stop: int | None = None,
+) -> NDArray[np.float32]:
     """
     Give the mel power spectrogram of mono sound `[n]` in decibels, float32 `[f, s]`.
 
@@ -34,6 +36,7 @@ def log_mel(waveform: NDArray[np.float32], spec: AudioSpec) -> NDArray[np.float3
     sound is silent. Power is not normalised: a full-scale sine in a Hann window of w
     samples peaks at (w / 4)² = 20 log10(w / 4) dB.
 
+    :param first: the first column to give, with `stop` the one after the last.
     :raises InvalidSampleError: for another type or shape, NaN or infinity.
     """
     check_array('waveform', waveform, np.float32, ('n',))
@@ -42,8 +45,8 @@ def log_mel(waveform: NDArray[np.float32], spec: AudioSpec) -> NDArray[np.float3
     win = spec.win_length
     padded = np.zeros(len(waveform) + 2 * win, np.float32)
     padded[win // 2:win // 2 + len(waveform)] = waveform
-    columns = 1 + len(waveform) // spec.hop_length
-    pieces = sliding_window_view(padded, win)[::spec.hop_length][:columns]
+    pieces = sliding_window_view(padded, win)[::spec.hop_length]
+    pieces = pieces[:columns_of(len(waveform), spec)][first:stop]
     spectrum = np.fft.rfft(pieces * _window(win), spec.n_fft)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     mel = _mel_bands(np.ascontiguousarray(power.T, np.float32), spec)
@@ -52,8 +55,14 @@ def log_mel(waveform: NDArray[np.float32], spec: AudioSpec) -> NDArray[np.float3
     return np.maximum(mel, FLOOR_DB, out=mel)
 
 
+def columns_of(samples: int, spec: AudioSpec) -> int:
+    """Count the columns of the spectrogram of so many samples."""
+    return 1 + samples // spec.hop_length
+
+
 def audio_input(
     waveform: NDArray[np.float32], spec: AudioSpec, heard: NDArray[np.bool_] | None = None,
+    spectrogram: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """
     Cut the sound of exactly one window, float32 `[n]`, into tiles: `[k, f, tile_steps]`.
@@ -65,15 +74,20 @@ def audio_input(
     :param heard: bool `[n]`, false where a gap was filled with zeros. Columns that touch one
         are set to the mean, as training hides stretches of sound: to the network digital
         silence is a sound like no other, and a strong one.
+    :param spectrogram: `log_mel` of the sound where that is known already; what it says of
+        columns that touch a gap is not looked at.
     :raises InvalidSampleError: for another type or shape, NaN or infinity.
     """
-    spectrogram = (log_mel(waveform, spec) - np.float32(spec.mean)) / np.float32(spec.std)
-    if heard is not None:
-        spectrogram[:, _touching_gaps(heard, spec)] = 0.0
+    if spectrogram is None:
+        spectrogram = log_mel(waveform, spec)
     bands, columns = spectrogram.shape
     steps, margin = spec.tile_steps, spec.tile_steps
     padded = np.full((bands, columns + 2 * margin), (FLOOR_DB - spec.mean) / spec.std, np.float32)
-    padded[:, margin:margin + columns] = spectrogram
+    middle = padded[:, margin:margin + columns]
+    np.subtract(spectrogram, np.float32(spec.mean), out=middle)
+    middle /= np.float32(spec.std)
+    if heard is not None:
+        middle[:, touching_gaps(heard, spec)] = 0.0
     centres = (np.arange(spec.tiles) + 0.5) / spec.tiles * len(waveform) / spec.hop_length
     starts = np.rint(centres).astype(int) - steps // 2 + margin
     tiles = np.empty((spec.tiles, bands, steps), np.float32)
@@ -82,10 +96,10 @@ def audio_input(
     return tiles
 
 
-def _touching_gaps(heard: NDArray[np.bool_], spec: AudioSpec) -> NDArray[np.bool_]:
+def touching_gaps(heard: NDArray[np.bool_], spec: AudioSpec) -> NDArray[np.bool_]:
     """Mark the spectrogram columns, bool `[s]`, whose window holds an unheard sample."""
     unheard = np.concatenate([[0], np.cumsum(~heard)])
-    centres = np.arange(1 + len(heard) // spec.hop_length) * spec.hop_length
+    centres = np.arange(columns_of(len(heard), spec)) * spec.hop_length
     half = spec.win_length // 2
     first = np.clip(centres - half, 0, len(heard))
     last = np.clip(centres + half, 0, len(heard))

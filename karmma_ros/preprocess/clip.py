@@ -23,14 +23,15 @@ def make_clip(
     flow: NDArray[np.uint8] | None = None,
     audio: NDArray[np.float32] | None = None,
     heard: NDArray[np.bool_] | None = None,
+    spectrogram: NDArray[np.float32] | None = None,
     boxes: Sequence[NDArray[np.float32]] | None = None,
 ) -> Clip:
     """
     Turn the parts that are there into the network's inputs.
 
     `frames` `[t, h, w, 3]` RGB and `flow` `[t, h, w, 2]` (`clip_flow`) have the size of the
-    crop, `audio` `[n]` covers exactly the window, `heard` `[n]` tells its gaps
-    (`audio_input`), `boxes` has one `[n, 5]` for each of the t frames.
+    crop, `audio` `[n]` covers exactly the window, `heard` `[n]` tells its gaps and
+    `spectrogram` saves computing it (`audio_input`), `boxes` has one `[n, 5]` for each of the t frames.
 
     :raises InvalidSampleError: for a part with another type or shape, NaN or infinity.
     """
@@ -44,7 +45,7 @@ def make_clip(
         inputs[Modality.FLOW] = flow_input(flow, spec.flow)
     if audio is not None:
         check_array('audio', audio, np.float32, (spec.audio_samples,))
-        inputs[Modality.AUDIO] = audio_input(audio, spec.audio, heard)
+        inputs[Modality.AUDIO] = audio_input(audio, spec.audio, heard, spectrogram)
     if boxes is not None:
         if len(boxes) != t:
             raise InvalidSampleError(f'boxes: got {len(boxes)} frames; it may be {t}')

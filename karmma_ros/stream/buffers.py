@@ -19,6 +19,7 @@ from karmma_ros.preprocess.audio import resample, StreamResampler
 from karmma_ros.preprocess.detections import detection_input
 from karmma_ros.preprocess.video import resize_and_crop
 from karmma_ros.stream.slots import Slots
+from karmma_ros.stream.spectrogram_memo import SpectrogramMemo
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,17 +72,23 @@ class AudioBuffer:
     marked. Chunks are laid end to end by their number of samples, so that stamps may
     jitter; a stamp that differs by more than the tolerance ends the run, and so do stamps that
     are late for a second on end: then samples were lost.
+
+    Windows end with a whole hop of the spectrogram, up to one earlier than asked: so they have
+    columns in common.
     """
 
     def __init__(self, spec: ClipSpec) -> None:
         self._rate = spec.audio.sample_rate
-        self._window = spec.audio_samples
+        self._window, self._hop = spec.audio_samples, spec.audio.hop_length
         self._capacity = self._window + self._rate // 2
         self._sound = np.zeros(self._capacity, np.float32)
         self._valid = np.zeros(self._capacity, np.bool_)
         self._end = 0
         self._run: _Run | None = None
         self._empty = True
+        self._spec = spec.audio
+        self.spectrogram = SpectrogramMemo(self._spec)
+        """Of the sound in here; another one after `clear`."""
 
     @property
     def newest_ns(self) -> int | None:
@@ -134,10 +141,14 @@ class AudioBuffer:
         valid = np.zeros(self._window, np.bool_)
         first, last = self._held(end_ns)
         place = np.arange(first, last) % self._capacity
-        offset = first - (self._index(end_ns) - self._window)
+        offset = first - self.first(end_ns)
         sound[offset:offset + len(place)] = self._sound[place]
         valid[offset:offset + len(place)] = self._valid[place]
         return sound, valid
+
+    def first(self, end_ns: int) -> int:
+        """Give the index of the first sample of the window that ends at `end_ns`."""
+        return self._stop(end_ns) - self._window
 
     def heard(self, end_ns: int) -> int:
         """Count the samples of the window that were heard."""
@@ -152,15 +163,19 @@ class AudioBuffer:
     def clear(self) -> None:
         """Forget all sound."""
         self._run, self._empty, self._end = None, True, 0
+        self.spectrogram = SpectrogramMemo(self._spec)
         self._sound[:] = 0
         self._valid[:] = False
 
     def _held(self, end_ns: int) -> tuple[int, int]:
         """Give the part of the window's indices that lies in the ring, maybe none."""
-        stop = self._index(end_ns)
+        stop = self._stop(end_ns)
         first = max(stop - self._window, self._end - self._capacity)
         last = min(stop, self._end)
         return (first, last) if first < last and not self._empty else (stop, stop)
+
+    def _stop(self, end_ns: int) -> int:
+        return self._index(end_ns) // self._hop * self._hop
 
     def _start(self, sample_rate: int, stamp_ns: int) -> _Run:
         return _Run(StreamResampler(sample_rate, self._rate), stamp_ns, self._index(stamp_ns))

@@ -369,7 +369,8 @@ class SensorStream:
                 spans[modality] = _span(frames)
         return Window(
             self._spec, end_ns - self._spec.duration_ns, end_ns, available, statuses, spans,
-            frames, audio, heard, boxes, self._flow_memo, tuple(flow.image for flow in flows))
+            frames, audio, heard, boxes, self._flow_memo, tuple(flow.image for flow in flows),
+            self._microphone.first(end_ns), self._microphone.spectrogram)
 
 
 def _span(samples: Sequence[Frame | FlowPicture]) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from karmma_ros.preprocess.clip import make_clip
 from karmma_ros.preprocess.flow import estimate_flow, NO_MOVEMENT
 from karmma_ros.stream.availability import ModalityStatus
 from karmma_ros.stream.buffers import Frame
+from karmma_ros.stream.spectrogram_memo import SpectrogramMemo
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,6 +78,10 @@ class Window:
     flow_memo: FlowMemo
     flows: tuple[NDArray[np.uint8], ...] = ()
     """The t flow pictures `[h, w, 2]` of a flow topic; empty where flow comes from the frames."""
+    audio_first: int = 0
+    """Place in the stream of the first sample of `audio`."""
+    spectrogram_memo: SpectrogramMemo | None = None
+    """Without one the spectrogram is computed anew."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'spans_ns', MappingProxyType(dict(self.spans_ns)))
@@ -96,7 +101,7 @@ class Window:
         Prepare the network's inputs, of all modalities in here or those to keep.
 
         This is the expensive part: flow, spectrogram, normalisation. It touches nothing
-        that the sensors write to, and the flow memo: one thread at a time.
+        that the sensors write to, and the memos: one thread at a time.
         """
         chosen = in_order(self.modalities if keep is None else set(keep) & set(self.modalities))
         return make_clip(
@@ -105,11 +110,17 @@ class Window:
             flow=self._flow() if Modality.FLOW in chosen else None,
             audio=self.audio if Modality.AUDIO in chosen else None,
             heard=self.heard,
+            spectrogram=self._spectrogram() if Modality.AUDIO in chosen else None,
             boxes=self.boxes if Modality.DETECTIONS in chosen else None,
         )
 
     def _flow(self) -> NDArray[np.uint8]:
         return np.stack(self.flows) if self.flows else self.flow_memo.clip_flow(self.frames)
+
+    def _spectrogram(self) -> NDArray[np.float32] | None:
+        if self.spectrogram_memo is None or self.audio is None or self.heard is None:
+            return None
+        return self.spectrogram_memo.log_mel(self.audio, self.heard, self.audio_first)
 
     def _stack(self) -> NDArray[np.uint8]:
         return np.stack([frame.image for frame in self.frames])
