@@ -31,7 +31,8 @@ def make_clip(
 
     `frames` `[t, h, w, 3]` RGB and `flow` `[t, h, w, 2]` (`clip_flow`) have the size of the
     crop, `audio` `[n]` covers exactly the window, `heard` `[n]` tells its gaps and
-    `spectrogram` saves computing it (`audio_input`), `boxes` has one `[n, 5]` for each of the t frames.
+    `spectrogram` saves computing it (`audio_input`), `boxes` has one `[n, 5]` for each of the
+    t frames.
 
     :raises InvalidSampleError: for a part with another type or shape, NaN or infinity.
     """
