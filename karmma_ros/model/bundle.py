@@ -127,9 +127,17 @@ def load_bundle(
     return Bundle(
         network.eval().to(device), config, spec, vocabulary,
         str(description.get('name', path.name)), str(description.get('dataset', '')),
-        description.get('metrics', {}), path,
-        hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest(),
+        description.get('metrics', {}), path, _digest(path / WEIGHTS),
     )
+
+
+def _digest(path: Path) -> str:
+    """Give the SHA-256 of a file that may be too large to hold a second time."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _read_description(path: Path) -> Mapping[str, Any]:
