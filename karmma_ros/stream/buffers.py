@@ -61,6 +61,8 @@ class FrameBuffer(Slots[Frame]):
 
 JITTER_NS = 50_000_000
 """By so much the stamps of sound that was laid end to end may differ from where it lies."""
+_LATE_NS = 10_000_000
+"""Sound of which every stamp in a second is later than this has lost some, or drifts."""
 _PATIENCE_NS = NANOSECONDS
 
 
@@ -127,7 +129,8 @@ class AudioBuffer:
             self._write(
                 resample(samples, sample_rate, self._rate), self._index(stamp_ns), keep=True)
             return
-        if early_ns < -tolerance_ns or run.stays_late(stamp_ns):
+        late_ns = max(_LATE_NS, tolerance_ns // 10)  # without stamps the network jitters as well
+        if early_ns < -tolerance_ns or run.stays_late(stamp_ns, late_ns):
             run = self._start(sample_rate, stamp_ns)
         heard = run.resampler.push(samples)
         self._write(heard, run.start + run.written)
@@ -227,9 +230,9 @@ class _Run:
     late_since_ns: int | None = None
     """Stamp from which on every chunk came late."""
 
-    def stays_late(self, stamp_ns: int) -> bool:
+    def stays_late(self, stamp_ns: int, late_ns: int) -> bool:
         """Note a chunk, and tell whether all have been late for so long that it is no jitter."""
-        if stamp_ns - self.next_ns <= JITTER_NS:
+        if stamp_ns - self.next_ns <= late_ns:
             self.late_since_ns = None
         elif self.late_since_ns is None:
             self.late_since_ns = stamp_ns

@@ -244,6 +244,16 @@ def test_unstamped_sound_that_lost_chunks_catches_up_after_a_second(spec):
         assert lag_ns <= (320_000_000 if 50 <= i <= 101 else 60_000_000), i
 
 
+@pytest.mark.parametrize('lost_ms', [20, 40, 60])
+def test_stamped_sound_that_lost_chunks_is_back_in_its_place_after_a_second(spec, lost_ms):
+    buffer, stamp_ns = AudioBuffer(spec), 1000 * MS
+    for i in range(120):
+        stamp_ns += 20 * MS + (lost_ms * MS if i == 50 else 0)
+        buffer.add(np.full(320, 0.1, np.float32), 16_000, stamp_ns)
+        lag_ns = stamp_ns + 20 * MS - buffer.newest_ns
+        assert lag_ns <= (lost_ms * MS if 50 <= i <= 101 else 0), i
+
+
 def test_chunks_that_arrive_in_bursts_are_no_loss(spec):
     buffer, now_ns = AudioBuffer(spec), 1000 * MS
     for burst in range(30):  # ten chunks of 20 ms at once, every 0.2 s
