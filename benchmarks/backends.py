@@ -35,6 +35,7 @@ from karmma_ros.model.backends.agreement import answers, check_clip, difference,
 from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.exporting import export
 from karmma_ros.model.backends.exports import find_exports
+from karmma_ros.model.backends.graphs import feeds
 from karmma_ros.model.backends.interface import Backend, INT8
 from karmma_ros.model.backends.selection import compiled, read_export
 from karmma_ros.model.builder import build
@@ -53,7 +54,7 @@ def main() -> None:
     """Print a Markdown table for each model and write all figures to a file."""
     options = _options()
     report: dict[str, Any] = {
-        'date': date.today().isoformat(), 'machine': _machine(), 'load_before': os.getloadavg(),
+        'date': date.today().isoformat(), 'machine': machine(), 'load_before': os.getloadavg(),
         'models': {}}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.folder or temporary)
@@ -234,9 +235,9 @@ def _profile(bundle: Bundle) -> dict[str, Any]:
         request = openvino.Core().compile_model(export_.graph(modality.value), 'CPU', {
             'INFERENCE_PRECISION_HINT': 'bf16', 'NUM_STREAMS': 1, 'INFERENCE_NUM_THREADS': 1,
             'PERF_COUNT': True}).create_infer_request()
-        runs = []
+        fed, runs = next(feeds(network, modality, [clip[modality]])), []
         for _ in range(4 if costs else 100):
-            request.infer([clip[modality]])
+            request.infer(fed)
             runs.append(request.get_profiling_info())
         # The best of each operator: what others did on this machine meanwhile is not in it.
         spent: Counter[str] = Counter()
@@ -310,7 +311,8 @@ def _profiles(found: dict[str, Any]) -> Iterator[str]:
                f'{own["products_alone_ms"]:.3g} ms')
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Name processor, cores and torch."""
     cpu = Path('/proc/cpuinfo')
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     name = next((x.split(':')[1].strip() for x in lines if x.startswith('model name')), '')

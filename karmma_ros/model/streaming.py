@@ -2,8 +2,8 @@
 A network in the pieces that a live stream runs it in.
 
 An encoder that keeps stretches of a clip apart, chunks or single frames, is run on the newest
-stretch only; what the older ones gave is kept. `EagerParts` does it in PyTorch; another runtime
-gives the same four methods.
+stretch only; what the older ones gave is kept. `EagerParts` does it in PyTorch,
+`backends.exported.Exported` with graphs of one stretch.
 
 Shape legend: t frames, c frames of a chunk, p stretches of a clip, h height, w width, n tokens
 of a clip, d fusion width.
@@ -80,13 +80,32 @@ class Parts(Protocol):
 
 def stretches_of(network: nn.Module) -> dict[Modality, Stretches]:
     """Tell which modalities of a network come in stretches; none of most networks."""
-    found = {}
+    found: dict[Modality, Stretches] = {}
     for name, encoder in getattr(network, 'encoders', nn.ModuleDict()).items():
+        if getattr(network, 'embeddings')[name].parts != getattr(encoder, 'parts', 1):
+            continue  # an ensemble: its tokens are means of the whole clip
         if isinstance(encoder, ChunkedEncoder):
             found[Modality(name)] = Stretches(encoder.parts, False, encoder.skips_first)
         elif isinstance(encoder, CausalFrames):
             found[Modality(name)] = Stretches(encoder.parts, True, False)
     return found
+
+
+def places_of(network: Karmma) -> dict[Modality, NDArray[np.float32]]:
+    """Give what tells each stretch of a clip its place, `[p, d]`: zeros where there is one."""
+    places = {}
+    for modality, each in stretches_of(network).items():
+        embedding = network.embedding(modality)
+        tokens = embedding.order_tokens
+        places[modality] = (
+            np.zeros((each.count, embedding.project.out_features), np.float32)
+            if tokens is None else tokens.detach().cpu().numpy().copy())
+    return places
+
+
+def stretches_in(x: Input, count: int) -> list[Input]:
+    """Take a clip's frames `[1, 3, t, h, w]` apart: `[1, 3, t / p, h, w]` each, oldest first."""
+    return np.split(x, count, axis=2)
 
 
 class EagerParts:

@@ -4,45 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Thread
 
-from ament_index_python.packages import get_package_share_directory, PackageNotFoundError
-import karmma_ros
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.backends import choose
+from karmma_ros.model.backends.interface import COMPILED, EAGER
 from karmma_ros.model.bundle import Bundle, load_bundle
+from karmma_ros.stream.models import find_model
 from karmma_ros.stream.recogniser import Recogniser
 import torch
-
-
-def find_model(text: str) -> Path:
-    """
-    Give the directory that `text` means: a path, or a name under a `models` folder.
-
-    :raises InvalidSettingError: when there is neither; it lists the names there are.
-    """
-    path = Path(text).expanduser()
-    if text and path.is_dir():
-        return path
-    folders = _model_folders()
-    for folder in folders:
-        if text and (folder / text).is_dir():
-            return folder / text
-    names = sorted({p.name for folder in folders for p in folder.iterdir() if p.is_dir()})
-    raise InvalidSettingError(
-        'model', text, f'the path of a model directory, or one of: {", ".join(names) or "none"}',
-        'check the path, or train a model with `karmma train`')
-
-
-def _model_folders() -> list[Path]:
-    """Give the models of the source tree, then those installed with the package."""
-    folders = [Path(karmma_ros.__file__).parents[1] / 'models']
-    try:
-        folders.append(Path(get_package_share_directory('karmma_ros'), 'models'))
-    except PackageNotFoundError:
-        pass
-    return [folder for folder in folders if folder.is_dir()]
 
 
 def choose_device(text: str) -> str:
@@ -85,6 +55,8 @@ def load_model(name: str, device: str, backend: str) -> Model:
     """
     bundle = load_bundle(find_model(name), device)
     chosen, reason = choose(bundle, device, backend)
+    if chosen.name not in (EAGER, COMPILED):
+        bundle.network.to('meta')  # the runtime has weights of its own
     recogniser = Recogniser(chosen, bundle.vocabulary, bundle.spec)
     recogniser.warm_up()
     return Model(name, bundle, device, backend, reason, recogniser)

@@ -9,8 +9,9 @@ from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.encoders import build_encoder, parts_of
 from karmma_ros.model.encoders.causal import CausalFrames
-from karmma_ros.model.presets import preset, unimodal
+from karmma_ros.model.presets import ensemble, preset, unimodal
 from karmma_ros.model.pretrained import load_encoder
+from karmma_ros.model.streaming import EagerParts, places_of, stretches_of
 from karmma_ros.model.tokens import even_average, TokenEmbedding
 import pytest
 from safetensors.torch import save_file
@@ -208,6 +209,25 @@ def test_the_full_size_networks_keep_to_the_papers_sequence(name, tokens, parts)
     for modality in (V, F):
         embedding = network.embedding(modality)
         assert (len(embedding.absent_tokens), embedding.parts) == (tokens, parts)
+
+
+@pytest.mark.parametrize('chunk', [2, 4])
+@torch.inference_mode()
+def test_places_are_what_parts_are_told_when_they_are_put_in_order(
+        config, spec, vocabulary, chunk):
+    config = replace(config, encoders={V: replace(PLAIN, chunk=chunk)})
+    network = settle(build(config, spec, vocabulary))
+    parts, places = EagerParts(network), places_of(network)[V]
+    alone = [parts.encode_chunk(V, torch.rand(1, 3, chunk, 16, 16).numpy())
+             for _ in range(4 // chunk)]
+    told = torch.stack(alone) + torch.from_numpy(places)[:, None]
+    torch.testing.assert_close(parts.in_order(V, alone), told.flatten(0, 1)[None])
+
+
+def test_an_ensemble_has_no_stretches_for_it_sees_the_mean_of_a_clip(config, spec, vocabulary):
+    config = replace(config, encoders={**config.encoders, V: PAIRS})
+    assert list(stretches_of(build(config, spec, vocabulary))) == [V]
+    assert not stretches_of(build(ensemble(config), spec, vocabulary))
 
 
 @pytest.mark.parametrize('encoder', [

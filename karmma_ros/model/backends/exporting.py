@@ -15,15 +15,17 @@ import tempfile
 
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.modality import Modality
+from karmma_ros.model.backends.agreement import answers, check_clip
 from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.exports import (
     Export,
     export_folder,
     FORMATS,
     PRECISIONS,
+    write_answers,
     write_manifest,
 )
-from karmma_ros.model.backends.graphs import FUSION, write_graphs
+from karmma_ros.model.backends.graphs import feeds, FUSION, write_graphs
 from karmma_ros.model.backends.interface import BF16, EAGER, Input, INT8, OPENVINO
 from karmma_ros.model.backends.onnx_runtime import quantise
 from karmma_ros.model.backends.openvino_runtime import write_openvino
@@ -60,7 +62,8 @@ def export(
 
     :param target: `openvino` or `onnx`.
     :param calibration: clips that int8 takes its ranges from.
-    :returns: the export, and how eager and it did on the check clip.
+    :returns: the export, and how eager and it did on the check clip; int8 on the first of the
+        clips that its ranges are made for.
     :raises BundleError: when what was written does not say what the network says.
     :raises InvalidSettingError: for a precision that does not exist, int8 without clips, or a
         runtime that is not installed.
@@ -75,9 +78,14 @@ def export(
         draft = Export(runtime, precision, Path(folder) / 'draft')
         draft.folder.mkdir()
         _write(bundle, draft, calibration or {})
+        clip = {m: next(iter(clips)) for m, clips in (calibration or {}).items()}
+        eager = Eager(bundle.network)
         trials = list(try_out(
-            bundle, Eager(bundle.network), {draft.label: lambda: read_export(bundle, draft)}))
+            bundle, eager, {draft.label: lambda: read_export(bundle, draft)},
+            clip if precision == INT8 else None))
         _check(bundle, trials[1])
+        noise = check_clip(bundle.spec, eager.modalities)
+        write_answers(draft, noise, answers(eager, noise))
         write_manifest(bundle, draft, {
             'torch': torch.__version__, 'date': date.today().isoformat(),
             'difference': trials[1].difference})
@@ -93,7 +101,8 @@ def _write(bundle: Bundle, draft: Export, calibration: Calibration) -> None:
             source, encoder = path, path.stem != FUSION
             if draft.precision == INT8 and encoder:  # the fusion is small, and would suffer
                 source = path.with_stem(f'{path.stem}_int8')
-                quantise(path, source, calibration[Modality(path.stem)])
+                modality = Modality(path.stem)
+                quantise(path, source, feeds(bundle.network, modality, calibration[modality]))
             if draft.runtime == OPENVINO:
                 write_openvino(source, draft.folder / f'{path.stem}.xml',
                                half=draft.precision == BF16)

@@ -1,12 +1,14 @@
 """
 What `karmma export` puts into a model directory, and whether it still belongs to the model.
 
-`exports/RUNTIME_PRECISION/` holds one graph for each encoder, one for the fusion, and
-`export.json`, which says from which weights they were made.
+`exports/RUNTIME_PRECISION/` holds one graph for each encoder, one for the fusion,
+`export.json`, which says from which weights they were made, and what PyTorch answers to the
+check clip: a robot need not compute that again, which would take more memory than all the rest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 import hashlib
 import json
@@ -14,11 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from karmma_ros.errors import BundleError
-from karmma_ros.model.backends.interface import BF16, FP32, INT8, ONNXRUNTIME, OPENVINO
+from karmma_ros.modality import Modality
+from karmma_ros.model.backends.agreement import Subset
+from karmma_ros.model.backends.interface import (
+    BF16,
+    FP32,
+    Input,
+    INT8,
+    Logits,
+    ONNXRUNTIME,
+    OPENVINO,
+)
 from karmma_ros.model.bundle import Bundle
+from safetensors import safe_open, SafetensorError
+from safetensors.numpy import save
 
 FORMAT = 'karmma_ros_export/1'
-FOLDER, MANIFEST = 'exports', 'export.json'
+FOLDER, MANIFEST, ANSWERS = 'exports', 'export.json', 'eager.safetensors'
 FORMATS = {'openvino': OPENVINO, 'onnx': ONNXRUNTIME}
 """What can be written → the backend that reads it."""
 PRECISIONS = {OPENVINO: (BF16, FP32, INT8), ONNXRUNTIME: (FP32, INT8)}
@@ -87,6 +101,42 @@ def find_exports(bundle: Bundle) -> tuple[list[Export], list[str]]:
         except BundleError as error:
             problems.append(str(error))
     return found, problems
+
+
+def write_answers(
+    export: Export, clip: Mapping[Modality, Input], answers: Mapping[Subset, Logits]
+) -> None:
+    """Keep what eager answers to a clip."""
+    logits = {f'{"+".join(subset)}/{head}': x
+              for subset, heads in answers.items() for head, x in heads.items()}
+    # Not save_file: its files are for their owner's eyes only, the robot runs as another user.
+    (export.folder / ANSWERS).write_bytes(save(logits, metadata={'clip_sha256': _digest(clip)}))
+
+
+def read_answers(
+    export: Export, clip: Mapping[Modality, Input]
+) -> dict[Subset, Logits] | None:
+    """Give what eager answers to this very clip; None where that is not known."""
+    found: dict[Subset, Logits] = {}
+    try:
+        with safe_open(export.folder / ANSWERS, framework='np') as file:
+            if (file.metadata() or {}).get('clip_sha256') != _digest(clip):
+                return None
+            for key in file.keys():
+                names, _, head = key.partition('/')
+                subset = tuple(Modality(name) for name in names.split('+'))
+                found.setdefault(subset, {})[head] = file.get_tensor(key)
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return found
+
+
+def _digest(clip: Mapping[Modality, Input]) -> str:
+    digest = hashlib.sha256()
+    for modality, x in clip.items():
+        digest.update(f'{modality} {x.shape}'.encode())
+        digest.update(x.tobytes())
+    return digest.hexdigest()
 
 
 def _read(bundle: Bundle, path: Path) -> Export:

@@ -3,12 +3,16 @@ A network as ONNX graphs: one for each encoder, and one for fusion and heads.
 
 They are traced from the network itself. The graph of the fusion takes the tokens of all
 modalities and a mask, so that it answers for any subset; those of an encoder know nothing of
-the other modalities. All shapes are fixed.
+the other modalities. That of an encoder that keeps stretches of a clip apart encodes one of
+them, without its place in the clip. All shapes are fixed.
+
+Shape legend: t frames, p stretches of a clip, h height, w width, n tokens of a clip, m
+modalities, d fusion width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +21,12 @@ import warnings
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.agreement import check_clip
 from karmma_ros.model.backends.compiled import EncoderOf
+from karmma_ros.model.backends.interface import Input
 from karmma_ros.model.bundle import Bundle
+from karmma_ros.model.encoders.causal import Past
 from karmma_ros.model.karmma import Karmma
+from karmma_ros.model.streaming import stretches_in, stretches_of
+import numpy as np
 import torch
 from torch import nn, Tensor
 from torch.overrides import TorchFunctionMode
@@ -26,6 +34,8 @@ from torch.overrides import TorchFunctionMode
 FUSION = 'fusion'
 INPUT, TOKENS, PRESENT, LOGITS = 'input', 'tokens', 'present', 'logits.'
 """Names of inputs and outputs; that of a head's logits is followed by the head's."""
+PAST, KEPT = 'past.', 'kept.'
+"""What an encoder remembers, as input and as output; a number follows, the same for both."""
 OPSET = 17
 """The first one that has layer normalisation as one operator."""
 
@@ -40,24 +50,82 @@ class _Fusion(nn.Module):
         return tuple(self.network.fuse(given, present).values())
 
 
+class _ChunkEncoderOf(nn.Module):
+    def __init__(self, network: Karmma, modality: Modality) -> None:
+        super().__init__()
+        self.network, self.modality = network, modality
+
+    def forward(self, chunk: Tensor) -> Tensor:
+        return self.network.encode_chunks(self.modality, chunk)
+
+
+class _FrameEncoderOf(nn.Module):
+    def __init__(self, network: Karmma, modality: Modality) -> None:
+        super().__init__()
+        self.network, self.modality = network, modality
+
+    def forward(self, frame: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        tokens, kept = self.network.encode_next(self.modality, frame, past)
+        return tokens, *kept
+
+
 def write_graphs(bundle: Bundle, folder: Path) -> list[Path]:
     """
     Write `MODALITY.onnx` for each modality and `fusion.onnx`.
 
-    An encoder maps `input` `[1, ...]` to `tokens` `[1, n, d]`; the fusion maps `present`
-    `[1, m]` and the tokens, each called as its modality, to `logits.HEAD` for each head.
+    An encoder maps `input` `[1, ...]` to `tokens` `[1, n, d]`. One that keeps stretches of a
+    clip apart maps one of them, `[1, 3, t / p, h, w]`, to `[1, n / p, d]`; one with a memory also
+    takes `past.0`, `past.1` …, all zero where nothing came before, and gives `kept.0` …, which
+    are the past of the next frame. The fusion maps `present` `[1, m]` and the tokens, each
+    called as its modality, to `logits.HEAD` for each head.
     """
-    network, written = bundle.network, []
+    network, written = bundle.network.eval(), []
     with _traceable():
         tokens: dict[Modality, Tensor] = {}
         for modality, x in check_clip(bundle.spec, network.modalities).items():
-            example = torch.from_numpy(x)
-            tokens[modality] = network.encode(modality, example)
-            path = folder / f'{modality}.onnx'
-            _export(EncoderOf(network, modality), (example,), path, [INPUT], [TOKENS])
-            written.append(path)
+            tokens[modality] = network.encode(modality, torch.from_numpy(x))
+            written.append(_write_encoder(network, modality, x, folder / f'{modality}.onnx'))
         written.append(_write_fusion(bundle, tokens, folder / f'{FUSION}.onnx'))
     return written
+
+
+@torch.no_grad()
+def feeds(
+    network: Karmma, modality: Modality, clips: Iterable[Input]
+) -> Iterator[dict[str, Input]]:
+    """Give what the graph of an encoder is fed with for clips: once for each stretch."""
+    own = stretches_of(network.eval()).get(modality)
+    for clip in clips:
+        past: Past | None = None
+        for x in stretches_in(clip, own.count) if own else [clip]:
+            fed = {INPUT: x}
+            if own and own.remembers:
+                frame = torch.from_numpy(x)
+                past = _nothing(network, modality, frame) if past is None else past
+                fed |= {f'{PAST}{i}': state.numpy() for i, state in enumerate(past)}
+                _, past = network.encode_next(modality, frame, past)
+            yield fed
+
+
+def _nothing(network: Karmma, modality: Modality, frame: Tensor) -> Past:
+    """Give what an encoder remembers when nothing came before, as tensors."""
+    _, past = network.encode_next(modality, frame, None)
+    return tuple(map(torch.zeros_like, past))
+
+
+def _write_encoder(network: Karmma, modality: Modality, clip: Input, path: Path) -> Path:
+    own = stretches_of(network).get(modality)
+    x = torch.from_numpy(stretches_in(clip, own.count)[0] if own else clip)
+    if own is None:
+        _export(EncoderOf(network, modality), (x,), path, [INPUT], [TOKENS])
+    elif not own.remembers:
+        _export(_ChunkEncoderOf(network, modality), (x,), path, [INPUT], [TOKENS])
+    else:
+        past = _nothing(network, modality, x)
+        names = [[f'{kind}{i}' for i in range(len(past))] for kind in (PAST, KEPT)]
+        _export(_FrameEncoderOf(network, modality), (x, *past), path, [INPUT, *names[0]],
+                [TOKENS, *names[1]])
+    return path
 
 
 def _write_fusion(bundle: Bundle, tokens: Mapping[Modality, Tensor], path: Path) -> Path:
@@ -85,19 +153,32 @@ def _traceable() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one operator for a whole layer: no graph
     try:
-        with torch.no_grad(), _PlainTranspose(), warnings.catch_warnings():
+        with torch.no_grad(), _Plain(), warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of the tracer; what it makes is checked
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-class _PlainTranspose(TorchFunctionMode):
-    """Write `x.mT` as the transposition that it is: the exporter does not know it."""
+class _Plain(TorchFunctionMode):
+    """Write what the exporter does not know as what it comes down to."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         if getattr(func, '__self__', None) is torch.Tensor.mT:
             return args[0].transpose(-2, -1)
+        if func is torch.nn.functional.adaptive_avg_pool2d:
+            x, grid = args
+            rows, columns = grid if isinstance(grid, tuple) else (grid, grid)
+            return _means(int(x.shape[2]), rows) @ x @ _means(int(x.shape[3]), columns).T
         return func(*args, **(kwargs or {}))
+
+
+def _means(size: int, groups: int) -> Tensor:
+    """Give the matrix `[groups, size]` that adaptive average pooling multiplies with."""
+    means = np.zeros((groups, size), np.float32)  # no tensor yet: what is done to it is traced
+    for i, row in enumerate(means):
+        first, end = i * size // groups, -(-(i + 1) * size // groups)
+        row[first:end] = 1 / (end - first)
+    return torch.from_numpy(means)

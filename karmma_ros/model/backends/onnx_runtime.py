@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 import logging
 from pathlib import Path
 from typing import Any
 
 from karmma_ros.errors import BundleError, InvalidSettingError
-from karmma_ros.modality import Modality
-from karmma_ros.model.backends.exported import Exported, Graph, with_threads
+from karmma_ros.model.backends.exported import assemble, Exported, Graph, with_threads
 from karmma_ros.model.backends.exports import Export, remedy
-from karmma_ros.model.backends.graphs import FUSION
 from karmma_ros.model.backends.interface import ONNXRUNTIME
+from karmma_ros.model.karmma import Karmma
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,29 +23,31 @@ _TYPES = {'tensor(float)': np.float32, 'tensor(bool)': np.bool_}
 _ERRORS_ONLY = 3
 
 
-def load_onnx(export: Export, modalities: tuple[Modality, ...], threads: int) -> Exported:
+def load_onnx(export: Export, network: Karmma, threads: int) -> Exported:
     """
-    Open an export; the encoders run beside one another.
+    Open an export of a network; the encoders run beside one another.
 
     :raises InvalidSettingError: when ONNX Runtime or onnx is not installed.
-    :raises BundleError: when the graphs cannot be read.
+    :raises BundleError: when the graphs cannot be read, or are not of this network.
     """
     _require()
-    beside = ThreadPoolExecutor(len(modalities), 'karmma encoder')
+    beside = ThreadPoolExecutor(len(network.modalities), 'karmma encoder')
 
-    def graph(name: str) -> Graph:
-        path = export.graph(name)
+    def graph(path: Path) -> Graph:
         return with_threads(lambda n: _OnnxGraph(path, n, beside), threads)
 
-    return Exported(ONNXRUNTIME, export.precision, {m: graph(m.value) for m in modalities},
-                    graph(FUSION))
+    return assemble(export, network, graph)
 
 
-def quantise(source: Path, target: Path, clips: Iterable[NDArray[np.float32]]) -> None:
+def quantise(
+    source: Path, target: Path, feeds: Iterable[Mapping[str, NDArray[np.float32]]]
+) -> None:
     """
-    Turn the products with weights of a graph of one input into int8.
+    Turn the products with weights of a graph into int8.
 
-    Ranges are the largest values met in the clips: per channel for weights, symmetric.
+    Ranges are the largest values met: per channel for weights, symmetric.
+
+    :param feeds: name of an input → what it is fed with, again and again.
 
     :raises InvalidSettingError: when ONNX Runtime or onnx is not installed.
     """
@@ -61,14 +62,12 @@ def quantise(source: Path, target: Path, clips: Iterable[NDArray[np.float32]]) -
 
     graph = onnx.load(str(source)).graph
     weights = {tensor.name for tensor in graph.initializer}
-    name = graph.input[0].name
 
     class Reader(CalibrationDataReader):
-        left = iter(clips)
+        left = iter(feeds)
 
-        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            x = next(self.left, None)
-            return None if x is None else {name: x}
+        def get_next(self) -> Mapping[str, NDArray[np.float32]] | None:
+            return next(self.left, None)
 
     products = [node.name for node in graph.node if node.op_type in ('Conv', 'Gemm', 'MatMul')
                 and any(given in weights for given in node.input)]

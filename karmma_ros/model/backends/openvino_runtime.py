@@ -9,10 +9,11 @@ from typing import Any
 
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.modality import Modality
-from karmma_ros.model.backends.exported import Exported, Graph, with_threads
+from karmma_ros.model.backends.exported import assemble, Exported, Graph, with_threads
 from karmma_ros.model.backends.exports import Export, remedy
-from karmma_ros.model.backends.graphs import FUSION, INPUT, LOGITS, PRESENT, TOKENS
+from karmma_ros.model.backends.graphs import INPUT, KEPT, LOGITS, PAST, PRESENT, TOKENS
 from karmma_ros.model.backends.interface import BF16, FP32, OPENVINO
+from karmma_ros.model.karmma import Karmma
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,26 +24,24 @@ _LARGEST = 2**30
 """Elements of a tensor in a graph; ten times those of the teacher's attention."""
 
 
-def load_openvino(export: Export, modalities: tuple[Modality, ...], threads: int) -> Exported:
+def load_openvino(export: Export, network: Karmma, threads: int) -> Exported:
     """
-    Compile an export for this processor.
+    Compile an export of a network for this processor.
 
     A processor without bf16 computes such graphs in fp32. One with it uses it also for what is
     not quantised in int8 graphs.
 
     :raises InvalidSettingError: when OpenVINO is not installed.
-    :raises BundleError: when the graphs cannot be read.
+    :raises BundleError: when the graphs cannot be read, or are not of this network.
     """
     core = _core()
     fast = 'BF16' in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
     wanted = FP32 if export.precision == FP32 or not fast else BF16
 
-    def graph(name: str) -> Graph:
-        path = export.graph(name)
+    def graph(path: Path) -> Graph:
         return with_threads(lambda n: _OpenVinoGraph(core, path, _HINT[wanted], n), threads)
 
-    encoders = {m: graph(m.value) for m in modalities}
-    return Exported(OPENVINO, export.precision, encoders, graph(FUSION))
+    return assemble(export, network, graph)
 
 
 def write_openvino(source: Path, target: Path, half: bool) -> None:
@@ -54,7 +53,9 @@ def write_openvino(source: Path, target: Path, half: bool) -> None:
     _core()  # tells when it is not installed
     import openvino  # type: ignore[import-untyped]
 
-    openvino.save_model(openvino.Core().read_model(source), target, compress_to_fp16=half)
+    # Not Core.read_model: what can be computed here once need not be at every start of a robot.
+    model = openvino.convert_model(source)
+    openvino.save_model(model, target, compress_to_fp16=half)
 
 
 def _core() -> Any:
@@ -110,7 +111,8 @@ def _name(port: Any) -> str:
     """Find the name that we gave among those that OpenVINO adds, which are numbers or paths."""
     names = port.get_names()
     ours = names & {INPUT, TOKENS, PRESENT, *Modality}
-    return next(iter(ours or {n for n in names if n.startswith(LOGITS)}), port.any_name)
+    ours = ours or {n for n in names if n.startswith((LOGITS, PAST, KEPT))}
+    return next(iter(ours), port.any_name)
 
 
 def _check(model: Any) -> None:

@@ -7,7 +7,6 @@ e token width.
 
 from __future__ import annotations
 
-import torch
 from torch import nn, Tensor
 
 
@@ -39,6 +38,7 @@ class ChunkedEncoder(nn.Module):
     def encode_chunks(self, chunks: Tensor) -> Tensor:
         """Encode chunks `[b, c, t / p, h, w]` into tokens `[b, n, e]`."""
         if self.skips_first:
-            chunks = torch.cat([chunks[:, :, 1:2], chunks[:, :, 1:]], dim=2)
+            # Picked, not joined: OpenVINO computes an int8 graph wrongly that joins slices.
+            chunks = chunks[:, :, [1, *range(1, int(chunks.shape[2]))]]
         tokens: Tensor = self.encoder(chunks)
         return tokens

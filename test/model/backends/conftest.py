@@ -39,12 +39,28 @@ CONFIGS = {
     'single': replace(only(CONFIG, [Modality.AUDIO]), missing='omit'),
 }
 """The ways in which a network may do without a modality."""
+STREAMING = {
+    'chunks': replace(CONFIG, reduction='even', encoders={
+        Modality.RGB: replace(CONFIG.encoders[Modality.RGB], chunk=2),
+        Modality.FLOW: replace(CONFIG.encoders[Modality.FLOW], chunk=2),
+        Modality.AUDIO: CONFIG.encoders[Modality.AUDIO]}),
+    'causal': replace(CONFIG, reduction='even', encoders={
+        **{m: EncoderConfig('causal_frames', {
+            'backbone': 'resnet10t', 'channels': [4, 4, 8, 8], 'stem_width': 4, 'kernel': 3,
+            'grid': 2}) for m in (Modality.RGB, Modality.FLOW)},
+        Modality.AUDIO: CONFIG.encoders[Modality.AUDIO]}),
+}
+"""The ways in which a network may stream."""
 
 
 def save(path, config):
     torch.manual_seed(0)
-    save_bundle(path, build(config, SPEC, VOCABULARY), config, SPEC, VOCABULARY,
-                dataset='random', card='')
+    network = build(config, SPEC, VOCABULARY)
+    if config in STREAMING.values():
+        with torch.no_grad():  # mixers that start at zero would remember nothing
+            for weights in network.parameters():
+                weights.add_(0.1 * torch.rand_like(weights))
+    save_bundle(path, network, config, SPEC, VOCABULARY, dataset='random', card='')
     return load_bundle(path)
 
 
@@ -59,7 +75,8 @@ def exported(tmp_path_factory):
 
     def get(name):
         if name not in made:
-            bundle = save(tmp_path_factory.mktemp('models') / name, CONFIGS[name])
+            config = (CONFIGS | STREAMING)[name]
+            bundle = save(tmp_path_factory.mktemp('models') / name, config)
             export(bundle, 'openvino', 'fp32')
             export(bundle, 'onnx', 'fp32')
             made[name] = bundle

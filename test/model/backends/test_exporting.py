@@ -126,9 +126,9 @@ def outside():
     ([helper.make_node('Spy', ['input'], [TOKENS], domain='evil')], [], 'operator evil Spy'),
 ])
 def test_a_hostile_onnx_graph_is_refused_before_it_is_run(tmp_path, copied, nodes, weights, text):
-    write_hostile(tmp_path / 'audio.onnx', nodes, weights=weights)
+    write_hostile(tmp_path / 'fusion.onnx', nodes, weights=weights)
     with pytest.raises(BundleError, match=text):
-        load_onnx(Export('onnxruntime', 'fp32', tmp_path), copied.network.modalities, 1)
+        load_onnx(Export('onnxruntime', 'fp32', tmp_path), copied.network, 1)
 
 
 def test_a_hostile_openvino_graph_is_refused_before_it_is_run(tmp_path, copied):
@@ -140,12 +140,12 @@ def test_a_hostile_openvino_graph_is_refused_before_it_is_run(tmp_path, copied):
              (2**20, 2**20, 8), 'has the size'))):
         folder = tmp_path / str(case)
         folder.mkdir()
-        write_hostile(folder / 'audio.onnx', nodes, shape, weights)
+        write_hostile(folder / 'fusion.onnx', nodes, shape, weights)
         import openvino
         openvino.save_model(
-            openvino.Core().read_model(folder / 'audio.onnx'), folder / 'audio.xml')
+            openvino.Core().read_model(folder / 'fusion.onnx'), folder / 'fusion.xml')
         with pytest.raises(BundleError, match=text):
-            load_openvino(Export('openvino', 'fp32', folder), copied.network.modalities, 1)
+            load_openvino(Export('openvino', 'fp32', folder), copied.network, 1)
 
 
 def test_exported_graphs_are_those_of_the_network_in_evaluation_mode(copied):
@@ -153,6 +153,6 @@ def test_exported_graphs_are_those_of_the_network_in_evaluation_mode(copied):
     clip = check_clip(copied.spec, eager.modalities, seed=5)
     copied.network.train()
     written, _ = export(copied, 'onnx')
-    backend = load_onnx(written, copied.network.modalities, 1)
+    backend = load_onnx(written, copied.network, 1)
     np.testing.assert_allclose(
         backend.infer(clip)['verb'], Eager(copied.network).infer(clip)['verb'], atol=1e-4)

@@ -1,6 +1,7 @@
 """Which backend is taken, and what is said of it."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.backends import choose, selection
 from karmma_ros.model.backends.agreement import check_clip, difference, TOLERANCE
 from karmma_ros.model.backends.eager import Eager
+from karmma_ros.model.backends.exports import find_exports, read_answers
 from karmma_ros.model.bundle import load_bundle, save_bundle
 import numpy as np
 import pytest
@@ -100,6 +102,37 @@ def test_auto_takes_what_lies_in_the_directory(exported):
     backend, reason = choose(exported('single'))
     assert 'eager' in reason and 'openvino fp32' in reason and 'onnxruntime fp32' in reason
     assert backend.name in reason.split(' ms')[0]
+
+
+def test_what_a_large_networks_eager_answers_comes_with_the_export(exported, monkeypatch):
+    monkeypatch.setattr(selection, 'LARGE', 0)
+
+    def run(*_):
+        raise AssertionError('eager was run')
+    monkeypatch.setattr(Eager, 'encode', run)
+    monkeypatch.setattr(Eager, 'infer', run)
+    backend, reason = choose(exported('single'))
+    assert backend.name != 'eager' and 'differs by 0.00%' in reason and 'eager not timed' in reason
+
+
+@pytest.mark.parametrize('damage', [
+    lambda path: path.unlink(), lambda path: path.write_bytes(b'no tensors')])
+def test_without_its_answers_eager_is_run(exported, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(selection, 'LARGE', 0)
+    path = tmp_path / 'model'
+    shutil.copytree(exported('single').path, path)
+    for file in path.glob('exports/*/eager.safetensors'):
+        damage(file)
+    backend, reason = choose(load_bundle(path))
+    assert 'eager not timed' not in reason and 'eager' in reason
+
+
+def test_answers_to_another_clip_are_not_taken(exported):
+    bundle = exported('single')
+    export = find_exports(bundle)[0][0]
+    assert read_answers(export, check_clip(bundle.spec, bundle.network.modalities))
+    other = check_clip(bundle.spec, bundle.network.modalities, seed=1)
+    assert read_answers(export, other) is None
 
 
 def test_without_an_export_auto_is_eager_at_once(exported, tmp_path):

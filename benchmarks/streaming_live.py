@@ -1,0 +1,219 @@
+"""
+Time live answers of students at the paper's size: what `streaming.py` measures.
+
+Random weights; a camera and a microphone run, a window is answered every two frames of a clip, and
+only what is new of it is encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+import statistics
+import time
+from typing import Any
+
+import cv2
+from karmma_ros.clip import ClipSpec
+from karmma_ros.evaluation.cost import count_operations, setting
+from karmma_ros.modality import Modality
+from karmma_ros.model.backends.agreement import answers, check_clip, difference, TOLERANCE
+from karmma_ros.model.backends.eager import Eager
+from karmma_ros.model.backends.exporting import export
+from karmma_ros.model.backends.exports import find_exports, FORMATS
+from karmma_ros.model.backends.interface import Backend, EAGER, Input
+from karmma_ros.model.backends.selection import read_export
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import Bundle, load_bundle, save_bundle
+from karmma_ros.model.config import ModelConfig
+from karmma_ros.model.karmma import Karmma
+from karmma_ros.model.streaming import (
+    EagerParts,
+    Parts,
+    Stretches,
+    stretches_in,
+    stretches_of,
+    Tokens,
+)
+from karmma_ros.stream.recogniser import Recogniser
+from karmma_ros.stream.sensors import InputSettings, SensorStream
+from karmma_ros.stream.tokens import TokenMemo
+from karmma_ros.stream.window import Window
+import numpy as np
+import torch
+
+EXPORTS = Path('.cache/streaming/exports')
+"""Networks with random weights and their exports; delete it to make them anew."""
+SENSORS = (Modality.RGB, Modality.FLOW, Modality.AUDIO)
+HOP = 2
+"""Frames of a clip from one answer to the next: 8 answers a second at the paper's 16 frames."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one answer costs at the paper's size, with V, F and A."""
+
+    network_ms: float
+    """Encoding what is new, and fusing; the median."""
+    answer_ms: float
+    """A live answer: the same, and the frames' flow, the spectrogram and all other preparation."""
+    cpu_ms: float
+    """What the processor worked for a live answer, on all cores together."""
+    difference: float
+    """Of the answers from those of eager with the same weights, as a share of their range."""
+
+
+def measure(
+    which: Mapping[str, tuple[ModelConfig, Sequence[str]]], rounds: int
+) -> dict[tuple[str, str], Figures]:
+    """
+    Time the answers of all in turns, so that a busy moment of the machine meets all.
+
+    :param which: name → network, and the exports that it is timed in beside eager.
+    :returns: name, and what runs it → figures.
+    """
+    subjects = {(name, subject.label): subject for name, (config, exports) in which.items()
+                for subject in subjects_of(config, exports)}
+    taken: dict[tuple[str, str], list[tuple[float, float, float]]] = {key: [] for key in subjects}
+    for _ in range(rounds):
+        for key, subject in subjects.items():
+            network, _ = seconds(subject.newest)
+            window = next(subject.windows)
+            taken[key].append((network, *seconds(lambda: subject.answer(window))))
+    return {key: Figures(*(1e3 * statistics.median(each) for each in zip(*taken[key])),
+                         subject.difference) for key, subject in subjects.items()}
+
+
+def seconds(run: Callable[[], Any]) -> tuple[float, float]:
+    """Run once: give the time that went by, and that which the processor worked."""
+    before = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - before[0], time.process_time() - before[1]
+
+
+def subjects_of(config: ModelConfig, exports: Sequence[str]) -> Iterator[Subject]:
+    """Give what runs a network: eager, then its exports, which are made where they lack."""
+    bundle = _bundle(config)
+    eager = Eager(bundle.network)
+    yield Subject(bundle, eager, EAGER, [])
+    there = {found.label: found for found in find_exports(bundle)[0]}
+    for words in exports:
+        target, precision = words.split()
+        label = f'{FORMATS[target]} {precision}'
+        if label not in there:
+            noise = {m: [check_clip(bundle.spec, [m], seed=1)[m]] for m in SENSORS}
+            there[label], _ = export(bundle, target, precision, noise)
+        yield Subject(bundle, read_export(bundle, there[label]), label, [eager])
+
+
+def _bundle(config: ModelConfig) -> Bundle:
+    """Read a network, or write one with random weights."""
+    path, (spec, vocabulary) = EXPORTS / config.preset, setting('karmma_student')
+    if not (path / 'config.json').is_file():
+        torch.manual_seed(0)
+        save_bundle(path, build(config, spec, vocabulary), config, spec, vocabulary,
+                    dataset='none: random weights', card='')
+    return load_bundle(path)
+
+
+class Subject:
+    """
+    A student with random weights behind a camera and a microphone that run.
+
+    :param wanted: what says the same; nothing for eager.
+    """
+
+    def __init__(
+        self, bundle: Bundle, backend: Backend, label: str, wanted: Sequence[Backend]
+    ) -> None:
+        self.label = label
+        self._recogniser = Recogniser(backend, bundle.vocabulary, bundle.spec)
+        self.difference = max((differs(bundle, backend, other) for other in wanted), default=0.0)
+        allowed = TOLERANCE[backend.precision]
+        if self.difference > allowed:  # what is wrong is not timed
+            raise SystemExit(f'{label} of {bundle.path} differs by {self.difference:.2%}')
+        tokens = newest(backend.parts or backend, bundle.network)
+        self.newest = lambda: backend.fuse(tokens())
+        self.windows = windows(bundle.spec)
+        for _ in range(_windows_to_know(bundle)):
+            self.answer(next(self.windows))  # from now on all but the newest is known
+        self.newest()
+
+    def answer(self, window: Window) -> None:
+        """Answer a window as the node does."""
+        self._recogniser.recognise(window)
+
+
+def differs(bundle: Bundle, ours: Backend, eager: Backend) -> float:
+    """Compare the answers to a clip, of each sensor and of all, and to a few live windows."""
+    clip = check_clip(bundle.spec, SENSORS)
+    worst = difference(answers(ours, clip), answers(eager, clip))
+    if ours.parts is None or eager.parts is None:
+        return worst
+    memos = TokenMemo(ours.parts), TokenMemo(eager.parts)
+    for _, window in zip(range(3), windows(bundle.spec)):
+        said, wanted = ({SENSORS: backend.fuse(memo.tokens(window))}
+                        for backend, memo in zip((ours, eager), memos))
+        worst = max(worst, difference(said, wanted))
+    return worst
+
+
+def _windows_to_know(bundle: Bundle) -> int:
+    """Count the windows until each chunk has been the newest once."""
+    own, frames = stretches_of(bundle.network).get(Modality.RGB), bundle.spec.num_frames
+    chunk = frames // own.count if own and not own.remembers else frames
+    return 1 + (frames - chunk) // HOP
+
+
+def newest(
+    parts: Parts | Backend, network: Karmma
+) -> Callable[[], dict[Modality, Tokens]]:
+    """Give what encodes the newest of each sensor, and puts it beside what is known."""
+    stretches = stretches_of(network)
+    made = {m: _newest_of(parts, m, np.zeros((1, *network.input_shapes[m]), np.float32),
+                          stretches.get(m)) for m in network.modalities}
+    return lambda: {m: tokens() for m, tokens in made.items()}
+
+
+def _newest_of(
+    parts: Any, modality: Modality, x: Input, own: Stretches | None
+) -> Callable[[], Tokens]:
+    if own is None:
+        return lambda: parts.encode(modality, x)
+    if not own.remembers:
+        chunk = stretches_in(x, own.count)[-1]
+        known = [parts.encode_chunk(modality, chunk)] * (own.count - 1)
+        return lambda: parts.in_order(modality, [*known, parts.encode_chunk(modality, chunk)])
+    known, past = parts.encode_next(modality, x, None)
+    frames = x[:, :, :HOP]
+    return lambda: parts.in_order(
+        modality, [*known[HOP:], *parts.encode_next(modality, frames, past)[0]])
+
+
+def cost_of(config: ModelConfig) -> tuple[int, int]:
+    """Count the operations of one answer, and the parameters."""
+    spec, classes = setting('karmma_student')
+    with torch.device('meta'):
+        network = build(config, spec, classes).eval()
+    tokens = newest(EagerParts(network, 'meta'), network)
+    operations, _ = count_operations(lambda: network.fuse(tokens()))
+    return operations, sum(p.numel() for p in network.parameters())
+
+
+def windows(spec: ClipSpec) -> Iterator[Window]:
+    """Give windows of a film at 30 Hz with sound, each ending two frames of a clip later."""
+    stream = SensorStream(spec, SENSORS, {m: InputSettings(10**9) for m in SENSORS})
+    rng = np.random.default_rng(0)
+    picture = cv2.resize(rng.integers(0, 256, (24, 32, 3), np.uint8), (640, 480))
+    period, frame = spec.frame_period_ns, 10_000
+    while True:
+        frame += 1
+        now = frame * period
+        stream.add_image(np.roll(picture, 3 * frame, 1), now, now)
+        sound = rng.normal(0, 0.1, period * spec.audio.sample_rate // 10**9)
+        stream.add_audio(sound.astype(np.float32), spec.audio.sample_rate, now - period, now)
+        if frame > 10_000 + spec.num_frames and frame % HOP == 0:
+            window = stream.window(now)
+            assert window is not None and window.modalities == SENSORS
+            yield window

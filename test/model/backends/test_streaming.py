@@ -1,0 +1,201 @@
+"""Streaming networks in OpenVINO and ONNX Runtime: stretch by stretch what eager gives."""
+
+import shutil
+
+from karmma_ros.errors import BundleError, InvalidSettingError
+from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.model.backends import choose, graphs
+from karmma_ros.model.backends.agreement import check_clip
+from karmma_ros.model.backends.eager import Eager
+from karmma_ros.model.backends.exporting import export
+from karmma_ros.model.bundle import load_bundle
+from karmma_ros.stream.recogniser import Recogniser
+from karmma_ros.stream.sensors import InputSettings, SensorStream
+import numpy as np
+import pytest
+
+RUNTIMES = ('openvino', 'onnxruntime')
+V, F, A, _ = Modality
+both = pytest.mark.parametrize('runtime', RUNTIMES)
+ways = pytest.mark.parametrize('way', ['chunks', 'causal'])
+
+
+@pytest.fixture
+def opened(exported):
+    """Give a function from the way to stream and the runtime to that backend and eager."""
+    def get(way, runtime):
+        bundle = exported(way)
+        return choose(bundle, 'cpu', runtime).backend, Eager(bundle.network)
+
+    return get
+
+
+def film(seed, frames=4):
+    """Give frames of V or F that are noise."""
+    return np.random.default_rng(seed).standard_normal((1, 3, frames, 32, 32), np.float32)
+
+
+def close(ours, theirs):
+    np.testing.assert_allclose(ours, np.asarray(theirs), atol=1e-4)
+
+
+@ways
+@both
+def test_every_subset_of_a_clip_is_answered_as_by_eager(exported, opened, way, runtime):
+    backend, eager = opened(way, runtime)
+    assert backend.name == runtime
+    clip = check_clip(exported(way).spec, eager.modalities, seed=7)
+    for subset in subsets(eager.modalities):
+        given = {m: clip[m] for m in subset}
+        ours, theirs = backend.infer(given), eager.infer(given)
+        fused = backend.fuse({m: backend.encode(m, x) for m, x in given.items()})
+        for head, logits in theirs.items():
+            np.testing.assert_allclose(ours[head], logits, atol=1e-4, err_msg=subset_name(subset))
+            np.testing.assert_allclose(fused[head], logits, atol=1e-4)
+
+
+@pytest.mark.parametrize('modality', [V, F], ids=str)
+@both
+def test_a_chunk_is_encoded_alone_and_told_its_place_afterwards(opened, modality, runtime):
+    backend, eager = opened('chunks', runtime)
+    ours, theirs = backend.parts, eager.parts
+    assert ours.stretches == theirs.stretches and list(ours.stretches) == [V, F]
+    chunks = [film(1, 2), film(2, 2)]
+    parts = [ours.encode_chunk(modality, x) for x in chunks]
+    wanted = [theirs.encode_chunk(modality, x) for x in chunks]
+    for part, other in zip(parts, wanted):  # the first was not overwritten by the second
+        close(part, other)
+    for order in ((0, 1), (1, 0)):
+        close(ours.in_order(modality, [parts[i] for i in order]),
+              theirs.in_order(modality, [wanted[i] for i in order]))
+
+
+@both
+def test_the_flow_from_a_frame_outside_the_chunk_is_not_looked_at(opened, runtime):
+    parts = opened('chunks', runtime)[0].parts
+    chunk = film(1, 2)
+    changed = chunk.copy()
+    changed[:, :, 0] = np.nan
+    np.testing.assert_array_equal(
+        parts.encode_chunk(F, chunk), parts.encode_chunk(F, changed))
+    assert np.isnan(parts.encode_chunk(V, changed)).any()
+
+
+@both
+def test_a_stream_is_remembered_whatever_else_is_asked_meanwhile(exported, opened, runtime):
+    backend, eager = opened('causal', runtime)
+    clip = check_clip(exported('causal').spec, backend.modalities, seed=3)
+    past = {b: None for b in (backend, eager)}
+    found = {b: [] for b in (backend, eager)}
+    for seed, frames in enumerate((3, 1, 2, 1)):
+        for b in past:
+            parts, past[b] = b.parts.encode_next(V, film(seed, frames), past[b])
+            assert len(parts) == frames
+            found[b] += parts
+        backend.infer(clip)  # another film: nothing of it may be remembered
+    close(np.stack(found[backend]), np.stack(found[eager]))
+    anew, _ = backend.parts.encode_next(V, film(0, 3), None)
+    close(np.stack(anew), np.stack(found[backend][:3]))
+    assert np.abs(found[backend][3] - backend.parts.encode_next(V, film(1, 1), None)[0][0]).max() \
+        > 1e-3  # what it remembers counts
+
+
+def windows(spec, count):
+    """Let a camera and a microphone run; give windows that each end one frame later."""
+    settings = {m: InputSettings(10**9) for m in (V, F, A)}
+    stream, rng = SensorStream(spec, (V, F, A), settings), np.random.default_rng(0)
+    period, first = spec.frame_period_ns, 1000
+    for frame in range(first, first + 2 * spec.num_frames + count):
+        now = frame * period
+        image = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((5, 5, 1))).astype(np.uint8)
+        stream.add_image(image, now, now)
+        sound = rng.normal(0, 0.1, period * spec.audio.sample_rate // 10**9).astype(np.float32)
+        stream.add_audio(sound, spec.audio.sample_rate, now - period, now)
+        if frame >= first + 2 * spec.num_frames:
+            yield stream.window(now)
+
+
+@ways
+@both
+def test_live_answers_are_those_of_eager_and_only_what_is_new_is_encoded(
+        exported, opened, monkeypatch, way, runtime):
+    bundle, (backend, eager) = exported(way), opened(way, runtime)
+    ours, theirs = (Recogniser(b, bundle.vocabulary, bundle.spec) for b in (backend, eager))
+    assert ours.hop(4) == theirs.hop(4) == 1
+    frames, run = [], backend._run
+    monkeypatch.setattr(backend, '_run', lambda m, x: frames.append((m, x.shape[2])) or run(m, x))
+    for number, window in enumerate(windows(bundle.spec, 8)):
+        frames.clear()
+        answer, wanted = ours.recognise(window), theirs.recognise(window)
+        for head, probabilities in wanted.probabilities.items():
+            close(answer.probabilities[head], probabilities)
+        if number > 2:
+            new = 2 if way == 'chunks' else 1
+            assert [(m, count) for m, count in frames if m is not A] == [(V, new), (F, new)]
+
+
+@both
+def test_a_clip_of_another_length_is_refused(opened, runtime):
+    backend, _ = opened('chunks', runtime)
+    for frames in (2, 8):
+        with pytest.raises(InvalidSettingError, match=(
+                rf'rgb is \[1, 3, {frames}, 32, 32\]; it may be an array \[1, 3, 4, 32, 32\]')):
+            backend.infer({V: film(1, frames)})
+
+
+def copy_of(bundle, path):
+    shutil.copytree(bundle.path, path)
+    return load_bundle(path)
+
+
+@ways
+@pytest.mark.parametrize(('target', 'precision'), [
+    ('openvino', 'bf16'), ('openvino', 'int8'), ('onnx', 'int8')])
+def test_lower_precisions_agree_within_their_tolerance(exported, tmp_path, way, target, precision):
+    bundle = copy_of(exported(way), tmp_path / 'model')
+    calibration = {m: [check_clip(bundle.spec, [m], seed)[m] for seed in (1, 2)]
+                   for m in bundle.network.modalities}
+    _, trials = export(bundle, target, precision, calibration)
+    assert trials[1].agrees and trials[1].difference > 1e-5
+    assert trials[1].backend.parts.stretches == trials[0].backend.parts.stretches
+
+
+@ways
+@pytest.mark.parametrize('target', ['openvino', 'onnx'])
+def test_graphs_of_whole_clips_are_none_of_a_network_that_streams(
+        exported, tmp_path, monkeypatch, way, target):
+    bundle = copy_of(exported(way), tmp_path / 'model')
+    monkeypatch.setattr(graphs, 'stretches_of', lambda network: {})
+    with pytest.raises(BundleError, match=(
+            'rgb.* is a graph of another network: write it again: karmma export MODEL --to')):
+        export(bundle, target)
+
+
+def test_int8_is_fed_with_every_stretch_and_with_what_was_remembered(exported):
+    clip = film(1)
+    chunks = list(graphs.feeds(exported('chunks').network, V, [clip, clip]))
+    assert [x['input'].shape[2] for x in chunks] == [2] * 4
+    network = exported('causal').network
+    frames = list(graphs.feeds(network, V, [clip]))
+    assert [x['input'].shape[2] for x in frames] == [1] * 4
+    assert not any(x.any() for name, x in frames[0].items() if name != 'input')
+    _, past = Eager(network).parts.encode_next(V, clip[:, :, :3], None)
+    for i, state in enumerate(past):
+        close(frames[3][f'past.{i}'], state)
+
+
+@pytest.mark.parametrize('target', ['openvino', 'onnx'])
+def test_int8_is_right_about_flow_that_moves_slowly(exported, tmp_path, target):
+    """Noise does not tell: OpenVINO was once wrong about all but noise."""
+    bundle = copy_of(exported('chunks'), tmp_path / 'model')
+    rng = np.random.default_rng(0)
+    slow = [np.broadcast_to(rng.normal(0, 0.3, (1, 3, 4, 1, 1)), (1, 3, 4, 32, 32)).astype('f')
+            for _ in range(4)]
+    noise = check_clip(bundle.spec, bundle.network.modalities)
+    _, trials = export(bundle, target, 'int8', {**{m: [x] for m, x in noise.items()}, F: slow})
+    eager, ours = (np.asarray(trial.backend.encode(F, slow[2])) for trial in trials)
+    assert np.abs(ours - eager).max() < 0.1 * np.ptp(eager)
+
+
+def test_a_network_that_does_not_stream_has_no_parts(exported):
+    assert choose(exported('single'), 'cpu', 'openvino').backend.parts is None
