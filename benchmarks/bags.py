@@ -4,8 +4,8 @@ How fast recorded bags are evaluated, as times real time, and which stage bounds
 `python benchmarks/bags.py` writes a bag of the synthetic kitchen (VGA at 30 Hz, sound at 16 kHz,
 boxes at 10 Hz), evaluates it with the model that comes along, then runs each stage by itself.
 Ratios to real time are printed; the stages' are CPU time, which other work on the machine
-changes less. `--gigabytes N` also replays so much of a bag made up on the way and prints the
-memory held.
+changes less. `--gigabytes N` also replays so much of a bag made up on the way and tells the
+memory held; `--page docs/bags.md` puts what was measured into the page.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # as `karmma bag` does; befo
 import argparse  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from dataclasses import replace  # noqa: E402
+from datetime import date  # noqa: E402
 from pathlib import Path  # noqa: E402
 import struct  # noqa: E402
 import tempfile  # noqa: E402
@@ -25,32 +26,56 @@ from typing import Any  # noqa: E402
 
 from karmma_ros.cli.machine import this_machine  # noqa: E402
 from karmma_ros.cli.main import main as karmma  # noqa: E402
-from karmma_ros.clip import NANOSECONDS  # noqa: E402
+from karmma_ros.clip import Clip, NANOSECONDS  # noqa: E402
 from karmma_ros.evaluation.rosbag import report  # noqa: E402
 from karmma_ros.evaluation.rosbag.answers import BagRun  # noqa: E402
-from karmma_ros.evaluation.rosbag.asking import Asker  # noqa: E402
+from karmma_ros.evaluation.rosbag.asking import Asker, Subset  # noqa: E402
 from karmma_ros.evaluation.rosbag.evaluating import (  # noqa: E402
     BATCH,
     evaluate_bag,
     Evaluated,
     Settings,
 )
-from karmma_ros.evaluation.rosbag.finding import find_model, node_parameters  # noqa: E402
 from karmma_ros.evaluation.rosbag.frames import BagFrames  # noqa: E402
+from karmma_ros.evaluation.rosbag.parameters import node_parameters  # noqa: E402
 from karmma_ros.evaluation.rosbag.reading import Bag, Message  # noqa: E402
-from karmma_ros.evaluation.rosbag.replay import Cut, Replay, Run  # noqa: E402
+from karmma_ros.evaluation.rosbag.replay import Replay, Run  # noqa: E402
 from karmma_ros.evaluation.rosbag.topics import choose_topics  # noqa: E402
 from karmma_ros.evaluation.rosbag.truth import Truth  # noqa: E402
 from karmma_ros.modality import subsets  # noqa: E402
 from karmma_ros.model.bundle import Bundle, load_bundle  # noqa: E402
+from karmma_ros.stream.models import find_model  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 VALUES = node_parameters()
+BEGIN, END = '<!-- measured -->', '<!-- /measured -->'
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and put it into a page if one is named."""
+    options = _parser().parse_args()
+    torch.set_num_threads(options.threads)
+    bundle = load_bundle(find_model(options.model))
+    with tempfile.TemporaryDirectory(prefix='karmma_bench_') as folder:
+        path = options.bag or kitchen(Path(folder) / 'kitchen.mcap', options)
+        with Bag(path) as bag:
+            length_s = (bag.end_ns - bag.start_ns) / NANOSECONDS
+        lines = [
+            f'{this_machine()}; torch with {torch.get_num_threads()} thread(s); '
+            f'{bundle.model_id}; a bag of {length_s:.0f} s with pictures of {options.size}; '
+            f'{date.today().isoformat()}.', '',
+            *whole(path, bundle, length_s, options.rounds, Path(folder) / 'report'), '',
+            *stages(path, bundle, length_s)]
+        if options.gigabytes:
+            lines += ['', endless(path, bundle, options.gigabytes)]
+    text = '\n'.join(lines)
+    print(text)
+    if options.page is not None:
+        put(options.page, text)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--bag', type=Path, help='one of your own [one of the kitchen]')
     parser.add_argument('--model', default='synthetic_kitchen')
@@ -60,18 +85,17 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=max(1, (os.cpu_count() or 1) - 1),
                         help='of torch [one less than cores, as `karmma bag evaluate` does]')
     parser.add_argument('--gigabytes', type=float, default=0, help='of a bag made up [none]')
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    bundle = load_bundle(find_model(options.model))
-    print(f'{this_machine()}, {torch.get_num_threads()} threads, {bundle.model_id}\n')
-    with tempfile.TemporaryDirectory(prefix='karmma_bench_') as folder:
-        path = options.bag or kitchen(Path(folder) / 'kitchen.mcap', options)
-        with Bag(path) as bag:
-            length_s = (bag.end_ns - bag.start_ns) / NANOSECONDS
-        whole(path, bundle, length_s, options.rounds, Path(folder) / 'report')
-        stages(path, bundle, length_s)
-        if options.gigabytes:
-            endless(path, bundle, options.gigabytes)
+    parser.add_argument('--page', type=Path, help='to put what was measured into [none]')
+    return parser
+
+
+def put(page: Path, text: str) -> None:
+    """Put a text between the marks of a page."""
+    before, mark, rest = page.read_text(encoding='utf-8').partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (mark and end):
+        raise SystemExit(f'benchmarks/bags.py: {page} has no place between {BEGIN} and {END}')
+    page.write_text(f'{before}{BEGIN}\n{text}\n{END}{after}', encoding='utf-8')
 
 
 def kitchen(path: Path, options: argparse.Namespace) -> Path:
@@ -81,25 +105,21 @@ def kitchen(path: Path, options: argparse.Namespace) -> Path:
     return path
 
 
-def whole(path: Path, bundle: Bundle, length_s: float, rounds: int, out: Path) -> None:
-    """Print what `karmma bag evaluate` does of the bag in a second, and its report's share."""
-    print('| evaluated | wall time, x real time | CPU s for a minute |')
-    print('|---|---:|---:|')
+def whole(path: Path, bundle: Bundle, length_s: float, rounds: int, out: Path) -> list[str]:
+    """Give what `karmma bag evaluate` does of the bag in a second, and its report's share."""
+    lines = ['| evaluated | wall time, x real time | CPU s for a minute | report, s '
+             '| report, % of all |', '|---|---:|---:|---:|---:|']
     evaluate_bag(path, bundle, Settings(VALUES), None)  # the first one sets up memory
-    found: Evaluated | None = None
     for name, asked in (('as recorded', False), ('with all subsets', True)):
-        taken = []
-        for _ in range(rounds):
-            settings = Settings(VALUES, subsets=asked)
-            wall_s, cpu_s, found = measured(
-                lambda s=settings: evaluate_bag(path, bundle, s, None))
-            taken.append((wall_s, cpu_s))
-        wall_s, cpu_s = min(taken)
-        print(f'| {name} | {length_s / wall_s:.1f} | {60 * cpu_s / length_s:.2f} |')
-    assert found is not None
-    report_s, _, _ = measured(lambda: write(path, bundle, found, out))
-    print(f'\nthe report: {report_s:.2f} s, {100 * report_s / (report_s + wall_s):.1f} % of '
-          'evaluation with all subsets and report\n')
+        settings = Settings(VALUES, subsets=asked)
+        taken = [measured(lambda: evaluate_bag(path, bundle, settings, None))
+                 for _ in range(rounds)]
+        wall_s, cpu_s, found = min(taken, key=lambda each: each[0])
+        report_s = min(measured(lambda: write(path, bundle, found, out))[0]
+                       for _ in range(rounds))
+        lines.append(f'| {name} | {length_s / wall_s:.1f} | {60 * cpu_s / length_s:.2f} '
+                     f'| {report_s:.2f} | {100 * report_s / (report_s + wall_s):.1f} |')
+    return lines
 
 
 def write(path: Path, bundle: Bundle, found: Evaluated, out: Path) -> None:
@@ -112,32 +132,36 @@ def write(path: Path, bundle: Bundle, found: Evaluated, out: Path) -> None:
         BagFrames(path, camera['topic'], camera['type']))], {'id': bundle.model_id}, {})
 
 
-def stages(path: Path, bundle: Bundle, length_s: float) -> None:
-    """Print the CPU time of each stage, one after another."""
-    modalities, rows = bundle.network.modalities, []
+def stages(path: Path, bundle: Bundle, length_s: float) -> list[str]:
+    """Give the CPU time of each stage, one after another, and the thread that bounds all."""
+    modalities = bundle.network.modalities
     with Bag(path) as bag:
         choice = choose_topics(bag, {}, modalities)
         used = list(choice.topics.values())
-        reading = measured(lambda: sum(1 for _ in bag.messages(used)))
+        reading = measured(lambda: sum(1 for _ in bag.messages(used)))[1]
         replay = Replay(bag, choice, bundle.spec, modalities, VALUES, [Run()])
-        cutting = measured(lambda: list(replay.cuts()))
-    cuts: list[Cut] = cutting[2]
-    rows += [('reading the bag', *reading[:2]),
-             ('decoding, buffers, windows', cutting[0] - reading[0], cutting[1] - reading[1])]
-    preparing = measured(lambda: [cut.window.clip() for cut in cuts])
-    clips = preparing[2]
-    rows.append(('preparing clips (flow, spectrogram, …)', *preparing[:2]))
+        _, replaying, cuts = measured(lambda: list(replay.cuts()))
+    _, preparing, clips = measured(lambda: [cut.window.clip() for cut in cuts])
     asker = Asker(bundle)
-    for name, of in (('network', lambda clip: [clip.modalities]),
-                     ('network, all subsets', lambda clip: subsets(clip.modalities))):
-        asking = measured(lambda: [
+
+    def asking(of: Callable[[Clip], list[Subset]]) -> float:
+        return measured(lambda: [
             asker(clips[i:i + BATCH], [of(clip) for clip in clips[i:i + BATCH]])
-            for i in range(0, len(clips), BATCH)])
-        rows.append((name, *asking[:2]))
-    print('| stage, by itself | CPU s for a minute | x real time on one core |')
-    print('|---|---:|---:|')
-    for name, _, cpu_s in rows:
-        print(f'| {name} | {60 * cpu_s / length_s:.2f} | {length_s / max(cpu_s, 1e-9):.0f} |')
+            for i in range(0, len(clips), BATCH)])[1]
+    own = asking(lambda clip: [clip.modalities])
+    rows = (('reading the bag', reading), ('decoding, buffers, windows', replaying - reading),
+            ('preparing clips (flow, spectrogram, …)', preparing), ('network', own),
+            ('network, all subsets', asking(lambda clip: subsets(clip.modalities))))
+    lines = ['| stage, by itself | CPU s for a minute | x real time on one core |',
+             '|---|---:|---:|']
+    lines += [f'| {name} | {60 * cpu_s / length_s:.2f} | {length_s / max(cpu_s, 1e-9):.0f} |'
+              for name, cpu_s in rows]
+    threads = {'reading and decoding': replaying, 'preparing clips and the network':
+               preparing + own}
+    slower = max(threads, key=lambda name: threads[name])
+    return [*lines, '', f'Reading and decoding are one thread, preparing clips and the network '
+            f'the other; as recorded, the one of {slower} bounds it, at '
+            f'{length_s / threads[slower]:.0f} x real time.']
 
 
 def measured(work: Callable[[], Any]) -> tuple[float, float, Any]:
@@ -147,8 +171,8 @@ def measured(work: Callable[[], Any]) -> tuple[float, float, Any]:
     return time.perf_counter() - wall, time.process_time() - cpu, found
 
 
-def endless(path: Path, bundle: Bundle, gigabytes: float) -> None:
-    """Replay a bag that goes on and on, and print the memory held."""
+def endless(path: Path, bundle: Bundle, gigabytes: float) -> str:
+    """Replay a bag that goes on and on, and tell the memory held."""
     modalities, used = bundle.network.modalities, []
     with Bag(path) as bag:
         choice = choose_topics(bag, {}, modalities)
@@ -158,8 +182,8 @@ def endless(path: Path, bundle: Bundle, gigabytes: float) -> None:
         for number, _ in enumerate(replay.cuts()):
             if number % 250 == 20:
                 used.append(resident_mb())
-    print(f'\n{sizes[0] / 1e9:.1f} GB of pictures replayed: {used[0]:.0f} MB of memory after the '
-          f'first windows, {max(used):.0f} MB at most after')
+    return (f'{sizes[0] / 1e9:.1f} GB of pictures replayed, made up one by one: {used[0]:.0f} MB '
+            f'of memory after the first windows, {max(used):.0f} MB at most after.')
 
 
 def pictures(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import json
 from pathlib import Path
 
+from karmma_ros.cli.output import writing
 from karmma_ros.evaluation.rosbag.comparing import (
     chart,
     compare,
@@ -28,11 +29,12 @@ def main(arguments: Sequence[str]) -> int:
     found = compare(a, b, options.resamples, options.seed)
     text = markdown(found)
     print(text)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / JSON).write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
-    (options.out / MARKDOWN).write_text(
-        f'{text}\n![differences with their intervals]({CHART})\n', encoding='utf-8')
-    (options.out / CHART).write_text(chart(found), encoding='utf-8')
+    files = {JSON: json.dumps(found, indent=1) + '\n', CHART: chart(found),
+             MARKDOWN: f'{text}\n![differences with their intervals]({CHART})\n'}
+    with writing('--out', options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (options.out / name).write_text(content, encoding='utf-8')
     print(f'wrote {options.out / MARKDOWN}, {JSON} and {CHART}')
     return 0
 

@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from karmma_ros.cli.film import no_pictures, open_film
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
 from karmma_ros.data.media.sound import SoundFile
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.rosbag.finding import find_model
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.prediction import Prediction
 from karmma_ros.preprocess.clip import make_clip
 from karmma_ros.preprocess.video import resize_and_crop
 from karmma_ros.stream.buffers import Frame
+from karmma_ros.stream.models import find_model
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.window import FlowMemo
 import numpy as np
@@ -43,7 +44,7 @@ Frames = tuple[Frame, ...]
 def main(arguments: Sequence[str]) -> int:
     """Run `karmma predict CLIP`."""
     options = _parser().parse_args(list(arguments))
-    bundle = load_bundle(find_model(options.model))
+    bundle = load_bundle(find_model(options.model, '--model'))
     with Film(options.film, options.rate) as film:
         sensors, notes = _sensors(bundle, film, options.audio)
         recogniser = Recogniser(bundle.network, bundle.vocabulary, bundle.spec)
@@ -82,16 +83,8 @@ class Film:
 
         :raises InvalidSettingError: when it is missing, unreadable or names no frame rate.
         """
-        if not path.is_file():
-            raise InvalidSettingError('CLIP', str(path), 'a video file that exists')
-        self.path, self._capture = path, cv2.VideoCapture(str(path))
-        if not self._capture.isOpened():
-            raise InvalidSettingError('CLIP', str(path), 'a film that OpenCV can read',
-                                      'convert it, for instance to MJPEG in .avi')
-        self.rate = float(self._capture.get(cv2.CAP_PROP_FPS) if rate is None else rate)
-        if not 0 < self.rate < 1000:
-            raise InvalidSettingError('frame rate', self.rate, 'above 0 and below 1000',
-                                      'give --rate if the film does not say')
+        self.path = path
+        self._capture, self.rate = open_film(path, rate)
         self._stated = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         self.pictures = 0
         """Those decoded so far."""
@@ -128,8 +121,7 @@ class Film:
                     slot += 1
             self.pictures += 1
         if not self.pictures:
-            raise InvalidSettingError('CLIP', str(self.path), 'a film with pictures in it',
-                                      'OpenCV opens this one but decodes no picture')
+            raise no_pictures(self.path)
 
     def notes(self, spec: ClipSpec) -> list[str]:
         """Say what a person should know of the pictures, once they are read."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError, KarmmaError
+from karmma_ros.stream.message_types import AUDIO_DRIVERS, DETECTIONS, IMAGE
 import numpy as np
 from rosbags.interfaces import (
     Connection,
@@ -34,9 +35,6 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_types_from_msg, get_typestore, Stores
 from rosbags.typesys.store import Typestore
 
-IMAGE_TYPE = 'sensor_msgs/msg/Image'
-AUDIO_TYPE = 'audio_common_msgs/msg/AudioDataStamped'
-DETECTIONS_TYPE = 'vision_msgs/msg/Detection2DArray'
 TRUTH_TYPE = 'karmma_msgs/msg/ActionAnnotation'
 
 _BUILD_HINTS = {
@@ -99,9 +97,14 @@ class BagWriter:
         self._counts: Counter[str] = Counter()
 
     def __enter__(self) -> BagWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        # The same folder, so that the last step is a rename and never a copy.
-        self._folder = tempfile.TemporaryDirectory(prefix='.karmma_bag_', dir=self.path.parent)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # The same folder, so that the last step is a rename and never a copy.
+            self._folder = tempfile.TemporaryDirectory(
+                prefix='.karmma_bag_', dir=self.path.parent)
+        except OSError as error:
+            raise InvalidSettingError('output path', str(self.path), 'a path that can be '
+                                      'written to', error.strerror or str(error)) from None
         self._bag = Path(self._folder.name) / self.path.stem
         # Humble reads version 8, as does everything after it, but not 9.
         self._writer = Writer(self._bag, version=8, storage_plugin=self._storage)
@@ -121,23 +124,13 @@ class BagWriter:
         self, stamp_ns: int, image: np.ndarray, frame_id: str = 'camera_optical_frame'
     ) -> None:
         """Add one RGB picture, uint8 `[h, w, 3]`."""
-        height, width, _ = image.shape
-        message = self._new(
-            IMAGE_TYPE, header=self._header(stamp_ns, frame_id), height=height, width=width,
-            encoding='rgb8', is_bigendian=0, step=3 * width,
-            data=np.ascontiguousarray(image).reshape(-1))
-        self._write(self.topics.image, IMAGE_TYPE, stamp_ns, message)
+        self._picture(self.topics.image, 'rgb8', stamp_ns, image, frame_id)
 
     def flow(
         self, stamp_ns: int, field: np.ndarray, frame_id: str = 'camera_optical_frame'
     ) -> None:
         """Add the movement since the message before, pixels to the right and down `[h, w, 2]`."""
-        height, width, _ = field.shape
-        message = self._new(
-            IMAGE_TYPE, header=self._header(stamp_ns, frame_id), height=height, width=width,
-            encoding='32FC2', is_bigendian=0, step=8 * width,
-            data=np.ascontiguousarray(field, '<f4').view(np.uint8).reshape(-1))
-        self._write(self.topics.flow, IMAGE_TYPE, stamp_ns, message)
+        self._picture(self.topics.flow, '32FC2', stamp_ns, field.astype('<f4'), frame_id)
 
     def audio(
         self, stamp_ns: int, samples: np.ndarray, received_ns: int,
@@ -150,9 +143,9 @@ class BagWriter:
         """
         pcm = np.round(np.clip(samples, -1, 1) * 32767).astype('<i2')
         message = self._new(
-            AUDIO_TYPE, header=self._header(stamp_ns, frame_id),
+            AUDIO_DRIVERS, header=self._header(stamp_ns, frame_id),
             audio=self._new('audio_common_msgs/msg/AudioData', data=pcm.view(np.uint8)))
-        self._write(self.topics.audio, AUDIO_TYPE, received_ns, message)
+        self._write(self.topics.audio, AUDIO_DRIVERS, received_ns, message)
 
     def detections(
         self, stamp_ns: int, boxes: Sequence[Sequence[float]], classes: Sequence[str],
@@ -162,8 +155,8 @@ class BagWriter:
         header = self._header(stamp_ns, frame_id)
         scores = [1.0] * len(classes) if scores is None else scores
         found = [self._detection(header, *each) for each in zip(boxes, classes, scores)]
-        message = self._new(DETECTIONS_TYPE, header=header, detections=found)
-        self._write(self.topics.detections, DETECTIONS_TYPE, stamp_ns, message)
+        message = self._new(DETECTIONS, header=header, detections=found)
+        self._write(self.topics.detections, DETECTIONS, stamp_ns, message)
 
     def annotation(
         self, start_ns: int, stop_ns: int, verb: tuple[int, str], noun: tuple[int, str],
@@ -193,6 +186,16 @@ class BagWriter:
                 offered_qos_profiles=[_LATCHED if type_name == TRUTH_TYPE else _RELIABLE])
         data = self._types.store(type_name).serialize_cdr(message, type_name)
         self._writer.write(self._connections[topic], time_ns, data)
+
+    def _picture(
+        self, topic: str, encoding: str, stamp_ns: int, pixels: np.ndarray, frame_id: str
+    ) -> None:
+        height, width, channels = pixels.shape
+        message = self._new(
+            IMAGE, header=self._header(stamp_ns, frame_id), height=height, width=width,
+            encoding=encoding, is_bigendian=0, step=width * channels * pixels.itemsize,
+            data=np.ascontiguousarray(pixels).view(np.uint8).reshape(-1))
+        self._write(topic, IMAGE, stamp_ns, message)
 
     def _detection(
         self, header: object, box: Sequence[float], class_name: str, score: float

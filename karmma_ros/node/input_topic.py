@@ -15,7 +15,8 @@ from karmma_ros.node.input_qos import (
     say,
     subscribe,
 )
-from karmma_ros.node.input_types import COMPRESSED, COMPRESSED_IMAGE, IMAGE, mend
+from karmma_ros.node.input_types import COMPRESSED, mend
+from karmma_ros.stream.message_types import COMPRESSED_IMAGE, IMAGE
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 

@@ -7,15 +7,13 @@ from typing import Any
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
-
-IMAGE = 'sensor_msgs/msg/Image'
-COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
-DETECTIONS = 'vision_msgs/msg/Detection2DArray'
-AUDIO_BARE = 'audio_common_msgs/msg/AudioData'
-AUDIO_DRIVERS = 'audio_common_msgs/msg/AudioDataStamped'
-AUDIO_TOLD = 'audio_common_msgs/msg/AudioStamped'
-"""Of another project, mgonzs13's, whose package bears the same name."""
-AUDIO_INFO = 'audio_common_msgs/msg/AudioInfo'
+from karmma_ros.stream.message_types import (
+    AUDIO_BARE,
+    AUDIO_DRIVERS,
+    AUDIO_TOLD,
+    COMPRESSED_IMAGE,
+    IMAGE,
+)
 
 COMPRESSED = '/compressed'
 """Where image_transport publishes the compressed pictures of a topic."""

@@ -10,9 +10,11 @@ from typing import Any
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
-from karmma_ros.node import input_types as types
-from karmma_ros.node.input_messages import make_audio_reader, Messages
+from karmma_ros.node.input_messages import Messages
 from karmma_ros.node.input_topic import InputTopic, TopicPlan
+from karmma_ros.node.input_types import COMPRESSED, message_class
+from karmma_ros.stream import message_types as types
+from karmma_ros.stream.intake import make_audio_reader
 from karmma_ros.stream.sensors import SensorStream
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -40,7 +42,7 @@ def check_inputs(values: Mapping[str, Any], changed: Collection[str]) -> None:
     for modality in (Modality.AUDIO, Modality.DETECTIONS):
         if {f'{modality}.enabled', f'{modality}.type'} & set(changed) and (
                 values[f'{modality}.enabled']):
-            types.message_class(_type_name(modality, values), modality)
+            message_class(_type_name(modality, values), modality)
 
 
 class Inputs:
@@ -76,7 +78,7 @@ class Inputs:
         :raises InvalidSettingError: when a message package is not installed; nothing changes.
         """
         for plan in self._plans(frozenset(modalities)).values():
-            types.message_class(plan.type_name, plan.modality)
+            message_class(plan.type_name, plan.modality)
         self._modalities = frozenset(modalities)
         self._messages.feed(stream, spec)
         if self._running:
@@ -161,7 +163,7 @@ class Inputs:
     def _topic(self, modality: Modality) -> str:
         topic = self._node.resolve_topic_name(TOPICS[modality])
         if _type_name(modality, self._parameters) == types.COMPRESSED_IMAGE:
-            topic = self._node.resolve_topic_name(topic + types.COMPRESSED)
+            topic = self._node.resolve_topic_name(topic + COMPRESSED)
         return topic
 
     def _reconcile(self) -> None:
@@ -183,12 +185,12 @@ class Inputs:
             raise failures[0]
 
     def _open(self, plan: TopicPlan) -> None:
-        kind = types.message_class(plan.type_name, plan.modality)
+        kind = message_class(plan.type_name, plan.modality)
         callback = self._messages.callback(plan.modality, plan.type_name)
         self._topics[plan.modality] = InputTopic(self._node, plan, kind, callback)
         if plan.type_name in (types.AUDIO_BARE, types.AUDIO_DRIVERS):
             self._info = self._node.create_subscription(
-                types.message_class(types.AUDIO_INFO, plan.modality), 'audio_info',
+                message_class(types.AUDIO_INFO, plan.modality), 'audio_info',
                 self._messages.take_info, _LATCHED)
 
     def _close(self, modality: Modality) -> None:

@@ -16,9 +16,10 @@ from diagnostic_msgs.msg import DiagnosticArray
 from karmma_ros.errors import KarmmaError
 from karmma_ros.node.diagnostics import diagnostics_message, lifecycle_status
 from karmma_ros.node.inputs import check_inputs
-from karmma_ros.node.loading import find_model
 from karmma_ros.node.parameters import Parameters
-from karmma_ros.node.session import event_settings, Session
+from karmma_ros.node.session import Session
+from karmma_ros.stream.models import find_model
+from karmma_ros.stream.settings import event_settings
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from threading import Lock
 import time
@@ -10,7 +9,6 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.modality import Modality
 from karmma_ros.node.diagnostics import inference_status, input_status, model_status
 from karmma_ros.node.inputs import Inputs
 from karmma_ros.node.loading import choose_device, load_model, Model, ModelLoader
@@ -19,7 +17,8 @@ from karmma_ros.node.outputs import Outputs
 from karmma_ros.node.parameters import Parameters
 from karmma_ros.node.worker import Engine, Worker
 from karmma_ros.stream.events import ActionEvents, EventSettings
-from karmma_ros.stream.sensors import InputSettings, SensorStream
+from karmma_ros.stream.sensors import SensorStream
+from karmma_ros.stream.settings import event_settings, input_settings, make_stream
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
@@ -29,7 +28,6 @@ import torch
 _BACKWARD_JUMP = Duration(seconds=-0.1)
 # A player that starts together with the node may need this many looks.
 _CLOCKLESS_LOOKS = 10
-_EVENT_PARAMETERS = ('smoothing', 'start', 'end', 'min_duration', 'max_gap', 'background')
 
 
 class Session:
@@ -105,7 +103,7 @@ class Session:
             self._replace(self.model, self._make_stream(self.model))
         if any(name.endswith(('.enabled', '.timeout', '.min_coverage')) for name in names):
             with self._lock:
-                self._stream.configure(_input_settings(self._parameters))
+                self._stream.configure(input_settings(self._parameters, self._flow_topic))
         if any(name.startswith('events.') for name in names):
             self._replace(self.model, self._stream)
         if 'rate' in names:
@@ -249,10 +247,14 @@ class Session:
         events = ActionEvents(event_settings(self._parameters), model.bundle.vocabulary)
         return Engine(stream, model.recogniser, model.bundle.model_id, events)
 
+    @property
+    def _flow_topic(self) -> bool:
+        return bool(self._parameters['flow.source'] == 'topic')
+
     def _make_stream(self, model: Model) -> SensorStream:
-        return SensorStream(
-            model.bundle.spec, model.recogniser.modalities, _input_settings(self._parameters),
-            flow_topic=self._parameters['flow.source'] == 'topic', hop=self._hop(model))
+        return make_stream(
+            model.bundle.spec, model.recogniser.modalities, self._parameters,
+            self._flow_topic, self._hop(model))
 
     def _assess(self) -> tuple[Any, ...]:
         with self._lock:
@@ -264,26 +266,3 @@ class Session:
 
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)
-
-
-def _input_settings(values: Mapping[str, Any]) -> dict[Modality, InputSettings]:
-    """Give each modality its timeout and coverage; computed flow shares the camera's."""
-    computed = values['flow.source'] == 'computed'
-    settings = {}
-    for modality in Modality:
-        source = Modality.RGB if modality is Modality.FLOW and computed else modality
-        settings[modality] = InputSettings(
-            timeout_ns=round(values[f'{source}.timeout'] * NANOSECONDS),
-            enabled=values[f'{modality}.enabled'],
-            min_coverage=values[f'{source}.min_coverage'])
-    return settings
-
-
-def event_settings(values: Mapping[str, Any]) -> EventSettings:
-    """
-    Give the settings of the events from all parameters.
-
-    :raises InvalidSettingError: when they contradict each other.
-    """
-    chosen = {name: values[f'events.{name}'] for name in _EVENT_PARAMETERS}
-    return EventSettings(**{**chosen, 'background': chosen['background'] or None})

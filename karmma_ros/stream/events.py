@@ -243,17 +243,19 @@ class ActionEvents:
 
     def _decide(self) -> list[ActionEvent]:
         assert self._joint is not None and self._stamp_ns is not None
-        settings, best = self._settings, self._best()
-        claim = self._claim(best)
-        events: list[ActionEvent] = []
+        settings, best, score = self._settings, self._best(), 0.0
         if self._running is not None:
             ids, event = self._running
             score = self._score(ids)
             if score > event.score:
                 self._running = ids, self._event(event.event_id, ids, event.start_ns)
             lead = self._score(best) - score
-            if score < settings.end or (claim and lead > settings.start - settings.end):
-                events += self._end(self._stamp_ns, claim)
+            if score >= settings.end and lead <= settings.start - settings.end:
+                return []
+        claim = self._claim(best)
+        events: list[ActionEvent] = []
+        if score < settings.end or claim is not None:
+            events += self._end(self._stamp_ns, claim)
         if self._running is None and claim is not None and best != _IDLE:
             started = self._event(self._ids, best, claim.start_ns)
             self._ids += 1

@@ -8,9 +8,9 @@ from karmma_ros.cli.main import main
 from karmma_ros.evaluation.rosbag import evaluating
 from karmma_ros.evaluation.rosbag.answers import BagInfo, load_all
 from karmma_ros.evaluation.rosbag.collecting import Collector
-from karmma_ros.evaluation.rosbag.finding import find_model
 from karmma_ros.evaluation.rosbag.truth import Truth
 from karmma_ros.model.bundle import load_bundle
+from karmma_ros.stream.models import find_model
 import pytest
 
 SECONDS, EPISODES = 3, 3
@@ -197,6 +197,8 @@ def test_bags_in_processes_of_their_own_give_the_same_answers(bag, tmp_path):
     (['--truth', '/no_topic'], 'a topic of the bag'), (['--truth', 'no.csv'], '--truth'),
     (['--device', 'toaster'], '--device'), (['--params', 'no.yaml'], '--params'),
     (['--mute', 'flow'], 'computed from the camera'),
+    (['--topics', 'nose=/image'], 'roles are rgb'), (['--out', __file__], '--out is'),
+    (['--truth', '/image'], '--truth is'),
 ])
 def test_what_cannot_be_done_is_a_sentence(bag, tmp_path, capsys, words, sentence):
     assert evaluate(bag, tmp_path, *words) == 2

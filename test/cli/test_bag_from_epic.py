@@ -4,7 +4,7 @@ import argparse
 import csv
 
 import cv2
-from karmma_ros.cli.bag import from_epic
+from karmma_ros.cli.bag import events, from_epic
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.rosbag.reading import Bag
 import numpy as np
@@ -60,7 +60,7 @@ def written(root, out, *words):
         for message in bag.messages(list(bag.topics.values())):
             read = bag.reader(message.topic)
             found.setdefault(message.topic.name, []).append(
-                (message.received_ns - from_epic.START_NS, read(message.data)))
+                (message.received_ns - events.START_NS, read(message.data)))
     return found
 
 

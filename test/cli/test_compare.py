@@ -35,3 +35,8 @@ def test_what_is_wrong_is_a_sentence(folder, tmp_path):
         main([str(folder / 'teacher'), str(folder / 'student'), '--condition', 'X'])
     with pytest.raises(InvalidSettingError, match='a JSON file'):
         main([str(tmp_path / 'a.json'), str(folder / 'student')])
+    file = tmp_path / 'file'
+    file.write_text('')
+    with pytest.raises(InvalidSettingError, match='--out .*a path that can be written to'):
+        main([str(folder / 'teacher'), str(folder / 'student'), '--resamples', '100', '--out',
+              str(file)])

@@ -14,9 +14,8 @@ What may differ, seen in runs of this test:
 
 - Pictures, boxes and ticks fall on the same stamps here. A node that looks between picture and
   boxes of one stamp rests on the boxes before; topics of different sensors overtake each other.
-- A window is asked for offline when the message that ends it was received, by the node at its
-  next tick: a sensor whose timeout passes in between is used by one and not by the other. One
-  window here, where the sound falls silent.
+- When the node cut a window is worked out from its answer, to some milliseconds: a sensor whose
+  timeout passes just then may be used by one and not by the other.
 - A busy machine brings the sensors to the node one after the other, and loses pictures, of which
   the node wants the newest only. Its answer then tells of fewer samples than the bag holds. So
   the bag is played at half its speed; on such a machine only those of the ticks are judged that
@@ -36,12 +35,13 @@ from karmma_ros.cli.main import main
 from karmma_ros.evaluation.rosbag.answers import Answers, Condition
 from karmma_ros.evaluation.rosbag.echo import echo_of, matches, TOLERANCE
 from karmma_ros.evaluation.rosbag.evaluating import evaluate_bag, Settings
-from karmma_ros.evaluation.rosbag.finding import find_model, node_parameters
+from karmma_ros.evaluation.rosbag.parameters import node_parameters
 from karmma_ros.evaluation.rosbag.reading import Bag
 from karmma_ros.evaluation.rosbag.replay import Replay
 from karmma_ros.evaluation.rosbag.topics import choose_topics
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.node.times import time_ns
+from karmma_ros.stream.models import find_model
 import pytest
 import rclpy
 from rclpy.serialization import serialize_message
@@ -102,7 +102,7 @@ def full_windows(path, bundle, values, live):
     modalities = bundle.network.modalities
     with Bag(path) as bag:
         cuts = Replay(bag, choose_topics(bag, {}, modalities), bundle.spec, modalities, values,
-                      [], held).cuts()
+                      [], {e.end_ns: e.asked_ns for e in map(echo_of, live)}).cuts()
         windows = [cut.window for cut in cuts]
     return {w.end_ns for w in windows if held[w.end_ns] == [s.num_samples for s in w.statuses]}
 

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from karmma_ros.cli.machine import this_machine
+from karmma_ros.cli.output import writing
 from karmma_ros.cli.progress import Bars
 from karmma_ros.errors import InvalidSettingError, KarmmaError
 from karmma_ros.evaluation.rosbag import report
@@ -28,14 +29,15 @@ from karmma_ros.evaluation.rosbag.faults import (
     parse_mute,
     STRETCH,
 )
-from karmma_ros.evaluation.rosbag.finding import find_model, node_parameters
 from karmma_ros.evaluation.rosbag.fleet import evaluate_all, Job, Outcome
 from karmma_ros.evaluation.rosbag.frames import BagFrames
+from karmma_ros.evaluation.rosbag.parameters import node_parameters
 from karmma_ros.evaluation.rosbag.topics import NONE, parse_named, TRUTH
 from karmma_ros.evaluation.rosbag.truth import TIMES, Truth
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import Bundle, load_bundle
-from karmma_ros.stream.events import EventSettings
+from karmma_ros.stream.models import find_model
+from karmma_ros.stream.settings import event_settings
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -45,7 +47,6 @@ WORK = 'work'
 """Folder of what is kept for a run that goes on, inside that of the report."""
 SWEEP = tuple(tenth / 10 for tenth in range(1, 10))
 _TABLES = ('.csv', '.tsv', '.txt')
-_EVENT_PARAMETERS = ('smoothing', 'start', 'end', 'min_duration', 'max_gap', 'background')
 
 
 def add_parser(kinds: Any) -> None:
@@ -102,9 +103,11 @@ def _add_faults(parser: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     started, date = time.perf_counter(), datetime.now(timezone.utc)
     _check_device(options.device)
-    bundle = load_bundle(find_model(options.model))
+    bundle = load_bundle(find_model(options.model, '--model'))
     settings = _settings(options)
-    events = _events(settings.values)
+    events = event_settings(settings.values)
+    with writing('--out', options.out):
+        (options.out / WORK).mkdir(parents=True, exist_ok=True)
     paths = _distinct(options.bags)
     outcomes = _answers(paths, bundle, settings, options)
     console = Console(soft_wrap=True)
@@ -202,11 +205,6 @@ def _is_table(text: str) -> bool:
             or Path(text).suffix.lower() in _TABLES)
 
 
-def _events(values: Mapping[str, Any]) -> EventSettings:
-    chosen = {name: values[f'events.{name}'] for name in _EVENT_PARAMETERS}
-    return EventSettings(**{**chosen, 'background': chosen['background'] or None})
-
-
 def _distinct(paths: Iterable[Path]) -> list[Path]:
     """Give each bag once."""
     return list({path.resolve(): path for path in paths}.values())
@@ -255,7 +253,8 @@ def _tell(console: Console, run: BagRun, notes: Iterable[str]) -> None:
     if run.truth is None:
         lines.append('  no truth: what the model says is shown, but not scored')
     else:
-        lines.append(f'  truth: {len(run.truth.actions):,} actions from {run.truth.source}')
+        count = len(run.truth.actions)
+        lines.append(f'  truth: {count:,} action{"s" * (count != 1)} from {run.truth.source}')
         lines += [f'  note: {text}' for text in run.truth.warnings]
     console.print('\n'.join(lines), markup=False, highlight=False)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from karmma_ros.cli.bag import events
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.data.epic_kitchens.annotations import (
     flow_stride,
@@ -25,18 +26,12 @@ from karmma_ros.modality import Modality
 from karmma_ros.prediction import NOUN, VERB
 import numpy as np
 
-# Fixed, so that the same command writes the same stamps: 2025-01-01 00:00 UTC.
-START_NS = 1_735_689_600 * NANOSECONDS
-AUDIO_RATE, AUDIO_CHUNK = 16_000, 512
 FLOW_BOUND = 8.0
 """Pixels that the released flow's pictures span each way, as its authors say."""
 
 _PORTION_S = 1.0
 _AFTER_S = 2.0
 """What follows the last action is left out but for this."""
-
-Event = tuple[int, int, Callable[[BagWriter], None]]
-"""When to write (ns), a rank that settles ties, and what to write."""
 
 
 def add_parser(kinds: Any) -> None:
@@ -63,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
     """Write the bag."""
     narrations = _narrations(options.annotations, options.video)
     sources = _sources(options)
-    stop_s = options.stop or max(n.stop_s for n in narrations) + _AFTER_S
+    last_s = max(n.stop_s for n in narrations)
+    stop_s = last_s + _AFTER_S if options.stop is None else options.stop
     if not 0 <= options.start < stop_s:
         raise InvalidSettingError('--start', options.start, f'0 or more, and below {stop_s:g}')
     if not 0 < options.rate <= frame_rate(options.video):
@@ -71,17 +67,10 @@ def run(options: argparse.Namespace) -> int:
                                   f'{frame_rate(options.video)}, the rate of the released frames')
     names = read_vocabulary(options.annotations).heads
     with BagWriter(options.out) as bag:
-        _write_truth(bag, narrations, names, options.start, stop_s)
-        start_s, ends = options.start, dict.fromkeys(sources, False)
-        while start_s < stop_s and not all(ends.values()):
-            portion_s = min(_PORTION_S, stop_s - start_s)
-            events = [event for modality, source in sources.items() if not ends[modality]
-                      for event in _events(modality, source, start_s, portion_s, options, ends)]
-            for _, _, write in sorted(events, key=lambda event: event[:2]):
-                write(bag)
-            start_s += _PORTION_S
-        print(f'{options.out}: {bag.summary()}')
-    return 0
+        events.write(
+            bag, _truth(narrations, names, options.start, stop_s),
+            *(_sensor(modality, source, options, stop_s) for modality, source in sources.items()))
+        return events.tell(options.out, bag)
 
 
 def _narrations(folder: Path, video: str) -> list[Narration]:
@@ -117,43 +106,55 @@ def _sources(options: argparse.Namespace) -> Mapping[Modality, Any]:
     return sources
 
 
-def _write_truth(
-    bag: BagWriter, narrations: list[Narration], names: Mapping[str, tuple[str, ...]],
-    start_s: float, stop_s: float,
-) -> None:
-    """Write all actions at the start of the bag: its topic is latched."""
+def _truth(
+    narrations: list[Narration], names: Mapping[str, tuple[str, ...]], start_s: float,
+    stop_s: float,
+) -> Iterator[events.Event]:
     for n in sorted(narrations, key=lambda n: n.start_s):
         if n.stop_s > start_s and n.start_s < stop_s:
-            begin, end = (START_NS + round((t - start_s) * NANOSECONDS)
+            begin, end = (_stamp_ns(t - start_s)
                           for t in (max(n.start_s, start_s), min(n.stop_s, stop_s)))
-            bag.annotation(begin, end, (n.verb, names[VERB][n.verb]),
-                           (n.noun, names[NOUN][n.noun]))
+            yield events.annotation(begin, end, (n.verb, names[VERB][n.verb]),
+                                    (n.noun, names[NOUN][n.noun]))
 
 
-def _events(
-    modality: Modality, source: Any, start_s: float, portion_s: float,
-    options: argparse.Namespace, ends: dict[Modality, bool],
-) -> Iterator[Event]:
-    """Give what one sensor delivers in a part of the video; note when it has ended."""
-    first_ns = START_NS + round((start_s - options.start) * NANOSECONDS)
-    try:
-        if modality is Modality.AUDIO:
-            sound = source.samples(start_s, portion_s, AUDIO_RATE)
-            yield from _sound_events(sound, first_ns)
+def _sensor(
+    modality: Modality, source: Any, options: argparse.Namespace, stop_s: float,
+) -> Iterator[events.Event]:
+    """Give what one sensor delivers, as far as the files of the video go."""
+    start_s = options.start
+    while start_s < stop_s:
+        try:
+            yield from _portion(modality, source, start_s, min(_PORTION_S, stop_s - start_s),
+                                options)
+        except DataError:
+            if start_s == options.start:
+                raise
             return
-        times = [i / options.rate for i in range(max(1, round(portion_s * options.rate)))]
-        seconds = [start_s + t for t in times]
-        if modality is Modality.RGB:
-            pictures = source.frames(seconds)
-        else:
-            pictures = _displacements(source.flow(seconds), options)
-    except DataError:
-        if start_s == options.start:
-            raise
-        ends[modality] = True
+        start_s += _PORTION_S
+
+
+def _portion(
+    modality: Modality, source: Any, start_s: float, portion_s: float,
+    options: argparse.Namespace,
+) -> Iterator[events.Event]:
+    first_ns = _stamp_ns(start_s - options.start)
+    if modality is Modality.AUDIO:
+        yield from events.sound(source.samples(start_s, portion_s, events.AUDIO_RATE), first_ns)
         return
+    times = [i / options.rate for i in range(max(1, round(portion_s * options.rate)))]
+    seconds = [start_s + t for t in times]
+    if modality is Modality.RGB:
+        make: Callable[[int, np.ndarray], events.Event] = events.picture
+        pictures = source.frames(seconds)
+    else:
+        make, pictures = events.flow, _displacements(source.flow(seconds), options)
     for t, picture in zip(times, pictures):
-        yield _picture_event(modality, first_ns + round(t * NANOSECONDS), picture)
+        yield make(first_ns + round(t * NANOSECONDS), picture)
+
+
+def _stamp_ns(seconds: float) -> int:
+    return events.START_NS + round(seconds * NANOSECONDS)
 
 
 def _displacements(pictures: np.ndarray, options: argparse.Namespace) -> np.ndarray:
@@ -165,20 +166,3 @@ def _displacements(pictures: np.ndarray, options: argparse.Namespace) -> np.ndar
     span_s = 0.05 if flow_stride(options.video) == 2 else 0.02
     field = (pictures.astype(np.float32) - 128) * np.float32(FLOW_BOUND / 127.5)
     return np.asarray(field * np.float32(1 / options.rate / span_s))
-
-
-def _picture_event(modality: Modality, stamp_ns: int, picture: np.ndarray) -> Event:
-    if modality is Modality.RGB:
-        return stamp_ns, 0, lambda bag: bag.image(stamp_ns, picture)
-    return stamp_ns, 1, lambda bag: bag.flow(stamp_ns, picture)
-
-
-def _sound_events(samples: np.ndarray, start_ns: int) -> Iterator[Event]:
-    for first in range(0, len(samples), AUDIO_CHUNK):
-        piece = samples[first:first + AUDIO_CHUNK]
-        yield _sound_event(start_ns + first * NANOSECONDS // AUDIO_RATE, piece)
-
-
-def _sound_event(stamp_ns: int, piece: np.ndarray) -> Event:
-    end_ns = stamp_ns + len(piece) * NANOSECONDS // AUDIO_RATE
-    return end_ns, 2, lambda bag: bag.audio(stamp_ns, piece, end_ns)

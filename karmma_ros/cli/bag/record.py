@@ -9,6 +9,7 @@ from pathlib import Path
 import shlex
 from typing import Any
 
+from karmma_ros.cli.output import writing
 from karmma_ros.errors import InvalidSettingError
 
 HUMBLE = 'humble'
@@ -55,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
     latched = [topic for name in _LATCHED if (topic := _topic(options, name))]
     if 'audio' not in sensors:
         latched = [t for t in latched if t != options.audio_info]
-    options.qos_file.write_text(_qos(options, sensors, latched), encoding='utf-8')
+    with writing('--qos-file', options.qos_file):
+        options.qos_file.write_text(_qos(options, sensors, latched), encoding='utf-8')
     topics = [*sensors.values(), *latched, *_own_topics(options)]
     words = ['ros2', 'bag', 'record', '--storage', options.storage, '--output', options.out,
              '--qos-profile-overrides-path', str(options.qos_file)]

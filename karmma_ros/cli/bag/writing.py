@@ -8,12 +8,13 @@ in the kitchen, boxes and the truth.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from heapq import merge
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
+from karmma_ros.cli.bag import events
+from karmma_ros.cli.film import no_pictures, open_film
 from karmma_ros.clip import BOX_HAND, NANOSECONDS
 from karmma_ros.data.synthetic_kitchen.episode import Episode, episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
@@ -24,15 +25,7 @@ from karmma_ros.preprocess.video import resize_and_crop
 import numpy as np
 import soundfile
 
-# Fixed, so that the same command writes the same stamps: 2025-01-01 00:00 UTC.
-START_NS = 1_735_689_600 * NANOSECONDS
-AUDIO_RATE = 16_000
-AUDIO_CHUNK = 512
 DETECTION_RATE = 10.0
-
-Write = Callable[[BagWriter], None]
-Event = tuple[int, int, Write]
-"""When to write (ns), a rank that settles ties, and what to write."""
 
 
 def add_parser(kinds: Any) -> None:
@@ -70,26 +63,23 @@ def _synthetic(options: argparse.Namespace) -> int:
             raise InvalidSettingError(f'--{name}', getattr(options, name), 'a number above 0')
     with BagWriter(options.out) as bag:
         for number in range(options.episodes):
-            start_ns = START_NS + round(number * options.seconds * NANOSECONDS)
+            start_ns = events.START_NS + round(number * options.seconds * NANOSECONDS)
             shown = episode(Split.TEST, options.seed, number)
-            _write(bag, kitchen_events(shown, start_ns, options))
-        return _told(options.out, bag)
+            events.write(bag, *kitchen(shown, start_ns, options))
+        return events.tell(options.out, bag)
 
 
-def kitchen_events(
+def kitchen(
     shown: Episode, start_ns: int, options: argparse.Namespace
-) -> Iterator[Event]:
-    """Give what the sensors deliver in `options.seconds` of an episode, in order of time."""
+) -> list[Iterator[events.Event]]:
+    """Give what each sensor delivers in `options.seconds` of an episode, and the truth."""
     stop_ns = start_ns + round(options.seconds * NANOSECONDS)
     truth = (shown.verb_id, shown.verb), (shown.noun_id, shown.noun)
-    annotation = [(start_ns, -1, lambda bag: bag.annotation(start_ns, stop_ns, *truth))]
-    sound = shown.audio(0.0, options.seconds, AUDIO_RATE)
-    return merge(
-        annotation,
-        _picture_events(shown, start_ns, options),
-        _sound_events(sound, start_ns),
-        _box_events(shown, start_ns, options),
-        key=_when)
+    return [
+        iter([events.annotation(start_ns, stop_ns, *truth)]),
+        _pictures(shown, start_ns, options),
+        events.sound(shown.audio(0.0, options.seconds, events.AUDIO_RATE), start_ns),
+        _boxes(shown, start_ns, options)]
 
 
 def _times(start_ns: int, seconds: float, rate: float) -> Iterator[tuple[int, float]]:
@@ -98,121 +88,62 @@ def _times(start_ns: int, seconds: float, rate: float) -> Iterator[tuple[int, fl
         yield start_ns + round(index * NANOSECONDS / rate), index / rate
 
 
-def _picture_events(
+def _pictures(
     shown: Episode, start_ns: int, options: argparse.Namespace
-) -> Iterator[Event]:
+) -> Iterator[events.Event]:
     width, height = options.size
     for stamp_ns, t_s in _times(start_ns, options.seconds, options.rate):
-        yield _picture_event(stamp_ns, shown.frame(t_s, height, width))
+        yield events.picture(stamp_ns, shown.frame(t_s, height, width))
 
 
-def _picture_event(stamp_ns: int, picture: np.ndarray) -> Event:
-    return stamp_ns, 0, lambda bag: bag.image(stamp_ns, picture)
-
-
-def _box_events(
+def _boxes(
     shown: Episode, start_ns: int, options: argparse.Namespace
-) -> Iterator[Event]:
+) -> Iterator[events.Event]:
     for stamp_ns, t_s in _times(start_ns, options.seconds, DETECTION_RATE):
-        yield _box_event(stamp_ns, shown.boxes(t_s), options.size)
-
-
-def _box_event(stamp_ns: int, boxes: np.ndarray, size: tuple[int, int]) -> Event:
-    pixels = boxes[:, :4] * [*size, *size]
-    classes = ['hand' if category == BOX_HAND else 'object' for category in boxes[:, 4]]
-    return stamp_ns, 2, lambda bag: bag.detections(stamp_ns, pixels, classes)
+        found = shown.boxes(t_s)
+        classes = ['hand' if category == BOX_HAND else 'object' for category in found[:, 4]]
+        yield events.boxes(stamp_ns, found[:, :4] * [*options.size, *options.size], classes)
 
 
 def _from_video(options: argparse.Namespace) -> int:
-    sound = _read_sound(options.audio) if options.audio else None
-    with Film(options.film, options.rate, options.size) as film, BagWriter(options.out) as bag:
-        events = [film.events()]
-        if sound is not None:
-            events.append(_sound_events(sound, START_NS))
-        _write(bag, merge(*events, key=_when))
-        return _told(options.out, bag)
+    sensors = [] if options.audio is None else [
+        events.sound(_read_sound(options.audio), events.START_NS)]
+    capture, rate = open_film(options.film, options.rate)
+    try:
+        with BagWriter(options.out) as bag:
+            events.write(bag, _film(capture, rate, options), *sensors)
+            return events.tell(options.out, bag)
+    finally:
+        capture.release()
 
 
-class Film:
-    """A video file as timed RGB pictures."""
+def _film(
+    capture: cv2.VideoCapture, rate: float, options: argparse.Namespace
+) -> Iterator[events.Event]:
+    """
+    Give one event for each picture.
 
-    def __init__(self, path: Path, rate: float | None, size: tuple[int, int] | None) -> None:
-        """
-        Open the file.
-
-        :raises InvalidSettingError: when it is missing, unreadable or names no frame rate.
-        """
-        if not path.is_file():
-            raise InvalidSettingError('CLIP', str(path), 'a video file that exists')
-        self._capture, self._size, self._path = cv2.VideoCapture(str(path)), size, path
-        if not self._capture.isOpened():
-            raise InvalidSettingError('CLIP', str(path), 'a film that OpenCV can read',
-                                      'convert it, for instance to MJPEG in .avi')
-        self.rate = rate or self._capture.get(cv2.CAP_PROP_FPS)
-        if not 0 < self.rate < 1000:
-            raise InvalidSettingError('frame rate', self.rate, 'between 0 and 1000',
-                                      'give --rate; the film does not say')
-
-    def __enter__(self) -> Film:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._capture.release()
-
-    def events(self) -> Iterator[Event]:
-        """
-        Give one event for each picture.
-
-        :raises InvalidSettingError: when not one picture can be decoded.
-        """
-        index = 0
-        while True:
-            there, picture = self._capture.read()
-            if not there:
-                break
-            yield self._event(START_NS + round(index * NANOSECONDS / self.rate), picture)
-            index += 1
-        if index == 0:
-            raise InvalidSettingError('CLIP', str(self._path), 'a film with pictures in it',
-                                      'OpenCV opens this one but decodes no picture')
-
-    def _event(self, stamp_ns: int, picture: np.ndarray) -> Event:
-        if self._size is not None:
-            picture = resize_and_crop(picture, self._size[1], self._size[0])
-        return _picture_event(stamp_ns, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    :raises InvalidSettingError: when not one picture can be decoded.
+    """
+    index = 0
+    while True:
+        there, shown = capture.read()
+        if not there:
+            break
+        if options.size is not None:
+            shown = resize_and_crop(shown, options.size[1], options.size[0])
+        yield events.picture(events.START_NS + round(index * NANOSECONDS / rate),
+                             cv2.cvtColor(shown, cv2.COLOR_BGR2RGB))
+        index += 1
+    if index == 0:
+        raise no_pictures(options.film)
 
 
 def _read_sound(path: Path) -> np.ndarray:
-    """Read any file that libsndfile knows as mono float32 at `AUDIO_RATE`."""
+    """Read any file that libsndfile knows as mono float32 at the rate of bags."""
     try:
         samples, rate = soundfile.read(path, dtype='float32', always_2d=True)
     except (OSError, soundfile.LibsndfileError) as error:
         raise InvalidSettingError('--audio', str(path), 'a sound file that libsndfile can read',
                                   str(error)) from None
-    return resample(samples.mean(axis=1), rate, AUDIO_RATE)
-
-
-def _sound_events(samples: np.ndarray, start_ns: int) -> Iterator[Event]:
-    """Cut `[n]` samples into messages; each is written when its last sample is there."""
-    for first in range(0, len(samples), AUDIO_CHUNK):
-        piece = samples[first:first + AUDIO_CHUNK]
-        yield _sound_event(start_ns + first * NANOSECONDS // AUDIO_RATE, piece)
-
-
-def _sound_event(stamp_ns: int, piece: np.ndarray) -> Event:
-    end_ns = stamp_ns + len(piece) * NANOSECONDS // AUDIO_RATE
-    return end_ns, 1, lambda bag: bag.audio(stamp_ns, piece, end_ns)
-
-
-def _when(event: Event) -> tuple[int, int]:
-    return event[:2]
-
-
-def _write(bag: BagWriter, events: Iterator[Event]) -> None:
-    for _, _, write in events:
-        write(bag)
-
-
-def _told(out: Path, bag: BagWriter) -> int:
-    print(f'{out}: {bag.summary()}')
-    return 0
+    return resample(samples.mean(axis=1), rate, events.AUDIO_RATE)

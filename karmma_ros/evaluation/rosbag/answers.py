@@ -6,7 +6,7 @@ Shape legend: k windows, c classes, s changes of a sensor's state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 import json
 import os
@@ -33,7 +33,7 @@ AS_RECORDED = 'as recorded'
 _ARRAYS = ('start_ns', 'end_ns', 'asked_ns', 'present', 'latency_s', 'states')
 _DESCRIPTION, _HEAD = 'description', 'probabilities/'
 
-FrameSource = Callable[[Sequence[int]], Sequence['NDArray[np.uint8] | None']]
+FrameSource = Callable[[Sequence[int]], Iterable['NDArray[np.uint8] | None']]
 """Times in ns of the bag's clock to RGB pictures `[h, w, 3]`; None where there is none."""
 
 

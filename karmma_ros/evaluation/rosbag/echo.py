@@ -24,6 +24,8 @@ class Echo:
     """One recorded answer."""
 
     end_ns: int
+    asked_ns: int
+    """When the node cut the window, on its clock; 0 where that is not known."""
     used: tuple[bool, ...]
     """Of rgb, flow, audio, detections."""
     scores: Mapping[str, Mapping[int, float]]
@@ -40,9 +42,9 @@ class Echoes:
     unread: int = 0
 
     @property
-    def ends_ns(self) -> list[int]:
-        """Give the ends of their windows."""
-        return [echo.end_ns for echo in self.found]
+    def asked_ns(self) -> dict[int, int]:
+        """Give the end of each window → when it was cut."""
+        return {echo.end_ns: echo.asked_ns for echo in self.found}
 
 
 def read_echoes(bag: Bag, topic: Topic | None) -> Echoes:
@@ -65,9 +67,11 @@ def read_echoes(bag: Bag, topic: Topic | None) -> Echoes:
 def echo_of(message: Any) -> Echo:
     """Read a karmma_msgs/ActionRecognition, rclpy's or the rosbags library's."""
     end = message.window_end
+    end_ns = int(end.sec * NANOSECONDS + end.nanosec)
+    age_s = message.end_to_end_latency - message.inference_latency
     used = {status.name: bool(status.used) for status in message.modalities}
     return Echo(
-        int(end.sec * NANOSECONDS + end.nanosec),
+        end_ns, end_ns + round(age_s * NANOSECONDS) if age_s >= 0 else 0,
         tuple(used.get(m.value, False) for m in Modality),
         {head: {int(s.class_id): float(s.score) for s in getattr(message, name)}
          for head, name in _FIELDS.items()},
@@ -83,10 +87,8 @@ def compare_echo(echoes: Echoes, answers: Answers, bundle: Bundle) -> dict[str, 
     """
     if not echoes.topic:
         return None
-    ours = {int(end): row for row, end in enumerate(answers.end_ns)}
     own = [echo for echo in echoes.found if echo.model_id == bundle.model_id]
-    compared = [_compare(echo, answers, ours.get(echo.end_ns)) for echo in own]
-    same_windows = [each for each in compared if each is not None]
+    same_windows = [each for each in matches(own, answers) if each is not None]
     same_sensors = [each for each in same_windows if each['sensors']]
     return {
         'topic': echoes.topic,

@@ -29,17 +29,17 @@ from karmma_ros.evaluation.rosbag.work import bag_digest, info_dict, info_of, ke
 from karmma_ros.modality import Modality, subsets
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.streaming import stretches_of
-from karmma_ros.stream.availability import ModalityState
 from karmma_ros.stream.tokens import hop_for
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 """Grows whenever the same bag and settings would give other answers."""
 
 BATCH = 16
 _QUEUE = 64
 _PART_BATCHES = 32
 _FOREIGN_CLOCK_NS = 10 * NANOSECONDS
+_LONG_PAUSE_NS = 600 * NANOSECONDS
 
 Progress = Callable[[int, int], None]
 """Nanoseconds of the bag that are done, and all of them."""
@@ -141,7 +141,7 @@ class _Evaluation:
         echoes = read_echoes(bag, self._choice.topics.get(RECOGNITION))
         replay = Replay(
             bag, self._choice, bundle.spec, bundle.network.modalities, self._settings.values,
-            self._runs, echoes.ends_ns, self._hop())
+            self._runs, echoes.asked_ns, self._hop())
         collector = Collector(self._lane_conditions, bundle.vocabulary.sizes, len(self._runs))
         asker = Asker(bundle, self._device)
         known = 0 if work is None else work.batches
@@ -179,16 +179,21 @@ class _Evaluation:
         refusals = replay.lanes[0].refusals
         for role, count in sorted(refusals.counts.items()):
             lost[f'{role} messages that cannot be used'] += count
-            warnings.append(f'{role}: {count} messages cannot be used, the first one because: '
+            warnings.append(f'{role}: messages that cannot be used: {count:,}; the first one: '
                             f'{refusals.first[role]}')
         for role, count in sorted(replay.unread.items()):
             lost[f'{role} messages that cannot be read'] += count
         lost.update(collector.lost)
+        pause_ns = replay.longest_pause_ns
+        if pause_ns > _LONG_PAUSE_NS:
+            warnings.append(f'no message for {pause_ns / NANOSECONDS:,.0f} s within the bag: was '
+                            'the clock set while it was recorded?')
         info = BagInfo(
             str(bag.path), bag.start_ns, bag.end_ns, bag.files.storage, bag.messages_count,
             self._choice.described(), {k: v for k, v in sorted(lost.items()) if v}, warnings)
         recorded = compare_echo(echoes, collector.echo(), self._bundle)
-        return {'info': info_dict(info), 'truths': replay.truths, 'recorded': recorded}
+        return {'info': info_dict(info), 'truths': replay.truths, 'recorded': recorded,
+                'unusable': replay.lanes[0].details}
 
     def _evaluated(
         self, facts: Mapping[str, Any], by_name: Mapping[str, Answers], fresh: bool,
@@ -203,8 +208,7 @@ class _Evaluation:
                 f'the stamps lie {abs(offset_ns) / 1e9:,.0f} s '
                 f'{"before" if offset_ns > 0 else "after"} the times of receipt: the windows are '
                 'given on the clock of the bag, moved by that much')
-        if not len(answers[conditions[0]]):
-            warnings.append('no window was cut: ' + _why_none(answers[conditions[0]]))
+        warnings += _unused(answers[conditions[0]], facts['unusable'])
         info = info_of({**facts['info'], 'path': str(self._bag.path), 'warnings': warnings})
         truth = self._choice.topics.get(TRUTH)
         return Evaluated(
@@ -308,11 +312,11 @@ def _shifted(answers: Answers, offset_ns: int) -> Answers:
         answers.present, answers.probabilities, answers.latency_s, answers.states)
 
 
-def _why_none(answers: Answers) -> str:
-    if not len(answers.states):
-        return 'the bag is shorter than the time between two results'
-    last = {m.value: ModalityState(int(s)).name.lower().replace('_', ' ')
-            for m, s in zip(Modality, answers.states[-1, 1:])}
-    return ', '.join(f'{m} {s}' for m, s in last.items())
-
-
+def _unused(answers: Answers, unusable: Mapping[str, str]) -> Iterator[str]:
+    """Say which sensors are in no window, and why."""
+    if not len(answers):
+        yield 'no window was cut' + ('' if unusable else ': the bag is too short')
+    used = [bool(column.any()) for column in answers.present.T]
+    for modality, there in zip(Modality, used):
+        if not there and modality.value in unusable:
+            yield f'{modality} is in no window: {unusable[modality.value]}'

@@ -85,11 +85,6 @@ class Faults:
         """Take what to do, and when the bag starts."""
         self._faults, self._seed, self._start_ns = tuple(faults), seed, start_ns
 
-    @property
-    def delays(self) -> bool:
-        """Tell whether messages may arrive in another order."""
-        return any(isinstance(fault, Delay) for fault in self._faults)
-
     def arrival_ns(self, sensor: str, index: int, received_ns: int) -> int | None:
         """
         Give when the message of one sensor arrives; None when it never does.

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from karmma_ros.errors import InvalidSampleError, KarmmaError
 from karmma_ros.evaluation.rosbag.reading import Bag, Topic
-from karmma_ros.evaluation.rosbag.topics import IMAGE
+from karmma_ros.stream.message_types import IMAGE
 from karmma_ros.stream.readers import read_compressed_image, read_image
 import numpy as np
 from numpy.typing import NDArray
 
-_REACH_NS = 1_000_000_000
-"""A picture stands for a time at most so far from it."""
+_REACHES_NS = (100_000_000, 1_000_000_000)
+"""So far from a time its picture is looked for, the farther only if there is none nearer."""
 
 Picture = NDArray[np.uint8]
 
@@ -26,29 +27,35 @@ class BagFrames:
         """Take the bag and its camera; '' where it has none."""
         self._path, self._key = path, (topic, type_name)
 
-    def __call__(self, times_ns: Sequence[int]) -> list[Picture | None]:
-        """Give RGB pictures `[h, w, 3]`, None where there is none near by."""
-        try:
-            if not self._key[0]:
-                return [None] * len(times_ns)
-            with Bag(self._path) as bag:
-                topic = bag.topics.get(self._key)
-                if topic is None:
-                    return [None] * len(times_ns)
-                read = bag.reader(topic)
-                return [_picture(self._nearest(bag, topic, time_ns), read, topic.type)
-                        for time_ns in times_ns]
-        except (KarmmaError, ValueError, OSError):  # a report goes without
-            return [None] * len(times_ns)
+    def __call__(self, times_ns: Sequence[int]) -> Iterator[Picture | None]:
+        """Give RGB pictures `[h, w, 3]`, one by one, None where there is none near by."""
+        given = 0
+        with suppress(KarmmaError, ValueError, OSError):  # a report goes without
+            for picture in self._pictures(times_ns):
+                yield picture
+                given += 1
+        yield from [None] * (len(times_ns) - given)
 
-    def _nearest(self, bag: Bag, topic: Topic, time_ns: int) -> bytes | None:
-        found: tuple[int, bytes] | None = None
-        for message in bag.messages([topic], time_ns - _REACH_NS, time_ns + _REACH_NS + 1):
-            distance_ns = abs(message.received_ns - time_ns)
-            if found is not None and distance_ns > found[0]:
-                break
-            found = distance_ns, message.data
-        return None if found is None else found[1]
+    def _pictures(self, times_ns: Sequence[int]) -> Iterator[Picture | None]:
+        if not self._key[0]:
+            return
+        with Bag(self._path) as bag:
+            topic = bag.topics.get(self._key)
+            if topic is None:
+                return
+            read = bag.reader(topic)
+            for time_ns in times_ns:
+                yield _picture(_nearest(bag, topic, time_ns), read, topic.type)
+
+
+def _nearest(bag: Bag, topic: Topic, time_ns: int) -> bytes | None:
+    for reach_ns in _REACHES_NS:
+        found = min(
+            bag.messages([topic], time_ns - reach_ns, time_ns + reach_ns + 1),
+            key=lambda message: abs(message.received_ns - time_ns), default=None)
+        if found is not None:
+            return found.data
+    return None
 
 
 def _picture(data: bytes | None, read: Any, type_name: str) -> Picture | None:

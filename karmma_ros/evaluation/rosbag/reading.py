@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Union
 
-from karmma_ros.clip import NANOSECONDS
 from karmma_ros.evaluation.rosbag.definitions import TypeReader
 from karmma_ros.evaluation.rosbag.errors import BagError
 from karmma_ros.evaluation.rosbag.files import (
@@ -286,8 +285,3 @@ class _Part:
 def _short(text: str) -> str:
     line = ' '.join(text.split())
     return line if len(line) <= 160 else line[:157] + '…'
-
-
-def seconds(time_ns: int) -> float:
-    """Give nanoseconds in seconds."""
-    return time_ns / NANOSECONDS

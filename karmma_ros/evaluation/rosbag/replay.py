@@ -13,18 +13,21 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 import heapq
 from typing import Any
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.evaluation.rosbag.delivery import Delivery
 from karmma_ros.evaluation.rosbag.faults import Fault, Faults
-from karmma_ros.evaluation.rosbag.feed import Delivery, Feed, make_stream
 from karmma_ros.evaluation.rosbag.reading import Bag, LATEST_NS, Topic
 from karmma_ros.evaluation.rosbag.topics import AUDIO_INFO, Choice, RECOGNITION, TRUTH
 from karmma_ros.modality import Modality
-from karmma_ros.stream.availability import ModalityStatus
+from karmma_ros.stream.availability import ModalityState, ModalityStatus
+from karmma_ros.stream.intake import Intake
+from karmma_ros.stream.settings import make_stream
 from karmma_ros.stream.window import Window
 import numpy as np
 from numpy.typing import NDArray
@@ -76,18 +79,30 @@ class Lane:
         """
         self._number, self._faults = number, faults
         self._stream = make_stream(spec, modalities, values, flow_topic, hop)
-        self._feed = Feed(values, self._stream)
+        self._intake = Intake(values)
+        self._intake.feed(self._stream)
         self._needed = values['min_modalities']
         # As in the node: looked for twice a hop, no window of a streaming network is missed.
         self._period_ns = (
             hop * spec.frame_period_ns // 2 if hop else round(NANOSECONDS / values['rate']))
         # As in a node that was started before the clock: ticks at whole periods of it.
         self._tick_ns = -(-start_ns // self._period_ns) * self._period_ns
+        self._heard_ns = start_ns
+        self._longest_ns = max(
+            round(values[f'{m}.timeout'] * NANOSECONDS) for m in Modality)
         self._held: list[tuple[int, int, Delivery]] = []
         """Delayed messages: when they arrive, and in which order."""
         self._order = 0
         self.refusals = Refusals()
         self._states: list[tuple[int, ...]] = []
+        self._statuses: Sequence[ModalityStatus] = ()
+
+    @property
+    def details(self) -> dict[str, str]:
+        """Say of each sensor that was heard why it could not be used at the last tick."""
+        unheard = (ModalityState.DISABLED, ModalityState.NEVER_RECEIVED)
+        return {s.modality.value: s.detail for s in self._statuses
+                if s.detail and s.state not in unheard}
 
     @property
     def states(self) -> NDArray[np.int64]:
@@ -112,21 +127,36 @@ class Lane:
         """Do what is due up to a time: ticks up to and with it, delayed messages before it."""
         while True:
             arrival_ns = self._held[0][0] if self._held else _NEVER
-            if self._tick_ns <= min(arrival_ns, now_ns):
+            due_ns = min(arrival_ns, now_ns)
+            if self._tick_ns <= due_ns:
                 yield from self._tick(self._tick_ns)
+                silent = self._tick_ns - self._heard_ns > self._longest_ns
                 self._tick_ns += self._period_ns
+                if silent:  # nothing changes before the next message, be it years away
+                    self._tick_ns = max(self._tick_ns, due_ns // self._period_ns * self._period_ns)
             elif arrival_ns < now_ns:
                 self._receive(heapq.heappop(self._held)[2], arrival_ns)
             else:
                 return
 
     def _receive(self, delivery: Delivery, now_ns: int) -> None:
-        refusal = self._feed.take(delivery, now_ns)
+        self._heard_ns = now_ns
+        if delivery.role == AUDIO_INFO:
+            refusal = self._take_info(delivery)
+        else:
+            refusal = self._intake.take(delivery, now_ns)
         if refusal:
             self.refusals.note(delivery.role, refusal)
 
+    def _take_info(self, delivery: Delivery) -> str:
+        try:
+            self._intake.take_info(delivery.message)
+        except InvalidSampleError as error:
+            return str(error)
+        return ''
+
     def _tick(self, now_ns: int) -> Iterator[Cut]:
-        statuses = self._stream.assess(now_ns)
+        self._statuses = statuses = self._stream.assess(now_ns)
         self._note_states(statuses, now_ns)
         if sum(status.available for status in statuses) < self._needed:
             return
@@ -144,36 +174,54 @@ class EchoLane(Lane):
     """
     One simulated node that is asked when a real one was: for the answers that a bag holds.
 
-    It cuts a window when all is there that was received while the window's end was the newest
-    stamp there was.
+    A window is told by its end, the newest stamp there was. It is cut at the real node's time,
+    or just before a newer stamp comes, should the recorder have received that earlier than the
+    node did.
     """
 
-    def __init__(self, ends_ns: Iterable[int], *lane: Any) -> None:
-        """Take the ends of the windows to cut, and what a lane takes."""
+    def __init__(self, asked_ns: Mapping[int, int], *lane: Any) -> None:
+        """Take the end of each window → when it was cut, and what a lane takes."""
         super().__init__(*lane)
-        self._tick_ns = _NEVER
-        self._ends = sorted(set(ends_ns))
-        self._wanted = frozenset(self._ends)
-        self._due = False
+        self._asked, self._ends = asked_ns, sorted(asked_ns)
+        self._due: int | None = None
+        """The end that was reached last, until its window is cut."""
         self._last_ns = 0
 
-    def advance(self, now_ns: int) -> Iterator[Cut]:
-        """Cut the window that is due, if the time goes on."""
-        if self._due and now_ns > self._last_ns:
-            self._due = False
-            window = self._stream.window(self._last_ns)
-            if window is not None and window.end_ns in self._wanted:
-                yield Cut(self._number, window, self._last_ns)
-
-    def _receive(self, delivery: Delivery, now_ns: int) -> None:
-        super()._receive(delivery, now_ns)
+    def take(self, delivery: Delivery) -> Iterator[Cut]:
+        """Cut the window that is due, if its time is over, then take a message."""
+        now_ns, newest_ns = delivery.received_ns, self._newest_ns(delivery)
+        if self._due is not None and newest_ns > self._due:
+            yield from self._cut(self._last_ns)
+        yield from self.advance(now_ns)
+        self._receive(delivery, now_ns)
         self._last_ns = now_ns
-        newest_ns, tolerance_ns = self._feed.newest_ns, 0
-        if delivery.role == Modality.AUDIO.value:  # laid end to end, and resampled with a lag
-            tolerance_ns = _SOUND_TOLERANCE_NS
+        tolerance_ns = _SOUND_TOLERANCE_NS if delivery.role == Modality.AUDIO.value else 0
         place = bisect_left(self._ends, newest_ns - tolerance_ns)
         if place < len(self._ends) and self._ends[place] <= newest_ns + tolerance_ns:
-            self._due = True
+            self._due = self._ends[place]
+
+    def advance(self, now_ns: int) -> Iterator[Cut]:
+        """Cut the window that is due, if its time was before this one."""
+        if self._due is None:
+            return
+        cut_ns = max(self._last_ns, self._asked[self._due])
+        if cut_ns < now_ns:
+            yield from self._cut(cut_ns)
+
+    def _cut(self, now_ns: int) -> Iterator[Cut]:
+        self._due = None
+        window = self._stream.window(now_ns)
+        if window is not None and window.end_ns in self._asked:
+            yield Cut(self._number, window, now_ns)
+
+    def _newest_ns(self, delivery: Delivery) -> int:
+        """Give the newest stamp in a message; 0 if it has none that counts."""
+        if delivery.role == AUDIO_INFO:
+            return 0
+        try:
+            return self._intake.newest_ns(delivery, delivery.received_ns)
+        except InvalidSampleError:  # it will be refused
+            return 0
 
 
 @dataclass(frozen=True)
@@ -189,15 +237,15 @@ class Replay:
 
     def __init__(
         self, bag: Bag, choice: Choice, spec: ClipSpec, modalities: tuple[Modality, ...],
-        values: Mapping[str, Any], runs: Sequence[Run], echoed: Iterable[int] = (),
+        values: Mapping[str, Any], runs: Sequence[Run], echoed: Mapping[int, int] | None = None,
         hop: int = 0,
     ) -> None:
         """
         Prepare the runs.
 
         :param values: the node's parameters, by name.
-        :param echoed: ends of windows that a node answered; if any, they are cut in a run of
-            their own, the last one.
+        :param echoed: the end of each window that a node answered → when it was cut; if any,
+            they are cut in a run of their own, the last one.
         :param hop: as a `Lane` takes it.
         :raises InvalidSettingError: for a parameter that cannot be used.
         """
@@ -209,15 +257,16 @@ class Replay:
             Lane(number, spec, modalities, values, choice.flow_topic,
                  Faults(run.faults, run.seed, bag.start_ns), bag.start_ns, hop)
             for number, run in enumerate(runs)]
-        ends = list(echoed)
-        if ends:
+        if echoed:
             self.lanes.append(EchoLane(
-                ends, len(runs), spec, modalities, values, choice.flow_topic,
+                echoed, len(runs), spec, modalities, values, choice.flow_topic,
                 Faults((), 0, bag.start_ns), bag.start_ns, hop))
         self.truths: list[tuple[int, int, str, str]] = []
         """Start, stop, verb and noun of what a truth topic says."""
         self.unread: Counter[str] = Counter()
         """Role → messages whose bytes are none of their type."""
+        self.longest_pause_ns = 0
+        """The longest time without any message that is used."""
 
     def cuts(
         self, progress: Callable[[int], None] = lambda time_ns: None,
@@ -233,6 +282,7 @@ class Replay:
         end_ns = self._bag.start_ns
         for topic, received_ns, data in self._bag.messages(list(self._topics.values())):
             role, read = readers[topic.name, topic.type]
+            self.longest_pause_ns = max(self.longest_pause_ns, received_ns - end_ns)
             end_ns = max(end_ns, received_ns)
             delivery = Delivery(
                 role, topic.type, counts[role], end_ns, data, read, crop)

@@ -8,25 +8,23 @@ from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.evaluation.bags import TRUTH_TYPE
 from karmma_ros.evaluation.rosbag.errors import BagError
 from karmma_ros.evaluation.rosbag.reading import Bag, Topic
 from karmma_ros.modality import Modality
+from karmma_ros.stream import message_types as types
 
 AUDIO_INFO, TRUTH, RECOGNITION = 'audio_info', 'truth', 'recognition'
 NONE = 'none'
 """Instead of a topic: leave this one out."""
 
-IMAGE, _COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
-AUDIO_TOLD = 'audio_common_msgs/msg/AudioStamped'
-"""Sound that tells its own format."""
 TYPES: Mapping[str, tuple[str, ...]] = {
-    Modality.RGB.value: (IMAGE, _COMPRESSED),
-    Modality.FLOW.value: (IMAGE,),
-    Modality.AUDIO.value: (
-        'audio_common_msgs/msg/AudioDataStamped', AUDIO_TOLD, 'audio_common_msgs/msg/AudioData'),
-    AUDIO_INFO: ('audio_common_msgs/msg/AudioInfo',),
-    Modality.DETECTIONS.value: ('vision_msgs/msg/Detection2DArray',),
-    TRUTH: ('karmma_msgs/msg/ActionAnnotation',),
+    Modality.RGB.value: (types.IMAGE, types.COMPRESSED_IMAGE),
+    Modality.FLOW.value: (types.IMAGE,),
+    Modality.AUDIO.value: (types.AUDIO_DRIVERS, types.AUDIO_TOLD, types.AUDIO_BARE),
+    AUDIO_INFO: (types.AUDIO_INFO,),
+    Modality.DETECTIONS.value: (types.DETECTIONS,),
+    TRUTH: (TRUTH_TYPE,),
     RECOGNITION: ('karmma_msgs/msg/ActionRecognition',),
 }
 """Role → the message types that can play it, the better first."""
@@ -64,12 +62,14 @@ def parse_named(words: Sequence[str]) -> dict[str, str]:
     """
     named = {}
     for word in words:
-        role, equals, topic = word.partition('=')
-        if not (equals and topic):
+        role, _, topic = word.partition('=')
+        try:
+            role = role if role in TYPES else Modality.parse(role).value
+        except InvalidSettingError:
+            topic = ''
+        if not topic:
             raise InvalidSettingError('--topics', word, 'ROLE=/topic or ROLE=none', 'roles are '
                                       + ', '.join(TYPES))
-        if role not in TYPES:
-            role = Modality.parse(role).value
         named[role] = topic
     return named
 
@@ -103,7 +103,7 @@ def choose_topics(
         notes.append(f'flow is computed from the camera; --topics flow={topic.name} takes the '
                      'topic instead')
     audio = chosen.get(Modality.AUDIO.value)
-    if AUDIO_INFO in chosen and (audio is None or audio.type == AUDIO_TOLD):
+    if AUDIO_INFO in chosen and (audio is None or audio.type == types.AUDIO_TOLD):
         del chosen[AUDIO_INFO]
     if not any(m.value in chosen or _computed(m, chosen) for m in modalities):
         raise BagError(bag.path, 'it holds no topic of a type that the model takes',
@@ -126,12 +126,12 @@ def _wanted(role: str, modalities: Collection[Modality]) -> bool:
 
 def _candidates(bag: Bag, role: str) -> list[Topic]:
     """Give the topics that can play a role, the best first."""
-    types = TYPES[role]
-    found = [topic for topic in bag.topics.values() if topic.type in types and topic.count]
+    fit = TYPES[role]
+    found = [topic for topic in bag.topics.values() if topic.type in fit and topic.count]
     ranks = {id(topic): _rank(bag, role, topic) for topic in found}
     return sorted(
         (topic for topic in found if ranks[id(topic)]),
-        key=lambda t: (-ranks[id(t)], types.index(t.type), -t.count, t.name))
+        key=lambda t: (-ranks[id(t)], fit.index(t.type), -t.count, t.name))
 
 
 def _rank(bag: Bag, role: str, topic: Topic) -> int:
@@ -153,18 +153,19 @@ def _content(bag: Bag, topic: Topic) -> str:
         message = read(next(iter(bag.messages([topic]))).data)
     except (ValueError, StopIteration):
         return ''
-    return str(message.encoding if topic.type == IMAGE else message.format)
+    return str(message.encoding if topic.type == types.IMAGE else message.format)
 
 
 def _named(bag: Bag, role: str, name: str) -> Topic:
+    option = '--truth' if role == TRUTH else f'--topics {role}'
     there = [topic for topic in bag.topics.values() if topic.name == name]
     fit = [topic for topic in there if topic.type in TYPES[role]]
     if fit:
         return fit[0]
     if there:
         raise InvalidSettingError(
-            f'--topics {role}', f'{name} ({there[0].type})', ' or '.join(TYPES[role]))
-    raise InvalidSettingError(f'--topics {role}', name, f'a topic of the bag: {_listing(bag)}')
+            option, f'{name} ({there[0].type})', ' or '.join(TYPES[role]))
+    raise InvalidSettingError(option, name, f'a topic of the bag: {_listing(bag)}')
 
 
 def _listing(bag: Bag) -> str:
@@ -176,4 +177,5 @@ def _told(role: str, topic: Topic, candidates: Sequence[Topic], bag: Bag) -> str
     rate = f', {topic.count / length_s:.1f} Hz' if length_s > 0 and topic.count > 1 else ''
     others = [t.name for t in candidates if t is not topic]
     beside = f'; not {", ".join(others)}' if others else ''
-    return f'{role}: {topic.name} ({topic.type}, {topic.count} messages{rate}){beside}'
+    return (f'{role}: {topic.name} ({topic.type}, {topic.count:,} message'
+            f'{"s" * (topic.count != 1)}{rate}){beside}')

@@ -14,7 +14,6 @@ from pathlib import Path
 import re
 from typing import Protocol
 
-from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.rosbag.truth_table import read_table, Row, Table
 from karmma_ros.prediction import Vocabulary
@@ -225,25 +224,19 @@ def _warnings(
     counts: Mapping[str, int], unknown: Counter[str], kept: Sequence[TrueAction], source: str,
     bag: Recorded,
 ) -> Iterable[str]:
-    if 'stop not after start' in counts:
-        yield (f'{_rows(counts["stop not after start"])} of {source} stop before they start: '
-               'left out')
-    if 'outside the bag' in counts:
-        length = (bag.end_ns - bag.start_ns) / NANOSECONDS
-        yield (f'{_rows(counts["outside the bag"])} of {source} lie outside the bag of '
-               f'{length:.1f} s: left out')
-    if 'cut at the ends of the bag' in counts:
-        yield (f'{_rows(counts["cut at the ends of the bag"])} of {source} reach beyond the bag: '
-               'cut at its ends')
-    if unknown:
-        few = ', '.join(f'{what} ({n})' for what, n in sorted(
-            unknown.items(), key=lambda item: (-item[1], item[0]))[:5])
-        more = f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''
-        yield (f'{_rows(counts["of a class that the model lacks"])} of {source} have a class that '
-               f'the model lacks, which is not scored: {few}{more}')
-    if 'overlapping another' in counts:
-        yield (f'{_rows(counts["overlapping another"])} of {source} overlap another: each is '
-               'scored by itself')
+    few = ', '.join(f'{what} ({n})' for what, n in sorted(
+        unknown.items(), key=lambda item: (-item[1], item[0]))[:5])
+    more = f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''
+    for why, text in (
+            ('stop not after start', 'with a stop that is not after the start: left out'),
+            ('outside the bag', f'outside the bag of {(bag.end_ns - bag.start_ns) / 1e9:.1f} s: '
+             'left out'),
+            ('cut at the ends of the bag', 'in part outside the bag: cut at its ends'),
+            ('of a class that the model lacks',
+             f'with a class that the model lacks, which is not scored: {few}{more}'),
+            ('overlapping another', 'in overlap with another: each is scored by itself')):
+        if why in counts:
+            yield f'{_rows(counts[why])} of {source} {text}'
     if not kept:
         yield f'{source} has no action within this bag: nothing of it is scored'
 

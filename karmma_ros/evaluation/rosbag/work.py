@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 from pathlib import Path
-import shutil
 from typing import Any
 
 from karmma_ros.evaluation.rosbag.answers import (
@@ -97,12 +96,6 @@ class Work:
         except (OSError, ValueError, AnswersError):
             return None
         return (facts, answers) if set(self._names) <= set(answers) else None
-
-    def forget(self) -> None:
-        """Begin anew."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        self._parts = []
 
     def _found(self) -> list[tuple[Path, int]]:
         """Give the parts that are whole, as far as they follow each other."""

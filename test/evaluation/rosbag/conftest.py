@@ -6,7 +6,8 @@ from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
-from karmma_ros.cli.bag.writing import kitchen_events
+from karmma_ros.cli.bag import events
+from karmma_ros.cli.bag.writing import kitchen as kitchen_sensors
 from karmma_ros.data.synthetic_kitchen.episode import episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.evaluation.bags import BagWriter
@@ -25,8 +26,7 @@ def write_kitchen(path: Path, episodes: int = 2, seconds: float = 3.0, rate: flo
         for number in range(episodes):
             start_ns = START_NS + round(number * seconds * 1e9)
             shown = episode(Split.TEST, seed, number)
-            for _, _, write in kitchen_events(shown, start_ns, options):
-                write(bag)
+            events.write(bag, *kitchen_sensors(shown, start_ns, options))
     return path
 
 

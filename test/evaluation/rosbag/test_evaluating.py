@@ -1,6 +1,7 @@
 """The answers to a bag are the recogniser's, window by window and subset by subset."""
 
 from dataclasses import replace
+import re
 
 from karmma_ros.evaluation.rosbag.answers import (
     Answers,
@@ -16,13 +17,14 @@ from karmma_ros.evaluation.rosbag.definitions import TypeReader
 from karmma_ros.evaluation.rosbag.errors import BagError
 from karmma_ros.evaluation.rosbag.evaluating import evaluate_bag, Settings
 from karmma_ros.evaluation.rosbag.faults import Delay, Mute
-from karmma_ros.evaluation.rosbag.finding import find_model, node_parameters
 from karmma_ros.evaluation.rosbag.frames import BagFrames
+from karmma_ros.evaluation.rosbag.parameters import node_parameters
 from karmma_ros.evaluation.rosbag.reading import Bag
 from karmma_ros.evaluation.rosbag.replay import Replay, Run
 from karmma_ros.evaluation.rosbag.topics import choose_topics
 from karmma_ros.modality import parse_subset, subset_name
 from karmma_ros.model.bundle import load_bundle
+from karmma_ros.stream.models import find_model
 from karmma_ros.stream.recogniser import Recogniser
 import numpy as np
 import pytest
@@ -195,15 +197,30 @@ def test_pictures_are_found_by_their_times(kitchen, found, bags):
     first, last, none = frames([bags.start_ns, bags.start_ns + 5 * 10**9, bags.start_ns - 10**10])
     assert first.shape == last.shape == (48, 64, 3) and none is None
     assert not np.array_equal(first, last)
-    assert BagFrames(kitchen, '', '')([1]) == [None]
-    assert BagFrames(kitchen.with_name('gone.mcap'), '/image', camera['type'])([1]) == [None]
+    assert list(BagFrames(kitchen, '', '')([1])) == [None]
+    gone = BagFrames(kitchen.with_name('gone.mcap'), '/image', camera['type'])
+    assert list(gone([1])) == [None]
 
 
 def test_a_bag_too_short_for_a_window_says_why(bags, bundle, tmp_path):
     path = bags.kitchen(tmp_path / 'short.mcap', episodes=1, seconds=0.5)
     short = evaluated(path, bundle)
     assert len(short.answers[Condition()]) == 0
-    assert any(w.startswith('no window was cut: rgb insufficient') for w in short.info.warnings)
+    assert 'no window was cut' in short.info.warnings
+    assert any(re.match(r'rgb is in no window: \d of 16 frames; it needs 8', warning)
+               for warning in short.info.warnings)
+
+
+def test_a_sensor_by_another_clock_is_said_to_be_in_no_window(kitchen, bundle, bags, tmp_path):
+    def late(topic, time_ns, message):
+        if topic == '/detections':
+            stamp = replace(message.header.stamp, sec=message.header.stamp.sec - 1000)
+            message.header = replace(message.header, stamp=stamp)
+        return topic, time_ns, message
+    found = evaluated(bags.rewrite(kitchen, tmp_path / 'bag', late), bundle)
+    assert len(found.answers[Condition()]) > 20
+    assert any(re.match(r'detections is in no window: .* behind the others: their clocks differ',
+                        warning) for warning in found.info.warnings)
 
 
 def test_a_bag_that_is_none_is_a_sentence(bundle, tmp_path):

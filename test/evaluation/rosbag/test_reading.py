@@ -1,6 +1,8 @@
 """Bags of both storages, whole and damaged: what can be read is, and the rest is counted."""
 
 import shutil
+import struct
+import zlib
 
 from karmma_ros.errors import KarmmaError
 from karmma_ros.evaluation.bags import BagWriter
@@ -18,6 +20,8 @@ START_NS = 1_700_000_000_000_000_000
 STEP_NS = 50_000_000
 PICTURES = 60
 STORAGES = ['mcap', 'sqlite3']
+CHUNK = 6
+"""Number of this kind of record in mcap files."""
 
 
 def write(path, storage='mcap', pictures=PICTURES):
@@ -138,14 +142,39 @@ def test_compressed_bags_are_read(tmp_path, compression):
         assert 'zstd' in bag.files.storage
 
 
-def test_a_damaged_byte_in_the_middle_costs_a_part_and_is_counted(tmp_path):
-    path = file_of(write(tmp_path / 'bag'))
-    data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle:middle + 64] = bytes(64)
+def with_checksums(path):
+    """Write the checksum of each chunk, as recorders do but not the rosbags library."""
+    data, place, chunks = bytearray(path.read_bytes()), 8, []
+    while place < len(data) - 8:
+        kind, length = struct.unpack_from('<BQ', data, place)
+        if kind == CHUNK:
+            (name,) = struct.unpack_from('<I', data, place + 37)
+            first, last = place + 49 + name, place + 9 + length
+            struct.pack_into('<I', data, place + 33, zlib.crc32(data[first:last]))
+            chunks.append((first, last))
+        place += 9 + length
     path.write_bytes(data)
-    found, _, _ = read(path.parent)  # a picture may be damaged without anybody knowing
-    assert len(found) <= 2 * PICTURES
+    return chunks
+
+
+@pytest.mark.parametrize('checked', [True, False])
+def test_damage_within_pixels_is_noticed_where_the_recorder_wrote_checksums(tmp_path, checked):
+    path = file_of(write(tmp_path / 'bag', pictures=800))
+    whole, lost, warnings = read(path.parent)
+    chunks = with_checksums(path) if checked else []
+    assert read(path.parent) == (whole, {}, []) == (whole, lost, warnings)
+    assert len(chunks) >= 2 * checked
+    data = bytearray(path.read_bytes())
+    data[len(data) // 4] ^= 255
+    path.write_bytes(data)
+    found, lost, warnings = read(path.parent)
+    assert set(found) <= set(whole) and len(set(found)) == len(found)
+    assert sum(lost.values()) == len(whole) - len(found)
+    if checked:
+        assert 0 < len(found) < len(whole)
+        assert any('is damaged' in text and 'checksum' in text for text in warnings)
+    else:
+        assert found == whole and not warnings
 
 
 @pytest.mark.parametrize(('make', 'sentence'), [

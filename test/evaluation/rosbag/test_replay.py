@@ -5,14 +5,16 @@ import os
 import struct
 
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
+from karmma_ros.evaluation.rosbag.delivery import Delivery
 from karmma_ros.evaluation.rosbag.faults import Delay, Lose, Mute
-from karmma_ros.evaluation.rosbag.feed import Delivery, Feed, make_stream
-from karmma_ros.evaluation.rosbag.finding import node_parameters
+from karmma_ros.evaluation.rosbag.parameters import node_parameters
 from karmma_ros.evaluation.rosbag.reading import Bag, Message
 from karmma_ros.evaluation.rosbag.replay import Replay, Run
 from karmma_ros.evaluation.rosbag.topics import choose_topics
 from karmma_ros.modality import Modality
 from karmma_ros.stream.availability import ModalityState
+from karmma_ros.stream.intake import Intake
+from karmma_ros.stream.settings import make_stream
 import numpy as np
 import pytest
 
@@ -23,7 +25,7 @@ SPEC = ClipSpec(duration=1.0, num_frames=8, video=VideoSpec(24, 24),
 VALUES = node_parameters()
 
 
-def replayed(path, *runs, spec=SPEC, values=None, modalities=ALL, hop=0, echoed=()):
+def replayed(path, *runs, spec=SPEC, values=None, modalities=ALL, hop=0, echoed=None):
     with Bag(path) as bag:
         choice = choose_topics(bag, {}, modalities)
         replay = Replay(bag, choice, spec, modalities, {**VALUES, **(values or {})},
@@ -62,7 +64,8 @@ def test_it_is_what_the_streams_own_rules_give(kitchen):
         choice = choose_topics(bag, {}, ALL)
         roles = {t.name: (r, bag.reader(t)) for r, t in choice.topics.items() if r != 'truth'}
         stream = make_stream(SPEC, ALL, VALUES, False)
-        feed, tick_ns, ends = Feed(VALUES, stream), bag.start_ns, []
+        intake, tick_ns, ends = Intake(VALUES), bag.start_ns, []
+        intake.feed(stream)
         for topic, now_ns, data in bag.messages(list(bag.topics.values())):
             while tick_ns <= now_ns:
                 window = stream.window(tick_ns)
@@ -70,7 +73,7 @@ def test_it_is_what_the_streams_own_rules_give(kitchen):
                 tick_ns += 200_000_000
             if topic.name in roles:
                 role, read = roles[topic.name]
-                feed.take(Delivery(role, topic.type, 0, now_ns, data, read, (24, 24)), now_ns)
+                intake.take(Delivery(role, topic.type, 0, now_ns, data, read, (24, 24)), now_ns)
     cuts, _ = replayed(kitchen)
     assert [(c.asked_ns, c.window.end_ns, c.window.modalities) for c in cuts] == ends
 
@@ -85,6 +88,20 @@ def test_a_streaming_network_gets_a_window_for_each_hop(kitchen):
     hops = [(cut.window.end_ns // SPEC.frame_period_ns + 1) // 2 for cut in cuts]
     assert len(cuts) > 15
     assert hops == list(range(hops[0], hops[0] + len(hops)))
+
+
+@pytest.mark.timeout(60)
+def test_a_clock_that_is_set_while_recording_costs_no_time(kitchen, bags, tmp_path):
+    """As in a recorder with simulated time, whose first messages come before the clock."""
+    def early(topic, time_ns, message):
+        return topic, time_ns - (bags.start_ns - 10**9) * (time_ns < bags.start_ns + 2e9), message
+    cuts, replay = replayed(bags.rewrite(kitchen, tmp_path / 'bag', early))
+    times = [cut.asked_ns for cut in cuts]
+    assert 5 <= sum(t < 4e9 for t in times) <= 12
+    # All that the stream knew is old after the jump, but a window's length of the new is not.
+    assert sum(t > bags.start_ns + 2e9 for t in times) > 10
+    assert replay.longest_pause_ns > bags.start_ns - 10**10
+    assert len(replay.lanes[0].states) < 20
 
 
 def test_too_few_inputs_give_no_window(kitchen):
@@ -157,10 +174,31 @@ def test_messages_that_cannot_be_used_are_counted_with_the_first_reason(kitchen,
 
 def test_a_recorded_window_is_cut_where_it_ended(kitchen):
     cuts, _ = replayed(kitchen, values={'rate': 7.0})
-    wanted = [cut.window.end_ns for cut in cuts]
-    again, _ = replayed(kitchen, echoed=wanted)
-    echoes = [cut for cut in again if cut.lane == 1]
-    assert [cut.window.end_ns for cut in echoes] == wanted
+    again, _ = replayed(kitchen, echoed={cut.window.end_ns: cut.asked_ns for cut in cuts})
+    found = [content(cut)[1:] for cut in again if cut.lane == 1]
+    assert found == [content(cut)[1:] for cut in cuts]
+
+
+def test_a_recorded_window_is_cut_where_the_recorder_heard_the_sensors_at_other_times(
+    kitchen, bags, tmp_path,
+):
+    def heard(seed):
+        chance, last = np.random.default_rng(seed), {}
+
+        def late(topic, time_ns, message):
+            last[topic] = max(last.get(topic, 0), time_ns + int(chance.exponential(5e6)))
+            return topic, last[topic], message
+        return bags.rewrite(kitchen, tmp_path / f'bag{seed}', late)
+    by_node, by_recorder = heard(1), heard(2)
+    cuts, _ = replayed(by_node, values={'rate': 10.0})
+    held = {cut.window.end_ns: content(cut)[1:] for cut in cuts}
+
+    def same(times):
+        again, _ = replayed(by_recorder, echoed=times)
+        return sum(held[c.window.end_ns] == content(c)[1:] for c in again if c.lane == 1)
+    known = same({cut.window.end_ns: cut.asked_ns for cut in cuts})
+    assert known >= 0.9 * len(cuts)
+    assert known > same(dict.fromkeys(held, 0)) >= 0.6 * len(cuts)
 
 
 @pytest.mark.parametrize('order', ['<', '>'])

@@ -102,7 +102,7 @@ def test_what_cannot_be_used_is_counted(read):
     text = ' | '.join(truth.warnings)
     assert "2 rows of truth.csv cannot be read; the first: row 9: start is 'soon'" in text
     assert "which is not scored: verb 'juggle' (1)" in text
-    assert '2 rows of truth.csv lie outside the bag of 100.0 s: left out' in text
+    assert '2 rows of truth.csv outside the bag of 100.0 s: left out' in text
 
 
 def test_one_after_the_other_is_no_overlap(read):

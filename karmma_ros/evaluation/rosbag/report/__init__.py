@@ -55,7 +55,7 @@ def write(
     first = next(iter(runs[0].answers))
     answers = [run.answers[first] for run in runs]
     report |= _moments(runs, figures, settings)
-    jpegs = [pictures(runs[each['bag']], each['window_ns']) for each in report['moments']]
+    jpegs = pictures(runs, [(each['bag'], each['window_ns']) for each in report['moments']])
     drawn = [_named(over_time(run, a, looked, report, i, MOST_RUNS // len(runs)), run)
              for i, (run, a, looked) in enumerate(zip(runs, answers, figures.first))]
     facts = _made(made, figures)

@@ -9,7 +9,8 @@ Each is shown by pictures of the window that was surest of the wrong answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -83,11 +84,22 @@ def _moment(
         'states': dict(zip(map(str, Modality), row[1:].tolist()))}
 
 
-def pictures(run: BagRun, window_ns: Sequence[int]) -> list[bytes]:
-    """Give JPEG files of a window's start, middle and end; those that are there."""
-    start, end = window_ns
-    times = [start + (end - start) * i // (PICTURES - 1) for i in range(PICTURES)]
-    return [_jpeg(picture) for picture in run.frames(times) if picture is not None]
+def pictures(
+    runs: Sequence[BagRun], windows: Sequence[tuple[int, Sequence[int]]],
+) -> list[list[bytes]]:
+    """
+    Give JPEG files of start, middle and end of windows; those that are there.
+
+    :param windows: place of the bag among the runs, start and end in ns. Each bag is asked once.
+    """
+    times = [[start + (end - start) * i // (PICTURES - 1) for i in range(PICTURES)]
+             for _, (start, end) in windows]
+    found: dict[int, Iterator[Any]] = {}
+    for bag in {bag for bag, _ in windows}:
+        asked = [t for (b, _), three in zip(windows, times) if b == bag for t in three]
+        found[bag] = iter(runs[bag].frames(asked))
+    return [[_jpeg(picture) for picture in islice(found[bag], PICTURES) if picture is not None]
+            for bag, _ in windows]
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> bytes:

@@ -1,37 +1,17 @@
-"""Models and the node's parameters by name, without ROS."""
+"""The node's parameters, as its files have them, without ROS."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-import os
 from pathlib import Path
 from typing import Any
 
-import karmma_ros
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.stream.models import shares
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 _DEFAULTS = Path('config', 'node', 'karmma.yaml')
-
-
-def find_model(text: str) -> Path:
-    """
-    Give the directory that `text` means: a path, or the name of a model that comes along.
-
-    :raises InvalidSettingError: when there is neither; it lists the names there are.
-    """
-    path = Path(text).expanduser()
-    if text and path.is_dir():
-        return path
-    folders = [folder / 'models' for folder in _shares() if (folder / 'models').is_dir()]
-    for folder in folders:
-        if text and (folder / text).is_dir():
-            return folder / text
-    names = sorted({p.name for folder in folders for p in folder.iterdir() if p.is_dir()})
-    raise InvalidSettingError(
-        '--model', text, f'the path of a model directory, or one of: {", ".join(names) or "none"}',
-        'check the path, or train a model with `karmma train`')
 
 
 def node_parameters(path: Path | None = None) -> dict[str, Any]:
@@ -62,15 +42,8 @@ def _typed(name: str, value: Any, default: Any, path: Path | None) -> Any:
     return value
 
 
-def _shares() -> list[Path]:
-    """Give the source tree, then the share folders of what is installed."""
-    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
-    installed = [Path(prefix, 'share', 'karmma_ros') for prefix in prefixes if prefix]
-    return [Path(karmma_ros.__file__).parents[1], *installed]
-
-
 def _default_file() -> Path:
-    for folder in _shares():
+    for folder in shares():
         if (folder / _DEFAULTS).is_file():
             return folder / _DEFAULTS
     raise InvalidSettingError(

@@ -1,0 +1,118 @@
+"""
+Take pictures of a bag report: `python docs/draw_bag_report.py [FOLDER]`.
+
+Two bags of the synthetic kitchen, in which sensors fall silent, are written and evaluated by the
+commands of docs/bags.md; Chromium or Chrome, which must be installed, shows the report at the
+width of a desktop and of a phone. The pictures of docs/bags.md are made anew without FOLDER.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import cv2
+from karmma_ros.cli.bag import events
+from karmma_ros.cli.bag.writing import kitchen
+from karmma_ros.cli.main import main as karmma
+from karmma_ros.clip import NANOSECONDS
+from karmma_ros.data.synthetic_kitchen.episode import episode
+from karmma_ros.data.synthetic_kitchen.vocabulary import Split
+from karmma_ros.evaluation.bags import BagWriter
+
+IMAGES = Path(__file__).parent / 'images'
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
+ACTIONS = 40
+SHOWN = Namespace(seconds=4.0, rate=30.0, size=(320, 240))
+Spans = Sequence[tuple[float, float]]
+SILENT: Sequence[tuple[Spans, Spans, Spans]] = (
+    (((62, 74), (118, 133)), ((31, 43), (96, 108)), ((21, 35), (66, 80))),
+    (((40, 52),), ((88, 104), (130, 138)), ((12, 24), (100, 110))))
+"""For each bag, the seconds without pictures, sound and boxes."""
+DESKTOP, PHONE = (1280, 1560), (375, 1500)
+PHONE_SCALE = 2
+_WINDOW = 1600, 2000
+"""Chromium's window cannot be as narrow as a phone: the page stands in a frame of that size."""
+_POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy".*?>', re.DOTALL)
+_ERROR = """<script>
+document.querySelector('canvas').dispatchEvent(new KeyboardEvent('keydown', {key: 'n'}));
+document.querySelector('PLACE').scrollIntoView({behavior: 'instant'});
+</script></body>"""
+
+
+def write_bag(path: Path, seed: int, silent: tuple[Spans, Spans, Spans]) -> None:
+    """Write some actions of the kitchen, without what the sensors do not say."""
+    with BagWriter(path) as bag:
+        for number in range(ACTIONS):
+            start_ns = events.START_NS + round(number * SHOWN.seconds * NANOSECONDS)
+            truth, *sensors = kitchen(episode(Split.TEST, seed, number), start_ns, SHOWN)
+            events.write(bag, truth, *map(without, sensors, silent))
+
+
+def without(sensor: Iterator[events.Event], silent: Spans) -> Iterator[events.Event]:
+    """Leave out what a sensor says in some spans of time."""
+    for event in sensor:
+        second = (event[0] - events.START_NS) / NANOSECONDS
+        if not any(start <= second < stop for start, stop in silent):
+            yield event
+
+
+def evaluate(folder: Path) -> Path:
+    """Give the report on all bags."""
+    bags = [folder / f'afternoon_{number}.mcap' for number in (1, 2)]
+    for seed, (bag, silent) in enumerate(zip(bags, SILENT)):
+        write_bag(bag, seed, silent)
+    out = folder / 'report'
+    status = karmma(['bag', 'evaluate', *map(str, bags), '--model', 'synthetic_kitchen',
+                     '--subsets', '--drop', '40%', '--out', str(out)])
+    if status:
+        raise SystemExit('draw_bag_report: the bags were not evaluated, see above')
+    return out / 'report.html'
+
+
+def at_error(page: Path, place: str) -> Path:
+    """Write a copy of the page that shows the first error, scrolled to a place."""
+    text = _POLICY.sub('', page.read_text(encoding='utf-8'))  # it lets no other script run
+    copy = page.with_name('error.html')
+    copy.write_text(text.replace('</body>', _ERROR.replace('PLACE', place)), encoding='utf-8')
+    return copy
+
+
+def picture(
+    browser: str, page: Path, path: Path, size: tuple[int, int], scale: int = 1,
+) -> None:
+    """Show a page and take a picture of it."""
+    (width, height), frame = size, page.with_name('frame.html')
+    frame.write_text(f'<!doctype html><style>body{{margin:0}}iframe{{border:0;width:{width}px;'
+                     f'height:{height}px}}</style><iframe src="{page.name}"></iframe>',
+                     encoding='utf-8')
+    subprocess.run(
+        [browser, '--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars',
+         '--allow-file-access-from-files', f'--force-device-scale-factor={scale}',
+         '--window-size={},{}'.format(*_WINDOW), '--virtual-time-budget=5000',
+         f'--screenshot={path.resolve()}', frame.as_uri()], check=True, capture_output=True)
+    shown = cv2.imread(str(path))[:height * scale, :width * scale]
+    cv2.imwrite(str(path), shown, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+
+
+def main(folder: Path = IMAGES) -> None:
+    """Write both pictures."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        raise SystemExit(f'draw_bag_report: none of {", ".join(BROWSERS)} is installed: a browser '
+                         'takes the pictures, as of `apt install chromium`')
+    with tempfile.TemporaryDirectory(prefix='karmma_report_') as place:
+        page = evaluate(Path(place).resolve())
+        picture(browser, at_error(page, 'header'), folder / 'bag_report.png', DESKTOP)
+        picture(browser, at_error(page, '#timeline'), folder / 'bag_report_phone.png', PHONE,
+                PHONE_SCALE)
+
+
+if __name__ == '__main__':
+    main(*map(Path, sys.argv[1:]))
