@@ -8,7 +8,7 @@ ifeq ($(ROS_DISTRO),humble)
 export ROS_LOCALHOST_ONLY := 1
 endif
 
-.PHONY: demo faults test lint env clean
+.PHONY: bench demo faults test lint env clean
 
 demo: env
 	@$(IN_ENV) python -m karmma_ros.node.demo
@@ -21,6 +21,10 @@ test: lint
 # Half an hour; what it finds goes into docs/reliability.md. FAULTS='--only soak' runs one case.
 faults: env
 	@$(IN_ENV) python test/faults/run.py $(FAULTS)
+
+# What docs/performance.md says, measured and written there. BENCH='--only node' measures one part.
+bench: env
+	@$(IN_ENV) python benchmarks/run.py $(BENCH)
 
 lint: env
 	@$(IN_ENV) ruff check . && mypy

@@ -1,0 +1,113 @@
+"""
+Memory for one answer: the paper's student beside its teacher, each in a fresh process.
+
+`python benchmarks/memory.py` measures by how much a process grows at its largest while it builds
+the network and answers once, from V, F and A, in eager PyTorch (as `karmma profile --memory`
+does); and the student as the node loads it, with its OpenVINO export, which is made first if there
+is none. Weights are random: memory does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib.util import find_spec
+import json
+from pathlib import Path
+import subprocess
+import sys
+from typing import Any
+
+from karmma_ros.clip import Clip
+from karmma_ros.evaluation.cost import setting, tensor_bytes
+from karmma_ros.evaluation.memory import resident_bytes
+from karmma_ros.modality import parse_subset
+from karmma_ros.model.backends.exporting import export
+from karmma_ros.model.backends.exports import find_exports
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import load_bundle, save_bundle
+from karmma_ros.model.presets import preset
+from karmma_ros.node.loading import load_model
+import numpy as np
+import torch
+
+STUDENT, TEACHER, SENSORS = 'karmma_student', 'karmma_teacher', 'V+F+A'
+FOLDER = Path(__file__).resolve().parents[1] / 'build' / 'bench' / 'models'
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print, or write, bytes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--quick', action='store_true', help='sound alone, and no export')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there')
+    parser.add_argument('--child', choices=[*_CHILDREN], help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.child:
+        print(json.dumps(_CHILDREN[options.child]()))
+        return 0
+    found = measure('A' if options.quick else SENSORS, with_node=not options.quick)
+    print(json.dumps(found, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(found), encoding='utf-8')
+    return 0
+
+
+def measure(subset: str, with_node: bool) -> dict[str, Any]:
+    """Give megabytes: of the process at its most, of tensors alone; `kept` stays afterwards."""
+    modalities = parse_subset(subset)
+    found: dict[str, Any] = {'sensors': subset, 'peak_mb': {}, 'tensors_mb': {}}
+    for name in (TEACHER, STUDENT):
+        print(f'memory: {name} …', file=sys.stderr, flush=True)
+        found['peak_mb'][name] = resident_bytes(name, modalities) / 1e6
+        found['tensors_mb'][name] = tensor_bytes(name, modalities) / 1e6
+    if with_node:
+        for step in ('write', 'export') if find_spec('openvino') else ('write',):
+            print(f'memory: {STUDENT}, {step} …', file=sys.stderr, flush=True)
+            _apart(step)
+        found['node'] = _apart('node')
+    return found
+
+
+def _apart(child: str) -> Any:
+    """Let a fresh process do one thing, so that its memory is its own."""
+    done = subprocess.run([sys.executable, __file__, '--child', child], check=True, text=True,
+                          stdout=subprocess.PIPE)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _write() -> None:
+    """Write the student with random weights, unless it is there."""
+    if (FOLDER / STUDENT).exists():
+        return
+    torch.manual_seed(0)
+    (spec, vocabulary), config = setting(STUDENT), preset(STUDENT)
+    save_bundle(FOLDER / STUDENT, build(config, spec, vocabulary), config, spec, vocabulary,
+                dataset='none: random weights', card='')
+
+
+def _export() -> None:
+    bundle = load_bundle(FOLDER / STUDENT)
+    if not any(each.label == 'openvino bf16' for each in find_exports(bundle)[0]):
+        export(bundle, 'openvino', 'bf16', None)
+
+
+def _node() -> dict[str, Any]:
+    """Load the student as the node does and answer once."""
+    from fault_suite.proc import peak_bytes, usage
+
+    (spec, vocabulary), config = setting(STUDENT), preset(STUDENT)
+    with torch.device('meta'):  # what it imports is no part of the network
+        build(config, spec, vocabulary)
+    before = usage().rss
+    model = load_model(str(FOLDER / STUDENT), 'cpu', 'auto')
+    model.recogniser.recognise(Clip({
+        m: np.zeros(spec.input_shape(m), np.float32) for m in model.recogniser.modalities}))
+    return {'backend': f'{model.recogniser.backend.name} {model.recogniser.backend.precision}',
+            'peak_mb': (peak_bytes() - before) / 1e6, 'kept_mb': (usage().rss - before) / 1e6}
+
+
+_CHILDREN = {'write': _write, 'export': _export, 'node': _node}
+
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test' / 'faults'))
+    sys.exit(main())

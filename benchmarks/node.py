@@ -1,0 +1,271 @@
+"""
+The node end to end, as on a robot: sensors in one process, the node in another, a listener here.
+
+`python benchmarks/node.py` plays VGA pictures at 30 Hz, sound and boxes (scene.py) over DDS to the
+shipped model, with config/node/fastdds.xml, once without and once with its network, at several
+rates, and once without that file. Of each it says how old answers are, how many come, what of a
+core the node takes and how many pictures it never got. Nothing of the node is changed; notes are
+taken inside it (watched_node.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+from tempfile import TemporaryDirectory
+import time
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+SUITE = HERE.parent / 'test' / 'faults'
+PROFILE = HERE.parent / 'config' / 'node' / 'fastdds.xml'
+MODEL = 'synthetic_kitchen'
+_SETTLE_S, _DELIVERY_S, _READY_S = 1.5, 0.25, 120.0
+_TICKS = os.sysconf('SC_CLK_TCK')
+
+FASTEST = 60.0
+"""The highest rate that the node takes: as fast as it can."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One life of the node, and how often it is asked for answers."""
+
+    name: str
+    network: bool = True
+    profile: bool = True
+    rates: tuple[float, ...] = (10.0,)
+    seconds: float = 34.0
+    """At the first rate: 30 Hz make 1,000 pictures of it. The others get a third."""
+
+
+RUNS = (
+    Run('no network', network=False),
+    Run('whole node', rates=(10.0, 20.0, FASTEST)),
+    Run('without the profile', profile=False, seconds=20.0),
+)
+_DRIFT = 0.997
+"""
+Of the rates asked for: a timer that keeps step with the camera would meet every picture at the
+same age. This one meets all ages within 12 seconds.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure each run in processes of its own and print or write the figures."""
+    options = _options(arguments)
+    if options.run:
+        run = next(r for r in RUNS if r.name == options.run)
+        found = measure(replace(run, seconds=3.0) if options.quick else run)
+        options.json.write_text(json.dumps(found), encoding='utf-8')
+        # A DDS thread in its destructor must not keep the others waiting.
+        os._exit(0)
+    phases = [phase for run in RUNS for phase in _apart(run, options.quick)]
+    for phase in phases:
+        print(json.dumps(phase))
+    if options.json:
+        options.json.write_text(json.dumps({'phases': phases}), encoding='utf-8')
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--quick', action='store_true', help='three seconds of each')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there')
+    parser.add_argument('--run', choices=[r.name for r in RUNS], help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def _apart(run: Run, quick: bool) -> list[dict[str, Any]]:
+    """Measure in a process of its own, since Fast DDS reads its profile once."""
+    print(f'node: {run.name} …', file=sys.stderr, flush=True)
+    environment = {k: v for k, v in os.environ.items() if not k.endswith('PROFILES_FILE')}
+    if run.profile:
+        environment |= dict.fromkeys(
+            ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'), str(PROFILE))
+    with TemporaryDirectory() as folder:
+        file = Path(folder, 'found.json')
+        subprocess.run(
+            [sys.executable, __file__, '--run', run.name, '--json', str(file),
+             *(['--quick'] if quick else [])],
+            env=environment, check=True, stdout=sys.stderr, timeout=_READY_S + 4 * run.seconds)
+        return list(json.loads(file.read_text(encoding='utf-8')))
+
+
+def measure(run: Run) -> list[dict[str, Any]]:
+    """Give the figures of each rate of a run."""
+    sys.path.insert(0, str(SUITE))
+    from fault_suite.audience import audience, used
+    from fault_suite.ros import domain
+
+    with TemporaryDirectory() as folder, domain(check_fields=False), audience() as ears:
+        notes = Path(folder, 'notes.json')
+        with _process('scene.py', stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sensors, \
+                _process('watched_node.py', *_node_arguments(run, notes)) as node:
+            wanted = 4 if run.profile else 1  # without it the camera may not get through
+            if not ears.until(lambda: ears.results and len(used(ears.results[-1].message))
+                              >= wanted, _READY_S):
+                raise RuntimeError('no answer from enough sensors came in time')
+            phases = []
+            for i, rate in enumerate(run.rates):
+                ears.set_parameter('rate', rate * _DRIFT)
+                ears.listen(_SETTLE_S)
+                phases.append(_watch(ears, {'node': node.pid, 'sensors': sensors.pid,
+                                            'listener': os.getpid()},
+                                     rate, run.seconds / (3 if i else 1)))
+            sent, _ = sensors.communicate()
+            node.send_signal(signal.SIGINT)
+            node.wait(30)
+        told = json.loads(notes.read_text(encoding='utf-8'))
+        return [_figures(run, phase, ears.results, np.array(json.loads(sent)), told)
+                for phase in phases]
+
+
+def _node_arguments(run: Run, notes: Path) -> list[str]:
+    values = {'model': MODEL, 'autostart': 'true', 'rate': run.rates[0]}
+    given = [word for name, value in values.items() for word in ('-p', f'{name}:={value}')]
+    return [str(notes), *([] if run.network else ['--no-network']), '--ros-args', *given]
+
+
+@contextmanager
+def _process(name: str, *arguments: str, **pipes: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a file beside this one; it does not outlive the block."""
+    process = subprocess.Popen([sys.executable, str(HERE / name), *arguments], **pipes)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A while at one rate: time.monotonic() of its ends, and what was seen from outside."""
+
+    rate: float
+    start: float
+    stop: float
+    behind_ns: int
+    """The wall clock's lead over the monotonic one."""
+    cpu: dict[str, float]
+    """Process → part of a core."""
+    threads: dict[int, float]
+    """The node's threads → part of a core."""
+    rss: int
+    peak: int
+
+
+def _watch(ears: Any, pids: dict[str, int], rate: float, seconds: float) -> Phase:
+    from fault_suite.proc import peak_bytes, usage
+
+    started, cpu = time.monotonic(), {name: usage(pid).cpu_s for name, pid in pids.items()}
+    threads = _thread_seconds(pids['node'])
+    ears.listen(seconds)
+    stopped, after = time.monotonic(), {name: usage(pid) for name, pid in pids.items()}
+    took = stopped - started
+    later = _thread_seconds(pids['node'])
+    return Phase(
+        rate, started, stopped, time.time_ns() - time.monotonic_ns(),
+        {name: (after[name].cpu_s - cpu[name]) / took for name in pids},
+        {tid: (s - threads.get(tid, 0.0)) / took for tid, s in later.items()},
+        after['node'].rss, peak_bytes(pids['node']))
+
+
+def _thread_seconds(pid: int) -> dict[int, float]:
+    """Give the time on the processor of each thread of a process."""
+    found = {}
+    for folder in Path('/proc', str(pid), 'task').iterdir():
+        try:
+            numbers = (folder / 'stat').read_text().rpartition(')')[2].split()
+        except OSError:  # it has just ended
+            continue
+        found[int(folder.name)] = (int(numbers[11]) + int(numbers[12])) / _TICKS
+    return found
+
+
+def _figures(
+    run: Run, phase: Phase, results: Sequence[Any], sent: np.ndarray, notes: dict[str, Any]
+) -> dict[str, Any]:
+    """Put together what the listener heard, the sensors sent and the node noted in a phase."""
+    heard = [h for h in results if phase.start < h.time <= phase.stop]
+    first, last = (int(t * 1e9) + phase.behind_ns
+                   for t in (phase.start, phase.stop - _DELIVERY_S))
+    within = sent[(sent >= first) & (sent < last)]
+    received = {stamp: at for stamp, at in notes['pictures']}
+    network = [s for at, s in notes['network'] if phase.start <= at < phase.stop]
+    return {
+        'run': run.name, 'rate': phase.rate,
+        'asked': 'as fast as it can' if phase.rate == FASTEST else f'{phase.rate:g} a second',
+        'seconds': phase.stop - phase.start,
+        'answers_per_second': len(heard) / (phase.stop - phase.start),
+        'with_camera': _share_with_camera(heard),
+        'ages_ms': {name: _percentiles(values) for name, values in _ages(
+            heard, phase.behind_ns, dict(notes['windows'])).items()},
+        'delivery_ms': _percentiles(
+            [(received[s] - s) / 1e6 for s in within.tolist() if s in received]),
+        'network_ms': _percentiles([1e3 * s for s in network]),
+        'pictures': {'sent': len(within), 'lost': sum(s not in received for s in within.tolist()),
+                     'refused': max((_camera(h.message).dropped for h in heard), default=0)},
+        'cpu_percent': {name: 100 * part for name, part in phase.cpu.items()},
+        'node_threads_percent': _by_task(phase.threads, notes),
+        'rss_mb': phase.rss / 1e6, 'peak_mb': phase.peak / 1e6,
+    }
+
+
+def _ages(
+    heard: Sequence[Any], behind_ns: int, newest_picture: dict[int, int]
+) -> dict[str, list[float]]:
+    """Give the ages of answers at their receipt, by what they are counted from, ms."""
+    from karmma_ros.node.times import time_ns
+
+    ages: dict[str, list[float]] = {name: [] for name in (
+        'newest sample', 'newest picture received', 'newest picture in the clip', 'told',
+        'inference')}
+    for each in heard:
+        message, at_ns = each.message, int(each.time * 1e9) + behind_ns
+        end_ns, camera = time_ns(message.header.stamp), _camera(message)
+        ages['newest sample'].append((at_ns - end_ns) / 1e6)
+        ages['told'].append(1e3 * message.end_to_end_latency)
+        ages['inference'].append(1e3 * message.inference_latency)
+        if camera.used:
+            ages['newest picture received'].append((at_ns - time_ns(camera.last_stamp)) / 1e6)
+            ages['newest picture in the clip'].append(
+                (at_ns - newest_picture.get(end_ns, end_ns)) / 1e6)
+    return ages
+
+
+def _camera(result: Any) -> Any:
+    return next(status for status in result.modalities if status.name == 'rgb')
+
+
+def _share_with_camera(heard: Sequence[Any]) -> float:
+    return float(np.mean([_camera(h.message).used for h in heard])) if heard else 0.0
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    if not len(values):
+        return {}
+    return {f'p{q}': float(np.percentile(values, q)) for q in (5, 25, 50, 75, 95, 99, 100)}
+
+
+def _by_task(threads: dict[int, float], notes: dict[str, Any]) -> dict[str, float]:
+    """Sum up the node's threads by what they are for."""
+    names = {notes['executor']: 'executor', notes['worker']: 'worker'}
+    found = dict.fromkeys(['executor', 'worker', 'others'], 0.0)
+    for tid, part in threads.items():
+        found[names.get(tid, 'others')] += 100 * part
+    return found
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,355 @@
+"""
+What was measured, as the tables and the chart of docs/performance.md.
+
+A table lies between `<!-- bench: NAME -->` and `<!-- end -->`; what is around is written by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+import re
+from typing import Any
+
+FIGURES, PAGE = Path('benchmarks', 'results.json'), Path('docs', 'performance.md')
+PICTURE = Path('docs', 'images', 'performance.png')
+_PLACE = re.compile(r'(<!-- bench: (?P<name>\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
+
+Results = Mapping[str, Mapping[str, Any]]
+"""Part → date, machine, … and `figures`."""
+PICTURE_AGE = 'newest picture received'
+
+
+def written(page: str, results: Results) -> str:
+    """
+    Give the page with the tables of what was measured; the others stay as they are.
+
+    :raises ValueError: when the page has a place that no table is for, or lacks one.
+    """
+    places = [match['name'] for match in _PLACE.finditer(page)]
+    if sorted(places) != sorted(TABLES):
+        raise ValueError(
+            f'{PAGE}: has places for {", ".join(places) or "nothing"}; one is due for each '
+            f'of {", ".join(TABLES)}: `<!-- bench: NAME -->` and `<!-- end -->`')
+
+    def fill(match: re.Match[str]) -> str:
+        parts, table = TABLES[match['name']]
+        if not set(parts) <= set(results):
+            return match[0]
+        return f'{match[1]}{table(results)}\n{match[3]}'
+    return _PLACE.sub(fill, page)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Set a Markdown table; all columns but the first few are numbers."""
+    rule = ['---'] * left + ['---:'] * (len(header) - left)
+    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in (header, rule, *rows))
+
+
+def measured(part: Mapping[str, Any]) -> str:
+    """Say by what command, where and when a part was measured."""
+    m, versions = part['machine'], part['versions']
+    libraries = ', '.join(f'{name} {v}' for name, v in versions.items())
+    short = ' **A quick run, for trial only.**' if part['quick'] else ''
+    return (f'`{part["command"]}`, {part["date"]}: {m["processor"]}, {m["cores"]} cores, Python '
+            f'{m["python"]}, {m["ros"]}, torch {m["torch"]}, {libraries}; load average '
+            f'{part["load"][0]} before, {part["load"][1]} after.{short}')
+
+
+# -- targets ---------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Target:
+    """A figure, and what it has to be."""
+
+    what: str
+    unit: str
+    target: float
+    aim: float
+    figure: Callable[[Results], float]
+    more_is_better: bool = False
+
+    def row(self, results: Results) -> list[str]:
+        """Give the cells of its row."""
+        figure = self.figure(results)
+        said = [f'{value:.3g}{self.unit}' for value in (figure, self.target, self.aim)]
+        verdict = 'aim reached' if self._reaches(figure, self.aim) else (
+            'met' if self._reaches(figure, self.target) else '**missed**')
+        return [self.what, *said, verdict]
+
+    def _reaches(self, figure: float, bound: float) -> bool:
+        return figure >= bound if self.more_is_better else figure <= bound
+
+
+def _phases(results: Results) -> list[Mapping[str, Any]]:
+    return list(results['node']['figures']['phases'])
+
+
+def _phase(results: Results, run: str, rate: float) -> Mapping[str, Any]:
+    return next(p for p in _phases(results) if (p['run'], p['rate']) == (run, rate))
+
+
+def _memory_share(results: Results) -> float:
+    peaks = results['memory']['figures']['peak_mb']
+    return 100 * float(peaks['karmma_student'] / peaks['karmma_teacher'])
+
+
+TARGETS = (
+    Target('the node without its network, 10 answers a second', ' % of a core', 35, 20,
+           lambda r: _phase(r, 'no network', 10)['cpu_percent']['node']),
+    Target("camera's stamp to answer without the network, p95", ' ms', 60, 30,
+           lambda r: _phase(r, 'no network', 10)['ages_ms'][PICTURE_AGE]['p95']),
+    Target('pictures of 1,000 that are lost, with the profile', '', 0, 0,
+           lambda r: 1000 * _lost(_phase(r, 'no network', 10))),
+    Target('answers a second through the whole node, at most', '', 10, 20,
+           lambda r: max(p['answers_per_second'] for p in _phases(r)
+                         if p['run'] == 'whole node'), more_is_better=True),
+    Target("memory of the paper's student, of its teacher's", ' %', 50, 35, _memory_share),
+)
+
+
+def targets(results: Results) -> str:
+    """Set what was aimed at beside what came out."""
+    return table(['', 'measured', 'target', 'aim', ''], [t.row(results) for t in TARGETS])
+
+
+# -- the node --------------------------------------------------------------------------------
+
+def node(results: Results) -> str:
+    """Set ages and costs of the whole node."""
+    phases = _phases(results)
+    ages = table(
+        ['the node', 'asked for', 'answers a second', 'newest picture received: p50', 'p95', 'p99',
+         'newest picture in the clip: p50', 'p95', 'newest sample: p50', 'p95', 'network: p50',
+         'p95'],
+        [[*_name(p), f'{p["answers_per_second"]:.1f}',
+          *_ms(p['ages_ms'][PICTURE_AGE], 'p50', 'p95', 'p99'),
+          *_ms(p['ages_ms']['newest picture in the clip'], 'p50', 'p95'),
+          *_ms(p['ages_ms']['newest sample'], 'p50', 'p95'), *_ms(p['network_ms'], 'p50', 'p95')]
+         for p in phases])
+    costs = table(
+        ['the node', 'asked for', 'node, % of a core', 'executor', 'worker', 'other threads',
+         'sensors, % of a core', 'pictures sent', 'lost', 'answers with camera, %',
+         'memory, MB'],
+        [[*_name(p), f'{p["cpu_percent"]["node"]:.1f}',
+          *(f'{p["node_threads_percent"][t]:.1f}' for t in ('executor', 'worker', 'others')),
+          f'{p["cpu_percent"]["sensors"]:.1f}', str(p['pictures']['sent']),
+          f'{p["pictures"]["lost"]} ({100 * _lost(p):.1f} %)' if p['pictures']['lost'] else '0',
+          f'{100 * p["with_camera"]:.0f}', f'{p["rss_mb"]:.0f}'] for p in phases])
+    return f'{measured(results["node"])}\n\n{ages}\n\n{costs}'
+
+
+def _name(phase: Mapping[str, Any]) -> list[str]:
+    return [phase['run'], phase['asked']]
+
+
+def _ms(percentiles: Mapping[str, float], *names: str) -> list[str]:
+    return [f'{percentiles[name]:.1f}' if percentiles else '–' for name in names]
+
+
+def _lost(phase: Mapping[str, Any]) -> float:
+    return float(phase['pictures']['lost'] / max(1, phase['pictures']['sent']))
+
+
+# -- stages ----------------------------------------------------------------------------------
+
+GROUPS = ('picture', 'sound', 'boxes', 'window', 'clip', 'network', 'answer')
+"""The first word of a stage's name, in the order of the path."""
+
+
+def stages(results: Results) -> str:
+    """Set what each stage costs, and the sum."""
+    found = results['live_path']['figures']['stages']
+    rows = [[name, f'{s["ms"]:.3f}', f'{s["per_second"]:.1f}', f'{s["percent"]:.2f}']
+            for name, s in _ordered(found['stages'])]
+    whole = sum(s['percent'] for s in found['stages'].values())
+    network = sum(s['percent'] for n, s in found['stages'].items() if _group(n) == 'network')
+    rows.append(['**all stages**', '', '', f'**{whole:.2f}**'])
+    rows.append(['**without the network**', '', '', f'**{whole - network:.2f}**'])
+    parts = table(['stage', 'ms a call', 'calls a second', '% of a core'], rows)
+    decoding = results['live_path']['figures']['decoding']
+    pictures = table(['a VGA picture', 'ms'], [[n, f'{ms:.3f}'] for n, ms in decoding.items()])
+    return (f'{measured(results["live_path"])} The network is run by {found["backend"]}.\n\n'
+            f'{parts}\n\n{pictures}')
+
+
+def _ordered(found: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, Any]]:
+    for group in GROUPS:
+        yield from ((name, s) for name, s in found.items() if _group(name) == group)
+
+
+def _group(stage: str) -> str:
+    return stage.split(':')[0]
+
+
+def growth(results: Results) -> str:
+    """Set what grows with window, rate and sensors."""
+    return table(
+        ['', '', 'answers a second', 'ms an answer', '% of a core', 'samples and flow kept, MB',
+         'clip, MB'],
+        [[case['what'], case['label'], f'{case["rate"]:g}', f'{case["ms_an_answer"]:.2f}',
+          f'{case["percent"]:.1f}', f'{case["kept_mb"]:.2f}', f'{case["clip_mb"]:.2f}']
+         for case in results['live_path']['figures']['growth']], left=2)
+
+
+# -- memory, backends, GPU -------------------------------------------------------------------
+
+def memory(results: Results) -> str:
+    """Set what the networks take for one answer."""
+    found = results['memory']['figures']
+    teacher, tensors = (found[kind]['karmma_teacher'] for kind in ('peak_mb', 'tensors_mb'))
+    rows = [[f'{name}, eager', f'{mb:.0f}', f'{100 * mb / teacher:.0f} %',
+             f'{own:.0f}', f'{100 * own / tensors:.0f} %']
+            for (name, mb), own in zip(found['peak_mb'].items(), found['tensors_mb'].values())]
+    if 'node' in found:
+        loaded = found['node']
+        rows.append([f'karmma_student, loaded by the node, {loaded["backend"]}',
+                     f'{loaded["peak_mb"]:.0f}', f'{100 * loaded["peak_mb"] / teacher:.0f} %',
+                     '', ''])
+    return f'{measured(results["memory"])}\n\n' + table(
+        [f'{found["sensors"]}, one answer', 'process, MB', "of the teacher's", 'tensors alone, MB',
+         "of the teacher's"], rows)
+
+
+def backends(results: Results) -> str:
+    """Set the backends of the model that comes along."""
+    return _backends(results['backends'], 'synthetic_kitchen')
+
+
+def student(results: Results) -> str:
+    """Set the backends of the paper's student."""
+    return _backends(results['student'], 'karmma_student')
+
+
+def _backends(part: Mapping[str, Any], name: str) -> str:
+    found = part['figures']['models'][name]
+    eager = found['eager']
+    head = ['backend', 'sensors', 'ms', 'times eager', 'CPU ms', 'differs by']
+    head += ['right, %', 'lost'] if 'accuracy' in eager else []
+    rows = []
+    for label, own in found.items():
+        for subset, seconds in own.get('seconds', {}).items():
+            taken = seconds['median']
+            row = [label, subset, f'{1e3 * taken:.3g}',
+                   f'{eager["seconds"][subset]["median"] / taken:.1f}',
+                   f'{1e3 * own["cpu_seconds"][subset]["median"]:.3g}',
+                   f'{100 * own["difference"]:.2f} %']
+            if 'accuracy' in eager:
+                right, before = (x['accuracy'][subset] for x in (own, eager))
+                row += [f'{right:.2f}', f'{before - right + 0.0:.2f}']
+            rows.append(row)
+    return f'{measured(part)}\n\n{table(head, rows, left=2)}'
+
+
+def gpu(results: Results) -> str:
+    """Set the backends on a GPU, or say that there was none."""
+    part = results['gpu']
+    found = part['figures']
+    if not found['device']:
+        return f'{measured(part)}\n\n**No GPU was there.**'
+    rows = [[name, label, subset, f'{own["ms"]:.2f}', f'{own["gflops_per_second"]:.0f}',
+             f'{100 * backend["difference"]:.2f} %']
+            for name, by_label in found['models'].items() for label, backend in by_label.items()
+            for subset, own in backend.items() if isinstance(own, Mapping)]
+    return f'{measured(part)} On {found["device"]}.\n\n' + table(
+        ['network', 'backend', 'sensors', 'ms', 'GFLOP/s', 'differs by'], rows, left=3)
+
+
+TABLES: dict[str, tuple[tuple[str, ...], Callable[[Results], str]]] = {
+    'targets': (('node', 'memory'), targets),
+    'node': (('node',), node),
+    'stages': (('live_path',), stages),
+    'growth': (('live_path',), growth),
+    'memory': (('memory',), memory),
+    'student': (('student',), student),
+    'backends': (('backends',), backends),
+    'gpu': (('gpu',), gpu),
+}
+"""Place in the page → the parts it rests on, and what sets it."""
+
+
+# -- the chart -------------------------------------------------------------------------------
+
+_COLOURS = dict(zip((*GROUPS, 'rest'), (
+    '#4c78a8', '#72b7b2', '#54a24b', '#b9b9b9', '#eeca3b', '#e45756', '#b279a2', '#d8d8d8')))
+_SAID = {'picture': 'pictures', 'window': 'window cut', 'clip': 'flow, spectrogram, clip',
+         'answer': 'answer, events', 'rest': 'rclpy, DDS, timers'}
+
+
+def draw(results: Results, path: Path) -> None:
+    """Draw where the node's time goes, how old answers are and what grows."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    figure, (share, ages, grown) = pyplot.subplots(
+        3, 1, figsize=(8.5, 8.4), layout='constrained', height_ratios=(0.7, 1.3, 2.0))
+    _draw_share(share, results)
+    _draw_ages(ages, results)
+    _draw_growth(grown, results)
+    for axes in (share, ages, grown):
+        axes.spines[['top', 'right']].set_visible(False)
+        axes.grid(axis='x', alpha=0.25)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=8)
+        axes.xaxis.label.set_size(8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def _draw_share(axes: Any, results: Results) -> None:
+    """Stack the stages, and what the whole process takes besides."""
+    found = results['live_path']['figures']['stages']['stages']
+    parts = {group: sum(s['percent'] for n, s in found.items() if _group(n) == group)
+             for group in GROUPS}
+    whole = _phase(results, 'whole node', 10)['cpu_percent']['node']
+    parts['rest'] = max(0.0, whole - sum(parts.values()))
+    left = 0.0
+    for group, percent in parts.items():
+        label = f'{_SAID.get(group, group)} {percent:.1f}'
+        axes.barh(0, percent, left=left, color=_COLOURS[group], label=label)
+        left += percent
+    axes.set(yticks=[], xlabel='% of a core', xlim=(0, left))
+    axes.set_title(f'The whole node takes {whole:.1f} % of a core: VGA at 30 Hz, sound, boxes, '
+                   '10 answers a second', loc='left', fontsize=9)
+    axes.legend(ncols=4, fontsize=8, loc='upper center', bbox_to_anchor=(0.5, -0.45),
+                frameon=False)
+
+
+def _draw_ages(axes: Any, results: Results) -> None:
+    """Draw a line from p5 to p95 for each run, thick where half of the answers lie."""
+    phases = _phases(results)
+    for y, phase in enumerate(phases):
+        ages = phase['ages_ms'][PICTURE_AGE]
+        if ages:
+            axes.hlines(y, ages['p5'], ages['p95'], color='#4c78a8', linewidth=1.5)
+            axes.hlines(y, ages['p25'], ages['p75'], color='#4c78a8', linewidth=7)
+            axes.plot(ages['p50'], y, 'o', color='white', markersize=4)
+            axes.plot(ages['p99'], y, '|', color='#4c78a8', markersize=9)
+    axes.set_yticks(range(len(phases)), [f'{p["run"]}, {p["asked"]}' for p in phases])
+    axes.set(xlabel='ms', ylim=(len(phases) - 0.4, -0.6), xscale='log')
+    lowest, highest = axes.get_xlim()
+    ticks = [t * power for power in (1, 10, 100, 1000) for t in (1, 2, 5)]
+    axes.set_xticks([t for t in ticks if lowest < t < highest])
+    axes.minorticks_off()
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.set_title("Newest picture's stamp to answer's receipt: p5 to p95, middle half, median, "
+                   'p99', loc='left', fontsize=9)
+
+
+def _draw_growth(axes: Any, results: Results) -> None:
+    """Draw a bar for each case, and write the memory beside it."""
+    cases = results['live_path']['figures']['growth']
+    kinds = list(dict.fromkeys(case['what'] for case in cases))
+    colours = dict(zip(kinds, ('#4c78a8', '#eeca3b', '#54a24b', '#e45756')))
+    for y, case in enumerate(cases):
+        axes.barh(y, case['percent'], color=colours[case['what']])
+        axes.annotate(f' {case["percent"]:.1f} %, {case["kept_mb"]:.1f} MB kept',
+                      (case['percent'], y), va='center', fontsize=7.5)
+    axes.set_yticks(range(len(cases)), [f'{case["what"]}: {case["label"]}' for case in cases])
+    axes.set(xlabel='% of a core', ylim=(len(cases) - 0.4, -0.6),
+             xlim=(0, 1.2 * max(case['percent'] for case in cases)))
+    axes.set_title('Callbacks and preparation alone, 10 answers a second unless said otherwise',
+                   loc='left', fontsize=9)

@@ -1,0 +1,164 @@
+"""
+Measure everything that docs/performance.md says, and write it there.
+
+Each part runs in a process of its own; what it finds is merged into benchmarks/results.json at
+once, so that a run can be broken off and gone on with. Then tables and chart are made anew from
+all that is there. `--quick` writes into build/bench instead: figures that are not worth keeping.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from importlib import metadata
+import json
+import os
+from pathlib import Path
+import shlex
+import shutil
+import subprocess
+import sys
+from tempfile import TemporaryDirectory
+import time
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT / 'test' / 'faults'))
+
+from fault_suite.report import machine  # noqa: E402
+from page import draw, FIGURES, PAGE, PICTURE, written  # noqa: E402
+
+_LIBRARIES = ('numpy', 'opencv-python-headless', 'openvino', 'onnxruntime')
+
+
+@dataclass(frozen=True)
+class Part:
+    """A program beside this one that measures something and writes it as JSON."""
+
+    command: tuple[str, ...]
+    """Its file and arguments, without where to write."""
+    quick: tuple[str, ...]
+    """The same where there is little time; empty leaves it out."""
+    option: str = '--json'
+    """What is followed by the file to write."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    limit_s: float = 900.0
+
+
+def _own(name: str) -> Part:
+    return Part((name,), (name, '--quick'))
+
+
+PARTS = {
+    'live_path': _own('live_path.py'),
+    'node': _own('node.py'),
+    'memory': _own('memory.py'),
+    'backends': Part(
+        ('backends.py', 'synthetic_kitchen'),
+        ('backends.py', 'synthetic_kitchen', '--exports', 'openvino bf16', '--rounds', '3',
+         '--seconds', '1', '--no-accuracy'),
+        '--out', {'OMP_NUM_THREADS': '1'}, 1800.0),
+    'student': Part(
+        ('backends.py', 'karmma_student', '--exports', 'openvino bf16', 'openvino int8',
+         'openvino fp32', 'onnx fp32', '--subsets', 'V+F+A', 'V', 'A', '--profile'),
+        (), '--out', limit_s=3600.0),
+    'gpu': _own('gpu.py'),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure the parts asked for and write all that is known; 1 when one of them failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--quick', action='store_true', help='little of each')
+    parser.add_argument('--only', nargs='+', metavar='PART', choices=[*PARTS, 'page'],
+                        help=f'of {", ".join(PARTS)}; page measures nothing [all]')
+    parser.add_argument('--out', type=Path, help='root of what is written [this repository; '
+                        'with --quick build/bench]')
+    options = parser.parse_args(arguments)
+    out = options.out or (ROOT / 'build' / 'bench' if options.quick else ROOT)
+    chosen = [name for name in PARTS if name in (options.only or PARTS)]
+    failed = []
+    for name in chosen:
+        try:
+            found = measure(name, PARTS[name], options.quick)
+            if found:
+                _merge(out / FIGURES, {name: found})
+        except (subprocess.SubprocessError, OSError, ValueError) as error:
+            failed.append(name)
+            print(f'{name}: failed: {error}', flush=True)
+    write_page(out)
+    print(f'wrote {out / PAGE}' + (f'; failed: {", ".join(failed)}' if failed else ''))
+    return 1 if failed else 0
+
+
+def measure(name: str, part: Part, quick: bool) -> dict[str, Any]:
+    """Run a part and give its figures with all that they depend on; nothing if it is left out."""
+    command = part.quick if quick else part.command
+    if not command:
+        print(f'{name}: left out, it is not quick', flush=True)
+        return {}
+    setting = [f'{key}={value}' for key, value in part.environment.items()]
+    said = shlex.join(['python', f'benchmarks/{command[0]}', *command[1:]])
+    print(f'{name}: {" ".join([*setting, said])} …', flush=True)
+    load, started = os.getloadavg(), time.monotonic()
+    with TemporaryDirectory() as folder:
+        file = Path(folder, 'found.json')
+        log = Path(folder, 'log')
+        with log.open('w', encoding='utf-8') as stdout:
+            done = subprocess.run(
+                [sys.executable, str(HERE / command[0]), *command[1:], part.option, str(file)],
+                cwd=ROOT, env={**os.environ, **part.environment}, stdout=stdout,
+                timeout=part.limit_s, check=False)
+        if done.returncode:
+            raise ValueError(f'exit {done.returncode}: {log.read_text(encoding="utf-8")[-500:]}')
+        figures = json.loads(file.read_text(encoding='utf-8'))
+    print(f'  {time.monotonic() - started:.0f} s', flush=True)
+    return {
+        'date': date.today().isoformat(), 'machine': machine(), 'versions': _versions(),
+        'command': ' '.join([*setting, said]), 'quick': quick,
+        'seconds': round(time.monotonic() - started, 1),
+        'load': [round(load[0], 2), round(os.getloadavg()[0], 2)],
+        'figures': figures,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _merge(file: Path, entries: Mapping[str, Any]) -> None:
+    """Put entries among those that are there, in one step."""
+    known = {**_known(file), **entries}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_suffix('.part')
+    ordered = {name: known[name] for name in PARTS if name in known}
+    fresh.write_text(json.dumps(ordered, indent=1) + '\n', encoding='utf-8')
+    fresh.replace(file)
+
+
+def _known(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text(encoding='utf-8'))) if file.exists() else {}
+
+
+def write_page(out: Path) -> None:
+    """Write tables and chart of all that was measured; a page elsewhere starts as the one here."""
+    results, page = _known(out / FIGURES), out / PAGE
+    if not page.exists():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / PAGE, page)
+    page.write_text(written(page.read_text(encoding='utf-8'), results), encoding='utf-8')
+    if {'live_path', 'node'} <= set(results):
+        draw(results, out / PICTURE)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""
+Run the node as it is and write down what is not told outside.
+
+`python benchmarks/watched_node.py FILE [--no-network] --ros-args …`: the node itself, with a note
+taken of every picture that reaches its callback, of every window and of the network's time.
+With `--no-network` each window is prepared as ever, and answered by zeros at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import json
+from pathlib import Path
+import sys
+from threading import get_native_id
+import time
+from typing import Any
+
+from karmma_ros.modality import Modality
+from karmma_ros.model.backends.interface import Input, Logits
+from karmma_ros.model.backends.selection import Choice
+from karmma_ros.model.bundle import Bundle
+from karmma_ros.node import loading
+from karmma_ros.node.__main__ import main as run_node
+from karmma_ros.node.input_messages import Messages
+from karmma_ros.stream.readers import stamp_ns_of
+from karmma_ros.stream.recogniser import Recogniser
+from karmma_ros.stream.window import Window
+import numpy as np
+
+NOTES: dict[str, Any] = {
+    'pictures': [], 'windows': [], 'network': [], 'executor': get_native_id(), 'worker': 0}
+"""
+Pictures `[stamp_ns, received_ns]`, by the wall clock; windows `[end_ns, newest picture's stamp_ns
+or 0]`; network `[time.monotonic(), seconds]`; the numbers of two threads.
+"""
+
+
+class Silence:
+    """A backend that costs nothing."""
+
+    name, precision, device, parts = 'none', 'fp32', 'cpu', None
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.modalities = bundle.network.modalities
+        self._logits = {head: np.zeros(len(names), np.float32)
+                        for head, names in bundle.vocabulary.heads.items()}
+
+    def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
+        """Answer that all is alike."""
+        return dict(self._logits)
+
+
+def watch(network: bool) -> None:
+    """Take notes from now on; without a network, let `Silence` answer."""
+    loading.choose = _timed(loading.choose) if network else (
+        lambda bundle, *_: Choice(Silence(bundle), 'no network: the benchmark asked for it'))
+    Messages.callback = _noting_pictures(Messages.callback)
+    Recogniser.recognise = _noting_windows(Recogniser.recognise)
+
+
+def _timed(choose: Callable[..., Choice]) -> Callable[..., Choice]:
+    def choose_timed(*arguments: Any) -> Choice:
+        choice = choose(*arguments)
+        infer = choice.backend.infer
+
+        def infer_timed(inputs: Mapping[Modality, Input]) -> Logits:
+            started = time.monotonic()
+            logits = infer(inputs)
+            NOTES['network'].append((started, time.monotonic() - started))
+            return logits
+        choice.backend.infer = infer_timed
+        return choice
+    return choose_timed
+
+
+def _noting_pictures(callback: Callable[..., Any]) -> Callable[..., Any]:
+    def make(messages: Messages, modality: Modality, type_name: str) -> Callable[[Any], None]:
+        take = callback(messages, modality, type_name)
+
+        def note(message: Any) -> None:
+            if modality is Modality.RGB:
+                NOTES['pictures'].append((stamp_ns_of(message.header), time.time_ns()))
+            take(message)
+        return note
+    return make
+
+
+def _noting_windows(recognise: Callable[..., Any]) -> Callable[..., Any]:
+    def note(recogniser: Recogniser, source: Any, *arguments: Any) -> Any:
+        if isinstance(source, Window):
+            newest_ns = source.spans_ns.get(Modality.RGB, (0, 0))[1]
+            NOTES['windows'].append((source.end_ns, newest_ns))
+            NOTES['worker'] = get_native_id()
+        return recognise(recogniser, source, *arguments)
+    return note
+
+
+if __name__ == '__main__':
+    file, *arguments = sys.argv[1:]
+    watch('--no-network' not in arguments)
+    status = run_node([each for each in arguments if each != '--no-network'])
+    Path(file).write_text(json.dumps(NOTES), encoding='utf-8')
+    sys.exit(status)
