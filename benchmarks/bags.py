@@ -10,43 +10,40 @@ memory held; `--page docs/bags.md` puts what was measured into the page.
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import date
 import os
+from pathlib import Path
+import struct
+import tempfile
+import time
+from typing import Any
 
-os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # as `karmma bag` does; before numpy
-
-import argparse  # noqa: E402
-from collections.abc import Callable, Iterator  # noqa: E402
-from dataclasses import replace  # noqa: E402
-from datetime import date  # noqa: E402
-from pathlib import Path  # noqa: E402
-import struct  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
-from typing import Any  # noqa: E402
-
-from karmma_ros.cli.machine import this_machine  # noqa: E402
-from karmma_ros.cli.main import main as karmma  # noqa: E402
-from karmma_ros.clip import Clip, NANOSECONDS  # noqa: E402
-from karmma_ros.evaluation.rosbag import report  # noqa: E402
-from karmma_ros.evaluation.rosbag.answers import BagRun  # noqa: E402
-from karmma_ros.evaluation.rosbag.asking import Asker, Subset  # noqa: E402
-from karmma_ros.evaluation.rosbag.evaluating import (  # noqa: E402
+from karmma_ros.cli.machine import this_machine
+from karmma_ros.cli.main import main as karmma
+from karmma_ros.clip import Clip, NANOSECONDS
+from karmma_ros.evaluation.rosbag import report
+from karmma_ros.evaluation.rosbag.answers import BagRun
+from karmma_ros.evaluation.rosbag.asking import Asker, Subset
+from karmma_ros.evaluation.rosbag.evaluating import (
     BATCH,
     evaluate_bag,
     Evaluated,
     Settings,
 )
-from karmma_ros.evaluation.rosbag.frames import BagFrames  # noqa: E402
-from karmma_ros.evaluation.rosbag.parameters import node_parameters  # noqa: E402
-from karmma_ros.evaluation.rosbag.reading import Bag, Message  # noqa: E402
-from karmma_ros.evaluation.rosbag.replay import Replay, Run  # noqa: E402
-from karmma_ros.evaluation.rosbag.topics import choose_topics  # noqa: E402
-from karmma_ros.evaluation.rosbag.truth import Truth  # noqa: E402
-from karmma_ros.modality import subsets  # noqa: E402
-from karmma_ros.model.bundle import Bundle, load_bundle  # noqa: E402
-from karmma_ros.stream.models import find_model  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+from karmma_ros.evaluation.rosbag.frames import BagFrames
+from karmma_ros.evaluation.rosbag.parameters import node_parameters
+from karmma_ros.evaluation.rosbag.reading import Bag, Message
+from karmma_ros.evaluation.rosbag.replay import Replay, Run
+from karmma_ros.evaluation.rosbag.topics import choose_topics
+from karmma_ros.evaluation.rosbag.truth import Truth
+from karmma_ros.modality import subsets
+from karmma_ros.model.bundle import Bundle, load_bundle
+from karmma_ros.stream.models import find_model
+import numpy as np
+import torch
 
 VALUES = node_parameters()
 BEGIN, END = '<!-- measured -->', '<!-- /measured -->'

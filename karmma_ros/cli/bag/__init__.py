@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from importlib import import_module
-import os
 
 MODULES = {
     'synthetic': 'writing', 'from-video': 'writing', 'from-epic': 'from_epic',
@@ -16,8 +15,6 @@ MODULES = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run the sub-command that the arguments ask for."""
-    # Read when numpy loads: its products here are small, and threads only get in their way.
-    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
     options = _parser(arguments).parse_args(arguments)
     return int(options.run(options))
 
