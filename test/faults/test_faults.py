@@ -67,7 +67,7 @@ def test_the_page_keeps_what_other_runs_found_and_says_what_failed(tmp_path):
 def test_the_oracle_by_hand():
     second = 1_000_000_000
     rules = Rules(second, 4, 16_000, {'rgb': second, 'flow': second, 'audio': second // 2,
-                                      'detections': second})
+                                      'detections': second}, 160)
     oracle = Oracle(rules)
     assert oracle.result(0) is None
     for quarter in range(4, 8):

@@ -132,7 +132,7 @@ def churn(model: Path, events: int, flow_topic: bool, seed: int) -> tuple[Judge,
     """Play a random course of so many events to the node, with every mask judged."""
     sensors = NAMES if flow_topic else (RGB, AUDIO, BOXES)
     rules = Rules(SPEC.duration_ns, SPEC.num_frames, SPEC.audio.sample_rate, TIMEOUTS_NS,
-                  flow_topic)
+                  SPEC.audio.hop_length, flow_topic)
     judge, course = Judge(Oracle(rules)), Course(sensors, seed)
     seconds = {f'{n}__timeout': t / 1e9 for n, t in TIMEOUTS_NS.items()}
     with simulation(model, ConstantAnswer(vocabulary(), every=50), START_NS, **seconds,

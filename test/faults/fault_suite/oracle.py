@@ -6,7 +6,8 @@ within its timeout, by the receiver's clock, and its samples cover enough of the
 their stamps. The window ends at the newest stamp of those inputs that are fresh; should their
 stamps lie further apart than a window, the largest group that agrees decides, and of equals
 that of the first input. Of the pictures that fall into one slot of the clip's grid only the
-first is used. Flow from the camera lives and dies with the camera. No window is used twice, and
+first is used. The sound of a window ends with a whole column of the spectrogram, at the window's
+end or before. Flow from the camera lives and dies with the camera. No window is used twice, and
 none that ends earlier follows, unless it lies a whole window back.
 
 Times are integer nanoseconds.
@@ -30,6 +31,8 @@ class Rules:
     """Frames of a clip: the window is cut into so many slots of a fixed grid."""
     sample_rate: int
     timeouts_ns: Mapping[str, int]
+    hop: int
+    """Samples from one column of the spectrogram to the next."""
     flow_topic: bool = False
     coverage: float = 0.5
 
@@ -121,7 +124,7 @@ class Oracle:
     def _heard(self, end_ns: int) -> int:
         """Count the audio samples of the window; chunks do not overlap here."""
         rate, rules = self.rules.sample_rate, self.rules
-        stop = round(end_ns * rate / 1e9)
+        stop = round(end_ns * rate / 1e9) // rules.hop * rules.hop
         first = stop - round(rules.duration_ns * rate / 1e9)
         chunks = ((round(a * rate / 1e9), round(b * rate / 1e9))
                   for a, b in self._sensors[AUDIO].stamps)
