@@ -3,8 +3,9 @@ Memory for one answer: the paper's student beside its teacher, each in a fresh p
 
 `python benchmarks/memory.py` measures by how much a process grows at its largest while it builds
 the network and answers once, from V, F and A, in eager PyTorch (as `karmma profile --memory`
-does); and the student as the node loads it, with its OpenVINO export, which is made first if there
-is none. Weights are random: memory does not depend on them.
+does); the student as the node loads it, with its OpenVINO export, which is made first if there is
+none; and what one of its compiled encoders holds. Weights are random: memory does not depend on
+them.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ def measure(subset: str, with_node: bool) -> dict[str, Any]:
             print(f'memory: {STUDENT}, {step} …', file=sys.stderr, flush=True)
             _apart(step)
         found['node'] = _apart('node')
+        if find_spec('openvino'):
+            found['graph'] = _apart('graph')
     return found
 
 
@@ -106,7 +109,32 @@ def _node() -> dict[str, Any]:
             'peak_mb': (peak_bytes() - before) / 1e6, 'kept_mb': (usage().rss - before) / 1e6}
 
 
-_CHILDREN = {'write': _write, 'export': _export, 'node': _node}
+def _graph() -> dict[str, float]:
+    """Tell what one compiled encoder of the student holds, and what it takes to answer."""
+    from fault_suite.proc import usage
+    import openvino
+
+    bundle = load_bundle(FOLDER / STUDENT)
+    path = next(e for e in find_exports(bundle)[0] if e.label == 'openvino bf16').graph('rgb')
+    del bundle
+    before = usage().rss
+    compiled = openvino.Core().compile_model(
+        path, 'CPU', {'INFERENCE_PRECISION_HINT': 'bf16', 'NUM_STREAMS': 1})
+    held = usage().rss
+    compiled.create_infer_request().infer()
+    sizes = {'f16': 0, 'f32': 0}
+    for operator in compiled.get_runtime_model().get_ops():
+        info = operator.get_rt_info()
+        if info['layerType'].astype(str) == 'Const':
+            kind = info['runtimePrecision'].astype(str)
+            size = sum(np.prod(o.get_shape()) * o.get_element_type().size
+                       for o in operator.outputs())
+            sizes[kind] = sizes.get(kind, 0) + int(size)
+    return {'held_mb': (held - before) / 1e6, 'to_answer_mb': (usage().rss - held) / 1e6,
+            'weights_mb': sizes['f16'] / 1e6, 'masks_and_biases_mb': sizes['f32'] / 1e6}
+
+
+_CHILDREN = {'graph': _graph, 'write': _write, 'export': _export, 'node': _node}
 
 if __name__ == '__main__':
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test' / 'faults'))

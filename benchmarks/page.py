@@ -207,9 +207,19 @@ def memory(results: Results) -> str:
         rows.append([f'karmma_student, loaded by the node, {loaded["backend"]}',
                      f'{loaded["peak_mb"]:.0f}', f'{100 * loaded["peak_mb"] / teacher:.0f} %',
                      '', ''])
-    return f'{measured(results["memory"])}\n\n' + table(
+        rows.append(['the same, what stays', f'{loaded["kept_mb"]:.0f}',
+                     f'{100 * loaded["kept_mb"] / teacher:.0f} %', '', ''])
+    text = f'{measured(results["memory"])}\n\n' + table(
         [f'{found["sensors"]}, one answer', 'process, MB', "of the teacher's", 'tensors alone, MB',
          "of the teacher's"], rows)
+    return text + (_of_a_graph(found['graph']) if 'graph' in found else '')
+
+
+def _of_a_graph(held: Mapping[str, float]) -> str:
+    return ('\n\nOne of the two Swin encoders, compiled by OpenVINO, holds '
+            f'{held["held_mb"]:.0f} MB, of which {held["masks_and_biases_mb"]:.0f} are masks and '
+            f'position biases in fp32 and {held["weights_mb"]:.0f} weights in 16 bits (kept in a '
+            f'second order as well), and takes {held["to_answer_mb"]:.0f} MB more to answer.')
 
 
 def backends(results: Results) -> str:
