@@ -90,6 +90,11 @@ def _phase(results: Results, run: str, rate: float) -> Mapping[str, Any]:
     return next(p for p in _phases(results) if (p['run'], p['rate']) == (run, rate))
 
 
+def three_digits(value: float) -> str:
+    """Write 5704.3 as 5700 and 0.52371 as 0.524."""
+    return f'{float(f"{value:.3g}"):g}'
+
+
 def _memory_share(results: Results) -> float:
     peaks = results['memory']['figures']['peak_mb']
     return 100 * float(peaks['karmma_student'] / peaks['karmma_teacher'])
@@ -241,9 +246,9 @@ def _backends(part: Mapping[str, Any], name: str) -> str:
     for label, own in found.items():
         for subset, seconds in own.get('seconds', {}).items():
             taken = seconds['median']
-            row = [label, subset, f'{1e3 * taken:.3g}',
+            row = [label, subset, three_digits(1e3 * taken),
                    f'{eager["seconds"][subset]["median"] / taken:.1f}',
-                   f'{1e3 * own["cpu_seconds"][subset]["median"]:.3g}',
+                   three_digits(1e3 * own['cpu_seconds'][subset]['median']),
                    f'{100 * own["difference"]:.2f} %']
             if 'accuracy' in eager:
                 right, before = (x['accuracy'][subset] for x in (own, eager))

@@ -41,7 +41,7 @@ from karmma_ros.training.loading import scoring_loader
 from karmma_ros.training.module import Optimisation
 from karmma_ros.training.remembered import RememberedTeacher, write_answers
 from karmma_ros.training.run import RunSettings, train
-from page import table
+from page import table, three_digits
 from streaming_live import cost_of, Figures, measure
 import torch
 
@@ -210,9 +210,9 @@ def times(figures: Mapping[tuple[str, str], Figures]) -> str:
     slowest = next(iter(figures.values()))
     for (name, runs), found in figures.items():
         lines.append([
-            labels[name], runs, f'{found.network_ms:.3g}', f'{found.answer_ms:.3g}',
+            labels[name], runs, three_digits(found.network_ms), three_digits(found.answer_ms),
             f'{1e3 / found.answer_ms:.1f}', f'{slowest.answer_ms / found.answer_ms:.1f} ×',
-            f'{found.cpu_ms:.3g}', f'{slowest.cpu_ms / found.cpu_ms:.1f} ×',
+            three_digits(found.cpu_ms), f'{slowest.cpu_ms / found.cpu_ms:.1f} ×',
             f'{found.difference:.2%}' if runs != EAGER else '–'])
     return _measured() + '\n\n' + table(
         ['encoded at a time', 'runs in', 'network, ms', 'live answer, ms', 'answers/s', 'faster',
