@@ -105,7 +105,8 @@ def choose(bundle: Bundle, device: str = 'cpu', wanted: str = AUTO) -> Choice:
     if not candidates:
         return Choice(eager, '; '.join(
             ['eager: nothing faster is exported (karmma export MODEL --to openvino)', *problems]))
-    trials = list(try_out(bundle, eager, candidates, known=known_answers(bundle)))
+    known = None if COMPILED in candidates else known_answers(bundle)
+    trials = list(try_out(bundle, eager, candidates, known=known))
     if wanted != AUTO:
         return _asked_for(bundle, trials[1:])
     return _fastest(trials, problems)
@@ -121,20 +122,21 @@ def try_out(
 
     :param candidates: label → how to make it; a `KarmmaError` is noted.
     :param clip: what they answer; None: noise.
-    :param known: what eager answers; it is not run then, for that takes more time and memory
-        than all the rest.
+    :param known: what eager answers to it; eager is not run then, for that takes more time and
+        memory than all the rest.
     """
     clip = clip or check_clip(bundle.spec, eager.modalities)
-    started = time.perf_counter()
-    wanted = known or answers(eager, clip)
-    spent = time.perf_counter() - started
     if known is not None:
-        spent = math.inf
-    yield Trial(EAGER, eager, _seconds(eager, clip) if spent < _ENOUGH_S else spent, 0.0)
+        yield Trial(EAGER, eager, difference=0.0)
+    else:
+        started = time.perf_counter()
+        known = answers(eager, clip)
+        spent = time.perf_counter() - started
+        yield Trial(EAGER, eager, _seconds(eager, clip) if spent < _ENOUGH_S else spent, 0.0)
     for label, make in candidates.items():
         try:
             backend = make()
-            off = difference(answers(backend, clip), wanted)
+            off = difference(answers(backend, clip), known)
             yield Trial(label, backend, _seconds(backend, clip), off)
         except KarmmaError as error:
             yield Trial(label, error=error)
