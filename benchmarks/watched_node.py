@@ -54,14 +54,14 @@ class Silence:
 def watch(network: bool) -> None:
     """Take notes from now on; without a network, let `Silence` answer."""
     loading.choose = _timed(loading.choose) if network else (
-        lambda bundle, *_: Choice(Silence(bundle), 'no network: the benchmark asked for it'))
+        lambda bundle, *_, **__: Choice(Silence(bundle), 'no network: the benchmark asked for it'))
     Messages.callback = _noting_pictures(Messages.callback)
     Recogniser.recognise = _noting_windows(Recogniser.recognise)
 
 
 def _timed(choose: Callable[..., Choice]) -> Callable[..., Choice]:
-    def choose_timed(*arguments: Any) -> Choice:
-        choice = choose(*arguments)
+    def choose_timed(*arguments: Any, **options: Any) -> Choice:
+        choice = choose(*arguments, **options)
         infer = choice.backend.infer
 
         def infer_timed(inputs: Mapping[Modality, Input]) -> Logits:

@@ -10,7 +10,6 @@ from threading import Thread
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.backends import choose
-from karmma_ros.model.backends.interface import COMPILED, EAGER
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.stream.models import find_model
 from karmma_ros.stream.recogniser import Recogniser
@@ -56,9 +55,7 @@ def load_model(name: str, device: str, backend: str) -> Model:
     :raises BundleError: for a damaged model directory.
     """
     bundle = load_bundle(find_model(name), device)
-    chosen, reason = choose(bundle, device, backend)
-    if chosen.name not in (EAGER, COMPILED):
-        bundle.network.to('meta')  # the runtime has weights of its own
+    chosen, reason = choose(bundle, device, backend, keep_weights=False)
     recogniser = Recogniser(chosen, bundle.vocabulary, bundle.spec)
     recogniser.warm_up()
     _give_back_memory()

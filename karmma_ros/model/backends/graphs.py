@@ -22,6 +22,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.backends.agreement import check_clip
 from karmma_ros.model.backends.compiled import EncoderOf
 from karmma_ros.model.backends.interface import Input
+from karmma_ros.model.backends.swin import swin_without_masks
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.encoders.causal import Past
 from karmma_ros.model.karmma import Karmma
@@ -153,7 +154,7 @@ def _traceable() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one operator for a whole layer: no graph
     try:
-        with torch.no_grad(), _Plain(), warnings.catch_warnings():
+        with torch.no_grad(), _Plain(), swin_without_masks(), warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of the tracer; what it makes is checked
             yield
     finally:

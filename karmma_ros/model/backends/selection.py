@@ -37,7 +37,7 @@ from karmma_ros.model.backends.interface import (
 )
 from karmma_ros.model.backends.onnx_runtime import load_onnx
 from karmma_ros.model.backends.openvino_runtime import load_openvino
-from karmma_ros.model.bundle import Bundle
+from karmma_ros.model.bundle import Bundle, load_bundle
 import torch
 
 AUTO = 'auto'
@@ -86,10 +86,14 @@ class Trial:
                 f'({allowed:.1%} allowed){verdict}')
 
 
-def choose(bundle: Bundle, device: str = 'cpu', wanted: str = AUTO) -> Choice:
+def choose(
+    bundle: Bundle, device: str = 'cpu', wanted: str = AUTO, *, keep_weights: bool = True
+) -> Choice:
     """
     Give a backend that runs a model, after one answer or more.
 
+    :param keep_weights: False lets the bundle's network lose its weights where a runtime has its
+        own, a large one those of its encoders before any runtime begins to read.
     :raises InvalidSettingError: for a backend that does not exist, is not installed, or does
         not run on the device.
     :raises BundleError: for one that is not exported, or disagrees with eager.
@@ -106,10 +110,11 @@ def choose(bundle: Bundle, device: str = 'cpu', wanted: str = AUTO) -> Choice:
         return Choice(eager, '; '.join(
             ['eager: nothing faster is exported (karmma export MODEL --to openvino)', *problems]))
     known = None if COMPILED in candidates else known_answers(bundle)
+    if known is not None and not keep_weights:
+        bundle.network.encoders.to('meta')  # beside a runtime's own they would make the peak
     trials = list(try_out(bundle, eager, candidates, known=known))
-    if wanted != AUTO:
-        return _asked_for(bundle, trials[1:])
-    return _fastest(trials, problems)
+    choice = _fastest(trials, problems) if wanted == AUTO else _asked_for(bundle, trials[1:])
+    return choice if keep_weights else _with_its_weights_only(bundle, device, choice)
 
 
 def try_out(
@@ -247,6 +252,23 @@ def _asked_for(bundle: Bundle, trials: list[Trial]) -> Choice:
     raise BundleError(
         bundle.path, f'{trials[0]}', 'export it again, in a higher precision, or take backend '
         f'{EAGER}')
+
+
+def _with_its_weights_only(bundle: Bundle, device: str, choice: Choice) -> Choice:
+    """
+    Let go of weights that only PyTorch has use for, or read those again that it lacks now.
+
+    :raises BundleError: when others have been written meanwhile.
+    """
+    if choice.backend.name in FORMATS.values():
+        bundle.network.to('meta')
+        return choice
+    if not any(weights.is_meta for weights in bundle.network.parameters()):
+        return choice
+    again = load_bundle(bundle.path, device)
+    if again.sha256 != bundle.sha256:
+        raise BundleError(bundle.path, 'has changed while it was being loaded', 'load it again')
+    return Choice(Eager(again.network, device), choice.reason)
 
 
 def _none(bundle: Bundle, wanted: str, problems: list[str]) -> BundleError:

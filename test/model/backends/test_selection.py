@@ -127,6 +127,49 @@ def test_without_its_answers_eager_is_run(exported, tmp_path, monkeypatch, damag
     assert 'eager not timed' not in reason and 'eager' in reason
 
 
+def test_a_robot_keeps_the_weights_of_one_runtime_only(copied, monkeypatch):
+    """Those of a large network's encoders are gone before another reads its own."""
+    monkeypatch.setattr(selection, 'LARGE', 0)
+    clip, gone = check_clip(copied.spec, copied.network.modalities), []
+    wanted, read = Eager(copied.network).infer(clip), selection.read_export
+
+    def watched(bundle, export):
+        gone.append(all(weights.is_meta for weights in bundle.network.encoders.parameters()))
+        return read(bundle, export)
+    monkeypatch.setattr(selection, 'read_export', watched)
+    backend, _ = choose(copied, keep_weights=False)
+    assert backend.name != 'eager' and gone == [True, True]
+    assert all(weights.is_meta for weights in copied.network.parameters())
+    assert difference({(): backend.infer(clip)}, {(): wanted}) < TOLERANCE[backend.precision]
+
+
+def test_eager_gets_back_what_was_let_go_for_exports_in_vain(copied, monkeypatch):
+    monkeypatch.setattr(selection, 'LARGE', 0)
+    clip = check_clip(copied.spec, copied.network.modalities)
+    wanted = Eager(copied.network).infer(clip)
+    for graph in copied.path.glob('exports/*/fusion.*'):
+        graph.write_bytes(b'no graph')
+    backend, reason = choose(copied, keep_weights=False)
+    assert reason.startswith('eager not timed, nothing else can be used; ')
+    assert difference({(): backend.infer(clip)}, {(): wanted}) == 0.0
+
+
+def test_weights_written_meanwhile_are_not_taken_for_the_ones_that_were_read(
+        copied, monkeypatch):
+    monkeypatch.setattr(selection, 'LARGE', 0)
+    others = load_bundle(copied.path)
+
+    def write_others(bundle, export):
+        with torch.no_grad():
+            others.network.fusion.cls.add_(1.0)
+        save_bundle(copied.path, others.network, others.config, others.spec, others.vocabulary,
+                    dataset='random', card='')
+        raise BundleError(export.folder, 'cannot be run', 'write it again')
+    monkeypatch.setattr(selection, 'read_export', write_others)
+    with pytest.raises(BundleError, match='has changed while it was being loaded: load it again'):
+        choose(copied, keep_weights=False)
+
+
 def test_answers_to_another_clip_are_not_taken(exported):
     bundle = exported('single')
     export = find_exports(bundle)[0][0]
