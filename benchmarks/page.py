@@ -232,9 +232,9 @@ def memory(results: Results) -> str:
 
 def _of_a_graph(held: Mapping[str, float]) -> str:
     return ('\n\nOne of the two Swin encoders, compiled by OpenVINO, holds '
-            f'{held["held_mb"]:.0f} MB, of which {held["biases_mb"]:.0f} are position biases in fp32 '
-            f'and {held["weights_mb"]:.0f} weights in 16 bits (kept in a second order as well), and '
-            f'takes {held["to_answer_mb"]:.0f} MB more to answer.')
+            f'{held["held_mb"]:.0f} MB, of which {held["biases_mb"]:.0f} are position biases in '
+            f'fp32 and {held["weights_mb"]:.0f} weights in 16 bits (kept in a second order as '
+            f'well), and takes {held["to_answer_mb"]:.0f} MB more to answer.')
 
 
 def backends(results: Results) -> str:
