@@ -108,7 +108,8 @@ class Film:
             spec, modalities, {m: InputSettings(NANOSECONDS) for m in modalities})
         self._kept = False
         self.stream.add_image = self._noting(self.stream.add_image)  # type: ignore[method-assign]
-        messages = Messages(self._node(), {d.name: d.default for d in DECLARATIONS}, Lock())
+        messages = Messages(self._node(), {d.name: d.default for d in DECLARATIONS}, Lock(),
+                            lambda: None)
         messages.feed(self.stream, spec)
         sources = {Modality.RGB if m is Modality.FLOW else m for m in modalities}
         self._inputs = {

@@ -18,7 +18,7 @@ _PLACE = re.compile(r'(<!-- bench: (?P<name>\w+) -->\n).*?(<!-- end -->)', re.DO
 
 Results = Mapping[str, Mapping[str, Any]]
 """Part → date, machine, … and `figures`."""
-PICTURE_AGE = 'newest picture received'
+SHOWN_AGE, PICTURE_AGE = 'newest picture in the clip', 'newest picture received'
 
 
 def written(page: str, results: Results) -> str:
@@ -110,10 +110,11 @@ def _speedup(results: Results) -> float:
 TARGETS = (
     Target('the node without its network, 10 answers a second', ' % of a core', 35, 20,
            lambda r: _phase(r, 'no network', 10)['cpu_percent']['node']),
-    Target("camera's stamp to answer without the network, p95", ' ms', 60, 30,
-           lambda r: _phase(r, 'no network', 10)['ages_ms'][PICTURE_AGE]['p95']),
+    Target("stamp of the clip's newest picture to answer without the network, 5 answers a second, "
+           'p95', ' ms', 60, 30,
+           lambda r: _phase(r, 'no network', 5)['ages_ms'][SHOWN_AGE]['p95']),
     Target('pictures of 1,000 that are lost, with the profile', '', 0, 0,
-           lambda r: 1000 * _lost(_phase(r, 'no network', 10))),
+           lambda r: 1000 * _lost(_phase(r, 'no network', 5))),
     Target('answers a second through the whole node, at most', '', 10, 20,
            lambda r: max(p['answers_per_second'] for p in _phases(r)
                          if p['run'] == 'whole node'), more_is_better=True),
@@ -135,12 +136,11 @@ def node(results: Results) -> str:
     """Set ages and costs of the whole node."""
     phases = _phases(results)
     ages = table(
-        ['the node', 'asked for', 'answers a second', 'newest picture received: p50', 'p95', 'p99',
-         'newest picture in the clip: p50', 'p95', 'newest sample: p50', 'p95', 'network: p50',
-         'p95'],
+        ['the node', 'asked for', 'answers a second', f'{SHOWN_AGE}: p50', 'p95', 'p99',
+         f'{PICTURE_AGE}: p50', 'p95', 'newest sample: p50', 'p95', 'network: p50', 'p95'],
         [[*_name(p), f'{p["answers_per_second"]:.1f}',
-          *_ms(p['ages_ms'][PICTURE_AGE], 'p50', 'p95', 'p99'),
-          *_ms(p['ages_ms']['newest picture in the clip'], 'p50', 'p95'),
+          *_ms(p['ages_ms'][SHOWN_AGE], 'p50', 'p95', 'p99'),
+          *_ms(p['ages_ms'][PICTURE_AGE], 'p50', 'p95'),
           *_ms(p['ages_ms']['newest sample'], 'p50', 'p95'), *_ms(p['network_ms'], 'p50', 'p95')]
          for p in phases])
     costs = table(
@@ -347,7 +347,7 @@ def _draw_ages(axes: Any, results: Results) -> None:
     """Draw a line from p5 to p95 for each run, thick where half of the answers lie."""
     phases = _phases(results)
     for y, phase in enumerate(phases):
-        ages = phase['ages_ms'][PICTURE_AGE]
+        ages = phase['ages_ms'][SHOWN_AGE]
         if ages:
             axes.hlines(y, ages['p5'], ages['p95'], color='#4c78a8', linewidth=1.5)
             axes.hlines(y, ages['p25'], ages['p75'], color='#4c78a8', linewidth=7)
@@ -360,8 +360,8 @@ def _draw_ages(axes: Any, results: Results) -> None:
     axes.set_xticks([t for t in ticks if lowest < t < highest])
     axes.minorticks_off()
     axes.xaxis.set_major_formatter('{x:g}')
-    axes.set_title("Newest picture's stamp to answer's receipt: p5 to p95, middle half, median, "
-                   'p99', loc='left', fontsize=9)
+    axes.set_title("Stamp of the clip's newest picture to answer's receipt: p5 to p95, middle "
+                   'half, median, p99', loc='left', fontsize=9)
 
 
 def _draw_growth(axes: Any, results: Results) -> None:

@@ -40,7 +40,8 @@ DECLARATIONS = (
                 fixed=True),
     Declaration('autostart', False, 'Configure and activate by itself, without a launch file; '
                 'looked at once, at the start.', fixed=True),
-    Declaration('rate', 5.0, 'Results a second, at most; on the node clock.', (0.1, 60.0)),
+    Declaration('rate', 5.0, 'Results a second, at most; on the node clock. Each waits for the '
+                'next picture that the clip shows, for one period at most.', (0.1, 60.0)),
     Declaration('min_modalities', 1, 'Publish nothing while fewer inputs than this are available.',
                 (1, 4)),
     Declaration('top_k', 5, 'Verbs, nouns and actions in a result.', (1, 100)),

@@ -31,14 +31,17 @@ _MAX_FORMAT = 60
 class Messages:
     """Take the messages of every input, and keep what is to be said of them."""
 
-    def __init__(self, node: Node, values: Mapping[str, Any], lock: Lock) -> None:
+    def __init__(
+        self, node: Node, values: Mapping[str, Any], lock: Lock, taken: Callable[[], None],
+    ) -> None:
         """
         Make the readers from the parameters.
 
         :param lock: guards the stream, which the worker reads.
+        :param taken: called after each message.
         :raises InvalidSettingError: for a sample format that cannot be decoded.
         """
-        self._node, self._intake = node, Intake(values, lock)
+        self._node, self._intake, self._taken = node, Intake(values, lock), taken
         self._crop = 0, 0
         self.frame_ids: dict[Modality, str] = {}
         """The last header.frame_id of each input."""
@@ -73,6 +76,7 @@ class Messages:
             self._note_format(modality, type_name, message)
             if refusal:
                 self._warn(modality, refusal)
+            self._taken()
         return take
 
     def take_info(self, info: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from threading import Lock
 from typing import Any
@@ -48,15 +48,18 @@ def check_inputs(values: Mapping[str, Any], changed: Collection[str]) -> None:
 class Inputs:
     """The subscriptions of one node; all of it belongs to the executor's thread."""
 
-    def __init__(self, node: Node, parameters: Mapping[str, Any], lock: Lock) -> None:
+    def __init__(
+        self, node: Node, parameters: Mapping[str, Any], lock: Lock, taken: Callable[[], None],
+    ) -> None:
         """
         Prepare without subscribing; `feed` comes before `start`.
 
         :param lock: guards the stream, which the worker reads.
+        :param taken: called after each message.
         :raises InvalidSettingError: for a sample format that cannot be decoded.
         """
         self._node, self._parameters = node, parameters
-        self._messages = Messages(node, parameters, lock)
+        self._messages = Messages(node, parameters, lock, taken)
         self._modalities: frozenset[Modality] = frozenset()
         self._topics: dict[Modality, InputTopic] = {}
         self._failures: dict[Modality, str] = {}

@@ -17,6 +17,7 @@ from karmma_ros.node.outputs import Outputs
 from karmma_ros.node.parameters import Parameters
 from karmma_ros.node.worker import Engine, Worker
 from karmma_ros.stream.events import ActionEvents, EventSettings
+from karmma_ros.stream.looks import Looks
 from karmma_ros.stream.sensors import SensorStream
 from karmma_ros.stream.settings import event_settings, input_settings, make_stream
 from rclpy.clock import JumpThreshold
@@ -48,7 +49,7 @@ class Session:
         self._stream = self._make_stream(self.model)
         """What the inputs feed; the worker takes to a new one at its next window."""
         engine = self._engine(self.model, self._stream)
-        self._inputs = Inputs(node, parameters, self._lock)
+        self._inputs = Inputs(node, parameters, self._lock, self._look_if_shown)
         self._feed(self._stream, self.model)
         # Publishers last: nothing after them fails, so none is left behind.
         self._outputs = Outputs(node)
@@ -59,6 +60,7 @@ class Session:
         """Why the model that was asked for last does not answer."""
         self._activation: ExitStack | None = None
         self._rate_timer: Any = None
+        self._looks = Looks()
         self._clockless_looks = 0
 
     @property
@@ -168,7 +170,17 @@ class Session:
             self._parameters['rate'], self.worker.hindrance(modalities))]
 
     def _start_rate(self) -> None:
-        self._rate_timer = self._node.create_timer(self._period_s(), self.worker.wake)
+        self._looks = Looks(every_picture=bool(self._stream.hop))
+        self._rate_timer = self._node.create_timer(self._period_s(), self._tick)
+
+    def _tick(self) -> None:
+        if self._looks.tick():
+            self.worker.wake()
+
+    def _look_if_shown(self) -> None:
+        """Look now if a picture came that the window will show, and a look is due."""
+        if self._looks.picture(self._stream.picture_ns):
+            self.worker.wake()
 
     def _period_s(self) -> float:
         """

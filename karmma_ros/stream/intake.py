@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality
 from karmma_ros.stream.message_types import AUDIO_BARE, AUDIO_TOLD, COMPRESSED_IMAGE
@@ -186,18 +185,6 @@ class Intake:
         with self._lock:
             self._stream.reject(arrival.modality, reason, now_ns)
         return reason
-
-    def newest_ns(self, arrival: Arrival, now_ns: int) -> int:
-        """
-        Give the newest stamp in a message that is received now; it is not taken.
-
-        :raises InvalidSampleError: when it cannot be read.
-        """
-        stamp_ns = arrival.stamp_ns
-        if not stamp_ns or arrival.modality is not Modality.AUDIO:
-            return stamp_ns or now_ns
-        samples, rate = self._sound(arrival)
-        return stamp_ns + len(samples) * NANOSECONDS // max(1, rate)
 
     def _store(self, arrival: Arrival, stamp_ns: int, now_ns: int) -> str:
         if arrival.modality is Modality.RGB:

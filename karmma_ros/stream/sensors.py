@@ -125,6 +125,18 @@ class SensorStream:
         """Give the memory held by samples."""
         return sum(sensor.buffer.nbytes for sensor in self._sensors.values())
 
+    @property
+    def picture_ns(self) -> int | None:
+        """
+        Give the stamp of the newest picture that a window may show.
+
+        It is the camera's, or that of a flow with a topic of its own where nothing else is seen;
+        None without either.
+        """
+        cameras = (self._used(Modality.RGB), self._used(Modality.FLOW))
+        used = next((camera for camera in cameras if camera is not None), None)
+        return None if used is None else used.buffer.newest_ns
+
     def wants_image(self, stamp_ns: int, now_ns: int) -> bool:
         """
         Tell whether to decode a camera image and add it.

@@ -85,6 +85,16 @@ def test_privacy_a_muted_microphone_is_unsubscribed_and_what_it_heard_forgotten(
     assert stage.until(resting_on(stage, ALL), 10, play)
 
 
+def test_a_look_that_is_due_is_made_when_a_picture_comes(stage, perform):
+    """The timer itself goes off once in ten seconds; here it is set off by hand."""
+    node, play = perform(rate=0.1), stage.pace(40, stage.show)
+    assert not stage.until(lambda: stage.results, 2.0, play)
+    for number in range(1, 4):
+        node._session._tick()
+        assert stage.until(lambda: len(stage.results) >= number, step=play)
+        assert not stage.until(lambda: len(stage.results) > number, 0.5, play)
+
+
 def test_timeouts_and_rate_change_while_it_runs(stage, perform):
     node, play = perform(rate=2.0), sensors(stage)
     assert stage.until(resting_on(stage, ALL), 20, play)

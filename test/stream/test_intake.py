@@ -107,15 +107,6 @@ def test_a_message_of_each_kind_is_stored(rig, kind):
     assert status.last_stamp_ns == NOW_NS - (20_000_000 if kind == 'bare sound' else 0)
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_the_newest_stamp_is_told_without_taking_the_message(rig, kind):
-    modality, type_name, message = KINDS[kind]
-    length_ns = 20_000_000 if 'sound ' in kind and kind != 'bare sound' else 0
-    arrived = Arrived(modality, type_name, message, CROP)
-    assert rig.intake.newest_ns(arrived, NOW_NS) == NOW_NS + length_ns
-    assert rig.status(modality).age_ns == -1
-
-
 @pytest.mark.parametrize('kind, message, reason', [
     ('picture', picture(encoding='rgb9'), "got 'rgb9'"),
     ('picture', picture(header=header(-NANOSECONDS)), 'header.stamp: got -1.0 s'),

@@ -9,6 +9,7 @@ from typing import Any
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.evaluation.rosbag.answers import Answers
 from karmma_ros.evaluation.rosbag.reading import Bag, Topic
+from karmma_ros.evaluation.rosbag.replay import Asked
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.prediction import NOUN, VERB
@@ -23,9 +24,8 @@ _FIELDS = {VERB: 'verbs', NOUN: 'nouns'}
 class Echo:
     """One recorded answer."""
 
-    end_ns: int
-    asked_ns: int
-    """When the node cut the window, on its clock; 0 where that is not known."""
+    asked: Asked
+    """The window."""
     used: tuple[bool, ...]
     """Of rgb, flow, audio, detections."""
     scores: Mapping[str, Mapping[int, float]]
@@ -42,9 +42,9 @@ class Echoes:
     unread: int = 0
 
     @property
-    def asked_ns(self) -> dict[int, int]:
-        """Give the end of each window → when it was cut."""
-        return {echo.end_ns: echo.asked_ns for echo in self.found}
+    def asked(self) -> list[Asked]:
+        """Give the windows, in the order of the answers."""
+        return [echo.asked for echo in self.found]
 
 
 def read_echoes(bag: Bag, topic: Topic | None) -> Echoes:
@@ -56,26 +56,31 @@ def read_echoes(bag: Bag, topic: Topic | None) -> Echoes:
     except ValueError:
         return Echoes(topic.name, (), topic.count)
     found, unread = [], 0
-    for _, _, data in bag.messages([topic]):
+    for _, received_ns, data in bag.messages([topic]):
         try:
-            found.append(echo_of(read(data)))
+            found.append(echo_of(read(data), received_ns))
         except (ValueError, AttributeError, TypeError):
             unread += 1
     return Echoes(topic.name, tuple(found), unread)
 
 
-def echo_of(message: Any) -> Echo:
+def echo_of(message: Any, received_ns: int) -> Echo:
     """Read a karmma_msgs/ActionRecognition, rclpy's or the rosbags library's."""
-    end = message.window_end
-    end_ns = int(end.sec * NANOSECONDS + end.nanosec)
+    end_ns = _ns(message.window_end)
     age_s = message.end_to_end_latency - message.inference_latency
+    asked_ns = end_ns + round(age_s * NANOSECONDS) if age_s >= 0 else 0
+    newest_ns = {str(status.name): _ns(status.last_stamp) for status in message.modalities}
     used = {status.name: bool(status.used) for status in message.modalities}
     return Echo(
-        end_ns, end_ns + round(age_s * NANOSECONDS) if age_s >= 0 else 0,
+        Asked(end_ns, asked_ns, received_ns, newest_ns),
         tuple(used.get(m.value, False) for m in Modality),
         {head: {int(s.class_id): float(s.score) for s in getattr(message, name)}
          for head, name in _FIELDS.items()},
         str(message.model_id))
+
+
+def _ns(time: Any) -> int:
+    return int(time.sec * NANOSECONDS + time.nanosec)
 
 
 def compare_echo(echoes: Echoes, answers: Answers, bundle: Bundle) -> dict[str, Any] | None:
@@ -123,4 +128,4 @@ def _compare(echo: Echo, answers: Answers, row: int | None) -> dict[str, Any] | 
 def matches(echoes: Sequence[Echo], answers: Answers) -> list[dict[str, Any] | None]:
     """Give for each recorded answer how it compares; None where we have no such window."""
     ours = {int(end): row for row, end in enumerate(answers.end_ns)}
-    return [_compare(echo, answers, ours.get(echo.end_ns)) for echo in echoes]
+    return [_compare(echo, answers, ours.get(echo.asked.end_ns)) for echo in echoes]

@@ -32,7 +32,7 @@ from karmma_ros.model.streaming import stretches_of
 from karmma_ros.stream.tokens import hop_for
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 """Grows whenever the same bag and settings would give other answers."""
 
 BATCH = 16
@@ -141,7 +141,7 @@ class _Evaluation:
         echoes = read_echoes(bag, self._choice.topics.get(RECOGNITION))
         replay = Replay(
             bag, self._choice, bundle.spec, bundle.network.modalities, self._settings.values,
-            self._runs, echoes.asked_ns, self._hop())
+            self._runs, echoes.asked, self._hop())
         collector = Collector(self._lane_conditions, bundle.vocabulary.sizes, len(self._runs))
         asker = Asker(bundle, self._device)
         known = 0 if work is None else work.batches

@@ -2,19 +2,18 @@
 A bag through the stream of sensors, on the bag's clock: which windows a node would have cut.
 
 Nothing here waits or measures time: the same bag and settings give the same windows. What the
-node does is done in its order (node/worker.py): at each tick of its rate it judges the inputs,
-and cuts a window if enough can be used and any of them has news. A tick comes before the
-messages received at its very time.
+node does is done in its order (stream/looks.py, node/worker.py): when a look is due it judges
+the inputs, and cuts a window if enough can be used and any of them has news. A tick of its rate
+comes before the messages received at its very time.
 
 It is the node that keeps up: no tick is skipped because the one before took too long.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import heapq
 from typing import Any
 
@@ -27,13 +26,15 @@ from karmma_ros.evaluation.rosbag.topics import AUDIO_INFO, Choice, RECOGNITION,
 from karmma_ros.modality import Modality
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
 from karmma_ros.stream.intake import Intake
+from karmma_ros.stream.looks import Looks
 from karmma_ros.stream.settings import make_stream
 from karmma_ros.stream.window import Window
 import numpy as np
 from numpy.typing import NDArray
 
 _NEVER = LATEST_NS
-_SOUND_TOLERANCE_NS = 60_000_000
+_PATIENCE_NS = NANOSECONDS
+"""How much later than a node a recorder may receive a message, or the other way round."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,19 @@ class Cut:
     window: Window
     asked_ns: int
     """The bag's time then."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One window that a real node cut, and what it had by then."""
+
+    end_ns: int
+    time_ns: int
+    """When it was cut, on the node's clock; 0 where that is not known."""
+    heard_ns: int
+    """When the recorder received the answer, on the bag's clock."""
+    newest_ns: Mapping[str, int]
+    """Role → the stamp of its newest message; 0 for none."""
 
 
 @dataclass
@@ -83,6 +97,7 @@ class Lane:
         self._intake.feed(self._stream)
         self._needed = values['min_modalities']
         # As in the node: looked for twice a hop, no window of a streaming network is missed.
+        self._looks = Looks(every_picture=bool(hop))
         self._period_ns = (
             hop * spec.frame_period_ns // 2 if hop else round(NANOSECONDS / values['rate']))
         # As in a node that was started before the clock: ticks at whole periods of it.
@@ -99,7 +114,7 @@ class Lane:
 
     @property
     def details(self) -> dict[str, str]:
-        """Say of each sensor that was heard why it could not be used at the last tick."""
+        """Say of each sensor that was heard why it could not be used at the last look."""
         unheard = (ModalityState.DISABLED, ModalityState.NEVER_RECEIVED)
         return {s.modality.value: s.detail for s in self._statuses
                 if s.detail and s.state not in unheard}
@@ -121,7 +136,7 @@ class Lane:
             self._order += 1
             heapq.heappush(self._held, (arrival_ns, self._order, delivery))
             return
-        self._receive(delivery, now_ns)
+        yield from self._follow(delivery, now_ns)
 
     def advance(self, now_ns: int) -> Iterator[Cut]:
         """Do what is due up to a time: ticks up to and with it, delayed messages before it."""
@@ -129,15 +144,22 @@ class Lane:
             arrival_ns = self._held[0][0] if self._held else _NEVER
             due_ns = min(arrival_ns, now_ns)
             if self._tick_ns <= due_ns:
-                yield from self._tick(self._tick_ns)
+                if self._looks.tick():
+                    yield from self._look(self._tick_ns)
                 silent = self._tick_ns - self._heard_ns > self._longest_ns
                 self._tick_ns += self._period_ns
                 if silent:  # nothing changes before the next message, be it years away
                     self._tick_ns = max(self._tick_ns, due_ns // self._period_ns * self._period_ns)
             elif arrival_ns < now_ns:
-                self._receive(heapq.heappop(self._held)[2], arrival_ns)
+                yield from self._follow(heapq.heappop(self._held)[2], arrival_ns)
             else:
                 return
+
+    def _follow(self, delivery: Delivery, now_ns: int) -> Iterator[Cut]:
+        """Take a message, and look for a window if it was what a look waits for."""
+        self._receive(delivery, now_ns)
+        if self._looks.picture(self._stream.picture_ns):
+            yield from self._look(now_ns)
 
     def _receive(self, delivery: Delivery, now_ns: int) -> None:
         self._heard_ns = now_ns
@@ -155,7 +177,7 @@ class Lane:
             return str(error)
         return ''
 
-    def _tick(self, now_ns: int) -> Iterator[Cut]:
+    def _look(self, now_ns: int) -> Iterator[Cut]:
         self._statuses = statuses = self._stream.assess(now_ns)
         self._note_states(statuses, now_ns)
         if sum(status.available for status in statuses) < self._needed:
@@ -174,54 +196,61 @@ class EchoLane(Lane):
     """
     One simulated node that is asked when a real one was: for the answers that a bag holds.
 
-    A window is told by its end, the newest stamp there was. It is cut at the real node's time,
-    or just before a newer stamp comes, should the recorder have received that earlier than the
-    node did.
+    An answer tells the newest stamp of each sensor that the node had. A message with a newer one
+    is held back until the window is cut, for the recorder may have received it earlier.
     """
 
-    def __init__(self, asked_ns: Mapping[int, int], *lane: Any) -> None:
-        """Take the end of each window → when it was cut, and what a lane takes."""
+    def __init__(self, asked: Sequence[Asked], *lane: Any) -> None:
+        """Take what was asked, in order of time, and what a lane takes."""
         super().__init__(*lane)
-        self._asked, self._ends = asked_ns, sorted(asked_ns)
-        self._due: int | None = None
-        """The end that was reached last, until its window is cut."""
+        self._asked = deque(asked)
+        self._waiting: list[Delivery] = []
+        """What the node did not have yet when it cut the next window."""
+        self._had: dict[str, int] = {}
+        """Role → the newest stamp of what it had."""
         self._last_ns = 0
 
     def take(self, delivery: Delivery) -> Iterator[Cut]:
-        """Cut the window that is due, if its time is over, then take a message."""
-        now_ns, newest_ns = delivery.received_ns, self._newest_ns(delivery)
-        if self._due is not None and newest_ns > self._due:
-            yield from self._cut(self._last_ns)
-        yield from self.advance(now_ns)
-        self._receive(delivery, now_ns)
-        self._last_ns = now_ns
-        tolerance_ns = _SOUND_TOLERANCE_NS if delivery.role == Modality.AUDIO.value else 0
-        place = bisect_left(self._ends, newest_ns - tolerance_ns)
-        if place < len(self._ends) and self._ends[place] <= newest_ns + tolerance_ns:
-            self._due = self._ends[place]
+        """Take a message, now or after the next window; cut the windows that are complete."""
+        self._waiting.append(delivery)
+        yield from self._go_on(delivery.received_ns)
 
     def advance(self, now_ns: int) -> Iterator[Cut]:
-        """Cut the window that is due, if its time was before this one."""
-        if self._due is None:
-            return
-        cut_ns = max(self._last_ns, self._asked[self._due])
-        if cut_ns < now_ns:
-            yield from self._cut(cut_ns)
+        """Cut the windows that are left, with what there is."""
+        yield from self._go_on(_NEVER)
 
-    def _cut(self, now_ns: int) -> Iterator[Cut]:
-        self._due = None
-        window = self._stream.window(now_ns)
-        if window is not None and window.end_ns in self._asked:
-            yield Cut(self._number, window, now_ns)
+    def _go_on(self, now_ns: int) -> Iterator[Cut]:
+        """Cut one window after the other, as far as messages reach."""
+        while self._asked:
+            asked = self._asked[0]
+            self._take_what_it_had(asked)
+            complete = all(self._had.get(r, 0) >= s for r, s in asked.newest_ns.items())
+            if not complete and now_ns <= asked.heard_ns + _PATIENCE_NS:
+                return
+            self._asked.popleft()
+            cut_ns = max(self._last_ns, asked.time_ns)
+            window = self._stream.window(cut_ns)
+            if window is not None and window.end_ns == asked.end_ns:
+                yield Cut(self._number, window, cut_ns)
+        self._waiting.clear()  # no window is left that would need them
 
-    def _newest_ns(self, delivery: Delivery) -> int:
-        """Give the newest stamp in a message; 0 if it has none that counts."""
-        if delivery.role == AUDIO_INFO:
-            return 0
+    def _take_what_it_had(self, asked: Asked) -> None:
+        waiting, self._waiting = self._waiting, []
+        for delivery in waiting:
+            stamp_ns = self._stamp_ns(delivery)
+            if stamp_ns <= asked.newest_ns.get(delivery.role, _NEVER):
+                self._last_ns = max(self._last_ns, delivery.received_ns)
+                self._had[delivery.role] = max(stamp_ns, self._had.get(delivery.role, 0))
+                self._receive(delivery, delivery.received_ns)
+            elif delivery.received_ns > asked.heard_ns - _PATIENCE_NS:  # else it was never had
+                self._waiting.append(delivery)
+
+    def _stamp_ns(self, delivery: Delivery) -> int:
         try:
-            return self._intake.newest_ns(delivery, delivery.received_ns)
+            stamp_ns = 0 if delivery.role == AUDIO_INFO else delivery.stamp_ns
         except InvalidSampleError:  # it will be refused
-            return 0
+            stamp_ns = 0
+        return stamp_ns or delivery.received_ns
 
 
 @dataclass(frozen=True)
@@ -237,15 +266,15 @@ class Replay:
 
     def __init__(
         self, bag: Bag, choice: Choice, spec: ClipSpec, modalities: tuple[Modality, ...],
-        values: Mapping[str, Any], runs: Sequence[Run], echoed: Mapping[int, int] | None = None,
+        values: Mapping[str, Any], runs: Sequence[Run], echoed: Sequence[Asked] = (),
         hop: int = 0,
     ) -> None:
         """
         Prepare the runs.
 
         :param values: the node's parameters, by name.
-        :param echoed: the end of each window that a node answered → when it was cut; if any,
-            they are cut in a run of their own, the last one.
+        :param echoed: the windows that a node answered, in order of time; if any, they are cut
+            in a run of their own, the last one.
         :param hop: as a `Lane` takes it.
         :raises InvalidSettingError: for a parameter that cannot be used.
         """
@@ -258,8 +287,11 @@ class Replay:
                  Faults(run.faults, run.seed, bag.start_ns), bag.start_ns, hop)
             for number, run in enumerate(runs)]
         if echoed:
+            known = [replace(asked, newest_ns={
+                r: s for r, s in asked.newest_ns.items() if r in self._topics})
+                for asked in echoed]
             self.lanes.append(EchoLane(
-                echoed, len(runs), spec, modalities, values, choice.flow_topic,
+                known, len(runs), spec, modalities, values, choice.flow_topic,
                 Faults((), 0, bag.start_ns), bag.start_ns, hop))
         self.truths: list[tuple[int, int, str, str]] = []
         """Start, stop, verb and noun of what a truth topic says."""

@@ -149,31 +149,43 @@ def test_faults_are_a_run_of_their_own(kitchen, bundle):
     assert names == [(AS_RECORDED, None), ('audio muted', 3), ('rgb delayed 0.2 s', 3)]
 
 
-def recognitions(bundle, answers, change=lambda scores: scores):
+def newest_stamps(path, bundle):
+    """Give the end of each window → the newest stamp of each sensor then."""
+    with Bag(path) as bag:
+        modalities = bundle.network.modalities
+        cuts = Replay(bag, choose_topics(bag, {}, modalities), bundle.spec, modalities,
+                      node_parameters(), [Run()]).cuts()
+        return {cut.window.end_ns: [s.last_stamp_ns for s in cut.window.statuses] for cut in cuts}
+
+
+def recognitions(path, bundle, answers, change=lambda scores: scores):
     """Give messages as the node would have published them, of every other window."""
+    newest = newest_stamps(path, bundle)
     store = TypeReader(TYPE, None)._store
     types = store.types
-    zero = types['builtin_interfaces/msg/Time'](0, 0)
+
+    def time(time_ns):
+        return types['builtin_interfaces/msg/Time'](*divmod(int(time_ns), 10**9))
+
     for row in range(0, len(answers), 2):
-        end = types['builtin_interfaces/msg/Time'](*map(int, divmod(answers.end_ns[row], 10**9)))
+        end = time(answers.end_ns[row])
         labels = {head: [types['karmma_msgs/msg/LabelScore'](int(i), '', float(p[row][i]))
                          for i in np.argsort(-p[row])[:3]]
                   for head, p in answers.probabilities.items()}
         statuses = [types['karmma_msgs/msg/ModalityStatus'](
-            name, 5, bool(used), zero, 0.0, 0.0, 0, 0.0, 0, '')
-            for name, used in zip(('rgb', 'flow', 'audio', 'detections'), answers.present[row])]
+            name, 5, bool(used), time(stamp_ns), 0.0, 0.0, 0, 0.0, 0, '')
+            for name, used, stamp_ns in zip(('rgb', 'flow', 'audio', 'detections'),
+                                            answers.present[row], newest[answers.end_ns[row]])]
         message = types[TYPE](
-            types['std_msgs/msg/Header'](end, ''), zero, end, row, '', change(labels['verb']),
+            types['std_msgs/msg/Header'](end, ''), time(0), end, row, '', change(labels['verb']),
             labels['noun'], [], statuses, True, 0.01, 0.01, bundle.model_id)
         yield ('/action_recognition', TYPE, store, int(answers.asked_ns[row]) + 10_000_000,
                store.serialize_cdr(message, TYPE))
 
 
-
-
 def test_the_nodes_own_answers_are_compared(kitchen, bundle, bags, found, tmp_path):
     answers = found.answers[Condition()]
-    more = list(recognitions(bundle, answers))
+    more = list(recognitions(kitchen, bundle, answers))
     path = bags.rewrite(kitchen, tmp_path / 'bag', lambda *message: message, more)
     recorded = evaluated(path, bundle).recorded
     assert recorded['answers'] == recorded['same_window'] == recorded['same_answer'] == len(more)
@@ -184,7 +196,7 @@ def test_the_nodes_own_answers_are_compared(kitchen, bundle, bags, found, tmp_pa
 def test_other_answers_of_the_node_are_told_from_ours(kitchen, bundle, bags, found, tmp_path):
     def swapped(labels):
         return [replace(labels[1], score=labels[0].score), replace(labels[0], score=0.0)]
-    more = list(recognitions(bundle, found.answers[Condition()], swapped))
+    more = list(recognitions(kitchen, bundle, found.answers[Condition()], swapped))
     path = bags.rewrite(kitchen, tmp_path / 'bag', lambda *message: message, more)
     recorded = evaluated(path, bundle).recorded
     assert recorded['same_window'] == len(more)

@@ -37,7 +37,7 @@ class Rig:
             'listener', cli_args=['--ros-args', *(a for rule in remap for a in ('-r', rule))],
             parameter_overrides=[Parameter(n, value=v) for n, v in (overrides or {}).items()])
         self.modalities = modalities
-        self.inputs = Inputs(self.node, self.values, Lock())
+        self.inputs = Inputs(self.node, self.values, Lock(), lambda: None)
         self.feed(modalities)
         self.inputs.start()
         return self.inputs
