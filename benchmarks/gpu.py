@@ -1,15 +1,19 @@
 """
-The backends on a GPU: time of an answer, and what of the card's arithmetic is reached.
+The backends on a GPU: time of an answer, what of the card's arithmetic is reached, memory.
 
 `python benchmarks/gpu.py` times eager PyTorch and CUDA graphs in bf16, in turns, for the shipped
-architecture and the paper's student, both with random weights, from inputs in the host's memory
-to logits there. Without a GPU it says so and measures nothing.
+architecture and the paper's student, from inputs in the host's memory to logits there; then the
+paper's student on batches of 1 to 64 clips that lie on the card; and by how much the card's memory
+grows for one answer of the paper's teacher and student. Weights are random. The card's arithmetic
+is the rate at which it multiplies large bf16 matrices. Without a GPU it says so and measures
+nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 import json
 from pathlib import Path
 import statistics
@@ -18,36 +22,59 @@ import time
 from typing import Any
 
 from karmma_ros.evaluation.cost import cost_of, setting
-from karmma_ros.modality import parse_subset, subset_name
+from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends.agreement import answers, check_clip, difference, TOLERANCE
+from karmma_ros.model.backends.compiled import Captured
 from karmma_ros.model.backends.eager import Eager
-from karmma_ros.model.backends.interface import Backend
+from karmma_ros.model.backends.interface import Backend, BF16
 from karmma_ros.model.backends.selection import compiled
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle
-from karmma_ros.model.presets import preset
+from karmma_ros.model.config import ModelConfig
+from karmma_ros.model.karmma import Karmma
+from karmma_ros.model.presets import only, preset
 import torch
+from torch import Tensor
 
-PRESETS = ('tiny', 'karmma_student')
+STUDENT, TEACHER, SENSORS = 'karmma_student', 'karmma_teacher', 'V+F+A'
+PRESETS = ('tiny', STUDENT)
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print, or write, the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--quick', action='store_true', help='few rounds')
+    parser.add_argument('--quick', action='store_true', help='few rounds, tiny alone')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there')
     parser.add_argument('--device', default='cuda:0', help='cpu shows that it works [cuda:0]')
     options = parser.parse_args(arguments)
-    found: dict[str, Any] = {'device': ''}
-    if options.device == 'cpu' or torch.cuda.is_available():
-        rounds = 3 if options.quick else 50
-        found['device'] = 'processor' if options.device == 'cpu' else (
-            torch.cuda.get_device_name(options.device))
-        found['models'] = {name: _model(name, options.device, rounds) for name in PRESETS}
-    print(json.dumps(found, indent=1) if found['device'] else 'no GPU was there')
+    there = options.device == 'cpu' or torch.cuda.is_available()
+    found = measure(options.device, options.quick) if there else {'device': ''}
+    print(json.dumps(found, indent=1) if there else 'no GPU was there')
     if options.json:
         options.json.write_text(json.dumps(found), encoding='utf-8')
     return 0
+
+
+def measure(device: str, quick: bool) -> dict[str, Any]:
+    """Give every figure of a device; memory is known of a GPU alone."""
+    on_gpu, rounds = device != 'cpu', 3 if quick else 50
+    names = PRESETS[:1] if quick else PRESETS
+    return {
+        'device': torch.cuda.get_device_name(device) if on_gpu else 'processor',
+        'product_gflops_per_second': product_rate(device, 8192 if on_gpu else 512),
+        'models': {name: _model(name, device, rounds) for name in names},
+        'batches': {'network': names[-1], 'sizes': _batches(
+            names[-1], device, BATCHES[:2] if quick else BATCHES, rounds)},
+        'memory_mb': {name: _memory(name, device) for name in (TEACHER, STUDENT)}
+        if on_gpu else {},
+    }
+
+
+def product_rate(device: str, side: int) -> float:
+    """Measure how fast a device multiplies bf16 matrices, billions of operations a second."""
+    a = torch.randn(side, side, device=device).bfloat16()
+    return 2 * side**3 / _seconds(lambda: a @ a, device, 10) / 1e9
 
 
 def _model(name: str, device: str, rounds: int) -> dict[str, Any]:
@@ -59,11 +86,13 @@ def _model(name: str, device: str, rounds: int) -> dict[str, Any]:
     clip = check_clip(bundle.spec, bundle.network.modalities)
     wanted, gflops = answers(backends['eager fp32'], clip), cost_of(name).gflops
     found: dict[str, Any] = {}
-    for label, backend in backends.items():
+    for label, backend in list(backends.items()):
         off = difference(answers(backend, clip), wanted)
-        found[label] = {'difference': off, 'agrees': off <= TOLERANCE[backend.precision]}
-    names = dict.fromkeys([subset_name(bundle.network.modalities), 'V'])
-    times: dict[tuple[str, str], list[float]] = {(b, s): [] for b in backends for s in names}
+        found[label] = {'difference': off, 'seconds': {}}
+        if off > TOLERANCE[backend.precision]:  # what is wrong is not timed
+            del backends[label]
+    subsets = dict.fromkeys([subset_name(bundle.network.modalities), 'V'])
+    times: dict[tuple[str, str], list[float]] = {(b, s): [] for b in backends for s in subsets}
     for _ in range(rounds):
         for label, subset in times:
             inputs = {m: clip[m] for m in parse_subset(subset)}
@@ -71,14 +100,86 @@ def _model(name: str, device: str, rounds: int) -> dict[str, Any]:
             backends[label].infer(inputs)  # logits are on the host when it returns
             times[label, subset].append(time.perf_counter() - started)
     for (label, subset), taken in times.items():
-        seconds = statistics.median(taken)
-        found[label][subset] = {'ms': 1e3 * seconds, 'gflops_per_second': gflops[subset] / seconds}
+        found[label]['seconds'][subset] = _timed(statistics.median(taken), gflops[subset])
     return found
 
 
-def _bundle(name: str) -> Bundle:
+def _batches(
+    name: str, device: str, sizes: Sequence[int], rounds: int
+) -> dict[str, dict[int, dict[str, float]]]:
+    """Give how it is run → clips in a batch → milliseconds and GFLOP/s, all sensors."""
+    bundle, found = _bundle(name), {}
+    network, modalities = bundle.network.to(device), bundle.network.modalities
+    gflops = cost_of(name).gflops[subset_name(modalities)]
+    for size in sizes:
+        clip = check_clip(bundle.spec, modalities)
+        x = [torch.from_numpy(clip[m]).to(device).repeat_interleave(size, 0) for m in modalities]
+        for label, run in _ways(network, modalities, x, device):
+            try:
+                taken = _seconds(run, device, max(3, rounds // size))
+            except torch.OutOfMemoryError:
+                continue
+            found.setdefault(label, {})[size] = _timed(taken, size * gflops)
+        torch.cuda.empty_cache()
+    return found
+
+
+def _ways(
+    network: Karmma, modalities: tuple[Modality, ...], inputs: list[Tensor], device: str
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Give the ways to answer a batch that lies on the device."""
+    def answer(*x: Tensor) -> Mapping[str, Tensor]:
+        with torch.inference_mode():
+            return network.fuse({m: network.encode(m, own) for m, own in zip(modalities, x)})
+
+    def in_bf16() -> Mapping[str, Tensor]:
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            return answer(*inputs)
+
+    yield 'eager fp32', lambda: answer(*inputs)
+    yield f'eager {BF16}', in_bf16
+    if device != 'cpu':
+        try:
+            graph = Captured(answer, inputs)
+        except torch.OutOfMemoryError:
+            return
+        yield f'CUDA graph {BF16}', graph.replay
+
+
+def _memory(name: str, device: str) -> float:
+    """Give by how much the card's memory grows at its most for one answer, fp32."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before, chosen = torch.cuda.memory_allocated(device), parse_subset(SENSORS)
+    bundle = _bundle(name, replace(only(preset(name), chosen), missing='omit'))
+    Eager(bundle.network, device).infer(check_clip(bundle.spec, chosen))
+    return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+
+
+def _seconds(run: Callable[[], Any], device: str, rounds: int) -> float:
+    """Give the median time of one run, all work on the device done."""
+    def wait() -> None:
+        if device != 'cpu':
+            torch.cuda.synchronize(device)
+
+    run()
+    times = []
+    for _ in range(rounds):
+        wait()
+        started = time.perf_counter()
+        run()
+        wait()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def _timed(seconds: float, gflops: float) -> dict[str, float]:
+    return {'ms': 1e3 * seconds, 'gflops_per_second': gflops / seconds}
+
+
+def _bundle(name: str, config: ModelConfig | None = None) -> Bundle:
     torch.manual_seed(0)
-    (spec, vocabulary), config = setting(name), preset(name)
+    (spec, vocabulary), config = setting(name), config or preset(name)
     return Bundle(build(config, spec, vocabulary).eval(), config, spec, vocabulary, name,
                   'none: random weights', {}, Path(), '')
 

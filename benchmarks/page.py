@@ -273,12 +273,26 @@ def gpu(results: Results) -> str:
     found = part['figures']
     if not found['device']:
         return f'{measured(part)}\n\n**No GPU was there.**'
-    rows = [[name, label, subset, f'{own["ms"]:.2f}', f'{own["gflops_per_second"]:.0f}',
-             f'{100 * backend["difference"]:.2f} %']
-            for name, by_label in found['models'].items() for label, backend in by_label.items()
-            for subset, own in backend.items() if isinstance(own, Mapping)]
-    return f'{measured(part)} On {found["device"]}.\n\n' + table(
-        ['network', 'backend', 'sensors', 'ms', 'GFLOP/s', 'differs by'], rows, left=3)
+    peak = found['product_gflops_per_second']
+
+    def timed(own: Mapping[str, float]) -> list[str]:
+        rate = own['gflops_per_second']
+        return [three_digits(own['ms']), f'{rate:.0f}', f'{100 * rate / peak:.2g} %']
+    answers = table(
+        ['network', 'backend', 'sensors', 'ms', 'GFLOP/s', "of the card's", 'differs by'],
+        [[name, label, subset, *timed(own), f'{100 * backend["difference"]:.2f} %']
+         for name, by_label in found['models'].items() for label, backend in by_label.items()
+         for subset, own in backend['seconds'].items()], left=3)
+    batches = table(
+        [f'{found["batches"]["network"]}, a batch of', 'runs in', 'ms', 'GFLOP/s',
+         "of the card's", 'ms a clip'],
+        [[str(size), label, *timed(own), three_digits(own['ms'] / int(size))]
+         for label, sizes in found['batches']['sizes'].items() for size, own in sizes.items()],
+        left=2)
+    held = '; '.join(f'{name} {mb:.0f} MB' for name, mb in found['memory_mb'].items())
+    return (f'{measured(part)} On {found["device"]}, which multiplies large bf16 matrices at '
+            f'{peak / 1e3:.3g} TFLOP/s.\n\n{answers}\n\n{batches}'
+            + (f'\n\nMemory of the card for one answer in fp32: {held}.' if held else ''))
 
 
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[Results], str]]] = {

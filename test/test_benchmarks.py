@@ -89,3 +89,13 @@ def test_the_chart_is_drawn_from_the_figures(page, results, tmp_path):
 def test_a_gpu_that_was_not_there_is_said(page, results):
     gone = {'gpu': {**results['gpu'], 'figures': {'device': ''}}}
     assert '**No GPU was there.**' in page.gpu(gone)
+
+
+def test_the_figures_of_a_device_are_set(page, results):
+    """A processor in the place of the card: nothing of CUDA is run."""
+    found = json.loads(json.dumps(load('gpu').measure('cpu', quick=True)))
+    set_ = page.gpu({'gpu': {**results['gpu'], 'figures': found}})
+    assert 'On processor, which multiplies' in set_
+    assert set_.count('| tiny | eager fp32 |') == 2
+    assert [line.split(' | ')[:2] for line in set_.splitlines() if '| 2 |' in line] == [
+        ['| 2', 'eager fp32'], ['| 2', 'eager bf16']]

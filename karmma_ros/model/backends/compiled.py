@@ -73,7 +73,7 @@ class CompiledCUDA:
         self._streams = {m: torch.cuda.Stream(device) for m in self.modalities}
         self._host = {m: torch.empty(1, *shapes[m], pin_memory=True) for m in self.modalities}
         self._encoders = {m: self._encoder(m) for m in self.modalities}
-        self._fusions: dict[tuple[Modality, ...], _Captured] = {}
+        self._fusions: dict[tuple[Modality, ...], Captured] = {}
 
     @torch.inference_mode()
     def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
@@ -117,15 +117,15 @@ class CompiledCUDA:
         graph.replay()
         return to_numpy(graph.output)
 
-    def _encoder(self, modality: Modality) -> _Captured:
+    def _encoder(self, modality: Modality) -> Captured:
         x = torch.zeros(self._host[modality].shape, device=self.device)
-        return _Captured(
+        return Captured(
             lambda given: {TOKENS: self._network.encode(modality, given)}, [x])
 
     def _fusion(
         self, chosen: tuple[Modality, ...], tokens: Mapping[Modality, Tensor]
-    ) -> _Captured:
-        return _Captured(
+    ) -> Captured:
+        return Captured(
             lambda *given: self._network.fuse(dict(zip(chosen, given))),
             [tokens[m].clone() for m in chosen])
 
@@ -135,7 +135,7 @@ _WARM_UPS = 3
 """Libraries choose their kernels and reserve memory in the first runs."""
 
 
-class _Captured:
+class Captured:
     """
     A computation as a CUDA graph, with the buffers that it reads and writes.
 
