@@ -22,7 +22,8 @@ test: lint
 faults: env
 	@$(IN_ENV) python test/faults/run.py $(FAULTS)
 
-# What docs/performance.md says, measured and written there. BENCH='--only node' measures one part.
+# What docs/performance.md and streaming.md say, measured and written there. BENCH='--only node'
+# measures one part.
 bench: env
 	@$(IN_ENV) python benchmarks/run.py $(BENCH)
 

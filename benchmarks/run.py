@@ -1,8 +1,8 @@
 """
-Measure everything that docs/performance.md says, and write it there.
+Measure everything that docs/performance.md and docs/streaming.md say, and write it there.
 
 Each part runs in a process of its own; what it finds is merged into benchmarks/results.json at
-once, so that a run can be broken off and gone on with. Then tables and chart are made anew from
+once, so that a run can be broken off and gone on with. Then tables and charts are made anew from
 all that is there. `--quick` writes into build/bench instead: figures that are not worth keeping.
 """
 
@@ -17,7 +17,6 @@ import json
 import os
 from pathlib import Path
 import shlex
-import shutil
 import subprocess
 import sys
 from tempfile import TemporaryDirectory
@@ -29,7 +28,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT / 'test' / 'faults'))
 
 from fault_suite.report import machine  # noqa: E402
-from page import draw, FIGURES, PAGE, PICTURE, written  # noqa: E402
+from pages import FIGURES, PAGES  # noqa: E402
 
 _LIBRARIES = ('numpy', 'opencv-python-headless', 'openvino', 'onnxruntime')
 
@@ -46,6 +45,8 @@ class Part:
     """What is followed by the file to write."""
     environment: Mapping[str, str] = field(default_factory=dict)
     limit_s: float = 900.0
+    if_asked: bool = False
+    """It is not run unless it is asked for by name."""
 
 
 def _own(name: str) -> Part:
@@ -65,6 +66,8 @@ PARTS = {
         ('backends.py', 'karmma_student', '--exports', 'openvino bf16', 'openvino int8',
          'openvino fp32', 'onnx fp32', '--subsets', 'V+F+A', 'V', 'A', '--profile'),
         (), '--out', limit_s=3600.0),
+    'streaming': Part(('streaming.py',), (), limit_s=3600.0),
+    'trained': Part(('streaming.py', '--train'), (), limit_s=6 * 3600.0, if_asked=True),
     'gpu': _own('gpu.py'),
 }
 
@@ -74,12 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--quick', action='store_true', help='little of each')
     parser.add_argument('--only', nargs='+', metavar='PART', choices=[*PARTS, 'page'],
-                        help=f'of {", ".join(PARTS)}; page measures nothing [all]')
+                        help=f'of {", ".join(PARTS)}; page measures nothing [all but '
+                        'trained, which takes an hour and the runs of docs/training.md]')
     parser.add_argument('--out', type=Path, help='root of what is written [this repository; '
                         'with --quick build/bench]')
     options = parser.parse_args(arguments)
     out = options.out or (ROOT / 'build' / 'bench' if options.quick else ROOT)
-    chosen = [name for name in PARTS if name in (options.only or PARTS)]
+    chosen = [name for name, part in PARTS.items()
+              if (name in options.only if options.only else not part.if_asked)]
     failed = []
     for name in chosen:
         try:
@@ -89,8 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (subprocess.SubprocessError, OSError, ValueError) as error:
             failed.append(name)
             print(f'{name}: failed: {error}', flush=True)
-    write_page(out)
-    print(f'wrote {out / PAGE}' + (f'; failed: {", ".join(failed)}' if failed else ''))
+    results = _known(out / FIGURES)
+    for page in PAGES:
+        page.write(results, out, ROOT)
+        print(f'wrote {out / page.path}')
+    print(f'failed: {", ".join(failed)}' if failed else 'done')
     return 1 if failed else 0
 
 
@@ -147,17 +155,6 @@ def _merge(file: Path, entries: Mapping[str, Any]) -> None:
 
 def _known(file: Path) -> dict[str, Any]:
     return dict(json.loads(file.read_text(encoding='utf-8'))) if file.exists() else {}
-
-
-def write_page(out: Path) -> None:
-    """Write tables and chart of all that was measured; a page elsewhere starts as the one here."""
-    results, page = _known(out / FIGURES), out / PAGE
-    if not page.exists():
-        page.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / PAGE, page)
-    page.write_text(written(page.read_text(encoding='utf-8'), results), encoding='utf-8')
-    if {'live_path', 'node'} <= set(results):
-        draw(results, out / PICTURE)
 
 
 if __name__ == '__main__':

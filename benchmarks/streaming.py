@@ -6,32 +6,27 @@ pretrained encoders and the teacher of docs/training.md, with the same settings 
 teacher's answers; what is trained already is not trained again. Without `--train` it times the
 networks live at the paper's size, with random weights, in PyTorch eager and exported: a camera and
 a microphone run, a window is answered every two frames of a clip, and only what is new of it is
-encoded. What an export answers is held against eager first. All are timed in turns. It prints the
-tables of docs/streaming.md and draws its chart.
+encoded. What an export answers is held against eager first. All are timed in turns. The tables and
+the chart of docs/streaming.md are made of both by run.py.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 import json
 import logging
-import os
 from pathlib import Path
-import re
-import statistics
 import time
+from typing import Any
 import warnings
 
-from backends import machine
 from karmma_ros.data.catalogue import DataSettings, open_splits
 from karmma_ros.data.splits import Splits
 from karmma_ros.data.synthetic_kitchen.splits import KitchenSettings
 from karmma_ros.evaluation.robustness import average_accuracy
 from karmma_ros.evaluation.subsets import score_subsets
-from karmma_ros.model.backends.interface import EAGER, INT8
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.config import ModelConfig
@@ -41,8 +36,8 @@ from karmma_ros.training.loading import scoring_loader
 from karmma_ros.training.module import Optimisation
 from karmma_ros.training.remembered import RememberedTeacher, write_answers
 from karmma_ros.training.run import RunSettings, train
-from page import table, three_digits
-from streaming_live import cost_of, Figures, measure
+from streaming_live import cost_of, measure
+from streaming_page import SCORES
 import torch
 
 KITCHEN = KitchenSettings(train=7200, validation=800, test=1600, seed=0)
@@ -51,7 +46,6 @@ OTHER_KITCHEN = KitchenSettings(train=4800, validation=400, test=400, seed=1)
 EXISTING = Path('runs')
 """Where docs/training.md puts the teacher and the pretrained encoders of `tiny`."""
 WORK = Path('.cache/streaming')
-PAGE, PICTURE = Path('docs/streaming.md'), Path('docs/images/streaming.png')
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ def rows() -> list[Row]:
 
 
 def main() -> None:
-    """Train what is not trained, or measure and print the table."""
+    """Train what is not trained, or time; print or write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--train', action='store_true', help='train and score what is not yet')
     parser.add_argument('--epochs', type=int, default=6, help='of each row [6]')
@@ -94,18 +88,17 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5, help='timed answers of each row [5]')
     parser.add_argument('--rows', nargs='+', metavar='ROW', default=[row.name for row in rows()],
                         help=f'time these [{" ".join(row.name for row in rows())}]')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there')
     options = parser.parse_args()
     if options.train:
-        train_all(options.epochs, range(options.seeds))
-        return
-    scores = {row.name: scores_of(row, options.epochs, options.seeds) for row in rows()}
-    figures = measure({row.name: (row.paper, row.exports) for row in rows()
-                       if row.exports is not None and row.name in options.rows}, options.rounds)
-    tables = {'recognised': accuracies(scores), 'taken': times(figures)}
-    print('\n\n'.join(tables.values()))
-    if len(options.rows) == len(rows()):
-        write(tables)
-        draw(PICTURE, scores, figures)
+        seeds = range(options.seeds)
+        train_all(options.epochs, seeds)
+        found = {row.name: scores_of(row, options.epochs, seeds) for row in rows()}
+    else:
+        found = time_all(options.rows, options.rounds)
+    print(json.dumps(found, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(found), encoding='utf-8')
 
 
 # -- accuracy --------------------------------------------------------------------------------
@@ -177,121 +170,31 @@ def _folder(row: Row, epochs: int, seed: int) -> Path:
     return EXISTING / 'streaming' / f'{row.name}_{epochs}_{seed}'
 
 
-def scores_of(row: Row, epochs: int, seeds: int) -> list[dict[str, float]]:
-    """Give the action accuracy of each subset, one mapping a seed; none that is not trained."""
+def scores_of(row: Row, epochs: int, seeds: range) -> list[dict[str, float]]:
+    """Give the action accuracy that is kept of a row's network, one mapping a seed, percent."""
     found = []
-    for seed in range(seeds):
-        path = _folder(row, epochs, seed) / 'config.json'
-        if path.is_file():
-            scores = json.loads(path.read_text())['metrics']['test_top1']
-            found.append({subset: score['action'] for subset, score in scores.items()})
+    for seed in seeds:
+        told = json.loads((_folder(row, epochs, seed) / 'config.json').read_text())
+        right = {subset: s['action'] for subset, s in told['metrics']['test_top1'].items()}
+        picked = right['V+F+A+D'], right['V'], average_accuracy(right)
+        found.append({score: 100 * share for score, share in zip(SCORES, picked)})
     return found
 
 
-# -- table and chart -------------------------------------------------------------------------
+# -- time ------------------------------------------------------------------------------------
 
-Scores = Mapping[str, list[dict[str, float]]]
-
-
-def accuracies(scores: Scores) -> str:
-    """Set the table of what each way to encode recognises, and its size."""
-    lines = []
+def time_all(chosen: Collection[str], rounds: int) -> dict[str, Any]:
+    """Time the rows that are chosen; give what the network of each row costs, too."""
+    figures = measure({row.name: (row.paper, row.exports) for row in rows()
+                       if row.exports is not None and row.name in chosen}, rounds)
+    found = {}
     for row in rows():
         operations, parameters = cost_of(row.paper)
-        lines.append([row.label, *(_percent(scores[row.name], pick) for pick in _PICKS),
-                      f'{operations / 1e9:.1f}', f'{parameters / 1e6:.1f}'])
-    return table(['encoded at a time', 'all sensors, %', 'V alone, %', 'mean of subsets, %',
-                  'GFLOPs', 'parameters, M'], lines)
-
-
-def times(figures: Mapping[tuple[str, str], Figures]) -> str:
-    """Set the table of what an answer takes."""
-    labels, lines = {row.name: row.label for row in rows()}, []
-    slowest = next(iter(figures.values()))
-    for (name, runs), found in figures.items():
-        lines.append([
-            labels[name], runs, three_digits(found.network_ms), three_digits(found.answer_ms),
-            f'{1e3 / found.answer_ms:.1f}', f'{slowest.answer_ms / found.answer_ms:.1f} ×',
-            three_digits(found.cpu_ms), f'{slowest.cpu_ms / found.cpu_ms:.1f} ×',
-            f'{found.difference:.2%}' if runs != EAGER else '–'])
-    return _measured() + '\n\n' + table(
-        ['encoded at a time', 'runs in', 'network, ms', 'live answer, ms', 'answers/s', 'faster',
-         'CPU ms', 'less', 'differs by'], lines, left=2)
-
-
-def write(tables: Mapping[str, str]) -> None:
-    """Put tables between their marks in the page."""
-    page = PAGE.read_text()
-    for name, lines in tables.items():
-        page, places = re.subn(
-            rf'(<!-- bench: {name} -->\n).*?(<!-- end -->)',
-            lambda match, lines=lines: f'{match[1]}{lines}\n{match[2]}', page, flags=re.DOTALL)
-        if places != 1:
-            raise ValueError(f'{PAGE} has {places} places for {name}; one is due')
-    PAGE.write_text(page)
-
-
-_PICKS: tuple[Callable[[dict[str, float]], float], ...] = (
-    lambda column: column['V+F+A+D'], lambda column: column['V'], average_accuracy)
-
-
-def _percent(
-    columns: list[dict[str, float]], pick: Callable[[dict[str, float]], float]
-) -> str:
-    values = [100 * pick(column) for column in columns]
-    if not values:
-        return '–'
-    spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
-    return f'{statistics.mean(values):.1f}{spread}'
-
-
-def _measured() -> str:
-    runtimes = ', '.join(f'{name} {version(name)}' for name in ('openvino', 'onnxruntime'))
-    return (f'`python benchmarks/streaming.py`, {time.strftime("%Y-%m-%d")}: {machine()}, '
-            f'{runtimes}; load average {os.getloadavg()[0]:.1f} afterwards.')
-
-
-def draw(path: Path, scores: Scores, figures: Mapping[tuple[str, str], Figures]) -> None:
-    """
-    Draw accuracy against the time of an answer, in eager PyTorch and in what is fastest.
-
-    int8 is left out: it may cost accuracy.
-    """
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot as plt
-    from matplotlib import ticker
-
-    figure, axis = plt.subplots(figsize=(7.5, 4.2), layout='constrained')
-    timed = [row for row in rows() if row.exports is not None and scores[row.name]]
-    eager = {row.name: figures[row.name, EAGER].answer_ms for row in timed}
-    fastest = {row.name: min(found.answer_ms for (name, runs), found in figures.items()
-                             if name == row.name and not runs.endswith(INT8)) for row in timed}
-    for pick, label, marker in zip(_PICKS, ('all sensors', 'V alone', 'mean of subsets'), 'osD'):
-        heights = [100 * statistics.mean(pick(column) for column in scores[row.name])
-                   for row in timed]
-        drawn, = axis.plot(list(fastest.values()), heights, marker, label=label, markersize=7)
-        axis.plot(list(eager.values()), heights, marker, color=drawn.get_color(), markersize=7,
-                  fillstyle='none')
-    for row in timed:
-        axis.axvline(fastest[row.name], color='0.85', zorder=0)
-        axis.annotate(row.label.replace(', τ-Average (the paper)', ''),
-                      (fastest[row.name], 1.01), xycoords=('data', 'axes fraction'),
-                      rotation=18, fontsize=8)
-    axis.plot([], [], 'o', color='0.4', fillstyle='none', label='the same in eager PyTorch')
-    axis.set(xscale='log', ylim=(60, 100), ylabel='action accuracy, Synthetic Kitchen, %',
-             xlabel="ms for a live answer at the paper's size, V+F+A, two cores")
-    taken = [*eager.values(), *fastest.values()]
-    ticks = [t * power for power in (10, 100, 1000) for t in (1, 2, 5)]
-    axis.set_xticks([t for t in ticks if 0.7 * min(taken) < t < 1.5 * max(taken)])
-    axis.xaxis.set_major_formatter(ticker.ScalarFormatter())
-    axis.xaxis.set_minor_locator(ticker.NullLocator())
-    axis.legend(loc='center', bbox_to_anchor=(0.6, 0.62), fontsize=8)
-    axis.grid(axis='y', alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    print(f'wrote {path}')
+        found[row.name] = {
+            'label': row.label, 'gflops': operations / 1e9, 'parameters_m': parameters / 1e6,
+            'taken': {runs: asdict(own) for (name, runs), own in figures.items()
+                      if name == row.name}}
+    return {'rows': found}
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
-"""The page of the benchmarks: its tables are those of the figures that are committed."""
+"""The pages of the benchmarks: their tables are those of the figures that are committed."""
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 import sys
@@ -8,41 +8,59 @@ import sys
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / 'benchmarks'
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(
-        f'benchmarks_{name}', ROOT / 'benchmarks' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # a dataclass looks up its own
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope='module')
-def page():
-    return load('page')
-
-
-@pytest.fixture(scope='module')
-def results(page):
-    return json.loads((ROOT / page.FIGURES).read_text(encoding='utf-8'))
+@pytest.fixture(scope='module', autouse=True)
+def beside():
+    """Let the benchmarks find each other, as when one of them is run; forget them afterwards."""
+    sys.path.insert(0, str(BENCHMARKS))
+    known = set(sys.modules)
+    yield
+    sys.path.remove(str(BENCHMARKS))
+    for name in set(sys.modules) - known:
+        if Path(getattr(sys.modules[name], '__file__', None) or '.').parent == BENCHMARKS:
+            del sys.modules[name]
 
 
 @pytest.fixture(scope='module')
-def text(page):
-    return (ROOT / page.PAGE).read_text(encoding='utf-8')
+def pages(beside):
+    return {page.path.stem: page for page in importlib.import_module('pages').PAGES}
 
 
-def test_the_page_has_the_figures_that_are_committed(page, results, text):
-    assert page.written(text, results) == text, 'run `python benchmarks/run.py --only page`'
+@pytest.fixture(scope='module')
+def performance(beside):
+    return importlib.import_module('performance_page')
+
+
+@pytest.fixture(scope='module')
+def target(beside):
+    return importlib.import_module('targets').Target
+
+
+@pytest.fixture(scope='module')
+def results(pages):
+    figures = importlib.import_module('pages').FIGURES
+    return json.loads((ROOT / figures).read_text(encoding='utf-8'))
+
+
+def text_of(page):
+    return (ROOT / page.path).read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('name', ['performance', 'streaming'])
+def test_a_page_has_the_figures_that_are_committed(pages, results, name):
+    text = text_of(pages[name])
+    assert pages[name].written(text, results) == text, (
+        'run `python benchmarks/run.py --only page`')
 
 
 def test_no_figure_on_the_page_is_of_a_quick_run(results):
     assert [name for name, part in results.items() if part['quick']] == []
 
 
-def test_a_part_that_was_not_measured_leaves_its_table_as_it_is(page, results, text):
+def test_a_part_that_was_not_measured_leaves_its_table_as_it_is(pages, results):
+    page, text = pages['performance'], text_of(pages['performance'])
     others = {name: part for name, part in results.items() if name != 'memory'}
     marked = text.replace('karmma_teacher, eager |', 'karmma_teacher, once |')
     assert marked != text
@@ -55,46 +73,60 @@ def test_a_part_that_was_not_measured_leaves_its_table_as_it_is(page, results, t
     lambda text: text.replace('<!-- bench: memory -->', ''),
     lambda text: text + '<!-- bench: weather -->\n<!-- end -->\n',
 ])
-def test_a_place_too_few_or_too_many_is_refused(page, results, text, change):
+def test_a_place_too_few_or_too_many_is_refused(pages, results, change):
+    page = pages['performance']
     with pytest.raises(ValueError, match='one is due for each of .*memory'):
-        page.written(change(text), results)
+        page.written(change(text_of(page)), results)
 
 
 @pytest.mark.parametrize('figure, more, said', [
     (10, False, 'aim reached'), (20, False, 'aim reached'), (30, False, 'met'),
     (35, False, 'met'), (36, False, '**missed**'),
 ])
-def test_less_is_better(page, figure, more, said):
-    target = page.Target('x', ' %', 35, 20, lambda _: figure, more)
-    assert target.row({}) == ['x', f'{figure} %', '35 %', '20 %', said]
+def test_less_is_better(target, figure, more, said):
+    row = target('x', ' %', 35, 20, lambda _: figure, more).row({})
+    assert row == ['x', f'{figure} %', '35 %', '20 %', said]
 
 
 @pytest.mark.parametrize('figure, said', [
     (9, '**missed**'), (10, 'met'), (20, 'aim reached')])
-def test_more_is_better(page, figure, said):
-    assert page.Target('x', '', 10, 20, lambda _: figure, True).row({})[-1] == said
+def test_more_is_better(target, figure, said):
+    assert target('x', '', 10, 20, lambda _: figure, True).row({})[-1] == said
 
 
-def test_every_stage_has_a_place_in_the_table(page, results):
+def test_what_was_not_measured_is_said(target):
+    assert target('x', ' ms', 8, None, lambda _: None).row({}) == [
+        'x', '–', '8 ms', '–', 'not measured']
+
+
+def test_a_target_without_an_aim_and_an_aim_without_a_target(target):
+    assert target('x', '', 0, None, lambda _: 0).row({})[-1] == 'met'
+    assert [target('x', '', None, 5, lambda _, n=n: n, True).row({})[-1] for n in (4, 5)] == [
+        'aim not reached', 'aim reached']
+
+
+def test_every_stage_has_a_place_in_the_table(performance, results):
     found = results['live_path']['figures']['stages']['stages']
-    assert [n for n, _ in page._ordered(found)] and (
-        {n for n, _ in page._ordered(found)} == set(found))
+    assert [n for n, _ in performance._ordered(found)] and (
+        {n for n, _ in performance._ordered(found)} == set(found))
 
 
-def test_the_chart_is_drawn_from_the_figures(page, results, tmp_path):
-    page.draw(results, tmp_path / 'images' / 'chart.png')
-    assert (tmp_path / 'images' / 'chart.png').stat().st_size > 10_000
+@pytest.mark.parametrize('name', ['performance', 'streaming'])
+def test_page_and_chart_are_written_elsewhere(pages, results, tmp_path, name):
+    pages[name].write(results, tmp_path, ROOT)
+    assert (tmp_path / pages[name].path).read_text(encoding='utf-8') == text_of(pages[name])
+    assert (tmp_path / pages[name].picture).stat().st_size > 10_000
 
 
-def test_a_gpu_that_was_not_there_is_said(page, results):
+def test_a_gpu_that_was_not_there_is_said(performance, results):
     gone = {'gpu': {**results['gpu'], 'figures': {'device': ''}}}
-    assert '**No GPU was there.**' in page.gpu(gone)
+    assert '**No GPU was there.**' in performance.gpu(gone)
 
 
-def test_the_figures_of_a_device_are_set(page, results):
+def test_the_figures_of_a_device_are_set(performance, results):
     """A processor in the place of the card: nothing of CUDA is run."""
-    found = json.loads(json.dumps(load('gpu').measure('cpu', quick=True)))
-    set_ = page.gpu({'gpu': {**results['gpu'], 'figures': found}})
+    found = json.loads(json.dumps(importlib.import_module('gpu').measure('cpu', quick=True)))
+    set_ = performance.gpu({'gpu': {**results['gpu'], 'figures': found}})
     assert 'On processor, which multiplies' in set_
     assert set_.count('| tiny | eager fp32 |') == 2
     assert [line.split(' | ')[:2] for line in set_.splitlines() if '| 2 |' in line] == [

@@ -1,140 +1,38 @@
-"""
-What was measured, as the tables and the chart of docs/performance.md.
-
-A table lies between `<!-- bench: NAME -->` and `<!-- end -->`; what is around is written by hand.
-"""
+"""What was measured, as the tables and the chart of docs/performance.md."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-import re
 from typing import Any
 
-FIGURES, PAGE = Path('benchmarks', 'results.json'), Path('docs', 'performance.md')
-PICTURE = Path('docs', 'images', 'performance.png')
-_PLACE = re.compile(r'(<!-- bench: (?P<name>\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
+from figures import measured, Results, table, three_digits
 
-Results = Mapping[str, Mapping[str, Any]]
-"""Part → date, machine, … and `figures`."""
+PAGE = Path('docs', 'performance.md')
+PICTURE = Path('docs', 'images', 'performance.png')
 SHOWN_AGE, PICTURE_AGE = 'newest picture in the clip', 'newest picture received'
 
 
-def written(page: str, results: Results) -> str:
-    """
-    Give the page with the tables of what was measured; the others stay as they are.
-
-    :raises ValueError: when the page has a place that no table is for, or lacks one.
-    """
-    places = [match['name'] for match in _PLACE.finditer(page)]
-    if sorted(places) != sorted(TABLES):
-        raise ValueError(
-            f'{PAGE}: has places for {", ".join(places) or "nothing"}; one is due for each '
-            f'of {", ".join(TABLES)}: `<!-- bench: NAME -->` and `<!-- end -->`')
-
-    def fill(match: re.Match[str]) -> str:
-        parts, table = TABLES[match['name']]
-        if not set(parts) <= set(results):
-            return match[0]
-        return f'{match[1]}{table(results)}\n{match[3]}'
-    return _PLACE.sub(fill, page)
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Set a Markdown table; all columns but the first few are numbers."""
-    rule = ['---'] * left + ['---:'] * (len(header) - left)
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in (header, rule, *rows))
-
-
-def measured(part: Mapping[str, Any]) -> str:
-    """Say by what command, where and when a part was measured."""
-    m, versions = part['machine'], part['versions']
-    libraries = ', '.join(f'{name} {v}' for name, v in versions.items())
-    short = ' **A quick run, for trial only.**' if part['quick'] else ''
-    return (f'`{part["command"]}`, {part["date"]}: {m["processor"]}, {m["cores"]} cores, Python '
-            f'{m["python"]}, {m["ros"]}, torch {m["torch"]}, {libraries}; load average '
-            f'{part["load"][0]} before, {part["load"][1]} after.{short}')
-
-
-# -- targets ---------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Target:
-    """A figure, and what it has to be."""
-
-    what: str
-    unit: str
-    target: float
-    aim: float
-    figure: Callable[[Results], float]
-    more_is_better: bool = False
-
-    def row(self, results: Results) -> list[str]:
-        """Give the cells of its row."""
-        figure = self.figure(results)
-        said = [f'{value:.3g}{self.unit}' for value in (figure, self.target, self.aim)]
-        verdict = 'aim reached' if self._reaches(figure, self.aim) else (
-            'met' if self._reaches(figure, self.target) else '**missed**')
-        return [self.what, *said, verdict]
-
-    def _reaches(self, figure: float, bound: float) -> bool:
-        return figure >= bound if self.more_is_better else figure <= bound
-
-
-def _phases(results: Results) -> list[Mapping[str, Any]]:
+def phases(results: Results) -> list[Mapping[str, Any]]:
+    """Give what was measured of the node, one rate after another."""
     return list(results['node']['figures']['phases'])
 
 
-def _phase(results: Results, run: str, rate: float) -> Mapping[str, Any]:
-    return next(p for p in _phases(results) if (p['run'], p['rate']) == (run, rate))
+def phase(results: Results, run: str, rate: float) -> Mapping[str, Any]:
+    """Give one of them."""
+    return next(p for p in phases(results) if (p['run'], p['rate']) == (run, rate))
 
 
-def three_digits(value: float) -> str:
-    """Write 5704.3 as 5700 and 0.52371 as 0.524."""
-    return f'{float(f"{value:.3g}"):g}'
-
-
-def _memory_share(results: Results) -> float:
-    found = results['memory']['figures']
-    teacher, student = (found['peak_mb'][name] for name in ('karmma_teacher', 'karmma_student'))
-    return 100 * float(found.get('node', {'peak_mb': student})['peak_mb'] / teacher)
-
-
-def _speedup(results: Results) -> float:
-    found = results['student']['figures']['models']['karmma_student']
-    taken = {label: own['seconds']['V+F+A']['median'] for label, own in found.items()}
-    return float(taken['eager'] / min(taken.values()))
-
-
-TARGETS = (
-    Target('the node without its network, 10 answers a second', ' % of a core', 35, 20,
-           lambda r: _phase(r, 'no network', 10)['cpu_percent']['node']),
-    Target("stamp of the clip's newest picture to answer without the network, 5 answers a second, "
-           'p95', ' ms', 60, 30,
-           lambda r: _phase(r, 'no network', 5)['ages_ms'][SHOWN_AGE]['p95']),
-    Target('pictures of 1,000 that are lost, with the profile', '', 0, 0,
-           lambda r: 1000 * _lost(_phase(r, 'no network', 5))),
-    Target('answers a second through the whole node, at most', '', 10, 20,
-           lambda r: max(p['answers_per_second'] for p in _phases(r)
-                         if p['run'] == 'whole node'), more_is_better=True),
-    Target("the paper's student, V+F+A, by the fastest backend", ' x eager', 6, 10, _speedup,
-           more_is_better=True),
-    Target("the node's memory for the paper's student, of its teacher's", ' %', 50, 35,
-           _memory_share),
-)
-
-
-def targets(results: Results) -> str:
-    """Set what was aimed at beside what came out."""
-    return table(['', 'measured', 'target', 'aim', ''], [t.row(results) for t in TARGETS])
+def lost(phase: Mapping[str, Any]) -> float:
+    """Give the share of the pictures that the node never got."""
+    return float(phase['pictures']['lost'] / max(1, phase['pictures']['sent']))
 
 
 # -- the node --------------------------------------------------------------------------------
 
 def node(results: Results) -> str:
     """Set ages and costs of the whole node."""
-    phases = _phases(results)
+    found = phases(results)
     ages = table(
         ['the node', 'asked for', 'answers a second', f'{SHOWN_AGE}: p50', 'p95', 'p99',
          f'{PICTURE_AGE}: p50', 'p95', 'newest sample: p50', 'p95', 'network: p50', 'p95'],
@@ -142,7 +40,7 @@ def node(results: Results) -> str:
           *_ms(p['ages_ms'][SHOWN_AGE], 'p50', 'p95', 'p99'),
           *_ms(p['ages_ms'][PICTURE_AGE], 'p50', 'p95'),
           *_ms(p['ages_ms']['newest sample'], 'p50', 'p95'), *_ms(p['network_ms'], 'p50', 'p95')]
-         for p in phases])
+         for p in found])
     costs = table(
         ['the node', 'asked for', 'node, % of a core', 'executor', 'worker', 'other threads',
          'sensors, % of a core', 'pictures sent', 'lost', 'answers with camera, %',
@@ -150,8 +48,8 @@ def node(results: Results) -> str:
         [[*_name(p), f'{p["cpu_percent"]["node"]:.1f}',
           *(f'{p["node_threads_percent"][t]:.1f}' for t in ('executor', 'worker', 'others')),
           f'{p["cpu_percent"]["sensors"]:.1f}', str(p['pictures']['sent']),
-          f'{p["pictures"]["lost"]} ({100 * _lost(p):.1f} %)' if p['pictures']['lost'] else '0',
-          f'{100 * p["with_camera"]:.0f}', f'{p["rss_mb"]:.0f}'] for p in phases])
+          f'{p["pictures"]["lost"]} ({100 * lost(p):.1f} %)' if p['pictures']['lost'] else '0',
+          f'{100 * p["with_camera"]:.0f}', f'{p["rss_mb"]:.0f}'] for p in found])
     return f'{measured(results["node"])}\n\n{ages}\n\n{costs}'
 
 
@@ -161,10 +59,6 @@ def _name(phase: Mapping[str, Any]) -> list[str]:
 
 def _ms(percentiles: Mapping[str, float], *names: str) -> list[str]:
     return [f'{percentiles[name]:.1f}' if percentiles else '–' for name in names]
-
-
-def _lost(phase: Mapping[str, Any]) -> float:
-    return float(phase['pictures']['lost'] / max(1, phase['pictures']['sent']))
 
 
 # -- stages ----------------------------------------------------------------------------------
@@ -295,19 +189,6 @@ def gpu(results: Results) -> str:
             + (f'\n\nMemory of the card for one answer in fp32: {held}.' if held else ''))
 
 
-TABLES: dict[str, tuple[tuple[str, ...], Callable[[Results], str]]] = {
-    'targets': (('node', 'memory', 'student'), targets),
-    'node': (('node',), node),
-    'stages': (('live_path',), stages),
-    'growth': (('live_path',), growth),
-    'memory': (('memory',), memory),
-    'student': (('student',), student),
-    'backends': (('backends',), backends),
-    'gpu': (('gpu',), gpu),
-}
-"""Place in the page → the parts it rests on, and what sets it."""
-
-
 # -- the chart -------------------------------------------------------------------------------
 
 _COLOURS = dict(zip((*GROUPS, 'rest'), (
@@ -343,7 +224,7 @@ def _draw_share(axes: Any, results: Results) -> None:
     found = results['live_path']['figures']['stages']['stages']
     parts = {group: sum(s['percent'] for n, s in found.items() if _group(n) == group)
              for group in GROUPS}
-    whole = _phase(results, 'whole node', 10)['cpu_percent']['node']
+    whole = phase(results, 'whole node', 10)['cpu_percent']['node']
     parts['rest'] = max(0.0, whole - sum(parts.values()))
     left = 0.0
     for group, percent in parts.items():
@@ -359,16 +240,16 @@ def _draw_share(axes: Any, results: Results) -> None:
 
 def _draw_ages(axes: Any, results: Results) -> None:
     """Draw a line from p5 to p95 for each run, thick where half of the answers lie."""
-    phases = _phases(results)
-    for y, phase in enumerate(phases):
-        ages = phase['ages_ms'][SHOWN_AGE]
+    found = phases(results)
+    for y, each in enumerate(found):
+        ages = each['ages_ms'][SHOWN_AGE]
         if ages:
             axes.hlines(y, ages['p5'], ages['p95'], color='#4c78a8', linewidth=1.5)
             axes.hlines(y, ages['p25'], ages['p75'], color='#4c78a8', linewidth=7)
             axes.plot(ages['p50'], y, 'o', color='white', markersize=4)
             axes.plot(ages['p99'], y, '|', color='#4c78a8', markersize=9)
-    axes.set_yticks(range(len(phases)), [f'{p["run"]}, {p["asked"]}' for p in phases])
-    axes.set(xlabel='ms', ylim=(len(phases) - 0.4, -0.6), xscale='log')
+    axes.set_yticks(range(len(found)), [f'{p["run"]}, {p["asked"]}' for p in found])
+    axes.set(xlabel='ms', ylim=(len(found) - 0.4, -0.6), xscale='log')
     lowest, highest = axes.get_xlim()
     ticks = [t * power for power in (1, 10, 100, 1000) for t in (1, 2, 5)]
     axes.set_xticks([t for t in ticks if lowest < t < highest])

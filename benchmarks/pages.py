@@ -1,0 +1,88 @@
+"""
+The pages that figures are written into.
+
+A table lies between `<!-- bench: NAME -->` and `<!-- end -->`; what is around is written by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+import re
+import shutil
+
+from figures import Results
+import performance_page
+import streaming_page
+import targets
+
+FIGURES = Path('benchmarks', 'results.json')
+_PLACE = re.compile(r'(<!-- bench: (?P<name>\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Set:
+    """What sets something from the figures of some parts."""
+
+    parts: tuple[str, ...]
+    make: Callable[[Results], str]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page with tables, and its chart."""
+
+    path: Path
+    tables: Mapping[str, Set]
+    picture: Path
+    drawn_from: tuple[str, ...]
+    draw: Callable[[Results, Path], None]
+
+    def written(self, text: str, results: Results) -> str:
+        """
+        Give the text with the tables of what was measured; the others stay as they are.
+
+        :raises ValueError: when it has a place that no table is for, or lacks one.
+        """
+        places = [match['name'] for match in _PLACE.finditer(text)]
+        if sorted(places) != sorted(self.tables):
+            raise ValueError(
+                f'{self.path}: has places for {", ".join(places) or "nothing"}; one is due for '
+                f'each of {", ".join(self.tables)}: `<!-- bench: NAME -->` and `<!-- end -->`')
+
+        def fill(match: re.Match[str]) -> str:
+            table = self.tables[match['name']]
+            if not set(table.parts) <= set(results):
+                return match[0]
+            return f'{match[1]}{table.make(results)}\n{match[3]}'
+        return _PLACE.sub(fill, text)
+
+    def write(self, results: Results, out: Path, root: Path) -> None:
+        """Write page and chart below `out`; a page that is not there starts as that of `root`."""
+        path = out / self.path
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / self.path, path)
+        path.write_text(self.written(path.read_text(encoding='utf-8'), results), encoding='utf-8')
+        if set(self.drawn_from) <= set(results):
+            self.draw(results, out / self.picture)
+
+
+PAGES = (
+    Page(performance_page.PAGE, {
+        'targets': Set(('node', 'memory', 'student', 'streaming', 'backends', 'gpu'),
+                       targets.targets),
+        'node': Set(('node',), performance_page.node),
+        'stages': Set(('live_path',), performance_page.stages),
+        'growth': Set(('live_path',), performance_page.growth),
+        'memory': Set(('memory',), performance_page.memory),
+        'student': Set(('student',), performance_page.student),
+        'backends': Set(('backends',), performance_page.backends),
+        'gpu': Set(('gpu',), performance_page.gpu),
+    }, performance_page.PICTURE, ('live_path', 'node'), performance_page.draw),
+    Page(streaming_page.PAGE, {
+        'recognised': Set(('streaming', 'trained'), streaming_page.recognised),
+        'taken': Set(('streaming',), streaming_page.taken),
+    }, streaming_page.PICTURE, ('streaming', 'trained'), streaming_page.draw),
+)

@@ -1,0 +1,116 @@
+"""What `streaming.py` measured, as the tables and the chart of docs/streaming.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+import statistics
+from typing import Any
+
+from figures import measured, Results, table, three_digits
+
+PAGE = Path('docs', 'streaming.md')
+PICTURE = Path('docs', 'images', 'streaming.png')
+EAGER, EXPORTED, INT8 = 'eager', 'openvino bf16', 'int8'
+SCORES = ('all sensors', 'V alone', 'mean of subsets')
+"""Action accuracy, percent: what is kept of a row's scores."""
+
+Row = Mapping[str, Any]
+"""One way to encode a window: its label, what its network costs, and what runs it → figures."""
+
+
+def rows(results: Results) -> Mapping[str, Row]:
+    """Give name → row, in the order of the table."""
+    return dict(results['streaming']['figures']['rows'])
+
+
+def speedup(results: Results) -> float:
+    """Give how much faster chunks of 8, exported, answer live than the clip student in eager."""
+    found = rows(results)
+    return float(found['clip_tau']['taken'][EAGER]['answer_ms']
+                 / found['chunks_quarter']['taken'][EXPORTED]['answer_ms'])
+
+
+def answers_per_second(results: Results) -> float:
+    """Give how often chunks of 8, exported, answer live."""
+    return 1e3 / float(rows(results)['chunks_quarter']['taken'][EXPORTED]['answer_ms'])
+
+
+def recognised(results: Results) -> str:
+    """Set what each way to encode recognises, and its size."""
+    scores = results['trained']['figures']
+    lines = [[row['label'], *(_percent([seed[score] for seed in scores.get(name, [])])
+                              for score in SCORES),
+              f'{row["gflops"]:.1f}', f'{row["parameters_m"]:.1f}']
+             for name, row in rows(results).items()]
+    return f'{measured(results["trained"])}\n\n' + table(
+        ['encoded at a time', *(f'{score}, %' for score in SCORES), 'GFLOPs', 'parameters, M'],
+        lines)
+
+
+def _percent(values: Sequence[float]) -> str:
+    if not values:
+        return '–'
+    spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):.1f}{spread}'
+
+
+def taken(results: Results) -> str:
+    """Set what an answer takes."""
+    slowest, lines = rows(results)['clip_tau']['taken'][EAGER], []
+    for row, runs, own in _timed(results):
+        lines.append([
+            row['label'], runs, three_digits(own['network_ms']), three_digits(own['answer_ms']),
+            f'{1e3 / own["answer_ms"]:.1f}', f'{slowest["answer_ms"] / own["answer_ms"]:.1f} ×',
+            three_digits(own['cpu_ms']), f'{slowest["cpu_ms"] / own["cpu_ms"]:.1f} ×',
+            f'{own["difference"]:.2%}' if runs != EAGER else '–'])
+    return f'{measured(results["streaming"])}\n\n' + table(
+        ['encoded at a time', 'runs in', 'network, ms', 'live answer, ms', 'answers/s', 'faster',
+         'CPU ms', 'less', 'differs by'], lines, left=2)
+
+
+def _timed(results: Results) -> Iterator[tuple[Row, str, Mapping[str, float]]]:
+    for row in rows(results).values():
+        for runs, own in row['taken'].items():
+            yield row, runs, own
+
+
+def draw(results: Results, path: Path) -> None:
+    """
+    Draw accuracy against the time of an answer, in eager PyTorch and in what is fastest.
+
+    int8 is left out: it may cost accuracy.
+    """
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+    from matplotlib import ticker
+
+    scores = results['trained']['figures']
+    timed = {name: row for name, row in rows(results).items() if row['taken'] and scores.get(name)}
+    eager = [row['taken'][EAGER]['answer_ms'] for row in timed.values()]
+    fastest = [min(own['answer_ms'] for runs, own in row['taken'].items()
+                   if not runs.endswith(INT8)) for row in timed.values()]
+    figure, axis = plt.subplots(figsize=(7.5, 4.2), layout='constrained')
+    for score, marker in zip(SCORES, 'osD'):
+        heights = [statistics.mean(seed[score] for seed in scores[name]) for name in timed]
+        drawn, = axis.plot(fastest, heights, marker, label=score, markersize=7)
+        axis.plot(eager, heights, marker, color=drawn.get_color(), markersize=7, fillstyle='none')
+    for row, ms in zip(timed.values(), fastest):
+        axis.axvline(ms, color='0.85', zorder=0)
+        axis.annotate(row['label'].replace(', τ-Average (the paper)', ''), (ms, 1.01),
+                      xycoords=('data', 'axes fraction'), rotation=18, fontsize=8)
+    axis.plot([], [], 'o', color='0.4', fillstyle='none', label='the same in eager PyTorch')
+    axis.set(xscale='log', ylim=(60, 100), ylabel='action accuracy, Synthetic Kitchen, %',
+             xlabel="ms for a live answer at the paper's size, V+F+A, two cores")
+    times = [*eager, *fastest]
+    ticks = [t * power for power in (10, 100, 1000) for t in (1, 2, 5)]
+    axis.set_xticks([t for t in ticks if 0.7 * min(times) < t < 1.5 * max(times)])
+    axis.xaxis.set_major_formatter(ticker.ScalarFormatter())
+    axis.xaxis.set_minor_locator(ticker.NullLocator())
+    axis.legend(loc='center', bbox_to_anchor=(0.6, 0.62), fontsize=8)
+    axis.grid(axis='y', alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
