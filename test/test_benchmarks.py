@@ -94,6 +94,11 @@ def test_more_is_better(target, figure, said):
     assert target('x', '', 10, 20, lambda _: figure, True).row({})[-1] == said
 
 
+def test_a_bound_that_must_not_be_reached(target):
+    assert [target('x', '', 0.5, None, lambda _, n=n: n, below=True).row({})[-1]
+            for n in (0.4, 0.5)] == ['met', '**missed**']
+
+
 def test_what_was_not_measured_is_said(target):
     assert target('x', ' ms', 8, None, lambda _: None).row({}) == [
         'x', '–', '8 ms', '–', 'not measured']
