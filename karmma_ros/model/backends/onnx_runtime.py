@@ -45,7 +45,8 @@ def quantise(
     """
     Turn the products with weights of a graph into int8.
 
-    Ranges are the largest values met: per channel for weights, symmetric.
+    Ranges are the largest values met: symmetric and per channel for weights, and as they lie for
+    what passes between, since half of a symmetric range would be idle behind a ReLU.
 
     :param feeds: name of an input → what it is fed with, again and again.
 
@@ -75,9 +76,9 @@ def quantise(
     try:
         quantize_static(
             str(source), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             nodes_to_quantize=products,
-            extra_options={'ActivationSymmetric': True, 'WeightSymmetric': True})
+            extra_options={'ActivationSymmetric': False, 'WeightSymmetric': True})
     finally:
         logging.disable(logging.NOTSET)
 
