@@ -141,7 +141,8 @@ def _ways(
     if device != 'cpu':
         try:
             graph = Captured(answer, inputs)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:  # out of memory, or something in it waits for the GPU
+            print(f'no CUDA graph of {len(inputs[0])} clips: {error}', file=sys.stderr)
             return
         yield f'CUDA graph {BF16}', graph.replay
 

@@ -110,6 +110,21 @@ def test_a_target_without_an_aim_and_an_aim_without_a_target(target):
         'aim not reached', 'aim reached']
 
 
+def test_a_backend_that_disagrees_with_eager_leaves_the_targets_whole(beside, results):
+    """It is neither timed nor scored; on a card, CUDA graphs may be the one."""
+    changed = json.loads(json.dumps(results))
+    changed['student']['figures']['models']['karmma_student']['openvino int8'] = {'difference': 1}
+    changed['backends']['figures']['models']['synthetic_kitchen']['onnxruntime int8'] = {
+        'difference': 1}
+    changed['gpu']['figures'] = {'device': 'a card', 'product_gflops_per_second': 8e5, 'models': {
+        'karmma_student': {'CUDA graphs bf16': {'difference': 1, 'seconds': {}}}}}
+    assert '| not measured |' in importlib.import_module('targets').targets(changed)
+    changed['gpu']['figures']['models']['karmma_student']['CUDA graphs bf16']['seconds'] = {
+        'V+F+A': {'gflops_per_second': 2e5}}
+    assert '| 4 x the time of its products alone |' in (
+        importlib.import_module('targets').targets(changed))
+
+
 def test_every_stage_has_a_place_in_the_table(performance, results):
     found = results['live_path']['figures']['stages']['stages']
     assert [n for n, _ in performance._ordered(found)] and (

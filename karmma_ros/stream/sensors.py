@@ -133,9 +133,7 @@ class SensorStream:
         It is the camera's, or that of a flow with a topic of its own where nothing else is seen;
         None without either.
         """
-        cameras = (self._used(Modality.RGB), self._used(Modality.FLOW))
-        used = next((camera for camera in cameras if camera is not None), None)
-        return None if used is None else used.buffer.newest_ns
+        return next((camera.buffer.newest_ns for camera in self._cameras()), None)
 
     def wants_image(self, stamp_ns: int, now_ns: int) -> bool:
         """
@@ -275,6 +273,11 @@ class SensorStream:
         sensor = self._sensors[source]
         return sensor if any(each is sensor for each in self._inputs.values()) else None
 
+    def _cameras(self) -> list[Sensor]:
+        """Give the sensors in use that bring pictures."""
+        used = (self._used(Modality.RGB), self._used(Modality.FLOW))
+        return [camera for camera in used if camera is not None]
+
     def _end_ns(self, now_ns: int) -> int | None:
         """
         Give the newest stamp among fresh inputs; None without any.
@@ -297,8 +300,7 @@ class SensorStream:
         The last slot has its picture, or never will: else the chunk with it would be encoded
         anew when it comes.
         """
-        cameras = [self._used(m) for m in (Modality.RGB, Modality.FLOW)]
-        newest = [c.buffer.newest_ns for c in cameras if c is not None and c.fresh(now_ns)]
+        newest = [c.buffer.newest_ns for c in self._cameras() if c.fresh(now_ns)]
         stamps = [stamp for stamp in newest if stamp is not None]
         if not stamps:
             return end_ns
