@@ -71,6 +71,8 @@ class Worker:
         self._orders: deque[Callable[[], None]] = deque()
         self._thread: Thread | None = None
         self._paused = False
+        self._forgotten = 0
+        """How often samples were forgotten."""
         self._sequence = 0
         self._heard: tuple[int, int] | None = None
         """Stamp of the last result, and the node's time then."""
@@ -136,7 +138,9 @@ class Worker:
         self.watch()
 
     def forget(self) -> None:
-        """End what runs, as the samples have been forgotten."""
+        """End what runs, as samples have been forgotten; no result rests on them any more."""
+        with self._woken:
+            self._forgotten += 1
         self._order(self._finish_events)
 
     def hindrance(self, statuses: Sequence[ModalityStatus]) -> str:
@@ -177,14 +181,14 @@ class Worker:
 
     def _step(self, recognise: bool) -> None:
         """Judge the inputs, report them if they changed, and publish a result if one is due."""
-        now_ns, stream = self._now_ns(), self._engine.stream
+        now_ns, stream, forgotten = self._now_ns(), self._engine.stream, self._forgotten
         with self._lock:
             statuses = stream.assess(now_ns)
             possible = not self._paused and self._enough(statuses)
             window = stream.window(now_ns) if recognise and possible else None
         self._report(statuses, now_ns, possible)
         if window is not None:
-            self._recognise(window)
+            self._recognise(window, forgotten)
         elif self._heard is not None:
             stamp_ns, then_ns = self._heard
             self._publish_events(self._engine.events.silence(stamp_ns + now_ns - then_ns))
@@ -203,7 +207,7 @@ class Worker:
     def _enough(self, statuses: Sequence[ModalityStatus]) -> bool:
         return sum(s.available for s in statuses) >= self._parameters['min_modalities']
 
-    def _recognise(self, window: Window) -> None:
+    def _recognise(self, window: Window, forgotten: int) -> None:
         engine, started = self._engine, time.perf_counter()
         prediction = engine.recogniser.recognise(window)
         inference_s = time.perf_counter() - started
@@ -213,7 +217,10 @@ class Worker:
         message.inference_latency = inference_s
         now_ns = self._now_ns()
         message.end_to_end_latency = age_s = end_to_end_latency(window.end_ns, now_ns)
-        self._outputs.recognition.publish(message)
+        with self._woken:  # once `forget` has returned nobody hears of what was before
+            if forgotten != self._forgotten:
+                return
+            self._outputs.recognition.publish(message)
         self._sequence += 1
         self._heard, self.failure = (window.end_ns, now_ns), ''
         self.timings.add(time.monotonic(), inference_s, age_s)

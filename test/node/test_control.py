@@ -1,6 +1,7 @@
 """A running node is told what to do: parameters, services, another model."""
 
 import shutil
+from threading import Event
 
 from diagnostic_msgs.msg import DiagnosticArray
 from karmma_msgs.msg import ActionEvent, ModalityStatus, ModelInfo
@@ -145,7 +146,7 @@ def test_a_pause_outlasts_the_transitions(stage, perform):
 def test_reset_forgets_every_sample(stage, perform):
     node, play = perform(), sensors(stage)
     assert stage.until(resting_on(stage, ALL), 20, play)
-    stage.results.clear()
+    stage.until(lambda: False, 0.2)  # what is under way arrives
     stage.availabilities.clear()
     assert ask(stage, Trigger, 'karmma/reset', Trigger.Request()).success
     stage.results.clear()
@@ -157,6 +158,26 @@ def test_reset_forgets_every_sample(stage, perform):
     node.trigger_deactivate()
     answer = ask(stage, Trigger, 'karmma/reset', Trigger.Request())
     assert not answer.success and 'the node is inactive' in answer.message
+
+
+def test_no_result_rests_on_what_was_forgotten_while_the_network_ran(
+        stage, perform, monkeypatch):
+    node, play = perform(), sensors(stage)
+    assert stage.until(resting_on(stage, ALL), 20, play)
+    recogniser, asked, goes_on = node._session.worker.engine.recogniser, Event(), Event()
+    recognise = recogniser.recognise
+
+    def slowly(window):
+        asked.set()
+        goes_on.wait(20)
+        return recognise(window)
+    monkeypatch.setattr(recogniser, 'recognise', slowly)
+    assert stage.until(asked.is_set, 5, play)
+    assert ask(stage, Trigger, 'karmma/reset', Trigger.Request()).success
+    stage.results.clear()
+    goes_on.set()
+    stage.until(lambda: False, 0.5)
+    assert stage.results == []
 
 
 def test_another_model_answers_with_no_pause(stage, perform, another):
