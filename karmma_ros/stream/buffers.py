@@ -61,8 +61,11 @@ class FrameBuffer(Slots[Frame]):
 
 JITTER_NS = 50_000_000
 """By so much the stamps of sound that was laid end to end may differ from where it lies."""
-_LATE_NS = 10_000_000
-"""Sound of which every stamp in a second is later than this has lost some, or drifts."""
+_OFF_NS = 10_000_000
+"""
+Sound of which every stamp in a second is later than this has lost some, or drifts; if every
+stamp is earlier, the first was late.
+"""
 _PATIENCE_NS = NANOSECONDS
 
 
@@ -73,7 +76,7 @@ class AudioBuffer:
     Index i is the sound at i / rate seconds. What was never heard reads as silence and is
     marked. Chunks are laid end to end by their number of samples, so that stamps may
     jitter; a stamp that differs by more than the tolerance ends the run, and so do stamps that
-    are late for a second on end: then samples were lost.
+    are all late, or all early, for a second on end. What was heard is never written over.
 
     Windows end with a whole hop of the spectrogram, up to one earlier than asked: so they have
     columns in common.
@@ -126,11 +129,10 @@ class AudioBuffer:
             run = self._start(sample_rate, stamp_ns)
         early_ns = run.next_ns - stamp_ns
         if early_ns > tolerance_ns:
-            self._write(
-                resample(samples, sample_rate, self._rate), self._index(stamp_ns), keep=True)
+            self._write(resample(samples, sample_rate, self._rate), self._index(stamp_ns))
             return
-        late_ns = max(_LATE_NS, tolerance_ns // 10)  # without stamps the network jitters as well
-        if early_ns < -tolerance_ns or run.stays_late(stamp_ns, late_ns):
+        off_ns = max(_OFF_NS, tolerance_ns // 10)  # without stamps the network jitters as well
+        if early_ns < -tolerance_ns or run.stays_off(stamp_ns, off_ns):
             run = self._start(sample_rate, stamp_ns)
         heard = run.resampler.push(samples)
         self._write(heard, run.start + run.written)
@@ -183,18 +185,16 @@ class AudioBuffer:
     def _start(self, sample_rate: int, stamp_ns: int) -> _Run:
         return _Run(StreamResampler(sample_rate, self._rate), stamp_ns, self._index(stamp_ns))
 
-    def _write(self, sound: NDArray[np.float32], start: int, keep: bool = False) -> None:
-        """Write at an index; with `keep` only where nothing was heard."""
+    def _write(self, sound: NDArray[np.float32], start: int) -> None:
+        """Write from an index on, where nothing was heard."""
         if not len(sound):
             return
         self._advance(start + len(sound))
         skipped = max(0, self._end - self._capacity - start)
         sound, start = sound[skipped:], start + skipped
         place = np.arange(start, start + len(sound)) % self._capacity
-        if keep:
-            holes = ~self._valid[place]
-            place, sound = place[holes], sound[holes]
-        self._sound[place] = sound
+        holes = ~self._valid[place]
+        self._sound[place[holes]] = sound[holes]
         self._valid[place] = True
 
     def _advance(self, end: int) -> None:
@@ -227,16 +227,18 @@ class _Run:
     """Samples taken, at the source's rate."""
     written: int = 0
     """Samples written, at the model's rate."""
-    late_since_ns: int | None = None
-    """Stamp from which on every chunk came late."""
+    side: int = 0
+    """Of the last stamp: 1 late, -1 early, 0 neither."""
+    side_since_ns: int = 0
+    """Stamp from which on it is that."""
 
-    def stays_late(self, stamp_ns: int, late_ns: int) -> bool:
-        """Note a chunk, and tell whether all have been late for so long that it is no jitter."""
-        if stamp_ns - self.next_ns <= late_ns:
-            self.late_since_ns = None
-        elif self.late_since_ns is None:
-            self.late_since_ns = stamp_ns
-        return self.late_since_ns is not None and stamp_ns - self.late_since_ns >= _PATIENCE_NS
+    def stays_off(self, stamp_ns: int, off_ns: int) -> bool:
+        """Note a chunk; tell whether all are late, or early, for so long that it is no jitter."""
+        late_ns = stamp_ns - self.next_ns
+        side = (late_ns > off_ns) - (late_ns < -off_ns)
+        if side != self.side:
+            self.side, self.side_since_ns = side, stamp_ns
+        return side != 0 and stamp_ns - self.side_since_ns >= _PATIENCE_NS
 
     @property
     def next_ns(self) -> int:

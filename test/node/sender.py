@@ -12,11 +12,11 @@ import time
 
 from audio_common_msgs.msg import AudioDataStamped
 import rclpy
-from rclpy.duration import Duration
+from rclpy.time import Time
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
-PERIODS = {'image': 1 / 20, 'audio': 0.02, 'detections': 0.1}
+PERIODS_NS = {'image': 50_000_000, 'audio': 20_000_000, 'detections': 100_000_000}
 WIDTH, HEIGHT = 96, 72
 
 
@@ -31,15 +31,18 @@ class Sender:
 
     def run(self):
         Thread(target=self.listen, daemon=True).start()
-        due = dict.fromkeys(PERIODS, time.monotonic())
+        due_ns = dict.fromkeys(PERIODS_NS, self.now_ns())
         while not self.ended:
-            now = time.monotonic()
-            for name, period in PERIODS.items():
-                if now >= due[name]:
-                    due[name] += period
+            now_ns = self.now_ns()
+            for name, period_ns in PERIODS_NS.items():
+                if now_ns >= due_ns[name]:
                     if name in self.on:
-                        self.send(name)
+                        self.send(name, due_ns[name])
+                    due_ns[name] += period_ns
             time.sleep(0.002)
+
+    def now_ns(self):
+        return self.node.get_clock().now().nanoseconds
 
     def listen(self):
         for line in sys.stdin:
@@ -47,11 +50,12 @@ class Sender:
             print(line.strip() or 'nothing', time.monotonic(), flush=True)
         self.ended = True
 
-    def send(self, name):
+    def send(self, name, due_ns):
+        """Send what was sensed when it was due, however late this process comes to it."""
         message = self.makers[name]()
         # Sound is stamped at its first sample, which is heard a period before the last.
-        late = Duration(seconds=PERIODS[name] if name == 'audio' else 0)
-        message.header.stamp = (self.node.get_clock().now() - late).to_msg()
+        first_ns = due_ns - (PERIODS_NS[name] if name == 'audio' else 0)
+        message.header.stamp = Time(nanoseconds=first_ns).to_msg()
         message.header.frame_id = f'{name}_frame'
         self.publishers[name].publish(message)
 
