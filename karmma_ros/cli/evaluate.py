@@ -17,6 +17,8 @@ from karmma_ros.data.batch import Clips
 from karmma_ros.data.catalogue import DataSettings, open_splits
 from karmma_ros.data.splits import Splits
 from karmma_ros.errors import BundleError, InvalidSettingError
+from karmma_ros.evaluation.backend_network import BackendNetwork
+from karmma_ros.evaluation.outcomes import Network
 from karmma_ros.evaluation.outcomes import VERSION as OUTCOMES_VERSION
 from karmma_ros.evaluation.published import DROPPING
 from karmma_ros.evaluation.score_report import (
@@ -28,6 +30,8 @@ from karmma_ros.evaluation.score_report import (
 )
 from karmma_ros.evaluation.scoring import collect_in_portions, Pace, spread_evenly
 from karmma_ros.modality import Modality, parse_subset, subset_name
+from karmma_ros.model.backends.exports import Export, find_exports
+from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.prediction import Vocabulary
 import torch
@@ -47,6 +51,18 @@ class _Entry:
     system: str
     bundle: Bundle
     splits: Splits
+    export: Export | None = None
+    """What answers in the place of PyTorch."""
+
+    def network(self, device: str) -> Network:
+        """
+        Give what answers.
+
+        :raises KarmmaError: when an export's runtime is not installed or cannot read it.
+        """
+        if self.export is not None:
+            return BackendNetwork(read_export(self.bundle, self.export))
+        return self.bundle.network.to(device)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,9 +75,12 @@ def main(arguments: Sequence[str]) -> int:
     spread_evenly(1, given.limit)  # a wrong limit is told before the work
     named = _named_bundles(given.models, given.custom_encoders)
     _check_subsets(named, chosen)
+    exports = [_exports(bundle) if given.exports else [] for _, bundle in named]
     cache = Path(given.cache or Path('.cache') / settings.dataset)
     with Bars() as bars:
         entries = _with_data(named, _needed(settings, given.split), cache, bars)
+        entries = [each for entry, found in zip(entries, exports)
+                   for each in (entry, *(_exported(entry, export) for export in found))]
         scored = [_score(entry, given, settings, pace, chosen, bars) for entry in entries]
     data = ScoredData(
         entries[0].splits.name, given.split, len(scored[0].outcomes),
@@ -90,6 +109,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         '--subsets', type=str, nargs='+', metavar='SUBSET',
         help='only these, such as V+A V A; curve and averages need all (default: all)')
+    parser.add_argument('--exports', action='store_true', help='score what `karmma export` wrote '
+                        'into each model beside it: what the precision costs')
     parser.add_argument('--batch-size', type=int, default=16, help='clips at once')
     parser.add_argument('--workers', type=int, default=0,
                         help='processes that prepare clips beside the network')
@@ -170,6 +191,23 @@ def _with_data(
     return entries
 
 
+def _exports(bundle: Bundle) -> list[Export]:
+    """
+    Give what is exported of a model.
+
+    :raises BundleError: when nothing is that can be used.
+    """
+    found, problems = find_exports(bundle)
+    if not found:
+        raise BundleError(bundle.path, '; '.join(problems) or 'nothing is exported',
+                          f'karmma export {bundle.path} --to openvino')
+    return found
+
+
+def _exported(entry: _Entry, export: Export) -> _Entry:
+    return replace(entry, system=f'{entry.system}, {export.label}', export=export)
+
+
 def _check_fit(bundle: Bundle, splits: Splits) -> None:
     """
     Make sure that a model can be asked about a data set.
@@ -214,6 +252,7 @@ def _score(
     folder = Path(given.out) / 'outcomes' / _key(entry, settings, given, chosen, len(clips))
     bundle = entry.bundle
     title = f'scoring {entry.system} ({bundle.model_id})'
+    device = pace.device if entry.export is None else 'cpu'
     done = 0
 
     def progress(samples: int) -> None:
@@ -223,8 +262,8 @@ def _score(
 
     progress(0)
     outcomes = collect_in_portions(
-        bundle.network.to(pace.device), clips, indices, folder, pace, chosen=chosen,
-        progress=progress)
+        entry.network(device), clips, indices, folder, replace(pace, device=device),
+        chosen=chosen, progress=progress)
     bundle.network.cpu()  # the next model may need the card's memory
     return ScoredModel(entry.system, bundle.model_id, outcomes)
 
@@ -238,7 +277,8 @@ def _key(
         'version': OUTCOMES_VERSION, 'weights': bundle.sha256,
         'architecture': bundle.config.to_dict(), 'clip': bundle.spec.to_dict(),
         'data': _own(settings), 'split': given.split, 'clips': clips, 'limit': given.limit,
-        'subsets': sorted(subset_name(s) for s in chosen) if chosen else None}
+        'subsets': sorted(subset_name(s) for s in chosen) if chosen else None,
+        **({'export': entry.export.sha256} if entry.export else {})}
     return f'{bundle.name}_{_digest(facts)}'
 
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 import zipfile
 
 from karmma_ros.data.batch import Batch
 from karmma_ros.errors import InvalidSettingError, KarmmaError
 from karmma_ros.modality import in_order, Modality, subset_name, subsets
-from karmma_ros.model.karmma import Karmma
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -28,6 +27,29 @@ VERSION = 1
 """Grows whenever the layout of the file changes."""
 
 _DESCRIPTION, _PRESENT = 'description', 'present'
+
+
+class Network(Protocol):
+    """What can be scored: `Karmma`, or a backend in its place."""
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Give what it takes, in canonical order."""
+        ...
+
+    def eval(self) -> object:
+        """Prepare to answer."""
+        ...
+
+    def encode_present(
+        self, inputs: Mapping[Modality, Tensor], present: Tensor
+    ) -> dict[Modality, Tensor]:
+        """Encode as `Karmma.encode_present`."""
+        ...
+
+    def fuse(self, tokens: Mapping[Modality, Tensor]) -> dict[str, Tensor]:
+        """Classify as `Karmma.fuse`."""
+        ...
 
 
 class OutcomesError(KarmmaError):
@@ -127,7 +149,7 @@ class Outcomes:
 
 @torch.inference_mode()
 def collect(
-    network: Karmma,
+    network: Network,
     batches: Iterable[Batch],
     device: str | torch.device = 'cpu',
     progress: Callable[[int], None] = lambda samples: None,
@@ -210,7 +232,7 @@ def _wanted(
 
 
 def _answers(
-    network: Karmma, batch: Batch, wanted: Sequence[tuple[Modality, ...]]
+    network: Network, batch: Batch, wanted: Sequence[tuple[Modality, ...]]
 ) -> Iterator[tuple[tuple[Modality, ...], Tensor, dict[str, Tensor]]]:
     """Give each subset that is there with the rows that have it `[r]` and head → `[r, c]`."""
     columns = {m: i for i, m in enumerate(network.modalities)}

@@ -11,9 +11,14 @@ from typing import Any, cast
 
 from karmma_ros.data.batch import Clips, collate, taking
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.outcomes import collect, concatenate, Outcomes, OutcomesError
+from karmma_ros.evaluation.outcomes import (
+    collect,
+    concatenate,
+    Network,
+    Outcomes,
+    OutcomesError,
+)
 from karmma_ros.modality import Modality
-from karmma_ros.model.karmma import Karmma
 from torch.utils.data import DataLoader, Subset
 
 PORTION = 512
@@ -52,7 +57,7 @@ def spread_evenly(count: int, limit: int | None) -> list[int]:
 
 
 def collect_in_portions(
-    network: Karmma,
+    network: Network,
     clips: Clips,
     indices: Sequence[int],
     folder: Path,

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 
 from karmma_ros.data.batch import Batch
 from karmma_ros.evaluation.metrics import hits
-from karmma_ros.evaluation.outcomes import collect, Outcomes, scored
-from karmma_ros.model.karmma import Karmma
+from karmma_ros.evaluation.outcomes import collect, Network, Outcomes, scored
 import torch
 
 
 def score_subsets(
-    network: Karmma,
+    network: Network,
     batches: Iterable[Batch],
     device: str | torch.device = 'cpu',
     progress: Callable[[int], None] = lambda samples: None,

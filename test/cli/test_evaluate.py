@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 import json
+from pathlib import Path
 
 from karmma_ros.cli import evaluate
 from karmma_ros.cli.main import main
@@ -190,6 +191,31 @@ def test_the_paper_s_curves_are_drawn_where_data_and_sensors_are_its_own(
     assert drawn[0]['paper: KARMMA'][0] == pytest.approx(0.43)
     assert drawn[1:] == [{}, {}]  # Something-Something has no sound; Toys are not in the paper
     assert set(evaluate._PUBLISHED_SENSORS) == set(evaluate.DROPPING)
+
+
+def test_exports_are_scored_beside_their_model(model, toys, tmp_path, capsys):
+    assert main(['export', model, '--to', 'onnx']) == 0
+    report = run(tmp_path / 'out', model, '--exports', '--batch-size', '4')
+    eager, exported = report['models']
+    assert (eager['system'], exported['system']) == ('small', 'small, onnxruntime fp32')
+    assert eager['model'] == exported['model']
+    for name, found in eager['subsets'].items():
+        assert exported['subsets'][name]['count'] == found['count']
+        for key, score in found['scores'].items():
+            assert exported['subsets'][name]['scores'][key] == pytest.approx(score, abs=1e-3)
+    toys.served = []
+    run(tmp_path / 'out', model, '--exports')
+    assert toys.served == []
+    (path,) = Path(model).glob('exports/*/export.json')
+    path.write_text(path.read_text() + ' ')  # another export, which may answer otherwise
+    run(tmp_path / 'out', model, '--exports')
+    assert sorted(toys.served) == list(range(10))
+
+
+def test_a_model_without_exports_is_named(model, toys, tmp_path, capsys):
+    assert main(['evaluate', model, '--exports', '--out', str(tmp_path / 'out')]) == 2
+    assert f'model {model}: nothing is exported: karmma export' in capsys.readouterr().err
+    assert toys.served == []
 
 
 @pytest.mark.parametrize(('arguments', 'text'), [

@@ -55,6 +55,15 @@ class Export:
         """Give runtime and precision for a reader."""
         return f'{self.runtime} {self.precision}'
 
+    @property
+    def sha256(self) -> str:
+        """Give the digest of all its files: exported anew, it may answer otherwise."""
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.iterdir()):
+            digest.update(path.name.encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
+
     def graph(self, name: str) -> Path:
         """
         Locate the graph of a modality, or of the fusion.
