@@ -23,31 +23,29 @@ import tempfile
 import time
 from typing import Any
 
-from karmma_ros.data.batch import collate, taking
+from exported import calibration_of, exported, noise
 from karmma_ros.data.splits import Splits
 from karmma_ros.data.synthetic_kitchen.splits import KitchenSettings, open_splits
+from karmma_ros.evaluation.backend_network import BackendNetwork
 from karmma_ros.evaluation.cost import cost_of, setting
-from karmma_ros.evaluation.metrics import score
 from karmma_ros.evaluation.outcomes import collect
-from karmma_ros.evaluation.scoring import spread_evenly
+from karmma_ros.evaluation.subsets import top1
 from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends.agreement import answers, check_clip, difference, TOLERANCE
 from karmma_ros.model.backends.eager import Eager
-from karmma_ros.model.backends.exporting import export
 from karmma_ros.model.backends.exports import find_exports
 from karmma_ros.model.backends.graphs import feeds
-from karmma_ros.model.backends.interface import Backend, INT8
+from karmma_ros.model.backends.interface import Backend
 from karmma_ros.model.backends.selection import compiled, read_export
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, load_bundle, save_bundle
 from karmma_ros.model.presets import preset
+from karmma_ros.training.loading import scoring_loader
 import torch
 
 SHIPPED = 'synthetic_kitchen'
 MODELS = Path(__file__).resolve().parents[1] / 'models'
 EXPORTS = ('openvino bf16', 'openvino int8', 'openvino fp32', 'onnx fp32', 'onnx int8')
-CALIBRATION = 32
-"""Clips; those of a network with random weights are noise, and one is enough."""
 
 
 def main() -> None:
@@ -108,7 +106,7 @@ def measure(name: str, path: Path, options: argparse.Namespace) -> dict[str, Any
         found[label] |= {'seconds': times, 'cpu_seconds': busy}
     if kitchen is not None and not options.no_accuracy:
         for label, backend in backends.items():
-            found[label]['accuracy'] = _accuracy(bundle, backend, kitchen, chosen)
+            found[label]['accuracy'] = _accuracy(backend, kitchen, chosen)
     if options.profile:
         found['openvino bf16']['profile'] = _profile(bundle)
     return found
@@ -132,23 +130,12 @@ def _kitchen(bundle: Bundle) -> Splits:
 
 
 def _export(bundle: Bundle, wanted: Sequence[str], kitchen: Splits | None) -> None:
-    there = {e.label for e in find_exports(bundle)[0]}
     for words in wanted:
-        target, precision = words.split()
-        if words.replace('onnx', 'onnxruntime') in there:
-            continue
         started = time.perf_counter()
-        calibration = {m: _inputs(bundle, m, kitchen) for m in bundle.network.modalities}
-        export(bundle, target, precision, calibration if precision == INT8 else None)
+        exported(bundle, words, lambda: noise(bundle) if kitchen is None
+                 else calibration_of(bundle, kitchen.train))
         print(f'exported {bundle.path.name}, {words}: {time.perf_counter() - started:.0f} s',
               flush=True)
-
-
-def _inputs(bundle: Bundle, modality: Modality, kitchen: Splits | None) -> list[Any]:
-    if kitchen is None:
-        return [check_clip(bundle.spec, [modality], seed=1)[modality]]
-    clips = taking(kitchen.train, [modality])
-    return [clips[i].clip.inputs[modality][None] for i in spread_evenly(len(clips), CALIBRATION)]
 
 
 def _makes(bundle: Bundle, with_compiled: bool) -> Iterator[tuple[str, Callable[[], Backend]]]:
@@ -186,35 +173,13 @@ def _times(
     return times
 
 
-class _OneByOne:
-    """A backend in the place of the network that `collect` asks, one clip after the other."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend, self.modalities = backend, backend.modalities
-
-    def eval(self) -> None:
-        """Do nothing: a backend never trains."""
-
-    def encode_present(self, inputs: Any, present: torch.Tensor) -> dict[Modality, torch.Tensor]:
-        """Encode the one clip of a batch."""
-        there = [m for m, given in zip(self.modalities, present[0]) if given]
-        return {m: torch.as_tensor(self._backend.encode(m, inputs[m].numpy())) for m in there}
-
-    def fuse(self, tokens: dict[Modality, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Fuse the one clip of a batch."""
-        own = tokens if self._backend.name in ('eager', 'compiled') else {
-            m: x.numpy() for m, x in tokens.items()}
-        return {h: torch.from_numpy(x)[None] for h, x in self._backend.fuse(own).items()}
-
-
 def _accuracy(
-    bundle: Bundle, backend: Backend, kitchen: Splits, chosen: Sequence[tuple[Modality, ...]]
+    backend: Backend, kitchen: Splits, chosen: Sequence[tuple[Modality, ...]]
 ) -> dict[str, float]:
     """Give subset → actions of the test split that are right, percent."""
-    modalities = bundle.network.modalities
-    batches = (collate([kitchen.test[i]], modalities) for i in range(len(kitchen.test)))
-    outcomes = collect(_OneByOne(backend), batches, chosen=chosen)  # type: ignore[arg-type]
-    return {name: 100 * found.scores['action'].top1 for name, found in score(outcomes).items()}
+    batches = scoring_loader(kitchen.test, backend.modalities, 1)
+    outcomes = collect(BackendNetwork(backend), batches, chosen=chosen)
+    return {name: 100 * right['action'] for name, right in top1(outcomes).items()}
 
 
 def _profile(bundle: Bundle) -> dict[str, Any]:

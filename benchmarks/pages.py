@@ -71,7 +71,7 @@ class Page:
 
 PAGES = (
     Page(performance_page.PAGE, {
-        'targets': Set(('node', 'memory', 'student', 'streaming', 'backends', 'gpu'),
+        'targets': Set(('node', 'memory', 'student', 'streaming', 'trained', 'backends', 'gpu'),
                        targets.targets),
         'node': Set(('node',), performance_page.node),
         'stages': Set(('live_path',), performance_page.stages),
@@ -83,6 +83,6 @@ PAGES = (
     }, performance_page.PICTURE, ('live_path', 'node'), performance_page.draw),
     Page(streaming_page.PAGE, {
         'recognised': Set(('streaming', 'trained'), streaming_page.recognised),
-        'taken': Set(('streaming',), streaming_page.taken),
+        'taken': Set(('streaming', 'trained'), streaming_page.taken),
     }, streaming_page.PICTURE, ('streaming', 'trained'), streaming_page.draw),
 )

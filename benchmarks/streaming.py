@@ -3,7 +3,8 @@ The student in chunks, and frame by frame, beside the clip student: accuracy aga
 
 `python benchmarks/streaming.py --train` trains every row on the Synthetic Kitchen, from the
 pretrained encoders and the teacher of docs/training.md, with the same settings and the same
-teacher's answers; what is trained already is not trained again. Without `--train` it times the
+teacher's answers, exports it and scores the exports beside it; what is trained or scored already
+stays. Without `--train` it times the
 networks live at the paper's size, with random weights, in PyTorch eager and exported: a camera and
 a microphone run, a window is answered every two frames of a clip, and only what is new of it is
 encoded. What an export answers is held against eager first. All are timed in turns. The tables and
@@ -13,7 +14,7 @@ the chart of docs/streaming.md are made of both by run.py.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 import json
 import logging
@@ -22,11 +23,15 @@ import time
 from typing import Any
 import warnings
 
+from exported import calibration_of, exported
 from karmma_ros.data.catalogue import DataSettings, open_splits
 from karmma_ros.data.splits import Splits
 from karmma_ros.data.synthetic_kitchen.splits import KitchenSettings
+from karmma_ros.evaluation.backend_network import BackendNetwork
 from karmma_ros.evaluation.robustness import average_accuracy
-from karmma_ros.evaluation.subsets import score_subsets
+from karmma_ros.evaluation.scoring import collect_in_portions, Pace
+from karmma_ros.evaluation.subsets import score_subsets, top1
+from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.config import ModelConfig
@@ -37,7 +42,7 @@ from karmma_ros.training.module import Optimisation
 from karmma_ros.training.remembered import RememberedTeacher, write_answers
 from karmma_ros.training.run import RunSettings, train
 from streaming_live import cost_of, measure
-from streaming_page import SCORES
+from streaming_page import EAGER, LOST, SCORES
 import torch
 
 KITCHEN = KitchenSettings(train=7200, validation=800, test=1600, seed=0)
@@ -59,7 +64,8 @@ class Row:
     paper: ModelConfig
     """Counted, and timed."""
     exports: tuple[str, ...] | None = ()
-    """What it is timed in beside eager; None: not timed, as it costs what the first row does."""
+    """What it is timed and scored in beside eager; None: not timed, it costs what the first does.
+    """
 
 
 def rows() -> list[Row]:
@@ -87,15 +93,11 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, default=1, help='trainings of each row [1]')
     parser.add_argument('--rounds', type=int, default=5, help='timed answers of each row [5]')
     parser.add_argument('--rows', nargs='+', metavar='ROW', default=[row.name for row in rows()],
-                        help=f'time these [{" ".join(row.name for row in rows())}]')
+                        help=f'these only [{" ".join(row.name for row in rows())}]')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there')
     options = parser.parse_args()
-    if options.train:
-        seeds = range(options.seeds)
-        train_all(options.epochs, seeds)
-        found = {row.name: scores_of(row, options.epochs, seeds) for row in rows()}
-    else:
-        found = time_all(options.rows, options.rounds)
+    found = (train_all(options.rows, options.epochs, range(options.seeds)) if options.train
+             else time_all(options.rows, options.rounds))
     print(json.dumps(found, indent=1))
     if options.json:
         options.json.write_text(json.dumps(found), encoding='utf-8')
@@ -103,16 +105,28 @@ def main() -> None:
 
 # -- accuracy --------------------------------------------------------------------------------
 
-def train_all(epochs: int, seeds: range) -> None:
-    """Train every row from the same start; what is there already stays."""
+def train_all(
+    chosen: Collection[str], epochs: int, seeds: range
+) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """
+    Train rows from the same start; what is there already stays.
+
+    :returns: row → what runs it → what is kept of its scores, for each seed.
+    """
     warnings.filterwarnings('ignore')
     logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
     splits, answers = _lesson()
+    found: dict[str, dict[str, list[dict[str, float]]]] = {}
     for seed in seeds:
         for row in rows():
+            if row.name not in chosen:
+                continue
             folder = _folder(row, epochs, seed)
             if not (folder / 'config.json').is_file():
                 train_row(_started(row.kitchen), folder, splits, answers, epochs, seed)
+            for runs, scores in scores_of(folder, splits, row.exports or ()).items():
+                found.setdefault(row.name, {}).setdefault(runs, []).append(scores)
+    return found
 
 
 def train_row(
@@ -170,15 +184,38 @@ def _folder(row: Row, epochs: int, seed: int) -> Path:
     return EXISTING / 'streaming' / f'{row.name}_{epochs}_{seed}'
 
 
-def scores_of(row: Row, epochs: int, seeds: range) -> list[dict[str, float]]:
-    """Give the action accuracy that is kept of a row's network, one mapping a seed, percent."""
-    found = []
-    for seed in seeds:
-        told = json.loads((_folder(row, epochs, seed) / 'config.json').read_text())
-        right = {subset: s['action'] for subset, s in told['metrics']['test_top1'].items()}
-        picked = right['V+F+A+D'], right['V'], average_accuracy(right)
-        found.append({score: 100 * share for score, share in zip(SCORES, picked)})
+def scores_of(
+    folder: Path, splits: Splits, exports: Iterable[str]
+) -> dict[str, dict[str, float]]:
+    """Give what runs a trained network → what is kept of its action accuracies, percent."""
+    told = json.loads((folder / 'config.json').read_text())
+    eager = _actions(told['metrics']['test_top1'])
+    found = {EAGER: _kept(eager)}
+    for words in exports:
+        label, own = _exported_scores(folder, splits, words)
+        found[label] = {**_kept(own), LOST: max(eager[subset] - own[subset] for subset in own)}
+        print(f'{folder.name}, {label}: loses at most {found[label][LOST]:.2f} points', flush=True)
     return found
+
+
+def _exported_scores(
+    folder: Path, splits: Splits, words: str
+) -> tuple[str, dict[str, float]]:
+    """Score an export of a trained network: its label, and subset → actions right, percent."""
+    bundle = load_bundle(folder)
+    made = exported(bundle, words, lambda: calibration_of(bundle, splits.train))
+    outcomes = collect_in_portions(
+        BackendNetwork(read_export(bundle, made)), splits.test, range(len(splits.test)),
+        WORK / 'outcomes' / f'{folder.name}_{made.sha256[:16]}', Pace())
+    return made.label, _actions(top1(outcomes))
+
+
+def _actions(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {subset: 100 * own['action'] for subset, own in scores.items()}
+
+
+def _kept(right: Mapping[str, float]) -> dict[str, float]:
+    return dict(zip(SCORES, (right['V+F+A+D'], right['V'], average_accuracy(right))))
 
 
 # -- time ------------------------------------------------------------------------------------

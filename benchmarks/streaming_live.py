@@ -15,13 +15,12 @@ import time
 from typing import Any
 
 import cv2
+from exported import exported, noise
 from karmma_ros.clip import ClipSpec
 from karmma_ros.evaluation.cost import count_operations, setting
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.agreement import answers, check_clip, difference, TOLERANCE
 from karmma_ros.model.backends.eager import Eager
-from karmma_ros.model.backends.exporting import export
-from karmma_ros.model.backends.exports import find_exports, FORMATS
 from karmma_ros.model.backends.interface import Backend, EAGER, Input
 from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.builder import build
@@ -97,14 +96,9 @@ def subjects_of(config: ModelConfig, exports: Sequence[str]) -> Iterator[Subject
     bundle = _bundle(config)
     eager = Eager(bundle.network)
     yield Subject(bundle, eager, EAGER, [])
-    there = {found.label: found for found in find_exports(bundle)[0]}
     for words in exports:
-        target, precision = words.split()
-        label = f'{FORMATS[target]} {precision}'
-        if label not in there:
-            noise = {m: [check_clip(bundle.spec, [m], seed=1)[m]] for m in SENSORS}
-            there[label], _ = export(bundle, target, precision, noise)
-        yield Subject(bundle, read_export(bundle, there[label]), label, [eager])
+        found = exported(bundle, words, lambda: noise(bundle))
+        yield Subject(bundle, read_export(bundle, found), found.label, [eager])
 
 
 def _bundle(config: ModelConfig) -> Bundle:

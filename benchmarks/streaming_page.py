@@ -14,6 +14,8 @@ PICTURE = Path('docs', 'images', 'streaming.png')
 EAGER, EXPORTED, INT8 = 'eager', 'openvino bf16', 'int8'
 SCORES = ('all sensors', 'V alone', 'mean of subsets')
 """Action accuracy, percent: what is kept of a row's scores."""
+LOST = 'most lost'
+"""Points that an export loses against eager with the subset of sensors that loses most."""
 
 Row = Mapping[str, Any]
 """One way to encode a window: its label, what its network costs, and what runs it → figures."""
@@ -39,7 +41,7 @@ def answers_per_second(results: Results) -> float:
 def recognised(results: Results) -> str:
     """Set what each way to encode recognises, and its size."""
     scores = results['trained']['figures']
-    lines = [[row['label'], *(_percent([seed[score] for seed in scores.get(name, [])])
+    lines = [[row['label'], *(_percent([seed[score] for seed in scores[name][EAGER]])
                               for score in SCORES),
               f'{row["gflops"]:.1f}', f'{row["parameters_m"]:.1f}']
              for name, row in rows(results).items()]
@@ -49,8 +51,6 @@ def recognised(results: Results) -> str:
 
 
 def _percent(values: Sequence[float]) -> str:
-    if not values:
-        return '–'
     spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
     return f'{statistics.mean(values):.1f}{spread}'
 
@@ -58,21 +58,29 @@ def _percent(values: Sequence[float]) -> str:
 def taken(results: Results) -> str:
     """Set what an answer takes."""
     slowest, lines = rows(results)['clip_tau']['taken'][EAGER], []
-    for row, runs, own in _timed(results):
+    for name, row, runs, own in _timed(results):
+        lost = points_lost(results, name, runs)
         lines.append([
             row['label'], runs, three_digits(own['network_ms']), three_digits(own['answer_ms']),
             f'{1e3 / own["answer_ms"]:.1f}', f'{slowest["answer_ms"] / own["answer_ms"]:.1f} ×',
             three_digits(own['cpu_ms']), f'{slowest["cpu_ms"] / own["cpu_ms"]:.1f} ×',
-            f'{own["difference"]:.2%}' if runs != EAGER else '–'])
+            f'{own["difference"]:.2%}' if runs != EAGER else '–',
+            '–' if lost is None else f'{lost:.2f}'])
     return f'{measured(results["streaming"])}\n\n' + table(
         ['encoded at a time', 'runs in', 'network, ms', 'live answer, ms', 'answers/s', 'faster',
-         'CPU ms', 'less', 'differs by'], lines, left=2)
+         'CPU ms', 'less', 'differs by', 'points lost'], lines, left=2)
 
 
-def _timed(results: Results) -> Iterator[tuple[Row, str, Mapping[str, float]]]:
-    for row in rows(results).values():
+def points_lost(results: Results, name: str, runs: str) -> float | None:
+    """Give the most that an export of a row loses with any subset; None where it is not known."""
+    scores = results['trained']['figures'][name].get(runs, [])
+    return max((seed[LOST] for seed in scores if LOST in seed), default=None)
+
+
+def _timed(results: Results) -> Iterator[tuple[str, Row, str, Mapping[str, float]]]:
+    for name, row in rows(results).items():
         for runs, own in row['taken'].items():
-            yield row, runs, own
+            yield name, row, runs, own
 
 
 def draw(results: Results, path: Path) -> None:
@@ -88,13 +96,13 @@ def draw(results: Results, path: Path) -> None:
     from matplotlib import ticker
 
     scores = results['trained']['figures']
-    timed = {name: row for name, row in rows(results).items() if row['taken'] and scores.get(name)}
+    timed = {name: row for name, row in rows(results).items() if row['taken']}
     eager = [row['taken'][EAGER]['answer_ms'] for row in timed.values()]
     fastest = [min(own['answer_ms'] for runs, own in row['taken'].items()
                    if not runs.endswith(INT8)) for row in timed.values()]
     figure, axis = plt.subplots(figsize=(7.5, 4.2), layout='constrained')
     for score, marker in zip(SCORES, 'osD'):
-        heights = [statistics.mean(seed[score] for seed in scores[name]) for name in timed]
+        heights = [statistics.mean(seed[score] for seed in scores[name][EAGER]) for name in timed]
         drawn, = axis.plot(fastest, heights, marker, label=score, markersize=7)
         axis.plot(eager, heights, marker, color=drawn.get_color(), markersize=7, fillstyle='none')
     for row, ms in zip(timed.values(), fastest):

@@ -74,6 +74,14 @@ def _points_lost(results: Results, precisions: tuple[str, ...]) -> float | None:
                for subset, right in own.get('accuracy', {}).items())
 
 
+def _points_streaming_loses(results: Results, precision: str) -> float | None:
+    """Give the most that an export of a precision costs a trained student that streams."""
+    lost = [points for name in results['trained']['figures']
+            for runs in results['trained']['figures'][name] if runs.endswith(precision)
+            and (points := streaming_page.points_lost(results, name, runs)) is not None]
+    return max(lost, default=None)
+
+
 def _above_the_floor(results: Results) -> float | None:
     """Give how many times the time of its arithmetic the paper's student takes on the card."""
     found = results['gpu']['figures']
@@ -111,6 +119,10 @@ TARGETS = (
     Target('accuracy that fp32 or bf16 costs the shipped model, any sensors, at most', ' points',
            0.5, None, lambda r: _points_lost(r, ('fp32', 'bf16')), below=True),
     Target('the same, int8', ' points', 0.5, None, lambda r: _points_lost(r, ('int8',)),
+           below=True),
+    Target('accuracy that bf16 costs trained students that stream, any sensors, at most',
+           ' points', 0.5, None, lambda r: _points_streaming_loses(r, 'bf16'), below=True),
+    Target('the same, int8', ' points', 0.5, None, lambda r: _points_streaming_loses(r, 'int8'),
            below=True),
     Target("GPU: the paper's student, batch 1, bf16", ' x the time of its products alone', 8, 3,
            _above_the_floor),
