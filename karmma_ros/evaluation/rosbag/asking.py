@@ -1,17 +1,21 @@
 """
-Many clips and many subsets of their sensors, asked at once; each sensor is encoded once.
+Many windows and many subsets of their sensors, asked at once; each sensor is encoded once.
 
-Shape legend: b clips, r clips that have a subset, c classes.
+Shape legend: r windows that have a subset, n tokens, d fusion width, c classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from karmma_ros.clip import Clip
-from karmma_ros.modality import Modality
+from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.bundle import Bundle
+from karmma_ros.model.streaming import EagerParts, stretches_of
+from karmma_ros.stream.tokens import TokenMemo
+from karmma_ros.stream.window import Window
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -22,7 +26,7 @@ Subset = tuple[Modality, ...]
 
 @dataclass(frozen=True, eq=False)
 class SubsetAnswers:
-    """The answers to the clips of a batch that have one subset."""
+    """The answers to the windows of a batch that have one subset."""
 
     rows: NDArray[np.int64]
     """`[r]`: their places in the batch."""
@@ -30,20 +34,51 @@ class SubsetAnswers:
     """Head → `[r, c]`; NaN where the network gave no number."""
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A window as the network takes it."""
+
+    inputs: Mapping[Modality, Any]
+    """A clip's inputs; of a network that remembers, its tokens `[1, n, d]`."""
+
+    @property
+    def modalities(self) -> Subset:
+        """Give what is there, in canonical order."""
+        return in_order(self.inputs)
+
+
+def asker_for(bundle: Bundle, device: str | torch.device = 'cpu') -> Asker:
+    """Give what asks a network as the node does: some remember what was before the window."""
+    remembers = any(each.remembers for each in stretches_of(bundle.network).values())
+    return RememberingAsker(bundle, device) if remembers else Asker(bundle, device)
+
+
 class Asker:
     """One network, in evaluation mode, on one device."""
+
+    remembers = False
+    """Whether an answer depends on the windows that were prepared before."""
 
     def __init__(self, bundle: Bundle, device: str | torch.device = 'cpu') -> None:
         self.device = torch.device(device)
         self.network = bundle.network.to(self.device).eval()
         self.modalities: Subset = self.network.modalities
 
+    def prepare(self, lane: int, window: Window) -> Prepared:
+        """
+        Prepare a window.
+
+        :param lane: where it comes from; the windows of one lane come in their order.
+        :raises InvalidSampleError: when it cannot be prepared.
+        """
+        return Prepared(window.clip().inputs)
+
     @torch.inference_mode()
     def __call__(
-        self, clips: Sequence[Clip], wanted: Sequence[Sequence[Subset]],
+        self, clips: Sequence[Prepared], wanted: Sequence[Sequence[Subset]],
     ) -> dict[Subset, SubsetAnswers]:
         """
-        Ask about each clip the subsets wanted of it; it must have all that they name.
+        Ask about each window the subsets wanted of it; it must have all that they name.
 
         The answers are those of `Recogniser`, up to the rounding of a larger batch.
         """
@@ -64,7 +99,7 @@ class Asker:
                 np.array(those), {head: _softmax(x) for head, x in logits.items()})
         return answers
 
-    def _encode(self, modality: Modality, clips: Sequence[Clip]) -> Tensor:
+    def _encode(self, modality: Modality, clips: Sequence[Prepared]) -> Tensor:
         inputs = torch.from_numpy(np.stack([clip.inputs[modality] for clip in clips]))
         return self.network.encode(modality, inputs.to(self.device))
 
@@ -74,6 +109,24 @@ class Asker:
             return tokens
         place = {row: i for i, row in enumerate(held)}
         return tokens[torch.tensor([place[row] for row in wanted], device=tokens.device)]
+
+
+class RememberingAsker(Asker):
+    """A network whose tokens depend on frames before the window, as the node has encoded them."""
+
+    remembers = True
+
+    def __init__(self, bundle: Bundle, device: str | torch.device = 'cpu') -> None:
+        super().__init__(bundle, device)
+        parts = EagerParts(self.network, self.device)
+        self._memos: defaultdict[int, TokenMemo] = defaultdict(lambda: TokenMemo(parts))
+
+    def prepare(self, lane: int, window: Window) -> Prepared:
+        """Encode what is new of a window since the last of its lane."""
+        return Prepared(self._memos[lane].tokens(window))
+
+    def _encode(self, modality: Modality, clips: Sequence[Prepared]) -> Tensor:
+        return torch.cat([clip.inputs[modality] for clip in clips])
 
 
 def _softmax(logits: Tensor) -> NDArray[np.float32]:

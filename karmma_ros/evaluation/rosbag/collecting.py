@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import time
 from typing import Any
 
-from karmma_ros.clip import Clip
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.evaluation.rosbag.answers import Answers, Condition, present_row
-from karmma_ros.evaluation.rosbag.asking import Asker, Subset, SubsetAnswers
+from karmma_ros.evaluation.rosbag.asking import Asker, Prepared, Subset, SubsetAnswers
 from karmma_ros.evaluation.rosbag.replay import Cut
 from karmma_ros.modality import Modality, subset_name, subsets
 import numpy as np
@@ -44,12 +43,16 @@ class Collector:
         return any(cut.lane == self._echo_lane for cut in cuts)
 
     def ask(self, asker: Asker, cuts: Sequence[Cut], echo_only: bool = False) -> None:
-        """Ask about the windows of a batch, and keep what is answered."""
+        """
+        Ask about the windows of a batch, and keep what is answered.
+
+        :param echo_only: keep only what is compared with recorded answers; the rest is known.
+        """
         started = time.perf_counter()
         kept, clips = [], []
         for cut in cuts:
             try:
-                clips.append(cut.window.clip())
+                clips.append(asker.prepare(cut.lane, cut.window))
                 kept.append(cut)
             except InvalidSampleError as error:
                 self.lost[f'windows that cannot be prepared: {error}'] += 1
@@ -76,12 +79,12 @@ class Collector:
         """Give the answers at the ends of recorded windows."""
         return _gathered(self._echo, self._sizes)
 
-    def _wanted(self, cut: Cut, clip: Clip) -> list[Subset]:
+    def _wanted(self, cut: Cut, clip: Prepared) -> list[Subset]:
         own = clip.modalities
         return subsets(own) if self._with_subsets[cut.lane] else [own]
 
     def _keep(
-        self, cut: Cut, clip: Clip, by_subset: Mapping[Subset, dict[str, Any]], share_s: float,
+        self, cut: Cut, clip: Prepared, by_subset: Mapping[Subset, dict[str, Any]], share_s: float,
         echo_only: bool,
     ) -> None:
         own = clip.modalities

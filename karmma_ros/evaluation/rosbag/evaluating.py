@@ -18,7 +18,7 @@ from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.evaluation.rosbag.answers import Answers, BagInfo, Condition
-from karmma_ros.evaluation.rosbag.asking import Asker, Subset
+from karmma_ros.evaluation.rosbag.asking import asker_for, Subset
 from karmma_ros.evaluation.rosbag.collecting import Collector
 from karmma_ros.evaluation.rosbag.echo import compare_echo, Echoes, read_echoes
 from karmma_ros.evaluation.rosbag.faults import check_flow, describe, Fault, parameters
@@ -32,7 +32,7 @@ from karmma_ros.model.streaming import stretches_of
 from karmma_ros.stream.tokens import hop_for
 import numpy as np
 
-VERSION = 3
+VERSION = 4
 """Grows whenever the same bag and settings would give other answers."""
 
 BATCH = 16
@@ -143,13 +143,13 @@ class _Evaluation:
             bag, self._choice, bundle.spec, bundle.network.modalities, self._settings.values,
             self._runs, echoes.asked, self._hop())
         collector = Collector(self._lane_conditions, bundle.vocabulary.sizes, len(self._runs))
-        asker = Asker(bundle, self._device)
+        asker = asker_for(bundle, self._device)
         known = 0 if work is None else work.batches
         start_ns, total_ns = bag.start_ns, max(1, bag.end_ns - bag.start_ns)
         pending = 0
         with closing(_ahead(replay.cuts(lambda now: progress(now - start_ns, total_ns)))) as cuts:
             for number, batch in enumerate(_batches(cuts, self._settings.batch_size)):
-                if number < known and not collector.echo_wanted(batch):
+                if number < known and not (asker.remembers or collector.echo_wanted(batch)):
                     continue
                 collector.ask(asker, batch, echo_only=number < known)
                 pending += number >= known

@@ -3,7 +3,8 @@ Where an evaluation keeps what it has found, so that a stopped one goes on.
 
 A folder for each bag and setting holds the answers in parts, as they come, and in one file when
 the bag is done. A bag that was stopped is read again from its start, for what the sensors hold
-depends on all before; but what the network has answered it is not asked again.
+depends on all before; but what the network has answered it is not asked again, unless it
+remembers what came before.
 """
 
 from __future__ import annotations

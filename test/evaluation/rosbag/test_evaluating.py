@@ -3,6 +3,7 @@
 from dataclasses import replace
 import re
 
+from karmma_ros.evaluation.rosbag import evaluating
 from karmma_ros.evaluation.rosbag.answers import (
     Answers,
     AnswersError,
@@ -22,12 +23,16 @@ from karmma_ros.evaluation.rosbag.parameters import node_parameters
 from karmma_ros.evaluation.rosbag.reading import Bag
 from karmma_ros.evaluation.rosbag.replay import Replay, Run
 from karmma_ros.evaluation.rosbag.topics import choose_topics
+from karmma_ros.evaluation.rosbag.work import Work
 from karmma_ros.modality import parse_subset, subset_name
-from karmma_ros.model.bundle import load_bundle
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import load_bundle, save_bundle
+from karmma_ros.model.presets import preset
 from karmma_ros.stream.models import find_model
 from karmma_ros.stream.recogniser import Recogniser
 import numpy as np
 import pytest
+import torch
 
 TYPE = 'karmma_msgs/msg/ActionRecognition'
 
@@ -71,6 +76,58 @@ def test_every_answer_is_the_recognisers(kitchen, bundle, found):
             for head, p in expected.probabilities.items():
                 np.testing.assert_allclose(
                     answers.probabilities[head][row], p, atol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def causal(tmp_path_factory, bundle):
+    """Give a network with random weights that remembers frames before its window."""
+    torch.manual_seed(0)
+    config, spec, vocabulary = preset('tiny_causal'), bundle.spec, bundle.vocabulary
+    path, network = tmp_path_factory.mktemp('models') / 'causal', build(config, spec, vocabulary)
+    with torch.no_grad():
+        for weights in network.encoders.parameters():  # its memory is of no account at first
+            weights.add_(0.1 * torch.randn_like(weights))
+    save_bundle(path, network, config, spec, vocabulary, dataset='none', card='')
+    return load_bundle(path)
+
+
+def test_a_network_that_remembers_is_asked_as_the_node_asks_it(kitchen, causal):
+    node, modalities = (lambda: Recogniser(causal.network, causal.vocabulary, causal.spec),
+                        causal.network.modalities)
+    values, runs = node_parameters(), [Run(), Run((Mute('audio'),))]
+    with Bag(kitchen) as bag:
+        cuts = list(Replay(bag, choose_topics(bag, {}, modalities), causal.spec, modalities,
+                           values, runs, hop=node().hop(values['rate'])).cuts())
+    found = evaluated(kitchen, causal, subsets=True, faults=(runs[1].faults,))
+    recorded, muted = found.answers[Condition()], list(found.answers.values())[-1]
+    for lane, answers in enumerate((recorded, muted)):
+        remembering, windows = node(), [cut.window for cut in cuts if cut.lane == lane]
+        assert len(answers) == len(windows) > 20
+        expected = [remembering.recognise(window).probabilities for window in windows]
+        for head, p in answers.probabilities.items():
+            np.testing.assert_allclose(p, [each[head] for each in expected], atol=1e-5)
+    anew = [node().recognise(cut.window).probabilities['verb'] for cut in cuts if not cut.lane]
+    assert np.abs(recorded.probabilities['verb'] - anew).max() > 1e-4
+
+
+def test_one_that_remembers_goes_on_where_it_was_stopped(
+    kitchen, causal, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evaluating, '_PART_BATCHES', 1)
+    whole = evaluated(kitchen, causal, tmp_path / 'whole')
+    add, calls = Work.add, []
+
+    def stopped(work, batches, answers):
+        calls.append(add(work, batches, answers))
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Work, 'add', stopped)
+        evaluated(kitchen, causal, tmp_path / 'stopped')
+    gone_on = evaluated(kitchen, causal, tmp_path / 'stopped')
+    assert not gone_on.fresh
+    assert all(equal(a, gone_on.answers[c]) for c, a in whole.answers.items())
 
 
 def test_conditions_are_named_and_masked(found):
