@@ -83,6 +83,7 @@ PAGES = (
     }, performance_page.PICTURE, ('live_path', 'node'), performance_page.draw),
     Page(streaming_page.PAGE, {
         'recognised': Set(('streaming', 'trained'), streaming_page.recognised),
+        'film': Set(('streaming', 'trained'), streaming_page.recognised_in_a_film),
         'taken': Set(('streaming', 'trained'), streaming_page.taken),
     }, streaming_page.PICTURE, ('streaming', 'trained'), streaming_page.draw),
 )

@@ -3,8 +3,8 @@ The student in chunks, and frame by frame, beside the clip student: accuracy aga
 
 `python benchmarks/streaming.py --train` trains every row on the Synthetic Kitchen, from the
 pretrained encoders and the teacher of docs/training.md, with the same settings and the same
-teacher's answers, exports it and scores the exports beside it; what is trained or scored already
-stays. Without `--train` it times the
+teacher's answers, exports it and scores the exports beside it, and asks the networks about a film
+of actions in a row; what is trained or scored already stays. Without `--train` it times the
 networks live at the paper's size, with random weights, in PyTorch eager and exported: a camera and
 a microphone run, a window is answered every two frames of a clip, and only what is new of it is
 encoded. What an export answers is held against eager first. All are timed in turns. The tables and
@@ -37,12 +37,14 @@ from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.presets import preset, unimodal
 from karmma_ros.model.pretrained import load_pretrained
+from karmma_ros.model.streaming import stretches_of
 from karmma_ros.training.loading import scoring_loader
 from karmma_ros.training.module import Optimisation
 from karmma_ros.training.remembered import RememberedTeacher, write_answers
 from karmma_ros.training.run import RunSettings, train
-from streaming_live import cost_of, measure
-from streaming_page import EAGER, LOST, SCORES
+from streaming_bag import film, recognised
+from streaming_live import cost_of, HOP, measure
+from streaming_page import ANEW, AS_THE_NODE, EAGER, LOST, SCORES
 import torch
 
 KITCHEN = KitchenSettings(train=7200, validation=800, test=1600, seed=0)
@@ -92,7 +94,7 @@ def main() -> None:
     parser.add_argument('--epochs', type=int, default=6, help='of each row [6]')
     parser.add_argument('--seeds', type=int, default=1, help='trainings of each row [1]')
     parser.add_argument('--rounds', type=int, default=5, help='timed answers of each row [5]')
-    parser.add_argument('--rows', nargs='+', metavar='ROW', default=[row.name for row in rows()],
+    parser.add_argument('--rows', nargs='+', default=[row.name for row in rows()], metavar='ROW',
                         help=f'these only [{" ".join(row.name for row in rows())}]')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there')
     options = parser.parse_args()
@@ -105,18 +107,18 @@ def main() -> None:
 
 # -- accuracy --------------------------------------------------------------------------------
 
-def train_all(
-    chosen: Collection[str], epochs: int, seeds: range
-) -> dict[str, dict[str, list[dict[str, float]]]]:
+def train_all(chosen: Collection[str], epochs: int, seeds: range) -> dict[str, Any]:
     """
     Train rows from the same start; what is there already stays.
 
-    :returns: row → what runs it → what is kept of its scores, for each seed.
+    :returns: `clips`: row → what runs it → what is kept of its scores, for each seed; `film`: row,
+        and how it is asked, → the same of each seed.
     """
     warnings.filterwarnings('ignore')
     logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
     splits, answers = _lesson()
-    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    clips: dict[str, dict[str, list[dict[str, float]]]] = {}
+    films: dict[str, dict[str, list[dict[str, float]]]] = {}
     for seed in seeds:
         for row in rows():
             if row.name not in chosen:
@@ -125,8 +127,10 @@ def train_all(
             if not (folder / 'config.json').is_file():
                 train_row(_started(row.kitchen), folder, splits, answers, epochs, seed)
             for runs, scores in scores_of(folder, splits, row.exports or ()).items():
-                found.setdefault(row.name, {}).setdefault(runs, []).append(scores)
-    return found
+                clips.setdefault(row.name, {}).setdefault(runs, []).append(scores)
+            for asked, scores in film_scores_of(folder).items():
+                films.setdefault(row.name, {}).setdefault(asked, []).append(scores)
+    return {'clips': clips, 'film': films}
 
 
 def train_row(
@@ -208,6 +212,22 @@ def _exported_scores(
         BackendNetwork(read_export(bundle, made)), splits.test, range(len(splits.test)),
         WORK / 'outcomes' / f'{folder.name}_{made.sha256[:16]}', Pace())
     return made.label, _actions(top1(outcomes))
+
+
+def film_scores_of(folder: Path) -> dict[str, dict[str, float]]:
+    """Give how a trained network is asked → what is kept of its accuracies in a film, percent."""
+    bundle = load_bundle(folder)
+    remembers = any(each.remembers for each in stretches_of(bundle.network).values())
+    found = {}
+    for asked in (AS_THE_NODE, ANEW) if remembers else (AS_THE_NODE,):
+        kept = WORK / 'film' / f'{bundle.sha256[:16]}_{asked.replace(" ", "_")}.json'
+        if not kept.is_file():
+            right = recognised(film(WORK / 'film.mcap'), bundle, HOP, anew=asked == ANEW)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(right))
+        found[asked] = _kept(json.loads(kept.read_text()))
+        print(f'{folder.name}, a film, asked {asked}: {found[asked]}', flush=True)
+    return found
 
 
 def _actions(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -14,6 +14,8 @@ PICTURE = Path('docs', 'images', 'streaming.png')
 EAGER, EXPORTED, INT8 = 'eager', 'openvino bf16', 'int8'
 SCORES = ('all sensors', 'V alone', 'mean of subsets')
 """Action accuracy, percent: what is kept of a row's scores."""
+AS_THE_NODE, ANEW = 'as the node', 'anew'
+"""How a network is asked about the windows of a film."""
 LOST = 'most lost'
 """Points that an export loses against eager with the subset of sensors that loses most."""
 
@@ -40,7 +42,7 @@ def answers_per_second(results: Results) -> float:
 
 def recognised(results: Results) -> str:
     """Set what each way to encode recognises, and its size."""
-    scores = results['trained']['figures']
+    scores = results['trained']['figures']['clips']
     lines = [[row['label'], *(_percent([seed[score] for seed in scores[name][EAGER]])
                               for score in SCORES),
               f'{row["gflops"]:.1f}', f'{row["parameters_m"]:.1f}']
@@ -48,6 +50,16 @@ def recognised(results: Results) -> str:
     return f'{measured(results["trained"])}\n\n' + table(
         ['encoded at a time', *(f'{score}, %' for score in SCORES), 'GFLOPs', 'parameters, M'],
         lines)
+
+
+def recognised_in_a_film(results: Results) -> str:
+    """Set what networks recognise in the windows of a film, one after the other."""
+    film = results['trained']['figures']['film']
+    lines = [[row['label'] + (', asked about each window anew' if asked == ANEW else ''),
+              *(_percent([seed[score] for seed in seeds]) for score in SCORES)]
+             for name, row in rows(results).items()
+             for asked, seeds in film.get(name, {}).items()]
+    return table(['encoded at a time', *(f'{score}, %' for score in SCORES)], lines)
 
 
 def _percent(values: Sequence[float]) -> str:
@@ -73,7 +85,7 @@ def taken(results: Results) -> str:
 
 def points_lost(results: Results, name: str, runs: str) -> float | None:
     """Give the most that an export of a row loses with any subset; None where it is not known."""
-    scores = results['trained']['figures'][name].get(runs, [])
+    scores = results['trained']['figures']['clips'][name].get(runs, [])
     return max((seed[LOST] for seed in scores if LOST in seed), default=None)
 
 
@@ -95,7 +107,7 @@ def draw(results: Results, path: Path) -> None:
     from matplotlib import pyplot as plt
     from matplotlib import ticker
 
-    scores = results['trained']['figures']
+    scores = results['trained']['figures']['clips']
     timed = {name: row for name, row in rows(results).items() if row['taken']}
     eager = [row['taken'][EAGER]['answer_ms'] for row in timed.values()]
     fastest = [min(own['answer_ms'] for runs, own in row['taken'].items()

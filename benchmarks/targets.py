@@ -76,8 +76,8 @@ def _points_lost(results: Results, precisions: tuple[str, ...]) -> float | None:
 
 def _points_streaming_loses(results: Results, precision: str) -> float | None:
     """Give the most that an export of a precision costs a trained student that streams."""
-    lost = [points for name in results['trained']['figures']
-            for runs in results['trained']['figures'][name] if runs.endswith(precision)
+    lost = [points for name, by_runs in results['trained']['figures']['clips'].items()
+            for runs in by_runs if runs.endswith(precision)
             and (points := streaming_page.points_lost(results, name, runs)) is not None]
     return max(lost, default=None)
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 import sys
 
+from karmma_ros.model.bundle import load_bundle
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -151,3 +152,13 @@ def test_the_figures_of_a_device_are_set(performance, results):
     assert set_.count('| tiny | eager fp32 |') == 2
     assert [line.split(' | ')[:2] for line in set_.splitlines() if '| 2 |' in line] == [
         ['| 2', 'eager fp32'], ['| 2', 'eager bf16']]
+
+
+def test_the_shipped_model_is_scored_in_a_film(beside, tmp_path, monkeypatch):
+    streaming_bag = importlib.import_module('streaming_bag')
+    monkeypatch.setattr(streaming_bag, 'EPISODES', 2)
+    bundle = load_bundle(ROOT / 'models' / 'synthetic_kitchen')
+    film = streaming_bag.film(tmp_path / 'film.mcap')
+    found = streaming_bag.recognised(film, bundle, hop=2)
+    assert found == streaming_bag.recognised(film, bundle, hop=2, anew=True)
+    assert len(found) == 15 and found['V+F+A+D'] > 80 > found['D']
