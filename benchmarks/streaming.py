@@ -66,8 +66,7 @@ class Row:
     paper: ModelConfig
     """Counted, and timed."""
     exports: tuple[str, ...] | None = ()
-    """What it is timed and scored in beside eager; None: not timed, it costs what the first does.
-    """
+    """What it is timed and scored in beside eager; None: it costs what the first row does."""
 
 
 def rows() -> list[Row]:
@@ -94,7 +93,7 @@ def main() -> None:
     parser.add_argument('--epochs', type=int, default=6, help='of each row [6]')
     parser.add_argument('--seeds', type=int, default=1, help='trainings of each row [1]')
     parser.add_argument('--rounds', type=int, default=5, help='timed answers of each row [5]')
-    parser.add_argument('--rows', nargs='+', default=[row.name for row in rows()], metavar='ROW',
+    parser.add_argument('--rows', nargs='+', metavar='ROW', default=[row.name for row in rows()],
                         help=f'these only [{" ".join(row.name for row in rows())}]')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there')
     options = parser.parse_args()

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import hashlib
 import json
 from pathlib import Path
+import sys
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -193,14 +194,16 @@ def _with_data(
 
 def _exports(bundle: Bundle) -> list[Export]:
     """
-    Give what is exported of a model.
+    Give what is exported of a model, and say what of it cannot be used.
 
-    :raises BundleError: when nothing is that can be used.
+    :raises BundleError: when nothing can.
     """
     found, problems = find_exports(bundle)
     if not found:
         raise BundleError(bundle.path, '; '.join(problems) or 'nothing is exported',
                           f'karmma export {bundle.path} --to openvino')
+    for problem in problems:
+        print(f'karmma evaluate: not scored: {problem}', file=sys.stderr)
     return found
 
 

@@ -212,6 +212,16 @@ def test_exports_are_scored_beside_their_model(model, toys, tmp_path, capsys):
     assert sorted(toys.served) == list(range(10))
 
 
+def test_an_export_that_cannot_be_used_is_named(model, toys, tmp_path, capsys):
+    for target in ('onnx', 'openvino'):
+        assert main(['export', model, '--to', target]) == 0
+    (path,) = Path(model).glob('exports/openvino_*/export.json')
+    path.write_text('{')
+    report = run(tmp_path / 'out', model, '--exports')
+    assert [m['system'] for m in report['models']] == ['small', 'small, onnxruntime fp32']
+    assert f'not scored: model {path.parent}' in capsys.readouterr().err
+
+
 def test_a_model_without_exports_is_named(model, toys, tmp_path, capsys):
     assert main(['evaluate', model, '--exports', '--out', str(tmp_path / 'out')]) == 2
     assert f'model {model}: nothing is exported: karmma export' in capsys.readouterr().err
