@@ -29,6 +29,7 @@ from karmma_ros.data.splits import Splits
 from karmma_ros.data.synthetic_kitchen.splits import KitchenSettings
 from karmma_ros.evaluation.backend_network import BackendNetwork
 from karmma_ros.evaluation.robustness import average_accuracy
+from karmma_ros.evaluation.rosbag.asking import asker_for
 from karmma_ros.evaluation.scoring import collect_in_portions, Pace
 from karmma_ros.evaluation.subsets import score_subsets, top1
 from karmma_ros.model.backends.selection import read_export
@@ -37,7 +38,6 @@ from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.presets import preset, unimodal
 from karmma_ros.model.pretrained import load_pretrained
-from karmma_ros.model.streaming import stretches_of
 from karmma_ros.training.loading import scoring_loader
 from karmma_ros.training.module import Optimisation
 from karmma_ros.training.remembered import RememberedTeacher, write_answers
@@ -216,9 +216,8 @@ def _exported_scores(
 def film_scores_of(folder: Path) -> dict[str, dict[str, float]]:
     """Give how a trained network is asked → what is kept of its accuracies in a film, percent."""
     bundle = load_bundle(folder)
-    remembers = any(each.remembers for each in stretches_of(bundle.network).values())
     found = {}
-    for asked in (AS_THE_NODE, ANEW) if remembers else (AS_THE_NODE,):
+    for asked in (AS_THE_NODE, ANEW) if asker_for(bundle).remembers else (AS_THE_NODE,):
         kept = WORK / 'film' / f'{bundle.sha256[:16]}_{asked.replace(" ", "_")}.json'
         if not kept.is_file():
             right = recognised(film(WORK / 'film.mcap'), bundle, HOP, anew=asked == ANEW)
