@@ -2,15 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import errno
 from pathlib import Path
+from unicodedata import category
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """What an OSError's `errno` is when there is no room, or none for this user."""
+VALUE_LENGTH, SENTENCE_LENGTH = 200, 4000
+"""Most characters of a value from outside, and of a whole error text or log line."""
+_UNPRINTABLE = frozenset({'Cc', 'Cf', 'Cs', 'Co', 'Cn', 'Zl', 'Zp'})
+"""Unicode categories: control, format (bidi among them), surrogate, private, none, separators."""
+
+
+def printable(value: object, limit: int = VALUE_LENGTH) -> str:
+    r"""
+    Return a text from outside as one line that is safe in a log, a report and a terminal.
+
+    Control, format, bidi and surrogate characters and line separators become escapes such as
+    `\x1b`. A longer text is cut to `limit` characters, which end with the count of those left
+    out. Applied twice it changes nothing more.
+    """
+    text = value if isinstance(value, str) else str(value)
+    shown, pieces = 0, []
+    for piece in _escaped(text[:limit + 1]):
+        shown += len(piece)
+        pieces.append(piece)
+    if len(text) <= limit and shown <= limit:
+        return ''.join(pieces)
+    room = limit - len(_left_out(len(text)))
+    while pieces and shown > room:
+        shown -= len(pieces.pop())
+    return (''.join(pieces) + _left_out(len(text) - len(pieces)))[:limit]
+
+
+def _escaped(text: str) -> Iterator[str]:
+    """Yield each character, or its escape."""
+    for character in text:
+        plain = character.isascii() and character.isprintable()
+        yield character if plain or category(character) not in _UNPRINTABLE else (
+            character.encode('unicode_escape', 'surrogatepass').decode('ascii'))
+
+
+def _left_out(count: int) -> str:
+    return f'… ({count} characters left out)'
 
 
 class KarmmaError(Exception):
-    """Everything this package raises on purpose."""
+    """Everything this package raises on purpose; its text is one printable line."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(printable(each, SENTENCE_LENGTH) if isinstance(each, str) else each
+                           for each in arguments))
+
+
+class PathError(KarmmaError):
+    """A file or folder cannot be used."""
+
+    what = 'file'
+    """How the text begins; a subclass has its own."""
+
+    def __init__(self, path: Path | str, problem: str, remedy: str) -> None:
+        self.path, self.problem, self.remedy = Path(path), problem, remedy
+        super().__init__(f'{self.what} {printable(path, 1000)}: {printable(problem, 1500)}: '
+                         f'{printable(remedy, 1200)}')
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.path, self.problem, self.remedy)
 
 
 class InvalidSettingError(KarmmaError, ValueError):
@@ -18,8 +76,9 @@ class InvalidSettingError(KarmmaError, ValueError):
 
     def __init__(self, name: str, got: object, allowed: str, remedy: str = '') -> None:
         self.name, self.got, self.allowed, self.remedy = name, got, allowed, remedy
-        sentence = f'{name} is {got!r}; it may be {allowed}'
-        super().__init__(f'{sentence}: {remedy}' if remedy else sentence)
+        sentence = (f'{printable(name)} is {printable(repr(got))}; it may be '
+                    f'{printable(allowed, 2000)}')
+        super().__init__(f'{sentence}: {printable(remedy, 1500)}' if remedy else sentence)
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (self.name, self.got, self.allowed, self.remedy)
@@ -29,12 +88,7 @@ class InvalidSampleError(KarmmaError, ValueError):
     """One sensor message cannot be used; the caller drops it, counts it and goes on."""
 
 
-class BundleError(KarmmaError):
+class BundleError(PathError):
     """A model directory is missing, damaged or of another kind than expected."""
 
-    def __init__(self, path: Path | str, problem: str, remedy: str) -> None:
-        self.path, self.problem, self.remedy = Path(path), problem, remedy
-        super().__init__(f'model {path}: {problem}: {remedy}')
-
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (self.path, self.problem, self.remedy)
+    what = 'model'
