@@ -15,6 +15,7 @@ from karmma_ros.node.loading import choose_device, load_model, Model, ModelLoade
 from karmma_ros.node.messages import availability_message
 from karmma_ros.node.outputs import Outputs
 from karmma_ros.node.parameters import Parameters
+from karmma_ros.node.warning_log import WarningLog
 from karmma_ros.node.worker import Engine, Worker
 from karmma_ros.stream.events import ActionEvents, EventSettings
 from karmma_ros.stream.looks import Looks
@@ -62,6 +63,7 @@ class Session:
         self._rate_timer: Any = None
         self._looks = Looks()
         self._clockless_looks = 0
+        self._warnings = WarningLog(node.get_logger().warning, node.get_logger().info)
 
     @property
     def active(self) -> bool:
@@ -133,6 +135,7 @@ class Session:
                 'use_sim_time is true but nothing publishes /clock: play the bag with --clock or '
                 'set use_sim_time to false', throttle_duration_sec=10.0)
         self._inputs.watch()
+        self._warnings.update(self._assess())
         self.worker.watch()
 
     def clear(self) -> None:

@@ -24,6 +24,17 @@ class ModalityState(IntEnum):
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What a content check found: messages that decode without an error into wrong data."""
+
+    text: str
+    """What was received, what was expected, and which parameter to set. It stays the same while
+    nothing changes, for each change is logged."""
+    usable: bool = True
+    """False when a prediction from this data would be wrong: the modality is INVALID then."""
+
+
+@dataclass(frozen=True)
 class ModalityStatus:
     """One modality, whether it can be used, and why not."""
 
@@ -43,6 +54,8 @@ class ModalityStatus:
     """Messages that could not be used, since the start."""
     detail: str = ''
     """Why it is not available, for people; empty when it is."""
+    warning: str = ''
+    """What seems wrong with the content of its messages, and what to set; empty when nothing."""
 
     @property
     def available(self) -> bool:

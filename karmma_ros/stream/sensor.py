@@ -7,7 +7,7 @@ from typing import Union
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.stream.availability import ModalityState
+from karmma_ros.stream.availability import Finding, ModalityState
 from karmma_ros.stream.buffers import AudioBuffer, DetectionBuffer, FrameBuffer
 from karmma_ros.stream.flow_buffer import FlowBuffer
 from karmma_ros.stream.receipts import Receipts
@@ -26,6 +26,36 @@ class Sensor:
         self._span_ns = span_ns
         self.receipts = Receipts()
         self.timeline = Timeline(span_ns)
+        self._findings: dict[str, Finding] = {}
+
+    @property
+    def warning(self) -> str:
+        """Return the texts of all findings; '' without any."""
+        return '; '.join(finding.text for finding in self._findings.values())
+
+    @property
+    def usable(self) -> bool:
+        """Whether no content check found data that would give wrong predictions."""
+        return all(finding.usable for finding in self._findings.values())
+
+    def set_finding(self, check: str, finding: Finding | None) -> None:
+        """
+        Set or withdraw the finding of one content check.
+
+        What was stored while the data was unusable is cleared once it is usable again.
+        """
+        was_usable = self.usable
+        if finding is None:
+            self._findings.pop(check, None)
+        else:
+            self._findings[check] = finding
+        if self.usable and not was_usable:
+            self.restart()
+
+    def restart(self) -> None:
+        """Clear what is stored; the times of receipt stay."""
+        self.buffer.clear()
+        self.timeline.clear()
 
     def fresh(self, now_ns: int) -> bool:
         """Tell whether a good message came within the timeout."""
@@ -77,6 +107,8 @@ class Sensor:
         """Give the state and, unless it is available, the reason; windows end at `end_ns`."""
         receipts, timeout_ns = self.receipts, self.timeout_ns
         if self.fresh(now_ns):
+            if not self.usable:
+                return ModalityState.INVALID, self.warning
             if coverage.own >= coverage.needed:
                 return ModalityState.AVAILABLE, ''
             return ModalityState.INSUFFICIENT, self._offset(end_ns) or coverage.shortfall

@@ -18,7 +18,7 @@ from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.detections import check_boxes
 from karmma_ros.preprocess.flow import check_displacement
 from karmma_ros.preprocess.resampling import check_rate
-from karmma_ros.stream.availability import ModalityState, ModalityStatus
+from karmma_ros.stream.availability import Finding, ModalityState, ModalityStatus
 from karmma_ros.stream.buffers import (
     AudioBuffer,
     DetectionBuffer,
@@ -215,6 +215,22 @@ class SensorStream:
         if sensor is not None:
             sensor.receipts.drop(reason, now_ns)
 
+    def set_finding(self, source: Modality, check: str, finding: Finding | None) -> None:
+        """
+        Set what a content check found in the messages of one input; None withdraws it.
+
+        A finding that is not usable makes the modality INVALID, with the text as its detail, and
+        its samples are not used; any other is a warning beside the state.
+
+        :param source: whose messages they are; flow that is computed shares the camera's findings.
+        :param check: names the check: each has one finding at a time.
+        """
+        self._sensors[source].set_finding(check, finding)
+
+    def restart(self, source: Modality) -> None:
+        """Clear the samples of one input, as when they were decoded with other settings."""
+        self._sensors[source].restart()
+
     def assess(self, now_ns: int) -> tuple[ModalityStatus, ...]:
         """Give the status of every modality there is, in canonical order."""
         return self._assess(now_ns, self._end_ns(now_ns))
@@ -280,13 +296,14 @@ class SensorStream:
 
     def _end_ns(self, now_ns: int) -> int | None:
         """
-        Give the newest stamp among fresh inputs; None without any.
+        Give the newest stamp among fresh inputs that are usable; None without any.
 
         Should their clocks differ by more than a window, the largest group that agrees
         decides (the one with the first modality, among equals): one foreign clock must not
         put out all others.
         """
-        newest = [s.buffer.newest_ns for s in self._inputs.values() if s.fresh(now_ns)]
+        newest = [s.buffer.newest_ns for s in self._inputs.values()
+                  if s.usable and s.fresh(now_ns)]
         stamps = [stamp for stamp in newest if stamp is not None]
         groups = [[other for other in stamps if abs(other - stamp) <= self._spec.duration_ns]
                   for stamp in stamps]
@@ -335,10 +352,12 @@ class SensorStream:
         state, detail = sensor.judge(coverage, end_ns, now_ns)
         if detail and self._source(modality) is not modality:
             detail = f'derived from the camera: {detail}'
+        shared = self._source(modality) is not modality and Modality.RGB in self._inputs
         receipts = sensor.receipts
         return ModalityStatus(
             modality, state, receipts.last_stamp_ns, receipts.age_ns(now_ns), sensor.timeout_ns,
-            coverage.samples, receipts.rate(now_ns, sensor.timeout_ns), receipts.dropped, detail)
+            coverage.samples, receipts.rate(now_ns, sensor.timeout_ns), receipts.dropped, detail,
+            '' if shared else sensor.warning)
 
     def _coverage(self, modality: Modality, end_ns: int | None) -> Coverage:
         share = self._settings[modality].min_coverage

@@ -11,6 +11,7 @@ from karmma_ros.node.diagnostics import (
     lifecycle_status,
 )
 from karmma_ros.node.timings import Pace
+from karmma_ros.node.warning_log import WarningLog
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
 import pytest
 
@@ -40,6 +41,28 @@ def test_a_problem_with_the_topic_outweighs_what_came_through_it():
     status = input_status(stale, {'topic': '/image'}, 'set rgb.qos to sensor_data')
     assert (status.level, status.message) == (ERROR, 'set rgb.qos to sensor_data')
     assert values(status)['topic'] == '/image'
+
+
+@pytest.mark.parametrize(('state', 'detail', 'level', 'message'), [
+    (ModalityState.AVAILABLE, '', WARN, 'set audio.channels'),
+    (ModalityState.INSUFFICIENT, '1 of 2 s', WARN, '1 of 2 s; set audio.channels'),
+    (ModalityState.INVALID, 'set audio.channels', ERROR, 'set audio.channels'),
+    (ModalityState.INVALID, 'no samples', ERROR, 'no samples; set audio.channels'),
+])
+def test_a_warning_is_at_least_a_warning(state, detail, level, message):
+    status = ModalityStatus(Modality.AUDIO, state, detail=detail, warning='set audio.channels')
+    found = input_status(status, {}, '')
+    assert (found.level, found.message) == (level, message)
+    assert input_status(status, {}, 'no publisher').message == 'no publisher'
+
+
+def test_a_warning_is_logged_once_when_it_appears_and_once_when_it_ends():
+    lines = []
+    log = WarningLog(lambda t: lines.append('W ' + t), lambda t: lines.append('I ' + t))
+    for warning in ('', 'a', 'a', 'b', '', ''):
+        log.update([ModalityStatus(Modality.AUDIO, ModalityState.AVAILABLE, warning=warning),
+                    ModalityStatus(Modality.RGB, ModalityState.AVAILABLE)])
+    assert lines == ['W audio: a', 'W audio: b', 'I audio: this warning has ended: b']
 
 
 def test_an_input_that_is_switched_off_has_no_problem():

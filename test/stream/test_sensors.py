@@ -9,7 +9,7 @@ import cv2
 from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
-from karmma_ros.stream.availability import ModalityState, ModalityStatus
+from karmma_ros.stream.availability import Finding, ModalityState, ModalityStatus
 from karmma_ros.stream.sensors import InputSettings, SensorStream
 import numpy as np
 import pytest
@@ -590,3 +590,46 @@ def test_settings_that_lack_a_modality_change_nothing():
     with pytest.raises(InvalidSettingError, match='settings of detections is None'):
         rig.stream.configure({m: InputSettings(MS) for m in (V, F, A)})
     assert rig.states() == '5555'
+
+
+def test_a_finding_is_a_warning_beside_the_state_of_its_modality():
+    rig = Rig()
+    rig.feed(*Modality, until=1000)
+    rig.stream.set_finding(V, 'range', Finding('nearly black'))
+    assert rig.states() == '5555'
+    assert rig.status(V).warning == 'nearly black' and rig.status(V).detail == ''
+    assert rig.status(F).warning == ''
+    rig.stream.set_finding(V, 'range', None)
+    assert rig.status(V).warning == ''
+
+
+def test_data_that_a_check_finds_unusable_is_in_no_window_until_it_is_right_again():
+    rig = Rig()
+    rig.feed(*Modality, until=1000)
+    rig.stream.set_finding(A, 'rate', Finding('48000, expected 16000', usable=False))
+    rig.stream.set_finding(A, 'other', Finding('something else'))
+    status = rig.status(A)
+    assert status.state is ModalityState.INVALID
+    assert status.detail == status.warning == '48000, expected 16000; something else'
+    assert rig.stream.window(rig.now_ns).modalities == (V, F, D)
+    rig.stream.set_finding(A, 'rate', None)
+    assert rig.states() == '5535', 'what was stored meanwhile is cleared'
+    rig.feed(*Modality, until=2000)
+    assert rig.states() == '5555' and rig.status(A).warning == 'something else'
+
+
+def test_stamps_of_unusable_data_do_not_move_the_window():
+    rig = Rig()
+    rig.feed(V, F, D, until=1000)
+    assert rig.stream.add_audio(
+        np.zeros(8000, np.float32), 16_000, rig.now_ns, rig.now_ns) == ''
+    rig.stream.set_finding(A, 'rate', Finding('wrong', usable=False))
+    assert rig.stream.window(rig.now_ns).end_ns == rig.now_ns
+
+
+def test_a_finding_on_the_camera_is_that_of_the_flow_where_rgb_is_off():
+    rig = Rig((F,))
+    rig.feed(V, until=1000)
+    rig.stream.set_finding(V, 'range', Finding('too dark', usable=False))
+    assert rig.status(F).warning == 'too dark'
+    assert rig.status(F).detail == 'derived from the camera: too dark'

@@ -32,7 +32,7 @@ from karmma_ros.model.streaming import stretches_of
 from karmma_ros.stream.tokens import hop_for
 import numpy as np
 
-VERSION = 4
+VERSION = 5
 """Grows whenever the same bag and settings would give other answers."""
 
 BATCH = 16
@@ -181,6 +181,7 @@ class _Evaluation:
             lost[f'{role} messages that cannot be used'] += count
             warnings.append(f'{role}: messages that cannot be used: {count:,}; the first one: '
                             f'{refusals.first[role]}')
+        warnings += replay.lanes[0].warnings
         for role, count in sorted(replay.unread.items()):
             lost[f'{role} messages that cannot be read'] += count
         lost.update(collector.lost)

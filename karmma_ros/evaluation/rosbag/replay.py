@@ -102,13 +102,15 @@ class Lane:
             hop * spec.frame_period_ns // 2 if hop else round(NANOSECONDS / values['rate']))
         # As in a node that was started before the clock: ticks at whole periods of it.
         self._tick_ns = -(-start_ns // self._period_ns) * self._period_ns
-        self._heard_ns = start_ns
+        self._heard_ns = self._start_ns = start_ns
         self._longest_ns = max(
             round(values[f'{m}.timeout'] * NANOSECONDS) for m in Modality)
         self._held: list[tuple[int, int, Delivery]] = []
         """Delayed messages: when they arrive, and in which order."""
         self._order = 0
         self.refusals = Refusals()
+        self._warnings: dict[tuple[Modality, str], list[int]] = {}
+        """A modality and its warning → when it was found first and last."""
         self._states: list[tuple[int, ...]] = []
         self._statuses: Sequence[ModalityStatus] = ()
 
@@ -118,6 +120,13 @@ class Lane:
         unheard = (ModalityState.DISABLED, ModalityState.NEVER_RECEIVED)
         return {s.modality.value: s.detail for s in self._statuses
                 if s.detail and s.state not in unheard}
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what the content checks found, and in which seconds of the bag."""
+        return [f'{modality}: {text} (second {first_ns / NANOSECONDS:.1f} to '
+                f'{last_ns / NANOSECONDS:.1f})'
+                for (modality, text), (first_ns, last_ns) in self._warnings.items()]
 
     @property
     def states(self) -> NDArray[np.int64]:
@@ -180,11 +189,18 @@ class Lane:
     def _look(self, now_ns: int) -> Iterator[Cut]:
         self._statuses = statuses = self._stream.assess(now_ns)
         self._note_states(statuses, now_ns)
+        self._note_warnings(statuses, now_ns - self._start_ns)
         if sum(status.available for status in statuses) < self._needed:
             return
         window = self._stream.window(now_ns)
         if window is not None:
             yield Cut(self._number, window, now_ns)
+
+    def _note_warnings(self, statuses: Sequence[ModalityStatus], time_ns: int) -> None:
+        for status in statuses:
+            if status.warning:
+                key = status.modality, status.warning
+                self._warnings.setdefault(key, [time_ns, time_ns])[1] = time_ns
 
     def _note_states(self, statuses: Sequence[ModalityStatus], now_ns: int) -> None:
         states = tuple(int(status.state) for status in statuses)
