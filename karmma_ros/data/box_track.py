@@ -7,11 +7,13 @@ Shape legend: f frames that hold boxes, n boxes in all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-import csv
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
+from karmma_ros.data.csv_table import read_csv
 from karmma_ros.data.errors import DataError
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.preprocess.detections import CATEGORIES, check_boxes
@@ -109,19 +111,14 @@ def read_boxes(path: Path, period_s: float = 0.0) -> BoxTrack:
 
     :raises DataError: naming the line and what is wrong in it.
     """
+    table = read_csv(path)
+    _check_columns(path, table.header)
     times, rows = [], []
-    try:
-        with path.open(newline='', encoding='utf-8-sig') as file:
-            reader = csv.DictReader(file)
-            _check_columns(path, reader.fieldnames or ())
-            for line in reader:
-                time_s, row = _read_line(path, reader.line_num, line)
-                times.append(time_s)
-                rows.append(row)
-    except OSError as error:
-        raise DataError(path, error.strerror or str(error), 'check the path') from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(path, f'it is no CSV file ({error})', 'write it again') from error
+    for number, cells in table.rows:
+        line = dict(zip_longest(table.header, cells[:len(table.header)]))
+        time_s, row = _read_line(path, number, line)
+        times.append(time_s)
+        rows.append(row)
     return BoxTrack.of_rows(
         np.array(times, np.float64), np.array(rows, np.float32).reshape(-1, 5), period_s)
 
@@ -138,16 +135,16 @@ def _check_columns(path: Path, found: Sequence[str]) -> None:
 
 
 def _read_line(
-    path: Path, number: int, line: dict[str, str],
+    path: Path, number: int, line: dict[str, Any],
 ) -> tuple[float, NDArray[np.float32]]:
     values = []
     for column in BOX_COLUMNS[:-1]:
         try:
-            values.append(float(line[column]))
-        except (TypeError, ValueError):
+            values.append(float(line[column].replace(',', '.')))
+        except (AttributeError, ValueError):
             raise DataError(path, f'line {number}: {column} is {line[column]!r}',
                             'it must be a number') from None
-    category = CATEGORIES.get((line['category'] or '').strip().lower())
+    category = CATEGORIES.get((line['category'] or '').lower())
     if category is None:
         raise DataError(path, f'line {number}: category is {line["category"]!r}',
                         f'it must be {" or ".join(CATEGORIES)}')

@@ -5,22 +5,21 @@ Any other data set, described by one CSV file: a line for each segment.
     train,0.0,2.5,cut,onion,videos/a.mp4,computed,sound/a.wav,boxes/a.csv
     test,00:01:04.50,00:01:07,wash,pan,videos/b.mp4,,,
 
-Paths are relative to the file. An empty cell says that this segment lacks that sensor: no two
-lines need the same ones.
+Commas, semicolons or tabs separate the columns. Paths are relative to the file. An empty cell
+says that this segment lacks that sensor: no two lines need the same ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-import csv
 from dataclasses import dataclass
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.box_track import BoxFile
+from karmma_ros.data.csv_table import read_csv
 from karmma_ros.data.errors import DataError
 from karmma_ros.data.extracted import ExtractedFlow, ExtractedFrames, fills_in
 from karmma_ros.data.media import FlowFolder, FrameFolder, SoundFile, VideoFile
@@ -129,17 +128,18 @@ class _Manifest:
         self._videos: dict[Path, VideoSource] = {}
 
     def lines(self) -> list[_Line]:
-        try:
-            with self.path.open(newline='', encoding='utf-8-sig') as file:
-                reader = csv.DictReader(file, strict=True)
-                self._check_columns(reader.fieldnames or ())
-                return [self._line(reader.line_num, cells) for cells in reader]
-        except OSError as error:
-            raise DataError(
-                self.path, error.strerror or str(error), 'check manifest.file') from error
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise DataError(
-                self.path, f'it is no CSV file ({error})', 'save it as CSV in UTF-8') from error
+        table = read_csv(self.path)
+        columns = self._columns(table.header)
+        return [self._line(number, columns, cells) for number, cells in table.rows]
+
+    def _columns(self, header: Sequence[str]) -> list[str]:
+        """Return the columns in the spelling of the settings; capitals make no difference."""
+        known = {name.casefold(): name
+                 for name in (*_NEEDED, _NAME, *self.settings.heads, *map(str, Modality))}
+        columns = [name if name in known.values() else known.get(name.casefold(), name)
+                   for name in header]
+        self._check_columns(columns)
+        return columns
 
     def _check_columns(self, found: Sequence[str]) -> None:
         sensors = [str(m) for m in Modality]
@@ -158,13 +158,13 @@ class _Manifest:
             raise DataError(self.path, 'line 1: no sensor has a column',
                             f'add {", ".join(sensors)}, one at least')
 
-    def _line(self, number: int, cells: Mapping[str | None, Any]) -> _Line:
-        if None in cells or None in cells.values():
-            count = 'more' if None in cells else 'fewer'
+    def _line(self, number: int, columns: Sequence[str], cells: Sequence[str]) -> _Line:
+        if len(cells) != len(columns):
+            count = 'more' if len(cells) > len(columns) else 'fewer'
             raise DataError(
                 self.path, f'line {number}: it has {count} cells than there are columns',
                 'correct it')
-        row = {str(column): str(cell).strip() for column, cell in cells.items()}
+        row = dict(zip(columns, cells))
         if row['split'] not in SPLITS:
             raise self._wrong(number, 'split', row['split'], ', '.join(SPLITS))
         start, stop = (self._seconds(number, column, row[column]) for column in ('start', 'stop'))
@@ -181,7 +181,7 @@ class _Manifest:
         """Read `75.5`, `01:15.5` or `00:01:15.5`."""
         parts = text.split(':')
         try:
-            values = [float(part) for part in parts]
+            values = [float(part.replace(',', '.')) for part in parts]
         except ValueError:
             values = [math.nan]
         if len(parts) > 3 or not all(0 <= value < math.inf for value in values):

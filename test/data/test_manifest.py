@@ -150,6 +150,23 @@ def test_a_film_that_breaks_off_is_left_out_of_its_sample(folder, spec):
         assert splits.test[0].clip.modalities == (D,)
 
 
+@pytest.mark.parametrize(('change', 'encoding'), [
+    (lambda text: text.replace(',', ';').replace('0.5', '0,5').replace('02.5', '02,5'), 'utf-8'),
+    (lambda text: text.replace(',', '\t'), 'utf-16'),
+    (lambda text: text.replace(HEADER, HEADER.title()), 'utf-8-sig'),
+    (lambda text: '\n'.join(f'{i or ""},{line}' for i, line in enumerate(text.splitlines())),
+     'utf-8'),
+])
+def test_a_manifest_may_come_from_any_spreadsheet(folder, spec, change, encoding):
+    plain = opened(folder, spec, *GOOD)
+    path = folder / 'manifest.csv'
+    path.write_text(change(path.read_text()), encoding=encoding)
+    splits = open_splits(ManifestSettings(file=str(path), frame_rate=float(FPS)), spec)
+    assert splits.vocabulary == plain.vocabulary
+    for split in ('train', 'validation', 'test'):
+        assert getattr(splits, split).segments == getattr(plain, split).segments
+
+
 # -- lines that are wrong ------------------------------------------------------------------
 
 @pytest.mark.parametrize(('line', 'complaint'), [

@@ -1,19 +1,19 @@
 """
 Tables of what people really did: one row an action, with its start, its stop and its classes.
 
-Columns are found by their names; Epic-Kitchens' own tables are read as they are. Commas,
-semicolons and tabs may part the columns, as spreadsheets of different countries write them.
+Columns are found by their names; Epic-Kitchens' own tables are read as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-import csv
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 import re
 
+from karmma_ros.data.csv_table import read_csv
+from karmma_ros.data.errors import DataError
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.prediction import Vocabulary
 
@@ -85,28 +85,15 @@ def read_table(path: Path, vocabulary: Vocabulary) -> Table:
 def _lines(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """Give the header, in small letters, and the filled rows with their line numbers."""
     try:
-        text = path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError:
+        table = read_csv(path)
+    except DataError as error:
         raise InvalidSettingError(
-            '--truth', str(path), 'a text file in UTF-8',
-            'save the table as "CSV UTF-8" in the spreadsheet') from None
-    except OSError as error:
-        raise InvalidSettingError(
-            '--truth', str(path), f'a CSV file that can be read ({error.strerror})',
-            'give a file, or the name of a topic in the bag that starts with /') from None
-    first = text.partition('\n')[0]
-    delimiter = max(',;\t', key=first.count)
-    try:
-        cells = [(reader.line_num, row) for reader in (csv.reader(
-            text.replace('\0', '').splitlines(), delimiter=delimiter, skipinitialspace=True),)
-            for row in reader]
-    except csv.Error as error:
-        raise InvalidSettingError('--truth', str(path), f'a CSV table ({error})',
-                                  _REMEDY) from None
-    if not cells:
+            '--truth', str(path), f'a CSV file that can be read ({error.problem}), or the name '
+            'of a topic in the bag that starts with /', error.remedy) from None
+    if not table.header:
         raise InvalidSettingError('--truth', str(path), 'a table with a header', _REMEDY)
-    header = [name.strip().casefold() for name in cells[0][1]]
-    filled = ((n, row + [''] * (len(header) - len(row))) for n, row in cells[1:] if any(row))
+    header = [name.casefold() for name in table.header]
+    filled = ((n, row + [''] * (len(header) - len(row))) for n, row in table.rows)
     return header, filled
 
 

@@ -1,0 +1,78 @@
+"""
+Tables in CSV files, in the dialects that spreadsheets of different countries write.
+
+Commas, semicolons or tabs separate the columns; a byte-order mark, a line `sep=;` and the unnamed
+index column of pandas and R are left out.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from pathlib import Path
+import re
+from typing import NamedTuple
+
+from karmma_ros.data.errors import DataError
+from karmma_ros.data.files import read_regular
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_SEPARATOR_LINE = re.compile(r'sep=([,;\t])\r?\n?', re.IGNORECASE)
+_INDEX = re.compile(r'(Unnamed: 0)?', re.IGNORECASE)
+_MAX_BYTES = 1 << 30
+
+
+class CsvTable(NamedTuple):
+    """Header and rows of a file, cells without blanks around them."""
+
+    header: list[str]
+    """Names of the columns; empty for a file without any line."""
+    rows: list[tuple[int, list[str]]]
+    """Line in the file, counted from 1, and cells; rows without any content are left out."""
+
+
+def read_csv(path: Path) -> CsvTable:
+    """
+    Read a table.
+
+    :raises DataError: when it cannot be read, is not in UTF-8 (or UTF-16) or is no CSV.
+    """
+    try:
+        data = read_regular(path, _MAX_BYTES)
+    except FileNotFoundError as error:
+        raise DataError(path, 'No such file or directory', 'check the path') from error
+    try:
+        text = data.decode('utf-16' if data.startswith(_UTF_16) else 'utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise DataError(path, f'it is no CSV file in UTF-8 ({error})',
+                        'save it as CSV in UTF-8') from error
+    lines = io.StringIO(text.replace('\0', ''), newline='')
+    stated, first = _SEPARATOR_LINE.fullmatch(lines.readline()), 1
+    if stated is None:
+        lines.seek(0)
+        first = 0
+    here = lines.tell()
+    delimiter = stated[1] if stated else max(',;\t', key=lines.readline().count)
+    lines.seek(here)
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        found = [(first + reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except csv.Error as error:
+        raise DataError(path, f'it is no CSV file (line {first + reader.line_num}: {error})',
+                        'save it as CSV in UTF-8') from error
+    filled = [(number, row) for number, row in found if any(row)]
+    return _without_unnamed(CsvTable(filled[0][1], filled[1:]) if filled else CsvTable([], []))
+
+
+def _without_unnamed(table: CsvTable) -> CsvTable:
+    """Leave out an unnamed first column, and unnamed last columns without any content."""
+    header, rows = table
+    begin = int(len(header) > 1 and _INDEX.fullmatch(header[0]) is not None)
+    end = len(header)
+    while end > begin and not header[end - 1] and not any(
+            row[end - 1] for _, row in rows if len(row) >= end):
+        end -= 1
+    cut = len(header) - end
+    return CsvTable(header[begin:end], [
+        (number, row[begin:end] + row[end + cut:]) for number, row in rows])
