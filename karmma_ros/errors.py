@@ -13,6 +13,7 @@ VALUE_LENGTH, SENTENCE_LENGTH = 200, 4000
 """Most characters of a value from outside, and of a whole error text or log line."""
 _UNPRINTABLE = frozenset({'Cc', 'Cf', 'Cs', 'Co', 'Cn', 'Zl', 'Zp'})
 """Unicode categories: control, format (bidi among them), surrogate, private, none, separators."""
+_JOINERS = '\u200c\u200d'
 
 
 def printable(value: object, limit: int = VALUE_LENGTH) -> str:
@@ -34,6 +35,16 @@ def printable(value: object, limit: int = VALUE_LENGTH) -> str:
     while pieces and shown > room:
         shown -= len(pieces.pop())
     return (''.join(pieces) + _left_out(len(text) - len(pieces)))[:limit]
+
+
+def is_printable(text: str) -> bool:
+    """
+    Whether a text that is passed on to others holds nothing that `printable` would escape.
+
+    The two joiners (ZWNJ, ZWJ) count as printable: names in Persian or Hindi need them.
+    """
+    return all(character.isprintable() or character in _JOINERS
+               or category(character) not in _UNPRINTABLE for character in text)
 
 
 def _escaped(text: str) -> Iterator[str]:

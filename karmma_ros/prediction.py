@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import InvalidSettingError, is_printable
 import numpy as np
 from numpy.typing import NDArray
 
 VERB, NOUN = 'verb', 'noun'
 """The two heads of an action in Epic-Kitchens; other data sets may have other heads."""
+
+_LONGEST_NAME = 500
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Vocabulary:
             if not names or len(set(names)) != len(names):
                 raise InvalidSettingError(
                     f'classes.{head}', list(names), 'a list of distinct names, at least one')
+            for name in (head, *names):
+                if not is_printable(name) or len(name) > _LONGEST_NAME:
+                    raise InvalidSettingError(
+                        f'classes.{head}', name, 'printable names of at most '
+                        f'{_LONGEST_NAME} characters', 'names end up in messages and displays')
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -12,9 +12,10 @@ from karmma_ros.cli.data_option import data_of_config
 from karmma_ros.cli.progress import Bars
 from karmma_ros.data.catalogue import DataSettings, open_splits
 from karmma_ros.data.inventory import Inventory, SplitInventory, take_inventory
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import InvalidSettingError, printable, SENTENCE_LENGTH
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 COLUMNS = ('there', 'lacking', 'missing', 'decoded', 'damaged')
@@ -70,19 +71,20 @@ def _check(settings: DataSettings, given: Namespace) -> Inventory:
 
 def _print(found: Inventory) -> None:
     console = Console()
-    table = Table(title=found.name, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=escape(printable(found.name)), box=SIMPLE_HEAD, pad_edge=False)
     for column in ('split', 'sensor'):
         table.add_column(column, no_wrap=True)
     for column in COLUMNS:
         table.add_column(column, justify='right')
     for name, split in found.splits.items():
         for row in _rows(name, split):
-            table.add_row(*row)
+            table.add_row(*map(escape, map(printable, row)))
         table.add_section()
     console.print(table)
     # Paths are no markup, and are copied: they must not be broken at the end of a line.
     for line in _notes(found):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line, SENTENCE_LENGTH), markup=False, highlight=False,
+                      soft_wrap=True)
 
 
 def _rows(name: str, split: SplitInventory) -> Iterator[list[str]]:

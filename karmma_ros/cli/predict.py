@@ -20,7 +20,7 @@ import cv2
 from karmma_ros.cli.film import no_pictures, open_film
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
 from karmma_ros.data.media.sound import SoundFile
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.prediction import Prediction
@@ -53,10 +53,10 @@ def main(arguments: Sequence[str]) -> int:
         for window in _windows(film, bundle.spec, sensors, options.audio):
             found.add(window, [recogniser.recognise(window.clip, keep) for keep in asked])
             if not options.json:
-                print(found.window_line(), flush=True)
+                print(printable(found.window_line()), flush=True)
         notes += film.notes(bundle.spec)
     print(json.dumps(_described(options, film, found, notes), indent=1) if options.json
-          else '\n'.join(found.lines(film, notes)))
+          else '\n'.join(printable(line, 1000) for line in found.lines(film, notes)))
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from karmma_ros.errors import printable
+from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 
@@ -19,7 +21,7 @@ class Bars(Progress):
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show a thing, or how far it has come."""
         if what not in self._named:
-            self._named[what] = self.add_task(what, total=total)
+            self._named[what] = self.add_task(escape(printable(what, 80)), total=total)
         self.update(self._named[what], completed=done, total=total)
 
     def done(self, what: str) -> int:

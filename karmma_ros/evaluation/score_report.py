@@ -28,7 +28,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.evaluation.dropping import dropping_curve, POINTS
 from karmma_ros.evaluation.metrics import BINS, joint_key, keys, reliability, score
 from karmma_ros.evaluation.outcomes import Outcomes, scored
@@ -166,7 +166,8 @@ def _subset_table(report: Report, model: Mapping[str, Any]) -> str:
         figures = [found['scores'][key][top] for key in scores for top in ('top1', 'top5')]
         figures.append(found['scores'][report['joint']]['calibration_error'])
         rows.append([subset, f'{found["count"]:,}', *map(_percent, figures)])
-    return f'## {model["system"]} ({model["model"]})\n\n' + _table(header, rows)
+    title = f'{printable(model["system"])} ({printable(model["model"])})'
+    return f'## {title}\n\n' + _table(header, rows)
 
 
 def _dropping_table(report: Report) -> str:
@@ -270,5 +271,10 @@ def _percent(share: float | None) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     ruler = '|---|' + '---:|' * (len(header) - 1)
-    return '\n'.join([f'| {" | ".join(header)} |', ruler,
-                      *(f'| {" | ".join(row)} |' for row in rows)])
+    return '\n'.join([_row(header), ruler, *map(_row, rows)])
+
+
+def _row(cells: Sequence[str]) -> str:
+    """Return a row of a table, in which no name can end its cell or begin a tag."""
+    safe = (printable(cell).replace('<', '&lt;').replace('|', '\\|') for cell in cells)
+    return f'| {" | ".join(safe)} |'

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.errors import BundleError, InvalidSettingError
+from karmma_ros.errors import BundleError, InvalidSettingError, printable
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.encoders import is_custom
@@ -56,7 +56,7 @@ class Bundle:
     @property
     def model_id(self) -> str:
         """Give a short name for these very weights: `name@` and 8 digits of the digest."""
-        return f'{self.name}@{self.sha256[:8]}'
+        return f'{printable(self.name)}@{self.sha256[:8]}'
 
 
 def save_bundle(

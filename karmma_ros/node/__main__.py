@@ -8,6 +8,7 @@ import sys
 from threading import Event
 from typing import Any
 
+from karmma_ros.errors import printable
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -26,17 +27,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     # Takes a second, in which a signal shall end the process in order, too.
     from karmma_ros.node.lifecycle import KarmmaNode
+    from karmma_ros.node.log import NodeLog
     try:
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # rclpy raises several kinds, most of all for unreadable files
-        print(f'karmma: the ROS arguments cannot be used: {error}', file=sys.stderr)
+        print(printable(f'karmma: the ROS arguments cannot be used: {error}', 2000),
+              file=sys.stderr)
         return 2
     node, executor = KarmmaNode(), SingleThreadedExecutor()
     executor.add_node(node)
+    log = NodeLog(node)
     try:
         started = _autostart(node) if node.parameters['autostart'] else True
         while started and not stop.is_set():
-            _spin_once(executor, node)
+            _spin_once(executor, log)
         node.shut_down()
     finally:
         executor.shutdown()
@@ -50,11 +54,11 @@ def _autostart(node: Any) -> bool:
     return bool(node.trigger_configure() == success and node.trigger_activate() == success)
 
 
-def _spin_once(executor: SingleThreadedExecutor, node: Any) -> None:
+def _spin_once(executor: SingleThreadedExecutor, log: Any) -> None:
     try:
         executor.spin_once(timeout_sec=0.2)
     except Exception as error:  # an impossible transition asked for by a client, for one
-        node.get_logger().error(f'{type(error).__name__}: {error}')
+        log.error(f'{type(error).__name__}: {error}', topic='executor')
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import InvalidSettingError, is_printable
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 
@@ -20,6 +20,8 @@ class Declaration:
     range: tuple[float, float] | None = None
     """Lowest and highest value, both allowed."""
     choices: tuple[str, ...] = ()
+    length: int = 0
+    """Most characters of a text, where they are fewer than of any text."""
     fixed: bool = False
     """Read by `configure`: from there to cleanup it may not change."""
 
@@ -29,6 +31,8 @@ class Declaration:
         if self.choices:
             return ' or '.join(self.choices)
         kind = _KINDS[type(self.default)]
+        if self.length:
+            return f'{kind} of at most {self.length} characters'
         return f'{kind} from {self.range[0]} to {self.range[1]}' if self.range else kind
 
     def check(self, value: Any) -> Any:
@@ -47,7 +51,30 @@ class Declaration:
             raise InvalidSettingError(self.name, value, self.allowed)
         if self.choices and value not in self.choices:
             raise InvalidSettingError(self.name, value, self.allowed)
+        self._check_texts(value)
         return value
+
+    def _check_texts(self, value: Any) -> None:
+        """
+        Bound what is copied into messages and logs, and how long it takes to compare.
+
+        :raises InvalidSettingError: for a list or a text that is too long, or not printable.
+        """
+        texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+        if len(texts) > _MAX_TEXTS:
+            raise InvalidSettingError(
+                self.name, value, f'a list of at most {_MAX_TEXTS} texts; it has {len(texts)}')
+        most = self.length or _MAX_LENGTH
+        for text in texts:
+            if not isinstance(text, str):
+                raise InvalidSettingError(self.name, value, self.allowed, self._remedy())
+            if len(text) > most:
+                raise InvalidSettingError(
+                    self.name, text, f'text of at most {most} characters; it has {len(text)}')
+            if not is_printable(text):
+                raise InvalidSettingError(
+                    self.name, text, 'printable text',
+                    'leave control, format and surrogate characters out')
 
     def descriptor(self) -> ParameterDescriptor:
         """Give what `ros2 param describe` shows."""
@@ -67,6 +94,8 @@ class Declaration:
         return f'write it as in `{self.name}: {_yaml(self.default)}`'
 
 
+_MAX_TEXTS, _MAX_LENGTH = 1000, 4096
+"""Entries of a list, and characters of a text: as many as of a path."""
 _KINDS = {
     bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text',
     list: 'a list of texts',

@@ -48,7 +48,8 @@ DECLARATIONS = (
     Declaration('score_threshold', 0.0,
                 'above_threshold is true when the best verb and noun both reach this.',
                 (0.0, 1.0)),
-    Declaration('subject_id', '', 'Copied into results and events: whose actions they are.'),
+    Declaration('subject_id', '', 'Copied into results and events: whose actions they are.',
+                length=256),
     *_input('rgb', 'the camera for RGB', 0.5, 'a picture after which the camera is stale'),
     Declaration('rgb.transport', 'raw', 'raw subscribes to sensor_msgs/Image on image; compressed '
                 'to sensor_msgs/CompressedImage on image/compressed.',

@@ -12,6 +12,7 @@ from math import isnan
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from karmma_ros.errors import printable
 from karmma_ros.node.loading import Model
 from karmma_ros.node.times import time_message
 from karmma_ros.node.timings import Pace
@@ -23,6 +24,8 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 _LEVELS = {ModalityState.DISABLED: OK, ModalityState.AVAILABLE: OK, ModalityState.INVALID: ERROR}
 # A timer that shares its processor never comes quite as often as it was asked to.
 _FAST_ENOUGH = 0.8
+_LENGTH = 1000
+"""Most characters of a message and of a value."""
 
 
 def input_status(
@@ -93,8 +96,9 @@ def diagnostics_message(
 
 def _status(level: Any, name: str, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
     return DiagnosticStatus(
-        level=level, name=name, message=message, hardware_id='none',
-        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
+        level=level, name=name, message=printable(message, _LENGTH), hardware_id='none',
+        values=[KeyValue(key=key, value=printable(value, _LENGTH))
+                for key, value in values.items()])
 
 
 def _seconds(value: float) -> str:

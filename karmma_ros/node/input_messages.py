@@ -10,22 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Lock
-import time
 from typing import Any
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
-from karmma_ros.errors import InvalidSampleError
+from karmma_ros.errors import InvalidSampleError, printable
 from karmma_ros.modality import Modality
+from karmma_ros.node.log import NodeLog
 from karmma_ros.stream.intake import Arrived, Intake
 from karmma_ros.stream.message_types import COMPRESSED_IMAGE
 from karmma_ros.stream.readers import stamp_ns_of
 from karmma_ros.stream.sensors import SensorStream
 from rclpy.node import Node
 
-_WARN_EVERY_S = 10.0
 _FOREIGN_CLOCK_NS = 10 * NANOSECONDS
 _MAX_FORMAT = 60
 """Characters that are kept of what a publisher calls its format."""
+_MAX_FRAME_ID = 255
 
 
 class Messages:
@@ -42,9 +42,10 @@ class Messages:
         :raises InvalidSettingError: for a sample format that cannot be decoded.
         """
         self._node, self._intake, self._taken = node, Intake(values, lock), taken
+        self._log = NodeLog(node)
         self._crop = 0, 0
         self.frame_ids: dict[Modality, str] = {}
-        """The last header.frame_id of each input."""
+        """The last header.frame_id of each input, as it is passed on in results."""
         self.forget()
 
     def feed(self, stream: SensorStream, spec: ClipSpec) -> None:
@@ -54,7 +55,7 @@ class Messages:
 
     def forget(self) -> None:
         """Forget what was warned about, and what the driver said of its sound."""
-        self._warned: dict[Modality, float] = {}
+        self._log.reset()
         self._judged: set[Modality] = set()
         """Inputs whose first stamp was looked at."""
         self.formats: dict[Modality, str] = {}
@@ -75,7 +76,7 @@ class Messages:
                 Arrived(modality, type_name, message, self._crop), now_ns)
             self._note_format(modality, type_name, message)
             if refusal:
-                self._warn(modality, refusal)
+                self._log.warning(f'{modality}: message dropped: {refusal}', topic=modality.value)
             self._taken()
         return take
 
@@ -85,16 +86,16 @@ class Messages:
             said = self._intake.take_info(info)
         except InvalidSampleError as error:
             said = str(error)
-        if said and said != self._said_of_info:
-            self._log(f'audio: {said}')
-        self._said_of_info = said
+        if not said or said != self._said_of_info and (
+                self._log.warning(f'audio: {said}', topic='audio_info')):
+            self._said_of_info = said
 
     def _look_at_header(self, modality: Modality, message: Any, now_ns: int) -> None:
         """Keep the frame id, and judge the first stamp."""
         header = getattr(message, 'header', None)
         if header is None:
             return
-        self.frame_ids[modality] = header.frame_id
+        self.frame_ids[modality] = printable(header.frame_id, _MAX_FRAME_ID)
         if modality in self._judged or not now_ns:  # at zero the clock is still awaited
             return
         with suppress(InvalidSampleError):  # the intake refuses the message because of it
@@ -104,10 +105,11 @@ class Messages:
     def _judge_stamp(self, modality: Modality, stamp_ns: int, now_ns: int) -> None:
         """Say when the stamps are of no use."""
         if stamp_ns == 0:
-            self._log(f'{modality}: header.stamp is zero; the time of receipt is used. Let the '
-                      'driver stamp its messages')
+            self._log.warning(
+                f'{modality}: header.stamp is zero; the time of receipt is used. Let the '
+                'driver stamp its messages')
         elif abs(now_ns - stamp_ns) > _FOREIGN_CLOCK_NS:
-            self._log(
+            self._log.warning(
                 f'{modality}: stamps differ from the node clock by '
                 f'{(now_ns - stamp_ns) / NANOSECONDS:.0f} s; results go on, their '
                 'end_to_end_latency is unknown. If a bag is playing: play it with --clock and '
@@ -117,16 +119,8 @@ class Messages:
         if modality is Modality.AUDIO:
             self.formats[modality] = self._intake.sound_format(type_name)
         elif type_name == COMPRESSED_IMAGE:
-            self.formats[modality] = message.format[:_MAX_FORMAT]
+            self.formats[modality] = printable(message.format, _MAX_FORMAT)
         elif modality is not Modality.DETECTIONS:
             self.formats[modality] = (
-                f'{message.encoding[:_MAX_FORMAT]}, {message.width} x {message.height}')
-
-    def _warn(self, modality: Modality, reason: str) -> None:
-        now = time.monotonic()
-        if now - self._warned.get(modality, -_WARN_EVERY_S) >= _WARN_EVERY_S:
-            self._warned[modality] = now
-            self._log(f'{modality}: message dropped: {reason}')
-
-    def _log(self, text: str) -> None:
-        self._node.get_logger().warning(text)
+                f'{printable(message.encoding, _MAX_FORMAT)}, '
+                f'{message.width} x {message.height}')

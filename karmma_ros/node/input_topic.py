@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from karmma_ros.errors import printable
 from karmma_ros.modality import Modality
 from karmma_ros.node.input_qos import (
     choose_reliability,
@@ -16,6 +17,7 @@ from karmma_ros.node.input_qos import (
     subscribe,
 )
 from karmma_ros.node.input_types import COMPRESSED, mend
+from karmma_ros.node.log import NodeLog
 from karmma_ros.stream.message_types import COMPRESSED_IMAGE, IMAGE
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -53,6 +55,7 @@ class InputTopic:
         :raises InvalidSettingError: for a QoS override that is not usable.
         """
         self.plan, self._node, self._kind, self._callback = plan, node, kind, callback
+        self._log = NodeLog(node)
         self._wanted = ReliabilityPolicy.BEST_EFFORT
         self._changes = 0
         self._subscription: Any = None
@@ -132,12 +135,12 @@ class InputTopic:
         self.problem = '; '.join(dict.fromkeys(filter(None, problems)))
         lasting = self.problem if self.problem == self._heard else ''
         self._heard = self.problem
-        if lasting and lasting != self._said:
+        if lasting and lasting != self._said and self._log.warning(
+                f'{self.plan.modality}: {lasting}', topic=self.plan.topic):
             self._said = lasting
-            self._node.get_logger().warning(f'{self.plan.modality}: {lasting}')
 
     def _wrong_type(self, publisher: Any) -> str:
-        plan, offered = self.plan, publisher.topic_type
+        plan, offered = self.plan, printable(publisher.topic_type)
         return (f'{plan.topic}: {_name(publisher)} publishes {offered}, not {plan.type_name}: '
                 f'{mend(plan.modality, plan.topic, plan.type_name, offered)}')
 
@@ -174,4 +177,4 @@ def _name(publisher: Any) -> str:
     name = publisher.node_name
     if not name or name == _UNKNOWN_NODE:
         return 'an unknown node'
-    return f'{publisher.node_namespace.rstrip("/")}/{name}'
+    return printable(f'{publisher.node_namespace.rstrip("/")}/{name}')

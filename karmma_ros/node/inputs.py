@@ -13,6 +13,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.node.input_messages import Messages
 from karmma_ros.node.input_topic import InputTopic, TopicPlan
 from karmma_ros.node.input_types import COMPRESSED, message_class
+from karmma_ros.node.log import NodeLog
 from karmma_ros.stream import message_types as types
 from karmma_ros.stream.intake import make_audio_reader
 from karmma_ros.stream.sensors import SensorStream
@@ -58,7 +59,7 @@ class Inputs:
         :param taken: called after each message.
         :raises InvalidSettingError: for a sample format that cannot be decoded.
         """
-        self._node, self._parameters = node, parameters
+        self._node, self._parameters, self._log = node, parameters, NodeLog(node)
         self._messages = Messages(node, parameters, lock, taken)
         self._modalities: frozenset[Modality] = frozenset()
         self._topics: dict[Modality, InputTopic] = {}
@@ -112,7 +113,7 @@ class Inputs:
             try:
                 self._reconcile()
             except (InvalidSettingError, RuntimeError) as failure:
-                self._node.get_logger().error(str(failure))
+                self._log.error(str(failure))
 
     def watch(self) -> None:
         """Follow what the publishers offer; call it about twice a second."""

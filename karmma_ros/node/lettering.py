@@ -31,6 +31,9 @@ _PLAIN = str.maketrans({
 _ASCENT, _DESCENT = 0.95, 0.25
 """Of a line above and below its base line, in sizes."""
 
+_LONGEST = 500
+"""Characters of a text that are drawn at most: more fit into no frame."""
+
 
 def plain(text: str) -> str:
     """Write text in ASCII: accents are dropped, and what has no Latin letter becomes `?`."""
@@ -68,7 +71,7 @@ class Lettering(ABC):
 
     def readable(self, text: str) -> str:
         """Replace what cannot be written; line breaks become spaces."""
-        return ''.join(c if self._has(c) else plain(c) for c in ' '.join(text.split()))
+        return ''.join(c if self._has(c) else plain(c) for c in ' '.join(text[:_LONGEST].split()))
 
     @abstractmethod
     def _has(self, character: str) -> bool:

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from karmma_ros.errors import KarmmaError
 from karmma_ros.node.diagnostics import diagnostics_message, lifecycle_status
 from karmma_ros.node.inputs import check_inputs
+from karmma_ros.node.log import describe, NodeLog
+from karmma_ros.node.overrides import name_problem, overrides_warning
 from karmma_ros.node.parameters import Parameters
+from karmma_ros.node.services import guard_services
 from karmma_ros.node.session import Session
 from karmma_ros.stream.models import find_model
 from karmma_ros.stream.settings import event_settings
@@ -40,12 +44,17 @@ class KarmmaNode(LifecycleNode):
         super().__init__(name, **options)
         self._session: Session | None = None
         self._enabled, self._looks = True, 0
+        self._log = NodeLog(self)
         self._guard_change_state()
         self.parameters = Parameters(
             self, (check_inputs, self._check_model, self._check_events), self._on_changed)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(Trigger, '~/reset', self._on_reset)
+        guard_services(self, self._log, partial(name_problem, self))
+        warning = overrides_warning(self)
+        if warning:
+            self._log.warning(warning)
         # Steady: it looks after things even when simulated time stands still.
         self.create_timer(_LOOK_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -92,9 +101,9 @@ class KarmmaNode(LifecycleNode):
             act()
             return _SUCCESS
         except KarmmaError as error:
-            self.get_logger().error(f'{what} failed: {error}')
+            self._log.error(f'{what} failed: {error}')
         except Exception as error:
-            self.get_logger().error(f'{what} failed: {type(error).__name__}: {error}')
+            self._log.error(f'{what} failed: {describe(error)}')
         with suppress(Exception):
             undo()
         return otherwise
@@ -110,7 +119,8 @@ class KarmmaNode(LifecycleNode):
             try:
                 return change(request, response)
             except Exception as error:
-                self.get_logger().error(f'no such transition from {self.state_label}: {error}')
+                self._log.error(f'no such transition from {self.state_label}: {error}',
+                                topic='transition')
                 response.success = False
                 return response
         service.callback = guarded
@@ -168,7 +178,7 @@ class KarmmaNode(LifecycleNode):
         try:
             self._session.apply(names)
         except Exception as error:  # it would leave the executor
-            self.get_logger().error(f'{", ".join(sorted(names))}: {error}')
+            self._log.error(f'{", ".join(sorted(names))}: {describe(error)}')
 
     def _on_enable(self, request: Any, response: Any) -> Any:
         self._enabled = request.data
@@ -199,8 +209,7 @@ class KarmmaNode(LifecycleNode):
             if self._looks % _LOOKS_A_DIAGNOSIS == 0:
                 self._diagnose()
         except Exception as error:  # it would leave the executor
-            self.get_logger().error(
-                f'{type(error).__name__}: {error}', throttle_duration_sec=10.0)
+            self._log.error(describe(error), topic='timer')
 
     def _diagnose(self) -> None:
         statuses = [lifecycle_status(self.state_label)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from karmma_msgs.msg import ModalityStatus
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modality import Modality
 from karmma_ros.node.drawing import Label, Lamp, Sensor, View
 from karmma_ros.node.times import time_ns
@@ -20,6 +20,7 @@ _ENDED = 1
 """ActionEvent.ENDED."""
 _RANKS = 3
 """Classes drawn of each head."""
+_NAME_LENGTH, _DETAIL_LENGTH = 120, 500
 _NAMES = {'rgb': 'camera', 'flow': 'flow', 'audio': 'audio', 'detections': 'detections'}
 _STATES = {
     ModalityStatus.DISABLED: (Lamp.DISABLED, 'disabled'),
@@ -99,7 +100,7 @@ class News:
 
     def _reason(self, now_s: float) -> str:
         if not self._listens:
-            return f'{self._name} is {self.state}'
+            return f'{self._name} is {printable(self.state, _NAME_LENGTH)}'
         if self._availability is None:
             return f'{self._name} has said nothing yet'
         if not self._availability.inference_possible:
@@ -118,11 +119,12 @@ class News:
         lasts_s = (time_ns(result.header.stamp) - time_ns(event.start)) / NANOSECONDS
         if lasts_s < 0:  # time has jumped back: it belongs to another run
             return '', 0.0
-        return f'{event.verb.class_name} {event.noun.class_name}'.strip(), lasts_s
+        return printable(
+            f'{event.verb.class_name} {event.noun.class_name}'.strip(), _NAME_LENGTH), lasts_s
 
 
 def _labels(scores: Sequence[Any]) -> tuple[Label, ...]:
-    return tuple(Label(s.class_name, s.score) for s in scores[:_RANKS])
+    return tuple(Label(printable(s.class_name, _NAME_LENGTH), s.score) for s in scores[:_RANKS])
 
 
 def _sensor(status: Any, reason_length: int, used: bool) -> Sensor:
@@ -130,9 +132,9 @@ def _sensor(status: Any, reason_length: int, used: bool) -> Sensor:
     lamp, state = _STATES.get(status.state, (Lamp.INVALID, f'in unknown state {status.state}'))
     if lamp is Lamp.UNUSED:
         return Sensor(_letter(status.name), Lamp.USED if used else lamp)
-    reason = f'{_NAMES.get(status.name, status.name)} {state}'
+    reason = f'{_NAMES.get(status.name, printable(status.name, _NAME_LENGTH))} {state}'
     if status.detail and lamp is not Lamp.DISABLED:
-        reason += f': {status.detail}'
+        reason += f': {printable(status.detail, _DETAIL_LENGTH)}'
     if len(reason) > reason_length:
         reason = reason[:max(reason_length - 1, 0)].rstrip() + '…' if reason_length else ''
     return Sensor(_letter(status.name), lamp, reason)
@@ -143,4 +145,4 @@ def _letter(name: str) -> str:
     try:
         return Modality.parse(name).letter
     except InvalidSettingError:
-        return name[:1].upper() or '?'
+        return printable(name[:1]).upper() or '?'

@@ -11,6 +11,7 @@ from __future__ import annotations
 import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 import sys
 import time
 from typing import Any
@@ -18,14 +19,17 @@ from typing import Any
 import cv2
 from karmma_msgs.msg import ActionEvent, ActionRecognition, ModalityAvailability
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.errors import InvalidSampleError, InvalidSettingError
-from karmma_ros.node.declaration import Declaration
+from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
 from karmma_ros.node.drawing import draw, enlarge, Image, placeholder
 from karmma_ros.node.lettering import choose_lettering
+from karmma_ros.node.log import describe, NodeLog
 from karmma_ros.node.news import News
+from karmma_ros.node.overlay_declarations import DECLARATIONS
+from karmma_ros.node.overrides import name_problem, overrides_warning
 from karmma_ros.node.pairing import Pairing, pairing
 from karmma_ros.node.pictures import decode_picture
 from karmma_ros.node.running import run
+from karmma_ros.node.services import guard_services
 from karmma_ros.stream.readers import stamp_ns_of
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
@@ -37,32 +41,10 @@ from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 
-DECLARATIONS = (
-    Declaration('recogniser', 'karmma', 'Name of the node whose answers are drawn: its private '
-                'topics are taken as NAME/modality_availability and so on.', fixed=True),
-    Declaration('transport', 'auto', 'raw subscribes to sensor_msgs/Image on image; compressed to '
-                'sensor_msgs/CompressedImage on image/compressed; auto takes raw where that is '
-                'published.', choices=('auto', 'raw', 'compressed')),
-    Declaration('slop', 0.2, 'Seconds by which the stamps of a result and its picture may differ.',
-                (0.001, 10.0)),
-    Declaration('queue_size', 15, 'Pictures kept for results to come: as many as arrive in the '
-                'time that a result takes.', (1, 1000)),
-    Declaration('patience', 1.0, 'Seconds without a result for a picture after which pictures are '
-                'drawn without; more than the time between two results.', (0.1, 60.0)),
-    Declaration('min_width', 640, 'Narrower pictures are enlarged to this width, so that the text '
-                'can be read; 0 leaves all as they are.', (0, 8192)),
-    Declaration('reason_length', 80, 'Most characters of the words on a sensor that is out; 0 '
-                'leaves the words out.', (0, 500)),
-    Declaration('font', '', 'TrueType file, as a path or as the name of an installed font; empty '
-                'takes DejaVu Sans, or plain strokes where that is not.'),
-    Declaration('jpeg_quality', 80, 'Of ~/image/compressed.', (1, 100)),
-)
-
 _LOOK_PERIOD_S = 0.25
 _SILENCE_S = 2.5
 """The recogniser speaks of its inputs once a second while it is active."""
 _ASK_PERIOD_S = 1.0
-_WARN_EVERY_S = 10.0
 _BACKWARD_JUMP_NS = NANOSECONDS
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -77,6 +59,7 @@ class Overlay(Node):
         :raises InvalidSettingError: for a parameter that cannot be used.
         """
         super().__init__(name, **options)
+        self._log = NodeLog(self)
         self._declare()
         recogniser = self._value('recogniser')
         self._news = News(recogniser)
@@ -107,6 +90,11 @@ class Overlay(Node):
             self._value(declaration.name)
         self.add_on_set_parameters_callback(self._judge)
 
+        guard_services(self, self._log, partial(name_problem, self))
+        warning = overrides_warning(self)
+        if warning:
+            self._log.warning(warning)
+
     def _judge(self, changes: list[Parameter]) -> SetParametersResult:
         try:
             for declaration in DECLARATIONS:
@@ -117,6 +105,8 @@ class Overlay(Node):
                             choose_lettering(change.value)
         except InvalidSettingError as problem:
             return SetParametersResult(successful=False, reason=str(problem))
+        except Exception as error:  # rclpy would send no response at all
+            return SetParametersResult(successful=False, reason=printable(describe(error)))
         return SetParametersResult(successful=True)
 
     def _value(self, name: str) -> Any:
@@ -131,11 +121,11 @@ class Overlay(Node):
             except InvalidSampleError as problem:
                 self._warn(str(problem))
             except Exception as error:
-                self._warn(f'{type(error).__name__}: {error}')
+                self._warn(describe(error))
         return callback
 
     def _warn(self, text: str) -> None:
-        self.get_logger().warning(text, throttle_duration_sec=_WARN_EVERY_S)
+        self._log.warning(text, topic='message')
 
     def _on_result(self, message: Any) -> None:
         stamp_ns_of(message.header)  # refuses what no pairing could take

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from karmma_ros.errors import InvalidSettingError, KarmmaError
+from karmma_ros.errors import InvalidSettingError, KarmmaError, printable
 from karmma_ros.node.declaration import Declaration
 from karmma_ros.node.declarations import DECLARATIONS
+from karmma_ros.node.log import describe
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -45,6 +46,8 @@ class Parameters(Mapping[str, Any]):
         for declaration in DECLARATIONS:
             self._declare(declaration)
         node.add_on_set_parameters_callback(self._on_set)
+        if hasattr(node, 'add_pre_set_parameters_callback'):
+            node.add_pre_set_parameters_callback(_converted)
         # Humble has no callback for afterwards; there `_on_set` is the last one to judge.
         self._has_post_set = hasattr(node, 'add_post_set_parameters_callback')
         if self._has_post_set:
@@ -79,8 +82,11 @@ class Parameters(Mapping[str, Any]):
             value = declaration.check(value)
         except InvalidSettingError as problem:
             self._problems[name], value = problem, declaration.default
-        self._node.declare_parameter(
-            name, value, declaration.descriptor(), ignore_override=True)
+        descriptor = declaration.descriptor()
+        # Humble cannot convert a whole number before it compares the types; `check` does, too.
+        descriptor.dynamic_typing = isinstance(declaration.default, float) and not hasattr(
+            self._node, 'add_pre_set_parameters_callback')
+        self._node.declare_parameter(name, value, descriptor, ignore_override=True)
         self._values[name] = value
 
     def _on_set(self, changes: list[Parameter]) -> SetParametersResult:
@@ -92,6 +98,10 @@ class Parameters(Mapping[str, Any]):
                 check(values, set(ours))
         except KarmmaError as problem:
             return SetParametersResult(successful=False, reason=str(problem))
+        except Exception as error:  # rclpy would send no response at all
+            names = ', '.join(sorted(ours))
+            return SetParametersResult(
+                successful=False, reason=printable(f'{names}: {describe(error)}', 1000))
         if not self._has_post_set:
             self._take(changes)
         return SetParametersResult(successful=True)
@@ -115,3 +125,16 @@ class Parameters(Mapping[str, Any]):
         self._values.update(new)
         if names:
             self._changed(names)
+
+
+def _converted(changes: list[Parameter]) -> list[Parameter]:
+    """Turn whole numbers into doubles where a double is declared: `ros2 param set … rate 3`."""
+    return [_as_double(each) if each.type_ is Parameter.Type.INTEGER else each
+            for each in changes]
+
+
+def _as_double(change: Parameter) -> Parameter:
+    declaration = _BY_NAME.get(change.name)
+    if declaration is None or not isinstance(declaration.default, float):
+        return change
+    return Parameter(change.name, Parameter.Type.DOUBLE, float(change.value))

@@ -22,7 +22,7 @@ import time
 from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modality import Modality
 from karmma_ros.node.times import time_message
 import rclpy
@@ -186,7 +186,7 @@ def _qos(connection: Any) -> QoSProfile:
 
 def say(text: str) -> None:
     """Print one line at once, also into a pipe."""
-    print(f'replay: {text}', flush=True)
+    print(f'replay: {printable(text, 1000)}', flush=True)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

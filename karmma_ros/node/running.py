@@ -7,6 +7,7 @@ import signal
 import sys
 from threading import Event
 
+from karmma_ros.errors import printable
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -26,7 +27,7 @@ def run(name: str, make: Callable[[], Node], arguments: Sequence[str] | None) ->
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         node = make()
     except Exception as error:  # rclpy raises several kinds, most of all for unreadable files
-        print(f'{name}: {error}', file=sys.stderr)
+        print(printable(f'{name}: {error}', 2000), file=sys.stderr)
         rclpy.try_shutdown()
         return 2
     executor = SingleThreadedExecutor()

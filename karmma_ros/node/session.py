@@ -12,6 +12,7 @@ from karmma_ros.clip import NANOSECONDS
 from karmma_ros.node.diagnostics import inference_status, input_status, model_status
 from karmma_ros.node.inputs import Inputs
 from karmma_ros.node.loading import choose_device, load_model, Model, ModelLoader
+from karmma_ros.node.log import NodeLog
 from karmma_ros.node.messages import availability_message
 from karmma_ros.node.outputs import Outputs
 from karmma_ros.node.parameters import Parameters
@@ -41,7 +42,7 @@ class Session:
 
         :raises KarmmaError: when a parameter or the model is not usable; nothing is left behind.
         """
-        self._node, self._parameters = node, parameters
+        self._node, self._parameters, self._log = node, parameters, NodeLog(node)
         if parameters['threads']:
             torch.set_num_threads(parameters['threads'])
         self.model = load_model(parameters['model'], choose_device(parameters['device']),
@@ -131,9 +132,9 @@ class Session:
         waits = self._node.get_clock().ros_time_is_active and self._now_ns() == 0
         self._clockless_looks = self._clockless_looks + 1 if waits else 0
         if self._clockless_looks >= _CLOCKLESS_LOOKS:
-            self._node.get_logger().warning(
+            self._log.warning(
                 'use_sim_time is true but nothing publishes /clock: play the bag with --clock or '
-                'set use_sim_time to false', throttle_duration_sec=10.0)
+                'set use_sim_time to false', topic='/clock')
         self._inputs.watch()
         self._warnings.update(self._assess())
         self.worker.watch()
@@ -149,7 +150,7 @@ class Session:
         bundle, device = self.model.bundle, self.model.device
         self._outputs.describe(
             bundle, device, self._parameters['score_threshold'], self._now_ns())
-        self._node.get_logger().info(
+        self._log.info(
             f'model {bundle.model_id} on {device} by {self.model.reason}; inputs '
             f'{", ".join(m.value for m in self.model.recogniser.modalities)}, '
             f'window {bundle.spec.duration:g} s')
@@ -233,7 +234,7 @@ class Session:
         except Exception as error:
             wanted, kept = self._parameters['model'], self.model
             self._failure = f'{wanted} was not loaded: {error}; {kept.bundle.model_id} stays'
-            self._node.get_logger().error(self._failure)
+            self._log.error(self._failure, topic='model')
             self._node.set_parameters_atomically([
                 Parameter('model', value=kept.name),
                 Parameter('backend', value=kept.wanted_backend)])
@@ -277,7 +278,7 @@ class Session:
 
     def _on_time_jump(self, jump: Any) -> None:
         self.clear()
-        self._node.get_logger().info('time jumped: the sensor buffers start anew')
+        self._log.info('time jumped: the sensor buffers start anew', topic='time jump')
 
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)

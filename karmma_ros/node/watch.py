@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from karmma_msgs.msg import ActionEvent, ActionRecognition, ModalityAvailability, ModalityStatus
+from karmma_ros.errors import printable
 from karmma_ros.modality import Modality
 from karmma_ros.node.running import run
 import rclpy
@@ -87,16 +88,20 @@ class Watch:
         """Print a result; times count from the first one."""
         if self._start_s is None:
             self._start_s = seconds(message.header.stamp)
-        print(recognition_line(message, self._start_s), flush=True)
+        _print(recognition_line(message, self._start_s))
 
     def event(self, message: Any) -> None:
         """Print that an action started or ended; no event comes before a result."""
-        print(event_line(message, self._start_s or 0.0), flush=True)
+        _print(event_line(message, self._start_s or 0.0))
 
     def availability(self, message: Any) -> None:
         """Print what changed."""
         for line in self._changes.lines(message):
-            print(f'          {line}', flush=True)
+            _print(f'          {line}')
+
+
+def _print(line: str) -> None:
+    print(printable(line, 500), flush=True)
 
 
 def _watching() -> Node:

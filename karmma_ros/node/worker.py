@@ -16,6 +16,7 @@ from typing import Any
 
 from karmma_ros.modality import Modality
 from karmma_ros.node.inputs import Inputs
+from karmma_ros.node.log import describe, NodeLog
 from karmma_ros.node.messages import (
     availability_message,
     end_to_end_latency,
@@ -35,7 +36,6 @@ from rclpy.node import Node
 
 # With two wake-ups a second this makes at least one report a second.
 _AVAILABILITY_PERIOD_S = 0.4
-_WARN_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Worker:
 
         :param lock: guards the streams, which the inputs write.
         """
+        self._log = NodeLog(node)
         self._node, self._parameters, self._inputs = node, parameters, inputs
         self._engine, self._lock, self._outputs = engine, lock, outputs
         self._woken, self._stopping, self._due, self._check = Condition(), False, False, False
@@ -78,7 +79,6 @@ class Worker:
         """Stamp of the last result, and the node's time then."""
         self._reported: tuple[Any, ...] = ()
         self._reported_at = 0.0
-        self._warned_at = -_WARN_EVERY_S
         self.timings = Timings()
         self.failure = ''
         """Why there was no answer to the last window; empty if there was one."""
@@ -177,7 +177,7 @@ class Worker:
                 self._obey()
                 self._step(due)
             except Exception as error:  # one bad clip must not end recognition
-                self._fail(f'no result: {type(error).__name__}: {error}')
+                self._fail(f'no result: {describe(error)}')
 
     def _step(self, recognise: bool) -> None:
         """Judge the inputs, report them if they changed, and publish a result if one is due."""
@@ -253,7 +253,4 @@ class Worker:
 
     def _fail(self, text: str) -> None:
         self.failure = text
-        now = time.monotonic()
-        if now - self._warned_at >= _WARN_EVERY_S:
-            self._warned_at = now
-            self._node.get_logger().error(text)
+        self._log.error(text, topic='inference')

@@ -13,7 +13,7 @@ from typing import Any
 
 import cv2
 from karmma_ros.clip import FlowSpec
-from karmma_ros.errors import InvalidSampleError
+from karmma_ros.errors import InvalidSampleError, printable
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.image import check_layout, flat_bytes
 from karmma_ros.preprocess.video import normalise_picture, resize_and_crop_vectors
@@ -127,8 +127,9 @@ def decode_flow(
     """
     if encoding != '32FC2':
         raise InvalidSampleError(
-            f'flow encoding: got {encoding!r}; it may be 32FC2, rightward and downward pixels '
-            'between two frames: remap flow to such a topic, or set flow.source to computed')
+            f'flow encoding: got {printable(repr(encoding), 60)}; it may be 32FC2, rightward '
+            'and downward pixels between two frames: remap flow to such a topic, or set '
+            'flow.source to computed')
     flat = flat_bytes(data)
     check_layout(encoding, height, width, step, _FLOW_PIXEL, 2, flat.size)
     view: NDArray[np.float32] = np.ndarray(

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import cv2
-from karmma_ros.errors import InvalidSampleError
+from karmma_ros.errors import InvalidSampleError, printable
 from karmma_ros.preprocess.video import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray
@@ -239,5 +239,5 @@ def _layout(encoding: str, big_endian: bool) -> _Layout:
     except (KeyError, TypeError):
         remedy = _REMEDIES.get(str(encoding), _CONVERT)
         raise InvalidSampleError(
-            f'image encoding: got {str(encoding)[:40]!r}; it may be {_KNOWN}: {remedy}'
+            f'image encoding: got {printable(repr(encoding), 60)}; it may be {_KNOWN}: {remedy}'
         ) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from karmma_ros.errors import InvalidSampleError
+from karmma_ros.errors import InvalidSampleError, printable
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,7 +51,7 @@ def decode_pcm(
     if flat.size == 0 or flat.size % frame:
         raise InvalidSampleError(
             f'audio data: got {flat.size} bytes; it may be a multiple of {frame}, at least one '
-            f'({channels} channel(s) of {sample_format})')
+            f'({channels} channel(s) of {printable(sample_format, 60)})')
     samples = _to_float(flat, kind, order).reshape(-1, channels)
     mono = samples[:, 0] if channels == 1 else samples.mean(axis=1)
     if not np.isfinite(mono).all():
@@ -66,15 +66,15 @@ def _parse(sample_format: str, big_endian: bool) -> tuple[str, str]:
     match = _NAME.match(name.upper())
     if match is None:
         raise InvalidSampleError(
-            f'audio sample format: got {sample_format!r}; it may be {_FORMATS}')
+            f'audio sample format: got {printable(repr(sample_format), 60)}; it may be {_FORMATS}')
     order = match['order'] or ('BE' if big_endian else 'LE')
     return match['wide'] or match[0], '>' if order == 'BE' else '<'
 
 
 def _compressed(name: str) -> InvalidSampleError:
     return InvalidSampleError(
-        f'audio: got compressed sound ({name}); it may be raw PCM: start audio_capture with '
-        '`format:=wave`')
+        f'audio: got compressed sound ({printable(name, 60)}); it may be raw PCM: start '
+        'audio_capture with `format:=wave`')
 
 
 def _flat_bytes(data: Any) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import os
 from pathlib import Path
 
@@ -16,17 +17,32 @@ def find_model(text: str, setting: str = 'model') -> Path:
     :param setting: what the user set to this text.
     :raises InvalidSettingError: when there is neither; it lists the names there are.
     """
-    path = Path(text).expanduser()
-    if text and path.is_dir():
-        return path
     folders = [folder / 'models' for folder in shares() if (folder / 'models').is_dir()]
-    for folder in folders:
-        if text and (folder / text).is_dir():
-            return folder / text
+    for path in _candidates(text, folders):
+        if _is_folder(path):
+            return path
     names = sorted({p.name for folder in folders for p in folder.iterdir() if p.is_dir()})
     raise InvalidSettingError(
         setting, text, f'the path of a model directory, or one of: {", ".join(names) or "none"}',
         'check the path, or train a model with `karmma train`')
+
+
+def _candidates(text: str, folders: Sequence[Path]) -> list[Path]:
+    """Return the paths that a text may stand for, the most literal first."""
+    if not text:
+        return []
+    try:
+        given = Path(text).expanduser()
+    except RuntimeError:  # `~somebody` without such a user
+        given = Path(text)
+    return [given, *(folder / text for folder in folders)]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long a name, or characters that no name may hold
+        return False
 
 
 def shares() -> list[Path]:

@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.errors import InvalidSampleError, InvalidSettingError
+from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
 from karmma_ros.preprocess.audio import decode_pcm
 from karmma_ros.preprocess.compressed import decode_compressed
 from karmma_ros.preprocess.detections import CategoryMap, normalise_boxes
@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 
 # An empty one is said by drivers that know only one.
 _RAW_CODINGS = ('', 'wave', 'raw', 'pcm')
+_LONGEST = 60
+"""Characters that are kept of what a driver calls its format."""
 
 _MAX_DETECTIONS = 5000
 """More would keep the callbacks of all other inputs waiting."""
@@ -135,16 +137,18 @@ class AudioReader:
 
         Gives a sentence when it contradicts the parameters, else ''.
         """
-        told = info.sample_rate, info.channels, info.sample_format.strip().upper()
+        name = printable(info.sample_format.strip(), _LONGEST).upper()
+        told = info.sample_rate, info.channels, name
         given = (*self._given[:2], self._given[2].strip().upper())
         self._used = tuple(new or old for new, old in zip(told, given))  # type: ignore[assignment]
         self._refusal = ''
         if info.coding_format.lower() not in _RAW_CODINGS:
             self._refusal = (
-                f'audio_info: the driver sends {info.coding_format}; start it with format:=wave')
+                f'audio_info: the driver sends {printable(info.coding_format, _LONGEST)}; start '
+                'it with format:=wave')
         names = 'audio.sample_rate', 'audio.channels', 'audio.sample_format'
         return self._refusal or ', '.join(
-            f'{name} is {ours}, but audio_info says {theirs}, which is used'
+            f'{name} is {ours}, but audio_info says {printable(theirs, _LONGEST)}, which is used'
             for name, ours, theirs in zip(names, given, self._used) if ours != theirs)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from karmma_ros.clip import NANOSECONDS
+from karmma_ros.errors import printable
 
 _RECENT = 64
 _MAX_REASON = 300
@@ -33,7 +34,7 @@ class Receipts:
     def drop(self, reason: str, now_ns: int) -> None:
         """Note a message that cannot be used."""
         self.dropped += 1
-        self.reason = reason[:_MAX_REASON]
+        self.reason = printable(reason, _MAX_REASON)
         self._last_drop_ns = now_ns
 
     @property

@@ -7,6 +7,7 @@ from karmma_ros.node.declarations import DECLARATIONS
 from karmma_ros.node.parameters import Parameters
 import pytest
 import rclpy
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 import yaml
 
@@ -129,3 +130,53 @@ def test_the_shipped_file_holds_every_parameter_with_its_default():
         flat.update({f'{name}.{k}': v for k, v in nested.items()} if nested else {name: value})
     assert flat == {d.name: d.default for d in DECLARATIONS}
     assert all(type(flat[d.name]) is type(d.default) for d in DECLARATIONS)
+
+
+DOUBLES = [d for d in DECLARATIONS if isinstance(d.default, float)]
+
+
+@pytest.mark.parametrize('humble', [False, True])
+def test_a_whole_number_can_be_set_for_every_double(declared, monkeypatch, humble):
+    if humble:
+        monkeypatch.delattr(Node, 'add_pre_set_parameters_callback')
+    node, parameters = declared()
+    for declaration in DOUBLES:
+        value = round(declaration.range[1])
+        result, = node.set_parameters([Parameter(declaration.name, value=value)])
+        assert result.successful, result.reason
+        assert type(parameters[declaration.name]) is float
+        assert parameters[declaration.name] == value
+        if not humble:
+            assert node.get_parameter(declaration.name).type_ is Parameter.Type.DOUBLE
+    for name, value in (('top_k', 2.0), ('rate', True), ('rgb.enabled', 1), ('rate', 61)):
+        result, = node.set_parameters([Parameter(name, value=value)])
+        assert not result.successful and result.reason
+
+
+def test_a_check_that_fails_is_a_rejection_with_the_reason(declared):
+    node, parameters = declared([lambda values, changed: Path(values['model']).stat()])
+    result, = node.set_parameters([Parameter('model', value='x' * 4000)])
+    assert not result.successful
+    assert result.reason.startswith('model: OSError: [Errno 36]') and len(result.reason) <= 1000
+    assert parameters['model'] == 'synthetic_kitchen'
+
+
+@pytest.mark.parametrize(('name', 'value', 'allowed'), [
+    ('subject_id', 'A' * 257, 'text of at most 256 characters; it has 257'),
+    ('subject_id', '\x1b[31mred', 'printable text'), ('subject_id', 'a\u202eb', 'printable text'),
+    ('model', 'x' * 4097, 'text of at most 4096 characters; it has 4097'),
+    ('events.background', 'a\nb', 'printable text'),
+    ('detections.hand_classes', ['x'] * 1001, 'a list of at most 1000 texts; it has 1001'),
+    ('detections.ignored_classes', ['\0'], 'printable text'),
+])
+def test_texts_are_printable_and_bounded(declared, name, value, allowed):
+    node, _ = declared()
+    result, = node.set_parameters([Parameter(name, value=value)])
+    assert not result.successful and f'; it may be {allowed}' in result.reason
+    assert len(result.reason) < 500 and result.reason.isprintable()
+
+
+def test_a_text_as_long_as_it_may_be_is_taken(declared):
+    node, parameters = declared()
+    assert node.set_parameters([Parameter('subject_id', value='é' * 256)])[0].successful
+    assert parameters['subject_id'] == 'é' * 256

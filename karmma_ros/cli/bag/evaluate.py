@@ -15,7 +15,7 @@ from typing import Any
 from karmma_ros.cli.machine import this_machine
 from karmma_ros.cli.output import writing
 from karmma_ros.cli.progress import Bars
-from karmma_ros.errors import InvalidSettingError, KarmmaError
+from karmma_ros.errors import InvalidSettingError, KarmmaError, printable, SENTENCE_LENGTH
 from karmma_ros.evaluation.rosbag import report
 from karmma_ros.evaluation.rosbag.answers import BagRun
 from karmma_ros.evaluation.rosbag.evaluating import Evaluated, Settings
@@ -256,7 +256,8 @@ def _tell(console: Console, run: BagRun, notes: Iterable[str]) -> None:
         count = len(run.truth.actions)
         lines.append(f'  truth: {count:,} action{"s" * (count != 1)} from {run.truth.source}')
         lines += [f'  note: {text}' for text in run.truth.warnings]
-    console.print('\n'.join(lines), markup=False, highlight=False)
+    console.print('\n'.join(printable(line, SENTENCE_LENGTH) for line in lines),
+                  markup=False, highlight=False)
 
 
 def _print(console: Console, found: Mapping[str, Any]) -> None:
@@ -267,6 +268,6 @@ def _print(console: Console, found: Mapping[str, Any]) -> None:
         column.justify = 'right'
     for each in found['conditions']:
         scores = (each['actions'].get(head, {}).get('top1') for head in heads)
-        table.add_row(each['name'], f'{each["windows"]:,}', *(
+        table.add_row(printable(each['name']), f'{each["windows"]:,}', *(
             '–' if score is None else f'{100 * score:.1f}' for score in scores))
     console.print(table, markup=False)

@@ -276,3 +276,31 @@ def test_the_node_recognises_from_compressed_pictures_and_flow_of_a_topic(stage,
     assert stage.node.count_subscribers('flow') == 0
     for publisher in (pictures, flows):
         stage.node.destroy_publisher(publisher)
+
+
+FORGED = '\x1b[2J\x1b[31m\n[INFO] [1.0] [karmma]: all is well\n' + 'A' * 1_000_000
+
+
+def test_no_text_of_a_message_forges_or_floods_the_log(rig, capfd):
+    inputs = rig.start()
+    messages = inputs._messages
+    for i in range(50):
+        messages.take_info(AudioInfo(coding_format=f'{i}{FORGED}', sample_format=FORGED))
+        image = picture()
+        image.encoding, image.header.frame_id = f'{i}{FORGED}', FORGED
+        messages.callback(V, 'sensor_msgs/msg/Image')(image)
+        messages.callback(A, 'audio_common_msgs/msg/AudioDataStamped')(stamped_sound())
+    lines = capfd.readouterr().err.splitlines()
+    assert all('[WARN]' in line and len(line) < 2500 and line.isprintable() for line in lines)
+    named = ['audio: audio_info: the driver sends 0\\x1b[2J',
+             "rgb: message dropped: image encoding: got '0",
+             'audio: message dropped: audio_info: the driver', 'rgb: header.stamp is zero',
+             'audio: header.stamp is zero']
+    assert [sum(name in line for line in lines) for name in named] == [1] * 5
+    assert len(lines) == len(named)
+    for modality in (V, A):
+        status = next(s for s in rig.stream.assess(rig.now_ns()) if s.modality is modality)
+        assert status.detail.isprintable() and len(status.detail) <= 300
+        for fact in inputs.facts(modality).values():
+            assert fact.isprintable() and len(fact) <= 300
+    assert len(inputs.frame_ids[V]) <= 255 and inputs.frame_ids[V].isprintable()

@@ -8,9 +8,10 @@ words what it shows. Markers and dashes differ as well as colours.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from itertools import count
 import math
+
+from karmma_ros.evaluation.rosbag.report.elements import escape
 
 Points = Sequence[tuple[float, float | None]]
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+import html
 from typing import Any
 
+from karmma_ros.errors import printable, SENTENCE_LENGTH
 from karmma_ros.evaluation.rosbag.report.verdict import percent
+
+
+def escape(text: str) -> str:
+    """Return a text as HTML; control and bidi characters are shown as escapes."""
+    return html.escape(printable(text, SENTENCE_LENGTH))
 
 
 def table(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import re
 from typing import Any
 
+from karmma_ros.errors import printable, SENTENCE_LENGTH
 from karmma_ros.evaluation.rosbag.report.verdict import (
     clock,
     percent,
@@ -42,7 +43,7 @@ def markdown(report: Mapping[str, Any], made: Mapping[str, Any]) -> str:
 
 def word(text: str) -> str:
     """Escape what Markdown and HTML would take for their own."""
-    flat = re.sub(r'\s+', ' ', text)
+    flat = printable(re.sub(r'\s+', ' ', text), SENTENCE_LENGTH)
     flat = flat.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
     return re.sub(r'([\\`*_\[\]|#])', r'\\\1', flat)
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from html import escape
 import json
 from pathlib import Path
 from typing import Any
 
 from karmma_ros.evaluation.rosbag.report import charts, sections, timeline
+from karmma_ros.evaluation.rosbag.report.elements import escape
 
 _HERE = Path(__file__).parent
 _PARTS = (

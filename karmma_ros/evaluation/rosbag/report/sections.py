@@ -9,7 +9,6 @@ from __future__ import annotations
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 import re
 from typing import Any
 
@@ -17,6 +16,7 @@ from karmma_ros.evaluation.rosbag.report import charts
 from karmma_ros.evaluation.rosbag.report.elements import (
     barred,
     count,
+    escape,
     listed,
     percentile_table,
     table,
