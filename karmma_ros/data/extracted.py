@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import cv2
 from karmma_ros.data.media import FlowFolder, FrameFolder
+from karmma_ros.data.media.pictures import decode_picture
+from karmma_ros.errors import InvalidSampleError
 import numpy as np
 from numpy.typing import NDArray
 
@@ -78,8 +80,9 @@ def look_at_film(path: Path) -> Look:
 def look_at_folder(path: Path, pattern: str, fps: float) -> Look:
     """Count the pictures of a folder and measure the first."""
     first = path / pattern.format(1)
-    picture = cv2.imread(str(first)) if first.is_file() else None
-    if picture is None:
+    try:
+        picture = decode_picture(first.read_bytes(), cv2.IMREAD_COLOR)
+    except (OSError, InvalidSampleError):
         return Look(0.0, 0, 0)
     count = sum(entry.name.endswith(first.suffix) for entry in os.scandir(path))
     return Look(count / fps, picture.shape[1], picture.shape[0])

@@ -1,10 +1,10 @@
 """
 The bytes of a `sensor_msgs/CompressedImage` to an RGB picture.
 
-JPEG and PNG only: both tell their size in a header that is read before anything is
-decoded, so that a few bytes cannot ask for gigabytes.
+JPEG and PNG only: what they will cost is known before anything is decoded
+(`image_headers.py`), so that a few bytes cannot ask for gigabytes or minutes.
 
-Shape legend: h height, w width.
+Shape legend: h height, w width, c channels.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from __future__ import annotations
 from typing import Any
 
 import cv2
-from karmma_ros.errors import InvalidSampleError
+from karmma_ros.errors import InvalidSampleError, printable
 from karmma_ros.preprocess.image import Bytes, decode_image, flat_bytes, Size
+from karmma_ros.preprocess.image_headers import EncodedImage, MAX_PIXELS, read_header
 from karmma_ros.preprocess.video import resize_and_crop
 import numpy as np
 
-MAX_PIXELS = 50_000_000
-"""Larger pictures are refused; 8K has 33 million."""
+__all__ = ['decode_bounded', 'decode_compressed', 'MAX_PIXELS']
 
-_JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
-_JPEG_END, _PNG_END = b'\xff\xd9', b'IEND\xaeB`\x82'
-# Start-of-frame markers; C4, C8 and CC in their midst are tables and an extension.
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Markers without a length: TEM, RST0..7, SOI, EOI.
-_JPEG_BARE = frozenset([0x01, *range(0xD0, 0xDA)])
-_REMEDY = 'set the image transport of the publisher to jpeg or png (compressed.format)'
+_LARGE_PIXELS = 10_000_000
+"""A larger JPEG, above 4K, is decoded at a fraction of its size where the crop allows it."""
+_OVERSAMPLED = 4
+"""The fraction still has this many times the pixels of the crop, across and down."""
+_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
+            8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
 def decode_compressed(
@@ -37,84 +36,77 @@ def decode_compressed(
 
     Also gives the height and width of the whole picture. A JPEG that says how the camera
     was held comes out upright. `description` is the message's `format`: what it says of
-    the codec is not believed, the bytes are; what it says of the colours is.
+    the codec is not believed, the bytes are; what it says of the colours is. Bytes behind
+    the end of the image are ignored: cameras fill up their last packet or buffer.
 
-    :raises InvalidSampleError: for another codec, a picture above `MAX_PIXELS`, or one that
-        is cut off or damaged.
+    :raises InvalidSampleError: for another codec, an image that is too costly to decode (see
+        `read_header`), or one that is cut off or damaged.
     """
     _check_description(description)
-    flat = flat_bytes(data)
-    _check_size(flat)
+    encoded = read_header(flat_bytes(data))
     source, _, codec = description.partition(';')
-    is_mosaic = source.startswith('bayer_') and flat[:8].tobytes() == _PNG
-    picture = _decode(flat, cv2.IMREAD_GRAYSCALE if is_mosaic else cv2.IMREAD_COLOR)
-    height, width = picture.shape[:2]
+    is_mosaic = source.startswith('bayer_') and encoded.is_png
     if is_mosaic:  # OpenCV has made eight bits of sixteen
+        picture = _decode(encoded, cv2.IMREAD_GRAYSCALE)
+        height, width = whole = picture.shape[0], picture.shape[1]
         picture = decode_image(
             picture, encoding=source.strip().replace('16', '8'), height=height, width=width,
             step=width, size=size)
     else:
+        scale = _scale(encoded, size)
+        picture = _decode(encoded, _REDUCED.get(scale, cv2.IMREAD_COLOR), scale)
+        whole = _whole_size(encoded, picture, scale)
         picture = picture if size is None else resize_and_crop(picture, *size)
         # What was given to the encoder as if it were BGR comes back as what it was.
         if 'compressed rgb' not in codec:
             picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
-    return picture, (height, width)
+    return picture, whole
+
+
+def decode_bounded(data: Any, flags: int) -> Bytes:
+    """
+    Decode a JPEG or PNG to `[h, w]` or BGR `[h, w, 3]`, as cv2.imdecode does with `flags`.
+
+    :param flags: `cv2.IMREAD_COLOR` or `cv2.IMREAD_GRAYSCALE`.
+    :raises InvalidSampleError: as `decode_compressed`.
+    """
+    return _decode(read_header(flat_bytes(data)), flags)
 
 
 def _check_description(description: str) -> None:
     if 'compresseddepth' in description.lower():
         raise InvalidSampleError(
-            f'image format: got {description[:40]!r}; it may be jpeg or png: compressedDepth is '
-            'no picture: remap image to the colour topic of the camera')
+            f'image format: got {printable(description, 40)!r}; it may be jpeg or png: '
+            'compressedDepth is no picture: remap image to the colour topic of the camera')
 
 
-def _check_size(flat: Bytes) -> None:
-    """Read the header, and refuse what is too large or not whole before decoding it."""
-    head = flat[:24].tobytes()
-    if head.startswith(_PNG):
-        width, height = (int.from_bytes(head[at:at + 4], 'big') for at in (16, 20))
-        end = _PNG_END
-    elif head.startswith(_JPEG):
-        width, height = _jpeg_size(flat)
-        end = _JPEG_END
-    else:
-        raise InvalidSampleError(
-            f'image data: got {flat.size} bytes that start with {head[:8].hex(" ") or "nothing"}; '
-            f'it may be a jpeg or a png: {_REMEDY}')
-    if not 0 < width * height <= MAX_PIXELS:
-        raise InvalidSampleError(
-            f'image size: got {width} x {height}; it may be 1 x 1 to {MAX_PIXELS:,} pixels')
-    # Cameras fill up the last packet with zeros.
-    if not flat[-65_536:].tobytes().rstrip(b'\0').endswith(end):
-        raise InvalidSampleError(
-            f'image data: got {flat.size} bytes without an end; it may be a whole picture: part '
-            'of it was lost')
+def _scale(encoded: EncodedImage, size: Size | None) -> int:
+    """Return by how much both sides of an image may be divided while it is decoded."""
+    if encoded.is_png or size is None or encoded.width * encoded.height <= _LARGE_PIXELS:
+        return 1
+    most = min(encoded.width, encoded.height) // (_OVERSAMPLED * max(size))
+    return max((scale for scale in (1, *_REDUCED) if scale <= most), default=1)
 
 
-def _jpeg_size(flat: Bytes) -> tuple[int, int]:
-    """Give width and height; (0, 0) when there is no frame header."""
-    at = 2
-    while at + 9 <= flat.size and flat[at] == 0xFF:
-        marker = int(flat[at + 1])
-        if marker in _JPEG_FRAMES:
-            height, width = flat[at + 5:at + 9].reshape(2, 2) @ [256, 1]
-            return int(width), int(height)
-        if marker == 0xFF:  # filling
-            at += 1
-        elif marker in _JPEG_BARE:
-            at += 2
-        else:
-            at += 2 + int(flat[at + 2]) * 256 + int(flat[at + 3])
-    return 0, 0
-
-
-def _decode(flat: Bytes, flags: int) -> Bytes:
+def _decode(encoded: EncodedImage, flags: int, scale: int = 1) -> Bytes:
     try:
-        picture = cv2.imdecode(flat, flags)
+        picture = cv2.imdecode(encoded.data, flags)
     except cv2.error as error:
         raise InvalidSampleError(f'image data: damaged: {error.err}') from None
     if picture is None:
         raise InvalidSampleError(
-            f'image data: got {flat.size} bytes that cannot be decoded; it may be a whole jpeg or '
-            'png')
+            f'image data: got {encoded.data.size} bytes that cannot be decoded; expected a '
+            'complete jpeg or png')
+    stored = -(-encoded.width // scale), -(-encoded.height // scale)
+    if sorted(stored) != sorted(picture.shape[:2]):
+        raise InvalidSampleError(
+            f'image size: got {picture.shape[1]} x {picture.shape[0]} from the decoder; expected '
+            f'{stored[0]} x {stored[1]} as the header has it')
     return np.asarray(picture, np.uint8)
+
+
+def _whole_size(encoded: EncodedImage, picture: Bytes, scale: int) -> Size:
+    """Return height and width of the image as it is shown: EXIF may have turned it."""
+    stored = encoded.height, encoded.width
+    upright = picture.shape[0] == -(-encoded.height // scale)
+    return stored if upright else stored[::-1]

@@ -10,6 +10,7 @@ import tarfile
 import cv2
 import h5py
 from karmma_ros.data.errors import DataError
+from karmma_ros.data.extracted import look_at_folder
 from karmma_ros.data.media import (
     FlowFolder,
     FlowTar,
@@ -164,8 +165,22 @@ def test_a_broken_picture_is_named(tmp_path, disk, damage):
                        [damage])
     source = FrameFolder(tmp_path, 1)
     assert numbers_of(source.frames([1, 3])) == [1, 3]
-    with pytest.raises(DataError, match='frame_0000000002.jpg is no whole picture: fetch'):
+    why = 'without an end' if damage == 'cut' else 'expected an image that OpenCV decodes'
+    with pytest.raises(DataError, match=f'frame_0000000002.jpg: .*{why}.*: fetch'):
         source.frames([1, 2, 3])
+
+
+def test_a_picture_that_asks_for_gigabytes_is_refused_and_padding_is_not(tmp_path):
+    path = tmp_path / NAME.format(1)
+    write_jpg(path, coloured(1))
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'\xff' * 300)
+    assert numbers_of(FrameFolder(tmp_path, 1).frames([1])) == [1]
+    frame = whole.index(b'\xff\xc0') + 5
+    path.write_bytes(whole[:frame] + b'\x7d\0\x7d\0' + whole[frame + 4:])
+    with pytest.raises(DataError, match='frame_0000000001.jpg: image size: got 32000 x 32000'):
+        FrameFolder(tmp_path, 1).frames([1])
+    assert look_at_folder(tmp_path, NAME, 1).width == 0
 
 
 def test_a_hole_is_no_end(tmp_path):

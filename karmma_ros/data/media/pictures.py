@@ -18,11 +18,14 @@ from functools import lru_cache
 import math
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 from karmma_ros.data.errors import DataError
 from karmma_ros.data.media.tar import tar_index
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.preprocess.compressed import decode_bounded
+from karmma_ros.preprocess.image_headers import is_jpeg_or_png
 from karmma_ros.preprocess.video import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray
@@ -221,14 +224,19 @@ def read_flow(pictures: Pictures, numbers: Sequence[int], size: tuple[int, int] 
     return np.concatenate(parts, axis=3)
 
 
-def decode_picture(data: bytes, flags: int) -> NDArray[np.uint8] | None:
-    """Decode a picture to `[h, w, c]`, BGR if coloured; None if it is none or is cut off."""
-    # OpenCV fills what is missing of a JPEG with grey and says nothing.
-    if not data or (data[:2] == b'\xff\xd8' and b'\xff\xd9' not in data[-256:]):
-        return None
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+def decode_picture(data: bytes, flags: int) -> NDArray[np.uint8]:
+    """
+    Decode an image file to `[h, w, c]`, BGR if coloured.
+
+    :raises InvalidSampleError: when it is none, is cut off, or is too costly to decode.
+    """
+    flat = np.frombuffer(data, np.uint8)
+    if is_jpeg_or_png(flat):
+        picture: Any = decode_bounded(flat, flags)
+    else:
+        picture = cv2.imdecode(flat, flags) if data else None
     if picture is None:
-        return None
+        raise InvalidSampleError(f'got {len(data)} bytes; expected an image that OpenCV decodes')
     return np.asarray(picture if picture.ndim == 3 else picture[..., None], np.uint8)
 
 
@@ -243,10 +251,11 @@ def _read_all(pictures: Pictures, group: str, numbers: Sequence[int], flags: int
             out[row] = out[row - 1]
             continue
         previous = number
-        picture = decode_picture(data, flags)
-        if picture is None:
-            raise DataError(pictures.path, f'{pictures.name(group, number)} is no whole picture',
-                            AGAIN)
+        try:
+            picture = decode_picture(data, flags)
+        except InvalidSampleError as error:
+            raise DataError(pictures.path, f'{pictures.name(group, number)}: {error}',
+                            AGAIN) from None
         if size is not None:
             picture = resize_and_crop(picture, *size)
         if flags == cv2.IMREAD_COLOR:
