@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -21,16 +20,21 @@ from karmma_ros.errors import BundleError, InvalidSettingError, printable
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.encoders import is_custom
+from karmma_ros.model.files import (
+    digest_of_file,
+    load_safetensors,
+    MOST_JSON,
+    open_safetensors,
+    read_json,
+)
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.prediction import Vocabulary
-from safetensors import safe_open, SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import save
 import torch
 
 FORMAT = 'karmma_ros/1'
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
-_MOST_CONFIG = 64 * 2**20
-"""Bytes; a vocabulary of a million classes takes less."""
 _MOST_INPUT = 2 * 2**30
 """Bytes that the inputs of one clip may take, fifty times those of the paper's networks."""
 RETRIEVE = 'copy the whole model directory again, or train one with `karmma train`'
@@ -127,17 +131,8 @@ def load_bundle(
     return Bundle(
         network.eval().to(device), config, spec, vocabulary,
         str(description.get('name', path.name)), str(description.get('dataset', '')),
-        description.get('metrics', {}), path, _digest(path / WEIGHTS),
+        description.get('metrics', {}), path, digest_of_file(path / WEIGHTS).hex(),
     )
-
-
-def _digest(path: Path) -> str:
-    """Give the SHA-256 of a file that may be too large to hold a second time."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_description(path: Path) -> Mapping[str, Any]:
@@ -145,11 +140,13 @@ def _read_description(path: Path) -> Mapping[str, Any]:
         if not (path / name).is_file():
             raise BundleError(path, f'{name} is missing, or no regular file', RETRIEVE)
     size = (path / CONFIG).stat().st_size
-    if size > _MOST_CONFIG:
+    if size > MOST_JSON:
         raise BundleError(path / CONFIG, f'has {size} bytes, more than any model needs', RETRIEVE)
     try:
-        description = json.loads((path / CONFIG).read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as error:
+        description = read_json(path / CONFIG)
+    except OSError as error:
+        raise BundleError(path / CONFIG, f'cannot be read ({error})', RETRIEVE) from error
+    except ValueError as error:
         raise BundleError(path / CONFIG, f'is not JSON ({error})', RETRIEVE) from error
     found = description.get('format') if isinstance(description, dict) else None
     if found != FORMAT:
@@ -199,7 +196,7 @@ def _check_shapes(
 
 def _stored_shapes(path: Path) -> dict[str, list[int]]:
     try:
-        with safe_open(path / WEIGHTS, framework='pt') as weights:
+        with open_safetensors(path / WEIGHTS, 'pt') as weights:
             return {name: weights.get_slice(name).get_shape() for name in weights.keys()}
     except (SafetensorError, OSError) as error:
         raise BundleError(path / WEIGHTS, f'cannot be read ({error})', RETRIEVE) from error
@@ -207,7 +204,7 @@ def _stored_shapes(path: Path) -> dict[str, list[int]]:
 
 def _load_weights(path: Path, network: Karmma) -> None:
     try:
-        weights = load_file(path / WEIGHTS)
+        weights = load_safetensors(path / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise BundleError(path / WEIGHTS, f'cannot be read ({error})', RETRIEVE) from error
     try:

@@ -22,10 +22,10 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.encoders.chunks import ChunkedEncoder
 from karmma_ros.model.encoders.spectrogram import AST
+from karmma_ros.model.files import load_safetensors, open_regular_file
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.vision_operators import prepare_torchvision
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 import torch
 from torch import nn, Tensor
 
@@ -134,7 +134,7 @@ def find_weights(config: EncoderConfig) -> Path:
     weights = config.weights
     if weights.endswith(_SUFFIXES):
         path = Path(weights).expanduser()
-        if not path.is_file():
+        if not path.exists():
             raise MissingWeightsError(
                 path.name, 'where you have them', path, 'there is no such file')
         return path
@@ -203,9 +203,11 @@ def _cache_place(url: str) -> Path:
 def _read(path: Path) -> Weights:
     try:
         if path.suffix == '.safetensors':
-            return load_file(path)
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except (SafetensorError, UnpicklingError, OSError, EOFError, RuntimeError) as error:
+            return load_safetensors(path)
+        with open_regular_file(path) as file:
+            content = torch.load(file, map_location='cpu', weights_only=True)
+    except (SafetensorError, UnpicklingError, OSError, EOFError, RuntimeError, ValueError,
+            KeyError) as error:
         raise _unreadable(path, _first_line(error)) from error
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 import signal
 import threading
 import time
 from typing import Any
 
-from karmma_ros.errors import DISK_FULL, KarmmaError
+from karmma_ros.errors import DISK_FULL, InvalidSettingError, KarmmaError
+from karmma_ros.model.files import open_regular_file
 import lightning
 from lightning.pytorch.callbacks import Callback
+import torch
 
 CHECKPOINT = 'last.ckpt'
 """Name of the checkpoint, in the folder of the run, that a later run resumes from."""
@@ -40,6 +43,30 @@ class CheckpointError(KarmmaError):
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (self.path, self.error)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """
+    Read a checkpoint of tensors and plain values; no code in it is run.
+
+    :raises InvalidSettingError: for a file that is not one of `Keeper`'s.
+    """
+    try:
+        with open_regular_file(path) as file:
+            content = torch.load(file, map_location='cpu', weights_only=True)
+    except (UnpicklingError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        raise _no_checkpoint(path, str(error).strip() or type(error).__name__) from error
+    if not isinstance(content, dict) or not isinstance(content.get('state_dict'), dict) \
+            or not isinstance(content.get('global_step'), int):
+        raise _no_checkpoint(path, 'it lacks state_dict or global_step')
+    return content
+
+
+def _no_checkpoint(path: Path, problem: str) -> InvalidSettingError:
+    return InvalidSettingError(
+        'checkpoint', str(path), 'a checkpoint of karmma train, of tensors and plain values',
+        f'{problem.splitlines()[0][:200]}; delete it to train from the beginning, or give '
+        'another --work')
 
 
 class Keeper(Callback):

@@ -10,7 +10,7 @@ import warnings
 from karmma_ros.data.batch import Batch, Clips
 from karmma_ros.errors import DISK_FULL, InvalidSettingError
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.training.keeper import CHECKPOINT, CheckpointError, Keeper
+from karmma_ros.training.keeper import CHECKPOINT, CheckpointError, Keeper, read_checkpoint
 from karmma_ros.training.loading import Order, scoring_loader, training_loader
 from karmma_ros.training.module import Optimisation, RecognitionModule
 from karmma_ros.training.teacher import Teacher
@@ -81,6 +81,7 @@ def train(
     :param teacher: distil from it as well; None: cross-entropy alone.
     :raises TrainingStopped: when the run is interrupted; nothing is lost.
     :raises CheckpointError: when the disk is full.
+    :raises InvalidSettingError: for a checkpoint that this package did not write.
     """
     torch.manual_seed(settings.seed)
     last = folder / CHECKPOINT
@@ -98,15 +99,14 @@ def train(
         try:
             trainer.fit(
                 module, datamodule=_Loaders(module, training, validation, order, settings),
-                ckpt_path=str(last) if step else None, weights_only=False)
+                ckpt_path=str(last) if step else None, weights_only=True)
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise
             raise CheckpointError(folder / BEST, error) from error
     best = folder / BEST
     if best.is_file():
-        state = torch.load(best, map_location='cpu', weights_only=True)['state_dict']
-        module.load_state_dict(state)
+        module.load_state_dict(read_checkpoint(best)['state_dict'])
     return network.cpu().eval()
 
 
@@ -159,7 +159,5 @@ def _trainer(settings: RunSettings, folder: Path) -> lightning.Trainer:
 
 
 def _step_of(checkpoint: Path) -> int:
-    """Give the step after which a checkpoint was written; 0, if there is none."""
-    if not checkpoint.is_file():
-        return 0
-    return int(torch.load(checkpoint, map_location='cpu', weights_only=False)['global_step'])
+    """Return the step after which a checkpoint was written; 0, if there is none."""
+    return int(read_checkpoint(checkpoint)['global_step']) if checkpoint.exists() else 0

@@ -88,10 +88,12 @@ def replace_by_pipe(path):
     (lambda p: edit(p, lambda d: d['clip']['audio'].update(sample_rate=10**12)), 'up to 384000'),
     (lambda p: (p / CONFIG).write_text('1' * 10**6), 'is not JSON'),
     (lambda p: (p / CONFIG).write_text('[' * 100_000), 'is not JSON'),
-    (lambda p: (p / CONFIG).write_bytes(b' ' * (65 * 2**20)), 'more than any model needs'),
+    (lambda p: (p / CONFIG).write_bytes(b' ' * (5 * 2**20)), 'more than any model needs'),
+    (lambda p: (p / CONFIG).write_text('[' + '[],' * 10**6 + '[]]'), 'objects and lists'),
     (lambda p: (p / WEIGHTS).write_bytes(pickle.dumps({'w': 1})), 'cannot be read'),
     (lambda p: (p / WEIGHTS).write_bytes((2**60).to_bytes(8, 'little') + b'{}'), 'cannot be read'),
     (lambda p: replace_by_pipe(p / WEIGHTS), 'no regular file'),
+    (lambda p: replace_by_pipe(p / CONFIG), 'no regular file'),
     (lambda p: edit(p, lambda d: d['architecture']['encoders']['rgb'].update(
         name='subprocess:Popen', options={'args': 'true'})), 'if you trust it, load it with'),
 ])

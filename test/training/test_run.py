@@ -145,9 +145,39 @@ def test_a_full_disk_says_so_and_leaves_the_checkpoint_before(
     with pytest.raises(CheckpointError, match='No space left on device.*free some space'):
         trained(config, spec, vocabulary, tmp_path, Toy(spec, 24), settings)
     monkeypatch.undo()
-    left = torch.load(tmp_path / CHECKPOINT, weights_only=False)
+    left = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     assert left['global_step'] == 3
     trained(config, spec, vocabulary, tmp_path, Toy(spec, 24), settings)
+
+
+class Bomb:
+    """What creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(('make', 'text'), [
+    (lambda p: torch.save({'global_step': 3, 'state_dict': {}, 'x': Bomb(p.with_name('ran'))}, p),
+     'Weights only load failed'),
+    (lambda p: p.write_bytes(pickle.dumps(Bomb(p.with_name('ran')))), 'Weights only load failed'),
+    (lambda p: torch.save({'state_dict': {}}, p), 'it lacks state_dict or global_step'),
+    (lambda p: torch.save([1], p), 'it lacks state_dict or global_step'),
+    (lambda p: p.write_bytes(b'PK cut off'), 'a checkpoint of karmma train'),
+    (os.mkfifo, 'it is a pipe'),
+])
+def test_a_foreign_checkpoint_is_refused_and_no_code_in_it_is_run(
+    config, spec, vocabulary, tmp_path, make, text
+):
+    make(tmp_path / CHECKPOINT)
+    with pytest.raises(InvalidSettingError, match=text) as caught:
+        trained(config, spec, vocabulary, tmp_path, Toy(spec, 24))
+    assert 'delete it to train from the beginning' in str(caught.value)
+    assert not (tmp_path / 'ran').exists()
 
 
 def test_another_error_of_the_system_keeps_its_own_words(config, spec, vocabulary, tmp_path):
@@ -175,7 +205,7 @@ def test_the_best_epoch_is_kept(config, spec, vocabulary, tmp_path):
     network = build(config, spec, vocabulary)
     train(network, Toy(spec, 24), Forgetful(spec, 12), settings, tmp_path)
     best = torch.load(tmp_path / BEST, weights_only=True)
-    last = torch.load(tmp_path / CHECKPOINT, weights_only=False)
+    last = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     assert best['epoch'] == 0 and last['epoch'] == 3
     for name, value in network.state_dict().items():
         assert torch.equal(value, best['state_dict'][f'network.{name}'])
@@ -223,8 +253,8 @@ def test_two_processes_train_as_one_does(config, spec, vocabulary, tmp_path):
         [sys.executable, tmp_path / 'two.py', tmp_path / 'setting'], check=True, timeout=240,
         env={**os.environ, 'PYTHONPATH': f'{Path(__file__).parent}:{Path.cwd()}',
              'OMP_NUM_THREADS': '1'})
-    state = torch.load(tmp_path / 'two' / CHECKPOINT, weights_only=False)['state_dict']
-    alone = torch.load(tmp_path / 'one' / CHECKPOINT, weights_only=False)['state_dict']
+    state = torch.load(tmp_path / 'two' / CHECKPOINT, weights_only=True)['state_dict']
+    alone = torch.load(tmp_path / 'one' / CHECKPOINT, weights_only=True)['state_dict']
     for name, value in alone.items():
         torch.testing.assert_close(state[name], value, rtol=1e-6, atol=1e-7, msg=name)
     assert len(whole.modalities) == 2

@@ -38,6 +38,7 @@ from karmma_ros.model.backends.interface import (
 from karmma_ros.model.backends.onnx_runtime import load_onnx
 from karmma_ros.model.backends.openvino_runtime import load_openvino
 from karmma_ros.model.bundle import Bundle, load_bundle
+import numpy as np
 import torch
 
 AUTO = 'auto'
@@ -153,7 +154,17 @@ def known_answers(bundle: Bundle) -> dict[Subset, Logits] | None:
         return None
     exports, _ = find_exports(bundle)
     clip = check_clip(bundle.spec, bundle.network.modalities) if exports else {}
-    return next((known for each in exports if (known := read_answers(each, clip))), None)
+    return next((known for each in exports
+                 if (known := read_answers(each, clip)) and _complete(known, bundle)), None)
+
+
+def _complete(known: Mapping[Subset, Logits], bundle: Bundle) -> bool:
+    """Whether there are finite logits for all that `answers` returns: else anything agrees."""
+    modalities = bundle.network.modalities
+    wanted = {head: (size,) for head, size in bundle.vocabulary.sizes.items()}
+    return known.keys() == {modalities, *((m,) for m in modalities)} and all(
+        {head: x.shape for head, x in heads.items()} == wanted
+        and all(np.isfinite(x).all() for x in heads.values()) for heads in known.values())
 
 
 def read_export(bundle: Bundle, export: Export) -> Backend:

@@ -1,6 +1,7 @@
 """Which backend is taken, and what is said of it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from karmma_ros.model.backends.exports import find_exports, read_answers
 from karmma_ros.model.bundle import load_bundle, save_bundle
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 import torch
 
 A = Modality.AUDIO
@@ -115,8 +118,36 @@ def test_what_a_large_networks_eager_answers_comes_with_the_export(exported, mon
     assert backend.name != 'eager' and 'differs by 0.00%' in reason and 'eager not timed' in reason
 
 
+def in_its_place(make):
+    def damage(path):
+        path.unlink()
+        make(path)
+
+    return damage
+
+
+def change_answers(change):
+    """Rewrite eager.safetensors after `change` has altered its tensors."""
+    def damage(path):
+        with safe_open(path, framework='np') as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            metadata = file.metadata()
+        change(tensors)
+        save_file(tensors, path, metadata)
+
+    return damage
+
+
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize('damage', [
-    lambda path: path.unlink(), lambda path: path.write_bytes(b'no tensors')])
+    lambda path: path.unlink(), lambda path: path.write_bytes(b'no tensors'),
+    in_its_place(os.mkfifo), in_its_place(lambda path: path.symlink_to('/dev/zero')),
+    lambda path: os.truncate(path, 10**10),
+    change_answers(lambda tensors: tensors.clear()),
+    change_answers(lambda tensors: tensors.pop('audio/verb')),
+    change_answers(lambda tensors: tensors.update({'rgb/verb': np.zeros(3, np.float32)})),
+    change_answers(lambda tensors: tensors['audio/verb'].fill(np.nan)),
+])
 def test_without_its_answers_eager_is_run(exported, tmp_path, monkeypatch, damage):
     monkeypatch.setattr(selection, 'LARGE', 0)
     path = tmp_path / 'model'
@@ -168,6 +199,28 @@ def test_weights_written_meanwhile_are_not_taken_for_the_ones_that_were_read(
     monkeypatch.setattr(selection, 'read_export', write_others)
     with pytest.raises(BundleError, match='has changed while it was being loaded: load it again'):
         choose(copied, keep_weights=False)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('name', ['export.json', 'audio.xml', 'audio.bin', 'audio.onnx'])
+@pytest.mark.parametrize('make', [
+    os.mkfifo, lambda path: path.symlink_to('/dev/zero'), lambda path: path.symlink_to(path)])
+def test_no_pipe_or_device_in_an_export_is_waited_for(copied, name, make):
+    for path in copied.path.glob(f'exports/*/{name}'):
+        in_its_place(make)(path)
+    reason = choose(copied).reason
+    if name == 'export.json':
+        assert reason.startswith('eager')
+    else:
+        assert f'{name} is missing, or no regular file' in reason
+
+
+def test_the_digest_of_an_export_does_not_wait_for_a_pipe(copied):
+    export = find_exports(copied)[0][0]
+    assert len(export.sha256) == 64
+    os.mkfifo(export.folder / 'more')
+    with pytest.raises(BundleError, match='more: cannot be read .it is a pipe'):
+        export.sha256
 
 
 def test_answers_to_another_clip_are_not_taken(exported):
