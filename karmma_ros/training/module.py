@@ -19,7 +19,7 @@ from karmma_ros.training.schedule import warmup_cosine
 from karmma_ros.training.teacher import Teacher
 import lightning
 import torch
-from torch import Tensor
+from torch import nn, Tensor
 
 
 @dataclass(frozen=True)
@@ -171,17 +171,56 @@ class RecognitionModule(lightning.LightningModule):
                  batch_size=len(hit))
 
     def configure_optimizers(self) -> Any:
-        """Give AdamW under linear warm-up and cosine decay; biases and tokens don't decay."""
+        """Return AdamW, its groups by `split_by_decay`, under linear warm-up and cosine decay."""
         settings = self.optimisation
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        decay = [p for p in trained if p.ndim > 1]
-        plain = [p for p in trained if p.ndim <= 1]
+        decayed, plain = split_by_decay(self.network)
         optimizer = torch.optim.AdamW(
-            [{'params': decay, 'weight_decay': settings.weight_decay},
-             {'params': plain, 'weight_decay': 0.0}],
+            [{'params': list(decayed.values()), 'weight_decay': settings.weight_decay},
+             {'params': list(plain.values()), 'weight_decay': 0.0}],
             lr=settings.learning_rate)
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, total, round(settings.warmup * total)))
         return {'optimizer': optimizer,
                 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """
+        Refuse a checkpoint whose optimizer has other parameter groups.
+
+        :raises InvalidSettingError: for one of a version in which tokens decayed too.
+        """
+        wanted = [len(group) for group in split_by_decay(self.network)]
+        for state in checkpoint.get('optimizer_states', ()):
+            found = [len(group['params']) for group in state['param_groups']]
+            if found != wanted:
+                raise InvalidSettingError(
+                    'checkpoint', f'one that decays {found[0]} of {sum(found)} parameters',
+                    f'one that decays {wanted[0]} of {sum(wanted)}, as this version does',
+                    'an older version decayed tokens and positions too: finish the run with that '
+                    'version, or give another --work to train from the beginning')
+
+
+def split_by_decay(network: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """
+    Return the trained parameters by name: those with weight decay, and those without.
+
+    Only matrices and kernels decay: what is called `weight`, or ends so, and has more than one
+    dimension. Biases, norms, tokens ([CLS], of absent modalities, of order, AST's class and
+    distillation token), position embeddings, tables of relative positions, and embeddings of
+    categories do not. The paper does not state it: this rule is ours.
+    """
+    decayed: dict[str, nn.Parameter] = {}
+    plain: dict[str, nn.Parameter] = {}
+    seen: set[nn.Parameter] = set()  # one that two modules share counts once
+    for module_name, module in network.named_modules():
+        for name, parameter in module.named_parameters(module_name, recurse=False):
+            if parameter.requires_grad and parameter not in seen:
+                seen.add(parameter)
+                decays = (parameter.ndim > 1 and name.endswith('weight')
+                          and not isinstance(module, _NEVER_DECAYED))
+                (decayed if decays else plain)[name] = parameter
+    return decayed, plain
+
+
+_NEVER_DECAYED = (nn.Embedding, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
