@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from karmma_ros.errors import InvalidSettingError, is_printable
@@ -13,6 +13,27 @@ VERB, NOUN = 'verb', 'noun'
 """The two heads of an action in Epic-Kitchens; other data sets may have other heads."""
 
 _LONGEST_NAME = 500
+
+
+def action_heads(heads: Sequence[str]) -> tuple[str, ...]:
+    """
+    Return the one or two heads that an action consists of, that of the verb first.
+
+    The heads `verb` and `noun` have their positions by name. The other heads of the model, in
+    its order, take the positions that are left: `[gesture]` and `[noun]` are an action of one
+    part, `[gesture, hand]` one of two. From the third head on (`tool` in `[verb, noun, tool]`)
+    a head is no part of an action.
+    """
+    others = [head for head in heads if head not in (VERB, NOUN)]
+    parts = [head if head in heads else others.pop(0) if others else None
+             for head in (VERB, NOUN)]
+    return tuple(head for head in parts if head is not None)
+
+
+def further_heads(heads: Sequence[str]) -> tuple[str, ...]:
+    """Return the heads that are no part of an action, in the order of the model."""
+    parts = action_heads(heads)
+    return tuple(head for head in heads if head not in parts)
 
 
 @dataclass(frozen=True)
@@ -26,15 +47,17 @@ class LabelScore:
 
 @dataclass(frozen=True)
 class ActionScore:
-    """A verb and a noun; the score is the product of their probabilities."""
+    """One class of each head that an action consists of."""
 
     verb: LabelScore
-    noun: LabelScore
+    """Of the first of `action_heads`."""
+    noun: LabelScore | None
+    """Of the second; None for a model with one head."""
 
     @property
     def score(self) -> float:
-        """Give the product of the two probabilities."""
-        return self.verb.score * self.noun.score
+        """Return the product of the probabilities of its parts."""
+        return self.verb.score * (1.0 if self.noun is None else self.noun.score)
 
 
 @dataclass(frozen=True)
@@ -44,6 +67,8 @@ class Vocabulary:
     heads: Mapping[str, tuple[str, ...]]
 
     def __post_init__(self) -> None:
+        if not self.heads:
+            raise InvalidSettingError('classes', {}, 'at least one head with its class names')
         for head, names in self.heads.items():
             if not names or len(set(names)) != len(names):
                 raise InvalidSettingError(
@@ -69,17 +94,22 @@ class Prediction:
     vocabulary: Vocabulary
 
     def top(self, head: str, k: int = 1) -> list[LabelScore]:
-        """Give the `k` best classes of a head by descending score; all, if it has fewer."""
-        names = self.vocabulary.heads.get(head, ())
-        scores = self.probabilities.get(head, np.empty(0))
+        """
+        Give the `k` best classes of a head by descending score; all, if it has fewer.
+
+        :raises KeyError: for a head that the model lacks.
+        """
+        names, scores = self.vocabulary.heads[head], self.probabilities[head]
         order = np.argsort(-scores, kind='stable')[:k]
         return [LabelScore(int(i), names[i], float(scores[i])) for i in order]
 
     def top_actions(self, k: int = 1) -> list[ActionScore]:
         """
-        Give the `k` best verb-noun pairs by descending product; none without both heads.
+        Give the `k` best actions by descending score: pairs, or classes of the only head.
 
         The k best pairs lie within the k best of each head, so no full product is formed.
         """
-        pairs = [ActionScore(v, n) for v in self.top(VERB, k) for n in self.top(NOUN, k)]
+        first, *second = action_heads(tuple(self.vocabulary.heads))
+        nouns: Sequence[LabelScore | None] = self.top(second[0], k) if second else (None,)
+        pairs = [ActionScore(v, n) for v in self.top(first, k) for n in nouns]
         return sorted(pairs, key=lambda pair: -pair.score)[:k]

@@ -45,7 +45,9 @@ class ReactToAction(Node):
 
     def words(self, event):
         """State what was seen, ask about the rest."""
-        action = f'{event.verb.class_name} the {event.noun.class_name}'
+        action = event.verb.class_name
+        if event.noun.class_name:  # a model with one head has no noun
+            action += f' the {event.noun.class_name}'
         if ModalityStatus.RGB in self.used:
             return f'You {action}.'
         return f'Do you {action}?'

@@ -46,7 +46,8 @@ DECLARATIONS = (
                 (1, 4)),
     Declaration('top_k', 5, 'Verbs, nouns and actions in a result.', (1, 100)),
     Declaration('score_threshold', 0.0,
-                'above_threshold is true when the best verb and noun both reach this.',
+                'above_threshold is true when the best verb and noun both reach this; of a model '
+                'with one head, its best class.',
                 (0.0, 1.0)),
     Declaration('subject_id', '', 'Copied into results and events: whose actions they are.',
                 length=256),

@@ -14,6 +14,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from karmma_ros.errors import printable
 from karmma_ros.node.loading import Model
+from karmma_ros.node.messages import heads_note
 from karmma_ros.node.times import time_message
 from karmma_ros.node.timings import Pace
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
@@ -77,7 +78,9 @@ def model_status(model: Model, loading: str, failure: str) -> DiagnosticStatus:
         'id': bundle.model_id, 'path': bundle.path, 'sha256': bundle.sha256,
         'device': model.device,
         'backend': f'{backend.name} {backend.precision}', 'backend chosen': model.reason,
-        'dataset': bundle.dataset, 'loading': loading, 'last failure': failure})
+        'dataset': bundle.dataset,
+        'heads': heads_note(bundle.vocabulary) or ', '.join(bundle.vocabulary.heads),
+        'loading': loading, 'last failure': failure})
 
 
 def lifecycle_status(state: str) -> DiagnosticStatus:

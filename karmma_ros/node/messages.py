@@ -24,8 +24,8 @@ from karmma_ros.clip import NANOSECONDS
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.node.times import time_message
+from karmma_ros.prediction import action_heads, further_heads, NOUN, Prediction, VERB, Vocabulary
 from karmma_ros.prediction import LabelScore as Label
-from karmma_ros.prediction import NOUN, Prediction, VERB
 from karmma_ros.stream.availability import ModalityStatus
 from karmma_ros.stream.events import ActionEvent
 from karmma_ros.stream.window import Window
@@ -35,6 +35,7 @@ from std_msgs.msg import Header
 _USABLE_LATENCY_S = 10.0
 _MOST_COUNTED = 2**32 - 1  # of a uint32
 _NO_NOUN = Label(-1, '', 0.0)
+"""Of a model with one head."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +51,36 @@ class Publishing:
 def recognition_message(
     prediction: Prediction, window: Window, publishing: Publishing
 ) -> ActionRecognition:
-    """Build a result; sequence, frame_id and latencies are the caller's."""
+    """
+    Build a result; sequence, frame_id and latencies are the caller's.
+
+    Which heads of the model are in `verbs` and in `nouns` is decided by
+    `prediction.action_heads`.
+    """
+    heads = action_heads(tuple(prediction.vocabulary.heads))
+    verbs, nouns = _both([_labels(prediction, head, publishing.top_k) for head in heads])
     message = ActionRecognition(
         header=Header(stamp=time_message(window.end_ns)),
         window_start=time_message(window.start_ns), window_end=time_message(window.end_ns),
         subject_id=publishing.subject_id, model_id=publishing.model_id,
-        verbs=_labels(prediction, VERB, publishing.top_k),
-        nouns=_labels(prediction, NOUN, publishing.top_k),
+        verbs=verbs, nouns=nouns,
         modalities=[status_message(s, s.modality in window.modalities)
                     for s in window.statuses])
-    message.actions = [
-        ActionScore(verb_id=a.verb.class_id, noun_id=a.noun.class_id, verb=a.verb.class_name,
-                    noun=a.noun.class_name, score=a.score)
-        for a in prediction.top_actions(publishing.top_k)
-    ]
-    best = [labels[0].score for labels in (message.verbs, message.nouns) if labels]
-    message.above_threshold = bool(best) and min(best) >= publishing.score_threshold
+    message.actions = [_action(a.verb, a.noun or _NO_NOUN, a.score)
+                       for a in prediction.top_actions(publishing.top_k)]
+    best = [labels[0].score for labels in (verbs, nouns) if labels]
+    message.above_threshold = min(best) >= publishing.score_threshold
     return message
+
+
+def _both(parts: Sequence[list[Any]]) -> tuple[list[Any], list[Any]]:
+    """Return what belongs to verbs and to nouns; nothing to nouns for a model with one head."""
+    return parts[0], (parts[1] if len(parts) > 1 else [])
+
+
+def _action(verb: Label, noun: Label, score: float) -> ActionScore:
+    return ActionScore(verb_id=verb.class_id, noun_id=noun.class_id, verb=verb.class_name,
+                       noun=noun.class_name, score=score)
 
 
 def _labels(prediction: Prediction, head: str, k: int) -> list[LabelScore]:
@@ -108,6 +122,16 @@ def availability_message(
         modalities=[status_message(s, s.modality in used) for s in statuses])
 
 
+def heads_note(vocabulary: Vocabulary) -> str:
+    """Return which head is published as what; empty for a model with verb and noun alone."""
+    parts, others = action_heads(tuple(vocabulary.heads)), further_heads(tuple(vocabulary.heads))
+    if parts == (VERB, NOUN) and not others:
+        return ''
+    text = f'verbs has the classes of head {parts[0]}, ' + (
+        f'nouns those of {parts[1]}' if len(parts) > 1 else 'nouns is empty')
+    return text + (f'; not published: {", ".join(others)}' if others else '')
+
+
 def label_info_message(kind: Any, names: Sequence[str], threshold: float, now_ns: int) -> Any:
     """Describe the classes of one head as `kind`, the class of vision_msgs/LabelInfo."""
     message = kind(header=Header(stamp=time_message(now_ns)), threshold=threshold)
@@ -117,15 +141,20 @@ def label_info_message(kind: Any, names: Sequence[str], threshold: float, now_ns
     return message
 
 
+def published_classes(vocabulary: Vocabulary) -> tuple[list[str], list[str]]:
+    """Return the class names of `verbs` and of `nouns`, by class id."""
+    return _both([list(vocabulary.heads[head]) for head in action_heads(tuple(vocabulary.heads))])
+
+
 def model_info_message(bundle: Bundle, device: str, now_ns: int) -> ModelInfo:
     """Describe the loaded model."""
     modalities = bundle.network.modalities
-    heads = bundle.vocabulary.heads
+    verbs, nouns = published_classes(bundle.vocabulary)
     return ModelInfo(
         header=Header(stamp=time_message(now_ns)), model_id=bundle.model_id,
         model_path=str(bundle.path), sha256=bundle.sha256, dataset=bundle.dataset, device=device,
         modalities=[m.value for m in modalities],
-        verbs=list(heads.get(VERB, ())), nouns=list(heads.get(NOUN, ())),
+        verbs=verbs, nouns=nouns,
         num_frames=bundle.spec.num_frames, window_duration=bundle.spec.duration,
         audio_sample_rate=bundle.spec.audio.sample_rate if Modality.AUDIO in modalities else 0)
 

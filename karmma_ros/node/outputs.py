@@ -7,13 +7,12 @@ from typing import Any
 
 from karmma_msgs.msg import ActionEvent, ActionRecognition, ModalityAvailability, ModelInfo
 from karmma_ros.model.bundle import Bundle
-from karmma_ros.node.messages import label_info_message, model_info_message
-from karmma_ros.prediction import NOUN, VERB
+from karmma_ros.node.messages import label_info_message, model_info_message, published_classes
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-_LABEL_TOPICS = {VERB: '~/verbs/label_info', NOUN: '~/nouns/label_info'}
+_LABEL_TOPICS = '~/verbs/label_info', '~/nouns/label_info'
 # Events are rare, and each matters: one who reads slowly shall miss none.
 _EVENTS_DEPTH = 50
 
@@ -32,22 +31,21 @@ class Outputs:
             ModalityAvailability, '~/modality_availability', LATCHED)
         self._info = node.create_publisher(ModelInfo, '~/model_info', LATCHED)
         self._label_type = _label_info_type()
-        self._labels = {head: node.create_publisher(self._label_type, topic, LATCHED)
-                        for head, topic in _LABEL_TOPICS.items() if self._label_type}
+        self._labels = [node.create_publisher(self._label_type, topic, LATCHED)
+                        for topic in _LABEL_TOPICS if self._label_type]
 
     def describe(self, bundle: Bundle, device: str, threshold: float, now_ns: int) -> None:
         """Tell which model answers and what its classes are called."""
         self._info.publish(model_info_message(bundle, device, now_ns))
-        for head, publisher in self._labels.items():
-            publisher.publish(label_info_message(
-                self._label_type, bundle.vocabulary.heads.get(head, ()), threshold, now_ns))
+        for names, publisher in zip(published_classes(bundle.vocabulary), self._labels):
+            publisher.publish(label_info_message(self._label_type, names, threshold, now_ns))
 
     def destroy(self) -> None:
         """Take all publishers down."""
         # `destroy_publisher` would leave these among the managed entities.
         for publisher in (self.recognition, self.events, self.availability):
             self._node.destroy_lifecycle_publisher(publisher)
-        for publisher in (self._info, *self._labels.values()):
+        for publisher in (self._info, *self._labels):
             self._node.destroy_publisher(publisher)
 
 

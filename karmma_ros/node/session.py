@@ -13,11 +13,12 @@ from karmma_ros.node.diagnostics import inference_status, input_status, model_st
 from karmma_ros.node.inputs import Inputs
 from karmma_ros.node.loading import choose_device, load_model, Model, ModelLoader
 from karmma_ros.node.log import NodeLog
-from karmma_ros.node.messages import availability_message
+from karmma_ros.node.messages import availability_message, heads_note
 from karmma_ros.node.outputs import Outputs
 from karmma_ros.node.parameters import Parameters
 from karmma_ros.node.warning_log import WarningLog
 from karmma_ros.node.worker import Engine, Worker
+from karmma_ros.prediction import further_heads
 from karmma_ros.stream.events import ActionEvents, EventSettings
 from karmma_ros.stream.looks import Looks
 from karmma_ros.stream.sensors import SensorStream
@@ -154,6 +155,11 @@ class Session:
             f'model {bundle.model_id} on {device} by {self.model.reason}; inputs '
             f'{", ".join(m.value for m in self.model.recogniser.modalities)}, '
             f'window {bundle.spec.duration:g} s')
+        note = f'results of {bundle.model_id}: {heads_note(bundle.vocabulary)}'
+        if further_heads(tuple(bundle.vocabulary.heads)):
+            self._log.warning(note)
+        elif heads_note(bundle.vocabulary):
+            self._log.info(note)
 
     def say_inactive(self) -> None:
         """Leave no late joiner with the belief that the inputs are looked after."""

@@ -34,14 +34,21 @@ def lamps(statuses: Sequence[Any]) -> str:
     return ' '.join(Modality.parse(s.name).letter if s.used else '-' for s in statuses)
 
 
+def best_action(message: Any) -> tuple[str, float]:
+    """Return the words and the score of the best action of an ActionRecognition."""
+    if not message.actions:
+        return '(no class in this message)', 0.0
+    best = message.actions[0]
+    return f'{best.verb} {best.noun}'.strip(), best.score
+
+
 def recognition_line(message: Any, start_s: float) -> str:
     """Say when, what, how sure, resting on what, and how late."""
-    verb, noun = message.verbs[0], message.nouns[0]
+    action, score = best_action(message)
     latency = message.end_to_end_latency
     late = f'{latency * 1e3:4.0f} ms' if latency >= 0 else '   ? ms'
-    action = f'{verb.class_name} {noun.class_name}'
     return (f'{seconds(message.header.stamp) - start_s:6.1f} s  {lamps(message.modalities)}  '
-            f'{action:<24} {verb.score * noun.score:4.2f}  {late}')
+            f'{action:<24} {score:4.2f}  {late}')
 
 
 def event_line(message: Any, start_s: float) -> str:

@@ -20,7 +20,7 @@ from math import exp, isfinite, prod
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
-from karmma_ros.prediction import LabelScore, NOUN, Prediction, VERB, Vocabulary
+from karmma_ros.prediction import action_heads, LabelScore, Prediction, Vocabulary
 import numpy as np
 from numpy.typing import NDArray
 
@@ -88,9 +88,9 @@ class ActionEvent:
     event_id: int
     """Counts up; never used twice."""
     verb: LabelScore
-    """Of a model with one head, whatever its name, the class of that head."""
+    """Of the first head of `prediction.action_heads`, whatever its name."""
     noun: LabelScore | None
-    """None for a model with one head."""
+    """Of the second; None for a model with one head."""
     score: float
     """Smoothed probability of verb and noun together: STARTED now, ENDED the highest of all."""
     start_ns: int
@@ -121,16 +121,16 @@ class ActionEvents:
     Turn recognitions into events that never overlap, each STARTED followed by its ENDED.
 
     Verb and noun are smoothed and judged together, as the product of their probabilities:
-    from "cut bread" to "wash cup" no "wash bread" lies between. No clock is read; memory is
-    bounded; equal recognitions give equal events.
+    from "cut bread" to "wash cup" no "wash bread" lies between. Which heads of a model these are
+    is decided by `prediction.action_heads`. No clock is read; memory is bounded; equal
+    recognitions give equal events.
 
-    :raises InvalidSettingError: when the vocabulary lacks the background class, or has several
-        heads and verb and noun are not among them.
+    :raises InvalidSettingError: when the vocabulary lacks the background class.
     """
 
     def __init__(self, settings: EventSettings, vocabulary: Vocabulary) -> None:
         self._settings = settings
-        self._heads = _heads(vocabulary)
+        self._heads = action_heads(tuple(vocabulary.heads))
         self._names = tuple(vocabulary.heads[head] for head in self._heads)
         self._background = self._find(settings.background)
         self._idle = self._idle_mask()
@@ -344,13 +344,3 @@ class ActionEvents:
         assert self._joint is not None
         score = float(self._joint.take(class_id, axis).sum())
         return LabelScore(class_id, self._names[axis][class_id], score)
-
-
-def _heads(vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Choose what an action consists of: verb and noun, or the only head there is."""
-    heads = tuple(vocabulary.heads)
-    if VERB in heads and NOUN in heads:
-        return VERB, NOUN
-    if len(heads) != 1:
-        raise InvalidSettingError('heads', heads, f'{VERB!r} and {NOUN!r}, or one head alone')
-    return heads

@@ -288,8 +288,6 @@ def test_settings_that_make_no_sense(changes, text):
 def test_says_when_the_model_does_not_fit():
     with pytest.raises(InvalidSettingError, match="'sleep'; it may be a class of verb or noun"):
         ActionEvents(EventSettings(background='sleep'), WORDS)
-    with pytest.raises(InvalidSettingError, match="it may be 'verb' and 'noun', or one head"):
-        ActionEvents(EventSettings(), Vocabulary({'a': ('x',), 'b': ('y',)}))
 
 
 @pytest.mark.parametrize(('window_start', 'heads', 'text'), [

@@ -30,6 +30,8 @@ from karmma_ros.evaluation.rosbag.bootstrap import (
 )
 from karmma_ros.evaluation.rosbag.report.charts import forest, standalone
 from karmma_ros.evaluation.rosbag.report.markdown import table, word
+from karmma_ros.evaluation.rosbag.streaming import event_key
+from karmma_ros.prediction import action_heads
 import numpy as np
 from numpy.typing import NDArray
 
@@ -135,13 +137,15 @@ def compare(a: Side, b: Side, resamples: int = RESAMPLES, seed: int = 0) -> dict
     found = list(pair.differences(resamples, seed))
     if not found:
         raise InvalidSettingError(
-            'heads', ', '.join(b.report['heads']), ', '.join(a.report['heads']) + ', as in A')
+            'heads', ', '.join(b.report['heads']), ', '.join(a.report['heads']) + ', as in A',
+            'compare models that share a head whose true classes are known')
     return {
         'format': FORMAT, 'resamples': resamples, 'seed': seed,
         **{letter: {'name': s.name, 'model': s.report['model'], 'condition': s.condition}
            for letter, s in (('a', a), ('b', b))},
         'bags': [bag['name'] for bag in a.report['bags']],
         'actions': len(a.report['segments']['bag']),
+        'left_out': pair.left_out(),
         'differences': [asdict(each) for each in found]}
 
 
@@ -165,6 +169,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         'difference, one shows one by chance.'
         + ('' if bags >= MANY_BAGS else ' The actions are taken as independent; '
            f'from {MANY_BAGS} bags on, whole bags are drawn instead.'))
+    if found.get('left_out'):
+        lines.append('\n'.join(f'- {word(text)}' for text in found['left_out']))
     return '\n\n'.join(lines) + '\n'
 
 
@@ -200,6 +206,23 @@ class _Pair:
         self._known = {key: mask for key, mask in known.items() if mask.any() and all(
             key in s.columns['right'] for s in self._sides)}
 
+    def left_out(self) -> list[str]:
+        """Say what of the reports is not compared, as their models have other heads."""
+        heads = [tuple(s.report['heads']) for s in self._sides]
+        found = [f'{s.name} alone has the head {head}: not compared'
+                 for s, mine in zip(self._sides, heads)
+                 for head in mine if head not in self._heads]
+        if not self._same_events:
+            words = [' and '.join(action_heads(each)) for each in heads]
+            found.append(f'the events of {self._sides[0].name} name {words[0]}, those of '
+                         f'{self._sides[1].name} {words[1]}: not compared')
+        return found
+
+    @property
+    def _same_events(self) -> bool:
+        first, second = (action_heads(s.report['heads']) for s in self._sides)
+        return first == second
+
     def differences(self, resamples: int, seed: int) -> Iterator[Difference]:
         """Give each figure that both have."""
         if not self._known:
@@ -225,7 +248,8 @@ class _Pair:
                 f'{key} calibration error', [calibration(
                     self._flags(s, 'right', key), self._flags(s, 'confidence', key), answered)
                     for s in self._sides], int(answered.sum()), resamples, seed, False)
-        yield from self._events(self._known[key], resamples, seed)
+        if self._same_events:
+            yield from self._events(self._known[key], resamples, seed)
 
     def _events(self, known: NDArray[np.bool_], resamples: int, seed: int) -> Iterator[Difference]:
         delays = [np.array([np.nan if x is None else x for x in s.columns['delay_s']], float)
@@ -286,7 +310,7 @@ class _Pair:
 
 def _precision(side_: Side) -> float | None:
     by_head = side_.figures['events'].get('mean_average_precision', {})
-    values = by_head.get(side_.report['joint'])
+    values = by_head.get(event_key(side_.report['heads']))
     return None if not values or None in values else float(np.mean(values))
 
 

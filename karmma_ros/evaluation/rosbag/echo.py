@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
@@ -12,12 +13,11 @@ from karmma_ros.evaluation.rosbag.reading import Bag, Topic
 from karmma_ros.evaluation.rosbag.replay import Asked
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import Bundle
-from karmma_ros.prediction import NOUN, VERB
+from karmma_ros.prediction import action_heads, NOUN, VERB
 import numpy as np
 
 TOLERANCE = 1e-3
 """Scores that differ by less are the same: batches and threads round differently."""
-_FIELDS = {VERB: 'verbs', NOUN: 'nouns'}
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,12 @@ class Echoes:
         return [echo.asked for echo in self.found]
 
 
-def read_echoes(bag: Bag, topic: Topic | None) -> Echoes:
-    """Read what a node published while the bag was recorded."""
+def read_echoes(bag: Bag, topic: Topic | None, heads: Sequence[str] = (VERB, NOUN)) -> Echoes:
+    """
+    Read what a node published while the bag was recorded.
+
+    :param heads: of the model, in its order.
+    """
     if topic is None:
         return Echoes('', ())
     try:
@@ -58,14 +62,18 @@ def read_echoes(bag: Bag, topic: Topic | None) -> Echoes:
     found, unread = [], 0
     for _, received_ns, data in bag.messages([topic]):
         try:
-            found.append(echo_of(read(data), received_ns))
+            found.append(echo_of(read(data), received_ns, heads))
         except (ValueError, AttributeError, TypeError):
             unread += 1
     return Echoes(topic.name, tuple(found), unread)
 
 
-def echo_of(message: Any, received_ns: int) -> Echo:
-    """Read a karmma_msgs/ActionRecognition, rclpy's or the rosbags library's."""
+def echo_of(message: Any, received_ns: int, heads: Sequence[str] = (VERB, NOUN)) -> Echo:
+    """
+    Read a karmma_msgs/ActionRecognition, rclpy's or the rosbags library's.
+
+    :param heads: of the model, in its order.
+    """
     end_ns = _ns(message.window_end)
     age_s = message.end_to_end_latency - message.inference_latency
     asked_ns = end_ns + round(age_s * NANOSECONDS) if age_s >= 0 else 0
@@ -74,8 +82,8 @@ def echo_of(message: Any, received_ns: int) -> Echo:
     return Echo(
         Asked(end_ns, asked_ns, received_ns, newest_ns),
         tuple(used.get(m.value, False) for m in Modality),
-        {head: {int(s.class_id): float(s.score) for s in getattr(message, name)}
-         for head, name in _FIELDS.items()},
+        {head: {int(s.class_id): float(s.score) for s in labels}
+         for head, labels in zip(action_heads(heads), (message.verbs, message.nouns))},
         str(message.model_id))
 
 
@@ -88,7 +96,8 @@ def compare_echo(echoes: Echoes, answers: Answers, bundle: Bundle) -> dict[str, 
     Hold recorded answers against ours to the same windows; JSON-ready, None without any.
 
     A window is the same when it has the same end; an answer, when it rests on the same sensors
-    and no score differs by `TOLERANCE`. Answers of another model are counted apart.
+    and no score differs by `TOLERANCE`. Answers of another model, and those without any class,
+    are counted apart.
     """
     if not echoes.topic:
         return None
@@ -101,11 +110,13 @@ def compare_echo(echoes: Echoes, answers: Answers, bundle: Bundle) -> dict[str, 
         'unreadable': echoes.unread,
         'of_another_model': len(echoes.found) - len(own),
         'models': sorted({echo.model_id for echo in echoes.found}),
+        'without_classes': sum(not any(echo.scores.values()) for echo in own),
         'same_window': len(same_windows),
         'same_sensors': len(same_sensors),
         'same_answer': sum(each['difference'] <= TOLERANCE for each in same_sensors),
         'same_best': sum(each['best'] for each in same_windows),
-        'largest_difference': max((e['difference'] for e in same_sensors), default=0.0),
+        'largest_difference': max((e['difference'] for e in same_sensors
+                                   if isfinite(e['difference'])), default=0.0),
         'tolerance': TOLERANCE,
     }
 
@@ -113,16 +124,17 @@ def compare_echo(echoes: Echoes, answers: Answers, bundle: Bundle) -> dict[str, 
 def _compare(echo: Echo, answers: Answers, row: int | None) -> dict[str, Any] | None:
     if row is None:
         return None
-    differences, best = [0.0], True
+    differences: list[float] = []
+    best = any(echo.scores.values())
     for head, scores in echo.scores.items():
         ours = answers.probabilities.get(head)
         if ours is None or not scores:
             continue
-        differences += [abs(float(ours[row, i]) - score) for i, score in scores.items()
-                        if i < ours.shape[1]]
+        differences += [abs(float(ours[row, i]) - score) if 0 <= i < ours.shape[1] else inf
+                        for i, score in scores.items()]
         best &= int(np.argmax(ours[row])) == max(scores, key=lambda i: scores[i])
     return {'sensors': tuple(map(bool, answers.present[row])) == echo.used,
-            'difference': max(differences), 'best': best}
+            'difference': max(differences, default=inf), 'best': best}
 
 
 def matches(echoes: Sequence[Echo], answers: Answers) -> list[dict[str, Any] | None]:

@@ -138,7 +138,8 @@ class _Evaluation:
         self, work: Work | None, names: Sequence[str], progress: Progress,
     ) -> tuple[dict[str, Any], dict[str, Answers]]:
         bag, bundle = self._bag, self._bundle
-        echoes = read_echoes(bag, self._choice.topics.get(RECOGNITION))
+        echoes = read_echoes(bag, self._choice.topics.get(RECOGNITION),
+                             tuple(bundle.vocabulary.heads))
         replay = Replay(
             bag, self._choice, bundle.spec, bundle.network.modalities, self._settings.values,
             self._runs, echoes.asked, self._hop())

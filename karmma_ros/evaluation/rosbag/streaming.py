@@ -13,11 +13,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from karmma_ros.clip import NANOSECONDS
+from karmma_ros.evaluation.metrics import joint_key
 from karmma_ros.evaluation.rosbag.answers import Answers
 from karmma_ros.evaluation.rosbag.average_precision import Detection
 from karmma_ros.evaluation.rosbag.truth import Truth, UNKNOWN
 from karmma_ros.evaluation.segments import argmax_segments, Found, matches, Segment
-from karmma_ros.prediction import NOUN, Prediction, VERB, Vocabulary
+from karmma_ros.prediction import action_heads, Prediction, Vocabulary
 from karmma_ros.stream.events import ActionEvent, ActionEvents, EventSettings, Phase
 import numpy as np
 from numpy.typing import NDArray
@@ -28,22 +29,21 @@ class Heard:
     """An action that was announced."""
 
     segment: Segment
-    """Label: class ids in the order of `event_heads`."""
+    """Label: class ids in the order of `prediction.action_heads`."""
     score: float
     told_ns: int
     """The node's clock when it was announced."""
 
 
 def event_heads(vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Give the heads that an event names; none where events cannot be made."""
-    return event_heads_of(tuple(vocabulary.heads))
+    """Return the heads whose classes an event names."""
+    return action_heads(tuple(vocabulary.heads))
 
 
-def event_heads_of(heads: Sequence[str]) -> tuple[str, ...]:
-    """Give which of a model's heads an event names."""
-    if VERB in heads and NOUN in heads:
-        return VERB, NOUN
-    return tuple(heads) if len(heads) == 1 else ()
+def event_key(heads: Sequence[str]) -> str:
+    """Return the name of the score that needs every part of an event right."""
+    parts = action_heads(heads)
+    return joint_key(heads) if len(parts) == len(heads) else ' and '.join(parts)
 
 
 def hear(answers: Answers, vocabulary: Vocabulary, settings: EventSettings) -> list[Heard]:
@@ -53,8 +53,6 @@ def hear(answers: Answers, vocabulary: Vocabulary, settings: EventSettings) -> l
     :raises InvalidSettingError: when the vocabulary lacks the background class.
     """
     heads = event_heads(vocabulary)
-    if not heads:
-        return []
     kept = {head: _kept(head, answers, vocabulary, settings) for head in heads}
     small = Vocabulary({head: tuple(vocabulary.heads[head][i] for i in kept[head])
                         for head in heads})

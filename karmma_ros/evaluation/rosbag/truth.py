@@ -8,7 +8,7 @@ something to score.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 import re
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.rosbag.truth_table import read_table, Row, Table
-from karmma_ros.prediction import Vocabulary
+from karmma_ros.prediction import action_heads, further_heads, NOUN, VERB, Vocabulary
 
 TIMES = ('auto', 'bag', 'clock')
 """Times of a table count from the start of the bag, or are those of its clock; auto: judged."""
@@ -103,7 +103,12 @@ class Truth:
         if table.broken:
             notes += (f'{_rows(len(table.broken))} of {path.name} cannot be read; the first: '
                       f'{table.broken[0]}',)
-        found = [(row.start + shift, row.stop + shift, row.labels) for row in rows]
+        labels = [row.labels for row in rows]
+        if table.parts:
+            pairs = [(each[VERB], each.get(NOUN, '')) for each in labels]
+            notes += tuple(_part_remarks(pairs, vocabulary, path.name))
+            labels = list(map(_by_part(vocabulary), pairs))
+        found = [(row.start + shift, row.stop + shift, each) for row, each in zip(rows, labels)]
         return _settle(found, path.name, bag, vocabulary, left_out, notes)
 
     @classmethod
@@ -112,14 +117,12 @@ class Truth:
         vocabulary: Vocabulary, topic: str,
     ) -> Truth:
         """Take (start_ns, stop_ns, verb, noun) of each `karmma_msgs/ActionAnnotation`."""
-        heads = tuple(vocabulary.heads)
-        found = []
-        for start_ns, stop_ns, *words in dict.fromkeys(messages):  # a latched one comes again
-            named = dict(zip(('verb', 'noun'), words))
-            labels = {head: named.get(head, words[0] if len(heads) == 1 else '')
-                      for head in heads}
-            found.append((start_ns, stop_ns, labels))
-        return _settle(found, topic, bag, vocabulary, Counter(), ())
+        of_parts = _by_part(vocabulary)
+        distinct = list(dict.fromkeys(messages))  # a latched one comes again
+        found = [(start_ns, stop_ns, of_parts((verb, noun)))
+                 for start_ns, stop_ns, verb, noun in distinct]
+        notes = _part_remarks([(verb, noun) for _, _, verb, noun in distinct], vocabulary, topic)
+        return _settle(found, topic, bag, vocabulary, Counter(), tuple(notes))
 
 
 class _Names:
@@ -144,6 +147,48 @@ class _Names:
 
 def _spelling(name: str) -> str:
     return re.sub(r'[\s_-]+', '-', name.strip().casefold())
+
+
+def _by_part(vocabulary: Vocabulary) -> Callable[[tuple[str, str]], dict[str, str]]:
+    """
+    Return what turns verb and noun of a truth into classes of the model's heads.
+
+    A model with one head has one class for both: "verb noun" if that is one, else the verb;
+    a head called `verb` or `noun` takes its own word.
+    """
+    heads = action_heads(tuple(vocabulary.heads))
+    if len(heads) > 1:
+        return lambda words: dict(zip(heads, words))
+    head, find = heads[0], _Names(vocabulary.heads[heads[0]])
+
+    def of_one_head(words: tuple[str, str]) -> dict[str, str]:
+        verb, noun = words
+        if head == VERB:
+            return {head: verb}
+        if head == NOUN:
+            return {head: noun or verb}
+        both = f'{verb} {noun}'.strip()
+        alone = find(both)[1] == UNKNOWN and find(verb)[1] != UNKNOWN
+        return {head: verb if alone else both}
+    return of_one_head
+
+
+def _part_remarks(
+    words: Sequence[tuple[str, str]], vocabulary: Vocabulary, source: str
+) -> Iterable[str]:
+    """Say how verb and noun of a truth are read for heads that are not these two."""
+    heads = action_heads(tuple(vocabulary.heads))
+    both = any(verb and noun for verb, noun in words)
+    if len(heads) > 1 and heads != (VERB, NOUN):
+        yield f'{source}: the verb is read as a class of {heads[0]}, the noun as one of {heads[1]}'
+    elif heads in ((VERB,), (NOUN,)) and both:
+        other = NOUN if heads == (VERB,) else VERB
+        yield f'{source} names verb and noun: the model has no head {other}, it is not scored'
+    elif len(heads) == 1 and both:
+        yield (f'{source} names verb and noun, the model has the one head {heads[0]}: read as its '
+               'class "verb noun", or as the verb alone where only that is a class')
+    for head in further_heads(tuple(vocabulary.heads)):
+        yield f'{source} names no {head}: that head is not scored'
 
 
 def _of_recording(
@@ -196,6 +241,7 @@ def _settle(
     names = {head: _Names(classes) for head, classes in vocabulary.heads.items()}
     kept: list[TrueAction] = []
     unknown: Counter[str] = Counter()
+    unnamed: Counter[str] = Counter()
     for start_ns, stop_ns, labels in found:
         if stop_ns <= start_ns:
             left_out['stop not after start'] += 1
@@ -205,6 +251,7 @@ def _settle(
             left_out['cut at the ends of the bag'] += (
                 start_ns < bag.start_ns or stop_ns > bag.end_ns)
             both = {head: find(labels.get(head, '')) for head, find in names.items()}
+            unnamed.update(head for head in names if labels.get(head) == '')
             unknown.update(f'{head} {name!r}' for head, (name, i) in both.items()
                            if i == UNKNOWN and name)
             kept.append(TrueAction(
@@ -217,7 +264,9 @@ def _settle(
     left_out['overlapping another'] = _overlapping(kept)
     counts = {why: n for why, n in left_out.items() if n}
     return Truth(tuple(kept), source, counts,
-                 notes + tuple(_warnings(counts, unknown, kept, source, bag)))
+                 notes + tuple(_warnings(counts, unknown, kept, source, bag))
+                 + tuple(f'{source} names no {head}: that head is not scored'
+                         for head, count in unnamed.items() if kept and count == len(kept)))
 
 
 def _warnings(

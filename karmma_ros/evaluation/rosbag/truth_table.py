@@ -15,7 +15,7 @@ import re
 from karmma_ros.data.csv_table import read_csv
 from karmma_ros.data.errors import DataError
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.prediction import Vocabulary
+from karmma_ros.prediction import NOUN, VERB, Vocabulary
 
 _START = ('start_timestamp', 'start_ns', 'start', 'start_s', 'start_sec', 'start_seconds',
           'start_time', 'begin', 'from')
@@ -39,7 +39,11 @@ class Row:
     """Nanoseconds; since when, the table does not say."""
     stop: int
     labels: dict[str, str]
-    """Head → class name or id as written; '' where the table says none."""
+    """
+    Head → class name or id as written; '' where the table says none.
+
+    Of a table with `parts`, its words for verb and noun.
+    """
     recording: str
     """The recording it belongs to; '' where the table does not say."""
 
@@ -54,17 +58,24 @@ class Table:
     from_start: bool
     """Whether its times are timecodes, which count from the start of the recording."""
     remarks: tuple[str, ...] = ()
+    parts: bool = False
+    """Whether no head of the model has a column, and the labels are those of verb and noun."""
 
 
 def read_table(path: Path, vocabulary: Vocabulary) -> Table:
     """
     Read a CSV file with the columns start, stop and one for each head of the vocabulary.
 
+    Where no head has one, columns `verb` and `noun` are read, as words.
+
     :raises InvalidSettingError: when it cannot be read at all or a column is missing.
     """
     header, lines = _lines(path)
     start, stop = _column(header, 'start', _START, path), _column(header, 'stop', _STOP, path)
     labels, remarks = _label_columns(header, vocabulary, path)
+    parts = not labels
+    if parts:
+        labels = _part_columns(header, vocabulary, path)
     recording = next((header.index(name) for name in _RECORDING if name in header), None)
     rows: list[Row] = []
     broken: list[str] = []
@@ -79,7 +90,8 @@ def read_table(path: Path, vocabulary: Vocabulary) -> Table:
         rows.append(Row(
             number, begin, end, {head: cells[i].strip() for head, i in labels.items()},
             cells[recording].strip() if recording is not None else ''))
-    return Table(tuple(rows), tuple(broken), bool(rows) and clocks == len(rows), remarks)
+    return Table(tuple(rows), tuple(broken), bool(rows) and clocks == len(rows), remarks,
+                 parts)
 
 
 def _lines(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -108,7 +120,7 @@ def _column(header: Sequence[str], what: str, names: Sequence[str], path: Path) 
 def _label_columns(
     header: Sequence[str], vocabulary: Vocabulary, path: Path
 ) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Give head → column, and what is to be said of the choice."""
+    """Return head → column, empty if no head has one, and remarks on the choice."""
     sizes = vocabulary.sizes
     foreign = _EPIC <= set(header) and any(
         sizes.get(head) != size for head, size in _EPIC_SIZES.items())
@@ -122,17 +134,33 @@ def _label_columns(
         place = next((header.index(name) for name in names if name in header), None)
         if place is not None:
             found[head] = place
-    if not found:
-        raise InvalidSettingError(
-            f'columns of {path}', ', '.join(header),
-            f'ones with {" or ".join(vocabulary.heads)}, the heads of the model', _REMEDY)
     remarks = [f'{path.name} has no column {head}: that head is not scored'
-               for head in vocabulary.heads if head not in found]
+               for head in vocabulary.heads if found and head not in found]
     if foreign:
         remarks.append(
             f'{path.name} numbers the classes of EPIC-KITCHENS-100, which are not those of this '
             'model: the words in its columns verb and noun are used')
     return found, tuple(remarks)
+
+
+def _part_columns(
+    header: Sequence[str], vocabulary: Vocabulary, path: Path
+) -> dict[str, int]:
+    """
+    Return the columns with the words for verb and noun, for heads of other names.
+
+    :raises InvalidSettingError: when there is none.
+    """
+    found = {part: header.index(name) for part in (NOUN, VERB)
+             for name in (f'{part}_label', f'{part}_name', part) if name in header}
+    if VERB not in found or VERB in vocabulary.heads:
+        one = next((name for name in _OF_ONE_HEAD if name in header), None)
+        problem = f' (its column {one} is for a model with one head)' if one else ''
+        raise InvalidSettingError(
+            f'columns of {path}', ', '.join(header),
+            f'ones with {" or ".join(vocabulary.heads)}, the heads of the model{problem}',
+            f'name the columns start, stop, {", ".join(vocabulary.heads)}; docs/bags.md shows one')
+    return found
 
 
 def _time(text: str, column: str) -> int:

@@ -318,9 +318,18 @@ def test_models_with_other_heads(run, tmp_path, heads):
     found = report.write(tmp_path, [other], MODEL, MADE)
     key = heads[0] if len(heads) == 1 else 'action'
     assert found['conditions'][0]['actions'][key]['top1'] > 0.5
-    assert ('f1' in found['conditions'][0]['events']) == (heads != ('a', 'b'))
-    assert any('no events can be made' in w for w in found['warnings']) == (heads == ('a', 'b'))
-    Page(tmp_path / 'report.html')
+    events = found['conditions'][0]['events']
+    assert events['f1']['10'] > 0.5
+    whole = heads[0] if len(heads) == 1 else 'action' if len(heads) == 2 else 'verb and noun'
+    assert list(events['mean_average_precision']) == list(dict.fromkeys([*heads[:2], whole]))
+    told = [w for w in found['warnings'] if 'an event names' in w]
+    assert told == (['an event names verb and noun: of the head place only the windows are scored']
+                    if len(heads) > 2 else [])
+    text = Page(tmp_path / 'report.html').text
+    partly = f'{" or ".join(heads[:2])} right'
+    assert (partly in text) == (len(heads) > 1)
+    assert ('verb or noun right' in text) == (heads[:2] == ('verb', 'noun'))
+    assert ('greatest products' in text) == (len(heads) > 1)
 
 
 def test_truth_of_verbs_alone(run, tmp_path):

@@ -26,6 +26,7 @@ from karmma_ros.evaluation.rosbag.streaming import Heard
 from karmma_ros.evaluation.rosbag.truth import Truth
 from karmma_ros.evaluation.segments import Found, OVERLAPS, Segment
 from karmma_ros.modality import Modality
+from karmma_ros.prediction import action_heads, further_heads
 from karmma_ros.stream.events import EventSettings
 import numpy as np
 from numpy.typing import NDArray
@@ -181,7 +182,7 @@ def look(run: BagRun, answers: Answers, settings: EventSettings) -> Looked:
     heads = streaming.event_heads(run.vocabulary)
     heard = streaming.hear(answers, run.vocabulary, settings)
     asked = scores.ask(_actions(run), answers)
-    truth = run.truth if run.truth is not None and heads else Truth((), '')
+    truth = run.truth if run.truth is not None else Truth((), '')
     true, places, open_ = streaming.true_segments(truth, heads, settings.background)
     counted = streaming.without_open([h.segment for h in heard], open_)
     said = [heard[i].segment for i in counted]
@@ -243,7 +244,7 @@ def _with_sensor(answers: Sequence[Answers]) -> dict[str, float]:
 
 def _events(looked: Sequence[Looked], runs: Sequence[BagRun]) -> dict[str, Any]:
     """Score what was announced, over all bags."""
-    heads = streaming.event_heads(runs[0].vocabulary)
+    vocabulary = runs[0].vocabulary
     found = {o: sum((each.found[o] for each in looked), Found(0, 0, 0))
              for o in (looked[0].found if looked else {})}
     delays = np.array([x for each in looked for x in each.delays_s.values()])
@@ -256,11 +257,14 @@ def _events(looked: Sequence[Looked], runs: Sequence[BagRun]) -> dict[str, Any]:
         'edit': float(np.nanmean([each.edit for each in looked])),
         'found': sum(len(each.delays_s) for each in looked) / true,
         'delay_s': streaming.percentiles(delays), 'mean_average_precision': _precision(
-            looked, heads)}
+            looked, streaming.event_heads(vocabulary),
+            streaming.event_key(tuple(vocabulary.heads)))}
 
 
-def _precision(looked: Sequence[Looked], heads: Sequence[str]) -> dict[str, list[float]]:
-    """Give the mean average precision of each head, and of all together, at `TIOUS`."""
+def _precision(
+    looked: Sequence[Looked], heads: Sequence[str], key: str
+) -> dict[str, list[float]]:
+    """Give the mean average precision of each head, and of all together as `key`, at `TIOUS`."""
     counted = [[each.heard[i] for i in each.counted] for each in looked]
     found = {}
     for place, head in enumerate(heads):
@@ -270,7 +274,7 @@ def _precision(looked: Sequence[Looked], heads: Sequence[str]) -> dict[str, list
             d for i, heard in enumerate(counted) for d in streaming.by_head(heard, place, i)])
     if len(heads) > 1:
         true = [(i, s) for i, each in enumerate(looked) for s in each.true]
-        found[scores.joint_key(tuple(heads))] = mean_average_precision(
+        found[key] = mean_average_precision(
             true, [d for i, heard in enumerate(counted) for d in streaming.whole(heard, i)])
     return found
 
@@ -356,5 +360,7 @@ def _warnings(report: Report) -> Iterator[str]:
                'and count as wrong: no sensor could be used there')
     if not first['actions'] and any(bag['truth'] for bag in report['bags']):
         yield 'not one true action could be scored'
-    if report['heads'] and not streaming.event_heads_of(report['heads']):
-        yield 'this model has no verb and noun: no events can be made of its answers'
+    others = further_heads(report['heads'])
+    if others:
+        yield (f'an event names {" and ".join(action_heads(report["heads"]))}: of the head'
+               f'{"s" * (len(others) > 1)} {", ".join(others)} only the windows are scored')

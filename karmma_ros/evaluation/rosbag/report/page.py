@@ -17,6 +17,7 @@ from typing import Any
 
 from karmma_ros.evaluation.rosbag.report import charts, sections, timeline
 from karmma_ros.evaluation.rosbag.report.elements import escape
+from karmma_ros.prediction import action_heads
 
 _HERE = Path(__file__).parent
 _PARTS = (
@@ -36,7 +37,8 @@ def page(
                      for kind in ('js', 'css'))
     named = sections.title(report['model'])
     body = {
-        'timeline': board(drawn), 'sensors': sections.conditions(report)
+        'timeline': board(drawn, action_heads(report['heads'])),
+        'sensors': sections.conditions(report)
         + '<h3>With some of the sensors only</h3>' + sections.subsets(report)
         + '<h3>Accuracy against lost sensors</h3>' + sections.curve(report),
         'stream': sections.streaming(report), 'moments': sections.moments(report, jpegs),
@@ -80,8 +82,12 @@ style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-a
 """
 
 
-def board(drawn: Sequence[Mapping[str, Any]]) -> str:
-    """Set the timeline: an overview of each bag, the part that is looked at, and its words."""
+def board(drawn: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> str:
+    """
+    Set the timeline: an overview of each bag, the part that is looked at, and its words.
+
+    :param heads: what an event names.
+    """
     options = ''.join(f'<option value="{i}">{escape(bag["name"])}</option>'
                       for i, bag in enumerate(drawn))
     choice = (f'<label>bag <select id="bag">{options}</select></label>' if len(drawn) > 1 else '')
@@ -97,7 +103,8 @@ def board(drawn: Sequence[Mapping[str, Any]]) -> str:
             ('before', '‹ error', 'to the wrong event before'),
             ('next', 'error ›', 'to the next wrong event')))
     legend = ''.join(f'<span class="key"><i class="k-{kind}"></i>{text}</span>' for kind, text in (
-        ('right', 'right'), ('partly', 'verb or noun right'), ('wrong', 'wrong'),
+        ('right', 'right'), *[('partly', f'{escape(" or ".join(heads))} right')][:len(heads) - 1],
+        ('wrong', 'wrong'),
         ('none', 'no true action there'), ('fine', 'sensor available'),
         ('some', 'too little of it'), ('stale', 'silent')))
     many = any(len(bag['conditions']) > 1 for bag in drawn)
@@ -122,7 +129,7 @@ def definitions(report: Mapping[str, Any]) -> str:
     texts = {
         'accuracy': 'An action is answered by the mean of the probabilities of the windows whose '
         'middle lies in it; one too short for that by the window whose middle is nearest, at most '
-        'half a window away. Top-5 of verb and noun together: the five greatest products. The '
+        f'half a window away. {_top5(report)}The '
         'interval is that of Wilson and takes actions as independent.',
         'mean recall': 'the mean, over the classes that occur, of the share of their actions '
         'that is recognised: rare classes count as much as frequent ones.',
@@ -144,6 +151,13 @@ def definitions(report: Mapping[str, Any]) -> str:
         'leaves open: events that lie for more than half in them count neither way.'}
     return '<dl class="facts">' + ''.join(
         f'<dt>{name}</dt><dd>{text}</dd>' for name, text in texts.items()) + '</dl>'
+
+
+def _top5(report: Mapping[str, Any]) -> str:
+    heads = report['heads']
+    return '' if len(heads) < 2 else (
+        f'Top-5 of {escape(", ".join(heads[:-1]))} and {escape(heads[-1])} together: the five '
+        'greatest products. ')
 
 
 def _data(drawn: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -128,6 +128,9 @@ def streaming(report: Report) -> str:
 def curve(report: Report) -> str:
     """Show accuracy against lost sensors."""
     losing = report['losing']
+    if losing is None and any(each['parameters'].get('subset') for each in report['conditions']):
+        return ('<p class="none">No true action has a class for every head of the model and all '
+                'subsets of its sensors: there is no curve.</p>')
     if losing is None:
         return ('<p class="none">Not every subset of the sensors was looked at: '
                 '<code>--subsets</code> gives this curve.</p>')

@@ -17,6 +17,7 @@ from karmma_ros.evaluation.rosbag.report.figures import Looked, Report
 from karmma_ros.evaluation.rosbag.report.verdict import known_actions, scored_key
 from karmma_ros.evaluation.segments import Segment
 from karmma_ros.modality import Modality
+from karmma_ros.prediction import further_heads
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,14 +42,14 @@ def over_time(
     """
     start = run.info.start_ns
     heads = streaming.event_heads(run.vocabulary)
-    runs = streaming.window_runs(answers, heads, report['settings']['events']['max_gap']) \
-        if heads else []
+    runs = streaming.window_runs(answers, heads, report['settings']['events']['max_gap'])
+    named = (*heads, *further_heads(tuple(run.vocabulary.heads)))
     near = _Nearby(looked.true)
     said = _thinned([(r.start, r.end, r.label, score) for r, score in runs], share)
     return {
         'name': report['bags'][number]['name'],
         'length': max(1, (run.info.end_ns - start) // _MILLISECOND),
-        'truth': [[_ms(a.start_ns, start), _ms(a.stop_ns, start), list(a.label)]
+        'truth': [[_ms(a.start_ns, start), _ms(a.stop_ns, start), [a.names[h] for h in named]]
                   for a in (run.truth.actions if run.truth else ())],
         'said': [[_ms(s, start), _ms(e, start), list(label) if label else CHANGING,
                   round(100 * score), near.verdict(Segment(s, e, label)) if label else NOTHING]

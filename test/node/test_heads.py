@@ -1,0 +1,207 @@
+"""A model with one head, with three, or with heads of other names publishes what it recognises."""
+
+from types import SimpleNamespace
+
+from karmma_msgs.msg import (
+    ActionAnnotation,
+    ActionEvent,
+    ActionRecognition,
+    LabelScore,
+    ModelInfo,
+)
+from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import save_bundle
+from karmma_ros.model.presets import preset
+from karmma_ros.node.demo import Score
+from karmma_ros.node.drawing import draw, placeholder
+from karmma_ros.node.lettering import choose_lettering
+from karmma_ros.node.messages import (
+    event_message,
+    heads_note,
+    model_info_message,
+    Publishing,
+    recognition_message,
+)
+from karmma_ros.node.news import News
+from karmma_ros.node.watch import event_line, recognition_line
+from karmma_ros.prediction import Prediction, Vocabulary
+from karmma_ros.stream.events import ActionEvents, EventSettings, Phase
+import numpy as np
+import pytest
+from rcl_interfaces.msg import Log
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+import torch
+from vision_msgs.msg import LabelInfo
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+WAVES = {'gesture': ('wave', 'point', 'nod')}
+TOOLS = {'tool': ('knife', 'fork'), 'noun': ('bread', 'cup'), 'verb': ('cut', 'wash')}
+HANDS = {'gesture': ('wave', 'point'), 'hand': ('left', 'right')}
+SCORES = {'gesture': (0.1, 0.7, 0.2), 'tool': (0.3, 0.7), 'verb': (0.9, 0.1), 'noun': (0.4, 0.6),
+          'hand': (0.8, 0.2)}
+
+
+def predicted(classes):
+    return Prediction({h: np.array(SCORES[h][:len(names)]) for h, names in classes.items()},
+                      Vocabulary(classes))
+
+
+def result(classes, threshold=0.0, top_k=2):
+    window = SimpleNamespace(start_ns=1_000_000_000, end_ns=2_000_000_000, statuses=(),
+                             modalities=())
+    return recognition_message(
+        predicted(classes), window, Publishing(top_k, threshold, 'me', 'model@1'))
+
+
+def words(message):
+    return ([s.class_name for s in message.verbs], [s.class_name for s in message.nouns],
+            [(a.verb, a.verb_id, a.noun, a.noun_id) for a in message.actions])
+
+
+def test_one_head_is_published_as_verbs_and_as_actions_without_a_noun():
+    message = result(WAVES)
+    assert words(message) == (['point', 'nod'], [], [('point', 1, '', -1), ('nod', 2, '', -1)])
+    assert [a.score for a in message.actions] == pytest.approx([0.7, 0.2])
+
+
+def test_verb_and_noun_go_by_name_and_a_third_head_is_no_part_of_the_action():
+    message = result(TOOLS)
+    assert words(message)[:2] == (['cut', 'wash'], ['cup', 'bread'])
+    assert words(message)[2] == [('cut', 0, 'cup', 1), ('cut', 0, 'bread', 0)]
+    assert message.actions[0].score == pytest.approx(0.54)
+
+
+def test_two_heads_of_other_names_go_by_their_order():
+    assert words(result(HANDS, top_k=1)) == (['point'], ['left'], [('point', 1, 'left', 0)])
+
+
+@pytest.mark.parametrize(('classes', 'best'), [(WAVES, 0.7), (TOOLS, 0.6), (HANDS, 0.7)])
+def test_above_threshold_needs_every_part_of_the_action(classes, best):
+    assert result(classes, best - 0.01).above_threshold
+    assert not result(classes, best + 0.01).above_threshold
+
+
+@pytest.mark.parametrize('classes', [WAVES, TOOLS, HANDS])
+def test_an_event_has_the_classes_of_the_result(classes):
+    events = ActionEvents(EventSettings(0.0, 0.4, 0.2, 0.0), Vocabulary(classes))
+    message, best = result(classes), predicted(classes)
+    event, = events.push(2_000_000_000, 1_000_000_000, best)
+    assert event.phase is Phase.STARTED
+    told = event_message(event, Publishing(1, 0.0, '', ''), '')
+    assert (told.verb.class_name, told.noun.class_name) == (
+        message.actions[0].verb, message.actions[0].noun)
+    assert told.noun.class_id == message.actions[0].noun_id
+
+
+@pytest.mark.parametrize(('classes', 'verbs', 'nouns', 'note'), [
+    (WAVES, ['wave', 'point', 'nod'], [], 'verbs has the classes of head gesture, nouns is empty'),
+    (TOOLS, ['cut', 'wash'], ['bread', 'cup'],
+     'verbs has the classes of head verb, nouns those of noun; not published: tool'),
+    (HANDS, ['wave', 'point'], ['left', 'right'],
+     'verbs has the classes of head gesture, nouns those of hand'),
+    ({'noun': ('cup',), 'verb': ('cut',)}, ['cut'], ['cup'], ''),
+])
+def test_the_model_is_described_by_the_classes_that_are_published(classes, verbs, nouns, note):
+    network = SimpleNamespace(modalities=())
+    bundle = SimpleNamespace(
+        network=network, vocabulary=Vocabulary(classes), model_id='m@1', path='m', sha256='1',
+        dataset='none', spec=ClipSpec())
+    info = model_info_message(bundle, 'cpu', 0)
+    assert (list(info.verbs), list(info.nouns)) == (verbs, nouns)
+    assert heads_note(Vocabulary(classes)) == note
+
+
+@pytest.mark.parametrize(('classes', 'text'), [
+    (WAVES, '   1.0 s    point                    0.70  1500 ms'),
+    (TOOLS, '   1.0 s    cut cup                  0.54  1500 ms'),
+])
+def test_watch_prints_what_there_is(classes, text):
+    message = result(classes)
+    message.end_to_end_latency = 1.5
+    assert recognition_line(message, 1.0) == text
+    event = ActionEvent(verb=LabelScore(class_name='point'), noun=LabelScore(class_id=-1))
+    assert event_line(event, 0.0) == '   0.0 s  point started (0.00)'
+
+
+def test_watch_says_when_a_message_has_no_class():
+    assert '(no class in this message)' in recognition_line(ActionRecognition(), 0.0)
+
+
+@pytest.mark.parametrize(('classes', 'columns'), [
+    (WAVES, [['point', 'nod']]), (TOOLS, [['cut', 'wash'], ['cup', 'bread']])])
+def test_the_overlay_draws_a_column_for_each_part(classes, columns, tmp_path):
+    news = News()
+    news.hear_result(result(classes), 1.0)
+    news.hear_event(ActionEvent(verb=LabelScore(class_name='point'), noun=LabelScore(class_id=-1)))
+    view = news.view(1.0)
+    assert [[label.name for label in labels] for labels in view.labels] == columns
+    assert view.running == 'point' and not view.notice
+    drawn = draw(placeholder(), view, choose_lettering(''))
+    # The bar of the best class is as long as it is likely, over the share of its column.
+    green = (np.abs(drawn.astype(int) - (0, 158, 115)).max(2) < 6)
+    bar = max(green[380:], key=np.sum)
+    width = 640 - 24 if len(columns) == 1 else (640 - 24 - 20) // 2
+    best = 0.7 if len(columns) == 1 else 0.9
+    assert bar[:12 + width + 5].sum() == pytest.approx(best * width, abs=3)
+
+
+def test_the_demo_scores_a_model_with_one_head():
+    truth = ActionAnnotation(verb='cut', noun='bread')
+    truth.header.stamp.sec, truth.stop.sec = 0, 9
+    for classes, right in (({'verb': ('wash', 'cut')}, True), ({'noun': ('cup', 'bread')}, True),
+                           ({'action': ('wash cup', 'cut bread')}, True),
+                           ({'action': ('wash cup', 'cut cup')}, False),
+                           ({'verb': ('cut', 'wash'), 'noun': ('cup', 'bread')}, True),
+                           ({'verb': ('wash', 'cut'), 'noun': ('cup', 'bread')}, False)):
+        shares = {'verb': (0.4, 0.6) if len(classes) == 1 else (0.9, 0.1), 'noun': (0.4, 0.6),
+                  'action': (0.4, 0.6)}
+        window = SimpleNamespace(start_ns=10 ** 9, end_ns=2 * 10 ** 9, statuses=(), modalities=())
+        message = recognition_message(
+            Prediction({h: np.array(shares[h]) for h in classes}, Vocabulary(classes)), window,
+            Publishing(1, 0.0, '', ''))
+        assert Score(truths=[truth]).add(message) is right, classes
+    assert Score(truths=[truth]).add(ActionRecognition()) is not True
+
+
+def test_a_node_with_one_head_and_then_with_three(stage, perform, tmp_path):
+    infos, verbs, nouns, logs = [], [], [], []
+    stage.node.create_subscription(Log, '/rosout', logs.append, 100)
+    for kind, topic, found in ((ModelInfo, 'model_info', infos),
+                               (LabelInfo, 'verbs/label_info', verbs),
+                               (LabelInfo, 'nouns/label_info', nouns)):
+        stage.node.create_subscription(kind, f'karmma/{topic}', found.append, LATCHED)
+    node = perform(model=str(write(tmp_path / 'waves', WAVES)), top_k=3, score_threshold=0.01)
+    play = stage.pace(25, stage.show, stage.sound, stage.sound, stage.detect)
+    assert stage.until(lambda: stage.results and nouns, 20, play)
+    message = stage.results[-1]
+    assert sorted(s.class_name for s in message.verbs) == ['nod', 'point', 'wave']
+    assert not message.nouns and message.above_threshold
+    assert [(a.verb, a.noun, a.noun_id) for a in message.actions] == [
+        (s.class_name, '', -1) for s in message.verbs]
+    assert list(infos[-1].verbs) == ['wave', 'point', 'nod'] and not infos[-1].nouns
+    assert [c.class_name for c in verbs[-1].class_map] == ['wave', 'point', 'nod']
+    assert not nouns[-1].class_map
+
+    node.set_parameters([Parameter('model', value=str(write(tmp_path / 'tools', TOOLS)))])
+    assert stage.until(lambda: stage.results[-1].model_id.startswith('tools@'), 30, play)
+    message = stage.results[-1]
+    assert {s.class_name for s in message.verbs} == {'cut', 'wash'}
+    assert {s.class_name for s in message.nouns} == {'bread', 'cup'}
+    assert stage.until(lambda: nouns[-1].class_map, 5)
+    assert [c.class_name for c in nouns[-1].class_map] == ['bread', 'cup']
+    assert stage.until(lambda: any(
+        log.level == 30 and 'not published: tool' in log.msg for log in logs), 5)
+
+
+def write(path, classes):
+    """Write a model with random weights, a window of 0.8 s and these classes."""
+    torch.manual_seed(0)
+    spec = ClipSpec(
+        duration=0.8, num_frames=8, video=VideoSpec(32, 32),
+        audio=AudioSpec(n_fft=256, win_length=256, hop_length=160, n_mels=32, tiles=2,
+                        tile_steps=40))
+    config, names = preset('tiny'), Vocabulary(classes)
+    save_bundle(path, build(config, spec, names), config, spec, names, dataset='none', card='x')
+    return path
