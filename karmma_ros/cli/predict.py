@@ -62,7 +62,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog='karmma predict', description='Say which action a film shows: '
-                            'verb and noun of the whole and of each window. No ROS is needed.')
+                            'the classes of each head, of the whole and of each window. No ROS '
+                            'is needed.')
     parser.add_argument('film', metavar='CLIP', type=Path, help='any film that OpenCV can read')
     parser.add_argument('--model', default='synthetic_kitchen', metavar='M',
                         help='name or path of a model [synthetic_kitchen]')

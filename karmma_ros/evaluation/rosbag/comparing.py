@@ -207,7 +207,7 @@ class _Pair:
             key in s.columns['right'] for s in self._sides)}
 
     def left_out(self) -> list[str]:
-        """Say what of the reports is not compared, as their models have other heads."""
+        """Describe what is not compared because the models have different heads."""
         heads = [tuple(s.report['heads']) for s in self._sides]
         found = [f'{s.name} alone has the head {head}: not compared'
                  for s, mine in zip(self._sides, heads)

@@ -176,7 +176,7 @@ def _by_part(vocabulary: Vocabulary) -> Callable[[tuple[str, str]], dict[str, st
 def _part_remarks(
     words: Sequence[tuple[str, str]], vocabulary: Vocabulary, source: str
 ) -> Iterable[str]:
-    """Say how verb and noun of a truth are read for heads that are not these two."""
+    """Describe how verb and noun of a truth are read for heads that are not these two."""
     heads = action_heads(tuple(vocabulary.heads))
     both = any(verb and noun for verb, noun in words)
     if len(heads) > 1 and heads != (VERB, NOUN):

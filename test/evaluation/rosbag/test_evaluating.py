@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 import re
+from types import SimpleNamespace
 
 from karmma_ros.evaluation.rosbag import evaluating
 from karmma_ros.evaluation.rosbag.answers import (
@@ -15,6 +16,7 @@ from karmma_ros.evaluation.rosbag.answers import (
     save_all,
 )
 from karmma_ros.evaluation.rosbag.definitions import TypeReader
+from karmma_ros.evaluation.rosbag.echo import compare_echo, echo_of, Echoes
 from karmma_ros.evaluation.rosbag.errors import BagError
 from karmma_ros.evaluation.rosbag.evaluating import evaluate_bag, Settings
 from karmma_ros.evaluation.rosbag.faults import Delay, Mute
@@ -258,6 +260,25 @@ def test_other_answers_of_the_node_are_told_from_ours(kitchen, bundle, bags, fou
     recorded = evaluated(path, bundle).recorded
     assert recorded['same_window'] == len(more)
     assert recorded['same_answer'] == recorded['same_best'] == 0
+
+
+@pytest.mark.parametrize(('verbs', 'same', 'without'), [
+    ([(1, 0.7), (0, 0.3)], 1, 0), ([(1, 0.6), (0, 0.4)], 0, 0), ([(7, 0.7)], 0, 0), ([], 0, 1)])
+def test_a_recorded_answer_of_one_head_is_compared_or_counted_as_empty(verbs, same, without):
+    status = SimpleNamespace(name='rgb', used=True, last_stamp=SimpleNamespace(sec=2, nanosec=0))
+    message = SimpleNamespace(
+        window_end=SimpleNamespace(sec=2, nanosec=0), end_to_end_latency=0.1, model_id='waves@1',
+        inference_latency=0.1, modalities=[status], nouns=[],
+        verbs=[SimpleNamespace(class_id=i, score=p) for i, p in verbs])
+    second = np.array([10**9])
+    answers = Answers(second, 2 * second, 2 * second, np.array([[True, False, False, False]]),
+                      {'gesture': np.array([[0.3, 0.7]], np.float32)}, np.zeros(1, np.float32),
+                      np.zeros((0, 5), np.int64))
+    echoes = Echoes('/action_recognition', (echo_of(message, 2 * 10**9, ('gesture',)),))
+    recorded = compare_echo(echoes, answers, SimpleNamespace(model_id='waves@1'))
+    assert recorded['same_window'] == recorded['same_sensors'] == 1
+    assert recorded['same_answer'] == same and recorded['without_classes'] == without
+    assert recorded['same_best'] == (verbs[:1] in ([(1, 0.7)], [(1, 0.6)]))
 
 
 def test_pictures_are_found_by_their_times(kitchen, found, bags):

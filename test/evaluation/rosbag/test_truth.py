@@ -170,3 +170,69 @@ def test_messages_of_a_topic():
     truth = Truth.from_messages(messages, Bag(), KITCHEN, '/ground_truth')
     assert len(truth.actions) == 2 and truth.source == '/ground_truth'
     assert truth.left_out == {'of a class that the model lacks': 1}
+
+
+WAVES = Vocabulary({'gesture': ('wave', 'point', 'cut onion')})
+
+
+def annotated(*words, vocabulary=WAVES):
+    """Read annotations of one second each, with these verbs and nouns."""
+    messages = [(Bag.start_ns + i * S, Bag.start_ns + (i + 1) * S, *pair)
+                for i, pair in enumerate(words)]
+    return Truth.from_messages(messages, Bag(), vocabulary, '/ground_truth')
+
+
+def test_annotations_of_one_class_are_those_of_the_only_head():
+    truth = annotated(('wave', ''), ('point', ''))
+    assert [dict(a.ids) for a in truth.actions] == [{'gesture': 0}, {'gesture': 1}]
+    assert not truth.warnings
+
+
+def test_annotations_of_verb_and_noun_for_a_model_with_one_head():
+    truth = annotated(('cut', 'onion'), ('point', 'cup'), ('peel', 'cup'))
+    assert [a.ids['gesture'] for a in truth.actions] == [2, 1, UNKNOWN]
+    assert [a.names['gesture'] for a in truth.actions] == ['cut onion', 'point', 'peel cup']
+    text = ' | '.join(truth.warnings)
+    assert 'the model has the one head gesture: read as its class "verb noun"' in text
+    assert "gesture 'peel cup' (1)" in text
+
+
+@pytest.mark.parametrize(('head', 'ids', 'text'), [
+    ('verb', [0], 'the model has no head noun, it is not scored'),
+    ('noun', [0], 'the model has no head verb, it is not scored')])
+def test_annotations_for_one_head_that_is_verb_or_noun(head, ids, text):
+    vocabulary = Vocabulary({head: KITCHEN.heads[head]})
+    truth = annotated(('cut', 'onion'), vocabulary=vocabulary)
+    assert [a.ids[head] for a in truth.actions] == ids and text in truth.warnings[0]
+
+
+def test_annotations_of_one_class_for_a_model_with_two_heads():
+    truth = annotated(('cut', ''), ('wash', ''), vocabulary=KITCHEN)
+    assert truth.actions[0].ids == {'verb': 0, 'noun': UNKNOWN}
+    assert truth.warnings == ('/ground_truth names no noun: that head is not scored',)
+
+
+def test_annotations_for_heads_of_other_names():
+    hands = Vocabulary({'gesture': ('wave', 'point'), 'hand': ('left', 'right'),
+                        'speed': ('slow', 'fast')})
+    truth = annotated(('point', 'right'), vocabulary=hands)
+    assert truth.actions[0].ids == {'gesture': 1, 'hand': 1, 'speed': UNKNOWN}
+    assert truth.warnings == (
+        '/ground_truth: the verb is read as a class of gesture, the noun as one of hand',
+        '/ground_truth names no speed: that head is not scored')
+
+
+def test_tables_without_a_column_of_the_only_head(read):
+    assert read('start,stop,verb\n1,2,point\n', WAVES).actions[0].ids == {'gesture': 1}
+    assert read('start,stop,verb,noun\n1,2,Cut,onion\n', WAVES).actions[0].ids == {'gesture': 2}
+    # Numbers of another vocabulary are no classes of this one.
+    with pytest.raises(InvalidSettingError, match='name the columns start, stop, gesture'):
+        read('start,stop,verb_class,noun_class\n1,2,1,1\n', WAVES)
+    for column in ('action', 'label', 'class', 'gesture', 'gesture_class'):
+        truth = read(f'start,stop,{column}\n1,2,point\n', WAVES)
+        assert truth.actions[0].ids == {'gesture': 1} and not truth.warnings
+
+
+def test_a_table_of_one_column_does_not_fit_two_heads(read):
+    with pytest.raises(InvalidSettingError, match='column action is for a model with one head'):
+        read('start,stop,action\n1,2,cut onion\n')
