@@ -41,7 +41,9 @@ class VideoSpec:
     width: int = 224
     """Width of the crop, pixels."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Subtracted from each channel, scaled to 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD
+    """Each channel is then divided by this."""
 
     def __post_init__(self) -> None:
         _positive('clip.video', self, 'height', 'width')
@@ -54,7 +56,9 @@ class FlowSpec:
     bound: float = 20.0
     """Displacements are clipped to ±bound pixels per sampled frame, then mapped to 0..255."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Subtracted from each channel, scaled to 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD
+    """Each channel is then divided by this."""
 
     def __post_init__(self) -> None:
         _positive('clip.flow', self, 'bound')
@@ -71,19 +75,21 @@ class AudioSpec:
     sample_rate: int = 16_000
     """Hz, mono."""
     n_fft: int = 1024
+    """Samples of one Fourier transform, zero-padded from the window."""
     win_length: int = 160
-    """Samples."""
+    """Samples of one window of the spectrogram."""
     hop_length: int = 80
-    """Samples."""
+    """Samples from one spectrogram column to the next."""
     n_mels: int = 128
+    """Mel bands of the spectrogram."""
     tiles: int = 32
     """Tiles in a clip; the paper takes one for each video frame."""
     tile_steps: int = 224
     """Spectrogram columns of one tile: it spans tile_steps × hop_length samples."""
     mean: float = -28.1125
-    """Decibels."""
+    """Decibels subtracted from the spectrogram."""
     std: float = 16.5627
-    """Decibels."""
+    """Decibels by which it is then divided."""
 
     def __post_init__(self) -> None:
         _positive('clip.audio', self, 'sample_rate', 'n_fft', 'win_length', 'hop_length',

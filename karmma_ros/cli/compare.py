@@ -46,14 +46,16 @@ def _parser() -> ArgumentParser:
         'where there are five or more.')
     parser.add_argument('a', metavar='A.json', type=Path, help='a report.json, or its folder')
     parser.add_argument('b', metavar='B.json', type=Path, help='another of the same bags')
-    parser.add_argument('--condition', metavar='NAME', help='condition of both [the first]')
-    parser.add_argument('--condition-b', metavar='NAME', help='another one for B, as V+A')
+    parser.add_argument('--condition', metavar='NAME', help='condition of both reports, as V+A '
+                        '[the first]')
+    parser.add_argument('--condition-b', metavar='NAME', help='another condition for B [that of '
+                        '--condition]')
     parser.add_argument('--names', nargs=2, metavar=('A', 'B'), help='what to call them')
     parser.add_argument('--resamples', type=int, default=RESAMPLES,
-                        help=f'of the bootstrap [{RESAMPLES}]')
-    parser.add_argument('--seed', type=int, default=0, help='of the bootstrap [0]')
+                        help=f'resamples of the bootstrap [{RESAMPLES}]')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the bootstrap [0]')
     parser.add_argument('--out', type=Path, default=Path('comparison'), metavar='DIR',
-                        help='for comparison.md, .json and .svg [comparison]')
+                        help='folder for comparison.md, .json and .svg [comparison]')
     return parser
 
 

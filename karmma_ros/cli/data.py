@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from karmma_ros.cli.data_option import data_of_config
 from karmma_ros.cli.progress import Bars
+from karmma_ros.cli.typed_parser import typed_parser
 from karmma_ros.data.catalogue import DataSettings, open_splits
 from karmma_ros.data.inventory import Inventory, SplitInventory, take_inventory
 from karmma_ros.errors import InvalidSettingError, printable, SENTENCE_LENGTH
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         when a segment lacks a sensor that others have.
     """
     check = _check_parser()
-    parser = ArgumentParser(prog='karmma data', description='Look at a data set.')
+    parser = typed_parser(prog='karmma data', description='Look at a data set.')
     parser.add_subcommands(dest='what').add_subcommand(
         'check', check, help='see that every recording is there')
     words = list(arguments)
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _check_parser() -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = typed_parser(
         description='See that every recording of every segment is there, without decoding any.')
     parser.add_argument('--config', type=str, help='file whose section `data` says which data, '
                         'such as one of config/train/; options outrank it')

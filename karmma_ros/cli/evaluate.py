@@ -14,6 +14,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from karmma_ros.cli.data_option import data_of_config
 from karmma_ros.cli.progress import Bars
+from karmma_ros.cli.typed_parser import typed_parser
 from karmma_ros.data.batch import Clips
 from karmma_ros.data.catalogue import DataSettings, open_splits
 from karmma_ros.data.splits import Splits
@@ -31,11 +32,11 @@ from karmma_ros.evaluation.score_report import (
 )
 from karmma_ros.evaluation.scoring import collect_in_portions, Pace, spread_evenly
 from karmma_ros.modality import Modality, parse_subset, subset_name
+from karmma_ros.model.backends import devices
 from karmma_ros.model.backends.exports import Export, find_exports
 from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.prediction import Vocabulary
-import torch
 
 SPLITS = ('train', 'validation', 'test')
 PICTURES = ('png', 'svg', 'pdf')
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     given = parser.parse_args([*data_of_config(arguments), *arguments])
     settings: DataSettings = parser.instantiate(given).data
-    pace = Pace(given.batch_size, given.workers, _device(given.device))
+    pace = Pace(given.batch_size, given.workers, devices.choose_device(given.device, '--device'))
     chosen = [parse_subset(text) for text in given.subsets] if given.subsets else None
     spread_evenly(1, given.limit)  # a wrong limit is told before the work
     named = _named_bundles(given.models, given.custom_encoders)
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = typed_parser(
         prog='karmma evaluate', description='Score models for every subset of their sensors: '
         'accuracy, calibration, accuracy when sensors drop out. A stopped run goes on.')
     parser.add_argument(
@@ -115,8 +116,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument('--batch-size', type=int, default=16, help='clips at once')
     parser.add_argument('--workers', type=int, default=0,
                         help='processes that prepare clips beside the network')
-    parser.add_argument('--device', type=str, default='auto',
-                        help='auto, cpu, cuda, cuda:1 …; auto: the first card if there is one')
+    parser.add_argument('--device', type=str, default=devices.AUTO, help=devices.HELP)
     parser.add_argument('--limit', type=int, metavar='N',
                         help='score N clips only, at even distances in the split')
     parser.add_argument('--pictures', type=str, choices=PICTURES, default='png',
@@ -126,17 +126,6 @@ def _parser() -> ArgumentParser:
     parser.add_argument('--custom-encoders', action='store_true',
                         help='allow models that name encoder classes of their own: runs them')
     return parser
-
-
-def _device(name: str) -> str:
-    if name == 'auto':
-        return 'cuda' if torch.cuda.is_available() else 'cpu'
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise InvalidSettingError('--device', name, f'auto, cpu or cuda ({reason})') from error
-    return name
 
 
 def _named_bundles(words: Sequence[str], custom_encoders: bool) -> list[tuple[str, Bundle]]:

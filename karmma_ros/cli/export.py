@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from karmma_ros.cli.data_option import data_of_config
 from karmma_ros.cli.progress import Bars
+from karmma_ros.cli.typed_parser import typed_parser
 from karmma_ros.data.batch import Clips
 from karmma_ros.data.catalogue import DataSettings, open_splits
 from karmma_ros.errors import InvalidSettingError
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = typed_parser(
         prog='karmma export', description='Write graphs of a model that run several times as '
         'fast as PyTorch into its directory; the node takes them by itself. They are checked '
         'against PyTorch first.')

@@ -22,6 +22,7 @@ from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
 from karmma_ros.data.media.sound import SoundFile
 from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.model.backends import devices
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.prediction import Prediction
 from karmma_ros.preprocess.clip import make_clip
@@ -44,10 +45,11 @@ Frames = tuple[Frame, ...]
 def main(arguments: Sequence[str]) -> int:
     """Run `karmma predict CLIP`."""
     options = _parser().parse_args(list(arguments))
+    device = devices.choose_device(options.device, '--device')
     bundle = load_bundle(find_model(options.model, '--model'))
     with Film(options.film, options.rate) as film:
         sensors, notes = _sensors(bundle, film, options.audio)
-        recogniser = Recogniser(bundle.network, bundle.vocabulary, bundle.spec)
+        recogniser = Recogniser(bundle.network, bundle.vocabulary, bundle.spec, device)
         asked = subsets(sensors) if options.subsets else [sensors]
         found = Found(bundle, asked)
         for window in _windows(film, bundle.spec, sensors, options.audio):
@@ -64,13 +66,15 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog='karmma predict', description='Say which action a film shows: '
                             'the classes of each head, of the whole and of each window. No ROS '
                             'is needed.')
-    parser.add_argument('film', metavar='CLIP', type=Path, help='any film that OpenCV can read')
+    parser.add_argument('film', metavar='CLIP', type=Path, help='video file to read')
     parser.add_argument('--model', default='synthetic_kitchen', metavar='M',
                         help='name or path of a model [synthetic_kitchen]')
-    parser.add_argument('--audio', metavar='WAV', type=Path, help='its sound, wav or flac')
+    parser.add_argument('--audio', metavar='WAV', type=Path, help='audio file of the video, wav '
+                        'or flac')
     parser.add_argument('--rate', type=float, help='pictures a second [as the film says]')
     parser.add_argument('--subsets', action='store_true',
                         help='also say what each subset of the sensors makes of it')
+    parser.add_argument('--device', default=devices.AUTO, help=devices.HELP)
     parser.add_argument('--json', action='store_true', help='print JSON instead of lines')
     return parser
 

@@ -16,12 +16,14 @@ import time
 from jsonargparse import ArgumentParser
 from karmma_ros.cli.machine import this_machine
 from karmma_ros.cli.progress import Bars
+from karmma_ros.cli.typed_parser import typed_parser
 from karmma_ros.data.catalogue import DataSettings, open_splits
 from karmma_ros.data.splits import Splits
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.card import model_card
 from karmma_ros.evaluation.subsets import markdown, score_subsets
 from karmma_ros.modality import Modality
+from karmma_ros.model.backends.devices import choose_device
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle, WEIGHTS
 from karmma_ros.model.config import EncoderConfig, ModelConfig
@@ -98,7 +100,7 @@ STAGES: Mapping[str, tuple[type[Stage], str]] = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run `karmma train STAGE …`."""
-    parser = ArgumentParser(prog='karmma train', description='Train a recogniser, in stages.')
+    parser = typed_parser(prog='karmma train', description='Train a recogniser, in stages.')
     stages = parser.add_subcommands(dest='stage')
     for name, (kind, what) in STAGES.items():
         stages.add_subcommand(name, _parser(kind), help=what)
@@ -121,7 +123,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser(settings: type[Stage]) -> ArgumentParser:
-    parser = ArgumentParser(description=settings.__doc__)
+    parser = typed_parser(description=settings.__doc__)
     parser.add_argument('--config', action='config', help='a file of config/train/')
     parser.add_class_arguments(settings)
     parser.add_argument('--out', type=str, required=True, help='model directory to write')
@@ -139,6 +141,7 @@ def run_stage(settings: Stage, out: Path, work: Path, cache: Path, command: str)
     """Train as one stage says and write the model directory `out`."""
     began = time.monotonic()
     config = architecture(settings)
+    _device(settings.run)  # a wrong one is reported before the work
     with Bars() as bars:
         splits = open_splits(settings.data, None, cache, bars)
     torch.manual_seed(settings.run.seed)
@@ -220,8 +223,7 @@ def _teacher(settings: Stage, student: Karmma, splits: Splits, work: Path) -> Te
 
 
 def _device(settings: RunSettings) -> str:
-    wanted = settings.accelerator in ('auto', 'gpu', 'cuda')
-    return 'cuda' if wanted and torch.cuda.is_available() else 'cpu'
+    return choose_device(settings.device, 'run.device')
 
 
 def _write(

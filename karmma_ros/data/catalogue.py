@@ -25,7 +25,7 @@ class DataSettings:
     """Which data set, and where it lies; only the section of the chosen one is read."""
 
     dataset: str = 'synthetic_kitchen'
-    """`synthetic_kitchen`, `epic_kitchens`, `something_something` or `manifest`."""
+    """Name of the data set: synthetic_kitchen, epic_kitchens, something_something or manifest."""
     clip: ClipSpec | None = None
     """How clips are made; none: as the paper's are, or as the synthetic kitchen is made for."""
     synthetic_kitchen: KitchenSettings = field(default_factory=KitchenSettings)

@@ -82,6 +82,7 @@ class SomethingSomethingSettings:
     validation videos do, although they are those that are scored.
     """
     seed: int = 0
+    """Seed of `validation_share` and of the places of the training windows."""
 
     def __post_init__(self) -> None:
         prefix = 'something_something'

@@ -21,7 +21,10 @@ class EncoderConfig:
     """The feature extractor (FE) of one modality."""
 
     name: str
-    """`torchvision:NAME`, `timm:NAME`, `package.module:Class`, or one of ours (`ENCODERS`)."""
+    """
+    Class of the encoder: `torchvision:NAME`, `timm:NAME`, `package.module:Class`, or one of ours
+    (`ENCODERS`).
+    """
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the encoder's class."""
     weights: str = ''

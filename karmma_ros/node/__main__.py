@@ -9,6 +9,7 @@ from threading import Event
 from typing import Any
 
 from karmma_ros.errors import printable
+from karmma_ros.node.running import check_arguments
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -22,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Our own handlers: with rclpy's the context is gone before the node could stop its
     worker, and an idle node may not notice the signal at all.
     """
+    check_arguments('karmma_node', 'Recognise actions: a lifecycle node. docs/node.md has its '
+                    'topics and parameters.', arguments)
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -8,28 +8,10 @@ import ctypes
 from dataclasses import dataclass
 from threading import Thread
 
-from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.backends import choose
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.stream.models import find_model
 from karmma_ros.stream.recogniser import Recogniser
-import torch
-
-
-def choose_device(text: str) -> str:
-    """
-    Resolve `auto` and hold the rest against this machine.
-
-    :raises InvalidSettingError: for a device that torch does not have here.
-    """
-    count = torch.cuda.device_count()
-    if text == 'auto':
-        return 'cuda:0' if count else 'cpu'
-    allowed = ['auto', 'cpu', *(['cuda'] if count else []), *(f'cuda:{i}' for i in range(count))]
-    if text not in allowed:
-        raise InvalidSettingError(
-            'device', text, ' or '.join(allowed), f'torch sees {count} CUDA devices here')
-    return 'cuda:0' if text == 'cuda' else text
 
 
 @dataclass(frozen=True)

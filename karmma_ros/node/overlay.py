@@ -306,7 +306,7 @@ class _LifecycleState:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw until SIGINT or SIGTERM."""
-    return run('overlay', Overlay, arguments)
+    return run('overlay', "Draw what is recognised on the camera's images.", Overlay, arguments)
 
 
 if __name__ == '__main__':

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-import re
 import signal
 import sys
 from threading import Event
@@ -25,60 +24,29 @@ from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modality import Modality
 from karmma_ros.node.times import time_message
+from karmma_ros.stream import message_types as types
+from karmma_ros.stream.mutes import ALL, HELP, METAVAR, Mute, parse_mute
 import rclpy
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rosbags.interfaces import QosDurability, QosReliability
 from rosbags.rosbag2 import Reader
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
 
 _TYPES = {
-    Modality.RGB: 'sensor_msgs/msg/Image',
-    Modality.AUDIO: 'audio_common_msgs/msg/AudioDataStamped',
-    Modality.DETECTIONS: 'vision_msgs/msg/Detection2DArray',
+    types.IMAGE: Modality.RGB, types.COMPRESSED_IMAGE: Modality.RGB,
+    types.AUDIO_DRIVERS: Modality.AUDIO, types.AUDIO_BARE: Modality.AUDIO,
+    types.AUDIO_TOLD: Modality.AUDIO, types.DETECTIONS: Modality.DETECTIONS,
 }
-_MUTE = re.compile(r'(?P<what>[^@]+)(@(?P<start>[\d.]+)s?\.\.(?P<stop>[\d.]*)s?)?')
+_FLOW_ENCODING = '32FC2'
 # Between messages that are further apart than this, /clock ticks on its own.
 _TICK_S = 0.02
 _ACKNOWLEDGE_S = 1.0
-
-
-@dataclass(frozen=True)
-class Mute:
-    """One sensor or topic that is silent for a while; seconds from the start of the bag."""
-
-    what: str
-    """A topic, or the message type of a sensor."""
-    start: float = 0.0
-    stop: float = float('inf')
-
-    def covers(self, topic: str, type_name: str, seconds: float) -> bool:
-        """Tell whether a message of the bag is to be held back."""
-        return self.what in (topic, type_name) and self.start <= seconds < self.stop
-
-    @classmethod
-    def parse(cls, text: str) -> Mute:
-        """
-        Read `audio@3s..6s`, `camera@10..`, `detections` or `/some/topic@1..2`.
-
-        :raises InvalidSettingError: for anything else.
-        """
-        match = _MUTE.fullmatch(text.strip())
-        try:
-            what, start_s, stop_s = match.group('what', 'start', 'stop') if match else ('',) * 3
-            modality = None if what.startswith('/') else Modality.parse(what)
-            start, stop = float(start_s or 0), float(stop_s or 'inf')
-        except ValueError:
-            raise InvalidSettingError(
-                '--mute', text, 'WHAT or WHAT@START..STOP, WHAT being camera, audio, detections '
-                'or a /topic, and the times seconds from the start of the bag') from None
-        if modality is Modality.FLOW:
-            raise InvalidSettingError('--mute', text, 'camera, audio, detections or a /topic',
-                                      'flow is computed from the camera: mute that')
-        return cls(what if modality is None else _TYPES[modality], start, stop)
 
 
 @dataclass(frozen=True)
@@ -86,8 +54,10 @@ class _Outlet:
     """One topic of the bag that this machine can publish."""
 
     topic: str
-    type_name: str
+    modality: Modality | None
+    """Input of the node that it is, by its type; None where it is none."""
     publisher: Any
+    mutes: tuple[Mute, ...]
 
 
 class Player:
@@ -98,7 +68,9 @@ class Player:
         clock: bool = False,
     ) -> None:
         """Make a publisher for each topic whose type this machine has; say which it lacks."""
-        self._node, self._bag, self._rate, self._mutes = node, bag, rate, mutes
+        self._node, self._bag, self._rate = node, bag, rate
+        inputs = _inputs(bag)
+        muted = muted_topics(mutes, inputs)
         self._clock = node.create_publisher(Clock, '/clock', 10) if clock else None
         self.sent: Counter[str] = Counter()
         self._outlets: dict[int, _Outlet] = {}
@@ -109,11 +81,12 @@ class Player:
                 continue
             publisher = node.create_publisher(message_type, connection.topic, _qos(connection))
             self._outlets[connection.id] = _Outlet(
-                connection.topic, connection.msgtype, publisher)
+                connection.topic, inputs[connection.topic], publisher,
+                tuple(m for m in mutes if connection.topic in muted[m]))
 
     def wait(self, timeout_s: float, stop: Event) -> bool:
         """Wait until each sensor topic has a subscriber; False when it was in vain."""
-        sensors = [o for o in self._outlets.values() if o.type_name in _TYPES.values()]
+        sensors = [o for o in self._outlets.values() if o.modality is not None]
         deadline = time.monotonic() + timeout_s
         while not stop.is_set() and time.monotonic() < deadline:
             if all(outlet.publisher.get_subscription_count() for outlet in sensors):
@@ -134,7 +107,7 @@ class Player:
                 return
             self._tick(time_ns)
             outlet = self._outlets.get(connection.id)
-            if outlet is not None and not self._muted(outlet, seconds):
+            if outlet is not None and not any(m.covers(seconds) for m in outlet.mutes):
                 outlet.publisher.publish(bytes(data))
                 self.sent[outlet.topic] += 1
 
@@ -160,8 +133,47 @@ class Player:
         if self._clock is not None:
             self._clock.publish(Clock(clock=time_message(time_ns)))
 
-    def _muted(self, outlet: _Outlet, seconds: float) -> bool:
-        return any(m.covers(outlet.topic, outlet.type_name, seconds) for m in self._mutes)
+
+def muted_topics(
+    mutes: Iterable[Mute], inputs: Mapping[str, Modality | None],
+) -> dict[Mute, set[str]]:
+    """
+    Return the topics that each mute holds back.
+
+    :param inputs: every topic of the bag and the input that it is.
+    :raises InvalidSettingError: for a mute of what the bag does not hold.
+    """
+    muted = {}
+    for mute in mutes:
+        muted[mute] = {topic for topic, modality in inputs.items()
+                       if mute.what == topic
+                       or modality is not None and mute.what in (ALL, modality.value)}
+        if not muted[mute]:
+            listing = ', '.join(f'{topic} ({modality})' if modality else topic
+                                for topic, modality in inputs.items())
+            raise InvalidSettingError(
+                '--mute', mute.what, f'an input or topic of the bag: {listing or "it has none"}',
+                'flow is computed from the camera here: mute rgb'
+                if mute.what == Modality.FLOW.value else '')
+    return muted
+
+
+def _inputs(bag: Reader) -> dict[str, Modality | None]:
+    """Return every topic of a bag and the input of the node that it is."""
+    return {connection.topic: Modality.FLOW if _is_flow(bag, connection)
+            else _TYPES.get(connection.msgtype) for connection in bag.connections}
+
+
+def _is_flow(bag: Reader, connection: Any) -> bool:
+    """Whether the first image of a topic holds displacements."""
+    if connection.msgtype != types.IMAGE:
+        return False
+    for _, _, data in bag.messages([connection]):
+        try:
+            return bool(deserialize_message(bytes(data), Image).encoding == _FLOW_ENCODING)
+        except Exception:  # rclpy raises several kinds; a damaged first image is no flow
+            return False
+    return False
 
 
 def _message_type(type_name: str) -> Any:
@@ -192,18 +204,19 @@ def say(text: str) -> None:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='karmma replay', description=__doc__.splitlines()[1])
     parser.add_argument('bag', metavar='BAG', help='.mcap or .db3 file, or rosbag2 folder')
-    parser.add_argument('--rate', type=float, default=1.0, help='times real time [1]')
-    parser.add_argument('--mute', action='append', default=[], metavar='WHAT[@START..STOP]',
-                        help='hold back camera, audio, detections or a /topic; repeatable')
-    parser.add_argument('--loop', action='store_true', help='start again at the end')
+    parser.add_argument('--rate', type=float, default=1.0,
+                        help='speed, as a multiple of real time [1]')
+    parser.add_argument('--mute', action='append', default=[], metavar=METAVAR, help=HELP)
+    parser.add_argument('--loop', action='store_true', help='start again at the end of the bag')
     parser.add_argument('--clock', action='store_true',
                         help="publish the bag's time on /clock, for nodes with use_sim_time")
     parser.add_argument('--wait', type=float, default=10.0, metavar='SECONDS',
-                        help='for subscribers, at most [10]; 0 starts at once')
+                        help='longest wait for a subscriber of every input; 0 starts at once '
+                        '[10]')
     options = parser.parse_args(arguments)
     if not options.rate > 0:
         raise InvalidSettingError('--rate', options.rate, 'a number above 0')
-    options.mute = [Mute.parse(text) for text in options.mute]
+    options.mute = [parse_mute(text) for text in options.mute]
     return options
 
 
@@ -231,6 +244,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
     try:
         _play(rclpy.create_node('karmma_replay'), bag, options, stop)
+    except InvalidSettingError as error:
+        print(f'karmma replay: {error}', file=sys.stderr)
+        return 2
     finally:
         bag.close()
         rclpy.try_shutdown()

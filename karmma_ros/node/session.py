@@ -9,9 +9,10 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from karmma_ros.clip import NANOSECONDS
+from karmma_ros.model.backends.devices import choose_device
 from karmma_ros.node.diagnostics import inference_status, input_status, model_status
 from karmma_ros.node.inputs import Inputs
-from karmma_ros.node.loading import choose_device, load_model, Model, ModelLoader
+from karmma_ros.node.loading import load_model, Model, ModelLoader
 from karmma_ros.node.log import NodeLog
 from karmma_ros.node.messages import availability_message, heads_note
 from karmma_ros.node.outputs import Outputs

@@ -120,7 +120,8 @@ def _watching() -> Node:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Watch until SIGINT or SIGTERM."""
-    return run('watch', _watching, arguments)
+    return run('watch', 'Print recognitions, events and changes of the sensors.', _watching,
+               arguments)
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ import warnings
 
 from karmma_ros.data.batch import Batch, Clips
 from karmma_ros.errors import DISK_FULL, InvalidSettingError
+from karmma_ros.model.backends.devices import AUTO, choose_device
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.keeper import CHECKPOINT, CheckpointError, Keeper, read_checkpoint
 from karmma_ros.training.loading import Order, scoring_loader, training_loader
@@ -41,10 +42,10 @@ class RunSettings:
     """Lightning's name of the arithmetic: `32-true`, `bf16-mixed`, …"""
     workers: int = 0
     """Processes that prepare batches beside the training, for each device."""
-    accelerator: str = 'auto'
-    """Lightning's name: `auto`, `cpu`, `gpu`."""
+    device: str = AUTO
+    """`auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes CUDA devices if there are any."""
     devices: str = '1'
-    """How many of them; `auto`: all."""
+    """Number of devices, the first ones of their kind; `auto`: all. 1 for a `cuda:N`."""
     nodes: int = 1
     """Machines that train together, started by `torchrun` or SLURM."""
     checkpoint_minutes: float = 10.0
@@ -54,6 +55,7 @@ class RunSettings:
     progress: bool = True
     """Show a progress bar."""
     optimisation: Optimisation = field(default_factory=Optimisation)
+    """How the weights are found."""
 
     def __post_init__(self) -> None:
         for name in ('epochs', 'batch_size', 'accumulate', 'nodes', 'validate_every'):
@@ -136,8 +138,8 @@ def _trainer(settings: RunSettings, folder: Path) -> lightning.Trainer:
     return lightning.Trainer(
         max_epochs=settings.epochs,
         precision=cast(Any, settings.precision),
-        accelerator=settings.accelerator,
-        devices=settings.devices,
+        accelerator=choose_device(settings.device, 'run.device').partition(':')[0],
+        devices=_devices(settings),
         num_nodes=settings.nodes,
         # An encoder whose modality was dropped from a whole batch has no gradients.
         strategy='ddp_find_unused_parameters_true' if several else 'auto',
@@ -156,6 +158,22 @@ def _trainer(settings: RunSettings, folder: Path) -> lightning.Trainer:
         num_sanity_val_steps=0,
         log_every_n_steps=20,
     )
+
+
+def _devices(settings: RunSettings) -> str | list[int]:
+    """
+    Return Lightning's `devices`: a number of them, or the one that is named.
+
+    :raises InvalidSettingError: for one that is named and several at once.
+    """
+    named = settings.device.partition(':')[2]
+    if not named:
+        return settings.devices
+    if settings.devices != '1':
+        raise InvalidSettingError(
+            'run.devices', settings.devices, f'1 with run.device {settings.device}',
+            'give run.device cuda for the first ones')
+    return [int(named)]
 
 
 def _step_of(checkpoint: Path) -> int:

@@ -93,7 +93,7 @@ def test_shutdown_from_every_state_frees_everything(make, steps):
 @pytest.mark.parametrize(('overrides', 'sentence'), [
     ({'model': 'no/such'}, "configure failed: model is 'no/such'; it may be the path of"),
     ({'model': ''}, "configure failed: model is ''; it may be the path of"),
-    ({'device': 'tpu'}, "configure failed: device is 'tpu'; it may be auto or cpu"),
+    ({'device': 'tpu'}, "configure failed: device is 'tpu'; it may be auto, cpu"),
     ({'rate': 'fast'}, "configure failed: rate is 'fast'; it may be a number from 0.1 to 60.0: "
                        'write it as in `rate: 5.0`'),
     ({'audio__sample_format': 'mp3'}, "configure failed: audio.sample_format is 'mp3'"),

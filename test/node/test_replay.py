@@ -7,45 +7,45 @@ import time
 from karmma_msgs.msg import ActionAnnotation
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.bags import BagWriter
-from karmma_ros.node.replay import main, Mute
+from karmma_ros.modality import Modality
+from karmma_ros.node.replay import main, muted_topics
+from karmma_ros.stream.mutes import parse_mute
 import numpy as np
 import pytest
 import rclpy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-IMAGE = 'sensor_msgs/msg/Image'
-AUDIO = 'audio_common_msgs/msg/AudioDataStamped'
 START = 1_700_000_000_000_000_000
+V, F, A, D = Modality
+TOPICS = {'/image': V, '/image/compressed': V, '/flow': F, '/audio': A, '/boxes': D,
+          '/ground_truth': None}
 
 
-@pytest.mark.parametrize(('text', 'expected'), [
-    ('audio@3s..6s', Mute(AUDIO, 3, 6)),
-    ('camera@1.5..2', Mute(IMAGE, 1.5, 2)),
-    ('rgb@10..', Mute(IMAGE, 10)),
-    ('detections', Mute('vision_msgs/msg/Detection2DArray')),
-    ('/image@1s..2s', Mute('/image', 1, 2)),
+@pytest.mark.parametrize(('what', 'expected'), [
+    ('camera', {'/image', '/image/compressed'}), ('flow', {'/flow'}), ('audio', {'/audio'}),
+    ('all', {'/image', '/image/compressed', '/flow', '/audio', '/boxes'}),
+    ('/ground_truth', {'/ground_truth'}), ('/image', {'/image'}),
 ])
-def test_mutes_are_read(text, expected):
-    assert Mute.parse(text) == expected
+def test_a_mute_holds_back_every_topic_of_its_input(what, expected):
+    mute = parse_mute(what)
+    assert muted_topics([mute], TOPICS) == {mute: expected}
 
 
-@pytest.mark.parametrize('text', ['smell@1..2', 'audio@x..y', 'audio@3', '', 'audio@1.2.3..4'])
-def test_a_mute_that_cannot_be_read_names_what_may_be(text):
-    with pytest.raises(InvalidSettingError, match='camera, audio, detections'):
-        Mute.parse(text)
+@pytest.mark.parametrize(('what', 'text'), [
+    ('audio', r"'audio'; it may be an input or topic of the bag: /image \(rgb\), /truth$"),
+    ('/nose', "'/nose'; it may be an input or topic of the bag"),
+    ('flow', 'computed from the camera here: mute rgb'),
+])
+def test_a_mute_of_what_the_bag_lacks_is_an_error(what, text):
+    with pytest.raises(InvalidSettingError, match=text):
+        muted_topics([parse_mute(what)], {'/image': V, '/truth': None})
 
 
-def test_flow_cannot_be_muted_by_itself():
-    with pytest.raises(InvalidSettingError, match='computed from the camera: mute that'):
-        Mute.parse('flow@1..2')
-
-
-def test_a_mute_holds_from_its_start_until_before_its_stop():
-    mute = Mute.parse('audio@3..6')
-    assert [mute.covers('/a', AUDIO, t) for t in (2.9, 3.0, 5.9, 6.0)] == [
-        False, True, True, False]
-    assert not mute.covers('/a', IMAGE, 4)
+def test_the_command_reports_it_before_it_plays(ros, bag, capsys):
+    assert main([str(bag), '--mute', 'audio']) == 2
+    assert "--mute is 'audio'; it may be an input or topic of the bag: /image (rgb)" in (
+        capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(('name', 'content'), [

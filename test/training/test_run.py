@@ -244,7 +244,7 @@ def test_two_processes_train_as_one_does(config, spec, vocabulary, tmp_path):
     script = (
         'import sys, pickle; from test_run import *\n'
         'config, spec, vocabulary, folder = pickle.load(open(sys.argv[1], "rb"))\n'
-        'settings = replace(EXACT, devices="2", accelerator="cpu")\n'
+        'settings = replace(EXACT, devices="2", device="cpu")\n'
         'trained(config, spec, vocabulary, folder, Boxes(spec, 24), settings)\n')
     (tmp_path / 'two.py').write_text(script)
     with (tmp_path / 'setting').open('wb') as file:

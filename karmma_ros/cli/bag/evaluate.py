@@ -20,13 +20,11 @@ from karmma_ros.evaluation.rosbag import report
 from karmma_ros.evaluation.rosbag.answers import BagRun
 from karmma_ros.evaluation.rosbag.evaluating import Evaluated, Settings
 from karmma_ros.evaluation.rosbag.faults import (
-    ALL,
     Drop,
     Fault,
     parse_delay,
     parse_drop,
     parse_lose,
-    parse_mute,
     STRETCH,
 )
 from karmma_ros.evaluation.rosbag.fleet import evaluate_all, Job, Outcome
@@ -35,13 +33,14 @@ from karmma_ros.evaluation.rosbag.parameters import node_parameters
 from karmma_ros.evaluation.rosbag.topics import NONE, parse_named, TRUTH
 from karmma_ros.evaluation.rosbag.truth import TIMES, Truth
 from karmma_ros.modality import Modality
+from karmma_ros.model.backends import devices
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.stream.models import find_model
+from karmma_ros.stream.mutes import ALL, HELP, INPUTS, METAVAR, parse_mute
 from karmma_ros.stream.settings import event_settings
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-import torch
 
 WORK = 'work'
 """Folder of what is kept for a run that goes on, inside that of the report."""
@@ -67,42 +66,44 @@ def add_parser(kinds: Any) -> None:
     parser.add_argument('--truth-recording', metavar='NAME', help='which recording of a table of '
                         'several a bag is [the one that its name holds]')
     parser.add_argument('--out', metavar='DIR', type=Path, required=True,
-                        help='for report.html, .json and .md, and what is kept of a stopped run')
+                        help='folder for report.html, .json and .md, and for what a '
+                        'stopped run resumes from')
     parser.add_argument('--topics', metavar='ROLE=TOPIC', nargs='+', default=[],
-                        help='where finding by type is wrong: rgb=/front/image, audio=none …')
+                        help='topics of inputs where finding them by type is wrong: '
+                        'rgb=/front/image, audio=none …')
     parser.add_argument('--params', metavar='YAML', type=Path,
-                        help='parameter file of the node [its defaults]')
+                        help='parameter file of the node [the defaults of its parameters]')
     parser.add_argument('--rate', type=float, help='windows a second [as the parameters say: 5]')
-    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='bags at once [1]')
-    parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1 … [cpu]')
+    parser.add_argument('--jobs', type=int, default=1, metavar='N',
+                        help='bags evaluated at once, each in a process [1]')
+    parser.add_argument('--device', default=devices.AUTO, help=devices.HELP)
     _add_faults(parser)
 
 
 def _add_faults(parser: argparse.ArgumentParser) -> None:
     faults = parser.add_argument_group(
         'what is done to the sensors, beside the bag as recorded',
-        'SENSOR is rgb (or video), flow, audio, detections or all; all faults that are given '
-        'happen in one run')
+        f'INPUT is {INPUTS}; all faults that are given happen in one run')
     faults.add_argument('--subsets', action='store_true', help='every subset of the sensors, and '
                         'accuracy against lost sensors, which follows from them')
     faults.add_argument('--sweep', action='store_true', help='--subsets, and nine replays with '
-                        'each sensor dropped 10 % to 90 % of the time')
-    faults.add_argument('--drop', metavar='[SENSOR=]SHARE', action='append', default=[],
-                        help='silent in this share of stretches, as audio=0.5 or 50%%')
+                        'each sensor dropped 10 %% to 90 %% of the time')
+    faults.add_argument('--drop', metavar='[INPUT=]SHARE', action='append', default=[],
+                        help='no message in this share of stretches, as audio=0.5 or 50%%')
     faults.add_argument('--stretch', metavar='SECONDS', type=float, default=STRETCH,
-                        help=f'how long the stretches are [{STRETCH:g}]')
-    faults.add_argument('--mute', metavar='SENSOR[@A..B]', action='append', default=[],
-                        help='silent from second A to B of the bag, as video@10s..20s')
-    faults.add_argument('--delay', metavar='[SENSOR=]SECONDS', action='append', default=[],
+                        help=f'length of the stretches of --drop [{STRETCH:g}]')
+    faults.add_argument('--mute', metavar=METAVAR, action='append', default=[], help=HELP)
+    faults.add_argument('--delay', metavar='[INPUT=]SECONDS', action='append', default=[],
                         help='messages arrive later, as audio=0.3')
-    faults.add_argument('--lose', metavar='[SENSOR=]SHARE', action='append', default=[],
-                        help='single messages are lost, as 5%%')
-    faults.add_argument('--seed', type=int, default=0, help='of what chance decides [0]')
+    faults.add_argument('--lose', metavar='[INPUT=]SHARE', action='append', default=[],
+                        help='single messages are lost, each with this probability, as 5%%')
+    faults.add_argument('--seed', type=int, default=0,
+                        help='seed of the random choices of --drop and --lose [0]')
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     started, date = time.perf_counter(), datetime.now(timezone.utc)
-    _check_device(options.device)
+    options.device = devices.choose_device(options.device, '--device')
     bundle = load_bundle(find_model(options.model, '--model'))
     settings = _settings(options)
     events = event_settings(settings.values)
@@ -164,14 +165,6 @@ def _runs(
             print(f'karmma bag evaluate: {other}', file=sys.stderr)
         raise errors[0]
     return runs, list(map(str, errors))
-
-
-def _check_device(name: str) -> None:
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise InvalidSettingError('--device', name, f'cpu or cuda ({reason})') from None
 
 
 def _settings(options: argparse.Namespace) -> Settings:

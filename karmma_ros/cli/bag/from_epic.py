@@ -39,19 +39,21 @@ def add_parser(kinds: Any) -> None:
     parser = kinds.add_parser('from-epic', help='frames, flow, sound and truth of a video of '
                               'EPIC-KITCHENS-100')
     parser.set_defaults(run=run)
-    parser.add_argument('video', metavar='VIDEO_ID', help='such as P01_14')
-    parser.add_argument('out', metavar='OUT.mcap', type=Path)
+    parser.add_argument('video', metavar='VIDEO_ID', help='video of the data set, such as P01_14')
+    parser.add_argument('out', metavar='OUT.mcap', type=Path, help='bag to write')
     parser.add_argument('--root', required=True, type=Path, help='the folder that holds P01 …')
     parser.add_argument('--annotations', required=True, type=Path,
                         help='the folder with EPIC_100_train.csv and the class files')
     parser.add_argument('--audio', default='', help='folder of wav files, or an HDF5 file [none]')
-    parser.add_argument('--audio-rate', type=int, default=24_000, help='of an HDF5 file [24000]')
+    parser.add_argument('--audio-rate', type=int, default=24_000,
+                        help='sample rate of an HDF5 file, Hz [24000]')
     parser.add_argument('--flow', choices=('files', 'none'), default='files',
                         help='the released flow as a topic, if it is there [files]')
     parser.add_argument('--rate', type=float, default=30.0, help='pictures a second [30]')
-    parser.add_argument('--start', type=float, default=0.0, help='second of the video [0]')
-    parser.add_argument('--stop', type=float, help='second of the video [2 s after the last '
-                        'action]')
+    parser.add_argument('--start', type=float, default=0.0,
+                        help='second of the video to start at [0]')
+    parser.add_argument('--stop', type=float, help='second of the video to stop at [2 s after '
+                        'the last action]')
 
 
 def run(options: argparse.Namespace) -> int:

@@ -31,20 +31,23 @@ def add_parser(kinds: Any) -> None:
     parser.add_argument('out', metavar='BAG', help='folder that ros2 bag record makes')
     for name, (topic, _) in SENSORS.items():
         parser.add_argument(f'--{name}', metavar='TOPIC', default=topic,
-                            help=f'its topic, none to leave it out [{topic or "none"}]')
+                            help=f'topic of the {name}; none leaves it out '
+                            f'[{topic or "none"}]')
     parser.add_argument('--audio-info', metavar='TOPIC', default='/audio_info',
-                        help="what the driver says of its sound's format [/audio_info]")
-    parser.add_argument('--truth', metavar='TOPIC', default='', help='karmma_msgs/'
-                        'ActionAnnotation from your annotation tool [none]')
-    parser.add_argument('--node', metavar='NAME', default='/karmma', help='record what this node '
-                        'says, too; none to leave it out [/karmma]')
-    parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap', help='[mcap]')
-    parser.add_argument('--reliable', action='store_true', help='ask for lost messages again: '
+                        help='topic on which the driver gives its audio format '
+                        '[/audio_info]')
+    parser.add_argument('--truth', metavar='TOPIC', default='', help='topic of the '
+                        'karmma_msgs/ActionAnnotation of your annotation tool [none]')
+    parser.add_argument('--node', metavar='NAME', default='/karmma', help='node whose outputs '
+                        'are recorded, too; none leaves them out [/karmma]')
+    parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap',
+                        help='storage format of the bag [mcap]')
+    parser.add_argument('--reliable', action='store_true', help='request lost messages again: '
                         'only if every sensor is published reliably')
     parser.add_argument('--qos-file', metavar='YAML', type=Path, default=Path(QOS_FILE),
-                        help=f'to write [{QOS_FILE}]')
+                        help=f'file of QoS overrides to write [{QOS_FILE}]')
     parser.add_argument('--distro', default=os.environ.get('ROS_DISTRO', 'jazzy'),
-                        help='of the robot [ROS_DISTRO, else jazzy]')
+                        help='ROS distribution of the robot [ROS_DISTRO, else jazzy]')
 
 
 def run(options: argparse.Namespace) -> int:

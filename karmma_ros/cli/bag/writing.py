@@ -32,18 +32,21 @@ def add_parser(kinds: Any) -> None:
     """Add the commands to the sub-parsers of `karmma bag`."""
     synthetic = kinds.add_parser('synthetic', help='held-out episodes of the synthetic kitchen')
     synthetic.set_defaults(run=_synthetic)
-    synthetic.add_argument('out', metavar='OUT.mcap', type=Path)
+    synthetic.add_argument('out', metavar='OUT.mcap', type=Path, help='bag to write')
     synthetic.add_argument('--episodes', type=int, default=10, help='actions in a row [10]')
-    synthetic.add_argument('--seconds', type=float, default=4.0, help='length of each [4]')
+    synthetic.add_argument('--seconds', type=float, default=4.0,
+                           help='length of each action [4]')
     synthetic.add_argument('--seed', type=int, default=0, help='which of the test episodes [0]')
     synthetic.add_argument('--rate', type=float, default=30.0, help='pictures a second [30]')
-    synthetic.add_argument('--size', type=_size, default=(160, 120), help='WxH [160x120]')
+    synthetic.add_argument('--size', type=_size, default=(160, 120),
+                           help='width and height of the images, WxH [160x120]')
     film = kinds.add_parser('from-video', help='any film that OpenCV can read')
     film.set_defaults(run=_from_video)
-    film.add_argument('film', metavar='CLIP', type=Path)
-    film.add_argument('out', metavar='OUT.mcap', type=Path)
-    film.add_argument('--audio', metavar='WAV', type=Path, help='its sound')
-    film.add_argument('--size', type=_size, help='WxH: scale and crop to this [as it is]')
+    film.add_argument('film', metavar='CLIP', type=Path, help='video file to read')
+    film.add_argument('out', metavar='OUT.mcap', type=Path, help='bag to write')
+    film.add_argument('--audio', metavar='WAV', type=Path, help='audio file of the video')
+    film.add_argument('--size', type=_size,
+                      help='scale and crop to this width and height, WxH [those of the video]')
     film.add_argument('--rate', type=float, help='pictures a second [as the film says]')
 
 

@@ -59,11 +59,11 @@ def _parser() -> ArgumentParser:
         prog='karmma reproduce', description='Train and score every system of the paper at tiny '
         'size, and write its tables and figures in our numbers. What is made is kept: a stopped '
         'run goes on, a finished one is written again in seconds.')
-    parser.add_argument('dataset', help='synthetic_kitchen')
+    parser.add_argument('dataset', help='data set to train and score on: synthetic_kitchen')
     parser.add_argument(
-        '--budget', default='quick', help=f'{", ".join(BUDGETS)}: on two cores some ten minutes '
-        '(which shows that everything runs; nothing is trained to its end), an hour, or a card '
-        '[quick]')
+        '--budget', default='quick', help=f'how much to train, {", ".join(BUDGETS)}: on two cores '
+        'some ten minutes (which shows that everything runs; nothing is trained to its end), an '
+        'hour, or a card [quick]')
     parser.add_argument(
         '--only', nargs='+', default=[], metavar='PART', choices=sorted({*PARTS, *NEEDED}),
         help=f'of {", ".join(NEEDED)}: make what these need and print them')
@@ -72,7 +72,8 @@ def _parser() -> ArgumentParser:
                         'are there already are used [reproduction]')
     parser.add_argument('--cache', type=Path, default=Path('.cache'), metavar='DIR',
                         help='where clips and networks are kept [.cache]')
-    parser.add_argument('--jobs', type=int, default=0, help='cells made at a time')
+    parser.add_argument('--jobs', type=int, default=0,
+                        help='experiments run at a time [as the budget has it]')
     return parser
 
 

@@ -80,7 +80,7 @@ class Cell:
 def key_of(cell: Cell, cells: Mapping[str, Cell], data: KitchenSettings) -> str:
     """Give the digest of all that decides a cell's result, 16 hexadecimal digits."""
     run = asdict(cell.run)
-    for unimportant in ('workers', 'progress', 'checkpoint_minutes', 'accelerator', 'devices'):
+    for unimportant in ('workers', 'progress', 'checkpoint_minutes', 'device', 'devices'):
         del run[unimportant]
     facts = {
         'versions': [VERSION, KITCHEN_VERSION], 'kind': cell.kind, 'run': run,

@@ -47,7 +47,7 @@ class Budget:
     jobs: int
     """Cells made at a time."""
     precision: str = 'bf16-mixed'
-    accelerator: str = 'cpu'
+    device: str = 'cpu'
 
 
 def _others(count: int) -> KitchenSettings:
@@ -58,7 +58,7 @@ BUDGETS = {
     'quick': Budget(KitchenSettings(960, 160, 480), _others(1440), 3, 6, 8, 4, 2),
     'cpu': Budget(KitchenSettings(2400, 400, 1600), _others(4800), 3, 9, 20, 12, 2),
     'gpu': Budget(KitchenSettings(9600, 800, 3200), _others(19200), 5, 30, 60, 60, 4,
-                  accelerator='gpu'),
+                  device='cuda'),
 }
 
 
@@ -187,4 +187,4 @@ def _student(
 def _run(plan: Budget, epochs: int, seed: int, optimisation: Optimisation) -> RunSettings:
     return RunSettings(
         epochs=epochs, batch_size=32, seed=seed, precision=plan.precision, progress=False,
-        accelerator=plan.accelerator, devices='1', optimisation=optimisation)
+        device=plan.device, devices='1', optimisation=optimisation)

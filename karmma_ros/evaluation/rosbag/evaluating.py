@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Event, Thread
@@ -21,7 +21,7 @@ from karmma_ros.evaluation.rosbag.answers import Answers, BagInfo, Condition
 from karmma_ros.evaluation.rosbag.asking import asker_for, Subset
 from karmma_ros.evaluation.rosbag.collecting import Collector
 from karmma_ros.evaluation.rosbag.echo import compare_echo, Echoes, read_echoes
-from karmma_ros.evaluation.rosbag.faults import check_flow, describe, Fault, parameters
+from karmma_ros.evaluation.rosbag.faults import describe, Fault, on_inputs, parameters
 from karmma_ros.evaluation.rosbag.reading import Bag
 from karmma_ros.evaluation.rosbag.replay import Cut, Replay, Run
 from karmma_ros.evaluation.rosbag.topics import Choice, choose_topics, RECOGNITION, TRUTH
@@ -102,8 +102,9 @@ def evaluate_bag(
     with Bag(path) as bag:
         flow_topic = settings.values['flow.source'] == 'topic'
         choice = choose_topics(bag, settings.topics, bundle.network.modalities, flow_topic)
-        for faults in settings.faults:
-            check_flow(faults, choice.flow_topic)
+        topics = {role: topic.name for role, topic in choice.topics.items()}
+        settings = replace(
+            settings, faults=tuple(on_inputs(each, topics) for each in settings.faults))
         evaluation = _Evaluation(bag, choice, bundle, settings, device)
         folder = None if work is None else work / key_of({
             'bag': bag_digest(bag.files.files), 'model': bundle.sha256,

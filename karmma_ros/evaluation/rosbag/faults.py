@@ -7,23 +7,18 @@ words do the same to the same bag, whatever else is done to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-import re
 from typing import Any, Union
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
+from karmma_ros.stream.mutes import ALL, input_name, Mute
 
-ALL = 'all'
-"""Instead of a sensor: each of them, on its own."""
 STRETCH = 5.0
 """Seconds for which `--drop` decides at once."""
-
-_SENSORS = 'rgb (or video, camera), flow, audio, detections, or all'
-_MUTE = re.compile(r'(?P<what>[^@]+)(@(?P<start>[\d.]+)s?\.\.(?P<stop>[\d.]*)s?)?')
 
 
 @dataclass(frozen=True)
@@ -36,21 +31,6 @@ class Drop:
 
     def __str__(self) -> str:
         return f'{self.what} dropped {self.chance:.0%} of {self.stretch:g} s stretches'
-
-
-@dataclass(frozen=True)
-class Mute:
-    """A sensor is silent from `start` until before `stop`, seconds from the bag's start."""
-
-    what: str
-    start: float = 0.0
-    stop: float = float('inf')
-
-    def __str__(self) -> str:
-        if self.start == 0 and self.stop == float('inf'):
-            return f'{self.what} muted'
-        stop = '' if self.stop == float('inf') else f'{self.stop:g} s'
-        return f'{self.what} muted {self.start:g} s..{stop}'
 
 
 @dataclass(frozen=True)
@@ -103,7 +83,7 @@ class Faults:
 
     def _lost(self, fault: Fault, sensor: str, index: int, seconds: float) -> bool:
         if isinstance(fault, Mute):
-            return fault.start <= seconds < fault.stop
+            return fault.covers(seconds)
         if isinstance(fault, Drop):
             place = int(seconds // fault.stretch)
             return self._chance('drop', sensor, place) < fault.chance
@@ -135,7 +115,7 @@ def parse_drop(text: str, stretch: float = STRETCH) -> Drop:
     if not stretch > 0:
         raise InvalidSettingError('--stretch', stretch, 'seconds, above 0')
     what, value = _assigned(text)
-    return Drop(_sensor('--drop', what, text), _chance('--drop', value, text), stretch)
+    return Drop(input_name(what, '--drop', text), _chance('--drop', value, text), stretch)
 
 
 def parse_lose(text: str) -> Lose:
@@ -145,7 +125,7 @@ def parse_lose(text: str) -> Lose:
     :raises InvalidSettingError: for anything else.
     """
     what, value = _assigned(text)
-    return Lose(_sensor('--lose', what, text), _chance('--lose', value, text))
+    return Lose(input_name(what, '--lose', text), _chance('--lose', value, text))
 
 
 def parse_delay(text: str) -> Delay:
@@ -159,49 +139,37 @@ def parse_delay(text: str) -> Delay:
     seconds = _number(number) * scale
     if not 0 <= seconds < 3600:
         raise InvalidSettingError('--delay', text, 'SENSOR=SECONDS, 0 or more, as audio=0.3')
-    return Delay(_sensor('--delay', what, text), seconds)
+    return Delay(input_name(what, '--delay', text), seconds)
 
 
-def parse_mute(text: str) -> Mute:
+def on_inputs(
+    faults: Iterable[Fault], topics: Mapping[str, str],
+) -> tuple[Fault, ...]:
     """
-    Read `video@10s..20s`, `audio@30..` or `detections`.
+    Return the faults with a topic replaced by the input that it is.
 
-    :raises InvalidSettingError: for anything else.
+    :param topics: input → topic, as chosen in the bag.
+    :raises InvalidSettingError: for a topic that is no input, and for flow that is computed from
+        the camera.
     """
-    match = _MUTE.fullmatch(text.strip())
-    start, stop = ('', '') if match is None else (match['start'] or '0', match['stop'] or 'inf')
-    times = _number(start), _number(stop)
-    if match is None or not 0 <= times[0] < times[1]:
-        raise InvalidSettingError(
-            '--mute', text, 'SENSOR or SENSOR@START..STOP, in seconds from the start of the bag, '
-            'as video@10s..20s')
-    return Mute(_sensor('--mute', match['what'], text), *times)
-
-
-def check_flow(faults: Iterable[Fault], flow_topic: bool) -> None:
-    """
-    Refuse what is done to flow where it has no topic of its own.
-
-    :raises InvalidSettingError: then.
-    """
-    if not flow_topic and any(fault.what == Modality.FLOW.value for fault in faults):
-        raise InvalidSettingError(
-            'sensor of a fault', 'flow', 'rgb, audio, detections or all',
-            'flow is computed from the camera here, and ends with it: do it to rgb')
+    names = {topics[m.value]: m.value for m in Modality if m.value in topics}
+    listing = ', '.join(f'{name} ({topic})' for topic, name in names.items())
+    resolved = []
+    for fault in faults:
+        if fault.what.startswith('/') and fault.what not in names:
+            raise InvalidSettingError('input of a fault', fault.what, f'{listing} or all',
+                                      'no input of the bag comes by this topic')
+        if fault.what == Modality.FLOW.value and fault.what not in topics:
+            raise InvalidSettingError(
+                'input of a fault', 'flow', 'rgb, audio, detections or all',
+                'flow is computed from the camera here, and ends with it: do it to rgb')
+        resolved.append(replace(fault, what=names.get(fault.what, fault.what)))
+    return tuple(resolved)
 
 
 def _assigned(text: str) -> tuple[str, str]:
     what, equals, value = text.strip().rpartition('=')
     return (what, value) if equals else (ALL, value)
-
-
-def _sensor(option: str, what: str, text: str) -> str:
-    if what.strip().lower() == ALL:
-        return ALL
-    try:
-        return Modality.parse(what).value
-    except InvalidSettingError:
-        raise InvalidSettingError(option, text, f'for a sensor: {_SENSORS}') from None
 
 
 def _chance(option: str, value: str, text: str) -> float:

@@ -2,18 +2,17 @@
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.rosbag.faults import (
-    check_flow,
     Delay,
     describe,
     Drop,
     Faults,
     Lose,
-    Mute,
+    on_inputs,
     parse_delay,
     parse_drop,
     parse_lose,
-    parse_mute,
 )
+from karmma_ros.stream.mutes import Mute, parse_mute
 import pytest
 
 START_NS = 1_700_000_000_000_000_000
@@ -37,7 +36,10 @@ def share_lost(times):
     (parse_delay, '0.25s', Delay('all', 0.25)),
     (parse_mute, 'video@10s..20s', Mute('rgb', 10, 20)),
     (parse_mute, 'audio@30..', Mute('audio', 30)),
-    (parse_mute, 'camera', Mute('rgb')),
+    (parse_mute, 'camera', Mute('rgb')), (parse_mute, 'all@1..2', Mute('all', 1, 2)),
+    (parse_mute, 'audio@3s..6s', Mute('audio', 3, 6)),
+    (parse_mute, '/front/image@1.5..2', Mute('/front/image', 1.5, 2)),
+    (parse_lose, '/audio=5%', Lose('/audio', 0.05)),
 ])
 def test_words_are_understood(parse, text, expected):
     assert parse(text) == expected
@@ -49,7 +51,9 @@ def test_words_are_understood(parse, text, expected):
     (parse_lose, '-5%', '--lose'), (parse_lose, '', '--lose'),
     (parse_delay, 'audio=-1', '--delay'), (parse_delay, 'audio=inf', '--delay'),
     (parse_mute, 'audio@20..10', '--mute'), (parse_mute, 'audio@x..y', '--mute'),
-    (parse_mute, '', '--mute'),
+    (parse_mute, '', '--mute'), (parse_mute, 'audio@3', '--mute'),
+    (parse_mute, 'audio@1.2.3..4', '--mute'), (parse_mute, 'smell@1..2', '--mute'),
+    (parse_mute, 'audio@..', '--mute'),
 ])
 def test_other_words_are_refused_by_the_name_of_the_option(parse, text, option):
     with pytest.raises(InvalidSettingError, match=option):
@@ -103,10 +107,19 @@ def test_a_larger_share_loses_all_that_a_smaller_one_does():
 
 
 def test_flow_without_a_topic_of_its_own_has_no_faults():
-    check_flow([Mute('flow')], True)
-    check_flow([Mute('all')], False)
+    assert on_inputs([Mute('flow')], {'flow': '/flow'}) == (Mute('flow'),)
+    assert on_inputs([Mute('all')], {'rgb': '/image'}) == (Mute('all'),)
     with pytest.raises(InvalidSettingError, match='computed from the camera'):
-        check_flow([Mute('flow')], False)
+        on_inputs([Mute('flow')], {'rgb': '/image'})
+
+
+def test_a_topic_stands_for_the_input_that_it_is():
+    topics = {'rgb': '/front/image', 'audio': '/mic', 'truth': '/truth'}
+    assert on_inputs([Mute('/mic', 1, 2), Lose('/front/image', 0.1)], topics) == (
+        Mute('audio', 1, 2), Lose('rgb', 0.1))
+    for other in ('/truth', '/rear/image'):
+        with pytest.raises(InvalidSettingError, match=r'rgb \(/front/image\), audio \(/mic\) or'):
+            on_inputs([Mute(other)], topics)
 
 
 def test_faults_are_described_in_words():
