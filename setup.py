@@ -1,10 +1,20 @@
 """The ament_python package karmma_ros; colcon builds it, `make env` needs no build."""
 
+import os
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.develop import develop
+from setuptools.command.install import install
 
 NAME = 'karmma_ros'
+MESSAGES = 'karmma_msgs'
+PREFIXES = ('AMENT_PREFIX_PATH', 'COLCON_PREFIX_PATH', 'CMAKE_PREFIX_PATH')
+NO_MESSAGES = f"""{NAME}: the package {MESSAGES} is neither in this workspace nor in a sourced one.
+It lies inside the checkout of {NAME}, where colcon does not look in a workspace. In src/, run
+    ln -s {NAME}/{MESSAGES} {MESSAGES}
+and `colcon build` again. In a plain checkout, run `colcon build` at its root.
+If {MESSAGES} was built on its own, source its install/setup.bash first."""
 SHARED = ('launch', 'config', 'models')
 """Folders that are installed as they are, below share/karmma_ros."""
 
@@ -22,6 +32,40 @@ def shared_files():
     ]
 
 
+def has_messages(install_base):
+    """
+    Whether the message package is installed: below a sourced prefix, or where ours will be.
+
+    :param install_base: folder that this package is installed to; None where that is not told.
+    """
+    paths = [path for name in PREFIXES for path in os.environ.get(name, '').split(os.pathsep)]
+    prefixes = [Path(path) for path in paths if path]
+    if install_base:
+        prefixes += [Path(install_base), Path(install_base).parent]
+    marker = Path('share', 'ament_index', 'resource_index', 'packages', MESSAGES)
+    return any((prefix / part / marker).exists() for prefix in prefixes for part in ('', MESSAGES))
+
+
+class Install(install):
+    """`setup.py install --record`, which colcon calls; pip makes a wheel instead."""
+
+    def finalize_options(self):
+        """Refuse to install nodes that would not find their messages."""
+        super().finalize_options()
+        if self.record and not has_messages(self.install_base):
+            raise SystemExit(NO_MESSAGES)
+
+
+class Develop(develop):
+    """`setup.py develop --editable`, which colcon calls for --symlink-install."""
+
+    def finalize_options(self):
+        """Refuse to install nodes that would not find their messages."""
+        super().finalize_options()
+        if getattr(self, 'editable', None) and not self.uninstall and not has_messages(None):
+            raise SystemExit(NO_MESSAGES)
+
+
 setup(
     name=NAME,
     version='0.1.0',
@@ -36,6 +80,7 @@ setup(
     install_requires=['setuptools'],
     extras_require={'test': ['pytest']},
     zip_safe=False,
+    cmdclass={'install': Install, 'develop': Develop},
     author='karmma_ros maintainers',
     maintainer='karmma_ros maintainers',
     maintainer_email='maintainers@karmma-ros.example.org',

@@ -62,6 +62,74 @@ def test_in_a_workspace_the_readme_s_way_finds_both(tmp_path):
     assert set(found.split()) == {'karmma_ros', 'karmma_msgs'}
 
 
+def prefixes_without(package: str) -> dict[str, str]:
+    """Return the environment without the prefixes that hold a package."""
+    marker = Path('share', 'ament_index', 'resource_index', 'packages', package)
+    kept = {name: os.pathsep.join(
+        path for path in os.environ.get(name, '').split(os.pathsep)
+        if path and not (Path(path) / marker).exists() and not (Path(path) / package).exists())
+        for name in ('AMENT_PREFIX_PATH', 'CMAKE_PREFIX_PATH', 'COLCON_PREFIX_PATH')}
+    return {**os.environ, **kept}
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """Give a workspace with all of karmma_ros but its code, and an empty karmma_msgs inside."""
+    package = tmp_path / 'src' / 'karmma_ros'
+    for name in ('setup.py', 'setup.cfg', 'package.xml', 'resource/karmma_ros',
+                 'karmma_ros/__init__.py', 'karmma_msgs/package.xml'):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_bytes((ROOT / name).read_bytes())
+    (package / 'karmma_msgs' / 'CMakeLists.txt').write_text(
+        'cmake_minimum_required(VERSION 3.8)\nproject(karmma_msgs NONE)\n'
+        'find_package(ament_cmake REQUIRED)\nament_package()\n')
+    manifest = package / 'karmma_msgs' / 'package.xml'
+    manifest.write_text(re.sub(r'.*rosidl.*\n', '', manifest.read_text()))
+    return tmp_path
+
+
+def build(workspace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `colcon build` where no karmma_msgs is sourced."""
+    pytest.importorskip('colcon_core')
+    return subprocess.run(
+        [sys.executable, '-m', 'colcon', 'build', *arguments], cwd=workspace, text=True,
+        capture_output=True, timeout=240, env={
+            **prefixes_without('karmma_msgs'), 'COLCON_LOG_PATH': os.devnull,
+            'COLCON_DEFAULTS_FILE': os.devnull})
+
+
+@pytest.mark.parametrize('arguments', [[], ['--symlink-install']], ids=['install', 'symlink'])
+def test_without_its_messages_the_package_is_not_built(workspace, arguments):
+    done = build(workspace, *arguments)
+    assert done.returncode != 0 and 'Failed   <<< karmma_ros' in done.stdout + done.stderr
+    assert 'karmma_msgs is neither in this workspace nor in a sourced one' in done.stderr
+    assert 'ln -s karmma_ros/karmma_msgs karmma_msgs' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('arguments', [['--symlink-install'], ['--merge-install']],
+                         ids=['symlink', 'merge'])
+def test_with_the_link_of_the_readme_both_are_built(workspace, arguments):
+    (workspace / 'src' / 'karmma_msgs').symlink_to('karmma_ros/karmma_msgs')
+    done = build(workspace, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '2 packages finished' in done.stdout + done.stderr
+
+
+def test_messages_that_were_built_before_are_enough(workspace):
+    (workspace / 'src' / 'karmma_msgs').symlink_to('karmma_ros/karmma_msgs')
+    for package in ('karmma_msgs', 'karmma_ros'):
+        done = build(workspace, '--packages-select', package)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_setup_py_can_be_asked_about_the_package_without_its_messages(workspace):
+    done = subprocess.run(
+        [sys.executable, 'setup.py', '--version'], cwd=workspace / 'src' / 'karmma_ros',
+        capture_output=True, text=True, env=prefixes_without('karmma_msgs'))
+    assert done.returncode == 0 and done.stdout.split()[-1] == '0.1.0'
+
+
 @pytest.mark.parametrize('path', MANIFESTS, ids=lambda path: path.parent.name)
 def test_manifest_is_valid(path):
     """An invalid one is taken in silence, and the package for something else."""
