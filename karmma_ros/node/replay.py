@@ -64,13 +64,16 @@ class Player:
     """Publish the messages of one open bag at their times."""
 
     def __init__(
-        self, node: Node, bag: Reader, *, rate: float = 1.0, mutes: Sequence[Mute] = (),
-        clock: bool = False,
+        self, node: Node, bag: Reader, inputs: Mapping[str, Modality | None],
+        muted: Mapping[Mute, set[str]], *, rate: float = 1.0, clock: bool = False,
     ) -> None:
-        """Make a publisher for each topic whose type this machine has; say which it lacks."""
+        """
+        Make a publisher for each topic whose type this machine has; report which it lacks.
+
+        :param inputs: every topic of the bag and the input that it is.
+        :param muted: the topics that each mute holds back.
+        """
         self._node, self._bag, self._rate = node, bag, rate
-        inputs = _inputs(bag)
-        muted = muted_topics(mutes, inputs)
         self._clock = node.create_publisher(Clock, '/clock', 10) if clock else None
         self.sent: Counter[str] = Counter()
         self._outlets: dict[int, _Outlet] = {}
@@ -82,7 +85,7 @@ class Player:
             publisher = node.create_publisher(message_type, connection.topic, _qos(connection))
             self._outlets[connection.id] = _Outlet(
                 connection.topic, inputs[connection.topic], publisher,
-                tuple(m for m in mutes if connection.topic in muted[m]))
+                tuple(m for m, topics in muted.items() if connection.topic in topics))
 
     def wait(self, timeout_s: float, stop: Event) -> bool:
         """Wait until each sensor topic has a subscriber; False when it was in vain."""
@@ -238,15 +241,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _options(remove_ros_args(words)[1:])
         bag = _open(options.bag)
+        # Before a node is made: a mute of what the bag lacks is an error.
+        options.inputs = _inputs(bag)
+        options.muted = muted_topics(options.mute, options.inputs)
     except InvalidSettingError as error:
         print(f'karmma replay: {error}', file=sys.stderr)
         return 2
     rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
     try:
         _play(rclpy.create_node('karmma_replay'), bag, options, stop)
-    except InvalidSettingError as error:
-        print(f'karmma replay: {error}', file=sys.stderr)
-        return 2
     finally:
         bag.close()
         rclpy.try_shutdown()
@@ -254,7 +257,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _play(node: Node, bag: Reader, options: argparse.Namespace, stop: Event) -> None:
-    player = Player(node, bag, rate=options.rate, mutes=options.mute, clock=options.clock)
+    player = Player(node, bag, options.inputs, options.muted, rate=options.rate,
+                    clock=options.clock)
     if options.wait and not player.wait(options.wait, stop):
         say('nobody listens on every sensor topic; playing all the same')
     begun = time.monotonic()
