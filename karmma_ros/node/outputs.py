@@ -31,6 +31,10 @@ class Outputs:
             ModalityAvailability, '~/modality_availability', LATCHED)
         self._info = node.create_publisher(ModelInfo, '~/model_info', LATCHED)
         self._label_type = _label_info_type()
+        if self._label_type is None:
+            node.get_logger().info(
+                'vision_msgs has no LabelInfo here, or is not installed: no label_info is '
+                'published; model_info has the class names')
         self._labels = [node.create_publisher(self._label_type, topic, LATCHED)
                         for topic in _LABEL_TOPICS if self._label_type]
 

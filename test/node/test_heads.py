@@ -13,6 +13,7 @@ from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.presets import preset
+from karmma_ros.node import outputs
 from karmma_ros.node.demo import Score
 from karmma_ros.node.drawing import draw, placeholder
 from karmma_ros.node.lettering import choose_lettering
@@ -30,6 +31,7 @@ from karmma_ros.stream.events import ActionEvents, EventSettings, Phase
 import numpy as np
 import pytest
 from rcl_interfaces.msg import Log
+from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 import torch
@@ -193,6 +195,17 @@ def test_a_node_with_one_head_and_then_with_three(stage, perform, tmp_path):
     assert [c.class_name for c in nouns[-1].class_map] == ['bread', 'cup']
     assert stage.until(lambda: any(
         log.level == 30 and 'not published: tool' in log.msg for log in logs), 5)
+
+
+def test_a_node_without_vision_msgs_says_that_it_publishes_no_label_info(ros, monkeypatch, capfd):
+    monkeypatch.setattr(outputs, '_label_info_type', lambda: None)
+    node = LifecycleNode('bare')
+    made = outputs.Outputs(node)
+    assert 'no label_info is published; model_info has the class names' in capfd.readouterr().err
+    assert node.count_publishers('/bare/model_info') == 1
+    assert not node.count_publishers('/bare/verbs/label_info')
+    made.destroy()
+    node.destroy_node()
 
 
 def write(path, classes):
