@@ -107,12 +107,10 @@ def _is_right(message: Any, truth: Any) -> bool:
 
     A model with one head is right when its class is the verb, the noun or both words together.
     """
-    if not message.actions:
-        return False
-    best, both = message.actions[0], f'{truth.verb} {truth.noun}'.strip()
-    if best.noun:
-        return bool((best.verb, best.noun) == (truth.verb, truth.noun))
-    return best.verb in (truth.verb, truth.noun, both)
+    best = [labels[0].class_name for labels in (message.verbs, message.nouns) if labels]
+    if len(best) == 1:
+        return best[0] in (truth.verb, truth.noun, f'{truth.verb} {truth.noun}')
+    return best == [truth.verb, truth.noun]
 
 
 class Screen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 import sys
 from typing import Any
 
@@ -36,10 +37,10 @@ def lamps(statuses: Sequence[Any]) -> str:
 
 def best_action(message: Any) -> tuple[str, float]:
     """Return the words and the score of the best action of an ActionRecognition."""
-    if not message.actions:
+    best = [labels[0] for labels in (message.verbs, message.nouns) if labels]
+    if not best:
         return '(no class in this message)', 0.0
-    best = message.actions[0]
-    return f'{best.verb} {best.noun}'.strip(), best.score
+    return ' '.join(label.class_name for label in best), prod(label.score for label in best)
 
 
 def recognition_line(message: Any, start_s: float) -> str:
