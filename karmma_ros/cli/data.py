@@ -46,7 +46,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _check_parser() -> ArgumentParser:
     parser = typed_parser(
-        description='See that every recording of every segment is there, without decoding any.')
+        description='Check that every recording of every segment is there. Of a video the '
+        'first frame is decoded, and what is particular about it is named.')
     parser.add_argument('--config', type=str, help='file whose section `data` says which data, '
                         'such as one of config/train/; options outrank it')
     parser.add_class_arguments(DataSettings, 'data')
@@ -106,6 +107,9 @@ def _notes(found: Inventory) -> Iterator[str]:
                 yield (f'{name}: {tally.lacking:,} segments lack {modality}, such as '
                        f'{", ".join(tally.lacking_examples)}; they are trained on without it')
             yield from (f'{name}: {modality} of {example}' for example in tally.examples)
+            yield from (f'{name}: {modality} of {tally.remark_counts[remark]:,} segments, such as '
+                        f'{", ".join(segments)}: {remark}'
+                        for remark, segments in tally.remarks.items())
     if not found.sound:
         yield ('something is missing or damaged: training leaves it out, and stops at a segment '
                'of which nothing is left')

@@ -11,13 +11,14 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-import cv2
-from karmma_ros.cli.film import no_pictures, open_film
+from karmma_ros.cli.film import open_film
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
 from karmma_ros.data.media.sound import SoundFile
 from karmma_ros.errors import InvalidSettingError, printable
@@ -66,12 +67,13 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog='karmma predict', description='Say which action a film shows: '
                             'the classes of each head, of the whole and of each window. No ROS '
                             'is needed.')
-    parser.add_argument('film', metavar='CLIP', type=Path, help='video file to read')
+    parser.add_argument('film', metavar='CLIP', type=Path, help='video file to read, '
+                        'any that FFmpeg can decode')
     parser.add_argument('--model', default='synthetic_kitchen', metavar='M',
                         help='name or path of a model [synthetic_kitchen]')
     parser.add_argument('--audio', metavar='WAV', type=Path, help='audio file of the video, wav '
                         'or flac')
-    parser.add_argument('--rate', type=float, help='pictures a second [as the film says]')
+    parser.add_argument('--rate', type=float, help='frames a second, in place of their own times')
     parser.add_argument('--subsets', action='store_true',
                         help='also say what each subset of the sensors makes of it')
     parser.add_argument('--device', default=devices.AUTO, help=devices.HELP)
@@ -80,7 +82,7 @@ def _parser() -> ArgumentParser:
 
 
 class Film:
-    """A video file, its pictures laid on the grid of a clip in one pass."""
+    """A video file, its frames laid on the grid of a clip in one pass."""
 
     def __init__(self, path: Path, rate: float | None) -> None:
         """
@@ -89,48 +91,43 @@ class Film:
         :raises InvalidSettingError: when it is missing, unreadable or names no frame rate.
         """
         self.path = path
-        self._capture, self.rate = open_film(path, rate)
-        self._stated = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        self.pictures = 0
-        """Those decoded so far."""
+        self._files = ExitStack()
+        self._video = self._files.enter_context(open_film(path, rate))
+        self.rate, self.stated_s = self._video.rate, self._video.stated_s
+        """Frames a second, on average, and the length that the file states; 0 if it does not."""
+        self.seconds = 0.0
+        """Length of what was decoded so far."""
 
     def __enter__(self) -> Film:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._capture.release()
-
-    @property
-    def stated_s(self) -> float:
-        """Give the length that the file states, seconds; 0 where it does not."""
-        return self._stated / self.rate
-
-    @property
-    def seconds(self) -> float:
-        """Give the length of what was decoded so far."""
-        return self.pictures / self.rate
+        self._files.close()
 
     def frames(self, spec: ClipSpec) -> Iterator[Frame]:
         """
-        Give the cropped picture of each slot; a slow film repeats them.
+        Yield the cropped frame of each slot, by the frames' own times; a slow video repeats them.
 
-        :raises InvalidSettingError: when not one picture can be decoded.
+        :raises InvalidSettingError: when no frame can be decoded.
         """
-        slot, step = 0, spec.duration / spec.num_frames * self.rate
-        while self._capture.grab():
-            # A time that is a picture's own may lie a rounding error before it.
-            if int(slot * step + 1e-6) == self.pictures:
-                frame = self._frame(spec)
-                while int(slot * step + 1e-6) == self.pictures:
-                    yield frame
-                    slot += 1
-            self.pictures += 1
-        if not self.pictures:
-            raise no_pictures(self.path)
+        period_s, slot = spec.duration / spec.num_frames, 0
+        slack_s = 1e-6 if self._video.fixed else self._video.reader.slack_s
+        shown: tuple[int, float, Any] | None = None
+        for index, (second, frame) in enumerate(self._video.frames()):
+            until = _slots(second - slack_s, period_s)
+            if shown is not None and until > slot:
+                yield from [self._frame(*shown, spec)] * (until - slot)
+                slot = until
+            shown = index, second, frame
+            self.seconds = round(second + self._video.length_s(frame), 9)
+        if shown is None:
+            raise InvalidSettingError('CLIP', str(self.path), 'a video that FFmpeg can decode',
+                                      'it has no frame')
+        yield from [self._frame(*shown, spec)] * (_slots(self.seconds - 1e-6, period_s) - slot)
 
     def notes(self, spec: ClipSpec) -> list[str]:
         """Say what a person should know of the pictures, once they are read."""
-        notes = []
+        notes = list(self._video.info.notes)
         if self.stated_s - self.seconds > _SLACK_S:
             notes.append(f'the film breaks off after {self.seconds:.1f} s of {self.stated_s:.1f}')
         if self.seconds < spec.duration:
@@ -138,14 +135,14 @@ class Film:
                          'picture was repeated')
         return notes
 
-    def _frame(self, spec: ClipSpec) -> Frame:
-        decoded, picture = self._capture.retrieve()
-        if not decoded:
-            raise InvalidSettingError('CLIP', str(self.path), 'a film that OpenCV can read',
-                                      f'its picture {self.pictures} cannot be decoded')
-        small = resize_and_crop(picture, spec.video.height, spec.video.width)
-        rgb = np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB), np.uint8)
-        return Frame(round(self.pictures / self.rate * NANOSECONDS), self.pictures, rgb)
+    def _frame(self, index: int, second: float, frame: Any, spec: ClipSpec) -> Frame:
+        rgb = resize_and_crop(self._video.rgb(frame), spec.video.height, spec.video.width)
+        return Frame(round(second * NANOSECONDS), index, np.asarray(rgb, np.uint8))
+
+
+def _slots(second: float, period_s: float) -> int:
+    """Return how many slots begin before a second."""
+    return max(0, math.ceil(second / period_s))
 
 
 def _sensors(

@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
+from karmma_ros.data.errors import DataError
+from karmma_ros.data.files import open_regular, read_regular
 from karmma_ros.data.media import FlowFolder, FrameFolder
-from karmma_ros.data.media.pictures import decode_picture
+from karmma_ros.data.media.container import VideoReader
+from karmma_ros.data.media.mp4 import check_tables
+from karmma_ros.data.media.pictures import decode_picture, MAX_BYTES
+from karmma_ros.data.media.video import probe_video
 from karmma_ros.errors import InvalidSampleError
 import numpy as np
 from numpy.typing import NDArray
@@ -62,18 +67,28 @@ class Look(NamedTuple):
     height: int
 
 
-@lru_cache(maxsize=1024)
 def look_at_film(path: Path) -> Look:
-    """Read the head of a film, at a hundredth of what decoding it costs."""
-    film: Any = cv2.VideoCapture(str(path))
+    """
+    Read length and size of a video, upright; of a small file at the cost of reading it once.
+
+    Of one that is damaged, what its header states: its boxes may be used all the same.
+    """
     try:
-        fps, count = film.get(cv2.CAP_PROP_FPS), film.get(cv2.CAP_PROP_FRAME_COUNT)
-        if not film.isOpened() or not fps > 0 or not count > 0:
-            return Look(0.0, 0, 0)
-        return Look(count / fps, int(film.get(cv2.CAP_PROP_FRAME_WIDTH)),
-                    int(film.get(cv2.CAP_PROP_FRAME_HEIGHT)))
-    finally:
-        film.release()
+        info = probe_video(path)
+        return Look(info.cut_s or info.duration_s, info.width, info.height)
+    except DataError:
+        return _stated(path)
+
+
+def _stated(path: Path) -> Look:
+    try:
+        with open_regular(path) as file:
+            check_tables(path, file, path.stat().st_size)
+            with VideoReader(path, file) as reader:
+                size = reader.stream.codec_context
+                return Look(reader.length_s, size.width, size.height)
+    except (DataError, FileNotFoundError):
+        return Look(0.0, 0, 0)
 
 
 @lru_cache(maxsize=1024)
@@ -81,8 +96,8 @@ def look_at_folder(path: Path, pattern: str, fps: float) -> Look:
     """Count the pictures of a folder and measure the first."""
     first = path / pattern.format(1)
     try:
-        picture = decode_picture(first.read_bytes(), cv2.IMREAD_COLOR)
-    except (OSError, InvalidSampleError):
+        picture = decode_picture(read_regular(first, MAX_BYTES), cv2.IMREAD_COLOR)
+    except (DataError, FileNotFoundError, InvalidSampleError):
         return Look(0.0, 0, 0)
     count = sum(entry.name.endswith(first.suffix) for entry in os.scandir(path))
     return Look(count / fps, picture.shape[1], picture.shape[0])

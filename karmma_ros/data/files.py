@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+import re
 import stat
 from typing import BinaryIO
 
 from karmma_ros.data.errors import DataError
 
+_URL = re.compile(r'[a-z][a-z0-9+.-]+:', re.IGNORECASE)
 _REMEDY = 'expected a regular file on this machine: correct the path'
 
 
@@ -55,3 +57,26 @@ def read_regular(path: Path, limit: int) -> bytes:
         except OSError as error:
             raise DataError(path, f'it cannot be read ({error.strerror})', 'fetch it again') \
                 from error
+
+
+def file_problem(path: Path) -> str | None:
+    """Return why a path is no local regular file; None if it is one."""
+    if path.is_file():
+        return None
+    if path.exists():
+        return f'{path}: it is no regular file'
+    error = no_such_file(path)
+    return f'{error.path}: {error.problem}'
+
+
+def no_such_file(path: Path) -> DataError:
+    """Return the error of a path under which there is nothing, or which is a URL."""
+    if is_url(str(path)):
+        return DataError(path, 'there is no such file; URLs are not fetched',
+                         'download it, and name the local file')
+    return DataError(path, 'there is no such file', 'correct the path')
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is written as a URL, or was before a `Path` took one of its slashes."""
+    return _URL.match(text) is not None

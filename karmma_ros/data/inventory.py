@@ -11,7 +11,8 @@ from typing import Any
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.batch import Clips
 from karmma_ros.data.errors import DataError
-from karmma_ros.data.segments import Segment, SegmentClips, Source
+from karmma_ros.data.media import VideoFile
+from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips, Source
 from karmma_ros.data.splits import Splits
 from karmma_ros.errors import KarmmaError
 from karmma_ros.modality import in_order, Modality
@@ -42,6 +43,17 @@ class Tally:
     """The first troubles, each with its segment; the first that are missing and damaged."""
     lacking_examples: list[str] = field(default_factory=list)
     """The first segments that lack it."""
+    remarks: dict[str, list[str]] = field(default_factory=dict)
+    """How files are read that are particular, and the first segments of each kind."""
+    remark_counts: dict[str, int] = field(default_factory=dict)
+    """Segments of each kind."""
+
+    def note_remark(self, segment: str, remark: str) -> None:
+        """Count a segment whose file is read in a particular way."""
+        self.remark_counts[remark] = self.remark_counts.get(remark, 0) + 1
+        examples = self.remarks.setdefault(remark, [])
+        if len(examples) < EXAMPLES:
+            examples.append(segment)
 
     def note_missing(self, segment: str, trouble: str) -> None:
         """Count a file that is not there."""
@@ -111,7 +123,9 @@ def take_inventory(
     progress: Progress = lambda what, done, total: None,
 ) -> Inventory:
     """
-    Look for the file of every modality of every segment; nothing is decoded for that.
+    Look for the file of every modality of every segment.
+
+    Of a video the first frame is decoded, and the times of a small one are checked.
 
     :param decode: segments of each split, drawn by `seed`, to read whole besides. Clips that
         have no files of their own (rendered ones) are known by these alone, by one at least.
@@ -161,7 +175,9 @@ def _look_for_files(
     for index, segment in enumerate(segments):
         for modality, source in segment.sources.items():
             tally = split.modalities.setdefault(modality, Tally())
-            problem = ask(source) if isinstance(source, Hashable) else _problem(source)
+            problem, remarks = ask(source) if isinstance(source, Hashable) else _problem(source)
+            for remark in remarks:
+                tally.note_remark(segment.name, remark)
             if problem is None:
                 tally.there += 1
                 sound.setdefault(modality, []).append(index)
@@ -176,8 +192,17 @@ def _look_for_files(
     return sound
 
 
-def _problem(source: Source) -> str | None:
-    return source.problem()
+def _problem(source: Source) -> tuple[str | None, tuple[str, ...]]:
+    """Return why a source cannot be read, if so, and how it is read if it is particular."""
+    problem = source.problem()
+    video = source.video if isinstance(source, FlowFromVideo) else source
+    if problem is not None or not isinstance(video, VideoFile):
+        return problem, ()
+    try:
+        return None, video.probe().notes
+    except DataError as error:
+        # Decoding decides whether a sample is lost by it; the reason is named in any case.
+        return None, (f'it cannot be read: {error.problem}: {error.remedy}',)
 
 
 def _decode_some(

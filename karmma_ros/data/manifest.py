@@ -22,6 +22,7 @@ from karmma_ros.data.box_track import BoxFile
 from karmma_ros.data.csv_table import read_csv
 from karmma_ros.data.errors import DataError
 from karmma_ros.data.extracted import ExtractedFlow, ExtractedFrames, fills_in
+from karmma_ros.data.files import is_url
 from karmma_ros.data.media import FlowFolder, FrameFolder, SoundFile, VideoFile
 from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips, Source, VideoSource
 from karmma_ros.data.splits import Splits
@@ -35,7 +36,8 @@ COMPUTED = 'computed'
 
 _NEEDED = ('split', 'start', 'stop')
 _NAME = 'name'
-_FILMS = frozenset({'.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm'})
+_FILMS = frozenset({'.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.ts', '.mts', '.m2ts',
+                    '.mpg', '.mpeg', '.3gp', '.flv', '.wmv', '.mxf', '.ogv'})
 _CLASSES_FORMAT = 'it must be {"verb": ["cut", …], "noun": ["onion", …]}'
 
 
@@ -200,6 +202,9 @@ class _Manifest:
         self, number: int, modality: Modality, text: str, row: Mapping[str, str],
     ) -> Source:
         path = self.path.parent / text
+        if is_url(text) and not path.exists():
+            raise self._wrong(number, str(modality), text, 'a local file or folder',
+                              'URLs are not fetched: download it')
         if modality is Modality.RGB:
             return self._video(path)
         if modality is Modality.DETECTIONS:
@@ -209,7 +214,8 @@ class _Manifest:
             if path.suffix.lower() in _FILMS:
                 raise self._wrong(
                     number, 'audio', text, 'a file of sound alone (wav, flac)',
-                    f'extract it with `ffmpeg -i {path.name} -vn -ac 1 {path.stem}.wav`')
+                    f'extract it with `ffmpeg -i {path.name} -vn -ac 1 -af '
+                    f'aresample=async=1:first_pts=0 {path.stem}.wav`')
             return SoundFile(path)
         if text != COMPUTED:
             return ExtractedFlow(FlowFolder(

@@ -84,7 +84,7 @@ def test_a_missing_film_is_a_sentence(tmp_path, capsys):
 def test_a_file_that_is_no_film_is_a_sentence(tmp_path, capsys):
     (tmp_path / 'no.avi').write_text('not a film')
     assert main(['bag', 'from-video', str(tmp_path / 'no.avi'), str(tmp_path / 'o.mcap')]) == 2
-    assert 'a film that OpenCV can read' in capsys.readouterr().err
+    assert 'a video that FFmpeg can decode' in capsys.readouterr().err
     assert not (tmp_path / 'o.mcap').exists()
 
 

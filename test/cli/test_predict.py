@@ -129,7 +129,7 @@ def refusal(*words):
 def test_what_is_no_film_is_a_sentence(tmp_path):
     assert 'a video file that exists' in refusal(tmp_path / 'no.avi')
     (tmp_path / 'text.avi').write_text('not a film')
-    assert 'a film that OpenCV can read' in refusal(tmp_path / 'text.avi')
+    assert 'a video that FFmpeg can decode' in refusal(tmp_path / 'text.avi')
 
 
 def test_a_film_without_pictures_is_a_sentence(tmp_path, film):

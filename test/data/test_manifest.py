@@ -182,7 +182,11 @@ def test_a_manifest_may_come_from_any_spreadsheet(folder, spec, change, encoding
     ('train,0,1,cut,cup,film.mp4,,,,more', 'line 6: it has more cells than there are columns'),
     ('train,0,1,cut,cup,,computed,,', "line 6: flow is 'computed'; it may be a folder where the"),
     ('train,0,1,cut,cup,,,film.mp4,', "line 6: audio is 'film.mp4'; it may be a file of sound alo"
-     'ne (wav, flac): extract it with `ffmpeg -i film.mp4 -vn -ac 1 film.wav`'),
+     'ne (wav, flac): extract it with `ffmpeg -i film.mp4 -vn -ac 1 -af aresample=async=1:first_p'
+     'ts=0 film.wav`'),
+    ('train,0,1,cut,cup,http://127.0.0.1/a.mp4,,,', "line 6: rgb is 'http://127.0.0.1/a.mp4'; it "
+     'may be a local file or folder: URLs are not fetched: download it'),
+    ('train,0,1,cut,cup,,,tcp:127.0.0.1:9,', "line 6: audio is 'tcp:127.0.0.1:9'; it may be a lo"),
     ('test,0,1,chop,cup,film.mp4,,,', "line 6: verb is 'chop', which is no class: no training"),
     ('validation,0,1,cut,spoon,film.mp4,,,', "line 6: noun is 'spoon', which is no class"),
 ])

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 from karmma_ros.cli.bag import events
-from karmma_ros.cli.film import no_pictures, open_film
+from karmma_ros.cli.film import open_film, OpenVideo
 from karmma_ros.clip import BOX_HAND, NANOSECONDS
 from karmma_ros.data.synthetic_kitchen.episode import Episode, episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
@@ -40,14 +39,14 @@ def add_parser(kinds: Any) -> None:
     synthetic.add_argument('--rate', type=float, default=30.0, help='pictures a second [30]')
     synthetic.add_argument('--size', type=_size, default=(160, 120),
                            help='width and height of the images, WxH [160x120]')
-    film = kinds.add_parser('from-video', help='any film that OpenCV can read')
+    film = kinds.add_parser('from-video', help='any video file that FFmpeg can decode')
     film.set_defaults(run=_from_video)
     film.add_argument('film', metavar='CLIP', type=Path, help='video file to read')
     film.add_argument('out', metavar='OUT.mcap', type=Path, help='bag to write')
     film.add_argument('--audio', metavar='WAV', type=Path, help='audio file of the video')
     film.add_argument('--size', type=_size,
                       help='scale and crop to this width and height, WxH [those of the video]')
-    film.add_argument('--rate', type=float, help='pictures a second [as the film says]')
+    film.add_argument('--rate', type=float, help='frames a second, in place of their own times')
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -111,35 +110,29 @@ def _boxes(
 def _from_video(options: argparse.Namespace) -> int:
     sensors = [] if options.audio is None else [
         events.sound(_read_sound(options.audio), events.START_NS)]
-    capture, rate = open_film(options.film, options.rate)
-    try:
+    with open_film(options.film, options.rate) as video:
+        for note in video.info.notes:
+            print(f'note: {note}', flush=True)
         with BagWriter(options.out) as bag:
-            events.write(bag, _film(capture, rate, options), *sensors)
+            events.write(bag, _film(video, options), *sensors)
             return events.tell(options.out, bag)
-    finally:
-        capture.release()
 
 
-def _film(
-    capture: cv2.VideoCapture, rate: float, options: argparse.Namespace
-) -> Iterator[events.Event]:
+def _film(video: OpenVideo, options: argparse.Namespace) -> Iterator[events.Event]:
     """
-    Give one event for each picture.
+    Yield one event for each frame, at its own time.
 
-    :raises InvalidSettingError: when not one picture can be decoded.
+    :raises InvalidSettingError: when not one frame can be decoded.
     """
-    index = 0
-    while True:
-        there, shown = capture.read()
-        if not there:
-            break
+    second = None
+    for second, frame in video.frames():
+        pixels = video.rgb(frame)
         if options.size is not None:
-            shown = resize_and_crop(shown, options.size[1], options.size[0])
-        yield events.picture(events.START_NS + round(index * NANOSECONDS / rate),
-                             cv2.cvtColor(shown, cv2.COLOR_BGR2RGB))
-        index += 1
-    if index == 0:
-        raise no_pictures(options.film)
+            pixels = resize_and_crop(pixels, options.size[1], options.size[0])
+        yield events.picture(events.START_NS + round(second * NANOSECONDS), pixels)
+    if second is None:
+        raise InvalidSettingError('CLIP', str(options.film), 'a video that FFmpeg can decode',
+                                  'it has no frame')
 
 
 def _read_sound(path: Path) -> np.ndarray:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import cv2
 from karmma_ros.data.errors import DataError
+from karmma_ros.data.files import read_regular
 from karmma_ros.data.media.tar import tar_index
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.preprocess.compressed import decode_bounded
@@ -35,6 +36,9 @@ PATTERN = 'frame_{:010d}.jpg'
 
 U, V = 'u', 'v'
 """The folders of a flow's horizontal and vertical part."""
+
+MAX_BYTES = 64 << 20
+"""Of an encoded image."""
 
 AGAIN = 'fetch or unpack it again'
 
@@ -159,13 +163,9 @@ class FolderPictures:
 
     def read(self, group: str, number: int) -> bytes | None:
         try:
-            with open(self.path / self.name(group, number), 'rb') as file:
-                return file.read()
+            return read_regular(self.path / self.name(group, number), MAX_BYTES)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise DataError(self.path, f'{self.name(group, number)} cannot be read ({error})',
-                            AGAIN) from error
 
     def last(self, group: str) -> int:
         return _last_in_folder(self.path / group, self._pattern)
@@ -295,7 +295,7 @@ def _last_in_folder(folder: Path, pattern: str) -> int:
         names = os.listdir(folder)
     except OSError:
         return -1
-    return max((int(name[middle]) for name in names if name[middle].isdecimal()
+    return max((int(name[middle]) for name in names if name.isascii() and name[middle].isdecimal()
                 and name.startswith(before) and name.endswith(after)), default=-1)
 
 
