@@ -23,7 +23,7 @@ TOPICS = {
     'flow': 'optical flow, sensor_msgs/msg/Image of 32FC2; with flow.source topic only',
     'audio': 'the microphone, of the message type in audio.type',
     'audio_info': "the microphone's format, audio_common_msgs/msg/AudioInfo",
-    'detections': 'hands and objects, vision_msgs/msg/Detection2DArray',
+    'detections': 'hands and objects, of the message type in detections.type',
 }
 
 

@@ -30,8 +30,8 @@ VENV = ROOT / '.venv'
 PYTHON = Path(getattr(sys, '_base_executable', sys.executable))
 """The machine's Python, also when this runs in the environment that it is to replace."""
 REQUIREMENTS = ('runtime.txt', 'training.txt', 'development.txt')
-STAND_INS = ('audio_common_msgs', 'vision_msgs')
-"""Real packages of every distribution, for which no wheel exists: test/interfaces/ has them."""
+STAND_INS = ('audio_common_msgs', 'vision_msgs', 'yolo_msgs')
+"""Real packages without a wheel, most of them in every distribution: test/interfaces/ has them."""
 
 # What the wheels' CMake files remember of the machine that built them.
 BUILDERS_PYTHON = re.compile(r'/opt/python/cp\d+-cp\d+/include/python\d\.\d+')

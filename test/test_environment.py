@@ -235,8 +235,9 @@ def test_stand_ins_are_built_only_for_what_is_missing(script, tmp_path):
     index.mkdir(parents=True)
     (index / 'vision_msgs').touch()
     distribution = script.Distribution('jazzy', (str(tmp_path),))
-    assert script.missing_interfaces(distribution) == ('audio_common_msgs',)
-    assert script.missing_interfaces(None) == ('audio_common_msgs', 'vision_msgs')
+    assert script.missing_interfaces(distribution) == ('audio_common_msgs', 'yolo_msgs')
+    assert script.missing_interfaces(None) == (
+        'audio_common_msgs', 'vision_msgs', 'yolo_msgs')
     assert {path.parent.name for path in (ROOT / 'test' / 'interfaces').glob('*/package.xml')} \
         == set(script.STAND_INS)
 

@@ -71,13 +71,16 @@ DECLARATIONS = (
                 "GStreamer's name of the sample format: S16LE, S32LE, F32LE, U8 …"),
     *_input('detections', 'the detected boxes', 1.0,
             'a detection message after which they are stale; an empty message counts'),
+    Declaration('detections.type', 'vision_msgs/msg/Detection2DArray',
+                'Message type of the detections topic.', choices=(
+                    'vision_msgs/msg/Detection2DArray', 'yolo_msgs/msg/DetectionArray')),
     Declaration('detections.image_width', 0,
                 "Width of the detector's picture, pixels; 0 takes the camera's.", (0, 100_000)),
     Declaration('detections.image_height', 0,
                 "Height of the detector's picture, pixels; 0 takes the camera's.", (0, 100_000)),
     Declaration('detections.hand_classes', ['hand'],
                 'class_id of hands, names or numbers as text, besides those that hold the word '
-                'hand; every other class is an object.'),
+                'hand; every other class is an object. Of yolo_msgs it is the class_name.'),
     Declaration('detections.ignored_classes', [''],
                 'class_id of boxes to leave out, as the detector writes them.'),
     Declaration('detections.min_score', 0.0, 'Boxes below this score are left out.', (0.0, 1.0)),

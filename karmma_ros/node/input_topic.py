@@ -18,7 +18,7 @@ from karmma_ros.node.input_qos import (
 )
 from karmma_ros.node.input_types import COMPRESSED, mend
 from karmma_ros.node.log import NodeLog
-from karmma_ros.stream.message_types import COMPRESSED_IMAGE, IMAGE
+from karmma_ros.stream.message_types import COMPRESSED_IMAGE, IMAGE, unread_type
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
@@ -27,6 +27,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 _DEPTHS = {Modality.RGB: 1, Modality.FLOW: 5, Modality.AUDIO: 50, Modality.DETECTIONS: 5}
 # While publishers are being discovered, or restart, what they offer changes for a moment.
 _LOOKS_BEFORE_CHANGE = 2
+_PLUGINS = ('/ffmpeg', '/theora', '/h264')
+"""Where the other plugins of image_transport publish what they make of a topic."""
 _UNKNOWN_NODE = '_NODE_NAME_UNKNOWN_'
 
 
@@ -110,9 +112,10 @@ class InputTopic:
             lambda _: self._judge(self._publishers()))
         self._profile = self._subscription.qos_profile
 
-    def _publishers(self) -> list[Any]:
+    def _publishers(self, topic: str = '') -> list[Any]:
+        """Return who publishes the input's topic, or another one."""
         with suppress(RuntimeError):  # RCLError: the context may be gone
-            return list(self._node.get_publishers_info_by_topic(self.plan.topic))
+            return list(self._node.get_publishers_info_by_topic(topic or self.plan.topic))
         return []
 
     def _choose(self, publishers: Sequence[Any]) -> ReliabilityPolicy:
@@ -161,15 +164,31 @@ class InputTopic:
     def _elsewhere(self) -> str:
         """Point to the other transport of the camera, if that is what is published."""
         topic, taken = self.plan.topic, self.plan.type_name
+        if self.plan.modality is not Modality.RGB:
+            return ''
+        base = topic
         if taken == COMPRESSED_IMAGE and topic.endswith(COMPRESSED):
-            other, transport = topic[:-len(COMPRESSED)], 'raw'
-        elif taken == IMAGE and self.plan.modality is Modality.RGB:
+            other = base = topic[:-len(COMPRESSED)]
+            transport = 'raw'
+        elif taken == IMAGE:
             other, transport = topic + COMPRESSED, 'compressed'
         else:
             return ''
-        if not self._node.count_publishers(other):
-            return ''
-        return f'{topic}: nobody publishes it, but {other} is: set rgb.transport to {transport}'
+        if self._node.count_publishers(other):
+            return (f'{topic}: nobody publishes it, but {other} is: set rgb.transport to '
+                    f'{transport}')
+        return self._by_plugin(base)
+
+    def _by_plugin(self, base: str) -> str:
+        """Name another transport of the camera that is published and cannot be read."""
+        for suffix in _PLUGINS:
+            for publisher in self._publishers(base + suffix):
+                unread = unread_type(publisher.topic_type)
+                if unread is not None and unread.modality is Modality.RGB:
+                    return (f'{self.plan.topic}: nobody publishes it, but {base}{suffix} is, of '
+                            f'{publisher.topic_type}, which is not read: '
+                            f'{unread.cure.format(topic=base + suffix)}')
+        return ''
 
 
 def _name(publisher: Any) -> str:

@@ -12,7 +12,10 @@ from karmma_ros.stream.message_types import (
     AUDIO_DRIVERS,
     AUDIO_TOLD,
     COMPRESSED_IMAGE,
+    DETECTIONS,
     IMAGE,
+    unread_type,
+    YOLO,
 )
 
 COMPRESSED = '/compressed'
@@ -39,6 +42,11 @@ def _missing(type_name: str, package: str, modality: Modality) -> InvalidSetting
             'audio.type', type_name, 'a type that is installed',
             'build https://github.com/mgonzs13/audio_common and source its workspace last, for '
             f'another package has its name; or set audio.type to {AUDIO_DRIVERS}, or {off}')
+    if type_name == YOLO:
+        return InvalidSettingError(
+            'detections.type', type_name, 'a type that is installed',
+            'build https://github.com/mgonzs13/yolo_ros and source its workspace; or set '
+            f'detections.type to {DETECTIONS}, or {off}')
     install = f'install ros-$ROS_DISTRO-{package.replace("_", "-")} and source ROS again'
     if modality is Modality.AUDIO and _installed(AUDIO_TOLD):
         install = f'set audio.type to {AUDIO_TOLD}, which is installed under this name'
@@ -66,5 +74,10 @@ def mend(modality: Modality, topic: str, taken: str, offered: str) -> str:
         return f'set rgb.transport to raw and remap image to {topic}'
     if modality is Modality.AUDIO and offered in (AUDIO_BARE, AUDIO_DRIVERS, AUDIO_TOLD):
         return f'set audio.type to {offered}'
+    if modality is Modality.DETECTIONS and offered in (DETECTIONS, YOLO):
+        return f'set detections.type to {offered}'
+    unread = unread_type(offered)
+    if unread is not None and unread.modality is modality:
+        return unread.cure.format(topic=topic)
     name = 'image' if modality is Modality.RGB else modality
     return f'remap {name} to a topic of {taken}'

@@ -208,6 +208,6 @@ class Inputs:
 def _type_name(modality: Modality, values: Mapping[str, Any]) -> str:
     if modality is Modality.RGB and values['rgb.transport'] == 'compressed':
         return types.COMPRESSED_IMAGE
-    if modality is Modality.AUDIO:
-        return str(values['audio.type'])
-    return types.DETECTIONS if modality is Modality.DETECTIONS else types.IMAGE
+    if modality in (Modality.AUDIO, Modality.DETECTIONS):
+        return str(values[f'{modality}.type'])
+    return types.IMAGE

@@ -193,7 +193,8 @@ class DetectionReader:
     """
     Read vision_msgs/Detection2DArray, which does not say how large its picture is.
 
-    The layouts from before vision_msgs 4, as old bags have them, are read as well.
+    The layouts from before vision_msgs 4, as old bags have them, are read as well, and
+    yolo_msgs/DetectionArray, whose class ids are its class names.
     """
 
     def __init__(
@@ -252,7 +253,8 @@ def _corners(box: Any) -> tuple[float, float, float, float]:
     A negative size ends up as x2 < x1, which is refused later.
     """
     center = getattr(box.center, 'position', box.center)
-    half_x, half_y = box.size_x / 2, box.size_y / 2
+    size_x, size_y = (box.size.x, box.size.y) if hasattr(box, 'size') else (box.size_x, box.size_y)
+    half_x, half_y = size_x / 2, size_y / 2
     theta = getattr(box.center, 'theta', 0.0)
     if theta and isfinite(theta) and half_x >= 0 and half_y >= 0:
         across, down = abs(cos(theta)), abs(sin(theta))
@@ -262,6 +264,9 @@ def _corners(box: Any) -> tuple[float, float, float, float]:
 
 def _best(detection: Any) -> tuple[float, str]:
     """Give score and class id of the likeliest hypothesis; a score that is no number is 0."""
+    if hasattr(detection, 'class_name'):  # yolo_msgs: one hypothesis, with a name
+        score = float(detection.score) if isfinite(detection.score) else 0.0
+        return score, str(detection.class_name or detection.class_id)
     hypotheses = [getattr(result, 'hypothesis', result) for result in detection.results]
     scored = [(float(h.score) if isfinite(h.score) else 0.0, h) for h in hypotheses]
     if not scored:

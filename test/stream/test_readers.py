@@ -256,3 +256,18 @@ def test_a_compressed_image_is_cropped_and_its_size_told():
     message = SimpleNamespace(data=array('B', data.tobytes()), format='rgb8; png compressed bgr8')
     image, size = read_compressed_image(message, (4, 4))
     assert image.shape == (4, 4, 3) and size == (12, 16)
+
+
+def test_the_layout_of_yolo_msgs_whose_classes_go_by_their_names():
+    def yolo(name, score=0.5, number=7):
+        return SimpleNamespace(
+            class_name=name, class_id=number, score=score, bbox=SimpleNamespace(
+                center=SimpleNamespace(position=SimpleNamespace(x=50.0, y=25.0), theta=0.0),
+                size=SimpleNamespace(x=20.0, y=10.0)))
+    reader = DetectionReader(['paw', '7'], 100, 50, ignored_classes=['cup'], min_score=0.2)
+    same = detection(50, 25, 20, 10, ('left hand', 0.5))
+    np.testing.assert_array_equal(boxes(reader, yolo('left hand')), boxes(reader, same))
+    found = boxes(reader, yolo('paw', 0.9), yolo('fork', 0.8), yolo('cup', 0.7), yolo('', 0.6),
+                  yolo('spoon', 0.1))
+    assert found[:, 4].tolist() == [BOX_HAND, BOX_OBJECT, BOX_HAND]
+    assert boxes(reader, yolo('fork', float('nan'))).shape == (0, 5)

@@ -30,6 +30,23 @@ _VISION = {
         'vision_msgs/BoundingBox2D bbox\nstring id',
     'Detection2DArray': 'std_msgs/Header header\nvision_msgs/Detection2D[] detections',
 }
+_YOLO = {
+    'Point2D': 'float64 x\nfloat64 y',
+    'Vector2': 'float64 x\nfloat64 y',
+    'Pose2D': 'yolo_msgs/Point2D position\nfloat64 theta',
+    'BoundingBox2D': 'yolo_msgs/Pose2D center\nyolo_msgs/Vector2 size',
+    'BoundingBox3D': 'geometry_msgs/Pose center\ngeometry_msgs/Vector3 size\nstring frame_id',
+    'Mask': 'int32 height\nint32 width\nyolo_msgs/Point2D[] data',
+    'KeyPoint2D': 'int32 id\nyolo_msgs/Point2D point\nfloat64 score',
+    'KeyPoint2DArray': 'yolo_msgs/KeyPoint2D[] data',
+    'KeyPoint3D': 'int32 id\ngeometry_msgs/Point point\nfloat64 score',
+    'KeyPoint3DArray': 'yolo_msgs/KeyPoint3D[] data\nstring frame_id',
+    'Detection':
+        'int32 class_id\nstring class_name\nfloat64 score\nstring id\n'
+        'yolo_msgs/BoundingBox2D bbox\nyolo_msgs/BoundingBox3D bbox3d\nyolo_msgs/Mask mask\n'
+        'yolo_msgs/KeyPoint2DArray keypoints\nyolo_msgs/KeyPoint3DArray keypoints3d',
+    'DetectionArray': 'std_msgs/Header header\nyolo_msgs/Detection[] detections',
+}
 _AUDIO = {
     'AudioData': 'uint8[] data',
     'AudioDataStamped': 'std_msgs/Header header\naudio_common_msgs/AudioData audio',
@@ -123,6 +140,8 @@ def _texts(package: str, name: str) -> dict[str, str]:
     """Give name → definition of the types of a package."""
     if package == 'vision_msgs':
         return _VISION
+    if package == 'yolo_msgs':
+        return _YOLO
     if package == 'audio_common_msgs':
         return _OTHER_AUDIO if name in ('AudioStamped', 'Audio') else _AUDIO
     prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)

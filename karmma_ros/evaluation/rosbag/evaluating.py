@@ -204,7 +204,7 @@ class _Evaluation:
         conditions = [c for those in self._lane_conditions for c in those]
         answers = dict(zip(conditions, by_name.values()))
         offset_ns = _foreign_clock(answers[conditions[0]])
-        warnings = list(facts['info']['warnings'])
+        warnings = [*facts['info']['warnings'], *self._choice.unread]
         if offset_ns:
             answers = {c: _shifted(a, offset_ns) for c, a in answers.items()}
             warnings.append(

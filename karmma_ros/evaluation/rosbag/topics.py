@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.stream import message_types as types
 
 AUDIO_INFO, TRUTH, RECOGNITION = 'audio_info', 'truth', 'recognition'
+_SENSORS = tuple(m.value for m in Modality)
 NONE = 'none'
 """Instead of a topic: leave this one out."""
 
@@ -23,7 +24,7 @@ TYPES: Mapping[str, tuple[str, ...]] = {
     Modality.FLOW.value: (types.IMAGE,),
     Modality.AUDIO.value: (types.AUDIO_DRIVERS, types.AUDIO_TOLD, types.AUDIO_BARE),
     AUDIO_INFO: (types.AUDIO_INFO,),
-    Modality.DETECTIONS.value: (types.DETECTIONS,),
+    Modality.DETECTIONS.value: (types.DETECTIONS, types.YOLO),
     TRUTH: (TRUTH_TYPE,),
     RECOGNITION: ('karmma_msgs/msg/ActionRecognition',),
 }
@@ -42,6 +43,8 @@ class Choice:
 
     topics: Mapping[str, Topic]
     notes: tuple[str, ...]
+    unread: tuple[str, ...] = ()
+    """A sentence for each topic of a sensor that cannot be read."""
 
     @property
     def flow_topic(self) -> bool:
@@ -105,11 +108,47 @@ def choose_topics(
     audio = chosen.get(Modality.AUDIO.value)
     if AUDIO_INFO in chosen and (audio is None or audio.type == types.AUDIO_TOLD):
         del chosen[AUDIO_INFO]
+    unread = tuple(_unread(bag, named, modalities, chosen))
     if not any(m.value in chosen or _computed(m, chosen) for m in modalities):
         raise BagError(bag.path, 'it holds no topic of a type that the model takes',
-                       f'name it with --topics; there are: {_listing(bag)}')
+                       _what_to_do(bag, modalities, unread))
     return Choice(chosen, tuple(_told(role, topic, candidates[role], bag)
-                                for role, topic in chosen.items()) + tuple(notes))
+                                for role, topic in chosen.items()) + tuple(notes), unread)
+
+
+def _unread(
+    bag: Bag, named: Mapping[str, str], modalities: Collection[Modality],
+    chosen: Collection[str],
+) -> Iterator[str]:
+    """Name the topics of wanted sensors that cannot be read, and what to do about each."""
+    for topic in bag.topics.values():
+        unread = types.unread_type(topic.type)
+        if unread is not None and topic.count:
+            role, cure = unread.modality.value, unread.cure.format(topic=topic.name)
+            why = f'is not read: {cure}; then record again'
+        else:
+            role = next((r for r, fit in TYPES.items() if topic.type in fit), '')
+            why = 'holds no message: was it published, and did the recorder match its QoS?'
+            if topic.count or role not in _SENSORS or role in chosen:
+                continue
+        if _wanted(role, modalities) and named.get(role) != NONE:
+            yield f'{topic.name} ({topic.type}, {_counted(topic)}) {why}'
+
+
+def _what_to_do(bag: Bag, modalities: Collection[Modality], unread: Sequence[str]) -> str:
+    """Say how a bag without any input gets one; a name helps only where the type fits."""
+    roles = [role for role in _SENSORS if _wanted(role, modalities)]
+    fit = [(role, t.name) for role in roles for t in bag.topics.values()
+           if t.count and t.type in TYPES[role]]
+    named = ', '.join(f'{role}={name}' for role, name in fit)
+    steps = [*unread, f'name one with --topics: {named}'] if fit else list(unread)
+    if not steps:
+        steps = ['record one of ' + ', '.join(dict.fromkeys(t for r in roles for t in TYPES[r]))]
+    return '; '.join([*steps, f'there are: {_listing(bag)}'])
+
+
+def _counted(topic: Topic) -> str:
+    return f'{topic.count:,} message{"s" * (topic.count != 1)}'
 
 
 def _computed(modality: Modality, chosen: Mapping[str, Topic]) -> bool:
@@ -163,8 +202,10 @@ def _named(bag: Bag, role: str, name: str) -> Topic:
     if fit:
         return fit[0]
     if there:
+        unread = types.unread_type(there[0].type)
         raise InvalidSettingError(
-            option, f'{name} ({there[0].type})', ' or '.join(TYPES[role]))
+            option, f'{name} ({there[0].type})', ' or '.join(TYPES[role]),
+            '' if unread is None else unread.cure.format(topic=name))
     raise InvalidSettingError(option, name, f'a topic of the bag: {_listing(bag)}')
 
 
@@ -177,5 +218,4 @@ def _told(role: str, topic: Topic, candidates: Sequence[Topic], bag: Bag) -> str
     rate = f', {topic.count / length_s:.1f} Hz' if length_s > 0 and topic.count > 1 else ''
     others = [t.name for t in candidates if t is not topic]
     beside = f'; not {", ".join(others)}' if others else ''
-    return (f'{role}: {topic.name} ({topic.type}, {topic.count:,} message'
-            f'{"s" * (topic.count != 1)}{rate}){beside}')
+    return f'{role}: {topic.name} ({topic.type}, {_counted(topic)}{rate}){beside}'

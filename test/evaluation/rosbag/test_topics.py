@@ -4,10 +4,12 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.bags import BagWriter
 from karmma_ros.evaluation.rosbag.errors import BagError
 from karmma_ros.evaluation.rosbag.reading import Bag
-from karmma_ros.evaluation.rosbag.topics import choose_topics, parse_named
+from karmma_ros.evaluation.rosbag.topics import choose_topics, parse_named, TYPES
 from karmma_ros.modality import Modality
+from karmma_ros.stream import message_types as types
 import numpy as np
 import pytest
+from rosbags.typesys import get_types_from_msg
 
 ALL = tuple(Modality)
 
@@ -90,3 +92,85 @@ def test_a_bag_without_any_sensor_is_a_sentence(tmp_path):
 def test_only_what_the_model_takes_is_chosen(kitchen):
     assert set(chosen(kitchen, modalities=(Modality.AUDIO,))[0]) == {'audio', 'truth'}
     assert set(chosen(kitchen, modalities=(Modality.FLOW,))[0]) == {'rgb', 'truth'}
+
+
+FFMPEG, VIDEO = 'ffmpeg_image_transport_msgs/msg/FFMPEGPacket', 'foxglove_msgs/msg/CompressedVideo'
+
+
+@pytest.fixture(scope='module')
+def unread(bags, kitchen, tmp_path_factory):
+    """Give a kitchen whose camera is video, with more types that cannot be read beside it."""
+    path = tmp_path_factory.mktemp('unread') / 'bag'
+    others = {'/cam/ffmpeg': FFMPEG, '/video': VIDEO, '/boxes': 'vision_msgs/msg/Detection3DArray',
+              '/mic': 'my_robot_msgs/msg/AudioChunk', '/tags': 'tag_msgs/msg/AprilTagDetection'}
+    with Bag(kitchen) as bag:
+        image = next(t for t in bag.topics.values() if t.name == '/image')
+        store = bag.reader(image)._store
+        for kind in others.values():
+            store.register(get_types_from_msg('std_msgs/Header header\nuint8[] data', kind))
+        read, empty = bag.reader(image), np.zeros(4, np.uint8)
+        more = [(topic, kind, store, message.received_ns, store.serialize_cdr(
+            store.types[kind](read(message.data).header, empty), kind))
+            for message in bag.messages([image]) for topic, kind in others.items()]
+    return bags.rewrite(
+        kitchen, path, lambda topic, *rest: None if topic == '/image' else (topic, *rest), more)
+
+
+def choice_of(path, named=None, modalities=ALL):
+    with Bag(path) as bag:
+        return choose_topics(bag, named or {}, modalities)
+
+
+def test_every_topic_of_a_known_type_that_is_not_read_is_named_with_what_to_do(unread):
+    notes = choice_of(unread).unread
+    assert len(notes) == 4 and not any('/tags' in note for note in notes)
+    video = next(note for note in notes if note.startswith('/cam/ffmpeg'))
+    assert video.startswith(f'/cam/ffmpeg ({FFMPEG}, 90 messages) is not read: republish it raw: ')
+    assert 'in_transport:=ffmpeg' in video and 'in/ffmpeg:=/cam/ffmpeg' in video
+    assert any('/video' in note and 'H.264' in note for note in notes)
+    assert any('/boxes' in note and 'in metres' in note for note in notes)
+    assert any('/mic' in note and types.AUDIO_DRIVERS in note for note in notes)
+
+
+def test_only_sensors_that_are_wanted_are_named(unread):
+    assert choice_of(unread, {'rgb': 'none', 'audio': 'none'}, (Modality.RGB, Modality.DETECTIONS)
+                     ).unread[0].startswith('/boxes')
+    assert choice_of(unread, modalities=(Modality.AUDIO,)).unread[0].startswith('/mic')
+
+
+def test_a_name_is_not_asked_for_where_it_would_be_refused(unread):
+    with pytest.raises(BagError, match='/cam/ffmpeg .*republish it raw') as failure:
+        choice_of(unread, modalities=(Modality.RGB,))
+    assert '--topics' not in str(failure.value)
+    with pytest.raises(InvalidSettingError, match='/video .foxglove.*may be sensor_msgs.*H.264'):
+        choice_of(unread, {'rgb': '/video'})
+
+
+def test_a_name_is_asked_for_where_it_helps(bags, crowded, tmp_path):
+    grey = bags.rewrite(crowded, tmp_path / 'bag', lambda topic, *rest: (
+        (topic, *rest) if topic in ('/a_depth', '/ground_truth') else None), [])
+    with pytest.raises(BagError, match='name one with --topics: rgb=/a_depth, flow=/a_depth'):
+        choice_of(grey)
+
+
+def test_without_any_topic_that_fits_the_types_are_named(tmp_path):
+    with BagWriter(tmp_path / 'bag.mcap') as bag:
+        bag.annotation(10**18, 10**18 + 1, (0, 'wash'), (0, 'cup'))
+    with pytest.raises(BagError, match='record one of sensor_msgs/msg/Image') as failure:
+        choice_of(tmp_path / 'bag.mcap')
+    assert '--topics' not in str(failure.value)
+
+
+@pytest.mark.parametrize('kind', [t for fit in TYPES.values() for t in fit])
+def test_no_type_that_is_read_is_in_the_table_of_the_others(kind):
+    assert types.unread_type(kind) is None and kind not in types.UNREAD
+
+
+@pytest.mark.parametrize(('kind', 'modality'), [
+    ('theora_image_transport/msg/Packet', Modality.RGB), ('x_msgs/msg/VideoFrame', Modality.RGB),
+    ('audio_utils_msgs/msg/AudioFrame', Modality.AUDIO), ('a/msg/Detections', Modality.DETECTIONS),
+    ('yolov8_msgs/msg/DetectionArray', Modality.DETECTIONS), ('sensor_msgs/msg/CameraInfo', None),
+    ('visualization_msgs/msg/ImageMarker', None), ('sensor_msgs/msg/PointCloud2', None)])
+def test_types_are_judged_by_table_and_by_name(kind, modality):
+    found = types.unread_type(kind)
+    assert (found and found.modality) is modality

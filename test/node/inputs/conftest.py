@@ -124,3 +124,14 @@ def rig(ros):
     rig = Rig()
     yield rig
     rig.close()
+
+
+@pytest.fixture
+def strangers(ros):
+    """Give a node that might be on another machine: one process has one type for a topic."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('strangers', context=context)
+    yield node
+    node.destroy_node()
+    context.try_shutdown()

@@ -9,7 +9,6 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.node.times import time_message
 import pytest
-import rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
@@ -17,17 +16,6 @@ from std_msgs.msg import String
 V, F, A, D = Modality
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-
-
-@pytest.fixture
-def strangers(ros):
-    """Give a node that might be on another machine: one process has one type for a topic."""
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = rclpy.create_node('strangers', context=context)
-    yield node
-    node.destroy_node()
-    context.try_shutdown()
 
 
 def picture(encoding='rgb8'):

@@ -1,0 +1,74 @@
+"""Message types beside the usual ones: yolo_msgs, and those that cannot be read."""
+
+from types import SimpleNamespace
+
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
+from karmma_ros.node import input_types
+from karmma_ros.node.input_topic import InputTopic
+from karmma_ros.node.input_types import mend, message_class
+from karmma_ros.stream.message_types import DETECTIONS, IMAGE, UNREAD, YOLO
+import numpy as np
+import pytest
+from yolo_msgs.msg import Detection, DetectionArray
+
+V, A, D = Modality.RGB, Modality.AUDIO, Modality.DETECTIONS
+SIZE = {'detections__image_width': 100, 'detections__image_height': 50}
+
+
+def yolo(name='left hand'):
+    found = Detection(class_name=name, class_id=3, score=0.5)
+    found.bbox.center.position.x, found.bbox.center.position.y = 50.0, 25.0
+    found.bbox.size.x, found.bbox.size.y = 20.0, 10.0
+    return DetectionArray(detections=[found])
+
+
+def test_boxes_of_yolo_ros_are_an_input(rig):
+    inputs = rig.start(detections__type=YOLO, **SIZE)
+    assert rig.until(rig.available(D), step=lambda: rig.send('detections', yolo()))
+    window = rig.stream.window(rig.now_ns())
+    np.testing.assert_allclose(
+        next(each for each in window.boxes if len(each))[0], [0.4, 0.4, 0.6, 0.6, 1],
+        atol=1e-6)
+    assert inputs.facts(D)['type'] == YOLO and inputs.problem(D) == ''
+
+
+def test_the_type_of_the_boxes_is_pointed_to_and_changes_live(rig, strangers):
+    publisher = strangers.create_publisher(DetectionArray, 'detections', 5)
+    inputs = rig.start(**SIZE)
+    told = f'publishes {YOLO}, not {DETECTIONS}: set detections.type to {YOLO}'
+    assert rig.until(lambda: told in inputs.problem(D))
+    rig.set(detections__type=YOLO)
+    assert rig.until(rig.available(D), step=lambda: publisher.publish(yolo()))
+    assert inputs.problem(D) == ''
+
+
+def test_yolo_msgs_that_are_not_installed_are_said_with_the_way_out(monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+    assert message_class(YOLO, D) is DetectionArray
+    monkeypatch.setattr(input_types, 'import_module', missing)
+    with pytest.raises(InvalidSettingError, match='detections.type is .*github.com/mgonzs13/yolo_r'
+                       '.*or set detections.type to vision_msgs'):
+        message_class(YOLO, D)
+
+
+@pytest.mark.parametrize('offered', UNREAD)
+def test_each_type_that_cannot_be_read_has_its_cure(offered):
+    """By the table that the evaluation of bags uses, too."""
+    modality, cure = UNREAD[offered]
+    assert mend(modality, '/x', IMAGE, offered) == cure.format(topic='/x')
+    assert mend(V if modality is A else A, '/x', IMAGE, offered).startswith('remap ')
+
+
+def test_another_transport_of_the_camera_is_named_with_its_cure(rig, monkeypatch):
+    """Its type is not installed here, so that only the graph is made up."""
+    publishers = InputTopic._publishers
+    monkeypatch.setattr(InputTopic, '_publishers', lambda self, topic='': [
+        SimpleNamespace(topic_type='ffmpeg_image_transport_msgs/msg/FFMPEGPacket')
+    ] if topic == '/image/ffmpeg' else publishers(self, topic))
+    inputs = rig.start()
+    assert '/image: nobody publishes it, but /image/ffmpeg is, of ffmpeg' in inputs.problem(V)
+    assert 'in/ffmpeg:=/image/ffmpeg' in inputs.problem(V)
+    rig.set(rgb__transport='compressed')
+    assert 'but /image/ffmpeg is' in inputs.problem(V)
