@@ -15,12 +15,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 from karmma_ros.cli.film import open_film
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
-from karmma_ros.data.media.sound import SoundFile
+from karmma_ros.data.errors import DataError
+from karmma_ros.data.media.sound import check_format, SoundFile
 from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.backends import devices
@@ -177,13 +179,19 @@ def _check_sound(path: Path, film: Film) -> None:
     if not path.is_file():
         raise InvalidSettingError(name, str(path), 'a sound file that exists')
     try:
-        seconds = soundfile.info(str(path)).duration
+        # In bytes: not every name is UTF-8.
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            check_format(path, file.samplerate, file.channels)
+            seconds = file.frames / file.samplerate
+    except DataError as error:
+        raise InvalidSettingError(name, str(path), allowed, error.problem) from None
     except (OSError, soundfile.SoundFileError) as error:
         raise InvalidSettingError(name, str(path), allowed, str(error)) from None
     if film.stated_s and abs(seconds - film.stated_s) > _SLACK_S:
         raise InvalidSettingError(
             name, str(path), f'as long as the film, {film.stated_s:.1f} s; it lasts '
-            f'{seconds:.1f} s', 'give the sound of this very film, cut as it is')
+            f'{seconds:.1f} s', 'give the audio of this very video, cut as it is: `ffmpeg -i '
+            'VIDEO -vn -ac 1 -af aresample=async=1:first_pts=0 WAV` keeps its start in place')
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 import pickle
 import tarfile
@@ -243,6 +244,109 @@ def test_what_is_no_tar_is_refused(tmp_path):
         FrameTar(tmp_path / 'a.tar', 50).frames([1])
 
 
+# -- tars that are hostile or damaged --------------------------------------------------------
+
+def header(name, size=b'%011o\0' % 4, kind=b'0', prefix=b''):
+    """Return the first block of a member, with a checksum that is right."""
+    block = bytearray(512)
+    block[:len(name)] = name
+    block[124:124 + len(size)] = size
+    block[156:157] = kind
+    block[257:265] = b'ustar\x0000'
+    block[345:345 + len(prefix)] = prefix
+    block[148:156] = b'%06o\0 ' % (sum(block) + 8 * 32)
+    return bytes(block)
+
+
+def member(name, data=b'abcd', **fields):
+    size = fields.pop('size', b'%011o\0' % len(data))
+    return header(name, size, **fields) + data + bytes(-len(data) % 512)
+
+
+def base_256(number):
+    return b'\x80' + number.to_bytes(11, 'big')
+
+
+FRAME = NAME.format(1).encode()
+END = bytes(1024)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(('content', 'complaint'), [
+    (member(FRAME, size=b'-0000001000\0'), rf"{NAME.format(1)} at byte 0 has the size b'-0000001"),
+    (member(b'a') + member(FRAME, size=b'-0000001000\0'), 'at byte 1,024 has the size'),
+    (member(FRAME, size=b'\xff' * 12), r'expected an octal number from 0 on: fetch'),
+    (member(FRAME, size=b'0o000000017\0'), 'at byte 0 has the size'),
+    (member(FRAME, size=b'00000_00017\0'), 'at byte 0 has the size'),
+    (member(b'frame_' + b'9' * 25 + b'.jpg'), '9{25}.jpg has a number above 2,147,483'),
+    (member(FRAME, kind=b'2'), f'{NAME.format(1)} is a link; expected a file: make it anew: tar'),
+    (member(FRAME, kind=b'1'), f'{NAME.format(1)} is a link'),
+    (member(FRAME, kind=b'S'), f'{NAME.format(1)} is sparse'),
+    (member(b'x', b'27 GNU.sparse.realsize=999\n', kind=b'x') + member(FRAME), 'is sparse'),
+    (member(b'x', b'12 size=-99\n', kind=b'x') + member(FRAME), "has the size '-99'"),
+    (member(b'L', size=base_256(5 << 30), kind=b'L') + member(FRAME), 'the name of the member at'
+     ' byte 512 has 5,368,709,120 bytes; expected at most 1,048,576'),
+    (member(FRAME) + member(b'other/' + FRAME), f'1.jpg and other/{NAME.format(1)} have the '
+     'same number: keep one recording in one archive'),
+    (END, r'it is no tar, or a packed one \(it begins with zeros\)'),
+    (b'', 'it is no tar, or a packed one'),
+])
+def test_a_tar_that_claims_what_cannot_be_is_refused(tmp_path, content, complaint):
+    (tmp_path / 'a.tar').write_bytes(content + END)
+    with pytest.raises(DataError, match=f'a.tar: .*{complaint}'):
+        tar_index(tmp_path / 'a.tar', NAME)
+
+
+def test_a_picture_of_gigabytes_is_refused_and_other_members_of_that_size_are_skipped(tmp_path):
+    for name, size in ((FRAME, b'%011o\0' % (5 << 30)), (b'a.mp4', base_256(9 << 30))):
+        with open(tmp_path / 'a.tar', 'wb') as file:
+            file.write(header(name, size))
+            file.truncate(512 + (9 << 30))
+            file.seek(512 + (9 << 30))
+            file.write(member(NAME.format(2).encode()) + END)
+        if name == FRAME:
+            with pytest.raises(DataError, match='has 5,368,709,120 bytes; expected at most 67,1'):
+                tar_index(tmp_path / 'a.tar', NAME)
+        else:
+            found = tar_index.__wrapped__(tmp_path / 'a.tar', NAME)  # without its cache
+            assert found.groups[''][0] == range(2, 3)
+
+
+def test_of_members_with_one_name_the_last_counts_and_none_moves_another(tmp_path):
+    names = [NAME.format(n).encode() for n in (1, 1, 3)]
+    (tmp_path / 'a.tar').write_bytes(b''.join(map(member, names)) + END)
+    index = tar_index(tmp_path / 'a.tar', NAME)
+    assert [index.find('', n) for n in (1, 2, 3)] == [(1536, 4), None, (2560, 4)]
+
+
+def test_digits_of_other_scripts_are_no_numbers(tmp_path):
+    (tmp_path / 'a.tar').write_bytes(member('frame_٣.jpg'.encode()) + END)
+    assert tar_index(tmp_path / 'a.tar', NAME).groups == {}
+
+
+def test_what_a_cut_archive_lost_is_not_the_last_picture(tmp_path, disk):
+    content = (disk / 'rgb.tar').read_bytes()
+    blocks = sorted(tar_index(disk / 'rgb.tar', NAME).groups[''][1].tolist())
+    for end in (512 * blocks[10] + 100, 512 * (blocks[10] - 1)):
+        (tmp_path / f'{end}.tar').write_bytes(content[:end])
+        found = FrameTar(tmp_path / f'{end}.tar', 1)
+        numbers = list(tar_index(found.path, NAME).groups[''][0])
+        assert len(numbers) == 10
+        with pytest.raises(DataError, match='it breaks off before frame_00000000'):
+            found.frames([numbers[-1], 41])
+
+
+@pytest.mark.timeout(20)
+def test_pictures_and_archives_that_are_no_files_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / NAME.format(1))
+    os.mkfifo(tmp_path / 'a.tar')
+    for source in (FrameFolder(tmp_path, 1), FrameTar(tmp_path / 'a.tar', 1)):
+        with pytest.raises(DataError, match='it is no regular file'):
+            source.frames([1])
+
+
+# -- films -------------------------------------------------------------------------------------
+
 def film_numbers(frames: np.ndarray) -> list[int]:
     """Read the numbers back: codecs change colours, so eight stripes spell them in bits."""
     stripes = frames[:, HEIGHT // 4, 4::8, 1] > 128
@@ -413,3 +517,47 @@ def test_a_member_that_is_no_picture_is_passed_over(tmp_path, disk):
             archive.addfile(info, io.BytesIO(b'abc'))
         archive.add(disk / 'rgb' / NAME.format(1), NAME.format(1))
     assert list(tar_index(path, NAME).groups[''][0]) == [1]
+
+
+def test_hdf5_audio_lies_in_the_file_itself(tmp_path):
+    with h5py.File(tmp_path / 'other.h5', 'w') as file:
+        file['P01_01'] = np.zeros(100, np.float32)
+    np.zeros(100, np.float32).tofile(tmp_path / 'raw')
+    with h5py.File(tmp_path / 'a.h5', 'w') as file:
+        file['linked'] = h5py.ExternalLink(str(tmp_path / 'other.h5'), 'P01_01')
+        file['soft'] = h5py.SoftLink('/linked')
+        file.create_dataset('raw', (100,), 'f4', external=[(str(tmp_path / 'raw'), 0, 400)])
+        layout = h5py.VirtualLayout((100,), 'f4')
+        layout[:] = h5py.VirtualSource(str(tmp_path / 'other.h5'), 'P01_01', (100,))
+        file.create_virtual_dataset('virtual', layout)
+        file.create_dataset('bomb', (1 << 30,), 'f4', chunks=(1 << 28,), compression='gzip')
+        file['text'] = np.array([b'a', b'b'])
+    for name, complaint in (('linked', 'is a link to .*other.h5:P01_01; expected audio in this'),
+                            ('soft', 'is a link to'), ('raw', 'keeps its samples in other files'),
+                            ('virtual', 'keeps its samples in other files'),
+                            ('bomb', 'compressed in chunks of 1,073,741,824 bytes; expected at m'),
+                            ('text', 'it holds no mono sound text')):
+        source = SoundHdf5(tmp_path / 'a.h5', name)
+        with pytest.raises(DataError, match=complaint):
+            source.samples(0, 0.001, 16_000)
+        assert source.problem()
+
+
+def test_audio_of_impossible_formats_is_refused(tmp_path):
+    soundfile.write(tmp_path / 'a.wav', np.zeros(100), 2_000_000)
+    with pytest.raises(DataError, match='1 channels at 2,000,000 Hz; expected at most 64 at 768,'):
+        SoundFile(tmp_path / 'a.wav').samples(0, 0.00001, 16_000)
+
+
+def test_audio_under_a_name_that_is_not_utf_8_is_read(tmp_path):
+    path = tmp_path / os.fsdecode(b'K\xfcche.wav')
+    soundfile.write(tmp_path / 'a.wav', np.full(16_000, 0.5), 16_000)
+    os.rename(tmp_path / 'a.wav', path)
+    assert SoundFile(path).samples(0, 0.5, 16_000) == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.timeout(20)
+def test_audio_that_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'a.wav')
+    with pytest.raises(DataError, match='it is no regular file'):
+        SoundFile(tmp_path / 'a.wav').samples(0, 1, 16_000)

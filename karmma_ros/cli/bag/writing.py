@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+import os
 from pathlib import Path
 from typing import Any
 
 from karmma_ros.cli.bag import events
 from karmma_ros.cli.film import open_film, OpenVideo
 from karmma_ros.clip import BOX_HAND, NANOSECONDS
+from karmma_ros.data.errors import DataError
+from karmma_ros.data.media.sound import check_format
 from karmma_ros.data.synthetic_kitchen.episode import Episode, episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.errors import InvalidSettingError
@@ -137,9 +140,19 @@ def _film(video: OpenVideo, options: argparse.Namespace) -> Iterator[events.Even
 
 def _read_sound(path: Path) -> np.ndarray:
     """Read any file that libsndfile knows as mono float32 at the rate of bags."""
+    name, allowed = '--audio', 'a sound file that libsndfile can read'
+    if not path.is_file():
+        raise InvalidSettingError(name, str(path), 'a sound file that exists')
     try:
-        samples, rate = soundfile.read(path, dtype='float32', always_2d=True)
+        # In bytes: not every name is UTF-8.
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            check_format(path, file.samplerate, file.channels)
+            rate = file.samplerate
+            blocks = [block.mean(axis=1) for block in file.blocks(
+                1 << 20, dtype='float32', always_2d=True)]
+    except DataError as error:
+        raise InvalidSettingError(name, str(path), allowed, error.problem) from None
     except (OSError, soundfile.LibsndfileError) as error:
-        raise InvalidSettingError('--audio', str(path), 'a sound file that libsndfile can read',
-                                  str(error)) from None
-    return resample(samples.mean(axis=1), rate, events.AUDIO_RATE)
+        raise InvalidSettingError(name, str(path), allowed, str(error)) from None
+    samples = np.concatenate([np.zeros(0, np.float32), *blocks])
+    return resample(samples, rate, events.AUDIO_RATE)

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import cv2
 from karmma_ros.data.errors import DataError
-from karmma_ros.data.files import read_regular
+from karmma_ros.data.files import open_regular, read_regular
 from karmma_ros.data.media.tar import tar_index
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.preprocess.compressed import decode_bounded
@@ -150,6 +150,10 @@ class Pictures(Protocol):
         """Give the highest number of a group; -1 if it is empty."""
         ...
 
+    def breaks_off(self) -> bool:
+        """Whether pictures are known to have been cut off at the end."""
+        ...
+
     def name(self, group: str, number: int) -> str:
         """Give the name under which a picture is filed, for a message."""
         ...
@@ -170,6 +174,9 @@ class FolderPictures:
     def last(self, group: str) -> int:
         return _last_in_folder(self.path / group, self._pattern)
 
+    def breaks_off(self) -> bool:
+        return False
+
     def name(self, group: str, number: int) -> str:
         return os.path.join(group, self._pattern.format(number))
 
@@ -185,12 +192,15 @@ class TarPictures:
         if found is None:
             return None
         offset, size = found
-        with open(self.path, 'rb') as file:
+        with open_regular(self.path) as file:
             file.seek(offset)
             return file.read(size)
 
     def last(self, group: str) -> int:
         return tar_index(self.path, self._pattern).last(group)
+
+    def breaks_off(self) -> bool:
+        return tar_index(self.path, self._pattern).breaks_off
 
     def name(self, group: str, number: int) -> str:
         return os.path.join(group, self._pattern.format(number))
@@ -279,6 +289,9 @@ def _present(pictures: Pictures, group: str, number: int, first: int, previous: 
     data = pictures.read(group, number)
     if data is not None:
         return number, data
+    if pictures.breaks_off():
+        name = pictures.name(group, number)
+        raise DataError(pictures.path, f'it breaks off before {name}', AGAIN)
     last = pictures.last(group)
     if not first <= last < number:
         problem = f'{pictures.name(group, number)} is missing'

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 from karmma_ros.data.errors import DataError
+from karmma_ros.data.files import file_problem, open_regular
 from karmma_ros.preprocess.resampling import resample
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +23,12 @@ from numpy.typing import NDArray
 _MARGIN_S = 0.1
 """Seconds read beyond the part, so that resampling has no edge within it."""
 
+_MAX_RATE, _MAX_CHANNELS = 768_000, 64
+_MAX_CHUNK_BYTES = 64 << 20
+"""Of an HDF5 data set; a chunk is decompressed as a whole."""
+
 _REMEDY = 'fetch it again, or extract the sound anew'
+_STORE = 'store it anew, with h5py: file[name] = samples'
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,14 @@ class SoundFile:
             return file.read(last - first, dtype='float32', always_2d=True).mean(axis=1)
 
         if self.problem():
-            raise DataError(self.path, 'there is no such file', _REMEDY)
+            try:
+                open_regular(self.path).close()
+            except FileNotFoundError:
+                raise DataError(self.path, 'there is no such file', _REMEDY) from None
         try:
-            with soundfile.SoundFile(str(self.path)) as file:
+            # In bytes: not every name is UTF-8.
+            with soundfile.SoundFile(os.fsencode(self.path)) as file:
+                check_format(self.path, file.samplerate, file.channels)
                 return cut_sound(self.path, read, file.frames, file.samplerate,
                                  start_s, duration_s, rate)
         except (soundfile.SoundFileError, OSError) as error:
@@ -48,7 +61,7 @@ class SoundFile:
 
     def problem(self) -> str | None:
         """Say why nothing can be read; None if it can."""
-        return None if self.path.is_file() else f'{self.path}: there is no such file'
+        return file_problem(self.path)
 
 
 @dataclass(frozen=True)
@@ -83,7 +96,7 @@ class SoundHdf5:
         import h5py
 
         if not self.path.is_file():
-            return f'{self.path}: there is no such file'
+            return file_problem(self.path)
         try:
             with h5py.File(self.path, 'r') as file:
                 self._dataset(file)
@@ -94,13 +107,41 @@ class SoundHdf5:
         return None
 
     def _dataset(self, file: Any) -> Any:
-        stored = file.get(self.video_id)
-        if stored is None or getattr(stored, 'ndim', 0) != 1:
-            names = ', '.join(list(file)[:3])
+        """
+        Return the data set, which must lie in this very file.
+
+        :raises DataError: when it is missing, is kept elsewhere, or is no mono audio.
+        """
+        import h5py
+
+        link = file.get(self.video_id, getlink=True) if '/' not in self.video_id else None
+        if link is not None and not isinstance(link, h5py.HardLink):
+            raise DataError(self.path, f'{self.video_id} is a link to {self._target(link)}; '
+                            'expected audio in this file', _STORE)
+        stored = file.get(self.video_id) if link is not None else None
+        if stored is None or getattr(stored, 'ndim', 0) != 1 or stored.dtype.kind not in 'fi':
+            names = ', '.join(islice(file, 3))
             raise DataError(
                 self.path, f'it holds no mono sound {self.video_id}; its {len(file)} names '
                 f'begin with {names or "nothing"}', 'add it, or leave the sound out')
+        if stored.is_virtual or stored.external:
+            raise DataError(self.path, f'{self.video_id} keeps its samples in other files; '
+                            'expected them in this one', _STORE)
+        chunk = math.prod(stored.chunks or ()) * stored.dtype.itemsize
+        if chunk > _MAX_CHUNK_BYTES:
+            raise DataError(self.path, f'{self.video_id} is compressed in chunks of {chunk:,} '
+                            f'bytes; expected at most {_MAX_CHUNK_BYTES:,}', _STORE)
         return stored
+
+    def _target(self, link: Any) -> str:
+        return f'{getattr(link, "filename", "")}:{link.path}'
+
+
+def check_format(path: Path, rate: int, channels: int) -> None:
+    """Raise a `DataError` for more channels or samples a second than any recorder makes."""
+    if not 0 < rate <= _MAX_RATE or not 0 < channels <= _MAX_CHANNELS:
+        raise DataError(path, f'it has {channels:,} channels at {rate:,} Hz; expected at most '
+                        f'{_MAX_CHANNELS} at {_MAX_RATE:,} Hz', _REMEDY)
 
 
 def cut_sound(path: Path, read: Callable[[int, int], NDArray[np.float32]], length: int,
