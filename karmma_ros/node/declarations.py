@@ -55,6 +55,8 @@ DECLARATIONS = (
     Declaration('rgb.transport', 'raw', 'raw subscribes to sensor_msgs/Image on image; compressed '
                 'to sensor_msgs/CompressedImage on image/compressed.',
                 choices=('raw', 'compressed')),
+    Declaration('rgb.bits', 16, 'Significant bits of images with 16 bit channels: 10 or 12 for a '
+                'camera whose values end at 1023 or 4095; 16 takes the whole range.', (8, 16)),
     *_input('flow', 'optical flow', 0.5, 'a message on the flow topic after which it is stale; '
             "computed flow shares the camera's"),
     Declaration('flow.source', 'computed', 'computed takes it from the camera; topic subscribes '
@@ -75,9 +77,19 @@ DECLARATIONS = (
                 'Message type of the detections topic.', choices=(
                     'vision_msgs/msg/Detection2DArray', 'yolo_msgs/msg/DetectionArray')),
     Declaration('detections.image_width', 0,
-                "Width of the detector's picture, pixels; 0 takes the camera's.", (0, 100_000)),
+                "Width of the image that the boxes lie in, in the detector's pixels; 0 takes the "
+                "camera's.", (0, 100_000)),
     Declaration('detections.image_height', 0,
-                "Height of the detector's picture, pixels; 0 takes the camera's.", (0, 100_000)),
+                "Height of the image that the boxes lie in, in the detector's pixels; 0 takes the "
+                "camera's.", (0, 100_000)),
+    Declaration('detections.offset_x', 0.0, "Added to the boxes' x: how far the left edge of a "
+                "crop that the detector works on lies from that of the image, in the detector's "
+                'pixels, or as a fraction of the image with detections.normalised.',
+                (-100_000.0, 100_000.0)),
+    Declaration('detections.offset_y', 0.0, "Added to the boxes' y, from the top edge likewise.",
+                (-100_000.0, 100_000.0)),
+    Declaration('detections.normalised', False, 'Boxes are fractions of the image, 0 to 1, '
+                'instead of pixels; its width and height do not matter then.'),
     Declaration('detections.hand_classes', ['hand'],
                 'class_id of hands, names or numbers as text, besides those that hold the word '
                 'hand; every other class is an object. Of yolo_msgs it is the class_name.'),

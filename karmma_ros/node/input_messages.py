@@ -43,7 +43,7 @@ class Messages:
         """
         self._node, self._intake, self._taken = node, Intake(values, lock), taken
         self._log = NodeLog(node)
-        self._crop = 0, 0
+        self._values, self._crop = values, (0, 0)
         self.frame_ids: dict[Modality, str] = {}
         """The last header.frame_id of each input, as it is passed on in results."""
         self.forget()
@@ -73,7 +73,8 @@ class Messages:
             now_ns = self._node.get_clock().now().nanoseconds
             self._look_at_header(modality, message, now_ns)
             refusal = self._intake.take(
-                Arrived(modality, type_name, message, self._crop), now_ns)
+                Arrived(modality, type_name, message, self._crop, self._values['rgb.bits']),
+                now_ns)
             self._note_format(modality, type_name, message)
             if refusal:
                 self._log.warning(f'{modality}: message dropped: {refusal}', topic=modality.value)

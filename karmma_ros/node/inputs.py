@@ -28,7 +28,8 @@ _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _READER_PARAMETERS = frozenset([
     'audio.sample_rate', 'audio.channels', 'audio.sample_format', 'detections.image_width',
     'detections.image_height', 'detections.hand_classes', 'detections.ignored_classes',
-    'detections.min_score'])
+    'detections.min_score', 'detections.normalised', 'detections.offset_x',
+    'detections.offset_y'])
 
 
 def check_inputs(values: Mapping[str, Any], changed: Collection[str]) -> None:

@@ -66,7 +66,7 @@ class Session:
         self._rate_timer: Any = None
         self._looks = Looks()
         self._clockless_looks = 0
-        self._warnings = WarningLog(node.get_logger().warning, node.get_logger().info)
+        self._warnings = WarningLog(self._log.warning, self._log.info)
 
     @property
     def active(self) -> bool:

@@ -13,10 +13,18 @@ from typing import Any
 
 import cv2
 from karmma_ros.errors import InvalidSampleError, printable
-from karmma_ros.preprocess.image import Bytes, decode_image, flat_bytes, Size
-from karmma_ros.preprocess.image_headers import EncodedImage, MAX_PIXELS, read_header
+from karmma_ros.preprocess.image import (
+    Bytes,
+    decode_image,
+    flat_bytes,
+    narrow_values,
+    Size,
+    WIDE,
+)
+from karmma_ros.preprocess.image_headers import EncodedImage, MAX_PIXELS, PNG, read_header
 from karmma_ros.preprocess.video import resize_and_crop
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ['decode_bounded', 'decode_compressed', 'MAX_PIXELS']
 
@@ -29,7 +37,7 @@ _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
 
 
 def decode_compressed(
-    data: Any, *, description: str, size: Size | None = None,
+    data: Any, *, description: str, size: Size | None = None, bits: int = WIDE,
 ) -> tuple[Bytes, Size]:
     """
     Decode a JPEG or PNG to RGB uint8 `[h, w, 3]`, resized and cropped to `size` if given.
@@ -37,7 +45,8 @@ def decode_compressed(
     Also gives the height and width of the whole picture. A JPEG that says how the camera
     was held comes out upright. `description` is the message's `format`: what it says of
     the codec is not believed, the bytes are; what it says of the colours is. Bytes behind
-    the end of the image are ignored: cameras fill up their last packet or buffer.
+    the end of the image are ignored: cameras fill up their last packet or buffer. `bits` are
+    the significant ones of a PNG with 16 for a value, as `decode_image` takes them.
 
     :raises InvalidSampleError: for another codec, an image that is too costly to decode (see
         `read_header`), or one that is cut off or damaged.
@@ -47,14 +56,14 @@ def decode_compressed(
     source, _, codec = description.partition(';')
     is_mosaic = source.startswith('bayer_') and encoded.is_png
     if is_mosaic:  # OpenCV has made eight bits of sixteen
-        picture = _decode(encoded, cv2.IMREAD_GRAYSCALE)
+        picture = _decode_values(encoded, cv2.IMREAD_GRAYSCALE, bits)
         height, width = whole = picture.shape[0], picture.shape[1]
         picture = decode_image(
             picture, encoding=source.strip().replace('16', '8'), height=height, width=width,
             step=width, size=size)
     else:
         scale = _scale(encoded, size)
-        picture = _decode(encoded, _REDUCED.get(scale, cv2.IMREAD_COLOR), scale)
+        picture = _decode_values(encoded, _REDUCED.get(scale, cv2.IMREAD_COLOR), bits, scale)
         whole = _whole_size(encoded, picture, scale)
         picture = picture if size is None else resize_and_crop(picture, *size)
         # What was given to the encoder as if it were BGR comes back as what it was.
@@ -70,7 +79,7 @@ def decode_bounded(data: Any, flags: int) -> Bytes:
     :param flags: `cv2.IMREAD_COLOR` or `cv2.IMREAD_GRAYSCALE`.
     :raises InvalidSampleError: as `decode_compressed`.
     """
-    return _decode(read_header(flat_bytes(data)), flags)
+    return np.asarray(_decode(read_header(flat_bytes(data)), flags), np.uint8)
 
 
 def _check_description(description: str) -> None:
@@ -88,7 +97,30 @@ def _scale(encoded: EncodedImage, size: Size | None) -> int:
     return max((scale for scale in (1, *_REDUCED) if scale <= most), default=1)
 
 
-def _decode(encoded: EncodedImage, flags: int, scale: int = 1) -> Bytes:
+def is_wide_png(data: Any) -> bool:
+    """Whether an image is a PNG with 16 bits for a value."""
+    head = flat_bytes(data)[:25].tobytes()
+    return head.startswith(PNG) and head[24:] == b'\x10'
+
+
+def largest_png_value(data: Any) -> int:
+    """
+    Return the largest value of a PNG with 16 bits for a value.
+
+    :raises InvalidSampleError: when it cannot be decoded.
+    """
+    encoded = read_header(flat_bytes(data))
+    return int(_decode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH).max())
+
+
+def _decode_values(encoded: EncodedImage, flags: int, bits: int, scale: int = 1) -> Bytes:
+    """Decode to eight bits: the highest ones, or those of the significant `bits`."""
+    if bits < WIDE and is_wide_png(encoded.data):
+        return narrow_values(_decode(encoded, flags | cv2.IMREAD_ANYDEPTH), bits)
+    return np.asarray(_decode(encoded, flags, scale), np.uint8)
+
+
+def _decode(encoded: EncodedImage, flags: int, scale: int = 1) -> NDArray[Any]:
     try:
         picture = cv2.imdecode(encoded.data, flags)
     except cv2.error as error:
@@ -102,7 +134,7 @@ def _decode(encoded: EncodedImage, flags: int, scale: int = 1) -> Bytes:
         raise InvalidSampleError(
             f'image size: got {picture.shape[1]} x {picture.shape[0]} from the decoder; expected '
             f'{stored[0]} x {stored[1]} as the header has it')
-    return np.asarray(picture, np.uint8)
+    return np.asarray(picture)
 
 
 def _whole_size(encoded: EncodedImage, picture: Bytes, scale: int) -> Size:

@@ -25,6 +25,9 @@ Bytes = NDArray[np.uint8]
 Size = tuple[int, int]
 """Height and width."""
 
+WIDE = 16
+"""Bits of a value of the encodings with more than eight."""
+
 # Luma and both chromas, 16 to 235 and 16 to 240 (BT.601), as OpenCV takes the other YUVs.
 _YUV_TO_RGB = np.array([[1.164, 0, 1.596], [1.164, -0.391, -0.813], [1.164, 2.018, 0]])
 _YUV_ZERO = np.array([16, 128, 128])
@@ -54,6 +57,7 @@ def decode_image(
     step: int,
     is_bigendian: bool = False,
     size: Size | None = None,
+    bits: int = WIDE,
 ) -> Bytes:
     """
     Decode a raw image to RGB uint8 `[h, w, 3]`, in memory of its own.
@@ -61,7 +65,8 @@ def decode_image(
     `data` is any bytes-like object or a uint8 array and is read in place. With `size`
     (height, width) the picture is resized and centre-cropped first and its channels are
     swapped afterwards, where they allow it, so that the expensive step sees the small
-    picture. Of 16-bit channels the high byte is kept.
+    picture. Of 16-bit channels the high byte is kept, or with fewer significant `bits` the
+    highest eight of those: a camera may send values up to 1023, 10 bits, in 16.
 
     :raises InvalidSampleError: for an unknown encoding, an empty picture, a step shorter
         than a row, or a number of bytes other than the encoding has.
@@ -76,7 +81,37 @@ def decode_image(
     rows: Bytes = np.ndarray(
         (height * layout.half_rows // 2, width * layout.pixel), np.uint8, flat,
         strides=(step, 1))
+    if is_wide(encoding) and bits < WIDE:
+        narrow = narrow_values(_values(rows, is_bigendian), bits)
+        return _layout(encoding.replace('16', '8'), False).to_rgb(narrow, size)
     return layout.to_rgb(rows, size)
+
+
+def is_wide(encoding: str) -> bool:
+    """Whether the channels of an encoding have 16 bits, of which fewer may be significant."""
+    return '16' in encoding
+
+
+def narrow_values(values: NDArray[np.uint16], bits: int) -> Bytes:
+    """Return the highest eight of so many significant bits; larger values become 255."""
+    return np.asarray(np.minimum(values >> (bits - 8), 255), np.uint8)
+
+
+def largest_value(
+    data: Any, *, encoding: str, height: int, width: int, step: int, is_bigendian: bool = False,
+) -> int:
+    """Return the largest value of an image of 16 bit channels that `decode_image` takes."""
+    pixel = _layout(encoding, bool(is_bigendian)).pixel
+    rows: Bytes = np.ndarray(
+        (height, width * pixel), np.uint8, flat_bytes(data), strides=(step, 1))
+    values = _values(rows, is_bigendian)
+    if pixel == 8:  # opacity is not a colour
+        values = values.reshape(height, width, 4)[..., :3]
+    return int(values.max())
+
+
+def _values(rows: Bytes, is_bigendian: bool) -> NDArray[np.uint16]:
+    return rows.view('>u2' if is_bigendian else '<u2')
 
 
 def flat_bytes(data: Any) -> Bytes:

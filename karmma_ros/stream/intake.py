@@ -14,10 +14,14 @@ from typing import Any, Protocol
 
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality
+from karmma_ros.stream.audio_hints import AudioFormat
+from karmma_ros.stream.content import ContentChecks
 from karmma_ros.stream.message_types import AUDIO_BARE, AUDIO_TOLD, COMPRESSED_IMAGE
 from karmma_ros.stream.readers import (
     AudioReader,
     DetectionReader,
+    is_wide,
+    largest_value,
     read_compressed_image,
     read_flow,
     read_image,
@@ -76,6 +80,8 @@ class Arrived:
     message: Any
     crop: tuple[int, int]
     """Height and width that pictures are cropped to."""
+    bits: int = 16
+    """Significant bits of the values of images with 16 bit channels."""
 
     @property
     def stamp_ns(self) -> int:
@@ -97,9 +103,10 @@ class Arrived:
         if self.modality is Modality.FLOW:
             return read_flow(message, self.crop), (message.width, message.height)
         if self.type_name == COMPRESSED_IMAGE:
-            image, (height, width) = read_compressed_image(message, self.crop)
+            image, (height, width) = read_compressed_image(
+                message, self.crop, self.bits)
             return image, (width, height)
-        return read_image(message, self.crop), (message.width, message.height)
+        return read_image(message, self.crop, self.bits), (message.width, message.height)
 
 
 class Intake:
@@ -125,13 +132,17 @@ class Intake:
         self._lock = nullcontext() if lock is None else lock
         self._fed: SensorStream | None = None
         self._info: Any = None
+        self._checks = ContentChecks(self._lock)
         self._told_audio = StampedAudioReader()
         self._boxes = DetectionReader()
+        self._audio_format: AudioFormat | None = None
+        """How the last audio message was read."""
         self.read_parameters()
 
     def feed(self, stream: SensorStream) -> None:
         """Store what comes from now on in this stream."""
         self._fed = stream
+        self._checks.feed(stream)
 
     def read_parameters(self) -> None:
         """
@@ -147,12 +158,15 @@ class Intake:
             width=values['detections.image_width'], height=values['detections.image_height'],
             hand_classes=values['detections.hand_classes'],
             ignored_classes=values['detections.ignored_classes'],
-            min_score=values['detections.min_score'])
+            min_score=values['detections.min_score'],
+            normalised=values['detections.normalised'],
+            offset=(values['detections.offset_x'], values['detections.offset_y']))
         self._boxes.camera_size = camera_size
 
     def forget_info(self) -> None:
-        """Forget what the driver said of its sound."""
-        self._info = None
+        """Forget what the driver said of its sound, and what the content checks found."""
+        self._info = self._audio_format = None
+        self._checks.reset()
         self.read_parameters()
 
     def sound_format(self, type_name: str) -> str:
@@ -192,10 +206,9 @@ class Intake:
         if arrival.modality is Modality.FLOW:
             return self._add_flow(arrival, stamp_ns, now_ns)
         if arrival.modality is Modality.AUDIO:
-            samples, rate = self._sound(arrival)
-            with self._lock:
-                return self._stream.add_audio(samples, rate, stamp_ns, now_ns)
+            return self._add_audio(arrival, stamp_ns, now_ns)
         boxes = self._boxes(arrival.message)
+        self._checks.boxes(self._boxes.corners, self._boxes.frame, now_ns)
         with self._lock:
             return self._stream.add_detections(boxes, stamp_ns, now_ns)
 
@@ -204,6 +217,10 @@ class Intake:
             if not self._stream.wants_image(stamp_ns, now_ns):
                 return ''
         image, self._boxes.camera_size = arrival.picture()
+        if is_wide(arrival.message, arrival.type_name):
+            self._checks.image(
+                image, self._values['rgb.bits'],
+                lambda: largest_value(arrival.message, arrival.type_name), now_ns)
         with self._lock:
             return self._stream.add_image(image, stamp_ns, now_ns)
 
@@ -212,17 +229,29 @@ class Intake:
             if not self._stream.wants_flow(stamp_ns, now_ns):
                 return ''
         flow, _ = arrival.picture()
+        self._checks.flow(flow, now_ns)
         with self._lock:
             return self._stream.add_flow(flow, stamp_ns, now_ns)
 
-    def _sound(self, arrival: Arrival) -> tuple[NDArray[np.float32], int]:
-        """Give samples and their rate."""
+    def _add_audio(self, arrival: Arrival, stamp_ns: int, now_ns: int) -> str:
+        samples, audio_format = self._sound(arrival)
+        before, self._audio_format = self._audio_format, audio_format
+        with self._lock:
+            if before not in (None, audio_format) and arrival.type_name != AUDIO_TOLD:
+                self._stream.restart(Modality.AUDIO)  # what came before was read otherwise
+            refusal = self._stream.add_audio(samples, audio_format.rate, stamp_ns, now_ns)
+        if not refusal:
+            self._checks.audio(len(samples), audio_format, stamp_ns, now_ns)
+        return refusal
+
+    def _sound(self, arrival: Arrival) -> tuple[NDArray[np.float32], AudioFormat]:
+        """Return samples and how they were read."""
         message = arrival.message
         if arrival.type_name == AUDIO_TOLD:
             samples = self._told_audio(message)
-            return samples, self._told_audio.sample_rate
+            return samples, self._told_audio.format
         data = message.data if arrival.type_name == AUDIO_BARE else message.audio.data
-        return self._audio(data), self._audio.sample_rate
+        return self._audio(data), self._audio.format
 
     @property
     def _stream(self) -> SensorStream:

@@ -17,10 +17,15 @@ from typing import Any
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
 from karmma_ros.preprocess.audio import decode_pcm
-from karmma_ros.preprocess.compressed import decode_compressed
+from karmma_ros.preprocess.compressed import decode_compressed, is_wide_png, largest_png_value
 from karmma_ros.preprocess.detections import CategoryMap, normalise_boxes
 from karmma_ros.preprocess.flow import decode_flow
-from karmma_ros.preprocess.image import decode_image
+from karmma_ros.preprocess.image import decode_image, WIDE
+from karmma_ros.preprocess.image import is_wide as is_wide_encoding
+from karmma_ros.preprocess.image import largest_value as largest_image_value
+from karmma_ros.stream.audio_hints import AudioFormat
+from karmma_ros.stream.box_check import BoxFrame
+from karmma_ros.stream.message_types import COMPRESSED_IMAGE
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,19 +57,36 @@ def stamp_ns_of(header: Any) -> int:
     return stamp_ns
 
 
-def read_image(message: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
+def read_image(message: Any, size: tuple[int, int], bits: int = WIDE) -> NDArray[np.uint8]:
     """
     Read a sensor_msgs/Image as RGB uint8 `[h, w, 3]`, cropped to `size` (height, width).
 
+    :param bits: significant bits of 16 bit channels.
     :raises InvalidSampleError: when the fields do not make a picture.
     """
     return decode_image(
         message.data, encoding=message.encoding, height=message.height, width=message.width,
-        step=message.step, is_bigendian=bool(message.is_bigendian), size=size)
+        step=message.step, is_bigendian=bool(message.is_bigendian), size=size, bits=bits)
+
+
+def is_wide(message: Any, type_name: str) -> bool:
+    """Whether an image has 16 bits for a value, of which fewer may be significant."""
+    if type_name == COMPRESSED_IMAGE:
+        return is_wide_png(message.data)
+    return is_wide_encoding(message.encoding)
+
+
+def largest_value(message: Any, type_name: str) -> tuple[int, str]:
+    """Return the largest value of an image that `is_wide`, and its encoding."""
+    if type_name == COMPRESSED_IMAGE:
+        return largest_png_value(message.data), '16 bit PNG'
+    return largest_image_value(
+        message.data, encoding=message.encoding, height=message.height, width=message.width,
+        step=message.step, is_bigendian=bool(message.is_bigendian)), message.encoding
 
 
 def read_compressed_image(
-    message: Any, size: tuple[int, int]
+    message: Any, size: tuple[int, int], bits: int = WIDE,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """
     Read a sensor_msgs/CompressedImage as RGB, as `read_image` does one that is not.
@@ -73,7 +95,7 @@ def read_compressed_image(
 
     :raises InvalidSampleError: for anything but a whole JPEG or PNG.
     """
-    return decode_compressed(message.data, description=message.format, size=size)
+    return decode_compressed(message.data, description=message.format, size=size, bits=bits)
 
 
 def read_flow(message: Any, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -103,12 +125,18 @@ class AudioReader:
         :raises InvalidSettingError: for a sample format that cannot be decoded.
         """
         self._given = self._used = sample_rate, channels, sample_format
+        self._told = False
         self._refusal = ''
         try:
             decode_pcm(b'\x00' * 64 * channels, sample_format=sample_format, channels=channels)
         except InvalidSampleError as problem:
             raise InvalidSettingError('audio.sample_format', sample_format,
                                       'a format that can be decoded', str(problem)) from None
+
+    @property
+    def format(self) -> AudioFormat:
+        """Return how audio is read now, and what states it."""
+        return AudioFormat(*self._used, stated_by='audio_info' if self._told else '')
 
     @property
     def sample_rate(self) -> int:
@@ -141,7 +169,7 @@ class AudioReader:
         told = info.sample_rate, info.channels, name
         given = (*self._given[:2], self._given[2].strip().upper())
         self._used = tuple(new or old for new, old in zip(told, given))  # type: ignore[assignment]
-        self._refusal = ''
+        self._told, self._refusal = bool(info.sample_rate), ''
         if info.coding_format.lower() not in _RAW_CODINGS:
             self._refusal = (
                 f'audio_info: the driver sends {printable(info.coding_format, _LONGEST)}; start '
@@ -160,12 +188,19 @@ class StampedAudioReader:
     """
 
     def __init__(self) -> None:
-        self.sample_rate = 0
-        """Of the last message, Hz."""
-        self._format = ''
+        self.format = AudioFormat(0, 0, '', 'each message')
+        """Of the last message."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Return the rate of the last message, Hz."""
+        return self.format.rate
 
     def __str__(self) -> str:
-        return self._format or 'as each message tells'
+        if not self.format.rate:
+            return 'as each message tells'
+        rate, channels, name = self.format.rate, self.format.channels, self.format.sample_format
+        return f'{name}, {rate} Hz, {channels} channel(s)'
 
     def __call__(self, message: Any) -> NDArray[np.float32]:
         """
@@ -184,8 +219,7 @@ class StampedAudioReader:
         samples = decode_pcm(
             getattr(data, field), sample_format=name, channels=info.channels,
             big_endian=sys.byteorder == 'big')
-        self.sample_rate = info.rate
-        self._format = f'{name}, {info.rate} Hz, {info.channels} channel(s)'
+        self.format = AudioFormat(info.rate, info.channels, name, 'each message')
         return samples
 
 
@@ -199,20 +233,33 @@ class DetectionReader:
 
     def __init__(
         self, hand_classes: Iterable[str] = (), width: int = 0, height: int = 0,
-        ignored_classes: Iterable[str] = (), min_score: float = 0.0,
+        ignored_classes: Iterable[str] = (), min_score: float = 0.0, normalised: bool = False,
+        offset: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         """
         Take the class ids of hands and the picture's size, 0 for the camera's.
 
         :param ignored_classes: class ids of boxes that are left out; '' names none.
         :param min_score: boxes below it are left out.
+        :param normalised: boxes are fractions of the image, whose size does not matter then.
+        :param offset: added to x and y of the boxes, in their unit.
         """
+        self._normalised, self._offset = normalised, offset
         self._size = width, height
         self._categories = CategoryMap({each: 'hand' for each in hand_classes if each})
         self._ignored = frozenset(each for each in ignored_classes if each)
         self._min_score = min_score
         self.camera_size: tuple[int, int] = (0, 0)
         """Width and height of the newest camera picture; (0, 0) before the first one."""
+        self.corners: NDArray[np.float64] = np.zeros((0, 4))
+        """The boxes of the last message as they came, x1, y1, x2, y2."""
+
+    @property
+    def frame(self) -> BoxFrame:
+        """Return how boxes are read now; a size of 0 is not known."""
+        size = tuple(given or seen for given, seen in zip(self._size, self.camera_size))
+        return BoxFrame((1, 1) if self._normalised else (size[0], size[1]), self._normalised,
+                        self._offset)
 
     def __call__(self, message: Any) -> NDArray[np.float32]:
         """
@@ -229,17 +276,18 @@ class DetectionReader:
         named = [(*_best(each), each.bbox) for each in message.detections]
         found = sorted((each for each in named if self._wanted(*each[:2])),
                        key=lambda each: each[0], reverse=True)
+        self.corners = np.array([_corners(box) for _, _, box in found], np.float64).reshape(-1, 4)
         if not found:
             return np.zeros((0, 5), np.float32)
-        width, height = (given or seen for given, seen in zip(self._size, self.camera_size))
-        if not (width and height):
+        frame = self.frame
+        if not all(frame.size):
             raise InvalidSampleError(
                 'the size of the picture the boxes lie in is not known before a picture came: set '
                 'detections.image_width and detections.image_height')
-        corners = np.array([_corners(box) for _, _, box in found], np.float64)
+        corners = self.corners + frame.offset * 2
         categories = [self._categories(class_id) for _, class_id, _ in found]
-        boxes = np.column_stack([normalise_boxes(corners, width, height), categories])
-        outside = ((corners[:, 2:] <= 0) | (corners[:, :2] >= [width, height])).any(axis=1)
+        boxes = np.column_stack([normalise_boxes(corners, *frame.size), categories])
+        outside = ((corners[:, 2:] <= 0) | (corners[:, :2] >= frame.size)).any(axis=1)
         return boxes[~outside].astype(np.float32)
 
     def _wanted(self, score: float, class_id: str) -> bool:

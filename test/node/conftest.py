@@ -97,6 +97,7 @@ class Stage:
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         self.guests = []
+        self.sounded_ns = 0
         self.results, self.availabilities = [], []
         self.images = self.node.create_publisher(Image, 'image', 10)
         self.sounds = self.node.create_publisher(AudioDataStamped, 'audio', 50)
@@ -155,11 +156,16 @@ class Stage:
                         data=array.array('B', bytes([shade]) * (3 * width * height)))
         self._publish(self.images, message, stamp_ns, fields)
 
-    def sound(self, stamp_ns=None, data=b'\x10\x02' * 320):
-        """Publish 20 ms of sound, or the bytes given."""
+    def sound(self, stamp_ns=None, data=None):
+        """Publish what a microphone recorded since the last call, or the bytes given."""
+        now_ns, before_ns = self.now_ns(), self.sounded_ns
+        length_ns = now_ns - before_ns if now_ns - before_ns < 100_000_000 else 20_000_000
+        if data is None:
+            self.sounded_ns = now_ns
+            data = b'\x10\x02' * max(1, length_ns * 16_000 // 1_000_000_000)
         message = AudioDataStamped()
         message.audio.data = array.array('B', data)
-        stamp_ns = self.now_ns() - 20_000_000 if stamp_ns is None else stamp_ns
+        stamp_ns = now_ns - length_ns if stamp_ns is None else stamp_ns
         self._publish(self.sounds, message, stamp_ns, {})
 
     def detect(self, stamp_ns=None, boxes=((10.0, 10.0, 8.0, 6.0),)):

@@ -57,12 +57,29 @@ def test_a_warning_is_at_least_a_warning(state, detail, level, message):
 
 
 def test_a_warning_is_logged_once_when_it_appears_and_once_when_it_ends():
-    lines = []
-    log = WarningLog(lambda t: lines.append('W ' + t), lambda t: lines.append('I ' + t))
-    for warning in ('', 'a', 'a', 'b', '', ''):
-        log.update([ModalityStatus(Modality.AUDIO, ModalityState.AVAILABLE, warning=warning),
-                    ModalityStatus(Modality.RGB, ModalityState.AVAILABLE)])
-    assert lines == ['W audio: a', 'W audio: b', 'I audio: this warning has ended: b']
+    lines, throttled = [], [False]
+
+    def write(level):
+        def line(text, topic):
+            if not throttled[0]:
+                lines.append((level, text, topic))
+            return not throttled[0]
+        return line
+    log = WarningLog(write('warn'), write('info'))
+
+    def update(*warnings):
+        for warning in warnings:
+            log.update([
+                ModalityStatus(Modality.AUDIO, ModalityState.AVAILABLE, warning=warning),
+                ModalityStatus(Modality.RGB, ModalityState.AVAILABLE)])
+    update('', 'a', 'a', 'b')
+    throttled[0] = True
+    update('', 'b', '')
+    throttled[0] = False
+    update('', '')
+    assert lines == [
+        ('warn', 'audio: a', 'audio content'), ('warn', 'audio: b', 'audio content'),
+        ('info', 'audio: this warning has ended: b', 'audio content')]
 
 
 def test_an_input_that_is_switched_off_has_no_problem():

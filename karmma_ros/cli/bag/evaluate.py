@@ -112,7 +112,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     paths = _distinct(options.bags)
     outcomes = _answers(paths, bundle, settings, options)
     console = Console(soft_wrap=True)
-    runs, left_out = _runs(paths, outcomes, bundle, options, console)
+    runs, left_out = _runs(
+        paths, outcomes, bundle, options, settings.values['rgb.bits'], console)
     found = [outcome for outcome in outcomes if isinstance(outcome, Evaluated)]
     made = _made(date, time.perf_counter() - started, found)
     if left_out:
@@ -143,7 +144,7 @@ def _answers(
 
 def _runs(
     paths: Sequence[Path], outcomes: Sequence[Outcome], bundle: Bundle,
-    options: argparse.Namespace, console: Console,
+    options: argparse.Namespace, bits: int, console: Console,
 ) -> tuple[list[BagRun], list[str]]:
     """
     Give what the report is made of, and a sentence for each bag that is left out of it.
@@ -156,7 +157,7 @@ def _runs(
         try:
             if isinstance(outcome, KarmmaError):
                 raise outcome
-            runs.append(_run(path, outcome, bundle, options))
+            runs.append(_run(path, outcome, bundle, options, bits))
             _tell(console, runs[-1], outcome.notes)
         except KarmmaError as error:
             errors.append(error)
@@ -204,7 +205,7 @@ def _distinct(paths: Iterable[Path]) -> list[Path]:
 
 
 def _run(
-    path: Path, found: Evaluated, bundle: Bundle, options: argparse.Namespace,
+    path: Path, found: Evaluated, bundle: Bundle, options: argparse.Namespace, bits: int,
 ) -> BagRun:
     truth = None
     if options.truth is not None and _is_table(options.truth):
@@ -215,7 +216,7 @@ def _run(
             found.truths, found.info, bundle.vocabulary, found.truth_topic)
     camera = found.info.topics.get(Modality.RGB.value, {})
     return BagRun(found.info, found.answers, truth, bundle.vocabulary, bundle.spec,
-                  BagFrames(path, camera.get('topic', ''), camera.get('type', '')),
+                  BagFrames(path, camera.get('topic', ''), camera.get('type', ''), bits),
                   found.recorded)
 
 

@@ -23,6 +23,7 @@ class Delivery:
     def __init__(
         self, role: str, type_name: str, index: int, received_ns: int, data: bytes,
         read: Callable[[bytes], Any], crop: tuple[int, int],
+        bits: int = 16,
     ) -> None:
         """
         Take it unread.
@@ -31,9 +32,11 @@ class Delivery:
         :param index: its place among the messages of its topic.
         :param read: gives the message; ValueError for bytes that are none.
         :param crop: height and width that pictures are cropped to.
+        :param bits: significant bits of images with 16 bit channels.
         """
         self.role, self.type_name, self.index = role, type_name, index
         self.received_ns, self._data, self._read, self._crop = received_ns, data, read, crop
+        self._bits = bits
         self._message: Any = None
         self._picture: Picture | None = None
         self._failure = ''
@@ -80,7 +83,7 @@ class Delivery:
 
     @property
     def _arrived(self) -> Arrived:
-        return Arrived(self.modality, self.type_name, self.message, self._crop)
+        return Arrived(self.modality, self.type_name, self.message, self._crop, self._bits)
 
     def _once(self, give: Callable[[], Any]) -> Any:
         """Give what the other runs will get too; a failure is not met twice."""

@@ -211,7 +211,7 @@ class _Evaluation:
                 f'the stamps lie {abs(offset_ns) / 1e9:,.0f} s '
                 f'{"before" if offset_ns > 0 else "after"} the times of receipt: the windows are '
                 'given on the clock of the bag, moved by that much')
-        warnings += _unused(answers[conditions[0]], facts['unusable'])
+        warnings += _unused(answers[conditions[0]], facts['unusable'], warnings)
         info = info_of({**facts['info'], 'path': str(self._bag.path), 'warnings': warnings})
         truth = self._choice.topics.get(TRUTH)
         return Evaluated(
@@ -315,11 +315,15 @@ def _shifted(answers: Answers, offset_ns: int) -> Answers:
         answers.present, answers.probabilities, answers.latency_s, answers.states)
 
 
-def _unused(answers: Answers, unusable: Mapping[str, str]) -> Iterator[str]:
-    """Say which sensors are in no window, and why."""
+def _unused(
+    answers: Answers, unusable: Mapping[str, str], warnings: Sequence[str],
+) -> Iterator[str]:
+    """Name the sensors that are in no window, and why, unless a warning has it already."""
     if not len(answers):
         yield 'no window was cut' + ('' if unusable else ': the bag is too short')
     used = [bool(column.any()) for column in answers.present.T]
     for modality, there in zip(Modality, used):
         if not there and modality.value in unusable:
-            yield f'{modality} is in no window: {unusable[modality.value]}'
+            why = unusable[modality.value]
+            known = any(why in text for text in warnings)
+            yield f'{modality} is in no window' + ('' if known else f': {why}')

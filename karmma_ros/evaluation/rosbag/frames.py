@@ -23,9 +23,13 @@ Picture = NDArray[np.uint8]
 class BagFrames:
     """Give the pictures that were received nearest to some times; it opens the bag each time."""
 
-    def __init__(self, path: Path | str, topic: str, type_name: str) -> None:
-        """Take the bag and its camera; '' where it has none."""
-        self._path, self._key = path, (topic, type_name)
+    def __init__(self, path: Path | str, topic: str, type_name: str, bits: int = 16) -> None:
+        """
+        Take the bag and its camera; '' where it has none.
+
+        :param bits: significant bits of images with 16 bit channels.
+        """
+        self._path, self._key, self._bits = path, (topic, type_name), bits
 
     def __call__(self, times_ns: Sequence[int]) -> Iterator[Picture | None]:
         """Give RGB pictures `[h, w, 3]`, one by one, None where there is none near by."""
@@ -45,7 +49,7 @@ class BagFrames:
                 return
             read = bag.reader(topic)
             for time_ns in times_ns:
-                yield _picture(_nearest(bag, topic, time_ns), read, topic.type)
+                yield _picture(_nearest(bag, topic, time_ns), read, topic.type, self._bits)
 
 
 def _nearest(bag: Bag, topic: Topic, time_ns: int) -> bytes | None:
@@ -58,14 +62,14 @@ def _nearest(bag: Bag, topic: Topic, time_ns: int) -> bytes | None:
     return None
 
 
-def _picture(data: bytes | None, read: Any, type_name: str) -> Picture | None:
+def _picture(data: bytes | None, read: Any, type_name: str, bits: int) -> Picture | None:
     if data is None:
         return None
     try:
         message = read(data)
         if type_name == IMAGE:
-            return read_image(message, (message.height, message.width))
+            return read_image(message, (message.height, message.width), bits)
         _, size = read_compressed_image(message, (8, 8))
-        return read_compressed_image(message, size)[0]
+        return read_compressed_image(message, size, bits)[0]
     except (InvalidSampleError, ValueError):
         return None

@@ -294,7 +294,7 @@ class Replay:
         :param hop: as a `Lane` takes it.
         :raises InvalidSettingError: for a parameter that cannot be used.
         """
-        self._bag, self._spec = bag, spec
+        self._bag, self._spec, self._bits = bag, spec, values['rgb.bits']
         self._topics = {
             role: topic for role, topic in choice.topics.items()
             if role != RECOGNITION and _fed(role, values, choice.flow_topic)}
@@ -333,7 +333,8 @@ class Replay:
             self.longest_pause_ns = max(self.longest_pause_ns, received_ns - end_ns)
             end_ns = max(end_ns, received_ns)
             delivery = Delivery(
-                role, topic.type, counts[role], end_ns, data, read, crop)
+                role, topic.type, counts[role], end_ns, data, read, crop,
+                self._bits)
             counts[role] += 1
             if role == TRUTH:
                 self._note_truth(delivery)

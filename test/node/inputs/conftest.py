@@ -1,8 +1,10 @@
 """A node with nothing but inputs, and sensors beside it."""
 
+import array
 from threading import Lock
 import time
 
+from audio_common_msgs.msg import AudioData, AudioDataStamped
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
 from karmma_ros.modality import Modality
 from karmma_ros.node.declarations import DECLARATIONS
@@ -29,6 +31,7 @@ class Rig:
         self.executor = SingleThreadedExecutor()
         self.sensors = self._node('sensors')
         self.publishers = {}
+        self._sounded_ns = 0
 
     def start(self, modalities=tuple(Modality), overrides=None, remap=(), **values):
         values = {name.replace('__', '.'): value for name, value in values.items()}
@@ -59,6 +62,15 @@ class Rig:
             message.header.stamp = time_message(self.now_ns())
             message.header.frame_id = 'there'
         self.publisher(type(message), topic, qos).publish(message)
+
+    def send_audio(self):
+        """Publish what a microphone recorded since the last call, at its true rate."""
+        now_ns = self.now_ns()
+        elapsed_ns = min(now_ns - self._sounded_ns, NANOSECONDS // 10)
+        self._sounded_ns = now_ns
+        data = b'\x10\x02' * max(1, elapsed_ns * 16_000 // NANOSECONDS)
+        message = AudioDataStamped(audio=AudioData(data=array.array('B', data)))
+        self.send('audio', message)
 
     def publisher(self, kind, topic, qos=RELIABLE):
         key = kind, topic, qos.reliability

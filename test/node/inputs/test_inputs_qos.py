@@ -3,7 +3,7 @@
 import array
 import time
 
-from audio_common_msgs.msg import AudioData, AudioDataStamped
+from audio_common_msgs.msg import AudioData
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
@@ -21,10 +21,6 @@ RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 def picture(encoding='rgb8'):
     return Image(width=32, height=24, step=96, encoding=encoding,
                  data=array.array('B', bytes([90]) * (96 * 24)))
-
-
-def stamped_sound():
-    return AudioDataStamped(audio=AudioData(data=array.array('B', b'\x10\x02' * 800)))
 
 
 def qos_of(rig, topic):
@@ -188,7 +184,7 @@ def test_resubscribing_amid_traffic_breaks_nothing(rig):
     for turn in range(30):
         for _ in range(5):
             rig.send('image', picture())
-            rig.send('audio', stamped_sound())
+            rig.send_audio()
             rig.executor.spin_once(timeout_sec=0.01)
         rig.set(rgb__qos=('reliable', 'sensor_data')[turn % 2])
         rig.set(audio__enabled=bool(turn % 3))
@@ -197,7 +193,7 @@ def test_resubscribing_amid_traffic_breaks_nothing(rig):
 
     def both():
         rig.send('image', picture())
-        rig.send('audio', stamped_sound())
+        rig.send_audio()
     assert rig.until(rig.available(V, A), step=both)
 
 
