@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 import re
 import sys
-from typing import Any
 
 from karmma_ros.evaluation.rosbag.errors import BagError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from karmma_ros.evaluation.rosbag.limits import (
+    FREE_EXPANSION,
+    most_expanded,
+    MOST_EXPANSION,
+    open_regular,
+    size_of,
+)
+from karmma_ros.evaluation.rosbag.metadata import Metadata, NAME, read_metadata
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -35,6 +41,10 @@ class BagFiles:
     compression: str = ''
     """`file` or `message`, as metadata.yaml says; empty for neither."""
     warnings: tuple[str, ...] = field(default=())
+    missing: tuple[str, ...] = field(default=())
+    """Names of files that metadata.yaml gives and that are not there, or not read."""
+    topics: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Name and type → messages that there are, as metadata.yaml says."""
 
     @property
     def storage(self) -> str:
@@ -59,59 +69,58 @@ def find_files(path: Path) -> BagFiles:
     if not path.exists():
         raise BagError(path, 'no such file or folder', 'check the path')
     if path.is_file():
-        if path.name == 'metadata.yaml':
+        if path.name == NAME:
             return find_files(path.parent)
         if not storage_suffix(path):
             raise BagError(path, f'its name ends in {path.suffix or "nothing"}',
                            'give a rosbag2 folder, or a file .mcap or .db3 (.zstd too); a ROS 1 '
                            'bag becomes one by `rosbags-convert`')
         return _checked(BagFiles(path, (path,)))
-    metadata, problem = _metadata(path)
-    if metadata is None:
-        return _checked(_without_metadata(path, problem))
-    return _checked(_with_metadata(path, metadata))
+    if not path.is_dir():
+        raise BagError(path, 'it is neither a folder nor a regular file',
+                       'give a rosbag2 folder, or a file .mcap or .db3')
+    try:
+        return _checked(_with_metadata(path, read_metadata(path / NAME)))
+    except FileNotFoundError:
+        return _checked(_without_metadata(path, f'{NAME} is missing'))
+    except ValueError as error:
+        return _checked(_without_metadata(path, f'{NAME} is damaged ({error})'))
 
 
 def _checked(files: BagFiles) -> BagFiles:
     """Add what the user should know of files beside these."""
-    warnings = list(files.warnings)
-    for each in files.files:
-        journal = each.with_name(each.name + '-wal')
-        if journal.exists() and journal.stat().st_size:
-            warnings.append(
-                f'{journal.name} holds messages that the recorder did not put into {each.name} '
-                f'any more; they are not read. Put them in with '
-                f'`sqlite3 {each.name} "PRAGMA wal_checkpoint(TRUNCATE)"`')
-    return BagFiles(files.path, files.files, files.promised, files.compression, tuple(warnings))
+    journals = [journal for each in files.files for journal in _journals(each)]
+    warnings = [
+        f'{journal.name} holds messages that the recorder did not put into '
+        f'{journal.name[:-4]} any more; they are not read. Put them in with '
+        f'`sqlite3 {journal.name[:-4]} "PRAGMA wal_checkpoint(TRUNCATE)"`'
+        for journal in journals]
+    return replace(files, warnings=(*files.warnings, *warnings),
+                   missing=(*files.missing, *(journal.name for journal in journals)))
 
 
-def _metadata(path: Path) -> tuple[Mapping[str, Any] | None, str]:
-    """Give what metadata.yaml says, or None and why."""
-    try:
-        content = YAML(typ='safe').load((path / 'metadata.yaml').read_text())
-        facts = content['rosbag2_bagfile_information']
-        if not facts['relative_file_paths']:
-            return None, 'metadata.yaml names no file'
-        return facts, ''
-    except FileNotFoundError:
-        return None, 'metadata.yaml is missing'
-    except (OSError, YAMLError, KeyError, TypeError, ValueError) as error:
-        return None, f'metadata.yaml is damaged ({type(error).__name__})'
+def _journals(path: Path) -> Iterator[Path]:
+    """Give the write-ahead log of a database, where it holds anything."""
+    journal = path.with_name(path.name + '-wal')
+    if storage_suffix(path) == '.db3' and journal.is_file() and journal.stat().st_size:
+        yield journal
 
 
-def _with_metadata(path: Path, facts: Mapping[str, Any]) -> BagFiles:
-    # Foxy and before wrote the folder's name too; a copied bag may lie in another one.
-    named = [path / PurePath(str(each)).name for each in facts['relative_file_paths']]
-    there = tuple(each for each in named if each.is_file() and storage_suffix(each))
+def _with_metadata(path: Path, metadata: Metadata) -> BagFiles:
+    named = [path / name for name in metadata.files]
+    there = tuple(each for each in named if storage_suffix(each) and each.is_file())
     if not there:
-        return _without_metadata(path, 'none of the files that metadata.yaml names is there')
-    warnings = [f'{each.name}, which metadata.yaml names, is not there'
-                for each in named if each not in there]
-    mode = str(facts.get('compression_mode') or '').lower()
-    promised = facts.get('message_count')
-    return BagFiles(
-        path, there, promised if isinstance(promised, int) else None,
-        mode if mode in ('file', 'message') else '', tuple(warnings))
+        files = _without_metadata(path, f'none of the files that {NAME} names is there')
+        return replace(files, promised=metadata.messages, topics=metadata.topics)
+    missing = tuple(each.name for each in named if each not in there)
+    warnings = [f'{name}, which {NAME} names, is not there' for name in missing]
+    others = [each.name for each in sorted(path.iterdir(), key=_natural)
+              if each.is_file() and storage_suffix(each) and each not in named]
+    if others:
+        warnings.append(f'{_few(others)} in the same folder: not named by {NAME}, and not read. '
+                        f'`ros2 bag reindex {path.name}` names all files')
+    return BagFiles(path, there, metadata.messages, metadata.compression, tuple(warnings),
+                    missing, metadata.topics)
 
 
 def _without_metadata(path: Path, problem: str) -> BagFiles:
@@ -119,9 +128,13 @@ def _without_metadata(path: Path, problem: str) -> BagFiles:
     if not found:
         raise BagError(path, f'{problem}, and there is no .mcap or .db3 file',
                        'give the folder that `ros2 bag record` wrote')
-    names = ', '.join(each.name for each in found[:3]) + (' …' if len(found) > 3 else '')
+    names = _few([each.name for each in found])
     return BagFiles(path, tuple(found), warnings=(
         f'{problem}: read without it: {names}. `ros2 bag reindex {path.name}` makes a new one',))
+
+
+def _few(names: list[str]) -> str:
+    return ', '.join(names[:3]) + (' …' if len(names) > 3 else '')
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -131,31 +144,26 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def decompress_file(source: Path, target: Path) -> str:
-    """Unpack a .zstd file as far as it goes; give what was wrong with it, or ''."""
-    with source.open('rb') as packed, target.open('wb') as out:
+    """
+    Unpack a .zstd file as far as it goes; return what was wrong with it, or ''.
+
+    :raises ValueError: when it is no regular file.
+    """
+    with open_regular(source) as packed, target.open('wb') as out:
         engine = zstd.ZstdDecompressor()
+        most, portion = most_expanded(size_of(packed)), b''
         while True:
-            portion = packed.read(_PORTION)
-            if not portion:
+            if engine.eof and (portion := engine.unused_data or packed.read(_PORTION)):
+                engine = zstd.ZstdDecompressor()  # another frame behind the first one
+            elif engine.needs_input and not engine.eof:
+                portion = packed.read(_PORTION)
+            if not portion and (engine.eof or engine.needs_input):
                 return '' if engine.eof else 'it is cut off'
-            if engine.eof:  # another frame behind the first one
-                engine = zstd.ZstdDecompressor()
             try:
-                out.write(engine.decompress(portion))
-                while engine.eof and engine.unused_data:
-                    rest, engine = engine.unused_data, zstd.ZstdDecompressor()
-                    out.write(engine.decompress(rest))
+                out.write(engine.decompress(portion, max_length=_PORTION))
             except zstd.ZstdError as error:
                 return f'it is damaged ({error})'
-
-
-def unpack_message(data: bytes) -> bytes:
-    """
-    Undo a message's compression, if it has any.
-
-    Compressed ones begin with zstd's magic number, others with CDR's header, whose first
-    byte is zero.
-    """
-    if data[:4] == b'\x28\xb5\x2f\xfd':
-        return bytes(zstd.decompress(data))
-    return data
+            portion = b''
+            if out.tell() > most:
+                return (f'it expands to more than {MOST_EXPANSION} times its size, and to more '
+                        f'than {FREE_EXPANSION >> 30} GiB')

@@ -1,8 +1,10 @@
 """
-Bags from any distribution, whole or damaged, through the rosbags library.
+Bags from any distribution, intact or damaged, as data of a stranger.
 
-Each file is read by the library as long as it can; from where it cannot go on, what is left is
-read by `recovery_mcap` or `recovery_sqlite`, and what is lost is counted.
+Each file is read by `recovery_mcap` or `recovery_sqlite`, within the limits of `limits`; what the
+file or metadata.yaml promises and what cannot be read is counted as lost. The readers of the
+rosbags library do neither: they believe the indexes of a file, and decompress without bound. Its
+message types and its decoder are used (`definitions`).
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Union
 
 from karmma_ros.evaluation.rosbag.definitions import TypeReader
@@ -23,14 +24,12 @@ from karmma_ros.evaluation.rosbag.files import (
     find_files,
     PACKED,
     storage_suffix,
-    unpack_message,
 )
-from karmma_ros.evaluation.rosbag.recovery_mcap import FileTopic, RecoveredMcap
+from karmma_ros.evaluation.rosbag.limits import unpack_message
+from karmma_ros.evaluation.rosbag.mcap_definitions import FileTopic
+from karmma_ros.evaluation.rosbag.recovery_mcap import LATEST_NS, RecoveredMcap
 from karmma_ros.evaluation.rosbag.recovery_sqlite import RecoveredSqlite
-from rosbags.rosbag2 import Reader
-
-LATEST_NS = 2**63 - 1
-"""Later than any message."""
+from karmma_ros.evaluation.scratch import scratch_folder
 
 Recovered = Union[RecoveredMcap, RecoveredSqlite]
 
@@ -45,6 +44,8 @@ class Topic:
     encoding: str = 'cdr'
     definitions: list[Any] = field(default_factory=list)
     """What its files say of the type; the first one that is there counts."""
+    qos: str = ''
+    """What its publishers offered, YAML as rosbag2 writes it; '' where that is not known."""
 
 
 class Message(NamedTuple):
@@ -123,16 +124,18 @@ class Bag:
                 continue
             for key, time_ns, data in part.messages(wanted, start_ns, stop_ns):
                 try:
-                    yield Message(self.topics[key], time_ns, unpack_message(data))
-                except Exception:  # zstd's own kind, on damaged data
-                    self.lost['messages whose compression is damaged'] += 1
+                    content = unpack_message(data)
+                except ValueError as error:
+                    self.lost[str(error)] += 1
+                    continue
+                yield Message(self.topics[key], time_ns, content)
             self._take_over(part)
 
     def _open(self) -> None:
         for path in self.files.files:
             try:
                 part = self._stack.enter_context(_Part(self._unpacked(path)))
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 self.warnings.append(f'{path.name} cannot be read: {error}')
                 self.lost['files that cannot be read'] += 1
                 continue
@@ -147,10 +150,10 @@ class Bag:
     def _unpacked(self, path: Path) -> Path:
         if path.suffix not in PACKED:
             return path
-        folder = self._stack.enter_context(TemporaryDirectory(prefix='karmma_bag_'))
-        target = Path(folder, path.stem)
+        target = self._stack.enter_context(scratch_folder()) / path.stem
         problem = decompress_file(path, target)
         if problem:
+            self.lost['files that cannot be decompressed to their end'] += 1
             self.warnings.append(f'{path.name}: {problem}; what could be unpacked is used')
         return target
 
@@ -159,6 +162,7 @@ class Bag:
             (found.name, found.type), Topic(found.name, found.type, encoding=found.encoding))
         topic.count += found.count
         topic.definitions.append(found.definition)
+        topic.qos = topic.qos or found.qos
 
     def _take_over(self, part: _Part) -> None:
         """Take what a part has found out about itself."""
@@ -168,10 +172,17 @@ class Bag:
         part.warnings.clear()
 
     def _compare(self) -> None:
-        """Hold what is there against what metadata.yaml promises."""
-        missing = (self.files.promised or 0) - self.messages_count - sum(self.lost.values())
+        """Compare what is there with what metadata.yaml promises."""
+        promised, total = self.files.topics, (self.files.promised or 0) - self.messages_count
+        found = Counter({key: topic.count for key, topic in self.topics.items()})
+        missing = max(total, (promised - found).total()) - sum(self.lost.values())
         if missing > 0:
             self.lost['named by metadata.yaml, but not in the files'] += missing
+        elif self.files.missing:  # nobody knows what is in them
+            self.lost['files that are not there or not read'] += len(self.files.missing)
+        if self.files.promised is not None and total < 0:
+            self.warnings.append(f'metadata.yaml names {self.files.promised:,} messages, its '
+                                 f'files hold {self.messages_count:,}; all are read')
 
     def _refuse(self) -> None:
         why = '; '.join(self.warnings) or 'its files are whole'
@@ -182,40 +193,30 @@ class Bag:
 
 
 class _Part:
-    """One file of a bag: read by the library, else recovered."""
+    """One file of a bag."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.lost, self.warnings = path, Counter[str](), list[str]()
-        self.topics: dict[int, FileTopic] = {}
-        self._reader: Any = None
-        self._rest: Recovered | None = None
 
     def __enter__(self) -> _Part:
         """
         Open the file.
 
         :raises ValueError: when nothing of it can be read.
+        :raises OSError: when it cannot be opened.
         """
-        reader = Reader(self.path)
-        try:
-            reader.open()
-        except Exception as error:  # rosbags raises a kind of its own for each damage
-            self._recover(f'{type(error).__name__}: {error}')
-            return self
-        self._reader = reader
-        self._ids = {(c.id, c.topic): number for number, c in enumerate(reader.connections)}
-        self.topics = {
-            number: FileTopic(c.topic, c.msgtype, getattr(c.ext, 'serialization_format', ''),
-                              c.msgdef, c.msgcount)
-            for number, c in enumerate(reader.connections)}
-        self.start_ns, self.end_ns = reader.start_time, max(0, reader.end_time - 1)
+        if self.path.stat().st_size == 0:
+            raise ValueError('it is empty')
+        reader = RecoveredMcap if storage_suffix(self.path) == '.mcap' else RecoveredSqlite
+        self._reader: Recovered = reader(self.path)
+        self.topics = self._reader.topics
+        self._keys = {number: (topic.name, topic.type) for number, topic in self.topics.items()}
+        self.start_ns, self.end_ns = self._reader.start_ns, self._reader.end_ns
+        self._take_over()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._reader is not None:
-            self._reader.close()
-        if self._rest is not None:
-            self._rest.close()
+        self._reader.close()
 
     @property
     def count(self) -> int:
@@ -225,61 +226,23 @@ class _Part:
         self, wanted: Collection[tuple[str, str]], start_ns: int, stop_ns: int,
     ) -> Iterator[tuple[tuple[str, str], int, bytes]]:
         """Give name and type, time and bytes of each message wanted."""
-        last_ns, same = start_ns, 0
-        if self._rest is None:
-            try:
-                for key, time_ns, data in self._by_library(wanted, start_ns, stop_ns):
-                    same = same + 1 if time_ns == last_ns else 1
-                    last_ns = time_ns
-                    yield key, time_ns, data
-                return
-            except Exception as error:  # rosbags' own, apsw's, zstd's, struct's …
-                self._recover(f'{type(error).__name__}: {error}')
-        assert self._rest is not None
-        for key, time_ns, data in self._by_recovery(wanted, last_ns, stop_ns):
-            if time_ns == last_ns and same:  # given before the damage was met
-                same -= 1
-                continue
-            yield key, time_ns, data
+        chosen = {number for number, key in self._keys.items() if key in wanted}
+        for number, time_ns, data in self._reader.messages(chosen, start_ns, stop_ns):
+            yield self._keys[number], time_ns, data
+        self._take_over()
 
-    def _by_library(
-        self, wanted: Collection[tuple[str, str]], start_ns: int, stop_ns: int,
-    ) -> Iterator[tuple[tuple[str, str], int, bytes]]:
-        chosen = [c for c in self._reader.connections if (c.topic, c.msgtype) in wanted]
-        if not chosen:
-            return
-        whole = start_ns <= self.start_ns and stop_ns > self.end_ns
-        limits = (None, None) if whole else (start_ns, stop_ns)
-        for connection, time_ns, data in self._reader.messages(chosen, *limits):
-            yield (connection.topic, connection.msgtype), time_ns, data
-
-    def _by_recovery(
-        self, wanted: Collection[tuple[str, str]], start_ns: int, stop_ns: int,
-    ) -> Iterator[tuple[tuple[str, str], int, bytes]]:
-        assert self._rest is not None
-        keys = {number: (t.name, t.type) for number, t in self._rest.topics.items()}
-        chosen = {number for number, key in keys.items() if key in wanted}
-        for number, time_ns, data in self._rest.messages(chosen, start_ns, stop_ns):
-            yield keys[number], time_ns, data
-        self.lost.update(self._rest.lost)
-        self._rest.lost.clear()
-
-    def _recover(self, why: str) -> None:
-        """
-        Go on by our own means.
-
-        :raises ValueError: when they do not help either.
-        """
-        if self.path.stat().st_size == 0:
-            raise ValueError('it is empty')
-        kind = RecoveredMcap if storage_suffix(self.path) == '.mcap' else RecoveredSqlite
-        self._rest = rest = kind(self.path)
-        self.topics, self.start_ns, self.end_ns = rest.topics, rest.start_ns, rest.end_ns
+    def _take_over(self) -> None:
+        """Take what the reader has found out."""
+        rest = self._reader
         self.lost.update(rest.lost)
         rest.lost.clear()
-        unread = f'; {rest.unread:,} bytes at its end are unreadable' if rest.unread > 8 else ''
-        self.warnings.append(
-            f'{self.path.name} is damaged ({_short(why)}); what can be read is used{unread}')
+        if rest.damage:
+            unread = (f'; {rest.unread:,} bytes at its end are unreadable'
+                      if rest.unread > 8 else '')
+            why = _short('; '.join(rest.damage[:3]))
+            self.warnings.append(
+                f'{self.path.name} is damaged ({why}); what can be read is used{unread}')
+            rest.damage.clear()
 
 
 def _short(text: str) -> str:
