@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import os
 from pathlib import Path
 import shutil
-import tempfile
 from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError, KarmmaError
+from karmma_ros.evaluation.scratch import scratch_folder
 from karmma_ros.stream.message_types import AUDIO_DRIVERS, DETECTIONS, IMAGE
 import numpy as np
 from rosbags.interfaces import (
@@ -95,25 +95,24 @@ class BagWriter:
         self._types = _TypeSource()
         self._connections: dict[str, Connection] = {}
         self._counts: Counter[str] = Counter()
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> BagWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # The same folder, so that the last step is a rename and never a copy.
-            self._folder = tempfile.TemporaryDirectory(
-                prefix='.karmma_bag_', dir=self.path.parent)
+            self._bag = self._stack.enter_context(
+                scratch_folder(self.path.parent)) / self.path.stem
         except OSError as error:
             raise InvalidSettingError('output path', str(self.path), 'a path that can be '
                                       'written to', error.strerror or str(error)) from None
-        self._bag = Path(self._folder.name) / self.path.stem
         # Humble reads version 8, as does everything after it, but not 9.
         self._writer = Writer(self._bag, version=8, storage_plugin=self._storage)
         self._writer.open()
         return self
 
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._folder.cleanup)
+        with self._stack:
             if failure is not None:
                 self._writer.abort()
                 return

@@ -1,11 +1,15 @@
 """`karmma bag evaluate`, run as a person types it, on a short bag of the synthetic kitchen."""
 
 import json
+import os
 from pathlib import Path
 import re
+import struct
+import subprocess
+import sys
 
 from karmma_ros.cli.main import main
-from karmma_ros.evaluation.rosbag import evaluating
+from karmma_ros.evaluation.rosbag import evaluating, fleet
 from karmma_ros.evaluation.rosbag.answers import BagInfo, load_all
 from karmma_ros.evaluation.rosbag.collecting import Collector
 from karmma_ros.evaluation.rosbag.truth import Truth
@@ -174,10 +178,64 @@ def test_one_bad_bag_does_not_cost_the_others(bag, tmp_path, capsys):
 def test_a_cut_off_bag_is_scored_as_far_as_it_goes(bag, tmp_path, capsys):
     data = bag.read_bytes()
     (tmp_path / 'cut.mcap').write_bytes(data[:len(data) // 2])
-    assert evaluate(tmp_path / 'cut.mcap', tmp_path / 'out') == 0
+    assert evaluate(tmp_path / 'cut.mcap', tmp_path / 'out') == 1
     assert 'lost' in capsys.readouterr().out
     found = report(tmp_path / 'out')
     assert found['conditions'][0]['windows'] > 5 and found['bags'][0]['lost']
+
+
+def test_lost_messages_and_reports_without_a_window_end_with_1(bag, tmp_path, capsys):
+    data = bytearray(bag.read_bytes())
+    start = data.rindex(b'\x0b' + (46 + 10 * 4).to_bytes(8, 'little'))
+    count = int.from_bytes(data[start + 9:start + 17], 'little')
+    data[start + 9:start + 17] = (count + 5).to_bytes(8, 'little')
+    short = tmp_path / 'short.mcap'
+    short.write_bytes(data)
+    assert evaluate(short, tmp_path / 'out') == 1
+    told = capsys.readouterr()
+    assert 'lost: named by the file' in told.out
+    assert 'short.mcap: 5 of its messages or parts could not be read' in told.err
+    assert report(tmp_path / 'out')['bags'][0]['missing'] == 5
+
+    never = tmp_path / 'robot.yaml'
+    never.write_text('/**:\n  ros__parameters:\n    rgb:\n      enabled: false\n'
+                     '    flow:\n      enabled: false\n    audio:\n      enabled: false\n'
+                     '    detections:\n      enabled: false\n')
+    capsys.readouterr()
+    assert evaluate([bag, short], tmp_path / 'no_window', '--params', str(never)) == 1
+    told = capsys.readouterr().err
+    assert 'kitchen.mcap: no window could be cut: nothing was recognised' in told
+    assert report(tmp_path / 'no_window')['conditions'][0]['windows'] == 0
+
+
+def test_whatever_goes_wrong_with_one_bag_the_others_are_evaluated(
+    bag, tmp_path, monkeypatch, capsys
+):
+    bad = tmp_path / 'bad.mcap'
+    bad.write_bytes(bag.read_bytes())
+    evaluate_bag = fleet.evaluate_bag
+
+    def broken(path, *arguments):
+        if path == bad:
+            raise struct.error('unpack requires a buffer of 6 bytes')
+        return evaluate_bag(path, *arguments)
+    monkeypatch.setattr(fleet, 'evaluate_bag', broken)
+    assert evaluate([bad, bag], tmp_path / 'out') == 1
+    told = capsys.readouterr().err
+    assert re.search(r'left out: bag .*bad.mcap: it cannot be evaluated \(error: unpack requires '
+                     r'a buffer of 6 bytes, in test_bag_evaluate.py:\d+\)', told)
+    assert len(report(tmp_path / 'out')['bags']) == 1
+
+
+def test_a_bag_whose_name_is_not_utf_8_is_evaluated(bag, tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b'/K\xfcche.mcap'))
+    path.write_bytes(bag.read_bytes())
+    words = ['bag', 'evaluate', path, *MODEL, '--out', tmp_path / 'out']
+    run = subprocess.run([sys.executable, '-m', 'karmma_ros.cli.main', *words],
+                         capture_output=True, text=True, encoding='utf-8')
+    assert run.returncode == 0 and 'K\ufffdche.mcap' in run.stdout, run.stderr
+    assert 'K\ufffdche' in report(tmp_path / 'out')['bags'][0]['name']
+    assert 'K\ufffdche' in (tmp_path / 'out' / 'report.html').read_text(encoding='utf-8')
 
 
 def test_bags_in_processes_of_their_own_give_the_same_answers(bag, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 import os
 from pathlib import Path
@@ -121,9 +121,22 @@ def _evaluate(options: argparse.Namespace) -> int:
     _print(console, report.write(options.out, runs, _model(bundle), made, events))
     console.print(f'report: {options.out / report.HTML}, {report.JSON} and {report.MARKDOWN}',
                   markup=False, highlight=False)
-    for sentence in left_out:
-        print(f'karmma bag evaluate: left out: {sentence}', file=sys.stderr)
-    return 1 if left_out else 0
+    problems = [f'left out: {sentence}' for sentence in left_out]
+    problems += [sentence for run in runs for sentence in _shortfalls(run)]
+    for sentence in problems:
+        print(f'karmma bag evaluate: {sentence}', file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _shortfalls(run: BagRun) -> Iterator[str]:
+    """Say what of a bag is not in the report, though the bag promises it."""
+    info = run.info
+    if info.missing:
+        yield (f'{info.path}: {info.missing:,} of its messages or parts could not be read: see '
+               '"lost" above')
+    if not len(next(iter(run.answers.values()))):
+        yield (f'{info.path}: no window could be cut: nothing was recognised. The notes above '
+               'say why; `--topics` and `--params` change what is used')
 
 
 def _answers(
@@ -135,7 +148,7 @@ def _answers(
     threads = max(1, (os.cpu_count() or 1) // options.jobs - 1)
     job = Job(bundle.path, settings, options.out / WORK, options.device, threads)
     names = [path.name for path in paths]
-    labels = [str(p) if names.count(p.name) > 1 else p.name for p in paths]
+    labels = [printable(p if names.count(p.name) > 1 else p.name) for p in paths]
     with Bars() as bars:
         return evaluate_all(
             paths, job, options.jobs,
@@ -229,7 +242,7 @@ def _model(bundle: Bundle) -> dict[str, Any]:
 
 def _made(date: datetime, seconds: float, found: Sequence[Evaluated]) -> dict[str, Any]:
     made: dict[str, Any] = {
-        'command': shlex.join(['karmma', *sys.argv[1:]]),
+        'command': printable(shlex.join(['karmma', *sys.argv[1:]]), SENTENCE_LENGTH),
         'date': date.isoformat(timespec='seconds'), 'machine': this_machine(),
         'evaluation_s': seconds}
     if all(each.fresh for each in found):  # else the time is that of a part

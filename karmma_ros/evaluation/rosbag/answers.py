@@ -89,6 +89,8 @@ class BagInfo:
     """Why messages could not be used → how many."""
     warnings: Sequence[str]
     """Sentences for a person."""
+    missing: int = 0
+    """How many of `lost` the bag promises, but could not be read: messages, files, parts."""
 
     @property
     def seconds(self) -> float:

@@ -7,12 +7,19 @@ for them the types that the node takes are known here, as they were in 2022.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import os
 from pathlib import Path
 from typing import Any
 
 import karmma_ros
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
+from karmma_ros.evaluation.rosbag.limits import (
+    MOST_BYTES,
+    MOST_DEFINITION,
+    MOST_FIELDS,
+    MOST_NESTED,
+)
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Nodetype
 from rosbags.typesys import get_types_from_idl, get_types_from_msg, get_typestore, Stores
 from rosbags.typesys.store import Typestore
 
@@ -77,6 +84,8 @@ class TypeReader:
         """
         self.type_name = type_name
         self._store = _store(type_name, definition)
+        nested = check_fields(type_name, self._store.fielddefs)
+        self._most_bytes = MOST_NESTED if nested else MOST_BYTES
 
     def __call__(self, data: bytes) -> Any:
         """
@@ -84,6 +93,9 @@ class TypeReader:
 
         :raises ValueError: for bytes that are none of this type.
         """
+        if len(data) > self._most_bytes:
+            raise ValueError(f'a {self.type_name} has {len(data):,} bytes; expected at most '
+                             f'{self._most_bytes:,}')
         try:
             return self._store.deserialize_cdr(data, self.type_name)
         except Exception as error:  # a damaged message may break the decoder anywhere
@@ -93,9 +105,10 @@ class TypeReader:
 
 def _store(type_name: str, definition: MessageDefinition | None) -> Typestore:
     types: dict[str, Any] = {}
-    if definition is not None and definition.data:
+    if definition is not None and 0 < len(definition.data) <= MOST_DEFINITION:
         try:
             types = _parse(type_name, definition)
+            check_fields(type_name, types)
         except Exception:  # whatever the parser meets, the type may still be known here
             types = {}
     if type_name in types:
@@ -107,6 +120,42 @@ def _store(type_name: str, definition: MessageDefinition | None) -> Typestore:
         except Exception:  # an incomplete definition
             pass
     return _known(type_name)
+
+
+def check_fields(type_name: str, types: Mapping[str, Any]) -> bool:
+    """
+    Return whether a type has arrays of messages or strings, which take much memory.
+
+    :param types: as the rosbags library has them, by name.
+    :raises ValueError: for a type that holds itself, more than `MOST_FIELDS` fields, or arrays of
+        messages without any field: in a few bytes there may be billions of them.
+    """
+    sizes: dict[str, int] = {}
+    nested = False
+
+    def size(name: str, outer: tuple[str, ...]) -> int:
+        nonlocal nested
+        if name in outer:
+            raise ValueError(f'{name} holds itself')
+        if name not in sizes:
+            total = 0
+            for _, (kind, content) in types[name][1]:
+                is_list = kind in (Nodetype.ARRAY, Nodetype.SEQUENCE)
+                inner, what = content[0] if is_list else (kind, content)
+                fields = size(what, (*outer, name)) if inner == Nodetype.NAME else 1
+                if is_list and not fields:
+                    raise ValueError(f'{name} has an array of {what}, which has no field')
+                if is_list and (inner == Nodetype.NAME or what[0] in ('string', 'wstring')):
+                    nested = True
+                    fields *= content[1] if kind == Nodetype.ARRAY else 1
+                total += fields
+            sizes[name] = total
+        if sizes[name] > MOST_FIELDS:
+            raise ValueError(f'{name} has more than {MOST_FIELDS:,} fields')
+        return sizes[name]
+
+    size(type_name, ())
+    return nested
 
 
 def _parse(type_name: str, definition: MessageDefinition) -> dict[str, Any]:

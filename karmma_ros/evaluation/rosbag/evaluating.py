@@ -11,28 +11,39 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+import os
 from pathlib import Path
 from queue import Empty, Full, Queue
+import shutil
 from threading import Event, Thread
 from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
+from karmma_ros.errors import printable
 from karmma_ros.evaluation.rosbag.answers import Answers, BagInfo, Condition
 from karmma_ros.evaluation.rosbag.asking import asker_for, Subset
 from karmma_ros.evaluation.rosbag.collecting import Collector
 from karmma_ros.evaluation.rosbag.echo import compare_echo, Echoes, read_echoes
+from karmma_ros.evaluation.rosbag.errors import BagError
 from karmma_ros.evaluation.rosbag.faults import describe, Fault, on_inputs, parameters
 from karmma_ros.evaluation.rosbag.reading import Bag
 from karmma_ros.evaluation.rosbag.replay import Cut, Replay, Run
 from karmma_ros.evaluation.rosbag.topics import Choice, choose_topics, RECOGNITION, TRUTH
-from karmma_ros.evaluation.rosbag.work import bag_digest, info_dict, info_of, key_of, Work
+from karmma_ros.evaluation.rosbag.work import (
+    bag_digest,
+    file_states,
+    info_dict,
+    info_of,
+    key_of,
+    Work,
+)
 from karmma_ros.modality import Modality, subsets
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.streaming import stretches_of
 from karmma_ros.stream.tokens import hop_for
 import numpy as np
 
-VERSION = 5
+VERSION = 6
 """Grows whenever the same bag and settings would give other answers."""
 
 BATCH = 16
@@ -40,6 +51,7 @@ _QUEUE = 64
 _PART_BATCHES = 32
 _FOREIGN_CLOCK_NS = 10 * NANOSECONDS
 _LONG_PAUSE_NS = 600 * NANOSECONDS
+_LONGEST_WARNING = 1000
 
 Progress = Callable[[int, int], None]
 """Nanoseconds of the bag that are done, and all of them."""
@@ -106,10 +118,23 @@ def evaluate_bag(
         settings = replace(
             settings, faults=tuple(on_inputs(each, topics) for each in settings.faults))
         evaluation = _Evaluation(bag, choice, bundle, settings, device)
-        folder = None if work is None else work / key_of({
-            'bag': bag_digest(bag.files.files), 'model': bundle.sha256,
-            'spec': bundle.spec.to_dict(), **settings.described()})
-        return evaluation.run(folder, progress)
+        before = file_states(bag.files.sources)
+        folder = None if work is None else work / key_of(_what_decides(bag, bundle, settings))
+        found = evaluation.run(folder, progress)
+        if file_states(bag.files.sources) != before:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise BagError(path, 'its files changed while they were read',
+                           'wait until they are written, and give the same command again')
+        return found
+
+
+def _what_decides(bag: Bag, bundle: Bundle, settings: Settings) -> dict[str, Any]:
+    """Return everything that decides what is found in a bag, JSON-ready."""
+    return {
+        'bag': bag_digest(bag.files.sources), 'missing': list(bag.files.missing),
+        'model': [bundle.sha256, bundle.model_id], 'architecture': bundle.config.to_dict(),
+        'spec': bundle.spec.to_dict(), **settings.described()}
 
 
 class _Evaluation:
@@ -192,8 +217,9 @@ class _Evaluation:
             warnings.append(f'no message for {pause_ns / NANOSECONDS:,.0f} s within the bag: was '
                             'the clock set while it was recorded?')
         info = BagInfo(
-            str(bag.path), bag.start_ns, bag.end_ns, bag.files.storage, bag.messages_count,
-            self._choice.described(), {k: v for k, v in sorted(lost.items()) if v}, warnings)
+            _name(bag), bag.start_ns, bag.end_ns, bag.files.storage, bag.messages_count,
+            self._choice.described(), {k: v for k, v in sorted(lost.items()) if v}, warnings,
+            bag.lost.total())
         recorded = compare_echo(echoes, collector.echo(), self._bundle)
         return {'info': info_dict(info), 'truths': replay.truths, 'recorded': recorded,
                 'unusable': replay.lanes[0].details}
@@ -212,7 +238,9 @@ class _Evaluation:
                 f'{"before" if offset_ns > 0 else "after"} the times of receipt: the windows are '
                 'given on the clock of the bag, moved by that much')
         warnings += _unused(answers[conditions[0]], facts['unusable'], warnings)
-        info = info_of({**facts['info'], 'path': str(self._bag.path), 'warnings': warnings})
+        info = info_of({
+            **facts['info'], 'path': _name(self._bag),
+            'warnings': [printable(text, _LONGEST_WARNING) for text in warnings]})
         truth = self._choice.topics.get(TRUTH)
         return Evaluated(
             info, answers, _on_clock(facts['truths'], info, offset_ns),
@@ -289,6 +317,11 @@ def _fill(items: Iterator[Cut], queue: Queue[Any], stop: Event) -> None:
         put(None)
     except BaseException as error:  # told to the other thread
         put(error)
+
+
+def _name(bag: Bag) -> str:
+    """Return the path of a bag as text: bytes that are no UTF-8 become replacement characters."""
+    return printable(os.fsencode(bag.path).decode(errors='replace'), _LONGEST_WARNING)
 
 
 def _foreign_clock(answers: Answers) -> int:

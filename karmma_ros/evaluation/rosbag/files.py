@@ -47,6 +47,12 @@ class BagFiles:
     """Name and type → messages that there are, as metadata.yaml says."""
 
     @property
+    def sources(self) -> tuple[Path, ...]:
+        """Return all that decides what is read: the files, and metadata.yaml if it is there."""
+        metadata = self.path / NAME
+        return (*self.files, metadata) if metadata.is_file() else self.files
+
+    @property
     def storage(self) -> str:
         """Name the storage, and the compression if there is one."""
         kind = STORAGES[storage_suffix(self.files[0])]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Empty
 import signal
 import threading
+from traceback import extract_tb
 from typing import Any, Union
 
-from karmma_ros.errors import KarmmaError
+from karmma_ros.errors import DISK_FULL, KarmmaError
+from karmma_ros.evaluation.rosbag.errors import BagError
 from karmma_ros.evaluation.rosbag.evaluating import evaluate_bag, Evaluated, Settings
 from karmma_ros.model.bundle import Bundle, load_bundle
 import torch
@@ -42,9 +46,10 @@ def evaluate_all(
     paths: Sequence[Path], job: Job, jobs: int, told: Told = lambda place, done, total: None,
 ) -> list[Outcome]:
     """
-    Evaluate bags, so many at a time; one that cannot be read gives its error, not an end.
+    Evaluate bags, so many at a time; whatever goes wrong with one, the others are evaluated.
 
     :raises KarmmaError: when the model cannot be loaded.
+    :raises OSError: when the disk is full.
     """
     if jobs == 1 or len(paths) == 1:
         bundle = _prepared(job)
@@ -67,6 +72,14 @@ def _one(path: Path, bundle: Bundle, job: Job, told: Callable[[int, int], None])
         return evaluate_bag(path, bundle, job.settings, job.work, told, job.device)
     except KarmmaError as error:
         return error
+    except Exception as error:  # a hostile file may break a library anywhere
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise
+        last = extract_tb(error.__traceback__)[-1]
+        return BagError(
+            path, f'it cannot be evaluated ({type(error).__name__}: {error}, in '
+            f'{Path(last.filename).name}:{last.lineno})',
+            'check the file; if it is intact, this is an error of karmma_ros: report it')
 
 
 def _in_processes(paths: Sequence[Path], job: Job, jobs: int, told: Told) -> list[Outcome]:
@@ -74,16 +87,36 @@ def _in_processes(paths: Sequence[Path], job: Job, jobs: int, told: Told) -> lis
     context = get_context('spawn')
     with context.Manager() as manager:
         news = manager.Queue()
-        with ProcessPoolExecutor(jobs, context, _start, (job, news)) as pool:
-            futures = [pool.submit(_work, place, path) for place, path in enumerate(paths)]
-            try:
-                while wait(futures, timeout=_LOOK_S).not_done:
-                    _pass_on(news, told)
+        found = _in_pool(dict(enumerate(paths)), job, jobs, context, news, told)
+        for place, path in enumerate(paths):
+            if place not in found:  # a process ended; which bag ended it shows when it is alone
+                found |= _in_pool({place: path}, job, 1, context, news, told)
+        return [found.get(place) or _ended(path) for place, path in enumerate(paths)]
+
+
+def _in_pool(
+    paths: Mapping[int, Path], job: Job, jobs: int, context: Any, news: Any, told: Told,
+) -> dict[int, Outcome]:
+    """Evaluate bags by their places; those that were not done when a process ended are left."""
+    with ProcessPoolExecutor(jobs, context, _start, (job, news)) as pool:
+        futures: dict[int, Future[Outcome]] = {}
+        try:
+            with suppress(BrokenProcessPool):
+                for place, path in paths.items():
+                    futures[place] = pool.submit(_work, place, path)
+            while wait(futures.values(), timeout=_LOOK_S).not_done:
                 _pass_on(news, told)
-            except BaseException:
-                _abandon(pool, futures)
-                raise
-            return [future.result() for future in futures]
+            _pass_on(news, told)
+        except BaseException:
+            _abandon(pool, list(futures.values()))
+            raise
+        return {place: future.result() for place, future in futures.items()
+                if not isinstance(future.exception(), BrokenProcessPool)}
+
+
+def _ended(path: Path) -> BagError:
+    return BagError(path, 'the process that evaluated it was ended by the system',
+                    'free some memory, or give a smaller --jobs')
 
 
 def _pass_on(news: Any, told: Told) -> None:

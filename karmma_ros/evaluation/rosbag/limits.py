@@ -32,9 +32,11 @@ memory once they are decoded. A thousand detections take 0.4 MB."""
 FREE_EXPANSION, MOST_EXPANSION = 1 << 30, 200
 """A compressed file may expand to 1 GiB, and beyond that to 200 times its own size. Sensor data
 compress by a factor of 2 to 20; only frames without content exceed 200."""
-MOST_DEFINITION = 256 << 10
-"""Characters of the definition of one message type, with all types that it uses. The longest ones
-of ROS packages (MoveIt's) have 60,000."""
+MOST_DEFINITION, MOST_DEFINITIONS = 128 << 10, 512 << 10
+"""Characters of the definition of one message type, with all types that it uses, and of all that
+are parsed for one bag. The longest ones of ROS packages (MoveIt's) have 60,000."""
+MOST_FIELDS = 100_000
+"""Fields of one message without its sequences, those of all messages within it counted."""
 MOST_NAME = 1024
 """Bytes of the name of a topic, a type or an encoding. ROS allows 255."""
 MOST_METADATA = 1 << 20

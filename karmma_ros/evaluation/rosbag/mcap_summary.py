@@ -52,7 +52,7 @@ def read_summary(file: BinaryIO, size: int) -> Summary:
         file.seek(place)
         kind, length = struct.unpack('<BQ', file.read(9))
         place += 9 + length
-        if place > end:
+        if place > end or not kind:  # zeros are no records, however many
             break
         _take(summary, file, kind, length)
     summary.chunks.sort()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Union
 
+from karmma_ros.errors import printable
 from karmma_ros.evaluation.rosbag.definitions import TypeReader
 from karmma_ros.evaluation.rosbag.errors import BagError
 from karmma_ros.evaluation.rosbag.files import (
@@ -25,7 +26,11 @@ from karmma_ros.evaluation.rosbag.files import (
     PACKED,
     storage_suffix,
 )
-from karmma_ros.evaluation.rosbag.limits import unpack_message
+from karmma_ros.evaluation.rosbag.limits import (
+    MOST_DEFINITION,
+    MOST_DEFINITIONS,
+    unpack_message,
+)
 from karmma_ros.evaluation.rosbag.mcap_definitions import FileTopic
 from karmma_ros.evaluation.rosbag.recovery_mcap import LATEST_NS, RecoveredMcap
 from karmma_ros.evaluation.rosbag.recovery_sqlite import RecoveredSqlite
@@ -75,6 +80,8 @@ class Bag:
         self.topics: dict[tuple[str, str], Topic] = {}
         """By name and type."""
         self._parts: list[_Part] = []
+        self._readers: dict[tuple[str, str], TypeReader] = {}
+        self._parsed = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> Bag:
@@ -112,7 +119,14 @@ class Bag:
         if topic.encoding != 'cdr':
             raise ValueError(f'{topic.name} is encoded as {topic.encoding!r}, not as CDR')
         given = next((d for d in topic.definitions if d is not None and d.data), None)
-        return TypeReader(topic.type, given)
+        key = topic.type, '' if given is None else given.data
+        if key not in self._readers:
+            self._parsed += min(len(key[1]), MOST_DEFINITION)
+            if self._parsed > MOST_DEFINITIONS:
+                raise ValueError(f'the definitions of {printable(topic.type)} and others have '
+                                 f'more than {MOST_DEFINITIONS:,} characters')
+            self._readers[key] = TypeReader(topic.type, given)
+        return self._readers[key]
 
     def messages(
         self, topics: Collection[Topic], start_ns: int = 0, stop_ns: int = LATEST_NS,
@@ -185,7 +199,8 @@ class Bag:
                                  f'files hold {self.messages_count:,}; all are read')
 
     def _refuse(self) -> None:
-        why = '; '.join(self.warnings) or 'its files are whole'
+        lost = [f'{count:,} {why}' for why, count in self.lost.items()]
+        why = '; '.join([*self.warnings, *lost]) or 'its files are whole'
         raise BagError(
             self.path, f'there is no message in it ({why})',
             'record again: `karmma bag record` prints the command, and `ros2 topic hz TOPIC` '

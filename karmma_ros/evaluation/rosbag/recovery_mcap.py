@@ -310,7 +310,7 @@ class RecoveredMcap:
                     found.starts.append(place + 22)
                     found.stops.append(place + length)
                 else:
-                    timeless += 1
+                    timeless += block.is_chunk  # others were counted before
             elif kind in (SCHEMA, CHANNEL):
                 self._definitions.take(kind, bytes(raw[place:place + length]))
             place += length

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.evaluation.bags import TRUTH_TYPE
 from karmma_ros.evaluation.rosbag.errors import BagError
 from karmma_ros.evaluation.rosbag.reading import Bag, Topic
@@ -30,6 +31,8 @@ TYPES: Mapping[str, tuple[str, ...]] = {
 }
 """Role → the message types that can play it, the better first."""
 
+_MOST_LISTED = 20
+"""Topics that one sentence names."""
 FLOW_ENCODING = '32FC2'
 _DEPTH = ('16UC1', '32FC1', 'mono16', '16SC1')
 _GREY = ('mono8', '8UC1')
@@ -210,12 +213,16 @@ def _named(bag: Bag, role: str, name: str) -> Topic:
 
 
 def _listing(bag: Bag) -> str:
-    return ', '.join(f'{t.name} ({t.type})' for t in bag.topics.values()) or 'none'
+    names = [printable(f'{t.name} ({t.type})') for t in islice(bag.topics.values(), _MOST_LISTED)]
+    others = len(bag.topics) - len(names)
+    return ', '.join(names) + (f' and {others:,} more' if others else '') or 'none'
 
 
 def _told(role: str, topic: Topic, candidates: Sequence[Topic], bag: Bag) -> str:
     length_s = (bag.end_ns - bag.start_ns) / NANOSECONDS
     rate = f', {topic.count / length_s:.1f} Hz' if length_s > 0 and topic.count > 1 else ''
-    others = [t.name for t in candidates if t is not topic]
-    beside = f'; not {", ".join(others)}' if others else ''
-    return f'{role}: {topic.name} ({topic.type}, {_counted(topic)}{rate}){beside}'
+    others = [printable(t.name) for t in candidates if t is not topic]
+    more = f' and {len(others) - _MOST_LISTED:,} more' if len(others) > _MOST_LISTED else ''
+    beside = f'; not {", ".join(others[:_MOST_LISTED])}{more}' if others else ''
+    return (f'{role}: {printable(topic.name)} ({printable(topic.type)}, '
+            f'{_counted(topic)}{rate}){beside}')

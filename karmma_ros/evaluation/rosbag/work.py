@@ -25,22 +25,35 @@ from karmma_ros.evaluation.rosbag.answers import (
     load_all,
     save_all,
 )
+from karmma_ros.evaluation.rosbag.limits import open_regular, size_of
 
-_PROBE = 1 << 16
+_PORTION = 1 << 20
 _FACTS, _ANSWERS = 'facts.json', 'answers.npz'
 
 
 def bag_digest(files: Sequence[Path]) -> str:
-    """Give digits that change with the bag: names, sizes, and what is at both ends and between."""
+    """
+    Return a digest of the names and of every byte of some files.
+
+    Nothing less will do: a bag that was repaired or anonymised in place has the size and, if the
+    tool restores it, the time of the old one. Folders do not count: a bag may be moved.
+
+    :raises ValueError: for what is no regular file.
+    """
     digest = hashlib.sha256()
     for path in files:
-        size = path.stat().st_size
-        digest.update(f'{path.name} {size} '.encode())
-        with path.open('rb') as file:
-            for place in (0, size // 3, 2 * size // 3, max(0, size - _PROBE)):
-                file.seek(place)
-                digest.update(file.read(_PROBE))
+        with open_regular(path) as file:
+            digest.update(b'%d %s %d ' % (
+                len(os.fsencode(path.name)), os.fsencode(path.name), size_of(file)))
+            while portion := file.read(_PORTION):
+                digest.update(portion)
     return digest.hexdigest()
+
+
+def file_states(files: Sequence[Path]) -> list[tuple[int, ...]]:
+    """Return what changes whenever a file is written to, for each file."""
+    found = [path.stat() for path in files]
+    return [(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in found]
 
 
 def key_of(facts: Mapping[str, Any]) -> str:

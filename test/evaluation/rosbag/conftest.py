@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+import sys
 from types import SimpleNamespace
 
 from karmma_ros.cli.bag import events
@@ -14,6 +15,8 @@ from karmma_ros.evaluation.bags import BagWriter
 from karmma_ros.evaluation.rosbag.definitions import TypeReader
 import pytest
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+
+sys.path.insert(0, str(Path(__file__).parent))  # mcap_file
 
 START_NS = 1_735_689_600_000_000_000
 

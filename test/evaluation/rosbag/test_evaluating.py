@@ -1,6 +1,7 @@
 """The answers to a bag are the recogniser's, window by window and subset by subset."""
 
 from dataclasses import replace
+import os
 import re
 from types import SimpleNamespace
 
@@ -25,7 +26,7 @@ from karmma_ros.evaluation.rosbag.parameters import node_parameters
 from karmma_ros.evaluation.rosbag.reading import Bag
 from karmma_ros.evaluation.rosbag.replay import Replay, Run
 from karmma_ros.evaluation.rosbag.topics import choose_topics
-from karmma_ros.evaluation.rosbag.work import Work
+from karmma_ros.evaluation.rosbag.work import bag_digest, key_of, Work
 from karmma_ros.modality import parse_subset, subset_name
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
@@ -160,6 +161,76 @@ def test_what_was_done_is_taken_from_the_work_folder(kitchen, bundle, tmp_path, 
     assert first.fresh and not second.fresh
     assert first.info == second.info and list(first.truths) == list(second.truths)
     assert all(equal(a, second.answers[c]) for c, a in first.answers.items())
+
+
+def test_a_bag_that_changed_in_place_is_evaluated_anew(kitchen, bundle, tmp_path):
+    path, work = tmp_path / 'kitchen.mcap', tmp_path / 'work'
+    path.write_bytes(kitchen.read_bytes())
+    before, digest = path.stat(), bag_digest([path])
+    first = evaluated(path, bundle, work)
+    (tmp_path / 'moved').mkdir()
+    moved = path.rename(tmp_path / 'moved' / path.name)
+    os.utime(moved)
+    assert bag_digest([moved]) == digest and not evaluated(moved, bundle, work).fresh
+    data = moved.read_bytes()
+    for place in (0, 8, len(data) // 7, len(data) // 2, len(data) - 1):
+        other = bytearray(data)
+        other[place] ^= 1
+        moved.write_bytes(other)
+        assert bag_digest([moved]) != digest, place
+    frame = data.index(b'rgb8')
+    moved.write_bytes(data[:frame + 2000] + bytes(4) + data[frame + 2004:])
+    os.utime(moved, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (moved.stat().st_size, moved.stat().st_mtime_ns) == (
+        before.st_size, before.st_mtime_ns)
+    second = evaluated(moved, bundle, work)
+    assert first.fresh and second.fresh
+
+
+def test_what_is_found_in_a_bag_depends_on_its_metadata_and_the_model(kitchen, bundle, tmp_path):
+    folder = tmp_path / 'bag'
+    folder.mkdir()
+    (folder / 'kitchen.mcap').write_bytes(kitchen.read_bytes())
+    keys = []
+
+    def note(model=bundle, **settings):
+        with Bag(folder) as bag:
+            keys.append(key_of(evaluating._what_decides(
+                bag, model, Settings(node_parameters(), **settings))))
+    note()
+    note()
+    assert len(set(keys)) == 1
+    (folder / 'kitchen.mcap').touch()
+    note()
+    assert len(set(keys)) == 1
+    metadata = folder / 'metadata.yaml'
+    for text in ('kitchen.mcap]', 'kitchen.mcap]\n  message_count: 9', 'kitchen.mcap, b.mcap]'):
+        metadata.write_text(
+            f'rosbag2_bagfile_information:\n  relative_file_paths: [{text}\n')
+        note()
+    note(replace(bundle, name='other'))
+    note(replace(bundle, sha256='0' * 64))
+    note(replace(bundle, config=replace(bundle.config, token_cap=3)))
+    note(subsets=True)
+    note(seed=1, faults=((Mute('audio'),),))
+    (folder / 'kitchen.mcap').rename(folder / 'pantry.mcap')
+    note()
+    assert len(set(keys)) == len(keys) - 2
+
+
+def test_a_bag_that_changes_while_it_is_read_is_not_kept(kitchen, bundle, tmp_path, monkeypatch):
+    path, work = tmp_path / 'kitchen.mcap', tmp_path / 'work'
+    path.write_bytes(kitchen.read_bytes())
+    run = evaluating._Evaluation.run
+
+    def changing(*arguments):
+        found = run(*arguments)
+        os.utime(path)
+        return found
+    monkeypatch.setattr(evaluating._Evaluation, 'run', changing)
+    with pytest.raises(BagError, match='its files changed while they were read'):
+        evaluated(path, bundle, work)
+    assert not list(work.glob('*'))
 
 
 @pytest.mark.parametrize('change', [
