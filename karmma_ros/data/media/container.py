@@ -36,7 +36,11 @@ _OPTIONS = {
     'max_streams': '64',
     'max_pixels': str(MAX_PIXELS),
 }
+_UNSTAMPED = 'avi'
+"""This container has no presentation times: frames are shown in the order they are decoded in."""
+_GENERATE_PTS = 1  # AVFMT_FLAG_GENPTS, set by PyAV: it guesses wrongly where B frames are packed
 _BUFFER = 1 << 18
+_PLAYLISTS = (b'#EXTM3U', b'ffconcat', b'<?xml', b'<MPD', b'<asx', b'[playlist]', b'v=0')
 _COVER = 1 << 10  # AV_DISPOSITION_ATTACHED_PIC
 _ROUNDED = Fraction(1, 500)
 """Up to this time base, times of frames are rounded noticeably: Matroska stores whole ms."""
@@ -87,6 +91,8 @@ class VideoReader:
         except (self._av.error.FFmpegError, ValueError, MemoryError, OverflowError) as error:
             self._refuse(error)
         self.format = self._container.format.name.split(',')[0]
+        if self.unstamped:
+            self._container.flags &= ~_GENERATE_PTS
         self.stream = self._choose()
         context = self.stream.codec_context
         context.thread_type, context.thread_count = 'NONE', 1
@@ -107,6 +113,22 @@ class VideoReader:
     def slack_s(self) -> float:
         """Return the seconds by which rounding may have put a frame after its time."""
         return 1e-6 + (0.75 * float(self.tick) if self.tick <= _ROUNDED else 0.0)
+
+    @property
+    def unstamped(self) -> bool:
+        """Whether frames have no presentation times, only an order."""
+        return self.format == _UNSTAMPED
+
+    def stamp(self, item: Any, previous: int | None = None) -> int | None:
+        """
+        Return the time of a frame or packet, in ticks; None where it is not known.
+
+        :param previous: that of the frame before.
+        """
+        if not self.unstamped:
+            return item.pts
+        # The last frames come out when the packets are over, and have not even that.
+        return item.dts if item.dts is not None or previous is None else previous + 1
 
     def second(self, pts: int) -> float:
         """Return the second of a time stamp."""
@@ -152,8 +174,8 @@ class VideoReader:
             except (self._av.error.FFmpegError, ValueError, MemoryError) as error:
                 if last is None and isinstance(error, self._av.error.InvalidDataError):
                     continue
-                at = '' if last is None or last.pts is None else (
-                    f' after {self.second(last.pts):.2f} s')
+                stamp = None if last is None else self.stamp(last)
+                at = '' if stamp is None else f' after {self.second(stamp):.2f} s'
                 raise DataError(self.path, f'it breaks off{at} ({_reason(error)})', PLAYER) \
                     from error
             if packet is None:
@@ -238,21 +260,24 @@ class VideoReader:
         :param whole: False leaves out what comes before the first key frame: after a seek such
             frames may refer to ones that were not decoded.
         """
-        previous = -np.inf
+        previous = None
         for frame in self.decoded():
-            whole = whole or bool(frame.key_frame)
-            if not whole:
+            sure = whole or bool(frame.key_frame)
+            stamp = self.stamp(frame, previous)
+            if not sure or (stamp is None and not whole):
                 continue
-            if frame.pts is None:
+            whole = True
+            if stamp is None:
                 raise self.without_times()
-            second = self.second(frame.pts)
-            if second < previous:
-                raise self.backwards(previous)
-            previous = second
-            yield second, frame
+            if previous is not None and stamp < previous:
+                raise self.backwards(self.second(previous))
+            previous = stamp
+            yield self.second(stamp), frame
 
     def _seek(self, second: float) -> bool:
         ticks = int(Fraction(second + self.slack_s - self.offset_s) / self.tick)
+        if self.unstamped:
+            next(self.decoded(), None)  # only there the stream may say how its B frames are packed
         try:
             self._container.seek(self.first_pts + ticks, stream=self.stream)
         except (self._av.error.FFmpegError, OverflowError):
@@ -277,12 +302,18 @@ class VideoReader:
                 self.path, f'its frames have {width} x {height} pixels; expected at most '
                 f'{MAX_PIXELS:,} pixels', transcode(self.path, '-vf scale=-2:1080'))
 
+    def _is_playlist(self) -> bool:
+        self._file.seek(0)
+        return bool(self._file.read(64).lstrip(b'\xef\xbb\xbf \r\n').startswith(_PLAYLISTS))
+
     def _refuse(self, error: Exception) -> NoReturn:
         problem, remedy = 'it cannot be opened as a film', PLAYER
         if isinstance(error, self._av.error.ArgumentError):
             problem += (f': expected one file (mp4, {", ".join(_CONTAINERS)}) with at most '
                         f'{_OPTIONS["max_streams"]} streams, no playlist')
             remedy = transcode(self.path)
+        elif self._is_playlist():
+            problem, remedy = f'{problem}: it is a playlist', 'give the video file itself'
         elif not isinstance(error, self._av.error.InvalidDataError):
             problem += f' ({_reason(error)})'
         raise DataError(self.path, problem, remedy) from error

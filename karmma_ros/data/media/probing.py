@@ -91,12 +91,15 @@ def examine(reader: VideoReader, size: int) -> VideoInfo:
     notes = list(_notes(reader, first, turned, offset_s))
     stated_s = offset_s + float(stream.duration * tick) if stream.duration else 0.0
     if size > MAX_SCAN_BYTES and reader.format not in UNINDEXED:
-        if first.pts is None:
+        stamp = reader.stamp(first)
+        if stamp is None:
             raise reader.without_times()
-        return VideoInfo(width, height, rate, stated_s or reader.length_s, 0.0, first.pts,
+        return VideoInfo(width, height, rate, stated_s or reader.length_s, 0.0, stamp,
                          offset_s, True, tuple(notes))
     times = _scan(reader)
     first_pts, last_pts = int(times.pts[0]), int(times.pts[-1])
+    # Without presentation times, frames are later than their packets by a constant delay.
+    delay = (reader.stamp(first) or first_pts) - first_pts if reader.unstamped else 0
     duration_s = offset_s + float((last_pts + times.last - first_pts) * tick)
     if not stated_s and times.others_end - float(first_pts * tick) < duration_s + CUT_S:
         stated_s = reader.length_s
@@ -106,8 +109,8 @@ def examine(reader: VideoReader, size: int) -> VideoInfo:
     if not seekable:
         notes.append('most of its frames have no time stamp of their own: each clip is decoded '
                      'from the start of the file')
-    return VideoInfo(width, height, rate or _mean_rate(times, tick), duration_s, cut_s, first_pts,
-                     offset_s, seekable, tuple(notes))
+    return VideoInfo(width, height, rate or _mean_rate(times, tick), duration_s, cut_s,
+                     first_pts + delay, offset_s, seekable, tuple(notes))
 
 
 def _scan(reader: VideoReader) -> _Times:
@@ -118,18 +121,20 @@ def _scan(reader: VideoReader) -> _Times:
     stamped = True
     stored, last, others_end = None, (0, 0), 0.0
     for packet in reader.packets():
-        if packet.pts is None or packet.is_discard:
-            continue
         length = packet.duration or 0
         if packet.stream_index != index:
-            others_end = max(others_end, float((packet.pts + length) * packet.time_base))
+            if packet.pts is not None and packet.time_base is not None:
+                others_end = max(others_end, float((packet.pts + length) * packet.time_base))
+            continue
+        stamp = reader.stamp(packet)
+        if stamp is None or packet.is_discard:
             continue
         if stored is not None and packet.dts is not None and packet.dts < stored:
             raise reader.backwards(float((stored - min(found)) * reader.tick))
         stored = packet.dts if packet.dts is not None else stored
-        last = max(last, (packet.pts, length)) if found else (packet.pts, length)
+        last = max(last, (stamp, length)) if found else (stamp, length)
         stamped = stamped and packet.pos is not None
-        found.append(packet.pts)
+        found.append(stamp)
     if not found:
         raise reader.without_times()
     pts = np.array(found, np.int64)
