@@ -23,7 +23,8 @@ TABLE = {
     'stream': {'nouns', 'preprocess', 'model'},
     'evaluation': {'nouns', 'model', 'data', 'stream'},
     'cli': {'nouns', 'preprocess', 'model', 'data', 'training', 'stream', 'evaluation'},
-    'node': {'nouns', 'stream', 'model.bundle', 'model.backends'},
+    'node': {'nouns', 'stream', 'model.bundle', 'model.backends', 'evaluation.rosbag.reading',
+             'evaluation.rosbag.errors'},
 }
 """Room: the rooms, or single modules of a room, that it may import besides itself."""
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+import re
 import signal
 import sys
 from threading import Event
@@ -22,6 +23,8 @@ from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError, printable
+from karmma_ros.evaluation.rosbag.errors import BagError
+from karmma_ros.evaluation.rosbag.reading import Bag, Topic
 from karmma_ros.modality import Modality
 from karmma_ros.node.times import time_message
 from karmma_ros.stream import message_types as types
@@ -34,7 +37,7 @@ from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rosbags.interfaces import QosDurability, QosReliability
-from rosbags.rosbag2 import Reader
+from rosbags.rosbag2.metadata import parse_qos
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
@@ -43,7 +46,10 @@ _TYPES = {
     types.AUDIO_DRIVERS: Modality.AUDIO, types.AUDIO_BARE: Modality.AUDIO,
     types.AUDIO_TOLD: Modality.AUDIO, types.DETECTIONS: Modality.DETECTIONS,
 }
+_TYPE_NAME = re.compile(r'([a-z][a-z0-9_]*)/msg/([A-Z][A-Za-z0-9]*)')
 _FLOW_ENCODING = '32FC2'
+_LONGEST_QOS = 1 << 16
+"""Characters; what a hundred publishers offered takes half of it."""
 # Between messages that are further apart than this, /clock ticks on its own.
 _TICK_S = 0.02
 _ACKNOWLEDGE_S = 1.0
@@ -64,7 +70,7 @@ class Player:
     """Publish the messages of one open bag at their times."""
 
     def __init__(
-        self, node: Node, bag: Reader, inputs: Mapping[str, Modality | None],
+        self, node: Node, bag: Bag, inputs: Mapping[str, Modality | None],
         muted: Mapping[Mute, set[str]], *, rate: float = 1.0, clock: bool = False,
     ) -> None:
         """
@@ -75,17 +81,23 @@ class Player:
         """
         self._node, self._bag, self._rate = node, bag, rate
         self._clock = node.create_publisher(Clock, '/clock', 10) if clock else None
+        self.read = 0
+        """Messages that came from the bag, of whatever topic."""
         self.sent: Counter[str] = Counter()
-        self._outlets: dict[int, _Outlet] = {}
-        for connection in bag.connections:
-            message_type = _message_type(connection.msgtype)
+        self._outlets: dict[tuple[str, str], _Outlet] = {}
+        for key, topic in bag.topics.items():
+            message_type = _message_type(topic.type)
             if message_type is None:
-                say(f'{connection.topic} skipped: {connection.msgtype} is not on this machine')
+                say(f'{topic.name} skipped: {topic.type} is not on this machine')
                 continue
-            publisher = node.create_publisher(message_type, connection.topic, _qos(connection))
-            self._outlets[connection.id] = _Outlet(
-                connection.topic, inputs[connection.topic], publisher,
-                tuple(m for m, topics in muted.items() if connection.topic in topics))
+            try:
+                publisher = node.create_publisher(message_type, topic.name, _qos(topic))
+            except Exception as error:  # rclpy raises several kinds for names that are none
+                say(f'{topic.name} skipped: it cannot be published ({error})')
+                continue
+            self._outlets[key] = _Outlet(
+                topic.name, inputs[topic.name], publisher,
+                tuple(m for m, topics in muted.items() if topic.name in topics))
 
     def wait(self, timeout_s: float, stop: Event) -> bool:
         """Wait until each sensor topic has a subscriber; False when it was in vain."""
@@ -101,15 +113,16 @@ class Player:
 
     def play(self, stop: Event) -> None:
         """Play the bag once, or until `stop` is set."""
-        begin_ns, begun = self._bag.start_time, time.monotonic()
-        for connection, time_ns, data in self._bag.messages():
+        begin_ns, begun = self._bag.start_ns, time.monotonic()
+        for topic, time_ns, data in self._bag.messages(list(self._bag.topics.values())):
+            self.read += 1
             seconds = (time_ns - begin_ns) / NANOSECONDS
             for now_s in self._until(begun, seconds, stop):
                 self._tick(begin_ns + round(now_s * NANOSECONDS))
             if stop.is_set():
                 return
             self._tick(time_ns)
-            outlet = self._outlets.get(connection.id)
+            outlet = self._outlets.get((topic.name, topic.type))
             if outlet is not None and not any(m.covers(seconds) for m in outlet.mutes):
                 outlet.publisher.publish(bytes(data))
                 self.sent[outlet.topic] += 1
@@ -161,17 +174,17 @@ def muted_topics(
     return muted
 
 
-def _inputs(bag: Reader) -> dict[str, Modality | None]:
+def _inputs(bag: Bag) -> dict[str, Modality | None]:
     """Return every topic of a bag and the input of the node that it is."""
-    return {connection.topic: Modality.FLOW if _is_flow(bag, connection)
-            else _TYPES.get(connection.msgtype) for connection in bag.connections}
+    return {topic.name: Modality.FLOW if _is_flow(bag, topic) else _TYPES.get(topic.type)
+            for topic in bag.topics.values()}
 
 
-def _is_flow(bag: Reader, connection: Any) -> bool:
+def _is_flow(bag: Bag, topic: Topic) -> bool:
     """Whether the first image of a topic holds displacements."""
-    if connection.msgtype != types.IMAGE:
+    if topic.type != types.IMAGE:
         return False
-    for _, _, data in bag.messages([connection]):
+    for _, _, data in bag.messages([topic]):
         try:
             return bool(deserialize_message(bytes(data), Image).encoding == _FLOW_ENCODING)
         except Exception:  # rclpy raises several kinds; a damaged first image is no flow
@@ -181,17 +194,23 @@ def _is_flow(bag: Reader, connection: Any) -> bool:
 
 def _message_type(type_name: str) -> Any:
     """Give the message class of `package/msg/Name`, None where the package is absent."""
-    package, _, name = type_name.split('/')
+    match = _TYPE_NAME.fullmatch(type_name)
+    if match is None:
+        return None
     try:
-        return getattr(import_module(f'{package}.msg'), name)
+        return getattr(import_module(f'{match[1]}.msg'), match[2])
     except (ImportError, AttributeError):
         return None
 
 
-def _qos(connection: Any) -> QoSProfile:
+def _qos(topic: Topic) -> QoSProfile:
     """Offer what was recorded; reliable, if the bag does not say."""
     profile = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-    for recorded in connection.ext.offered_qos_profiles[:1]:
+    try:
+        offered = parse_qos(topic.qos) if len(topic.qos) <= _LONGEST_QOS else []
+    except Exception:  # the rosbags library raises whatever it meets in damaged YAML
+        offered = []
+    for recorded in offered[:1]:
         if recorded.reliability is QosReliability.BEST_EFFORT:
             profile.reliability = ReliabilityPolicy.BEST_EFFORT
         if recorded.durability is QosDurability.TRANSIENT_LOCAL:
@@ -223,15 +242,6 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _open(path: str) -> Reader:
-    try:
-        bag = Reader(Path(path))
-        bag.open()
-    except Exception as error:  # rosbags raises a kind of its own for each storage
-        raise InvalidSettingError('BAG', path, 'a readable rosbag2 bag', str(error)) from None
-    return bag
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play a bag as the arguments say; SIGINT and SIGTERM end it in order."""
     stop = Event()
@@ -240,23 +250,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
     try:
         options = _options(remove_ros_args(words)[1:])
-        bag = _open(options.bag)
-        # Before a node is made: a mute of what the bag lacks is an error.
-        options.inputs = _inputs(bag)
-        options.muted = muted_topics(options.mute, options.inputs)
+        with Bag(Path(options.bag)) as bag:
+            # Before a node is made: a mute of what the bag lacks is an error.
+            options.inputs = _inputs(bag)
+            options.muted = muted_topics(options.mute, options.inputs)
+            rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
+            try:
+                return _play(rclpy.create_node('karmma_replay'), bag, options, stop)
+            finally:
+                rclpy.try_shutdown()
+    except BagError as error:
+        problem = InvalidSettingError('BAG', str(error.path), 'a readable rosbag2 bag', str(error))
+        print(f'karmma replay: {problem}', file=sys.stderr)
     except InvalidSettingError as error:
         print(f'karmma replay: {error}', file=sys.stderr)
-        return 2
-    rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        _play(rclpy.create_node('karmma_replay'), bag, options, stop)
-    finally:
-        bag.close()
-        rclpy.try_shutdown()
-    return 0
+    return 2
 
 
-def _play(node: Node, bag: Reader, options: argparse.Namespace, stop: Event) -> None:
+def _play(node: Node, bag: Bag, options: argparse.Namespace, stop: Event) -> int:
+    """Return the exit status: 1 where something that the bag promises was not played."""
     player = Player(node, bag, options.inputs, options.muted, rate=options.rate,
                     clock=options.clock)
     if options.wait and not player.wait(options.wait, stop):
@@ -272,6 +284,14 @@ def _play(node: Node, bag: Reader, options: argparse.Namespace, stop: Event) -> 
     sent = ', '.join(f'{n} {topic}' for topic, n in player.sent.items()) or 'nothing'
     say(f'sent {sent} in {took_s:.1f} s')
     node.destroy_node()
+    lost = [f'{count:,} {why}' for why, count in bag.lost.items()]
+    if not player.read and not stop.is_set():
+        lost.append('no message could be read')
+    if lost:
+        problem = printable('; '.join([*lost, *bag.warnings]), 1000)
+        print(f'karmma replay: {printable(bag.path)}: not all was played: {problem}',
+              file=sys.stderr)
+    return 1 if lost else 0
 
 
 if __name__ == '__main__':

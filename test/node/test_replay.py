@@ -1,5 +1,6 @@
 """The player: what it mutes, what it refuses, and that its bytes arrive."""
 
+import sqlite3
 import subprocess
 import sys
 import time
@@ -92,3 +93,24 @@ def test_the_bag_arrives_at_its_pace_but_for_what_is_muted(ros, bag):
     last = player.stdout.read().splitlines()[-1]
     assert last.startswith('replay: sent 1 /ground_truth, 15 /image in ')
     assert 0.9 <= float(last.split()[-2]) < 3
+
+
+@pytest.mark.parametrize(('type_name', 'topic', 'text'), [
+    ('std_msgs/msg/Bool', '/a b/../c', 'skipped: it cannot be published'),
+    ('os/msg/system', '/a', 'is not on this machine'), ('x', '/a', 'is not on this machine'),
+    ('std_msgs/msg/Bool', '/a', 'sent 1 /a in'),
+])
+def test_what_a_bag_promises_and_lacks_ends_with_1(tmp_path, type_name, topic, text):
+    path = tmp_path / 'bag.db3'
+    with sqlite3.connect(path) as rows:
+        rows.execute('CREATE TABLE topics(id INTEGER PRIMARY KEY, name, type, '
+                     'serialization_format, offered_qos_profiles)')
+        rows.execute('CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id, timestamp, data)')
+        rows.execute("INSERT INTO topics VALUES(1, ?, ?, 'cdr', '[')", (topic, type_name))
+        rows.execute('INSERT INTO messages VALUES(1, 1, 5, ?)', (b'\0\1\0\0\1',))
+        rows.execute('INSERT INTO messages VALUES(2, 9, 6, ?)', (b'\0\1\0\0\1',))
+    rows.close()
+    run = subprocess.run([sys.executable, '-m', 'karmma_ros.node.replay', str(path), '--wait',
+                          '0'], capture_output=True, text=True)
+    assert run.returncode == 1 and text in run.stdout
+    assert 'not all was played: 1 messages of topics that the file does not define' in run.stderr
