@@ -160,6 +160,52 @@ def test_hysteresis_rides_over_a_dip():
     assert play(ActionEvents(QUICK, WORDS), every(200, 0, 2000, dip)) == []
 
 
+def test_what_starts_and_ends_does_so_at_the_lower_threshold():
+    weak = sure_of(*CUT_BREAD, 0.55)  # together 0.3: above the end, below the start
+    said = [*every(200, 0, 1000, NOTHING), *every(200, 1000, 1600, weak),
+            *every(200, 1600, 3000, sure_of(*CUT_BREAD)), *every(200, 3000, 3600, weak),
+            *every(200, 3600, 5000, NOTHING)]
+    assert told(play(ActionEvents(replace(QUICK, min_duration=0.5), WORDS), said)) == [
+        ('STARTED', 0, 'cut bread', 900, 1600), ('ENDED', 0, 'cut bread', 900, 3500)]
+
+
+ONE_HEAD = Vocabulary({'action': ('open', 'close', 'lift')})
+
+
+@pytest.mark.parametrize(('scores', 'phases'), [
+    ((0.375, 0.625, 0.0), [STARTED]),  # a lead of start - end, and no more
+    ((0.28, 0.54, 0.18), [STARTED, ENDED, STARTED]), ((0.25, 0.5, 0.25), [STARTED]),
+    ((0.2499, 0.49, 0.26), [STARTED, ENDED]),
+])
+def test_another_action_needs_a_lead_of_more_than_the_thresholds_differ(scores, phases):
+    actions = ActionEvents(replace(QUICK, start=0.5, end=0.25), ONE_HEAD)
+    said = [(0, (0.75, 0.25, 0.0)), (200, scores), (400, scores)]
+    events = play(actions, [(t, Prediction({'action': np.array(s)}, ONE_HEAD)) for t, s in said])
+    assert [event.phase for event in events] == phases
+
+
+@pytest.mark.parametrize(('score', 'starts'), [(0.5, True), (0.499, False)])
+def test_an_action_starts_at_the_very_threshold(score, starts):
+    actions = ActionEvents(replace(QUICK, start=0.5, end=0.25), ONE_HEAD)
+    said = Prediction({'action': np.array([score, 0.25, 0.75 - score])}, ONE_HEAD)
+    assert bool(actions.push(5, 5, said)) is starts
+
+
+def test_who_takes_over_ends_what_runs_and_goes_on_with_the_ids():
+    """As after a change of the model or of the settings while it runs."""
+    first = ActionEvents(QUICK, WORDS)
+    play(first, [(0, sure_of(*CUT_BREAD)), (200, sure_of(*WASH_CUP)), (400, sure_of(*CUT_BREAD))])
+    second = ActionEvents(replace(QUICK, start=0.5), ONE_HEAD)
+    assert told(second.follow(first)) == [('ENDED', 2, 'cut bread', 300, 400)]
+    assert first.clear() == []
+    (started,) = second.push(
+        600 * MS, 600 * MS, Prediction({'action': np.array([0.0, 1.0, 0.0])}, ONE_HEAD))
+    assert (started.event_id, started.verb.class_name) == (3, 'close')
+    third = ActionEvents(QUICK, WORDS)
+    assert [event.event_id for event in third.follow(second)] == [3]
+    assert third.follow(ActionEvents(QUICK, WORDS)) == []
+
+
 def test_two_actions_in_balance_do_not_take_turns():
     rng = np.random.default_rng(0)
     said = []
