@@ -14,7 +14,8 @@ RUN apt-get update \
  && rosdep update --rosdistro "$ROS_DISTRO" \
  && rosdep install --from-paths src --ignore-src -y --rosdistro "$ROS_DISTRO" \
       -t buildtool -t build -t buildtool_export -t build_export -t exec \
-      --skip-keys 'python3-torch python3-torchvision python3-timm-pip python3-huggingface-hub-pip' \
+      --skip-keys "python3-torch python3-torchvision python3-timm-pip \
+        python3-huggingface-hub-pip python3-rosbags-pip" \
  && rm -rf /var/lib/apt/lists/*
 
 # An index with CPU builds of PyTorch, which are a tenth of the size. Empty: pip's own index.

@@ -25,6 +25,7 @@ DOCS = ROOT / 'docs'
 PAGES = [DOCS / name for name in ('node.md', 'hri.md', 'docker.md', 'security.md')]
 DOCKERFILES = sorted((ROOT / 'docker').glob('*.Dockerfile'))
 NOT_IN_HUMBLE = {'~/get_type_description'}
+WORKFLOW = ROOT / '.github' / 'workflows' / 'test.yml'
 
 
 def text(path):
@@ -273,11 +274,63 @@ def test_an_image_stands_on_a_pinned_distribution_and_runs_as_nobody_special(pat
 
 @pytest.mark.parametrize('path', DOCKERFILES, ids=lambda p: p.name)
 def test_an_image_leaves_the_same_keys_to_pip_as_ci(path):
-    workflow = text(ROOT / '.github' / 'workflows' / 'test.yml')
-    keys = [set(k.split()) for k in re.findall(r"--skip-keys '(.+?)'", text(path) + workflow)]
-    assert len(keys) == 2 and keys[0] == keys[1]
-    declared = set(re.findall(r'<exec_depend>(.+?)</exec_depend>', text(ROOT / 'package.xml')))
-    assert keys[0] <= declared
+    assert skipped_keys(path) == skipped_keys(WORKFLOW)
+
+
+def skipped_keys(path):
+    """Return the keys of the only `rosdep install` of a file that are left to pip."""
+    keys, = re.findall(r'--skip-keys[\s\\]+"([^"]+)"', text(path))
+    return set(keys.replace('\\\n', ' ').split())
+
+
+def commands(path, word):
+    """Return the lines with a word, continued lines joined."""
+    joined = re.sub(r'\s*\\\n\s*', ' ', text(path))
+    return [line.partition('#')[0].strip() for line in joined.splitlines() if word in line]
+
+
+def test_the_readme_leaves_the_same_keys_to_pip_as_ci():
+    keys = skipped_keys(ROOT / 'README.md')
+    assert keys == skipped_keys(WORKFLOW)
+    declared = re.findall(r'<exec_depend>(.+?)</exec_depend>', text(ROOT / 'package.xml'))
+    # Those that rosdep would install by pip, which Ubuntu 24.04 refuses, and PyTorch.
+    assert keys == {key for key in declared if key.endswith('-pip')} | {
+        'python3-torch', 'python3-torchvision'}
+
+
+def test_the_readme_installs_what_ci_and_the_images_do():
+    readme = ROOT / 'README.md'
+    rosdep, = [c for c in commands(readme, 'rosdep install') if c.startswith('rosdep')]
+    theirs, = commands(WORKFLOW, 'rosdep install')
+    options = [set(re.findall(r'(?<=\s)-{1,2}[a-z][a-z-]*', c)) for c in (rosdep, theirs)]
+    assert options[0] == options[1] - {'--rosdistro'}  # sourced on a robot
+    pip, = [c for c in commands(readme, 'pip install') if c.startswith('pip install')]
+    assert {'torch.txt', 'runtime.txt'} == {Path(p).name for p in re.findall(r'-r (\S+)', pip)}
+    assert "'setuptools<80'" in pip and "'numpy<2'" in pip
+    pinned = re.search(r'^setuptools==(\d+)', text(ROOT / 'requirements' / 'ros.txt'), re.M)
+    assert int(pinned[1]) < 80
+    assert all('numpy<2' in text(path) for path in DOCKERFILES)  # Jazzy
+
+
+def test_the_readme_has_a_line_for_every_distribution_of_ci():
+    tested = yaml.safe_load(text(WORKFLOW))['jobs']['distribution']['strategy']['matrix']['ros']
+    table = [line for line in text(ROOT / 'README.md').splitlines()
+             if re.match(r'\| (Humble|Jazzy|Lyrical)', line)]
+    named = [name.lower() for line in table for name in line.split('|')[1].split(', ')]
+    assert set(tested) <= {name.strip() for name in named}
+    for line in table:
+        python = line.split('|')[2].split()[-1]
+        # NumPy 1 has no build for Python 3.13 and later.
+        numpy_1 = line.split('|')[4].strip().startswith("with `'numpy<2'`")
+        assert numpy_1 is (int(python.split('.')[1]) < 13), line
+
+
+def test_the_repository_list_is_one_of_vcstool():
+    listed = yaml.safe_load(text(ROOT / 'karmma_ros.repos'))['repositories']
+    assert list(listed) == ['karmma_ros']  # the folder of src/ to which the README's link leads
+    assert set(listed['karmma_ros']) == {'type', 'url', 'version'}
+    assert listed['karmma_ros']['type'] == 'git'
+    assert 'vcs import src < karmma_ros.repos' in text(ROOT / 'README.md')
 
 
 def test_a_commands_shell_is_sound():

@@ -141,6 +141,79 @@ def test_manifest_is_valid(path):
     assert parsed.licenses == ['Apache-2.0']
 
 
+KEYS = {
+    'PIL': 'python3-pil', 'cv2': 'python3-opencv',
+    'huggingface_hub': 'python3-huggingface-hub-pip',
+    'numpy': 'python3-numpy', 'rich': 'python3-rich', 'rosbags': 'python3-rosbags-pip',
+    'soundfile': 'python3-soundfile', 'timm': 'python3-timm-pip', 'torch': 'python3-torch',
+    'torchvision': 'python3-torchvision', 'yaml': 'python3-yaml',
+}
+"""Third-party import → its rosdep key."""
+
+
+def imports_of(folder: Path) -> set[str]:
+    """Return what the files below a folder import, but for the standard library and ours."""
+    found: set[str] = set()
+    for path in folder.rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition('.')[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(str(node.module).partition('.')[0])
+    newer = {'compression'}  # of the standard library from Python 3.14 on
+    return found - sys.stdlib_module_names - newer - {'karmma_ros'}
+
+
+def declared(*tags: str) -> set[str]:
+    tree = ElementTree.parse(ROOT / 'package.xml')
+    return {str(element.text) for tag in tags for element in tree.iter(tag)}
+
+
+def pinned(*names: str) -> set[str]:
+    """Return the distributions that requirements files pin, and what those require, normalised."""
+    lines = '\n'.join((ROOT / 'requirements' / name).read_text() for name in names)
+    own = {normal(name) for name in re.findall(r'^[\w.-]+', lines, re.MULTILINE)}
+    needed = set()
+    for name in own:
+        try:
+            needed |= {normal(re.match(r'[\w.-]+', text)[0])  # type: ignore[index]
+                       for text in importlib.metadata.requires(name) or ()}
+        except importlib.metadata.PackageNotFoundError:
+            pass  # a runtime of another processor or Python
+    return own | needed
+
+
+def normal(name: str) -> str:
+    return re.sub(r'[-_.]+', '-', name).lower()
+
+
+def test_every_import_has_a_rosdep_key_or_a_pip_line():
+    readme = (ROOT / 'README.md').read_text()
+    files = ('torch.txt', 'runtime.txt', 'training.txt')
+    assert all(f'-r src/karmma_ros/requirements/{name}' in readme for name in files)
+    by_pip, providers = pinned(*files), importlib.metadata.packages_distributions()
+    depends, found = declared('exec_depend'), imports_of(ROOT / 'karmma_ros')
+    assert {'rclpy', 'rich', 'rosbags', 'numpy', 'torch', 'lightning'} <= found
+    without = [name for name in found if name not in depends and KEYS.get(name) not in depends
+               and not {normal(d) for d in providers.get(name, [name])} & by_pip]
+    assert without == []
+    assert [name for name in KEYS if name in found and KEYS[name] not in depends] == []
+
+
+def test_every_library_of_the_tests_has_a_key():
+    used = imports_of(ROOT / 'test')
+    keys = {'pytest': 'python3-pytest', 'hypothesis': 'python3-hypothesis'}
+    assert set(keys) <= used
+    assert {*keys.values(), 'python3-pytest-timeout'} <= declared('test_depend')
+
+
+def test_no_key_is_declared_without_an_import():
+    found = imports_of(ROOT / 'karmma_ros') | imports_of(ROOT / 'launch')
+    used = {KEYS.get(name, name) for name in found}
+    extra = {key for key in declared('exec_depend') if key.startswith('python3-')} - used
+    assert extra == set()
+
+
 def test_both_packages_are_of_one_version(setup_arguments):
     import karmma_ros
 

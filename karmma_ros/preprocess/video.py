@@ -42,8 +42,8 @@ def resize_and_crop_vectors(
     """
     check_array('flow', field, np.float32, ('h', 'w', 2))
     fitted, (across, down) = _fit(field, height, width)
-    if (across, down) == (1, 1):
-        return field
+    if (across, down) == (1, 1):  # cut at most
+        return np.asarray(fitted, np.float32)
     return np.asarray(fitted * np.array([across, down], np.float32), np.float32)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from karmma_ros.clip import VideoSpec
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.preprocess.video import resize_and_crop, video_input
+from karmma_ros.preprocess.video import resize_and_crop, resize_and_crop_vectors, video_input
 import numpy as np
 import pytest
 
@@ -70,3 +70,12 @@ def test_refuses_frames_of_another_kind(frames, text):
 def test_refuses_images_of_another_kind(image, size, text):
     with pytest.raises(InvalidSampleError, match=text):
         resize_and_crop(image, *size)
+
+
+@pytest.mark.parametrize(('height', 'width'), [(12, 20), (8, 30)])
+def test_vectors_are_cut_where_nothing_is_scaled(height, width):
+    """A field with one side of the crop's length is cut at the other."""
+    field = np.random.default_rng(0).normal(0, 1, (height, width, 2)).astype(np.float32)
+    top, left = (height - 8) // 2, (width - 20) // 2
+    np.testing.assert_array_equal(
+        resize_and_crop_vectors(field, 8, 20), field[top:top + 8, left:left + 20])

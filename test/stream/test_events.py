@@ -184,6 +184,15 @@ def test_another_action_needs_a_lead_of_more_than_the_thresholds_differ(scores, 
     assert [event.phase for event in events] == phases
 
 
+def test_what_is_weak_beside_a_brief_rival_goes_on():
+    actions = ActionEvents(replace(QUICK, start=0.5, end=0.25, min_duration=0.5), ONE_HEAD)
+    clear, doubtful = np.array([0.75, 0.25, 0.0]), np.array([0.28, 0.56, 0.16])
+    said = [*every(200, 0, 1000, clear), *every(200, 1000, 1400, doubtful),
+            *every(200, 1400, 2000, clear)]
+    events = play(actions, [(t, Prediction({'action': x}, ONE_HEAD)) for t, x in said])
+    assert [event.phase for event in events] == [STARTED]
+
+
 @pytest.mark.parametrize(('score', 'starts'), [(0.5, True), (0.499, False)])
 def test_an_action_starts_at_the_very_threshold(score, starts):
     actions = ActionEvents(replace(QUICK, start=0.5, end=0.25), ONE_HEAD)

@@ -347,6 +347,14 @@ def test_frames_are_encoded_once_and_their_tokens_move_along():
     assert memo._memories[V]._past == 4  # counts anew after each jump
 
 
+def test_the_first_picture_of_a_window_of_flow_is_no_frame_of_its_own():
+    network, (b, c, d, e, x, y) = Network(Stretches(4, True, False)), frames(6)
+    memo = TokenMemo(network)
+    memo.tokens(window_of(x, b, c, d))
+    memo.tokens(window_of(y, c, d, e))
+    assert network.encoded == 4 + 1
+
+
 @pytest.mark.parametrize(('rate', 'hop'), [(2.5, 4), (2.51, 2), (5, 2), (5.01, 1), (10, 1)])
 def test_a_hop_that_gives_the_very_rate_is_taken(rate, hop):
     assert hop_for({V: Stretches(2, False, False)}, SPEC, rate) == hop
