@@ -24,27 +24,42 @@ TOPICS = {
     'audio': 'the microphone, of the message type in audio.type',
     'audio_info': "the microphone's format, audio_common_msgs/msg/AudioInfo",
     'detections': 'hands and objects, of the message type in detections.type',
+    'action_recognition': 'the results, karmma_msgs/msg/ActionRecognition',
 }
+PARAMETERS = {
+    'model': ('model directory or name', str),
+    'device': ('auto, cpu, cuda or cuda:N', str),
+    'backend': ('auto, eager, compiled, onnxruntime or openvino', str),
+    'rate': ('results a second', float),
+}
+"""Parameters that are set instead of params_file's, if they are given."""
+SWITCHES = {
+    'overlay': ('false', 'publish NAME_overlay/image too, with the recognised action drawn on '
+                         'the image'),
+    'autostart': ('true', 'configure and activate the node, not only start it'),
+    'use_sim_time': ('false', 'follow /clock, e.g. of a bag that is played'),
+    'respawn': ('false', 'start a node again 2 s after its process has ended'),
+}
+TRUE, FALSE = ('true', '1', 'yes', 'on', 'y', 't'), ('false', '0', 'no', 'off', 'n', 'f')
+RESPAWN_DELAY_S = 2.0
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Declare the arguments: files, names and topics; every number is in params_file."""
-    switch = {'choices': ['true', 'false']}
+    """Declare the arguments: files, names and topics; defaults of parameters are in the file."""
     return LaunchDescription([
         DeclareLaunchArgument('params_file', default_value=str(PARAMS_FILE),
                               description="the nodes' parameters, YAML"),
-        DeclareLaunchArgument('model', default_value='',
-                              description="model directory or name, instead of params_file's"),
+        *(DeclareLaunchArgument(name, default_value='',
+                                description=f"{content}, instead of params_file's")
+          for name, (content, _) in PARAMETERS.items()),
         DeclareLaunchArgument('namespace', default_value='', description="the nodes' namespace"),
+        DeclareLaunchArgument('name', default_value='karmma',
+                              description='name of the node; the overlay is NAME_overlay'),
         *(DeclareLaunchArgument(name, default_value=name, description=f'topic of {content}')
           for name, content in TOPICS.items()),
-        DeclareLaunchArgument('overlay', default_value='false', **switch,
-                              description='publish karmma_overlay/image too, with what is '
-                                          'recognised drawn on the picture'),
-        DeclareLaunchArgument('autostart', default_value='true', **switch,
-                              description='configure and activate the node, not only start it'),
-        DeclareLaunchArgument('use_sim_time', default_value='false', **switch,
-                              description='follow /clock, e.g. of a bag that is played'),
+        *(DeclareLaunchArgument(name, default_value=default,
+                                description=f'{content}; true or false')
+          for name, (default, content) in SWITCHES.items()),
         DeclareLaunchArgument('log_level', default_value='info',
                               description='debug, info, warn, error or fatal'),
         OpaqueFunction(function=_start),
@@ -52,23 +67,22 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _start(context):
-    """Give the nodes with their transitions; an empty model leaves params_file's alone."""
-    given = {name: LaunchConfiguration(name).perform(context)
-             for name in ('params_file', 'model', 'overlay', 'autostart', 'use_sim_time')}
-    overrides = {'use_sim_time': given['use_sim_time'] == 'true'}
-    model = {'model': given['model']} if given['model'] else {}
+    """Return the nodes with their transitions."""
+    switches = {name: _boolean(name, _value(context, name)) for name in SWITCHES}
+    shared = _shared(switches)
+    name = _value(context, 'name')
     node = LifecycleNode(
-        executable='karmma_node', name='karmma',
-        remappings=[(name, LaunchConfiguration(name)) for name in TOPICS],
-        **_shared(given['params_file'], {**overrides, **model}),
-    )
-    overlay = Node(
-        executable='overlay', name='karmma_overlay',
-        remappings=[('image', LaunchConfiguration('image'))],
-        **_shared(given['params_file'], overrides),
-    )
-    nodes = [node, overlay] if given['overlay'] == 'true' else [node]
-    if given['autostart'] == 'false':
+        executable='karmma_node', name=name, remappings=_remappings(TOPICS),
+        parameters=[_params_file(context), _overrides(context, switches)], **shared)
+    nodes = [node]
+    if switches['overlay']:
+        nodes.append(Node(
+            executable='overlay', name=f'{name}_overlay',
+            remappings=_remappings(('image', 'action_recognition')),
+            parameters=[_params_file(context), {
+                'use_sim_time': switches['use_sim_time'],
+                **({'recogniser': name} if name != 'karmma' else {})}], **shared))
+    if not switches['autostart'] or switches['respawn']:
         return nodes
     # LifecycleNode(autostart=True) is not in Humble, nor in the first Jazzy. Without start_state
     # and handle_once the node would be activated again after every deactivation.
@@ -79,17 +93,63 @@ def _start(context):
     return [activate_once, *nodes, _transition(node, Transition.TRANSITION_CONFIGURE)]
 
 
-def _shared(params_file, overrides):
-    """Give what the nodes have in common."""
+def _overrides(context, switches):
+    """Return the parameters that were given as arguments."""
+    given = {name: _value(context, name) for name in PARAMETERS}
+    overrides = {'use_sim_time': switches['use_sim_time'], **{
+        name: _converted(name, text) for name, text in given.items() if text}}
+    if switches['respawn'] and switches['autostart']:
+        # Launch requests its transitions once: a process that comes back starts by itself.
+        overrides['autostart'] = True
+    return overrides
+
+
+def _shared(switches):
+    """Return what the nodes have in common."""
+    respawn = {'respawn': True, 'respawn_delay': RESPAWN_DELAY_S} if switches['respawn'] else {}
     return {
         'package': 'karmma_ros', 'namespace': LaunchConfiguration('namespace'),
-        'output': 'screen', 'parameters': [params_file, overrides],
-        'ros_arguments': ['--log-level', LaunchConfiguration('log_level')],
+        'output': 'screen', 'ros_arguments': ['--log-level', LaunchConfiguration('log_level')],
+        **respawn,
     }
 
 
+def _params_file(context):
+    """Return the path of the parameter file; launch_ros starts a node without one that is not."""
+    path = Path(_value(context, 'params_file')).expanduser()
+    if not path.is_file():
+        raise RuntimeError(f"params_file is '{path}', which is no file: give the path of a YAML "
+                           f'file, or leave it out for {PARAMS_FILE}')
+    return str(path)
+
+
+def _remappings(names):
+    return [(name, LaunchConfiguration(name)) for name in names]
+
+
+def _value(context, name):
+    """Return the value of an argument."""
+    return LaunchConfiguration(name).perform(context)
+
+
+def _boolean(name, text):
+    """Return what a switch is set to; YAML, Python and the shell write it in different ways."""
+    word = text.strip().strip('\'"').lower()
+    if word in TRUE or word in FALSE:
+        return word in TRUE
+    raise RuntimeError(f'{name} is {text!r}; expected true or false '
+                       f'(also {", ".join((*TRUE[1:], *FALSE[1:]))})')
+
+
+def _converted(name, text):
+    try:
+        return PARAMETERS[name][1](text)
+    except ValueError:
+        raise RuntimeError(f'{name} is {text!r}; expected a number') from None
+
+
 def _transition(node, transition_id):
-    """Ask `node` for a lifecycle transition."""
+    """Return a request of a lifecycle transition of `node`."""
     return EmitEvent(event=ChangeState(
         lifecycle_node_matcher=matches_action(node), transition_id=transition_id,
     ))

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 LAUNCH_FILE = Path(__file__).resolve().parents[1] / 'launch' / 'karmma.launch.py'
-TOPICS = {'image', 'flow', 'audio', 'audio_info', 'detections'}
-ARGUMENTS = TOPICS | {'params_file', 'model', 'namespace', 'overlay', 'autostart', 'use_sim_time',
-                      'log_level'}
+TOPICS = {'image', 'flow', 'audio', 'audio_info', 'detections', 'action_recognition'}
+ARGUMENTS = TOPICS | {
+    'params_file', 'model', 'device', 'backend', 'rate', 'namespace', 'name', 'overlay',
+    'autostart', 'use_sim_time', 'respawn', 'log_level'}
 MODULES = ('launch', 'launch.actions', 'launch.events', 'launch.substitutions',
            'launch_ros.actions', 'launch_ros.event_handlers', 'launch_ros.events.lifecycle')
 HAS_LAUNCH = importlib.util.find_spec('launch_ros') is not None
@@ -115,16 +116,18 @@ def test_without_autostart_the_node_is_only_started(description):
     assert [note.kind for note in start(description, autostart='false')] == ['LifecycleNode']
 
 
-def test_a_model_overrides_the_file_only_when_given(description):
+def test_a_model_overrides_the_file_only_when_given(description, tmp_path):
+    ours = tmp_path / 'p.yaml'
+    ours.touch()
     file, overrides = start(description)[1].options['parameters']
     assert file.endswith('config/node/karmma.yaml') and overrides == {'use_sim_time': False}
-    given = start(description, model='/m', use_sim_time='true', params_file='p.yaml')[1]
-    assert given.options['parameters'] == ['p.yaml', {'use_sim_time': True, 'model': '/m'}]
+    given = start(description, model='/m', use_sim_time='true', params_file=str(ours))[1]
+    assert given.options['parameters'] == [str(ours), {'use_sim_time': True, 'model': '/m'}]
 
 
 def test_topics_are_remapped_by_their_names_in_the_node(description):
     from karmma_ros.node.inputs import TOPICS as OF_THE_NODE
-    assert set(OF_THE_NODE.values()) <= TOPICS
+    assert set(OF_THE_NODE.values()) | {'action_recognition'} <= TOPICS
     remappings = start(description)[1].options['remappings']
     assert {name for name, _ in remappings} == TOPICS
     assert all(note.arguments == (name,) for name, note in remappings)
@@ -161,6 +164,77 @@ def test_every_executable_is_an_entry_point(description):
         assert f"'{node.options['executable']} = karmma_ros" in lines
 
 
+@pytest.mark.parametrize('text', ['true', 'True', 'TRUE', '1', 'yes', 'Yes', 'on', 'y', "'true'"])
+@pytest.mark.parametrize('switch', ['overlay', 'autostart', 'use_sim_time', 'respawn'])
+def test_a_switch_takes_every_spelling(description, switch, text):
+    off = {'true': 'false', 'True': 'False', 'TRUE': 'FALSE', '1': '0', 'yes': 'no', 'Yes': 'No',
+           'on': 'off', 'y': 'n', "'true'": "'false'"}[text]
+    for given, plain in ((text, 'true'), (off, 'false')):
+        ours, theirs = (start(description, **{switch: each}) for each in (given, plain))
+        assert [n.kind for n in ours] == [n.kind for n in theirs]
+        for one, other in zip(ours, theirs):
+            assert one.options.get('parameters') == other.options.get('parameters')
+            assert one.options.get('respawn') == other.options.get('respawn')
+
+
+@pytest.mark.parametrize(('given', 'error'), [
+    ({'overlay': 'maybe'}, "overlay is 'maybe'; expected true or false"),
+    ({'use_sim_time': ''}, "use_sim_time is ''; expected true or false"),
+    ({'rate': 'fast'}, "rate is 'fast'; expected a number"),
+    ({'params_file': '/no/such.yaml'}, "params_file is '/no/such.yaml', which is no file"),
+    ({'params_file': ''}, "params_file is '.', which is no file"),
+])
+def test_a_wrong_argument_is_an_error_that_names_it(description, given, error):
+    with pytest.raises(RuntimeError) as raised:
+        start(description, **given)
+    assert error in str(raised.value)
+
+
+def test_parameters_that_are_given_override_the_file(description):
+    given = start(description, device='cuda:1', backend='eager', rate='2')[1]
+    assert given.options['parameters'][1] == {
+        'use_sim_time': False, 'device': 'cuda:1', 'backend': 'eager', 'rate': 2.0}
+    from karmma_ros.node.declarations import DECLARATIONS
+    assert set(load_parameters()) <= {d.name for d in DECLARATIONS}
+
+
+def load_parameters():
+    return load().PARAMETERS
+
+
+def test_the_name_is_also_the_overlays_and_whose_results_it_draws(description):
+    node, overlay = start(description, name='left', overlay='true', autostart='false')
+    assert (node.options['name'], overlay.options['name']) == ('left', 'left_overlay')
+    assert overlay.options['parameters'][1] == {'use_sim_time': False, 'recogniser': 'left'}
+    results = [dict(each.options['remappings'])['action_recognition'].arguments
+               for each in (node, overlay)]
+    assert results == [('action_recognition',)] * 2
+
+
+def test_a_node_that_is_started_again_activates_itself(description):
+    """Launch sends its transitions once, to the first process."""
+    node, = start(description, respawn='true')
+    assert (node.options['respawn'], node.options['respawn_delay']) == (True, 2.0)
+    assert node.options['parameters'][1] == {'use_sim_time': False, 'autostart': True}
+    node, = start(description, respawn='true', autostart='false')
+    assert node.options['parameters'][1] == {'use_sim_time': False}
+    assert 'respawn' not in start(description)[1].options
+
+
+def including():
+    """Give the code of docs/node.md that includes the launch file, and the names it defines."""
+    page = (LAUNCH_FILE.parents[1] / 'docs' / 'node.md').read_text()
+    return next(code for code in page.split('```python\n')[1:] if 'GroupAction' in code
+                ).partition('```')[0]
+
+
+def test_the_documented_inclusion_keeps_arguments_apart():
+    code = including()
+    compile(code, 'docs/node.md', 'exec')
+    assert 'scoped=True' in code and 'forwarding=False' in code
+    assert "'image': LaunchConfiguration('camera')" in code
+
+
 if HAS_LAUNCH:
     def test_the_real_launch_takes_it():
         from launch import LaunchContext
@@ -172,3 +246,33 @@ if HAS_LAUNCH:
         context.launch_configurations['overlay'] = 'true'
         kinds = [type(entity).__name__ for entity in description.entities[-1].execute(context)]
         assert kinds == ['RegisterEventHandler', 'LifecycleNode', 'Node', 'EmitEvent']
+
+    def test_the_real_launch_keeps_the_arguments_of_a_bringup_apart():
+        """The including file has arguments of the same names with other meanings."""
+        from launch import LaunchContext
+        scope: dict[str, Any] = {}
+        exec(including().replace(
+            "FindPackageShare('karmma_ros')", repr(str(LAUNCH_FILE.parents[1]))), scope)
+        description = scope['generate_launch_description']()
+        context = LaunchContext()
+        context.launch_configurations.update(
+            params_file='/of/the/bringup.yaml', name='bringup', use_sim_time='maybe',
+            camera='/front/image_raw')
+        seen = []
+
+        def visit(entities):
+            for entity in entities:
+                if type(entity).__name__ in ('LifecycleNode', 'Node'):
+                    seen.append(dict(context.launch_configurations))
+                    continue
+                if type(entity).__name__ in ('RegisterEventHandler', 'EmitEvent'):
+                    continue
+                visit(entity.visit(context) or [])
+
+        visit(description.entities)
+        inside, = seen
+        assert inside['image'] == '/front/image_raw' and inside['name'] == 'karmma'
+        assert inside['use_sim_time'] == 'false'
+        assert inside['params_file'].endswith('config/node/karmma.yaml')
+        assert context.launch_configurations['name'] == 'bringup'
+        assert 'image' not in context.launch_configurations
