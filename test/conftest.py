@@ -1,19 +1,24 @@
 """What several rooms need: a small network that builds in no time, a ROS domain of one's own."""
 
+import array
+from collections import deque
 from contextlib import contextmanager
 import fcntl
+import gc
 import json
 import os
 from pathlib import Path
 import subprocess
 import sys
 import tempfile
+import threading
 
 from karmma_ros.clip import AudioSpec, ClipSpec, DetectionSpec, FlowSpec, VideoSpec
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.prediction import Vocabulary
+import numpy as np
 import pytest
 import torch
 
@@ -108,3 +113,121 @@ def inputs(spec):
     boxes = batch[Modality.DETECTIONS]
     boxes[..., 4] = torch.randint(0, 3, boxes.shape[:-1], generator=generator).float()
     return batch
+
+
+_MARK, _MARKS = 48, 24
+"""Bytes of a mark, and marks kept of each kind of data."""
+_BUFFERS = (np.ndarray, torch.Tensor, torch.nn.Parameter, array.array, bytes, bytearray)
+
+
+class Traces:
+    """
+    Recognise data again wherever this process can still reach it.
+
+    Of each array that is noted some bytes are kept, in a form in which they do not find
+    themselves; then every buffer that the garbage collector or a thread can reach is searched.
+    """
+
+    def __init__(self) -> None:
+        self._marks: dict[str, deque[bytes]] = {}
+
+    def note(self, what: str, data) -> None:
+        """Keep marks of an array, a tensor or bytes, the newest; what is constant leaves none."""
+        content = _bytes_of(data)
+        for start in np.linspace(0, max(len(content) - _MARK, 0), 4).astype(int) // 4 * 4:
+            mark = content[start:start + _MARK]
+            if len(set(mark)) > 12:
+                self._marks.setdefault(what, deque(maxlen=_MARKS)).append(
+                    bytes(b ^ 0x5a for b in mark))
+
+    def noted(self) -> set[str]:
+        """Give what there are marks of."""
+        return set(self._marks)
+
+    def left(self) -> list[str]:
+        """Give what is still in memory, by name and where."""
+        gc.collect()
+        buffers = list(_reachable())
+        marks = [(what, bytes(b ^ 0x5a for b in mark))
+                 for what, marks in self._marks.items() for mark in marks]
+        found = set()
+        for buffer in buffers:
+            content = _bytes_of(buffer)
+            if len(content) > _MARK:
+                found |= {f'{what} in {type(buffer).__name__} of {len(content)} bytes'
+                          for what, mark in marks if mark in content}
+        return sorted(found)
+
+
+def _reachable():
+    """Give each buffer that something refers to, threads included."""
+    tracked = gc.get_objects()
+    for number, frame in sys._current_frames().items():
+        while frame is not None and number != threading.get_ident():
+            tracked.append(frame)
+            frame = frame.f_back
+    yield from (each for each in tracked if type(each) in _BUFFERS)
+    seen: set[int] = set()
+    while tracked:
+        inner = []
+        for each in gc.get_referents(*tracked):
+            if type(each) in _BUFFERS:
+                if id(each) not in seen:
+                    seen.add(id(each))
+                    yield each
+            elif type(each) in (tuple, dict) and not gc.is_tracked(each):
+                inner.append(each)  # the collector has no list of these
+        tracked = inner
+
+
+def _bytes_of(data) -> bytes:
+    """Give the memory behind a buffer, all of it where this is a view of a part."""
+    if isinstance(data, torch.Tensor):
+        storage = data.detach().untyped_storage()
+        return torch.empty(0, dtype=torch.uint8).set_(storage).numpy().tobytes()
+    while isinstance(data, np.ndarray) and isinstance(data.base, np.ndarray):
+        data = data.base
+    return data.tobytes() if hasattr(data, 'tobytes') else bytes(data)
+
+
+@pytest.fixture
+def traces():
+    """Give something that finds data again in memory."""
+    return Traces()
+
+
+def note_calls(traces, target, names=('infer', 'encode', 'fuse', 'encode_chunk', 'encode_next')):
+    """Note all that goes into and comes out of the methods of a backend or of its parts."""
+    def noting(name, method):
+        def call(*arguments):
+            result = method(*arguments)
+            _note_all(traces, f'{name} input', arguments)
+            if name not in ('infer', 'fuse'):
+                _note_all(traces, f'{name} output', result)
+            return result
+        return call
+
+    for name in names:
+        if hasattr(target, name):
+            setattr(target, name, noting(name, getattr(target, name)))
+
+
+def _note_all(traces, what, data):
+    if isinstance(data, (np.ndarray, torch.Tensor)):
+        traces.note(what, data)
+    elif isinstance(data, dict):
+        for key, each in data.items():
+            _note_all(traces, f'{what} {key}', each)
+    elif isinstance(data, (tuple, list)):
+        for each in data:
+            _note_all(traces, what, each)
+
+
+@pytest.fixture
+def noting(traces):
+    """Give a function that notes what a backend computes with."""
+    def note(backend):
+        note_calls(traces, backend)
+        if backend.parts not in (None, backend):
+            note_calls(traces, backend.parts)
+    return note

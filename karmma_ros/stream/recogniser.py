@@ -37,6 +37,8 @@ class Recogniser:
         self.vocabulary, self.spec = vocabulary, spec
         self.modalities = self.backend.modalities
         self._memo = TokenMemo(self.backend.parts) if self.backend.parts else None
+        self._used = False
+        """Whether a clip may have left something in the backend's buffers."""
 
     def recognise(
         self, source: Window | Clip, keep: Iterable[Modality] | None = None,
@@ -54,6 +56,7 @@ class Recogniser:
             raise InvalidSampleError(
                 f'clip: got {subset_name(source.modalities)}; it may be at least one of '
                 f'{subset_name(wanted)}')
+        self._used = True
         if isinstance(source, Window) and self._memo is not None:
             logits = self.backend.fuse(self._memo.tokens(source, used))
         else:
@@ -71,11 +74,24 @@ class Recogniser:
         """
         return hop_for(self.backend.parts.stretches, self.spec, rate) if self.backend.parts else 0
 
+    def forget(self, modalities: Iterable[Modality] = tuple(Modality)) -> None:
+        """
+        Forget what is kept of these modalities from one window to the next.
+
+        The backend's buffers, which hold the last clip only, are overwritten whole.
+        """
+        if self._memo is not None:
+            self._memo.forget(modalities)
+        if self._used:
+            self.backend.clear()
+        self._used = False
+
     def warm_up(self) -> None:
         """Run silence once through all modalities together and each alone, to set up memory."""
         silence = {m: np.zeros(self.spec.input_shape(m), np.float32) for m in self.modalities}
         for subset in [self.modalities, *((m,) for m in self.modalities)]:
             self.recognise(Clip({m: silence[m] for m in subset}))
+        self._used = False
 
     def _probabilities(self, head: str, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         classes = len(self.vocabulary.heads.get(head, ()))

@@ -258,6 +258,7 @@ class SensorStream:
         """Forget all samples and times, as when the clock has jumped; counts stay."""
         for sensor in self._sensors.values():
             sensor.clear()
+        self._flow_memo = FlowMemo(self._spec.flow.bound)
         self._last_end_ns = None
 
     def _add(

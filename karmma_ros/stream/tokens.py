@@ -68,10 +68,10 @@ class TokenMemo:
         kept = set(window.modalities if keep is None else keep)
         return {m: self._tokens(window, m) for m in in_order(kept & set(window.modalities))}
 
-    def forget(self) -> None:
-        """Forget all tokens and pictures."""
-        for memory in self._memories.values():
-            memory.forget()
+    def forget(self, modalities: Iterable[Modality] = tuple(Modality)) -> None:
+        """Forget the tokens, the pictures and what the encoders remember of these modalities."""
+        for modality in set(modalities) & set(self._memories):
+            self._memories[modality].forget()
 
     def _tokens(self, window: Window, modality: Modality) -> Tokens:
         memory = self._memories.get(modality)

@@ -56,6 +56,9 @@ class CompiledCPU:
         """Answer from tensors; not compiled: every subset would be compiled anew."""
         return to_numpy(self._network.fuse(tokens))
 
+    def clear(self) -> None:
+        """Do nothing: no tensor outlasts a call."""
+
 
 class CompiledCUDA:
     """
@@ -100,6 +103,17 @@ class CompiledCUDA:
     def fuse(self, tokens: Mapping[Modality, Tokens]) -> Logits:
         """Answer from tensors on the device."""
         return self._fuse(tokens)
+
+    @torch.inference_mode()
+    def clear(self) -> None:
+        """Compute every graph on zeros: inputs, outputs and all between are overwritten."""
+        for host in self._host.values():
+            host.zero_()
+        for graph in (*self._encoders.values(), *self._fusions.values()):
+            for buffer in graph.inputs:
+                buffer.zero_()
+            graph.replay()
+        torch.cuda.synchronize(self.device)
 
     def _launch(self, modality: Modality, x: Input) -> None:
         graph = self._encoders[modality]

@@ -47,6 +47,9 @@ class Eager:
         """Answer from tensors on the device."""
         return to_numpy(self._network.fuse(tokens))
 
+    def clear(self) -> None:
+        """Do nothing: no tensor outlasts a call."""
+
     def _to_device(self, x: Input) -> Tensor:
         return torch.from_numpy(x).to(self.device)
 

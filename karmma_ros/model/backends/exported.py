@@ -179,6 +179,15 @@ class Exported:
         logits = self._fusion.outputs.items()
         return {name.removeprefix(LOGITS): x[0].copy() for name, x in logits}
 
+    def clear(self) -> None:
+        """Compute every graph on zeros, which overwrites what lies between, and zero its ends."""
+        for graph in (*self._encoders.values(), self._fusion):
+            for name, buffer in graph.inputs.items():
+                buffer[...] = name == PRESENT
+            graph.run()
+            for buffer in (*graph.inputs.values(), *graph.outputs.values()):
+                buffer[...] = 0
+
     def encode_chunk(self, modality: Modality, x: Input) -> Part:
         """Give an array of its own."""
         part: Part = self._run(modality, x)[0]

@@ -69,3 +69,7 @@ class Backend(Protocol):
     def fuse(self, tokens: Mapping[Modality, Tokens]) -> Logits:
         """Answer from this backend's tokens of the modalities that are there, at least one."""
         ...
+
+    def clear(self) -> None:
+        """Overwrite what the clips before have left in buffers that outlast a call."""
+        ...
