@@ -56,6 +56,8 @@ class Messages:
     def forget(self) -> None:
         """Forget what was warned about, and what the driver said of its sound."""
         self._log.reset()
+        self.received: set[Modality] = set()
+        """Inputs of which a message has come since their subscription."""
         self._judged: set[Modality] = set()
         """Inputs whose first stamp was looked at."""
         self.formats: dict[Modality, str] = {}
@@ -71,6 +73,7 @@ class Messages:
         """Give the callback of a subscription."""
         def take(message: Any) -> None:
             now_ns = self._node.get_clock().now().nanoseconds
+            self.received.add(modality)
             self._look_at_header(modality, message, now_ns)
             refusal = self._intake.take(
                 Arrived(modality, type_name, message, self._crop, self._values['rgb.bits']),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+import time
 from typing import Any
 
 from karmma_ros.errors import printable
@@ -29,6 +30,8 @@ _DEPTHS = {Modality.RGB: 1, Modality.FLOW: 5, Modality.AUDIO: 50, Modality.DETEC
 _LOOKS_BEFORE_CHANGE = 2
 _PLUGINS = ('/ffmpeg', '/theora', '/h264')
 """Where the other plugins of image_transport publish what they make of a topic."""
+_PATIENCE_S = 10.0
+"""After so long without its first message an input is warned about."""
 _UNKNOWN_NODE = '_NODE_NAME_UNKNOWN_'
 
 
@@ -62,6 +65,9 @@ class InputTopic:
         self._changes = 0
         self._subscription: Any = None
         self._said = ''
+        self._since_s = time.monotonic()
+        self._missed = False
+        """Whether it was warned about that nothing came."""
         self._heard = ''
         """The problem that was found at the last look."""
         self.problem = ''
@@ -87,6 +93,21 @@ class InputTopic:
             self.close()
             self._open(wanted)
         self._judge(publishers)
+
+    def miss(self) -> None:
+        """Warn, once, that no message has come in all the time since the subscription."""
+        if self._missed or time.monotonic() - self._since_s < _PATIENCE_S:
+            return
+        self._missed = True
+        plan, publishers = self.plan, self._publishers()
+        offers = ', '.join(sorted(f'{_name(p)} ({printable(p.topic_type)}, '
+                                  f'{say(p.qos_profile.reliability)})' for p in publishers))
+        cause = self.problem or (
+            f'published by {offers}: check that it sends, and the network' if offers else
+            f'nobody publishes it: start the driver, remap the topic, or set '
+            f'{plan.modality}.enabled to false')
+        self._log.warning(f'{plan.modality}: nothing received on {plan.topic} ({plan.type_name}) '
+                          f'for {_PATIENCE_S:g} s: {cause}')
 
     def facts(self) -> dict[str, str]:
         """Give what a person would look up first."""
@@ -151,6 +172,8 @@ class InputTopic:
         """Name the publishers that we hear nothing of."""
         if self._profile.reliability is not ReliabilityPolicy.RELIABLE:
             return ''
+        if self.plan.qos == 'auto' and not self._overridden:
+            return ''  # it is about to ask for less, by itself
         names = [_name(p) for p in publishers
                  if p.qos_profile.reliability is ReliabilityPolicy.BEST_EFFORT]
         if not names:

@@ -124,6 +124,8 @@ class Inputs:
             except (InvalidSettingError, RuntimeError):
                 self._close(modality)
                 self._failures[modality] = 'could not be subscribed to anew'
+            if modality in self._topics and modality not in self._messages.received:
+                topic.miss()
         if self._failures:
             with suppress(InvalidSettingError, RuntimeError):  # said when it failed first
                 self._reconcile()
@@ -141,6 +143,11 @@ class Inputs:
         if source in self.frame_ids:
             facts['frame_id'] = self.frame_ids[source]
         return facts
+
+    def summary(self) -> str:
+        """Return each topic that is subscribed to, with its type."""
+        return ', '.join(f'{topic.plan.topic} ({topic.plan.type_name})'
+                         for topic in self._topics.values()) or 'no topic'
 
     def problem(self, modality: Modality) -> str:
         """Say what is wrong with an input's topic and how to mend it; '' if nothing is."""
@@ -191,6 +198,7 @@ class Inputs:
 
     def _open(self, plan: TopicPlan) -> None:
         kind = message_class(plan.type_name, plan.modality)
+        self._messages.received.discard(plan.modality)
         callback = self._messages.callback(plan.modality, plan.type_name)
         self._topics[plan.modality] = InputTopic(self._node, plan, kind, callback)
         if plan.type_name in (types.AUDIO_BARE, types.AUDIO_DRIVERS):

@@ -90,8 +90,13 @@ class KarmmaNode(LifecycleNode):
 
     def shut_down(self) -> None:
         """Bring the node to its end from whatever state; nothing happens when it is there."""
-        if self.state_label != 'finalized':
+        if self.state_label == 'finalized':
+            return
+        try:
             self.trigger_shutdown()
+        except Exception:
+            # Without its context, e.g. after rclpy's own SIGINT handler, the node has no states.
+            self._attempt('shutdown', self._release, lambda: None, _FAILURE)
 
     def _attempt(
         self, what: str, act: Callable[[], None], undo: Callable[[], None],
@@ -137,16 +142,22 @@ class KarmmaNode(LifecycleNode):
         assert self._session is not None  # rclpy's state machine sees to it
         super().on_activate(state)
         self._session.start()
+        paused = '' if self._enabled else '; paused by ~/enable'
+        self._log.info(f'active: receives {self._session.input_summary()}{paused}')
 
     def _deactivate(self, state: LifecycleState) -> None:
         assert self._session is not None
+        inputs = self._session.input_summary()
         self._session.stop()
         self._session.say_inactive()
+        self._session.clear()
         super().on_deactivate(state)
+        self._log.info(f'inactive: no longer receives {inputs}')
 
     def _stop(self) -> None:
         if self._session is not None:
             self._session.stop()
+            self._session.clear()
 
     def _release(self) -> None:
         """Undo `_configure`."""
@@ -185,6 +196,8 @@ class KarmmaNode(LifecycleNode):
         if self._session is not None:
             self._session.worker.pause(not request.data)
         what = 'recognition goes on' if request.data else 'recognition is paused'
+        if self._session is not None and self._active:
+            self._log.info(f'{what}; receives {self._session.input_summary()}')
         when = '' if self._active else f'; the node is {self.state_label}'
         response.success, response.message = True, what + when
         return response

@@ -9,6 +9,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from karmma_ros.clip import NANOSECONDS
+from karmma_ros.modality import Modality
 from karmma_ros.model.backends.devices import choose_device
 from karmma_ros.node.diagnostics import inference_status, input_status, model_status
 from karmma_ros.node.inputs import Inputs
@@ -101,6 +102,7 @@ class Session:
         self.stop()
         self._loader.close()
         self._outputs.destroy()
+        self.clear()
 
     def apply(self, names: set[str]) -> None:
         """Bring what runs in line with new values of these parameters; they were judged."""
@@ -111,6 +113,8 @@ class Session:
         if any(name.endswith(('.enabled', '.timeout', '.min_coverage')) for name in names):
             with self._lock:
                 self._stream.configure(input_settings(self._parameters, self._flow_topic))
+            self.worker.erase([m for m in Modality if f'{m}.enabled' in names
+                               and not self._parameters[f'{m}.enabled']])
         if any(name.startswith('events.') for name in names):
             self._replace(self.model, self._stream)
         if 'rate' in names:
@@ -125,6 +129,10 @@ class Session:
         :raises InvalidSettingError: when the model has no such class.
         """
         ActionEvents(settings, self.model.bundle.vocabulary)
+
+    def input_summary(self) -> str:
+        """Return the topics that are received, with their types."""
+        return self._inputs.summary()
 
     def look(self) -> None:
         """Look after what the rate timer cannot when its clock stands still."""

@@ -8,7 +8,7 @@ is answered once, when it is done.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Lock, Thread
 import time
@@ -74,9 +74,13 @@ class Worker:
         self._paused = False
         self._forgotten = 0
         """How often samples were forgotten."""
+        self._erasing: set[Modality] = set()
+        """Modalities of which the network is still to erase what it keeps."""
         self._sequence = 0
         self._heard: tuple[int, int] | None = None
         """Stamp of the last result, and the node's time then."""
+        self._used: tuple[Modality, ...] = ()
+        """The inputs that the last result rests on."""
         self._reported: tuple[Any, ...] = ()
         self._reported_at = 0.0
         self.timings = Timings()
@@ -125,7 +129,7 @@ class Worker:
         """Let another engine answer from the next window on; what runs by the old one ends."""
         def swap() -> None:
             self._publish_events(engine.events.follow(self._engine.events))
-            self._engine, self._heard = engine, None
+            self._engine, self._heard, self._used = engine, None, ()
         self._order(swap)
 
     def pause(self, paused: bool) -> None:
@@ -139,9 +143,29 @@ class Worker:
 
     def forget(self) -> None:
         """End what runs, as samples have been forgotten; no result rests on them any more."""
+        self._order(self._finish_events)
+        self.erase(tuple(Modality))
+
+    def erase(self, modalities: Collection[Modality]) -> None:
+        """
+        Erase what the network keeps of these modalities, as their samples have been forgotten.
+
+        A result that is being computed now rests on them, and is not published.
+        """
+        if not modalities:
+            return
         with self._woken:
             self._forgotten += 1
-        self._order(self._finish_events)
+            pending = bool(self._erasing)
+            self._erasing.update(modalities)
+        if not pending:
+            self._order(self._erase)
+
+    def _erase(self) -> None:
+        with self._woken:
+            modalities = tuple(self._erasing)
+            self._erasing.clear()
+        self._engine.recogniser.forget(modalities)
 
     def hindrance(self, statuses: Sequence[ModalityStatus]) -> str:
         """Say why there is no result now, given what can be said of the inputs; '' if there is."""
@@ -197,12 +221,15 @@ class Worker:
         self, statuses: Sequence[ModalityStatus], now_ns: int, possible: bool
     ) -> None:
         """Publish the availability when a state changed, and at least once a second."""
-        states = (possible, *((s.state, s.modality) for s in statuses))
+        used = [s.modality for s in statuses if s.available and s.modality in self._used
+                ] if possible and not self.failure else []
+        states = (possible, *((s.state, s.modality, s.modality in used) for s in statuses))
         now = time.monotonic()
         if states == self._reported and now - self._reported_at < _AVAILABILITY_PERIOD_S:
             return
         self._reported, self._reported_at = states, now
-        self._outputs.availability.publish(availability_message(statuses, now_ns, possible))
+        self._outputs.availability.publish(availability_message(
+            statuses, now_ns, possible, used))
 
     def _enough(self, statuses: Sequence[ModalityStatus]) -> bool:
         return sum(s.available for s in statuses) >= self._parameters['min_modalities']
@@ -223,6 +250,7 @@ class Worker:
             self._outputs.recognition.publish(message)
         self._sequence += 1
         self._heard, self.failure = (window.end_ns, now_ns), ''
+        self._used = window.modalities
         self.timings.add(time.monotonic(), inference_s, age_s)
         self._publish_events(
             engine.events.push(window.end_ns, window.start_ns, prediction),
@@ -230,7 +258,7 @@ class Worker:
 
     def _finish_events(self) -> None:
         self._publish_events(self._engine.events.clear())
-        self._heard = None
+        self._heard, self._used = None, ()
 
     def _publish_events(self, events: Iterable[ActionEvent], frame_id: str = '') -> None:
         for event in events:

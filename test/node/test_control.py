@@ -86,6 +86,22 @@ def test_privacy_a_muted_microphone_is_unsubscribed_and_what_it_heard_forgotten(
     assert stage.until(resting_on(stage, ALL), 10, play)
 
 
+def test_the_availability_tells_what_the_newest_result_rests_on(stage, perform):
+    node, play = perform(), sensors(stage)
+
+    def in_use():
+        return [s.name for s in stage.availabilities[-1].modalities if s.used]
+
+    assert stage.until(lambda: stage.availabilities, 10)
+    assert in_use() == []
+    assert stage.until(resting_on(stage, ALL), 20, play)
+    assert stage.until(lambda: in_use() == ALL, 5, play)
+    assert put(node, audio__enabled=False).successful
+    assert stage.until(lambda: in_use() == ['rgb', 'flow', 'detections'], 5, play)
+    node._on_enable(SetBool.Request(data=False), SetBool.Response())
+    assert stage.until(lambda: in_use() == [], 5, play)
+
+
 def test_a_look_that_is_due_is_made_when_a_picture_comes(stage, perform):
     """The timer itself goes off once in ten seconds; here it is set off by hand."""
     node, play = perform(rate=0.1), stage.pace(40, stage.show)

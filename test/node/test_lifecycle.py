@@ -9,6 +9,7 @@ from karmma_ros.node.lifecycle import KarmmaNode
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import pytest
+import rclpy
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
@@ -226,3 +227,34 @@ def test_services_answer_in_every_state(make):
         answer = node._on_reset(Trigger.Request(), Trigger.Response())
         assert answer.success == (node.state_label == 'active') and answer.message
         assert getattr(node, f'trigger_{step}')() == SUCCESS
+
+
+def test_one_line_names_the_inputs_at_activate_pause_and_deactivate(make):
+    node = make(detections__enabled=False, rgb__transport='compressed')
+    node.trigger_configure()
+    node.log.texts.clear()
+    inputs = ('/image/compressed (sensor_msgs/msg/CompressedImage), '
+              '/audio (audio_common_msgs/msg/AudioDataStamped)')
+    node.trigger_activate()
+    node._on_enable(SetBool.Request(data=False), SetBool.Response())
+    node._on_enable(SetBool.Request(data=True), SetBool.Response())
+    node.trigger_deactivate()
+    assert node.log.texts == [
+        f'active: receives {inputs}', f'recognition is paused; receives {inputs}',
+        f'recognition goes on; receives {inputs}', f'inactive: no longer receives {inputs}']
+    node._on_enable(SetBool.Request(data=False), SetBool.Response())
+    node.trigger_activate()
+    assert node.log.texts[-1] == f'active: receives {inputs}; paused by ~/enable'
+
+
+def test_shut_down_in_a_dead_context_frees_the_node(ros, bundle):
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = KarmmaNode(context=context, enable_communication_interface=True,
+                      parameter_overrides=[Parameter('model', value=str(bundle))])
+    assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+    context.try_shutdown()
+    node.shut_down()
+    assert node._session is None
+    assert not any(thread.name == 'karmma worker' for thread in threading.enumerate())
+    node.destroy_node()

@@ -277,6 +277,26 @@ def test_the_camera_is_listened_to_only_while_somebody_looks(theatre):
     assert theatre.until(theatre.camera.get_subscription_count), 'and again'
 
 
+def test_no_image_is_kept_once_nobody_looks(theatre, traces):
+    theatre = theatre(min_width=0)
+    theatre.look()
+    assert theatre.until(theatre.ready)
+    rng = np.random.default_rng()
+
+    def show():
+        noise = rng.integers(0, 255, 64 * 48 * 3).astype(np.uint8).tobytes()
+        traces.note('image', noise)
+        theatre.show(10 * SECOND, data=array.array('B', noise))
+    assert theatre.until(lambda: len(theatre.seen) > 3, step=show)
+    theatre.seen.clear()
+    assert traces.left(), 'the newest is drawn when results stay away'
+    theatre.look_away()
+    assert theatre.until(lambda: theatre.overlay._camera is None)
+    theatre.until(lambda: False, 0.2)
+    theatre.seen.clear()
+    assert traces.left() == []
+
+
 def test_a_result_is_drawn_on_its_picture(theatre):
     theatre = theatre(patience=60.0, min_width=0)
     theatre.look()

@@ -207,3 +207,30 @@ def test_a_topic_that_this_process_has_under_another_type_stops_nothing_else(rig
     rig.silence(String, 'image')
     inputs.watch()
     assert inputs.problem(V) == '' and '/image' in rig.subscriptions()
+
+
+def test_auto_gives_no_advice_on_qos_while_it_changes_by_itself(rig, capfd):
+    inputs = rig.start()
+    rig.publisher(Image, 'image', RELIABLE)
+    assert rig.until(lambda: qos_of(rig, '/image').reliability is ReliabilityPolicy.RELIABLE)
+    rig.silence(Image, 'image', RELIABLE)
+    rig.publisher(Image, 'image', BEST_EFFORT)
+    problems = set()
+    assert rig.until(lambda: problems.add(inputs.problem(V)) or
+                     qos_of(rig, '/image').reliability is ReliabilityPolicy.BEST_EFFORT)
+    assert not [each for each in problems if 'rgb.qos' in each]
+    assert 'rgb.qos' not in capfd.readouterr().err
+
+
+def test_an_input_that_never_came_is_warned_about_once_by_topic(rig, capfd, monkeypatch):
+    monkeypatch.setattr('karmma_ros.node.input_topic._PATIENCE_S', 0.5)
+    rig.start()
+    rig.publisher(Image, 'image', BEST_EFFORT)
+    assert not rig.until(lambda: False, 2.0, lambda: rig.send('audio', AudioDataStamped()))
+    lines = [line for line in capfd.readouterr().err.splitlines() if 'nothing received' in line]
+    assert len(lines) == 2
+    assert ('rgb: nothing received on /image (sensor_msgs/msg/Image) for 0.5 s: published by '
+            '/sensors (sensor_msgs/msg/Image, best effort): check that it sends') in lines[0]
+    assert ('detections: nothing received on /detections (vision_msgs/msg/Detection2DArray) for '
+            '0.5 s: nobody publishes it: start the driver, remap the topic, or set '
+            'detections.enabled to false') in lines[1]
