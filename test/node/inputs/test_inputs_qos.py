@@ -3,7 +3,7 @@
 import array
 import time
 
-from audio_common_msgs.msg import AudioData
+from audio_common_msgs.msg import AudioData, AudioDataStamped
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
