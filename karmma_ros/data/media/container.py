@@ -286,7 +286,7 @@ class VideoReader:
 
     def _choose(self) -> Any:
         streams = [s for s in self._container.streams
-                   if s.type == 'video' and not int(s.disposition) & _COVER]
+                   if s.type == 'video' and not s.disposition.value & _COVER]
         if not streams:
             raise DataError(self.path, 'it has no video', 'give a file with a video stream')
         stream = next((s for s in streams if s.codec_context is not None), None)

@@ -2,8 +2,8 @@
 Video files as a source of frames, found by their own times.
 
 Reading 32 frames from h264 of 1280 x 720 with a key frame each second, and cropping them to 224 x
-224, takes 0.28 s on one core, by OpenCV 0.36 s; the pixels are the same. Frames of BT.709 and of full range are
-converted as they state, which OpenCV does not do.
+224, takes 0.28 s on one core, by OpenCV 0.36 s; the pixels are the same. Frames of BT.709 and of
+full range are converted as they state, which OpenCV does not do.
 
 Shape legend: t frames, h height, w width.
 """
