@@ -11,6 +11,7 @@ Shape legend: h height, w width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+import errno
 from fractions import Fraction
 from pathlib import Path
 import struct
@@ -34,7 +35,6 @@ _OPTIONS = {
     'protocol_whitelist': 'none',  # nothing that a container refers to is opened
     'enable_drefs': '0',
     'max_streams': '64',
-    'max_pixels': str(MAX_PIXELS),
 }
 _UNSTAMPED = 'avi'
 """This container has no presentation times: frames are shown in the order they are decoded in."""
@@ -87,7 +87,8 @@ class VideoReader:
         self._file.seek(0)
         try:
             self._container = self._av.open(
-                self._file, options=_OPTIONS, metadata_errors='replace', buffer_size=_BUFFER)
+                self._file, container_options=_OPTIONS, metadata_errors='replace',
+                buffer_size=_BUFFER)
         except (self._av.error.FFmpegError, ValueError, MemoryError, OverflowError) as error:
             self._refuse(error)
         self.format = self._container.format.name.split(',')[0]
@@ -308,7 +309,7 @@ class VideoReader:
 
     def _refuse(self, error: Exception) -> NoReturn:
         problem, remedy = 'it cannot be opened as a film', PLAYER
-        if isinstance(error, self._av.error.ArgumentError):
+        if getattr(error, 'errno', None) == errno.EINVAL:  # the class differs between versions
             problem += (f': expected one file (mp4, {", ".join(_CONTAINERS)}) with at most '
                         f'{_OPTIONS["max_streams"]} streams, no playlist')
             remedy = transcode(self.path)
