@@ -55,7 +55,7 @@ _LONGEST_WARNING = 1000
 
 Progress = Callable[[int, int], None]
 """Nanoseconds of the bag that are done, and all of them."""
-TruthTuple = tuple[int, int, str, str]
+TruthTuple = tuple[int, int, str, str, int, int]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Evaluated:
     answers: Mapping[Condition, Answers]
     """The first one is as recorded."""
     truths: Sequence[TruthTuple]
-    """Start, stop, verb and noun of each message of the truth topic."""
+    """Start, stop, verb, noun and their ids of each message of the truth topic."""
     truth_topic: str
     """Empty where there is none."""
     recorded: Mapping[str, Any] | None
@@ -338,8 +338,7 @@ def _on_clock(
     """Move truths with the stamps, unless they are on the clock of the bag already."""
     if any(start < info.end_ns and stop > info.start_ns for start, stop, *_ in truths):
         offset_ns = 0
-    return [(start + offset_ns, stop + offset_ns, verb, noun)
-            for start, stop, verb, noun in truths]
+    return [(start + offset_ns, stop + offset_ns, *rest) for start, stop, *rest in truths]
 
 
 def _shifted(answers: Answers, offset_ns: int) -> Answers:

@@ -309,8 +309,8 @@ class Replay:
             self.lanes.append(EchoLane(
                 known, len(runs), spec, modalities, values, choice.flow_topic,
                 Faults((), 0, bag.start_ns), bag.start_ns, hop))
-        self.truths: list[tuple[int, int, str, str]] = []
-        """Start, stop, verb and noun of what a truth topic says."""
+        self.truths: list[tuple[int, int, str, str, int, int]] = []
+        """Start, stop, verb, noun and the ids of both, of what a truth topic says."""
         self.unread: Counter[str] = Counter()
         """Role → messages whose bytes are none of their type."""
         self.longest_pause_ns = 0
@@ -361,7 +361,8 @@ class Replay:
             times = (stamp.sec * NANOSECONDS + stamp.nanosec
                      for stamp in (message.header.stamp, message.stop))
             start_ns, stop_ns = times
-            self.truths.append((int(start_ns), int(stop_ns), message.verb, message.noun))
+            self.truths.append((int(start_ns), int(stop_ns), message.verb, message.noun,
+                                int(message.verb_id), int(message.noun_id)))
         except (ValueError, AttributeError):
             self.unread[TRUTH] += 1
 

@@ -12,16 +12,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 import re
-from typing import Protocol
+from typing import Any, Protocol
 
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.evaluation.rosbag.class_names import ClassNames, Labels, UNKNOWN
 from karmma_ros.evaluation.rosbag.truth_table import read_table, Row, Table
 from karmma_ros.prediction import action_heads, further_heads, NOUN, VERB, Vocabulary
 
 TIMES = ('auto', 'bag', 'clock')
 """Times of a table count from the start of the bag, or are those of its clock; auto: judged."""
-UNKNOWN = -1
-"""The class id of what the model has no name for, or the truth says nothing of."""
+
+
+TruthMessage = Sequence[Any]
+"""Start, stop, verb and noun of an annotation, and the ids of both where they are known."""
 
 
 class Recorded(Protocol):
@@ -113,40 +116,16 @@ class Truth:
 
     @classmethod
     def from_messages(
-        cls, messages: Iterable[tuple[int, int, str, str]], bag: Recorded,
-        vocabulary: Vocabulary, topic: str,
+        cls, messages: Iterable[TruthMessage], bag: Recorded, vocabulary: Vocabulary, topic: str,
     ) -> Truth:
-        """Take (start_ns, stop_ns, verb, noun) of each `karmma_msgs/ActionAnnotation`."""
+        """Take the messages of a topic of `karmma_msgs/ActionAnnotation`."""
         of_parts = _by_part(vocabulary)
-        distinct = list(dict.fromkeys(messages))  # a latched one comes again
+        distinct = list(dict.fromkeys(map(tuple, messages)))  # a latched one comes again
         found = [(start_ns, stop_ns, of_parts((verb, noun)))
-                 for start_ns, stop_ns, verb, noun in distinct]
-        notes = _part_remarks([(verb, noun) for _, _, verb, noun in distinct], vocabulary, topic)
+                 for start_ns, stop_ns, verb, noun, *_ in distinct]
+        notes = [*_part_remarks([(each[2], each[3]) for each in distinct], vocabulary, topic),
+                 *_id_remarks(distinct, vocabulary, topic)]
         return _settle(found, topic, bag, vocabulary, Counter(), tuple(notes))
-
-
-class _Names:
-    """Find classes by name, by a name that differs in spelling only, or by id."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-        self._exact = {name: i for i, name in enumerate(names)}
-        spelt: dict[str, list[int]] = {}
-        for i, name in enumerate(names):
-            spelt.setdefault(_spelling(name), []).append(i)
-        self._spelt = {key: ids[0] for key, ids in spelt.items() if len(ids) == 1}
-
-    def __call__(self, text: str) -> tuple[str, int]:
-        """Give the name and id of what a truth says."""
-        found = self._exact.get(text, self._spelt.get(_spelling(text), UNKNOWN))
-        if found == UNKNOWN and re.fullmatch(r'\d{1,6}(\.0+)?', text, re.ASCII):
-            number = int(float(text))
-            found = number if number < len(self._names) else UNKNOWN
-        return (text, UNKNOWN) if found == UNKNOWN else (self._names[found], found)
-
-
-def _spelling(name: str) -> str:
-    return re.sub(r'[\s_-]+', '-', name.strip().casefold())
 
 
 def _by_part(vocabulary: Vocabulary) -> Callable[[tuple[str, str]], dict[str, str]]:
@@ -159,7 +138,7 @@ def _by_part(vocabulary: Vocabulary) -> Callable[[tuple[str, str]], dict[str, st
     heads = action_heads(tuple(vocabulary.heads))
     if len(heads) > 1:
         return lambda words: dict(zip(heads, words))
-    head, find = heads[0], _Names(vocabulary.heads[heads[0]])
+    head, find = heads[0], ClassNames(vocabulary.heads[heads[0]])
 
     def of_one_head(words: tuple[str, str]) -> dict[str, str]:
         verb, noun = words
@@ -189,6 +168,21 @@ def _part_remarks(
                'class "verb noun", or as the verb alone where only that is a class')
     for head in further_heads(tuple(vocabulary.heads)):
         yield f'{source} names no {head}: that head is not scored'
+
+
+def _id_remarks(
+    messages: Sequence[TruthMessage], vocabulary: Vocabulary, topic: str,
+) -> Iterable[str]:
+    """Describe ids of annotations that contradict the names, which are used."""
+    heads = action_heads(tuple(vocabulary.heads))
+    ids = [each[4:] for each in messages]
+    if len(heads) != 2 or not any(map(any, ids)):  # left at 0, as one who knows names only does
+        return
+    for place, head in enumerate(heads):
+        pairs = [(each[2 + place], str(each[4 + place])) for each in messages
+                 if len(each) > 4 and each[2 + place] and each[4 + place] >= 0]
+        yield from Labels(pairs, ClassNames(vocabulary.heads[head]), head, names_only=True
+                          ).remarks(topic)
 
 
 def _of_recording(
@@ -238,7 +232,7 @@ def _settle(
     vocabulary: Vocabulary, left_out: Counter[str], notes: tuple[str, ...],
 ) -> Truth:
     """Hold actions against bag and vocabulary."""
-    names = {head: _Names(classes) for head, classes in vocabulary.heads.items()}
+    names = {head: ClassNames(classes) for head, classes in vocabulary.heads.items()}
     kept: list[TrueAction] = []
     unknown: Counter[str] = Counter()
     unnamed: Counter[str] = Counter()

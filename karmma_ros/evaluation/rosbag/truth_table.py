@@ -6,7 +6,7 @@ Columns are found by their names; Epic-Kitchens' own tables are read as they are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -15,6 +15,7 @@ import re
 from karmma_ros.data.csv_table import read_csv
 from karmma_ros.data.errors import DataError
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.evaluation.rosbag.class_names import ClassNames, Labels
 from karmma_ros.prediction import NOUN, VERB, Vocabulary
 
 _START = ('start_timestamp', 'start_ns', 'start', 'start_s', 'start_sec', 'start_seconds',
@@ -23,8 +24,10 @@ _STOP = ('stop_timestamp', 'end_timestamp', 'stop_ns', 'end_ns', 'stop', 'end', 
          'stop_sec', 'end_sec', 'stop_seconds', 'end_seconds', 'stop_time', 'end_time', 'to')
 _RECORDING = ('video_id', 'bag', 'recording', 'video')
 _OF_ONE_HEAD = ('label', 'class', 'action')
-_EPIC = {'narration_id', 'video_id', 'verb_class', 'noun_class'}
-_EPIC_SIZES = {'verb': 97, 'noun': 300}
+_EPIC = {'video_id', 'verb_class', 'noun_class'}
+_EPIC_EDITIONS = {'narration_id': ('100', {'verb': 97, 'noun': 300}),
+                  'uid': ('55', {'verb': 125, 'noun': 352})}
+"""Column of an edition of EPIC-KITCHENS → its name and the sizes of its vocabulary."""
 _TIMECODE = re.compile(r'(?:(\d+):)?(\d{1,3}):(\d{1,2}(?:[.,]\d+)?)', re.ASCII)
 _REMEDY = 'name the columns start, stop, verb, noun; docs/bags.md shows one'
 
@@ -72,12 +75,14 @@ def read_table(path: Path, vocabulary: Vocabulary) -> Table:
     """
     header, lines = _lines(path)
     start, stop = _column(header, 'start', _START, path), _column(header, 'stop', _STOP, path)
-    labels, remarks = _label_columns(header, vocabulary, path)
-    parts = not labels
+    columns = _label_columns(header, vocabulary)
+    parts = not columns
     if parts:
-        labels = _part_columns(header, vocabulary, path)
+        columns = {part: [i] for part, i in _part_columns(header, vocabulary, path).items()}
     recording = next((header.index(name) for name in _RECORDING if name in header), None)
-    rows: list[Row] = []
+    classes = {head: ClassNames(vocabulary.heads.get(head, ())) for head in columns}
+    found: list[tuple[int, int, int, str]] = []
+    pairs: dict[str, list[tuple[str, str]]] = {head: [] for head in columns}
     broken: list[str] = []
     clocks = 0
     for number, cells in lines:
@@ -87,11 +92,16 @@ def read_table(path: Path, vocabulary: Vocabulary) -> Table:
             broken.append(f'row {number}: {error}')
             continue
         clocks += any(':' in cells[i] for i in (start, stop))
-        rows.append(Row(
-            number, begin, end, {head: cells[i].strip() for head, i in labels.items()},
-            cells[recording].strip() if recording is not None else ''))
-    return Table(tuple(rows), tuple(broken), bool(rows) and clocks == len(rows), remarks,
-                 parts)
+        found.append((
+            number, begin, end, cells[recording].strip() if recording is not None else ''))
+        for head, places in columns.items():
+            written = [cells[i].strip() for i in places]
+            pairs[head].append((written[0], '') if parts else classes[head].split(written))
+    texts, remarks = _labels(pairs, classes, header, vocabulary, path)
+    rows = tuple(Row(*each[:3], {head: texts[head][i] for head in columns}, each[3])
+                 for i, each in enumerate(found))
+    return Table(rows, tuple(broken), bool(rows) and clocks == len(rows),
+                 () if parts else remarks, parts)
 
 
 def _lines(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -118,29 +128,42 @@ def _column(header: Sequence[str], what: str, names: Sequence[str], path: Path) 
 
 
 def _label_columns(
-    header: Sequence[str], vocabulary: Vocabulary, path: Path
-) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return head → column, empty if no head has one, and remarks on the choice."""
-    sizes = vocabulary.sizes
-    foreign = _EPIC <= set(header) and any(
-        sizes.get(head) != size for head, size in _EPIC_SIZES.items())
-    found: dict[str, int] = {}
+    header: Sequence[str], vocabulary: Vocabulary,
+) -> dict[str, list[int]]:
+    """Return head → its columns with names and numbers, empty if no head has one."""
+    found: dict[str, list[int]] = {}
     for head in vocabulary.heads:
         key = head.casefold()
-        names = [key, f'{key}_name', f'{key}_label']
-        names = names if foreign else [f'{key}_class', f'{key}_id', *names]
-        if len(sizes) == 1:
+        names = [f'{key}_class', f'{key}_id', key, f'{key}_name', f'{key}_label']
+        if len(vocabulary.heads) == 1:
             names += _OF_ONE_HEAD
-        place = next((header.index(name) for name in names if name in header), None)
-        if place is not None:
-            found[head] = place
+        places = [header.index(name) for name in names if name in header]
+        if places:
+            found[head] = places
+    return found
+
+
+def _labels(
+    pairs: Mapping[str, Sequence[tuple[str, str]]], classes: Mapping[str, ClassNames],
+    header: Sequence[str], vocabulary: Vocabulary, path: Path,
+) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Return head → the label of each row, and remarks on the choice."""
+    sizes = vocabulary.sizes
+    edition, theirs = next((found for column, found in _EPIC_EDITIONS.items()
+                            if _EPIC | {column} <= set(header)), ('', {}))
+    is_theirs = bool(edition) and all(sizes.get(head) == size for head, size in theirs.items())
+    foreign = bool(edition) and not is_theirs
     remarks = [f'{path.name} has no column {head}: that head is not scored'
-               for head in vocabulary.heads if found and head not in found]
+               for head in vocabulary.heads if head not in pairs]
     if foreign:
         remarks.append(
-            f'{path.name} numbers the classes of EPIC-KITCHENS-100, which are not those of this '
-            'model: the words in its columns verb and noun are used')
-    return found, tuple(remarks)
+            f'{path.name} numbers the classes of EPIC-KITCHENS-{edition}, which are not those of '
+            'this model: the words in its columns verb and noun are used')
+    labels = {head: Labels(each, classes[head], head, names_only=foreign)
+              for head, each in pairs.items()}
+    for each in labels.values():
+        remarks += () if foreign else each.remarks(path.name, is_trusted=is_theirs)
+    return {head: each.texts() for head, each in labels.items()}, tuple(remarks)
 
 
 def _part_columns(

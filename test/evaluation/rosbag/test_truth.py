@@ -236,3 +236,78 @@ def test_tables_without_a_column_of_the_only_head(read):
 def test_a_table_of_one_column_does_not_fit_two_heads(read):
     with pytest.raises(InvalidSettingError, match='column action is for a model with one head'):
         read('start,stop,action\n1,2,cut onion\n')
+
+
+BIG = Vocabulary({
+    'verb': ('take', 'put', 'wash', 'open', 'close', 'insert', 'turn-on', 'cut',
+             *(f'v{i}' for i in range(8, 97))),
+    'noun': ('tap', 'spoon', 'plate', 'cup', *(f'n{i}' for i in range(4, 300)))})
+# The same words have other numbers in EPIC-KITCHENS-55; take and put have the same.
+EPIC_55_ROWS = (
+    'uid,participant_id,video_id,narration,start_timestamp,stop_timestamp,start_frame,stop_frame,'
+    'verb,verb_class,noun,noun_class,all_nouns,all_noun_classes\n'
+    "0,P01,P01_11,wash cup,00:00:01.00,00:00:02.00,0,1,wash,4,cup,10,['cup'],[10]\n"
+    "1,P01,P01_11,take cup,00:00:03.00,00:00:04.00,0,1,take,0,cup,10,['cup'],[10]\n"
+    "2,P01,P01_11,pick-up it,00:00:05.00,00:00:06.00,0,1,pick-up,0,plate,2,['plate'],[2]\n")
+
+
+@pytest.mark.parametrize('vocabulary', [BIG, KITCHEN], ids=['100', 'kitchen'])
+def test_numbers_of_epic_kitchens_55_are_not_taken_for_the_models(read, vocabulary):
+    truth = read(EPIC_55_ROWS, vocabulary)
+    assert spans(truth)[0] == (1, 2, 'wash', 'cup')
+    assert spans(truth)[2][2] == 'pick-up' and truth.actions[2].ids['verb'] == UNKNOWN
+    assert 'numbers the classes of EPIC-KITCHENS-55, which are not' in truth.warnings[0]
+    own = Vocabulary({'verb': tuple(f'v{i}' for i in range(125)),
+                      'noun': tuple(f'n{i}' for i in range(352))})
+    assert spans(read(EPIC_55_ROWS, own))[0] == (1, 2, 'v4', 'n10')
+
+
+def test_numbers_of_another_vocabulary_are_known_by_the_names_beside_them(read):
+    """Whatever the columns are called, and whichever comes first."""
+    text = ('start,stop,verb,verb_name,noun,noun_id\n1,2,4,wash,cup,3\n3,4,0,take,cup,3\n'
+            '5,6,5,cut,cup,3\n7,8,0,grab,plate,2\n9,10,1,,tap,0\n')
+    truth = read(text, BIG)
+    assert [s[2:] for s in spans(truth)] == [
+        ('wash', 'cup'), ('take', 'cup'), ('cut', 'cup'), ('grab', 'plate'), ('number 1', 'tap')]
+    assert truth.actions[3].ids['verb'] == truth.actions[4].ids['verb'] == UNKNOWN
+    note, = (w for w in truth.warnings if 'contradict' in w)
+    assert note == (
+        "truth.csv: 2 of 3 numbers of verb contradict the names beside them, the first: 'wash' "
+        "has number 4, which in the model is 'close'; the names are used, no number is used: they "
+        'are those of another vocabulary')
+
+
+def test_a_slip_among_many_rows_is_said_and_the_other_numbers_count(read):
+    """Of EPIC-KITCHENS-100's own rows the verb is any word, and its number the class."""
+    rows = ['1,2,take,0,cup,3'] * 10 + ['1,2,wash,99,cup,3', '3,4,grab,0,cup,3']
+    truth = read('start,stop,verb,verb_class,noun,noun_class\n' + '\n'.join(rows), BIG)
+    assert [a.names['verb'] for a in truth.actions[-2:]] == ['wash', 'take']
+    assert truth.actions[-1].ids['verb'] == 0
+    assert any('1 of 11 numbers of verb contradict' in w and 'number 99, which in the model does '
+               'not exist' in w and 'only where the name is no class' in w for w in truth.warnings)
+
+
+def test_numbers_that_nothing_confirms_or_that_are_too_large_are_said(read):
+    truth = read('start,stop,verb_class,verb,noun_id\n1,2,2,allumer,1\n3,4,1,laver,7\n')
+    assert [s[2:] for s in spans(truth)] == [('turn-on', 'cup'), ('wash', '7')]
+    assert any('no name of verb is a class of the model' in w for w in truth.warnings)
+    assert any('1 numbers of noun are beyond the 3 classes of the model, the first: 7; if' in w
+               for w in truth.warnings)
+
+
+def test_a_number_is_a_name_where_the_model_has_one(read):
+    digits = Vocabulary({'action': ('2', '1', '0')})
+    assert spans(read('start,stop,action\n1,2,0\n', digits)) == [(1, 2, '0')]
+
+
+def test_ids_of_a_topic_that_contradict_its_names_are_said():
+    start = Bag.start_ns
+    messages = [(start + i * S, start + (i + 1) * S, verb, 'cup', number, 1)
+                for i, (verb, number) in enumerate([('wash', 2), ('cut', 0)])]
+    truth = Truth.from_messages(messages, Bag(), KITCHEN, '/truth')
+    assert [a.label for a in truth.actions] == [('wash', 'cup'), ('cut', 'cup')]
+    note, = truth.warnings
+    assert note.startswith("/truth: 1 of 2 numbers of verb contradict the names beside them, the "
+                           "first: 'wash' has number 2, which in the model is 'turn-on'")
+    unset = [(*message[:4], 0, 0) for message in messages]
+    assert not Truth.from_messages(unset, Bag(), KITCHEN, '/truth').warnings
