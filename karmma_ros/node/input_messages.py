@@ -1,7 +1,8 @@
 """
 What the callbacks of the subscriptions do with a message, beside its way into the stream.
 
-A callback decodes and stores (`stream/intake.py`), no more. Whatever is wrong with a message is
+A callback decodes and stores (`stream/intake.py`), no more; compressed images, which may take as
+long as a window, are decoded beside it (`image_decoder.py`). Whatever is wrong with a message is
 counted with its reason and warned about now and then; nothing is ever raised out of a callback.
 """
 
@@ -15,8 +16,9 @@ from typing import Any
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, printable
 from karmma_ros.modality import Modality
+from karmma_ros.node.image_decoder import ImageDecoder
 from karmma_ros.node.log import NodeLog
-from karmma_ros.stream.intake import Arrived, Intake
+from karmma_ros.stream.intake import Arrival, Arrived, Intake
 from karmma_ros.stream.message_types import COMPRESSED_IMAGE
 from karmma_ros.stream.readers import stamp_ns_of
 from karmma_ros.stream.sensors import SensorStream
@@ -43,6 +45,7 @@ class Messages:
         """
         self._node, self._intake, self._taken = node, Intake(values, lock), taken
         self._log = NodeLog(node)
+        self._decoder = ImageDecoder(node, self._store)
         self._values, self._crop = values, (0, 0)
         self.frame_ids: dict[Modality, str] = {}
         """The last header.frame_id of each input, as it is passed on in results."""
@@ -50,6 +53,7 @@ class Messages:
 
     def feed(self, stream: SensorStream, spec: ClipSpec) -> None:
         """Store what comes from now on in this stream."""
+        self.cancel()
         self._intake.feed(stream)
         self._crop = spec.video.height, spec.video.width
 
@@ -65,6 +69,14 @@ class Messages:
         self._said_of_info = ''
         self._intake.forget_info()
 
+    def cancel(self) -> None:
+        """Drop the images that are being decoded."""
+        self._decoder.cancel()
+
+    def stop(self) -> None:
+        """Drop the images that are being decoded, and end the thread that does it."""
+        self._decoder.stop()
+
     def read_parameters(self) -> None:
         """Make the readers anew; what they learned from messages stays."""
         self._intake.read_parameters()
@@ -75,14 +87,25 @@ class Messages:
             now_ns = self._node.get_clock().now().nanoseconds
             self.received.add(modality)
             self._look_at_header(modality, message, now_ns)
-            refusal = self._intake.take(
-                Arrived(modality, type_name, message, self._crop, self._values['rgb.bits']),
-                now_ns)
+            arrived = Arrived(modality, type_name, message, self._crop, self._values['rgb.bits'])
             self._note_format(modality, type_name, message)
-            if refusal:
-                self._log.warning(f'{modality}: message dropped: {refusal}', topic=modality.value)
-            self._taken()
+            if type_name != COMPRESSED_IMAGE:
+                self._store(arrived, now_ns)
+            elif self._intake.wants_image(arrived, now_ns):
+                self._decoder.submit(arrived, now_ns)
+            else:
+                self._taken()
         return take
+
+    def _store(self, arrival: Arrival, now_ns: int) -> None:
+        """Store a message that was received at this time, or count why not."""
+        refusal = self._intake.take(arrival, now_ns)
+        modality = arrival.modality
+        if modality is Modality.AUDIO:  # the format is known once a message was read
+            self.formats[modality] = self._intake.sound_format(arrival.type_name)
+        if refusal:
+            self._log.warning(f'{modality}: message dropped: {refusal}', topic=modality.value)
+        self._taken()
 
     def take_info(self, info: Any) -> None:
         """Take what the audio driver says of its format."""
@@ -120,11 +143,9 @@ class Messages:
                 'set use_sim_time to true')
 
     def _note_format(self, modality: Modality, type_name: str, message: Any) -> None:
-        if modality is Modality.AUDIO:
-            self.formats[modality] = self._intake.sound_format(type_name)
-        elif type_name == COMPRESSED_IMAGE:
+        if type_name == COMPRESSED_IMAGE:
             self.formats[modality] = printable(message.format, _MAX_FORMAT)
-        elif modality is not Modality.DETECTIONS:
+        elif modality in (Modality.RGB, Modality.FLOW):
             self.formats[modality] = (
                 f'{printable(message.encoding, _MAX_FORMAT)}, '
                 f'{message.width} x {message.height}')

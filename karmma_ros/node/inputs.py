@@ -106,6 +106,10 @@ class Inputs:
             self._close(modality)
         self._failures = {}
 
+    def cancel(self) -> None:
+        """Drop what was received and is not stored yet."""
+        self._messages.cancel()
+
     def update(self, names: Collection[str]) -> None:
         """Follow changed parameters; inputs that they do not touch go on undisturbed."""
         if _READER_PARAMETERS & set(names):
@@ -208,6 +212,8 @@ class Inputs:
 
     def _close(self, modality: Modality) -> None:
         self._topics.pop(modality).close()
+        if modality is Modality.RGB:
+            self._messages.stop()
         if modality is Modality.AUDIO and self._info is not None:
             info, self._info = self._info, None
             with suppress(Exception):  # the context may be gone

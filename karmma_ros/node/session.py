@@ -151,6 +151,7 @@ class Session:
 
     def clear(self) -> None:
         """Forget every sample, and end what runs."""
+        self._inputs.cancel()
         with self._lock:
             self._stream.clear()
         self.worker.forget()

@@ -188,6 +188,15 @@ class Intake:
         self._info = info
         return said
 
+    def wants_image(self, arrival: Arrival, now_ns: int) -> bool:
+        """Whether to decode a camera image and `take` it; one that is not wanted is counted."""
+        try:
+            stamp_ns = arrival.stamp_ns
+        except InvalidSampleError:
+            return True  # `take` drops it with the reason
+        with self._lock:
+            return self._stream.wants_image(stamp_ns, now_ns)
+
     def take(self, arrival: Arrival, now_ns: int) -> str:
         """Take a message that is received now; give why it was dropped, or ''."""
         try:

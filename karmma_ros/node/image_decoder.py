@@ -1,0 +1,138 @@
+"""Decoding of compressed images beside the executor, which goes on receiving the other inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Condition, Thread
+from typing import Any
+
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.modality import Modality
+from karmma_ros.stream.intake import Arrival, Arrived, Picture
+from rclpy.node import Node
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """A message whose image was decoded, or could not be; an `Arrival`."""
+
+    arrived: Arrived
+    outcome: Picture | Exception
+
+    @property
+    def modality(self) -> Modality:
+        """Return the modality whose topic it came by."""
+        return self.arrived.modality
+
+    @property
+    def type_name(self) -> str:
+        """Return its type."""
+        return self.arrived.type_name
+
+    @property
+    def message(self) -> Any:
+        """Return the message itself."""
+        return self.arrived.message
+
+    @property
+    def stamp_ns(self) -> int:
+        """Return its stamp, 0 without one."""
+        return self.arrived.stamp_ns
+
+    def picture(self) -> Picture:
+        """
+        Return the decoded image.
+
+        :raises InvalidSampleError: when there is none.
+        """
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+class ImageDecoder:
+    """
+    Decode the newest image in a thread and hand it back to the executor.
+
+    An image that comes while another is decoded waits, and takes the place of one that waits.
+    All methods belong to the executor's thread.
+    """
+
+    def __init__(self, node: Node, done: Callable[[Arrival, int], None]) -> None:
+        """
+        Start nothing yet.
+
+        :param done: called by the executor with what was decoded and the time of its receipt.
+        """
+        self._node, self._done = node, done
+        self._changed = Condition()
+        self._waiting: tuple[Arrived, int] | None = None
+        self._decoded: tuple[DecodedImage, int] | None = None
+        self._generation = 0
+        """Grows with each `cancel`: what was begun before is dropped."""
+        self._running = False
+        self._thread: Thread | None = None
+        self._guard: Any = None
+
+    def submit(self, arrived: Arrived, now_ns: int) -> None:
+        """Decode this image next."""
+        if self._thread is None:
+            self._guard = self._node.create_guard_condition(self._deliver)
+            self._running = True
+            self._thread = Thread(target=self._run, name='image decoder', daemon=True)
+            self._thread.start()
+        with self._changed:
+            self._waiting = arrived, now_ns
+            self._changed.notify()
+
+    def cancel(self) -> None:
+        """Drop every image that was not handed back."""
+        with self._changed:
+            self._generation += 1
+            self._waiting = self._decoded = None
+
+    def stop(self) -> None:
+        """Drop every image and end the thread, after the image that it decodes."""
+        self.cancel()
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        with self._changed:
+            self._running = False
+            self._changed.notify()
+        thread.join()
+        guard, self._guard = self._guard, None
+        self._node.destroy_guard_condition(guard)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._running or (
+                    self._waiting is not None and self._decoded is None))
+                if not self._running:
+                    return
+                assert self._waiting is not None
+                (arrived, now_ns), self._waiting = self._waiting, None
+                generation = self._generation
+            decoded = DecodedImage(arrived, _decode(arrived))
+            with self._changed:
+                if generation == self._generation:
+                    self._decoded = decoded, now_ns
+                    self._guard.trigger()
+
+    def _deliver(self) -> None:
+        with self._changed:
+            decoded, self._decoded = self._decoded, None
+            self._changed.notify()
+        if decoded is not None:
+            self._done(*decoded)
+
+
+def _decode(arrived: Arrived) -> Picture | Exception:
+    try:
+        return arrived.picture()
+    except InvalidSampleError as error:
+        return error
+    except Exception as error:  # one bad image must not end the thread
+        return InvalidSampleError(f'{type(error).__name__}: {error}')
