@@ -1,6 +1,7 @@
 """Compressed images are decoded beside the executor, which goes on with the other inputs."""
 
-from threading import Event, enumerate as threads
+from threading import enumerate as threads
+from threading import Event
 
 import cv2
 from karmma_ros.errors import InvalidSampleError
@@ -28,13 +29,13 @@ def slow(monkeypatch):
 
     decode = intake.read_compressed_image
 
-    def read(message, size):
+    def read(*arguments):
         Slow.count += 1
         Slow.begun.set()
         assert Slow.go.wait(20)
         if Slow.failure:
             raise Slow.failure
-        return decode(message, size)
+        return decode(*arguments)
     monkeypatch.setattr(intake, 'read_compressed_image', read)
     yield Slow
     Slow.go.set()
