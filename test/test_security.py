@@ -62,16 +62,73 @@ def example(ros_domain):
     rclpy.try_shutdown(context=context)
 
 
-def test_the_policy_has_the_version_and_the_words_that_sros2_knows():
+SCHEMA = {
+    'policy': ({'enclaves'}, {'version'}), 'enclaves': ({'enclave'}, set()),
+    'enclave': ({'profiles'}, {'path'}), 'profiles': ({'profile'}, set()),
+    'profile': ({'topics', 'services'}, {'ns', 'node'}),
+    'topics': ({'topic'}, {'publish', 'subscribe'}), 'topic': (set(), set()),
+    'services': ({'service'}, {'request', 'reply'}), 'service': (set(), set()),
+}
+"""Element of a policy of sros2 → its children and its attributes, as far as we use them."""
+RULES = {'topics', 'services'}
+NAME = re.compile(r'(~/|/)?[A-Za-z_*][\w*]*(/[A-Za-z_*][\w*]*)*')
+
+
+def complaints(element, parent=''):
+    """Return what of a policy sros2 would refuse or misread, one line for each."""
+    tag, here = element.tag, f'{parent}/{element.tag}'
+    children, attributes = SCHEMA.get(tag, (set(), set()))
+    found = [] if tag in SCHEMA else [f'{here}: unknown element']
+    found += [f'{here}: unknown attribute {name}' for name in set(element.attrib) - attributes]
+    if tag in RULES:
+        if len(element.attrib) != 1 or set(element.attrib.values()) - {'ALLOW', 'DENY'}:
+            found.append(f'{here}: expected one of {sorted(attributes)}, ALLOW or DENY')
+    else:
+        found += [f'{here}: no {name}' for name in attributes - set(element.attrib)]
+    if children:
+        if not len(element) or (element.text or '').strip():
+            found.append(f'{here}: expected elements {sorted(children)}')
+        found += [f'{here}: {child.tag} is not one of {sorted(children)}'
+                  for child in element if child.tag not in children]
+        texts = [child.text for child in element if not len(child)]
+        found += [f'{here}: {text} twice' for text in set(texts) if texts.count(text) > 1]
+    elif not NAME.fullmatch(element.text or ''):
+        found.append(f'{here}: {element.text!r} is no name')
+    for path in (element.get('path'), element.get('ns')):
+        if path is not None and not path.startswith('/'):
+            found.append(f'{here}: {path} does not begin with /')
+    for child in element:
+        found += complaints(child, here)
+    return found
+
+
+def test_the_policy_keeps_to_the_schema_of_sros2():
     policy = ElementTree.parse(POLICY).getroot()
-    assert (policy.tag, policy.get('version')) == ('policy', '0.2.0')
-    rules = {'topics': {'publish', 'subscribe'}, 'services': {'request', 'reply'}}
-    for profile in policy.iter('profile'):
-        assert profile.get('ns').startswith('/') and profile.get('node')
-        for rule in profile:
-            assert rule.attrib and set(rule.attrib) <= rules[rule.tag]
-            assert set(rule.attrib.values()) == {'ALLOW'}
-            assert all(e.tag == rule.tag[:-1] and e.text.strip() == e.text for e in rule)
+    assert policy.tag == 'policy' and policy.get('version') == '0.2.0'
+    assert complaints(policy) == []
+    rules = [rule for tag in RULES for rule in policy.iter(tag)]
+    assert rules and {value for rule in rules for value in rule.attrib.values()} == {'ALLOW'}
+
+
+@pytest.mark.parametrize(('old', 'new', 'text'), [
+    ('<topics publish="ALLOW">', '<topics publishes="ALLOW">', 'unknown attribute publishes'),
+    ('<topics publish="ALLOW">', '<topics publish="allow">', 'expected one of'),
+    ('<topics publish="ALLOW">', '<topics>', 'expected one of'),
+    ('<topics publish="ALLOW">', '<topics publish="ALLOW" subscribe="ALLOW">', 'expected one of'),
+    ('<topic>/clock</topic>', '<topic> /clock</topic>', "' /clock' is no name"),
+    ('<topic>/clock</topic>', '<topic></topic>', 'None is no name'),
+    ('<topic>/clock</topic>', '<topic>a//b</topic>', "'a//b' is no name"),
+    ('<topic>/clock</topic>', '<topic>image</topic>', 'image twice'),
+    ('<topic>/clock</topic>', '<service>clock</service>', "service is not one of ['topic']"),
+    ('<topic>/clock</topic>', '<topik>clock</topik>', 'unknown element'),
+    (' node="karmma">', '>', 'no node'), (' ns="/"', ' ns=""', 'does not begin with /'),
+    ('path="/karmma/node"', 'path="karmma/node"', 'does not begin with /'),
+])
+def test_a_planted_fault_of_a_policy_is_found(old, new, text):
+    content = POLICY.read_text(encoding='utf-8')
+    assert old in content
+    assert any(text in line for line in complaints(
+        ElementTree.fromstring(content.replace(old, new, 1))))
 
 
 def test_the_policy_has_an_enclave_for_each_part():

@@ -193,6 +193,17 @@ def test_what_is_weak_beside_a_brief_rival_goes_on():
     assert [event.phase for event in events] == [STARTED]
 
 
+def test_no_event_starts_before_the_last_ended_or_ends_before_it_was_announced():
+    # The first action outweighs all that follows: without a floor both borders would be its own.
+    words = Vocabulary({'action': ('open', *'abcde')})
+    actions = ActionEvents(EventSettings(0.0, 0.4, 0.39), words)
+    said = [(t, Prediction({'action': np.array([score, *[(1 - score) / 5] * 5])}, words))
+            for start, stop, score in ((0, 2000, 0.81), (2000, 2400, 0.0), (2400, 3800, 0.405),
+                                       (3800, 4400, 0.0)) for t in range(start, stop, 200)]
+    assert [(e.phase.name, e.start_ns // MS, e.end_ns // MS) for e in play(actions, said)] == [
+        ('STARTED', 0, 1000), ('ENDED', 0, 1900), ('STARTED', 1900, 3000), ('ENDED', 1900, 3000)]
+
+
 @pytest.mark.parametrize(('score', 'starts'), [(0.5, True), (0.499, False)])
 def test_an_action_starts_at_the_very_threshold(score, starts):
     actions = ActionEvents(replace(QUICK, start=0.5, end=0.25), ONE_HEAD)
