@@ -122,6 +122,7 @@ class KarmmaNode(LifecycleNode):
 
         def guarded(request: Any, response: Any) -> Any:
             try:
+                self._check_transition(request.transition)
                 return change(request, response)
             except Exception as error:
                 self._log.error(f'no such transition from {self.state_label}: {error}',
@@ -129,6 +130,17 @@ class KarmmaNode(LifecycleNode):
                 response.success = False
                 return response
         service.callback = guarded
+
+    def _check_transition(self, wanted: Any) -> None:
+        """
+        Refuse what rcl would refuse with a warning for each request, however many there are.
+
+        :raises LookupError: for a transition that the present state does not have.
+        """
+        possible = {each[0]: each[1] for each in self._state_machine.available_transitions}
+        if not wanted.label and wanted.id not in possible:
+            raise LookupError(f'got transition {wanted.id}; expected ' + (' or '.join(
+                f'{number} ({label})' for number, label in possible.items()) or 'none'))
 
     def _configure(self) -> None:
         for problem in self.parameters.problems:

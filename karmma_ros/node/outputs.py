@@ -7,6 +7,7 @@ from typing import Any
 
 from karmma_msgs.msg import ActionEvent, ActionRecognition, ModalityAvailability, ModelInfo
 from karmma_ros.model.bundle import Bundle
+from karmma_ros.node.log import NodeLog
 from karmma_ros.node.messages import label_info_message, model_info_message, published_classes
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -32,7 +33,7 @@ class Outputs:
         self._info = node.create_publisher(ModelInfo, '~/model_info', LATCHED)
         self._label_type = _label_info_type()
         if self._label_type is None:
-            node.get_logger().info(
+            NodeLog(node).info(
                 'vision_msgs has no LabelInfo here, or is not installed: no label_info is '
                 'published; model_info has the class names')
         self._labels = [node.create_publisher(self._label_type, topic, LATCHED)

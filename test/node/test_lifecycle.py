@@ -202,7 +202,7 @@ def test_a_transition_that_breaks_half_way_leaves_a_node_that_can_be_used(
         assert node.trigger_activate() == SUCCESS
 
 
-def test_an_impossible_transition_is_refused_with_an_answer(ros, bundle):
+def test_an_impossible_transition_is_refused_with_an_answer(ros, bundle, capfd):
     node = KarmmaNode(parameter_overrides=[Parameter('model', value=str(bundle))])
     node.log = Log()
     node.get_logger = lambda: node.log
@@ -210,7 +210,10 @@ def test_an_impossible_transition_is_refused_with_an_answer(ros, bundle):
     for wrong in (Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_CLEANUP, 77):
         request = ChangeState.Request(transition=Transition(id=wrong))
         assert not change(request, ChangeState.Response()).success
-        assert 'no such transition from unconfigured' in node.log.texts[-1]
+        assert node.log.texts[-1] == (
+            'no such transition from unconfigured: got transition 3; expected 1 (configure) or '
+            '5 (shutdown)'), 'once for all of them'
+    assert 'rcl_lifecycle' not in capfd.readouterr().err
     request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
     assert change(request, ChangeState.Response()).success
     node.shut_down()

@@ -1,5 +1,7 @@
 """Lines of the log are printable, short, and throttled by topic."""
 
+from pathlib import Path
+
 from karmma_ros.node import log as module
 from karmma_ros.node.log import NodeLog
 import pytest
@@ -50,3 +52,9 @@ def test_topics_do_not_silence_each_other(node):
     log.reset()
     assert log.info('e', topic='rgb')
     assert node.lines == ['a', 'b', 'c', 'e']
+
+
+def test_nothing_else_writes_to_a_logger():
+    folder = Path(module.__file__).parent
+    sources = {path.name: path.read_text(encoding='utf-8') for path in folder.glob('*.py')}
+    assert [name for name, text in sources.items() if 'get_logger(' in text] == ['log.py']
