@@ -41,7 +41,7 @@ class _Interval:
     """They must differ by less than this part of what chunks lost by chance would cause."""
 
 
-_FIRST = _Interval(800_000_000, _GROSS, 0.25, 0.0)
+_FIRST = _Interval(600_000_000, _GROSS, 0.25, 0.0)
 _SHORT = _Interval(3 * NANOSECONDS, 0.0, 0.3, 0.25)
 _LONG = _Interval(24 * NANOSECONDS, 0.0, 0.5, 0.33)
 """The first is for a gross excess right at the start, before the modality is available."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 import os
 from pathlib import Path
@@ -110,7 +111,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     with writing('--out', options.out):
         (options.out / WORK).mkdir(parents=True, exist_ok=True)
     paths = _distinct(options.bags)
-    outcomes = _answers(paths, bundle, settings, options)
+    outcomes = _answers(paths, bundle, replace(settings, given=tuple(paths)), options)
     console = Console(soft_wrap=True)
     runs, left_out = _runs(
         paths, outcomes, bundle, options, settings.values['rgb.bits'], console)

@@ -28,7 +28,14 @@ from karmma_ros.evaluation.rosbag.errors import BagError
 from karmma_ros.evaluation.rosbag.faults import describe, Fault, on_inputs, parameters
 from karmma_ros.evaluation.rosbag.reading import Bag
 from karmma_ros.evaluation.rosbag.replay import Cut, Replay, Run
-from karmma_ros.evaluation.rosbag.topics import Choice, choose_topics, RECOGNITION, TRUTH
+from karmma_ros.evaluation.rosbag.split import EarlierInfo, find_earlier_info
+from karmma_ros.evaluation.rosbag.topics import (
+    AUDIO_INFO,
+    Choice,
+    choose_topics,
+    RECOGNITION,
+    TRUTH,
+)
 from karmma_ros.evaluation.rosbag.work import (
     bag_digest,
     file_states,
@@ -40,6 +47,7 @@ from karmma_ros.evaluation.rosbag.work import (
 from karmma_ros.modality import Modality, subsets
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.streaming import stretches_of
+from karmma_ros.stream.message_types import AUDIO_TOLD
 from karmma_ros.stream.tokens import hop_for
 import numpy as np
 
@@ -72,6 +80,8 @@ class Settings:
     """Each one is done in a run of its own, beside the one as recorded."""
     seed: int = 0
     batch_size: int = BATCH
+    given: tuple[Path, ...] = ()
+    """All bags that are evaluated, of which one may be an earlier part of another."""
 
     def described(self) -> dict[str, Any]:
         """Give what decides the answers, JSON-ready."""
@@ -117,9 +127,11 @@ def evaluate_bag(
         topics = {role: topic.name for role, topic in choice.topics.items()}
         settings = replace(
             settings, faults=tuple(on_inputs(each, topics) for each in settings.faults))
-        evaluation = _Evaluation(bag, choice, bundle, settings, device)
+        info = _earlier_info(path, choice, settings)
+        evaluation = _Evaluation(bag, choice, bundle, settings, device, info)
         before = file_states(bag.files.sources)
-        folder = None if work is None else work / key_of(_what_decides(bag, bundle, settings))
+        folder = None if work is None else work / key_of(
+            _what_decides(bag, bundle, settings, info))
         found = evaluation.run(folder, progress)
         if file_states(bag.files.sources) != before:
             if folder is not None:
@@ -129,12 +141,24 @@ def evaluate_bag(
         return found
 
 
-def _what_decides(bag: Bag, bundle: Bundle, settings: Settings) -> dict[str, Any]:
+def _what_decides(
+    bag: Bag, bundle: Bundle, settings: Settings, info: EarlierInfo | None,
+) -> dict[str, Any]:
     """Return everything that decides what is found in a bag, JSON-ready."""
     return {
         'bag': bag_digest(bag.files.sources), 'missing': list(bag.files.missing),
         'model': [bundle.sha256, bundle.model_id], 'architecture': bundle.config.to_dict(),
-        'spec': bundle.spec.to_dict(), **settings.described()}
+        'spec': bundle.spec.to_dict(), **settings.described(),
+        'audio_info': None if info is None else info.fields}
+
+
+def _earlier_info(path: Path, choice: Choice, settings: Settings) -> EarlierInfo | None:
+    """Return the audio format of an earlier part, where the bag itself does not state it."""
+    audio = choice.topics.get(Modality.AUDIO.value)
+    if audio is None or audio.type == AUDIO_TOLD or AUDIO_INFO in {*choice.topics,
+                                                                   *settings.topics}:
+        return None
+    return find_earlier_info(path, settings.given)
 
 
 class _Evaluation:
@@ -142,9 +166,10 @@ class _Evaluation:
 
     def __init__(
         self, bag: Bag, choice: Choice, bundle: Bundle, settings: Settings, device: str,
+        info: EarlierInfo | None,
     ) -> None:
         self._bag, self._choice, self._bundle, self._settings = bag, choice, bundle, settings
-        self._device = device
+        self._device, self._info = device, info
         self._runs, self._lane_conditions = _conditions(settings, bundle.network.modalities)
 
     def run(self, folder: Path | None, progress: Progress) -> Evaluated:
@@ -168,7 +193,8 @@ class _Evaluation:
                              tuple(bundle.vocabulary.heads))
         replay = Replay(
             bag, self._choice, bundle.spec, bundle.network.modalities, self._settings.values,
-            self._runs, echoes.asked, self._hop())
+            self._runs, echoes.asked, self._hop(),
+            None if self._info is None else self._info.message)
         collector = Collector(self._lane_conditions, bundle.vocabulary.sizes, len(self._runs))
         asker = asker_for(bundle, self._device)
         known = 0 if work is None else work.batches
@@ -203,6 +229,8 @@ class _Evaluation:
     ) -> dict[str, Any]:
         """Give what was found beside the answers, JSON-ready."""
         bag, lost, warnings = self._bag, Counter(self._bag.lost), list(self._bag.warnings)
+        if self._info is not None:
+            warnings.append(f'audio_info: taken from an earlier part, {self._info.path.name}')
         refusals = replay.lanes[0].refusals
         for role, count in sorted(refusals.counts.items()):
             lost[f'{role} messages that cannot be used'] += count

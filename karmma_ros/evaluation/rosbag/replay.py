@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 import heapq
 from typing import Any
@@ -133,6 +134,11 @@ class Lane:
         """Give time and the state of each modality from then on, `[s, 5]`."""
         return np.array(self._states, np.int64).reshape(-1, 1 + len(Modality))
 
+    def take_info(self, info: Any) -> None:
+        """Take what was stated of the audio format before the first message."""
+        with suppress(InvalidSampleError):  # then the rate check has the word
+            self._intake.take_info(info)
+
     def take(self, delivery: Delivery) -> Iterator[Cut]:
         """Go on to the time of a message, then take it, or whatever its faults leave of it."""
         now_ns = delivery.received_ns
@@ -173,13 +179,13 @@ class Lane:
     def _receive(self, delivery: Delivery, now_ns: int) -> None:
         self._heard_ns = now_ns
         if delivery.role == AUDIO_INFO:
-            refusal = self._take_info(delivery)
+            refusal = self._read_info(delivery)
         else:
             refusal = self._intake.take(delivery, now_ns)
         if refusal:
             self.refusals.note(delivery.role, refusal)
 
-    def _take_info(self, delivery: Delivery) -> str:
+    def _read_info(self, delivery: Delivery) -> str:
         try:
             self._intake.take_info(delivery.message)
         except InvalidSampleError as error:
@@ -283,7 +289,7 @@ class Replay:
     def __init__(
         self, bag: Bag, choice: Choice, spec: ClipSpec, modalities: tuple[Modality, ...],
         values: Mapping[str, Any], runs: Sequence[Run], echoed: Sequence[Asked] = (),
-        hop: int = 0,
+        hop: int = 0, audio_info: Any = None,
     ) -> None:
         """
         Prepare the runs.
@@ -292,6 +298,7 @@ class Replay:
         :param echoed: the windows that a node answered, in order of time; if any, they are cut
             in a run of their own, the last one.
         :param hop: as a `Lane` takes it.
+        :param audio_info: what was stated of the audio format before the bag began.
         :raises InvalidSettingError: for a parameter that cannot be used.
         """
         self._bag, self._spec, self._bits = bag, spec, values['rgb.bits']
@@ -309,6 +316,8 @@ class Replay:
             self.lanes.append(EchoLane(
                 known, len(runs), spec, modalities, values, choice.flow_topic,
                 Faults((), 0, bag.start_ns), bag.start_ns, hop))
+        for lane in self.lanes if audio_info is not None else ():
+            lane.take_info(audio_info)
         self.truths: list[tuple[int, int, str, str, int, int]] = []
         """Start, stop, verb, noun and the ids of both, of what a truth topic says."""
         self.unread: Counter[str] = Counter()
