@@ -35,7 +35,9 @@ def input_status(
     """Tell of one input; a problem with its topic outweighs what came through it."""
     level = _LEVELS.get(status.state, WARN)
     message = status.detail or 'available'
-    if status.warning and status.warning not in status.detail:
+    if status.warning and status.warning in status.detail:
+        level = WARN  # unlike a message that cannot be read, it is a matter of settings
+    elif status.warning:
         level = ERROR if level == ERROR else WARN
         message = '; '.join(filter(None, (status.detail, status.warning)))
     if problem and status.state is not ModalityState.DISABLED:

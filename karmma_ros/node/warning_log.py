@@ -32,6 +32,6 @@ class WarningLog:
     def _write(self, status: ModalityStatus) -> bool:
         topic = f'{status.modality} content'
         if status.warning:
-            return self._warn(f'{status.modality}: {status.warning}', topic)
+            return self._warn(status.warning_line, topic)
         before = self._logged[status.modality]
         return self._inform(f'{status.modality}: this warning has ended: {before}', topic)

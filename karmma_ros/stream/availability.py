@@ -61,3 +61,9 @@ class ModalityStatus:
     def available(self) -> bool:
         """Tell whether the network may be given this modality."""
         return self.state is ModalityState.AVAILABLE
+
+    @property
+    def warning_line(self) -> str:
+        """Return the warning as a line of its own, which names the modality."""
+        named = self.warning.startswith(f'{self.modality} ')
+        return self.warning if named else f'{self.modality}: {self.warning}'

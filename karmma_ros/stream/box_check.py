@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 _CORNER = 2
 """Boxes up to this coordinate may be fractions of the image; beyond it they are pixels."""
-_UNIT_NS = 800_000_000
+_UNIT_NS = 600_000_000
 """Found before the modality is available, for a window of two seconds."""
 _LEAST_IMAGE = 32
 """In a smaller image boxes near the corner may well be pixels."""
@@ -89,10 +89,11 @@ class BoxCheck:
     def _judge_unit(self, corners: NDArray[np.float64], frame: BoxFrame, now_ns: int) -> None:
         width, height = frame.size
         most = float(np.abs(corners).max())
-        fractions = 0 < most <= _CORNER
-        suspicious = not fractions if frame.normalised else (
-            fractions and min(width, height) >= _LEAST_IMAGE)
-        if not self._persistence.note(suspicious and most > 0, now_ns):
+        # What is left of a box that leaves the image by its corner begins in the corner itself.
+        inside = bool((corners[:, :2] > 0).any())
+        suspicious = most > _CORNER if frame.normalised else (
+            inside and most <= _CORNER and min(width, height) >= _LEAST_IMAGE)
+        if not self._persistence.note(suspicious, now_ns):
             self.unit = None
         elif self.unit is None and frame.normalised:
             self.unit = Finding(

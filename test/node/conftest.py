@@ -156,13 +156,13 @@ class Stage:
                         data=array.array('B', bytes([shade]) * (3 * width * height)))
         self._publish(self.images, message, stamp_ns, fields)
 
-    def sound(self, stamp_ns=None, data=None):
+    def sound(self, stamp_ns=None, data=None, rate=16_000):
         """Publish what a microphone recorded since the last call, or the bytes given."""
         now_ns, before_ns = self.now_ns(), self.sounded_ns
         length_ns = now_ns - before_ns if now_ns - before_ns < 100_000_000 else 20_000_000
         if data is None:
             self.sounded_ns = now_ns
-            data = b'\x10\x02' * max(1, length_ns * 16_000 // 1_000_000_000)
+            data = b'\x10\x02' * max(1, length_ns * rate // 1_000_000_000)
         message = AudioDataStamped()
         message.audio.data = array.array('B', data)
         stamp_ns = now_ns - length_ns if stamp_ns is None else stamp_ns

@@ -71,6 +71,22 @@ def test_bad_sound(stage, perform, case):
     assert stage.until(lambda: stage.results, 10, stage.pace(50, stage.sound))
 
 
+def test_audio_at_another_rate_is_not_used_until_the_parameter_is_right(stage, perform, capfd):
+    node = perform()
+    text = ('audio comes at about 48000 samples per second, expected 16000: set audio.sample_rate '
+            '(48000) or audio.channels (3)')
+    play = stage.pace(20, stage.show, lambda: stage.sound(rate=48_000))
+    assert stage.until(lambda: stage.availabilities and stage.status('audio').detail == text, 15,
+                       play)
+    assert stage.status('audio').state == ModalityStatus.INVALID
+    assert stage.until(lambda: stage.results and not stage.results[-1].modalities[2].used, 5, play)
+    logged = stage.until(lambda: False, 1.5, play) or capfd.readouterr().err
+    assert logged.count(text) == 1
+    node.set_parameters([Parameter('audio.sample_rate', value=48_000)])
+    assert stage.until(
+        lambda: stage.status('audio').state == ModalityStatus.AVAILABLE, 10, play)
+
+
 def test_a_driver_that_says_it_sends_mp3(stage, perform, capfd):
     perform()
     infos = stage.node.create_publisher(

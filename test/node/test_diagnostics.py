@@ -46,7 +46,7 @@ def test_a_problem_with_the_topic_outweighs_what_came_through_it():
 @pytest.mark.parametrize(('state', 'detail', 'level', 'message'), [
     (ModalityState.AVAILABLE, '', WARN, 'set audio.channels'),
     (ModalityState.INSUFFICIENT, '1 of 2 s', WARN, '1 of 2 s; set audio.channels'),
-    (ModalityState.INVALID, 'set audio.channels', ERROR, 'set audio.channels'),
+    (ModalityState.INVALID, 'set audio.channels', WARN, 'set audio.channels'),
     (ModalityState.INVALID, 'no samples', ERROR, 'no samples; set audio.channels'),
 ])
 def test_a_warning_is_at_least_a_warning(state, detail, level, message):

@@ -143,7 +143,7 @@ def test_a_box_that_leaves_by_the_corner_is_no_fraction():
     robot = Robot(**SIZE)
     for _ in range(4):
         robot.send(D, types.DETECTIONS, boxes((0, 0, 90, 90)), 0.3)
-        robot.send(D, types.DETECTIONS, boxes((0, 0, 1.5, 1.8)), 0.6)
+        robot.send(D, types.DETECTIONS, boxes((0, 0, 1.5, 1.8)), 1.6)
         robot.send(D, types.DETECTIONS, boxes(), 2)
     assert robot.status(D).warning == '' and robot.status(D).available
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 import itertools
 import subprocess
 import sys
@@ -598,6 +599,8 @@ def test_a_finding_is_a_warning_beside_the_state_of_its_modality():
     rig.stream.set_finding(V, 'range', Finding('nearly black'))
     assert rig.states() == '5555'
     assert rig.status(V).warning == 'nearly black' and rig.status(V).detail == ''
+    assert rig.status(V).warning_line == 'rgb: nearly black'
+    assert replace(rig.status(V), warning='rgb has ten bits').warning_line == 'rgb has ten bits'
     assert rig.status(F).warning == ''
     rig.stream.set_finding(V, 'range', None)
     assert rig.status(V).warning == ''

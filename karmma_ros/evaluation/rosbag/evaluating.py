@@ -51,7 +51,7 @@ from karmma_ros.stream.message_types import AUDIO_TOLD
 from karmma_ros.stream.tokens import hop_for
 import numpy as np
 
-VERSION = 6
+VERSION = 7
 """Grows whenever the same bag and settings would give other answers."""
 
 BATCH = 16

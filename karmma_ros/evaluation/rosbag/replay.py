@@ -110,8 +110,8 @@ class Lane:
         """Delayed messages: when they arrive, and in which order."""
         self._order = 0
         self.refusals = Refusals()
-        self._warnings: dict[tuple[Modality, str], list[int]] = {}
-        """A modality and its warning → when it was found first and last."""
+        self._warnings: dict[str, list[int]] = {}
+        """The warning of a modality → when it was found first and last."""
         self._states: list[tuple[int, ...]] = []
         self._statuses: Sequence[ModalityStatus] = ()
 
@@ -125,9 +125,9 @@ class Lane:
     @property
     def warnings(self) -> list[str]:
         """Return what the content checks found, and in which seconds of the bag."""
-        return [f'{modality}: {text} (second {first_ns / NANOSECONDS:.1f} to '
-                f'{last_ns / NANOSECONDS:.1f})'
-                for (modality, text), (first_ns, last_ns) in self._warnings.items()]
+        return [
+            f'{line} (second {first_ns / NANOSECONDS:.1f} to {last_ns / NANOSECONDS:.1f})'
+            for line, (first_ns, last_ns) in self._warnings.items()]
 
     @property
     def states(self) -> NDArray[np.int64]:
@@ -205,8 +205,7 @@ class Lane:
     def _note_warnings(self, statuses: Sequence[ModalityStatus], time_ns: int) -> None:
         for status in statuses:
             if status.warning:
-                key = status.modality, status.warning
-                self._warnings.setdefault(key, [time_ns, time_ns])[1] = time_ns
+                self._warnings.setdefault(status.warning_line, [time_ns, time_ns])[1] = time_ns
 
     def _note_states(self, statuses: Sequence[ModalityStatus], now_ns: int) -> None:
         states = tuple(int(status.state) for status in statuses)

@@ -42,7 +42,8 @@ def write(path, rate=16_000, boxes=((10, 10, 30, 20),), info=None, seconds=3, st
 
 
 def evaluated(path, bundle, given=(), **values):
-    values = {**node_parameters(), 'rate': 2.5, **{k.replace('__', '.'): v for k, v in values.items()}}
+    given_values = {name.replace('__', '.'): value for name, value in values.items()}
+    values = {**node_parameters(), 'rate': 2.5, **given_values}
     found = evaluate_bag(path, bundle, Settings(values, given=tuple(given)), None)
     return found.info.warnings, next(iter(found.answers.values())).present.any(axis=0)
 
@@ -57,7 +58,7 @@ def test_audio_at_another_rate_is_in_the_report_and_in_no_window(bundle, tmp_pat
     warnings, present = evaluated(bag, bundle)
     assert len(warnings) == 2 and not present[A] and present[[V, F, D]].all()
     text, _, seconds = warnings[0].partition(' (second ')
-    assert text == ('audio: audio comes at about 48000 samples per second, expected 16000: set '
+    assert text == ('audio comes at about 48000 samples per second, expected 16000: set '
                     'audio.sample_rate (48000) or audio.channels (3)')
     assert seconds.endswith('to 2.8)')
     assert warnings[1] == 'audio is in no window'
