@@ -47,11 +47,12 @@ class ValueRangeCheck:
             self._restart()
         brightest = int(image.max())
         suspicious = brightest < _DARK if bits == WIDE else brightest == 255
-        value = 0
-        if suspicious:
+        if suspicious and self.finding is None:
             value, self._encoding = largest()
             suspicious = value > 0 if bits == WIDE else value >= 1 << bits
-        self._value = max(self._value, value) if suspicious else 0
+            self._value = max(self._value, value)
+        if not suspicious:
+            self._value = 0
         if not self._persistence.note(suspicious, now_ns):
             self.finding = None
         elif self.finding is None:
