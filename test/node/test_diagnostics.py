@@ -1,6 +1,8 @@
 """Levels and words of /diagnostics."""
 
 from math import nan
+from pathlib import Path
+import re
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from karmma_ros.modality import Modality
@@ -14,6 +16,7 @@ from karmma_ros.node.timings import Pace
 from karmma_ros.node.warning_log import WarningLog
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
 import pytest
+import yaml
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 PACE = Pace(5.0, (0.02, 0.03), (0.05, 0.08))
@@ -109,3 +112,22 @@ def test_names_tell_two_nodes_apart_and_all_values_are_texts():
     assert message.header.stamp.sec == 7
     assert all(isinstance(pair.value, str) for s in message.status for pair in s.values)
     assert {s.hardware_id for s in message.status} == {'none'}
+
+
+def test_the_aggregator_of_the_manual_matches_the_names():
+    page = (Path(__file__).parents[2] / 'docs' / 'seeing.md').read_text(encoding='utf-8')
+    block = next(b.partition('```')[0] for b in page.split('```yaml\n')[1:] if 'analyzers' in b)
+    analyzer = yaml.safe_load(block)['analyzers']['ros__parameters']['recognition']
+    prefixes = [*analyzer['startswith'], *re.findall(r"under a namespace: \['(.*?)'\]", block)]
+    names = [diagnostics_message(name, 0, [lifecycle_status('active')]).status[0].name
+             for name in ('/karmma', '/left/karmma')]
+    assert [name.startswith(prefix) for name, prefix in zip(names, prefixes)] == [True, True]
+    assert not 'karmma_overlay: image'.startswith(prefixes[0])
+
+
+def test_texts_from_outside_are_one_line_and_cut():
+    status = ModalityStatus(Modality.AUDIO, ModalityState.INVALID, detail='\x1b[2J\n' * 10_000)
+    found = input_status(status, {'format': '\u202e' * 10_000}, '')
+    for text in (found.message, *(pair.value for pair in found.values)):
+        assert text.isprintable() and len(text) <= 1000
+    assert found.message.startswith('\\x1b[2J\\n')
