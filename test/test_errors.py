@@ -2,6 +2,7 @@
 
 import pickle
 
+from karmma_ros.cli.progress import Bars
 from karmma_ros.data.errors import DataError
 from karmma_ros.errors import (
     BundleError,
@@ -12,7 +13,12 @@ from karmma_ros.errors import (
     SENTENCE_LENGTH,
 )
 from karmma_ros.evaluation.rosbag.errors import BagError
+from karmma_ros.evaluation.rosbag.report.elements import escape
+from karmma_ros.evaluation.rosbag.report.markdown import word
+from karmma_ros.evaluation.score_report import _row
+from karmma_ros.prediction import Vocabulary
 import pytest
+from rich.text import Text
 
 HOSTILE = ('\x1b[2J\x1b[31m\n[INFO] [1.0] [karmma]: all is well\r\0\t'
            '\x9b\u202e\u2066\u200e\u2028\ud800')
@@ -69,3 +75,24 @@ def test_every_error_is_short_and_keeps_its_remedy(error):
     assert len(str(error)) <= SENTENCE_LENGTH and 'characters left out)' in str(error)
     assert type(error) is KarmmaError or str(error).endswith(': shorten it')
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize('name', ['cut\n', '\x1b[31mcut', 'c\u202eut', 'c\ud800', 'A' * 501])
+def test_a_class_name_that_could_change_a_terminal_is_refused(name):
+    with pytest.raises(InvalidSettingError, match=r'classes\.verb is .*; it may be printable'):
+        Vocabulary({'verb': (name, 'stir')})
+    assert Vocabulary({'verb': ('می\u200cشوید', 'Spüle öffnen')}).sizes == {'verb': 2}
+
+
+@pytest.mark.parametrize('write', [word, escape, lambda text: _row([text, '1'])])
+def test_reports_show_escapes(write):
+    shown = write(HOSTILE + '<b>[x](y)')
+    assert shown.isprintable() and 'x1b' in shown and '<b>' not in shown
+
+
+def test_names_are_no_markup_on_a_terminal():
+    with Bars() as bars:
+        bars('[red]\x1b[2J' + 'A' * 1000, 1, 2)
+        description = bars.tasks[0].description
+    shown = Text.from_markup(description).plain
+    assert shown.startswith('[red]\\x1b[2JAAA') and len(shown) <= 80

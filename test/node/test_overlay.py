@@ -136,6 +136,19 @@ def test_a_state_or_sensor_of_a_later_version_is_survived():
     assert [s.letter for s in news.view(0.0).sensors] == ['L', '?']
 
 
+def test_what_is_drawn_has_no_control_characters_and_an_end():
+    hostile = '\x1b[31m\n\u202e' * 10_000
+    news = News()
+    news.hear_result(result(verb=hostile, noun=hostile, modalities=[
+        status(hostile, ModalityStatus.STALE, False, hostile)]), 0.0)
+    news.hear_event(ActionEvent(verb=LabelScore(class_name=hostile)))
+    view = news.view(0.0, reason_length=500)
+    texts = [view.running, view.sensors[0].reason, *(h[0].name for h in view.labels)]
+    assert all(0 < len(text) <= 500 and text.isprintable() for text in texts)
+    news.state = hostile
+    assert news.view(9.0).notice.isprintable()
+
+
 # --- pictures -------------------------------------------------------------------------------
 
 def image_message(height=6, width=8, encoding='rgb8', shade=50, step=0, **fields):
