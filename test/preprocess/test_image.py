@@ -85,7 +85,7 @@ def test_resizes_before_swapping_channels(monkeypatch):
 @pytest.mark.parametrize(('changes', 'text'), [
     ({'encoding': 'bayer_rgbw8'}, r"encoding: got 'bayer_rgbw8'; it may be rgb8,.*image_proc"),
     ({'encoding': ''}, "encoding: got ''"),
-    ({'encoding': None}, "encoding: got 'None'"),
+    ({'encoding': None}, 'encoding: got None'),
     ({'height': 0}, 'size: got 5 x 0; it may be 1 x 1'),
     ({'width': 0}, 'size: got 0 x 6'),
     ({'width': -5}, 'size: got -5 x 6'),
