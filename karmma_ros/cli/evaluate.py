@@ -17,6 +17,7 @@ from karmma_ros.cli.progress import Bars
 from karmma_ros.cli.typed_parser import typed_parser
 from karmma_ros.data.batch import Clips
 from karmma_ros.data.catalogue import DataSettings, open_splits
+from karmma_ros.data.fingerprint import clips_digest
 from karmma_ros.data.splits import Splits
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.evaluation.backend_network import BackendNetwork
@@ -241,7 +242,7 @@ def _score(
 ) -> ScoredModel:
     clips: Clips = getattr(entry.splits, given.split)
     indices = spread_evenly(len(clips), given.limit)
-    folder = Path(given.out) / 'outcomes' / _key(entry, settings, given, chosen, len(clips))
+    folder = Path(given.out) / 'outcomes' / _key(entry, settings, given, chosen, clips)
     bundle = entry.bundle
     title = f'scoring {entry.system} ({bundle.model_id})'
     device = pace.device if entry.export is None else 'cpu'
@@ -261,14 +262,15 @@ def _score(
 
 
 def _key(
-    entry: _Entry, settings: DataSettings, given: Namespace, chosen: Subsets | None, clips: int
+    entry: _Entry, settings: DataSettings, given: Namespace, chosen: Subsets | None, clips: Clips
 ) -> str:
     """Name the folder of a model's answers by everything that decides them."""
     bundle = entry.bundle
     facts = {
         'version': OUTCOMES_VERSION, 'weights': bundle.sha256,
         'architecture': bundle.config.to_dict(), 'clip': bundle.spec.to_dict(),
-        'data': _own(settings), 'split': given.split, 'clips': clips, 'limit': given.limit,
+        'data': settings.dataset, 'split': given.split, 'clips': clips_digest(clips, settings),
+        'limit': given.limit,
         'subsets': sorted(subset_name(s) for s in chosen) if chosen else None,
         **({'export': entry.export.sha256} if entry.export else {})}
     return f'{bundle.name}_{_digest(facts)}'

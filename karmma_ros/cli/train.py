@@ -18,6 +18,7 @@ from karmma_ros.cli.machine import this_machine
 from karmma_ros.cli.progress import Bars
 from karmma_ros.cli.typed_parser import typed_parser
 from karmma_ros.data.catalogue import DataSettings, open_splits
+from karmma_ros.data.fingerprint import clips_digest
 from karmma_ros.data.splits import Splits
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.card import model_card
@@ -197,7 +198,8 @@ def _train_on_tokens(
     with Bars() as bars:
         for name in ('train', 'validation'):
             folder = write_tokens(
-                network, getattr(splits, name), work / 'tokens' / name, data=repr(settings.data),
+                network, getattr(splits, name), work / 'tokens' / name,
+                data=clips_digest(getattr(splits, name), settings.data),
                 workers=settings.run.workers, device=_device(settings.run),
                 progress=partial(bars, f'tokens of {name}'))
             clips[name] = TokenClips(folder)
@@ -216,7 +218,8 @@ def _teacher(settings: Stage, student: Karmma, splits: Splits, work: Path) -> Te
         return FrozenTeacher(bundle.network)
     with Bars() as bars:
         folder = write_answers(
-            bundle.network, splits.train, work / 'answers', data=repr(settings.data),
+            bundle.network, splits.train, work / 'answers',
+            data=clips_digest(splits.train, settings.data),
             workers=settings.run.workers, device=_device(settings.run),
             progress=partial(bars, "the teacher's answers"))
     return RememberedTeacher(folder)

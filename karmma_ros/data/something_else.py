@@ -183,9 +183,13 @@ _REMEDY = 'delete it, it is written again by itself'
 
 
 def _fingerprint(path: Path) -> list[Any]:
-    """Tell a file from a changed one without reading it."""
+    """
+    Tell a file from a changed one without reading its gigabytes.
+
+    A tool may restore the time of modification, but not that of the last change of the file.
+    """
     status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns]
+    return [path.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _read(files: Sequence[Path], progress: Progress) -> dict[int, _Track]:

@@ -275,6 +275,11 @@ class _Boxes:
         width = round(look.width * height / look.height)
         return archive.track(self.video, width, height).boxes(times_s)
 
+    def decided_by(self) -> list[Any]:
+        """Return what it rests on."""
+        assert self.opener.boxes is not None
+        return [self.video, self.opener.boxes.folder, self.opener.settings.boxes_height]
+
     def problem(self) -> str | None:
         problem = self.opener.source(self.video).problem()
         return problem and f'{problem}, which tells the size of the pictures with the boxes'
@@ -309,6 +314,10 @@ class _Video:
     @property
     def sources(self) -> dict[Modality, Source]:
         return self._opener.sources(self._video)
+
+    def decided_by(self) -> list[Any]:
+        """Return what it rests on; its length is that of its video."""
+        return [self._video, self._label, self.sources]
 
 
 def _clips(opener: _Opener, videos: NDArray[np.int64], spec: ClipSpec, seed: int) -> SegmentClips:
