@@ -104,6 +104,17 @@ SMALL_S = 0.005
 """A graph that takes less than this is small."""
 
 
+def most_bytes(network: Karmma) -> int:
+    """
+    Return how large a file of an export may be, before it is read.
+
+    A graph holds some of the network's weights and tables that are made of them once, as those of
+    the relative positions of Video Swin, which take less than the weights do.
+    """
+    weights = sum(4 * tensor.numel() for tensor in network.state_dict().values())
+    return 2 * weights + 2**26
+
+
 class Exported:
     """
     Run encoders and fusion as graphs, on the processor.

@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from karmma_ros.errors import BundleError, InvalidSettingError
-from karmma_ros.model.backends.exported import assemble, Exported, Graph, with_threads
+from karmma_ros.model.backends.exported import (
+    assemble,
+    Exported,
+    Graph,
+    most_bytes,
+    with_threads,
+)
 from karmma_ros.model.backends.exports import Export, remedy
 from karmma_ros.model.backends.interface import ONNXRUNTIME
+from karmma_ros.model.backends.onnx_check import check_onnx
+from karmma_ros.model.files import read_regular_file
 from karmma_ros.model.karmma import Karmma
 import numpy as np
 from numpy.typing import NDArray
 
-_BODIES = frozenset({'If', 'Loop', 'Scan', 'SequenceMap'})
-"""Operators that contain graphs; ours have none, and one of them need never end."""
-_DOMAINS = ('', 'ai.onnx')
 _TYPES = {'tensor(float)': np.float32, 'tensor(bool)': np.bool_}
 _ERRORS_ONLY = 3
 
@@ -32,9 +37,11 @@ def load_onnx(export: Export, network: Karmma, threads: int) -> Exported:
     """
     _require()
     beside = ThreadPoolExecutor(len(network.modalities), 'karmma encoder')
+    most = most_bytes(network)
 
     def graph(path: Path) -> Graph:
-        return with_threads(lambda n: _OnnxGraph(path, n, beside), threads)
+        content = _checked(path, most)
+        return with_threads(lambda n: _OnnxGraph(path, content, n, beside), threads)
 
     return assemble(export, network, graph)
 
@@ -94,7 +101,9 @@ def _require() -> None:
 
 
 class _OnnxGraph:
-    def __init__(self, path: Path, threads: int, beside: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, path: Path, content: bytes, threads: int, beside: ThreadPoolExecutor
+    ) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -103,15 +112,14 @@ class _OnnxGraph:
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         try:
             self._session = onnxruntime.InferenceSession(
-                _checked(path), options, providers=['CPUExecutionProvider'])
+                content, options, providers=['CPUExecutionProvider'])
             self._binding = self._session.io_binding()
             self.inputs: dict[str, NDArray[Any]] = {
                 port.name: _buffer(port) for port in self._session.get_inputs()}
             self.outputs: dict[str, NDArray[Any]] = {
                 port.name: _buffer(port) for port in self._session.get_outputs()}
         except Exception as error:  # its own classes are not public
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise BundleError(path, f'cannot be run ({first})', remedy(ONNXRUNTIME)) from error
+            raise _refused(path, error) from error
         for name, x in self.inputs.items():
             self._binding.bind_input(name, 'cpu', 0, x.dtype, x.shape, x.ctypes.data)
         for name, x in self.outputs.items():
@@ -137,21 +145,20 @@ def _buffer(port: Any) -> NDArray[Any]:
     return np.zeros(port.shape, _TYPES[port.type])
 
 
-def _checked(path: Path) -> bytes:
+def _checked(path: Path, most: int) -> bytes:
     """
-    Read a graph, and refuse what `write_graphs` does not make.
+    Read a graph of at most `most` bytes, and refuse what `write_graphs` does not make.
 
     A model from elsewhere shall neither stop a robot nor make it read other files.
-
-    :raises ValueError: for loops, operators of others, and weights in other files.
     """
-    import onnx
-
-    content = path.read_bytes()
-    graph = onnx.load_model_from_string(content).graph
-    for node in graph.node:
-        if node.op_type in _BODIES or node.domain not in _DOMAINS:
-            raise ValueError(f'it holds the operator {node.domain} {node.op_type}')
-    if any(tensor.external_data for tensor in graph.initializer):
-        raise ValueError('its weights are in another file')
+    try:
+        content = read_regular_file(path, most)
+        check_onnx(content)
+    except Exception as error:  # the parser's own classes are not public
+        raise _refused(path, error) from error
     return content
+
+
+def _refused(path: Path, error: Exception) -> BundleError:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return BundleError(path, f'cannot be run ({first})', remedy(ONNXRUNTIME))

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 import sys
 from typing import Any
 
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.modality import Modality
-from karmma_ros.model.backends.exported import assemble, Exported, Graph, with_threads
+from karmma_ros.model.backends.exported import (
+    assemble,
+    Exported,
+    Graph,
+    most_bytes,
+    with_threads,
+)
 from karmma_ros.model.backends.exports import Export, remedy
 from karmma_ros.model.backends.graphs import INPUT, KEPT, LOGITS, PAST, PRESENT, TOKENS
 from karmma_ros.model.backends.interface import BF16, FP32, OPENVINO
+from karmma_ros.model.backends.memory_bound import check_memory
+from karmma_ros.model.backends.openvino_check import check_ir, steps_of
 from karmma_ros.model.karmma import Karmma
 import numpy as np
 from numpy.typing import NDArray
 
 _HINT = {FP32: 'f32', BF16: 'bf16'}
-_BODIES = frozenset({'If', 'Loop', 'TensorIterator'})
-"""Operators that contain graphs; ours have none, and one of them need never end."""
-_LARGEST = 2**30
-"""Elements of a tensor in a graph; ten times those of the teacher's attention."""
 
 
 def load_openvino(export: Export, network: Karmma, threads: int) -> Exported:
@@ -38,8 +41,11 @@ def load_openvino(export: Export, network: Karmma, threads: int) -> Exported:
     fast = 'BF16' in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
     wanted = FP32 if export.precision == FP32 or not fast else BF16
 
+    most = most_bytes(network)
+
     def graph(path: Path) -> Graph:
-        return with_threads(lambda n: _OpenVinoGraph(core, path, _HINT[wanted], n), threads)
+        model = _read(core, path, most)
+        return with_threads(lambda n: _OpenVinoGraph(core, model, path, _HINT[wanted], n), threads)
 
     return assemble(export, network, graph)
 
@@ -71,16 +77,13 @@ def _core() -> Any:
 
 
 class _OpenVinoGraph:
-    def __init__(self, core: Any, path: Path, hint: str, threads: int) -> None:
+    def __init__(self, core: Any, model: Any, path: Path, hint: str, threads: int) -> None:
         config = {'INFERENCE_PRECISION_HINT': hint, 'NUM_STREAMS': 1,
                   'INFERENCE_NUM_THREADS': threads, 'ENABLE_CPU_PINNING': False}
         try:
-            model = core.read_model(path)
-            _check(model)
             compiled = core.compile_model(model, 'CPU', config)
         except (RuntimeError, ValueError) as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            raise BundleError(path, f'cannot be run ({first})', remedy(OPENVINO)) from error
+            raise _refused(path, error) from error
         self._request = compiled.create_infer_request()
         self.inputs: dict[str, NDArray[Any]] = {}
         self.outputs: dict[str, NDArray[Any]] = {}
@@ -115,16 +118,22 @@ def _name(port: Any) -> str:
     return next(iter(ours), port.any_name)
 
 
-def _check(model: Any) -> None:
+def _read(core: Any, path: Path, most: int) -> Any:
     """
-    Refuse what `write_graphs` does not make: a model from elsewhere shall not stop a robot.
+    Read a graph, and refuse what `write_graphs` does not make.
 
-    :raises ValueError: for loops, sizes that are not fixed, and enormous ones.
+    A model from elsewhere shall not stop a robot: the file is checked before OpenVINO reads it,
+    and the sizes that it has found before anything is computed.
     """
-    for operator in model.get_ops():
-        if operator.get_type_name() in _BODIES:
-            raise ValueError(f'it holds the operator {operator.get_type_name()}')
-        for output in operator.outputs():
-            shape = output.get_partial_shape()
-            if shape.is_dynamic or math.prod(shape.to_shape()) > _LARGEST:
-                raise ValueError(f'{operator.get_friendly_name()} has the size {shape}')
+    try:
+        size = check_ir(path, path.with_suffix('.bin'), most)
+        model = core.read_model(path)
+        check_memory(steps_of(model), size)
+    except (RuntimeError, ValueError, ArithmeticError, OSError, LookupError, TypeError) as error:
+        raise _refused(path, error) from error
+    return model
+
+
+def _refused(path: Path, error: Exception) -> BundleError:
+    first = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    return BundleError(path, f'cannot be run ({first})', remedy(OPENVINO))
