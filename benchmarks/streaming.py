@@ -140,7 +140,7 @@ def train_row(
     began = time.monotonic()
     torch.manual_seed(seed)
     network = build(config, splits.spec, splits.vocabulary)
-    load_pretrained(network, config)
+    load_pretrained(network, config, splits.spec)
     settings = Optimisation(**{'learning_rate': 1e-3, 'weight_decay': 0.01, 'clip': 2.0,
                                'modality_dropout': 0.5, 'gamma': 0.7, **optimisation})
     run = RunSettings(epochs=epochs, batch_size=32, seed=seed, precision='bf16-mixed',

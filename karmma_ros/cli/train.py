@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser
 from karmma_ros.cli.machine import this_machine
 from karmma_ros.cli.progress import Bars
 from karmma_ros.cli.typed_parser import typed_parser
+from karmma_ros.clip import ClipSpec
 from karmma_ros.data.catalogue import DataSettings, open_splits
 from karmma_ros.data.fingerprint import clips_digest
 from karmma_ros.data.splits import Splits
@@ -58,6 +59,9 @@ class Stage:
     weights: dict[str, str] = field(default_factory=dict)
     """Modality → what its encoder starts from, in place of the preset's: a model directory, a
     file, or the name that torchvision or timm gives the weights."""
+    allow_mismatched_weights: bool = False
+    """Accept encoders that stay at random in part although they are frozen, or by more than a
+    tenth, and weights from clips of another specification."""
     data: DataSettings = field(default_factory=DataSettings)
     run: RunSettings = field(default_factory=RunSettings)
 
@@ -147,16 +151,7 @@ def run_stage(settings: Stage, out: Path, work: Path, cache: Path, command: str)
         splits = open_splits(settings.data, None, cache, bars)
     torch.manual_seed(settings.run.seed)
     network = build(config, splits.spec, splits.vocabulary)
-    models = {Modality.parse(name) for name, weights in settings.weights.items()
-              if weights and Path(weights).is_dir()}
-    for modality, report in load_pretrained(network, config).items():
-        print(f'{modality}: {report}')
-        # A library's own file leaves what it does not have to training, whatever it is called.
-        if modality in models and report.random:
-            raise InvalidSettingError(
-                f'weights.{modality}', report.source,
-                f'a model whose {modality} encoder is that of {settings.preset}',
-                f'pretrain it with --preset {settings.preset}')
+    _load_weights(settings, network, config, splits.spec)
     if isinstance(settings, TeacherTraining) and settings.remember:
         _train_on_tokens(settings, network, splits, work)
     else:
@@ -165,6 +160,30 @@ def run_stage(settings: Stage, out: Path, work: Path, cache: Path, command: str)
     if int(os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0'))):
         return  # the first of several processes goes on alone
     _write(out, network, config, splits, settings.run, command, began)
+
+
+def _load_weights(
+    settings: Stage, network: Karmma, config: ModelConfig, spec: ClipSpec
+) -> None:
+    """
+    Load what the encoders start from, and print what became of each.
+
+    :raises InvalidSettingError: for weights that do not fit, unless the settings allow it.
+    """
+    models = {Modality.parse(name) for name, weights in settings.weights.items()
+              if weights and Path(weights).is_dir()}
+    # Trained on tokens, encoders are frozen whatever the preset says.
+    frozen = isinstance(settings, TeacherTraining) and settings.remember
+    allowed = settings.allow_mismatched_weights
+    reports = load_pretrained(network, config, spec, frozen=frozen, allow_mismatch=allowed)
+    for modality, report in reports.items():
+        print(f'{modality}: {report}')
+        # A library's own file leaves what it does not have to training, whatever it is called.
+        if modality in models and report.random and not allowed:
+            raise InvalidSettingError(
+                f'weights.{modality}', report.source,
+                f'a model whose {modality} encoder is that of {settings.preset}',
+                f'pretrain it with --preset {settings.preset}')
 
 
 def architecture(settings: Stage) -> ModelConfig:

@@ -12,11 +12,11 @@ Shape legend: e token width, k channels, n positions, t frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 import re
 
+from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError, KarmmaError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig, ModelConfig
@@ -25,6 +25,13 @@ from karmma_ros.model.encoders.spectrogram import AST
 from karmma_ros.model.files import load_safetensors, open_regular_file
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.vision_operators import prepare_torchvision
+from karmma_ros.model.weights_fit import (
+    check_clip,
+    check_fit,
+    first_line,
+    is_frozen,
+    LoadReport,
+)
 from safetensors import SafetensorError
 import torch
 from torch import nn, Tensor
@@ -53,54 +60,68 @@ class MissingWeightsError(KarmmaError):
         return type(self), (self.file, self.origin, self.place, self.problem)
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """What became of every weight of one encoder and of every tensor of the file."""
-
-    source: str
-    """The file; empty when the encoder starts from scratch."""
-    loaded: tuple[str, ...] = ()
-    """Weights taken as they were."""
-    adapted: Mapping[str, str] = field(default_factory=dict)
-    """Weights taken after a change, and which."""
-    random: Mapping[str, str] = field(default_factory=dict)
-    """Weights left at random, and why."""
-    unused: tuple[str, ...] = ()
-    """Tensors of the file that the encoder has no place for."""
-
-    def __str__(self) -> str:
-        lines = [f'{self.source or "from scratch"}: {len(self.loaded)} loaded, '
-                 f'{len(self.adapted)} adapted, {len(self.random)} left at random, '
-                 f'{len(self.unused)} unused']
-        if self.source:
-            lines += [f'  adapted {name}: {how}' for name, how in self.adapted.items()]
-            lines += [f'  at random {name}: {why}' for name, why in self.random.items()]
-            lines += [f'  unused {name}' for name in self.unused]
-        return '\n'.join(lines)
-
-
-def load_pretrained(network: Karmma, config: ModelConfig) -> dict[Modality, LoadReport]:
+def load_pretrained(
+    network: Karmma, config: ModelConfig, spec: ClipSpec | None = None, *,
+    frozen: bool = False, allow_mismatch: bool = False,
+) -> dict[Modality, LoadReport]:
     """
     Load the weights that a configuration names into the encoders of its network.
+
+    The other parameters are those of `load_encoder`.
 
     :returns: modality → what was loaded, adapted, left at random and not used.
     :raises MissingWeightsError: when a file is not here and cannot be fetched.
     :raises InvalidSettingError: when a name means no weights, or a file has none that fit.
     """
     return {
-        m: load_encoder(network.encoders[m.value], config.encoders[m], m)
+        m: load_encoder(
+            network.encoders[m.value], config.encoders[m], m, spec, frozen=frozen,
+            allow_mismatch=allow_mismatch)
         for m in config.modalities
     }
 
 
-def load_encoder(encoder: nn.Module, config: EncoderConfig, modality: Modality) -> LoadReport:
-    """Load the weights of one encoder; as `load_pretrained`."""
+def load_encoder(
+    encoder: nn.Module, config: EncoderConfig, modality: Modality, spec: ClipSpec | None = None,
+    *, frozen: bool = False, allow_mismatch: bool = False,
+) -> LoadReport:
+    """
+    Load the weights of one encoder; as `load_pretrained`.
+
+    :param spec: of the clips that it will see; None: they are not compared.
+    :param frozen: it will not be trained, though its parameters could be. No tensor of a frozen
+        encoder may stay at random.
+    :param allow_mismatch: accept tensors left at random in a frozen encoder, more than a tenth of
+        them in one that is trained, and weights from clips of another specification.
+    :raises InvalidSettingError: for these otherwise, and for weights of which nothing fits.
+    """
+    frozen = frozen or is_frozen(encoder)
     if not config.weights:
-        return LoadReport('', random=dict.fromkeys(encoder.state_dict(), 'from scratch'))
+        report = LoadReport('', random=dict.fromkeys(encoder.state_dict(), 'from scratch'))
+        if frozen and not allow_mismatch:
+            check_fit(report, encoder, config, modality, frozen)
+        return report
     path = find_weights(config)
     inner = encoder.encoder if isinstance(encoder, ChunkedEncoder) else encoder
     own = inner.state_dict()
     weights = _as_named(_read(path), own, modality)
+    new, report = _fitted(encoder, own, weights, path)
+    if not new:
+        raise InvalidSettingError(
+            f'architecture.encoders.{modality}.weights', str(path), f'weights of {config.name}',
+            f'none of its {len(weights)} tensors fits; it has {", ".join(list(weights)[:3])} …')
+    if not allow_mismatch:
+        if spec is not None:
+            check_clip(path, spec, modality)
+        check_fit(report, inner, config, modality, frozen)
+    inner.load_state_dict({**own, **new})
+    return report
+
+
+def _fitted(
+    encoder: nn.Module, own: Weights, weights: Weights, path: Path
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Return the encoder's new tensors, and what becomes of each."""
     new: dict[str, Tensor] = {}
     adapted: dict[str, str] = {}
     random: dict[str, str] = {}
@@ -114,13 +135,8 @@ def load_encoder(encoder: nn.Module, config: EncoderConfig, modality: Modality) 
             new[name], adapted[name] = how
         else:
             random[name] = f'{list(theirs.shape)} in the file, {list(ours.shape)} here'
-    if not new:
-        raise InvalidSettingError(
-            f'architecture.encoders.{modality}.weights', str(path), f'weights of {config.name}',
-            f'none of its {len(weights)} tensors fits; it has {", ".join(list(weights)[:3])} …')
-    inner.load_state_dict({**own, **new})
     loaded = tuple(name for name in new if name not in adapted)
-    return LoadReport(
+    return new, LoadReport(
         str(path), loaded, adapted, random, tuple(n for n in weights if n not in own))
 
 
@@ -178,7 +194,7 @@ def _timm_file(name: str) -> Path:
     except (OSError, ValueError) as error:  # offline is both a FileNotFoundError and a ValueError
         place = Path(constants.HF_HUB_CACHE) / f'models--{config.hf_hub_id.replace("/", "--")}'
         raise MissingWeightsError(
-            HUB_FILE, f'{constants.ENDPOINT}/{config.hf_hub_id}', place, _first_line(error)
+            HUB_FILE, f'{constants.ENDPOINT}/{config.hf_hub_id}', place, first_line(error)
         ) from error
 
 
@@ -192,7 +208,7 @@ def _cached(url: str) -> Path:
         torch.hub.download_url_to_file(
             url, str(place), hash_prefix=digest.group(1) if digest else None)
     except (OSError, RuntimeError) as error:
-        raise MissingWeightsError(place.name, url, place, _first_line(error)) from error
+        raise MissingWeightsError(place.name, url, place, first_line(error)) from error
     return place
 
 
@@ -208,7 +224,7 @@ def _read(path: Path) -> Weights:
             content = torch.load(file, map_location='cpu', weights_only=True)
     except (SafetensorError, UnpicklingError, OSError, EOFError, RuntimeError, ValueError,
             KeyError) as error:
-        raise _unreadable(path, _first_line(error)) from error
+        raise _unreadable(path, first_line(error)) from error
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -295,7 +311,3 @@ def _chunk_positions(
 
 
 _BENDS: tuple[Bend, ...] = (_channels, _patch_positions, _frame_positions, _chunk_positions)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

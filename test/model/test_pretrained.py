@@ -3,10 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from karmma_ros.clip import AudioSpec, ClipSpec
+from karmma_ros.clip import AudioSpec, ClipSpec, DetectionSpec, FlowSpec, VideoSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.config import EncoderConfig
 from karmma_ros.model.encoders import build_encoder
 from karmma_ros.model.encoders.layout import STLT
@@ -24,6 +25,8 @@ import torch
 SWIN_FILE = 'swin3d_t-7615ae03.pth'
 DEIT = 'deit_tiny_distilled_patch16_224.fb_in1k'
 DEIT_FILE = 'deit_tiny_distilled_patch16_224-b40b3cf7.pth'
+SMALL_AUDIO = AudioSpec(
+    n_fft=256, win_length=256, hop_length=160, n_mels=16, tiles=1, tile_steps=100)
 SMALL = ClipSpec(audio=AudioSpec(n_mels=26, tiles=4, tile_steps=46))
 
 
@@ -69,7 +72,7 @@ def test_imagenet_weights_bend_to_the_spectrogram(cache):
     torch.save({'model': published.state_dict()}, cache / DEIT_FILE)
     config = EncoderConfig('ast', {'layers': 3}, weights=DEIT)
     encoder = build_encoder(config, ClipSpec(), Modality.AUDIO)
-    report = load_encoder(encoder, config, Modality.AUDIO)
+    report = load_encoder(encoder, config, Modality.AUDIO, allow_mismatch=True)
     assert report.adapted == {
         'model.patch_embed.proj.weight': '3 channels shared out over 32',
         'model.pos_embed': '14×14 positions resampled to 12×21',
@@ -174,3 +177,106 @@ def test_a_file_of_something_else_is_refused(tmp_path, content, text):
     config = EncoderConfig('stlt', weights=str(path))
     with pytest.raises(InvalidSettingError, match=text):
         load_encoder(STLT((2, 2, 5), 8, 2, 1, 1), config, Modality.DETECTIONS)
+
+
+def stlt_of(tmp_path, drop=0, **config):
+    """Give an STLT of 42 tensors, and the configuration that loads all but `drop` of them."""
+    options = {'dim': 8, 'heads': 2, 'spatial_layers': 1, 'temporal_layers': 2}
+    weights = STLT((3, 2, 5), **options).state_dict()
+    for name in list(weights)[-drop:] if drop else ():
+        del weights[name]
+    save_file(weights, tmp_path / 'stlt.safetensors')
+    encoder = STLT((3, 2, 5), **options)
+    return encoder, EncoderConfig('stlt', options, weights=str(tmp_path / 'stlt.safetensors'))
+
+
+@pytest.mark.parametrize(('frozen', 'drop', 'refused'), [
+    (True, 0, False), (True, 1, True), (False, 0, False), (False, 4, False), (False, 5, True)])
+def test_a_frozen_encoder_needs_all_its_tensors_and_another_nine_of_ten(
+        tmp_path, frozen, drop, refused):
+    encoder, config = stlt_of(tmp_path, drop)
+    assert len(encoder.state_dict()) == 42
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    encoder.requires_grad_(not frozen)
+    if not refused:
+        assert len(load_encoder(encoder, config, Modality.DETECTIONS).random) == drop
+        return
+    rule = 'none, for the encoder is frozen' if frozen else 'at most 10% of them'
+    with pytest.raises(InvalidSettingError) as caught:
+        load_encoder(encoder, config, Modality.DETECTIONS)
+    text = str(caught.value)
+    assert f'weights of stlt that leave {rule} at random: {drop} of 42 tensors would be' in text
+    assert list(encoder.state_dict())[-drop] + ' (not in the file)' in text
+    assert 'set allow_mismatched_weights to true' in text
+    assert all(torch.equal(x, before[n]) for n, x in encoder.state_dict().items())
+    report = load_encoder(encoder, config, Modality.DETECTIONS, allow_mismatch=True)
+    assert len(report.random) == drop
+
+
+def test_an_encoder_that_will_be_frozen_needs_them_too(tmp_path):
+    encoder, config = stlt_of(tmp_path, 1)
+    with pytest.raises(InvalidSettingError, match='1 of 42 tensors would be'):
+        load_encoder(encoder, config, Modality.DETECTIONS, frozen=True)
+
+
+def test_a_frozen_encoder_without_any_weights_is_refused(config, spec, vocabulary):
+    config = replace(config, freeze_encoders=True)
+    network = build(config, spec, vocabulary)
+    with pytest.raises(InvalidSettingError, match="weights.rgb is ''.* for the encoder is frozen"):
+        load_pretrained(network, config, spec)
+    reports = load_pretrained(network, config, spec, allow_mismatch=True)
+    assert all(report.random for report in reports.values())
+
+
+def test_the_mixers_of_a_causal_encoder_are_new_only_where_it_is_trained(tmp_path):
+    options = {'backbone': 'resnet10t', 'channels': [4, 4, 8, 8], 'stem_width': 4}
+    config = EncoderConfig('causal_frames', options)
+    weights = build_encoder(config, SMALL, Modality.RGB).state_dict()
+    save_file({n: x.contiguous() for n, x in weights.items() if not n.startswith('mixers.')},
+              tmp_path / 'image.safetensors')
+    config = replace(config, weights=str(tmp_path / 'image.safetensors'))
+    encoder = build_encoder(config, SMALL, Modality.RGB)
+    assert load_encoder(encoder, config, Modality.RGB).random
+    with pytest.raises(InvalidSettingError, match='mixers.0.weight .not in the file.'):
+        load_encoder(encoder.requires_grad_(False), config, Modality.RGB)
+
+
+@pytest.mark.parametrize(('change', 'concerns', 'text'), [
+    ({'num_frames': 8}, 'rgb flow detections', 'clip.num_frames is 8 there and 4 here'),
+    ({'duration': 3.0}, 'rgb flow audio detections', 'clip.duration is 3.0 there and 1.0 here'),
+    ({'video': VideoSpec(16, 16, mean=(0.1, 0.2, 0.3))}, 'rgb', 'clip.video.mean is'),
+    ({'video': VideoSpec(16, 16, std=(1.0, 1.0, 1.0))}, 'rgb', 'clip.video.std is'),
+    ({'flow': FlowSpec(9.0)}, 'flow', 'clip.flow.bound is 9.0 there and 4.0 here'),
+    ({'audio': replace(SMALL_AUDIO, mean=-3.0)}, 'audio', 'clip.audio.mean is -3.0 there'),
+    ({'audio': replace(SMALL_AUDIO, sample_rate=8000)}, 'audio', 'clip.audio.sample_rate is 8000'),
+    ({'detections': DetectionSpec(5)}, 'detections', 'clip.detections.max_boxes is 5 there'),
+])
+def test_weights_from_clips_of_another_specification_are_refused(
+        tmp_path, config, spec, vocabulary, change, concerns, text):
+    other = replace(spec, **change)
+    save_bundle(tmp_path / 'other', build(config, other, vocabulary), config, other, vocabulary,
+                dataset='', card='')
+    for m, encoder in config.encoders.items():
+        chosen = replace(encoder, weights=str(tmp_path / 'other' / 'model.safetensors'))
+        ours = build_encoder(chosen, spec, m)
+        if m.value not in concerns.split():
+            assert not load_encoder(ours, chosen, m, spec).random
+            continue
+        with pytest.raises(InvalidSettingError) as caught:
+            load_encoder(ours, chosen, m, spec)
+        assert text in str(caught.value)
+        load_encoder(ours, chosen, m, spec, allow_mismatch=True)
+
+
+def test_the_weights_of_the_same_clips_are_taken(tmp_path, config, spec, vocabulary):
+    save_bundle(tmp_path / 'same', build(config, spec, vocabulary), config, spec, vocabulary,
+                dataset='', card='')
+    path = tmp_path / 'same' / 'model.safetensors'
+    chosen = replace(config.encoders[Modality.RGB], weights=str(path))
+    assert not load_encoder(
+        build_encoder(chosen, spec, Modality.RGB), chosen, Modality.RGB, spec).random
+    (tmp_path / 'same' / 'config.json').write_text('{"format": "another library"}')
+    load_encoder(build_encoder(chosen, spec, Modality.RGB), chosen, Modality.RGB, spec)
+    (tmp_path / 'same' / 'config.json').write_text('{')
+    with pytest.raises(InvalidSettingError, match='the configuration of a model of karmma_ros'):
+        load_encoder(build_encoder(chosen, spec, Modality.RGB), chosen, Modality.RGB, spec)

@@ -44,7 +44,7 @@ def check_onnx(content: bytes) -> None:
 
     :raises ValueError: what it holds that our exports never do.
     """
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     import onnx
 
     _check_structure(content)

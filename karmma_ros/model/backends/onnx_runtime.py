@@ -145,7 +145,7 @@ def _buffer(port: Any) -> NDArray[Any]:
     return np.zeros(port.shape, _TYPES[port.type])
 
 
-def _checked(path: Path, most: int) -> bytes:
+def _checked(path: Path, most: int = 2**31) -> bytes:
     """
     Read a graph of at most `most` bytes, and refuse what `write_graphs` does not make.
 
