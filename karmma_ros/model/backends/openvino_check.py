@@ -84,7 +84,7 @@ def check_ir(path: Path, weights: Path, most: int) -> int:
     with open_regular_file(weights, most) as file:
         size = file.seek(0, 2)
         for layer in layers.values():
-            _check_operator(layer, size)
+            _check_weights(layer, size)
         _check_sizes(layers, file)
     return size + len(content)
 
@@ -116,6 +116,8 @@ class _Reader:
         if self._place not in _PLACES:
             raise ValueError(f'it holds the element {"/".join(self._place)}')
         if name == 'layer':
+            if attributes['type'] not in OPERATORS:
+                raise ValueError(f'it holds the operator {attributes["type"]}')
             self._current = self._layers[attributes['id']] = _Layer(attributes['type'])
             self._ports[attributes['id']] = self._own = []
             if len(self._layers) > MOST_STEPS:
@@ -136,10 +138,8 @@ class _Reader:
         self._place = self._place[:-1]
 
 
-def _check_operator(layer: _Layer, size: int) -> None:
-    """Refuse operators that are not ours, and weights outside the file."""
-    if layer.type not in OPERATORS:
-        raise ValueError(f'it holds the operator {layer.type}')
+def _check_weights(layer: _Layer, size: int) -> None:
+    """Refuse weights outside the file."""
     if layer.type == 'Const':
         offset, length = int(layer.data['offset']), int(layer.data['size'])
         width = _WIDTHS.get(layer.data['element_type'])

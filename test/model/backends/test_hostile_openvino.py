@@ -110,7 +110,7 @@ XML = {
     'a document elsewhere': (
         '<!DOCTYPE net SYSTEM "file:///etc/passwd"><net/>', 'a document type'),
     'nested': ('<net><rt_info>' + '<a>' * 100_000, 'nested too deeply'),
-    'a body': (HEAD + layer('TensorIterator', more='<body><layers/></body>') + TAIL,
+    'a body': (HEAD + layer('ReLU', more='<body><layers/></body>') + TAIL,
                'holds the element net/layers/layer/body'),
     'a loop': (HEAD + layer('Loop') + TAIL, 'holds the operator Loop'),
     'if': (HEAD + layer('If') + TAIL, 'holds the operator If'),
