@@ -71,7 +71,8 @@ def check_fit(
     random = [f'{name} ({report.random[name]})' for name in names if name in report.random]
     if not random or (not frozen and len(names) - len(random) >= ENOUGH * len(names)):
         return
-    rule = 'none, for the encoder is frozen' if frozen else f'at most {1 - ENOUGH:.0%} of them'
+    rule = ('no tensor of the frozen encoder' if frozen
+            else f'at most {1 - ENOUGH:.0%} of the tensors')
     raise InvalidSettingError(
         f'weights.{modality}', report.source,
         f'weights of {config.name} that leave {rule} at random',

@@ -201,7 +201,7 @@ def test_a_frozen_encoder_needs_all_its_tensors_and_another_nine_of_ten(
     if not refused:
         assert len(load_encoder(encoder, config, Modality.DETECTIONS).random) == drop
         return
-    rule = 'none, for the encoder is frozen' if frozen else 'at most 10% of them'
+    rule = 'no tensor of the frozen encoder' if frozen else 'at most 10% of the tensors'
     with pytest.raises(InvalidSettingError) as caught:
         load_encoder(encoder, config, Modality.DETECTIONS)
     text = str(caught.value)
@@ -222,7 +222,7 @@ def test_an_encoder_that_will_be_frozen_needs_them_too(tmp_path):
 def test_a_frozen_encoder_without_any_weights_is_refused(config, spec, vocabulary):
     config = replace(config, freeze_encoders=True)
     network = build(config, spec, vocabulary)
-    with pytest.raises(InvalidSettingError, match="weights.rgb is ''.* for the encoder is frozen"):
+    with pytest.raises(InvalidSettingError, match="weights.rgb is ''.* no tensor of the frozen"):
         load_pretrained(network, config, spec)
     reports = load_pretrained(network, config, spec, allow_mismatch=True)
     assert all(report.random for report in reports.values())
