@@ -82,6 +82,8 @@ class Bag:
         self._parts: list[_Part] = []
         self._readers: dict[tuple[str, str], TypeReader] = {}
         self._parsed = 0
+        self._unusable: set[tuple[tuple[str, str], int, int]] = set()
+        """Messages that cannot be decompressed: counted once, however often they are read."""
         self._stack = ExitStack()
 
     def __enter__(self) -> Bag:
@@ -140,7 +142,9 @@ class Bag:
                 try:
                     content = unpack_message(data)
                 except ValueError as error:
-                    self.lost[str(error)] += 1
+                    if (key, time_ns, len(data)) not in self._unusable:
+                        self._unusable.add((key, time_ns, len(data)))
+                        self.lost[str(error)] += 1
                     continue
                 yield Message(self.topics[key], time_ns, content)
             self._take_over(part)

@@ -14,7 +14,9 @@ import pytest
 def read(path):
     """Return (topic, time) of all messages, and what is lost."""
     with Bag(path) as bag:
-        found = [(m.topic.name, m.received_ns) for m in bag.messages(list(bag.topics.values()))]
+        for _ in range(2):  # losses are counted once, however often a bag is read
+            found = [(m.topic.name, m.received_ns)
+                     for m in bag.messages(list(bag.topics.values()))]
         assert bag.messages_count >= len(found)
         return found, dict(bag.lost), list(bag.warnings)
 
