@@ -27,7 +27,7 @@ def test_short_form(name):
 
 
 def test_every_case_has_its_texts_and_its_name():
-    assert len(CASES) == 15
+    assert len(CASES) == 17
     for name, found in CASES.items():
         assert found.name == name
         for quick in (True, False):

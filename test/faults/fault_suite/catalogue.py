@@ -10,7 +10,9 @@ from fault_suite import (
     day,
     disk,
     fuzz,
+    hostile_files,
     lost_sound,
+    misleading,
     model_files,
     pressure,
     publishers,
@@ -23,7 +25,7 @@ from fault_suite.case import Case
 
 CASES: dict[str, Case] = {
     case.name: case for case in (
-        churn.run, churn_dds.run, lost_sound.run, fuzz.run, model_files.run, swap.run,
-        publishers.run, clocks.run, pressure.run, disk.run, signals.run, restart.run, cycles.run,
-        day.run, soak.run)
+        churn.run, churn_dds.run, lost_sound.run, misleading.run, fuzz.run, model_files.run,
+        hostile_files.run, swap.run, publishers.run, clocks.run, pressure.run, disk.run,
+        signals.run, restart.run, cycles.run, day.run, soak.run)
 }

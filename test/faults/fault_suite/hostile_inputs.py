@@ -113,7 +113,8 @@ def _database(path: Path, *statements: tuple[str, tuple[Any, ...]]) -> None:
     connection.execute('CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT '
                        'NOT NULL, serialization_format TEXT NOT NULL, offered_qos_profiles TEXT '
                        'NOT NULL)')
-    connection.execute("INSERT INTO topics VALUES(1, '/image', 'sensor_msgs/msg/Image', 'cdr', '')")
+    connection.execute(
+        "INSERT INTO topics VALUES(1, '/image', 'sensor_msgs/msg/Image', 'cdr', '')")
     for statement, values in statements:
         connection.execute(statement, values)
     connection.commit()
