@@ -197,7 +197,7 @@ BAGS: dict[str, tuple[str, Callable[[Path], None]]] = {
     'metadata.yaml: a file outside of the folder': ('elsewhere', _metadata(_elsewhere)),
     'a FIFO named .mcap': ('fifo.mcap', os.mkfifo),
     'a link to /dev/zero named .mcap': ('zero.mcap', lambda path: path.symlink_to('/dev/zero')),
-    'a link to /dev/zero named .db3': ('zero.db3', lambda path: path.symlink_to('/dev/zero')),
+    'a link to /dev/full named .db3': ('full.db3', lambda path: path.symlink_to('/dev/full')),
 }
 """Name of the file or folder, and what makes it, by what is wrong with it."""
 
