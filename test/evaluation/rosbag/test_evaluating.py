@@ -147,7 +147,7 @@ def test_conditions_are_named_and_masked(found):
 
 def test_the_actions_are_recognised(bundle, found):
     answers = found.answers[Condition()]
-    for start_ns, stop_ns, verb, noun in found.truths:
+    for start_ns, stop_ns, verb, noun, *_ in found.truths:
         inside = (answers.start_ns >= start_ns) & (answers.end_ns < stop_ns)
         best = {h: bundle.vocabulary.heads[h][p[inside].mean(axis=0).argmax()]
                 for h, p in answers.probabilities.items()}
@@ -196,7 +196,7 @@ def test_what_is_found_in_a_bag_depends_on_its_metadata_and_the_model(kitchen, b
     def note(model=bundle, **settings):
         with Bag(folder) as bag:
             keys.append(key_of(evaluating._what_decides(
-                bag, model, Settings(node_parameters(), **settings))))
+                bag, model, Settings(node_parameters(), **settings), None)))
     note()
     note()
     assert len(set(keys)) == 1
