@@ -19,7 +19,7 @@ from karmma_ros.model.config import EncoderConfig
 from karmma_ros.training.keeper import CHECKPOINT, CheckpointError, TrainingStopped
 from karmma_ros.training.loading import scoring_loader
 from karmma_ros.training.module import Optimisation
-from karmma_ros.training.run import BEST, RunSettings, train
+from karmma_ros.training.run import _devices, BEST, RunSettings, train
 import lightning
 import numpy as np
 import pytest
@@ -277,3 +277,14 @@ def test_a_step_that_cannot_be_shared_out_is_named(config, spec, vocabulary, tmp
 def test_settings_out_of_range_are_named(make, text):
     with pytest.raises(InvalidSettingError, match=text):
         make()
+
+
+@pytest.mark.parametrize(('device', 'devices', 'expected'), [
+    ('auto', '1', '1'), ('cuda', '3', '3'), ('cpu', 'auto', 'auto'), ('cuda:2', '1', [2])])
+def test_devices_are_counted_or_one_is_named(device, devices, expected):
+    assert _devices(RunSettings(device=device, devices=devices)) == expected
+
+
+def test_one_named_device_is_not_several():
+    with pytest.raises(InvalidSettingError, match="run.devices is '2'; it may be 1"):
+        _devices(RunSettings(device='cuda:1', devices='2'))
