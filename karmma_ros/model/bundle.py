@@ -17,6 +17,7 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import BundleError, InvalidSettingError, printable
+from karmma_ros.model.bounds import bounded_build, check_options, check_tensors
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.encoders import is_custom
@@ -31,7 +32,6 @@ from karmma_ros.model.karmma import Karmma
 from karmma_ros.prediction import Vocabulary
 from safetensors import SafetensorError
 from safetensors.torch import save
-import torch
 
 FORMAT = 'karmma_ros/1'
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
@@ -182,7 +182,8 @@ def _check_shapes(
             raise BundleError(
                 path / CONFIG, f'lists {size} classes for {head}, the weights have {rows[0]}',
                 'restore the class list this model was trained with')
-    with torch.device('meta'):
+    check_options(config)
+    with bounded_build(len(found)):
         empty = build(config, spec, vocabulary)
     wanted = {name: list(tensor.shape) for name, tensor in empty.state_dict().items()}
     wrong = sorted(name for name in wanted.keys() | found.keys()
@@ -192,6 +193,7 @@ def _check_shapes(
         raise BundleError(
             path / WEIGHTS, f'does not fit the architecture ({len(wrong)} tensors; {name} is '
             f'{found.get(name, "missing")}, it should be {wanted.get(name, "missing")})', RETRIEVE)
+    check_tensors(empty.eval())
 
 
 def _stored_shapes(path: Path) -> dict[str, list[int]]:

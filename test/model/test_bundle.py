@@ -1,12 +1,15 @@
 """A model directory: what is saved comes back, what is damaged is said."""
 
+from dataclasses import replace
 import json
 import os
 import pickle
 
 from karmma_ros.errors import BundleError
+from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import CONFIG, load_bundle, save_bundle, WEIGHTS
+from karmma_ros.model.config import EncoderConfig
 import pytest
 import torch
 
@@ -52,6 +55,11 @@ def edit(path, change):
     (path / CONFIG).write_text(json.dumps(description))
 
 
+def option(path, modality, **values):
+    """Change options of an encoder in config.json."""
+    edit(path, lambda d: d['architecture']['encoders'][modality]['options'].update(values))
+
+
 def replace_by_pipe(path):
     """Put a pipe there that nobody writes to: whoever opens it waits for ever."""
     path.unlink()
@@ -86,6 +94,12 @@ def replace_by_pipe(path):
     (lambda p: edit(p, lambda d: d['clip'].update(duration=1e9)), 'a number up to 600'),
     (lambda p: edit(p, lambda d: d['clip'].update(duration=float('inf'))), 'a number up to 600'),
     (lambda p: edit(p, lambda d: d['clip']['audio'].update(sample_rate=10**12)), 'up to 384000'),
+    (lambda p: option(p, 'detections', spatial_layers=10**9), 'numbers up to 1048576'),
+    (lambda p: option(p, 'detections', spatial_layers=10**6), 'steps to build'),
+    (lambda p: option(p, 'detections', heads=float('inf')), 'numbers up to 1048576'),
+    (lambda p: option(p, 'rgb', widths=[4] * 10**5), '1000 values'),
+    (lambda p: option(p, 'rgb', widths=[4] * 900), 'steps to build|does not fit|refused them'),
+    (lambda p: option(p, 'rgb', widths='4' * 10**5), 'texts up to 1000 characters'),
     (lambda p: (p / CONFIG).write_text('1' * 10**6), 'is not JSON'),
     (lambda p: (p / CONFIG).write_text('[' * 100_000), 'is not JSON'),
     (lambda p: (p / CONFIG).write_bytes(b' ' * (5 * 2**20)), 'more than any model needs'),
@@ -108,3 +122,18 @@ def test_damage_is_named_with_its_mend(saved, damage, text):
 def test_a_missing_directory_is_named(tmp_path):
     with pytest.raises(BundleError, match='no such directory'):
         load_bundle(tmp_path / 'nowhere')
+
+
+def test_an_architecture_whose_tensors_are_enormous_is_refused(
+        tmp_path, config, spec, vocabulary):
+    """Its weights fit, whatever the size to which it enlarges each frame."""
+    encoders = {Modality.RGB: EncoderConfig('torchvision:SwinTransformer3d', {
+        'patch_size': [2, 4, 4], 'embed_dim': 8, 'depths': [2], 'num_heads': [2],
+        'window_size': [2, 4, 4]})}
+    config = replace(config, encoders=encoders, missing='omit')
+    save_bundle(tmp_path / 'vast', build(config, spec, vocabulary), config, spec, vocabulary,
+                dataset='', card='')
+    load_bundle(tmp_path / 'vast')
+    option(tmp_path / 'vast', 'rgb', size=[20_000, 20_000])
+    with pytest.raises(BundleError, match='one with a tensor .* for one clip'):
+        load_bundle(tmp_path / 'vast')
