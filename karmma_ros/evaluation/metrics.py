@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 from karmma_ros.evaluation.outcomes import Outcomes, scored
 from karmma_ros.modality import Modality, subset_name
@@ -169,7 +168,8 @@ def _hits(answers: _Answers, k: int) -> dict[str, Flags]:
         head: (answers.best[head][:, :k] == ids[:, None]).any(1)
         for head, ids in answers.truth.items()}
     if len(found) > 1:
-        found[joint_key(tuple(found))] = _joint_hits(answers, k)
+        found[joint_key(tuple(found))] = joint_hits(
+            answers.chances, answers.best, answers.truth, k)
     return found
 
 
@@ -180,19 +180,32 @@ def _confidence(answers: _Answers) -> dict[str, Floats]:
     return found
 
 
-def _joint_hits(answers: _Answers, k: int) -> Flags:
+def joint_hits(
+    chances: Mapping[str, NDArray[np.floating]], best: Mapping[str, NDArray[np.int64]],
+    truth: Mapping[str, NDArray[np.int64]], k: int,
+) -> Flags:
     """
-    Tell whether the true tuple of classes is among the `k` with the greatest products.
+    Return whether the true tuple of classes is among the `k` with the greatest products, `[n]`.
 
-    The k best tuples lie within the k best of each head, so no full product is formed.
+    The heads are combined one after another. A tuple is among the k best only if each of its
+    beginnings is among the k best of that length, so that no more than k beginnings are kept.
+    Of equal products the tuple with the better class of the earlier head comes first.
+
+    :param chances: head → probabilities `[n, c]`.
+    :param best: head → ids of its classes by descending probability, the k best at least.
+    :param truth: head → class ids `[n]`.
     """
-    best = {head: ids[:, :k] for head, ids in answers.best.items()}
-    # Tuples of ranks, those of the first head the slowest: the order that equal products keep.
-    ranks = np.array(list(product(*(range(ids.shape[1]) for ids in best.values()))))  # [t, h]
-    products = np.ones((len(next(iter(best.values()))), len(ranks)))  # [n, t]
-    right = np.ones(products.shape, bool)
-    for column, (head, ids) in zip(ranks.T, best.items()):
-        products *= np.take_along_axis(answers.chances[head], ids, axis=1)[:, column]
-        right &= ids[:, column] == answers.truth[head][:, None]
-    chosen = np.argsort(-products, axis=1, kind='stable')[:, :k]
-    return np.asarray(np.take_along_axis(right, chosen, axis=1).any(1))
+    count = len(next(iter(truth.values())))
+    products: NDArray[np.floating] = np.ones((count, 1))
+    right: Flags = np.ones((count, 1), bool)
+    for head, ids in best.items():
+        few = ids[:, :k]
+        scores = np.take_along_axis(chances[head], few, axis=1)
+        longer = count, products.shape[1] * few.shape[1]
+        products = (products[:, :, None] * scores[:, None]).reshape(longer)
+        right = (right[:, :, None] & (few == truth[head][:, None])[:, None]).reshape(longer)
+        # In the order of the ranks again, which equal products keep.
+        kept = np.sort(np.argsort(-products, axis=1, kind='stable')[:, :k], axis=1)
+        products = np.take_along_axis(products, kept, axis=1)
+        right = np.take_along_axis(right, kept, axis=1)
+    return np.asarray(right.any(1))

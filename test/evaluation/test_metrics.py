@@ -1,5 +1,8 @@
 """Metrics by hand, against the predictions a robot shows, and against torchmetrics."""
 
+from functools import reduce
+import tracemalloc
+
 from karmma_ros.evaluation import metrics
 from karmma_ros.evaluation.outcomes import Outcomes
 from karmma_ros.modality import Modality
@@ -158,6 +161,40 @@ def test_three_heads_by_hand():
     # .729, then three times .081 in the order of the heads: c, b, a.
     assert [metrics.hits(given, (V,), k)['action'].tolist() for k in (1, 2, 3)] == [
         [False], [False], [True]]
+
+
+@pytest.mark.parametrize('k', [1, 2, 5, 9])
+@pytest.mark.parametrize('ties', [True, False])
+def test_eight_heads_equal_the_full_product(k, ties):
+    # Powers of two multiply exactly: many products are equal.
+    rng = np.random.default_rng(k)
+    chances = {h: 0.5 ** rng.integers(0, 3, (4, 3)) if ties else rng.random((4, 3))
+               for h in 'abcdefgh'}
+    best = {h: np.argsort(-p, axis=1, kind='stable') for h, p in chances.items()}
+    for i in range(4):
+        products = reduce(np.multiply.outer, [np.sort(p[i])[::-1] for p in chances.values()])
+        ranks = np.unravel_index(
+            np.argsort(-products, axis=None, kind='stable')[:k + 1], products.shape)
+        tuples = np.transpose([ids[i][r] for ids, r in zip(best.values(), ranks)])
+        for place, each in enumerate(tuples):
+            truth = {h: np.full(4, c) for h, c in zip(chances, each)}
+            assert metrics.joint_hits(chances, best, truth, k)[i] == (place < k)
+
+
+def test_no_sample_has_no_hit():
+    none = {h: np.zeros((0, 3)) for h in 'ab'}, {h: np.zeros((0, 3), np.int64) for h in 'ab'}
+    assert metrics.joint_hits(*none, {h: np.zeros(0, np.int64) for h in 'ab'}, 5).shape == (0,)
+
+
+def test_many_heads_need_little_memory():
+    given = outcomes({f'head {i}': np.zeros((50, 20)) for i in range(30)},
+                     {f'head {i}': np.zeros(50) for i in range(30)})
+    tracemalloc.start()
+    try:
+        assert metrics.hits(given, (V,), 5)['action'].all()
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_great_logits_do_not_overflow():

@@ -15,10 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from typing import Any
 
-from karmma_ros.evaluation.metrics import binned, joint_key, keys, Reliability, TOP
+from karmma_ros.evaluation.metrics import binned, joint_hits, joint_key, keys, Reliability, TOP
 from karmma_ros.evaluation.rosbag.answers import Answers
 from karmma_ros.evaluation.rosbag.truth import TrueAction, UNKNOWN
 import numpy as np
@@ -82,19 +81,9 @@ class Asked:
             head: (self.best[head][:, :k] == ids[:, None]).any(1) & self.answered
             for head, ids in self.truth.items()}
         if len(found) > 1:
-            found[joint_key(self.heads)] = self._joint_hits(k) & self.answered
+            joint = joint_hits(self.chances, self.best, self.truth, k)
+            found[joint_key(self.heads)] = joint & self.answered
         return found
-
-    def _joint_hits(self, k: int) -> Flags:
-        """Tell whether the true tuple is among the `k` greatest products, as `metrics` does."""
-        best = {head: ids[:, :k] for head, ids in self.best.items()}
-        ranks = np.array(list(product(*(range(ids.shape[1]) for ids in best.values()))))
-        products, right = np.ones((len(self), len(ranks))), np.ones((len(self), len(ranks)), bool)
-        for column, (head, ids) in zip(ranks.T, best.items()):
-            products *= np.take_along_axis(self.chances[head], ids, axis=1)[:, column]
-            right &= ids[:, column] == self.truth[head][:, None]
-        chosen = np.argsort(-products, axis=1, kind='stable')[:, :k]
-        return np.asarray(np.take_along_axis(right, chosen, axis=1).any(1))
 
 
 def ask(actions: Sequence[TrueAction], answers: Answers) -> Asked:
