@@ -44,7 +44,7 @@ DECLARATIONS = (
                 'next picture that the clip shows, for one period at most.', (0.1, 60.0)),
     Declaration('min_modalities', 1, 'Publish nothing while fewer inputs than this are available.',
                 (1, 4)),
-    Declaration('top_k', 5, 'Verbs, nouns and actions in a result.', (1, 100)),
+    Declaration('top_k', 5, 'Classes of each head, and actions, in a result.', (1, 100)),
     Declaration('score_threshold', 0.0,
                 'above_threshold is true when the best verb and noun both reach this; of a model '
                 'with one head, its best class.',

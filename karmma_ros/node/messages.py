@@ -13,6 +13,8 @@ from karmma_msgs.msg import (
 from karmma_msgs.msg import (
     ActionRecognition,
     ActionScore,
+    HeadClasses,
+    HeadScores,
     LabelScore,
     ModalityAvailability,
     ModelInfo,
@@ -55,19 +57,21 @@ def recognition_message(
     Build a result; sequence, frame_id and latencies are the caller's.
 
     Which heads of the model are in `verbs` and in `nouns` is decided by
-    `prediction.action_heads`.
+    `prediction.action_heads`; `other_heads` has the others.
     """
-    heads = action_heads(tuple(prediction.vocabulary.heads))
-    verbs, nouns = _both([_labels(prediction, head, publishing.top_k) for head in heads])
+    heads, top_k = tuple(prediction.vocabulary.heads), publishing.top_k
+    verbs, nouns = _both([_labels(prediction, head, top_k) for head in action_heads(heads)])
     message = ActionRecognition(
         header=Header(stamp=time_message(window.end_ns)),
         window_start=time_message(window.start_ns), window_end=time_message(window.end_ns),
         subject_id=publishing.subject_id, model_id=publishing.model_id,
         verbs=verbs, nouns=nouns,
         modalities=[status_message(s, s.modality in window.modalities)
-                    for s in window.statuses])
+                    for s in window.statuses],
+        other_heads=[HeadScores(head=head, labels=_labels(prediction, head, top_k))
+                     for head in further_heads(heads)])
     message.actions = [_action(a.verb, a.noun or _NO_NOUN, a.score)
-                       for a in prediction.top_actions(publishing.top_k)]
+                       for a in prediction.top_actions(top_k)]
     best = [labels[0].score for labels in (verbs, nouns) if labels]
     message.above_threshold = min(best) >= publishing.score_threshold
     return message
@@ -129,7 +133,8 @@ def heads_note(vocabulary: Vocabulary) -> str:
         return ''
     text = f'verbs has the classes of head {parts[0]}, ' + (
         f'nouns those of {parts[1]}' if len(parts) > 1 else 'nouns is empty')
-    return text + (f'; not published: {", ".join(others)}' if others else '')
+    return text + (f', other_heads those of {", ".join(others)}; actions, above_threshold, '
+                   'action_events and label_info have verbs and nouns only' if others else '')
 
 
 def label_info_message(kind: Any, names: Sequence[str], threshold: float, now_ns: int) -> Any:
@@ -148,7 +153,7 @@ def published_classes(vocabulary: Vocabulary) -> tuple[list[str], list[str]]:
 
 def model_info_message(bundle: Bundle, device: str, now_ns: int) -> ModelInfo:
     """Describe the loaded model."""
-    modalities = bundle.network.modalities
+    modalities, heads = bundle.network.modalities, bundle.vocabulary.heads
     verbs, nouns = published_classes(bundle.vocabulary)
     return ModelInfo(
         header=Header(stamp=time_message(now_ns)), model_id=bundle.model_id,
@@ -156,7 +161,9 @@ def model_info_message(bundle: Bundle, device: str, now_ns: int) -> ModelInfo:
         modalities=[m.value for m in modalities],
         verbs=verbs, nouns=nouns,
         num_frames=bundle.spec.num_frames, window_duration=bundle.spec.duration,
-        audio_sample_rate=bundle.spec.audio.sample_rate if Modality.AUDIO in modalities else 0)
+        audio_sample_rate=bundle.spec.audio.sample_rate if Modality.AUDIO in modalities else 0,
+        other_heads=[HeadClasses(head=head, classes=list(heads[head]))
+                     for head in further_heads(tuple(heads))])
 
 
 def end_to_end_latency(stamp_ns: int, now_ns: int) -> float:

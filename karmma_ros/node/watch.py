@@ -44,12 +44,14 @@ def best_action(message: Any) -> tuple[str, float]:
 
 
 def recognition_line(message: Any, start_s: float) -> str:
-    """Say when, what, how sure, resting on what, and how late."""
+    """Return time, sensors, best action, score, latency, and the best class of other heads."""
     action, score = best_action(message)
     latency = message.end_to_end_latency
     late = f'{latency * 1e3:4.0f} ms' if latency >= 0 else '   ? ms'
     return (f'{seconds(message.header.stamp) - start_s:6.1f} s  {lamps(message.modalities)}  '
-            f'{action:<24} {score:4.2f}  {late}')
+            f'{action:<24} {score:4.2f}  {late}'
+            + ''.join(f'  {other.head}: {other.labels[0].class_name} {other.labels[0].score:.2f}'
+                      for other in message.other_heads if other.labels))
 
 
 def event_line(message: Any, start_s: float) -> str:

@@ -6,6 +6,7 @@ from karmma_msgs.msg import (
     ActionAnnotation,
     ActionEvent,
     ActionRecognition,
+    HeadScores,
     LabelScore,
     ModelInfo,
 )
@@ -62,6 +63,11 @@ def words(message):
             [(a.verb, a.verb_id, a.noun, a.noun_id) for a in message.actions])
 
 
+def others(message):
+    return {each.head: [(s.class_name, s.class_id, round(s.score, 6)) for s in each.labels]
+            for each in message.other_heads}
+
+
 def test_one_head_is_published_as_verbs_and_as_actions_without_a_noun():
     message = result(WAVES)
     assert words(message) == (['point', 'nod'], [], [('point', 1, '', -1), ('nod', 2, '', -1)])
@@ -73,6 +79,23 @@ def test_verb_and_noun_go_by_name_and_a_third_head_is_no_part_of_the_action():
     assert words(message)[:2] == (['cut', 'wash'], ['cup', 'bread'])
     assert words(message)[2] == [('cut', 0, 'cup', 1), ('cut', 0, 'bread', 0)]
     assert message.actions[0].score == pytest.approx(0.54)
+
+
+def test_the_heads_that_are_no_part_of_the_action_have_a_field_of_their_own():
+    classes = {**HANDS, **TOOLS}
+    message = result(classes)
+    assert words(message)[:2] == (['cut', 'wash'], ['cup', 'bread'])
+    assert others(message) == {
+        'gesture': [('point', 1, 0.7), ('wave', 0, 0.1)],
+        'hand': [('left', 0, 0.8), ('right', 1, 0.2)],
+        'tool': [('fork', 1, 0.7), ('knife', 0, 0.3)]}
+    assert [len(each.labels) for each in result(classes, top_k=1).other_heads] == [1, 1, 1]
+    assert not result(WAVES).other_heads and not result(HANDS).other_heads
+
+
+def test_above_threshold_does_not_cover_other_heads(monkeypatch):
+    monkeypatch.setitem(SCORES, 'tool', (0.5, 0.5))
+    assert result(TOOLS, 0.55).above_threshold
 
 
 def test_two_heads_of_other_names_go_by_their_order():
@@ -100,7 +123,8 @@ def test_an_event_has_the_classes_of_the_result(classes):
 @pytest.mark.parametrize(('classes', 'verbs', 'nouns', 'note'), [
     (WAVES, ['wave', 'point', 'nod'], [], 'verbs has the classes of head gesture, nouns is empty'),
     (TOOLS, ['cut', 'wash'], ['bread', 'cup'],
-     'verbs has the classes of head verb, nouns those of noun; not published: tool'),
+     'verbs has the classes of head verb, nouns those of noun, other_heads those of tool; '
+     'actions, above_threshold, action_events and label_info have verbs and nouns only'),
     (HANDS, ['wave', 'point'], ['left', 'right'],
      'verbs has the classes of head gesture, nouns those of hand'),
     ({'noun': ('cup',), 'verb': ('cut',)}, ['cut'], ['cup'], ''),
@@ -112,12 +136,16 @@ def test_the_model_is_described_by_the_classes_that_are_published(classes, verbs
         dataset='none', spec=ClipSpec())
     info = model_info_message(bundle, 'cpu', 0)
     assert (list(info.verbs), list(info.nouns)) == (verbs, nouns)
+    assert [(each.head, list(each.classes)) for each in info.other_heads] == (
+        [('tool', ['knife', 'fork'])] if classes is TOOLS else [])
     assert heads_note(Vocabulary(classes)) == note
 
 
 @pytest.mark.parametrize(('classes', 'text'), [
     (WAVES, '   1.0 s    point                    0.70  1500 ms'),
-    (TOOLS, '   1.0 s    cut cup                  0.54  1500 ms'),
+    (TOOLS, '   1.0 s    cut cup                  0.54  1500 ms  tool: fork 0.70'),
+    ({**HANDS, **TOOLS}, '   1.0 s    cut cup                  0.54  1500 ms'
+     '  gesture: point 0.70  hand: left 0.80  tool: fork 0.70'),
 ])
 def test_watch_prints_what_there_is(classes, text):
     message = result(classes)
@@ -125,6 +153,11 @@ def test_watch_prints_what_there_is(classes, text):
     assert recognition_line(message, 1.0) == text
     event = ActionEvent(verb=LabelScore(class_name='point'), noun=LabelScore(class_id=-1))
     assert event_line(event, 0.0) == '   0.0 s  point started (0.00)'
+
+
+def test_watch_leaves_out_a_head_without_classes():
+    message = ActionRecognition(other_heads=[HeadScores(head='tool')])
+    assert 'tool' not in recognition_line(message, 0.0)
 
 
 def test_watch_says_when_a_message_has_no_class():
@@ -191,10 +224,13 @@ def test_a_node_with_one_head_and_then_with_three(stage, perform, tmp_path):
     message = stage.results[-1]
     assert {s.class_name for s in message.verbs} == {'cut', 'wash'}
     assert {s.class_name for s in message.nouns} == {'bread', 'cup'}
+    assert {s.class_name for s in message.other_heads[0].labels} == {'knife', 'fork'}
+    assert stage.until(lambda: infos[-1].other_heads, 5)
+    assert list(infos[-1].other_heads[0].classes) == ['knife', 'fork']
     assert stage.until(lambda: nouns[-1].class_map, 5)
     assert [c.class_name for c in nouns[-1].class_map] == ['bread', 'cup']
     assert stage.until(lambda: any(
-        log.level == 30 and 'not published: tool' in log.msg for log in logs), 5)
+        log.level == 30 and 'other_heads those of tool' in log.msg for log in logs), 5)
 
 
 def test_a_node_without_vision_msgs_says_that_it_publishes_no_label_info(ros, monkeypatch, capfd):

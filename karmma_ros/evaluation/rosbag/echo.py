@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
@@ -16,6 +16,8 @@ from karmma_ros.model.bundle import Bundle
 from karmma_ros.prediction import action_heads, NOUN, VERB
 import numpy as np
 
+_NO_OTHER_HEADS = bytes(7)
+"""Padding and length of an empty array: completes a message from before `other_heads`."""
 TOLERANCE = 1e-3
 """Scores that differ by less are the same: batches and threads round differently."""
 
@@ -62,10 +64,22 @@ def read_echoes(bag: Bag, topic: Topic | None, heads: Sequence[str] = (VERB, NOU
     found, unread = [], 0
     for _, received_ns, data in bag.messages([topic]):
         try:
-            found.append(echo_of(read(data), received_ns, heads))
+            found.append(echo_of(_message(read, data), received_ns, heads))
         except (ValueError, AttributeError, TypeError):
             unread += 1
     return Echoes(topic.name, tuple(found), unread)
+
+
+def _message(read: Callable[[bytes], Any], data: bytes) -> Any:
+    """
+    Read a message of the present layout, or of the one without `other_heads`.
+
+    Only a bag that does not contain the definitions of its types needs the second.
+    """
+    try:
+        return read(data)
+    except ValueError:
+        return read(bytes(data) + _NO_OTHER_HEADS)
 
 
 def echo_of(message: Any, received_ns: int, heads: Sequence[str] = (VERB, NOUN)) -> Echo:
@@ -79,11 +93,13 @@ def echo_of(message: Any, received_ns: int, heads: Sequence[str] = (VERB, NOUN))
     asked_ns = end_ns + round(age_s * NANOSECONDS) if age_s >= 0 else 0
     newest_ns = {str(status.name): _ns(status.last_stamp) for status in message.modalities}
     used = {status.name: bool(status.used) for status in message.modalities}
+    others = {str(each.head): each.labels for each in getattr(message, 'other_heads', ())}
+    parts = dict(zip(action_heads(heads), (message.verbs, message.nouns)))
     return Echo(
         Asked(end_ns, asked_ns, received_ns, newest_ns),
         tuple(used.get(m.value, False) for m in Modality),
         {head: {int(s.class_id): float(s.score) for s in labels}
-         for head, labels in zip(action_heads(heads), (message.verbs, message.nouns))},
+         for head, labels in {**others, **parts}.items()},
         str(message.model_id))
 
 

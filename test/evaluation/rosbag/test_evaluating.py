@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 import os
+from pathlib import Path
 import re
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from karmma_ros.evaluation.rosbag.answers import (
     save_all,
 )
 from karmma_ros.evaluation.rosbag.definitions import TypeReader
-from karmma_ros.evaluation.rosbag.echo import compare_echo, echo_of, Echoes
+from karmma_ros.evaluation.rosbag.echo import compare_echo, echo_of, Echoes, read_echoes
 from karmma_ros.evaluation.rosbag.errors import BagError
 from karmma_ros.evaluation.rosbag.evaluating import evaluate_bag, Settings
 from karmma_ros.evaluation.rosbag.faults import Delay, Mute
@@ -35,9 +36,12 @@ from karmma_ros.stream.models import find_model
 from karmma_ros.stream.recogniser import Recogniser
 import numpy as np
 import pytest
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
+from rosbags.typesys import get_types_from_msg, get_typestore, Stores
 import torch
 
 TYPE = 'karmma_msgs/msg/ActionRecognition'
+MESSAGES = Path(__file__).parents[3] / 'karmma_msgs' / 'msg'
 
 
 @pytest.fixture(scope='module')
@@ -308,7 +312,7 @@ def recognitions(path, bundle, answers, change=lambda scores: scores):
                                             answers.present[row], newest[answers.end_ns[row]])]
         message = types[TYPE](
             types['std_msgs/msg/Header'](end, ''), time(0), end, row, '', change(labels['verb']),
-            labels['noun'], [], statuses, True, 0.01, 0.01, bundle.model_id)
+            labels['noun'], [], statuses, True, 0.01, 0.01, bundle.model_id, [])
         yield ('/action_recognition', TYPE, store, int(answers.asked_ns[row]) + 10_000_000,
                store.serialize_cdr(message, TYPE))
 
@@ -350,6 +354,55 @@ def test_a_recorded_answer_of_one_head_is_compared_or_counted_as_empty(verbs, sa
     assert recorded['same_window'] == recorded['same_sensors'] == 1
     assert recorded['same_answer'] == same and recorded['without_classes'] == without
     assert recorded['same_best'] == (verbs[:1] in ([(1, 0.7)], [(1, 0.6)]))
+
+
+@pytest.mark.parametrize(('score', 'same'), [(0.8, 1), (0.7, 0)])
+def test_a_recorded_head_beyond_verb_and_noun_is_compared(score, same):
+    def labels(score):
+        return [SimpleNamespace(class_id=1, score=score)]
+    message = SimpleNamespace(
+        window_end=SimpleNamespace(sec=2, nanosec=0), end_to_end_latency=0.1, model_id='tools@1',
+        inference_latency=0.1, modalities=[], verbs=labels(0.7), nouns=labels(0.6), other_heads=[
+            SimpleNamespace(head='tool', labels=labels(score)),
+            SimpleNamespace(head='unknown', labels=labels(0.5)),
+            SimpleNamespace(head='verb', labels=labels(0.1))])  # verbs is what counts
+    echo = echo_of(message, 2 * 10**9, ('tool', 'noun', 'verb'))
+    second = np.array([10**9])
+    answers = Answers(second, 2 * second, 2 * second, np.zeros((1, 4), bool),
+                      {head: np.array([[1 - p, p]], np.float32)
+                       for head, p in (('tool', 0.8), ('noun', 0.6), ('verb', 0.7))},
+                      np.zeros(1, np.float32), np.zeros((0, 5), np.int64))
+    recorded = compare_echo(Echoes('/action_recognition', (echo,)), answers,
+                            SimpleNamespace(model_id='tools@1'))
+    assert recorded['same_answer'] == same and recorded['same_best'] == 1
+
+
+@pytest.mark.parametrize('model_id', ['waves@1', 'waves@12', 'waves@123', 'waves@1234'])
+@pytest.mark.parametrize('defined', [True, False])
+def test_results_recorded_before_other_heads_are_read(model_id, defined):
+    texts = {path.stem: path.read_text() for path in MESSAGES.glob('*.msg')}
+    old = texts['ActionRecognition'].partition('HeadScores[]')[0]
+    assert old != texts['ActionRecognition']
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    for name in ('LabelScore', 'ActionScore', 'ModalityStatus'):
+        store.register(get_types_from_msg(texts[name], f'karmma_msgs/msg/{name}'))
+    store.register(get_types_from_msg(old, TYPE))
+    types = store.types
+    second = types['builtin_interfaces/msg/Time'](2, 0)
+    message = types[TYPE](
+        types['std_msgs/msg/Header'](second, ''), second, second, 1, '',
+        [types['karmma_msgs/msg/LabelScore'](1, 'point', 0.5)], [], [], [], True, 0.01, 0.02,
+        model_id)
+    data = bytes(store.serialize_cdr(message, TYPE))
+    definition = MessageDefinition(
+        MessageDefinitionFormat.MSG, store.generate_msgdef(TYPE, ros_version=2)[0])
+    bag = SimpleNamespace(
+        reader=lambda topic: TypeReader(TYPE, definition if defined else None),
+        messages=lambda topics: [(None, 0, data), (None, 0, data[:40])])
+    echoes = read_echoes(bag, SimpleNamespace(name='/action_recognition'), ('gesture',))
+    echo, = echoes.found
+    assert echo.scores == {'gesture': {1: 0.5}} and echo.model_id == model_id
+    assert echoes.unread == 1
 
 
 def test_pictures_are_found_by_their_times(kitchen, found, bags):
