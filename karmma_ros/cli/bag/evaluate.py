@@ -227,7 +227,8 @@ def _run(
                            times=options.truth_times, recording=options.truth_recording)
     elif found.truth_topic:
         truth = Truth.from_messages(
-            found.truths, found.info, bundle.vocabulary, found.truth_topic)
+            [(*truth, *ids) for truth, ids in zip(found.truths, found.truth_ids)], found.info,
+            bundle.vocabulary, found.truth_topic)
     camera = found.info.topics.get(Modality.RGB.value, {})
     return BagRun(found.info, found.answers, truth, bundle.vocabulary, bundle.spec,
                   BagFrames(path, camera.get('topic', ''), camera.get('type', ''), bits),

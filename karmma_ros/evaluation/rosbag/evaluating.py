@@ -51,7 +51,7 @@ from karmma_ros.stream.message_types import AUDIO_TOLD
 from karmma_ros.stream.tokens import hop_for
 import numpy as np
 
-VERSION = 7
+VERSION = 8
 """Grows whenever the same bag and settings would give other answers."""
 
 BATCH = 16
@@ -63,7 +63,7 @@ _LONGEST_WARNING = 1000
 
 Progress = Callable[[int, int], None]
 """Nanoseconds of the bag that are done, and all of them."""
-TruthTuple = tuple[int, int, str, str, int, int]
+TruthTuple = tuple[int, int, str, str]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Evaluated:
     answers: Mapping[Condition, Answers]
     """The first one is as recorded."""
     truths: Sequence[TruthTuple]
-    """Start, stop, verb, noun and their ids of each message of the truth topic."""
+    """Start, stop, verb and noun of each message of the truth topic."""
     truth_topic: str
     """Empty where there is none."""
     recorded: Mapping[str, Any] | None
@@ -108,6 +108,8 @@ class Evaluated:
     """Which topics were chosen."""
     fresh: bool = True
     """Whether all was done now, and nothing taken from an earlier run."""
+    truth_ids: Sequence[Sequence[int]] = ()
+    """Class ids of verb and noun of each of `truths`."""
 
 
 def evaluate_bag(
@@ -249,8 +251,8 @@ class _Evaluation:
             self._choice.described(), {k: v for k, v in sorted(lost.items()) if v}, warnings,
             bag.lost.total())
         recorded = compare_echo(echoes, collector.echo(), self._bundle)
-        return {'info': info_dict(info), 'truths': replay.truths, 'recorded': recorded,
-                'unusable': replay.lanes[0].details}
+        return {'info': info_dict(info), 'truths': replay.truths, 'truth_ids': replay.truth_ids,
+                'recorded': recorded, 'unusable': replay.lanes[0].details}
 
     def _evaluated(
         self, facts: Mapping[str, Any], by_name: Mapping[str, Answers], fresh: bool,
@@ -272,7 +274,8 @@ class _Evaluation:
         truth = self._choice.topics.get(TRUTH)
         return Evaluated(
             info, answers, _on_clock(facts['truths'], info, offset_ns),
-            '' if truth is None else truth.name, facts['recorded'], self._choice.notes, fresh)
+            '' if truth is None else truth.name, facts['recorded'], self._choice.notes, fresh,
+            facts['truth_ids'])
 
 
 def _conditions(
@@ -366,7 +369,8 @@ def _on_clock(
     """Move truths with the stamps, unless they are on the clock of the bag already."""
     if any(start < info.end_ns and stop > info.start_ns for start, stop, *_ in truths):
         offset_ns = 0
-    return [(start + offset_ns, stop + offset_ns, *rest) for start, stop, *rest in truths]
+    return [(start + offset_ns, stop + offset_ns, verb, noun)
+            for start, stop, verb, noun in truths]
 
 
 def _shifted(answers: Answers, offset_ns: int) -> Answers:

@@ -317,8 +317,10 @@ class Replay:
                 Faults((), 0, bag.start_ns), bag.start_ns, hop))
         for lane in self.lanes if audio_info is not None else ():
             lane.take_info(audio_info)
-        self.truths: list[tuple[int, int, str, str, int, int]] = []
-        """Start, stop, verb, noun and the ids of both, of what a truth topic says."""
+        self.truths: list[tuple[int, int, str, str]] = []
+        """Start, stop, verb and noun of what a truth topic says."""
+        self.truth_ids: list[tuple[int, int]] = []
+        """Verb and noun of each of them, by class id."""
         self.unread: Counter[str] = Counter()
         """Role → messages whose bytes are none of their type."""
         self.longest_pause_ns = 0
@@ -369,8 +371,9 @@ class Replay:
             times = (stamp.sec * NANOSECONDS + stamp.nanosec
                      for stamp in (message.header.stamp, message.stop))
             start_ns, stop_ns = times
-            self.truths.append((int(start_ns), int(stop_ns), message.verb, message.noun,
-                                int(message.verb_id), int(message.noun_id)))
+            ids = int(message.verb_id), int(message.noun_id)
+            self.truths.append((int(start_ns), int(stop_ns), message.verb, message.noun))
+            self.truth_ids.append(ids)
         except (ValueError, AttributeError):
             self.unread[TRUTH] += 1
 
