@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 LARGEST_TENSOR = 2**29
 """Bytes of one tensor in a graph; the attention of the paper's teacher has 315 MB."""
 LARGEST_PEAK = 2**30
 """Bytes of what a graph computes that are needed at the same time."""
-_CONSTANTS = 2**26
-"""Bytes that may be computed once from weights alone, beyond four times the file's."""
+_CONSTANTS_A_BYTE, _MORE_CONSTANTS = 8, 2**26
+"""Bytes that a runtime may compute once from weights alone, for each of the file's, and beyond."""
 
 
 class Step(NamedTuple):
@@ -36,25 +36,27 @@ def check_memory(steps: Iterable[Step], file_size: int) -> None:
     :raises ValueError: naming the tensor that is too large, or the sum.
     """
     done = []
-    allowed = 4 * file_size + _CONSTANTS
     for step in steps:
         for name, size in step.writes.items():
             if size > LARGEST_TENSOR:
                 raise ValueError(f'{name} has the size of {size} bytes, expected at most '
                                  f'{LARGEST_TENSOR}')
-            allowed -= size if step.constant else 0
-        if allowed < 0:
-            raise ValueError(f'it makes more than {4 * file_size + _CONSTANTS} bytes of constants')
         done.append(step)
         if len(done) > MOST_STEPS:
             raise ValueError(f'it has more than {MOST_STEPS} operators')
-    peak = _peak([step for step in done if not step.constant])
+    kept = {name for step in done if not step.constant for name in step.reads}
+    constants = _peak([step for step in done if step.constant], kept)
+    allowed = _CONSTANTS_A_BYTE * file_size + _MORE_CONSTANTS
+    if constants > allowed:
+        raise ValueError(f'it makes {constants} bytes of constants, expected at most {allowed}')
+    peak = _peak([step for step in done if not step.constant], set())
     if peak > LARGEST_PEAK:
         raise ValueError(f'it needs {peak} bytes at the same time, expected at most '
                          f'{LARGEST_PEAK}')
 
 
-def _peak(steps: list[Step]) -> int:
+def _peak(steps: list[Step], kept: Set[str]) -> int:
+    """Return the most bytes that exist at the same time; what is kept is never freed."""
     last = {name: place for place, step in enumerate(steps)
             for name in (*step.writes, *step.reads)}
     live: dict[str, int] = {}
@@ -64,6 +66,6 @@ def _peak(steps: list[Step]) -> int:
         now += sum(step.writes.values())
         peak = max(peak, now)
         for name in (*step.reads, *step.writes):
-            if last[name] == place:
+            if last[name] == place and name not in kept:
                 now -= live.pop(name, 0)
     return peak
