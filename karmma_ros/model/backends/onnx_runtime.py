@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 import logging
 from pathlib import Path
+import platform
 from typing import Any
 
 from karmma_ros.errors import BundleError, InvalidSettingError
@@ -53,7 +54,8 @@ def quantise(
     Turn the products with weights of a graph into int8.
 
     Ranges are the largest values met: symmetric and per channel for weights, and as they lie for
-    what passes between, since half of a symmetric range would be idle behind a ReLU.
+    what passes between, since half of a symmetric range would be idle behind a ReLU. Where the
+    products of this processor saturate, seven of the eight bits are used.
 
     :param feeds: name of an input → what it is fed with, again and again.
 
@@ -84,10 +86,26 @@ def quantise(
         quantize_static(
             str(source), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            reduce_range=_products_saturate(),
             nodes_to_quantize=products,
             extra_options={'ActivationSymmetric': False, 'WeightSymmetric': True})
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _products_saturate() -> bool:
+    """
+    Whether sums of two int8 products are cut to 16 bits, as on x86 without VNNI.
+
+    ONNX Runtime documents it, and OpenVINO computes likewise: with full ranges a small network
+    was 124 % off on a processor with AVX2 alone.
+    """
+    if platform.machine().lower() not in ('x86_64', 'amd64'):
+        return False
+    try:
+        return 'vnni' not in Path('/proc/cpuinfo').read_text(encoding='utf-8')
+    except OSError:  # an unknown processor: seven bits are right on all
+        return True
 
 
 def _require() -> None:

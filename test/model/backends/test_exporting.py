@@ -3,7 +3,7 @@
 import json
 
 from karmma_ros.errors import BundleError, InvalidSettingError
-from karmma_ros.model.backends import choose, exporting
+from karmma_ros.model.backends import choose, exporting, onnx_runtime
 from karmma_ros.model.backends.agreement import check_clip
 from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.exporting import export
@@ -32,6 +32,28 @@ def test_lower_precisions_agree_within_their_tolerance(copied, target, precision
     assert [t.label for t in trials] == ['eager', f'{reads} {precision}']
     assert trials[1].agrees and trials[1].difference > 1e-5  # it is not fp32 in disguise
     assert f'{reads} {precision}' in choose(copied).reason
+
+
+@pytest.mark.parametrize(('saturates', 'largest'), [(True, 64), (False, 127)])
+def test_int8_uses_seven_bits_where_products_saturate(copied, monkeypatch, saturates, largest):
+    kept = []
+    monkeypatch.setattr(onnx_runtime, '_products_saturate', lambda: saturates)
+    monkeypatch.setattr(exporting, '_check', lambda *_: None)  # full ranges fail on AVX2
+    written, _ = export(copied, 'onnx', 'int8', calibration(copied))
+    for tensor in onnx.load(str(written.folder / 'audio.onnx')).graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.int8 and values.ndim > 1:
+            kept.append(int(np.abs(values.astype(int)).max()))
+    assert kept and max(kept) == largest
+
+
+@pytest.mark.parametrize(('machine', 'flags', 'saturates'), [
+    ('x86_64', 'avx avx2', True), ('x86_64', 'avx512f avx512_vnni', False),
+    ('AMD64', 'avx2 avx_vnni', False), ('aarch64', 'asimddp', False)])
+def test_products_saturate_on_x86_without_vnni(monkeypatch, machine, flags, saturates):
+    monkeypatch.setattr('platform.machine', lambda: machine)
+    monkeypatch.setattr(onnx_runtime.Path, 'read_text', lambda *_, **__: f'flags : {flags}')
+    assert onnx_runtime._products_saturate() is saturates
 
 
 def test_it_says_what_it_was_made_from(copied):
