@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from karmma_ros.clip import ClipSpec
@@ -136,5 +137,7 @@ def _flat(clip: Mapping[str, Any], modality: Modality) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text."""
+    """Return the first line of an error's text, without PyTorch's advice to run a file's code."""
+    if isinstance(error, UnpicklingError):
+        return 'it contains something else than tensors and plain values, or is damaged'
     return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -11,6 +11,7 @@ from typing import Any
 
 from karmma_ros.errors import DISK_FULL, InvalidSettingError, KarmmaError
 from karmma_ros.model.files import open_regular_file
+from karmma_ros.model.weights_fit import first_line
 import lightning
 from lightning.pytorch.callbacks import Callback
 import torch
@@ -55,7 +56,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with open_regular_file(path) as file:
             content = torch.load(file, map_location='cpu', weights_only=True)
     except (UnpicklingError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise _no_checkpoint(path, str(error).strip() or type(error).__name__) from error
+        raise _no_checkpoint(path, first_line(error)) from error
     if not isinstance(content, dict) or not isinstance(content.get('state_dict'), dict) \
             or not isinstance(content.get('global_step'), int):
         raise _no_checkpoint(path, 'it lacks state_dict or global_step')
@@ -65,7 +66,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def _no_checkpoint(path: Path, problem: str) -> InvalidSettingError:
     return InvalidSettingError(
         'checkpoint', str(path), 'a checkpoint of karmma train, of tensors and plain values',
-        f'{problem.splitlines()[0][:200]}; delete it to train from the beginning, or give '
+        f'{problem[:200]}; delete it to train from the beginning, or give '
         'another --work')
 
 
