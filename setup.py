@@ -11,7 +11,7 @@ NAME = 'karmma_ros'
 MESSAGES = 'karmma_msgs'
 PREFIXES = ('AMENT_PREFIX_PATH', 'COLCON_PREFIX_PATH', 'CMAKE_PREFIX_PATH')
 NO_MESSAGES = f"""{NAME}: the package {MESSAGES} is neither in this workspace nor in a sourced one.
-It lies inside the checkout of {NAME}, where colcon does not look in a workspace. In src/, run
+It lies inside the checkout of {NAME}, where colcon does not search in a workspace. In src/, run
     ln -s {NAME}/{MESSAGES} {MESSAGES}
 and `colcon build` again. In a plain checkout, run `colcon build` at its root.
 If {MESSAGES} was built on its own, source its install/setup.bash first."""
@@ -36,7 +36,7 @@ def has_messages(install_base):
     """
     Whether the message package is installed: below a sourced prefix, or where ours will be.
 
-    :param install_base: folder that this package is installed to; None where that is not told.
+    :param install_base: folder that this package is installed to; None where that is not given.
     """
     paths = [path for name in PREFIXES for path in os.environ.get(name, '').split(os.pathsep)]
     prefixes = [Path(path) for path in paths if path]

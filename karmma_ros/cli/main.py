@@ -14,7 +14,7 @@ COMMANDS = {
     'data': 'check a data set before training on it',
     'export': 'write what OpenVINO or ONNX Runtime reads into a model: several times faster',
     'evaluate': 'score models on a data set for every subset of sensors',
-    'predict': 'the action in a film, by every subset of its sensors; no ROS',
+    'predict': 'the action in a video, by every subset of its sensors; no ROS',
     'profile': 'operations, parameters and memory of a network, beside the paper',
     'replay': 'publish a bag over DDS in real time, sensors muted at will',
     'reproduce': 'every table of the paper in our numbers, at tiny size',

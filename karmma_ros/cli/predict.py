@@ -175,9 +175,9 @@ def _sensors(
 def _check_sound(path: Path, film: Film) -> None:
     import soundfile  # only here: it loads a library that films without sound do not need
 
-    name, allowed = '--audio', 'a sound file that libsndfile can read'
+    name, allowed = '--audio', 'an audio file that libsndfile can read'
     if not path.is_file():
-        raise InvalidSettingError(name, str(path), 'a sound file that exists')
+        raise InvalidSettingError(name, str(path), 'an audio file that exists')
     try:
         # In bytes: not every name is UTF-8.
         with soundfile.SoundFile(os.fsencode(path)) as file:

@@ -4,7 +4,7 @@ What a split holds, as a digest: the key under which results on it may be kept.
 Media files are known by their size, their times of change and their inode, which change whenever
 a file is written to, even where a tool restores the time of modification. Their paths do not
 count: the same files by another spelling, or a link, are the same data. A source that is more than
-its fields says by `decided_by` what it rests on.
+its fields names by `decided_by` what it rests on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def clips_digest(clips: Clips, settings: DataSettings) -> str:
     """
     Return a digest of all that decides the clips of a split as they are scored.
 
-    Of recordings these are the labelled segments and the files, whatever the settings say: neither
+    Of recordings these are the labelled segments and the files, whatever the settings are: neither
     the spelling of a path counts, nor the seed of the training windows. What is rendered is known
     by its settings and the version of the renderer.
     """
@@ -44,7 +44,7 @@ def clips_digest(clips: Clips, settings: DataSettings) -> str:
 
 
 class _Digest:
-    """A digest of nested values, each marked by its type, so that no two of them look alike."""
+    """A digest of nested values, each marked by its type, so that no two of them are alike."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -76,7 +76,7 @@ class _Digest:
             for each in value:
                 self.add(each)
         else:
-            assert isinstance(value, _PLAIN), f'{type(value)} says not what decides it'
+            assert isinstance(value, _PLAIN), f'{type(value)} does not name what decides it'
             self._text(type(value).__name__, repr(value))
 
     def _text(self, kind: str, text: str) -> None:

@@ -1,7 +1,7 @@
 """
 Whether weights fit the encoder that starts from them, and the clips that it will see.
 
-Shapes alone tell too little: an encoder may stay at random in part, and one of other clips may
+Shapes alone show too little: an encoder may stay at random in part, and one of other clips may
 have the same shapes.
 """
 

@@ -44,7 +44,7 @@ def decode_compressed(
 
     Also gives the height and width of the whole picture. A JPEG that says how the camera
     was held comes out upright. `description` is the message's `format`: what it says of
-    the codec is not believed, the bytes are; what it says of the colours is. Bytes behind
+    the codec is not believed, the bytes are; what it states of the colours is. Bytes behind
     the end of the image are ignored: cameras fill up their last packet or buffer. `bits` are
     the significant ones of a PNG with 16 for a value, as `decode_image` takes them.
 

@@ -1,8 +1,8 @@
 """
 What a JPEG or PNG will cost to decode, found by walking its structure as the decoders do.
 
-A decoder allocates what the header says and reads every scan, so a few hundred bytes can ask
-for gigabytes or minutes. The walk follows the decoders' own rules (libjpeg's next_marker,
+A decoder allocates what the header states and reads every scan, so a few hundred bytes can take
+gigabytes or minutes. The walk follows the decoders' own rules (libjpeg's next_marker,
 libpng's chunks): what they skip is skipped here, so that a header cannot be hidden from it.
 What is handed to a decoder ends at the end of the image; what follows is padding.
 """
@@ -211,7 +211,7 @@ def _read_png(flat: Bytes) -> EncodedImage:
 
 
 def _is_needed(name: bytes) -> bool:
-    """Whether a chunk is critical, or tells of transparency or how the camera was held."""
+    """Whether a chunk is critical, or about transparency or how the camera was held."""
     return not name[0] & 0x20 or name in (b'tRNS', b'eXIf')
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 
 class ContentChecks:
-    """The checks of all inputs; a stream is told each change of a finding."""
+    """The checks of all inputs; a stream is notified of each change of a finding."""
 
     def __init__(self, lock: AbstractContextManager[Any]) -> None:
         """
@@ -37,7 +37,7 @@ class ContentChecks:
         self._reset()
 
     def feed(self, stream: SensorStream) -> None:
-        """Tell another stream from now on, beginning with what is known."""
+        """Notify another stream from now on, beginning with what is known."""
         self._stream = stream
         for (source, check), finding in self._known.items():
             with self._lock:

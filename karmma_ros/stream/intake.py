@@ -164,7 +164,7 @@ class Intake:
         self._boxes.camera_size = camera_size
 
     def forget_info(self) -> None:
-        """Forget what the driver said of its sound, and what the content checks found."""
+        """Clear what the driver stated of its audio, and what the content checks found."""
         self._info = self._audio_format = None
         self._checks.reset()
         self.read_parameters()

@@ -82,7 +82,7 @@ UNREAD: Mapping[str, Unread] = {
 """Known types of cameras, microphones and detectors that no input can have."""
 
 _READ = (IMAGE, COMPRESSED_IMAGE, DETECTIONS, YOLO, AUDIO_BARE, AUDIO_DRIVERS, AUDIO_TOLD)
-# What is drawn over images, tells of them or is depth is no image; nor are these boxes.
+# What is drawn over images, describes them or is depth is no image; nor are these boxes.
 _BESIDE = re.compile(
     r'Info|Marker|Annotation|Status|Config|Disparity|Depth|AprilTag|Aruco|Hazard|Collision')
 _BY_NAME = (

@@ -176,7 +176,7 @@ class AudioReader:
                 'it with format:=wave')
         names = 'audio.sample_rate', 'audio.channels', 'audio.sample_format'
         return self._refusal or ', '.join(
-            f'{name} is {ours}, but audio_info says {printable(theirs, _LONGEST)}, which is used'
+            f'{name} is {ours}, but audio_info has {printable(theirs, _LONGEST)}, which is used'
             for name, ours, theirs in zip(names, given, self._used) if ours != theirs)
 
 
@@ -198,7 +198,7 @@ class StampedAudioReader:
 
     def __str__(self) -> str:
         if not self.format.rate:
-            return 'as each message tells'
+            return 'as in each message'
         rate, channels, name = self.format.rate, self.format.channels, self.format.sample_format
         return f'{name}, {rate} Hz, {channels} channel(s)'
 

@@ -69,7 +69,7 @@ class TokenMemo:
         return {m: self._tokens(window, m) for m in in_order(kept & set(window.modalities))}
 
     def forget(self, modalities: Iterable[Modality] = tuple(Modality)) -> None:
-        """Forget the tokens, the pictures and what the encoders remember of these modalities."""
+        """Clear the tokens, the images and what the encoders keep of these modalities."""
         for modality in set(modalities) & set(self._memories):
             self._memories[modality].forget()
 

@@ -93,7 +93,7 @@ def test_a_file_that_is_no_sound_is_a_sentence(tmp_path, film, capsys):
     words = ['bag', 'from-video', str(film), '--audio', str(tmp_path / 'no.wav'),
              str(tmp_path / 'o.mcap')]
     assert main(words) == 2
-    assert 'a sound file that libsndfile can read' in capsys.readouterr().err
+    assert 'an audio file that libsndfile can read' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(('words', 'sentence'), [

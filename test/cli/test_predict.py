@@ -151,7 +151,7 @@ def test_an_impossible_rate_is_a_sentence(film):
 
 
 def test_sound_that_does_not_fit_is_a_sentence(tmp_path, film):
-    assert 'a sound file that exists' in refusal(film, '--audio', tmp_path / 'no.wav')
+    assert 'an audio file that exists' in refusal(film, '--audio', tmp_path / 'no.wav')
     (tmp_path / 'text.wav').write_text('not a sound')
     assert 'libsndfile can read' in refusal(film, '--audio', tmp_path / 'text.wav')
     for seconds in (2, 9):

@@ -401,14 +401,14 @@ def test_films_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(DataError, match='gone.mp4: there is no such file'):
         VideoFile(tmp_path / 'gone.mp4').frames([0])
     (tmp_path / 'text.mp4').write_text('no film')
-    with pytest.raises(DataError, match='text.mp4: it cannot be opened as a film: see whether'):
+    with pytest.raises(DataError, match='text.mp4: it cannot be opened as a video: see whether'):
         VideoFile(tmp_path / 'text.mp4').frames([0])
     whole = write_film(tmp_path / 'film.mp4', 'mp4v')
     with pytest.raises(DataError, match=r'film.mp4: it ends after 2.00 s, before 2.50 s'):
         VideoFile(whole).frames([2.5])
     cut = tmp_path / 'cut.mp4'
     cut.write_bytes(whole.read_bytes()[:-300])
-    with pytest.raises(DataError, match='cut.mp4: it cannot be opened as a film'):
+    with pytest.raises(DataError, match='cut.mp4: it cannot be opened as a video'):
         VideoFile(cut).frames([0])
 
 

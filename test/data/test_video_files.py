@@ -366,7 +366,7 @@ def test_playlists_are_refused_and_open_nothing(tmp_path, name, server):
     for suffix in (Path(name).suffix, '.mp4'):
         path = tmp_path / f'list{suffix}'
         path.write_text(playlists(server.port)[name])
-        assert re.search('it cannot be opened as a film: (it is a playlist|expected one file)',
+        assert re.search('it cannot be opened as a video: (it is a playlist|expected one file)',
                          refusal(path))
     assert not server.requests
 

@@ -172,7 +172,7 @@ def test_information_that_is_none_changes_nothing(rig):
 
 
 def test_the_format_of_sound_that_tells_it_is_known_after_the_first(rig):
-    assert rig.intake.sound_format(types.AUDIO_TOLD) == 'as each message tells'
+    assert rig.intake.sound_format(types.AUDIO_TOLD) == 'as in each message'
     rig.take(A, types.AUDIO_TOLD, told(8000))
     assert '8000 Hz' in rig.intake.sound_format(types.AUDIO_TOLD)
 

@@ -113,9 +113,9 @@ def info(sample_rate=16_000, channels=1, sample_format='S16LE', coding_format='w
 
 
 @pytest.mark.parametrize(('told', 'said'), [
-    (info(sample_rate=44_100), 'audio.sample_rate is 16000, but audio_info says 44100, which is'),
-    (info(channels=2), 'audio.channels is 1, but audio_info says 2'),
-    (info(sample_format='F32LE'), 'audio.sample_format is S16LE, but audio_info says F32LE'),
+    (info(sample_rate=44_100), 'audio.sample_rate is 16000, but audio_info has 44100, which is'),
+    (info(channels=2), 'audio.channels is 1, but audio_info has 2'),
+    (info(sample_format='F32LE'), 'audio.sample_format is S16LE, but audio_info has F32LE'),
     (info(), ''), (info(0, 0, '', ''), ''), (info(sample_format='s16le'), ''),
 ])
 def test_what_the_driver_says_of_its_sound_comes_before_the_parameters(told, said):

@@ -130,14 +130,14 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _shortfalls(run: BagRun) -> Iterator[str]:
-    """Say what of a bag is not in the report, though the bag promises it."""
+    """Report what of a bag is not in the report, though the bag promises it."""
     info = run.info
     if info.missing:
         yield (f'{info.path}: {info.missing:,} of its messages or parts could not be read: see '
                '"lost" above')
     if not len(next(iter(run.answers.values()))):
         yield (f'{info.path}: no window could be cut: nothing was recognised. The notes above '
-               'say why; `--topics` and `--params` change what is used')
+               'state the reason; `--topics` and `--params` change what is used')
 
 
 def _answers(

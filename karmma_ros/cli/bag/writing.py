@@ -140,9 +140,9 @@ def _film(video: OpenVideo, options: argparse.Namespace) -> Iterator[events.Even
 
 def _read_sound(path: Path) -> np.ndarray:
     """Read any file that libsndfile knows as mono float32 at the rate of bags."""
-    name, allowed = '--audio', 'a sound file that libsndfile can read'
+    name, allowed = '--audio', 'an audio file that libsndfile can read'
     if not path.is_file():
-        raise InvalidSettingError(name, str(path), 'a sound file that exists')
+        raise InvalidSettingError(name, str(path), 'an audio file that exists')
     try:
         # In bytes: not every name is UTF-8.
         with soundfile.SoundFile(os.fsencode(path)) as file:

@@ -200,7 +200,7 @@ class VideoReader:
         if frame.is_corrupt:
             raise DataError(self.path, 'a frame is damaged', PLAYER)
         width, height = self.square(frame)
-        # A later PyAV converts in as many threads as there are cores, unless told otherwise.
+        # A later PyAV converts in as many threads as there are cores, unless set otherwise.
         threads = {'threads': 1} if int(self._av.__version__.split('.')[0]) >= 17 else {}
         try:
             converted = self._reformatter.reformat(frame, width, height, 'rgb24', **threads)
@@ -278,7 +278,7 @@ class VideoReader:
     def _seek(self, second: float) -> bool:
         ticks = int(Fraction(second + self.slack_s - self.offset_s) / self.tick)
         if self.unstamped:
-            next(self.decoded(), None)  # only there the stream may say how its B frames are packed
+            next(self.decoded(), None)  # only there it may state how B frames are packed
         try:
             self._container.seek(self.first_pts + ticks, stream=self.stream)
         except (self._av.error.FFmpegError, OverflowError):
@@ -308,7 +308,7 @@ class VideoReader:
         return bool(self._file.read(64).lstrip(b'\xef\xbb\xbf \r\n').startswith(_PLAYLISTS))
 
     def _refuse(self, error: Exception) -> NoReturn:
-        problem, remedy = 'it cannot be opened as a film', PLAYER
+        problem, remedy = 'it cannot be opened as a video', PLAYER
         if getattr(error, 'errno', None) == errno.EINVAL:  # the class differs between versions
             problem += (f': expected one file (mp4, {", ".join(_CONTAINERS)}) with at most '
                         f'{_OPTIONS["max_streams"]} streams, no playlist')

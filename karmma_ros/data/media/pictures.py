@@ -151,7 +151,7 @@ class Pictures(Protocol):
         ...
 
     def breaks_off(self) -> bool:
-        """Whether pictures are known to have been cut off at the end."""
+        """Whether images are known to have been cut off at the end."""
         ...
 
     def name(self, group: str, number: int) -> str:

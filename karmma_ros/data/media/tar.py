@@ -1,7 +1,7 @@
 """
 Where in a tar of numbered pictures each of them lies.
 
-Reading the index of 100,000 pictures takes 0.6 s from a warm disk, where Python's own tarfile
+Reading the index of 100,000 images takes 0.6 s from a warm disk, where Python's own tarfile
 takes 2 s, and keeping it 8 bytes a picture: 0.4 GB for all of Epic-Kitchens, in each worker
 of a loader. Unlike tarfile it takes no more memory and time than the size of the archive allows,
 whatever its headers claim.
@@ -65,8 +65,8 @@ def tar_index(path: Path, pattern: str) -> TarIndex:
     members of one name the last one counts, as tar does; one that is cut off by the end of the
     file does not count.
 
-    :raises DataError: when it is missing, damaged or no tar; when a picture is a link, sparse, too
-        large or numbered beyond reason; when two pictures have one number.
+    :raises DataError: when it is missing, damaged or no tar; when an image is a link, sparse, too
+        large or numbered beyond reason; when two images have one number.
     """
     before, after = pattern[:pattern.index('{')], pattern[pattern.index('}') + 1:]
     rows: dict[str, dict[int, tuple[str, int, int]]] = {}
@@ -102,7 +102,7 @@ def _check_picture(path: Path, name: str, kind: bytes, digits: str, size: int) -
         raise DataError(path, f'{name} is {what}; expected a file', _ANEW)
     if len(digits) > 20 or int(digits) > _MAX_NUMBER:
         raise DataError(path, f'{name} has a number above {_MAX_NUMBER:,}',
-                        'number the pictures from 0 or 1 on')
+                        'number the images from 0 or 1 on')
     if size > MAX_MEMBER_BYTES:
         raise DataError(path, f'{name} has {size:,} bytes; expected at most {MAX_MEMBER_BYTES:,}',
                         _FETCH)

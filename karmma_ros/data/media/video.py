@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[VideoReader, VideoInfo]]:
     """
-    Open a video file to read its frames by their times, and say what it holds.
+    Open a video file to read its frames by their times, and describe what it holds.
 
     :raises DataError: when it is missing, cannot be read or has no video that can be decoded.
     """
@@ -83,7 +83,7 @@ class VideoFile:
         return np.stack(found)
 
     def problem(self) -> str | None:
-        """Return why nothing can be read, as far as the directory tells; None if it can."""
+        """Return why nothing can be read, as far as the directory shows; None if it can."""
         return file_problem(self.path)
 
     def probe(self) -> VideoInfo:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import re
 
 UNKNOWN = -1
-"""The class id of what the model has no name for, or the truth says nothing of."""
+"""The class id of what the model has no name for, or the truth does not mention."""
 _NUMBER = re.compile(r'\d{1,6}(\.0+)?', re.ASCII)
 _MOST_SLIPS = 0.1
 """Above this fraction of contradictions the numbers are those of another vocabulary."""
@@ -24,7 +24,7 @@ class ClassNames:
         self._spelt = {key: ids[0] for key, ids in spelt.items() if len(ids) == 1}
 
     def __call__(self, text: str) -> tuple[str, int]:
-        """Return the name and id of what a truth says."""
+        """Return the name and id in a truth."""
         found = self.named(text)
         if found == UNKNOWN and self.is_number(text):
             number = int(float(text))
@@ -66,7 +66,7 @@ class Labels:
         Compare the rows.
 
         :param pairs: name and number of each row, '' where it has none.
-        :param names_only: take no number beside a name, whatever the rows say.
+        :param names_only: take no number beside a name, whatever the rows have.
         """
         self._classes, self._head = classes, head
         self._pairs = pairs

@@ -39,12 +39,12 @@ class BagFiles:
     promised: int | None = None
     """Messages that there are, says metadata.yaml; None where it does not say."""
     compression: str = ''
-    """`file` or `message`, as metadata.yaml says; empty for neither."""
+    """`file` or `message`, as metadata.yaml states; empty for neither."""
     warnings: tuple[str, ...] = field(default=())
     missing: tuple[str, ...] = field(default=())
     """Names of files that metadata.yaml gives and that are not there, or not read."""
     topics: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Name and type → messages that there are, as metadata.yaml says."""
+    """Name and type → messages that there are, as metadata.yaml states."""
 
     @property
     def sources(self) -> tuple[Path, ...]:

@@ -81,7 +81,7 @@ def _text(fields: BytesIO, most: int = LONGEST_DEFINITION) -> str:
 
 
 def _qos(fields: BytesIO) -> str:
-    """Read what the publishers offered from what a channel says beside its name."""
+    """Read what the publishers offered from what a channel has beside its name."""
     fields.read(4)
     while fields.tell() < len(fields.getbuffer()):
         name, text = _text(fields), _text(fields)

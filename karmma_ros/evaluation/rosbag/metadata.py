@@ -1,4 +1,4 @@
-"""What metadata.yaml says of a bag, read as the text of a stranger."""
+"""What metadata.yaml states of a bag, read as the text of a stranger."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Metadata:
     files: tuple[str, ...]
     """Names without folders: Foxy wrote the folder's name too, and nothing outside is read."""
     messages: int | None = None
-    """In all files; None where it does not say."""
+    """In all files; None where it is not stated."""
     topics: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Name and type → messages."""
     compression: str = ''

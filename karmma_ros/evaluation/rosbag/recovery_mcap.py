@@ -335,7 +335,7 @@ class RecoveredMcap:
         except (struct.error, ValueError) as error:  # UnicodeDecodeError is one, too
             return self._unusable(block, DAMAGED, str(error))
         if block.whole and len(raw) != size:
-            return self._unusable(block, DAMAGED, 'its content has another length than it says')
+            return self._unusable(block, DAMAGED, 'its content has another length than it states')
         if block.whole and crc and zlib.crc32(raw) != crc:
             return self._unusable(block, DAMAGED, 'its checksum does not match')
         return raw

@@ -138,7 +138,7 @@ class RecoveredSqlite:
             self.damage.append(str(error))
 
     def _check_tables(self) -> None:
-        # So that a file shorter than its header says is read as far as it goes.
+        # So that a file shorter than its header states is read as far as it goes.
         self._bag.execute('PRAGMA writable_schema=ON')
         self._bag.execute('PRAGMA trusted_schema=OFF')
         for name, columns in {**_TABLES, **_OPTIONAL}.items():
@@ -197,7 +197,7 @@ class RecoveredSqlite:
             self._note_damage(error)
 
     def _fault(self, number: int, topic: Any, time_ns: Any, kind: str, length: int) -> str:
-        """Say why a row is of no use; '' where it is."""
+        """Return why a row is of no use; '' where it is of use."""
         if topic not in self.topics:
             return 'messages of topics that the file does not define'
         if not isinstance(time_ns, int) or kind != 'blob':

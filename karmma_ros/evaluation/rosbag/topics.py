@@ -139,7 +139,7 @@ def _unread(
 
 
 def _what_to_do(bag: Bag, modalities: Collection[Modality], unread: Sequence[str]) -> str:
-    """Say how a bag without any input gets one; a name helps only where the type fits."""
+    """Return how a bag without any input gets one; a name helps only where the type fits."""
     roles = [role for role in _SENSORS if _wanted(role, modalities)]
     fit = [(role, t.name) for role in roles for t in bag.topics.values()
            if t.count and t.type in TYPES[role]]

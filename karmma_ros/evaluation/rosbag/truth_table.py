@@ -43,7 +43,7 @@ class Row:
     stop: int
     labels: dict[str, str]
     """
-    Head → class name or id as written; '' where the table says none.
+    Head → class name or id as written; '' where the table has none.
 
     Of a table with `parts`, its words for verb and noun.
     """

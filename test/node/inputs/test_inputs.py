@@ -164,7 +164,7 @@ def test_sound_changes_its_format_as_the_driver_says(rig, capfd):
     infos.publish(AudioInfo(sample_rate=48_000, channels=2, sample_format='S32LE'))
     assert rig.until(lambda: inputs.facts(A)['format'] == 'S32LE, 48000 Hz, 2 channels',
                      step=lambda: rig.send('audio', stamped_sound()))
-    assert 'audio_info says 48000' in capfd.readouterr().err
+    assert 'audio_info has 48000' in capfd.readouterr().err
     # A parameter changes nothing while the driver speaks; it is asked anew at each start.
     rig.set(audio__channels=4)
     assert rig.until(lambda: inputs.facts(A)['format'] == 'S32LE, 48000 Hz, 2 channels',

@@ -84,7 +84,7 @@ style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-a
 
 def board(drawn: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> str:
     """
-    Set the timeline: an overview of each bag, the part that is looked at, and its words.
+    Set the timeline: an overview of each bag, the part that is shown, and its words.
 
     :param heads: what an event names.
     """
