@@ -115,7 +115,7 @@ class ImageDecoder:
                 assert self._waiting is not None
                 (arrived, now_ns), self._waiting = self._waiting, None
                 generation = self._generation
-            decoded = DecodedImage(arrived, _decode(arrived))
+            decoded = DecodedImage(arrived, decode(arrived))
             with self._changed:
                 if generation == self._generation:
                     self._decoded = decoded, now_ns
@@ -129,7 +129,8 @@ class ImageDecoder:
             self._done(*decoded)
 
 
-def _decode(arrived: Arrived) -> Picture | Exception:
+def decode(arrived: Arrived) -> Picture | Exception:
+    """Decode the image of a message; return the error where there is none."""
     try:
         return arrived.picture()
     except InvalidSampleError as error:

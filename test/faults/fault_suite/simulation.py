@@ -14,7 +14,8 @@ from typing import Any
 from unittest import mock
 
 from karmma_msgs.msg import ActionRecognition, ModalityAvailability
-from karmma_ros.node import lifecycle, session
+from karmma_ros.node import input_messages, lifecycle, session
+from karmma_ros.node.image_decoder import decode, DecodedImage, ImageDecoder
 from karmma_ros.node.worker import Worker
 from karmma_ros.prediction import Prediction, Vocabulary
 import numpy as np
@@ -47,6 +48,14 @@ class SteppedWorker(Worker):
             self._step(due)
         except Exception as error:  # as in Worker._run
             self._fail(f'no result: {type(error).__name__}: {error}')
+
+
+class SteppedDecoder(ImageDecoder):
+    """The node's decoder of compressed images, which decodes in the thread that submits one."""
+
+    def submit(self, arrived: Any, now_ns: int) -> None:
+        """Decode and hand back at once what the thread and the executor would."""
+        self._done(DecodedImage(arrived, decode(arrived)), now_ns)
 
 
 class Simulation:
@@ -119,7 +128,8 @@ def simulation(
     """
     published: dict[str, list[Any]] = {}
     values = {'model': str(model), 'threads': 1, 'use_sim_time': True, **parameters}
-    with mock.patch.object(session, 'Worker', _kept(SteppedWorker)):
+    with mock.patch.object(session, 'Worker', _kept(SteppedWorker)), \
+            mock.patch.object(input_messages, 'ImageDecoder', SteppedDecoder):
         node = _recording(published)(enable_communication_interface=False, parameter_overrides=[
             Parameter(name.replace('__', '.'), value=value) for name, value in values.items()])
         try:
