@@ -13,8 +13,10 @@ _CLOSE = 0.02
 _BYTES = {'S8': 1, 'U8': 1, 'S16': 2, 'S24': 3, 'S32': 4, 'F32': 4, 'F64': 8}
 _LIKELY = {1: ('U8',), 2: ('S16',), 3: ('S24',), 4: ('S32', 'F32'), 8: ('F64',)}
 """Bytes of a sample → the formats that drivers use."""
-_MOST_CHANNELS = 16
+_MOST_CHANNELS = 8
 """More are not proposed."""
+_MOST_LIKELY_RATE = 96_000
+"""Above it, samples of more bytes in stereo are the likeliest reason."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def hints(rate: int, audio_format: AudioFormat) -> str:
     if audio_format.stated_by:
         return f'have the driver state its true format (sample rate {rate}, or other channels)'
     ratio, channels = rate / audio_format.rate, audio_format.channels
-    proposals = [f'audio.sample_rate ({rate})']
+    proposals = [*_stereo_of_more_bytes(rate, audio_format), f'audio.sample_rate ({rate})']
     fitting = _whole(ratio * channels)
     if fitting and fitting != channels:
         proposals.append(f'audio.channels ({fitting})')
@@ -77,10 +79,27 @@ def _both(values: int, channels: int) -> list[str]:
     return []
 
 
+def _stereo_of_more_bytes(rate: int, audio_format: AudioFormat) -> list[str]:
+    """Propose rate, channels and format together, as 44100 Hz in stereo with S32."""
+    kind, order = _kind(audio_format.sample_format)
+    if rate <= _MOST_LIKELY_RATE or audio_format.channels != 1 or kind != 'S16':
+        return []
+    return [f'audio.sample_rate ({true}) with audio.channels (2) and audio.sample_format '
+            f'({" or ".join(name + order for name in _LIKELY[size])})'
+            for size in (3, 4) for true in [round(rate * _BYTES[kind] / size / 2)]
+            if true in _SPEECH]
+
+
+def _kind(sample_format: str) -> tuple[str, str]:
+    """Return a format without its byte order, and the order."""
+    name = sample_format.strip().upper()
+    kind = re.sub('(LE|BE)$', '', name)
+    return kind, name[len(kind):] or 'LE'
+
+
 def _formats(ratio: float, sample_format: str) -> list[str]:
     """Propose formats whose samples have another number of bytes."""
-    kind = re.sub('(LE|BE)$', '', sample_format.strip().upper())
-    order = sample_format.strip().upper()[len(kind):] or 'LE'
+    kind, order = _kind(sample_format)
     size = _BYTES.get(kind, 0) * ratio
     near = [b for b in _LIKELY if abs(size - b) < _CLOSE * b]
     names = [name if name == 'U8' else name + order for b in near for name in _LIKELY[b]]

@@ -58,6 +58,9 @@ RATES = 'audio comes at about {} samples per second, expected 16000: set audio.s
     (8_000, RATES.format(8_000, 8_000) + ' or audio.sample_format (U8); or messages are lost '
      'regularly'),
     (16_700, RATES.format(16_700, 16_700)),
+    (176_400, 'audio comes at about 176400 samples per second, expected 16000: set '
+     'audio.sample_rate (44100) with audio.channels (2) and audio.sample_format (S32LE or F32LE), '
+     'audio.sample_rate (176400) or audio.sample_rate (44100) with audio.channels (4)'),
 ])
 @pytest.mark.parametrize('stamped', [True, False])
 def test_another_rate_is_found_within_three_seconds_with_what_to_set(true, text, stamped):

@@ -26,7 +26,7 @@ SPEC = ClipSpec(
                     tile_steps=9),
     detections=DetectionSpec(max_boxes=2))
 LONG = ClipSpec(
-    duration=0.75, num_frames=6, video=VideoSpec(height=8, width=20),
+    duration=0.75, num_frames=6, video=VideoSpec(height=16, width=24),
     audio=AudioSpec(sample_rate=1000, n_fft=32, win_length=20, hop_length=8, n_mels=3, tiles=3,
                     tile_steps=7),
     detections=DetectionSpec(max_boxes=3))
@@ -34,7 +34,7 @@ SETTINGS = {m: InputSettings(TIMEOUT * MS) for m in Modality}
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
 SOUND = np.random.default_rng(1).uniform(-1, 1, 5000).astype(np.float32)
-FLOWS = np.random.default_rng(2).normal(0, 9, (7, 12, 20, 2)).astype(np.float32)
+FLOWS = np.random.default_rng(2).normal(0, 9, (7, 20, 24, 2)).astype(np.float32)
 FRESH = (ModalityState.INSUFFICIENT, ModalityState.AVAILABLE)
 
 elapsed = st.sampled_from([0, 0, 1, 20, 50, 100, 100, 240, 260, 1000, -30, -5000])

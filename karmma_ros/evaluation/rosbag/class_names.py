@@ -66,7 +66,7 @@ class Labels:
         Compare the rows.
 
         :param pairs: name and number of each row, '' where it has none.
-        :param names_only: take no number beside a name, whatever the rows have.
+        :param names_only: take no number: those of the rows belong to another vocabulary.
         """
         self._classes, self._head = classes, head
         self._pairs = pairs
@@ -108,7 +108,7 @@ class Labels:
                    'are those of another vocabulary, the others are wrong too: give names')
 
     def _text(self, name: str, number: str) -> str:
-        is_usable = number and not self._is_foreign and not (self._names_only and name)
+        is_usable = number and not self._is_foreign and not self._names_only
         if not name:
             return number if is_usable or not number else f'number {number}'
         if self._classes.named(name) != UNKNOWN or not is_usable:

@@ -155,10 +155,18 @@ def _labels(
     foreign = bool(edition) and not is_theirs
     remarks = [f'{path.name} has no column {head}: that head is not scored'
                for head in vocabulary.heads if head not in pairs]
+    nameless = [head for head, each in pairs.items() if not any(name for name, _ in each)]
+    if foreign and any(pairs.values()) and len(nameless) == len(pairs):
+        raise InvalidSettingError(
+            f'columns of {path}', ', '.join(header), 'ones with the names of '
+            f'{" and ".join(pairs)}', f'the numbers are those of EPIC-KITCHENS-{edition}, not of '
+            'this model: add the names')
     if foreign:
         remarks.append(
             f'{path.name} numbers the classes of EPIC-KITCHENS-{edition}, which are not those of '
             'this model: the words in its columns verb and noun are used')
+        remarks += [f'{path.name} has no name of any {head}: its numbers are not used'
+                    for head in nameless]
     labels = {head: Labels(each, classes[head], head, names_only=foreign)
               for head, each in pairs.items()}
     for each in labels.values():

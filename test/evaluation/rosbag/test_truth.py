@@ -262,6 +262,18 @@ def test_numbers_of_epic_kitchens_55_are_not_taken_for_the_models(read, vocabula
     assert spans(read(EPIC_55_ROWS, own))[0] == (1, 2, 'v4', 'n10')
 
 
+def test_numbers_of_epic_kitchens_55_without_names_are_not_used(read):
+    lines = [line.split(',') for line in EPIC_55_ROWS.splitlines()]
+    no_verbs = '\n'.join(','.join(row[:8] + row[9:12]) for row in lines)
+    truth = read(no_verbs, BIG)
+    assert all(a.ids['verb'] == UNKNOWN and a.names['verb'].startswith('number ')
+               for a in truth.actions)
+    assert spans(truth)[0][3] == 'cup'
+    assert any('no name of any verb: its numbers are not used' in w for w in truth.warnings)
+    with pytest.raises(InvalidSettingError, match='numbers are those of EPIC-KITCHENS-55, not of'):
+        read('\n'.join(','.join(row[:8] + [row[9], row[11]]) for row in lines), BIG)
+
+
 def test_numbers_of_another_vocabulary_are_known_by_the_names_beside_them(read):
     """Whatever the columns are called, and whichever comes first."""
     text = ('start,stop,verb,verb_name,noun,noun_id\n1,2,4,wash,cup,3\n3,4,0,take,cup,3\n'
