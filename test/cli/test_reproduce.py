@@ -14,6 +14,8 @@ from karmma_ros.evaluation.dropping import POINTS
 from karmma_ros.modality import Modality, subset_name, subsets
 import pytest
 
+pytestmark = pytest.mark.timeout(1800)  # 67 small trainings, on however busy a machine
+
 SMALLEST = Budget(
     KitchenSettings(64, 16, 32), KitchenSettings(96, 1, 1, seed=1), 2, 1, 1, 1, 2)
 

@@ -49,10 +49,12 @@ def _two(
     second: Mapping[str, Any], part: str, what: str, seconds: float,
 ) -> None:
     """Let two publishers of one topic send at the same time."""
+    ears.listen(0.5)  # the last results of another node
+    begun = len(ears.results)
     with node_process(_parameters(model)) as node, sender_process((first,)) as one, \
             sender_process((second,)) as other:
         one.switch(first['name'])
-        ears.result(60)
+        ears.until(lambda: any(part in used(h.message) for h in ears.results[begun:]), 60)
         other.switch(second['name'])
         before, since = len(ears.results), ears.results[-1].time if ears.results else 0.0
         ears.listen(seconds)
