@@ -74,8 +74,9 @@ def run_python(arguments: Sequence[str], folder: Path, limit_s: float) -> Ended:
         time.sleep(0.02)
     if child.poll() is None:
         os.killpg(child.pid, signal.SIGKILL)
-    return Ended(child.wait(), log.read_text(errors='replace'), time.monotonic() - started,
-                 peak / MEBI)
+    # Where the files lay is of no interest in a report.
+    said = log.read_text(errors='replace').replace(str(folder), '…')
+    return Ended(child.wait(), said, time.monotonic() - started, peak / MEBI)
 
 
 def _peak_bytes(pid: int) -> int:
@@ -104,7 +105,7 @@ def _bags(trial: Trial, folder: Path, limit_s: float) -> None:
     for what, (name, _) in inputs.BAGS.items():
         line = next((line for line in ended.output.splitlines() if f'/{name}' in line), '')
         trial.demand(f'{what}: named with the reason', line,
-                     line.replace(str(folder), '…').strip()[:200] or 'not named')
+                     line.strip()[:200] or 'not named')
     report = out / 'report.json'
     bags = json.loads(report.read_text())['bags'] if report.exists() else []
     windows = [bag.get('windows', 1) for bag in bags if 'good' in bag.get('name', bag['path'])]
