@@ -69,7 +69,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog='karmma predict', description='Say which action a film shows: '
                             'the classes of each head, of the whole and of each window. No ROS '
                             'is needed.')
-    parser.add_argument('film', metavar='CLIP', type=Path, help='video file to read, '
+    parser.add_argument('film', metavar='VIDEO', type=Path, help='video file to read, '
                         'any that FFmpeg can decode')
     parser.add_argument('--model', default='synthetic_kitchen', metavar='M',
                         help='name or path of a model [synthetic_kitchen]')

@@ -44,7 +44,7 @@ def add_parser(kinds: Any) -> None:
                            help='width and height of the images, WxH [160x120]')
     film = kinds.add_parser('from-video', help='any video file that FFmpeg can decode')
     film.set_defaults(run=_from_video)
-    film.add_argument('film', metavar='CLIP', type=Path, help='video file to read')
+    film.add_argument('film', metavar='VIDEO', type=Path, help='video file to read')
     film.add_argument('out', metavar='OUT.mcap', type=Path, help='bag to write')
     film.add_argument('--audio', metavar='WAV', type=Path, help='audio file of the video')
     film.add_argument('--size', type=_size,

@@ -75,8 +75,8 @@ def run_python(arguments: Sequence[str], folder: Path, limit_s: float) -> Ended:
     if child.poll() is None:
         os.killpg(child.pid, signal.SIGKILL)
     # Where the files lay is of no interest in a report.
-    said = log.read_text(errors='replace').replace(str(folder), '…')
-    return Ended(child.wait(), said, time.monotonic() - started, peak / MEBI)
+    text = log.read_text(errors='replace').replace(str(folder), '…')
+    return Ended(child.wait(), text, time.monotonic() - started, peak / MEBI)
 
 
 def _peak_bytes(pid: int) -> int:
