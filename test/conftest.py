@@ -183,6 +183,8 @@ def _reachable():
 def _bytes_of(data) -> bytes:
     """Give the memory behind a buffer, all of it where this is a view of a part."""
     if isinstance(data, torch.Tensor):
+        if data.device.type == 'meta':  # a network that was only counted has shapes, not bytes
+            return b''
         storage = data.detach().untyped_storage()
         return torch.empty(0, dtype=torch.uint8).set_(storage).numpy().tobytes()
     while isinstance(data, np.ndarray) and isinstance(data.base, np.ndarray):
