@@ -70,7 +70,7 @@ setup(
     name=NAME,
     version='0.1.0',
     packages=find_packages(include=[NAME, f'{NAME}.*']),
-    package_data={NAME: ['py.typed', 'evaluation/rosbag/report/page.*']},
+    package_data={NAME: ['py.typed', 'bags/report/page.*']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
@@ -90,8 +90,8 @@ setup(
         'console_scripts': [
             'karmma = karmma_ros.cli.main:main',
             'karmma_node = karmma_ros.node.__main__:main',
-            'overlay = karmma_ros.node.overlay:main',
-            'replay = karmma_ros.node.replay:main',
+            'overlay = karmma_ros.overlay.node:main',
+            'replay = karmma_ros.node.player:main',
             'watch = karmma_ros.node.watch:main',
         ],
     },

@@ -28,7 +28,7 @@ from karmma_ros.data.splits import Splits
 from karmma_ros.data.synthetic_kitchen.splits import KitchenSettings, open_splits
 from karmma_ros.evaluation.backend_network import BackendNetwork
 from karmma_ros.evaluation.cost import cost_of, setting
-from karmma_ros.evaluation.outcomes import collect
+from karmma_ros.evaluation.predictions import collect
 from karmma_ros.evaluation.subsets import top1
 from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends.agreement import answers, check_clip, difference, TOLERANCE
@@ -40,7 +40,7 @@ from karmma_ros.model.backends.selection import compiled, read_export
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, load_bundle, save_bundle
 from karmma_ros.model.presets import preset
-from karmma_ros.training.loading import scoring_loader
+from karmma_ros.training.loaders import scoring_loader
 import torch
 
 SHIPPED = 'synthetic_kitchen'

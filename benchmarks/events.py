@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 import statistics
+import sys
 
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.evaluation.segments import (
+from karmma_ros.evaluation.segmentation import (
     argmax_segments,
     edit_score,
     event_segments,
@@ -24,11 +25,14 @@ from karmma_ros.evaluation.segments import (
     Segment,
     start_delays,
 )
-from karmma_ros.evaluation.simulated_stream import BACKGROUND, Course, Recording, simulate
 from karmma_ros.stream.events import ActionEvent, ActionEvents, EventSettings, Phase
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test' / 'helpers'))
+
+from simulated_stream import BACKGROUND, Course, Recording, simulate  # noqa: E402
 
 COLOURS = [c for i, c in enumerate(matplotlib.colormaps['tab20'].colors) if i not in (14, 15)]
 """Without the greys, which stand for what never happens."""

@@ -28,19 +28,19 @@ import cv2
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.modality import Modality, subset_name
 from karmma_ros.model.bundle import load_bundle
+from karmma_ros.model.registry import find_model
 from karmma_ros.node.declarations import DECLARATIONS
 from karmma_ros.node.input_messages import Messages
 from karmma_ros.node.inputs import TOPICS
-from karmma_ros.node.loading import load_model
 from karmma_ros.node.messages import availability_message, Publishing, recognition_message
+from karmma_ros.node.model_loader import load_model
 from karmma_ros.node.outputs import LATCHED
 from karmma_ros.preprocess.image import decode_image
 from karmma_ros.preprocess.video import resize_and_crop
 from karmma_ros.stream import message_types as types
+from karmma_ros.stream.decoders import read_compressed_image, read_image
 from karmma_ros.stream.events import ActionEvents, EventSettings
-from karmma_ros.stream.models import find_model
-from karmma_ros.stream.readers import read_compressed_image, read_image
-from karmma_ros.stream.sensors import InputSettings, SensorStream
+from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
 from karmma_ros.stream.window import Window
 from rclpy.serialization import deserialize_message, serialize_message
 from scene import HEIGHT, MAKERS, PERIODS_NS, stamp, WIDTH

@@ -22,13 +22,13 @@ from karmma_ros.clip import Clip
 from karmma_ros.evaluation.cost import setting, tensor_bytes
 from karmma_ros.evaluation.memory import resident_bytes
 from karmma_ros.modality import parse_subset
-from karmma_ros.model.backends.exporting import export
+from karmma_ros.model.backends.export import export
 from karmma_ros.model.backends.exports import Export
 from karmma_ros.model.backends.interface import BF16, OPENVINO
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.presets import preset
-from karmma_ros.node.loading import load_model
+from karmma_ros.node.model_loader import load_model
 import numpy as np
 import torch
 

@@ -24,12 +24,12 @@ from typing import Any
 import warnings
 
 from exported import calibration_of, exported
-from karmma_ros.data.catalogue import DataSettings, open_splits
+from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.data.splits import Splits
 from karmma_ros.data.synthetic_kitchen.splits import KitchenSettings
 from karmma_ros.evaluation.backend_network import BackendNetwork
+from karmma_ros.evaluation.inference import asker_for
 from karmma_ros.evaluation.robustness import average_accuracy
-from karmma_ros.evaluation.rosbag.asking import asker_for
 from karmma_ros.evaluation.scoring import collect_in_portions, Pace
 from karmma_ros.evaluation.subsets import score_subsets, top1
 from karmma_ros.model.backends.selection import read_export
@@ -38,9 +38,9 @@ from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.presets import preset, unimodal
 from karmma_ros.model.pretrained import load_pretrained
-from karmma_ros.training.loading import scoring_loader
+from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.module import Optimisation
-from karmma_ros.training.remembered import RememberedTeacher, write_answers
+from karmma_ros.training.precomputed import RememberedTeacher, write_answers
 from karmma_ros.training.run import RunSettings, train
 from streaming_bag import film, recognised
 from streaming_live import cost_of, HOP, measure

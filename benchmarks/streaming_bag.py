@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from karmma_ros.bags.reader import Bag
+from karmma_ros.bags.replay import Replay, Run
+from karmma_ros.bags.topics import choose_topics
 from karmma_ros.cli.main import main as karmma
-from karmma_ros.evaluation.rosbag.asking import Asker, asker_for, SubsetAnswers
-from karmma_ros.evaluation.rosbag.parameters import node_parameters
-from karmma_ros.evaluation.rosbag.reading import Bag
-from karmma_ros.evaluation.rosbag.replay import Replay, Run
-from karmma_ros.evaluation.rosbag.topics import choose_topics
+from karmma_ros.evaluation.inference import Asker, asker_for, SubsetAnswers
 from karmma_ros.modality import subset_name, subsets
 from karmma_ros.model.bundle import Bundle
+from karmma_ros.stream.parameter_file import node_parameters
 
 EPISODES, EPISODE_S = 160, 4
 """Held-out actions in a row, and the seconds of each."""

@@ -36,8 +36,8 @@ from karmma_ros.model.streaming import (
     Tokens,
 )
 from karmma_ros.stream.recogniser import Recogniser
-from karmma_ros.stream.sensors import InputSettings, SensorStream
-from karmma_ros.stream.tokens import TokenMemo
+from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+from karmma_ros.stream.token_cache import TokenMemo
 from karmma_ros.stream.window import Window
 import numpy as np
 import torch

@@ -20,9 +20,9 @@ import time
 
 import cv2
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.batch import Batch, Clips
-from karmma_ros.data.media.pictures import FlowFolder, FrameFolder
-from karmma_ros.data.media.sound import SoundFile
+from karmma_ros.data.media.audio import SoundFile
+from karmma_ros.data.media.frames import FlowFolder, FrameFolder
+from karmma_ros.data.samples import Batch, Clips
 from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips
 from karmma_ros.data.synthetic_kitchen.cache import write_split
 from karmma_ros.data.synthetic_kitchen.dataset import WrittenKitchen
@@ -32,7 +32,7 @@ from karmma_ros.evaluation.cost import cost_of, setting
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.presets import preset
-from karmma_ros.training.loading import Order, training_loader
+from karmma_ros.training.loaders import Order, training_loader
 from karmma_ros.training.module import Optimisation, RecognitionModule
 import numpy as np
 import soundfile

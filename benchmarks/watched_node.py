@@ -20,10 +20,10 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.backends.interface import Input, Logits
 from karmma_ros.model.backends.selection import Choice
 from karmma_ros.model.bundle import Bundle
-from karmma_ros.node import loading
+from karmma_ros.node import model_loader
 from karmma_ros.node.__main__ import main as run_node
 from karmma_ros.node.input_messages import Messages
-from karmma_ros.stream.readers import stamp_ns_of
+from karmma_ros.stream.decoders import stamp_ns_of
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.window import Window
 import numpy as np
@@ -53,7 +53,7 @@ class Silence:
 
 def watch(network: bool) -> None:
     """Take notes from now on; without a network, let `Silence` answer."""
-    loading.choose = _timed(loading.choose) if network else (
+    model_loader.choose = _timed(model_loader.choose) if network else (
         lambda bundle, *_, **__: Choice(Silence(bundle), 'no network: the benchmark asked for it'))
     Messages.callback = _noting_pictures(Messages.callback)
     Recogniser.recognise = _noting_windows(Recogniser.recognise)

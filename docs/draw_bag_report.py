@@ -18,13 +18,13 @@ import sys
 import tempfile
 
 import cv2
+from karmma_ros.bags.writer import BagWriter
 from karmma_ros.cli.bag import events
 from karmma_ros.cli.bag.writing import kitchen
 from karmma_ros.cli.main import main as karmma
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.data.synthetic_kitchen.episode import episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
-from karmma_ros.evaluation.bags import BagWriter
 
 IMAGES = Path(__file__).parent / 'images'
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')

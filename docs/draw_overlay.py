@@ -16,7 +16,7 @@ import cv2
 from karmma_msgs.msg import ActionAnnotation
 from karmma_ros.node.demo import Driver, isolate, MUTES, prepare_bag, running
 from karmma_ros.node.times import time_ns
-from karmma_ros.stream.readers import read_image
+from karmma_ros.stream.decoders import read_image
 from lifecycle_msgs.msg import Transition
 import numpy as np
 import rclpy
@@ -70,13 +70,13 @@ def watch(viewer: Viewer, bag: Path) -> None:
     with ExitStack() as stack:
         node = stack.enter_context(running(
             'karmma_ros.node', '--ros-args', '-p', 'use_sim_time:=true'))
-        stack.enter_context(running('karmma_ros.node.overlay'))
+        stack.enter_context(running('karmma_ros.overlay.node'))
         driver = Driver(viewer.node, node)
         driver.change(Transition.TRANSITION_CONFIGURE, 'configure')
         driver.change(Transition.TRANSITION_ACTIVATE, 'activate')
         mutes = [w for what, start, stop in MUTES for w in ('--mute', f'{what}@{start}..{stop}')]
         player = stack.enter_context(
-            running('karmma_ros.node.replay', str(bag), '--clock', *mutes))
+            running('karmma_ros.node.player', str(bag), '--clock', *mutes))
         while player.poll() is None:
             rclpy.spin_once(viewer.node, timeout_sec=0.1)
 

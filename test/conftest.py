@@ -22,6 +22,8 @@ import numpy as np
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent / 'helpers'))
+
 
 @pytest.fixture
 def spec() -> ClipSpec:
@@ -53,6 +55,19 @@ def ros_domain():
     """Give the ROS domain of this run of the tests."""
     with claimed_domain() as domain:
         yield domain
+
+
+@pytest.fixture(scope='session')
+def ros(ros_domain):
+    """Give a running rclpy in a domain of its own, for this process and those it starts."""
+    os.environ['ROS_DOMAIN_ID'] = str(ros_domain)
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    # As Humble always does: refuse fields of a wrong type in the processes that are started.
+    os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
+    import rclpy  # only where ROS is used: every other test runs without it
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
 
 
 @pytest.fixture(scope='session')

@@ -2,8 +2,9 @@
 
 import pickle
 
+from karmma_ros.bags.report.elements import escape
+from karmma_ros.bags.report.markdown import word
 from karmma_ros.cli.progress import Bars
-from karmma_ros.data.errors import DataError
 from karmma_ros.errors import (
     BundleError,
     InvalidSampleError,
@@ -12,10 +13,9 @@ from karmma_ros.errors import (
     printable,
     SENTENCE_LENGTH,
 )
-from karmma_ros.evaluation.rosbag.errors import BagError
-from karmma_ros.evaluation.rosbag.report.elements import escape
-from karmma_ros.evaluation.rosbag.report.markdown import word
-from karmma_ros.evaluation.score_report import _row
+from karmma_ros.errors_bag import BagError
+from karmma_ros.errors_data import DataError
+from karmma_ros.evaluation.report import _row
 from karmma_ros.prediction import Vocabulary
 import pytest
 from rich.text import Text

@@ -12,7 +12,7 @@ from karmma_ros.cli.main import main
 from karmma_ros.cli.train import architecture, STAGES, StudentTraining, TeacherTraining
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data import manifest
-from karmma_ros.data.box_track import read_boxes
+from karmma_ros.data.media.boxes import read_boxes
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
 from karmma_ros.modality import Modality
 from karmma_ros.model import presets

@@ -7,15 +7,8 @@ from collections.abc import Sequence
 import json
 from pathlib import Path
 
+from karmma_ros.bags.compare import chart, compare, markdown, read_report, RESAMPLES, side
 from karmma_ros.cli.output import writing
-from karmma_ros.evaluation.rosbag.comparing import (
-    chart,
-    compare,
-    markdown,
-    read_report,
-    RESAMPLES,
-    side,
-)
 
 JSON, MARKDOWN, CHART = 'comparison.json', 'comparison.md', 'comparison.svg'
 

@@ -11,8 +11,8 @@ from jsonargparse import ArgumentParser, Namespace
 from karmma_ros.cli.data_option import data_of_config
 from karmma_ros.cli.progress import Bars
 from karmma_ros.cli.typed_parser import typed_parser
-from karmma_ros.data.catalogue import DataSettings, open_splits
-from karmma_ros.data.inventory import Inventory, SplitInventory, take_inventory
+from karmma_ros.data.check import Inventory, SplitInventory, take_inventory
+from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.errors import InvalidSettingError, printable, SENTENCE_LENGTH
 from rich.box import SIMPLE_HEAD
 from rich.console import Console

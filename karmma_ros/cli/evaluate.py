@@ -15,22 +15,16 @@ from jsonargparse import ArgumentParser, Namespace
 from karmma_ros.cli.data_option import data_of_config
 from karmma_ros.cli.progress import Bars
 from karmma_ros.cli.typed_parser import typed_parser
-from karmma_ros.data.batch import Clips
-from karmma_ros.data.catalogue import DataSettings, open_splits
+from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.data.fingerprint import clips_digest
+from karmma_ros.data.samples import Clips
 from karmma_ros.data.splits import Splits
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.evaluation.backend_network import BackendNetwork
-from karmma_ros.evaluation.outcomes import Network
-from karmma_ros.evaluation.outcomes import VERSION as OUTCOMES_VERSION
+from karmma_ros.evaluation.predictions import Network
+from karmma_ros.evaluation.predictions import VERSION as OUTCOMES_VERSION
 from karmma_ros.evaluation.published import DROPPING
-from karmma_ros.evaluation.score_report import (
-    MARKDOWN,
-    markdown,
-    ScoredData,
-    ScoredModel,
-    write_report,
-)
+from karmma_ros.evaluation.report import MARKDOWN, markdown, ScoredData, ScoredModel, write_report
 from karmma_ros.evaluation.scoring import collect_in_portions, Pace, spread_evenly
 from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends import devices

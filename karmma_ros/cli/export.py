@@ -10,12 +10,12 @@ from jsonargparse import ArgumentParser
 from karmma_ros.cli.data_option import data_of_config
 from karmma_ros.cli.progress import Bars
 from karmma_ros.cli.typed_parser import typed_parser
-from karmma_ros.data.batch import Clips
-from karmma_ros.data.catalogue import DataSettings, open_splits
+from karmma_ros.data.datasets import DataSettings, open_splits
+from karmma_ros.data.samples import Clips
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.scoring import spread_evenly
 from karmma_ros.modality import Modality
-from karmma_ros.model.backends.exporting import Calibration, check_request, export
+from karmma_ros.model.backends.export import Calibration, check_request, export
 from karmma_ros.model.backends.exports import FORMATS
 from karmma_ros.model.backends.interface import BF16, FP32, Input, INT8
 from karmma_ros.model.bundle import Bundle, load_bundle

@@ -19,19 +19,19 @@ import os
 from pathlib import Path
 from typing import Any
 
-from karmma_ros.cli.film import open_film
+from karmma_ros.cli.open_video import open_film
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
-from karmma_ros.data.errors import DataError
-from karmma_ros.data.media.sound import check_format, SoundFile
+from karmma_ros.data.media.audio import check_format, SoundFile
 from karmma_ros.errors import InvalidSettingError, printable
+from karmma_ros.errors_data import DataError
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.backends import devices
 from karmma_ros.model.bundle import Bundle, load_bundle
+from karmma_ros.model.registry import find_model
 from karmma_ros.prediction import Prediction
 from karmma_ros.preprocess.clip import make_clip
 from karmma_ros.preprocess.video import resize_and_crop
 from karmma_ros.stream.buffers import Frame
-from karmma_ros.stream.models import find_model
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.window import FlowMemo
 import numpy as np

@@ -27,3 +27,7 @@ class Bars(Progress):
     def done(self, what: str) -> int:
         """Give how far a thing has come."""
         return int(self.tasks[self._named[what]].completed) if what in self._named else 0
+
+    def print_line(self, line: str) -> None:
+        """Print a line above the bars."""
+        self.console.print(line)

@@ -10,7 +10,7 @@ import sys
 
 def main(arguments: Sequence[str]) -> int:
     """Play a bag; the options are the player's (`karmma replay --help`)."""
-    player = subprocess.Popen([sys.executable, '-m', 'karmma_ros.node.replay', *arguments])
+    player = subprocess.Popen([sys.executable, '-m', 'karmma_ros.node.player', *arguments])
     before = signal.signal(signal.SIGTERM, lambda *_: player.terminate())
     try:
         return _wait(player)

@@ -18,7 +18,7 @@ from karmma_ros.cli.machine import this_machine
 from karmma_ros.cli.progress import Bars
 from karmma_ros.cli.typed_parser import typed_parser
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.catalogue import DataSettings, open_splits
+from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.data.fingerprint import clips_digest
 from karmma_ros.data.splits import Splits
 from karmma_ros.errors import InvalidSettingError
@@ -32,9 +32,9 @@ from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.presets import only, preset, unimodal
 from karmma_ros.model.pretrained import load_pretrained
-from karmma_ros.training.keeper import TrainingStopped
-from karmma_ros.training.loading import scoring_loader
-from karmma_ros.training.remembered import (
+from karmma_ros.training.checkpoints import TrainingStopped
+from karmma_ros.training.loaders import scoring_loader
+from karmma_ros.training.precomputed import (
     on_tokens,
     RememberedTeacher,
     TokenClips,

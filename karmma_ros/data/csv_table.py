@@ -14,8 +14,8 @@ from pathlib import Path
 import re
 from typing import NamedTuple
 
-from karmma_ros.data.errors import DataError
-from karmma_ros.data.files import read_regular
+from karmma_ros.errors_data import DataError
+from karmma_ros.files import read_regular
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SEPARATOR_LINE = re.compile(r'sep=([,;\t])\r?\n?', re.IGNORECASE)

@@ -1,7 +1,7 @@
 """
 Pictures that were taken out of a film, as ffmpeg does: picture 1 is that of second 0.
 
-Epic-Kitchens counts otherwise (`karmma_ros.data.media.pictures.frame_numbers`).
+Epic-Kitchens counts otherwise (`karmma_ros.data.media.frames.frame_numbers`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-from karmma_ros.data.errors import DataError
-from karmma_ros.data.files import open_regular, read_regular
 from karmma_ros.data.media import FlowFolder, FrameFolder
-from karmma_ros.data.media.container import VideoReader
+from karmma_ros.data.media.frames import decode_picture, MAX_BYTES
 from karmma_ros.data.media.mp4 import check_tables
-from karmma_ros.data.media.pictures import decode_picture, MAX_BYTES
 from karmma_ros.data.media.video import probe_video
+from karmma_ros.data.media.video_reader import VideoReader
 from karmma_ros.errors import InvalidSampleError
+from karmma_ros.errors_data import DataError
+from karmma_ros.files import open_regular, read_regular
 import numpy as np
 from numpy.typing import NDArray
 

@@ -16,8 +16,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from karmma_ros.data.batch import Clips
-from karmma_ros.data.catalogue import DataSettings
+from karmma_ros.data.datasets import DataSettings
+from karmma_ros.data.samples import Clips
 from karmma_ros.data.segments import SegmentClips
 from karmma_ros.data.synthetic_kitchen.cache import VERSION
 import numpy as np

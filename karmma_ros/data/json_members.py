@@ -8,7 +8,7 @@ from pathlib import Path
 import re
 from typing import Any, NoReturn, TextIO
 
-from karmma_ros.data.errors import DataError
+from karmma_ros.errors_data import DataError
 
 CHUNK = 1 << 22
 """Characters read at a time."""

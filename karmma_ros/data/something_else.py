@@ -22,9 +22,9 @@ import warnings
 
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT
 from karmma_ros.data.arrays import METADATA, read_metadata
-from karmma_ros.data.box_track import BoxTrack
-from karmma_ros.data.errors import DataError
 from karmma_ros.data.json_members import json_members
+from karmma_ros.data.media.boxes import BoxTrack
+from karmma_ros.errors_data import DataError
 from karmma_ros.preprocess.detections import normalise_boxes
 import numpy as np
 from numpy.typing import NDArray

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.errors import DataError
 from karmma_ros.data.extracted import (
     ExtractedFrames,
     fills_in,
@@ -26,6 +25,7 @@ from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips, Sourc
 from karmma_ros.data.something_else import annotation_files, BoxArchive, Progress, write_archive
 from karmma_ros.data.splits import Splits
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors_data import DataError
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import Vocabulary
 import numpy as np

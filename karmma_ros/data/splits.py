@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.batch import Clips
+from karmma_ros.data.samples import Clips
 from karmma_ros.prediction import Vocabulary
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.metrics import hits, keys
-from karmma_ros.evaluation.outcomes import Outcomes, scored
+from karmma_ros.evaluation.classification import hits, keys
+from karmma_ros.evaluation.predictions import Outcomes, scored
 from karmma_ros.modality import in_order, Modality, subset_name, subsets
 import numpy as np
 from numpy.typing import NDArray

@@ -12,8 +12,8 @@ from pathlib import Path
 import textwrap
 
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.evaluation.classification import Reliability
 from karmma_ros.evaluation.dropping import POINTS
-from karmma_ros.evaluation.metrics import Reliability
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 import numpy as np

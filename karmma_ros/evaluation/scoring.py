@@ -9,9 +9,9 @@ import math
 from pathlib import Path
 from typing import Any, cast
 
-from karmma_ros.data.batch import Clips, collate, taking
+from karmma_ros.data.samples import Clips, collate, taking
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.outcomes import (
+from karmma_ros.evaluation.predictions import (
     collect,
     concatenate,
     Network,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from karmma_ros.data.batch import Batch
-from karmma_ros.evaluation.metrics import hits
-from karmma_ros.evaluation.outcomes import collect, Network, Outcomes, scored
+from karmma_ros.data.samples import Batch
+from karmma_ros.evaluation.classification import hits
+from karmma_ros.evaluation.predictions import collect, Network, Outcomes, scored
 import torch
 
 

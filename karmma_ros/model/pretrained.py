@@ -25,13 +25,7 @@ from karmma_ros.model.encoders.spectrogram import AST
 from karmma_ros.model.files import load_safetensors, open_regular_file
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.vision_operators import prepare_torchvision
-from karmma_ros.model.weights_fit import (
-    check_clip,
-    check_fit,
-    first_line,
-    is_frozen,
-    LoadReport,
-)
+from karmma_ros.model.weights_check import check_clip, check_fit, first_line, is_frozen, LoadReport
 from safetensors import SafetensorError
 import torch
 from torch import nn, Tensor

@@ -283,7 +283,7 @@ def perform(bag: Path, options: argparse.Namespace, screen: Screen) -> Score:
         _announce(screen)
         mutes = [w for what, start, stop in MUTES for w in ('--mute', f'{what}@{start}..{stop}')]
         player = stack.enter_context(
-            running('karmma_ros.node.replay', str(bag), '--clock', '--rate', str(options.speed),
+            running('karmma_ros.node.player', str(bag), '--clock', '--rate', str(options.speed),
                     *mutes))
         while player.poll() is None:
             rclpy.spin_once(node, timeout_sec=0.1)

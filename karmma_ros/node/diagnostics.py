@@ -13,8 +13,8 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from karmma_ros.errors import printable
-from karmma_ros.node.loading import Model
 from karmma_ros.node.messages import heads_note
+from karmma_ros.node.model_loader import Model
 from karmma_ros.node.times import time_message
 from karmma_ros.node.timings import Pace
 from karmma_ros.stream.availability import ModalityState, ModalityStatus

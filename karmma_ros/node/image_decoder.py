@@ -9,7 +9,7 @@ from typing import Any
 
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality
-from karmma_ros.stream.intake import Arrival, Arrived, Picture
+from karmma_ros.stream.ingest import Arrival, Arrived, Picture
 from rclpy.node import Node
 
 

@@ -18,10 +18,10 @@ from karmma_ros.errors import InvalidSampleError, printable
 from karmma_ros.modality import Modality
 from karmma_ros.node.image_decoder import ImageDecoder
 from karmma_ros.node.log import NodeLog
-from karmma_ros.stream.intake import Arrival, Arrived, Intake
+from karmma_ros.stream.decoders import stamp_ns_of
+from karmma_ros.stream.ingest import Arrival, Arrived, Intake
 from karmma_ros.stream.message_types import COMPRESSED_IMAGE
-from karmma_ros.stream.readers import stamp_ns_of
-from karmma_ros.stream.sensors import SensorStream
+from karmma_ros.stream.sensor_stream import SensorStream
 from rclpy.node import Node
 
 _FOREIGN_CLOCK_NS = 10 * NANOSECONDS

@@ -11,12 +11,12 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.node.input_messages import Messages
-from karmma_ros.node.input_topic import InputTopic, TopicPlan
 from karmma_ros.node.input_types import COMPRESSED, message_class
 from karmma_ros.node.log import NodeLog
+from karmma_ros.node.subscription import InputTopic, TopicPlan
 from karmma_ros.stream import message_types as types
-from karmma_ros.stream.intake import make_audio_reader
-from karmma_ros.stream.sensors import SensorStream
+from karmma_ros.stream.ingest import make_audio_reader
+from karmma_ros.stream.sensor_stream import SensorStream
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from karmma_ros.errors import KarmmaError
+from karmma_ros.model.registry import find_model
 from karmma_ros.node.diagnostics import diagnostics_message, lifecycle_status
 from karmma_ros.node.inputs import check_inputs
 from karmma_ros.node.log import describe, NodeLog
@@ -22,7 +23,6 @@ from karmma_ros.node.overrides import name_problem, overrides_warning
 from karmma_ros.node.parameters import Parameters
 from karmma_ros.node.services import guard_services
 from karmma_ros.node.session import Session
-from karmma_ros.stream.models import find_model
 from karmma_ros.stream.settings import event_settings
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn

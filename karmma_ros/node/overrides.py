@@ -5,11 +5,10 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from karmma_ros.errors import printable
-from karmma_ros.node import declarations, overlay_declarations
+from karmma_ros.node.declarations import DECLARATIONS, OVERLAY_DECLARATIONS
 from rclpy.node import Node
 
-_KNOWN = tuple(each.name for each in (
-    *declarations.DECLARATIONS, *overlay_declarations.DECLARATIONS))
+_KNOWN = tuple(each.name for each in (*DECLARATIONS, *OVERLAY_DECLARATIONS))
 """Of both nodes, for they may share the section `/**` of one file."""
 _OF_ROS = ('use_sim_time', 'start_type_description_service', 'qos_overrides.')
 """Names, or their beginnings, of what rclpy itself declares."""

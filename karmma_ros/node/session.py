@@ -13,18 +13,18 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.backends.devices import choose_device
 from karmma_ros.node.diagnostics import inference_status, input_status, model_status
 from karmma_ros.node.inputs import Inputs
-from karmma_ros.node.loading import load_model, Model, ModelLoader
 from karmma_ros.node.log import NodeLog
 from karmma_ros.node.messages import availability_message, heads_note
+from karmma_ros.node.model_loader import load_model, Model, ModelLoader
 from karmma_ros.node.outputs import Outputs
 from karmma_ros.node.parameters import Parameters
 from karmma_ros.node.warning_log import WarningLog
 from karmma_ros.node.worker import Engine, Worker
 from karmma_ros.prediction import further_heads
 from karmma_ros.stream.events import ActionEvents, EventSettings
-from karmma_ros.stream.looks import Looks
-from karmma_ros.stream.sensors import SensorStream
+from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.settings import event_settings, input_settings, make_stream
+from karmma_ros.stream.trigger import Looks
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode

@@ -30,7 +30,7 @@ from karmma_ros.node.timings import Timings
 from karmma_ros.stream.availability import ModalityStatus
 from karmma_ros.stream.events import ActionEvent, ActionEvents
 from karmma_ros.stream.recogniser import Recogniser
-from karmma_ros.stream.sensors import SensorStream
+from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.window import Window
 from rclpy.node import Node
 

@@ -19,7 +19,7 @@ from karmma_ros.preprocess.audio import resample, StreamResampler
 from karmma_ros.preprocess.detections import detection_input
 from karmma_ros.preprocess.video import resize_and_crop
 from karmma_ros.stream.slots import Slots
-from karmma_ros.stream.spectrogram_memo import SpectrogramMemo
+from karmma_ros.stream.spectrogram_cache import SpectrogramMemo
 import numpy as np
 from numpy.typing import NDArray
 

@@ -10,7 +10,7 @@ from karmma_ros.modality import Modality, subset_name
 from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.interface import Backend
 from karmma_ros.prediction import Prediction, Vocabulary
-from karmma_ros.stream.tokens import hop_for, TokenMemo
+from karmma_ros.stream.token_cache import hop_for, TokenMemo
 from karmma_ros.stream.window import Window
 import numpy as np
 from numpy.typing import NDArray

@@ -8,7 +8,7 @@ from typing import Any
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.modality import Modality
 from karmma_ros.stream.events import EventSettings
-from karmma_ros.stream.sensors import InputSettings, SensorStream
+from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
 
 _EVENT_PARAMETERS = ('smoothing', 'start', 'end', 'min_duration', 'max_gap', 'background')
 

@@ -16,7 +16,7 @@ from karmma_ros.preprocess.clip import make_clip
 from karmma_ros.preprocess.flow import estimate_flow, NO_MOVEMENT
 from karmma_ros.stream.availability import ModalityStatus
 from karmma_ros.stream.buffers import Frame
-from karmma_ros.stream.spectrogram_memo import SpectrogramMemo
+from karmma_ros.stream.spectrogram_cache import SpectrogramMemo
 import numpy as np
 from numpy.typing import NDArray
 

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from karmma_ros.data.batch import Batch
+from karmma_ros.data.samples import Batch
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.training.augment import augment
+from karmma_ros.training.augmentation import augment
 from karmma_ros.training.draws import StepDraws
-from karmma_ros.training.dropout import drop_modalities
-from karmma_ros.training.loading import processes
+from karmma_ros.training.loaders import processes
 from karmma_ros.training.losses import classification_loss, distillation_loss
+from karmma_ros.training.modality_dropout import drop_modalities
 from karmma_ros.training.schedule import warmup_cosine
 from karmma_ros.training.teacher import Teacher
 import lightning

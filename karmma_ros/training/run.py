@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 import warnings
 
-from karmma_ros.data.batch import Batch, Clips
+from karmma_ros.data.samples import Batch, Clips
 from karmma_ros.errors import DISK_FULL, InvalidSettingError
 from karmma_ros.model.backends.devices import AUTO, choose_device
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.training.keeper import CHECKPOINT, CheckpointError, Keeper, read_checkpoint
-from karmma_ros.training.loading import Order, scoring_loader, training_loader
+from karmma_ros.training.checkpoints import CHECKPOINT, CheckpointError, Keeper, read_checkpoint
+from karmma_ros.training.loaders import Order, scoring_loader, training_loader
 from karmma_ros.training.module import Optimisation, RecognitionModule
 from karmma_ros.training.teacher import Teacher
 import lightning

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.batch import Batch
+from karmma_ros.data.samples import Batch
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality, subset_name
 from karmma_ros.model.bundle import Bundle

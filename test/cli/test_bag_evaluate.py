@@ -8,13 +8,14 @@ import struct
 import subprocess
 import sys
 
+from karmma_ros.bags import evaluate as evaluate_bags
+from karmma_ros.bags import parallel
+from karmma_ros.bags.collect import Collector
 from karmma_ros.cli.main import main
-from karmma_ros.evaluation.rosbag import evaluating, fleet
-from karmma_ros.evaluation.rosbag.answers import BagInfo, load_all
-from karmma_ros.evaluation.rosbag.collecting import Collector
-from karmma_ros.evaluation.rosbag.truth import Truth
+from karmma_ros.evaluation.bag_predictions import BagInfo, load_all
+from karmma_ros.evaluation.ground_truth import Truth
 from karmma_ros.model.bundle import load_bundle
-from karmma_ros.stream.models import find_model
+from karmma_ros.model.registry import find_model
 import pytest
 
 SECONDS, EPISODES = 3, 3
@@ -104,7 +105,7 @@ class Stopped(KeyboardInterrupt):
 def test_a_stopped_run_goes_on_and_gives_the_same_report(bag, tmp_path, monkeypatch):
     words = ['--lose', '10%', '--subsets']
     assert evaluate(bag, tmp_path / 'whole', *words) == 0
-    monkeypatch.setattr(evaluating, '_PART_BATCHES', 1)
+    monkeypatch.setattr(evaluate_bags, '_PART_BATCHES', 1)
     asked, ask = [], Collector.ask
 
     def stop_at_third(self, *arguments, **named):
@@ -123,7 +124,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_report(bag, tmp_path, monkeypa
     windows = [len(a) for name, a in answers(tmp_path / 'whole').items()
                if name == '0/as recorded' or name.startswith('1/')]
     # What was answered is not asked again.
-    assert batches == sum(-(-each // evaluating.BATCH) for each in windows) - 2
+    assert batches == sum(-(-each // evaluate_bags.BATCH) for each in windows) - 2
     assert without_made(tmp_path / 'stopped') == without_made(tmp_path / 'whole')
     assert 'real_time' not in report(tmp_path / 'stopped')['made']
 
@@ -213,13 +214,13 @@ def test_whatever_goes_wrong_with_one_bag_the_others_are_evaluated(
 ):
     bad = tmp_path / 'bad.mcap'
     bad.write_bytes(bag.read_bytes())
-    evaluate_bag = fleet.evaluate_bag
+    evaluate_bag = parallel.evaluate_bag
 
     def broken(path, *arguments):
         if path == bad:
             raise struct.error('unpack requires a buffer of 6 bytes')
         return evaluate_bag(path, *arguments)
-    monkeypatch.setattr(fleet, 'evaluate_bag', broken)
+    monkeypatch.setattr(parallel, 'evaluate_bag', broken)
     assert evaluate([bad, bag], tmp_path / 'out') == 1
     told = capsys.readouterr().err
     assert re.search(r'left out: bag .*bad.mcap: it cannot be evaluated \(error: unpack requires '

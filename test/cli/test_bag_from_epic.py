@@ -4,9 +4,9 @@ import argparse
 import csv
 
 import cv2
+from karmma_ros.bags.reader import Bag
 from karmma_ros.cli.bag import events, from_epic
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.rosbag.reading import Bag
 import numpy as np
 import pytest
 import soundfile

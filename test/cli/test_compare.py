@@ -2,11 +2,11 @@
 
 import json
 
+from karmma_ros.bags import report
 from karmma_ros.cli.compare import main
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.rosbag import report
-from karmma_ros.evaluation.rosbag.simulated import simulated_run
 import pytest
+from simulated_bags import simulated_run
 
 
 @pytest.fixture(scope='module')

@@ -7,12 +7,12 @@ from pathlib import Path
 from karmma_ros.cli import evaluate
 from karmma_ros.cli.main import main
 from karmma_ros.clip import Clip
-from karmma_ros.data.batch import Sample
+from karmma_ros.data.samples import Sample
 from karmma_ros.data.splits import Splits
 from karmma_ros.data.synthetic_kitchen.rendering import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary as kitchen_vocabulary
 from karmma_ros.evaluation import scoring
-from karmma_ros.evaluation.outcomes import collect
+from karmma_ros.evaluation.predictions import collect
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle

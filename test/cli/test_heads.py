@@ -3,10 +3,10 @@
 import json
 
 import cv2
+from karmma_ros.bags.compare import compare, markdown, read_report, side
 from karmma_ros.cli.main import main
 from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
 from karmma_ros.data.synthetic_kitchen.vocabulary import NOUNS, VERBS
-from karmma_ros.evaluation.rosbag.comparing import compare, markdown, read_report, side
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.presets import preset

@@ -17,7 +17,6 @@ import tarfile
 
 import cv2
 import h5py
-from karmma_ros.data.batch import collate
 from karmma_ros.data.epic_kitchens import EpicKitchensSettings, open_splits
 from karmma_ros.data.epic_kitchens.annotations import (
     flow_stride,
@@ -30,7 +29,6 @@ from karmma_ros.data.epic_kitchens.annotations import (
     VALIDATION,
 )
 from karmma_ros.data.epic_kitchens.division import divide
-from karmma_ros.data.errors import DataError
 from karmma_ros.data.media import (
     FlowFolder,
     FlowFromVideo,
@@ -41,8 +39,10 @@ from karmma_ros.data.media import (
     SoundHdf5,
     VideoFile,
 )
-from karmma_ros.data.media.pictures import frame_numbers
+from karmma_ros.data.media.frames import frame_numbers
+from karmma_ros.data.samples import collate
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors_data import DataError
 from karmma_ros.modality import Modality
 import numpy as np
 import pytest

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.catalogue import DataSettings
+from karmma_ros.data.datasets import DataSettings
 from karmma_ros.data.fingerprint import clips_digest
 from karmma_ros.data.media import FrameFolder, SoundFile
 from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips

@@ -4,8 +4,8 @@ import json
 
 from hypothesis import given, settings, strategies
 from karmma_ros.data import json_members as module
-from karmma_ros.data.errors import DataError
 from karmma_ros.data.json_members import json_members
+from karmma_ros.errors_data import DataError
 import pytest
 
 VALUES = strategies.recursive(

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 import pickle
 import warnings
 
-from karmma_ros.data.errors import DataError
 from karmma_ros.data.segments import (
     FlowFromVideo,
     frame_times,
@@ -15,6 +14,7 @@ from karmma_ros.data.segments import (
     window_start,
 )
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors_data import DataError
 from karmma_ros.modality import Modality
 from karmma_ros.preprocess.clip import make_clip
 from karmma_ros.preprocess.flow import clip_flow

@@ -4,8 +4,8 @@ import json
 import pickle
 
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT
-from karmma_ros.data.errors import DataError
 from karmma_ros.data.something_else import annotation_files, BoxArchive, write_archive
+from karmma_ros.errors_data import DataError
 import numpy as np
 import pytest
 

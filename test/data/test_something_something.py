@@ -5,7 +5,6 @@ import json
 import cv2
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT
 from karmma_ros.data import something_else
-from karmma_ros.data.errors import DataError
 from karmma_ros.data.something_something import (
     class_name,
     open_splits,
@@ -13,6 +12,7 @@ from karmma_ros.data.something_something import (
     SomethingSomethingSettings,
 )
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors_data import DataError
 from karmma_ros.modality import Modality
 import numpy as np
 import pytest

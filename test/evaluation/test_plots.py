@@ -5,7 +5,7 @@ import sys
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation import plots
-from karmma_ros.evaluation.metrics import binned
+from karmma_ros.evaluation.classification import binned
 import numpy as np
 import pytest
 

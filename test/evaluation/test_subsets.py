@@ -1,6 +1,6 @@
 """Scores of every subset, against a network whose answers are known."""
 
-from karmma_ros.data.batch import Batch
+from karmma_ros.data.samples import Batch
 from karmma_ros.evaluation.subsets import markdown, score_subsets
 from karmma_ros.modality import Modality
 import pytest

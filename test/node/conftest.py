@@ -1,7 +1,6 @@
 """A ROS domain of the test process's own, a small model, and a stage with sensors to play."""
 
 import array
-import os
 import time
 
 from audio_common_msgs.msg import AudioDataStamped
@@ -39,18 +38,6 @@ def bundle(tmp_path_factory):
     save_bundle(path, build(config, spec, vocabulary()), config, spec, vocabulary(),
                 dataset='none', card='# Random weights\n')
     return path
-
-
-@pytest.fixture(scope='session')
-def ros(ros_domain):
-    """Give a running rclpy in a domain of its own, for this process and those it starts."""
-    os.environ['ROS_DOMAIN_ID'] = str(ros_domain)
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    # As Humble always does: refuse fields of a wrong type in the processes that are started.
-    os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
 
 
 @pytest.fixture

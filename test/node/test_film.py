@@ -60,7 +60,7 @@ def test_a_film_is_recognised_over_its_whole_length(stage, node, tmp_path):
             lambda: stage.images.get_subscription_count() or node.poll() is not None, 60)
         stage.results.clear()
         # Half speed in simulated time: a busy test machine shall not decide.
-        player = subprocess.Popen([sys.executable, '-m', 'karmma_ros.node.replay', str(bag),
+        player = subprocess.Popen([sys.executable, '-m', 'karmma_ros.node.player', str(bag),
                                    '--clock', '--rate', '0.5'])
         assert stage.until(lambda: player.poll() is not None, 90)
         check(stage.results, seconds_of(film))

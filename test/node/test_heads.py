@@ -16,8 +16,6 @@ from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.presets import preset
 from karmma_ros.node import outputs
 from karmma_ros.node.demo import Score
-from karmma_ros.node.drawing import draw, placeholder
-from karmma_ros.node.lettering import choose_lettering
 from karmma_ros.node.messages import (
     event_message,
     heads_note,
@@ -25,8 +23,10 @@ from karmma_ros.node.messages import (
     Publishing,
     recognition_message,
 )
-from karmma_ros.node.news import News
 from karmma_ros.node.watch import event_line, recognition_line
+from karmma_ros.overlay.drawing import draw, placeholder
+from karmma_ros.overlay.lettering import choose_lettering
+from karmma_ros.overlay.status import News
 from karmma_ros.prediction import Prediction, Vocabulary
 from karmma_ros.stream.events import ActionEvents, EventSettings, Phase
 import numpy as np

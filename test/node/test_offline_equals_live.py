@@ -21,20 +21,20 @@ import time
 from ament_index_python.packages import get_package_share_directory
 from audio_common_msgs.msg import AudioDataStamped
 from karmma_msgs.msg import ActionRecognition
+from karmma_ros.bags.evaluate import evaluate_bag, Settings
+from karmma_ros.bags.reader import Bag
+from karmma_ros.bags.recorded import echo_of, matches, TOLERANCE
+from karmma_ros.bags.replay import Replay, Run
+from karmma_ros.bags.topics import choose_topics
 from karmma_ros.cli.main import main
-from karmma_ros.evaluation.rosbag.answers import Answers, Condition
-from karmma_ros.evaluation.rosbag.echo import echo_of, matches, TOLERANCE
-from karmma_ros.evaluation.rosbag.evaluating import evaluate_bag, Settings
-from karmma_ros.evaluation.rosbag.parameters import node_parameters
-from karmma_ros.evaluation.rosbag.reading import Bag
-from karmma_ros.evaluation.rosbag.replay import Replay, Run
-from karmma_ros.evaluation.rosbag.topics import choose_topics
+from karmma_ros.evaluation.bag_predictions import Answers, Condition
 from karmma_ros.model.bundle import load_bundle
+from karmma_ros.model.registry import find_model
 from karmma_ros.node.lifecycle import KarmmaNode
 from karmma_ros.node.session import Session
 from karmma_ros.node.times import time_message, time_ns
 from karmma_ros.node.worker import Worker
-from karmma_ros.stream.models import find_model
+from karmma_ros.stream.parameter_file import node_parameters
 from karmma_ros.stream.window import Window
 import pytest
 import rclpy

@@ -11,7 +11,7 @@ from hypothesis import event as note
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
-from karmma_ros.evaluation.segments import (
+from karmma_ros.evaluation.segmentation import (
     argmax_segments,
     edit_score,
     event_segments,
@@ -19,11 +19,11 @@ from karmma_ros.evaluation.segments import (
     found,
     Segment,
 )
-from karmma_ros.evaluation.simulated_stream import BACKGROUND, Course, Recording, simulate
 from karmma_ros.prediction import Prediction, Vocabulary
 from karmma_ros.stream.events import ActionEvent, ActionEvents, EventSettings, Phase
 import numpy as np
 import pytest
+from simulated_stream import BACKGROUND, Course, Recording, simulate
 
 MS = 1_000_000
 WORDS = Vocabulary({'verb': ('cut', 'wash', 'nothing'), 'noun': ('bread', 'cup')})

@@ -14,10 +14,10 @@ from karmma_ros.stream.availability import ModalityState
 from karmma_ros.stream.buffers import AudioBuffer, DetectionBuffer, FrameBuffer
 from karmma_ros.stream.flow_buffer import FlowBuffer
 from karmma_ros.stream.receipts import Receipts
-from karmma_ros.stream.sensors import InputSettings, SensorStream
-from karmma_ros.stream.spectrogram_memo import SpectrogramMemo
+from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+from karmma_ros.stream.spectrogram_cache import SpectrogramMemo
 from karmma_ros.stream.timeline import Fit, Timeline
-from karmma_ros.stream.tokens import hop_for, TokenMemo
+from karmma_ros.stream.token_cache import hop_for, TokenMemo
 import numpy as np
 import pytest
 

@@ -6,8 +6,8 @@ from karmma_ros.data.synthetic_kitchen.episode import episode
 from karmma_ros.data.synthetic_kitchen.rendering import clip_spec, PICTURE, render_window
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.modality import Modality
-from karmma_ros.stream.readers import AudioReader, read_image
-from karmma_ros.stream.sensors import InputSettings, SensorStream
+from karmma_ros.stream.decoders import AudioReader, read_image
+from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
 import numpy as np
 import pytest
 

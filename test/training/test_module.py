@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from karmma_ros.data.batch import Batch
+from karmma_ros.data.samples import Batch
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle

@@ -10,14 +10,14 @@ import subprocess
 import sys
 
 from karmma_ros.clip import Clip
-from karmma_ros.data.batch import Sample
+from karmma_ros.data.samples import Sample
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.subsets import score_subsets
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import EncoderConfig
-from karmma_ros.training.keeper import CHECKPOINT, CheckpointError, TrainingStopped
-from karmma_ros.training.loading import scoring_loader
+from karmma_ros.training.checkpoints import CHECKPOINT, CheckpointError, TrainingStopped
+from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.module import Optimisation
 from karmma_ros.training.run import _devices, BEST, RunSettings, train
 import lightning

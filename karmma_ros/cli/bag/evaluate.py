@@ -13,31 +13,24 @@ import sys
 import time
 from typing import Any
 
+from karmma_ros.bags import report
+from karmma_ros.bags.evaluate import Evaluated, Settings
+from karmma_ros.bags.faults import Drop, Fault, parse_delay, parse_drop, parse_lose, STRETCH
+from karmma_ros.bags.frame_lookup import BagFrames
+from karmma_ros.bags.parallel import evaluate_all, Job, Outcome
+from karmma_ros.bags.topics import NONE, parse_named, TRUTH
 from karmma_ros.cli.machine import this_machine
 from karmma_ros.cli.output import writing
 from karmma_ros.cli.progress import Bars
 from karmma_ros.errors import InvalidSettingError, KarmmaError, printable, SENTENCE_LENGTH
-from karmma_ros.evaluation.rosbag import report
-from karmma_ros.evaluation.rosbag.answers import BagRun
-from karmma_ros.evaluation.rosbag.evaluating import Evaluated, Settings
-from karmma_ros.evaluation.rosbag.faults import (
-    Drop,
-    Fault,
-    parse_delay,
-    parse_drop,
-    parse_lose,
-    STRETCH,
-)
-from karmma_ros.evaluation.rosbag.fleet import evaluate_all, Job, Outcome
-from karmma_ros.evaluation.rosbag.frames import BagFrames
-from karmma_ros.evaluation.rosbag.parameters import node_parameters
-from karmma_ros.evaluation.rosbag.topics import NONE, parse_named, TRUTH
-from karmma_ros.evaluation.rosbag.truth import TIMES, Truth
+from karmma_ros.evaluation.bag_predictions import BagRun
+from karmma_ros.evaluation.ground_truth import TIMES, Truth
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends import devices
 from karmma_ros.model.bundle import Bundle, load_bundle
-from karmma_ros.stream.models import find_model
-from karmma_ros.stream.mutes import ALL, HELP, INPUTS, METAVAR, parse_mute
+from karmma_ros.model.registry import find_model
+from karmma_ros.stream.mute import ALL, HELP, INPUTS, METAVAR, parse_mute
+from karmma_ros.stream.parameter_file import node_parameters
 from karmma_ros.stream.settings import event_settings
 from rich.box import SIMPLE_HEAD
 from rich.console import Console

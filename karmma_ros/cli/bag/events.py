@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 from pathlib import Path
 
+from karmma_ros.bags.writer import BagWriter
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.evaluation.bags import BagWriter
 import numpy as np
 
 # Fixed, so that the same command writes the same stamps: 2025-01-01 00:00 UTC.

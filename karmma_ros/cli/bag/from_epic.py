@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from karmma_ros.bags.writer import BagWriter
 from karmma_ros.cli.bag import events
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.data.epic_kitchens.annotations import (
@@ -19,9 +20,8 @@ from karmma_ros.data.epic_kitchens.annotations import (
     VALIDATION,
 )
 from karmma_ros.data.epic_kitchens.layout import audio_of, video_sources
-from karmma_ros.data.errors import DataError
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.bags import BagWriter
+from karmma_ros.errors_data import DataError
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import NOUN, VERB
 import numpy as np

@@ -13,15 +13,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+from karmma_ros.bags.writer import BagWriter
 from karmma_ros.cli.bag import events
-from karmma_ros.cli.film import open_film, OpenVideo
+from karmma_ros.cli.open_video import open_film, OpenVideo
 from karmma_ros.clip import BOX_HAND, NANOSECONDS
-from karmma_ros.data.errors import DataError
-from karmma_ros.data.media.sound import check_format
+from karmma_ros.data.media.audio import check_format
 from karmma_ros.data.synthetic_kitchen.episode import Episode, episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.bags import BagWriter
+from karmma_ros.errors_data import DataError
 from karmma_ros.preprocess.audio import resample
 from karmma_ros.preprocess.video import resize_and_crop
 import numpy as np

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import re
 
-from karmma_ros.data.errors import DataError
+from karmma_ros.errors_data import DataError
 from karmma_ros.prediction import NOUN, VERB, Vocabulary
 
 TRAIN, VALIDATION = 'EPIC_100_train.csv', 'EPIC_100_validation.csv'

@@ -20,10 +20,10 @@ from karmma_ros.data.epic_kitchens.annotations import (
 )
 from karmma_ros.data.epic_kitchens.division import divide, read_division, write_division
 from karmma_ros.data.epic_kitchens.layout import audio_of, video_sources
-from karmma_ros.data.errors import DataError
 from karmma_ros.data.segments import Segment, SegmentClips, Source
 from karmma_ros.data.splits import Splits
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors_data import DataError
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import NOUN, VERB
 

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from karmma_ros.data.epic_kitchens.annotations import read_table
-from karmma_ros.data.errors import DataError
+from karmma_ros.errors_data import DataError
 import numpy as np
 
 TRAIN, VALIDATION = 'train', 'validation'

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from karmma_ros.data.epic_kitchens.annotations import flow_stride, frame_rate
-from karmma_ros.data.errors import DataError
 from karmma_ros.data.media import (
     FlowFolder,
     FlowFromVideo,
@@ -28,6 +27,7 @@ from karmma_ros.data.media import (
     VideoFile,
 )
 from karmma_ros.data.segments import AudioSource, FlowSource, Source, VideoSource
+from karmma_ros.errors_data import DataError
 from karmma_ros.modality import Modality
 
 FRAMES, TAR, VIDEO = 'frames', 'tar', 'video'

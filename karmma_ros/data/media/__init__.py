@@ -1,7 +1,7 @@
 """Readers of recordings on a disk: the sources of `karmma_ros.data.segments`."""
 
-from karmma_ros.data.media.pictures import FlowFolder, FlowTar, FrameFolder, FrameTar
-from karmma_ros.data.media.sound import SoundFile, SoundHdf5
+from karmma_ros.data.media.audio import SoundFile, SoundHdf5
+from karmma_ros.data.media.frames import FlowFolder, FlowTar, FrameFolder, FrameTar
 from karmma_ros.data.media.video import VideoFile
 from karmma_ros.data.segments import FlowFromVideo
 

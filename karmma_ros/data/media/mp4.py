@@ -11,7 +11,7 @@ from pathlib import Path
 import struct
 from typing import Any
 
-from karmma_ros.data.errors import DataError
+from karmma_ros.errors_data import DataError
 
 _MAX_TABLES = 512 << 20
 _MAX_BOXES = 1 << 20

@@ -17,8 +17,8 @@ from pathlib import Path
 import re
 from typing import NamedTuple
 
-from karmma_ros.data.errors import DataError
-from karmma_ros.data.files import no_such_file, open_regular
+from karmma_ros.errors_data import DataError
+from karmma_ros.files import no_such_file, open_regular
 import numpy as np
 from numpy.typing import NDArray
 

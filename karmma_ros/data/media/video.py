@@ -18,11 +18,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from karmma_ros.data.errors import DataError
-from karmma_ros.data.files import file_problem, no_such_file, open_regular
-from karmma_ros.data.media.container import PLAYER, VideoReader
 from karmma_ros.data.media.mp4 import check_tables
-from karmma_ros.data.media.probing import CUT_S, examine, VideoInfo
+from karmma_ros.data.media.probe import CUT_S, examine, VideoInfo
+from karmma_ros.data.media.video_reader import PLAYER, VideoReader
+from karmma_ros.errors_data import DataError
+from karmma_ros.files import file_problem, no_such_file, open_regular
 from karmma_ros.preprocess.video import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray

@@ -20,11 +20,11 @@ from typing import Any
 import cv2
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.arrays import lay_out, METADATA, read_metadata
-from karmma_ros.data.errors import DataError
 from karmma_ros.data.locks import alone
 from karmma_ros.data.synthetic_kitchen.rendering import render_clip, RenderedClip
 from karmma_ros.data.synthetic_kitchen.vocabulary import NOUNS, Split, VERBS
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors_data import DataError
 from karmma_ros.modality import Modality
 import numpy as np
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.batch import Sample
+from karmma_ros.data.samples import Sample
 from karmma_ros.data.synthetic_kitchen.cache import open_split
 from karmma_ros.data.synthetic_kitchen.rendering import render_clip, RenderedClip
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split

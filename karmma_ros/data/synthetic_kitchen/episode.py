@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from karmma_ros.data.synthetic_kitchen.audio import Mix, Soundtrack
 from karmma_ros.data.synthetic_kitchen.backdrop import Backdrop
 from karmma_ros.data.synthetic_kitchen.boxes import detect, Detector
 from karmma_ros.data.synthetic_kitchen.hands import Cook
@@ -9,7 +10,6 @@ from karmma_ros.data.synthetic_kitchen.instances import instance, POOL
 from karmma_ros.data.synthetic_kitchen.motion import Hands, Motion
 from karmma_ros.data.synthetic_kitchen.scene import Head, Light, Scene
 from karmma_ros.data.synthetic_kitchen.seeds import generator, Stream
-from karmma_ros.data.synthetic_kitchen.sound import Mix, Soundtrack
 from karmma_ros.data.synthetic_kitchen.vocabulary import action_of, NOUNS, Split, VERBS
 import numpy as np
 

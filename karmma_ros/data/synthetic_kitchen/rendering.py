@@ -31,7 +31,7 @@ PICTURE = (120, 160)
 LATEST_START_S = 20.0
 
 AUDIO_MEAN, AUDIO_STD = 4.59, 5.30
-"""Decibels; of the training split, as `python -m karmma_ros.data.synthetic_kitchen.measure`
+"""Decibels; of the training split, as `python docs/measure_kitchen.py`
 gives them. Without standardising, the sound encoder hardly learns."""
 
 FLOW_BOUND = 6.0

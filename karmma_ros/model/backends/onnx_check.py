@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import math
 from typing import Any
 
-from karmma_ros.model.backends.memory_bound import check_memory, Step
+from karmma_ros.model.backends.graph_memory import check_memory, Step
 import numpy as np
 from numpy.typing import NDArray
 

@@ -17,7 +17,7 @@ import struct
 from typing import Any, NamedTuple
 from xml.parsers import expat
 
-from karmma_ros.model.backends.memory_bound import MOST_STEPS, Step
+from karmma_ros.model.backends.graph_memory import MOST_STEPS, Step
 from karmma_ros.model.files import open_regular_file, read_regular_file
 
 _SAME = frozenset({'Convert', 'Slice', 'Split', 'VariadicSplit', 'Reshape',

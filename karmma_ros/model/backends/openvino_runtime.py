@@ -16,9 +16,9 @@ from karmma_ros.model.backends.exported import (
     with_threads,
 )
 from karmma_ros.model.backends.exports import Export, remedy
+from karmma_ros.model.backends.graph_memory import check_memory
 from karmma_ros.model.backends.graphs import INPUT, KEPT, LOGITS, PAST, PRESENT, TOKENS
 from karmma_ros.model.backends.interface import BF16, FP32, OPENVINO
-from karmma_ros.model.backends.memory_bound import check_memory
 from karmma_ros.model.backends.openvino_check import check_ir, steps_of
 from karmma_ros.model.karmma import Karmma
 import numpy as np

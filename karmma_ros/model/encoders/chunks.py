@@ -15,7 +15,7 @@ class ChunkedEncoder(nn.Module):
     Run an encoder on each chunk of a clip; the tokens follow each other in the clip's order.
 
     The chunks know nothing of each other, nor of their place: live, the tokens of a chunk stay
-    as they are while the window moves on (`karmma_ros.stream.tokens`).
+    as they are while the window moves on (`karmma_ros.stream.token_cache`).
 
     :param encoder: takes `[b, c, t / p, h, w]`.
     :param parts: chunks of a clip (p).

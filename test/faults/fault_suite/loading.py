@@ -19,7 +19,7 @@ import time
 import traceback
 
 from karmma_ros.errors import BundleError
-from karmma_ros.node.loading import load_model
+from karmma_ros.node.model_loader import load_model
 import torch
 
 from fault_suite.proc import MEBI, peak_bytes, usage

@@ -15,7 +15,7 @@ from karmma_ros.errors import KarmmaError
 
 
 def _image(path: Path) -> Any:
-    from karmma_ros.preprocess.compressed import decode_compressed
+    from karmma_ros.preprocess.compressed_image import decode_compressed
     import numpy as np
     data = np.frombuffer(path.read_bytes(), np.uint8)
     return decode_compressed(data, description='', size=(112, 112))[1]

@@ -6,7 +6,7 @@ import shutil
 from karmma_ros.clip import AudioSpec, ClipSpec, DetectionSpec, FlowSpec, VideoSpec
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.agreement import check_clip
-from karmma_ros.model.backends.exporting import export
+from karmma_ros.model.backends.export import export
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.config import EncoderConfig, ModelConfig

@@ -5,7 +5,7 @@ from karmma_ros.model.backends import choose
 from karmma_ros.model.backends.compiled import CompiledCUDA
 from karmma_ros.model.backends.eager import Eager
 from karmma_ros.stream.recogniser import Recogniser
-from karmma_ros.stream.sensors import InputSettings, SensorStream
+from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
 import numpy as np
 import pytest
 import torch

@@ -7,10 +7,10 @@ from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.backends import choose, graphs
 from karmma_ros.model.backends.agreement import check_clip
 from karmma_ros.model.backends.eager import Eager
-from karmma_ros.model.backends.exporting import export
+from karmma_ros.model.backends.export import export
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.stream.recogniser import Recogniser
-from karmma_ros.stream.sensors import InputSettings, SensorStream
+from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
 import numpy as np
 import pytest
 

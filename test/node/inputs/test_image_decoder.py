@@ -6,7 +6,7 @@ from threading import Event
 import cv2
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality
-from karmma_ros.stream import intake
+from karmma_ros.stream import ingest
 from karmma_ros.stream.availability import ModalityState
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def slow(monkeypatch):
     class Slow:
         begun, go, count, failure = Event(), Event(), 0, None
 
-    decode = intake.read_compressed_image
+    decode = ingest.read_compressed_image
 
     def read(*arguments):
         Slow.count += 1
@@ -36,7 +36,7 @@ def slow(monkeypatch):
         if Slow.failure:
             raise Slow.failure
         return decode(*arguments)
-    monkeypatch.setattr(intake, 'read_compressed_image', read)
+    monkeypatch.setattr(ingest, 'read_compressed_image', read)
     yield Slow
     Slow.go.set()
 

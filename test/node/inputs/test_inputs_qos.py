@@ -223,7 +223,7 @@ def test_auto_gives_no_advice_on_qos_while_it_changes_by_itself(rig, capfd):
 
 
 def test_an_input_that_never_came_is_warned_about_once_by_topic(rig, capfd, monkeypatch):
-    monkeypatch.setattr('karmma_ros.node.input_topic._PATIENCE_S', 0.5)
+    monkeypatch.setattr('karmma_ros.node.subscription._PATIENCE_S', 0.5)
     rig.start()
     rig.publisher(Image, 'image', BEST_EFFORT)
     assert not rig.until(lambda: False, 2.0, lambda: rig.send('audio', AudioDataStamped()))

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.node import input_types
-from karmma_ros.node.input_topic import InputTopic
 from karmma_ros.node.input_types import mend, message_class
+from karmma_ros.node.subscription import InputTopic
 from karmma_ros.stream.message_types import DETECTIONS, IMAGE, UNREAD, YOLO
 import numpy as np
 import pytest

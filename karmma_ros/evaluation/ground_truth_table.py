@@ -1,0 +1,221 @@
+"""
+Tables of what people really did: one row an action, with its start, its stop and its classes.
+
+Columns are found by their names; Epic-Kitchens' own tables are read as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+import re
+
+from karmma_ros.data.csv_table import read_csv
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors_data import DataError
+from karmma_ros.evaluation.class_names import ClassNames, Labels
+from karmma_ros.prediction import NOUN, VERB, Vocabulary
+
+_START = ('start_timestamp', 'start_ns', 'start', 'start_s', 'start_sec', 'start_seconds',
+          'start_time', 'begin', 'from')
+_STOP = ('stop_timestamp', 'end_timestamp', 'stop_ns', 'end_ns', 'stop', 'end', 'stop_s', 'end_s',
+         'stop_sec', 'end_sec', 'stop_seconds', 'end_seconds', 'stop_time', 'end_time', 'to')
+_RECORDING = ('video_id', 'bag', 'recording', 'video')
+_OF_ONE_HEAD = ('label', 'class', 'action')
+_EPIC = {'video_id', 'verb_class', 'noun_class'}
+_EPIC_EDITIONS = {'narration_id': ('100', {'verb': 97, 'noun': 300}),
+                  'uid': ('55', {'verb': 125, 'noun': 352})}
+"""Column of an edition of EPIC-KITCHENS → its name and the sizes of its vocabulary."""
+_TIMECODE = re.compile(r'(?:(\d+):)?(\d{1,3}):(\d{1,2}(?:[.,]\d+)?)', re.ASCII)
+_REMEDY = 'name the columns start, stop, verb, noun; docs/bags.md shows one'
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row, read but not yet held against bag and vocabulary."""
+
+    number: int
+    """Line of the file, the header is 1."""
+    start: int
+    """Nanoseconds; since when, the table does not say."""
+    stop: int
+    labels: dict[str, str]
+    """
+    Head → class name or id as written; '' where the table has none.
+
+    Of a table with `parts`, its words for verb and noun.
+    """
+    recording: str
+    """The recording it belongs to; '' where the table does not say."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a file says of actions."""
+
+    rows: tuple[Row, ...]
+    broken: tuple[str, ...]
+    """A sentence for every row that cannot be used."""
+    from_start: bool
+    """Whether its times are timecodes, which count from the start of the recording."""
+    remarks: tuple[str, ...] = ()
+    parts: bool = False
+    """Whether no head of the model has a column, and the labels are those of verb and noun."""
+
+
+def read_table(path: Path, vocabulary: Vocabulary) -> Table:
+    """
+    Read a CSV file with the columns start, stop and one for each head of the vocabulary.
+
+    Where no head has one, columns `verb` and `noun` are read, as words.
+
+    :raises InvalidSettingError: when it cannot be read at all or a column is missing.
+    """
+    header, lines = _lines(path)
+    start, stop = _column(header, 'start', _START, path), _column(header, 'stop', _STOP, path)
+    columns = _label_columns(header, vocabulary)
+    parts = not columns
+    if parts:
+        columns = {part: [i] for part, i in _part_columns(header, vocabulary, path).items()}
+    recording = next((header.index(name) for name in _RECORDING if name in header), None)
+    classes = {head: ClassNames(vocabulary.heads.get(head, ())) for head in columns}
+    found: list[tuple[int, int, int, str]] = []
+    pairs: dict[str, list[tuple[str, str]]] = {head: [] for head in columns}
+    broken: list[str] = []
+    clocks = 0
+    for number, cells in lines:
+        try:
+            begin, end = (_time(cells[i], header[i]) for i in (start, stop))
+        except ValueError as error:
+            broken.append(f'row {number}: {error}')
+            continue
+        clocks += any(':' in cells[i] for i in (start, stop))
+        found.append((
+            number, begin, end, cells[recording].strip() if recording is not None else ''))
+        for head, places in columns.items():
+            written = [cells[i].strip() for i in places]
+            pairs[head].append((written[0], '') if parts else classes[head].split(written))
+    texts, remarks = _labels(pairs, classes, header, vocabulary, path)
+    rows = tuple(Row(*each[:3], {head: texts[head][i] for head in columns}, each[3])
+                 for i, each in enumerate(found))
+    return Table(rows, tuple(broken), bool(rows) and clocks == len(rows),
+                 () if parts else remarks, parts)
+
+
+def _lines(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Give the header, in small letters, and the filled rows with their line numbers."""
+    try:
+        table = read_csv(path)
+    except DataError as error:
+        raise InvalidSettingError(
+            '--truth', str(path), f'a CSV file that can be read ({error.problem}), or the name '
+            'of a topic in the bag that starts with /', error.remedy) from None
+    if not table.header:
+        raise InvalidSettingError('--truth', str(path), 'a table with a header', _REMEDY)
+    header = [name.casefold() for name in table.header]
+    filled = ((n, row + [''] * (len(header) - len(row))) for n, row in table.rows)
+    return header, filled
+
+
+def _column(header: Sequence[str], what: str, names: Sequence[str], path: Path) -> int:
+    for name in names:
+        if name in header:
+            return header.index(name)
+    raise InvalidSettingError(
+        f'columns of {path}', ', '.join(header), f'ones with {what} or {names[0]}', _REMEDY)
+
+
+def _label_columns(
+    header: Sequence[str], vocabulary: Vocabulary,
+) -> dict[str, list[int]]:
+    """Return head → its columns with names and numbers, empty if no head has one."""
+    found: dict[str, list[int]] = {}
+    for head in vocabulary.heads:
+        key = head.casefold()
+        names = [f'{key}_class', f'{key}_id', key, f'{key}_name', f'{key}_label']
+        if len(vocabulary.heads) == 1:
+            names += _OF_ONE_HEAD
+        places = [header.index(name) for name in names if name in header]
+        if places:
+            found[head] = places
+    return found
+
+
+def _labels(
+    pairs: Mapping[str, Sequence[tuple[str, str]]], classes: Mapping[str, ClassNames],
+    header: Sequence[str], vocabulary: Vocabulary, path: Path,
+) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Return head → the label of each row, and remarks on the choice."""
+    sizes = vocabulary.sizes
+    edition, theirs = next((found for column, found in _EPIC_EDITIONS.items()
+                            if _EPIC | {column} <= set(header)), ('', {}))
+    is_theirs = bool(edition) and all(sizes.get(head) == size for head, size in theirs.items())
+    foreign = bool(edition) and not is_theirs
+    remarks = [f'{path.name} has no column {head}: that head is not scored'
+               for head in vocabulary.heads if head not in pairs]
+    nameless = [head for head, each in pairs.items() if not any(name for name, _ in each)]
+    if foreign and any(pairs.values()) and len(nameless) == len(pairs):
+        raise InvalidSettingError(
+            f'columns of {path}', ', '.join(header), 'ones with the names of '
+            f'{" and ".join(pairs)}', f'the numbers are those of EPIC-KITCHENS-{edition}, not of '
+            'this model: add the names')
+    if foreign:
+        remarks.append(
+            f'{path.name} numbers the classes of EPIC-KITCHENS-{edition}, which are not those of '
+            'this model: the words in its columns verb and noun are used')
+        remarks += [f'{path.name} has no name of any {head}: its numbers are not used'
+                    for head in nameless]
+    labels = {head: Labels(each, classes[head], head, names_only=foreign)
+              for head, each in pairs.items()}
+    for each in labels.values():
+        remarks += () if foreign else each.remarks(path.name, is_trusted=is_theirs)
+    return {head: each.texts() for head, each in labels.items()}, tuple(remarks)
+
+
+def _part_columns(
+    header: Sequence[str], vocabulary: Vocabulary, path: Path
+) -> dict[str, int]:
+    """
+    Return the columns with the words for verb and noun, for heads of other names.
+
+    :raises InvalidSettingError: when there is none.
+    """
+    found = {part: header.index(name) for part in (NOUN, VERB)
+             for name in (f'{part}_label', f'{part}_name', part) if name in header}
+    if VERB not in found or VERB in vocabulary.heads:
+        one = next((name for name in _OF_ONE_HEAD if name in header), None)
+        problem = f' (its column {one} is for a model with one head)' if one else ''
+        raise InvalidSettingError(
+            f'columns of {path}', ', '.join(header),
+            f'ones with {" or ".join(vocabulary.heads)}, the heads of the model{problem}',
+            f'name the columns start, stop, {", ".join(vocabulary.heads)}; docs/bags.md shows one')
+    return found
+
+
+def _time(text: str, column: str) -> int:
+    """
+    Read seconds, a timecode ([H:]M:S) or, in a column `…_ns`, nanoseconds; give nanoseconds.
+
+    :raises ValueError: saying what is wrong.
+    """
+    text = text.strip()
+    found = _TIMECODE.fullmatch(text)
+    try:
+        if found is not None:
+            hours, minutes, seconds = (part or '0' for part in found.groups())
+            value = int(hours) * 3600 + int(minutes) * 60 + Decimal(seconds.replace(',', '.'))
+        else:
+            value = Decimal(text.replace(',', '.'))
+        if not value.is_finite() or abs(value) > 10 ** 19:
+            raise InvalidOperation
+    except InvalidOperation:
+        raise ValueError(
+            f'{column} is {text[:40]!r}; it may be seconds or a timecode, as 75.5 or 0:01:15.5'
+        ) from None
+    if found is None and (column.endswith('_ns') or abs(value) > 10 ** 17):
+        return int(value)
+    if found is None and abs(value) > 10 ** 11:  # since 1970 in milli- or microseconds
+        value /= 1_000 if abs(value) < 10 ** 14 else 1_000_000
+    return int((value * 1_000_000_000).to_integral_value())

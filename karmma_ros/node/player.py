@@ -1,0 +1,298 @@
+"""
+Play a rosbag2 bag over DDS in real time, where `ros2 bag play` is not at hand.
+
+Messages go out as the bytes that the bag holds, on the topics it names (remap them with
+`--ros-args -r /image:=/camera/image_raw`). Sensors can be muted for a while, to see what
+recognition makes of it: `--mute audio@3s..6s`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+import re
+import signal
+import sys
+from threading import Event
+import time
+from typing import Any
+
+from karmma_ros.bags.reader import Bag, Topic
+from karmma_ros.clip import NANOSECONDS
+from karmma_ros.errors import InvalidSettingError, printable
+from karmma_ros.errors_bag import BagError
+from karmma_ros.modality import Modality
+from karmma_ros.node.times import time_message
+from karmma_ros.stream import message_types as types
+from karmma_ros.stream.mute import ALL, HELP, METAVAR, Mute, parse_mute
+import rclpy
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+from rosbags.interfaces import QosDurability, QosReliability
+from rosbags.rosbag2.metadata import parse_qos
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+
+_TYPES = {
+    types.IMAGE: Modality.RGB, types.COMPRESSED_IMAGE: Modality.RGB,
+    types.AUDIO_DRIVERS: Modality.AUDIO, types.AUDIO_BARE: Modality.AUDIO,
+    types.AUDIO_TOLD: Modality.AUDIO, types.DETECTIONS: Modality.DETECTIONS,
+}
+_TYPE_NAME = re.compile(r'([a-z][a-z0-9_]*)/msg/([A-Z][A-Za-z0-9]*)')
+_FLOW_ENCODING = '32FC2'
+_LONGEST_QOS = 1 << 16
+"""Characters; what a hundred publishers offered takes half of it."""
+# Between messages that are further apart than this, /clock ticks on its own.
+_TICK_S = 0.02
+_ACKNOWLEDGE_S = 1.0
+
+
+@dataclass(frozen=True)
+class _Outlet:
+    """One topic of the bag that this machine can publish."""
+
+    topic: str
+    modality: Modality | None
+    """Input of the node that it is, by its type; None where it is none."""
+    publisher: Any
+    mutes: tuple[Mute, ...]
+
+
+class Player:
+    """Publish the messages of one open bag at their times."""
+
+    def __init__(
+        self, node: Node, bag: Bag, inputs: Mapping[str, Modality | None],
+        muted: Mapping[Mute, set[str]], *, rate: float = 1.0, clock: bool = False,
+    ) -> None:
+        """
+        Make a publisher for each topic whose type this machine has; report which it lacks.
+
+        :param inputs: every topic of the bag and the input that it is.
+        :param muted: the topics that each mute holds back.
+        """
+        self._node, self._bag, self._rate = node, bag, rate
+        self._clock = node.create_publisher(Clock, '/clock', 10) if clock else None
+        self.read = 0
+        """Messages that came from the bag, of whatever topic."""
+        self.sent: Counter[str] = Counter()
+        self._outlets: dict[tuple[str, str], _Outlet] = {}
+        for key, topic in bag.topics.items():
+            message_type = _message_type(topic.type)
+            if message_type is None:
+                say(f'{topic.name} skipped: {topic.type} is not on this machine')
+                continue
+            try:
+                publisher = node.create_publisher(message_type, topic.name, _qos(topic))
+            except Exception as error:  # rclpy raises several kinds for names that are none
+                say(f'{topic.name} skipped: it cannot be published ({error})')
+                continue
+            self._outlets[key] = _Outlet(
+                topic.name, inputs[topic.name], publisher,
+                tuple(m for m, topics in muted.items() if topic.name in topics))
+
+    def wait(self, timeout_s: float, stop: Event) -> bool:
+        """Wait until each sensor topic has a subscriber; False when it was in vain."""
+        sensors = [o for o in self._outlets.values() if o.modality is not None]
+        deadline = time.monotonic() + timeout_s
+        while not stop.is_set() and time.monotonic() < deadline:
+            if all(outlet.publisher.get_subscription_count() for outlet in sensors):
+                # A reader is known here a moment before it knows us.
+                stop.wait(0.2)
+                return True
+            stop.wait(0.05)
+        return False
+
+    def play(self, stop: Event) -> None:
+        """Play the bag once, or until `stop` is set."""
+        begin_ns, begun = self._bag.start_ns, time.monotonic()
+        for topic, time_ns, data in self._bag.messages(list(self._bag.topics.values())):
+            self.read += 1
+            seconds = (time_ns - begin_ns) / NANOSECONDS
+            for now_s in self._until(begun, seconds, stop):
+                self._tick(begin_ns + round(now_s * NANOSECONDS))
+            if stop.is_set():
+                return
+            self._tick(time_ns)
+            outlet = self._outlets.get((topic.name, topic.type))
+            if outlet is not None and not any(m.covers(seconds) for m in outlet.mutes):
+                outlet.publisher.publish(bytes(data))
+                self.sent[outlet.topic] += 1
+
+    def finish(self) -> None:
+        """Wait a little for what was sent to arrive."""
+        deadline = time.monotonic() + _ACKNOWLEDGE_S
+        for outlet in self._outlets.values():
+            left_s = max(deadline - time.monotonic(), 0.0)
+            outlet.publisher.wait_for_all_acked(Duration(seconds=left_s))
+
+    def _until(self, begun: float, seconds: float, stop: Event) -> Iterator[float]:
+        """Sleep until `seconds` of the bag; give the bag's time at each tick on the way."""
+        while not stop.is_set():
+            now_s = (time.monotonic() - begun) * self._rate
+            if now_s >= seconds:
+                return
+            pause_s = (seconds - now_s) / self._rate
+            stop.wait(min(pause_s, _TICK_S))
+            if pause_s > _TICK_S:
+                yield min((time.monotonic() - begun) * self._rate, seconds)
+
+    def _tick(self, time_ns: int) -> None:
+        if self._clock is not None:
+            self._clock.publish(Clock(clock=time_message(time_ns)))
+
+
+def muted_topics(
+    mutes: Iterable[Mute], inputs: Mapping[str, Modality | None],
+) -> dict[Mute, set[str]]:
+    """
+    Return the topics that each mute holds back.
+
+    :param inputs: every topic of the bag and the input that it is.
+    :raises InvalidSettingError: for a mute of what the bag does not hold.
+    """
+    muted = {}
+    for mute in mutes:
+        muted[mute] = {topic for topic, modality in inputs.items()
+                       if mute.what == topic
+                       or modality is not None and mute.what in (ALL, modality.value)}
+        if not muted[mute]:
+            listing = ', '.join(f'{topic} ({modality})' if modality else topic
+                                for topic, modality in inputs.items())
+            raise InvalidSettingError(
+                '--mute', mute.what, f'an input or topic of the bag: {listing or "it has none"}',
+                'flow is computed from the camera here: mute rgb'
+                if mute.what == Modality.FLOW.value else '')
+    return muted
+
+
+def _inputs(bag: Bag) -> dict[str, Modality | None]:
+    """Return every topic of a bag and the input of the node that it is."""
+    return {topic.name: Modality.FLOW if _is_flow(bag, topic) else _TYPES.get(topic.type)
+            for topic in bag.topics.values()}
+
+
+def _is_flow(bag: Bag, topic: Topic) -> bool:
+    """Whether the first image of a topic holds displacements."""
+    if topic.type != types.IMAGE:
+        return False
+    for _, _, data in bag.messages([topic]):
+        try:
+            return bool(deserialize_message(bytes(data), Image).encoding == _FLOW_ENCODING)
+        except Exception:  # rclpy raises several kinds; a damaged first image is no flow
+            return False
+    return False
+
+
+def _message_type(type_name: str) -> Any:
+    """Give the message class of `package/msg/Name`, None where the package is absent."""
+    match = _TYPE_NAME.fullmatch(type_name)
+    if match is None:
+        return None
+    try:
+        return getattr(import_module(f'{match[1]}.msg'), match[2])
+    except (ImportError, AttributeError):
+        return None
+
+
+def _qos(topic: Topic) -> QoSProfile:
+    """Offer what was recorded; reliable, if the bag does not say."""
+    profile = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+    try:
+        offered = parse_qos(topic.qos) if len(topic.qos) <= _LONGEST_QOS else []
+    except Exception:  # the rosbags library raises whatever it meets in damaged YAML
+        offered = []
+    for recorded in offered[:1]:
+        if recorded.reliability is QosReliability.BEST_EFFORT:
+            profile.reliability = ReliabilityPolicy.BEST_EFFORT
+        if recorded.durability is QosDurability.TRANSIENT_LOCAL:
+            profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
+    return profile
+
+
+def say(text: str) -> None:
+    """Print one line at once, also into a pipe."""
+    print(f'replay: {printable(text, 1000)}', flush=True)
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='karmma replay', description=__doc__.splitlines()[1])
+    parser.add_argument('bag', metavar='BAG', help='.mcap or .db3 file, or rosbag2 folder')
+    parser.add_argument('--rate', type=float, default=1.0,
+                        help='speed, as a multiple of real time [1]')
+    parser.add_argument('--mute', action='append', default=[], metavar=METAVAR, help=HELP)
+    parser.add_argument('--loop', action='store_true', help='start again at the end of the bag')
+    parser.add_argument('--clock', action='store_true',
+                        help="publish the bag's time on /clock, for nodes with use_sim_time")
+    parser.add_argument('--wait', type=float, default=10.0, metavar='SECONDS',
+                        help='longest wait for a subscriber of every input; 0 starts at once '
+                        '[10]')
+    options = parser.parse_args(arguments)
+    if not options.rate > 0:
+        raise InvalidSettingError('--rate', options.rate, 'a number above 0')
+    options.mute = [parse_mute(text) for text in options.mute]
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Play a bag as the arguments say; SIGINT and SIGTERM end it in order."""
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    words = [sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
+    try:
+        options = _options(remove_ros_args(words)[1:])
+        with Bag(Path(options.bag)) as bag:
+            # Before a node is made: a mute of what the bag lacks is an error.
+            options.inputs = _inputs(bag)
+            options.muted = muted_topics(options.mute, options.inputs)
+            rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
+            try:
+                return _play(rclpy.create_node('karmma_replay'), bag, options, stop)
+            finally:
+                rclpy.try_shutdown()
+    except BagError as error:
+        problem = InvalidSettingError('BAG', str(error.path), 'a readable rosbag2 bag', str(error))
+        print(f'karmma replay: {problem}', file=sys.stderr)
+    except InvalidSettingError as error:
+        print(f'karmma replay: {error}', file=sys.stderr)
+    return 2
+
+
+def _play(node: Node, bag: Bag, options: argparse.Namespace, stop: Event) -> int:
+    """Return the exit status: 1 where something that the bag promises was not played."""
+    player = Player(node, bag, options.inputs, options.muted, rate=options.rate,
+                    clock=options.clock)
+    if options.wait and not player.wait(options.wait, stop):
+        say('nobody listens on every sensor topic; playing all the same')
+    begun = time.monotonic()
+    while not stop.is_set():
+        player.play(stop)
+        if not options.loop:
+            break
+    took_s = time.monotonic() - begun
+    if not stop.is_set():
+        player.finish()
+    sent = ', '.join(f'{n} {topic}' for topic, n in player.sent.items()) or 'nothing'
+    say(f'sent {sent} in {took_s:.1f} s')
+    node.destroy_node()
+    lost = [f'{count:,} {why}' for why, count in bag.lost.items()]
+    if not player.read and not stop.is_set():
+        lost.append('no message could be read')
+    if lost:
+        problem = printable('; '.join([*lost, *bag.warnings]), 1000)
+        print(f'karmma replay: {printable(bag.path)}: not all was played: {problem}',
+              file=sys.stderr)
+    return 1 if lost else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""
+Every system of the paper's tables at tiny size, and how much of it a budget pays for.
+
+As in the paper the teacher's encoders are pretrained on other data and frozen, the students'
+video and flow encoders start from such weights too, and those of sound and boxes from nothing.
+What Kinetics-400 is there, clips of another seed are here: a teacher that had seen the very
+clips it teaches on would say no more than their labels. Pretrained encoders are the same for
+all seeds, as published weights are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from karmma_ros.data.synthetic_kitchen.splits import KitchenSettings
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
+from karmma_ros.model.config import ModelConfig
+from karmma_ros.model.presets import ensemble, only, tiny, tiny_teacher, unimodal
+from karmma_ros.reproduce.cells import Cell, ENCODER, ENSEMBLE, STUDENT, TEACHER, TOKENS
+from karmma_ros.training.module import Optimisation
+from karmma_ros.training.run import RunSettings
+
+TOKEN_CAPS: tuple[int | None, ...] = (None, 24, 16, 5)
+"""Of 36 tokens; the paper's 785, 500, 300 and 100 in proportion, 16 being our presets'."""
+DROPOUTS = (0.0, 0.25, 0.5, 0.75)
+"""Table VI."""
+GAMMAS = (1.0, 0.7, 0.4, 0.1)
+"""Table IV."""
+HALF_TEACHER = 'half_teacher'
+PRETRAINED = (Modality.RGB, Modality.FLOW)
+"""The students' encoders that have published weights in the paper."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is rendered and for how long everything is trained."""
+
+    data: KitchenSettings
+    pretraining: KitchenSettings
+    """Other clips, for the encoders; only its training split is used."""
+    seeds: int
+    encoder_epochs: int
+    teacher_epochs: int
+    student_epochs: int
+    """Of the main systems; all ablations take half, as in the paper."""
+    jobs: int
+    """Cells made at a time."""
+    precision: str = 'bf16-mixed'
+    device: str = 'cpu'
+
+
+def _others(count: int) -> KitchenSettings:
+    return KitchenSettings(train=count, validation=1, test=1, seed=1)
+
+
+BUDGETS = {
+    'quick': Budget(KitchenSettings(960, 160, 480), _others(1440), 3, 6, 8, 4, 2),
+    'cpu': Budget(KitchenSettings(2400, 400, 1600), _others(4800), 3, 9, 20, 12, 2),
+    'gpu': Budget(KitchenSettings(9600, 800, 3200), _others(19200), 5, 30, 60, 60, 4,
+                  device='cuda'),
+}
+
+
+def budget(name: str) -> Budget:
+    """
+    Give a budget by name.
+
+    :raises InvalidSettingError: when there is none of that name.
+    """
+    if name not in BUDGETS:
+        raise InvalidSettingError('budget', name, ', '.join(BUDGETS))
+    return BUDGETS[name]
+
+
+def all_cells(plan: Budget) -> dict[str, Cell]:
+    """Give every cell by name, those that most depends on first."""
+    cells = [*_encoders(plan), *_shared(plan)]
+    seeds = range(plan.seeds)
+    for seed in seeds:
+        cells += _main(plan, seed)
+    for seed in seeds:
+        cells += _ablations(plan, seed)
+    return {cell.name: cell for cell in cells}
+
+
+def seeded(name: str, seed: int) -> str:
+    """Name the cell of a system with a seed."""
+    return f'{name}/{seed}'
+
+
+def _encoders(plan: Budget) -> list[Cell]:
+    run = _run(plan, plan.encoder_epochs, 0, Optimisation(
+        learning_rate=2e-3, weight_decay=0.05, modality_dropout=0.0, label_smoothing=0.1))
+    return [
+        Cell(f'encoder_{size}/{modality}', ENCODER, unimodal(config, modality), run,
+             pretraining=plan.pretraining)
+        for size, config in (('student', tiny()), ('teacher', tiny_teacher()))
+        for modality in config.modalities]
+
+
+def _shared(plan: Budget) -> list[Cell]:
+    small = {m: f'encoder_student/{m}' for m in Modality}
+    large = {m: f'encoder_teacher/{m}' for m in Modality}
+    return [
+        Cell('tokens', TOKENS, tiny_teacher(), encoders=large),
+        Cell('radevski', ENSEMBLE, ensemble(tiny()), encoders=small)]
+
+
+def _main(plan: Budget, seed: int) -> list[Cell]:
+    """Table I, Table II and Fig. 4."""
+    teacher = seeded('teacher', seed)
+    epochs = plan.student_epochs
+    alone = unimodal(tiny(), Modality.RGB)
+    seeing = replace(only(tiny(), [Modality.RGB]), preset='tiny_v', missing='omit')
+    return [
+        _teacher(plan, seed, 'teacher', tiny_teacher(), plan.teacher_epochs, 0.5),
+        _student(plan, seed, 'baseline', _omitting(), epochs, dropout=0.0),
+        _student(plan, seed, 'delta', tiny(), epochs),
+        _student(plan, seed, 'karmma', tiny(), epochs, teacher),
+        _student(plan, seed, 'karmma_v', seeing, epochs, teacher),
+        _student(plan, seed, 'radevski_student', alone, epochs, 'radevski'),
+    ]
+
+
+def _ablations(plan: Budget, seed: int) -> list[Cell]:
+    """Tables III to VI."""
+    teacher = seeded('teacher', seed)
+    half = max(1, plan.student_epochs // 2)
+    cells = [
+        _student(plan, seed, 'half_baseline', _omitting(), half, dropout=0.0),
+        _student(plan, seed, 'half_dropout', _omitting(), half),
+        *(_student(plan, seed, gamma_name(g), tiny(), half, teacher if g < 1 else '', gamma=g)
+          for g in GAMMAS)]
+    half = max(1, plan.teacher_epochs // 2)
+    cells += [
+        _teacher(plan, seed, dropout_name(p), tiny_teacher(), half, p) for p in DROPOUTS]
+    for cap in TOKEN_CAPS:
+        if cap_name(cap) != HALF_TEACHER:
+            config = replace(tiny_teacher(), **(
+                {'reduction': 'none'} if cap is None else {'token_cap': cap}))
+            cells.append(_teacher(plan, seed, cap_name(cap), config, half, 0.5))
+    return cells
+
+
+def gamma_name(gamma: float) -> str:
+    """Name the system of a row of Table IV; 1 and 0.7 are rows of Table III too."""
+    return f'half_gamma_{100 * gamma:.0f}'
+
+
+def dropout_name(dropout: float) -> str:
+    """Name the system of a row of Table VI."""
+    return HALF_TEACHER if dropout == 0.5 else f'{HALF_TEACHER}_dropout_{100 * dropout:.0f}'
+
+
+def cap_name(cap: int | None) -> str:
+    """Name the system of a row of Table V."""
+    own = cap == tiny_teacher().token_cap
+    return HALF_TEACHER if own else f'{HALF_TEACHER}_tokens_{cap or "all"}'
+
+
+def _omitting() -> ModelConfig:
+    """Give the Baseline: no learned tokens, absent modalities are left out."""
+    return replace(tiny(), preset='tiny_baseline', missing='omit')
+
+
+def _teacher(
+    plan: Budget, seed: int, name: str, config: ModelConfig, epochs: int, dropout: float
+) -> Cell:
+    run = _run(plan, epochs, seed, Optimisation(
+        learning_rate=1e-3, weight_decay=0.05, clip=1.0, modality_dropout=dropout,
+        augmentation=0.0))
+    return Cell(seeded(name, seed), TEACHER, config, run, tokens='tokens',
+                encoders={m: f'encoder_teacher/{m}' for m in config.modalities})
+
+
+def _student(
+    plan: Budget, seed: int, name: str, config: ModelConfig, epochs: int, teacher: str = '',
+    *, dropout: float = 0.5, gamma: float = 0.7,
+) -> Cell:
+    run = _run(plan, epochs, seed, Optimisation(
+        learning_rate=1e-3, weight_decay=0.01, clip=2.0, modality_dropout=dropout, gamma=gamma))
+    start = {m: f'encoder_student/{m}' for m in config.modalities if m in PRETRAINED}
+    return Cell(seeded(name, seed), STUDENT, config, run, start, teacher=teacher)
+
+
+def _run(plan: Budget, epochs: int, seed: int, optimisation: Optimisation) -> RunSettings:
+    return RunSettings(
+        epochs=epochs, batch_size=32, seed=seed, precision=plan.precision, progress=False,
+        device=plan.device, devices='1', optimisation=optimisation)

@@ -1,0 +1,278 @@
+"""
+Messages in, timed samples out: what is done with a message of an input, live or from a bag.
+
+Nothing here needs ROS. The node's callbacks and the replay of a bag take their messages through
+the same code, so that both give the same windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.modality import Modality
+from karmma_ros.stream.audio_hints import AudioFormat
+from karmma_ros.stream.content_checks import ContentChecks
+from karmma_ros.stream.decoders import (
+    AudioReader,
+    DetectionReader,
+    is_wide,
+    largest_value,
+    read_compressed_image,
+    read_flow,
+    read_image,
+    stamp_ns_of,
+    StampedAudioReader,
+)
+from karmma_ros.stream.message_types import AUDIO_BARE, AUDIO_TOLD, COMPRESSED_IMAGE
+from karmma_ros.stream.sensor_stream import SensorStream
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = tuple[NDArray[Any], tuple[int, int]]
+"""A decoded picture or flow, and width and height of the whole one."""
+
+
+class Arrival(Protocol):
+    """A message of an input on its way into the stream; what is not wanted is not decoded."""
+
+    @property
+    def modality(self) -> Modality:
+        """Give the modality whose topic it came by."""
+
+    @property
+    def type_name(self) -> str:
+        """Give its type, such as `sensor_msgs/msg/Image`."""
+
+    @property
+    def message(self) -> Any:
+        """
+        Give the message itself.
+
+        :raises InvalidSampleError: when it cannot be read.
+        """
+
+    @property
+    def stamp_ns(self) -> int:
+        """
+        Give its stamp, 0 without one.
+
+        :raises InvalidSampleError: for a time before 1970.
+        """
+
+    def picture(self) -> Picture:
+        """
+        Decode a picture or a flow.
+
+        :raises InvalidSampleError: when it is none.
+        """
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A message that is there already."""
+
+    modality: Modality
+    type_name: str
+    message: Any
+    crop: tuple[int, int]
+    """Height and width that pictures are cropped to."""
+    bits: int = 16
+    """Significant bits of the values of images with 16 bit channels."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """
+        Give its stamp, 0 without one.
+
+        :raises InvalidSampleError: for a time before 1970.
+        """
+        header = getattr(self.message, 'header', None)
+        return 0 if header is None else stamp_ns_of(header)
+
+    def picture(self) -> Picture:
+        """
+        Decode a picture or a flow.
+
+        :raises InvalidSampleError: when it is none.
+        """
+        message = self.message
+        if self.modality is Modality.FLOW:
+            return read_flow(message, self.crop), (message.width, message.height)
+        if self.type_name == COMPRESSED_IMAGE:
+            image, (height, width) = read_compressed_image(
+                message, self.crop, self.bits)
+            return image, (width, height)
+        return read_image(message, self.crop, self.bits), (message.width, message.height)
+
+
+class Intake:
+    """
+    Decode the messages of every input and store them in one stream.
+
+    Whatever is wrong with a message is counted with its reason and given back; nothing is
+    raised.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any], lock: AbstractContextManager[Any] | None = None,
+    ) -> None:
+        """
+        Make the readers from the node's parameters; `feed` comes before the first message.
+
+        :param values: by name; read again by `read_parameters`.
+        :param lock: guards the stream where another thread reads it. It is held for storing,
+            never for decoding.
+        :raises InvalidSettingError: for a sample format that cannot be decoded.
+        """
+        self._values = values
+        self._lock = nullcontext() if lock is None else lock
+        self._fed: SensorStream | None = None
+        self._info: Any = None
+        self._checks = ContentChecks(self._lock)
+        self._told_audio = StampedAudioReader()
+        self._boxes = DetectionReader()
+        self._audio_format: AudioFormat | None = None
+        """How the last audio message was read."""
+        self.read_parameters()
+
+    def feed(self, stream: SensorStream) -> None:
+        """Store what comes from now on in this stream."""
+        self._fed = stream
+        self._checks.feed(stream)
+
+    def read_parameters(self) -> None:
+        """
+        Make the readers anew; what they learned from messages stays.
+
+        :raises InvalidSettingError: for a sample format that cannot be decoded.
+        """
+        self._audio = make_audio_reader(self._values)
+        if self._info is not None:
+            self._audio.follow(self._info)
+        camera_size, values = self._boxes.camera_size, self._values
+        self._boxes = DetectionReader(
+            width=values['detections.image_width'], height=values['detections.image_height'],
+            hand_classes=values['detections.hand_classes'],
+            ignored_classes=values['detections.ignored_classes'],
+            min_score=values['detections.min_score'],
+            normalised=values['detections.normalised'],
+            offset=(values['detections.offset_x'], values['detections.offset_y']))
+        self._boxes.camera_size = camera_size
+
+    def forget_info(self) -> None:
+        """Clear what the driver stated of its audio, and what the content checks found."""
+        self._info = self._audio_format = None
+        self._checks.reset()
+        self.read_parameters()
+
+    def sound_format(self, type_name: str) -> str:
+        """Say how sound of this message type is read now."""
+        return str(self._told_audio if type_name == AUDIO_TOLD else self._audio)
+
+    def take_info(self, info: Any) -> str:
+        """
+        Take what the audio driver says of its format.
+
+        Gives a sentence when it contradicts the parameters, else ''.
+
+        :raises InvalidSampleError: when it cannot be understood.
+        """
+        try:
+            said = self._audio.follow(info)
+        except Exception as error:  # whatever it holds, sound goes on
+            raise InvalidSampleError(f'audio_info: {type(error).__name__}: {error}') from None
+        self._info = info
+        return said
+
+    def wants_image(self, arrival: Arrival, now_ns: int) -> bool:
+        """Whether to decode a camera image and `take` it; one that is not wanted is counted."""
+        try:
+            stamp_ns = arrival.stamp_ns
+        except InvalidSampleError:
+            return True  # `take` drops it with the reason
+        with self._lock:
+            return self._stream.wants_image(stamp_ns, now_ns)
+
+    def take(self, arrival: Arrival, now_ns: int) -> str:
+        """Take a message that is received now; give why it was dropped, or ''."""
+        try:
+            return self._store(arrival, arrival.stamp_ns, now_ns)
+        except InvalidSampleError as error:
+            reason = str(error)
+        except Exception as error:  # one bad message must not end all others
+            reason = f'{type(error).__name__}: {error}'
+        with self._lock:
+            self._stream.reject(arrival.modality, reason, now_ns)
+        return reason
+
+    def _store(self, arrival: Arrival, stamp_ns: int, now_ns: int) -> str:
+        if arrival.modality is Modality.RGB:
+            return self._add_image(arrival, stamp_ns, now_ns)
+        if arrival.modality is Modality.FLOW:
+            return self._add_flow(arrival, stamp_ns, now_ns)
+        if arrival.modality is Modality.AUDIO:
+            return self._add_audio(arrival, stamp_ns, now_ns)
+        boxes = self._boxes(arrival.message)
+        self._checks.boxes(self._boxes.corners, self._boxes.frame, now_ns)
+        with self._lock:
+            return self._stream.add_detections(boxes, stamp_ns, now_ns)
+
+    def _add_image(self, arrival: Arrival, stamp_ns: int, now_ns: int) -> str:
+        with self._lock:
+            if not self._stream.wants_image(stamp_ns, now_ns):
+                return ''
+        image, self._boxes.camera_size = arrival.picture()
+        if is_wide(arrival.message, arrival.type_name):
+            self._checks.image(
+                image, self._values['rgb.bits'],
+                lambda: largest_value(arrival.message, arrival.type_name), now_ns)
+        with self._lock:
+            return self._stream.add_image(image, stamp_ns, now_ns)
+
+    def _add_flow(self, arrival: Arrival, stamp_ns: int, now_ns: int) -> str:
+        with self._lock:
+            if not self._stream.wants_flow(stamp_ns, now_ns):
+                return ''
+        flow, _ = arrival.picture()
+        self._checks.flow(flow, now_ns)
+        with self._lock:
+            return self._stream.add_flow(flow, stamp_ns, now_ns)
+
+    def _add_audio(self, arrival: Arrival, stamp_ns: int, now_ns: int) -> str:
+        samples, audio_format = self._sound(arrival)
+        before, self._audio_format = self._audio_format, audio_format
+        with self._lock:
+            if before not in (None, audio_format) and arrival.type_name != AUDIO_TOLD:
+                self._stream.restart(Modality.AUDIO)  # what came before was read otherwise
+            refusal = self._stream.add_audio(samples, audio_format.rate, stamp_ns, now_ns)
+        if not refusal:
+            self._checks.audio(len(samples), audio_format, stamp_ns, now_ns)
+        return refusal
+
+    def _sound(self, arrival: Arrival) -> tuple[NDArray[np.float32], AudioFormat]:
+        """Return samples and how they were read."""
+        message = arrival.message
+        if arrival.type_name == AUDIO_TOLD:
+            samples = self._told_audio(message)
+            return samples, self._told_audio.format
+        data = message.data if arrival.type_name == AUDIO_BARE else message.audio.data
+        return self._audio(data), self._audio.format
+
+    @property
+    def _stream(self) -> SensorStream:
+        assert self._fed is not None, 'feed comes before the first message'
+        return self._fed
+
+
+def make_audio_reader(values: Mapping[str, Any]) -> AudioReader:
+    """
+    Make the reader of ros-drivers' sound from the parameters.
+
+    :raises InvalidSettingError: for a sample format that cannot be decoded.
+    """
+    return AudioReader(
+        values['audio.sample_rate'], values['audio.channels'], values['audio.sample_format'])

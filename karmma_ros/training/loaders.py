@@ -1,0 +1,118 @@
+"""
+Batches in an order that a seed and the step alone decide.
+
+A step of the optimiser takes `batch_size` samples of an epoch's order. They may be cut into
+parts whose gradients are added up, and dealt out over processes: which sample meets which
+step, and which draw of modality dropout, does not depend on either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+from karmma_ros.data.samples import Batch, Clips, collate, Sample, taking
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
+import torch
+from torch import distributed
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class Order(Sampler[int]):
+    """
+    Shuffle a split anew each epoch, for whole steps; the remainder is left out.
+
+    Gives visits: `epoch · count + index`.
+
+    :param count: samples of the split.
+    :param step: the step of the run to begin with; an epoch that it lies in is cut short.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, step: int = 0) -> None:
+        self.steps = count // batch_size
+        if not self.steps:
+            raise InvalidSettingError(
+                'batch_size', batch_size, f'at most {count}, the number of training samples')
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.epoch, self.skip = divmod(step, self.steps)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to another epoch, whole; Lightning calls this."""
+        if epoch != self.epoch:
+            self.epoch, self.skip = epoch, 0
+
+    def __len__(self) -> int:
+        return self.steps * self.batch_size // processes()[1]
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.count, generator=generator)
+        rank, world = processes()
+        chosen = order[self.skip * self.batch_size:self.steps * self.batch_size][rank::world]
+        return iter((self.epoch * self.count + chosen).tolist())
+
+
+class Numbered(Dataset[Sample]):
+    """
+    The clips of a split, each with its index.
+
+    :param visits: asked for by visit, as they are trained on; else as they are scored.
+    """
+
+    def __init__(self, clips: Clips, visits: bool) -> None:
+        self.clips, self.visits = clips, visits
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: int) -> Sample:
+        epoch, index = divmod(key, len(self.clips))
+        sample = self.clips.visit(index, epoch) if self.visits else self.clips[index]
+        return replace(sample, index=index)
+
+
+def training_loader(
+    clips: Clips, modalities: Sequence[Modality], order: Order, parts: int, workers: int
+) -> DataLoader[Batch]:
+    """
+    Give the batches of an epoch.
+
+    :param parts: a step's samples come in this many batches a process.
+    :raises InvalidSettingError: when a step's samples cannot be shared out evenly.
+    """
+    share, rest = divmod(order.batch_size, parts * processes()[1])
+    if rest:
+        raise InvalidSettingError(
+            'batch_size', order.batch_size,
+            f'a multiple of {parts * processes()[1]}, the parts of a step on all devices')
+    return _loader(Numbered(taking(clips, modalities), True), modalities, share, workers, order)
+
+
+def scoring_loader(
+    clips: Clips, modalities: Sequence[Modality], batch_size: int, workers: int = 0,
+    first: int = 0,
+) -> DataLoader[Batch]:
+    """Give the clips as they are scored, from `first` on; to each process its share."""
+    rank, world = processes()
+    return _loader(Numbered(taking(clips, modalities), False), modalities, batch_size, workers,
+                   range(first + rank, len(clips), world))
+
+
+def _loader(
+    dataset: Dataset[Sample], modalities: Sequence[Modality], batch_size: int, workers: int,
+    sampler: Sampler[int] | Sequence[int],
+) -> DataLoader[Batch]:
+    return DataLoader(
+        cast(Any, dataset), batch_size, sampler=sampler, num_workers=workers,
+        persistent_workers=workers > 0,
+        collate_fn=partial(collate, modalities=tuple(modalities)))
+
+
+def processes() -> tuple[int, int]:
+    """Give the number of this training process, from 0, and how many there are."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1

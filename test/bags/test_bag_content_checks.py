@@ -1,0 +1,105 @@
+"""What a content check finds in a bag is in its report, and what it refuses is in no window."""
+
+from dataclasses import replace
+
+from karmma_ros.bags.evaluate import evaluate_bag, Settings
+from karmma_ros.bags.split_bags import earlier_parts
+from karmma_ros.bags.writer import BagWriter
+from karmma_ros.modality import Modality
+from karmma_ros.model.bundle import load_bundle
+from karmma_ros.model.registry import find_model
+from karmma_ros.stream.parameter_file import node_parameters
+import numpy as np
+import pytest
+
+S = 1_000_000_000
+START = 1_700_000_000 * S
+V, F, A, D = range(4)
+INFO = 'audio_common_msgs/msg/AudioInfo'
+
+
+@pytest.fixture(scope='module')
+def bundle():
+    return load_bundle(find_model('synthetic_kitchen'))
+
+
+def write(path, rate=16_000, boxes=((10, 10, 30, 20),), info=None, seconds=3, start_ns=START):
+    """Write a bag of boxes, a few images, and audio in chunks of 32 ms."""
+    random = np.random.default_rng(0)
+    with BagWriter(path) as bag:
+        if info:
+            store = bag._types.store(INFO).types
+            bag._write('/audio_info', INFO, start_ns, store[INFO](**info))
+        for i in range(seconds * 10):
+            stamp_ns = start_ns + i * S // 10
+            bag.image(stamp_ns, random.integers(0, 256, (48, 64, 3), np.uint8))
+            bag.detections(stamp_ns, np.array(boxes, np.float64), ['hand'] * len(boxes))
+            first = i * rate // 10
+            count = (i + 1) * rate // 10 - first
+            samples = np.sin(np.arange(first, first + count) / 7).astype(np.float32)
+            bag.audio(start_ns + first * S // rate, samples, stamp_ns + S // 10)
+    return path
+
+
+def evaluated(path, bundle, given=(), **values):
+    given_values = {name.replace('__', '.'): value for name, value in values.items()}
+    values = {**node_parameters(), 'rate': 2.5, **given_values}
+    found = evaluate_bag(path, bundle, Settings(values, given=tuple(given)), None)
+    return found.info.warnings, next(iter(found.answers.values())).present.any(axis=0)
+
+
+def test_a_bag_with_nothing_wrong_has_no_warning(bundle, tmp_path):
+    warnings, present = evaluated(write(tmp_path / 'good.mcap'), bundle)
+    assert warnings == [] and present.all()
+
+
+def test_audio_at_another_rate_is_in_the_report_and_in_no_window(bundle, tmp_path):
+    bag = write(tmp_path / 'fast.mcap', 48_000)
+    warnings, present = evaluated(bag, bundle)
+    assert len(warnings) == 2 and not present[A] and present[[V, F, D]].all()
+    text, _, seconds = warnings[0].partition(' (second ')
+    assert text == ('audio comes at about 48000 samples per second, expected 16000: set '
+                    'audio.sample_rate (48000) or audio.channels (3)')
+    assert seconds.endswith('to 2.8)')
+    assert warnings[1] == 'audio is in no window'
+    warnings, present = evaluated(bag, bundle, audio__sample_rate=48_000)
+    assert warnings == [] and present[A]
+
+
+def test_boxes_in_fractions_are_in_the_report_and_in_no_window(bundle, tmp_path):
+    bag = write(tmp_path / 'fractions.mcap', boxes=((0.1, 0.2, 0.4, 0.5),))
+    warnings, present = evaluated(bag, bundle)
+    assert 'set detections.normalised to true (second ' in warnings[0]
+    assert warnings[1:] == ['detections is in no window'] and not present[D]
+    warnings, present = evaluated(bag, bundle, detections__normalised=True)
+    assert warnings == [] and present[D]
+
+
+STEREO = dict(sample_rate=48_000, channels=1, sample_format='S16LE', coding_format='wave',
+              bitrate=0)
+
+
+def test_a_part_of_a_split_bag_takes_the_audio_format_of_an_earlier_one(bundle, tmp_path):
+    parts = [write(tmp_path / 'kitchen_0.mcap', 48_000, info=STEREO),
+             write(tmp_path / 'kitchen_1.mcap', 48_000, start_ns=START + 3 * S)]
+    warnings, present = evaluated(parts[1], bundle, parts)
+    assert warnings == ['audio_info: taken from an earlier part, kitchen_0.mcap']
+    assert present[A]
+    warnings, present = evaluated(parts[1], bundle)
+    assert 'audio comes at about 48000' in warnings[0] and not present[A]
+
+
+def test_earlier_parts_are_those_of_the_same_bag_the_latest_first(tmp_path):
+    names = ['k_0.mcap', 'k_2.mcap', 'k_10.mcap', 'k_9.mcap', 'other_1.mcap', 'k_1.db3', 'k.mcap',
+             'k_3.mcap.zstd', 'folder']
+    given = [tmp_path / name for name in names]
+    assert [p.name for p in earlier_parts(tmp_path / 'k_10.mcap', given)] == [
+        'k_9.mcap', 'k_3.mcap.zstd', 'k_2.mcap', 'k_0.mcap']
+    assert earlier_parts(tmp_path / 'k.mcap', given) == []
+    assert earlier_parts(tmp_path / 'sub' / 'k_10.mcap', given) == []
+
+
+def test_settings_that_only_name_other_bags_decide_no_answer():
+    settings = Settings(node_parameters())
+    assert replace(settings, given=('a',)).described() == settings.described()
+    assert list(Modality)[A] is Modality.AUDIO

@@ -1,0 +1,246 @@
+"""Scores of a bag, against figures computed by hand and against the scores of data sets."""
+
+from dataclasses import replace
+
+from karmma_ros.evaluation import classification, losing, scores, segmentation, streaming
+from karmma_ros.evaluation.average_precision import Detection, mean_average_precision
+from karmma_ros.evaluation.bag_predictions import Answers
+from karmma_ros.evaluation.ground_truth import TrueAction, Truth, UNKNOWN
+from karmma_ros.evaluation.predictions import Outcomes
+from karmma_ros.evaluation.segmentation import Segment
+from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.prediction import Prediction, Vocabulary
+from karmma_ros.stream.events import ActionEvents, EventSettings, Phase
+import numpy as np
+import pytest
+from simulated_bags import simulated_run
+
+S = 1_000_000_000
+V = Vocabulary({'verb': ('cut', 'wash'), 'noun': ('onion', 'cup', 'pan')})
+
+
+def answers(middles, verbs, nouns, length=2.0):
+    """Windows by their middles in seconds, with the probabilities of both heads."""
+    middles = (np.asarray(middles, float) * S).astype(np.int64)
+    half = round(length * S / 2)
+    k = len(middles)
+    return Answers(
+        middles - half, middles + half, middles + half + S // 100, np.ones((k, 4), bool),
+        {'verb': np.asarray(verbs, np.float32).reshape(k, 2),
+         'noun': np.asarray(nouns, np.float32).reshape(k, 3)},
+        np.zeros(k, np.float32), np.zeros((0, 5), np.int64))
+
+
+def action(start, stop, verb, noun):
+    ids = {'verb': verb, 'noun': noun}
+    names = {h: V.heads[h][i] if i >= 0 else 'other' for h, i in ids.items()}
+    return TrueAction(round(start * S), round(stop * S), names, ids)
+
+
+CUT, WASH = [0.9, 0.1], [0.2, 0.8]
+ONION, CUP = [0.6, 0.3, 0.1], [0.1, 0.7, 0.2]
+
+
+def test_an_action_is_answered_by_the_windows_whose_middle_lies_in_it():
+    said = answers([1, 2, 3, 4], [CUT, WASH, CUT, WASH], [ONION, ONION, CUP, CUP])
+    asked = scores.ask([action(1, 3, 0, 0), action(3, 3.9, 1, 1)], said)
+    assert asked.windows.tolist() == [2, 1]  # the middle at 3 belongs to the second
+    assert asked.chances['verb'][0] == pytest.approx([0.55, 0.45])
+    assert asked.best['verb'][:, 0].tolist() == [0, 0]
+    assert asked.hits()['verb'].tolist() == [True, False]
+    assert asked.hits()['action'].tolist() == [True, False]
+    assert asked.confidence['action'][0] == pytest.approx(0.55 * 0.6)
+
+
+def test_a_short_action_takes_the_nearest_window_and_a_far_one_none():
+    said = answers([1, 2], [CUT, WASH], [ONION, CUP])
+    short, far = action(2.4, 2.5, 1, 1), action(3.2, 3.5, 1, 1)
+    asked = scores.ask([short, far], said)
+    assert asked.windows.tolist() == [1, 0] and asked.answered.tolist() == [True, False]
+    found = scores.accuracy(asked)['action']
+    assert (found['top1'], found['answered'], found['count']) == (0.5, 0.5, 2)
+    assert scores.ask([short], answers([], [], [])).hits()['action'].tolist() == [False]
+
+
+def test_what_the_truth_leaves_open_is_not_scored():
+    said = answers([1, 2], [CUT, CUT], [ONION, ONION])
+    asked = scores.ask([action(0.5, 1.5, 0, UNKNOWN), action(1.5, 2.5, 1, 0)], said)
+    found = scores.accuracy(asked)
+    assert {key: each['count'] for key, each in found.items()} == {
+        'verb': 2, 'noun': 1, 'action': 1}
+    assert found['verb']['top1'] == 0.5 and found['noun']['top1'] == 1
+    assert found['action']['top1'] == 0
+
+
+def test_mean_recall_counts_rare_classes_as_much():
+    right = np.array([1, 1, 1, 0, 1], bool)
+    assert scores.mean_recall(np.array([[0], [0], [0], [1], [1]]), right) == pytest.approx(0.75)
+    assert np.isnan(scores.mean_recall(np.zeros((0, 1), int), np.zeros(0, bool)))
+
+
+def test_windows_wholly_inside_are_asked_by_themselves():
+    said = answers([1, 2, 3], [CUT, WASH, CUT], [ONION] * 3)
+    asked = scores.ask_windows([action(0, 3.5, 0, 0), action(0.9, 3, 1, 0)], said)
+    assert asked.truth['verb'].tolist() == [0, 0, 1]  # that around 2 lies in both
+    assert asked.hits()['verb'].tolist() == [True, False, True]
+
+
+def test_top_k_and_calibration_are_those_of_data_sets():
+    rng = np.random.default_rng(0)
+    n = 200
+    logits = {'verb': rng.normal(0, 2, (n, 12)), 'noun': rng.normal(0, 2, (n, 20))}
+    chances = {h: classification.probabilities(x) for h, x in logits.items()}
+    truth = {'verb': rng.integers(0, 12, n), 'noun': rng.integers(0, 20, n)}
+    asked = scores.Asked(chances, truth, np.ones(n, int))
+    one = (Modality.RGB,)
+    outcomes = Outcomes(one, {'V': logits}, np.ones((n, 1), bool), truth)
+    for k in (1, 5):
+        for key, hit in classification.hits(outcomes, one, k).items():
+            assert (asked.hits(k)[key] == hit).all()
+    for key in ('verb', 'noun', 'action'):
+        assert scores.calibration(asked, key).error == pytest.approx(
+            classification.reliability(outcomes, one, key).error)
+    counts = classification.confusion(outcomes, one, 'verb')
+    assert scores.confusion(asked, 'verb') == {
+        (i, j): counts[i, j] for i, j in np.argwhere(counts)}
+
+
+def test_the_interval_of_wilson():
+    low, high = scores.wilson(8, 10)
+    assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert scores.wilson(0, 10)[0] == 0 and np.isnan(scores.wilson(0, 0)).all()
+
+
+def test_average_precision_by_hand():
+    truth = [(0, Segment(0, 10, 'a')), (0, Segment(20, 30, 'a')), (1, Segment(0, 10, 'a'))]
+    found = [Detection(0, Segment(0, 10, 'a'), 0.9),    # right
+             Detection(0, Segment(0, 9, 'a'), 0.8),     # its action is taken: wrong
+             Detection(1, Segment(5, 10, 'a'), 0.7),    # IoU 0.5
+             Detection(0, Segment(24, 34, 'a'), 0.6)]   # IoU 6/14
+    # At 0.1: right wrong right right; precision 1, 1/2, 2/3, 3/4, made to fall 1, 3/4, 3/4, 3/4.
+    # At 0.5: right wrong right wrong; precision 1, 1/2, 2/3, made to fall 1, 2/3, 2/3.
+    expected = [(1 + 0.75 + 0.75) / 3, (1 + 2 / 3) / 3]
+    assert mean_average_precision(truth, found, [0.1, 0.5]) == pytest.approx(expected)
+    # Another class of the truth that nobody finds halves it; one that is only said counts nowhere.
+    more = [*truth, (0, Segment(40, 50, 'b'))]
+    extra = [*found, Detection(0, Segment(40, 50, 'c'), 1.0)]
+    assert mean_average_precision(more, extra, [0.1]) == pytest.approx([expected[0] / 2])
+    # The same place in another recording is another place.
+    moved = [Detection(2, d.segment, d.score) for d in found]
+    assert mean_average_precision(truth, moved, [0.1]) == [0.0]
+    assert np.isnan(mean_average_precision([], found, [0.1])).all()
+
+
+def test_a_detection_may_take_the_second_best_that_is_free():
+    truth = [(0, Segment(0, 10, 'a')), (0, Segment(8, 18, 'a'))]
+    found = [Detection(0, Segment(0, 11, 'a'), 0.9), Detection(0, Segment(1, 12, 'a'), 0.8)]
+    assert mean_average_precision(truth, found, [0.2]) == [1.0]
+    assert mean_average_precision(truth, found, [0.5]) == [0.5]
+
+
+def random_segments(rng, n):
+    borders = np.sort(rng.choice(2000, 2 * n, replace=False)).reshape(-1, 2)
+    return [Segment(int(a), int(b), ('xyz'[rng.integers(3)],)) for a, b in borders]
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_streaming_scores_are_those_of_segments(seed):
+    rng = np.random.default_rng(seed)
+    truth, said = random_segments(rng, 60), random_segments(rng, 75)
+    for overlap in (0.1, 0.25, 0.5):
+        assert (streaming.matched(truth, said, overlap)
+                == segmentation.matches(truth, said, overlap))
+        assert streaming.count_found(truth, said, overlap) == segmentation.found(
+            truth, said, overlap)
+    assert streaming.edit(truth, said) == pytest.approx(segmentation.edit_score(truth, said))
+    assert streaming.edit(truth, []) == 0 and streaming.edit([], []) == 1
+
+
+@pytest.mark.parametrize('settings, power', [
+    (EventSettings(), 1.0),
+    (EventSettings(smoothing=0.4, start=0.13, end=0.05, min_duration=0.2), 0.45),
+    (EventSettings(smoothing=0.0, start=0.2, end=0.05, min_duration=0.0), 0.5)])
+def test_leaving_weak_classes_out_changes_no_event(settings, power):
+    run = simulated_run(120, seed=2, classes=(20, 40), conditions=False)
+    said = next(iter(run.answers.values()))
+    flat = {h: p ** power / (p ** power).sum(1, keepdims=True)
+            for h, p in said.probabilities.items()}
+    said = replace(said, probabilities=flat)  # so that some are barely above the threshold
+    events, told = ActionEvents(settings, run.vocabulary), []
+    for i in range(len(said)):
+        told += events.push(int(said.end_ns[i]), int(said.start_ns[i]), Prediction(
+            {h: p[i] for h, p in said.probabilities.items()}, run.vocabulary))
+    told += events.clear()
+    ended = [e for e in told if e.phase is Phase.ENDED]
+    heard = streaming.hear(said, run.vocabulary, settings)
+    assert len(heard) > 3
+    assert [(h.segment.start, h.segment.end, h.segment.label, h.score) for h in heard] == [
+        (e.start_ns, e.end_ns, (e.verb.class_id, e.noun.class_id), e.score) for e in ended]
+    clock = dict(zip(said.end_ns.tolist(), said.asked_ns.tolist()))
+    assert [h.told_ns for h in heard] == [
+        clock[e.stamp_ns] for e in told if e.phase is Phase.STARTED]
+
+
+def test_events_in_open_actions_count_neither_way():
+    open_ = [Segment(10, 20, ('?',)), Segment(18, 30, ('?',))]
+    said = [Segment(0, 11, 'a'), Segment(12, 32, 'b'), Segment(26, 40, 'c')]
+    assert streaming.without_open(said, open_) == [0, 2]
+    truth = Truth((action(0, 1, 0, 0), action(1, 2, 0, UNKNOWN)), 'x')
+    known, places, unknown = streaming.true_segments(truth, ('verb', 'noun'))
+    assert [s.label for s in known] == [(0, 0)] and places == [0] and len(unknown) == 1
+    assert not streaming.true_segments(truth, ('verb', 'noun'), 'cut')[0]  # idleness is neither
+
+
+def test_runs_of_windows_have_their_mean_score():
+    said = answers([1, 2, 3, 9], [CUT, CUT, WASH, WASH], [ONION, ONION, CUP, CUP])
+    runs = streaming.window_runs(said, ('verb', 'noun'), 2.0)
+    assert [(r.start / S, r.end / S, r.label) for r, _ in runs] == [
+        (1, 2.5, (0, 0)), (2.5, 3, (1, 1)), (9, 9, (1, 1))]
+    assert [score for _, score in runs] == pytest.approx([0.54, 0.56, 0.56])
+
+
+def test_the_curve_of_lost_sensors_follows_from_the_subsets():
+    audio, rgb = Modality.AUDIO, Modality.RGB
+    truth = {'verb': np.zeros(4, int)}
+
+    def asked(right):
+        p = np.where(np.array(right)[:, None], [0.9, 0.1], [0.1, 0.9])
+        return scores.Asked({'verb': p}, truth, np.ones(4, int))
+    by_subset = {'V+A': asked([1, 1, 1, 1]), 'V': asked([1, 1, 1, 0]), 'A': asked([1, 0, 0, 0])}
+    own = np.zeros((4, 4), bool)
+    own[:, [list(Modality).index(rgb), list(Modality).index(audio)]] = True
+    found = losing.curve(by_subset, own)
+    assert found['verb'][0] == 1.0
+    assert found['verb'][5] == pytest.approx(0.25 + 0.375 * (0.75 + 0.25))
+    assert losing.curve({k: by_subset[k] for k in ('V+A', 'V')}, own) is None
+    assert losing.curve(by_subset, np.zeros((4, 4), bool)) is None
+
+
+def test_every_subset_is_asked_for_what_its_action_has():
+    run = simulated_run(200, seed=4)
+    whole = next(iter(run.answers.values()))
+    own = losing.own_sensors(run.truth.actions, whole)
+    for condition, said in run.answers.items():
+        if condition.subset:
+            columns = [m in condition.subset for m in [x.letter for x in Modality]]
+            has = own[:, columns].all(1)
+            assert scores.ask(run.truth.actions, said).answered[has].all()
+    assert {c.subset for c in run.answers} - {''} == {subset_name(s) for s in subsets(Modality)}
+
+
+def test_agreement_is_with_the_nearest_window():
+    reference = answers([1, 2, 3, 4], [CUT, CUT, WASH, WASH], [ONION] * 4)
+    other = answers([1.1, 2.1, 4.1], [CUT, WASH, WASH], [ONION] * 3)
+    assert losing.agreement(reference, other, ('verb', 'noun')) == pytest.approx(
+        {'compared': 0.75, 'same': 2 / 3})
+    assert losing.agreement(reference, answers([], [], []), ('verb',))['compared'] == 0
+
+
+def test_a_class_just_strong_enough_becomes_an_event():
+    middles = np.arange(0, 10, 0.2)
+    said = answers(middles, [[0.42, 0.58]] * 50, [[0.98, 0.01, 0.01]] * 50)
+    weak = answers(middles, [[0.6, 0.4]] * 50, [[0.6, 0.3, 0.1]] * 50)  # 0.36 together
+    heard = streaming.hear(said, V, EventSettings(start=0.55, end=0.3))
+    assert [h.segment.label for h in heard] == [(1, 0)]
+    assert heard[0].score == pytest.approx(0.58 * 0.98)
+    assert streaming.hear(weak, V, EventSettings()) == []

@@ -1,0 +1,167 @@
+"""
+A bag that was never recorded: answers and truth by `simulated_stream`, sensors that fail.
+
+It shows what a report looks like, and what it costs, without a model and without a bag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from karmma_ros.clip import ClipSpec, NANOSECONDS
+from karmma_ros.data.synthetic_kitchen.episode import episode
+from karmma_ros.data.synthetic_kitchen.vocabulary import Split
+from karmma_ros.evaluation.bag_predictions import Answers, BagInfo, BagRun, Condition
+from karmma_ros.evaluation.ground_truth import TrueAction, Truth
+from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.prediction import NOUN, VERB, Vocabulary
+import numpy as np
+from numpy.typing import NDArray
+from simulated_stream import Course, Recording, simulate
+
+START_NS = 1_735_689_600 * NANOSECONDS
+_WORTH = {Modality.RGB: 1.0, Modality.FLOW: 0.7, Modality.AUDIO: 0.45, Modality.DETECTIONS: 0.6}
+"""How much of the evidence each sensor carries."""
+_AVAILABLE, _INSUFFICIENT, _STALE = 5, 3, 2
+
+
+def simulated_run(
+    seconds: float, seed: int = 0, *, path: str = '/bags/simulated_kitchen',
+    conditions: bool = True, classes: tuple[int, int] | None = None, rate: float = 5.0,
+) -> BagRun:
+    """
+    Make all that is known of a bag; equal arguments make equal ones.
+
+    :param conditions: whether every subset of the sensors was looked at, too.
+    :param classes: make the vocabulary as large as that, with names of no meaning.
+    """
+    recording = simulate(Course(seconds=seconds, rate=rate), seed)
+    rng = np.random.default_rng([seed, 1])
+    vocabulary = recording.vocabulary if classes is None else _padded(recording, classes)
+    outages = _outages(rng, seconds)
+    whole = _answers(recording, vocabulary, outages, rng)
+    runs = {Condition(): whole}
+    for subset in subsets(Modality) if conditions else ():
+        runs[Condition.of_subset(subset)] = _with_only(subset, whole, rng)
+    end_ns = START_NS + round(seconds * NANOSECONDS)
+    info = BagInfo(
+        path, START_NS, end_ns, 'mcap, zstd', round(seconds * 72),
+        {'rgb': {'topic': '/image', 'type': 'sensor_msgs/msg/Image', 'count': round(seconds * 30)},
+         'audio': {'topic': '/audio', 'type': 'audio_common_msgs/msg/AudioDataStamped',
+                   'count': round(seconds * 31)},
+         'detections': {'topic': '/detections', 'type': 'vision_msgs/msg/Detection2DArray',
+                        'count': round(seconds * 10)}},
+        {'picture of an unknown encoding': 3}, ())
+    return BagRun(info, runs, _truth(recording, vocabulary), vocabulary, ClipSpec(),
+                  _Frames(seed))
+
+
+class _Frames:
+    """Pictures of the synthetic kitchen, whatever the time."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __call__(self, times_ns: Sequence[int]) -> list[NDArray[np.uint8] | None]:
+        found: list[NDArray[np.uint8] | None] = []
+        for time_ns in times_ns:
+            seconds = (time_ns - START_NS) / NANOSECONDS
+            shown = episode(Split.TEST, self._seed, int(seconds // 4))
+            found.append(shown.frame(seconds % 4, 240, 320))
+        return found
+
+
+def _padded(recording: Recording, classes: tuple[int, int]) -> Vocabulary:
+    return Vocabulary({
+        head: (*names, *(f'{head} {i}' for i in range(len(names), size)))
+        for (head, names), size in zip(recording.vocabulary.heads.items(), classes)})
+
+
+def _truth(recording: Recording, vocabulary: Vocabulary) -> Truth:
+    actions = []
+    for start, end, label in recording.truth:
+        names = dict(zip((VERB, NOUN), label))  # type: ignore[call-overload]
+        ids = {head: vocabulary.heads[head].index(name) for head, name in names.items()}
+        actions.append(TrueAction(START_NS + int(start), START_NS + int(end), names, ids))
+    return Truth(tuple(actions), 'simulated.csv')
+
+
+def _outages(rng: np.random.Generator, seconds: float) -> dict[Modality, list[tuple[int, int]]]:
+    """Draw when each sensor says nothing: about once in two minutes, for some seconds."""
+    found: dict[Modality, list[tuple[int, int]]] = {}
+    for modality in Modality:
+        found[modality], now = [], rng.exponential(60.0)
+        while now < seconds:
+            end = now + rng.uniform(2.0, 15.0)
+            found[modality].append((START_NS + round(now * 1e9), START_NS + round(end * 1e9)))
+            now = end + rng.exponential(120.0)
+    return found
+
+
+def _answers(
+    recording: Recording, vocabulary: Vocabulary,
+    outages: dict[Modality, list[tuple[int, int]]], rng: np.random.Generator,
+) -> Answers:
+    ends = np.array([START_NS + heard.stamp_ns for heard in recording.heard], np.int64)
+    starts = np.array([START_NS + heard.start_ns for heard in recording.heard], np.int64)
+    present = np.ones((len(ends), len(Modality)), np.bool_)
+    for i, modality in enumerate(Modality):
+        for start, end in outages[modality]:
+            present[(ends > start) & (ends < end), i] = False
+    probabilities = {}
+    for head, names in vocabulary.heads.items():
+        said = np.stack([heard.prediction.probabilities[head] for heard in recording.heard])
+        wide = np.full((len(ends), len(names)), 1e-5)
+        wide[:, :said.shape[1]] = said
+        probabilities[head] = _weakened(wide, _evidence(present), rng)
+    asked = ends + (rng.gamma(2.0, 0.015, len(ends)) * NANOSECONDS).astype(np.int64)
+    kept = np.flatnonzero(present.any(1))
+    return Answers(
+        starts, ends, asked, present, probabilities,
+        rng.gamma(9.0, 0.004, len(ends)).astype(np.float32), _states(outages)).select(kept)
+
+
+def _with_only(
+    subset: tuple[Modality, ...], whole: Answers, rng: np.random.Generator
+) -> Answers:
+    columns = [list(Modality).index(m) for m in subset]
+    chosen = whole.select(np.flatnonzero(whole.present[:, columns].all(1)))
+    present = np.zeros_like(chosen.present)
+    present[:, columns] = True
+    share = _evidence(present) / np.maximum(_evidence(chosen.present), 1e-9)
+    probabilities = {head: _weakened(p, share, rng) for head, p in chosen.probabilities.items()}
+    return Answers(chosen.start_ns, chosen.end_ns, chosen.asked_ns, present, probabilities,
+                   chosen.latency_s * np.float32(len(subset_name(subset)) / 7), whole.states)
+
+
+def _evidence(present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Give how much of the evidence is there, `[k]`, 0 to 1."""
+    worth = np.array([_WORTH[m] for m in Modality])
+    return np.minimum(1.0, (present * worth).sum(1) / worth.sum() * 1.3)
+
+
+def _weakened(
+    p: NDArray[np.floating], share: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Flatten probabilities and shake them where evidence lacks; noise lasts a second."""
+    noise = np.repeat(rng.standard_normal((len(p) // 5 + 1, p.shape[1])), 5, axis=0)[:len(p)]
+    logits = np.log(np.maximum(p, 1e-9)) * share[:, None] + noise * 2.2 * (1 - share[:, None])
+    scores = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(scores / scores.sum(1, keepdims=True), np.float32)
+
+
+def _states(outages: dict[Modality, list[tuple[int, int]]]) -> NDArray[np.int64]:
+    times = sorted({START_NS, *(t for spans in outages.values() for span in spans for t in span),
+                    *(start + NANOSECONDS for spans in outages.values() for start, _ in spans)})
+    rows: list[list[int]] = []
+    for time in times:
+        row = [time]
+        for modality in Modality:
+            state = _AVAILABLE
+            for start, end in outages[modality]:
+                if start <= time < end:
+                    state = _INSUFFICIENT if time < start + NANOSECONDS else _STALE
+            row.append(state)
+        if not rows or rows[-1][1:] != row[1:]:
+            rows.append(row)
+    return np.array(rows, np.int64)

@@ -1,0 +1,57 @@
+"""The page on seeing says what the overlay is."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+import re
+
+import cv2
+from karmma_ros.node.declarations import OVERLAY_DECLARATIONS
+from karmma_ros.node.demo import MUTES
+from karmma_ros.overlay.drawing import Lamp
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / 'docs' / 'seeing.md').read_text(encoding='utf-8')
+
+
+def table(heading):
+    """Give the cells of the table whose first column is called `heading`."""
+    part = PAGE.split(f'| {heading} |')[1].split('\n\n')[0]
+    return [[cell.strip() for cell in line.strip('|').split('|')]
+            for line in part.splitlines()[2:]]
+
+
+def test_every_parameter_is_there_with_its_default():
+    rows = {name.strip('`'): default.strip('`') for name, default, _ in table('parameter')}
+    assert rows == {d.name: repr(d.default) if d.default in ('',) else str(d.default)
+                    for d in OVERLAY_DECLARATIONS}
+
+
+def test_every_lamp_is_explained():
+    assert len(table('lamp')) == len(Lamp)
+
+
+def test_the_files_it_names_exist():
+    names = re.findall(r'\b(?:config|docs|images)/[\w./]+\.\w+', PAGE)
+    assert len(names) >= 4
+    for name in names:
+        assert (ROOT / name).is_file() or (ROOT / 'docs' / name).is_file(), name
+
+
+def test_the_captured_moments_are_what_the_page_says():
+    spec = importlib.util.spec_from_file_location('draw_overlay', ROOT / 'docs/draw_overlay.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    cut = [{what for what, start, stop in MUTES if start <= moment < stop}
+           for moment in module.MOMENTS]
+    assert cut == [set(), {'audio'}, {'camera'}, {'audio', 'detections'}]
+    sheet = module.contact_sheet([np.zeros((48, 64, 3), np.uint8)] * len(module.MOMENTS))
+    assert sheet.shape[1] == module.WIDTH and (sheet == 255).any()
+
+
+def test_the_picture_is_no_larger_than_a_page_needs():
+    path = ROOT / 'docs' / 'images' / 'overlay.png'
+    assert cv2.imread(str(path)).shape[1] <= 1200
+    assert path.stat().st_size < 1_000_000

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from karmma_ros.clip import AudioSpec
+from karmma_ros.preprocess import audio
+from karmma_ros.preprocess.audio import audio_input
+from karmma_ros.stream import spectrogram_cache
+from karmma_ros.stream.spectrogram_cache import SpectrogramMemo
+import numpy as np
+import pytest
+
+SPEC = AudioSpec(sample_rate=1000, n_fft=32, win_length=15, hop_length=5, n_mels=8, tiles=2,
+                 tile_steps=20, mean=0.0, std=10.0)
+WINDOW = 200
+SOUND = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
+
+
+def check(memo: SpectrogramMemo, first: int, silent: np.ndarray) -> None:
+    """Hold the tiles of a window against those that are computed anew."""
+    heard = ~silent[first:first + WINDOW]
+    sound = np.where(heard, SOUND[first:first + WINDOW], np.float32(0))
+    columns = memo.log_mel(sound, heard, first)
+    np.testing.assert_allclose(
+        audio_input(sound, SPEC, heard, columns), audio_input(sound, SPEC, heard), atol=1e-4)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1800), st.integers(0, 60)), max_size=4),
+       st.lists(st.sampled_from([0, 5, 10, 40, 195, 205, -5, -60, 3]), min_size=1, max_size=12))
+def test_what_is_remembered_is_what_would_be_computed(gaps, steps):
+    memo, silent, first = SpectrogramMemo(SPEC), np.zeros(len(SOUND), np.bool_), 600
+    for start, length in gaps:
+        silent[start:start + length] = True
+    for step in steps:
+        first = min(max(0, first + step), len(SOUND) - WINDOW)
+        check(memo, first, silent)
+
+
+def test_late_sound_that_fills_a_gap_is_seen():
+    memo, silent = SpectrogramMemo(SPEC), np.zeros(len(SOUND), np.bool_)
+    silent[100:130] = True
+    check(memo, 0, silent)
+    silent[:] = False
+    check(memo, 5, silent)
+
+
+@pytest.mark.parametrize(('step', 'most'), [(0, 4), (10, 7), (7, 41), (400, 41)])
+def test_only_what_is_new_or_at_the_edges_is_computed(monkeypatch, step, most):
+    computed = []
+
+    def log_mel(sound, spec, first=0, stop=None):
+        columns = audio.log_mel(sound, spec, first, stop)
+        computed.append(columns.shape[1])
+        return columns
+    monkeypatch.setattr(spectrogram_cache, 'log_mel', log_mel)
+    memo, silent = SpectrogramMemo(SPEC), np.zeros(len(SOUND), np.bool_)
+    check(memo, 100, silent)
+    assert sum(computed) == 41
+    computed.clear()
+    check(memo, 100 + step, silent)
+    assert sum(computed) <= most
+
+
+def test_silence_is_not_looked_at(monkeypatch):
+    monkeypatch.setattr(spectrogram_cache, 'log_mel', lambda *_: pytest.fail('it was looked at'))
+    SpectrogramMemo(SPEC).log_mel(SOUND[:WINDOW], np.zeros(WINDOW, np.bool_), 0)

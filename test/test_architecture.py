@@ -1,0 +1,164 @@
+"""Which room may import which: the imports of every file, held against the table."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / 'karmma_ros'
+NOUNS = frozenset({'modality', 'errors', 'errors_data', 'errors_bag', 'clip', 'prediction',
+                   'files', 'scratch'})
+
+TABLE = {
+    'nouns': {'nouns'},
+    'preprocess': {'nouns'},
+    'model': {'nouns'},
+    'data': {'nouns', 'preprocess'},
+    'training': {'nouns', 'model', 'data'},
+    'stream': {'nouns', 'preprocess', 'model'},
+    'evaluation': {'nouns', 'model', 'data', 'stream'},
+    'bags': {'nouns', 'preprocess', 'model', 'stream', 'evaluation'},
+    'reproduce': {'nouns', 'model', 'data', 'training', 'evaluation'},
+    'cli': {'nouns', 'preprocess', 'model', 'data', 'training', 'stream', 'evaluation', 'bags',
+            'reproduce'},
+    'node': {'nouns', 'stream', 'model.bundle', 'model.backends', 'model.registry',
+             'bags.reader'},
+    'overlay': {'nouns', 'stream', 'preprocess', 'node'},
+}
+"""Room: the rooms, or single modules of a room, that it may import besides itself."""
+
+ROS = frozenset({
+    'ament_index_python', 'builtin_interfaces', 'cv_bridge', 'launch', 'launch_ros',
+    'message_filters', 'rclpy', 'rosidl_runtime_py', 'tf2_ros',
+})
+NUMBERS_ONLY = frozenset({'numpy'})
+"""What the nouns may import besides the standard library."""
+
+
+def imported_modules(source: str, package: str) -> Iterator[tuple[int, str]]:
+    """Give line and full name of every module that `source`, inside `package`, imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ''
+            if node.level:
+                parents = package.split('.')[:len(package.split('.')) - node.level + 1]
+                base = '.'.join([*parents, base] if base else parents)
+            # `from karmma_ros import clip` names a module; `from karmma_ros.clip import Clip` not.
+            yield from ((node.lineno, f'{base}.{alias.name}') for alias in node.names)
+        elif isinstance(node, ast.Call) and _is_import_call(node):
+            yield node.lineno, node.args[0].value  # type: ignore[attr-defined]
+
+
+def _is_import_call(node: ast.Call) -> bool:
+    name = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
+    literal = node.args and isinstance(node.args[0], ast.Constant)
+    return bool(name in ('import_module', '__import__') and literal
+                and isinstance(node.args[0].value, str))  # type: ignore[attr-defined]
+
+
+def room_of(module: str) -> str:
+    """Name the room of a module of karmma_ros; the package itself counts as a noun."""
+    second = module.split('.')[1] if '.' in module else ''
+    return second if second in TABLE and second != 'nouns' else 'nouns'
+
+
+def is_ros(module: str) -> bool:
+    """Tell whether a module belongs to ROS: its libraries and every message package."""
+    top = module.split('.')[0]
+    return top in ROS or top.endswith(('_msgs', '_interfaces', '_srvs'))
+
+
+def complaint(room: str, module: str) -> str | None:
+    """Say what is wrong with an import of `module` in `room`; None when nothing is."""
+    top = module.split('.')[0]
+    if top == 'karmma_ros':
+        target = room_of(module)
+        single = any(f'{module}.'.startswith(f'karmma_ros.{name}.') for name in TABLE[room])
+        if target != room and target not in TABLE[room] and not single:
+            return f'{room} may not import {target} ({module})'
+    elif is_ros(module):
+        return None if room in ('node', 'overlay') else f'only node may import ROS ({module})'
+    elif room == 'nouns' and top not in sys.stdlib_module_names | NUMBERS_ONLY:
+        return f'the shared nouns may import numpy only ({module})'
+    elif room == 'preprocess' and top in ('torch', 'torchvision'):
+        return f'preprocess runs without torch ({module})'
+    return None
+
+
+def complaints(package: Path) -> tuple[list[Path], list[str]]:
+    """Give the files below `package` that were read, and every import that is not allowed."""
+    files = sorted(package.rglob('*.py'))
+    found = []
+    for path in files:
+        parts = path.relative_to(package.parent).with_suffix('').parts
+        room = room_of('.'.join(parts))
+        for line, module in imported_modules(path.read_text(), '.'.join(parts[:-1])):
+            problem = complaint(room, module)
+            if problem:
+                found.append(f'{path.relative_to(package.parent)}:{line}: {problem}')
+    return files, found
+
+
+def test_imports_keep_to_the_table():
+    files, found = complaints(PACKAGE)
+    assert {room_of('.'.join(f.relative_to(ROOT).with_suffix('').parts)) for f in files} \
+        == set(TABLE), 'the table names other rooms than there are'
+    assert not found, '\n'.join(found)
+
+
+def test_there_is_no_room_that_the_table_does_not_know():
+    folders = {path.name for path in PACKAGE.iterdir() if any(path.glob('*.py'))}
+    modules = {path.stem for path in PACKAGE.glob('*.py')} - {'__init__'}
+    assert folders == set(TABLE) - {'nouns'}
+    assert modules == NOUNS
+
+
+@pytest.mark.parametrize('file, source, expected', [
+    ('stream/window.py', 'import rclpy', 'only node may import ROS'),
+    ('stream/window.py', 'from karmma_msgs.msg import ModelInfo', 'only node may import ROS'),
+    ('data/bag.py', 'import importlib\nimportlib.import_module("std_msgs.msg")', 'only node'),
+    ('evaluation/score.py', 'def late():\n    from karmma_ros.node import worker', 'node'),
+    ('preprocess/video.py', 'from ..model import karmma', 'preprocess may not import model'),
+    ('preprocess/video.py', 'from karmma_ros import stream', 'preprocess may not import stream'),
+    ('preprocess/video.py', 'import torch.nn', 'without torch'),
+    ('node/worker.py', 'from karmma_ros.model.karmma import Karmma', 'node may not import model'),
+    ('clip.py', 'import cv2', 'numpy only'),
+    ('clip.py', 'import karmma_ros.data.samples', 'nouns may not import data'),
+])
+def test_a_planted_violation_is_found(tmp_path, file, source, expected):
+    path = tmp_path / 'karmma_ros' / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(source)
+    files, found = complaints(tmp_path / 'karmma_ros')
+    assert files == [path]
+    assert len(found) == 1 and expected in found[0], found
+
+
+@pytest.mark.parametrize('file, source', [
+    ('node/worker.py', 'import rclpy\nfrom karmma_ros.model.bundle import load_bundle'),
+    ('node/worker.py',
+     'from karmma_ros.stream.sensor_stream import SensorStream\nfrom . import inputs'),
+    ('clip.py', 'from karmma_ros.modality import Modality\nimport numpy as np\nimport enum'),
+    ('data/batch.py', 'from karmma_ros.preprocess import video\nimport torch'),
+])
+def test_what_the_table_allows_passes(tmp_path, file, source):
+    path = tmp_path / 'karmma_ros' / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(source)
+    assert complaints(tmp_path / 'karmma_ros') == ([path], [])
+
+
+def test_importing_the_package_loads_neither_torch_nor_ros():
+    script = 'import sys, karmma_ros; print(*sorted({m.split(".")[0] for m in sys.modules}))'
+    loaded = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True,
+                            check=True, cwd=ROOT).stdout.split()
+    assert 'karmma_ros' in loaded
+    assert not {'torch', 'rclpy', 'cv2'} & set(loaded)
