@@ -24,18 +24,18 @@ import time
 from typing import Any
 
 from exported import calibration_of, exported, noise
-from karmma_ros.data.splits import Splits
-from karmma_ros.data.synthetic_kitchen.splits import KitchenSettings, open_splits
-from karmma_ros.evaluation.backend_network import BackendNetwork
+from karmma_ros.data.samples import Splits
+from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings, open_splits
 from karmma_ros.evaluation.cost import cost_of, setting
 from karmma_ros.evaluation.predictions import collect
+from karmma_ros.evaluation.scoring import BackendNetwork
 from karmma_ros.evaluation.subsets import top1
 from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends.agreement import answers, check_clip, difference, TOLERANCE
-from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.exports import find_exports
 from karmma_ros.model.backends.graphs import feeds
 from karmma_ros.model.backends.interface import Backend
+from karmma_ros.model.backends.pytorch import Eager
 from karmma_ros.model.backends.selection import compiled, read_export
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, load_bundle, save_bundle

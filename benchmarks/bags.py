@@ -27,8 +27,8 @@ from karmma_ros.bags.frame_lookup import BagFrames
 from karmma_ros.bags.reader import Bag, Message
 from karmma_ros.bags.replay import Replay, Run
 from karmma_ros.bags.topics import choose_topics
-from karmma_ros.cli.machine import this_machine
 from karmma_ros.cli.main import main as karmma
+from karmma_ros.cli.options import this_machine
 from karmma_ros.clip import Clip, NANOSECONDS
 from karmma_ros.evaluation.bag_predictions import BagRun
 from karmma_ros.evaluation.ground_truth import Truth
@@ -36,7 +36,7 @@ from karmma_ros.evaluation.inference import Asker, Subset
 from karmma_ros.modality import subsets
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.model.registry import find_model
-from karmma_ros.stream.parameter_file import node_parameters
+from karmma_ros.stream.settings import node_parameters
 import numpy as np
 import torch
 

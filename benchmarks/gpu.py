@@ -24,9 +24,8 @@ from typing import Any
 from karmma_ros.evaluation.cost import cost_of, setting
 from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends.agreement import answers, check_clip, difference, TOLERANCE
-from karmma_ros.model.backends.compiled import Captured
-from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.interface import Backend, BF16
+from karmma_ros.model.backends.pytorch import Captured, Eager
 from karmma_ros.model.backends.selection import compiled
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle

@@ -30,8 +30,7 @@ from karmma_ros.modality import Modality, subset_name
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
 from karmma_ros.node.declarations import DECLARATIONS
-from karmma_ros.node.input_messages import Messages
-from karmma_ros.node.inputs import TOPICS
+from karmma_ros.node.inputs import Messages, TOPICS
 from karmma_ros.node.messages import availability_message, Publishing, recognition_message
 from karmma_ros.node.model_loader import load_model
 from karmma_ros.node.outputs import LATCHED

@@ -19,8 +19,7 @@ import sys
 from typing import Any
 
 from karmma_ros.clip import Clip
-from karmma_ros.evaluation.cost import setting, tensor_bytes
-from karmma_ros.evaluation.memory import resident_bytes
+from karmma_ros.evaluation.cost import resident_bytes, setting, tensor_bytes
 from karmma_ros.modality import parse_subset
 from karmma_ros.model.backends.export import export
 from karmma_ros.model.backends.exports import Export

@@ -226,7 +226,7 @@ def _ages(
     heard: Sequence[Any], behind_ns: int, newest_picture: dict[int, int]
 ) -> dict[str, list[float]]:
     """Give the ages of answers at their receipt, by what they are counted from, ms."""
-    from karmma_ros.node.times import time_ns
+    from karmma_ros.node.messages import time_ns
 
     ages: dict[str, list[float]] = {name: [] for name in (
         'newest sample', 'newest picture received', 'newest picture in the clip', 'told',

@@ -27,7 +27,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test' / 'faults'))
 
 from fault_suite import messages  # noqa: E402
-from karmma_ros.node.times import time_message, time_ns  # noqa: E402
+from karmma_ros.node.messages import time_message, time_ns  # noqa: E402
 
 WIDTH, HEIGHT, CAMERA_HZ, SOUND_HZ, BOXES_HZ = 640, 480, 30, 50, 10
 PERIODS_NS = {'image': 10**9 // CAMERA_HZ, 'audio': 10**9 // SOUND_HZ,

@@ -25,12 +25,11 @@ import warnings
 
 from exported import calibration_of, exported
 from karmma_ros.data.datasets import DataSettings, open_splits
-from karmma_ros.data.splits import Splits
-from karmma_ros.data.synthetic_kitchen.splits import KitchenSettings
-from karmma_ros.evaluation.backend_network import BackendNetwork
+from karmma_ros.data.samples import Splits
+from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings
 from karmma_ros.evaluation.inference import asker_for
 from karmma_ros.evaluation.robustness import average_accuracy
-from karmma_ros.evaluation.scoring import collect_in_portions, Pace
+from karmma_ros.evaluation.scoring import BackendNetwork, collect_in_portions, Pace
 from karmma_ros.evaluation.subsets import score_subsets, top1
 from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.builder import build

@@ -17,7 +17,7 @@ from karmma_ros.cli.main import main as karmma
 from karmma_ros.evaluation.inference import Asker, asker_for, SubsetAnswers
 from karmma_ros.modality import subset_name, subsets
 from karmma_ros.model.bundle import Bundle
-from karmma_ros.stream.parameter_file import node_parameters
+from karmma_ros.stream.settings import node_parameters
 
 EPISODES, EPISODE_S = 160, 4
 """Held-out actions in a row, and the seconds of each."""

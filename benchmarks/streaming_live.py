@@ -20,8 +20,8 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.evaluation.cost import count_operations, setting
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.agreement import answers, check_clip, difference, TOLERANCE
-from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.interface import Backend, EAGER, Input
+from karmma_ros.model.backends.pytorch import Eager
 from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, load_bundle, save_bundle

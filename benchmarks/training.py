@@ -24,9 +24,8 @@ from karmma_ros.data.media.audio import SoundFile
 from karmma_ros.data.media.frames import FlowFolder, FrameFolder
 from karmma_ros.data.samples import Batch, Clips
 from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips
-from karmma_ros.data.synthetic_kitchen.cache import write_split
-from karmma_ros.data.synthetic_kitchen.dataset import WrittenKitchen
-from karmma_ros.data.synthetic_kitchen.rendering import clip_spec
+from karmma_ros.data.synthetic_kitchen.dataset import write_split, WrittenKitchen
+from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split, vocabulary
 from karmma_ros.evaluation.cost import cost_of, setting
 from karmma_ros.modality import Modality

@@ -22,7 +22,7 @@ from karmma_ros.model.backends.selection import Choice
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.node import model_loader
 from karmma_ros.node.__main__ import main as run_node
-from karmma_ros.node.input_messages import Messages
+from karmma_ros.node.inputs import Messages
 from karmma_ros.stream.decoders import stamp_ns_of
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.window import Window

@@ -19,8 +19,8 @@ import tempfile
 
 import cv2
 from karmma_ros.bags.writer import BagWriter
-from karmma_ros.cli.bag import events
-from karmma_ros.cli.bag.writing import kitchen
+from karmma_ros.cli.bag import write
+from karmma_ros.cli.bag.write import kitchen
 from karmma_ros.cli.main import main as karmma
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.data.synthetic_kitchen.episode import episode
@@ -50,15 +50,15 @@ def write_bag(path: Path, seed: int, silent: tuple[Spans, Spans, Spans]) -> None
     """Write some actions of the kitchen, without what the sensors do not say."""
     with BagWriter(path) as bag:
         for number in range(ACTIONS):
-            start_ns = events.START_NS + round(number * SHOWN.seconds * NANOSECONDS)
+            start_ns = write.START_NS + round(number * SHOWN.seconds * NANOSECONDS)
             truth, *sensors = kitchen(episode(Split.TEST, seed, number), start_ns, SHOWN)
-            events.write(bag, truth, *map(without, sensors, silent))
+            write.write_events(bag, truth, *map(without, sensors, silent))
 
 
-def without(sensor: Iterator[events.Event], silent: Spans) -> Iterator[events.Event]:
+def without(sensor: Iterator[write.Event], silent: Spans) -> Iterator[write.Event]:
     """Leave out what a sensor says in some spans of time."""
     for event in sensor:
-        second = (event[0] - events.START_NS) / NANOSECONDS
+        second = (event[0] - write.START_NS) / NANOSECONDS
         if not any(start <= second < stop for start, stop in silent):
             yield event
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from karmma_ros.data.synthetic_kitchen.episode import episode
-from karmma_ros.data.synthetic_kitchen.rendering import clip_spec, render_clip, start_of
+from karmma_ros.data.synthetic_kitchen.episode import clip_spec, episode, render_clip, start_of
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.preprocess.audio import log_mel
 import numpy as np

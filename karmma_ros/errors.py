@@ -103,3 +103,15 @@ class BundleError(PathError):
     """A model directory is missing, damaged or of another kind than expected."""
 
     what = 'model'
+
+
+class DataError(PathError):
+    """A file or folder of a data set is missing, damaged or says what it may not."""
+
+    what = 'data'
+
+
+class BagError(PathError):
+    """A bag, or what is wanted of it, cannot be read."""
+
+    what = 'bag'

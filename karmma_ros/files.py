@@ -13,7 +13,7 @@ import re
 import stat
 from typing import BinaryIO
 
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError
 
 _URL = re.compile(r'[a-z][a-z0-9+.-]+:', re.IGNORECASE)
 _REMEDY = 'expected a regular file on this machine: correct the path'

@@ -12,8 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'karmma_ros'
-NOUNS = frozenset({'modality', 'errors', 'errors_data', 'errors_bag', 'clip', 'prediction',
-                   'files', 'scratch'})
+NOUNS = frozenset({'modality', 'errors', 'clip', 'prediction', 'files', 'storage'})
 
 TABLE = {
     'nouns': {'nouns'},

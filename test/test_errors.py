@@ -6,15 +6,15 @@ from karmma_ros.bags.report.elements import escape
 from karmma_ros.bags.report.markdown import word
 from karmma_ros.cli.progress import Bars
 from karmma_ros.errors import (
+    BagError,
     BundleError,
+    DataError,
     InvalidSampleError,
     InvalidSettingError,
     KarmmaError,
     printable,
     SENTENCE_LENGTH,
 )
-from karmma_ros.errors_bag import BagError
-from karmma_ros.errors_data import DataError
 from karmma_ros.evaluation.report import _row
 from karmma_ros.prediction import Vocabulary
 import pytest

@@ -30,7 +30,7 @@ from karmma_ros.evaluation.bootstrap import (
     recall,
     Statistic,
 )
-from karmma_ros.evaluation.streaming import event_key
+from karmma_ros.evaluation.segmentation import event_key
 from karmma_ros.prediction import action_heads
 import numpy as np
 from numpy.typing import NDArray

@@ -27,8 +27,7 @@ from karmma_ros.bags.resume import bag_digest, file_states, info_dict, info_of, 
 from karmma_ros.bags.split_bags import EarlierInfo, find_earlier_info
 from karmma_ros.bags.topics import AUDIO_INFO, Choice, choose_topics, RECOGNITION, TRUTH
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.errors import printable
-from karmma_ros.errors_bag import BagError
+from karmma_ros.errors import BagError, printable
 from karmma_ros.evaluation.bag_predictions import Answers, BagInfo, Condition
 from karmma_ros.evaluation.inference import asker_for, Subset
 from karmma_ros.modality import Modality, subsets

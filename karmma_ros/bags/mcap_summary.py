@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import struct
 from typing import BinaryIO
 
-from karmma_ros.bags.mcap_definitions import CHANNEL, LONGEST_DEFINITION, SCHEMA
+from karmma_ros.bags.message_definitions import CHANNEL, LONGEST_DEFINITION, SCHEMA
 
 MAGIC = b'\x89MCAP0\r\n'
 FOOTER, CHUNK_INDEX, STATISTICS = 2, 8, 11

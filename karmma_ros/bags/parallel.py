@@ -16,8 +16,7 @@ from traceback import extract_tb
 from typing import Any, Union
 
 from karmma_ros.bags.evaluate import evaluate_bag, Evaluated, Settings
-from karmma_ros.errors import DISK_FULL, KarmmaError
-from karmma_ros.errors_bag import BagError
+from karmma_ros.errors import BagError, DISK_FULL, KarmmaError
 from karmma_ros.model.bundle import Bundle, load_bundle
 import torch
 

@@ -18,13 +18,11 @@ from typing import Any, NamedTuple, Union
 
 from karmma_ros.bags.files import BagFiles, decompress_file, find_files, PACKED, storage_suffix
 from karmma_ros.bags.limits import MOST_DEFINITION, MOST_DEFINITIONS, unpack_message
-from karmma_ros.bags.mcap_definitions import FileTopic
+from karmma_ros.bags.message_definitions import FileTopic, TypeReader
 from karmma_ros.bags.recovery_mcap import LATEST_NS, RecoveredMcap
 from karmma_ros.bags.recovery_sqlite import RecoveredSqlite
-from karmma_ros.bags.types import TypeReader
-from karmma_ros.errors import printable
-from karmma_ros.errors_bag import BagError
-from karmma_ros.scratch import scratch_folder
+from karmma_ros.errors import BagError, printable
+from karmma_ros.storage import scratch_folder
 
 Recovered = Union[RecoveredMcap, RecoveredSqlite]
 

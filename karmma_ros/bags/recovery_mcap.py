@@ -31,8 +31,8 @@ from karmma_ros.bags.limits import (
     size_of,
     too_large,
 )
-from karmma_ros.bags.mcap_definitions import CHANNEL, Definitions, LONGEST_DEFINITION, SCHEMA
 from karmma_ros.bags.mcap_summary import MAGIC, read_summary
+from karmma_ros.bags.message_definitions import CHANNEL, Definitions, LONGEST_DEFINITION, SCHEMA
 import numpy as np
 
 _FOOTER, _MESSAGE, _CHUNK, _INDEX, _DATA_END = 2, 5, 6, 7, 15

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from karmma_ros.bags.limits import MOST_BYTES, MOST_NAME, open_regular, too_large
-from karmma_ros.bags.mcap_definitions import FileTopic
+from karmma_ros.bags.message_definitions import FileTopic
 from karmma_ros.bags.recovery_mcap import LATEST_NS
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 

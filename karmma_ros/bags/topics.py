@@ -10,8 +10,7 @@ from typing import Any
 from karmma_ros.bags.reader import Bag, Topic
 from karmma_ros.bags.writer import TRUTH_TYPE
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.errors import InvalidSettingError, printable
-from karmma_ros.errors_bag import BagError
+from karmma_ros.errors import BagError, InvalidSettingError, printable
 from karmma_ros.modality import Modality
 from karmma_ros.stream import message_types as types
 

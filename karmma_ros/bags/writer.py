@@ -19,7 +19,7 @@ from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError, KarmmaError
-from karmma_ros.scratch import scratch_folder
+from karmma_ros.storage import scratch_folder
 from karmma_ros.stream.message_types import AUDIO_DRIVERS, DETECTIONS, IMAGE
 import numpy as np
 from rosbags.interfaces import (

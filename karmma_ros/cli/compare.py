@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from karmma_ros.bags.compare import chart, compare, markdown, read_report, RESAMPLES, side
-from karmma_ros.cli.output import writing
+from karmma_ros.cli.options import writing
 
 JSON, MARKDOWN, CHART = 'comparison.json', 'comparison.md', 'comparison.svg'
 

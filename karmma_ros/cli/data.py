@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
-from karmma_ros.cli.data_option import data_of_config
+from karmma_ros.cli.options import data_of_config, typed_parser
 from karmma_ros.cli.progress import Bars
-from karmma_ros.cli.typed_parser import typed_parser
 from karmma_ros.data.check import Inventory, SplitInventory, take_inventory
 from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.errors import InvalidSettingError, printable, SENTENCE_LENGTH

@@ -12,22 +12,19 @@ import sys
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
-from karmma_ros.cli.data_option import data_of_config
+from karmma_ros.cli.options import data_of_config, typed_parser
 from karmma_ros.cli.progress import Bars
-from karmma_ros.cli.typed_parser import typed_parser
 from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.data.fingerprint import clips_digest
-from karmma_ros.data.samples import Clips
-from karmma_ros.data.splits import Splits
+from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.errors import BundleError, InvalidSettingError
-from karmma_ros.evaluation.backend_network import BackendNetwork
 from karmma_ros.evaluation.predictions import Network
 from karmma_ros.evaluation.predictions import VERSION as OUTCOMES_VERSION
 from karmma_ros.evaluation.published import DROPPING
 from karmma_ros.evaluation.report import MARKDOWN, markdown, ScoredData, ScoredModel, write_report
-from karmma_ros.evaluation.scoring import collect_in_portions, Pace, spread_evenly
+from karmma_ros.evaluation.scoring import BackendNetwork, collect_in_portions, Pace, spread_evenly
 from karmma_ros.modality import Modality, parse_subset, subset_name
-from karmma_ros.model.backends import devices
+from karmma_ros.model.backends import selection
 from karmma_ros.model.backends.exports import Export, find_exports
 from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.bundle import Bundle, load_bundle
@@ -67,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     given = parser.parse_args([*data_of_config(arguments), *arguments])
     settings: DataSettings = parser.instantiate(given).data
-    pace = Pace(given.batch_size, given.workers, devices.choose_device(given.device, '--device'))
+    pace = Pace(given.batch_size, given.workers, selection.choose_device(given.device, '--device'))
     chosen = [parse_subset(text) for text in given.subsets] if given.subsets else None
     spread_evenly(1, given.limit)  # a wrong limit is told before the work
     named = _named_bundles(given.models, given.custom_encoders)
@@ -111,7 +108,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument('--batch-size', type=int, default=16, help='clips at once')
     parser.add_argument('--workers', type=int, default=0,
                         help='processes that prepare clips beside the network')
-    parser.add_argument('--device', type=str, default=devices.AUTO, help=devices.HELP)
+    parser.add_argument('--device', type=str, default=selection.AUTO, help=selection.HELP)
     parser.add_argument('--limit', type=int, metavar='N',
                         help='score N clips only, at even distances in the split')
     parser.add_argument('--pictures', type=str, choices=PICTURES, default='png',

@@ -11,8 +11,7 @@ from typing import Any
 from karmma_ros.data.media.probe import VideoInfo
 from karmma_ros.data.media.video import open_video
 from karmma_ros.data.media.video_reader import VideoReader
-from karmma_ros.errors import InvalidSettingError
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.files import is_url, no_such_file
 import numpy as np
 from numpy.typing import NDArray

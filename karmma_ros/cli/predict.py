@@ -22,10 +22,9 @@ from typing import Any
 from karmma_ros.cli.open_video import open_film
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
 from karmma_ros.data.media.audio import check_format, SoundFile
-from karmma_ros.errors import InvalidSettingError, printable
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError, InvalidSettingError, printable
 from karmma_ros.modality import Modality, subset_name, subsets
-from karmma_ros.model.backends import devices
+from karmma_ros.model.backends import selection
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.model.registry import find_model
 from karmma_ros.prediction import Prediction
@@ -48,7 +47,7 @@ Frames = tuple[Frame, ...]
 def main(arguments: Sequence[str]) -> int:
     """Run `karmma predict CLIP`."""
     options = _parser().parse_args(list(arguments))
-    device = devices.choose_device(options.device, '--device')
+    device = selection.choose_device(options.device, '--device')
     bundle = load_bundle(find_model(options.model, '--model'))
     with Film(options.film, options.rate) as film:
         sensors, notes = _sensors(bundle, film, options.audio)
@@ -78,7 +77,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument('--rate', type=float, help='frames a second, in place of their own times')
     parser.add_argument('--subsets', action='store_true',
                         help='also say what each subset of the sensors makes of it')
-    parser.add_argument('--device', default=devices.AUTO, help=devices.HELP)
+    parser.add_argument('--device', default=selection.AUTO, help=selection.HELP)
     parser.add_argument('--json', action='store_true', help='print JSON instead of lines')
     return parser
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation import published
-from karmma_ros.evaluation.cost import Cost, cost_of, gflops_by_cap, tensor_bytes
-from karmma_ros.evaluation.memory import resident_bytes
+from karmma_ros.evaluation.cost import Cost, cost_of, gflops_by_cap, resident_bytes, tensor_bytes
 from karmma_ros.modality import parse_subset
 from karmma_ros.model.presets import preset, PRESETS
 
@@ -91,7 +90,7 @@ def _json(
 
 def _chart(path: Path, costs: Mapping[str, Cost], memory: Mapping[str, Memory]) -> None:
     # A robot has no matplotlib, and needs it for nothing else.
-    from karmma_ros.evaluation.cost_chart import Bars, draw_costs
+    from karmma_ros.evaluation.plots import Bars, draw_costs
 
     panels: dict[str, tuple[Bars, Bars]] = {'GFLOPs a clip': (
         {name: cost.gflops for name, cost in costs.items()}, published.GFLOPS)}

@@ -10,12 +10,12 @@ from pathlib import Path
 import shlex
 import sys
 
-from karmma_ros.cli.machine import this_machine
+from karmma_ros.cli.options import this_machine
 from karmma_ros.cli.progress import Bars
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.reproduce import NEEDED, reproduce
-from karmma_ros.reproduce.report import PARTS
 from karmma_ros.reproduce.systems import budget, BUDGETS
+from karmma_ros.reproduce.tables import PARTS
 from karmma_ros.training.checkpoints import TrainingStopped
 
 

@@ -14,18 +14,17 @@ import sys
 import time
 
 from jsonargparse import ArgumentParser
-from karmma_ros.cli.machine import this_machine
+from karmma_ros.cli.options import this_machine, typed_parser
 from karmma_ros.cli.progress import Bars
-from karmma_ros.cli.typed_parser import typed_parser
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.data.fingerprint import clips_digest
-from karmma_ros.data.splits import Splits
+from karmma_ros.data.samples import Splits
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.card import model_card
 from karmma_ros.evaluation.subsets import markdown, score_subsets
 from karmma_ros.modality import Modality
-from karmma_ros.model.backends.devices import choose_device
+from karmma_ros.model.backends.selection import choose_device
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle, WEIGHTS
 from karmma_ros.model.config import EncoderConfig, ModelConfig

@@ -10,11 +10,9 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.media import VideoFile
-from karmma_ros.data.samples import Clips
+from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips, Source
-from karmma_ros.data.splits import Splits
-from karmma_ros.errors import KarmmaError
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError, KarmmaError
 from karmma_ros.modality import in_order, Modality
 import numpy as np
 

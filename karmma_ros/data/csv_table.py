@@ -14,7 +14,7 @@ from pathlib import Path
 import re
 from typing import NamedTuple
 
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError
 from karmma_ros.files import read_regular
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

@@ -10,11 +10,11 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.data import epic_kitchens, manifest, something_something
 from karmma_ros.data.epic_kitchens import EpicKitchensSettings
 from karmma_ros.data.manifest import ManifestSettings
+from karmma_ros.data.samples import Splits
 from karmma_ros.data.something_something import SomethingSomethingSettings
-from karmma_ros.data.splits import Splits
-from karmma_ros.data.synthetic_kitchen import splits as synthetic_kitchen
-from karmma_ros.data.synthetic_kitchen.rendering import clip_spec
-from karmma_ros.data.synthetic_kitchen.splits import KitchenSettings
+from karmma_ros.data.synthetic_kitchen import dataset as synthetic_kitchen
+from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings
+from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.errors import InvalidSettingError
 
 DATASETS = ('synthetic_kitchen', 'epic_kitchens', 'something_something', 'manifest')

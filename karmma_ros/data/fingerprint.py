@@ -19,7 +19,7 @@ from typing import Any
 from karmma_ros.data.datasets import DataSettings
 from karmma_ros.data.samples import Clips
 from karmma_ros.data.segments import SegmentClips
-from karmma_ros.data.synthetic_kitchen.cache import VERSION
+from karmma_ros.data.synthetic_kitchen.dataset import VERSION
 import numpy as np
 
 _PLAIN = (type(None), bool, int, float, str, np.generic)

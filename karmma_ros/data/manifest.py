@@ -19,13 +19,12 @@ from pathlib import Path
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.csv_table import read_csv
-from karmma_ros.data.extracted import ExtractedFlow, ExtractedFrames, fills_in
 from karmma_ros.data.media import FlowFolder, FrameFolder, SoundFile, VideoFile
 from karmma_ros.data.media.boxes import BoxFile
+from karmma_ros.data.media.video import ExtractedFlow, ExtractedFrames, fills_in
+from karmma_ros.data.samples import Splits
 from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips, Source, VideoSource
-from karmma_ros.data.splits import Splits
-from karmma_ros.errors import InvalidSettingError
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.files import is_url
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import NOUN, VERB, Vocabulary

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast, Protocol
 
-from karmma_ros.clip import Clip
+from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.modality import Modality
+from karmma_ros.prediction import Vocabulary
 import numpy as np
 import torch
 from torch import Tensor
@@ -96,3 +97,18 @@ def collate(samples: Sequence[Sample], modalities: Sequence[Modality]) -> Batch:
         for head in samples[0].labels
     }
     return Batch(inputs, present, labels, torch.tensor([sample.index for sample in samples]))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three splits of a data set; two of them may be the same clips."""
+
+    name: str
+    """The data set in words, such as `EPIC-KITCHENS-100`."""
+    spec: ClipSpec
+    """How the clips were made."""
+    vocabulary: Vocabulary
+    """The heads and their class names."""
+    train: Clips
+    validation: Clips
+    test: Clips

@@ -18,8 +18,7 @@ import warnings
 
 from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.data.samples import Sample
-from karmma_ros.errors import InvalidSampleError, InvalidSettingError
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError, InvalidSampleError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.preprocess.clip import make_clip
 from karmma_ros.preprocess.flow import clip_flow

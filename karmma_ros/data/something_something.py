@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.extracted import (
+from karmma_ros.data.media import FrameFolder, VideoFile
+from karmma_ros.data.media.video import (
     ExtractedFrames,
     fills_in,
     Look,
     look_at_film,
     look_at_folder,
 )
-from karmma_ros.data.media import FrameFolder, VideoFile
+from karmma_ros.data.samples import Splits
 from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips, Source, VideoSource
 from karmma_ros.data.something_else import annotation_files, BoxArchive, Progress, write_archive
-from karmma_ros.data.splits import Splits
-from karmma_ros.errors import InvalidSettingError
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import Vocabulary
 import numpy as np

@@ -15,8 +15,14 @@ import re
 from typing import Any, Protocol
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.class_names import ClassNames, Labels, UNKNOWN
-from karmma_ros.evaluation.ground_truth_table import read_table, Row, Table
+from karmma_ros.evaluation.ground_truth_table import (
+    ClassNames,
+    Labels,
+    read_table,
+    Row,
+    Table,
+    UNKNOWN,
+)
 from karmma_ros.prediction import action_heads, further_heads, NOUN, VERB, Vocabulary
 
 TIMES = ('auto', 'bag', 'clock')

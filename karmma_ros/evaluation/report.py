@@ -30,9 +30,14 @@ from typing import Any
 
 from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.evaluation.classification import BINS, joint_key, keys, reliability, score
-from karmma_ros.evaluation.dropping import dropping_curve, POINTS
 from karmma_ros.evaluation.predictions import Outcomes, scored
-from karmma_ros.evaluation.robustness import average_accuracy, average_ranks, relative_drop
+from karmma_ros.evaluation.robustness import (
+    average_accuracy,
+    average_ranks,
+    dropping_curve,
+    POINTS,
+    relative_drop,
+)
 from karmma_ros.modality import subset_name, subsets
 import numpy as np
 

@@ -8,10 +8,17 @@ included, would give 30.75 %.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.evaluation.bag_predictions import Answers
+from karmma_ros.evaluation.classification import hits, keys
+from karmma_ros.evaluation.ground_truth import TrueAction
+from karmma_ros.evaluation.predictions import Outcomes, scored
+from karmma_ros.evaluation.scores import Asked, windows_of
+from karmma_ros.modality import in_order, Modality, parse_subset, subset_name, subsets
 import numpy as np
+from numpy.typing import NDArray
 
 
 def average_accuracy(column: Mapping[str, float]) -> float:
@@ -58,3 +65,164 @@ def common_subsets(columns: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Give the subsets that every system has, in the order of the first."""
     first = next(iter(columns.values()), {})
     return [subset for subset in first if all(subset in c for c in columns.values())]
+
+
+POINTS = tuple(i / 10 for i in range(10))
+"""Probabilities of dropping as in Fig. 4: 0 to 90 %."""
+
+
+def subset_probabilities(own: Iterable[Modality], dropping: float) -> dict[str, float]:
+    """
+    Give the probability of each subset to be what is left of a sample's own modalities.
+
+    :param dropping: chance of a modality to be dropped, 0 to 1.
+    :raises InvalidSettingError: for another chance, or a sample without any modality.
+    """
+    if not 0 <= dropping <= 1:
+        raise InvalidSettingError('dropping', dropping, 'a probability, 0 to 1')
+    own = in_order(own)
+    if not own:
+        raise InvalidSettingError(
+            'modalities', 'none', 'at least one', 'leave out samples without any sensor')
+    rescued = dropping ** len(own) / len(own)
+    return {
+        subset_name(subset): (1 - dropping) ** len(subset) * dropping ** (len(own) - len(subset))
+        + (rescued if len(subset) == 1 else 0.0)
+        for subset in subsets(own)}
+
+
+def dropping_curve(
+    outcomes: Outcomes, points: Sequence[float] = POINTS
+) -> dict[str, list[float]]:
+    """
+    Give the expected top-1 accuracy for each probability of dropping.
+
+    :returns: head, and the action, → accuracy from 0 to 1 at each of the points. Samples with
+        none of the network's modalities do not count; NaN if there are no others.
+    :raises InvalidSettingError: when not every subset was scored.
+    """
+    _check(outcomes)
+    sums = {key: np.zeros(len(points)) for key in keys(outcomes.heads)}
+    right = _right(outcomes)
+    kinds, kind = np.unique(outcomes.present, axis=0, return_inverse=True)
+    for i, row in enumerate(kinds):
+        own = tuple(m for m, here in zip(outcomes.modalities, row) if here)
+        for at, point in enumerate(points if own else ()):
+            for subset, chance in subset_probabilities(own, point).items():
+                for key, total in sums.items():
+                    total[at] += chance * right[subset][key][kind.ravel() == i].sum()
+    count = int(outcomes.present.any(1).sum())
+    return {key: [float(x) / count if count else float('nan') for x in total]
+            for key, total in sums.items()}
+
+
+def curve_of_column(
+    column: Mapping[str, float], points: Sequence[float] = POINTS
+) -> list[float]:
+    """
+    Give the curve that follows from an accuracy for every subset (a column of Table I).
+
+    It holds where every sample has every modality: then only the accuracies matter, and the
+    curve is a polynomial in the probability whose degree is the number of modalities.
+
+    :param column: name of every subset of some modalities → accuracy, in any unit.
+    :raises InvalidSettingError: when a subset is missing.
+    """
+    own = in_order(Modality.parse(letter) for name in column for letter in name.split('+'))
+    missing = [subset_name(s) for s in subsets(own) if subset_name(s) not in column]
+    if missing:
+        raise InvalidSettingError(
+            'subsets', ', '.join(column), f'every subset of {subset_name(own)}',
+            f'add {", ".join(missing)}')
+    return [sum(chance * column[subset] for subset, chance in
+                subset_probabilities(own, point).items()) for point in points]
+
+
+def _right(outcomes: Outcomes) -> dict[str, dict[str, NDArray[np.bool_]]]:
+    """Give subset → head, and the action, → whether it is right `[n]`; False where it lacks."""
+    right: dict[str, dict[str, NDArray[np.bool_]]] = {}
+    for name, subset in scored(outcomes):
+        has, right[name] = outcomes.has(subset), {}
+        for key, hit in hits(outcomes, subset).items():
+            right[name][key] = np.zeros(len(outcomes), np.bool_)
+            right[name][key][has] = hit
+    return right
+
+
+def _check(outcomes: Outcomes) -> None:
+    missing = [subset_name(s) for s in subsets(outcomes.modalities)
+               if subset_name(s) not in outcomes.logits and outcomes.has(s).any()]
+    if missing:
+        raise InvalidSettingError(
+            'subsets', ', '.join(outcomes.logits), 'all that the samples have',
+            f'score {", ".join(missing)} too')
+
+
+_LEAST = 1e-12
+"""Probability below which a logarithm is not taken."""
+
+
+def own_sensors(actions: Sequence[TrueAction], answers: Answers) -> NDArray[np.bool_]:
+    """Give what most windows of each action have, `[n, 4]`; of equals the larger set."""
+    own = np.zeros((len(actions), len(Modality)), np.bool_)
+    for i, action in enumerate(actions):
+        rows = answers.present[windows_of(action, answers)]
+        if len(rows):
+            kinds, counts = np.unique(rows, axis=0, return_counts=True)
+            own[i] = kinds[max(range(len(kinds)), key=lambda k: (counts[k], kinds[k].sum()))]
+    return own
+
+
+def curve(
+    by_subset: Mapping[str, Asked], own: NDArray[np.bool_], points: Sequence[float] = POINTS
+) -> dict[str, list[float]] | None:
+    """
+    Give the expected top-1 accuracy at each probability of losing a sensor.
+
+    :param by_subset: the same n actions, asked with each subset.
+    :param own: what each action has, `[n, 4]`.
+    :returns: head, and the joint score, → accuracy; None unless every subset was asked.
+    """
+    modalities = in_order(m for name in by_subset for m in parse_subset(name))
+    names = [subset_name(subset) for subset in subsets(modalities)]
+    if not names or set(names) != set(by_subset):
+        return None
+    first = by_subset[names[0]]
+    known = np.all(list(first.scored.values()), axis=0)
+    present = own[:, [list(Modality).index(m) for m in modalities]]
+    known &= present.any(1)
+    if not known.any():
+        return None
+    outcomes = Outcomes(
+        modalities,
+        {name: {head: np.log(np.maximum(p[known], _LEAST)).astype(np.float32)
+                for head, p in by_subset[name].chances.items()} for name in names},
+        present[known], {head: ids[known] for head, ids in first.truth.items()})
+    return dropping_curve(outcomes, points)
+
+
+def agreement(reference: Answers, other: Answers, heads: Sequence[str]) -> dict[str, float]:
+    """
+    Tell how often another condition gives the same best classes as the windows as recorded.
+
+    A window is compared with the nearest of the other condition whose end differs by less than
+    half the usual step.
+
+    :returns: `compared` share of the windows as recorded, and `same` of those compared.
+    """
+    if not len(reference) or not len(other):
+        return {'compared': 0.0, 'same': float('nan')}
+    step = np.median(np.diff(reference.end_ns)) if len(reference) > 1 else 0
+    order = np.argsort(other.end_ns, kind='stable')
+    ends = other.end_ns[order]
+    right = np.clip(np.searchsorted(ends, reference.end_ns), 0, len(ends) - 1)
+    left = np.maximum(right - 1, 0)
+    nearer = np.abs(ends[left] - reference.end_ns) < np.abs(ends[right] - reference.end_ns)
+    places = np.where(nearer, left, right)
+    close = np.abs(ends[places] - reference.end_ns) <= step / 2
+    same = np.ones(int(close.sum()), np.bool_)
+    for head in heads:
+        mine = reference.probabilities[head][close].argmax(1)
+        same &= mine == other.probabilities[head][order[places[close]]].argmax(1)
+    return {'compared': float(close.mean()),
+            'same': float(same.mean()) if len(same) else float('nan')}

@@ -17,8 +17,7 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import BundleError, InvalidSettingError, printable
-from karmma_ros.model.bounds import bounded_build, check_options, check_tensors
-from karmma_ros.model.builder import build
+from karmma_ros.model.builder import bounded_build, build, check_options, check_tensors
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.encoders import is_custom
 from karmma_ros.model.files import (

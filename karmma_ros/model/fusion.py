@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from karmma_ros.modality import Modality
+from karmma_ros.modality import in_order, Modality
 import torch
 from torch import nn, Tensor
 
@@ -60,3 +60,88 @@ class FusionBlock(nn.Module):
             x = layer(x, src_key_padding_mask=ignore)
         parts = x.split([*sizes, 1], dim=1)
         return torch.stack([part.mean(1) for part in parts], dim=1)
+
+
+class MultiHeadMLP(nn.Module):
+    """
+    Classify every output token of the fusion block and average (Sec. III-B).
+
+    The paper averages "the predictions" without saying of which kind; here the logits are
+    averaged. Its hidden activation is not given either: GELU.
+    """
+
+    def __init__(self, dim: int, classes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.shared = nn.Linear(dim, 2 * dim)
+        self.activation = nn.GELU()
+        self.classifiers = nn.ModuleDict(
+            {head: nn.Linear(2 * dim, size) for head, size in classes.items()}
+        )
+
+    def forward(self, tokens: Tensor, counted: Tensor | None = None) -> dict[str, Tensor]:
+        """
+        Give the logits of each head.
+
+        :param tokens: `[b, m + 1, d]`.
+        :param counted: bool `[b, m + 1]`, the tokens to average over; None: all.
+        :returns: head → `[b, classes]`.
+        """
+        hidden = self.activation(self.shared(tokens))  # [b, m + 1, 2d]
+        # A linear classifier of the mean is the mean of the classifiers, at 1 / (m + 1) the cost.
+        if counted is None:
+            mean = hidden.mean(1)
+        else:
+            weights = counted.to(hidden.dtype).unsqueeze(-1)
+            mean = (hidden * weights).sum(1) / weights.sum(1)
+        return {head: classify(mean) for head, classify in self.classifiers.items()}
+
+
+class LogitMean(nn.Module):
+    """
+    Average the modalities' logits, each with its weight; the weights of those present count.
+
+    :param votes: modality → weight above 0.
+    """
+
+    def __init__(self, votes: Mapping[Modality, float]) -> None:
+        super().__init__()
+        self.modalities = in_order(votes)
+        self.votes: Tensor
+        self.register_buffer(
+            'votes', torch.tensor([float(votes[m]) for m in self.modalities]), persistent=False)
+
+    def forward(
+        self, logits: Mapping[Modality, Tensor], present: Tensor | None = None
+    ) -> Tensor:
+        """
+        Average.
+
+        :param logits: modality → `[b, 1, c]`, in canonical order; at least one.
+        :param present: bool `[b, len(logits)]`; None: all are.
+        :returns: `[b, 1, c]`.
+        """
+        stacked = torch.cat(list(logits.values()), dim=1)  # [b, m, c]
+        votes = self.votes[[self.modalities.index(m) for m in logits]].to(stacked.dtype)
+        weights = votes.expand(stacked.shape[:2]).unsqueeze(-1)  # [b, m, 1]
+        if present is not None:
+            weights = weights * present.unsqueeze(-1)
+        return (stacked * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+
+
+class SplitHeads(nn.Module):
+    """Cut one row of logits into the heads'."""
+
+    def __init__(self, classes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.classes = dict(classes)
+
+    def forward(self, logits: Tensor, counted: Tensor | None = None) -> dict[str, Tensor]:
+        """
+        Split.
+
+        :param logits: `[b, 1, c]`.
+        :param counted: not needed: absent modalities have had no vote.
+        :returns: head → `[b, classes]`.
+        """
+        parts = logits.squeeze(1).split(list(self.classes.values()), dim=1)
+        return dict(zip(self.classes, parts))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import in_order, Modality, subset_name
 from karmma_ros.model.encoders.causal import CausalFrames, Past
-from karmma_ros.model.encoders.chunks import ChunkedEncoder
+from karmma_ros.model.encoders.video import ChunkedEncoder
 from karmma_ros.model.tokens import TokenEmbedding
 import torch
 from torch import nn, Tensor

@@ -20,11 +20,10 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError, KarmmaError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig, ModelConfig
-from karmma_ros.model.encoders.chunks import ChunkedEncoder
-from karmma_ros.model.encoders.spectrogram import AST
+from karmma_ros.model.encoders.audio import AST
+from karmma_ros.model.encoders.video import ChunkedEncoder, prepare_torchvision
 from karmma_ros.model.files import load_safetensors, open_regular_file
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.model.vision_operators import prepare_torchvision
 from karmma_ros.model.weights_check import check_clip, check_fit, first_line, is_frozen, LoadReport
 from safetensors import SafetensorError
 import torch

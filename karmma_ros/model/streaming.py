@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from karmma_ros.modality import Modality
 from karmma_ros.model.encoders.causal import CausalFrames
-from karmma_ros.model.encoders.chunks import ChunkedEncoder
+from karmma_ros.model.encoders.video import ChunkedEncoder
 from karmma_ros.model.karmma import Karmma
 import numpy as np
 from numpy.typing import NDArray

@@ -2,18 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
 import signal
 import sys
 from threading import Event
 from typing import Any
 
 from karmma_ros.errors import printable
-from karmma_ros.node.running import check_arguments
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+
+_ROS_ARGUMENTS = """\
+ROS arguments:
+  --ros-args -p NAME:=VALUE        set a parameter of the node
+  --ros-args -r FROM:=TO           remap the name of a topic or service
+  --ros-args --params-file FILE    read parameters from a YAML file
+"""
+
+
+def check_arguments(name: str, description: str, arguments: Sequence[str] | None) -> None:
+    """
+    Print the help for `--help`, and refuse words that are no ROS arguments.
+
+    :raises SystemExit: after either; 0 after the help.
+    """
+    parser = argparse.ArgumentParser(
+        prog=name, description=description, epilog=_ROS_ARGUMENTS, allow_abbrev=False,
+        usage='%(prog)s [-h] [--ros-args ARGUMENT ...]',
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = [name, *(sys.argv[1:] if arguments is None else arguments)]
+    try:
+        others = remove_ros_args(words)[1:]
+    except Exception:  # rclpy raises several kinds; its `init` reports what is wrong
+        return
+    parser.parse_args(others)
+
+
+def run(
+    name: str, description: str, make: Callable[[], Node], arguments: Sequence[str] | None,
+) -> int:
+    """
+    Spin the node that `make` gives until SIGINT or SIGTERM, and give the exit status.
+
+    What is wrong with the ROS arguments or the parameters is said in a sentence after `name`.
+    """
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    check_arguments(name, description, arguments)
+    try:
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+        node = make()
+    except Exception as error:  # rclpy raises several kinds, most of all for unreadable files
+        print(printable(f'{name}: {error}', 2000), file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not stop.is_set():
+        executor.spin_once(timeout_sec=0.2)
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,7 +28,7 @@ from karmma_msgs.msg import (
     ModalityStatus,
 )
 from karmma_ros.errors import KarmmaError
-from karmma_ros.node.times import time_ns
+from karmma_ros.node.messages import time_ns
 from karmma_ros.node.watch import Changes, recognition_line, seconds, subscribe
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState

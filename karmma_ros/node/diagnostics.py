@@ -7,18 +7,70 @@ wall clock even in simulated time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from karmma_ros.errors import printable
-from karmma_ros.node.messages import heads_note
+from karmma_ros.modality import Modality
+from karmma_ros.node.messages import heads_note, time_message
 from karmma_ros.node.model_loader import Model
-from karmma_ros.node.times import time_message
-from karmma_ros.node.timings import Pace
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
+import numpy as np
 from std_msgs.msg import Header
+
+_RECENT = 128
+_RECENT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The results of late; without any, rate is 0 and the rest is NaN."""
+
+    rate: float
+    """Results a second, hertz."""
+    latency: tuple[float, float]
+    """From window to prediction, median and 95th percentile, seconds."""
+    age: tuple[float, float]
+    """From the newest sample to publishing, the same; NaN where stamps are of another clock."""
+
+
+class Timings:
+    """Remember the latest results; times are those of a monotonic clock, seconds."""
+
+    def __init__(self) -> None:
+        self.results = 0
+        """Published since activation."""
+        self.skipped = 0
+        """Wake-ups that came while the one before was not answered yet."""
+        self._latest: deque[tuple[float, float, float]] = deque(maxlen=_RECENT)
+
+    def add(self, now: float, latency: float, age: float) -> None:
+        """Note a result; an age below zero is none."""
+        self.results += 1
+        self._latest.append((now, latency, age if age >= 0 else np.nan))
+
+    def pace(self, now: float) -> Pace:
+        """Sum up what was noted in the last half minute."""
+        latest = np.array([x for x in list(self._latest) if now - x[0] <= _RECENT_S])
+        if not len(latest):
+            return Pace(0.0, (np.nan, np.nan), (np.nan, np.nan))
+        elapsed = now - latest[0, 0]
+        ages = latest[~np.isnan(latest[:, 2]), 2]
+        return Pace(
+            (len(latest) - 1) / elapsed if elapsed > 0 else 0.0,
+            _percentiles(latest[:, 1]), _percentiles(ages))
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    if not len(values):
+        return np.nan, np.nan
+    median, late = np.percentile(values, (50, 95))
+    return float(median), float(late)
+
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -108,3 +160,33 @@ def _status(level: Any, name: str, message: str, values: Mapping[str, Any]) -> D
 
 def _seconds(value: float) -> str:
     return 'unknown' if isnan(value) else f'{value:.3f}'
+
+
+Write = Callable[[str, str], bool]
+"""Takes a line and its topic; False when the topic is throttled."""
+
+
+class WarningLog:
+    """
+    Compare the warnings of all modalities with those that were logged, and log each change.
+
+    A change that is throttled is logged later, unless it has been undone by then.
+    """
+
+    def __init__(self, warn: Write, inform: Write) -> None:
+        """Take the log's functions for a warning and for an information."""
+        self._warn, self._inform = warn, inform
+        self._logged: dict[Modality, str] = {}
+
+    def update(self, statuses: Iterable[ModalityStatus]) -> None:
+        """Log each warning that has appeared, changed or ended since it was last logged."""
+        for status in statuses:
+            if status.warning != self._logged.get(status.modality, '') and self._write(status):
+                self._logged[status.modality] = status.warning
+
+    def _write(self, status: ModalityStatus) -> bool:
+        topic = f'{status.modality} content'
+        if status.warning:
+            return self._warn(status.warning_line, topic)
+        before = self._logged[status.modality]
+        return self._inform(f'{status.modality}: this warning has ended: {before}', topic)

@@ -19,8 +19,7 @@ from karmma_ros.model.registry import find_model
 from karmma_ros.node.diagnostics import diagnostics_message, lifecycle_status
 from karmma_ros.node.inputs import check_inputs
 from karmma_ros.node.log import describe, NodeLog
-from karmma_ros.node.overrides import name_problem, overrides_warning
-from karmma_ros.node.parameters import Parameters
+from karmma_ros.node.parameters import name_problem, overrides_warning, Parameters
 from karmma_ros.node.services import guard_services
 from karmma_ros.node.session import Session
 from karmma_ros.stream.settings import event_settings

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from karmma_msgs.msg import (
     ActionEvent as ActionEventMsg,
 )
@@ -25,13 +26,26 @@ from karmma_msgs.msg import (
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import Bundle
-from karmma_ros.node.times import time_message
 from karmma_ros.prediction import action_heads, further_heads, NOUN, Prediction, VERB, Vocabulary
 from karmma_ros.prediction import LabelScore as Label
 from karmma_ros.stream.availability import ModalityStatus
 from karmma_ros.stream.events import ActionEvent
 from karmma_ros.stream.window import Window
 from std_msgs.msg import Header
+
+_LATEST_NS = 2**31 * NANOSECONDS - 1
+
+
+def time_message(time_ns: int) -> Time:
+    """Give nanoseconds as builtin_interfaces/Time, which starts at zero and ends in 2038."""
+    sec, nanosec = divmod(min(max(int(time_ns), 0), _LATEST_NS), NANOSECONDS)
+    return Time(sec=sec, nanosec=nanosec)
+
+
+def time_ns(message: Any) -> int:
+    """Give builtin_interfaces/Time in nanoseconds."""
+    return int(message.sec * NANOSECONDS + message.nanosec)
+
 
 # An end-to-end latency beyond this comes from a foreign clock, not from slowness.
 _USABLE_LATENCY_S = 10.0
@@ -177,5 +191,3 @@ def end_to_end_latency(stamp_ns: int, now_ns: int) -> float:
 
 def _seconds(duration_ns: int) -> float:
     return -1.0 if duration_ns < 0 else duration_ns / NANOSECONDS
-
-

@@ -23,10 +23,9 @@ from typing import Any
 
 from karmma_ros.bags.reader import Bag, Topic
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.errors import InvalidSettingError, printable
-from karmma_ros.errors_bag import BagError
+from karmma_ros.errors import BagError, InvalidSettingError, printable
 from karmma_ros.modality import Modality
-from karmma_ros.node.times import time_message
+from karmma_ros.node.messages import time_message
 from karmma_ros.stream import message_types as types
 from karmma_ros.stream.mute import ALL, HELP, METAVAR, Mute, parse_mute
 import rclpy

@@ -10,15 +10,14 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.modality import Modality
-from karmma_ros.model.backends.devices import choose_device
-from karmma_ros.node.diagnostics import inference_status, input_status, model_status
+from karmma_ros.model.backends.selection import choose_device
+from karmma_ros.node.diagnostics import inference_status, input_status, model_status, WarningLog
 from karmma_ros.node.inputs import Inputs
 from karmma_ros.node.log import NodeLog
 from karmma_ros.node.messages import availability_message, heads_note
 from karmma_ros.node.model_loader import load_model, Model, ModelLoader
 from karmma_ros.node.outputs import Outputs
 from karmma_ros.node.parameters import Parameters
-from karmma_ros.node.warning_log import WarningLog
 from karmma_ros.node.worker import Engine, Worker
 from karmma_ros.prediction import further_heads
 from karmma_ros.stream.events import ActionEvents, EventSettings

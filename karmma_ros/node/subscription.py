@@ -2,26 +2,192 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 import time
 from typing import Any
 
-from karmma_ros.errors import printable
+from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modality import Modality
-from karmma_ros.node.input_qos import (
-    choose_reliability,
-    is_overridden,
-    reliability_parameter,
-    say,
-    subscribe,
-)
-from karmma_ros.node.input_types import COMPRESSED, mend
 from karmma_ros.node.log import NodeLog
-from karmma_ros.stream.message_types import COMPRESSED_IMAGE, IMAGE, unread_type
+from karmma_ros.stream.message_types import (
+    AUDIO_BARE,
+    AUDIO_DRIVERS,
+    AUDIO_TOLD,
+    COMPRESSED_IMAGE,
+    DETECTIONS,
+    IMAGE,
+    unread_type,
+    YOLO,
+)
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+_MAX_DEPTH = 1000
+_CHOICES = {
+    'history': ('keep_last', 'keep_all'),
+    'reliability': ('reliable', 'best_effort'),
+}
+
+
+def choose_reliability(
+    setting: str, offers: Iterable[ReliabilityPolicy], now: ReliabilityPolicy,
+) -> ReliabilityPolicy:
+    """
+    Give what to ask for, from a `qos` parameter and what the publishers offer.
+
+    auto asks for reliable delivery where every publisher offers it; without publishers it
+    stays at what is asked for now.
+    """
+    if setting != 'auto':
+        wanted = setting == 'reliable'
+    else:
+        offered = list(offers)
+        if not offered:
+            return now
+        wanted = all(offer is ReliabilityPolicy.RELIABLE for offer in offered)
+    return ReliabilityPolicy.RELIABLE if wanted else ReliabilityPolicy.BEST_EFFORT
+
+
+def say(reliability: ReliabilityPolicy) -> str:
+    """Name a reliability as people do."""
+    return reliability.name.lower().replace('_', ' ')
+
+
+def reliability_parameter(topic: str) -> str:
+    """Name the parameter by which ROS overrides the reliability of a subscription."""
+    return f'{_prefix(topic)}reliability'
+
+
+def subscribe(
+    node: Node, kind: Any, topic: str, callback: Callable[[Any], None], profile: QoSProfile,
+    incompatible: Callable[[Any], None],
+) -> Any:
+    """
+    Subscribe with a profile, of which `qos_overrides.<topic>.subscription.…` may change parts.
+
+    Reliability is declared only when it is overridden: a parameter that were declared with
+    today's value would hold it for ever.
+
+    :param incompatible: called when a publisher offers less than is asked for.
+    :raises InvalidSettingError: for an override that is not usable.
+    """
+    given = {name: _override(node, f'{_prefix(topic)}{name}')
+             for name in ('history', 'depth', 'reliability')}
+    for name, value in given.items():
+        _check(f'{_prefix(topic)}{name}', name, value)
+    kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
+    if given['reliability'] is not None:
+        kinds.append(QoSPolicyKind.RELIABILITY)
+    return node.create_subscription(
+        kind, topic, callback, profile, qos_overriding_options=QoSOverridingOptions(kinds),
+        event_callbacks=SubscriptionEventCallbacks(
+            incompatible_qos=incompatible, use_default_callbacks=False))
+
+
+def is_overridden(node: Node, topic: str) -> bool:
+    """Tell whether the reliability of a subscription is not ours to choose."""
+    return node.has_parameter(reliability_parameter(topic))
+
+
+def _prefix(topic: str) -> str:
+    return f'qos_overrides.{topic}.subscription.'
+
+
+def _override(node: Node, name: str) -> Any:
+    """Give an override, or None; declared without a type, for rclpy would raise at a wrong one."""
+    if node.has_parameter(name):
+        return node.get_parameter(name).value
+    value = node.declare_parameter(name, None, ParameterDescriptor(dynamic_typing=True)).value
+    node.undeclare_parameter(name)
+    return value
+
+
+def _check(parameter: str, name: str, value: Any) -> None:
+    if value is None:
+        return
+    remedy = 'start the node again with another one'
+    if name == 'depth':
+        if type(value) is not int or not 1 <= value <= _MAX_DEPTH:
+            raise InvalidSettingError(
+                parameter, value, f'a whole number from 1 to {_MAX_DEPTH}', remedy)
+    elif str(value).lower() not in _CHOICES[name]:
+        raise InvalidSettingError(parameter, value, ' or '.join(_CHOICES[name]), remedy)
+
+
+COMPRESSED = '/compressed'
+"""Where image_transport publishes the compressed pictures of a topic."""
+
+
+def message_class(type_name: str, modality: Modality) -> Any:
+    """
+    Give the class of a message type such as `sensor_msgs/msg/Image`.
+
+    :raises InvalidSettingError: when its package, which is not required, is not installed.
+    """
+    package, _, name = type_name.split('/')
+    try:
+        return getattr(import_module(f'{package}.msg'), name)
+    except (ImportError, AttributeError):
+        raise _missing(type_name, package, modality) from None
+
+
+def _missing(type_name: str, package: str, modality: Modality) -> InvalidSettingError:
+    off = f'set {modality}.enabled to false'
+    if type_name == AUDIO_TOLD:
+        return InvalidSettingError(
+            'audio.type', type_name, 'a type that is installed',
+            'build https://github.com/mgonzs13/audio_common and source its workspace last, for '
+            f'another package has its name; or set audio.type to {AUDIO_DRIVERS}, or {off}')
+    if type_name == YOLO:
+        return InvalidSettingError(
+            'detections.type', type_name, 'a type that is installed',
+            'build https://github.com/mgonzs13/yolo_ros and source its workspace; or set '
+            f'detections.type to {DETECTIONS}, or {off}')
+    install = f'install ros-$ROS_DISTRO-{package.replace("_", "-")} and source ROS again'
+    if modality is Modality.AUDIO and _installed(AUDIO_TOLD):
+        install = f'set audio.type to {AUDIO_TOLD}, which is installed under this name'
+    return InvalidSettingError(
+        f'{modality}.enabled', True, f'true only where {type_name} is installed',
+        f'{install}, or {off}')
+
+
+def _installed(type_name: str) -> bool:
+    package, _, name = type_name.split('/')
+    try:
+        return hasattr(import_module(f'{package}.msg'), name)
+    except ImportError:
+        return False
+
+
+def mend(modality: Modality, topic: str, taken: str, offered: str) -> str:
+    """Say what to do about a topic that carries another type than the one that is taken."""
+    if (taken, offered) == (IMAGE, COMPRESSED_IMAGE) and modality is Modality.RGB:
+        if topic.endswith(COMPRESSED):
+            return (f'set rgb.transport to compressed and remap image to '
+                    f'{topic[:-len(COMPRESSED)]}')
+        return f'set rgb.transport to compressed and remap image/compressed to {topic}'
+    if (taken, offered) == (COMPRESSED_IMAGE, IMAGE):
+        return f'set rgb.transport to raw and remap image to {topic}'
+    if modality is Modality.AUDIO and offered in (AUDIO_BARE, AUDIO_DRIVERS, AUDIO_TOLD):
+        return f'set audio.type to {offered}'
+    if modality is Modality.DETECTIONS and offered in (DETECTIONS, YOLO):
+        return f'set detections.type to {offered}'
+    unread = unread_type(offered)
+    if unread is not None and unread.modality is modality:
+        return unread.cure.format(topic=topic)
+    name = 'image' if modality is Modality.RGB else modality
+    return f'remap {name} to a topic of {taken}'
+
 
 # Decoding only the newest picture keeps a slow machine from working on stale ones; sound
 # must not lose a message, for every gap is heard by the network.

@@ -10,7 +10,7 @@ from typing import Any
 from karmma_msgs.msg import ActionEvent, ActionRecognition, ModalityAvailability, ModalityStatus
 from karmma_ros.errors import printable
 from karmma_ros.modality import Modality
-from karmma_ros.node.running import run
+from karmma_ros.node.__main__ import run
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile

@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from karmma_ros.modality import Modality
+from karmma_ros.node.diagnostics import Timings
 from karmma_ros.node.inputs import Inputs
 from karmma_ros.node.log import describe, NodeLog
 from karmma_ros.node.messages import (
@@ -26,7 +27,6 @@ from karmma_ros.node.messages import (
 )
 from karmma_ros.node.outputs import Outputs
 from karmma_ros.node.parameters import Parameters
-from karmma_ros.node.timings import Timings
 from karmma_ros.stream.availability import ModalityStatus
 from karmma_ros.stream.events import ActionEvent, ActionEvents
 from karmma_ros.stream.recogniser import Recogniser

@@ -20,15 +20,14 @@ import cv2
 from karmma_msgs.msg import ActionEvent, ActionRecognition, ModalityAvailability
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
+from karmma_ros.node.__main__ import run
 from karmma_ros.node.declarations import OVERLAY_DECLARATIONS
 from karmma_ros.node.log import describe, NodeLog
-from karmma_ros.node.overrides import name_problem, overrides_warning
-from karmma_ros.node.running import run
+from karmma_ros.node.parameters import name_problem, overrides_warning
 from karmma_ros.node.services import guard_services
 from karmma_ros.overlay.drawing import draw, enlarge, Image, placeholder
 from karmma_ros.overlay.lettering import choose_lettering
-from karmma_ros.overlay.pairing import Pairing, pairing
-from karmma_ros.overlay.pictures import decode_picture
+from karmma_ros.overlay.pairing import decode_picture, Pairing, pairing
 from karmma_ros.overlay.status import News
 from karmma_ros.stream.decoders import stamp_ns_of
 from lifecycle_msgs.srv import GetState

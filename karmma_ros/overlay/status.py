@@ -13,7 +13,7 @@ from karmma_msgs.msg import ModalityStatus
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modality import Modality
-from karmma_ros.node.times import time_ns
+from karmma_ros.node.messages import time_ns
 from karmma_ros.overlay.drawing import Label, Lamp, Sensor, View
 
 _ENDED = 1

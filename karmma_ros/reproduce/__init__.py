@@ -8,13 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from karmma_ros.data.synthetic_kitchen.rendering import clip_spec
-from karmma_ros.data.synthetic_kitchen.splits import open_splits
-from karmma_ros.reproduce.cells import key_of, Workshop
-from karmma_ros.reproduce.report import costs, PARTS, write_report
+from karmma_ros.data.synthetic_kitchen.dataset import open_splits
+from karmma_ros.data.synthetic_kitchen.episode import clip_spec
+from karmma_ros.reproduce.cells import key_of, make_all, with_needs, Workshop
 from karmma_ros.reproduce.results import Results
-from karmma_ros.reproduce.schedule import make_all, with_needs
 from karmma_ros.reproduce.systems import all_cells, Budget
+from karmma_ros.reproduce.tables import costs, PARTS, write_report
 
 RESULTS = 'results.json'
 MAIN = ('teacher', 'baseline', 'delta', 'karmma')

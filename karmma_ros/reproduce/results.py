@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from karmma_ros.errors import KarmmaError
-from karmma_ros.evaluation.dropping import POINTS, subset_probabilities
-from karmma_ros.evaluation.robustness import average_accuracy
+from karmma_ros.evaluation.robustness import average_accuracy, POINTS, subset_probabilities
 from karmma_ros.modality import Modality
 from karmma_ros.reproduce.systems import seeded
 

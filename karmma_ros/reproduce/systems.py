@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from karmma_ros.data.synthetic_kitchen.splits import KitchenSettings
+from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import ModelConfig

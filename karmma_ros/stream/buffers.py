@@ -18,7 +18,7 @@ from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.audio import resample, StreamResampler
 from karmma_ros.preprocess.detections import detection_input
 from karmma_ros.preprocess.video import resize_and_crop
-from karmma_ros.stream.slots import Slots
+from karmma_ros.stream.frame_buffer import Slots
 from karmma_ros.stream.spectrogram_cache import SpectrogramMemo
 import numpy as np
 from numpy.typing import NDArray

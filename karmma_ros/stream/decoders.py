@@ -27,8 +27,8 @@ from karmma_ros.preprocess.flow import decode_flow
 from karmma_ros.preprocess.image import decode_image, WIDE
 from karmma_ros.preprocess.image import is_wide as is_wide_encoding
 from karmma_ros.preprocess.image import largest_value as largest_image_value
-from karmma_ros.stream.audio_hints import AudioFormat
-from karmma_ros.stream.box_check import BoxFrame
+from karmma_ros.stream.audio_rate import AudioFormat
+from karmma_ros.stream.content_checks import BoxFrame
 from karmma_ros.stream.message_types import COMPRESSED_IMAGE
 import numpy as np
 from numpy.typing import NDArray

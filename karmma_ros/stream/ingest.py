@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality
-from karmma_ros.stream.audio_hints import AudioFormat
+from karmma_ros.stream.audio_rate import AudioFormat
 from karmma_ros.stream.content_checks import ContentChecks
 from karmma_ros.stream.decoders import (
     AudioReader,

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modality import Modality, subset_name
-from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.interface import Backend
+from karmma_ros.model.backends.pytorch import Eager
 from karmma_ros.prediction import Prediction, Vocabulary
 from karmma_ros.stream.token_cache import hop_for, TokenMemo
 from karmma_ros.stream.window import Window

@@ -15,9 +15,9 @@ from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.preprocess.arrays import check_array
+from karmma_ros.preprocess.audio import check_rate
 from karmma_ros.preprocess.detections import check_boxes
 from karmma_ros.preprocess.flow import check_displacement
-from karmma_ros.preprocess.resampling import check_rate
 from karmma_ros.stream.availability import Finding, ModalityState, ModalityStatus
 from karmma_ros.stream.buffers import (
     AudioBuffer,
@@ -26,8 +26,8 @@ from karmma_ros.stream.buffers import (
     FrameBuffer,
     JITTER_NS,
 )
-from karmma_ros.stream.flow_buffer import FlowBuffer, FlowPicture
-from karmma_ros.stream.sensor import Buffer, Coverage, Sensor
+from karmma_ros.stream.frame_buffer import FlowBuffer, FlowPicture
+from karmma_ros.stream.source import Buffer, Coverage, Sensor
 from karmma_ros.stream.window import FlowMemo, Window
 import numpy as np
 from numpy.typing import NDArray

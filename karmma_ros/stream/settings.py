@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
+from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
+from karmma_ros.model.registry import shares
 from karmma_ros.stream.events import EventSettings
 from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 _EVENT_PARAMETERS = ('smoothing', 'start', 'end', 'min_duration', 'max_gap', 'background')
 
@@ -48,3 +53,67 @@ def event_settings(values: Mapping[str, Any]) -> EventSettings:
     """
     chosen = {name: values[f'events.{name}'] for name in _EVENT_PARAMETERS}
     return EventSettings(**{**chosen, 'background': chosen['background'] or None})
+
+
+_DEFAULTS = Path('config', 'node', 'karmma.yaml')
+
+
+def node_parameters(path: Path | None = None) -> dict[str, Any]:
+    """
+    Give every parameter of the node by its dotted name, as a parameter file of a robot has it.
+
+    :param path: a file with some of them; the others are as the node's own file has them.
+    :raises InvalidSettingError: for a file that cannot be read or names what does not exist.
+    """
+    values = _read(_default_file())
+    given = {} if path is None else _read(path)
+    unknown = sorted(set(given) - set(values))
+    if unknown:
+        raise InvalidSettingError(
+            f'{path}', ', '.join(unknown), 'parameters of the node',
+            f'{_DEFAULTS.name} has them all')
+    for name, value in given.items():
+        values[name] = _typed(name, value, values[name], path)
+    return values
+
+
+def _typed(name: str, value: Any, default: Any, path: Path | None) -> Any:
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default):
+        raise InvalidSettingError(
+            f'{name} in {path}', value, f'of the kind of {default!r}')
+    return value
+
+
+def _default_file() -> Path:
+    for folder in shares():
+        if (folder / _DEFAULTS).is_file():
+            return folder / _DEFAULTS
+    raise InvalidSettingError(
+        '--params', None, 'a parameter file', f'{_DEFAULTS.name} is not installed: give one, or '
+        'source the workspace')
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = YAML(typ='safe', pure=True).load(path.read_text(encoding='utf-8'))
+        sections = [section['ros__parameters'] for section in content.values()]
+    except OSError as error:
+        raise InvalidSettingError('--params', str(path), 'a file that can be read',
+                                  str(error.strerror)) from None
+    except (YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise InvalidSettingError(
+            '--params', str(path), 'a ROS 2 parameter file: node, then ros__parameters',
+            f'{type(error).__name__}: {error}') from None
+    return {name: value for section in sections for name, value in _flat(section).items()}
+
+
+def _flat(section: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            values.update(_flat(value, f'{prefix}{name}.'))
+        else:
+            values[f'{prefix}{name}'] = value
+    return values

@@ -1,5 +1,5 @@
 """Training: losses, modality dropout and the Lightning modules."""
 
-from karmma_ros.model.vision_operators import prepare_torchvision
+from karmma_ros.model.encoders.video import prepare_torchvision
 
 prepare_torchvision()  # Lightning's metrics import torchvision

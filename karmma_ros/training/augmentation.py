@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from karmma_ros.modality import Modality
-from karmma_ros.training.draws import Draw
+from karmma_ros.training.modality_dropout import Draw
 import torch
 from torch import Tensor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+import math
 from typing import Any
 
 from karmma_ros.data.samples import Batch
@@ -11,15 +12,27 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.augmentation import augment
-from karmma_ros.training.draws import StepDraws
 from karmma_ros.training.loaders import processes
 from karmma_ros.training.losses import classification_loss, distillation_loss
-from karmma_ros.training.modality_dropout import drop_modalities
-from karmma_ros.training.schedule import warmup_cosine
+from karmma_ros.training.modality_dropout import drop_modalities, StepDraws
 from karmma_ros.training.teacher import Teacher
 import lightning
 import torch
 from torch import nn, Tensor
+
+
+def warmup_cosine(step: int, total: int, warmup: int, floor: float = 0.01) -> float:
+    """
+    Give the factor of the peak learning rate: linear warm-up, then cosine back to the start.
+
+    :param step: from 0 to `total` - 1.
+    :param warmup: steps of the rise from `floor` to 1.
+    :param floor: factor at the first step and at the last.
+    """
+    if step < warmup:
+        return floor + (1 - floor) * step / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - 1 - warmup))
+    return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
 
 
 @dataclass(frozen=True)

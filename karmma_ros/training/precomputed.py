@@ -19,12 +19,11 @@ import shutil
 from typing import Any
 
 from karmma_ros.clip import Clip
-from karmma_ros.data.arrays import lay_out, METADATA, read_metadata
-from karmma_ros.data.locks import alone
 from karmma_ros.data.samples import Batch, Clips, Sample
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError
 from karmma_ros.modality import in_order, Modality, subsets
 from karmma_ros.model.karmma import Karmma
+from karmma_ros.storage import alone, lay_out, METADATA, read_metadata
 from karmma_ros.training.loaders import scoring_loader
 import numpy as np
 import torch

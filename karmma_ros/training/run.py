@@ -9,7 +9,7 @@ import warnings
 
 from karmma_ros.data.samples import Batch, Clips
 from karmma_ros.errors import DISK_FULL, InvalidSettingError
-from karmma_ros.model.backends.devices import AUTO, choose_device
+from karmma_ros.model.backends.selection import AUTO, choose_device
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.checkpoints import CHECKPOINT, CheckpointError, Keeper, read_checkpoint
 from karmma_ros.training.loaders import Order, scoring_loader, training_loader

@@ -6,10 +6,10 @@ from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
-from karmma_ros.bags.types import TypeReader
+from karmma_ros.bags.message_definitions import TypeReader
 from karmma_ros.bags.writer import BagWriter
-from karmma_ros.cli.bag import events
-from karmma_ros.cli.bag.writing import kitchen as kitchen_sensors
+from karmma_ros.cli.bag import write
+from karmma_ros.cli.bag.write import kitchen as kitchen_sensors
 from karmma_ros.data.synthetic_kitchen.episode import episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 import pytest
@@ -26,7 +26,7 @@ def write_kitchen(path: Path, episodes: int = 2, seconds: float = 3.0, rate: flo
         for number in range(episodes):
             start_ns = START_NS + round(number * seconds * 1e9)
             shown = episode(Split.TEST, seed, number)
-            events.write(bag, *kitchen_sensors(shown, start_ns, options))
+            write.write_events(bag, *kitchen_sensors(shown, start_ns, options))
     return path
 
 

@@ -8,7 +8,7 @@ from karmma_ros.bags.writer import BagWriter
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
-from karmma_ros.stream.parameter_file import node_parameters
+from karmma_ros.stream.settings import node_parameters
 import numpy as np
 import pytest
 

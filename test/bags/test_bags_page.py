@@ -7,7 +7,7 @@ from pathlib import Path
 import re
 
 import cv2
-from karmma_ros.cli.bag import events
+from karmma_ros.cli.bag import write
 import numpy as np
 import pytest
 
@@ -39,10 +39,10 @@ def test_the_pictures_are_those_of_the_script(drawing):
 
 def test_a_sensor_says_nothing_in_its_silence(drawing):
     def at(second):
-        return events.picture(
-            events.START_NS + round(second * 1e9), np.zeros((2, 2, 3), np.uint8))
+        return write.picture(
+            write.START_NS + round(second * 1e9), np.zeros((2, 2, 3), np.uint8))
     left = drawing.without(iter(map(at, range(10))), ((2, 4), (7.5, 8.5)))
-    assert [(event[0] - events.START_NS) / 1e9 for event in left] == [0, 1, 4, 5, 6, 7, 9]
+    assert [(event[0] - write.START_NS) / 1e9 for event in left] == [0, 1, 4, 5, 6, 7, 9]
 
 
 def test_every_silence_lies_within_the_bags(drawing):

@@ -10,13 +10,13 @@ from karmma_ros.bags import evaluate
 from karmma_ros.bags.evaluate import evaluate_bag, Settings
 from karmma_ros.bags.faults import Delay, Mute
 from karmma_ros.bags.frame_lookup import BagFrames
+from karmma_ros.bags.message_definitions import TypeReader
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.recorded import compare_echo, echo_of, Echoes, read_echoes
 from karmma_ros.bags.replay import Replay, Run
 from karmma_ros.bags.resume import bag_digest, key_of, Work
 from karmma_ros.bags.topics import choose_topics
-from karmma_ros.bags.types import TypeReader
-from karmma_ros.errors_bag import BagError
+from karmma_ros.errors import BagError
 from karmma_ros.evaluation.bag_predictions import (
     Answers,
     AnswersError,
@@ -32,8 +32,8 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.presets import preset
 from karmma_ros.model.registry import find_model
-from karmma_ros.stream.parameter_file import node_parameters
 from karmma_ros.stream.recogniser import Recogniser
+from karmma_ros.stream.settings import node_parameters
 import numpy as np
 import pytest
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat

@@ -10,11 +10,11 @@ import subprocess
 import sys
 
 from karmma_ros.bags import limits
-from karmma_ros.bags.metadata import read_metadata
+from karmma_ros.bags.files import read_metadata
+from karmma_ros.bags.message_definitions import TypeReader
 from karmma_ros.bags.reader import Bag
-from karmma_ros.bags.types import TypeReader
-from karmma_ros.errors_bag import BagError
-from karmma_ros.scratch import scratch_folder
+from karmma_ros.errors import BagError
+from karmma_ros.storage import scratch_folder
 import lz4.frame
 from mcap_file import BOOL, channel, Chunk, mcap, message, record, schema
 import pytest
@@ -190,7 +190,7 @@ _INFORMATION = 'rosbag2_bagfile_information:\n  relative_file_paths: [bag.mcap]\
 ])
 @pytest.mark.timeout(30)
 def test_metadata_within_limits_or_none(tmp_path, monkeypatch, text, sentence):
-    monkeypatch.setattr('karmma_ros.bags.metadata._MOST_EVENTS', 1000)
+    monkeypatch.setattr('karmma_ros.bags.files._MOST_EVENTS', 1000)
     path = written(tmp_path, mcap(Chunk([(1, 5)])))
     (tmp_path / 'metadata.yaml').write_text(text)
     count, _, warnings = read(path.parent)
@@ -319,7 +319,7 @@ def test_thousands_of_topics_are_listed_in_one_short_sentence(tmp_path):
 _LEFT = """
 import os, signal, sys
 from pathlib import Path
-from karmma_ros.scratch import scratch_folder
+from karmma_ros.storage import scratch_folder
 with scratch_folder(Path(sys.argv[1])) as folder:
     (folder / 'large').write_text('x')
     print(folder, flush=True)

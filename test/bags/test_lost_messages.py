@@ -5,7 +5,7 @@ import struct
 
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.writer import BagWriter
-from karmma_ros.errors_bag import BagError
+from karmma_ros.errors import BagError
 from mcap_file import BOOL, channel, Chunk, MAGIC, mcap, message, record, schema, text
 import numpy as np
 import pytest

@@ -2,8 +2,8 @@
 
 import sqlite3
 
+from karmma_ros.bags.message_definitions import TypeReader
 from karmma_ros.bags.reader import Bag
-from karmma_ros.bags.types import TypeReader
 from karmma_ros.bags.writer import BagWriter
 import numpy as np
 import pytest

@@ -7,8 +7,7 @@ import zlib
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.topics import choose_topics, parse_named
 from karmma_ros.bags.writer import BagWriter
-from karmma_ros.errors import KarmmaError
-from karmma_ros.errors_bag import BagError
+from karmma_ros.errors import BagError, KarmmaError
 from karmma_ros.modality import Modality
 import numpy as np
 import pytest

@@ -13,8 +13,7 @@ from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
 from karmma_ros.modality import Modality
 from karmma_ros.stream.availability import ModalityState
 from karmma_ros.stream.ingest import Intake
-from karmma_ros.stream.parameter_file import node_parameters
-from karmma_ros.stream.settings import make_stream
+from karmma_ros.stream.settings import make_stream, node_parameters
 import numpy as np
 import pytest
 

@@ -3,8 +3,7 @@
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.topics import choose_topics, parse_named, TYPES
 from karmma_ros.bags.writer import BagWriter
-from karmma_ros.errors import InvalidSettingError
-from karmma_ros.errors_bag import BagError
+from karmma_ros.errors import BagError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.stream import message_types as types
 import numpy as np

@@ -5,7 +5,7 @@ import csv
 
 import cv2
 from karmma_ros.bags.reader import Bag
-from karmma_ros.cli.bag import events, from_epic
+from karmma_ros.cli.bag import from_epic, write
 from karmma_ros.errors import InvalidSettingError
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def written(root, out, *words):
         for message in bag.messages(list(bag.topics.values())):
             read = bag.reader(message.topic)
             found.setdefault(message.topic.name, []).append(
-                (message.received_ns - events.START_NS, read(message.data)))
+                (message.received_ns - write.START_NS, read(message.data)))
     return found
 
 

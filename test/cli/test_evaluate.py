@@ -7,9 +7,8 @@ from pathlib import Path
 from karmma_ros.cli import evaluate
 from karmma_ros.cli.main import main
 from karmma_ros.clip import Clip
-from karmma_ros.data.samples import Sample
-from karmma_ros.data.splits import Splits
-from karmma_ros.data.synthetic_kitchen.rendering import clip_spec
+from karmma_ros.data.samples import Sample, Splits
+from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary as kitchen_vocabulary
 from karmma_ros.evaluation import scoring
 from karmma_ros.evaluation.predictions import collect

@@ -3,8 +3,7 @@
 from karmma_ros.cli import export
 from karmma_ros.cli.main import COMMANDS, main
 from karmma_ros.clip import Clip
-from karmma_ros.data.samples import Sample
-from karmma_ros.data.splits import Splits
+from karmma_ros.data.samples import Sample, Splits
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends import choose
 from karmma_ros.model.builder import build

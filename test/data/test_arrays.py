@@ -4,7 +4,7 @@ import errno
 import os
 
 from karmma_ros.cli import main as command
-from karmma_ros.data.arrays import lay_out
+from karmma_ros.storage import lay_out
 import numpy as np
 import pytest
 

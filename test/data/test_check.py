@@ -3,10 +3,9 @@
 import json
 
 from karmma_ros.data.check import EXAMPLES, take_inventory
-from karmma_ros.data.samples import Sample
+from karmma_ros.data.samples import Sample, Splits
 from karmma_ros.data.segments import Segment, SegmentClips
-from karmma_ros.data.splits import Splits
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError
 from karmma_ros.modality import Modality
 from karmma_ros.preprocess.clip import make_clip
 import numpy as np

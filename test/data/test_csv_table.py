@@ -3,7 +3,7 @@
 import os
 
 from karmma_ros.data.csv_table import read_csv
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError
 import pytest
 
 HEADER, ROWS = ['split', 'start', 'verb'], [(2, ['train', '0.5', 'cut']), (3, ['test', '1', ''])]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from karmma_ros.data.epic_kitchens.division import divide, read_division, write_division
-from karmma_ros.errors_data import DataError
+from karmma_ros.data.epic_kitchens.annotations import divide, read_division, write_division
+from karmma_ros.errors import DataError
 import numpy as np
 import pytest
 

@@ -19,6 +19,7 @@ import cv2
 import h5py
 from karmma_ros.data.epic_kitchens import EpicKitchensSettings, open_splits
 from karmma_ros.data.epic_kitchens.annotations import (
+    divide,
     flow_stride,
     frame_rate,
     prune,
@@ -28,7 +29,6 @@ from karmma_ros.data.epic_kitchens.annotations import (
     TRAIN,
     VALIDATION,
 )
-from karmma_ros.data.epic_kitchens.division import divide
 from karmma_ros.data.media import (
     FlowFolder,
     FlowFromVideo,
@@ -41,8 +41,7 @@ from karmma_ros.data.media import (
 )
 from karmma_ros.data.media.frames import frame_numbers
 from karmma_ros.data.samples import collate
-from karmma_ros.errors import InvalidSettingError
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality
 import numpy as np
 import pytest

@@ -9,9 +9,8 @@ from karmma_ros.data.datasets import DataSettings
 from karmma_ros.data.fingerprint import clips_digest
 from karmma_ros.data.media import FrameFolder, SoundFile
 from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips
-from karmma_ros.data.synthetic_kitchen.dataset import LiveKitchen
-from karmma_ros.data.synthetic_kitchen.rendering import clip_spec
-from karmma_ros.data.synthetic_kitchen.splits import KitchenSettings
+from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings, LiveKitchen
+from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.modality import Modality
 import pytest

@@ -3,9 +3,9 @@
 import json
 
 from hypothesis import given, settings, strategies
-from karmma_ros.data import json_members as module
-from karmma_ros.data.json_members import json_members
-from karmma_ros.errors_data import DataError
+from karmma_ros.data import something_else as module
+from karmma_ros.data.something_else import json_members
+from karmma_ros.errors import DataError
 import pytest
 
 VALUES = strategies.recursive(

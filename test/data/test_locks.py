@@ -3,11 +3,11 @@
 import subprocess
 import sys
 
-from karmma_ros.data.locks import alone
+from karmma_ros.storage import alone
 
 MAKE = """
 import pathlib, sys, time
-from karmma_ros.data.locks import alone
+from karmma_ros.storage import alone
 folder = pathlib.Path(sys.argv[1])
 with alone(folder):
     print('entered', flush=True)

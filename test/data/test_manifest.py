@@ -6,8 +6,7 @@ import cv2
 from karmma_ros.clip import BOX_HAND
 from karmma_ros.data.manifest import ManifestSettings, open_splits
 from karmma_ros.data.samples import collate
-from karmma_ros.errors import InvalidSettingError
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.preprocess.flow import NO_MOVEMENT
 import numpy as np

@@ -10,7 +10,6 @@ import tarfile
 
 import cv2
 import h5py
-from karmma_ros.data.extracted import look_at_folder
 from karmma_ros.data.media import (
     FlowFolder,
     FlowTar,
@@ -22,7 +21,8 @@ from karmma_ros.data.media import (
 )
 from karmma_ros.data.media.frames import frame_numbers
 from karmma_ros.data.media.tar import tar_index
-from karmma_ros.errors_data import DataError
+from karmma_ros.data.media.video import look_at_folder
+from karmma_ros.errors import DataError
 from karmma_ros.preprocess.video import resize_and_crop
 import numpy as np
 import pytest

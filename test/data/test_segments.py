@@ -13,8 +13,7 @@ from karmma_ros.data.segments import (
     SegmentClips,
     window_start,
 )
-from karmma_ros.errors import InvalidSettingError
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.preprocess.clip import make_clip
 from karmma_ros.preprocess.flow import clip_flow

@@ -5,7 +5,7 @@ import pickle
 
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT
 from karmma_ros.data.something_else import annotation_files, BoxArchive, write_archive
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError
 import numpy as np
 import pytest
 

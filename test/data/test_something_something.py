@@ -11,8 +11,7 @@ from karmma_ros.data.something_something import (
     read_classes,
     SomethingSomethingSettings,
 )
-from karmma_ros.errors import InvalidSettingError
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality
 import numpy as np
 import pytest

@@ -9,7 +9,7 @@ import sys
 
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT
 from karmma_ros.data.synthetic_kitchen.episode import Episode, episode
-from karmma_ros.data.synthetic_kitchen.instances import instance, POOL
+from karmma_ros.data.synthetic_kitchen.objects import instance, POOL
 from karmma_ros.data.synthetic_kitchen.vocabulary import (
     action_of,
     actions_of,

@@ -7,10 +7,15 @@ import json
 import pickle
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.synthetic_kitchen import cache
-from karmma_ros.data.synthetic_kitchen.cache import CacheError, open_split, write_split
-from karmma_ros.data.synthetic_kitchen.dataset import LiveKitchen, WrittenKitchen
-from karmma_ros.data.synthetic_kitchen.rendering import CAMERA_HZ, clip_spec, frame_times, start_of
+from karmma_ros.data.synthetic_kitchen import dataset
+from karmma_ros.data.synthetic_kitchen.dataset import (
+    CacheError,
+    LiveKitchen,
+    open_split,
+    write_split,
+    WrittenKitchen,
+)
+from karmma_ros.data.synthetic_kitchen.episode import CAMERA_HZ, clip_spec, frame_times, start_of
 from karmma_ros.data.synthetic_kitchen.vocabulary import action_of, Split
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
@@ -29,7 +34,7 @@ def spec() -> ClipSpec:
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(cache, 'CHUNK', 2)
+    monkeypatch.setattr(dataset, 'CHUNK', 2)
 
 
 @pytest.fixture(scope='module')
@@ -70,7 +75,7 @@ def test_a_data_set_travels_as_its_folder(written):
 
 
 def test_a_split_is_written_once(written, spec, monkeypatch):
-    monkeypatch.setattr(cache, 'render_clip', None)  # rendering again would fail
+    monkeypatch.setattr(dataset, 'render_clip', None)  # rendering again would fail
     assert write_split(written, Split.TEST, COUNT, SEED, spec) == written
 
 
@@ -102,14 +107,14 @@ def test_a_split_of_another_clip_is_refused(written, spec):
 
 
 def test_a_split_of_another_version_is_refused(written, monkeypatch):
-    monkeypatch.setattr(cache, 'VERSION', cache.VERSION + 1)
+    monkeypatch.setattr(dataset, 'VERSION', dataset.VERSION + 1)
     with pytest.raises(CacheError, match='its version is'):
         WrittenKitchen(written)
 
 
 def test_a_split_cut_off_is_refused_and_then_finished(written, spec, tmp_path, small_chunks,
                                                       monkeypatch):
-    render, seen = cache.render_clip, []
+    render, seen = dataset.render_clip, []
 
     def until_the_power_fails(split, seed, index, spec):
         if index == 3 and 3 not in seen:
@@ -118,7 +123,7 @@ def test_a_split_cut_off_is_refused_and_then_finished(written, spec, tmp_path, s
         seen.append(index)
         return render(split, seed, index, spec)
 
-    monkeypatch.setattr(cache, 'render_clip', until_the_power_fails)
+    monkeypatch.setattr(dataset, 'render_clip', until_the_power_fails)
     folder = tmp_path / 'cut'
     with pytest.raises(KeyboardInterrupt):
         write_split(folder, Split.TEST, COUNT, SEED, spec)
@@ -137,28 +142,28 @@ def test_what_was_cut_off_under_other_settings_is_not_continued(spec, tmp_path, 
     partial = tmp_path / 'cut.partial'
     write_split(folder, Split.TEST, COUNT, SEED + 1, spec)
     folder.rename(partial)
-    (partial / cache.PROGRESS).write_text('0\n2\n4\n')
+    (partial / dataset.PROGRESS).write_text('0\n2\n4\n')
     write_split(folder, Split.TEST, COUNT, SEED, spec)
     assert_same(WrittenKitchen(folder)[0], LiveKitchen(Split.TEST, COUNT, SEED, spec)[0])
 
 
 def test_a_half_written_note_does_not_count(tmp_path):
-    (tmp_path / cache.PROGRESS).write_text('0\n32\n6')
-    assert cache._done_chunks(tmp_path) == {0, 32}
+    (tmp_path / dataset.PROGRESS).write_text('0\n32\n6')
+    assert dataset._done_chunks(tmp_path) == {0, 32}
 
 
 def test_a_damaged_split_is_refused(written, spec, tmp_path):
     with pytest.raises(CacheError, match='there is no such folder'):
         WrittenKitchen(tmp_path / 'none')
     folder = write_split(tmp_path / 'one', Split.TEST, 1, SEED, spec)
-    metadata = (folder / cache.METADATA).read_text()
-    (folder / cache.METADATA).write_text(metadata[:20])
+    metadata = (folder / dataset.METADATA).read_text()
+    (folder / dataset.METADATA).write_text(metadata[:20])
     with pytest.raises(CacheError, match='no readable metadata.json'):
         WrittenKitchen(folder)
-    (folder / cache.METADATA).write_text(json.dumps({**json.loads(metadata), 'count': 2}))
+    (folder / dataset.METADATA).write_text(json.dumps({**json.loads(metadata), 'count': 2}))
     with pytest.raises(CacheError, match='does not fit metadata.json'):
         WrittenKitchen(folder)
-    (folder / cache.METADATA).write_text(metadata)
+    (folder / dataset.METADATA).write_text(metadata)
     (folder / 'flow.npy').write_bytes(b'not an array')
     with pytest.raises(CacheError, match='flow.npy is damaged'):
         WrittenKitchen(folder)

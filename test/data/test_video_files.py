@@ -13,11 +13,10 @@ import threading
 import av
 from karmma_ros.cli.main import main
 from karmma_ros.data.check import take_inventory
-from karmma_ros.data.extracted import look_at_film
 from karmma_ros.data.manifest import ManifestSettings, open_splits
 from karmma_ros.data.media import VideoFile
-from karmma_ros.data.media.video import probe_video
-from karmma_ros.errors_data import DataError
+from karmma_ros.data.media.video import look_at_film, probe_video
+from karmma_ros.errors import DataError
 from karmma_ros.modality import Modality
 import numpy as np
 import pytest

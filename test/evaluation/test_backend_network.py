@@ -1,11 +1,11 @@
 """A backend answers in the place of its network, whatever the batch and whatever samples lack."""
 
 from karmma_ros.data.samples import Batch
-from karmma_ros.evaluation.backend_network import BackendNetwork
 from karmma_ros.evaluation.predictions import collect
+from karmma_ros.evaluation.scoring import BackendNetwork
 from karmma_ros.modality import Modality
-from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.export import export
+from karmma_ros.model.backends.pytorch import Eager
 from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle

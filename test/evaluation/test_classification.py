@@ -6,7 +6,7 @@ import tracemalloc
 from karmma_ros.evaluation import classification
 from karmma_ros.evaluation.predictions import Outcomes
 from karmma_ros.modality import Modality
-from karmma_ros.model.vision_operators import prepare_torchvision
+from karmma_ros.model.encoders.video import prepare_torchvision
 from karmma_ros.prediction import Prediction, Vocabulary
 import numpy as np
 import pytest

@@ -11,11 +11,11 @@ from karmma_ros.evaluation.cost import (
     cost_of,
     count_operations,
     gflops_by_cap,
+    resident_bytes,
     setting,
     tensor_bytes,
 )
-from karmma_ros.evaluation.cost_chart import draw_costs
-from karmma_ros.evaluation.memory import resident_bytes
+from karmma_ros.evaluation.plots import draw_costs
 from karmma_ros.modality import Modality, parse_subset
 from karmma_ros.model.presets import preset
 import pytest

@@ -4,13 +4,13 @@ from functools import partial
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import hits, score
-from karmma_ros.evaluation.dropping import (
+from karmma_ros.evaluation.predictions import Outcomes
+from karmma_ros.evaluation.robustness import (
     curve_of_column,
     dropping_curve,
     POINTS,
     subset_probabilities,
 )
-from karmma_ros.evaluation.predictions import Outcomes
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.training.modality_dropout import drop_modalities
 import numpy as np

@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 
-from karmma_ros.evaluation import classification, losing, scores, segmentation, streaming
-from karmma_ros.evaluation.average_precision import Detection, mean_average_precision
+from karmma_ros.evaluation import classification, robustness, scores, segmentation
 from karmma_ros.evaluation.bag_predictions import Answers
 from karmma_ros.evaluation.ground_truth import TrueAction, Truth, UNKNOWN
 from karmma_ros.evaluation.predictions import Outcomes
-from karmma_ros.evaluation.segmentation import Segment
+from karmma_ros.evaluation.segmentation import Detection, mean_average_precision, Segment
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.prediction import Prediction, Vocabulary
 from karmma_ros.stream.events import ActionEvents, EventSettings, Phase
@@ -148,12 +147,12 @@ def test_streaming_scores_are_those_of_segments(seed):
     rng = np.random.default_rng(seed)
     truth, said = random_segments(rng, 60), random_segments(rng, 75)
     for overlap in (0.1, 0.25, 0.5):
-        assert (streaming.matched(truth, said, overlap)
+        assert (segmentation.matched(truth, said, overlap)
                 == segmentation.matches(truth, said, overlap))
-        assert streaming.count_found(truth, said, overlap) == segmentation.found(
+        assert segmentation.count_found(truth, said, overlap) == segmentation.found(
             truth, said, overlap)
-    assert streaming.edit(truth, said) == pytest.approx(segmentation.edit_score(truth, said))
-    assert streaming.edit(truth, []) == 0 and streaming.edit([], []) == 1
+    assert segmentation.edit(truth, said) == pytest.approx(segmentation.edit_score(truth, said))
+    assert segmentation.edit(truth, []) == 0 and segmentation.edit([], []) == 1
 
 
 @pytest.mark.parametrize('settings, power', [
@@ -172,7 +171,7 @@ def test_leaving_weak_classes_out_changes_no_event(settings, power):
             {h: p[i] for h, p in said.probabilities.items()}, run.vocabulary))
     told += events.clear()
     ended = [e for e in told if e.phase is Phase.ENDED]
-    heard = streaming.hear(said, run.vocabulary, settings)
+    heard = segmentation.hear(said, run.vocabulary, settings)
     assert len(heard) > 3
     assert [(h.segment.start, h.segment.end, h.segment.label, h.score) for h in heard] == [
         (e.start_ns, e.end_ns, (e.verb.class_id, e.noun.class_id), e.score) for e in ended]
@@ -184,16 +183,16 @@ def test_leaving_weak_classes_out_changes_no_event(settings, power):
 def test_events_in_open_actions_count_neither_way():
     open_ = [Segment(10, 20, ('?',)), Segment(18, 30, ('?',))]
     said = [Segment(0, 11, 'a'), Segment(12, 32, 'b'), Segment(26, 40, 'c')]
-    assert streaming.without_open(said, open_) == [0, 2]
+    assert segmentation.without_open(said, open_) == [0, 2]
     truth = Truth((action(0, 1, 0, 0), action(1, 2, 0, UNKNOWN)), 'x')
-    known, places, unknown = streaming.true_segments(truth, ('verb', 'noun'))
+    known, places, unknown = segmentation.true_segments(truth, ('verb', 'noun'))
     assert [s.label for s in known] == [(0, 0)] and places == [0] and len(unknown) == 1
-    assert not streaming.true_segments(truth, ('verb', 'noun'), 'cut')[0]  # idleness is neither
+    assert not segmentation.true_segments(truth, ('verb', 'noun'), 'cut')[0]  # idleness is neither
 
 
 def test_runs_of_windows_have_their_mean_score():
     said = answers([1, 2, 3, 9], [CUT, CUT, WASH, WASH], [ONION, ONION, CUP, CUP])
-    runs = streaming.window_runs(said, ('verb', 'noun'), 2.0)
+    runs = segmentation.window_runs(said, ('verb', 'noun'), 2.0)
     assert [(r.start / S, r.end / S, r.label) for r, _ in runs] == [
         (1, 2.5, (0, 0)), (2.5, 3, (1, 1)), (9, 9, (1, 1))]
     assert [score for _, score in runs] == pytest.approx([0.54, 0.56, 0.56])
@@ -209,17 +208,17 @@ def test_the_curve_of_lost_sensors_follows_from_the_subsets():
     by_subset = {'V+A': asked([1, 1, 1, 1]), 'V': asked([1, 1, 1, 0]), 'A': asked([1, 0, 0, 0])}
     own = np.zeros((4, 4), bool)
     own[:, [list(Modality).index(rgb), list(Modality).index(audio)]] = True
-    found = losing.curve(by_subset, own)
+    found = robustness.curve(by_subset, own)
     assert found['verb'][0] == 1.0
     assert found['verb'][5] == pytest.approx(0.25 + 0.375 * (0.75 + 0.25))
-    assert losing.curve({k: by_subset[k] for k in ('V+A', 'V')}, own) is None
-    assert losing.curve(by_subset, np.zeros((4, 4), bool)) is None
+    assert robustness.curve({k: by_subset[k] for k in ('V+A', 'V')}, own) is None
+    assert robustness.curve(by_subset, np.zeros((4, 4), bool)) is None
 
 
 def test_every_subset_is_asked_for_what_its_action_has():
     run = simulated_run(200, seed=4)
     whole = next(iter(run.answers.values()))
-    own = losing.own_sensors(run.truth.actions, whole)
+    own = robustness.own_sensors(run.truth.actions, whole)
     for condition, said in run.answers.items():
         if condition.subset:
             columns = [m in condition.subset for m in [x.letter for x in Modality]]
@@ -231,16 +230,16 @@ def test_every_subset_is_asked_for_what_its_action_has():
 def test_agreement_is_with_the_nearest_window():
     reference = answers([1, 2, 3, 4], [CUT, CUT, WASH, WASH], [ONION] * 4)
     other = answers([1.1, 2.1, 4.1], [CUT, WASH, WASH], [ONION] * 3)
-    assert losing.agreement(reference, other, ('verb', 'noun')) == pytest.approx(
+    assert robustness.agreement(reference, other, ('verb', 'noun')) == pytest.approx(
         {'compared': 0.75, 'same': 2 / 3})
-    assert losing.agreement(reference, answers([], [], []), ('verb',))['compared'] == 0
+    assert robustness.agreement(reference, answers([], [], []), ('verb',))['compared'] == 0
 
 
 def test_a_class_just_strong_enough_becomes_an_event():
     middles = np.arange(0, 10, 0.2)
     said = answers(middles, [[0.42, 0.58]] * 50, [[0.98, 0.01, 0.01]] * 50)
     weak = answers(middles, [[0.6, 0.4]] * 50, [[0.6, 0.3, 0.1]] * 50)  # 0.36 together
-    heard = streaming.hear(said, V, EventSettings(start=0.55, end=0.3))
+    heard = segmentation.hear(said, V, EventSettings(start=0.55, end=0.3))
     assert [h.segment.label for h in heard] == [(1, 0)]
     assert heard[0].score == pytest.approx(0.58 * 0.98)
-    assert streaming.hear(weak, V, EventSettings()) == []
+    assert segmentation.hear(weak, V, EventSettings()) == []

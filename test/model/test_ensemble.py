@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
-from karmma_ros.model.ensemble import LogitMean, SplitHeads
+from karmma_ros.model.fusion import LogitMean, SplitHeads
 import pytest
 import torch
 

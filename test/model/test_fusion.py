@@ -3,8 +3,7 @@
 import math
 
 from karmma_ros.modality import Modality
-from karmma_ros.model.fusion import FusionBlock
-from karmma_ros.model.heads import MultiHeadMLP
+from karmma_ros.model.fusion import FusionBlock, MultiHeadMLP
 import pytest
 import torch
 from torch.nn.functional import gelu, layer_norm, linear

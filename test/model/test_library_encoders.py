@@ -11,9 +11,9 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.config import EncoderConfig
 from karmma_ros.model.encoders import build_encoder, token_shape
+from karmma_ros.model.encoders.audio import AST
 from karmma_ros.model.encoders.library import as_video
-from karmma_ros.model.encoders.spectrogram import AST
-from karmma_ros.model.vision_operators import prepare_torchvision
+from karmma_ros.model.encoders.video import prepare_torchvision
 import pytest
 import torch
 from torch import nn

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 CURED = """
-from karmma_ros.model.vision_operators import prepare_torchvision
+from karmma_ros.model.encoders.video import prepare_torchvision
 prepare_torchvision()
 prepare_torchvision()
 import torchvision

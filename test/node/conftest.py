@@ -11,7 +11,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.presets import preset
 from karmma_ros.node.lifecycle import KarmmaNode
-from karmma_ros.node.times import time_message
+from karmma_ros.node.messages import time_message
 import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor

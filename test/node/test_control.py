@@ -10,7 +10,7 @@ from karmma_ros.data.synthetic_kitchen.vocabulary import NOUNS, VERBS, vocabular
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.presets import preset
-from karmma_ros.node.times import time_ns
+from karmma_ros.node.messages import time_ns
 from karmma_ros.prediction import Vocabulary
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn

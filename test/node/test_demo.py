@@ -11,7 +11,7 @@ from karmma_msgs.msg import (
     ModalityStatus,
 )
 from karmma_ros.node import demo
-from karmma_ros.node.times import time_message
+from karmma_ros.node.messages import time_message
 from karmma_ros.node.watch import Changes, lamps, recognition_line
 import pytest
 

@@ -11,9 +11,9 @@ from karmma_ros.node.diagnostics import (
     inference_status,
     input_status,
     lifecycle_status,
+    Pace,
+    WarningLog,
 )
-from karmma_ros.node.timings import Pace
-from karmma_ros.node.warning_log import WarningLog
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
 import pytest
 import yaml

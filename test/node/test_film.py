@@ -11,7 +11,7 @@ import sys
 
 import cv2
 from karmma_ros.cli.main import main
-from karmma_ros.node.times import time_ns
+from karmma_ros.node.messages import time_ns
 import numpy as np
 import pytest
 import soundfile

@@ -31,10 +31,10 @@ from karmma_ros.evaluation.bag_predictions import Answers, Condition
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
 from karmma_ros.node.lifecycle import KarmmaNode
+from karmma_ros.node.messages import time_message, time_ns
 from karmma_ros.node.session import Session
-from karmma_ros.node.times import time_message, time_ns
 from karmma_ros.node.worker import Worker
-from karmma_ros.stream.parameter_file import node_parameters
+from karmma_ros.stream.settings import node_parameters
 from karmma_ros.stream.window import Window
 import pytest
 import rclpy

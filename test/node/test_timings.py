@@ -2,7 +2,7 @@
 
 from math import isnan
 
-from karmma_ros.node.timings import Timings
+from karmma_ros.node.diagnostics import Timings
 import pytest
 
 

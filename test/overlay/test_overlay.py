@@ -19,11 +19,11 @@ from karmma_msgs.msg import (
     ModalityStatus,
 )
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.node.times import time_message, time_ns
+from karmma_ros.node.messages import time_message, time_ns
 from karmma_ros.overlay import node as module
 from karmma_ros.overlay.drawing import Lamp
 from karmma_ros.overlay.node import Overlay
-from karmma_ros.overlay.pictures import decode_picture
+from karmma_ros.overlay.pairing import decode_picture
 from karmma_ros.overlay.status import News
 import numpy as np
 import pytest
@@ -187,7 +187,7 @@ def test_what_only_cv_bridge_reads_is_left_to_it_and_only_then(monkeypatch):
     bridge = ModuleType('cv_bridge')
     bridge.CvBridge = CvBridge
     monkeypatch.setitem(sys.modules, 'cv_bridge', bridge)
-    module_pictures = sys.modules['karmma_ros.overlay.pictures']
+    module_pictures = sys.modules['karmma_ros.overlay.pairing']
     module_pictures._cv_bridge.cache_clear()
     try:
         decode_picture(image_message())

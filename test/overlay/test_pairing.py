@@ -8,7 +8,7 @@ import sys
 from threading import Lock
 from types import ModuleType, SimpleNamespace
 
-from karmma_ros.node.times import time_message, time_ns
+from karmma_ros.node.messages import time_message, time_ns
 from karmma_ros.overlay.pairing import FilterPairing, NearestPairing, pairing
 import pytest
 

@@ -5,12 +5,11 @@ import json
 
 from karmma_ros import reproduce
 from karmma_ros.cli.main import main
-from karmma_ros.data.synthetic_kitchen.splits import KitchenSettings
-from karmma_ros.evaluation.dropping import POINTS
+from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings
+from karmma_ros.evaluation.robustness import POINTS
 from karmma_ros.modality import Modality, subset_name, subsets
-from karmma_ros.reproduce.cells import key_of, Workshop
+from karmma_ros.reproduce.cells import key_of, make_all, with_needs, Workshop
 from karmma_ros.reproduce.results import dropped, Results
-from karmma_ros.reproduce.schedule import make_all, with_needs
 from karmma_ros.reproduce.systems import all_cells, Budget, BUDGETS
 import pytest
 

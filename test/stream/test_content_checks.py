@@ -8,8 +8,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.stream import message_types as types
 from karmma_ros.stream.availability import ModalityState
 from karmma_ros.stream.ingest import Arrived, Intake
-from karmma_ros.stream.parameter_file import node_parameters
-from karmma_ros.stream.settings import make_stream
+from karmma_ros.stream.settings import make_stream, node_parameters
 import numpy as np
 import pytest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from karmma_ros.clip import ClipSpec, FlowSpec, VideoSpec
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.stream.flow_buffer import FlowBuffer
+from karmma_ros.stream.frame_buffer import FlowBuffer
 import numpy as np
 import pytest
 

@@ -12,11 +12,10 @@ from karmma_ros.model.streaming import Stretches
 from karmma_ros.preprocess.audio import log_mel
 from karmma_ros.stream.availability import ModalityState
 from karmma_ros.stream.buffers import AudioBuffer, DetectionBuffer, FrameBuffer
-from karmma_ros.stream.flow_buffer import FlowBuffer
-from karmma_ros.stream.receipts import Receipts
+from karmma_ros.stream.frame_buffer import FlowBuffer
 from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+from karmma_ros.stream.source import Fit, Receipts, Timeline
 from karmma_ros.stream.spectrogram_cache import SpectrogramMemo
-from karmma_ros.stream.timeline import Fit, Timeline
 from karmma_ros.stream.token_cache import hop_for, TokenMemo
 import numpy as np
 import pytest

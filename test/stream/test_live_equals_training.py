@@ -2,8 +2,7 @@
 
 from types import SimpleNamespace
 
-from karmma_ros.data.synthetic_kitchen.episode import episode
-from karmma_ros.data.synthetic_kitchen.rendering import clip_spec, PICTURE, render_window
+from karmma_ros.data.synthetic_kitchen.episode import clip_spec, episode, PICTURE, render_window
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.modality import Modality
 from karmma_ros.stream.decoders import AudioReader, read_image

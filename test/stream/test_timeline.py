@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from karmma_ros.stream.timeline import Fit, Timeline
+from karmma_ros.stream.source import Fit, Timeline
 import pytest
 
 SPAN = 100

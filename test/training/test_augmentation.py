@@ -2,7 +2,7 @@
 
 from karmma_ros.modality import Modality
 from karmma_ros.training.augmentation import augment
-from karmma_ros.training.draws import seeded
+from karmma_ros.training.modality_dropout import seeded
 import torch
 
 

@@ -1,7 +1,6 @@
 """Modality dropout: statistics and the rule that one stays."""
 
-from karmma_ros.training.draws import seeded
-from karmma_ros.training.modality_dropout import drop_modalities
+from karmma_ros.training.modality_dropout import drop_modalities, seeded
 import torch
 
 

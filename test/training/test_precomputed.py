@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from karmma_ros.clip import Clip
 from karmma_ros.data.samples import Sample
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError
 from karmma_ros.modality import Modality, subsets
 from karmma_ros.model.builder import build
 from karmma_ros.training.loaders import scoring_loader

@@ -1,6 +1,6 @@
 """The learning rate rises, falls, and ends where it began."""
 
-from karmma_ros.training.schedule import warmup_cosine
+from karmma_ros.training.module import warmup_cosine
 import pytest
 
 

@@ -14,13 +14,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from karmma_ros.bags.report.findings import condition_with_errors, pictures, worst_moments
 from karmma_ros.bags.report.markdown import markdown
-from karmma_ros.bags.report.moments import condition_with_errors, pictures, worst_moments
 from karmma_ros.bags.report.page import page
 from karmma_ros.bags.report.summary import describe, Figures, histogram, look, without_nan
 from karmma_ros.bags.report.timeline import MOST_RUNS, over_time
 from karmma_ros.evaluation.bag_predictions import BagRun
-from karmma_ros.evaluation.streaming import event_heads, percentiles
+from karmma_ros.evaluation.segmentation import event_heads, percentiles
 from karmma_ros.stream.events import EventSettings
 
 HTML, JSON, MARKDOWN = 'report.html', 'report.json', 'report.md'

@@ -15,16 +15,20 @@ from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation import losing, scores, streaming
-from karmma_ros.evaluation.average_precision import mean_average_precision, TIOUS
+from karmma_ros.evaluation import robustness, scores, segmentation
 from karmma_ros.evaluation.bag_predictions import Answers, BagRun, Condition
 from karmma_ros.evaluation.classification import Reliability
-from karmma_ros.evaluation.dropping import POINTS
 from karmma_ros.evaluation.ground_truth import Truth
-from karmma_ros.evaluation.robustness import average_accuracy, relative_drop
+from karmma_ros.evaluation.robustness import average_accuracy, POINTS, relative_drop
 from karmma_ros.evaluation.scores import Asked
-from karmma_ros.evaluation.segmentation import Found, OVERLAPS, Segment
-from karmma_ros.evaluation.streaming import Heard
+from karmma_ros.evaluation.segmentation import (
+    Found,
+    Heard,
+    mean_average_precision,
+    OVERLAPS,
+    Segment,
+    TIOUS,
+)
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import action_heads, further_heads
 from karmma_ros.stream.events import EventSettings
@@ -179,17 +183,17 @@ def _actions(run: BagRun) -> tuple[Any, ...]:
 
 def look(run: BagRun, answers: Answers, settings: EventSettings) -> Looked:
     """Ask every true action of one bag, and hear its events."""
-    heads = streaming.event_heads(run.vocabulary)
-    heard = streaming.hear(answers, run.vocabulary, settings)
+    heads = segmentation.event_heads(run.vocabulary)
+    heard = segmentation.hear(answers, run.vocabulary, settings)
     asked = scores.ask(_actions(run), answers)
     truth = run.truth if run.truth is not None else Truth((), '')
-    true, places, open_ = streaming.true_segments(truth, heads, settings.background)
-    counted = streaming.without_open([h.segment for h in heard], open_)
+    true, places, open_ = segmentation.true_segments(truth, heads, settings.background)
+    counted = segmentation.without_open([h.segment for h in heard], open_)
     said = [heard[i].segment for i in counted]
-    found = {f'{round(100 * o)}': streaming.count_found(true, said, o) for o in OVERLAPS}
+    found = {f'{round(100 * o)}': segmentation.count_found(true, said, o) for o in OVERLAPS}
     delays = {places[i]: (heard[counted[j]].told_ns - true[i].start) / NANOSECONDS
-              for i, j in streaming.matched(true, said, OVERLAPS[0])}
-    edit = streaming.edit(true, said) if true else float('nan')
+              for i, j in segmentation.matched(true, said, OVERLAPS[0])}
+    edit = segmentation.edit(true, said) if true else float('nan')
     return Looked(asked, heard, true, places, counted, found, edit, delays)
 
 
@@ -219,8 +223,8 @@ def _condition(
             'count', 'top1', 'top5', 'calibration_error')} for key in keys},
         'events': _events(looked, runs) if keys else {
             'count': sum(len(each.heard) for each in looked)},
-        'age_s': streaming.percentiles(np.concatenate(
-            [streaming.ages_s(a) for a in answers])),
+        'age_s': segmentation.percentiles(np.concatenate(
+            [segmentation.ages_s(a) for a in answers])),
         'by_bag': [_of_bag(each, a) for each, a in zip(looked, answers)]}
     delays = [each.delays_s.get(i) for each in looked for i in range(len(each.asked))]
     columns = {
@@ -256,9 +260,9 @@ def _events(looked: Sequence[Looked], runs: Sequence[BagRun]) -> dict[str, Any]:
         'f1': {o: each.f1 for o, each in found.items()},
         'edit': float(np.nanmean([each.edit for each in looked])),
         'found': sum(len(each.delays_s) for each in looked) / true,
-        'delay_s': streaming.percentiles(delays), 'mean_average_precision': _precision(
-            looked, streaming.event_heads(vocabulary),
-            streaming.event_key(tuple(vocabulary.heads)))}
+        'delay_s': segmentation.percentiles(delays), 'mean_average_precision': _precision(
+            looked, segmentation.event_heads(vocabulary),
+            segmentation.event_key(tuple(vocabulary.heads)))}
 
 
 def _precision(
@@ -271,11 +275,11 @@ def _precision(
         true = [(i, s._replace(label=(s.label[place],)))  # type: ignore[index]
                 for i, each in enumerate(looked) for s in each.true]
         found[head] = mean_average_precision(true, [
-            d for i, heard in enumerate(counted) for d in streaming.by_head(heard, place, i)])
+            d for i, heard in enumerate(counted) for d in segmentation.by_head(heard, place, i)])
     if len(heads) > 1:
         true = [(i, s) for i, each in enumerate(looked) for s in each.true]
         found[key] = mean_average_precision(
-            true, [d for i, heard in enumerate(counted) for d in streaming.whole(heard, i)])
+            true, [d for i, heard in enumerate(counted) for d in segmentation.whole(heard, i)])
     return found
 
 
@@ -302,7 +306,7 @@ def _details(
                         for key in keys},
         'confusion': {head: [[*pair, n] for pair, n in scores.confusion(pooled, head).items()]
                       for head in pooled.heads if head in keys},
-        'age_histogram': histogram(np.concatenate([streaming.ages_s(a) for a in answers]))}
+        'age_histogram': histogram(np.concatenate([segmentation.ages_s(a) for a in answers]))}
 
 
 def _bins(found: Reliability) -> dict[str, Any]:
@@ -311,14 +315,14 @@ def _bins(found: Reliability) -> dict[str, Any]:
 
 
 def _own(runs: Sequence[BagRun], answers: Sequence[Answers]) -> NDArray[np.bool_]:
-    return np.concatenate([losing.own_sensors(_actions(run), a)
+    return np.concatenate([robustness.own_sensors(_actions(run), a)
                            for run, a in zip(runs, answers)])
 
 
 def _agreement(
     reference: Sequence[Answers], answers: Sequence[Answers], heads: Sequence[str]
 ) -> dict[str, float]:
-    parts = [losing.agreement(r, a, heads) for r, a in zip(reference, answers)]
+    parts = [robustness.agreement(r, a, heads) for r, a in zip(reference, answers)]
     weights = np.array([len(r) for r in reference], float)
     compared = np.array([part['compared'] for part in parts]) * weights
     same = np.nan_to_num([part['same'] for part in parts]) * compared
@@ -330,7 +334,7 @@ def _losing(
     report: Report, by_subset: Mapping[str, Asked], own: NDArray[np.bool_]
 ) -> dict[str, Any] | None:
     """Give the curve over the chance of losing a sensor, and the measures of robustness."""
-    curve = losing.curve(by_subset, own) if by_subset else None
+    curve = robustness.curve(by_subset, own) if by_subset else None
     if curve is None:
         return None
     joint = report['joint']

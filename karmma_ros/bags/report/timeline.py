@@ -13,7 +13,7 @@ from typing import Any
 
 from karmma_ros.bags.report.findings import known_actions, scored_key
 from karmma_ros.bags.report.summary import Looked, Report
-from karmma_ros.evaluation import streaming
+from karmma_ros.evaluation import segmentation
 from karmma_ros.evaluation.bag_predictions import Answers, BagRun
 from karmma_ros.evaluation.segmentation import Segment
 from karmma_ros.modality import Modality
@@ -41,8 +41,8 @@ def over_time(
     :param share: runs that it may have.
     """
     start = run.info.start_ns
-    heads = streaming.event_heads(run.vocabulary)
-    runs = streaming.window_runs(answers, heads, report['settings']['events']['max_gap'])
+    heads = segmentation.event_heads(run.vocabulary)
+    runs = segmentation.window_runs(answers, heads, report['settings']['events']['max_gap'])
     named = (*heads, *further_heads(tuple(run.vocabulary.heads)))
     near = _Nearby(looked.true)
     said = _thinned([(r.start, r.end, r.label, score) for r, score in runs], share)

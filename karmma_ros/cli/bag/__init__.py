@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 MODULES = {
-    'synthetic': 'writing', 'from-video': 'writing', 'from-epic': 'from_epic',
+    'synthetic': 'write', 'from-video': 'write', 'from-epic': 'from_epic',
     'record': 'record', 'evaluate': 'evaluate',
 }
 """Sub-command → its module here, loaded only when it is asked for."""

@@ -19,19 +19,17 @@ from karmma_ros.bags.faults import Drop, Fault, parse_delay, parse_drop, parse_l
 from karmma_ros.bags.frame_lookup import BagFrames
 from karmma_ros.bags.parallel import evaluate_all, Job, Outcome
 from karmma_ros.bags.topics import NONE, parse_named, TRUTH
-from karmma_ros.cli.machine import this_machine
-from karmma_ros.cli.output import writing
+from karmma_ros.cli.options import this_machine, writing
 from karmma_ros.cli.progress import Bars
 from karmma_ros.errors import InvalidSettingError, KarmmaError, printable, SENTENCE_LENGTH
 from karmma_ros.evaluation.bag_predictions import BagRun
 from karmma_ros.evaluation.ground_truth import TIMES, Truth
 from karmma_ros.modality import Modality
-from karmma_ros.model.backends import devices
+from karmma_ros.model.backends import selection
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.model.registry import find_model
 from karmma_ros.stream.mute import ALL, HELP, INPUTS, METAVAR, parse_mute
-from karmma_ros.stream.parameter_file import node_parameters
-from karmma_ros.stream.settings import event_settings
+from karmma_ros.stream.settings import event_settings, node_parameters
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -70,7 +68,7 @@ def add_parser(kinds: Any) -> None:
     parser.add_argument('--rate', type=float, help='windows a second [as the parameters say: 5]')
     parser.add_argument('--jobs', type=int, default=1, metavar='N',
                         help='bags evaluated at once, each in a process [1]')
-    parser.add_argument('--device', default=devices.AUTO, help=devices.HELP)
+    parser.add_argument('--device', default=selection.AUTO, help=selection.HELP)
     _add_faults(parser)
 
 
@@ -97,7 +95,7 @@ def _add_faults(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     started, date = time.perf_counter(), datetime.now(timezone.utc)
-    options.device = devices.choose_device(options.device, '--device')
+    options.device = selection.choose_device(options.device, '--device')
     bundle = load_bundle(find_model(options.model, '--model'))
     settings = _settings(options)
     events = event_settings(settings.values)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from karmma_ros.bags.writer import BagWriter
-from karmma_ros.cli.bag import events
+from karmma_ros.cli.bag import write
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.data.epic_kitchens.annotations import (
     flow_stride,
@@ -19,9 +19,8 @@ from karmma_ros.data.epic_kitchens.annotations import (
     TRAIN,
     VALIDATION,
 )
-from karmma_ros.data.epic_kitchens.layout import audio_of, video_sources
-from karmma_ros.errors import InvalidSettingError
-from karmma_ros.errors_data import DataError
+from karmma_ros.data.epic_kitchens.dataset import audio_of, video_sources
+from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import NOUN, VERB
 import numpy as np
@@ -69,10 +68,10 @@ def run(options: argparse.Namespace) -> int:
                                   f'{frame_rate(options.video)}, the rate of the released frames')
     names = read_vocabulary(options.annotations).heads
     with BagWriter(options.out) as bag:
-        events.write(
+        write.write_events(
             bag, _truth(narrations, names, options.start, stop_s),
             *(_sensor(modality, source, options, stop_s) for modality, source in sources.items()))
-        return events.tell(options.out, bag)
+        return write.tell(options.out, bag)
 
 
 def _narrations(folder: Path, video: str) -> list[Narration]:
@@ -111,18 +110,18 @@ def _sources(options: argparse.Namespace) -> Mapping[Modality, Any]:
 def _truth(
     narrations: list[Narration], names: Mapping[str, tuple[str, ...]], start_s: float,
     stop_s: float,
-) -> Iterator[events.Event]:
+) -> Iterator[write.Event]:
     for n in sorted(narrations, key=lambda n: n.start_s):
         if n.stop_s > start_s and n.start_s < stop_s:
             begin, end = (_stamp_ns(t - start_s)
                           for t in (max(n.start_s, start_s), min(n.stop_s, stop_s)))
-            yield events.annotation(begin, end, (n.verb, names[VERB][n.verb]),
+            yield write.annotation(begin, end, (n.verb, names[VERB][n.verb]),
                                     (n.noun, names[NOUN][n.noun]))
 
 
 def _sensor(
     modality: Modality, source: Any, options: argparse.Namespace, stop_s: float,
-) -> Iterator[events.Event]:
+) -> Iterator[write.Event]:
     """Give what one sensor delivers, as far as the files of the video go."""
     start_s = options.start
     while start_s < stop_s:
@@ -139,24 +138,24 @@ def _sensor(
 def _portion(
     modality: Modality, source: Any, start_s: float, portion_s: float,
     options: argparse.Namespace,
-) -> Iterator[events.Event]:
+) -> Iterator[write.Event]:
     first_ns = _stamp_ns(start_s - options.start)
     if modality is Modality.AUDIO:
-        yield from events.sound(source.samples(start_s, portion_s, events.AUDIO_RATE), first_ns)
+        yield from write.sound(source.samples(start_s, portion_s, write.AUDIO_RATE), first_ns)
         return
     times = [i / options.rate for i in range(max(1, round(portion_s * options.rate)))]
     seconds = [start_s + t for t in times]
     if modality is Modality.RGB:
-        make: Callable[[int, np.ndarray], events.Event] = events.picture
+        make: Callable[[int, np.ndarray], write.Event] = write.picture
         pictures = source.frames(seconds)
     else:
-        make, pictures = events.flow, _displacements(source.flow(seconds), options)
+        make, pictures = write.flow, _displacements(source.flow(seconds), options)
     for t, picture in zip(times, pictures):
         yield make(first_ns + round(t * NANOSECONDS), picture)
 
 
 def _stamp_ns(seconds: float) -> int:
-    return events.START_NS + round(seconds * NANOSECONDS)
+    return write.START_NS + round(seconds * NANOSECONDS)
 
 
 def _displacements(pictures: np.ndarray, options: argparse.Namespace) -> np.ndarray:

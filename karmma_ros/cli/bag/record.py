@@ -9,7 +9,7 @@ from pathlib import Path
 import shlex
 from typing import Any
 
-from karmma_ros.cli.output import writing
+from karmma_ros.cli.options import writing
 from karmma_ros.errors import InvalidSettingError
 
 HUMBLE = 'humble'

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 import csv
 from dataclasses import dataclass
+import os
 from pathlib import Path
 import re
 
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError
 from karmma_ros.prediction import NOUN, VERB, Vocabulary
+import numpy as np
 
 TRAIN, VALIDATION = 'EPIC_100_train.csv', 'EPIC_100_validation.csv'
 
@@ -177,3 +179,57 @@ def _label(row: dict[str, str], head: str) -> int:
     if not text.isdecimal() or int(text) >= count:
         raise ValueError(f'{_LABELS[head]} is {text!r}; it may be 0 to {count - 1}')
     return int(text)
+
+
+TRAIN_PART, VALIDATION_PART = 'train', 'validation'
+
+
+def divide(narration_ids: Sequence[str], seed: int) -> dict[str, str]:
+    """
+    Draw narration_id → `train` or `validation`; 60,495 and 6,722 of the 67,217.
+
+    The order in which the ids are given does not matter.
+    """
+    ids = sorted(narration_ids)
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(ids))
+    train = len(ids) * 9 // 10
+    return {ids[i]: TRAIN_PART if place < train else VALIDATION_PART
+            for place, i in enumerate(order)}
+
+
+def write_division(path: Path, division: dict[str, str]) -> None:
+    """
+    Write a division, sorted by narration_id; whole or not at all.
+
+    :raises DataError: when it cannot be written.
+    """
+    text = 'narration_id,split\n' + ''.join(f'{i},{division[i]}\n' for i in sorted(division))
+    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text)
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(path, f'it cannot be written ({error})',
+                        'name a file in a folder that can be written to') from error
+
+
+def read_division(path: Path, narration_ids: Sequence[str]) -> dict[str, str]:
+    """
+    Read a division that covers exactly the given ids.
+
+    :raises DataError: when it cannot be read or covers others.
+    """
+    rows = read_table(path, ('narration_id', 'split'))
+    remedy = 'delete it, and it is drawn anew by the seed'
+    strange = {row['split'] for row in rows} - {TRAIN_PART, VALIDATION_PART}
+    if strange:
+        raise DataError(path, f'a split is {min(strange)!r}; it may be {TRAIN_PART} or '
+                        f'{VALIDATION_PART}', remedy)
+    division = {row['narration_id']: row['split'] for row in rows}
+    differing = set(division) ^ set(narration_ids)
+    if differing or len(division) != len(rows):
+        raise DataError(
+            path, f'its {len(rows)} ids are not those of the {len(narration_ids)} training '
+            f'segments ({min(differing) if differing else "one is there twice"})', remedy)
+    return division

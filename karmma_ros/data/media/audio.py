@@ -14,9 +14,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError
 from karmma_ros.files import file_problem, open_regular
-from karmma_ros.preprocess.resampling import resample
+from karmma_ros.preprocess.audio import resample
 import numpy as np
 from numpy.typing import NDArray
 

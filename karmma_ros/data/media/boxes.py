@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from karmma_ros.data.csv_table import read_csv
-from karmma_ros.errors import InvalidSampleError
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError, InvalidSampleError
 from karmma_ros.preprocess.detections import CATEGORIES, check_boxes
 import numpy as np
 from numpy.typing import NDArray

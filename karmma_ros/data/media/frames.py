@@ -22,8 +22,7 @@ from typing import Any, Protocol
 
 import cv2
 from karmma_ros.data.media.tar import tar_index
-from karmma_ros.errors import InvalidSampleError
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError, InvalidSampleError
 from karmma_ros.files import open_regular, read_regular
 from karmma_ros.preprocess.compressed_image import decode_bounded
 from karmma_ros.preprocess.image_headers import is_jpeg_or_png

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from karmma_ros.data.media.video_reader import transcode, UNINDEXED, VideoReader
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError
 import numpy as np
 from numpy.typing import NDArray
 

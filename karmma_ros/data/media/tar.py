@@ -17,7 +17,7 @@ from pathlib import Path
 import re
 from typing import NamedTuple
 
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError
 from karmma_ros.files import no_such_file, open_regular
 import numpy as np
 from numpy.typing import NDArray

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from karmma_ros.data.synthetic_kitchen.instances import Timbre
 from karmma_ros.data.synthetic_kitchen.motion import Rhythm, TAU
-from karmma_ros.data.synthetic_kitchen.seeds import generator, Stream
+from karmma_ros.data.synthetic_kitchen.objects import Timbre
+from karmma_ros.data.synthetic_kitchen.vocabulary import generator, Stream
 from karmma_ros.errors import InvalidSettingError
 import numpy as np
 

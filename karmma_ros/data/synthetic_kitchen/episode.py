@@ -2,16 +2,105 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+import math
+
+from karmma_ros.clip import (
+    AudioSpec,
+    BOX_HAND,
+    BOX_OBJECT,
+    Clip,
+    ClipSpec,
+    DetectionSpec,
+    FlowSpec,
+    VideoSpec,
+)
 from karmma_ros.data.synthetic_kitchen.audio import Mix, Soundtrack
-from karmma_ros.data.synthetic_kitchen.backdrop import Backdrop
-from karmma_ros.data.synthetic_kitchen.boxes import detect, Detector
 from karmma_ros.data.synthetic_kitchen.hands import Cook
-from karmma_ros.data.synthetic_kitchen.instances import instance, POOL
 from karmma_ros.data.synthetic_kitchen.motion import Hands, Motion
-from karmma_ros.data.synthetic_kitchen.scene import Head, Light, Scene
-from karmma_ros.data.synthetic_kitchen.seeds import generator, Stream
-from karmma_ros.data.synthetic_kitchen.vocabulary import action_of, NOUNS, Split, VERBS
+from karmma_ros.data.synthetic_kitchen.objects import instance, POOL
+from karmma_ros.data.synthetic_kitchen.scene import Backdrop, Head, Light, Scene
+from karmma_ros.data.synthetic_kitchen.vocabulary import (
+    action_of,
+    generator,
+    microseconds,
+    NOUNS,
+    Split,
+    Stream,
+    VERBS,
+)
+from karmma_ros.modality import Modality
+from karmma_ros.preprocess.audio import audio_input
+from karmma_ros.preprocess.detections import detection_input
+from karmma_ros.preprocess.flow import clip_flow, flow_input
+from karmma_ros.preprocess.video import resize_and_crop, video_input
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Detector:
+    """How well the detector does in one episode."""
+
+    habit: tuple[float, ...]
+    """How much too far out it sets each side of every object, as a share of the box's size."""
+    jitter: float
+    """Standard deviation of each side from one picture to the next, as the same share."""
+    shake: float
+    """The same, as a share of the picture's size."""
+    miss_hand: float
+    miss_object: float
+    """Probability of no box."""
+    alarm: float
+    """Probability of a box where nothing is."""
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Detector:
+        """Draw the faults of one episode."""
+        return cls(tuple(float(v) for v in rng.normal(0.04, 0.12, 4)),
+                   float(rng.uniform(0.03, 0.10)), float(rng.uniform(0.006, 0.016)),
+                   float(rng.uniform(0.0, 0.15)), float(rng.uniform(0.05, 0.30)),
+                   float(rng.uniform(0.0, 0.15)))
+
+
+def detect(scene: Scene, detector: Detector, seed: int, t_s: float) -> np.ndarray:
+    """
+    Give the boxes at a time: float32 `[n, 5]`, x1, y1, x2, y2, category.
+
+    Coordinates are in units of the picture's size, clipped to 0..1; hands come first.
+    """
+    rng = generator(Stream.BOXES, seed, microseconds(t_s))
+    thing, hands = scene.silhouettes(t_s)
+    found = []
+    for points in hands:
+        found += _see(rng, detector, points, BOX_HAND, detector.miss_hand)
+    found += _see(rng, detector, thing, BOX_OBJECT, detector.miss_object)
+    if rng.uniform() < detector.alarm:
+        middle, half = rng.uniform(0.1, 0.9, 2), rng.uniform(0.04, 0.16, 2)
+        category = BOX_HAND if rng.uniform() < 0.3 else BOX_OBJECT
+        found += _clipped(np.concatenate([middle - half, middle + half]), category)
+    boxes = np.array(found, np.float32).reshape(-1, 5)
+    return boxes[np.argsort(boxes[:, 4], kind='stable')]
+
+
+def _see(rng: np.random.Generator, detector: Detector, points: np.ndarray, category: int,
+         miss: float) -> list[np.ndarray]:
+    missed, error = rng.uniform() < miss, rng.standard_normal(4)
+    if missed:
+        return []
+    box = np.concatenate([points.min(axis=0), points.max(axis=0)])
+    size = np.tile(box[2:] - box[:2], 2)
+    if category == BOX_OBJECT:
+        box = box + np.array([-1, -1, 1, 1]) * detector.habit * size
+    return _clipped(box + error * (detector.jitter * size + detector.shake), category)
+
+
+def _clipped(box: np.ndarray, category: int) -> list[np.ndarray]:
+    """Keep what lies in the picture; a box of less than a hundredth is none."""
+    box = np.clip(box, 0.0, 1.0)
+    if np.any(box[2:] - box[:2] < 0.01):
+        return []
+    return [np.append(box, category)]
 
 
 class Episode:
@@ -70,3 +159,90 @@ def episode(split: Split, seed: int, index: int) -> Episode:
     """Give the episode behind the clip of that index in a balanced split."""
     verb, noun = action_of(split, seed, index)
     return Episode(split, seed, index, VERBS[verb], NOUNS[noun])
+
+
+CAMERA_HZ = 30
+
+PICTURE = (120, 160)
+"""Height and width of the camera's pictures before preprocessing."""
+
+LATEST_START_S = 20.0
+
+AUDIO_MEAN, AUDIO_STD = 4.59, 5.30
+"""Decibels; of the training split, as `python docs/measure_kitchen.py`
+gives them. Without standardising, the sound encoder hardly learns."""
+
+FLOW_BOUND = 6.0
+"""Pixels of the 40-pixel crop a frame; 98 % of the displacements on what moves lie within it."""
+
+
+def clip_spec() -> ClipSpec:
+    """Give the clip that this data set is made for: 2 s, 16 frames of 40 x 40, one mel tile."""
+    return ClipSpec(
+        duration=2.0,
+        num_frames=16,
+        video=VideoSpec(height=40, width=40),
+        flow=FlowSpec(bound=FLOW_BOUND),
+        audio=AudioSpec(sample_rate=16_000, n_fft=512, win_length=400, hop_length=160,
+                        n_mels=64, tiles=1, tile_steps=200, mean=AUDIO_MEAN, std=AUDIO_STD),
+        detections=DetectionSpec(max_boxes=6),
+    )
+
+
+@dataclass(frozen=True)
+class RenderedClip:
+    """One clip in the compact types of the written form."""
+
+    rgb: np.ndarray
+    """uint8 `[t, h, w, 3]`."""
+    flow: np.ndarray
+    """uint8 `[t, h, w, 2]`."""
+    audio: np.ndarray
+    """float16 `[k, f, s]`, standardised."""
+    detections: np.ndarray
+    """float32 `[t, n, 5]`."""
+    labels: np.ndarray
+    """int64 `[2]`: verb, noun."""
+
+    def clip(self, spec: ClipSpec, modalities: Iterable[Modality] = tuple(Modality)) -> Clip:
+        """Give the network's inputs, float32."""
+        makers: dict[Modality, Callable[[], np.ndarray]] = {
+            Modality.RGB: lambda: video_input(self.rgb, spec.video),
+            Modality.FLOW: lambda: flow_input(self.flow, spec.flow),
+            Modality.AUDIO: lambda: self.audio.astype(np.float32),
+            Modality.DETECTIONS: lambda: np.array(self.detections),
+        }
+        return Clip({m: makers[m]() for m in modalities})
+
+
+def start_of(split: Split, seed: int, index: int) -> float:
+    """Give the second of its episode at which a clip begins."""
+    rng = generator(Stream.START, seed, split.number, index)
+    return float(rng.uniform(0.0, LATEST_START_S))
+
+
+def frame_times(start_s: float, spec: ClipSpec) -> list[float]:
+    """Give the seconds at which the camera took the frames of the clip from `start_s` on."""
+    slots = (start_s + i * spec.duration / spec.num_frames for i in range(spec.num_frames))
+    return [math.ceil(slot * CAMERA_HZ - 1e-6) / CAMERA_HZ for slot in slots]
+
+
+def render_clip(split: Split, seed: int, index: int, spec: ClipSpec) -> RenderedClip:
+    """Render one clip of a balanced split."""
+    kitchen = episode(split, seed, index)
+    return render_window(kitchen, start_of(split, seed, index), spec)
+
+
+def render_window(kitchen: Episode, start_s: float, spec: ClipSpec) -> RenderedClip:
+    """Render the window of an episode that begins at `start_s`."""
+    times = frame_times(start_s, spec)
+    height, width = spec.video.height, spec.video.width
+    rgb = np.stack([resize_and_crop(kitchen.frame(t, *PICTURE), height, width) for t in times])
+    sound = kitchen.audio(start_s, spec.duration, spec.audio.sample_rate)
+    return RenderedClip(
+        rgb=rgb,
+        flow=clip_flow(rgb, spec.flow.bound),
+        audio=audio_input(sound, spec.audio).astype(np.float16),
+        detections=detection_input([kitchen.boxes(t) for t in times], spec.detections),
+        labels=np.array([kitchen.verb_id, kitchen.noun_id], np.int64),
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-from karmma_ros.data.synthetic_kitchen.instances import Temper
+from karmma_ros.data.synthetic_kitchen.objects import Temper
 from karmma_ros.data.synthetic_kitchen.vocabulary import VERBS
 import numpy as np
 

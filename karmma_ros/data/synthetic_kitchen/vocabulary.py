@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, IntEnum
 
-from karmma_ros.data.synthetic_kitchen.seeds import generator, Stream
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.prediction import NOUN, VERB, Vocabulary
 import numpy as np
+
+
+class Stream(IntEnum):
+    """The first number of every key, so that two purposes never share their numbers."""
+
+    ORDER = 1
+    INSTANCE = 2
+    EPISODE = 3
+    START = 4
+    BACKDROP = 5
+    GRAIN = 6
+    BOXES = 7
+    SOUND = 8
+    RUSTLE = 9
+    FAN = 10
+    HIT = 11
+    CLATTER = 12
+
+
+def generator(*key: int) -> np.random.Generator:
+    """Give the generator of a key of non-negative integers."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+
+
+def microseconds(t_s: float) -> int:
+    """Turn a time of at least 0 s into the integer by which a frame's chance is keyed."""
+    return round(t_s * 1e6)
+
 
 VERBS = ('wash', 'cut', 'pour', 'mix', 'shake', 'scrape', 'peel', 'squeeze')
 """Sustained, cyclic motions: any two seconds of one show it whole."""

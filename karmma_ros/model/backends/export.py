@@ -16,7 +16,6 @@ import tempfile
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.agreement import answers, check_clip
-from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.exports import (
     Export,
     export_folder,
@@ -29,6 +28,7 @@ from karmma_ros.model.backends.graphs import feeds, FUSION, write_graphs
 from karmma_ros.model.backends.interface import BF16, EAGER, Input, INT8, OPENVINO
 from karmma_ros.model.backends.onnx_runtime import quantise
 from karmma_ros.model.backends.openvino_runtime import write_openvino
+from karmma_ros.model.backends.pytorch import Eager
 from karmma_ros.model.backends.selection import read_export, Trial, try_out
 from karmma_ros.model.bundle import Bundle
 import torch

@@ -23,8 +23,6 @@ from karmma_ros.model.backends.agreement import (
     Subset,
     TOLERANCE,
 )
-from karmma_ros.model.backends.compiled import CompiledCPU, CompiledCUDA
-from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.exports import Export, find_exports, FORMATS, read_answers
 from karmma_ros.model.backends.interface import (
     Backend,
@@ -37,6 +35,7 @@ from karmma_ros.model.backends.interface import (
 )
 from karmma_ros.model.backends.onnx_runtime import load_onnx
 from karmma_ros.model.backends.openvino_runtime import load_openvino
+from karmma_ros.model.backends.pytorch import CompiledCPU, CompiledCUDA, Eager
 from karmma_ros.model.bundle import Bundle, load_bundle
 import numpy as np
 import torch
@@ -286,3 +285,37 @@ def _none(bundle: Bundle, wanted: str, problems: list[str]) -> BundleError:
     name = next(name for name, runtime in FORMATS.items() if runtime == wanted)
     found = '; '.join(problems) or f'nothing is exported for {wanted}'
     return BundleError(bundle.path, found, f'karmma export {bundle.path} --to {name}')
+
+
+CPU, CUDA = 'cpu', 'cuda'
+HELP = 'auto, cpu, cuda or cuda:N; auto takes the first CUDA device if there is one [auto]'
+"""Help text of an option `--device`."""
+
+
+def choose_device(text: str, setting: str = 'device') -> str:
+    """
+    Resolve `auto` and check the name against the devices of this machine.
+
+    :param setting: name of the parameter or option, for the error.
+    :returns: `cpu` or `cuda:N`.
+    :raises InvalidSettingError: for a device that PyTorch does not find here.
+    """
+    count = torch.cuda.device_count()
+    if text == AUTO:
+        return f'{CUDA}:0' if count else CPU
+    present = [CPU, *(f'{CUDA}:{i}' for i in range(count))]
+    name = f'{CUDA}:0' if text == CUDA else text
+    if name not in present:
+        raise InvalidSettingError(
+            setting, text, ', '.join([AUTO, *present, *([CUDA] if count else [])]), _found(count))
+    return name
+
+
+def _found(count: int) -> str:
+    """Return what PyTorch finds on this machine, in words."""
+    if count:
+        names = ', '.join(f'cuda:{i} is {torch.cuda.get_device_name(i)}' for i in range(count))
+        return f'PyTorch finds {count} CUDA device{"s" * (count > 1)} here: {names}'
+    reason = ('this build of PyTorch has no CUDA support' if torch.version.cuda is None
+              else 'the NVIDIA driver reports none')
+    return f'PyTorch finds no CUDA device here: {reason}'

@@ -9,13 +9,11 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig
-from karmma_ros.model.encoders.audio import MelCNN
+from karmma_ros.model.encoders.audio import AST, MelCNN
 from karmma_ros.model.encoders.causal import CausalFrames
-from karmma_ros.model.encoders.chunks import ChunkedEncoder
 from karmma_ros.model.encoders.layout import LayoutCNN, STLT
 from karmma_ros.model.encoders.library import check_options, TimmFrames, TorchvisionVideo
-from karmma_ros.model.encoders.spectrogram import AST
-from karmma_ros.model.encoders.video import R2Plus1D
+from karmma_ros.model.encoders.video import ChunkedEncoder, R2Plus1D
 import torch
 from torch import nn
 

@@ -7,8 +7,11 @@ Shape legend: b batch, k tiles, f mel bands, s mel steps, e token width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 import math
+from typing import Any
 
+from karmma_ros.model.encoders.video import prepare_torchvision
 import torch
 from torch import nn, Tensor
 
@@ -46,3 +49,59 @@ class MelCNN(nn.Module):
         """Encode `[b, k, f, s]` into tokens `[b, s', e]`."""
         x = self.stages(x).mean(2)  # [b, e, s']
         return x.transpose(1, 2) + self.position
+
+
+class AST(nn.Module):
+    """
+    Audio Spectrogram Transformer (Gong et al., Interspeech 2021) on timm's distilled DeiT.
+
+    The patches overlap; the tiles of a clip are the channels of one picture. As in AST, the
+    class and the distillation token are averaged, here into one token before the patches'.
+    The weights are called as timm's own, after `model.`.
+
+    :param input_shape: `[k, f, s]`.
+    :param patch: side of a patch.
+    :param stride: from one patch to the next.
+    """
+
+    def __init__(
+        self, input_shape: Sequence[int], dim: int = 192, layers: int = 12, heads: int = 3,
+        patch: int = 16, stride: int = 10,
+    ) -> None:
+        super().__init__()
+        prepare_torchvision()
+        from timm.models.deit import VisionTransformerDistilled  # importing timm takes seconds
+
+        tiles, bands, steps = input_shape
+        self.grid = (_steps(bands, patch, stride), _steps(steps, patch, stride))
+        self.model = VisionTransformerDistilled(
+            img_size=(bands, steps), patch_size=patch, in_chans=tiles, num_classes=0,
+            embed_dim=dim, depth=layers, num_heads=heads,
+            embed_layer=partial(_OverlappingPatches, stride=stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode `[b, k, f, s]` into tokens `[b, 1 + n, e]`."""
+        tokens = self.model.forward_features(x)  # [b, 2 + n, e]
+        return torch.cat([tokens[:, :2].mean(1, keepdim=True), tokens[:, 2:]], dim=1)
+
+
+class _OverlappingPatches(nn.Module):
+    """A patch embedding whose stride is smaller than the patch, as timm's cannot have."""
+
+    def __init__(
+        self, *, img_size: tuple[int, int], patch_size: int, in_chans: int, embed_dim: int,
+        bias: bool, stride: int, dynamic_img_pad: bool, device: Any = None, dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        bands, steps = img_size
+        self.num_patches = _steps(bands, patch_size, stride) * _steps(steps, patch_size, stride)
+        self.proj = nn.Conv2d(
+            in_chans, embed_dim, patch_size, stride, bias=bias, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Cut `[b, k, f, s]` into embedded patches `[b, n, e]`."""
+        return self.proj(x).flatten(2).mT
+
+
+def _steps(side: int, patch: int, stride: int) -> int:
+    return (side - patch) // stride + 1

@@ -12,7 +12,7 @@ from functools import reduce
 from typing import Any, cast
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.model.vision_operators import prepare_torchvision
+from karmma_ros.model.encoders.video import prepare_torchvision
 import torch
 from torch import nn, Tensor
 

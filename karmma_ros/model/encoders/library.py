@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.model.vision_operators import prepare_torchvision
+from karmma_ros.model.encoders.video import prepare_torchvision
 from torch import nn, Tensor
 
 DOWNLOADING = ('weights', 'pretrained')

@@ -10,7 +10,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from karmma_msgs.msg import ActionRecognition, ModalityAvailability, ModelInfo
-from karmma_ros.node.times import time_ns
+from karmma_ros.node.messages import time_ns
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import GetParameters, SetParameters

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
-from karmma_ros.node.times import time_ns
+from karmma_ros.node.messages import time_ns
 
 from fault_suite import messages
 from fault_suite.case import case, Trial

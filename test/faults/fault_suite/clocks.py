@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 import time
 
-from karmma_ros.node.times import time_message, time_ns
+from karmma_ros.node.messages import time_message, time_ns
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 

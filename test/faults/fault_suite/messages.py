@@ -7,7 +7,7 @@ from typing import Any
 
 from audio_common_msgs.msg import AudioDataStamped
 import cv2
-from karmma_ros.node.times import time_message
+from karmma_ros.node.messages import time_message
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import time
 from typing import Any
 
-from karmma_ros.node.times import time_ns
+from karmma_ros.node.messages import time_ns
 
 from fault_suite.audience import Audience, audience, Heard
 from fault_suite.case import case, Trial

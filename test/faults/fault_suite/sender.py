@@ -15,7 +15,7 @@ from threading import Thread
 import time
 from typing import Any
 
-from karmma_ros.node.times import time_message
+from karmma_ros.node.messages import time_message
 import rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 

@@ -2,8 +2,8 @@
 
 from karmma_ros.cli.main import main
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.model.backends import devices
-from karmma_ros.model.backends.devices import choose_device
+from karmma_ros.model.backends import selection
+from karmma_ros.model.backends.selection import choose_device
 import pytest
 import torch
 
@@ -57,4 +57,4 @@ def test_every_command_takes_the_same_names(capsys, bare, words):
         capsys.readouterr().err)
     with pytest.raises(SystemExit):
         main([words[0], *(['evaluate'] if words[0] == 'bag' else []), '--help'])
-    assert devices.HELP[:40] in ' '.join(capsys.readouterr().out.split())
+    assert selection.HELP[:40] in ' '.join(capsys.readouterr().out.split())

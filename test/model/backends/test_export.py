@@ -6,12 +6,12 @@ from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.model.backends import choose, onnx_runtime
 from karmma_ros.model.backends import export as export_module
 from karmma_ros.model.backends.agreement import check_clip
-from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.export import export
 from karmma_ros.model.backends.exports import Export
 from karmma_ros.model.backends.graphs import TOKENS
 from karmma_ros.model.backends.onnx_runtime import load_onnx
 from karmma_ros.model.backends.openvino_runtime import load_openvino
+from karmma_ros.model.backends.pytorch import Eager
 import numpy as np
 import onnx
 from onnx import helper, TensorProto

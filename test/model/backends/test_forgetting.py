@@ -2,8 +2,7 @@
 
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends import choose
-from karmma_ros.model.backends.compiled import CompiledCUDA
-from karmma_ros.model.backends.eager import Eager
+from karmma_ros.model.backends.pytorch import CompiledCUDA, Eager
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
 import numpy as np

@@ -10,10 +10,9 @@ from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.backends import choose
 from karmma_ros.model.backends.agreement import check_clip
-from karmma_ros.model.backends.compiled import CompiledCPU
-from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.exported import Exported, InPlace, with_threads
 from karmma_ros.model.backends.graphs import INPUT, LOGITS, PRESENT, TOKENS
+from karmma_ros.model.backends.pytorch import CompiledCPU, Eager
 from karmma_ros.stream.recogniser import Recogniser
 import numpy as np
 import pytest

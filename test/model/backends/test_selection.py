@@ -10,8 +10,8 @@ from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends import choose, selection
 from karmma_ros.model.backends.agreement import check_clip, difference, TOLERANCE
-from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.exports import find_exports, read_answers
+from karmma_ros.model.backends.pytorch import Eager
 from karmma_ros.model.bundle import load_bundle, save_bundle
 import numpy as np
 import pytest

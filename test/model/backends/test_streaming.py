@@ -6,8 +6,8 @@ from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.backends import choose, graphs
 from karmma_ros.model.backends.agreement import check_clip
-from karmma_ros.model.backends.eager import Eager
 from karmma_ros.model.backends.export import export
+from karmma_ros.model.backends.pytorch import Eager
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.sensor_stream import InputSettings, SensorStream

@@ -3,8 +3,8 @@
 import math
 
 from karmma_ros.model.backends.exports import Export
-from karmma_ros.model.backends.swin import attend
-from karmma_ros.model.vision_operators import prepare_torchvision
+from karmma_ros.model.backends.graphs import attend
+from karmma_ros.model.encoders.video import prepare_torchvision
 import openvino
 import pytest
 import torch

@@ -9,7 +9,7 @@ from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
 from karmma_ros.modality import Modality
 from karmma_ros.node.declarations import DECLARATIONS
 from karmma_ros.node.inputs import Inputs
-from karmma_ros.node.times import time_message
+from karmma_ros.node.messages import time_message
 from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
 import pytest
 import rclpy

@@ -12,7 +12,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.node.declarations import DECLARATIONS
 from karmma_ros.node.inputs import check_inputs
 from karmma_ros.node.lifecycle import KarmmaNode
-from karmma_ros.node.times import time_message
+from karmma_ros.node.messages import time_message
 from karmma_ros.stream.availability import ModalityState
 import numpy as np
 import pytest

@@ -7,7 +7,7 @@ from audio_common_msgs.msg import AudioData, AudioDataStamped
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
-from karmma_ros.node.times import time_message
+from karmma_ros.node.messages import time_message
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image

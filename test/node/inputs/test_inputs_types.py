@@ -4,9 +4,8 @@ from types import SimpleNamespace
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
-from karmma_ros.node import input_types
-from karmma_ros.node.input_types import mend, message_class
-from karmma_ros.node.subscription import InputTopic
+from karmma_ros.node import subscription
+from karmma_ros.node.subscription import InputTopic, mend, message_class
 from karmma_ros.stream.message_types import DETECTIONS, IMAGE, UNREAD, YOLO
 import numpy as np
 import pytest
@@ -47,7 +46,7 @@ def test_yolo_msgs_that_are_not_installed_are_said_with_the_way_out(monkeypatch)
     def missing(name):
         raise ImportError(name)
     assert message_class(YOLO, D) is DetectionArray
-    monkeypatch.setattr(input_types, 'import_module', missing)
+    monkeypatch.setattr(subscription, 'import_module', missing)
     with pytest.raises(InvalidSettingError, match='detections.type is .*github.com/mgonzs13/yolo_r'
                        '.*or set detections.type to vision_msgs'):
         message_class(YOLO, D)

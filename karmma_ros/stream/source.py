@@ -2,16 +2,149 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from enum import Enum
 from typing import Union
 
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.errors import InvalidSampleError
+from karmma_ros.errors import InvalidSampleError, printable
 from karmma_ros.stream.availability import Finding, ModalityState
 from karmma_ros.stream.buffers import AudioBuffer, DetectionBuffer, FrameBuffer
-from karmma_ros.stream.flow_buffer import FlowBuffer
-from karmma_ros.stream.receipts import Receipts
-from karmma_ros.stream.timeline import Fit, Timeline
+from karmma_ros.stream.frame_buffer import FlowBuffer
+
+_RECENT = 64
+_MAX_REASON = 300
+
+
+class Receipts:
+    """Count the messages of one sensor, by the receiver's clock."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        """Messages that could not be used, since the start."""
+        self.reason = ''
+        """What was wrong with the last of them."""
+        self.last_stamp_ns = 0
+        """Newest source stamp taken; 0 if there was none."""
+        self._taken: deque[int] = deque(maxlen=_RECENT)
+        self._last_drop_ns: int | None = None
+
+    def take(self, stamp_ns: int, now_ns: int) -> None:
+        """Note a good message."""
+        if self._taken and now_ns < self._taken[-1]:
+            self._taken.clear()
+        self._taken.append(now_ns)
+        self.last_stamp_ns = max(self.last_stamp_ns, stamp_ns)
+
+    def drop(self, reason: str, now_ns: int) -> None:
+        """Note a message that cannot be used."""
+        self.dropped += 1
+        self.reason = printable(reason, _MAX_REASON)
+        self._last_drop_ns = now_ns
+
+    @property
+    def received(self) -> bool:
+        """Tell whether there was a good message."""
+        return bool(self._taken)
+
+    def age_ns(self, now_ns: int) -> int:
+        """Give the time since the last good message; -1 if there was none."""
+        return max(0, now_ns - self._taken[-1]) if self._taken else -1
+
+    def fresh(self, now_ns: int, timeout_ns: int) -> bool:
+        """Tell whether the last good message came within the timeout."""
+        return bool(self._taken) and _near(self._taken[-1], now_ns, timeout_ns)
+
+    def failing(self, now_ns: int, timeout_ns: int) -> bool:
+        """Tell whether a message was dropped within the timeout."""
+        return self._last_drop_ns is not None and _near(self._last_drop_ns, now_ns, timeout_ns)
+
+    def rate(self, now_ns: int, timeout_ns: int) -> float:
+        """Give the recent rate of good messages, Hz; 0 when they ceased."""
+        if not self.fresh(now_ns, timeout_ns):
+            return 0.0
+        elapsed_ns = self._taken[-1] - self._taken[0]
+        return (len(self._taken) - 1) * NANOSECONDS / elapsed_ns if elapsed_ns else 0.0
+
+    def restart(self, stamp_ns: int) -> None:
+        """Note that the source's clock has jumped to a stamp."""
+        self.last_stamp_ns = stamp_ns
+
+    def clear(self) -> None:
+        """Forget the times, which a jump of the clock made void; counts stay."""
+        self._taken.clear()
+        self._last_drop_ns = None
+        self.last_stamp_ns = 0
+
+
+def _near(time_ns: int, now_ns: int, timeout_ns: int) -> bool:
+    # The receiver's clock may have jumped back: a time far ahead is no fresh one either.
+    return abs(now_ns - time_ns) <= timeout_ns
+
+
+class Fit(Enum):
+    """What to do with a stamped sample."""
+
+    TAKE = 'take'
+    DROP = 'drop'
+    RESTART = 'restart'
+    """The timeline has jumped: forget what is stored, then take the sample."""
+
+
+class Timeline:
+    """
+    Judge the stamps of one input.
+
+    A sample fits when it is at most `span_ns` older than the newest one, or newer by at
+    most `span_ns` and the time that has passed since on the receiver's clock. A stamp that
+    does not fit is an accident and is dropped; the second in a row that fits its
+    predecessor is none: the clock has jumped.
+    """
+
+    def __init__(self, span_ns: int) -> None:
+        self._span_ns = span_ns
+        self._newest: tuple[int, int] | None = None
+        self._stray: tuple[int, int] | None = None
+
+    def fits(self, start_ns: int, stop_ns: int, now_ns: int) -> bool:
+        """Tell whether a sample that spans `start_ns`..`stop_ns` fits; changes nothing."""
+        return self._newest is None or self._follows(self._newest, start_ns, stop_ns, now_ns)
+
+    def admit(self, start_ns: int, stop_ns: int, now_ns: int) -> Fit:
+        """Judge a sample that spans `start_ns`..`stop_ns`, received at `now_ns`."""
+        if self.fits(start_ns, stop_ns, now_ns):
+            self._stray = None
+            if self._newest is None or stop_ns >= self._newest[0]:
+                self._newest = stop_ns, now_ns
+            return Fit.TAKE
+        stray, self._stray = self._stray, (stop_ns, now_ns)
+        if (stray is None or stop_ns <= stray[0]
+                or not self._follows(stray, start_ns, stop_ns, now_ns)):
+            return Fit.DROP
+        self._newest, self._stray = self._stray, None
+        return Fit.RESTART
+
+    def misfit(self, start_ns: int) -> str:
+        """Say how far a stamp that does not fit lies from the newest sample."""
+        assert self._newest is not None, 'without a newest sample every stamp fits'
+        ahead = (start_ns - self._newest[0]) / NANOSECONDS
+        direction = 'ahead of' if ahead > 0 else 'behind'
+        return (f'stamp: got {abs(ahead):.3f} s {direction} the newest sample; '
+                f'it may be within {self._span_ns / NANOSECONDS:g} s')
+
+    def clear(self) -> None:
+        """Forget everything: the next stamp fits."""
+        self._newest = self._stray = None
+
+    def _follows(
+        self, newest: tuple[int, int], start_ns: int, stop_ns: int, now_ns: int,
+    ) -> bool:
+        stamp_ns, received_ns = newest
+        elapsed_ns = max(0, now_ns - received_ns)
+        return (stop_ns >= stamp_ns - self._span_ns
+                and start_ns <= stamp_ns + self._span_ns + elapsed_ns)
+
 
 Buffer = Union[FrameBuffer, FlowBuffer, AudioBuffer, DetectionBuffer]
 

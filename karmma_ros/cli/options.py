@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 import json
+import os
 from pathlib import Path
+import platform
+from typing import Any
 
+from jsonargparse import ArgumentParser, set_parsing_settings
 from karmma_ros.errors import InvalidSettingError
+import torch
 import yaml
 
 
@@ -34,3 +40,33 @@ def data_of_config(words: Sequence[str]) -> list[str]:
         raise InvalidSettingError('--config', path, 'a file with a section `data`',
                                   'take one of config/train/, or give --data.dataset')
     return ['--data', json.dumps(data)]
+
+
+def typed_parser(**options: Any) -> ArgumentParser:
+    """
+    Return a parser that takes the help of an option from the docstring under its field.
+
+    :param options: of `jsonargparse.ArgumentParser`.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    return ArgumentParser(**options)
+
+
+@contextmanager
+def writing(setting: str, path: Path) -> Iterator[None]:
+    """
+    Tell which setting is wrong when a path cannot be written to.
+
+    :raises InvalidSettingError: then.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InvalidSettingError(setting, str(path), 'a path that can be written to',
+                                  error.strerror or str(error)) from None
+
+
+def this_machine() -> str:
+    """Name processor, cores and torch."""
+    processor = platform.processor() or platform.machine()
+    return f'{processor}, {os.cpu_count()} cores, torch {torch.__version__}'

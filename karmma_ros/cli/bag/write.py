@@ -8,20 +8,19 @@ in the kitchen, boxes and the truth.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from heapq import merge
 import os
 from pathlib import Path
 from typing import Any
 
 from karmma_ros.bags.writer import BagWriter
-from karmma_ros.cli.bag import events
 from karmma_ros.cli.open_video import open_film, OpenVideo
 from karmma_ros.clip import BOX_HAND, NANOSECONDS
 from karmma_ros.data.media.audio import check_format
 from karmma_ros.data.synthetic_kitchen.episode import Episode, episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
-from karmma_ros.errors import InvalidSettingError
-from karmma_ros.errors_data import DataError
+from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.preprocess.audio import resample
 from karmma_ros.preprocess.video import resize_and_crop
 import numpy as np
@@ -68,22 +67,22 @@ def _synthetic(options: argparse.Namespace) -> int:
             raise InvalidSettingError(f'--{name}', getattr(options, name), 'a number above 0')
     with BagWriter(options.out) as bag:
         for number in range(options.episodes):
-            start_ns = events.START_NS + round(number * options.seconds * NANOSECONDS)
+            start_ns = START_NS + round(number * options.seconds * NANOSECONDS)
             shown = episode(Split.TEST, options.seed, number)
-            events.write(bag, *kitchen(shown, start_ns, options))
-        return events.tell(options.out, bag)
+            write_events(bag, *kitchen(shown, start_ns, options))
+        return tell(options.out, bag)
 
 
 def kitchen(
     shown: Episode, start_ns: int, options: argparse.Namespace
-) -> list[Iterator[events.Event]]:
+) -> list[Iterator[Event]]:
     """Give what each sensor delivers in `options.seconds` of an episode, and the truth."""
     stop_ns = start_ns + round(options.seconds * NANOSECONDS)
     truth = (shown.verb_id, shown.verb), (shown.noun_id, shown.noun)
     return [
-        iter([events.annotation(start_ns, stop_ns, *truth)]),
+        iter([annotation(start_ns, stop_ns, *truth)]),
         _pictures(shown, start_ns, options),
-        events.sound(shown.audio(0.0, options.seconds, events.AUDIO_RATE), start_ns),
+        sound(shown.audio(0.0, options.seconds, AUDIO_RATE), start_ns),
         _boxes(shown, start_ns, options)]
 
 
@@ -95,33 +94,33 @@ def _times(start_ns: int, seconds: float, rate: float) -> Iterator[tuple[int, fl
 
 def _pictures(
     shown: Episode, start_ns: int, options: argparse.Namespace
-) -> Iterator[events.Event]:
+) -> Iterator[Event]:
     width, height = options.size
     for stamp_ns, t_s in _times(start_ns, options.seconds, options.rate):
-        yield events.picture(stamp_ns, shown.frame(t_s, height, width))
+        yield picture(stamp_ns, shown.frame(t_s, height, width))
 
 
 def _boxes(
     shown: Episode, start_ns: int, options: argparse.Namespace
-) -> Iterator[events.Event]:
+) -> Iterator[Event]:
     for stamp_ns, t_s in _times(start_ns, options.seconds, DETECTION_RATE):
         found = shown.boxes(t_s)
         classes = ['hand' if category == BOX_HAND else 'object' for category in found[:, 4]]
-        yield events.boxes(stamp_ns, found[:, :4] * [*options.size, *options.size], classes)
+        yield boxes(stamp_ns, found[:, :4] * [*options.size, *options.size], classes)
 
 
 def _from_video(options: argparse.Namespace) -> int:
     sensors = [] if options.audio is None else [
-        events.sound(_read_sound(options.audio), events.START_NS)]
+        sound(_read_sound(options.audio), START_NS)]
     with open_film(options.film, options.rate) as video:
         for note in video.info.notes:
             print(f'note: {note}', flush=True)
         with BagWriter(options.out) as bag:
-            events.write(bag, _film(video, options), *sensors)
-            return events.tell(options.out, bag)
+            write_events(bag, _film(video, options), *sensors)
+            return tell(options.out, bag)
 
 
-def _film(video: OpenVideo, options: argparse.Namespace) -> Iterator[events.Event]:
+def _film(video: OpenVideo, options: argparse.Namespace) -> Iterator[Event]:
     """
     Yield one event for each frame, at its own time.
 
@@ -132,7 +131,7 @@ def _film(video: OpenVideo, options: argparse.Namespace) -> Iterator[events.Even
         pixels = video.rgb(frame)
         if options.size is not None:
             pixels = resize_and_crop(pixels, options.size[1], options.size[0])
-        yield events.picture(events.START_NS + round(second * NANOSECONDS), pixels)
+        yield picture(START_NS + round(second * NANOSECONDS), pixels)
     if second is None:
         raise InvalidSettingError('CLIP', str(options.film), 'a video that FFmpeg can decode',
                                   'it has no frame')
@@ -155,4 +154,60 @@ def _read_sound(path: Path) -> np.ndarray:
     except (OSError, soundfile.LibsndfileError) as error:
         raise InvalidSettingError(name, str(path), allowed, str(error)) from None
     samples = np.concatenate([np.zeros(0, np.float32), *blocks])
-    return resample(samples, rate, events.AUDIO_RATE)
+    return resample(samples, rate, AUDIO_RATE)
+
+
+# Fixed, so that the same command writes the same stamps: 2025-01-01 00:00 UTC.
+START_NS = 1_735_689_600 * NANOSECONDS
+AUDIO_RATE = 16_000
+AUDIO_CHUNK = 512
+
+Event = tuple[int, int, Callable[[BagWriter], None]]
+"""When to write (ns), a rank that settles ties, and what to write."""
+_TRUTH, _PICTURE, _FLOW, _SOUND, _BOXES = range(5)
+
+
+def annotation(
+    start_ns: int, stop_ns: int, verb: tuple[int, str], noun: tuple[int, str],
+) -> Event:
+    """Give the truth from `start_ns` until before `stop_ns`: (class id, name) each."""
+    return start_ns, _TRUTH, lambda bag: bag.annotation(start_ns, stop_ns, verb, noun)
+
+
+def picture(stamp_ns: int, image: np.ndarray) -> Event:
+    """Give one RGB picture, uint8 `[h, w, 3]`."""
+    return stamp_ns, _PICTURE, lambda bag: bag.image(stamp_ns, image)
+
+
+def flow(stamp_ns: int, field: np.ndarray) -> Event:
+    """Give the movement since the message before, pixels `[h, w, 2]`."""
+    return stamp_ns, _FLOW, lambda bag: bag.flow(stamp_ns, field)
+
+
+def boxes(stamp_ns: int, corners: np.ndarray, classes: list[str]) -> Event:
+    """Give the boxes of one picture, pixels `[n, 4]`: x1, y1, x2, y2."""
+    return stamp_ns, _BOXES, lambda bag: bag.detections(stamp_ns, corners, classes)
+
+
+def sound(samples: np.ndarray, start_ns: int) -> Iterator[Event]:
+    """Cut `[n]` samples into messages; each is written when its last sample is there."""
+    for first in range(0, len(samples), AUDIO_CHUNK):
+        yield _chunk(start_ns + first * NANOSECONDS // AUDIO_RATE,
+                     samples[first:first + AUDIO_CHUNK])
+
+
+def _chunk(stamp_ns: int, piece: np.ndarray) -> Event:
+    end_ns = stamp_ns + len(piece) * NANOSECONDS // AUDIO_RATE
+    return end_ns, _SOUND, lambda bag: bag.audio(stamp_ns, piece, end_ns)
+
+
+def write_events(bag: BagWriter, *sensors: Iterable[Event]) -> None:
+    """Write what several sensors deliver, each in order of time."""
+    for _, _, write_one in merge(*sensors, key=lambda event: event[:2]):
+        write_one(bag)
+
+
+def tell(out: Path, bag: BagWriter) -> int:
+    """Say what was written; give the exit status."""
+    print(f'{out}: {bag.summary()}')
+    return 0

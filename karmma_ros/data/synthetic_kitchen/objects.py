@@ -1,0 +1,201 @@
+"""
+The things in the cupboard: every instance of every noun.
+
+Instance pools belong to the splits: an instance is drawn from its split, noun and number
+alone, so that two splits never share one, whatever seed a user picks.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+
+from karmma_ros.data.synthetic_kitchen.vocabulary import generator, NOUNS, Split, Stream
+import numpy as np
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The ranges from which the instances of one noun are drawn."""
+
+    hue: Range
+    """Turns of the colour circle."""
+    saturation: Range
+    value: Range
+    accent: tuple[float, float, float]
+    """Hue, saturation and value of the second colour."""
+    size: Range
+    """Half the longer side, world units."""
+    aspect: Range
+    """Shorter through longer side."""
+    pitch: Range
+    """Lowest partial, Hz."""
+    partials: tuple[float, ...]
+    """Frequencies relative to the lowest."""
+    ring: Range
+    """Time in which a hit decays to 1/e, seconds."""
+    breadth: float
+    """Width of each resonance of the rustle, octaves."""
+    give: Range
+    """Share of a stroke that the thing is dragged along: light things slide."""
+    rock: Range
+    """How far it turns to and fro under the strokes, radians: round things roll."""
+    softness: Range
+    """How far it is pressed out of shape."""
+
+
+_CERAMIC = (1.0, 1.72, 2.61, 3.40)
+_METAL = (1.0, 1.48, 2.12, 3.05, 4.4)
+_SOFT = (1.0, 1.9)
+_RIGID = (0.0, 0.0)
+
+KINDS = {
+    'spoon': Kind(
+        (0.08, 0.16), (0.03, 0.14), (0.62, 0.85), (0.10, 0.05, 0.95),
+        (0.14, 0.18), (0.19, 0.27),
+        (1300, 2700), _METAL, (0.06, 0.12), 0.16,
+        (0.24, 0.38), (0.25, 0.45), _RIGID),
+    'plate': Kind(
+        (0.10, 0.68), (0.02, 0.18), (0.72, 0.97), (0.60, 0.55, 0.60),
+        (0.16, 0.21), (0.70, 0.86),
+        (800, 1900), _CERAMIC, (0.05, 0.10), 0.20,
+        (0.06, 0.14), (0.03, 0.10), _RIGID),
+    'pan': Kind(
+        (0.0, 1.0), (0.0, 0.14), (0.16, 0.48), (0.05, 0.35, 0.22),
+        (0.15, 0.20), (0.74, 0.88),
+        (380, 900), _METAL, (0.08, 0.16), 0.16,
+        (0.02, 0.07), (0.10, 0.20), _RIGID),
+    'bowl': Kind(
+        (0.42, 0.60), (0.35, 0.78), (0.42, 0.82), (0.52, 0.25, 0.95),
+        (0.11, 0.16), (0.70, 0.86),
+        (620, 1450), _CERAMIC, (0.05, 0.10), 0.20,
+        (0.08, 0.18), (0.20, 0.34), _RIGID),
+    'sponge': Kind(
+        (0.095, 0.165), (0.50, 0.92), (0.65, 0.95), (0.36, 0.60, 0.45),
+        (0.09, 0.13), (0.52, 0.75),
+        (240, 600), _SOFT, (0.012, 0.020), 0.55,
+        (0.28, 0.42), (0.04, 0.12), (0.10, 0.18)),
+    'cup': Kind(
+        (0.90, 1.02), (0.45, 0.88), (0.45, 0.82), (0.0, 0.12, 0.95),
+        (0.08, 0.115), (0.80, 1.0),
+        (1000, 2300), _CERAMIC, (0.04, 0.08), 0.20,
+        (0.14, 0.26), (0.08, 0.18), _RIGID),
+    'bottle': Kind(
+        (0.30, 0.47), (0.35, 0.80), (0.32, 0.68), (0.12, 0.30, 0.90),
+        (0.15, 0.20), (0.36, 0.48),
+        (850, 2100), _METAL, (0.05, 0.11), 0.16,
+        (0.05, 0.12), (0.28, 0.46), _RIGID),
+    'onion': Kind(
+        (0.84, 0.98), (0.35, 0.72), (0.42, 0.75), (0.12, 0.40, 0.75),
+        (0.075, 0.11), (0.82, 1.0),
+        (360, 950), _SOFT, (0.015, 0.030), 0.45,
+        (0.18, 0.30), (0.40, 0.65), _RIGID),
+    'bread': Kind(
+        (0.06, 0.115), (0.45, 0.78), (0.50, 0.84), (0.10, 0.35, 0.90),
+        (0.13, 0.18), (0.50, 0.68),
+        (290, 750), _SOFT, (0.012, 0.025), 0.50,
+        (0.12, 0.22), (0.03, 0.08), (0.06, 0.12)),
+    'carrot': Kind(
+        (0.03, 0.09), (0.65, 0.98), (0.65, 0.95), (0.30, 0.65, 0.50),
+        (0.14, 0.19), (0.22, 0.32),
+        (450, 1150), _SOFT, (0.020, 0.035), 0.40,
+        (0.22, 0.36), (0.14, 0.28), _RIGID),
+}
+assert tuple(KINDS) == NOUNS
+
+
+POOL = {Split.TRAIN: 80, Split.VALIDATION: 20, Split.TEST: 30}
+"""Instances of each noun."""
+
+Colour = tuple[int, int, int]
+"""Red, green, blue, 0 to 255."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one instance looks."""
+
+    noun: str
+    colour: Colour
+    accent: Colour
+    size: float
+    """Half the longer side, world units."""
+    aspect: float
+    marks: tuple[float, ...]
+    """Twelve numbers in 0..1 that place stripes, crusts and shines."""
+
+
+@dataclass(frozen=True)
+class Timbre:
+    """How one instance sounds."""
+
+    partials: tuple[float, ...]
+    """Hz."""
+    strengths: tuple[float, ...]
+    ring: float
+    """Seconds to 1/e of the lowest partial; higher ones decay faster."""
+    breadth: float
+    """Width of the rustle's resonances, octaves."""
+
+
+@dataclass(frozen=True)
+class Temper:
+    """How one instance answers to being handled; see `Kind`."""
+
+    reach: float
+    """Half its size, world units: where hands take hold of it."""
+    give: float
+    rock: float
+    softness: float
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object."""
+
+    look: Look
+    timbre: Timbre
+    temper: Temper
+
+
+def instance(split: Split, noun: str, number: int) -> Instance:
+    """Draw an object of a split's pool; `number` is below `POOL[split]`."""
+    kind = KINDS[noun]
+    rng = generator(Stream.INSTANCE, split.number, NOUNS.index(noun), number)
+    look = Look(
+        noun,
+        hsv(rng.uniform(*kind.hue), rng.uniform(*kind.saturation), rng.uniform(*kind.value)),
+        hsv(kind.accent[0] + rng.uniform(-0.03, 0.03), kind.accent[1] * rng.uniform(0.7, 1.2),
+            kind.accent[2] * rng.uniform(0.85, 1.05)),
+        float(rng.uniform(*kind.size)),
+        float(rng.uniform(*kind.aspect)),
+        tuple(float(v) for v in rng.uniform(size=12)),
+    )
+    pitch = np.exp(rng.uniform(*np.log(kind.pitch)))
+    partials = pitch * np.array(kind.partials) * rng.uniform(0.94, 1.06, len(kind.partials))
+    strengths = rng.uniform(0.5, 1.0, len(partials)) * 0.8 ** np.arange(len(partials))
+    timbre = Timbre(tuple(map(float, partials)), tuple(map(float, strengths)),
+                    float(rng.uniform(*kind.ring)), kind.breadth)
+    temper = Temper(look.size, float(rng.uniform(*kind.give)), float(rng.uniform(*kind.rock)),
+                    float(rng.uniform(*kind.softness)))
+    return Instance(look, timbre, temper)
+
+
+def hsv(hue: float, saturation: float, value: float) -> Colour:
+    """Turn hue (turns), saturation and value (0..1, clipped) into red, green and blue."""
+    rgb = colorsys.hsv_to_rgb(hue % 1.0, float(np.clip(saturation, 0, 1)),
+                              float(np.clip(value, 0, 1)))
+    return _rounded(*(255 * c for c in rgb))
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """Darken (below 1) or lighten towards white (above 1)."""
+    if factor <= 1:
+        return _rounded(*(c * factor for c in colour))
+    return _rounded(*(255 - (255 - c) * (2 - factor) for c in colour))
+
+
+def _rounded(red: float, green: float, blue: float) -> Colour:
+    return round(red), round(green), round(blue)
