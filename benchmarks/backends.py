@@ -176,7 +176,7 @@ def _times(
 def _accuracy(
     backend: Backend, kitchen: Splits, chosen: Sequence[tuple[Modality, ...]]
 ) -> dict[str, float]:
-    """Give subset → actions of the test split that are right, percent."""
+    """Return subset → actions of the test split that are right, percent."""
     batches = scoring_loader(kitchen.test, backend.modalities, 1)
     outcomes = collect(BackendNetwork(backend), batches, chosen=chosen)
     return {name: 100 * right['action'] for name, right in top1(outcomes).items()}
@@ -184,7 +184,7 @@ def _accuracy(
 
 def _profile(bundle: Bundle) -> dict[str, Any]:
     """
-    Give where the time of each encoder goes in OpenVINO bf16, on one core.
+    Return where the time of each encoder goes in OpenVINO bf16, on one core.
 
     The kind of operator → milliseconds, beside the time that this core would take for the
     encoder's products alone at the rate that torch multiplies large matrices in bf16.
@@ -230,7 +230,7 @@ def _product_rate(side: int = 2048) -> float:
 
 
 def summary(own: dict[str, Any]) -> dict[str, Any]:
-    """Give what is kept of the figures of a backend: not every round."""
+    """Return what is kept of the figures of a backend: not every round."""
     return own | {
         key: {subset: {'median': statistics.median(x), 'least': min(x), 'most': max(x),
                        'rounds': len(x)} for subset, x in own[key].items()}
@@ -259,7 +259,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _speed(times: list[float], eager: list[float]) -> list[str]:
-    """Give the median, and the median of the ratios within a round."""
+    """Return the median, and the median of the ratios within a round."""
     ratio = statistics.median(e / t for e, t in zip(eager, times))
     return [f'{1e3 * statistics.median(times):.3g}', f'{ratio:.1f}']
 

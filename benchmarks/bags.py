@@ -32,7 +32,7 @@ from karmma_ros.cli.options import this_machine
 from karmma_ros.clip import Clip, NANOSECONDS
 from karmma_ros.evaluation.bag_predictions import BagRun
 from karmma_ros.evaluation.ground_truth import Truth
-from karmma_ros.evaluation.inference import Asker, Subset
+from karmma_ros.evaluation.inference import BatchInference, Subset
 from karmma_ros.modality import subsets
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.model.registry import find_model
@@ -98,7 +98,7 @@ def kitchen(path: Path, options: argparse.Namespace) -> Path:
 
 
 def whole(path: Path, bundle: Bundle, length_s: float, rounds: int, out: Path) -> list[str]:
-    """Give what `karmma bag evaluate` does of the bag in a second, and its report's share."""
+    """Return what `karmma bag evaluate` does of the bag in a second, and its report's share."""
     lines = ['| evaluated | wall time, x real time | CPU s for a minute | report, s '
              '| report, % of all |', '|---|---:|---:|---:|---:|']
     evaluate_bag(path, bundle, Settings(VALUES), None)  # the first one sets up memory
@@ -125,7 +125,7 @@ def write(path: Path, bundle: Bundle, found: Evaluated, out: Path) -> None:
 
 
 def stages(path: Path, bundle: Bundle, length_s: float) -> list[str]:
-    """Give the CPU time of each stage, one after another, and the thread that bounds all."""
+    """Return the CPU time of each stage, one after another, and the thread that bounds all."""
     modalities = bundle.network.modalities
     with Bag(path) as bag:
         choice = choose_topics(bag, {}, modalities)
@@ -134,7 +134,7 @@ def stages(path: Path, bundle: Bundle, length_s: float) -> list[str]:
         replay = Replay(bag, choice, bundle.spec, modalities, VALUES, [Run()])
         _, replaying, cuts = measured(lambda: list(replay.cuts()))
     _, preparing, clips = measured(lambda: [cut.window.clip() for cut in cuts])
-    asker = Asker(bundle)
+    asker = BatchInference(bundle)
 
     def asking(of: Callable[[Clip], list[Subset]]) -> float:
         return measured(lambda: [
@@ -157,7 +157,7 @@ def stages(path: Path, bundle: Bundle, length_s: float) -> list[str]:
 
 
 def measured(work: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Give wall time and CPU time in seconds, and what came of it."""
+    """Return wall time and CPU time in seconds, and what came of it."""
     cpu, wall = time.process_time(), time.perf_counter()
     found = work()
     return time.perf_counter() - wall, time.process_time() - cpu, found
@@ -181,7 +181,7 @@ def endless(path: Path, bundle: Bundle, gigabytes: float) -> str:
 def pictures(
     bag: Bag, topic: Any, gigabytes: float,
 ) -> tuple[Callable[..., Iterator[Message]], list[int]]:
-    """Give messages of VGA pictures, made one by one, and a count of their bytes."""
+    """Return messages of VGA pictures, made one by one, and a count of their bytes."""
     read, sizes = bag.reader(topic), [0]
     store = read._store
     first = read(next(iter(bag.messages([topic]))).data)
@@ -203,7 +203,7 @@ def pictures(
 
 
 def resident_mb() -> float:
-    """Give the memory of this process."""
+    """Return the memory of this process."""
     with open('/proc/self/statm', encoding='ascii') as file:
         return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
 

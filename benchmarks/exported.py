@@ -18,7 +18,7 @@ CALIBRATION = 32
 
 def exported(bundle: Bundle, words: str, calibration: Callable[[], Calibration]) -> Export:
     """
-    Give an export of a network.
+    Return an export of a network.
 
     :param words: its format and precision, such as `openvino int8`.
     :param calibration: gives the clips that int8 takes its ranges from.
@@ -33,7 +33,7 @@ def exported(bundle: Bundle, words: str, calibration: Callable[[], Calibration])
 
 
 def noise(bundle: Bundle) -> Calibration:
-    """Give one clip, enough for a network with random weights."""
+    """Return one clip, enough for a network with random weights."""
     clip = check_clip(bundle.spec, bundle.network.modalities, seed=1)
     return {modality: [x] for modality, x in clip.items()}
 

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(device: str, quick: bool) -> dict[str, Any]:
-    """Give every figure of a device; memory is known of a GPU alone."""
+    """Return every figure of a device; memory is known of a GPU alone."""
     on_gpu, rounds = device != 'cpu', 3 if quick else 50
     names = PRESETS[:1] if quick else PRESETS
     return {
@@ -77,7 +77,7 @@ def product_rate(device: str, side: int) -> float:
 
 
 def _model(name: str, device: str, rounds: int) -> dict[str, Any]:
-    """Give backend → subset → milliseconds and GFLOP/s; the difference from eager as well."""
+    """Return backend → subset → milliseconds and GFLOP/s; the difference from eager as well."""
     bundle = _bundle(name)
     backends: dict[str, Backend] = {'eager fp32': Eager(bundle.network, device)}
     if device != 'cpu':
@@ -106,7 +106,7 @@ def _model(name: str, device: str, rounds: int) -> dict[str, Any]:
 def _batches(
     name: str, device: str, sizes: Sequence[int], rounds: int
 ) -> dict[str, dict[int, dict[str, float]]]:
-    """Give how it is run → clips in a batch → milliseconds and GFLOP/s, all sensors."""
+    """Return how it is run → clips in a batch → milliseconds and GFLOP/s, all sensors."""
     bundle, found = _bundle(name), {}
     network, modalities = bundle.network.to(device), bundle.network.modalities
     gflops = cost_of(name).gflops[subset_name(modalities)]
@@ -126,7 +126,7 @@ def _batches(
 def _ways(
     network: Karmma, modalities: tuple[Modality, ...], inputs: list[Tensor], device: str
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Give the ways to answer a batch that lies on the device."""
+    """Return the ways to answer a batch that lies on the device."""
     def answer(*x: Tensor) -> Mapping[str, Tensor]:
         with torch.inference_mode():
             return network.fuse({m: network.encode(m, own) for m, own in zip(modalities, x)})
@@ -147,7 +147,7 @@ def _ways(
 
 
 def _memory(name: str, device: str) -> float:
-    """Give by how much the card's memory grows at its most for one answer, fp32."""
+    """Return by how much the card's memory grows at its most for one answer, fp32."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before, chosen = torch.cuda.memory_allocated(device), parse_subset(SENSORS)
@@ -157,7 +157,7 @@ def _memory(name: str, device: str) -> float:
 
 
 def _seconds(run: Callable[[], Any], device: str, rounds: int) -> float:
-    """Give the median time of one run, all work on the device done."""
+    """Return the median time of one run, all work on the device done."""
     def wait() -> None:
         if device != 'cpu':
             torch.cuda.synchronize(device)

@@ -116,7 +116,7 @@ class Film:
             for m in Modality if m in sources}
 
     def play(self, seconds: float, rate: float) -> Iterator[int]:
-        """Give the time of each look for a window, after the messages before it went in."""
+        """Return the time of each look for a window, after the messages before it went in."""
         start_ns = self.now_ns
         due = {topic: start_ns + i for i, topic in enumerate(self._inputs)}
         answer_ns = start_ns + round(NANOSECONDS / rate)
@@ -150,7 +150,7 @@ class Film:
         return add_noted
 
     def _node(self) -> Any:
-        """Give what the callbacks need of a node: the film's clock, and a logger."""
+        """Return what the callbacks need of a node: the film's clock, and a logger."""
         return SimpleNamespace(
             get_clock=lambda: SimpleNamespace(now=lambda: SimpleNamespace(
                 nanoseconds=self.now_ns)),
@@ -164,7 +164,7 @@ def _serialised(topic: str) -> Iterator[tuple[type, bytes]]:
 # -- stages ----------------------------------------------------------------------------------
 
 def stages(seconds: float) -> dict[str, Any]:
-    """Give stage → milliseconds on the processor a call, calls a second, percent of a core."""
+    """Return stage → milliseconds on the processor a call, calls a second, percent of a core."""
     import rclpy
 
     model, watch = load_model(MODEL, 'cpu', 'auto'), Stopwatch()
@@ -241,7 +241,7 @@ def _clip(window: Window, watch: Stopwatch) -> dict[Modality, Any]:
 
 
 def decoding(rounds: int) -> dict[str, float]:
-    """Give what there is to do with a VGA picture → milliseconds on the processor."""
+    """Return what there is to do with a VGA picture → milliseconds on the processor."""
     from fault_suite import messages
 
     spec = load_bundle(find_model(MODEL)).spec
@@ -270,7 +270,7 @@ def _cpu_ms(work: Callable[[], Any], rounds: int) -> float:
 # -- growth ----------------------------------------------------------------------------------
 
 def growth(seconds: float) -> list[dict[str, Any]]:
-    """Give what preparation and buffers take for other windows, rates and sensors."""
+    """Return what preparation and buffers take for other windows, rates and sensors."""
     bundle = load_bundle(find_model(MODEL))
     whole = bundle.network.modalities
     cases = [('window', f'{times} x', _longer(bundle.spec, times), RATE, whole)

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(subset: str, with_node: bool) -> dict[str, Any]:
-    """Give megabytes: of the process at its most, of tensors alone; `kept` stays afterwards."""
+    """Return megabytes: of the process at its most, of tensors alone; `kept` stays afterwards."""
     modalities = parse_subset(subset)
     found: dict[str, Any] = {'sensors': subset, 'peak_mb': {}, 'tensors_mb': {}}
     for name in (TEACHER, STUDENT):

@@ -103,7 +103,7 @@ def _apart(run: Run, quick: bool) -> list[dict[str, Any]]:
 
 
 def measure(run: Run) -> list[dict[str, Any]]:
-    """Give the figures of each rate of a run."""
+    """Return the figures of each rate of a run."""
     sys.path.insert(0, str(SUITE))
     from fault_suite.audience import audience, used
     from fault_suite.ros import domain
@@ -182,7 +182,7 @@ def _watch(ears: Any, pids: dict[str, int], rate: float, seconds: float) -> Phas
 
 
 def _thread_seconds(pid: int) -> dict[int, float]:
-    """Give the time on the processor of each thread of a process."""
+    """Return the time on the processor of each thread of a process."""
     found = {}
     for folder in Path('/proc', str(pid), 'task').iterdir():
         try:
@@ -225,7 +225,7 @@ def _figures(
 def _ages(
     heard: Sequence[Any], behind_ns: int, newest_picture: dict[int, int]
 ) -> dict[str, list[float]]:
-    """Give the ages of answers at their receipt, by what they are counted from, ms."""
+    """Return the ages of answers at their receipt, by what they are counted from, ms."""
     from karmma_ros.node.messages import time_ns
 
     ages: dict[str, list[float]] = {name: [] for name in (

@@ -41,7 +41,7 @@ class Page:
 
     def written(self, text: str, results: Results) -> str:
         """
-        Give the text with the tables of what was measured; the others stay as they are.
+        Return the text with the tables of what was measured; the others stay as they are.
 
         :raises ValueError: when it has a place that no table is for, or lacks one.
         """

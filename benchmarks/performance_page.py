@@ -14,17 +14,17 @@ SHOWN_AGE, PICTURE_AGE = 'newest picture in the clip', 'newest picture received'
 
 
 def phases(results: Results) -> list[Mapping[str, Any]]:
-    """Give what was measured of the node, one rate after another."""
+    """Return what was measured of the node, one rate after another."""
     return list(results['node']['figures']['phases'])
 
 
 def phase(results: Results, run: str, rate: float) -> Mapping[str, Any]:
-    """Give one of them."""
+    """Return one of them."""
     return next(p for p in phases(results) if (p['run'], p['rate']) == (run, rate))
 
 
 def lost(phase: Mapping[str, Any]) -> float:
-    """Give the share of the pictures that the node never got."""
+    """Return the share of the pictures that the node never got."""
     return float(phase['pictures']['lost'] / max(1, phase['pictures']['sent']))
 
 

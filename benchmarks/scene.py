@@ -37,7 +37,7 @@ _PICTURES = 31  # no two that are kept, of whatever rate, are alike by rhythm
 
 
 def pictures() -> list[Any]:
-    """Give camera messages of something that moves across the picture."""
+    """Return camera messages of something that moves across the picture."""
     rng = np.random.default_rng(0)
     scene = cv2.resize(rng.integers(0, 256, (24, 32, 3), np.uint8), (WIDTH, HEIGHT))
     found = []
@@ -49,7 +49,7 @@ def pictures() -> list[Any]:
 
 
 def sounds() -> list[Any]:
-    """Give messages of 20 ms of noise."""
+    """Return messages of 20 ms of noise."""
     rng = np.random.default_rng(1)
     found = []
     for _ in range(SOUND_HZ):
@@ -61,7 +61,7 @@ def sounds() -> list[Any]:
 
 
 def boxes() -> list[Any]:
-    """Give messages of two boxes, one of which moves."""
+    """Return messages of two boxes, one of which moves."""
     return [messages.boxes(0, ((320 + 10 * i, 240, 80, 60), (100, 100, 40, 40)))
             for i in range(10)]
 

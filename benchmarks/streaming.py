@@ -27,9 +27,9 @@ from exported import calibration_of, exported
 from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.data.samples import Splits
 from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings
-from karmma_ros.evaluation.inference import asker_for
+from karmma_ros.evaluation.inference import inference_for
 from karmma_ros.evaluation.robustness import average_accuracy
-from karmma_ros.evaluation.scoring import BackendNetwork, collect_in_portions, Pace
+from karmma_ros.evaluation.scoring import BackendNetwork, collect_sharded, LoaderSettings
 from karmma_ros.evaluation.subsets import score_subsets, top1
 from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.builder import build
@@ -39,7 +39,7 @@ from karmma_ros.model.presets import preset, unimodal
 from karmma_ros.model.pretrained import load_pretrained
 from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.module import Optimisation
-from karmma_ros.training.precomputed import RememberedTeacher, write_answers
+from karmma_ros.training.precomputed import CachedTeacher, write_answers
 from karmma_ros.training.run import RunSettings, train
 from streaming_bag import film, recognised
 from streaming_live import cost_of, HOP, measure
@@ -69,7 +69,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """Give the rows of the table."""
+    """Return the rows of the table."""
     tiny, student = preset('tiny'), preset('karmma_student')
     even = {'reduction': 'even'}
     return [
@@ -132,7 +132,7 @@ def train_all(chosen: Collection[str], epochs: int, seeds: range) -> dict[str, A
 
 
 def train_row(
-    config: ModelConfig, folder: Path, splits: Splits, answers: RememberedTeacher | None,
+    config: ModelConfig, folder: Path, splits: Splits, answers: CachedTeacher | None,
     epochs: int, seed: int, **optimisation: float,
 ) -> None:
     """Train one network as config/train/synthetic_kitchen_student.yaml does, and score it."""
@@ -168,13 +168,13 @@ def _started(config: ModelConfig) -> ModelConfig:
     return replace(config, encoders=encoders)
 
 
-def _lesson() -> tuple[Splits, RememberedTeacher]:
-    """Give the data and what the teacher says of them."""
+def _lesson() -> tuple[Splits, CachedTeacher]:
+    """Return the data and what the teacher says of them."""
     data = DataSettings(synthetic_kitchen=KITCHEN)
     splits = _splits(KITCHEN)
     teacher = load_bundle(EXISTING / 'kitchen_teacher')
     write_answers(teacher.network, splits.train, WORK / 'answers', data=repr(data))
-    return splits, RememberedTeacher(WORK / 'answers')
+    return splits, CachedTeacher(WORK / 'answers')
 
 
 def _splits(kitchen: KitchenSettings) -> Splits:
@@ -189,7 +189,7 @@ def _folder(row: Row, epochs: int, seed: int) -> Path:
 def scores_of(
     folder: Path, splits: Splits, exports: Iterable[str]
 ) -> dict[str, dict[str, float]]:
-    """Give what runs a trained network → what is kept of its action accuracies, percent."""
+    """Return what runs a trained network → what is kept of its action accuracies, percent."""
     told = json.loads((folder / 'config.json').read_text())
     eager = _actions(told['metrics']['test_top1'])
     found = {EAGER: _kept(eager)}
@@ -206,17 +206,17 @@ def _exported_scores(
     """Score an export of a trained network: its label, and subset → actions right, percent."""
     bundle = load_bundle(folder)
     made = exported(bundle, words, lambda: calibration_of(bundle, splits.train))
-    outcomes = collect_in_portions(
+    outcomes = collect_sharded(
         BackendNetwork(read_export(bundle, made)), splits.test, range(len(splits.test)),
-        WORK / 'outcomes' / f'{folder.name}_{made.sha256[:16]}', Pace())
+        WORK / 'outcomes' / f'{folder.name}_{made.sha256[:16]}', LoaderSettings())
     return made.label, _actions(top1(outcomes))
 
 
 def film_scores_of(folder: Path) -> dict[str, dict[str, float]]:
-    """Give how a trained network is asked → what is kept of its accuracies in a film, percent."""
+    """How a trained network is asked → what is kept of its accuracies in a film, percent."""
     bundle = load_bundle(folder)
     found = {}
-    for asked in (AS_THE_NODE, ANEW) if asker_for(bundle).remembers else (AS_THE_NODE,):
+    for asked in (AS_THE_NODE, ANEW) if inference_for(bundle).remembers else (AS_THE_NODE,):
         kept = WORK / 'film' / f'{bundle.sha256[:16]}_{asked.replace(" ", "_")}.json'
         if not kept.is_file():
             right = recognised(film(WORK / 'film.mcap'), bundle, HOP, anew=asked == ANEW)

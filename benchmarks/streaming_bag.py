@@ -14,7 +14,7 @@ from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.replay import Replay, Run
 from karmma_ros.bags.topics import choose_topics
 from karmma_ros.cli.main import main as karmma
-from karmma_ros.evaluation.inference import Asker, asker_for, SubsetAnswers
+from karmma_ros.evaluation.inference import BatchInference, inference_for, SubsetPredictions
 from karmma_ros.modality import subset_name, subsets
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.stream.settings import node_parameters
@@ -24,7 +24,7 @@ EPISODES, EPISODE_S = 160, 4
 
 
 def film(path: Path) -> Path:
-    """Give the bag of a film, made if it is not there."""
+    """Return the bag of a film, made if it is not there."""
     if not path.exists():
         karmma(['bag', 'synthetic', str(path), '--episodes', str(EPISODES), '--seconds',
                 str(EPISODE_S)])
@@ -33,12 +33,12 @@ def film(path: Path) -> Path:
 
 def recognised(path: Path, bundle: Bundle, hop: int, anew: bool = False) -> dict[str, float]:
     """
-    Give subset → windows whose action is right, percent, of those that show one action alone.
+    Return subset → windows whose action is right, percent, of those that show one action alone.
 
     :param hop: frames from one window to the next.
     :param anew: ask about each window as if nothing had been before.
     """
-    asker = Asker(bundle) if anew else asker_for(bundle)
+    asker = BatchInference(bundle) if anew else inference_for(bundle)
     modalities = bundle.network.modalities
     answered = []
     with Bag(path) as bag:
@@ -61,6 +61,6 @@ def recognised(path: Path, bundle: Bundle, hop: int, anew: bool = False) -> dict
             for each in subsets(modalities)}
 
 
-def _best(bundle: Bundle, answer: SubsetAnswers) -> tuple[str, ...]:
+def _best(bundle: Bundle, answer: SubsetPredictions) -> tuple[str, ...]:
     return tuple(bundle.vocabulary.heads[head][p[0].argmax()]
                  for head, p in answer.probabilities.items())

@@ -28,16 +28,16 @@ from karmma_ros.model.bundle import Bundle, load_bundle, save_bundle
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.streaming import (
+    Chunks,
+    chunks_in,
+    chunks_of,
     EagerParts,
     Parts,
-    Stretches,
-    stretches_in,
-    stretches_of,
     Tokens,
 )
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
-from karmma_ros.stream.token_cache import TokenMemo
+from karmma_ros.stream.token_cache import TokenCache
 from karmma_ros.stream.window import Window
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ HOP = 2
 
 
 @dataclass(frozen=True)
-class Figures:
+class ReportFigures:
     """What one answer costs at the paper's size, with V, F and A."""
 
     network_ms: float
@@ -65,7 +65,7 @@ class Figures:
 
 def measure(
     which: Mapping[str, tuple[ModelConfig, Sequence[str]]], rounds: int
-) -> dict[tuple[str, str], Figures]:
+) -> dict[tuple[str, str], ReportFigures]:
     """
     Time the answers of all in turns, so that a busy moment of the machine meets all.
 
@@ -80,7 +80,7 @@ def measure(
             network, _ = seconds(subject.newest)
             window = next(subject.windows)
             taken[key].append((network, *seconds(lambda: subject.answer(window))))
-    return {key: Figures(*(1e3 * statistics.median(each) for each in zip(*taken[key])),
+    return {key: ReportFigures(*(1e3 * statistics.median(each) for each in zip(*taken[key])),
                          subject.difference) for key, subject in subjects.items()}
 
 
@@ -92,7 +92,7 @@ def seconds(run: Callable[[], Any]) -> tuple[float, float]:
 
 
 def subjects_of(config: ModelConfig, exports: Sequence[str]) -> Iterator[Subject]:
-    """Give what runs a network: eager, then its exports, which are made where they lack."""
+    """Return what runs a network: eager, then its exports, which are made where they lack."""
     bundle = _bundle(config)
     eager = Eager(bundle.network)
     yield Subject(bundle, eager, EAGER, [])
@@ -145,7 +145,7 @@ def differs(bundle: Bundle, ours: Backend, eager: Backend) -> float:
     worst = difference(answers(ours, clip), answers(eager, clip))
     if ours.parts is None or eager.parts is None:
         return worst
-    memos = TokenMemo(ours.parts), TokenMemo(eager.parts)
+    memos = TokenCache(ours.parts), TokenCache(eager.parts)
     for _, window in zip(range(3), windows(bundle.spec)):
         said, wanted = ({SENSORS: backend.fuse(memo.tokens(window))}
                         for backend, memo in zip((ours, eager), memos))
@@ -155,7 +155,7 @@ def differs(bundle: Bundle, ours: Backend, eager: Backend) -> float:
 
 def _windows_to_know(bundle: Bundle) -> int:
     """Count the windows until each chunk has been the newest once."""
-    own, frames = stretches_of(bundle.network).get(Modality.RGB), bundle.spec.num_frames
+    own, frames = chunks_of(bundle.network).get(Modality.RGB), bundle.spec.num_frames
     chunk = frames // own.count if own and not own.remembers else frames
     return 1 + (frames - chunk) // HOP
 
@@ -163,20 +163,20 @@ def _windows_to_know(bundle: Bundle) -> int:
 def newest(
     parts: Parts | Backend, network: Karmma
 ) -> Callable[[], dict[Modality, Tokens]]:
-    """Give what encodes the newest of each sensor, and puts it beside what is known."""
-    stretches = stretches_of(network)
+    """Return what encodes the newest of each sensor, and puts it beside what is known."""
+    stretches = chunks_of(network)
     made = {m: _newest_of(parts, m, np.zeros((1, *network.input_shapes[m]), np.float32),
                           stretches.get(m)) for m in network.modalities}
     return lambda: {m: tokens() for m, tokens in made.items()}
 
 
 def _newest_of(
-    parts: Any, modality: Modality, x: Input, own: Stretches | None
+    parts: Any, modality: Modality, x: Input, own: Chunks | None
 ) -> Callable[[], Tokens]:
     if own is None:
         return lambda: parts.encode(modality, x)
     if not own.remembers:
-        chunk = stretches_in(x, own.count)[-1]
+        chunk = chunks_in(x, own.count)[-1]
         known = [parts.encode_chunk(modality, chunk)] * (own.count - 1)
         return lambda: parts.in_order(modality, [*known, parts.encode_chunk(modality, chunk)])
     known, past = parts.encode_next(modality, x, None)
@@ -196,7 +196,7 @@ def cost_of(config: ModelConfig) -> tuple[int, int]:
 
 
 def windows(spec: ClipSpec) -> Iterator[Window]:
-    """Give windows of a film at 30 Hz with sound, each ending two frames of a clip later."""
+    """Return windows of a film at 30 Hz with sound, each ending two frames of a clip later."""
     stream = SensorStream(spec, SENSORS, {m: InputSettings(10**9) for m in SENSORS})
     rng = np.random.default_rng(0)
     picture = cv2.resize(rng.integers(0, 256, (24, 32, 3), np.uint8), (640, 480))

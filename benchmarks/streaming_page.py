@@ -24,19 +24,19 @@ Row = Mapping[str, Any]
 
 
 def rows(results: Results) -> Mapping[str, Row]:
-    """Give name → row, in the order of the table."""
+    """Return name → row, in the order of the table."""
     return dict(results['streaming']['figures']['rows'])
 
 
 def speedup(results: Results) -> float:
-    """Give how much faster chunks of 8, exported, answer live than the clip student in eager."""
+    """Return how much faster chunks of 8, exported, answer live than the clip student in eager."""
     found = rows(results)
     return float(found['clip_tau']['taken'][EAGER]['answer_ms']
                  / found['chunks_quarter']['taken'][EXPORTED]['answer_ms'])
 
 
 def answers_per_second(results: Results) -> float:
-    """Give how often chunks of 8, exported, answer live."""
+    """Return how often chunks of 8, exported, answer live."""
     return 1e3 / float(rows(results)['chunks_quarter']['taken'][EXPORTED]['answer_ms'])
 
 
@@ -84,7 +84,7 @@ def taken(results: Results) -> str:
 
 
 def points_lost(results: Results, name: str, runs: str) -> float | None:
-    """Give the most that an export of a row loses with any subset; None where it is not known."""
+    """The most that an export of a row loses with any subset; None where it is not known."""
     scores = results['trained']['figures']['clips'][name].get(runs, [])
     return max((seed[LOST] for seed in scores if LOST in seed), default=None)
 

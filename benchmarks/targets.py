@@ -27,7 +27,7 @@ class Target:
     """The bound itself is too much."""
 
     def row(self, results: Results) -> list[str]:
-        """Give the cells of its row."""
+        """Return the cells of its row."""
         figure = self.figure(results)
         said = ['–' if value is None else f'{value:.3g}{self.unit}'
                 for value in (figure, self.target, self.aim)]
@@ -64,7 +64,7 @@ def _speedup(results: Results) -> float:
 
 
 def _points_lost(results: Results, precisions: tuple[str, ...]) -> float | None:
-    """Give the most that a backend of these precisions loses with any sensors."""
+    """Return the most that a backend of these precisions loses with any sensors."""
     found = results['backends']['figures']['models']['synthetic_kitchen']
     eager = found['eager'].get('accuracy')
     if eager is None:
@@ -75,7 +75,7 @@ def _points_lost(results: Results, precisions: tuple[str, ...]) -> float | None:
 
 
 def _points_streaming_loses(results: Results, precision: str) -> float | None:
-    """Give the most that an export of a precision costs a trained student that streams."""
+    """Return the most that an export of a precision costs a trained student that streams."""
     lost = [points for name, by_runs in results['trained']['figures']['clips'].items()
             for runs in by_runs if runs.endswith(precision)
             and (points := streaming_page.points_lost(results, name, runs)) is not None]
@@ -83,7 +83,7 @@ def _points_streaming_loses(results: Results, precision: str) -> float | None:
 
 
 def _above_the_floor(results: Results) -> float | None:
-    """Give how many times the time of its arithmetic the paper's student takes on the card."""
+    """Return how many times the time of its arithmetic the paper's student takes on the card."""
     found = results['gpu']['figures']
     graphs = found.get('models', {}).get('karmma_student', {}).get('CUDA graphs bf16')
     if graphs is None or not graphs['seconds']:  # no GPU, or it disagrees with eager

@@ -20,18 +20,18 @@ import time
 
 import cv2
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.media.audio import SoundFile
+from karmma_ros.data.media.audio import AudioFile
 from karmma_ros.data.media.frames import FlowFolder, FrameFolder
 from karmma_ros.data.samples import Batch, Clips
-from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips
-from karmma_ros.data.synthetic_kitchen.dataset import write_split, WrittenKitchen
+from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentDataset
+from karmma_ros.data.synthetic_kitchen.dataset import CachedKitchen, write_split
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split, vocabulary
 from karmma_ros.evaluation.cost import cost_of, setting
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.presets import preset
-from karmma_ros.training.loaders import Order, training_loader
+from karmma_ros.training.loaders import EpochSampler, training_loader
 from karmma_ros.training.module import Optimisation, RecognitionModule
 import numpy as np
 import soundfile
@@ -50,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     with tempfile.TemporaryDirectory() as folder:
-        kitchen = WrittenKitchen(
+        kitchen = CachedKitchen(
             write_split(Path(folder) / 'kitchen', Split.TRAIN, 128, 0, clip_spec(), workers=2))
         recorded, computed = (recording(Path(folder) / name, name == 'computed')
                               for name in ('files', 'computed'))
@@ -107,9 +107,9 @@ def measure(
 
 
 def loading(clips: Clips, batch_size: int, workers: int) -> Callable[[], int]:
-    """Give what loads a batch and tells how many clips it had."""
+    """Return what loads a batch and tells how many clips it had."""
     def endless() -> Iterator[Batch]:
-        order = Order(len(clips), batch_size, seed=0)
+        order = EpochSampler(len(clips), batch_size, seed=0)
         batches = training_loader(clips, tuple(Modality), order, 1, workers)
         for epoch in range(1_000_000):
             order.set_epoch(epoch)
@@ -120,14 +120,14 @@ def loading(clips: Clips, batch_size: int, workers: int) -> Callable[[], int]:
 
 
 def stepping(name: str, clips: Clips, batch_size: int, device: str) -> Callable[[], int]:
-    """Give what trains a step on one batch, again and again."""
+    """Return what trains a step on one batch, again and again."""
     classes = vocabulary() if name == 'tiny' else setting(name)[1]
     spec = clip_spec() if name == 'tiny' else ClipSpec()
     network = build(preset(name), spec, classes).train().to(device)
     module = RecognitionModule(network, Optimisation())
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     optimiser = torch.optim.AdamW(network.parameters())
-    order = Order(len(clips), batch_size, seed=0)
+    order = EpochSampler(len(clips), batch_size, seed=0)
     batch = next(iter(training_loader(clips, network.modalities, order, 1, 0))).to(device)
     count = iter(range(1_000_000_000))
 
@@ -145,7 +145,7 @@ def stepping(name: str, clips: Clips, batch_size: int, device: str) -> Callable[
     return step
 
 
-def recording(folder: Path, computed: bool, seconds: int = 8, fps: int = 60) -> SegmentClips:
+def recording(folder: Path, computed: bool, seconds: int = 8, fps: int = 60) -> SegmentDataset:
     """Write a recording in EPIC-Kitchens' layout and give clips of it."""
     for name in ('rgb', 'flow/u', 'flow/v'):
         (folder / name).mkdir(parents=True)
@@ -162,10 +162,10 @@ def recording(folder: Path, computed: bool, seconds: int = 8, fps: int = 60) -> 
     video = FrameFolder(folder / 'rgb', fps)
     flow = FlowFromVideo(video) if computed else FlowFolder(folder / 'flow', fps, stride=2)
     sources = {Modality.RGB: video, Modality.FLOW: flow,
-               Modality.AUDIO: SoundFile(folder / 'sound.wav')}
+               Modality.AUDIO: AudioFile(folder / 'sound.wav')}
     segments = [Segment(f's{i}', 0.1 * i, 0.1 * i + 3, {'verb': i % 8, 'noun': i % 10}, sources)
                 for i in range(48)]
-    return SegmentClips(segments, ClipSpec())
+    return SegmentDataset(segments, ClipSpec())
 
 
 if __name__ == '__main__':

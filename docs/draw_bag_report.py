@@ -64,7 +64,7 @@ def without(sensor: Iterator[write.Event], silent: Spans) -> Iterator[write.Even
 
 
 def evaluate(folder: Path) -> Path:
-    """Give the report on all bags."""
+    """Return the report on all bags."""
     bags = [folder / f'afternoon_{number}.mcap' for number in (1, 2)]
     for seed, (bag, silent) in enumerate(zip(bags, SILENT)):
         write_bag(bag, seed, silent)

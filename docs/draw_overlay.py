@@ -60,7 +60,7 @@ class Viewer:
                 self.seen[moment] = message
 
     def pictures(self) -> list[Any]:
-        """Give the pictures of the moments, RGB."""
+        """Return the pictures of the moments, RGB."""
         messages = [self.seen[moment] for moment in MOMENTS]
         return [read_image(m, (m.height, m.width)) for m in messages]
 

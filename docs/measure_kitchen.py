@@ -17,7 +17,7 @@ CLIPS = 400
 
 
 def measure_audio(clips: int = CLIPS, seed: int = 0) -> tuple[float, float]:
-    """Give mean and standard deviation of the log-mel spectrograms, decibels."""
+    """Return mean and standard deviation of the log-mel spectrograms, decibels."""
     spec = clip_spec()
     values = []
     for index in range(clips):
@@ -29,7 +29,7 @@ def measure_audio(clips: int = CLIPS, seed: int = 0) -> tuple[float, float]:
 
 
 def measure_flow(clips: int = CLIPS // 4, seed: int = 0) -> dict[float, float]:
-    """Give percentiles of the displacement on moving things, pixels a frame."""
+    """Return percentiles of the displacement on moving things, pixels a frame."""
     spec = clip_spec()
     wide = replace(spec, flow=replace(spec.flow, bound=30.0))
     sizes = []

@@ -45,7 +45,7 @@ class Endpoint:
 
 
 def endpoints(node: KarmmaNode) -> Iterator[Endpoint]:
-    """Give what the middleware knows of a node."""
+    """Return what the middleware knows of a node."""
     name, namespace = node.get_name(), node.get_namespace()
     for kind, look_up in (
         ('publish', node.get_publisher_names_and_types_by_node),
@@ -57,7 +57,7 @@ def endpoints(node: KarmmaNode) -> Iterator[Endpoint]:
 
 
 def observe(node: KarmmaNode, executor: SingleThreadedExecutor) -> set[Endpoint]:
-    """Give all endpoints that the node has in any of the settings."""
+    """Return all endpoints that the node has in any of the settings."""
     seen: set[Endpoint] = set()
     for setting in SETTINGS:
         node.set_parameters([Parameter(n, value=v) for n, v in setting.items()])

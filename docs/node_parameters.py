@@ -4,7 +4,7 @@ from karmma_ros.node.declarations import Declaration, DECLARATIONS
 
 
 def table() -> str:
-    """Give one row for each parameter, in Markdown."""
+    """Return one row for each parameter, in Markdown."""
     rows = ['| parameter | default | may be | |', '|---|---|---|---|']
     rows += [f'| `{d.name}` | {_default(d)} | {_allowed(d)} | {_meaning(d)} |'
              for d in DECLARATIONS]

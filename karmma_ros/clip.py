@@ -145,7 +145,7 @@ class ClipSpec:
 
     def input_shape(self, modality: Modality) -> tuple[int, ...]:
         """
-        Give the shape of one modality's float32 input, without a batch dimension.
+        Return the shape of one modality's float32 input, without a batch dimension.
 
         RGB and flow `[3, t, h, w]`, audio `[k, f, s]`, detections `[t, n, 5]`.
         """
@@ -156,7 +156,7 @@ class ClipSpec:
         return 3, self.num_frames, self.video.height, self.video.width
 
     def to_dict(self) -> dict[str, Any]:
-        """Give a JSON-ready mapping; `from_dict` reads it back."""
+        """Return a JSON-ready mapping; `from_dict` reads it back."""
         return asdict(self)
 
     @classmethod
@@ -184,7 +184,7 @@ class Clip:
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Give the modalities that are there, in canonical order."""
+        """Return the modalities that are there, in canonical order."""
         return in_order(self.inputs)
 
 

@@ -67,7 +67,7 @@ class KarmmaError(Exception):
                            for each in arguments))
 
 
-class PathError(KarmmaError):
+class FileError(KarmmaError):
     """A file or folder cannot be used."""
 
     what = 'file'
@@ -99,19 +99,19 @@ class InvalidSampleError(KarmmaError, ValueError):
     """One sensor message cannot be used; the caller drops it, counts it and goes on."""
 
 
-class BundleError(PathError):
+class BundleError(FileError):
     """A model directory is missing, damaged or of another kind than expected."""
 
     what = 'model'
 
 
-class DataError(PathError):
+class DataError(FileError):
     """A file or folder of a data set is missing, damaged or says what it may not."""
 
     what = 'data'
 
 
-class BagError(PathError):
+class BagError(FileError):
     """A bag, or what is wanted of it, cannot be read."""
 
     what = 'bag'

@@ -26,7 +26,7 @@ class Modality(str, Enum):
 
     @property
     def letter(self) -> str:
-        """Give the paper's letter: V (RGB video), F (flow), A (audio), D (detections)."""
+        """Return the paper's letter: V (RGB video), F (flow), A (audio), D (detections)."""
         return _LETTERS[self]
 
     @classmethod

@@ -81,7 +81,7 @@ class Vocabulary:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Give the number of classes of each head."""
+        """Return the number of classes of each head."""
         return {head: len(names) for head, names in self.heads.items()}
 
 
@@ -95,7 +95,7 @@ class Prediction:
 
     def top(self, head: str, k: int = 1) -> list[LabelScore]:
         """
-        Give the `k` best classes of a head by descending score; all, if it has fewer.
+        Return the `k` best classes of a head by descending score; all, if it has fewer.
 
         :raises KeyError: for a head that the model lacks.
         """
@@ -105,7 +105,7 @@ class Prediction:
 
     def top_actions(self, k: int = 1) -> list[ActionScore]:
         """
-        Give the `k` best actions by descending score: pairs, or classes of the only head.
+        Return the `k` best actions by descending score: pairs, or classes of the only head.
 
         The k best pairs lie within the k best of each head, so no full product is formed.
         """

@@ -36,7 +36,7 @@ def lay_out(path: Path, kind: Any, shape: tuple[int, ...]) -> None:
 
 
 def read_metadata(folder: Path) -> dict[str, Any] | None:
-    """Give what a folder of arrays was made from; None, if it does not say."""
+    """Return what a folder of arrays was made from; None, if it does not say."""
     try:
         found = json.loads((folder / METADATA).read_text())
     except (OSError, ValueError):

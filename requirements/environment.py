@@ -56,7 +56,7 @@ class Distribution:
     prefixes: tuple[str, ...]
 
     def has(self, package: str) -> bool:
-        """Tell whether one of its prefixes holds `package`."""
+        """Return whether one of its prefixes holds `package`."""
         marker = Path('share', 'ament_index', 'resource_index', 'packages', package)
         return any((Path(prefix) / marker).exists() for prefix in self.prefixes)
 
@@ -135,7 +135,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str, *inputs: str) -> Iterator[bool]:
-        """Give True when `name` was never finished with these inputs; note when it is."""
+        """Return True when `name` was never finished with these inputs; note when it is."""
         key = hashlib.sha256('\n'.join(inputs).encode()).hexdigest()
         if self.done.get(name) == key:
             yield False
@@ -315,7 +315,7 @@ def library_folders() -> list[Path]:
 
 
 def wheels_variables() -> dict[str, str]:
-    """Give the variables that a Python with the ROS wheels wants at its start."""
+    """Return the variables that a Python with the ROS wheels wants at its start."""
     libraries = os.pathsep.join(str(folder) for folder in library_folders())
     return {**os.environ, '_ROS_WHEELS_BOOTSTRAP_COMPLETE': '1', 'LD_LIBRARY_PATH': libraries}
 

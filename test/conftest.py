@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent / 'helpers'))
 
 @pytest.fixture
 def spec() -> ClipSpec:
-    """Give a clip of 4 small frames and one small tile."""
+    """Return a clip of 4 small frames and one small tile."""
     return ClipSpec(
         duration=1.0, num_frames=4, video=VideoSpec(16, 16), flow=FlowSpec(4.0),
         audio=AudioSpec(n_fft=256, win_length=256, hop_length=160, n_mels=16, tiles=1,
@@ -52,14 +52,14 @@ def claimed_domain():
 
 @pytest.fixture(scope='session')
 def ros_domain():
-    """Give the ROS domain of this run of the tests."""
+    """Return the ROS domain of this run of the tests."""
     with claimed_domain() as domain:
         yield domain
 
 
 @pytest.fixture(scope='session')
 def ros(ros_domain):
-    """Give a running rclpy in a domain of its own, for this process and those it starts."""
+    """Return a running rclpy in a domain of its own, for this process and those it starts."""
     os.environ['ROS_DOMAIN_ID'] = str(ros_domain)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     # As Humble always does: refuse fields of a wrong type in the processes that are started.
@@ -72,7 +72,7 @@ def ros(ros_domain):
 
 @pytest.fixture(scope='session')
 def node_graph():
-    """Give (kind, name, type) for every topic and service that docs/node_graph.py finds."""
+    """Return (kind, name, type) for every topic and service that docs/node_graph.py finds."""
     with claimed_domain() as domain:
         run = subprocess.run(
             [sys.executable, Path(__file__).parents[1] / 'docs' / 'node_graph.py'],
@@ -85,12 +85,12 @@ def node_graph():
 
 @pytest.fixture
 def vocabulary() -> Vocabulary:
-    """Give three verbs and four nouns."""
+    """Return three verbs and four nouns."""
     return Vocabulary({'verb': ('cut', 'stir', 'wash'), 'noun': ('cup', 'pan', 'lid', 'egg')})
 
 
 def small_config(**changes) -> ModelConfig:
-    """Give a network of four modalities, about 30,000 weights."""
+    """Return a network of four modalities, about 30,000 weights."""
     values = {
         'preset': 'small',
         'encoders': {
@@ -107,20 +107,20 @@ def small_config(**changes) -> ModelConfig:
 
 @pytest.fixture
 def config() -> ModelConfig:
-    """Give the small architecture with learned tokens."""
+    """Return the small architecture with learned tokens."""
     return small_config()
 
 
 @pytest.fixture(params=['tokens', 'omit'])
 def network(request, spec, vocabulary):
-    """Give the small network in evaluation mode, once for each missing-modality strategy."""
+    """Return the small network in evaluation mode, once for each missing-modality strategy."""
     torch.manual_seed(0)
     return build(small_config(missing=request.param), spec, vocabulary).eval()
 
 
 @pytest.fixture
 def inputs(spec):
-    """Give a batch of three random clips with boxes that make sense."""
+    """Return a batch of three random clips with boxes that make sense."""
     generator = torch.Generator().manual_seed(1)
     batch = {
         m: torch.rand(3, *spec.input_shape(m), generator=generator) for m in Modality
@@ -156,11 +156,11 @@ class Traces:
                     bytes(b ^ 0x5a for b in mark))
 
     def noted(self) -> set[str]:
-        """Give what there are marks of."""
+        """Return what there are marks of."""
         return set(self._marks)
 
     def left(self) -> list[str]:
-        """Give what is still in memory, by name and where."""
+        """Return what is still in memory, by name and where."""
         gc.collect()
         buffers = list(_reachable())
         marks = [(what, bytes(b ^ 0x5a for b in mark))
@@ -175,7 +175,7 @@ class Traces:
 
 
 def _reachable():
-    """Give each buffer that something refers to, threads included."""
+    """Return each buffer that something refers to, threads included."""
     tracked = gc.get_objects()
     for number, frame in sys._current_frames().items():
         while frame is not None and number != threading.get_ident():
@@ -196,7 +196,7 @@ def _reachable():
 
 
 def _bytes_of(data) -> bytes:
-    """Give the memory behind a buffer, all of it where this is a view of a part."""
+    """Return the memory behind a buffer, all of it where this is a view of a part."""
     if isinstance(data, torch.Tensor):
         if data.device.type == 'meta':  # a network that was only counted has shapes, not bytes
             return b''
@@ -209,7 +209,7 @@ def _bytes_of(data) -> bytes:
 
 @pytest.fixture
 def traces():
-    """Give something that finds data again in memory."""
+    """Return something that finds data again in memory."""
     return Traces()
 
 
@@ -242,7 +242,7 @@ def _note_all(traces, what, data):
 
 @pytest.fixture
 def noting(traces):
-    """Give a function that notes what a backend computes with."""
+    """Return a function that notes what a backend computes with."""
     def note(backend):
         note_calls(traces, backend)
         if backend.parts not in (None, backend):

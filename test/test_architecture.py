@@ -41,7 +41,7 @@ NUMBERS_ONLY = frozenset({'numpy'})
 
 
 def imported_modules(source: str, package: str) -> Iterator[tuple[int, str]]:
-    """Give line and full name of every module that `source`, inside `package`, imports."""
+    """Return line and full name of every module that `source`, inside `package`, imports."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -70,7 +70,7 @@ def room_of(module: str) -> str:
 
 
 def is_ros(module: str) -> bool:
-    """Tell whether a module belongs to ROS: its libraries and every message package."""
+    """Return whether a module belongs to ROS: its libraries and every message package."""
     top = module.split('.')[0]
     return top in ROS or top.endswith(('_msgs', '_interfaces', '_srvs'))
 
@@ -93,7 +93,7 @@ def complaint(room: str, module: str) -> str | None:
 
 
 def complaints(package: Path) -> tuple[list[Path], list[str]]:
-    """Give the files below `package` that were read, and every import that is not allowed."""
+    """Return the files below `package` that were read, and every import that is not allowed."""
     files = sorted(package.rglob('*.py'))
     found = []
     for path in files:

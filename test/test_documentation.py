@@ -33,17 +33,17 @@ def text(path):
 
 
 def blocks(path, language):
-    """Give the code blocks of a page in one language."""
+    """Return the code blocks of a page in one language."""
     return re.findall(rf'^```{language}\n(.*?)^```', text(path), re.MULTILINE | re.DOTALL)
 
 
 def section(page, title):
-    """Give a section of a page, without its heading."""
+    """Return a section of a page, without its heading."""
     return re.split(rf'^## {title}\n', page, maxsplit=1, flags=re.MULTILINE)[1].split('\n## ')[0]
 
 
 def rows(part):
-    """Give the cells of the tables in a text, without headings."""
+    """Return the cells of the tables in a text, without headings."""
     lines = [line for line in part.splitlines() if line.startswith('| `')]
     return [[cell.strip() for cell in line.strip('|').split(' | ')] for line in lines]
 
@@ -144,7 +144,7 @@ def test_boxes_of_yolo_ros_become_boxes_of_vision_msgs():
     assert (box.bbox.size_x, box.bbox.size_y) == (4.0, 6.0)
 
 
-class Audience:
+class DemoMonitor:
     """Publish to the example, which runs as a process of its own, and hear what it says."""
 
     def __init__(self, domain, *arguments):
@@ -188,7 +188,7 @@ class Audience:
 @pytest.fixture
 def audience(monkeypatch, ros_domain):
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    audience = Audience(ros_domain, '-p', 'pause:=1.0')
+    audience = DemoMonitor(ros_domain, '-p', 'pause:=1.0')
     try:
         assert audience.until(lambda: audience.results.get_subscription_count()
                               and audience.events.get_subscription_count()
@@ -218,13 +218,13 @@ def test_the_example_is_short():
 
 
 def instructions(path):
-    """Give (name, rest) of each instruction of a Dockerfile, continued lines joined."""
+    """Return (name, rest) of each instruction of a Dockerfile, continued lines joined."""
     joined = re.sub(r'\\\n', ' ', re.sub(r'^#.*\n', '', text(path), flags=re.MULTILINE))
     return [tuple(line.split(maxsplit=1)) for line in joined.splitlines() if line.strip()]
 
 
 def copied(path):
-    """Give what a Dockerfile copies from the repository."""
+    """Return what a Dockerfile copies from the repository."""
     sources = []
     for name, rest in instructions(path):
         if name == 'COPY':
@@ -233,7 +233,7 @@ def copied(path):
 
 
 def travels(source):
-    """Tell whether .dockerignore lets a path through: the last line that fits decides."""
+    """Return whether .dockerignore lets a path through: the last line that fits decides."""
     verdict = True
     for line in text(ROOT / '.dockerignore').splitlines():
         pattern = line.lstrip('!').rstrip('/')

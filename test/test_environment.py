@@ -37,7 +37,7 @@ def script(tmp_path, monkeypatch) -> ModuleType:
 
 
 def sentence(script, call) -> str:
-    """Give the one sentence with which `call` stops."""
+    """Return the one sentence with which `call` stops."""
     with pytest.raises(script.EnvironmentProblem) as caught:
         call()
     text = str(caught.value)

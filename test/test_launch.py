@@ -32,7 +32,7 @@ class Note:
         self.kind, self.arguments, self.options = kind, arguments, options
 
     def perform(self, context: dict[str, str]) -> str:
-        """Give a LaunchConfiguration's value."""
+        """Return a LaunchConfiguration's value."""
         assert self.kind == 'LaunchConfiguration'
         return context[self.arguments[0]]
 
@@ -73,14 +73,14 @@ def start(description: list[Note], **given: str) -> list[Note]:
 
 
 def repr_of(value: Any) -> Any:
-    """Give what a stand-in was made of, for comparison."""
+    """Return what a stand-in was made of, for comparison."""
     if isinstance(value, Note):
         return value.kind, value.arguments
     return [repr_of(each) for each in value] if isinstance(value, list) else value
 
 
 def transition(note: Note) -> int:
-    """Give the transition that an EmitEvent asks for."""
+    """Return the transition that an EmitEvent asks for."""
     assert (note.kind, note.options['event'].kind) == ('EmitEvent', 'ChangeState')
     return note.options['event'].options['transition_id']
 
@@ -222,7 +222,7 @@ def test_a_node_that_is_started_again_activates_itself(description):
 
 
 def including():
-    """Give the code of docs/node.md that includes the launch file, and the names it defines."""
+    """Return the code of docs/node.md that includes the launch file, and the names it defines."""
     page = (LAUNCH_FILE.parents[1] / 'docs' / 'node.md').read_text()
     return next(code for code in page.split('```python\n')[1:] if 'GroupAction' in code
                 ).partition('```')[0]

@@ -74,7 +74,7 @@ def prefixes_without(package: str) -> dict[str, str]:
 
 @pytest.fixture
 def workspace(tmp_path):
-    """Give a workspace with all of karmma_ros but its code, and an empty karmma_msgs inside."""
+    """Return a workspace with all of karmma_ros but its code, and an empty karmma_msgs inside."""
     package = tmp_path / 'src' / 'karmma_ros'
     for name in ('setup.py', 'setup.cfg', 'package.xml', 'resource/karmma_ros',
                  'karmma_ros/__init__.py', 'karmma_msgs/package.xml'):

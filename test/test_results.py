@@ -7,7 +7,7 @@ from karmma_ros import reproduce
 from karmma_ros.cli.main import main
 from karmma_ros.reproduce.cells import key_of
 from karmma_ros.reproduce.results import mean, Results
-from karmma_ros.reproduce.systems import all_cells, budget
+from karmma_ros.reproduce.systems import all_experiments, budget
 from karmma_ros.reproduce.tables import orderings
 import pytest
 
@@ -16,13 +16,13 @@ DOCS = Path(__file__).parents[1] / 'docs'
 
 @pytest.fixture(scope='module')
 def results():
-    """Give the results that are committed."""
+    """Return the results that are committed."""
     return Results.load(DOCS / 'results.json')
 
 
 def test_they_are_of_these_very_settings(results):
     plan = budget(results.budget)
-    cells = all_cells(plan)
+    cells = all_experiments(plan)
     assert {name: cell['key'] for name, cell in results.cells.items()} == {
         name: key_of(cell, cells, plan.data) for name, cell in cells.items()}
 

@@ -26,7 +26,7 @@ def full_name(profile, name):
 
 
 def allowed(enclave):
-    """Give (verb, name) for everything that the policy allows an enclave."""
+    """Return (verb, name) for everything that the policy allows an enclave."""
     found = ElementTree.parse(POLICY).find(f'enclaves/enclave[@path="{enclave}"]')
     return {
         (verb, full_name(profile, expression.text))
@@ -42,14 +42,14 @@ def names(rules, *verbs):
 
 @pytest.fixture(scope='module')
 def node_has(node_graph):
-    """Give (verb, name) for every topic and service of a running node."""
+    """Return (verb, name) for every topic and service of a running node."""
     verbs = {'publish': 'publish', 'subscribe': 'subscribe', 'serve': 'reply'}
     return {(verbs[kind], name) for kind, name, _ in node_graph}
 
 
 @pytest.fixture
 def example(ros_domain):
-    """Give the example node, in a context of its own."""
+    """Return the example node, in a context of its own."""
     path = ROOT / 'docs' / 'examples' / 'react_to_action.py'
     spec = importlib.util.spec_from_file_location('react_to_action', path)
     module = importlib.util.module_from_spec(spec)
@@ -182,7 +182,7 @@ def test_the_example_fits_into_the_listeners_enclave(example):
 
 
 def dds_topics(rules):
-    """Give (verb, topic) as DDS names what the policy allows."""
+    """Return (verb, topic) as DDS names what the policy allows."""
     topics = set()
     for verb, name in rules:
         if verb in ('publish', 'subscribe'):

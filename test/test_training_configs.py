@@ -43,7 +43,7 @@ class Parsed(Exception):
 
 @pytest.fixture
 def parse(monkeypatch):
-    """Give the function that runs `karmma` up to its work, and what that would be given."""
+    """Return the function that runs `karmma` up to its work, and what that would be given."""
     def stop(*given, **more):
         raise Parsed(*given)
 
@@ -73,7 +73,7 @@ def blocks(kind):
 
 
 def commands(page):
-    """Give the words after `karmma` of each command, loops unrolled."""
+    """Return the words after `karmma` of each command, loops unrolled."""
     found = []
     values = ['']
     for line in re.sub(r'\\\n', ' ', page).split('\n'):
@@ -97,7 +97,7 @@ def value(words, option):
 
 
 def classes_of(settings):
-    """Give the heads and classes of the data set of a configuration."""
+    """Return the heads and classes of the data set of a configuration."""
     sizes = {'epic_kitchens': presets.EPIC_KITCHENS.classes,
              'something_something': presets.SOMETHING_SOMETHING.classes,
              'manifest': dict.fromkeys(settings.data.manifest.heads, 3),
@@ -218,7 +218,7 @@ def test_the_example_of_a_manifest_is_one(tmp_path):
 
 @pytest.fixture
 def python(tmp_path, monkeypatch):
-    """Give the page's Python files by name, where Python finds them."""
+    """Return the page's Python files by name, where Python finds them."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(tmp_path))
     files: Mapping[str, Path] = {}

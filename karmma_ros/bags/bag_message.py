@@ -9,7 +9,7 @@ from typing import Any
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality
-from karmma_ros.stream.ingest import Arrived, Picture
+from karmma_ros.stream.ingest import Picture, ReceivedMessage
 
 _PICTURES = (Modality.RGB.value, Modality.FLOW.value)
 _STAMPS = {0: Struct('>iI'), 1: Struct('<iI')}
@@ -17,8 +17,8 @@ _HEADER_AT = 4
 """Behind CDR's own header. Pictures begin with their header, and that with the stamp."""
 
 
-class Delivery:
-    """One message as it lies in the bag; an `Arrival`, where its role is that of a sensor."""
+class BagMessage:
+    """One message as it lies in the bag; an `InputMessage`, where its role is that of a sensor."""
 
     def __init__(
         self, role: str, type_name: str, index: int, received_ns: int, data: bytes,
@@ -43,13 +43,13 @@ class Delivery:
 
     @property
     def modality(self) -> Modality:
-        """Give the sensor."""
+        """Return the sensor."""
         return Modality(self.role)
 
     @property
     def message(self) -> Any:
         """
-        Give the message.
+        Return the message.
 
         :raises InvalidSampleError: when its bytes are none of its type.
         """
@@ -60,7 +60,7 @@ class Delivery:
     @property
     def stamp_ns(self) -> int:
         """
-        Give the stamp, 0 without one.
+        Return the stamp, 0 without one.
 
         :raises InvalidSampleError: for a time before 1970.
         """
@@ -73,7 +73,7 @@ class Delivery:
 
     def picture(self) -> Picture:
         """
-        Give a picture or a flow, cropped, and the size of the whole.
+        Return a picture or a flow, cropped, and the size of the whole.
 
         :raises InvalidSampleError: when it cannot be decoded.
         """
@@ -82,11 +82,11 @@ class Delivery:
         return self._picture
 
     @property
-    def _arrived(self) -> Arrived:
-        return Arrived(self.modality, self.type_name, self.message, self._crop, self._bits)
+    def _arrived(self) -> ReceivedMessage:
+        return ReceivedMessage(self.modality, self.type_name, self.message, self._crop, self._bits)
 
     def _once(self, give: Callable[[], Any]) -> Any:
-        """Give what the other runs will get too; a failure is not met twice."""
+        """Return what the other runs will get too; a failure is not met twice."""
         if not self._failure:
             try:
                 return give()

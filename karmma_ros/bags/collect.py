@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import time
 from typing import Any
 
-from karmma_ros.bags.replay import Cut
+from karmma_ros.bags.replay import WindowRequest
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.evaluation.bag_predictions import Answers, Condition, present_row
-from karmma_ros.evaluation.inference import Asker, Prepared, Subset, SubsetAnswers
+from karmma_ros.evaluation.bag_predictions import BagPredictions, Condition, present_row
+from karmma_ros.evaluation.inference import BatchInference, Prepared, Subset, SubsetPredictions
 from karmma_ros.modality import Modality, subset_name, subsets
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +38,13 @@ class Collector:
         self.lost: Counter[str] = Counter()
         """Why windows have no answer → how many."""
 
-    def echo_wanted(self, cuts: Sequence[Cut]) -> bool:
-        """Tell whether a batch holds windows to compare, which no part keeps."""
+    def echo_wanted(self, cuts: Sequence[WindowRequest]) -> bool:
+        """Return whether a batch holds windows to compare, which no part keeps."""
         return any(cut.lane == self._echo_lane for cut in cuts)
 
-    def ask(self, asker: Asker, cuts: Sequence[Cut], echo_only: bool = False) -> None:
+    def ask(
+        self, asker: BatchInference, cuts: Sequence[WindowRequest], echo_only: bool = False
+    ) -> None:
         """
         Ask about the windows of a batch, and keep what is answered.
 
@@ -68,23 +70,27 @@ class Collector:
                          if row in places[s]}
             self._keep(cut, clip, by_subset, share_s, echo_only)
 
-    def take(self) -> dict[str, Answers]:
-        """Give the answers since the last time, of every condition."""
+    def take(self) -> dict[str, BagPredictions]:
+        """Return the answers since the last time, of every condition."""
         taken = {name: _gathered(self._rows.get(name, ()), self._sizes)
                  for those in self._names for name, _ in those}
         self._rows = {}
         return taken
 
-    def echo(self) -> Answers:
-        """Give the answers at the ends of recorded windows."""
+    def echo(self) -> BagPredictions:
+        """Return the answers at the ends of recorded windows."""
         return _gathered(self._echo, self._sizes)
 
-    def _wanted(self, cut: Cut, clip: Prepared) -> list[Subset]:
+    def _wanted(self, cut: WindowRequest, clip: Prepared) -> list[Subset]:
         own = clip.modalities
         return subsets(own) if self._with_subsets[cut.lane] else [own]
 
     def _keep(
-        self, cut: Cut, clip: Prepared, by_subset: Mapping[Subset, dict[str, Any]], share_s: float,
+        self,
+        cut: WindowRequest,
+        clip: Prepared,
+        by_subset: Mapping[Subset, dict[str, Any]],
+        share_s: float,
         echo_only: bool,
     ) -> None:
         own = clip.modalities
@@ -116,7 +122,7 @@ class _Row:
     share_s: float
 
     def __init__(
-        self, cut: Cut, subset: Subset, probabilities: Mapping[str, NDArray[np.float32]],
+        self, cut: WindowRequest, subset: Subset, probabilities: Mapping[str, NDArray[np.float32]],
         share_s: float,
     ) -> None:
         # The window itself, with its samples, is let go.
@@ -127,15 +133,15 @@ class _Row:
             object.__setattr__(self, name, value)
 
 
-def _one(found: SubsetAnswers, place: int) -> dict[str, NDArray[np.float32]]:
+def _one(found: SubsetPredictions, place: int) -> dict[str, NDArray[np.float32]]:
     return {head: p[place] for head, p in found.probabilities.items()}
 
 
-def _gathered(rows: Sequence[_Row], sizes: Mapping[str, int]) -> Answers:
+def _gathered(rows: Sequence[_Row], sizes: Mapping[str, int]) -> BagPredictions:
     if not rows:
-        return Answers.empty(sizes)
+        return BagPredictions.empty(sizes)
     times = np.array([(r.start_ns, r.end_ns, r.asked_ns) for r in rows], np.int64)
-    return Answers(
+    return BagPredictions(
         times[:, 0], times[:, 1], times[:, 2], np.stack([present_row(r.subset) for r in rows]),
         {head: np.stack([r.probabilities[head] for r in rows]) for head in sizes},
         np.array([r.share_s for r in rows], np.float32),

@@ -43,7 +43,7 @@ MANY_BAGS = 5
 
 
 @dataclass(frozen=True)
-class Side:
+class ReportSide:
     """One condition of one report."""
 
     name: str
@@ -52,13 +52,13 @@ class Side:
 
     @property
     def columns(self) -> Mapping[str, Any]:
-        """Give what it says of each true action."""
+        """Return what it says of each true action."""
         found: Mapping[str, Any] = self.report['segments']['conditions'][self.condition]
         return found
 
     @property
     def figures(self) -> Mapping[str, Any]:
-        """Give its figures."""
+        """Return its figures."""
         return next(c for c in self.report['conditions'] if c['name'] == self.condition)
 
 
@@ -83,7 +83,7 @@ class Difference:
 
     @property
     def deciding(self) -> tuple[float, float] | None:
-        """Give the interval that the verdict rests on."""
+        """Return the interval that the verdict rests on."""
         return self.interval_of_bags or self.interval
 
 
@@ -106,7 +106,7 @@ def read_report(path: Path | str) -> dict[str, Any]:
     return dict(report)
 
 
-def side(name: str, report: Mapping[str, Any], condition: str | None) -> Side:
+def side(name: str, report: Mapping[str, Any], condition: str | None) -> ReportSide:
     """
     Choose a condition; the first, as recorded, without a word.
 
@@ -119,10 +119,12 @@ def side(name: str, report: Mapping[str, Any], condition: str | None) -> Side:
         raise InvalidSettingError(
             f'truth of {name}', 'none', 'true actions that could be scored',
             'evaluate the bags again with --truth')
-    return Side(name, report, condition or names[0])
+    return ReportSide(name, report, condition or names[0])
 
 
-def compare(a: Side, b: Side, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def compare(
+    a: ReportSide, b: ReportSide, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
     """
     Compare two sides; equal arguments give equal figures.
 
@@ -192,7 +194,7 @@ def chart(found: Mapping[str, Any]) -> str:
 class _Pair:
     """Both sides, with the true actions that both can name."""
 
-    def __init__(self, a: Side, b: Side) -> None:
+    def __init__(self, a: ReportSide, b: ReportSide) -> None:
         self._sides = (a, b)
         segments = a.report['segments']
         self._bag = np.array(segments['bag'], np.int64)
@@ -224,7 +226,7 @@ class _Pair:
         return first == second
 
     def differences(self, resamples: int, seed: int) -> Iterator[Difference]:
-        """Give each figure that both have."""
+        """Return each figure that both have."""
         if not self._known:
             return
         key_order = sorted(self._known, key=lambda key: key in self._heads)  # the joint one first
@@ -298,17 +300,17 @@ class _Pair:
         return _difference(name, 'share', True, self._bags, a, b, None, of_bags)
 
     def _ids(self, head: str) -> NDArray[np.int64]:
-        """Give the class ids of A, -1 where one of both cannot name it."""
+        """Return the class ids of A, -1 where one of both cannot name it."""
         mine, other = (np.array(s.report['segments']['truth'][head], np.int64)
                        for s in self._sides)
         return np.where(other >= 0, mine, -1)
 
-    def _flags(self, side_: Side, column: str, key: str) -> Floats:
+    def _flags(self, side_: ReportSide, column: str, key: str) -> Floats:
         return np.array([np.nan if x is None else x for x in side_.columns[column][key]],
                         np.float64)
 
 
-def _precision(side_: Side) -> float | None:
+def _precision(side_: ReportSide) -> float | None:
     by_head = side_.figures['events'].get('mean_average_precision', {})
     values = by_head.get(event_key(side_.report['heads']))
     return None if not values or None in values else float(np.mean(values))
@@ -332,7 +334,7 @@ def _difference(
                       None if a_ is None or b_ is None else b_ - a_, interval, of_bags, verdict)
 
 
-def _check_same(a: Side, b: Side) -> None:
+def _check_same(a: ReportSide, b: ReportSide) -> None:
     """Refuse what cannot be held against each other."""
     facts = [[(bag['name'], bag['start_ns'], bag['end_ns']) for bag in s.report['bags']]
              for s in (a, b)]

@@ -21,18 +21,25 @@ from typing import Any
 from karmma_ros.bags.collect import Collector
 from karmma_ros.bags.faults import describe, Fault, on_inputs, parameters
 from karmma_ros.bags.reader import Bag
-from karmma_ros.bags.recorded import compare_echo, Echoes, read_echoes
-from karmma_ros.bags.replay import Cut, Replay, Run
-from karmma_ros.bags.resume import bag_digest, file_states, info_dict, info_of, key_of, Work
+from karmma_ros.bags.recorded import compare_recorded, read_recorded, RecordedPredictions
+from karmma_ros.bags.replay import Replay, Run, WindowRequest
+from karmma_ros.bags.resume import (
+    bag_digest,
+    file_states,
+    info_dict,
+    info_of,
+    key_of,
+    ResumableRun,
+)
 from karmma_ros.bags.split_bags import EarlierInfo, find_earlier_info
 from karmma_ros.bags.topics import AUDIO_INFO, Choice, choose_topics, RECOGNITION, TRUTH
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, printable
-from karmma_ros.evaluation.bag_predictions import Answers, BagInfo, Condition
-from karmma_ros.evaluation.inference import asker_for, Subset
+from karmma_ros.evaluation.bag_predictions import BagInfo, BagPredictions, Condition
+from karmma_ros.evaluation.inference import inference_for, Subset
 from karmma_ros.modality import Modality, subsets
 from karmma_ros.model.bundle import Bundle
-from karmma_ros.model.streaming import stretches_of
+from karmma_ros.model.streaming import chunks_of
 from karmma_ros.stream.message_types import AUDIO_TOLD
 from karmma_ros.stream.token_cache import hop_for
 import numpy as np
@@ -70,7 +77,7 @@ class Settings:
     """All bags that are evaluated, of which one may be an earlier part of another."""
 
     def described(self) -> dict[str, Any]:
-        """Give what decides the answers, JSON-ready."""
+        """Return what decides the answers, JSON-ready."""
         return {
             'version': VERSION, 'values': dict(self.values), 'topics': dict(self.topics),
             'subsets': self.subsets, 'batch_size': self.batch_size,
@@ -82,7 +89,7 @@ class Evaluated:
     """What was found in one bag; times are those of the bag's clock."""
 
     info: BagInfo
-    answers: Mapping[Condition, Answers]
+    answers: Mapping[Condition, BagPredictions]
     """The first one is as recorded."""
     truths: Sequence[TruthTuple]
     """Start, stop, verb and noun of each message of the truth topic."""
@@ -103,7 +110,7 @@ def evaluate_bag(
     progress: Progress = lambda done_ns, total_ns: None, device: str = 'cpu',
 ) -> Evaluated:
     """
-    Give a model's answers to the windows of a bag, under every condition.
+    Return a model's answers to the windows of a bag, under every condition.
 
     :param work: folder to keep what is found, and to find what was kept; None keeps nothing.
     :raises BagError: when there is nothing in the bag that can be used.
@@ -164,7 +171,7 @@ class _Evaluation:
         """Take what is kept of it, or do it."""
         names = ['/'.join((str(lane), c.name)) for lane, those in enumerate(self._lane_conditions)
                  for c in those]
-        work = None if folder is None else Work(folder, names)
+        work = None if folder is None else ResumableRun(folder, names)
         kept = work.done() if work is not None else None
         fresh = kept is None and (work is None or not work.batches)
         if kept is None:
@@ -174,17 +181,17 @@ class _Evaluation:
         return self._evaluated(facts, dict(zip(names, (answers[n] for n in names))), fresh)
 
     def _do(
-        self, work: Work | None, names: Sequence[str], progress: Progress,
-    ) -> tuple[dict[str, Any], dict[str, Answers]]:
+        self, work: ResumableRun | None, names: Sequence[str], progress: Progress,
+    ) -> tuple[dict[str, Any], dict[str, BagPredictions]]:
         bag, bundle = self._bag, self._bundle
-        echoes = read_echoes(bag, self._choice.topics.get(RECOGNITION),
+        echoes = read_recorded(bag, self._choice.topics.get(RECOGNITION),
                              tuple(bundle.vocabulary.heads))
         replay = Replay(
             bag, self._choice, bundle.spec, bundle.network.modalities, self._settings.values,
             self._runs, echoes.asked, self._hop(),
             None if self._info is None else self._info.message)
         collector = Collector(self._lane_conditions, bundle.vocabulary.sizes, len(self._runs))
-        asker = asker_for(bundle, self._device)
+        asker = inference_for(bundle, self._device)
         known = 0 if work is None else work.batches
         start_ns, total_ns = bag.start_ns, max(1, bag.end_ns - bag.start_ns)
         pending = 0
@@ -210,12 +217,12 @@ class _Evaluation:
 
     def _hop(self) -> int:
         network, spec = self._bundle.network, self._bundle.spec
-        return hop_for(stretches_of(network), spec, self._settings.values['rate'])
+        return hop_for(chunks_of(network), spec, self._settings.values['rate'])
 
     def _facts(
-        self, replay: Replay, collector: Collector, echoes: Echoes,
+        self, replay: Replay, collector: Collector, echoes: RecordedPredictions,
     ) -> dict[str, Any]:
-        """Give what was found beside the answers, JSON-ready."""
+        """Return what was found beside the answers, JSON-ready."""
         bag, lost, warnings = self._bag, Counter(self._bag.lost), list(self._bag.warnings)
         if self._info is not None:
             warnings.append(f'audio_info: taken from an earlier part, {self._info.path.name}')
@@ -236,12 +243,12 @@ class _Evaluation:
             _name(bag), bag.start_ns, bag.end_ns, bag.files.storage, bag.messages_count,
             self._choice.described(), {k: v for k, v in sorted(lost.items()) if v}, warnings,
             bag.lost.total())
-        recorded = compare_echo(echoes, collector.echo(), self._bundle)
+        recorded = compare_recorded(echoes, collector.echo(), self._bundle)
         return {'info': info_dict(info), 'truths': replay.truths, 'truth_ids': replay.truth_ids,
                 'recorded': recorded, 'unusable': replay.lanes[0].details}
 
     def _evaluated(
-        self, facts: Mapping[str, Any], by_name: Mapping[str, Answers], fresh: bool,
+        self, facts: Mapping[str, Any], by_name: Mapping[str, BagPredictions], fresh: bool,
     ) -> Evaluated:
         conditions = [c for those in self._lane_conditions for c in those]
         answers = dict(zip(conditions, by_name.values()))
@@ -267,7 +274,7 @@ class _Evaluation:
 def _conditions(
     settings: Settings, modalities: Subset,
 ) -> tuple[list[Run], list[list[Condition]]]:
-    """Give the runs, and for each of them what is answered of it."""
+    """Return the runs, and for each of them what is answered of it."""
     first = [Condition()]
     if settings.subsets:
         first += [Condition.of_subset(subset) for subset in subsets(modalities)]
@@ -278,13 +285,13 @@ def _conditions(
     return runs, conditions
 
 
-def _batches(cuts: Iterator[Cut], size: int) -> Iterator[list[Cut]]:
+def _batches(cuts: Iterator[WindowRequest], size: int) -> Iterator[list[WindowRequest]]:
     """
     Put cuts of one run together; the same ones meet each time, whatever runs beside it.
 
     Who is in a batch decides on the last digits of an answer.
     """
-    waiting: dict[int, list[Cut]] = {}
+    waiting: dict[int, list[WindowRequest]] = {}
     for cut in cuts:
         batch = waiting.setdefault(cut.lane, [])
         batch.append(cut)
@@ -294,9 +301,9 @@ def _batches(cuts: Iterator[Cut], size: int) -> Iterator[list[Cut]]:
         yield waiting[lane]
 
 
-def _ahead(items: Iterator[Cut]) -> Generator[Cut, None, None]:
+def _ahead(items: Iterator[WindowRequest]) -> Generator[WindowRequest, None, None]:
     """Let a thread work ahead, by so many items at most; its failure is raised here."""
-    queue: Queue[Cut | BaseException | None] = Queue(_QUEUE)
+    queue: Queue[WindowRequest | BaseException | None] = Queue(_QUEUE)
     stop = Event()
     thread = Thread(target=_fill, args=(items, queue, stop), name='karmma bag', daemon=True)
     thread.start()
@@ -318,7 +325,7 @@ def _ahead(items: Iterator[Cut]) -> Generator[Cut, None, None]:
         thread.join()
 
 
-def _fill(items: Iterator[Cut], queue: Queue[Any], stop: Event) -> None:
+def _fill(items: Iterator[WindowRequest], queue: Queue[Any], stop: Event) -> None:
     def put(item: Any) -> bool:
         while not stop.is_set():
             try:
@@ -341,8 +348,8 @@ def _name(bag: Bag) -> str:
     return printable(os.fsencode(bag.path).decode(errors='replace'), _LONGEST_WARNING)
 
 
-def _foreign_clock(answers: Answers) -> int:
-    """Give by how much the windows lie before the bag's clock, ns; 0 if it is the same clock."""
+def _foreign_clock(answers: BagPredictions) -> int:
+    """Return by how much the windows lie before the bag's clock, ns; 0 if it is the same clock."""
     if not len(answers):
         return 0
     offset_ns = int(np.median(answers.asked_ns - answers.end_ns))
@@ -359,14 +366,14 @@ def _on_clock(
             for start, stop, verb, noun in truths]
 
 
-def _shifted(answers: Answers, offset_ns: int) -> Answers:
-    return Answers(
+def _shifted(answers: BagPredictions, offset_ns: int) -> BagPredictions:
+    return BagPredictions(
         answers.start_ns + offset_ns, answers.end_ns + offset_ns, answers.asked_ns,
         answers.present, answers.probabilities, answers.latency_s, answers.states)
 
 
 def _unused(
-    answers: Answers, unusable: Mapping[str, str], warnings: Sequence[str],
+    answers: BagPredictions, unusable: Mapping[str, str], warnings: Sequence[str],
 ) -> Iterator[str]:
     """Name the sensors that are in no window, and why, unless a warning has it already."""
     if not len(answers):

@@ -22,7 +22,7 @@ STRETCH = 5.0
 
 
 @dataclass(frozen=True)
-class Drop:
+class DropInterval:
     """A sensor is silent in some of the stretches of time, each with one probability."""
 
     what: str
@@ -45,7 +45,7 @@ class Delay:
 
 
 @dataclass(frozen=True)
-class Lose:
+class DropMessages:
     """Single messages are lost, each with one probability."""
 
     what: str
@@ -55,7 +55,7 @@ class Lose:
         return f'{self.what} loses {self.chance:.3g} of its messages'
 
 
-Fault = Union[Drop, Mute, Delay, Lose]
+Fault = Union[DropInterval, Mute, Delay, DropMessages]
 
 
 class Faults:
@@ -67,7 +67,7 @@ class Faults:
 
     def arrival_ns(self, sensor: str, index: int, received_ns: int) -> int | None:
         """
-        Give when the message of one sensor arrives; None when it never does.
+        Return when the message of one sensor arrives; None when it never does.
 
         :param index: its place among the messages of the sensor.
         """
@@ -84,14 +84,14 @@ class Faults:
     def _lost(self, fault: Fault, sensor: str, index: int, seconds: float) -> bool:
         if isinstance(fault, Mute):
             return fault.covers(seconds)
-        if isinstance(fault, Drop):
+        if isinstance(fault, DropInterval):
             place = int(seconds // fault.stretch)
             return self._chance('drop', sensor, place) < fault.chance
-        assert isinstance(fault, Lose)
+        assert isinstance(fault, DropMessages)
         return self._chance('lose', sensor, index) < fault.chance
 
     def _chance(self, kind: str, sensor: str, place: int) -> float:
-        """Give a number in [0, 1), the same for the same arguments."""
+        """Return a number in [0, 1), the same for the same arguments."""
         words = f'{self._seed} {kind} {sensor} {place}'.encode()
         return int.from_bytes(blake2b(words, digest_size=8).digest(), 'big') / 2**64
 
@@ -102,11 +102,11 @@ def describe(faults: Iterable[Fault]) -> str:
 
 
 def parameters(faults: Iterable[Fault], seed: int) -> dict[str, Any]:
-    """Give what is done, JSON-ready."""
+    """Return what is done, JSON-ready."""
     return {'faults': [str(fault) for fault in faults], 'seed': seed}
 
 
-def parse_drop(text: str, stretch: float = STRETCH) -> Drop:
+def parse_drop_interval(text: str, stretch: float = STRETCH) -> DropInterval:
     """
     Read `audio=0.5` or `50%`.
 
@@ -115,17 +115,17 @@ def parse_drop(text: str, stretch: float = STRETCH) -> Drop:
     if not stretch > 0:
         raise InvalidSettingError('--stretch', stretch, 'seconds, above 0')
     what, value = _assigned(text)
-    return Drop(input_name(what, '--drop', text), _chance('--drop', value, text), stretch)
+    return DropInterval(input_name(what, '--drop', text), _chance('--drop', value, text), stretch)
 
 
-def parse_lose(text: str) -> Lose:
+def parse_drop_messages(text: str) -> DropMessages:
     """
     Read `5%` or `detections=0.05`.
 
     :raises InvalidSettingError: for anything else.
     """
     what, value = _assigned(text)
-    return Lose(input_name(what, '--lose', text), _chance('--lose', value, text))
+    return DropMessages(input_name(what, '--lose', text), _chance('--lose', value, text))
 
 
 def parse_delay(text: str) -> Delay:
@@ -182,7 +182,7 @@ def _chance(option: str, value: str, text: str) -> float:
 
 
 def _number(text: str) -> float:
-    """Give a number; NaN, which fits no range, for what is none."""
+    """Return a number; NaN, which fits no range, for what is none."""
     try:
         return float(text)
     except ValueError:

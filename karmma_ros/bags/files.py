@@ -194,7 +194,7 @@ class BagFiles:
 
 
 def storage_suffix(path: Path) -> str:
-    """Give `.mcap` or `.db3`; '' for neither. A `.zstd` behind it does not matter."""
+    """Return `.mcap` or `.db3`; '' for neither. A `.zstd` behind it does not matter."""
     name = path.with_suffix('') if path.suffix in PACKED else path
     return name.suffix if name.suffix in STORAGES else ''
 
@@ -239,7 +239,7 @@ def _checked(files: BagFiles) -> BagFiles:
 
 
 def _journals(path: Path) -> Iterator[Path]:
-    """Give the write-ahead log of a database, where it holds anything."""
+    """Return the write-ahead log of a database, where it holds anything."""
     journal = path.with_name(path.name + '-wal')
     if storage_suffix(path) == '.db3' and journal.is_file() and journal.stat().st_size:
         yield journal

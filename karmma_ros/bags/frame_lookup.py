@@ -21,7 +21,7 @@ Picture = NDArray[np.uint8]
 
 
 class BagFrames:
-    """Give the pictures that were received nearest to some times; it opens the bag each time."""
+    """Return the pictures that were received nearest to some times; it opens the bag each time."""
 
     def __init__(self, path: Path | str, topic: str, type_name: str, bits: int = 16) -> None:
         """
@@ -32,7 +32,7 @@ class BagFrames:
         self._path, self._key, self._bits = path, (topic, type_name), bits
 
     def __call__(self, times_ns: Sequence[int]) -> Iterator[Picture | None]:
-        """Give RGB pictures `[h, w, 3]`, one by one, None where there is none near by."""
+        """Return RGB pictures `[h, w, 3]`, one by one, None where there is none near by."""
         given = 0
         with suppress(Exception):  # a report goes without, whatever is wrong with the bag
             for picture in self._pictures(times_ns):

@@ -88,7 +88,7 @@ class TypeReader:
 
     def __call__(self, data: bytes) -> Any:
         """
-        Give the message.
+        Return the message.
 
         :raises ValueError: for bytes that are none of this type.
         """
@@ -185,7 +185,7 @@ def _known(type_name: str) -> Typestore:
 
 
 def _texts(package: str, name: str) -> dict[str, str]:
-    """Give name → definition of the types of a package."""
+    """Return name → definition of the types of a package."""
     if package == 'vision_msgs':
         return _VISION
     if package == 'yolo_msgs':

@@ -87,12 +87,12 @@ class Bag:
 
     @property
     def start_ns(self) -> int:
-        """Give the time of the first message."""
+        """Return the time of the first message."""
         return min((p.start_ns for p in self._parts if p.count), default=0)
 
     @property
     def end_ns(self) -> int:
-        """Give the time of the last message."""
+        """Return the time of the last message."""
         return max((p.end_ns for p in self._parts if p.count), default=0)
 
     @property
@@ -102,7 +102,7 @@ class Bag:
 
     def reader(self, topic: Topic) -> TypeReader:
         """
-        Give what turns the bytes of a topic into messages.
+        Return what turns the bytes of a topic into messages.
 
         :raises ValueError: when its type is not known, or it is not CDR.
         """
@@ -121,7 +121,7 @@ class Bag:
     def messages(
         self, topics: Collection[Topic], start_ns: int = 0, stop_ns: int = LATEST_NS,
     ) -> Iterator[Message]:
-        """Give the messages of some topics received from `start_ns` until before `stop_ns`."""
+        """Return the messages of some topics received from `start_ns` until before `stop_ns`."""
         wanted = {(topic.name, topic.type) for topic in topics}
         for part in self._parts:
             if part.end_ns < start_ns or part.start_ns >= stop_ns:
@@ -232,7 +232,7 @@ class _Part:
     def messages(
         self, wanted: Collection[tuple[str, str]], start_ns: int, stop_ns: int,
     ) -> Iterator[tuple[tuple[str, str], int, bytes]]:
-        """Give name and type, time and bytes of each message wanted."""
+        """Return name and type, time and bytes of each message wanted."""
         chosen = {number for number, key in self._keys.items() if key in wanted}
         for number, time_ns, data in self._reader.messages(chosen, start_ns, stop_ns):
             yield self._keys[number], time_ns, data

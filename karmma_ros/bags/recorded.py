@@ -8,9 +8,9 @@ from math import inf, isfinite
 from typing import Any
 
 from karmma_ros.bags.reader import Bag, Topic
-from karmma_ros.bags.replay import Asked
+from karmma_ros.bags.replay import RecordedWindow
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.evaluation.bag_predictions import Answers
+from karmma_ros.evaluation.bag_predictions import BagPredictions
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.prediction import action_heads, NOUN, VERB
@@ -23,10 +23,10 @@ TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Echo:
+class RecordedPrediction:
     """One recorded answer."""
 
-    asked: Asked
+    asked: RecordedWindow
     """The window."""
     used: tuple[bool, ...]
     """Of rgb, flow, audio, detections."""
@@ -36,38 +36,40 @@ class Echo:
 
 
 @dataclass(frozen=True)
-class Echoes:
+class RecordedPredictions:
     """All of a bag."""
 
     topic: str
-    found: tuple[Echo, ...]
+    found: tuple[RecordedPrediction, ...]
     unread: int = 0
 
     @property
-    def asked(self) -> list[Asked]:
-        """Give the windows, in the order of the answers."""
+    def asked(self) -> list[RecordedWindow]:
+        """Return the windows, in the order of the answers."""
         return [echo.asked for echo in self.found]
 
 
-def read_echoes(bag: Bag, topic: Topic | None, heads: Sequence[str] = (VERB, NOUN)) -> Echoes:
+def read_recorded(
+    bag: Bag, topic: Topic | None, heads: Sequence[str] = (VERB, NOUN)
+) -> RecordedPredictions:
     """
     Read what a node published while the bag was recorded.
 
     :param heads: of the model, in its order.
     """
     if topic is None:
-        return Echoes('', ())
+        return RecordedPredictions('', ())
     try:
         read = bag.reader(topic)
     except ValueError:
-        return Echoes(topic.name, (), topic.count)
+        return RecordedPredictions(topic.name, (), topic.count)
     found, unread = [], 0
     for _, received_ns, data in bag.messages([topic]):
         try:
-            found.append(echo_of(_message(read, data), received_ns, heads))
+            found.append(recorded_prediction(_message(read, data), received_ns, heads))
         except (ValueError, AttributeError, TypeError):
             unread += 1
-    return Echoes(topic.name, tuple(found), unread)
+    return RecordedPredictions(topic.name, tuple(found), unread)
 
 
 def _message(read: Callable[[bytes], Any], data: bytes) -> Any:
@@ -82,7 +84,9 @@ def _message(read: Callable[[bytes], Any], data: bytes) -> Any:
         return read(bytes(data) + _NO_OTHER_HEADS)
 
 
-def echo_of(message: Any, received_ns: int, heads: Sequence[str] = (VERB, NOUN)) -> Echo:
+def recorded_prediction(
+    message: Any, received_ns: int, heads: Sequence[str] = (VERB, NOUN)
+) -> RecordedPrediction:
     """
     Read a karmma_msgs/ActionRecognition, rclpy's or the rosbags library's.
 
@@ -95,8 +99,8 @@ def echo_of(message: Any, received_ns: int, heads: Sequence[str] = (VERB, NOUN))
     used = {status.name: bool(status.used) for status in message.modalities}
     others = {str(each.head): each.labels for each in getattr(message, 'other_heads', ())}
     parts = dict(zip(action_heads(heads), (message.verbs, message.nouns)))
-    return Echo(
-        Asked(end_ns, asked_ns, received_ns, newest_ns),
+    return RecordedPrediction(
+        RecordedWindow(end_ns, asked_ns, received_ns, newest_ns),
         tuple(used.get(m.value, False) for m in Modality),
         {head: {int(s.class_id): float(s.score) for s in labels}
          for head, labels in {**others, **parts}.items()},
@@ -107,7 +111,9 @@ def _ns(time: Any) -> int:
     return int(time.sec * NANOSECONDS + time.nanosec)
 
 
-def compare_echo(echoes: Echoes, answers: Answers, bundle: Bundle) -> dict[str, Any] | None:
+def compare_recorded(
+    echoes: RecordedPredictions, answers: BagPredictions, bundle: Bundle
+) -> dict[str, Any] | None:
     """
     Hold recorded answers against ours to the same windows; JSON-ready, None without any.
 
@@ -137,7 +143,9 @@ def compare_echo(echoes: Echoes, answers: Answers, bundle: Bundle) -> dict[str, 
     }
 
 
-def _compare(echo: Echo, answers: Answers, row: int | None) -> dict[str, Any] | None:
+def _compare(
+    echo: RecordedPrediction, answers: BagPredictions, row: int | None
+) -> dict[str, Any] | None:
     if row is None:
         return None
     differences: list[float] = []
@@ -153,7 +161,9 @@ def _compare(echo: Echo, answers: Answers, row: int | None) -> dict[str, Any] | 
             'difference': max(differences, default=inf), 'best': best}
 
 
-def matches(echoes: Sequence[Echo], answers: Answers) -> list[dict[str, Any] | None]:
-    """Give for each recorded answer how it compares; None where we have no such window."""
+def matches(
+    echoes: Sequence[RecordedPrediction], answers: BagPredictions
+) -> list[dict[str, Any] | None]:
+    """Return for each recorded answer how it compares; None where we have no such window."""
     ours = {int(end): row for row, end in enumerate(answers.end_ns)}
     return [_compare(echo, answers, ours.get(echo.asked.end_ns)) for echo in echoes]

@@ -105,12 +105,12 @@ class RecoveredMcap:
 
     @property
     def start_ns(self) -> int:
-        """Give the time of the first message; a huge one if there is none."""
+        """Return the time of the first message; a huge one if there is none."""
         return min((b.start_ns for b in self._blocks if b.counts), default=LATEST_NS)
 
     @property
     def end_ns(self) -> int:
-        """Give the time of the last message."""
+        """Return the time of the last message."""
         return max((b.end_ns for b in self._blocks if b.counts), default=0)
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ class RecoveredMcap:
     def messages(
         self, chosen: Collection[int], start_ns: int, stop_ns: int,
     ) -> Iterator[tuple[int, int, bytes]]:
-        """Give channel, time and bytes of the messages from `start_ns` until before `stop_ns`."""
+        """Channel, time and bytes of the messages from `start_ns` until before `stop_ns`."""
         wanted = [b for b in self._blocks if any(b.counts[c] for c in chosen)
                   and b.start_ns < stop_ns and b.end_ns >= start_ns]
         streams = [self._of_block(place, block, chosen, start_ns, stop_ns)
@@ -132,7 +132,7 @@ class RecoveredMcap:
     def _of_block(
         self, place: int, block: _Block, chosen: Collection[int], start_ns: int, stop_ns: int,
     ) -> Iterator[tuple[int, int, int, int, bytes]]:
-        """Give a mark at its start, so that it is read when its time comes, and its messages."""
+        """Return a mark at its start, so that it is read when its time comes, and its messages."""
         yield block.start_ns, place, -1, -1, b''
         if self._held and self._held + block.size > MOST_HELD:
             self._unusable(block, 'in chunks that overlap in time by more than '
@@ -287,7 +287,7 @@ class RecoveredMcap:
         self._count(block, _NOT_THERE, promised - len(found.channels))
 
     def _parse(self, block: _Block) -> _Found:
-        """Give the messages of a block in the order of the file; definitions are noted."""
+        """Return the messages of a block in the order of the file; definitions are noted."""
         raw = self._content(block)
         found = _Found(raw, array('H'), array('Q'), array('I'), array('I'))
         place, timeless, most = 0, 0, most_messages(self._size)
@@ -313,7 +313,7 @@ class RecoveredMcap:
         return found
 
     def _content(self, block: _Block) -> bytes | bytearray:
-        """Give the records of a block, decompressed as far as they can be."""
+        """Return the records of a block, decompressed as far as they can be."""
         self._file.seek(block.offset)
         if not block.is_chunk:
             return self._file.read(block.length)

@@ -88,7 +88,7 @@ class RecoveredSqlite:
     def messages(
         self, chosen: Collection[int], start_ns: int, stop_ns: int,
     ) -> Iterator[tuple[int, int, bytes]]:
-        """Give topic, time and bytes of the messages from `start_ns` until before `stop_ns`."""
+        """Return topic, time and bytes of the messages from `start_ns` until before `stop_ns`."""
         all_wanted = start_ns <= self.start_ns and stop_ns > self.end_ns
         rows = self._rows() if all_wanted or self._gaps else self._between(start_ns, stop_ns)
         wanted = (row for row in rows if row[1] in chosen and start_ns <= row[2] < stop_ns)
@@ -186,7 +186,7 @@ class RecoveredSqlite:
             newest_ns = max(newest_ns, time_ns)
 
     def _between(self, start_ns: int, stop_ns: int) -> Iterator[tuple[int, int, int]]:
-        """Give the rows between two times, by the index of the table if there is one."""
+        """Return the rows between two times, by the index of the table if there is one."""
         try:
             for row in self._query(
                     f'SELECT {_ROW} FROM messages WHERE timestamp >= ? AND timestamp < ?',
@@ -208,7 +208,7 @@ class RecoveredSqlite:
 
     def _rows(self, note: bool = False) -> Iterator[tuple[int, int, int]]:
         """
-        Give number, topic and time of every row that can be read.
+        Return number, topic and time of every row that can be read.
 
         Behind a damaged page it goes on at the next row that answers.
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import heapq
 from typing import Any
 
-from karmma_ros.bags.bag_message import Delivery
+from karmma_ros.bags.bag_message import BagMessage
 from karmma_ros.bags.faults import Fault, Faults
 from karmma_ros.bags.reader import Bag, LATEST_NS, Topic
 from karmma_ros.bags.topics import AUDIO_INFO, Choice, RECOGNITION, TRUTH
@@ -26,9 +26,9 @@ from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
-from karmma_ros.stream.ingest import Intake
+from karmma_ros.stream.ingest import MessageIngest
 from karmma_ros.stream.settings import make_stream
-from karmma_ros.stream.trigger import Looks
+from karmma_ros.stream.trigger import InferenceTrigger
 from karmma_ros.stream.window import Window
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ _PATIENCE_NS = NANOSECONDS
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class WindowRequest:
     """One window that a node would have asked its network about."""
 
     lane: int
@@ -50,7 +50,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RecordedWindow:
     """One window that a real node cut, and what it had by then."""
 
     end_ns: int
@@ -63,7 +63,7 @@ class Asked:
 
 
 @dataclass
-class Refusals:
+class RejectedMessages:
     """Messages that the inputs did not take."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -77,7 +77,7 @@ class Refusals:
         self.first.setdefault(role, reason)
 
 
-class Lane:
+class SimulatedNode:
     """One simulated node: its inputs, what is wrong with them, and its rate."""
 
     def __init__(
@@ -94,11 +94,11 @@ class Lane:
         """
         self._number, self._faults = number, faults
         self._stream = make_stream(spec, modalities, values, flow_topic, hop)
-        self._intake = Intake(values)
+        self._intake = MessageIngest(values)
         self._intake.feed(self._stream)
         self._needed = values['min_modalities']
         # As in the node: looked for twice a hop, no window of a streaming network is missed.
-        self._looks = Looks(every_picture=bool(hop))
+        self._looks = InferenceTrigger(every_picture=bool(hop))
         self._period_ns = (
             hop * spec.frame_period_ns // 2 if hop else round(NANOSECONDS / values['rate']))
         # As in a node that was started before the clock: ticks at whole periods of it.
@@ -106,10 +106,10 @@ class Lane:
         self._heard_ns = self._start_ns = start_ns
         self._longest_ns = max(
             round(values[f'{m}.timeout'] * NANOSECONDS) for m in Modality)
-        self._held: list[tuple[int, int, Delivery]] = []
+        self._held: list[tuple[int, int, BagMessage]] = []
         """Delayed messages: when they arrive, and in which order."""
         self._order = 0
-        self.refusals = Refusals()
+        self.refusals = RejectedMessages()
         self._warnings: dict[str, list[int]] = {}
         """The warning of a modality → when it was found first and last."""
         self._states: list[tuple[int, ...]] = []
@@ -131,7 +131,7 @@ class Lane:
 
     @property
     def states(self) -> NDArray[np.int64]:
-        """Give time and the state of each modality from then on, `[s, 5]`."""
+        """Return time and the state of each modality from then on, `[s, 5]`."""
         return np.array(self._states, np.int64).reshape(-1, 1 + len(Modality))
 
     def take_info(self, info: Any) -> None:
@@ -139,7 +139,7 @@ class Lane:
         with suppress(InvalidSampleError):  # then the rate check has the word
             self._intake.take_info(info)
 
-    def take(self, delivery: Delivery) -> Iterator[Cut]:
+    def take(self, delivery: BagMessage) -> Iterator[WindowRequest]:
         """Go on to the time of a message, then take it, or whatever its faults leave of it."""
         now_ns = delivery.received_ns
         yield from self.advance(now_ns)
@@ -153,7 +153,7 @@ class Lane:
             return
         yield from self._follow(delivery, now_ns)
 
-    def advance(self, now_ns: int) -> Iterator[Cut]:
+    def advance(self, now_ns: int) -> Iterator[WindowRequest]:
         """Do what is due up to a time: ticks up to and with it, delayed messages before it."""
         while True:
             arrival_ns = self._held[0][0] if self._held else _NEVER
@@ -170,13 +170,13 @@ class Lane:
             else:
                 return
 
-    def _follow(self, delivery: Delivery, now_ns: int) -> Iterator[Cut]:
+    def _follow(self, delivery: BagMessage, now_ns: int) -> Iterator[WindowRequest]:
         """Take a message, and look for a window if it was what a look waits for."""
         self._receive(delivery, now_ns)
         if self._looks.picture(self._stream.picture_ns):
             yield from self._look(now_ns)
 
-    def _receive(self, delivery: Delivery, now_ns: int) -> None:
+    def _receive(self, delivery: BagMessage, now_ns: int) -> None:
         self._heard_ns = now_ns
         if delivery.role == AUDIO_INFO:
             refusal = self._read_info(delivery)
@@ -185,14 +185,14 @@ class Lane:
         if refusal:
             self.refusals.note(delivery.role, refusal)
 
-    def _read_info(self, delivery: Delivery) -> str:
+    def _read_info(self, delivery: BagMessage) -> str:
         try:
             self._intake.take_info(delivery.message)
         except InvalidSampleError as error:
             return str(error)
         return ''
 
-    def _look(self, now_ns: int) -> Iterator[Cut]:
+    def _look(self, now_ns: int) -> Iterator[WindowRequest]:
         self._statuses = statuses = self._stream.assess(now_ns)
         self._note_states(statuses, now_ns)
         self._note_warnings(statuses, now_ns - self._start_ns)
@@ -200,7 +200,7 @@ class Lane:
             return
         window = self._stream.window(now_ns)
         if window is not None:
-            yield Cut(self._number, window, now_ns)
+            yield WindowRequest(self._number, window, now_ns)
 
     def _note_warnings(self, statuses: Sequence[ModalityStatus], time_ns: int) -> None:
         for status in statuses:
@@ -213,7 +213,7 @@ class Lane:
             self._states.append((now_ns, *states))
 
 
-class EchoLane(Lane):
+class RecordedNode(SimulatedNode):
     """
     One simulated node that is asked when a real one was: for the answers that a bag holds.
 
@@ -221,26 +221,26 @@ class EchoLane(Lane):
     is held back until the window is cut, for the recorder may have received it earlier.
     """
 
-    def __init__(self, asked: Sequence[Asked], *lane: Any) -> None:
+    def __init__(self, asked: Sequence[RecordedWindow], *lane: Any) -> None:
         """Take what was asked, in order of time, and what a lane takes."""
         super().__init__(*lane)
         self._asked = deque(asked)
-        self._waiting: list[Delivery] = []
+        self._waiting: list[BagMessage] = []
         """What the node did not have yet when it cut the next window."""
         self._had: dict[str, int] = {}
         """Role → the newest stamp of what it had."""
         self._last_ns = 0
 
-    def take(self, delivery: Delivery) -> Iterator[Cut]:
+    def take(self, delivery: BagMessage) -> Iterator[WindowRequest]:
         """Take a message, now or after the next window; cut the windows that are complete."""
         self._waiting.append(delivery)
         yield from self._go_on(delivery.received_ns)
 
-    def advance(self, now_ns: int) -> Iterator[Cut]:
+    def advance(self, now_ns: int) -> Iterator[WindowRequest]:
         """Cut the windows that are left, with what there is."""
         yield from self._go_on(_NEVER)
 
-    def _go_on(self, now_ns: int) -> Iterator[Cut]:
+    def _go_on(self, now_ns: int) -> Iterator[WindowRequest]:
         """Cut one window after the other, as far as messages reach."""
         while self._asked:
             asked = self._asked[0]
@@ -252,10 +252,10 @@ class EchoLane(Lane):
             cut_ns = max(self._last_ns, asked.time_ns)
             window = self._stream.window(cut_ns)
             if window is not None and window.end_ns == asked.end_ns:
-                yield Cut(self._number, window, cut_ns)
+                yield WindowRequest(self._number, window, cut_ns)
         self._waiting.clear()  # no window is left that would need them
 
-    def _take_what_it_had(self, asked: Asked) -> None:
+    def _take_what_it_had(self, asked: RecordedWindow) -> None:
         waiting, self._waiting = self._waiting, []
         for delivery in waiting:
             stamp_ns = self._stamp_ns(delivery)
@@ -266,7 +266,7 @@ class EchoLane(Lane):
             elif delivery.received_ns > asked.heard_ns - _PATIENCE_NS:  # else it was never had
                 self._waiting.append(delivery)
 
-    def _stamp_ns(self, delivery: Delivery) -> int:
+    def _stamp_ns(self, delivery: BagMessage) -> int:
         try:
             stamp_ns = 0 if delivery.role == AUDIO_INFO else delivery.stamp_ns
         except InvalidSampleError:  # it will be refused
@@ -287,7 +287,7 @@ class Replay:
 
     def __init__(
         self, bag: Bag, choice: Choice, spec: ClipSpec, modalities: tuple[Modality, ...],
-        values: Mapping[str, Any], runs: Sequence[Run], echoed: Sequence[Asked] = (),
+        values: Mapping[str, Any], runs: Sequence[Run], echoed: Sequence[RecordedWindow] = (),
         hop: int = 0, audio_info: Any = None,
     ) -> None:
         """
@@ -296,7 +296,7 @@ class Replay:
         :param values: the node's parameters, by name.
         :param echoed: the windows that a node answered, in order of time; if any, they are cut
             in a run of their own, the last one.
-        :param hop: as a `Lane` takes it.
+        :param hop: as a `SimulatedNode` takes it.
         :param audio_info: what was stated of the audio format before the bag began.
         :raises InvalidSettingError: for a parameter that cannot be used.
         """
@@ -305,14 +305,14 @@ class Replay:
             role: topic for role, topic in choice.topics.items()
             if role != RECOGNITION and _fed(role, values, choice.flow_topic)}
         self.lanes = [
-            Lane(number, spec, modalities, values, choice.flow_topic,
+            SimulatedNode(number, spec, modalities, values, choice.flow_topic,
                  Faults(run.faults, run.seed, bag.start_ns), bag.start_ns, hop)
             for number, run in enumerate(runs)]
         if echoed:
             known = [replace(asked, newest_ns={
                 r: s for r, s in asked.newest_ns.items() if r in self._topics})
                 for asked in echoed]
-            self.lanes.append(EchoLane(
+            self.lanes.append(RecordedNode(
                 known, len(runs), spec, modalities, values, choice.flow_topic,
                 Faults((), 0, bag.start_ns), bag.start_ns, hop))
         for lane in self.lanes if audio_info is not None else ():
@@ -328,9 +328,9 @@ class Replay:
 
     def cuts(
         self, progress: Callable[[int], None] = lambda time_ns: None,
-    ) -> Generator[Cut, None, None]:
+    ) -> Generator[WindowRequest, None, None]:
         """
-        Give all windows of all runs, in order of time.
+        Return all windows of all runs, in order of time.
 
         :param progress: called with the bag's time as it goes on.
         """
@@ -342,7 +342,7 @@ class Replay:
             role, read = readers[topic.name, topic.type]
             self.longest_pause_ns = max(self.longest_pause_ns, received_ns - end_ns)
             end_ns = max(end_ns, received_ns)
-            delivery = Delivery(
+            delivery = BagMessage(
                 role, topic.type, counts[role], end_ns, data, read, crop,
                 self._bits)
             counts[role] += 1
@@ -365,7 +365,7 @@ class Replay:
             raise ValueError(refusal)
         return refuse
 
-    def _note_truth(self, delivery: Delivery) -> None:
+    def _note_truth(self, delivery: BagMessage) -> None:
         try:
             message = delivery.message
             times = (stamp.sec * NANOSECONDS + stamp.nanosec
@@ -379,7 +379,7 @@ class Replay:
 
 
 def _fed(role: str, values: Mapping[str, Any], flow_topic: bool) -> bool:
-    """Tell whether a node with these parameters would subscribe."""
+    """Return whether a node with these parameters would subscribe."""
     if role == TRUTH:
         return True
     if role == AUDIO_INFO:

@@ -19,9 +19,9 @@ from typing import Any
 
 from karmma_ros.bags.limits import open_regular, size_of
 from karmma_ros.evaluation.bag_predictions import (
-    Answers,
-    AnswersError,
     BagInfo,
+    BagPredictions,
+    BagPredictionsError,
     concatenate,
     load_all,
     save_all,
@@ -57,12 +57,12 @@ def file_states(files: Sequence[Path]) -> list[tuple[int, ...]]:
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
-    """Give the name of the folder for these facts, JSON-ready."""
+    """Return the name of the folder for these facts, JSON-ready."""
     text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class Work:
+class ResumableRun:
     """The folder of one bag under one setting."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
@@ -80,7 +80,7 @@ class Work:
         """Count the batches that were answered before."""
         return sum(count for _, count in self._parts)
 
-    def add(self, batches: int, answers: Mapping[str, Answers]) -> None:
+    def add(self, batches: int, answers: Mapping[str, BagPredictions]) -> None:
         """Keep the answers to some more batches."""
         path = self.folder / f'part_{len(self._parts):06d}_{batches}.npz'
         save_all(path, answers)
@@ -102,23 +102,23 @@ class Work:
             path.unlink(missing_ok=True)
         self._parts = []
 
-    def done(self) -> tuple[dict[str, Any], dict[str, Answers]] | None:
-        """Give facts and answers of a bag that is done; None when it is not."""
+    def done(self) -> tuple[dict[str, Any], dict[str, BagPredictions]] | None:
+        """Return facts and answers of a bag that is done; None when it is not."""
         try:
             facts = json.loads((self.folder / _FACTS).read_text(encoding='utf-8'))
             answers = load_all(self.folder / _ANSWERS)
-        except (OSError, ValueError, AnswersError):
+        except (OSError, ValueError, BagPredictionsError):
             return None
         return (facts, answers) if set(self._names) <= set(answers) else None
 
     def _found(self) -> list[tuple[Path, int]]:
-        """Give the parts that are whole, as far as they follow each other."""
+        """Return the parts that are whole, as far as they follow each other."""
         found = []
         for number, path in enumerate(sorted(self.folder.glob('part_*.npz'))):
             try:
                 place, batches = (int(text) for text in path.stem.split('_')[1:])
                 load_all(path)
-            except (ValueError, AnswersError):
+            except (ValueError, BagPredictionsError):
                 break
             if place != number:
                 break
@@ -129,10 +129,10 @@ class Work:
 
 
 def info_dict(info: BagInfo) -> dict[str, Any]:
-    """Give the facts of a bag, JSON-ready."""
+    """Return the facts of a bag, JSON-ready."""
     return asdict(info)
 
 
 def info_of(facts: Mapping[str, Any]) -> BagInfo:
-    """Give them back."""
+    """Return them back."""
     return BagInfo(**facts)

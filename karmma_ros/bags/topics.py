@@ -50,11 +50,11 @@ class Choice:
 
     @property
     def flow_topic(self) -> bool:
-        """Tell whether flow comes by a topic of its own."""
+        """Return whether flow comes by a topic of its own."""
         return Modality.FLOW.value in self.topics
 
     def described(self) -> dict[str, dict[str, Any]]:
-        """Give role → topic, type and count, JSON-ready."""
+        """Return role → topic, type and count, JSON-ready."""
         return {role: {'topic': t.name, 'type': t.type, 'count': t.count}
                 for role, t in self.topics.items()}
 
@@ -166,7 +166,7 @@ def _wanted(role: str, modalities: Collection[Modality]) -> bool:
 
 
 def _candidates(bag: Bag, role: str) -> list[Topic]:
-    """Give the topics that can play a role, the best first."""
+    """Return the topics that can play a role, the best first."""
     fit = TYPES[role]
     found = [topic for topic in bag.topics.values() if topic.type in fit and topic.count]
     ranks = {id(topic): _rank(bag, role, topic) for topic in found}
@@ -176,7 +176,7 @@ def _candidates(bag: Bag, role: str) -> list[Topic]:
 
 
 def _rank(bag: Bag, role: str, topic: Topic) -> int:
-    """Give how fit a topic is by its first message; 0 if it is not."""
+    """Return how fit a topic is by its first message; 0 if it is not."""
     if role not in (Modality.RGB.value, Modality.FLOW.value):
         return 1
     content = _content(bag, topic)
@@ -188,7 +188,7 @@ def _rank(bag: Bag, role: str, topic: Topic) -> int:
 
 
 def _content(bag: Bag, topic: Topic) -> str:
-    """Give encoding or format of a topic's first picture; '' when it cannot be read."""
+    """Return encoding or format of a topic's first picture; '' when it cannot be read."""
     try:
         read = bag.reader(topic)
         message = read(next(iter(bag.messages([topic]))).data)

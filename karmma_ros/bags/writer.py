@@ -253,7 +253,7 @@ class _TypeSource:
 
 
 def _definitions(package: str) -> Iterator[Path]:
-    """Give the package's .msg files from the first prefix that has any, as an overlay does."""
+    """Return the package's .msg files from the first prefix that has any, as an overlay does."""
     for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
         found = sorted(Path(prefix, 'share', package, 'msg').glob('*.msg')) if prefix else []
         if found:

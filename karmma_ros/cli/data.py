@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from karmma_ros.cli.options import data_of_config, typed_parser
 from karmma_ros.cli.progress import Bars
-from karmma_ros.data.check import Inventory, SplitInventory, take_inventory
+from karmma_ros.data.check import check_dataset, DatasetReport, SplitReport
 from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.errors import InvalidSettingError, printable, SENTENCE_LENGTH
 from rich.box import SIMPLE_HEAD
@@ -63,14 +63,14 @@ def _check_parser() -> ArgumentParser:
     return parser
 
 
-def _check(settings: DataSettings, given: Namespace) -> Inventory:
+def _check(settings: DataSettings, given: Namespace) -> DatasetReport:
     cache = Path(given.cache or Path('.cache') / settings.dataset)
     with Bars() as bars:
         splits = open_splits(settings, None, cache, bars)
-        return take_inventory(splits, given.decode, given.seed, bars)
+        return check_dataset(splits, given.decode, given.seed, bars)
 
 
-def _print(found: Inventory) -> None:
+def _print(found: DatasetReport) -> None:
     console = Console()
     table = Table(title=escape(printable(found.name)), box=SIMPLE_HEAD, pad_edge=False)
     for column in ('split', 'sensor'):
@@ -88,7 +88,7 @@ def _print(found: Inventory) -> None:
                       soft_wrap=True)
 
 
-def _rows(name: str, split: SplitInventory) -> Iterator[list[str]]:
+def _rows(name: str, split: SplitReport) -> Iterator[list[str]]:
     first = name
     for modality, tally in split.modalities.items():
         yield [first, str(modality), *(f'{getattr(tally, column):,}' for column in COLUMNS)]
@@ -97,7 +97,7 @@ def _rows(name: str, split: SplitInventory) -> Iterator[list[str]]:
         yield [first, '(none)', *('' for _ in COLUMNS)]
 
 
-def _notes(found: Inventory) -> Iterator[str]:
+def _notes(found: DatasetReport) -> Iterator[str]:
     for name, split in found.splits.items():
         if split.left_out:
             yield f'{name}: {split.left_out:,} segments have no recording at all and are left out'
@@ -114,7 +114,7 @@ def _notes(found: Inventory) -> Iterator[str]:
                'of which nothing is left')
 
 
-def _write_json(path: Path, found: Inventory) -> None:
+def _write_json(path: Path, found: DatasetReport) -> None:
     content: dict[str, Any] = found.to_dict()
     try:
         path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')

@@ -22,7 +22,12 @@ from karmma_ros.evaluation.predictions import Network
 from karmma_ros.evaluation.predictions import VERSION as OUTCOMES_VERSION
 from karmma_ros.evaluation.published import DROPPING
 from karmma_ros.evaluation.report import MARKDOWN, markdown, ScoredData, ScoredModel, write_report
-from karmma_ros.evaluation.scoring import BackendNetwork, collect_in_portions, Pace, spread_evenly
+from karmma_ros.evaluation.scoring import (
+    BackendNetwork,
+    collect_sharded,
+    LoaderSettings,
+    spread_evenly,
+)
 from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends import selection
 from karmma_ros.model.backends.exports import Export, find_exports
@@ -50,7 +55,7 @@ class _Entry:
 
     def network(self, device: str) -> Network:
         """
-        Give what answers.
+        Return what answers.
 
         :raises KarmmaError: when an export's runtime is not installed or cannot read it.
         """
@@ -64,7 +69,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     given = parser.parse_args([*data_of_config(arguments), *arguments])
     settings: DataSettings = parser.instantiate(given).data
-    pace = Pace(given.batch_size, given.workers, selection.choose_device(given.device, '--device'))
+    pace = LoaderSettings(
+        given.batch_size, given.workers, selection.choose_device(given.device, '--device')
+    )
     chosen = [parse_subset(text) for text in given.subsets] if given.subsets else None
     spread_evenly(1, given.limit)  # a wrong limit is told before the work
     named = _named_bundles(given.models, given.custom_encoders)
@@ -152,7 +159,7 @@ def _needed(settings: DataSettings, split: str) -> DataSettings:
 
 
 def _own(settings: DataSettings) -> dict[str, Any]:
-    """Give the settings of the chosen data set alone; clips are made as each model wants."""
+    """Return the settings of the chosen data set alone; clips are made as each model wants."""
     return {'dataset': settings.dataset, **asdict(getattr(settings, settings.dataset))}
 
 
@@ -175,7 +182,7 @@ def _with_data(
 
 def _exports(bundle: Bundle) -> list[Export]:
     """
-    Give what is exported of a model, and say what of it cannot be used.
+    Return what is exported of a model, and say what of it cannot be used.
 
     :raises BundleError: when nothing can.
     """
@@ -228,7 +235,7 @@ def _difference(ours: Vocabulary, theirs: Vocabulary) -> str:
 
 
 def _score(
-    entry: _Entry, given: Namespace, settings: DataSettings, pace: Pace,
+    entry: _Entry, given: Namespace, settings: DataSettings, pace: LoaderSettings,
     chosen: Subsets | None, bars: Bars,
 ) -> ScoredModel:
     clips: Clips = getattr(entry.splits, given.split)
@@ -245,7 +252,7 @@ def _score(
         bars(title, done, len(indices))
 
     progress(0)
-    outcomes = collect_in_portions(
+    outcomes = collect_sharded(
         entry.network(device), clips, indices, folder, replace(pace, device=device),
         chosen=chosen, progress=progress)
     bundle.network.cpu()  # the next model may need the card's memory
@@ -273,7 +280,7 @@ def _digest(facts: Mapping[str, Any]) -> str:
 
 
 def _references(entries: Sequence[_Entry]) -> Mapping[str, Sequence[float]]:
-    """Give the paper's curves where a model has the sensors that they are for."""
+    """Return the paper's curves where a model has the sensors that they are for."""
     name = entries[0].splits.name
     sensors = {subset_name(entry.bundle.network.modalities) for entry in entries}
     if _PUBLISHED_SENSORS.get(name) not in sensors:

@@ -65,7 +65,7 @@ class OpenVideo:
 
 
 @contextmanager
-def open_film(path: Path, rate: float | None) -> Iterator[OpenVideo]:
+def open_video_file(path: Path, rate: float | None) -> Iterator[OpenVideo]:
     """
     Open a video.
 

@@ -19,7 +19,7 @@ import yaml
 
 def data_of_config(words: Sequence[str]) -> list[str]:
     """
-    Give the section `data` of the file that `--config` names, as an option to put first.
+    Return the section `data` of the file that `--config` names, as an option to put first.
 
     Options after it outrank it; none, when there is no `--config`.
 

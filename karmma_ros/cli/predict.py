@@ -19,9 +19,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from karmma_ros.cli.open_video import open_film
+from karmma_ros.cli.open_video import open_video_file
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
-from karmma_ros.data.media.audio import check_format, SoundFile
+from karmma_ros.data.media.audio import AudioFile, check_format
 from karmma_ros.errors import DataError, InvalidSettingError, printable
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.backends import selection
@@ -32,7 +32,7 @@ from karmma_ros.preprocess.clip import make_clip
 from karmma_ros.preprocess.video import resize_and_crop
 from karmma_ros.stream.buffers import Frame
 from karmma_ros.stream.recogniser import Recogniser
-from karmma_ros.stream.window import FlowMemo
+from karmma_ros.stream.window import FlowCache
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,11 +49,11 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
     device = selection.choose_device(options.device, '--device')
     bundle = load_bundle(find_model(options.model, '--model'))
-    with Film(options.film, options.rate) as film:
+    with VideoClips(options.film, options.rate) as film:
         sensors, notes = _sensors(bundle, film, options.audio)
         recogniser = Recogniser(bundle.network, bundle.vocabulary, bundle.spec, device)
         asked = subsets(sensors) if options.subsets else [sensors]
-        found = Found(bundle, asked)
+        found = VideoPrediction(bundle, asked)
         for window in _windows(film, bundle.spec, sensors, options.audio):
             found.add(window, [recogniser.recognise(window.clip, keep) for keep in asked])
             if not options.json:
@@ -82,7 +82,7 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-class Film:
+class VideoClips:
     """A video file, its frames laid on the grid of a clip in one pass."""
 
     def __init__(self, path: Path, rate: float | None) -> None:
@@ -93,13 +93,13 @@ class Film:
         """
         self.path = path
         self._files = ExitStack()
-        self._video = self._files.enter_context(open_film(path, rate))
+        self._video = self._files.enter_context(open_video_file(path, rate))
         self.rate, self.stated_s = self._video.rate, self._video.stated_s
         """Frames a second, on average, and the length that the file states; 0 if it does not."""
         self.seconds = 0.0
         """Length of what was decoded so far."""
 
-    def __enter__(self) -> Film:
+    def __enter__(self) -> VideoClips:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,10 +147,10 @@ def _slots(second: float, period_s: float) -> int:
 
 
 def _sensors(
-    bundle: Bundle, film: Film, audio: Path | None
+    bundle: Bundle, film: VideoClips, audio: Path | None
 ) -> tuple[Subset, list[str]]:
     """
-    Give what of the model's sensors there is, and notes on what there is not.
+    Return what of the model's sensors there is, and notes on what there is not.
 
     :raises InvalidSettingError: when there is none, or the sound is not that of this film.
     """
@@ -171,7 +171,7 @@ def _sensors(
     return sensors, [f'without {m}: {why[m]}' for m in taken if m not in sensors]
 
 
-def _check_sound(path: Path, film: Film) -> None:
+def _check_sound(path: Path, film: VideoClips) -> None:
     import soundfile  # only here: it loads a library that films without sound do not need
 
     name, allowed = '--audio', 'an audio file that libsndfile can read'
@@ -179,7 +179,7 @@ def _check_sound(path: Path, film: Film) -> None:
         raise InvalidSettingError(name, str(path), 'an audio file that exists')
     try:
         # In bytes: not every name is UTF-8.
-        with soundfile.SoundFile(os.fsencode(path)) as file:
+        with soundfile.AudioFile(os.fsencode(path)) as file:
             check_format(path, file.samplerate, file.channels)
             seconds = file.frames / file.samplerate
     except DataError as error:
@@ -200,10 +200,10 @@ class _Window:
 
 
 def _windows(
-    film: Film, spec: ClipSpec, sensors: Subset, audio: Path | None
+    film: VideoClips, spec: ClipSpec, sensors: Subset, audio: Path | None
 ) -> Iterator[_Window]:
-    memo, period_s = FlowMemo(spec.flow.bound), spec.duration / spec.num_frames
-    sound = SoundFile(audio) if audio is not None else None
+    memo, period_s = FlowCache(spec.flow.bound), spec.duration / spec.num_frames
+    sound = AudioFile(audio) if audio is not None else None
     for slot, frames in _cut(film.frames(spec), spec.num_frames):
         start_s = slot * period_s
         yield _Window(start_s, make_clip(
@@ -216,7 +216,7 @@ def _windows(
 
 
 def _cut(slots: Iterable[Frame], length: int) -> Iterator[tuple[int, Frames]]:
-    """Give first slot and pictures of windows of `length` slots, each half of it later."""
+    """Return first slot and pictures of windows of `length` slots, each half of it later."""
     recent: deque[Frame] = deque(maxlen=length)
     count, done, hop = 0, 0, max(1, length // 2)
     for frame in slots:
@@ -231,7 +231,7 @@ def _cut(slots: Iterable[Frame], length: int) -> Iterator[tuple[int, Frames]]:
         yield count - length, tuple(recent)
 
 
-class Found:
+class VideoPrediction:
     """The answers to the windows of a film, and their means."""
 
     def __init__(self, bundle: Bundle, asked: Sequence[Subset]) -> None:
@@ -249,7 +249,7 @@ class Found:
                 sums[head] = sums.get(head, np.zeros(len(p))) + p
 
     def mean(self, place: int = 0) -> Prediction:
-        """Give the whole film's answer by the subset asked at this place."""
+        """Return the whole film's answer by the subset asked at this place."""
         return Prediction({head: p / len(self.windows) for head, p in self._sums[place].items()},
                           self.bundle.vocabulary)
 
@@ -258,7 +258,7 @@ class Found:
         start_s, answer = self.windows[-1]
         return f'{start_s:7.1f} s to {start_s + self.bundle.spec.duration:5.1f} s  {_best(answer)}'
 
-    def lines(self, film: Film, notes: Sequence[str]) -> list[str]:
+    def lines(self, film: VideoClips, notes: Sequence[str]) -> list[str]:
         """Say what the whole film shows."""
         windows = f'{len(self.windows)} window{"s" * (len(self.windows) > 1)}'
         lines = [f'{film.path}: {film.seconds:.1f} s, {film.rate:g} pictures a second, {windows} '
@@ -284,9 +284,9 @@ def _ranking(answer: Prediction) -> list[str]:
 
 
 def _described(
-    options: Namespace, film: Film, found: Found, notes: Sequence[str]
+    options: Namespace, film: VideoClips, found: VideoPrediction, notes: Sequence[str]
 ) -> dict[str, Any]:
-    """Give everything found, JSON-ready."""
+    """Return everything found, JSON-ready."""
     bundle = found.bundle
     described: dict[str, Any] = {
         'film': str(film.path), 'seconds': film.seconds, 'rate': film.rate,

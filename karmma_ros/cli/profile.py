@@ -90,7 +90,7 @@ def _json(
 
 def _chart(path: Path, costs: Mapping[str, Cost], memory: Mapping[str, Memory]) -> None:
     # A robot has no matplotlib, and needs it for nothing else.
-    from karmma_ros.evaluation.plots import Bars, draw_costs
+    from karmma_ros.evaluation.plots import Bars, plot_costs
 
     panels: dict[str, tuple[Bars, Bars]] = {'GFLOPs a clip': (
         {name: cost.gflops for name, cost in costs.items()}, published.GFLOPS)}
@@ -100,7 +100,7 @@ def _chart(path: Path, costs: Mapping[str, Cost], memory: Mapping[str, Memory]) 
             for name, measured in memory.items()
         }
         panels['Memory at inference, GB'] = (resident, published.MEMORY_GB)
-    draw_costs(path, panels)
+    plot_costs(path, panels)
 
 
 def _text(
@@ -169,7 +169,7 @@ def _shares(memory: Mapping[str, Memory]) -> str:
 
 
 def _beside(ours: float, paper: float | None) -> list[str]:
-    """Give the paper's figure and the difference, in as many digits as the paper gives."""
+    """Return the paper's figure and the difference, in as many digits as the paper gives."""
     if paper is None:
         return ['', '']
     digits = 0 if paper.is_integer() else 2

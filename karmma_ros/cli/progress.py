@@ -25,7 +25,7 @@ class Bars(Progress):
         self.update(self._named[what], completed=done, total=total)
 
     def done(self, what: str) -> int:
-        """Give how far a thing has come."""
+        """Return how far a thing has come."""
         return int(self.tasks[self._named[what]].completed) if what in self._named else 0
 
     def print_line(self, line: str) -> None:

@@ -34,11 +34,11 @@ from karmma_ros.model.pretrained import load_pretrained
 from karmma_ros.training.checkpoints import TrainingStopped
 from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.precomputed import (
-    on_tokens,
-    RememberedTeacher,
-    TokenClips,
+    cache_tokens,
+    CachedTeacher,
+    network_on_tokens,
+    TokenDataset,
     write_answers,
-    write_tokens,
 )
 from karmma_ros.training.run import RunSettings, train
 from karmma_ros.training.teacher import check_teacher, FrozenTeacher, Teacher
@@ -187,7 +187,7 @@ def _load_weights(
 
 def architecture(settings: Stage) -> ModelConfig:
     """
-    Give the architecture that a stage trains.
+    Return the architecture that a stage trains.
 
     :raises InvalidSettingError: for a preset or a modality that there is not.
     """
@@ -215,14 +215,14 @@ def _train_on_tokens(
     clips = {}
     with Bars() as bars:
         for name in ('train', 'validation'):
-            folder = write_tokens(
+            folder = cache_tokens(
                 network, getattr(splits, name), work / 'tokens' / name,
                 data=clips_digest(getattr(splits, name), settings.data),
                 workers=settings.run.workers, device=_device(settings.run),
                 progress=partial(bars, f'tokens of {name}'))
-            clips[name] = TokenClips(folder)
+            clips[name] = TokenDataset(folder)
     still = replace(settings.run.optimisation, augmentation=0.0)
-    train(on_tokens(network.cpu(), clips['train']), clips['train'], clips['validation'],
+    train(network_on_tokens(network.cpu(), clips['train']), clips['train'], clips['validation'],
           replace(settings.run, optimisation=still), work / 'run')
     network.eval()
 
@@ -240,7 +240,7 @@ def _teacher(settings: Stage, student: Karmma, splits: Splits, work: Path) -> Te
             data=clips_digest(splits.train, settings.data),
             workers=settings.run.workers, device=_device(settings.run),
             progress=partial(bars, "the teacher's answers"))
-    return RememberedTeacher(folder)
+    return CachedTeacher(folder)
 
 
 def _device(settings: RunSettings) -> str:

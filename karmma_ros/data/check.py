@@ -11,7 +11,7 @@ from typing import Any
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.media import VideoFile
 from karmma_ros.data.samples import Clips, Splits
-from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips, Source
+from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentDataset, Source
 from karmma_ros.errors import DataError, KarmmaError
 from karmma_ros.modality import in_order, Modality
 import numpy as np
@@ -24,7 +24,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass
-class Tally:
+class ModalityCounts:
     """One modality of one split, in segments."""
 
     there: int = 0
@@ -67,47 +67,47 @@ class Tally:
 
 
 @dataclass
-class SplitInventory:
+class SplitReport:
     """One split."""
 
     segments: int
     """With at least one modality."""
     left_out: int = 0
     """Segments without any."""
-    modalities: dict[Modality, Tally] = field(default_factory=dict)
+    modalities: dict[Modality, ModalityCounts] = field(default_factory=dict)
 
     @property
     def sound(self) -> bool:
-        """Tell whether nothing is missing or damaged."""
+        """Return whether nothing is missing or damaged."""
         tallies = self.modalities.values()
         return not self.left_out and not any(t.missing or t.damaged for t in tallies)
 
     @property
     def complete(self) -> bool:
-        """Tell whether, besides, every segment has every modality that any has."""
+        """Return whether, besides, every segment has every modality that any has."""
         return self.sound and not any(t.lacking for t in self.modalities.values())
 
 
 @dataclass
-class Inventory:
+class DatasetReport:
     """A data set."""
 
     name: str
-    splits: dict[str, SplitInventory]
+    splits: dict[str, SplitReport]
     """`train`, `validation` and `test`; `validation, test` where they are the same clips."""
 
     @property
     def sound(self) -> bool:
-        """Tell whether nothing is missing or damaged."""
+        """Return whether nothing is missing or damaged."""
         return all(split.sound for split in self.splits.values())
 
     @property
     def complete(self) -> bool:
-        """Tell whether, besides, every segment of a split has the same modalities."""
+        """Return whether, besides, every segment of a split has the same modalities."""
         return all(split.complete for split in self.splits.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Give a JSON-ready mapping."""
+        """Return a JSON-ready mapping."""
         splits = {}
         for name, split in self.splits.items():
             splits[name] = {**asdict(split), 'modalities': {
@@ -116,10 +116,10 @@ class Inventory:
                 'splits': splits}
 
 
-def take_inventory(
+def check_dataset(
     splits: Splits, decode: int = 0, seed: int = 0,
     progress: Progress = lambda what, done, total: None,
-) -> Inventory:
+) -> DatasetReport:
     """
     Look for the file of every modality of every segment.
 
@@ -134,11 +134,11 @@ def take_inventory(
         if segments is None:
             found[name] = _look_at_samples(name, clips, decode, seed, progress)
             continue
-        split = SplitInventory(len(segments), getattr(clips, 'left_out', 0))
+        split = SplitReport(len(segments), getattr(clips, 'left_out', 0))
         sound = _look_for_files(name, segments, split, progress)
         _decode_some(name, segments, sound, split, splits.spec, decode, seed, progress)
         found[name] = split
-    return Inventory(splits.name, found)
+    return DatasetReport(splits.name, found)
 
 
 def _different(splits: Splits) -> dict[str, Clips]:
@@ -155,7 +155,7 @@ def _different(splits: Splits) -> dict[str, Clips]:
 
 
 def _segments(clips: Any) -> Sequence[Segment] | None:
-    """Give the segments behind clips, also behind clips that wrap others."""
+    """Return the segments behind clips, also behind clips that wrap others."""
     while clips is not None:
         if hasattr(clips, 'segments'):
             return clips.segments
@@ -164,7 +164,7 @@ def _segments(clips: Any) -> Sequence[Segment] | None:
 
 
 def _look_for_files(
-    name: str, segments: Sequence[Segment], split: SplitInventory, progress: Progress,
+    name: str, segments: Sequence[Segment], split: SplitReport, progress: Progress,
 ) -> dict[Modality, list[int]]:
     """Count what is there; give, for each modality, the segments of which nothing is missing."""
     sound: dict[Modality, list[int]] = {}
@@ -172,7 +172,7 @@ def _look_for_files(
     ask = lru_cache(maxsize=4096)(_problem)
     for index, segment in enumerate(segments):
         for modality, source in segment.sources.items():
-            tally = split.modalities.setdefault(modality, Tally())
+            tally = split.modalities.setdefault(modality, ModalityCounts())
             problem, remarks = ask(source) if isinstance(source, Hashable) else _problem(source)
             for remark in remarks:
                 tally.note_remark(segment.name, remark)
@@ -205,7 +205,7 @@ def _problem(source: Source) -> tuple[str | None, tuple[str, ...]]:
 
 def _decode_some(
     name: str, segments: Sequence[Segment], sound: dict[Modality, list[int]],
-    split: SplitInventory, spec: ClipSpec, decode: int, seed: int, progress: Progress,
+    split: SplitReport, spec: ClipSpec, decode: int, seed: int, progress: Progress,
 ) -> None:
     chosen = _draw(len(segments), decode, seed)
     where = {modality: set(indices) for modality, indices in sound.items()}
@@ -229,7 +229,7 @@ def _decode(
         alone = Segment(segment.name, segment.start_s, segment.stop_s, segment.labels,
                         {modality: source})
         try:
-            SegmentClips([alone], spec, skip_unreadable=False)[0]
+            SegmentDataset([alone], spec, skip_unreadable=False)[0]
         except DataError as error:
             yield modality, str(error)
         else:
@@ -238,10 +238,10 @@ def _decode(
 
 def _look_at_samples(
     name: str, clips: Clips, decode: int, seed: int, progress: Progress,
-) -> SplitInventory:
-    split = SplitInventory(len(clips))
+) -> SplitReport:
+    split = SplitReport(len(clips))
     chosen = _draw(len(clips), max(1, decode), seed)
-    tallies = {m: Tally() for m in Modality}
+    tallies = {m: ModalityCounts() for m in Modality}
     for done, index in enumerate(chosen):
         try:
             present = clips[index].clip.modalities

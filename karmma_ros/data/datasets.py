@@ -40,7 +40,7 @@ class DataSettings:
 
     @property
     def spec(self) -> ClipSpec:
-        """Give how clips are made."""
+        """Return how clips are made."""
         if self.clip is not None:
             return self.clip
         return clip_spec() if self.dataset == 'synthetic_kitchen' else ClipSpec()

@@ -18,7 +18,7 @@ from typing import Any
 
 from karmma_ros.data.datasets import DataSettings
 from karmma_ros.data.samples import Clips
-from karmma_ros.data.segments import SegmentClips
+from karmma_ros.data.segments import SegmentDataset
 from karmma_ros.data.synthetic_kitchen.dataset import VERSION
 import numpy as np
 
@@ -34,7 +34,7 @@ def clips_digest(clips: Clips, settings: DataSettings) -> str:
     by its settings and the version of the renderer.
     """
     digest = _Digest()
-    if isinstance(clips, SegmentClips):
+    if isinstance(clips, SegmentDataset):
         digest.add(clips.spec.to_dict())
         digest.add(clips.segments)
     else:

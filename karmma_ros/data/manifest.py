@@ -19,11 +19,11 @@ from pathlib import Path
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.csv_table import read_csv
-from karmma_ros.data.media import FlowFolder, FrameFolder, SoundFile, VideoFile
+from karmma_ros.data.media import AudioFile, FlowFolder, FrameFolder, VideoFile
 from karmma_ros.data.media.boxes import BoxFile
 from karmma_ros.data.media.video import ExtractedFlow, ExtractedFrames, fills_in
 from karmma_ros.data.samples import Splits
-from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips, Source, VideoSource
+from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentDataset, Source, VideoSource
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.files import is_url
 from karmma_ros.modality import Modality
@@ -110,7 +110,7 @@ def open_splits(settings: ManifestSettings, spec: ClipSpec) -> Splits:
         _collect_classes(path, lines, settings)
     of = {split: [line for line in lines if line.split == split] for split in SPLITS}
     clips = {
-        split: SegmentClips([_segment(path, line, vocabulary) for line in chosen], spec,
+        split: SegmentDataset([_segment(path, line, vocabulary) for line in chosen], spec,
                             settings.seed)
         for split, chosen in of.items() if chosen
     }
@@ -215,7 +215,7 @@ class _Manifest:
                     number, 'audio', text, 'a file of sound alone (wav, flac)',
                     f'extract it with `ffmpeg -i {path.name} -vn -ac 1 -af '
                     f'aresample=async=1:first_pts=0 {path.stem}.wav`')
-            return SoundFile(path)
+            return AudioFile(path)
         if text != COMPUTED:
             return ExtractedFlow(FlowFolder(
                 path, self.settings.frame_rate, pattern=self.settings.frames, size=self.size))

@@ -31,16 +31,16 @@ class Clips(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
-        """Give a clip as it is scored: always the same."""
+        """Return a clip as it is scored: always the same."""
         ...
 
     def visit(self, index: int, epoch: int) -> Sample:
-        """Give a clip as it is trained on in an epoch: another window each time, say."""
+        """Return a clip as it is trained on in an epoch: another window each time, say."""
         ...
 
 
 def taking(clips: Clips, modalities: Sequence[Modality]) -> Clips:
-    """Give the same clips with nothing else prepared, where that spares a data set work."""
+    """Return the same clips with nothing else prepared, where that spares a data set work."""
     narrower = getattr(clips, 'taking', None)
     return clips if narrower is None else cast(Clips, narrower(modalities))
 
@@ -62,7 +62,7 @@ class Batch:
         return len(self.present)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Give the same batch on another device."""
+        """Return the same batch on another device."""
         return Batch(
             {m: x.to(device, non_blocking=True) for m, x in self.inputs.items()},
             self.present.to(device),
@@ -71,7 +71,7 @@ class Batch:
         )
 
     def rows(self, chosen: Tensor) -> Batch:
-        """Give the samples that a bool `[b]` marks."""
+        """Return the samples that a bool `[b]` marks."""
         return Batch(
             {m: x[chosen] for m, x in self.inputs.items()},
             self.present[chosen],

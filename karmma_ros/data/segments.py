@@ -35,7 +35,7 @@ class VideoSource(Protocol):
 
     def frames(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
         """
-        Give the RGB pictures of ascending times, `[t, h, w, 3]`, of whatever size they have.
+        Return the RGB pictures of ascending times, `[t, h, w, 3]`, of whatever size they have.
 
         A time after the last picture gives the last one.
 
@@ -54,7 +54,7 @@ class FlowSource(Protocol):
 
     def flow(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
         """
-        Give pictures of flow at ascending times, `[t, h, w, 2]`: u and v, 128 for none.
+        Return pictures of flow at ascending times, `[t, h, w, 2]`: u and v, 128 for none.
 
         A time after the last picture gives the last one.
 
@@ -72,7 +72,7 @@ class AudioSource(Protocol):
 
     def samples(self, start_s: float, duration_s: float, rate: int) -> NDArray[np.float32]:
         """
-        Give mono sound at `rate` Hz, exactly `[round(duration_s * rate)]`, zeros outside.
+        Return mono sound at `rate` Hz, exactly `[round(duration_s * rate)]`, zeros outside.
 
         :raises DataError: when it cannot be read, or ends before `start_s`.
         """
@@ -88,7 +88,7 @@ class BoxSource(Protocol):
 
     def boxes(self, times_s: Sequence[float]) -> list[NDArray[np.float32]]:
         """
-        Give one `[n, 5]` for each of the ascending times: x1, y1, x2, y2 in 0..1, category.
+        Return one `[n, 5]` for each of the ascending times: x1, y1, x2, y2 in 0..1, category.
 
         :raises DataError: when they cannot be read.
         """
@@ -144,7 +144,7 @@ class Segment:
 
 def window_start(start_s: float, stop_s: float, duration_s: float, place: float) -> float:
     """
-    Give the second at which a window of `duration_s` begins.
+    Return the second at which a window of `duration_s` begins.
 
     :param place: 0 lays it at the segment's start, 1 at its end. On a segment shorter than
         the window it is centred and reaches beyond it, as on a robot, whose window knows no
@@ -155,11 +155,11 @@ def window_start(start_s: float, stop_s: float, duration_s: float, place: float)
 
 
 def frame_times(start_s: float, spec: ClipSpec) -> list[float]:
-    """Give the starts of the window's `num_frames` even slots, seconds."""
+    """Return the starts of the window's `num_frames` even slots, seconds."""
     return [start_s + i * spec.duration / spec.num_frames for i in range(spec.num_frames)]
 
 
-class SegmentClips:
+class SegmentDataset:
     """
     The clips of segments: a `Clips`, and cheap to hand to the workers of a loader.
 
@@ -183,8 +183,8 @@ class SegmentClips:
         self.unreadable: dict[str, int] = {}
         self._wanted = frozenset(Modality)
 
-    def taking(self, modalities: Sequence[Modality]) -> SegmentClips:
-        """Give the same clips with some modalities only; one that has none of them is empty."""
+    def taking(self, modalities: Sequence[Modality]) -> SegmentDataset:
+        """Return the same clips with some modalities only; one that has none of them is empty."""
         narrower = copy(self)
         narrower._wanted = frozenset(modalities)
         return narrower
@@ -194,7 +194,7 @@ class SegmentClips:
 
     def __getitem__(self, index: int) -> Sample:
         """
-        Give the clip in the middle of a segment: always the same.
+        Return the clip in the middle of a segment: always the same.
 
         :raises DataError: when nothing of the segment can be read.
         """
@@ -202,7 +202,7 @@ class SegmentClips:
 
     def visit(self, index: int, epoch: int) -> Sample:
         """
-        Give a clip drawn evenly from the segment, by (seed, epoch, index) alone.
+        Return a clip drawn evenly from the segment, by (seed, epoch, index) alone.
 
         :raises DataError: when nothing of the segment can be read.
         """

@@ -43,7 +43,7 @@ def json_members(
     path: Path, progress: Callable[[int], None] = lambda characters: None,
 ) -> Iterator[tuple[str, Any]]:
     """
-    Give the key and value of every member of the JSON object in a file, in its order.
+    Return the key and value of every member of the JSON object in a file, in its order.
 
     :param progress: called with the number of characters each time some were read.
     :raises DataError: when the file is missing, or is no JSON object to its end.
@@ -209,7 +209,7 @@ class BoxArchive:
         return self._find(video) is not None
 
     def last_time(self, video: int) -> float:
-        """Give the second at which the last frame of a video ends; 0 for one without boxes."""
+        """Return the second at which the last frame of a video ends; 0 for one without boxes."""
         place = self._find(video)
         if place is None:
             return 0.0
@@ -218,7 +218,7 @@ class BoxArchive:
 
     def track(self, video: int, width: int, height: int) -> BoxTrack:
         """
-        Give the boxes of a video, divided by the size in pixels of the pictures they lie on.
+        Return the boxes of a video, divided by the size in pixels of the pictures they lie on.
 
         A frame's boxes lie in the middle of the time for which it is shown, so that every time
         meets those of the picture on the screen. A video without boxes has an empty track.
@@ -240,7 +240,7 @@ class BoxArchive:
 
 def annotation_files(path: Path) -> list[Path]:
     """
-    Give the JSON files of a folder, sorted, or the one file that `path` is.
+    Return the JSON files of a folder, sorted, or the one file that `path` is.
 
     :raises DataError: when there is none.
     """
@@ -373,7 +373,7 @@ def _write(folder: Path, tracks: Mapping[int, _Track], metadata: Mapping[str, An
 
 
 def _offsets(counts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Give where each of the runs of these lengths begins, and where the last one ends."""
+    """Return where each of the runs of these lengths begins, and where the last one ends."""
     return np.cumsum(np.concatenate([[0], *counts]), dtype=np.int64)
 
 

@@ -16,13 +16,13 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.data.media import FrameFolder, VideoFile
 from karmma_ros.data.media.video import (
     ExtractedFrames,
+    ExtractedInfo,
+    extraction_of_folder,
+    extraction_of_video,
     fills_in,
-    Look,
-    look_at_film,
-    look_at_folder,
 )
 from karmma_ros.data.samples import Splits
-from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentClips, Source, VideoSource
+from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentDataset, Source, VideoSource
 from karmma_ros.data.something_else import annotation_files, BoxArchive, Progress, write_archive
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality
@@ -179,7 +179,7 @@ def read_videos(path: Path, classes: Mapping[str, int]) -> NDArray[np.int64]:
 
 
 def class_name(template: str) -> str:
-    """Give the class of a template: `Opening [something]` is of `Opening something`."""
+    """Return the class of a template: `Opening [something]` is of `Opening something`."""
     return template.replace('[', '').replace(']', '')
 
 
@@ -236,14 +236,14 @@ class _Opener:
         return ExtractedFrames(FrameFolder(
             self.path(video), self.settings.frame_rate, self.settings.frames, size=self.size))
 
-    def look(self, video: int) -> Look:
+    def look(self, video: int) -> ExtractedInfo:
         if not self.settings.frames:
-            return look_at_film(self.path(video))
-        return look_at_folder(
+            return extraction_of_video(self.path(video))
+        return extraction_of_folder(
             self.path(video), self.settings.frames, self.settings.frame_rate)
 
     def stop_s(self, video: int) -> float:
-        """Give its length; of one that cannot be read that of its boxes, which may be there."""
+        """Return its length; of one that cannot be read that of its boxes, which may be there."""
         length = self.look(video).duration_s
         return length if length or self.boxes is None else self.boxes.last_time(video)
 
@@ -286,7 +286,7 @@ class _Boxes:
 
 class _Video:
     """
-    What a `Segment` is to `SegmentClips`, a whole video long, in a few bytes.
+    What a `Segment` is to `SegmentDataset`, a whole video long, in a few bytes.
 
     To ask 200,000 files for their length before the first step would take an hour on some
     disks, so each is asked when its turn comes.
@@ -319,9 +319,11 @@ class _Video:
         return [self._video, self._label, self.sources]
 
 
-def _clips(opener: _Opener, videos: NDArray[np.int64], spec: ClipSpec, seed: int) -> SegmentClips:
+def _clips(
+    opener: _Opener, videos: NDArray[np.int64], spec: ClipSpec, seed: int
+) -> SegmentDataset:
     segments = [_Video(opener, int(video), int(label)) for video, label in videos]
-    return SegmentClips(cast(Sequence[Segment], segments), spec, seed)
+    return SegmentDataset(cast(Sequence[Segment], segments), spec, seed)
 
 
 def _open_boxes(

@@ -37,7 +37,7 @@ FrameSource = Callable[[Sequence[int]], Iterable['NDArray[np.uint8] | None']]
 """Times in ns of the bag's clock to RGB pictures `[h, w, 3]`; None where there is none."""
 
 
-class AnswersError(KarmmaError):
+class BagPredictionsError(KarmmaError):
     """A file of answers is missing, damaged or of another version."""
 
     def __init__(self, path: Path | str, problem: str) -> None:
@@ -60,12 +60,12 @@ class Condition:
 
     @property
     def subset(self) -> str:
-        """Give the subset's name; empty when the condition is none."""
+        """Return the subset's name; empty when the condition is none."""
         return str(self.parameters.get('subset', ''))
 
     @classmethod
     def of_subset(cls, modalities: Sequence[Modality]) -> Condition:
-        """Give the condition that only these are looked at."""
+        """Return the condition that only these are looked at."""
         name = subset_name(modalities)
         return cls(name, {'subset': name})
 
@@ -94,12 +94,12 @@ class BagInfo:
 
     @property
     def seconds(self) -> float:
-        """Give the time from first to last message."""
+        """Return the time from first to last message."""
         return max(0, self.end_ns - self.start_ns) / 1e9
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class BagPredictions:
     """
     What a model said of one bag, window by window.
 
@@ -125,23 +125,23 @@ class Answers:
         return len(self.end_ns)
 
     @classmethod
-    def empty(cls, sizes: Mapping[str, int]) -> Answers:
-        """Give the answers to no window, for heads of so many classes."""
+    def empty(cls, sizes: Mapping[str, int]) -> BagPredictions:
+        """Return the answers to no window, for heads of so many classes."""
         none = np.zeros(0, np.int64)
         return cls(
             none, none, none, np.zeros((0, len(Modality)), np.bool_),
             {head: np.zeros((0, size), np.float32) for head, size in sizes.items()},
             np.zeros(0, np.float32), np.zeros((0, 1 + len(Modality)), np.int64))
 
-    def select(self, rows: NDArray[Any] | slice) -> Answers:
-        """Give the windows chosen by a mask, places or a slice; the states stay."""
-        return Answers(
+    def select(self, rows: NDArray[Any] | slice) -> BagPredictions:
+        """Return the windows chosen by a mask, places or a slice; the states stay."""
+        return BagPredictions(
             self.start_ns[rows], self.end_ns[rows], self.asked_ns[rows], self.present[rows],
             {head: p[rows] for head, p in self.probabilities.items()}, self.latency_s[rows],
             self.states)
 
-    def with_states(self, states: NDArray[np.int64]) -> Answers:
-        """Give the same answers with other states."""
+    def with_states(self, states: NDArray[np.int64]) -> BagPredictions:
+        """Return the same answers with other states."""
         return replace(self, states=states)
 
     def save(self, path: Path | str) -> None:
@@ -149,19 +149,19 @@ class Answers:
         save_all(path, {'': self})
 
     @classmethod
-    def load(cls, path: Path | str) -> Answers:
+    def load(cls, path: Path | str) -> BagPredictions:
         """
         Read what `save` wrote.
 
-        :raises AnswersError: when the file is missing, damaged or of another version.
+        :raises BagPredictionsError: when the file is missing, damaged or of another version.
         """
         try:
             return load_all(path)['']
         except KeyError:
-            raise AnswersError(path, 'holds answers under names') from None
+            raise BagPredictionsError(path, 'holds answers under names') from None
 
 
-def save_all(path: Path | str, answers: Mapping[str, Answers]) -> None:
+def save_all(path: Path | str, answers: Mapping[str, BagPredictions]) -> None:
     """Write answers by name to one .npz file; it is there whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,31 +177,32 @@ def save_all(path: Path | str, answers: Mapping[str, Answers]) -> None:
     os.replace(partial, path)
 
 
-def load_all(path: Path | str) -> dict[str, Answers]:
+def load_all(path: Path | str) -> dict[str, BagPredictions]:
     """
     Read what `save_all` wrote.
 
-    :raises AnswersError: when the file is missing, damaged or of another version.
+    :raises BagPredictionsError: when the file is missing, damaged or of another version.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             description = json.loads(str(arrays[_DESCRIPTION]))
             if description['version'] != VERSION:
-                raise AnswersError(path, f'version is {description["version"]}, this package '
-                                   f'reads {VERSION}')
+                raise BagPredictionsError(
+                    path, f'version is {description["version"]}, this package reads {VERSION}'
+                )
             return {
-                name: Answers(
+                name: BagPredictions(
                     probabilities={h: arrays[f'{name}/{_HEAD}{h}'] for h in heads},
                     **{array: arrays[f'{name}/{array}'] for array in _ARRAYS})
                 for name, heads in description['heads'].items()}
     except FileNotFoundError as error:
-        raise AnswersError(path, 'no such file') from error
+        raise BagPredictionsError(path, 'no such file') from error
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError,
             zipfile.BadZipFile) as error:
-        raise AnswersError(path, f'is damaged ({error})') from error
+        raise BagPredictionsError(path, f'is damaged ({error})') from error
 
 
-def concatenate(parts: Sequence[Answers]) -> Answers:
+def concatenate(parts: Sequence[BagPredictions]) -> BagPredictions:
     """
     Put answers one after another.
 
@@ -218,16 +219,16 @@ def concatenate(parts: Sequence[Answers]) -> Answers:
     probabilities = {
         head: np.concatenate([part.probabilities[head] for part in parts])
         for head in parts[0].probabilities}
-    return Answers(probabilities=probabilities, **joined)
+    return BagPredictions(probabilities=probabilities, **joined)
 
 
 def present_row(modalities: Sequence[Modality]) -> NDArray[np.bool_]:
-    """Give one row of `Answers.present`."""
+    """Return one row of `BagPredictions.present`."""
     return np.array([m in modalities for m in Modality])
 
 
 def present_subset(row: NDArray[np.bool_]) -> tuple[Modality, ...]:
-    """Give the modalities of one row of `Answers.present`."""
+    """Return the modalities of one row of `BagPredictions.present`."""
     return in_order(m for m, here in zip(Modality, row) if here)
 
 
@@ -236,7 +237,7 @@ class BagRun:
     """All that is known of one bag: what the report is made of."""
 
     info: BagInfo
-    answers: Mapping[Condition, Answers]
+    answers: Mapping[Condition, BagPredictions]
     """The first one is as recorded."""
     truth: Truth | None
     vocabulary: Vocabulary

@@ -21,7 +21,7 @@ Statistic = Callable[[Floats], Floats]
 
 
 def draws(n: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """Give how often each of n is drawn, `[r, n]`, some resamples at a time."""
+    """Return how often each of n is drawn, `[r, n]`, some resamples at a time."""
     rng = np.random.default_rng(seed)
     for first in range(0, resamples, _CHUNK):
         count = min(_CHUNK, resamples - first)
@@ -32,7 +32,7 @@ def draws(n: int, resamples: int, seed: int) -> Iterator[Floats]:
 def interval_of(
     statistics: Sequence[Statistic], draws: Iterator[Floats]
 ) -> tuple[float, float] | None:
-    """Give where 95 % of the differences, the second less the first, lie."""
+    """Return where 95 % of the differences, the second less the first, lie."""
     differences = []
     for weights in draws:
         a, b = (each(weights) for each in statistics)
@@ -46,7 +46,7 @@ def interval_of(
 
 
 def mean(values: NDArray[Any], mask: NDArray[np.bool_]) -> Statistic:
-    """Give the mean of the values that the mask takes."""
+    """Return the mean of the values that the mask takes."""
     counted, weighed = mask.astype(float), np.where(mask, values, 0).astype(float)
     return lambda w: _over(w @ weighed, w @ counted)
 
@@ -54,7 +54,7 @@ def mean(values: NDArray[Any], mask: NDArray[np.bool_]) -> Statistic:
 def recall(
     right: Floats, mask: NDArray[np.bool_], classes: NDArray[np.int64]
 ) -> Statistic:
-    """Give the mean over classes of the share of each that is right."""
+    """Return the mean over classes of the share of each that is right."""
     _, place = np.unique(classes, return_inverse=True)
     member = np.eye(place.max() + 1)[place] * mask[:, None]  # [n, c]
     member = member[:, member.any(0)]
@@ -68,7 +68,7 @@ def recall(
 
 
 def calibration(right: Floats, confidence: Floats, mask: NDArray[np.bool_]) -> Statistic:
-    """Give the expected calibration error over `BINS` bins of equal width."""
+    """Return the expected calibration error over `BINS` bins of equal width."""
     sure = np.where(mask, confidence, 0.0)
     place = np.clip((sure * BINS).astype(int), 0, BINS - 1)
     gap = np.eye(BINS)[place] * (np.where(mask, right, 0) - sure)[:, None]  # [n, bins]
@@ -77,7 +77,7 @@ def calibration(right: Floats, confidence: Floats, mask: NDArray[np.bool_]) -> S
 
 
 def f1(counts: Floats) -> Statistic:
-    """Give F1 of the sums of right, wrong and missed, `[k, 3]`."""
+    """Return F1 of the sums of right, wrong and missed, `[k, 3]`."""
     def of_sums(w: Floats) -> Floats:
         right, wrong, missed = (w @ counts).T
         return _over(2 * right, 2 * right + wrong + missed)

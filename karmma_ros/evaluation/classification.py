@@ -62,7 +62,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Give the expected calibration error: the mean gap, weighted by count."""
+        """Return the expected calibration error: the mean gap, weighted by count."""
         if not self.count.any():
             return float('nan')
         gaps = np.nan_to_num(np.abs(self.accuracy - self.confidence))
@@ -77,18 +77,18 @@ def joint_key(heads: Sequence[str]) -> str:
 
 
 def keys(heads: Sequence[str]) -> tuple[str, ...]:
-    """Give the names of all scores: the heads, then the joint one if there are several."""
+    """Return the names of all scores: the heads, then the joint one if there are several."""
     return tuple(dict.fromkeys([*heads, joint_key(heads)]))
 
 
 def score(outcomes: Outcomes) -> dict[str, SubsetScore]:
-    """Give the scores of every subset that at least one sample has, the largest first."""
+    """Return the scores of every subset that at least one sample has, the largest first."""
     return {name: _score(_answers(outcomes, subset)) for name, subset in scored(outcomes)}
 
 
 def hits(outcomes: Outcomes, subset: tuple[Modality, ...], k: int = 1) -> dict[str, Flags]:
     """
-    Tell whether the truth is among the `k` best answers, for the samples that have the subset.
+    Return whether the truth is among the `k` best answers, for the samples that have the subset.
 
     :returns: head, and the action, → bool `[n of them]`. Of equal answers the one with the
         smaller class id comes first.

@@ -50,7 +50,7 @@ class Cost:
 
 
 def setting(name: str) -> tuple[ClipSpec, Vocabulary]:
-    """Give the clips and classes that a preset's figures are for; the kitchen's if none are."""
+    """Return the clips and classes that a preset's figures are for; the kitchen's if none are."""
     own = task(name)
     if own is None:
         return kitchen_clip(), kitchen_vocabulary()
@@ -83,7 +83,7 @@ def cost_of(name: str, config: ModelConfig | None = None) -> Cost:
 
 def gflops_by_cap(name: str, caps: Sequence[int | None]) -> dict[int | None, float]:
     """
-    Give the cost with all sensors for each cap on the tokens of a modality (Table V).
+    Return the cost with all sensors for each cap on the tokens of a modality (Table V).
 
     :param caps: None leaves the tokens as they are.
     :raises InvalidSettingError: for an unknown preset, one without a cap, or a cap below one.
@@ -108,7 +108,7 @@ def fusion_training_bytes(
     name: str, caps: Sequence[int | None], batch: int = 32
 ) -> dict[int | None, int]:
     """
-    Give what the fusion block keeps for its backward pass, for each cap on the tokens (Table V).
+    Return what the fusion block keeps for its backward pass, for each cap on the tokens (Table V).
 
     Intermediate results of a batch in fp32 with all sensors, attention weights written out.
 
@@ -146,7 +146,7 @@ def _saved_bytes(compute: Callable[[], Any], weights: Iterable[Tensor]) -> int:
 
 def tensor_bytes(name: str, modalities: Sequence[Modality]) -> int:
     """
-    Give the most bytes of tensors that live at once while one clip is recognised.
+    Return the most bytes of tensors that live at once while one clip is recognised.
 
     Weights, inputs and intermediate results in fp32, with only the encoders of `modalities`
     loaded. An allocator, a library's workspaces and Python itself come on top.
@@ -278,7 +278,7 @@ def _peak() -> int:
 
 def _status(field: str) -> int:
     """
-    Give a field of the process' own status, bytes.
+    Return a field of the process' own status, bytes.
 
     What the system calls maxrss counts the process that started this one, too; it stands in
     only where there is no such file.

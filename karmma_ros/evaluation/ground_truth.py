@@ -38,15 +38,15 @@ class Recorded(Protocol):
 
     @property
     def path(self) -> str:
-        """Give where it lies."""
+        """Return where it lies."""
 
     @property
     def start_ns(self) -> int:
-        """Give its first stamp."""
+        """Return its first stamp."""
 
     @property
     def end_ns(self) -> int:
-        """Give its last stamp."""
+        """Return its last stamp."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class TrueAction:
 
     @property
     def known(self) -> bool:
-        """Tell whether the model has a name for every part of it."""
+        """Return whether the model has a name for every part of it."""
         return all(i != UNKNOWN for i in self.ids.values())
 
     @property
     def label(self) -> tuple[str, ...]:
-        """Give the classes in the order of the heads."""
+        """Return the classes in the order of the heads."""
         return tuple(self.names.values())
 
 
@@ -219,7 +219,7 @@ def _of_recording(
 def _shift(
     rows: Sequence[Row], table: Table, bag: Recorded, times: str
 ) -> tuple[int, str]:
-    """Give what to add to the table's times, and a remark where that was judged by few."""
+    """Return what to add to the table's times, and a remark where that was judged by few."""
     if times == 'bag' or (times == 'auto' and table.from_start):
         return bag.start_ns, ''
     if times == 'clock':

@@ -218,7 +218,7 @@ def read_table(path: Path, vocabulary: Vocabulary) -> Table:
 
 
 def _lines(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """Give the header, in small letters, and the filled rows with their line numbers."""
+    """Return the header, in small letters, and the filled rows with their line numbers."""
     try:
         table = read_csv(path)
     except DataError as error:

@@ -13,8 +13,8 @@ from typing import Any
 
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.bundle import Bundle
-from karmma_ros.model.streaming import EagerParts, stretches_of
-from karmma_ros.stream.token_cache import TokenMemo
+from karmma_ros.model.streaming import chunks_of, EagerParts
+from karmma_ros.stream.token_cache import TokenCache
 from karmma_ros.stream.window import Window
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ Subset = tuple[Modality, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class SubsetAnswers:
+class SubsetPredictions:
     """The answers to the windows of a batch that have one subset."""
 
     rows: NDArray[np.int64]
@@ -43,17 +43,17 @@ class Prepared:
 
     @property
     def modalities(self) -> Subset:
-        """Give what is there, in canonical order."""
+        """Return what is there, in canonical order."""
         return in_order(self.inputs)
 
 
-def asker_for(bundle: Bundle, device: str | torch.device = 'cpu') -> Asker:
-    """Give what asks a network as the node does: some remember what was before the window."""
-    remembers = any(each.remembers for each in stretches_of(bundle.network).values())
-    return RememberingAsker(bundle, device) if remembers else Asker(bundle, device)
+def inference_for(bundle: Bundle, device: str | torch.device = 'cpu') -> BatchInference:
+    """Return what asks a network as the node does: some remember what was before the window."""
+    remembers = any(each.remembers for each in chunks_of(bundle.network).values())
+    return StatefulInference(bundle, device) if remembers else BatchInference(bundle, device)
 
 
-class Asker:
+class BatchInference:
     """One network, in evaluation mode, on one device."""
 
     remembers = False
@@ -76,7 +76,7 @@ class Asker:
     @torch.inference_mode()
     def __call__(
         self, clips: Sequence[Prepared], wanted: Sequence[Sequence[Subset]],
-    ) -> dict[Subset, SubsetAnswers]:
+    ) -> dict[Subset, SubsetPredictions]:
         """
         Ask about each window the subsets wanted of it; it must have all that they name.
 
@@ -95,7 +95,7 @@ class Asker:
         for subset, those in rows.items():
             picked = {m: self._pick(tokens[m], places[m], those) for m in subset}
             logits = self.network.fuse(picked)
-            answers[subset] = SubsetAnswers(
+            answers[subset] = SubsetPredictions(
                 np.array(those), {head: _softmax(x) for head, x in logits.items()})
         return answers
 
@@ -104,14 +104,14 @@ class Asker:
         return self.network.encode(modality, inputs.to(self.device))
 
     def _pick(self, tokens: Tensor, held: Sequence[int], wanted: Sequence[int]) -> Tensor:
-        """Give the tokens `[r, n, d]` of some clips, from those of the clips that are held."""
+        """Return the tokens `[r, n, d]` of some clips, from those of the clips that are held."""
         if len(held) == len(wanted):
             return tokens
         place = {row: i for i, row in enumerate(held)}
         return tokens[torch.tensor([place[row] for row in wanted], device=tokens.device)]
 
 
-class RememberingAsker(Asker):
+class StatefulInference(BatchInference):
     """A network whose tokens depend on frames before the window, as the node has encoded them."""
 
     remembers = True
@@ -119,7 +119,7 @@ class RememberingAsker(Asker):
     def __init__(self, bundle: Bundle, device: str | torch.device = 'cpu') -> None:
         super().__init__(bundle, device)
         parts = EagerParts(self.network, self.device)
-        self._memos: defaultdict[int, TokenMemo] = defaultdict(lambda: TokenMemo(parts))
+        self._memos: defaultdict[int, TokenCache] = defaultdict(lambda: TokenCache(parts))
 
     def prepare(self, lane: int, window: Window) -> Prepared:
         """Encode what is new of a window since the last of its lane."""

@@ -30,7 +30,7 @@ Columns = Mapping[str, Sequence[Mapping[str, float]]]
 """System → for each of its seeds, subset → accuracy."""
 
 
-def draw_dropping(
+def plot_dropout_curve(
     path: Path | str, curves: Curves, *, points: Sequence[float] = POINTS,
     references: Mapping[str, Sequence[float]] | None = None, what: str = 'action',
     where: str = '',
@@ -66,7 +66,7 @@ def draw_dropping(
     _save(figure, path)
 
 
-def draw_subsets(
+def plot_subsets(
     path: Path | str, columns: Columns, *, what: str = 'action', where: str = ''
 ) -> None:
     """
@@ -108,7 +108,7 @@ def draw_subsets(
     _save(figure, path)
 
 
-def draw_reliability(
+def plot_reliability(
     path: Path | str, panels: Mapping[str, Reliability], *, title: str = '', where: str = ''
 ) -> None:
     """
@@ -147,7 +147,7 @@ def draw_reliability(
     _save(figure, path)
 
 
-def draw_confusion(
+def plot_confusion(
     path: Path | str, counts: NDArray[np.int64], names: Sequence[str], *, what: str,
     where: str = '',
 ) -> None:
@@ -212,7 +212,7 @@ Bars = Mapping[str, Mapping[str, float]]
 """Name of a network → subset → figure."""
 
 
-def draw_costs(path: Path, panels: Mapping[str, tuple[Bars, Bars]]) -> None:
+def plot_costs(path: Path, panels: Mapping[str, tuple[Bars, Bars]]) -> None:
     """
     Draw one panel of bars for each quantity; the paper's figures are marks across the bars.
 

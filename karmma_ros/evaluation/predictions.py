@@ -34,7 +34,7 @@ class Network(Protocol):
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Give what it takes, in canonical order."""
+        """Return what it takes, in canonical order."""
         ...
 
     def eval(self) -> object:
@@ -94,7 +94,7 @@ class Outcomes:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Give the heads in the order of the labels."""
+        """Return the heads in the order of the labels."""
         return tuple(self.labels)
 
     def has(self, subset: Iterable[Modality]) -> NDArray[np.bool_]:
@@ -213,7 +213,7 @@ def concatenate(parts: Sequence[Outcomes]) -> Outcomes:
 
 
 def scored(outcomes: Outcomes) -> Iterator[tuple[str, tuple[Modality, ...]]]:
-    """Give name and modalities of each subset that was scored for any sample, largest first."""
+    """Return name and modalities of each subset that was scored for any sample, largest first."""
     for subset in subsets(outcomes.modalities):
         if subset_name(subset) in outcomes.logits and outcomes.has(subset).any():
             yield subset_name(subset), subset
@@ -234,7 +234,7 @@ def _wanted(
 def _answers(
     network: Network, batch: Batch, wanted: Sequence[tuple[Modality, ...]]
 ) -> Iterator[tuple[tuple[Modality, ...], Tensor, dict[str, Tensor]]]:
-    """Give each subset that is there with the rows that have it `[r]` and head → `[r, c]`."""
+    """Return each subset that is there with the rows that have it `[r]` and head → `[r, c]`."""
     columns = {m: i for i, m in enumerate(network.modalities)}
     needed = torch.tensor([any(m in subset for subset in wanted) for m in columns])
     offered = batch.present & needed.to(batch.present.device)

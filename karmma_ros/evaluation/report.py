@@ -34,7 +34,7 @@ from karmma_ros.evaluation.predictions import Outcomes, scored
 from karmma_ros.evaluation.robustness import (
     average_accuracy,
     average_ranks,
-    dropping_curve,
+    dropout_curve,
     POINTS,
     relative_drop,
 )
@@ -123,7 +123,7 @@ def markdown(report: Report) -> str:
 
 
 def columns_of(report: Report) -> dict[str, list[dict[str, float]]]:
-    """Give system → for each of its models, subset → top-1 accuracy of the joint score."""
+    """Return system → for each of its models, subset → top-1 accuracy of the joint score."""
     columns: dict[str, list[dict[str, float]]] = {}
     for model in report['models']:
         columns.setdefault(model['system'], []).append({
@@ -143,7 +143,7 @@ def _model(model: ScoredModel) -> dict[str, Any]:
     full = subset_name(outcomes.modalities)
     return {
         'system': model.system, 'model': model.model, 'full': full, 'subsets': found,
-        'dropping': {'probability': list(POINTS), **dropping_curve(outcomes)} if whole else None,
+        'dropping': {'probability': list(POINTS), **dropout_curve(outcomes)} if whole else None,
         'average_accuracy': average_accuracy(column) if whole else None,
         'relative_drop': relative_drop(column, full) if whole else None}
 
@@ -197,7 +197,7 @@ def _robustness_table(report: Report) -> str:
 
 
 def _curves(report: Report) -> dict[str, list[list[float]]]:
-    """Give system → for each of its models, the curve; a system without one is left out."""
+    """Return system → for each of its models, the curve; a system without one is left out."""
     curves: dict[str, list[list[float]]] = {}
     for model in report['models']:
         curve = (model['dropping'] or {}).get(report['joint'], [None])
@@ -237,15 +237,15 @@ def _draw(
 ) -> dict[str, str]:
     """Draw what there is to draw and give file name → what it shows."""
     # Tables need no matplotlib, which takes a second to load.
-    from karmma_ros.evaluation.plots import draw_dropping, draw_reliability, draw_subsets
+    from karmma_ros.evaluation.plots import plot_dropout_curve, plot_reliability, plot_subsets
 
     what, where, drawn = report['joint'], str(data), {}
     drawn[f'subsets.{suffix}'] = 'accuracy by sensors'
-    draw_subsets(folder / f'subsets.{suffix}', columns_of(report), what=what, where=where)
+    plot_subsets(folder / f'subsets.{suffix}', columns_of(report), what=what, where=where)
     curves = _curves(report)
     if curves:
         drawn[f'dropping.{suffix}'] = 'accuracy when sensors drop out'
-        draw_dropping(folder / f'dropping.{suffix}', curves, references=references, what=what,
+        plot_dropout_curve(folder / f'dropping.{suffix}', curves, references=references, what=what,
                       where=where)
     for number, model in enumerate(models, 1):
         name = f'calibration_{number}.{suffix}'
@@ -255,7 +255,7 @@ def _draw(
                   if chosen == model.outcomes.modalities or len(chosen) == 1}
         panels = panels or {s: reliability(model.outcomes, chosen, what)
                             for s, chosen in list(scored(model.outcomes))[:5]}
-        draw_reliability(folder / name, panels, where=where,
+        plot_reliability(folder / name, panels, where=where,
                          title=f'How sure {model.system} is of the {what}, and how often right')
     return drawn
 

@@ -11,24 +11,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.bag_predictions import Answers
+from karmma_ros.evaluation.bag_predictions import BagPredictions
 from karmma_ros.evaluation.classification import hits, keys
 from karmma_ros.evaluation.ground_truth import TrueAction
 from karmma_ros.evaluation.predictions import Outcomes, scored
-from karmma_ros.evaluation.scores import Asked, windows_of
+from karmma_ros.evaluation.scores import PredictedActions, windows_of
 from karmma_ros.modality import in_order, Modality, parse_subset, subset_name, subsets
 import numpy as np
 from numpy.typing import NDArray
 
 
 def average_accuracy(column: Mapping[str, float]) -> float:
-    """Give the mean accuracy over all subsets, the full one included; NaN if there is none."""
+    """Return the mean accuracy over all subsets, the full one included; NaN if there is none."""
     return float(np.mean(list(column.values()))) if column else float('nan')
 
 
 def relative_drop(column: Mapping[str, float], full: str) -> float:
     """
-    Give the mean of (full − subset) / full over the other subsets.
+    Return the mean of (full − subset) / full over the other subsets.
 
     :param column: subset → accuracy.
     :param full: name of the subset that has all sensors.
@@ -43,7 +43,7 @@ def relative_drop(column: Mapping[str, float], full: str) -> float:
 
 def average_ranks(columns: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """
-    Give the mean rank of each system over the subsets that all of them have; 1 is the best.
+    Return the mean rank of each system over the subsets that all of them have; 1 is the best.
 
     Systems that tie share the mean of their ranks.
 
@@ -62,7 +62,7 @@ def average_ranks(columns: Mapping[str, Mapping[str, float]]) -> dict[str, float
 
 
 def common_subsets(columns: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Give the subsets that every system has, in the order of the first."""
+    """Return the subsets that every system has, in the order of the first."""
     first = next(iter(columns.values()), {})
     return [subset for subset in first if all(subset in c for c in columns.values())]
 
@@ -73,7 +73,7 @@ POINTS = tuple(i / 10 for i in range(10))
 
 def subset_probabilities(own: Iterable[Modality], dropping: float) -> dict[str, float]:
     """
-    Give the probability of each subset to be what is left of a sample's own modalities.
+    Return the probability of each subset to be what is left of a sample's own modalities.
 
     :param dropping: chance of a modality to be dropped, 0 to 1.
     :raises InvalidSettingError: for another chance, or a sample without any modality.
@@ -91,11 +91,11 @@ def subset_probabilities(own: Iterable[Modality], dropping: float) -> dict[str, 
         for subset in subsets(own)}
 
 
-def dropping_curve(
+def dropout_curve(
     outcomes: Outcomes, points: Sequence[float] = POINTS
 ) -> dict[str, list[float]]:
     """
-    Give the expected top-1 accuracy for each probability of dropping.
+    Return the expected top-1 accuracy for each probability of dropping.
 
     :returns: head, and the action, → accuracy from 0 to 1 at each of the points. Samples with
         none of the network's modalities do not count; NaN if there are no others.
@@ -120,7 +120,7 @@ def curve_of_column(
     column: Mapping[str, float], points: Sequence[float] = POINTS
 ) -> list[float]:
     """
-    Give the curve that follows from an accuracy for every subset (a column of Table I).
+    Return the curve that follows from an accuracy for every subset (a column of Table I).
 
     It holds where every sample has every modality: then only the accuracies matter, and the
     curve is a polynomial in the probability whose degree is the number of modalities.
@@ -139,7 +139,7 @@ def curve_of_column(
 
 
 def _right(outcomes: Outcomes) -> dict[str, dict[str, NDArray[np.bool_]]]:
-    """Give subset → head, and the action, → whether it is right `[n]`; False where it lacks."""
+    """Return subset → head, and the action, → whether it is right `[n]`; False where it lacks."""
     right: dict[str, dict[str, NDArray[np.bool_]]] = {}
     for name, subset in scored(outcomes):
         has, right[name] = outcomes.has(subset), {}
@@ -162,8 +162,8 @@ _LEAST = 1e-12
 """Probability below which a logarithm is not taken."""
 
 
-def own_sensors(actions: Sequence[TrueAction], answers: Answers) -> NDArray[np.bool_]:
-    """Give what most windows of each action have, `[n, 4]`; of equals the larger set."""
+def own_sensors(actions: Sequence[TrueAction], answers: BagPredictions) -> NDArray[np.bool_]:
+    """Return what most windows of each action have, `[n, 4]`; of equals the larger set."""
     own = np.zeros((len(actions), len(Modality)), np.bool_)
     for i, action in enumerate(actions):
         rows = answers.present[windows_of(action, answers)]
@@ -174,10 +174,12 @@ def own_sensors(actions: Sequence[TrueAction], answers: Answers) -> NDArray[np.b
 
 
 def curve(
-    by_subset: Mapping[str, Asked], own: NDArray[np.bool_], points: Sequence[float] = POINTS
+    by_subset: Mapping[str, PredictedActions],
+    own: NDArray[np.bool_],
+    points: Sequence[float] = POINTS,
 ) -> dict[str, list[float]] | None:
     """
-    Give the expected top-1 accuracy at each probability of losing a sensor.
+    Return the expected top-1 accuracy at each probability of losing a sensor.
 
     :param by_subset: the same n actions, asked with each subset.
     :param own: what each action has, `[n, 4]`.
@@ -198,10 +200,12 @@ def curve(
         {name: {head: np.log(np.maximum(p[known], _LEAST)).astype(np.float32)
                 for head, p in by_subset[name].chances.items()} for name in names},
         present[known], {head: ids[known] for head, ids in first.truth.items()})
-    return dropping_curve(outcomes, points)
+    return dropout_curve(outcomes, points)
 
 
-def agreement(reference: Answers, other: Answers, heads: Sequence[str]) -> dict[str, float]:
+def agreement(
+    reference: BagPredictions, other: BagPredictions, heads: Sequence[str]
+) -> dict[str, float]:
     """
     Tell how often another condition gives the same best classes as the windows as recorded.
 

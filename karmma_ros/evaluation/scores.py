@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from karmma_ros.evaluation.bag_predictions import Answers
+from karmma_ros.evaluation.bag_predictions import BagPredictions
 from karmma_ros.evaluation.classification import (
     binned,
     joint_hits,
@@ -36,7 +36,7 @@ Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class PredictedActions:
     """What was answered to each of n questions, of which the truth is known."""
 
     chances: Mapping[str, NDArray[np.floating]]
@@ -51,7 +51,7 @@ class Asked:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Give the heads in the order of the model."""
+        """Return the heads in the order of the model."""
         return tuple(self.truth)
 
     @property
@@ -61,13 +61,13 @@ class Asked:
 
     @cached_property
     def best(self) -> dict[str, Ids]:
-        """Give the five best classes of each head, `[n, 5]`; of equals the smaller id first."""
+        """Return the five best classes of each head, `[n, 5]`; of equals the smaller id first."""
         return {head: np.argsort(-p, axis=1, kind='stable')[:, :TOP]
                 for head, p in self.chances.items()}
 
     @cached_property
     def confidence(self) -> dict[str, Floats]:
-        """Give the probability of the best class, and their product, `[n]`; NaN unanswered."""
+        """Return the probability of the best class, and their product, `[n]`; NaN unanswered."""
         found = {head: np.take_along_axis(p, self.best[head][:, :1], axis=1)[:, 0].astype(float)
                  for head, p in self.chances.items()}
         if len(found) > 1:
@@ -83,7 +83,7 @@ class Asked:
         return found
 
     def hits(self, k: int = 1) -> dict[str, Flags]:
-        """Tell whether the truth is among the `k` best, at most five; False unanswered, `[n]`."""
+        """Whether the truth is among the `k` best, at most five; False unanswered, `[n]`."""
         found = {
             head: (self.best[head][:, :k] == ids[:, None]).any(1) & self.answered
             for head, ids in self.truth.items()}
@@ -93,7 +93,7 @@ class Asked:
         return found
 
 
-def ask(actions: Sequence[TrueAction], answers: Answers) -> Asked:
+def ask(actions: Sequence[TrueAction], answers: BagPredictions) -> PredictedActions:
     """Answer each action by its windows."""
     places = [windows_of(action, answers) for action in actions]
     chances = {}
@@ -102,12 +102,12 @@ def ask(actions: Sequence[TrueAction], answers: Answers) -> Asked:
         for i, rows in enumerate(places):
             if len(rows):
                 chances[head][i] = p[rows].mean(axis=0, dtype=np.float64)
-    return Asked(chances, _truth_of(actions, answers.probabilities),
+    return PredictedActions(chances, _truth_of(actions, answers.probabilities),
                  np.array([len(rows) for rows in places], np.int64))
 
 
-def windows_of(action: TrueAction, answers: Answers) -> NDArray[np.int64]:
-    """Give the places of the windows that answer an action."""
+def windows_of(action: TrueAction, answers: BagPredictions) -> NDArray[np.int64]:
+    """Return the places of the windows that answer an action."""
     middles = answers.start_ns + (answers.end_ns - answers.start_ns) // 2
     inside = np.flatnonzero((middles >= action.start_ns) & (middles < action.stop_ns))
     if len(inside) or not len(middles):
@@ -118,7 +118,7 @@ def windows_of(action: TrueAction, answers: Answers) -> NDArray[np.int64]:
     return np.array([nearest] if 2 * away[nearest] <= length else [], np.int64)
 
 
-def ask_windows(actions: Sequence[TrueAction], answers: Answers) -> Asked:
+def ask_windows(actions: Sequence[TrueAction], answers: BagPredictions) -> PredictedActions:
     """
     Ask every window that lies wholly inside an action, by itself.
 
@@ -136,21 +136,21 @@ def ask_windows(actions: Sequence[TrueAction], answers: Answers) -> Asked:
     chosen = np.concatenate([*rows, np.zeros(0, np.int64)]).astype(np.int64)
     owner = np.concatenate([*owners, np.zeros(0, np.int64)]).astype(np.int64)
     truth = _truth_of(actions, answers.probabilities)
-    return Asked({head: p[chosen] for head, p in answers.probabilities.items()},
+    return PredictedActions({head: p[chosen] for head, p in answers.probabilities.items()},
                  {head: ids[owner] for head, ids in truth.items()}, np.ones(len(chosen), np.int64))
 
 
-def pool(parts: Sequence[Asked]) -> Asked:
+def pool(parts: Sequence[PredictedActions]) -> PredictedActions:
     """Put the questions of several bags one after another."""
-    return Asked(
+    return PredictedActions(
         {h: np.concatenate([p.chances[h] for p in parts]) for h in parts[0].chances},
         {h: np.concatenate([p.truth[h] for p in parts]) for h in parts[0].truth},
         np.concatenate([p.windows for p in parts]))
 
 
-def accuracy(asked: Asked) -> dict[str, dict[str, float]]:
+def accuracy(asked: PredictedActions) -> dict[str, dict[str, float]]:
     """
-    Give for each head, and all together, what share is right.
+    Return for each head, and all together, what share is right.
 
     :returns: key → `count` of those whose truth is known, `answered` share, `top1`, `top5`,
         `mean_recall` (the mean over the true classes of the share of each that is recognised)
@@ -166,19 +166,19 @@ def accuracy(asked: Asked) -> dict[str, dict[str, float]]:
 
 
 def mean_recall(classes: NDArray[np.int64], right: Flags) -> float:
-    """Give the mean over classes of the share of each that is right."""
+    """Return the mean over classes of the share of each that is right."""
     _, inverse = np.unique(classes, axis=0, return_inverse=True)
     counts = np.bincount(inverse.ravel())
     return _mean(np.bincount(inverse.ravel(), right) / counts) if len(counts) else float('nan')
 
 
-def calibration(asked: Asked, key: str) -> Reliability:
+def calibration(asked: PredictedActions, key: str) -> Reliability:
     """Compare confidence and accuracy of what was answered."""
     chosen = asked.scored[key] & asked.answered
     return binned(asked.confidence[key][chosen], asked.hits()[key][chosen])
 
 
-def confusion(asked: Asked, head: str) -> dict[tuple[int, int], int]:
+def confusion(asked: PredictedActions, head: str) -> dict[tuple[int, int], int]:
     """Count answered actions by (true class, best class); only pairs that occur."""
     chosen = asked.scored[head] & asked.answered
     pairs = np.stack([asked.truth[head][chosen], asked.best[head][chosen, 0]], axis=1)
@@ -187,7 +187,7 @@ def confusion(asked: Asked, head: str) -> dict[tuple[int, int], int]:
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """Give the 95 % interval of a share (Wilson 1927); it takes the actions as independent."""
+    """Return the 95 % interval of a share (Wilson 1927); it takes the actions as independent."""
     if not count:
         return float('nan'), float('nan')
     z, share = 1.959964, right / count
@@ -197,8 +197,8 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def scored_keys(asked: Asked) -> tuple[str, ...]:
-    """Give the heads, and the joint score, of which any truth is known."""
+def scored_keys(asked: PredictedActions) -> tuple[str, ...]:
+    """Return the heads, and the joint score, of which any truth is known."""
     return tuple(key for key in keys(asked.heads) if asked.scored[key].any())
 
 
@@ -207,8 +207,8 @@ def _truth_of(actions: Sequence[TrueAction], heads: Mapping[str, object]) -> dic
             for head in heads}
 
 
-def _classes(asked: Asked, key: str) -> NDArray[np.int64]:
-    """Give the true class of each, `[n, heads]`: one column, or all for the joint score."""
+def _classes(asked: PredictedActions, key: str) -> NDArray[np.int64]:
+    """Return the true class of each, `[n, heads]`: one column, or all for the joint score."""
     columns = [asked.truth[key]] if key in asked.truth else list(asked.truth.values())
     return np.stack(columns, axis=1)
 

@@ -30,7 +30,7 @@ PORTION = 512
 
 
 @dataclass(frozen=True)
-class Pace:
+class LoaderSettings:
     """How the work is done; it has no say in what comes out."""
 
     batch_size: int = 16
@@ -60,12 +60,12 @@ def spread_evenly(count: int, limit: int | None) -> list[int]:
     return [i * count // limit for i in range(limit)]
 
 
-def collect_in_portions(
+def collect_sharded(
     network: Network,
     clips: Clips,
     indices: Sequence[int],
     folder: Path,
-    pace: Pace,
+    pace: LoaderSettings,
     *,
     chosen: Sequence[tuple[Modality, ...]] | None = None,
     progress: Callable[[int], None] = lambda samples: None,
@@ -95,7 +95,7 @@ def collect_in_portions(
 
 
 def _found(path: Path, count: int) -> Outcomes | None:
-    """Give a portion that was written; a damaged one is made again."""
+    """Return a portion that was written; a damaged one is made again."""
     try:
         found = Outcomes.load(path)
     except OutcomesError:
@@ -104,7 +104,7 @@ def _found(path: Path, count: int) -> Outcomes | None:
 
 
 def _batches(
-    clips: Clips, rows: Sequence[int], modalities: tuple[Modality, ...], pace: Pace
+    clips: Clips, rows: Sequence[int], modalities: tuple[Modality, ...], pace: LoaderSettings
 ) -> DataLoader[Any]:
     chosen = Subset(cast(Any, taking(clips, modalities)), rows)
     return DataLoader(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.bag_predictions import Answers
+from karmma_ros.evaluation.bag_predictions import BagPredictions
 from karmma_ros.evaluation.classification import joint_key
 from karmma_ros.evaluation.ground_truth import Truth, UNKNOWN
 from karmma_ros.prediction import action_heads, Prediction, Vocabulary
@@ -35,7 +35,7 @@ class Segment(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Found:
+class SegmentCounts:
     """How many segments are right; add those of several streams before taking their F1."""
 
     right: int
@@ -45,19 +45,19 @@ class Found:
     missed: int
     """True segments that nothing matches."""
 
-    def __add__(self, other: Found) -> Found:
-        return Found(self.right + other.right, self.wrong + other.wrong,
+    def __add__(self, other: SegmentCounts) -> SegmentCounts:
+        return SegmentCounts(self.right + other.right, self.wrong + other.wrong,
                      self.missed + other.missed)
 
     @property
     def f1(self) -> float:
-        """Give the harmonic mean of precision and recall, 0 to 1; 1 where both are empty."""
+        """Return the harmonic mean of precision and recall, 0 to 1; 1 where both are empty."""
         total = 2 * self.right + self.wrong + self.missed
         return 2 * self.right / total if total else 1.0
 
 
 def iou(a: Segment, b: Segment) -> float:
-    """Give the time two segments share as a part of the time they cover, 0 to 1."""
+    """Return the time two segments share as a part of the time they cover, 0 to 1."""
     shared = min(a.end, b.end) - max(a.start, b.start)
     covered = a.end - a.start + b.end - b.start - shared
     return shared / covered if shared > 0 else 0.0
@@ -91,10 +91,10 @@ def matches(
     return sorted(taken.items())
 
 
-def found(truth: Sequence[Segment], predicted: Sequence[Segment], overlap: float) -> Found:
+def found(truth: Sequence[Segment], predicted: Sequence[Segment], overlap: float) -> SegmentCounts:
     """Count what `matches` finds; its F1 is the segmental F1 at that overlap."""
     right = len(matches(truth, predicted, overlap))
-    return Found(right, len(predicted) - right, len(truth) - right)
+    return SegmentCounts(right, len(predicted) - right, len(truth) - right)
 
 
 def edit_score(truth: Sequence[Segment], predicted: Sequence[Segment]) -> float:
@@ -117,7 +117,7 @@ def start_delays(
     overlap: float = OVERLAPS[0],
 ) -> list[float]:
     """
-    Give by how much each true start that was found came late, in the order of the truth.
+    Return by how much each true start that was found came late, in the order of the truth.
 
     :param told: when each predicted segment was made known; without it the starts that were
         predicted count, which may also lie before the true ones.
@@ -158,7 +158,7 @@ def argmax_segments(
 
 
 def event_segments(events: Iterable[ActionEvent]) -> list[Segment]:
-    """Give the actions that have ended, with (verb,) or (verb, noun) as their label."""
+    """Return the actions that have ended, with (verb,) or (verb, noun) as their label."""
     return [
         Segment(e.start_ns, e.end_ns,
                 tuple(x.class_name for x in (e.verb, e.noun) if x is not None))
@@ -166,7 +166,7 @@ def event_segments(events: Iterable[ActionEvent]) -> list[Segment]:
 
 
 def _segment(start: int, last: tuple[int, Hashable | None] | None) -> list[Segment]:
-    """Give the segment up to the end and of the label in `last`; none without a label."""
+    """Return the segment up to the end and of the label in `last`; none without a label."""
     return [] if last is None or last[1] is None else [Segment(start, *last)]
 
 
@@ -198,7 +198,7 @@ def mean_average_precision(
     thresholds: Sequence[float] = TIOUS,
 ) -> list[float]:
     """
-    Give the mean over classes of the average precision at each threshold, 0 to 1.
+    Return the mean over classes of the average precision at each threshold, 0 to 1.
 
     :param truth: number of the recording and segment.
     :returns: NaN where the truth is empty.
@@ -220,7 +220,7 @@ def average_precision(
     truth: Sequence[tuple[int, Segment]], detections: Sequence[Detection],
     thresholds: Sequence[float] = TIOUS,
 ) -> list[float]:
-    """Give the average precision of one class at each threshold; labels are not looked at."""
+    """Return the average precision of one class at each threshold; labels are not looked at."""
     # Equal scores stay in their order of time, so that equal inputs give equal figures.
     ordered = sorted(detections, key=lambda d: (-d.score, d.recording, d.segment[:2]))
     where = np.array([recording for recording, _ in truth])
@@ -232,7 +232,7 @@ def average_precision(
 def _overlaps(
     detection: Detection, where: NDArray[np.int64], times: NDArray[Any]
 ) -> list[tuple[float, int]]:
-    """Give IoU and place of the true segments that a detection meets, the greatest first."""
+    """Return IoU and place of the true segments that a detection meets, the greatest first."""
     start, end, _ = detection.segment
     shared = np.minimum(times[:, 1], end) - np.maximum(times[:, 0], start)
     met = np.flatnonzero((shared > 0) & (where == detection.recording))
@@ -254,7 +254,7 @@ def _right(overlaps: Sequence[Sequence[tuple[float, int]]], threshold: float) ->
 
 
 def _interpolated(right: Sequence[bool], true: int) -> float:
-    """Give the area under the precision that was made to fall."""
+    """Return the area under the precision that was made to fall."""
     if not right:
         return 0.0
     hits = np.cumsum(right)
@@ -265,7 +265,7 @@ def _interpolated(right: Sequence[bool], true: int) -> float:
 
 
 @dataclass(frozen=True)
-class Heard:
+class DetectedAction:
     """An action that was announced."""
 
     segment: Segment
@@ -286,7 +286,9 @@ def event_key(heads: Sequence[str]) -> str:
     return joint_key(heads) if len(parts) == len(heads) else ' and '.join(parts)
 
 
-def hear(answers: Answers, vocabulary: Vocabulary, settings: EventSettings) -> list[Heard]:
+def detect_events(
+    answers: BagPredictions, vocabulary: Vocabulary, settings: EventSettings
+) -> list[DetectedAction]:
     """
     Let the node's events run over the answers; give the actions, in the order of their ends.
 
@@ -310,15 +312,18 @@ def hear(answers: Answers, vocabulary: Vocabulary, settings: EventSettings) -> l
     clock = dict(zip(answers.end_ns.tolist(), answers.asked_ns.tolist()))
     starts = {e.event_id: clock.get(e.stamp_ns, e.stamp_ns)
               for e in told if e.phase is Phase.STARTED}
-    return [Heard(Segment(e.start_ns, e.end_ns, _ids(e, kept)), e.score, starts[e.event_id])
-            for e in told if e.phase is Phase.ENDED]
+    return [
+        DetectedAction(Segment(e.start_ns, e.end_ns, _ids(e, kept)), e.score, starts[e.event_id])
+        for e in told
+        if e.phase is Phase.ENDED
+    ]
 
 
 def _kept(
-    head: str, answers: Answers, vocabulary: Vocabulary, settings: EventSettings
+    head: str, answers: BagPredictions, vocabulary: Vocabulary, settings: EventSettings
 ) -> list[int]:
     """
-    Give the classes that can become an event; the others only cost time, `[97 x 300]` a window.
+    Return the classes that can become an event; the others only cost time, `[97 x 300]` a window.
 
     A class that never reaches `start` in any window never does in a smoothed product. Idleness,
     however, is a sum over all classes.
@@ -336,7 +341,7 @@ def _ids(event: ActionEvent, kept: Mapping[str, Sequence[int]]) -> tuple[int, ..
 
 
 def window_runs(
-    answers: Answers, heads: Sequence[str], max_gap: float
+    answers: BagPredictions, heads: Sequence[str], max_gap: float
 ) -> list[tuple[Segment, float]]:
     """Take every window by its word: runs of the same best classes, and their mean score."""
     if not len(answers):
@@ -353,7 +358,7 @@ def window_runs(
 
 
 def _spans(runs: Sequence[Segment], middles: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Give from which to before which window each run reaches."""
+    """Return from which to before which window each run reaches."""
     firsts = np.searchsorted(middles, [run.start for run in runs], side='left')
     return list(zip(firsts.tolist(), [*firsts[1:].tolist(), len(middles)]))
 
@@ -362,7 +367,7 @@ def true_segments(
     truth: Truth, heads: Sequence[str], background: str | None = None
 ) -> tuple[list[Segment], list[int], list[Segment]]:
     """
-    Give what can be scored by these heads with its places in the truth, and what cannot.
+    Return what can be scored by these heads with its places in the truth, and what cannot.
 
     Idleness is in neither.
     """
@@ -383,7 +388,7 @@ def true_segments(
 def without_open(
     predicted: Sequence[Segment], open_: Sequence[Segment]
 ) -> list[int]:
-    """Give the places of the segments that do not lie for more than half in open ones."""
+    """Return the places of the segments that do not lie for more than half in open ones."""
     if not open_:
         return list(range(len(predicted)))
     borders = _union(open_)
@@ -405,7 +410,7 @@ def _union(segments: Sequence[Segment]) -> list[tuple[float, float]]:
 def matched(
     truth: Sequence[Segment], predicted: Sequence[Segment], overlap: float
 ) -> list[tuple[int, int]]:
-    """Give what `segments.matches` gives, label by label: an afternoon has thousands."""
+    """Return what `segments.matches` gives, label by label: an afternoon has thousands."""
     own: dict[Hashable, list[int]] = defaultdict(list)
     for i, segment in enumerate(truth):
         own[segment.label].append(i)
@@ -420,16 +425,16 @@ def matched(
     return sorted(pairs)
 
 
-def count_found(
+def count_matches(
     truth: Sequence[Segment], predicted: Sequence[Segment], overlap: float
-) -> Found:
-    """Give what `segments.found` gives."""
+) -> SegmentCounts:
+    """Return what `segments.found` gives."""
     right = len(matched(truth, predicted, overlap))
-    return Found(right, len(predicted) - right, len(truth) - right)
+    return SegmentCounts(right, len(predicted) - right, len(truth) - right)
 
 
 def edit(truth: Sequence[Segment], predicted: Sequence[Segment]) -> float:
-    """Give what `segments.edit_score` gives, a row at a time: an afternoon has thousands."""
+    """Return what `segments.edit_score` gives, a row at a time: an afternoon has thousands."""
     longest = max(len(truth), len(predicted))
     if not longest:
         return 1.0
@@ -445,25 +450,25 @@ def edit(truth: Sequence[Segment], predicted: Sequence[Segment]) -> float:
     return 1 - int(row[-1]) / longest
 
 
-def by_head(heard: Sequence[Heard], place: int, recording: int) -> list[Detection]:
-    """Give actions as detections of one part of them: that of the head at a place."""
+def by_head(heard: Sequence[DetectedAction], place: int, recording: int) -> list[Detection]:
+    """Return actions as detections of one part of them: that of the head at a place."""
     return [Detection(recording, Segment(h.segment.start, h.segment.end,
                                          (h.segment.label[place],)), h.score)  # type: ignore
             for h in heard]
 
 
-def whole(heard: Sequence[Heard], recording: int) -> list[Detection]:
-    """Give actions as detections of the whole of them."""
+def whole(heard: Sequence[DetectedAction], recording: int) -> list[Detection]:
+    """Return actions as detections of the whole of them."""
     return [Detection(recording, h.segment, h.score) for h in heard]
 
 
-def ages_s(answers: Answers) -> NDArray[np.float64]:
-    """Give how old the newest sample of each window was when it was cut, `[k]`, seconds."""
+def ages_s(answers: BagPredictions) -> NDArray[np.float64]:
+    """Return how old the newest sample of each window was when it was cut, `[k]`, seconds."""
     return (answers.asked_ns - answers.end_ns) / NANOSECONDS
 
 
 def percentiles(values: NDArray[np.floating]) -> dict[str, float]:
-    """Give count, mean and percentiles; NaN where there is nothing."""
+    """Return count, mean and percentiles; NaN where there is nothing."""
     there = np.asarray(values, np.float64)
     if not len(there):
         return {'count': 0, **dict.fromkeys(('mean', 'p50', 'p90', 'p95', 'p99', 'max'),

@@ -29,7 +29,7 @@ def score_subsets(
 
 
 def top1(outcomes: Outcomes) -> dict[str, dict[str, float]]:
-    """Give subset name → head, and the action, → top-1 accuracy, 0 to 1, the largest first."""
+    """Return subset name → head, and the action, → top-1 accuracy, 0 to 1, the largest first."""
     return {
         name: {key: float(hit.mean()) for key, hit in hits(outcomes, subset).items()}
         for name, subset in scored(outcomes)

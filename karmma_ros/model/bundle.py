@@ -58,7 +58,7 @@ class Bundle:
 
     @property
     def model_id(self) -> str:
-        """Give a short name for these very weights: `name@` and 8 digits of the digest."""
+        """Return a short name for these very weights: `name@` and 8 digits of the digest."""
         return f'{printable(self.name)}@{self.sha256[:8]}'
 
 

@@ -43,7 +43,7 @@ class EncoderConfig:
             raise InvalidSettingError('encoder.chunk', self.chunk, 'an integer from 0 on')
 
     def to_dict(self) -> dict[str, Any]:
-        """Give a JSON-ready mapping; no chunk is not named, as before there were any."""
+        """Return a JSON-ready mapping; no chunk is not named, as before there were any."""
         mapping = asdict(self)
         if not self.chunk:
             del mapping['chunk']
@@ -108,11 +108,11 @@ class ModelConfig:
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Give the modalities the network takes, in canonical order."""
+        """Return the modalities the network takes, in canonical order."""
         return in_order(self.encoders)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give a JSON-ready mapping; `from_dict` reads it back."""
+        """Return a JSON-ready mapping; `from_dict` reads it back."""
         mapping = asdict(self)
         mapping['encoders'] = {m.value: self.encoders[m].to_dict() for m in self.modalities}
         mapping['votes'] = {m.value: vote for m, vote in self.votes.items()}

@@ -80,7 +80,7 @@ class MultiHeadMLP(nn.Module):
 
     def forward(self, tokens: Tensor, counted: Tensor | None = None) -> dict[str, Tensor]:
         """
-        Give the logits of each head.
+        Return the logits of each head.
 
         :param tokens: `[b, m + 1, d]`.
         :param counted: bool `[b, m + 1]`, the tokens to average over; None: all.

@@ -193,7 +193,7 @@ class Karmma(nn.Module):
         return self.embed_part(modality, tokens.reshape(x.shape[2], -1, tokens.shape[-1])), past
 
     def embedding(self, modality: Modality) -> TokenEmbedding:
-        """Give what embeds the tokens of a modality."""
+        """Return what embeds the tokens of a modality."""
         embedding = self.embeddings[modality.value]
         assert isinstance(embedding, TokenEmbedding)
         return embedding

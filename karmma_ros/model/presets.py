@@ -49,7 +49,7 @@ class Preset:
 
 def tiny() -> ModelConfig:
     """
-    Give a student of V, F, A and D that runs live on one core.
+    Return a student of V, F, A and D that runs live on one core.
 
     The fusion block and its strategies are the paper's; the encoders are small stand-ins
     that learn from little data (see each one's docstring).
@@ -59,7 +59,7 @@ def tiny() -> ModelConfig:
 
 
 def tiny_teacher() -> ModelConfig:
-    """Give the teacher of `tiny`: wider encoders, frozen, and two fusion layers."""
+    """Return the teacher of `tiny`: wider encoders, frozen, and two fusion layers."""
     return replace(
         _small('tiny_teacher', video=(24, 48, 96, 192), audio=(32, 64, 96, 128),
                layout=(96, 96, 96), dim=192),
@@ -92,7 +92,7 @@ def _small(
 
 def tiny_stream(chunk: int = 4) -> ModelConfig:
     """
-    Give `tiny` for live use: frames come in chunks, and only the newest is encoded.
+    Return `tiny` for live use: frames come in chunks, and only the newest is encoded.
 
     The kitchen's clips have 16 frames, so that a chunk is the same share of a clip here as
     the 8 of 32 frames of `karmma_student_stream` are.
@@ -101,19 +101,19 @@ def tiny_stream(chunk: int = 4) -> ModelConfig:
 
 
 def tiny_stream_8() -> ModelConfig:
-    """Give `tiny_stream` in chunks of 8 frames, half a clip."""
+    """Return `tiny_stream` in chunks of 8 frames, half a clip."""
     return replace(tiny_stream(8), preset='tiny_stream_8')
 
 
 def tiny_causal() -> ModelConfig:
-    """Give `tiny` with encoders that see each frame once and remember."""
+    """Return `tiny` with encoders that see each frame once and remember."""
     frames = EncoderConfig('causal_frames', {
         'backbone': 'resnet10t', 'channels': (16, 32, 64, 128), 'stem_width': 8, 'grid': 1})
     return replace(_watching(tiny(), frames), preset='tiny_causal', reduction='even')
 
 
 def karmma_teacher() -> ModelConfig:
-    """Give KARMMA_T (Sec. IV): frozen Swin-B for V, F and A, 2 fusion layers of 768."""
+    """Return KARMMA_T (Sec. IV): frozen Swin-B for V, F and A, 2 fusion layers of 768."""
     return ModelConfig(
         preset='karmma_teacher',
         encoders={
@@ -135,7 +135,7 @@ def karmma_teacher() -> ModelConfig:
 
 
 def karmma_teacher_something_something() -> ModelConfig:
-    """Give KARMMA_T of V, F and D: a 12-layer STLT reads the boxes."""
+    """Return KARMMA_T of V, F and D: a 12-layer STLT reads the boxes."""
     teacher = karmma_teacher()
     return replace(
         teacher,
@@ -149,7 +149,7 @@ def karmma_teacher_something_something() -> ModelConfig:
 
 
 def karmma_student() -> ModelConfig:
-    """Give KARMMA_S (Sec. IV): Swin-T for V and F, AST-T for A, 1 fusion layer of 384."""
+    """Return KARMMA_S (Sec. IV): Swin-T for V and F, AST-T for A, 1 fusion layer of 384."""
     return ModelConfig(
         preset='karmma_student',
         encoders={
@@ -167,7 +167,7 @@ def karmma_student() -> ModelConfig:
 
 
 def karmma_student_something_something() -> ModelConfig:
-    """Give KARMMA_S of V, F and D: a 9-layer STLT reads the boxes."""
+    """Return KARMMA_S of V, F and D: a 9-layer STLT reads the boxes."""
     student = karmma_student()
     return replace(
         student,
@@ -182,7 +182,7 @@ def karmma_student_something_something() -> ModelConfig:
 
 def karmma_student_stream(chunk: int = 8) -> ModelConfig:
     """
-    Give the student for live use: 8 frames are encoded at a time, not all 32.
+    Return the student for live use: 8 frames are encoded at a time, not all 32.
 
     Not the paper's. Groups of tokens are even: τ-Average would make one token of the newest
     quarter of each chunk.
@@ -191,12 +191,12 @@ def karmma_student_stream(chunk: int = 8) -> ModelConfig:
 
 
 def karmma_student_stream_16() -> ModelConfig:
-    """Give `karmma_student_stream` in chunks of 16 frames."""
+    """Return `karmma_student_stream` in chunks of 16 frames."""
     return replace(karmma_student_stream(16), preset='karmma_student_stream_16')
 
 
 def karmma_student_causal() -> ModelConfig:
-    """Give the student with encoders that see each frame once and remember; not the paper's."""
+    """Return the student with encoders that see each frame once and remember; not the paper's."""
     frames = EncoderConfig(
         'causal_frames', {'backbone': 'mobilenetv3_large_100', 'grid': 3},
         weights='mobilenetv3_large_100.ra_in1k')
@@ -205,23 +205,23 @@ def karmma_student_causal() -> ModelConfig:
 
 
 def karmma_student_v() -> ModelConfig:
-    """Give the unimodal student of Table II; with one sensor there is nothing to fill in."""
+    """Return the unimodal student of Table II; with one sensor there is nothing to fill in."""
     return replace(
         only(karmma_student(), [Modality.RGB]), preset='karmma_student_v', missing='omit')
 
 
 def baseline() -> ModelConfig:
-    """Give the Baseline: the student without learned tokens, absent modalities left out."""
+    """Return the Baseline: the student without learned tokens, absent modalities left out."""
     return replace(karmma_student(), preset='baseline', missing='omit')
 
 
 def baseline_delta() -> ModelConfig:
-    """Give the Baseline w/ δ: the student itself, trained without distillation."""
+    """Return the Baseline w/ δ: the student itself, trained without distillation."""
     return replace(karmma_student(), preset='baseline_delta')
 
 
 def radevski() -> ModelConfig:
-    """Give the teacher of Radevski et al. (Table II): an ensemble of three Swin-T."""
+    """Return the teacher of Radevski et al. (Table II): an ensemble of three Swin-T."""
     swin = karmma_student().encoders[Modality.RGB]
     hearing = replace(swin, options={'size': (224, 224)})
     # The mean of all tokens goes to the classifier, as in Swin's own.
@@ -230,13 +230,13 @@ def radevski() -> ModelConfig:
 
 
 def radevski_student() -> ModelConfig:
-    """Give the student of Radevski et al. (Table II): one Swin-T that sees RGB alone."""
+    """Return the student of Radevski et al. (Table II): one Swin-T that sees RGB alone."""
     return replace(only(radevski(), [Modality.RGB]), preset='radevski_student')
 
 
 def only(config: ModelConfig, modalities: Iterable[str]) -> ModelConfig:
     """
-    Give an architecture with the encoders of some modalities alone; of none named, with all.
+    Return an architecture with the encoders of some modalities alone; of none named, with all.
 
     :raises InvalidSettingError: when it has no encoder of one of them.
     """
@@ -251,7 +251,7 @@ def only(config: ModelConfig, modalities: Iterable[str]) -> ModelConfig:
 
 def unimodal(config: ModelConfig, modality: Modality) -> ModelConfig:
     """
-    Give one encoder of an architecture with a linear classifier on its mean token.
+    Return one encoder of an architecture with a linear classifier on its mean token.
 
     What an encoder is pretrained as, and a member of Radevski et al.'s ensemble.
 
@@ -262,7 +262,7 @@ def unimodal(config: ModelConfig, modality: Modality) -> ModelConfig:
 
 
 def ensemble(config: ModelConfig) -> ModelConfig:
-    """Give an architecture's encoders with a linear classifier each, their logits averaged."""
+    """Return an architecture's encoders with a linear classifier each, their logits averaged."""
     return ModelConfig(
         preset=f'{config.preset}_ensemble',
         encoders=config.encoders,
@@ -298,7 +298,7 @@ PRESETS: dict[str, Preset] = {
 
 def preset(name: str) -> ModelConfig:
     """
-    Give the architecture called `name`.
+    Return the architecture called `name`.
 
     :raises InvalidSettingError: when there is none of that name.
     """
@@ -307,7 +307,7 @@ def preset(name: str) -> ModelConfig:
 
 def task(name: str) -> Task | None:
     """
-    Give the task that the figures of a preset are for; None when it has no task of its own.
+    Return the task that the figures of a preset are for; None when it has no task of its own.
 
     :raises InvalidSettingError: when there is no preset of that name.
     """

@@ -135,7 +135,7 @@ def _fitted(
 
 def find_weights(config: EncoderConfig) -> Path:
     """
-    Give the file of an encoder's weights, fetched into the library's cache if need be.
+    Return the file of an encoder's weights, fetched into the library's cache if need be.
 
     :raises MissingWeightsError: when it is not here and cannot be fetched.
     :raises InvalidSettingError: when the name means no weights of this encoder.

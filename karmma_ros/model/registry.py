@@ -12,7 +12,7 @@ from karmma_ros.errors import InvalidSettingError
 
 def find_model(text: str, setting: str = 'model') -> Path:
     """
-    Give the directory that `text` means: a path, or the name of a model that comes along.
+    Return the directory that `text` means: a path, or the name of a model that comes along.
 
     :param setting: what the user set to this text.
     :raises InvalidSettingError: when there is neither; it lists the names there are.
@@ -46,7 +46,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def shares() -> list[Path]:
-    """Give the source tree, then the share folders of what is installed."""
+    """Return the source tree, then the share folders of what is installed."""
     prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     installed = [Path(prefix, 'share', 'karmma_ros') for prefix in prefixes if prefix]
     return [Path(karmma_ros.__file__).parents[1], *installed]

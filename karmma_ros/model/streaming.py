@@ -35,7 +35,7 @@ Past = Any
 
 
 @dataclass(frozen=True)
-class Stretches:
+class Chunks:
     """How an encoder takes the frames of a clip apart."""
 
     count: int
@@ -50,7 +50,7 @@ class Parts(Protocol):
     """A network, stretch by stretch."""
 
     @property
-    def stretches(self) -> Mapping[Modality, Stretches]:
+    def stretches(self) -> Mapping[Modality, Chunks]:
         """Tell of the modalities that come in stretches; the others are encoded as a whole."""
         ...
 
@@ -78,23 +78,23 @@ class Parts(Protocol):
         ...
 
 
-def stretches_of(network: nn.Module) -> dict[Modality, Stretches]:
+def chunks_of(network: nn.Module) -> dict[Modality, Chunks]:
     """Tell which modalities of a network come in stretches; none of most networks."""
-    found: dict[Modality, Stretches] = {}
+    found: dict[Modality, Chunks] = {}
     for name, encoder in getattr(network, 'encoders', nn.ModuleDict()).items():
         if getattr(network, 'embeddings')[name].parts != getattr(encoder, 'parts', 1):
             continue  # an ensemble: its tokens are means of the whole clip
         if isinstance(encoder, ChunkedEncoder):
-            found[Modality(name)] = Stretches(encoder.parts, False, encoder.skips_first)
+            found[Modality(name)] = Chunks(encoder.parts, False, encoder.skips_first)
         elif isinstance(encoder, CausalFrames):
-            found[Modality(name)] = Stretches(encoder.parts, True, False)
+            found[Modality(name)] = Chunks(encoder.parts, True, False)
     return found
 
 
-def places_of(network: Karmma) -> dict[Modality, NDArray[np.float32]]:
-    """Give what tells each stretch of a clip its place, `[p, d]`: zeros where there is one."""
+def positions_of(network: Karmma) -> dict[Modality, NDArray[np.float32]]:
+    """Return what tells each stretch of a clip its place, `[p, d]`: zeros where there is one."""
     places = {}
-    for modality, each in stretches_of(network).items():
+    for modality, each in chunks_of(network).items():
         embedding = network.embedding(modality)
         tokens = embedding.order_tokens
         places[modality] = (
@@ -103,7 +103,7 @@ def places_of(network: Karmma) -> dict[Modality, NDArray[np.float32]]:
     return places
 
 
-def stretches_in(x: Input, count: int) -> list[Input]:
+def chunks_in(x: Input, count: int) -> list[Input]:
     """Take a clip's frames `[1, 3, t, h, w]` apart: `[1, 3, t / p, h, w]` each, oldest first."""
     return np.split(x, count, axis=2)
 
@@ -113,11 +113,11 @@ class EagerParts:
 
     def __init__(self, network: Karmma, device: str | torch.device = 'cpu') -> None:
         self._network, self._device = network.to(device).eval(), device
-        self.stretches = stretches_of(network)
+        self.stretches = chunks_of(network)
 
     @torch.inference_mode()
     def encode(self, modality: Modality, x: Input) -> Tokens:
-        """Give a tensor on the device, as all here do."""
+        """Return a tensor on the device, as all here do."""
         return self._network.encode(modality, self._send(x))
 
     @torch.inference_mode()

@@ -118,7 +118,7 @@ class TokenEmbedding(nn.Module):
         return parts.flatten(1, 2)
 
     def absent(self, batch: int) -> Tensor:
-        """Give the tokens `[b, n, d]` that stand for an absent modality."""
+        """Return the tokens `[b, n, d]` that stand for an absent modality."""
         if self.absent_tokens is None or self.modality_token is None:
             raise InvalidSettingError(
                 'architecture.missing', 'omit', 'tokens', 'this network has no learned tokens')

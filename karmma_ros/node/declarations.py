@@ -39,7 +39,7 @@ class Declaration:
 
     def check(self, value: Any) -> Any:
         """
-        Give the value in the declared type; a whole number serves for a double.
+        Return the value in the declared type; a whole number serves for a double.
 
         :raises InvalidSettingError: when the value is of another type or out of range.
         """
@@ -79,7 +79,7 @@ class Declaration:
                     'leave control, format and surrogate characters out')
 
     def descriptor(self) -> ParameterDescriptor:
-        """Give what `ros2 param describe` shows."""
+        """Return what `ros2 param describe` shows."""
         when = ' Read by configure.' if self.fixed else ''
         descriptor = ParameterDescriptor(
             name=self.name, description=self.description + when,

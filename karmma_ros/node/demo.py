@@ -82,7 +82,7 @@ class Score:
         return right
 
     def _truth(self, message: Any) -> Any:
-        """Give the annotation in which the whole window lies."""
+        """Return the annotation in which the whole window lies."""
         start, end = time_ns(message.window_start), time_ns(message.window_end)
         for truth in self.truths:
             if time_ns(truth.header.stamp) <= start and end <= time_ns(truth.stop):
@@ -91,12 +91,12 @@ class Score:
 
     @property
     def passed(self) -> bool:
-        """Tell whether the demo shows what it is to show."""
+        """Return whether the demo shows what it is to show."""
         return (self.recognitions >= _ENOUGH_RECOGNITIONS and len(self.masks) >= _ENOUGH_MASKS
                 and self.judged > 0 and self.right / self.judged >= _ENOUGH_RIGHT)
 
     def line(self) -> str:
-        """Give the line that the demo ends with."""
+        """Return the line that the demo ends with."""
         return (f'demo: {self.recognitions} recognitions, {self.right} of {self.judged} right '
                 f'with all sensors, {len(self.masks)} masks seen')
 
@@ -126,7 +126,7 @@ class Screen:
         print(text, flush=True)
 
 
-class Audience:
+class DemoMonitor:
     """Listen to the node and the truth, print, and keep the score."""
 
     def __init__(self, node: Node, screen: Screen) -> None:
@@ -210,7 +210,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def prepare_bag(folder: Path) -> Path:
     """
-    Give the demo's bag, writing it when it is not there from the last time.
+    Return the demo's bag, writing it when it is not there from the last time.
 
     :raises DemoError: when it cannot be written.
     """
@@ -227,7 +227,7 @@ def prepare_bag(folder: Path) -> Path:
 
 
 def _kitchen_digest() -> str:
-    """Give digits that change with the kitchen's code: an older bag shows another kitchen."""
+    """Return digits that change with the kitchen's code: an older bag shows another kitchen."""
     sources = sorted((_ROOT / 'karmma_ros' / 'data' / 'synthetic_kitchen').glob('*.py'))
     return sha256(b''.join(path.read_bytes() for path in sources)).hexdigest()[:8]
 
@@ -277,7 +277,7 @@ def perform(bag: Path, options: argparse.Namespace, screen: Screen) -> Score:
         process = stack.enter_context(running(
             'karmma_ros.node', '--ros-args', '-p', 'use_sim_time:=true',
             '-p', f'model:={options.model}', '-p', f'rate:={options.rate}'))
-        audience, driver = Audience(node, screen), Driver(node, process)
+        audience, driver = DemoMonitor(node, screen), Driver(node, process)
         driver.change(Transition.TRANSITION_CONFIGURE, 'configure')
         driver.change(Transition.TRANSITION_ACTIVATE, 'activate')
         _announce(screen)

@@ -27,7 +27,7 @@ _RECENT_S = 30.0
 
 
 @dataclass(frozen=True)
-class Pace:
+class RateStats:
     """The results of late; without any, rate is 0 and the rest is NaN."""
 
     rate: float
@@ -53,14 +53,14 @@ class Timings:
         self.results += 1
         self._latest.append((now, latency, age if age >= 0 else np.nan))
 
-    def pace(self, now: float) -> Pace:
+    def pace(self, now: float) -> RateStats:
         """Sum up what was noted in the last half minute."""
         latest = np.array([x for x in list(self._latest) if now - x[0] <= _RECENT_S])
         if not len(latest):
-            return Pace(0.0, (np.nan, np.nan), (np.nan, np.nan))
+            return RateStats(0.0, (np.nan, np.nan), (np.nan, np.nan))
         elapsed = now - latest[0, 0]
         ages = latest[~np.isnan(latest[:, 2]), 2]
-        return Pace(
+        return RateStats(
             (len(latest) - 1) / elapsed if elapsed > 0 else 0.0,
             _percentiles(latest[:, 1]), _percentiles(ages))
 
@@ -102,7 +102,7 @@ def input_status(
 
 
 def inference_status(
-    pace: Pace, results: int, skipped: int, wanted_rate: float, hindrance: str
+    pace: RateStats, results: int, skipped: int, wanted_rate: float, hindrance: str
 ) -> DiagnosticStatus:
     """
     Tell how recognition goes.

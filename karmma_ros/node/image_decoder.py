@@ -9,15 +9,15 @@ from typing import Any
 
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality
-from karmma_ros.stream.ingest import Arrival, Arrived, Picture
+from karmma_ros.stream.ingest import InputMessage, Picture, ReceivedMessage
 from rclpy.node import Node
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A message whose image was decoded, or could not be; an `Arrival`."""
+    """A message whose image was decoded, or could not be; an `InputMessage`."""
 
-    arrived: Arrived
+    arrived: ReceivedMessage
     outcome: Picture | Exception
 
     @property
@@ -59,7 +59,7 @@ class ImageDecoder:
     All methods belong to the executor's thread.
     """
 
-    def __init__(self, node: Node, done: Callable[[Arrival, int], None]) -> None:
+    def __init__(self, node: Node, done: Callable[[InputMessage, int], None]) -> None:
         """
         Start nothing yet.
 
@@ -67,7 +67,7 @@ class ImageDecoder:
         """
         self._node, self._done = node, done
         self._changed = Condition()
-        self._waiting: tuple[Arrived, int] | None = None
+        self._waiting: tuple[ReceivedMessage, int] | None = None
         self._decoded: tuple[DecodedImage, int] | None = None
         self._generation = 0
         """Grows with each `cancel`: what was begun before is dropped."""
@@ -75,7 +75,7 @@ class ImageDecoder:
         self._thread: Thread | None = None
         self._guard: Any = None
 
-    def submit(self, arrived: Arrived, now_ns: int) -> None:
+    def submit(self, arrived: ReceivedMessage, now_ns: int) -> None:
         """Decode this image next."""
         if self._thread is None:
             self._guard = self._node.create_guard_condition(self._deliver)
@@ -129,7 +129,7 @@ class ImageDecoder:
             self._done(*decoded)
 
 
-def decode(arrived: Arrived) -> Picture | Exception:
+def decode(arrived: ReceivedMessage) -> Picture | Exception:
     """Decode the image of a message; return the error where there is none."""
     try:
         return arrived.picture()

@@ -15,7 +15,12 @@ from karmma_ros.node.log import NodeLog
 from karmma_ros.node.subscription import COMPRESSED, InputTopic, message_class, TopicPlan
 from karmma_ros.stream import message_types as types
 from karmma_ros.stream.decoders import stamp_ns_of
-from karmma_ros.stream.ingest import Arrival, Arrived, Intake, make_audio_reader
+from karmma_ros.stream.ingest import (
+    InputMessage,
+    make_audio_reader,
+    MessageIngest,
+    ReceivedMessage,
+)
 from karmma_ros.stream.message_types import COMPRESSED_IMAGE
 from karmma_ros.stream.sensor_stream import SensorStream
 from rclpy.node import Node
@@ -40,7 +45,7 @@ class Messages:
         :param taken: called after each message.
         :raises InvalidSettingError: for a sample format that cannot be decoded.
         """
-        self._node, self._intake, self._taken = node, Intake(values, lock), taken
+        self._node, self._intake, self._taken = node, MessageIngest(values, lock), taken
         self._log = NodeLog(node)
         self._decoder = ImageDecoder(node, self._store)
         self._values, self._crop = values, (0, 0)
@@ -79,12 +84,14 @@ class Messages:
         self._intake.read_parameters()
 
     def callback(self, modality: Modality, type_name: str) -> Callable[[Any], None]:
-        """Give the callback of a subscription."""
+        """Return the callback of a subscription."""
         def take(message: Any) -> None:
             now_ns = self._node.get_clock().now().nanoseconds
             self.received.add(modality)
             self._look_at_header(modality, message, now_ns)
-            arrived = Arrived(modality, type_name, message, self._crop, self._values['rgb.bits'])
+            arrived = ReceivedMessage(
+                modality, type_name, message, self._crop, self._values['rgb.bits']
+            )
             self._note_format(modality, type_name, message)
             if type_name != COMPRESSED_IMAGE:
                 self._store(arrived, now_ns)
@@ -94,7 +101,7 @@ class Messages:
                 self._taken()
         return take
 
-    def _store(self, arrival: Arrival, now_ns: int) -> None:
+    def _store(self, arrival: InputMessage, now_ns: int) -> None:
         """Store a message that was received at this time, or count why not."""
         refusal = self._intake.take(arrival, now_ns)
         modality = arrival.modality
@@ -199,7 +206,7 @@ class Inputs:
 
     @property
     def frame_ids(self) -> dict[Modality, str]:
-        """Give the last header.frame_id of each input."""
+        """Return the last header.frame_id of each input."""
         return self._messages.frame_ids
 
     def feed(
@@ -263,7 +270,7 @@ class Inputs:
                 self._reconcile()
 
     def facts(self, modality: Modality) -> dict[str, str]:
-        """Give what diagnostics tell of an input."""
+        """Return what diagnostics tell of an input."""
         source = self._source(modality)
         if modality not in self._modalities:
             return {}
@@ -290,7 +297,7 @@ class Inputs:
         return self._failures.get(source) or (topic.problem if topic else '')
 
     def _source(self, modality: Modality) -> Modality:
-        """Give the modality whose topic serves this one."""
+        """Return the modality whose topic serves this one."""
         computed = modality is Modality.FLOW and self._parameters['flow.source'] == 'computed'
         return Modality.RGB if computed else modality
 
@@ -298,7 +305,7 @@ class Inputs:
         return modality in modalities and self._parameters[f'{modality}.enabled']
 
     def _plans(self, modalities: frozenset[Modality]) -> dict[Modality, TopicPlan]:
-        """Give what to subscribe to."""
+        """Return what to subscribe to."""
         sources = {self._source(m) for m in Modality if self._wanted(m, modalities)}
         return {m: TopicPlan(
             m, self._topic(m), _type_name(m, self._parameters), self._parameters[f'{m}.qos'])

@@ -59,7 +59,7 @@ class KarmmaNode(LifecycleNode):
 
     @property
     def state_label(self) -> str:
-        """Give the state of the lifecycle, as `active`."""
+        """Return the state of the lifecycle, as `active`."""
         return str(self._state_machine.current_state[1])
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:

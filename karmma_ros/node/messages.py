@@ -37,13 +37,13 @@ _LATEST_NS = 2**31 * NANOSECONDS - 1
 
 
 def time_message(time_ns: int) -> Time:
-    """Give nanoseconds as builtin_interfaces/Time, which starts at zero and ends in 2038."""
+    """Return nanoseconds as builtin_interfaces/Time, which starts at zero and ends in 2038."""
     sec, nanosec = divmod(min(max(int(time_ns), 0), _LATEST_NS), NANOSECONDS)
     return Time(sec=sec, nanosec=nanosec)
 
 
 def time_ns(message: Any) -> int:
-    """Give builtin_interfaces/Time in nanoseconds."""
+    """Return builtin_interfaces/Time in nanoseconds."""
     return int(message.sec * NANOSECONDS + message.nanosec)
 
 
@@ -120,7 +120,7 @@ def event_message(event: ActionEvent, publishing: Publishing, frame_id: str) -> 
 
 
 def status_message(status: ModalityStatus, used: bool) -> ModalityStatusMsg:
-    """Give one modality's state; `used` tells whether the network saw it in this result."""
+    """Return one modality's state; `used` tells whether the network saw it in this result."""
     return ModalityStatusMsg(
         name=status.modality.value, state=int(status.state), used=used,
         last_stamp=time_message(status.last_stamp_ns),
@@ -134,7 +134,7 @@ def availability_message(
     statuses: Sequence[ModalityStatus], now_ns: int, possible: bool,
     used: Collection[Modality] = (),
 ) -> ModalityAvailability:
-    """Give every modality's state at node time `now_ns`."""
+    """Return every modality's state at node time `now_ns`."""
     return ModalityAvailability(
         header=Header(stamp=time_message(now_ns)), inference_possible=possible,
         modalities=[status_message(s, s.modality in used) for s in statuses])
@@ -181,7 +181,7 @@ def model_info_message(bundle: Bundle, device: str, now_ns: int) -> ModelInfo:
 
 
 def end_to_end_latency(stamp_ns: int, now_ns: int) -> float:
-    """Give seconds from the newest sample to now; -1 where the stamps are of another clock."""
+    """Return seconds from the newest sample to now; -1 where the stamps are of another clock."""
     latency = (now_ns - stamp_ns) / NANOSECONDS
     if abs(latency) > _USABLE_LATENCY_S:
         return -1.0

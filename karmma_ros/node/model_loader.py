@@ -66,7 +66,7 @@ class ModelLoader:
 
     @property
     def loading(self) -> str:
-        """Give the name of the model that is awaited, empty when there is none."""
+        """Return the name of the model that is awaited, empty when there is none."""
         return self._wanted[0] if self._wanted else ''
 
     def ask(self, name: str, device: str, backend: str) -> None:
@@ -80,7 +80,7 @@ class ModelLoader:
         self._wanted = None
 
     def poll(self) -> Model | Exception | None:
-        """Give the model that was asked for, once, or why it cannot be had; None until then."""
+        """Return the model that was asked for, once, or why it cannot be had; None until then."""
         if self._thread is None or self._thread.is_alive():
             return None
         self._thread.join()

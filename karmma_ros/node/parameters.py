@@ -64,7 +64,7 @@ class Parameters(Mapping[str, Any]):
 
     @property
     def problems(self) -> list[InvalidSettingError]:
-        """Give what was wrong with the values at the start and was not set right since."""
+        """Return what was wrong with the values at the start and was not set right since."""
         return list(self._problems.values())
 
     def _declare(self, declaration: Declaration) -> None:

@@ -55,7 +55,7 @@ _ACKNOWLEDGE_S = 1.0
 
 
 @dataclass(frozen=True)
-class _Outlet:
+class _TopicPublisher:
     """One topic of the bag that this machine can publish."""
 
     topic: str
@@ -83,7 +83,7 @@ class Player:
         self.read = 0
         """Messages that came from the bag, of whatever topic."""
         self.sent: Counter[str] = Counter()
-        self._outlets: dict[tuple[str, str], _Outlet] = {}
+        self._outlets: dict[tuple[str, str], _TopicPublisher] = {}
         for key, topic in bag.topics.items():
             message_type = _message_type(topic.type)
             if message_type is None:
@@ -94,7 +94,7 @@ class Player:
             except Exception as error:  # rclpy raises several kinds for names that are none
                 say(f'{topic.name} skipped: it cannot be published ({error})')
                 continue
-            self._outlets[key] = _Outlet(
+            self._outlets[key] = _TopicPublisher(
                 topic.name, inputs[topic.name], publisher,
                 tuple(m for m, topics in muted.items() if topic.name in topics))
 
@@ -192,7 +192,7 @@ def _is_flow(bag: Bag, topic: Topic) -> bool:
 
 
 def _message_type(type_name: str) -> Any:
-    """Give the message class of `package/msg/Name`, None where the package is absent."""
+    """Return the message class of `package/msg/Name`, None where the package is absent."""
     match = _TYPE_NAME.fullmatch(type_name)
     if match is None:
         return None

@@ -23,7 +23,7 @@ from karmma_ros.prediction import further_heads
 from karmma_ros.stream.events import ActionEvents, EventSettings
 from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.settings import event_settings, input_settings, make_stream
-from karmma_ros.stream.trigger import Looks
+from karmma_ros.stream.trigger import InferenceTrigger
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
@@ -64,13 +64,13 @@ class Session:
         """Why the model that was asked for last does not answer."""
         self._activation: ExitStack | None = None
         self._rate_timer: Any = None
-        self._looks = Looks()
+        self._looks = InferenceTrigger()
         self._clockless_looks = 0
         self._warnings = WarningLog(self._log.warning, self._log.info)
 
     @property
     def active(self) -> bool:
-        """Tell whether inputs and worker run."""
+        """Return whether inputs and worker run."""
         return self._activation is not None
 
     def start(self) -> None:
@@ -189,7 +189,7 @@ class Session:
             self._parameters['rate'], self.worker.hindrance(modalities))]
 
     def _start_rate(self) -> None:
-        self._looks = Looks(every_picture=bool(self._stream.hop))
+        self._looks = InferenceTrigger(every_picture=bool(self._stream.hop))
         self._rate_timer = self._node.create_timer(self._period_s(), self._tick)
 
     def _tick(self) -> None:
@@ -203,7 +203,7 @@ class Session:
 
     def _period_s(self) -> float:
         """
-        Give the time from one look for a window to the next.
+        Return the time from one look for a window to the next.
 
         A streaming network's windows end at whole hops: looked for twice a hop, none is missed.
         """

@@ -43,7 +43,7 @@ def choose_reliability(
     setting: str, offers: Iterable[ReliabilityPolicy], now: ReliabilityPolicy,
 ) -> ReliabilityPolicy:
     """
-    Give what to ask for, from a `qos` parameter and what the publishers offer.
+    Return what to ask for, from a `qos` parameter and what the publishers offer.
 
     auto asks for reliable delivery where every publisher offers it; without publishers it
     stays at what is asked for now.
@@ -95,7 +95,7 @@ def subscribe(
 
 
 def is_overridden(node: Node, topic: str) -> bool:
-    """Tell whether the reliability of a subscription is not ours to choose."""
+    """Return whether the reliability of a subscription is not ours to choose."""
     return node.has_parameter(reliability_parameter(topic))
 
 
@@ -104,7 +104,7 @@ def _prefix(topic: str) -> str:
 
 
 def _override(node: Node, name: str) -> Any:
-    """Give an override, or None; declared without a type, for rclpy would raise at a wrong one."""
+    """An override, or None; declared without a type, for rclpy would raise at a wrong one."""
     if node.has_parameter(name):
         return node.get_parameter(name).value
     value = node.declare_parameter(name, None, ParameterDescriptor(dynamic_typing=True)).value
@@ -130,7 +130,7 @@ COMPRESSED = '/compressed'
 
 def message_class(type_name: str, modality: Modality) -> Any:
     """
-    Give the class of a message type such as `sensor_msgs/msg/Image`.
+    Return the class of a message type such as `sensor_msgs/msg/Image`.
 
     :raises InvalidSettingError: when its package, which is not required, is not installed.
     """
@@ -169,7 +169,7 @@ def _installed(type_name: str) -> bool:
         return False
 
 
-def mend(modality: Modality, topic: str, taken: str, offered: str) -> str:
+def fix_hint(modality: Modality, topic: str, taken: str, offered: str) -> str:
     """Say what to do about a topic that carries another type than the one that is taken."""
     if (taken, offered) == (IMAGE, COMPRESSED_IMAGE) and modality is Modality.RGB:
         if topic.endswith(COMPRESSED):
@@ -276,7 +276,7 @@ class InputTopic:
                           f'for {_PATIENCE_S:g} s: {cause}')
 
     def facts(self) -> dict[str, str]:
-        """Give what a person would look up first."""
+        """Return what a person would look up first."""
         profile = self._profile
         source = 'qos_overrides' if self._overridden else self.plan.qos
         names = sorted(_name(p) for p in self._publishers())
@@ -332,7 +332,7 @@ class InputTopic:
     def _wrong_type(self, publisher: Any) -> str:
         plan, offered = self.plan, printable(publisher.topic_type)
         return (f'{plan.topic}: {_name(publisher)} publishes {offered}, not {plan.type_name}: '
-                f'{mend(plan.modality, plan.topic, plan.type_name, offered)}')
+                f'{fix_hint(plan.modality, plan.topic, plan.type_name, offered)}')
 
     def _too_little(self, publishers: Sequence[Any]) -> str:
         """Name the publishers that we hear nothing of."""
@@ -381,7 +381,7 @@ class InputTopic:
 
 
 def _name(publisher: Any) -> str:
-    """Give the full name of the node behind a publisher."""
+    """Return the full name of the node behind a publisher."""
     name = publisher.node_name
     if not name or name == _UNKNOWN_NODE:
         return 'an unknown node'

@@ -26,7 +26,7 @@ _STATES = {
 
 
 def seconds(stamp: Any) -> float:
-    """Give builtin_interfaces/Time in seconds."""
+    """Return builtin_interfaces/Time in seconds."""
     return stamp.sec + stamp.nanosec * 1e-9
 
 

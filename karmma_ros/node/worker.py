@@ -89,7 +89,7 @@ class Worker:
 
     @property
     def engine(self) -> Engine:
-        """Give what answers now."""
+        """Return what answers now."""
         return self._engine
 
     def start(self) -> None:
@@ -271,7 +271,7 @@ class Worker:
             self._parameters['subject_id'], engine.model_id)
 
     def _frame_id(self, window: Window) -> str:
-        """Give the camera's frame, else that of the first other input in the window."""
+        """Return the camera's frame, else that of the first other input in the window."""
         sources = [Modality.RGB if m is Modality.FLOW else m for m in window.modalities]
         return next((self._inputs.frame_ids[m] for m in sources if m in self._inputs.frame_ids),
                     '')

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import cv2
-from karmma_ros.overlay.lettering import Lettering, Mask
+from karmma_ros.overlay.lettering import Mask, TextRenderer
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,7 +23,7 @@ Colour = tuple[int, int, int]
 """Red, green, blue."""
 
 
-class Lamp(Enum):
+class Indicator(Enum):
     """How one sensor stands to the answer."""
 
     USED = 'used'
@@ -34,11 +34,11 @@ class Lamp(Enum):
 
 
 @dataclass(frozen=True)
-class Sensor:
+class SensorIndicator:
     """One lamp."""
 
     letter: str
-    lamp: Lamp
+    lamp: Indicator
     reason: str = ''
     """Why it is out, in words; empty for none."""
 
@@ -55,7 +55,7 @@ class Label:
 class View:
     """All that is drawn on one picture."""
 
-    sensors: tuple[Sensor, ...] = ()
+    sensors: tuple[SensorIndicator, ...] = ()
     labels: tuple[tuple[Label, ...], ...] = ()
     """For each head, verb first, the best classes, best first; empty when there is no answer."""
     notice: str = ''
@@ -70,12 +70,12 @@ class View:
 
 
 # Okabe and Ito's colours, which differ for every kind of colour vision; the shapes differ too.
-_COLOURS: dict[Lamp, Colour] = {
-    Lamp.USED: (0, 158, 115),
-    Lamp.UNUSED: (86, 180, 233),
-    Lamp.OUT: (240, 180, 0),
-    Lamp.INVALID: (224, 96, 16),
-    Lamp.DISABLED: (150, 150, 150),
+_COLOURS: dict[Indicator, Colour] = {
+    Indicator.USED: (0, 158, 115),
+    Indicator.UNUSED: (86, 180, 233),
+    Indicator.OUT: (240, 180, 0),
+    Indicator.INVALID: (224, 96, 16),
+    Indicator.DISABLED: (150, 150, 150),
 }
 _WHITE, _SOFT, _DARK = (255, 255, 255), (200, 206, 212), (16, 18, 22)
 _BARS: Colour = (86, 180, 233)
@@ -89,7 +89,7 @@ _SUBPIXEL = 4
 """Bits of OpenCV's coordinates behind the point."""
 
 
-def draw(image: Image, view: View, lettering: Lettering) -> Image:
+def draw(image: Image, view: View, lettering: TextRenderer) -> Image:
     """Draw on a copy of an RGB picture uint8 `[h, w, 3]`."""
     canvas = _Canvas(image, lettering, dim=bool(view.warning))
     canvas.top(view)
@@ -98,7 +98,7 @@ def draw(image: Image, view: View, lettering: Lettering) -> Image:
 
 
 def placeholder(size: tuple[int, int] = _REFERENCE) -> Image:
-    """Give the picture, `size` is width and height, that stands where the camera gave none."""
+    """Return the picture, `size` is width and height, that stands where the camera gave none."""
     width, height = size
     picture = np.full((height, width, 3), 58, np.uint8)
     for offset in range(-height, width, 48):
@@ -120,7 +120,7 @@ def enlarge(image: Image, min_width: int) -> Image:
 class _Canvas:
     """A picture that is being drawn on, in units that scale with it."""
 
-    def __init__(self, image: Image, lettering: Lettering, dim: bool) -> None:
+    def __init__(self, image: Image, lettering: TextRenderer, dim: bool) -> None:
         self.pixels = image.copy()
         if dim:
             cv2.convertScaleAbs(image, self.pixels, _DIMMED)
@@ -131,7 +131,7 @@ class _Canvas:
         self._margin = self._px(12)
 
     def _px(self, size: float) -> int:
-        """Give a size of the reference picture in pixels of this one."""
+        """Return a size of the reference picture in pixels of this one."""
         return max(round(size * self._unit), 1)
 
     def top(self, view: View) -> None:
@@ -145,7 +145,7 @@ class _Canvas:
                 self._lamp(sensor, x, y, side)
                 x += side + self._px(8)
         y += side + self._px(8)
-        notes = [(view.warning, _COLOURS[Lamp.OUT])] if view.warning else []
+        notes = [(view.warning, _COLOURS[Indicator.OUT])] if view.warning else []
         notes += [(s.reason, _COLOURS[s.lamp]) for s in view.sensors if s.reason]
         for text, colour in notes:
             self._pill(text, y, colour=colour)
@@ -162,7 +162,7 @@ class _Canvas:
         self._shade(top)
         if view.running:
             text = f'{view.running} · {view.running_s:.1f} s'
-            self._pill(text, top - self._px(34), colour=_COLOURS[Lamp.USED], dot=True)
+            self._pill(text, top - self._px(34), colour=_COLOURS[Indicator.USED], dot=True)
         if not view.labels:
             self._write(view.notice, self._margin, top + self._px(12), 17,
                         self._width - 2 * self._margin, _WHITE)
@@ -191,7 +191,7 @@ class _Canvas:
         """Draw a bar, of which `part` is filled."""
         filled = round(width * min(max(part, 0.0), 1.0)) if np.isfinite(part) else 0
         for length, colour, opacity in (
-                (width, _SOFT, 0.25), (filled, _COLOURS[Lamp.USED] if best else _BARS, 1.0)):
+                (width, _SOFT, 0.25), (filled, _COLOURS[Indicator.USED] if best else _BARS, 1.0)):
             if length > 0:
                 self._blend(np.full((thick, length), 255, np.uint8), x, y, colour, opacity)
 
@@ -214,19 +214,19 @@ class _Canvas:
                     _WHITE if dot else colour)
         return width
 
-    def _lamp(self, sensor: Sensor, x: int, y: int, side: int) -> None:
+    def _lamp(self, sensor: SensorIndicator, x: int, y: int, side: int) -> None:
         """Draw one sensor: a shape for its state with its letter inside."""
         colour = _COLOURS[sensor.lamp]
         halo = self._px(3)
         ground = _rounded(side + 2 * halo, side + 2 * halo, (side + 2 * halo) / 4)
         self._blend(ground, x - halo, y - halo, _DARK, _PILL_OPACITY)
         self._blend(_shape(sensor.lamp, side), x, y, colour)
-        filled = sensor.lamp in (Lamp.USED, Lamp.OUT, Lamp.INVALID)
-        ink = _WHITE if sensor.lamp is Lamp.USED else _DARK if filled else colour
-        size = max(round(side * (0.5 if sensor.lamp is Lamp.OUT else 0.6)), 1)
+        filled = sensor.lamp in (Indicator.USED, Indicator.OUT, Indicator.INVALID)
+        ink = _WHITE if sensor.lamp is Indicator.USED else _DARK if filled else colour
+        size = max(round(side * (0.5 if sensor.lamp is Indicator.OUT else 0.6)), 1)
         letter = self._letters.mask(sensor.letter, size, bold=True)
         # The letters' own middle lies above that of their line; the triangle's lies lower.
-        low = round(side * 0.14) if sensor.lamp is Lamp.OUT else 0
+        low = round(side * 0.14) if sensor.lamp is Indicator.OUT else 0
         self._blend(letter, x + (side - letter.shape[1]) // 2,
                     y + (side - letter.shape[0]) // 2 + low, ink)
 
@@ -272,20 +272,20 @@ def _rounded(width: int, height: int, radius: float) -> Mask:
     return mask
 
 
-def _shape(lamp: Lamp, side: int) -> Mask:
+def _shape(lamp: Indicator, side: int) -> Mask:
     """Draw a lamp: disc, ring, triangle, square, or a ring that is struck through."""
     mask, middle, edge = np.zeros((side, side), np.uint8), (side - 1) / 2, max(side // 12, 1)
-    if lamp is Lamp.INVALID:
+    if lamp is Indicator.INVALID:
         return _rounded(side, side, side / 6)
-    if lamp is Lamp.OUT:
+    if lamp is Indicator.OUT:
         low = side * 11 / 12 - 1
         corners = _fixed((middle, 0.0), (side - 1.0, low), (0.0, low))
         cv2.fillPoly(mask, [corners], 255, cv2.LINE_AA, _SUBPIXEL)
         return mask
     _disc(mask, (middle, middle), middle)
-    if lamp is not Lamp.USED and side > 2 * edge:
+    if lamp is not Indicator.USED and side > 2 * edge:
         _disc(mask, (middle, middle), middle - edge, 0)
-    if lamp is Lamp.DISABLED:
+    if lamp is Indicator.DISABLED:
         reach = middle * 0.7
         ends = _fixed((middle - reach, middle + reach), (middle + reach, middle - reach))
         cv2.line(mask, ends[0].tolist(), ends[1].tolist(), 255, edge, cv2.LINE_AA, _SUBPIXEL)
@@ -299,5 +299,5 @@ def _disc(mask: Mask, centre: tuple[float, float], radius: float, value: int = 2
 
 
 def _fixed(*points: tuple[float, float]) -> NDArray[np.int32]:
-    """Give points in OpenCV's coordinates with bits behind the point."""
+    """Return points in OpenCV's coordinates with bits behind the point."""
     return np.asarray(np.round(np.array(points) * (1 << _SUBPIXEL)), np.int32)

@@ -42,7 +42,7 @@ def plain(text: str) -> str:
     return ''.join(c if ' ' <= c <= '~' else '?' for c in letters)
 
 
-class Lettering(ABC):
+class TextRenderer(ABC):
     """One way to write; a size is that of the font in pixels, as in a browser."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Lettering(ABC):
         return self._cached(self.readable(text), max(int(size), 1), bold)
 
     def width(self, text: str, size: int, bold: bool = False) -> int:
-        """Give the width of the line in pixels."""
+        """Return the width of the line in pixels."""
         return int(self.mask(text, size, bold).shape[1])
 
     def fit(self, text: str, size: int, width: int, bold: bool = False) -> Mask:
@@ -75,14 +75,14 @@ class Lettering(ABC):
 
     @abstractmethod
     def _has(self, character: str) -> bool:
-        """Tell whether a single character can be written."""
+        """Return whether a single character can be written."""
 
     @abstractmethod
     def _write(self, text: str, size: int, bold: bool) -> Mask:
         """Write one line of characters that can be written."""
 
 
-class Strokes(Lettering):
+class Strokes(TextRenderer):
     """OpenCV's Hershey strokes, drawn large and averaged: smooth, and always there."""
 
     _FINER = 4
@@ -111,7 +111,7 @@ class Strokes(Lettering):
         return np.asarray(cv2.resize(canvas, small, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-class TrueType(Lettering):
+class TrueType(TextRenderer):
     """A TrueType or OpenType font, by Pillow."""
 
     def __init__(self, regular: str, bold: str) -> None:
@@ -156,9 +156,9 @@ def _line_height(size: int) -> int:
     return round((_ASCENT + _DESCENT) * size)
 
 
-def choose_lettering(font: str = '') -> Lettering:
+def choose_text_renderer(font: str = '') -> TextRenderer:
     """
-    Give the font asked for; an empty name takes DejaVu Sans, or strokes where that is not.
+    Return the font asked for; an empty name takes DejaVu Sans, or strokes where that is not.
 
     :raises InvalidSettingError: for a font that cannot be read.
     """

@@ -26,9 +26,9 @@ from karmma_ros.node.log import describe, NodeLog
 from karmma_ros.node.parameters import name_problem, overrides_warning
 from karmma_ros.node.services import guard_services
 from karmma_ros.overlay.drawing import draw, enlarge, Image, placeholder
-from karmma_ros.overlay.lettering import choose_lettering
+from karmma_ros.overlay.lettering import choose_text_renderer
 from karmma_ros.overlay.pairing import decode_picture, Pairing, pairing
-from karmma_ros.overlay.status import News
+from karmma_ros.overlay.status import NodeStatus
 from karmma_ros.stream.decoders import stamp_ns_of
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
@@ -61,8 +61,11 @@ class Overlay(Node):
         self._log = NodeLog(self)
         self._declare()
         recogniser = self._value('recogniser')
-        self._news = News(recogniser)
-        self._lettering, self._font = choose_lettering(self._value('font')), self._value('font')
+        self._news = NodeStatus(recogniser)
+        self._lettering, self._font = (
+            choose_text_renderer(self._value('font')),
+            self._value('font'),
+        )
         self._out = self.create_publisher(ImageMessage, '~/image', 1)
         self._out_compressed = self.create_publisher(CompressedImage, '~/image/compressed', 1)
         self._camera: _Camera | None = None
@@ -101,7 +104,7 @@ class Overlay(Node):
                     if change.name == declaration.name:
                         declaration.check(change.value)
                         if change.name == 'font':
-                            choose_lettering(change.value)
+                            choose_text_renderer(change.value)
         except InvalidSettingError as problem:
             return SetParametersResult(successful=False, reason=str(problem))
         except Exception as error:  # rclpy would send no response at all
@@ -187,7 +190,7 @@ class Overlay(Node):
     def _letters(self) -> Any:
         if self._font != self._value('font'):
             self._font = self._value('font')
-            self._lettering = choose_lettering(self._font)
+            self._lettering = choose_text_renderer(self._font)
         return self._lettering
 
     def _publish(self, image: Image, header: Any) -> None:

@@ -91,7 +91,7 @@ _WHOLE: Any = None
 
 def decode_picture(message: Any) -> NDArray[np.uint8]:
     """
-    Give a sensor_msgs/Image or CompressedImage as RGB uint8 `[h, w, 3]`.
+    Return a sensor_msgs/Image or CompressedImage as RGB uint8 `[h, w, 3]`.
 
     Our own reader honours any padding of rows; what it does not know is left to cv_bridge,
     where that is installed.

@@ -14,7 +14,7 @@ from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modality import Modality
 from karmma_ros.node.messages import time_ns
-from karmma_ros.overlay.drawing import Label, Lamp, Sensor, View
+from karmma_ros.overlay.drawing import Indicator, Label, SensorIndicator, View
 
 _ENDED = 1
 """ActionEvent.ENDED."""
@@ -23,16 +23,16 @@ _RANKS = 3
 _NAME_LENGTH, _DETAIL_LENGTH = 120, 500
 _NAMES = {'rgb': 'camera', 'flow': 'flow', 'audio': 'audio', 'detections': 'detections'}
 _STATES = {
-    ModalityStatus.DISABLED: (Lamp.DISABLED, 'disabled'),
-    ModalityStatus.NEVER_RECEIVED: (Lamp.OUT, 'never received'),
-    ModalityStatus.STALE: (Lamp.OUT, 'stale'),
-    ModalityStatus.INSUFFICIENT: (Lamp.OUT, 'not enough yet'),
-    ModalityStatus.INVALID: (Lamp.INVALID, 'unreadable'),
-    ModalityStatus.AVAILABLE: (Lamp.UNUSED, ''),
+    ModalityStatus.DISABLED: (Indicator.DISABLED, 'disabled'),
+    ModalityStatus.NEVER_RECEIVED: (Indicator.OUT, 'never received'),
+    ModalityStatus.STALE: (Indicator.OUT, 'stale'),
+    ModalityStatus.INSUFFICIENT: (Indicator.OUT, 'not enough yet'),
+    ModalityStatus.INVALID: (Indicator.INVALID, 'unreadable'),
+    ModalityStatus.AVAILABLE: (Indicator.UNUSED, ''),
 }
 
 
-class News:
+class NodeStatus:
     """Keep the newest of each kind of message, and when it came."""
 
     def __init__(self, name: str = 'karmma') -> None:
@@ -58,7 +58,7 @@ class News:
         self._running = None if message.phase == _ENDED else message
 
     def silent_s(self, now_s: float) -> float:
-        """Give how long the node has said nothing about its inputs, seconds."""
+        """Return how long the node has said nothing about its inputs, seconds."""
         return now_s - self._availability_s
 
     def view(
@@ -88,14 +88,14 @@ class News:
 
     @property
     def _listens(self) -> bool:
-        """Tell whether the node looks after its inputs, as far as is known."""
+        """Return whether the node looks after its inputs, as far as is known."""
         return self.state in ('', 'active')
 
-    def _idle_sensors(self, reason_length: int) -> tuple[Sensor, ...]:
-        """Give the lamps while there is no answer; all are off while the node is inactive."""
+    def _idle_sensors(self, reason_length: int) -> tuple[SensorIndicator, ...]:
+        """Return the lamps while there is no answer; all are off while the node is inactive."""
         statuses = self._availability.modalities if self._availability else ()
         if not self._listens:
-            return tuple(Sensor(_letter(s.name), Lamp.DISABLED) for s in statuses)
+            return tuple(SensorIndicator(_letter(s.name), Indicator.DISABLED) for s in statuses)
         return tuple(_sensor(s, reason_length, used=False) for s in statuses)
 
     def _reason(self, now_s: float) -> str:
@@ -127,21 +127,23 @@ def _labels(scores: Sequence[Any]) -> tuple[Label, ...]:
     return tuple(Label(printable(s.class_name, _NAME_LENGTH), s.score) for s in scores[:_RANKS])
 
 
-def _sensor(status: Any, reason_length: int, used: bool) -> Sensor:
-    """Give the lamp of a ModalityStatus."""
-    lamp, state = _STATES.get(status.state, (Lamp.INVALID, f'in unknown state {status.state}'))
-    if lamp is Lamp.UNUSED:
-        return Sensor(_letter(status.name), Lamp.USED if used else lamp)
+def _sensor(status: Any, reason_length: int, used: bool) -> SensorIndicator:
+    """Return the lamp of a ModalityStatus."""
+    lamp, state = _STATES.get(
+        status.state, (Indicator.INVALID, f'in unknown state {status.state}')
+    )
+    if lamp is Indicator.UNUSED:
+        return SensorIndicator(_letter(status.name), Indicator.USED if used else lamp)
     reason = f'{_NAMES.get(status.name, printable(status.name, _NAME_LENGTH))} {state}'
-    if status.detail and lamp is not Lamp.DISABLED:
+    if status.detail and lamp is not Indicator.DISABLED:
         reason += f': {printable(status.detail, _DETAIL_LENGTH)}'
     if len(reason) > reason_length:
         reason = reason[:max(reason_length - 1, 0)].rstrip() + '…' if reason_length else ''
-    return Sensor(_letter(status.name), lamp, reason)
+    return SensorIndicator(_letter(status.name), lamp, reason)
 
 
 def _letter(name: str) -> str:
-    """Give the paper's letter, or that of a modality of a later version."""
+    """Return the paper's letter, or that of a modality of a later version."""
     try:
         return Modality.parse(name).letter
     except InvalidSettingError:

@@ -100,7 +100,7 @@ def log_mel(
     waveform: NDArray[np.float32], spec: AudioSpec, first: int = 0, stop: int | None = None,
 ) -> NDArray[np.float32]:
     """
-    Give the mel power spectrogram of mono sound `[n]` in decibels, float32 `[f, s]`.
+    Return the mel power spectrogram of mono sound `[n]` in decibels, float32 `[f, s]`.
 
     Column j is centred on sample j × hop, so that s = 1 + n // hop; beyond its ends the
     sound is silent. Power is not normalised: a full-scale sine in a Hann window of w
@@ -180,7 +180,7 @@ def touching_gaps(heard: NDArray[np.bool_], spec: AudioSpec) -> NDArray[np.bool_
 @lru_cache(maxsize=8)
 def mel_filterbank(spec: AudioSpec) -> NDArray[np.float32]:
     """
-    Give triangular filters from 0 Hz to half the sample rate, float32 `[f, n_fft // 2 + 1]`.
+    Return triangular filters from 0 Hz to half the sample rate, float32 `[f, n_fft // 2 + 1]`.
 
     Their corners are even on the HTK mel scale, 2595 log10(1 + Hz / 700); peaks are one.
     """
@@ -212,7 +212,7 @@ def _mel_bands(power: NDArray[np.float32], spec: AudioSpec) -> NDArray[np.float3
 def _mel_terms(
     spec: AudioSpec,
 ) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.intp]]:
-    """Give bin and weight `[k, 1]` of each term, band by band, and where each band begins."""
+    """Return bin and weight `[k, 1]` of each term, band by band, and where each band begins."""
     filters = mel_filterbank(spec)
     counts = filters > 0
     counts[:, 0] |= ~counts.any(1)  # a band between two bins has a term as well, of weight zero
@@ -222,7 +222,7 @@ def _mel_terms(
 
 @lru_cache(maxsize=8)
 def _window(length: int) -> NDArray[np.float32]:
-    """Give the periodic Hann window."""
+    """Return the periodic Hann window."""
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)).astype(np.float32)
     window.flags.writeable = False
     return window

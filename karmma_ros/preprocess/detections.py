@@ -41,7 +41,7 @@ class CategoryMap:
                     f'category of {class_id!r}', category, ' or '.join(CATEGORIES))
 
     def __call__(self, class_id: str) -> int:
-        """Give `BOX_HAND` or `BOX_OBJECT`."""
+        """Return `BOX_HAND` or `BOX_OBJECT`."""
         category = self.mapping.get(class_id)
         if category is None:
             return BOX_HAND if _HAND.search(class_id) else BOX_OBJECT

@@ -140,7 +140,7 @@ def decode_flow(
 
 
 def _known(field: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give zero where either part of the displacement is not known."""
+    """Return zero where either part of the displacement is not known."""
     if cv2.checkRange(field, quiet=True, minVal=-UNKNOWN / 2, maxVal=UNKNOWN / 2)[0]:
         return field  # by far the most, in a tenth of the time
     # Not finite compares as false, too.

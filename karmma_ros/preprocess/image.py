@@ -231,7 +231,7 @@ _OPENCV_TYPES = {
 
 
 def _layouts(big_endian: bool) -> dict[str, _Layout]:
-    """Give the layout of every encoding."""
+    """Return the layout of every encoding."""
     high = 0 if big_endian else 1
     layouts = {}
     for name, (channels, code) in _COLOURS.items():

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from karmma_ros.data.synthetic_kitchen.dataset import open_splits
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
-from karmma_ros.reproduce.cells import key_of, make_all, with_needs, Workshop
+from karmma_ros.reproduce.cells import ExperimentRunner, key_of, make_all, with_needs
 from karmma_ros.reproduce.results import Results
-from karmma_ros.reproduce.systems import all_cells, Budget
+from karmma_ros.reproduce.systems import all_experiments, Budget
 from karmma_ros.reproduce.tables import costs, PARTS, write_report
 
 RESULTS = 'results.json'
@@ -50,7 +50,7 @@ def reproduce(
     :param cache: directory of the clips and the networks.
     :param provenance: command, date and machine of what is trained now.
     """
-    cells = all_cells(plan)
+    cells = all_experiments(plan)
     keys = {each: key_of(cell, cells, plan.data) for each, cell in cells.items()}
     place = out / RESULTS
     results = Results(name, asdict(plan))
@@ -87,7 +87,7 @@ def _make(
 ) -> None:
     """Make what is missing, and keep each result as it comes."""
     clips, names = cache / 'synthetic_kitchen', with_needs(missing, cells)
-    workshop = Workshop(cache / 'reproduce', clips, cells, plan.data)
+    workshop = ExperimentRunner(cache / 'reproduce', clips, cells, plan.data)
     with progress() as bars:
         for data in (plan.data, plan.pretraining):
             open_splits(data, clip_spec(), clips, bars)

@@ -34,11 +34,11 @@ from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.precomputed import (
-    on_tokens,
-    RememberedTeacher,
-    TokenClips,
+    cache_tokens,
+    CachedTeacher,
+    network_on_tokens,
+    TokenDataset,
     write_answers,
-    write_tokens,
 )
 from karmma_ros.training.run import RunSettings, train
 import torch
@@ -53,7 +53,7 @@ SPLITS = ('train', 'validation', 'test')
 
 
 @dataclass(frozen=True)
-class Cell:
+class Experiment:
     """What is trained, from what, and how."""
 
     name: str
@@ -77,13 +77,13 @@ class Cell:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Give the cells that must be there first."""
+        """Return the cells that must be there first."""
         others = (*self.encoders.values(), self.tokens, self.teacher)
         return tuple(dict.fromkeys(name for name in others if name))
 
 
-def key_of(cell: Cell, cells: Mapping[str, Cell], data: KitchenSettings) -> str:
-    """Give the digest of all that decides a cell's result, 16 hexadecimal digits."""
+def key_of(cell: Experiment, cells: Mapping[str, Experiment], data: KitchenSettings) -> str:
+    """Return the digest of all that decides a cell's result, 16 hexadecimal digits."""
     run = asdict(cell.run)
     for unimportant in ('workers', 'progress', 'checkpoint_minutes', 'device', 'devices'):
         del run[unimportant]
@@ -97,7 +97,7 @@ def key_of(cell: Cell, cells: Mapping[str, Cell], data: KitchenSettings) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-class Workshop:
+class ExperimentRunner:
     """
     Makes cells, each in a folder of its own; what is there already is not made again.
 
@@ -105,7 +105,7 @@ class Workshop:
     :param cache: folder of the rendered data set.
     """
 
-    def __init__(self, root: Path, cache: Path, cells: Mapping[str, Cell],
+    def __init__(self, root: Path, cache: Path, cells: Mapping[str, Experiment],
                  data: KitchenSettings) -> None:
         self._root, self._cache = root, cache
         self._cells, self._data = cells, data
@@ -115,12 +115,12 @@ class Workshop:
         return open_splits(self._data, clip_spec(), self._cache)
 
     def folder(self, name: str) -> Path:
-        """Give the folder of a cell's present settings."""
+        """Return the folder of a cell's present settings."""
         key = key_of(self._cells[name], self._cells, self._data)
         return self._root / name / key
 
     def result(self, name: str) -> dict[str, Any] | None:
-        """Give the result of a cell; None, if it was not made to its end."""
+        """Return the result of a cell; None, if it was not made to its end."""
         try:
             return dict(json.loads((self.folder(name) / RESULT).read_text()))
         except (OSError, ValueError):
@@ -137,7 +137,7 @@ class Workshop:
         result = {} if cell.kind == TOKENS else self._train(cell, network, splits, folder)
         if cell.kind == TOKENS:
             for split in SPLITS:
-                write_tokens(
+                cache_tokens(
                     network, getattr(splits, split), folder / split, data=repr(self._data))
         result['minutes'] = round((time.monotonic() - began) / 60, 2)
         partial = folder / (RESULT + '.partial')
@@ -148,7 +148,7 @@ class Workshop:
         return result
 
     def _train(
-        self, cell: Cell, network: Karmma, splits: Splits, folder: Path
+        self, cell: Experiment, network: Karmma, splits: Splits, folder: Path
     ) -> dict[str, Any]:
         """Train a network, keep it and what its students need, and score it."""
         trained, clips = network, {split: getattr(splits, split) for split in SPLITS}
@@ -156,8 +156,8 @@ class Workshop:
             clips['train'] = open_splits(cell.pretraining, clip_spec(), self._cache).train
         if cell.kind == TEACHER:
             place = self.folder(cell.tokens)
-            clips = {split: TokenClips(place / split) for split in SPLITS}
-            trained = on_tokens(network, clips['train'])
+            clips = {split: TokenDataset(place / split) for split in SPLITS}
+            trained = network_on_tokens(network, clips['train'])
         if cell.kind != ENSEMBLE:
             train(trained, clips['train'], clips['validation'], cell.run, folder / 'run',
                   self._teacher(cell))
@@ -169,7 +169,7 @@ class Workshop:
         result['trained'] = sum(p.numel() for p in trained.parameters() if p.requires_grad)
         return result
 
-    def _network(self, cell: Cell, splits: Splits) -> Karmma:
+    def _network(self, cell: Experiment, splits: Splits) -> Karmma:
         torch.manual_seed(cell.run.seed)
         network = build(cell.config, splits.spec, splits.vocabulary)
         for modality, source in cell.encoders.items():
@@ -181,8 +181,8 @@ class Workshop:
                     given.embeddings[modality.value].state_dict())
         return network
 
-    def _teacher(self, cell: Cell) -> RememberedTeacher | None:
-        return RememberedTeacher(self.folder(cell.teacher) / 'answers') if cell.teacher else None
+    def _teacher(self, cell: Experiment) -> CachedTeacher | None:
+        return CachedTeacher(self.folder(cell.teacher) / 'answers') if cell.teacher else None
 
 
 def _scores(network: Karmma, clips: Clips) -> dict[str, Any]:
@@ -198,8 +198,8 @@ def _scores(network: Karmma, clips: Clips) -> dict[str, Any]:
 Made = Callable[[str, Mapping[str, Any]], None]
 
 
-def with_needs(wanted: Iterable[str], cells: Mapping[str, Cell]) -> list[str]:
-    """Give the wanted cells and all that they need, in the order of `cells`."""
+def with_needs(wanted: Iterable[str], cells: Mapping[str, Experiment]) -> list[str]:
+    """Return the wanted cells and all that they need, in the order of `cells`."""
     found: set[str] = set()
     open_ones = list(wanted)
     while open_ones:
@@ -211,7 +211,11 @@ def with_needs(wanted: Iterable[str], cells: Mapping[str, Cell]) -> list[str]:
 
 
 def make_all(
-    workshop: Workshop, cells: Mapping[str, Cell], names: Iterable[str], jobs: int, made: Made
+    workshop: ExperimentRunner,
+    cells: Mapping[str, Experiment],
+    names: Iterable[str],
+    jobs: int,
+    made: Made,
 ) -> None:
     """
     Make cells, `jobs` at a time; the first that fails stops the rest.

@@ -38,7 +38,7 @@ class Results:
     """Preset → `gflops` and `bytes` by subset; `tokens` → Table V's."""
 
     def seeds(self, system: str) -> list[dict[str, Any]]:
-        """Give the results of a system, one for each seed that was made."""
+        """Return the results of a system, one for each seed that was made."""
         found, seed = [], 0
         while seeded(system, seed) in self.cells:
             found.append(self.cells[seeded(system, seed)])
@@ -46,20 +46,20 @@ class Results:
         return found
 
     def columns(self, system: str) -> list[dict[str, float]]:
-        """Give a system's columns of Table I, one for each seed."""
+        """Return a system's columns of Table I, one for each seed."""
         return [{s: found['action'] for s, found in cell['top1'].items()}
                 for cell in self.seeds(system)]
 
     def full(self, system: str, key: str = 'action') -> list[float]:
-        """Give the accuracy with all that a system takes, for each seed."""
+        """Return the accuracy with all that a system takes, for each seed."""
         return [next(iter(cell['top1'].values()))[key] for cell in self.seeds(system)]
 
     def averages(self, system: str) -> list[float]:
-        """Give the mean accuracy over the subsets, for each seed."""
+        """Return the mean accuracy over the subsets, for each seed."""
         return [average_accuracy(column) for column in self.columns(system)]
 
     def curves(self, system: str) -> list[list[float]]:
-        """Give the accuracy for each probability of dropping (Fig. 4), for each seed."""
+        """Return the accuracy for each probability of dropping (Fig. 4), for each seed."""
         return [[dropped(column, point) for point in POINTS] for column in self.columns(system)]
 
     def save(self, path: Path) -> None:
@@ -90,11 +90,11 @@ class Results:
 
 
 def dropped(column: Column, point: float) -> float:
-    """Give the expected accuracy where every clip has all sensors and each is then dropped."""
+    """Return the expected accuracy where every clip has all sensors and each is then dropped."""
     return sum(chance * column[subset]
                for subset, chance in subset_probabilities(Modality, point).items())
 
 
 def mean(values: Sequence[float]) -> float:
-    """Give the mean; NaN of nothing."""
+    """Return the mean; NaN of nothing."""
     return sum(values) / len(values) if values else float('nan')

@@ -17,7 +17,7 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.presets import ensemble, only, tiny, tiny_teacher, unimodal
-from karmma_ros.reproduce.cells import Cell, ENCODER, ENSEMBLE, STUDENT, TEACHER, TOKENS
+from karmma_ros.reproduce.cells import ENCODER, ENSEMBLE, Experiment, STUDENT, TEACHER, TOKENS
 from karmma_ros.training.module import Optimisation
 from karmma_ros.training.run import RunSettings
 
@@ -64,7 +64,7 @@ BUDGETS = {
 
 def budget(name: str) -> Budget:
     """
-    Give a budget by name.
+    Return a budget by name.
 
     :raises InvalidSettingError: when there is none of that name.
     """
@@ -73,8 +73,8 @@ def budget(name: str) -> Budget:
     return BUDGETS[name]
 
 
-def all_cells(plan: Budget) -> dict[str, Cell]:
-    """Give every cell by name, those that most depends on first."""
+def all_experiments(plan: Budget) -> dict[str, Experiment]:
+    """Return every cell by name, those that most depends on first."""
     cells = [*_encoders(plan), *_shared(plan)]
     seeds = range(plan.seeds)
     for seed in seeds:
@@ -89,25 +89,25 @@ def seeded(name: str, seed: int) -> str:
     return f'{name}/{seed}'
 
 
-def _encoders(plan: Budget) -> list[Cell]:
+def _encoders(plan: Budget) -> list[Experiment]:
     run = _run(plan, plan.encoder_epochs, 0, Optimisation(
         learning_rate=2e-3, weight_decay=0.05, modality_dropout=0.0, label_smoothing=0.1))
     return [
-        Cell(f'encoder_{size}/{modality}', ENCODER, unimodal(config, modality), run,
+        Experiment(f'encoder_{size}/{modality}', ENCODER, unimodal(config, modality), run,
              pretraining=plan.pretraining)
         for size, config in (('student', tiny()), ('teacher', tiny_teacher()))
         for modality in config.modalities]
 
 
-def _shared(plan: Budget) -> list[Cell]:
+def _shared(plan: Budget) -> list[Experiment]:
     small = {m: f'encoder_student/{m}' for m in Modality}
     large = {m: f'encoder_teacher/{m}' for m in Modality}
     return [
-        Cell('tokens', TOKENS, tiny_teacher(), encoders=large),
-        Cell('radevski', ENSEMBLE, ensemble(tiny()), encoders=small)]
+        Experiment('tokens', TOKENS, tiny_teacher(), encoders=large),
+        Experiment('radevski', ENSEMBLE, ensemble(tiny()), encoders=small)]
 
 
-def _main(plan: Budget, seed: int) -> list[Cell]:
+def _main(plan: Budget, seed: int) -> list[Experiment]:
     """Table I, Table II and Fig. 4."""
     teacher = seeded('teacher', seed)
     epochs = plan.student_epochs
@@ -123,7 +123,7 @@ def _main(plan: Budget, seed: int) -> list[Cell]:
     ]
 
 
-def _ablations(plan: Budget, seed: int) -> list[Cell]:
+def _ablations(plan: Budget, seed: int) -> list[Experiment]:
     """Tables III to VI."""
     teacher = seeded('teacher', seed)
     half = max(1, plan.student_epochs // 2)
@@ -160,28 +160,28 @@ def cap_name(cap: int | None) -> str:
 
 
 def _omitting() -> ModelConfig:
-    """Give the Baseline: no learned tokens, absent modalities are left out."""
+    """Return the Baseline: no learned tokens, absent modalities are left out."""
     return replace(tiny(), preset='tiny_baseline', missing='omit')
 
 
 def _teacher(
     plan: Budget, seed: int, name: str, config: ModelConfig, epochs: int, dropout: float
-) -> Cell:
+) -> Experiment:
     run = _run(plan, epochs, seed, Optimisation(
         learning_rate=1e-3, weight_decay=0.05, clip=1.0, modality_dropout=dropout,
         augmentation=0.0))
-    return Cell(seeded(name, seed), TEACHER, config, run, tokens='tokens',
+    return Experiment(seeded(name, seed), TEACHER, config, run, tokens='tokens',
                 encoders={m: f'encoder_teacher/{m}' for m in config.modalities})
 
 
 def _student(
     plan: Budget, seed: int, name: str, config: ModelConfig, epochs: int, teacher: str = '',
     *, dropout: float = 0.5, gamma: float = 0.7,
-) -> Cell:
+) -> Experiment:
     run = _run(plan, epochs, seed, Optimisation(
         learning_rate=1e-3, weight_decay=0.01, clip=2.0, modality_dropout=dropout, gamma=gamma))
     start = {m: f'encoder_student/{m}' for m in config.modalities if m in PRETRAINED}
-    return Cell(seeded(name, seed), STUDENT, config, run, start, teacher=teacher)
+    return Experiment(seeded(name, seed), STUDENT, config, run, start, teacher=teacher)
 
 
 def _run(plan: Budget, epochs: int, seed: int, optimisation: Optimisation) -> RunSettings:

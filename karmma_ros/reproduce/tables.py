@@ -9,7 +9,7 @@ from typing import Any
 
 from karmma_ros.evaluation import published
 from karmma_ros.evaluation.cost import cost_of, fusion_training_bytes, gflops_by_cap, tensor_bytes
-from karmma_ros.evaluation.plots import draw_costs, draw_dropping, draw_subsets
+from karmma_ros.evaluation.plots import plot_costs, plot_dropout_curve, plot_subsets
 from karmma_ros.evaluation.robustness import average_ranks, POINTS, relative_drop
 from karmma_ros.modality import Modality, parse_subset
 from karmma_ros.model.presets import ensemble, preset, tiny, unimodal
@@ -36,7 +36,7 @@ SETS = tuple(published.DROPPING)
 
 
 def percent(values: Sequence[float]) -> str:
-    """Give mean and standard deviation over seeds, in percent; of those that have a value."""
+    """Return mean and standard deviation over seeds, in percent; of those that have a value."""
     values = [value for value in values if math.isfinite(value)]
     if not values:
         return LOST
@@ -51,7 +51,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> 
 
 
 def table_1(results: Results) -> str:
-    """Give the accuracy for every subset of the sensors."""
+    """Return the accuracy for every subset of the sensors."""
     columns = {system: results.columns(system) for system in MAIN}
     rows = [[subset, *(percent([c[subset] for c in columns[s]]) for s in MAIN)]
             for subset in columns['karmma'][0]]
@@ -86,7 +86,7 @@ def margins(results: Results) -> str:
 
 
 def figure_4(results: Results) -> str:
-    """Give the accuracy as sensors drop out."""
+    """Return the accuracy as sensors drop out."""
     systems = [s for s in MAIN if s != 'teacher']
     curves = {s: results.curves(s) for s in systems}
     rows = []
@@ -270,15 +270,15 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     pictures.mkdir(parents=True, exist_ok=True)
     drawn = [pictures / f'results_fig{number}.png' for number in (4, 5, 6)]
     systems = [s for s in tables.MAIN if s != 'teacher']
-    draw_dropping(
+    plot_dropout_curve(
         drawn[0], {tables.MAIN[s]: results.curves(s) for s in systems}, where=WHERE,
         references={f'{tables.MAIN[s]}, paper ({tables.SETS[0]})':
                     [v / 100 for v in published.DROPPING[tables.SETS[0]][s]] for s in systems})
-    draw_subsets(
+    plot_subsets(
         drawn[1], {f'dropout {100 * p:.0f} %': results.columns(dropout_name(p))
                    for p in DROPOUTS}, where=f'teacher, {WHERE}')
     names = {'tiny_teacher': 'teacher', 'tiny': 'student'}
-    draw_costs(drawn[2], {
+    plot_costs(drawn[2], {
         'operations a clip, GFLOPs': (
             {names[n]: results.costs[n]['gflops'] for n in names}, {}),
         'tensors at inference, MB': (

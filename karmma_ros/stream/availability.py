@@ -59,7 +59,7 @@ class ModalityStatus:
 
     @property
     def available(self) -> bool:
-        """Tell whether the network may be given this modality."""
+        """Return whether the network may be given this modality."""
         return self.state is ModalityState.AVAILABLE
 
     @property

@@ -18,8 +18,8 @@ from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.audio import resample, StreamResampler
 from karmma_ros.preprocess.detections import detection_input
 from karmma_ros.preprocess.video import resize_and_crop
-from karmma_ros.stream.frame_buffer import Slots
-from karmma_ros.stream.spectrogram_cache import SpectrogramMemo
+from karmma_ros.stream.frame_buffer import FrameSlots
+from karmma_ros.stream.spectrogram_cache import SpectrogramCache
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,7 +38,7 @@ class Frame:
     """RGB `[h, w, 3]`, of the crop's size."""
 
 
-class FrameBuffer(Slots[Frame]):
+class FrameBuffer(FrameSlots[Frame]):
     """Keep one frame for each slot of time: each is resized once, and its flow computed once."""
 
     def __init__(self, spec: ClipSpec) -> None:
@@ -92,17 +92,17 @@ class AudioBuffer:
         self._run: _Run | None = None
         self._empty = True
         self._spec = spec.audio
-        self.spectrogram = SpectrogramMemo(self._spec)
+        self.spectrogram = SpectrogramCache(self._spec)
         """Of the sound in here; another one after `clear`."""
 
     @property
     def newest_ns(self) -> int | None:
-        """Give the time up to which sound was heard."""
+        """Return the time up to which sound was heard."""
         return None if self._empty else self._time_ns(self._end)
 
     @property
     def nbytes(self) -> int:
-        """Give the memory held."""
+        """Return the memory held."""
         return self._sound.nbytes + self._valid.nbytes
 
     def add(
@@ -141,7 +141,7 @@ class AudioBuffer:
         self._run = run
 
     def read(self, end_ns: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Give the sound of the window that ends at `end_ns`, `[n]`, and what of it was heard."""
+        """The sound of the window that ends at `end_ns`, `[n]`, and what of it was heard."""
         sound = np.zeros(self._window, np.float32)
         valid = np.zeros(self._window, np.bool_)
         first, last = self._held(end_ns)
@@ -152,7 +152,7 @@ class AudioBuffer:
         return sound, valid
 
     def first(self, end_ns: int) -> int:
-        """Give the index of the first sample of the window that ends at `end_ns`."""
+        """Return the index of the first sample of the window that ends at `end_ns`."""
         return self._stop(end_ns) - self._window
 
     def heard(self, end_ns: int) -> int:
@@ -160,7 +160,7 @@ class AudioBuffer:
         return int(np.count_nonzero(self._valid[np.arange(*self._held(end_ns)) % self._capacity]))
 
     def span_ns(self, end_ns: int) -> tuple[int, int]:
-        """Give the times between which sound of the window was heard; it must have some."""
+        """Return the times between which sound of the window was heard; it must have some."""
         first, last = self._held(end_ns)
         heard = np.flatnonzero(self._valid[np.arange(first, last) % self._capacity])
         return self._time_ns(first + int(heard[0])), self._time_ns(first + int(heard[-1]) + 1)
@@ -168,12 +168,12 @@ class AudioBuffer:
     def clear(self) -> None:
         """Forget all sound."""
         self._run, self._empty, self._end = None, True, 0
-        self.spectrogram = SpectrogramMemo(self._spec)
+        self.spectrogram = SpectrogramCache(self._spec)
         self._sound[:] = 0
         self._valid[:] = False
 
     def _held(self, end_ns: int) -> tuple[int, int]:
-        """Give the part of the window's indices that lies in the ring, maybe none."""
+        """Return the part of the window's indices that lies in the ring, maybe none."""
         stop = self._stop(end_ns)
         first = max(stop - self._window, self._end - self._capacity)
         last = min(stop, self._end)
@@ -242,7 +242,7 @@ class _Run:
 
     @property
     def next_ns(self) -> int:
-        """Give the stamp that the next chunk should bear."""
+        """Return the stamp that the next chunk should bear."""
         return self.stamp_ns + self.pushed * NANOSECONDS // self.resampler.source_rate
 
 
@@ -258,12 +258,12 @@ class DetectionBuffer:
 
     @property
     def newest_ns(self) -> int | None:
-        """Give the stamp of the newest message."""
+        """Return the stamp of the newest message."""
         return self._stamps[-1] if self._stamps else None
 
     @property
     def nbytes(self) -> int:
-        """Give the memory held by boxes."""
+        """Return the memory held by boxes."""
         return sum(boxes.nbytes for boxes in self._boxes)
 
     def add(self, boxes: NDArray[np.float32], stamp_ns: int) -> None:
@@ -287,7 +287,7 @@ class DetectionBuffer:
 
     def select(self, end_ns: int) -> list[int]:
         """
-        Give for each of the t slots the place of its message, -1 for none.
+        Return for each of the t slots the place of its message, -1 for none.
 
         It is the one nearest to the slot's centre, of those up to `end_ns`, and no further
         away than one slot or, with a slower detector, its usual period: a quarter of the
@@ -302,12 +302,12 @@ class DetectionBuffer:
         ]
 
     def boxes(self, places: Sequence[int]) -> tuple[NDArray[np.float32], ...]:
-        """Give the boxes `[max_boxes, 5]` of the chosen messages; none where it is -1."""
+        """Return the boxes `[max_boxes, 5]` of the chosen messages; none where it is -1."""
         nothing = np.zeros((0, 5), np.float32)
         return tuple(nothing if place < 0 else self._boxes[place] for place in places)
 
     def stamps_ns(self, places: Sequence[int]) -> list[int]:
-        """Give the stamps of the chosen messages in ascending order, each once."""
+        """Return the stamps of the chosen messages in ascending order, each once."""
         return sorted({self._stamps[place] for place in places if place >= 0})
 
     def clear(self) -> None:

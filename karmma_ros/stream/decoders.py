@@ -50,7 +50,7 @@ _PORTAUDIO = {
 
 def stamp_ns_of(header: Any) -> int:
     """
-    Give header.stamp, nanoseconds; 0 where the publisher set none.
+    Return header.stamp, nanoseconds; 0 where the publisher set none.
 
     :raises InvalidSampleError: for a time before 1970, which no clock gives.
     """
@@ -144,7 +144,7 @@ class AudioReader:
 
     @property
     def sample_rate(self) -> int:
-        """Give the rate of what is read now, Hz."""
+        """Return the rate of what is read now, Hz."""
         return self._used[0]
 
     def __str__(self) -> str:
@@ -153,7 +153,7 @@ class AudioReader:
 
     def __call__(self, data: Any) -> NDArray[np.float32]:
         """
-        Give mono float32 `[n]` in [-1, 1].
+        Return mono float32 `[n]` in [-1, 1].
 
         :raises InvalidSampleError: for bytes that are not sound in this format, and while
             the driver says that it sends compressed sound.
@@ -208,7 +208,7 @@ class StampedAudioReader:
 
     def __call__(self, message: Any) -> NDArray[np.float32]:
         """
-        Give mono float32 `[n]` in [-1, 1].
+        Return mono float32 `[n]` in [-1, 1].
 
         :raises InvalidSampleError: for a format that cannot be read.
         """
@@ -267,7 +267,7 @@ class DetectionReader:
 
     def __call__(self, message: Any) -> NDArray[np.float32]:
         """
-        Give float32 `[n, 5]`: x1, y1, x2, y2 in 0..1 and the category, best score first.
+        Return float32 `[n, 5]`: x1, y1, x2, y2 in 0..1 and the category, best score first.
 
         A box that lies outside of the picture is left out.
 
@@ -300,7 +300,7 @@ class DetectionReader:
 
 def _corners(box: Any) -> tuple[float, float, float, float]:
     """
-    Give x1, y1, x2, y2 of what an upright box must hold to hold this one.
+    Return x1, y1, x2, y2 of what an upright box must hold to hold this one.
 
     A negative size ends up as x2 < x1, which is refused later.
     """
@@ -315,7 +315,7 @@ def _corners(box: Any) -> tuple[float, float, float, float]:
 
 
 def _best(detection: Any) -> tuple[float, str]:
-    """Give score and class id of the likeliest hypothesis; a score that is no number is 0."""
+    """Return score and class id of the likeliest hypothesis; a score that is no number is 0."""
     if hasattr(detection, 'class_name'):  # yolo_msgs: one hypothesis, with a name
         score = float(detection.score) if isfinite(detection.score) else 0.0
         return score, str(detection.class_name or detection.class_id)

@@ -200,7 +200,7 @@ class ActionEvents:
         return events
 
     def _find(self, background: str | None) -> _Ids:
-        """Give for each head the id of the background class, -1 where it has none."""
+        """Return for each head the id of the background class, -1 where it has none."""
         ids = tuple(names.index(background) if background in names else -1
                     for names in self._names)
         if background is not None and max(ids) < 0:
@@ -296,14 +296,14 @@ class ActionEvents:
         return [replace(event, phase=Phase.ENDED, end_ns=end_ns, stamp_ns=stamp_ns)]
 
     def _above_since_ns(self, ids: _Ids) -> int:
-        """Give the border between recognitions below `end` and those above it that follow."""
+        """Return the border between recognitions below `end` and those above it that follow."""
         # The older, the lighter: else the same action long before would bridge the pause.
         surplus = self._surplus(ids) * self._weights()
         first = len(surplus) - 1 - int(surplus[::-1].cumsum().argmax())
         return self._border_ns(first - 1, first)
 
     def _above_until_ns(self, ids: _Ids) -> int:
-        """Give the border between recognitions above `end` and those below it that follow."""
+        """Return the border between recognitions above `end` and those below it that follow."""
         last = int(self._surplus(ids).cumsum().argmax())
         return self._border_ns(last, last + 1)
 
@@ -315,19 +315,19 @@ class ActionEvents:
         return np.asarray(np.exp(-np.array(ages) / fading_ns))
 
     def _border_ns(self, before: int, after: int) -> int:
-        """Give the time half-way between two recognitions, or that of the one there is."""
+        """Return the time half-way between two recognitions, or that of the one there is."""
         places = [i for i in (before, after) if 0 <= i < len(self._seen)]
         return sum(self._seen[i].middle_ns for i in places) // len(places)
 
     def _surplus(self, ids: _Ids) -> NDArray[np.float64]:
-        """Give by how much each kept recognition exceeds the lower threshold, `[k]`."""
+        """Return by how much each kept recognition exceeds the lower threshold, `[k]`."""
         # The higher one would be late: in mid-border verb and noun say half each, a quarter
         # together.
         scores = [self._chance(seen.scores, ids) for seen in self._seen]
         return np.array(scores) - self._settings.end
 
     def _chance(self, scores: tuple[NDArray[np.float64], ...], ids: _Ids) -> float:
-        """Give the probability of a combination in one recognition."""
+        """Return the probability of a combination in one recognition."""
         if ids == _IDLE:
             return 1 - prod(1 - float(s[i]) for s, i in zip(scores, self._background) if i >= 0)
         return prod(float(s[i]) for s, i in zip(scores, ids))

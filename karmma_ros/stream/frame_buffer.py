@@ -22,19 +22,19 @@ class Stamped(Protocol):
 
     @property
     def stamp_ns(self) -> int:
-        """Give its time, nanoseconds."""
+        """Return its time, nanoseconds."""
         ...
 
     @property
     def image(self) -> NDArray[np.uint8]:
-        """Give the picture."""
+        """Return the picture."""
         ...
 
 
 Picture = TypeVar('Picture', bound=Stamped)
 
 
-class Slots(Generic[Picture]):
+class FrameSlots(Generic[Picture]):
     """
     Keep the first picture of each slot, as far back as a window reaches.
 
@@ -52,23 +52,23 @@ class Slots(Generic[Picture]):
 
     @property
     def newest_ns(self) -> int | None:
-        """Give the stamp of the picture in the newest slot that has one."""
+        """Return the stamp of the picture in the newest slot that has one."""
         return None if self._newest is None else self._pictures[self._newest].stamp_ns
 
     @property
     def nbytes(self) -> int:
-        """Give the memory held by pictures."""
+        """Return the memory held by pictures."""
         return sum(picture.image.nbytes for picture in self._pictures.values())
 
     def wants(self, stamp_ns: int) -> bool:
-        """Tell whether a picture with this stamp would be kept."""
+        """Return whether a picture with this stamp would be kept."""
         slot = stamp_ns // self._period_ns
         return slot not in self._pictures and (
             self._newest is None or slot > self._newest - self._capacity)
 
     def select(self, end_ns: int) -> tuple[Picture, ...]:
         """
-        Give the t pictures of the window that ends at `end_ns`, oldest first; () when empty.
+        Return the t pictures of the window that ends at `end_ns`, oldest first; () when empty.
 
         A slot without one shows the nearest earlier one, else the nearest later one.
         """
@@ -112,7 +112,7 @@ _LOSS = 1.5
 
 
 @dataclass(frozen=True, eq=False)
-class FlowPicture:
+class FlowImage:
     """One flow that is kept; its picture is never written to again."""
 
     stamp_ns: int
@@ -121,7 +121,7 @@ class FlowPicture:
     """`[h, w, 2]` of the crop's size, as `quantise_flow` gives it."""
 
 
-class FlowBuffer(Slots[FlowPicture]):
+class FlowBuffer(FrameSlots[FlowImage]):
     """
     Keep one flow for each slot of the grid on which a clip samples its frames.
 
@@ -153,11 +153,11 @@ class FlowBuffer(Slots[FlowPicture]):
             return
         field = resize_and_crop_vectors(flow, *self._size)
         picture = quantise_flow(field * np.float32(self._period_ns / interval_ns), self._bound)
-        self._put(FlowPicture(stamp_ns, picture))
+        self._put(FlowImage(stamp_ns, picture))
 
-    def select(self, end_ns: int) -> tuple[FlowPicture, ...]:
+    def select(self, end_ns: int) -> tuple[FlowImage, ...]:
         """
-        Give the t flows of the window that ends at `end_ns`, oldest first; () when empty.
+        Return the t flows of the window that ends at `end_ns`, oldest first; () when empty.
 
         As for frames, but the first repeats the second: in training the first frame has none
         before it.
@@ -171,7 +171,7 @@ class FlowBuffer(Slots[FlowPicture]):
         self._stamps.clear()
 
     def _interval_ns(self, stamp_ns: int) -> int | None:
-        """Give the time between the two frames of a message; None before a second one came."""
+        """Return the time between the two frames of a message; None before a second one came."""
         stamps = list(self._stamps)
         gaps = [later - earlier for earlier, later in zip(stamps, stamps[1:])]
         if not gaps:

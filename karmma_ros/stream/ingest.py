@@ -36,21 +36,21 @@ Picture = tuple[NDArray[Any], tuple[int, int]]
 """A decoded picture or flow, and width and height of the whole one."""
 
 
-class Arrival(Protocol):
+class InputMessage(Protocol):
     """A message of an input on its way into the stream; what is not wanted is not decoded."""
 
     @property
     def modality(self) -> Modality:
-        """Give the modality whose topic it came by."""
+        """Return the modality whose topic it came by."""
 
     @property
     def type_name(self) -> str:
-        """Give its type, such as `sensor_msgs/msg/Image`."""
+        """Return its type, such as `sensor_msgs/msg/Image`."""
 
     @property
     def message(self) -> Any:
         """
-        Give the message itself.
+        Return the message itself.
 
         :raises InvalidSampleError: when it cannot be read.
         """
@@ -58,7 +58,7 @@ class Arrival(Protocol):
     @property
     def stamp_ns(self) -> int:
         """
-        Give its stamp, 0 without one.
+        Return its stamp, 0 without one.
 
         :raises InvalidSampleError: for a time before 1970.
         """
@@ -72,7 +72,7 @@ class Arrival(Protocol):
 
 
 @dataclass(frozen=True)
-class Arrived:
+class ReceivedMessage:
     """A message that is there already."""
 
     modality: Modality
@@ -86,7 +86,7 @@ class Arrived:
     @property
     def stamp_ns(self) -> int:
         """
-        Give its stamp, 0 without one.
+        Return its stamp, 0 without one.
 
         :raises InvalidSampleError: for a time before 1970.
         """
@@ -109,7 +109,7 @@ class Arrived:
         return read_image(message, self.crop, self.bits), (message.width, message.height)
 
 
-class Intake:
+class MessageIngest:
     """
     Decode the messages of every input and store them in one stream.
 
@@ -188,7 +188,7 @@ class Intake:
         self._info = info
         return said
 
-    def wants_image(self, arrival: Arrival, now_ns: int) -> bool:
+    def wants_image(self, arrival: InputMessage, now_ns: int) -> bool:
         """Whether to decode a camera image and `take` it; one that is not wanted is counted."""
         try:
             stamp_ns = arrival.stamp_ns
@@ -197,7 +197,7 @@ class Intake:
         with self._lock:
             return self._stream.wants_image(stamp_ns, now_ns)
 
-    def take(self, arrival: Arrival, now_ns: int) -> str:
+    def take(self, arrival: InputMessage, now_ns: int) -> str:
         """Take a message that is received now; give why it was dropped, or ''."""
         try:
             return self._store(arrival, arrival.stamp_ns, now_ns)
@@ -209,7 +209,7 @@ class Intake:
             self._stream.reject(arrival.modality, reason, now_ns)
         return reason
 
-    def _store(self, arrival: Arrival, stamp_ns: int, now_ns: int) -> str:
+    def _store(self, arrival: InputMessage, stamp_ns: int, now_ns: int) -> str:
         if arrival.modality is Modality.RGB:
             return self._add_image(arrival, stamp_ns, now_ns)
         if arrival.modality is Modality.FLOW:
@@ -221,7 +221,7 @@ class Intake:
         with self._lock:
             return self._stream.add_detections(boxes, stamp_ns, now_ns)
 
-    def _add_image(self, arrival: Arrival, stamp_ns: int, now_ns: int) -> str:
+    def _add_image(self, arrival: InputMessage, stamp_ns: int, now_ns: int) -> str:
         with self._lock:
             if not self._stream.wants_image(stamp_ns, now_ns):
                 return ''
@@ -233,7 +233,7 @@ class Intake:
         with self._lock:
             return self._stream.add_image(image, stamp_ns, now_ns)
 
-    def _add_flow(self, arrival: Arrival, stamp_ns: int, now_ns: int) -> str:
+    def _add_flow(self, arrival: InputMessage, stamp_ns: int, now_ns: int) -> str:
         with self._lock:
             if not self._stream.wants_flow(stamp_ns, now_ns):
                 return ''
@@ -242,7 +242,7 @@ class Intake:
         with self._lock:
             return self._stream.add_flow(flow, stamp_ns, now_ns)
 
-    def _add_audio(self, arrival: Arrival, stamp_ns: int, now_ns: int) -> str:
+    def _add_audio(self, arrival: InputMessage, stamp_ns: int, now_ns: int) -> str:
         samples, audio_format = self._sound(arrival)
         before, self._audio_format = self._audio_format, audio_format
         with self._lock:
@@ -253,7 +253,7 @@ class Intake:
             self._checks.audio(len(samples), audio_format, stamp_ns, now_ns)
         return refusal
 
-    def _sound(self, arrival: Arrival) -> tuple[NDArray[np.float32], AudioFormat]:
+    def _sound(self, arrival: InputMessage) -> tuple[NDArray[np.float32], AudioFormat]:
         """Return samples and how they were read."""
         message = arrival.message
         if arrival.type_name == AUDIO_TOLD:

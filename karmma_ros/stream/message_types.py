@@ -20,7 +20,7 @@ AUDIO_TOLD = 'audio_common_msgs/msg/AudioStamped'
 AUDIO_INFO = 'audio_common_msgs/msg/AudioInfo'
 
 
-class Unread(NamedTuple):
+class UnreadType(NamedTuple):
     """A type that carries what a modality is, in a form that is not read."""
 
     modality: Modality
@@ -28,9 +28,9 @@ class Unread(NamedTuple):
     """What to do about it; `{topic}` stands for the name of the topic."""
 
 
-def _transport(name: str) -> Unread:
+def _transport(name: str) -> UnreadType:
     """Return how to decode what a plugin of image_transport publishes."""
-    return Unread(
+    return UnreadType(
         Modality.RGB, f'republish it raw: `ros2 run image_transport republish {name} raw '
         f'--ros-args -p in_transport:={name} -p out_transport:=raw -r in/{name}:={{topic}} '
         '-r out:=/image`')  # arguments for Humble, parameters from Iron on
@@ -42,42 +42,52 @@ _IN_SPACE = f'its boxes are in metres: publish those of the image as {DETECTIONS
 _SAMPLES = f'publish its samples as {AUDIO_DRIVERS}'
 _DENSE = f'it holds no flow for each pixel: publish {IMAGE} of encoding 32FC2'
 
-UNREAD: Mapping[str, Unread] = {
+UNREAD: Mapping[str, UnreadType] = {
     'ffmpeg_image_transport_msgs/msg/FFMPEGPacket': _transport('ffmpeg'),
     'theora_image_transport/msg/Packet': _transport('theora'),
     'h264_msgs/msg/Packet': _transport('h264'),
-    'foxglove_msgs/msg/CompressedVideo': Unread(
-        Modality.RGB, f'it is H.264, H.265, VP9 or AV1: publish {COMPRESSED_IMAGE} (jpeg), or '
-        'decode it with foxglove_compressed_video_transport'),
-    'foxglove_msgs/msg/CompressedImage': Unread(Modality.RGB, f'publish it as {COMPRESSED_IMAGE}'),
-    'foxglove_msgs/msg/RawImage': Unread(Modality.RGB, f'publish it as {IMAGE}'),
-    'foxglove_msgs/msg/RawAudio': Unread(Modality.AUDIO, _SAMPLES),
-    'realsense2_camera_msgs/msg/RGBD': Unread(
-        Modality.RGB, 'take the colour topic that the driver publishes beside it'),
-    'rtabmap_msgs/msg/RGBDImage': Unread(
-        Modality.RGB, 'take the colour topic that it was made of'),
-    'hbm_img_msgs/msg/HbmMsg1080P': Unread(Modality.RGB, _BY_DECODER),
-    'vision_msgs/msg/Detection3DArray': Unread(Modality.DETECTIONS, _IN_SPACE),
-    'vision_msgs/msg/Detection3D': Unread(Modality.DETECTIONS, _IN_SPACE),
-    'vision_msgs/msg/BoundingBox3DArray': Unread(Modality.DETECTIONS, _IN_SPACE),
-    'vision_msgs/msg/Detection2D': Unread(
-        Modality.DETECTIONS, f'publish all boxes of an image in one {DETECTIONS}'),
-    'vision_msgs/msg/BoundingBox2DArray': Unread(
-        Modality.DETECTIONS, f'its boxes have no class: {_BOXES}'),
-    'yolov8_msgs/msg/DetectionArray': Unread(
-        Modality.DETECTIONS, f'update yolo_ros to version 4 or later, which publishes {YOLO}'),
-    'ultralytics_ros/msg/YoloResult': Unread(
-        Modality.DETECTIONS, f'publish its field detections, a {DETECTIONS}'),
-    'darknet_ros_msgs/msg/BoundingBoxes': Unread(Modality.DETECTIONS, _BOXES),
-    'depthai_ros_msgs/msg/SpatialDetectionArray': Unread(Modality.DETECTIONS, _BOXES),
-    'zed_msgs/msg/ObjectsStamped': Unread(Modality.DETECTIONS, _BOXES),
-    'zed_interfaces/msg/ObjectsStamped': Unread(Modality.DETECTIONS, _BOXES),
-    'ai_msgs/msg/PerceptionTargets': Unread(Modality.DETECTIONS, _BOXES),
-    'audio_utils_msgs/msg/AudioFrame': Unread(Modality.AUDIO, _SAMPLES),
-    'audio_common_msgs/msg/Audio': Unread(Modality.AUDIO, f'publish it within {AUDIO_TOLD}'),
-    'mavros_msgs/msg/OpticalFlow': Unread(Modality.FLOW, _DENSE),
-    'mavros_msgs/msg/OpticalFlowRad': Unread(Modality.FLOW, _DENSE),
-    'px4_msgs/msg/SensorOpticalFlow': Unread(Modality.FLOW, _DENSE),
+    'foxglove_msgs/msg/CompressedVideo': UnreadType(
+        Modality.RGB,
+        f'it is H.264, H.265, VP9 or AV1: publish {COMPRESSED_IMAGE} (jpeg), or '
+        'decode it with foxglove_compressed_video_transport',
+    ),
+    'foxglove_msgs/msg/CompressedImage': UnreadType(
+        Modality.RGB, f'publish it as {COMPRESSED_IMAGE}'
+    ),
+    'foxglove_msgs/msg/RawImage': UnreadType(Modality.RGB, f'publish it as {IMAGE}'),
+    'foxglove_msgs/msg/RawAudio': UnreadType(Modality.AUDIO, _SAMPLES),
+    'realsense2_camera_msgs/msg/RGBD': UnreadType(
+        Modality.RGB, 'take the colour topic that the driver publishes beside it'
+    ),
+    'rtabmap_msgs/msg/RGBDImage': UnreadType(
+        Modality.RGB, 'take the colour topic that it was made of'
+    ),
+    'hbm_img_msgs/msg/HbmMsg1080P': UnreadType(Modality.RGB, _BY_DECODER),
+    'vision_msgs/msg/Detection3DArray': UnreadType(Modality.DETECTIONS, _IN_SPACE),
+    'vision_msgs/msg/Detection3D': UnreadType(Modality.DETECTIONS, _IN_SPACE),
+    'vision_msgs/msg/BoundingBox3DArray': UnreadType(Modality.DETECTIONS, _IN_SPACE),
+    'vision_msgs/msg/Detection2D': UnreadType(
+        Modality.DETECTIONS, f'publish all boxes of an image in one {DETECTIONS}'
+    ),
+    'vision_msgs/msg/BoundingBox2DArray': UnreadType(
+        Modality.DETECTIONS, f'its boxes have no class: {_BOXES}'
+    ),
+    'yolov8_msgs/msg/DetectionArray': UnreadType(
+        Modality.DETECTIONS, f'update yolo_ros to version 4 or later, which publishes {YOLO}'
+    ),
+    'ultralytics_ros/msg/YoloResult': UnreadType(
+        Modality.DETECTIONS, f'publish its field detections, a {DETECTIONS}'
+    ),
+    'darknet_ros_msgs/msg/BoundingBoxes': UnreadType(Modality.DETECTIONS, _BOXES),
+    'depthai_ros_msgs/msg/SpatialDetectionArray': UnreadType(Modality.DETECTIONS, _BOXES),
+    'zed_msgs/msg/ObjectsStamped': UnreadType(Modality.DETECTIONS, _BOXES),
+    'zed_interfaces/msg/ObjectsStamped': UnreadType(Modality.DETECTIONS, _BOXES),
+    'ai_msgs/msg/PerceptionTargets': UnreadType(Modality.DETECTIONS, _BOXES),
+    'audio_utils_msgs/msg/AudioFrame': UnreadType(Modality.AUDIO, _SAMPLES),
+    'audio_common_msgs/msg/Audio': UnreadType(Modality.AUDIO, f'publish it within {AUDIO_TOLD}'),
+    'mavros_msgs/msg/OpticalFlow': UnreadType(Modality.FLOW, _DENSE),
+    'mavros_msgs/msg/OpticalFlowRad': UnreadType(Modality.FLOW, _DENSE),
+    'px4_msgs/msg/SensorOpticalFlow': UnreadType(Modality.FLOW, _DENSE),
 }
 """Known types of cameras, microphones and detectors that no input can have."""
 
@@ -94,7 +104,7 @@ _BY_NAME = (
 )
 
 
-def unread_type(type_name: str) -> Unread | None:
+def unread_type(type_name: str) -> UnreadType | None:
     """
     Return what a type that no input can have carries, and what to do about it; None for others.
 
@@ -105,5 +115,5 @@ def unread_type(type_name: str) -> Unread | None:
     name = type_name.rpartition('/')[2]
     if type_name in UNREAD or _BESIDE.search(name):
         return UNREAD.get(type_name)
-    return next((Unread(modality, cure) for modality, words, cure in _BY_NAME
+    return next((UnreadType(modality, cure) for modality, words, cure in _BY_NAME
                  if words.search(name)), None)

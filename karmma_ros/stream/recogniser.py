@@ -10,7 +10,7 @@ from karmma_ros.modality import Modality, subset_name
 from karmma_ros.model.backends.interface import Backend
 from karmma_ros.model.backends.pytorch import Eager
 from karmma_ros.prediction import Prediction, Vocabulary
-from karmma_ros.stream.token_cache import hop_for, TokenMemo
+from karmma_ros.stream.token_cache import hop_for, TokenCache
 from karmma_ros.stream.window import Window
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class Recogniser:
         self.backend = Eager(network, device) if isinstance(network, nn.Module) else network
         self.vocabulary, self.spec = vocabulary, spec
         self.modalities = self.backend.modalities
-        self._memo = TokenMemo(self.backend.parts) if self.backend.parts else None
+        self._memo = TokenCache(self.backend.parts) if self.backend.parts else None
         self._used = False
         """Whether a clip may have left something in the backend's buffers."""
 
@@ -67,7 +67,7 @@ class Recogniser:
 
     def hop(self, rate: float) -> int:
         """
-        Give the frames from one window to the next that let a streaming network use its tokens.
+        Return the frames from one window to the next that let a streaming network use its tokens.
 
         :param rate: answers a second, at least, as far as chunks allow it.
         :returns: 0 for a network that encodes every window anew.

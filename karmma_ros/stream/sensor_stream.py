@@ -26,9 +26,9 @@ from karmma_ros.stream.buffers import (
     FrameBuffer,
     JITTER_NS,
 )
-from karmma_ros.stream.frame_buffer import FlowBuffer, FlowPicture
-from karmma_ros.stream.source import Buffer, Coverage, Sensor
-from karmma_ros.stream.window import FlowMemo, Window
+from karmma_ros.stream.frame_buffer import FlowBuffer, FlowImage
+from karmma_ros.stream.source import Buffer, Coverage, InputSource
+from karmma_ros.stream.window import FlowCache, Window
 import numpy as np
 from numpy.typing import NDArray
 
@@ -90,8 +90,10 @@ class SensorStream:
         buffers: dict[Modality, Buffer] = {
             Modality.RGB: self._camera, Modality.FLOW: self._flow,
             Modality.AUDIO: self._microphone, Modality.DETECTIONS: self._detector}
-        self._sensors = {m: Sensor(buffer, 1, spec.duration_ns) for m, buffer in buffers.items()}
-        self._flow_memo = FlowMemo(spec.flow.bound)
+        self._sensors = {
+            m: InputSource(buffer, 1, spec.duration_ns) for m, buffer in buffers.items()
+        }
+        self._flow_memo = FlowCache(spec.flow.bound)
         self._last_end_ns: int | None = None
         self.configure(settings, flow_topic)
 
@@ -118,17 +120,17 @@ class SensorStream:
             if self._used(source) is None:
                 sensor.clear()
         if self._inputs.get(Modality.FLOW) is not self._sensors[Modality.RGB]:
-            self._flow_memo = FlowMemo(self._spec.flow.bound)
+            self._flow_memo = FlowCache(self._spec.flow.bound)
 
     @property
     def nbytes(self) -> int:
-        """Give the memory held by samples."""
+        """Return the memory held by samples."""
         return sum(sensor.buffer.nbytes for sensor in self._sensors.values())
 
     @property
     def picture_ns(self) -> int | None:
         """
-        Give the stamp of the newest picture that a window may show.
+        Return the stamp of the newest picture that a window may show.
 
         It is the camera's, or that of a flow with a topic of its own where nothing else is seen;
         None without either.
@@ -137,7 +139,7 @@ class SensorStream:
 
     def wants_image(self, stamp_ns: int, now_ns: int) -> bool:
         """
-        Tell whether to decode a camera image and add it.
+        Return whether to decode a camera image and add it.
 
         False when its slot in time is filled (the image counts as received all the same)
         and when nothing uses the camera.
@@ -157,7 +159,7 @@ class SensorStream:
 
     def add_image(self, image: NDArray[np.uint8], stamp_ns: int, now_ns: int) -> str:
         """Take an RGB image uint8 `[h, w, 3]` of any size; it is copied."""
-        def take(camera: Sensor, stamp_ns: int) -> int:
+        def take(camera: InputSource, stamp_ns: int) -> int:
             check_array('image', image, np.uint8, ('h', 'w', 3))
             camera.admit(stamp_ns, stamp_ns, now_ns)
             self._camera.add(image, stamp_ns)
@@ -170,7 +172,7 @@ class SensorStream:
 
         The stamp is that of the later frame.
         """
-        def take(sensor: Sensor, stamp_ns: int) -> int:
+        def take(sensor: InputSource, stamp_ns: int) -> int:
             check_displacement(flow)
             sensor.admit(stamp_ns, stamp_ns, now_ns)
             self._flow.add(flow, stamp_ns)
@@ -187,7 +189,7 @@ class SensorStream:
         """
         tolerance_ns = JITTER_NS if stamp_ns else UNSTAMPED_AUDIO_TOLERANCE_NS
 
-        def take(microphone: Sensor, _: int) -> int:
+        def take(microphone: InputSource, _: int) -> int:
             _check_sound(samples, sample_rate)
             length_ns = len(samples) * NANOSECONDS // sample_rate
             start_ns = stamp_ns or max(0, now_ns - length_ns)
@@ -202,7 +204,7 @@ class SensorStream:
 
         No box at all is a message too: nothing was seen.
         """
-        def take(detector: Sensor, stamp_ns: int) -> int:
+        def take(detector: InputSource, stamp_ns: int) -> int:
             check_boxes(boxes)
             detector.admit(stamp_ns, stamp_ns, now_ns)
             self._detector.add(boxes, stamp_ns)
@@ -232,7 +234,7 @@ class SensorStream:
         self._sensors[source].restart()
 
     def assess(self, now_ns: int) -> tuple[ModalityStatus, ...]:
-        """Give the status of every modality there is, in canonical order."""
+        """Return the status of every modality there is, in canonical order."""
         return self._assess(now_ns, self._end_ns(now_ns))
 
     def window(self, now_ns: int) -> Window | None:
@@ -258,11 +260,15 @@ class SensorStream:
         """Forget all samples and times, as when the clock has jumped; counts stay."""
         for sensor in self._sensors.values():
             sensor.clear()
-        self._flow_memo = FlowMemo(self._spec.flow.bound)
+        self._flow_memo = FlowCache(self._spec.flow.bound)
         self._last_end_ns = None
 
     def _add(
-        self, source: Modality, take: Callable[[Sensor, int], int], stamp_ns: int, now_ns: int,
+        self,
+        source: Modality,
+        take: Callable[[InputSource, int], int],
+        stamp_ns: int,
+        now_ns: int,
     ) -> str:
         """
         Let a sensor take a sample.
@@ -281,23 +287,23 @@ class SensorStream:
         return ''
 
     def _source(self, modality: Modality) -> Modality:
-        """Give the modality whose sensor serves this one."""
+        """Return the modality whose sensor serves this one."""
         computed = modality is Modality.FLOW and not self._flow_topic
         return Modality.RGB if computed else modality
 
-    def _used(self, source: Modality) -> Sensor | None:
-        """Give a sensor if anything that is switched on takes it."""
+    def _used(self, source: Modality) -> InputSource | None:
+        """Return a sensor if anything that is switched on takes it."""
         sensor = self._sensors[source]
         return sensor if any(each is sensor for each in self._inputs.values()) else None
 
-    def _cameras(self) -> list[Sensor]:
-        """Give the sensors in use that bring pictures."""
+    def _cameras(self) -> list[InputSource]:
+        """Return the sensors in use that bring pictures."""
         used = (self._used(Modality.RGB), self._used(Modality.FLOW))
         return [camera for camera in used if camera is not None]
 
     def _end_ns(self, now_ns: int) -> int | None:
         """
-        Give the newest stamp among fresh inputs that are usable; None without any.
+        Return the newest stamp among fresh inputs that are usable; None without any.
 
         Should their clocks differ by more than a window, the largest group that agrees
         decides (the one with the first modality, among equals): one foreign clock must not
@@ -313,7 +319,7 @@ class SensorStream:
 
     def _whole_hops_ns(self, end_ns: int, now_ns: int) -> int:
         """
-        Give the end of the last whole hop of pictures; the end as it is without fresh ones.
+        Return the end of the last whole hop of pictures; the end as it is without fresh ones.
 
         The last slot has its picture, or never will: else the chunk with it would be encoded
         anew when it comes.
@@ -328,7 +334,7 @@ class SensorStream:
         return min(end_ns, whole * period_ns - 1)
 
     def _step(self, end_ns: int) -> int:
-        """Give a number that one window alone may end at."""
+        """Return a number that one window alone may end at."""
         return (end_ns // self._spec.frame_period_ns + 1) // self.hop if self.hop else end_ns
 
     def _is_new(self, end_ns: int) -> bool:
@@ -384,7 +390,7 @@ class SensorStream:
     ) -> Window:
         spans: dict[Modality, tuple[int, int]] = {}
         frames: tuple[Frame, ...] = ()
-        flows: tuple[FlowPicture, ...] = ()
+        flows: tuple[FlowImage, ...] = ()
         audio = heard = boxes = None
         for modality in available:
             if modality is Modality.AUDIO:
@@ -407,7 +413,7 @@ class SensorStream:
             self._microphone.first(end_ns), self._microphone.spectrogram)
 
 
-def _span(samples: Sequence[Frame | FlowPicture]) -> tuple[int, int]:
+def _span(samples: Sequence[Frame | FlowImage]) -> tuple[int, int]:
     stamps = [sample.stamp_ns for sample in samples]
     return min(stamps), max(stamps)
 

@@ -33,7 +33,7 @@ def make_stream(
 
 
 def input_settings(values: Mapping[str, Any], flow_topic: bool) -> dict[Modality, InputSettings]:
-    """Give each modality its timeout and coverage; computed flow shares the camera's."""
+    """Return each modality its timeout and coverage; computed flow shares the camera's."""
     settings = {}
     for modality in Modality:
         computed = modality is Modality.FLOW and not flow_topic
@@ -47,7 +47,7 @@ def input_settings(values: Mapping[str, Any], flow_topic: bool) -> dict[Modality
 
 def event_settings(values: Mapping[str, Any]) -> EventSettings:
     """
-    Give the settings of the events.
+    Return the settings of the events.
 
     :raises InvalidSettingError: when they contradict each other.
     """
@@ -60,7 +60,7 @@ _DEFAULTS = Path('config', 'node', 'karmma.yaml')
 
 def node_parameters(path: Path | None = None) -> dict[str, Any]:
     """
-    Give every parameter of the node by its dotted name, as a parameter file of a robot has it.
+    Return every parameter of the node by its dotted name, as a parameter file of a robot has it.
 
     :param path: a file with some of them; the others are as the node's own file has them.
     :raises InvalidSettingError: for a file that cannot be read or names what does not exist.

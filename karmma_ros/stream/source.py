@@ -17,7 +17,7 @@ _RECENT = 64
 _MAX_REASON = 300
 
 
-class Receipts:
+class ReceiveStats:
     """Count the messages of one sensor, by the receiver's clock."""
 
     def __init__(self) -> None:
@@ -45,23 +45,23 @@ class Receipts:
 
     @property
     def received(self) -> bool:
-        """Tell whether there was a good message."""
+        """Return whether there was a good message."""
         return bool(self._taken)
 
     def age_ns(self, now_ns: int) -> int:
-        """Give the time since the last good message; -1 if there was none."""
+        """Return the time since the last good message; -1 if there was none."""
         return max(0, now_ns - self._taken[-1]) if self._taken else -1
 
     def fresh(self, now_ns: int, timeout_ns: int) -> bool:
-        """Tell whether the last good message came within the timeout."""
+        """Return whether the last good message came within the timeout."""
         return bool(self._taken) and _near(self._taken[-1], now_ns, timeout_ns)
 
     def failing(self, now_ns: int, timeout_ns: int) -> bool:
-        """Tell whether a message was dropped within the timeout."""
+        """Return whether a message was dropped within the timeout."""
         return self._last_drop_ns is not None and _near(self._last_drop_ns, now_ns, timeout_ns)
 
     def rate(self, now_ns: int, timeout_ns: int) -> float:
-        """Give the recent rate of good messages, Hz; 0 when they ceased."""
+        """Return the recent rate of good messages, Hz; 0 when they ceased."""
         if not self.fresh(now_ns, timeout_ns):
             return 0.0
         elapsed_ns = self._taken[-1] - self._taken[0]
@@ -83,7 +83,7 @@ def _near(time_ns: int, now_ns: int, timeout_ns: int) -> bool:
     return abs(now_ns - time_ns) <= timeout_ns
 
 
-class Fit(Enum):
+class StampVerdict(Enum):
     """What to do with a stamped sample."""
 
     TAKE = 'take'
@@ -108,22 +108,22 @@ class Timeline:
         self._stray: tuple[int, int] | None = None
 
     def fits(self, start_ns: int, stop_ns: int, now_ns: int) -> bool:
-        """Tell whether a sample that spans `start_ns`..`stop_ns` fits; changes nothing."""
+        """Return whether a sample that spans `start_ns`..`stop_ns` fits; changes nothing."""
         return self._newest is None or self._follows(self._newest, start_ns, stop_ns, now_ns)
 
-    def admit(self, start_ns: int, stop_ns: int, now_ns: int) -> Fit:
+    def admit(self, start_ns: int, stop_ns: int, now_ns: int) -> StampVerdict:
         """Judge a sample that spans `start_ns`..`stop_ns`, received at `now_ns`."""
         if self.fits(start_ns, stop_ns, now_ns):
             self._stray = None
             if self._newest is None or stop_ns >= self._newest[0]:
                 self._newest = stop_ns, now_ns
-            return Fit.TAKE
+            return StampVerdict.TAKE
         stray, self._stray = self._stray, (stop_ns, now_ns)
         if (stray is None or stop_ns <= stray[0]
                 or not self._follows(stray, start_ns, stop_ns, now_ns)):
-            return Fit.DROP
+            return StampVerdict.DROP
         self._newest, self._stray = self._stray, None
-        return Fit.RESTART
+        return StampVerdict.RESTART
 
     def misfit(self, start_ns: int) -> str:
         """Say how far a stamp that does not fit lies from the newest sample."""
@@ -149,7 +149,7 @@ class Timeline:
 Buffer = Union[FrameBuffer, FlowBuffer, AudioBuffer, DetectionBuffer]
 
 
-class Sensor:
+class InputSource:
     """One source of messages: its buffer and what is known of them."""
 
     def __init__(self, buffer: Buffer, timeout_ns: int, span_ns: int) -> None:
@@ -157,7 +157,7 @@ class Sensor:
         self.buffer = buffer
         self.timeout_ns = timeout_ns
         self._span_ns = span_ns
-        self.receipts = Receipts()
+        self.receipts = ReceiveStats()
         self.timeline = Timeline(span_ns)
         self._findings: dict[str, Finding] = {}
 
@@ -191,7 +191,7 @@ class Sensor:
         self.timeline.clear()
 
     def fresh(self, now_ns: int) -> bool:
-        """Tell whether a good message came within the timeout."""
+        """Return whether a good message came within the timeout."""
         return self.receipts.fresh(now_ns, self.timeout_ns)
 
     def admit(self, start_ns: int, stop_ns: int, now_ns: int) -> None:
@@ -203,15 +203,15 @@ class Sensor:
         if start_ns < 0:
             raise InvalidSampleError(f'stamp: got {start_ns} ns; it may be 0 or more')
         fit = self.timeline.admit(start_ns, stop_ns, now_ns)
-        if fit is Fit.DROP:
+        if fit is StampVerdict.DROP:
             raise InvalidSampleError(self.timeline.misfit(start_ns))
-        if fit is Fit.RESTART:
+        if fit is StampVerdict.RESTART:
             self.buffer.clear()
             self.receipts.restart(start_ns)
 
     def passes(self, stamp_ns: int, now_ns: int) -> bool:
         """
-        Tell whether a message of one stamp need not be decoded, since its slot is filled.
+        Return whether a message of one stamp need not be decoded, since its slot is filled.
 
         If so, it counts as received.
         """
@@ -237,7 +237,7 @@ class Sensor:
     def judge(
         self, coverage: Coverage, end_ns: int | None, now_ns: int,
     ) -> tuple[ModalityState, str]:
-        """Give the state and, unless it is available, the reason; windows end at `end_ns`."""
+        """Return the state and, unless it is available, the reason; windows end at `end_ns`."""
         receipts, timeout_ns = self.receipts, self.timeout_ns
         if self.fresh(now_ns):
             if not self.usable:

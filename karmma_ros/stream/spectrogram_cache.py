@@ -25,7 +25,7 @@ class _Known:
     """Bool `[s]`: those that look at nothing but sound that was heard, inside the window."""
 
 
-class SpectrogramMemo:
+class SpectrogramCache:
     """
     Remember the columns of the last window, so that overlapping windows compute each once.
 
@@ -41,7 +41,7 @@ class SpectrogramMemo:
         self, sound: NDArray[np.float32], heard: NDArray[np.bool_], first: int,
     ) -> NDArray[np.float32]:
         """
-        Give `preprocess.audio.log_mel` of a window's sound `[n]`, float32 `[f, s]`.
+        Return `preprocess.audio.log_mel` of a window's sound `[n]`, float32 `[f, s]`.
 
         Columns that touch a gap hold anything: nobody is to look at them.
 
@@ -80,6 +80,6 @@ class SpectrogramMemo:
 
 
 def _runs(marks: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Give start and end of each run of marks."""
+    """Return start and end of each run of marks."""
     edges = np.flatnonzero(np.diff(marks.astype(np.int8), prepend=0, append=0))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist())

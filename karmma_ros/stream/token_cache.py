@@ -17,22 +17,22 @@ from typing import Protocol
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.modality import in_order, Modality
-from karmma_ros.model.streaming import Part, Parts, Past, Stretches, Tokens
+from karmma_ros.model.streaming import Chunks, Part, Parts, Past, Tokens
 from karmma_ros.preprocess.flow import flow_input
 from karmma_ros.preprocess.video import video_input
 from karmma_ros.stream.window import Window
 import numpy as np
 from numpy.typing import NDArray
 
-Pictures = Sequence[NDArray[np.uint8]]
+NumberedImages = Sequence[NDArray[np.uint8]]
 """The t pictures of a window; they are never written to, so that each is told by its identity."""
 Prepare = Callable[[int, int], NDArray[np.float32]]
 """From a first frame and the one after the last to the network's input `[1, 3, t, h, w]`."""
 
 
-def hop_for(stretches: Mapping[Modality, Stretches], spec: ClipSpec, rate: float) -> int:
+def hop_for(stretches: Mapping[Modality, Chunks], spec: ClipSpec, rate: float) -> int:
     """
-    Give the number of frames from one window to the next, so that tokens can be used again.
+    Return the number of frames from one window to the next, so that tokens can be used again.
 
     The largest divisor of the chunks' length that gives at least `rate` answers a second, or
     1 where no divisor does; 0 for a network that encodes every window anew.
@@ -47,9 +47,9 @@ def hop_for(stretches: Mapping[Modality, Stretches], spec: ClipSpec, rate: float
                default=1)
 
 
-class TokenMemo:
+class TokenCache:
     """
-    Give the embedded tokens of one window after the other.
+    Return the embedded tokens of one window after the other.
 
     One thread may use it at a time: it belongs to the worker that prepares the windows. It holds
     what the windows to come can use of the last one, and the pictures that this is of.
@@ -85,8 +85,8 @@ class TokenMemo:
 class _Memory(Protocol):
     """What is kept of one modality."""
 
-    def parts(self, pictures: Pictures, prepare: Prepare) -> list[Part]:
-        """Give the embedded stretches of a window, oldest first."""
+    def parts(self, pictures: NumberedImages, prepare: Prepare) -> list[Part]:
+        """Return the embedded stretches of a window, oldest first."""
         ...
 
     def forget(self) -> None:
@@ -100,9 +100,9 @@ class _Chunks:
     def __init__(self, network: Parts, modality: Modality) -> None:
         self._network, self._modality = network, modality
         self._stretches = network.stretches[modality]
-        self._known: dict[tuple[int, ...], tuple[Part, Pictures]] = {}
+        self._known: dict[tuple[int, ...], tuple[Part, NumberedImages]] = {}
 
-    def parts(self, pictures: Pictures, prepare: Prepare) -> list[Part]:
+    def parts(self, pictures: NumberedImages, prepare: Prepare) -> list[Part]:
         size = len(pictures) // self._stretches.count
         found = [self._part(pictures[i:i + size], partial(prepare, i, i + size))
                  for i in range(0, len(pictures), size)]
@@ -111,7 +111,7 @@ class _Chunks:
         self._known = {key: kept for key, kept in self._known.items() if shown.issuperset(key)}
         return found
 
-    def _part(self, chunk: Pictures, prepared: Callable[[], NDArray[np.float32]]) -> Part:
+    def _part(self, chunk: NumberedImages, prepared: Callable[[], NDArray[np.float32]]) -> Part:
         key = _identities(chunk[1:] if self._stretches.skips_first else chunk)
         if key not in self._known:
             part = self._network.encode_chunk(self._modality, prepared())
@@ -127,11 +127,11 @@ class _Frames:
 
     def __init__(self, network: Parts, modality: Modality) -> None:
         self._network, self._modality = network, modality
-        self._seen: Pictures = []
+        self._seen: NumberedImages = []
         self._parts: list[Part] = []
         self._past: Past | None = None
 
-    def parts(self, pictures: Pictures, prepare: Prepare) -> list[Part]:
+    def parts(self, pictures: NumberedImages, prepare: Prepare) -> list[Part]:
         count, new = len(pictures), self._moved(pictures)
         if new == count:
             self.forget()
@@ -142,7 +142,7 @@ class _Frames:
         self._seen = list(pictures)
         return self._parts
 
-    def _moved(self, pictures: Pictures) -> int:
+    def _moved(self, pictures: NumberedImages) -> int:
         """
         Count the frames by which the window has moved on; all, where it shows another past.
 
@@ -157,19 +157,19 @@ class _Frames:
         self._seen, self._parts, self._past = [], [], None
 
 
-def _identities(pictures: Pictures) -> tuple[int, ...]:
+def _identities(pictures: NumberedImages) -> tuple[int, ...]:
     return tuple(map(id, pictures))
 
 
-def _pictures(window: Window, modality: Modality) -> Pictures:
-    """Give what the frames of a modality are told by; computed flow is told by its frames."""
+def _pictures(window: Window, modality: Modality) -> NumberedImages:
+    """Return what the frames of a modality are told by; computed flow is told by its frames."""
     if modality is Modality.FLOW and window.flows:
         return window.flows
     return [frame.image for frame in window.frames]
 
 
 def _preparing(window: Window, modality: Modality) -> Prepare:
-    """Give what prepares some of a window's frames as `Window.clip` prepares all."""
+    """Return what prepares some of a window's frames as `Window.clip` prepares all."""
     spec = window.spec
     if modality is Modality.RGB:
         return lambda first, end: video_input(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Looks:
+class InferenceTrigger:
     """
     Decide when to look for a window, as ticks of a rate and pictures come.
 

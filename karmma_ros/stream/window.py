@@ -16,12 +16,12 @@ from karmma_ros.preprocess.clip import make_clip
 from karmma_ros.preprocess.flow import estimate_flow, NO_MOVEMENT
 from karmma_ros.stream.availability import ModalityStatus
 from karmma_ros.stream.buffers import Frame
-from karmma_ros.stream.spectrogram_cache import SpectrogramMemo
+from karmma_ros.stream.spectrogram_cache import SpectrogramCache
 import numpy as np
 from numpy.typing import NDArray
 
 
-class FlowMemo:
+class FlowCache:
     """
     Remember the flow between frames, so that overlapping windows compute it once.
 
@@ -35,11 +35,11 @@ class FlowMemo:
 
     @property
     def nbytes(self) -> int:
-        """Give the memory held by flow."""
+        """Return the memory held by flow."""
         return sum(flow.nbytes for flow in self._known.values())
 
     def clip_flow(self, frames: tuple[Frame, ...]) -> NDArray[np.uint8]:
-        """Give `preprocess.flow.clip_flow` of the frames, uint8 `[t, h, w, 2]`."""
+        """Return `preprocess.flow.clip_flow` of the frames, uint8 `[t, h, w, 2]`."""
         flow = np.full((len(frames), *frames[0].image.shape[:2], 2), NO_MOVEMENT, np.uint8)
         used: dict[tuple[int, int], NDArray[np.uint8]] = {}
         for i, (previous, current) in enumerate(zip(frames, frames[1:]), start=1):
@@ -75,12 +75,12 @@ class Window:
     heard: NDArray[np.bool_] | None
     """Bool `[n]`: false where `audio` holds zeros for a gap."""
     boxes: tuple[NDArray[np.float32], ...] | None
-    flow_memo: FlowMemo
+    flow_memo: FlowCache
     flows: tuple[NDArray[np.uint8], ...] = ()
     """The t flow pictures `[h, w, 2]` of a flow topic; empty where flow comes from the frames."""
     audio_first: int = 0
     """Place in the stream of the first sample of `audio`."""
-    spectrogram_memo: SpectrogramMemo | None = None
+    spectrogram_memo: SpectrogramCache | None = None
     """Without one the spectrogram is computed anew."""
 
     def __post_init__(self) -> None:
@@ -88,12 +88,12 @@ class Window:
 
     @property
     def oldest_ns(self) -> int:
-        """Give the oldest stamp in here."""
+        """Return the oldest stamp in here."""
         return min(oldest for oldest, _ in self.spans_ns.values())
 
     @property
     def newest_ns(self) -> int:
-        """Give the newest stamp in here."""
+        """Return the newest stamp in here."""
         return max(newest for _, newest in self.spans_ns.values())
 
     def clip(self, keep: Iterable[Modality] | None = None) -> Clip:

@@ -50,7 +50,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     Read a checkpoint of tensors and plain values; no code in it is run.
 
-    :raises InvalidSettingError: for a file that is not one of `Keeper`'s.
+    :raises InvalidSettingError: for a file that is not one of `ResumeCheckpoint`'s.
     """
     try:
         with open_regular_file(path) as file:
@@ -70,7 +70,7 @@ def _no_checkpoint(path: Path, problem: str) -> InvalidSettingError:
         'another --work')
 
 
-class Keeper(Callback):
+class ResumeCheckpoint(Callback):
     """
     Write `last.ckpt` after every epoch, after so many minutes, and when the run is stopped.
 
@@ -119,7 +119,7 @@ class Keeper(Callback):
         self._keep(trainer)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
-        """Give the signals back."""
+        """Return the signals back."""
         self._give_back()
 
     def _keep(self, trainer: lightning.Trainer) -> None:

@@ -21,7 +21,7 @@ from torch import distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 
-class Order(Sampler[int]):
+class EpochSampler(Sampler[int]):
     """
     Shuffle a split anew each epoch, for whole steps; the remainder is left out.
 
@@ -55,7 +55,7 @@ class Order(Sampler[int]):
         return iter((self.epoch * self.count + chosen).tolist())
 
 
-class Numbered(Dataset[Sample]):
+class IndexedDataset(Dataset[Sample]):
     """
     The clips of a split, each with its index.
 
@@ -75,10 +75,10 @@ class Numbered(Dataset[Sample]):
 
 
 def training_loader(
-    clips: Clips, modalities: Sequence[Modality], order: Order, parts: int, workers: int
+    clips: Clips, modalities: Sequence[Modality], order: EpochSampler, parts: int, workers: int
 ) -> DataLoader[Batch]:
     """
-    Give the batches of an epoch.
+    Return the batches of an epoch.
 
     :param parts: a step's samples come in this many batches a process.
     :raises InvalidSettingError: when a step's samples cannot be shared out evenly.
@@ -88,17 +88,24 @@ def training_loader(
         raise InvalidSettingError(
             'batch_size', order.batch_size,
             f'a multiple of {parts * processes()[1]}, the parts of a step on all devices')
-    return _loader(Numbered(taking(clips, modalities), True), modalities, share, workers, order)
+    return _loader(
+        IndexedDataset(taking(clips, modalities), True), modalities, share, workers, order
+    )
 
 
 def scoring_loader(
     clips: Clips, modalities: Sequence[Modality], batch_size: int, workers: int = 0,
     first: int = 0,
 ) -> DataLoader[Batch]:
-    """Give the clips as they are scored, from `first` on; to each process its share."""
+    """Return the clips as they are scored, from `first` on; to each process its share."""
     rank, world = processes()
-    return _loader(Numbered(taking(clips, modalities), False), modalities, batch_size, workers,
-                   range(first + rank, len(clips), world))
+    return _loader(
+        IndexedDataset(taking(clips, modalities), False),
+        modalities,
+        batch_size,
+        workers,
+        range(first + rank, len(clips), world),
+    )
 
 
 def _loader(
@@ -112,7 +119,7 @@ def _loader(
 
 
 def processes() -> tuple[int, int]:
-    """Give the number of this training process, from 0, and how many there are."""
+    """Return the number of this training process, from 0, and how many there are."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1

@@ -13,11 +13,11 @@ Draw = Callable[..., Tensor]
 
 
 def seeded(seed: int) -> Draw:
-    """Give draws that a seed alone decides."""
+    """Return draws that a seed alone decides."""
     return partial(torch.rand, generator=torch.Generator().manual_seed(seed))
 
 
-class StepDraws:
+class StepSampler:
     """
     Draws for the samples of a step of which this process, or this part, has only some.
 
@@ -29,7 +29,7 @@ class StepDraws:
         self._draw, self._total, self._rows = seeded(seed), total, rows
 
     def __call__(self, count: int, *shape: int) -> Tensor:
-        """Give numbers `[count, *shape]`, one row for each sample that is here."""
+        """Return numbers `[count, *shape]`, one row for each sample that is here."""
         assert count == len(self._rows)
         return self._draw(self._total, *shape)[self._rows]
 

@@ -14,7 +14,7 @@ from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.augmentation import augment
 from karmma_ros.training.loaders import processes
 from karmma_ros.training.losses import classification_loss, distillation_loss
-from karmma_ros.training.modality_dropout import drop_modalities, StepDraws
+from karmma_ros.training.modality_dropout import drop_modalities, StepSampler
 from karmma_ros.training.teacher import Teacher
 import lightning
 import torch
@@ -23,7 +23,7 @@ from torch import nn, Tensor
 
 def warmup_cosine(step: int, total: int, warmup: int, floor: float = 0.01) -> float:
     """
-    Give the factor of the peak learning rate: linear warm-up, then cosine back to the start.
+    Return the factor of the peak learning rate: linear warm-up, then cosine back to the start.
 
     :param step: from 0 to `total` - 1.
     :param warmup: steps of the rise from `floor` to 1.
@@ -101,7 +101,7 @@ class RecognitionModule(lightning.LightningModule):
         self.modalities = in_order({*network.modalities, *(teacher.reads if teacher else ())})
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Give the loss of one batch; one draw of modality dropout feeds student and teacher."""
+        """Return the loss of one batch; one draw of modality dropout feeds student and teacher."""
         draws = self._draws(len(batch), batch_index)
         own = self._columns(self.network.modalities)
         present = batch.present.clone()
@@ -117,7 +117,7 @@ class RecognitionModule(lightning.LightningModule):
         self.log('loss', loss, prog_bar=True, batch_size=max(1, len(batch)))
         return loss
 
-    def _draws(self, count: int, batch_index: int) -> StepDraws:
+    def _draws(self, count: int, batch_index: int) -> StepSampler:
         """Seed everything that this batch will draw."""
         rank, world = processes()
         parts = self.parts
@@ -125,10 +125,10 @@ class RecognitionModule(lightning.LightningModule):
         # The encoders' own dropout draws from the global generator.
         torch.manual_seed((seed * parts + part) * world + rank)
         places = torch.arange(count) * world + rank + part * count * world
-        return StepDraws(seed, count * parts * world, places)
+        return StepSampler(seed, count * parts * world, places)
 
     def _loss(self, batch: Batch, present: Tensor) -> Tensor:
-        """Give the loss of a batch whose network sees the `present` of it, `[b, m]`."""
+        """Return the loss of a batch whose network sees the `present` of it, `[b, m]`."""
         settings, network = self.optimisation, self.network
         own = self._columns(network.modalities)
         alone = settings.unimodal_weight > 0
@@ -146,7 +146,7 @@ class RecognitionModule(lightning.LightningModule):
         return loss
 
     def _nothing(self) -> Tensor:
-        """Give a loss of 0 that reaches every weight, for a batch without a usable sample."""
+        """Return a loss of 0 that reaches every weight, for a batch without a usable sample."""
         return torch.stack([p.sum() for p in self.network.parameters() if p.requires_grad]
                            ).sum() * 0.0
 

@@ -36,7 +36,7 @@ Arrays = Mapping[str, np.ndarray]
 _CACHES = 'it is rebuilt when it is gone: delete it'
 
 
-def write_tokens(
+def cache_tokens(
     network: Karmma, clips: Clips, folder: Path, *, data: str, batch_size: int = 32,
     workers: int = 0, device: str = 'cpu', progress: Progress = lambda done, total: None,
 ) -> Path:
@@ -109,9 +109,9 @@ def _head_sizes(network: Karmma, device: str) -> dict[str, int]:
     return {head: x.shape[1] for head, x in network(nothing, present).items()}
 
 
-class TokenClips:
+class TokenDataset:
     """
-    The clips of a split as the tokens that `write_tokens` kept: a `Clips`.
+    The clips of a split as the tokens that `cache_tokens` kept: a `Clips`.
 
     :raises DataError: when the folder is missing or damaged.
     """
@@ -127,7 +127,7 @@ class TokenClips:
         return len(self._arrays[PRESENT])
 
     def __getitem__(self, index: int) -> Sample:
-        """Give the tokens of a clip, float32 `[n, e]` for each modality that it has."""
+        """Return the tokens of a clip, float32 `[n, e]` for each modality that it has."""
         has = self._arrays[PRESENT][index]
         inputs = {m: self._arrays[m.value][index].astype(np.float32)
                   for m, there in zip(self.modalities, has) if there}
@@ -135,7 +135,7 @@ class TokenClips:
         return Sample(Clip(inputs), labels, index)
 
     def visit(self, index: int, epoch: int) -> Sample:
-        """Give the same as without an epoch: the tokens are of one window."""
+        """Return the same as without an epoch: the tokens are of one window."""
         return self[index]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -145,9 +145,9 @@ class TokenClips:
         self.__init__(state['folder'])  # type: ignore[misc]
 
 
-def on_tokens(network: Karmma, clips: TokenClips) -> Karmma:
+def network_on_tokens(network: Karmma, clips: TokenDataset) -> Karmma:
     """
-    Give the network from its encoders' tokens on, for `TokenClips`.
+    Return the network from its encoders' tokens on, for `TokenDataset`.
 
     It shares all that is not an encoder with the network that it came from: training the one
     trains the other.
@@ -160,7 +160,7 @@ def on_tokens(network: Karmma, clips: TokenClips) -> Karmma:
         input_shapes=clips.shapes)
 
 
-class RememberedTeacher:
+class CachedTeacher:
     """
     A teacher that answers from what `write_answers` kept; see `Teacher`.
 
@@ -180,7 +180,7 @@ class RememberedTeacher:
         self._place = place
 
     def __call__(self, batch: Batch, present: Mapping[Modality, Tensor]) -> dict[str, Tensor]:
-        """Give the logits of each head for the clips that the batch's index names."""
+        """Return the logits of each head for the clips that the batch's index names."""
         index = batch.index.cpu().numpy()
         code = np.zeros(len(index), np.int64)
         for i, m in enumerate(self.modalities):
@@ -236,7 +236,7 @@ def _ask_all(
 
 
 def digest(module: nn.Module) -> str:
-    """Give the SHA-256 of a module's weights, hexadecimal."""
+    """Return the SHA-256 of a module's weights, hexadecimal."""
     total = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         total.update(name.encode())

@@ -11,8 +11,13 @@ from karmma_ros.data.samples import Batch, Clips
 from karmma_ros.errors import DISK_FULL, InvalidSettingError
 from karmma_ros.model.backends.selection import AUTO, choose_device
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.training.checkpoints import CHECKPOINT, CheckpointError, Keeper, read_checkpoint
-from karmma_ros.training.loaders import Order, scoring_loader, training_loader
+from karmma_ros.training.checkpoints import (
+    CHECKPOINT,
+    CheckpointError,
+    read_checkpoint,
+    ResumeCheckpoint,
+)
+from karmma_ros.training.loaders import EpochSampler, scoring_loader, training_loader
 from karmma_ros.training.module import Optimisation, RecognitionModule
 from karmma_ros.training.teacher import Teacher
 import lightning
@@ -90,7 +95,7 @@ def train(
     step = _step_of(last)
     module = RecognitionModule(
         network, settings.optimisation, settings.seed, teacher, settings.accumulate)
-    order = Order(len(training), settings.batch_size, settings.seed, step)
+    order = EpochSampler(len(training), settings.batch_size, settings.seed, step)
     trainer = _trainer(settings, folder)
     with warnings.catch_warnings():
         # Lightning cannot know that the order itself goes on where it was cut.
@@ -116,19 +121,19 @@ class _Loaders(lightning.LightningDataModule):
     """The loaders, made when it is known how many processes share the samples."""
 
     def __init__(self, module: RecognitionModule, training: Clips, validation: Clips,
-                 order: Order, settings: RunSettings) -> None:
+                 order: EpochSampler, settings: RunSettings) -> None:
         super().__init__()
         self._modalities = module.modalities
         self._training, self._validation = training, validation
         self._order, self._settings = order, settings
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Give the batches to train on."""
+        """Return the batches to train on."""
         return training_loader(self._training, self._modalities, self._order,
                                self._settings.accumulate, self._settings.workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Give the batches to look at."""
+        """Return the batches to look at."""
         return scoring_loader(self._validation, self._modalities, self._settings.batch_size,
                               self._settings.workers)
 
@@ -151,7 +156,7 @@ def _trainer(settings: RunSettings, folder: Path) -> lightning.Trainer:
         callbacks=[
             ModelCheckpoint(folder, BEST.removesuffix('.ckpt'), monitor='val/action', mode='max',
                             save_weights_only=True, enable_version_counter=False),
-            Keeper(folder, settings.checkpoint_minutes),
+            ResumeCheckpoint(folder, settings.checkpoint_minutes),
         ],
         enable_progress_bar=settings.progress,
         enable_model_summary=settings.progress,

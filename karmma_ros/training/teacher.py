@@ -27,7 +27,7 @@ class Teacher(Protocol):
 
     def __call__(self, batch: Batch, present: Mapping[Modality, Tensor]) -> dict[str, Tensor]:
         """
-        Give the logits of each head, `[b, classes]`.
+        Return the logits of each head, `[b, classes]`.
 
         :param present: modality → bool `[b]`; of one that is not named it takes what it has.
         """
@@ -47,7 +47,7 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def __call__(self, batch: Batch, present: Mapping[Modality, Tensor]) -> dict[str, Tensor]:
-        """Give the logits of each head; the batch has the inputs of all its modalities."""
+        """Return the logits of each head; the batch has the inputs of all its modalities."""
         columns = torch.stack([present[m] for m in self.modalities], dim=1)
         answer: dict[str, Tensor] = self._network.to(columns.device)(batch.inputs, columns)
         return answer

@@ -60,11 +60,11 @@ def rewrite(source: Path, out: Path, change, more=()) -> Path:
 
 @pytest.fixture(scope='session')
 def bags():
-    """Give what makes bags."""
+    """Return what makes bags."""
     return SimpleNamespace(kitchen=write_kitchen, rewrite=rewrite, start_ns=START_NS)
 
 
 @pytest.fixture(scope='session')
 def kitchen(tmp_path_factory):
-    """Give a bag of two actions in 6 s: 15 pictures a second, sound, 10 times boxes, truth."""
+    """Return a bag of two actions in 6 s: 15 pictures a second, sound, 10 times boxes, truth."""
     return write_kitchen(tmp_path_factory.mktemp('kitchen') / 'kitchen.mcap')

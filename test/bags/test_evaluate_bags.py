@@ -12,15 +12,20 @@ from karmma_ros.bags.faults import Delay, Mute
 from karmma_ros.bags.frame_lookup import BagFrames
 from karmma_ros.bags.message_definitions import TypeReader
 from karmma_ros.bags.reader import Bag
-from karmma_ros.bags.recorded import compare_echo, echo_of, Echoes, read_echoes
+from karmma_ros.bags.recorded import (
+    compare_recorded,
+    read_recorded,
+    recorded_prediction,
+    RecordedPredictions,
+)
 from karmma_ros.bags.replay import Replay, Run
-from karmma_ros.bags.resume import bag_digest, key_of, Work
+from karmma_ros.bags.resume import bag_digest, key_of, ResumableRun
 from karmma_ros.bags.topics import choose_topics
 from karmma_ros.errors import BagError
 from karmma_ros.evaluation.bag_predictions import (
-    Answers,
-    AnswersError,
     AS_RECORDED,
+    BagPredictions,
+    BagPredictionsError,
     concatenate,
     Condition,
     load_all,
@@ -87,7 +92,7 @@ def test_every_answer_is_the_recognisers(kitchen, bundle, found):
 
 @pytest.fixture(scope='module')
 def causal(tmp_path_factory, bundle):
-    """Give a network with random weights that remembers frames before its window."""
+    """Return a network with random weights that remembers frames before its window."""
     torch.manual_seed(0)
     config, spec, vocabulary = preset('tiny_causal'), bundle.spec, bundle.vocabulary
     path, network = tmp_path_factory.mktemp('models') / 'causal', build(config, spec, vocabulary)
@@ -122,7 +127,7 @@ def test_one_that_remembers_goes_on_where_it_was_stopped(
 ):
     monkeypatch.setattr(evaluate, '_PART_BATCHES', 1)
     whole = evaluated(kitchen, causal, tmp_path / 'whole')
-    add, calls = Work.add, []
+    add, calls = ResumableRun.add, []
 
     def stopped(work, batches, answers):
         calls.append(add(work, batches, answers))
@@ -130,7 +135,7 @@ def test_one_that_remembers_goes_on_where_it_was_stopped(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Work, 'add', stopped)
+        patch.setattr(ResumableRun, 'add', stopped)
         evaluated(kitchen, causal, tmp_path / 'stopped')
     gone_on = evaluated(kitchen, causal, tmp_path / 'stopped')
     assert not gone_on.fresh
@@ -284,7 +289,7 @@ def test_faults_are_a_run_of_their_own(kitchen, bundle):
 
 
 def newest_stamps(path, bundle):
-    """Give the end of each window → the newest stamp of each sensor then."""
+    """Return the end of each window → the newest stamp of each sensor then."""
     with Bag(path) as bag:
         modalities = bundle.network.modalities
         cuts = Replay(bag, choose_topics(bag, {}, modalities), bundle.spec, modalities,
@@ -293,7 +298,7 @@ def newest_stamps(path, bundle):
 
 
 def recognitions(path, bundle, answers, change=lambda scores: scores):
-    """Give messages as the node would have published them, of every other window."""
+    """Return messages as the node would have published them, of every other window."""
     newest = newest_stamps(path, bundle)
     store = TypeReader(TYPE, None)._store
     types = store.types
@@ -346,11 +351,19 @@ def test_a_recorded_answer_of_one_head_is_compared_or_counted_as_empty(verbs, sa
         inference_latency=0.1, modalities=[status], nouns=[],
         verbs=[SimpleNamespace(class_id=i, score=p) for i, p in verbs])
     second = np.array([10**9])
-    answers = Answers(second, 2 * second, 2 * second, np.array([[True, False, False, False]]),
-                      {'gesture': np.array([[0.3, 0.7]], np.float32)}, np.zeros(1, np.float32),
-                      np.zeros((0, 5), np.int64))
-    echoes = Echoes('/action_recognition', (echo_of(message, 2 * 10**9, ('gesture',)),))
-    recorded = compare_echo(echoes, answers, SimpleNamespace(model_id='waves@1'))
+    answers = BagPredictions(
+        second,
+        2 * second,
+        2 * second,
+        np.array([[True, False, False, False]]),
+        {'gesture': np.array([[0.3, 0.7]], np.float32)},
+        np.zeros(1, np.float32),
+        np.zeros((0, 5), np.int64),
+    )
+    echoes = RecordedPredictions(
+        '/action_recognition', (recorded_prediction(message, 2 * 10**9, ('gesture',)),)
+    )
+    recorded = compare_recorded(echoes, answers, SimpleNamespace(model_id='waves@1'))
     assert recorded['same_window'] == recorded['same_sensors'] == 1
     assert recorded['same_answer'] == same and recorded['without_classes'] == without
     assert recorded['same_best'] == (verbs[:1] in ([(1, 0.7)], [(1, 0.6)]))
@@ -366,13 +379,13 @@ def test_a_recorded_head_beyond_verb_and_noun_is_compared(score, same):
             SimpleNamespace(head='tool', labels=labels(score)),
             SimpleNamespace(head='unknown', labels=labels(0.5)),
             SimpleNamespace(head='verb', labels=labels(0.1))])  # verbs is what counts
-    echo = echo_of(message, 2 * 10**9, ('tool', 'noun', 'verb'))
+    echo = recorded_prediction(message, 2 * 10**9, ('tool', 'noun', 'verb'))
     second = np.array([10**9])
-    answers = Answers(second, 2 * second, 2 * second, np.zeros((1, 4), bool),
+    answers = BagPredictions(second, 2 * second, 2 * second, np.zeros((1, 4), bool),
                       {head: np.array([[1 - p, p]], np.float32)
                        for head, p in (('tool', 0.8), ('noun', 0.6), ('verb', 0.7))},
                       np.zeros(1, np.float32), np.zeros((0, 5), np.int64))
-    recorded = compare_echo(Echoes('/action_recognition', (echo,)), answers,
+    recorded = compare_recorded(RecordedPredictions('/action_recognition', (echo,)), answers,
                             SimpleNamespace(model_id='tools@1'))
     assert recorded['same_answer'] == same and recorded['same_best'] == 1
 
@@ -399,7 +412,7 @@ def test_results_recorded_before_other_heads_are_read(model_id, defined):
     bag = SimpleNamespace(
         reader=lambda topic: TypeReader(TYPE, definition if defined else None),
         messages=lambda topics: [(None, 0, data), (None, 0, data[:40])])
-    echoes = read_echoes(bag, SimpleNamespace(name='/action_recognition'), ('gesture',))
+    echoes = read_recorded(bag, SimpleNamespace(name='/action_recognition'), ('gesture',))
     echo, = echoes.found
     assert echo.scores == {'gesture': {1: 0.5}} and echo.model_id == model_id
     assert echoes.unread == 1
@@ -446,12 +459,12 @@ def test_a_bag_that_is_none_is_a_sentence(bundle, tmp_path):
 def test_answers_are_written_and_read(found, tmp_path):
     answers = found.answers[Condition()]
     answers.save(tmp_path / 'a.npz')
-    assert equal(answers, Answers.load(tmp_path / 'a.npz'))
+    assert equal(answers, BagPredictions.load(tmp_path / 'a.npz'))
     save_all(tmp_path / 'b.npz', {'x/V+A': answers, 'y': answers.select(slice(3))})
     assert len(load_all(tmp_path / 'b.npz')['y']) == 3
     whole = concatenate([answers.select(slice(5)), answers.select(slice(5, None))])
     assert equal(whole, answers)
     (tmp_path / 'c.npz').write_bytes((tmp_path / 'a.npz').read_bytes()[:500])
     for name in ('c.npz', 'none.npz'):
-        with pytest.raises(AnswersError, match='evaluate the bag again'):
-            Answers.load(tmp_path / name)
+        with pytest.raises(BagPredictionsError, match='evaluate the bag again'):
+            BagPredictions.load(tmp_path / name)

@@ -3,13 +3,13 @@
 from karmma_ros.bags.faults import (
     Delay,
     describe,
-    Drop,
+    DropInterval,
+    DropMessages,
     Faults,
-    Lose,
     on_inputs,
     parse_delay,
-    parse_drop,
-    parse_lose,
+    parse_drop_interval,
+    parse_drop_messages,
 )
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.stream.mute import Mute, parse_mute
@@ -29,9 +29,9 @@ def share_lost(times):
 
 
 @pytest.mark.parametrize(('parse', 'text', 'expected'), [
-    (parse_drop, 'audio=0.5', Drop('audio', 0.5)),
-    (parse_drop, '50%', Drop('all', 0.5)),
-    (parse_lose, 'detections=5%', Lose('detections', 0.05)),
+    (parse_drop_interval, 'audio=0.5', DropInterval('audio', 0.5)),
+    (parse_drop_interval, '50%', DropInterval('all', 0.5)),
+    (parse_drop_messages, 'detections=5%', DropMessages('detections', 0.05)),
     (parse_delay, 'video=300ms', Delay('rgb', 0.3)),
     (parse_delay, '0.25s', Delay('all', 0.25)),
     (parse_mute, 'video@10s..20s', Mute('rgb', 10, 20)),
@@ -39,16 +39,16 @@ def share_lost(times):
     (parse_mute, 'camera', Mute('rgb')), (parse_mute, 'all@1..2', Mute('all', 1, 2)),
     (parse_mute, 'audio@3s..6s', Mute('audio', 3, 6)),
     (parse_mute, '/front/image@1.5..2', Mute('/front/image', 1.5, 2)),
-    (parse_lose, '/audio=5%', Lose('/audio', 0.05)),
+    (parse_drop_messages, '/audio=5%', DropMessages('/audio', 0.05)),
 ])
 def test_words_are_understood(parse, text, expected):
     assert parse(text) == expected
 
 
 @pytest.mark.parametrize(('parse', 'text', 'option'), [
-    (parse_drop, 'audio=2', '--drop'), (parse_drop, 'audio=nan', '--drop'),
-    (parse_drop, 'audio=', '--drop'), (parse_drop, 'nose=0.5', '--drop'),
-    (parse_lose, '-5%', '--lose'), (parse_lose, '', '--lose'),
+    (parse_drop_interval, 'audio=2', '--drop'), (parse_drop_interval, 'audio=nan', '--drop'),
+    (parse_drop_interval, 'audio=', '--drop'), (parse_drop_interval, 'nose=0.5', '--drop'),
+    (parse_drop_messages, '-5%', '--lose'), (parse_drop_messages, '', '--lose'),
     (parse_delay, 'audio=-1', '--delay'), (parse_delay, 'audio=inf', '--delay'),
     (parse_mute, 'audio@20..10', '--mute'), (parse_mute, 'audio@x..y', '--mute'),
     (parse_mute, '', '--mute'), (parse_mute, 'audio@3', '--mute'),
@@ -72,37 +72,40 @@ def test_delay_moves_the_arrival_and_loses_nothing():
 
 
 def test_lose_takes_its_share_of_single_messages():
-    assert share_lost(arrivals([Lose('audio', 0.2)])) == pytest.approx(0.2, abs=0.03)
-    assert share_lost(arrivals([Lose('audio', 0)])) == 0
-    assert share_lost(arrivals([Lose('audio', 1)])) == 1
+    assert share_lost(arrivals([DropMessages('audio', 0.2)])) == pytest.approx(0.2, abs=0.03)
+    assert share_lost(arrivals([DropMessages('audio', 0)])) == 0
+    assert share_lost(arrivals([DropMessages('audio', 1)])) == 1
 
 
 def test_drop_takes_its_share_in_whole_stretches():
-    times = arrivals([Drop('audio', 0.5, 2.0)], count=20_000)
+    times = arrivals([DropInterval('audio', 0.5, 2.0)], count=20_000)
     stretches = [times[i:i + 20] for i in range(0, len(times), 20)]
     assert all(share_lost(each) in (0, 1) for each in stretches)
     assert share_lost(times) == pytest.approx(0.5, abs=0.06)
 
 
 def test_the_seed_decides():
-    same, other = arrivals([Lose('all', 0.5)], seed=7), arrivals([Lose('all', 0.5)], seed=8)
-    assert same == arrivals([Lose('all', 0.5)], seed=7)
+    same, other = (
+        arrivals([DropMessages('all', 0.5)], seed=7),
+        arrivals([DropMessages('all', 0.5)], seed=8),
+    )
+    assert same == arrivals([DropMessages('all', 0.5)], seed=7)
     assert same != other
 
 
 def test_all_means_each_sensor_on_its_own():
-    audio, rgb = (arrivals([Drop('all', 0.5)], sensor) for sensor in ('audio', 'rgb'))
+    audio, rgb = (arrivals([DropInterval('all', 0.5)], sensor) for sensor in ('audio', 'rgb'))
     assert share_lost(audio) > 0 and share_lost(rgb) > 0
     assert [t is None for t in audio] != [t is None for t in rgb]
 
 
 def test_what_is_done_to_another_sensor_changes_nothing():
-    alone = arrivals([Lose('audio', 0.5)])
-    assert arrivals([Drop('rgb', 0.5), Lose('audio', 0.5)]) == alone
+    alone = arrivals([DropMessages('audio', 0.5)])
+    assert arrivals([DropInterval('rgb', 0.5), DropMessages('audio', 0.5)]) == alone
 
 
 def test_a_larger_share_loses_all_that_a_smaller_one_does():
-    less, more = (arrivals([Drop('audio', chance)]) for chance in (0.3, 0.6))
+    less, more = (arrivals([DropInterval('audio', chance)]) for chance in (0.3, 0.6))
     assert all(b is None for a, b in zip(less, more) if a is None)
 
 
@@ -115,14 +118,16 @@ def test_flow_without_a_topic_of_its_own_has_no_faults():
 
 def test_a_topic_stands_for_the_input_that_it_is():
     topics = {'rgb': '/front/image', 'audio': '/mic', 'truth': '/truth'}
-    assert on_inputs([Mute('/mic', 1, 2), Lose('/front/image', 0.1)], topics) == (
-        Mute('audio', 1, 2), Lose('rgb', 0.1))
+    assert on_inputs([Mute('/mic', 1, 2), DropMessages('/front/image', 0.1)], topics) == (
+        Mute('audio', 1, 2), DropMessages('rgb', 0.1))
     for other in ('/truth', '/rear/image'):
         with pytest.raises(InvalidSettingError, match=r'rgb \(/front/image\), audio \(/mic\) or'):
             on_inputs([Mute(other)], topics)
 
 
 def test_faults_are_described_in_words():
-    assert describe([Drop('audio', 0.5), Mute('rgb', 10, 20), Delay('all', 0.3), Mute('flow')]) \
-        == ('audio dropped 50% of 5 s stretches, rgb muted 10 s..20 s, all delayed 0.3 s, '
-            'flow muted')
+    assert describe(
+        [DropInterval('audio', 0.5), Mute('rgb', 10, 20), Delay('all', 0.3), Mute('flow')]
+    ) == (
+        'audio dropped 50% of 5 s stretches, rgb muted 10 s..20 s, all delayed 0.3 s, flow muted'
+    )

@@ -15,7 +15,7 @@ START_NS = 1_700_000_000_000_000_000
 
 @pytest.fixture
 def humble(tmp_path, monkeypatch):
-    """Give a bag as Humble writes it: sqlite3 without any definition."""
+    """Return a bag as Humble writes it: sqlite3 without any definition."""
     path = tmp_path / 'humble.db3'
     with BagWriter(path) as bag:
         bag.annotation(START_NS, START_NS + 10**9, (1, 'wash'), (2, 'cup'))

@@ -35,7 +35,7 @@ def write(path, storage='mcap', pictures=PICTURES):
 
 
 def read(path):
-    """Give (topic, time) of all messages that can be read, the bag's losses and warnings."""
+    """Return (topic, time) of all messages that can be read, the bag's losses and warnings."""
     with Bag(path) as bag:
         found = [(m.topic.name, m.received_ns) for m in bag.messages(list(bag.topics.values()))]
         return found, dict(bag.lost), list(bag.warnings)

@@ -4,15 +4,15 @@ from dataclasses import replace
 import os
 import struct
 
-from karmma_ros.bags.bag_message import Delivery
-from karmma_ros.bags.faults import Delay, Lose, Mute
+from karmma_ros.bags.bag_message import BagMessage
+from karmma_ros.bags.faults import Delay, DropMessages, Mute
 from karmma_ros.bags.reader import Bag, Message
-from karmma_ros.bags.replay import Asked, Replay, Run
+from karmma_ros.bags.replay import RecordedWindow, Replay, Run
 from karmma_ros.bags.topics import choose_topics
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
 from karmma_ros.modality import Modality
 from karmma_ros.stream.availability import ModalityState
-from karmma_ros.stream.ingest import Intake
+from karmma_ros.stream.ingest import MessageIngest
 from karmma_ros.stream.settings import make_stream, node_parameters
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def replayed(path, *runs, spec=SPEC, values=None, modalities=ALL, hop=0, echoed=
 
 
 def content(cut):
-    """Give all that decides what the network sees."""
+    """Return all that decides what the network sees."""
     window = cut.window
     parts = [np.stack([f.image for f in window.frames])] if window.frames else []
     parts += [window.audio] if window.audio is not None else []
@@ -43,9 +43,9 @@ def content(cut):
 
 
 def asked(cut):
-    """Give what the answer to a window would tell of it."""
+    """Return what the answer to a window would tell of it."""
     newest = {s.modality.value: s.last_stamp_ns for s in cut.window.statuses}
-    return Asked(cut.window.end_ns, cut.asked_ns, cut.asked_ns + 20_000_000, newest)
+    return RecordedWindow(cut.window.end_ns, cut.asked_ns, cut.asked_ns + 20_000_000, newest)
 
 
 def test_windows_are_asked_for_once_a_period_when_a_picture_comes_that_they_show(kitchen):
@@ -79,7 +79,7 @@ def test_it_is_what_the_streams_own_rules_give(kitchen):
         choice = choose_topics(bag, {}, ALL)
         roles = {t.name: (r, bag.reader(t)) for r, t in choice.topics.items() if r != 'truth'}
         stream = make_stream(SPEC, ALL, VALUES, False)
-        intake, tick_ns, due, slots, ends = Intake(VALUES), bag.start_ns, False, set(), []
+        intake, tick_ns, due, slots, ends = MessageIngest(VALUES), bag.start_ns, False, set(), []
         intake.feed(stream)
 
         def look(now_ns):
@@ -92,7 +92,7 @@ def test_it_is_what_the_streams_own_rules_give(kitchen):
                 due, tick_ns = True, tick_ns + 200_000_000
             if topic.name in roles:
                 role, read = roles[topic.name]
-                intake.take(Delivery(role, topic.type, 0, now_ns, data, read, (24, 24)), now_ns)
+                intake.take(BagMessage(role, topic.type, 0, now_ns, data, read, (24, 24)), now_ns)
                 slot = now_ns // SPEC.frame_period_ns
                 if role == 'rgb' and slot not in slots:
                     slots.add(slot)
@@ -160,7 +160,7 @@ def test_a_delay_beyond_the_end_of_the_bag_loses_the_sensor(kitchen):
 
 
 def test_runs_beside_each_other_are_as_runs_alone(kitchen):
-    runs = Run(), Run((Lose('all', 0.3),), 4), Run((Delay('audio', 0.1),), 4)
+    runs = Run(), Run((DropMessages('all', 0.3),), 4), Run((Delay('audio', 0.1),), 4)
     together, _ = replayed(kitchen, *runs)
     for number, run in enumerate(runs):
         alone, _ = replayed(kitchen, run)
@@ -227,7 +227,7 @@ def test_the_stamp_of_a_picture_is_read_without_the_picture(order):
 
     def read(_):
         raise AssertionError('the message was decoded')
-    delivery = Delivery('rgb', 'sensor_msgs/msg/Image', 0, 1, data, read, (8, 8))
+    delivery = BagMessage('rgb', 'sensor_msgs/msg/Image', 0, 1, data, read, (8, 8))
     assert delivery.stamp_ns == 17_000_000_005
 
 

@@ -16,7 +16,7 @@ from karmma_ros.bags.report.markdown import word
 from karmma_ros.bags.report.summary import bag_name, describe, histogram
 from karmma_ros.bags.report.timeline import NOTHING, PARTLY, RIGHT, WRONG
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.bag_predictions import Answers, Condition
+from karmma_ros.evaluation.bag_predictions import BagPredictions, Condition
 from karmma_ros.evaluation.ground_truth import Truth
 from karmma_ros.evaluation.scores import ask
 from karmma_ros.evaluation.segmentation import Segment
@@ -171,7 +171,7 @@ def test_without_truth_it_tells_what_there_is(run, tmp_path):
 
 @pytest.mark.parametrize('truth', [True, False])
 def test_a_bag_without_a_window(run, tmp_path, truth):
-    none = {c: Answers.empty(run.vocabulary.sizes) for c in run.answers}
+    none = {c: BagPredictions.empty(run.vocabulary.sizes) for c in run.answers}
     empty = replace(run, answers=none, truth=run.truth if truth else None)
     found = report.write(tmp_path, [empty], MODEL, MADE)
     assert 'no window could be cut' in found['warnings'][0]
@@ -302,7 +302,7 @@ def test_moments_of_another_condition_where_nothing_is_wrong(run, tmp_path):
 
 
 def recognised(run, action, said):
-    """Tell whether an action is recognised."""
+    """Return whether an action is recognised."""
     return ask([action], said).hits()['action'][0]
 
 

@@ -28,7 +28,7 @@ def test_all_sensors_and_the_truth_are_found(kitchen):
 
 @pytest.fixture(scope='module')
 def crowded(bags, kitchen, tmp_path_factory):
-    """Give a bag with a second, greyer camera, depth and flow beside the kitchen's topics."""
+    """Return a bag with a second, greyer camera, depth and flow beside the kitchen's topics."""
     path = tmp_path_factory.mktemp('crowded') / 'bag'
     with Bag(kitchen) as bag:
         image = next(t for t in bag.topics.values() if t.name == '/image')
@@ -98,7 +98,7 @@ FFMPEG, VIDEO = 'ffmpeg_image_transport_msgs/msg/FFMPEGPacket', 'foxglove_msgs/m
 
 @pytest.fixture(scope='module')
 def unread(bags, kitchen, tmp_path_factory):
-    """Give a kitchen whose camera is video, with more types that cannot be read beside it."""
+    """Return a kitchen whose camera is video, with more types that cannot be read beside it."""
     path = tmp_path_factory.mktemp('unread') / 'bag'
     others = {'/cam/ffmpeg': FFMPEG, '/video': VIDEO, '/boxes': 'vision_msgs/msg/Detection3DArray',
               '/mic': 'my_robot_msgs/msg/AudioChunk', '/tags': 'tag_msgs/msg/AprilTagDetection'}

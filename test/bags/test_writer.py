@@ -23,7 +23,7 @@ def write_one_of_each(path, **options):
 
 
 def read(path):
-    """Give topic → (connection, bag time, message), with the types the bag itself defines."""
+    """Return topic → (connection, bag time, message), with the types the bag itself defines."""
     store = get_typestore(Stores.EMPTY)
     found = {}
     with Reader(path) as bag:

@@ -18,7 +18,7 @@ def counts(path):
 
 @pytest.fixture
 def film(tmp_path):
-    """Give 1.5 s of a moving square at 20 pictures a second, and its sound at 44.1 kHz."""
+    """Return 1.5 s of a moving square at 20 pictures a second, and its sound at 44.1 kHz."""
     path = tmp_path / 'film.avi'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 20, (64, 48))
     for index in range(30):

@@ -32,7 +32,7 @@ def bag(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def table(bag, tmp_path_factory):
-    """Give the truth as a person would write it, from what the report says of the topic."""
+    """Return the truth as a person would write it, from what the report says of the topic."""
     out = tmp_path_factory.mktemp('truth')
     assert evaluate(bag, out) == 0
     segments = report(out)['segments']

@@ -18,7 +18,7 @@ COLUMNS = ('narration_id', 'video_id', 'start_timestamp', 'stop_timestamp', 'ver
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
-    """Give 1.5 s of a video at 60 frames a second, whose flow is 2.0 pixels to the right."""
+    """Return 1.5 s of a video at 60 frames a second, whose flow is 2.0 pixels to the right."""
     root = tmp_path_factory.mktemp('epic')
     frames = root / 'P01' / 'rgb_frames' / VIDEO
     flows = root / 'P01' / 'flow_frames' / VIDEO

@@ -14,7 +14,7 @@ HEADER = 'split,start,stop,verb,noun,rgb,audio\n'
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Give a data set of sound alone, whole."""
+    """Return a data set of sound alone, whole."""
     for name in 'abc':
         soundfile.write(tmp_path / f'{name}.wav', np.zeros(16_000, np.float32), 16_000)
     path = tmp_path / 'kitchen.csv'
@@ -29,7 +29,7 @@ def check(path, *more):
 
 
 def rows(text):
-    """Give the cells of the table's rows, in which numbers follow the sensor."""
+    """Return the cells of the table's rows, in which numbers follow the sensor."""
     lines = [re.split(r' {2,}', line.strip()) for line in text.split('\n')]
     return [cells for cells in lines if len(cells) >= 6 and cells[-1].isdecimal()]
 

@@ -58,7 +58,7 @@ def model(tmp_path, config, spec, vocabulary):
 
 @pytest.fixture
 def toys(monkeypatch, spec, vocabulary):
-    """Give the test split that the command will find."""
+    """Return the test split that the command will find."""
     clips = Toy(spec, 10)
 
     def open_splits(settings, wanted, cache, progress):
@@ -90,8 +90,8 @@ def test_a_model_is_scored_for_every_subset(model, toys, tmp_path, capsys):
 
 
 def test_a_stopped_run_goes_on_where_it_stopped(model, toys, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring.collect_in_portions, '__kwdefaults__', {
-        **scoring.collect_in_portions.__kwdefaults__, 'portion': 4})
+    monkeypatch.setattr(scoring.collect_sharded, '__kwdefaults__', {
+        **scoring.collect_sharded.__kwdefaults__, 'portion': 4})
     words = ['evaluate', model, '--batch-size', '2', '--out', str(tmp_path / 'cut')]
     toys.break_at = 7
     assert main(words) == 130

@@ -44,7 +44,7 @@ def model(tmp_path, config, spec, vocabulary):
 
 @pytest.fixture
 def toys(monkeypatch, spec, vocabulary):
-    """Give the training split that the command will find."""
+    """Return the training split that the command will find."""
     clips = Toy(spec, 40)
     monkeypatch.setattr(export, 'open_splits', lambda *_: Splits(
         'Toys', spec, vocabulary, clips, Toy(spec, 0), Toy(spec, 0)))

@@ -46,7 +46,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def evaluated(bag, models, tmp_path_factory):
-    """Give a function that evaluates a model on the bag, once for equal words."""
+    """Return a function that evaluates a model on the bag, once for equal words."""
     done = {}
 
     def evaluate(model, *words):
@@ -62,7 +62,7 @@ def evaluated(bag, models, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def truth(evaluated):
-    """Give verb and noun of the two actions, as the truth topic of the bag names them."""
+    """Return verb and noun of the two actions, as the truth topic of the bag names them."""
     names = evaluated('pair')[1]['segments']['names']
     return list(zip(names['verb'], names['noun']))
 

@@ -32,7 +32,7 @@ def shown():
 
 @pytest.fixture(scope='module')
 def film(tmp_path_factory, shown):
-    """Give a film of one held-out action of the kitchen, its sound beside it."""
+    """Return a film of one held-out action of the kitchen, its sound beside it."""
     path = tmp_path_factory.mktemp('film') / 'action.avi'
     write_film(path, [shown.frame(i / RATE, 120, 160) for i in range(round(SECONDS * RATE))])
     soundfile.write(path.with_suffix('.wav'), shown.audio(0.0, SECONDS, 44_100), 44_100)

@@ -20,7 +20,7 @@ SMALL = [*(f'--data.synthetic_kitchen.{split}={count}'
 
 @pytest.fixture(scope='module')
 def cache(tmp_path_factory):
-    """Give the folder in which all of these tests render their clips."""
+    """Return the folder in which all of these tests render their clips."""
     return tmp_path_factory.mktemp('clips')
 
 
@@ -33,7 +33,7 @@ def run(stage, out, cache, *more):
 
 @pytest.fixture(scope='module')
 def teacher(tmp_path_factory, cache):
-    """Give a pretrained encoder and a teacher that was built on it."""
+    """Return a pretrained encoder and a teacher that was built on it."""
     folder = tmp_path_factory.mktemp('teacher')
     assert run('pretrain', folder / 'rgb', cache, '--modality', 'rgb',
                '--preset', 'tiny_teacher') == 0

@@ -15,7 +15,7 @@ def row(x1, category=BOX_OBJECT):
 
 
 def firsts(track, times):
-    """Give the left edges of the boxes at each time."""
+    """Return the left edges of the boxes at each time."""
     return [[round(float(x), 3) for x in boxes[:, 0]] for boxes in track.boxes(times)]
 
 

@@ -2,9 +2,9 @@
 
 import json
 
-from karmma_ros.data.check import EXAMPLES, take_inventory
+from karmma_ros.data.check import check_dataset, EXAMPLES
 from karmma_ros.data.samples import Sample, Splits
-from karmma_ros.data.segments import Segment, SegmentClips
+from karmma_ros.data.segments import Segment, SegmentDataset
 from karmma_ros.errors import DataError
 from karmma_ros.modality import Modality
 from karmma_ros.preprocess.clip import make_clip
@@ -49,14 +49,14 @@ def segments(*sources):
 
 
 def splits(spec, vocabulary, train, validation=(), test=None):
-    made = [SegmentClips(segments(*part), spec) for part in (train, validation)]
+    made = [SegmentDataset(segments(*part), spec) for part in (train, validation)]
     return Splits('Kitchen', spec, vocabulary, *made,
-                  made[1] if test is None else SegmentClips(segments(*test), spec))
+                  made[1] if test is None else SegmentDataset(segments(*test), spec))
 
 
 def test_files_are_counted_by_split_and_modality(spec, vocabulary):
     gone = Sound(problem='b.wav: there is no such file')
-    found = take_inventory(splits(
+    found = check_dataset(splits(
         spec, vocabulary, [{A: Sound()}, {A: gone, D: Boxes()}, {D: Boxes()}, {}],
         [{A: Sound()}], [{D: Boxes()}, {D: Boxes()}]))
     assert found.name == 'Kitchen' and list(found.splits) == ['train', 'validation', 'test']
@@ -74,7 +74,7 @@ def test_files_are_counted_by_split_and_modality(spec, vocabulary):
 
 def test_clips_that_serve_twice_are_looked_at_once(spec, vocabulary):
     sound = Sound()
-    found = take_inventory(splits(spec, vocabulary, [{A: Sound()}], [{A: sound}]))
+    found = check_dataset(splits(spec, vocabulary, [{A: Sound()}], [{A: sound}]))
     assert list(found.splits) == ['train', 'validation, test']
     assert sound.asked == 1 and found.sound and found.complete
 
@@ -82,16 +82,16 @@ def test_clips_that_serve_twice_are_looked_at_once(spec, vocabulary):
 def test_a_shared_recording_is_asked_once_and_anew_each_time(spec, vocabulary):
     sound, boxes = Sound(), Boxes()
     data = splits(spec, vocabulary, [{A: sound, D: boxes}] * 5, [{A: Sound()}])
-    take_inventory(data)
+    check_dataset(data)
     assert (sound.asked, boxes.asked) == (1, 5)
     sound._problem = 'gone'
-    assert take_inventory(data).splits['train'].modalities[A].missing == 5
+    assert check_dataset(data).splits['train'].modalities[A].missing == 5
 
 
 def test_what_segments_lack_is_no_fault_but_not_complete(spec, vocabulary):
-    found = take_inventory(splits(spec, vocabulary, [{A: Sound()}, {D: Boxes()}]))
+    found = check_dataset(splits(spec, vocabulary, [{A: Sound()}, {D: Boxes()}]))
     assert found.sound and not found.complete
-    left_out = take_inventory(splits(spec, vocabulary, [{A: Sound()}, {}]))
+    left_out = check_dataset(splits(spec, vocabulary, [{A: Sound()}, {}]))
     assert not left_out.sound
 
 
@@ -101,9 +101,9 @@ def test_decoding_finds_what_is_damaged(spec, vocabulary):
     gone = Sound(problem='gone')
     data = splits(spec, vocabulary, [
         *({A: sound, D: Boxes()} for sound in damaged + good), {A: gone}], [{A: Sound()}])
-    tally = take_inventory(data).splits['train'].modalities[A]
+    tally = check_dataset(data).splits['train'].modalities[A]
     assert tally.decoded == 0 and not any(s.read for s in damaged + good)
-    whole = take_inventory(data, decode=99)
+    whole = check_dataset(data, decode=99)
     tally = whole.splits['train'].modalities[A]
     assert (tally.there, tally.missing, tally.decoded, tally.damaged) == (10, 1, 10, 6)
     assert whole.splits['train'].modalities[D].damaged == 0
@@ -118,7 +118,7 @@ def test_what_is_decoded_is_drawn_by_the_seed(spec, vocabulary):
     def drawn(seed):
         sounds = [Sound() for _ in range(50)]
         data = splits(spec, vocabulary, [{A: sound} for sound in sounds])
-        assert take_inventory(data, 5, seed).splits['train'].modalities[A].decoded == 5
+        assert check_dataset(data, 5, seed).splits['train'].modalities[A].decoded == 5
         return [i for i, sound in enumerate(sounds) if sound.read]
     assert drawn(0) == drawn(0) != drawn(1)
     assert len(drawn(0)) == 5
@@ -141,8 +141,8 @@ class Wrapped:
 
 
 def test_clips_that_wrap_others_are_seen_through(spec, vocabulary):
-    clips = Wrapped(SegmentClips(segments({A: Sound(problem='gone')}), spec))
-    found = take_inventory(Splits('Holes', spec, vocabulary, clips, clips, clips))
+    clips = Wrapped(SegmentDataset(segments({A: Sound(problem='gone')}), spec))
+    found = check_dataset(Splits('Holes', spec, vocabulary, clips, clips, clips))
     assert list(found.splits) == ['train, validation, test']
     assert found.splits['train, validation, test'].modalities[A].missing == 1
 
@@ -168,19 +168,19 @@ class Rendered:
 
 def test_clips_without_files_are_known_by_their_samples(spec, vocabulary):
     good, bad = Rendered(spec), Rendered(spec, damaged=True)
-    found = take_inventory(Splits('Rendered', spec, vocabulary, good, bad, good), decode=8)
+    found = check_dataset(Splits('Rendered', spec, vocabulary, good, bad, good), decode=8)
     assert list(found.splits) == ['validation', 'train, test']
     tally = found.splits['train, test'].modalities[A]
     assert (tally.there, tally.decoded, tally.damaged) == (8, 8, 0)
     assert list(found.splits['train, test'].modalities) == [A]
     assert found.splits['validation'].modalities[A].damaged == 4
     assert not found.sound
-    one = take_inventory(Splits('Rendered', spec, vocabulary, good, good, good))
+    one = check_dataset(Splits('Rendered', spec, vocabulary, good, good, good))
     assert one.splits['train, validation, test'].modalities[A].decoded == 1
 
 
 def test_the_report_is_json(spec, vocabulary):
-    found = take_inventory(splits(spec, vocabulary, [{A: Sound(problem='gone')}]))
+    found = check_dataset(splits(spec, vocabulary, [{A: Sound(problem='gone')}]))
     report = json.loads(json.dumps(found.to_dict()))
     assert report['dataset'] == 'Kitchen' and report['sound'] is False
     assert report['splits']['train']['modalities']['audio']['missing'] == 1
@@ -189,7 +189,7 @@ def test_the_report_is_json(spec, vocabulary):
 
 def test_progress_goes_to_the_end_of_each_part(spec, vocabulary):
     seen = {}
-    take_inventory(
+    check_dataset(
         splits(spec, vocabulary, [{A: Sound()}] * 4, [{A: Sound()}] * 2), decode=3,
         progress=lambda what, done, total: seen.setdefault(what, []).append((done, total)))
     assert {what: steps[-1] for what, steps in seen.items()} == {

@@ -30,13 +30,13 @@ from karmma_ros.data.epic_kitchens.annotations import (
     VALIDATION,
 )
 from karmma_ros.data.media import (
+    AudioFile,
+    AudioHdf5,
     FlowFolder,
     FlowFromVideo,
     FlowTar,
     FrameFolder,
     FrameTar,
-    SoundFile,
-    SoundHdf5,
     VideoFile,
 )
 from karmma_ros.data.media.frames import frame_numbers
@@ -56,7 +56,7 @@ HEADER = (
 
 
 def row(narration_id, start, stop, verb=0, noun=2, **changes) -> dict[str, str]:
-    """Give one row as it is published."""
+    """Return one row as it is published."""
     video = narration_id.rpartition('_')[0]
     fps = 60 if len(video) == 6 else 50
     values = [
@@ -109,7 +109,7 @@ def write_picture(path: Path, level: int, grey: bool = False) -> None:
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory) -> Path:
-    """Give frames and flow of P01_01 loose, of P01_102 in tars, a video of P01_03 and P02_01."""
+    """Return frames and flow of P01_01 loose, of P01_102 in tars, a video of P01_03 and P02_01."""
     root = tmp_path_factory.mktemp('media') / 'EPIC-KITCHENS'
     for video, count in (('P01_01', 181), ('P01_102', 101)):
         flow = root / 'P01' / 'flow_frames' / video
@@ -310,7 +310,7 @@ def test_sound_comes_from_a_folder_or_a_file(settings, spec, tmp_path):
     soundfile.write(folder / 'P01_01.flac', tone, 24_000)
     with h5py.File(folder / 'all.hdf5', 'w') as file:
         file['P02_02'] = file['P01_01'] = tone
-    for audio, kind in ((folder, SoundFile), (folder / 'all.hdf5', SoundHdf5)):
+    for audio, kind in ((folder, AudioFile), (folder / 'all.hdf5', AudioHdf5)):
         splits = open_splits(replace(settings, audio=str(audio)), spec)
         assert splits.train.left_out == 0
         sources = {s.name: s.sources for s in splits.train.segments}

@@ -27,7 +27,7 @@ FPS, LENGTH = 10, 30
 
 @pytest.fixture
 def folder(tmp_path):
-    """Give a folder with a recording of each kind."""
+    """Return a folder with a recording of each kind."""
     film = cv2.VideoWriter(
         str(tmp_path / 'film.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), FPS, (64, 48))
     for name in ('pictures', 'flow/u', 'flow/v'):
@@ -60,7 +60,7 @@ def opened(folder, spec, *lines, header=HEADER, **changes):
 
 
 def greys(frames):
-    """Give the picture numbers that normalised frames `[3, t, h, w]` show."""
+    """Return the picture numbers that normalised frames `[3, t, h, w]` show."""
     return [round((float(x) * 0.229 + 0.485) * 255 / 8 + 0.2) for x in frames[0].mean((1, 2))]
 
 

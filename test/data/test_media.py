@@ -11,17 +11,17 @@ import tarfile
 import cv2
 import h5py
 from karmma_ros.data.media import (
+    AudioFile,
+    AudioHdf5,
     FlowFolder,
     FlowTar,
     FrameFolder,
     FrameTar,
-    SoundFile,
-    SoundHdf5,
     VideoFile,
 )
 from karmma_ros.data.media.frames import frame_numbers
 from karmma_ros.data.media.tar import tar_index
-from karmma_ros.data.media.video import look_at_folder
+from karmma_ros.data.media.video import extraction_of_folder
 from karmma_ros.errors import DataError
 from karmma_ros.preprocess.video import resize_and_crop
 import numpy as np
@@ -33,12 +33,12 @@ NAME = 'frame_{:010d}.jpg'
 
 
 def grey(number: int) -> int:
-    """Give the brightness by which a picture of these tests is known."""
+    """Return the brightness by which a picture of these tests is known."""
     return 5 * number % 256
 
 
 def coloured(number: int) -> np.ndarray:
-    """Give the RGB picture of a number: a level of red, and full blue."""
+    """Return the RGB picture of a number: a level of red, and full blue."""
     return np.stack([np.full((HEIGHT, WIDTH), value, np.uint8)
                      for value in (grey(number), 0, 255)], axis=2)
 
@@ -51,7 +51,7 @@ def write_jpg(path: Path, rgb: np.ndarray) -> None:
 
 @pytest.fixture(scope='module')
 def disk(tmp_path_factory) -> Path:
-    """Give a folder with frames and flow, loose and in tars."""
+    """Return a folder with frames and flow, loose and in tars."""
     folder = tmp_path_factory.mktemp('media')
     for number in range(1, COUNT + 1):
         write_jpg(folder / 'rgb' / NAME.format(number), coloured(number))
@@ -143,8 +143,8 @@ def test_missing_recordings_are_named(tmp_path):
     gone = tmp_path / 'gone'
     for source in (FrameFolder(gone, 50), FlowFolder(gone, 50)):
         assert 'gone' in source.problem() and 'no such folder' in source.problem()
-    for source in (FrameTar(gone, 50), FlowTar(gone, 50), VideoFile(gone), SoundFile(gone),
-                   SoundHdf5(gone, 'P01_01')):
+    for source in (FrameTar(gone, 50), FlowTar(gone, 50), VideoFile(gone), AudioFile(gone),
+                   AudioHdf5(gone, 'P01_01')):
         assert source.problem() == f'{gone}: there is no such file'
     gone.mkdir()
     assert FrameFolder(gone, 50).problem() == f'{gone}: it is empty'
@@ -181,7 +181,7 @@ def test_a_picture_that_asks_for_gigabytes_is_refused_and_padding_is_not(tmp_pat
     path.write_bytes(whole[:frame] + b'\x7d\0\x7d\0' + whole[frame + 4:])
     with pytest.raises(DataError, match='frame_0000000001.jpg: image size: got 32000 x 32000'):
         FrameFolder(tmp_path, 1).frames([1])
-    assert look_at_folder(tmp_path, NAME, 1).width == 0
+    assert extraction_of_folder(tmp_path, NAME, 1).width == 0
 
 
 def test_a_hole_is_no_end(tmp_path):
@@ -424,26 +424,26 @@ def test_a_truncated_film_is_named(tmp_path, name, codec, times):
 
 
 def ramp(rate: int, seconds: float) -> np.ndarray:
-    """Give a low tone and a slow rise, by which a time is known."""
+    """Return a low tone and a slow rise, by which a time is known."""
     t = np.arange(round(rate * seconds)) / rate
     return (0.1 * t + 0.05 * np.sin(2 * np.pi * 100 * t)).astype(np.float32)
 
 
 @pytest.fixture(params=['wav', 'flac', 'stereo', 'fast', 'hdf5'])
 def sound(request, tmp_path):
-    """Give five seconds of the ramp in one of the formats."""
+    """Return five seconds of the ramp in one of the formats."""
     path, rate = tmp_path / f'P01_01.{request.param}', 24_000
     if request.param == 'hdf5':
         with h5py.File(path, 'w') as file:
             file['P01_01'] = ramp(rate, 5)
-        return SoundHdf5(path, 'P01_01')
+        return AudioHdf5(path, 'P01_01')
     path = path.with_suffix('.flac' if request.param == 'flac' else '.wav')
     rate = 48_000 if request.param == 'fast' else rate
     samples = ramp(rate, 5)
     if request.param == 'stereo':
         samples = np.stack([2 * samples, 0 * samples], axis=1)
     soundfile.write(path, samples, rate, subtype='PCM_16')
-    return SoundFile(path)
+    return AudioFile(path)
 
 
 @pytest.mark.parametrize('rate', [16_000, 24_000])
@@ -471,21 +471,21 @@ def test_sound_that_ends_before_is_an_error(sound):
 def test_sound_that_is_none_is_named(tmp_path):
     soundfile.write(tmp_path / 'empty.wav', np.zeros(0, np.float32), 16_000)
     with pytest.raises(DataError, match='empty.wav: it holds no sound: fetch it again'):
-        SoundFile(tmp_path / 'empty.wav').samples(0, 1, 16_000)
+        AudioFile(tmp_path / 'empty.wav').samples(0, 1, 16_000)
     (tmp_path / 'text.wav').write_text('no sound')
     with pytest.raises(DataError, match='text.wav: it cannot be read'):
-        SoundFile(tmp_path / 'text.wav').samples(0, 1, 16_000)
+        AudioFile(tmp_path / 'text.wav').samples(0, 1, 16_000)
     with pytest.raises(DataError, match='gone.wav: there is no such file'):
-        SoundFile(tmp_path / 'gone.wav').samples(0, 1, 16_000)
+        AudioFile(tmp_path / 'gone.wav').samples(0, 1, 16_000)
 
 
 def test_only_the_part_is_read(tmp_path, monkeypatch):
     soundfile.write(tmp_path / 'long.wav', ramp(8000, 60), 8000)
     asked = []
-    read = soundfile.SoundFile.read
-    monkeypatch.setattr(soundfile.SoundFile, 'read',
+    read = soundfile.AudioFile.read
+    monkeypatch.setattr(soundfile.AudioFile, 'read',
                         lambda self, n, **k: asked.append(n) or read(self, n, **k))
-    SoundFile(tmp_path / 'long.wav').samples(30, 1, 16_000)
+    AudioFile(tmp_path / 'long.wav').samples(30, 1, 16_000)
     assert len(asked) == 1 and asked[0] < 1.3 * 8000
 
 
@@ -494,18 +494,18 @@ def test_an_hdf5_without_the_video_says_what_it_has(tmp_path):
     with h5py.File(path, 'w') as file:
         file['P01_01'] = (ramp(24_000, 1) * 32_768).astype(np.int16)
         file['P01_02'] = np.zeros((2, 9), np.float32)
-    whole = SoundHdf5(path, 'P01_01').samples(0, 1, 24_000)  # integers are scaled to -1..1
+    whole = AudioHdf5(path, 'P01_01').samples(0, 1, 24_000)  # integers are scaled to -1..1
     np.testing.assert_allclose(whole, ramp(24_000, 1), atol=1e-4)
     for video in ('P09_09', 'P01_02'):
-        source = SoundHdf5(path, video)
+        source = AudioHdf5(path, video)
         sentence = f'it holds no mono sound {video}; its 2 names begin with P01_01, P01_02'
         assert source.problem() == f'{path}: {sentence}'
         with pytest.raises(DataError, match=sentence):
             source.samples(0, 1, 16_000)
     path.write_bytes(b'no hdf5')
-    assert 'it cannot be read' in SoundHdf5(path, 'P01_01').problem()
+    assert 'it cannot be read' in AudioHdf5(path, 'P01_01').problem()
     with pytest.raises(DataError, match='it cannot be read'):
-        SoundHdf5(path, 'P01_01').samples(0, 1, 16_000)
+        AudioHdf5(path, 'P01_01').samples(0, 1, 16_000)
 
 
 def test_a_member_that_is_no_picture_is_passed_over(tmp_path, disk):
@@ -537,7 +537,7 @@ def test_hdf5_audio_lies_in_the_file_itself(tmp_path):
                             ('virtual', 'keeps its samples in other files'),
                             ('bomb', 'compressed in chunks of 1,073,741,824 bytes; expected at m'),
                             ('text', 'it holds no mono sound text')):
-        source = SoundHdf5(tmp_path / 'a.h5', name)
+        source = AudioHdf5(tmp_path / 'a.h5', name)
         with pytest.raises(DataError, match=complaint):
             source.samples(0, 0.001, 16_000)
         assert source.problem()
@@ -546,18 +546,18 @@ def test_hdf5_audio_lies_in_the_file_itself(tmp_path):
 def test_audio_of_impossible_formats_is_refused(tmp_path):
     soundfile.write(tmp_path / 'a.wav', np.zeros(100), 2_000_000)
     with pytest.raises(DataError, match='1 channels at 2,000,000 Hz; expected at most 64 at 768,'):
-        SoundFile(tmp_path / 'a.wav').samples(0, 0.00001, 16_000)
+        AudioFile(tmp_path / 'a.wav').samples(0, 0.00001, 16_000)
 
 
 def test_audio_under_a_name_that_is_not_utf_8_is_read(tmp_path):
     path = tmp_path / os.fsdecode(b'K\xfcche.wav')
     soundfile.write(tmp_path / 'a.wav', np.full(16_000, 0.5), 16_000)
     os.rename(tmp_path / 'a.wav', path)
-    assert SoundFile(path).samples(0, 0.5, 16_000) == pytest.approx(0.5, abs=1e-3)
+    assert AudioFile(path).samples(0, 0.5, 16_000) == pytest.approx(0.5, abs=1e-3)
 
 
 @pytest.mark.timeout(20)
 def test_audio_that_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / 'a.wav')
     with pytest.raises(DataError, match='it is no regular file'):
-        SoundFile(tmp_path / 'a.wav').samples(0, 1, 16_000)
+        AudioFile(tmp_path / 'a.wav').samples(0, 1, 16_000)

@@ -10,7 +10,7 @@ from karmma_ros.data.segments import (
     FlowFromVideo,
     frame_times,
     Segment,
-    SegmentClips,
+    SegmentDataset,
     window_start,
 )
 from karmma_ros.errors import DataError, InvalidSettingError
@@ -89,7 +89,7 @@ def test_frames_are_taken_at_the_starts_of_even_slots(spec):
 
 def test_a_sample_is_what_the_robot_would_make(spec):
     film, sensors = Film(), Sensors()
-    sample = SegmentClips(
+    sample = SegmentDataset(
         [segment(rgb=film, flow=sensors, audio=sensors, detections=sensors)], spec)[0]
     start = 11.0
     times = frame_times(start, spec)
@@ -107,7 +107,7 @@ def test_a_sample_is_what_the_robot_would_make(spec):
 
 def test_scoring_sees_the_middle_and_training_another_place_each_epoch(spec):
     sensors = Sensors()
-    clips = SegmentClips([segment(audio=sensors), segment(audio=sensors)], spec, seed=4)
+    clips = SegmentDataset([segment(audio=sensors), segment(audio=sensors)], spec, seed=4)
     starts = {}
     for epoch in range(200):
         clips.visit(1, epoch)
@@ -121,19 +121,19 @@ def test_scoring_sees_the_middle_and_training_another_place_each_epoch(spec):
         assert sensors.asked.pop()[0] == wanted
     clips.visit(0, 7)
     assert sensors.asked.pop()[0] != starts[7]
-    SegmentClips(clips.segments, spec, seed=5).visit(1, 7)
+    SegmentDataset(clips.segments, spec, seed=5).visit(1, 7)
     assert sensors.asked.pop()[0] != starts[7]
 
 
 def test_computed_flow_is_that_of_the_cropped_frames_decoded_once(spec):
     film = Film()
-    sample = SegmentClips([segment(rgb=film, flow=FlowFromVideo(film))], spec)[0]
+    sample = SegmentDataset([segment(rgb=film, flow=FlowFromVideo(film))], spec)[0]
     frames = np.stack([resize_and_crop(film.picture(t), 16, 16)
                        for t in frame_times(11.0, spec)])
     wanted = make_clip(spec, flow=clip_flow(frames, spec.flow.bound))
     np.testing.assert_array_equal(sample.clip.inputs[F], wanted.inputs[F])
     assert len(film.asked) == 1
-    alone = SegmentClips([segment(flow=FlowFromVideo(film))], spec)[0]
+    alone = SegmentDataset([segment(flow=FlowFromVideo(film))], spec)[0]
     assert alone.clip.modalities == (F,)
     np.testing.assert_array_equal(alone.clip.inputs[F], wanted.inputs[F])
 
@@ -152,14 +152,14 @@ def test_an_equal_video_is_the_same_video(spec):
         def problem(self):
             return None
 
-    SegmentClips([segment(rgb=Named('a'), flow=FlowFromVideo(Named('a')))], spec)[0]
+    SegmentDataset([segment(rgb=Named('a'), flow=FlowFromVideo(Named('a')))], spec)[0]
     assert calls == ['a']
-    SegmentClips([segment(rgb=Named('a'), flow=FlowFromVideo(Named('b')))], spec)[0]
+    SegmentDataset([segment(rgb=Named('a'), flow=FlowFromVideo(Named('b')))], spec)[0]
     assert calls == ['a', 'a', 'b']
 
 
 def test_no_alignment_is_needed_and_nothing_at_all_is_left_out(spec):
-    clips = SegmentClips(
+    clips = SegmentDataset(
         [segment(rgb=Film()), segment(), segment(audio=Sensors()), segment()], spec)
     assert (len(clips), clips.left_out) == (2, 2)
     assert [clips[i].clip.modalities for i in range(2)] == [(V,), (A,)]
@@ -169,7 +169,7 @@ def test_no_alignment_is_needed_and_nothing_at_all_is_left_out(spec):
 
 
 def test_what_cannot_be_read_is_left_out_of_its_sample_and_named_once(spec):
-    clips = SegmentClips([segment(rgb=Broken(), audio=Sensors())], spec)
+    clips = SegmentDataset([segment(rgb=Broken(), audio=Sensors())], spec)
     with pytest.warns(UserWarning, match=r'film.mp4: it breaks off \(segment P01_01_0, rgb\)'):
         assert clips[0].clip.modalities == (A,)
     with warnings.catch_warnings():
@@ -183,7 +183,7 @@ def test_sound_that_is_no_sound_is_left_out_too(spec):
         def samples(self, start_s, duration_s, rate):
             return np.full(round(duration_s * rate), np.nan, np.float32)
 
-    clips = SegmentClips([segment(rgb=Film(), audio=Nonsense())], spec)
+    clips = SegmentDataset([segment(rgb=Film(), audio=Nonsense())], spec)
     with pytest.warns(UserWarning, match='NaN or infinity'):
         assert clips[0].clip.modalities == (V,)
 
@@ -191,8 +191,8 @@ def test_sound_that_is_no_sound_is_left_out_too(spec):
 def test_nothing_left_or_nothing_forgiven_is_an_error(spec):
     sentence = (r'data film.mp4: it breaks off \(segment P01_01_0, rgb\): fetch it again')
     with pytest.warns(UserWarning), pytest.raises(DataError, match=sentence):
-        SegmentClips([segment(rgb=Broken())], spec)[0]
-    strict = SegmentClips([segment(rgb=Broken(), audio=Sensors())], spec, skip_unreadable=False)
+        SegmentDataset([segment(rgb=Broken())], spec)[0]
+    strict = SegmentDataset([segment(rgb=Broken(), audio=Sensors())], spec, skip_unreadable=False)
     with pytest.raises(DataError, match=sentence):
         strict[0]
 
@@ -205,8 +205,8 @@ def test_a_segment_that_runs_backwards_is_refused(start, stop):
 
 def test_pictures_of_the_right_size_are_not_copied(spec):
     film = Film(16, 16)
-    small = SegmentClips([segment(rgb=film)], spec)[0]
-    whole = SegmentClips([segment(rgb=Film())], spec)[0]
+    small = SegmentDataset([segment(rgb=film)], spec)[0]
+    whole = SegmentDataset([segment(rgb=Film())], spec)[0]
     assert small.clip.inputs[V].shape == whole.clip.inputs[V].shape
     frames = np.stack([film.picture(t) for t in frame_times(11.0, spec)])
     np.testing.assert_array_equal(
@@ -221,7 +221,7 @@ def test_an_error_travels_between_processes():
 
 
 def test_clips_travel_to_a_worker(spec):
-    clips = SegmentClips([segment(audio=Sensors())], replace(spec, duration=0.5), seed=9)
+    clips = SegmentDataset([segment(audio=Sensors())], replace(spec, duration=0.5), seed=9)
     again = pickle.loads(pickle.dumps(clips))
     for one, other in ((again[0], clips[0]), (again.visit(0, 2), clips.visit(0, 2))):
         np.testing.assert_array_equal(one.clip.inputs[A], other.clip.inputs[A])
@@ -229,7 +229,7 @@ def test_clips_travel_to_a_worker(spec):
 
 def test_what_is_not_taken_is_not_read(spec):
     film, sensors = Film(), Sensors()
-    clips = SegmentClips([segment(rgb=film, audio=sensors), segment(rgb=film)], spec)
+    clips = SegmentDataset([segment(rgb=film, audio=sensors), segment(rgb=film)], spec)
     heard = clips.taking([A])
     assert set(heard[0].clip.inputs) == {A} and not film.asked
     assert not heard[1].clip.inputs and heard[1].labels == clips[1].labels

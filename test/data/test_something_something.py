@@ -26,12 +26,12 @@ V, F, D = Modality.RGB, Modality.FLOW, Modality.DETECTIONS
 
 
 def picture(number):
-    """Give picture `number`, counted from 1: its grey tells the number."""
+    """Return picture `number`, counted from 1: its grey tells the number."""
     return np.full((HEIGHT, WIDTH, 3), 5 * number, np.uint8)
 
 
 def shown(sample):
-    """Give the number of the picture in each frame of a clip."""
+    """Return the number of the picture in each frame of a clip."""
     frames = sample.clip.inputs[V]
     grey = (frames * np.reshape([0.229, 0.224, 0.225], (3, 1, 1, 1))
             + np.reshape([0.485, 0.456, 0.406], (3, 1, 1, 1))) * 255
@@ -39,7 +39,7 @@ def shown(sample):
 
 
 def boxed(sample):
-    """Give the number that the box of the object in each frame tells."""
+    """Return the number that the box of the object in each frame tells."""
     rows = sample.clip.inputs[D]
     return [round(float(r[r[:, 4] == BOX_OBJECT][0, 2]) * WIDTH) if (r[:, 4] == BOX_OBJECT).any()
             else None for r in rows]
@@ -64,7 +64,7 @@ def frame_boxes(video, number):
 
 @pytest.fixture
 def root(tmp_path):
-    """Give a folder as the owner's packages unpack to, with boxes for all videos but one."""
+    """Return a folder as the owner's packages unpack to, with boxes for all videos but one."""
     (tmp_path / 'labels').mkdir()
     entries = [{'id': str(video), 'label': TEMPLATES[video % 4].replace('[', ''),
                 'template': TEMPLATES[video % 4], 'placeholders': ['a cup']}

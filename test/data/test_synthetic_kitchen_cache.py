@@ -9,11 +9,11 @@ import pickle
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.synthetic_kitchen import dataset
 from karmma_ros.data.synthetic_kitchen.dataset import (
+    CachedKitchen,
     CacheError,
     LiveKitchen,
     open_split,
     write_split,
-    WrittenKitchen,
 )
 from karmma_ros.data.synthetic_kitchen.episode import CAMERA_HZ, clip_spec, frame_times, start_of
 from karmma_ros.data.synthetic_kitchen.vocabulary import action_of, Split
@@ -27,7 +27,7 @@ COUNT, SEED = 5, 3
 
 @pytest.fixture(scope='module')
 def spec() -> ClipSpec:
-    """Give a clip small enough to render in a moment."""
+    """Return a clip small enough to render in a moment."""
     whole = clip_spec()
     return replace(whole, num_frames=4, video=replace(whole.video, height=32, width=32))
 
@@ -50,14 +50,14 @@ def assert_same(one, other):
 
 
 def test_read_and_rendered_clips_are_the_same(written, spec):
-    read, live = WrittenKitchen(written), LiveKitchen(Split.TEST, COUNT, SEED, spec)
+    read, live = CachedKitchen(written), LiveKitchen(Split.TEST, COUNT, SEED, spec)
     assert len(read) == len(live) == COUNT
     for index in range(COUNT):
         assert_same(read[index], live[index])
 
 
 def test_samples_fit_the_specification(written, spec):
-    read = WrittenKitchen(written)
+    read = CachedKitchen(written)
     assert read.spec == spec
     for modality, values in read[1].clip.inputs.items():
         assert values.shape == spec.input_shape(modality)
@@ -68,7 +68,7 @@ def test_samples_fit_the_specification(written, spec):
 
 
 def test_a_data_set_travels_as_its_folder(written):
-    read = WrittenKitchen(written)
+    read = CachedKitchen(written)
     parcel = pickle.dumps(read)
     assert len(parcel) < 1000
     assert_same(pickle.loads(parcel)[0], read[0])
@@ -109,7 +109,7 @@ def test_a_split_of_another_clip_is_refused(written, spec):
 def test_a_split_of_another_version_is_refused(written, monkeypatch):
     monkeypatch.setattr(dataset, 'VERSION', dataset.VERSION + 1)
     with pytest.raises(CacheError, match='its version is'):
-        WrittenKitchen(written)
+        CachedKitchen(written)
 
 
 def test_a_split_cut_off_is_refused_and_then_finished(written, spec, tmp_path, small_chunks,
@@ -128,7 +128,7 @@ def test_a_split_cut_off_is_refused_and_then_finished(written, spec, tmp_path, s
     with pytest.raises(KeyboardInterrupt):
         write_split(folder, Split.TEST, COUNT, SEED, spec)
     with pytest.raises(CacheError, match='it was not written to its end: write it with'):
-        WrittenKitchen(folder)
+        CachedKitchen(folder)
     seen.clear()
     seen.append(3)
     write_split(folder, Split.TEST, COUNT, SEED, spec)
@@ -144,7 +144,7 @@ def test_what_was_cut_off_under_other_settings_is_not_continued(spec, tmp_path, 
     folder.rename(partial)
     (partial / dataset.PROGRESS).write_text('0\n2\n4\n')
     write_split(folder, Split.TEST, COUNT, SEED, spec)
-    assert_same(WrittenKitchen(folder)[0], LiveKitchen(Split.TEST, COUNT, SEED, spec)[0])
+    assert_same(CachedKitchen(folder)[0], LiveKitchen(Split.TEST, COUNT, SEED, spec)[0])
 
 
 def test_a_half_written_note_does_not_count(tmp_path):
@@ -154,22 +154,22 @@ def test_a_half_written_note_does_not_count(tmp_path):
 
 def test_a_damaged_split_is_refused(written, spec, tmp_path):
     with pytest.raises(CacheError, match='there is no such folder'):
-        WrittenKitchen(tmp_path / 'none')
+        CachedKitchen(tmp_path / 'none')
     folder = write_split(tmp_path / 'one', Split.TEST, 1, SEED, spec)
     metadata = (folder / dataset.METADATA).read_text()
     (folder / dataset.METADATA).write_text(metadata[:20])
     with pytest.raises(CacheError, match='no readable metadata.json'):
-        WrittenKitchen(folder)
+        CachedKitchen(folder)
     (folder / dataset.METADATA).write_text(json.dumps({**json.loads(metadata), 'count': 2}))
     with pytest.raises(CacheError, match='does not fit metadata.json'):
-        WrittenKitchen(folder)
+        CachedKitchen(folder)
     (folder / dataset.METADATA).write_text(metadata)
     (folder / 'flow.npy').write_bytes(b'not an array')
     with pytest.raises(CacheError, match='flow.npy is damaged'):
-        WrittenKitchen(folder)
+        CachedKitchen(folder)
     (folder / 'flow.npy').unlink()
     with pytest.raises(CacheError, match='flow.npy is missing'):
-        WrittenKitchen(folder)
+        CachedKitchen(folder)
 
 
 @pytest.mark.parametrize(('count', 'workers', 'name'), [(0, 1, 'count'), (4, 0, 'workers')])
@@ -188,7 +188,7 @@ def test_frames_are_the_first_the_camera_took_in_each_slot():
 
 
 def test_only_what_is_taken_is_prepared(written):
-    whole, seen = WrittenKitchen(written), WrittenKitchen(written).taking([Modality.AUDIO])
+    whole, seen = CachedKitchen(written), CachedKitchen(written).taking([Modality.AUDIO])
     for clips in (seen, pickle.loads(pickle.dumps(seen))):
         assert clips[1].clip.modalities == (Modality.AUDIO,)
         assert np.array_equal(clips[1].clip.inputs[Modality.AUDIO],

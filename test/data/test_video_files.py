@@ -12,10 +12,10 @@ import threading
 
 import av
 from karmma_ros.cli.main import main
-from karmma_ros.data.check import take_inventory
+from karmma_ros.data.check import check_dataset
 from karmma_ros.data.manifest import ManifestSettings, open_splits
 from karmma_ros.data.media import VideoFile
-from karmma_ros.data.media.video import look_at_film, probe_video
+from karmma_ros.data.media.video import extraction_of_video, probe_video
 from karmma_ros.errors import DataError
 from karmma_ros.modality import Modality
 import numpy as np
@@ -203,7 +203,7 @@ def test_what_the_header_turns_is_upright(tmp_path, matrix):
     with_matrix(path, *(x << 16 for x in matrix))
     turned = VideoFile(path).frames([0.0])[0]
     np.testing.assert_array_equal(turned, MATRICES[matrix](plain))
-    look = look_at_film(path)
+    look = extraction_of_video(path)
     assert (look.height, look.width) == turned.shape[:2]
     assert 'frames are read upright' in probe_video(path).notes[0]
 
@@ -250,7 +250,7 @@ def test_varying_rates_and_turned_frames_are_noted_by_data_check(tmp_path, spec)
              'train,2,3,cut,cup,up.mp4', 'test,1,2,cut,cup,up.mp4', 'test,1,2,cut,cup,no.mp4']
     (tmp_path / 'm.csv').write_text('\n'.join(lines))
     splits = open_splits(ManifestSettings(file=str(tmp_path / 'm.csv')), spec)
-    found = take_inventory(splits, decode=2)
+    found = check_dataset(splits, decode=2)
     train, test = (split.modalities[Modality.RGB] for split in found.splits.values())
     assert train.damaged == 0 and test.damaged == 1
     assert train.remarks == {
@@ -394,7 +394,7 @@ def test_tables_that_claim_more_frames_than_bytes_are_refused(tmp_path):
     data[at:at + 8] = struct.pack('>II', 1, 20_000_000)
     path.write_bytes(data)
     assert 'it claims 20,000,000 frames in ' in refusal(path)
-    assert look_at_film(path) == (0, 0, 0)
+    assert extraction_of_video(path) == (0, 0, 0)
 
 
 def test_a_missing_library_is_named(tmp_path, monkeypatch):

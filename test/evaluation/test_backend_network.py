@@ -24,7 +24,7 @@ def bundle(tmp_path, config, spec, vocabulary):
 
 @pytest.fixture
 def batch(spec):
-    """Give three clips: a whole one, one without sound, one with nothing but sound."""
+    """Return three clips: a whole one, one without sound, one with nothing but sound."""
     torch.manual_seed(1)
     inputs = {m: torch.rand(3, *spec.input_shape(m)) for m in Modality}
     present = torch.tensor([[m is not Modality.AUDIO or row != 1 for m in Modality]

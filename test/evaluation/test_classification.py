@@ -16,7 +16,7 @@ V, A = Modality.RGB, Modality.AUDIO
 
 
 def outcomes(logits, labels, present=None, modalities=(V,), name='V'):
-    """Give outcomes of one subset from lists."""
+    """Return outcomes of one subset from lists."""
     logits = {head: np.array(x, np.float32) for head, x in logits.items()}
     labels = {head: np.array(ids, np.int64) for head, ids in labels.items()}
     count = len(next(iter(labels.values())))
@@ -35,7 +35,7 @@ def random_outcomes(samples=200, verbs=7, nouns=12, seed=0):
 
 
 def log(*rows):
-    """Give logits whose softmax are these probabilities."""
+    """Return logits whose softmax are these probabilities."""
     return np.log(np.array(rows, np.float64) + 1e-12)
 
 

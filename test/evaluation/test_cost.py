@@ -15,7 +15,7 @@ from karmma_ros.evaluation.cost import (
     setting,
     tensor_bytes,
 )
-from karmma_ros.evaluation.plots import draw_costs
+from karmma_ros.evaluation.plots import plot_costs
 from karmma_ros.modality import Modality, parse_subset
 from karmma_ros.model.presets import preset
 import pytest
@@ -160,7 +160,7 @@ def test_a_measurement_that_fails_says_why():
 def test_the_chart_has_a_bar_for_each_figure_and_a_mark_for_the_paper_s(tmp_path):
     path = tmp_path / 'costs.svg'
     ours = {'one': {'V': 2.0, 'A': 350.4}, 'other': {'V': 3.0}}
-    draw_costs(path, {'GFLOPs': (ours, {'one': {'V': 2.5}})})
+    plot_costs(path, {'GFLOPs': (ours, {'one': {'V': 2.5}})})
     assert '<svg' in path.read_text()
     with pytest.raises(InvalidSettingError, match=r'a file that ends in .png, .svg or .pdf'):
-        draw_costs(tmp_path / 'costs.tune', {'GFLOPs': (ours, {})})
+        plot_costs(tmp_path / 'costs.tune', {'GFLOPs': (ours, {})})

@@ -7,7 +7,7 @@ from karmma_ros.evaluation.classification import hits, score
 from karmma_ros.evaluation.predictions import Outcomes
 from karmma_ros.evaluation.robustness import (
     curve_of_column,
-    dropping_curve,
+    dropout_curve,
     POINTS,
     subset_probabilities,
 )
@@ -27,7 +27,7 @@ PAPER_CURVE = [41.49, 39.45, 37.25, 34.77, 32.26, 29.85, 27.70, 25.93, 24.56, 23
 
 
 def right_where(column, present):
-    """Give outcomes of two verbs where the true one is best exactly where `column` says."""
+    """Return outcomes of two verbs where the true one is best exactly where `column` says."""
     present = np.array(present)
     modalities = (V, F, A)[:present.shape[1]]
     logits = {}
@@ -52,7 +52,7 @@ def test_two_modalities_by_hand():
     outcomes = right_where({'V+F': [True], 'V': [True], 'F': [False]}, [[True, True]])
     # Both stay, only V stays, or both would go and V wins the draw.
     wanted = 0.7 * 0.7 + 0.7 * 0.3 + 0.3 * 0.3 / 2
-    assert dropping_curve(outcomes, [p])['verb'] == pytest.approx([wanted])
+    assert dropout_curve(outcomes, [p])['verb'] == pytest.approx([wanted])
     assert subset_probabilities((V, F), p) == pytest.approx(
         {'V+F': 0.49, 'V': 0.21 + 0.045, 'F': 0.21 + 0.045})
 
@@ -69,7 +69,7 @@ def test_something_is_always_left(own, p):
 def test_a_sample_is_never_given_what_it_lacks():
     outcomes = right_where({'V+F': [True, False], 'V': [True, False], 'F': [True, True]},
                            [[True, True], [False, True]])
-    assert dropping_curve(outcomes)['verb'] == pytest.approx([1.0] * len(POINTS))
+    assert dropout_curve(outcomes)['verb'] == pytest.approx([1.0] * len(POINTS))
 
 
 def test_it_is_what_many_draws_give():
@@ -78,7 +78,7 @@ def test_it_is_what_many_draws_give():
     for subset in subsets(outcomes.modalities):
         has = outcomes.has(subset)
         right[subset_name(subset)][has] = hits(outcomes, subset)['verb']
-    expected = dropping_curve(outcomes, [0.2, 0.5, 0.9])['verb']
+    expected = dropout_curve(outcomes, [0.2, 0.5, 0.9])['verb']
     draw = partial(torch.rand, generator=torch.Generator().manual_seed(3))
     for p, wanted in zip((0.2, 0.5, 0.9), expected):
         drawn = []
@@ -96,9 +96,9 @@ def test_nothing_dropped_is_the_score_with_what_each_sample_has():
     own = [hits(outcomes, tuple(m for m, k in zip((V, F, A), row) if k))['verb'][
         outcomes.has(tuple(m for m, k in zip((V, F, A), row) if k))[:i].sum()]
         for i, row in enumerate(outcomes.present)]
-    assert dropping_curve(outcomes, [0.0])['verb'] == pytest.approx([np.mean(own)])
+    assert dropout_curve(outcomes, [0.0])['verb'] == pytest.approx([np.mean(own)])
     whole = right_where({name: [True, False] for name in ('V+F', 'V', 'F')}, [[True, True]] * 2)
-    assert dropping_curve(whole, [0.0])['verb'][0] == score(whole)['V+F'].scores['verb'].top1
+    assert dropout_curve(whole, [0.0])['verb'][0] == score(whole)['V+F'].scores['verb'].top1
 
 
 def test_with_all_sensors_the_curve_follows_from_the_table():
@@ -106,7 +106,7 @@ def test_with_all_sensors_the_curve_follows_from_the_table():
     outcomes = right_where({subset_name(s): rng.random(40) < 0.5 for s in subsets((V, F, A))},
                            np.ones((40, 3), bool))
     column = {name: found.scores['verb'].top1 for name, found in score(outcomes).items()}
-    assert dropping_curve(outcomes)['verb'] == pytest.approx(curve_of_column(column))
+    assert dropout_curve(outcomes)['verb'] == pytest.approx(curve_of_column(column))
 
 
 def test_the_paper_s_curve_follows_from_its_table():
@@ -128,8 +128,8 @@ def test_the_curve_is_a_polynomial_in_the_probability():
 def test_samples_with_no_sensor_do_not_count():
     column = {'V+F': [True, True], 'V': [True, True], 'F': [True, True]}
     outcomes = right_where(column, [[True, True], [False, False]])
-    assert dropping_curve(outcomes, [0.5])['verb'] == pytest.approx([1.0])
-    assert np.isnan(dropping_curve(right_where(column, [[False, False]] * 2), [0.5])['verb'][0])
+    assert dropout_curve(outcomes, [0.5])['verb'] == pytest.approx([1.0])
+    assert np.isnan(dropout_curve(right_where(column, [[False, False]] * 2), [0.5])['verb'][0])
 
 
 def test_what_is_missing_is_named():
@@ -141,4 +141,4 @@ def test_what_is_missing_is_named():
     partial = Outcomes(outcomes.modalities, {'V': outcomes.logits['V']}, outcomes.present,
                        outcomes.labels)
     with pytest.raises(InvalidSettingError, match='score V.F, F too'):
-        dropping_curve(partial)
+        dropout_curve(partial)

@@ -25,10 +25,10 @@ def figure(monkeypatch):
 
 
 def draw_all(folder, suffix):
-    plots.draw_dropping(folder / f'a.{suffix}', CURVES, points=POINTS, where='a kitchen')
-    plots.draw_subsets(folder / f'b.{suffix}', COLUMNS)
-    plots.draw_reliability(folder / f'c.{suffix}', {'V': RELIABILITY})
-    plots.draw_confusion(folder / f'd.{suffix}', np.eye(3, dtype=int), 'abc', what='verb')
+    plots.plot_dropout_curve(folder / f'a.{suffix}', CURVES, points=POINTS, where='a kitchen')
+    plots.plot_subsets(folder / f'b.{suffix}', COLUMNS)
+    plots.plot_reliability(folder / f'c.{suffix}', {'V': RELIABILITY})
+    plots.plot_confusion(folder / f'd.{suffix}', np.eye(3, dtype=int), 'abc', what='verb')
 
 
 @pytest.mark.parametrize(('suffix', 'start'), [('png', b'\x89PNG'), ('svg', b'<?xml')])
@@ -41,11 +41,11 @@ def test_files_are_of_their_kind(tmp_path, suffix, start):
 
 def test_a_suffix_that_is_no_picture_is_refused(tmp_path):
     with pytest.raises(InvalidSettingError, match='a file that ends in .png'):
-        plots.draw_subsets(tmp_path / 'picture.tune', COLUMNS)
+        plots.plot_subsets(tmp_path / 'picture.tune', COLUMNS)
 
 
 def test_a_curve_is_the_mean_of_its_seeds_within_their_band(figure):
-    plots.draw_dropping('x.png', CURVES, points=POINTS, references={'paper': [0.9, 0.8, 0.7]},
+    plots.plot_dropout_curve('x.png', CURVES, points=POINTS, references={'paper': [0.9, 0.8, 0.7]},
                         where='a kitchen')
     axes = figure[0].axes[0]
     ours, theirs, paper = axes.lines
@@ -64,7 +64,7 @@ def test_a_curve_is_the_mean_of_its_seeds_within_their_band(figure):
 
 
 def test_bars_stand_by_their_subset(figure):
-    plots.draw_subsets('x.png', COLUMNS)
+    plots.plot_subsets('x.png', COLUMNS)
     axes = figure[0].axes[0]
     assert [t.get_text() for t in axes.get_xticklabels()] == ['V+A', 'V', 'A']
     ours, theirs = (c for c in axes.containers if hasattr(c, 'patches'))
@@ -79,13 +79,13 @@ def test_bars_stand_by_their_subset(figure):
 
 def test_fifteen_subsets_of_many_systems_still_fit(figure):
     names = [f'{i}' for i in range(15)]
-    plots.draw_subsets('x.png', {f's{k}': [dict.fromkeys(names, 0.5)] for k in range(7)})
+    plots.plot_subsets('x.png', {f's{k}': [dict.fromkeys(names, 0.5)] for k in range(7)})
     assert figure[0].get_figwidth() <= 14
     assert not figure[0].axes[0].texts  # no room for figures above the bars
 
 
 def test_reliability_shows_each_bin_and_the_error(figure):
-    plots.draw_reliability('x.png', {'V': RELIABILITY, 'A': RELIABILITY}, title='Calibration')
+    plots.plot_reliability('x.png', {'V': RELIABILITY, 'A': RELIABILITY}, title='Calibration')
     top, bottom = figure[0].axes[0], figure[0].axes[2]
     heights = [bar.get_height() for bar in top.patches]
     assert heights == pytest.approx([0] * 9 + [50])
@@ -93,11 +93,11 @@ def test_reliability_shows_each_bin_and_the_error(figure):
         [100 / 3, *[0] * 8, 200 / 3])
     assert top.get_title(loc='left') == f'V: error {100 * RELIABILITY.error:.1f} %'
     with pytest.raises(InvalidSettingError, match='panels is 0'):
-        plots.draw_reliability('x.png', {})
+        plots.plot_reliability('x.png', {})
 
 
 def test_confusion_shows_shares_of_each_true_class(figure):
-    plots.draw_confusion('x.png', np.array([[3, 1], [0, 0]]), ['cut', 'stir'], what='verb')
+    plots.plot_confusion('x.png', np.array([[3, 1], [0, 0]]), ['cut', 'stir'], what='verb')
     axes = figure[0].axes[0]
     assert axes.images[0].get_array().tolist() == [[75, 25], [0, 0]]
     assert [t.get_text() for t in axes.texts] == ['75', '25']
@@ -105,8 +105,8 @@ def test_confusion_shows_shares_of_each_true_class(figure):
 
 
 def test_no_global_state_is_touched(tmp_path):
-    script = ('import sys, pathlib; from karmma_ros.evaluation.plots import draw_subsets\n'
-              f'draw_subsets(pathlib.Path({str(tmp_path)!r}) / "x.png", {{"a": [{{"V": 1.0}}]}})\n'
+    script = ('import sys, pathlib; from karmma_ros.evaluation.plots import plot_subsets\n'
+              f'plot_subsets(pathlib.Path({str(tmp_path)!r}) / "x.png", {{"a": [{{"V": 1.0}}]}})\n'
               'print("matplotlib.pyplot" in sys.modules)')
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True,
                           check=True)

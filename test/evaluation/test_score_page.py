@@ -14,7 +14,7 @@ DATA = ScoredData('Toy Kitchen', 'test', 4, {'dataset': 'toy'})
 
 
 def model(system, right, modalities=(V, A), present=None, heads=('verb', 'noun')):
-    """Give a model whose heads are right exactly where `right` says, subset → [n]."""
+    """Return a model whose heads are right exactly where `right` says, subset → [n]."""
     present = np.ones((4, len(modalities)), bool) if present is None else np.array(present)
     logits = {}
     for subset in subsets(modalities):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from karmma_ros.evaluation import classification, robustness, scores, segmentation
-from karmma_ros.evaluation.bag_predictions import Answers
+from karmma_ros.evaluation.bag_predictions import BagPredictions
 from karmma_ros.evaluation.ground_truth import TrueAction, Truth, UNKNOWN
 from karmma_ros.evaluation.predictions import Outcomes
 from karmma_ros.evaluation.segmentation import Detection, mean_average_precision, Segment
@@ -23,7 +23,7 @@ def answers(middles, verbs, nouns, length=2.0):
     middles = (np.asarray(middles, float) * S).astype(np.int64)
     half = round(length * S / 2)
     k = len(middles)
-    return Answers(
+    return BagPredictions(
         middles - half, middles + half, middles + half + S // 100, np.ones((k, 4), bool),
         {'verb': np.asarray(verbs, np.float32).reshape(k, 2),
          'noun': np.asarray(nouns, np.float32).reshape(k, 3)},
@@ -90,7 +90,7 @@ def test_top_k_and_calibration_are_those_of_data_sets():
     logits = {'verb': rng.normal(0, 2, (n, 12)), 'noun': rng.normal(0, 2, (n, 20))}
     chances = {h: classification.probabilities(x) for h, x in logits.items()}
     truth = {'verb': rng.integers(0, 12, n), 'noun': rng.integers(0, 20, n)}
-    asked = scores.Asked(chances, truth, np.ones(n, int))
+    asked = scores.PredictedActions(chances, truth, np.ones(n, int))
     one = (Modality.RGB,)
     outcomes = Outcomes(one, {'V': logits}, np.ones((n, 1), bool), truth)
     for k in (1, 5):
@@ -149,7 +149,7 @@ def test_streaming_scores_are_those_of_segments(seed):
     for overlap in (0.1, 0.25, 0.5):
         assert (segmentation.matched(truth, said, overlap)
                 == segmentation.matches(truth, said, overlap))
-        assert segmentation.count_found(truth, said, overlap) == segmentation.found(
+        assert segmentation.count_matches(truth, said, overlap) == segmentation.found(
             truth, said, overlap)
     assert segmentation.edit(truth, said) == pytest.approx(segmentation.edit_score(truth, said))
     assert segmentation.edit(truth, []) == 0 and segmentation.edit([], []) == 1
@@ -171,7 +171,7 @@ def test_leaving_weak_classes_out_changes_no_event(settings, power):
             {h: p[i] for h, p in said.probabilities.items()}, run.vocabulary))
     told += events.clear()
     ended = [e for e in told if e.phase is Phase.ENDED]
-    heard = segmentation.hear(said, run.vocabulary, settings)
+    heard = segmentation.detect_events(said, run.vocabulary, settings)
     assert len(heard) > 3
     assert [(h.segment.start, h.segment.end, h.segment.label, h.score) for h in heard] == [
         (e.start_ns, e.end_ns, (e.verb.class_id, e.noun.class_id), e.score) for e in ended]
@@ -204,7 +204,7 @@ def test_the_curve_of_lost_sensors_follows_from_the_subsets():
 
     def asked(right):
         p = np.where(np.array(right)[:, None], [0.9, 0.1], [0.1, 0.9])
-        return scores.Asked({'verb': p}, truth, np.ones(4, int))
+        return scores.PredictedActions({'verb': p}, truth, np.ones(4, int))
     by_subset = {'V+A': asked([1, 1, 1, 1]), 'V': asked([1, 1, 1, 0]), 'A': asked([1, 0, 0, 0])}
     own = np.zeros((4, 4), bool)
     own[:, [list(Modality).index(rgb), list(Modality).index(audio)]] = True
@@ -239,7 +239,7 @@ def test_a_class_just_strong_enough_becomes_an_event():
     middles = np.arange(0, 10, 0.2)
     said = answers(middles, [[0.42, 0.58]] * 50, [[0.98, 0.01, 0.01]] * 50)
     weak = answers(middles, [[0.6, 0.4]] * 50, [[0.6, 0.3, 0.1]] * 50)  # 0.36 together
-    heard = segmentation.hear(said, V, EventSettings(start=0.55, end=0.3))
+    heard = segmentation.detect_events(said, V, EventSettings(start=0.55, end=0.3))
     assert [h.segment.label for h in heard] == [(1, 0)]
     assert heard[0].score == pytest.approx(0.58 * 0.98)
-    assert segmentation.hear(weak, V, EventSettings()) == []
+    assert segmentation.detect_events(weak, V, EventSettings()) == []

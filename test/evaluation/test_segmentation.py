@@ -5,12 +5,12 @@ from karmma_ros.evaluation.segmentation import (
     argmax_segments,
     edit_score,
     event_segments,
-    Found,
     found,
     iou,
     matches,
     OVERLAPS,
     Segment,
+    SegmentCounts,
     start_delays,
 )
 from karmma_ros.prediction import LabelScore
@@ -21,7 +21,7 @@ TRUTH = [Segment(0, 10, 'cut'), Segment(10, 20, 'wash'), Segment(30, 40, 'cut')]
 
 
 def spelt(text: str) -> list[Segment]:
-    """Give one segment of one second a letter."""
+    """Return one segment of one second a letter."""
     return [Segment(i, i + 1, letter) for i, letter in enumerate(text)]
 
 
@@ -42,9 +42,9 @@ def test_found_by_hand():
     # IoU: 8/10 with the first cut, 2/10 again with the first, the wrong label, 3/12 with the last.
     predicted = [Segment(0, 8, 'cut'), Segment(8, 10, 'cut'), Segment(10, 20, 'cut'),
                  Segment(37, 42, 'cut')]
-    assert found(TRUTH, predicted, 0.1) == Found(right=2, wrong=2, missed=1)
-    assert found(TRUTH, predicted, 0.25) == Found(right=2, wrong=2, missed=1)
-    assert found(TRUTH, predicted, 0.26) == Found(right=1, wrong=3, missed=2)
+    assert found(TRUTH, predicted, 0.1) == SegmentCounts(right=2, wrong=2, missed=1)
+    assert found(TRUTH, predicted, 0.25) == SegmentCounts(right=2, wrong=2, missed=1)
+    assert found(TRUTH, predicted, 0.26) == SegmentCounts(right=1, wrong=3, missed=2)
     assert found(TRUTH, predicted, 0.25).f1 == pytest.approx(4 / 7)  # precision 1/2, recall 2/3
 
 
@@ -74,8 +74,8 @@ def test_edges(truth, predicted, f1, edit, overlap):
 
 
 def test_streams_add_up():
-    total = sum((found(TRUTH, p, 0.5) for p in (TRUTH, [], TRUTH[:1])), Found(0, 0, 0))
-    assert total == Found(right=4, wrong=0, missed=5)
+    total = sum((found(TRUTH, p, 0.5) for p in (TRUTH, [], TRUTH[:1])), SegmentCounts(0, 0, 0))
+    assert total == SegmentCounts(right=4, wrong=0, missed=5)
     assert total.f1 == pytest.approx(8 / 13)
 
 

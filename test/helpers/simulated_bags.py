@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.data.synthetic_kitchen.episode import episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
-from karmma_ros.evaluation.bag_predictions import Answers, BagInfo, BagRun, Condition
+from karmma_ros.evaluation.bag_predictions import BagInfo, BagPredictions, BagRun, Condition
 from karmma_ros.evaluation.ground_truth import TrueAction, Truth
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.prediction import NOUN, VERB, Vocabulary
@@ -101,7 +101,7 @@ def _outages(rng: np.random.Generator, seconds: float) -> dict[Modality, list[tu
 def _answers(
     recording: Recording, vocabulary: Vocabulary,
     outages: dict[Modality, list[tuple[int, int]]], rng: np.random.Generator,
-) -> Answers:
+) -> BagPredictions:
     ends = np.array([START_NS + heard.stamp_ns for heard in recording.heard], np.int64)
     starts = np.array([START_NS + heard.start_ns for heard in recording.heard], np.int64)
     present = np.ones((len(ends), len(Modality)), np.bool_)
@@ -116,26 +116,26 @@ def _answers(
         probabilities[head] = _weakened(wide, _evidence(present), rng)
     asked = ends + (rng.gamma(2.0, 0.015, len(ends)) * NANOSECONDS).astype(np.int64)
     kept = np.flatnonzero(present.any(1))
-    return Answers(
+    return BagPredictions(
         starts, ends, asked, present, probabilities,
         rng.gamma(9.0, 0.004, len(ends)).astype(np.float32), _states(outages)).select(kept)
 
 
 def _with_only(
-    subset: tuple[Modality, ...], whole: Answers, rng: np.random.Generator
-) -> Answers:
+    subset: tuple[Modality, ...], whole: BagPredictions, rng: np.random.Generator
+) -> BagPredictions:
     columns = [list(Modality).index(m) for m in subset]
     chosen = whole.select(np.flatnonzero(whole.present[:, columns].all(1)))
     present = np.zeros_like(chosen.present)
     present[:, columns] = True
     share = _evidence(present) / np.maximum(_evidence(chosen.present), 1e-9)
     probabilities = {head: _weakened(p, share, rng) for head, p in chosen.probabilities.items()}
-    return Answers(chosen.start_ns, chosen.end_ns, chosen.asked_ns, present, probabilities,
+    return BagPredictions(chosen.start_ns, chosen.end_ns, chosen.asked_ns, present, probabilities,
                    chosen.latency_s * np.float32(len(subset_name(subset)) / 7), whole.states)
 
 
 def _evidence(present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Give how much of the evidence is there, `[k]`, 0 to 1."""
+    """Return how much of the evidence is there, `[k]`, 0 to 1."""
     worth = np.array([_WORTH[m] for m in Modality])
     return np.minimum(1.0, (present * worth).sum(1) / worth.sum() * 1.3)
 

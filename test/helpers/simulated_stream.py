@@ -45,7 +45,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Heard:
+class DetectedAction:
     """One recognition of the window `(start_ns, stamp_ns]`."""
 
     start_ns: int
@@ -59,7 +59,7 @@ class Recording:
 
     vocabulary: Vocabulary
     truth: list[Segment]
-    heard: list[Heard]
+    heard: list[DetectedAction]
 
 
 def simulate(course: Course, seed: int) -> Recording:
@@ -77,9 +77,13 @@ def simulate(course: Course, seed: int) -> Recording:
                     [(s, e, label[i]) for s, e, label in bursts])
         for i, (head, names) in enumerate(vocabulary.heads.items())}
     heard = [
-        Heard(_ns(t - course.window), _ns(t), Prediction({h: p[k] for h, p in heads.items()},
-                                                         vocabulary))
-        for k, t in enumerate(stamps)]
+        DetectedAction(
+            _ns(t - course.window),
+            _ns(t),
+            Prediction({h: p[k] for h, p in heads.items()}, vocabulary),
+        )
+        for k, t in enumerate(stamps)
+    ]
     return Recording(vocabulary, [Segment(_ns(s), _ns(e), x) for s, e, x in truth], heard)
 
 
@@ -130,7 +134,7 @@ def _head(
     rng: np.random.Generator, names: Sequence[str], course: Course, stamps: Sequence[float],
     shown: Sequence[tuple[float, float, str]], bursts: Sequence[tuple[float, float, str]],
 ) -> NDArray[np.float64]:
-    """Give the probabilities of one head for every window, `[windows, classes]`."""
+    """Return the probabilities of one head for every window, `[windows, classes]`."""
     noise = _noise(rng, stamps, len(names))
     logits = np.zeros_like(noise)
     for k, stamp in enumerate(stamps):

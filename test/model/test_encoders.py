@@ -29,7 +29,7 @@ def stlt():
 
 
 def boxes(*rows):
-    """Give the same three boxes in all of four frames, padded with empty ones."""
+    """Return the same three boxes in all of four frames, padded with empty ones."""
     padded = [*rows, *[[0.0] * 5] * (3 - len(rows))]
     return torch.tensor(padded).expand(1, 4, 3, 5).clone()
 

@@ -32,7 +32,7 @@ def test_heads_are_cut_in_order():
 
 @pytest.fixture
 def ensemble(config, spec, vocabulary):
-    """Give an ensemble of small classifiers, the camera's vote double."""
+    """Return an ensemble of small classifiers, the camera's vote double."""
     torch.manual_seed(0)
     return build(
         replace(config, fusion='logit_mean', missing='omit', token_cap=1, votes={V: 2.0}),

@@ -37,7 +37,7 @@ SMALL = {
 
 
 def reduced(name):
-    """Give a preset's architecture with narrow encoders and a narrow fusion block."""
+    """Return a preset's architecture with narrow encoders and a narrow fusion block."""
     config = preset(name)
     if name.startswith('tiny'):
         return replace(config, encoders={
@@ -55,14 +55,14 @@ def reduced(name):
 
 
 def noise(shape, key):
-    """Give the same float32 numbers in -1 to 1 everywhere and always, others for each key."""
+    """Return the same float32 numbers in -1 to 1 everywhere and always, others for each key."""
     steps = torch.arange(torch.Size(shape).numel(), dtype=torch.float64) + sum(key.encode())
     wild = torch.sin(steps * 12.9898) * 43758.5453
     return (2 * (wild - wild.floor()) - 1).float().reshape(shape)
 
 
 def fill(network):
-    """Give every weight a fixed value of a sensible size."""
+    """Return every weight a fixed value of a sensible size."""
     for name, weights in network.state_dict().items():
         if weights.is_floating_point():
             scale = 2 * (weights.numel() / len(weights)) ** -0.5 if weights.ndim > 1 else 0.3
@@ -71,7 +71,7 @@ def fill(network):
 
 
 def case(name):
-    """Give a network and two clips: one with every modality, one that has only the last."""
+    """Return a network and two clips: one with every modality, one that has only the last."""
     network = build(reduced(name), SPEC, VOCABULARY).eval()
     fill(network)
     inputs = {m: 3 * noise((2, *SPEC.input_shape(m)), m) for m in network.modalities}
@@ -85,7 +85,7 @@ def case(name):
 
 @torch.inference_mode()
 def answers(name):
-    """Give the logits of the case."""
+    """Return the logits of the case."""
     network, inputs, present = case(name)
     return {head: logits.tolist() for head, logits in network(inputs, present).items()}
 

@@ -14,7 +14,7 @@ SUBSETS = subsets(Modality)
 
 
 def mask(*rows):
-    """Give the mask of one row of modalities for each sample."""
+    """Return the mask of one row of modalities for each sample."""
     return torch.tensor([[m in row for m in ORDER] for row in rows])
 
 

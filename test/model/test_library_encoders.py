@@ -41,7 +41,7 @@ class FrameMeans(nn.Module):
 
 @pytest.fixture
 def user_package(monkeypatch):
-    """Give the name under which a user's encoder can be imported."""
+    """Return the name under which a user's encoder can be imported."""
     module = types.ModuleType('somebodys_encoders')
     module.FrameMeans = FrameMeans
     module.Flat = nn.Flatten

@@ -39,7 +39,7 @@ def test_every_preset_is_on_the_page():
 
 
 def texts(path):
-    """Give the words of a drawing."""
+    """Return the words of a drawing."""
     return re.findall(r'<text[^>]*>([^<]+)</text>', path.read_text())
 
 

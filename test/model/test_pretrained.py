@@ -32,7 +32,7 @@ SMALL = ClipSpec(audio=AudioSpec(n_mels=26, tiles=4, tile_steps=46))
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    """Give the folder where torch keeps downloaded weights, empty, on a machine off the net."""
+    """Return the folder where torch keeps downloaded weights, empty, on a machine off the net."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
 
@@ -180,7 +180,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, content, text):
 
 
 def stlt_of(tmp_path, drop=0, **config):
-    """Give an STLT of 42 tensors, and the configuration that loads all but `drop` of them."""
+    """Return an STLT of 42 tensors, and the configuration that loads all but `drop` of them."""
     options = {'dim': 8, 'heads': 2, 'spatial_layers': 1, 'temporal_layers': 2}
     weights = STLT((3, 2, 5), **options).state_dict()
     for name in list(weights)[-drop:] if drop else ():

@@ -11,7 +11,7 @@ from karmma_ros.model.encoders import build_encoder, parts_of
 from karmma_ros.model.encoders.causal import CausalFrames
 from karmma_ros.model.presets import ensemble, preset, unimodal
 from karmma_ros.model.pretrained import load_encoder
-from karmma_ros.model.streaming import EagerParts, places_of, stretches_of
+from karmma_ros.model.streaming import chunks_of, EagerParts, positions_of
 from karmma_ros.model.tokens import even_average, TokenEmbedding
 import pytest
 from safetensors.torch import save_file
@@ -25,7 +25,7 @@ BACKBONES = ['resnet10t', 'mobilenetv3_small_050', 'test_efficientnet', 'test_co
 
 
 def settle(module):
-    """Give every weight and statistic a value that is not its first, and stop the training."""
+    """Return every weight and statistic a value that is not its first, and stop the training."""
     torch.manual_seed(1)
     with torch.no_grad():
         for weights in module.parameters():
@@ -217,7 +217,7 @@ def test_places_are_what_parts_are_told_when_they_are_put_in_order(
         config, spec, vocabulary, chunk):
     config = replace(config, encoders={V: replace(PLAIN, chunk=chunk)})
     network = settle(build(config, spec, vocabulary))
-    parts, places = EagerParts(network), places_of(network)[V]
+    parts, places = EagerParts(network), positions_of(network)[V]
     alone = [parts.encode_chunk(V, torch.rand(1, 3, chunk, 16, 16).numpy())
              for _ in range(4 // chunk)]
     told = torch.stack(alone) + torch.from_numpy(places)[:, None]
@@ -226,8 +226,8 @@ def test_places_are_what_parts_are_told_when_they_are_put_in_order(
 
 def test_an_ensemble_has_no_stretches_for_it_sees_the_mean_of_a_clip(config, spec, vocabulary):
     config = replace(config, encoders={**config.encoders, V: PAIRS})
-    assert list(stretches_of(build(config, spec, vocabulary))) == [V]
-    assert not stretches_of(build(ensemble(config), spec, vocabulary))
+    assert list(chunks_of(build(config, spec, vocabulary))) == [V]
+    assert not chunks_of(build(ensemble(config), spec, vocabulary))
 
 
 @pytest.mark.parametrize('encoder', [

@@ -27,7 +27,7 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 @pytest.fixture(scope='session')
 def bundle(tmp_path_factory):
-    """Give the directory of a model with random weights and a window of 0.8 s."""
+    """Return the directory of a model with random weights and a window of 0.8 s."""
     torch.manual_seed(0)
     spec = ClipSpec(
         duration=0.8, num_frames=8, video=VideoSpec(32, 32),
@@ -42,7 +42,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture
 def stage(ros):
-    """Give a stage; what was put on it is taken down afterwards."""
+    """Return a stage; what was put on it is taken down afterwards."""
     stage = Stage()
     yield stage
     stage.close()
@@ -97,7 +97,7 @@ class Stage:
 
     @staticmethod
     def pace(hertz, *calls):
-        """Give a step for `until` that calls functions a number of times a second."""
+        """Return a step for `until` that calls functions a number of times a second."""
         return Pace(hertz, *calls)
 
     def host(self, node):
@@ -125,12 +125,12 @@ class Stage:
         return False
 
     def connected(self):
-        """Tell whether the node listens to all three sensors and is heard itself."""
+        """Return whether the node listens to all three sensors and is heard itself."""
         return (all(p.get_subscription_count() for p in (self.images, self.sounds, self.boxes))
                 and self.node.count_publishers('action_recognition') > 0)
 
     def status(self, name):
-        """Give the newest status of a modality."""
+        """Return the newest status of a modality."""
         return next(s for s in self.availabilities[-1].modalities if s.name == name)
 
     def now_ns(self):

@@ -27,7 +27,7 @@ ALL = ['rgb', 'flow', 'audio', 'detections']
 
 @pytest.fixture(scope='module')
 def another(tmp_path_factory):
-    """Give a function that writes models which differ from the first one."""
+    """Return a function that writes models which differ from the first one."""
     def write(name, duration=0.8, names=None, **architecture):
         torch.manual_seed(1)
         spec = ClipSpec(
@@ -57,7 +57,7 @@ def put(node, **values):
 
 
 def resting_on(stage, wanted):
-    """Tell whether the newest result rests on these inputs."""
+    """Return whether the newest result rests on these inputs."""
     return lambda: bool(stage.results) and used(stage.results[-1]) == wanted
 
 

@@ -13,7 +13,7 @@ PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'node.md'
 
 
 def snippet():
-    """Give the code block that adds the node to an executor."""
+    """Return the code block that adds the node to an executor."""
     blocks = [each.partition('```')[0] for each in PAGE.read_text().split('```python\n')[1:]]
     code, = (each for each in blocks if 'KarmmaNode(' in each)
     return code

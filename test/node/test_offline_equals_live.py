@@ -23,11 +23,11 @@ from audio_common_msgs.msg import AudioDataStamped
 from karmma_msgs.msg import ActionRecognition
 from karmma_ros.bags.evaluate import evaluate_bag, Settings
 from karmma_ros.bags.reader import Bag
-from karmma_ros.bags.recorded import echo_of, matches, TOLERANCE
+from karmma_ros.bags.recorded import matches, recorded_prediction, TOLERANCE
 from karmma_ros.bags.replay import Replay, Run
 from karmma_ros.bags.topics import choose_topics
 from karmma_ros.cli.main import main
-from karmma_ros.evaluation.bag_predictions import Answers, Condition
+from karmma_ros.evaluation.bag_predictions import BagPredictions, Condition
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
 from karmma_ros.node.lifecycle import KarmmaNode
@@ -143,7 +143,7 @@ class Both:
     live: list[ActionRecognition]
     windows: list[Window]
     """Of the offline code, at its own looks."""
-    offline: Answers
+    offline: BagPredictions
     recorded: dict
     """How the node's results in the bag compare with the offline ones."""
 
@@ -241,7 +241,7 @@ def test_both_have_the_same_windows(both):
 
 
 def test_both_have_the_same_answers(both):
-    compared = matches([echo_of(m, published_ns(m)) for m in both.live], both.offline)
+    compared = matches([recorded_prediction(m, published_ns(m)) for m in both.live], both.offline)
     assert len(compared) == len(both.live) > 0
     for each in compared:
         assert each is not None and each['sensors'] and each['best']

@@ -63,7 +63,7 @@ def put(node, **values):
 
 @pytest.fixture(scope='module', params=['tiny', 'tiny_stream', 'tiny_causal'])
 def model(request, tmp_path_factory):
-    """Give the directory of a student that takes clips, chunks, or frame after frame."""
+    """Return the directory of a student that takes clips, chunks, or frame after frame."""
     torch.manual_seed(0)
     spec = ClipSpec(
         duration=0.8, num_frames=8, video=VideoSpec(32, 32),

@@ -5,14 +5,22 @@ from __future__ import annotations
 from itertools import combinations
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.overlay.drawing import draw, enlarge, Label, Lamp, placeholder, Sensor, View
-from karmma_ros.overlay.lettering import choose_lettering, plain, Strokes, TrueType
+from karmma_ros.overlay.drawing import (
+    draw,
+    enlarge,
+    Indicator,
+    Label,
+    placeholder,
+    SensorIndicator,
+    View,
+)
+from karmma_ros.overlay.lettering import choose_text_renderer, plain, Strokes, TrueType
 import numpy as np
 import pytest
 
 LONG = 'a class whose name is much longer than any picture is wide ' * 5
 FOREIGN = ['Käse', 'crème brûlée', 'Straße', '切る', 'нож', '🥄', 'tab\tand\nline', '\x00', '']
-LETTERINGS = [Strokes(), choose_lettering()]
+LETTERINGS = [Strokes(), choose_text_renderer()]
 # Viénot, Brettel and Mollon (1999): what those without one kind of cone see, of linear light.
 BLIND = {
     'protanope': [[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]],
@@ -25,11 +33,11 @@ def lettering(request):
     return request.param
 
 
-def view(verb='scrape', noun='bread', lamp=Lamp.USED, reason='', **fields):
-    """Give a view with an answer and four equal lamps."""
+def view(verb='scrape', noun='bread', lamp=Indicator.USED, reason='', **fields):
+    """Return a view with an answer and four equal lamps."""
     labels = tuple((Label(name, 0.9), Label('cut', 0.06), Label('stir', 0.01))
                    for name in (verb, noun))
-    sensors = tuple(Sensor(letter, lamp, reason) for letter in 'VFAD')
+    sensors = tuple(SensorIndicator(letter, lamp, reason) for letter in 'VFAD')
     return View(**{'sensors': sensors, 'labels': labels, 'age_s': 0.033, **fields})
 
 
@@ -41,7 +49,9 @@ def picture(height=480, width=640, shade=128):
                                   (2160, 3840)])
 def test_size_and_kind_are_kept_and_the_picture_itself_is_not_touched(size, lettering):
     image = picture(*size)
-    drawn = draw(image, view(lamp=Lamp.OUT, reason=LONG, running=LONG, warning=LONG), lettering)
+    drawn = draw(
+        image, view(lamp=Indicator.OUT, reason=LONG, running=LONG, warning=LONG), lettering
+    )
     assert drawn.shape == image.shape and drawn.dtype == np.uint8
     assert (image == 128).all()
     assert (drawn != image).any()
@@ -50,22 +60,24 @@ def test_size_and_kind_are_kept_and_the_picture_itself_is_not_touched(size, lett
 def test_every_state_of_a_lamp_has_a_shape_of_its_own(lettering):
     """Seen without colour: where the lamp is lit against its dark ground."""
     shapes = {}
-    for lamp in Lamp:
-        drawn = draw(picture(), View(sensors=(Sensor('V', lamp),), notice='none'), lettering)
+    for lamp in Indicator:
+        drawn = draw(
+            picture(), View(sensors=(SensorIndicator('V', lamp),), notice='none'), lettering
+        )
         shapes[lamp] = drawn[12:42, 12:42].astype(int).max(axis=2) > 75
-    for one, other in combinations(Lamp, 2):
+    for one, other in combinations(Indicator, 2):
         assert (shapes[one] != shapes[other]).sum() > 60, (one, other)
 
 
 @pytest.mark.parametrize('kind', BLIND)
 def test_colour_blind_people_can_tell_the_lamps(kind):
     seen = {}
-    for lamp in Lamp:
-        drawn = draw(picture(shade=0), View(sensors=(Sensor('', lamp),)), LETTERINGS[0])
+    for lamp in Indicator:
+        drawn = draw(picture(shade=0), View(sensors=(SensorIndicator('', lamp),)), LETTERINGS[0])
         area = drawn[12:42, 12:42].reshape(-1, 3).astype(float)
         colour = area[area.max(axis=1).argmax()] / 255
         seen[lamp] = np.clip(np.array(BLIND[kind]) @ colour ** 2.2, 0, 1) ** (1 / 2.2)
-    for one, other in combinations(Lamp, 2):
+    for one, other in combinations(Indicator, 2):
         assert np.abs(seen[one] - seen[other]).max() > 0.1, (one, other)
 
 
@@ -77,8 +89,8 @@ def test_a_long_name_stays_in_its_half_and_inside_the_margins(lettering):
 
 
 def test_a_long_reason_stays_inside(lettering):
-    bare = draw(picture(), view(lamp=Lamp.OUT), lettering)
-    drawn = draw(picture(), view(lamp=Lamp.OUT, reason=LONG), lettering)
+    bare = draw(picture(), view(lamp=Indicator.OUT), lettering)
+    drawn = draw(picture(), view(lamp=Indicator.OUT, reason=LONG), lettering)
     assert (drawn != bare).any()
     assert (drawn[:, -12:] == bare[:, -12:]).all()
 
@@ -150,12 +162,12 @@ def test_the_placeholder_is_a_picture():
 
 def test_a_font_that_is_not_there_is_named():
     with pytest.raises(InvalidSettingError, match="font is 'nowhere.ttf'"):
-        choose_lettering('nowhere.ttf')
+        choose_text_renderer('nowhere.ttf')
 
 
 def test_without_pillow_strokes_serve(monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'PIL', None)
-    assert isinstance(choose_lettering(), Strokes)
+    assert isinstance(choose_text_renderer(), Strokes)
 
 
 if isinstance(LETTERINGS[1], TrueType):

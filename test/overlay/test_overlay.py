@@ -21,10 +21,10 @@ from karmma_msgs.msg import (
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.node.messages import time_message, time_ns
 from karmma_ros.overlay import node as module
-from karmma_ros.overlay.drawing import Lamp
+from karmma_ros.overlay.drawing import Indicator
 from karmma_ros.overlay.node import Overlay
 from karmma_ros.overlay.pairing import decode_picture
-from karmma_ros.overlay.status import News
+from karmma_ros.overlay.status import NodeStatus
 import numpy as np
 import pytest
 import rclpy
@@ -60,13 +60,18 @@ def availability(possible, **states):
 # --- what is said ---------------------------------------------------------------------------
 
 def test_an_answer_shows_what_it_rests_on():
-    news = News()
+    news = NodeStatus()
     news.hear_result(result(modalities=[
         status('rgb'), status('flow', used=False), status('audio', ModalityStatus.STALE, False,
                                                           'last sample 0.6 s ago'),
         status('detections', ModalityStatus.INVALID, False, 'no picture size')]), 1.0)
     view = news.view(1.2)
-    assert [s.lamp for s in view.sensors] == [Lamp.USED, Lamp.UNUSED, Lamp.OUT, Lamp.INVALID]
+    assert [s.lamp for s in view.sensors] == [
+        Indicator.USED,
+        Indicator.UNUSED,
+        Indicator.OUT,
+        Indicator.INVALID,
+    ]
     assert [s.letter for s in view.sensors] == ['V', 'F', 'A', 'D']
     assert view.sensors[2].reason == 'audio stale: last sample 0.6 s ago'
     assert [labels[0].name for labels in view.labels] == ['cut', 'cup']
@@ -75,7 +80,7 @@ def test_an_answer_shows_what_it_rests_on():
 
 
 def test_a_model_with_one_head_has_one_column():
-    news = News()
+    news = NodeStatus()
     news.hear_result(result(noun='', latency=-1.0), 1.0)
     assert len(news.view(1.0).labels) == 1
     assert news.view(1.0).age_s is None, 'stamps of a foreign clock tell no age'
@@ -92,7 +97,7 @@ def test_a_model_with_one_head_has_one_column():
      'the last result came 7 s ago'),
 ])
 def test_silence_has_a_reason(tell, words):
-    news = News()
+    news = NodeStatus()
     tell(news)
     view = news.view(1.5, patience_s=1.0)
     assert view.notice.startswith('no recognition: ') and words in view.notice
@@ -100,23 +105,23 @@ def test_silence_has_a_reason(tell, words):
 
 
 def test_while_the_node_is_inactive_every_lamp_is_off():
-    news = News()
+    news = NodeStatus()
     news.hear_availability(availability(False, audio=ModalityStatus.STALE), 0.0)
-    assert {s.lamp for s in news.view(1.0).sensors} == {Lamp.UNUSED, Lamp.OUT}
+    assert {s.lamp for s in news.view(1.0).sensors} == {Indicator.UNUSED, Indicator.OUT}
     news.state = 'inactive'
-    assert [s.lamp for s in news.view(1.0).sensors] == [Lamp.DISABLED] * 4
+    assert [s.lamp for s in news.view(1.0).sensors] == [Indicator.DISABLED] * 4
     assert 'karmma is inactive' in news.view(1.0).notice
 
 
 def test_reasons_are_cut_or_left_out():
-    news = News()
+    news = NodeStatus()
     news.hear_result(result(modalities=[status('audio', 2, False, 'x' * 100)]), 0.0)
     assert len(news.view(0.0, reason_length=20).sensors[0].reason) == 20
     assert news.view(0.0, reason_length=0).sensors[0].reason == ''
 
 
 def test_the_action_under_way_is_shown_until_it_ends():
-    news = News()
+    news = NodeStatus()
     started = ActionEvent(phase=ActionEvent.STARTED, start=time_message(8 * SECOND),
                           verb=LabelScore(class_name='cut'), noun=LabelScore(class_name='cup'))
     news.hear_event(started)
@@ -131,14 +136,14 @@ def test_the_action_under_way_is_shown_until_it_ends():
 
 
 def test_a_state_or_sensor_of_a_later_version_is_survived():
-    news = News()
+    news = NodeStatus()
     news.hear_result(result(modalities=[status('lidar', 99), status('')]), 0.0)
     assert [s.letter for s in news.view(0.0).sensors] == ['L', '?']
 
 
 def test_what_is_drawn_has_no_control_characters_and_an_end():
     hostile = '\x1b[31m\n\u202e' * 10_000
-    news = News()
+    news = NodeStatus()
     news.hear_result(result(verb=hostile, noun=hostile, modalities=[
         status(hostile, ModalityStatus.STALE, False, hostile)]), 0.0)
     news.hear_event(ActionEvent(verb=LabelScore(class_name=hostile)))
@@ -247,7 +252,7 @@ class Theatre:
         return False
 
     def ready(self):
-        """Tell whether camera, recogniser and looker have found the overlay, for good."""
+        """Return whether camera, recogniser and looker have found the overlay, for good."""
         asked = [info.qos_profile.reliability
                  for info in self.node.get_subscriptions_info_by_topic('image')]
         return asked == [ReliabilityPolicy.RELIABLE] and self.results.get_subscription_count()
@@ -326,7 +331,7 @@ def test_a_result_is_drawn_on_its_picture(theatre):
     assert time_ns(drawn.header.stamp) == 10 * SECOND and drawn.header.frame_id == 'optical'
     assert (drawn.width, drawn.height, drawn.encoding, drawn.step) == (64, 48, 'rgb8', 192)
     assert theatre.views[0].labels[0][0].name == 'cut'
-    assert [s.lamp for s in theatre.views[0].sensors] == [Lamp.USED] * 4
+    assert [s.lamp for s in theatre.views[0].sensors] == [Indicator.USED] * 4
 
 
 def test_after_a_jump_back_in_time_results_find_their_pictures_again(theatre):
@@ -353,7 +358,7 @@ def test_without_results_the_picture_is_shown_with_the_reason(theatre):
     assert theatre.until(lambda: theatre.seen and 'no sensor can be used' in theatre.notice(),
                          step=lambda: theatre.show(10 * SECOND))
     assert [s.lamp for s in theatre.views[-1].sensors] == [
-        Lamp.INVALID, Lamp.INVALID, Lamp.OUT, Lamp.DISABLED]
+        Indicator.INVALID, Indicator.INVALID, Indicator.OUT, Indicator.DISABLED]
     assert theatre.seen[-1].width == 640, 'a small picture is enlarged'
 
 

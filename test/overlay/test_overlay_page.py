@@ -9,7 +9,7 @@ import re
 import cv2
 from karmma_ros.node.declarations import OVERLAY_DECLARATIONS
 from karmma_ros.node.demo import MUTES
-from karmma_ros.overlay.drawing import Lamp
+from karmma_ros.overlay.drawing import Indicator
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +17,7 @@ PAGE = (ROOT / 'docs' / 'seeing.md').read_text(encoding='utf-8')
 
 
 def table(heading):
-    """Give the cells of the table whose first column is called `heading`."""
+    """Return the cells of the table whose first column is called `heading`."""
     part = PAGE.split(f'| {heading} |')[1].split('\n\n')[0]
     return [[cell.strip() for cell in line.strip('|').split('|')]
             for line in part.splitlines()[2:]]
@@ -30,7 +30,7 @@ def test_every_parameter_is_there_with_its_default():
 
 
 def test_every_lamp_is_explained():
-    assert len(table('lamp')) == len(Lamp)
+    assert len(table('lamp')) == len(Indicator)
 
 
 def test_the_files_it_names_exist():

@@ -13,7 +13,7 @@ NOISE = (0.1 * np.random.default_rng(0).standard_normal(32_000)).astype(np.float
 
 
 def centre_hertz(spec: AudioSpec) -> np.ndarray:
-    """Give the filters' peaks by the HTK formula in natural logarithms."""
+    """Return the filters' peaks by the HTK formula in natural logarithms."""
     top = 1127 * np.log(1 + spec.sample_rate / 2 / 700)
     return 700 * (np.exp(top * np.arange(1, spec.n_mels + 1) / (spec.n_mels + 1) / 1127) - 1)
 

@@ -84,7 +84,7 @@ def test_a_picture_taken_sideways_comes_out_upright():
 
 
 def png_of(width: int, height: int) -> bytes:
-    """Give a few bytes that announce a picture of this size."""
+    """Return a few bytes that announce a picture of this size."""
     header = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
     packed = zlib.compress(b'\0' * 1000)
     chunks = [header, b'IDAT' + packed, b'IEND']
@@ -167,7 +167,7 @@ def test_processes_that_no_camera_uses_are_refused(code, text):
 
 
 def progressive_of(width: int, height: int, scans: int) -> bytes:
-    """Give a grey progressive JPEG whose scans are a few bytes each."""
+    """Return a grey progressive JPEG whose scans are a few bytes each."""
     def segment(code: int, content: bytes) -> bytes:
         return b'\xff' + bytes([code]) + struct.pack('>H', len(content) + 2) + content
     table = bytes([1] + [0] * 15)

@@ -23,7 +23,7 @@ def texture(seed: int = 0, side: int = 120) -> np.ndarray:
 
 
 def sliding(count: int, dx: int, dy: int, side: int = 64) -> np.ndarray:
-    """Give frames in which everything moves by (dx, dy) pixels a frame."""
+    """Return frames in which everything moves by (dx, dy) pixels a frame."""
     picture, start = texture(), 28
     return np.stack([
         picture[start - i * dy:start - i * dy + side, start - i * dx:start - i * dx + side]

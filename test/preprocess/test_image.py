@@ -151,14 +151,14 @@ def test_bayer_patterns_are_named_by_their_first_two_rows(pattern, big_endian, p
 
 
 def to_yuv(pixels: np.ndarray) -> np.ndarray:
-    """Give BT.601 luma and chroma, 16 to 235 and 16 to 240, as the standard defines them."""
+    """Return BT.601 luma and chroma, 16 to 235 and 16 to 240, as the standard defines them."""
     matrix = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0],
                        [112.0, -93.786, -18.214]])
     return np.rint(pixels / 255 @ matrix.T + [16, 128, 128]).astype(np.uint8)
 
 
 def yuv_rows(encoding: str) -> np.ndarray:
-    """Give the rows of bytes of the four squares in a YUV encoding."""
+    """Return the rows of bytes of the four squares in a YUV encoding."""
     y, u, v = np.moveaxis(to_yuv(FIELDS), 2, 0)
     first, second = (v, u) if encoding == 'nv21' else (u, v)
     if encoding == 'nv24':

@@ -65,7 +65,7 @@ def test_takes_every_kind_of_bytes(wrap):
 
 
 def mp3_frame() -> bytes:
-    """Give an MPEG-1 layer III frame, 128 kbit/s at 44.1 kHz: 417 bytes."""
+    """Return an MPEG-1 layer III frame, 128 kbit/s at 44.1 kHz: 417 bytes."""
     return b'\xff\xfb\x90\x00' + bytes(413)
 
 

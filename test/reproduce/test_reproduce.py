@@ -8,9 +8,9 @@ from karmma_ros.cli.main import main
 from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings
 from karmma_ros.evaluation.robustness import POINTS
 from karmma_ros.modality import Modality, subset_name, subsets
-from karmma_ros.reproduce.cells import key_of, make_all, with_needs, Workshop
+from karmma_ros.reproduce.cells import ExperimentRunner, key_of, make_all, with_needs
 from karmma_ros.reproduce.results import dropped, Results
-from karmma_ros.reproduce.systems import all_cells, Budget, BUDGETS
+from karmma_ros.reproduce.systems import all_experiments, Budget, BUDGETS
 import pytest
 
 pytestmark = pytest.mark.timeout(1800)  # 67 small trainings, on however busy a machine
@@ -21,7 +21,7 @@ SMALLEST = Budget(
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
-    """Give the folder of a finished reproduction."""
+    """Return the folder of a finished reproduction."""
     folder = tmp_path_factory.mktemp('reproduce')
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BUDGETS, 'smallest', SMALLEST)
@@ -97,10 +97,10 @@ def test_only_one_table(made, tmp_path, capsys):
 
 
 def test_a_cell_is_the_same_only_if_all_that_decides_it_is():
-    cells = all_cells(SMALLEST)
+    cells = all_experiments(SMALLEST)
     key = key_of(cells['karmma/0'], cells, SMALLEST.data)
-    assert key == key_of(all_cells(SMALLEST)['karmma/0'], cells, SMALLEST.data)
-    longer = all_cells(replace(SMALLEST, teacher_epochs=2))  # its teacher is another
+    assert key == key_of(all_experiments(SMALLEST)['karmma/0'], cells, SMALLEST.data)
+    longer = all_experiments(replace(SMALLEST, teacher_epochs=2))  # its teacher is another
     assert key != key_of(longer['karmma/0'], longer, SMALLEST.data)
     assert key_of(cells['delta/0'], cells, SMALLEST.data) == key_of(
         longer['delta/0'], longer, SMALLEST.data)
@@ -108,7 +108,7 @@ def test_a_cell_is_the_same_only_if_all_that_decides_it_is():
 
 
 def test_cells_come_after_what_they_need():
-    cells = all_cells(SMALLEST)
+    cells = all_experiments(SMALLEST)
     names = with_needs(['karmma/1'], cells)
     assert set(names) == {
         'karmma/1', 'teacher/1', 'tokens', 'encoder_student/rgb', 'encoder_student/flow',
@@ -117,9 +117,9 @@ def test_cells_come_after_what_they_need():
 
 
 def test_a_failing_cell_ends_the_run(tmp_path):
-    cells = all_cells(SMALLEST)
+    cells = all_experiments(SMALLEST)
     (tmp_path / 'blocked').write_text('a file where a folder should be')
-    shop = Workshop(tmp_path / 'blocked', tmp_path / 'clips', cells, SMALLEST.data)
+    shop = ExperimentRunner(tmp_path / 'blocked', tmp_path / 'clips', cells, SMALLEST.data)
     with pytest.raises(OSError):
         make_all(shop, cells, ['encoder_student/rgb'], 1, lambda *_: None)
 

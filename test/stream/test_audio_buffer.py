@@ -22,7 +22,7 @@ def ones(count: int, value: float = 1.0) -> np.ndarray:
 
 
 def buffer_of(*chunks: tuple[int, int, float]) -> AudioBuffer:
-    """Give a buffer of chunks (stamp in ms, samples, value)."""
+    """Return a buffer of chunks (stamp in ms, samples, value)."""
     buffer = AudioBuffer(SPEC)
     for stamp, count, value in chunks:
         buffer.add(ones(count, value), 1000, stamp * MS)

@@ -7,7 +7,7 @@ from karmma_ros.clip import AudioSpec, BOX_OBJECT, ClipSpec, NANOSECONDS, VideoS
 from karmma_ros.modality import Modality
 from karmma_ros.stream import message_types as types
 from karmma_ros.stream.availability import ModalityState
-from karmma_ros.stream.ingest import Arrived, Intake
+from karmma_ros.stream.ingest import MessageIngest, ReceivedMessage
 from karmma_ros.stream.settings import make_stream, node_parameters
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ class Robot:
         values = {name.replace('__', '.'): value for name, value in values.items()}
         self.values = {**node_parameters(), 'flow.source': 'topic', **values}
         self.spec, self.now = SPECS[spec], 0.0
-        self.intake = Intake(self.values)
+        self.intake = MessageIngest(self.values)
         self.stream = self.new_stream()
 
     def new_stream(self):
@@ -54,7 +54,9 @@ class Robot:
     def take(self, modality, type_name, message):
         crop = self.spec.video.height, self.spec.video.width
         return self.intake.take(
-            Arrived(modality, type_name, message, crop, self.values['rgb.bits']), self.now_ns)
+            ReceivedMessage(modality, type_name, message, crop, self.values['rgb.bits']),
+            self.now_ns,
+        )
 
     def send(self, modality, type_name, make, seconds, hertz=10):
         for _ in range(round(seconds * hertz)):

@@ -21,7 +21,7 @@ def filled(*stamps_ms: int) -> DetectionBuffer:
 
 
 def chosen(buffer: DetectionBuffer, end_ms: int) -> list[int | None]:
-    """Give the stamp in ms of the message of each slot."""
+    """Return the stamp in ms of the message of each slot."""
     places = buffer.select(end_ms * MS)
     return [None if p < 0 else buffer.stamps_ns([p])[0] // MS for p in places]
 

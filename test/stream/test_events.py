@@ -15,9 +15,9 @@ from karmma_ros.evaluation.segmentation import (
     argmax_segments,
     edit_score,
     event_segments,
-    Found,
     found,
     Segment,
+    SegmentCounts,
 )
 from karmma_ros.prediction import Prediction, Vocabulary
 from karmma_ros.stream.events import ActionEvent, ActionEvents, EventSettings, Phase
@@ -33,7 +33,7 @@ STARTED, ENDED = Phase.STARTED, Phase.ENDED
 
 
 def sure_of(verb: int, noun: int, certainty: float = 0.9) -> Prediction:
-    """Give a recognition in which both heads have that certainty."""
+    """Return a recognition in which both heads have that certainty."""
     heads = {}
     for head, chosen in (('verb', verb), ('noun', noun)):
         count = len(WORDS.heads[head])
@@ -53,7 +53,7 @@ def play(
 
 
 def told(events: Iterable[ActionEvent]) -> list[tuple[str, int, str, int, int]]:
-    """Give phase, id, words, and start and end in milliseconds."""
+    """Return phase, id, words, and start and end in milliseconds."""
     return [(e.phase.name, e.event_id, f'{e.verb.class_name} {e.noun.class_name}',
              e.start_ns // MS, e.end_ns // MS) for e in events]
 
@@ -463,7 +463,7 @@ def test_events_beat_plain_argmax_on_a_noisy_stream(background):
     scores = {}
     for name, system in systems.items():
         answers = [(r.truth, system(r)) for r in recordings]
-        f1 = sum((found(t, a, 0.25) for t, a in answers), Found(0, 0, 0)).f1
+        f1 = sum((found(t, a, 0.25) for t, a in answers), SegmentCounts(0, 0, 0)).f1
         scores[name] = f1, float(np.mean([edit_score(t, a) for t, a in answers]))
         print(f'{name:24} F1@25 {100 * f1:5.1f}  edit {100 * scores[name][1]:5.1f}')
     for rival in ('argmax', 'argmax with threshold'):
@@ -472,7 +472,7 @@ def test_events_beat_plain_argmax_on_a_noisy_stream(background):
 
 
 def test_almost_all_is_found_when_no_answer_is_wrong():
-    total = Found(0, 0, 0)
+    total = SegmentCounts(0, 0, 0)
     for seed in (3, 4):
         recording = simulate(Course(seconds=120, wrong=0.0, background=True), seed)
         answer = eventful(recording, EventSettings(background=BACKGROUND))

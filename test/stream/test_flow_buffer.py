@@ -19,7 +19,7 @@ def field(dx: float, dy: float = 0.0, height: int = 8, width: int = 8) -> np.nda
 
 
 def filled(*messages: tuple[int, float]) -> FlowBuffer:
-    """Give a buffer of (stamp in milliseconds, rightward pixels) messages."""
+    """Return a buffer of (stamp in milliseconds, rightward pixels) messages."""
     buffer = FlowBuffer(SPEC)
     for stamp, dx in messages:
         buffer.add(field(dx), stamp * MS)
@@ -27,7 +27,7 @@ def filled(*messages: tuple[int, float]) -> FlowBuffer:
 
 
 def speeds(buffer: FlowBuffer, end_ms: int) -> list[float]:
-    """Give the rightward pixels a slot that the clip shows."""
+    """Return the rightward pixels a slot that the clip shows."""
     return [(int(flow.image[0, 0, 0]) - 128) / 10 for flow in buffer.select(end_ms * MS)]
 
 

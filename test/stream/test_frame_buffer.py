@@ -17,7 +17,7 @@ def picture(value: int) -> np.ndarray:
 
 
 def filled(*stamps_ms: int) -> FrameBuffer:
-    """Give a buffer of frames whose brightness is their number in order of arrival."""
+    """Return a buffer of frames whose brightness is their number in order of arrival."""
     buffer = FrameBuffer(SPEC)
     for i, stamp in enumerate(stamps_ms):
         buffer.add(picture(i + 1), stamp * MS)

@@ -6,7 +6,7 @@ from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.stream import message_types as types
-from karmma_ros.stream.ingest import Arrived, Intake
+from karmma_ros.stream.ingest import MessageIngest, ReceivedMessage
 from karmma_ros.stream.settings import make_stream, node_parameters
 import numpy as np
 import pytest
@@ -80,12 +80,12 @@ class Rig:
         values = {**node_parameters(), 'detections.image_width': 32,
                   'detections.image_height': 24, **values}
         self.lock = Lock()
-        self.intake = Intake(values, self.lock)
+        self.intake = MessageIngest(values, self.lock)
         self.stream = make_stream(SPEC, tuple(Modality), values, flow_topic=True)
         self.intake.feed(self.stream)
 
     def take(self, modality, type_name, message, now_ns=NOW_NS):
-        return self.intake.take(Arrived(modality, type_name, message, CROP), now_ns)
+        return self.intake.take(ReceivedMessage(modality, type_name, message, CROP), now_ns)
 
     def status(self, modality):
         return {s.modality: s for s in self.stream.assess(NOW_NS)}[modality]
@@ -127,7 +127,7 @@ def test_the_lock_is_not_held_while_a_message_is_decoded(rig):
 
         def picture(self):
             assert not rig.lock.held
-            return Arrived(V, types.IMAGE, self.message, CROP).picture()
+            return ReceivedMessage(V, types.IMAGE, self.message, CROP).picture()
     assert rig.intake.take(Slow(), NOW_NS) == ''
     assert rig.status(V).age_ns == 0
 

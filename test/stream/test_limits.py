@@ -8,15 +8,15 @@ import weakref
 
 from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
 from karmma_ros.modality import Modality
-from karmma_ros.model.streaming import Stretches
+from karmma_ros.model.streaming import Chunks
 from karmma_ros.preprocess.audio import log_mel
 from karmma_ros.stream.availability import ModalityState
 from karmma_ros.stream.buffers import AudioBuffer, DetectionBuffer, FrameBuffer
 from karmma_ros.stream.frame_buffer import FlowBuffer
 from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
-from karmma_ros.stream.source import Fit, Receipts, Timeline
-from karmma_ros.stream.spectrogram_cache import SpectrogramMemo
-from karmma_ros.stream.token_cache import hop_for, TokenMemo
+from karmma_ros.stream.source import ReceiveStats, StampVerdict, Timeline
+from karmma_ros.stream.spectrogram_cache import SpectrogramCache
+from karmma_ros.stream.token_cache import hop_for, TokenCache
 import numpy as np
 import pytest
 
@@ -134,7 +134,7 @@ def test_a_stale_camera_does_not_hold_the_hops_of_others():
 @pytest.mark.parametrize(('age', 'fresh'), [
     (300, True), (301, False), (-300, True), (-301, False)])
 def test_freshness_ends_after_the_timeout_on_either_side(age, fresh):
-    receipts = Receipts()
+    receipts = ReceiveStats()
     receipts.take(0, 1000)
     receipts.drop('bad', 1000)
     assert receipts.fresh(1000 + age, 300) is fresh
@@ -142,7 +142,7 @@ def test_freshness_ends_after_the_timeout_on_either_side(age, fresh):
 
 
 def test_the_rate_is_that_of_the_intervals_and_the_stamp_the_newest():
-    receipts = Receipts()
+    receipts = ReceiveStats()
     for now, stamp in ((0, 5), (100 * MS, 9), (200 * MS, 7)):
         receipts.take(stamp, now)
     assert receipts.rate(200 * MS, 300 * MS) == 10 and receipts.last_stamp_ns == 9
@@ -156,7 +156,7 @@ def test_a_stray_stamp_that_repeats_is_no_other_clock():
     timeline = Timeline(100)
     stamps = [(1000, 0), (5000, 10), (5000, 10), (5001, 10)]
     assert [timeline.admit(stamp, stamp, now) for stamp, now in stamps] == [
-        Fit.TAKE, Fit.DROP, Fit.DROP, Fit.RESTART]
+        StampVerdict.TAKE, StampVerdict.DROP, StampVerdict.DROP, StampVerdict.RESTART]
 
 
 def test_a_stamp_of_1970_is_none_before_it():
@@ -261,7 +261,7 @@ def test_the_cached_spectrogram_is_the_whole_one_at_every_column(step):
     spec = AudioSpec(sample_rate=1000, n_fft=32, win_length=15, hop_length=5, n_mels=8, tiles=2,
                      tile_steps=20)
     sound = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
-    memo, heard = SpectrogramMemo(spec), np.ones(200, np.bool_)
+    memo, heard = SpectrogramCache(spec), np.ones(200, np.bool_)
     for first in (600, 600 + step, 600 + 2 * step):
         window = sound[first:first + 200]
         np.testing.assert_allclose(
@@ -271,7 +271,7 @@ def test_the_cached_spectrogram_is_the_whole_one_at_every_column(step):
 class Network:
     """Parts of a network that embed the value of a frame and count what they embed."""
 
-    def __init__(self, stretches: Stretches) -> None:
+    def __init__(self, stretches: Chunks) -> None:
         self.stretches, self.encoded = {V: stretches}, 0
 
     def encode_chunk(self, modality, x):
@@ -301,7 +301,7 @@ def frames(count: int) -> list[np.ndarray]:
 
 def test_cached_chunks_hold_their_frames():
     """A frame that is freed gives its identity to another one."""
-    memo = TokenMemo(Network(Stretches(2, False, False)))
+    memo = TokenCache(Network(Chunks(2, False, False)))
     window = window_of(*range(4))
     held = [weakref.ref(frame.image) for frame in window.frames]
     memo.tokens(window)
@@ -312,8 +312,8 @@ def test_cached_chunks_hold_their_frames():
 
 @pytest.mark.parametrize(('skips_first', 'encoded'), [(False, 2), (True, 0)])
 def test_a_chunk_is_known_by_the_frames_that_it_shows(skips_first, encoded):
-    network, (a, b, c, d, other) = Network(Stretches(2, False, skips_first)), frames(5)
-    memo = TokenMemo(network)
+    network, (a, b, c, d, other) = Network(Chunks(2, False, skips_first)), frames(5)
+    memo = TokenCache(network)
     memo.tokens(window_of(a, b, c, d))
     network.encoded = 0
     memo.tokens(window_of(other, b, c, d))
@@ -323,8 +323,8 @@ def test_a_chunk_is_known_by_the_frames_that_it_shows(skips_first, encoded):
 
 
 def test_chunks_that_left_the_window_are_encoded_anew():
-    network, (a, b, c, d, e, f) = Network(Stretches(2, False, False)), frames(6)
-    memo = TokenMemo(network)
+    network, (a, b, c, d, e, f) = Network(Chunks(2, False, False)), frames(6)
+    memo = TokenCache(network)
     for shown in ((a, b, c, d), (c, d, e, f), (a, b, c, d)):
         memo.tokens(window_of(*shown))
     assert network.encoded == 4 + 2 + 2
@@ -334,21 +334,21 @@ def test_chunks_that_left_the_window_are_encoded_anew():
 
 
 def test_frames_are_encoded_once_and_their_tokens_move_along():
-    network, all_frames = Network(Stretches(4, True, False)), frames(20)
-    memo = TokenMemo(network)
+    network, all_frames = Network(Chunks(4, True, False)), frames(20)
+    memo = TokenCache(network)
     for first, new in ((0, 4), (1, 1), (3, 2), (4, 1), (4, 0), (6, 2), (10, 4), (9, 4)):
         before = network.encoded
         shown = all_frames[first:first + 4]
         tokens = memo.tokens(window_of(*shown))[V]
         assert network.encoded - before == new
-        whole = TokenMemo(Network(Stretches(4, True, False))).tokens(window_of(*shown))[V]
+        whole = TokenCache(Network(Chunks(4, True, False))).tokens(window_of(*shown))[V]
         assert tokens == whole and len(tokens) == 4
     assert memo._memories[V]._past == 4  # counts anew after each jump
 
 
 def test_the_first_picture_of_a_window_of_flow_is_no_frame_of_its_own():
-    network, (b, c, d, e, x, y) = Network(Stretches(4, True, False)), frames(6)
-    memo = TokenMemo(network)
+    network, (b, c, d, e, x, y) = Network(Chunks(4, True, False)), frames(6)
+    memo = TokenCache(network)
     memo.tokens(window_of(x, b, c, d))
     memo.tokens(window_of(y, c, d, e))
     assert network.encoded == 4 + 1
@@ -356,4 +356,4 @@ def test_the_first_picture_of_a_window_of_flow_is_no_frame_of_its_own():
 
 @pytest.mark.parametrize(('rate', 'hop'), [(2.5, 4), (2.51, 2), (5, 2), (5.01, 1), (10, 1)])
 def test_a_hop_that_gives_the_very_rate_is_taken(rate, hop):
-    assert hop_for({V: Stretches(2, False, False)}, SPEC, rate) == hop
+    assert hop_for({V: Chunks(2, False, False)}, SPEC, rate) == hop

@@ -6,7 +6,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.stream.buffers import Frame
 from karmma_ros.stream.recogniser import Recogniser
-from karmma_ros.stream.window import FlowMemo, Window
+from karmma_ros.stream.window import FlowCache, Window
 import numpy as np
 import pytest
 import torch
@@ -72,7 +72,7 @@ def test_takes_a_window():
     network = Network()
     frame = Frame(0, 1, np.zeros((4, 4, 3), np.uint8))
     window = Window(SPEC, 0, 1, (V,), (), {V: (0, 1)}, (frame,) * 2, None, None,
-                    None, FlowMemo(20.0))
+                    None, FlowCache(20.0))
     Recogniser(network, VOCABULARY, SPEC).recognise(window)
     assert network.calls == [({V: (1, 3, 2, 4, 4)}, [[True, False]])]
 

@@ -59,7 +59,7 @@ class Rig:
         return {s.modality: s for s in self.stream.assess(self.now_ns)}[modality]
 
     def states(self) -> str:
-        """Give each modality's state by its number, in the order V F A D."""
+        """Return each modality's state by its number, in the order V F A D."""
         return ''.join(str(int(s.state)) for s in self.stream.assess(self.now_ns))
 
 
@@ -477,7 +477,7 @@ def test_flow_without_a_topic_is_not_taken():
 
 
 def sliding(dx: float, dy: float, height: int = 72, width: int = 96) -> Iterator[np.ndarray]:
-    """Give pictures in which everything moves by so many pixels each."""
+    """Return pictures in which everything moves by so many pixels each."""
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
     texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
     for i in itertools.count():

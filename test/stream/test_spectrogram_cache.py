@@ -6,7 +6,7 @@ from karmma_ros.clip import AudioSpec
 from karmma_ros.preprocess import audio
 from karmma_ros.preprocess.audio import audio_input
 from karmma_ros.stream import spectrogram_cache
-from karmma_ros.stream.spectrogram_cache import SpectrogramMemo
+from karmma_ros.stream.spectrogram_cache import SpectrogramCache
 import numpy as np
 import pytest
 
@@ -16,7 +16,7 @@ WINDOW = 200
 SOUND = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
 
 
-def check(memo: SpectrogramMemo, first: int, silent: np.ndarray) -> None:
+def check(memo: SpectrogramCache, first: int, silent: np.ndarray) -> None:
     """Hold the tiles of a window against those that are computed anew."""
     heard = ~silent[first:first + WINDOW]
     sound = np.where(heard, SOUND[first:first + WINDOW], np.float32(0))
@@ -29,7 +29,7 @@ def check(memo: SpectrogramMemo, first: int, silent: np.ndarray) -> None:
 @given(st.lists(st.tuples(st.integers(0, 1800), st.integers(0, 60)), max_size=4),
        st.lists(st.sampled_from([0, 5, 10, 40, 195, 205, -5, -60, 3]), min_size=1, max_size=12))
 def test_what_is_remembered_is_what_would_be_computed(gaps, steps):
-    memo, silent, first = SpectrogramMemo(SPEC), np.zeros(len(SOUND), np.bool_), 600
+    memo, silent, first = SpectrogramCache(SPEC), np.zeros(len(SOUND), np.bool_), 600
     for start, length in gaps:
         silent[start:start + length] = True
     for step in steps:
@@ -38,7 +38,7 @@ def test_what_is_remembered_is_what_would_be_computed(gaps, steps):
 
 
 def test_late_sound_that_fills_a_gap_is_seen():
-    memo, silent = SpectrogramMemo(SPEC), np.zeros(len(SOUND), np.bool_)
+    memo, silent = SpectrogramCache(SPEC), np.zeros(len(SOUND), np.bool_)
     silent[100:130] = True
     check(memo, 0, silent)
     silent[:] = False
@@ -54,7 +54,7 @@ def test_only_what_is_new_or_at_the_edges_is_computed(monkeypatch, step, most):
         computed.append(columns.shape[1])
         return columns
     monkeypatch.setattr(spectrogram_cache, 'log_mel', log_mel)
-    memo, silent = SpectrogramMemo(SPEC), np.zeros(len(SOUND), np.bool_)
+    memo, silent = SpectrogramCache(SPEC), np.zeros(len(SOUND), np.bool_)
     check(memo, 100, silent)
     assert sum(computed) == 41
     computed.clear()
@@ -64,4 +64,4 @@ def test_only_what_is_new_or_at_the_edges_is_computed(monkeypatch, step, most):
 
 def test_silence_is_not_looked_at(monkeypatch):
     monkeypatch.setattr(spectrogram_cache, 'log_mel', lambda *_: pytest.fail('it was looked at'))
-    SpectrogramMemo(SPEC).log_mel(SOUND[:WINDOW], np.zeros(WINDOW, np.bool_), 0)
+    SpectrogramCache(SPEC).log_mel(SOUND[:WINDOW], np.zeros(WINDOW, np.bool_), 0)

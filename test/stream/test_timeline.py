@@ -1,61 +1,75 @@
 from __future__ import annotations
 
-from karmma_ros.stream.source import Fit, Timeline
+from karmma_ros.stream.source import StampVerdict, Timeline
 import pytest
 
 SPAN = 100
 
 
-def verdicts(*samples: tuple[int, int]) -> list[Fit]:
+def verdicts(*samples: tuple[int, int]) -> list[StampVerdict]:
     """Judge (stamp, now) pairs on one timeline."""
     timeline = Timeline(SPAN)
     return [timeline.admit(stamp, stamp, now) for stamp, now in samples]
 
 
 @pytest.mark.parametrize(('stamp', 'now', 'verdict'), [
-    (1010, 10, Fit.TAKE),
-    (1000, 10, Fit.TAKE),
-    (900, 10, Fit.TAKE),
-    (899, 10, Fit.DROP),
-    (1110, 10, Fit.TAKE),
-    (1111, 10, Fit.DROP),
-    (1600, 500, Fit.TAKE),
-    (1601, 500, Fit.DROP),
-    (1101, -500, Fit.DROP),
+    (1010, 10, StampVerdict.TAKE),
+    (1000, 10, StampVerdict.TAKE),
+    (900, 10, StampVerdict.TAKE),
+    (899, 10, StampVerdict.DROP),
+    (1110, 10, StampVerdict.TAKE),
+    (1111, 10, StampVerdict.DROP),
+    (1600, 500, StampVerdict.TAKE),
+    (1601, 500, StampVerdict.DROP),
+    (1101, -500, StampVerdict.DROP),
 ])
 def test_second_sample_is_held_against_the_first(stamp, now, verdict):
-    assert verdicts((1000, 0), (stamp, now)) == [Fit.TAKE, verdict]
+    assert verdicts((1000, 0), (stamp, now)) == [StampVerdict.TAKE, verdict]
 
 
 def test_one_stray_stamp_is_dropped_and_forgotten():
     assert verdicts((1000, 0), (5000, 1), (1010, 10), (6000, 11), (1020, 20)) == [
-        Fit.TAKE, Fit.DROP, Fit.TAKE, Fit.DROP, Fit.TAKE]
+        StampVerdict.TAKE,
+        StampVerdict.DROP,
+        StampVerdict.TAKE,
+        StampVerdict.DROP,
+        StampVerdict.TAKE,
+    ]
 
 
 @pytest.mark.parametrize('far', [50_000, 10])
 def test_two_in_a_row_that_agree_are_a_jump(far):
     assert verdicts((1000, 0), (far, 10), (far + 10, 20), (far + 20, 30), (1030, 40)) == [
-        Fit.TAKE, Fit.DROP, Fit.RESTART, Fit.TAKE, Fit.DROP]
+        StampVerdict.TAKE,
+        StampVerdict.DROP,
+        StampVerdict.RESTART,
+        StampVerdict.TAKE,
+        StampVerdict.DROP,
+    ]
 
 
 def test_two_in_a_row_that_disagree_are_two_accidents():
     assert verdicts((1000, 0), (50_000, 10), (90_000, 20), (1030, 30)) == [
-        Fit.TAKE, Fit.DROP, Fit.DROP, Fit.TAKE]
+        StampVerdict.TAKE, StampVerdict.DROP, StampVerdict.DROP, StampVerdict.TAKE]
 
 
 def test_a_repeated_stray_stamp_proves_nothing():
-    assert verdicts((1000, 0), (50_000, 10), (50_000, 20)) == [Fit.TAKE, Fit.DROP, Fit.DROP]
+    assert verdicts((1000, 0), (50_000, 10), (50_000, 20)) == [
+        StampVerdict.TAKE,
+        StampVerdict.DROP,
+        StampVerdict.DROP,
+    ]
 
 
 def test_a_first_stamp_that_was_wrong_is_overcome():
     assert verdicts((10 ** 18, 0), (1000, 10), (1010, 20), (1020, 30)) == [
-        Fit.TAKE, Fit.DROP, Fit.RESTART, Fit.TAKE]
+        StampVerdict.TAKE, StampVerdict.DROP, StampVerdict.RESTART, StampVerdict.TAKE]
 
 
 def test_long_chunks_follow_each_other():
     timeline = Timeline(SPAN)
     for i in range(4):
-        assert timeline.admit(1000 * i, 1000 * (i + 1), 0) is Fit.TAKE
+        assert timeline.admit(1000 * i, 1000 * (i + 1), 0) is StampVerdict.TAKE
 
 
 def test_misfit_says_how_far_off_it_is():

@@ -7,11 +7,11 @@ from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import EncoderConfig, ModelConfig
-from karmma_ros.model.streaming import EagerParts, stretches_of
+from karmma_ros.model.streaming import chunks_of, EagerParts
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.preprocess.video import video_input
 from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
-from karmma_ros.stream.token_cache import hop_for, TokenMemo
+from karmma_ros.stream.token_cache import hop_for, TokenCache
 import numpy as np
 import pytest
 import torch
@@ -28,7 +28,7 @@ CAUSAL = EncoderConfig('causal_frames', {
 
 
 def network_of(frames: EncoderConfig):
-    """Give a network of V, F and A with random weights, its mixers and norms included."""
+    """Return a network of V, F and A with random weights, its mixers and norms included."""
     torch.manual_seed(0)
     config = ModelConfig(
         'small', {V: frames, F: frames, A: EncoderConfig('mel_cnn', {'widths': [4, 8]})},
@@ -60,7 +60,7 @@ class Counting:
         self.frames += len(given[0])
 
     def take(self) -> int:
-        """Give the frames encoded since the last call."""
+        """Return the frames encoded since the last call."""
         taken, self.frames = self.frames, 0
         return taken
 
@@ -110,7 +110,7 @@ def answers(network, memo, window):
 @pytest.mark.parametrize('hop', [1, 2, 4])
 def test_chunks_answer_as_the_whole_window_and_only_the_newest_is_encoded(hop, flow_topic):
     network = network_of(replace(FRAMES, chunk=4))
-    memo, live = TokenMemo(EagerParts(network)), Live(flow_topic)
+    memo, live = TokenCache(EagerParts(network)), Live(flow_topic)
     seen = {m: Counting(network, m) for m in (V, F)}
     live.window(12)
     for i in range(3 * 8 // hop):
@@ -134,7 +134,7 @@ def _uncounted(network, window, seen):
 
 def test_a_dropped_frame_costs_no_more_and_changes_nothing_else():
     network = network_of(replace(FRAMES, chunk=4))
-    memo, seen = TokenMemo(EagerParts(network)), Counting(network)
+    memo, seen = TokenCache(EagerParts(network)), Counting(network)
     live = Live(drops=frozenset({1018, 1021}))
     live.window(12)
     for _ in range(8):
@@ -147,7 +147,7 @@ def test_a_dropped_frame_costs_no_more_and_changes_nothing_else():
 
 def test_a_late_frame_is_seen_when_it_comes():
     network = network_of(replace(FRAMES, chunk=4))
-    memo, live = TokenMemo(EagerParts(network)), Live(drops=frozenset({1018}))
+    memo, live = TokenCache(EagerParts(network)), Live(drops=frozenset({1018}))
     live.window(16)
     live.window(4)
     answers(network, memo, live.window(1))
@@ -161,7 +161,7 @@ def test_a_late_frame_is_seen_when_it_comes():
 @pytest.mark.parametrize('frames', [replace(FRAMES, chunk=4), CAUSAL], ids=['chunks', 'causal'])
 def test_what_no_window_can_show_is_forgotten(frames):
     network = network_of(frames)
-    memo, live = TokenMemo(EagerParts(network)), Live()
+    memo, live = TokenCache(EagerParts(network)), Live()
     pictures = [weakref.ref(frame.image) for frame in live.window(12).frames]
     for i in range(24):
         memo.tokens(live.window(1))
@@ -173,7 +173,7 @@ def test_what_no_window_can_show_is_forgotten(frames):
 @pytest.mark.parametrize('flow_topic', [False, True])
 def test_each_frame_is_encoded_once_and_remembers_those_before(flow_topic):
     network = network_of(CAUSAL)
-    memo, live, seen = TokenMemo(EagerParts(network)), Live(flow_topic), Counting(network)
+    memo, live, seen = TokenCache(EagerParts(network)), Live(flow_topic), Counting(network)
     live.window(8)
     first = live.window(8)
     torch.testing.assert_close(
@@ -189,7 +189,7 @@ def test_each_frame_is_encoded_once_and_remembers_those_before(flow_topic):
 @torch.inference_mode()
 def test_a_stream_frame_by_frame_is_the_film_at_once():
     network = network_of(CAUSAL)
-    memo, live = TokenMemo(EagerParts(network)), Live()
+    memo, live = TokenCache(EagerParts(network)), Live()
     live.window(1)
     windows = [live.window(7), *(live.window(1) for _ in range(8))]
     frames = [*windows[0].frames, *(window.frames[-1] for window in windows[1:])]
@@ -207,7 +207,7 @@ def _prepared(frames):
 
 def test_sensors_that_are_kept_out_are_not_encoded():
     network = network_of(replace(FRAMES, chunk=4))
-    memo, live, seen = TokenMemo(EagerParts(network)), Live(), Counting(network)
+    memo, live, seen = TokenCache(EagerParts(network)), Live(), Counting(network)
     live.window(12)
     assert list(memo.tokens(live.window(1), [F, A])) == [F, A]
     assert seen.take() == 0
@@ -223,4 +223,4 @@ def test_sensors_that_are_kept_out_are_not_encoded():
 ])
 def test_windows_hop_by_a_divisor_of_the_chunks(frames, rate, hop):
     network = network_of(frames)
-    assert hop_for(stretches_of(network), SPEC, rate) == hop
+    assert hop_for(chunks_of(network), SPEC, rate) == hop

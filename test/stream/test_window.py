@@ -5,7 +5,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.preprocess.flow import clip_flow
 from karmma_ros.stream import window as window_module
 from karmma_ros.stream.buffers import Frame, FrameBuffer
-from karmma_ros.stream.window import FlowMemo, Window
+from karmma_ros.stream.window import FlowCache, Window
 import numpy as np
 import pytest
 
@@ -39,7 +39,7 @@ def flow_of(frames: tuple[Frame, ...]) -> np.ndarray:
 
 
 def test_flow_is_that_of_the_clip_and_each_pair_is_computed_once(calls):
-    buffer, memo = FrameBuffer(SPEC), FlowMemo(20.0)
+    buffer, memo = FrameBuffer(SPEC), FlowCache(20.0)
     for stamp in [*range(0, 1000, 100), 1300, 1400, 1500, 1900, 2000, 9000]:
         buffer.add(random_picture(), stamp * MS)
         frames = buffer.select(stamp * MS)
@@ -49,7 +49,7 @@ def test_flow_is_that_of_the_clip_and_each_pair_is_computed_once(calls):
 
 
 def test_late_frame_changes_its_two_pairs_only(calls):
-    buffer, memo = FrameBuffer(SPEC), FlowMemo(20.0)
+    buffer, memo = FrameBuffer(SPEC), FlowCache(20.0)
     for stamp in (0, 100, 300):
         buffer.add(random_picture(), stamp * MS)
     memo.clip_flow(buffer.select(300 * MS))
@@ -61,7 +61,7 @@ def test_late_frame_changes_its_two_pairs_only(calls):
 
 
 def test_same_stamps_with_other_pictures_are_other_frames():
-    buffer, memo = FrameBuffer(SPEC), FlowMemo(20.0)
+    buffer, memo = FrameBuffer(SPEC), FlowCache(20.0)
     for _ in range(2):
         for stamp in (0, 100, 200, 300):
             buffer.add(random_picture(), stamp * MS)
@@ -73,8 +73,8 @@ def test_same_stamps_with_other_pictures_are_other_frames():
 def test_single_frame_does_not_move():
     buffer = FrameBuffer(SPEC)
     buffer.add(random_picture(), 0)
-    np.testing.assert_array_equal(FlowMemo(20.0).clip_flow(buffer.select(0)), 128)
-    np.testing.assert_array_equal(FlowMemo(20.0).clip_flow(buffer.select(0)[:1]), 128)
+    np.testing.assert_array_equal(FlowCache(20.0).clip_flow(buffer.select(0)), 128)
+    np.testing.assert_array_equal(FlowCache(20.0).clip_flow(buffer.select(0)[:1]), 128)
 
 
 def make_window() -> Window:
@@ -85,7 +85,7 @@ def make_window() -> Window:
         SPEC, -100 * MS, 300 * MS, tuple(Modality), (),
         {Modality.RGB: (0, 300 * MS), Modality.AUDIO: (-50 * MS, 290 * MS)},
         buffer.select(300 * MS), RANDOM.uniform(-1, 1, 6400).astype(np.float32),
-        np.ones(6400, np.bool_), (np.zeros((0, 5), np.float32),) * 4, FlowMemo(20.0))
+        np.ones(6400, np.bool_), (np.zeros((0, 5), np.float32),) * 4, FlowCache(20.0))
 
 
 def test_clip_has_every_modality_in_its_shape():

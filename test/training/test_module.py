@@ -18,7 +18,7 @@ BARE = {'augmentation': 0.0, 'modality_dropout': 0.0}
 
 @pytest.fixture
 def batch(inputs):
-    """Give three samples, the second of which has no flow."""
+    """Return three samples, the second of which has no flow."""
     present = torch.ones(3, 4, dtype=torch.bool)
     present[1, 1] = False
     return Batch(inputs, present, {'verb': torch.tensor([0, 1, 2]),
@@ -28,14 +28,14 @@ def batch(inputs):
 
 @pytest.fixture
 def student(config, spec, vocabulary):
-    """Give a small student in evaluation mode, so that a step has no chance in it."""
+    """Return a small student in evaluation mode, so that a step has no chance in it."""
     torch.manual_seed(1)
     return build(config, spec, vocabulary).eval()
 
 
 @pytest.fixture
 def bundle(tmp_path, config, spec, vocabulary):
-    """Give another small network as a model directory."""
+    """Return another small network as a model directory."""
     torch.manual_seed(2)
     network = build(config, spec, vocabulary)
     save_bundle(tmp_path / 't', network, config, spec, vocabulary, dataset='', card='')

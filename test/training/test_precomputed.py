@@ -10,11 +10,11 @@ from karmma_ros.model.builder import build
 from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.module import Optimisation
 from karmma_ros.training.precomputed import (
-    on_tokens,
-    RememberedTeacher,
-    TokenClips,
+    cache_tokens,
+    CachedTeacher,
+    network_on_tokens,
+    TokenDataset,
     write_answers,
-    write_tokens,
 )
 from karmma_ros.training.run import RunSettings, train
 from karmma_ros.training.teacher import FrozenTeacher
@@ -23,7 +23,7 @@ import pytest
 import torch
 
 
-class Cut(Exception):
+class WindowRequest(Exception):
     """Ends a process half-way."""
 
 
@@ -39,7 +39,7 @@ class Few:
     def __getitem__(self, index):
         self.served += 1
         if index == self.break_at:
-            raise Cut
+            raise WindowRequest
         rng = np.random.default_rng(index)
         clip = {m: rng.random(self.spec.input_shape(m), np.float32) for m in Modality}
         clip[Modality.DETECTIONS][..., 4] = 1
@@ -57,8 +57,8 @@ def batches(clips, network, size=4):
 
 @torch.no_grad()
 def test_the_network_answers_from_its_tokens_as_from_the_clips(network, spec, tmp_path):
-    clips = TokenClips(write_tokens(network, Few(spec), tmp_path / 'tokens', data='few'))
-    fusion = on_tokens(network, clips)
+    clips = TokenDataset(cache_tokens(network, Few(spec), tmp_path / 'tokens', data='few'))
+    fusion = network_on_tokens(network, clips)
     for whole, kept in zip(batches(Few(spec), network), batches(clips, network)):
         assert torch.equal(whole.present, kept.present)
         assert whole.labels['noun'].tolist() == kept.labels['noun'].tolist()
@@ -70,7 +70,7 @@ def test_the_network_answers_from_its_tokens_as_from_the_clips(network, spec, tm
 @torch.no_grad()
 def test_remembered_answers_are_the_teachers_own(network, spec, tmp_path):
     asked = FrozenTeacher(network)
-    remembered = RememberedTeacher(
+    remembered = CachedTeacher(
         write_answers(network, Few(spec), tmp_path / 'answers', data='few', batch_size=3))
     assert remembered.modalities == asked.modalities and not remembered.reads
     for batch in batches(Few(spec), network):
@@ -86,9 +86,9 @@ def test_remembered_answers_are_the_teachers_own(network, spec, tmp_path):
     torch.testing.assert_close(alone['verb'], everything['verb'], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('write', [write_tokens, write_answers])
+@pytest.mark.parametrize('write', [cache_tokens, write_answers])
 def test_a_run_that_was_cut_off_goes_on(network, spec, tmp_path, write):
-    with pytest.raises(Cut):
+    with pytest.raises(WindowRequest):
         write(network, Few(spec, break_at=9), tmp_path / 'kept', data='few', batch_size=4)
     assert not (tmp_path / 'kept').exists()
     rest = Few(spec)
@@ -137,10 +137,10 @@ def test_training_on_tokens_trains_the_network_and_no_encoder(
     torch.manual_seed(0)
     network = build(replace(config, freeze_encoders=True, missing='omit'), spec, vocabulary)
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    clips = TokenClips(write_tokens(network, Few(spec), tmp_path / 'tokens', data='few'))
+    clips = TokenDataset(cache_tokens(network, Few(spec), tmp_path / 'tokens', data='few'))
     settings = RunSettings(epochs=1, batch_size=5, progress=False,
                            optimisation=Optimisation(augmentation=0.0))
-    train(on_tokens(network, clips), clips, clips, settings, tmp_path / 'run')
+    train(network_on_tokens(network, clips), clips, clips, settings, tmp_path / 'run')
     changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
     assert not any(name.startswith('encoders') for name in changed)
     assert any(name.startswith('fusion') for name in changed)
@@ -149,8 +149,8 @@ def test_training_on_tokens_trains_the_network_and_no_encoder(
 
 def test_a_damaged_folder_is_named(network, spec, tmp_path):
     with pytest.raises(DataError, match='it has no readable metadata.json'):
-        TokenClips(tmp_path)
-    folder = write_tokens(network, Few(spec), tmp_path / 'tokens', data='few')
+        TokenDataset(tmp_path)
+    folder = cache_tokens(network, Few(spec), tmp_path / 'tokens', data='few')
     (folder / 'rgb.npy').write_bytes(b'no array')
     with pytest.raises(DataError, match='is damaged'):
-        TokenClips(folder)
+        TokenDataset(folder)

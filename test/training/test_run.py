@@ -220,7 +220,7 @@ def test_logs_for_people_and_for_tensorboard(config, spec, vocabulary, tmp_path)
 
 
 def plain(config):
-    """Give encoders whose samples do not see each other, as batch norm would have it."""
+    """Return encoders whose samples do not see each other, as batch norm would have it."""
     options = {'dim': 8, 'heads': 2, 'spatial_layers': 1, 'temporal_layers': 1, 'dropout': 0.0}
     return replace(config, encoders={
         Modality.AUDIO: EncoderConfig('ast', {'dim': 8, 'layers': 1, 'heads': 2}),

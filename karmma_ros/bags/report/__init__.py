@@ -14,10 +14,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from karmma_ros.bags.report.findings import condition_with_errors, pictures, worst_moments
+from karmma_ros.bags.report.findings import condition_with_errors, failure_cases, pictures
 from karmma_ros.bags.report.markdown import markdown
 from karmma_ros.bags.report.page import page
-from karmma_ros.bags.report.summary import describe, Figures, histogram, look, without_nan
+from karmma_ros.bags.report.summary import describe, histogram, look, ReportFigures, without_nan
 from karmma_ros.bags.report.timeline import MOST_RUNS, over_time
 from karmma_ros.evaluation.bag_predictions import BagRun
 from karmma_ros.evaluation.segmentation import event_heads, percentiles
@@ -58,18 +58,18 @@ def write(
 
 
 def _moments(
-    runs: Sequence[BagRun], figures: Figures, settings: EventSettings
+    runs: Sequence[BagRun], figures: ReportFigures, settings: EventSettings
 ) -> dict[str, Any]:
     name = condition_with_errors(figures.report)
     condition = next(c for c in runs[0].answers if c.name == name)
     answers = [run.answers[condition] for run in runs]
     looked = figures.first if condition == next(iter(runs[0].answers)) else [
         look(run, a, settings) for run, a in zip(runs, answers)]
-    found = worst_moments(figures.report, runs, answers, looked)
+    found = failure_cases(figures.report, runs, answers, looked)
     return {'moments_of': name, 'moments': without_nan(found)}
 
 
-def _made(made: Mapping[str, Any], figures: Figures) -> dict[str, Any]:
+def _made(made: Mapping[str, Any], figures: ReportFigures) -> dict[str, Any]:
     facts: dict[str, Any] = without_nan({
         **made, 'latency_s': percentiles(figures.latency_s),
         'latency_histogram': histogram(figures.latency_s)})

@@ -228,7 +228,7 @@ def _marker(number: int, x: float, y: float, tip: str) -> str:
 
 
 def _nice(low: float, high: float, most: int, unit: float) -> list[float]:
-    """Give round values between two, multiples of a 1, 2 or 5."""
+    """Return round values between two, multiples of a 1, 2 or 5."""
     span = (high - low) / unit / most
     if not span > 0:
         return [low]

@@ -7,9 +7,9 @@ from itertools import islice
 from typing import Any
 
 import cv2
-from karmma_ros.bags.report.summary import Looked, Report
+from karmma_ros.bags.report.summary import ConditionScores, Report
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.evaluation.bag_predictions import Answers, BagRun
+from karmma_ros.evaluation.bag_predictions import BagPredictions, BagRun
 from karmma_ros.evaluation.ground_truth import UNKNOWN
 from karmma_ros.evaluation.scores import windows_of
 from karmma_ros.modality import Modality, parse_subset, subset_name
@@ -40,7 +40,7 @@ def clock(value: float) -> str:
 
 
 def scored_key(report: Mapping[str, Any]) -> str | None:
-    """Give what the verdict is about: all heads together, or one where no more is known."""
+    """Return what the verdict is about: all heads together, or one where no more is known."""
     actions = report['conditions'][0]['actions']
     return report['joint'] if report['joint'] in actions else next(iter(actions), None)
 
@@ -141,7 +141,7 @@ _WIDTH, _QUALITY = 240, 70
 
 
 def condition_with_errors(report: Report) -> str:
-    """Give the condition whose moments are shown."""
+    """Return the condition whose moments are shown."""
     key, columns = scored_key(report), report['segments']['conditions']
     conditions = report['conditions']
     ordered = sorted(conditions, key=lambda c: bool(c['parameters'].get('subset')))
@@ -154,11 +154,11 @@ def condition_with_errors(report: Report) -> str:
     return str(conditions[0]['name'])
 
 
-def worst_moments(
-    report: Report, runs: Sequence[BagRun], answers: Sequence[Answers],
-    looked: Sequence[Looked], most: int = MOST,
+def failure_cases(
+    report: Report, runs: Sequence[BagRun], answers: Sequence[BagPredictions],
+    looked: Sequence[ConditionScores], most: int = MOST,
 ) -> list[dict[str, Any]]:
-    """Give the surest errors, the worst first, JSON-ready; empty without truth."""
+    """Return the surest errors, the worst first, JSON-ready; empty without truth."""
     key = scored_key(report)
     if key is None:
         return []
@@ -172,7 +172,7 @@ def worst_moments(
 
 
 def _moment(
-    report: Report, run: BagRun, answers: Answers, looked: Looked, bag: int, i: int
+    report: Report, run: BagRun, answers: BagPredictions, looked: ConditionScores, bag: int, i: int
 ) -> dict[str, Any]:
     assert run.truth is not None, 'an error needs a truth'
     action, asked = run.truth.actions[i], looked.asked
@@ -199,7 +199,7 @@ def pictures(
     runs: Sequence[BagRun], windows: Sequence[tuple[int, Sequence[int]]],
 ) -> list[list[bytes]]:
     """
-    Give JPEG files of start, middle and end of windows; those that are there.
+    Return JPEG files of start, middle and end of windows; those that are there.
 
     :param windows: place of the bag among the runs, start and end in ns. Each bag is asked once.
     """

@@ -161,7 +161,7 @@ def _top5(report: Mapping[str, Any]) -> str:
 
 
 def _data(drawn: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Give what the script draws: labels become numbers."""
+    """Return what the script draws: labels become numbers."""
     labels: dict[str, int] = {}
 
     def number(words: Sequence[str]) -> int:

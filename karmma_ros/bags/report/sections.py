@@ -23,7 +23,7 @@ from karmma_ros.bags.report.elements import (
     value,
 )
 from karmma_ros.bags.report.findings import clock, percent, scored_key, seconds, sentences
-from karmma_ros.evaluation.segmentation import Found
+from karmma_ros.evaluation.segmentation import SegmentCounts
 
 MOST_CLASSES = 18
 STATES = (
@@ -144,7 +144,7 @@ def curve(report: Report) -> str:
 
 
 def measured(report: Report, key: str) -> list[tuple[float, float | None]]:
-    """Give the conditions in which all sensors were dropped, by chance of it."""
+    """Return the conditions in which all sensors were dropped, by chance of it."""
     found: list[tuple[float, float | None]] = []
     for each in report['conditions']:
         faults: Sequence[str] = each['parameters'].get('faults') or ()
@@ -307,7 +307,7 @@ def _condition_row(each: Report, key: str | None, names: Sequence[str]) -> list[
 
 
 def _keys(report: Report) -> list[str]:
-    """Give the scores that there are, the one of the verdict first."""
+    """Return the scores that there are, the one of the verdict first."""
     key = scored_key(report)
     return sorted(report['conditions'][0]['actions'], key=lambda name: name != key)
 
@@ -385,7 +385,7 @@ def _warnings(report: Report) -> str:
 
 
 def _f1(found: Sequence[int] | None) -> float | None:
-    return Found(*found).f1 if found and sum(found) else None
+    return SegmentCounts(*found).f1 if found and sum(found) else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

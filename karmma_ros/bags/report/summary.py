@@ -16,17 +16,17 @@ from typing import Any
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation import robustness, scores, segmentation
-from karmma_ros.evaluation.bag_predictions import Answers, BagRun, Condition
+from karmma_ros.evaluation.bag_predictions import BagPredictions, BagRun, Condition
 from karmma_ros.evaluation.classification import Reliability
 from karmma_ros.evaluation.ground_truth import Truth
 from karmma_ros.evaluation.robustness import average_accuracy, POINTS, relative_drop
-from karmma_ros.evaluation.scores import Asked
+from karmma_ros.evaluation.scores import PredictedActions
 from karmma_ros.evaluation.segmentation import (
-    Found,
-    Heard,
+    DetectedAction,
     mean_average_precision,
     OVERLAPS,
     Segment,
+    SegmentCounts,
     TIOUS,
 )
 from karmma_ros.modality import Modality
@@ -41,29 +41,29 @@ Report = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class ConditionScores:
     """What one condition says of one bag."""
 
-    asked: Asked
-    heard: list[Heard]
+    asked: PredictedActions
+    heard: list[DetectedAction]
     true: list[Segment]
     """What the events are held against."""
     places: list[int]
     """Of these, the actions of the truth."""
     counted: list[int]
     """Those of `heard` that are right or wrong."""
-    found: dict[str, Found]
+    found: dict[str, SegmentCounts]
     edit: float
     delays_s: dict[int, float]
     """Action of the truth that was found → how late it was announced."""
 
 
 @dataclass(frozen=True, eq=False)
-class Figures:
+class ReportFigures:
     """The report, and what a page shows beside it."""
 
     report: Report
-    first: list[Looked]
+    first: list[ConditionScores]
     """Of each bag, as recorded."""
     latency_s: NDArray[np.float64]
     """Of the windows as recorded; no two runs give the same."""
@@ -71,7 +71,7 @@ class Figures:
 
 def describe(
     runs: Sequence[BagRun], model: Mapping[str, Any], settings: EventSettings
-) -> Figures:
+) -> ReportFigures:
     """
     Score the runs; `made` is not in it.
 
@@ -89,8 +89,8 @@ def describe(
         'vocabulary': {head: list(names) for head, names in vocabulary.heads.items()},
         'bags': [_bag(run, i, runs) for i, run in enumerate(runs)],
         'segments': _truth_columns(runs), 'conditions': []}
-    by_subset: dict[str, Asked] = {}
-    looked_first: list[Looked] = []
+    by_subset: dict[str, PredictedActions] = {}
+    looked_first: list[ConditionScores] = []
     latency: NDArray[np.float64] = np.zeros(0)
     for number, condition in enumerate(conditions):
         answers = [run.answers[condition] for run in runs]
@@ -109,7 +109,7 @@ def describe(
         report['segments']['conditions'][condition.name] = columns
     report['losing'] = _losing(report, by_subset, own)
     report['warnings'] = list(dict.fromkeys(_warnings(report)))
-    return Figures(without_nan(report), looked_first, latency)
+    return ReportFigures(without_nan(report), looked_first, latency)
 
 
 def without_nan(value: Any) -> Any:
@@ -137,7 +137,7 @@ def histogram(values: NDArray[np.floating]) -> dict[str, Any]:
 
 
 def bag_name(path: str) -> str:
-    """Give the last part of a path, without the suffix of a bag."""
+    """Return the last part of a path, without the suffix of a bag."""
     last = re.split(r'[\\/]', path.rstrip('\\/'))[-1]
     return re.sub(r'\.(mcap|db3)$', '', last) or path
 
@@ -167,7 +167,7 @@ def _bag(run: BagRun, number: int, runs: Sequence[BagRun]) -> dict[str, Any]:
 
 
 def _truth_columns(runs: Sequence[BagRun]) -> dict[str, Any]:
-    """Give the true actions of all bags, a column for each fact."""
+    """Return the true actions of all bags, a column for each fact."""
     rows = [(i, action) for i, run in enumerate(runs) for action in _actions(run)]
     heads = list(runs[0].vocabulary.heads)
     return {
@@ -181,27 +181,27 @@ def _actions(run: BagRun) -> tuple[Any, ...]:
     return run.truth.actions if run.truth is not None else ()
 
 
-def look(run: BagRun, answers: Answers, settings: EventSettings) -> Looked:
+def look(run: BagRun, answers: BagPredictions, settings: EventSettings) -> ConditionScores:
     """Ask every true action of one bag, and hear its events."""
     heads = segmentation.event_heads(run.vocabulary)
-    heard = segmentation.hear(answers, run.vocabulary, settings)
+    heard = segmentation.detect_events(answers, run.vocabulary, settings)
     asked = scores.ask(_actions(run), answers)
     truth = run.truth if run.truth is not None else Truth((), '')
     true, places, open_ = segmentation.true_segments(truth, heads, settings.background)
     counted = segmentation.without_open([h.segment for h in heard], open_)
     said = [heard[i].segment for i in counted]
-    found = {f'{round(100 * o)}': segmentation.count_found(true, said, o) for o in OVERLAPS}
+    found = {f'{round(100 * o)}': segmentation.count_matches(true, said, o) for o in OVERLAPS}
     delays = {places[i]: (heard[counted[j]].told_ns - true[i].start) / NANOSECONDS
               for i, j in segmentation.matched(true, said, OVERLAPS[0])}
     edit = segmentation.edit(true, said) if true else float('nan')
-    return Looked(asked, heard, true, places, counted, found, edit, delays)
+    return ConditionScores(asked, heard, true, places, counted, found, edit, delays)
 
 
 def _condition(
-    condition: Condition, runs: Sequence[BagRun], answers: Sequence[Answers],
-    looked: Sequence[Looked], pooled: Asked, settings: EventSettings,
+    condition: Condition, runs: Sequence[BagRun], answers: Sequence[BagPredictions],
+    looked: Sequence[ConditionScores], pooled: PredictedActions, settings: EventSettings,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give a condition's figures, and its columns of the true actions."""
+    """Return a condition's figures, and its columns of the true actions."""
     keys = scores.scored_keys(pooled)
     actions: dict[str, dict[str, Any]] = {
         key: dict(each) for key, each in scores.accuracy(pooled).items() if key in keys}
@@ -239,17 +239,17 @@ def _condition(
     return entry, columns
 
 
-def _with_sensor(answers: Sequence[Answers]) -> dict[str, float]:
-    """Give the share of windows that have each sensor."""
+def _with_sensor(answers: Sequence[BagPredictions]) -> dict[str, float]:
+    """Return the share of windows that have each sensor."""
     present = np.concatenate([a.present for a in answers])
     shares = present.mean(0) if len(present) else np.zeros(len(Modality))
     return dict(zip(map(str, Modality), shares.tolist()))
 
 
-def _events(looked: Sequence[Looked], runs: Sequence[BagRun]) -> dict[str, Any]:
+def _events(looked: Sequence[ConditionScores], runs: Sequence[BagRun]) -> dict[str, Any]:
     """Score what was announced, over all bags."""
     vocabulary = runs[0].vocabulary
-    found = {o: sum((each.found[o] for each in looked), Found(0, 0, 0))
+    found = {o: sum((each.found[o] for each in looked), SegmentCounts(0, 0, 0))
              for o in (looked[0].found if looked else {})}
     delays = np.array([x for each in looked for x in each.delays_s.values()])
     true = sum(len(each.true) for each in looked)
@@ -266,9 +266,9 @@ def _events(looked: Sequence[Looked], runs: Sequence[BagRun]) -> dict[str, Any]:
 
 
 def _precision(
-    looked: Sequence[Looked], heads: Sequence[str], key: str
+    looked: Sequence[ConditionScores], heads: Sequence[str], key: str
 ) -> dict[str, list[float]]:
-    """Give the mean average precision of each head, and of all together as `key`, at `TIOUS`."""
+    """Return the mean average precision of each head, and of all together as `key`, at `TIOUS`."""
     counted = [[each.heard[i] for i in each.counted] for each in looked]
     found = {}
     for place, head in enumerate(heads):
@@ -283,7 +283,7 @@ def _precision(
     return found
 
 
-def _of_bag(looked: Looked, answers: Answers) -> dict[str, Any]:
+def _of_bag(looked: ConditionScores, answers: BagPredictions) -> dict[str, Any]:
     hits = looked.asked.hits()
     return {
         'windows': len(answers), 'events': len(looked.heard),
@@ -294,9 +294,9 @@ def _of_bag(looked: Looked, answers: Answers) -> dict[str, Any]:
 
 
 def _details(
-    runs: Sequence[BagRun], answers: Sequence[Answers], pooled: Asked
+    runs: Sequence[BagRun], answers: Sequence[BagPredictions], pooled: PredictedActions
 ) -> dict[str, Any]:
-    """Give what is told of the bags as recorded only."""
+    """Return what is told of the bags as recorded only."""
     keys = scores.scored_keys(pooled)
     windows = scores.pool([scores.ask_windows(_actions(run), a)
                            for run, a in zip(runs, answers)])
@@ -314,13 +314,13 @@ def _bins(found: Reliability) -> dict[str, Any]:
             'accuracy': found.accuracy.tolist(), 'error': found.error}
 
 
-def _own(runs: Sequence[BagRun], answers: Sequence[Answers]) -> NDArray[np.bool_]:
+def _own(runs: Sequence[BagRun], answers: Sequence[BagPredictions]) -> NDArray[np.bool_]:
     return np.concatenate([robustness.own_sensors(_actions(run), a)
                            for run, a in zip(runs, answers)])
 
 
 def _agreement(
-    reference: Sequence[Answers], answers: Sequence[Answers], heads: Sequence[str]
+    reference: Sequence[BagPredictions], answers: Sequence[BagPredictions], heads: Sequence[str]
 ) -> dict[str, float]:
     parts = [robustness.agreement(r, a, heads) for r, a in zip(reference, answers)]
     weights = np.array([len(r) for r in reference], float)
@@ -331,9 +331,9 @@ def _agreement(
 
 
 def _losing(
-    report: Report, by_subset: Mapping[str, Asked], own: NDArray[np.bool_]
+    report: Report, by_subset: Mapping[str, PredictedActions], own: NDArray[np.bool_]
 ) -> dict[str, Any] | None:
-    """Give the curve over the chance of losing a sensor, and the measures of robustness."""
+    """Return the curve over the chance of losing a sensor, and the measures of robustness."""
     curve = robustness.curve(by_subset, own) if by_subset else None
     if curve is None:
         return None

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from karmma_ros.bags.report.findings import known_actions, scored_key
-from karmma_ros.bags.report.summary import Looked, Report
+from karmma_ros.bags.report.summary import ConditionScores, Report
 from karmma_ros.evaluation import segmentation
-from karmma_ros.evaluation.bag_predictions import Answers, BagRun
+from karmma_ros.evaluation.bag_predictions import BagPredictions, BagRun
 from karmma_ros.evaluation.segmentation import Segment
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import further_heads
@@ -32,10 +32,15 @@ NOTHING, RIGHT, PARTLY, WRONG = range(4)
 
 
 def over_time(
-    run: BagRun, answers: Answers, looked: Looked, report: Report, number: int, share: int
+    run: BagRun,
+    answers: BagPredictions,
+    looked: ConditionScores,
+    report: Report,
+    number: int,
+    share: int,
 ) -> dict[str, Any]:
     """
-    Give what is drawn of one bag.
+    Return what is drawn of one bag.
 
     :param number: of the bag in the report.
     :param share: runs that it may have.
@@ -64,7 +69,7 @@ def over_time(
 
 def overview(drawn: Mapping[str, Any]) -> dict[str, list[list[int]]]:
     """
-    Give the same in `OVERVIEW_COLUMNS` columns: row → [first column, before column, value].
+    Return the same in `OVERVIEW_COLUMNS` columns: row → [first column, before column, value].
 
     Of the truth 1 and 2 in turn, of events the verdict of the longest, of lamps the worst.
     """
@@ -123,7 +128,7 @@ def _thinned(
 
 
 def _lamp(states: NDArray[np.int64], column: int, start_ns: int) -> list[list[int]]:
-    """Give [time, state] of each change."""
+    """Return [time, state] of each change."""
     changes: list[list[int]] = []
     for row in states[:, [0, column]].tolist():
         if not changes or changes[-1][1] != row[1]:
@@ -132,7 +137,7 @@ def _lamp(states: NDArray[np.int64], column: int, start_ns: int) -> list[list[in
 
 
 def _outcomes(report: Report, number: int) -> list[list[str]]:
-    """Give for each condition a letter for each action: 1 right, 0 wrong, - no answer, ? open."""
+    """For each condition a letter for each action: 1 right, 0 wrong, - no answer, ? open."""
     segments, key = report['segments'], scored_key(report)
     mine = [i for i, bag in enumerate(segments['bag']) if bag == number]
     known = known_actions(report, key)

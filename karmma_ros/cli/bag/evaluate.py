@@ -15,7 +15,14 @@ from typing import Any
 
 from karmma_ros.bags import report
 from karmma_ros.bags.evaluate import Evaluated, Settings
-from karmma_ros.bags.faults import Drop, Fault, parse_delay, parse_drop, parse_lose, STRETCH
+from karmma_ros.bags.faults import (
+    DropInterval,
+    Fault,
+    parse_delay,
+    parse_drop_interval,
+    parse_drop_messages,
+    STRETCH,
+)
 from karmma_ros.bags.frame_lookup import BagFrames
 from karmma_ros.bags.parallel import evaluate_all, Job, Outcome
 from karmma_ros.bags.topics import NONE, parse_named, TRUTH
@@ -152,7 +159,7 @@ def _runs(
     options: argparse.Namespace, bits: int, console: Console,
 ) -> tuple[list[BagRun], list[str]]:
     """
-    Give what the report is made of, and a sentence for each bag that is left out of it.
+    Return what the report is made of, and a sentence for each bag that is left out of it.
 
     :raises KarmmaError: when no bag can be used.
     """
@@ -185,7 +192,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     given = _faults(options)
     sets = [given] if given else []
     if options.sweep:
-        sets += [(Drop(ALL, share, options.stretch),) for share in SWEEP]
+        sets += [(DropInterval(ALL, share, options.stretch),) for share in SWEEP]
     return Settings(values, topics, options.subsets or options.sweep,
                     tuple(dict.fromkeys(sets)), options.seed)
 
@@ -193,9 +200,9 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _faults(options: argparse.Namespace) -> tuple[Fault, ...]:
     if not options.stretch > 0:
         raise InvalidSettingError('--stretch', options.stretch, 'seconds, above 0')
-    return (*(parse_drop(text, options.stretch) for text in options.drop),
+    return (*(parse_drop_interval(text, options.stretch) for text in options.drop),
             *map(parse_mute, options.mute), *map(parse_delay, options.delay),
-            *map(parse_lose, options.lose))
+            *map(parse_drop_messages, options.lose))
 
 
 def _is_table(text: str) -> bool:
@@ -205,7 +212,7 @@ def _is_table(text: str) -> bool:
 
 
 def _distinct(paths: Iterable[Path]) -> list[Path]:
-    """Give each bag once."""
+    """Return each bag once."""
     return list({path.resolve(): path for path in paths}.values())
 
 

@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _narrations(folder: Path, video: str) -> list[Narration]:
     """
-    Give the actions of a video.
+    Return the actions of a video.
 
     :raises InvalidSettingError: when it has none.
     """
@@ -92,7 +92,7 @@ def _narrations(folder: Path, video: str) -> list[Narration]:
 
 def _sources(options: argparse.Namespace) -> Mapping[Modality, Any]:
     """
-    Give what there is of the video.
+    Return what there is of the video.
 
     :raises InvalidSettingError: when there are no pictures.
     """
@@ -122,7 +122,7 @@ def _truth(
 def _sensor(
     modality: Modality, source: Any, options: argparse.Namespace, stop_s: float,
 ) -> Iterator[write.Event]:
-    """Give what one sensor delivers, as far as the files of the video go."""
+    """Return what one sensor delivers, as far as the files of the video go."""
     start_s = options.start
     while start_s < stop_s:
         try:
@@ -160,7 +160,7 @@ def _stamp_ns(seconds: float) -> int:
 
 def _displacements(pictures: np.ndarray, options: argparse.Namespace) -> np.ndarray:
     """
-    Give the movement from message to message, `[t, h, w, 2]`, of the released pictures.
+    Return the movement from message to message, `[t, h, w, 2]`, of the released pictures.
 
     Theirs is that over 50 ms, or over 20 ms in the videos that were added later.
     """

@@ -91,7 +91,7 @@ def _own_topics(options: argparse.Namespace) -> list[str]:
 def _qos(
     options: argparse.Namespace, sensors: Mapping[str, str], latched: list[str],
 ) -> str:
-    """Give what `ros2 bag record` asks of each topic; what is not named, it finds out itself."""
+    """Return what `ros2 bag record` asks of each topic; what is not named, it finds out itself."""
     reliability = 'reliable' if options.reliable else 'best_effort'
     lines = ['# What ros2 bag record asks for. best_effort hears every publisher; a deep queue '
              'loses nothing\n# while the disk is busy.']

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from karmma_ros.bags.writer import BagWriter
-from karmma_ros.cli.open_video import open_film, OpenVideo
+from karmma_ros.cli.open_video import open_video_file, OpenVideo
 from karmma_ros.clip import BOX_HAND, NANOSECONDS
 from karmma_ros.data.media.audio import check_format
 from karmma_ros.data.synthetic_kitchen.episode import Episode, episode
@@ -76,7 +76,7 @@ def _synthetic(options: argparse.Namespace) -> int:
 def kitchen(
     shown: Episode, start_ns: int, options: argparse.Namespace
 ) -> list[Iterator[Event]]:
-    """Give what each sensor delivers in `options.seconds` of an episode, and the truth."""
+    """Return what each sensor delivers in `options.seconds` of an episode, and the truth."""
     stop_ns = start_ns + round(options.seconds * NANOSECONDS)
     truth = (shown.verb_id, shown.verb), (shown.noun_id, shown.noun)
     return [
@@ -87,7 +87,7 @@ def kitchen(
 
 
 def _times(start_ns: int, seconds: float, rate: float) -> Iterator[tuple[int, float]]:
-    """Give stamp and time since the start, `rate` times a second, for `seconds`."""
+    """Return stamp and time since the start, `rate` times a second, for `seconds`."""
     for index in range(round(seconds * rate)):
         yield start_ns + round(index * NANOSECONDS / rate), index / rate
 
@@ -112,7 +112,7 @@ def _boxes(
 def _from_video(options: argparse.Namespace) -> int:
     sensors = [] if options.audio is None else [
         sound(_read_sound(options.audio), START_NS)]
-    with open_film(options.film, options.rate) as video:
+    with open_video_file(options.film, options.rate) as video:
         for note in video.info.notes:
             print(f'note: {note}', flush=True)
         with BagWriter(options.out) as bag:
@@ -144,7 +144,7 @@ def _read_sound(path: Path) -> np.ndarray:
         raise InvalidSettingError(name, str(path), 'an audio file that exists')
     try:
         # In bytes: not every name is UTF-8.
-        with soundfile.SoundFile(os.fsencode(path)) as file:
+        with soundfile.AudioFile(os.fsencode(path)) as file:
             check_format(path, file.samplerate, file.channels)
             rate = file.samplerate
             blocks = [block.mean(axis=1) for block in file.blocks(
@@ -170,22 +170,22 @@ _TRUTH, _PICTURE, _FLOW, _SOUND, _BOXES = range(5)
 def annotation(
     start_ns: int, stop_ns: int, verb: tuple[int, str], noun: tuple[int, str],
 ) -> Event:
-    """Give the truth from `start_ns` until before `stop_ns`: (class id, name) each."""
+    """Return the truth from `start_ns` until before `stop_ns`: (class id, name) each."""
     return start_ns, _TRUTH, lambda bag: bag.annotation(start_ns, stop_ns, verb, noun)
 
 
 def picture(stamp_ns: int, image: np.ndarray) -> Event:
-    """Give one RGB picture, uint8 `[h, w, 3]`."""
+    """Return one RGB picture, uint8 `[h, w, 3]`."""
     return stamp_ns, _PICTURE, lambda bag: bag.image(stamp_ns, image)
 
 
 def flow(stamp_ns: int, field: np.ndarray) -> Event:
-    """Give the movement since the message before, pixels `[h, w, 2]`."""
+    """Return the movement since the message before, pixels `[h, w, 2]`."""
     return stamp_ns, _FLOW, lambda bag: bag.flow(stamp_ns, field)
 
 
 def boxes(stamp_ns: int, corners: np.ndarray, classes: list[str]) -> Event:
-    """Give the boxes of one picture, pixels `[n, 4]`: x1, y1, x2, y2."""
+    """Return the boxes of one picture, pixels `[n, 4]`: x1, y1, x2, y2."""
     return stamp_ns, _BOXES, lambda bag: bag.detections(stamp_ns, corners, classes)
 
 

@@ -107,7 +107,7 @@ def prune(validation: Sequence[Narration], train: Sequence[Narration]) -> list[N
 
 def frame_rate(video_id: str) -> int:
     """
-    Give the frames a second of the released frames: 60 for PXX_YY, 50 for PXX_1YY.
+    Return the frames a second of the released frames: 60 for PXX_YY, 50 for PXX_1YY.
 
     Every video was brought to its rate before, whatever the camera's was.
     """
@@ -115,7 +115,7 @@ def frame_rate(video_id: str) -> int:
 
 
 def flow_stride(video_id: str) -> int:
-    """Give the frames for each released flow picture: 2 for PXX_YY, 1 for PXX_1YY."""
+    """Return the frames for each released flow picture: 2 for PXX_YY, 1 for PXX_1YY."""
     return 1 if _is_extension(video_id) else 2
 
 

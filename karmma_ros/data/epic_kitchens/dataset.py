@@ -24,13 +24,13 @@ from karmma_ros.data.epic_kitchens.annotations import (
     write_division,
 )
 from karmma_ros.data.media import (
+    AudioFile,
+    AudioHdf5,
     FlowFolder,
     FlowFromVideo,
     FlowTar,
     FrameFolder,
     FrameTar,
-    SoundFile,
-    SoundHdf5,
     VideoFile,
 )
 from karmma_ros.data.samples import Splits
@@ -38,7 +38,7 @@ from karmma_ros.data.segments import (
     AudioSource,
     FlowSource,
     Segment,
-    SegmentClips,
+    SegmentDataset,
     Source,
     VideoSource,
 )
@@ -56,7 +56,7 @@ _AnySource = TypeVar('_AnySource', bound=Source)
 def video_sources(root: Path, video_id: str, size: tuple[int, int], rgb: str, flow: str,
                   audio: Callable[[str], AudioSource | None]) -> Mapping[Modality, Source]:
     """
-    Give what there is of a video, modality → source.
+    Return what there is of a video, modality → source.
 
     :param size: height and width to which pictures are cropped as they are read.
     :param rgb: `frames`, `tar`, `video`; `auto` takes the first of them that is there.
@@ -74,7 +74,7 @@ def video_sources(root: Path, video_id: str, size: tuple[int, int], rgb: str, fl
 
 def audio_of(place: str, rate: int) -> Callable[[str], AudioSource | None]:
     """
-    Give the function that finds the sound of a video in a folder or an HDF5 file.
+    Return the function that finds the sound of a video in a folder or an HDF5 file.
 
     :param place: the folder or file; '' for no sound.
     :param rate: sample rate of an HDF5 file, Hz.
@@ -87,12 +87,12 @@ def audio_of(place: str, rate: int) -> Callable[[str], AudioSource | None]:
         if not path.is_file():
             raise DataError(path, 'there is no such file', 'correct audio, or leave it empty')
         stored = _stored_in(path)
-        return lambda video_id: SoundHdf5(path, video_id, rate) if video_id in stored else None
+        return lambda video_id: AudioHdf5(path, video_id, rate) if video_id in stored else None
     if not path.is_dir():
         raise DataError(path, 'there is no such folder',
                         'correct audio (a folder or an HDF5 file), or leave it empty')
-    return lambda video_id: _first([SoundFile(path / f'{video_id}.wav'),
-                                    SoundFile(path / f'{video_id}.flac')])
+    return lambda video_id: _first([AudioFile(path / f'{video_id}.wav'),
+                                    AudioFile(path / f'{video_id}.flac')])
 
 
 def _rgb(root: Path, video_id: str, size: tuple[int, int], wanted: str) -> VideoSource | None:
@@ -124,7 +124,7 @@ def _flow(root: Path, video_id: str, size: tuple[int, int], video: VideoSource |
 
 
 def _first(sources: Sequence[_AnySource]) -> _AnySource | None:
-    """Give the first source that has no problem."""
+    """Return the first source that has no problem."""
     return next((source for source in sources if source.problem() is None), None)
 
 
@@ -219,7 +219,7 @@ def open_splits(settings: EpicKitchensSettings, spec: ClipSpec) -> Splits:
     if settings.split == STAR:
         train, validation = _divided(train, settings)
     recordings = _recordings(settings, spec)
-    clips = [SegmentClips(_segments(part, recordings), spec, settings.seed)
+    clips = [SegmentDataset(_segments(part, recordings), spec, settings.seed)
              for part in (train, validation, test)]
     if not any(len(part) for part in clips):
         raise DataError(
@@ -251,7 +251,7 @@ def _divided(train: Sequence[Narration], settings: EpicKitchensSettings,
 
 
 def _recordings(settings: EpicKitchensSettings, spec: ClipSpec) -> _Recordings:
-    """Give the function video id → its sources; each video is looked for once."""
+    """Return the function video id → its sources; each video is looked for once."""
     audio = audio_of(settings.audio, settings.audio_rate)
     size = spec.video.height, spec.video.width
 

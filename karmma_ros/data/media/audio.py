@@ -32,13 +32,13 @@ _STORE = 'store it anew, with h5py: file[name] = samples'
 
 
 @dataclass(frozen=True)
-class SoundFile:
+class AudioFile:
     """A wav or flac file of any rate; channels are averaged. An `AudioSource`."""
 
     path: Path
 
     def samples(self, start_s: float, duration_s: float, rate: int) -> NDArray[np.float32]:
-        """Give mono sound `[round(duration_s * rate)]`, as `AudioSource` says."""
+        """Return mono sound `[round(duration_s * rate)]`, as `AudioSource` says."""
         import soundfile  # only here: it loads a library that sound in HDF5 does not need
 
         def read(first: int, last: int) -> NDArray[np.float32]:
@@ -52,9 +52,9 @@ class SoundFile:
                 raise DataError(self.path, 'there is no such file', _REMEDY) from None
         try:
             # In bytes: not every name is UTF-8.
-            with soundfile.SoundFile(os.fsencode(self.path)) as file:
+            with soundfile.AudioFile(os.fsencode(self.path)) as file:
                 check_format(self.path, file.samplerate, file.channels)
-                return cut_sound(self.path, read, file.frames, file.samplerate,
+                return crop_audio(self.path, read, file.frames, file.samplerate,
                                  start_s, duration_s, rate)
         except (soundfile.SoundFileError, OSError) as error:
             raise DataError(self.path, f'it cannot be read ({error})', _REMEDY) from error
@@ -65,7 +65,7 @@ class SoundFile:
 
 
 @dataclass(frozen=True)
-class SoundHdf5:
+class AudioHdf5:
     """
     One recording of an HDF5 file that holds mono samples by video id: an `AudioSource`.
 
@@ -78,14 +78,14 @@ class SoundHdf5:
     """Hz; the file does not say it."""
 
     def samples(self, start_s: float, duration_s: float, rate: int) -> NDArray[np.float32]:
-        """Give mono sound `[round(duration_s * rate)]`, as `AudioSource` says."""
+        """Return mono sound `[round(duration_s * rate)]`, as `AudioSource` says."""
         import h5py  # only here: most sound is in files
 
         try:
             # Opened anew each time: a handle does not survive the fork of a loader's worker.
             with h5py.File(self.path, 'r') as file:
                 stored = self._dataset(file)
-                return cut_sound(
+                return crop_audio(
                     self.path, lambda first, last: _as_float(stored[first:last]), len(stored),
                     self.rate, start_s, duration_s, rate)
         except OSError as error:
@@ -144,11 +144,11 @@ def check_format(path: Path, rate: int, channels: int) -> None:
                         f'{_MAX_CHANNELS} at {_MAX_RATE:,} Hz', _REMEDY)
 
 
-def cut_sound(path: Path, read: Callable[[int, int], NDArray[np.float32]], length: int,
+def crop_audio(path: Path, read: Callable[[int, int], NDArray[np.float32]], length: int,
               source_rate: int, start_s: float, duration_s: float, rate: int,
               ) -> NDArray[np.float32]:
     """
-    Give a part of a recording at another rate, exactly `[round(duration_s * rate)]`.
+    Return a part of a recording at another rate, exactly `[round(duration_s * rate)]`.
 
     :param read: gives the mono samples from the first index to before the last.
     :param length: samples of the recording; there are zeros before and after it.

@@ -64,7 +64,7 @@ class BoxTrack:
         return cls(times, offsets, rows[order], period_s)
 
     def boxes(self, times_s: Sequence[float]) -> list[NDArray[np.float32]]:
-        """Give one float32 `[n, 5]` for each time."""
+        """Return one float32 `[n, 5]` for each time."""
         return [self._at(time_s) for time_s in times_s]
 
     def problem(self) -> str | None:
@@ -93,7 +93,7 @@ class BoxFile:
 
     def boxes(self, times_s: Sequence[float]) -> list[NDArray[np.float32]]:
         """
-        Give one float32 `[n, 5]` for each time.
+        Return one float32 `[n, 5]` for each time.
 
         :raises DataError: when the file is missing or a line of it is wrong.
         """

@@ -57,7 +57,7 @@ class FrameFolder:
     """Height and width to crop to while reading; None gives whole pictures."""
 
     def frames(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
-        """Give the RGB pictures `[t, h, w, 3]` of ascending times, as `VideoSource` says."""
+        """Return the RGB pictures `[t, h, w, 3]` of ascending times, as `VideoSource` says."""
         numbers = frame_numbers(times_s, self.fps, first=self.first)
         return read_rgb(self._pictures(), numbers, self.size)
 
@@ -65,8 +65,8 @@ class FrameFolder:
         """Say why nothing can be read; None if it can."""
         return _folder_problem(self.path)
 
-    def _pictures(self) -> Pictures:
-        return FolderPictures(self.path, self.pattern)
+    def _pictures(self) -> NumberedImages:
+        return ImageFolder(self.path, self.pattern)
 
 
 class FrameTar(FrameFolder):
@@ -76,8 +76,8 @@ class FrameTar(FrameFolder):
         """Say why nothing can be read; None if it can."""
         return _file_problem(self.path)
 
-    def _pictures(self) -> Pictures:
-        return TarPictures(self.path, self.pattern)
+    def _pictures(self) -> NumberedImages:
+        return ImageTar(self.path, self.pattern)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class FlowFolder:
     """Height and width to crop to while reading; None gives whole pictures."""
 
     def flow(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
-        """Give the flow pictures `[t, h, w, 2]` of ascending times, as `FlowSource` says."""
+        """Return the flow pictures `[t, h, w, 2]` of ascending times, as `FlowSource` says."""
         numbers = frame_numbers(times_s, self.fps, self.stride, self.first)
         return read_flow(self._pictures(), numbers, self.size)
 
@@ -110,8 +110,8 @@ class FlowFolder:
         """Say why nothing can be read; None if it can."""
         return _folder_problem(self.path / U) or _folder_problem(self.path / V)
 
-    def _pictures(self) -> Pictures:
-        return FolderPictures(self.path, self.pattern)
+    def _pictures(self) -> NumberedImages:
+        return ImageFolder(self.path, self.pattern)
 
 
 class FlowTar(FlowFolder):
@@ -121,14 +121,14 @@ class FlowTar(FlowFolder):
         """Say why nothing can be read; None if it can."""
         return _file_problem(self.path)
 
-    def _pictures(self) -> Pictures:
-        return TarPictures(self.path, self.pattern)
+    def _pictures(self) -> NumberedImages:
+        return ImageTar(self.path, self.pattern)
 
 
 def frame_numbers(times_s: Sequence[float], fps: float, stride: int = 1, first: int = 1,
                   ) -> list[int]:
     """
-    Give the pictures of ascending times by Epic-Kitchens' rule, max(first, floor(t · fps)).
+    Return the pictures of ascending times by Epic-Kitchens' rule, max(first, floor(t · fps)).
 
     With `first` 1 that is one picture (1 / fps) earlier than the one on the screen at t; it
     gives the start_frame and stop_frame of the annotations exactly, without any rounding.
@@ -136,17 +136,17 @@ def frame_numbers(times_s: Sequence[float], fps: float, stride: int = 1, first: 
     return [max(first, math.floor(t * fps) // stride) for t in times_s]
 
 
-class Pictures(Protocol):
+class NumberedImages(Protocol):
     """Encoded pictures by number, in groups (the RGB frames are the group '')."""
 
     path: Path
 
     def read(self, group: str, number: int) -> bytes | None:
-        """Give the bytes of a picture; None if it is not there."""
+        """Return the bytes of a picture; None if it is not there."""
         ...
 
     def last(self, group: str) -> int:
-        """Give the highest number of a group; -1 if it is empty."""
+        """Return the highest number of a group; -1 if it is empty."""
         ...
 
     def breaks_off(self) -> bool:
@@ -154,11 +154,11 @@ class Pictures(Protocol):
         ...
 
     def name(self, group: str, number: int) -> str:
-        """Give the name under which a picture is filed, for a message."""
+        """Return the name under which a picture is filed, for a message."""
         ...
 
 
-class FolderPictures:
+class ImageFolder:
     """Pictures as files; groups are sub-folders."""
 
     def __init__(self, path: Path, pattern: str) -> None:
@@ -180,7 +180,7 @@ class FolderPictures:
         return os.path.join(group, self._pattern.format(number))
 
 
-class TarPictures:
+class ImageTar:
     """Pictures in a tar; groups are the folders directly above them, whatever lies above."""
 
     def __init__(self, path: Path, pattern: str) -> None:
@@ -205,7 +205,7 @@ class TarPictures:
         return os.path.join(group, self._pattern.format(number))
 
 
-def read_rgb(pictures: Pictures, numbers: Sequence[int], size: tuple[int, int] | None,
+def read_rgb(pictures: NumberedImages, numbers: Sequence[int], size: tuple[int, int] | None,
              ) -> NDArray[np.uint8]:
     """
     Read pictures by ascending numbers: RGB `[t, h, w, 3]`.
@@ -218,7 +218,7 @@ def read_rgb(pictures: Pictures, numbers: Sequence[int], size: tuple[int, int] |
     return _read_all(pictures, '', numbers, cv2.IMREAD_COLOR, size)
 
 
-def read_flow(pictures: Pictures, numbers: Sequence[int], size: tuple[int, int] | None,
+def read_flow(pictures: NumberedImages, numbers: Sequence[int], size: tuple[int, int] | None,
               ) -> NDArray[np.uint8]:
     """
     Read the u and v pictures of ascending numbers: `[t, h, w, 2]`.
@@ -249,7 +249,7 @@ def decode_picture(data: bytes, flags: int) -> NDArray[np.uint8]:
     return np.asarray(picture if picture.ndim == 3 else picture[..., None], np.uint8)
 
 
-def _read_all(pictures: Pictures, group: str, numbers: Sequence[int], flags: int,
+def _read_all(pictures: NumberedImages, group: str, numbers: Sequence[int], flags: int,
               size: tuple[int, int] | None) -> NDArray[np.uint8]:
     out: NDArray[np.uint8] | None = None
     previous = None
@@ -280,7 +280,7 @@ def _read_all(pictures: Pictures, group: str, numbers: Sequence[int], flags: int
     return out
 
 
-def _present(pictures: Pictures, group: str, number: int, first: int, previous: int | None,
+def _present(pictures: NumberedImages, group: str, number: int, first: int, previous: int | None,
              ) -> tuple[int, bytes | None]:
     """Read a picture, or the last one for a number after it; no bytes if it was read before."""
     if number == previous:

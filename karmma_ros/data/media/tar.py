@@ -42,7 +42,7 @@ class TarIndex(NamedTuple):
     """Whether the archive has no end: members may have been cut off."""
 
     def find(self, group: str, number: int) -> tuple[int, int] | None:
-        """Give offset and size of a picture in bytes; None if it is not there."""
+        """Return offset and size of a picture in bytes; None if it is not there."""
         if group not in self.groups:
             return None
         numbers, blocks, sizes = self.groups[group]
@@ -52,7 +52,7 @@ class TarIndex(NamedTuple):
         return int(blocks[at]) * _BLOCK, int(sizes[at])
 
     def last(self, group: str) -> int:
-        """Give the highest number of a group; -1 if it is empty."""
+        """Return the highest number of a group; -1 if it is empty."""
         return self.groups[group][0][-1] if group in self.groups else -1
 
 

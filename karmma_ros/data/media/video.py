@@ -153,7 +153,7 @@ class ExtractedFrames:
     folder: FrameFolder
 
     def frames(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
-        """Give the RGB pictures `[t, h, w, 3]` of ascending times, as `VideoSource` says."""
+        """Return the RGB pictures `[t, h, w, 3]` of ascending times, as `VideoSource` says."""
         return self.folder.frames(_later(times_s, self.folder.fps))
 
     def problem(self) -> str | None:
@@ -168,7 +168,7 @@ class ExtractedFlow:
     folder: FlowFolder
 
     def flow(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
-        """Give the flow pictures `[t, h, w, 2]` of ascending times, as `FlowSource` says."""
+        """Return the flow pictures `[t, h, w, 2]` of ascending times, as `FlowSource` says."""
         return self.folder.flow(_later(times_s, self.folder.fps))
 
     def problem(self) -> str | None:
@@ -176,7 +176,7 @@ class ExtractedFlow:
         return self.folder.problem()
 
 
-class Look(NamedTuple):
+class ExtractedInfo(NamedTuple):
     """What a film or a folder of pictures says of itself; zeros if it says nothing."""
 
     duration_s: float
@@ -184,7 +184,7 @@ class Look(NamedTuple):
     height: int
 
 
-def look_at_film(path: Path) -> Look:
+def extraction_of_video(path: Path) -> ExtractedInfo:
     """
     Read length and size of a video, upright; of a small file at the cost of reading it once.
 
@@ -192,37 +192,37 @@ def look_at_film(path: Path) -> Look:
     """
     try:
         info = probe_video(path)
-        return Look(info.cut_s or info.duration_s, info.width, info.height)
+        return ExtractedInfo(info.cut_s or info.duration_s, info.width, info.height)
     except DataError:
         return _stated(path)
 
 
-def _stated(path: Path) -> Look:
+def _stated(path: Path) -> ExtractedInfo:
     try:
         with open_regular(path) as file:
             check_tables(path, file, path.stat().st_size)
             with VideoReader(path, file) as reader:
                 size = reader.stream.codec_context
-                return Look(reader.length_s, size.width, size.height)
+                return ExtractedInfo(reader.length_s, size.width, size.height)
     except (DataError, FileNotFoundError):
-        return Look(0.0, 0, 0)
+        return ExtractedInfo(0.0, 0, 0)
 
 
 @lru_cache(maxsize=1024)
-def look_at_folder(path: Path, pattern: str, fps: float) -> Look:
+def extraction_of_folder(path: Path, pattern: str, fps: float) -> ExtractedInfo:
     """Count the pictures of a folder and measure the first."""
     first = path / pattern.format(1)
     try:
         picture = decode_picture(read_regular(first, MAX_BYTES), cv2.IMREAD_COLOR)
     except (DataError, FileNotFoundError, InvalidSampleError):
-        return Look(0.0, 0, 0)
+        return ExtractedInfo(0.0, 0, 0)
     count = sum(entry.name.endswith(first.suffix) for entry in os.scandir(path))
-    return Look(count / fps, picture.shape[1], picture.shape[0])
+    return ExtractedInfo(count / fps, picture.shape[1], picture.shape[0])
 
 
 def fills_in(pattern: str, name: str = '') -> bool:
     """
-    Tell whether a number can be filled into a pattern, and makes a difference.
+    Return whether a number can be filled into a pattern, and makes a difference.
 
     :param name: of the place for the number; empty: it has none, as in `{:06d}.jpg`.
     """

@@ -51,7 +51,7 @@ PATTERNS = {
 
 
 def envelope(verb: str, u: np.ndarray) -> np.ndarray:
-    """Give the loudness 0..1 of a verb's rubbing at cycle counts `u`."""
+    """Return the loudness 0..1 of a verb's rubbing at cycle counts `u`."""
     part = u % 1.0
     if verb == 'wash':
         return 0.6 + 0.25 * np.sin(2 * TAU * u) + 0.15 * np.sin(TAU * u / 3)
@@ -113,7 +113,7 @@ class Soundtrack:
 
     def render(self, start_s: float, duration_s: float, rate: int) -> np.ndarray:
         """
-        Give the sound from `start_s` on: float32 `[round(duration_s * rate)]` in -1..1.
+        Return the sound from `start_s` on: float32 `[round(duration_s * rate)]` in -1..1.
 
         :raises InvalidSettingError: for a start before 0 or a rate below 8 kHz.
         """
@@ -213,7 +213,7 @@ def _coloured(stream: Stream, seed: int, number: int, rate: int, kernel: np.ndar
 
 
 def _resonances(timbre: Timbre, rate: int) -> np.ndarray:
-    """Give the filter whose peaks are the timbre's partials, of unit power."""
+    """Return the filter whose peaks are the timbre's partials, of unit power."""
     f = np.maximum(np.fft.rfftfreq(TAPS, 1 / rate), 20.0)
     curve = sum(strength * np.exp(-0.5 * (np.log2(f / p) / timbre.breadth) ** 2)
                 for p, strength in zip(timbre.partials, timbre.strengths))

@@ -78,7 +78,7 @@ def _write(folder: Path, split: Split, count: int, seed: int, spec: ClipSpec,
 
 
 def describe(split: Split, count: int, seed: int, spec: ClipSpec) -> dict[str, Any]:
-    """Give everything that decides the content of a written split, JSON-ready."""
+    """Return everything that decides the content of a written split, JSON-ready."""
     facts = {'dataset': 'synthetic_kitchen', 'version': VERSION, 'split': split.value,
              'count': count, 'seed': seed, 'verbs': VERBS, 'nouns': NOUNS,
              'spec': spec.to_dict()}
@@ -105,7 +105,7 @@ def check(folder: Path | str, wanted: dict[str, Any]) -> None:
 
 def open_split(folder: Path | str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
-    Give the metadata and the memory-mapped arrays of a written split.
+    Return the metadata and the memory-mapped arrays of a written split.
 
     :raises CacheError: when it is missing, not whole or of another version.
     """
@@ -202,7 +202,7 @@ def _render_chunk(job: tuple[Path, Split, int, int, int, ClipSpec]) -> tuple[int
     return start, stop
 
 
-class WrittenKitchen(Dataset[Sample]):
+class CachedKitchen(Dataset[Sample]):
     """
     A split that `write_split` wrote.
 
@@ -218,9 +218,9 @@ class WrittenKitchen(Dataset[Sample]):
         self.modalities = tuple(modalities)
         self._open()
 
-    def taking(self, modalities: Sequence[Modality]) -> WrittenKitchen:
-        """Give the same clips with some modalities only."""
-        return WrittenKitchen(self.folder, modalities)
+    def taking(self, modalities: Sequence[Modality]) -> CachedKitchen:
+        """Return the same clips with some modalities only."""
+        return CachedKitchen(self.folder, modalities)
 
     def _open(self) -> None:
         self.metadata, self._arrays = open_split(self.folder)
@@ -243,7 +243,7 @@ class WrittenKitchen(Dataset[Sample]):
         return _sample(rendered, self.spec, self.modalities)
 
     def visit(self, index: int, epoch: int) -> Sample:
-        """Give the clip, which has one window only."""
+        """Return the clip, which has one window only."""
         return self[index]
 
 
@@ -262,7 +262,7 @@ class LiveKitchen(Dataset[Sample]):
         return _sample(render_clip(self.split, self.seed, index, self.spec), self.spec)
 
     def visit(self, index: int, epoch: int) -> Sample:
-        """Give the clip, which has one window only."""
+        """Return the clip, which has one window only."""
         return self[index]
 
 
@@ -314,6 +314,6 @@ def open_splits(
             cache / f'{split}_{count}_{settings.seed}', split, count, settings.seed, spec,
             workers=os.cpu_count() or 1,
             progress=partial(progress, f'rendering {split}'))
-        written[split] = WrittenKitchen(folder)
+        written[split] = CachedKitchen(folder)
     return Splits(TITLE, spec, vocabulary(), written[Split.TRAIN], written[Split.VALIDATION],
                   written[Split.TEST])

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import math
 
 import cv2
-from karmma_ros.data.synthetic_kitchen.objects import Colour, Look, shade
+from karmma_ros.data.synthetic_kitchen.objects import Appearance, Colour, shade
 import numpy as np
 
 _TURNS = np.linspace(0, 2 * np.pi, 28, endpoint=False)
@@ -23,13 +23,13 @@ _SHIFT = 4
 
 def matrix(x: float, y: float, angle: float = 0.0, scale_x: float = 1.0,
            scale_y: float = 1.0) -> np.ndarray:
-    """Give the `[2, 3]` map: scale, then turn, then move."""
+    """Return the `[2, 3]` map: scale, then turn, then move."""
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c * scale_x, -s * scale_y, x], [s * scale_x, c * scale_y, y]])
 
 
 def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """Give the `[2, 3]` map that applies `inner` first."""
+    """Return the `[2, 3]` map that applies `inner` first."""
     both = outer[:, :2] @ inner
     both[:, 2] += outer[:, 2]
     return both
@@ -40,7 +40,7 @@ def apply(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ transform[:, :2].T + transform[:, 2]
 
 
-class Brush:
+class Canvas:
     """Draws with smooth edges on an image, in local units."""
 
     def __init__(self, image: np.ndarray, transform: np.ndarray) -> None:
@@ -51,9 +51,9 @@ class Brush:
         """Pixels of a local unit."""
 
     def at(self, x: float, y: float, angle: float = 0.0, scale_x: float = 1.0,
-           scale_y: float = 1.0) -> Brush:
-        """Give a brush whose origin lies at (x, y) of this one."""
-        return Brush(self.image,
+           scale_y: float = 1.0) -> Canvas:
+        """Return a brush whose origin lies at (x, y) of this one."""
+        return Canvas(self.image,
                      compose(self.transform, matrix(x, y, angle, scale_x, scale_y)))
 
     def fill(self, points: np.ndarray, colour: Colour | int) -> None:
@@ -81,17 +81,17 @@ class Brush:
         return np.rint(placed, out=placed).astype(np.int32)
 
 
-def draw_thing(brush: Brush, look: Look) -> None:
+def draw_object(brush: Canvas, look: Appearance) -> None:
     """Draw an instance at the origin of a brush whose unit is the world's."""
     _DRAW[look.noun](brush.at(0, 0, 0, look.size, look.size), look)
 
 
-def outline(look: Look) -> np.ndarray:
-    """Give the silhouette `[n, 2]` in world units about the thing's middle."""
+def outline(look: Appearance) -> np.ndarray:
+    """Return the silhouette `[n, 2]` in world units about the thing's middle."""
     return look.size * _OUTLINE.get(look.noun, _oval)(look)
 
 
-def _oval(look: Look) -> np.ndarray:
+def _oval(look: Appearance) -> np.ndarray:
     return CIRCLE * (1.0, look.aspect)
 
 
@@ -99,7 +99,7 @@ def _superellipse(rx: float, ry: float, power: float) -> np.ndarray:
     return np.sign(CIRCLE) * np.abs(CIRCLE) ** power * (rx, ry)
 
 
-def _spoon_outline(look: Look) -> np.ndarray:
+def _spoon_outline(look: Appearance) -> np.ndarray:
     w = look.aspect
     bowl = CIRCLE[7:22] * (0.36, w) + (-0.64, 0)
     handle = np.array([[-0.3, -0.25 * w], [0.96, -0.36 * w], [1.0, 0.0], [0.96, 0.36 * w],
@@ -107,7 +107,7 @@ def _spoon_outline(look: Look) -> np.ndarray:
     return np.concatenate([bowl, handle])
 
 
-def _spoon(brush: Brush, look: Look) -> None:
+def _spoon(brush: Canvas, look: Appearance) -> None:
     brush.fill(_spoon_outline(look), shade(look.colour, 0.55))
     inner = _spoon_outline(look) * (0.97, 0.82)
     brush.fill(inner, look.colour)
@@ -117,7 +117,7 @@ def _spoon(brush: Brush, look: Look) -> None:
                look.accent)
 
 
-def _plate(brush: Brush, look: Look) -> None:
+def _plate(brush: Canvas, look: Appearance) -> None:
     a = look.aspect
     brush.ellipse(0, 0.04, 1.0, a, shade(look.colour, 0.62))
     brush.ellipse(0, 0, 1.0, a, look.colour)
@@ -127,13 +127,13 @@ def _plate(brush: Brush, look: Look) -> None:
     brush.ellipse(-0.2, -0.2 * a, 0.28, 0.16 * a, shade(look.colour, 1.5))
 
 
-def _pan_outline(look: Look) -> np.ndarray:
+def _pan_outline(look: Appearance) -> np.ndarray:
     a = look.aspect
     body = CIRCLE[2:27] * (0.68, 0.68 * a) + (-0.32, 0)
     return np.concatenate([body, [[0.3, -0.1], [1.0, -0.09], [1.0, 0.09], [0.3, 0.1]]])
 
 
-def _pan(brush: Brush, look: Look) -> None:
+def _pan(brush: Canvas, look: Appearance) -> None:
     a = look.aspect
     handle = np.array([[0.25, -0.09], [0.98, -0.08], [1.0, 0.0], [0.98, 0.08], [0.25, 0.09]])
     brush.fill(handle, shade(look.accent, 0.8))
@@ -145,14 +145,14 @@ def _pan(brush: Brush, look: Look) -> None:
     brush.ellipse(-0.52, -0.16 * a, 0.13, 0.07, shade(look.colour, 1.3))
 
 
-def _bowl_outline(look: Look) -> np.ndarray:
+def _bowl_outline(look: Appearance) -> np.ndarray:
     a = look.aspect
     rim = CIRCLE[14:] * (1.0, 0.52 * a) + (0, -0.3 * a)
     belly = CIRCLE[:15] * (1.0, 1.25 * a) + (0, -0.3 * a)
     return np.concatenate([rim, belly])
 
 
-def _bowl(brush: Brush, look: Look) -> None:
+def _bowl(brush: Canvas, look: Appearance) -> None:
     a = look.aspect
     brush.fill(_bowl_outline(look), shade(look.colour, 0.72))
     brush.fill(_bowl_outline(look) * (0.86, 0.9) + (-0.08, -0.03), look.colour)
@@ -164,11 +164,11 @@ def _bowl(brush: Brush, look: Look) -> None:
     brush.line(band, 0.03 + 0.06 * look.marks[1], look.accent)
 
 
-def _sponge_outline(look: Look) -> np.ndarray:
+def _sponge_outline(look: Appearance) -> np.ndarray:
     return _superellipse(1.0, look.aspect, 0.35)
 
 
-def _sponge(brush: Brush, look: Look) -> None:
+def _sponge(brush: Canvas, look: Appearance) -> None:
     a = look.aspect
     shape = _sponge_outline(look)
     brush.fill(shape + (0, 0.16), look.accent)
@@ -180,7 +180,7 @@ def _sponge(brush: Brush, look: Look) -> None:
         brush.ellipse(x, y, radius, 0.8 * radius, shade(look.colour, 0.75))
 
 
-def _cup_outline(look: Look) -> np.ndarray:
+def _cup_outline(look: Appearance) -> np.ndarray:
     a = look.aspect
     rim = CIRCLE[14:] * (0.72, 0.3) + (-0.2, -0.6 * a)
     base = CIRCLE[:15] * (0.56, 0.26) + (-0.2, 0.72 * a)
@@ -189,7 +189,7 @@ def _cup_outline(look: Look) -> np.ndarray:
     return np.concatenate([rim, handle[1:], base])
 
 
-def _cup(brush: Brush, look: Look) -> None:
+def _cup(brush: Canvas, look: Appearance) -> None:
     a = look.aspect
     brush.ring(0.48, -0.02, 0.36, 0.4 * a, 0.15, shade(look.colour, 0.75))
     rim = CIRCLE[14:] * (0.72, 0.3) + (-0.2, -0.6 * a)
@@ -203,14 +203,14 @@ def _cup(brush: Brush, look: Look) -> None:
     brush.line(np.array([[-0.66, -0.3 * a], [-0.6, 0.6 * a]]), 0.07, shade(look.colour, 1.5))
 
 
-def _bottle_outline(look: Look) -> np.ndarray:
+def _bottle_outline(look: Appearance) -> np.ndarray:
     w = look.aspect
     return np.array([[-0.30 * w, -1.0], [0.30 * w, -1.0], [0.34 * w, -0.55], [0.9 * w, -0.3],
                      [w, -0.1], [w, 0.92], [0.8 * w, 1.0], [-0.8 * w, 1.0], [-w, 0.92],
                      [-w, -0.1], [-0.9 * w, -0.3], [-0.34 * w, -0.55]])
 
 
-def _bottle(brush: Brush, look: Look) -> None:
+def _bottle(brush: Canvas, look: Appearance) -> None:
     w = look.aspect
     shape = _bottle_outline(look)
     brush.fill(shape, shade(look.colour, 0.6))
@@ -223,12 +223,12 @@ def _bottle(brush: Brush, look: Look) -> None:
     brush.line(np.array([[-0.6 * w, -0.2], [-0.6 * w, 0.85]]), 0.06, shade(look.colour, 1.5))
 
 
-def _onion_outline(look: Look) -> np.ndarray:
+def _onion_outline(look: Appearance) -> np.ndarray:
     body = CIRCLE * (1.0, look.aspect)
     return np.concatenate([body[:20], [[-0.1, -1.25], [0.1, -1.25]], body[22:]])
 
 
-def _onion(brush: Brush, look: Look) -> None:
+def _onion(brush: Canvas, look: Appearance) -> None:
     a = look.aspect
     brush.fill(_onion_outline(look), shade(look.colour, 0.65))
     brush.ellipse(-0.06, -0.04, 0.9, 0.9 * a, look.colour)
@@ -240,11 +240,11 @@ def _onion(brush: Brush, look: Look) -> None:
     brush.ellipse(-0.35, -0.35 * a, 0.16, 0.2, shade(look.colour, 1.5))
 
 
-def _bread_outline(look: Look) -> np.ndarray:
+def _bread_outline(look: Appearance) -> np.ndarray:
     return _superellipse(1.0, look.aspect, 0.62)
 
 
-def _bread(brush: Brush, look: Look) -> None:
+def _bread(brush: Canvas, look: Appearance) -> None:
     a = look.aspect
     shape = _bread_outline(look)
     brush.fill(shape + (0, 0.08), shade(look.colour, 0.55))
@@ -256,14 +256,14 @@ def _bread(brush: Brush, look: Look) -> None:
         brush.line(np.array([[x - 0.12, 0.5 * a], [x + 0.12, -0.6 * a]]), 0.09, look.accent)
 
 
-def _carrot_outline(look: Look) -> np.ndarray:
+def _carrot_outline(look: Appearance) -> np.ndarray:
     w = look.aspect
     return np.array([[-0.72, -0.85 * w], [-0.6, -w], [0.2, -0.62 * w], [1.0, -0.06 * w],
                      [1.0, 0.06 * w], [0.2, 0.62 * w], [-0.6, w], [-0.72, 0.85 * w],
                      [-1.0, 0.5 * w], [-1.0, -0.5 * w]])
 
 
-def _carrot(brush: Brush, look: Look) -> None:
+def _carrot(brush: Canvas, look: Appearance) -> None:
     w = look.aspect
     for i in range(3):
         tip = (-1.05, (i - 1) * 0.75 * w)
@@ -279,11 +279,11 @@ def _carrot(brush: Brush, look: Look) -> None:
 
 
 _ARC = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 9)
-_DRAW: dict[str, Callable[[Brush, Look], None]] = {
+_DRAW: dict[str, Callable[[Canvas, Appearance], None]] = {
     'spoon': _spoon, 'plate': _plate, 'pan': _pan, 'bowl': _bowl, 'sponge': _sponge,
     'cup': _cup, 'bottle': _bottle, 'onion': _onion, 'bread': _bread, 'carrot': _carrot,
 }
-_OUTLINE: dict[str, Callable[[Look], np.ndarray]] = {
+_OUTLINE: dict[str, Callable[[Appearance], np.ndarray]] = {
     'spoon': _spoon_outline, 'pan': _pan_outline, 'bowl': _bowl_outline,
     'sponge': _sponge_outline, 'cup': _cup_outline, 'bottle': _bottle_outline,
     'onion': _onion_outline, 'bread': _bread_outline, 'carrot': _carrot_outline,

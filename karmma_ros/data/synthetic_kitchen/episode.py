@@ -65,7 +65,7 @@ class Detector:
 
 def detect(scene: Scene, detector: Detector, seed: int, t_s: float) -> np.ndarray:
     """
-    Give the boxes at a time: float32 `[n, 5]`, x1, y1, x2, y2, category.
+    Return the boxes at a time: float32 `[n, 5]`, x1, y1, x2, y2, category.
 
     Coordinates are in units of the picture's size, clipped to 0..1; hands come first.
     """
@@ -132,7 +132,7 @@ class Episode:
 
     def audio(self, start_s: float, duration_s: float, sample_rate: int) -> np.ndarray:
         """
-        Give the sound of `[start_s, start_s + duration_s)`: float32 `[n]` in -1..1, mono.
+        Return the sound of `[start_s, start_s + duration_s)`: float32 `[n]` in -1..1, mono.
 
         :raises InvalidSettingError: for a start before 0 or a rate below 8 kHz.
         """
@@ -140,23 +140,23 @@ class Episode:
 
     def boxes(self, t_s: float) -> np.ndarray:
         """
-        Give what a detector reports at `t_s`: float32 `[n, 5]`, x1, y1, x2, y2, category.
+        Return what a detector reports at `t_s`: float32 `[n, 5]`, x1, y1, x2, y2, category.
 
         Coordinates in units of the size of a 4:3 picture, clipped to 0..1; hands first.
         """
         return detect(self._scene, self._detector, self._seed, t_s)
 
     def hands_at(self, t_s: float) -> Hands:
-        """Give where object and hands truly are at `t_s`, in world units (see `motion`)."""
+        """Return where object and hands truly are at `t_s`, in world units (see `motion`)."""
         return self._motion.at(t_s)
 
     def silhouettes(self, t_s: float) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Give the true outlines of object and hands: points in units of the picture's size."""
+        """Return the true outlines of object and hands: points in units of the picture's size."""
         return self._scene.silhouettes(t_s)
 
 
 def episode(split: Split, seed: int, index: int) -> Episode:
-    """Give the episode behind the clip of that index in a balanced split."""
+    """Return the episode behind the clip of that index in a balanced split."""
     verb, noun = action_of(split, seed, index)
     return Episode(split, seed, index, VERBS[verb], NOUNS[noun])
 
@@ -177,7 +177,7 @@ FLOW_BOUND = 6.0
 
 
 def clip_spec() -> ClipSpec:
-    """Give the clip that this data set is made for: 2 s, 16 frames of 40 x 40, one mel tile."""
+    """Return the clip that this data set is made for: 2 s, 16 frames of 40 x 40, one mel tile."""
     return ClipSpec(
         duration=2.0,
         num_frames=16,
@@ -205,7 +205,7 @@ class RenderedClip:
     """int64 `[2]`: verb, noun."""
 
     def clip(self, spec: ClipSpec, modalities: Iterable[Modality] = tuple(Modality)) -> Clip:
-        """Give the network's inputs, float32."""
+        """Return the network's inputs, float32."""
         makers: dict[Modality, Callable[[], np.ndarray]] = {
             Modality.RGB: lambda: video_input(self.rgb, spec.video),
             Modality.FLOW: lambda: flow_input(self.flow, spec.flow),
@@ -216,13 +216,13 @@ class RenderedClip:
 
 
 def start_of(split: Split, seed: int, index: int) -> float:
-    """Give the second of its episode at which a clip begins."""
+    """Return the second of its episode at which a clip begins."""
     rng = generator(Stream.START, seed, split.number, index)
     return float(rng.uniform(0.0, LATEST_START_S))
 
 
 def frame_times(start_s: float, spec: ClipSpec) -> list[float]:
-    """Give the seconds at which the camera took the frames of the clip from `start_s` on."""
+    """Return the seconds at which the camera took the frames of the clip from `start_s` on."""
     slots = (start_s + i * spec.duration / spec.num_frames for i in range(spec.num_frames))
     return [math.ceil(slot * CAMERA_HZ - 1e-6) / CAMERA_HZ for slot in slots]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from karmma_ros.data.synthetic_kitchen.drawing import apply, Brush, CIRCLE, matrix
+from karmma_ros.data.synthetic_kitchen.drawing import apply, Canvas, CIRCLE, matrix
 from karmma_ros.data.synthetic_kitchen.motion import Pose
 from karmma_ros.data.synthetic_kitchen.objects import Colour, hsv, shade
 import numpy as np
@@ -59,23 +59,23 @@ class Cook:
 
 
 def arm_angle(pose: Pose, side: int) -> float:
-    """Give the angle of a hand whose elbow is below the picture; 0 points straight up."""
+    """Return the angle of a hand whose elbow is below the picture; 0 points straight up."""
     dx, dy = pose.x - side * 0.42, pose.y - 0.95
     return float(np.arctan2(dx, -dy)) + 0.4 * pose.angle
 
 
 def hand_matrix(cook: Cook, pose: Pose, side: int) -> np.ndarray:
-    """Give the map from a right hand's own units (world size, fingers up) to the world."""
+    """Return the map from a right hand's own units (world size, fingers up) to the world."""
     return matrix(pose.x, pose.y, arm_angle(pose, side), side * cook.scale * pose.stretch_x,
                   cook.scale * pose.stretch_y)
 
 
 def hand_outline(cook: Cook, pose: Pose, side: int) -> np.ndarray:
-    """Give points `[n, 2]` around the hand without its arm, world units."""
+    """Return points `[n, 2]` around the hand without its arm, world units."""
     return apply(hand_matrix(cook, pose, side), _HAND)
 
 
-def draw_arm(brush: Brush, cook: Cook, pose: Pose, side: int) -> None:
+def draw_arm(brush: Canvas, cook: Cook, pose: Pose, side: int) -> None:
     """Draw forearm, sleeve and palm: what lies under the object."""
     b = _own(brush, cook, pose, side)
     dark = shade(cook.skin, 0.72)
@@ -90,7 +90,7 @@ def draw_arm(brush: Brush, cook: Cook, pose: Pose, side: int) -> None:
     b.ellipse(-0.004, 0.018, 0.057, 0.067, cook.skin)
 
 
-def draw_fingers(brush: Brush, cook: Cook, pose: Pose, side: int, curl: float) -> None:
+def draw_fingers(brush: Canvas, cook: Cook, pose: Pose, side: int, curl: float) -> None:
     """Draw fingers and thumb: what lies over the object; `curl` 0 is stretched, 1 a fist."""
     b = _own(brush, cook, pose, side)
     dark, light = shade(cook.skin, 0.68), shade(cook.skin, 1.12)
@@ -107,7 +107,7 @@ def draw_fingers(brush: Brush, cook: Cook, pose: Pose, side: int, curl: float) -
         b.line(finger[1:] - (0.004, 0), 0.009, light)
 
 
-def draw_tool(brush: Brush, cook: Cook, palm: Pose, tip: tuple[float, float]) -> None:
+def draw_tool(brush: Canvas, cook: Cook, palm: Pose, tip: tuple[float, float]) -> None:
     """Draw the utensil from the palm to its tip."""
     dx, dy = tip[0] - palm.x, tip[1] - palm.y
     length = float(np.hypot(dx, dy))
@@ -132,7 +132,7 @@ def draw_tool(brush: Brush, cook: Cook, palm: Pose, tip: tuple[float, float]) ->
             b.ring(0.78 * length, 0, 0.32 * length, width, 0.007, steel)
 
 
-def draw_foam(brush: Brush, cook: Cook, palm: Pose, beat: float) -> None:
+def draw_foam(brush: Canvas, cook: Cook, palm: Pose, beat: float) -> None:
     """Draw soap bubbles about a hand; `beat` in -1..1 moves them a little."""
     for i, (x, y, size) in enumerate(cook.foam):
         shift = 0.008 * beat * (-1) ** i
@@ -141,7 +141,7 @@ def draw_foam(brush: Brush, cook: Cook, palm: Pose, beat: float) -> None:
                       0.7 * size, (240, 244, 248))
 
 
-def _own(brush: Brush, cook: Cook, pose: Pose, side: int) -> Brush:
+def _own(brush: Canvas, cook: Cook, pose: Pose, side: int) -> Canvas:
     b = brush.at(pose.x, pose.y, arm_angle(pose, side))
     return b.at(0, 0, 0, side * cook.scale * pose.stretch_x, cook.scale * pose.stretch_y)
 

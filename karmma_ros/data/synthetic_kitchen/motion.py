@@ -85,7 +85,7 @@ class Rhythm:
         return cls(float(rng.uniform(*RATES[verb])), float(rng.uniform()), sway)
 
     def phase(self, t: _Times) -> _Times:
-        """Give the cycles since an arbitrary origin at times `t`; it grows strictly."""
+        """Return the cycles since an arbitrary origin at times `t`; it grows strictly."""
         deviation = sum(a * np.sin(TAU * f * t + p) for a, f, p in self.sway)
         return self.offset + self.rate * (t + deviation)
 
@@ -143,7 +143,7 @@ class Motion:
         )
 
     def at(self, t: float) -> Hands:
-        """Give the hands and the object at a time."""
+        """Return the hands and the object at a time."""
         u = float(self.rhythm.phase(t))
         f1, f2, p1, p2 = self.drift
         x = self.place[0] + 0.02 * np.sin(TAU * f1 * t + p1)
@@ -167,7 +167,7 @@ class Motion:
         return Hands(thing, active, tip, helper)
 
     def _answer(self, x: float, y: float, u: float, stroke: _Stroke) -> Pose:
-        """Give where the object is, dragged, rocked and pressed by the stroke."""
+        """Return where the object is, dragged, rocked and pressed by the stroke."""
         temper, beat = self.temper, np.sin(TAU * u + 0.6)
         squash = stroke.squash + 0.5 * temper.softness * beat
         return Pose(x + stroke.carry_x + temper.give * stroke.x,

@@ -17,7 +17,7 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Kind:
+class ObjectClass:
     """The ranges from which the instances of one noun are drawn."""
 
     hue: Range
@@ -52,52 +52,52 @@ _SOFT = (1.0, 1.9)
 _RIGID = (0.0, 0.0)
 
 KINDS = {
-    'spoon': Kind(
+    'spoon': ObjectClass(
         (0.08, 0.16), (0.03, 0.14), (0.62, 0.85), (0.10, 0.05, 0.95),
         (0.14, 0.18), (0.19, 0.27),
         (1300, 2700), _METAL, (0.06, 0.12), 0.16,
         (0.24, 0.38), (0.25, 0.45), _RIGID),
-    'plate': Kind(
+    'plate': ObjectClass(
         (0.10, 0.68), (0.02, 0.18), (0.72, 0.97), (0.60, 0.55, 0.60),
         (0.16, 0.21), (0.70, 0.86),
         (800, 1900), _CERAMIC, (0.05, 0.10), 0.20,
         (0.06, 0.14), (0.03, 0.10), _RIGID),
-    'pan': Kind(
+    'pan': ObjectClass(
         (0.0, 1.0), (0.0, 0.14), (0.16, 0.48), (0.05, 0.35, 0.22),
         (0.15, 0.20), (0.74, 0.88),
         (380, 900), _METAL, (0.08, 0.16), 0.16,
         (0.02, 0.07), (0.10, 0.20), _RIGID),
-    'bowl': Kind(
+    'bowl': ObjectClass(
         (0.42, 0.60), (0.35, 0.78), (0.42, 0.82), (0.52, 0.25, 0.95),
         (0.11, 0.16), (0.70, 0.86),
         (620, 1450), _CERAMIC, (0.05, 0.10), 0.20,
         (0.08, 0.18), (0.20, 0.34), _RIGID),
-    'sponge': Kind(
+    'sponge': ObjectClass(
         (0.095, 0.165), (0.50, 0.92), (0.65, 0.95), (0.36, 0.60, 0.45),
         (0.09, 0.13), (0.52, 0.75),
         (240, 600), _SOFT, (0.012, 0.020), 0.55,
         (0.28, 0.42), (0.04, 0.12), (0.10, 0.18)),
-    'cup': Kind(
+    'cup': ObjectClass(
         (0.90, 1.02), (0.45, 0.88), (0.45, 0.82), (0.0, 0.12, 0.95),
         (0.08, 0.115), (0.80, 1.0),
         (1000, 2300), _CERAMIC, (0.04, 0.08), 0.20,
         (0.14, 0.26), (0.08, 0.18), _RIGID),
-    'bottle': Kind(
+    'bottle': ObjectClass(
         (0.30, 0.47), (0.35, 0.80), (0.32, 0.68), (0.12, 0.30, 0.90),
         (0.15, 0.20), (0.36, 0.48),
         (850, 2100), _METAL, (0.05, 0.11), 0.16,
         (0.05, 0.12), (0.28, 0.46), _RIGID),
-    'onion': Kind(
+    'onion': ObjectClass(
         (0.84, 0.98), (0.35, 0.72), (0.42, 0.75), (0.12, 0.40, 0.75),
         (0.075, 0.11), (0.82, 1.0),
         (360, 950), _SOFT, (0.015, 0.030), 0.45,
         (0.18, 0.30), (0.40, 0.65), _RIGID),
-    'bread': Kind(
+    'bread': ObjectClass(
         (0.06, 0.115), (0.45, 0.78), (0.50, 0.84), (0.10, 0.35, 0.90),
         (0.13, 0.18), (0.50, 0.68),
         (290, 750), _SOFT, (0.012, 0.025), 0.50,
         (0.12, 0.22), (0.03, 0.08), (0.06, 0.12)),
-    'carrot': Kind(
+    'carrot': ObjectClass(
         (0.03, 0.09), (0.65, 0.98), (0.65, 0.95), (0.30, 0.65, 0.50),
         (0.14, 0.19), (0.22, 0.32),
         (450, 1150), _SOFT, (0.020, 0.035), 0.40,
@@ -114,7 +114,7 @@ Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """How one instance looks."""
 
     noun: str
@@ -142,7 +142,7 @@ class Timbre:
 
 @dataclass(frozen=True)
 class Temper:
-    """How one instance answers to being handled; see `Kind`."""
+    """How one instance answers to being handled; see `ObjectClass`."""
 
     reach: float
     """Half its size, world units: where hands take hold of it."""
@@ -155,7 +155,7 @@ class Temper:
 class Instance:
     """One object."""
 
-    look: Look
+    look: Appearance
     timbre: Timbre
     temper: Temper
 
@@ -164,7 +164,7 @@ def instance(split: Split, noun: str, number: int) -> Instance:
     """Draw an object of a split's pool; `number` is below `POOL[split]`."""
     kind = KINDS[noun]
     rng = generator(Stream.INSTANCE, split.number, NOUNS.index(noun), number)
-    look = Look(
+    look = Appearance(
         noun,
         hsv(rng.uniform(*kind.hue), rng.uniform(*kind.saturation), rng.uniform(*kind.value)),
         hsv(kind.accent[0] + rng.uniform(-0.03, 0.03), kind.accent[1] * rng.uniform(0.7, 1.2),

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import cv2
 from karmma_ros.data.synthetic_kitchen.drawing import (
     apply,
-    Brush,
+    Canvas,
     compose,
-    draw_thing,
+    draw_object,
     matrix,
     outline,
 )
@@ -27,7 +27,7 @@ from karmma_ros.data.synthetic_kitchen.hands import (
     hand_outline,
 )
 from karmma_ros.data.synthetic_kitchen.motion import CARRIED, Hands, Motion, TAU
-from karmma_ros.data.synthetic_kitchen.objects import Colour, hsv, Look, shade
+from karmma_ros.data.synthetic_kitchen.objects import Appearance, Colour, hsv, shade
 from karmma_ros.data.synthetic_kitchen.vocabulary import generator, microseconds, Stream
 import numpy as np
 
@@ -42,7 +42,7 @@ class Backdrop:
         self.seed = seed
 
     def to_world(self, height: int) -> np.ndarray:
-        """Give the `[2, 3]` map from the painting's pixels to the world."""
+        """Return the `[2, 3]` map from the painting's pixels to the world."""
         return matrix(-HALF_WIDTH, -HALF_HEIGHT, 0.0, 1 / height, 1 / height)
 
     def paint(self, height: int) -> np.ndarray:
@@ -51,7 +51,7 @@ class Backdrop:
         shape = (round(2 * HALF_HEIGHT * height), round(2 * HALF_WIDTH * height))
         base, top = _worktop(rng, shape)
         image = np.clip(top, 0, 255).astype(np.uint8)
-        brush = Brush(image, matrix(HALF_WIDTH * height, HALF_HEIGHT * height, 0.0,
+        brush = Canvas(image, matrix(HALF_WIDTH * height, HALF_HEIGHT * height, 0.0,
                                     height, height))
         edge = rng.uniform(-0.46, -0.34)
         _PLACES[rng.integers(len(_PLACES))](brush, rng, base)
@@ -77,12 +77,12 @@ def _worktop(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Colour, 
 
 
 def _field(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> np.ndarray:
-    """Give smooth noise `[h, w]` of that many cells, the same at every picture size."""
+    """Return smooth noise `[h, w]` of that many cells, the same at every picture size."""
     noise = rng.standard_normal(cells, dtype=np.float32)
     return cv2.resize(noise, shape[::-1], interpolation=cv2.INTER_CUBIC)
 
 
-def _wall(brush: Brush, rng: np.random.Generator, edge: float) -> None:
+def _wall(brush: Canvas, rng: np.random.Generator, edge: float) -> None:
     """Paint the tiled wall above the worktop's far edge."""
     colour = hsv(rng.uniform(), rng.uniform(0.02, 0.14), rng.uniform(0.72, 0.92))
     brush.fill(_box(-2, -2, 2, edge), colour)
@@ -95,7 +95,7 @@ def _wall(brush: Brush, rng: np.random.Generator, edge: float) -> None:
     brush.fill(_box(-2, edge, 2, edge + 0.015), shade(colour, 0.5))
 
 
-def _board(brush: Brush, rng: np.random.Generator, base: Colour) -> None:
+def _board(brush: Canvas, rng: np.random.Generator, base: Colour) -> None:
     colour = hsv(rng.uniform(0.08, 0.11), rng.uniform(0.25, 0.42), rng.uniform(0.70, 0.88))
     b = brush.at(rng.normal(0, 0.03), rng.uniform(0.0, 0.06), rng.normal(0, 0.06))
     w, h = rng.uniform(0.34, 0.46), rng.uniform(0.22, 0.3)
@@ -107,7 +107,7 @@ def _board(brush: Brush, rng: np.random.Generator, base: Colour) -> None:
     b.ellipse(0.88 * w, -0.75 * h, 0.022, 0.02, shade(base, 0.7))
 
 
-def _cloth(brush: Brush, rng: np.random.Generator, base: Colour) -> None:
+def _cloth(brush: Canvas, rng: np.random.Generator, base: Colour) -> None:
     colour = hsv(rng.uniform(), rng.uniform(0.05, 0.25), rng.uniform(0.7, 0.9))
     b = brush.at(rng.normal(0, 0.05), 0.04, rng.normal(0, 0.12))
     w, h = rng.uniform(0.32, 0.45), rng.uniform(0.22, 0.3)
@@ -117,7 +117,7 @@ def _cloth(brush: Brush, rng: np.random.Generator, base: Colour) -> None:
         b.fill(_box(float(x), -h, float(x) + 0.02, h), shade(colour, 0.85))
 
 
-def _sink(brush: Brush, rng: np.random.Generator, base: Colour) -> None:
+def _sink(brush: Canvas, rng: np.random.Generator, base: Colour) -> None:
     steel = hsv(0.58, 0.05, rng.uniform(0.6, 0.75))
     b = brush.at(rng.normal(0, 0.04), 0.04)
     w, h = rng.uniform(0.42, 0.55), rng.uniform(0.3, 0.36)
@@ -127,7 +127,7 @@ def _sink(brush: Brush, rng: np.random.Generator, base: Colour) -> None:
     b.ellipse(0.05, 0.5 * h, 0.04, 0.03, shade(steel, 0.45))
 
 
-def _hob(brush: Brush, rng: np.random.Generator, base: Colour) -> None:
+def _hob(brush: Canvas, rng: np.random.Generator, base: Colour) -> None:
     glass = hsv(0.6, 0.1, rng.uniform(0.2, 0.3))
     b = brush.at(rng.normal(0, 0.05), 0.02)
     b.fill(_box(-0.62, -0.3, 0.62, 0.36), shade(base, 0.55))
@@ -137,7 +137,7 @@ def _hob(brush: Brush, rng: np.random.Generator, base: Colour) -> None:
             b.ring(x, y, part * r, 0.75 * part * r, 0.01, shade(glass, 1.3))
 
 
-def _bare(brush: Brush, rng: np.random.Generator, base: Colour) -> None:
+def _bare(brush: Canvas, rng: np.random.Generator, base: Colour) -> None:
     for _ in range(6):
         x, y = rng.uniform(-0.6, 0.6), rng.uniform(-0.3, 0.5)
         brush.ellipse(x, y, 0.008, 0.006, shade(base, 0.8))
@@ -146,7 +146,7 @@ def _bare(brush: Brush, rng: np.random.Generator, base: Colour) -> None:
 _PLACES = (_board, _board, _cloth, _sink, _hob, _bare)
 
 
-def _clutter(brush: Brush, rng: np.random.Generator, edge: float) -> None:
+def _clutter(brush: Canvas, rng: np.random.Generator, edge: float) -> None:
     """Stand jars, boxes, pots of herbs and bowls along the wall and at the sides."""
     for _ in range(rng.integers(2, 6)):
         kind = rng.integers(4)
@@ -160,7 +160,7 @@ def _clutter(brush: Brush, rng: np.random.Generator, edge: float) -> None:
         _CLUTTER[kind](brush.at(x, y, 0, size, size), colour, rng)
 
 
-def _jar(b: Brush, colour: Colour, rng: np.random.Generator) -> None:
+def _jar(b: Canvas, colour: Colour, rng: np.random.Generator) -> None:
     height = rng.uniform(1.6, 2.8)
     b.fill(_box(-0.8, -height, 0.8, 0.1), shade(colour, 0.75))
     b.fill(_box(-0.8, -height, 0.35, 0.1), colour)
@@ -168,21 +168,21 @@ def _jar(b: Brush, colour: Colour, rng: np.random.Generator) -> None:
     b.fill(_box(-0.8, -0.7 * height, 0.8, -0.3 * height), (226, 222, 210))
 
 
-def _packet(b: Brush, colour: Colour, rng: np.random.Generator) -> None:
+def _packet(b: Canvas, colour: Colour, rng: np.random.Generator) -> None:
     height = rng.uniform(1.8, 3.2)
     b.fill(_box(-1.0, -height, 1.0, 0.0), colour)
     b.fill(_box(0.6, -height, 1.0, 0.0), shade(colour, 0.7))
     b.fill(_box(-0.8, -0.8 * height, 0.4, -0.55 * height), shade(colour, 1.6))
 
 
-def _herbs(b: Brush, colour: Colour, rng: np.random.Generator) -> None:
+def _herbs(b: Canvas, colour: Colour, rng: np.random.Generator) -> None:
     b.fill(np.array([[-0.8, -0.9], [0.8, -0.9], [0.55, 0.1], [-0.55, 0.1]]), shade(colour, 0.9))
     for _ in range(9):
         x, y = rng.normal(0, 0.5), -1.3 + rng.normal(0, 0.4)
         b.ellipse(x, y, 0.32, 0.26, hsv(rng.uniform(0.27, 0.36), 0.5, rng.uniform(0.3, 0.6)))
 
 
-def _dish(b: Brush, colour: Colour, rng: np.random.Generator) -> None:
+def _dish(b: Canvas, colour: Colour, rng: np.random.Generator) -> None:
     b.ellipse(0, -0.1, 1.3, 0.7, shade(colour, 0.6))
     b.ellipse(0, -0.25, 1.3, 0.62, shade(colour, 1.2))
     b.ellipse(0, -0.22, 1.05, 0.45, shade(colour, 0.75))
@@ -229,7 +229,7 @@ class Head:
              size * rng.normal()) for size in sizes), float(rng.uniform(*ZOOM)))
 
     def view(self, t: float) -> tuple[float, float, float, float]:
-        """Give the place looked at (x, y), the turn (radians) and the zoom."""
+        """Return the place looked at (x, y), the turn (radians) and the zoom."""
         x, y, turn, zoom = (
             sum(size * np.sin(TAU * f * t + p) + c for size, f, p, c in self.waves[i::4])
             for i in range(4))
@@ -258,7 +258,7 @@ class Light:
                    float(rng.uniform(5, 16)))
 
     def at(self, t: float) -> np.ndarray:
-        """Give the factors `[3]` of red, green and blue at a time."""
+        """Return the factors `[3]` of red, green and blue at a time."""
         size, f, p = self.waver
         return self.gain * (1 + size * np.sin(TAU * f * t + p)) * np.array(self.tint)
 
@@ -266,7 +266,7 @@ class Light:
 class Scene:
     """Everything there is to see in one episode."""
 
-    def __init__(self, motion: Motion, look: Look, cook: Cook, head: Head, light: Light,
+    def __init__(self, motion: Motion, look: Appearance, cook: Cook, head: Head, light: Light,
                  backdrop: Backdrop, seed: int) -> None:
         self.motion, self.look, self.cook = motion, look, cook
         self.head, self.light, self.backdrop, self.seed = head, light, backdrop, seed
@@ -287,7 +287,7 @@ class Scene:
 
     def silhouettes(self, t_s: float) -> tuple[np.ndarray, list[np.ndarray]]:
         """
-        Give the outlines of the object and of each hand.
+        Return the outlines of the object and of each hand.
 
         Points `[n, 2]` in units of the picture's size, not clipped.
         """
@@ -306,7 +306,7 @@ class Scene:
         )
 
     def camera(self, t_s: float, height: int, follow: float) -> np.ndarray:
-        """Give the `[2, 3]` map from the world to pixels of a picture of that height."""
+        """Return the `[2, 3]` map from the world to pixels of a picture of that height."""
         x, y, turn, zoom = self.head.view(t_s)
         middle = matrix(0.5 * height * ASPECT, 0.5 * height, turn, height * zoom, height * zoom)
         return compose(middle, matrix(-x * follow, -y * follow))
@@ -325,7 +325,7 @@ class Scene:
     def _stage(self, image: np.ndarray, t_s: float) -> np.ndarray:
         height, width = image.shape[:2]
         shift = matrix(0.5 * (width - height * ASPECT), 0.0)
-        brush = Brush(image, compose(shift, self.camera(t_s, height, 1.0)))
+        brush = Canvas(image, compose(shift, self.camera(t_s, height, 1.0)))
         hands = self.motion.at(t_s)
         self._shadow(brush, hands)
         m, cook, thing = self.motion, self.cook, hands.thing
@@ -333,7 +333,7 @@ class Scene:
             draw_arm(brush, cook, hands.helper, -m.side)
         if m.verb in CARRIED:
             draw_arm(brush, cook, hands.active, m.side)
-        draw_thing(brush.at(thing.x, thing.y, thing.angle, thing.stretch_x, thing.stretch_y),
+        draw_object(brush.at(thing.x, thing.y, thing.angle, thing.stretch_x, thing.stretch_y),
                    self.look)
         if hands.helper is not None:
             draw_fingers(brush, cook, hands.helper, -m.side, 0.35)
@@ -345,10 +345,10 @@ class Scene:
         draw_foam(brush, cook, hands.active, float(np.sin(TAU * m.rhythm.phase(t_s))))
         return image
 
-    def _shadow(self, brush: Brush, hands: Hands) -> None:
+    def _shadow(self, brush: Canvas, hands: Hands) -> None:
         image = brush.image
         mask = np.zeros(image.shape[:2], np.uint8)
-        low = Brush(mask, brush.transform).at(0.018, 0.03)
+        low = Canvas(mask, brush.transform).at(0.018, 0.03)
         thing = hands.thing
         low.at(thing.x, thing.y, thing.angle, thing.stretch_x, thing.stretch_y).fill(
             outline(self.look), 110)

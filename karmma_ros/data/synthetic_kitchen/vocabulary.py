@@ -27,7 +27,7 @@ class Stream(IntEnum):
 
 
 def generator(*key: int) -> np.random.Generator:
-    """Give the generator of a key of non-negative integers."""
+    """Return the generator of a key of non-negative integers."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
@@ -57,7 +57,7 @@ class Split(str, Enum):
 
     @property
     def number(self) -> int:
-        """Give the number that enters the seeds."""
+        """Return the number that enters the seeds."""
         return tuple(Split).index(self)
 
     @classmethod
@@ -74,13 +74,13 @@ class Split(str, Enum):
 
 
 def vocabulary() -> Vocabulary:
-    """Give the class names of both heads."""
+    """Return the class names of both heads."""
     return Vocabulary({VERB: VERBS, NOUN: NOUNS})
 
 
 def action_of(split: Split, seed: int, index: int) -> tuple[int, int]:
     """
-    Give the verb id and noun id of a clip.
+    Return the verb id and noun id of a clip.
 
     Each run of `NUM_ACTIONS` clips is a shuffle of all actions: a split of any size is
     balanced to within one clip an action.
@@ -92,5 +92,5 @@ def action_of(split: Split, seed: int, index: int) -> tuple[int, int]:
 
 
 def actions_of(split: Split, seed: int, count: int) -> np.ndarray:
-    """Give the labels of a split's first `count` clips: int64 `[count, 2]`, verb and noun."""
+    """Return the labels of a split's first `count` clips: int64 `[count, 2]`, verb and noun."""
     return np.array([action_of(split, seed, i) for i in range(count)], np.int64).reshape(-1, 2)

@@ -33,14 +33,14 @@ def check_clip(spec: ClipSpec, modalities: Iterable[Modality], seed: int = 0) ->
 
 
 def answers(backend: Backend, clip: Mapping[Modality, Input]) -> dict[Subset, Logits]:
-    """Give what a backend says of all the modalities and of each alone, encoded once each."""
+    """Return what a backend says of all the modalities and of each alone, encoded once each."""
     tokens = {m: backend.encode(m, x) for m, x in clip.items()}
     chosen = dict.fromkeys([tuple(clip), *((m,) for m in clip)])
     return {subset: backend.fuse({m: tokens[m] for m in subset}) for subset in chosen}
 
 
 def difference(ours: Mapping[Subset, Logits], eager: Mapping[Subset, Logits]) -> float:
-    """Give the largest difference of a logit, as a share of the range of eager's; maybe inf."""
+    """Return the largest difference of a logit, as a share of the range of eager's; maybe inf."""
     worst = 0.0
     for subset, heads in eager.items():
         for head, wanted in heads.items():

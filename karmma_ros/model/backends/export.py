@@ -39,7 +39,7 @@ Calibration = Mapping[Modality, Iterable[Input]]
 
 def check_request(target: str, precision: str | None) -> tuple[str, str]:
     """
-    Give the backend and the precision that are asked for; None: the first that it has.
+    Return the backend and the precision that are asked for; None: the first that it has.
 
     :raises InvalidSettingError: for a format or a precision that does not exist.
     """

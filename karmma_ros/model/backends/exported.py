@@ -23,13 +23,13 @@ from karmma_ros.model.backends.graphs import FUSION, INPUT, KEPT, LOGITS, PAST, 
 from karmma_ros.model.backends.interface import Input, Logits, Tokens
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.streaming import (
+    Chunks,
+    chunks_in,
+    chunks_of,
     Part,
     Parts,
     Past,
-    places_of,
-    Stretches,
-    stretches_in,
-    stretches_of,
+    positions_of,
 )
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +40,12 @@ class Graph(Protocol):
 
     @property
     def inputs(self) -> Mapping[str, NDArray[Any]]:
-        """Give the buffers to fill before `start`."""
+        """Return the buffers to fill before `start`."""
         ...
 
     @property
     def outputs(self) -> Mapping[str, NDArray[Any]]:
-        """Give the buffers to read after `wait`; the next `start` overwrites them."""
+        """Return the buffers to read after `wait`; the next `start` overwrites them."""
         ...
 
     def start(self) -> None:
@@ -131,7 +131,7 @@ class Exported:
 
     def __init__(
         self, name: str, precision: str, encoders: Mapping[Modality, Graph], fusion: Graph,
-        stretches: Mapping[Modality, Stretches] | None = None,
+        stretches: Mapping[Modality, Chunks] | None = None,
         places: Mapping[Modality, NDArray[np.float32]] | None = None,
     ) -> None:
         self.name, self.precision = name, precision
@@ -148,7 +148,7 @@ class Exported:
 
     @property
     def parts(self) -> Parts | None:
-        """Give this, if it streams."""
+        """Return this, if it streams."""
         return self if self.stretches else None
 
     def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
@@ -172,7 +172,7 @@ class Exported:
         return self.fuse(tokens | {m: graph.outputs[TOKENS] for m, graph in whole.items()})
 
     def encode(self, modality: Modality, x: Input) -> Tokens:
-        """Give an array of its own."""
+        """Return an array of its own."""
         self._check(modality, x)
         if modality in self.stretches:
             return self._stretch_by_stretch(modality, x)
@@ -200,18 +200,18 @@ class Exported:
                 buffer[...] = 0
 
     def encode_chunk(self, modality: Modality, x: Input) -> Part:
-        """Give an array of its own."""
+        """Return an array of its own."""
         part: Part = self._run(modality, x)[0]
         return part
 
     def encode_next(
         self, modality: Modality, x: Input, past: Past | None
     ) -> tuple[list[Part], Past]:
-        """Give arrays of their own; what is remembered of nothing is zero."""
+        """Return arrays of their own; what is remembered of nothing is zero."""
         memory, parts = self._memories[modality], []
         for (before, _), given in zip(memory, past or repeat(0)):
             before[...] = given
-        for frame in stretches_in(x, x.shape[2]):
+        for frame in chunks_in(x, x.shape[2]):
             parts.append(self._run(modality, frame)[0])
             for before, after in memory:
                 before[...] = after
@@ -226,7 +226,7 @@ class Exported:
         own = self.stretches[modality]
         if own.remembers:
             return self.in_order(modality, self.encode_next(modality, x, None)[0])
-        chunks = stretches_in(x, own.count)
+        chunks = chunks_in(x, own.count)
         return self.in_order(modality, [self.encode_chunk(modality, chunk) for chunk in chunks])
 
     def _run(self, modality: Modality, x: Input) -> NDArray[np.float32]:
@@ -253,7 +253,7 @@ def assemble(export: Export, network: Karmma, make: Callable[[Path], Graph]) -> 
     :param make: a graph from its file.
     :raises BundleError: for one that is missing, or is not of this network.
     """
-    stretches = stretches_of(network)
+    stretches = chunks_of(network)
 
     def graph(name: str, fits: Callable[[Graph], bool]) -> Graph:
         made = make(path := export.graph(name))
@@ -270,11 +270,11 @@ def assemble(export: Export, network: Karmma, make: Callable[[Path], Graph]) -> 
         encoders[m] = graph(m.value, partial(
             _encodes, x=x, tokens=tokens, remembers=own is not None and own.remembers))
     return Exported(
-        export.runtime, export.precision, encoders, fusion, stretches, places_of(network))
+        export.runtime, export.precision, encoders, fusion, stretches, positions_of(network))
 
 
 def _stretch_of(
-    shape: tuple[int, ...], axis: int, stretches: Stretches | None
+    shape: tuple[int, ...], axis: int, stretches: Chunks | None
 ) -> tuple[int, ...]:
     if stretches is None:
         return shape
@@ -284,7 +284,7 @@ def _stretch_of(
 def _encodes(
     graph: Graph, x: tuple[int, ...], tokens: tuple[int, ...], remembers: bool
 ) -> bool:
-    """Tell whether a graph takes and gives what an encoder does, and all that it remembers."""
+    """Return whether a graph takes and gives what an encoder does, and all that it remembers."""
     takes, gives = ({name: buffer.shape for name, buffer in buffers.items()}
                     for buffers in (graph.inputs, graph.outputs))
     past, kept = ({name.removeprefix(kind): ports.pop(name)

@@ -55,7 +55,7 @@ class Export:
 
     @property
     def label(self) -> str:
-        """Give runtime and precision for a reader."""
+        """Return runtime and precision for a reader."""
         return f'{self.runtime} {self.precision}'
 
     @property
@@ -95,7 +95,7 @@ def remedy(runtime: str) -> str:
 
 
 def export_folder(bundle: Bundle, runtime: str, precision: str) -> Path:
-    """Give the folder of an export in a model directory."""
+    """Return the folder of an export in a model directory."""
     return bundle.path / FOLDER / f'{runtime}_{precision}'
 
 
@@ -112,7 +112,7 @@ def write_manifest(bundle: Bundle, export: Export, facts: dict[str, Any]) -> Non
 
 
 def find_exports(bundle: Bundle) -> tuple[list[Export], list[str]]:
-    """Give the exports that belong to a model, and a sentence for each that cannot be used."""
+    """Return the exports that belong to a model, and a sentence for each that cannot be used."""
     found, problems = [], []
     for path in sorted((bundle.path / FOLDER).glob(f'*/{MANIFEST}')):
         try:
@@ -135,7 +135,7 @@ def write_answers(
 def read_answers(
     export: Export, clip: Mapping[Modality, Input]
 ) -> dict[Subset, Logits] | None:
-    """Give what eager answers to this very clip; None where that is not known."""
+    """Return what eager answers to this very clip; None where that is not known."""
     found: dict[Subset, Logits] = {}
     try:
         with open_safetensors(export.folder / ANSWERS, 'np', _MOST_ANSWERS) as file:
@@ -174,7 +174,7 @@ def _read(bundle: Bundle, path: Path) -> Export:
 
 
 def _source(bundle: Bundle) -> dict[str, str]:
-    """Give the digests of what decides the graphs."""
+    """Return the digests of what decides the graphs."""
     settings = [bundle.config.to_dict(), bundle.spec.to_dict(), bundle.vocabulary.sizes]
     text = json.dumps(settings, sort_keys=True)
     return {'weights_sha256': bundle.sha256,

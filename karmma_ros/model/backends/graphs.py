@@ -28,7 +28,7 @@ from karmma_ros.model.backends.pytorch import EncoderOf
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.encoders.causal import Past
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.model.streaming import stretches_in, stretches_of
+from karmma_ros.model.streaming import chunks_in, chunks_of
 import numpy as np
 import torch
 from torch import nn, Tensor
@@ -111,7 +111,7 @@ def _mask(
     grid: Sequence[int], window: Sequence[int], shift: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """
-    Give columns `[g, n, c]` for queries and keys, whose products are the mask.
+    Return columns `[g, n, c]` for queries and keys, whose products are the mask.
 
     Along a shifted axis the last window holds tokens from both ends of the picture. Two columns
     for each axis make `_FAR` of two tokens from different ends, and zero of others.
@@ -196,11 +196,11 @@ def write_graphs(bundle: Bundle, folder: Path) -> list[Path]:
 def feeds(
     network: Karmma, modality: Modality, clips: Iterable[Input]
 ) -> Iterator[dict[str, Input]]:
-    """Give what the graph of an encoder is fed with for clips: once for each stretch."""
-    own = stretches_of(network.eval()).get(modality)
+    """Return what the graph of an encoder is fed with for clips: once for each stretch."""
+    own = chunks_of(network.eval()).get(modality)
     for clip in clips:
         past: Past | None = None
-        for x in stretches_in(clip, own.count) if own else [clip]:
+        for x in chunks_in(clip, own.count) if own else [clip]:
             fed = {INPUT: x}
             if own and own.remembers:
                 frame = torch.from_numpy(x)
@@ -211,14 +211,14 @@ def feeds(
 
 
 def _nothing(network: Karmma, modality: Modality, frame: Tensor) -> Past:
-    """Give what an encoder remembers when nothing came before, as tensors."""
+    """Return what an encoder remembers when nothing came before, as tensors."""
     _, past = network.encode_next(modality, frame, None)
     return tuple(map(torch.zeros_like, past))
 
 
 def _write_encoder(network: Karmma, modality: Modality, clip: Input, path: Path) -> Path:
-    own = stretches_of(network).get(modality)
-    x = torch.from_numpy(stretches_in(clip, own.count)[0] if own else clip)
+    own = chunks_of(network).get(modality)
+    x = torch.from_numpy(chunks_in(clip, own.count)[0] if own else clip)
     if own is None:
         _export(EncoderOf(network, modality), (x,), path, [INPUT], [TOKENS])
     elif not own.remembers:
@@ -279,7 +279,7 @@ class _Plain(TorchFunctionMode):
 
 
 def _means(size: int, groups: int) -> Tensor:
-    """Give the matrix `[groups, size]` that adaptive average pooling multiplies with."""
+    """Return the matrix `[groups, size]` that adaptive average pooling multiplies with."""
     means = np.zeros((groups, size), np.float32)  # no tensor yet: what is done to it is traced
     for i, row in enumerate(means):
         first, end = i * size // groups, -(-(i + 1) * size // groups)

@@ -35,27 +35,27 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """Give its name, as the setting `backend` has it."""
+        """Return its name, as the setting `backend` has it."""
         ...
 
     @property
     def precision(self) -> str:
-        """Give what it was made for: fp32, bf16 or int8."""
+        """Return what it was made for: fp32, bf16 or int8."""
         ...
 
     @property
     def device(self) -> str:
-        """Give where it runs: cpu, cuda:0 …."""
+        """Return where it runs: cpu, cuda:0 …."""
         ...
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Give the modalities the network takes, in canonical order."""
+        """Return the modalities the network takes, in canonical order."""
         ...
 
     @property
     def parts(self) -> Parts | None:
-        """Give the network stretch by stretch, if it streams and this runs it so; else None."""
+        """Return the network stretch by stretch, if it streams and this runs it so; else None."""
         ...
 
     def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
@@ -63,7 +63,7 @@ class Backend(Protocol):
         ...
 
     def encode(self, modality: Modality, x: Input) -> Tokens:
-        """Give a modality's tokens, to keep and to fuse as often as wanted."""
+        """Return a modality's tokens, to keep and to fuse as often as wanted."""
         ...
 
     def fuse(self, tokens: Mapping[Modality, Tokens]) -> Logits:

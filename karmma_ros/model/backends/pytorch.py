@@ -14,7 +14,7 @@ from typing import Any, cast
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.backends.interface import BF16, COMPILED, EAGER, FP32, Input, Logits, Tokens
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.model.streaming import EagerParts, Parts, stretches_of
+from karmma_ros.model.streaming import chunks_of, EagerParts, Parts
 import torch
 from torch import nn, Tensor
 
@@ -35,7 +35,7 @@ class Eager:
         self.modalities = in_order(cast(Any, network).modalities)
         self._network: Any = network.to(device).eval()
         self.parts: Parts | None = (
-            EagerParts(cast(Any, network), device) if stretches_of(network) else None)
+            EagerParts(cast(Any, network), device) if chunks_of(network) else None)
 
     @torch.inference_mode()
     def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
@@ -46,7 +46,7 @@ class Eager:
 
     @torch.inference_mode()
     def encode(self, modality: Modality, x: Input) -> Tokens:
-        """Give a tensor on the device."""
+        """Return a tensor on the device."""
         return self._network.encode(modality, self._to_device(x))
 
     @torch.inference_mode()
@@ -96,7 +96,7 @@ class CompiledCPU:
 
     @torch.inference_mode()
     def encode(self, modality: Modality, x: Input) -> Tokens:
-        """Give a tensor."""
+        """Return a tensor."""
         return self._encoders[modality](torch.from_numpy(x))
 
     @torch.inference_mode()
@@ -141,7 +141,7 @@ class CompiledCUDA:
 
     @torch.inference_mode()
     def encode(self, modality: Modality, x: Input) -> Tokens:
-        """Give a tensor of its own, on the device."""
+        """Return a tensor of its own, on the device."""
         self._launch(modality, x)
         tokens = self._encoders[modality].output[TOKENS].clone()
         torch.cuda.current_stream(self.device).synchronize()  # the host's buffer is free again

@@ -71,7 +71,7 @@ class Trial:
 
     @property
     def agrees(self) -> bool:
-        """Tell whether it may be chosen."""
+        """Return whether it may be chosen."""
         return self.backend is not None and self.difference <= TOLERANCE[self.backend.precision]
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ def choose(
     bundle: Bundle, device: str = 'cpu', wanted: str = AUTO, *, keep_weights: bool = True
 ) -> Choice:
     """
-    Give a backend that runs a model, after one answer or more.
+    Return a backend that runs a model, after one answer or more.
 
     :param keep_weights: False lets the bundle's network lose its weights where a runtime has its
         own, a large one those of its encoders before any runtime begins to read.
@@ -148,7 +148,7 @@ def try_out(
 
 
 def known_answers(bundle: Bundle) -> dict[Subset, Logits] | None:
-    """Give what a large network's eager answers to the check clip, if one of the exports tells."""
+    """What a large network's eager answers to the check clip, if one of the exports tells."""
     if sum(weights.numel() for weights in bundle.network.parameters()) < LARGE:
         return None
     exports, _ = find_exports(bundle)
@@ -195,7 +195,7 @@ def compiled(bundle: Bundle, device: str) -> Backend:
 def _candidates(
     bundle: Bundle, device: str, wanted: str
 ) -> tuple[dict[str, Make], list[str]]:
-    """Give label → how to make it, and what was found that cannot be used."""
+    """Return label → how to make it, and what was found that cannot be used."""
     on_gpu = device.startswith('cuda')
     if on_gpu and wanted in FORMATS.values():
         raise InvalidSettingError(

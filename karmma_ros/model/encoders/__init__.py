@@ -35,7 +35,7 @@ LIBRARIES: dict[str, Callable[..., nn.Module]] = {
 
 
 def is_custom(name: str) -> bool:
-    """Tell whether an encoder's name is that of a user's class, `package.module:Class`."""
+    """Return whether an encoder's name is that of a user's class, `package.module:Class`."""
     return ':' in name and name.partition(':')[0] not in LIBRARIES
 
 
@@ -97,7 +97,7 @@ def _parts(chunk: int, shape: Sequence[int], modality: Modality, setting: str) -
 
 def token_shape(encoder: nn.Module, input_shape: Sequence[int]) -> tuple[int, int]:
     """
-    Give the number and the width of an encoder's tokens, without computing any.
+    Return the number and the width of an encoder's tokens, without computing any.
 
     :raises InvalidSettingError: when it does not make tokens of this input.
     """

@@ -84,7 +84,7 @@ class CausalFrames(nn.Module):
             yield from part if name in _LISTS else [part]
 
     def _widths(self, input_shape: Sequence[int]) -> list[int]:
-        """Give the channels after each stage, from shapes alone."""
+        """Return the channels after each stage, from shapes alone."""
         channels, _, height, width = input_shape
         device = next(self.model.parameters()).device
         self.model.eval()  # no statistics are taken of this
@@ -134,7 +134,7 @@ class CausalMixer(nn.Module):
 
 
 def _trunk(name: str, options: dict[str, Any]) -> tuple[Any, tuple[Sequence[str], ...]]:
-    """Give an image model without what comes after its stages, and the names of its parts."""
+    """Return an image model without what comes after its stages, and the names of its parts."""
     prepare_torchvision()
     import timm  # takes seconds, and is not needed by the smaller networks
 

@@ -27,33 +27,37 @@ TRANSITIONS = {
 
 
 @dataclass(frozen=True)
-class Heard:
+class DetectedAction:
     """A message and the moment of its receipt, time.monotonic()."""
 
     time: float
     message: Any
 
 
-class Audience:
+class DemoMonitor:
     """Subscriptions to the node's topics; everything heard is kept."""
 
     def __init__(self) -> None:
         self.node = rclpy.create_node('audience')
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
-        self.results: list[Heard] = []
-        self.availabilities: list[Heard] = []
-        self.diagnostics: list[Heard] = []
-        self.infos: list[Heard] = []
+        self.results: list[DetectedAction] = []
+        self.availabilities: list[DetectedAction] = []
+        self.diagnostics: list[DetectedAction] = []
+        self.infos: list[DetectedAction] = []
         self._listen(ActionRecognition, 'action_recognition', self.results, 50)
         self._listen(ModalityAvailability, 'karmma/modality_availability', self.availabilities,
                      LATCHED)
         self._listen(ModelInfo, 'karmma/model_info', self.infos, LATCHED)
         self._listen(DiagnosticArray, '/diagnostics', self.diagnostics, 10)
 
-    def _listen(self, kind: type, topic: str, heard: list[Heard], qos: Any) -> None:
+    def _listen(self, kind: type, topic: str, heard: list[DetectedAction], qos: Any) -> None:
         self.node.create_subscription(
-            kind, topic, lambda message: heard.append(Heard(time.monotonic(), message)), qos)
+            kind,
+            topic,
+            lambda message: heard.append(DetectedAction(time.monotonic(), message)),
+            qos,
+        )
 
     def close(self) -> None:
         """Leave."""
@@ -78,13 +82,13 @@ class Audience:
         """Listen for a while."""
         self.until(lambda: False, seconds)
 
-    def result(self, limit_s: float = 30.0) -> Heard | None:
+    def result(self, limit_s: float = 30.0) -> DetectedAction | None:
         """Wait for a result that is new; None if none comes."""
         before = len(self.results)
         self.until(lambda: len(self.results) > before, limit_s)
         return self.results[-1] if len(self.results) > before else None
 
-    def result_with(self, *names: str, limit_s: float = 30.0) -> Heard | None:
+    def result_with(self, *names: str, limit_s: float = 30.0) -> DetectedAction | None:
         """Wait for a new result that rests on just these inputs."""
         before = len(self.results)
         wanted = list(names)
@@ -94,7 +98,7 @@ class Audience:
         return None
 
     def status(self, part: str) -> Any:
-        """Give the newest diagnostic status of a part of the node; None before there is one."""
+        """Return the newest diagnostic status of a part of the node; None before there is one."""
         for heard in reversed(self.diagnostics):
             for status in heard.message.status:
                 if status.name == f'karmma: {part}':
@@ -144,9 +148,9 @@ class Audience:
 
 
 @contextmanager
-def audience() -> Iterator[Audience]:
+def audience() -> Iterator[DemoMonitor]:
     """Listen during a block."""
-    made = Audience()
+    made = DemoMonitor()
     try:
         yield made
     finally:
@@ -154,11 +158,11 @@ def audience() -> Iterator[Audience]:
 
 
 def used(result: ActionRecognition) -> list[str]:
-    """Give the names of the inputs that a result rests on."""
+    """Return the names of the inputs that a result rests on."""
     return [status.name for status in result.modalities if status.used]
 
 
-def repeated(results: list[Heard]) -> int:
+def repeated(results: list[DetectedAction]) -> int:
     """Count results with a window that ended where another one's did, by one run of the node."""
     ends = [time_ns(heard.message.window_end) for heard in results]
     return len(ends) - len(set(ends))

@@ -35,12 +35,12 @@ class Trial:
 
     @property
     def held(self) -> bool:
-        """Tell whether every demand held; a trial without any has shown nothing."""
+        """Return whether every demand held; a trial without any has shown nothing."""
         return bool(self.demands) and all(demand.held for demand in self.demands)
 
     @property
     def failures(self) -> list[Demand]:
-        """Give the demands that did not hold."""
+        """Return the demands that did not hold."""
         return [demand for demand in self.demands if not demand.held]
 
 
@@ -61,7 +61,7 @@ class Case:
     """A run that takes longer hangs, which is a failure."""
 
     def settings(self, quick: bool = False, **changes: Any) -> dict[str, Any]:
-        """Give the settings of a size, with changes."""
+        """Return the settings of a size, with changes."""
         return {**self.full, **(self.quick if quick else {}), **changes}
 
     def run(self, **settings: Any) -> Trial:
@@ -84,7 +84,7 @@ class Case:
 def entry(
     case: Case, trial: Trial, quick: bool, seconds: float, settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Give one case's part of the JSON file."""
+    """Return one case's part of the JSON file."""
     return {
         'title': case.title, 'done': trial.done, 'held': trial.held, 'quick': quick,
         'seconds': round(seconds, 1), 'settings': dict(settings),

@@ -51,7 +51,7 @@ class Course:
         self._toggles = {s: START_NS + self._spell() for s in sensors}
 
     def __iter__(self) -> Iterator[tuple[int, _Sample | None]]:
-        """Give in the order of time what is received, and None for each tick; without end."""
+        """Return in the order of time what is received, and None for each tick; without end."""
         due: list[tuple[int, int, str, int]] = [
             (START_NS + PERIODS_NS[s], i, s, START_NS) for i, s in enumerate(self._sensors)]
         due.append((START_NS + TICK_NS, len(due), 'tick', 0))
@@ -77,7 +77,7 @@ class Course:
         return self._on[sensor]
 
     def _spell(self) -> int:
-        """Give how long a sensor stays as it is: half of the spells are short."""
+        """Return how long a sensor stays as it is: half of the spells are short."""
         low, high = self._random.choice(((50, 500), (800, 2500)))
         return self._random.randrange(low * MS, high * MS)
 
@@ -145,7 +145,7 @@ def churn(model: Path, events: int, flow_topic: bool, seed: int) -> tuple[Judge,
                     break
             else:
                 judge.oracle.note(sample.sensor, sample.start_ns, sample.stop_ns, now_ns)
-                sim.hear(TOPICS[sample.sensor], _message(sample))
+                sim.detect_events(TOPICS[sample.sensor], _message(sample))
     return judge, course
 
 

@@ -8,7 +8,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 import time
 
-from fault_suite.audience import Audience, audience, Heard, repeated, used
+from fault_suite.audience import audience, DemoMonitor, DetectedAction, repeated, used
 from fault_suite.case import case, Trial
 from fault_suite.models import make_model, SPEC
 from fault_suite.processes import ALL, node_process, sender_process, SenderProcess
@@ -28,14 +28,14 @@ class History:
     changes: list[tuple[float, bool]] = field(default_factory=list)
 
     def steadily(self, on: bool, start: float, stop: float) -> bool:
-        """Tell whether it was on (or off) from `start` to `stop` without a break."""
+        """Return whether it was on (or off) from `start` to `stop` without a break."""
         before = [state for moment, state in self.changes if moment <= start]
         during = [moment for moment, _ in self.changes if start < moment < stop]
         return bool(before) and before[-1] == on and not during
 
 
 def _play(
-    ears: Audience, sender: SenderProcess, events: int, seed: int
+    ears: DemoMonitor, sender: SenderProcess, events: int, seed: int
 ) -> dict[str, History]:
     """Switch random sensors after random times, half of them short."""
     random, on = Random(seed), set(ALL)
@@ -57,7 +57,7 @@ def _play(
     return histories
 
 
-def _wrong(heard: Heard, histories: dict[str, History]) -> tuple[list[str], int]:
+def _wrong(heard: DetectedAction, histories: dict[str, History]) -> tuple[list[str], int]:
     """Say which inputs of a result are wrong for sure, and how many could be judged."""
     wrong, judged, mask = [], 0, used(heard.message)
     for name, history in histories.items():
@@ -71,7 +71,7 @@ def _wrong(heard: Heard, histories: dict[str, History]) -> tuple[list[str], int]
     return wrong, judged
 
 
-def _judge(trial: Trial, ears: Audience, histories: dict[str, History]) -> None:
+def _judge(trial: Trial, ears: DemoMonitor, histories: dict[str, History]) -> None:
     verdicts = [_wrong(heard, histories) for heard in ears.results]
     wrong = [w for found, _ in verdicts for w in found]
     judged, all_ = sum(n for _, n in verdicts), 4 * len(verdicts)

@@ -13,7 +13,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from fault_suite import messages
-from fault_suite.audience import Audience, audience, repeated
+from fault_suite.audience import audience, DemoMonitor, repeated
 from fault_suite.case import case, Trial
 from fault_suite.messages import SECOND
 from fault_suite.models import make_model
@@ -28,7 +28,7 @@ SOON_S = 6.0
 class Player:
     """Play a camera and its clock, as a bag does; the clock is a hand on a dial."""
 
-    def __init__(self, ears: Audience) -> None:
+    def __init__(self, ears: DemoMonitor) -> None:
         self._clock = ears.node.create_publisher(Clock, '/clock', 10)
         self._images = ears.node.create_publisher(Image, 'image', 10)
         self.now_s = START_S
@@ -54,7 +54,7 @@ class Player:
 class Stage:
     """The node, its player, and what can be demanded again and again."""
 
-    def __init__(self, trial: Trial, ears: Audience, player: Player) -> None:
+    def __init__(self, trial: Trial, ears: DemoMonitor, player: Player) -> None:
         self._trial, self._ears, self._player = trial, ears, player
 
     def comes(self, what: str, low_s: float, high_s: float) -> None:
@@ -82,7 +82,7 @@ class Stage:
 
 
 @contextmanager
-def _stage(trial: Trial, model: Path) -> Iterator[tuple[Stage, Player, Audience]]:
+def _stage(trial: Trial, model: Path) -> Iterator[tuple[Stage, Player, DemoMonitor]]:
     parameters = {'model': model, 'threads': 1, 'autostart': True, 'rate': 10.0,
                   'use_sim_time': True}
     with audience() as ears, node_process(parameters) as node:

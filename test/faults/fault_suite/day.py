@@ -54,7 +54,7 @@ class Day:
             self.sim.set_time(self.clock_ns)
             for topic, period_s in PERIODS_S.items():
                 if topic not in silent and (quarter + 1) / 4 % period_s == 0:
-                    self.sim.hear(topic, self._message(topic, now_s))
+                    self.sim.detect_events(topic, self._message(topic, now_s))
         self._note(now_s, self.sim.tick() is not None, len(silent) == len(PERIODS_S))
         self.sim.forget()
 
@@ -80,7 +80,7 @@ class Day:
 
 
 def _silent(now_s: int) -> set[str]:
-    """Give the sensors that say nothing now: one after the other, then all, for half a minute."""
+    """The sensors that say nothing now: one after the other, then all, for half a minute."""
     turn, place = divmod(now_s, _GAP_EVERY_S)
     if turn == 0 or place >= _GAP_S:
         return set()
@@ -100,7 +100,7 @@ def _play(day: Day) -> None:
         if now_s % 60 == 59:
             broken = messages.sound(day.clock_ns)
             broken.audio.data = broken.audio.data[:-1]
-            day.sim.hear('audio', broken)
+            day.sim.detect_events('audio', broken)
         day.second(now_s, _silent(now_s))
 
 

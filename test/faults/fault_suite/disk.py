@@ -8,7 +8,7 @@ import subprocess
 from tempfile import TemporaryDirectory
 import time
 
-from fault_suite.audience import Audience, audience
+from fault_suite.audience import audience, DemoMonitor
 from fault_suite.case import case, Trial
 from fault_suite.models import make_model
 from fault_suite.processes import ALL, node_process, NodeProcess, sender_process, SENSORS
@@ -21,7 +21,7 @@ _FULL_DISK = 'mount -t tmpfs -o size=64k none "$0" && ' \
 
 
 def _can_mount(folder: Path) -> bool:
-    """Tell whether a small file system can be mounted in a namespace of one's own."""
+    """Return whether a small file system can be mounted in a namespace of one's own."""
     return subprocess.run(
         ['unshare', '-rm', 'sh', '-c', _FULL_DISK, str(folder), 'true'],
         stderr=subprocess.DEVNULL, check=False).returncode == 0
@@ -32,7 +32,7 @@ def _no_file_grows() -> None:
 
 
 def _judge(
-    trial: Trial, ears: Audience, node: NodeProcess, what: str, seconds: float
+    trial: Trial, ears: DemoMonitor, node: NodeProcess, what: str, seconds: float
 ) -> None:
     first = ears.result(60)
     trial.demand(f'{what}: results come', first, 'results' if first else 'none in 60 s')

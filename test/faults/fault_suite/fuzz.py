@@ -77,7 +77,7 @@ class Fuzz:
         self.sim.set_time(self.now_ns)
         before = self._dropped(modality)
         try:
-            self.sim.hear(name, message)
+            self.sim.detect_events(name, message)
         except BaseException as error:
             self.escaped.append(f'{name}: {type(error).__name__}: {error}')
             return
@@ -111,7 +111,9 @@ class Fuzz:
             self.now_ns += _CHUNK_NS
             self.sim.set_time(self.now_ns)
             for name, _, make in self.topics:
-                self.sim.hear(name, make(self.now_ns - (_CHUNK_NS if name == 'audio' else 0)))
+                self.sim.detect_events(
+                    name, make(self.now_ns - (_CHUNK_NS if name == 'audio' else 0))
+                )
         result = self.sim.tick()
         return sum(s.used for s in result.modalities) if result else 0
 

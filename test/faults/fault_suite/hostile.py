@@ -80,7 +80,7 @@ def _torch_pickle(model: Path) -> None:
 
 
 def witness(model: Path) -> Path:
-    """Give the file that appears if code from the model directory is run."""
+    """Return the file that appears if code from the model directory is run."""
     return model.with_name(model.name + '.ran')
 
 
@@ -163,7 +163,7 @@ HARMLESS = ('metrics are a text',)
 
 
 def harmed(good: Path, folder: Path, name: str) -> Path:
-    """Give a copy of a model directory with the harm done to it."""
+    """Return a copy of a model directory with the harm done to it."""
     model = folder / f'model_{list(HARMS).index(name)}'
     shutil.copytree(good, model)
     HARMS[name](model)

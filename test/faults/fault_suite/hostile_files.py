@@ -22,7 +22,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage
 
 from fault_suite import hostile_inputs as inputs
-from fault_suite.audience import Audience, audience
+from fault_suite.audience import audience, DemoMonitor
 from fault_suite.case import case, Trial
 from fault_suite.messages import header
 from fault_suite.models import make_model
@@ -206,7 +206,7 @@ def _publishing(publisher: Any, data: bytes) -> Callable[[int], None]:
     return publish
 
 
-def _flood(trial: Trial, monitor: Audience, pid: int, what: str,
+def _flood(trial: Trial, monitor: DemoMonitor, pid: int, what: str,
            publish: Callable[[int], None], seconds: float) -> None:
     """Publish an image several times a second; measure the longest time without a result."""
     begun, first = time.monotonic(), len(monitor.results)

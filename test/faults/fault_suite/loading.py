@@ -38,7 +38,7 @@ class Outcome:
 
     @property
     def refused(self) -> bool:
-        """Tell whether it was refused as it should be: with a sentence of ours."""
+        """Return whether it was refused as it should be: with a sentence of ours."""
         return self.answer.startswith('refused: ')
 
 

@@ -37,10 +37,10 @@ def _play(sim: Simulation, stamped: bool, lost_s: float) -> int:
         sim.set_time(now_ns)
         if not lost_from < now_ns <= lost_to:
             sound = messages.sound(now_ns - chunk_ns, _CHUNK_SAMPLES)
-            sim.hear('audio', sound if stamped else sound.audio)
+            sim.detect_events('audio', sound if stamped else sound.audio)
         # A picture a tenth of a second ends the window where the sound should end, too.
         if (now_ns - START_NS) % (SECOND // 10) == 0:
-            sim.hear('image', messages.image(now_ns))
+            sim.detect_events('image', messages.image(now_ns))
     return _samples(sim, now_ns)
 
 

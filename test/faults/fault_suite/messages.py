@@ -17,28 +17,28 @@ SECOND = 1_000_000_000
 
 
 def header(stamp_ns: int, frame_id: str = 'sensor') -> Header:
-    """Give a header."""
+    """Return a header."""
     return Header(stamp=time_message(stamp_ns), frame_id=frame_id)
 
 
 def image(
     stamp_ns: int, width: int = 16, height: int = 12, shade: int = 90, frame_id: str = 'camera',
 ) -> Image:
-    """Give a grey rgb8 picture."""
+    """Return a grey rgb8 picture."""
     return Image(
         header=header(stamp_ns, frame_id), width=width, height=height, step=3 * width,
         encoding='rgb8', data=array.array('B', bytes([shade]) * (3 * width * height)))
 
 
 def compressed(stamp_ns: int, width: int = 16, height: int = 12, shade: int = 90) -> Any:
-    """Give a grey JPEG picture."""
+    """Return a grey JPEG picture."""
     _, data = cv2.imencode('.jpg', np.full((height, width, 3), shade, np.uint8))
     return CompressedImage(header=header(stamp_ns, 'camera'), format='rgb8; jpeg compressed bgr8',
                            data=array.array('B', data.tobytes()))
 
 
 def flow(stamp_ns: int, width: int = 16, height: int = 12, pixels: float = 1.0) -> Image:
-    """Give 32FC2 flow that is the same everywhere."""
+    """Return 32FC2 flow that is the same everywhere."""
     values = np.full((height, width, 2), pixels, '<f4')
     return Image(
         header=header(stamp_ns, 'camera'), width=width, height=height, step=8 * width,
@@ -46,7 +46,7 @@ def flow(stamp_ns: int, width: int = 16, height: int = 12, pixels: float = 1.0) 
 
 
 def sound(stamp_ns: int, samples: int = 1024, level: int = 4096) -> AudioDataStamped:
-    """Give S16LE mono sound whose first sample has the stamp."""
+    """Return S16LE mono sound whose first sample has the stamp."""
     message = AudioDataStamped(header=header(stamp_ns, 'microphone'))
     wave = (np.arange(samples) % 2 * 2 - 1) * level
     message.audio.data = array.array('B', wave.astype('<i2').tobytes())
@@ -56,7 +56,7 @@ def sound(stamp_ns: int, samples: int = 1024, level: int = 4096) -> AudioDataSta
 def boxes(
     stamp_ns: int, found: tuple[tuple[float, float, float, float], ...] = ((8.0, 6.0, 4.0, 3.0),),
 ) -> Detection2DArray:
-    """Give a box for each (centre x, centre y, width, height) in pixels."""
+    """Return a box for each (centre x, centre y, width, height) in pixels."""
     message = Detection2DArray(header=header(stamp_ns, 'camera'))
     for x, y, size_x, size_y in found:
         box = Detection2D(results=[ObjectHypothesisWithPose()])

@@ -134,7 +134,7 @@ def _play(sim: Simulation, sensors: Sensors, seconds: float) -> Seen:
         if chance.random() >= sensors.losses:
             late_ns = chance.randint(0, sensors.jitter_ns)
             sim.set_time(now_ns + late_ns)
-            sim.hear(topic, make(now_ns))
+            sim.detect_events(topic, make(now_ns))
 
     for step in range(1, round(seconds * SECOND / _STEP_NS) + 1):
         now_ns = START_NS + step * _STEP_NS

@@ -43,7 +43,7 @@ _BYTES = st.one_of(
 
 @lru_cache(maxsize=None)
 def _values(kind: str) -> st.SearchStrategy[Any] | None:
-    """Give values for a field of this type; None for what is not a leaf."""
+    """Return values for a field of this type; None for what is not a leaf."""
     if kind in ('sequence<uint8>', 'sequence<octet>'):
         return _BYTES
     if kind == 'boolean':
@@ -60,7 +60,7 @@ def _values(kind: str) -> st.SearchStrategy[Any] | None:
 
 
 def _leaves(message: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Give every field down to the leaves, and sequences of messages both whole and inside."""
+    """Return every field down to the leaves, and sequences of messages both whole and inside."""
     for name, kind in message.get_fields_and_field_types().items():
         here, value = (*path, name), getattr(message, name)
         if _values(kind) is not None:
@@ -73,7 +73,7 @@ def _leaves(message: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 
 def mutated(good: Any) -> st.SearchStrategy[Callable[[int], Any]]:
-    """Give functions that make, for the stamp that would be right, a spoilt copy of `good`."""
+    """Return functions that make, for the stamp that would be right, a spoilt copy of `good`."""
     change = st.sampled_from(list(_leaves(good))).flatmap(
         lambda leaf: st.tuples(st.just(leaf[0]), st.just(leaf[1]), _values(leaf[1])))
     wire, kind = serialize_message(good), type(good)

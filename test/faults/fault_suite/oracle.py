@@ -38,7 +38,7 @@ class Rules:
 
     @property
     def slot_ns(self) -> int:
-        """Give the length of a slot."""
+        """Return the length of a slot."""
         return self.duration_ns // self.slots
 
 
@@ -71,14 +71,14 @@ class Oracle:
         del sensor.stamps[:-400]
 
     def available(self, now_ns: int) -> tuple[str, ...]:
-        """Give the inputs that are available now."""
+        """Return the inputs that are available now."""
         end_ns = self._end_ns(now_ns)
         if end_ns is None:
             return ()
         return tuple(n for n in NAMES if self._fresh(n, now_ns) and self._covers(n, end_ns))
 
     def result(self, now_ns: int) -> tuple[int, tuple[str, ...]] | None:
-        """Give the end of the window and the mask of the result that is due now, if one is."""
+        """Return the end of the window and the mask of the result that is due now, if one is."""
         mask, end_ns, last_ns = self.available(now_ns), self._end_ns(now_ns), self._last_end_ns
         if not mask or end_ns is None:
             return None
@@ -88,7 +88,7 @@ class Oracle:
         return end_ns, mask
 
     def age_ns(self, name: str, now_ns: int) -> int:
-        """Give the time since the last receipt."""
+        """Return the time since the last receipt."""
         return now_ns - self._sensors[name].received_ns
 
     def _fresh(self, name: str, now_ns: int) -> bool:

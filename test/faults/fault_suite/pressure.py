@@ -12,7 +12,7 @@ from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
 import numpy as np
 
 from fault_suite import messages
-from fault_suite.audience import Audience, audience, repeated
+from fault_suite.audience import audience, DemoMonitor, repeated
 from fault_suite.case import case, Trial
 from fault_suite.models import make_model, SPEC
 from fault_suite.processes import ALL, node_process, sender_process
@@ -24,7 +24,7 @@ HEAVY = replace(SPEC, num_frames=32, video=VideoSpec(160, 160))
 _HICCUP_S = 0.5
 
 
-def _slow(trial: Trial, ears: Audience, model: Path, seconds: float) -> None:
+def _slow(trial: Trial, ears: DemoMonitor, model: Path, seconds: float) -> None:
     # Those before the camera is heard are quick: nothing is encoded but sound and boxes.
     first = ears.result_with('rgb', 'flow', 'audio', 'detections', limit_s=60)
     if not trial.demand('results from all inputs come', first,
@@ -58,7 +58,7 @@ def _slow(trial: Trial, ears: Audience, model: Path, seconds: float) -> None:
     _judge_diagnostics(trial, ears)
 
 
-def _judge_diagnostics(trial: Trial, ears: Audience) -> None:
+def _judge_diagnostics(trial: Trial, ears: DemoMonitor) -> None:
     status = ears.status('inference')
     values = {v.key: v.value for v in status.values} if status else {}
     trial.demand('diagnostics warn that it is slower than asked, and count what was skipped',
@@ -89,7 +89,7 @@ def _no_memory(trial: Trial, model: Path) -> None:
         for tick in range(20):
             now_ns = start_ns + tick * 100_000_000
             sim.set_time(now_ns)
-            sim.hear('image', messages.image(now_ns))
+            sim.detect_events('image', messages.image(now_ns))
             came.append(sim.tick() is not None)
     trial.demand(
         'simulated: recognition runs out of memory three times; the next window is answered, and '

@@ -38,7 +38,7 @@ def usage(pid: int | None = None) -> Usage:
 
 
 def peak_bytes(pid: int | None = None) -> int:
-    """Give the largest resident memory that a process has had."""
+    """Return the largest resident memory that a process has had."""
     for line in Path('/proc', str(pid or os.getpid()), 'status').read_text().splitlines():
         if line.startswith('VmHWM:'):
             return int(line.split()[1]) * 1024
@@ -46,7 +46,7 @@ def peak_bytes(pid: int | None = None) -> int:
 
 
 def rise(values: Sequence[float]) -> float:
-    """Give by how much a straight line through the values rises from the first to the last."""
+    """Return by how much a straight line through the values rises from the first to the last."""
     if len(values) < 2:
         return 0.0
     slope, _ = np.polyfit(np.arange(len(values)), np.asarray(values, float), 1)

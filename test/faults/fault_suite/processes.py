@@ -41,12 +41,12 @@ class NodeProcess:
 
     @property
     def pid(self) -> int:
-        """Give the process's number."""
+        """Return the process's number."""
         return self.process.pid
 
     @property
     def alive(self) -> bool:
-        """Tell whether it runs."""
+        """Return whether it runs."""
         return self.process.poll() is None
 
     def send(self, number: signal.Signals) -> None:
@@ -54,7 +54,7 @@ class NodeProcess:
         self.process.send_signal(number)
 
     def wait(self, limit_s: float) -> int | None:
-        """Give the exit status, None when it does not end in time."""
+        """Return the exit status, None when it does not end in time."""
         try:
             return self.process.wait(limit_s)
         except subprocess.TimeoutExpired:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fault_suite.audience import Audience, audience, used
+from fault_suite.audience import audience, DemoMonitor, used
 from fault_suite.case import case, Trial
 from fault_suite.models import make_model
 from fault_suite.processes import (
@@ -26,7 +26,7 @@ STRANGER = {'name': 'stranger', 'kind': 'compressed', 'topic': 'image', 'rate': 
 _LONGEST_GAP_S = 2.5
 
 
-def _problem(ears: Audience, part: str, *words: str, limit_s: float = 10.0) -> str:
+def _problem(ears: DemoMonitor, part: str, *words: str, limit_s: float = 10.0) -> str:
     """Wait until the diagnostics of a part are an error or warning that has all the words."""
     def said() -> bool:
         status = ears.status(part)
@@ -37,15 +37,15 @@ def _problem(ears: Audience, part: str, *words: str, limit_s: float = 10.0) -> s
     return f'level {ord(status.level)}: {status.message}' if status else 'nothing'
 
 
-def _longest_gap(ears: Audience, before: int, names: set[str], since: float) -> float:
-    """Give the longest time without a result that rests on the inputs named."""
+def _longest_gap(ears: DemoMonitor, before: int, names: set[str], since: float) -> float:
+    """Return the longest time without a result that rests on the inputs named."""
     times = [h.time for h in ears.results[before:] if names <= set(used(h.message))]
     times = [since, *(t for t in times if t >= since)]
     return max((b - a for a, b in zip(times, times[1:])), default=99.0)
 
 
 def _two(
-    trial: Trial, ears: Audience, model: Path, first: Mapping[str, Any],
+    trial: Trial, ears: DemoMonitor, model: Path, first: Mapping[str, Any],
     second: Mapping[str, Any], part: str, what: str, seconds: float,
 ) -> None:
     """Let two publishers of one topic send at the same time."""
@@ -78,7 +78,7 @@ def _parameters(model: Path, **changes: Any) -> dict[str, Any]:
     return {'model': model, 'threads': 1, 'autostart': True, 'rate': 10.0, **changes}
 
 
-def _wrong_qos(trial: Trial, ears: Audience, model: Path) -> None:
+def _wrong_qos(trial: Trial, ears: DemoMonitor, model: Path) -> None:
     parameters = _parameters(model, **{'rgb.qos': 'reliable'})
     with node_process(parameters), sender_process((SHY_CAMERA,)) as sender:
         sender.switch('camera')
@@ -94,7 +94,7 @@ def _wrong_qos(trial: Trial, ears: Audience, model: Path) -> None:
         trial.demand('and the diagnostics are well again', said, said)
 
 
-def _auto(trial: Trial, ears: Audience, model: Path, stream: Mapping[str, Any]) -> None:
+def _auto(trial: Trial, ears: DemoMonitor, model: Path, stream: Mapping[str, Any]) -> None:
     kind = 'reliable' if stream.get('reliable', True) else 'best-effort'
     with node_process(_parameters(model)), sender_process((stream,)) as sender:
         sender.switch('camera')
@@ -103,7 +103,7 @@ def _auto(trial: Trial, ears: Audience, model: Path, stream: Mapping[str, Any]) 
                      'results' if result else 'none in 30 s')
 
 
-def _wrong_type(trial: Trial, ears: Audience, model: Path) -> None:
+def _wrong_type(trial: Trial, ears: DemoMonitor, model: Path) -> None:
     """Publish another type on the camera's topic, beside a good microphone."""
     with node_process(_parameters(model)) as node, \
             sender_process((STRANGER, MICROPHONE, DETECTOR)) as sender:

@@ -78,7 +78,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def render(entries: Mapping[str, Mapping[str, Any]], picture: bool = False) -> str:
-    """Give the page in Markdown."""
+    """Return the page in Markdown."""
     parts = [HEAD, _machines(entries), _summary(entries)]
     for name, entry in entries.items():
         parts.append(_section(name, entry))

@@ -10,7 +10,7 @@ from typing import Any
 
 from karmma_ros.node.messages import time_ns
 
-from fault_suite.audience import Audience, audience, Heard
+from fault_suite.audience import audience, DemoMonitor, DetectedAction
 from fault_suite.case import case, Trial
 from fault_suite.models import make_model
 from fault_suite.processes import ALL, node_process, sender_process
@@ -25,7 +25,7 @@ _DISCOVERY_S = 3.0
 RATE_HZ = 10.0
 
 
-def _life(trial: Trial, ears: Audience, parameters: dict[str, Any], number: int) -> None:
+def _life(trial: Trial, ears: DemoMonitor, parameters: dict[str, Any], number: int) -> None:
     """Start the node, see that it comes up right, kill it, see that it is silent."""
     started, results, infos = time.monotonic(), len(ears.results), len(ears.infos)
     with node_process(parameters) as node:
@@ -47,7 +47,7 @@ def _life(trial: Trial, ears: Audience, parameters: dict[str, Any], number: int)
 
 
 def _judge_latched(
-    trial: Trial, ears: Audience, number: int, infos: int, started: float
+    trial: Trial, ears: DemoMonitor, number: int, infos: int, started: float
 ) -> None:
     new = ears.infos[infos:]
     trial.demand(
@@ -62,7 +62,7 @@ def _judge_latched(
         else 'nothing')
 
 
-def _judge_sequence(trial: Trial, number: int, results: list[Heard]) -> None:
+def _judge_sequence(trial: Trial, number: int, results: list[DetectedAction]) -> None:
     sequence = [heard.message.sequence for heard in results]
     ends = [time_ns(heard.message.window_end) for heard in results]
     # On a busy machine the subscriber may find the node a moment after its first results.

@@ -7,7 +7,7 @@ import signal
 from tempfile import TemporaryDirectory
 import time
 
-from fault_suite.audience import Audience, audience
+from fault_suite.audience import audience, DemoMonitor
 from fault_suite.case import case, Trial
 from fault_suite.models import make_model
 from fault_suite.processes import ALL, node_process, NodeProcess, sender_process, SenderProcess
@@ -23,7 +23,7 @@ LIMIT_S = 15.0
 
 
 def _in_state(
-    trial: Trial, ears: Audience, model: Path, state: str, number: signal.Signals
+    trial: Trial, ears: DemoMonitor, model: Path, state: str, number: signal.Signals
 ) -> None:
     with node_process({'model': model, 'threads': 1}) as node:
         reached = all(ears.change(step) for step in STATES[state])
@@ -41,7 +41,7 @@ def _end(trial: Trial, node: NodeProcess, number: signal.Signals, when: str) -> 
 
 
 def _while_configuring(
-    trial: Trial, ears: Audience, model: Path, number: signal.Signals
+    trial: Trial, ears: DemoMonitor, model: Path, number: signal.Signals
 ) -> None:
     with node_process({'model': model, 'threads': 1}) as node:
         ears.state()
@@ -61,7 +61,7 @@ def _while_starting(trial: Trial, model: Path, number: signal.Signals) -> None:
 
 
 def _while_inferring(
-    trial: Trial, ears: Audience, sender: SenderProcess, model: Path, number: signal.Signals
+    trial: Trial, ears: DemoMonitor, sender: SenderProcess, model: Path, number: signal.Signals
 ) -> None:
     sender.switch(*ALL)
     with node_process(

@@ -72,17 +72,17 @@ class Simulation:
 
     @property
     def results(self) -> list[ActionRecognition]:
-        """Give the results that were published and not taken away yet."""
+        """Return the results that were published and not taken away yet."""
         return self._published.setdefault('action_recognition', [])
 
     @property
     def availabilities(self) -> list[ModalityAvailability]:
-        """Give the reports that were published and not taken away yet."""
+        """Return the reports that were published and not taken away yet."""
         return self._published.setdefault('~/modality_availability', [])
 
     @property
     def worker(self) -> SteppedWorker:
-        """Give the node's worker."""
+        """Return the node's worker."""
         return SteppedWorker.latest  # type: ignore[attr-defined]
 
     def set_time(self, now_ns: int) -> None:
@@ -90,12 +90,12 @@ class Simulation:
         self.node.get_clock().set_ros_time_override(
             Time(nanoseconds=now_ns, clock_type=ClockType.ROS_TIME))
 
-    def hear(self, topic: str, message: Any) -> None:
+    def detect_events(self, topic: str, message: Any) -> None:
         """Put a message into the callback of the node's subscription."""
         self._callbacks[topic](message)
 
     def hears(self, topic: str) -> bool:
-        """Tell whether the node subscribes to a topic."""
+        """Return whether the node subscribes to a topic."""
         return topic in self._callbacks
 
     def tick(self) -> ActionRecognition | None:
@@ -122,7 +122,7 @@ def simulation(
     **parameters: Any,
 ) -> Iterator[Simulation]:
     """
-    Give an active node; `__` in a parameter's name stands for a dot.
+    Return an active node; `__` in a parameter's name stands for a dot.
 
     :param answer: takes the place of the network, which is the slowest part by far.
     """
@@ -160,7 +160,7 @@ def _kept(kind: type) -> Callable[..., Any]:
 
 
 def _recording(published: dict[str, list[Any]]) -> type:
-    """Give the node's class with publishers that keep what they are given."""
+    """Return the node's class with publishers that keep what they are given."""
     class Recording(lifecycle.KarmmaNode):
         def create_publisher(self, kind: type, topic: str, *arguments: Any, **options: Any) -> Any:
             made = super().create_publisher(kind, topic, *arguments, **options)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fault_suite.audience import Audience, audience
+from fault_suite.audience import audience, DemoMonitor
 from fault_suite.case import case, Trial
 from fault_suite.proc import MEBI, rise, usage
 from fault_suite.processes import ALL, CONFIG, node_process, NodeProcess, sender_process
@@ -40,7 +40,7 @@ class Samples:
     """Samples of the window that were not there."""
 
 
-def _watch(ears: Audience, node: NodeProcess, seconds: float) -> Samples:
+def _watch(ears: DemoMonitor, node: NodeProcess, seconds: float) -> Samples:
     """Look at the node each second while listening to it."""
     samples, started, last = Samples(), time.monotonic(), usage(node.pid)
     then = started
@@ -59,7 +59,7 @@ def _watch(ears: Audience, node: NodeProcess, seconds: float) -> Samples:
     return samples
 
 
-def _missing(status: Any, ears: Audience) -> int:
+def _missing(status: Any, ears: DemoMonitor) -> int:
     info = ears.infos[-1].message
     return round(info.window_duration * info.audio_sample_rate) - status.num_samples
 
@@ -75,7 +75,7 @@ def _judge_memory(trial: Trial, samples: Samples) -> None:
         cpu_cores_p95=round(float(np.percentile(samples.cpu, 95)), 3))
 
 
-def _judge_results(trial: Trial, ears: Audience, seconds: float) -> None:
+def _judge_results(trial: Trial, ears: DemoMonitor, seconds: float) -> None:
     times = [h.time for h in ears.results]
     gap = max((b - a for a, b in zip(times, times[1:])), default=seconds)
     trial.demand(f'results all along: never more than {GAP_S:g} s between two', gap < GAP_S,
@@ -133,7 +133,7 @@ def _draw(samples: Samples, path: Path, title: str) -> None:
 
 
 def _profile() -> dict[str, str]:
-    """Give the variables that make Fast DDS use the profile that is shipped."""
+    """Return the variables that make Fast DDS use the profile that is shipped."""
     profile = str(CONFIG / 'fastdds.xml')
     return {'FASTRTPS_DEFAULT_PROFILES_FILE': profile, 'FASTDDS_DEFAULT_PROFILES_FILE': profile}
 

@@ -9,7 +9,7 @@ import time
 
 from karmma_ros.model.bundle import load_bundle, WEIGHTS
 
-from fault_suite.audience import Audience, audience
+from fault_suite.audience import audience, DemoMonitor
 from fault_suite.case import case, Trial
 from fault_suite.hostile import harmed
 from fault_suite.models import make_model
@@ -22,13 +22,13 @@ BAD = ('weights cut in half', 'weights are a pickle that runs code', 'weights’
        'width of 10 million', 'a window of 30 years')
 
 
-def _gap(ears: Audience, since: float) -> float:
-    """Give the longest time without a result since a moment."""
+def _gap(ears: DemoMonitor, since: float) -> float:
+    """Return the longest time without a result since a moment."""
     times = [since, *(h.time for h in ears.results if h.time > since), time.monotonic()]
     return max(b - a for a, b in zip(times, times[1:]))
 
 
-def _good(trial: Trial, ears: Audience, models: list[Path], swaps: int) -> None:
+def _good(trial: Trial, ears: DemoMonitor, models: list[Path], swaps: int) -> None:
     ids = [load_bundle(model).model_id for model in models]
     gaps, seconds, back = [], [], 0
     for number in range(1, swaps + 1):
@@ -54,7 +54,7 @@ def _good(trial: Trial, ears: Audience, models: list[Path], swaps: int) -> None:
     trial.figures.update(swap_s=round(max(seconds), 2), gap_s=round(max(gaps), 2))
 
 
-def _bad(trial: Trial, ears: Audience, good: Path, folder: Path, harm: str) -> None:
+def _bad(trial: Trial, ears: DemoMonitor, good: Path, folder: Path, harm: str) -> None:
     """Ask for a model that cannot be loaded; the old one must stay, and it must be said."""
     before = ears.parameter('model')
     kept, since = ears.results[-1].message.model_id, time.monotonic()
@@ -78,7 +78,7 @@ def _bad(trial: Trial, ears: Audience, good: Path, folder: Path, harm: str) -> N
                  f'{status.message.replace(str(folder), "…")[:150] if status else ""}')
 
 
-def _underfoot(trial: Trial, ears: Audience, model: Path) -> None:
+def _underfoot(trial: Trial, ears: DemoMonitor, model: Path) -> None:
     since = time.monotonic()
     os.truncate(model / WEIGHTS, 100)
     ears.listen(2.0)

@@ -70,7 +70,7 @@ def calibration(modalities):
 
 @pytest.fixture(scope='session')
 def exported(tmp_path_factory):
-    """Give a function from the name of a configuration to a model directory with exports."""
+    """Return a function from the name of a configuration to a model directory with exports."""
     made = {}
 
     def get(name):
@@ -87,7 +87,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture
 def copied(exported, tmp_path):
-    """Give a model directory with exports that may be damaged."""
+    """Return a model directory with exports that may be damaged."""
     path = tmp_path / 'single'
     shutil.copytree(exported('single').path, path)
     return load_bundle(path)

@@ -123,7 +123,7 @@ def write_hostile(path, nodes, shape=(1, 8), weights=()):
 
 
 def endless():
-    """Give a loop without an end, and what it needs."""
+    """Return a loop without an end, and what it needs."""
     port = helper.make_tensor_value_info
     body = helper.make_graph(
         [helper.make_node('Identity', ['go'], ['on']), helper.make_node('Neg', ['x'], ['y'])],
@@ -135,7 +135,7 @@ def endless():
 
 
 def outside():
-    """Give an addition of what is in a file elsewhere."""
+    """Return an addition of what is in a file elsewhere."""
     weight = helper.make_tensor('w', TensorProto.FLOAT, [1, 8], [0.0] * 8)
     weight.ClearField('float_data')
     weight.data_location = TensorProto.EXTERNAL

@@ -37,7 +37,7 @@ def graph(nodes, shape=(1, 8), weights=(), **more):
 
 
 def function(domain):
-    """Give a graph of one function, in which there is a loop of a million million rounds."""
+    """Return a graph of one function, in which there is a loop of a million million rounds."""
     ints, bools = TensorProto.INT64, TensorProto.BOOL
     body = helper.make_graph(
         [node('Identity', ['c'], ['d']), node('Identity', ['v'], ['w'])], 'body',
@@ -73,14 +73,14 @@ def sparse():
 
 
 def expanded(size, *more):
-    """Give a graph whose tensor `b` is of a size, and the rest of it."""
+    """Return a graph whose tensor `b` is of a size, and the rest of it."""
     return graph([constant('s', size), node('Expand', ['input', 's'], ['b']), *more,
                   node('ReduceMax', ['b'], ['m'], keepdims=1),
                   node('Add', ['input', 'm'], ['tokens'])])
 
 
 def at_once():
-    """Give a graph that needs a hundred tensors of 128 MB at the same time."""
+    """Return a graph that needs a hundred tensors of 128 MB at the same time."""
     names = [f'b{i}' for i in range(100)]
     return graph([constant('s', [2**22, 8]), constant('two', np.float32(2)),
                   *(node('Expand', ['input', 's'], [name]) for name in names),
@@ -89,7 +89,7 @@ def at_once():
 
 
 def folded():
-    """Give a graph that a runtime would fold into constants of 12.8 GB, from a few bytes."""
+    """Return a graph that a runtime would fold into constants of 12.8 GB, from a few bytes."""
     names = [f'b{i}' for i in range(100)]
     return graph([constant('s', [2**25]),
                   *(node('ConstantOfShape', ['s'], [name]) for name in names),

@@ -15,7 +15,7 @@ HEAD, TAIL = '<?xml version="1.0"?><net name="g" version="11"><layers>', '</laye
 
 @pytest.fixture
 def opset():
-    """Give OpenVINO's operators."""
+    """Return OpenVINO's operators."""
     _core()  # it sees to it that OpenVINO reports to nobody
     import openvino.opset13
 

@@ -22,7 +22,7 @@ ways = pytest.mark.parametrize('way', ['chunks', 'causal'])
 
 @pytest.fixture
 def opened(exported):
-    """Give a function from the way to stream and the runtime to that backend and eager."""
+    """Return a function from the way to stream and the runtime to that backend and eager."""
     def get(way, runtime):
         bundle = exported(way)
         return choose(bundle, 'cpu', runtime).backend, Eager(bundle.network)
@@ -31,7 +31,7 @@ def opened(exported):
 
 
 def film(seed, frames=4):
-    """Give frames of V or F that are noise."""
+    """Return frames of V or F that are noise."""
     return np.random.default_rng(seed).standard_normal((1, 3, frames, 32, 32), np.float32)
 
 
@@ -165,7 +165,7 @@ def test_lower_precisions_agree_within_their_tolerance(exported, tmp_path, way, 
 def test_graphs_of_whole_clips_are_none_of_a_network_that_streams(
         exported, tmp_path, monkeypatch, way, target):
     bundle = copy_of(exported(way), tmp_path / 'model')
-    monkeypatch.setattr(graphs, 'stretches_of', lambda network: {})
+    monkeypatch.setattr(graphs, 'chunks_of', lambda network: {})
     with pytest.raises(BundleError, match=(
             'rgb.* is a graph of another network: write it again: karmma export MODEL --to')):
         export(bundle, target)

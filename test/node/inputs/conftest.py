@@ -140,7 +140,7 @@ def rig(ros):
 
 @pytest.fixture
 def strangers(ros):
-    """Give a node that might be on another machine: one process has one type for a topic."""
+    """Return a node that might be on another machine: one process has one type for a topic."""
     context = rclpy.Context()
     rclpy.init(context=context)
     node = rclpy.create_node('strangers', context=context)

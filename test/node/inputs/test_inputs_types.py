@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.node import subscription
-from karmma_ros.node.subscription import InputTopic, mend, message_class
+from karmma_ros.node.subscription import fix_hint, InputTopic, message_class
 from karmma_ros.stream.message_types import DETECTIONS, IMAGE, UNREAD, YOLO
 import numpy as np
 import pytest
@@ -56,8 +56,8 @@ def test_yolo_msgs_that_are_not_installed_are_said_with_the_way_out(monkeypatch)
 def test_each_type_that_cannot_be_read_has_its_cure(offered):
     """By the table that the evaluation of bags uses, too."""
     modality, cure = UNREAD[offered]
-    assert mend(modality, '/x', IMAGE, offered) == cure.format(topic='/x')
-    assert mend(V if modality is A else A, '/x', IMAGE, offered).startswith('remap ')
+    assert fix_hint(modality, '/x', IMAGE, offered) == cure.format(topic='/x')
+    assert fix_hint(V if modality is A else A, '/x', IMAGE, offered).startswith('remap ')
 
 
 def test_another_transport_of_the_camera_is_named_with_its_cure(rig, monkeypatch):
