@@ -84,7 +84,7 @@ def taken(results: Results) -> str:
 
 
 def points_lost(results: Results, name: str, runs: str) -> float | None:
-    """The most that an export of a row loses with any subset; None where it is not known."""
+    """Return the most that an export loses with any subset; None where it is not known."""
     scores = results['trained']['figures']['clips'][name].get(runs, [])
     return max((seed[LOST] for seed in scores if LOST in seed), default=None)
 

@@ -106,7 +106,7 @@ def open_safetensors(path: Path, framework: str, most: int | None = None) -> Ite
 
 
 def load_safetensors(path: Path) -> Mapping[str, Any]:
-    """The tensors of a safetensors file by name, for torch; errors as `open_safetensors`."""
+    """Return the tensors of a safetensors file by name; errors as `open_safetensors`."""
     with open_safetensors(path, 'pt') as tensors:
         return {name: tensors.get_tensor(name) for name in tensors.keys()}
 

@@ -104,7 +104,7 @@ def _prefix(topic: str) -> str:
 
 
 def _override(node: Node, name: str) -> Any:
-    """An override, or None; declared without a type, for rclpy would raise at a wrong one."""
+    """Return an override, or None; declared without a type, for rclpy raises at a wrong one."""
     if node.has_parameter(name):
         return node.get_parameter(name).value
     value = node.declare_parameter(name, None, ParameterDescriptor(dynamic_typing=True)).value

@@ -141,7 +141,7 @@ class AudioBuffer:
         self._run = run
 
     def read(self, end_ns: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The sound of the window that ends at `end_ns`, `[n]`, and what of it was heard."""
+        """Return the audio of the window that ends at `end_ns`, `[n]`, and its valid mask."""
         sound = np.zeros(self._window, np.float32)
         valid = np.zeros(self._window, np.bool_)
         first, last = self._held(end_ns)

@@ -4,7 +4,7 @@ import json
 from types import SimpleNamespace
 
 import cv2
-from karmma_ros.cli.predict import _cut, Film
+from karmma_ros.cli.predict import _cut, VideoClips
 from karmma_ros.cli.predict import main as predict
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.synthetic_kitchen.episode import episode
@@ -98,14 +98,14 @@ def test_a_short_film_is_one_window_and_says_so(capsys, tmp_path, shown):
 
 def test_a_slow_film_repeats_its_pictures(tmp_path, shown):
     write_film(tmp_path / 'slow.avi', [shown.frame(t, 48, 64) for t in (0, 0.5, 1, 1.5)], 2)
-    with Film(tmp_path / 'slow.avi', None) as film:
+    with VideoClips(tmp_path / 'slow.avi', None) as film:
         serials = [frame.serial for frame in film.frames(ClipSpec(duration=2.0, num_frames=8))]
     assert serials == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_a_fast_film_is_thinned_out_to_the_pictures_of_training(tmp_path, shown):
     write_film(tmp_path / 'fast.avi', [shown.frame(0, 48, 64)] * 50, 25)
-    with Film(tmp_path / 'fast.avi', None) as film:
+    with VideoClips(tmp_path / 'fast.avi', None) as film:
         serials = [frame.serial for frame in film.frames(ClipSpec(duration=2.0, num_frames=8))]
     assert serials == [0, 6, 12, 18, 25, 31, 37, 43]
 

@@ -11,7 +11,7 @@ from karmma_ros.node.diagnostics import (
     inference_status,
     input_status,
     lifecycle_status,
-    Pace,
+    RateStats,
     WarningLog,
 )
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-PACE = Pace(5.0, (0.02, 0.03), (0.05, 0.08))
+PACE = RateStats(5.0, (0.02, 0.03), (0.05, 0.08))
 
 
 def values(status):
@@ -100,7 +100,7 @@ def test_inference_at_its_pace_and_slower():
 
 def test_a_pause_is_no_error_and_a_hindrance_is():
     assert inference_status(PACE, 0, 0, 5.0, 'paused by ~/enable').level == OK
-    status = inference_status(Pace(0.0, (nan, nan), (nan, nan)), 0, 0, 5.0, '0 inputs can be used')
+    status = inference_status(RateStats(0.0, (nan, nan), (nan, nan)), 0, 0, 5.0, '0 inputs can be used')
     assert status.level == ERROR and values(status)['age p50 [s]'] == 'unknown'
 
 

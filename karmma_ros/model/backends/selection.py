@@ -148,7 +148,7 @@ def try_out(
 
 
 def known_answers(bundle: Bundle) -> dict[Subset, Logits] | None:
-    """What a large network's eager answers to the check clip, if one of the exports tells."""
+    """Return a large network's eager outputs for the check clip, if an export has them."""
     if sum(weights.numel() for weights in bundle.network.parameters()) < LARGE:
         return None
     exports, _ = find_exports(bundle)

@@ -80,7 +80,7 @@ class Day:
 
 
 def _silent(now_s: int) -> set[str]:
-    """The sensors that say nothing now: one after the other, then all, for half a minute."""
+    """Return the sensors that are silent now: one after the other, then all, for 30 s."""
     turn, place = divmod(now_s, _GAP_EVERY_S)
     if turn == 0 or place >= _GAP_S:
         return set()
