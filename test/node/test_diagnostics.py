@@ -100,7 +100,8 @@ def test_inference_at_its_pace_and_slower():
 
 def test_a_pause_is_no_error_and_a_hindrance_is():
     assert inference_status(PACE, 0, 0, 5.0, 'paused by ~/enable').level == OK
-    status = inference_status(RateStats(0.0, (nan, nan), (nan, nan)), 0, 0, 5.0, '0 inputs can be used')
+    status = inference_status(
+        RateStats(0.0, (nan, nan), (nan, nan)), 0, 0, 5.0, '0 inputs can be used')
     assert status.level == ERROR and values(status)['age p50 [s]'] == 'unknown'
 
 
