@@ -48,7 +48,7 @@ MODEL = 'synthetic_kitchen'
 RATE = 10.0
 """Answers a second."""
 _REPORTS_HZ = 2.5
-_TYPES = {Modality.RGB: types.IMAGE, Modality.AUDIO: types.AUDIO_DRIVERS,
+_TYPES = {Modality.RGB: types.IMAGE, Modality.AUDIO: types.AUDIO_DATA_STAMPED,
           Modality.DETECTIONS: types.DETECTIONS}
 _NAMES = {Modality.RGB: 'picture', Modality.AUDIO: 'sound', Modality.DETECTIONS: 'boxes'}
 _INPUTS = {
@@ -322,7 +322,7 @@ def _prepare(film: Film, now_ns: int) -> tuple[int, int] | None:
     film.watch.add('prepared' if clip else 'nothing new', time.process_time() - started)
     if window is None or clip is None:
         return None
-    return (film.stream.nbytes + window.flow_memo.nbytes,
+    return (film.stream.nbytes + window.flow_cache.nbytes,
             sum(x.nbytes for x in clip.inputs.values()))
 
 

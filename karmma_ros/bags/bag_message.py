@@ -9,7 +9,7 @@ from typing import Any
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality
-from karmma_ros.stream.ingest import Picture, ReceivedMessage
+from karmma_ros.stream.ingest import DecodedImage, ReceivedMessage
 
 _PICTURES = (Modality.RGB.value, Modality.FLOW.value)
 _STAMPS = {0: Struct('>iI'), 1: Struct('<iI')}
@@ -38,7 +38,7 @@ class BagMessage:
         self.received_ns, self._data, self._read, self._crop = received_ns, data, read, crop
         self._bits = bits
         self._message: Any = None
-        self._picture: Picture | None = None
+        self._image: DecodedImage | None = None
         self._failure = ''
 
     @property
@@ -71,15 +71,15 @@ class BagMessage:
                 return int(sec * NANOSECONDS + nanosec)
         return self._arrived.stamp_ns
 
-    def picture(self) -> Picture:
+    def image(self) -> DecodedImage:
         """
         Return a picture or a flow, cropped, and the size of the whole.
 
         :raises InvalidSampleError: when it cannot be decoded.
         """
-        if self._picture is None:
-            self._picture = self._once(lambda: self._arrived.picture())
-        return self._picture
+        if self._image is None:
+            self._image = self._once(lambda: self._arrived.image())
+        return self._image
 
     @property
     def _arrived(self) -> ReceivedMessage:

@@ -40,7 +40,7 @@ from karmma_ros.evaluation.inference import inference_for, Subset
 from karmma_ros.modality import Modality, subsets
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.streaming import chunks_of
-from karmma_ros.stream.message_types import AUDIO_TOLD
+from karmma_ros.stream.message_types import AUDIO_STAMPED
 from karmma_ros.stream.token_cache import hop_for
 import numpy as np
 
@@ -150,7 +150,7 @@ def _what_decides(
 def _earlier_info(path: Path, choice: Choice, settings: Settings) -> EarlierInfo | None:
     """Return the audio format of an earlier part, where the bag itself does not state it."""
     audio = choice.topics.get(Modality.AUDIO.value)
-    if audio is None or audio.type == AUDIO_TOLD or AUDIO_INFO in {*choice.topics,
+    if audio is None or audio.type == AUDIO_STAMPED or AUDIO_INFO in {*choice.topics,
                                                                    *settings.topics}:
         return None
     return find_earlier_info(path, settings.given)

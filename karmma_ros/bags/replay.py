@@ -94,11 +94,11 @@ class SimulatedNode:
         """
         self._number, self._faults = number, faults
         self._stream = make_stream(spec, modalities, values, flow_topic, hop)
-        self._intake = MessageIngest(values)
-        self._intake.feed(self._stream)
+        self._ingest = MessageIngest(values)
+        self._ingest.feed(self._stream)
         self._needed = values['min_modalities']
         # As in the node: looked for twice a hop, no window of a streaming network is missed.
-        self._looks = InferenceTrigger(every_picture=bool(hop))
+        self._trigger = InferenceTrigger(every_frame=bool(hop))
         self._period_ns = (
             hop * spec.frame_period_ns // 2 if hop else round(NANOSECONDS / values['rate']))
         # As in a node that was started before the clock: ticks at whole periods of it.
@@ -137,7 +137,7 @@ class SimulatedNode:
     def take_info(self, info: Any) -> None:
         """Take what was stated of the audio format before the first message."""
         with suppress(InvalidSampleError):  # then the rate check has the word
-            self._intake.take_info(info)
+            self._ingest.take_info(info)
 
     def take(self, delivery: BagMessage) -> Iterator[WindowRequest]:
         """Go on to the time of a message, then take it, or whatever its faults leave of it."""
@@ -159,7 +159,7 @@ class SimulatedNode:
             arrival_ns = self._held[0][0] if self._held else _NEVER
             due_ns = min(arrival_ns, now_ns)
             if self._tick_ns <= due_ns:
-                if self._looks.tick():
+                if self._trigger.on_tick():
                     yield from self._look(self._tick_ns)
                 silent = self._tick_ns - self._heard_ns > self._longest_ns
                 self._tick_ns += self._period_ns
@@ -173,7 +173,7 @@ class SimulatedNode:
     def _follow(self, delivery: BagMessage, now_ns: int) -> Iterator[WindowRequest]:
         """Take a message, and look for a window if it was what a look waits for."""
         self._receive(delivery, now_ns)
-        if self._looks.picture(self._stream.picture_ns):
+        if self._trigger.on_frame(self._stream.newest_frame_ns):
             yield from self._look(now_ns)
 
     def _receive(self, delivery: BagMessage, now_ns: int) -> None:
@@ -181,13 +181,13 @@ class SimulatedNode:
         if delivery.role == AUDIO_INFO:
             refusal = self._read_info(delivery)
         else:
-            refusal = self._intake.take(delivery, now_ns)
+            refusal = self._ingest.add(delivery, now_ns)
         if refusal:
             self.refusals.note(delivery.role, refusal)
 
     def _read_info(self, delivery: BagMessage) -> str:
         try:
-            self._intake.take_info(delivery.message)
+            self._ingest.take_info(delivery.message)
         except InvalidSampleError as error:
             return str(error)
         return ''

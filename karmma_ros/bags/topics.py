@@ -22,7 +22,7 @@ NONE = 'none'
 TYPES: Mapping[str, tuple[str, ...]] = {
     Modality.RGB.value: (types.IMAGE, types.COMPRESSED_IMAGE),
     Modality.FLOW.value: (types.IMAGE,),
-    Modality.AUDIO.value: (types.AUDIO_DRIVERS, types.AUDIO_TOLD, types.AUDIO_BARE),
+    Modality.AUDIO.value: (types.AUDIO_DATA_STAMPED, types.AUDIO_STAMPED, types.AUDIO_DATA),
     AUDIO_INFO: (types.AUDIO_INFO,),
     Modality.DETECTIONS.value: (types.DETECTIONS, types.YOLO),
     TRUTH: (TRUTH_TYPE,),
@@ -108,7 +108,7 @@ def choose_topics(
         notes.append(f'flow is computed from the camera; --topics flow={topic.name} takes the '
                      'topic instead')
     audio = chosen.get(Modality.AUDIO.value)
-    if AUDIO_INFO in chosen and (audio is None or audio.type == types.AUDIO_TOLD):
+    if AUDIO_INFO in chosen and (audio is None or audio.type == types.AUDIO_STAMPED):
         del chosen[AUDIO_INFO]
     unread = tuple(_unread(bag, named, modalities, chosen))
     if not any(m.value in chosen or _computed(m, chosen) for m in modalities):

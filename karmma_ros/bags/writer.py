@@ -20,7 +20,7 @@ from typing import Any
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError, KarmmaError
 from karmma_ros.storage import scratch_folder
-from karmma_ros.stream.message_types import AUDIO_DRIVERS, DETECTIONS, IMAGE
+from karmma_ros.stream.message_types import AUDIO_DATA_STAMPED, DETECTIONS, IMAGE
 import numpy as np
 from rosbags.interfaces import (
     Connection,
@@ -142,9 +142,9 @@ class BagWriter:
         """
         pcm = np.round(np.clip(samples, -1, 1) * 32767).astype('<i2')
         message = self._new(
-            AUDIO_DRIVERS, header=self._header(stamp_ns, frame_id),
+            AUDIO_DATA_STAMPED, header=self._header(stamp_ns, frame_id),
             audio=self._new('audio_common_msgs/msg/AudioData', data=pcm.view(np.uint8)))
-        self._write(self.topics.audio, AUDIO_DRIVERS, received_ns, message)
+        self._write(self.topics.audio, AUDIO_DATA_STAMPED, received_ns, message)
 
     def detections(
         self, stamp_ns: int, boxes: Sequence[Sequence[float]], classes: Sequence[str],

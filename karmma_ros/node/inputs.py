@@ -45,7 +45,7 @@ class Messages:
         :param taken: called after each message.
         :raises InvalidSettingError: for a sample format that cannot be decoded.
         """
-        self._node, self._intake, self._taken = node, MessageIngest(values, lock), taken
+        self._node, self._ingest, self._taken = node, MessageIngest(values, lock), taken
         self._log = NodeLog(node)
         self._decoder = ImageDecoder(node, self._store)
         self._values, self._crop = values, (0, 0)
@@ -56,7 +56,7 @@ class Messages:
     def feed(self, stream: SensorStream, spec: ClipSpec) -> None:
         """Store what comes from now on in this stream."""
         self.cancel()
-        self._intake.feed(stream)
+        self._ingest.feed(stream)
         self._crop = spec.video.height, spec.video.width
 
     def forget(self) -> None:
@@ -69,7 +69,7 @@ class Messages:
         self.formats: dict[Modality, str] = {}
         """How the last message of each input was encoded."""
         self._said_of_info = ''
-        self._intake.forget_info()
+        self._ingest.reset_info()
 
     def cancel(self) -> None:
         """Drop the images that are being decoded."""
@@ -81,7 +81,7 @@ class Messages:
 
     def read_parameters(self) -> None:
         """Make the readers anew; what they learned from messages stays."""
-        self._intake.read_parameters()
+        self._ingest.read_parameters()
 
     def callback(self, modality: Modality, type_name: str) -> Callable[[Any], None]:
         """Return the callback of a subscription."""
@@ -95,7 +95,7 @@ class Messages:
             self._note_format(modality, type_name, message)
             if type_name != COMPRESSED_IMAGE:
                 self._store(arrived, now_ns)
-            elif self._intake.wants_image(arrived, now_ns):
+            elif self._ingest.wants_image(arrived, now_ns):
                 self._decoder.submit(arrived, now_ns)
             else:
                 self._taken()
@@ -103,10 +103,10 @@ class Messages:
 
     def _store(self, arrival: InputMessage, now_ns: int) -> None:
         """Store a message that was received at this time, or count why not."""
-        refusal = self._intake.take(arrival, now_ns)
+        refusal = self._ingest.add(arrival, now_ns)
         modality = arrival.modality
         if modality is Modality.AUDIO:  # the format is known once a message was read
-            self.formats[modality] = self._intake.sound_format(arrival.type_name)
+            self.formats[modality] = self._ingest.describe_audio(arrival.type_name)
         if refusal:
             self._log.warning(f'{modality}: message dropped: {refusal}', topic=modality.value)
         self._taken()
@@ -114,7 +114,7 @@ class Messages:
     def take_info(self, info: Any) -> None:
         """Take what the audio driver says of its format."""
         try:
-            said = self._intake.take_info(info)
+            said = self._ingest.take_info(info)
         except InvalidSampleError as error:
             said = str(error)
         if not said or said != self._said_of_info and (
@@ -340,7 +340,7 @@ class Inputs:
         self._messages.received.discard(plan.modality)
         callback = self._messages.callback(plan.modality, plan.type_name)
         self._topics[plan.modality] = InputTopic(self._node, plan, kind, callback)
-        if plan.type_name in (types.AUDIO_BARE, types.AUDIO_DRIVERS):
+        if plan.type_name in (types.AUDIO_DATA, types.AUDIO_DATA_STAMPED):
             self._info = self._node.create_subscription(
                 message_class(types.AUDIO_INFO, plan.modality), 'audio_info',
                 self._messages.take_info, _LATCHED)

@@ -42,8 +42,8 @@ from sensor_msgs.msg import Image
 
 _TYPES = {
     types.IMAGE: Modality.RGB, types.COMPRESSED_IMAGE: Modality.RGB,
-    types.AUDIO_DRIVERS: Modality.AUDIO, types.AUDIO_BARE: Modality.AUDIO,
-    types.AUDIO_TOLD: Modality.AUDIO, types.DETECTIONS: Modality.DETECTIONS,
+    types.AUDIO_DATA_STAMPED: Modality.AUDIO, types.AUDIO_DATA: Modality.AUDIO,
+    types.AUDIO_STAMPED: Modality.AUDIO, types.DETECTIONS: Modality.DETECTIONS,
 }
 _TYPE_NAME = re.compile(r'([a-z][a-z0-9_]*)/msg/([A-Z][A-Za-z0-9]*)')
 _FLOW_ENCODING = '32FC2'

@@ -53,7 +53,7 @@ class Session:
         self._stream = self._make_stream(self.model)
         """What the inputs feed; the worker takes to a new one at its next window."""
         engine = self._engine(self.model, self._stream)
-        self._inputs = Inputs(node, parameters, self._lock, self._look_if_shown)
+        self._inputs = Inputs(node, parameters, self._lock, self._on_message)
         self._feed(self._stream, self.model)
         # Publishers last: nothing after them fails, so none is left behind.
         self._outputs = Outputs(node)
@@ -64,7 +64,7 @@ class Session:
         """Why the model that was asked for last does not answer."""
         self._activation: ExitStack | None = None
         self._rate_timer: Any = None
-        self._looks = InferenceTrigger()
+        self._trigger = InferenceTrigger()
         self._clockless_looks = 0
         self._warnings = WarningLog(self._log.warning, self._log.info)
 
@@ -189,16 +189,16 @@ class Session:
             self._parameters['rate'], self.worker.hindrance(modalities))]
 
     def _start_rate(self) -> None:
-        self._looks = InferenceTrigger(every_picture=bool(self._stream.hop))
+        self._trigger = InferenceTrigger(every_frame=bool(self._stream.hop))
         self._rate_timer = self._node.create_timer(self._period_s(), self._tick)
 
     def _tick(self) -> None:
-        if self._looks.tick():
+        if self._trigger.on_tick():
             self.worker.wake()
 
-    def _look_if_shown(self) -> None:
-        """Look now if a picture came that the window will show, and a look is due."""
-        if self._looks.picture(self._stream.picture_ns):
+    def _on_message(self) -> None:
+        """Run inference if a frame came that the window shows, and a tick is due."""
+        if self._trigger.on_frame(self._stream.newest_frame_ns):
             self.worker.wake()
 
     def _period_s(self) -> float:

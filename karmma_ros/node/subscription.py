@@ -13,9 +13,9 @@ from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modality import Modality
 from karmma_ros.node.log import NodeLog
 from karmma_ros.stream.message_types import (
-    AUDIO_BARE,
-    AUDIO_DRIVERS,
-    AUDIO_TOLD,
+    AUDIO_DATA,
+    AUDIO_DATA_STAMPED,
+    AUDIO_STAMPED,
     COMPRESSED_IMAGE,
     DETECTIONS,
     IMAGE,
@@ -143,19 +143,19 @@ def message_class(type_name: str, modality: Modality) -> Any:
 
 def _missing(type_name: str, package: str, modality: Modality) -> InvalidSettingError:
     off = f'set {modality}.enabled to false'
-    if type_name == AUDIO_TOLD:
+    if type_name == AUDIO_STAMPED:
         return InvalidSettingError(
             'audio.type', type_name, 'a type that is installed',
             'build https://github.com/mgonzs13/audio_common and source its workspace last, for '
-            f'another package has its name; or set audio.type to {AUDIO_DRIVERS}, or {off}')
+            f'another package has its name; or set audio.type to {AUDIO_DATA_STAMPED}, or {off}')
     if type_name == YOLO:
         return InvalidSettingError(
             'detections.type', type_name, 'a type that is installed',
             'build https://github.com/mgonzs13/yolo_ros and source its workspace; or set '
             f'detections.type to {DETECTIONS}, or {off}')
     install = f'install ros-$ROS_DISTRO-{package.replace("_", "-")} and source ROS again'
-    if modality is Modality.AUDIO and _installed(AUDIO_TOLD):
-        install = f'set audio.type to {AUDIO_TOLD}, which is installed under this name'
+    if modality is Modality.AUDIO and _installed(AUDIO_STAMPED):
+        install = f'set audio.type to {AUDIO_STAMPED}, which is installed under this name'
     return InvalidSettingError(
         f'{modality}.enabled', True, f'true only where {type_name} is installed',
         f'{install}, or {off}')
@@ -178,7 +178,7 @@ def fix_hint(modality: Modality, topic: str, taken: str, offered: str) -> str:
         return f'set rgb.transport to compressed and remap image/compressed to {topic}'
     if (taken, offered) == (COMPRESSED_IMAGE, IMAGE):
         return f'set rgb.transport to raw and remap image to {topic}'
-    if modality is Modality.AUDIO and offered in (AUDIO_BARE, AUDIO_DRIVERS, AUDIO_TOLD):
+    if modality is Modality.AUDIO and offered in (AUDIO_DATA, AUDIO_DATA_STAMPED, AUDIO_STAMPED):
         return f'set audio.type to {offered}'
     if modality is Modality.DETECTIONS and offered in (DETECTIONS, YOLO):
         return f'set detections.type to {offered}'

@@ -7,22 +7,14 @@ from math import prod
 import sys
 from typing import Any
 
-from karmma_msgs.msg import ActionEvent, ActionRecognition, ModalityAvailability, ModalityStatus
+from karmma_msgs.msg import ActionEvent, ActionRecognition, ModalityAvailability
 from karmma_ros.errors import printable
 from karmma_ros.modality import Modality
 from karmma_ros.node.__main__ import run
+from karmma_ros.stream.availability import ModalityState
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
-
-_STATES = {
-    ModalityStatus.DISABLED: 'disabled',
-    ModalityStatus.NEVER_RECEIVED: 'never received',
-    ModalityStatus.STALE: 'stale',
-    ModalityStatus.INSUFFICIENT: 'not enough yet',
-    ModalityStatus.INVALID: 'unreadable',
-    ModalityStatus.AVAILABLE: 'available',
-}
 
 
 def seconds(stamp: Any) -> float:
@@ -72,8 +64,10 @@ class Changes:
         """Name what changed since the last message, with the reason."""
         changed = [s for s in message.modalities if self._states.get(s.name) != s.state]
         self._states.update((s.name, s.state) for s in changed)
-        return [f'{s.name}: {_STATES[s.state]}' + (f' ({s.detail})' if s.detail else '')
-                for s in changed]
+        return [
+            f'{s.name}: {ModalityState(s.state).label}' + (f' ({s.detail})' if s.detail else '')
+            for s in changed
+        ]
 
 
 def subscribe(

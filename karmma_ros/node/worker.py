@@ -128,7 +128,7 @@ class Worker:
     def replace(self, engine: Engine) -> None:
         """Let another engine answer from the next window on; what runs by the old one ends."""
         def swap() -> None:
-            self._publish_events(engine.events.follow(self._engine.events))
+            self._publish_events(engine.events.take_over(self._engine.events))
             self._engine, self._heard, self._used = engine, None, ()
         self._order(swap)
 
@@ -165,7 +165,7 @@ class Worker:
         with self._woken:
             modalities = tuple(self._erasing)
             self._erasing.clear()
-        self._engine.recogniser.forget(modalities)
+        self._engine.recogniser.reset(modalities)
 
     def hindrance(self, statuses: Sequence[ModalityStatus]) -> str:
         """Say why there is no result now, given what can be said of the inputs; '' if there is."""
@@ -215,7 +215,7 @@ class Worker:
             self._recognise(window, forgotten)
         elif self._heard is not None:
             stamp_ns, then_ns = self._heard
-            self._publish_events(self._engine.events.silence(stamp_ns + now_ns - then_ns))
+            self._publish_events(self._engine.events.advance(stamp_ns + now_ns - then_ns))
 
     def _report(
         self, statuses: Sequence[ModalityStatus], now_ns: int, possible: bool

@@ -15,6 +15,7 @@ from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modality import Modality
 from karmma_ros.node.messages import time_ns
 from karmma_ros.overlay.drawing import Indicator, Label, SensorIndicator, View
+from karmma_ros.stream.availability import ModalityState
 
 _ENDED = 1
 """ActionEvent.ENDED."""
@@ -22,13 +23,10 @@ _RANKS = 3
 """Classes drawn of each head."""
 _NAME_LENGTH, _DETAIL_LENGTH = 120, 500
 _NAMES = {'rgb': 'camera', 'flow': 'flow', 'audio': 'audio', 'detections': 'detections'}
-_STATES = {
-    ModalityStatus.DISABLED: (Indicator.DISABLED, 'disabled'),
-    ModalityStatus.NEVER_RECEIVED: (Indicator.OUT, 'never received'),
-    ModalityStatus.STALE: (Indicator.OUT, 'stale'),
-    ModalityStatus.INSUFFICIENT: (Indicator.OUT, 'not enough yet'),
-    ModalityStatus.INVALID: (Indicator.INVALID, 'unreadable'),
-    ModalityStatus.AVAILABLE: (Indicator.UNUSED, ''),
+_INDICATORS = {
+    ModalityState.DISABLED: Indicator.DISABLED, ModalityState.NEVER_RECEIVED: Indicator.OUT,
+    ModalityState.STALE: Indicator.OUT, ModalityState.INSUFFICIENT: Indicator.OUT,
+    ModalityState.INVALID: Indicator.INVALID, ModalityState.AVAILABLE: Indicator.UNUSED,
 }
 
 
@@ -129,9 +127,9 @@ def _labels(scores: Sequence[Any]) -> tuple[Label, ...]:
 
 def _sensor(status: Any, reason_length: int, used: bool) -> SensorIndicator:
     """Return the lamp of a ModalityStatus."""
-    lamp, state = _STATES.get(
-        status.state, (Indicator.INVALID, f'in unknown state {status.state}')
-    )
+    lamp = _INDICATORS.get(status.state, Indicator.INVALID)
+    state = (ModalityState(status.state).label if status.state in _INDICATORS
+             else f'in unknown state {status.state}')
     if lamp is Indicator.UNUSED:
         return SensorIndicator(_letter(status.name), Indicator.USED if used else lamp)
     reason = f'{_NAMES.get(status.name, printable(status.name, _NAME_LENGTH))} {state}'

@@ -131,7 +131,7 @@ def columns_of(samples: int, spec: AudioSpec) -> int:
 
 
 def audio_input(
-    waveform: NDArray[np.float32], spec: AudioSpec, heard: NDArray[np.bool_] | None = None,
+    waveform: NDArray[np.float32], spec: AudioSpec, valid_mask: NDArray[np.bool_] | None = None,
     spectrogram: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """
@@ -141,7 +141,7 @@ def audio_input(
     Centres are rounded to spectrogram columns (2.5 ms at most by default), so that all
     tiles are cuts of one spectrogram: 32 tiles for the price of one.
 
-    :param heard: bool `[n]`, false where a gap was filled with zeros. Columns that touch one
+    :param valid_mask: bool `[n]`, false where a gap was filled with zeros. Columns that touch one
         are set to the mean, as training hides stretches of sound: to the network digital
         silence is a sound like no other, and a strong one.
     :param spectrogram: `log_mel` of the sound where that is known already; what it says of
@@ -156,8 +156,8 @@ def audio_input(
     middle = padded[:, margin:margin + columns]
     np.subtract(spectrogram, np.float32(spec.mean), out=middle)
     middle /= np.float32(spec.std)
-    if heard is not None:
-        middle[:, touching_gaps(heard, spec)] = 0.0
+    if valid_mask is not None:
+        middle[:, touching_gaps(valid_mask, spec)] = 0.0
     centres = (np.arange(spec.tiles) + 0.5) / spec.tiles * len(waveform) / spec.hop_length
     starts = np.rint(centres).astype(int) - steps // 2 + margin
     tiles = np.empty((spec.tiles, bands, steps), np.float32)
@@ -166,14 +166,14 @@ def audio_input(
     return tiles
 
 
-def touching_gaps(heard: NDArray[np.bool_], spec: AudioSpec) -> NDArray[np.bool_]:
-    """Mark the spectrogram columns, bool `[s]`, whose window holds an unheard sample."""
-    unheard = np.concatenate([[0], np.cumsum(~heard)])
-    centres = np.arange(columns_of(len(heard), spec)) * spec.hop_length
+def touching_gaps(valid_mask: NDArray[np.bool_], spec: AudioSpec) -> NDArray[np.bool_]:
+    """Mark the spectrogram columns, bool `[s]`, whose window holds an invalid sample."""
+    invalid = np.concatenate([[0], np.cumsum(~valid_mask)])
+    centres = np.arange(columns_of(len(valid_mask), spec)) * spec.hop_length
     half = spec.win_length // 2
-    first = np.clip(centres - half, 0, len(heard))
-    last = np.clip(centres + half, 0, len(heard))
-    gaps: NDArray[np.bool_] = unheard[last] > unheard[first]
+    first = np.clip(centres - half, 0, len(valid_mask))
+    last = np.clip(centres + half, 0, len(valid_mask))
+    gaps: NDArray[np.bool_] = invalid[last] > invalid[first]
     return gaps
 
 

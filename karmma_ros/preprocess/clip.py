@@ -22,7 +22,7 @@ def make_clip(
     frames: NDArray[np.uint8] | None = None,
     flow: NDArray[np.uint8] | None = None,
     audio: NDArray[np.float32] | None = None,
-    heard: NDArray[np.bool_] | None = None,
+    valid_mask: NDArray[np.bool_] | None = None,
     spectrogram: NDArray[np.float32] | None = None,
     boxes: Sequence[NDArray[np.float32]] | None = None,
 ) -> Clip:
@@ -30,7 +30,7 @@ def make_clip(
     Turn the parts that are there into the network's inputs.
 
     `frames` `[t, h, w, 3]` RGB and `flow` `[t, h, w, 2]` (`clip_flow`) have the size of the
-    crop, `audio` `[n]` covers exactly the window, `heard` `[n]` tells its gaps and
+    crop, `audio` `[n]` covers exactly the window, `valid_mask` `[n]` is false in its gaps and
     `spectrogram` saves computing it (`audio_input`), `boxes` has one `[n, 5]` for each of the
     t frames.
 
@@ -46,7 +46,7 @@ def make_clip(
         inputs[Modality.FLOW] = flow_input(flow, spec.flow)
     if audio is not None:
         check_array('audio', audio, np.float32, (spec.audio_samples,))
-        inputs[Modality.AUDIO] = audio_input(audio, spec.audio, heard, spectrogram)
+        inputs[Modality.AUDIO] = audio_input(audio, spec.audio, valid_mask, spectrogram)
     if boxes is not None:
         if len(boxes) != t:
             raise InvalidSampleError(f'boxes: got {len(boxes)} frames; it may be {t}')

@@ -1,4 +1,4 @@
-"""What can be said of one modality at one moment."""
+"""The state of each modality, and the findings of the content checks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,30 @@ class ModalityState(IntEnum):
     """Messages arrive, but none can be used."""
     AVAILABLE = 5
 
+    @property
+    def label(self) -> str:
+        """Return the state in a word or two, for a short line."""
+        return _LABELS[self]
+
+    @property
+    def description(self) -> str:
+        """Return what the state means, for people."""
+        return _DESCRIPTIONS[self]
+
+
+_LABELS = {
+    ModalityState.DISABLED: 'disabled', ModalityState.NEVER_RECEIVED: 'never received',
+    ModalityState.STALE: 'stale', ModalityState.INSUFFICIENT: 'not enough yet',
+    ModalityState.INVALID: 'unreadable', ModalityState.AVAILABLE: 'available',
+}
+_DESCRIPTIONS = {
+    ModalityState.DISABLED: 'not used: switched off, or the model does not take it',
+    ModalityState.NEVER_RECEIVED: 'nothing received yet',
+    ModalityState.STALE: 'stale: its last good sample is older than the timeout',
+    ModalityState.INSUFFICIENT: 'insufficient: fresh, but the window is not covered well enough',
+    ModalityState.INVALID: 'invalid: messages arrive, but none can be used',
+    ModalityState.AVAILABLE: 'available',
+}
 
 @dataclass(frozen=True)
 class Finding:

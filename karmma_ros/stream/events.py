@@ -97,7 +97,7 @@ class ActionEvent:
     end_ns: int
     """STARTED: the action lasts until here at least; ENDED never tells of an earlier end."""
     stamp_ns: int
-    """When this was known: stamp of the recognition, or the time given to `silence`."""
+    """When this was known: stamp of the recognition, or the time given to `advance`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,12 +163,12 @@ class ActionEvents:
         scores = tuple(self._probabilities(i, prediction) for i in range(len(self._heads)))
         if self._stamp_ns is not None and stamp_ns <= self._stamp_ns:
             return []
-        events = self.silence(stamp_ns)
+        events = self.advance(stamp_ns)
         self._smooth(stamp_ns, scores)
         self._remember((window_start_ns + stamp_ns) // 2, scores)
         return events + self._decide()
 
-    def silence(self, now_ns: int) -> list[ActionEvent]:
+    def advance(self, now_ns: int) -> list[ActionEvent]:
         """
         Say what time it is, by the clock of the stamps; a gap that is too long ends what runs.
 
@@ -193,7 +193,7 @@ class ActionEvents:
         self._seen.clear()
         return events
 
-    def follow(self, other: ActionEvents) -> list[ActionEvent]:
+    def take_over(self, other: ActionEvents) -> list[ActionEvent]:
         """Take over from another, with other settings or classes: end what runs there."""
         events = other.clear()
         self._ids = other._ids

@@ -27,12 +27,12 @@ from karmma_ros.stream.decoders import (
     stamp_ns_of,
     StampedAudioReader,
 )
-from karmma_ros.stream.message_types import AUDIO_BARE, AUDIO_TOLD, COMPRESSED_IMAGE
+from karmma_ros.stream.message_types import AUDIO_DATA, AUDIO_STAMPED, COMPRESSED_IMAGE
 from karmma_ros.stream.sensor_stream import SensorStream
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = tuple[NDArray[Any], tuple[int, int]]
+DecodedImage = tuple[NDArray[Any], tuple[int, int]]
 """A decoded picture or flow, and width and height of the whole one."""
 
 
@@ -63,7 +63,7 @@ class InputMessage(Protocol):
         :raises InvalidSampleError: for a time before 1970.
         """
 
-    def picture(self) -> Picture:
+    def image(self) -> DecodedImage:
         """
         Decode a picture or a flow.
 
@@ -93,7 +93,7 @@ class ReceivedMessage:
         header = getattr(self.message, 'header', None)
         return 0 if header is None else stamp_ns_of(header)
 
-    def picture(self) -> Picture:
+    def image(self) -> DecodedImage:
         """
         Decode a picture or a flow.
 
@@ -163,15 +163,15 @@ class MessageIngest:
             offset=(values['detections.offset_x'], values['detections.offset_y']))
         self._boxes.camera_size = camera_size
 
-    def forget_info(self) -> None:
+    def reset_info(self) -> None:
         """Clear what the driver stated of its audio, and what the content checks found."""
         self._info = self._audio_format = None
         self._checks.reset()
         self.read_parameters()
 
-    def sound_format(self, type_name: str) -> str:
+    def describe_audio(self, type_name: str) -> str:
         """Say how sound of this message type is read now."""
-        return str(self._told_audio if type_name == AUDIO_TOLD else self._audio)
+        return str(self._told_audio if type_name == AUDIO_STAMPED else self._audio)
 
     def take_info(self, info: Any) -> str:
         """
@@ -189,15 +189,15 @@ class MessageIngest:
         return said
 
     def wants_image(self, arrival: InputMessage, now_ns: int) -> bool:
-        """Whether to decode a camera image and `take` it; one that is not wanted is counted."""
+        """Whether to decode a camera image and `add` it; one that is not wanted is counted."""
         try:
             stamp_ns = arrival.stamp_ns
         except InvalidSampleError:
-            return True  # `take` drops it with the reason
+            return True  # `add` drops it with the reason
         with self._lock:
             return self._stream.wants_image(stamp_ns, now_ns)
 
-    def take(self, arrival: InputMessage, now_ns: int) -> str:
+    def add(self, arrival: InputMessage, now_ns: int) -> str:
         """Take a message that is received now; give why it was dropped, or ''."""
         try:
             return self._store(arrival, arrival.stamp_ns, now_ns)
@@ -225,7 +225,7 @@ class MessageIngest:
         with self._lock:
             if not self._stream.wants_image(stamp_ns, now_ns):
                 return ''
-        image, self._boxes.camera_size = arrival.picture()
+        image, self._boxes.camera_size = arrival.image()
         if is_wide(arrival.message, arrival.type_name):
             self._checks.image(
                 image, self._values['rgb.bits'],
@@ -237,7 +237,7 @@ class MessageIngest:
         with self._lock:
             if not self._stream.wants_flow(stamp_ns, now_ns):
                 return ''
-        flow, _ = arrival.picture()
+        flow, _ = arrival.image()
         self._checks.flow(flow, now_ns)
         with self._lock:
             return self._stream.add_flow(flow, stamp_ns, now_ns)
@@ -246,7 +246,7 @@ class MessageIngest:
         samples, audio_format = self._sound(arrival)
         before, self._audio_format = self._audio_format, audio_format
         with self._lock:
-            if before not in (None, audio_format) and arrival.type_name != AUDIO_TOLD:
+            if before not in (None, audio_format) and arrival.type_name != AUDIO_STAMPED:
                 self._stream.restart(Modality.AUDIO)  # what came before was read otherwise
             refusal = self._stream.add_audio(samples, audio_format.rate, stamp_ns, now_ns)
         if not refusal:
@@ -256,10 +256,10 @@ class MessageIngest:
     def _sound(self, arrival: InputMessage) -> tuple[NDArray[np.float32], AudioFormat]:
         """Return samples and how they were read."""
         message = arrival.message
-        if arrival.type_name == AUDIO_TOLD:
+        if arrival.type_name == AUDIO_STAMPED:
             samples = self._told_audio(message)
             return samples, self._told_audio.format
-        data = message.data if arrival.type_name == AUDIO_BARE else message.audio.data
+        data = message.data if arrival.type_name == AUDIO_DATA else message.audio.data
         return self._audio(data), self._audio.format
 
     @property

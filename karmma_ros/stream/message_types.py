@@ -13,9 +13,9 @@ COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 DETECTIONS = 'vision_msgs/msg/Detection2DArray'
 YOLO = 'yolo_msgs/msg/DetectionArray'
 """Of mgonzs13's yolo_ros."""
-AUDIO_BARE = 'audio_common_msgs/msg/AudioData'
-AUDIO_DRIVERS = 'audio_common_msgs/msg/AudioDataStamped'
-AUDIO_TOLD = 'audio_common_msgs/msg/AudioStamped'
+AUDIO_DATA = 'audio_common_msgs/msg/AudioData'
+AUDIO_DATA_STAMPED = 'audio_common_msgs/msg/AudioDataStamped'
+AUDIO_STAMPED = 'audio_common_msgs/msg/AudioStamped'
 """Of another project, mgonzs13's, whose package bears the same name; it tells its format."""
 AUDIO_INFO = 'audio_common_msgs/msg/AudioInfo'
 
@@ -39,7 +39,7 @@ def _transport(name: str) -> UnreadType:
 _BY_DECODER = 'decode it to sensor_msgs/msg/Image with a node of its project'
 _BOXES = f'have the detector publish {DETECTIONS} or {YOLO}'
 _IN_SPACE = f'its boxes are in metres: publish those of the image as {DETECTIONS}'
-_SAMPLES = f'publish its samples as {AUDIO_DRIVERS}'
+_SAMPLES = f'publish its samples as {AUDIO_DATA_STAMPED}'
 _DENSE = f'it holds no flow for each pixel: publish {IMAGE} of encoding 32FC2'
 
 UNREAD: Mapping[str, UnreadType] = {
@@ -84,14 +84,16 @@ UNREAD: Mapping[str, UnreadType] = {
     'zed_interfaces/msg/ObjectsStamped': UnreadType(Modality.DETECTIONS, _BOXES),
     'ai_msgs/msg/PerceptionTargets': UnreadType(Modality.DETECTIONS, _BOXES),
     'audio_utils_msgs/msg/AudioFrame': UnreadType(Modality.AUDIO, _SAMPLES),
-    'audio_common_msgs/msg/Audio': UnreadType(Modality.AUDIO, f'publish it within {AUDIO_TOLD}'),
+    'audio_common_msgs/msg/Audio': UnreadType(
+        Modality.AUDIO, f'publish it within {AUDIO_STAMPED}'
+    ),
     'mavros_msgs/msg/OpticalFlow': UnreadType(Modality.FLOW, _DENSE),
     'mavros_msgs/msg/OpticalFlowRad': UnreadType(Modality.FLOW, _DENSE),
     'px4_msgs/msg/SensorOpticalFlow': UnreadType(Modality.FLOW, _DENSE),
 }
 """Known types of cameras, microphones and detectors that no input can have."""
 
-_READ = (IMAGE, COMPRESSED_IMAGE, DETECTIONS, YOLO, AUDIO_BARE, AUDIO_DRIVERS, AUDIO_TOLD)
+_READ = (IMAGE, COMPRESSED_IMAGE, DETECTIONS, YOLO, AUDIO_DATA, AUDIO_DATA_STAMPED, AUDIO_STAMPED)
 # What is drawn over images, describes them or is depth is no image; nor are these boxes.
 _BESIDE = re.compile(
     r'Info|Marker|Annotation|Status|Config|Disparity|Depth|AprilTag|Aruco|Hazard|Collision')
@@ -99,7 +101,7 @@ _BY_NAME = (
     (Modality.FLOW, re.compile(r'OpticalFlow'), f'publish {IMAGE} of encoding 32FC2'),
     (Modality.RGB, re.compile(r'Image|Video|JPEG|H26[45]', re.IGNORECASE),
      f'publish {IMAGE} or {COMPRESSED_IMAGE}'),
-    (Modality.AUDIO, re.compile(r'Audio|PCM', re.IGNORECASE), f'publish {AUDIO_DRIVERS}'),
+    (Modality.AUDIO, re.compile(r'Audio|PCM', re.IGNORECASE), f'publish {AUDIO_DATA_STAMPED}'),
     (Modality.DETECTIONS, re.compile(r'Detection|BoundingBox|Detected', re.IGNORECASE), _BOXES),
 )
 

@@ -36,7 +36,7 @@ class Recogniser:
         self.backend = Eager(network, device) if isinstance(network, nn.Module) else network
         self.vocabulary, self.spec = vocabulary, spec
         self.modalities = self.backend.modalities
-        self._memo = TokenCache(self.backend.parts) if self.backend.parts else None
+        self._tokens = TokenCache(self.backend.parts) if self.backend.parts else None
         self._used = False
         """Whether a clip may have left something in the backend's buffers."""
 
@@ -57,8 +57,8 @@ class Recogniser:
                 f'clip: got {subset_name(source.modalities)}; it may be at least one of '
                 f'{subset_name(wanted)}')
         self._used = True
-        if isinstance(source, Window) and self._memo is not None:
-            logits = self.backend.fuse(self._memo.tokens(source, used))
+        if isinstance(source, Window) and self._tokens is not None:
+            logits = self.backend.fuse(self._tokens.tokens(source, used))
         else:
             clip = source.clip(used) if isinstance(source, Window) else source
             logits = self.backend.infer({m: clip.inputs[m][None] for m in used})
@@ -74,14 +74,14 @@ class Recogniser:
         """
         return hop_for(self.backend.parts.stretches, self.spec, rate) if self.backend.parts else 0
 
-    def forget(self, modalities: Iterable[Modality] = tuple(Modality)) -> None:
+    def reset(self, modalities: Iterable[Modality] = tuple(Modality)) -> None:
         """
         Forget what is kept of these modalities from one window to the next.
 
         The backend's buffers, which hold the last clip only, are overwritten whole.
         """
-        if self._memo is not None:
-            self._memo.forget(modalities)
+        if self._tokens is not None:
+            self._tokens.reset(modalities)
         if self._used:
             self.backend.clear()
         self._used = False

@@ -93,7 +93,7 @@ class SensorStream:
         self._sensors = {
             m: InputSource(buffer, 1, spec.duration_ns) for m, buffer in buffers.items()
         }
-        self._flow_memo = FlowCache(spec.flow.bound)
+        self._flow_cache = FlowCache(spec.flow.bound)
         self._last_end_ns: int | None = None
         self.configure(settings, flow_topic)
 
@@ -120,7 +120,7 @@ class SensorStream:
             if self._used(source) is None:
                 sensor.clear()
         if self._inputs.get(Modality.FLOW) is not self._sensors[Modality.RGB]:
-            self._flow_memo = FlowCache(self._spec.flow.bound)
+            self._flow_cache = FlowCache(self._spec.flow.bound)
 
     @property
     def nbytes(self) -> int:
@@ -128,7 +128,7 @@ class SensorStream:
         return sum(sensor.buffer.nbytes for sensor in self._sensors.values())
 
     @property
-    def picture_ns(self) -> int | None:
+    def newest_frame_ns(self) -> int | None:
         """
         Return the stamp of the newest picture that a window may show.
 
@@ -260,7 +260,7 @@ class SensorStream:
         """Forget all samples and times, as when the clock has jumped; counts stay."""
         for sensor in self._sensors.values():
             sensor.clear()
-        self._flow_memo = FlowCache(self._spec.flow.bound)
+        self._flow_cache = FlowCache(self._spec.flow.bound)
         self._last_end_ns = None
 
     def _add(
@@ -409,7 +409,7 @@ class SensorStream:
                 spans[modality] = _span(frames)
         return Window(
             self._spec, end_ns - self._spec.duration_ns, end_ns, available, statuses, spans,
-            frames, audio, heard, boxes, self._flow_memo, tuple(flow.image for flow in flows),
+            frames, audio, heard, boxes, self._flow_cache, tuple(flow.image for flow in flows),
             self._microphone.first(end_ns), self._microphone.spectrogram)
 
 

@@ -38,20 +38,20 @@ class SpectrogramCache:
         self._known: _Known | None = None
 
     def log_mel(
-        self, sound: NDArray[np.float32], heard: NDArray[np.bool_], first: int,
+        self, sound: NDArray[np.float32], valid_mask: NDArray[np.bool_], first: int,
     ) -> NDArray[np.float32]:
         """
         Return `preprocess.audio.log_mel` of a window's sound `[n]`, float32 `[f, s]`.
 
         Columns that touch a gap hold anything: nobody is to look at them.
 
-        :param heard: bool `[n]`, false where the sound holds zeros for a gap.
+        :param valid_mask: bool `[n]`, false where the sound holds zeros for a gap.
         :param first: place of the first sample in the stream. Windows whose places differ by
             whole hops share their columns.
         """
         count = columns_of(len(sound), self._spec)
         bands = np.zeros((self._spec.n_mels, count), np.float32)
-        gaps = touching_gaps(heard, self._spec)
+        gaps = touching_gaps(valid_mask, self._spec)
         lasting = ~gaps & self._inside(count, len(sound))
         missing = ~(self._recall(bands, first) & lasting | gaps)
         for start, stop in _runs(missing):

@@ -68,10 +68,10 @@ class TokenCache:
         kept = set(window.modalities if keep is None else keep)
         return {m: self._tokens(window, m) for m in in_order(kept & set(window.modalities))}
 
-    def forget(self, modalities: Iterable[Modality] = tuple(Modality)) -> None:
+    def reset(self, modalities: Iterable[Modality] = tuple(Modality)) -> None:
         """Clear the tokens, the images and what the encoders keep of these modalities."""
         for modality in set(modalities) & set(self._memories):
-            self._memories[modality].forget()
+            self._memories[modality].reset()
 
     def _tokens(self, window: Window, modality: Modality) -> Tokens:
         memory = self._memories.get(modality)
@@ -89,7 +89,7 @@ class _Memory(Protocol):
         """Return the embedded stretches of a window, oldest first."""
         ...
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Forget all."""
         ...
 
@@ -118,7 +118,7 @@ class _Chunks:
             self._known[key] = part, chunk  # held, so that each picture's identity stays its own
         return self._known[key][0]
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         self._known = {}
 
 
@@ -134,7 +134,7 @@ class _Frames:
     def parts(self, pictures: NumberedImages, prepare: Prepare) -> list[Part]:
         count, new = len(pictures), self._moved(pictures)
         if new == count:
-            self.forget()
+            self.reset()
         if new:
             parts, self._past = self._network.encode_next(
                 self._modality, prepare(count - new, count), self._past)
@@ -153,7 +153,7 @@ class _Frames:
         return next((new for new in range(count - 1) if seen[new + 1:] == shown[1:count - new]),
                     count)
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         self._seen, self._parts, self._past = [], [], None
 
 
@@ -177,4 +177,4 @@ def _preparing(window: Window, modality: Modality) -> Prepare:
     if window.flows:
         return lambda first, end: flow_input(np.stack(window.flows[first:end]), spec.flow)[None]
     return lambda first, end: flow_input(
-        window.flow_memo.clip_flow(window.frames)[first:end], spec.flow)[None]
+        window.flow_cache.clip_flow(window.frames)[first:end], spec.flow)[None]

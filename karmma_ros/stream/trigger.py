@@ -1,43 +1,42 @@
-"""When a node looks for a window: at its rate, in step with the camera."""
+"""When to run inference: once per tick of the rate, in step with the camera."""
 
 from __future__ import annotations
 
 
 class InferenceTrigger:
     """
-    Decide when to look for a window, as ticks of a rate and pictures come.
+    Run inference once per tick, delayed to the next frame that fills a clip slot.
 
-    A clip shows one picture for each slot in time: between two of them the camera has no news
-    for the network. So a tick does not look at once but leaves it to the next picture that a
-    clip will show, and the next tick does what no picture did. There are as many looks as ticks,
-    and what is seen is as fresh as can be.
+    A clip shows one frame for each slot in time, so that a window between two of them would show
+    the network nothing new from the camera. A tick without such a frame before the next tick runs
+    inference at that next tick. There are as many inferences as ticks, each on the newest data.
     """
 
-    def __init__(self, every_picture: bool = False) -> None:
+    def __init__(self, every_frame: bool = False) -> None:
         """
         Wait for the first tick.
 
-        :param every_picture: look at each picture, tick or not: a streaming network has a window
-            when a hop is complete, and none before.
+        :param every_frame: run inference at each frame, whether a tick is due or not: a streaming
+            network has a window when a hop is complete, and none before.
         """
-        self._every_picture = every_picture
+        self._every_frame = every_frame
         self._due = False
         self._newest_ns: int | None = None
 
-    def tick(self) -> bool:
-        """Take note of a tick, and tell whether to look now: no picture came since the last."""
+    def on_tick(self) -> bool:
+        """Return whether to run inference now: no frame came since the last tick."""
         waited, self._due = self._due, True
         return waited
 
-    def picture(self, newest_ns: int | None) -> bool:
+    def on_frame(self, newest_ns: int | None) -> bool:
         """
-        Take note of what is newest after a message, and tell whether to look now.
+        Return whether to run inference now, after a message.
 
-        :param newest_ns: the stamp of the newest picture that a clip may show; None without.
+        :param newest_ns: the stamp of the newest frame that a clip may show; None without.
         """
         shown = newest_ns is not None and newest_ns != self._newest_ns
         self._newest_ns = newest_ns
-        if not shown or not (self._due or self._every_picture):
+        if not shown or not (self._due or self._every_frame):
             return False
         self._due = False
         return True

@@ -72,15 +72,15 @@ class Window:
     frames: tuple[Frame, ...]
     """The t camera frames, repeats included; empty where nothing needs them."""
     audio: NDArray[np.float32] | None
-    heard: NDArray[np.bool_] | None
+    valid_mask: NDArray[np.bool_] | None
     """Bool `[n]`: false where `audio` holds zeros for a gap."""
     boxes: tuple[NDArray[np.float32], ...] | None
-    flow_memo: FlowCache
+    flow_cache: FlowCache
     flows: tuple[NDArray[np.uint8], ...] = ()
     """The t flow pictures `[h, w, 2]` of a flow topic; empty where flow comes from the frames."""
     audio_first: int = 0
     """Place in the stream of the first sample of `audio`."""
-    spectrogram_memo: SpectrogramCache | None = None
+    spectrogram_cache: SpectrogramCache | None = None
     """Without one the spectrogram is computed anew."""
 
     def __post_init__(self) -> None:
@@ -109,18 +109,18 @@ class Window:
             frames=self._stack() if Modality.RGB in chosen else None,
             flow=self._flow() if Modality.FLOW in chosen else None,
             audio=self.audio if Modality.AUDIO in chosen else None,
-            heard=self.heard,
+            valid_mask=self.valid_mask,
             spectrogram=self._spectrogram() if Modality.AUDIO in chosen else None,
             boxes=self.boxes if Modality.DETECTIONS in chosen else None,
         )
 
     def _flow(self) -> NDArray[np.uint8]:
-        return np.stack(self.flows) if self.flows else self.flow_memo.clip_flow(self.frames)
+        return np.stack(self.flows) if self.flows else self.flow_cache.clip_flow(self.frames)
 
     def _spectrogram(self) -> NDArray[np.float32] | None:
-        if self.spectrogram_memo is None or self.audio is None or self.heard is None:
+        if self.spectrogram_cache is None or self.audio is None or self.valid_mask is None:
             return None
-        return self.spectrogram_memo.log_mel(self.audio, self.heard, self.audio_first)
+        return self.spectrogram_cache.log_mel(self.audio, self.valid_mask, self.audio_first)
 
     def _stack(self) -> NDArray[np.uint8]:
         return np.stack([frame.image for frame in self.frames])

@@ -92,7 +92,7 @@ def test_it_is_what_the_streams_own_rules_give(kitchen):
                 due, tick_ns = True, tick_ns + 200_000_000
             if topic.name in roles:
                 role, read = roles[topic.name]
-                intake.take(BagMessage(role, topic.type, 0, now_ns, data, read, (24, 24)), now_ns)
+                intake.add(BagMessage(role, topic.type, 0, now_ns, data, read, (24, 24)), now_ns)
                 slot = now_ns // SPEC.frame_period_ns
                 if role == 'rgb' and slot not in slots:
                     slots.add(slot)

@@ -128,7 +128,7 @@ def test_every_topic_of_a_known_type_that_is_not_read_is_named_with_what_to_do(u
     assert 'in_transport:=ffmpeg' in video and 'in/ffmpeg:=/cam/ffmpeg' in video
     assert any('/video' in note and 'H.264' in note for note in notes)
     assert any('/boxes' in note and 'in metres' in note for note in notes)
-    assert any('/mic' in note and types.AUDIO_DRIVERS in note for note in notes)
+    assert any('/mic' in note and types.AUDIO_DATA_STAMPED in note for note in notes)
 
 
 def test_only_sensors_that_are_wanted_are_named(unread):

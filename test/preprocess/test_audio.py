@@ -134,11 +134,11 @@ def test_refuses_what_is_no_sound(waveform, text):
 
 
 def test_a_gap_is_the_mean_and_not_silence():
-    heard = np.ones(len(NOISE), np.bool_)
-    heard[2000:4000] = False
-    gapped = np.where(heard, NOISE, 0).astype(np.float32)
+    valid_mask = np.ones(len(NOISE), np.bool_)
+    valid_mask[2000:4000] = False
+    gapped = np.where(valid_mask, NOISE, 0).astype(np.float32)
     spec = replace(SPEC, tiles=1, tile_steps=1 + len(NOISE) // SPEC.hop_length)
-    whole, filled = audio_input(NOISE, spec)[0], audio_input(gapped, spec, heard)[0]
+    whole, filled = audio_input(NOISE, spec)[0], audio_input(gapped, spec, valid_mask)[0]
     centres = np.arange(spec.tile_steps) * spec.hop_length
     half = spec.win_length // 2
     touching = (centres + half > 2000) & (centres - half < 4000)
@@ -149,5 +149,5 @@ def test_a_gap_is_the_mean_and_not_silence():
 
 
 def test_sound_without_a_gap_is_as_it_was():
-    heard = np.ones(len(NOISE), np.bool_)
-    np.testing.assert_array_equal(audio_input(NOISE, SPEC, heard), audio_input(NOISE, SPEC))
+    valid_mask = np.ones(len(NOISE), np.bool_)
+    np.testing.assert_array_equal(audio_input(NOISE, SPEC, valid_mask), audio_input(NOISE, SPEC))

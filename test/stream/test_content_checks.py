@@ -53,7 +53,7 @@ class Robot:
 
     def take(self, modality, type_name, message):
         crop = self.spec.video.height, self.spec.video.width
-        return self.intake.take(
+        return self.intake.add(
             ReceivedMessage(modality, type_name, message, crop, self.values['rgb.bits']),
             self.now_ns,
         )
@@ -311,14 +311,14 @@ def test_flow_larger_than_the_image_is_not_used():
 def test_audio_at_another_rate_is_not_used_until_the_parameter_is_right(spec):
     robot = Robot(spec)
     for _ in range(80):
-        robot.send(A, types.AUDIO_DRIVERS, sound(48_000), 0.05, hertz=20)
+        robot.send(A, types.AUDIO_DATA_STAMPED, sound(48_000), 0.05, hertz=20)
         assert not (robot.now > 1 and robot.status(A).available)
     assert robot.status(A).state is ModalityState.INVALID
     assert robot.status(A).detail == (
         'audio comes at about 48000 samples per second, expected 16000: set audio.sample_rate '
         '(48000) or audio.channels (3)')
     robot.set(audio__sample_rate=48_000)
-    robot.send(A, types.AUDIO_DRIVERS, sound(48_000), 4, hertz=20)
+    robot.send(A, types.AUDIO_DATA_STAMPED, sound(48_000), 4, hertz=20)
     assert robot.status(A).available and robot.status(A).warning == ''
     heard = robot.stream.window(robot.now_ns)
     assert 0 <= heard.end_ns - robot.now_ns <= 51_000_000, 'nothing lies farther ahead'
@@ -326,13 +326,13 @@ def test_audio_at_another_rate_is_not_used_until_the_parameter_is_right(spec):
 
 def test_audio_info_that_comes_late_ends_the_finding_and_clears_what_was_read_otherwise():
     robot = Robot()
-    robot.send(A, types.AUDIO_DRIVERS, sound(48_000), 3, hertz=20)
+    robot.send(A, types.AUDIO_DATA_STAMPED, sound(48_000), 3, hertz=20)
     assert robot.status(A).warning
     robot.intake.take_info(Fields(
         sample_rate=48_000, channels=1, sample_format='S16LE', coding_format='wave'))
-    robot.send(A, types.AUDIO_DRIVERS, sound(48_000), 0.1, hertz=20)
+    robot.send(A, types.AUDIO_DATA_STAMPED, sound(48_000), 0.1, hertz=20)
     assert robot.status(A).state is ModalityState.INSUFFICIENT and not robot.status(A).warning
-    robot.send(A, types.AUDIO_DRIVERS, sound(48_000), 2, hertz=20)
+    robot.send(A, types.AUDIO_DATA_STAMPED, sound(48_000), 2, hertz=20)
     assert robot.status(A).available
 
 
@@ -341,5 +341,5 @@ def test_a_new_stream_knows_the_findings_and_a_new_start_does_not():
     robot.send(D, types.DETECTIONS, boxes((0.2, 0.3, 0.4, 0.9)), 2)
     robot.new_stream()
     assert robot.status(D).warning
-    robot.intake.forget_info()
+    robot.intake.reset_info()
     assert robot.status(D).warning == ''

@@ -216,14 +216,14 @@ def test_who_takes_over_ends_what_runs_and_goes_on_with_the_ids():
     first = ActionEvents(QUICK, WORDS)
     play(first, [(0, sure_of(*CUT_BREAD)), (200, sure_of(*WASH_CUP)), (400, sure_of(*CUT_BREAD))])
     second = ActionEvents(replace(QUICK, start=0.5), ONE_HEAD)
-    assert told(second.follow(first)) == [('ENDED', 2, 'cut bread', 300, 400)]
+    assert told(second.take_over(first)) == [('ENDED', 2, 'cut bread', 300, 400)]
     assert first.clear() == []
     (started,) = second.push(
         600 * MS, 600 * MS, Prediction({'action': np.array([0.0, 1.0, 0.0])}, ONE_HEAD))
     assert (started.event_id, started.verb.class_name) == (3, 'close')
     third = ActionEvents(QUICK, WORDS)
-    assert [event.event_id for event in third.follow(second)] == [3]
-    assert third.follow(ActionEvents(QUICK, WORDS)) == []
+    assert [event.event_id for event in third.take_over(second)] == [3]
+    assert third.take_over(ActionEvents(QUICK, WORDS)) == []
 
 
 def test_two_actions_in_balance_do_not_take_turns():
@@ -288,13 +288,13 @@ def test_background_counts_with_every_noun():
 
 def test_silence_ends_what_runs_and_only_then():
     actions = ActionEvents(replace(QUICK, max_gap=1.0), WORDS)
-    assert actions.silence(0) == []
+    assert actions.advance(0) == []
     play(actions, every(200, 0, 2000, sure_of(*CUT_BREAD)))
-    assert actions.silence(1800 * MS + 1000 * MS) == []
-    (ended,) = actions.silence(1800 * MS + 1000 * MS + 1)
+    assert actions.advance(1800 * MS + 1000 * MS) == []
+    (ended,) = actions.advance(1800 * MS + 1000 * MS + 1)
     assert told([ended]) == [('ENDED', 0, 'cut bread', 0, 1800)]
     assert ended.stamp_ns == 2800 * MS + 1
-    assert actions.silence(9000 * MS) == []
+    assert actions.advance(9000 * MS) == []
 
 
 def test_a_gap_ends_what_runs_without_being_told():
@@ -400,7 +400,7 @@ def drive(actions: ActionEvents, told_in_order) -> list[list[ActionEvent]]:
             stretches[-1] += actions.push(
                 now * MS, (now - window) * MS, sure_of(verb, noun, certainty))
         elif kind == 'silence':
-            stretches[-1] += actions.silence(now * MS)
+            stretches[-1] += actions.advance(now * MS)
         else:
             stretches[-1] += actions.clear()
             stretches.append([])

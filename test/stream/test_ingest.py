@@ -52,9 +52,9 @@ def told(rate=16_000):
 KINDS = {
     'picture': (V, types.IMAGE, picture()),
     'flow': (F, types.IMAGE, flow()),
-    'bare sound': (A, types.AUDIO_BARE, bare()),
-    'sound of the drivers': (A, types.AUDIO_DRIVERS, Fields(header=header(), audio=bare())),
-    'sound that tells its format': (A, types.AUDIO_TOLD, told()),
+    'bare sound': (A, types.AUDIO_DATA, bare()),
+    'sound of the drivers': (A, types.AUDIO_DATA_STAMPED, Fields(header=header(), audio=bare())),
+    'sound that tells its format': (A, types.AUDIO_STAMPED, told()),
     'boxes': (D, types.DETECTIONS, boxes()),
 }
 
@@ -85,7 +85,7 @@ class Rig:
         self.intake.feed(self.stream)
 
     def take(self, modality, type_name, message, now_ns=NOW_NS):
-        return self.intake.take(ReceivedMessage(modality, type_name, message, CROP), now_ns)
+        return self.intake.add(ReceivedMessage(modality, type_name, message, CROP), now_ns)
 
     def status(self, modality):
         return {s.modality: s for s in self.stream.assess(NOW_NS)}[modality]
@@ -125,10 +125,10 @@ def test_the_lock_is_not_held_while_a_message_is_decoded(rig):
     class Slow:
         modality, type_name, stamp_ns, message = V, types.IMAGE, NOW_NS, picture()
 
-        def picture(self):
+        def image(self):
             assert not rig.lock.held
-            return ReceivedMessage(V, types.IMAGE, self.message, CROP).picture()
-    assert rig.intake.take(Slow(), NOW_NS) == ''
+            return ReceivedMessage(V, types.IMAGE, self.message, CROP).image()
+    assert rig.intake.add(Slow(), NOW_NS) == ''
     assert rig.status(V).age_ns == 0
 
 
@@ -136,10 +136,10 @@ def test_a_picture_whose_slot_is_filled_is_not_decoded_but_counts_as_received(ri
     class Unwanted:
         modality, type_name, stamp_ns, message = V, types.IMAGE, NOW_NS + 1, None
 
-        def picture(self):
+        def image(self):
             raise AssertionError('it was decoded')
     assert rig.take(V, types.IMAGE, picture()) == ''
-    assert rig.intake.take(Unwanted(), NOW_NS + 1) == ''
+    assert rig.intake.add(Unwanted(), NOW_NS + 1) == ''
     assert rig.status(V).last_stamp_ns == NOW_NS + 1
 
 
@@ -158,22 +158,22 @@ INFO = dict(sample_rate=8000, channels=1, sample_format='S16LE', coding_format='
 def test_what_the_driver_says_of_its_sound_holds_until_it_is_forgotten(rig):
     assert 'audio.sample_rate is 16000' in rig.intake.take_info(Fields(**INFO))
     rig.intake.read_parameters()
-    assert '8000 Hz' in rig.intake.sound_format(types.AUDIO_BARE)
-    rig.intake.forget_info()
-    assert '16000 Hz' in rig.intake.sound_format(types.AUDIO_BARE)
+    assert '8000 Hz' in rig.intake.describe_audio(types.AUDIO_DATA)
+    rig.intake.reset_info()
+    assert '16000 Hz' in rig.intake.describe_audio(types.AUDIO_DATA)
 
 
 def test_information_that_is_none_changes_nothing(rig):
     with pytest.raises(InvalidSampleError, match='audio_info: AttributeError'):
         rig.intake.take_info(Fields())
     rig.intake.read_parameters()
-    assert rig.take(A, types.AUDIO_BARE, bare()) == ''
+    assert rig.take(A, types.AUDIO_DATA, bare()) == ''
 
 
 def test_the_format_of_sound_that_tells_it_is_known_after_the_first(rig):
-    assert rig.intake.sound_format(types.AUDIO_TOLD) == 'as in each message'
-    rig.take(A, types.AUDIO_TOLD, told(8000))
-    assert '8000 Hz' in rig.intake.sound_format(types.AUDIO_TOLD)
+    assert rig.intake.describe_audio(types.AUDIO_STAMPED) == 'as in each message'
+    rig.take(A, types.AUDIO_STAMPED, told(8000))
+    assert '8000 Hz' in rig.intake.describe_audio(types.AUDIO_STAMPED)
 
 
 def test_parameters_that_cannot_be_used_are_refused():

@@ -328,7 +328,7 @@ def test_chunks_that_left_the_window_are_encoded_anew():
     for shown in ((a, b, c, d), (c, d, e, f), (a, b, c, d)):
         memo.tokens(window_of(*shown))
     assert network.encoded == 4 + 2 + 2
-    memo.forget()
+    memo.reset()
     memo.tokens(window_of(a, b, c, d))
     assert network.encoded == 8 + 4
 

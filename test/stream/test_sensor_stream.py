@@ -547,9 +547,9 @@ def test_without_rgb_and_flow_no_picture_is_left():
     empty = rig.stream.nbytes
     rig.feed(V, F, until=1000)
     rig.stream.window(rig.now_ns).clip()
-    memo = rig.stream._flow_memo
+    memo = rig.stream._flow_cache
     rig.stream.configure(on(A, D))
-    assert rig.stream.nbytes == empty and rig.stream._flow_memo is not memo
+    assert rig.stream.nbytes == empty and rig.stream._flow_cache is not memo
     assert not rig.stream.wants_image(rig.now_ns, rig.now_ns)
     assert rig.states() == '0011'
 

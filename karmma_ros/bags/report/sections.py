@@ -24,14 +24,11 @@ from karmma_ros.bags.report.elements import (
 )
 from karmma_ros.bags.report.findings import clock, percent, scored_key, seconds, sentences
 from karmma_ros.evaluation.segmentation import SegmentCounts
+from karmma_ros.stream.availability import ModalityState
 
 MOST_CLASSES = 18
-STATES = (
-    'not used: switched off, or the model does not take it', 'nothing received yet',
-    'stale: its last good sample is older than the timeout',
-    'insufficient: fresh, but the window is not covered well enough',
-    'invalid: messages arrive, but none can be used', 'available')
-"""What `stream.availability.ModalityState` means, by its number."""
+STATES = tuple(state.description for state in ModalityState)
+"""What a state means, by its number."""
 _DROPPED = re.compile(r'all dropped (\d+)% of')
 Report = Mapping[str, Any]
 

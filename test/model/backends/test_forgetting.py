@@ -36,7 +36,7 @@ class Live:
                 self.recogniser.recognise(window)
                 for frame in window.frames:
                     self.traces.note('frame', frame.image)
-                for flow in window.flow_memo._known.values():
+                for flow in window.flow_cache._known.values():
                     self.traces.note('flow', flow)
                 self.traces.note('audio', window.audio)
                 for boxes in window.boxes or ():
@@ -59,7 +59,7 @@ class Live:
         """Do what `enabled: false` does."""
         self.stream.configure({m: InputSettings(10**9, enabled=m not in modalities)
                                for m in self.on})
-        self.recogniser.forget(modalities)
+        self.recogniser.reset(modalities)
 
 
 @pytest.mark.parametrize(('way', 'runtime'), [
@@ -82,7 +82,7 @@ def test_a_reset_leaves_nothing_either_and_recognition_starts_anew(
     live = Live(exported(way), runtime, traces, noting)
     live.run()
     live.stream.clear()
-    live.recogniser.forget()
+    live.recogniser.reset()
     assert traces.left() == []
     live.run(1)
 
@@ -91,7 +91,7 @@ def test_a_reset_leaves_nothing_either_and_recognition_starts_anew(
 def test_the_other_inputs_keep_what_they_remember(exported, traces, noting, way):
     live = Live(exported(way), 'eager', traces, noting)
     live.run()
-    memories = live.recogniser._memo._memories
+    memories = live.recogniser._tokens._memories
     live.disable(F)
     assert not vars(memories[F]).get('_known') and not vars(memories[F]).get('_seen')
     assert vars(memories[V]).get('_known') or vars(memories[V]).get('_seen')
