@@ -9,7 +9,7 @@ from typing import Any
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality
-from karmma_ros.stream.ingest import DecodedImage, ReceivedMessage
+from karmma_ros.stream.ingest import ReceivedMessage, SizedImage
 
 _PICTURES = (Modality.RGB.value, Modality.FLOW.value)
 _STAMPS = {0: Struct('>iI'), 1: Struct('<iI')}
@@ -38,7 +38,7 @@ class BagMessage:
         self.received_ns, self._data, self._read, self._crop = received_ns, data, read, crop
         self._bits = bits
         self._message: Any = None
-        self._image: DecodedImage | None = None
+        self._image: SizedImage | None = None
         self._failure = ''
 
     @property
@@ -71,7 +71,7 @@ class BagMessage:
                 return int(sec * NANOSECONDS + nanosec)
         return self._arrived.stamp_ns
 
-    def image(self) -> DecodedImage:
+    def image(self) -> SizedImage:
         """
         Return a picture or a flow, cropped, and the size of the whole.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality
-from karmma_ros.stream.ingest import DecodedImage, InputMessage, ReceivedMessage
+from karmma_ros.stream.ingest import InputMessage, ReceivedMessage, SizedImage
 from rclpy.node import Node
 
 
@@ -18,7 +18,7 @@ class DecodedImage:
     """A message whose image was decoded, or could not be; an `InputMessage`."""
 
     arrived: ReceivedMessage
-    outcome: DecodedImage | Exception
+    outcome: SizedImage | Exception
 
     @property
     def modality(self) -> Modality:
@@ -40,7 +40,7 @@ class DecodedImage:
         """Return its stamp, 0 without one."""
         return self.arrived.stamp_ns
 
-    def image(self) -> DecodedImage:
+    def image(self) -> SizedImage:
         """
         Return the decoded image.
 
@@ -129,7 +129,7 @@ class ImageDecoder:
             self._done(*decoded)
 
 
-def decode(arrived: ReceivedMessage) -> DecodedImage | Exception:
+def decode(arrived: ReceivedMessage) -> SizedImage | Exception:
     """Decode the image of a message; return the error where there is none."""
     try:
         return arrived.image()

@@ -32,7 +32,7 @@ from karmma_ros.stream.sensor_stream import SensorStream
 import numpy as np
 from numpy.typing import NDArray
 
-DecodedImage = tuple[NDArray[Any], tuple[int, int]]
+SizedImage = tuple[NDArray[Any], tuple[int, int]]
 """A decoded picture or flow, and width and height of the whole one."""
 
 
@@ -63,7 +63,7 @@ class InputMessage(Protocol):
         :raises InvalidSampleError: for a time before 1970.
         """
 
-    def image(self) -> DecodedImage:
+    def image(self) -> SizedImage:
         """
         Decode a picture or a flow.
 
@@ -93,7 +93,7 @@ class ReceivedMessage:
         header = getattr(self.message, 'header', None)
         return 0 if header is None else stamp_ns_of(header)
 
-    def image(self) -> DecodedImage:
+    def image(self) -> SizedImage:
         """
         Decode a picture or a flow.
 
