@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -19,8 +18,7 @@ from karmma_ros.model.registry import find_model
 from karmma_ros.node.diagnostics import diagnostics_message, lifecycle_status
 from karmma_ros.node.inputs import check_inputs
 from karmma_ros.node.log import describe, NodeLog
-from karmma_ros.node.parameters import name_problem, overrides_warning, Parameters
-from karmma_ros.node.services import guard_services
+from karmma_ros.node.parameters import guard_services, overrides_warning, Parameters
 from karmma_ros.node.session import Session
 from karmma_ros.stream.settings import event_settings
 from rclpy.clock import Clock, ClockType
@@ -50,7 +48,7 @@ class KarmmaNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(Trigger, '~/reset', self._on_reset)
-        guard_services(self, self._log, partial(name_problem, self))
+        guard_services(self, self._log)
         warning = overrides_warning(self)
         if warning:
             self._log.warning(warning)

@@ -1,5 +1,5 @@
 """
-What the recognising node has said of late, as something to draw.
+The recogniser's latest messages, and the view of them that is drawn.
 
 Nothing here reads a clock: the caller passes `now_s`, from any clock that never jumps.
 """
@@ -31,32 +31,33 @@ _INDICATORS = {
 
 
 class NodeStatus:
-    """Keep the newest of each kind of message, and when it came."""
+    """The newest message of each type, and when it was received."""
 
     def __init__(self, name: str = 'karmma') -> None:
-        """Listen to what the node called `name` says."""
+        """Start without messages of the node called `name`."""
         self._name = name
         self._result: Any = None
         self._result_s = self._availability_s = float('-inf')
         self._availability: Any = None
-        self._running: Any = None
+        self._event: Any = None
+        """The start of the action in progress."""
         self.state = ''
-        """Of the node's lifecycle; empty while it is not known."""
+        """The node's lifecycle state; empty while it is not known."""
 
-    def hear_result(self, message: Any, now_s: float) -> None:
-        """Take an ActionRecognition."""
+    def add_result(self, message: Any, now_s: float) -> None:
+        """Store an ActionRecognition."""
         self._result, self._result_s = message, now_s
 
-    def hear_availability(self, message: Any, now_s: float) -> None:
-        """Take a ModalityAvailability."""
+    def add_availability(self, message: Any, now_s: float) -> None:
+        """Store a ModalityAvailability."""
         self._availability, self._availability_s = message, now_s
 
-    def hear_event(self, message: Any) -> None:
-        """Take an ActionEvent."""
-        self._running = None if message.phase == _ENDED else message
+    def add_event(self, message: Any) -> None:
+        """Store an ActionEvent."""
+        self._event = None if message.phase == _ENDED else message
 
-    def silent_s(self, now_s: float) -> float:
-        """Return how long the node has said nothing about its inputs, seconds."""
+    def silence_s(self, now_s: float) -> float:
+        """Return the time since the last ModalityAvailability, seconds."""
         return now_s - self._availability_s
 
     def view(
@@ -64,11 +65,11 @@ class NodeStatus:
         reason_length: int = 80, warning: str = '',
     ) -> View:
         """
-        Say what there is to draw.
+        Return what to draw.
 
-        :param result: the one that belongs to the picture; None takes the newest, unless it
-            came longer than `patience_s` ago.
-        :param reason_length: characters of the words beside a lamp; 0 leaves them out.
+        :param result: the one that belongs to the image; None takes the newest, unless it
+            was received longer than `patience_s` ago.
+        :param reason_length: characters of the reason beside an indicator; 0 leaves it out.
         """
         if result is None and now_s - self._result_s <= patience_s:
             result = self._result
@@ -76,49 +77,49 @@ class NodeStatus:
             return View(self._idle_sensors(reason_length), warning=warning,
                         notice=f'no recognition: {self._reason(now_s)}')
         waited_s = max(now_s - self._result_s, 0.0) if result is self._result else 0.0
-        running, running_s = self._under_way(result)
+        action, action_s = self._action(result)
         return View(
             tuple(_sensor(s, reason_length, s.used) for s in result.modalities),
             tuple(_labels(scores) for scores in (result.verbs, result.nouns) if scores),
             notice='' if result.verbs or result.nouns else 'the model names no class',
             age_s=result.end_to_end_latency + waited_s if result.end_to_end_latency >= 0 else None,
-            running=running, running_s=running_s, warning=warning)
+            action=action, action_s=action_s, warning=warning)
 
     @property
-    def _listens(self) -> bool:
-        """Return whether the node looks after its inputs, as far as is known."""
+    def _active(self) -> bool:
+        """Return whether the node receives its inputs, as far as is known."""
         return self.state in ('', 'active')
 
     def _idle_sensors(self, reason_length: int) -> tuple[SensorIndicator, ...]:
-        """Return the lamps while there is no answer; all are off while the node is inactive."""
+        """Return the indicators without a result; all are off while the node is inactive."""
         statuses = self._availability.modalities if self._availability else ()
-        if not self._listens:
+        if not self._active:
             return tuple(SensorIndicator(_letter(s.name), Indicator.DISABLED) for s in statuses)
         return tuple(_sensor(s, reason_length, used=False) for s in statuses)
 
     def _reason(self, now_s: float) -> str:
-        if not self._listens:
+        if not self._active:
             return f'{self._name} is {printable(self.state, _NAME_LENGTH)}'
         if self._availability is None:
-            return f'{self._name} has said nothing yet'
+            return f'no message from {self._name} yet'
         if not self._availability.inference_possible:
             available = sum(s.state == ModalityStatus.AVAILABLE
                             for s in self._availability.modalities)
             return ('paused, or fewer sensors than min_modalities' if available
-                    else 'no sensor can be used')
-        return 'no result has come' if self._result is None else (
-            f'the last result came {now_s - self._result_s:.0f} s ago')
+                    else 'no usable sensor')
+        return 'no result yet' if self._result is None else (
+            f'last result {now_s - self._result_s:.0f} s ago')
 
-    def _under_way(self, result: Any) -> tuple[str, float]:
-        """Name the action that runs and how long it had when the result was made."""
-        event = self._running
+    def _action(self, result: Any) -> tuple[str, float]:
+        """Return the action in progress, and its duration at the time of the result."""
+        event = self._event
         if event is None:
             return '', 0.0
-        lasts_s = (time_ns(result.header.stamp) - time_ns(event.start)) / NANOSECONDS
-        if lasts_s < 0:  # time has jumped back: it belongs to another run
+        duration_s = (time_ns(result.header.stamp) - time_ns(event.start)) / NANOSECONDS
+        if duration_s < 0:  # a time jump: the event is of another run
             return '', 0.0
-        return printable(
-            f'{event.verb.class_name} {event.noun.class_name}'.strip(), _NAME_LENGTH), lasts_s
+        name = f'{event.verb.class_name} {event.noun.class_name}'.strip()
+        return printable(name, _NAME_LENGTH), duration_s
 
 
 def _labels(scores: Sequence[Any]) -> tuple[Label, ...]:
@@ -126,18 +127,18 @@ def _labels(scores: Sequence[Any]) -> tuple[Label, ...]:
 
 
 def _sensor(status: Any, reason_length: int, used: bool) -> SensorIndicator:
-    """Return the lamp of a ModalityStatus."""
-    lamp = _INDICATORS.get(status.state, Indicator.INVALID)
+    """Return the indicator of a ModalityStatus."""
+    indicator = _INDICATORS.get(status.state, Indicator.INVALID)
     state = (ModalityState(status.state).label if status.state in _INDICATORS
              else f'in unknown state {status.state}')
-    if lamp is Indicator.UNUSED:
-        return SensorIndicator(_letter(status.name), Indicator.USED if used else lamp)
+    if indicator is Indicator.UNUSED:
+        return SensorIndicator(_letter(status.name), Indicator.USED if used else indicator)
     reason = f'{_NAMES.get(status.name, printable(status.name, _NAME_LENGTH))} {state}'
-    if status.detail and lamp is not Indicator.DISABLED:
+    if status.detail and indicator is not Indicator.DISABLED:
         reason += f': {printable(status.detail, _DETAIL_LENGTH)}'
     if len(reason) > reason_length:
         reason = reason[:max(reason_length - 1, 0)].rstrip() + '…' if reason_length else ''
-    return SensorIndicator(_letter(status.name), lamp, reason)
+    return SensorIndicator(_letter(status.name), indicator, reason)
 
 
 def _letter(name: str) -> str:

@@ -116,7 +116,7 @@ def test_names_tell_two_nodes_apart_and_all_values_are_texts():
 
 
 def test_the_aggregator_of_the_manual_matches_the_names():
-    page = (Path(__file__).parents[2] / 'docs' / 'seeing.md').read_text(encoding='utf-8')
+    page = (Path(__file__).parents[2] / 'docs' / 'overlay.md').read_text(encoding='utf-8')
     block = next(b.partition('```')[0] for b in page.split('```yaml\n')[1:] if 'analyzers' in b)
     analyzer = yaml.safe_load(block)['analyzers']['ros__parameters']['recognition']
     prefixes = [*analyzer['startswith'], *re.findall(r"under a namespace: \['(.*?)'\]", block)]

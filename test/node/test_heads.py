@@ -24,8 +24,7 @@ from karmma_ros.node.messages import (
     recognition_message,
 )
 from karmma_ros.node.watch import event_line, recognition_line
-from karmma_ros.overlay.drawing import draw, placeholder
-from karmma_ros.overlay.lettering import choose_text_renderer
+from karmma_ros.overlay.drawing import draw, load_fonts, placeholder
 from karmma_ros.overlay.status import NodeStatus
 from karmma_ros.prediction import Prediction, Vocabulary
 from karmma_ros.stream.events import ActionEvents, EventSettings, Phase
@@ -167,13 +166,15 @@ def test_watch_says_when_a_message_has_no_class():
 @pytest.mark.parametrize(('classes', 'columns'), [
     (WAVES, [['point', 'nod']]), (TOOLS, [['cut', 'wash'], ['cup', 'bread']])])
 def test_the_overlay_draws_a_column_for_each_part(classes, columns, tmp_path):
-    news = NodeStatus()
-    news.hear_result(result(classes), 1.0)
-    news.hear_event(ActionEvent(verb=LabelScore(class_name='point'), noun=LabelScore(class_id=-1)))
-    view = news.view(1.0)
+    status = NodeStatus()
+    status.add_result(result(classes), 1.0)
+    status.add_event(
+        ActionEvent(verb=LabelScore(class_name='point'), noun=LabelScore(class_id=-1))
+    )
+    view = status.view(1.0)
     assert [[label.name for label in labels] for labels in view.labels] == columns
-    assert view.running == 'point' and not view.notice
-    drawn = draw(placeholder(), view, choose_text_renderer(''))
+    assert view.action == 'point' and not view.notice
+    drawn = draw(placeholder(), view, load_fonts(''))
     # The bar of the best class is as long as it is likely, over the share of its column.
     green = (np.abs(drawn.astype(int) - (0, 158, 115)).max(2) < 6)
     bar = max(green[380:], key=np.sum)

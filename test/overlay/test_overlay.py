@@ -1,4 +1,4 @@
-"""The overlay: what is said, what is read, and the node over real ROS."""
+"""The overlay: the view of a status, decoded images, and the node over real ROS."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from karmma_msgs.msg import (
 )
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.node.messages import time_message, time_ns
+from karmma_ros.overlay import camera as camera_module
 from karmma_ros.overlay import node as module
+from karmma_ros.overlay.camera import decode_image
 from karmma_ros.overlay.drawing import Indicator
 from karmma_ros.overlay.node import Overlay
-from karmma_ros.overlay.pairing import decode_picture
 from karmma_ros.overlay.status import NodeStatus
 import numpy as np
 import pytest
@@ -57,16 +58,16 @@ def availability(possible, **states):
         status(n, states.get(n, ModalityStatus.AVAILABLE), False) for n in NAMES])
 
 
-# --- what is said ---------------------------------------------------------------------------
+# --- the view --------------------------------------------------------------------------------
 
-def test_an_answer_shows_what_it_rests_on():
-    news = NodeStatus()
-    news.hear_result(result(modalities=[
+def test_a_result_shows_what_it_rests_on():
+    node_status = NodeStatus()
+    node_status.add_result(result(modalities=[
         status('rgb'), status('flow', used=False), status('audio', ModalityStatus.STALE, False,
                                                           'last sample 0.6 s ago'),
-        status('detections', ModalityStatus.INVALID, False, 'no picture size')]), 1.0)
-    view = news.view(1.2)
-    assert [s.lamp for s in view.sensors] == [
+        status('detections', ModalityStatus.INVALID, False, 'no image size')]), 1.0)
+    view = node_status.view(1.2)
+    assert [s.state for s in view.sensors] == [
         Indicator.USED,
         Indicator.UNUSED,
         Indicator.OUT,
@@ -80,81 +81,81 @@ def test_an_answer_shows_what_it_rests_on():
 
 
 def test_a_model_with_one_head_has_one_column():
-    news = NodeStatus()
-    news.hear_result(result(noun='', latency=-1.0), 1.0)
-    assert len(news.view(1.0).labels) == 1
-    assert news.view(1.0).age_s is None, 'stamps of a foreign clock tell no age'
+    node_status = NodeStatus()
+    node_status.add_result(result(noun='', latency=-1.0), 1.0)
+    assert len(node_status.view(1.0).labels) == 1
+    assert node_status.view(1.0).age_s is None, 'stamps of a foreign clock have no age'
 
 
-@pytest.mark.parametrize('tell, words', [
-    (lambda n: None, 'karmma has said nothing yet'),
+@pytest.mark.parametrize('update, reason', [
+    (lambda n: None, 'no message from karmma yet'),
     (lambda n: setattr(n, 'state', 'not running'), 'karmma is not running'),
-    (lambda n: n.hear_availability(availability(True), 0), 'no result has come'),
-    (lambda n: n.hear_availability(availability(False), 0), 'min_modalities'),
-    (lambda n: n.hear_availability(availability(False, **dict.fromkeys(NAMES, 2)), 0),
-     'no sensor can be used'),
-    (lambda n: (n.hear_availability(availability(True), 0), n.hear_result(result(), -5.4)),
-     'the last result came 7 s ago'),
+    (lambda n: n.add_availability(availability(True), 0), 'no result yet'),
+    (lambda n: n.add_availability(availability(False), 0), 'min_modalities'),
+    (lambda n: n.add_availability(availability(False, **dict.fromkeys(NAMES, 2)), 0),
+     'no usable sensor'),
+    (lambda n: (n.add_availability(availability(True), 0), n.add_result(result(), -5.4)),
+     'last result 7 s ago'),
 ])
-def test_silence_has_a_reason(tell, words):
-    news = NodeStatus()
-    tell(news)
-    view = news.view(1.5, patience_s=1.0)
-    assert view.notice.startswith('no recognition: ') and words in view.notice
+def test_silence_has_a_reason(update, reason):
+    node_status = NodeStatus()
+    update(node_status)
+    view = node_status.view(1.5, patience_s=1.0)
+    assert view.notice.startswith('no recognition: ') and reason in view.notice
     assert not view.labels
 
 
-def test_while_the_node_is_inactive_every_lamp_is_off():
-    news = NodeStatus()
-    news.hear_availability(availability(False, audio=ModalityStatus.STALE), 0.0)
-    assert {s.lamp for s in news.view(1.0).sensors} == {Indicator.UNUSED, Indicator.OUT}
-    news.state = 'inactive'
-    assert [s.lamp for s in news.view(1.0).sensors] == [Indicator.DISABLED] * 4
-    assert 'karmma is inactive' in news.view(1.0).notice
+def test_while_the_node_is_inactive_every_indicator_is_off():
+    node_status = NodeStatus()
+    node_status.add_availability(availability(False, audio=ModalityStatus.STALE), 0.0)
+    assert {s.state for s in node_status.view(1.0).sensors} == {Indicator.UNUSED, Indicator.OUT}
+    node_status.state = 'inactive'
+    assert [s.state for s in node_status.view(1.0).sensors] == [Indicator.DISABLED] * 4
+    assert 'karmma is inactive' in node_status.view(1.0).notice
 
 
-def test_reasons_are_cut_or_left_out():
-    news = NodeStatus()
-    news.hear_result(result(modalities=[status('audio', 2, False, 'x' * 100)]), 0.0)
-    assert len(news.view(0.0, reason_length=20).sensors[0].reason) == 20
-    assert news.view(0.0, reason_length=0).sensors[0].reason == ''
+def test_reasons_are_shortened_or_left_out():
+    node_status = NodeStatus()
+    node_status.add_result(result(modalities=[status('audio', 2, False, 'x' * 100)]), 0.0)
+    assert len(node_status.view(0.0, reason_length=20).sensors[0].reason) == 20
+    assert node_status.view(0.0, reason_length=0).sensors[0].reason == ''
 
 
-def test_the_action_under_way_is_shown_until_it_ends():
-    news = NodeStatus()
+def test_the_action_in_progress_is_shown_until_it_ends():
+    node_status = NodeStatus()
     started = ActionEvent(phase=ActionEvent.STARTED, start=time_message(8 * SECOND),
                           verb=LabelScore(class_name='cut'), noun=LabelScore(class_name='cup'))
-    news.hear_event(started)
-    news.hear_result(result(10 * SECOND), 0.0)
-    view = news.view(0.0)
-    assert (view.running, view.running_s) == ('cut cup', pytest.approx(2.0))
-    news.hear_result(result(7 * SECOND), 0.0)
-    assert not news.view(0.0).running, 'time has jumped back'
-    news.hear_event(ActionEvent(phase=ActionEvent.ENDED))
-    news.hear_result(result(10 * SECOND), 0.0)
-    assert not news.view(0.0).running
+    node_status.add_event(started)
+    node_status.add_result(result(10 * SECOND), 0.0)
+    view = node_status.view(0.0)
+    assert (view.action, view.action_s) == ('cut cup', pytest.approx(2.0))
+    node_status.add_result(result(7 * SECOND), 0.0)
+    assert not node_status.view(0.0).action, 'time has jumped back'
+    node_status.add_event(ActionEvent(phase=ActionEvent.ENDED))
+    node_status.add_result(result(10 * SECOND), 0.0)
+    assert not node_status.view(0.0).action
 
 
 def test_a_state_or_sensor_of_a_later_version_is_survived():
-    news = NodeStatus()
-    news.hear_result(result(modalities=[status('lidar', 99), status('')]), 0.0)
-    assert [s.letter for s in news.view(0.0).sensors] == ['L', '?']
+    node_status = NodeStatus()
+    node_status.add_result(result(modalities=[status('lidar', 99), status('')]), 0.0)
+    assert [s.letter for s in node_status.view(0.0).sensors] == ['L', '?']
 
 
 def test_what_is_drawn_has_no_control_characters_and_an_end():
     hostile = '\x1b[31m\n\u202e' * 10_000
-    news = NodeStatus()
-    news.hear_result(result(verb=hostile, noun=hostile, modalities=[
+    node_status = NodeStatus()
+    node_status.add_result(result(verb=hostile, noun=hostile, modalities=[
         status(hostile, ModalityStatus.STALE, False, hostile)]), 0.0)
-    news.hear_event(ActionEvent(verb=LabelScore(class_name=hostile)))
-    view = news.view(0.0, reason_length=500)
-    texts = [view.running, view.sensors[0].reason, *(h[0].name for h in view.labels)]
+    node_status.add_event(ActionEvent(verb=LabelScore(class_name=hostile)))
+    view = node_status.view(0.0, reason_length=500)
+    texts = [view.action, view.sensors[0].reason, *(h[0].name for h in view.labels)]
     assert all(0 < len(text) <= 500 and text.isprintable() for text in texts)
-    news.state = hostile
-    assert news.view(9.0).notice.isprintable()
+    node_status.state = hostile
+    assert node_status.view(9.0).notice.isprintable()
 
 
-# --- pictures -------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------
 
 def image_message(height=6, width=8, encoding='rgb8', shade=50, step=0, **fields):
     step = step or 3 * width
@@ -162,57 +163,56 @@ def image_message(height=6, width=8, encoding='rgb8', shade=50, step=0, **fields
                     'data': array.array('B', bytes([shade]) * step * height), **fields})
 
 
-def test_pictures_keep_their_size_and_padding_is_left_out():
-    assert decode_picture(image_message(step=29)).shape == (6, 8, 3)
+def test_images_keep_their_size_and_padding_is_left_out():
+    assert decode_image(image_message(step=29)).shape == (6, 8, 3)
     with pytest.raises(InvalidSampleError, match='got 5 bytes'):
-        decode_picture(image_message(data=array.array('B', b'12345')))
+        decode_image(image_message(data=array.array('B', b'12345')))
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
-def test_compressed_pictures_are_read(suffix):
+def test_compressed_images_are_read(suffix):
     _, data = cv2.imencode(suffix, np.full((6, 8, 3), (10, 20, 200), np.uint8))
     message = CompressedImage(format='x', data=array.array('B', data.tobytes()))
-    assert np.abs(decode_picture(message)[3, 3] - np.array([200, 20, 10])).max() < 8
+    assert np.abs(decode_image(message)[3, 3] - np.array([200, 20, 10])).max() < 8
 
 
-@pytest.mark.parametrize('data', [b'', b'not a picture'])
-def test_broken_compressed_pictures_are_refused(data):
+@pytest.mark.parametrize('data', [b'', b'not an image'])
+def test_broken_compressed_images_are_refused(data):
     with pytest.raises(InvalidSampleError):
-        decode_picture(CompressedImage(format='jpeg', data=array.array('B', data)))
+        decode_image(CompressedImage(format='jpeg', data=array.array('B', data)))
 
 
 def test_what_only_cv_bridge_reads_is_left_to_it_and_only_then(monkeypatch):
-    asked = []
+    requested = []
 
     class CvBridge:
         def imgmsg_to_cv2(self, message, desired_encoding='passthrough'):
-            asked.append((message.encoding, desired_encoding))
+            requested.append((message.encoding, desired_encoding))
             return np.zeros((6, 8, 3), np.uint8)
 
     bridge = ModuleType('cv_bridge')
     bridge.CvBridge = CvBridge
     monkeypatch.setitem(sys.modules, 'cv_bridge', bridge)
-    module_pictures = sys.modules['karmma_ros.overlay.pairing']
-    module_pictures._cv_bridge.cache_clear()
+    camera_module._cv_bridge.cache_clear()
     try:
-        decode_picture(image_message())
-        assert not asked
-        assert decode_picture(image_message(encoding='strange8')).shape == (6, 8, 3)
-        assert asked == [('strange8', 'rgb8')]
+        decode_image(image_message())
+        assert not requested
+        assert decode_image(image_message(encoding='strange8')).shape == (6, 8, 3)
+        assert requested == [('strange8', 'rgb8')]
         with pytest.raises(InvalidSampleError):  # it would not notice that bytes are missing
-            decode_picture(image_message(encoding='strange8', data=array.array('B', b'123')))
+            decode_image(image_message(encoding='strange8', data=array.array('B', b'123')))
     finally:
-        module_pictures._cv_bridge.cache_clear()
+        camera_module._cv_bridge.cache_clear()
 
 
 # --- the node -------------------------------------------------------------------------------
 
-class Theatre:
-    """A camera, a recogniser and somebody who looks, around a real overlay node."""
+class Rig:
+    """A camera, a recogniser and a viewer around a real overlay node."""
 
     def __init__(self, monkeypatch, **parameters):
-        monkeypatch.setattr(module, '_LOOK_PERIOD_S', 0.05)
-        self.node, self.executor = rclpy.create_node('theatre'), SingleThreadedExecutor()
+        monkeypatch.setattr(module, '_TIMER_PERIOD_S', 0.05)
+        self.node, self.executor = rclpy.create_node('rig'), SingleThreadedExecutor()
         self.overlay = Overlay(parameter_overrides=[
             Parameter(name, value=value)
             for name, value in {'patience': 0.3, **parameters}.items()])
@@ -222,10 +222,10 @@ class Theatre:
         self.results = self.node.create_publisher(ActionRecognition, 'action_recognition', 10)
         self.availability = self.node.create_publisher(
             ModalityAvailability, 'karmma/modality_availability', LATCHED)
-        self.seen, self.views, self.looker = [], [], None
+        self.seen, self.views, self.viewer = [], [], None
         draw = module.draw
-        monkeypatch.setattr(module, 'draw', lambda image, view, lettering: (
-            self.views.append(view), draw(image, view, lettering))[1])
+        monkeypatch.setattr(module, 'draw', lambda image, view, fonts: (
+            self.views.append(view), draw(image, view, fonts))[1])
 
     def close(self):
         for node in (self.overlay, self.node):
@@ -233,14 +233,14 @@ class Theatre:
             node.destroy_node()
         self.executor.shutdown()
 
-    def look(self, kind=Image, topic='karmma_overlay/image'):
-        self.looker = self.node.create_subscription(kind, topic, self.seen.append, 10)
+    def open_viewer(self, message_type=Image, topic='karmma_overlay/image'):
+        self.viewer = self.node.create_subscription(message_type, topic, self.seen.append, 10)
 
-    def look_away(self):
-        self.node.destroy_subscription(self.looker)
+    def close_viewer(self):
+        self.node.destroy_subscription(self.viewer)
 
     def until(self, condition, timeout_s=30.0, step=lambda: None):
-        """Spin, calling `step` ten times a second, until the condition holds; tell whether."""
+        """Spin, calling `step` ten times a second; return whether the condition became true."""
         deadline, due = time.monotonic() + timeout_s, 0.0
         while time.monotonic() < deadline:
             if time.monotonic() >= due:
@@ -252,10 +252,10 @@ class Theatre:
         return False
 
     def ready(self):
-        """Return whether camera, recogniser and looker have found the overlay, for good."""
-        asked = [info.qos_profile.reliability
+        """Return whether camera, recogniser and viewer have found the overlay, for good."""
+        requested = [info.qos_profile.reliability
                  for info in self.node.get_subscriptions_info_by_topic('image')]
-        return asked == [ReliabilityPolicy.RELIABLE] and self.results.get_subscription_count()
+        return requested == [ReliabilityPolicy.RELIABLE] and self.results.get_subscription_count()
 
     def show(self, stamp_ns, **fields):
         message = image_message(**{'height': 48, 'width': 64, **fields})
@@ -270,186 +270,186 @@ class Theatre:
 
 
 @pytest.fixture
-def theatre(ros, monkeypatch):
-    made = []
+def rig(ros, monkeypatch):
+    rigs = []
 
     def open_(**parameters):
-        made.append(Theatre(monkeypatch, **parameters))
-        return made[-1]
+        rigs.append(Rig(monkeypatch, **parameters))
+        return rigs[-1]
     yield open_
-    for each in made:
+    for each in rigs:
         each.close()
 
 
-def test_the_camera_is_listened_to_only_while_somebody_looks(theatre):
-    theatre = theatre()
-    assert theatre.until(theatre.results.get_subscription_count)
+def test_the_camera_is_subscribed_to_only_while_it_has_a_viewer(rig):
+    rig = rig()
+    assert rig.until(rig.results.get_subscription_count)
     # A node that was killed in an earlier test is missed by the middleware after 20 seconds.
-    assert theatre.until(lambda: not theatre.camera.get_subscription_count())
-    assert not theatre.until(theatre.camera.get_subscription_count, 0.5)
-    theatre.look()
-    assert theatre.until(theatre.camera.get_subscription_count)
-    theatre.look_away()
-    assert theatre.until(lambda: not theatre.camera.get_subscription_count())
-    theatre.look()
-    assert theatre.until(theatre.camera.get_subscription_count), 'and again'
+    assert rig.until(lambda: not rig.camera.get_subscription_count())
+    assert not rig.until(rig.camera.get_subscription_count, 0.5)
+    rig.open_viewer()
+    assert rig.until(rig.camera.get_subscription_count)
+    rig.close_viewer()
+    assert rig.until(lambda: not rig.camera.get_subscription_count())
+    rig.open_viewer()
+    assert rig.until(rig.camera.get_subscription_count), 'and again'
 
 
-def test_no_image_is_kept_once_nobody_looks(theatre, traces):
-    theatre = theatre(min_width=0)
-    theatre.look()
-    assert theatre.until(theatre.ready)
+def test_no_image_is_kept_without_a_viewer(rig, traces):
+    rig = rig(min_width=0)
+    rig.open_viewer()
+    assert rig.until(rig.ready)
     rng = np.random.default_rng()
 
     def show():
         noise = rng.integers(0, 255, 64 * 48 * 3).astype(np.uint8).tobytes()
         traces.note('image', noise)
-        theatre.show(10 * SECOND, data=array.array('B', noise))
-    assert theatre.until(lambda: len(theatre.seen) > 3, step=show)
-    theatre.seen.clear()
+        rig.show(10 * SECOND, data=array.array('B', noise))
+    assert rig.until(lambda: len(rig.seen) > 3, step=show)
+    rig.seen.clear()
     assert traces.left(), 'the newest is drawn when results stay away'
-    theatre.look_away()
-    assert theatre.until(lambda: theatre.overlay._camera is None)
-    theatre.until(lambda: False, 0.2)
-    theatre.seen.clear()
+    rig.close_viewer()
+    assert rig.until(lambda: rig.overlay._camera is None)
+    rig.until(lambda: False, 0.2)
+    rig.seen.clear()
     assert traces.left() == []
 
 
-def test_a_result_is_drawn_on_its_picture(theatre):
-    theatre = theatre(patience=60.0, min_width=0)
-    theatre.look()
-    assert theatre.until(theatre.ready)
+def test_a_result_is_drawn_on_its_image(rig):
+    rig = rig(patience=60.0, min_width=0)
+    rig.open_viewer()
+    assert rig.until(rig.ready)
 
-    def film():
+    def show_images():
         for stamp_ns in (9 * SECOND, 10 * SECOND, 11 * SECOND):
-            theatre.show(stamp_ns)
-    theatre.until(lambda: False, 0.3, film)
-    assert not theatre.seen, 'nothing before there is a result'
-    assert theatre.until(lambda: theatre.seen, step=lambda: (
-        film(), theatre.results.publish(result(10 * SECOND + 30_000_000))))
-    drawn = theatre.seen[0]
+            rig.show(stamp_ns)
+    rig.until(lambda: False, 0.3, show_images)
+    assert not rig.seen, 'nothing before there is a result'
+    assert rig.until(lambda: rig.seen, step=lambda: (
+        show_images(), rig.results.publish(result(10 * SECOND + 30_000_000))))
+    drawn = rig.seen[0]
     assert time_ns(drawn.header.stamp) == 10 * SECOND and drawn.header.frame_id == 'optical'
     assert (drawn.width, drawn.height, drawn.encoding, drawn.step) == (64, 48, 'rgb8', 192)
-    assert theatre.views[0].labels[0][0].name == 'cut'
-    assert [s.lamp for s in theatre.views[0].sensors] == [Indicator.USED] * 4
+    assert rig.views[0].labels[0][0].name == 'cut'
+    assert [s.state for s in rig.views[0].sensors] == [Indicator.USED] * 4
 
 
-def test_after_a_jump_back_in_time_results_find_their_pictures_again(theatre):
-    theatre = theatre(patience=60.0)
-    theatre.look()
-    assert theatre.until(theatre.ready)
+def test_after_a_jump_back_in_time_results_find_their_images_again(rig):
+    rig = rig(patience=60.0)
+    rig.open_viewer()
+    assert rig.until(rig.ready)
 
     def jump():
         for stamp_ns in (*range(100 * SECOND, 120 * SECOND, SECOND), 5 * SECOND):
-            theatre.show(stamp_ns)
-            theatre.until(lambda: False, 0.01)
-        theatre.results.publish(result(5 * SECOND))
-    assert theatre.until(lambda: theatre.seen, step=jump)
-    assert time_ns(theatre.seen[0].header.stamp) == 5 * SECOND
+            rig.show(stamp_ns)
+            rig.until(lambda: False, 0.01)
+        rig.results.publish(result(5 * SECOND))
+    assert rig.until(lambda: rig.seen, step=jump)
+    assert time_ns(rig.seen[0].header.stamp) == 5 * SECOND
 
 
-def test_without_results_the_picture_is_shown_with_the_reason(theatre):
-    theatre = theatre()
-    theatre.availability.publish(availability(
+def test_without_results_the_image_is_shown_with_the_reason(rig):
+    rig = rig()
+    rig.availability.publish(availability(
         False, rgb=ModalityStatus.INVALID, flow=ModalityStatus.INVALID,
         audio=ModalityStatus.STALE, detections=ModalityStatus.DISABLED))
-    theatre.look()
-    assert theatre.until(theatre.ready)
-    assert theatre.until(lambda: theatre.seen and 'no sensor can be used' in theatre.notice(),
-                         step=lambda: theatre.show(10 * SECOND))
-    assert [s.lamp for s in theatre.views[-1].sensors] == [
+    rig.open_viewer()
+    assert rig.until(rig.ready)
+    assert rig.until(lambda: rig.seen and 'no usable sensor' in rig.notice(),
+                         step=lambda: rig.show(10 * SECOND))
+    assert [s.state for s in rig.views[-1].sensors] == [
         Indicator.INVALID, Indicator.INVALID, Indicator.OUT, Indicator.DISABLED]
-    assert theatre.seen[-1].width == 640, 'a small picture is enlarged'
+    assert rig.seen[-1].width == 640, 'a small image is enlarged'
 
 
-def test_an_inactive_recogniser_is_named(theatre):
-    theatre = theatre()
+def test_an_inactive_recogniser_is_named(rig):
+    rig = rig()
     karmma = LifecycleNode('karmma')
-    theatre.executor.add_node(karmma)
-    theatre.look()
+    rig.executor.add_node(karmma)
+    rig.open_viewer()
     try:
-        assert theatre.until(lambda: 'karmma is unconfigured' in theatre.notice())
+        assert rig.until(lambda: 'karmma is unconfigured' in rig.notice())
     finally:
-        theatre.executor.remove_node(karmma)
+        rig.executor.remove_node(karmma)
         karmma.destroy_node()
 
 
-def test_results_without_a_camera_are_shown_all_the_same(theatre):
-    theatre = theatre()
-    theatre.node.destroy_publisher(theatre.camera)
-    theatre.look()
-    assert theatre.until(theatre.results.get_subscription_count)
+def test_results_without_a_camera_are_shown_all_the_same(rig):
+    rig = rig()
+    rig.node.destroy_publisher(rig.camera)
+    rig.open_viewer()
+    assert rig.until(rig.results.get_subscription_count)
 
-    def answered():
-        theatre.results.publish(result(modalities=[status('audio')]))
-        return bool(theatre.views and theatre.views[-1].labels)
-    assert theatre.until(answered)
-    assert theatre.warning() == 'nobody publishes /image'
-
-
-def test_when_the_camera_dies_its_last_picture_stays(theatre):
-    theatre = theatre(min_width=0)
-    theatre.look()
-    assert theatre.until(theatre.ready)
-    assert theatre.until(
-        lambda: theatre.seen and time_ns(theatre.seen[-1].header.stamp) == 7 * SECOND,
-        step=lambda: theatre.show(7 * SECOND))
-    theatre.node.destroy_publisher(theatre.camera)
-    assert theatre.until(lambda: theatre.warning() == 'nobody publishes /image')
-    theatre.seen.clear()
-    assert theatre.until(lambda: theatre.seen)
-    assert time_ns(theatre.seen[-1].header.stamp) == 7 * SECOND
-    assert (theatre.seen[-1].width, theatre.seen[-1].height) == (64, 48)
+    def result_drawn():
+        rig.results.publish(result(modalities=[status('audio')]))
+        return bool(rig.views and rig.views[-1].labels)
+    assert rig.until(result_drawn)
+    assert rig.warning() == 'no publisher on /image'
 
 
-def test_bad_pictures_are_named_and_survived(theatre):
-    theatre = theatre()
-    theatre.look()
-    assert theatre.until(theatre.ready)
+def test_when_the_camera_dies_its_last_image_stays(rig):
+    rig = rig(min_width=0)
+    rig.open_viewer()
+    assert rig.until(rig.ready)
+    assert rig.until(
+        lambda: rig.seen and time_ns(rig.seen[-1].header.stamp) == 7 * SECOND,
+        step=lambda: rig.show(7 * SECOND))
+    rig.node.destroy_publisher(rig.camera)
+    assert rig.until(lambda: rig.warning() == 'no publisher on /image')
+    rig.seen.clear()
+    assert rig.until(lambda: rig.seen)
+    assert time_ns(rig.seen[-1].header.stamp) == 7 * SECOND
+    assert (rig.seen[-1].width, rig.seen[-1].height) == (64, 48)
+
+
+def test_bad_images_are_named_and_survived(rig):
+    rig = rig()
+    rig.open_viewer()
+    assert rig.until(rig.ready)
     bad = [{'encoding': 'strange8'}, {'data': array.array('B', b'123')}, {'height': 0, 'width': 0}]
     for fields in bad:
-        theatre.views.clear()
-        assert theatre.until(lambda: 'picture unreadable: image' in theatre.warning(),
-                             step=lambda: theatre.show(10 * SECOND, **fields)), fields
-    theatre.show(-5 * SECOND)
-    theatre.results.publish(result(-5 * SECOND))
-    assert theatre.until(lambda: theatre.views[-1].warning == '',
-                         step=lambda: theatre.show(11 * SECOND))
-    assert theatre.until(lambda: theatre.views[-1].labels,
-                         step=lambda: theatre.results.publish(result(11 * SECOND)))
+        rig.views.clear()
+        assert rig.until(lambda: 'image unreadable: image' in rig.warning(),
+                             step=lambda: rig.show(10 * SECOND, **fields)), fields
+    rig.show(-5 * SECOND)
+    rig.results.publish(result(-5 * SECOND))
+    assert rig.until(lambda: rig.views[-1].warning == '',
+                         step=lambda: rig.show(11 * SECOND))
+    assert rig.until(lambda: rig.views[-1].labels,
+                         step=lambda: rig.results.publish(result(11 * SECOND)))
 
 
-def test_reliable_is_asked_of_a_reliable_camera_only(theatre):
-    theatre = theatre()
-    theatre.look()
-    assert theatre.until(theatre.ready)
+def test_reliable_is_requested_of_a_reliable_camera_only(rig):
+    rig = rig()
+    rig.open_viewer()
+    assert rig.until(rig.ready)
 
-    def asked():
-        infos = theatre.node.get_subscriptions_info_by_topic('image')
+    def requested():
+        infos = rig.node.get_subscriptions_info_by_topic('image')
         return {info.qos_profile.reliability for info in infos}
-    assert theatre.until(lambda: asked() == {ReliabilityPolicy.RELIABLE})
+    assert rig.until(lambda: requested() == {ReliabilityPolicy.RELIABLE})
     lossy = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-    other = theatre.node.create_publisher(Image, 'image', lossy)
-    assert theatre.until(other.get_subscription_count), 'it must hear every camera'
-    assert theatre.until(lambda: asked() == {ReliabilityPolicy.BEST_EFFORT})
+    other = rig.node.create_publisher(Image, 'image', lossy)
+    assert rig.until(other.get_subscription_count), 'it must receive from every camera'
+    assert rig.until(lambda: requested() == {ReliabilityPolicy.BEST_EFFORT})
 
 
 @pytest.mark.parametrize('transport', ['auto', 'compressed'])
-def test_compressed_in_and_out(theatre, transport):
-    theatre = theatre(transport=transport)
-    theatre.node.destroy_publisher(theatre.camera)
-    camera = theatre.node.create_publisher(CompressedImage, 'image/compressed', 10)
-    theatre.look(CompressedImage, 'karmma_overlay/image/compressed')
-    assert theatre.until(camera.get_subscription_count)
+def test_compressed_in_and_out(rig, transport):
+    rig = rig(transport=transport)
+    rig.node.destroy_publisher(rig.camera)
+    camera = rig.node.create_publisher(CompressedImage, 'image/compressed', 10)
+    rig.open_viewer(CompressedImage, 'karmma_overlay/image/compressed')
+    assert rig.until(camera.get_subscription_count)
     _, data = cv2.imencode('.jpg', np.full((48, 64, 3), 90, np.uint8))
-    assert theatre.until(lambda: theatre.seen, step=lambda: camera.publish(
+    assert rig.until(lambda: rig.seen, step=lambda: camera.publish(
         CompressedImage(format='jpeg', data=array.array('B', data.tobytes()))))
-    drawn = cv2.imdecode(np.frombuffer(theatre.seen[-1].data, np.uint8), cv2.IMREAD_COLOR)
+    drawn = cv2.imdecode(np.frombuffer(rig.seen[-1].data, np.uint8), cv2.IMREAD_COLOR)
     assert drawn.shape == (480, 640, 3)
 
 
-def test_parameters_are_explained_judged_and_live(theatre):
-    overlay = theatre().overlay
+def test_parameters_are_described_checked_and_live(rig):
+    overlay = rig().overlay
     for declaration in module.OVERLAY_DECLARATIONS:
         described = overlay.describe_parameter(declaration.name)
         assert described.description and described.additional_constraints
@@ -481,8 +481,8 @@ def test_a_signal_ends_it_in_order(ros, number):
 
 
 def test_a_wrong_parameter_ends_it_with_a_sentence(ros):
-    answer = subprocess.run(
+    done = subprocess.run(
         [sys.executable, '-m', 'karmma_ros.overlay.node', '--ros-args', '-p', 'slop:=99.0'],
         capture_output=True, text=True, timeout=30, env=dict(os.environ))
-    assert answer.returncode == 2
-    assert answer.stderr.startswith('overlay: slop is 99.0; expected a number from 0.001 to 10')
+    assert done.returncode == 2
+    assert done.stderr.startswith('overlay: slop is 99.0; it may be a number from 0.001 to 10')

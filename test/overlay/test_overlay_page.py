@@ -1,4 +1,4 @@
-"""The page on seeing says what the overlay is."""
+"""The overlay page agrees with the overlay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from karmma_ros.overlay.drawing import Indicator
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / 'docs' / 'seeing.md').read_text(encoding='utf-8')
+PAGE = (ROOT / 'docs' / 'overlay.md').read_text(encoding='utf-8')
 
 
 def table(heading):
@@ -23,14 +23,14 @@ def table(heading):
             for line in part.splitlines()[2:]]
 
 
-def test_every_parameter_is_there_with_its_default():
+def test_every_parameter_is_listed_with_its_default():
     rows = {name.strip('`'): default.strip('`') for name, default, _ in table('parameter')}
     assert rows == {d.name: repr(d.default) if d.default in ('',) else str(d.default)
                     for d in OVERLAY_DECLARATIONS}
 
 
-def test_every_lamp_is_explained():
-    assert len(table('lamp')) == len(Indicator)
+def test_every_indicator_is_explained():
+    assert len(table('indicator')) == len(Indicator)
 
 
 def test_the_files_it_names_exist():
@@ -40,18 +40,18 @@ def test_the_files_it_names_exist():
         assert (ROOT / name).is_file() or (ROOT / 'docs' / name).is_file(), name
 
 
-def test_the_captured_moments_are_what_the_page_says():
+def test_the_captured_times_are_those_of_the_page():
     spec = importlib.util.spec_from_file_location('draw_overlay', ROOT / 'docs/draw_overlay.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    cut = [{what for what, start, stop in MUTES if start <= moment < stop}
-           for moment in module.MOMENTS]
-    assert cut == [set(), {'audio'}, {'camera'}, {'audio', 'detections'}]
-    sheet = module.contact_sheet([np.zeros((48, 64, 3), np.uint8)] * len(module.MOMENTS))
+    muted = [{what for what, start, stop in MUTES if start <= time_s < stop}
+           for time_s in module.TIMES_S]
+    assert muted == [set(), {'audio'}, {'camera'}, {'audio', 'detections'}]
+    sheet = module.contact_sheet([np.zeros((48, 64, 3), np.uint8)] * len(module.TIMES_S))
     assert sheet.shape[1] == module.WIDTH and (sheet == 255).any()
 
 
-def test_the_picture_is_no_larger_than_a_page_needs():
+def test_the_image_is_no_larger_than_a_page_needs():
     path = ROOT / 'docs' / 'images' / 'overlay.png'
     assert cv2.imread(str(path)).shape[1] <= 1200
     assert path.stat().st_size < 1_000_000

@@ -1,15 +1,14 @@
-"""Which picture a result is drawn on: by message_filters, and by our own where that is not."""
+"""Which image a result is drawn on: by message_filters, and by its replacement."""
 
 from __future__ import annotations
 
-from importlib import import_module
 import importlib.util
 import sys
 from threading import Lock
 from types import ModuleType, SimpleNamespace
 
 from karmma_ros.node.messages import time_message, time_ns
-from karmma_ros.overlay.pairing import FilterPairing, NearestPairing, pairing
+from karmma_ros.overlay.camera import NearestPairing, start_pairing
 import pytest
 
 SECOND = 1_000_000_000
@@ -61,68 +60,60 @@ class ApproximateTimeSynchronizer(SimpleFilter):
         self.lock.release()
 
 
-def make_nearest(on_pair, queue_size=10, slop_s=0.2):
-    return NearestPairing(on_pair, queue_size, slop_s)
-
-
-def make_filter(on_pair, queue_size=10, slop_s=0.2):
+def message_filters():
+    """Return a module with what the pairing uses of message_filters."""
     filters = ModuleType('message_filters')
     filters.SimpleFilter = SimpleFilter
     filters.ApproximateTimeSynchronizer = ApproximateTimeSynchronizer
-    return FilterPairing(filters, on_pair, queue_size, slop_s)
+    return filters
 
 
-def make_installed(on_pair, queue_size=10, slop_s=0.2):
-    return FilterPairing(import_module('message_filters'), on_pair, queue_size, slop_s)
-
-
-MAKERS = [make_nearest, make_filter]
+MODULES = {'absent': None, 'simulated': message_filters()}
 if importlib.util.find_spec('message_filters'):
-    MAKERS.append(make_installed)
+    MODULES['installed'] = importlib.import_module('message_filters')
 
 
-@pytest.fixture(params=MAKERS, ids=lambda make: make.__name__[5:])
-def make(request):
-    return request.param
+@pytest.fixture(params=MODULES)
+def make(request, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'message_filters', MODULES[request.param])
+    return lambda on_pair, queue_size=10, slop_s=0.2: start_pairing(on_pair, queue_size, slop_s)
 
 
 def pairs_of(make, *steps, **options):
-    """Add `('p', ms)` pictures and `('r', ms)` results; give the pairs in ms."""
+    """Add `('i', ms)` images and `('r', ms)` results; return the pairs in ms."""
     pairs = []
-    made = make(lambda picture, result: pairs.append((picture.ms, result.ms)), **options)
-    for kind, ms in steps:
-        add = made.add_picture if kind == 'p' else made.add_result
+    add_image, add_result = make(
+        lambda image, result: pairs.append((image.ms, result.ms)), **options)
+    for topic, ms in steps:
+        add = add_image if topic == 'i' else add_result
         add(stamped(ms * 1e6 + SECOND, ms=ms))
     return pairs
 
 
-def test_a_result_gets_the_nearest_picture(make):
-    pictures = [('p', ms) for ms in (0, 33, 67, 100)]
-    assert pairs_of(make, *pictures, ('r', 70)) == [(67, 70)]
-    assert pairs_of(make, *pictures, ('r', 70), ('r', 71)) == [(67, 70), (100, 71)]
+def test_a_result_gets_the_nearest_image(make):
+    images = [('i', ms) for ms in (0, 33, 67, 100)]
+    assert pairs_of(make, *images, ('r', 70)) == [(67, 70)]
+    assert pairs_of(make, *images, ('r', 70), ('r', 71)) == [(67, 70), (100, 71)]
 
 
-def test_beyond_the_slop_there_is_no_pair(make):
-    assert pairs_of(make, ('p', 0), ('r', 199)) == [(0, 199)]
-    assert pairs_of(make, ('p', 0), ('r', 200)) == []
-    assert pairs_of(make, ('p', 0), ('r', 50), slop_s=0.02) == []
+def test_beyond_the_slop_nothing_is_paired(make):
+    assert pairs_of(make, ('i', 0), ('r', 199)) == [(0, 199)]
+    assert pairs_of(make, ('i', 0), ('r', 200)) == []
+    assert pairs_of(make, ('i', 0), ('r', 50), slop_s=0.02) == []
 
 
-def test_a_result_waits_for_a_picture_that_comes_late(make):
-    assert pairs_of(make, ('r', 50), ('p', 40)) == [(40, 50)]
+def test_a_result_waits_for_an_image_that_comes_late(make):
+    assert pairs_of(make, ('r', 50), ('i', 40)) == [(40, 50)]
 
 
-def test_only_so_many_pictures_are_kept(make):
-    pictures = [('p', ms) for ms in range(0, 1000, 100)]
-    assert pairs_of(make, *pictures, ('r', 100), queue_size=3, slop_s=0.15) == []
-    assert pairs_of(make, *pictures, ('r', 700), queue_size=3) == [(700, 700)]
+def test_only_so_many_images_are_kept(make):
+    images = [('i', ms) for ms in range(0, 1000, 100)]
+    assert pairs_of(make, *images, ('r', 100), queue_size=3, slop_s=0.15) == []
+    assert pairs_of(make, *images, ('r', 700), queue_size=3) == [(700, 700)]
 
 
-def test_message_filters_is_taken_where_it_is(monkeypatch):
+def test_message_filters_is_used_where_it_is_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, 'message_filters', None)
-    assert isinstance(pairing(print, 5, 0.1), NearestPairing)
-    filters = ModuleType('message_filters')
-    filters.SimpleFilter = SimpleFilter
-    filters.ApproximateTimeSynchronizer = ApproximateTimeSynchronizer
-    monkeypatch.setitem(sys.modules, 'message_filters', filters)
-    assert isinstance(pairing(print, 5, 0.1), FilterPairing)
+    assert isinstance(start_pairing(print, 5, 0.1)[0].__self__, NearestPairing)
+    monkeypatch.setitem(sys.modules, 'message_filters', message_filters())
+    assert isinstance(start_pairing(print, 5, 0.1)[0].__self__, SimpleFilter)

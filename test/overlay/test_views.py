@@ -1,4 +1,4 @@
-"""What Foxglove and RViz are told to show exists, with the names and fields it is shown by."""
+"""What Foxglove and RViz are configured to show exists, with its names and fields."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ def message_paths(config):
     return [config] if isinstance(config, str) and config.startswith('/') else []
 
 
-def check_field(kind, path):
+def check_field(message_type, path):
     """Follow `.verbs[0].score` through a message's definition."""
     for name, index in re.findall(r'\.(\w+)(\[\d+\])?', path):
-        fields = kind.get_fields_and_field_types()
-        assert name in fields, f'{kind.__name__} has no field {name}'
+        fields = message_type.get_fields_and_field_types()
+        assert name in fields, f'{message_type.__name__} has no field {name}'
         described = fields[name]
         inner = re.fullmatch(r'sequence<(.+)>', described)
         assert bool(index) == bool(inner), f'{name} is {described}'
         described = inner[1] if inner else described
         if '/' in described:
             package, _, name = described.partition('/')
-            kind = getattr(import_module(f'{package}.msg'), name)
+            message_type = getattr(import_module(f'{package}.msg'), name)
 
 
 def test_every_panel_is_placed_once_and_configured(foxglove):
@@ -115,13 +115,13 @@ def test_rviz_shows_the_overlay_in_the_quality_it_is_offered(rviz, overlay):
 
 def test_the_topics_named_here_are_those_of_the_nodes(overlay):
     own = dict(overlay.get_publisher_names_and_types_by_node('karmma_overlay', '/'))
-    heard = dict(overlay.get_subscriber_names_and_types_by_node('karmma_overlay', '/'))
-    for topic, kind in TOPICS.items():
-        name = f'{kind.__module__.split(".")[0]}/msg/{kind.__name__}'
+    subscribed = dict(overlay.get_subscriber_names_and_types_by_node('karmma_overlay', '/'))
+    for topic, message_type in TOPICS.items():
+        name = f'{message_type.__module__.split(".")[0]}/msg/{message_type.__name__}'
         if topic.startswith('/karmma_overlay'):
             assert own[topic] == [name]
         elif topic != '/diagnostics':
-            assert heard[topic] == [name]
+            assert subscribed[topic] == [name]
     code = ''.join(path.read_text() for path in (ROOT / 'karmma_ros' / 'node').glob('*.py'))
     for name in ("'/diagnostics'", "'action_recognition'", "'~/modality_availability'",
                  "'~/action_events'"):
