@@ -1,11 +1,15 @@
-"""Errors that carry facts and build their own sentence."""
+"""Errors that carry facts and build their own sentence, and texts from outside made printable."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import errno
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 from unicodedata import category
+
+_Error = TypeVar('_Error', bound='KarmmaError')
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """What an OSError's `errno` is when there is no room, or none for this user."""
@@ -60,7 +64,22 @@ def _left_out(count: int) -> str:
 
 
 class KarmmaError(Exception):
-    """Everything this package raises on purpose; its text is one printable line."""
+    """
+    Everything this package raises on purpose; its text is one printable line.
+
+    It is pickled as the arguments of its class, from which that builds the text again.
+    """
+
+    _given: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls: type[_Error], *arguments: object, **named: object) -> _Error:
+        error = super().__new__(cls, *arguments)
+        error._given = arguments, named
+        return error
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[object, ...]]:
+        arguments, named = self._given
+        return partial(type(self), **named) if named else type(self), arguments
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*(printable(each, SENTENCE_LENGTH) if isinstance(each, str) else each
@@ -78,21 +97,15 @@ class FileError(KarmmaError):
         super().__init__(f'{self.what} {printable(path, 1000)}: {printable(problem, 1500)}: '
                          f'{printable(remedy, 1200)}')
 
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (self.path, self.problem, self.remedy)
-
 
 class InvalidSettingError(KarmmaError, ValueError):
     """A parameter, option or configuration field holds a value it may not."""
 
     def __init__(self, name: str, got: object, allowed: str, remedy: str = '') -> None:
         self.name, self.got, self.allowed, self.remedy = name, got, allowed, remedy
-        sentence = (f'{printable(name)} is {printable(repr(got))}; it may be '
+        sentence = (f'{printable(name)} is {printable(repr(got))}; expected '
                     f'{printable(allowed, 2000)}')
         super().__init__(f'{sentence}: {printable(remedy, 1500)}' if remedy else sentence)
-
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (self.name, self.got, self.allowed, self.remedy)
 
 
 class InvalidSampleError(KarmmaError, ValueError):

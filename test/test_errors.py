@@ -79,7 +79,7 @@ def test_every_error_is_short_and_keeps_its_remedy(error):
 
 @pytest.mark.parametrize('name', ['cut\n', '\x1b[31mcut', 'c\u202eut', 'c\ud800', 'A' * 501])
 def test_a_class_name_that_could_change_a_terminal_is_refused(name):
-    with pytest.raises(InvalidSettingError, match=r'classes\.verb is .*; it may be printable'):
+    with pytest.raises(InvalidSettingError, match=r'classes\.verb is .*; expected printable'):
         Vocabulary({'verb': (name, 'stir')})
     assert Vocabulary({'verb': ('می\u200cشوید', 'Spüle öffnen')}).sizes == {'verb': 2}
 

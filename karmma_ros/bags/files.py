@@ -15,10 +15,10 @@ from karmma_ros.bags.limits import (
     most_expanded,
     MOST_EXPANSION,
     MOST_METADATA,
-    open_regular,
     size_of,
 )
 from karmma_ros.errors import BagError
+from karmma_ros.files import open_regular
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import (
@@ -66,7 +66,7 @@ def read_metadata(path: Path) -> Metadata:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ValueError(f'it cannot be opened ({error.strerror})') from None
+        raise ValueError(f'it cannot be opened ({error.strerror or error})') from None
     if len(data) > MOST_METADATA:
         raise ValueError(f'it has more than {MOST_METADATA:,} bytes')
     try:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import os
-from pathlib import Path
-import stat
 import sys
 from typing import Any, BinaryIO
 
@@ -45,20 +43,6 @@ FREE_MESSAGES, BYTES_A_MESSAGE = 1_000_000, 8
 """A file may hold a million messages, and beyond that one for each 8 bytes of it: a compressed
 message without any content takes more."""
 _PORTION = 1 << 16
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """
-    Open a regular file; a pipe, a socket or a device would never end, or never begin.
-
-    :raises ValueError: for anything else.
-    :raises OSError: when it cannot be opened.
-    """
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, 'O_CLOEXEC', 0))
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        raise ValueError('it is no regular file')
-    return os.fdopen(number, 'rb')
 
 
 def size_of(file: BinaryIO) -> int:

@@ -27,12 +27,12 @@ from karmma_ros.bags.limits import (
     MOST_HELD,
     most_messages,
     MOST_NAME,
-    open_regular,
     size_of,
     too_large,
 )
 from karmma_ros.bags.mcap_summary import MAGIC, read_summary
 from karmma_ros.bags.message_definitions import CHANNEL, Definitions, LONGEST_DEFINITION, SCHEMA
+from karmma_ros.files import open_regular
 import numpy as np
 
 _FOOTER, _MESSAGE, _CHUNK, _INDEX, _DATA_END = 2, 5, 6, 7, 15

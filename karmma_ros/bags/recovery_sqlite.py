@@ -17,9 +17,10 @@ import time
 from typing import Any
 from urllib.parse import quote
 
-from karmma_ros.bags.limits import MOST_BYTES, MOST_NAME, open_regular, too_large
+from karmma_ros.bags.limits import MOST_BYTES, MOST_NAME, too_large
 from karmma_ros.bags.message_definitions import FileTopic
 from karmma_ros.bags.recovery_mcap import LATEST_NS
+from karmma_ros.files import open_regular
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
 _FORMATS = {'ros2msg': MessageDefinitionFormat.MSG, 'ros2idl': MessageDefinitionFormat.IDL}

@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from karmma_ros.bags.limits import open_regular, size_of
+from karmma_ros.bags.limits import size_of
 from karmma_ros.evaluation.bag_predictions import (
     BagInfo,
     BagPredictions,
@@ -26,6 +26,7 @@ from karmma_ros.evaluation.bag_predictions import (
     load_all,
     save_all,
 )
+from karmma_ros.files import open_regular
 
 _PORTION = 1 << 20
 _FACTS, _ANSWERS = 'facts.json', 'answers.npz'

@@ -56,9 +56,6 @@ class MissingTypesError(KarmmaError):
             f'no message definitions of {package} under AMENT_PREFIX_PATH '
             f'({os.environ.get("AMENT_PREFIX_PATH") or "not set"}): {hint}')
 
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (self.package,)
-
 
 @dataclass(frozen=True)
 class Topics:

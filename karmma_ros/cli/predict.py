@@ -179,7 +179,7 @@ def _check_sound(path: Path, film: VideoClips) -> None:
         raise InvalidSettingError(name, str(path), 'an audio file that exists')
     try:
         # In bytes: not every name is UTF-8.
-        with soundfile.AudioFile(os.fsencode(path)) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             check_format(path, file.samplerate, file.channels)
             seconds = file.frames / file.samplerate
     except DataError as error:

@@ -15,7 +15,7 @@ import re
 from typing import NamedTuple
 
 from karmma_ros.errors import DataError
-from karmma_ros.files import read_regular
+from karmma_ros.files import read_data_file
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SEPARATOR_LINE = re.compile(r'sep=([,;\t])\r?\n?', re.IGNORECASE)
@@ -39,7 +39,7 @@ def read_csv(path: Path) -> CsvTable:
     :raises DataError: when it cannot be read, is not in UTF-8 (or UTF-16) or is no CSV.
     """
     try:
-        data = read_regular(path, _MAX_BYTES)
+        data = read_data_file(path, _MAX_BYTES)
     except FileNotFoundError as error:
         raise DataError(path, 'No such file or directory', 'check the path') from error
     try:

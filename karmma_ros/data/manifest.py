@@ -238,7 +238,7 @@ class _Manifest:
         self, number: int, column: str, got: str, allowed: str, remedy: str = 'correct it',
     ) -> DataError:
         return DataError(
-            self.path, f'line {number}: {column} is {got!r}; it may be {allowed}', remedy)
+            self.path, f'line {number}: {column} is {got!r}; expected {allowed}', remedy)
 
 
 def _read_classes(path: Path, settings: ManifestSettings) -> Vocabulary:

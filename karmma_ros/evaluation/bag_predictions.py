@@ -44,9 +44,6 @@ class BagPredictionsError(KarmmaError):
         self.path, self.problem = Path(path), problem
         super().__init__(f'answers {path}: {problem}: delete it and evaluate the bag again')
 
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (self.path, self.problem)
-
 
 @dataclass(frozen=True)
 class Condition:

@@ -325,7 +325,7 @@ def _time(text: str, column: str) -> int:
             raise InvalidOperation
     except InvalidOperation:
         raise ValueError(
-            f'{column} is {text[:40]!r}; it may be seconds or a timecode, as 75.5 or 0:01:15.5'
+            f'{column} is {text[:40]!r}; expected seconds or a timecode, as 75.5 or 0:01:15.5'
         ) from None
     if found is None and (column.endswith('_ns') or abs(value) > 10 ** 17):
         return int(value)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import zipfile
 
 from karmma_ros.data.samples import Batch
-from karmma_ros.errors import InvalidSettingError, KarmmaError
+from karmma_ros.errors import FileError, InvalidSettingError, KarmmaError
 from karmma_ros.modality import in_order, Modality, subset_name, subsets
 import numpy as np
 from numpy.typing import NDArray
@@ -52,15 +52,10 @@ class Network(Protocol):
         ...
 
 
-class OutcomesError(KarmmaError):
+class OutcomesError(FileError):
     """A file of outcomes is missing, damaged or of another version."""
 
-    def __init__(self, path: Path | str, problem: str, remedy: str) -> None:
-        self.path, self.problem, self.remedy = Path(path), problem, remedy
-        super().__init__(f'outcomes {path}: {problem}: {remedy}')
-
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (self.path, self.problem, self.remedy)
+    what = 'outcomes'
 
 
 class NotFiniteError(KarmmaError):
@@ -71,9 +66,6 @@ class NotFiniteError(KarmmaError):
         super().__init__(
             f'the network answers NaN or infinity for {head} from {subset} to {samples} of the '
             'samples: its training diverged or its input is damaged')
-
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (self.subset, self.head, self.samples)
 
 
 @dataclass(frozen=True)

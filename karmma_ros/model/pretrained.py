@@ -18,11 +18,12 @@ import re
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError, KarmmaError
+from karmma_ros.files import open_regular
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.encoders.audio import AST
 from karmma_ros.model.encoders.video import ChunkedEncoder, prepare_torchvision
-from karmma_ros.model.files import load_safetensors, open_regular_file
+from karmma_ros.model.files import load_safetensors
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.weights_check import check_clip, check_fit, first_line, is_frozen, LoadReport
 from safetensors import SafetensorError
@@ -48,9 +49,6 @@ class MissingWeightsError(KarmmaError):
         super().__init__(
             f'weights {file} are not here ({problem}): fetch them from {origin} and put them at '
             f"{place}, or give a local file's path as the encoder's `weights`")
-
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (self.file, self.origin, self.place, self.problem)
 
 
 def load_pretrained(
@@ -213,7 +211,7 @@ def _read(path: Path) -> Weights:
     try:
         if path.suffix == '.safetensors':
             return load_safetensors(path)
-        with open_regular_file(path) as file:
+        with open_regular(path) as file:
             content = torch.load(file, map_location='cpu', weights_only=True)
     except (SafetensorError, UnpicklingError, OSError, EOFError, RuntimeError, ValueError,
             KeyError) as error:

@@ -22,7 +22,7 @@ def check_array(
     A number is an exact length; a letter is any length of at least one (zero too with
     `allow_empty`).
 
-    :raises InvalidSampleError: naming the array, what it is and what it may be.
+    :raises InvalidSampleError: naming the array, what it is and what was expected.
     """
     is_array = isinstance(array, np.ndarray)
     if is_array and array.dtype == dtype and _fits(array.shape, shape, allow_empty):
@@ -30,7 +30,7 @@ def check_array(
     got = f'{array.dtype} {_brackets(array.shape)}' if is_array else f'a {type(array).__name__}'
     wanted = f'{np.dtype(dtype)} {_brackets(shape)}'
     empty = '' if allow_empty else ', none of them empty'
-    raise InvalidSampleError(f'{name}: got {got}; it may be {wanted}{empty}')
+    raise InvalidSampleError(f'{name}: got {got}; expected {wanted}{empty}')
 
 
 def _fits(got: tuple[int, ...], wanted: tuple[int | str, ...], allow_empty: bool) -> bool:

@@ -78,7 +78,7 @@ def check_rate(rate: int) -> None:
     :raises InvalidSampleError: for a rate that is no rate.
     """
     if not 1 <= rate <= _MAX_RATE:
-        raise InvalidSampleError(f'sample rate: got {rate}; it may be 1 to {_MAX_RATE} Hz')
+        raise InvalidSampleError(f'sample rate: got {rate}; expected 1 to {_MAX_RATE} Hz')
 
 
 def _check(samples: NDArray[np.float32], *rates: int) -> None:
@@ -111,7 +111,7 @@ def log_mel(
     """
     check_array('waveform', waveform, np.float32, ('n',))
     if not np.isfinite(waveform).all():
-        raise InvalidSampleError('waveform: got NaN or infinity; it may be finite samples')
+        raise InvalidSampleError('waveform: got NaN or infinity; expected finite samples')
     win = spec.win_length
     padded = np.zeros(len(waveform) + 2 * win, np.float32)
     padded[win // 2:win // 2 + len(waveform)] = waveform

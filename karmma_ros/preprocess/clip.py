@@ -49,6 +49,6 @@ def make_clip(
         inputs[Modality.AUDIO] = audio_input(audio, spec.audio, valid_mask, spectrogram)
     if boxes is not None:
         if len(boxes) != t:
-            raise InvalidSampleError(f'boxes: got {len(boxes)} frames; it may be {t}')
+            raise InvalidSampleError(f'boxes: got {len(boxes)} frames; expected {t}')
         inputs[Modality.DETECTIONS] = detection_input(boxes, spec.detections)
     return Clip(inputs)

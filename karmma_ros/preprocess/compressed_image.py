@@ -85,7 +85,7 @@ def decode_bounded(data: Any, flags: int) -> Bytes:
 def _check_description(description: str) -> None:
     if 'compresseddepth' in description.lower():
         raise InvalidSampleError(
-            f'image format: got {printable(description, 40)!r}; it may be jpeg or png: '
+            f'image format: got {printable(description, 40)!r}; expected jpeg or png: '
             'compressedDepth is no picture: remap image to the colour topic of the camera')
 
 

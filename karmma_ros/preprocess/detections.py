@@ -62,7 +62,7 @@ def normalise_boxes(
     _check_rows(pixels, 4)
     if width <= 0 or height <= 0:
         raise InvalidSampleError(
-            f'image size for boxes: got {width} x {height}; it may be 1 x 1 or more')
+            f'image size for boxes: got {width} x {height}; expected 1 x 1 or more')
     return np.asarray(np.clip(pixels / [width, height, width, height], 0, 1), np.float32)
 
 
@@ -79,7 +79,7 @@ def detection_input(
     :raises InvalidSampleError: for NaN, infinity, a negative size or an unknown category.
     """
     if len(frames) == 0:
-        raise InvalidSampleError('detection frames: got none; it may be one or more')
+        raise InvalidSampleError('detection frames: got none; expected one or more')
     out = np.zeros((len(frames), spec.max_boxes, 5), np.float32)
     for row, boxes in zip(out, frames):
         check_boxes(boxes)
@@ -100,25 +100,25 @@ def check_boxes(boxes: NDArray[np.float32]) -> None:
     _check_rows(boxes, 5)
     if (boxes[:, :4] < 0).any() or (boxes[:, :4] > 1).any():
         raise InvalidSampleError(
-            f'boxes: got a coordinate of {_furthest(boxes[:, :4])}; it may be 0 to 1: '
+            f'boxes: got a coordinate of {_furthest(boxes[:, :4])}; expected 0 to 1: '
             'divide by the image size first')
     known = np.isin(boxes[:, 4], [BOX_PAD, *CATEGORIES.values()])
     if not known.all():
         raise InvalidSampleError(
-            f'box category: got {boxes[~known, 4][0]:g}; it may be {BOX_HAND} (hand), '
+            f'box category: got {boxes[~known, 4][0]:g}; expected {BOX_HAND} (hand), '
             f'{BOX_OBJECT} (object) or {BOX_PAD} (padding)')
 
 
 def _check_rows(boxes: NDArray[np.floating[Any]], columns: int) -> None:
     check_array('boxes', boxes, boxes.dtype.type, ('n', columns), allow_empty=True)
     if not np.isfinite(boxes).all():
-        raise InvalidSampleError('boxes: got NaN or infinity; it may be finite numbers')
+        raise InvalidSampleError('boxes: got NaN or infinity; expected finite numbers')
     inverted = (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
     if inverted.any():
         x1, y1, x2, y2 = boxes[inverted][0, :4]
         raise InvalidSampleError(
             f'boxes: got corners ({x1:g}, {y1:g}), ({x2:g}, {y2:g}), a negative size; '
-            'it may be x1 <= x2 and y1 <= y2')
+            'expected x1 <= x2 and y1 <= y2')
 
 
 def _furthest(values: NDArray[np.float32]) -> str:

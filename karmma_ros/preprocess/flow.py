@@ -95,7 +95,7 @@ def check_displacement(displacement: NDArray[np.float32]) -> None:
     """
     check_array('flow', displacement, np.float32, ('h', 'w', 2))
     if not np.isfinite(displacement).all():
-        raise InvalidSampleError('flow: got NaN or infinity; it may be finite pixels a frame')
+        raise InvalidSampleError('flow: got NaN or infinity; expected finite pixels a frame')
 
 
 def flow_input(flow: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]:
@@ -127,7 +127,7 @@ def decode_flow(
     """
     if encoding != '32FC2':
         raise InvalidSampleError(
-            f'flow encoding: got {printable(repr(encoding), 60)}; it may be 32FC2, rightward '
+            f'flow encoding: got {printable(repr(encoding), 60)}; expected 32FC2, rightward '
             'and downward pixels between two frames: remap flow to such a topic, or set '
             'flow.source to computed')
     flat = flat_bytes(data)
@@ -148,7 +148,7 @@ def _known(field: NDArray[np.float32]) -> NDArray[np.float32]:
     if 2 * np.count_nonzero(known) < known.size:
         raise InvalidSampleError(
             f'flow: got {np.count_nonzero(known)} of {known.size} pixels with a finite '
-            'displacement; it may be half of them or more')
+            'displacement; expected half of them or more')
     return np.where(known[..., None], field, np.float32(0))
 
 
@@ -158,7 +158,7 @@ def _flow_between(
     if min(previous.shape) < _MIN_SIDE:
         h, w = previous.shape
         raise InvalidSampleError(
-            f'frame size for flow: got {w} x {h}; it may be {_MIN_SIDE} pixels or more each way')
+            f'frame size for flow: got {w} x {h}; expected {_MIN_SIDE} pixels or more each way')
     # A new object each time (3 % dearer): an old one keeps settings that a picture of another
     # size made it choose, and scratch memory that threads must not share.
     estimator: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)

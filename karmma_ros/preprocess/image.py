@@ -76,8 +76,8 @@ def decode_image(
     check_layout(encoding, height, width, step, layout.pixel, layout.half_rows, flat.size)
     if (layout.even[0] and height % 2) or (layout.even[1] and width % 2):
         raise InvalidSampleError(
-            f'image size: got {width} x {height}; it may be even, for {encoding} shares its '
-            'colours among neighbours')
+            f'image size: got {width} x {height}; expected even numbers, for '
+            f'{encoding} shares its colours among neighbours')
     rows: Bytes = np.ndarray(
         (height * layout.half_rows // 2, width * layout.pixel), np.uint8, flat,
         strides=(step, 1))
@@ -122,7 +122,7 @@ def flat_bytes(data: Any) -> Bytes:
     """
     if isinstance(data, np.ndarray):
         if data.dtype != np.uint8:
-            raise InvalidSampleError(f'image data: got {data.dtype}; it may be uint8')
+            raise InvalidSampleError(f'image data: got {data.dtype}; expected uint8')
         return data.reshape(-1)
     try:
         return np.frombuffer(data, np.uint8)
@@ -131,7 +131,7 @@ def flat_bytes(data: Any) -> Bytes:
         if isinstance(data, (bytes, bytearray)) or getattr(data, 'typecode', '') == 'B':
             return np.empty(0, np.uint8)
         raise InvalidSampleError(
-            f'image data: got a {type(data).__name__}; it may be bytes or a uint8 array'
+            f'image data: got a {type(data).__name__}; expected bytes or a uint8 array'
         ) from error
 
 
@@ -145,16 +145,16 @@ def check_layout(
     :raises InvalidSampleError: naming the field that does not fit.
     """
     if height <= 0 or width <= 0:
-        raise InvalidSampleError(f'image size: got {width} x {height}; it may be 1 x 1 or more')
+        raise InvalidSampleError(f'image size: got {width} x {height}; expected 1 x 1 or more')
     row, rows = width * pixel, height * half_rows // 2
     if step < row:
         raise InvalidSampleError(
-            f'image step: got {step}; it may be {row} or more bytes a row '
+            f'image step: got {step}; expected {row} or more bytes a row '
             f'({width} pixels of {encoding})')
     if num_bytes != step * rows:
         planes = '' if half_rows == 2 else f' x {half_rows / 2:g} for {encoding}'
         raise InvalidSampleError(
-            f'image data: got {num_bytes} bytes; it may be {step * rows} '
+            f'image data: got {num_bytes} bytes; expected {step * rows} '
             f'(step {step} x height {height}{planes})')
 
 
@@ -274,5 +274,5 @@ def _layout(encoding: str, big_endian: bool) -> _Layout:
     except (KeyError, TypeError):
         remedy = _REMEDIES.get(str(encoding), _CONVERT)
         raise InvalidSampleError(
-            f'image encoding: got {printable(repr(encoding), 60)}; it may be {_KNOWN}: {remedy}'
+            f'image encoding: got {printable(repr(encoding), 60)}; expected {_KNOWN}: {remedy}'
         ) from None

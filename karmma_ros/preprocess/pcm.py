@@ -43,19 +43,19 @@ def decode_pcm(
     kind, order = _parse(sample_format, big_endian)
     if not 1 <= channels <= _MAX_CHANNELS:
         raise InvalidSampleError(
-            f'audio channels: got {channels}; it may be 1 to {_MAX_CHANNELS}')
+            f'audio channels: got {channels}; expected 1 to {_MAX_CHANNELS}')
     flat = _flat_bytes(data)
     if _is_mp3(flat[:4096].tobytes(), flat.size):
         raise _compressed('mp3')
     frame = int(kind[1:]) // 8 * channels
     if flat.size == 0 or flat.size % frame:
         raise InvalidSampleError(
-            f'audio data: got {flat.size} bytes; it may be a multiple of {frame}, at least one '
+            f'audio data: got {flat.size} bytes; expected a multiple of {frame}, at least one '
             f'({channels} channel(s) of {printable(sample_format, 60)})')
     samples = _to_float(flat, kind, order).reshape(-1, channels)
     mono = samples[:, 0] if channels == 1 else samples.mean(axis=1)
     if not np.isfinite(mono).all():
-        raise InvalidSampleError('audio data: got NaN or infinity; it may be finite samples')
+        raise InvalidSampleError('audio data: got NaN or infinity; expected finite samples')
     return np.asarray(np.clip(mono, -1, 1), np.float32)
 
 
@@ -66,14 +66,14 @@ def _parse(sample_format: str, big_endian: bool) -> tuple[str, str]:
     match = _NAME.match(name.upper())
     if match is None:
         raise InvalidSampleError(
-            f'audio sample format: got {printable(repr(sample_format), 60)}; it may be {_FORMATS}')
+            f'audio sample format: got {printable(repr(sample_format), 60)}; expected {_FORMATS}')
     order = match['order'] or ('BE' if big_endian else 'LE')
     return match['wide'] or match[0], '>' if order == 'BE' else '<'
 
 
 def _compressed(name: str) -> InvalidSampleError:
     return InvalidSampleError(
-        f'audio: got compressed sound ({printable(name, 60)}); it may be raw PCM: start '
+        f'audio: got compressed sound ({printable(name, 60)}); expected raw PCM: start '
         'audio_capture with `format:=wave`')
 
 
@@ -85,7 +85,7 @@ def _flat_bytes(data: Any) -> NDArray[np.uint8]:
         return np.frombuffer(view, np.uint8) if view.nbytes else np.empty(0, np.uint8)
     except (TypeError, ValueError) as error:
         raise InvalidSampleError(
-            f'audio data: got a {type(data).__name__}; it may be bytes or a uint8 array'
+            f'audio data: got a {type(data).__name__}; expected bytes or a uint8 array'
         ) from error
 
 

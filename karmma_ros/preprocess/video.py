@@ -77,7 +77,7 @@ def _fit(
 ) -> tuple[NDArray[Any], tuple[float, float]]:
     """Resize and crop; also give how much wider and higher a pixel has become."""
     if height <= 0 or width <= 0:
-        raise InvalidSampleError(f'crop size: got {height} x {width}; it may be 1 x 1 or more')
+        raise InvalidSampleError(f'crop size: got {height} x {width}; expected 1 x 1 or more')
     if image.shape[:2] == (height, width):
         return image, (1, 1)
     source = _centre(image, height, width)

@@ -56,7 +56,7 @@ def stamp_ns_of(header: Any) -> int:
     """
     stamp_ns = int(header.stamp.sec * NANOSECONDS + header.stamp.nanosec)
     if stamp_ns < 0:
-        raise InvalidSampleError(f'header.stamp: got {stamp_ns / NANOSECONDS} s; it may be 0 or '
+        raise InvalidSampleError(f'header.stamp: got {stamp_ns / NANOSECONDS} s; expected 0 or '
                                  'more')
     return stamp_ns
 
@@ -218,7 +218,7 @@ class StampedAudioReader:
         except KeyError:
             known = ', '.join(f'{number} ({name})' for number, (_, name) in _PORTAUDIO.items())
             raise InvalidSampleError(
-                f"audio.info.format: got {info.format}; it may be PortAudio's number of a format: "
+                f"audio.info.format: got {info.format}; expected PortAudio's number of a format: "
                 f'{known}: set format of audio_capturer_node to one of them') from None
         samples = decode_pcm(
             getattr(data, field), sample_format=name, channels=info.channels,
@@ -275,7 +275,7 @@ class DetectionReader:
         """
         if len(message.detections) > _MAX_DETECTIONS:
             raise InvalidSampleError(
-                f'boxes: got {len(message.detections)}; it may be {_MAX_DETECTIONS} or fewer: '
+                f'boxes: got {len(message.detections)}; expected {_MAX_DETECTIONS} or fewer: '
                 "raise the detector's threshold")
         named = [(*_best(each), each.bbox) for each in message.detections]
         found = sorted((each for each in named if self._wanted(*each[:2])),

@@ -158,7 +158,7 @@ class ActionEvents:
         """
         if window_start_ns > stamp_ns:
             raise InvalidSampleError(
-                f'window: got a start {window_start_ns - stamp_ns} ns after its end; it may be '
+                f'window: got a start {window_start_ns - stamp_ns} ns after its end; expected '
                 'at most at its end')
         scores = tuple(self._probabilities(i, prediction) for i in range(len(self._heads)))
         if self._stamp_ns is not None and stamp_ns <= self._stamp_ns:
@@ -221,7 +221,7 @@ class ActionEvents:
         scores = np.array(prediction.probabilities.get(head, ()), np.float64)
         if scores.shape != (classes,) or not np.isfinite(scores).all():
             raise InvalidSampleError(
-                f'prediction of head {head!r}: got an array {list(scores.shape)}; it may be '
+                f'prediction of head {head!r}: got an array {list(scores.shape)}; expected '
                 f'{classes} finite probabilities')
         return scores
 

@@ -54,7 +54,7 @@ class Recogniser:
         used = [m for m in source.modalities if m in wanted]
         if not used:
             raise InvalidSampleError(
-                f'clip: got {subset_name(source.modalities)}; it may be at least one of '
+                f'clip: got {subset_name(source.modalities)}; expected at least one of '
                 f'{subset_name(wanted)}')
         self._used = True
         if isinstance(source, Window) and self._tokens is not None:

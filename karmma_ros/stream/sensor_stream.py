@@ -432,4 +432,4 @@ def _check_sound(samples: NDArray[np.float32], sample_rate: int) -> None:
     check_rate(sample_rate)
     check_array('audio', samples, np.float32, ('n',))
     if not np.isfinite(samples).all():
-        raise InvalidSampleError('audio: got NaN or infinity; it may be finite samples')
+        raise InvalidSampleError('audio: got NaN or infinity; expected finite samples')

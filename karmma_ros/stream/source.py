@@ -131,7 +131,7 @@ class Timeline:
         ahead = (start_ns - self._newest[0]) / NANOSECONDS
         direction = 'ahead of' if ahead > 0 else 'behind'
         return (f'stamp: got {abs(ahead):.3f} s {direction} the newest sample; '
-                f'it may be within {self._span_ns / NANOSECONDS:g} s')
+                f'expected within {self._span_ns / NANOSECONDS:g} s')
 
     def clear(self) -> None:
         """Forget everything: the next stamp fits."""
@@ -201,7 +201,7 @@ class InputSource:
         :raises InvalidSampleError: for a stamp that does not fit.
         """
         if start_ns < 0:
-            raise InvalidSampleError(f'stamp: got {start_ns} ns; it may be 0 or more')
+            raise InvalidSampleError(f'stamp: got {start_ns} ns; expected 0 or more')
         fit = self.timeline.admit(start_ns, stop_ns, now_ns)
         if fit is StampVerdict.DROP:
             raise InvalidSampleError(self.timeline.misfit(start_ns))

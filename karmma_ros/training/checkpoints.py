@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from karmma_ros.errors import DISK_FULL, InvalidSettingError, KarmmaError
-from karmma_ros.model.files import open_regular_file
+from karmma_ros.files import open_regular
 from karmma_ros.model.weights_check import first_line
 import lightning
 from lightning.pytorch.callbacks import Callback
@@ -28,9 +28,6 @@ class TrainingStopped(KarmmaError):
         self.path, self.step = path, step
         super().__init__(f'stopped after step {step}; the same command goes on from {path}')
 
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (self.path, self.step)
-
 
 class CheckpointError(KarmmaError):
     """A checkpoint cannot be written; what was written before it is whole."""
@@ -42,9 +39,6 @@ class CheckpointError(KarmmaError):
         super().__init__(f'checkpoint {path} cannot be written ({error.strerror or error}); '
                          f'{before}: {remedy} and give the same command again')
 
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (self.path, self.error)
-
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """
@@ -53,7 +47,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     :raises InvalidSettingError: for a file that is not one of `ResumeCheckpoint`'s.
     """
     try:
-        with open_regular_file(path) as file:
+        with open_regular(path) as file:
             content = torch.load(file, map_location='cpu', weights_only=True)
     except (UnpicklingError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         raise _no_checkpoint(path, first_line(error)) from error

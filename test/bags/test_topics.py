@@ -67,8 +67,8 @@ def test_a_named_topic_is_taken_and_none_is_left_out(crowded):
 
 
 @pytest.mark.parametrize(('named', 'sentence'), [
-    ({'rgb': '/audio'}, r"--topics rgb is '/audio \(audio_common.*may be sensor_msgs/msg/Image"),
-    ({'audio': '/mic'}, r"--topics audio is '/mic'; it may be a topic of the bag: .*/image"),
+    ({'rgb': '/audio'}, r"--topics rgb is '/audio \(audio_common.*expected sensor_msgs/msg/Image"),
+    ({'audio': '/mic'}, r"--topics audio is '/mic'; expected a topic of the bag: .*/image"),
 ])
 def test_a_wrong_name_says_what_there_is(kitchen, named, sentence):
     with pytest.raises(InvalidSettingError, match=sentence):
@@ -141,7 +141,7 @@ def test_a_name_is_not_asked_for_where_it_would_be_refused(unread):
     with pytest.raises(BagError, match='/cam/ffmpeg .*republish it raw') as failure:
         choice_of(unread, modalities=(Modality.RGB,))
     assert '--topics' not in str(failure.value)
-    with pytest.raises(InvalidSettingError, match='/video .foxglove.*may be sensor_msgs.*H.264'):
+    with pytest.raises(InvalidSettingError, match='/video .foxglove.*expected sensor_msgs.*H.264'):
         choice_of(unread, {'rgb': '/video'})
 
 

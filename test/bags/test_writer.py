@@ -94,7 +94,7 @@ def test_an_existing_bag_is_not_overwritten(tmp_path):
 
 
 def test_an_unknown_storage_is_refused(tmp_path):
-    with pytest.raises(InvalidSettingError, match="storage is 'zip'; it may be mcap or sqlite3"):
+    with pytest.raises(InvalidSettingError, match="storage is 'zip'; expected mcap or sqlite3"):
         BagWriter(tmp_path / 'bag', storage='zip')
 
 

@@ -97,9 +97,9 @@ def test_a_file_that_is_no_sound_is_a_sentence(tmp_path, film, capsys):
 
 
 @pytest.mark.parametrize(('words', 'sentence'), [
-    (['--episodes', '0'], '--episodes is 0; it may be a number above 0'),
-    (['--seconds', '-1'], '--seconds is -1.0; it may be a number above 0'),
-    (['--rate', '0'], '--rate is 0.0; it may be a number above 0'),
+    (['--episodes', '0'], '--episodes is 0; expected a number above 0'),
+    (['--seconds', '-1'], '--seconds is -1.0; expected a number above 0'),
+    (['--rate', '0'], '--rate is 0.0; expected a number above 0'),
 ])
 def test_impossible_numbers_are_refused(tmp_path, capsys, words, sentence):
     assert main(['bag', 'synthetic', str(tmp_path / 'o.mcap'), *words]) == 2

@@ -53,7 +53,7 @@ def test_topics_of_the_robot_and_a_node_in_a_namespace(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(('words', 'sentence'), [
-    (['--image', 'image'], r"--image is 'image'; it may be the full name"),
+    (['--image', 'image'], r"--image is 'image'; expected the full name"),
     (['--image', 'none', '--audio', 'none', '--detections', 'none'], 'nothing to evaluate'),
 ])
 def test_what_cannot_be_recorded_is_a_sentence(capsys, tmp_path, words, sentence):

@@ -111,12 +111,12 @@ def test_the_synthetic_kitchen_is_checked_by_its_clips(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(('arguments', 'text'), [
-    (['--data.dataset', 'youtube'], "data.dataset is 'youtube'; it may be synthetic_kitchen"),
+    (['--data.dataset', 'youtube'], "data.dataset is 'youtube'; expected synthetic_kitchen"),
     (['--data.dataset', 'something_something'], 'name that of Something-Something V2 with'),
     (['--data.dataset', 'manifest'], 'there is no manifest: name one with manifest.file'),
     (['--data.dataset', 'manifest', '--data.manifest.frame_rate', '0'], 'frame_rate is 0'),
-    (['--decode', '-1'], '--decode is -1; it may be a whole number from 0 on'),
-    (['--config', 'none.yaml'], "--config is 'none.yaml'; it may be a YAML file that can be read"),
+    (['--decode', '-1'], '--decode is -1; expected a whole number from 0 on'),
+    (['--config', 'none.yaml'], "--config is 'none.yaml'; expected a YAML file that can be read"),
     (['--decode', 'many'], 'decode'),
 ])
 def test_wrong_options_are_named(tmp_path, capsys, arguments, text):
@@ -132,4 +132,4 @@ def test_a_configuration_without_data_is_named(tmp_path, capsys, content):
     path = tmp_path / 'config.yaml'
     path.write_text(content)
     assert main(['data', 'check', '--config', str(path)]) == 2
-    assert f"--config is '{path}'; it may be a" in capsys.readouterr().err
+    assert f"--config is '{path}'; expected a" in capsys.readouterr().err

@@ -75,8 +75,8 @@ def test_int8_takes_its_ranges_from_clips_of_the_training_split(model, toys, cap
 
 
 @pytest.mark.parametrize(('arguments', 'text'), [
-    (['--to', 'tensorrt'], "--to is 'tensorrt'; it may be openvino or onnx"),
-    (['--to', 'onnx', '--precision', 'bf16'], "--precision is 'bf16'; it may be fp32, int8"),
+    (['--to', 'tensorrt'], "--to is 'tensorrt'; expected openvino or onnx"),
+    (['--to', 'onnx', '--precision', 'bf16'], "--precision is 'bf16'; expected fp32, int8"),
     (['--to', 'onnx', '--precision', 'int8', '--calibration', '0'], 'limit is 0'),
 ])
 def test_a_wrong_request_is_named(model, toys, capsys, arguments, text):

@@ -44,8 +44,8 @@ def test_memory_has_the_student_s_share_beside_the_paper_s(capsys, monkeypatch, 
 
 
 @pytest.mark.parametrize(('arguments', 'text'), [
-    (['hugo'], "preset is 'hugo'; it may be tiny"),
-    (['tiny', '--token-caps', 'few'], "--token-caps is 'few'; it may be whole numbers and `none`"),
+    (['hugo'], "preset is 'hugo'; expected tiny"),
+    (['tiny', '--token-caps', 'few'], "--token-caps is 'few'; expected whole numbers and `none`"),
     (['tiny', '--token-caps', '0'], 'token_cap is 0'),
     (['tiny', '--chart', 'costs.tune'], 'a file that ends in .png'),
 ])

@@ -100,7 +100,7 @@ def test_an_interrupt_is_a_sentence_and_the_same_command_goes_on(
     ('student', ['--weights.rgb', 'NOWHERE_V1'], "weights is 'NOWHERE_V1'"),
     ('pretrain', ['--modality', 'smell'], "modality is 'smell'"),
     ('teacher', ['--weights.touch', 'x'], "modality is 'touch'"),
-    ('teacher', [], "weights.rgb is ''; it may be weights of r2plus1d that leave no tensor of"),
+    ('teacher', [], "weights.rgb is ''; expected weights of r2plus1d that leave no tensor of"),
     ('teacher', ['--remember', 'false'], 'tensors would be: position (from scratch), stem.0'),
     ('teacher', ['--preset', 'tiny'], 'no tensor of the frozen encoder at random'),
     ('teacher', ['--data.dataset', 'epic_kitchens'], 'epic_kitchens'),

@@ -85,7 +85,7 @@ def test_a_file_with_a_heading_alone_holds_no_boxes(tmp_path):
     (HEADER + '1,0,0,1,1,hand\n1,x,0,1,1,hand\n', "line 3: x1 is 'x': it must be a number"),
     (HEADER + '1,0,0,1\n', 'line 2: y2 is None: it must be a number'),
     (HEADER + '1,0,0,1,1,foot\n', "line 2: category is 'foot': it must be hand or object"),
-    (HEADER + '1,0,0,640,1,hand\n', 'line 2: boxes: got a coordinate of 640; it may be 0 to 1'),
+    (HEADER + '1,0,0,640,1,hand\n', 'line 2: boxes: got a coordinate of 640; expected 0 to 1'),
     (HEADER + '1,0.5,0,0.4,1,hand\n', 'line 2: boxes: got corners (0.5, 0), (0.4, 1)'),
     (HEADER + '1,nan,0,0.4,1,hand\n', 'line 2: boxes: got NaN'),
     (HEADER + 'inf,0,0,0.4,1,hand\n', "line 2: time is 'inf': give seconds"),

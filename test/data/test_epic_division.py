@@ -37,7 +37,7 @@ def test_what_is_written_is_read_back_in_any_order(tmp_path):
     (lambda text: text.replace('P01_01_7,', 'P01_01_77,'), 'its 20 ids are not those of the 20'),
     (lambda text: text.replace('P01_01_7,train\n', ''), r'its 19 ids .* \(P01_01_7\)'),
     (lambda text: text + 'P01_01_7,train\n', r'its 21 ids .* \(one is there twice\)'),
-    (lambda text: text.replace('validation', 'test'), "a split is 'test'; it may be train or val"),
+    (lambda text: text.replace('validation', 'test'), "a split is 'test'; expected train or val"),
     (lambda text: text.replace('split', 'part'), 'it has no column split; it has narration_id, p'),
 ])
 def test_a_division_of_others_is_refused(tmp_path, edit, sentence):

@@ -155,7 +155,7 @@ def test_timestamps(text, wanted):
 @pytest.mark.parametrize('text', ['', '1.5', '00:61:00.00', '00:00:60.00', '0:0:1', 'nan',
                                   '-00:00:01.00', '00:00:01.00 '])
 def test_what_is_no_timestamp(text):
-    with pytest.raises(ValueError, match='it may be HH:MM:SS.cc'):
+    with pytest.raises(ValueError, match='expected HH:MM:SS.cc'):
         seconds(text)
 
 
@@ -170,15 +170,15 @@ def test_pruning_goes_by_the_main_noun(annotations):
 
 
 @pytest.mark.parametrize(('change', 'sentence'), [
-    ({'verb_class': '97'}, r"row 2 \(P01_01_1\): verb_class is '97'; it may be 0 to 96"),
-    ({'noun_class': '300'}, r"row 2 \(P01_01_1\): noun_class is '300'; it may be 0 to 299"),
+    ({'verb_class': '97'}, r"row 2 \(P01_01_1\): verb_class is '97'; expected 0 to 96"),
+    ({'noun_class': '300'}, r"row 2 \(P01_01_1\): noun_class is '300'; expected 0 to 299"),
     ({'noun_class': '-1'}, "noun_class is '-1'"),
     ({'noun_class': '2.5'}, "noun_class is '2.5'"),
     ({'noun_class': ''}, "noun_class is ''"),
     ({'stop_timestamp': '00:00:00.40'},
      r'row 2 \(P01_01_1\): it stops at 00:00:00.40, before its start at 00:00:00.50'),
-    ({'start_timestamp': '0.5 s'}, "a timestamp is '0.5 s'; it may be HH:MM:SS.cc"),
-    ({'video_id': 'P01_1001'}, "video_id is 'P01_1001'; it may be PXX_YY or PXX_1YY"),
+    ({'start_timestamp': '0.5 s'}, "a timestamp is '0.5 s'; expected HH:MM:SS.cc"),
+    ({'video_id': 'P01_1001'}, "video_id is 'P01_1001'; expected PXX_YY or PXX_1YY"),
     ({'video_id': '../../P01_01'}, 'video_id is'),
     ({'narration_id': 'P01_01_0'}, "row 2: narration_id 'P01_01_0' is there twice"),
 ])
@@ -324,15 +324,15 @@ def test_sound_comes_from_a_folder_or_a_file(settings, spec, tmp_path):
 @pytest.mark.parametrize(('change', 'error', 'sentence'), [
     ({'root': 'gone'}, DataError, 'gone: there is no such folder: correct root: .*holds P01'),
     ({'annotations': 'gone'}, DataError, 'correct annotations: the folder that holds EPIC_100'),
-    ({'root': ''}, InvalidSettingError, "root is ''; it may be a folder: .* holds P01"),
+    ({'root': ''}, InvalidSettingError, "root is ''; expected a folder: .* holds P01"),
     ({'audio': 'gone'}, DataError, 'gone: there is no such folder: correct audio'),
     ({'audio': 'gone.hdf5'}, DataError, 'gone.hdf5: there is no such file: correct audio'),
     ({'audio': __file__}, DataError, 'there is no such folder'),
-    ({'split': 'all'}, InvalidSettingError, "split is 'all'; it may be epic_kitchens, "),
-    ({'rgb': 'gulp'}, InvalidSettingError, "rgb is 'gulp'; it may be auto, frames, tar, video"),
-    ({'flow': True}, InvalidSettingError, 'flow is True; it may be files, computed, none'),
-    ({'seed': -1}, InvalidSettingError, 'seed is -1; it may be 0 or more'),
-    ({'audio_rate': 0}, InvalidSettingError, 'audio_rate is 0; it may be 1 or more'),
+    ({'split': 'all'}, InvalidSettingError, "split is 'all'; expected epic_kitchens, "),
+    ({'rgb': 'gulp'}, InvalidSettingError, "rgb is 'gulp'; expected auto, frames, tar, video"),
+    ({'flow': True}, InvalidSettingError, 'flow is True; expected files, computed, none'),
+    ({'seed': -1}, InvalidSettingError, 'seed is -1; expected 0 or more'),
+    ({'audio_rate': 0}, InvalidSettingError, 'audio_rate is 0; expected 1 or more'),
 ])
 def test_wrong_settings_are_named(settings, spec, change, error, sentence):
     with pytest.raises(error, match=sentence):

@@ -169,23 +169,23 @@ def test_a_manifest_may_come_from_any_spreadsheet(folder, spec, change, encoding
 # -- lines that are wrong ------------------------------------------------------------------
 
 @pytest.mark.parametrize(('line', 'complaint'), [
-    ('tests,0,1,cut,cup,film.mp4,,,', "line 6: split is 'tests'; it may be train, validation, te"),
-    ('train,x,1,cut,cup,film.mp4,,,', "line 6: start is 'x'; it may be seconds from 0 on, or HH:"),
+    ('tests,0,1,cut,cup,film.mp4,,,', "line 6: split is 'tests'; expected train, validation, te"),
+    ('train,x,1,cut,cup,film.mp4,,,', "line 6: start is 'x'; expected seconds from 0 on, or HH:"),
     ('train,-1,1,cut,cup,film.mp4,,,', "line 6: start is '-1'"),
     ('train,0,1:2:3:4,cut,cup,film.mp4,,,', "line 6: stop is '1:2:3:4'"),
     ('train,0,nan,cut,cup,film.mp4,,,', "line 6: stop is 'nan'"),
     ('train,0,,cut,cup,film.mp4,,,', "line 6: stop is ''"),
-    ('train,2,1,cut,cup,film.mp4,,,', "line 6: stop is '1'; it may be later than start, 2"),
-    ('train,0,1,,cup,film.mp4,,,', "line 6: verb is ''; it may be the name of a class"),
+    ('train,2,1,cut,cup,film.mp4,,,', "line 6: stop is '1'; expected later than start, 2"),
+    ('train,0,1,,cup,film.mp4,,,', "line 6: verb is ''; expected the name of a class"),
     ('train,0,1,cut,cup', 'line 6: it has fewer cells than there are columns'),
     ('train,0,1,cut,cup,film.mp4,,,,more', 'line 6: it has more cells than there are columns'),
-    ('train,0,1,cut,cup,,computed,,', "line 6: flow is 'computed'; it may be a folder where the"),
-    ('train,0,1,cut,cup,,,film.mp4,', "line 6: audio is 'film.mp4'; it may be a file of sound alo"
+    ('train,0,1,cut,cup,,computed,,', "line 6: flow is 'computed'; expected a folder where the"),
+    ('train,0,1,cut,cup,,,film.mp4,', "line 6: audio is 'film.mp4'; expected a file of sound alo"
      'ne (wav, flac): extract it with `ffmpeg -i film.mp4 -vn -ac 1 -af aresample=async=1:first_p'
      'ts=0 film.wav`'),
-    ('train,0,1,cut,cup,http://127.0.0.1/a.mp4,,,', "line 6: rgb is 'http://127.0.0.1/a.mp4'; it "
-     'may be a local file or folder: URLs are not fetched: download it'),
-    ('train,0,1,cut,cup,,,tcp:127.0.0.1:9,', "line 6: audio is 'tcp:127.0.0.1:9'; it may be a lo"),
+    ('train,0,1,cut,cup,http://127.0.0.1/a.mp4,,,', "line 6: rgb is 'http://127.0.0.1/a.mp4'; ex"
+     'pected a local file or folder: URLs are not fetched: download it'),
+    ('train,0,1,cut,cup,,,tcp:127.0.0.1:9,', "line 6: audio is 'tcp:127.0.0.1:9'; expected a lo"),
     ('test,0,1,chop,cup,film.mp4,,,', "line 6: verb is 'chop', which is no class: no training"),
     ('validation,0,1,cut,spoon,film.mp4,,,', "line 6: noun is 'spoon', which is no class"),
 ])
@@ -255,8 +255,8 @@ def test_wrong_files_of_classes_are_named(folder, spec, content, complaint):
 
 @pytest.mark.parametrize(('changes', 'text'), [
     ({'heads': ()}, 'manifest.heads is ()'),
-    ({'heads': ('rgb',)}, "manifest.heads is ('rgb',); it may be one name or more, none that of"),
-    ({'frame_rate': 0.0}, 'manifest.frame_rate is 0.0; it may be a number above 0'),
+    ({'heads': ('rgb',)}, "manifest.heads is ('rgb',); expected one name or more, none that of"),
+    ({'frame_rate': 0.0}, 'manifest.frame_rate is 0.0; expected a number above 0'),
     ({'detections_rate': -1.0}, 'manifest.detections_rate is -1.0'),
     ({'frames': 'one.jpg'}, "manifest.frames is 'one.jpg'"),
 ])

@@ -341,7 +341,7 @@ def test_pictures_and_archives_that_are_no_files_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / NAME.format(1))
     os.mkfifo(tmp_path / 'a.tar')
     for source in (FrameFolder(tmp_path, 1), FrameTar(tmp_path / 'a.tar', 1)):
-        with pytest.raises(DataError, match='it is no regular file'):
+        with pytest.raises(DataError, match='it is a pipe'):
             source.frames([1])
 
 
@@ -482,8 +482,8 @@ def test_sound_that_is_none_is_named(tmp_path):
 def test_only_the_part_is_read(tmp_path, monkeypatch):
     soundfile.write(tmp_path / 'long.wav', ramp(8000, 60), 8000)
     asked = []
-    read = soundfile.AudioFile.read
-    monkeypatch.setattr(soundfile.AudioFile, 'read',
+    read = soundfile.SoundFile.read
+    monkeypatch.setattr(soundfile.SoundFile, 'read',
                         lambda self, n, **k: asked.append(n) or read(self, n, **k))
     AudioFile(tmp_path / 'long.wav').samples(30, 1, 16_000)
     assert len(asked) == 1 and asked[0] < 1.3 * 8000
@@ -559,5 +559,5 @@ def test_audio_under_a_name_that_is_not_utf_8_is_read(tmp_path):
 @pytest.mark.timeout(20)
 def test_audio_that_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / 'a.wav')
-    with pytest.raises(DataError, match='it is no regular file'):
+    with pytest.raises(DataError, match='it is a pipe'):
         AudioFile(tmp_path / 'a.wav').samples(0, 1, 16_000)

@@ -274,7 +274,7 @@ def test_a_missing_folder_is_named(tmp_path, spec, folder):
 
 
 @pytest.mark.parametrize(('changes', 'text'), [
-    ({'flow': 'tvl1'}, "something_something.flow is 'tvl1'; it may be computed or none"),
+    ({'flow': 'tvl1'}, "something_something.flow is 'tvl1'; expected computed or none"),
     ({'videos': 'films/1.webm'}, 'something_something.videos is'),
     ({'videos': '{id}/{name}.webm'}, 'something_something.videos is'),
     ({'frames': 'first.jpg'}, "something_something.frames is 'first.jpg'"),

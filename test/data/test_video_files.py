@@ -374,8 +374,8 @@ def test_playlists_are_refused_and_open_nothing(tmp_path, name, server):
 def test_devices_fifos_and_folders_are_refused(tmp_path):
     os.mkfifo(tmp_path / 'fifo.mp4')
     for path in (tmp_path / 'fifo.mp4', tmp_path, Path('/dev/zero')):
-        assert 'it is no regular file' in refusal(path)
-        assert 'no regular file' in VideoFile(path).problem()
+        assert 'expected a regular file' in refusal(path)
+        assert 'expected a regular file' in VideoFile(path).problem()
 
 
 def test_frames_of_too_many_pixels_are_refused(tmp_path):
@@ -426,14 +426,14 @@ def test_a_bag_holds_each_frame_at_its_own_time(tmp_path, capsys):
 
 
 def test_predict_lays_frames_by_their_own_times(tmp_path, spec):
-    from karmma_ros.cli.predict import Film
+    from karmma_ros.cli.predict import VideoClips
     path = write_video(tmp_path / 'a.mp4', VARYING)
-    with Film(path, None) as film:
+    with VideoClips(path, None) as film:
         serials = [frame.serial for frame in film.frames(spec)]
         assert film.seconds == pytest.approx(6.0, abs=0.11)
     period = spec.duration / spec.num_frames
     wanted = [sum(t <= slot * period + 1e-5 for t in VARYING) - 1 for slot in range(len(serials))]
     assert serials == wanted and len(serials) >= 5.8 / period
-    with Film(path, 30.0) as film:
+    with VideoClips(path, 30.0) as film:
         assert [frame.serial for frame in film.frames(spec)][-1] >= 80
         assert film.seconds == 3.0

@@ -113,9 +113,9 @@ def test_filling_absent_sensors_costs_more_than_leaving_them_out():
 
 
 def test_a_cap_needs_a_network_that_reduces():
-    with pytest.raises(InvalidSettingError, match="'radevski'; it may be one that reduces"):
+    with pytest.raises(InvalidSettingError, match="'radevski'; expected one that reduces"):
         gflops_by_cap('radevski', [300])
-    with pytest.raises(InvalidSettingError, match='token_cap is 0; it may be an integer above 0'):
+    with pytest.raises(InvalidSettingError, match='token_cap is 0; expected an integer above 0'):
         gflops_by_cap('tiny', [0])
 
 

@@ -149,5 +149,5 @@ def test_nonsense_is_refused(network, batch, inputs):
 
 def test_a_subset_the_network_does_not_have_is_refused(network, batch, monkeypatch):
     monkeypatch.setattr(network, 'modalities', (V, A))
-    with pytest.raises(InvalidSettingError, match="subset is 'V.F'; it may be made of V.A"):
+    with pytest.raises(InvalidSettingError, match="subset is 'V.F'; expected made of V.A"):
         collect(network, [batch], chosen=[(V, F)])

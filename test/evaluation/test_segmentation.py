@@ -104,11 +104,11 @@ def test_delays_are_those_of_what_was_found():
 
 
 def test_refuses_what_makes_no_sense():
-    with pytest.raises(InvalidSettingError, match='overlap is 0; it may be an IoU above 0'):
+    with pytest.raises(InvalidSettingError, match='overlap is 0; expected an IoU above 0'):
         found(TRUTH, TRUTH, 0)
-    with pytest.raises(InvalidSettingError, match=r"segment is \(3, 2, 'x'\); it may be one that"):
+    with pytest.raises(InvalidSettingError, match=r"segment is \(3, 2, 'x'\); expected one that"):
         found(TRUTH, [Segment(3, 2, 'x')], 0.5)
-    with pytest.raises(InvalidSettingError, match='told is 1; it may be 3 times, one a segment'):
+    with pytest.raises(InvalidSettingError, match='told is 1; expected 3 times, one a segment'):
         start_delays(TRUTH, TRUTH, told=[1.0])
 
 

@@ -27,8 +27,8 @@ def test_a_configuration_survives_json(name):
     ({'missing': 'zeros'}, 'tokens or omit'),
     ({'encoders': {}}, 'an encoder for at least one modality'),
     ({'fusion': 'concatenation'}, 'architecture.fusion is .*transformer or logit_mean'),
-    ({'fusion': 'logit_mean'}, 'it may be omit: an ensemble has no learned tokens'),
-    ({'votes': {Modality.RGB: 0.0}}, 'architecture.votes.rgb is 0.0; it may be a number above 0'),
+    ({'fusion': 'logit_mean'}, 'expected omit: an ensemble has no learned tokens'),
+    ({'votes': {Modality.RGB: 0.0}}, 'architecture.votes.rgb is 0.0; expected a number above 0'),
 ])
 def test_values_out_of_range_are_named(config, change, text):
     with pytest.raises(InvalidSettingError, match=text):
@@ -42,13 +42,13 @@ def test_an_unknown_field_is_named(config):
 
 @pytest.mark.parametrize(('name', 'text'), [
     ('resnet', 'encoders.rgb.name.*r2plus1d.*torchvision:NAME, timm:NAME or package.module:Class'),
-    ('torchvision:swin4d_t', "torchvision model is 'swin4d_t'; it may be one of .* swin3d_t"),
+    ('torchvision:swin4d_t', "torchvision model is 'swin4d_t'; expected one of .* swin3d_t"),
     ('torchvision:mvit_v2_s', "torchvision model is 'mvit_v2_s'"),
     ('torchvision:Swin3D_T_Weights', 'Swin3D_T_Weights'),
     ('timm:hf-hub:somebody/model', "timm model is 'hf-hub:somebody/model'.*timm.list_models"),
     ('no_such_package:Encoder', "'no_such_package:Encoder'.*No module named"),
     ('json:Encoder', 'the importable package.module:Class'),
-    ('json:dumps', "'json:dumps'; it may be the importable package.module:Class of a torch.nn"),
+    ('json:dumps', "'json:dumps'; expected the importable package.module:Class of a torch.nn"),
     (':Encoder', 'the importable package.module:Class'),
 ])
 def test_an_unknown_encoder_is_named_with_what_there_is(spec, name, text):

@@ -102,7 +102,7 @@ def test_a_present_modality_needs_its_input(network, inputs):
 def test_an_input_of_another_shape_is_refused(network, inputs):
     inputs[Modality.AUDIO] = inputs[Modality.AUDIO][..., :-1]
     with pytest.raises(InvalidSettingError, match=(
-            r'inputs.audio is \[3, 1, 16, 99\]; it may be a tensor \[3, 1, 16, 100\]')):
+            r'inputs.audio is \[3, 1, 16, 99\]; expected a tensor \[3, 1, 16, 100\]')):
         network(inputs, mask(*[ORDER] * 3))
     with pytest.raises(InvalidSettingError, match=r'inputs.rgb is \[3, 3, 4, 16, 16\]'):
         network(inputs, mask(*[ORDER] * 2))
@@ -140,5 +140,5 @@ def test_every_preset_builds(name, spec, vocabulary):
 
 
 def test_an_unknown_preset_names_the_known_ones():
-    with pytest.raises(InvalidSettingError, match="preset is 'huge'; it may be tiny"):
+    with pytest.raises(InvalidSettingError, match="preset is 'huge'; expected tiny"):
         preset('huge')

@@ -150,8 +150,8 @@ def test_offline_the_error_names_the_place_in_the_hub_cache(cache):
 
 
 @pytest.mark.parametrize(('name', 'weights', 'text'), [
-    ('torchvision:swin3d_t', 'IMAGENET', "weights is 'IMAGENET'; it may be KINETICS400_V1"),
-    ('torchvision:SwinTransformer3d', 'KINETICS400_V1', "it may be a file's path"),
+    ('torchvision:swin3d_t', 'IMAGENET', "weights is 'IMAGENET'; expected KINETICS400_V1"),
+    ('torchvision:SwinTransformer3d', 'KINETICS400_V1', "expected a file's path"),
     ('timm:vit_tiny_patch16_224', 'vit_tiny', 'one of timm.list_pretrained'),
     ('stlt', 'ACTION_GENOME', 'stlt has no published weights'),
 ])

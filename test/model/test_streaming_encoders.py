@@ -63,9 +63,9 @@ def test_the_flow_from_a_frame_outside_the_chunk_is_not_looked_at(spec):
 
 
 @pytest.mark.parametrize(('encoder', 'modality', 'text'), [
-    (replace(PLAIN, chunk=3), V, "rgb.chunk is 3; it may be a divisor of the clip's 4 frames"),
-    (EncoderConfig('mel_cnn', chunk=1), A, 'audio.chunk is 1; it may be 0'),
-    (EncoderConfig('layout_cnn', chunk=2), D, 'detections.chunk is 2; it may be 0'),
+    (replace(PLAIN, chunk=3), V, "rgb.chunk is 3; expected a divisor of the clip's 4 frames"),
+    (EncoderConfig('mel_cnn', chunk=1), A, 'audio.chunk is 1; expected 0'),
+    (EncoderConfig('layout_cnn', chunk=2), D, 'detections.chunk is 2; expected 0'),
     (EncoderConfig('causal_frames', {'backbone': 'test_vit'}), V, 'test_vit.*one of the kinds'),
     (EncoderConfig('causal_frames', {'backbone': 'no_such'}), V, "timm model is 'no_such'"),
 ])
@@ -81,7 +81,7 @@ def test_fewer_frames_than_none_are_refused():
 
 def test_a_cap_that_leaves_a_stretch_nothing_is_refused(config, spec, vocabulary):
     config = replace(config, encoders={V: replace(PLAIN, chunk=1)}, token_cap=3)
-    with pytest.raises(InvalidSettingError, match='token_cap is 3; it may be 4 or more'):
+    with pytest.raises(InvalidSettingError, match='token_cap is 3; expected 4 or more'):
         build(config, spec, vocabulary)
 
 

@@ -33,7 +33,7 @@ def test_tau_average_divides_evenly_when_it_can():
 
 
 def test_tau_average_refuses_no_tokens():
-    with pytest.raises(InvalidSettingError, match='token_cap is 0; it may be an integer above 0'):
+    with pytest.raises(InvalidSettingError, match='token_cap is 0; expected an integer above 0'):
         tau_average(torch.rand(1, 4, 2), 0)
 
 
@@ -62,7 +62,7 @@ def test_a_cap_of_one_leaves_the_mean():
 def test_even_groups_leave_short_sequences_alone_and_refuse_no_tokens():
     tokens = torch.rand(2, 5, 3)
     assert even_average(tokens, 5) is tokens
-    with pytest.raises(InvalidSettingError, match='token_cap is 0; it may be an integer above 0'):
+    with pytest.raises(InvalidSettingError, match='token_cap is 0; expected an integer above 0'):
         even_average(tokens, 0)
 
 

@@ -127,11 +127,11 @@ def test_a_change_that_contradicts_another_is_refused_with_the_reason(perform):
     result = put(node, events__end=0.5)
     assert not result.successful and 'below events.start' in result.reason
     result = put(node, events__background='nothing at all')
-    assert not result.successful and 'it may be a class of' in result.reason
+    assert not result.successful and 'expected a class of' in result.reason
     result = put(node, audio__sample_format='mp3')
     assert not result.successful and 'audio.sample_format' in result.reason
     result = put(node, model='nowhere')
-    assert not result.successful and 'it may be the path of a model directory' in result.reason
+    assert not result.successful and 'expected the path of a model directory' in result.reason
     assert put(node, events__background=VERBS[0]).successful
 
 

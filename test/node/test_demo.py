@@ -129,5 +129,5 @@ def test_the_whole_demo_in_small(ros, bundle, tmp_path):
 def test_a_model_that_is_not_there_ends_the_demo_with_a_sentence(ros, tmp_path):
     status, _, err = run_demo(tmp_path, tmp_path / 'none', EPISODES=1, EPISODE_S=0.1)
     assert status == 1
-    assert 'it may be the path of a model directory' in err
+    assert 'expected the path of a model directory' in err
     assert 'demo: the node refused configure; its own line above says why' in err

@@ -92,15 +92,15 @@ def test_shutdown_from_every_state_frees_everything(make, steps):
 
 
 @pytest.mark.parametrize(('overrides', 'sentence'), [
-    ({'model': 'no/such'}, "configure failed: model is 'no/such'; it may be the path of"),
-    ({'model': ''}, "configure failed: model is ''; it may be the path of"),
-    ({'device': 'tpu'}, "configure failed: device is 'tpu'; it may be auto, cpu"),
-    ({'rate': 'fast'}, "configure failed: rate is 'fast'; it may be a number from 0.1 to 60.0: "
+    ({'model': 'no/such'}, "configure failed: model is 'no/such'; expected the path of"),
+    ({'model': ''}, "configure failed: model is ''; expected the path of"),
+    ({'device': 'tpu'}, "configure failed: device is 'tpu'; expected auto, cpu"),
+    ({'rate': 'fast'}, "configure failed: rate is 'fast'; expected a number from 0.1 to 60.0: "
                        'write it as in `rate: 5.0`'),
     ({'audio__sample_format': 'mp3'}, "configure failed: audio.sample_format is 'mp3'"),
-    ({'events__start': 0.1}, 'configure failed: events.end is 0.2; it may be a score above 0 and '
+    ({'events__start': 0.1}, 'configure failed: events.end is 0.2; expected a score above 0 and '
                              'below events.start = 0.1'),
-    ({'events__background': 'rest'}, "configure failed: events.background is 'rest'; it may be"),
+    ({'events__background': 'rest'}, "configure failed: events.background is 'rest'; expected"),
 ])
 def test_a_wrong_setting_fails_configure_with_a_sentence(make, overrides, sentence):
     node = make(**overrides)

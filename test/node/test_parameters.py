@@ -51,17 +51,17 @@ def test_a_whole_number_serves_for_a_double(declared):
 
 
 @pytest.mark.parametrize(('overrides', 'sentence'), [
-    ({'rate': 'fast'}, "rate is 'fast'; it may be a number from 0.1 to 60.0: "
+    ({'rate': 'fast'}, "rate is 'fast'; expected a number from 0.1 to 60.0: "
                        'write it as in `rate: 5.0`'),
-    ({'rate': 0.0}, 'rate is 0.0; it may be a number from 0.1 to 60.0'),
-    ({'rate': float('nan')}, 'rate is nan; it may be a number from 0.1 to 60.0'),
-    ({'top_k': 2.5}, 'top_k is 2.5; it may be a whole number from 1 to 100: '
+    ({'rate': 0.0}, 'rate is 0.0; expected a number from 0.1 to 60.0'),
+    ({'rate': float('nan')}, 'rate is nan; expected a number from 0.1 to 60.0'),
+    ({'top_k': 2.5}, 'top_k is 2.5; expected a whole number from 1 to 100: '
                      'write it as in `top_k: 5`'),
-    ({'rgb__enabled': 1}, 'rgb.enabled is 1; it may be true or false: '
+    ({'rgb__enabled': 1}, 'rgb.enabled is 1; expected true or false: '
                           'write it as in `rgb.enabled: true`'),
     ({'audio__qos': 'sure'},
-     "audio.qos is 'sure'; it may be auto or sensor_data or reliable"),
-    ({'model': 7}, "model is 7; it may be text: write it as in `model: 'synthetic_kitchen'`"),
+     "audio.qos is 'sure'; expected auto or sensor_data or reliable"),
+    ({'model': 7}, "model is 7; expected text: write it as in `model: 'synthetic_kitchen'`"),
 ])
 def test_a_wrong_value_becomes_a_sentence_that_mends_it(declared, overrides, sentence):
     _, parameters = declared(**overrides)
@@ -100,7 +100,7 @@ def test_checks_see_all_values_as_they_would_be_and_may_refuse(declared):
     node, parameters = declared([refuse], told.append)
     result = node.set_parameters_atomically(
         [Parameter('top_k', value=6), Parameter('rate', value=2.0)])
-    assert not result.successful and result.reason == 'top_k is 6; it may be less at 2 Hz'
+    assert not result.successful and result.reason == 'top_k is 6; expected less at 2 Hz'
     assert (parameters['top_k'], told) == (5, [])
     assert node.set_parameters_atomically(
         [Parameter('top_k', value=4), Parameter('rate', value=2.0)]).successful
@@ -172,7 +172,7 @@ def test_a_check_that_fails_is_a_rejection_with_the_reason(declared):
 def test_texts_are_printable_and_bounded(declared, name, value, allowed):
     node, _ = declared()
     result, = node.set_parameters([Parameter(name, value=value)])
-    assert not result.successful and f'; it may be {allowed}' in result.reason
+    assert not result.successful and f'; expected {allowed}' in result.reason
     assert len(result.reason) < 500 and result.reason.isprintable()
 
 

@@ -179,7 +179,7 @@ def test_a_whole_number_in_yaml_serves_for_a_double_and_other_things_do_not(ros,
                     stderr=subprocess.PIPE, text=True)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert ("configure failed: audio.timeout is 'short'; it may be a number from 0.05 to 60.0: "
+    assert ("configure failed: audio.timeout is 'short'; expected a number from 0.05 to 60.0: "
             'write it as in `audio.timeout: 0.5`') in err
     assert 'rate' not in err
 

@@ -485,4 +485,4 @@ def test_a_wrong_parameter_ends_it_with_a_sentence(ros):
         [sys.executable, '-m', 'karmma_ros.overlay.node', '--ros-args', '-p', 'slop:=99.0'],
         capture_output=True, text=True, timeout=30, env=dict(os.environ))
     assert done.returncode == 2
-    assert done.stderr.startswith('overlay: slop is 99.0; it may be a number from 0.001 to 10')
+    assert done.stderr.startswith('overlay: slop is 99.0; expected a number from 0.001 to 10')

@@ -123,7 +123,7 @@ def test_shape_is_exact_whatever_the_window(tiles, steps, samples):
 @pytest.mark.parametrize(('waveform', 'text'), [
     (np.full(800, np.nan, np.float32), 'NaN or infinity'),
     (np.array([0, np.inf], np.float32), 'NaN or infinity'),
-    (np.zeros(0, np.float32), r'waveform: got float32 \[0\]; it may be float32 \[n\]'),
+    (np.zeros(0, np.float32), r'waveform: got float32 \[0\]; expected float32 \[n\]'),
     (np.zeros(800, np.int16), 'got int16'),
     (np.zeros((800, 2), np.float32), r'got float32 \[800, 2\]'),
 ])

@@ -42,10 +42,10 @@ def test_inputs_are_those_of_the_single_functions():
 
 
 @pytest.mark.parametrize(('modality', 'text'), [
-    (Modality.RGB, r'frames: got uint8 \[3, 12, 16, 3\]; it may be uint8 \[4, 12, 16, 3\]'),
+    (Modality.RGB, r'frames: got uint8 \[3, 12, 16, 3\]; expected uint8 \[4, 12, 16, 3\]'),
     (Modality.FLOW, r'flow: got uint8 \[3, 12, 16, 2\]'),
-    (Modality.AUDIO, r'audio: got float32 \[3\]; it may be float32 \[8000\]'),
-    (Modality.DETECTIONS, 'boxes: got 3 frames; it may be 4'),
+    (Modality.AUDIO, r'audio: got float32 \[3\]; expected float32 \[8000\]'),
+    (Modality.DETECTIONS, 'boxes: got 3 frames; expected 4'),
 ])
 def test_refuses_parts_of_another_length(modality, text):
     name, part = PARTS[modality]

@@ -33,7 +33,7 @@ def test_mapping_comes_first():
 
 
 def test_mapping_to_no_category_is_refused():
-    with pytest.raises(InvalidSettingError, match="category of '0' is 'foot'; it may be hand or"):
+    with pytest.raises(InvalidSettingError, match="category of '0' is 'foot'; expected hand or"):
         CategoryMap({'0': 'foot'})
 
 
@@ -52,7 +52,7 @@ def test_boxes_are_divided_by_the_size_and_clipped():
     ([[0, 5, 4, 1]], (64, 48), 'a negative size'),
     ([[0, 0, 4, 1]], (0, 48), 'image size for boxes: got 0 x 48'),
     ([[0, 0, 4, 1]], (64, -1), 'got 64 x -1'),
-    ([[0, 0, 4]], (64, 48), r'boxes: got float64 \[1, 3\]; it may be float64 \[n, 4\]'),
+    ([[0, 0, 4]], (64, 48), r'boxes: got float64 \[1, 3\]; expected float64 \[n, 4\]'),
     ([0, 0, 4, 1], (64, 48), r'boxes: got float64 \[4\]'),
 ])
 def test_refuses_impossible_boxes(boxes, size, text):
@@ -87,13 +87,13 @@ def test_padding_goes_in_and_out():
 
 
 @pytest.mark.parametrize(('boxes', 'text'), [
-    (frame([0.1, 0.1, 0.2, 0.2, 7]), r'category: got 7; it may be 1 \(hand\), 2 \(object\)'),
+    (frame([0.1, 0.1, 0.2, 0.2, 7]), r'category: got 7; expected 1 \(hand\), 2 \(object\)'),
     (frame([0.1, 0.1, 0.2, np.nan, 1]), 'NaN'),
     (frame([0.1, 0.1, 0.2, 0.2, np.nan]), 'NaN'),
     (frame([0.3, 0.1, 0.2, 0.2, 1]), 'negative size'),
-    (frame([-0.1, 0.1, 0.2, 0.2, 1]), 'coordinate of -0.1; it may be 0 to 1'),
+    (frame([-0.1, 0.1, 0.2, 0.2, 1]), 'coordinate of -0.1; expected 0 to 1'),
     (frame([10, 10, 200, 20, 1]), 'coordinate of 200'),
-    (np.zeros((1, 4), np.float32), r'it may be float32 \[n, 5\]'),
+    (np.zeros((1, 4), np.float32), r'expected float32 \[n, 5\]'),
     (np.zeros((1, 5)), 'got float64'),
 ])
 def test_refuses_boxes_that_are_not_normalised(boxes, text):

@@ -97,13 +97,13 @@ def test_smallest_size_works_and_below_it_says_so():
     wide = np.random.default_rng(0).integers(0, 256, (2, 16, 300, 3), dtype=np.uint8)
     assert clip_flow(wide, 20.0).shape == (2, 16, 300, 2)
     assert clip_flow(wide[:, :, :16].copy(), 20.0).shape == (2, 16, 16, 2)
-    with pytest.raises(InvalidSampleError, match='frame size for flow: got 300 x 15; it may be'):
+    with pytest.raises(InvalidSampleError, match='frame size for flow: got 300 x 15; expected'):
         clip_flow(wide[:, :15].copy(), 20.0)
 
 
 @pytest.mark.parametrize(('call', 'text'), [
     (lambda: estimate_flow(texture(side=16), texture(side=17), 20.0),
-     r'current frame: got uint8 \[17, 17, 3\]; it may be uint8 \[16, 16, 3\]'),
+     r'current frame: got uint8 \[17, 17, 3\]; expected uint8 \[16, 16, 3\]'),
     (lambda: clip_flow(np.zeros((2, 16, 16, 1), np.uint8), 20.0), 'frames: got'),
     (lambda: flow_input(np.zeros((2, 16, 16, 3), np.uint8), FlowSpec()), 'flow: got'),
     (lambda: quantise_flow(np.full((2, 2, 2), np.nan, np.float32), 20.0), 'NaN'),
@@ -146,11 +146,11 @@ def test_where_the_movement_is_not_known_there_is_none(unknown):
 
 
 @pytest.mark.parametrize(('changes', 'text'), [
-    ({'encoding': 'rgb8'}, "flow encoding: got 'rgb8'; it may be 32FC2.*flow.source to computed"),
+    ({'encoding': 'rgb8'}, "flow encoding: got 'rgb8'; expected 32FC2.*flow.source to computed"),
     ({'encoding': '32FC1'}, 'flow encoding'),
-    ({'step': 60}, 'step: got 60; it may be 64'),
+    ({'step': 60}, 'step: got 60; expected 64'),
     ({'width': 0}, 'size: got 0 x 6'),
-    ({'data': bytes(100)}, 'got 100 bytes; it may be 384'),
+    ({'data': bytes(100)}, 'got 100 bytes; expected 384'),
     ({'data': np.full((6, 8, 2), np.nan, '<f4').tobytes()}, 'got 0 of 48 pixels with a finite'),
 ])
 def test_flow_images_that_are_none(changes, text):

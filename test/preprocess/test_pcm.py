@@ -100,12 +100,12 @@ def test_compressed_formats_are_named_with_the_cure(name):
 
 
 @pytest.mark.parametrize(('data', 'settings', 'text'), [
-    (bytes(3), {}, 'got 3 bytes; it may be a multiple of 2'),
-    (bytes(6), {'channels': 2}, 'got 6 bytes; it may be a multiple of 4'),
+    (bytes(3), {}, 'got 3 bytes; expected a multiple of 2'),
+    (bytes(6), {'channels': 2}, 'got 6 bytes; expected a multiple of 4'),
     (b'', {}, 'got 0 bytes'),
-    (bytes(4), {'sample_format': 'S17LE'}, "sample format: got 'S17LE'; it may be S8, U8, S16"),
+    (bytes(4), {'sample_format': 'S17LE'}, "sample format: got 'S17LE'; expected S8, U8, S16"),
     (bytes(4), {'sample_format': ''}, "sample format: got ''"),
-    (bytes(4), {'channels': 0}, 'channels: got 0; it may be 1 to 64'),
+    (bytes(4), {'channels': 0}, 'channels: got 0; expected 1 to 64'),
     (bytes(4), {'channels': -1}, 'channels: got -1'),
     (np.array([np.nan], '<f4').tobytes(), {'sample_format': 'F32LE'}, 'NaN or infinity'),
     (None, {}, 'got a NoneType'),

@@ -51,7 +51,7 @@ def test_normalises_as_the_formula_says():
 
 
 @pytest.mark.parametrize(('frames', 'text'), [
-    (np.zeros((2, 5, 5, 3), np.uint8), r'\[2, 5, 5, 3\]; it may be uint8 \[t, 5, 4, 3\]'),
+    (np.zeros((2, 5, 5, 3), np.uint8), r'\[2, 5, 5, 3\]; expected uint8 \[t, 5, 4, 3\]'),
     (np.zeros((2, 5, 4, 3), np.float32), 'got float32'),
     (np.zeros((0, 5, 4, 3), np.uint8), 'none of them empty'),
     (None, 'got a NoneType'),

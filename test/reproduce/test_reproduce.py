@@ -134,9 +134,9 @@ def test_the_curve_meets_the_column():
 
 def test_wrong_words_are_named(tmp_path, capsys):
     assert main(['reproduce', 'epic_kitchens']) == 2
-    assert "data set is 'epic_kitchens'; it may be synthetic_kitchen" in capsys.readouterr().err
+    assert "data set is 'epic_kitchens'; expected synthetic_kitchen" in capsys.readouterr().err
     assert main(['reproduce', 'synthetic_kitchen', '--budget', 'vast']) == 2
-    assert "budget is 'vast'; it may be quick, cpu, gpu" in capsys.readouterr().err
+    assert "budget is 'vast'; expected quick, cpu, gpu" in capsys.readouterr().err
     (tmp_path / 'results.json').write_text('{')
     assert main(['reproduce', 'synthetic_kitchen', '--out', str(tmp_path)]) == 2
     assert 'move the file away' in capsys.readouterr().err

@@ -182,7 +182,7 @@ def test_sound_that_tells_its_own_format(number, kind):
 
 
 @pytest.mark.parametrize(('message', 'text'), [
-    (audio_stamped(4, 1, 16_000), 'audio.info.format: got 4; it may be .*1 .F32.'),
+    (audio_stamped(4, 1, 16_000), 'audio.info.format: got 4; expected .*1 .F32.'),
     (audio_stamped(8, 0, 16_000, int16_data=array('h', [1])), 'audio channels: got 0'),
     (audio_stamped(8, 2, 16_000, int16_data=array('h', [1])), 'multiple of 4'),
     (audio_stamped(8, 1, 16_000, float32_data=array('f', [1])), 'got 0 bytes'),
@@ -229,7 +229,7 @@ def test_a_box_at_an_angle_is_held_by_an_upright_one():
 
 def test_a_flood_of_boxes_is_refused_before_it_is_sorted():
     message = SimpleNamespace(detections=[None] * 5001)
-    with pytest.raises(InvalidSampleError, match='boxes: got 5001; it may be 5000'):
+    with pytest.raises(InvalidSampleError, match='boxes: got 5001; expected 5000'):
         DetectionReader((), 100, 100)(message)
 
 

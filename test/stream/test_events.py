@@ -337,14 +337,14 @@ def test_a_model_with_one_head():
 
 
 @pytest.mark.parametrize(('changes', 'text'), [
-    ({'smoothing': -0.1}, r'events.smoothing is -0.1; it may be seconds, 0 or more'),
+    ({'smoothing': -0.1}, r'events.smoothing is -0.1; expected seconds, 0 or more'),
     ({'smoothing': math.nan}, 'events.smoothing is nan'),
     ({'min_duration': math.inf}, 'events.min_duration is inf'),
-    ({'max_gap': 0.0}, 'events.max_gap is 0.0; it may be seconds, above 0'),
-    ({'start': 1.1}, 'events.start is 1.1; it may be a score above 0 and at most 1'),
-    ({'end': 0.4}, 'events.end is 0.4; it may be a score above 0 and below events.start = 0.4'),
+    ({'max_gap': 0.0}, 'events.max_gap is 0.0; expected seconds, above 0'),
+    ({'start': 1.1}, 'events.start is 1.1; expected a score above 0 and at most 1'),
+    ({'end': 0.4}, 'events.end is 0.4; expected a score above 0 and below events.start = 0.4'),
     ({'end': 0.0}, 'events.end is 0.0'),
-    ({'background': ''}, "events.background is ''; it may be the name of a class, or None"),
+    ({'background': ''}, "events.background is ''; expected the name of a class, or None"),
 ])
 def test_settings_that_make_no_sense(changes, text):
     with pytest.raises(InvalidSettingError, match=text):
@@ -352,13 +352,13 @@ def test_settings_that_make_no_sense(changes, text):
 
 
 def test_says_when_the_model_does_not_fit():
-    with pytest.raises(InvalidSettingError, match="'sleep'; it may be a class of verb or noun"):
+    with pytest.raises(InvalidSettingError, match="'sleep'; expected a class of verb or noun"):
         ActionEvents(EventSettings(background='sleep'), WORDS)
 
 
 @pytest.mark.parametrize(('window_start', 'heads', 'text'), [
     (11, {}, 'window: got a start 1 ns after its end'),
-    (0, {}, r"head 'verb': got an array \[0\]; it may be 3 finite probabilities"),
+    (0, {}, r"head 'verb': got an array \[0\]; expected 3 finite probabilities"),
     (0, {'verb': np.ones(3) / 3, 'noun': np.ones(3) / 3}, r"head 'noun': got an array \[3\]"),
     (0, {'verb': np.array([0.5, math.nan, 0.5]), 'noun': np.ones(2) / 2}, "head 'verb'"),
 ])

@@ -162,7 +162,7 @@ def test_a_stray_stamp_that_repeats_is_no_other_clock():
 def test_a_stamp_of_1970_is_none_before_it():
     stream = stream_of(A)
     sound = np.zeros(160, np.float32)
-    assert 'it may be 0 or more' in stream.add_audio(sound, 16_000, -1, 0)
+    assert 'expected 0 or more' in stream.add_audio(sound, 16_000, -1, 0)
     assert stream.add_audio(sound, 16_000, 1, 0) == ''
 
 

@@ -85,9 +85,9 @@ def test_warms_up_with_all_and_each_alone():
 
 
 @pytest.mark.parametrize(('there', 'keep', 'text'), [
-    ((), None, r'clip: got none; it may be at least one of V\+A'),
-    ((Modality.FLOW,), None, r'clip: got F; it may be at least one of V\+A'),
-    ((V,), [A], 'clip: got V; it may be at least one of A'),
+    ((), None, r'clip: got none; expected at least one of V\+A'),
+    ((Modality.FLOW,), None, r'clip: got F; expected at least one of V\+A'),
+    ((V,), [A], 'clip: got V; expected at least one of A'),
 ])
 def test_refuses_a_clip_without_a_usable_modality(there, keep, text):
     with pytest.raises(InvalidSampleError, match=text):
@@ -96,7 +96,7 @@ def test_refuses_a_clip_without_a_usable_modality(there, keep, text):
 
 def test_says_when_the_class_list_does_not_match():
     recogniser = Recogniser(Network(noun=(1.0, 2.0, 3.0)), VOCABULARY, SPEC)
-    with pytest.raises(InvalidSettingError, match="classes of head 'noun' is 2; it may be 3, as"):
+    with pytest.raises(InvalidSettingError, match="classes of head 'noun' is 2; expected 3, as"):
         recogniser.recognise(clip_of(V))
 
 

@@ -233,7 +233,7 @@ def test_empty_detections_are_fresh_data():
 def test_bad_sample_is_dropped_counted_and_named(send):
     rig = Rig()
     reason = send(rig.stream, rig.now_ns, rig.now_ns)
-    assert '; it may be ' in reason
+    assert '; expected ' in reason
     bad = [s for s in rig.stream.assess(rig.now_ns) if s.state is ModalityState.INVALID]
     assert bad and all(s.dropped == 1 and reason in s.detail for s in bad)
     rig.feed(*Modality, until=1000)
@@ -296,7 +296,7 @@ def test_stray_stamp_is_dropped_and_two_in_a_row_restart():
     far_ns = rig.now_ns + 3_600_000 * MS
     reason, = rig.send(V, stamp_ns=far_ns)
     assert reason == ('stamp: got 3600.000 s ahead of the newest sample; '
-                      'it may be within 0.8 s')
+                      'expected within 0.8 s')
     assert rig.states()[0] == '5' and rig.status(V).dropped == 1
     rig.now += 100
     assert rig.send(V, stamp_ns=far_ns + 100 * MS) == ['']
@@ -361,8 +361,8 @@ def test_receivers_clock_that_jumps_back_leaves_nothing_fresh():
 
 
 @pytest.mark.parametrize(('values', 'text'), [
-    ({'timeout_ns': 0}, 'timeout_ns is 0; it may be a number above 0'),
-    ({'timeout_ns': 1, 'min_coverage': 0.0}, 'min_coverage is 0.0; it may be a number above 0'),
+    ({'timeout_ns': 0}, 'timeout_ns is 0; expected a number above 0'),
+    ({'timeout_ns': 1, 'min_coverage': 0.0}, 'min_coverage is 0.0; expected a number above 0'),
     ({'timeout_ns': 1, 'min_coverage': 1.1}, 'min_coverage is 1.1'),
     ({'timeout_ns': 1, 'min_coverage': float('nan')}, 'min_coverage is nan'),
 ])

@@ -76,5 +76,5 @@ def test_misfit_says_how_far_off_it_is():
     timeline = Timeline(2_000_000_000)
     timeline.admit(10_000_000_000, 10_000_000_000, 0)
     assert timeline.misfit(13_500_000_000) == (
-        'stamp: got 3.500 s ahead of the newest sample; it may be within 2 s')
+        'stamp: got 3.500 s ahead of the newest sample; expected within 2 s')
     assert 'got 4.000 s behind the newest' in timeline.misfit(6_000_000_000)

@@ -262,9 +262,9 @@ def test_two_processes_train_as_one_does(config, spec, vocabulary, tmp_path):
 
 
 def test_a_step_that_cannot_be_shared_out_is_named(config, spec, vocabulary, tmp_path):
-    with pytest.raises(InvalidSettingError, match='batch_size is 6; it may be a multiple of 4'):
+    with pytest.raises(InvalidSettingError, match='batch_size is 6; expected a multiple of 4'):
         trained(config, spec, vocabulary, tmp_path, Toy(spec, 24), replace(SETTINGS, accumulate=4))
-    with pytest.raises(InvalidSettingError, match='batch_size is 6; it may be at most 4'):
+    with pytest.raises(InvalidSettingError, match='batch_size is 6; expected at most 4'):
         trained(config, spec, vocabulary, tmp_path, Toy(spec, 4))
 
 
@@ -272,7 +272,7 @@ def test_a_step_that_cannot_be_shared_out_is_named(config, spec, vocabulary, tmp
     (lambda: RunSettings(epochs=0), 'epochs is 0'),
     (lambda: RunSettings(batch_size=0), 'batch_size is 0'),
     (lambda: RunSettings(checkpoint_minutes=0), 'checkpoint_minutes is 0'),
-    (lambda: Optimisation(modality_dropout=1.5), 'modality_dropout is 1.5; it may be from 0 to 1'),
+    (lambda: Optimisation(modality_dropout=1.5), 'modality_dropout is 1.5; expected from 0 to 1'),
     (lambda: Optimisation(learning_rate=0.0), 'learning_rate is 0.0'),
 ])
 def test_settings_out_of_range_are_named(make, text):
@@ -287,5 +287,5 @@ def test_devices_are_counted_or_one_is_named(device, devices, expected):
 
 
 def test_one_named_device_is_not_several():
-    with pytest.raises(InvalidSettingError, match="run.devices is '2'; it may be 1"):
+    with pytest.raises(InvalidSettingError, match="run.devices is '2'; expected 1"):
         _devices(RunSettings(device='cuda:1', devices='2'))

@@ -144,7 +144,7 @@ def _read_sound(path: Path) -> np.ndarray:
         raise InvalidSettingError(name, str(path), 'an audio file that exists')
     try:
         # In bytes: not every name is UTF-8.
-        with soundfile.AudioFile(os.fsencode(path)) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             check_format(path, file.samplerate, file.channels)
             rate = file.samplerate
             blocks = [block.mean(axis=1) for block in file.blocks(

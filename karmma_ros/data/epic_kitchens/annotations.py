@@ -127,7 +127,7 @@ def seconds(timestamp: str) -> float:
     """
     found = _TIMESTAMP.fullmatch(timestamp)
     if found is None:
-        raise ValueError(f'a timestamp is {timestamp!r}; it may be HH:MM:SS.cc')
+        raise ValueError(f'a timestamp is {timestamp!r}; expected HH:MM:SS.cc')
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
 
 
@@ -165,7 +165,7 @@ def _is_extension(video_id: str) -> bool:
 def _narration(row: dict[str, str]) -> Narration:
     video_id = row['video_id']
     if not _VIDEO.fullmatch(video_id):
-        raise ValueError(f'video_id is {video_id!r}; it may be PXX_YY or PXX_1YY')
+        raise ValueError(f'video_id is {video_id!r}; expected PXX_YY or PXX_1YY')
     start, stop = seconds(row['start_timestamp']), seconds(row['stop_timestamp'])
     if stop < start:
         raise ValueError(f'it stops at {row["stop_timestamp"]}, before its start at '
@@ -177,7 +177,7 @@ def _narration(row: dict[str, str]) -> Narration:
 def _label(row: dict[str, str], head: str) -> int:
     text, count = row[_LABELS[head]], CLASSES[head][1]
     if not text.isdecimal() or int(text) >= count:
-        raise ValueError(f'{_LABELS[head]} is {text!r}; it may be 0 to {count - 1}')
+        raise ValueError(f'{_LABELS[head]} is {text!r}; expected 0 to {count - 1}')
     return int(text)
 
 
@@ -224,7 +224,7 @@ def read_division(path: Path, narration_ids: Sequence[str]) -> dict[str, str]:
     remedy = 'delete it, and it is drawn anew by the seed'
     strange = {row['split'] for row in rows} - {TRAIN_PART, VALIDATION_PART}
     if strange:
-        raise DataError(path, f'a split is {min(strange)!r}; it may be {TRAIN_PART} or '
+        raise DataError(path, f'a split is {min(strange)!r}; expected {TRAIN_PART} or '
                         f'{VALIDATION_PART}', remedy)
     division = {row['narration_id']: row['split'] for row in rows}
     differing = set(division) ^ set(narration_ids)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from karmma_ros.errors import DataError
-from karmma_ros.files import file_problem, open_regular
+from karmma_ros.files import file_problem, open_data_file
 from karmma_ros.preprocess.audio import resample
 import numpy as np
 from numpy.typing import NDArray
@@ -47,12 +47,12 @@ class AudioFile:
 
         if self.problem():
             try:
-                open_regular(self.path).close()
+                open_data_file(self.path).close()
             except FileNotFoundError:
                 raise DataError(self.path, 'there is no such file', _REMEDY) from None
         try:
             # In bytes: not every name is UTF-8.
-            with soundfile.AudioFile(os.fsencode(self.path)) as file:
+            with soundfile.SoundFile(os.fsencode(self.path)) as file:
                 check_format(self.path, file.samplerate, file.channels)
                 return crop_audio(self.path, read, file.frames, file.samplerate,
                                  start_s, duration_s, rate)

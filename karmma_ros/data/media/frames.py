@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import cv2
 from karmma_ros.data.media.tar import tar_index
 from karmma_ros.errors import DataError, InvalidSampleError
-from karmma_ros.files import open_regular, read_regular
+from karmma_ros.files import open_data_file, read_data_file
 from karmma_ros.preprocess.compressed_image import decode_bounded
 from karmma_ros.preprocess.image_headers import is_jpeg_or_png
 from karmma_ros.preprocess.video import resize_and_crop
@@ -166,7 +166,7 @@ class ImageFolder:
 
     def read(self, group: str, number: int) -> bytes | None:
         try:
-            return read_regular(self.path / self.name(group, number), MAX_BYTES)
+            return read_data_file(self.path / self.name(group, number), MAX_BYTES)
         except FileNotFoundError:
             return None
 
@@ -191,7 +191,7 @@ class ImageTar:
         if found is None:
             return None
         offset, size = found
-        with open_regular(self.path) as file:
+        with open_data_file(self.path) as file:
             file.seek(offset)
             return file.read(size)
 

@@ -18,7 +18,7 @@ import re
 from typing import NamedTuple
 
 from karmma_ros.errors import DataError
-from karmma_ros.files import no_such_file, open_regular
+from karmma_ros.files import no_such_file, open_data_file
 import numpy as np
 from numpy.typing import NDArray
 
@@ -118,7 +118,7 @@ class _Members:
 
     def __iter__(self) -> Iterator[tuple[str, bytes, int, int]]:
         try:
-            with open_regular(self._path) as file:
+            with open_data_file(self._path) as file:
                 yield from self._read(file.fileno())
         except FileNotFoundError:
             error = no_such_file(self._path)

@@ -23,7 +23,7 @@ from karmma_ros.data.media.frames import decode_picture, FlowFolder, FrameFolder
 from karmma_ros.data.media.probe import CUT_S, examine, VideoInfo
 from karmma_ros.data.media.video_reader import check_tables, PLAYER, VideoReader
 from karmma_ros.errors import DataError, InvalidSampleError
-from karmma_ros.files import file_problem, no_such_file, open_regular, read_regular
+from karmma_ros.files import file_problem, no_such_file, open_data_file, read_data_file
 from karmma_ros.preprocess.video import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ def open_video(path: Path) -> Iterator[tuple[VideoReader, VideoInfo]]:
     :raises DataError: when it is missing, cannot be read or has no video that can be decoded.
     """
     try:
-        with open_regular(path) as file:
+        with open_data_file(path) as file:
             status = os.fstat(file.fileno())
             info = _probe(path, (status.st_dev, status.st_ino, status.st_size,
                                  status.st_mtime_ns))
@@ -136,7 +136,7 @@ def _length_s(reader: VideoReader, info: VideoInfo, frame: Any) -> float:
 @lru_cache(maxsize=1024)
 def _probe(path: Path, version: tuple[int, ...]) -> VideoInfo:
     """Examine a file once in each process, and again when `version` changes."""
-    with open_regular(path) as file:
+    with open_data_file(path) as file:
         check_tables(path, file, version[2])
         with VideoReader(path, file) as reader:
             return examine(reader, version[2])
@@ -199,7 +199,7 @@ def extraction_of_video(path: Path) -> ExtractedInfo:
 
 def _stated(path: Path) -> ExtractedInfo:
     try:
-        with open_regular(path) as file:
+        with open_data_file(path) as file:
             check_tables(path, file, path.stat().st_size)
             with VideoReader(path, file) as reader:
                 size = reader.stream.codec_context
@@ -213,7 +213,7 @@ def extraction_of_folder(path: Path, pattern: str, fps: float) -> ExtractedInfo:
     """Count the pictures of a folder and measure the first."""
     first = path / pattern.format(1)
     try:
-        picture = decode_picture(read_regular(first, MAX_BYTES), cv2.IMREAD_COLOR)
+        picture = decode_picture(read_data_file(first, MAX_BYTES), cv2.IMREAD_COLOR)
     except (DataError, FileNotFoundError, InvalidSampleError):
         return ExtractedInfo(0.0, 0, 0)
     count = sum(entry.name.endswith(first.suffix) for entry in os.scandir(path))

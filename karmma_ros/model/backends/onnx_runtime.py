@@ -10,6 +10,7 @@ import platform
 from typing import Any
 
 from karmma_ros.errors import BundleError, InvalidSettingError
+from karmma_ros.files import read_regular
 from karmma_ros.model.backends.exported import (
     assemble,
     Exported,
@@ -20,7 +21,6 @@ from karmma_ros.model.backends.exported import (
 from karmma_ros.model.backends.exports import Export, remedy
 from karmma_ros.model.backends.interface import ONNXRUNTIME
 from karmma_ros.model.backends.onnx_check import check_onnx
-from karmma_ros.model.files import read_regular_file
 from karmma_ros.model.karmma import Karmma
 import numpy as np
 from numpy.typing import NDArray
@@ -170,7 +170,7 @@ def _checked(path: Path, most: int = 2**31) -> bytes:
     A model from elsewhere shall neither stop a robot nor make it read other files.
     """
     try:
-        content = read_regular_file(path, most)
+        content = read_regular(path, most)
         check_onnx(content)
     except Exception as error:  # the parser's own classes are not public
         raise _refused(path, error) from error

@@ -17,8 +17,8 @@ import struct
 from typing import Any, NamedTuple
 from xml.parsers import expat
 
+from karmma_ros.files import open_regular, read_regular
 from karmma_ros.model.backends.graph_memory import MOST_STEPS, Step
-from karmma_ros.model.files import open_regular_file, read_regular_file
 
 _SAME = frozenset({'Convert', 'Slice', 'Split', 'VariadicSplit', 'Reshape',
                    'Squeeze', 'Unsqueeze', 'Transpose', 'LogicalNot', 'ReduceProd', 'ReduceSum',
@@ -76,12 +76,12 @@ def check_ir(path: Path, weights: Path, most: int) -> int:
     :raises ValueError: what it holds that our exports never do.
     :raises OSError: for a file that is not regular, or too large.
     """
-    content = read_regular_file(path, _MOST_XML)
+    content = read_regular(path, _MOST_XML)
     text = content.decode('utf-8')
     if '<!' in text:
         raise ValueError('it holds a document type')
     layers = _Reader().read(text)
-    with open_regular_file(weights, most) as file:
+    with open_regular(weights, most) as file:
         size = file.seek(0, 2)
         for layer in layers.values():
             _check_weights(layer, size)

@@ -35,7 +35,7 @@ def test_the_error_names_what_is_present(cards, text):
     with pytest.raises(InvalidSettingError) as caught:
         choose_device(text, '--device')
     assert str(caught.value) == (
-        f'--device is {text!r}; it may be auto, cpu, cuda:0, cuda:1, cuda: PyTorch finds 2 CUDA '
+        f'--device is {text!r}; expected auto, cpu, cuda:0, cuda:1, cuda: PyTorch finds 2 CUDA '
         'devices here: cuda:0 is Card 0, cuda:1 is Card 1')
 
 
@@ -44,7 +44,7 @@ def test_the_error_names_what_is_present(cards, text):
     ('13.0', 'the NVIDIA driver reports none')])
 def test_without_a_card_the_error_says_why(bare, monkeypatch, version, reason):
     monkeypatch.setattr(torch.version, 'cuda', version)
-    with pytest.raises(InvalidSettingError, match=f"'cuda'; it may be auto, cpu: .*{reason}"):
+    with pytest.raises(InvalidSettingError, match=f"'cuda'; expected auto, cpu: .*{reason}"):
         choose_device('cuda')
 
 
@@ -53,7 +53,7 @@ def test_without_a_card_the_error_says_why(bare, monkeypatch, version, reason):
     ['evaluate', 'synthetic_kitchen', '--out', 'x'], ['predict', 'x.avi']])
 def test_every_command_takes_the_same_names(capsys, bare, words):
     assert main([*words, '--device', 'toaster']) == 2
-    assert "--device is 'toaster'; it may be auto, cpu: PyTorch finds no CUDA" in (
+    assert "--device is 'toaster'; expected auto, cpu: PyTorch finds no CUDA" in (
         capsys.readouterr().err)
     with pytest.raises(SystemExit):
         main([words[0], *(['evaluate'] if words[0] == 'bag' else []), '--help'])

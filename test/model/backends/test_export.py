@@ -102,10 +102,10 @@ def test_one_that_disagrees_does_not_take_the_place_of_the_old_one(copied, monke
 
 
 @pytest.mark.parametrize(('target', 'precision', 'text'), [
-    ('tensorrt', None, "--to is 'tensorrt'; it may be openvino or onnx"),
-    ('onnx', 'bf16', "--precision is 'bf16'; it may be fp32, int8 with --to onnx"),
-    ('openvino', 'int4', "--precision is 'int4'; it may be bf16, fp32, int8 with"),
-    ('openvino', 'int8', 'calibration is None; it may be clips that int8 takes its ranges from'),
+    ('tensorrt', None, "--to is 'tensorrt'; expected openvino or onnx"),
+    ('onnx', 'bf16', "--precision is 'bf16'; expected fp32, int8 with --to onnx"),
+    ('openvino', 'int4', "--precision is 'int4'; expected bf16, fp32, int8 with"),
+    ('openvino', 'int8', 'calibration is None; expected clips that int8 takes its ranges from'),
 ])
 def test_a_wrong_request_is_named(copied, target, precision, text):
     with pytest.raises(InvalidSettingError, match=text):

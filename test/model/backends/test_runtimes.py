@@ -65,7 +65,7 @@ def test_an_answer_does_not_depend_on_the_ones_before(exported, missing, runtime
 @pytest.mark.parametrize('runtime', RUNTIMES)
 def test_a_clip_of_another_shape_is_refused(exported, runtime):
     backend = choose(exported('single'), 'cpu', runtime).backend
-    with pytest.raises(InvalidSettingError, match=r'inputs.audio is \[1, 1, 1, 1\]; it may be an'):
+    with pytest.raises(InvalidSettingError, match=r'inputs.audio is \[1, 1, 1, 1\]; expected an'):
         backend.infer({A: np.zeros((1, 1, 1, 1), np.float32)})
 
 

@@ -289,8 +289,8 @@ def test_graphs_that_say_something_else_are_refused(exported, copied):
 
 
 @pytest.mark.parametrize(('wanted', 'device', 'text'), [
-    ('tensorrt', 'cpu', "backend is 'tensorrt'; it may be auto, eager, compiled, onnxruntime, op"),
-    ('openvino', 'cuda:0', "'openvino'; it may be eager or compiled on cuda:0: .*device to cpu"),
+    ('tensorrt', 'cpu', "backend is 'tensorrt'; expected auto, eager, compiled, onnxruntime, op"),
+    ('openvino', 'cuda:0', "'openvino'; expected eager or compiled on cuda:0: .*device to cpu"),
 ])
 def test_a_wrong_request_is_named(exported, wanted, device, text, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, 'to', lambda module, device: module)

@@ -139,7 +139,7 @@ def test_a_clip_of_another_length_is_refused(opened, runtime):
     backend, _ = opened('chunks', runtime)
     for frames in (2, 8):
         with pytest.raises(InvalidSettingError, match=(
-                rf'rgb is \[1, 3, {frames}, 32, 32\]; it may be an array \[1, 3, 4, 32, 32\]')):
+                rf'rgb is \[1, 3, {frames}, 32, 32\]; expected an array \[1, 3, 4, 32, 32\]')):
             backend.infer({V: film(1, frames)})
 
 

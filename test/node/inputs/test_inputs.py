@@ -144,7 +144,7 @@ def test_flow_of_a_topic_outlives_the_camera(rig):
     assert inputs.facts(F)['format'] == '32FC2, 32 x 24' and inputs.frame_ids[F] == 'there'
     bad = flow(encoding='64FC1')
     assert rig.until(lambda: rig.status(F).dropped, step=lambda: rig.send('flow', bad))
-    assert rig.until(lambda: 'may be 32FC2' in rig.status(F).detail,
+    assert rig.until(lambda: 'expected 32FC2' in rig.status(F).detail,
                      step=lambda: rig.send('flow', bad))
 
 

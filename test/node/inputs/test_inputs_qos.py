@@ -116,11 +116,11 @@ def test_an_override_of_depth_leaves_auto_free(rig):
 
 
 @pytest.mark.parametrize(('name', 'value', 'text'), [
-    ('depth', 'many', "depth is 'many'; it may be a whole number from 1"),
+    ('depth', 'many', "depth is 'many'; expected a whole number from 1"),
     ('depth', 0, 'depth is 0'), ('depth', -3, 'depth is -3'),
     ('depth', 9999, 'depth is 9999; .* to 1000'),
-    ('history', 'keep_some', "history is 'keep_some'; it may be keep_last or keep_all"),
-    ('reliability', 'perhaps', "reliability is 'perhaps'; it may be reliable or best_effort"),
+    ('history', 'keep_some', "history is 'keep_some'; expected keep_last or keep_all"),
+    ('reliability', 'perhaps', "reliability is 'perhaps'; expected reliable or best_effort"),
     ('reliability', 3, 'reliability is 3'),
 ])
 def test_overrides_that_are_none(rig, name, value, text):
