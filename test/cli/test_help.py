@@ -19,8 +19,8 @@ PARTS = {
 """Command → what prints help besides its own `--help`."""
 CALLS = [[name, *words] for name in COMMANDS if name != 'replay'
          for words in [['--help'], *PARTS.get(name, [])]]
-NODES = ['karmma_ros.node', *(f'karmma_ros.node.{name}' for name in (
-    'demo', 'overlay', 'replay', 'watch'))]
+NODES = ['karmma_ros.node', 'karmma_ros.node.demo', 'karmma_ros.node.player',
+         'karmma_ros.node.watch', 'karmma_ros.overlay.node']
 FACTS = re.compile(r'\((?:required|type:|default:).*\)|\[.*\]|`[^`]*`')
 """What is no explanation: type, default, examples."""
 

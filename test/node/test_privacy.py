@@ -51,7 +51,8 @@ class Sensors:
                 self.traces.note('frame', frame.image)
             for boxes in stream._detector._boxes:
                 self.traces.note('boxes', boxes)
-            self.traces.note('sound', stream._microphone._sound)
+            received = np.flatnonzero(stream._microphone._sound)  # the rest leaves no marks
+            self.traces.note('sound', stream._microphone._sound[received[0]:received[-1] + 1])
         self.stage.results.clear()
 
 
