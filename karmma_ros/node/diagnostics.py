@@ -1,8 +1,8 @@
 """
-What /diagnostics says of the node (REP 107): each input, inference, model, lifecycle.
+The node's /diagnostics (REP 107): the status of each input, inference, model, lifecycle.
 
-Our own instead of diagnostic_updater's: its Python tasks for rates and stamps go by the
-wall clock even in simulated time.
+Not by diagnostic_updater, whose Python tasks for rates and stamps use the wall clock even in
+simulated time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RECENT_S = 30.0
 
 @dataclass(frozen=True)
 class RateStats:
-    """The results of late; without any, rate is 0 and the rest is NaN."""
+    """Statistics of recent results; without any, rate is 0 and the rest is NaN."""
 
     rate: float
     """Results a second, hertz."""
@@ -39,22 +39,22 @@ class RateStats:
 
 
 class Timings:
-    """Remember the latest results; times are those of a monotonic clock, seconds."""
+    """Rate and latencies of the latest results; times are of a monotonic clock, seconds."""
 
     def __init__(self) -> None:
         self.results = 0
         """Published since activation."""
         self.skipped = 0
-        """Wake-ups that came while the one before was not answered yet."""
+        """Requests for a result that came while one was pending."""
         self._latest: deque[tuple[float, float, float]] = deque(maxlen=_RECENT)
 
     def add(self, now: float, latency: float, age: float) -> None:
-        """Note a result; an age below zero is none."""
+        """Add a result; an age below zero is unknown."""
         self.results += 1
         self._latest.append((now, latency, age if age >= 0 else np.nan))
 
-    def pace(self, now: float) -> RateStats:
-        """Sum up what was noted in the last half minute."""
+    def stats(self, now: float) -> RateStats:
+        """Return the statistics of the last half minute."""
         latest = np.array([x for x in list(self._latest) if now - x[0] <= _RECENT_S])
         if not len(latest):
             return RateStats(0.0, (np.nan, np.nan), (np.nan, np.nan))
@@ -75,8 +75,8 @@ def _percentiles(values: np.ndarray) -> tuple[float, float]:
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 _LEVELS = {ModalityState.DISABLED: OK, ModalityState.AVAILABLE: OK, ModalityState.INVALID: ERROR}
-# A timer that shares its processor never comes quite as often as it was asked to.
 _FAST_ENOUGH = 0.8
+"""Fraction of the requested rate: on a busy processor timers are late."""
 _LENGTH = 1000
 """Most characters of a message and of a value."""
 
@@ -84,11 +84,11 @@ _LENGTH = 1000
 def input_status(
     status: ModalityStatus, facts: Mapping[str, str], problem: str
 ) -> DiagnosticStatus:
-    """Tell of one input; a problem with its topic outweighs what came through it."""
+    """Return the status of one input; a problem with its topic comes first."""
     level = _LEVELS.get(status.state, WARN)
     message = status.detail or 'available'
     if status.warning and status.warning in status.detail:
-        level = WARN  # unlike a message that cannot be read, it is a matter of settings
+        level = WARN  # a matter of settings, unlike a message that cannot be decoded
     elif status.warning:
         level = ERROR if level == ERROR else WARN
         message = '; '.join(filter(None, (status.detail, status.warning)))
@@ -102,28 +102,39 @@ def input_status(
 
 
 def inference_status(
-    pace: RateStats, results: int, skipped: int, wanted_rate: float, hindrance: str
+    stats: RateStats, results: int, skipped: int, rate: float, blocking_reason: str
 ) -> DiagnosticStatus:
     """
-    Tell how recognition goes.
+    Return the status of inference.
 
-    :param hindrance: why there can be no result now; empty if there can.
+    :param rate: requested results a second.
+    :param blocking_reason: why there can be no result now; empty if there can.
     """
-    level, message = OK, f'{pace.rate:.1f} results a second'
-    if hindrance:
-        level, message = (OK if hindrance.startswith('paused') else ERROR), hindrance
-    elif pace.rate < _FAST_ENOUGH * wanted_rate:
-        level, message = WARN, f'{message}; asked for {wanted_rate:g}: it takes too long, or ' \
-            'inputs come more slowly'
-    return _status(level, 'inference', message, {
-        'rate [Hz]': f'{pace.rate:.2f}',
-        'latency p50 [s]': _seconds(pace.latency[0]), 'latency p95 [s]': _seconds(pace.latency[1]),
-        'age p50 [s]': _seconds(pace.age[0]), 'age p95 [s]': _seconds(pace.age[1]),
-        'results': results, 'skipped': skipped})
+    level, message = OK, f'{stats.rate:.1f} results a second'
+    if blocking_reason:
+        level = OK if blocking_reason.startswith('paused') else ERROR
+        message = blocking_reason
+    elif stats.rate < _FAST_ENOUGH * rate:
+        level = WARN
+        message += f'; {rate:g} requested: inference is slower, or inputs arrive more slowly'
+    return _status(
+        level,
+        'inference',
+        message,
+        {
+            'rate [Hz]': f'{stats.rate:.2f}',
+            'latency p50 [s]': _seconds(stats.latency[0]),
+            'latency p95 [s]': _seconds(stats.latency[1]),
+            'age p50 [s]': _seconds(stats.age[0]),
+            'age p95 [s]': _seconds(stats.age[1]),
+            'results': results,
+            'skipped': skipped,
+        },
+    )
 
 
 def model_status(model: Model, loading: str, failure: str) -> DiagnosticStatus:
-    """Tell which model answers, and what became of the one that was asked for."""
+    """Return which model is in use, and what happened to the one that was requested."""
     bundle, backend = model.bundle, model.recogniser.backend
     message = f'{bundle.model_id} on {model.device}'
     if loading:
@@ -138,14 +149,14 @@ def model_status(model: Model, loading: str, failure: str) -> DiagnosticStatus:
 
 
 def lifecycle_status(state: str) -> DiagnosticStatus:
-    """Tell the state of the lifecycle; a node that waits is not in error."""
+    """Return the lifecycle state; a node that is not active is not in error."""
     return _status(OK, 'lifecycle', state, {'state': state})
 
 
 def diagnostics_message(
     node_name: str, now_ns: int, statuses: list[DiagnosticStatus]
 ) -> DiagnosticArray:
-    """Put the statuses together under the node's name."""
+    """Return the statuses as one message, named after the node."""
     for status in statuses:
         status.name = f'{node_name.lstrip("/")}: {status.name}'
     return DiagnosticArray(header=Header(stamp=time_message(now_ns)), status=statuses)

@@ -1,4 +1,4 @@
-"""Decoding of compressed images beside the executor, which goes on receiving the other inputs."""
+"""Decode compressed images in a thread, while the executor receives the other inputs."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from rclpy.node import Node
 class DecodedImage:
     """A message whose image was decoded, or could not be; an `InputMessage`."""
 
-    arrived: ReceivedMessage
+    received: ReceivedMessage
     outcome: SizedImage | Exception
 
     @property
     def modality(self) -> Modality:
-        """Return the modality whose topic it came by."""
-        return self.arrived.modality
+        """Return the modality of its topic."""
+        return self.received.modality
 
     @property
     def type_name(self) -> str:
         """Return its type."""
-        return self.arrived.type_name
+        return self.received.type_name
 
     @property
     def message(self) -> Any:
         """Return the message itself."""
-        return self.arrived.message
+        return self.received.message
 
     @property
     def stamp_ns(self) -> int:
         """Return its stamp, 0 without one."""
-        return self.arrived.stamp_ns
+        return self.received.stamp_ns
 
     def image(self) -> SizedImage:
         """
@@ -55,13 +55,13 @@ class ImageDecoder:
     """
     Decode the newest image in a thread and hand it back to the executor.
 
-    An image that comes while another is decoded waits, and takes the place of one that waits.
-    All methods belong to the executor's thread.
+    An image that comes while another is decoded waits, and replaces one that waits. All methods
+    are for the executor's thread.
     """
 
     def __init__(self, node: Node, done: Callable[[InputMessage, int], None]) -> None:
         """
-        Start nothing yet.
+        Prepare without a thread.
 
         :param done: called by the executor with what was decoded and the time of its receipt.
         """
@@ -70,12 +70,12 @@ class ImageDecoder:
         self._waiting: tuple[ReceivedMessage, int] | None = None
         self._decoded: tuple[DecodedImage, int] | None = None
         self._generation = 0
-        """Grows with each `cancel`: what was begun before is dropped."""
+        """Counts the calls of `cancel`; an image of an older generation is dropped."""
         self._running = False
         self._thread: Thread | None = None
         self._guard: Any = None
 
-    def submit(self, arrived: ReceivedMessage, now_ns: int) -> None:
+    def submit(self, received: ReceivedMessage, now_ns: int) -> None:
         """Decode this image next."""
         if self._thread is None:
             self._guard = self._node.create_guard_condition(self._deliver)
@@ -83,7 +83,7 @@ class ImageDecoder:
             self._thread = Thread(target=self._run, name='image decoder', daemon=True)
             self._thread.start()
         with self._changed:
-            self._waiting = arrived, now_ns
+            self._waiting = received, now_ns
             self._changed.notify()
 
     def cancel(self) -> None:
@@ -93,7 +93,7 @@ class ImageDecoder:
             self._waiting = self._decoded = None
 
     def stop(self) -> None:
-        """Drop every image and end the thread, after the image that it decodes."""
+        """Drop every image and end the thread."""
         self.cancel()
         thread, self._thread = self._thread, None
         if thread is None:
@@ -113,9 +113,9 @@ class ImageDecoder:
                 if not self._running:
                     return
                 assert self._waiting is not None
-                (arrived, now_ns), self._waiting = self._waiting, None
+                (received, now_ns), self._waiting = self._waiting, None
                 generation = self._generation
-            decoded = DecodedImage(arrived, decode(arrived))
+            decoded = DecodedImage(received, decode(received))
             with self._changed:
                 if generation == self._generation:
                     self._decoded = decoded, now_ns
@@ -129,10 +129,10 @@ class ImageDecoder:
             self._done(*decoded)
 
 
-def decode(arrived: ReceivedMessage) -> SizedImage | Exception:
+def decode(received: ReceivedMessage) -> SizedImage | Exception:
     """Decode the image of a message; return the error where there is none."""
     try:
-        return arrived.image()
+        return received.image()
     except InvalidSampleError as error:
         return error
     except Exception as error:  # one bad image must not end the thread

@@ -1,4 +1,10 @@
-"""The node's inputs: which topics it subscribes to, and how they fare."""
+"""
+The node's inputs: the subscriptions and their callbacks.
+
+A callback decodes and stores a message (`stream/ingest.py`); compressed images, which may take as
+long as a window, are decoded in a thread (`image_decoder.py`). What is wrong with a message is
+counted and logged; no exception leaves a callback.
+"""
 
 from __future__ import annotations
 
@@ -28,47 +34,47 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 _FOREIGN_CLOCK_NS = 10 * NANOSECONDS
 _MAX_FORMAT = 60
-"""Characters that are kept of what a publisher calls its format."""
+"""Characters that are kept of a format field."""
 _MAX_FRAME_ID = 255
 
 
-class Messages:
-    """Take the messages of every input, and keep what is to be said of them."""
+class MessageHandler:
+    """The callbacks of all inputs, and what was received through them."""
 
     def __init__(
-        self, node: Node, values: Mapping[str, Any], lock: Lock, taken: Callable[[], None],
+        self, node: Node, values: Mapping[str, Any], lock: Lock, on_message: Callable[[], None],
     ) -> None:
         """
-        Make the readers from the parameters.
+        Create the decoders from the parameters.
 
         :param lock: guards the stream, which the worker reads.
-        :param taken: called after each message.
+        :param on_message: called after each message.
         :raises InvalidSettingError: for a sample format that cannot be decoded.
         """
-        self._node, self._ingest, self._taken = node, MessageIngest(values, lock), taken
+        self._node, self._ingest, self._on_message = node, MessageIngest(values, lock), on_message
         self._log = NodeLog(node)
         self._decoder = ImageDecoder(node, self._store)
         self._values, self._crop = values, (0, 0)
         self.frame_ids: dict[Modality, str] = {}
-        """The last header.frame_id of each input, as it is passed on in results."""
-        self.forget()
+        """The last header.frame_id of each input, for results."""
+        self.reset()
 
     def feed(self, stream: SensorStream, spec: ClipSpec) -> None:
-        """Store what comes from now on in this stream."""
+        """Store messages in this stream from now on."""
         self.cancel()
         self._ingest.feed(stream)
         self._crop = spec.video.height, spec.video.width
 
-    def forget(self) -> None:
-        """Forget what was warned about, and what the driver said of its sound."""
+    def reset(self) -> None:
+        """Clear what was logged and received, the driver's audio format included."""
         self._log.reset()
         self.received: set[Modality] = set()
-        """Inputs of which a message has come since their subscription."""
-        self._judged: set[Modality] = set()
-        """Inputs whose first stamp was looked at."""
+        """Inputs with a message since their subscription."""
+        self._checked: set[Modality] = set()
+        """Inputs whose first stamp was checked."""
         self.formats: dict[Modality, str] = {}
         """How the last message of each input was encoded."""
-        self._said_of_info = ''
+        self._logged_info = ''
         self._ingest.reset_info()
 
     def cancel(self) -> None:
@@ -76,65 +82,65 @@ class Messages:
         self._decoder.cancel()
 
     def stop(self) -> None:
-        """Drop the images that are being decoded, and end the thread that does it."""
+        """Drop the images that are being decoded, and end the decoding thread."""
         self._decoder.stop()
 
     def read_parameters(self) -> None:
-        """Make the readers anew; what they learned from messages stays."""
+        """Create the decoders anew; what is known from messages stays."""
         self._ingest.read_parameters()
 
     def callback(self, modality: Modality, type_name: str) -> Callable[[Any], None]:
         """Return the callback of a subscription."""
-        def take(message: Any) -> None:
+        def callback(message: Any) -> None:
             now_ns = self._node.get_clock().now().nanoseconds
             self.received.add(modality)
-            self._look_at_header(modality, message, now_ns)
-            arrived = ReceivedMessage(
+            self._check_header(modality, message, now_ns)
+            received = ReceivedMessage(
                 modality, type_name, message, self._crop, self._values['rgb.bits']
             )
-            self._note_format(modality, type_name, message)
+            self._store_format(modality, type_name, message)
             if type_name != COMPRESSED_IMAGE:
-                self._store(arrived, now_ns)
-            elif self._ingest.wants_image(arrived, now_ns):
-                self._decoder.submit(arrived, now_ns)
+                self._store(received, now_ns)
+            elif self._ingest.wants_image(received, now_ns):
+                self._decoder.submit(received, now_ns)
             else:
-                self._taken()
-        return take
+                self._on_message()
+        return callback
 
-    def _store(self, arrival: InputMessage, now_ns: int) -> None:
-        """Store a message that was received at this time, or count why not."""
-        refusal = self._ingest.add(arrival, now_ns)
-        modality = arrival.modality
+    def _store(self, message: InputMessage, now_ns: int) -> None:
+        """Store a message that was received at this time, or count why it is dropped."""
+        rejection = self._ingest.add(message, now_ns)
+        modality = message.modality
         if modality is Modality.AUDIO:  # the format is known once a message was read
-            self.formats[modality] = self._ingest.describe_audio(arrival.type_name)
-        if refusal:
-            self._log.warning(f'{modality}: message dropped: {refusal}', topic=modality.value)
-        self._taken()
+            self.formats[modality] = self._ingest.describe_audio(message.type_name)
+        if rejection:
+            self._log.warning(f'{modality}: message dropped: {rejection}', topic=modality.value)
+        self._on_message()
 
-    def take_info(self, info: Any) -> None:
-        """Take what the audio driver says of its format."""
+    def on_audio_info(self, info: Any) -> None:
+        """Apply the format that the audio driver publishes."""
         try:
-            said = self._ingest.take_info(info)
+            problem = self._ingest.take_info(info)
         except InvalidSampleError as error:
-            said = str(error)
-        if not said or said != self._said_of_info and (
-                self._log.warning(f'audio: {said}', topic='audio_info')):
-            self._said_of_info = said
+            problem = str(error)
+        if not problem or problem != self._logged_info and (
+                self._log.warning(f'audio: {problem}', topic='audio_info')):
+            self._logged_info = problem
 
-    def _look_at_header(self, modality: Modality, message: Any, now_ns: int) -> None:
-        """Keep the frame id, and judge the first stamp."""
+    def _check_header(self, modality: Modality, message: Any, now_ns: int) -> None:
+        """Store the frame id, and check the first stamp."""
         header = getattr(message, 'header', None)
         if header is None:
             return
         self.frame_ids[modality] = printable(header.frame_id, _MAX_FRAME_ID)
-        if modality in self._judged or not now_ns:  # at zero the clock is still awaited
+        if modality in self._checked or not now_ns:  # no clock yet
             return
-        with suppress(InvalidSampleError):  # the intake refuses the message because of it
-            self._judge_stamp(modality, stamp_ns_of(header), now_ns)
-            self._judged.add(modality)
+        with suppress(InvalidSampleError):  # the message is rejected because of it later
+            self._check_stamp(modality, stamp_ns_of(header), now_ns)
+            self._checked.add(modality)
 
-    def _judge_stamp(self, modality: Modality, stamp_ns: int, now_ns: int) -> None:
-        """Say when the stamps are of no use."""
+    def _check_stamp(self, modality: Modality, stamp_ns: int, now_ns: int) -> None:
+        """Warn about stamps that cannot be used."""
         if stamp_ns == 0:
             self._log.warning(
                 f'{modality}: header.stamp is zero; the time of receipt is used. Let the '
@@ -142,11 +148,11 @@ class Messages:
         elif abs(now_ns - stamp_ns) > _FOREIGN_CLOCK_NS:
             self._log.warning(
                 f'{modality}: stamps differ from the node clock by '
-                f'{(now_ns - stamp_ns) / NANOSECONDS:.0f} s; results go on, their '
+                f'{(now_ns - stamp_ns) / NANOSECONDS:.0f} s; results continue, their '
                 'end_to_end_latency is unknown. If a bag is playing: play it with --clock and '
                 'set use_sim_time to true')
 
-    def _note_format(self, modality: Modality, type_name: str, message: Any) -> None:
+    def _store_format(self, modality: Modality, type_name: str, message: Any) -> None:
         if type_name == COMPRESSED_IMAGE:
             self.formats[modality] = printable(message.format, _MAX_FORMAT)
         elif modality in (Modality.RGB, Modality.FLOW):
@@ -157,10 +163,10 @@ class Messages:
 
 TOPICS = {Modality.RGB: 'image', Modality.FLOW: 'flow', Modality.AUDIO: 'audio',
           Modality.DETECTIONS: 'detections'}
-"""Relative names, to be remapped; compressed pictures come on image/compressed."""
+"""Relative names, to be remapped; compressed images are received on image/compressed."""
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-_READER_PARAMETERS = frozenset([
+_DECODER_PARAMETERS = frozenset([
     'audio.sample_rate', 'audio.channels', 'audio.sample_format', 'detections.image_width',
     'detections.image_height', 'detections.hand_classes', 'detections.ignored_classes',
     'detections.min_score', 'detections.normalised', 'detections.offset_x',
@@ -169,7 +175,7 @@ _READER_PARAMETERS = frozenset([
 
 def check_inputs(values: Mapping[str, Any], changed: Collection[str]) -> None:
     """
-    Hold a change of parameters against what can be read here; it has no effect.
+    Check that what a change of parameters selects can be decoded; it has no effect.
 
     :raises InvalidSettingError: for a sample format that cannot be decoded, or a message
         type that is not installed.
@@ -183,20 +189,24 @@ def check_inputs(values: Mapping[str, Any], changed: Collection[str]) -> None:
 
 
 class Inputs:
-    """The subscriptions of one node; all of it belongs to the executor's thread."""
+    """The subscriptions of one node; its methods are for the executor's thread."""
 
     def __init__(
-        self, node: Node, parameters: Mapping[str, Any], lock: Lock, taken: Callable[[], None],
+        self,
+        node: Node,
+        parameters: Mapping[str, Any],
+        lock: Lock,
+        on_message: Callable[[], None],
     ) -> None:
         """
-        Prepare without subscribing; `feed` comes before `start`.
+        Prepare without subscribing; call `feed` before `start`.
 
         :param lock: guards the stream, which the worker reads.
-        :param taken: called after each message.
+        :param on_message: called after each message.
         :raises InvalidSettingError: for a sample format that cannot be decoded.
         """
         self._node, self._parameters, self._log = node, parameters, NodeLog(node)
-        self._messages = Messages(node, parameters, lock, taken)
+        self._messages = MessageHandler(node, parameters, lock, on_message)
         self._modalities: frozenset[Modality] = frozenset()
         self._topics: dict[Modality, InputTopic] = {}
         self._failures: dict[Modality, str] = {}
@@ -213,7 +223,7 @@ class Inputs:
         self, stream: SensorStream, spec: ClipSpec, modalities: Collection[Modality]
     ) -> None:
         """
-        Store in another stream from now on, what the model of this specification takes.
+        Store in another stream from now on the inputs of a model.
 
         :raises InvalidSettingError: when a message package is not installed; nothing changes.
         """
@@ -226,11 +236,11 @@ class Inputs:
 
     def start(self) -> None:
         """
-        Subscribe to every input that is switched on and known to the model.
+        Subscribe to every input that is enabled and that the model uses.
 
         :raises InvalidSettingError: for a QoS override that is not usable.
         """
-        self._messages.forget()
+        self._messages.reset()
         self._running = True
         self._reconcile()
 
@@ -242,12 +252,12 @@ class Inputs:
         self._failures = {}
 
     def cancel(self) -> None:
-        """Drop what was received and is not stored yet."""
+        """Drop what was received but not stored yet."""
         self._messages.cancel()
 
     def update(self, names: Collection[str]) -> None:
-        """Follow changed parameters; inputs that they do not touch go on undisturbed."""
-        if _READER_PARAMETERS & set(names):
+        """Apply changed parameters; other inputs continue undisturbed."""
+        if _DECODER_PARAMETERS & set(names):
             self._messages.read_parameters()
         if self._running:
             try:
@@ -255,22 +265,22 @@ class Inputs:
             except (InvalidSettingError, RuntimeError) as failure:
                 self._log.error(str(failure))
 
-    def watch(self) -> None:
+    def check(self) -> None:
         """Follow what the publishers offer; call it about twice a second."""
         for modality, topic in list(self._topics.items()):
             try:
-                topic.watch()
+                topic.check()
             except (InvalidSettingError, RuntimeError):
                 self._close(modality)
-                self._failures[modality] = 'could not be subscribed to anew'
+                self._failures[modality] = 'resubscribing failed'
             if modality in self._topics and modality not in self._messages.received:
-                topic.miss()
+                topic.warn_if_silent()
         if self._failures:
-            with suppress(InvalidSettingError, RuntimeError):  # said when it failed first
+            with suppress(InvalidSettingError, RuntimeError):  # logged when it failed first
                 self._reconcile()
 
     def facts(self, modality: Modality) -> dict[str, str]:
-        """Return what diagnostics tell of an input."""
+        """Return the diagnostic values of an input."""
         source = self._source(modality)
         if modality not in self._modalities:
             return {}
@@ -284,12 +294,12 @@ class Inputs:
         return facts
 
     def summary(self) -> str:
-        """Return each topic that is subscribed to, with its type."""
+        """Return the subscribed topics with their types."""
         return ', '.join(f'{topic.plan.topic} ({topic.plan.type_name})'
                          for topic in self._topics.values()) or 'no topic'
 
     def problem(self, modality: Modality) -> str:
-        """Say what is wrong with an input's topic and how to mend it; '' if nothing is."""
+        """Return what is wrong with an input's topic and how to fix it; '' if nothing is."""
         source = self._source(modality)
         if not self._wanted(modality, self._modalities):
             return ''
@@ -297,7 +307,7 @@ class Inputs:
         return self._failures.get(source) or (topic.problem if topic else '')
 
     def _source(self, modality: Modality) -> Modality:
-        """Return the modality whose topic serves this one."""
+        """Return the modality whose topic is subscribed to for this one."""
         computed = modality is Modality.FLOW and self._parameters['flow.source'] == 'computed'
         return Modality.RGB if computed else modality
 
@@ -318,7 +328,7 @@ class Inputs:
         return topic
 
     def _reconcile(self) -> None:
-        """Subscribe and unsubscribe until there is what is planned, and touch nothing else."""
+        """Subscribe and unsubscribe as planned, and leave other subscriptions alone."""
         plans = self._plans(self._modalities)
         for modality, topic in list(self._topics.items()):
             if plans.get(modality) != topic.plan:
@@ -336,14 +346,14 @@ class Inputs:
             raise failures[0]
 
     def _open(self, plan: TopicPlan) -> None:
-        kind = message_class(plan.type_name, plan.modality)
+        message_type = message_class(plan.type_name, plan.modality)
         self._messages.received.discard(plan.modality)
         callback = self._messages.callback(plan.modality, plan.type_name)
-        self._topics[plan.modality] = InputTopic(self._node, plan, kind, callback)
+        self._topics[plan.modality] = InputTopic(self._node, plan, message_type, callback)
         if plan.type_name in (types.AUDIO_DATA, types.AUDIO_DATA_STAMPED):
             self._info = self._node.create_subscription(
                 message_class(types.AUDIO_INFO, plan.modality), 'audio_info',
-                self._messages.take_info, _LATCHED)
+                self._messages.on_audio_info, _LATCHED)
 
     def _close(self, modality: Modality) -> None:
         self._topics.pop(modality).close()

@@ -2,8 +2,8 @@
 The lifecycle node `karmma`.
 
 configure loads and warms up the model, activate starts inputs and worker, deactivate
-stops and joins them, cleanup frees everything. No transition lets an exception out:
-rclpy would swallow it without a word, so it is logged here.
+stops and joins them, cleanup frees everything. Exceptions in transitions are logged here, since
+rclpy drops them silently.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ import torch
 _SUCCESS, _FAILURE, _ERROR = (
     TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE,
     TransitionCallbackReturn.ERROR)
-_LOOK_S = 0.5
-_LOOKS_A_DIAGNOSIS = 2
+_CHECK_PERIOD_S = 0.5
+_CHECKS_PER_DIAGNOSIS = 2
 
 
 class KarmmaNode(LifecycleNode):
-    """Recognise actions from whichever of its sensors are alive."""
+    """Recognise actions from whichever of its sensors are available."""
 
     def __init__(self, name: str = 'karmma', **options: Any) -> None:
-        """Declare the parameters; everything else waits for configure."""
+        """Declare the parameters; everything else is done by configure."""
         super().__init__(name, **options)
         self._session: Session | None = None
-        self._enabled, self._looks = True, 0
+        self._enabled, self._checks = True, 0
         self._log = NodeLog(self)
         self._guard_change_state()
         self.parameters = Parameters(
@@ -52,16 +52,18 @@ class KarmmaNode(LifecycleNode):
         warning = overrides_warning(self)
         if warning:
             self._log.warning(warning)
-        # Steady: it looks after things even when simulated time stands still.
-        self.create_timer(_LOOK_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        # Steady, to run also while simulated time stands still.
+        self.create_timer(
+            _CHECK_PERIOD_S, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
 
     @property
     def state_label(self) -> str:
-        """Return the state of the lifecycle, as `active`."""
+        """Return the lifecycle state, such as `active`."""
         return str(self._state_machine.current_state[1])
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model, warm it up, and make everything that activation starts."""
+        """Load the model, warm it up, and create what activate starts."""
         return self._attempt('configure', self._configure, self._release, _FAILURE)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -70,7 +72,7 @@ class KarmmaNode(LifecycleNode):
             'activate', lambda: self._activate(state), lambda: self._deactivate(state), _FAILURE)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop the inputs and wait for the worker; the model stays loaded."""
+        """Stop the inputs and the worker; the model stays loaded."""
         return self._attempt('deactivate', lambda: self._deactivate(state), self._stop, _ERROR)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -78,15 +80,15 @@ class KarmmaNode(LifecycleNode):
         return self._attempt('cleanup', self._release, lambda: None, _ERROR)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop and free, from whatever state."""
+        """Stop and free everything, from any state."""
         return self._attempt('shutdown', lambda: self._end(state), self._release, _FAILURE)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything, so that configure can be tried again."""
+        """Free everything, so that configure can be repeated."""
         return self._attempt('error handling', self._release, lambda: None, _FAILURE)
 
     def shut_down(self) -> None:
-        """Bring the node to its end from whatever state; nothing happens when it is there."""
+        """Shut the node down from any state; nothing happens when it is finalized."""
         if self.state_label == 'finalized':
             return
         try:
@@ -111,7 +113,7 @@ class KarmmaNode(LifecycleNode):
         return otherwise
 
     def _guard_change_state(self) -> None:
-        """Refuse an impossible transition: before Kilted it is raised, and gets no answer."""
+        """Reject an invalid transition: before Kilted rclpy raises instead."""
         service = getattr(self, '_service_change_state', None)
         if service is None:
             return
@@ -122,21 +124,21 @@ class KarmmaNode(LifecycleNode):
                 self._check_transition(request.transition)
                 return change(request, response)
             except Exception as error:
-                self._log.error(f'no such transition from {self.state_label}: {error}',
+                self._log.error(f'invalid transition from {self.state_label}: {error}',
                                 topic='transition')
                 response.success = False
                 return response
         service.callback = guarded
 
-    def _check_transition(self, wanted: Any) -> None:
+    def _check_transition(self, requested: Any) -> None:
         """
-        Refuse what rcl would refuse with a warning for each request, however many there are.
+        Reject what rcl would reject with an unthrottled warning for each request.
 
-        :raises LookupError: for a transition that the present state does not have.
+        :raises LookupError: for a transition that the current state does not have.
         """
         possible = {each[0]: each[1] for each in self._state_machine.available_transitions}
-        if not wanted.label and wanted.id not in possible:
-            raise LookupError(f'got transition {wanted.id}; expected ' + (' or '.join(
+        if not requested.label and requested.id not in possible:
+            raise LookupError(f'got transition {requested.id}; expected ' + (' or '.join(
                 f'{number} ({label})' for number, label in possible.items()) or 'none'))
 
     def _configure(self) -> None:
@@ -148,7 +150,7 @@ class KarmmaNode(LifecycleNode):
         self.parameters.frozen = True
 
     def _activate(self, state: LifecycleState) -> None:
-        assert self._session is not None  # rclpy's state machine sees to it
+        assert self._session is not None  # by rclpy's state machine
         super().on_activate(state)
         self._session.start()
         paused = '' if self._enabled else '; paused by ~/enable'
@@ -158,7 +160,7 @@ class KarmmaNode(LifecycleNode):
         assert self._session is not None
         inputs = self._session.input_summary()
         self._session.stop()
-        self._session.say_inactive()
+        self._session.report_inactive()
         self._session.clear()
         super().on_deactivate(state)
         self._log.info(f'inactive: no longer receives {inputs}')
@@ -204,7 +206,7 @@ class KarmmaNode(LifecycleNode):
         self._enabled = request.data
         if self._session is not None:
             self._session.worker.pause(not request.data)
-        what = 'recognition goes on' if request.data else 'recognition is paused'
+        what = 'recognition resumed' if request.data else 'recognition paused'
         if self._session is not None and self._active:
             self._log.info(f'{what}; receives {self._session.input_summary()}')
         when = '' if self._active else f'; the node is {self.state_label}'
@@ -215,20 +217,20 @@ class KarmmaNode(LifecycleNode):
         if self._session is not None and self._active:
             self._session.clear()
         response.success = self._active
-        response.message = 'every sample is forgotten' if self._active else (
-            f'there is nothing to forget: the node is {self.state_label}')
+        response.message = 'all samples discarded' if self._active else (
+            f'nothing to discard: the node is {self.state_label}')
         return response
 
     @property
     def _active(self) -> bool:
         return self._session is not None and self._session.active
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
         try:
             if self._session is not None:
-                self._session.look()
-            self._looks += 1
-            if self._looks % _LOOKS_A_DIAGNOSIS == 0:
+                self._session.check()
+            self._checks += 1
+            if self._checks % _CHECKS_PER_DIAGNOSIS == 0:
                 self._diagnose()
         except Exception as error:  # it would leave the executor
             self._log.error(describe(error), topic='timer')

@@ -1,4 +1,4 @@
-"""Make a model ready to answer, beside the one that answers."""
+"""Load a model in the background, beside the one in use."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from karmma_ros.stream.recogniser import Recogniser
 
 @dataclass(frozen=True)
 class Model:
-    """A model that is ready to answer."""
+    """A loaded and warmed up model."""
 
     name: str
-    """As the parameter `model` has it."""
+    """Value of the parameter `model`."""
     bundle: Bundle
     device: str
     wanted_backend: str
-    """As the parameter `backend` has it."""
+    """Value of the parameter `backend`."""
     reason: str
     """Why this backend runs it."""
     recogniser: Recogniser
@@ -31,7 +31,7 @@ class Model:
 
 def load_model(name: str, device: str, backend: str) -> Model:
     """
-    Load a model and let it answer once, so that the first real answer comes at full speed.
+    Load a model and warm it up.
 
     :raises InvalidSettingError: for a model that does not exist, or a backend that cannot be used.
     :raises BundleError: for a damaged model directory.
@@ -40,76 +40,76 @@ def load_model(name: str, device: str, backend: str) -> Model:
     chosen, reason = choose(bundle, device, backend, keep_weights=False)
     recogniser = Recogniser(chosen, bundle.vocabulary, bundle.spec)
     recogniser.warm_up()
-    _give_back_memory()
+    _return_memory()
     return Model(name, bundle, device, backend, reason, recogniser)
 
 
-def _give_back_memory() -> None:
-    """Hand to the system what loading has freed: the C library keeps hundreds of megabytes."""
+def _return_memory() -> None:
+    """Return freed memory to the system: the C library keeps hundreds of megabytes."""
     with suppress(AttributeError, OSError):  # only the GNU C library has it
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class ModelLoader:
     """
-    Load models in a thread of its own, beside the one that answers.
+    Load models in a thread of its own, one at a time.
 
-    One at a time; of those that are asked for meanwhile only the last is loaded. All methods
-    are for one thread, the executor's.
+    Of those that are requested meanwhile only the last is loaded. All methods are for one thread,
+    the executor's.
     """
 
     def __init__(self, load: Callable[[str, str, str], Model]) -> None:
         self._load = load
-        self._wanted: tuple[str, str, str] | None = None
+        self._requested: tuple[str, str, str] | None = None
         self._thread: Thread | None = None
         self._outcome: Model | Exception | None = None
 
     @property
     def loading(self) -> str:
-        """Return the name of the model that is awaited, empty when there is none."""
-        return self._wanted[0] if self._wanted else ''
+        """Return the name of the requested model, empty without one."""
+        return self._requested[0] if self._requested else ''
 
-    def ask(self, name: str, device: str, backend: str) -> None:
-        """Begin to load a model, instead of any that was asked for before."""
-        self._wanted = name, device, backend
+    def request(self, name: str, device: str, backend: str) -> None:
+        """Load a model, instead of any that was requested before."""
+        self._requested = name, device, backend
         if self._thread is None:
-            self._begin()
+            self._start()
 
     def cancel(self) -> None:
-        """Want none; what is being loaded will be let go."""
-        self._wanted = None
+        """Drop the request; what is being loaded will be freed."""
+        self._requested = None
 
     def poll(self) -> Model | Exception | None:
-        """Return the model that was asked for, once, or why it cannot be had; None until then."""
+        """Return the requested model or its error, once; None until then."""
         if self._thread is None or self._thread.is_alive():
             return None
         self._thread.join()
-        begun, outcome = self._begun, self._outcome
+        started, outcome = self._started, self._outcome
         self._thread = self._outcome = None
-        if self._wanted is None:
+        if self._requested is None:
             return None
-        if begun != self._wanted:
-            self._begin()
+        if started != self._requested:
+            self._start()
             return None
-        self._wanted = None
+        self._requested = None
         return outcome
 
     def close(self) -> None:
-        """Want none, and wait until nothing is being loaded."""
+        """Drop the request, and wait until nothing is being loaded."""
         self.cancel()
         if self._thread is not None:
             self._thread.join()
         self._thread = self._outcome = None
 
-    def _begin(self) -> None:
-        assert self._wanted is not None
-        self._begun = self._wanted
+    def _start(self) -> None:
+        assert self._requested is not None
+        self._started = self._requested
         self._thread = Thread(
-            target=self._run, args=self._begun, name='karmma loader', daemon=True)
+            target=self._run, args=self._started, name='karmma loader', daemon=True)
         self._thread.start()
 
-    def _run(self, *wanted: str) -> None:
+    def _run(self, *request: str) -> None:
         try:
-            self._outcome = self._load(*wanted)
-        except Exception as error:  # told by poll; a thread's exception is lost otherwise
+            self._outcome = self._load(*request)
+        except Exception as error:  # returned by poll
             self._outcome = error

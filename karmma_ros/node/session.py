@@ -1,4 +1,4 @@
-"""What configure makes and cleanup frees: a model, its inputs, the worker, and their changes."""
+"""What configure creates and cleanup frees: the model, its inputs, the worker."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from rclpy.parameter import Parameter
 import torch
 
 _BACKWARD_JUMP = Duration(seconds=-0.1)
-# A player that starts together with the node may need this many looks.
-_CLOCKLESS_LOOKS = 10
+_CLOCKLESS_CHECKS = 10
+"""A player that starts with the node may need this many checks to publish /clock."""
 
 
 class Session:
@@ -51,7 +51,7 @@ class Session:
                                 parameters['backend'])
         self._lock = Lock()
         self._stream = self._make_stream(self.model)
-        """What the inputs feed; the worker takes to a new one at its next window."""
+        """Filled by the inputs; the worker uses a new one from its next window on."""
         engine = self._engine(self.model, self._stream)
         self._inputs = Inputs(node, parameters, self._lock, self._on_message)
         self._feed(self._stream, self.model)
@@ -61,16 +61,16 @@ class Session:
             node, parameters, engine, self._lock, self._inputs, self._outputs)
         self._loader = ModelLoader(load_model)
         self._failure = ''
-        """Why the model that was asked for last does not answer."""
+        """Why the model that was requested last is not in use."""
         self._activation: ExitStack | None = None
         self._rate_timer: Any = None
         self._trigger = InferenceTrigger()
-        self._clockless_looks = 0
+        self._clockless_checks = 0
         self._warnings = WarningLog(self._log.warning, self._log.info)
 
     @property
     def active(self) -> bool:
-        """Return whether inputs and worker run."""
+        """Whether inputs and worker run."""
         return self._activation is not None
 
     def start(self) -> None:
@@ -104,26 +104,26 @@ class Session:
         self.clear()
 
     def apply(self, names: set[str]) -> None:
-        """Bring what runs in line with new values of these parameters; they were judged."""
+        """Apply new values of these parameters, which were checked."""
         if names & {'model', 'backend'}:
-            self._ask_for_model()
+            self._request_model()
         if 'flow.source' in names:
             self._replace(self.model, self._make_stream(self.model))
         if any(name.endswith(('.enabled', '.timeout', '.min_coverage')) for name in names):
             with self._lock:
                 self._stream.configure(input_settings(self._parameters, self._flow_topic))
-            self.worker.erase([m for m in Modality if f'{m}.enabled' in names
-                               and not self._parameters[f'{m}.enabled']])
+            self.worker.discard([m for m in Modality if f'{m}.enabled' in names
+                                 and not self._parameters[f'{m}.enabled']])
         if any(name.startswith('events.') for name in names):
             self._replace(self.model, self._stream)
         if 'rate' in names:
             self._change_rate()
         self._inputs.update(names)
-        self.worker.watch()
+        self.worker.request_report()
 
     def check_background(self, settings: EventSettings) -> None:
         """
-        Hold the background class against the model's classes.
+        Check the background class.
 
         :raises InvalidSettingError: when the model has no such class.
         """
@@ -133,30 +133,30 @@ class Session:
         """Return the topics that are received, with their types."""
         return self._inputs.summary()
 
-    def look(self) -> None:
-        """Look after what the rate timer cannot when its clock stands still."""
+    def check(self) -> None:
+        """Do what may not wait for the rate timer, whose clock may stand still."""
         self._take_loaded()
         if not self.active:
             return
-        waits = self._node.get_clock().ros_time_is_active and self._now_ns() == 0
-        self._clockless_looks = self._clockless_looks + 1 if waits else 0
-        if self._clockless_looks >= _CLOCKLESS_LOOKS:
+        clockless = self._node.get_clock().ros_time_is_active and self._now_ns() == 0
+        self._clockless_checks = self._clockless_checks + 1 if clockless else 0
+        if self._clockless_checks >= _CLOCKLESS_CHECKS:
             self._log.warning(
                 'use_sim_time is true but nothing publishes /clock: play the bag with --clock or '
                 'set use_sim_time to false', topic='/clock')
-        self._inputs.watch()
+        self._inputs.check()
         self._warnings.update(self._assess())
-        self.worker.watch()
+        self.worker.request_report()
 
     def clear(self) -> None:
-        """Forget every sample, and end what runs."""
+        """Discard every sample, and end the actions in progress."""
         self._inputs.cancel()
         with self._lock:
             self._stream.clear()
-        self.worker.forget()
+        self.worker.reset()
 
     def announce(self) -> None:
-        """Tell everybody which model answers."""
+        """Publish and log which model is in use."""
         bundle, device = self.model.bundle, self.model.device
         self._outputs.describe(
             bundle, device, self._parameters['score_threshold'], self._now_ns())
@@ -170,13 +170,13 @@ class Session:
         elif heads_note(bundle.vocabulary):
             self._log.info(note)
 
-    def say_inactive(self) -> None:
-        """Leave no late joiner with the belief that the inputs are looked after."""
+    def report_inactive(self) -> None:
+        """Publish that nothing is recognised, also for late joiners."""
         self._outputs.availability.publish(
             availability_message(self._assess(), self._now_ns(), possible=False))
 
     def diagnose(self) -> list[DiagnosticStatus]:
-        """Tell of the model and, while active, of inputs and inference."""
+        """Return the status of the model and, while active, of inputs and inference."""
         statuses = [model_status(self.model, self._loader.loading, self._failure)]
         if not self.active:
             return statuses
@@ -185,8 +185,8 @@ class Session:
             input_status(s, self._inputs.facts(s.modality), self._inputs.problem(s.modality))
             for s in modalities]
         return [*statuses, inference_status(
-            timings.pace(time.monotonic()), timings.results, timings.skipped,
-            self._parameters['rate'], self.worker.hindrance(modalities))]
+            timings.stats(time.monotonic()), timings.results, timings.skipped,
+            self._parameters['rate'], self.worker.blocking_reason(modalities))]
 
     def _start_rate(self) -> None:
         self._trigger = InferenceTrigger(every_frame=bool(self._stream.hop))
@@ -194,18 +194,18 @@ class Session:
 
     def _tick(self) -> None:
         if self._trigger.on_tick():
-            self.worker.wake()
+            self.worker.request_result()
 
     def _on_message(self) -> None:
         """Run inference if a frame came that the window shows, and a tick is due."""
         if self._trigger.on_frame(self._stream.newest_frame_ns):
-            self.worker.wake()
+            self.worker.request_result()
 
     def _period_s(self) -> float:
         """
-        Return the time from one look for a window to the next.
+        Return the period of the rate timer.
 
-        A streaming network's windows end at whole hops: looked for twice a hop, none is missed.
+        A streaming network has a window when a hop is complete: two ticks a hop miss none.
         """
         hop = self._hop(self.model)
         period_ns = self.model.bundle.spec.frame_period_ns
@@ -229,16 +229,16 @@ class Session:
         if timer is not None:
             self._node.destroy_timer(timer)
 
-    def _ask_for_model(self) -> None:
+    def _request_model(self) -> None:
         wanted = self._parameters['model'], self._parameters['backend']
         if wanted == (self.model.name, self.model.wanted_backend):
             self._loader.cancel()
         else:
             self._failure = ''
-            self._loader.ask(wanted[0], self.model.device, wanted[1])
+            self._loader.request(wanted[0], self.model.device, wanted[1])
 
     def _take_loaded(self) -> None:
-        """Let the model answer that was asked for; if it failed, the one there is stays."""
+        """Switch to the model that was requested; if it failed, the current one stays."""
         outcome = self._loader.poll()
         if outcome is None:
             return
@@ -264,7 +264,7 @@ class Session:
         self.announce()
 
     def _replace(self, model: Model, stream: SensorStream) -> None:
-        """Let the worker go on with other parts; a new stream fills for a window first."""
+        """Let the worker use another model or stream; a new stream fills for a window first."""
         engine = self._engine(model, stream)
         if stream is not self._stream:
             self._feed(stream, model)
@@ -293,7 +293,7 @@ class Session:
 
     def _on_time_jump(self, jump: Any) -> None:
         self.clear()
-        self._log.info('time jumped: the sensor buffers start anew', topic='time jump')
+        self._log.info('time jump: sensor buffers cleared', topic='time jump')
 
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)

@@ -1,4 +1,8 @@
-"""One subscription of the node, and what can be said of its topic."""
+"""
+The subscription of one input: its message type, quality of service and publishers.
+
+Message types are imported only when needed, since not all packages are installed.
+"""
 
 from __future__ import annotations
 
@@ -40,62 +44,67 @@ _CHOICES = {
 
 
 def choose_reliability(
-    setting: str, offers: Iterable[ReliabilityPolicy], now: ReliabilityPolicy,
+    setting: str, offers: Iterable[ReliabilityPolicy], current: ReliabilityPolicy,
 ) -> ReliabilityPolicy:
     """
-    Return what to ask for, from a `qos` parameter and what the publishers offer.
+    Return what to request, from a `qos` parameter and what the publishers offer.
 
-    auto asks for reliable delivery where every publisher offers it; without publishers it
-    stays at what is asked for now.
+    auto requests reliable delivery where every publisher offers it; without publishers the
+    current request stays.
     """
     if setting != 'auto':
         wanted = setting == 'reliable'
     else:
         offered = list(offers)
         if not offered:
-            return now
+            return current
         wanted = all(offer is ReliabilityPolicy.RELIABLE for offer in offered)
     return ReliabilityPolicy.RELIABLE if wanted else ReliabilityPolicy.BEST_EFFORT
 
-
-def say(reliability: ReliabilityPolicy) -> str:
-    """Name a reliability as people do."""
+def reliability_text(reliability: ReliabilityPolicy) -> str:
+    """Return a reliability in words."""
     return reliability.name.lower().replace('_', ' ')
 
 
 def reliability_parameter(topic: str) -> str:
-    """Name the parameter by which ROS overrides the reliability of a subscription."""
+    """Return the parameter by which ROS overrides the reliability of a subscription."""
     return f'{_prefix(topic)}reliability'
 
 
 def subscribe(
-    node: Node, kind: Any, topic: str, callback: Callable[[Any], None], profile: QoSProfile,
-    incompatible: Callable[[Any], None],
+    node: Node, message_type: Any, topic: str, callback: Callable[[Any], None],
+    profile: QoSProfile, incompatible: Callable[[Any], None],
 ) -> Any:
     """
     Subscribe with a profile, of which `qos_overrides.<topic>.subscription.…` may change parts.
 
-    Reliability is declared only when it is overridden: a parameter that were declared with
-    today's value would hold it for ever.
+    Reliability is declared only when it is overridden: a declared parameter would keep its
+    value for ever.
 
-    :param incompatible: called when a publisher offers less than is asked for.
+    :param incompatible: called when a publisher offers less than is requested.
     :raises InvalidSettingError: for an override that is not usable.
     """
     given = {name: _override(node, f'{_prefix(topic)}{name}')
              for name in ('history', 'depth', 'reliability')}
     for name, value in given.items():
         _check(f'{_prefix(topic)}{name}', name, value)
-    kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
+    policies = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
     if given['reliability'] is not None:
-        kinds.append(QoSPolicyKind.RELIABILITY)
+        policies.append(QoSPolicyKind.RELIABILITY)
     return node.create_subscription(
-        kind, topic, callback, profile, qos_overriding_options=QoSOverridingOptions(kinds),
+        message_type,
+        topic,
+        callback,
+        profile,
+        qos_overriding_options=QoSOverridingOptions(policies),
         event_callbacks=SubscriptionEventCallbacks(
-            incompatible_qos=incompatible, use_default_callbacks=False))
+            incompatible_qos=incompatible, use_default_callbacks=False
+        ),
+    )
 
 
 def is_overridden(node: Node, topic: str) -> bool:
-    """Return whether the reliability of a subscription is not ours to choose."""
+    """Return whether the reliability of a subscription is overridden."""
     return node.has_parameter(reliability_parameter(topic))
 
 
@@ -115,7 +124,7 @@ def _override(node: Node, name: str) -> Any:
 def _check(parameter: str, name: str, value: Any) -> None:
     if value is None:
         return
-    remedy = 'start the node again with another one'
+    remedy = 'restart the node with another value'
     if name == 'depth':
         if type(value) is not int or not 1 <= value <= _MAX_DEPTH:
             raise InvalidSettingError(
@@ -125,7 +134,7 @@ def _check(parameter: str, name: str, value: Any) -> None:
 
 
 COMPRESSED = '/compressed'
-"""Where image_transport publishes the compressed pictures of a topic."""
+"""Suffix of the topic where image_transport publishes compressed images."""
 
 
 def message_class(type_name: str, modality: Modality) -> Any:
@@ -169,14 +178,14 @@ def _installed(type_name: str) -> bool:
         return False
 
 
-def fix_hint(modality: Modality, topic: str, taken: str, offered: str) -> str:
-    """Say what to do about a topic that carries another type than the one that is taken."""
-    if (taken, offered) == (IMAGE, COMPRESSED_IMAGE) and modality is Modality.RGB:
+def fix_hint(modality: Modality, topic: str, expected: str, offered: str) -> str:
+    """Return what to do about a topic of another type than the expected one."""
+    if (expected, offered) == (IMAGE, COMPRESSED_IMAGE) and modality is Modality.RGB:
         if topic.endswith(COMPRESSED):
             return (f'set rgb.transport to compressed and remap image to '
                     f'{topic[:-len(COMPRESSED)]}')
         return f'set rgb.transport to compressed and remap image/compressed to {topic}'
-    if (taken, offered) == (COMPRESSED_IMAGE, IMAGE):
+    if (expected, offered) == (COMPRESSED_IMAGE, IMAGE):
         return f'set rgb.transport to raw and remap image to {topic}'
     if modality is Modality.AUDIO and offered in (AUDIO_DATA, AUDIO_DATA_STAMPED, AUDIO_STAMPED):
         return f'set audio.type to {offered}'
@@ -186,61 +195,61 @@ def fix_hint(modality: Modality, topic: str, taken: str, offered: str) -> str:
     if unread is not None and unread.modality is modality:
         return unread.cure.format(topic=topic)
     name = 'image' if modality is Modality.RGB else modality
-    return f'remap {name} to a topic of {taken}'
+    return f'remap {name} to a topic of {expected}'
 
 
-# Decoding only the newest picture keeps a slow machine from working on stale ones; sound
-# must not lose a message, for every gap is heard by the network.
+# Decoding only the newest image keeps a slow machine from working on stale ones; audio must not
+# drop a message, for every gap reaches the network.
 _DEPTHS = {Modality.RGB: 1, Modality.FLOW: 5, Modality.AUDIO: 50, Modality.DETECTIONS: 5}
-# While publishers are being discovered, or restart, what they offer changes for a moment.
-_LOOKS_BEFORE_CHANGE = 2
+_CHECKS_BEFORE_CHANGE = 2
+"""While publishers are being discovered, or restart, their offers change for a moment."""
 _PLUGINS = ('/ffmpeg', '/theora', '/h264')
-"""Where the other plugins of image_transport publish what they make of a topic."""
+"""Suffixes of the topics of other image_transport plugins."""
 _PATIENCE_S = 10.0
-"""After so long without its first message an input is warned about."""
+"""Time without a first message after which a warning is logged."""
 _UNKNOWN_NODE = '_NODE_NAME_UNKNOWN_'
 
 
 @dataclass(frozen=True)
 class TopicPlan:
-    """What to subscribe to; one that equals the old one needs no new subscription."""
+    """What to subscribe to; an equal plan needs no new subscription."""
 
     modality: Modality
     topic: str
-    """Its full name."""
+    """Its fully qualified name."""
     type_name: str
     qos: str
     """The `qos` parameter: auto, sensor_data or reliable."""
 
 
 class InputTopic:
-    """Subscribe as planned, follow what the publishers offer, and say what is wrong with it."""
+    """Subscribe as planned, and follow and check what the publishers offer."""
 
     def __init__(
-        self, node: Node, plan: TopicPlan, kind: Any, callback: Callable[[Any], None],
+        self, node: Node, plan: TopicPlan, message_type: Any, callback: Callable[[Any], None],
     ) -> None:
         """
         Subscribe.
 
-        :param kind: the message class.
         :raises InvalidSettingError: for a QoS override that is not usable.
         """
-        self.plan, self._node, self._kind, self._callback = plan, node, kind, callback
+        self.plan, self._node, self._callback = plan, node, callback
+        self._message_type = message_type
         self._log = NodeLog(node)
         self._wanted = ReliabilityPolicy.BEST_EFFORT
         self._changes = 0
         self._subscription: Any = None
-        self._said = ''
+        self._logged = ''
         self._since_s = time.monotonic()
-        self._missed = False
-        """Whether it was warned about that nothing came."""
-        self._heard = ''
-        """The problem that was found at the last look."""
+        self._warned = False
+        """Whether it was logged that nothing is received."""
+        self._last_problem = ''
+        """The problem at the last check."""
         self.problem = ''
-        """What is wrong with the topic's publishers, and how to mend it; '' if nothing is."""
+        """What is wrong with the topic's publishers, and how to fix it; '' if nothing is."""
         publishers = self._publishers()
         self._open(self._choose(publishers))
-        self._judge(publishers)
+        self._check_publishers(publishers)
 
     def close(self) -> None:
         """Unsubscribe; safe to call twice."""
@@ -249,41 +258,46 @@ class InputTopic:
             with suppress(Exception):  # the context may be gone
                 self._node.destroy_subscription(subscription)
 
-    def watch(self) -> None:
-        """Look at the publishers again; subscribe anew if they offer something else for long."""
+    def check(self) -> None:
+        """Check the publishers; resubscribe if their offers have changed for two checks."""
         publishers = self._publishers()
         wanted = self._choose(publishers)
         self._changes = self._changes + 1 if wanted is not self._wanted else 0
-        if self._changes >= _LOOKS_BEFORE_CHANGE and not self._overridden:
+        if self._changes >= _CHECKS_BEFORE_CHANGE and not self._overridden:
             self._changes = 0
             self.close()
             self._open(wanted)
-        self._judge(publishers)
+        self._check_publishers(publishers)
 
-    def miss(self) -> None:
-        """Warn, once, that no message has come in all the time since the subscription."""
-        if self._missed or time.monotonic() - self._since_s < _PATIENCE_S:
+    def warn_if_silent(self) -> None:
+        """Warn, once, that no message was received since the subscription."""
+        if self._warned or time.monotonic() - self._since_s < _PATIENCE_S:
             return
-        self._missed = True
+        self._warned = True
         plan, publishers = self.plan, self._publishers()
-        offers = ', '.join(sorted(f'{_name(p)} ({printable(p.topic_type)}, '
-                                  f'{say(p.qos_profile.reliability)})' for p in publishers))
+        offers = ', '.join(
+            sorted(
+                f'{_name(p)} ({printable(p.topic_type)}, '
+                f'{reliability_text(p.qos_profile.reliability)})'
+                for p in publishers
+            )
+        )
         cause = self.problem or (
             f'published by {offers}: check that it sends, and the network' if offers else
-            f'nobody publishes it: start the driver, remap the topic, or set '
+            f'no publisher: start the driver, remap the topic, or set '
             f'{plan.modality}.enabled to false')
         self._log.warning(f'{plan.modality}: nothing received on {plan.topic} ({plan.type_name}) '
                           f'for {_PATIENCE_S:g} s: {cause}')
 
     def facts(self) -> dict[str, str]:
-        """Return what a person would look up first."""
+        """Return topic, type, QoS and publishers for diagnostics."""
         profile = self._profile
         source = 'qos_overrides' if self._overridden else self.plan.qos
         names = sorted(_name(p) for p in self._publishers())
         return {
             'topic': self.plan.topic,
             'type': self.plan.type_name,
-            'qos': f'{say(profile.reliability)}, depth {profile.depth} ({source})',
+            'qos': f'{reliability_text(profile.reliability)}, depth {profile.depth} ({source})',
             'publishers': ', '.join(names) or 'none',
         }
 
@@ -295,12 +309,12 @@ class InputTopic:
         self._wanted = reliability
         profile = QoSProfile(depth=_DEPTHS[self.plan.modality], reliability=reliability)
         self._subscription = subscribe(
-            self._node, self._kind, self.plan.topic, self._callback, profile,
-            lambda _: self._judge(self._publishers()))
+            self._node, self._message_type, self.plan.topic, self._callback, profile,
+            lambda _: self._check_publishers(self._publishers()))
         self._profile = self._subscription.qos_profile
 
     def _publishers(self, topic: str = '') -> list[Any]:
-        """Return who publishes the input's topic, or another one."""
+        """Return the publishers of the input's topic, or of another one."""
         with suppress(RuntimeError):  # RCLError: the context may be gone
             return list(self._node.get_publishers_info_by_topic(topic or self.plan.topic))
         return []
@@ -310,36 +324,38 @@ class InputTopic:
                   if p.topic_type == self.plan.type_name]
         return choose_reliability(self.plan.qos, offers, self._wanted)
 
-    def _judge(self, publishers: Sequence[Any]) -> None:
-        """Find out what is wrong, and say it once it has lasted for two looks."""
-        ours = [p for p in publishers if p.topic_type == self.plan.type_name]
+    def _check_publishers(self, publishers: Sequence[Any]) -> None:
+        """Update the problem, and log it once two checks have found it."""
+        matching = [p for p in publishers if p.topic_type == self.plan.type_name]
         others = [p for p in publishers if p.topic_type != self.plan.type_name]
         problems = [self._wrong_type(other) for other in others]
-        problems.append(self._too_little(ours))
-        if len(ours) > 1:
-            names = ' and '.join(sorted(_name(p) for p in ours))
-            problems.append(f'{self.plan.topic}: {len(ours)} publishers, {names}: their messages '
-                            'interleave; remap all but one to another topic')
+        problems.append(self._incompatible(matching))
+        if len(matching) > 1:
+            names = ' and '.join(sorted(_name(p) for p in matching))
+            problems.append(
+                f'{self.plan.topic}: {len(matching)} publishers, {names}: their messages '
+                'interleave; remap all but one to another topic'
+            )
         if not publishers:
-            problems.append(self._elsewhere())
+            problems.append(self._other_transport())
         self.problem = '; '.join(dict.fromkeys(filter(None, problems)))
-        lasting = self.problem if self.problem == self._heard else ''
-        self._heard = self.problem
-        if lasting and lasting != self._said and self._log.warning(
+        lasting = self.problem if self.problem == self._last_problem else ''
+        self._last_problem = self.problem
+        if lasting and lasting != self._logged and self._log.warning(
                 f'{self.plan.modality}: {lasting}', topic=self.plan.topic):
-            self._said = lasting
+            self._logged = lasting
 
     def _wrong_type(self, publisher: Any) -> str:
         plan, offered = self.plan, printable(publisher.topic_type)
         return (f'{plan.topic}: {_name(publisher)} publishes {offered}, not {plan.type_name}: '
                 f'{fix_hint(plan.modality, plan.topic, plan.type_name, offered)}')
 
-    def _too_little(self, publishers: Sequence[Any]) -> str:
-        """Name the publishers that we hear nothing of."""
+    def _incompatible(self, publishers: Sequence[Any]) -> str:
+        """Return which publishers offer less than is requested."""
         if self._profile.reliability is not ReliabilityPolicy.RELIABLE:
             return ''
         if self.plan.qos == 'auto' and not self._overridden:
-            return ''  # it is about to ask for less, by itself
+            return ''  # auto will request less
         names = [_name(p) for p in publishers
                  if p.qos_profile.reliability is ReliabilityPolicy.BEST_EFFORT]
         if not names:
@@ -347,35 +363,35 @@ class InputTopic:
         remedy = f'set {self.plan.modality}.qos to auto or sensor_data'
         if self._overridden:
             remedy = f'start the node without {reliability_parameter(self.plan.topic)}'
-        return (f'{self.plan.topic}: {", ".join(sorted(names))} offers best effort, the node asks '
-                f'for reliable, so nothing is received: {remedy}')
+        return (f'{self.plan.topic}: {", ".join(sorted(names))} offers best effort, the node '
+                f'requests reliable, so nothing is received: {remedy}')
 
-    def _elsewhere(self) -> str:
-        """Point to the other transport of the camera, if that is what is published."""
-        topic, taken = self.plan.topic, self.plan.type_name
+    def _other_transport(self) -> str:
+        """Return which other transport of the camera is published."""
+        topic, type_name = self.plan.topic, self.plan.type_name
         if self.plan.modality is not Modality.RGB:
             return ''
         base = topic
-        if taken == COMPRESSED_IMAGE and topic.endswith(COMPRESSED):
+        if type_name == COMPRESSED_IMAGE and topic.endswith(COMPRESSED):
             other = base = topic[:-len(COMPRESSED)]
             transport = 'raw'
-        elif taken == IMAGE:
+        elif type_name == IMAGE:
             other, transport = topic + COMPRESSED, 'compressed'
         else:
             return ''
         if self._node.count_publishers(other):
-            return (f'{topic}: nobody publishes it, but {other} is: set rgb.transport to '
+            return (f'{topic}: no publisher, but {other} is: set rgb.transport to '
                     f'{transport}')
-        return self._by_plugin(base)
+        return self._plugin_transport(base)
 
-    def _by_plugin(self, base: str) -> str:
-        """Name another transport of the camera that is published and cannot be read."""
+    def _plugin_transport(self, base: str) -> str:
+        """Return which transport is published that cannot be decoded."""
         for suffix in _PLUGINS:
             for publisher in self._publishers(base + suffix):
                 unread = unread_type(publisher.topic_type)
                 if unread is not None and unread.modality is Modality.RGB:
-                    return (f'{self.plan.topic}: nobody publishes it, but {base}{suffix} is, of '
-                            f'{publisher.topic_type}, which is not read: '
+                    return (f'{self.plan.topic}: no publisher, but {base}{suffix} is, of '
+                            f'{publisher.topic_type}, which cannot be decoded: '
                             f'{unread.cure.format(topic=base + suffix)}')
         return ''
 

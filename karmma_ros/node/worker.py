@@ -1,8 +1,8 @@
 """
-The one thread that looks at the stream, asks the network and publishes.
+The worker thread: it takes windows from the stream, runs inference and publishes.
 
-It works on the newest window and on nothing else: a wake-up that comes while it is busy
-is answered once, when it is done.
+It works on the newest window only: requests that come while it is busy are served together, once
+it is done.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _AVAILABILITY_PERIOD_S = 0.4
 
 @dataclass(frozen=True)
 class Engine:
-    """What turns samples into answers; replaced as a whole, between two windows."""
+    """What turns samples into predictions and events; replaced between two windows."""
 
     stream: SensorStream
     recogniser: Recogniser
@@ -50,10 +50,10 @@ class Engine:
 
 class Worker:
     """
-    Turn the stream into results whenever it is woken.
+    Publish a result for each request.
 
-    What belongs to the thread, the engine above all, is changed by orders: they are carried
-    out in the thread between two windows, or at once while it does not run.
+    What belongs to the thread, above all the engine, is changed by commands: they are run in the
+    thread between two windows, or at once while it does not run.
     """
 
     def __init__(
@@ -68,153 +68,160 @@ class Worker:
         self._log = NodeLog(node)
         self._node, self._parameters, self._inputs = node, parameters, inputs
         self._engine, self._lock, self._outputs = engine, lock, outputs
-        self._woken, self._stopping, self._due, self._check = Condition(), False, False, False
-        self._orders: deque[Callable[[], None]] = deque()
+        self._condition = Condition()
+        """Guards the requests, the commands and the generation."""
+        self._result_requested = self._report_requested = self._stopping = False
+        self._commands: deque[Callable[[], None]] = deque()
         self._thread: Thread | None = None
         self._paused = False
-        self._forgotten = 0
-        """How often samples were forgotten."""
-        self._erasing: set[Modality] = set()
-        """Modalities of which the network is still to erase what it keeps."""
+        self._generation = 0
+        """How often samples were discarded; a result of an older generation is not published."""
+        self._to_discard: set[Modality] = set()
+        """Modalities whose cached tokens the recogniser is still to discard."""
         self._sequence = 0
-        self._heard: tuple[int, int] | None = None
-        """Stamp of the last result, and the node's time then."""
+        self._last_result_ns: tuple[int, int] | None = None
+        """Stamp of the last result, and the node's time when it was published."""
         self._used: tuple[Modality, ...] = ()
-        """The inputs that the last result rests on."""
+        """The modalities of the last result."""
         self._reported: tuple[Any, ...] = ()
         self._reported_at = 0.0
         self.timings = Timings()
         self.failure = ''
-        """Why there was no answer to the last window; empty if there was one."""
+        """Why the last window has no result; empty if it has one."""
 
     @property
     def engine(self) -> Engine:
-        """Return what answers now."""
+        """Return the engine in use."""
         return self._engine
 
     def start(self) -> None:
-        """Start the thread; it sleeps until `wake` or `watch`."""
-        self._stopping = self._due = self._check = False
+        """Start the thread; it sleeps until a request."""
+        self._result_requested = self._report_requested = self._stopping = False
         self._sequence, self._reported, self.failure = 0, (), ''
         self.timings = Timings()
         self._thread = Thread(target=self._run, name='karmma worker', daemon=True)
         self._thread.start()
 
-    def wake(self) -> None:
-        """Ask for a result from what is newest."""
-        with self._woken:
-            if self._due and not self._paused:
+    def request_result(self) -> None:
+        """Publish a result from the newest window, and a report if it is due."""
+        with self._condition:
+            if self._result_requested and not self._paused:
                 self.timings.skipped += 1
-            self._due = True
-            self._woken.notify()
+            self._result_requested = True
+            self._condition.notify()
 
-    def watch(self) -> None:
-        """Ask for a report about the inputs, without a result."""
-        with self._woken:
-            self._check = True
-            self._woken.notify()
+    def request_report(self) -> None:
+        """Publish the availability of the inputs if it is due, without a result."""
+        with self._condition:
+            self._report_requested = True
+            self._condition.notify()
 
     def stop(self) -> None:
-        """End the thread, wait for it, and end what runs: nothing touches the network then."""
-        with self._woken:
+        """End the thread, wait for it, and end the actions in progress."""
+        with self._condition:
             self._stopping = True
-            self._woken.notify()
+            self._condition.notify()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self._obey()
+        self._drain_commands()
         self._finish_events()
 
     def replace(self, engine: Engine) -> None:
-        """Let another engine answer from the next window on; what runs by the old one ends."""
+        """Use another engine from the next window on; actions of the old one end."""
         def swap() -> None:
             self._publish_events(engine.events.take_over(self._engine.events))
-            self._engine, self._heard, self._used = engine, None, ()
-        self._order(swap)
+            self._engine, self._last_result_ns, self._used = engine, None, ()
+        self._post(swap)
 
     def pause(self, paused: bool) -> None:
-        """Stop giving results, or go on; the inputs are looked after all the time."""
+        """Stop or resume publishing results; reports of the inputs continue."""
         def change() -> None:
             self._paused = paused
             if paused:
                 self._finish_events()
-        self._order(change)
-        self.watch()
+        self._post(change)
+        self.request_report()
 
-    def forget(self) -> None:
-        """End what runs, as samples have been forgotten; no result rests on them any more."""
-        self._order(self._finish_events)
-        self.erase(tuple(Modality))
+    def reset(self) -> None:
+        """Start anew after all samples were discarded: actions in progress end."""
+        self._post(self._finish_events)
+        self.discard(tuple(Modality))
 
-    def erase(self, modalities: Collection[Modality]) -> None:
+    def discard(self, modalities: Collection[Modality]) -> None:
         """
-        Erase what the network keeps of these modalities, as their samples have been forgotten.
+        Discard what the recogniser caches of modalities whose samples were discarded.
 
-        A result that is being computed now rests on them, and is not published.
+        A result that is being computed rests on them, and is not published.
         """
         if not modalities:
             return
-        with self._woken:
-            self._forgotten += 1
-            pending = bool(self._erasing)
-            self._erasing.update(modalities)
+        with self._condition:
+            self._generation += 1
+            pending = bool(self._to_discard)
+            self._to_discard.update(modalities)
         if not pending:
-            self._order(self._erase)
+            self._post(self._discard)
 
-    def _erase(self) -> None:
-        with self._woken:
-            modalities = tuple(self._erasing)
-            self._erasing.clear()
+    def _discard(self) -> None:
+        with self._condition:
+            modalities = tuple(self._to_discard)
+            self._to_discard.clear()
         self._engine.recogniser.reset(modalities)
 
-    def hindrance(self, statuses: Sequence[ModalityStatus]) -> str:
-        """Say why there is no result now, given what can be said of the inputs; '' if there is."""
+    def blocking_reason(self, statuses: Sequence[ModalityStatus]) -> str:
+        """Return why there can be no result with inputs of these statuses; '' if there can."""
         if self._paused:
             return 'paused by ~/enable'
         if not self._enough(statuses):
             usable, needed = sum(s.available for s in statuses), self._parameters['min_modalities']
-            return f'{usable} inputs can be used; it takes {needed}'
+            return f'{usable} inputs available; min_modalities is {needed}'
         return self.failure
 
-    def _order(self, order: Callable[[], None]) -> None:
-        with self._woken:
-            self._orders.append(order)
+    def _post(self, command: Callable[[], None]) -> None:
+        with self._condition:
+            self._commands.append(command)
             running = self._thread is not None
-            self._woken.notify()
+            self._condition.notify()
         if not running:
-            self._obey()
+            self._drain_commands()
 
-    def _obey(self) -> None:
-        """Carry out what was ordered."""
-        while self._orders:
-            self._orders.popleft()()
+    def _drain_commands(self) -> None:
+        while self._commands:
+            self._commands.popleft()()
 
     def _run(self) -> None:
         while True:
-            with self._woken:
-                self._woken.wait_for(
-                    lambda: self._due or self._check or self._orders or self._stopping)
+            with self._condition:
+                self._condition.wait_for(
+                    lambda: self._result_requested or self._report_requested
+                    or self._commands or self._stopping)
                 if self._stopping:
                     return
-                due, self._due, self._check = self._due, False, False
-            try:
-                self._obey()
-                self._step(due)
-            except Exception as error:  # one bad clip must not end recognition
-                self._fail(f'no result: {describe(error)}')
+                result_requested = self._result_requested
+                self._result_requested = self._report_requested = False
+            self._step(result_requested)
 
-    def _step(self, recognise: bool) -> None:
-        """Judge the inputs, report them if they changed, and publish a result if one is due."""
-        now_ns, stream, forgotten = self._now_ns(), self._engine.stream, self._forgotten
+    def _step(self, result_requested: bool) -> None:
+        """Run the commands, report the inputs if due, and publish a result if requested."""
+        try:
+            self._drain_commands()
+            self._publish(result_requested)
+        except Exception as error:  # one bad clip must not end recognition
+            self.failure = f'no result: {describe(error)}'
+            self._log.error(self.failure, topic='inference')
+
+    def _publish(self, result_requested: bool) -> None:
+        now_ns, stream, generation = self._now_ns(), self._engine.stream, self._generation
         with self._lock:
             statuses = stream.assess(now_ns)
             possible = not self._paused and self._enough(statuses)
-            window = stream.window(now_ns) if recognise and possible else None
+            window = stream.window(now_ns) if result_requested and possible else None
         self._report(statuses, now_ns, possible)
         if window is not None:
-            self._recognise(window, forgotten)
-        elif self._heard is not None:
-            stamp_ns, then_ns = self._heard
+            self._recognise(window, generation)
+        elif self._last_result_ns is not None:
+            stamp_ns, then_ns = self._last_result_ns
             self._publish_events(self._engine.events.advance(stamp_ns + now_ns - then_ns))
 
     def _report(
@@ -234,7 +241,7 @@ class Worker:
     def _enough(self, statuses: Sequence[ModalityStatus]) -> bool:
         return sum(s.available for s in statuses) >= self._parameters['min_modalities']
 
-    def _recognise(self, window: Window, forgotten: int) -> None:
+    def _recognise(self, window: Window, generation: int) -> None:
         engine, started = self._engine, time.perf_counter()
         prediction = engine.recogniser.recognise(window)
         inference_s = time.perf_counter() - started
@@ -244,12 +251,12 @@ class Worker:
         message.inference_latency = inference_s
         now_ns = self._now_ns()
         message.end_to_end_latency = age_s = end_to_end_latency(window.end_ns, now_ns)
-        with self._woken:  # once `forget` has returned nobody hears of what was before
-            if forgotten != self._forgotten:
+        with self._condition:  # no result from discarded samples once `discard` has returned
+            if generation != self._generation:
                 return
             self._outputs.recognition.publish(message)
         self._sequence += 1
-        self._heard, self.failure = (window.end_ns, now_ns), ''
+        self._last_result_ns, self.failure = (window.end_ns, now_ns), ''
         self._used = window.modalities
         self.timings.add(time.monotonic(), inference_s, age_s)
         self._publish_events(
@@ -258,7 +265,7 @@ class Worker:
 
     def _finish_events(self) -> None:
         self._publish_events(self._engine.events.clear())
-        self._heard, self._used = None, ()
+        self._last_result_ns, self._used = None, ()
 
     def _publish_events(self, events: Iterable[ActionEvent], frame_id: str = '') -> None:
         for event in events:
@@ -271,14 +278,10 @@ class Worker:
             self._parameters['subject_id'], engine.model_id)
 
     def _frame_id(self, window: Window) -> str:
-        """Return the camera's frame, else that of the first other input in the window."""
+        """Return the frame id of the camera, else of the first other input in the window."""
         sources = [Modality.RGB if m is Modality.FLOW else m for m in window.modalities]
         return next((self._inputs.frame_ids[m] for m in sources if m in self._inputs.frame_ids),
                     '')
 
     def _now_ns(self) -> int:
         return self._node.get_clock().now().nanoseconds
-
-    def _fail(self, text: str) -> None:
-        self.failure = text
-        self._log.error(text, topic='inference')

@@ -145,7 +145,7 @@ def test_pause_and_go_on(stage, perform):
     stage.results.clear()
     stage.until(lambda: False, 0.5, play)
     assert stage.results == [] and stage.status('rgb').state == ModalityStatus.AVAILABLE
-    assert 'goes on' in ask(stage, SetBool, 'karmma/enable', SetBool.Request(data=True)).message
+    assert 'resumed' in ask(stage, SetBool, 'karmma/enable', SetBool.Request(data=True)).message
     assert stage.until(lambda: stage.results, 5, play)
 
 

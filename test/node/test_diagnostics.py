@@ -93,12 +93,12 @@ def test_an_input_that_is_switched_off_has_no_problem():
 def test_inference_at_its_pace_and_slower():
     assert inference_status(PACE, 10, 0, 5.0, '').level == OK
     slow = inference_status(PACE, 10, 3, 10.0, '')
-    assert slow.level == WARN and 'asked for 10' in slow.message
+    assert slow.level == WARN and '10 requested' in slow.message
     assert values(slow)['latency p95 [s]'] == '0.030'
     assert values(slow)['skipped'] == '3'
 
 
-def test_a_pause_is_no_error_and_a_hindrance_is():
+def test_a_pause_is_no_error_and_a_blocking_reason_is():
     assert inference_status(PACE, 0, 0, 5.0, 'paused by ~/enable').level == OK
     status = inference_status(
         RateStats(0.0, (nan, nan), (nan, nan)), 0, 0, 5.0, '0 inputs can be used')

@@ -211,7 +211,7 @@ def test_an_impossible_transition_is_refused_with_an_answer(ros, bundle, capfd):
         request = ChangeState.Request(transition=Transition(id=wrong))
         assert not change(request, ChangeState.Response()).success
         assert node.log.texts[-1] == (
-            'no such transition from unconfigured: got transition 3; expected 1 (configure) or '
+            'invalid transition from unconfigured: got transition 3; expected 1 (configure) or '
             '5 (shutdown)'), 'once for all of them'
     assert 'rcl_lifecycle' not in capfd.readouterr().err
     request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
@@ -243,8 +243,8 @@ def test_one_line_names_the_inputs_at_activate_pause_and_deactivate(make):
     node._on_enable(SetBool.Request(data=True), SetBool.Response())
     node.trigger_deactivate()
     assert node.log.texts == [
-        f'active: receives {inputs}', f'recognition is paused; receives {inputs}',
-        f'recognition goes on; receives {inputs}', f'inactive: no longer receives {inputs}']
+        f'active: receives {inputs}', f'recognition paused; receives {inputs}',
+        f'recognition resumed; receives {inputs}', f'inactive: no longer receives {inputs}']
     node._on_enable(SetBool.Request(data=False), SetBool.Response())
     node.trigger_activate()
     assert node.log.texts[-1] == f'active: receives {inputs}; paused by ~/enable'

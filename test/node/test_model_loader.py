@@ -41,7 +41,7 @@ def outcome(loader):
 def test_a_model_is_given_once(models):
     loader = ModelLoader(models)
     assert loader.poll() is None and loader.loading == ''
-    loader.ask('a', 'cpu', 'auto')
+    loader.request('a', 'cpu', 'auto')
     assert loader.loading == 'a'
     assert outcome(loader) == 'a on cpu'
     assert loader.poll() is None and loader.loading == ''
@@ -49,9 +49,9 @@ def test_a_model_is_given_once(models):
 
 def test_why_it_failed_is_given_too(models):
     loader = ModelLoader(models)
-    loader.ask('bad', 'cpu', 'auto')
+    loader.request('bad', 'cpu', 'auto')
     assert isinstance(outcome(loader), ValueError)
-    loader.ask('a', 'cpu', 'auto')
+    loader.request('a', 'cpu', 'auto')
     assert outcome(loader) == 'a on cpu'
 
 
@@ -59,7 +59,7 @@ def test_of_those_asked_for_meanwhile_only_the_last_is_loaded(models):
     models.gates['a'] = threading.Event()
     loader = ModelLoader(models)
     for name in 'abc':
-        loader.ask(name, 'cpu', 'auto')
+        loader.request(name, 'cpu', 'auto')
     assert loader.loading == 'c'
     models.gates['a'].set()
     assert outcome(loader) == 'c on cpu'
@@ -69,7 +69,7 @@ def test_of_those_asked_for_meanwhile_only_the_last_is_loaded(models):
 def test_what_is_cancelled_never_comes(models):
     models.gates['a'] = threading.Event()
     loader = ModelLoader(models)
-    loader.ask('a', 'cpu', 'auto')
+    loader.request('a', 'cpu', 'auto')
     loader.cancel()
     models.gates['a'].set()
     loader.close()
@@ -79,7 +79,7 @@ def test_what_is_cancelled_never_comes(models):
 def test_closing_waits_for_the_thread(models):
     models.gates['a'] = threading.Event()
     loader = ModelLoader(models)
-    loader.ask('a', 'cpu', 'auto')
+    loader.request('a', 'cpu', 'auto')
     threading.Timer(0.05, models.gates['a'].set).start()
     loader.close()
     assert not any(t.name == 'karmma loader' for t in threading.enumerate())

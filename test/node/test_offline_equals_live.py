@@ -3,7 +3,7 @@ The node gives the results that the offline evaluation of the same messages give
 
 The messages of a bag go through DDS to a node in this process, one at a time: the clock is set to
 the time of a message, the message is published, and nothing goes on before the node has taken it.
-The worker runs where it is woken. So node and offline code have the same messages at the same
+Its worker runs at a request. So node and offline code have the same messages at the same
 times, however busy the machine is, and every window must be the same: its end, the samples it
 rests on, its probabilities. The bag with the node's results is then evaluated as `karmma bag
 evaluate` does it, which must find each window again.
@@ -66,12 +66,12 @@ class Lockstep:
         self.results: list[ActionRecognition] = []
 
     def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Count what the node does, and let its worker run where it is woken."""
-        for name in ('_tick', '_look_if_shown'):
+        """Count what the node does, and let its worker run where a result is requested."""
+        for name in ('_tick', '_on_message'):
             monkeypatch.setattr(Session, name, self._counted(getattr(Session, name)))
         monkeypatch.setattr(Worker, 'start', lambda worker: None)
-        monkeypatch.setattr(Worker, 'watch', lambda worker: None)
-        monkeypatch.setattr(Worker, 'wake', lambda worker: worker._step(True))
+        monkeypatch.setattr(Worker, 'request_report', lambda worker: None)
+        monkeypatch.setattr(Worker, 'request_result', lambda worker: worker._publish(True))
 
     def _counted(self, method):
         def counted(session: Session) -> None:

@@ -83,7 +83,7 @@ def test_nothing_of_the_sensors_outlasts_disabling_reset_deactivate_and_cleanup(
     node = perform(model=str(model), backend='eager')
     sensors = Sensors(stage, traces)
     noting(node._session.model.recogniser.backend)
-    settled = lambda: not node._session.worker._erasing  # noqa: E731
+    settled = lambda: not node._session.worker._to_discard  # noqa: E731
 
     sensors.fill(node)
     assert {'frame', 'boxes', 'sound'} <= traces.noted()

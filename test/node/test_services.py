@@ -84,7 +84,7 @@ def test_an_atomic_request_is_rejected_as_a_whole(node):
 def test_a_service_that_fails_responds_with_the_reason(node, service, request_, monkeypatch):
     node.trigger_configure()
     node.trigger_activate()
-    for method in ('pause', 'forget'):
+    for method in ('pause', 'reset'):
         monkeypatch.setattr(node._session.worker, method, lambda *_: {}['no\nkey'])
     response = call(node, service, request_)
     assert not response.success and response.message == "KeyError: 'no\\nkey'"

@@ -1,4 +1,4 @@
-"""The pace of results by hand-computed examples."""
+"""The stats of results by hand-computed examples."""
 
 from math import isnan
 
@@ -7,8 +7,8 @@ import pytest
 
 
 def test_without_results_nothing_is_known():
-    pace = Timings().pace(10.0)
-    assert pace.rate == 0 and isnan(pace.latency[0]) and isnan(pace.age[1])
+    stats = Timings().stats(10.0)
+    assert stats.rate == 0 and isnan(stats.latency[0]) and isnan(stats.age[1])
 
 
 def test_rate_latency_and_age_of_the_last_half_minute():
@@ -16,10 +16,10 @@ def test_rate_latency_and_age_of_the_last_half_minute():
     timings.add(0.0, 9.0, 9.0)  # long ago
     for i in range(11):
         timings.add(100 + i * 0.2, 0.01 * i, 0.1 * i)
-    pace = timings.pace(102.0)
-    assert pace.rate == pytest.approx(5.0)
-    assert pace.latency == pytest.approx((0.05, 0.095))
-    assert pace.age == pytest.approx((0.5, 0.95))
+    stats = timings.stats(102.0)
+    assert stats.rate == pytest.approx(5.0)
+    assert stats.latency == pytest.approx((0.05, 0.095))
+    assert stats.age == pytest.approx((0.5, 0.95))
     assert timings.results == 12
 
 
@@ -27,16 +27,16 @@ def test_a_foreign_clock_makes_the_age_unknown_and_nothing_else():
     timings = Timings()
     timings.add(1.0, 0.1, -1.0)
     timings.add(2.0, 0.1, -1.0)
-    pace = timings.pace(2.0)
-    assert isnan(pace.age[0]) and pace.rate == pytest.approx(1.0)
+    stats = timings.stats(2.0)
+    assert isnan(stats.age[0]) and stats.rate == pytest.approx(1.0)
 
 
 def test_the_rate_falls_when_results_stop():
     timings = Timings()
     for i in range(10):
         timings.add(i * 0.1, 0.0, 0.0)
-    assert timings.pace(0.9).rate == pytest.approx(10.0)
-    assert timings.pace(9.0).rate == pytest.approx(1.0)
+    assert timings.stats(0.9).rate == pytest.approx(10.0)
+    assert timings.stats(9.0).rate == pytest.approx(1.0)
 
 
 def test_memory_is_bounded():

@@ -29,25 +29,18 @@ SUCCESS = TransitionCallbackReturn.SUCCESS
 
 
 class SteppedWorker(Worker):
-    """The node's worker, which works in the thread that wakes it."""
+    """The node's worker, which runs in the thread that sends a request."""
 
     def _run(self) -> None:
         """Let the thread that `start` starts end at once."""
 
-    def wake(self) -> None:
+    def request_result(self) -> None:
         """Do at once what the thread would do when the rate timer ticks."""
-        self._turn(True)
+        self._step(True)
 
-    def watch(self) -> None:
+    def request_report(self) -> None:
         """Do at once what the thread would do for a report."""
-        self._turn(False)
-
-    def _turn(self, due: bool) -> None:
-        try:
-            self._obey()
-            self._step(due)
-        except Exception as error:  # as in Worker._run
-            self._fail(f'no result: {type(error).__name__}: {error}')
+        self._step(False)
 
 
 class SteppedDecoder(ImageDecoder):
@@ -101,13 +94,13 @@ class Simulation:
     def tick(self) -> ActionRecognition | None:
         """Let the rate timer go off; give the result if one was published."""
         before = len(self.results)
-        self.worker.wake()
+        self.worker.request_result()
         return self.results[-1] if len(self.results) > before else None
 
     def report(self) -> ModalityAvailability:
         """Let the node judge its inputs now, and give what it says."""
         self.worker._reported = ()  # else an unchanged state is told again only after 0.4 s
-        self.worker.watch()
+        self.worker.request_report()
         return self.availabilities[-1]
 
     def forget(self) -> None:

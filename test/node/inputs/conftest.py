@@ -89,7 +89,7 @@ class Rig:
             step()
             turn += 1
             if watch and turn % 2:
-                self.inputs.watch()
+                self.inputs.check()
             while time.monotonic() < end:
                 self.executor.spin_once(timeout_sec=0.01)
             if condition():

@@ -201,7 +201,7 @@ def test_a_message_package_that_is_not_installed_is_said_and_the_rest_goes_on(ri
     with pytest.raises(InvalidSettingError, match='source its workspace last'):
         rig.feed(tuple(Modality))
     rig.set(audio__type='audio_common_msgs/msg/AudioStamped')
-    inputs.watch()
+    inputs.check()
     assert 'github.com/mgonzs13' in inputs.problem(A) and inputs.problem(V) == ''
     assert set(rig.subscriptions()) == {'/image', '/detections'}
     rig.set(audio__type='audio_common_msgs/msg/AudioData')
@@ -285,7 +285,7 @@ def test_no_text_of_a_message_forges_or_floods_the_log(rig, capfd):
     inputs = rig.start()
     messages = inputs._messages
     for i in range(50):
-        messages.take_info(AudioInfo(coding_format=f'{i}{FORGED}', sample_format=FORGED))
+        messages.on_audio_info(AudioInfo(coding_format=f'{i}{FORGED}', sample_format=FORGED))
         image = picture()
         image.encoding, image.header.frame_id = f'{i}{FORGED}', FORGED
         messages.callback(V, 'sensor_msgs/msg/Image')(image)

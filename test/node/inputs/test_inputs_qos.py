@@ -72,7 +72,7 @@ def test_a_publisher_that_offers_too_little_is_named_until_it_is_mended(rig, cap
     inputs = rig.start(rgb__qos='reliable')
     assert not rig.until(rig.available(V), 1, lambda: rig.send('image', picture(), BEST_EFFORT))
     assert inputs.problem(V) == (
-        '/image: /sensors offers best effort, the node asks for reliable, so nothing is '
+        '/image: /sensors offers best effort, the node requests reliable, so nothing is '
         'received: set rgb.qos to auto or sensor_data')
     assert inputs.problem(F) == inputs.problem(V) and inputs.problem(A) == ''
     assert capfd.readouterr().err.count('offers best effort') == 1
@@ -188,7 +188,7 @@ def test_resubscribing_amid_traffic_breaks_nothing(rig):
             rig.executor.spin_once(timeout_sec=0.01)
         rig.set(rgb__qos=('reliable', 'sensor_data')[turn % 2])
         rig.set(audio__enabled=bool(turn % 3))
-        rig.inputs.watch()
+        rig.inputs.check()
     rig.set(rgb__qos='auto', audio__enabled=True)
 
     def both():
@@ -205,7 +205,7 @@ def test_a_topic_that_this_process_has_under_another_type_stops_nothing_else(rig
     assert 'Failed to create subscription' in inputs.problem(V)
     assert '/detections' in rig.subscriptions()
     rig.silence(String, 'image')
-    inputs.watch()
+    inputs.check()
     assert inputs.problem(V) == '' and '/image' in rig.subscriptions()
 
 
@@ -232,5 +232,5 @@ def test_an_input_that_never_came_is_warned_about_once_by_topic(rig, capfd, monk
     assert ('rgb: nothing received on /image (sensor_msgs/msg/Image) for 0.5 s: published by '
             '/sensors (sensor_msgs/msg/Image, best effort): check that it sends') in lines[0]
     assert ('detections: nothing received on /detections (vision_msgs/msg/Detection2DArray) for '
-            '0.5 s: nobody publishes it: start the driver, remap the topic, or set '
+            '0.5 s: no publisher: start the driver, remap the topic, or set '
             'detections.enabled to false') in lines[1]

@@ -67,7 +67,7 @@ def test_another_transport_of_the_camera_is_named_with_its_cure(rig, monkeypatch
         SimpleNamespace(topic_type='ffmpeg_image_transport_msgs/msg/FFMPEGPacket')
     ] if topic == '/image/ffmpeg' else publishers(self, topic))
     inputs = rig.start()
-    assert '/image: nobody publishes it, but /image/ffmpeg is, of ffmpeg' in inputs.problem(V)
+    assert '/image: no publisher, but /image/ffmpeg is, of ffmpeg' in inputs.problem(V)
     assert 'in/ffmpeg:=/image/ffmpeg' in inputs.problem(V)
     rig.set(rgb__transport='compressed')
     assert 'but /image/ffmpeg is' in inputs.problem(V)
