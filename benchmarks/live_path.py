@@ -31,9 +31,8 @@ from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
 from karmma_ros.node.declarations import DECLARATIONS
 from karmma_ros.node.inputs import Messages, TOPICS
-from karmma_ros.node.messages import availability_message, Publishing, recognition_message
+from karmma_ros.node.messages import availability_message, LATCHED, Publishing, recognition_message
 from karmma_ros.node.model_loader import load_model
-from karmma_ros.node.outputs import LATCHED
 from karmma_ros.preprocess.image import decode_image
 from karmma_ros.preprocess.video import resize_and_crop
 from karmma_ros.stream import message_types as types

@@ -5,7 +5,7 @@ from karmma_ros.node.declarations import Declaration, DECLARATIONS
 
 def table() -> str:
     """Return one row for each parameter, in Markdown."""
-    rows = ['| parameter | default | may be | |', '|---|---|---|---|']
+    rows = ['| parameter | default | allowed | |', '|---|---|---|---|']
     rows += [f'| `{d.name}` | {_default(d)} | {_allowed(d)} | {_meaning(d)} |'
              for d in DECLARATIONS]
     return '\n'.join(rows) + '\n'

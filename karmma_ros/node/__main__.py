@@ -27,7 +27,7 @@ ROS arguments:
 
 def check_arguments(name: str, description: str, arguments: Sequence[str] | None) -> None:
     """
-    Print the help for `--help`, and refuse words that are no ROS arguments.
+    Print the help for `--help`, and reject other arguments than those of ROS.
 
     :raises SystemExit: after either; 0 after the help.
     """
@@ -38,7 +38,7 @@ def check_arguments(name: str, description: str, arguments: Sequence[str] | None
     words = [name, *(sys.argv[1:] if arguments is None else arguments)]
     try:
         others = remove_ros_args(words)[1:]
-    except Exception:  # rclpy raises several kinds; its `init` reports what is wrong
+    except Exception:  # rclpy raises several types; its `init` reports the error
         return
     parser.parse_args(others)
 
@@ -47,9 +47,9 @@ def run(
     name: str, description: str, make: Callable[[], Node], arguments: Sequence[str] | None,
 ) -> int:
     """
-    Spin the node that `make` gives until SIGINT or SIGTERM, and give the exit status.
+    Spin the node that `make` returns until SIGINT or SIGTERM; return the exit status.
 
-    What is wrong with the ROS arguments or the parameters is said in a sentence after `name`.
+    An error in the ROS arguments or the parameters is printed after `name`.
     """
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -58,7 +58,7 @@ def run(
     try:
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         node = make()
-    except Exception as error:  # rclpy raises several kinds, most of all for unreadable files
+    except Exception as error:  # rclpy raises several types, as for unreadable files
         print(printable(f'{name}: {error}', 2000), file=sys.stderr)
         rclpy.try_shutdown()
         return 2
@@ -76,20 +76,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     Spin the node until SIGINT or SIGTERM, then shut it down in order.
 
-    Our own handlers: with rclpy's the context is gone before the node could stop its
-    worker, and an idle node may not notice the signal at all.
+    With rclpy's signal handlers the context is gone before the node can stop its worker, and an
+    idle node may not notice the signal.
     """
     check_arguments('karmma_node', 'Recognise actions: a lifecycle node. docs/node.md has its '
                     'topics and parameters.', arguments)
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    # Takes a second, in which a signal shall end the process in order, too.
+    # These imports take a second, in which signals are handled already.
     from karmma_ros.node.lifecycle import KarmmaNode
     from karmma_ros.node.log import NodeLog
     try:
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    except Exception as error:  # rclpy raises several kinds, most of all for unreadable files
+    except Exception as error:  # rclpy raises several types, as for unreadable files
         print(printable(f'karmma: the ROS arguments cannot be used: {error}', 2000),
               file=sys.stderr)
         return 2
@@ -116,7 +116,7 @@ def _autostart(node: Any) -> bool:
 def _spin_once(executor: SingleThreadedExecutor, log: Any) -> None:
     try:
         executor.spin_once(timeout_sec=0.2)
-    except Exception as error:  # an impossible transition asked for by a client, for one
+    except Exception as error:  # such as an invalid transition that a client requests
         log.error(f'{type(error).__name__}: {error}', topic='executor')
 
 

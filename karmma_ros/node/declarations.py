@@ -1,4 +1,4 @@
-"""The node's parameters: the one place where defaults, ranges and meanings live."""
+"""The parameters of the nodes: defaults, ranges and descriptions."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 
 @dataclass(frozen=True)
 class Declaration:
-    """One parameter; a change takes effect at the next result, unless `fixed` says otherwise."""
+    """One parameter; a change takes effect at the next result, unless it is `fixed`."""
 
     name: str
     default: Any
-    """Its type is the parameter's type."""
+    """Its type is the type of the parameter."""
     description: str
     range: tuple[float, float] | None = None
     """Lowest and highest value, both allowed."""
     choices: tuple[str, ...] = ()
     length: int = 0
-    """Most characters of a text, where they are fewer than of any text."""
+    """Most characters of a text; 0 for the limit of all texts."""
     fixed: bool = False
-    """Read by `configure`: from there to cleanup it may not change."""
+    """Read once, at start or by configure: it may not change until cleanup."""
 
     @property
     def allowed(self) -> str:
-        """Say what the value may be."""
+        """Return which values are allowed."""
         if self.choices:
             return ' or '.join(self.choices)
-        kind = _KINDS[type(self.default)]
+        name = _TYPE_NAMES[type(self.default)]
         if self.length:
-            return f'{kind} of at most {self.length} characters'
-        return f'{kind} from {self.range[0]} to {self.range[1]}' if self.range else kind
+            return f'{name} of at most {self.length} characters'
+        return f'{name} from {self.range[0]} to {self.range[1]}' if self.range else name
 
     def check(self, value: Any) -> Any:
         """
-        Return the value in the declared type; a whole number serves for a double.
+        Return the value in the declared type; an integer is valid for a double.
 
         :raises InvalidSettingError: when the value is of another type or out of range.
         """
@@ -58,7 +58,7 @@ class Declaration:
 
     def _check_texts(self, value: Any) -> None:
         """
-        Bound what is copied into messages and logs, and how long it takes to compare.
+        Limit what is copied into messages and logs, and the time to compare it.
 
         :raises InvalidSettingError: for a list or a text that is too long, or not printable.
         """
@@ -79,7 +79,7 @@ class Declaration:
                     'leave control, format and surrogate characters out')
 
     def descriptor(self) -> ParameterDescriptor:
-        """Return what `ros2 param describe` shows."""
+        """Return the descriptor that `ros2 param describe` shows."""
         when = ' Read once, at start or by configure.' if self.fixed else ''
         descriptor = ParameterDescriptor(
             name=self.name, description=self.description + when,
@@ -98,7 +98,7 @@ class Declaration:
 
 _MAX_TEXTS, _MAX_LENGTH = 1000, 4096
 """Entries of a list, and characters of a text: as many as of a path."""
-_KINDS = {
+_TYPE_NAMES = {
     bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text',
     list: 'a list of texts',
 }
@@ -115,13 +115,13 @@ _EVENTS = EventSettings()
 
 
 def _input(name: str, what: str, timeout: float, silence: str) -> tuple[Declaration, ...]:
-    """Declare what every sensor has."""
+    """Return the parameters that every input has."""
     return (
         Declaration(f'{name}.enabled', True,
-                    f'Use {what}; false unsubscribes and forgets what was received.'),
+                    f'Use {what}; false unsubscribes and discards what was received.'),
         Declaration(f'{name}.timeout', timeout, f'Seconds without {silence}.', _TIMEOUT),
-        Declaration(f'{name}.min_coverage', 0.5, 'Part of the window that must be covered before '
-                    'this input counts as available.', _PART),
+        Declaration(f'{name}.min_coverage', 0.5, 'Fraction of the window that must be covered '
+                    'before this input counts as available.', _PART),
         Declaration(f'{name}.qos', 'auto', 'sensor_data receives from every publisher; reliable '
                     'has lost messages sent again, from reliable publishers only; auto takes '
                     'reliable when every publisher offers it.',
@@ -132,18 +132,18 @@ def _input(name: str, what: str, timeout: float, silence: str) -> tuple[Declarat
 DECLARATIONS = (
     Declaration('model', 'synthetic_kitchen',
                 'Model directory, or the name of one that comes with karmma_ros. A new one is '
-                'loaded beside the old, which goes on until it is ready, and stays if it fails.'),
-    Declaration('backend', AUTO, 'What runs the model: auto takes the fastest that is installed, '
-                'exported and agrees with eager. A change loads the model anew, beside the old.',
+                'loaded while the old one is in use, which stays if loading fails.'),
+    Declaration('backend', AUTO, 'Inference backend: auto takes the fastest that is installed, '
+                'exported and agrees with eager. A change reloads the model.',
                 choices=WANTED),
     Declaration('device', 'auto', 'auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.',
                 fixed=True),
     Declaration('threads', 0, "CPU threads of the network; 0 leaves torch's choice.", (0, 256),
                 fixed=True),
-    Declaration('autostart', False, 'Configure and activate by itself, without a launch file; '
-                'looked at once, at the start.', fixed=True),
-    Declaration('rate', 5.0, 'Results a second, at most; on the node clock. Each waits for the '
-                'next picture that the clip shows, for one period at most.', (0.1, 60.0)),
+    Declaration('autostart', False, 'Configure and activate at start, without a launch file.',
+                fixed=True),
+    Declaration('rate', 5.0, 'Most results a second, on the node clock. Each waits for the next '
+                'frame of the clip, for one period at most.', (0.1, 60.0)),
     Declaration('min_modalities', 1, 'Publish nothing while fewer inputs than this are available.',
                 (1, 4)),
     Declaration('top_k', 5, 'Classes of each head, and actions, in a result.', (1, 100)),
@@ -153,7 +153,7 @@ DECLARATIONS = (
                 (0.0, 1.0)),
     Declaration('subject_id', '', 'Copied into results and events: whose actions they are.',
                 length=256),
-    *_input('rgb', 'the camera for RGB', 0.5, 'a picture after which the camera is stale'),
+    *_input('rgb', 'the camera for RGB', 0.5, 'an image after which the camera is stale'),
     Declaration('rgb.transport', 'raw', 'raw subscribes to sensor_msgs/Image on image; compressed '
                 'to sensor_msgs/CompressedImage on image/compressed.',
                 choices=('raw', 'compressed')),
@@ -163,7 +163,7 @@ DECLARATIONS = (
             "computed flow shares the camera's"),
     Declaration('flow.source', 'computed', 'computed takes it from the camera; topic subscribes '
                 'to sensor_msgs/Image of encoding 32FC2 on flow.', choices=('computed', 'topic')),
-    *_input('audio', 'the microphone', 0.5, 'sound after which it is stale'),
+    *_input('audio', 'the microphone', 0.5, 'audio after which it is stale'),
     Declaration('audio.type', 'audio_common_msgs/msg/AudioDataStamped',
                 'Message type of the audio topic.', choices=(
                     'audio_common_msgs/msg/AudioDataStamped', 'audio_common_msgs/msg/AudioData',

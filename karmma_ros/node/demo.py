@@ -1,9 +1,8 @@
 """
-The demo: a bag plays through ROS 2 into the node while its sensors are cut one by one.
+The demo: a bag plays through ROS 2 into the node while sensors are muted one by one.
 
-Everything is real: the node runs as a process of its own, is driven through its
-lifecycle services, and hears the bag over DDS in simulated time. The last line says how
-it went; the exit status is 0 when it went well.
+The node runs as a process of its own, is driven through its lifecycle services, and receives the
+bag over DDS in simulated time. The last line has the score; the exit status is 0 on success.
 """
 
 from __future__ import annotations
@@ -46,43 +45,43 @@ MUTES = (
     ('audio', 30.0, 33.0),
     ('detections', 30.0, 33.0),
 )
-"""What is cut, from when to when, seconds of the bag."""
+"""What is muted, from when to when, seconds of the bag."""
 
-_ENOUGH_RECOGNITIONS, _ENOUGH_RIGHT, _ENOUGH_MASKS = 20, 0.8, 4
+_ENOUGH_RECOGNITIONS, _ENOUGH_CORRECT, _ENOUGH_MASKS = 20, 0.8, 4
 _SERVICE_TIMEOUT_S = 60.0
 _ROOT = Path(__file__).parents[2]
 
 
 class DemoError(KarmmaError):
-    """Something the demo needs did not come up."""
+    """A process that the demo needs failed."""
 
 
 @dataclass
 class Score:
-    """Count what was recognised, and what of it can be held against the truth."""
+    """Counts of results, and of those that were compared with the ground truth."""
 
     recognitions: int = 0
-    judged: int = 0
-    right: int = 0
+    scored: int = 0
+    correct: int = 0
     masks: set[tuple[str, ...]] = field(default_factory=set)
     truths: list[Any] = field(default_factory=list)
 
     def add(self, message: Any) -> bool | None:
-        """Count one result; tell whether it is right, None where the truth is not one action."""
+        """Count one result; return whether it is correct, None without one true action."""
         used = tuple(s.name for s in message.modalities if s.used)
         self.recognitions += 1
         self.masks.add(used)
         truth = self._truth(message)
         if truth is None:
             return None
-        right = _is_right(message, truth)
+        correct = _is_correct(message, truth)
         if len(used) == sum(s.state != ModalityStatus.DISABLED for s in message.modalities):
-            self.judged += 1
-            self.right += right
-        return right
+            self.scored += 1
+            self.correct += correct
+        return correct
 
     def _truth(self, message: Any) -> Any:
-        """Return the annotation in which the whole window lies."""
+        """Return the annotation that contains the window."""
         start, end = time_ns(message.window_start), time_ns(message.window_end)
         for truth in self.truths:
             if time_ns(truth.header.stamp) <= start and end <= time_ns(truth.stop):
@@ -91,21 +90,21 @@ class Score:
 
     @property
     def passed(self) -> bool:
-        """Return whether the demo shows what it is to show."""
+        """Return whether there are enough results, masks and correct predictions."""
         return (self.recognitions >= _ENOUGH_RECOGNITIONS and len(self.masks) >= _ENOUGH_MASKS
-                and self.judged > 0 and self.right / self.judged >= _ENOUGH_RIGHT)
+                and self.scored > 0 and self.correct / self.scored >= _ENOUGH_CORRECT)
 
     def line(self) -> str:
-        """Return the line that the demo ends with."""
-        return (f'demo: {self.recognitions} recognitions, {self.right} of {self.judged} right '
+        """Return the last line of the output."""
+        return (f'demo: {self.recognitions} recognitions, {self.correct} of {self.scored} correct '
                 f'with all sensors, {len(self.masks)} masks seen')
 
 
-def _is_right(message: Any, truth: Any) -> bool:
+def _is_correct(message: Any, truth: Any) -> bool:
     """
-    Whether the best action is the true one.
+    Return whether the best action is the true one.
 
-    A model with one head is right when its class is the verb, the noun or both words together.
+    A model with one head is correct when its class is the verb, the noun or both words together.
     """
     best = [labels[0].class_name for labels in (message.verbs, message.nouns) if labels]
     if len(best) == 1:
@@ -114,12 +113,12 @@ def _is_right(message: Any, truth: Any) -> bool:
 
 
 class Screen:
-    """Print what happens; colours only on a terminal."""
+    """Print lines; colours only on a terminal."""
 
     def __init__(self) -> None:
         self._colours = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
 
-    def say(self, text: str, colour: int | None = None) -> None:
+    def print(self, text: str, colour: int | None = None) -> None:
         """Print one line at once; `colour` is an ANSI code."""
         if colour is not None and self._colours:
             text = f'\033[{colour}m{text}\033[0m'
@@ -127,7 +126,7 @@ class Screen:
 
 
 class DemoMonitor:
-    """Listen to the node and the truth, print, and keep the score."""
+    """Subscribe to results and ground truth, print them, and keep the score."""
 
     def __init__(self, node: Node, screen: Screen) -> None:
         """Subscribe."""
@@ -142,18 +141,18 @@ class DemoMonitor:
         self.score.truths.append(message)
         start_s = seconds(message.header.stamp)
         self._start_s = start_s if self._start_s is None else self._start_s
-        self._screen.say(f'{start_s - self._start_s:6.1f} s  now: {message.verb} {message.noun}',
+        self._screen.print(f'{start_s - self._start_s:6.1f} s  now: {message.verb} {message.noun}',
                          36)
 
     def _recognition(self, message: ActionRecognition) -> None:
-        right = self.score.add(message)
+        correct = self.score.add(message)
         if self._start_s is not None:
-            mark, colour = {None: (' ', 2), True: ('✓', 32), False: ('✗', 31)}[right]
-            self._screen.say(f'{recognition_line(message, self._start_s)}  {mark}', colour)
+            mark, colour = {None: (' ', 2), True: ('✓', 32), False: ('✗', 31)}[correct]
+            self._screen.print(f'{recognition_line(message, self._start_s)}  {mark}', colour)
 
     def _availability(self, message: ModalityAvailability) -> None:
         for line in self._changes.lines(message):
-            self._screen.say(f'          {line}', 33)
+            self._screen.print(f'          {line}', 33)
 
 
 class Driver:
@@ -166,9 +165,9 @@ class Driver:
 
     def change(self, transition: int, name: str) -> None:
         """
-        Ask for a transition and wait for it.
+        Request a transition and wait for the response.
 
-        :raises DemoError: when the node does not answer, or refuses; it has said why.
+        :raises DemoError: without a response, or when the node rejects it and logs why.
         """
         self._wait_for_service(name)
         request = ChangeState.Request(transition=Transition(id=transition))
@@ -177,19 +176,19 @@ class Driver:
         if not future.done():
             raise DemoError(f'the node did not finish {name} in {_SERVICE_TIMEOUT_S:g} s')
         if not future.result().success:
-            raise DemoError(f'the node refused {name}; its own line above says why')
+            raise DemoError(f'the node rejected {name}; its log above has the reason')
 
     def _wait_for_service(self, name: str) -> None:
         deadline = time.monotonic() + _SERVICE_TIMEOUT_S
         while not self._client.wait_for_service(timeout_sec=0.2):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise DemoError(f'the node is not there to {name}')
+                raise DemoError(f'no node to {name}')
 
 
 @contextmanager
 def running(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a module as a process; it is ended, gently first, whatever happens."""
-    # A session of its own: Ctrl-C reaches us alone, and we end the others in order.
+    """Run a module as a process, which is ended on exit."""
+    # A session of its own: Ctrl-C reaches this process alone, which ends the others in order.
     process = subprocess.Popen(
         [sys.executable, '-m', module, *arguments], start_new_session=True)
     try:
@@ -210,7 +209,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def prepare_bag(folder: Path) -> Path:
     """
-    Return the demo's bag, writing it when it is not there from the last time.
+    Return the demo's bag, written unless it exists.
 
     :raises DemoError: when it cannot be written.
     """
@@ -227,13 +226,13 @@ def prepare_bag(folder: Path) -> Path:
 
 
 def _kitchen_digest() -> str:
-    """Return digits that change with the kitchen's code: an older bag shows another kitchen."""
+    """Return a digest of the kitchen's code: an older bag has other content."""
     sources = sorted((_ROOT / 'karmma_ros' / 'data' / 'synthetic_kitchen').glob('*.py'))
     return sha256(b''.join(path.read_bytes() for path in sources)).hexdigest()[:8]
 
 
 def isolate() -> None:
-    """Keep to this machine and to a domain of our own; other robots shall not hear us."""
+    """Use a domain of its own on this machine, away from other robots."""
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     profile = _ROOT / 'config' / 'node' / 'fastdds.xml'
@@ -252,7 +251,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; 0 when it shows what it is to show."""
+    """Run the demo; return 0 on success."""
     options, screen = _options(arguments), Screen()
     isolate()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -264,12 +263,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    screen.say(score.line())
+    screen.print(score.line())
     return 0 if score.passed else 1
 
 
 def perform(bag: Path, options: argparse.Namespace, screen: Screen) -> Score:
-    """Run node and player, listen until the bag ends, and give the score."""
+    """Run node and player until the bag ends; return the score."""
     with ExitStack() as stack:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         stack.callback(rclpy.try_shutdown)
@@ -277,7 +276,7 @@ def perform(bag: Path, options: argparse.Namespace, screen: Screen) -> Score:
         process = stack.enter_context(running(
             'karmma_ros.node', '--ros-args', '-p', 'use_sim_time:=true',
             '-p', f'model:={options.model}', '-p', f'rate:={options.rate}'))
-        audience, driver = DemoMonitor(node, screen), Driver(node, process)
+        monitor, driver = DemoMonitor(node, screen), Driver(node, process)
         driver.change(Transition.TRANSITION_CONFIGURE, 'configure')
         driver.change(Transition.TRANSITION_ACTIVATE, 'activate')
         _announce(screen)
@@ -290,14 +289,16 @@ def perform(bag: Path, options: argparse.Namespace, screen: Screen) -> Score:
             if process.poll() is not None:
                 raise DemoError('the node ended before the bag did')
         driver.change(Transition.TRANSITION_DEACTIVATE, 'deactivate')
-        return audience.score
+        return monitor.score
 
 
 def _announce(screen: Screen) -> None:
-    screen.say('The sensors will be cut at these seconds of the bag:')
+    screen.print('Muted sensors, in seconds of the bag:')
     for what, start, stop in MUTES:
-        screen.say(f'  {start:4.0f} to {stop:2.0f}  {what}')
-    screen.say('V camera, F flow, A audio, D detections; ✓ ✗ where one action fills the window')
+        screen.print(f'  {start:4.0f} to {stop:2.0f}  {what}')
+    screen.print(
+        'V camera, F flow, A audio, D detections; ✓ ✗ where a window lies in one action'
+    )
 
 
 if __name__ == '__main__':

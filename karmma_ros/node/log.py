@@ -1,4 +1,4 @@
-"""What a node writes into its log: printable lines, and not more of them than can be read."""
+"""A node's log: printable lines, throttled by topic."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class NodeLog:
     """
     Write to the logger of a node.
 
-    Texts may hold what others have sent. A line that is written again and again names its topic:
-    it is the topic that is throttled, not the text, which the sender of a bad message may vary.
+    Texts may contain what others have sent. A line that may recur has a topic. The topic is
+    throttled, not the text, which the sender of a bad message may vary.
     """
 
     def __init__(self, node: Node) -> None:
@@ -60,5 +60,5 @@ class NodeLog:
 
 
 def describe(error: BaseException) -> str:
-    """Return the kind of an exception and its text."""
+    """Return the type of an exception and its text."""
     return f'{type(error).__name__}: {error}'

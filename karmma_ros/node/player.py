@@ -1,9 +1,9 @@
 """
-Play a rosbag2 bag over DDS in real time, where `ros2 bag play` is not at hand.
+Play a rosbag2 bag over DDS in real time, where `ros2 bag play` is not installed.
 
-Messages go out as the bytes that the bag holds, on the topics it names (remap them with
-`--ros-args -r /image:=/camera/image_raw`). Sensors can be muted for a while, to see what
-recognition makes of it: `--mute audio@3s..6s`.
+Messages are published as the bytes of the bag, on the topics of the bag (remap them with
+`--ros-args -r /image:=/camera/image_raw`). Sensors can be muted for a while:
+`--mute audio@3s..6s`.
 """
 
 from __future__ import annotations
@@ -48,63 +48,63 @@ _TYPES = {
 _TYPE_NAME = re.compile(r'([a-z][a-z0-9_]*)/msg/([A-Z][A-Za-z0-9]*)')
 _FLOW_ENCODING = '32FC2'
 _LONGEST_QOS = 1 << 16
-"""Characters; what a hundred publishers offered takes half of it."""
-# Between messages that are further apart than this, /clock ticks on its own.
+"""Characters; a hundred publishers take half of it."""
 _TICK_S = 0.02
+"""Longest period of /clock between messages."""
 _ACKNOWLEDGE_S = 1.0
 
 
 @dataclass(frozen=True)
 class _TopicPublisher:
-    """One topic of the bag that this machine can publish."""
+    """A topic of the bag whose type is installed."""
 
     topic: str
     modality: Modality | None
-    """Input of the node that it is, by its type; None where it is none."""
+    """The node's input of this type; None without."""
     publisher: Any
     mutes: tuple[Mute, ...]
 
 
 class Player:
-    """Publish the messages of one open bag at their times."""
+    """Publish the messages of an open bag at their times."""
 
     def __init__(
         self, node: Node, bag: Bag, inputs: Mapping[str, Modality | None],
         muted: Mapping[Mute, set[str]], *, rate: float = 1.0, clock: bool = False,
     ) -> None:
         """
-        Make a publisher for each topic whose type this machine has; report which it lacks.
+        Create a publisher for each topic whose type is installed; print the others.
 
-        :param inputs: every topic of the bag and the input that it is.
-        :param muted: the topics that each mute holds back.
+        :param inputs: every topic of the bag and its input.
+        :param muted: the topics of each mute.
         """
         self._node, self._bag, self._rate = node, bag, rate
         self._clock = node.create_publisher(Clock, '/clock', 10) if clock else None
         self.read = 0
-        """Messages that came from the bag, of whatever topic."""
+        """Messages read from the bag, of all topics."""
         self.sent: Counter[str] = Counter()
-        self._outlets: dict[tuple[str, str], _TopicPublisher] = {}
+        self._publishers: dict[tuple[str, str], _TopicPublisher] = {}
         for key, topic in bag.topics.items():
             message_type = _message_type(topic.type)
             if message_type is None:
-                say(f'{topic.name} skipped: {topic.type} is not on this machine')
+                report(f'{topic.name} skipped: {topic.type} is not installed')
                 continue
             try:
                 publisher = node.create_publisher(message_type, topic.name, _qos(topic))
-            except Exception as error:  # rclpy raises several kinds for names that are none
-                say(f'{topic.name} skipped: it cannot be published ({error})')
+            except Exception as error:  # rclpy raises several types for invalid names
+                report(f'{topic.name} skipped: it cannot be published ({error})')
                 continue
-            self._outlets[key] = _TopicPublisher(
+            self._publishers[key] = _TopicPublisher(
                 topic.name, inputs[topic.name], publisher,
                 tuple(m for m, topics in muted.items() if topic.name in topics))
 
     def wait(self, timeout_s: float, stop: Event) -> bool:
-        """Wait until each sensor topic has a subscriber; False when it was in vain."""
-        sensors = [o for o in self._outlets.values() if o.modality is not None]
+        """Wait until each sensor topic has a subscriber; return False at the timeout."""
+        sensors = [o for o in self._publishers.values() if o.modality is not None]
         deadline = time.monotonic() + timeout_s
         while not stop.is_set() and time.monotonic() < deadline:
-            if all(outlet.publisher.get_subscription_count() for outlet in sensors):
-                # A reader is known here a moment before it knows us.
+            if all(topic.publisher.get_subscription_count() for topic in sensors):
+                # A subscriber is discovered here a moment before it discovers this publisher.
                 stop.wait(0.2)
                 return True
             stop.wait(0.05)
@@ -121,20 +121,20 @@ class Player:
             if stop.is_set():
                 return
             self._tick(time_ns)
-            outlet = self._outlets.get((topic.name, topic.type))
-            if outlet is not None and not any(m.covers(seconds) for m in outlet.mutes):
-                outlet.publisher.publish(bytes(data))
-                self.sent[outlet.topic] += 1
+            output = self._publishers.get((topic.name, topic.type))
+            if output is not None and not any(m.covers(seconds) for m in output.mutes):
+                output.publisher.publish(bytes(data))
+                self.sent[output.topic] += 1
 
     def finish(self) -> None:
-        """Wait a little for what was sent to arrive."""
+        """Wait until subscribers have acknowledged, a second at most."""
         deadline = time.monotonic() + _ACKNOWLEDGE_S
-        for outlet in self._outlets.values():
+        for topic in self._publishers.values():
             left_s = max(deadline - time.monotonic(), 0.0)
-            outlet.publisher.wait_for_all_acked(Duration(seconds=left_s))
+            topic.publisher.wait_for_all_acked(Duration(seconds=left_s))
 
     def _until(self, begun: float, seconds: float, stop: Event) -> Iterator[float]:
-        """Sleep until `seconds` of the bag; give the bag's time at each tick on the way."""
+        """Sleep until `seconds` of the bag; yield the bag's time at each tick."""
         while not stop.is_set():
             now_s = (time.monotonic() - begun) * self._rate
             if now_s >= seconds:
@@ -153,10 +153,10 @@ def muted_topics(
     mutes: Iterable[Mute], inputs: Mapping[str, Modality | None],
 ) -> dict[Mute, set[str]]:
     """
-    Return the topics that each mute holds back.
+    Return the topics of each mute.
 
-    :param inputs: every topic of the bag and the input that it is.
-    :raises InvalidSettingError: for a mute of what the bag does not hold.
+    :param inputs: every topic of the bag and its input.
+    :raises InvalidSettingError: for a mute of what the bag does not contain.
     """
     muted = {}
     for mute in mutes:
@@ -174,25 +174,25 @@ def muted_topics(
 
 
 def _inputs(bag: Bag) -> dict[str, Modality | None]:
-    """Return every topic of a bag and the input of the node that it is."""
+    """Return every topic of a bag and its input of the node."""
     return {topic.name: Modality.FLOW if _is_flow(bag, topic) else _TYPES.get(topic.type)
             for topic in bag.topics.values()}
 
 
 def _is_flow(bag: Bag, topic: Topic) -> bool:
-    """Whether the first image of a topic holds displacements."""
+    """Return whether the first image of a topic is optical flow."""
     if topic.type != types.IMAGE:
         return False
     for _, _, data in bag.messages([topic]):
         try:
             return bool(deserialize_message(bytes(data), Image).encoding == _FLOW_ENCODING)
-        except Exception:  # rclpy raises several kinds; a damaged first image is no flow
+        except Exception:  # rclpy raises several types; a damaged first image is no flow
             return False
     return False
 
 
 def _message_type(type_name: str) -> Any:
-    """Return the message class of `package/msg/Name`, None where the package is absent."""
+    """Return the message class of `package/msg/Name`; None if it is not installed."""
     match = _TYPE_NAME.fullmatch(type_name)
     if match is None:
         return None
@@ -203,11 +203,11 @@ def _message_type(type_name: str) -> Any:
 
 
 def _qos(topic: Topic) -> QoSProfile:
-    """Offer what was recorded; reliable, if the bag does not say."""
+    """Return the recorded QoS; reliable without one."""
     profile = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
     try:
         offered = parse_qos(topic.qos) if len(topic.qos) <= _LONGEST_QOS else []
-    except Exception:  # the rosbags library raises whatever it meets in damaged YAML
+    except Exception:  # rosbags raises several types for damaged YAML
         offered = []
     for recorded in offered[:1]:
         if recorded.reliability is QosReliability.BEST_EFFORT:
@@ -217,7 +217,7 @@ def _qos(topic: Topic) -> QoSProfile:
     return profile
 
 
-def say(text: str) -> None:
+def report(text: str) -> None:
     """Print one line at once, also into a pipe."""
     print(f'replay: {printable(text, 1000)}', flush=True)
 
@@ -242,7 +242,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play a bag as the arguments say; SIGINT and SIGTERM end it in order."""
+    """Play a bag with these arguments until its end, SIGINT or SIGTERM."""
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -250,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _options(remove_ros_args(words)[1:])
         with Bag(Path(options.bag)) as bag:
-            # Before a node is made: a mute of what the bag lacks is an error.
+            # Before a node is created: a mute of an absent topic is an error.
             options.inputs = _inputs(bag)
             options.muted = muted_topics(options.mute, options.inputs)
             rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
@@ -267,11 +267,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _play(node: Node, bag: Bag, options: argparse.Namespace, stop: Event) -> int:
-    """Return the exit status: 1 where something that the bag promises was not played."""
+    """Return the exit status: 1 if something of the bag was not played."""
     player = Player(node, bag, options.inputs, options.muted, rate=options.rate,
                     clock=options.clock)
     if options.wait and not player.wait(options.wait, stop):
-        say('nobody listens on every sensor topic; playing all the same')
+        report('not every sensor topic has a subscriber; playing nevertheless')
     begun = time.monotonic()
     while not stop.is_set():
         player.play(stop)
@@ -281,16 +281,16 @@ def _play(node: Node, bag: Bag, options: argparse.Namespace, stop: Event) -> int
     if not stop.is_set():
         player.finish()
     sent = ', '.join(f'{n} {topic}' for topic, n in player.sent.items()) or 'nothing'
-    say(f'sent {sent} in {took_s:.1f} s')
+    report(f'sent {sent} in {took_s:.1f} s')
     node.destroy_node()
-    lost = [f'{count:,} {why}' for why, count in bag.lost.items()]
+    problems = [f'{count:,} {why}' for why, count in bag.lost.items()]
     if not player.read and not stop.is_set():
-        lost.append('no message could be read')
-    if lost:
-        problem = printable('; '.join([*lost, *bag.warnings]), 1000)
+        problems.append('no message could be read')
+    if problems:
+        problem = printable('; '.join([*problems, *bag.warnings]), 1000)
         print(f'karmma replay: {printable(bag.path)}: not all was played: {problem}',
               file=sys.stderr)
-    return 1 if lost else 0
+    return 1 if problems else 0
 
 
 if __name__ == '__main__':

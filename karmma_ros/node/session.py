@@ -14,9 +14,8 @@ from karmma_ros.model.backends.selection import choose_device
 from karmma_ros.node.diagnostics import inference_status, input_status, model_status, WarningLog
 from karmma_ros.node.inputs import Inputs
 from karmma_ros.node.log import NodeLog
-from karmma_ros.node.messages import availability_message, heads_note
+from karmma_ros.node.messages import availability_message, heads_note, Outputs
 from karmma_ros.node.model_loader import load_model, Model, ModelLoader
-from karmma_ros.node.outputs import Outputs
 from karmma_ros.node.parameters import Parameters
 from karmma_ros.node.worker import Engine, Worker
 from karmma_ros.prediction import further_heads

@@ -61,6 +61,7 @@ def choose_reliability(
         wanted = all(offer is ReliabilityPolicy.RELIABLE for offer in offered)
     return ReliabilityPolicy.RELIABLE if wanted else ReliabilityPolicy.BEST_EFFORT
 
+
 def reliability_text(reliability: ReliabilityPolicy) -> str:
     """Return a reliability in words."""
     return reliability.name.lower().replace('_', ' ')
@@ -92,15 +93,10 @@ def subscribe(
     if given['reliability'] is not None:
         policies.append(QoSPolicyKind.RELIABILITY)
     return node.create_subscription(
-        message_type,
-        topic,
-        callback,
-        profile,
+        message_type, topic, callback, profile,
         qos_overriding_options=QoSOverridingOptions(policies),
         event_callbacks=SubscriptionEventCallbacks(
-            incompatible_qos=incompatible, use_default_callbacks=False
-        ),
-    )
+            incompatible_qos=incompatible, use_default_callbacks=False))
 
 
 def is_overridden(node: Node, topic: str) -> bool:
@@ -143,14 +139,21 @@ def message_class(type_name: str, modality: Modality) -> Any:
 
     :raises InvalidSettingError: when its package, which is not required, is not installed.
     """
+    message_type = _find_class(type_name)
+    if message_type is None:
+        raise _missing(type_name, modality)
+    return message_type
+
+
+def _find_class(type_name: str) -> Any:
     package, _, name = type_name.split('/')
     try:
-        return getattr(import_module(f'{package}.msg'), name)
-    except (ImportError, AttributeError):
-        raise _missing(type_name, package, modality) from None
+        return getattr(import_module(f'{package}.msg'), name, None)
+    except ImportError:
+        return None
 
 
-def _missing(type_name: str, package: str, modality: Modality) -> InvalidSettingError:
+def _missing(type_name: str, modality: Modality) -> InvalidSettingError:
     off = f'set {modality}.enabled to false'
     if type_name == AUDIO_STAMPED:
         return InvalidSettingError(
@@ -162,20 +165,13 @@ def _missing(type_name: str, package: str, modality: Modality) -> InvalidSetting
             'detections.type', type_name, 'a type that is installed',
             'build https://github.com/mgonzs13/yolo_ros and source its workspace; or set '
             f'detections.type to {DETECTIONS}, or {off}')
-    install = f'install ros-$ROS_DISTRO-{package.replace("_", "-")} and source ROS again'
-    if modality is Modality.AUDIO and _installed(AUDIO_STAMPED):
+    package = type_name.partition('/')[0].replace('_', '-')
+    install = f'install ros-$ROS_DISTRO-{package} and source ROS again'
+    if modality is Modality.AUDIO and _find_class(AUDIO_STAMPED):
         install = f'set audio.type to {AUDIO_STAMPED}, which is installed under this name'
     return InvalidSettingError(
         f'{modality}.enabled', True, f'true only where {type_name} is installed',
         f'{install}, or {off}')
-
-
-def _installed(type_name: str) -> bool:
-    package, _, name = type_name.split('/')
-    try:
-        return hasattr(import_module(f'{package}.msg'), name)
-    except ImportError:
-        return False
 
 
 def fix_hint(modality: Modality, topic: str, expected: str, offered: str) -> str:

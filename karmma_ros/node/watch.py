@@ -22,8 +22,8 @@ def seconds(stamp: Any) -> float:
     return stamp.sec + stamp.nanosec * 1e-9
 
 
-def lamps(statuses: Sequence[Any]) -> str:
-    """Show which modalities a result rests on: `V F - D`."""
+def modality_mask(statuses: Sequence[Any]) -> str:
+    """Return which modalities a result rests on: `V F - D`."""
     return ' '.join(Modality.parse(s.name).letter if s.used else '-' for s in statuses)
 
 
@@ -40,14 +40,19 @@ def recognition_line(message: Any, start_s: float) -> str:
     action, score = best_action(message)
     latency = message.end_to_end_latency
     late = f'{latency * 1e3:4.0f} ms' if latency >= 0 else '   ? ms'
-    return (f'{seconds(message.header.stamp) - start_s:6.1f} s  {lamps(message.modalities)}  '
-            f'{action:<24} {score:4.2f}  {late}'
-            + ''.join(f'  {other.head}: {other.labels[0].class_name} {other.labels[0].score:.2f}'
-                      for other in message.other_heads if other.labels))
+    return (
+        f'{seconds(message.header.stamp) - start_s:6.1f} s  {modality_mask(message.modalities)}  '
+        f'{action:<24} {score:4.2f}  {late}'
+        + ''.join(
+            f'  {other.head}: {other.labels[0].class_name} {other.labels[0].score:.2f}'
+            for other in message.other_heads
+            if other.labels
+        )
+    )
 
 
 def event_line(message: Any, start_s: float) -> str:
-    """Say what started or ended, and when."""
+    """Return what started or ended, and when."""
     ended = message.phase == ActionEvent.ENDED
     what, when = ('ended', message.end) if ended else ('started', message.start)
     action = f'{message.verb.class_name} {message.noun.class_name}'.rstrip()
@@ -61,7 +66,7 @@ class Changes:
         self._states: dict[str, int] = {}
 
     def lines(self, message: Any) -> list[str]:
-        """Name what changed since the last message, with the reason."""
+        """Return what changed since the last message, with the reason."""
         changed = [s for s in message.modalities if self._states.get(s.name) != s.state]
         self._states.update((s.name, s.state) for s in changed)
         return [
@@ -74,7 +79,7 @@ def subscribe(
     node: Node, on_recognition: Callable[[Any], None], on_availability: Callable[[Any], None],
     name: str = 'karmma',
 ) -> None:
-    """Listen to what the node called `name` publishes."""
+    """Subscribe to what the node called `name` publishes."""
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     node.create_subscription(ActionRecognition, 'action_recognition', on_recognition, 10)
     node.create_subscription(
@@ -82,7 +87,7 @@ def subscribe(
 
 
 class Watch:
-    """The printer behind the command."""
+    """Print messages as they arrive."""
 
     def __init__(self) -> None:
         self._start_s: float | None = None
@@ -108,7 +113,7 @@ def _print(line: str) -> None:
     print(printable(line, 500), flush=True)
 
 
-def _watching() -> Node:
+def _watch_node() -> Node:
     node, watch = rclpy.create_node('karmma_watch'), Watch()
     subscribe(node, watch.recognition, watch.availability)
     node.create_subscription(ActionEvent, 'karmma/action_events', watch.event, 50)
@@ -117,7 +122,7 @@ def _watching() -> Node:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Watch until SIGINT or SIGTERM."""
-    return run('watch', 'Print recognitions, events and changes of the sensors.', _watching,
+    return run('watch', 'Print recognitions, events and changes of the sensors.', _watch_node,
                arguments)
 
 

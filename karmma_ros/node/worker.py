@@ -22,10 +22,10 @@ from karmma_ros.node.messages import (
     availability_message,
     end_to_end_latency,
     event_message,
+    Outputs,
     Publishing,
     recognition_message,
 )
-from karmma_ros.node.outputs import Outputs
 from karmma_ros.node.parameters import Parameters
 from karmma_ros.stream.availability import ModalityStatus
 from karmma_ros.stream.events import ActionEvent, ActionEvents

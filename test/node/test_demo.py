@@ -12,7 +12,7 @@ from karmma_msgs.msg import (
 )
 from karmma_ros.node import demo
 from karmma_ros.node.messages import time_message
-from karmma_ros.node.watch import Changes, lamps, recognition_line
+from karmma_ros.node.watch import Changes, modality_mask, recognition_line
 import pytest
 
 SECOND = 1_000_000_000
@@ -53,40 +53,40 @@ def score():
     ((3, 5), ('wash', 'plate'), None),
     ((7, 9), ('cut', 'bread'), None),
 ])
-def test_a_result_is_judged_where_one_action_fills_its_window(score, window, action, expected):
+def test_a_result_is_scored_where_one_action_fills_its_window(score, window, action, expected):
     assert score.add(recognition(*window, *action)) is expected
-    assert (score.recognitions, score.judged, score.right) == (
+    assert (score.recognitions, score.scored, score.correct) == (
         1, expected is not None, expected is True)
 
 
 def test_only_results_of_all_sensors_count(score):
     assert score.add(recognition(0, 2, used=NAMES[:3])) is True
-    assert score.judged == 0
+    assert score.scored == 0
     assert score.add(recognition(0, 2, used=NAMES[:3], disabled=NAMES[3:])) is True
-    assert (score.judged, score.right) == (1, 1)
+    assert (score.scored, score.correct) == (1, 1)
 
 
 def test_the_last_line_and_the_verdict(score):
     for end in range(2, 22):
         score.add(recognition(0, 2, used=NAMES[:max(1, end % 5)]))
     score.add(recognition(0, 2, 'cut'))
-    assert score.line() == 'demo: 21 recognitions, 4 of 5 right with all sensors, 4 masks seen'
+    assert score.line() == 'demo: 21 recognitions, 4 of 5 correct with all sensors, 4 masks seen'
     assert score.passed
-    score.right = 3
+    score.correct = 3
     assert not score.passed
 
 
-@pytest.mark.parametrize('lack', [{'recognitions': 19}, {'judged': 0, 'right': 0},
+@pytest.mark.parametrize('lack', [{'recognitions': 19}, {'scored': 0, 'correct': 0},
                                   {'masks': {('rgb',), ('audio',), ()}}])
 def test_too_little_is_no_success(lack):
-    enough = {'recognitions': 20, 'judged': 10, 'right': 8,
+    enough = {'recognitions': 20, 'scored': 10, 'correct': 8,
               'masks': {('rgb',), ('audio',), (), ('flow',)}}
     assert demo.Score(**enough).passed
     assert not demo.Score(**{**enough, **lack}).passed
 
 
-def test_lamps_show_what_a_result_rests_on():
-    assert lamps(recognition(0, 2, used=('rgb', 'detections')).modalities) == 'V - - D'
+def test_the_mask_shows_what_a_result_rests_on():
+    assert modality_mask(recognition(0, 2, used=('rgb', 'detections')).modalities) == 'V - - D'
     line = recognition_line(recognition(8, 10), 4.0)
     assert line.split() == ['6.0', 's', 'V', 'F', 'A', 'D', 'wash', 'plate', '0.25', '50', 'ms']
 
@@ -130,4 +130,4 @@ def test_a_model_that_is_not_there_ends_the_demo_with_a_sentence(ros, tmp_path):
     status, _, err = run_demo(tmp_path, tmp_path / 'none', EPISODES=1, EPISODE_S=0.1)
     assert status == 1
     assert 'expected the path of a model directory' in err
-    assert 'demo: the node refused configure; its own line above says why' in err
+    assert 'demo: the node rejected configure; its log above has the reason' in err

@@ -14,7 +14,7 @@ from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.presets import preset
-from karmma_ros.node import outputs
+from karmma_ros.node import messages
 from karmma_ros.node.demo import Score
 from karmma_ros.node.messages import (
     event_message,
@@ -235,13 +235,13 @@ def test_a_node_with_one_head_and_then_with_three(stage, perform, tmp_path):
 
 
 def test_a_node_without_vision_msgs_says_that_it_publishes_no_label_info(ros, monkeypatch, capfd):
-    monkeypatch.setattr(outputs, '_label_info_type', lambda: None)
+    monkeypatch.setattr(messages, '_label_info_type', lambda: None)
     node = LifecycleNode('bare')
-    made = outputs.Outputs(node)
+    outputs = messages.Outputs(node)
     assert 'no label_info is published; model_info has the class names' in capfd.readouterr().err
     assert node.count_publishers('/bare/model_info') == 1
     assert not node.count_publishers('/bare/verbs/label_info')
-    made.destroy()
+    outputs.destroy()
     node.destroy_node()
 
 
