@@ -1,12 +1,12 @@
 """
-Print every topic and service that the node really has, one JSON object a line.
+Print every topic and service of the running node, one JSON object a line.
 
     python docs/node_graph.py [MODEL]
 
-A node is brought to active in this process and looked at in every setting that makes it
-subscribe to something else; nothing has to be published. From what is printed the tests hold
-docs/node.md and config/security/karmma.policy.xml against the code; your own policy or launch
-file can start from it as well.
+A node is activated in this process and observed in every setting that makes it subscribe to
+something else; nothing has to be published. The tests compare docs/node.md and
+config/security/karmma.policy.xml with the output; your own policy or launch file can start from it
+as well.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ SETTINGS = (
 )
 """Parameters that change what the node subscribes to."""
 _SETTLE_S = 1.0
-"""For so long nothing new may appear; on a busy machine the middleware takes its time."""
+"""Time without a new endpoint after which discovery is complete."""
 _PATIENCE_S = 20.0
 
 
@@ -37,23 +37,23 @@ _PATIENCE_S = 20.0
 class Endpoint:
     """A publisher, a subscription or a service of the node."""
 
-    kind: str
+    role: str
     """publish, subscribe or serve."""
     name: str
-    """As it is on the wire, fully qualified."""
+    """Fully qualified, after remapping."""
     type: str
 
 
 def endpoints(node: KarmmaNode) -> Iterator[Endpoint]:
     """Return what the middleware knows of a node."""
     name, namespace = node.get_name(), node.get_namespace()
-    for kind, look_up in (
+    for role, get_names in (
         ('publish', node.get_publisher_names_and_types_by_node),
         ('subscribe', node.get_subscriber_names_and_types_by_node),
         ('serve', node.get_service_names_and_types_by_node),
     ):
-        for topic, types in look_up(name, namespace):
-            yield from (Endpoint(kind, topic, type_name) for type_name in types)
+        for topic, types in get_names(name, namespace):
+            yield from (Endpoint(role, topic, type_name) for type_name in types)
 
 
 def observe(node: KarmmaNode, executor: SingleThreadedExecutor) -> set[Endpoint]:
@@ -68,8 +68,8 @@ def observe(node: KarmmaNode, executor: SingleThreadedExecutor) -> set[Endpoint]
             before, now = now, set(endpoints(node))
             if now != before:
                 since = time.monotonic()
-            kinds = {endpoint.kind for endpoint in now}
-            settled = len(kinds) == 3 and time.monotonic() - since >= _SETTLE_S
+            roles = {endpoint.role for endpoint in now}
+            settled = len(roles) == 3 and time.monotonic() - since >= _SETTLE_S
         seen |= now
     return seen
 

@@ -72,7 +72,7 @@ def ros(ros_domain):
 
 @pytest.fixture(scope='session')
 def node_graph():
-    """Return (kind, name, type) for every topic and service that docs/node_graph.py finds."""
+    """Return (role, name, type) for every topic and service that docs/node_graph.py finds."""
     with claimed_domain() as domain:
         run = subprocess.run(
             [sys.executable, Path(__file__).parents[1] / 'docs' / 'node_graph.py'],
@@ -80,7 +80,7 @@ def node_graph():
             env={**os.environ, 'ROS_DOMAIN_ID': str(domain)})
     assert run.returncode == 0, run.stderr
     lines = map(json.loads, run.stdout.splitlines())
-    return {(line['kind'], line['name'], line['type']) for line in lines}
+    return {(line['role'], line['name'], line['type']) for line in lines}
 
 
 @pytest.fixture

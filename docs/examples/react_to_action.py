@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """
-Say something when somebody starts to wash something: an example to copy from.
+Speak when a person starts to wash something: an example to copy from.
 
-Debounced: not again within `pause` seconds. Aware of the sensors: what the camera showed is
-stated, what was only heard or guessed from boxes is asked.
+Debounced: not again within `pause` seconds. Aware of the sensors: with the camera the action is
+stated, with audio or boxes only it is a question.
 
     python3 react_to_action.py --ros-args -p verb:=cut -p pause:=30.0
 """
@@ -16,35 +16,35 @@ from std_msgs.msg import String
 
 
 class ReactToAction(Node):
-    """Turn one kind of action into words on the topic `say`."""
+    """Publish a sentence when an action of one verb starts."""
 
     def __init__(self, **options):
         super().__init__('react_to_action', **options)
         self.verb = self.declare_parameter('verb', 'wash').value
         self.pause_ns = round(self.declare_parameter('pause', 10.0).value * 1e9)
-        self.said_ns = None
+        self.spoken_ns = None
         self.used = set()
-        self.say = self.create_publisher(String, 'say', 10)
-        self.create_subscription(ActionRecognition, 'action_recognition', self.note, 10)
-        self.create_subscription(ActionEvent, 'karmma/action_events', self.react, 50)
+        self.publisher = self.create_publisher(String, 'say', 10)
+        self.create_subscription(ActionRecognition, 'action_recognition', self.on_result, 10)
+        self.create_subscription(ActionEvent, 'karmma/action_events', self.on_event, 50)
 
-    def note(self, result):
-        """Remember which sensors the newest result rests on."""
+    def on_result(self, result):
+        """Store which sensors the newest result rests on."""
         self.used = {modality.name for modality in result.modalities if modality.used}
 
-    def react(self, event):
-        """Say it once when the action starts; ENDED and other verbs are nothing to us."""
+    def on_event(self, event):
+        """Speak once when the action starts; ignore ENDED and other verbs."""
         if event.phase != ActionEvent.STARTED or event.verb.class_name != self.verb:
             return
         now_ns = self.get_clock().now().nanoseconds
-        # A bag that starts anew takes the clock back; what was said then does not count.
-        if self.said_ns is not None and 0 <= now_ns - self.said_ns < self.pause_ns:
+        # A bag that restarts sets the clock back; what was spoken before does not count.
+        if self.spoken_ns is not None and 0 <= now_ns - self.spoken_ns < self.pause_ns:
             return
-        self.said_ns = now_ns
-        self.say.publish(String(data=self.words(event)))
+        self.spoken_ns = now_ns
+        self.publisher.publish(String(data=self.sentence(event)))
 
-    def words(self, event):
-        """State what was seen, ask about the rest."""
+    def sentence(self, event):
+        """Return a statement if the camera was used, else a question."""
         action = event.verb.class_name
         if event.noun.class_name:  # a model with one head has no noun
             action += f' the {event.noun.class_name}'
