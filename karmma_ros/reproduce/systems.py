@@ -16,7 +16,7 @@ from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import ModelConfig
-from karmma_ros.model.presets import ensemble, only, tiny, tiny_teacher, unimodal
+from karmma_ros.model.presets import ensemble, only, preset, unimodal
 from karmma_ros.reproduce.cells import ENCODER, ENSEMBLE, Experiment, STUDENT, TEACHER, TOKENS
 from karmma_ros.training.module import Optimisation
 from karmma_ros.training.run import RunSettings
@@ -95,7 +95,7 @@ def _encoders(plan: Budget) -> list[Experiment]:
     return [
         Experiment(f'encoder_{size}/{modality}', ENCODER, unimodal(config, modality), run,
              pretraining=plan.pretraining)
-        for size, config in (('student', tiny()), ('teacher', tiny_teacher()))
+        for size, config in (('student', preset('tiny')), ('teacher', preset('tiny_teacher')))
         for modality in config.modalities]
 
 
@@ -103,21 +103,21 @@ def _shared(plan: Budget) -> list[Experiment]:
     small = {m: f'encoder_student/{m}' for m in Modality}
     large = {m: f'encoder_teacher/{m}' for m in Modality}
     return [
-        Experiment('tokens', TOKENS, tiny_teacher(), encoders=large),
-        Experiment('radevski', ENSEMBLE, ensemble(tiny()), encoders=small)]
+        Experiment('tokens', TOKENS, preset('tiny_teacher'), encoders=large),
+        Experiment('radevski', ENSEMBLE, ensemble(preset('tiny')), encoders=small)]
 
 
 def _main(plan: Budget, seed: int) -> list[Experiment]:
     """Table I, Table II and Fig. 4."""
     teacher = seeded('teacher', seed)
     epochs = plan.student_epochs
-    alone = unimodal(tiny(), Modality.RGB)
-    seeing = replace(only(tiny(), [Modality.RGB]), preset='tiny_v', missing='omit')
+    alone = unimodal(preset('tiny'), Modality.RGB)
+    seeing = replace(only(preset('tiny'), [Modality.RGB]), preset='tiny_v', missing='omit')
     return [
-        _teacher(plan, seed, 'teacher', tiny_teacher(), plan.teacher_epochs, 0.5),
+        _teacher(plan, seed, 'teacher', preset('tiny_teacher'), plan.teacher_epochs, 0.5),
         _student(plan, seed, 'baseline', _omitting(), epochs, dropout=0.0),
-        _student(plan, seed, 'delta', tiny(), epochs),
-        _student(plan, seed, 'karmma', tiny(), epochs, teacher),
+        _student(plan, seed, 'delta', preset('tiny'), epochs),
+        _student(plan, seed, 'karmma', preset('tiny'), epochs, teacher),
         _student(plan, seed, 'karmma_v', seeing, epochs, teacher),
         _student(plan, seed, 'radevski_student', alone, epochs, 'radevski'),
     ]
@@ -130,14 +130,14 @@ def _ablations(plan: Budget, seed: int) -> list[Experiment]:
     cells = [
         _student(plan, seed, 'half_baseline', _omitting(), half, dropout=0.0),
         _student(plan, seed, 'half_dropout', _omitting(), half),
-        *(_student(plan, seed, gamma_name(g), tiny(), half, teacher if g < 1 else '', gamma=g)
-          for g in GAMMAS)]
+        *(_student(plan, seed, gamma_name(g), preset('tiny'), half, teacher if g < 1 else '',
+                   gamma=g) for g in GAMMAS)]
     half = max(1, plan.teacher_epochs // 2)
     cells += [
-        _teacher(plan, seed, dropout_name(p), tiny_teacher(), half, p) for p in DROPOUTS]
+        _teacher(plan, seed, dropout_name(p), preset('tiny_teacher'), half, p) for p in DROPOUTS]
     for cap in TOKEN_CAPS:
         if cap_name(cap) != HALF_TEACHER:
-            config = replace(tiny_teacher(), **(
+            config = replace(preset('tiny_teacher'), **(
                 {'reduction': 'none'} if cap is None else {'token_cap': cap}))
             cells.append(_teacher(plan, seed, cap_name(cap), config, half, 0.5))
     return cells
@@ -155,13 +155,13 @@ def dropout_name(dropout: float) -> str:
 
 def cap_name(cap: int | None) -> str:
     """Name the system of a row of Table V."""
-    own = cap == tiny_teacher().token_cap
+    own = cap == preset('tiny_teacher').token_cap
     return HALF_TEACHER if own else f'{HALF_TEACHER}_tokens_{cap or "all"}'
 
 
 def _omitting() -> ModelConfig:
     """Return the Baseline: no learned tokens, absent modalities are left out."""
-    return replace(tiny(), preset='tiny_baseline', missing='omit')
+    return replace(preset('tiny'), preset='tiny_baseline', missing='omit')
 
 
 def _teacher(

@@ -12,7 +12,7 @@ from karmma_ros.evaluation.cost import cost_of, fusion_training_bytes, gflops_by
 from karmma_ros.evaluation.plots import plot_costs, plot_dropout_curve, plot_subsets
 from karmma_ros.evaluation.robustness import average_ranks, POINTS, relative_drop
 from karmma_ros.modality import Modality, parse_subset
-from karmma_ros.model.presets import ensemble, preset, tiny, unimodal
+from karmma_ros.model.presets import ensemble, preset, unimodal
 from karmma_ros.reproduce import tables
 from karmma_ros.reproduce.results import FULL, mean, Results
 from karmma_ros.reproduce.systems import (
@@ -353,7 +353,7 @@ def _making(results: Results) -> str:
     rows = []
     for size in ('student', 'teacher'):
         alone = [results.cells[f'encoder_{size}/{m}']['top1'][m.letter]['action']
-                 for m in tiny().modalities]
+                 for m in preset('tiny').modalities]
         rows.append([size, *(f'{100 * value:.1f}' for value in alone)])
-    lines.append(tables.table(['encoders', *(m.letter for m in tiny().modalities)], rows))
+    lines.append(tables.table(['encoders', *(m.letter for m in preset('tiny').modalities)], rows))
     return '\n'.join(lines)
