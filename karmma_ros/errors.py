@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import errno
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar
 from unicodedata import category
 
@@ -49,6 +50,13 @@ def is_printable(text: str) -> bool:
     """
     return all(character.isprintable() or character in _JOINERS
                or category(character) not in _UNPRINTABLE for character in text)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, without PyTorch's advice to run a file's code."""
+    if isinstance(error, UnpicklingError):
+        return 'it contains something else than tensors and plain values, or is damaged'
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _escaped(text: str) -> Iterator[str]:

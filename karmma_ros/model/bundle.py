@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.errors import BundleError, InvalidSettingError, printable
+from karmma_ros.errors import BundleError, first_line, InvalidSettingError, printable
 from karmma_ros.model.builder import bounded_build, build, check_options, check_tensors
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.encoders import is_custom
@@ -125,7 +125,7 @@ def load_bundle(
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError
             ) as error:
         raise BundleError(
-            path / CONFIG, f'lacks or garbles {_first_lines(error)}', RETRIEVE) from error
+            path / CONFIG, f'lacks or garbles {first_line(error)}', RETRIEVE) from error
     _load_weights(path, network)
     return Bundle(
         network.eval().to(device), config, spec, vocabulary,
@@ -211,10 +211,6 @@ def _load_weights(path: Path, network: Karmma) -> None:
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
+        problem = ' '.join(str(error).split())[:200]  # its first line names no tensor
         raise BundleError(
-            path / WEIGHTS, f'does not fit the architecture ({_first_lines(error)})', RETRIEVE
-        ) from error
-
-
-def _first_lines(error: Exception) -> str:
-    return ' '.join(str(error).split())[:200]
+            path / WEIGHTS, f'does not fit the architecture ({problem})', RETRIEVE) from error

@@ -17,7 +17,7 @@ from pickle import UnpicklingError
 import re
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.errors import InvalidSettingError, KarmmaError
+from karmma_ros.errors import first_line, InvalidSettingError, KarmmaError
 from karmma_ros.files import open_regular
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig, ModelConfig
@@ -25,7 +25,7 @@ from karmma_ros.model.encoders.audio import AST
 from karmma_ros.model.encoders.video import ChunkedEncoder, prepare_torchvision
 from karmma_ros.model.files import load_safetensors
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.model.weights_check import check_clip, check_fit, first_line, is_frozen, LoadReport
+from karmma_ros.model.weights_check import check_clip, check_fit, is_frozen, LoadReport
 from safetensors import SafetensorError
 import torch
 from torch import nn, Tensor

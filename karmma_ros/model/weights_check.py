@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import first_line, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import CONFIG, FORMAT, WEIGHTS
 from karmma_ros.model.config import EncoderConfig
@@ -134,10 +133,3 @@ def _flat(clip: Mapping[str, Any], modality: Modality) -> dict[str, Any]:
     wanted = _CLIP_FIELDS[modality]
     return {name: value for name, value in fields.items()
             if name in wanted or name.partition('.')[0] in wanted}
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, without PyTorch's advice to run a file's code."""
-    if isinstance(error, UnpicklingError):
-        return 'it contains something else than tensors and plain values, or is damaged'
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

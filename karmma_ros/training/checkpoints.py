@@ -9,9 +9,8 @@ import threading
 import time
 from typing import Any
 
-from karmma_ros.errors import DISK_FULL, InvalidSettingError, KarmmaError
+from karmma_ros.errors import DISK_FULL, first_line, InvalidSettingError, KarmmaError
 from karmma_ros.files import open_regular
-from karmma_ros.model.weights_check import first_line
 import lightning
 from lightning.pytorch.callbacks import Callback
 import torch

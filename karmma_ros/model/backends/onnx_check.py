@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import math
 from typing import Any
 
+from karmma_ros.errors import first_line
 from karmma_ros.model.backends.graph_memory import check_memory, Step
 import numpy as np
 from numpy.typing import NDArray
@@ -223,8 +224,8 @@ class _Sizes:
                 {name: self._tensors[name] for name in given if name in self._tensors},
                 opset_imports=self._opsets, ir_version=self._model.ir_version))
         except (SchemaError, InferenceError, RuntimeError) as error:
-            problem = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f'{node.op_type} does not fit its inputs ({problem})') from error
+            raise ValueError(
+                f'{node.op_type} does not fit its inputs ({first_line(error)})') from error
 
     def _evaluate(self, node: Any) -> None:
         """Compute the values of a node whose inputs are small and known, if its outputs are."""

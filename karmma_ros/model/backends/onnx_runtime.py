@@ -9,7 +9,7 @@ from pathlib import Path
 import platform
 from typing import Any
 
-from karmma_ros.errors import BundleError, InvalidSettingError
+from karmma_ros.errors import BundleError, first_line, InvalidSettingError
 from karmma_ros.files import read_regular
 from karmma_ros.model.backends.exported import (
     assemble,
@@ -178,5 +178,4 @@ def _checked(path: Path, most: int = 2**31) -> bytes:
 
 
 def _refused(path: Path, error: Exception) -> BundleError:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return BundleError(path, f'cannot be run ({first})', remedy(ONNXRUNTIME))
+    return BundleError(path, f'cannot be run ({first_line(error)})', remedy(ONNXRUNTIME))

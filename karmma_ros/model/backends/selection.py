@@ -14,7 +14,7 @@ import statistics
 import time
 from typing import NamedTuple
 
-from karmma_ros.errors import BundleError, InvalidSettingError, KarmmaError
+from karmma_ros.errors import BundleError, first_line, InvalidSettingError, KarmmaError
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.agreement import (
     answers,
@@ -221,10 +221,10 @@ def _tried(backend: Backend, bundle: Bundle) -> Backend:
 
 
 def _not_compiled(error: Exception) -> InvalidSettingError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
     return InvalidSettingError(
         'backend', COMPILED, EAGER,
-        f'this network cannot be compiled here ({lines[0]}); a processor needs a C++ compiler')
+        f'this network cannot be compiled here ({first_line(error)}); '
+        'a processor needs a C++ compiler')
 
 
 def _seconds(backend: Backend, clip: Mapping[Modality, Input]) -> float:

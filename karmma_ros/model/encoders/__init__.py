@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import first_line, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig
 from karmma_ros.model.encoders.audio import AST, MelCNN
@@ -104,7 +104,7 @@ def token_shape(encoder: nn.Module, input_shape: Sequence[int]) -> tuple[int, in
     try:
         shape = _meta_shape(encoder, input_shape)
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-        raise _not_an_encoder(encoder, input_shape, str(error).splitlines()[0]) from error
+        raise _not_an_encoder(encoder, input_shape, first_line(error)) from error
     if len(shape) != 3 or shape[0] != 1:
         raise _not_an_encoder(encoder, input_shape, f'gave {list(shape)}')
     return shape[1], shape[2]
