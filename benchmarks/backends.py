@@ -31,7 +31,7 @@ from karmma_ros.evaluation.predictions import collect
 from karmma_ros.evaluation.scoring import BackendNetwork
 from karmma_ros.evaluation.subsets import top1
 from karmma_ros.modality import Modality, parse_subset, subset_name
-from karmma_ros.model.backends.agreement import answers, check_clip, difference, TOLERANCE
+from karmma_ros.model.backends.agreement import check_clip, difference, predict_subsets, TOLERANCE
 from karmma_ros.model.backends.exports import find_exports
 from karmma_ros.model.backends.graphs import feeds
 from karmma_ros.model.backends.interface import Backend
@@ -93,11 +93,11 @@ def measure(name: str, path: Path, options: argparse.Namespace) -> dict[str, Any
     _export(bundle, options.exports, kitchen)
     clip = check_clip(bundle.spec, bundle.network.modalities)
     makes = dict(_makes(bundle, options.compiled))
-    wanted = answers(makes['eager'](), clip)
+    wanted = predict_subsets(makes['eager'](), clip)
     backends, found = {}, {}
     for label, make in makes.items():
         backend = make()
-        off = difference(answers(backend, clip), wanted)
+        off = difference(predict_subsets(backend, clip), wanted)
         found[label] = {'difference': off, 'allowed': TOLERANCE[backend.precision]}
         if off <= TOLERANCE[backend.precision]:  # what is wrong is not timed
             backends[label] = backend

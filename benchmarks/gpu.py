@@ -23,7 +23,7 @@ from typing import Any
 
 from karmma_ros.evaluation.cost import cost_of, setting
 from karmma_ros.modality import Modality, parse_subset, subset_name
-from karmma_ros.model.backends.agreement import answers, check_clip, difference, TOLERANCE
+from karmma_ros.model.backends.agreement import check_clip, difference, predict_subsets, TOLERANCE
 from karmma_ros.model.backends.interface import Backend, BF16
 from karmma_ros.model.backends.pytorch import Captured, Eager
 from karmma_ros.model.backends.selection import compiled
@@ -83,10 +83,10 @@ def _model(name: str, device: str, rounds: int) -> dict[str, Any]:
     if device != 'cpu':
         backends['CUDA graphs bf16'] = compiled(bundle, device)
     clip = check_clip(bundle.spec, bundle.network.modalities)
-    wanted, gflops = answers(backends['eager fp32'], clip), cost_of(name).gflops
+    wanted, gflops = predict_subsets(backends['eager fp32'], clip), cost_of(name).gflops
     found: dict[str, Any] = {}
     for label, backend in list(backends.items()):
-        off = difference(answers(backend, clip), wanted)
+        off = difference(predict_subsets(backend, clip), wanted)
         found[label] = {'difference': off, 'seconds': {}}
         if off > TOLERANCE[backend.precision]:  # what is wrong is not timed
             del backends[label]

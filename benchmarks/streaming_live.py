@@ -19,7 +19,7 @@ from exported import exported, noise
 from karmma_ros.clip import ClipSpec
 from karmma_ros.evaluation.cost import count_operations, setting
 from karmma_ros.modality import Modality
-from karmma_ros.model.backends.agreement import answers, check_clip, difference, TOLERANCE
+from karmma_ros.model.backends.agreement import check_clip, difference, predict_subsets, TOLERANCE
 from karmma_ros.model.backends.interface import Backend, EAGER, Input
 from karmma_ros.model.backends.pytorch import Eager
 from karmma_ros.model.backends.selection import read_export
@@ -142,7 +142,7 @@ class Subject:
 def differs(bundle: Bundle, ours: Backend, eager: Backend) -> float:
     """Compare the answers to a clip, of each sensor and of all, and to a few live windows."""
     clip = check_clip(bundle.spec, SENSORS)
-    worst = difference(answers(ours, clip), answers(eager, clip))
+    worst = difference(predict_subsets(ours, clip), predict_subsets(eager, clip))
     if ours.parts is None or eager.parts is None:
         return worst
     memos = TokenCache(ours.parts), TokenCache(eager.parts)
@@ -156,7 +156,7 @@ def differs(bundle: Bundle, ours: Backend, eager: Backend) -> float:
 def _windows_to_know(bundle: Bundle) -> int:
     """Count the windows until each chunk has been the newest once."""
     own, frames = chunks_of(bundle.network).get(Modality.RGB), bundle.spec.num_frames
-    chunk = frames // own.count if own and not own.remembers else frames
+    chunk = frames // own.count if own and not own.stateful else frames
     return 1 + (frames - chunk) // HOP
 
 
@@ -175,7 +175,7 @@ def _newest_of(
 ) -> Callable[[], Tokens]:
     if own is None:
         return lambda: parts.encode(modality, x)
-    if not own.remembers:
+    if not own.stateful:
         chunk = chunks_in(x, own.count)[-1]
         known = [parts.encode_chunk(modality, chunk)] * (own.count - 1)
         return lambda: parts.in_order(modality, [*known, parts.encode_chunk(modality, chunk)])

@@ -49,7 +49,7 @@ class Prepared:
 
 def inference_for(bundle: Bundle, device: str | torch.device = 'cpu') -> BatchInference:
     """Return what asks a network as the node does: some remember what was before the window."""
-    remembers = any(each.remembers for each in chunks_of(bundle.network).values())
+    remembers = any(each.stateful for each in chunks_of(bundle.network).values())
     return StatefulInference(bundle, device) if remembers else BatchInference(bundle, device)
 
 

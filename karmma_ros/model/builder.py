@@ -37,10 +37,10 @@ def build(config: ModelConfig, spec: ClipSpec, vocabulary: Vocabulary) -> Karmma
     for modality in config.modalities:
         encoder = build_encoder(config.encoders[modality], spec, modality)
         tokens, encoder_width = token_shape(encoder, spec.input_shape(modality))
-        # An ensemble's classifiers see the mean of all tokens: there no order is left to tell.
+        # An ensemble's classifiers get the mean of all tokens, which has no order.
         parts = 1 if config.fusion == 'logit_mean' else parts_of(encoder)
         if reduce is not None:
-            tokens = parts * min(tokens // parts, _share(config.token_cap, parts, modality))
+            tokens = parts * min(tokens // parts, _cap_of_part(config.token_cap, parts, modality))
         learned = tokens if config.missing == 'tokens' else 0
         encoders[modality] = encoder
         embeddings[modality] = TokenEmbedding(encoder_width, width, learned, parts)
@@ -58,11 +58,11 @@ def build(config: ModelConfig, spec: ClipSpec, vocabulary: Vocabulary) -> Karmma
     )
 
 
-def _share(cap: int, parts: int, modality: Modality) -> int:
+def _cap_of_part(cap: int, parts: int, modality: Modality) -> int:
     if cap < parts:
         raise InvalidSettingError(
             'architecture.token_cap', cap, f'{parts} or more',
-            f'the encoder of {modality} keeps so many stretches of time apart')
+            f'the encoder of {modality} encodes so many chunks')
     return cap // parts
 
 
@@ -165,10 +165,10 @@ class _Sizes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for x in tree_leaves(found):
+        result = func(*args, **(kwargs or {}))
+        for x in tree_leaves(result):
             if isinstance(x, Tensor) and x.numel() > LARGEST:
                 raise InvalidSettingError(
                     'architecture', f'one with a tensor {list(x.shape)} for one clip',
                     f'one whose tensors have at most {LARGEST} elements')
-        return found
+        return result

@@ -3,7 +3,7 @@ A model as a directory: weights, configuration and model card.
 
 `model.safetensors` holds the weights, `config.json` the architecture, the classes and the
 clip specification, `README.md` the model card. Nothing in it is executed when it is loaded,
-and no class outside this package, torchvision and timm is imported unless it is asked for.
+and no class outside this package, torchvision and timm is imported unless it is allowed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RETRIEVE = 'copy the whole model directory again, or train one with `karmma trai
 
 @dataclass(frozen=True)
 class Bundle:
-    """A network with everything that is needed to feed it and to read its answers."""
+    """A network with everything needed to prepare its inputs and to interpret its outputs."""
 
     network: Karmma
     config: ModelConfig
@@ -91,7 +91,7 @@ def save_bundle(
         'metrics': dict(metrics or {}),
     }
     weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    # Not save_file: its files are for their owner's eyes only, the robot runs as another user.
+    # Not save_file: only the owner may read its files, and the robot runs as another user.
     (path / WEIGHTS).write_bytes(save(weights))
     (path / CONFIG).write_text(json.dumps(description, indent=1) + '\n', encoding='utf-8')
     (path / CARD).write_text(card, encoding='utf-8')
@@ -147,10 +147,10 @@ def _read_description(path: Path) -> Mapping[str, Any]:
         raise BundleError(path / CONFIG, f'cannot be read ({error})', RETRIEVE) from error
     except ValueError as error:
         raise BundleError(path / CONFIG, f'is not JSON ({error})', RETRIEVE) from error
-    found = description.get('format') if isinstance(description, dict) else None
-    if found != FORMAT:
+    version = description.get('format') if isinstance(description, dict) else None
+    if version != FORMAT:
         raise BundleError(
-            path / CONFIG, f'format is {found!r}, this package reads {FORMAT!r}', RETRIEVE)
+            path / CONFIG, f'format is {version!r}, this package reads {FORMAT!r}', RETRIEVE)
     return description
 
 
@@ -173,25 +173,26 @@ def _check_inputs(config: ModelConfig, spec: ClipSpec) -> None:
 def _check_shapes(
     path: Path, config: ModelConfig, spec: ClipSpec, vocabulary: Vocabulary
 ) -> None:
-    """Hold the architecture against the header of the weights, before either takes memory."""
-    found = _stored_shapes(path)
+    """Compare the architecture with the header of the weights, before either takes memory."""
+    stored = _stored_shapes(path)
     for head, size in vocabulary.sizes.items():
-        rows = found.get(f'heads.classifiers.{head}.bias')
+        rows = stored.get(f'heads.classifiers.{head}.bias')
         if rows is not None and rows != [size]:
             raise BundleError(
                 path / CONFIG, f'lists {size} classes for {head}, the weights have {rows[0]}',
                 'restore the class list this model was trained with')
     check_options(config)
-    with bounded_build(len(found)):
+    with bounded_build(len(stored)):
         empty = build(config, spec, vocabulary)
     wanted = {name: list(tensor.shape) for name, tensor in empty.state_dict().items()}
-    wrong = sorted(name for name in wanted.keys() | found.keys()
-                   if wanted.get(name) != found.get(name))
+    wrong = sorted(name for name in wanted.keys() | stored.keys()
+                   if wanted.get(name) != stored.get(name))
     if wrong:
         name = wrong[0]
         raise BundleError(
             path / WEIGHTS, f'does not fit the architecture ({len(wrong)} tensors; {name} is '
-            f'{found.get(name, "missing")}, it should be {wanted.get(name, "missing")})', RETRIEVE)
+            f'{stored.get(name, "missing")}, it should be {wanted.get(name, "missing")})',
+            RETRIEVE)
     check_tensors(empty.eval())
 
 

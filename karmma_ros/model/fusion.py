@@ -1,5 +1,5 @@
 """
-The fusion block (FB): a transformer over the tokens of all modalities.
+Fusion and heads: a transformer over the tokens of all modalities, or the mean of logits.
 
 Shape legend: b batch, m modalities, n_i tokens of modality i, s = 1 + Σ n_i, d width.
 """
@@ -66,7 +66,7 @@ class MultiHeadMLP(nn.Module):
     """
     Classify every output token of the fusion block and average (Sec. III-B).
 
-    The paper averages "the predictions" without saying of which kind; here the logits are
+    The paper averages "the predictions" and does not define them; here the logits are
     averaged. Its hidden activation is not given either: GELU.
     """
 
@@ -129,7 +129,7 @@ class LogitMean(nn.Module):
 
 
 class SplitHeads(nn.Module):
-    """Cut one row of logits into the heads'."""
+    """Split one row of logits into those of each head."""
 
     def __init__(self, classes: Mapping[str, int]) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class SplitHeads(nn.Module):
         Split.
 
         :param logits: `[b, 1, c]`.
-        :param counted: not needed: absent modalities have had no vote.
+        :param counted: unused: absent modalities have no weight.
         :returns: head → `[b, classes]`.
         """
         parts = logits.squeeze(1).split(list(self.classes.values()), dim=1)

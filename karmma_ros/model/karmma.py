@@ -1,7 +1,7 @@
 """
 KARMMA: encoders, token reduction, embedding, fusion and heads in one network.
 
-Shape legend: b batch, m modalities, n tokens, p stretches of time, d fusion width.
+Shape legend: b batch, m modalities, n tokens, p chunks of a clip, d fusion width.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Karmma(nn.Module):
         """
         Classify a batch whose samples may lack different modalities.
 
-        :param inputs: modality → float `[b, ...]` as `ClipSpec.input_shape` says. A modality
+        :param inputs: modality → float `[b, ...]` shaped as `ClipSpec.input_shape`. A modality
             absent from the whole batch needs no entry.
         :param present: bool `[b, m]`, columns in the order of `self.modalities`.
         :returns: head → logits `[b, classes]`.
@@ -110,7 +110,7 @@ class Karmma(nn.Module):
         self, tokens: Mapping[Modality, Tensor], present: Tensor | None = None
     ) -> dict[str, Tensor]:
         """
-        Classify from embedded tokens, so that they can be computed once and fused often.
+        Classify from embedded tokens, which can be computed once and fused repeatedly.
 
         :param tokens: modality → `[b, n, d]` as `encode` gives them; at least one entry.
         :param present: bool `[b, len(tokens)]`, columns in canonical order: which of them each
@@ -144,9 +144,9 @@ class Karmma(nn.Module):
 
     def embed(self, modality: Modality, tokens: Tensor) -> Tensor:
         """
-        Reduce and embed what an encoder made: `[b, n, e]` → `[b, at most the cap, d]`.
+        Reduce and embed the output of an encoder: `[b, n, e]` → `[b, at most the cap, d]`.
 
-        Apart from `encode`, so that the features of frozen encoders can be kept and used again.
+        Separate from `encode`, so that features of frozen encoders can be cached.
         """
         parts = self.embedding(modality).parts
         split = tokens.unflatten(1, (parts, -1)).flatten(0, 1)  # [b · p, n / p, e]
@@ -155,10 +155,10 @@ class Karmma(nn.Module):
 
     def embed_part(self, modality: Modality, tokens: Tensor) -> Tensor:
         """
-        Reduce and embed the tokens of one stretch of a clip, wherever in the clip it lies.
+        Reduce and embed the tokens of one chunk, independent of its position in the clip.
 
         :param tokens: `[b, n, e]`.
-        :returns: `[b, at most its share of the cap, d]`; `TokenEmbedding.in_order` joins them.
+        :returns: `[b, at most its part of the cap, d]`; `TokenEmbedding.in_order` joins them.
         """
         embedding = self.embedding(modality)
         if self.reduce is not None:
@@ -168,7 +168,7 @@ class Karmma(nn.Module):
 
     def encode_chunks(self, modality: Modality, chunks: Tensor) -> Tensor:
         """
-        Encode, reduce and embed chunks of a modality's clips, wherever in a clip they lie.
+        Encode, reduce and embed chunks of a modality, independent of their position.
 
         :param chunks: `[b, c, t / p, h, w]`, for a `ChunkedEncoder`.
         :returns: `[b, n / p, d]`; `TokenEmbedding.in_order` makes a clip of p of them.
@@ -184,8 +184,8 @@ class Karmma(nn.Module):
         Encode, reduce and embed the next frames of one stream of a modality.
 
         :param x: `[1, c, t, h, w]`, any number of frames, for a `CausalFrames`.
-        :param past: what the frames before handed on; None: nothing came before.
-        :returns: a stretch for each frame, `[t, n / p, d]`, and what to hand on.
+        :param past: the state after the previous frames; None: start of the stream.
+        :returns: the tokens of each frame, `[t, n / p, d]`, and the next state.
         """
         encoder = self.encoders[modality.value]
         assert isinstance(encoder, CausalFrames)

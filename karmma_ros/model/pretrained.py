@@ -1,10 +1,9 @@
 """
-Weights that encoders start from, and an account of what became of each of them.
+Pretrained weights of encoders, and a report of what was loaded.
 
-Building a network never loads anything; `load_pretrained` does, when it is asked. It takes a
-file from where torchvision or timm keep theirs, or fetches it there, or reads any other file
-of weights. The tensors have the library's names; a `model.safetensors` of this package does as
-well, and gives each encoder its own part.
+Building a network never loads anything; `load_pretrained` does. It reads a file from the cache of
+torchvision or timm, downloads it there, or reads any other file of weights. The tensors have the
+library's names. Of a `model.safetensors` of this package each encoder takes its own part.
 
 Shape legend: e token width, k channels, n positions, t frames.
 """
@@ -42,13 +41,13 @@ _DIGEST = re.compile(r'-([0-9a-f]{8,})\.')
 
 
 class MissingWeightsError(KarmmaError):
-    """A file of weights is neither here nor can it be fetched; says where it belongs."""
+    """A file of weights is missing and cannot be downloaded; names its source and path."""
 
-    def __init__(self, file: str, origin: str, place: Path | str, problem: str) -> None:
-        self.file, self.origin, self.place, self.problem = file, origin, Path(place), problem
+    def __init__(self, file: str, origin: str, path: Path | str, problem: str) -> None:
+        self.file, self.origin, self.path, self.problem = file, origin, Path(path), problem
         super().__init__(
             f'weights {file} are not here ({problem}): fetch them from {origin} and put them at '
-            f"{place}, or give a local file's path as the encoder's `weights`")
+            f"{path}, or give a local file's path as the encoder's `weights`")
 
 
 def load_pretrained(
@@ -178,32 +177,32 @@ def _timm_file(name: str) -> Path:
         raise InvalidSettingError(
             'weights', name, 'one of timm.list_pretrained(), with its tag, or a file')
     url = str(config.url or '')
-    if not config.hf_hub_id or url and _cache_place(url).is_file():
+    if not config.hf_hub_id or url and _cache_path(url).is_file():
         return _cached(url)
     try:
         return Path(hf_hub_download(config.hf_hub_id, HUB_FILE))
     except (OSError, ValueError) as error:  # offline is both a FileNotFoundError and a ValueError
-        place = Path(constants.HF_HUB_CACHE) / f'models--{config.hf_hub_id.replace("/", "--")}'
+        path = Path(constants.HF_HUB_CACHE) / f'models--{config.hf_hub_id.replace("/", "--")}'
         raise MissingWeightsError(
-            HUB_FILE, f'{constants.ENDPOINT}/{config.hf_hub_id}', place, first_line(error)
+            HUB_FILE, f'{constants.ENDPOINT}/{config.hf_hub_id}', path, first_line(error)
         ) from error
 
 
 def _cached(url: str) -> Path:
-    place = _cache_place(url)
-    if place.is_file():
-        return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    digest = _DIGEST.search(place.name)
+    path = _cache_path(url)
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = _DIGEST.search(path.name)
     try:
         torch.hub.download_url_to_file(
-            url, str(place), hash_prefix=digest.group(1) if digest else None)
+            url, str(path), hash_prefix=digest.group(1) if digest else None)
     except (OSError, RuntimeError) as error:
-        raise MissingWeightsError(place.name, url, place, first_line(error)) from error
-    return place
+        raise MissingWeightsError(path.name, url, path, first_line(error)) from error
+    return path
 
 
-def _cache_place(url: str) -> Path:
+def _cache_path(url: str) -> Path:
     return Path(torch.hub.get_dir()) / 'checkpoints' / url.rpartition('/')[2]
 
 
@@ -242,21 +241,21 @@ def _as_named(weights: Weights, own: Weights, modality: Modality) -> Weights:
 def _adapt(
     encoder: nn.Module, name: str, ours: Tensor, theirs: Tensor
 ) -> tuple[Tensor, str] | None:
-    """Bend a weight of another shape, where that has a meaning; None where it has none."""
-    for bend in _BENDS:
-        bent = bend(encoder, name, ours, theirs)
-        if bent is not None and bent[0].shape == ours.shape:
-            return bent
+    """Adapt a weight of another shape; None where that has no meaning."""
+    for adapter in _ADAPTERS:
+        adapted = adapter(encoder, name, ours, theirs)
+        if adapted is not None and adapted[0].shape == ours.shape:
+            return adapted
     return None
 
 
-Bend = Callable[[nn.Module, str, Tensor, Tensor], 'tuple[Tensor, str] | None']
+Adapter = Callable[[nn.Module, str, Tensor, Tensor], 'tuple[Tensor, str] | None']
 
 
 def _channels(
     encoder: nn.Module, name: str, ours: Tensor, theirs: Tensor
 ) -> tuple[Tensor, str] | None:
-    """Share the colours' weights out evenly over k grey tiles: equal tiles answer as grey did."""
+    """Distribute the colours' weights evenly over k tiles; equal tiles give the same output."""
     if ours.ndim < 4 or ours.ndim != theirs.ndim or ours.shape[2:] != theirs.shape[2:]:
         return None
     k = ours.shape[1]
@@ -267,15 +266,15 @@ def _channels(
 def _patch_positions(
     encoder: nn.Module, name: str, ours: Tensor, theirs: Tensor
 ) -> tuple[Tensor, str] | None:
-    """Resample a picture's position embedding `[1, 2 + n, e]` to the spectrogram's grid."""
+    """Resample an image's position embedding `[1, 2 + n, e]` to the spectrogram's grid."""
     if not isinstance(encoder, AST) or name != 'model.pos_embed':
         return None
     from timm.layers import resample_abs_pos_embed
 
     grid = encoder.grid
     side = round((theirs.shape[1] - 2) ** 0.5)
-    bent = resample_abs_pos_embed(theirs, list(grid), [side, side], num_prefix_tokens=2)
-    return bent, f'{side}×{side} positions resampled to {grid[0]}×{grid[1]}'
+    resized = resample_abs_pos_embed(theirs, list(grid), [side, side], num_prefix_tokens=2)
+    return resized, f'{side}×{side} positions resampled to {grid[0]}×{grid[1]}'
 
 
 def _frame_positions(
@@ -284,21 +283,21 @@ def _frame_positions(
     """Interpolate STLT's frame embedding `[t, e]` over time."""
     if name != 'frame' or theirs.ndim != 2:
         return None
-    bent = nn.functional.interpolate(
+    resized = nn.functional.interpolate(
         theirs.T.unsqueeze(0), len(ours), mode='linear', align_corners=True)
-    return bent.squeeze(0).T.contiguous(), f'{len(theirs)} frames resampled to {len(ours)}'
+    return resized.squeeze(0).T.contiguous(), f'{len(theirs)} frames resampled to {len(ours)}'
 
 
 def _chunk_positions(
     encoder: nn.Module, name: str, ours: Tensor, theirs: Tensor
 ) -> tuple[Tensor, str] | None:
-    """Average the positions of a whole clip over its chunks, which have one place in common."""
+    """Average the positions of a clip over its chunks, which share one embedding."""
     if not isinstance(encoder, ChunkedEncoder) or name != 'position' or theirs.ndim != 2:
         return None
     if len(theirs) != encoder.parts * len(ours):
         return None
-    bent = theirs.unflatten(0, (encoder.parts, -1)).mean(0)
-    return bent, f"{len(theirs)} positions averaged over the clip's {encoder.parts} chunks"
+    resized = theirs.unflatten(0, (encoder.parts, -1)).mean(0)
+    return resized, f"{len(theirs)} positions averaged over the clip's {encoder.parts} chunks"
 
 
-_BENDS: tuple[Bend, ...] = (_channels, _patch_positions, _frame_positions, _chunk_positions)
+_ADAPTERS: tuple[Adapter, ...] = (_channels, _patch_positions, _frame_positions, _chunk_positions)

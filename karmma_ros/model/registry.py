@@ -1,4 +1,4 @@
-"""Models by name, and where the files of this package lie."""
+"""Model directories by name, and the folders of this package's files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def find_model(text: str, setting: str = 'model') -> Path:
     :param setting: what the user set to this text.
     :raises InvalidSettingError: when there is neither; it lists the names there are.
     """
-    folders = [folder / 'models' for folder in shares() if (folder / 'models').is_dir()]
+    folders = [folder / 'models' for folder in package_folders() if (folder / 'models').is_dir()]
     for path in _candidates(text, folders):
         if _is_folder(path):
             return path
@@ -45,7 +45,7 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def shares() -> list[Path]:
+def package_folders() -> list[Path]:
     """Return the source tree, then the share folders of what is installed."""
     prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     installed = [Path(prefix, 'share', 'karmma_ros') for prefix in prefixes if prefix]

@@ -1,12 +1,12 @@
 """
-A network in the pieces that a live stream runs it in.
+A network whose encoders run chunk by chunk on a stream.
 
-An encoder that keeps stretches of a clip apart, chunks or single frames, is run on the newest
-stretch only; what the older ones gave is kept. `EagerParts` does it in PyTorch,
-`backends.exported.Exported` with graphs of one stretch.
+An encoder of chunks, or of single frames with a state, runs on the newest chunk only; the tokens
+of older ones are kept. `EagerParts` does it in PyTorch, `backends.exported.Exported` with graphs
+of one chunk.
 
-Shape legend: t frames, c frames of a chunk, p stretches of a clip, h height, w width, n tokens
-of a clip, d fusion width.
+Shape legend: t frames, c frames of a chunk, p chunks of a clip, h height, w width, n tokens of a
+clip, d fusion width.
 """
 
 from __future__ import annotations
@@ -27,84 +27,84 @@ from torch import nn
 Input = NDArray[np.float32]
 """One clip's input of a modality, or some frames of it, `[1, ...]`."""
 Part = Any
-"""The embedded tokens `[n / p, d]` of one stretch, in the form that their runtime keeps them."""
+"""The embedded tokens `[n / p, d]` of one chunk, in the form of their runtime."""
 Tokens = Any
 """The embedded tokens `[1, n, d]` of a clip, in that form."""
 Past = Any
-"""What an encoder remembers of the frames before."""
+"""The state of an encoder after the previous frames."""
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """How an encoder takes the frames of a clip apart."""
+    """How an encoder splits the frames of a clip."""
 
     count: int
-    """Stretches of a clip (p)."""
-    remembers: bool
-    """Each is a frame, encoded with a memory of those before it; else they are chunks."""
+    """Chunks of a clip (p)."""
+    stateful: bool
+    """Each chunk is one frame, encoded with a state; else chunks are independent."""
     skips_first: bool
-    """The first frame of each is not looked at."""
+    """The first frame of each is ignored."""
 
 
 class Parts(Protocol):
-    """A network, stretch by stretch."""
+    """A network, chunk by chunk."""
 
     @property
-    def stretches(self) -> Mapping[Modality, Chunks]:
-        """Tell of the modalities that come in stretches; the others are encoded as a whole."""
+    def chunks(self) -> Mapping[Modality, Chunks]:
+        """Return the chunked modalities; the others are encoded a clip at a time."""
         ...
 
     def encode(self, modality: Modality, x: Input) -> Tokens:
-        """Embed a clip of a modality that does not come in stretches."""
+        """Embed a clip of a modality that is not chunked."""
         ...
 
     def encode_chunk(self, modality: Modality, x: Input) -> Part:
-        """Embed one chunk, `[1, 3, c, h, w]`, without its place in the clip."""
+        """Embed one chunk, `[1, 3, c, h, w]`, without its position in the clip."""
         ...
 
     def encode_next(
         self, modality: Modality, x: Input, past: Past | None
     ) -> tuple[list[Part], Past]:
         """
-        Embed the next frames of a stream, `[1, 3, t, h, w]`, without their places in the clip.
+        Embed the next frames of a stream, `[1, 3, t, h, w]`, without their positions in the clip.
 
-        :param past: as the call before gave it; None: nothing came before.
-        :returns: a part for each frame, and what to tell the next call.
+        :param past: the state that the previous call returned; None: start of the stream.
+        :returns: a part for each frame, and the next state.
         """
         ...
 
     def in_order(self, modality: Modality, parts: Sequence[Part]) -> Tokens:
-        """Make a clip of p parts, oldest first, telling each its place."""
+        """Join the p parts of a clip, oldest first, and add their positions."""
         ...
 
 
 def chunks_of(network: nn.Module) -> dict[Modality, Chunks]:
-    """Tell which modalities of a network come in stretches; none of most networks."""
-    found: dict[Modality, Chunks] = {}
+    """Return the chunked modalities of a network; most networks have none."""
+    chunks: dict[Modality, Chunks] = {}
     for name, encoder in getattr(network, 'encoders', nn.ModuleDict()).items():
         if getattr(network, 'embeddings')[name].parts != getattr(encoder, 'parts', 1):
             continue  # an ensemble: its tokens are means of the whole clip
         if isinstance(encoder, ChunkedEncoder):
-            found[Modality(name)] = Chunks(encoder.parts, False, encoder.skips_first)
+            chunks[Modality(name)] = Chunks(encoder.parts, False, encoder.skips_first)
         elif isinstance(encoder, CausalFrames):
-            found[Modality(name)] = Chunks(encoder.parts, True, False)
-    return found
+            chunks[Modality(name)] = Chunks(encoder.parts, True, False)
+    return chunks
 
 
 def positions_of(network: Karmma) -> dict[Modality, NDArray[np.float32]]:
-    """Return what tells each stretch of a clip its place, `[p, d]`: zeros where there is one."""
-    places = {}
+    """Return the position embedding of each chunk, `[p, d]`: zeros where there is one."""
+    positions = {}
     for modality, each in chunks_of(network).items():
         embedding = network.embedding(modality)
         tokens = embedding.order_tokens
-        places[modality] = (
+        positions[modality] = (
             np.zeros((each.count, embedding.project.out_features), np.float32)
             if tokens is None else tokens.detach().cpu().numpy().copy())
-    return places
+    return positions
 
 
 def chunks_in(x: Input, count: int) -> list[Input]:
-    """Take a clip's frames `[1, 3, t, h, w]` apart: `[1, 3, t / p, h, w]` each, oldest first."""
+    """Split a clip's frames `[1, 3, t, h, w]`: `[1, 3, t / p, h, w]` each, oldest first."""
     return np.split(x, count, axis=2)
 
 
@@ -113,7 +113,7 @@ class EagerParts:
 
     def __init__(self, network: Karmma, device: str | torch.device = 'cpu') -> None:
         self._network, self._device = network.to(device).eval(), device
-        self.stretches = chunks_of(network)
+        self.chunks = chunks_of(network)
 
     @torch.inference_mode()
     def encode(self, modality: Modality, x: Input) -> Tokens:
@@ -135,7 +135,7 @@ class EagerParts:
 
     @torch.inference_mode()
     def in_order(self, modality: Modality, parts: Sequence[Part]) -> Tokens:
-        """Make a clip of its parts."""
+        """Join the parts of a clip."""
         return self._network.embedding(modality).in_order(torch.stack(list(parts))[None])
 
     def _send(self, x: Input) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """
-Tokens between encoder and fusion block: how many, and what stands for an absent modality.
+Tokens between encoder and fusion block: reduction, embedding, learned tokens if absent.
 
-Shape legend: b batch, n tokens of one modality, p stretches of time, e encoder width, d fusion
+Shape legend: b batch, n tokens of one modality, p chunks of a clip, e encoder width, d fusion
 width.
 """
 
@@ -41,7 +41,7 @@ def even_average(tokens: Tensor, cap: int) -> Tensor:
     Average contiguous tokens into `cap` groups whose sizes differ by at most one.
 
     Not the paper's: where tokens follow time, its last group swallows the newest quarter of
-    the clip. Here the larger groups come first, so that the newest moments keep their detail.
+    the clip. Here the larger groups come first, so that the newest frames keep their detail.
     784 tokens at a cap of 300 give 184 groups of three and 116 of two.
 
     :param tokens: `[b, n, e]`.
@@ -78,11 +78,11 @@ class TokenEmbedding(nn.Module):
     Present: `W x_j + m`; absent: `a_j + m`, with the modality-specific token m and the
     token-specific tokens a_j of Sec. III-D. The width of the sequence stays the same.
 
-    Where an encoder keeps stretches of time apart, each gets a learned token of its own as
-    well, for the fusion block has no positions: the order of the stretches.
+    Chunks that are encoded independently each get a learned position token as well, for the
+    fusion block has no positions.
 
     :param num_tokens: tokens after reduction (n); 0 builds no learned tokens at all.
-    :param parts: stretches of time that the tokens are of (p), oldest first; they divide n.
+    :param parts: chunks that the tokens come from (p), oldest first; they divide n.
     """
 
     def __init__(self, in_dim: int, dim: int, num_tokens: int, parts: int = 1) -> None:
@@ -106,9 +106,9 @@ class TokenEmbedding(nn.Module):
 
     def in_order(self, parts: Tensor) -> Tensor:
         """
-        Join the embedded tokens of a clip's stretches, telling which is which.
+        Join the embedded tokens of a clip's chunks and add their positions.
 
-        The order is told here and not earlier: a stretch grows older while its tokens stay.
+        Positions are added here and not earlier: those of a kept chunk change.
 
         :param parts: `[b, p, n / p, d]`, oldest first.
         :returns: `[b, n, d]`.

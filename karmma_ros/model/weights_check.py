@@ -22,12 +22,12 @@ from karmma_ros.model.files import read_json
 from torch import nn
 
 ENOUGH = 0.9
-"""Share of an encoder's tensors that its weights must have, where it is trained itself."""
+"""Fraction of an encoder's tensors that its weights must have, if it is trained."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every weight of one encoder and of every tensor of the file."""
+    """What was done with every weight of one encoder and every tensor of the file."""
 
     source: str
     """The file; empty when the encoder starts from scratch."""
@@ -38,7 +38,7 @@ class LoadReport:
     random: Mapping[str, str] = field(default_factory=dict)
     """Weights left at random, and why."""
     unused: tuple[str, ...] = ()
-    """Tensors of the file that the encoder has no place for."""
+    """Tensors of the file that the encoder has no parameter for."""
 
     def __str__(self) -> str:
         lines = [f'{self.source or "from scratch"}: {len(self.loaded)} loaded, '
@@ -98,9 +98,9 @@ def check_clip(path: Path, spec: ClipSpec, modality: Modality) -> None:
     theirs = _clip_of(path)
     if theirs is None:
         return
-    found, wanted = (_flat(each.to_dict(), modality) for each in (theirs, spec))
-    other = [f'clip.{name} is {found[name]} there and {wanted[name]} here'
-             for name in wanted if found[name] != wanted[name]]
+    stored, wanted = (_flat(each.to_dict(), modality) for each in (theirs, spec))
+    other = [f'clip.{name} is {stored[name]} there and {wanted[name]} here'
+             for name in wanted if stored[name] != wanted[name]]
     if other:
         raise InvalidSettingError(
             f'weights.{modality}', str(path), 'weights of the same clip specification',

@@ -72,7 +72,7 @@ class Recogniser:
         :param rate: answers a second, at least, as far as chunks allow it.
         :returns: 0 for a network that encodes every window anew.
         """
-        return hop_for(self.backend.parts.stretches, self.spec, rate) if self.backend.parts else 0
+        return hop_for(self.backend.parts.chunks, self.spec, rate) if self.backend.parts else 0
 
     def reset(self, modalities: Iterable[Modality] = tuple(Modality)) -> None:
         """

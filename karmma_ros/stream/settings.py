@@ -9,7 +9,7 @@ from typing import Any
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
-from karmma_ros.model.registry import shares
+from karmma_ros.model.registry import package_folders
 from karmma_ros.stream.events import EventSettings
 from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
 from ruamel.yaml import YAML
@@ -87,7 +87,7 @@ def _typed(name: str, value: Any, default: Any, path: Path | None) -> Any:
 
 
 def _default_file() -> Path:
-    for folder in shares():
+    for folder in package_folders():
         if (folder / _DEFAULTS).is_file():
             return folder / _DEFAULTS
     raise InvalidSettingError(

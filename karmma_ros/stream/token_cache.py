@@ -30,7 +30,7 @@ Prepare = Callable[[int, int], NDArray[np.float32]]
 """From a first frame and the one after the last to the network's input `[1, 3, t, h, w]`."""
 
 
-def hop_for(stretches: Mapping[Modality, Chunks], spec: ClipSpec, rate: float) -> int:
+def hop_for(chunks: Mapping[Modality, Chunks], spec: ClipSpec, rate: float) -> int:
     """
     Return the number of frames from one window to the next, so that tokens can be used again.
 
@@ -39,9 +39,9 @@ def hop_for(stretches: Mapping[Modality, Chunks], spec: ClipSpec, rate: float) -
 
     :param rate: answers a second.
     """
-    if not stretches:
+    if not chunks:
         return 0
-    shared = gcd(*(spec.num_frames // each.count for each in stretches.values()))
+    shared = gcd(*(spec.num_frames // each.count for each in chunks.values()))
     most = spec.num_frames / spec.duration / rate
     return max((hop for hop in range(1, shared + 1) if shared % hop == 0 and hop <= most),
                default=1)
@@ -58,8 +58,8 @@ class TokenCache:
     def __init__(self, network: Parts) -> None:
         self._network = network
         self._memories: dict[Modality, _Memory] = {
-            modality: (_Frames if each.remembers else _Chunks)(network, modality)
-            for modality, each in network.stretches.items()}
+            modality: (_Frames if each.stateful else _Chunks)(network, modality)
+            for modality, each in network.chunks.items()}
 
     def tokens(
         self, window: Window, keep: Iterable[Modality] | None = None,
@@ -99,7 +99,7 @@ class _Chunks:
 
     def __init__(self, network: Parts, modality: Modality) -> None:
         self._network, self._modality = network, modality
-        self._stretches = network.stretches[modality]
+        self._stretches = network.chunks[modality]
         self._known: dict[tuple[int, ...], tuple[Part, NumberedImages]] = {}
 
     def parts(self, pictures: NumberedImages, prepare: Prepare) -> list[Part]:

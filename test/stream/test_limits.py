@@ -271,8 +271,8 @@ def test_the_cached_spectrogram_is_the_whole_one_at_every_column(step):
 class Network:
     """Parts of a network that embed the value of a frame and count what they embed."""
 
-    def __init__(self, stretches: Chunks) -> None:
-        self.stretches, self.encoded = {V: stretches}, 0
+    def __init__(self, chunks: Chunks) -> None:
+        self.chunks, self.encoded = {V: chunks}, 0
 
     def encode_chunk(self, modality, x):
         self.encoded += x.shape[2]

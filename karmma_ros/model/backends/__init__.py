@@ -1,8 +1,8 @@
 """
-What runs a network: PyTorch eager or compiled, ONNX Runtime, OpenVINO, behind one interface.
+Backends that run a network: PyTorch eager or compiled, ONNX Runtime, OpenVINO.
 
-`choose` finds the one for a model and a device; `exporting` writes what the runtimes read.
-Neither runtime is imported before it is used.
+`choose` selects one for a model and a device; `export` writes the files that the runtimes read.
+No runtime is imported before it is used.
 """
 
 from karmma_ros.model.backends.interface import Backend, Tokens

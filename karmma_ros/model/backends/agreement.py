@@ -1,9 +1,9 @@
 """
-Whether a backend says what PyTorch says.
+Whether the outputs of a backend agree with those of PyTorch.
 
-A check clip of noise goes through both, with all modalities and with each alone. The difference
-is the largest of any logit, as a share of the range of eager's logits: it means the same for a
-network that is sure of everything and one that is sure of nothing.
+Both run a check clip of noise, with all modalities and with each alone. The difference is the
+largest of any logit, as a fraction of the range of eager's logits: it is comparable between
+confident and unconfident networks.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from karmma_ros.model.backends.interface import Backend, BF16, FP32, Input, INT8
 import numpy as np
 
 TOLERANCE = {FP32: 0.002, BF16: 0.05, INT8: 0.2}
-"""The largest difference allowed, as a share of the range of a head's logits."""
+"""The largest difference allowed, as a fraction of the range of a head's logits."""
 
 Subset = tuple[Modality, ...]
 
 
 def check_clip(spec: ClipSpec, modalities: Iterable[Modality], seed: int = 0) -> dict[
         Modality, Input]:
-    """Make a clip of noise, with boxes that make sense; the same for the same seed."""
+    """Make a clip of noise, with valid boxes; the same for the same seed."""
     rng = np.random.default_rng(seed)
     clip = {}
     for modality in modalities:
@@ -32,15 +32,17 @@ def check_clip(spec: ClipSpec, modalities: Iterable[Modality], seed: int = 0) ->
     return clip
 
 
-def answers(backend: Backend, clip: Mapping[Modality, Input]) -> dict[Subset, Logits]:
-    """Return what a backend says of all the modalities and of each alone, encoded once each."""
+def predict_subsets(
+    backend: Backend, clip: Mapping[Modality, Input]
+) -> dict[Subset, Logits]:
+    """Return the logits from all modalities and from each alone; each is encoded once."""
     tokens = {m: backend.encode(m, x) for m, x in clip.items()}
     chosen = dict.fromkeys([tuple(clip), *((m,) for m in clip)])
     return {subset: backend.fuse({m: tokens[m] for m in subset}) for subset in chosen}
 
 
 def difference(ours: Mapping[Subset, Logits], eager: Mapping[Subset, Logits]) -> float:
-    """Return the largest difference of a logit, as a share of the range of eager's; maybe inf."""
+    """Return the largest difference of a logit, as a fraction of eager's range; maybe inf."""
     worst = 0.0
     for subset, heads in eager.items():
         for head, wanted in heads.items():

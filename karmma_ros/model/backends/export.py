@@ -2,7 +2,7 @@
 Write what the runtimes read into a model directory.
 
 Every export begins as ONNX, traced from the network. int8 is made there, and OpenVINO's own
-files are translated from it. What was written is held against eager before it takes its place.
+files are converted from it. A new export is compared with eager before it replaces an old one.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import tempfile
 
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.modality import Modality
-from karmma_ros.model.backends.agreement import answers, check_clip
+from karmma_ros.model.backends.agreement import check_clip, predict_subsets
 from karmma_ros.model.backends.exports import (
     Export,
     export_folder,
     FORMATS,
     PRECISIONS,
-    write_answers,
+    write_eager_logits,
     write_manifest,
 )
 from karmma_ros.model.backends.graphs import feeds, FUSION, write_graphs
@@ -39,7 +39,7 @@ Calibration = Mapping[Modality, Iterable[Input]]
 
 def check_request(target: str, precision: str | None) -> tuple[str, str]:
     """
-    Return the backend and the precision that are asked for; None: the first that it has.
+    Return the backend and the precision to export for; None: its first precision.
 
     :raises InvalidSettingError: for a format or a precision that does not exist.
     """
@@ -58,13 +58,13 @@ def export(
     calibration: Calibration | None = None,
 ) -> tuple[Export, list[Trial]]:
     """
-    Write an export of a model on the processor, in place of an older one of the same kind.
+    Write an export of a model for the processor, replacing one of that runtime and precision.
 
     :param target: `openvino` or `onnx`.
     :param calibration: clips that int8 takes its ranges from.
-    :returns: the export, and how eager and it did on the check clip; int8 on the first of the
-        clips that its ranges are made for.
-    :raises BundleError: when what was written does not say what the network says.
+    :returns: the export, and the trials of eager and of it on the check clip; int8 uses the first
+        calibration clip.
+    :raises BundleError: when its outputs differ from the network's.
     :raises InvalidSettingError: for a precision that does not exist, int8 without clips, or a
         runtime that is not installed.
     """
@@ -72,9 +72,9 @@ def export(
     if precision == INT8 and not calibration:
         raise InvalidSettingError(
             'calibration', None, 'clips that int8 takes its ranges from')
-    place = export_folder(bundle, runtime, precision)
-    place.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix='.writing_') as folder:
+    target_folder = export_folder(bundle, runtime, precision)
+    target_folder.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target_folder.parent, prefix='.writing_') as folder:
         draft = Export(runtime, precision, Path(folder) / 'draft')
         draft.folder.mkdir()
         _write(bundle, draft, calibration or {})
@@ -85,13 +85,13 @@ def export(
             clip if precision == INT8 else None))
         _check(bundle, trials[1])
         noise = check_clip(bundle.spec, eager.modalities)
-        write_answers(draft, noise, answers(eager, noise))
+        write_eager_logits(draft, noise, predict_subsets(eager, noise))
         write_manifest(bundle, draft, {
             'torch': torch.__version__, 'date': date.today().isoformat(),
             'difference': trials[1].difference})
-        shutil.rmtree(place, ignore_errors=True)
-        draft.folder.replace(place)
-    return Export(runtime, precision, place), trials
+        shutil.rmtree(target_folder, ignore_errors=True)
+        draft.folder.replace(target_folder)
+    return Export(runtime, precision, target_folder), trials
 
 
 def _write(bundle: Bundle, draft: Export, calibration: Calibration) -> None:

@@ -1,10 +1,10 @@
 """
-A network of exported graphs, whichever runtime runs them.
+A network of exported graphs, for any runtime.
 
-Inputs and outputs are buffers that are made once; an answer from a clip allocates no memory of
-its own but the few logits. Live, the tokens of stretches are kept, and what encoders remember.
+Inputs and outputs are buffers that are allocated once; inference on a clip allocates the logits
+only. On a stream, the tokens of chunks and the states of encoders are kept.
 
-Shape legend: t frames, p stretches of a clip, n tokens of a clip, d fusion width.
+Shape legend: t frames, p chunks of a clip, n tokens of a clip, d fusion width.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 
 class Graph(Protocol):
-    """A graph that runs beside the caller."""
+    """A graph that runs asynchronously."""
 
     @property
     def inputs(self) -> Mapping[str, NDArray[Any]]:
@@ -61,14 +61,14 @@ class Graph(Protocol):
         ...
 
 
-class InPlace:
-    """A graph so small that to hand it to another thread takes longer than to run it."""
+class Inline:
+    """A small graph, run in the thread of the caller: another thread would cost more time."""
 
     def __init__(self, graph: Graph) -> None:
         self.inputs, self.outputs, self.run = graph.inputs, graph.outputs, graph.run
 
     def start(self) -> None:
-        """Leave it to `wait`."""
+        """Do nothing; `wait` computes."""
 
     def wait(self) -> None:
         """Compute."""
@@ -76,15 +76,10 @@ class InPlace:
 
 
 def with_threads(make: Callable[[int], Graph], most: int) -> Graph:
-    """
-    Make a graph with as many threads as it can use.
-
-    A small one runs in that of the caller: to share it takes longer than to compute it, the more
-    so where other programs have work for the processor.
-    """
+    """Return a graph with as many threads as it can use; a small one runs in the caller's."""
     graph = make(1)
     if _quick(graph):
-        return InPlace(graph)
+        return Inline(graph)
     if most == 1:
         return graph
     del graph  # it may hold much memory
@@ -119,29 +114,29 @@ class Exported:
     """
     Run encoders and fusion as graphs, on the processor.
 
-    It is its own `parts` where encoders come in stretches.
+    It is its own `parts` where encoders are chunked.
 
-    :param encoders: modality → graph from `input` to `tokens`, of a clip or of one stretch.
+    :param encoders: modality → graph from `input` to `tokens`, of a clip or of one chunk.
     :param fusion: graph from `present` and the tokens of each modality to the logits.
-    :param stretches: of the encoders that come in stretches.
-    :param places: modality → what tells each stretch its place, `[p, d]`.
+    :param chunks: of the chunked encoders.
+    :param positions: modality → position embedding of each chunk, `[p, d]`.
     """
 
     device = 'cpu'
 
     def __init__(
         self, name: str, precision: str, encoders: Mapping[Modality, Graph], fusion: Graph,
-        stretches: Mapping[Modality, Chunks] | None = None,
-        places: Mapping[Modality, NDArray[np.float32]] | None = None,
+        chunks: Mapping[Modality, Chunks] | None = None,
+        positions: Mapping[Modality, NDArray[np.float32]] | None = None,
     ) -> None:
         self.name, self.precision = name, precision
         self.modalities = in_order(encoders)
-        self.stretches = dict(stretches or {})
-        self._places = dict(places or {})
+        self.chunks = dict(chunks or {})
+        self._positions = dict(positions or {})
         self._fusion = fusion
-        # What runs in our own thread comes last, and is waited for first: it is then that it runs.
+        # Inline graphs come last and are waited for first: they run in `wait`.
         self._encoders = dict(
-            sorted(encoders.items(), key=lambda item: isinstance(item[1], InPlace)))
+            sorted(encoders.items(), key=lambda item: isinstance(item[1], Inline)))
         self._memories = {m: [(x, graph.outputs[KEPT + name.removeprefix(PAST)])
                               for name, x in graph.inputs.items() if name.startswith(PAST)]
                           for m, graph in encoders.items()}
@@ -149,49 +144,49 @@ class Exported:
     @property
     def parts(self) -> Parts | None:
         """Return this, if it streams."""
-        return self if self.stretches else None
+        return self if self.chunks else None
 
     def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
         """
-        Answer as `Backend.infer`: encoders run at the same time.
+        Classify as `Backend.infer`: encoders run at the same time.
 
-        Those that come in stretches run one after the other, meanwhile.
+        Meanwhile the chunked ones run one after the other.
         """
         for modality, x in inputs.items():
             self._check(modality, x)
-        whole = {m: graph for m, graph in self._encoders.items()
-                 if m in inputs and m not in self.stretches}
-        for modality, graph in whole.items():
+        unchunked = {m: graph for m, graph in self._encoders.items()
+                     if m in inputs and m not in self.chunks}
+        for modality, graph in unchunked.items():
             graph.inputs[INPUT][...] = inputs[modality]
-        for graph in whole.values():
+        for graph in unchunked.values():
             graph.start()
-        tokens = {m: self._stretch_by_stretch(m, x)
-                  for m, x in inputs.items() if m in self.stretches}
-        for graph in reversed(whole.values()):
+        tokens = {m: self._encode_chunks(m, x)
+                  for m, x in inputs.items() if m in self.chunks}
+        for graph in reversed(unchunked.values()):
             graph.wait()
-        return self.fuse(tokens | {m: graph.outputs[TOKENS] for m, graph in whole.items()})
+        return self.fuse(tokens | {m: graph.outputs[TOKENS] for m, graph in unchunked.items()})
 
     def encode(self, modality: Modality, x: Input) -> Tokens:
-        """Return an array of its own."""
+        """Return a copy."""
         self._check(modality, x)
-        if modality in self.stretches:
-            return self._stretch_by_stretch(modality, x)
+        if modality in self.chunks:
+            return self._encode_chunks(modality, x)
         return self._run(modality, x)
 
     def fuse(self, tokens: Mapping[Modality, Tokens]) -> Logits:
-        """Answer from arrays."""
+        """Classify from arrays."""
         buffers = self._fusion.inputs
         for column, modality in enumerate(self.modalities):
-            if PRESENT in buffers:  # a network of one modality has no need of it
+            if PRESENT in buffers:  # a network of one modality has no mask
                 buffers[PRESENT][0, column] = modality in tokens
-            # What is absent is not read, but what was there before might be NaN, and spread.
+            # An absent modality is not attended to, but a NaN left in its buffer would spread.
             buffers[modality.value][...] = tokens.get(modality, 0)
         self._fusion.run()
         logits = self._fusion.outputs.items()
         return {name.removeprefix(LOGITS): x[0].copy() for name, x in logits}
 
     def clear(self) -> None:
-        """Compute every graph on zeros, which overwrites what lies between, and zero its ends."""
+        """Run every graph on zeros, which overwrites all within; zero its inputs and outputs."""
         for graph in (*self._encoders.values(), self._fusion):
             for name, buffer in graph.inputs.items():
                 buffer[...] = name == PRESENT
@@ -200,14 +195,14 @@ class Exported:
                 buffer[...] = 0
 
     def encode_chunk(self, modality: Modality, x: Input) -> Part:
-        """Return an array of its own."""
+        """Return a copy."""
         part: Part = self._run(modality, x)[0]
         return part
 
     def encode_next(
         self, modality: Modality, x: Input, past: Past | None
     ) -> tuple[list[Part], Past]:
-        """Return arrays of their own; what is remembered of nothing is zero."""
+        """Return copies; the state at the start of a stream is zero."""
         memory, parts = self._memories[modality], []
         for (before, _), given in zip(memory, past or repeat(0)):
             before[...] = given
@@ -218,13 +213,13 @@ class Exported:
         return parts, tuple(after.copy() for _, after in memory)
 
     def in_order(self, modality: Modality, parts: Sequence[Part]) -> Tokens:
-        """Make an array of a clip's parts."""
-        placed = np.stack(parts) + self._places[modality][:, None]  # [p, n / p, d]
+        """Join the parts of a clip, an array."""
+        placed = np.stack(parts) + self._positions[modality][:, None]  # [p, n / p, d]
         return placed.reshape(1, -1, placed.shape[-1])
 
-    def _stretch_by_stretch(self, modality: Modality, x: Input) -> Tokens:
-        own = self.stretches[modality]
-        if own.remembers:
+    def _encode_chunks(self, modality: Modality, x: Input) -> Tokens:
+        own = self.chunks[modality]
+        if own.stateful:
             return self.in_order(modality, self.encode_next(modality, x, None)[0])
         chunks = chunks_in(x, own.count)
         return self.in_order(modality, [self.encode_chunk(modality, chunk) for chunk in chunks])
@@ -236,10 +231,10 @@ class Exported:
         return graph.outputs[TOKENS].copy()
 
     def _check(self, modality: Modality, x: Input) -> None:
-        """Refuse another shape than a clip's: an assignment would repeat it."""
+        """Refuse another shape than a clip's: an assignment would broadcast it."""
         wanted = list(self._encoders[modality].inputs[INPUT].shape)
-        if modality in self.stretches:
-            wanted[2] *= self.stretches[modality].count
+        if modality in self.chunks:
+            wanted[2] *= self.chunks[modality].count
         if list(x.shape) != wanted:
             raise InvalidSettingError(
                 f'inputs.{modality}', list(x.shape), f'an array {wanted}',
@@ -253,42 +248,42 @@ def assemble(export: Export, network: Karmma, make: Callable[[Path], Graph]) -> 
     :param make: a graph from its file.
     :raises BundleError: for one that is missing, or is not of this network.
     """
-    stretches = chunks_of(network)
+    chunks = chunks_of(network)
 
     def graph(name: str, fits: Callable[[Graph], bool]) -> Graph:
-        made = make(path := export.graph(name))
-        if not fits(made):
+        candidate = make(path := export.graph(name))
+        if not fits(candidate):
             raise BundleError(path, 'is a graph of another network', remedy(export.runtime))
-        return made
+        return candidate
 
-    fusion = graph(FUSION, lambda made: set(network.modalities) == {*made.inputs} - {PRESENT})
+    fusion = graph(FUSION, lambda g: set(network.modalities) == {*g.inputs} - {PRESENT})
     encoders = {}
     for m in network.modalities:
-        own = stretches.get(m)
-        x = _stretch_of((1, *network.input_shapes[m]), 2, own)
-        tokens = _stretch_of(fusion.inputs[m.value].shape, 1, own)
+        own = chunks.get(m)
+        x = _chunk_shape((1, *network.input_shapes[m]), 2, own)
+        tokens = _chunk_shape(fusion.inputs[m.value].shape, 1, own)
         encoders[m] = graph(m.value, partial(
-            _encodes, x=x, tokens=tokens, remembers=own is not None and own.remembers))
+            _encodes, x=x, tokens=tokens, stateful=own is not None and own.stateful))
     return Exported(
-        export.runtime, export.precision, encoders, fusion, stretches, positions_of(network))
+        export.runtime, export.precision, encoders, fusion, chunks, positions_of(network))
 
 
-def _stretch_of(
-    shape: tuple[int, ...], axis: int, stretches: Chunks | None
+def _chunk_shape(
+    shape: tuple[int, ...], axis: int, chunks: Chunks | None
 ) -> tuple[int, ...]:
-    if stretches is None:
+    if chunks is None:
         return shape
-    return (*shape[:axis], shape[axis] // stretches.count, *shape[axis + 1:])
+    return (*shape[:axis], shape[axis] // chunks.count, *shape[axis + 1:])
 
 
 def _encodes(
-    graph: Graph, x: tuple[int, ...], tokens: tuple[int, ...], remembers: bool
+    graph: Graph, x: tuple[int, ...], tokens: tuple[int, ...], stateful: bool
 ) -> bool:
-    """Return whether a graph takes and gives what an encoder does, and all that it remembers."""
+    """Whether a graph has the inputs and outputs of an encoder, its state included."""
     takes, gives = ({name: buffer.shape for name, buffer in buffers.items()}
                     for buffers in (graph.inputs, graph.outputs))
-    past, kept = ({name.removeprefix(kind): ports.pop(name)
-                   for name in list(ports) if name.startswith(kind)}
-                  for kind, ports in ((PAST, takes), (KEPT, gives)))
+    past, kept = ({name.removeprefix(prefix): ports.pop(name)
+                   for name in list(ports) if name.startswith(prefix)}
+                  for prefix, ports in ((PAST, takes), (KEPT, gives)))
     return (takes, gives) == ({INPUT: x}, {TOKENS: tokens}) and (
-        past == kept and bool(past) == remembers)
+        past == kept and bool(past) == stateful)

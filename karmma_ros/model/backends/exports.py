@@ -1,9 +1,9 @@
 """
-What `karmma export` puts into a model directory, and whether it still belongs to the model.
+The files that `karmma export` writes into a model directory, and whether they match the model.
 
 `exports/RUNTIME_PRECISION/` holds one graph for each encoder, one for the fusion,
-`export.json`, which says from which weights they were made, and what PyTorch answers to the
-check clip: a robot need not compute that again, which would take more memory than all the rest.
+`export.json` with the digests of the weights they were made from, and PyTorch's logits for the
+check clip: to compute these on a robot would take more memory than everything else.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 
 FORMAT = 'karmma_ros_export/1'
-FOLDER, MANIFEST, ANSWERS = 'exports', 'export.json', 'eager.safetensors'
+FOLDER, MANIFEST, EAGER_LOGITS = 'exports', 'export.json', 'eager.safetensors'
 FORMATS = {'openvino': OPENVINO, 'onnx': ONNXRUNTIME}
 """What can be written → the backend that reads it."""
 PRECISIONS = {OPENVINO: (BF16, FP32, INT8), ONNXRUNTIME: (FP32, INT8)}
 """The first is the default. ONNX Runtime computes nothing in bf16 on a processor."""
 SUFFIX = {OPENVINO: '.xml', ONNXRUNTIME: '.onnx'}
 _MOST_MANIFEST = 2**20
-_MOST_ANSWERS = 2**26
+_MOST_LOGITS = 2**26
 """Bytes; those of 100,000 classes, from four modalities and each alone, take 2 MB."""
 
 
@@ -61,7 +61,7 @@ class Export:
     @property
     def sha256(self) -> str:
         """
-        Return the digest of all its files: exported anew, it may give other predictions.
+        Return the digest of all its files: another export may give other predictions.
 
         :raises BundleError: for one that cannot be read, as a pipe.
         """
@@ -78,7 +78,7 @@ class Export:
         """
         Locate the graph of a modality, or of the fusion.
 
-        :raises BundleError: when it is not there.
+        :raises BundleError: when it is missing.
         """
         path = self.folder / f'{name}{SUFFIX[self.runtime]}'
         for part in (path, path.with_suffix('.bin')) if self.runtime == OPENVINO else (path,):
@@ -89,7 +89,7 @@ class Export:
 
 
 def remedy(runtime: str) -> str:
-    """Say how to get graphs of a runtime."""
+    """Return how to write graphs of a runtime again."""
     name = next(name for name, reader in FORMATS.items() if reader == runtime)
     return f'write it again: karmma export MODEL --to {name}'
 
@@ -101,7 +101,7 @@ def export_folder(bundle: Bundle, runtime: str, precision: str) -> Path:
 
 def write_manifest(bundle: Bundle, export: Export, facts: dict[str, Any]) -> None:
     """
-    Note what an export was made from.
+    Write what an export was made from.
 
     :param facts: JSON-ready; for a reader.
     """
@@ -113,41 +113,42 @@ def write_manifest(bundle: Bundle, export: Export, facts: dict[str, Any]) -> Non
 
 def find_exports(bundle: Bundle) -> tuple[list[Export], list[str]]:
     """Return the exports that belong to a model, and a sentence for each that cannot be used."""
-    found, problems = [], []
+    exports, problems = [], []
     for path in sorted((bundle.path / FOLDER).glob(f'*/{MANIFEST}')):
         try:
-            found.append(_read(bundle, path))
+            exports.append(_read(bundle, path))
         except BundleError as error:
             problems.append(str(error))
-    return found, problems
+    return exports, problems
 
 
-def write_answers(
-    export: Export, clip: Mapping[Modality, Input], answers: Mapping[Subset, Logits]
+def write_eager_logits(
+    export: Export, clip: Mapping[Modality, Input], outputs: Mapping[Subset, Logits]
 ) -> None:
-    """Keep what eager answers to a clip."""
+    """Save the logits of eager for a clip."""
     logits = {f'{"+".join(subset)}/{head}': x
-              for subset, heads in answers.items() for head, x in heads.items()}
-    # Not save_file: its files are for their owner's eyes only, the robot runs as another user.
-    (export.folder / ANSWERS).write_bytes(save(logits, metadata={'clip_sha256': _digest(clip)}))
+              for subset, heads in outputs.items() for head, x in heads.items()}
+    # Not save_file: only the owner may read its files, and the robot runs as another user.
+    content = save(logits, metadata={'clip_sha256': _digest(clip)})
+    (export.folder / EAGER_LOGITS).write_bytes(content)
 
 
-def read_answers(
+def read_eager_logits(
     export: Export, clip: Mapping[Modality, Input]
 ) -> dict[Subset, Logits] | None:
-    """Return what eager answers to this very clip; None where that is not known."""
-    found: dict[Subset, Logits] = {}
+    """Return the saved logits of eager for this very clip; None if there are none."""
+    outputs: dict[Subset, Logits] = {}
     try:
-        with open_safetensors(export.folder / ANSWERS, 'np', _MOST_ANSWERS) as file:
+        with open_safetensors(export.folder / EAGER_LOGITS, 'np', _MOST_LOGITS) as file:
             if (file.metadata() or {}).get('clip_sha256') != _digest(clip):
                 return None
             for key in file.keys():
                 names, _, head = key.partition('/')
                 subset = tuple(Modality(name) for name in names.split('+'))
-                found.setdefault(subset, {})[head] = file.get_tensor(key)
+                outputs.setdefault(subset, {})[head] = file.get_tensor(key)
     except (SafetensorError, OSError, ValueError, TypeError):
         return None
-    return found
+    return outputs
 
 
 def _digest(clip: Mapping[Modality, Input]) -> str:

@@ -32,7 +32,7 @@ def check_memory(steps: Iterable[Step], file_size: int) -> None:
     Refuse a graph that takes more memory than any of our exports.
 
     :param steps: in the order in which they run.
-    :param file_size: bytes of the graph's files; what comes from weights alone is held against it.
+    :param file_size: bytes of the graph's files; it bounds what is computed from weights alone.
     :raises ValueError: naming the tensor that is too large, or the sum.
     """
     done = []
@@ -56,16 +56,16 @@ def check_memory(steps: Iterable[Step], file_size: int) -> None:
 
 
 def _peak(steps: list[Step], kept: Set[str]) -> int:
-    """Return the most bytes that exist at the same time; what is kept is never freed."""
-    last = {name: place for place, step in enumerate(steps)
+    """Return the most bytes in use at the same time; `kept` tensors are never freed."""
+    last = {name: index for index, step in enumerate(steps)
             for name in (*step.writes, *step.reads)}
     live: dict[str, int] = {}
     now = peak = 0
-    for place, step in enumerate(steps):
+    for index, step in enumerate(steps):
         live.update(step.writes)
         now += sum(step.writes.values())
         peak = max(peak, now)
         for name in (*step.reads, *step.writes):
-            if last[name] == place and name not in kept:
+            if last[name] == index and name not in kept:
                 now -= live.pop(name, 0)
     return peak

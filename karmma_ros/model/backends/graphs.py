@@ -2,11 +2,11 @@
 A network as ONNX graphs: one for each encoder, and one for fusion and heads.
 
 They are traced from the network itself. The graph of the fusion takes the tokens of all
-modalities and a mask, so that it answers for any subset; those of an encoder know nothing of
-the other modalities. That of an encoder that keeps stretches of a clip apart encodes one of
-them, without its place in the clip. All shapes are fixed.
+modalities and a mask, so that it accepts any subset; that of an encoder is independent of the
+other modalities. The graph of a chunked encoder encodes one chunk, without its position in the
+clip. All shapes are fixed.
 
-Shape legend: t frames, p stretches of a clip, h height, w width, n tokens of a clip, m
+Shape legend: t frames, p chunks of a clip, h height, w width, n tokens of a clip, m
 modalities, d fusion width.
 """
 
@@ -37,7 +37,7 @@ from torch.overrides import TorchFunctionMode
 
 _MODULE = 'torchvision.models.video.swin_transformer'
 _FAR = -100.0
-"""What torchvision adds between tokens that are not neighbours in the picture."""
+"""What torchvision adds between tokens that are not neighbours in the frame."""
 
 
 @contextmanager
@@ -58,8 +58,8 @@ def attend(
     """
     Attend within shifted windows (Liu et al., Video Swin Transformer, CVPR 2022, Sec. 3.2).
 
-    It takes the arguments of torchvision's function of this name, and answers as that does
-    when nothing is dropped out.
+    Arguments and result are those of torchvision's `shifted_window_attention_3d` without
+    dropout.
 
     :param x: `[b, t, h, w, e]`.
     :param relative_position_bias: `[1, a, n, n]`.
@@ -69,9 +69,9 @@ def attend(
     """
     size = [int(side) for side in x.shape[1:4]]  # while it is traced, no number is one
     full = [side + -side % window for side, window in zip(size, window_size)]
-    padding = [end for side, whole in zip(size[::-1], full[::-1]) for end in (0, whole - side)]
-    x = _rolled(functional.pad(x, [0, 0, *padding]), [-shift for shift in shift_size])
-    grid = [whole // window for whole, window in zip(full, window_size)]
+    padding = [end for side, padded in zip(size[::-1], full[::-1]) for end in (0, padded - side)]
+    x = _roll(functional.pad(x, [0, 0, *padding]), [-shift for shift in shift_size])
+    grid = [padded // window for padded, window in zip(full, window_size)]
     windows = _windows(x, grid, window_size)  # [b · g, n, e]
     qkv = functional.linear(windows, qkv_weight, qkv_bias).unflatten(-1, (3, num_heads, -1))
     query, key, value = qkv.permute(2, 0, 3, 1, 4)  # [b · g, a, n, d] each
@@ -82,11 +82,11 @@ def attend(
         query, key = (torch.cat(pair, -1) for pair in zip((query, key), columns))
     weights = (query @ key.transpose(-2, -1) + relative_position_bias).softmax(-1)
     windows = (weights @ value).transpose(1, 2).flatten(2)  # [b · g, n, e]
-    x = _picture(functional.linear(windows, proj_weight, proj_bias), grid, window_size)
-    return _rolled(x, shift_size)[:, :size[0], :size[1], :size[2]]
+    x = _unwindow(functional.linear(windows, proj_weight, proj_bias), grid, window_size)
+    return _roll(x, shift_size)[:, :size[0], :size[1], :size[2]]
 
 
-def _rolled(x: Tensor, shift: Sequence[int]) -> Tensor:
+def _roll(x: Tensor, shift: Sequence[int]) -> Tensor:
     """Shift `[b, t, h, w, e]` cyclically along the axes that are shifted."""
     moved = [axis for axis in range(3) if shift[axis]]
     if not moved:
@@ -95,13 +95,13 @@ def _rolled(x: Tensor, shift: Sequence[int]) -> Tensor:
 
 
 def _windows(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
-    """Cut `[b, t, h, w, e]` into windows `[b · g, n, e]`."""
+    """Split `[b, t, h, w, e]` into windows `[b · g, n, e]`."""
     sides = [side for pair in zip(grid, window) for side in pair]
     x = x.reshape(len(x), *sides, -1).permute(0, 1, 3, 5, 2, 4, 6, 7)
     return x.reshape(-1, math.prod(window), x.shape[-1])
 
 
-def _picture(windows: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
+def _unwindow(windows: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
     """Join windows `[b · g, n, e]` to `[b, t, h, w, e]`."""
     x = windows.reshape(-1, *grid, *window, windows.shape[-1]).permute(0, 1, 4, 2, 5, 3, 6, 7)
     return x.reshape(len(x), *(n * side for n, side in zip(grid, window)), -1)
@@ -113,7 +113,7 @@ def _mask(
     """
     Return columns `[g, n, c]` for queries and keys, whose products are the mask.
 
-    Along a shifted axis the last window holds tokens from both ends of the picture. Two columns
+    Along a shifted axis the last window holds tokens from both ends of the frame. Two columns
     for each axis make `_FAR` of two tokens from different ends, and zero of others.
     """
     ends = [_wrapped(axis, grid, window, shift) for axis in range(3) if shift[axis]]
@@ -125,20 +125,20 @@ def _mask(
 def _wrapped(
     axis: int, grid: Sequence[int], window: Sequence[int], shift: Sequence[int]
 ) -> Tensor:
-    """Tell which tokens came round the picture's end along an axis, `[g, n]`."""
+    """Return which tokens were shifted beyond the end of an axis, `[g, n]`."""
     length = grid[axis] * window[axis]
     wrapped = (torch.arange(length) >= length - shift[axis]).float()
     shape = [1] * 6
     shape[axis], shape[3 + axis] = grid[axis], window[axis]
-    places = wrapped.reshape(shape).expand(*grid, *window)
-    return places.reshape(math.prod(grid), math.prod(window))
+    positions = wrapped.reshape(shape).expand(*grid, *window)
+    return positions.reshape(math.prod(grid), math.prod(window))
 
 
 FUSION = 'fusion'
 INPUT, TOKENS, PRESENT, LOGITS = 'input', 'tokens', 'present', 'logits.'
 """Names of inputs and outputs; that of a head's logits is followed by the head's."""
 PAST, KEPT = 'past.', 'kept.'
-"""What an encoder remembers, as input and as output; a number follows, the same for both."""
+"""The state of an encoder, as input and as output; a number follows, the same for both."""
 OPSET = 17
 """The first one that has layer normalisation as one operator."""
 
@@ -176,10 +176,10 @@ def write_graphs(bundle: Bundle, folder: Path) -> list[Path]:
     """
     Write `MODALITY.onnx` for each modality and `fusion.onnx`.
 
-    An encoder maps `input` `[1, ...]` to `tokens` `[1, n, d]`. One that keeps stretches of a
-    clip apart maps one of them, `[1, 3, t / p, h, w]`, to `[1, n / p, d]`; one with a memory also
-    takes `past.0`, `past.1` …, all zero where nothing came before, and gives `kept.0` …, which
-    are the past of the next frame. The fusion maps `present` `[1, m]` and the tokens, each
+    An encoder maps `input` `[1, ...]` to `tokens` `[1, n, d]`. A chunked
+    one maps a chunk, `[1, 3, t / p, h, w]`, to `[1, n / p, d]`; a stateful one also takes
+    `past.0`, `past.1` …, all zero at the start of a stream, and returns `kept.0` …, which are
+    the past of the next frame. The fusion maps `present` `[1, m]` and the tokens, each
     called as its modality, to `logits.HEAD` for each head.
     """
     network, written = bundle.network.eval(), []
@@ -196,13 +196,13 @@ def write_graphs(bundle: Bundle, folder: Path) -> list[Path]:
 def feeds(
     network: Karmma, modality: Modality, clips: Iterable[Input]
 ) -> Iterator[dict[str, Input]]:
-    """Return what the graph of an encoder is fed with for clips: once for each stretch."""
+    """Yield the inputs of the graph of an encoder for clips: one for each chunk."""
     own = chunks_of(network.eval()).get(modality)
     for clip in clips:
         past: Past | None = None
         for x in chunks_in(clip, own.count) if own else [clip]:
             fed = {INPUT: x}
-            if own and own.remembers:
+            if own and own.stateful:
                 frame = torch.from_numpy(x)
                 past = _nothing(network, modality, frame) if past is None else past
                 fed |= {f'{PAST}{i}': state.numpy() for i, state in enumerate(past)}
@@ -211,7 +211,7 @@ def feeds(
 
 
 def _nothing(network: Karmma, modality: Modality, frame: Tensor) -> Past:
-    """Return what an encoder remembers when nothing came before, as tensors."""
+    """Return the state of an encoder at the start of a stream, as tensors."""
     _, past = network.encode_next(modality, frame, None)
     return tuple(map(torch.zeros_like, past))
 
@@ -221,18 +221,18 @@ def _write_encoder(network: Karmma, modality: Modality, clip: Input, path: Path)
     x = torch.from_numpy(chunks_in(clip, own.count)[0] if own else clip)
     if own is None:
         _export(EncoderOf(network, modality), (x,), path, [INPUT], [TOKENS])
-    elif not own.remembers:
+    elif not own.stateful:
         _export(_ChunkEncoderOf(network, modality), (x,), path, [INPUT], [TOKENS])
     else:
         past = _nothing(network, modality, x)
-        names = [[f'{kind}{i}' for i in range(len(past))] for kind in (PAST, KEPT)]
+        names = [[f'{prefix}{i}' for i in range(len(past))] for prefix in (PAST, KEPT)]
         _export(_FrameEncoderOf(network, modality), (x, *past), path, [INPUT, *names[0]],
                 [TOKENS, *names[1]])
     return path
 
 
 def _write_fusion(bundle: Bundle, tokens: Mapping[Modality, Tensor], path: Path) -> Path:
-    # One is absent: with all of them there the network takes a shorter way, which has no mask.
+    # One is absent: with all present the network takes a shorter path, which has no mask.
     present = torch.ones(1, len(tokens), dtype=torch.bool)
     present[0, -1] = len(tokens) == 1
     names = [PRESENT, *(m.value for m in tokens)]
@@ -252,7 +252,7 @@ def _export(
 
 @contextmanager
 def _traceable() -> Iterator[None]:
-    """Take the ways through PyTorch that can be traced, and keep its advice to itself."""
+    """Take the code paths of PyTorch that can be traced, without warnings."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one operator for a whole layer: no graph
     try:
@@ -264,7 +264,7 @@ def _traceable() -> Iterator[None]:
 
 
 class _Plain(TorchFunctionMode):
-    """Write what the exporter does not know as what it comes down to."""
+    """Replace operators that the exporter does not know by others."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None

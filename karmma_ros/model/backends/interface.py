@@ -1,5 +1,5 @@
 """
-What every backend does.
+The interface of all backends.
 
 Shape legend: n tokens of one modality, d fusion width, c classes of a head.
 """
@@ -20,32 +20,32 @@ FP32, BF16, INT8 = 'fp32', 'bf16', 'int8'
 Tokens = Any
 """The embedded tokens `[1, n, d]` of a modality, in the form that their backend keeps them."""
 Input = NDArray[np.float32]
-"""One clip's input of a modality, `[1, ...]` as `ClipSpec.input_shape` says."""
+"""One clip's input of a modality, `[1, ...]` shaped as `ClipSpec.input_shape`."""
 Logits = dict[str, NDArray[np.float32]]
 """Head → `[c]`."""
 
 
 class Backend(Protocol):
     """
-    A network that answers for one clip at a time, in one thread.
+    A network that classifies one clip at a time, in one thread.
 
-    A modality that is not given is absent: its encoder does not run. Any subset is taken as it
-    comes, without preparation.
+    A modality that is not given is absent: its encoder does not run. Any subset is accepted
+    without preparation.
     """
 
     @property
     def name(self) -> str:
-        """Return its name, as the setting `backend` has it."""
+        """Return its name, a value of the setting `backend`."""
         ...
 
     @property
     def precision(self) -> str:
-        """Return what it was made for: fp32, bf16 or int8."""
+        """Return fp32, bf16 or int8."""
         ...
 
     @property
     def device(self) -> str:
-        """Return where it runs: cpu, cuda:0 …."""
+        """Return the device it runs on: cpu, cuda:0 …."""
         ...
 
     @property
@@ -55,21 +55,21 @@ class Backend(Protocol):
 
     @property
     def parts(self) -> Parts | None:
-        """Return the network stretch by stretch, if it streams and this runs it so; else None."""
+        """Return the network in chunks, where it streams and this backend can; else None."""
         ...
 
     def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
-        """Answer from the modalities given, at least one; their encoders overlap."""
+        """Classify from the modalities given, at least one; their encoders may overlap."""
         ...
 
     def encode(self, modality: Modality, x: Input) -> Tokens:
-        """Return a modality's tokens, to keep and to fuse as often as wanted."""
+        """Return a modality's tokens, which may be kept and fused repeatedly."""
         ...
 
     def fuse(self, tokens: Mapping[Modality, Tokens]) -> Logits:
-        """Answer from this backend's tokens of the modalities that are there, at least one."""
+        """Classify from this backend's tokens of the present modalities, at least one."""
         ...
 
     def clear(self) -> None:
-        """Overwrite what the clips before have left in buffers that outlast a call."""
+        """Overwrite what previous clips left in buffers that outlive a call."""
         ...

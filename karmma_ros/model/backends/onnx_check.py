@@ -53,7 +53,7 @@ def check_onnx(content: bytes) -> None:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise ValueError('it is not ONNX') from error
-    _check_kinds(model)
+    _check_content(model)
     check_memory(_Sizes(model).steps(), len(content))
 
 
@@ -61,14 +61,14 @@ def _check_structure(content: bytes) -> None:
     """Bound what the parser makes objects of, before it does."""
     left = _MOST_STRUCTURE
 
-    def walk(view: memoryview, place: tuple[int, ...]) -> None:
+    def walk(view: memoryview, path: tuple[int, ...]) -> None:
         nonlocal left
         for number, value, size in _fields(view):
-            inner = _TENSORS[place].get(number)
+            inner = _TENSORS[path].get(number)
             if value is not None and inner is not None:
                 left -= size - len(value)
                 walk(value, inner)
-            elif value is not None and place == (7, 5) and number == _RAW:
+            elif value is not None and path == (7, 5) and number == _RAW:
                 left -= size - len(value)
             else:
                 left -= size
@@ -80,42 +80,42 @@ def _check_structure(content: bytes) -> None:
 
 def _fields(view: memoryview) -> Iterator[tuple[int, memoryview | None, int]]:
     """Yield the fields of a protobuf message: number, value if it is bytes, and size in all."""
-    place = 0
-    while place < len(view):
-        start = place
-        key, place = _varint(view, place)
+    offset = 0
+    while offset < len(view):
+        start = offset
+        key, offset = _varint(view, offset)
         value, wire = None, key & 7
         if wire == _MESSAGE:
-            length, place = _varint(view, place)
-            value = view[place:place + length]
-            place += length
+            length, offset = _varint(view, offset)
+            value = view[offset:offset + length]
+            offset += length
         elif wire == 0:
-            _, place = _varint(view, place)
+            _, offset = _varint(view, offset)
         elif wire in (1, 5):
-            place += 8 if wire == 1 else 4
+            offset += 8 if wire == 1 else 4
         else:
             raise ValueError('it is not ONNX')
-        if place > len(view):
+        if offset > len(view):
             raise ValueError('it is cut off')
         if not key >> 3:
             raise ValueError('it is not ONNX')
-        yield key >> 3, value, place - start
+        yield key >> 3, value, offset - start
 
 
-def _varint(view: memoryview, place: int) -> tuple[int, int]:
+def _varint(view: memoryview, offset: int) -> tuple[int, int]:
     number = 0
     for shift in range(0, 70, 7):
-        if place >= len(view):
+        if offset >= len(view):
             raise ValueError('it is cut off')
-        byte = view[place]
-        place += 1
+        byte = view[offset]
+        offset += 1
         number |= (byte & 127) << shift
         if byte < 128:
-            return number, place
+            return number, offset
     raise ValueError('it is not ONNX')
 
 
-def _check_kinds(model: Any) -> None:
+def _check_content(model: Any) -> None:
     """Refuse functions, operators of others or with graphs in them, and data in other files."""
     from onnx import AttributeProto
 
@@ -190,8 +190,8 @@ class _Sizes:
         from onnx.helper import make_tensor_type_proto
 
         for tensor in self._model.graph.initializer:
-            kind = make_tensor_type_proto(tensor.data_type, list(tensor.dims))
-            self._types[tensor.name] = kind
+            self._types[tensor.name] = make_tensor_type_proto(
+                tensor.data_type, list(tensor.dims))
             self._constant.add(tensor.name)
             if math.prod(tensor.dims) <= _SMALL:
                 self._keep(tensor.name, tensor)
@@ -202,9 +202,9 @@ class _Sizes:
         unknown = [name for name in given if name not in self._types]
         if unknown:
             raise ValueError(f'{node.op_type} reads {unknown[0]}, which nothing has made')
-        kinds = self._inferred(node, given)
-        sizes = {name: _bytes_of(name, kinds.get(name)) for name in node.output if name}
-        self._types.update(kinds)
+        types = self._inferred(node, given)
+        sizes = {name: _bytes_of(name, types.get(name)) for name in node.output if name}
+        self._types.update(types)
         constant = node.op_type == 'Shape' or all(name in self._constant for name in given)
         if constant:
             self._constant.update(sizes)
@@ -234,16 +234,16 @@ class _Sizes:
         if node.op_type == 'Shape':
             first, last = (next((a.i for a in node.attribute if a.name == name), None)
                            for name in ('start', 'end'))
-            found: Any = [np.array(_dims(self._types[node.input[0]])[first:last], np.int64)]
+            values: Any = [np.array(_dims(self._types[node.input[0]])[first:last], np.int64)]
         elif node.op_type == 'Constant':
-            found = [_constant_of(node)]
+            values = [_constant_of(node)]
         else:
             from onnx.reference import ReferenceEvaluator
 
             opsets = {o.domain: o.version for o in self._opsets}
-            found = ReferenceEvaluator(node, opsets=opsets).run(
+            values = ReferenceEvaluator(node, opsets=opsets).run(
                 None, {name: self._values[name] for name in node.input if name})
-        for name, value in zip(node.output, found):
+        for name, value in zip(node.output, values):
             if name and value is not None:
                 self._keep(name, value)
 
@@ -261,18 +261,19 @@ def _constant_of(node: Any) -> Any:
     return get_attribute_value(node.attribute[0])
 
 
-def _dims(kind: Any) -> list[int]:
-    return [d.dim_value for d in kind.tensor_type.shape.dim]
+def _dims(type_proto: Any) -> list[int]:
+    return [d.dim_value for d in type_proto.tensor_type.shape.dim]
 
 
-def _bytes_of(name: str, kind: Any) -> int:
+def _bytes_of(name: str, type_proto: Any) -> int:
     """
     Return the bytes of a tensor of a type.
 
     :raises ValueError: for one whose size is not fixed.
     """
-    shape = kind.tensor_type.shape if kind is not None and kind.HasField('tensor_type') else None
-    if shape is None or not kind.tensor_type.HasField('shape') or not all(
-            d.HasField('dim_value') for d in shape.dim):
+    tensor_type = type_proto.tensor_type if (
+        type_proto is not None and type_proto.HasField('tensor_type')) else None
+    if tensor_type is None or not tensor_type.HasField('shape') or not all(
+            d.HasField('dim_value') for d in tensor_type.shape.dim):
         raise ValueError(f'{name} has no fixed size')
-    return _size(kind.tensor_type.elem_type, _dims(kind))
+    return _size(tensor_type.elem_type, _dims(type_proto))

@@ -31,7 +31,7 @@ _ERRORS_ONLY = 3
 
 def load_onnx(export: Export, network: Karmma, threads: int) -> Exported:
     """
-    Open an export of a network; the encoders run beside one another.
+    Open an export of a network; the encoders run in parallel.
 
     :raises InvalidSettingError: when ONNX Runtime or onnx is not installed.
     :raises BundleError: when the graphs cannot be read, or are not of this network.
@@ -53,11 +53,11 @@ def quantise(
     """
     Turn the products with weights of a graph into int8.
 
-    Ranges are the largest values met: symmetric and per channel for weights, and as they lie for
-    what passes between, since half of a symmetric range would be idle behind a ReLU. Where the
+    Ranges are the largest values met: symmetric and per channel for weights, asymmetric for
+    activations, since half of a symmetric range would be unused behind a ReLU. Where the
     products of this processor saturate, seven of the eight bits are used.
 
-    :param feeds: name of an input → what it is fed with, again and again.
+    :param feeds: name of an input → its value, for each calibration run.
 
     :raises InvalidSettingError: when ONNX Runtime or onnx is not installed.
     """
@@ -126,7 +126,7 @@ class _OnnxGraph:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, _ERRORS_ONLY
-        # Threads that spin between two answers would take the processor from the other encoders.
+        # Threads that spin between two runs would take the processor from the other encoders.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         try:
             self._session = onnxruntime.InferenceSession(

@@ -49,7 +49,7 @@ _MOST_XML = 16 * 2**20
 _MOST_RANK, _MOST_DEPTH = 16, 20
 _SMALL = 2**16
 """Elements of a tensor that a size is computed from."""
-_PLACES = {
+_ELEMENTS = {
     ('net',), ('net', 'layers'), ('net', 'edges'), ('net', 'edges', 'edge'),
     ('net', 'layers', 'layer'), ('net', 'layers', 'layer', 'data'),
     *((*('net', 'layers', 'layer'), side, *more) for side in ('input', 'output')
@@ -93,7 +93,7 @@ class _Reader:
     """Collects the layers of a graph; it keeps nothing else of the XML."""
 
     def __init__(self) -> None:
-        self._place: tuple[str, ...] = ()
+        self._path: tuple[str, ...] = ()
         self._layers: dict[str, _Layer] = {}
         self._current = _Layer('')
         self._ports: dict[str, list[str]] = {}
@@ -108,13 +108,13 @@ class _Reader:
         return self._layers
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
-        self._place = (*self._place, name)
-        if len(self._place) > _MOST_DEPTH:
+        self._path = (*self._path, name)
+        if len(self._path) > _MOST_DEPTH:
             raise ValueError('it is nested too deeply')
-        if 'rt_info' in self._place:
+        if 'rt_info' in self._path:
             return
-        if self._place not in _PLACES:
-            raise ValueError(f'it holds the element {"/".join(self._place)}')
+        if self._path not in _ELEMENTS:
+            raise ValueError(f'it holds the element {"/".join(self._path)}')
         if name == 'layer':
             if attributes['type'] not in OPERATORS:
                 raise ValueError(f'it holds the operator {attributes["type"]}')
@@ -124,7 +124,7 @@ class _Reader:
                 raise ValueError(f'it has more than {MOST_STEPS} operators')
         elif name == 'data':
             self._current.data = attributes
-        elif name == 'port' and self._place[3] == 'input':
+        elif name == 'port' and self._path[3] == 'input':
             self._own.append(attributes['id'])
         elif name == 'edge':
             self._connect(**{key.replace('-', '_'): value for key, value in attributes.items()})
@@ -135,7 +135,7 @@ class _Reader:
         self._layers[to_layer].inputs[self._ports[to_layer].index(to_port)] = from_layer
 
     def _end(self, name: str) -> None:
-        self._place = self._place[:-1]
+        self._path = self._path[:-1]
 
 
 def _check_weights(layer: _Layer, size: int) -> None:

@@ -54,9 +54,9 @@ def write_openvino(source: Path, target: Path, half: bool) -> None:
     """
     Translate an ONNX graph.
 
-    :param half: keep weights in 16 bits, which is all that bf16 looks at, and half the size.
+    :param half: store weights in 16 bits: bf16 uses no more, and the file has half the size.
     """
-    _core()  # tells when it is not installed
+    _core()  # raises when it is not installed
     import openvino  # type: ignore[import-untyped]
 
     # Not Core.read_model: what can be computed here once need not be at every start of a robot.
@@ -65,7 +65,7 @@ def write_openvino(source: Path, target: Path, half: bool) -> None:
 
 
 def _core() -> Any:
-    # OpenVINO tells its makers that it was imported. A robot tells nobody what it does.
+    # On import OpenVINO sends telemetry to its makers; a robot shall send none.
     sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
     try:
         import openvino

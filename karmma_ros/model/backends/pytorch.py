@@ -1,9 +1,8 @@
 """
-PyTorch compiled: `torch.compile` on a processor, CUDA graphs on a GPU.
+PyTorch: eager, `torch.compile` on a processor, CUDA graphs on a GPU.
 
-A network of this size keeps a GPU waiting for its operators to be launched one by one; a CUDA
-graph launches all of them at once. Each encoder has its own graph and its own stream, so that
-they overlap.
+A GPU waits for the operators of a small network to be launched one by one; a CUDA graph launches
+all at once. Each encoder has its own graph and its own stream, so that they overlap.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class Eager:
     Run a network operator by operator, in fp32.
 
     The network has `modalities` and is called as `network(inputs, present)`: inputs `[1, ...]`
-    of the modalities that are there, and bool `[1, m]` over all its modalities in canonical
-    order; it gives logits `[1, c]` for each head. `encode` and `fuse` are those of `Karmma`.
+    of the present modalities, and bool `[1, m]` over all its modalities in canonical
+    order; it returns logits `[1, c]` for each head. `encode` and `fuse` are those of `Karmma`.
     """
 
     name, precision = EAGER, FP32
@@ -39,7 +38,7 @@ class Eager:
 
     @torch.inference_mode()
     def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
-        """Answer as `Backend.infer`; the modalities are encoded one after another."""
+        """See `Backend.infer`; the modalities are encoded one after another."""
         batch = {m: self._to_device(x) for m, x in inputs.items()}
         present = torch.tensor([[m in batch for m in self.modalities]], device=self.device)
         return to_numpy(self._network(batch, present))
@@ -51,11 +50,11 @@ class Eager:
 
     @torch.inference_mode()
     def fuse(self, tokens: Mapping[Modality, Tokens]) -> Logits:
-        """Answer from tensors on the device."""
+        """Classify from tensors on the device."""
         return to_numpy(self._network.fuse(tokens))
 
     def clear(self) -> None:
-        """Do nothing: no tensor outlasts a call."""
+        """Do nothing: no tensor outlives a call."""
 
     def _to_device(self, x: Input) -> Tensor:
         return torch.from_numpy(x).to(self.device)
@@ -91,7 +90,7 @@ class CompiledCPU:
             for m in self.modalities}
 
     def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
-        """Answer as `Backend.infer`; each encoder has all threads, one after another."""
+        """See `Backend.infer`; each encoder has all threads, one after another."""
         return self.fuse({m: self.encode(m, x) for m, x in inputs.items()})
 
     @torch.inference_mode()
@@ -101,11 +100,11 @@ class CompiledCPU:
 
     @torch.inference_mode()
     def fuse(self, tokens: Mapping[Modality, Tokens]) -> Logits:
-        """Answer from tensors; not compiled: every subset would be compiled anew."""
+        """Classify from tensors; not compiled: every subset would be compiled anew."""
         return to_numpy(self._network.fuse(tokens))
 
     def clear(self) -> None:
-        """Do nothing: no tensor outlasts a call."""
+        """Do nothing: no tensor outlives a call."""
 
 
 class CompiledCUDA:
@@ -128,7 +127,7 @@ class CompiledCUDA:
 
     @torch.inference_mode()
     def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
-        """Answer as `Backend.infer`: copies and encoders overlap, each on its stream."""
+        """See `Backend.infer`: copies and encoders overlap, each on its stream."""
         main = torch.cuda.current_stream(self.device)
         for modality, x in inputs.items():
             stream = self._streams[modality]
@@ -141,7 +140,7 @@ class CompiledCUDA:
 
     @torch.inference_mode()
     def encode(self, modality: Modality, x: Input) -> Tokens:
-        """Return a tensor of its own, on the device."""
+        """Return a copy on the device."""
         self._launch(modality, x)
         tokens = self._encoders[modality].output[TOKENS].clone()
         torch.cuda.current_stream(self.device).synchronize()  # the host's buffer is free again
@@ -149,7 +148,7 @@ class CompiledCUDA:
 
     @torch.inference_mode()
     def fuse(self, tokens: Mapping[Modality, Tokens]) -> Logits:
-        """Answer from tensors on the device."""
+        """Classify from tensors on the device."""
         return self._fuse(tokens)
 
     @torch.inference_mode()

@@ -1,8 +1,8 @@
 """
-Which backend answers: the one asked for, or the fastest that agrees with eager.
+The choice of a backend: the requested one, or the fastest that agrees with eager.
 
-The candidates are tried on one check clip. Nothing is converted or compiled for minutes on the
-way: `auto` takes what lies ready in the model directory, and CUDA graphs on a GPU.
+Candidates are tried on one check clip. Nothing is converted, or compiled for minutes, meanwhile:
+`auto` considers the exports of the model directory, and CUDA graphs on a GPU.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import NamedTuple
 from karmma_ros.errors import BundleError, first_line, InvalidSettingError, KarmmaError
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.agreement import (
-    answers,
     check_clip,
     difference,
+    predict_subsets,
     Subset,
     TOLERANCE,
 )
-from karmma_ros.model.backends.exports import Export, find_exports, FORMATS, read_answers
+from karmma_ros.model.backends.exports import Export, find_exports, FORMATS, read_eager_logits
 from karmma_ros.model.backends.interface import (
     Backend,
     COMPILED,
@@ -42,11 +42,11 @@ import torch
 
 AUTO = 'auto'
 WANTED = (AUTO, EAGER, COMPILED, ONNXRUNTIME, OPENVINO)
-"""What the setting `backend` may be."""
+"""Values of the setting `backend`."""
 LARGE = 10_000_000
-"""Weights from which on eager is not run to hold others against it, where its answers are kept."""
+"""Weights from which on eager is not run for comparison, if an export has its logits."""
 _ENOUGH_S = 0.25
-"""A candidate is timed again until this much time has gone by."""
+"""A candidate is timed repeatedly for this long."""
 
 Make = Callable[[], Backend]
 
@@ -60,12 +60,12 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Trial:
-    """How a candidate did on the check clip."""
+    """The result of a candidate on the check clip."""
 
     label: str
     backend: Backend | None = None
     seconds: float = float('inf')
-    """For one answer from all modalities, the median."""
+    """For one inference from all modalities, the median."""
     difference: float = float('inf')
     error: KarmmaError | None = None
 
@@ -90,7 +90,7 @@ def choose(
     bundle: Bundle, device: str = 'cpu', wanted: str = AUTO, *, keep_weights: bool = True
 ) -> Choice:
     """
-    Return a backend that runs a model, after one answer or more.
+    Return a backend that runs a model, after at least one inference.
 
     :param keep_weights: False lets the bundle's network lose its weights where a runtime has its
         own, a large one those of its encoders before any runtime begins to read.
@@ -102,18 +102,18 @@ def choose(
         raise InvalidSettingError('backend', wanted, ', '.join(WANTED))
     eager = Eager(bundle.network, device)
     if wanted == EAGER:
-        return Choice(eager, 'eager: asked for')
+        return Choice(eager, 'eager: requested')
     candidates, problems = _candidates(bundle, device, wanted)
     if wanted != AUTO and not candidates:
         raise _none(bundle, wanted, problems)
     if not candidates:
         return Choice(eager, '; '.join(
             ['eager: nothing faster is exported (karmma export MODEL --to openvino)', *problems]))
-    known = None if COMPILED in candidates else known_answers(bundle)
+    known = None if COMPILED in candidates else known_logits(bundle)
     if known is not None and not keep_weights:
         bundle.network.encoders.to('meta')  # beside a runtime's own they would make the peak
     trials = list(try_out(bundle, eager, candidates, known=known))
-    choice = _fastest(trials, problems) if wanted == AUTO else _asked_for(bundle, trials[1:])
+    choice = _fastest(trials, problems) if wanted == AUTO else _requested(bundle, trials[1:])
     return choice if keep_weights else _with_its_weights_only(bundle, device, choice)
 
 
@@ -123,42 +123,42 @@ def try_out(
     known: Mapping[Subset, Logits] | None = None,
 ) -> Iterator[Trial]:
     """
-    Hold candidates against eager, which is the first of the trials.
+    Compare candidates with eager, which is the first of the trials.
 
     :param candidates: label → how to make it; a `KarmmaError` is noted.
-    :param clip: what they answer; None: noise.
-    :param known: what eager answers to it; eager is not run then, for that takes more time and
-        memory than all the rest.
+    :param clip: their input; None: noise.
+    :param known: eager's logits for it; eager is not run then, for that takes more time and
+        memory than everything else.
     """
     clip = clip or check_clip(bundle.spec, eager.modalities)
     if known is not None:
         yield Trial(EAGER, eager, difference=0.0)
     else:
         started = time.perf_counter()
-        known = answers(eager, clip)
+        known = predict_subsets(eager, clip)
         spent = time.perf_counter() - started
         yield Trial(EAGER, eager, _seconds(eager, clip) if spent < _ENOUGH_S else spent, 0.0)
     for label, make in candidates.items():
         try:
             backend = make()
-            off = difference(answers(backend, clip), known)
+            off = difference(predict_subsets(backend, clip), known)
             yield Trial(label, backend, _seconds(backend, clip), off)
         except KarmmaError as error:
             yield Trial(label, error=error)
 
 
-def known_answers(bundle: Bundle) -> dict[Subset, Logits] | None:
+def known_logits(bundle: Bundle) -> dict[Subset, Logits] | None:
     """Return a large network's eager outputs for the check clip, if an export has them."""
     if sum(weights.numel() for weights in bundle.network.parameters()) < LARGE:
         return None
     exports, _ = find_exports(bundle)
     clip = check_clip(bundle.spec, bundle.network.modalities) if exports else {}
     return next((known for each in exports
-                 if (known := read_answers(each, clip)) and _complete(known, bundle)), None)
+                 if (known := read_eager_logits(each, clip)) and _complete(known, bundle)), None)
 
 
 def _complete(known: Mapping[Subset, Logits], bundle: Bundle) -> bool:
-    """Whether there are finite logits for all that `answers` returns: else anything agrees."""
+    """Whether there are finite logits for all subsets and heads: else anything agrees."""
     modalities = bundle.network.modalities
     wanted = {head: (size,) for head, size in bundle.vocabulary.sizes.items()}
     return known.keys() == {modalities, *((m,) for m in modalities)} and all(
@@ -179,7 +179,7 @@ def read_export(bundle: Bundle, export: Export) -> Backend:
 
 def compiled(bundle: Bundle, device: str) -> Backend:
     """
-    Compile a network for a device; on a processor at its first answer.
+    Compile a network for a device; on a processor at its first inference.
 
     :raises InvalidSettingError: when that fails.
     """
@@ -195,7 +195,7 @@ def compiled(bundle: Bundle, device: str) -> Backend:
 def _candidates(
     bundle: Bundle, device: str, wanted: str
 ) -> tuple[dict[str, Make], list[str]]:
-    """Return label → how to make it, and what was found that cannot be used."""
+    """Return label → how to make it, and the exports that cannot be used."""
     on_gpu = device.startswith('cuda')
     if on_gpu and wanted in FORMATS.values():
         raise InvalidSettingError(
@@ -212,7 +212,7 @@ def _reader(bundle: Bundle, export: Export) -> Make:
 
 
 def _tried(backend: Backend, bundle: Bundle) -> Backend:
-    """Let it compile now: whatever goes wrong there is of many kinds."""
+    """Compile now, and report any error as one of the setting."""
     try:
         backend.infer(check_clip(bundle.spec, backend.modalities))
     except Exception as error:
@@ -228,7 +228,7 @@ def _not_compiled(error: Exception) -> InvalidSettingError:
 
 
 def _seconds(backend: Backend, clip: Mapping[Modality, Input]) -> float:
-    """Time one answer from all modalities; small networks several times."""
+    """Time one inference from all modalities; small networks several times."""
     times: list[float] = []
     while not times or (sum(times) < _ENOUGH_S and len(times) < 9):
         started = time.perf_counter()
@@ -246,9 +246,9 @@ def _fastest(trials: list[Trial], problems: list[str]) -> Choice:
     return Choice(best.backend, '; '.join([first, *others, *problems]))
 
 
-def _asked_for(bundle: Bundle, trials: list[Trial]) -> Choice:
+def _requested(bundle: Bundle, trials: list[Trial]) -> Choice:
     """
-    Take the fastest of those asked for.
+    Choose the fastest of the requested ones.
 
     :raises KarmmaError: when none can be used: the error of the first.
     """
@@ -256,7 +256,7 @@ def _asked_for(bundle: Bundle, trials: list[Trial]) -> Choice:
     if usable:
         best = min(usable, key=lambda t: t.seconds)
         assert best.backend is not None
-        return Choice(best.backend, f'{best}: asked for')
+        return Choice(best.backend, f'{best}: requested')
     if trials[0].error is not None:
         raise trials[0].error
     raise BundleError(
@@ -266,7 +266,7 @@ def _asked_for(bundle: Bundle, trials: list[Trial]) -> Choice:
 
 def _with_its_weights_only(bundle: Bundle, device: str, choice: Choice) -> Choice:
     """
-    Let go of weights that only PyTorch has use for, or read those again that it lacks now.
+    Free weights that only PyTorch uses, or read those again that it lacks now.
 
     :raises BundleError: when others have been written meanwhile.
     """
@@ -283,8 +283,8 @@ def _with_its_weights_only(bundle: Bundle, device: str, choice: Choice) -> Choic
 
 def _none(bundle: Bundle, wanted: str, problems: list[str]) -> BundleError:
     name = next(name for name, runtime in FORMATS.items() if runtime == wanted)
-    found = '; '.join(problems) or f'nothing is exported for {wanted}'
-    return BundleError(bundle.path, found, f'karmma export {bundle.path} --to {name}')
+    problem = '; '.join(problems) or f'nothing is exported for {wanted}'
+    return BundleError(bundle.path, problem, f'karmma export {bundle.path} --to {name}')
 
 
 CPU, CUDA = 'cpu', 'cuda'
@@ -306,13 +306,13 @@ def choose_device(text: str, setting: str = 'device') -> str:
     present = [CPU, *(f'{CUDA}:{i}' for i in range(count))]
     name = f'{CUDA}:0' if text == CUDA else text
     if name not in present:
-        raise InvalidSettingError(
-            setting, text, ', '.join([AUTO, *present, *([CUDA] if count else [])]), _found(count))
+        allowed = [AUTO, *present, *([CUDA] if count else [])]
+        raise InvalidSettingError(setting, text, ', '.join(allowed), _devices(count))
     return name
 
 
-def _found(count: int) -> str:
-    """Return what PyTorch finds on this machine, in words."""
+def _devices(count: int) -> str:
+    """Describe the devices that PyTorch finds on this machine."""
     if count:
         names = ', '.join(f'cuda:{i} is {torch.cuda.get_device_name(i)}' for i in range(count))
         return f'PyTorch finds {count} CUDA device{"s" * (count > 1)} here: {names}'

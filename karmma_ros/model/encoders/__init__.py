@@ -58,9 +58,9 @@ def build_encoder(config: EncoderConfig, spec: ClipSpec, modality: Modality) -> 
 
 def parts_of(encoder: nn.Module) -> int:
     """
-    Tell how many stretches of time, of equally many tokens, an encoder keeps apart.
+    Return the number of chunks that an encoder encodes independently, its attribute `parts`.
 
-    Its attribute `parts`; one without it has the whole clip in each of its tokens.
+    All have equally many tokens. Without the attribute, each token depends on the entire clip.
     """
     parts = getattr(encoder, 'parts', 1)
     return parts if isinstance(parts, int) else 1
@@ -141,7 +141,7 @@ def _factory(
         if modality is Modality.DETECTIONS:
             raise InvalidSettingError(
                 f'{setting}.name', config.name, 'stlt or package.module:Class',
-                'boxes are not pictures')
+                'boxes are not images')
         return _named(LIBRARIES[library], name)
     if is_custom(config.name):
         return _custom(library, name, setting)
@@ -157,10 +157,10 @@ def _named(library: Callable[..., nn.Module], name: str) -> Callable[..., nn.Mod
 def _custom(module: str, name: str, setting: str) -> Callable[..., nn.Module]:
     allowed = 'the importable package.module:Class of a torch.nn.Module'
     try:
-        found = getattr(import_module(module), name)
+        encoder = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InvalidSettingError(
             f'{setting}.name', f'{module}:{name}', allowed, str(error)) from error
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    if not (isinstance(encoder, type) and issubclass(encoder, nn.Module)):
         raise InvalidSettingError(f'{setting}.name', f'{module}:{name}', allowed)
-    return found
+    return encoder

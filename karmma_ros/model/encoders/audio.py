@@ -1,5 +1,5 @@
 """
-A small audio encoder.
+Audio encoders: a small one, and AST.
 
 Shape legend: b batch, k tiles, f mel bands, s mel steps, e token width.
 """
@@ -18,7 +18,7 @@ from torch import nn, Tensor
 
 class MelCNN(nn.Module):
     """
-    2D convolutions over stacked log-mel tiles, pooled over pitch: one token for each moment.
+    2D convolutions over stacked log-mel tiles, pooled over pitch: one token for each time step.
 
     Not the paper's encoder (AST-T): a small AST needs far more data to learn from scratch.
 
@@ -41,8 +41,8 @@ class MelCNN(nn.Module):
                 for i, o in zip((tiles, *widths), widths)
             )
         )
-        moments = math.ceil(steps / 2 ** len(widths))
-        self.position = nn.Parameter(torch.empty(moments, widths[-1]))
+        steps = math.ceil(steps / 2 ** len(widths))
+        self.position = nn.Parameter(torch.empty(steps, widths[-1]))
         nn.init.trunc_normal_(self.position, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,9 +55,9 @@ class AST(nn.Module):
     """
     Audio Spectrogram Transformer (Gong et al., Interspeech 2021) on timm's distilled DeiT.
 
-    The patches overlap; the tiles of a clip are the channels of one picture. As in AST, the
+    The patches overlap; the tiles of a clip are the channels of one image. As in AST, the
     class and the distillation token are averaged, here into one token before the patches'.
-    The weights are called as timm's own, after `model.`.
+    Weights have timm's names, after `model.`.
 
     :param input_shape: `[k, f, s]`.
     :param patch: side of a patch.
@@ -99,7 +99,7 @@ class _OverlappingPatches(nn.Module):
             in_chans, embed_dim, patch_size, stride, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Cut `[b, k, f, s]` into embedded patches `[b, n, e]`."""
+        """Split `[b, k, f, s]` into embedded patches `[b, n, e]`."""
         return self.proj(x).flatten(2).mT
 
 

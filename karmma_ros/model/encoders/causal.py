@@ -1,5 +1,5 @@
 """
-An encoder made for streams: each frame once, with a memory of those before it.
+An encoder for streams: it sees each frame once and keeps a state.
 
 Shape legend: b batch, t frames, c channels, h height, w width, k frames that a mixer sees,
 n tokens of a frame, e token width.
@@ -17,15 +17,15 @@ import torch
 from torch import nn, Tensor
 
 Past = tuple[Tensor, ...]
-"""What each mixer remembers: `[b, k - 1, c, h, w]`."""
+"""The state of each mixer: `[b, k - 1, c, h, w]`."""
 
 
 class CausalFrames(nn.Module):
     """
-    An image model of timm whose stages mix in what they saw in the frames before.
+    An image model of timm whose stages mix in features of previous frames.
 
     In the spirit of MoViNet's stream buffer (Kondratyuk et al., CVPR 2021): after each stage a
-    convolution over time looks at this frame and the k - 1 before it, never ahead. Frame by
+    convolution over time covers this frame and the k - 1 before it, never later ones. Frame by
     frame, with what `step` hands on, gives the tokens that the whole clip gives at once.
     Mixers start as identities, so weights of the image model are a sensible start; they are
     called as timm's own, after `model.`.
@@ -60,7 +60,7 @@ class CausalFrames(nn.Module):
 
         :param x: `[b, 3, t, h, w]`, any number of frames.
         :param past: as the step before gave it; None: nothing came before.
-        :returns: tokens `[b, t · n, e]`, and what the next step must be told.
+        :returns: tokens `[b, t · n, e]`, and the state for the next step.
         """
         batch, frames = len(x), x.shape[2]
         x = self._stem(x.transpose(1, 2).flatten(0, 1))  # [b · t, c, h, w]
@@ -100,9 +100,9 @@ class CausalFrames(nn.Module):
 
 class CausalMixer(nn.Module):
     """
-    Mix each frame with those before it, place by place: a convolution over time, then channels.
+    Mix each frame with those before it by position: a convolution over time, then channels.
 
-    The last layer starts at zero: nothing is mixed in before training asks for it.
+    The last layer starts at zero: nothing is mixed in before training.
     """
 
     def __init__(self, width: int, kernel: int) -> None:
@@ -144,8 +144,8 @@ def _trunk(name: str, options: dict[str, Any]) -> tuple[Any, tuple[Sequence[str]
     family = _FAMILIES.get(type(model).__name__)
     if family is None:
         raise InvalidSettingError(
-            'timm model', name, f'one of the kinds {", ".join(_FAMILIES)}',
-            'an encoder of streams must know its stages')
+            'timm model', name, f'one of the families {", ".join(_FAMILIES)}',
+            'the stages of other families are not known')
     used = {*family[0], *family[1]}
     for part, _ in list(model.named_children()):
         if part not in used:

@@ -19,7 +19,7 @@ CLASS = 3
 SEEN = (BOX_HAND, BOX_OBJECT)
 """Categories that a detector reports."""
 CLASS_BOX = (0.0, 0.0, 1.0, 1.0)
-"""The class token looks at the whole picture."""
+"""The box of the class token is the entire frame."""
 
 
 class STLT(nn.Module):
@@ -100,13 +100,13 @@ class LayoutCNN(nn.Module):
                 for i, o, stride in zip(channels, widths, strides)
             )
         )
-        moments = math.ceil(frames / math.prod(strides))
-        self.position = nn.Parameter(torch.empty(moments, widths[-1]))
+        steps = math.ceil(frames / math.prod(strides))
+        self.position = nn.Parameter(torch.empty(steps, widths[-1]))
         nn.init.trunc_normal_(self.position, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode `[b, t, n, 5]` into tokens `[b, t', e]`."""
-        corners = nn.functional.pad(x[..., :4], (0, 1), value=1.0)  # [b, t, n, 5]: and is there
+        corners = nn.functional.pad(x[..., :4], (0, 1), value=1.0)  # [b, t, n, 5]: 1 where present
         which = torch.stack([x[..., 4] == category for category in SEEN], dim=-1)
         apart = which.unsqueeze(-1) * corners.unsqueeze(-2)  # [b, t, n, hand or object, 5]
         x = self.stages(apart.flatten(2).transpose(1, 2))  # [b, e, t']

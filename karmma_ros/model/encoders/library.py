@@ -1,5 +1,5 @@
 """
-Encoders out of torchvision and timm, by their own names, with their own weights' names.
+Encoders of torchvision and timm, by their names, with their names of the weights.
 
 Shape legend: b batch, c channels, t frames, h height, w width, k tiles, f mel bands, s mel
 steps, n tokens, e token width.
@@ -86,7 +86,7 @@ class TimmFrames(nn.Module):
 
 def as_video(x: Tensor, size: tuple[int, ...] | None) -> Tensor:
     """
-    View video, or spectrogram tiles, as pictures of three channels.
+    View video, or spectrogram tiles, as frames of three channels.
 
     :param x: `[b, 3, t, h, w]` or tiles `[b, k, f, s]`, which become grey frames.
     :param size: height and width to resize to, bilinearly; None leaves them.
@@ -135,14 +135,14 @@ def _s3d_tokens(model: Any, x: Tensor) -> Tensor:
 
 
 _HEADS = {'SwinTransformer3d': 'head', 'VideoResNet': 'fc', 'S3D': 'classifier'}
-"""The classifier of each kind of model, by the class's name."""
+"""The classifier of each class of model."""
 
 _TOKENS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     'SwinTransformer3d': _swin_tokens,
     'VideoResNet': _resnet_tokens,
     'S3D': _s3d_tokens,
 }
-"""How each kind of model makes its last feature map, as tokens."""
+"""The last feature map of each class of model, as tokens."""
 
 
 def check_options(setting: str, options: dict[str, Any]) -> None:

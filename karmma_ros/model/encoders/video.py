@@ -1,5 +1,5 @@
 """
-A small video encoder for RGB and flow.
+A small video encoder for RGB and flow, and any video encoder in chunks.
 
 Shape legend: b batch, c channels, t frames, h height, w width, e token width.
 """
@@ -25,7 +25,7 @@ class R2Plus1D(nn.Module):
 
     :param input_shape: `[c, t, h, w]`.
     :param widths: channels of the stem and of each stage. The stem and every stage halve
-        the picture; every stage but the first halves time as well.
+        height and width; every stage but the first halves time as well.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class R2Plus1D(nn.Module):
         )
         strides = [1] + [2] * (len(widths) - 2)
         self.stages = nn.Sequential(*map(_Stage, widths, widths[1:], strides))
-        places = math.prod(math.ceil(side / 2 ** len(widths)) for side in (height, width))
-        moments = math.ceil(frames / math.prod(strides))
-        self.position = nn.Parameter(torch.empty(moments * places, widths[-1]))
+        positions = math.prod(math.ceil(side / 2 ** len(widths)) for side in (height, width))
+        steps = math.ceil(frames / math.prod(strides))
+        self.position = nn.Parameter(torch.empty(steps * positions, widths[-1]))
         nn.init.trunc_normal_(self.position, std=0.02)
         for part in (self.stem, self.stages):  # this layout is twice as fast on a CPU
             cast(Any, part).to(memory_format=torch.channels_last_3d)
@@ -54,7 +54,7 @@ class R2Plus1D(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Space, then time, each halved where asked, around a projected residual."""
+    """Space, then time, each halved where strided, around a projected residual."""
 
     def __init__(self, in_width: int, width: int, time_stride: int) -> None:
         super().__init__()
@@ -79,13 +79,13 @@ class ChunkedEncoder(nn.Module):
     """
     Run an encoder on each chunk of a clip; the tokens follow each other in the clip's order.
 
-    The chunks know nothing of each other, nor of their place: live, the tokens of a chunk stay
-    as they are while the window moves on (`karmma_ros.stream.token_cache`).
+    Chunks are encoded independently of each other and of their position: on a stream, the tokens
+    of a chunk are kept while the window moves on (`karmma_ros.stream.token_cache`).
 
     :param encoder: takes `[b, c, t / p, h, w]`.
     :param parts: chunks of a clip (p).
-    :param skips_first: the second frame of each chunk is shown in place of its first. Flow
-        needs this: its first picture tells of a frame that is not in the chunk.
+    :param skips_first: the first frame of each chunk is replaced by its second. Flow needs
+        this: its first frame depends on one outside of the chunk.
     """
 
     def __init__(self, encoder: nn.Module, parts: int, skips_first: bool) -> None:

@@ -10,7 +10,7 @@ from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.backends import choose
 from karmma_ros.model.backends.agreement import check_clip
-from karmma_ros.model.backends.exported import Exported, InPlace, with_threads
+from karmma_ros.model.backends.exported import Exported, Inline, with_threads
 from karmma_ros.model.backends.graphs import INPUT, LOGITS, PRESENT, TOKENS
 from karmma_ros.model.backends.pytorch import CompiledCPU, Eager
 from karmma_ros.stream.recogniser import Recogniser
@@ -147,7 +147,7 @@ def test_a_small_encoder_runs_in_our_thread_while_the_large_ones_run_in_theirs()
     log = []
     encoders = {m: Recorded(m.letter, log, {INPUT: (1, 2)}, {TOKENS: (1, 3, 4)})
                 for m in (V, F, A)}
-    encoders[V] = InPlace(encoders[V])
+    encoders[V] = Inline(encoders[V])
     fusion = Recorded('fusion', log, {m: (1, 3, 4) for m in (V, F, A)}, {f'{LOGITS}verb': (1, 2)})
     Exported('recorded', 'fp32', encoders, fusion).infer(
         {m: np.ones((1, 2), np.float32) for m in (V, F, A)})
@@ -167,7 +167,7 @@ def test_only_a_graph_that_takes_long_gets_several_threads():
         graph.seconds = seconds
         return graph
 
-    assert isinstance(with_threads(lambda n: make(0.0, n), 4), InPlace) and made == [1]
+    assert isinstance(with_threads(lambda n: make(0.0, n), 4), Inline) and made == [1]
     assert isinstance(with_threads(lambda n: make(0.02, n), 4), Timed) and made == [1, 1, 4]
     assert isinstance(with_threads(lambda n: make(0.02, n), 1), Timed) and made == [1, 1, 4, 1]
 

@@ -10,7 +10,7 @@ from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends import choose, selection
 from karmma_ros.model.backends.agreement import check_clip, difference, TOLERANCE
-from karmma_ros.model.backends.exports import find_exports, read_answers
+from karmma_ros.model.backends.exports import find_exports, read_eager_logits
 from karmma_ros.model.backends.pytorch import Eager
 from karmma_ros.model.bundle import load_bundle, save_bundle
 import numpy as np
@@ -226,9 +226,9 @@ def test_the_digest_of_an_export_does_not_wait_for_a_pipe(copied):
 def test_answers_to_another_clip_are_not_taken(exported):
     bundle = exported('single')
     export = find_exports(bundle)[0][0]
-    assert read_answers(export, check_clip(bundle.spec, bundle.network.modalities))
+    assert read_eager_logits(export, check_clip(bundle.spec, bundle.network.modalities))
     other = check_clip(bundle.spec, bundle.network.modalities, seed=1)
-    assert read_answers(export, other) is None
+    assert read_eager_logits(export, other) is None
 
 
 def test_without_an_export_auto_is_eager_at_once(exported, tmp_path):

@@ -59,7 +59,7 @@ def test_every_subset_of_a_clip_is_answered_as_by_eager(exported, opened, way, r
 def test_a_chunk_is_encoded_alone_and_told_its_place_afterwards(opened, modality, runtime):
     backend, eager = opened('chunks', runtime)
     ours, theirs = backend.parts, eager.parts
-    assert ours.stretches == theirs.stretches and list(ours.stretches) == [V, F]
+    assert ours.chunks == theirs.chunks and list(ours.chunks) == [V, F]
     chunks = [film(1, 2), film(2, 2)]
     parts = [ours.encode_chunk(modality, x) for x in chunks]
     wanted = [theirs.encode_chunk(modality, x) for x in chunks]
@@ -157,7 +157,7 @@ def test_lower_precisions_agree_within_their_tolerance(exported, tmp_path, way, 
                    for m in bundle.network.modalities}
     _, trials = export(bundle, target, precision, calibration)
     assert trials[1].agrees and trials[1].difference > 1e-5
-    assert trials[1].backend.parts.stretches == trials[0].backend.parts.stretches
+    assert trials[1].backend.parts.chunks == trials[0].backend.parts.chunks
 
 
 @ways
