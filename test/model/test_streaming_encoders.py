@@ -66,7 +66,7 @@ def test_the_flow_from_a_frame_outside_the_chunk_is_not_looked_at(spec):
     (replace(PLAIN, chunk=3), V, "rgb.chunk is 3; expected a divisor of the clip's 4 frames"),
     (EncoderConfig('mel_cnn', chunk=1), A, 'audio.chunk is 1; expected 0'),
     (EncoderConfig('layout_cnn', chunk=2), D, 'detections.chunk is 2; expected 0'),
-    (EncoderConfig('causal_frames', {'backbone': 'test_vit'}), V, 'test_vit.*one of the kinds'),
+    (EncoderConfig('causal_frames', {'backbone': 'test_vit'}), V, 'test_vit.*one of the families'),
     (EncoderConfig('causal_frames', {'backbone': 'no_such'}), V, "timm model is 'no_such'"),
 ])
 def test_what_cannot_be_streamed_is_refused(spec, encoder, modality, text):
