@@ -1,4 +1,4 @@
-"""The one check that every array passes on its way in."""
+"""The check of type and shape of every input array."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_array(
     allow_empty: bool = False,
 ) -> None:
     """
-    Hold an array against a type and a shape such as `('t', 'h', 'w', 3)`.
+    Check the type and the shape of an array, such as `('t', 'h', 'w', 3)`.
 
     A number is an exact length; a letter is any length of at least one (zero too with
     `allow_empty`).

@@ -1,5 +1,5 @@
 """
-Mono sound to the network's log-mel tiles.
+Resampling of mono audio, and its conversion to the network's log-mel tiles.
 
 Shape legend: n samples, s spectrogram columns, f mel bands, k tiles.
 """
@@ -12,11 +12,12 @@ from typing import Any
 from karmma_ros.clip import AudioSpec
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.preprocess.arrays import check_array
-from karmma_ros.preprocess.pcm import decode_pcm
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+FLOOR_DB = -100.0
+"""Decibels of silence and of any power below 1e-10."""
 _MAX_RATE = 768_000
 _QUALITY = 'HQ'
 
@@ -25,27 +26,27 @@ def resample(
     samples: NDArray[np.float32], source_rate: int, target_rate: int,
 ) -> NDArray[np.float32]:
     """
-    Resample mono float32 `[n]` as a whole, from one rate in Hz to another.
+    Resample mono float32 `[n]` at once, from one rate in Hz to another.
 
-    :raises InvalidSampleError: for a rate that is no rate.
+    :raises InvalidSampleError: for an impossible rate.
     """
     _check(samples, source_rate, target_rate)
     if source_rate == target_rate:
         return samples
-    import soxr  # only here: sound at the model's rate goes without it
+    import soxr  # only here: audio at the model's rate needs no soxr
 
     return np.asarray(soxr.resample(samples, source_rate, target_rate, _QUALITY), np.float32)
 
 
 class StreamResampler:
     """
-    Resample mono sound that comes in pieces, without a seam between them.
+    Resample a stream of mono audio, piece by piece.
 
-    The samples given back start at the time of the first sample pushed and go on without
-    a gap, but they lag: the last 20 to 60 ms (at rates from 16 to 48 kHz; the lower, the
-    longer) come with the next pieces. At equal rates all come at once.
+    The output starts at the time of the first sample pushed and has no gaps, but it lags:
+    the last 20 to 60 ms (at rates from 16 to 48 kHz; the lower, the longer) come with the
+    next pieces. At equal rates there is no lag.
 
-    :raises InvalidSampleError: for a rate that is no rate.
+    :raises InvalidSampleError: for an impossible rate.
     """
 
     def __init__(self, source_rate: int, target_rate: int) -> None:
@@ -55,17 +56,17 @@ class StreamResampler:
         self.reset()
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Take the next samples, float32 `[n]`; give those that are ready."""
+        """Take the next samples, float32 `[n]`; return those that are ready."""
         _check(samples, self.source_rate, self.target_rate)
         if self._stream is None:
             return samples
         return np.asarray(self._stream.resample_chunk(samples), np.float32)
 
     def reset(self) -> None:
-        """Forget what was pushed: the next samples start anew."""
+        """Discard the state: the next samples start a new stream."""
         if self.source_rate == self.target_rate:
             return
-        import soxr  # only here: sound at the model's rate goes without it
+        import soxr  # only here: audio at the model's rate needs no soxr
 
         self._stream = soxr.ResampleStream(
             self.source_rate, self.target_rate, 1, dtype='float32', quality=_QUALITY)
@@ -73,9 +74,9 @@ class StreamResampler:
 
 def check_rate(rate: int) -> None:
     """
-    Hold a sample rate against what is possible.
+    Check that a sample rate is possible.
 
-    :raises InvalidSampleError: for a rate that is no rate.
+    :raises InvalidSampleError: when it is not.
     """
     if not 1 <= rate <= _MAX_RATE:
         raise InvalidSampleError(f'sample rate: got {rate}; expected 1 to {_MAX_RATE} Hz')
@@ -87,26 +88,17 @@ def _check(samples: NDArray[np.float32], *rates: int) -> None:
         check_rate(rate)
 
 
-__all__ = [
-    'FLOOR_DB', 'StreamResampler', 'audio_input', 'columns_of', 'decode_pcm', 'log_mel',
-    'mel_filterbank', 'resample', 'touching_gaps',
-]
-
-FLOOR_DB = -100.0
-"""Decibels of silence and of whatever has a power below 1e-10."""
-
-
 def log_mel(
     waveform: NDArray[np.float32], spec: AudioSpec, first: int = 0, stop: int | None = None,
 ) -> NDArray[np.float32]:
     """
-    Return the mel power spectrogram of mono sound `[n]` in decibels, float32 `[f, s]`.
+    Return the mel power spectrogram of mono audio `[n]` in decibels, float32 `[f, s]`.
 
-    Column j is centred on sample j × hop, so that s = 1 + n // hop; beyond its ends the
-    sound is silent. Power is not normalised: a full-scale sine in a Hann window of w
+    Column j is centred on sample j × hop, so that s = 1 + n // hop; the audio is
+    padded with silence. Power is not normalised: a full-scale sine in a Hann window of w
     samples peaks at (w / 4)² = 20 log10(w / 4) dB.
 
-    :param first: the first column to give, with `stop` the one after the last.
+    :param first: the first column to return; `stop` is the one after the last.
     :raises InvalidSampleError: for another type or shape, NaN or infinity.
     """
     check_array('waveform', waveform, np.float32, ('n',))
@@ -135,17 +127,17 @@ def audio_input(
     spectrogram: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """
-    Cut the sound of exactly one window, float32 `[n]`, into tiles: `[k, f, tile_steps]`.
+    Split the audio of exactly one window, float32 `[n]`, into tiles: `[k, f, tile_steps]`.
 
     Tile i is centred on (i + 0.5) / k of the window; beyond the window there is silence.
     Centres are rounded to spectrogram columns (2.5 ms at most by default), so that all
-    tiles are cuts of one spectrogram: 32 tiles for the price of one.
+    tiles are crops of one spectrogram: 32 tiles at the cost of one.
 
     :param valid_mask: bool `[n]`, false where a gap was filled with zeros. Columns that touch one
-        are set to the mean, as training hides stretches of sound: to the network digital
-        silence is a sound like no other, and a strong one.
-    :param spectrogram: `log_mel` of the sound where that is known already; what it says of
-        columns that touch a gap is not looked at.
+        are set to the mean, as training masks intervals of audio: digital silence would
+        be a strong signal of its own.
+    :param spectrogram: `log_mel` of the audio, if known already; its columns that touch a
+        gap are ignored.
     :raises InvalidSampleError: for another type or shape, NaN or infinity.
     """
     if spectrogram is None:

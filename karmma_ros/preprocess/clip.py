@@ -27,7 +27,7 @@ def make_clip(
     boxes: Sequence[NDArray[np.float32]] | None = None,
 ) -> Clip:
     """
-    Turn the parts that are there into the network's inputs.
+    Turn the present modalities into the network's inputs.
 
     `frames` `[t, h, w, 3]` RGB and `flow` `[t, h, w, 2]` (`clip_flow`) have the size of the
     crop, `audio` `[n]` covers exactly the window, `valid_mask` `[n]` is false in its gaps and

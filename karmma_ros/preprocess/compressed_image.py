@@ -1,8 +1,8 @@
 """
-The bytes of a `sensor_msgs/CompressedImage` to an RGB picture.
+The bytes of a `sensor_msgs/CompressedImage` to an RGB image.
 
-JPEG and PNG only: what they will cost is known before anything is decoded
-(`image_headers.py`), so that a few bytes cannot ask for gigabytes or minutes.
+JPEG and PNG only: their cost is known before anything is decoded (`image_headers.py`), so that
+a few bytes cannot take gigabytes or minutes.
 
 Shape legend: h height, w width, c channels.
 """
@@ -21,12 +21,10 @@ from karmma_ros.preprocess.image import (
     Size,
     WIDE,
 )
-from karmma_ros.preprocess.image_headers import EncodedImage, MAX_PIXELS, PNG, read_header
+from karmma_ros.preprocess.image_headers import EncodedImage, PNG, read_header
 from karmma_ros.preprocess.video import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ['decode_bounded', 'decode_compressed', 'MAX_PIXELS']
 
 _LARGE_PIXELS = 10_000_000
 """A larger JPEG, above 4K, is decoded at a fraction of its size where the crop allows it."""
@@ -42,9 +40,9 @@ def decode_compressed(
     """
     Decode a JPEG or PNG to RGB uint8 `[h, w, 3]`, resized and cropped to `size` if given.
 
-    Also gives the height and width of the whole picture. A JPEG that says how the camera
-    was held comes out upright. `description` is the message's `format`: what it says of
-    the codec is not believed, the bytes are; what it states of the colours is. Bytes behind
+    Also return the height and width before that. A JPEG with an EXIF orientation comes out
+    upright. `description` is the message's `format`; the codec is read from the bytes instead,
+    the order of the colours from the format. Bytes behind
     the end of the image are ignored: cameras fill up their last packet or buffer. `bits` are
     the significant ones of a PNG with 16 for a value, as `decode_image` takes them.
 
@@ -56,20 +54,20 @@ def decode_compressed(
     source, _, codec = description.partition(';')
     is_mosaic = source.startswith('bayer_') and encoded.is_png
     if is_mosaic:  # OpenCV has made eight bits of sixteen
-        picture = _decode_values(encoded, cv2.IMREAD_GRAYSCALE, bits)
-        height, width = whole = picture.shape[0], picture.shape[1]
-        picture = decode_image(
-            picture, encoding=source.strip().replace('16', '8'), height=height, width=width,
+        image = _decode_values(encoded, cv2.IMREAD_GRAYSCALE, bits)
+        height, width = full_size = image.shape[0], image.shape[1]
+        image = decode_image(
+            image, encoding=source.strip().replace('16', '8'), height=height, width=width,
             step=width, size=size)
     else:
         scale = _scale(encoded, size)
-        picture = _decode_values(encoded, _REDUCED.get(scale, cv2.IMREAD_COLOR), bits, scale)
-        whole = _whole_size(encoded, picture, scale)
-        picture = picture if size is None else resize_and_crop(picture, *size)
-        # What was given to the encoder as if it were BGR comes back as what it was.
+        image = _decode_values(encoded, _REDUCED.get(scale, cv2.IMREAD_COLOR), bits, scale)
+        full_size = _full_size(encoded, image, scale)
+        image = image if size is None else resize_and_crop(image, *size)
+        # RGB that was encoded as if it were BGR is decoded to RGB.
         if 'compressed rgb' not in codec:
-            picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
-    return picture, whole
+            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    return image, full_size
 
 
 def decode_bounded(data: Any, flags: int) -> Bytes:
@@ -86,7 +84,7 @@ def _check_description(description: str) -> None:
     if 'compresseddepth' in description.lower():
         raise InvalidSampleError(
             f'image format: got {printable(description, 40)!r}; expected jpeg or png: '
-            'compressedDepth is no picture: remap image to the colour topic of the camera')
+            'compressedDepth is no colour image: remap image to the colour topic of the camera')
 
 
 def _scale(encoded: EncodedImage, size: Size | None) -> int:
@@ -122,23 +120,23 @@ def _decode_values(encoded: EncodedImage, flags: int, bits: int, scale: int = 1)
 
 def _decode(encoded: EncodedImage, flags: int, scale: int = 1) -> NDArray[Any]:
     try:
-        picture = cv2.imdecode(encoded.data, flags)
+        image = cv2.imdecode(encoded.data, flags)
     except cv2.error as error:
         raise InvalidSampleError(f'image data: damaged: {error.err}') from None
-    if picture is None:
+    if image is None:
         raise InvalidSampleError(
             f'image data: got {encoded.data.size} bytes that cannot be decoded; expected a '
             'complete jpeg or png')
     stored = -(-encoded.width // scale), -(-encoded.height // scale)
-    if sorted(stored) != sorted(picture.shape[:2]):
+    if sorted(stored) != sorted(image.shape[:2]):
         raise InvalidSampleError(
-            f'image size: got {picture.shape[1]} x {picture.shape[0]} from the decoder; expected '
+            f'image size: got {image.shape[1]} x {image.shape[0]} from the decoder; expected '
             f'{stored[0]} x {stored[1]} as the header has it')
-    return np.asarray(picture)
+    return np.asarray(image)
 
 
-def _whole_size(encoded: EncodedImage, picture: Bytes, scale: int) -> Size:
+def _full_size(encoded: EncodedImage, image: Bytes, scale: int) -> Size:
     """Return height and width of the image as it is shown: EXIF may have turned it."""
     stored = encoded.height, encoded.width
-    upright = picture.shape[0] == -(-encoded.height // scale)
+    upright = image.shape[0] == -(-encoded.height // scale)
     return stored if upright else stored[::-1]

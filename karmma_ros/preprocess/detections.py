@@ -26,7 +26,7 @@ _HAND = re.compile(r'(?<![a-z])hands?(?![a-z])', re.IGNORECASE)
 @dataclass(frozen=True)
 class CategoryMap:
     """
-    Tell hands from objects by a detector's class id, a string such as `left_hand` or `39`.
+    Map a detector's class id to hand or object; it is a string such as `left_hand` or `39`.
 
     :raises InvalidSettingError: when the mapping names a category that does not exist.
     """
@@ -91,7 +91,7 @@ def detection_input(
 
 def check_boxes(boxes: NDArray[np.float32]) -> None:
     """
-    Hold the boxes of one frame, `[n, 5]`, against what `detection_input` takes.
+    Check the boxes of one frame, `[n, 5]`, for `detection_input`.
 
     :raises InvalidSampleError: for NaN, infinity, a negative size, coordinates outside of
         0..1 or an unknown category.

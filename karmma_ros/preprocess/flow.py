@@ -1,7 +1,7 @@
 """
-Dense optical flow of sampled frames, as 8-bit pictures.
+Dense optical flow of sampled frames, as 8-bit images.
 
-The picture value 128 is no movement; ±bound pixels a frame span 0..255, as in the
+The pixel value 128 is no movement; ±bound pixels a frame span 0..255, as in the
 released flow of Epic-Kitchens.
 
 Shape legend: t frames, h height, w width.
@@ -16,15 +16,15 @@ from karmma_ros.clip import FlowSpec
 from karmma_ros.errors import InvalidSampleError, printable
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.image import check_layout, flat_bytes
-from karmma_ros.preprocess.video import normalise_picture, resize_and_crop_vectors
+from karmma_ros.preprocess.video import normalise_image, resize_and_crop_vectors
 import numpy as np
 from numpy.typing import NDArray
 
 NO_MOVEMENT = 128
-"""The picture value of a displacement of zero."""
+"""The pixel value of a displacement of zero."""
 
 THIRD_CHANNEL = 0
-"""Flow is fed as the picture (u, v, 0): the paper's data holds a black third channel."""
+"""The network's input is (u, v, 0): the paper's data holds a black third channel."""
 
 UNKNOWN = 1e9
 """Displacements of this size stand for unknown ones, as in Middlebury's flow files."""
@@ -42,7 +42,7 @@ def estimate_flow(
     """
     Estimate how each pixel moved from `previous` to `current`, two RGB `[h, w, 3]`.
 
-    Gives uint8 `[h, w, 2]`, rightward and downward displacement. Frames that are equal
+    Return uint8 `[h, w, 2]`, rightward and downward displacement. Frames that are equal
     give exactly `NO_MOVEMENT` at no cost.
 
     :raises InvalidSampleError: when the frames differ in size or are too small for DIS.
@@ -79,7 +79,7 @@ def clip_flow(frames: NDArray[np.uint8], bound: float) -> NDArray[np.uint8]:
 
 def quantise_flow(displacement: NDArray[np.float32], bound: float) -> NDArray[np.uint8]:
     """
-    Turn displacements in pixels a frame, float32 `[h, w, 2]`, into picture values.
+    Turn displacements in pixels a frame, float32 `[h, w, 2]`, into pixel values.
 
     :raises InvalidSampleError: for a value that is not finite.
     """
@@ -89,7 +89,7 @@ def quantise_flow(displacement: NDArray[np.float32], bound: float) -> NDArray[np
 
 def check_displacement(displacement: NDArray[np.float32]) -> None:
     """
-    Hold displacements against what `quantise_flow` takes: float32 `[h, w, 2]`, finite.
+    Check displacements for `quantise_flow`: float32 `[h, w, 2]`, finite.
 
     :raises InvalidSampleError: for anything else.
     """
@@ -100,13 +100,13 @@ def check_displacement(displacement: NDArray[np.float32]) -> None:
 
 def flow_input(flow: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]:
     """
-    Normalise flow pictures `[t, h, w, 2]` to the network's float32 `[3, t, h, w]`.
+    Normalise flow images `[t, h, w, 2]` to the network's float32 `[3, t, h, w]`.
 
     :raises InvalidSampleError: for another type or shape.
     """
     check_array('flow', flow, np.uint8, ('t', 'h', 'w', 2))
     out = np.empty((3, *flow.shape[:3]), np.float32)
-    normalise_picture(flow, spec.mean, spec.std, out)
+    normalise_image(flow, spec.mean, spec.std, out)
     out[2] = (THIRD_CHANNEL / 255 - spec.mean[2]) / spec.std[2]
     return out
 
@@ -159,7 +159,7 @@ def _flow_between(
         h, w = previous.shape
         raise InvalidSampleError(
             f'frame size for flow: got {w} x {h}; expected {_MIN_SIDE} pixels or more each way')
-    # A new object each time (3 % dearer): an old one keeps settings that a picture of another
+    # A new object each time (3 % dearer): an old one keeps settings that a frame of another
     # size made it choose, and scratch memory that threads must not share.
     estimator: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow = estimator.calc(previous, current, None)

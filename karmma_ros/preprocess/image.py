@@ -1,9 +1,9 @@
 """
-The raw bytes of a `sensor_msgs/Image` to an RGB picture.
+The raw bytes of a `sensor_msgs/Image` to an RGB image.
 
-cv_bridge is not used, for Bayer mosaics neither: it shears the picture, without a word,
-when the row padding is not a multiple of the pixel's size, it copies the full frame before
-we can shrink it, and it is not there everywhere. OpenCV, which it calls, is.
+cv_bridge is not used: it silently shears the image when the row padding is not a multiple of the
+pixel's size, it copies the full frame before it can be resized, and it is not installed
+everywhere. OpenCV, which it calls, is.
 
 Shape legend: h height, w width, c channels, r rows of b bytes.
 """
@@ -63,12 +63,12 @@ def decode_image(
     Decode a raw image to RGB uint8 `[h, w, 3]`, in memory of its own.
 
     `data` is any bytes-like object or a uint8 array and is read in place. With `size`
-    (height, width) the picture is resized and centre-cropped first and its channels are
-    swapped afterwards, where they allow it, so that the expensive step sees the small
-    picture. Of 16-bit channels the high byte is kept, or with fewer significant `bits` the
-    highest eight of those: a camera may send values up to 1023, 10 bits, in 16.
+    (height, width) the image is resized and centre-cropped first and its channels are
+    swapped afterwards, where possible, so that the expensive step handles the small image. Of
+    16-bit channels the high byte is kept, or with fewer significant `bits` the highest eight of
+    those: a camera may send values up to 1023, 10 bits, in 16.
 
-    :raises InvalidSampleError: for an unknown encoding, an empty picture, a step shorter
+    :raises InvalidSampleError: for an unknown encoding, an empty image, a step shorter
         than a row, or a number of bytes other than the encoding has.
     """
     layout = _layout(encoding, bool(is_bigendian))
@@ -127,7 +127,7 @@ def flat_bytes(data: Any) -> Bytes:
     try:
         return np.frombuffer(data, np.uint8)
     except (TypeError, ValueError) as error:
-        # numpy also refuses an empty buffer here, which `check_layout` says better.
+        # numpy also refuses an empty buffer here, for which `check_layout` has a better error.
         if isinstance(data, (bytes, bytearray)) or getattr(data, 'typecode', '') == 'B':
             return np.empty(0, np.uint8)
         raise InvalidSampleError(
@@ -140,7 +140,7 @@ def check_layout(
     num_bytes: int,
 ) -> None:
     """
-    Hold the fields of an image against each other; see `_Layout`.
+    Check the fields of an image for consistency; see `_Layout`.
 
     :raises InvalidSampleError: naming the field that does not fit.
     """
@@ -164,10 +164,10 @@ def _interleaved(
     """Read pixels of channels of one byte, or of two of which one is the high one."""
     size_of = 1 if high is None else 2
     view: Bytes = rows.reshape(len(rows), -1, channels, size_of)[..., high or 0]
-    picture = view if size is None else resize_and_crop(view, *size)
+    image = view if size is None else resize_and_crop(view, *size)
     if code is None:
-        return np.array(picture, np.uint8, order='C')
-    return _convert(picture, code)
+        return np.array(image, np.uint8, order='C')
+    return _convert(image, code)
 
 
 def _mosaic(rows: Bytes, size: Size | None, *, code: int, high: int | None) -> Bytes:
@@ -190,16 +190,16 @@ def _full_yuv(rows: Bytes, size: Size | None) -> Bytes:
     height = len(rows) // 3
     chroma = np.concatenate([rows[height::2], rows[height + 1::2]], 1)
     view = np.dstack([rows[:height], chroma.reshape(height, -1, 2)])
-    picture = view if size is None else resize_and_crop(view, *size)
-    return np.asarray(cv2.transform(picture, _YUV_MATRIX), np.uint8)
+    image = view if size is None else resize_and_crop(view, *size)
+    return np.asarray(cv2.transform(image, _YUV_MATRIX), np.uint8)
 
 
-def _convert(picture: Bytes, code: int) -> Bytes:
-    return np.asarray(cv2.cvtColor(np.ascontiguousarray(picture), code), np.uint8)
+def _convert(image: Bytes, code: int) -> Bytes:
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), code), np.uint8)
 
 
-def _fit(picture: Bytes, size: Size | None) -> Bytes:
-    return picture if size is None else resize_and_crop(picture, *size)
+def _fit(image: Bytes, size: Size | None) -> Bytes:
+    return image if size is None else resize_and_crop(image, *size)
 
 
 _COLOURS: dict[str, tuple[int, int | None]] = {

@@ -1,5 +1,5 @@
 """
-What a JPEG or PNG will cost to decode, found by walking its structure as the decoders do.
+The cost of decoding a JPEG or PNG, from its structure as the decoders read it.
 
 A decoder allocates what the header states and reads every scan, so a few hundred bytes can take
 gigabytes or minutes. The walk follows the decoders' own rules (libjpeg's next_marker,
@@ -41,7 +41,7 @@ _MAX_SEGMENTS = 4_000
 _MAX_CHUNKS = 40_000
 _CHUNK = Struct('>I4s')
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_CUT_OFF = 'expected a complete image: part of it was lost'
+_INCOMPLETE = 'expected a complete image: part of it was lost'
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class EncodedImage:
     """A JPEG or PNG that may be decoded."""
 
     data: Bytes
-    """Without what lies behind its end, and what a decoder should not see."""
+    """Up to its end, without chunks that a decoder should not read."""
     width: int
     """As stored, before any turning by EXIF."""
     height: int
@@ -106,16 +106,16 @@ class _JpegWalk:
         """
         view, at = memoryview(self.flat.data), 2
         for _ in range(_MAX_SEGMENTS):
-            found = _MARKER.search(view, at)
-            if found is None:
+            marker = _MARKER.search(view, at)
+            if marker is None:
                 break
-            code, at = view[found.end() - 1], found.end()
+            code, at = view[marker.end() - 1], marker.end()
             if code == _EOI:
                 return self._ended(at)
             if code == _SOI:
                 raise InvalidSampleError(
                     f'image data: another jpeg begins at byte {at - 2} before the end of the '
-                    f'first; {_CUT_OFF}')
+                    f'first; {_INCOMPLETE}')
             length = int.from_bytes(view[at:at + 2], 'big')
             if at + max(2, length) > len(view):
                 break
@@ -124,10 +124,10 @@ class _JpegWalk:
         else:
             raise InvalidSampleError(
                 f'image data: got a jpeg of more than {_MAX_SEGMENTS:,} segments; expected '
-                f'fewer: {_CUT_OFF}')
+                f'fewer: {_INCOMPLETE}')
         raise InvalidSampleError(
             f'image data: got {self.flat.size} bytes of a jpeg without an end (FF D9); '
-            f'{_CUT_OFF}')
+            f'{_INCOMPLETE}')
 
     def _segment(self, code: int, content: bytes, length: int) -> None:
         if code in _OTHER_FRAMES:
@@ -168,7 +168,7 @@ class _JpegWalk:
     def _ended(self, end: int) -> EncodedImage:
         if self.size is None or not self.scans:
             raise InvalidSampleError(
-                f'image data: got a jpeg that ends at byte {end} without an image; {_CUT_OFF}')
+                f'image data: got a jpeg that ends at byte {end} without an image; {_INCOMPLETE}')
         return EncodedImage(self.flat[:end], *self.size, is_png=False)
 
 
@@ -207,7 +207,7 @@ def _read_png(flat: Bytes) -> EncodedImage:
             return EncodedImage(np.concatenate(kept), width, height, is_png=True)
         at = end
     raise InvalidSampleError(
-        f'image data: got {flat.size} bytes of a png without an end (IEND); {_CUT_OFF}')
+        f'image data: got {flat.size} bytes of a png without an end (IEND); {_INCOMPLETE}')
 
 
 def _is_needed(name: bytes) -> bool:

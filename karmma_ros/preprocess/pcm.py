@@ -1,7 +1,7 @@
 """
 The bytes of an audio message to mono samples.
 
-Sample formats bear GStreamer's names (`S16LE`), which are what audio_common sends.
+Sample formats have GStreamer's names (`S16LE`), as audio_common sends them.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ def decode_pcm(
     bytes-like object or a uint8 array.
 
     :raises InvalidSampleError: for an unknown or compressed format, a number of bytes that
-        is no whole number of samples, no samples at all, NaN or infinity.
+        is not a multiple of a sample, no samples at all, NaN or infinity.
     """
-    kind, order = _parse(sample_format, big_endian)
+    sample_type, order = _parse(sample_format, big_endian)
     if not 1 <= channels <= _MAX_CHANNELS:
         raise InvalidSampleError(
             f'audio channels: got {channels}; expected 1 to {_MAX_CHANNELS}')
     flat = _flat_bytes(data)
     if _is_mp3(flat[:4096].tobytes(), flat.size):
         raise _compressed('mp3')
-    frame = int(kind[1:]) // 8 * channels
+    frame = int(sample_type[1:]) // 8 * channels
     if flat.size == 0 or flat.size % frame:
         raise InvalidSampleError(
             f'audio data: got {flat.size} bytes; expected a multiple of {frame}, at least one '
             f'({channels} channel(s) of {printable(sample_format, 60)})')
-    samples = _to_float(flat, kind, order).reshape(-1, channels)
+    samples = _to_float(flat, sample_type, order).reshape(-1, channels)
     mono = samples[:, 0] if channels == 1 else samples.mean(axis=1)
     if not np.isfinite(mono).all():
         raise InvalidSampleError('audio data: got NaN or infinity; expected finite samples')
@@ -73,7 +73,7 @@ def _parse(sample_format: str, big_endian: bool) -> tuple[str, str]:
 
 def _compressed(name: str) -> InvalidSampleError:
     return InvalidSampleError(
-        f'audio: got compressed sound ({printable(name, 60)}); expected raw PCM: start '
+        f'audio: got compressed audio ({printable(name, 60)}); expected raw PCM: start '
         'audio_capture with `format:=wave`')
 
 
@@ -89,10 +89,10 @@ def _flat_bytes(data: Any) -> NDArray[np.uint8]:
         ) from error
 
 
-def _to_float(flat: NDArray[np.uint8], kind: str, order: str) -> NDArray[np.float32]:
-    if kind == 'S24':
-        flat, kind, order = _widen_24(flat, order), 'S32', '<'
-    letter, bits = {'S': 'i', 'U': 'u', 'F': 'f'}[kind[0]], int(kind[1:])
+def _to_float(flat: NDArray[np.uint8], sample_type: str, order: str) -> NDArray[np.float32]:
+    if sample_type == 'S24':
+        flat, sample_type, order = _widen_24(flat, order), 'S32', '<'
+    letter, bits = {'S': 'i', 'U': 'u', 'F': 'f'}[sample_type[0]], int(sample_type[1:])
     wide = np.ascontiguousarray(flat).view(f'{order}{letter}{bits // 8}')
     with np.errstate(over='ignore', invalid='ignore'):
         samples: NDArray[np.float32] = wide.astype(np.float32)
@@ -114,9 +114,9 @@ def _widen_24(flat: NDArray[np.uint8], order: str) -> NDArray[np.uint8]:
 
 def _is_mp3(head: bytes, size: int) -> bool:
     """
-    Tell MPEG audio sent under a PCM name: audio_capture's default does that.
+    Return whether data is MPEG audio sent under a PCM name, as audio_capture does by default.
 
-    Two bytes of PCM may look like a frame's sync word by chance; a header whose frame
+    Two bytes of PCM may equal a frame's sync word by chance; a header whose frame
     ends at the next sync word, or with the message, does not.
     """
     if head[:3] == b'ID3' and size >= 10:

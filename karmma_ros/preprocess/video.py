@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 def resize_and_crop(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """
-    Fit the short side, then cut the centre: `[h, w, c]` becomes `[height, width, c]`.
+    Fit the short side, then crop the centre: `[h, w, c]` becomes `[height, width, c]`.
 
-    The centre is cut from the source, before resizing: the same picture for less work.
+    The centre is cropped from the source, before resizing: the same result for less work.
     Pixels are averaged when shrinking (no aliasing) and interpolated when growing. An
     image of the right size comes back as it is, without a copy.
 
@@ -34,9 +34,9 @@ def resize_and_crop_vectors(
     field: NDArray[np.float32], height: int, width: int,
 ) -> NDArray[np.float32]:
     """
-    Fit a field of displacements `[h, w, 2]` as `resize_and_crop` fits its pictures.
+    Fit a field of displacements `[h, w, 2]` as `resize_and_crop` fits images.
 
-    The vectors, (x, y) in pixels, become as much shorter or longer as the picture does.
+    The vectors, (x, y) in pixels, become as much shorter or longer as the image does.
 
     :raises InvalidSampleError: for anything but a non-empty float32 field.
     """
@@ -55,11 +55,11 @@ def video_input(frames: NDArray[np.uint8], spec: VideoSpec) -> NDArray[np.float3
     """
     check_array('frames', frames, np.uint8, ('t', spec.height, spec.width, 3))
     out = np.empty((3, *frames.shape[:3]), np.float32)
-    normalise_picture(frames, spec.mean, spec.std, out)
+    normalise_image(frames, spec.mean, spec.std, out)
     return out
 
 
-def normalise_picture(
+def normalise_image(
     frames: NDArray[np.uint8],
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -75,7 +75,7 @@ def normalise_picture(
 def _fit(
     image: NDArray[Any], height: int, width: int,
 ) -> tuple[NDArray[Any], tuple[float, float]]:
-    """Resize and crop; also give how much wider and higher a pixel has become."""
+    """Resize and crop; also return how much wider and higher a pixel has become."""
     if height <= 0 or width <= 0:
         raise InvalidSampleError(f'crop size: got {height} x {width}; expected 1 x 1 or more')
     if image.shape[:2] == (height, width):
@@ -84,7 +84,7 @@ def _fit(
     shrinks = source.shape[0] > height or source.shape[1] > width
     resized = cv2.resize(
         source, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    # OpenCV drops the channel axis of a picture with one channel.
+    # OpenCV drops the axis of a single channel.
     return (np.asarray(resized).reshape(height, width, image.shape[2]),
             (width / source.shape[1], height / source.shape[0]))
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
-from karmma_ros.preprocess.audio import decode_pcm
 from karmma_ros.preprocess.compressed_image import (
     decode_compressed,
     is_wide_png,
@@ -27,6 +26,7 @@ from karmma_ros.preprocess.flow import decode_flow
 from karmma_ros.preprocess.image import decode_image, WIDE
 from karmma_ros.preprocess.image import is_wide as is_wide_encoding
 from karmma_ros.preprocess.image import largest_value as largest_image_value
+from karmma_ros.preprocess.pcm import decode_pcm
 from karmma_ros.stream.audio_rate import AudioFormat
 from karmma_ros.stream.content_checks import BoxFrame
 from karmma_ros.stream.message_types import COMPRESSED_IMAGE

@@ -9,8 +9,8 @@ import zlib
 
 import cv2
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.preprocess.compressed_image import decode_compressed, MAX_PIXELS
-from karmma_ros.preprocess.image_headers import MAX_SCANS, read_header
+from karmma_ros.preprocess.compressed_image import decode_compressed
+from karmma_ros.preprocess.image_headers import MAX_PIXELS, MAX_SCANS, read_header
 from karmma_ros.preprocess.video import resize_and_crop
 import numpy as np
 import pytest
@@ -107,7 +107,7 @@ def test_a_header_that_announces_a_huge_picture_is_refused_before_decoding(bomb,
 
 
 @pytest.mark.parametrize(('data', 'description', 'text'), [
-    (PNG, '16UC1; compressedDepth png', 'compressedDepth is no picture.*remap image'),
+    (PNG, '16UC1; compressedDepth png', 'compressedDepth is no colour image.*remap image'),
     (b'\0' * 30, '32FC1; compressedDepth rvl', 'compressedDepth'),
     (b'', 'jpeg', 'got 0 bytes that start with nothing; expected a jpeg or a png'),
     (b'RIFF1234WEBP' + bytes(90), 'webp', 'compressed.format'),

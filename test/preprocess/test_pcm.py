@@ -3,7 +3,7 @@ from __future__ import annotations
 from array import array
 
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.preprocess.audio import decode_pcm
+from karmma_ros.preprocess.pcm import decode_pcm
 import numpy as np
 import pytest
 
@@ -77,7 +77,7 @@ def mp3_frame() -> bytes:
 ])
 def test_tells_mp3_under_a_pcm_name(data):
     data += bytes(len(data) % 2)
-    with pytest.raises(InvalidSampleError, match=r'compressed sound \(mp3\).*`format:=wave`'):
+    with pytest.raises(InvalidSampleError, match=r'compressed audio \(mp3\).*`format:=wave`'):
         decode_pcm(data, sample_format='S16LE', channels=1)
 
 
@@ -95,7 +95,7 @@ def test_chance_sync_word_is_no_mp3():
 
 @pytest.mark.parametrize('name', ['mp3', 'audio/MPEG', 'ogg', 'flac'])
 def test_compressed_formats_are_named_with_the_cure(name):
-    with pytest.raises(InvalidSampleError, match='compressed sound.*format:=wave'):
+    with pytest.raises(InvalidSampleError, match='compressed audio.*format:=wave'):
         decode_pcm(bytes(8), sample_format=name, channels=1)
 
 

@@ -71,7 +71,7 @@ class Trial:
 
     @property
     def agrees(self) -> bool:
-        """Return whether it may be chosen."""
+        """Whether it can be chosen."""
         return self.backend is not None and self.difference <= TOLERANCE[self.backend.precision]
 
     def __str__(self) -> str:

@@ -127,7 +127,7 @@ def test_a_bad_compressed_picture_is_refused_by_name(rig):
     rig.start(rgb__transport='compressed')
     bad = CompressedImage(format='16UC1; compressedDepth png', data=array.array('B', b'123'))
     assert rig.until(lambda: rig.status(V).dropped, step=lambda: rig.send('image/compressed', bad))
-    assert 'compressedDepth is no picture' in rig.status(V).detail
+    assert 'compressedDepth is no colour image' in rig.status(V).detail
 
 
 def test_flow_of_a_topic_outlives_the_camera(rig):
