@@ -1,10 +1,11 @@
 """
-How much faster the backends answer than PyTorch eager, and what their arithmetic costs.
+The speed of the backends beside PyTorch eager, and the cost of their arithmetic.
 
 `python benchmarks/backends.py` exports the shipped model and the paper's student (random weights)
-in a temporary folder, compares what each backend says with eager, and only then times them, in
-turns: one answer of each to one clip, round after round. Of the shipped model it also scores
-Synthetic Kitchen's test split through every backend. `--profile` shows where OpenVINO's time goes.
+in a temporary folder, compares the outputs of each backend with eager's, and only then times
+them, in turns: one inference of each on one clip, round after round. Of the shipped model it also
+scores Synthetic Kitchen's test split through every backend. `--profile` shows where OpenVINO's
+time goes.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.folder or temporary)
         for name in options.models:
-            found = measure(name, folder / name, options)
-            print(f'\n## {name}\n\n{table(found)}', flush=True)
-            report['models'][name] = {label: summary(own) for label, own in found.items()}
+            results = measure(name, folder / name, options)
+            print(f'\n## {name}\n\n{table(results)}', flush=True)
+            report['models'][name] = {label: summary(own) for label, own in results.items()}
     report['load_after'] = os.getloadavg()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1) + '\n')
@@ -70,14 +71,14 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('models', nargs='*', default=[SHIPPED, 'karmma_student'],
-                        help=f'{SHIPPED} (the shipped model) or presets [both as said above]')
+                        help=f'{SHIPPED} (the shipped model) or presets [both as described above]')
     parser.add_argument('--exports', nargs='+', default=EXPORTS, metavar='FORMAT PRECISION',
                         help=f'[{", ".join(map(repr, EXPORTS))}]')
     parser.add_argument('--compiled', action='store_true', help='torch.compile, too: minutes')
     parser.add_argument('--subsets', nargs='+', metavar='SUBSET', help='[all, and each alone]')
     parser.add_argument('--rounds', type=int, default=7, help='turns, at least [7]')
     parser.add_argument('--seconds', type=float, default=10.0,
-                        help='turns go on for so long for a small model [10]')
+                        help='duration of the turns for a small model [10]')
     parser.add_argument('--no-accuracy', action='store_true', help='time only')
     parser.add_argument('--profile', action='store_true', help='time the operators of OpenVINO')
     parser.add_argument('--folder', type=Path, help='keep the exports here, and use them again')
@@ -94,22 +95,22 @@ def measure(name: str, path: Path, options: argparse.Namespace) -> dict[str, Any
     clip = check_clip(bundle.spec, bundle.network.modalities)
     makes = dict(_makes(bundle, options.compiled))
     wanted = predict_subsets(makes['eager'](), clip)
-    backends, found = {}, {}
+    backends, results = {}, {}
     for label, make in makes.items():
         backend = make()
         off = difference(predict_subsets(backend, clip), wanted)
-        found[label] = {'difference': off, 'allowed': TOLERANCE[backend.precision]}
+        results[label] = {'difference': off, 'allowed': TOLERANCE[backend.precision]}
         if off <= TOLERANCE[backend.precision]:  # what is wrong is not timed
             backends[label] = backend
     chosen = [parse_subset(s) for s in options.subsets] if options.subsets else list(wanted)
     for label, (times, busy) in _times(backends, clip, chosen, options).items():
-        found[label] |= {'seconds': times, 'cpu_seconds': busy}
+        results[label] |= {'seconds': times, 'cpu_seconds': busy}
     if kitchen is not None and not options.no_accuracy:
         for label, backend in backends.items():
-            found[label]['accuracy'] = _accuracy(backend, kitchen, chosen)
+            results[label]['accuracy'] = _accuracy(backend, kitchen, chosen)
     if options.profile:
-        found['openvino bf16']['profile'] = _profile(bundle)
-    return found
+        results['openvino bf16']['profile'] = _profile(bundle)
+    return results
 
 
 def _bundle(name: str, path: Path) -> Bundle:
@@ -143,8 +144,8 @@ def _makes(bundle: Bundle, with_compiled: bool) -> Iterator[tuple[str, Callable[
     yield 'eager', lambda: eager
     if with_compiled:
         yield 'compiled', lambda: compiled(bundle, 'cpu')
-    for found in find_exports(bundle)[0]:
-        yield found.label, lambda found=found: read_export(bundle, found)
+    for each in find_exports(bundle)[0]:
+        yield each.label, lambda each=each: read_export(bundle, each)
 
 
 def _times(
@@ -152,7 +153,7 @@ def _times(
     options: argparse.Namespace,
 ) -> dict[str, tuple[dict[str, list[float]], dict[str, list[float]]]]:
     """
-    Time one answer of each backend in turns.
+    Time one inference of each backend in turns.
 
     :returns: label → subset → a figure for each round: the seconds that went by, and those that
         the processor worked, on all cores together.
@@ -186,7 +187,7 @@ def _profile(bundle: Bundle) -> dict[str, Any]:
     """
     Return where the time of each encoder goes in OpenVINO bf16, on one core.
 
-    The kind of operator → milliseconds, beside the time that this core would take for the
+    Operator type → milliseconds, beside the time that this core would take for the
     encoder's products alone at the rate that torch multiplies large matrices in bf16.
     """
     import openvino
@@ -194,7 +195,7 @@ def _profile(bundle: Bundle) -> dict[str, Any]:
     rate = _product_rate()
     network, name = bundle.network, bundle.config.preset
     costs = cost_of(name).gflops if name != 'tiny' else {}
-    clip, found = check_clip(bundle.spec, network.modalities), {}
+    clip, results = check_clip(bundle.spec, network.modalities), {}
     export_ = next(e for e in find_exports(bundle)[0] if e.label == 'openvino bf16')
     for modality in network.modalities:
         request = openvino.Core().compile_model(export_.graph(modality.value), 'CPU', {
@@ -209,10 +210,10 @@ def _profile(bundle: Bundle) -> dict[str, Any]:
         for same in zip(*runs):
             spent[same[0].node_type] += min(op.real_time.total_seconds() for op in same)
         gflops = costs.get(modality.letter, 0.0)
-        found[modality.value] = {
-            'ms': {kind: 1e3 * t for kind, t in spent.most_common(8)},
+        results[modality.value] = {
+            'ms': {op_type: 1e3 * t for op_type, t in spent.most_common(8)},
             'all_ms': 1e3 * sum(spent.values()), 'products_alone_ms': 1e3 * gflops / rate}
-    return {'gflops_per_second': rate, 'encoders': found}
+    return {'gflops_per_second': rate, 'encoders': results}
 
 
 def _product_rate(side: int = 2048) -> float:
@@ -237,25 +238,25 @@ def summary(own: dict[str, Any]) -> dict[str, Any]:
         for key in ('seconds', 'cpu_seconds') if key in own}
 
 
-def table(found: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
     """Set the figures of a model as a Markdown table: a row for each backend and subset."""
-    scored = 'accuracy' in found['eager']
+    scored = 'accuracy' in results['eager']
     head = ['backend', 'sensors', 'ms', 'times eager', 'CPU ms', 'differs by',
             *(['right, %', 'lost'] if scored else [])]
     lines = ['| ' + ' | '.join(head) + ' |', '|---|---|' + '---:|' * (len(head) - 2)]
-    for label, own in found.items():
+    for label, own in results.items():
         for subset, times in own.get('seconds', {}).items():
-            cells = [label, subset, *_speed(times, found['eager']['seconds'][subset]),
+            cells = [label, subset, *_speed(times, results['eager']['seconds'][subset]),
                      f'{1e3 * statistics.median(own["cpu_seconds"][subset]):.3g}',
                      f'{own["difference"]:.2%}']
             if scored:
-                right, before = (x['accuracy'][subset] for x in (own, found['eager']))
+                right, before = (x['accuracy'][subset] for x in (own, results['eager']))
                 cells += [f'{right:.2f}', f'{before - right + 0.0:.2f}']
             lines.append('| ' + ' | '.join(cells) + ' |')
         if 'seconds' not in own:
             lines.append(f'| {label} | not timed: differs by {own["difference"]:.2%}, '
                          f'{own["allowed"]:.1%} are allowed |')
-    return '\n'.join([*lines, *_profiles(found)])
+    return '\n'.join([*lines, *_profiles(results)])
 
 
 def _speed(times: list[float], eager: list[float]) -> list[str]:
@@ -264,14 +265,14 @@ def _speed(times: list[float], eager: list[float]) -> list[str]:
     return [f'{1e3 * statistics.median(times):.3g}', f'{ratio:.1f}']
 
 
-def _profiles(found: dict[str, Any]) -> Iterator[str]:
-    profile = found.get('openvino bf16', {}).get('profile')
+def _profiles(results: dict[str, Any]) -> Iterator[str]:
+    profile = results.get('openvino bf16', {}).get('profile')
     if profile is None:
         return
     yield (f'\nOpenVINO bf16, one core; torch multiplies {profile["gflops_per_second"]:.0f} '
            'GFLOP/s there:\n')
     for name, own in profile['encoders'].items():
-        parts = ', '.join(f'{kind} {ms:.3g}' for kind, ms in own['ms'].items())
+        parts = ', '.join(f'{op_type} {ms:.3g}' for op_type, ms in own['ms'].items())
         yield (f'- {name}: {own["all_ms"]:.3g} ms ({parts}); its products alone would take '
                f'{own["products_alone_ms"]:.3g} ms')
 

@@ -25,11 +25,11 @@ def exported(bundle: Bundle, words: str, calibration: Callable[[], Calibration])
     """
     target, precision = words.split()
     label = f'{FORMATS[target]} {precision}'
-    there = {found.label: found for found in find_exports(bundle)[0]}
-    if label not in there:
-        there[label], _ = export(
+    exports = {each.label: each for each in find_exports(bundle)[0]}
+    if label not in exports:
+        exports[label], _ = export(
             bundle, target, precision, calibration() if precision == INT8 else None)
-    return there[label]
+    return exports[label]
 
 
 def noise(bundle: Bundle) -> Calibration:

@@ -16,7 +16,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
 
 def measured(part: Mapping[str, Any]) -> str:
-    """Say by what command, where and when a part was measured."""
+    """Return by what command, where and when a part was measured."""
     m, versions = part['machine'], part['versions']
     libraries = ', '.join(f'{name} {v}' for name, v in versions.items())
     # What was measured before this was noted lacks it.

@@ -1,12 +1,12 @@
 """
-The backends on a GPU: time of an answer, what of the card's arithmetic is reached, memory.
+The backends on a GPU: time of an inference, fraction of the card's peak rate, memory.
 
 `python benchmarks/gpu.py` times eager PyTorch and CUDA graphs in bf16, in turns, for the shipped
 architecture and the paper's student, from inputs in the host's memory to logits there; then the
 paper's student on batches of 1 to 64 clips that lie on the card; and by how much the card's memory
-grows for one answer of the paper's teacher and student. Weights are random. The card's arithmetic
-is the rate at which it multiplies large bf16 matrices. Without a GPU it says so and measures
-nothing.
+grows for one inference of the paper's teacher and student. Weights are random. The card's
+arithmetic is the rate at which it multiplies large bf16 matrices. Without a GPU it reports so and
+measures nothing.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there')
     parser.add_argument('--device', default='cuda:0', help='cpu shows that it works [cuda:0]')
     options = parser.parse_args(arguments)
-    there = options.device == 'cpu' or torch.cuda.is_available()
-    found = measure(options.device, options.quick) if there else {'device': ''}
-    print(json.dumps(found, indent=1) if there else 'no GPU was there')
+    available = options.device == 'cpu' or torch.cuda.is_available()
+    results = measure(options.device, options.quick) if available else {'device': ''}
+    print(json.dumps(results, indent=1) if available else 'no GPU was there')
     if options.json:
-        options.json.write_text(json.dumps(found), encoding='utf-8')
+        options.json.write_text(json.dumps(results), encoding='utf-8')
     return 0
 
 
@@ -84,10 +84,10 @@ def _model(name: str, device: str, rounds: int) -> dict[str, Any]:
         backends['CUDA graphs bf16'] = compiled(bundle, device)
     clip = check_clip(bundle.spec, bundle.network.modalities)
     wanted, gflops = predict_subsets(backends['eager fp32'], clip), cost_of(name).gflops
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for label, backend in list(backends.items()):
         off = difference(predict_subsets(backend, clip), wanted)
-        found[label] = {'difference': off, 'seconds': {}}
+        results[label] = {'difference': off, 'seconds': {}}
         if off > TOLERANCE[backend.precision]:  # what is wrong is not timed
             del backends[label]
     subsets = dict.fromkeys([subset_name(bundle.network.modalities), 'V'])
@@ -99,15 +99,15 @@ def _model(name: str, device: str, rounds: int) -> dict[str, Any]:
             backends[label].infer(inputs)  # logits are on the host when it returns
             times[label, subset].append(time.perf_counter() - started)
     for (label, subset), taken in times.items():
-        found[label]['seconds'][subset] = _timed(statistics.median(taken), gflops[subset])
-    return found
+        results[label]['seconds'][subset] = _timed(statistics.median(taken), gflops[subset])
+    return results
 
 
 def _batches(
     name: str, device: str, sizes: Sequence[int], rounds: int
 ) -> dict[str, dict[int, dict[str, float]]]:
     """Return how it is run → clips in a batch → milliseconds and GFLOP/s, all sensors."""
-    bundle, found = _bundle(name), {}
+    bundle, results = _bundle(name), {}
     network, modalities = bundle.network.to(device), bundle.network.modalities
     gflops = cost_of(name).gflops[subset_name(modalities)]
     for size in sizes:
@@ -118,28 +118,28 @@ def _batches(
                 taken = _seconds(run, device, max(3, rounds // size))
             except torch.OutOfMemoryError:
                 continue
-            found.setdefault(label, {})[size] = _timed(taken, size * gflops)
+            results.setdefault(label, {})[size] = _timed(taken, size * gflops)
         torch.cuda.empty_cache()
-    return found
+    return results
 
 
 def _ways(
     network: Karmma, modalities: tuple[Modality, ...], inputs: list[Tensor], device: str
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Return the ways to answer a batch that lies on the device."""
-    def answer(*x: Tensor) -> Mapping[str, Tensor]:
+    """Return the ways to classify a batch on the device."""
+    def classify(*x: Tensor) -> Mapping[str, Tensor]:
         with torch.inference_mode():
             return network.fuse({m: network.encode(m, own) for m, own in zip(modalities, x)})
 
     def in_bf16() -> Mapping[str, Tensor]:
         with torch.autocast(torch.device(device).type, torch.bfloat16):
-            return answer(*inputs)
+            return classify(*inputs)
 
-    yield 'eager fp32', lambda: answer(*inputs)
+    yield 'eager fp32', lambda: classify(*inputs)
     yield f'eager {BF16}', in_bf16
     if device != 'cpu':
         try:
-            graph = Captured(answer, inputs)
+            graph = Captured(classify, inputs)
         except RuntimeError as error:  # out of memory, or something in it waits for the GPU
             print(f'no CUDA graph of {len(inputs[0])} clips: {error}', file=sys.stderr)
             return
@@ -147,7 +147,7 @@ def _ways(
 
 
 def _memory(name: str, device: str) -> float:
-    """Return by how much the card's memory grows at its most for one answer, fp32."""
+    """Return by how much the card's memory grows at its most for one inference, fp32."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before, chosen = torch.cuda.memory_allocated(device), parse_subset(SENSORS)

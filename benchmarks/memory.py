@@ -1,8 +1,8 @@
 """
-Memory for one answer: the paper's student beside its teacher, each in a fresh process.
+Memory for one inference: the paper's student beside its teacher, each in a fresh process.
 
 `python benchmarks/memory.py` measures by how much a process grows at its largest while it builds
-the network and answers once, from V, F and A, in eager PyTorch (as `karmma profile --memory`
+the network and runs it once, on V, F and A, in eager PyTorch (as `karmma profile --memory`
 does); the student as the node loads it, with its OpenVINO export, which is made first; and what
 one of its compiled encoders holds. Weights are random: memory does not depend on them.
 """
@@ -38,40 +38,40 @@ FOLDER = Path(__file__).resolve().parents[1] / 'build' / 'bench' / 'models'
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print, or write, bytes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--quick', action='store_true', help='sound alone, and no export')
+    parser.add_argument('--quick', action='store_true', help='audio alone, and no export')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there')
     parser.add_argument('--child', choices=[*_CHILDREN], help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
         print(json.dumps(_CHILDREN[options.child]()))
         return 0
-    found = measure('A' if options.quick else SENSORS, with_node=not options.quick)
-    print(json.dumps(found, indent=1))
+    results = measure('A' if options.quick else SENSORS, with_node=not options.quick)
+    print(json.dumps(results, indent=1))
     if options.json:
-        options.json.write_text(json.dumps(found), encoding='utf-8')
+        options.json.write_text(json.dumps(results), encoding='utf-8')
     return 0
 
 
 def measure(subset: str, with_node: bool) -> dict[str, Any]:
     """Return megabytes: of the process at its most, of tensors alone; `kept` stays afterwards."""
     modalities = parse_subset(subset)
-    found: dict[str, Any] = {'sensors': subset, 'peak_mb': {}, 'tensors_mb': {}}
+    results: dict[str, Any] = {'sensors': subset, 'peak_mb': {}, 'tensors_mb': {}}
     for name in (TEACHER, STUDENT):
         print(f'memory: {name} …', file=sys.stderr, flush=True)
-        found['peak_mb'][name] = resident_bytes(name, modalities) / 1e6
-        found['tensors_mb'][name] = tensor_bytes(name, modalities) / 1e6
+        results['peak_mb'][name] = resident_bytes(name, modalities) / 1e6
+        results['tensors_mb'][name] = tensor_bytes(name, modalities) / 1e6
     if with_node:
         for step in ('write', 'export') if find_spec('openvino') else ('write',):
             print(f'memory: {STUDENT}, {step} …', file=sys.stderr, flush=True)
             _apart(step)
-        found['node'] = _apart('node')
+        results['node'] = _apart('node')
         if find_spec('openvino'):
-            found['graph'] = _apart('graph')
-    return found
+            results['graph'] = _apart('graph')
+    return results
 
 
 def _apart(child: str) -> Any:
-    """Let a fresh process do one thing, so that its memory is its own."""
+    """Run one measurement in a fresh process, so that its memory is its own."""
     done = subprocess.run([sys.executable, __file__, '--child', child], check=True, text=True,
                           stdout=subprocess.PIPE)
     return json.loads(done.stdout.splitlines()[-1])
@@ -92,7 +92,7 @@ def _export() -> None:
 
 
 def _node() -> dict[str, Any]:
-    """Load the student as the node does and answer once."""
+    """Load the student as the node does and run it once."""
     from fault_suite.proc import peak_bytes, usage
 
     (spec, vocabulary), config = setting(STUDENT), preset(STUDENT)
@@ -107,7 +107,7 @@ def _node() -> dict[str, Any]:
 
 
 def _graph() -> dict[str, float]:
-    """Tell what one compiled encoder of the student holds, and what it takes to answer."""
+    """Measure what one compiled encoder of the student holds, and what it takes to run."""
     from fault_suite.proc import usage
     import openvino
 
@@ -123,10 +123,10 @@ def _graph() -> dict[str, float]:
     for operator in compiled.get_runtime_model().get_ops():
         info = operator.get_rt_info()
         if info['layerType'].astype(str) == 'Const':
-            kind = info['runtimePrecision'].astype(str)
+            precision = info['runtimePrecision'].astype(str)
             size = sum(np.prod(o.get_shape()) * o.get_element_type().size
                        for o in operator.outputs())
-            sizes[kind] = sizes.get(kind, 0) + int(size)
+            sizes[precision] = sizes.get(precision, 0) + int(size)
     return {'held_mb': (held - before) / 1e6, 'to_answer_mb': (usage().rss - held) / 1e6,
             'weights_mb': sizes['f16'] / 1e6, 'biases_mb': sizes['f32'] / 1e6}
 

@@ -18,7 +18,7 @@ import streaming_page
 import targets
 
 FIGURES = Path('benchmarks', 'results.json')
-_PLACE = re.compile(r'(<!-- bench: (?P<name>\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
+_MARKERS = re.compile(r'(<!-- bench: (?P<name>\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Page:
 
     path: Path
     tables: Mapping[str, Set]
-    picture: Path
+    chart: Path
     drawn_from: tuple[str, ...]
     draw: Callable[[Results, Path], None]
 
@@ -43,12 +43,12 @@ class Page:
         """
         Return the text with the tables of what was measured; the others stay as they are.
 
-        :raises ValueError: when it has a place that no table is for, or lacks one.
+        :raises ValueError: when it has markers that no table is for, or lacks some.
         """
-        places = [match['name'] for match in _PLACE.finditer(text)]
-        if sorted(places) != sorted(self.tables):
+        markers = [match['name'] for match in _MARKERS.finditer(text)]
+        if sorted(markers) != sorted(self.tables):
             raise ValueError(
-                f'{self.path}: has places for {", ".join(places) or "nothing"}; one is due for '
+                f'{self.path}: has markers for {", ".join(markers) or "nothing"}; one is due for '
                 f'each of {", ".join(self.tables)}: `<!-- bench: NAME -->` and `<!-- end -->`')
 
         def fill(match: re.Match[str]) -> str:
@@ -56,7 +56,7 @@ class Page:
             if not set(table.parts) <= set(results):
                 return match[0]
             return f'{match[1]}{table.make(results)}\n{match[3]}'
-        return _PLACE.sub(fill, text)
+        return _MARKERS.sub(fill, text)
 
     def write(self, results: Results, out: Path, root: Path) -> None:
         """Write page and chart below `out`; a page that is not there starts as that of `root`."""
@@ -66,7 +66,7 @@ class Page:
             shutil.copy(root / self.path, path)
         path.write_text(self.written(path.read_text(encoding='utf-8'), results), encoding='utf-8')
         if set(self.drawn_from) <= set(results):
-            self.draw(results, out / self.picture)
+            self.draw(results, out / self.chart)
 
 
 PAGES = (

@@ -1,5 +1,5 @@
 """
-Measure everything that docs/performance.md and docs/streaming.md say, and write it there.
+Measure all figures of docs/performance.md and docs/streaming.md, and write them there.
 
 Each part runs in a process of its own; what it finds is merged into benchmarks/results.json at
 once, so that a run can be broken off and gone on with. Then tables and charts are made anew from
@@ -46,7 +46,7 @@ class Part:
     environment: Mapping[str, str] = field(default_factory=dict)
     limit_s: float = 900.0
     if_asked: bool = False
-    """It is not run unless it is asked for by name."""
+    """It is run only if it is named."""
 
 
 def _own(name: str) -> Part:
@@ -73,7 +73,7 @@ PARTS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the parts asked for and write all that is known; 1 when one of them failed."""
+    """Measure the named parts and write all that is known; 1 when one of them failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--quick', action='store_true', help='little of each')
     parser.add_argument('--only', nargs='+', metavar='PART', choices=[*PARTS, 'page'],
@@ -88,9 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = []
     for name in chosen:
         try:
-            found = measure(name, PARTS[name], options.quick)
-            if found:
-                _merge(out / FIGURES, {name: found})
+            part = measure(name, PARTS[name], options.quick)
+            if part:
+                _merge(out / FIGURES, {name: part})
         except (subprocess.SubprocessError, OSError, ValueError) as error:
             failed.append(name)
             print(f'{name}: failed: {error}', flush=True)
@@ -109,8 +109,8 @@ def measure(name: str, part: Part, quick: bool) -> dict[str, Any]:
         print(f'{name}: left out, it is not quick', flush=True)
         return {}
     setting = [f'{key}={value}' for key, value in part.environment.items()]
-    said = shlex.join(['python', f'benchmarks/{command[0]}', *command[1:]])
-    print(f'{name}: {" ".join([*setting, said])} …', flush=True)
+    command_line = shlex.join(['python', f'benchmarks/{command[0]}', *command[1:]])
+    print(f'{name}: {" ".join([*setting, command_line])} …', flush=True)
     load, started = os.getloadavg(), time.monotonic()
     with TemporaryDirectory() as folder:
         file = Path(folder, 'found.json')
@@ -126,7 +126,7 @@ def measure(name: str, part: Part, quick: bool) -> dict[str, Any]:
     print(f'  {time.monotonic() - started:.0f} s', flush=True)
     return {
         'date': date.today().isoformat(), 'machine': machine(), 'versions': _versions(),
-        'command': ' '.join([*setting, said]), 'quick': quick,
+        'command': ' '.join([*setting, command_line]), 'quick': quick,
         'seconds': round(time.monotonic() - started, 1),
         'load': [round(load[0], 2), round(os.getloadavg()[0], 2)],
         'figures': figures,
@@ -134,13 +134,13 @@ def measure(name: str, part: Part, quick: bool) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _merge(file: Path, entries: Mapping[str, Any]) -> None:

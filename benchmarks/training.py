@@ -3,9 +3,9 @@ Does the loader keep up with the training? Both are timed side by side, in turns
 
 `python benchmarks/training.py` makes what it needs in a temporary folder: clips of the synthetic
 kitchen as `karmma train` reads them, and a recording in EPIC-Kitchens' layout (JPEGs of 456 x 256,
-flow pictures, a WAV file). The step is that of the `tiny` student, and with `--full` that of the
+flow images, a WAV file). The step is that of the `tiny` student, and with `--full` that of the
 paper's student, forward and backward, at the batch sizes of the paper. On a GPU the step runs in
-bf16 there; the share of the card's peak is told where `--peak` gives it.
+bf16 there; the fraction of the card's peak is printed if `--peak` gives it.
 """
 
 from __future__ import annotations
@@ -67,14 +67,15 @@ def main() -> None:
     print(f'torch {torch.__version__}, {torch.get_num_threads()} threads, {name}, '
           f'{options.workers} worker(s) a loader; median of {ROUNDS} rounds\n')
     print('| what | clips/s | worst to best |\n|---|---:|---:|')
-    for what, found in rates.items():
-        print(f'| {what} | {statistics.median(found):.1f} | {min(found):.1f} – {max(found):.1f} |')
-    told(rates, options.peak, device)
+    for what, measured in rates.items():
+        print(f'| {what} | {statistics.median(measured):.1f} | {min(measured):.1f} – '
+              f'{max(measured):.1f} |')
+    report(rates, options.peak, device)
 
 
-def told(rates: dict[str, list[float]], peak: float, device: str) -> None:
-    """Say what bounds the training, and how busy the card is."""
-    middle = {what: statistics.median(found) for what, found in rates.items()}
+def report(rates: dict[str, list[float]], peak: float, device: str) -> None:
+    """Report what bounds the training, and how busy the card is."""
+    middle = {what: statistics.median(measured) for what, measured in rates.items()}
     ratio = middle['loader, synthetic kitchen, V+F+A+D'] / middle['step, tiny student']
     print(f'\nOne loader process feeds {ratio:.1f} times what the tiny student takes: '
           f'{"the step" if ratio > 1 else "the loader"} bounds.')
@@ -107,7 +108,7 @@ def measure(
 
 
 def loading(clips: Clips, batch_size: int, workers: int) -> Callable[[], int]:
-    """Return what loads a batch and tells how many clips it had."""
+    """Return a function that loads a batch and returns its number of clips."""
     def endless() -> Iterator[Batch]:
         order = EpochSampler(len(clips), batch_size, seed=0)
         batches = training_loader(clips, tuple(Modality), order, 1, workers)
@@ -150,14 +151,14 @@ def recording(folder: Path, computed: bool, seconds: int = 8, fps: int = 60) -> 
     for name in ('rgb', 'flow/u', 'flow/v'):
         (folder / name).mkdir(parents=True)
     rng = np.random.default_rng(0)
-    picture = cv2.resize(rng.integers(0, 255, (32, 57, 3), np.uint8), (456, 256))
+    frame = cv2.resize(rng.integers(0, 255, (32, 57, 3), np.uint8), (456, 256))
     for i in range(seconds * fps):
         name = f'frame_{i + 1:010d}.jpg'
-        cv2.imwrite(str(folder / 'rgb' / name), np.roll(picture, 2 * i, 1))
+        cv2.imwrite(str(folder / 'rgb' / name), np.roll(frame, 2 * i, 1))
         if i % 2 == 0:
             for part in ('u', 'v'):
                 cv2.imwrite(str(folder / 'flow' / part / f'frame_{i // 2 + 1:010d}.jpg'),
-                            np.roll(picture[..., 0], 2 * i, 1))
+                            np.roll(frame[..., 0], 2 * i, 1))
     soundfile.write(folder / 'sound.wav', rng.normal(0, 0.1, 24_000 * seconds), 24_000)
     video = FrameFolder(folder / 'rgb', fps)
     flow = FlowFromVideo(video) if computed else FlowFolder(folder / 'flow', fps, stride=2)

@@ -2,7 +2,7 @@
 Draw a network as it is built: `python docs/draw_model.py [PRESET FILE.svg ...]`.
 
 Every number in the drawing is read off the network, on the meta device. Without arguments the
-pictures of docs/model.md are drawn anew.
+figures of docs/model.md are drawn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 import torch
 
 IMAGES = Path(__file__).parent / 'images'
-PICTURES = ('karmma_student', 'karmma_teacher')
+FIGURES = ('karmma_student', 'karmma_teacher')
 SENSORS = {Modality.RGB: 'RGB video', Modality.FLOW: 'optical flow', Modality.AUDIO: 'audio',
            Modality.DETECTIONS: 'detections'}
 COLOURS = {Modality.RGB: '#cfe0f3', Modality.FLOW: '#fbe0c3', Modality.AUDIO: '#d5ead2',
@@ -37,7 +37,7 @@ ROW = 11.5
 
 
 def draw(name: str, path: Path) -> None:
-    """Draw one preset into a picture file."""
+    """Draw one preset into an image file."""
     config = preset(name)
     spec, vocabulary = setting(name)
     with torch.device('meta'):
@@ -127,6 +127,6 @@ def _arrow(axis: Axes, left: float, right: float, y: float) -> None:
 
 
 if __name__ == '__main__':
-    words = sys.argv[1:] or [w for p in PICTURES for w in (p, str(IMAGES / f'{p}.svg'))]
+    words = sys.argv[1:] or [w for p in FIGURES for w in (p, str(IMAGES / f'{p}.svg'))]
     for preset_name, file in zip(words[::2], words[1::2], strict=True):
         draw(preset_name, Path(file))

@@ -14,7 +14,7 @@ BENCHMARKS = ROOT / 'benchmarks'
 
 @pytest.fixture(scope='module', autouse=True)
 def beside():
-    """Let the benchmarks find each other, as when one of them is run; forget them afterwards."""
+    """Let the benchmarks import each other, as when one is run; unload them afterwards."""
     sys.path.insert(0, str(BENCHMARKS))
     known = set(sys.modules)
     yield
@@ -74,25 +74,25 @@ def test_a_part_that_was_not_measured_leaves_its_table_as_it_is(pages, results):
     lambda text: text.replace('<!-- bench: memory -->', ''),
     lambda text: text + '<!-- bench: weather -->\n<!-- end -->\n',
 ])
-def test_a_place_too_few_or_too_many_is_refused(pages, results, change):
+def test_missing_or_surplus_markers_are_refused(pages, results, change):
     page = pages['performance']
     with pytest.raises(ValueError, match='one is due for each of .*memory'):
         page.written(change(text_of(page)), results)
 
 
-@pytest.mark.parametrize('figure, more, said', [
+@pytest.mark.parametrize('figure, more, verdict', [
     (10, False, 'aim reached'), (20, False, 'aim reached'), (30, False, 'met'),
     (35, False, 'met'), (36, False, '**missed**'),
 ])
-def test_less_is_better(target, figure, more, said):
+def test_less_is_better(target, figure, more, verdict):
     row = target('x', ' %', 35, 20, lambda _: figure, more).row({})
-    assert row == ['x', f'{figure} %', '35 %', '20 %', said]
+    assert row == ['x', f'{figure} %', '35 %', '20 %', verdict]
 
 
-@pytest.mark.parametrize('figure, said', [
+@pytest.mark.parametrize('figure, verdict', [
     (9, '**missed**'), (10, 'met'), (20, 'aim reached')])
-def test_more_is_better(target, figure, said):
-    assert target('x', '', 10, 20, lambda _: figure, True).row({})[-1] == said
+def test_more_is_better(target, figure, verdict):
+    assert target('x', '', 10, 20, lambda _: figure, True).row({})[-1] == verdict
 
 
 def test_a_bound_that_must_not_be_reached(target):
@@ -100,7 +100,7 @@ def test_a_bound_that_must_not_be_reached(target):
             for n in (0.4, 0.5)] == ['met', '**missed**']
 
 
-def test_what_was_not_measured_is_said(target):
+def test_what_was_not_measured_is_reported(target):
     assert target('x', ' ms', 8, None, lambda _: None).row({}) == [
         'x', '–', '8 ms', '–', 'not measured']
 
@@ -111,7 +111,7 @@ def test_a_target_without_an_aim_and_an_aim_without_a_target(target):
         'aim not reached', 'aim reached']
 
 
-def test_a_backend_that_disagrees_with_eager_leaves_the_targets_whole(beside, results):
+def test_a_backend_that_disagrees_with_eager_leaves_the_targets_complete(beside, results):
     """It is neither timed nor scored; on a card, CUDA graphs may be the one."""
     changed = json.loads(json.dumps(results))
     changed['student']['figures']['models']['karmma_student']['openvino int8'] = {'difference': 1}
@@ -126,7 +126,7 @@ def test_a_backend_that_disagrees_with_eager_leaves_the_targets_whole(beside, re
         importlib.import_module('targets').targets(changed))
 
 
-def test_every_stage_has_a_place_in_the_table(performance, results):
+def test_every_stage_is_in_the_table(performance, results):
     found = results['live_path']['figures']['stages']['stages']
     assert [n for n, _ in performance._ordered(found)] and (
         {n for n, _ in performance._ordered(found)} == set(found))
@@ -136,10 +136,10 @@ def test_every_stage_has_a_place_in_the_table(performance, results):
 def test_page_and_chart_are_written_elsewhere(pages, results, tmp_path, name):
     pages[name].write(results, tmp_path, ROOT)
     assert (tmp_path / pages[name].path).read_text(encoding='utf-8') == text_of(pages[name])
-    assert (tmp_path / pages[name].picture).stat().st_size > 10_000
+    assert (tmp_path / pages[name].chart).stat().st_size > 10_000
 
 
-def test_a_gpu_that_was_not_there_is_said(performance, results):
+def test_a_missing_gpu_is_reported(performance, results):
     gone = {'gpu': {**results['gpu'], 'figures': {'device': ''}}}
     assert '**No GPU was there.**' in performance.gpu(gone)
 
