@@ -172,7 +172,7 @@ def test_the_error_names_the_file_and_the_remedy(tmp_path, copied, content):
 def test_a_file_far_larger_than_the_network_is_not_read(tmp_path, copied):
     (tmp_path / 'fusion.onnx').touch()
     os.truncate(tmp_path / 'fusion.onnx', 10**11)
-    with pytest.raises(BundleError, match='has 100000000000 bytes, expected at most'):
+    with pytest.raises(BundleError, match='has 100,000,000,000 bytes; expected at most'):
         load_onnx(Export('onnxruntime', 'fp32', tmp_path), copied.network, 1)
 
 

@@ -147,5 +147,5 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path, copied, name, size
     for each in ('fusion.xml', 'fusion.bin'):
         (tmp_path / each).write_text(HEAD + TAIL)
     os.truncate(tmp_path / name, size)
-    with pytest.raises(BundleError, match=f'it has {size} bytes, expected at most'):
+    with pytest.raises(BundleError, match=f'it has {size:,} bytes; expected at most'):
         load(tmp_path, copied.network)
