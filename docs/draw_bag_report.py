@@ -70,7 +70,7 @@ def evaluate(folder: Path) -> Path:
         write_bag(bag, seed, silent)
     out = folder / 'report'
     status = karmma(['bag', 'evaluate', *map(str, bags), '--model', 'synthetic_kitchen',
-                     '--subsets', '--drop', '40%', '--out', str(out)])
+                     '--subsets', '--drop-intervals', '40%', '--out', str(out)])
     if status:
         raise SystemExit('draw_bag_report: the bags were not evaluated, see above')
     return out / 'report.html'

@@ -118,7 +118,7 @@ def side(name: str, report: Mapping[str, Any], condition: str | None) -> ReportS
     if not any(c['actions'] for c in report['conditions']):
         raise InvalidSettingError(
             f'truth of {name}', 'none', 'true actions that could be scored',
-            'evaluate the bags again with --truth')
+            'evaluate the bags again with --ground-truth')
     return ReportSide(name, report, condition or names[0])
 
 
@@ -352,8 +352,11 @@ def _check_same(a: ReportSide, b: ReportSide) -> None:
         first = next((i for i, (x, y) in enumerate(zip(*truths)) if x != y),
                      min(map(len, truths)))
         raise InvalidSettingError(
-            f'truth of {b.name}', f'{len(truths[1])} actions, another from number {first + 1} on',
-            f'the {len(truths[0])} actions of {a.name}', 'evaluate both with the same --truth')
+            f'truth of {b.name}',
+            f'{len(truths[1])} actions, another from number {first + 1} on',
+            f'the {len(truths[0])} actions of {a.name}',
+            'evaluate both with the same --ground-truth',
+        )
 
 
 def _figure(d: Difference, value: float | None) -> str:

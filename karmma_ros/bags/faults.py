@@ -1,8 +1,8 @@
 """
-Faults of sensors, done to a bag while it is read: silence, delay, loss.
+Fault injection while a bag is replayed: dropped intervals, muted inputs, delay, dropped messages.
 
-What chance decides is decided by the seed, the sensor and the place in the bag alone: the same
-words do the same to the same bag, whatever else is done to it.
+Random choices depend on the seed, the input and the position in the bag alone: the same options
+do the same to the same bag, whatever other faults there are.
 """
 
 from __future__ import annotations
@@ -17,136 +17,133 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.stream.mute import ALL, input_name, Mute
 
-STRETCH = 5.0
-"""Seconds for which `--drop` decides at once."""
+INTERVAL_S = 5.0
+"""Default length of the intervals of `--drop-intervals`."""
 
 
 @dataclass(frozen=True)
 class DropInterval:
-    """A sensor is silent in some of the stretches of time, each with one probability."""
+    """An input has no message in some intervals, each dropped with the same probability."""
 
-    what: str
-    chance: float
-    stretch: float = STRETCH
+    input: str
+    probability: float
+    interval_s: float = INTERVAL_S
 
     def __str__(self) -> str:
-        return f'{self.what} dropped {self.chance:.0%} of {self.stretch:g} s stretches'
+        return f'{self.input} dropped {self.probability:.0%} of {self.interval_s:g} s intervals'
 
 
 @dataclass(frozen=True)
 class Delay:
-    """Messages arrive later than they did; their stamps stay."""
+    """Messages arrive later; their stamps stay."""
 
-    what: str
+    input: str
     seconds: float
 
     def __str__(self) -> str:
-        return f'{self.what} delayed {self.seconds:g} s'
+        return f'{self.input} delayed {self.seconds:g} s'
 
 
 @dataclass(frozen=True)
 class DropMessages:
-    """Single messages are lost, each with one probability."""
+    """Single messages are dropped, each with the same probability."""
 
-    what: str
-    chance: float
+    input: str
+    probability: float
 
     def __str__(self) -> str:
-        return f'{self.what} loses {self.chance:.3g} of its messages'
+        return f'{self.input} drops {self.probability:.3g} of its messages'
 
 
 Fault = Union[DropInterval, Mute, Delay, DropMessages]
 
 
 class Faults:
-    """What is done to the sensors of one run."""
+    """The faults of one run."""
 
     def __init__(self, faults: Sequence[Fault], seed: int, start_ns: int) -> None:
-        """Take what to do, and when the bag starts."""
         self._faults, self._seed, self._start_ns = tuple(faults), seed, start_ns
 
-    def arrival_ns(self, sensor: str, index: int, received_ns: int) -> int | None:
+    def arrival_ns(self, name: str, index: int, received_ns: int) -> int | None:
         """
-        Return when the message of one sensor arrives; None when it never does.
+        Return when a message of one input arrives; None when it is dropped.
 
-        :param index: its place among the messages of the sensor.
+        :param index: position among the messages of the input.
         """
         arrival_ns = received_ns
         for fault in self._faults:
-            if fault.what not in (sensor, ALL):
+            if fault.input not in (name, ALL):
                 continue
             if isinstance(fault, Delay):
                 arrival_ns += round(fault.seconds * NANOSECONDS)
-            elif self._lost(fault, sensor, index, (received_ns - self._start_ns) / NANOSECONDS):
+            elif self._dropped(fault, name, index, (received_ns - self._start_ns) / NANOSECONDS):
                 return None
         return arrival_ns
 
-    def _lost(self, fault: Fault, sensor: str, index: int, seconds: float) -> bool:
+    def _dropped(self, fault: Fault, name: str, index: int, seconds: float) -> bool:
         if isinstance(fault, Mute):
             return fault.covers(seconds)
         if isinstance(fault, DropInterval):
-            place = int(seconds // fault.stretch)
-            return self._chance('drop', sensor, place) < fault.chance
+            interval = int(seconds // fault.interval_s)
+            return self._random('drop', name, interval) < fault.probability
         assert isinstance(fault, DropMessages)
-        return self._chance('lose', sensor, index) < fault.chance
+        return self._random('lose', name, index) < fault.probability
 
-    def _chance(self, kind: str, sensor: str, place: int) -> float:
-        """Return a number in [0, 1), the same for the same arguments."""
-        words = f'{self._seed} {kind} {sensor} {place}'.encode()
-        return int.from_bytes(blake2b(words, digest_size=8).digest(), 'big') / 2**64
+    def _random(self, *key: object) -> float:
+        """Return a number in [0, 1), the same for the same seed and key."""
+        text = ' '.join(map(str, (self._seed, *key))).encode()
+        return int.from_bytes(blake2b(text, digest_size=8).digest(), 'big') / 2**64
 
 
 def describe(faults: Iterable[Fault]) -> str:
-    """Say what is done."""
+    """Describe faults in words."""
     return ', '.join(str(fault) for fault in faults)
 
 
 def parameters(faults: Iterable[Fault], seed: int) -> dict[str, Any]:
-    """Return what is done, JSON-ready."""
+    """Return faults and seed, JSON-ready."""
     return {'faults': [str(fault) for fault in faults], 'seed': seed}
 
 
-def parse_drop_interval(text: str, stretch: float = STRETCH) -> DropInterval:
+def parse_drop_interval(text: str, interval_s: float = INTERVAL_S) -> DropInterval:
     """
-    Read `audio=0.5` or `50%`.
+    Parse `audio=0.5` or `50%`.
 
     :raises InvalidSettingError: for anything else.
     """
-    if not stretch > 0:
-        raise InvalidSettingError('--stretch', stretch, 'seconds, above 0')
-    what, value = _assigned(text)
-    return DropInterval(input_name(what, '--drop', text), _chance('--drop', value, text), stretch)
+    if not interval_s > 0:
+        raise InvalidSettingError('--interval', interval_s, 'seconds, above 0')
+    return DropInterval(*_input_and_probability('--drop-intervals', text), interval_s)
 
 
 def parse_drop_messages(text: str) -> DropMessages:
     """
-    Read `5%` or `detections=0.05`.
+    Parse `5%` or `detections=0.05`.
 
     :raises InvalidSettingError: for anything else.
     """
-    what, value = _assigned(text)
-    return DropMessages(input_name(what, '--lose', text), _chance('--lose', value, text))
+    return DropMessages(*_input_and_probability('--drop-messages', text))
 
 
 def parse_delay(text: str) -> Delay:
     """
-    Read `audio=0.3`, `300ms` or `video=0.3s`.
+    Parse `audio=0.3`, `300ms` or `video=0.3s`.
 
     :raises InvalidSettingError: for anything else.
     """
-    what, value = _assigned(text)
+    name, value = _split(text)
     scale, number = (1e-3, value[:-2]) if value.endswith('ms') else (1.0, value.removesuffix('s'))
     seconds = _number(number) * scale
     if not 0 <= seconds < 3600:
-        raise InvalidSettingError('--delay', text, 'SENSOR=SECONDS, 0 or more, as audio=0.3')
-    return Delay(input_name(what, '--delay', text), seconds)
+        raise InvalidSettingError('--delay', text, 'INPUT=SECONDS, 0 or more, as audio=0.3')
+    return Delay(input_name(name, '--delay', text), seconds)
 
 
 def on_inputs(
     faults: Iterable[Fault], topics: Mapping[str, str],
 ) -> tuple[Fault, ...]:
     """
-    Return the faults with a topic replaced by the input that it is.
+    Return the faults with topics replaced by the names of their inputs.
 
     :param topics: input → topic, as chosen in the bag.
     :raises InvalidSettingError: for a topic that is no input, and for flow that is computed from
@@ -156,33 +153,36 @@ def on_inputs(
     listing = ', '.join(f'{name} ({topic})' for topic, name in names.items())
     resolved = []
     for fault in faults:
-        if fault.what.startswith('/') and fault.what not in names:
-            raise InvalidSettingError('input of a fault', fault.what, f'{listing} or all',
-                                      'no input of the bag comes by this topic')
-        if fault.what == Modality.FLOW.value and fault.what not in topics:
+        if fault.input.startswith('/') and fault.input not in names:
+            raise InvalidSettingError('input of a fault', fault.input, f'{listing} or all',
+                                      'no input of the bag has this topic')
+        if fault.input == Modality.FLOW.value and fault.input not in topics:
             raise InvalidSettingError(
                 'input of a fault', 'flow', 'rgb, audio, detections or all',
-                'flow is computed from the camera here, and ends with it: do it to rgb')
-        resolved.append(replace(fault, what=names.get(fault.what, fault.what)))
+                'flow is computed from the camera here: inject the fault into rgb')
+        resolved.append(replace(fault, input=names.get(fault.input, fault.input)))
     return tuple(resolved)
 
 
-def _assigned(text: str) -> tuple[str, str]:
-    what, equals, value = text.strip().rpartition('=')
-    return (what, value) if equals else (ALL, value)
+def _split(text: str) -> tuple[str, str]:
+    """Return input and value; all inputs where none is given."""
+    name, equals, value = text.strip().rpartition('=')
+    return (name, value) if equals else (ALL, value)
 
 
-def _chance(option: str, value: str, text: str) -> float:
+def _input_and_probability(option: str, text: str) -> tuple[str, float]:
+    name, value = _split(text)
     percent = value.strip().endswith('%')
-    chance = _number(value.strip().removesuffix('%')) * (0.01 if percent else 1)
-    if not 0 <= chance <= 1:
-        raise InvalidSettingError(
-            option, text, 'SENSOR=CHANCE or CHANCE for all, 0 to 1 or in %, as audio=0.5')
-    return chance
+    probability = _number(value.strip().removesuffix('%')) * (0.01 if percent else 1)
+    name = input_name(name, option, text)
+    if not 0 <= probability <= 1:
+        raise InvalidSettingError(option, text, 'INPUT=PROBABILITY or PROBABILITY for all inputs, '
+                                  '0 to 1 or in %, as audio=0.5')
+    return name, probability
 
 
 def _number(text: str) -> float:
-    """Return a number; NaN, which fits no range, for what is none."""
+    """Return a number; NaN, which is in no range, where the text is none."""
     try:
         return float(text)
     except ValueError:

@@ -198,7 +198,7 @@ def _content(bag: Bag, topic: Topic) -> str:
 
 
 def _named(bag: Bag, role: str, name: str) -> Topic:
-    option = '--truth' if role == TRUTH else f'--topics {role}'
+    option = '--ground-truth' if role == TRUTH else f'--topics {role}'
     there = [topic for topic in bag.topics.values() if topic.name == name]
     fit = [topic for topic in there if topic.type in TYPES[role]]
     if fit:

@@ -76,7 +76,7 @@ def open_video_file(path: Path, rate: float | None) -> Iterator[OpenVideo]:
         raise InvalidSettingError('frame rate', rate, 'above 0 and below 1000')
     if not path.exists():
         error = no_such_file(path)
-        raise InvalidSettingError('CLIP', str(path), 'a video file that exists',
+        raise InvalidSettingError('VIDEO', str(path), 'a video file that exists',
                                   error.remedy if is_url(str(path)) else '')
     with ExitStack() as stack:
         try:
@@ -92,5 +92,5 @@ def open_video_file(path: Path, rate: float | None) -> Iterator[OpenVideo]:
 
 def unreadable(error: DataError) -> InvalidSettingError:
     """Return what is wrong with a video, as an error of the option that names it."""
-    return InvalidSettingError('CLIP', str(error.path), 'a video that FFmpeg can decode',
+    return InvalidSettingError('VIDEO', str(error.path), 'a video that FFmpeg can decode',
                                f'{error.problem}: {error.remedy}')

@@ -45,7 +45,7 @@ Frames = tuple[Frame, ...]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `karmma predict CLIP`."""
+    """Run `karmma predict VIDEO`."""
     options = _parser().parse_args(list(arguments))
     device = selection.choose_device(options.device, '--device')
     bundle = load_bundle(find_model(options.model, '--model'))
@@ -122,7 +122,7 @@ class VideoClips:
             shown = index, second, frame
             self.seconds = round(second + self._video.length_s(frame), 9)
         if shown is None:
-            raise InvalidSettingError('CLIP', str(self.path), 'a video that FFmpeg can decode',
+            raise InvalidSettingError('VIDEO', str(self.path), 'a video that FFmpeg can decode',
                                       'it has no frame')
         yield from [self._frame(*shown, spec)] * (_slots(self.seconds - 1e-6, period_s) - slot)
 

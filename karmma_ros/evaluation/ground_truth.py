@@ -97,12 +97,12 @@ class Truth:
             among those that it names.
         """
         if times not in TIMES:
-            raise InvalidSettingError('--truth-times', times, ', '.join(TIMES))
+            raise InvalidSettingError('--ground-truth-times', times, ', '.join(TIMES))
         path = Path(path)
         table = read_table(path, vocabulary)
         if table.broken and not table.rows:
             raise InvalidSettingError(
-                '--truth', str(path), f'a table with usable rows ({table.broken[0]})')
+                '--ground-truth', str(path), f'a table with usable rows ({table.broken[0]})')
         rows, notes = _of_recording(table.rows, bag, recording, path)
         shift, remark = _shift(rows, table, bag, times)
         notes += table.remarks
@@ -198,7 +198,7 @@ def _of_recording(
     names = {row.recording for row in rows if row.recording}
     if wanted is not None and wanted not in names:
         raise InvalidSettingError(
-            '--truth-recording', wanted, f'one that {path.name} names ({_few(names)})')
+            '--ground-truth-recording', wanted, f'one that {path.name} names ({_few(names)})')
     if not names:
         return rows, ()
     if wanted is None:
@@ -208,7 +208,7 @@ def _of_recording(
         wanted = max(inside, key=len, default=None)
     if wanted is None and len(names) > 1:
         raise InvalidSettingError(
-            '--truth', str(path), f'a table that names this bag, {bag.path}',
+            '--ground-truth', str(path), f'a table that names this bag, {bag.path}',
             f'it names {_few(names)}: put one of them into the name of the bag')
     if wanted is None:
         return rows, (f'{path.name} names the recording {next(iter(names))}, the bag does not: '
@@ -229,7 +229,7 @@ def _shift(
     if bag.start_ns and inside[0] == inside[bag.start_ns] > 0:
         return bag.start_ns, ('times of the truth may count from the start of the bag or be '
                               'those of its clock, both fit: taken from the start; '
-                              '--truth-times says which')
+                              '--ground-truth-times says which')
     return max(inside, key=lambda shift: inside[shift]), ''
 
 

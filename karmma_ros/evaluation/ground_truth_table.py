@@ -223,10 +223,14 @@ def _lines(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
         table = read_csv(path)
     except DataError as error:
         raise InvalidSettingError(
-            '--truth', str(path), f'a CSV file that can be read ({error.problem}), or the name '
-            'of a topic in the bag that starts with /', error.remedy) from None
+            '--ground-truth',
+            str(path),
+            f'a CSV file that can be read ({error.problem}), or the name '
+            'of a topic in the bag that starts with /',
+            error.remedy,
+        ) from None
     if not table.header:
-        raise InvalidSettingError('--truth', str(path), 'a table with a header', _REMEDY)
+        raise InvalidSettingError('--ground-truth', str(path), 'a table with a header', _REMEDY)
     header = [name.casefold() for name in table.header]
     filled = ((n, row + [''] * (len(header) - len(row))) for n, row in table.rows)
     return header, filled

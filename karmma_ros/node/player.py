@@ -161,15 +161,15 @@ def muted_topics(
     muted = {}
     for mute in mutes:
         muted[mute] = {topic for topic, modality in inputs.items()
-                       if mute.what == topic
-                       or modality is not None and mute.what in (ALL, modality.value)}
+                       if mute.input == topic
+                       or modality is not None and mute.input in (ALL, modality.value)}
         if not muted[mute]:
             listing = ', '.join(f'{topic} ({modality})' if modality else topic
                                 for topic, modality in inputs.items())
             raise InvalidSettingError(
-                '--mute', mute.what, f'an input or topic of the bag: {listing or "it has none"}',
+                '--mute', mute.input, f'an input or topic of the bag: {listing or "it has none"}',
                 'flow is computed from the camera here: mute rgb'
-                if mute.what == Modality.FLOW.value else '')
+                if mute.input == Modality.FLOW.value else '')
     return muted
 
 

@@ -1,4 +1,4 @@
-"""Muted inputs: the words that name one for the player and for the evaluation of bags."""
+"""Muted inputs: the `--mute` option of the player and of the evaluation of bags."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 
 ALL = 'all'
-"""Instead of one input: each of them."""
+"""Stands for every input."""
 INPUTS = 'rgb (or video, camera), flow, audio, detections, all, or a /topic'
 METAVAR = 'INPUT[@START..STOP]'
 HELP = ('no message of this input from second START until before second STOP of the bag, as '
         f'audio@3s..6s; without times in the whole bag; may be repeated. INPUT: {INPUTS}')
 """Help text of an option `--mute`."""
-_MUTE = re.compile(r'(?P<what>[^@]+)(@(?P<start>[\d.]+)s?\.\.(?P<stop>[\d.]*)s?)?')
+_MUTE = re.compile(r'(?P<input>[^@]+)(@(?P<start>[\d.]+)s?\.\.(?P<stop>[\d.]*)s?)?')
 
 
 @dataclass(frozen=True)
 class Mute:
     """An input without messages from `start` until before `stop`, seconds from the bag's start."""
 
-    what: str
+    input: str
     """Value of a modality, `all`, or a topic, which begins with `/`."""
     start: float = 0.0
     stop: float = float('inf')
 
     def __str__(self) -> str:
         if self.start == 0 and self.stop == float('inf'):
-            return f'{self.what} muted'
+            return f'{self.input} muted'
         stop = '' if self.stop == float('inf') else f'{self.stop:g} s'
-        return f'{self.what} muted {self.start:g} s..{stop}'
+        return f'{self.input} muted {self.start:g} s..{stop}'
 
     def covers(self, seconds: float) -> bool:
         """Whether the input is muted at this second of the bag."""
@@ -40,7 +40,7 @@ class Mute:
 
 def parse_mute(text: str) -> Mute:
     """
-    Read `video@10s..20s`, `audio@30..`, `detections`, `all@1..2` or `/image@3s..6s`.
+    Parse `video@10s..20s`, `audio@30..`, `detections`, `all@1..2` or `/image@3s..6s`.
 
     :raises InvalidSettingError: for anything else.
     """
@@ -53,20 +53,20 @@ def parse_mute(text: str) -> Mute:
     if match is None or not start < stop:
         raise InvalidSettingError(
             '--mute', text, f'{METAVAR}, in seconds from the start of the bag, as video@10s..20s')
-    return Mute(input_name(match['what'], '--mute', text), start, stop)
+    return Mute(input_name(match['input'], '--mute', text), start, stop)
 
 
-def input_name(what: str, option: str, text: str) -> str:
+def input_name(name: str, option: str, text: str) -> str:
     """
     Return the value of a modality, `all`, or a topic as it is.
 
-    :param text: the whole word, for the error.
+    :param text: the value of the option, for the error.
     :raises InvalidSettingError: for anything else.
     """
-    what = what.strip()
-    if what.startswith('/') or what.lower() == ALL:
-        return what if what.startswith('/') else ALL
+    name = name.strip()
+    if name.startswith('/') or name.lower() == ALL:
+        return name if name.startswith('/') else ALL
     try:
-        return Modality.parse(what).value
+        return Modality.parse(name).value
     except InvalidSettingError:
         raise InvalidSettingError(option, text, f'for an input: {INPUTS}') from None

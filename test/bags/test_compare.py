@@ -117,14 +117,14 @@ def test_other_bags_and_other_truth_are_refused(one, folders):
         compare(a, side('second', moved, None))
     renamed = json.loads(json.dumps(one))
     renamed['segments']['names']['verb'][0] = 'fly'
-    with pytest.raises(InvalidSettingError, match='same --truth'):
+    with pytest.raises(InvalidSettingError, match='same --ground-truth'):
         compare(a, side('second', renamed, None))
     with pytest.raises(InvalidSettingError, match='at least 100'):
         compare(a, a, 10)
 
 
 def test_reports_that_cannot_be_compared(folders, tmp_path, one):
-    with pytest.raises(InvalidSettingError, match='again with --truth'):
+    with pytest.raises(InvalidSettingError, match='again with --ground-truth'):
         side('a', read_report(folders / 'blind'), None)
     with pytest.raises(InvalidSettingError, match=r'as recorded, V\+F\+A\+D'):
         side('a', one, 'V+X')

@@ -24,7 +24,7 @@ def arrivals(faults, sensor='audio', seed=0, count=2000, rate=10):
     return [done.arrival_ns(sensor, i, START_NS + i * SECOND // rate) for i in range(count)]
 
 
-def share_lost(times):
+def fraction_dropped(times):
     return sum(t is None for t in times) / len(times)
 
 
@@ -45,16 +45,26 @@ def test_words_are_understood(parse, text, expected):
     assert parse(text) == expected
 
 
-@pytest.mark.parametrize(('parse', 'text', 'option'), [
-    (parse_drop_interval, 'audio=2', '--drop'), (parse_drop_interval, 'audio=nan', '--drop'),
-    (parse_drop_interval, 'audio=', '--drop'), (parse_drop_interval, 'nose=0.5', '--drop'),
-    (parse_drop_messages, '-5%', '--lose'), (parse_drop_messages, '', '--lose'),
-    (parse_delay, 'audio=-1', '--delay'), (parse_delay, 'audio=inf', '--delay'),
-    (parse_mute, 'audio@20..10', '--mute'), (parse_mute, 'audio@x..y', '--mute'),
-    (parse_mute, '', '--mute'), (parse_mute, 'audio@3', '--mute'),
-    (parse_mute, 'audio@1.2.3..4', '--mute'), (parse_mute, 'smell@1..2', '--mute'),
-    (parse_mute, 'audio@..', '--mute'),
-])
+@pytest.mark.parametrize(
+    ('parse', 'text', 'option'),
+    [
+        (parse_drop_interval, 'audio=2', '--drop-intervals'),
+        (parse_drop_interval, 'audio=nan', '--drop-intervals'),
+        (parse_drop_interval, 'audio=', '--drop-intervals'),
+        (parse_drop_interval, 'nose=0.5', '--drop-intervals'),
+        (parse_drop_messages, '-5%', '--drop-messages'),
+        (parse_drop_messages, '', '--drop-messages'),
+        (parse_delay, 'audio=-1', '--delay'),
+        (parse_delay, 'audio=inf', '--delay'),
+        (parse_mute, 'audio@20..10', '--mute'),
+        (parse_mute, 'audio@x..y', '--mute'),
+        (parse_mute, '', '--mute'),
+        (parse_mute, 'audio@3', '--mute'),
+        (parse_mute, 'audio@1.2.3..4', '--mute'),
+        (parse_mute, 'smell@1..2', '--mute'),
+        (parse_mute, 'audio@..', '--mute'),
+    ],
+)
 def test_other_words_are_refused_by_the_name_of_the_option(parse, text, option):
     with pytest.raises(InvalidSettingError, match=option):
         parse(text)
@@ -66,22 +76,22 @@ def test_mute_silences_its_sensor_from_start_until_before_stop():
     assert None not in arrivals([Mute('audio', 10, 20)], 'rgb')
 
 
-def test_delay_moves_the_arrival_and_loses_nothing():
+def test_delay_moves_the_arrival_and_drops_nothing():
     times = arrivals([Delay('audio', 0.3)], rate=1, count=5)
     assert times == [START_NS + i * SECOND + 300_000_000 for i in range(5)]
 
 
 def test_lose_takes_its_share_of_single_messages():
-    assert share_lost(arrivals([DropMessages('audio', 0.2)])) == pytest.approx(0.2, abs=0.03)
-    assert share_lost(arrivals([DropMessages('audio', 0)])) == 0
-    assert share_lost(arrivals([DropMessages('audio', 1)])) == 1
+    assert fraction_dropped(arrivals([DropMessages('audio', 0.2)])) == pytest.approx(0.2, abs=0.03)
+    assert fraction_dropped(arrivals([DropMessages('audio', 0)])) == 0
+    assert fraction_dropped(arrivals([DropMessages('audio', 1)])) == 1
 
 
-def test_drop_takes_its_share_in_whole_stretches():
+def test_drop_drops_whole_intervals():
     times = arrivals([DropInterval('audio', 0.5, 2.0)], count=20_000)
-    stretches = [times[i:i + 20] for i in range(0, len(times), 20)]
-    assert all(share_lost(each) in (0, 1) for each in stretches)
-    assert share_lost(times) == pytest.approx(0.5, abs=0.06)
+    intervals = [times[i:i + 20] for i in range(0, len(times), 20)]
+    assert all(fraction_dropped(each) in (0, 1) for each in intervals)
+    assert fraction_dropped(times) == pytest.approx(0.5, abs=0.06)
 
 
 def test_the_seed_decides():
@@ -95,7 +105,7 @@ def test_the_seed_decides():
 
 def test_all_means_each_sensor_on_its_own():
     audio, rgb = (arrivals([DropInterval('all', 0.5)], sensor) for sensor in ('audio', 'rgb'))
-    assert share_lost(audio) > 0 and share_lost(rgb) > 0
+    assert fraction_dropped(audio) > 0 and fraction_dropped(rgb) > 0
     assert [t is None for t in audio] != [t is None for t in rgb]
 
 
@@ -104,7 +114,7 @@ def test_what_is_done_to_another_sensor_changes_nothing():
     assert arrivals([DropInterval('rgb', 0.5), DropMessages('audio', 0.5)]) == alone
 
 
-def test_a_larger_share_loses_all_that_a_smaller_one_does():
+def test_a_larger_fraction_drops_all_that_a_smaller_one_does():
     less, more = (arrivals([DropInterval('audio', chance)]) for chance in (0.3, 0.6))
     assert all(b is None for a, b in zip(less, more) if a is None)
 
@@ -129,5 +139,5 @@ def test_faults_are_described_in_words():
     assert describe(
         [DropInterval('audio', 0.5), Mute('rgb', 10, 20), Delay('all', 0.3), Mute('flow')]
     ) == (
-        'audio dropped 50% of 5 s stretches, rgb muted 10 s..20 s, all delayed 0.3 s, flow muted'
+        'audio dropped 50% of 5 s intervals, rgb muted 10 s..20 s, all delayed 0.3 s, flow muted'
     )

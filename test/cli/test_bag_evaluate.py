@@ -82,7 +82,7 @@ def test_a_bag_with_a_truth_topic_is_scored(bag, tmp_path, capsys):
 
 
 def test_a_table_says_the_same_as_the_topic(bag, table, tmp_path):
-    assert evaluate(bag, tmp_path, '--truth', str(table)) == 0
+    assert evaluate(bag, tmp_path, '--ground-truth', str(table)) == 0
     found = report(tmp_path)
     assert found['bags'][0]['truth']['source'] == table.name
     assert found['conditions'][0]['actions']['action']['top1'] == 1
@@ -94,7 +94,7 @@ def test_a_wrong_table_is_scored_as_wrong(bag, table, tmp_path):
     moved = [row[:2] + rows[i - 1][2:] for i, row in enumerate(rows)]
     wrong = tmp_path / 'wrong.csv'
     wrong.write_text('\n'.join([lines[0], *map(','.join, moved)]))
-    assert evaluate(bag, tmp_path, '--truth', str(wrong)) == 0
+    assert evaluate(bag, tmp_path, '--ground-truth', str(wrong)) == 0
     assert report(tmp_path)['conditions'][0]['actions']['action']['top1'] < 0.5
 
 
@@ -103,7 +103,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def test_a_stopped_run_goes_on_and_gives_the_same_report(bag, tmp_path, monkeypatch):
-    words = ['--lose', '10%', '--subsets']
+    words = ['--drop-messages', '10%', '--subsets']
     assert evaluate(bag, tmp_path / 'whole', *words) == 0
     monkeypatch.setattr(evaluate_bags, '_PART_BATCHES', 1)
     asked, ask = [], Collector.ask
@@ -130,8 +130,8 @@ def test_a_stopped_run_goes_on_and_gives_the_same_report(bag, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(('words', 'columns'), [
-    (['--mute', 'audio'], [2]), (['--drop', 'detections=1'], [3]),
-    (['--lose', 'video=100%'], [0, 1]),
+    (['--mute', 'audio'], [2]), (['--drop-intervals', 'detections=1'], [3]),
+    (['--drop-messages', 'video=100%'], [0, 1]),
 ])
 def test_a_fault_takes_its_sensor_out_of_the_windows(bag, tmp_path, words, columns):
     # Boxes in pixels need the size of a picture, which a camera that never spoke did not give.
@@ -157,7 +157,7 @@ def test_mute_for_a_while_does_so_for_a_while(bag, tmp_path):
 
 
 def test_a_sweep_gives_all_subsets_nine_replays_and_the_curve(bag, tmp_path):
-    assert evaluate(bag, tmp_path, '--sweep', '--stretch', '1', '--rate', '2') == 0
+    assert evaluate(bag, tmp_path, '--sweep', '--interval', '1', '--rate', '2') == 0
     found = report(tmp_path)
     names = [condition['name'] for condition in found['conditions']]
     assert sum('dropped' in name for name in names) == 9 and len(names) == 1 + 15 + 9
@@ -248,17 +248,28 @@ def test_bags_in_processes_of_their_own_give_the_same_answers(bag, tmp_path):
     assert found['conditions'][0]['actions']['action']['top1'] == 1
 
 
-@pytest.mark.parametrize(('words', 'sentence'), [
-    (['--drop', 'nose=0.5'], '--drop'), (['--mute', 'audio@9..1'], '--mute'),
-    (['--delay', 'audio=-1'], '--delay'), (['--lose', '200%'], '--lose'),
-    (['--rate', '0'], '--rate'), (['--jobs', '0'], '--jobs'), (['--stretch', '0'], '--stretch'),
-    (['--topics', 'rgb'], '--topics'), (['--topics', 'rgb=/no'], 'a topic of the bag'),
-    (['--truth', '/no_topic'], 'a topic of the bag'), (['--truth', 'no.csv'], '--truth'),
-    (['--device', 'toaster'], '--device'), (['--params', 'no.yaml'], '--params'),
-    (['--mute', 'flow'], 'computed from the camera'),
-    (['--topics', 'nose=/image'], 'roles are rgb'), (['--out', __file__], '--out is'),
-    (['--truth', '/image'], '--truth is'),
-])
+@pytest.mark.parametrize(
+    ('words', 'sentence'),
+    [
+        (['--drop-intervals', 'nose=0.5'], '--drop-intervals'),
+        (['--mute', 'audio@9..1'], '--mute'),
+        (['--delay', 'audio=-1'], '--delay'),
+        (['--drop-messages', '200%'], '--drop-messages'),
+        (['--rate', '0'], '--rate'),
+        (['--jobs', '0'], '--jobs'),
+        (['--interval', '0'], '--interval'),
+        (['--topics', 'rgb'], '--topics'),
+        (['--topics', 'rgb=/no'], 'a topic of the bag'),
+        (['--ground-truth', '/no_topic'], 'a topic of the bag'),
+        (['--ground-truth', 'no.csv'], '--ground-truth'),
+        (['--device', 'toaster'], '--device'),
+        (['--params', 'no.yaml'], '--params'),
+        (['--mute', 'flow'], 'computed from the camera'),
+        (['--topics', 'nose=/image'], 'roles are rgb'),
+        (['--out', __file__], '--out is'),
+        (['--ground-truth', '/image'], '--ground-truth is'),
+    ],
+)
 def test_what_cannot_be_done_is_a_sentence(bag, tmp_path, capsys, words, sentence):
     assert evaluate(bag, tmp_path, *words) == 2
     assert sentence in capsys.readouterr().err

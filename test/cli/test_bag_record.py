@@ -43,7 +43,7 @@ def test_humble_takes_topics_as_they_come(capsys, tmp_path):
 def test_topics_of_the_robot_and_a_node_in_a_namespace(capsys, tmp_path):
     command, qos = asked(
         capsys, tmp_path, '--image', '/cam/color', '--audio', 'none', '--flow', '/flow',
-        '--truth', '/truth', '--node', '/kitchen/karmma', '--reliable')
+        '--ground-truth', '/truth', '--node', '/kitchen/karmma', '--reliable')
     assert command[command.index('--topics') + 1:] == [
         '/cam/color', '/flow', '/detections', '/truth', '/kitchen/action_recognition',
         '/kitchen/karmma/action_events', '/kitchen/karmma/modality_availability',

@@ -79,7 +79,7 @@ def tables(truth, tmp_path_factory):
 
 
 def test_a_table_of_one_column_scores_a_model_with_one_head(evaluated, tables, truth):
-    out, found = evaluated('action', '--truth', tables / 'action.csv', '--subsets')
+    out, found = evaluated('action', '--ground-truth', tables / 'action.csv', '--subsets')
     assert found['heads'] == ['action'] and found['joint'] == 'action'
     assert found['segments']['truth'] == {'action': [ACTIONS.index(f'{v} {n}') for v, n in truth]}
     scored = found['conditions'][0]['actions']
@@ -115,7 +115,7 @@ def test_a_head_that_the_truth_topic_cannot_name_is_not_scored_and_that_is_said(
 
 
 def test_a_table_scores_all_three_heads(evaluated, tables):
-    _, found = evaluated('tool', '--truth', tables / 'tool.csv')
+    _, found = evaluated('tool', '--ground-truth', tables / 'tool.csv')
     scored = found['conditions'][0]['actions']
     assert list(scored) == ['verb', 'noun', 'tool', 'action']
     assert [each['count'] for each in scored.values()] == [2, 2, 2, 2]
@@ -125,12 +125,12 @@ def test_a_truth_of_one_class_does_not_fit_two_heads_and_the_other_way_round(
     evaluated, bag, models, tables, tmp_path, capsys,
 ):
     assert main(['bag', 'evaluate', str(bag), '--model', str(models / 'pair'), '--out',
-                 str(tmp_path), '--truth', str(tables / 'action.csv')]) == 2
+                 str(tmp_path), '--ground-truth', str(tables / 'action.csv')]) == 2
     error = capsys.readouterr().err
     assert ('ones with verb or noun, the heads of the model (its column action is for a model '
             'with one head)') in error
     assert 'name the columns start, stop, verb, noun' in error
-    _, found = evaluated('action', '--truth', tables / 'pair.csv')
+    _, found = evaluated('action', '--ground-truth', tables / 'pair.csv')
     assert found['conditions'][0]['actions']['action']['count'] == 2
     assert any('pair.csv names verb and noun, the model has the one head' in w
                for w in found['warnings'])

@@ -138,7 +138,7 @@ def test_a_film_without_pictures_is_a_sentence(tmp_path, film):
     start = content.index(b'movi') + 4
     content[start:] = bytes(len(content) - start)
     (tmp_path / 'film.avi').write_bytes(content)
-    assert 'CLIP is' in refusal(tmp_path / 'film.avi')
+    assert 'VIDEO is' in refusal(tmp_path / 'film.avi')
 
 
 def test_an_unknown_model_names_those_there_are(film):

@@ -114,7 +114,9 @@ def test_times_of_either_clock(read):
     simulated = Bag(start_ns=5 * S, end_ns=105 * S)
     text = 'start,stop,verb,noun\n20,30,cut,onion\n'
     auto = read(text, bag=simulated)
-    assert spans(auto, 0) == [(25, 35, 'cut', 'onion')] and '--truth-times' in auto.warnings[0]
+    assert (
+        spans(auto, 0) == [(25, 35, 'cut', 'onion')] and '--ground-truth-times' in auto.warnings[0]
+    )
     assert spans(read(text, bag=simulated, times='clock'), 0) == [(20, 30, 'cut', 'onion')]
     assert not read(text, bag=simulated, times='bag').warnings
     with pytest.raises(InvalidSettingError, match='auto, bag, clock'):

@@ -18,10 +18,10 @@ from karmma_ros.bags.evaluate import Evaluated, Settings
 from karmma_ros.bags.faults import (
     DropInterval,
     Fault,
+    INTERVAL_S,
     parse_delay,
     parse_drop_interval,
     parse_drop_messages,
-    STRETCH,
 )
 from karmma_ros.bags.frame_lookup import BagFrames
 from karmma_ros.bags.parallel import evaluate_all, Job, Outcome
@@ -50,54 +50,56 @@ _TABLES = ('.csv', '.tsv', '.txt')
 def add_parser(kinds: Any) -> None:
     """Add the command to the sub-parsers of `karmma bag`."""
     parser = kinds.add_parser(
-        'evaluate', help='a report on how well a model does on recorded bags',
-        description='Replay bags through what the node runs, and write a report: accuracy, '
-        'events, delay, calibration, what the loss of sensors costs. A stopped run goes on.')
+        'evaluate', help='evaluate a model on recorded bags and write a report',
+        description='Replay bags through the code of the node and write a report: accuracy, '
+        'events, latency, calibration and robustness to missing inputs. A stopped run resumes.')
     parser.set_defaults(run=_evaluate)
     parser.add_argument('bags', metavar='BAG', nargs='+', type=Path,
-                        help='folder of ros2 bag record, or a file .mcap or .db3')
-    parser.add_argument('--model', required=True, help='model directory, or the name of one that '
-                        'comes along')
-    parser.add_argument('--truth', metavar='CSV|TOPIC', help='what people really did '
-                        '[the topic of karmma_msgs/ActionAnnotation, if there is one]')
-    parser.add_argument('--truth-times', choices=TIMES, default='auto', help='whether the times '
-                        'of a table count from the start of the bag [auto]')
-    parser.add_argument('--truth-recording', metavar='NAME', help='which recording of a table of '
-                        'several a bag is [the one that its name holds]')
+                        help='folder written by ros2 bag record, or a .mcap or .db3 file')
+    parser.add_argument('--model', required=True,
+                        help='model directory, or the name of an included model')
+    parser.add_argument('--ground-truth', metavar='CSV|TOPIC', help='table or topic of the '
+                        'annotated actions [a topic of type karmma_msgs/ActionAnnotation]')
+    parser.add_argument('--ground-truth-times', choices=TIMES, default='auto', help='whether '
+                        'times of the table count from the start of the bag or since 1970 [auto]')
+    parser.add_argument('--ground-truth-recording', metavar='NAME', help='rows of the table to '
+                        'use, if it covers several recordings [those whose name is in the name '
+                        'of the bag]')
     parser.add_argument('--out', metavar='DIR', type=Path, required=True,
-                        help='folder for report.html, .json and .md, and for what a '
-                        'stopped run resumes from')
-    parser.add_argument('--topics', metavar='ROLE=TOPIC', nargs='+', default=[],
-                        help='topics of inputs where finding them by type is wrong: '
-                        'rgb=/front/image, audio=none …')
+                        help='output folder: report.html, report.json, report.md, and work/ for '
+                        'resuming')
+    parser.add_argument('--topics', metavar='INPUT=TOPIC', nargs='+', default=[],
+                        help='topics of inputs, as rgb=/front/image; none disables an input '
+                        '[found by message type]')
     parser.add_argument('--params', metavar='YAML', type=Path,
-                        help='parameter file of the node [the defaults of its parameters]')
-    parser.add_argument('--rate', type=float, help='windows a second [as the parameters say: 5]')
+                        help='parameter file of the node [its defaults]')
+    parser.add_argument('--rate', type=float,
+                        help='windows per second [parameter rate of the node, 5 by default]')
     parser.add_argument('--jobs', type=int, default=1, metavar='N',
-                        help='bags evaluated at once, each in a process [1]')
+                        help='number of bags evaluated in parallel [1]')
     parser.add_argument('--device', default=selection.AUTO, help=selection.HELP)
     _add_faults(parser)
 
 
 def _add_faults(parser: argparse.ArgumentParser) -> None:
     faults = parser.add_argument_group(
-        'what is done to the sensors, beside the bag as recorded',
-        f'INPUT is {INPUTS}; all faults that are given happen in one run')
-    faults.add_argument('--subsets', action='store_true', help='every subset of the sensors, and '
-                        'accuracy against lost sensors, which follows from them')
-    faults.add_argument('--sweep', action='store_true', help='--subsets, and nine replays with '
-                        'each sensor dropped 10 %% to 90 %% of the time')
-    faults.add_argument('--drop', metavar='[INPUT=]SHARE', action='append', default=[],
-                        help='no message in this share of stretches, as audio=0.5 or 50%%')
-    faults.add_argument('--stretch', metavar='SECONDS', type=float, default=STRETCH,
-                        help=f'length of the stretches of --drop [{STRETCH:g}]')
+        'fault injection',
+        f'The given faults are applied together in one more run. INPUT: {INPUTS}')
+    faults.add_argument('--subsets', action='store_true', help='also evaluate every subset of '
+                        'the modalities, and the accuracy under modality dropout')
+    faults.add_argument('--sweep', action='store_true', help='as --subsets, and nine more runs '
+                        'that drop 10 %% to 90 %% of the intervals of every input')
+    faults.add_argument('--drop-intervals', metavar='[INPUT=]PROBABILITY', action='append',
+                        default=[], help='drop all messages of randomly chosen intervals, as '
+                        'audio=0.5 or 50%%')
+    faults.add_argument('--interval', metavar='SECONDS', type=float, default=INTERVAL_S,
+                        help=f'length of the intervals of --drop-intervals [{INTERVAL_S:g}]')
     faults.add_argument('--mute', metavar=METAVAR, action='append', default=[], help=HELP)
     faults.add_argument('--delay', metavar='[INPUT=]SECONDS', action='append', default=[],
-                        help='messages arrive later, as audio=0.3')
-    faults.add_argument('--lose', metavar='[INPUT=]SHARE', action='append', default=[],
-                        help='single messages are lost, each with this probability, as 5%%')
-    faults.add_argument('--seed', type=int, default=0,
-                        help='seed of the random choices of --drop and --lose [0]')
+                        help='delay all messages, as audio=0.3')
+    faults.add_argument('--drop-messages', metavar='[INPUT=]PROBABILITY', action='append',
+                        default=[], help='drop randomly chosen messages, as 5%%')
+    faults.add_argument('--seed', type=int, default=0, help='random seed of the faults [0]')
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -187,22 +189,22 @@ def _settings(options: argparse.Namespace) -> Settings:
     if not 0 < values['rate'] <= 1000:
         raise InvalidSettingError('--rate', values['rate'], 'windows a second, above 0')
     topics = parse_named(options.topics)
-    if options.truth is not None:
-        topics[TRUTH] = NONE if _is_table(options.truth) else options.truth
+    if options.ground_truth is not None:
+        topics[TRUTH] = NONE if _is_table(options.ground_truth) else options.ground_truth
     given = _faults(options)
     sets = [given] if given else []
     if options.sweep:
-        sets += [(DropInterval(ALL, share, options.stretch),) for share in SWEEP]
+        sets += [(DropInterval(ALL, probability, options.interval),) for probability in SWEEP]
     return Settings(values, topics, options.subsets or options.sweep,
                     tuple(dict.fromkeys(sets)), options.seed)
 
 
 def _faults(options: argparse.Namespace) -> tuple[Fault, ...]:
-    if not options.stretch > 0:
-        raise InvalidSettingError('--stretch', options.stretch, 'seconds, above 0')
-    return (*(parse_drop_interval(text, options.stretch) for text in options.drop),
+    if not options.interval > 0:
+        raise InvalidSettingError('--interval', options.interval, 'seconds, above 0')
+    return (*(parse_drop_interval(text, options.interval) for text in options.drop_intervals),
             *map(parse_mute, options.mute), *map(parse_delay, options.delay),
-            *map(parse_drop_messages, options.lose))
+            *map(parse_drop_messages, options.drop_messages))
 
 
 def _is_table(text: str) -> bool:
@@ -220,9 +222,14 @@ def _run(
     path: Path, found: Evaluated, bundle: Bundle, options: argparse.Namespace, bits: int,
 ) -> BagRun:
     truth = None
-    if options.truth is not None and _is_table(options.truth):
-        truth = Truth.read(options.truth, found.info, bundle.vocabulary,
-                           times=options.truth_times, recording=options.truth_recording)
+    if options.ground_truth is not None and _is_table(options.ground_truth):
+        truth = Truth.read(
+            options.ground_truth,
+            found.info,
+            bundle.vocabulary,
+            times=options.ground_truth_times,
+            recording=options.ground_truth_recording,
+        )
     elif found.truth_topic:
         truth = Truth.from_messages(
             [(*truth, *ids) for truth, ids in zip(found.truths, found.truth_ids)], found.info,

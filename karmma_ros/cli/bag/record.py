@@ -18,7 +18,7 @@ SENSORS: Mapping[str, tuple[str, int]] = {
     'image': ('/image', 30), 'flow': ('', 30), 'audio': ('/audio', 200),
     'detections': ('/detections', 50)}
 """Sensor → its topic, '' for none, and how many messages may wait to be written."""
-_LATCHED = ('audio_info', 'truth')
+_LATCHED = ('audio_info', 'ground_truth')
 _OWN = ('action_recognition', '{node}/action_events', '{node}/modality_availability',
         '{node}/model_info')
 
@@ -34,12 +34,12 @@ def add_parser(kinds: Any) -> None:
                             help=f'topic of the {name}; none leaves it out '
                             f'[{topic or "none"}]')
     parser.add_argument('--audio-info', metavar='TOPIC', default='/audio_info',
-                        help='topic on which the driver gives its audio format '
+                        help='topic with the audio format of the driver '
                         '[/audio_info]')
-    parser.add_argument('--truth', metavar='TOPIC', default='', help='topic of the '
+    parser.add_argument('--ground-truth', metavar='TOPIC', default='', help='topic of the '
                         'karmma_msgs/ActionAnnotation of your annotation tool [none]')
     parser.add_argument('--node', metavar='NAME', default='/karmma', help='node whose outputs '
-                        'are recorded, too; none leaves them out [/karmma]')
+                        'are recorded too; none leaves them out [/karmma]')
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap',
                         help='storage format of the bag [mcap]')
     parser.add_argument('--reliable', action='store_true', help='request lost messages again: '

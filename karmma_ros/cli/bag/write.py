@@ -133,7 +133,7 @@ def _film(video: OpenVideo, options: argparse.Namespace) -> Iterator[Event]:
             pixels = resize_and_crop(pixels, options.size[1], options.size[0])
         yield picture(START_NS + round(second * NANOSECONDS), pixels)
     if second is None:
-        raise InvalidSettingError('CLIP', str(options.film), 'a video that FFmpeg can decode',
+        raise InvalidSettingError('VIDEO', str(options.film), 'a video that FFmpeg can decode',
                                   'it has no frame')
 
 
