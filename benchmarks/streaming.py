@@ -133,7 +133,7 @@ def train_all(chosen: Collection[str], epochs: int, seeds: range) -> dict[str, A
 
 def train_row(
     config: ModelConfig, folder: Path, splits: Splits, answers: CachedTeacher | None,
-    epochs: int, seed: int, **optimisation: float,
+    epochs: int, seed: int, **optimizer: float,
 ) -> None:
     """Train one network as config/train/synthetic_kitchen_student.yaml does, and score it."""
     began = time.monotonic()
@@ -141,9 +141,9 @@ def train_row(
     network = build(config, splits.spec, splits.vocabulary)
     load_pretrained(network, config, splits.spec)
     settings = Optimisation(**{'learning_rate': 1e-3, 'weight_decay': 0.01, 'clip': 2.0,
-                               'modality_dropout': 0.5, 'gamma': 0.7, **optimisation})
+                               'modality_dropout': 0.5, 'gamma': 0.7, **optimizer})
     run = RunSettings(epochs=epochs, batch_size=32, seed=seed, precision='bf16-mixed',
-                      progress=False, optimisation=settings)
+                      progress=False, optimizer=settings)
     train(network, splits.train, splits.validation, run, WORK / folder.name, answers)
     scores = score_subsets(network, scoring_loader(splits.test, network.modalities, 64))
     minutes = round((time.monotonic() - began) / 60, 1)

@@ -32,7 +32,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.presets import preset
 from karmma_ros.training.loaders import EpochSampler, training_loader
-from karmma_ros.training.module import Optimisation, RecognitionModule
+from karmma_ros.training.module import OptimizerSettings, RecognitionModule
 import numpy as np
 import soundfile
 import torch
@@ -125,7 +125,7 @@ def stepping(name: str, clips: Clips, batch_size: int, device: str) -> Callable[
     classes = vocabulary() if name == 'tiny' else setting(name)[1]
     spec = clip_spec() if name == 'tiny' else ClipSpec()
     network = build(preset(name), spec, classes).train().to(device)
-    module = RecognitionModule(network, Optimisation())
+    module = RecognitionModule(network, OptimizerSettings())
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     optimiser = torch.optim.AdamW(network.parameters())
     order = EpochSampler(len(clips), batch_size, seed=0)

@@ -133,11 +133,11 @@ def test_it_parses_and_its_network_builds(parse, path):
 def test_the_figures_are_the_papers(parse, path):
     settings = settings_of(parse, path)
     teacher = isinstance(settings, TeacherTraining)
-    wanted = {'weight_decay': 0.05, 'clip': 1.0} if teacher else \
-        {'weight_decay': 0.01, 'clip': 2.0, 'gamma': 0.7}
+    wanted = {'weight_decay': 0.05, 'gradient_clip': 1.0} if teacher else \
+        {'weight_decay': 0.01, 'gradient_clip': 2.0, 'gamma': 0.7}
     wanted |= {'warmup': 0.1, 'modality_dropout': 0.5, 'label_smoothing': 0.0,
                'unimodal_weight': 0.0}
-    found = settings.run.optimisation
+    found = settings.run.optimizer
     assert {name: getattr(found, name) for name in wanted} == wanted
     assert (settings.run.epochs, settings.run.batch_size) == (100, 32 if teacher else 6)
     config = presets.preset(settings.preset)
@@ -180,7 +180,7 @@ def test_the_page_trains_what_it_needs_before_it_needs_it(parse):
         assert needed <= made
         made.add(value(words, '--out'))
     assert len(made) > 12
-    # The default of --work is named by the last part of --out.
+    # The default of --run-dir is named by the last part of --out.
     assert len({Path(out).name for out in made}) == len(made)
 
 

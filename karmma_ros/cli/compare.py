@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from collections.abc import Sequence
 import json
 from pathlib import Path
 
 from karmma_ros.bags.compare import chart, compare, markdown, read_report, RESAMPLES, side
-from karmma_ros.cli.options import writing
+from karmma_ros.cli.options import (
+    add_output_option,
+    command_parser,
+    CommandParser,
+    to_path,
+    writing,
+)
 
 JSON, MARKDOWN, CHART = 'comparison.json', 'comparison.md', 'comparison.svg'
 
@@ -32,23 +37,25 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog='karmma compare', description='Hold two reports of `karmma bag evaluate` on the same '
-        'bags against each other: paired bootstrap over the true actions, and over whole bags '
-        'where there are five or more.')
-    parser.add_argument('a', metavar='A.json', type=Path, help='a report.json, or its folder')
-    parser.add_argument('b', metavar='B.json', type=Path, help='another of the same bags')
-    parser.add_argument('--condition', metavar='NAME', help='condition of both reports, as V+A '
-                        '[the first]')
-    parser.add_argument('--condition-b', metavar='NAME', help='another condition for B [that of '
-                        '--condition]')
-    parser.add_argument('--names', nargs=2, metavar=('A', 'B'), help='what to call them')
+def _parser() -> CommandParser:
+    parser = command_parser(
+        'karmma compare', 'Compare two reports of `karmma bag evaluate` on the same bags: paired '
+        'bootstrap over the ground-truth actions, and over bags where there are five or more.',
+        'A.json B.json [OPTION ...]')
+    parser.add_argument(
+        'a', metavar='A.json', type=to_path, help='a report.json, or its directory'
+    )
+    parser.add_argument('b', metavar='B.json', type=to_path, help='another of the same bags')
+    parser.add_argument('--condition', metavar='NAME', type=str,
+                        help='condition of both reports, such as V+A (default: the first)')
+    parser.add_argument('--condition-b', metavar='NAME', type=str,
+                        help='another condition for B (default: that of --condition)')
+    parser.add_argument('--names', nargs=2, type=str, metavar=('A', 'B'),
+                        help='names of the reports (default: those of their directories)')
     parser.add_argument('--resamples', type=int, default=RESAMPLES,
-                        help=f'resamples of the bootstrap [{RESAMPLES}]')
-    parser.add_argument('--seed', type=int, default=0, help='seed of the bootstrap [0]')
-    parser.add_argument('--out', type=Path, default=Path('comparison'), metavar='DIR',
-                        help='folder for comparison.md, .json and .svg [comparison]')
+                        help='resamples of the bootstrap')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the bootstrap')
+    add_output_option(parser, 'directory for comparison.md, .json and .svg', 'comparison')
     return parser
 
 

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
-from karmma_ros.cli.options import data_of_config, typed_parser
+from jsonargparse import Namespace
+from karmma_ros.cli.main import dispatch
+from karmma_ros.cli.options import add_data_options, command_parser, CommandParser, data_cache
 from karmma_ros.cli.progress import Bars
 from karmma_ros.data.check import check_dataset, DatasetReport, SplitReport
 from karmma_ros.data.datasets import DataSettings, open_splits
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+COMMANDS = {'check': 'check that every recording is present'}
 COLUMNS = ('there', 'lacking', 'missing', 'decoded', 'damaged')
 
 
@@ -28,45 +30,39 @@ def main(arguments: Sequence[str]) -> int:
     :returns: 0 when all is well; 1 when something is missing or damaged, or, with `--complete`,
         when a segment lacks a sensor that others have.
     """
-    check = _check_parser()
-    parser = typed_parser(prog='karmma data', description='Look at a data set.')
-    parser.add_subcommands(dest='what').add_subcommand(
-        'check', check, help='see that every recording is there')
-    words = list(arguments)
-    given = parser.parse_args([*words[:1], *data_of_config(words), *words[1:]]).check
+    return dispatch('karmma data', COMMANDS, lambda _, rest: _run_check(rest), arguments)
+
+
+def _run_check(arguments: Sequence[str]) -> int:
+    parser = _check_parser()
+    given = parser.parse_args(list(arguments))
     if given.decode < 0:
         raise InvalidSettingError('--decode', given.decode, 'a whole number from 0 on')
-    found = _check(check.instantiate(given).data, given)
+    found = _check(parser.instantiate(given).data, given)
     _print(found)
     if given.json:
         _write_json(Path(given.json), found)
     return 0 if (found.complete if given.complete else found.sound) else 1
 
 
-def _check_parser() -> ArgumentParser:
-    parser = typed_parser(
-        description='Check that every recording of every segment is there. Of a video the '
-        'first frame is decoded, and what is particular about it is named.')
-    parser.add_argument('--config', type=str, help='file whose section `data` says which data, '
-                        'such as one of config/train/; options outrank it')
-    parser.add_class_arguments(DataSettings, 'data')
+def _check_parser() -> CommandParser:
+    parser = command_parser(
+        'karmma data check', 'Check that the recordings of every segment are present. The first '
+        'frame of each video is decoded, and its peculiarities are listed.', '[OPTION ...]')
     parser.add_argument('--decode', type=int, default=0, metavar='N',
-                        help='also read N segments of each split, drawn at random, as training '
-                        'would')
-    parser.add_argument('--seed', type=int, default=0, help='of that draw')
-    parser.add_argument('--complete', action='store_true', help='a segment that lacks a sensor '
-                        'which others have is a fault, too')
+                        help='also read N random segments of each split, as training does')
+    parser.add_argument('--seed', type=int, default=0, help='seed of that choice')
+    parser.add_argument('--complete', action='store_true', help='exit with status 1 also when a '
+                        'segment lacks a sensor that others have')
     parser.add_argument('--json', type=str, default='', metavar='FILE',
-                        help='also write what was found')
-    parser.add_argument('--cache', type=str, default='', help='folder of what is made of the '
-                        'data set once (default: .cache/ and its name)')
+                        help='also write the result as JSON')
+    add_data_options(parser)
     return parser
 
 
 def _check(settings: DataSettings, given: Namespace) -> DatasetReport:
-    cache = Path(given.cache or Path('.cache') / settings.dataset)
     with Bars() as bars:
-        splits = open_splits(settings, None, cache, bars)
+        splits = open_splits(settings, None, data_cache(given, settings), bars)
         return check_dataset(splits, given.decode, given.seed, bars)
 
 

@@ -9,10 +9,18 @@ import hashlib
 import json
 from pathlib import Path
 import sys
-from typing import Any
+from typing import Any, get_args, Literal
 
-from jsonargparse import ArgumentParser, Namespace
-from karmma_ros.cli.options import data_of_config, typed_parser
+from jsonargparse import Namespace
+from karmma_ros.cli.options import (
+    add_custom_encoders_option,
+    add_data_options,
+    add_device_option,
+    add_output_option,
+    command_parser,
+    CommandParser,
+    data_cache,
+)
 from karmma_ros.cli.progress import Bars
 from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.data.fingerprint import clips_digest
@@ -35,8 +43,8 @@ from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.prediction import Vocabulary
 
-SPLITS = ('train', 'validation', 'test')
-PICTURES = ('png', 'svg', 'pdf')
+Split = Literal['train', 'validation', 'test']
+FigureFormat = Literal['png', 'svg', 'pdf']
 _PUBLISHED_SENSORS = {'EPIC-KITCHENS-100': 'V+F+A', 'Something-Something V2': 'V+F+D'}
 _PUBLISHED_NAMES = {'baseline': 'Baseline', 'delta': 'Baseline with dropout', 'karmma': 'KARMMA'}
 
@@ -67,7 +75,7 @@ class _Entry:
 def main(arguments: Sequence[str]) -> int:
     """Run `karmma evaluate MODEL… --out DIR`."""
     parser = _parser()
-    given = parser.parse_args([*data_of_config(arguments), *arguments])
+    given = parser.parse_args(list(arguments))
     settings: DataSettings = parser.instantiate(given).data
     pace = LoaderSettings(
         given.batch_size, given.workers, selection.choose_device(given.device, '--device')
@@ -77,9 +85,9 @@ def main(arguments: Sequence[str]) -> int:
     named = _named_bundles(given.models, given.custom_encoders)
     _check_subsets(named, chosen)
     exports = [_exports(bundle) if given.exports else [] for _, bundle in named]
-    cache = Path(given.cache or Path('.cache') / settings.dataset)
     with Bars() as bars:
-        entries = _with_data(named, _needed(settings, given.split), cache, bars)
+        entries = _with_data(
+            named, _needed(settings, given.split), data_cache(given, settings), bars)
         entries = [each for entry, found in zip(entries, exports)
                    for each in (entry, *(_exported(entry, export) for export in found))]
         scored = [_score(entry, given, settings, pace, chosen, bars) for entry in entries]
@@ -94,36 +102,30 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> ArgumentParser:
-    parser = typed_parser(
-        prog='karmma evaluate', description='Score models for every subset of their sensors: '
-        'accuracy, calibration, accuracy when sensors drop out. A stopped run goes on.')
+def _parser() -> CommandParser:
+    parser = command_parser(
+        'karmma evaluate', 'Score models for every subset of their sensors: accuracy, '
+        'calibration, accuracy under modality dropout. A stopped run resumes.',
+        'MODEL ... --out DIR [OPTION ...]')
     parser.add_argument(
         'models', nargs='+', type=str, metavar='MODEL', help='model directory, or NAME=DIRECTORY '
         'to name it; models of one given name are the seeds of one system')
-    parser.add_argument('--config', type=str, help='file whose section `data` says which data, '
-                        'such as one of config/train/; options outrank it')
-    parser.add_class_arguments(DataSettings, 'data')
-    parser.add_argument('--split', type=str, choices=SPLITS, default='test', help='what to score')
-    parser.add_argument('--out', type=str, required=True,
-                        help='folder for tables, pictures, scores.json and the answers found')
+    parser.add_argument('--split', type=Split, default='test', help='split to score')
+    add_output_option(parser, 'directory for tables, figures, scores.json and the predictions')
     parser.add_argument(
-        '--subsets', type=str, nargs='+', metavar='SUBSET',
-        help='only these, such as V+A V A; curve and averages need all (default: all)')
-    parser.add_argument('--exports', action='store_true', help='score what `karmma export` wrote '
-                        'into each model beside it: what the precision costs')
-    parser.add_argument('--batch-size', type=int, default=16, help='clips at once')
-    parser.add_argument('--workers', type=int, default=0,
-                        help='processes that prepare clips beside the network')
-    parser.add_argument('--device', type=str, default=selection.AUTO, help=selection.HELP)
+        '--subsets', type=str, nargs='+', metavar='SUBSET', help='score only these, such as '
+        'V+A V A; the dropout curve and averages need all of them (default: all)')
+    parser.add_argument('--exports', action='store_true', help='also score the exports of each '
+                        'model: what their precision costs')
+    parser.add_argument('--batch-size', type=int, default=16, help='clips a batch')
+    parser.add_argument('--workers', type=int, default=0, help='processes that load clips')
+    add_device_option(parser)
     parser.add_argument('--limit', type=int, metavar='N',
-                        help='score N clips only, at even distances in the split')
-    parser.add_argument('--pictures', type=str, choices=PICTURES, default='png',
-                        help='kind of the pictures')
-    parser.add_argument('--cache', type=str, default='', help='folder of what is made of the '
-                        'data set once (default: .cache/ and its name)')
-    parser.add_argument('--custom-encoders', action='store_true',
-                        help='allow models that name encoder classes of their own: runs them')
+                        help='score N clips only, evenly spaced in the split')
+    parser.add_argument('--pictures', type=FigureFormat, default='png',
+                        help='file format of the figures')
+    add_custom_encoders_option(parser)
+    add_data_options(parser)
     return parser
 
 
@@ -154,7 +156,7 @@ def _check_subsets(named: Sequence[tuple[str, Bundle]], chosen: Subsets | None) 
 
 def _needed(settings: DataSettings, split: str) -> DataSettings:
     """Leave out what nobody will look at: splits that would be rendered for nothing."""
-    others = {name: 1 for name in SPLITS if name != split}
+    others = {name: 1 for name in get_args(Split) if name != split}
     return replace(settings, synthetic_kitchen=replace(settings.synthetic_kitchen, **others))
 
 

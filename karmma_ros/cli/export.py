@@ -6,8 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
-from karmma_ros.cli.options import data_of_config, typed_parser
+from karmma_ros.cli.options import (
+    add_custom_encoders_option,
+    add_data_options,
+    command_parser,
+    CommandParser,
+    data_cache,
+)
 from karmma_ros.cli.progress import Bars
 from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.data.samples import Clips
@@ -23,40 +28,36 @@ from karmma_ros.model.bundle import Bundle, load_bundle
 def main(arguments: Sequence[str]) -> int:
     """Run `karmma export MODEL --to FORMAT`."""
     parser = _parser()
-    given = parser.parse_args([*data_of_config(arguments), *arguments])
+    given = parser.parse_args(list(arguments))
     _, precision = check_request(given.to, given.precision)
     bundle = load_bundle(given.model, custom_encoders=given.custom_encoders)
     calibration = None
     if precision == INT8:
         settings: DataSettings = parser.instantiate(given).data
-        cache = Path(given.cache or Path('.cache') / settings.dataset)
-        calibration = _calibration(bundle, settings, cache, given.calibration)
+        calibration = _calibration(
+            bundle, settings, data_cache(given, settings), given.calibration)
     written, trials = export(bundle, given.to, precision, calibration)
     print(f'wrote {written.folder}: ' + ', '.join(map(str, reversed(trials))))
     return 0
 
 
-def _parser() -> ArgumentParser:
-    parser = typed_parser(
-        prog='karmma export', description='Write graphs of a model that run several times as '
-        'fast as PyTorch into its directory; the node takes them by itself. They are checked '
-        'against PyTorch first.')
+def _parser() -> CommandParser:
+    parser = command_parser(
+        'karmma export', 'Export a model for OpenVINO or ONNX Runtime, which run it several times '
+        'as fast as PyTorch. The files go into the model directory, where the node finds them. '
+        'Their outputs are compared with those of PyTorch first.',
+        'MODEL --to FORMAT [OPTION ...]')
     parser.add_argument('model', type=str, metavar='MODEL', help='model directory')
     parser.add_argument('--to', type=str, required=True, metavar='FORMAT',
-                        help=f'{" or ".join(FORMATS)}')
+                        help=f'format to write, {" or ".join(FORMATS)}')
     parser.add_argument(
-        '--precision', type=str, default=None, help=f'{FP32}, {BF16} (OpenVINO) or {INT8} '
-        '(default: bf16 for OpenVINO, fp32 for ONNX)')
+        '--precision', type=str, help=f'precision of the weights, {FP32}, {BF16} (OpenVINO) or '
+        f'{INT8} (default: {BF16} for OpenVINO, {FP32} for ONNX)')
     parser.add_argument('--calibration', type=int, default=32, metavar='N',
-                        help='int8: take its ranges from N clips of the training split (default: '
-                        '32)')
-    parser.add_argument('--config', type=str, help='int8: file whose section `data` says which '
-                        'data, such as one of config/train/')
-    parser.add_class_arguments(DataSettings, 'data')
-    parser.add_argument('--cache', type=str, default='', help='folder of what is made of the '
-                        'data set once (default: .cache/ and its name)')
-    parser.add_argument('--custom-encoders', action='store_true',
-                        help='allow models that name encoder classes of their own: runs them')
+                        help='int8: number of clips of the training split to calibrate with; '
+                        '--config or --data.* names the data set')
+    add_custom_encoders_option(parser)
+    add_data_options(parser)
     return parser
 
 

@@ -1,8 +1,8 @@
-"""The `karmma` command: hands each sub-command to its own module, loaded only when asked."""
+"""The `karmma` command: run a sub-command, whose module is imported only then."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 import sys
 
@@ -10,30 +10,46 @@ from karmma_ros.errors import DISK_FULL, KarmmaError
 
 COMMANDS = {
     'bag': 'evaluate a model on recorded bags, or write one: synthetic, or from a video file',
-    'compare': 'two reports on the same bags side by side, with intervals',
+    'compare': 'compare two bag reports, with confidence intervals',
     'data': 'check a data set before training on it',
-    'export': 'write what OpenVINO or ONNX Runtime reads into a model: several times faster',
+    'export': 'export a model for OpenVINO or ONNX Runtime: several times faster',
     'evaluate': 'score models on a data set for every subset of sensors',
-    'predict': 'the action in a video, by every subset of its sensors; no ROS',
+    'predict': 'recognise the action in a video, without ROS',
     'profile': 'operations, parameters and memory of a network, beside the paper',
-    'replay': 'publish a bag over DDS in real time, sensors muted at will',
-    'reproduce': 'every table of the paper in our numbers, at tiny size',
+    'replay': 'publish a bag over DDS in real time, with sensors muted on request',
+    'reproduce': "reproduce the paper's tables at tiny size",
     'train': 'train a recogniser',
 }
 """Sub-commands and what they do; each is a module here with `main(arguments) -> int`."""
 
+Run = Callable[[str, list[str]], int]
+"""From the name of a sub-command and its arguments to the exit status."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `karmma COMMAND …` and give the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ('-h', '--help'):
-        print(_usage())
-        return 0 if words else 2
-    command, rest = words[0], words[1:]
-    if command not in COMMANDS:
-        print(f'karmma: no command {command!r}; there are: {", ".join(COMMANDS)}', file=sys.stderr)
-        return 2
-    return _run(command, rest)
+    """Run `karmma COMMAND …` and return the exit status."""
+    return dispatch('karmma', COMMANDS, _run, sys.argv[1:] if arguments is None else arguments)
+
+
+def dispatch(program: str, commands: Mapping[str, str], run: Run, arguments: Sequence[str]) -> int:
+    """
+    Run the sub-command that the first argument names, or print what there is.
+
+    :param commands: sub-command → what it does.
+    :returns: its exit status; 2 when none or an unknown one is named.
+    """
+    name, rest = (arguments[0] if arguments else ''), list(arguments[1:])
+    if name in commands:
+        return run(name, rest)
+    if name in ('', '-h', '--help'):
+        width = max(map(len, commands))
+        print('\n'.join([
+            f'usage: {program} COMMAND [OPTION ...]', '', 'commands:',
+            *(f'  {each:<{width}}  {text}' for each, text in commands.items()), '',
+            f'`{program} COMMAND --help` lists the options of a command.']))
+        return 0 if name else 2
+    print(f'{program}: no command {name!r}; there are: {", ".join(commands)}', file=sys.stderr)
+    return 2
 
 
 def _run(command: str, arguments: list[str]) -> int:
@@ -50,12 +66,6 @@ def _run(command: str, arguments: list[str]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-
-
-def _usage() -> str:
-    lines = [f'  {name:<8} {what}' for name, what in COMMANDS.items()]
-    return '\n'.join(['usage: karmma COMMAND [OPTION ...]', '', *lines, '',
-                      '`karmma COMMAND --help` lists the options of a command.'])
 
 
 if __name__ == '__main__':

@@ -1,13 +1,15 @@
-"""Video files, read from their start to their end."""
+"""Video and audio files that a command line names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, ExitStack
 from dataclasses import dataclass
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
+from karmma_ros.data.media.audio import check_format
 from karmma_ros.data.media.probe import VideoInfo
 from karmma_ros.data.media.video import open_video
 from karmma_ros.data.media.video_reader import VideoReader
@@ -15,6 +17,9 @@ from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.files import is_url, no_such_file
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import soundfile
 
 
 @dataclass
@@ -94,3 +99,26 @@ def unreadable(error: DataError) -> InvalidSettingError:
     """Return what is wrong with a video, as an error of the option that names it."""
     return InvalidSettingError('VIDEO', str(error.path), 'a video that FFmpeg can decode',
                                f'{error.problem}: {error.remedy}')
+
+
+@contextmanager
+def open_audio_file(path: Path) -> Iterator[soundfile.SoundFile]:
+    """
+    Open the file of `--audio`.
+
+    :raises InvalidSettingError: when it is missing, or libsndfile cannot read it.
+    """
+    import soundfile  # only here: videos without audio do not need the library
+
+    if not path.is_file():
+        raise InvalidSettingError('--audio', str(path), 'an audio file that exists')
+    expected = 'an audio file that libsndfile can read'
+    try:
+        # In bytes: not every name is UTF-8.
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            check_format(path, file.samplerate, file.channels)
+            yield file
+    except DataError as error:
+        raise InvalidSettingError('--audio', str(path), expected, error.problem) from None
+    except (OSError, soundfile.SoundFileError) as error:
+        raise InvalidSettingError('--audio', str(path), expected, str(error)) from None

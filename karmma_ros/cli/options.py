@@ -1,63 +1,156 @@
-"""The data of a training configuration, for commands that take nothing else from it."""
+"""Command-line parsers, the options that several commands share, and small output helpers."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 import json
 import os
 from pathlib import Path
 import platform
-from typing import Any
+import re
+import sys
+from typing import Any, NoReturn, TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import (
+    ActionConfigFile,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    Namespace,
+    set_parsing_settings,
+)
 from karmma_ros.errors import InvalidSettingError
-import torch
 import yaml
 
+if TYPE_CHECKING:
+    from karmma_ros.data.datasets import DataSettings
 
-def data_of_config(words: Sequence[str]) -> list[str]:
+_WRONG_TYPE = re.compile(r'Parser key "(.+?)":\s+Expected an? (.+)\. Got value: (.*)', re.DOTALL)
+_NO_INFORMATION = re.compile(
+    r'type: (?:<function .*? at \w+>|Literal\[.*?\])(?:, )?'
+    r'|(?:, )?default: (?:null|\[\]|False|)(?=\))')
+
+
+class _HelpFormatter(DefaultHelpFormatter):
+    """Leave empty defaults out of the help, and name classes without their repr."""
+
+    def _expand_help(self, action: Any) -> str:
+        text = _NO_INFORMATION.sub('', super()._expand_help(action))
+        return _plain(text).replace(' ()', '')
+
+
+class CommandParser(ArgumentParser):
+    """A parser whose errors are one sentence with exit status 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the error and exit; raise it where the parser is used inside another one."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        if match := _WRONG_TYPE.fullmatch(message.strip()):
+            key, expected, value = match.groups()
+            names = [f'{self.prog} {key}', f'--{key}', f'--{key.replace("_", "-")}']
+            name = next((n for n in names if n in self._option_string_actions), key)
+            message = f'{name} is {value!r}; expected {_plain(expected)}'
+        print(f'{self.prog}: error: {" ".join(message.split())}; see `{self.prog} --help`',
+              file=sys.stderr)
+        sys.exit(2)
+
+
+def _plain(text: str) -> str:
+    """Name classes without their repr, and the values of a Literal without its name."""
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r'\1', text)
+    return re.sub(r'(?:typing\.)?Literal\[(.*?)\]', lambda m: m[1].replace("'", ''), text)
+
+
+def command_parser(command: str, description: str | None, usage: str = '') -> CommandParser:
     """
-    Return the section `data` of the file that `--config` names, as an option to put first.
+    Return the parser of a command.
 
-    Options after it outrank it; none, when there is no `--config`.
+    The help of a dataclass's options comes from the docstrings under its fields.
 
-    :raises InvalidSettingError: when the file cannot be read or has no such section.
-    """
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument('--config')
-    path = finder.parse_known_args(list(words))[0].config
-    if path is None:
-        return []
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidSettingError(
-            '--config', path, f'a YAML file that can be read ({error})') from error
-    data = content.get('data') if isinstance(content, dict) else None
-    if not isinstance(data, dict):
-        raise InvalidSettingError('--config', path, 'a file with a section `data`',
-                                  'take one of config/train/, or give --data.dataset')
-    return ['--data', json.dumps(data)]
-
-
-def typed_parser(**options: Any) -> ArgumentParser:
-    """
-    Return a parser that takes the help of an option from the docstring under its field.
-
-    :param options: of `jsonargparse.ArgumentParser`.
+    :param command: its full name, such as `karmma bag record`.
+    :param usage: what follows the name in the usage line; empty: all options.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    return ArgumentParser(**options)
+    return CommandParser(
+        prog=command, description=description, usage=f'{command} {usage}' if usage else None,
+        allow_abbrev=False, formatter_class=_HelpFormatter)
+
+
+def to_path(text: str | Path) -> Path:
+    """Convert an argument; unlike the type Path, also one that is not UTF-8."""
+    return Path(text)
+
+
+class _DataSection(ActionConfigFile):
+    """Apply only the section `data` of a training configuration."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
+                 ) -> None:
+        """
+        Apply the section of the file that the option names.
+
+        :raises InvalidSettingError: when the file cannot be read or has no such section.
+        """
+        try:
+            content = yaml.safe_load(Path(values).read_text(encoding='utf-8'))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InvalidSettingError(
+                '--config', values, f'a YAML file that can be read ({error})') from error
+        data = content.get('data') if isinstance(content, dict) else None
+        if not isinstance(data, dict):
+            raise InvalidSettingError('--config', values, 'a file with a section `data`',
+                                      'take one of config/train/, or give --data.dataset')
+        super().__call__(parser, cfg, json.dumps({'data': data}), option_string)
+
+
+def add_data_options(parser: CommandParser) -> None:
+    """Add `--config`, `--data.*` and `--cache`: which data set, and where it is."""
+    from karmma_ros.data.datasets import DataSettings
+
+    parser.add_argument('--config', action=_DataSection, metavar='YAML',
+                        help='configuration whose section `data` names the data set, such as one '
+                        'of config/train/; options after it override it')
+    add_cache_option(parser)
+    parser.add_class_arguments(DataSettings, 'data')
+
+
+def add_cache_option(parser: CommandParser) -> None:
+    """Add `--cache`."""
+    parser.add_argument('--cache', type=str, default='', metavar='DIR', help='directory for what '
+                        'is computed once from the data set (default: .cache/ and its name)')
+
+
+def add_output_option(parser: CommandParser, text: str, default: str = '') -> None:
+    """Add `--out DIR`, required unless there is a default."""
+    given: dict[str, Any] = {'default': Path(default)} if default else {'required': True}
+    parser.add_argument('--out', type=to_path, metavar='DIR', help=text, **given)
+
+
+def add_device_option(parser: CommandParser) -> None:
+    """Add `--device`."""
+    from karmma_ros.model.backends import selection
+
+    parser.add_argument('--device', type=str, default=selection.AUTO, help=selection.HELP)
+
+
+def add_custom_encoders_option(parser: CommandParser) -> None:
+    """Add `--custom-encoders`."""
+    parser.add_argument('--custom-encoders', action='store_true', help='allow models that name '
+                        'encoder classes of their own; their code is run')
+
+
+def data_cache(options: Namespace, settings: DataSettings) -> Path:
+    """Return the directory of `--cache`."""
+    return Path(options.cache or Path('.cache') / settings.dataset)
 
 
 @contextmanager
 def writing(setting: str, path: Path) -> Iterator[None]:
     """
-    Tell which setting is wrong when a path cannot be written to.
+    Name the setting when its path cannot be written to.
 
-    :raises InvalidSettingError: then.
+    :raises InvalidSettingError: in that case.
     """
     try:
         yield
@@ -67,6 +160,8 @@ def writing(setting: str, path: Path) -> Iterator[None]:
 
 
 def this_machine() -> str:
-    """Name processor, cores and torch."""
+    """Return the processor, the number of cores and the version of PyTorch."""
+    import torch
+
     processor = platform.processor() or platform.machine()
     return f'{processor}, {os.cpu_count()} cores, torch {torch.__version__}'

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 import json
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
+from karmma_ros.cli.options import (
+    command_parser,
+    CommandParser,
+    to_path,
+)
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation import published
 from karmma_ros.evaluation.cost import Cost, cost_of, gflops_by_cap, resident_bytes, tensor_bytes
@@ -39,22 +44,24 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog='karmma profile', description='Operations, parameters and memory of presets, beside '
-        'the figures of the paper. Only shapes are computed, in seconds, unless memory is asked '
-        'for.')
+def _parser() -> CommandParser:
+    parser = command_parser(
+        'karmma profile', 'Operations, parameters and memory of presets, beside the figures of '
+        'the paper. Computed from shapes, in seconds, unless --memory is given.',
+        '[PRESET ...] [OPTION ...]')
     parser.add_argument(
-        'presets', nargs='*', metavar='PRESET', help=f'of {", ".join(PRESETS)} '
-        f'[{" ".join(PAPER)}]')
-    parser.add_argument('--json', action='store_true', help='print one object instead of tables')
-    parser.add_argument('--chart', type=Path, metavar='FILE', help='draw bars as Fig. 6 does')
+        'presets', nargs='*', type=str, metavar='PRESET', help=f'presets, of {", ".join(PRESETS)} '
+        f'(default: {" ".join(PAPER)})')
+    parser.add_argument('--json', action='store_true', help='print JSON instead of tables')
     parser.add_argument(
-        '--token-caps', metavar='CAPS', nargs='?', const=TABLE_V, default='',
-        help=f'the cost for other caps on the tokens (Table V) [{TABLE_V}]')
+        '--chart', type=to_path, metavar='FILE', help='also draw bars as in Fig. 6'
+    )
+    parser.add_argument(
+        '--token-caps', type=str, metavar='CAPS', nargs='?', const=TABLE_V, default='',
+        help=f'also the operations for other token caps (Table V), such as {TABLE_V}')
     parser.add_argument(
         '--memory', action='store_true', help='also run every subset in a process of its own and '
-        'measure it: minutes')
+        'measure its memory: minutes')
     return parser
 
 

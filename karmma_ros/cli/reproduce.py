@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
@@ -10,7 +9,13 @@ from pathlib import Path
 import shlex
 import sys
 
-from karmma_ros.cli.options import this_machine
+from karmma_ros.cli.options import (
+    add_output_option,
+    command_parser,
+    CommandParser,
+    this_machine,
+    to_path,
+)
 from karmma_ros.cli.progress import Bars
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.reproduce import NEEDED, reproduce
@@ -39,24 +44,25 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog='karmma reproduce', description='Train and score every system of the paper at tiny '
-        'size, and write its tables and figures in our numbers. What is made is kept: a stopped '
-        'run goes on, a finished one is written again in seconds.')
-    parser.add_argument('dataset', help='data set to train and score on: synthetic_kitchen')
+def _parser() -> CommandParser:
+    parser = command_parser(
+        'karmma reproduce', 'Train and score every system of the paper at tiny size, and write '
+        'its tables and figures with our numbers. A stopped run resumes; a finished one is '
+        'written again in seconds.', 'DATASET [OPTION ...]')
+    parser.add_argument('dataset', type=str, metavar='DATASET',
+                        help='data set to train and score on: synthetic_kitchen')
     parser.add_argument(
-        '--budget', default='quick', help=f'how much to train, {", ".join(BUDGETS)}: on two cores '
-        'some ten minutes (which shows that everything runs; nothing is trained to its end), an '
-        'hour, or a card [quick]')
+        '--budget', type=str, default='quick', help=f'how much to train, {", ".join(BUDGETS)}: '
+        'ten minutes on two cores (a test that everything runs; nothing is trained to '
+        'convergence), an hour on two cores, or a GPU')
     parser.add_argument(
-        '--only', nargs='+', default=[], metavar='PART', choices=sorted({*PARTS, *NEEDED}),
-        help=f'of {", ".join(NEEDED)}: make what these need and print them')
-    parser.add_argument('--out', type=Path, default=Path('reproduction'), metavar='DIR',
-                        help='where results.json, results.md and the pictures go; results that '
-                        'are there already are used [reproduction]')
-    parser.add_argument('--cache', type=Path, default=Path('.cache'), metavar='DIR',
-                        help='where clips and networks are kept [.cache]')
+        '--only', nargs='+', type=str, default=[], metavar='PART', choices=sorted(
+            {*PARTS, *NEEDED}), help=f'of {", ".join(NEEDED)}: train what these need and print '
+        'them')
+    add_output_option(parser, 'directory for results.json, results.md and the figures; results '
+                      'that it holds are reused', 'reproduction')
+    parser.add_argument('--cache', type=to_path, default=Path('.cache'), metavar='DIR',
+                        help='directory for clips and networks')
     parser.add_argument('--jobs', type=int, default=0,
-                        help='experiments run at a time [as the budget has it]')
+                        help='experiments run in parallel (0: as the budget says)')
     return parser

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from functools import partial
 import logging
@@ -13,8 +13,16 @@ import shlex
 import sys
 import time
 
-from jsonargparse import ArgumentParser
-from karmma_ros.cli.options import this_machine, typed_parser
+from karmma_ros.cli.main import dispatch
+from karmma_ros.cli.options import (
+    add_cache_option,
+    add_custom_encoders_option,
+    add_output_option,
+    command_parser,
+    CommandParser,
+    data_cache,
+    this_machine,
+)
 from karmma_ros.cli.progress import Bars
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.datasets import DataSettings, open_splits
@@ -79,8 +87,8 @@ class TeacherTraining(Stage):
 
     preset: str = 'tiny_teacher'
     """Architecture by name."""
-    remember: bool = True
-    """Keep the encoders' tokens of every clip on disk, so that each epoch takes seconds."""
+    cache_features: bool = True
+    """Whether the encoders' tokens of every clip are kept on disk: each epoch takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +98,9 @@ class StudentTraining(Stage):
     teacher: str = ''
     """Model directory to distil from; empty: cross-entropy alone."""
     custom_encoders: bool = False
-    """The teacher may name encoder classes of its own, whose code then runs."""
-    remember: bool = True
-    """Keep the teacher's answers on disk: it is asked once a clip and subset, not once a step."""
+    """Whether the teacher may name encoder classes of its own, whose code is run."""
+    cache_teacher: bool = True
+    """Whether the teacher's logits of every clip and subset are kept on disk."""
 
 
 STAGES: Mapping[str, tuple[type[Stage], str]] = {
@@ -104,40 +112,55 @@ STAGES: Mapping[str, tuple[type[Stage], str]] = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run `karmma train STAGE …`."""
-    parser = typed_parser(prog='karmma train', description='Train a recogniser, in stages.')
-    stages = parser.add_subcommands(dest='stage')
-    for name, (kind, what) in STAGES.items():
-        stages.add_subcommand(name, _parser(kind), help=what)
-    words = parser.parse_args(list(arguments))
-    given = words[words.stage]
-    plain = stages.choices[words.stage].instantiate(given)
-    kind = STAGES[words.stage][0]
-    settings = kind(**{name: plain[name] for name in kind.__dataclass_fields__})
-    out = Path(given.out)
-    work = Path(given.work or Path('.cache') / 'train' / '_'.join(out.parts).strip('/'))
-    # Lightning's tips and the like; what is worth a warning still comes.
+    return dispatch('karmma train', {name: text for name, (_, text) in STAGES.items()}, _run,
+                    arguments)
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    stage = STAGES[name][0]
+    parser = _parser(name, stage)
+    given = parser.parse_args(arguments)
+    plain = parser.instantiate(given)
+    settings = stage(**{name: plain[name] for name in _fields(stage)})
+    run_dir = Path(
+        given.run_dir or Path('.cache') / 'train' / '_'.join(given.out.parts).strip('/')
+    )
+    # Lightning's tips and the like; warnings are still printed.
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
-    cache = Path(given.cache or Path('.cache') / settings.data.dataset)
+    command = shlex.join(['karmma', 'train', name, *arguments])
     try:
-        run_stage(settings, out, work, cache, shlex.join(['karmma', 'train', *arguments]))
+        run_stage(settings, given.out, run_dir, data_cache(given, settings.data), command)
     except TrainingStopped as stop:
         print(f'karmma train: {stop}', file=sys.stderr)
         return 130
     return 0
 
 
-def _parser(settings: type[Stage]) -> ArgumentParser:
-    parser = typed_parser(description=settings.__doc__)
-    parser.add_argument('--config', action='config', help='a file of config/train/')
-    parser.add_class_arguments(settings)
-    parser.add_argument('--out', type=str, required=True, help='model directory to write')
+def _fields(stage: type[Stage]) -> list[str]:
+    return [field.name for field in fields(stage)]
+
+
+def _parser(name: str, stage: type[Stage]) -> CommandParser:
+    parser = command_parser(
+        f'karmma train {name}', stage.__doc__, '--config YAML --out DIR [OPTION ...]')
+    parser.add_argument('--config', action='config', metavar='YAML',
+                        help='configuration, such as one of config/train/; options after it '
+                        'override it')
+    add_output_option(parser, 'model directory to write')
     parser.add_argument(
-        '--work', type=str, default='', help='folder of checkpoints, logs and what is '
-        'remembered; a stopped run goes on from what is there (default: .cache/train/ and the '
-        'words of OUT)')
-    parser.add_argument(
-        '--cache', type=str, default='', help='folder of what is made of the data set once '
-        '(default: .cache/ and its name)')
+        '--run-dir', type=str, default='', metavar='DIR', help='directory for checkpoints, logs '
+        'and caches, from which a stopped run resumes (default: .cache/train/ and the parts of '
+        '--out)')
+    add_cache_option(parser)
+    if issubclass(stage, TeacherTraining):
+        parser.add_argument('--cache-features', type=bool, default=True, help="keep the encoders' "
+                            'tokens of every clip on disk, so that an epoch takes seconds')
+    if issubclass(stage, StudentTraining):
+        parser.add_argument('--cache-teacher', type=bool, default=True, help="keep the teacher's "
+                            'logits of every clip and subset on disk')
+        add_custom_encoders_option(parser)
+    parser.add_class_arguments(
+        stage, skip={'cache_features', 'cache_teacher', 'custom_encoders'} & {*_fields(stage)})
     return parser
 
 
@@ -151,7 +174,7 @@ def run_stage(settings: Stage, out: Path, work: Path, cache: Path, command: str)
     torch.manual_seed(settings.run.seed)
     network = build(config, splits.spec, splits.vocabulary)
     _load_weights(settings, network, config, splits.spec)
-    if isinstance(settings, TeacherTraining) and settings.remember:
+    if isinstance(settings, TeacherTraining) and settings.cache_features:
         _train_on_tokens(settings, network, splits, work)
     else:
         teacher = _teacher(settings, network, splits, work)
@@ -172,7 +195,7 @@ def _load_weights(
     models = {Modality.parse(name) for name, weights in settings.weights.items()
               if weights and Path(weights).is_dir()}
     # Trained on tokens, encoders are frozen whatever the preset says.
-    frozen = isinstance(settings, TeacherTraining) and settings.remember
+    frozen = isinstance(settings, TeacherTraining) and settings.cache_features
     allowed = settings.allow_mismatched_weights
     reports = load_pretrained(network, config, spec, frozen=frozen, allow_mismatch=allowed)
     for modality, report in reports.items():
@@ -221,9 +244,9 @@ def _train_on_tokens(
                 workers=settings.run.workers, device=_device(settings.run),
                 progress=partial(bars, f'tokens of {name}'))
             clips[name] = TokenDataset(folder)
-    still = replace(settings.run.optimisation, augmentation=0.0)
+    still = replace(settings.run.optimizer, augmentation=0.0)
     train(network_on_tokens(network.cpu(), clips['train']), clips['train'], clips['validation'],
-          replace(settings.run, optimisation=still), work / 'run')
+          replace(settings.run, optimizer=still), work / 'run')
     network.eval()
 
 
@@ -232,7 +255,7 @@ def _teacher(settings: Stage, student: Karmma, splits: Splits, work: Path) -> Te
         return None
     bundle = load_bundle(settings.teacher, custom_encoders=settings.custom_encoders)
     check_teacher(bundle, student, splits.spec, splits.vocabulary)
-    if not settings.remember:
+    if not settings.cache_teacher:
         return FrozenTeacher(bundle.network)
     with Bars() as bars:
         folder = write_answers(

@@ -75,13 +75,13 @@ class SomethingSomethingSettings:
     """Folder for the boxes in compact form; empty: that in which they lie."""
     flow: str = 'computed'
     """`computed` from the frames of each clip, or `none`."""
-    validation_share: float = 0.0
+    validation_fraction: float = 0.0
     """
     Share of the training videos, drawn by `seed`, that choose the best epoch. 0: the official
     validation videos do, although they are those that are scored.
     """
     seed: int = 0
-    """Seed of `validation_share` and of the places of the training windows."""
+    """Seed of `validation_fraction` and of the places of the training windows."""
 
     def __post_init__(self) -> None:
         prefix = 'something_something'
@@ -93,9 +93,9 @@ class SomethingSomethingSettings:
         if self.frames and not fills_in(self.frames):
             raise InvalidSettingError(f'{prefix}.frames', self.frames,
                                       'empty, or a name with the place of the number: {:06d}.jpg')
-        if not 0 <= self.validation_share < 1:
+        if not 0 <= self.validation_fraction < 1:
             raise InvalidSettingError(
-                f'{prefix}.validation_share', self.validation_share, 'from 0 to below 1')
+                f'{prefix}.validation_fraction', self.validation_fraction, 'from 0 to below 1')
         if not self.frame_rate > 0:
             raise InvalidSettingError(f'{prefix}.frame_rate', self.frame_rate, 'a number above 0')
         if self.boxes_height < 0:
@@ -111,7 +111,7 @@ def open_splits(
 
     The official test videos have no labels: as in the paper, the official validation videos
     are what is scored, so they are `test`. They are `validation` too, unless
-    `validation_share` sets training videos aside for that.
+    `validation_fraction` sets training videos aside for that.
 
     :param progress: called with the bytes done and in all while boxes are read, which takes
         minutes the first time and none later.
@@ -341,5 +341,5 @@ def _set_aside(count: int, settings: SomethingSomethingSettings) -> NDArray[np.b
     """Mark the training videos that validate."""
     aside = np.zeros(count, bool)
     chosen = np.random.default_rng(settings.seed).permutation(count)
-    aside[chosen[:int(settings.validation_share * count)]] = True
+    aside[chosen[:int(settings.validation_fraction * count)]] = True
     return aside

@@ -18,7 +18,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.presets import ensemble, only, preset, unimodal
 from karmma_ros.reproduce.cells import ENCODER, ENSEMBLE, Experiment, STUDENT, TEACHER, TOKENS
-from karmma_ros.training.module import Optimisation
+from karmma_ros.training.module import OptimizerSettings
 from karmma_ros.training.run import RunSettings
 
 TOKEN_CAPS: tuple[int | None, ...] = (None, 24, 16, 5)
@@ -90,7 +90,7 @@ def seeded(name: str, seed: int) -> str:
 
 
 def _encoders(plan: Budget) -> list[Experiment]:
-    run = _run(plan, plan.encoder_epochs, 0, Optimisation(
+    run = _run(plan, plan.encoder_epochs, 0, OptimizerSettings(
         learning_rate=2e-3, weight_decay=0.05, modality_dropout=0.0, label_smoothing=0.1))
     return [
         Experiment(f'encoder_{size}/{modality}', ENCODER, unimodal(config, modality), run,
@@ -167,8 +167,8 @@ def _omitting() -> ModelConfig:
 def _teacher(
     plan: Budget, seed: int, name: str, config: ModelConfig, epochs: int, dropout: float
 ) -> Experiment:
-    run = _run(plan, epochs, seed, Optimisation(
-        learning_rate=1e-3, weight_decay=0.05, clip=1.0, modality_dropout=dropout,
+    run = _run(plan, epochs, seed, OptimizerSettings(
+        learning_rate=1e-3, weight_decay=0.05, gradient_clip=1.0, modality_dropout=dropout,
         augmentation=0.0))
     return Experiment(seeded(name, seed), TEACHER, config, run, tokens='tokens',
                 encoders={m: f'encoder_teacher/{m}' for m in config.modalities})
@@ -178,13 +178,23 @@ def _student(
     plan: Budget, seed: int, name: str, config: ModelConfig, epochs: int, teacher: str = '',
     *, dropout: float = 0.5, gamma: float = 0.7,
 ) -> Experiment:
-    run = _run(plan, epochs, seed, Optimisation(
-        learning_rate=1e-3, weight_decay=0.01, clip=2.0, modality_dropout=dropout, gamma=gamma))
+    run = _run(
+        plan,
+        epochs,
+        seed,
+        OptimizerSettings(
+            learning_rate=1e-3,
+            weight_decay=0.01,
+            gradient_clip=2.0,
+            modality_dropout=dropout,
+            gamma=gamma,
+        ),
+    )
     start = {m: f'encoder_student/{m}' for m in config.modalities if m in PRETRAINED}
     return Experiment(seeded(name, seed), STUDENT, config, run, start, teacher=teacher)
 
 
-def _run(plan: Budget, epochs: int, seed: int, optimisation: Optimisation) -> RunSettings:
+def _run(plan: Budget, epochs: int, seed: int, optimizer: OptimizerSettings) -> RunSettings:
     return RunSettings(
         epochs=epochs, batch_size=32, seed=seed, precision=plan.precision, progress=False,
-        device=plan.device, devices='1', optimisation=optimisation)
+        device=plan.device, devices='1', optimizer=optimizer)

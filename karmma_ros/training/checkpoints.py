@@ -60,7 +60,7 @@ def _no_checkpoint(path: Path, problem: str) -> InvalidSettingError:
     return InvalidSettingError(
         'checkpoint', str(path), 'a checkpoint of karmma train, of tensors and plain values',
         f'{problem[:200]}; delete it to train from the beginning, or give '
-        'another --work')
+        'another --run-dir')
 
 
 class ResumeCheckpoint(Callback):

@@ -36,14 +36,14 @@ def warmup_cosine(step: int, total: int, warmup: int, floor: float = 0.01) -> fl
 
 
 @dataclass(frozen=True)
-class Optimisation:
+class OptimizerSettings:
     """How the weights are found."""
 
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.01
     """Paper: 0.01 for the student, 0.05 for the teacher."""
-    clip: float = 2.0
+    gradient_clip: float = 2.0
     """Gradients are scaled to this norm at most. Paper: 2.0 for the student, 1.0 for the
     teacher."""
     warmup: float = 0.1
@@ -68,11 +68,11 @@ class Optimisation:
         for name in ('warmup', 'modality_dropout', 'gamma', 'label_smoothing', 'augmentation'):
             value = getattr(self, name)
             if not 0 <= value <= 1:
-                raise InvalidSettingError(f'optimisation.{name}', value, 'from 0 to 1')
-        for name in ('learning_rate', 'clip'):
+                raise InvalidSettingError(f'optimizer.{name}', value, 'from 0 to 1')
+        for name in ('learning_rate', 'gradient_clip'):
             if not getattr(self, name) > 0:
                 raise InvalidSettingError(
-                    f'optimisation.{name}', getattr(self, name), 'a number above 0')
+                    f'optimizer.{name}', getattr(self, name), 'a number above 0')
 
 
 class RecognitionModule(lightning.LightningModule):
@@ -90,13 +90,13 @@ class RecognitionModule(lightning.LightningModule):
     """
 
     def __init__(
-        self, network: Karmma, optimisation: Optimisation, seed: int = 0,
+        self, network: Karmma, optimizer: OptimizerSettings, seed: int = 0,
         teacher: Teacher | None = None, parts: int = 1,
     ) -> None:
         super().__init__()
         self.network = network
         self.teacher = teacher
-        self.optimisation = optimisation
+        self.optimizer = optimizer
         self.seed, self.parts = seed, parts
         self.modalities = in_order({*network.modalities, *(teacher.reads if teacher else ())})
 
@@ -107,7 +107,7 @@ class RecognitionModule(lightning.LightningModule):
         present = batch.present.clone()
         usable = present[:, own].any(1)
         present[:, own] |= ~usable[:, None]  # a draw for every sample, also for those left out
-        settings = self.optimisation
+        settings = self.optimizer
         present[:, own] = drop_modalities(present[:, own], settings.modality_dropout, draws)
         inputs = augment(batch.inputs, settings.augmentation, draws)
         batch = Batch(inputs, batch.present, batch.labels, batch.index)
@@ -129,7 +129,7 @@ class RecognitionModule(lightning.LightningModule):
 
     def _loss(self, batch: Batch, present: Tensor) -> Tensor:
         """Return the loss of a batch whose network sees the `present` of it, `[b, m]`."""
-        settings, network = self.optimisation, self.network
+        settings, network = self.optimizer, self.network
         own = self._columns(network.modalities)
         alone = settings.unimodal_weight > 0
         # The losses of each modality alone need every encoding, not only those drawn.
@@ -158,7 +158,7 @@ class RecognitionModule(lightning.LightningModule):
             labels = {head: ids[rows] for head, ids in batch.labels.items()}
             losses.append(classification_loss(
                 self.network.fuse({modality: encoded[rows]}), labels,
-                self.optimisation.label_smoothing))
+                self.optimizer.label_smoothing))
         return torch.stack(losses).sum()
 
     def _columns(self, modalities: Iterable[Modality]) -> list[int]:
@@ -185,7 +185,7 @@ class RecognitionModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW, its groups by `split_by_decay`, under linear warm-up and cosine decay."""
-        settings = self.optimisation
+        settings = self.optimizer
         decayed, plain = split_by_decay(self.network)
         optimizer = torch.optim.AdamW(
             [{'params': list(decayed.values()), 'weight_decay': settings.weight_decay},
@@ -211,7 +211,7 @@ class RecognitionModule(lightning.LightningModule):
                     'checkpoint', f'one that decays {found[0]} of {sum(found)} parameters',
                     f'one that decays {wanted[0]} of {sum(wanted)}, as this version does',
                     'an older version decayed tokens and positions too: finish the run with that '
-                    'version, or give another --work to train from the beginning')
+                    'version, or give another --run-dir to train from the beginning')
 
 
 def split_by_decay(network: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:

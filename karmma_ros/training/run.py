@@ -18,7 +18,7 @@ from karmma_ros.training.checkpoints import (
     ResumeCheckpoint,
 )
 from karmma_ros.training.loaders import EpochSampler, scoring_loader, training_loader
-from karmma_ros.training.module import Optimisation, RecognitionModule
+from karmma_ros.training.module import OptimizerSettings, RecognitionModule
 from karmma_ros.training.teacher import Teacher
 import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -39,7 +39,7 @@ class RunSettings:
     batch_size: int = 6
     """Samples a step, over all devices and parts. Paper: 6 for the student, 32 for the
     teacher."""
-    accumulate: int = 1
+    accumulate_batches: int = 1
     """Parts that a step is cut into where memory is short; the result is the same."""
     seed: int = 0
     """Seed of the weights, the order of samples, modality dropout and augmentation."""
@@ -59,11 +59,11 @@ class RunSettings:
     """Epochs between two looks at the validation split."""
     progress: bool = True
     """Show a progress bar."""
-    optimisation: Optimisation = field(default_factory=Optimisation)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     """How the weights are found."""
 
     def __post_init__(self) -> None:
-        for name in ('epochs', 'batch_size', 'accumulate', 'nodes', 'validate_every'):
+        for name in ('epochs', 'batch_size', 'accumulate_batches', 'nodes', 'validate_every'):
             if getattr(self, name) < 1:
                 raise InvalidSettingError(name, getattr(self, name), 'an integer above 0')
         if not self.checkpoint_minutes > 0:
@@ -94,7 +94,7 @@ def train(
     last = folder / CHECKPOINT
     step = _step_of(last)
     module = RecognitionModule(
-        network, settings.optimisation, settings.seed, teacher, settings.accumulate)
+        network, settings.optimizer, settings.seed, teacher, settings.accumulate_batches)
     order = EpochSampler(len(training), settings.batch_size, settings.seed, step)
     trainer = _trainer(settings, folder)
     with warnings.catch_warnings():
@@ -130,7 +130,7 @@ class _Loaders(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the batches to train on."""
         return training_loader(self._training, self._modalities, self._order,
-                               self._settings.accumulate, self._settings.workers)
+                               self._settings.accumulate_batches, self._settings.workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the batches to look at."""
@@ -148,8 +148,8 @@ def _trainer(settings: RunSettings, folder: Path) -> lightning.Trainer:
         num_nodes=settings.nodes,
         # An encoder whose modality was dropped from a whole batch has no gradients.
         strategy='ddp_find_unused_parameters_true' if several else 'auto',
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=settings.optimisation.clip,
+        accumulate_grad_batches=settings.accumulate_batches,
+        gradient_clip_val=settings.optimizer.gradient_clip,
         check_val_every_n_epoch=settings.validate_every,
         use_distributed_sampler=False,
         logger=[CSVLogger(folder, name='log'), TensorBoardLogger(folder, name='tensorboard')],

@@ -1,6 +1,5 @@
 """A video in the layout of EPIC-KITCHENS-100 becomes a bag with all that is published of it."""
 
-import argparse
 import csv
 
 import cv2
@@ -49,12 +48,8 @@ def _write_tables(root):
 
 
 def written(root, out, *words):
-    parser = argparse.ArgumentParser()
-    from_epic.add_parser(parser.add_subparsers())
-    options = parser.parse_args([
-        'from-epic', VIDEO, str(out), '--root', str(root), '--annotations', str(root),
-        '--audio', str(root), *words])
-    assert options.run(options) == 0
+    assert from_epic.main([VIDEO, str(out), '--root', str(root), '--annotations', str(root),
+                           '--audio', str(root), *words]) == 0
     found = {}
     with Bag(out) as bag:
         for message in bag.messages(list(bag.topics.values())):
@@ -106,9 +101,6 @@ def test_impossible_numbers_are_refused(root, tmp_path, words, sentence):
 
 
 def test_a_video_without_annotations_is_a_sentence(root, tmp_path):
-    parser = argparse.ArgumentParser()
-    from_epic.add_parser(parser.add_subparsers())
-    options = parser.parse_args(['from-epic', 'P09_09', str(tmp_path / 'o.mcap'), '--root',
-                                 str(root), '--annotations', str(root)])
     with pytest.raises(InvalidSettingError, match="VIDEO_ID is 'P09_09'"):
-        options.run(options)
+        from_epic.main(['P09_09', str(tmp_path / 'o.mcap'), '--root', str(root),
+                        '--annotations', str(root)])

@@ -1,6 +1,5 @@
 """The command for recording: what it names, and the QoS file beside it."""
 
-import argparse
 import shlex
 
 from karmma_ros.cli.bag import record
@@ -10,11 +9,7 @@ from ruamel.yaml import YAML
 
 
 def asked(capsys, tmp_path, *words):
-    parser = argparse.ArgumentParser()
-    record.add_parser(parser.add_subparsers())
-    options = parser.parse_args(
-        ['record', 'afternoon', '--qos-file', str(tmp_path / 'qos.yaml'), *words])
-    assert options.run(options) == 0
+    assert record.main(['afternoon', '--qos-file', str(tmp_path / 'qos.yaml'), *words]) == 0
     command = shlex.split(capsys.readouterr().out)
     return command, YAML(typ='safe').load((tmp_path / 'qos.yaml').read_text())
 

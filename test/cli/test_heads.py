@@ -160,7 +160,7 @@ def test_predict_names_each_head(models, model, tmp_path, capsys):
         writer.write(np.full((48, 64, 3), 90, np.uint8))
     writer.release()
     assert main(['predict', str(video), '--model', str(models / model), '--json']) == 0
-    answer = json.loads(capsys.readouterr().out)['answer']
-    assert list(answer) == list(MODELS[model]) and all(answer.values())
+    prediction = json.loads(capsys.readouterr().out)['prediction']
+    assert list(prediction) == list(MODELS[model]) and all(prediction.values())
     assert main(['predict', str(video), '--model', str(models / model)]) == 0
     assert f'{list(MODELS[model])[-1]}: ' in capsys.readouterr().out

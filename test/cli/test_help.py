@@ -6,13 +6,13 @@ import re
 import subprocess
 import sys
 
-from karmma_ros.cli.bag import MODULES
+from karmma_ros.cli.bag import COMMANDS as BAG_COMMANDS
 from karmma_ros.cli.main import COMMANDS, main
 from karmma_ros.cli.train import STAGES
 import pytest
 
 PARTS = {
-    'bag': [[name, '--help'] for name in MODULES],
+    'bag': [[name, '--help'] for name in BAG_COMMANDS],
     'data': [['check', '--help'], ['check', '--data.clip.help']],
     'train': [*([stage, '--help'] for stage in STAGES), ['student', '--encoders.help']],
 }

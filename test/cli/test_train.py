@@ -27,7 +27,7 @@ def cache(tmp_path_factory):
 def run(stage, out, cache, *more):
     return main([
         'train', stage, '--config', str(CONFIGS / f'synthetic_kitchen_{stage}.yaml'), *SMALL,
-        '--weights', '{}', '--out', str(out), '--work', f'{out}_work', '--cache', str(cache),
+        '--weights', '{}', '--out', str(out), '--run-dir', f'{out}_work', '--cache', str(cache),
         *map(str, more)])
 
 
@@ -55,12 +55,12 @@ def test_the_teacher_was_trained_on_tokens_that_are_kept(teacher):
     assert {p.stem for p in kept.glob('*.npy')} >= {'rgb', 'flow', 'audio', 'detections'}
 
 
-@pytest.mark.parametrize('remember', ['true', 'false'])
-def test_a_student_is_taught_and_gets_its_card(teacher, cache, tmp_path, capsys, remember):
+@pytest.mark.parametrize('cached', ['true', 'false'])
+def test_a_student_is_taught_and_gets_its_card(teacher, cache, tmp_path, capsys, cached):
     out = tmp_path / 'kitchen'
     assert run('student', out, cache, '--teacher', teacher / 'teacher',
-               '--remember', remember) == 0
-    assert (tmp_path / 'kitchen_work' / 'answers').is_dir() == (remember == 'true')
+               '--cache-teacher', cached) == 0
+    assert (tmp_path / 'kitchen_work' / 'answers').is_dir() == (cached == 'true')
     bundle = load_bundle(out)
     assert bundle.config.preset == 'tiny'
     assert bundle.vocabulary == vocabulary()
@@ -90,22 +90,29 @@ def test_an_interrupt_is_a_sentence_and_the_same_command_goes_on(
     assert load_bundle(tmp_path / 'flow').network.modalities == (Modality.FLOW,)
 
 
-@pytest.mark.parametrize(('stage', 'wrong', 'text'), [
-    ('student', ['--run.optimisation.learning_rate', '-1'], 'learning_rate is -1'),
-    ('student', ['--run.epochs', '0'], 'epochs is 0'),
-    ('student', ['--preset', 'vast'], "preset is 'vast'"),
-    ('student', ['--teacher', 'nowhere'], 'no such directory'),
-    ('student', ['--data.dataset', 'kinetics'], "dataset is 'kinetics'"),
-    ('student', ['--data.synthetic_kitchen.train', '0'], 'train is 0'),
-    ('student', ['--weights.rgb', 'NOWHERE_V1'], "weights is 'NOWHERE_V1'"),
-    ('pretrain', ['--modality', 'smell'], "modality is 'smell'"),
-    ('teacher', ['--weights.touch', 'x'], "modality is 'touch'"),
-    ('teacher', [], "weights.rgb is ''; expected weights of r2plus1d that leave no tensor of"),
-    ('teacher', ['--remember', 'false'], 'tensors would be: position (from scratch), stem.0'),
-    ('teacher', ['--preset', 'tiny'], 'no tensor of the frozen encoder at random'),
-    ('teacher', ['--data.dataset', 'epic_kitchens'], 'epic_kitchens'),
-    ('teacher', ['--data.dataset', 'manifest'], 'there is no manifest'),
-])
+@pytest.mark.parametrize(
+    ('stage', 'wrong', 'text'),
+    [
+        ('student', ['--run.optimizer.learning_rate', '-1'], 'learning_rate is -1'),
+        ('student', ['--run.epochs', '0'], 'epochs is 0'),
+        ('student', ['--preset', 'vast'], "preset is 'vast'"),
+        ('student', ['--teacher', 'nowhere'], 'no such directory'),
+        ('student', ['--data.dataset', 'kinetics'], "dataset is 'kinetics'"),
+        ('student', ['--data.synthetic_kitchen.train', '0'], 'train is 0'),
+        ('student', ['--weights.rgb', 'NOWHERE_V1'], "weights is 'NOWHERE_V1'"),
+        ('pretrain', ['--modality', 'smell'], "modality is 'smell'"),
+        ('teacher', ['--weights.touch', 'x'], "modality is 'touch'"),
+        ('teacher', [], "weights.rgb is ''; expected weights of r2plus1d that leave no tensor of"),
+        (
+            'teacher',
+            ['--cache-features', 'false'],
+            'tensors would be: position (from scratch), stem.0',
+        ),
+        ('teacher', ['--preset', 'tiny'], 'no tensor of the frozen encoder at random'),
+        ('teacher', ['--data.dataset', 'epic_kitchens'], 'epic_kitchens'),
+        ('teacher', ['--data.dataset', 'manifest'], 'there is no manifest'),
+    ],
+)
 def test_wrong_settings_are_named(cache, tmp_path, capsys, stage, wrong, text):
     try:
         assert run(stage, tmp_path / 'out', cache, *wrong) == 2

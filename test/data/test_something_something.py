@@ -156,7 +156,7 @@ def test_what_was_not_recorded_has_no_source(root, spec):
 @pytest.mark.parametrize('share', [0.25, 0.5])
 def test_training_videos_can_be_set_aside_to_validate(root, spec, share):
     def names(seed):
-        splits = open_splits(settings(root, validation_share=share, seed=seed), spec)
+        splits = open_splits(settings(root, validation_fraction=share, seed=seed), spec)
         parts = [[s.name for s in clips.segments]
                  for clips in (splits.train, splits.validation, splits.test)]
         assert sorted(parts[0] + parts[1]) == [str(v) for v in range(100, 108)]
@@ -279,7 +279,7 @@ def test_a_missing_folder_is_named(tmp_path, spec, folder):
     ({'videos': '{id}/{name}.webm'}, 'something_something.videos is'),
     ({'frames': 'first.jpg'}, "something_something.frames is 'first.jpg'"),
     ({'frames': '{:06d.jpg'}, 'something_something.frames is'),
-    ({'validation_share': 1.0}, 'something_something.validation_share is 1.0'),
+    ({'validation_fraction': 1.0}, 'something_something.validation_fraction is 1.0'),
     ({'frame_rate': 0.0}, 'something_something.frame_rate is 0.0'),
     ({'boxes_height': -1}, 'something_something.boxes_height is -1'),
 ])

@@ -8,7 +8,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.training.losses import classification_loss, distillation_loss
-from karmma_ros.training.module import Optimisation, RecognitionModule
+from karmma_ros.training.module import OptimizerSettings, RecognitionModule
 from karmma_ros.training.teacher import check_teacher, FrozenTeacher
 import pytest
 import torch
@@ -43,7 +43,7 @@ def bundle(tmp_path, config, spec, vocabulary):
 
 
 def step(student, batch, teacher=None, **settings):
-    module = RecognitionModule(student, Optimisation(**{**BARE, **settings}), teacher=teacher)
+    module = RecognitionModule(student, OptimizerSettings(**{**BARE, **settings}), teacher=teacher)
     module.log = lambda *_, **__: None
     return module.training_step(batch, 0)
 
@@ -93,7 +93,7 @@ def test_one_draw_feeds_student_and_teacher(student, batch, bundle):
 def test_the_teacher_stays_frozen(student, batch, bundle):
     teacher = FrozenTeacher(bundle.network)
     before = {k: v.clone() for k, v in bundle.network.state_dict().items()}
-    module = RecognitionModule(student, Optimisation(**BARE), teacher=teacher).train()
+    module = RecognitionModule(student, OptimizerSettings(**BARE), teacher=teacher).train()
     module.log = lambda *_, **__: None
     module.training_step(batch, 0).backward()
     assert not bundle.network.training

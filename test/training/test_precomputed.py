@@ -8,7 +8,7 @@ from karmma_ros.errors import DataError
 from karmma_ros.modality import Modality, subsets
 from karmma_ros.model.builder import build
 from karmma_ros.training.loaders import scoring_loader
-from karmma_ros.training.module import Optimisation
+from karmma_ros.training.module import OptimizerSettings
 from karmma_ros.training.precomputed import (
     cache_tokens,
     CachedTeacher,
@@ -139,7 +139,7 @@ def test_training_on_tokens_trains_the_network_and_no_encoder(
     before = {k: v.clone() for k, v in network.state_dict().items()}
     clips = TokenDataset(cache_tokens(network, Few(spec), tmp_path / 'tokens', data='few'))
     settings = RunSettings(epochs=1, batch_size=5, progress=False,
-                           optimisation=Optimisation(augmentation=0.0))
+                           optimizer=OptimizerSettings(augmentation=0.0))
     train(network_on_tokens(network, clips), clips, clips, settings, tmp_path / 'run')
     changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
     assert not any(name.startswith('encoders') for name in changed)

@@ -18,7 +18,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.config import EncoderConfig
 from karmma_ros.training.checkpoints import CHECKPOINT, CheckpointError, TrainingStopped
 from karmma_ros.training.loaders import scoring_loader
-from karmma_ros.training.module import Optimisation
+from karmma_ros.training.module import OptimizerSettings
 from karmma_ros.training.run import _devices, BEST, RunSettings, train
 import lightning
 import numpy as np
@@ -70,7 +70,7 @@ class Boxes(Toy):
 
 
 SETTINGS = RunSettings(epochs=3, batch_size=6, seed=4, progress=False,
-                       optimisation=Optimisation(learning_rate=3e-3))
+                       optimizer=OptimizerSettings(learning_rate=3e-3))
 
 
 def trained(config, spec, vocabulary, folder, training, settings=SETTINGS):
@@ -87,7 +87,7 @@ def assert_equal(ours, theirs):
 def test_it_learns_from_samples_that_lack_modalities(
     config, spec, vocabulary, tmp_path, unimodal_weight
 ):
-    settings = replace(SETTINGS, epochs=5, optimisation=Optimisation(
+    settings = replace(SETTINGS, epochs=5, optimizer=OptimizerSettings(
         learning_rate=1e-2, augmentation=0.0, unimodal_weight=unimodal_weight))
     network = trained(config, spec, vocabulary, tmp_path, Toy(spec, 60), settings)
     scores = score_subsets(network, scoring_loader(Toy(spec, 60), network.modalities, 6))
@@ -202,7 +202,7 @@ def test_the_best_epoch_is_kept(config, spec, vocabulary, tmp_path):
             return replace(sample, labels={'verb': 2, 'noun': 3} if late else sample.labels)
 
     torch.manual_seed(0)
-    settings = replace(SETTINGS, epochs=4, optimisation=Optimisation(learning_rate=2e-2))
+    settings = replace(SETTINGS, epochs=4, optimizer=OptimizerSettings(learning_rate=2e-2))
     network = build(config, spec, vocabulary)
     train(network, Toy(spec, 24), Forgetful(spec, 12), settings, tmp_path)
     best = torch.load(tmp_path / BEST, weights_only=True)
@@ -234,7 +234,7 @@ EXACT = replace(SETTINGS, precision='64-true')
 def test_parts_of_a_step_add_up_to_it(config, spec, vocabulary, tmp_path):
     whole = trained(plain(config), spec, vocabulary, tmp_path / '1', Boxes(spec, 24), EXACT)
     parted = trained(plain(config), spec, vocabulary, tmp_path / '3', Boxes(spec, 24),
-                     replace(EXACT, accumulate=3))
+                     replace(EXACT, accumulate_batches=3))
     for (name, ours), theirs in zip(
             whole.state_dict().items(), parted.state_dict().values()):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7, msg=name)
@@ -263,18 +263,31 @@ def test_two_processes_train_as_one_does(config, spec, vocabulary, tmp_path):
 
 def test_a_step_that_cannot_be_shared_out_is_named(config, spec, vocabulary, tmp_path):
     with pytest.raises(InvalidSettingError, match='batch_size is 6; expected a multiple of 4'):
-        trained(config, spec, vocabulary, tmp_path, Toy(spec, 24), replace(SETTINGS, accumulate=4))
+        trained(
+            config,
+            spec,
+            vocabulary,
+            tmp_path,
+            Toy(spec, 24),
+            replace(SETTINGS, accumulate_batches=4),
+        )
     with pytest.raises(InvalidSettingError, match='batch_size is 6; expected at most 4'):
         trained(config, spec, vocabulary, tmp_path, Toy(spec, 4))
 
 
-@pytest.mark.parametrize(('make', 'text'), [
-    (lambda: RunSettings(epochs=0), 'epochs is 0'),
-    (lambda: RunSettings(batch_size=0), 'batch_size is 0'),
-    (lambda: RunSettings(checkpoint_minutes=0), 'checkpoint_minutes is 0'),
-    (lambda: Optimisation(modality_dropout=1.5), 'modality_dropout is 1.5; expected from 0 to 1'),
-    (lambda: Optimisation(learning_rate=0.0), 'learning_rate is 0.0'),
-])
+@pytest.mark.parametrize(
+    ('make', 'text'),
+    [
+        (lambda: RunSettings(epochs=0), 'epochs is 0'),
+        (lambda: RunSettings(batch_size=0), 'batch_size is 0'),
+        (lambda: RunSettings(checkpoint_minutes=0), 'checkpoint_minutes is 0'),
+        (
+            lambda: OptimizerSettings(modality_dropout=1.5),
+            'modality_dropout is 1.5; expected from 0 to 1',
+        ),
+        (lambda: OptimizerSettings(learning_rate=0.0), 'learning_rate is 0.0'),
+    ],
+)
 def test_settings_out_of_range_are_named(make, text):
     with pytest.raises(InvalidSettingError, match=text):
         make()

@@ -8,7 +8,7 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.cost import setting
 from karmma_ros.model.builder import build
 from karmma_ros.model.presets import preset
-from karmma_ros.training.module import Optimisation, RecognitionModule, split_by_decay
+from karmma_ros.training.module import OptimizerSettings, RecognitionModule, split_by_decay
 import pytest
 import torch
 from torch import nn
@@ -73,7 +73,9 @@ def test_a_parameter_that_two_modules_share_is_listed_once():
 
 
 def test_the_optimizer_has_these_groups(config, spec, vocabulary):
-    module = RecognitionModule(build(config, spec, vocabulary), Optimisation(weight_decay=0.03))
+    module = RecognitionModule(
+        build(config, spec, vocabulary), OptimizerSettings(weight_decay=0.03)
+    )
     module.trainer = type('Trainer', (), {'estimated_stepping_batches': 10})()
     decayed, plain = split_by_decay(module.network)
     first, second = module.configure_optimizers()['optimizer'].param_groups
@@ -83,7 +85,7 @@ def test_the_optimizer_has_these_groups(config, spec, vocabulary):
 
 
 def test_a_checkpoint_of_other_groups_is_refused(config, spec, vocabulary):
-    module = RecognitionModule(build(config, spec, vocabulary), Optimisation())
+    module = RecognitionModule(build(config, spec, vocabulary), OptimizerSettings())
     trained = [p for p in module.network.parameters() if p.requires_grad]
     older = torch.optim.AdamW([{'params': [p for p in trained if p.ndim > 1]},
                                {'params': [p for p in trained if p.ndim <= 1]}])

@@ -1,28 +1,28 @@
-"""`karmma bag`: make rosbag2 bags, and evaluate a model on recorded ones."""
+"""`karmma bag`: write rosbag2 bags, and evaluate a model on recorded ones."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from importlib import import_module
 
-MODULES = {
-    'synthetic': 'write', 'from-video': 'write', 'from-epic': 'from_epic',
-    'record': 'record', 'evaluate': 'evaluate',
+from karmma_ros.cli.main import dispatch
+
+COMMANDS = {
+    'synthetic': 'write held-out episodes of the synthetic kitchen as a bag',
+    'from-video': 'write a video file as a bag',
+    'from-epic': 'write a video of EPIC-KITCHENS-100 as a bag, with flow, audio and annotations',
+    'record': 'print the `ros2 bag record` command for a bag that can be evaluated',
+    'evaluate': 'write a report on how well a model does on recorded bags',
 }
-"""Sub-command → its module here, loaded only when it is asked for."""
+_FUNCTIONS = {'synthetic': 'write:synthetic', 'from-video': 'write:from_video',
+              'from-epic': 'from_epic:main'}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the sub-command that the arguments ask for."""
-    options = _parser(arguments).parse_args(arguments)
-    return int(options.run(options))
+    """Run a sub-command; its module is imported only then."""
+    return dispatch('karmma bag', COMMANDS, _run, arguments)
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='karmma bag', description=__doc__)
-    kinds = parser.add_subparsers(required=True, metavar=f'{{{",".join(MODULES)}}}')
-    asked = MODULES.get(arguments[0]) if arguments else None
-    for name in [asked] if asked else dict.fromkeys(MODULES.values()):
-        import_module(f'karmma_ros.cli.bag.{name}').add_parser(kinds)
-    return parser
+def _run(name: str, arguments: list[str]) -> int:
+    module, _, function = _FUNCTIONS.get(name, f'{name}:main').partition(':')
+    return int(getattr(import_module(f'karmma_ros.cli.bag.{module}'), function)(arguments))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -13,6 +12,7 @@ import sys
 import time
 from typing import Any
 
+from jsonargparse import Namespace
 from karmma_ros.bags import report
 from karmma_ros.bags.evaluate import Evaluated, Settings
 from karmma_ros.bags.faults import (
@@ -26,7 +26,15 @@ from karmma_ros.bags.faults import (
 from karmma_ros.bags.frame_lookup import BagFrames
 from karmma_ros.bags.parallel import evaluate_all, Job, Outcome
 from karmma_ros.bags.topics import NONE, parse_named, TRUTH
-from karmma_ros.cli.options import this_machine, writing
+from karmma_ros.cli.options import (
+    add_device_option,
+    add_output_option,
+    command_parser,
+    CommandParser,
+    this_machine,
+    to_path,
+    writing,
+)
 from karmma_ros.cli.progress import Bars
 from karmma_ros.errors import InvalidSettingError, KarmmaError, printable, SENTENCE_LENGTH
 from karmma_ros.evaluation.bag_predictions import BagRun
@@ -47,62 +55,65 @@ SWEEP = tuple(tenth / 10 for tenth in range(1, 10))
 _TABLES = ('.csv', '.tsv', '.txt')
 
 
-def add_parser(kinds: Any) -> None:
-    """Add the command to the sub-parsers of `karmma bag`."""
-    parser = kinds.add_parser(
-        'evaluate', help='evaluate a model on recorded bags and write a report',
-        description='Replay bags through the code of the node and write a report: accuracy, '
-        'events, latency, calibration and robustness to missing inputs. A stopped run resumes.')
-    parser.set_defaults(run=_evaluate)
-    parser.add_argument('bags', metavar='BAG', nargs='+', type=Path,
+def _parser() -> CommandParser:
+    parser = command_parser(
+        'karmma bag evaluate', 'Replay bags through the code of the node and write a report: '
+        'accuracy, events, latency, calibration and robustness to missing inputs. A stopped run '
+        'resumes.', 'BAG ... --model MODEL --out DIR [OPTION ...]')
+    parser.add_argument('bags', metavar='BAG', nargs='+', type=to_path,
                         help='folder written by ros2 bag record, or a .mcap or .db3 file')
-    parser.add_argument('--model', required=True,
+    parser.add_argument('--model', metavar='MODEL', type=str, required=True,
                         help='model directory, or the name of an included model')
-    parser.add_argument('--ground-truth', metavar='CSV|TOPIC', help='table or topic of the '
-                        'annotated actions [a topic of type karmma_msgs/ActionAnnotation]')
-    parser.add_argument('--ground-truth-times', choices=TIMES, default='auto', help='whether '
-                        'times of the table count from the start of the bag or since 1970 [auto]')
-    parser.add_argument('--ground-truth-recording', metavar='NAME', help='rows of the table to '
-                        'use, if it covers several recordings [those whose name is in the name '
-                        'of the bag]')
-    parser.add_argument('--out', metavar='DIR', type=Path, required=True,
-                        help='output folder: report.html, report.json, report.md, and work/ for '
-                        'resuming')
-    parser.add_argument('--topics', metavar='INPUT=TOPIC', nargs='+', default=[],
+    parser.add_argument('--ground-truth', metavar='CSV|TOPIC', type=str, help='table or topic of '
+                        'the annotated actions (default: a topic of type '
+                        'karmma_msgs/ActionAnnotation)')
+    parser.add_argument('--ground-truth-times', type=str, choices=TIMES, default='auto',
+                        help='whether times of the table count from the start of the bag or since '
+                        '1970')
+    parser.add_argument('--ground-truth-recording', metavar='NAME', type=str, help='rows of the '
+                        'table to use, if it covers several recordings (default: those whose name '
+                        'is in the name of the bag)')
+    add_output_option(parser, 'output folder: report.html, report.json, report.md, and work/ for '
+                      'resuming')
+    parser.add_argument('--topics', metavar='INPUT=TOPIC', nargs='+', type=str, default=[],
                         help='topics of inputs, as rgb=/front/image; none disables an input '
-                        '[found by message type]')
-    parser.add_argument('--params', metavar='YAML', type=Path,
-                        help='parameter file of the node [its defaults]')
-    parser.add_argument('--rate', type=float,
-                        help='windows per second [parameter rate of the node, 5 by default]')
+                        '(default: found by message type)')
+    parser.add_argument('--params', metavar='YAML', type=to_path,
+                        help='parameter file of the node (default: its default parameters)')
+    parser.add_argument('--rate', type=float, help='windows per second (default: parameter rate '
+                        'of the node, 5 unless changed)')
     parser.add_argument('--jobs', type=int, default=1, metavar='N',
-                        help='number of bags evaluated in parallel [1]')
-    parser.add_argument('--device', default=selection.AUTO, help=selection.HELP)
+                        help='number of bags evaluated in parallel')
+    add_device_option(parser)
     _add_faults(parser)
+    return parser
 
 
-def _add_faults(parser: argparse.ArgumentParser) -> None:
+def _add_faults(parser: CommandParser) -> None:
     faults = parser.add_argument_group(
         'fault injection',
         f'The given faults are applied together in one more run. INPUT: {INPUTS}')
     faults.add_argument('--subsets', action='store_true', help='also evaluate every subset of '
                         'the modalities, and the accuracy under modality dropout')
     faults.add_argument('--sweep', action='store_true', help='as --subsets, and nine more runs '
-                        'that drop 10 %% to 90 %% of the intervals of every input')
-    faults.add_argument('--drop-intervals', metavar='[INPUT=]PROBABILITY', action='append',
-                        default=[], help='drop all messages of randomly chosen intervals, as '
-                        'audio=0.5 or 50%%')
+                        'that drop 10 % to 90 % of the intervals of every input')
+    faults.add_argument('--drop-intervals', metavar='[INPUT=]PROBABILITY', type=str,
+                        action='append', default=[], help='drop all messages of randomly chosen '
+                        'intervals, as audio=0.5 or 50%')
     faults.add_argument('--interval', metavar='SECONDS', type=float, default=INTERVAL_S,
-                        help=f'length of the intervals of --drop-intervals [{INTERVAL_S:g}]')
-    faults.add_argument('--mute', metavar=METAVAR, action='append', default=[], help=HELP)
-    faults.add_argument('--delay', metavar='[INPUT=]SECONDS', action='append', default=[],
-                        help='delay all messages, as audio=0.3')
-    faults.add_argument('--drop-messages', metavar='[INPUT=]PROBABILITY', action='append',
-                        default=[], help='drop randomly chosen messages, as 5%%')
-    faults.add_argument('--seed', type=int, default=0, help='random seed of the faults [0]')
+                        help='length of the intervals of --drop-intervals')
+    faults.add_argument('--mute', metavar=METAVAR, type=str, action='append', default=[],
+                        help=HELP)
+    faults.add_argument('--delay', metavar='[INPUT=]SECONDS', type=str, action='append',
+                        default=[], help='delay all messages, as audio=0.3')
+    faults.add_argument('--drop-messages', metavar='[INPUT=]PROBABILITY', type=str,
+                        action='append', default=[], help='drop randomly chosen messages, as 5%')
+    faults.add_argument('--seed', type=int, default=0, help='random seed of the faults')
 
 
-def _evaluate(options: argparse.Namespace) -> int:
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate a model on bags and write the report."""
+    options = _parser().parse_args(list(arguments))
     started, date = time.perf_counter(), datetime.now(timezone.utc)
     options.device = selection.choose_device(options.device, '--device')
     bundle = load_bundle(find_model(options.model, '--model'))
@@ -141,7 +152,7 @@ def _shortfalls(run: BagRun) -> Iterator[str]:
 
 
 def _answers(
-    paths: Sequence[Path], bundle: Bundle, settings: Settings, options: argparse.Namespace,
+    paths: Sequence[Path], bundle: Bundle, settings: Settings, options: Namespace,
 ) -> list[Outcome]:
     if options.jobs < 1:
         raise InvalidSettingError('--jobs', options.jobs, 'a whole number above 0')
@@ -158,7 +169,7 @@ def _answers(
 
 def _runs(
     paths: Sequence[Path], outcomes: Sequence[Outcome], bundle: Bundle,
-    options: argparse.Namespace, bits: int, console: Console,
+    options: Namespace, bits: int, console: Console,
 ) -> tuple[list[BagRun], list[str]]:
     """
     Return what the report is made of, and a sentence for each bag that is left out of it.
@@ -182,7 +193,7 @@ def _runs(
     return runs, list(map(str, errors))
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(options: Namespace) -> Settings:
     values = node_parameters(options.params)
     if options.rate is not None:
         values['rate'] = options.rate
@@ -199,7 +210,7 @@ def _settings(options: argparse.Namespace) -> Settings:
                     tuple(dict.fromkeys(sets)), options.seed)
 
 
-def _faults(options: argparse.Namespace) -> tuple[Fault, ...]:
+def _faults(options: Namespace) -> tuple[Fault, ...]:
     if not options.interval > 0:
         raise InvalidSettingError('--interval', options.interval, 'seconds, above 0')
     return (*(parse_drop_interval(text, options.interval) for text in options.drop_intervals),
@@ -219,7 +230,7 @@ def _distinct(paths: Iterable[Path]) -> list[Path]:
 
 
 def _run(
-    path: Path, found: Evaluated, bundle: Bundle, options: argparse.Namespace, bits: int,
+    path: Path, found: Evaluated, bundle: Bundle, options: Namespace, bits: int,
 ) -> BagRun:
     truth = None
     if options.ground_truth is not None and _is_table(options.ground_truth):

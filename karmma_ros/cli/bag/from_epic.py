@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, Literal
 
+from jsonargparse import Namespace
 from karmma_ros.bags.writer import BagWriter
 from karmma_ros.cli.bag import write
+from karmma_ros.cli.options import (
+    command_parser,
+    CommandParser,
+    to_path,
+)
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.data.epic_kitchens.annotations import (
     flow_stride,
@@ -33,30 +38,34 @@ _AFTER_S = 2.0
 """What follows the last action is left out but for this."""
 
 
-def add_parser(kinds: Any) -> None:
-    """Add the command to the sub-parsers of `karmma bag`."""
-    parser = kinds.add_parser('from-epic', help='frames, flow, sound and truth of a video of '
-                              'EPIC-KITCHENS-100')
-    parser.set_defaults(run=run)
-    parser.add_argument('video', metavar='VIDEO_ID', help='video of the data set, such as P01_14')
-    parser.add_argument('out', metavar='OUT.mcap', type=Path, help='bag to write')
-    parser.add_argument('--root', required=True, type=Path, help='the folder that holds P01 …')
-    parser.add_argument('--annotations', required=True, type=Path,
-                        help='the folder with EPIC_100_train.csv and the class files')
-    parser.add_argument('--audio', default='', help='folder of wav files, or an HDF5 file [none]')
+def _parser() -> CommandParser:
+    parser = command_parser(
+        'karmma bag from-epic', 'Write a video of EPIC-KITCHENS-100 as a bag: frames, flow, audio '
+        'and annotations.', 'VIDEO_ID OUT.mcap --root DIR --annotations DIR [OPTION ...]')
+    parser.add_argument('video', metavar='VIDEO_ID', type=str,
+                        help='video of the data set, such as P01_14')
+    parser.add_argument('out', metavar='OUT.mcap', type=to_path, help='bag to write')
+    parser.add_argument('--root', metavar='DIR', required=True, type=to_path,
+                        help='directory that holds P01, P02, …')
+    parser.add_argument('--annotations', metavar='DIR', required=True, type=to_path,
+                        help='directory with EPIC_100_train.csv and the class files')
+    parser.add_argument('--audio', type=str, default='',
+                        help='directory of wav files, or an HDF5 file (default: no audio)')
     parser.add_argument('--audio-rate', type=int, default=24_000,
-                        help='sample rate of an HDF5 file, Hz [24000]')
-    parser.add_argument('--flow', choices=('files', 'none'), default='files',
-                        help='the released flow as a topic, if it is there [files]')
-    parser.add_argument('--rate', type=float, default=30.0, help='pictures a second [30]')
+                        help='sample rate of an HDF5 file, Hz')
+    parser.add_argument('--flow', type=Literal['files', 'none'], default='files',
+                        help='whether to write the released flow as a topic, if it is present')
+    parser.add_argument('--rate', type=float, default=30.0, help='frames a second')
     parser.add_argument('--start', type=float, default=0.0,
-                        help='second of the video to start at [0]')
-    parser.add_argument('--stop', type=float, help='second of the video to stop at [2 s after '
-                        'the last action]')
+                        help='second of the video to start at')
+    parser.add_argument('--stop', type=float, help='second of the video to stop at (default: 2 s '
+                        'after the last action)')
+    return parser
 
 
-def run(options: argparse.Namespace) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Write the bag."""
+    options = _parser().parse_args(list(arguments))
     narrations = _narrations(options.annotations, options.video)
     sources = _sources(options)
     last_s = max(n.stop_s for n in narrations)
@@ -90,7 +99,7 @@ def _narrations(folder: Path, video: str) -> list[Narration]:
     return found
 
 
-def _sources(options: argparse.Namespace) -> Mapping[Modality, Any]:
+def _sources(options: Namespace) -> Mapping[Modality, Any]:
     """
     Return what there is of the video.
 
@@ -120,7 +129,7 @@ def _truth(
 
 
 def _sensor(
-    modality: Modality, source: Any, options: argparse.Namespace, stop_s: float,
+    modality: Modality, source: Any, options: Namespace, stop_s: float,
 ) -> Iterator[write.Event]:
     """Return what one sensor delivers, as far as the files of the video go."""
     start_s = options.start
@@ -137,7 +146,7 @@ def _sensor(
 
 def _portion(
     modality: Modality, source: Any, start_s: float, portion_s: float,
-    options: argparse.Namespace,
+    options: Namespace,
 ) -> Iterator[write.Event]:
     first_ns = _stamp_ns(start_s - options.start)
     if modality is Modality.AUDIO:
@@ -158,7 +167,7 @@ def _stamp_ns(seconds: float) -> int:
     return write.START_NS + round(seconds * NANOSECONDS)
 
 
-def _displacements(pictures: np.ndarray, options: argparse.Namespace) -> np.ndarray:
+def _displacements(pictures: np.ndarray, options: Namespace) -> np.ndarray:
     """
     Return the movement from message to message, `[t, h, w, 2]`, of the released pictures.
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import os
 from pathlib import Path
 import shlex
-from typing import Any
+from typing import Literal
 
-from karmma_ros.cli.options import writing
+from jsonargparse import Namespace
+from karmma_ros.cli.options import (
+    command_parser,
+    CommandParser,
+    to_path,
+    writing,
+)
 from karmma_ros.errors import InvalidSettingError
 
 HUMBLE = 'humble'
@@ -23,35 +28,36 @@ _OWN = ('action_recognition', '{node}/action_events', '{node}/modality_availabil
         '{node}/model_info')
 
 
-def add_parser(kinds: Any) -> None:
-    """Add the command to the sub-parsers of `karmma bag`."""
-    parser = kinds.add_parser('record', help='print the `ros2 bag record` command for a bag that '
-                              'can be evaluated, and write its QoS file')
-    parser.set_defaults(run=run)
-    parser.add_argument('out', metavar='BAG', help='folder that ros2 bag record makes')
+def _parser() -> CommandParser:
+    parser = command_parser(
+        'karmma bag record', 'Print the `ros2 bag record` command for a bag that can be '
+        'evaluated, and write its QoS file.', 'BAG [OPTION ...]')
+    parser.add_argument(
+        'out', metavar='BAG', type=str, help='directory that ros2 bag record makes'
+    )
     for name, (topic, _) in SENSORS.items():
-        parser.add_argument(f'--{name}', metavar='TOPIC', default=topic,
-                            help=f'topic of the {name}; none leaves it out '
-                            f'[{topic or "none"}]')
-    parser.add_argument('--audio-info', metavar='TOPIC', default='/audio_info',
-                        help='topic with the audio format of the driver '
-                        '[/audio_info]')
-    parser.add_argument('--ground-truth', metavar='TOPIC', default='', help='topic of the '
-                        'karmma_msgs/ActionAnnotation of your annotation tool [none]')
-    parser.add_argument('--node', metavar='NAME', default='/karmma', help='node whose outputs '
-                        'are recorded too; none leaves them out [/karmma]')
-    parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap',
-                        help='storage format of the bag [mcap]')
+        parser.add_argument(f'--{name}', metavar='TOPIC', type=str, default=topic or 'none',
+                            help=f'topic of the {name}; none leaves it out')
+    parser.add_argument('--audio-info', metavar='TOPIC', type=str, default='/audio_info',
+                        help='topic with the audio format of the driver')
+    parser.add_argument('--ground-truth', metavar='TOPIC', type=str, default='none', help='topic '
+                        'of the karmma_msgs/ActionAnnotation of your annotation tool')
+    parser.add_argument('--node', metavar='NAME', type=str, default='/karmma', help='node whose '
+                        'outputs are recorded too; none leaves them out')
+    parser.add_argument('--storage', type=Literal['mcap', 'sqlite3'], default='mcap',
+                        help='storage format of the bag')
     parser.add_argument('--reliable', action='store_true', help='request lost messages again: '
                         'only if every sensor is published reliably')
-    parser.add_argument('--qos-file', metavar='YAML', type=Path, default=Path(QOS_FILE),
-                        help=f'file of QoS overrides to write [{QOS_FILE}]')
-    parser.add_argument('--distro', default=os.environ.get('ROS_DISTRO', 'jazzy'),
-                        help='ROS distribution of the robot [ROS_DISTRO, else jazzy]')
+    parser.add_argument('--qos-file', metavar='YAML', type=to_path, default=Path(QOS_FILE),
+                        help='file of QoS overrides to write')
+    parser.add_argument('--distro', type=str, default=os.environ.get('ROS_DISTRO', 'jazzy'),
+                        help='ROS distribution of the robot')
+    return parser
 
 
-def run(options: argparse.Namespace) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Write the QoS file and print the command."""
+    options = _parser().parse_args(list(arguments))
     sensors = {name: topic for name in SENSORS if (topic := _topic(options, name))}
     if not sensors:
         raise InvalidSettingError('--image', 'none', 'a topic',
@@ -70,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _topic(options: argparse.Namespace, name: str) -> str:
+def _topic(options: Namespace, name: str) -> str:
     topic = str(getattr(options, name))
     if topic in ('', 'none'):
         return ''
@@ -80,7 +86,7 @@ def _topic(options: argparse.Namespace, name: str) -> str:
     return topic
 
 
-def _own_topics(options: argparse.Namespace) -> list[str]:
+def _own_topics(options: Namespace) -> list[str]:
     if options.node == 'none':
         return []
     name = f'/{options.node.strip("/")}'
@@ -89,7 +95,7 @@ def _own_topics(options: argparse.Namespace) -> list[str]:
 
 
 def _qos(
-    options: argparse.Namespace, sensors: Mapping[str, str], latched: list[str],
+    options: Namespace, sensors: Mapping[str, str], latched: list[str],
 ) -> str:
     """Return what `ros2 bag record` asks of each topic; what is not named, it finds out itself."""
     reliability = 'reliable' if options.reliable else 'best_effort'

@@ -7,61 +7,66 @@ in the kitchen, boxes and the truth.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import merge
-import os
 from pathlib import Path
-from typing import Any
+import re
 
+from jsonargparse import Namespace
 from karmma_ros.bags.writer import BagWriter
-from karmma_ros.cli.open_video import open_video_file, OpenVideo
+from karmma_ros.cli.open_video import open_audio_file, open_video_file, OpenVideo
+from karmma_ros.cli.options import (
+    command_parser,
+    CommandParser,
+    to_path,
+)
 from karmma_ros.clip import BOX_HAND, NANOSECONDS
-from karmma_ros.data.media.audio import check_format
 from karmma_ros.data.synthetic_kitchen.episode import Episode, episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
-from karmma_ros.errors import DataError, InvalidSettingError
+from karmma_ros.errors import InvalidSettingError
 from karmma_ros.preprocess.audio import resample
 from karmma_ros.preprocess.video import resize_and_crop
 import numpy as np
-import soundfile
 
 DETECTION_RATE = 10.0
 
 
-def add_parser(kinds: Any) -> None:
-    """Add the commands to the sub-parsers of `karmma bag`."""
-    synthetic = kinds.add_parser('synthetic', help='held-out episodes of the synthetic kitchen')
-    synthetic.set_defaults(run=_synthetic)
-    synthetic.add_argument('out', metavar='OUT.mcap', type=Path, help='bag to write')
-    synthetic.add_argument('--episodes', type=int, default=10, help='actions in a row [10]')
-    synthetic.add_argument('--seconds', type=float, default=4.0,
-                           help='length of each action [4]')
-    synthetic.add_argument('--seed', type=int, default=0, help='which of the test episodes [0]')
-    synthetic.add_argument('--rate', type=float, default=30.0, help='pictures a second [30]')
-    synthetic.add_argument('--size', type=_size, default=(160, 120),
-                           help='width and height of the images, WxH [160x120]')
-    film = kinds.add_parser('from-video', help='any video file that FFmpeg can decode')
-    film.set_defaults(run=_from_video)
-    film.add_argument('film', metavar='VIDEO', type=Path, help='video file to read')
-    film.add_argument('out', metavar='OUT.mcap', type=Path, help='bag to write')
-    film.add_argument('--audio', metavar='WAV', type=Path, help='audio file of the video')
-    film.add_argument('--size', type=_size,
-                      help='scale and crop to this width and height, WxH [those of the video]')
-    film.add_argument('--rate', type=float, help='frames a second, in place of their own times')
+def _synthetic_parser() -> CommandParser:
+    parser = command_parser('karmma bag synthetic', 'Write held-out episodes of the synthetic '
+                            'kitchen as a bag.', 'OUT.mcap [OPTION ...]')
+    parser.add_argument('out', metavar='OUT.mcap', type=to_path, help='bag to write')
+    parser.add_argument('--episodes', type=int, default=10, help='number of actions')
+    parser.add_argument('--seconds', type=float, default=4.0, help='length of each action')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the test episodes')
+    parser.add_argument('--rate', type=float, default=30.0, help='frames a second')
+    parser.add_argument('--size', type=str, default='160x120', metavar='WxH',
+                        help='width and height of the images')
+    return parser
+
+
+def _video_parser() -> CommandParser:
+    parser = command_parser('karmma bag from-video', 'Write any video file that FFmpeg can decode '
+                            'as a bag.', 'VIDEO OUT.mcap [OPTION ...]')
+    parser.add_argument('video', metavar='VIDEO', type=to_path, help='video file to read')
+    parser.add_argument('out', metavar='OUT.mcap', type=to_path, help='bag to write')
+    parser.add_argument('--audio', metavar='WAV', type=to_path, help='audio file of the video')
+    parser.add_argument('--size', type=str, metavar='WxH', help='scale and crop to this width '
+                        'and height (default: that of the video)')
+    parser.add_argument('--rate', type=float, help='frames a second, in place of their own times')
+    return parser
 
 
 def _size(text: str) -> tuple[int, int]:
-    try:
-        width, height = (int(part) for part in text.lower().split('x'))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} is not WIDTHxHEIGHT, as 320x240') from None
-    if min(width, height) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} has a side below 1')
-    return width, height
+    match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text.lower())
+    if match is None:
+        raise InvalidSettingError('--size', text, 'WIDTHxHEIGHT, such as 320x240')
+    return int(match[1]), int(match[2])
 
 
-def _synthetic(options: argparse.Namespace) -> int:
+def synthetic(arguments: Sequence[str]) -> int:
+    """Run `karmma bag synthetic OUT.mcap`."""
+    options = _synthetic_parser().parse_args(list(arguments))
+    options.size = _size(options.size)
     for name in ('episodes', 'seconds', 'rate'):
         if not getattr(options, name) > 0:
             raise InvalidSettingError(f'--{name}', getattr(options, name), 'a number above 0')
@@ -74,7 +79,7 @@ def _synthetic(options: argparse.Namespace) -> int:
 
 
 def kitchen(
-    shown: Episode, start_ns: int, options: argparse.Namespace
+    shown: Episode, start_ns: int, options: Namespace
 ) -> list[Iterator[Event]]:
     """Return what each sensor delivers in `options.seconds` of an episode, and the truth."""
     stop_ns = start_ns + round(options.seconds * NANOSECONDS)
@@ -93,7 +98,7 @@ def _times(start_ns: int, seconds: float, rate: float) -> Iterator[tuple[int, fl
 
 
 def _pictures(
-    shown: Episode, start_ns: int, options: argparse.Namespace
+    shown: Episode, start_ns: int, options: Namespace
 ) -> Iterator[Event]:
     width, height = options.size
     for stamp_ns, t_s in _times(start_ns, options.seconds, options.rate):
@@ -101,7 +106,7 @@ def _pictures(
 
 
 def _boxes(
-    shown: Episode, start_ns: int, options: argparse.Namespace
+    shown: Episode, start_ns: int, options: Namespace
 ) -> Iterator[Event]:
     for stamp_ns, t_s in _times(start_ns, options.seconds, DETECTION_RATE):
         found = shown.boxes(t_s)
@@ -109,10 +114,13 @@ def _boxes(
         yield boxes(stamp_ns, found[:, :4] * [*options.size, *options.size], classes)
 
 
-def _from_video(options: argparse.Namespace) -> int:
+def from_video(arguments: Sequence[str]) -> int:
+    """Run `karmma bag from-video VIDEO OUT.mcap`."""
+    options = _video_parser().parse_args(list(arguments))
+    options.size = options.size and _size(options.size)
     sensors = [] if options.audio is None else [
         sound(_read_sound(options.audio), START_NS)]
-    with open_video_file(options.film, options.rate) as video:
+    with open_video_file(options.video, options.rate) as video:
         for note in video.info.notes:
             print(f'note: {note}', flush=True)
         with BagWriter(options.out) as bag:
@@ -120,7 +128,7 @@ def _from_video(options: argparse.Namespace) -> int:
             return tell(options.out, bag)
 
 
-def _film(video: OpenVideo, options: argparse.Namespace) -> Iterator[Event]:
+def _film(video: OpenVideo, options: Namespace) -> Iterator[Event]:
     """
     Yield one event for each frame, at its own time.
 
@@ -133,26 +141,16 @@ def _film(video: OpenVideo, options: argparse.Namespace) -> Iterator[Event]:
             pixels = resize_and_crop(pixels, options.size[1], options.size[0])
         yield picture(START_NS + round(second * NANOSECONDS), pixels)
     if second is None:
-        raise InvalidSettingError('VIDEO', str(options.film), 'a video that FFmpeg can decode',
+        raise InvalidSettingError('VIDEO', str(options.video), 'a video that FFmpeg can decode',
                                   'it has no frame')
 
 
 def _read_sound(path: Path) -> np.ndarray:
     """Read any file that libsndfile knows as mono float32 at the rate of bags."""
-    name, allowed = '--audio', 'an audio file that libsndfile can read'
-    if not path.is_file():
-        raise InvalidSettingError(name, str(path), 'an audio file that exists')
-    try:
-        # In bytes: not every name is UTF-8.
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            check_format(path, file.samplerate, file.channels)
-            rate = file.samplerate
-            blocks = [block.mean(axis=1) for block in file.blocks(
-                1 << 20, dtype='float32', always_2d=True)]
-    except DataError as error:
-        raise InvalidSettingError(name, str(path), allowed, error.problem) from None
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise InvalidSettingError(name, str(path), allowed, str(error)) from None
+    with open_audio_file(path) as file:
+        rate = file.samplerate
+        blocks = [block.mean(axis=1) for block in file.blocks(
+            1 << 20, dtype='float32', always_2d=True)]
     samples = np.concatenate([np.zeros(0, np.float32), *blocks])
     return resample(samples, rate, AUDIO_RATE)
 

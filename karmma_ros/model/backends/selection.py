@@ -288,7 +288,7 @@ def _none(bundle: Bundle, wanted: str, problems: list[str]) -> BundleError:
 
 
 CPU, CUDA = 'cpu', 'cuda'
-HELP = 'auto, cpu, cuda or cuda:N; auto takes the first CUDA device if there is one [auto]'
+HELP = 'auto, cpu, cuda or cuda:N; auto takes the first CUDA device if there is one'
 """Help text of an option `--device`."""
 
 
