@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 Results = Mapping[str, Mapping[str, Any]]
 """Part → date, machine, … and `figures`."""
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Set a Markdown table; all columns but the first few are numbers."""
-    rule = ['---'] * left + ['---:'] * (len(header) - left)
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in (header, rule, *rows))
 
 
 def measured(part: Mapping[str, Any]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from figures import measured, Results, table, three_digits
+from figures import measured, Results, three_digits
+from karmma_ros.evaluation.tables import markdown_table
 
 PAGE = Path('docs', 'performance.md')
 PICTURE = Path('docs', 'images', 'performance.png')
@@ -33,7 +34,7 @@ def lost(phase: Mapping[str, Any]) -> float:
 def node(results: Results) -> str:
     """Set ages and costs of the whole node."""
     found = phases(results)
-    ages = table(
+    ages = markdown_table(
         ['the node', 'asked for', 'answers a second', f'{SHOWN_AGE}: p50', 'p95', 'p99',
          f'{PICTURE_AGE}: p50', 'p95', 'newest sample: p50', 'p95', 'network: p50', 'p95'],
         [[*_name(p), f'{p["answers_per_second"]:.1f}',
@@ -41,7 +42,7 @@ def node(results: Results) -> str:
           *_ms(p['ages_ms'][PICTURE_AGE], 'p50', 'p95'),
           *_ms(p['ages_ms']['newest sample'], 'p50', 'p95'), *_ms(p['network_ms'], 'p50', 'p95')]
          for p in found])
-    costs = table(
+    costs = markdown_table(
         ['the node', 'asked for', 'node, % of a core', 'executor', 'worker', 'other threads',
          'sensors, % of a core', 'pictures sent', 'lost', 'answers with camera, %',
          'memory, MB'],
@@ -76,9 +77,11 @@ def stages(results: Results) -> str:
     network = sum(s['percent'] for n, s in found['stages'].items() if _group(n) == 'network')
     rows.append(['**all stages**', '', '', f'**{whole:.2f}**'])
     rows.append(['**without the network**', '', '', f'**{whole - network:.2f}**'])
-    parts = table(['stage', 'ms a call', 'calls a second', '% of a core'], rows)
+    parts = markdown_table(['stage', 'ms a call', 'calls a second', '% of a core'], rows)
     decoding = results['live_path']['figures']['decoding']
-    pictures = table(['a VGA picture', 'ms'], [[n, f'{ms:.3f}'] for n, ms in decoding.items()])
+    pictures = markdown_table(
+        ['a VGA picture', 'ms'], [[n, f'{ms:.3f}'] for n, ms in decoding.items()]
+    )
     return (f'{measured(results["live_path"])} The network is run by {found["backend"]}.\n\n'
             f'{parts}\n\n{pictures}')
 
@@ -94,12 +97,12 @@ def _group(stage: str) -> str:
 
 def growth(results: Results) -> str:
     """Set what grows with window, rate and sensors."""
-    return table(
+    return markdown_table(
         ['', '', 'answers a second', 'ms an answer', '% of a core', 'samples and flow kept, MB',
          'clip, MB'],
         [[case['what'], case['label'], f'{case["rate"]:g}', f'{case["ms_an_answer"]:.2f}',
           f'{case["percent"]:.1f}', f'{case["kept_mb"]:.2f}', f'{case["clip_mb"]:.2f}']
-         for case in results['live_path']['figures']['growth']], left=2)
+         for case in results['live_path']['figures']['growth']], 2)
 
 
 # -- memory, backends, GPU -------------------------------------------------------------------
@@ -118,7 +121,7 @@ def memory(results: Results) -> str:
                      '', ''])
         rows.append(['the same, what stays', f'{loaded["kept_mb"]:.0f}',
                      f'{100 * loaded["kept_mb"] / teacher:.0f} %', '', ''])
-    text = f'{measured(results["memory"])}\n\n' + table(
+    text = f'{measured(results["memory"])}\n\n' + markdown_table(
         [f'{found["sensors"]}, one answer', 'process, MB', "of the teacher's", 'tensors alone, MB',
          "of the teacher's"], rows)
     return text + (_of_a_graph(found['graph']) if 'graph' in found else '')
@@ -158,7 +161,7 @@ def _backends(part: Mapping[str, Any], name: str) -> str:
                 right, before = (x['accuracy'][subset] for x in (own, eager))
                 row += [f'{right:.2f}', f'{before - right + 0.0:.2f}']
             rows.append(row)
-    return f'{measured(part)}\n\n{table(head, rows, left=2)}'
+    return f'{measured(part)}\n\n{markdown_table(head, rows, 2)}'
 
 
 def gpu(results: Results) -> str:
@@ -172,12 +175,12 @@ def gpu(results: Results) -> str:
     def timed(own: Mapping[str, float]) -> list[str]:
         rate = own['gflops_per_second']
         return [three_digits(own['ms']), f'{rate:.0f}', f'{100 * rate / peak:.2g} %']
-    answers = table(
+    answers = markdown_table(
         ['network', 'backend', 'sensors', 'ms', 'GFLOP/s', "of the card's", 'differs by'],
         [[name, label, subset, *timed(own), f'{100 * backend["difference"]:.2f} %']
          for name, by_label in found['models'].items() for label, backend in by_label.items()
          for subset, own in backend['seconds'].items()], left=3)
-    batches = table(
+    batches = markdown_table(
         [f'{found["batches"]["network"]}, a batch of', 'runs in', 'ms', 'GFLOP/s',
          "of the card's", 'ms a clip'],
         [[str(size), label, *timed(own), three_digits(own['ms'] / int(size))]

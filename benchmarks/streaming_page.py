@@ -7,7 +7,8 @@ from pathlib import Path
 import statistics
 from typing import Any
 
-from figures import measured, Results, table, three_digits
+from figures import measured, Results, three_digits
+from karmma_ros.evaluation.tables import markdown_table
 
 PAGE = Path('docs', 'streaming.md')
 PICTURE = Path('docs', 'images', 'streaming.png')
@@ -47,7 +48,7 @@ def recognised(results: Results) -> str:
                               for score in SCORES),
               f'{row["gflops"]:.1f}', f'{row["parameters_m"]:.1f}']
              for name, row in rows(results).items()]
-    return f'{measured(results["trained"])}\n\n' + table(
+    return f'{measured(results["trained"])}\n\n' + markdown_table(
         ['encoded at a time', *(f'{score}, %' for score in SCORES), 'GFLOPs', 'parameters, M'],
         lines)
 
@@ -59,7 +60,7 @@ def recognised_in_a_film(results: Results) -> str:
               *(_percent([seed[score] for seed in seeds]) for score in SCORES)]
              for name, row in rows(results).items()
              for asked, seeds in film.get(name, {}).items()]
-    return table(['encoded at a time', *(f'{score}, %' for score in SCORES)], lines)
+    return markdown_table(['encoded at a time', *(f'{score}, %' for score in SCORES)], lines)
 
 
 def _percent(values: Sequence[float]) -> str:
@@ -78,9 +79,9 @@ def taken(results: Results) -> str:
             three_digits(own['cpu_ms']), f'{slowest["cpu_ms"] / own["cpu_ms"]:.1f} ×',
             f'{own["difference"]:.2%}' if runs != EAGER else '–',
             '–' if lost is None else f'{lost:.2f}'])
-    return f'{measured(results["streaming"])}\n\n' + table(
+    return f'{measured(results["streaming"])}\n\n' + markdown_table(
         ['encoded at a time', 'runs in', 'network, ms', 'live answer, ms', 'answers/s', 'faster',
-         'CPU ms', 'less', 'differs by', 'points lost'], lines, left=2)
+         'CPU ms', 'less', 'differs by', 'points lost'], lines, 2)
 
 
 def points_lost(results: Results, name: str, runs: str) -> float | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from figures import Results, table
+from figures import Results
+from karmma_ros.evaluation.tables import markdown_table
 from performance_page import lost, phase, phases, PICTURE_AGE, SHOWN_AGE
 import streaming_page
 
@@ -131,4 +132,4 @@ TARGETS = (
 
 def targets(results: Results) -> str:
     """Set what was aimed at beside what came out."""
-    return table(['', 'measured', 'target', 'aim', ''], [t.row(results) for t in TARGETS])
+    return markdown_table(['', 'measured', 'target', 'aim', ''], [t.row(results) for t in TARGETS])

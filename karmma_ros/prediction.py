@@ -15,6 +15,13 @@ VERB, NOUN = 'verb', 'noun'
 _LONGEST_NAME = 500
 
 
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the probabilities over the last axis, computed in float64: `[..., c]`."""
+    shifted = logits.astype(np.float64)
+    exponentials = np.exp(shifted - shifted.max(-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))
+
+
 def action_heads(heads: Sequence[str]) -> tuple[str, ...]:
     """
     Return the one or two heads that an action consists of, that of the verb first.

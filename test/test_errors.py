@@ -15,7 +15,7 @@ from karmma_ros.errors import (
     printable,
     SENTENCE_LENGTH,
 )
-from karmma_ros.evaluation.report import _row
+from karmma_ros.evaluation.tables import escape_cell
 from karmma_ros.prediction import Vocabulary
 import pytest
 from rich.text import Text
@@ -84,7 +84,7 @@ def test_a_class_name_that_could_change_a_terminal_is_refused(name):
     assert Vocabulary({'verb': ('می\u200cشوید', 'Spüle öffnen')}).sizes == {'verb': 2}
 
 
-@pytest.mark.parametrize('write', [word, escape, lambda text: _row([text, '1'])])
+@pytest.mark.parametrize('write', [word, escape, escape_cell])
 def test_reports_show_escapes(write):
     shown = write(HOSTILE + '<b>[x](y)')
     assert shown.isprintable() and 'x1b' in shown and '<b>' not in shown

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from karmma_ros.bags.report.charts import forest, standalone
-from karmma_ros.bags.report.markdown import table, word
+from karmma_ros.bags.report.markdown import word
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.bootstrap import (
     calibration,
@@ -31,6 +31,7 @@ from karmma_ros.evaluation.bootstrap import (
     Statistic,
 )
 from karmma_ros.evaluation.segmentation import event_key
+from karmma_ros.evaluation.tables import markdown_table
 from karmma_ros.prediction import action_heads
 import numpy as np
 from numpy.typing import NDArray
@@ -156,14 +157,36 @@ def markdown(found: Mapping[str, Any]) -> str:
     a, b = (found[letter] for letter in 'ab')
     differences = [Difference(**each) for each in found['differences']]
     bags = len(found['bags'])
-    lines = [f'# {word(b["name"])} against {word(a["name"])}', '\n'.join(
-        f'- {letter}: {word(str(s["model"].get("id", s["name"])))}, {word(s["condition"])}'
-        for letter, s in (('A', a), ('B', b))),
-        table(['', 'A', 'B', 'B less A', '95 % interval', *(['over bags'] * (bags >= MANY_BAGS)),
-               'verdict'],
-              [[word(d.name), _figure(d, d.a), _figure(d, d.b), _signed(d, d.difference),
-                _range(d, d.interval), *([_range(d, d.interval_of_bags)] * (bags >= MANY_BAGS)),
-                d.verdict] for d in differences])]
+    lines = [
+        f'# {word(b["name"])} against {word(a["name"])}',
+        '\n'.join(
+            f'- {letter}: {word(str(s["model"].get("id", s["name"])))}, {word(s["condition"])}'
+            for letter, s in (('A', a), ('B', b))
+        ),
+        markdown_table(
+            [
+                '',
+                'A',
+                'B',
+                'B less A',
+                '95 % interval',
+                *(['over bags'] * (bags >= MANY_BAGS)),
+                'verdict',
+            ],
+            [
+                [
+                    word(d.name),
+                    _figure(d, d.a),
+                    _figure(d, d.b),
+                    _signed(d, d.difference),
+                    _range(d, d.interval),
+                    *([_range(d, d.interval_of_bags)] * (bags >= MANY_BAGS)),
+                    d.verdict,
+                ]
+                for d in differences
+            ],
+        ),
+    ]
     lines.append(
         f'{found["actions"]:,} true actions in {bags} bag{"s" * (bags > 1)}; paired bootstrap, '
         f'{found["resamples"]:,} resamples, seed {found["seed"]}. Shares in percent, their '

@@ -17,6 +17,7 @@ from karmma_ros.cli.options import (
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation import published
 from karmma_ros.evaluation.cost import Cost, cost_of, gflops_by_cap, resident_bytes, tensor_bytes
+from karmma_ros.evaluation.tables import markdown_table
 from karmma_ros.modality import parse_subset
 from karmma_ros.model.presets import preset, PRESETS
 
@@ -189,11 +190,4 @@ def _cap(cap: int | None) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Set a Markdown table whose columns line up; all but the first to the right."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    rule = ['-' * widths[0], *('-' * (w - 1) + ':' for w in widths[1:])]
-    lines = [
-        [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]
-        for row in (header, rule, *rows)
-    ]
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    return markdown_table(header, rows, aligned=True)

@@ -49,7 +49,7 @@ def model_card(
     return '\n'.join([
         front,
         f'## Top-1 accuracy on {clips:,} test clips, %\n',
-        markdown(scores),
+        markdown(scores) + '\n',
         *([f'An action is right when {" and ".join(f"its {h}" for h in heads)} are.\n']
           if len(heads) > 1 else []),
         f'## Classes\n\n{classes}\n',

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from karmma_ros.evaluation.predictions import Outcomes, scored
 from karmma_ros.modality import Modality, subset_name
+from karmma_ros.prediction import softmax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -128,14 +129,6 @@ def confusion(
     return counts
 
 
-def probabilities(logits: NDArray[np.floating]) -> Floats:
-    """Softmax over the classes: `[n, c]` → `[n, c]`."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(1, keepdims=True)
-    exponentials = np.exp(shifted)
-    return np.asarray(exponentials / exponentials.sum(1, keepdims=True))
-
-
 @dataclass(frozen=True)
 class _Answers:
     """What there is to compare for one subset; n samples that have it."""
@@ -150,7 +143,7 @@ class _Answers:
 
 def _answers(outcomes: Outcomes, subset: tuple[Modality, ...]) -> _Answers:
     has, by_head = outcomes.has(subset), outcomes.logits[subset_name(subset)]
-    chances = {head: probabilities(by_head[head][has]) for head in outcomes.heads}
+    chances = {head: softmax(by_head[head][has]) for head in outcomes.heads}
     best = {head: np.argsort(-p, axis=1, kind='stable') for head, p in chances.items()}
     return _Answers(chances, {head: ids[has] for head, ids in outcomes.labels.items()}, best)
 

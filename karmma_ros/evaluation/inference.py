@@ -14,6 +14,7 @@ from typing import Any
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.streaming import chunks_of, EagerParts
+from karmma_ros.prediction import softmax
 from karmma_ros.stream.token_cache import TokenCache
 from karmma_ros.stream.window import Window
 import numpy as np
@@ -96,7 +97,7 @@ class BatchInference:
             picked = {m: self._pick(tokens[m], places[m], those) for m in subset}
             logits = self.network.fuse(picked)
             answers[subset] = SubsetPredictions(
-                np.array(those), {head: _softmax(x) for head, x in logits.items()})
+                np.array(those), {head: _probabilities(x) for head, x in logits.items()})
         return answers
 
     def _encode(self, modality: Modality, clips: Sequence[Prepared]) -> Tensor:
@@ -129,8 +130,7 @@ class StatefulInference(BatchInference):
         return torch.cat([clip.inputs[modality] for clip in clips])
 
 
-def _softmax(logits: Tensor) -> NDArray[np.float32]:
+def _probabilities(logits: Tensor) -> NDArray[np.float32]:
     x = logits.double().cpu().numpy()
     x[~np.isfinite(x).all(axis=1)] = np.nan
-    scores = np.exp(x - x.max(axis=1, keepdims=True))
-    return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+    return softmax(x).astype(np.float32)

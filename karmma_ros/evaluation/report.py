@@ -38,6 +38,7 @@ from karmma_ros.evaluation.robustness import (
     POINTS,
     relative_drop,
 )
+from karmma_ros.evaluation.tables import escape_cell, markdown_table
 from karmma_ros.modality import subset_name, subsets
 import numpy as np
 
@@ -275,11 +276,5 @@ def _percent(share: float | None) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    ruler = '|---|' + '---:|' * (len(header) - 1)
-    return '\n'.join([_row(header), ruler, *map(_row, rows)])
-
-
-def _row(cells: Sequence[str]) -> str:
-    """Return a row of a table, in which no name can end its cell or begin a tag."""
-    safe = (printable(cell).replace('<', '&lt;').replace('|', '\\|') for cell in cells)
-    return f'| {" | ".join(safe)} |'
+    return markdown_table([escape_cell(cell) for cell in header],
+                          [[escape_cell(cell) for cell in row] for row in rows])

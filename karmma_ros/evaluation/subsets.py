@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from karmma_ros.data.samples import Batch
 from karmma_ros.evaluation.classification import hits
 from karmma_ros.evaluation.predictions import collect, Network, Outcomes, scored
+from karmma_ros.evaluation.tables import markdown_table
 import torch
 
 
@@ -39,12 +40,5 @@ def top1(outcomes: Outcomes) -> dict[str, dict[str, float]]:
 def markdown(scores: Mapping[str, Mapping[str, float]]) -> str:
     """Set the scores as a Markdown table in percent, one row a subset."""
     heads = list(next(iter(scores.values())))
-    lines = [
-        '| sensors | ' + ' | '.join(heads) + ' |',
-        '|---|' + '---:|' * len(heads),
-        *(
-            f'| {name} | ' + ' | '.join(f'{100 * row[h]:.1f}' for h in heads) + ' |'
-            for name, row in scores.items()
-        ),
-    ]
-    return '\n'.join(lines) + '\n'
+    return markdown_table(['sensors', *heads], [
+        [name, *(f'{100 * row[head]:.1f}' for head in heads)] for name, row in scores.items()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from karmma_ros.evaluation import published
 from karmma_ros.evaluation.cost import cost_of, fusion_training_bytes, gflops_by_cap, tensor_bytes
 from karmma_ros.evaluation.plots import plot_costs, plot_dropout_curve, plot_subsets
 from karmma_ros.evaluation.robustness import average_ranks, POINTS, relative_drop
+from karmma_ros.evaluation.tables import markdown_table
 from karmma_ros.modality import Modality, parse_subset
 from karmma_ros.model.presets import ensemble, preset, unimodal
 from karmma_ros.reproduce import tables
@@ -44,19 +45,13 @@ def percent(values: Sequence[float]) -> str:
     return f'{text} ± {100 * float(np.std(values, ddof=1)):.1f}' if len(values) > 1 else text
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """Set a Markdown table whose first `left` columns are words and the rest numbers."""
-    lines = [head, ['---'] * left + ['---:'] * (len(head) - left), *rows]
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in lines) + '\n'
-
-
 def table_1(results: Results) -> str:
     """Return the accuracy for every subset of the sensors."""
     columns = {system: results.columns(system) for system in MAIN}
     rows = [[subset, *(percent([c[subset] for c in columns[s]]) for s in MAIN)]
             for subset in columns['karmma'][0]]
     rows.append(['**mean**', *(percent(results.averages(s)) for s in MAIN)])
-    return table(['sensors', *MAIN.values()], rows)
+    return markdown_table(['sensors', *MAIN.values()], rows)
 
 
 def margins(results: Results) -> str:
@@ -82,7 +77,9 @@ def margins(results: Results) -> str:
                      *[LOST] * len(SETS)])
         rows += [[gain, what, ours(better, worse, mine), *theirs(better, worse, paper)]
                  for what, (mine, paper) in measures.items()]
-    return table(['gain, points', 'when', 'ours', *(f'paper, {s}' for s in SETS)], rows, 2)
+    return markdown_table(
+        ['gain, points', 'when', 'ours', *(f'paper, {s}' for s in SETS)], rows, 2
+    )
 
 
 def figure_4(results: Results) -> str:
@@ -96,7 +93,7 @@ def figure_4(results: Results) -> str:
                      *paper])
     short = {SETS[0]: 'EK', SETS[1]: 'SS'}
     head = [f'{short[d]} {MAIN[s]}' for d in SETS for s in systems]
-    return table(['missing, %', *(MAIN[s] for s in systems), *head], rows, 0)
+    return markdown_table(['missing, %', *(MAIN[s] for s in systems), *head], rows, 0)
 
 
 def table_2(results: Results) -> str:
@@ -111,7 +108,7 @@ def table_2(results: Results) -> str:
                 percent(accuracy), f'{cost:.2f}', paper]
 
     alone = [column['V'] for column in results.columns('karmma')]
-    return table(
+    return markdown_table(
         ['method', 'trained on', 'asked with', "teacher's trained parameters, M",
          "student's, M", 'action, %', 'GFLOPs', 'paper, action, %'],
         [['their teacher: an ensemble', FULL, FULL, '', f'{ensemble["trained"] / 1e6:.2f}',
@@ -134,7 +131,7 @@ def table_3(results: Results) -> str:
             'missing': ('+ missing modality strategy', gamma_name(1.0)),
             'distillation': ('+ knowledge distillation', gamma_name(0.7)),
             'longer': ('+ longer training', 'karmma')}
-    return table(
+    return markdown_table(
         ['', *HEADS, 'action, mean of all subsets', *(f'paper, {h}' for h in HEADS)],
         [[title, *(percent(results.full(system, head)) for head in HEADS),
           percent(results.averages(system)),
@@ -151,7 +148,7 @@ def table_4(results: Results) -> str:
             f'{gamma:.1f}', *(percent(results.full(gamma_name(gamma), h)) for h in HEADS),
             percent(results.averages(gamma_name(gamma))),
             *(f'{value:.2f}' for value in paper or ()), *([] if paper else [LOST] * 3)])
-    return table(['γ', *HEADS, 'action, mean of all subsets',
+    return markdown_table(['γ', *HEADS, 'action, mean of all subsets',
                   *(f'paper, {h}' for h in HEADS)], rows)
 
 
@@ -169,7 +166,7 @@ def table_5(results: Results) -> str:
             f'{published.TOKEN_CAP_GFLOPS["karmma_teacher"][paper]:.0f}',
             LOST if gigabytes is None else f'{1000 * gigabytes:.0f}',
             LOST if accuracy is None else f'{accuracy:.2f}'])
-    return table(
+    return markdown_table(
         ['reduction', 'tokens', 'GFLOPs', 'fusion in training, MB', 'action, %', 'paper: tokens',
          'GFLOPs', 'fusion, MB', 'action, %'], rows)
 
@@ -189,8 +186,17 @@ def table_6(results: Results) -> str:
             f'{100 * p:.0f}', percent(results.averages(dropout_name(p))),
             percent([relative_drop(c, FULL) for c in columns[p]]), f'{mean(ranks[p]):.2f}',
             *(LOST if value is None else f'{value:.2f}' for value in paper)])
-    return table(['modality dropout, %', 'mean accuracy, %', 'mean relative drop, %', 'mean rank',
-                  'paper: mean accuracy', 'mean relative drop'], rows)
+    return markdown_table(
+        [
+            'modality dropout, %',
+            'mean accuracy, %',
+            'mean relative drop, %',
+            'mean rank',
+            'paper: mean accuracy',
+            'mean relative drop',
+        ],
+        rows,
+    )
 
 
 def orderings(results: Results) -> str:
@@ -226,7 +232,7 @@ def orderings(results: Results) -> str:
         'modality dropout of 50 % has the best mean accuracy (Table VI)':
             max(dropouts, key=lambda p: dropouts[p]) == 0.5,
     }
-    return table(['the paper finds', 'here'],
+    return markdown_table(['the paper finds', 'here'],
                  [[claim, 'the same' if holds else '**not so**'] for claim, holds in
                   claims.items()], 2)
 
@@ -293,12 +299,12 @@ def _page(results: Results, folder: Path) -> str:
     figures = {'fig4': ('4', 'accuracy as sensors drop out'),
                'table6': ('5', "the teacher's accuracy by sensors and modality dropout")}
     parts = [_head(results)]
-    parts += ['## The orderings of the paper\n', tables.orderings(results)]
+    parts += ['## The orderings of the paper\n', f'{tables.orderings(results)}\n']
     remarks = folder / REMARKS
     if remarks.is_file():
         parts.append(remarks.read_text(encoding='utf-8'))
     for name, (title, make) in PARTS.items():
-        parts += [f'## {title}\n', make(results)]
+        parts += [f'## {title}\n', f'{make(results)}\n']
         if name in figures:
             number, what = figures[name]
             parts.append(f'![Fig. {number}: {what}]({PICTURES}/results_fig{number}.png)\n')
@@ -355,5 +361,7 @@ def _making(results: Results) -> str:
         alone = [results.cells[f'encoder_{size}/{m}']['top1'][m.letter]['action']
                  for m in preset('tiny').modalities]
         rows.append([size, *(f'{100 * value:.1f}' for value in alone)])
-    lines.append(tables.table(['encoders', *(m.letter for m in preset('tiny').modalities)], rows))
-    return '\n'.join(lines)
+    lines.append(
+        markdown_table(['encoders', *(m.letter for m in preset('tiny').modalities)], rows)
+    )
+    return '\n'.join(lines) + '\n'

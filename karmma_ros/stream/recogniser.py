@@ -9,7 +9,7 @@ from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modality import Modality, subset_name
 from karmma_ros.model.backends.interface import Backend
 from karmma_ros.model.backends.pytorch import Eager
-from karmma_ros.prediction import Prediction, Vocabulary
+from karmma_ros.prediction import Prediction, softmax, Vocabulary
 from karmma_ros.stream.token_cache import hop_for, TokenCache
 from karmma_ros.stream.window import Window
 import numpy as np
@@ -100,5 +100,4 @@ class Recogniser:
                 f'classes of head {head!r}', classes, f'{len(logits)}, as the network gives')
         if not np.isfinite(logits).all():
             raise InvalidSampleError(f'head {head!r}: the network gave NaN or infinity')
-        scores = np.exp(logits.astype(np.float64) - logits.max())
-        return np.asarray(scores / scores.sum())
+        return softmax(logits)

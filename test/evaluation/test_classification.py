@@ -7,7 +7,7 @@ from karmma_ros.evaluation import classification
 from karmma_ros.evaluation.predictions import Outcomes
 from karmma_ros.modality import Modality
 from karmma_ros.model.encoders.video import prepare_torchvision
-from karmma_ros.prediction import Prediction, Vocabulary
+from karmma_ros.prediction import Prediction, softmax, Vocabulary
 import numpy as np
 import pytest
 import torch
@@ -64,7 +64,7 @@ def test_actions_are_those_that_a_prediction_lists(k):
     vocabulary = Vocabulary({'verb': tuple('abcdefg'), 'noun': tuple('abcdefghijkl')})
     found = classification.hits(given, (V,), k)['action']
     assert 0 < found.sum() < len(found)
-    chances = {h: classification.probabilities(given.logits['V'][h]) for h in given.heads}
+    chances = {h: softmax(given.logits['V'][h]) for h in given.heads}
     for i, hit in enumerate(found):
         best = Prediction({h: p[i] for h, p in chances.items()}, vocabulary).top_actions(k)
         truth = given.labels['verb'][i], given.labels['noun'][i]
@@ -78,7 +78,7 @@ def test_top_k_equals_the_full_product_and_torchmetrics(k):
 
     given = random_outcomes()
     found = classification.hits(given, (V,), k)
-    chances = {h: classification.probabilities(given.logits['V'][h]) for h in given.heads}
+    chances = {h: softmax(given.logits['V'][h]) for h in given.heads}
     nouns = chances['noun'].shape[1]
     chances['action'] = (chances['verb'][:, :, None] * chances['noun'][:, None]).reshape(200, -1)
     labels = {**given.labels, 'action': given.labels['verb'] * nouns + given.labels['noun']}
@@ -94,7 +94,7 @@ def test_calibration_error_equals_torchmetrics(key):
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     given = random_outcomes()
-    chances = torch.tensor(classification.probabilities(given.logits['V'][key]))
+    chances = torch.tensor(softmax(given.logits['V'][key]))
     theirs = multiclass_calibration_error(
         chances, torch.tensor(given.labels[key]), chances.shape[1], n_bins=classification.BINS)
     ours = classification.score(given)['V'].scores[key].calibration_error
@@ -107,7 +107,7 @@ def test_calibration_of_the_action_equals_torchmetrics():
     from torchmetrics.functional.classification import binary_calibration_error
 
     given = random_outcomes()
-    chances = [classification.probabilities(given.logits['V'][h]).max(1) for h in given.heads]
+    chances = [softmax(given.logits['V'][h]).max(1) for h in given.heads]
     right = classification.hits(given, (V,))['action']
     theirs = binary_calibration_error(  # of "it is right", as sure as the product says
         torch.tensor(chances[0] * chances[1]), torch.tensor(right).long(),
@@ -201,7 +201,7 @@ def test_many_heads_need_little_memory():
 
 
 def test_great_logits_do_not_overflow():
-    assert classification.probabilities(np.array([[1e4, 0.0]])).tolist() == [[1.0, 0.0]]
+    assert softmax(np.array([[1e4, 0.0]])).tolist() == [[1.0, 0.0]]
 
 
 def test_confusion_has_the_truth_in_rows():

@@ -8,7 +8,7 @@ from karmma_ros.evaluation.ground_truth import TrueAction, Truth, UNKNOWN
 from karmma_ros.evaluation.predictions import Outcomes
 from karmma_ros.evaluation.segmentation import Detection, mean_average_precision, Segment
 from karmma_ros.modality import Modality, subset_name, subsets
-from karmma_ros.prediction import Prediction, Vocabulary
+from karmma_ros.prediction import Prediction, softmax, Vocabulary
 from karmma_ros.stream.events import ActionEvents, EventSettings, Phase
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_top_k_and_calibration_are_those_of_data_sets():
     rng = np.random.default_rng(0)
     n = 200
     logits = {'verb': rng.normal(0, 2, (n, 12)), 'noun': rng.normal(0, 2, (n, 20))}
-    chances = {h: classification.probabilities(x) for h, x in logits.items()}
+    chances = {h: softmax(x) for h, x in logits.items()}
     truth = {'verb': rng.integers(0, 12, n), 'noun': rng.integers(0, 20, n)}
     asked = scores.PredictedActions(chances, truth, np.ones(n, int))
     one = (Modality.RGB,)

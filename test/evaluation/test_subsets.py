@@ -62,7 +62,7 @@ def test_the_table_has_a_row_for_each_subset():
     table = markdown({'V+A': {'verb': 0.5, 'action': 0.123}, 'V': {'verb': 1.0, 'action': 0.0}})
     assert table.splitlines() == [
         '| sensors | verb | action |',
-        '|---|---:|---:|',
+        '| --- | ---: | ---: |',
         '| V+A | 50.0 | 12.3 |',
         '| V | 100.0 | 0.0 |',
     ]

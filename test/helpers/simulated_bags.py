@@ -14,7 +14,7 @@ from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.evaluation.bag_predictions import BagInfo, BagPredictions, BagRun, Condition
 from karmma_ros.evaluation.ground_truth import TrueAction, Truth
 from karmma_ros.modality import Modality, subset_name, subsets
-from karmma_ros.prediction import NOUN, VERB, Vocabulary
+from karmma_ros.prediction import NOUN, softmax, VERB, Vocabulary
 import numpy as np
 from numpy.typing import NDArray
 from simulated_stream import Course, Recording, simulate
@@ -146,8 +146,7 @@ def _weakened(
     """Flatten probabilities and shake them where evidence lacks; noise lasts a second."""
     noise = np.repeat(rng.standard_normal((len(p) // 5 + 1, p.shape[1])), 5, axis=0)[:len(p)]
     logits = np.log(np.maximum(p, 1e-9)) * share[:, None] + noise * 2.2 * (1 - share[:, None])
-    scores = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(scores / scores.sum(1, keepdims=True), np.float32)
+    return softmax(logits).astype(np.float32)
 
 
 def _states(outages: dict[Modality, list[tuple[int, int]]]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.data.synthetic_kitchen.vocabulary import NOUNS, VERBS
 from karmma_ros.evaluation.segmentation import Segment
-from karmma_ros.prediction import NOUN, Prediction, VERB, Vocabulary
+from karmma_ros.prediction import NOUN, Prediction, softmax, VERB, Vocabulary
 import numpy as np
 from numpy.typing import NDArray
 
@@ -150,8 +150,7 @@ def _head(
         if wrong is not None:
             share = np.eye(len(names))[names.index(wrong)]
         logits[k] = _CERTAINTY * share + (1 + idle) * noise[k]
-    scores = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(scores / scores.sum(1, keepdims=True))
+    return softmax(logits)
 
 
 def _noise(

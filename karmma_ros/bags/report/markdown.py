@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 import re
 from typing import Any
 
 from karmma_ros.bags.report.findings import clock, percent, scored_key, seconds, sentences
 from karmma_ros.errors import printable, SENTENCE_LENGTH
+from karmma_ros.evaluation.tables import markdown_table
 
 
 def markdown(report: Mapping[str, Any], made: Mapping[str, Any]) -> str:
@@ -42,13 +43,6 @@ def word(text: str) -> str:
     return re.sub(r'([\\`*_\[\]|#])', r'\\\1', flat)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Set a table whose figures stand right."""
-    return '\n'.join([
-        f'| {" | ".join(header)} |', '|---|' + '---:|' * (len(header) - 1),
-        *(f'| {" | ".join(row)} |' for row in rows)])
-
-
 def _conditions(report: Mapping[str, Any], key: str | None) -> str:
     names = list(report['conditions'][0]['actions'])
     header = ['condition', 'windows', *([f'{word(n)} top-1, %' for n in names]), *(
@@ -65,7 +59,7 @@ def _conditions(report: Mapping[str, Any], key: str | None) -> str:
                 seconds(events.get('delay_s', {}).get('p50'))] if key else [
                     f'{events["count"]:,}']
         rows.append([*row, percent((each.get('agreement') or {}).get('same'))])
-    return table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _subsets(report: Mapping[str, Any], key: str | None) -> str:
@@ -80,14 +74,22 @@ def _subsets(report: Mapping[str, Any], key: str | None) -> str:
                 f'{round(scored["answered"] * scored["count"]):,}' if scored else '0',
                 *(percent(each['actions'].get(n, {}).get('top1_answered')) for n in names),
                 percent((each.get('agreement') or {}).get('same'))])
-    return table(['sensors', 'windows', 'actions', *(f'{word(n)} top-1, %' for n in names),
-                  'same answer, %'], rows)
+    return markdown_table(
+        [
+            'sensors',
+            'windows',
+            'actions',
+            *(f'{word(n)} top-1, %' for n in names),
+            'same answer, %',
+        ],
+        rows,
+    )
 
 
 def _events(report: Mapping[str, Any]) -> str:
     events, tious = report['conditions'][0]['events'], report['settings']['tious']
     f1 = ', '.join(f'F1@{o} {percent(x)} %' for o, x in events['f1'].items())
-    return (f'{f1}; edit {percent(events["edit"])} %.\n\n' + table(
+    return (f'{f1}; edit {percent(events["edit"])} %.\n\n' + markdown_table(
         ['mean average precision, %', *(f'tIoU {t:g}' for t in tious)],
         [[word(name), *map(percent, values)]
          for name, values in events['mean_average_precision'].items()]))
@@ -95,7 +97,7 @@ def _events(report: Mapping[str, Any]) -> str:
 
 def _curve(report: Mapping[str, Any]) -> str:
     losing = report['losing']
-    return table(
+    return markdown_table(
         ['each sensor missing, %', *(f'{100 * p:.0f}' for p in losing['probability'])],
         [[word(key), *map(percent, losing[key])]
          for key in dict.fromkeys((report['joint'], *report['heads'])) if key in losing])
@@ -109,7 +111,7 @@ def _bags(report: Mapping[str, Any], key: str | None) -> str:
                      f'{(bag["truth"] or {}).get("actions", 0):,}',
                      percent(right / count if count else None),
                      word(_flat(bag['lost']) or 'nothing')])
-    return table(['bag', 'length', 'windows', 'true actions', 'top-1, %', 'lost'], rows)
+    return markdown_table(['bag', 'length', 'windows', 'true actions', 'top-1, %', 'lost'], rows)
 
 
 def _flat(value: Any) -> str:
