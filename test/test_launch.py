@@ -1,8 +1,8 @@
 """
 The launch file.
 
-Launch is no wheel: where there is none, the file runs on stand-ins that only note what it asks
-for. Where it is installed, the same file is loaded by the real one as well.
+Launch is no wheel: where there is none, the file runs on stand-ins that record its calls.
+Where it is installed, the same file is loaded by the real one as well.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ HAS_LAUNCH = importlib.util.find_spec('launch_ros') is not None
 
 
 class Note:
-    """What the launch file asked for: the name of a class and what it was called with."""
+    """A class that the launch file uses, and the arguments of its call."""
 
-    def __init__(self, kind: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        self.kind, self.arguments, self.options = kind, arguments, options
+    def __init__(
+        self, class_name: str, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> None:
+        self.class_name, self.arguments, self.options = class_name, arguments, options
 
     def perform(self, context: dict[str, str]) -> str:
         """Return a LaunchConfiguration's value."""
-        assert self.kind == 'LaunchConfiguration'
+        assert self.class_name == 'LaunchConfiguration'
         return context[self.arguments[0]]
 
 
@@ -51,8 +53,8 @@ def description(monkeypatch) -> list[Note]:
     """Run the launch file on the stand-ins."""
     def stand_in(name: str) -> ModuleType:
         module = ModuleType(name)
-        module.__getattr__ = lambda kind: (  # type: ignore[method-assign]
-            lambda *arguments, **options: Note(kind, arguments, options))
+        module.__getattr__ = lambda class_name: (  # type: ignore[method-assign]
+            lambda *arguments, **options: Note(class_name, arguments, options))
         return module
 
     for name in MODULES:
@@ -60,7 +62,7 @@ def description(monkeypatch) -> list[Note]:
             if part:
                 monkeypatch.setitem(sys.modules, part, stand_in(part))
     description: Note = load().generate_launch_description()  # type: ignore[assignment]
-    assert description.kind == 'LaunchDescription'
+    assert description.class_name == 'LaunchDescription'
     return description.arguments[0]
 
 
@@ -68,20 +70,20 @@ def start(description: list[Note], **given: str) -> list[Note]:
     """Carry out the part of the launch file that knows the arguments' values."""
     context = {note.arguments[0]: note.options['default_value'] for note in description[:-1]}
     assert set(given) <= set(context)
-    assert description[-1].kind == 'OpaqueFunction'
+    assert description[-1].class_name == 'OpaqueFunction'
     return description[-1].options['function']({**context, **given})
 
 
 def repr_of(value: Any) -> Any:
     """Return what a stand-in was made of, for comparison."""
     if isinstance(value, Note):
-        return value.kind, value.arguments
+        return value.class_name, value.arguments
     return [repr_of(each) for each in value] if isinstance(value, list) else value
 
 
 def transition(note: Note) -> int:
-    """Return the transition that an EmitEvent asks for."""
-    assert (note.kind, note.options['event'].kind) == ('EmitEvent', 'ChangeState')
+    """Return the transition that an EmitEvent requests."""
+    assert (note.class_name, note.options['event'].class_name) == ('EmitEvent', 'ChangeState')
     return note.options['event'].options['transition_id']
 
 
@@ -97,13 +99,13 @@ def test_arguments_are_files_names_and_topics(description):
 def test_the_node_is_brought_to_active_once(description):
     from lifecycle_msgs.msg import Transition
     activate, node, configure = start(description)
-    assert node.kind == 'LifecycleNode' and activate.kind == 'RegisterEventHandler'
+    assert node.class_name == 'LifecycleNode' and activate.class_name == 'RegisterEventHandler'
     assert node.options['package'] == 'karmma_ros'
     assert node.options['executable'] == 'karmma_node'
     assert 'autostart' not in node.options, 'Humble has no such argument'
     assert transition(configure) == Transition.TRANSITION_CONFIGURE
     handler = activate.arguments[0]
-    assert handler.kind == 'OnStateTransition'
+    assert handler.class_name == 'OnStateTransition'
     assert handler.options['target_lifecycle_node'] is node
     assert (handler.options['start_state'], handler.options['goal_state']) \
         == ('configuring', 'inactive')
@@ -113,7 +115,7 @@ def test_the_node_is_brought_to_active_once(description):
 
 
 def test_without_autostart_the_node_is_only_started(description):
-    assert [note.kind for note in start(description, autostart='false')] == ['LifecycleNode']
+    assert [note.class_name for note in start(description, autostart='false')] == ['LifecycleNode']
 
 
 def test_a_model_overrides_the_file_only_when_given(description, tmp_path):
@@ -135,7 +137,7 @@ def test_topics_are_remapped_by_their_names_in_the_node(description):
 
 def test_the_overlay_comes_when_asked_for_and_sees_the_same_camera(description):
     node, overlay = start(description, overlay='true', autostart='false')
-    assert (overlay.kind, overlay.options['executable']) == ('Node', 'overlay')
+    assert (overlay.class_name, overlay.options['executable']) == ('Node', 'overlay')
     camera = dict(node.options['remappings'])['image']
     assert dict(overlay.options['remappings'])['image'].arguments == camera.arguments
     for option in ('namespace', 'ros_arguments'):
@@ -171,7 +173,7 @@ def test_a_switch_takes_every_spelling(description, switch, text):
            'on': 'off', 'y': 'n', "'true'": "'false'"}[text]
     for given, plain in ((text, 'true'), (off, 'false')):
         ours, theirs = (start(description, **{switch: each}) for each in (given, plain))
-        assert [n.kind for n in ours] == [n.kind for n in theirs]
+        assert [n.class_name for n in ours] == [n.class_name for n in theirs]
         for one, other in zip(ours, theirs):
             assert one.options.get('parameters') == other.options.get('parameters')
             assert one.options.get('respawn') == other.options.get('respawn')
@@ -244,8 +246,10 @@ if HAS_LAUNCH:
         for entity in description.entities[:-1]:
             entity.visit(context)
         context.launch_configurations['overlay'] = 'true'
-        kinds = [type(entity).__name__ for entity in description.entities[-1].execute(context)]
-        assert kinds == ['RegisterEventHandler', 'LifecycleNode', 'Node', 'EmitEvent']
+        class_names = [
+            type(entity).__name__ for entity in description.entities[-1].execute(context)
+        ]
+        assert class_names == ['RegisterEventHandler', 'LifecycleNode', 'Node', 'EmitEvent']
 
     def test_the_real_launch_keeps_the_arguments_of_a_bringup_apart():
         """The including file has arguments of the same names with other meanings."""

@@ -1,4 +1,4 @@
-"""A ROS domain of the test process's own, a small model, and a stage with sensors to play."""
+"""A ROS domain of the test process's own, a small model, and simulated sensors."""
 
 import array
 import time
@@ -42,7 +42,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture
 def stage(ros):
-    """Return a stage; what was put on it is taken down afterwards."""
+    """Return a stage; its nodes are destroyed afterwards."""
     stage = Stage()
     yield stage
     stage.close()
@@ -63,7 +63,7 @@ def perform(stage, bundle):
     return start
 
 
-class Pace:
+class Periodic:
     """Call functions a number of times a second, from a loop that turns faster."""
 
     def __init__(self, hertz, *calls):
@@ -84,10 +84,10 @@ class Stage:
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         self.guests = []
-        self.sounded_ns = 0
+        self.audio_ns = 0
         self.results, self.availabilities = [], []
         self.images = self.node.create_publisher(Image, 'image', 10)
-        self.sounds = self.node.create_publisher(AudioDataStamped, 'audio', 50)
+        self.audio = self.node.create_publisher(AudioDataStamped, 'audio', 50)
         self.boxes = self.node.create_publisher(Detection2DArray, 'detections', 10)
         self.node.create_subscription(
             ActionRecognition, 'action_recognition', self.results.append, 50)
@@ -96,9 +96,9 @@ class Stage:
             LATCHED)
 
     @staticmethod
-    def pace(hertz, *calls):
+    def periodic(hertz, *calls):
         """Return a step for `until` that calls functions a number of times a second."""
-        return Pace(hertz, *calls)
+        return Periodic(hertz, *calls)
 
     def host(self, node):
         """Spin another node along."""
@@ -115,7 +115,7 @@ class Stage:
         self.node.destroy_node()
 
     def until(self, condition, timeout_s=20.0, step=lambda: None):
-        """Spin, calling `step` all the time, until the condition holds; tell whether it did."""
+        """Spin, calling `step` all the time, until the condition holds; return whether it did."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             step()
@@ -125,8 +125,8 @@ class Stage:
         return False
 
     def connected(self):
-        """Return whether the node listens to all three sensors and is heard itself."""
-        return (all(p.get_subscription_count() for p in (self.images, self.sounds, self.boxes))
+        """Return whether the node subscribes to all three sensors and its results are received."""
+        return (all(p.get_subscription_count() for p in (self.images, self.audio, self.boxes))
                 and self.node.count_publishers('action_recognition') > 0)
 
     def status(self, name):
@@ -136,26 +136,26 @@ class Stage:
     def now_ns(self):
         return self.node.get_clock().now().nanoseconds
 
-    def show(self, stamp_ns=None, size=(64, 48), shade=90, **fields):
-        """Publish a picture; `fields` replace those that would be right."""
+    def send_image(self, stamp_ns=None, size=(64, 48), shade=90, **fields):
+        """Publish an image; `fields` replace the valid ones."""
         width, height = size
         message = Image(width=width, height=height, step=3 * width, encoding='rgb8',
                         data=array.array('B', bytes([shade]) * (3 * width * height)))
         self._publish(self.images, message, stamp_ns, fields)
 
-    def sound(self, stamp_ns=None, data=None, rate=16_000):
-        """Publish what a microphone recorded since the last call, or the bytes given."""
-        now_ns, before_ns = self.now_ns(), self.sounded_ns
+    def send_audio(self, stamp_ns=None, data=None, rate=16_000):
+        """Publish the audio since the last call, or the bytes given."""
+        now_ns, before_ns = self.now_ns(), self.audio_ns
         length_ns = now_ns - before_ns if now_ns - before_ns < 100_000_000 else 20_000_000
         if data is None:
-            self.sounded_ns = now_ns
+            self.audio_ns = now_ns
             data = b'\x10\x02' * max(1, length_ns * rate // 1_000_000_000)
         message = AudioDataStamped()
         message.audio.data = array.array('B', data)
         stamp_ns = now_ns - length_ns if stamp_ns is None else stamp_ns
-        self._publish(self.sounds, message, stamp_ns, {})
+        self._publish(self.audio, message, stamp_ns, {})
 
-    def detect(self, stamp_ns=None, boxes=((10.0, 10.0, 8.0, 6.0),)):
+    def send_boxes(self, stamp_ns=None, boxes=((10.0, 10.0, 8.0, 6.0),)):
         """Publish a box for each (centre x, centre y, width, height) in pixels."""
         message = Detection2DArray()
         for x, y, size_x, size_y in boxes:

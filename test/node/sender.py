@@ -1,8 +1,8 @@
 """
 Play camera, microphone and detector as a process of its own.
 
-Reads lines from standard input, each naming the sensors that are to be on, and answers
-each with the sensors and time.monotonic() of the change; ends with its input.
+Reads lines from standard input, each naming the sensors that are to be on, and prints
+for each the sensors and time.monotonic() of the change; ends with its input.
 """
 
 import array
@@ -26,8 +26,8 @@ class Sender:
         self.on, self.ended, self.count = set(), False, 0
         types = {'image': Image, 'audio': AudioDataStamped, 'detections': Detection2DArray}
         self.publishers = {
-            name: self.node.create_publisher(kind, name, 10) for name, kind in types.items()}
-        self.makers = {'image': self.image, 'audio': self.sound, 'detections': self.boxes}
+            name: self.node.create_publisher(each, name, 10) for name, each in types.items()}
+        self.makers = {'image': self.image, 'audio': self.audio, 'detections': self.boxes}
 
     def run(self):
         Thread(target=self.listen, daemon=True).start()
@@ -53,7 +53,7 @@ class Sender:
     def send(self, name, due_ns):
         """Send what was sensed when it was due, however late this process comes to it."""
         message = self.makers[name]()
-        # Sound is stamped at its first sample, which is heard a period before the last.
+        # Audio is stamped at its first sample, a period before the last.
         first_ns = due_ns - (PERIODS_NS[name] if name == 'audio' else 0)
         message.header.stamp = Time(nanoseconds=first_ns).to_msg()
         message.header.frame_id = f'{name}_frame'
@@ -65,7 +65,7 @@ class Sender:
         return Image(width=WIDTH, height=HEIGHT, step=3 * WIDTH, encoding='bgr8',
                      data=array.array('B', row * HEIGHT))
 
-    def sound(self):
+    def audio(self):
         message = AudioDataStamped()
         message.audio.data = array.array('B', b'\x00\x10\x00\xf0' * 160)
         return message

@@ -1,4 +1,4 @@
-"""Messages no sensor should send: dropped, counted, named in the status, and life goes on."""
+"""Messages no sensor should send: dropped, counted, named in the status, and survived."""
 
 import array
 import time
@@ -39,20 +39,20 @@ BAD_IMAGES = {
 
 
 @pytest.mark.parametrize('case', BAD_IMAGES)
-def test_bad_pictures(stage, perform, case):
+def test_bad_images(stage, perform, case):
     fields, named = BAD_IMAGES[case]
     perform()
     assert stage.until(lambda: dropped(stage, 'rgb'), 10,
-                       stage.pace(20, lambda: stage.show(**fields)))
+                       stage.periodic(20, lambda: stage.send_image(**fields)))
     assert stage.until(lambda: stage.status('rgb').state == ModalityStatus.INVALID, 5,
-                       stage.pace(20, lambda: stage.show(**fields)))
+                       stage.periodic(20, lambda: stage.send_image(**fields)))
     assert named in stage.status('rgb').detail
     assert stage.status('flow').state != ModalityStatus.AVAILABLE
     # A good camera afterwards is recognised as ever.
-    assert stage.until(lambda: stage.results, 10, stage.pace(20, stage.show))
+    assert stage.until(lambda: stage.results, 10, stage.periodic(20, stage.send_image))
 
 
-BAD_SOUNDS = {
+BAD_AUDIO = {
     'odd number of bytes': (b'\x01' * 641, 'bytes'),
     'nothing': (b'', 'bytes'),
     'mp3': (MP3, 'format:=wave'),
@@ -60,22 +60,22 @@ BAD_SOUNDS = {
 }
 
 
-@pytest.mark.parametrize('case', BAD_SOUNDS)
-def test_bad_sound(stage, perform, case):
-    data, named = BAD_SOUNDS[case]
+@pytest.mark.parametrize('case', BAD_AUDIO)
+def test_bad_audio(stage, perform, case):
+    data, named = BAD_AUDIO[case]
     perform()
-    bad = stage.pace(30, lambda: stage.sound(data=data))
+    bad = stage.periodic(30, lambda: stage.send_audio(data=data))
     assert stage.until(lambda: dropped(stage, 'audio'), 10, bad)
     assert stage.until(lambda: stage.status('audio').state == ModalityStatus.INVALID, 5, bad)
     assert named in stage.status('audio').detail
-    assert stage.until(lambda: stage.results, 10, stage.pace(50, stage.sound))
+    assert stage.until(lambda: stage.results, 10, stage.periodic(50, stage.send_audio))
 
 
 def test_audio_at_another_rate_is_not_used_until_the_parameter_is_right(stage, perform, capfd):
     node = perform()
     text = ('audio comes at about 48000 samples per second, expected 16000: set audio.sample_rate '
             '(48000) or audio.channels (3)')
-    play = stage.pace(20, stage.show, lambda: stage.sound(rate=48_000))
+    play = stage.periodic(20, stage.send_image, lambda: stage.send_audio(rate=48_000))
     assert stage.until(lambda: stage.availabilities and stage.status('audio').detail == text, 15,
                        play)
     assert stage.status('audio').state == ModalityStatus.INVALID
@@ -87,11 +87,11 @@ def test_audio_at_another_rate_is_not_used_until_the_parameter_is_right(stage, p
         lambda: stage.status('audio').state == ModalityStatus.AVAILABLE, 10, play)
 
 
-def test_a_driver_that_says_it_sends_mp3(stage, perform, capfd):
+def test_a_driver_that_publishes_mp3(stage, perform, capfd):
     perform()
     infos = stage.node.create_publisher(
         AudioInfo, 'audio_info', QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
-    good = stage.pace(50, stage.sound)
+    good = stage.periodic(50, stage.send_audio)
     assert stage.until(lambda: stage.results, 10, good)
     infos.publish(AudioInfo(sample_rate=16_000, channels=1, coding_format='mp3'))
     assert stage.until(lambda: stage.status('audio').state == ModalityStatus.INVALID, 5, good)
@@ -113,38 +113,40 @@ BAD_BOXES = {
 @pytest.mark.parametrize('case', BAD_BOXES)
 def test_bad_boxes(stage, perform, case):
     perform(detections__image_width=64, detections__image_height=48)
-    bad = stage.pace(20, lambda: stage.detect(boxes=[BAD_BOXES[case]]))
+    bad = stage.periodic(20, lambda: stage.send_boxes(boxes=[BAD_BOXES[case]]))
     assert stage.until(lambda: dropped(stage, 'detections'), 10, bad)
     assert stage.until(
         lambda: stage.status('detections').state == ModalityStatus.INVALID, 5, bad)
     assert 'boxes' in stage.status('detections').detail
-    assert stage.until(lambda: stage.results, 10, stage.pace(20, stage.detect))
+    assert stage.until(lambda: stage.results, 10, stage.periodic(20, stage.send_boxes))
 
 
-def test_boxes_in_a_picture_of_unknown_size_say_which_parameters_help(stage, perform):
+def test_boxes_in_an_image_of_unknown_size_name_the_parameters(stage, perform):
     perform()
-    bad = stage.pace(20, stage.detect)
+    bad = stage.periodic(20, stage.send_boxes)
     assert stage.until(lambda: dropped(stage, 'detections'), 10, bad)
     assert stage.until(
         lambda: 'set detections.image_width' in stage.status('detections').detail, 5, bad)
     # The camera's own size helps as well; empty messages need none.
     assert stage.until(lambda: stage.results and len(
         [s for s in stage.results[-1].modalities if s.used]) == 3, 10,
-        stage.pace(20, stage.show, stage.detect))
+        stage.periodic(20, stage.send_image, stage.send_boxes))
 
 
-def test_stamps_of_zero_are_taken_at_their_receipt(stage, perform):
+def test_stamps_of_zero_are_replaced_by_the_node_s_time(stage, perform):
     perform()
-    assert stage.until(lambda: stage.results, 10, stage.pace(20, lambda: stage.show(stamp_ns=0)))
+    assert stage.until(
+        lambda: stage.results, 10, stage.periodic(20, lambda: stage.send_image(stamp_ns=0))
+    )
     result = stage.results[-1]
     assert abs(stage.now_ns() / SECOND - result.header.stamp.sec) < 5
 
 
 def test_a_single_stamp_from_the_past_is_dropped_and_counted(stage, perform):
     perform()
-    good = stage.pace(20, stage.show)
+    good = stage.periodic(20, stage.send_image)
     assert stage.until(lambda: stage.results, 10, good)
-    stage.show(stamp_ns=stage.now_ns() - 3600 * SECOND)
+    stage.send_image(stamp_ns=stage.now_ns() - 3600 * SECOND)
     assert stage.until(lambda: dropped(stage, 'rgb') == 1, 5, good)
     stage.results.clear()
     assert stage.until(lambda: stage.results, 5, good)
@@ -153,7 +155,7 @@ def test_a_single_stamp_from_the_past_is_dropped_and_counted(stage, perform):
 def test_stamps_before_1970_are_dropped(stage, perform):
     perform()
     header = Header(stamp=Time(sec=-5))
-    bad = stage.pace(20, lambda: stage.show(header=header))
+    bad = stage.periodic(20, lambda: stage.send_image(header=header))
     assert stage.until(lambda: dropped(stage, 'rgb'), 10, bad)
     assert stage.until(lambda: 'stamp' in stage.status('rgb').detail, 5, bad)
 
@@ -169,19 +171,19 @@ def test_when_simulated_time_jumps_back_the_buffers_start_anew(stage, perform):
         message = Clock()
         message.clock.sec, message.clock.nanosec = divmod(stamp_ns, SECOND)
         clock.publish(message)
-        stage.show(stamp_ns=stamp_ns)
+        stage.send_image(stamp_ns=stamp_ns)
 
-    pace = stage.pace(20, tick)
-    assert stage.until(lambda: len(stage.results) > 3, 20, pace)
+    step = stage.periodic(20, tick)
+    assert stage.until(lambda: len(stage.results) > 3, 20, step)
     assert stage.results[-1].header.stamp.sec >= 1000
     time_s[0] = 10.0
     assert stage.until(
-        lambda: stage.status('rgb').state == ModalityStatus.INSUFFICIENT, 5, pace)
-    assert stage.until(lambda: 10 < stage.results[-1].header.stamp.sec < 100, 10, pace)
+        lambda: stage.status('rgb').state == ModalityStatus.INSUFFICIENT, 5, step)
+    assert stage.until(lambda: 10 < stage.results[-1].header.stamp.sec < 100, 10, step)
     stage.node.destroy_publisher(clock)
 
 
-def test_no_clock_is_said_and_reported_all_the_same(stage, perform, capfd):
+def test_no_clock_is_logged_and_reported(stage, perform, capfd):
     perform(use_sim_time=True)
     assert stage.until(lambda: len(stage.availabilities) >= 2, 10)
     assert not stage.availabilities[-1].inference_possible
@@ -190,15 +192,17 @@ def test_no_clock_is_said_and_reported_all_the_same(stage, perform, capfd):
 
 def test_fewer_inputs_than_asked_for_give_no_result(stage, perform):
     node = perform(min_modalities=3)
-    pace = stage.pace(20, stage.show)
+    step = stage.periodic(20, stage.send_image)
     assert stage.until(lambda: stage.availabilities and stage.status(
-        'flow').state == ModalityStatus.AVAILABLE, 10, pace)
+        'flow').state == ModalityStatus.AVAILABLE, 10, step)
     assert stage.results == [] and not stage.availabilities[-1].inference_possible
     node.set_parameters([Parameter('min_modalities', value=2)])
-    assert stage.until(lambda: stage.results, 10, pace)
+    assert stage.until(lambda: stage.results, 10, step)
 
 
-def test_a_network_that_fails_is_said_and_the_next_clip_tried(stage, perform, monkeypatch, capfd):
+def test_a_network_that_fails_is_logged_and_the_next_clip_tried(
+    stage, perform, monkeypatch, capfd
+):
     node = perform()
     recogniser = node._session.worker.engine.recogniser
     recognise, calls = recogniser.recognise, []
@@ -210,7 +214,7 @@ def test_a_network_that_fails_is_said_and_the_next_clip_tried(stage, perform, mo
         return recognise(window)
 
     monkeypatch.setattr(recogniser, 'recognise', fail_once)
-    assert stage.until(lambda: stage.results, 10, stage.pace(20, stage.show))
+    assert stage.until(lambda: stage.results, 10, stage.periodic(20, stage.send_image))
     assert 'no result: RuntimeError: out of memory' in capfd.readouterr().err
 
 
@@ -226,7 +230,7 @@ def test_deactivation_waits_for_the_network(stage, perform, monkeypatch):
         return recognise(window)
 
     monkeypatch.setattr(recogniser, 'recognise', dawdle)
-    assert stage.until(lambda: len(begun) > len(ends), 10, stage.pace(20, stage.show))
+    assert stage.until(lambda: len(begun) > len(ends), 10, stage.periodic(20, stage.send_image))
     assert node.trigger_deactivate() == SUCCESS
     assert len(ends) == len(begun)
     assert node.trigger_cleanup() == SUCCESS
@@ -234,12 +238,12 @@ def test_deactivation_waits_for_the_network(stage, perform, monkeypatch):
 
 def test_after_deactivation_nothing_comes_and_the_last_word_is_that_nothing_can(stage, perform):
     node = perform()
-    pace = stage.pace(20, stage.show)
-    assert stage.until(lambda: stage.results, 10, pace)
+    step = stage.periodic(20, stage.send_image)
+    assert stage.until(lambda: stage.results, 10, step)
     assert node.trigger_deactivate() == SUCCESS
     stage.until(lambda: False, 0.3)
     stage.results.clear()
-    stage.until(lambda: False, 0.5, pace)
+    stage.until(lambda: False, 0.5, step)
     assert stage.results == [] and not stage.availabilities[-1].inference_possible
     assert node.trigger_activate() == SUCCESS
-    assert stage.until(lambda: stage.results and stage.results[-1].sequence == 0, 10, pace)
+    assert stage.until(lambda: stage.results and stage.results[-1].sequence == 0, 10, step)

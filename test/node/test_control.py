@@ -1,4 +1,4 @@
-"""A running node is told what to do: parameters, services, another model."""
+"""Control of a running node: parameters, services, another model."""
 
 import shutil
 from threading import Event
@@ -43,7 +43,9 @@ def another(tmp_path_factory):
 
 
 def sensors(stage):
-    return stage.pace(25, stage.show, stage.sound, stage.sound, stage.detect)
+    return stage.periodic(
+        25, stage.send_image, stage.send_audio, stage.send_audio, stage.send_boxes
+    )
 
 
 def used(result):
@@ -61,32 +63,32 @@ def resting_on(stage, wanted):
     return lambda: bool(stage.results) and used(stage.results[-1]) == wanted
 
 
-def listen(stage, kind, topic, qos=10):
-    heard = []
-    stage.node.create_subscription(kind, topic, heard.append, qos)
-    return heard
+def listen(stage, message_type, topic, qos=10):
+    received = []
+    stage.node.create_subscription(message_type, topic, received.append, qos)
+    return received
 
 
-def ask(stage, kind, name, request):
-    client = stage.node.create_client(kind, name)
+def call(stage, message_type, name, request):
+    client = stage.node.create_client(message_type, name)
     assert client.wait_for_service(timeout_sec=5)
     future = client.call_async(request)
     assert stage.until(future.done, 10)
     return future.result()
 
 
-def test_privacy_a_muted_microphone_is_unsubscribed_and_what_it_heard_forgotten(stage, perform):
+def test_privacy_a_muted_microphone_is_unsubscribed_and_its_audio_discarded(stage, perform):
     node, play = perform(), sensors(stage)
     assert stage.until(resting_on(stage, ALL), 20, play)
     assert put(node, audio__enabled=False).successful
     assert stage.until(resting_on(stage, ['rgb', 'flow', 'detections']), 5, play)
-    assert stage.until(lambda: stage.sounds.get_subscription_count() == 0, 5, play)
+    assert stage.until(lambda: stage.audio.get_subscription_count() == 0, 5, play)
     assert stage.status('audio').state == ModalityStatus.DISABLED
     assert put(node, audio__enabled=True).successful
     assert stage.until(resting_on(stage, ALL), 10, play)
 
 
-def test_the_availability_tells_what_the_newest_result_rests_on(stage, perform):
+def test_the_availability_has_what_the_newest_result_rests_on(stage, perform):
     node, play = perform(), sensors(stage)
 
     def in_use():
@@ -102,9 +104,9 @@ def test_the_availability_tells_what_the_newest_result_rests_on(stage, perform):
     assert stage.until(lambda: in_use() == [], 5, play)
 
 
-def test_a_look_that_is_due_is_made_when_a_picture_comes(stage, perform):
+def test_a_due_inference_runs_when_an_image_comes(stage, perform):
     """The timer itself goes off once in ten seconds; here it is set off by hand."""
-    node, play = perform(rate=0.1), stage.pace(40, stage.show)
+    node, play = perform(rate=0.1), stage.periodic(40, stage.send_image)
     assert not stage.until(lambda: stage.results, 2.0, play)
     for number in range(1, 4):
         node._session._tick()
@@ -139,19 +141,19 @@ def test_pause_and_go_on(stage, perform):
     perform()
     play = sensors(stage)
     assert stage.until(lambda: stage.results, 20, play)
-    answer = ask(stage, SetBool, 'karmma/enable', SetBool.Request(data=False))
-    assert answer.success and 'paused' in answer.message
+    response = call(stage, SetBool, 'karmma/enable', SetBool.Request(data=False))
+    assert response.success and 'paused' in response.message
     assert stage.until(lambda: not stage.availabilities[-1].inference_possible, 5, play)
     stage.results.clear()
     stage.until(lambda: False, 0.5, play)
     assert stage.results == [] and stage.status('rgb').state == ModalityStatus.AVAILABLE
-    assert 'resumed' in ask(stage, SetBool, 'karmma/enable', SetBool.Request(data=True)).message
+    assert 'resumed' in call(stage, SetBool, 'karmma/enable', SetBool.Request(data=True)).message
     assert stage.until(lambda: stage.results, 5, play)
 
 
 def test_a_pause_outlasts_the_transitions(stage, perform):
     node, play = perform(), sensors(stage)
-    ask(stage, SetBool, 'karmma/enable', SetBool.Request(data=False))
+    call(stage, SetBool, 'karmma/enable', SetBool.Request(data=False))
     for step in ('deactivate', 'cleanup', 'configure', 'activate'):
         assert getattr(node, f'trigger_{step}')() == SUCCESS
     stage.results.clear()
@@ -159,12 +161,12 @@ def test_a_pause_outlasts_the_transitions(stage, perform):
     assert stage.results == []
 
 
-def test_reset_forgets_every_sample(stage, perform):
+def test_reset_discards_every_sample(stage, perform):
     node, play = perform(), sensors(stage)
     assert stage.until(resting_on(stage, ALL), 20, play)
     stage.until(lambda: False, 0.2)  # what is under way arrives
     stage.availabilities.clear()
-    assert ask(stage, Trigger, 'karmma/reset', Trigger.Request()).success
+    assert call(stage, Trigger, 'karmma/reset', Trigger.Request()).success
     stage.results.clear()
     stage.until(lambda: False, 0.5)
     assert stage.results == []
@@ -172,31 +174,31 @@ def test_reset_forgets_every_sample(stage, perform):
                        stage.status('rgb').state == ModalityStatus.NEVER_RECEIVED, 5)
     assert stage.until(resting_on(stage, ALL), 10, play)
     node.trigger_deactivate()
-    answer = ask(stage, Trigger, 'karmma/reset', Trigger.Request())
-    assert not answer.success and 'the node is inactive' in answer.message
+    response = call(stage, Trigger, 'karmma/reset', Trigger.Request())
+    assert not response.success and 'the node is inactive' in response.message
 
 
-def test_no_result_rests_on_what_was_forgotten_while_the_network_ran(
+def test_no_result_rests_on_what_was_discarded_while_the_network_ran(
         stage, perform, monkeypatch):
     node, play = perform(), sensors(stage)
     assert stage.until(resting_on(stage, ALL), 20, play)
-    recogniser, asked, goes_on = node._session.worker.engine.recogniser, Event(), Event()
+    recogniser, called, may_return = node._session.worker.engine.recogniser, Event(), Event()
     recognise = recogniser.recognise
 
     def slowly(window):
-        asked.set()
-        goes_on.wait(20)
+        called.set()
+        may_return.wait(20)
         return recognise(window)
     monkeypatch.setattr(recogniser, 'recognise', slowly)
-    assert stage.until(asked.is_set, 5, play)
-    assert ask(stage, Trigger, 'karmma/reset', Trigger.Request()).success
+    assert stage.until(called.is_set, 5, play)
+    assert call(stage, Trigger, 'karmma/reset', Trigger.Request()).success
     stage.results.clear()
-    goes_on.set()
+    may_return.set()
     stage.until(lambda: False, 0.5)
     assert stage.results == []
 
 
-def test_another_model_answers_with_no_pause(stage, perform, another):
+def test_another_model_is_used_without_a_pause(stage, perform, another):
     other = another('other')
     node, play = perform(), sensors(stage)
     infos = listen(stage, ModelInfo, 'karmma/model_info', LATCHED)
@@ -254,7 +256,7 @@ def test_a_model_that_cannot_be_used_leaves_the_old_one_answering(
         for report in reports for s in report.status), 10, play)
 
 
-def test_the_classes_are_told_to_whoever_comes_late(stage, perform):
+def test_the_classes_are_published_to_late_joiners(stage, perform):
     perform()
     verbs = listen(stage, LabelInfo, 'karmma/verbs/label_info', LATCHED)
     nouns = listen(stage, LabelInfo, 'karmma/nouns/label_info', LATCHED)
@@ -263,7 +265,7 @@ def test_the_classes_are_told_to_whoever_comes_late(stage, perform):
     assert [c.class_name for c in nouns[0].class_map] == list(NOUNS)
 
 
-def test_diagnostics_tell_of_every_part_once_a_second(stage, perform):
+def test_diagnostics_have_every_part_once_a_second(stage, perform):
     node, play = perform(), sensors(stage)
     reports = listen(stage, DiagnosticArray, '/diagnostics')
     assert stage.until(resting_on(stage, ALL), 20, play)

@@ -1,4 +1,4 @@
-"""The demo's judgement, and the whole demo in small."""
+"""The demo's score, and a short demo."""
 
 import subprocess
 import sys
@@ -91,7 +91,7 @@ def test_the_mask_shows_what_a_result_rests_on():
     assert line.split() == ['6.0', 's', 'V', 'F', 'A', 'D', 'wash', 'plate', '0.25', '50', 'ms']
 
 
-def test_only_changes_of_the_sensors_are_told_with_the_reason():
+def test_only_changes_of_the_sensors_are_printed_with_the_reason():
     changes = Changes()
     message = ModalityAvailability(modalities=[
         ModalityStatus(name='rgb', state=ModalityStatus.AVAILABLE),
@@ -114,19 +114,19 @@ def run_demo(folder, model, **constants):
     return process.returncode, process.stdout.splitlines(), process.stderr
 
 
-def test_the_whole_demo_in_small(ros, bundle, tmp_path):
+def test_a_short_demo(ros, bundle, tmp_path):
     """Random weights recognise nothing, so that it ends with its line but without success."""
     status, lines, err = run_demo(
         tmp_path, bundle, EPISODES=2, EPISODE_S=1.5, MUTES=(('camera', 1.5, 2.4),))
     assert status == 1, err
-    said = '\n'.join(lines)
-    assert 'V F A D' in said and '- - A D' in said and 'rgb: stale' in said, said
+    output = '\n'.join(lines)
+    assert 'V F A D' in output and '- - A D' in output and 'rgb: stale' in output, output
     words = lines[-1].split()
     assert words[0] == 'demo:' and int(words[1]) >= 5
     assert lines[-1].endswith(' masks seen') and int(words[-3]) >= 2
 
 
-def test_a_model_that_is_not_there_ends_the_demo_with_a_sentence(ros, tmp_path):
+def test_an_absent_model_ends_the_demo_with_a_sentence(ros, tmp_path):
     status, _, err = run_demo(tmp_path, tmp_path / 'none', EPISODES=1, EPISODE_S=0.1)
     assert status == 1
     assert 'expected the path of a model directory' in err

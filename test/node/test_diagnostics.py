@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-PACE = RateStats(5.0, (0.02, 0.03), (0.05, 0.08))
+STATS = RateStats(5.0, (0.02, 0.03), (0.05, 0.08))
 
 
 def values(status):
@@ -54,8 +54,8 @@ def test_a_problem_with_the_topic_outweighs_what_came_through_it():
 ])
 def test_a_warning_is_at_least_a_warning(state, detail, level, message):
     status = ModalityStatus(Modality.AUDIO, state, detail=detail, warning='set audio.channels')
-    found = input_status(status, {}, '')
-    assert (found.level, found.message) == (level, message)
+    result = input_status(status, {}, '')
+    assert (result.level, result.message) == (level, message)
     assert input_status(status, {}, 'no publisher').message == 'no publisher'
 
 
@@ -90,24 +90,24 @@ def test_an_input_that_is_switched_off_has_no_problem():
     assert input_status(off, {}, 'no publisher').level == OK
 
 
-def test_inference_at_its_pace_and_slower():
-    assert inference_status(PACE, 10, 0, 5.0, '').level == OK
-    slow = inference_status(PACE, 10, 3, 10.0, '')
+def test_inference_at_its_rate_and_slower():
+    assert inference_status(STATS, 10, 0, 5.0, '').level == OK
+    slow = inference_status(STATS, 10, 3, 10.0, '')
     assert slow.level == WARN and '10 requested' in slow.message
     assert values(slow)['latency p95 [s]'] == '0.030'
     assert values(slow)['skipped'] == '3'
 
 
 def test_a_pause_is_no_error_and_a_blocking_reason_is():
-    assert inference_status(PACE, 0, 0, 5.0, 'paused by ~/enable').level == OK
+    assert inference_status(STATS, 0, 0, 5.0, 'paused by ~/enable').level == OK
     status = inference_status(
         RateStats(0.0, (nan, nan), (nan, nan)), 0, 0, 5.0, '0 inputs can be used')
     assert status.level == ERROR and values(status)['age p50 [s]'] == 'unknown'
 
 
-def test_names_tell_two_nodes_apart_and_all_values_are_texts():
+def test_names_distinguish_two_nodes_and_all_values_are_texts():
     message = diagnostics_message('/left/karmma', 7_000_000_000, [
-        lifecycle_status('active'), inference_status(PACE, 1, 2, 5.0, '')])
+        lifecycle_status('active'), inference_status(STATS, 1, 2, 5.0, '')])
     assert [s.name for s in message.status] == [
         'left/karmma: lifecycle', 'left/karmma: inference']
     assert message.header.stamp.sec == 7
@@ -126,9 +126,9 @@ def test_the_aggregator_of_the_manual_matches_the_names():
     assert not 'karmma_overlay: image'.startswith(prefixes[0])
 
 
-def test_texts_from_outside_are_one_line_and_cut():
+def test_texts_from_outside_are_one_line_and_shortened():
     status = ModalityStatus(Modality.AUDIO, ModalityState.INVALID, detail='\x1b[2J\n' * 10_000)
-    found = input_status(status, {'format': '\u202e' * 10_000}, '')
-    for text in (found.message, *(pair.value for pair in found.values)):
+    result = input_status(status, {'format': '\u202e' * 10_000}, '')
+    for text in (result.message, *(pair.value for pair in result.values)):
         assert text.isprintable() and len(text) <= 1000
-    assert found.message.startswith('\\x1b[2J\\n')
+    assert result.message.startswith('\\x1b[2J\\n')

@@ -113,10 +113,10 @@ def test_an_event_has_the_classes_of_the_result(classes):
     message, best = result(classes), predicted(classes)
     event, = events.push(2_000_000_000, 1_000_000_000, best)
     assert event.phase is Phase.STARTED
-    told = event_message(event, Publishing(1, 0.0, '', ''), '')
-    assert (told.verb.class_name, told.noun.class_name) == (
+    message_of_event = event_message(event, Publishing(1, 0.0, '', ''), '')
+    assert (message_of_event.verb.class_name, message_of_event.noun.class_name) == (
         message.actions[0].verb, message.actions[0].noun)
-    assert told.noun.class_id == message.actions[0].noun_id
+    assert message_of_event.noun.class_id == message.actions[0].noun_id
 
 
 @pytest.mark.parametrize(('classes', 'verbs', 'nouns', 'note'), [
@@ -146,7 +146,7 @@ def test_the_model_is_described_by_the_classes_that_are_published(classes, verbs
     ({**HANDS, **TOOLS}, '   1.0 s    cut cup                  0.54  1500 ms'
      '  gesture: point 0.70  hand: left 0.80  tool: fork 0.70'),
 ])
-def test_watch_prints_what_there_is(classes, text):
+def test_watch_prints_every_head(classes, text):
     message = result(classes)
     message.end_to_end_latency = 1.5
     assert recognition_line(message, 1.0) == text
@@ -159,7 +159,7 @@ def test_watch_leaves_out_a_head_without_classes():
     assert 'tool' not in recognition_line(message, 0.0)
 
 
-def test_watch_says_when_a_message_has_no_class():
+def test_watch_reports_when_a_message_has_no_class():
     assert '(no class in this message)' in recognition_line(ActionRecognition(), 0.0)
 
 
@@ -191,11 +191,11 @@ def test_the_demo_scores_a_model_with_one_head():
                            ({'action': ('wash cup', 'cut cup')}, False),
                            ({'verb': ('cut', 'wash'), 'noun': ('cup', 'bread')}, True),
                            ({'verb': ('wash', 'cut'), 'noun': ('cup', 'bread')}, False)):
-        shares = {'verb': (0.4, 0.6) if len(classes) == 1 else (0.9, 0.1), 'noun': (0.4, 0.6),
+        scores = {'verb': (0.4, 0.6) if len(classes) == 1 else (0.9, 0.1), 'noun': (0.4, 0.6),
                   'action': (0.4, 0.6)}
         window = SimpleNamespace(start_ns=10 ** 9, end_ns=2 * 10 ** 9, statuses=(), modalities=())
         message = recognition_message(
-            Prediction({h: np.array(shares[h]) for h in classes}, Vocabulary(classes)), window,
+            Prediction({h: np.array(scores[h]) for h in classes}, Vocabulary(classes)), window,
             Publishing(1, 0.0, '', ''))
         assert Score(truths=[truth]).add(message) is right, classes
     assert Score(truths=[truth]).add(ActionRecognition()) is not True
@@ -204,12 +204,14 @@ def test_the_demo_scores_a_model_with_one_head():
 def test_a_node_with_one_head_and_then_with_three(stage, perform, tmp_path):
     infos, verbs, nouns, logs = [], [], [], []
     stage.node.create_subscription(Log, '/rosout', logs.append, 100)
-    for kind, topic, found in ((ModelInfo, 'model_info', infos),
+    for message_type, topic, received in ((ModelInfo, 'model_info', infos),
                                (LabelInfo, 'verbs/label_info', verbs),
                                (LabelInfo, 'nouns/label_info', nouns)):
-        stage.node.create_subscription(kind, f'karmma/{topic}', found.append, LATCHED)
+        stage.node.create_subscription(message_type, f'karmma/{topic}', received.append, LATCHED)
     node = perform(model=str(write(tmp_path / 'waves', WAVES)), top_k=3, score_threshold=0.01)
-    play = stage.pace(25, stage.show, stage.sound, stage.sound, stage.detect)
+    play = stage.periodic(
+        25, stage.send_image, stage.send_audio, stage.send_audio, stage.send_boxes
+    )
     assert stage.until(lambda: stage.results and nouns, 20, play)
     message = stage.results[-1]
     assert sorted(s.class_name for s in message.verbs) == ['nod', 'point', 'wave']
@@ -234,7 +236,7 @@ def test_a_node_with_one_head_and_then_with_three(stage, perform, tmp_path):
         log.level == 30 and 'other_heads those of tool' in log.msg for log in logs), 5)
 
 
-def test_a_node_without_vision_msgs_says_that_it_publishes_no_label_info(ros, monkeypatch, capfd):
+def test_a_node_without_vision_msgs_logs_that_it_publishes_no_label_info(ros, monkeypatch, capfd):
     monkeypatch.setattr(messages, '_label_info_type', lambda: None)
     node = LifecycleNode('bare')
     outputs = messages.Outputs(node)

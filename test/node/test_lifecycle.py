@@ -1,4 +1,4 @@
-"""Transitions without middleware communication: what they return, say and leave behind."""
+"""Transitions without middleware communication: what they return, log and leave behind."""
 
 import gc
 import shutil
@@ -181,17 +181,17 @@ def test_a_transition_that_breaks_half_way_leaves_a_node_that_can_be_used(
     node = make()
     for step in steps:
         assert getattr(node, f'trigger_{step}')() == SUCCESS
-    place = {'activate': 'start', 'cleanup': 'close'}.get(failing, 'stop')
+    method = {'activate': 'start', 'cleanup': 'close'}.get(failing, 'stop')
     broken = [True]
-    whole = getattr(node._session, place)
+    original = getattr(node._session, method)
 
     def breaks():
         if broken:
             broken.pop()
             raise OSError('no such device')
-        whole()
+        original()
 
-    monkeypatch.setattr(node._session, place, breaks)
+    monkeypatch.setattr(node._session, method, breaks)
     assert getattr(node, f'trigger_{failing}')() != SUCCESS
     assert f'{failing} failed: OSError: no such device' in node.log.texts
     assert node.state_label == state
@@ -202,7 +202,7 @@ def test_a_transition_that_breaks_half_way_leaves_a_node_that_can_be_used(
         assert node.trigger_activate() == SUCCESS
 
 
-def test_an_impossible_transition_is_refused_with_an_answer(ros, bundle, capfd):
+def test_an_invalid_transition_gets_a_response(ros, bundle, capfd):
     node = KarmmaNode(parameter_overrides=[Parameter('model', value=str(bundle))])
     node.log = Log()
     node.get_logger = lambda: node.log
@@ -222,13 +222,13 @@ def test_an_impossible_transition_is_refused_with_an_answer(ros, bundle, capfd):
     node.destroy_node()
 
 
-def test_services_answer_in_every_state(make):
+def test_services_respond_in_every_state(make):
     node = make()
     for step in ('configure', 'activate', 'deactivate', 'cleanup', 'shutdown'):
-        answer = node._on_enable(SetBool.Request(data=True), SetBool.Response())
-        assert answer.success and answer.message
-        answer = node._on_reset(Trigger.Request(), Trigger.Response())
-        assert answer.success == (node.state_label == 'active') and answer.message
+        response = node._on_enable(SetBool.Request(data=True), SetBool.Response())
+        assert response.success and response.message
+        response = node._on_reset(Trigger.Request(), Trigger.Response())
+        assert response.success == (node.state_label == 'active') and response.message
         assert getattr(node, f'trigger_{step}')() == SUCCESS
 
 

@@ -1,4 +1,4 @@
-"""Models are loaded beside the one that answers; the last one asked for wins."""
+"""Models are loaded beside the one in use; the last request wins."""
 
 import threading
 import time
@@ -8,13 +8,13 @@ import pytest
 
 
 class Models:
-    """Stand for models that take as long to load as they are told."""
+    """Simulated models whose loading waits for a gate."""
 
     def __init__(self):
-        self.gates, self.begun = {}, []
+        self.gates, self.started = {}, []
 
     def __call__(self, name, device, backend):
-        self.begun.append(name)
+        self.started.append(name)
         gate = self.gates.get(name)
         if gate is not None:
             gate.wait(10)
@@ -63,7 +63,7 @@ def test_of_those_asked_for_meanwhile_only_the_last_is_loaded(models):
     assert loader.loading == 'c'
     models.gates['a'].set()
     assert outcome(loader) == 'c on cpu'
-    assert models.begun == ['a', 'c']
+    assert models.started == ['a', 'c']
 
 
 def test_what_is_cancelled_never_comes(models):

@@ -2,7 +2,7 @@
 The node gives the results that the offline evaluation of the same messages gives.
 
 The messages of a bag go through DDS to a node in this process, one at a time: the clock is set to
-the time of a message, the message is published, and nothing goes on before the node has taken it.
+the time of a message, the message is published, and nothing happens before the node received it.
 Its worker runs at a request. So node and offline code have the same messages at the same
 times, however busy the machine is, and every window must be the same: its end, the samples it
 rests on, its probabilities. The bag with the node's results is then evaluated as `karmma bag
@@ -83,8 +83,8 @@ class Lockstep:
         """Make the node active before its clock runs, as `karmma bag evaluate` supposes it."""
         self.peer = rclpy.create_node('lockstep')
         self.clock = self.peer.create_publisher(Clock, '/clock', 10)
-        self.publishers = {topic: self.peer.create_publisher(kind, topic, 50)
-                           for topic, kind in SENSORS.items()}
+        self.publishers = {topic: self.peer.create_publisher(message_type, topic, 50)
+                           for topic, message_type in SENSORS.items()}
         self.peer.create_subscription(
             ActionRecognition, 'action_recognition', self.results.append, 500)
         values = {'model': MODEL, 'backend': 'eager', 'rate': RATE_HZ, 'threads': 1,
@@ -142,7 +142,7 @@ class Both:
 
     live: list[ActionRecognition]
     windows: list[Window]
-    """Of the offline code, at its own looks."""
+    """Of the offline code, at its own times."""
     offline: BagPredictions
     recorded: dict
     """How the node's results in the bag compare with the offline ones."""
@@ -158,13 +158,13 @@ def both(ros, tmp_path_factory):
     live = play(folder / 'played')
     copy(folder / 'played', folder / 'recorded', live)
     values, bundle = {**node_parameters(), 'rate': RATE_HZ}, load_bundle(find_model(MODEL))
-    found = evaluate_bag(folder / 'recorded', bundle, Settings(values), work=None)
+    evaluated = evaluate_bag(folder / 'recorded', bundle, Settings(values), work=None)
     modalities = bundle.network.modalities
     with Bag(folder / 'played') as bag:
-        windows = [cut.window for cut in Replay(
+        windows = [request.window for request in Replay(
             bag, choose_topics(bag, {}, modalities), bundle.spec, modalities, values,
             [Run()], []).cuts()]
-    return Both(live, windows, found.answers[Condition()], found.recorded)
+    return Both(live, windows, evaluated.answers[Condition()], evaluated.recorded)
 
 
 def play(path: Path) -> list[ActionRecognition]:
@@ -196,22 +196,22 @@ def published_ns(message: ActionRecognition) -> int:
     return time_ns(message.header.stamp) + round(message.end_to_end_latency * 1e9)
 
 
-def copy(source, target, answers):
-    """Copy a bag without the sound of `SILENCE_S`, and add the node's answers."""
+def copy(source, target, results):
+    """Copy a bag without the audio of `SILENCE_S`, and add the node's results."""
     with Reader(source) as bag, Writer(
             target, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
         store = types('karmma_msgs', 'audio_common_msgs', 'vision_msgs')
-        places = {c.id: writer.add_connection(
+        connections = {c.id: writer.add_connection(
             c.topic, c.msgtype, typestore=store,
             offered_qos_profiles=c.ext.offered_qos_profiles) for c in bag.connections}
         silence = range(*(bag.start_time + round(s * 1e9) for s in SILENCE_S))
         for connection, received_ns, data in bag.messages():
             if connection.topic != '/audio' or received_ns not in silence:
-                writer.write(places[connection.id], received_ns, bytes(data))
-        if answers:
-            place = writer.add_connection('/action_recognition', TYPE, typestore=store)
-        for answer in answers:
-            writer.write(place, published_ns(answer), serialize_message(answer))
+                writer.write(connections[connection.id], received_ns, bytes(data))
+        if results:
+            connection = writer.add_connection('/action_recognition', TYPE, typestore=store)
+        for result in results:
+            writer.write(connection, published_ns(result), serialize_message(result))
 
 
 def types(*packages):
@@ -223,7 +223,7 @@ def types(*packages):
     return store
 
 
-def test_the_node_loses_a_sensor_on_the_way(both):
+def test_the_node_misses_a_sensor_for_a_while(both):
     masks = {tuple(s.name for s in m.modalities if s.used) for m in both.live}
     assert {('rgb', 'flow', 'audio', 'detections'), ('rgb', 'flow', 'detections')} <= masks
     assert len(both.live) >= 0.7 * EPISODES * EPISODE_S * RATE_HZ
@@ -240,7 +240,7 @@ def test_both_have_the_same_windows(both):
             map(str, window.modalities))
 
 
-def test_both_have_the_same_answers(both):
+def test_both_have_the_same_predictions(both):
     compared = matches([recorded_prediction(m, published_ns(m)) for m in both.live], both.offline)
     assert len(compared) == len(both.live) > 0
     for each in compared:
@@ -249,7 +249,7 @@ def test_both_have_the_same_answers(both):
 
 
 def test_the_bag_with_the_results_of_the_node_is_evaluated_to_the_same(both):
-    found, count = both.recorded, len(both.live)
-    assert not found['unreadable'] and not found['of_another_model']
-    assert (found['answers'], found['same_window'], found['same_answer'], found['same_best']) == (
-        count, count, count, count)
+    recorded, count = both.recorded, len(both.live)
+    assert not recorded['unreadable'] and not recorded['of_another_model']
+    assert [recorded[name] for name in ('answers', 'same_window', 'same_answer', 'same_best')] == (
+        [count] * 4)

@@ -43,7 +43,7 @@ def test_every_declaration_is_described_and_its_default_allowed(declared):
         assert declaration.check(declaration.default) == declaration.default
 
 
-def test_a_whole_number_serves_for_a_double(declared):
+def test_an_integer_serves_for_a_double(declared):
     node, parameters = declared(rate=2, audio__timeout=1)
     assert parameters.problems == []
     assert (parameters['rate'], parameters['audio.timeout']) == (2.0, 1.0)
@@ -63,7 +63,7 @@ def test_a_whole_number_serves_for_a_double(declared):
      "audio.qos is 'sure'; expected auto or sensor_data or reliable"),
     ({'model': 7}, "model is 7; expected text: write it as in `model: 'synthetic_kitchen'`"),
 ])
-def test_a_wrong_value_becomes_a_sentence_that_mends_it(declared, overrides, sentence):
+def test_a_wrong_value_becomes_a_sentence_that_fixes_it(declared, overrides, sentence):
     _, parameters = declared(**overrides)
     assert [str(p) for p in parameters.problems] == [sentence]
 
@@ -96,23 +96,23 @@ def test_checks_see_all_values_as_they_would_be_and_may_refuse(declared):
         if changed == {'top_k', 'rate'} and values['top_k'] * values['rate'] > 10:
             raise InvalidSettingError('top_k', values['top_k'], f'less at {values["rate"]:g} Hz')
 
-    told = []
-    node, parameters = declared([refuse], told.append)
+    changes = []
+    node, parameters = declared([refuse], changes.append)
     result = node.set_parameters_atomically(
         [Parameter('top_k', value=6), Parameter('rate', value=2.0)])
     assert not result.successful and result.reason == 'top_k is 6; expected less at 2 Hz'
-    assert (parameters['top_k'], told) == (5, [])
+    assert (parameters['top_k'], changes) == (5, [])
     assert node.set_parameters_atomically(
         [Parameter('top_k', value=4), Parameter('rate', value=2.0)]).successful
     assert (parameters['top_k'], parameters['rate']) == (4, 2.0)
-    assert told == [{'top_k', 'rate'}]
+    assert changes == [{'top_k', 'rate'}]
 
 
-def test_only_new_values_are_told(declared):
-    told = []
-    node, _ = declared([], told.append)
+def test_only_new_values_are_reported(declared):
+    changes = []
+    node, _ = declared([], changes.append)
     node.set_parameters([Parameter('top_k', value=5)])
-    assert told == []
+    assert changes == []
 
 
 def test_parameters_of_others_are_left_alone(declared):
@@ -136,7 +136,7 @@ DOUBLES = [d for d in DECLARATIONS if isinstance(d.default, float)]
 
 
 @pytest.mark.parametrize('humble', [False, True])
-def test_a_whole_number_can_be_set_for_every_double(declared, monkeypatch, humble):
+def test_an_integer_can_be_set_for_every_double(declared, monkeypatch, humble):
     if humble:
         monkeypatch.delattr(Node, 'add_pre_set_parameters_callback')
     node, parameters = declared()

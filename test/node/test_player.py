@@ -63,12 +63,12 @@ def bag(tmp_path):
     with BagWriter(path) as writer:
         writer.annotation(START, START + 2_000_000_000, (0, 'wash'), (1, 'plate'))
         for index in range(20):
-            picture = np.full((6, 8, 3), index, np.uint8)
-            writer.image(START + index * 100_000_000, picture)
+            image = np.full((6, 8, 3), index, np.uint8)
+            writer.image(START + index * 100_000_000, image)
     return path
 
 
-def test_the_bag_arrives_at_its_pace_but_for_what_is_muted(ros, bag):
+def test_the_bag_arrives_at_its_rate_but_for_what_is_muted(ros, bag):
     node = rclpy.create_node('listener')
     images, truths, clocks = [], [], []
     node.create_subscription(Image, 'image', images.append, 50)
@@ -88,7 +88,7 @@ def test_the_bag_arrives_at_its_pace_but_for_what_is_muted(ros, bag):
     assert [(t.verb, t.noun) for t in truths] == [('wash', 'plate')]
     times = [c.clock.sec * 1_000_000_000 + c.clock.nanosec for c in clocks]
     assert times == sorted(times) and times[-1] == START + 1_900_000_000
-    # The clock goes on through the half second without pictures.
+    # The clock continues through the half second without images.
     assert sum(START + 450_000_000 < t < START + 950_000_000 for t in times) >= 5
     last = player.stdout.read().splitlines()[-1]
     assert last.startswith('replay: sent 1 /ground_truth, 15 /image in ')

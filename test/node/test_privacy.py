@@ -1,7 +1,7 @@
 """
 What a sensor sent is gone from the process once it is switched off, reset or deactivated.
 
-Marked frames, sound and boxes go through a running node; then everything that Python can reach is
+Marked frames, audio and boxes go through a running node; then everything that Python can reach is
 searched for them, and for what was computed from them.
 """
 
@@ -32,16 +32,16 @@ class Sensors:
     def __call__(self):
         image = self.rng.integers(0, 255, 64 * 48 * 3).astype(np.uint8).tobytes()
         self.traces.note('image message', image)
-        self.stage.show(data=array.array('B', image))
-        sound = self.rng.integers(-9000, 9000, 640).astype('<i2').tobytes()
-        self.traces.note('audio message', sound)
-        self.stage.sound(data=sound)
-        self.stage.detect(boxes=[tuple(self.rng.uniform(5, 20, 4)) for _ in range(4)])
+        self.stage.send_image(data=array.array('B', image))
+        samples = self.rng.integers(-9000, 9000, 640).astype('<i2').tobytes()
+        self.traces.note('audio message', samples)
+        self.stage.send_audio(data=samples)
+        self.stage.send_boxes(boxes=[tuple(self.rng.uniform(5, 20, 4)) for _ in range(4)])
 
     def fill(self, node):
         """Let results come, and note what the node keeps meanwhile."""
         before = len(self.stage.results)
-        step = self.stage.pace(25, self)
+        step = self.stage.periodic(25, self)
         assert self.stage.until(lambda: len(self.stage.results) > before + 2
                                 and all(s.used for s in self.stage.results[-1].modalities),
                                 30, step)
@@ -52,7 +52,8 @@ class Sensors:
             for boxes in stream._detector._boxes:
                 self.traces.note('boxes', boxes)
             received = np.flatnonzero(stream._microphone._sound)  # the rest leaves no marks
-            self.traces.note('sound', stream._microphone._sound[received[0]:received[-1] + 1])
+            samples = stream._microphone._sound[received[0]:received[-1] + 1]
+            self.traces.note('audio samples', samples)
         self.stage.results.clear()
 
 
@@ -86,7 +87,7 @@ def test_nothing_of_the_sensors_outlasts_disabling_reset_deactivate_and_cleanup(
     settled = lambda: not node._session.worker._to_discard  # noqa: E731
 
     sensors.fill(node)
-    assert {'frame', 'boxes', 'sound'} <= traces.noted()
+    assert {'frame', 'boxes', 'audio samples'} <= traces.noted()
     assert traces.left()
     put(node, **{f'{name}__enabled': False for name in ALL})
     assert stage.until(settled) and stage.until(lambda: False, 0.3) is False
@@ -111,7 +112,9 @@ def test_a_result_that_is_computed_while_its_sensor_is_disabled_is_not_published
     stage, perform, monkeypatch
 ):
     node = perform()
-    sensors = stage.pace(25, stage.show, stage.sound, stage.sound, stage.detect)
+    sensors = stage.periodic(
+        25, stage.send_image, stage.send_audio, stage.send_audio, stage.send_boxes
+    )
     assert stage.until(lambda: stage.results and all(
         s.used for s in stage.results[-1].modalities), 20, sensors)
     recogniser = node._session.model.recogniser

@@ -40,7 +40,7 @@ def node(ros, bundle):
 
 @pytest.fixture
 def sender(ros):
-    """Run the sensors; give a function that switches them and tells when it happened."""
+    """Run the sensors; return a function that switches them and returns the time."""
     process = start(Path(__file__).with_name('sender.py'), stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE, text=True)
 
@@ -171,7 +171,7 @@ def test_autostart_with_a_wrong_setting_ends_with_a_sentence(ros):
     assert "configure failed: model is 'nowhere'" in err
 
 
-def test_a_whole_number_in_yaml_serves_for_a_double_and_other_things_do_not(ros, bundle, tmp_path):
+def test_an_integer_in_yaml_serves_for_a_double_and_other_types_do_not(ros, bundle, tmp_path):
     file = tmp_path / 'karmma.yaml'
     values = {'model': str(bundle), 'autostart': True, 'rate': 2, 'audio': {'timeout': 'short'}}
     file.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))

@@ -34,8 +34,8 @@ def node(ros, bundle):
 
 def call(node, service, request):
     """Call a service as the executor does."""
-    found = next(s for s in node.services if s.srv_type is service)
-    return found.callback(request, service.Response())
+    server = next(s for s in node.services if s.srv_type is service)
+    return server.callback(request, service.Response())
 
 
 def text(name, value):
@@ -59,10 +59,10 @@ def test_a_model_that_cannot_exist_is_rejected_with_a_reason(node, model):
 
 def test_each_parameter_of_a_request_has_a_result_of_its_own(node):
     strange = ParameterMsg(name='rate', value=ParameterValue(type=77))
-    whole = ParameterMsg(name='score_threshold', value=ParameterValue(
+    integer = ParameterMsg(name='score_threshold', value=ParameterValue(
         type=ParameterType.PARAMETER_INTEGER, integer_value=1))
     results = call(node, SetParameters, SetParameters.Request(parameters=[
-        strange, text('rgb.enabld', 'false'), whole, ParameterMsg(name='top_k'),
+        strange, text('rgb.enabld', 'false'), integer, ParameterMsg(name='top_k'),
         text('\x1b[2J\n' * 1000, '')])).results
     assert [r.successful for r in results] == [False, False, True, False, False]
     assert results[0].reason.startswith('rate: ') and '77' in results[0].reason
@@ -72,7 +72,7 @@ def test_each_parameter_of_a_request_has_a_result_of_its_own(node):
     assert len(results[4].reason) < 200
 
 
-def test_an_atomic_request_is_rejected_as_a_whole(node):
+def test_an_atomic_request_is_rejected_at_once(node):
     request = SetParametersAtomically.Request(parameters=[
         ParameterMsg(name='rate', value=ParameterValue(type=77))])
     result = call(node, SetParametersAtomically, request).result

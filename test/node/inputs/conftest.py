@@ -72,14 +72,14 @@ class Rig:
         message = AudioDataStamped(audio=AudioData(data=array.array('B', data)))
         self.send('audio', message)
 
-    def publisher(self, kind, topic, qos=RELIABLE):
-        key = kind, topic, qos.reliability
+    def publisher(self, message_type, topic, qos=RELIABLE):
+        key = message_type, topic, qos.reliability
         if key not in self.publishers:
-            self.publishers[key] = self.sensors.create_publisher(kind, topic, qos)
+            self.publishers[key] = self.sensors.create_publisher(message_type, topic, qos)
         return self.publishers[key]
 
-    def silence(self, kind, topic, qos=RELIABLE):
-        self.sensors.destroy_publisher(self.publishers.pop((kind, topic, qos.reliability)))
+    def silence(self, message_type, topic, qos=RELIABLE):
+        self.sensors.destroy_publisher(self.publishers.pop((message_type, topic, qos.reliability)))
 
     def until(self, condition, timeout_s=10.0, step=lambda: None, watch=True):
         """Spin, with `step` 20 times a second and the inputs' watch ten times."""

@@ -1,4 +1,4 @@
-"""Compressed images are decoded beside the executor, which goes on with the other inputs."""
+"""Compressed images are decoded beside the executor, which continues with the other inputs."""
 
 from threading import enumerate as threads
 from threading import Event

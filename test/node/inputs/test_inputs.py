@@ -28,7 +28,7 @@ DEFAULTS = {d.name: d.default for d in DECLARATIONS}
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-def picture(encoding='rgb8', pixel=3, width=32, height=24):
+def make_image(encoding='rgb8', pixel=3, width=32, height=24):
     return Image(width=width, height=height, step=pixel * width, encoding=encoding,
                  data=array.array('B', bytes([90]) * (pixel * width * height)))
 
@@ -44,12 +44,12 @@ def flow(pixels=1.0, encoding='32FC2'):
                  data=array.array('B', field.tobytes()))
 
 
-def sound(samples=800):
+def audio_data(samples=800):
     return AudioData(data=array.array('B', b'\x10\x02' * samples))
 
 
-def stamped_sound():
-    return AudioDataStamped(audio=sound())
+def stamped_audio():
+    return AudioDataStamped(audio=audio_data())
 
 
 def test_it_listens_to_what_is_switched_on_and_the_model_takes(rig):
@@ -85,13 +85,13 @@ def test_a_change_leaves_the_other_subscriptions_as_they_are(rig):
 
 
 @pytest.mark.parametrize(('message', 'transport', 'topic', 'described'), [
-    (picture(), 'raw', 'image', 'rgb8, 32 x 24'),
-    (picture('bayer_grbg8', 1), 'raw', 'image', 'bayer_grbg8, 32 x 24'),
-    (picture('yuv422_yuy2', 2), 'raw', 'image', 'yuv422_yuy2, 32 x 24'),
+    (make_image(), 'raw', 'image', 'rgb8, 32 x 24'),
+    (make_image('bayer_grbg8', 1), 'raw', 'image', 'bayer_grbg8, 32 x 24'),
+    (make_image('yuv422_yuy2', 2), 'raw', 'image', 'yuv422_yuy2, 32 x 24'),
     (compressed(), 'compressed', 'image/compressed', 'rgb8; jpeg compressed bgr8'),
     (compressed('png', 'png'), 'compressed', 'image/compressed', 'png'),
 ])
-def test_pictures_raw_and_compressed(rig, message, transport, topic, described):
+def test_images_raw_and_compressed(rig, message, transport, topic, described):
     inputs = rig.start(rgb__transport=transport)
     assert rig.until(rig.available(V, F), step=lambda: rig.send(topic, message))
     facts = inputs.facts(V)
@@ -99,11 +99,11 @@ def test_pictures_raw_and_compressed(rig, message, transport, topic, described):
     assert facts['publishers'] == '/sensors' and facts['frame_id'] == 'there'
     assert inputs.frame_ids[V] == 'there' and inputs.problem(V) == ''
     assert inputs.facts(F) == {'source': 'computed from the camera', **facts}
-    # The boxes know the size of the whole picture.
+    # The boxes know the size of the full image.
     assert inputs._messages._ingest._boxes.camera_size == (32, 24)
 
 
-def test_compressed_pictures_of_a_remapped_camera(rig):
+def test_compressed_images_of_a_remapped_camera(rig):
     rig.start(rgb__transport='compressed', remap=['image:=/head/image_raw'])
     assert '/head/image_raw/compressed' in rig.subscriptions()
     rig.inputs.stop()
@@ -115,7 +115,7 @@ def test_the_transport_can_change_while_the_camera_runs(rig):
     rig.start()
 
     def both():
-        rig.send('image', picture())
+        rig.send('image', make_image())
         rig.send('image/compressed', compressed())
     assert rig.until(rig.available(V), step=both)
     rig.set(rgb__transport='compressed')
@@ -123,7 +123,7 @@ def test_the_transport_can_change_while_the_camera_runs(rig):
     assert rig.state(V) is ModalityState.AVAILABLE
 
 
-def test_a_bad_compressed_picture_is_refused_by_name(rig):
+def test_a_bad_compressed_image_is_refused_by_name(rig):
     rig.start(rgb__transport='compressed')
     bad = CompressedImage(format='16UC1; compressedDepth png', data=array.array('B', b'123'))
     assert rig.until(lambda: rig.status(V).dropped, step=lambda: rig.send('image/compressed', bad))
@@ -134,7 +134,7 @@ def test_flow_of_a_topic_outlives_the_camera(rig):
     inputs = rig.start(flow__source='topic')
 
     def all_of_it():
-        rig.send('image', picture())
+        rig.send('image', make_image())
         rig.send('flow', flow())
     assert rig.until(rig.available(V, F), step=all_of_it)
     assert rig.until(lambda: rig.state(V) is ModalityState.STALE,
@@ -148,39 +148,39 @@ def test_flow_of_a_topic_outlives_the_camera(rig):
                      step=lambda: rig.send('flow', bad))
 
 
-@pytest.mark.parametrize(('kind', 'message'), [
-    ('AudioData', sound), ('AudioDataStamped', stamped_sound)])
-def test_sound_with_stamps_and_without(rig, kind, message):
-    inputs = rig.start(audio__type=f'audio_common_msgs/msg/{kind}')
+@pytest.mark.parametrize(('type_name', 'message'), [
+    ('AudioData', audio_data), ('AudioDataStamped', stamped_audio)])
+def test_audio_with_stamps_and_without(rig, type_name, message):
+    inputs = rig.start(audio__type=f'audio_common_msgs/msg/{type_name}')
     assert rig.until(rig.available(A), step=lambda: rig.send('audio', message()))
     assert inputs.facts(A)['format'] == 'S16LE, 16000 Hz, 1 channel'
     assert abs(rig.stream.window(rig.now_ns()).end_ns - rig.now_ns()) < NANOSECONDS
 
 
-def test_sound_changes_its_format_as_the_driver_says(rig, capfd):
+def test_audio_changes_its_format_as_the_driver_publishes(rig, capfd):
     inputs = rig.start()
     infos = rig.sensors.create_publisher(AudioInfo, 'audio_info', LATCHED)
-    rig.until(rig.available(A), step=lambda: rig.send('audio', stamped_sound()))
+    rig.until(rig.available(A), step=lambda: rig.send('audio', stamped_audio()))
     infos.publish(AudioInfo(sample_rate=48_000, channels=2, sample_format='S32LE'))
     assert rig.until(lambda: inputs.facts(A)['format'] == 'S32LE, 48000 Hz, 2 channels',
-                     step=lambda: rig.send('audio', stamped_sound()))
+                     step=lambda: rig.send('audio', stamped_audio()))
     assert 'audio_info has 48000' in capfd.readouterr().err
-    # A parameter changes nothing while the driver speaks; it is asked anew at each start.
+    # A parameter changes nothing while the driver speaks; it is requested anew at each start.
     rig.set(audio__channels=4)
     assert rig.until(lambda: inputs.facts(A)['format'] == 'S32LE, 48000 Hz, 2 channels',
-                     step=lambda: rig.send('audio', stamped_sound()))
+                     step=lambda: rig.send('audio', stamped_audio()))
     rig.sensors.destroy_publisher(infos)
     inputs.stop()
     inputs.start()
     assert rig.until(lambda: inputs.facts(A).get('format') == 'S16LE, 16000 Hz, 4 channels',
-                     step=lambda: rig.send('audio', stamped_sound()))
+                     step=lambda: rig.send('audio', stamped_audio()))
 
 
 def test_audio_parameters_change_live(rig):
     inputs = rig.start()
     rig.set(audio__sample_format='U8', audio__sample_rate=8000)
     assert rig.until(lambda: inputs.facts(A).get('format') == 'U8, 8000 Hz, 1 channel',
-                     step=lambda: rig.send('audio', stamped_sound()))
+                     step=lambda: rig.send('audio', stamped_audio()))
 
 
 @pytest.mark.parametrize(('values', 'changed', 'text'), [
@@ -195,7 +195,7 @@ def test_a_change_to_what_cannot_be_read_is_refused(values, changed, text):
                  changed)
 
 
-def test_a_message_package_that_is_not_installed_is_said_and_the_rest_goes_on(rig, monkeypatch):
+def test_a_message_package_that_is_not_installed_is_named_and_the_rest_continues(rig, monkeypatch):
     inputs = rig.start()
     monkeypatch.setitem(rig.values, 'audio.type', 'audio_common_msgs/msg/AudioStamped')
     with pytest.raises(InvalidSettingError, match='source its workspace last'):
@@ -208,11 +208,11 @@ def test_a_message_package_that_is_not_installed_is_said_and_the_rest_goes_on(ri
     assert inputs.problem(A) == '' and '/audio' in rig.subscriptions()
 
 
-def test_what_is_switched_off_is_forgotten_and_comes_back(rig):
+def test_what_is_switched_off_is_discarded_and_comes_back(rig):
     rig.start()
 
     def both():
-        rig.send('image', picture())
+        rig.send('image', make_image())
         rig.send('detections', Detection2DArray())
     assert rig.until(rig.available(V, F, D), step=both)
     rig.set(rgb__enabled=False)
@@ -226,7 +226,7 @@ def test_what_is_switched_off_is_forgotten_and_comes_back(rig):
     assert rig.until(rig.available(V, D), step=both)
 
 
-def test_sound_of_the_other_package_of_this_name(rig):
+def test_audio_of_the_other_package_of_this_name(rig):
     """Its class is not installed here, so the message is handed over by hand."""
     inputs = rig.start()
     take = inputs._messages.callback(A, 'audio_common_msgs/msg/AudioStamped')
@@ -249,18 +249,18 @@ def test_a_sample_format_that_cannot_be_read_fails_at_once(rig):
         rig.start(audio__sample_format='mp3')
 
 
-def test_the_node_recognises_from_compressed_pictures_and_flow_of_a_topic(stage, bundle):
+def test_the_node_recognises_from_compressed_images_and_flow_of_a_topic(stage, bundle):
     node = KarmmaNode(enable_communication_interface=False, parameter_overrides=[
         Parameter(name, value=value) for name, value in {
             'model': str(bundle), 'rate': 20.0, 'threads': 1, 'rgb.transport': 'compressed',
             'flow.source': 'topic', 'audio.enabled': False}.items()])
     assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
     stage.host(node)
-    pictures = stage.node.create_publisher(CompressedImage, 'image/compressed', 5)
+    images = stage.node.create_publisher(CompressedImage, 'image/compressed', 5)
     flows = stage.node.create_publisher(Image, 'flow', 5)
 
     def play():
-        for publisher, message in ((pictures, compressed()), (flows, flow())):
+        for publisher, message in ((images, compressed()), (flows, flow())):
             message.header.stamp = time_message(stage.now_ns())
             publisher.publish(message)
         time.sleep(0.03)
@@ -274,7 +274,7 @@ def test_the_node_recognises_from_compressed_pictures_and_flow_of_a_topic(stage,
                          Parameter('flow.source', value='computed')])
     assert stage.until(lambda: used() == ['rgb', 'flow'], 10, play)
     assert stage.node.count_subscribers('flow') == 0
-    for publisher in (pictures, flows):
+    for publisher in (images, flows):
         stage.node.destroy_publisher(publisher)
 
 
@@ -286,10 +286,10 @@ def test_no_text_of_a_message_forges_or_floods_the_log(rig, capfd):
     messages = inputs._messages
     for i in range(50):
         messages.on_audio_info(AudioInfo(coding_format=f'{i}{FORGED}', sample_format=FORGED))
-        image = picture()
+        image = make_image()
         image.encoding, image.header.frame_id = f'{i}{FORGED}', FORGED
         messages.callback(V, 'sensor_msgs/msg/Image')(image)
-        messages.callback(A, 'audio_common_msgs/msg/AudioDataStamped')(stamped_sound())
+        messages.callback(A, 'audio_common_msgs/msg/AudioDataStamped')(stamped_audio())
     lines = capfd.readouterr().err.splitlines()
     assert all('[WARN]' in line and len(line) < 2500 and line.isprintable() for line in lines)
     named = ['audio: audio_info: the driver sends 0\\x1b[2J',

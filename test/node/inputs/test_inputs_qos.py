@@ -1,4 +1,4 @@
-"""Quality of service, publishers of other types or too many of them: followed or said."""
+"""Quality of service, publishers of other types or too many of them: followed or named."""
 
 import array
 import time
@@ -18,7 +18,7 @@ BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
-def picture(encoding='rgb8'):
+def make_image(encoding='rgb8'):
     return Image(width=32, height=24, step=96, encoding=encoding,
                  data=array.array('B', bytes([90]) * (96 * 24)))
 
@@ -36,7 +36,7 @@ def test_auto_follows_what_the_publishers_offer_and_not_each_blink(rig):
     assert qos_of(rig, '/image').reliability is ReliabilityPolicy.RELIABLE
     assert qos_of(rig, '/image').depth == 1
     assert inputs.facts(V)['qos'] == 'reliable, depth 1 (auto)'
-    assert rig.until(rig.available(V), step=lambda: rig.send('image', picture()))
+    assert rig.until(rig.available(V), step=lambda: rig.send('image', make_image()))
     reliable = rig.subscriptions()['/image']
     # Without a publisher nothing changes.
     rig.silence(Image, 'image')
@@ -45,11 +45,11 @@ def test_auto_follows_what_the_publishers_offer_and_not_each_blink(rig):
     rig.publisher(Image, 'image', BEST_EFFORT)
     assert rig.until(
         lambda: qos_of(rig, '/image').reliability is ReliabilityPolicy.BEST_EFFORT)
-    assert rig.until(rig.available(V), step=lambda: rig.send('image', picture(), BEST_EFFORT))
+    assert rig.until(rig.available(V), step=lambda: rig.send('image', make_image(), BEST_EFFORT))
     assert inputs.problem(V) == ''
 
 
-def test_reliable_publishers_that_are_there_before_us_are_asked_for_reliable(rig):
+def test_reliable_publishers_that_exist_before_are_requested_as_reliable(rig):
     rig.publisher(Image, 'image', RELIABLE)
     rig.until(lambda: rig.sensors.count_publishers('/image'), watch=False)
     time.sleep(0.5)
@@ -70,18 +70,18 @@ def test_a_fixed_choice_stays(rig, setting, reliability):
 
 def test_a_publisher_that_offers_too_little_is_named_until_it_is_mended(rig, capfd):
     inputs = rig.start(rgb__qos='reliable')
-    assert not rig.until(rig.available(V), 1, lambda: rig.send('image', picture(), BEST_EFFORT))
+    assert not rig.until(rig.available(V), 1, lambda: rig.send('image', make_image(), BEST_EFFORT))
     assert inputs.problem(V) == (
         '/image: /sensors offers best effort, the node requests reliable, so nothing is '
         'received: set rgb.qos to auto or sensor_data')
     assert inputs.problem(F) == inputs.problem(V) and inputs.problem(A) == ''
     assert capfd.readouterr().err.count('offers best effort') == 1
     rig.set(rgb__qos='auto')
-    assert rig.until(rig.available(V), step=lambda: rig.send('image', picture(), BEST_EFFORT))
+    assert rig.until(rig.available(V), step=lambda: rig.send('image', make_image(), BEST_EFFORT))
     assert inputs.problem(V) == ''
 
 
-def test_the_event_of_the_middleware_says_it_without_a_look(rig):
+def test_the_event_of_the_middleware_reports_it_without_a_check(rig):
     inputs = rig.start(rgb__qos='reliable')
     rig.publisher(Image, 'image', BEST_EFFORT)
     assert rig.until(lambda: 'offers best effort' in inputs.problem(V), watch=False)
@@ -129,7 +129,7 @@ def test_overrides_that_are_none(rig, name, value, text):
     assert rig.inputs.problem(V) != '' and '/detections' in rig.subscriptions()
 
 
-@pytest.mark.parametrize(('values', 'kind', 'topic', 'modality', 'text'), [
+@pytest.mark.parametrize(('values', 'message_type', 'topic', 'modality', 'text'), [
     ({}, CompressedImage, 'image', V,
      'publishes sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image: set rgb.transport to '
      'compressed and remap image/compressed to /image'),
@@ -139,10 +139,10 @@ def test_overrides_that_are_none(rig, name, value, text):
     ({}, String, 'detections', D, 'remap detections to a topic of vision_msgs/msg/Detection2D'),
     ({'flow__source': 'topic'}, String, 'flow', F, 'remap flow to a topic of sensor_msgs/msg/I'),
 ])
-def test_a_topic_of_another_type_is_said_with_its_mend(
-        rig, strangers, values, kind, topic, modality, text):
+def test_a_topic_of_another_type_is_named_with_its_fix(
+        rig, strangers, values, message_type, topic, modality, text):
     inputs = rig.start(**values)
-    publisher = strangers.create_publisher(kind, topic, 5)
+    publisher = strangers.create_publisher(message_type, topic, 5)
     assert rig.until(lambda: text in inputs.problem(modality)
                      and '/strangers publishes' in inputs.problem(modality))
     strangers.destroy_publisher(publisher)
@@ -157,13 +157,13 @@ def test_the_other_transport_is_pointed_to(rig, transport, message, topic, text)
     assert rig.until(lambda: text in inputs.problem(V), step=lambda: rig.send(topic, message))
 
 
-def test_two_cameras_on_one_topic_are_said_and_survived(rig):
+def test_two_cameras_on_one_topic_are_named_and_survived(rig):
     inputs = rig.start()
     shift = [0]
 
     def both():
-        rig.send('image', picture())
-        late = picture('bgr8')
+        rig.send('image', make_image())
+        late = make_image('bgr8')
         late.header.stamp = time_message(rig.now_ns() - 300_000_000)
         rig.publisher(Image, 'image', BEST_EFFORT).publish(late)
         shift[0] += 1
@@ -183,7 +183,7 @@ def test_resubscribing_amid_traffic_breaks_nothing(rig):
     rig.start()
     for turn in range(30):
         for _ in range(5):
-            rig.send('image', picture())
+            rig.send('image', make_image())
             rig.send_audio()
             rig.executor.spin_once(timeout_sec=0.01)
         rig.set(rgb__qos=('reliable', 'sensor_data')[turn % 2])
@@ -192,7 +192,7 @@ def test_resubscribing_amid_traffic_breaks_nothing(rig):
     rig.set(rgb__qos='auto', audio__enabled=True)
 
     def both():
-        rig.send('image', picture())
+        rig.send('image', make_image())
         rig.send_audio()
     assert rig.until(rig.available(V, A), step=both)
 

@@ -16,10 +16,10 @@ SIZE = {'detections__image_width': 100, 'detections__image_height': 50}
 
 
 def yolo(name='left hand'):
-    found = Detection(class_name=name, class_id=3, score=0.5)
-    found.bbox.center.position.x, found.bbox.center.position.y = 50.0, 25.0
-    found.bbox.size.x, found.bbox.size.y = 20.0, 10.0
-    return DetectionArray(detections=[found])
+    detection = Detection(class_name=name, class_id=3, score=0.5)
+    detection.bbox.center.position.x, detection.bbox.center.position.y = 50.0, 25.0
+    detection.bbox.size.x, detection.bbox.size.y = 20.0, 10.0
+    return DetectionArray(detections=[detection])
 
 
 def test_boxes_of_yolo_ros_are_an_input(rig):
@@ -35,14 +35,14 @@ def test_boxes_of_yolo_ros_are_an_input(rig):
 def test_the_type_of_the_boxes_is_pointed_to_and_changes_live(rig, strangers):
     publisher = strangers.create_publisher(DetectionArray, 'detections', 5)
     inputs = rig.start(**SIZE)
-    told = f'publishes {YOLO}, not {DETECTIONS}: set detections.type to {YOLO}'
-    assert rig.until(lambda: told in inputs.problem(D))
+    problem = f'publishes {YOLO}, not {DETECTIONS}: set detections.type to {YOLO}'
+    assert rig.until(lambda: problem in inputs.problem(D))
     rig.set(detections__type=YOLO)
     assert rig.until(rig.available(D), step=lambda: publisher.publish(yolo()))
     assert inputs.problem(D) == ''
 
 
-def test_yolo_msgs_that_are_not_installed_are_said_with_the_way_out(monkeypatch):
+def test_yolo_msgs_that_are_not_installed_are_named_with_a_fix(monkeypatch):
     def missing(name):
         raise ImportError(name)
     assert message_class(YOLO, D) is DetectionArray
