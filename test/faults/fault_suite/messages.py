@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from collections.abc import Sequence
 from typing import Any
 
 from audio_common_msgs.msg import AudioDataStamped
@@ -54,11 +55,12 @@ def sound(stamp_ns: int, samples: int = 1024, level: int = 4096) -> AudioDataSta
 
 
 def boxes(
-    stamp_ns: int, found: tuple[tuple[float, float, float, float], ...] = ((8.0, 6.0, 4.0, 3.0),),
+    stamp_ns: int, found: Sequence[Sequence[float]] = ((8.0, 6.0, 4.0, 3.0),),
 ) -> Detection2DArray:
     """Return a box for each (centre x, centre y, width, height) in pixels."""
     message = Detection2DArray(header=header(stamp_ns, 'camera'))
-    for x, y, size_x, size_y in found:
+    for x, y, size_x, size_y in ([float(value) for value in each] for each in found):
+        # Floats: without its checks of fields, rclpy makes a number near 0 of an integer.
         box = Detection2D(results=[ObjectHypothesisWithPose()])
         box.results[0].hypothesis.class_id = 'hand'
         box.results[0].hypothesis.score = 0.9
