@@ -1,8 +1,18 @@
 """
-How well a stream was cut into actions: what was found, in which order, and when.
+Temporal segmentation and detection: which actions were found, in which order, and when.
 
 A segment is `(start, end, label)`, in any one unit of time; labels are equal or they are not.
-Stretches in which nothing happens are no segments: they are left out on both sides.
+Intervals without an action are no segments: they are left out on both sides.
+
+Events are those of `stream.events`, the code that the node runs. An event that lies for more than
+half in an ignored region (the truth leaves it open, or the model has no name for it) is neither a
+true nor a false positive.
+
+Mean average precision is that of EPIC-KITCHENS and ActivityNet. The detections of a class in all
+recordings are taken by descending score. Each is matched with the free true segment of its
+recording and class that it overlaps most; from the threshold of IoU on it is a true positive.
+Precision is made to fall with recall and summed over the steps of recall. The mean is over the
+classes of the truth; detections of other classes do not count.
 """
 
 from __future__ import annotations

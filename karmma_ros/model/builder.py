@@ -1,4 +1,9 @@
-"""From an architecture as data to a network; configurations stop here."""
+"""
+From an architecture as data to a network; configurations stop here.
+
+What the architecture of a foreign model would make is bounded before it takes time or memory, on
+the meta device, where tensors have sizes only.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,13 @@
 """
 Fusion and heads: a transformer over the tokens of all modalities, or the mean of logits.
 
-Shape legend: b batch, m modalities, n_i tokens of modality i, s = 1 + Σ n_i, d width.
+The mean of logits is the ensemble of Radevski et al. (ICCV 2023), which the paper compares with:
+one classifier for each modality, trained on its own, averaged with a weight each. Their classifier
+is the embedding of `Karmma`, and `LogitMean` and `SplitHeads` stand where the fusion block and the
+heads are, so that it trains, distils, scores and ships like every other network.
+
+Shape legend: b batch, m modalities, n_i tokens of modality i, s = 1 + Σ n_i, d width, c classes
+of all heads together.
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""One picture for each slot of a fixed grid in time."""
+"""
+One frame for each slot of a fixed grid in time, of a camera or of a flow topic.
+
+The flow of a topic is scaled to the period of the clip's frames, as training had it.
+
+Shape legend: t frames, h height, w width.
+"""
 
 from __future__ import annotations
 

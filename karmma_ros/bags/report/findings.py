@@ -1,4 +1,10 @@
-"""What a report comes to, in a few sentences and figures; pages and Markdown open with it."""
+"""
+The summary of a report in a few sentences, and its failure cases.
+
+Failure cases are the true actions that were predicted wrongly with the greatest confidence, in the
+bags as recorded; where nothing is wrong there, of the next condition in which something is: faults
+first, then subsets, the largest first. Each is shown by frames of its most confident wrong window.
+"""
 
 from __future__ import annotations
 

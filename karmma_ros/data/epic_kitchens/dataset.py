@@ -1,4 +1,13 @@
-"""EPIC-KITCHENS-100 from its official files: settings and splits."""
+"""
+EPIC-KITCHENS-100 from its official files, as the official download script stores them.
+
+    ROOT/P01/rgb_frames/P01_01/frame_0000000001.jpg   or  ROOT/P01/rgb_frames/P01_01.tar
+    ROOT/P01/flow_frames/P01_01/u/frame_0000000001.jpg  (and v/)   or  ...P01_01.tar
+    ROOT/P01/videos/P01_01.MP4
+    AUDIO/P01_01.wav   or one HDF5 file with a data set P01_01
+
+The released flow was computed over 3 frames (50 ms) for PXX_YY, over one (20 ms) for PXX_1YY.
+"""
 
 from __future__ import annotations
 

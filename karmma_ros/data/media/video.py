@@ -5,6 +5,9 @@ Reading 32 frames from h264 of 1280 x 720 with a key frame each second, and crop
 224, takes 0.28 s on one core, by OpenCV 0.36 s; the pixels are the same. Frames of BT.709 and of
 full range are converted as they state, which OpenCV does not do.
 
+Frames that ffmpeg extracted from a video are numbered from 1: frame 1 is that of second 0.
+Epic-Kitchens counts otherwise (`karmma_ros.data.media.frames.frame_numbers`).
+
 Shape legend: t frames, h height, w width.
 """
 

@@ -5,6 +5,10 @@ A file is local and regular, and is opened by this process alone: FFmpeg gets it
 name, so that no name is taken for a URL, and only containers that refer to no other file are
 accepted. One thread decodes: a loader runs many workers.
 
+FFmpeg reserves 32 bytes for every frame that a table of an mp4 or mov claims, before it reads the
+first, so that a file of a kilobyte could take gigabytes: tables that do not fit into the file are
+refused.
+
 Shape legend: h height, w width.
 """
 

@@ -1,4 +1,10 @@
-"""The splits as torch data sets: read from disk, or rendered when asked for."""
+"""
+The splits as torch data sets: read from disk, or rendered on access.
+
+A split on disk is memory-mapped arrays and the settings that they were made from. While it is
+written it is beside its folder, under `NAME.partial`, and is moved there when it is complete: a
+folder that exists is complete. A stopped run is continued.
+"""
 
 from __future__ import annotations
 

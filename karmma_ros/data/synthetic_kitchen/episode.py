@@ -1,4 +1,13 @@
-"""One stretch of cooking, open at its end: everything a robot's sensors would deliver."""
+"""
+One episode of cooking, of any length: all that a robot's sensors would deliver, and its clips.
+
+The detector reports hands and objects, with the faults of a real one, and no noun. A clip is made
+by the same steps as on a robot: the camera runs at 30 Hz, and of the frames in a slot of the
+clip's grid the first is taken, as the live stream does.
+
+Shape legend: t frames, h height, w width, k audio tiles, f mel bands, s mel steps, n boxes a
+frame.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
 """
-The things in the cupboard: every instance of every noun.
+The objects of the synthetic kitchen: every instance of every noun.
 
 Instance pools belong to the splits: an instance is drawn from its split, noun and number
 alone, so that two splits never share one, whatever seed a user picks.
+
+Nouns of similar appearance differ in their audio, and the other way round: cup and onion share
+hues, cup and plate share a timbre.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""The words of the synthetic kitchen and the order in which a split goes through them."""
+"""
+The classes of the synthetic kitchen, their order in a split, and its random generators.
+
+A key of integers names a generator, one for each purpose; equal keys give equal numbers in every
+process and on every machine, whatever the order of the calls.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
-Audio encoders: a small one, and AST.
+Audio encoders: a small one, and AST, the paper's vision transformer over a spectrogram.
 
-Shape legend: b batch, k tiles, f mel bands, s mel steps, e token width.
+Shape legend: b batch, k tiles, f mel bands, s mel steps, n patches, e token width.
 """
 
 from __future__ import annotations

@@ -1,7 +1,12 @@
 """
 A small video encoder for RGB and flow, and any video encoder in chunks.
 
-Shape legend: b batch, c channels, t frames, h height, w width, e token width.
+The Python package index has torchvision only as a CUDA build. Beside a CPU build of torch its
+compiled operators do not load, and its import fails where it describes two of them:
+`prepare_torchvision` declares those before.
+
+Shape legend: b batch, c channels, t frames, p chunks, h height, w width, n tokens of a chunk,
+e token width.
 """
 
 from __future__ import annotations
