@@ -25,7 +25,7 @@ def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch, capsys):
         lay_out(tmp_path / 'x.npy', np.uint8, (10,))
     status = command.main([
         'train', 'pretrain', '--data.synthetic_kitchen.train', '8', '--out',
-        str(tmp_path / 'out'), '--work', str(tmp_path / 'work'), '--cache', str(tmp_path)])
+        str(tmp_path / 'out'), '--run-dir', str(tmp_path / 'work'), '--cache', str(tmp_path)])
     assert status == 2
     told = capsys.readouterr().err.splitlines()
     assert told == ['karmma train: [Errno 28] No space left on device: free some space and give '
