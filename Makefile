@@ -8,7 +8,7 @@ ifeq ($(ROS_DISTRO),humble)
 export ROS_LOCALHOST_ONLY := 1
 endif
 
-.PHONY: bench demo faults test lint env clean
+.PHONY: bench demo docs faults test lint env clean
 
 demo: env
 	@$(IN_ENV) python -m karmma_ros.node.demo
@@ -26,6 +26,16 @@ faults: env
 # measures one part.
 bench: env
 	@$(IN_ENV) python benchmarks/run.py $(BENCH)
+
+# The manual as a site: build/docs/index.html. Every warning is an error, every example runs.
+docs: .venv/documentation
+	@$(IN_ENV) PYTHONPATH=$(CURDIR)/.venv/documentation:$(CURDIR) python -m sphinx -q -W --keep-going -b html docs build/docs
+	@$(IN_ENV) PYTHONPATH=$(CURDIR)/.venv/documentation:$(CURDIR) python -m sphinx -q -W --keep-going -b doctest docs build/doctest
+	@echo 'docs: build/docs/index.html'
+
+.venv/documentation: requirements/documentation.txt | env
+	@$(IN_ENV) python -m pip install -q --upgrade --target $@ -r $<
+	@touch $@
 
 lint: env
 	@$(IN_ENV) ruff check . && mypy
