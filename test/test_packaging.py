@@ -304,3 +304,25 @@ def test_the_fast_dds_profile_is_understood_and_has_room_for_a_picture(tmp_path)
     misspelt = tmp_path / 'misspelt.xml'
     misspelt.write_text(profile.read_text().replace('<type>SHM<', '<type>SHARED<'))
     assert fast_dds_complains(misspelt), 'Fast DDS takes anything: this test shows nothing'
+
+
+@pytest.fixture(scope='module')
+def release_notes():
+    """Return the functions of docs/release_notes.py."""
+    return runpy.run_path(str(ROOT / 'docs' / 'release_notes.py'))
+
+
+def test_the_notes_of_a_release_are_its_part_of_the_changelog(release_notes):
+    changelog = ('Forthcoming\n-----------\n\n* later\n\n'
+                 '0.2.0 (2026-12-01)\n------------------\n\n* ``a`` new\n\n'
+                 '0.1.0 (2026-11-01)\n------------------\n\n* first\n')
+    assert release_notes['notes'](changelog, '0.2.0') == '* `a` new\n'
+    with pytest.raises(ValueError, match='no section 0.3.0; expected a heading such as'):
+        release_notes['notes'](changelog, '0.3.0')
+
+
+def test_a_tag_is_the_version_of_both_packages(release_notes):
+    version = ElementTree.parse(MANIFESTS[0]).getroot().findtext('version')
+    release_notes['check_version'](version)
+    with pytest.raises(ValueError, match=f'package.xml states version {version}; expected 9.9.9'):
+        release_notes['check_version']('9.9.9')
