@@ -179,13 +179,13 @@ def gpu(results: Results) -> str:
         ['network', 'backend', 'sensors', 'ms', 'GFLOP/s', "of the card's", 'differs by'],
         [[name, label, subset, *timed(own), f'{100 * backend["difference"]:.2f} %']
          for name, by_label in found['models'].items() for label, backend in by_label.items()
-         for subset, own in backend['seconds'].items()], left=3)
+         for subset, own in backend['seconds'].items()], text_columns=3)
     batches = markdown_table(
         [f'{found["batches"]["network"]}, a batch of', 'runs in', 'ms', 'GFLOP/s',
          "of the card's", 'ms a clip'],
         [[str(size), label, *timed(own), three_digits(own['ms'] / int(size))]
          for label, sizes in found['batches']['sizes'].items() for size, own in sizes.items()],
-        left=2)
+        text_columns=2)
     held = '; '.join(f'{name} {mb:.0f} MB' for name, mb in found['memory_mb'].items())
     return (f'{measured(part)} On {found["device"]}, which multiplies large bf16 matrices at '
             f'{peak / 1e3:.3g} TFLOP/s.\n\n{answers}\n\n{batches}'
