@@ -34,7 +34,7 @@ from karmma_ros.node.inputs import Messages, TOPICS
 from karmma_ros.node.messages import availability_message, LATCHED, Publishing, recognition_message
 from karmma_ros.node.model_loader import load_model
 from karmma_ros.preprocess.image import decode_image
-from karmma_ros.preprocess.video import resize_and_crop
+from karmma_ros.preprocess.resize import resize_and_crop
 from karmma_ros.stream import message_types as types
 from karmma_ros.stream.decoders import read_compressed_image, read_image
 from karmma_ros.stream.events import ActionEvents, EventSettings

@@ -20,10 +20,10 @@ import time
 
 import cv2
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.media.audio import AudioFile
+from karmma_ros.data.media.audio_file import AudioFile
 from karmma_ros.data.media.frames import FlowFolder, FrameFolder
 from karmma_ros.data.samples import Batch, Clips
-from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentDataset
+from karmma_ros.data.segments import FlowFromVideo, LabelledSegment, SegmentDataset
 from karmma_ros.data.synthetic_kitchen.dataset import CachedKitchen, write_split
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split, vocabulary
@@ -164,8 +164,10 @@ def recording(folder: Path, computed: bool, seconds: int = 8, fps: int = 60) -> 
     flow = FlowFromVideo(video) if computed else FlowFolder(folder / 'flow', fps, stride=2)
     sources = {Modality.RGB: video, Modality.FLOW: flow,
                Modality.AUDIO: AudioFile(folder / 'sound.wav')}
-    segments = [Segment(f's{i}', 0.1 * i, 0.1 * i + 3, {'verb': i % 8, 'noun': i % 10}, sources)
-                for i in range(48)]
+    segments = [
+        LabelledSegment(f's{i}', 0.1 * i, 0.1 * i + 3, {'verb': i % 8, 'noun': i % 10}, sources)
+        for i in range(48)
+    ]
     return SegmentDataset(segments, ClipSpec())
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.interface import Input, Logits
-from karmma_ros.model.backends.selection import Choice
+from karmma_ros.model.backends.selection import BackendChoice
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.node import model_loader
 from karmma_ros.node.__main__ import main as run_node
@@ -53,14 +53,21 @@ class Silence:
 
 def watch(network: bool) -> None:
     """Take notes from now on; without a network, let `Silence` answer."""
-    model_loader.choose = _timed(model_loader.choose) if network else (
-        lambda bundle, *_, **__: Choice(Silence(bundle), 'no network: the benchmark asked for it'))
+    model_loader.choose = (
+        _timed(model_loader.choose)
+        if network
+        else (
+            lambda bundle, *_, **__: BackendChoice(
+                Silence(bundle), 'no network: the benchmark asked for it'
+            )
+        )
+    )
     Messages.callback = _noting_pictures(Messages.callback)
     Recogniser.recognise = _noting_windows(Recogniser.recognise)
 
 
-def _timed(choose: Callable[..., Choice]) -> Callable[..., Choice]:
-    def choose_timed(*arguments: Any, **options: Any) -> Choice:
+def _timed(choose: Callable[..., BackendChoice]) -> Callable[..., BackendChoice]:
+    def choose_timed(*arguments: Any, **options: Any) -> BackendChoice:
         choice = choose(*arguments, **options)
         infer = choice.backend.infer
 

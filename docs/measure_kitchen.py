@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec, episode, render_clip, start_of
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
-from karmma_ros.preprocess.audio import log_mel
+from karmma_ros.preprocess.spectrogram import log_mel
 import numpy as np
 
 CLIPS = 400

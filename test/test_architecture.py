@@ -1,8 +1,9 @@
-"""Which room may import which: the imports of every file, held against the table."""
+"""Which package may import which, module names that are unique: every file is checked."""
 
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 import subprocess
@@ -30,7 +31,7 @@ TABLE = {
              'bags.reader'},
     'overlay': {'nouns', 'stream', 'preprocess', 'node'},
 }
-"""Room: the rooms, or single modules of a room, that it may import besides itself."""
+"""Package → packages, or single modules of a package, that it may import besides itself."""
 
 ROS = frozenset({
     'ament_index_python', 'builtin_interfaces', 'cv_bridge', 'launch', 'launch_ros',
@@ -63,8 +64,8 @@ def _is_import_call(node: ast.Call) -> bool:
                 and isinstance(node.args[0].value, str))  # type: ignore[attr-defined]
 
 
-def room_of(module: str) -> str:
-    """Name the room of a module of karmma_ros; the package itself counts as a noun."""
+def package_of(module: str) -> str:
+    """Return the subpackage of a module; modules of karmma_ros itself count as nouns."""
     second = module.split('.')[1] if '.' in module else ''
     return second if second in TABLE and second != 'nouns' else 'nouns'
 
@@ -75,45 +76,45 @@ def is_ros(module: str) -> bool:
     return top in ROS or top.endswith(('_msgs', '_interfaces', '_srvs'))
 
 
-def complaint(room: str, module: str) -> str | None:
-    """Say what is wrong with an import of `module` in `room`; None when nothing is."""
+def import_violation(package: str, module: str) -> str | None:
+    """Return what is wrong with an import of `module` in `package`, None if it is allowed."""
     top = module.split('.')[0]
     if top == 'karmma_ros':
-        target = room_of(module)
-        single = any(f'{module}.'.startswith(f'karmma_ros.{name}.') for name in TABLE[room])
-        if target != room and target not in TABLE[room] and not single:
-            return f'{room} may not import {target} ({module})'
+        target = package_of(module)
+        single = any(f'{module}.'.startswith(f'karmma_ros.{name}.') for name in TABLE[package])
+        if target != package and target not in TABLE[package] and not single:
+            return f'{package} may not import {target} ({module})'
     elif is_ros(module):
-        return None if room in ('node', 'overlay') else f'only node may import ROS ({module})'
-    elif room == 'nouns' and top not in sys.stdlib_module_names | NUMBERS_ONLY:
+        return None if package in ('node', 'overlay') else f'only node may import ROS ({module})'
+    elif package == 'nouns' and top not in sys.stdlib_module_names | NUMBERS_ONLY:
         return f'the shared nouns may import numpy only ({module})'
-    elif room == 'preprocess' and top in ('torch', 'torchvision'):
+    elif package == 'preprocess' and top in ('torch', 'torchvision'):
         return f'preprocess runs without torch ({module})'
     return None
 
 
-def complaints(package: Path) -> tuple[list[Path], list[str]]:
+def import_violations(package: Path) -> tuple[list[Path], list[str]]:
     """Return the files below `package` that were read, and every import that is not allowed."""
     files = sorted(package.rglob('*.py'))
     found = []
     for path in files:
         parts = path.relative_to(package.parent).with_suffix('').parts
-        room = room_of('.'.join(parts))
+        subpackage = package_of('.'.join(parts))
         for line, module in imported_modules(path.read_text(), '.'.join(parts[:-1])):
-            problem = complaint(room, module)
+            problem = import_violation(subpackage, module)
             if problem:
                 found.append(f'{path.relative_to(package.parent)}:{line}: {problem}')
     return files, found
 
 
 def test_imports_keep_to_the_table():
-    files, found = complaints(PACKAGE)
-    assert {room_of('.'.join(f.relative_to(ROOT).with_suffix('').parts)) for f in files} \
-        == set(TABLE), 'the table names other rooms than there are'
+    files, found = import_violations(PACKAGE)
+    assert {package_of('.'.join(f.relative_to(ROOT).with_suffix('').parts)) for f in files} \
+        == set(TABLE), 'the packages of the table are not those of karmma_ros'
     assert not found, '\n'.join(found)
 
 
-def test_there_is_no_room_that_the_table_does_not_know():
+def test_the_table_has_every_package():
     folders = {path.name for path in PACKAGE.iterdir() if any(path.glob('*.py'))}
     modules = {path.stem for path in PACKAGE.glob('*.py')} - {'__init__'}
     assert folders == set(TABLE) - {'nouns'}
@@ -125,9 +126,9 @@ def test_there_is_no_room_that_the_table_does_not_know():
     ('stream/window.py', 'from karmma_msgs.msg import ModelInfo', 'only node may import ROS'),
     ('data/bag.py', 'import importlib\nimportlib.import_module("std_msgs.msg")', 'only node'),
     ('evaluation/score.py', 'def late():\n    from karmma_ros.node import worker', 'node'),
-    ('preprocess/video.py', 'from ..model import karmma', 'preprocess may not import model'),
-    ('preprocess/video.py', 'from karmma_ros import stream', 'preprocess may not import stream'),
-    ('preprocess/video.py', 'import torch.nn', 'without torch'),
+    ('preprocess/resize.py', 'from ..model import karmma', 'preprocess may not import model'),
+    ('preprocess/resize.py', 'from karmma_ros import stream', 'preprocess may not import stream'),
+    ('preprocess/resize.py', 'import torch.nn', 'without torch'),
     ('node/worker.py', 'from karmma_ros.model.karmma import Karmma', 'node may not import model'),
     ('clip.py', 'import cv2', 'numpy only'),
     ('clip.py', 'import karmma_ros.data.samples', 'nouns may not import data'),
@@ -136,7 +137,7 @@ def test_a_planted_violation_is_found(tmp_path, file, source, expected):
     path = tmp_path / 'karmma_ros' / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source)
-    files, found = complaints(tmp_path / 'karmma_ros')
+    files, found = import_violations(tmp_path / 'karmma_ros')
     assert files == [path]
     assert len(found) == 1 and expected in found[0], found
 
@@ -152,7 +153,32 @@ def test_what_the_table_allows_passes(tmp_path, file, source):
     path = tmp_path / 'karmma_ros' / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source)
-    assert complaints(tmp_path / 'karmma_ros') == ([path], [])
+    assert import_violations(tmp_path / 'karmma_ros') == ([path], [])
+
+
+SAME_NAME_ALLOWED = {
+    'evaluate': 'the commands, and what `karmma bag evaluate` runs',
+    'compare': 'the command, and what it runs',
+    'export': 'the command, and what it runs',
+    'replay': 'the command of the player, and the replay of a bag in evaluation',
+}
+"""Module name → why it occurs more than once."""
+
+
+def test_names_of_modules_and_public_classes_are_unique():
+    modules, classes = defaultdict(list), defaultdict(list)
+    for path in sorted(PACKAGE.rglob('*.py')):
+        name = path.relative_to(ROOT).as_posix()
+        if not path.stem.startswith('__'):
+            modules[path.stem].append(name)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith('_'):
+                classes[node.name].append(name)
+    repeated = {name: paths for name, paths in modules.items()
+                if len(paths) > 1 and name not in SAME_NAME_ALLOWED}
+    repeated |= {name: paths for name, paths in classes.items() if len(paths) > 1}
+    assert not repeated, f'one name, one module or class; rename: {repeated}'
+    assert len(modules) > 100 and len(classes) > 200
 
 
 def test_importing_the_package_loads_neither_torch_nor_ros():

@@ -12,7 +12,7 @@ from karmma_ros.files import (
     read_data_file,
     read_regular,
 )
-from karmma_ros.model.files import digest_of_file, load_safetensors, read_json
+from karmma_ros.model.untrusted_files import digest_of_file, load_safetensors, read_json
 import pytest
 
 

@@ -6,9 +6,9 @@ import shutil
 from karmma_ros import reproduce
 from karmma_ros.cli.main import main
 from karmma_ros.reproduce.cells import key_of
+from karmma_ros.reproduce.paper_tables import orderings
 from karmma_ros.reproduce.results import mean, Results
 from karmma_ros.reproduce.systems import all_experiments, budget
-from karmma_ros.reproduce.tables import orderings
 import pytest
 
 DOCS = Path(__file__).parents[1] / 'docs'

@@ -32,7 +32,7 @@ from karmma_ros.bags.resume import (
     ResumableRun,
 )
 from karmma_ros.bags.split_bags import EarlierInfo, find_earlier_info
-from karmma_ros.bags.topics import AUDIO_INFO, Choice, choose_topics, RECOGNITION, TRUTH
+from karmma_ros.bags.topics import AUDIO_INFO, choose_topics, RECOGNITION, TopicChoice, TRUTH
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, printable
 from karmma_ros.evaluation.bag_predictions import BagInfo, BagPredictions, Condition
@@ -147,7 +147,7 @@ def _what_decides(
         'audio_info': None if info is None else info.fields}
 
 
-def _earlier_info(path: Path, choice: Choice, settings: Settings) -> EarlierInfo | None:
+def _earlier_info(path: Path, choice: TopicChoice, settings: Settings) -> EarlierInfo | None:
     """Return the audio format of an earlier part, where the bag itself does not state it."""
     audio = choice.topics.get(Modality.AUDIO.value)
     if audio is None or audio.type == AUDIO_STAMPED or AUDIO_INFO in {*choice.topics,
@@ -160,7 +160,7 @@ class _Evaluation:
     """One bag that is open, and what is asked of it."""
 
     def __init__(
-        self, bag: Bag, choice: Choice, bundle: Bundle, settings: Settings, device: str,
+        self, bag: Bag, choice: TopicChoice, bundle: Bundle, settings: Settings, device: str,
         info: EarlierInfo | None,
     ) -> None:
         self._bag, self._choice, self._bundle, self._settings = bag, choice, bundle, settings

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Union
 
-from karmma_ros.bags.files import BagFiles, decompress_file, find_files, PACKED, storage_suffix
 from karmma_ros.bags.limits import MOST_DEFINITION, MOST_DEFINITIONS, unpack_message
 from karmma_ros.bags.message_definitions import FileTopic, TypeReader
+from karmma_ros.bags.metadata import BagFiles, decompress_file, find_files, PACKED, storage_suffix
 from karmma_ros.bags.recovery_mcap import LATEST_NS, RecoveredMcap
 from karmma_ros.bags.recovery_sqlite import RecoveredSqlite
 from karmma_ros.errors import BagError, printable

@@ -21,7 +21,7 @@ from typing import Any
 from karmma_ros.bags.bag_message import BagMessage
 from karmma_ros.bags.faults import Fault, Faults
 from karmma_ros.bags.reader import Bag, LATEST_NS, Topic
-from karmma_ros.bags.topics import AUDIO_INFO, Choice, RECOGNITION, TRUTH
+from karmma_ros.bags.topics import AUDIO_INFO, RECOGNITION, TopicChoice, TRUTH
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality
@@ -286,7 +286,7 @@ class Replay:
     """One pass over a bag for any number of runs; pictures are decoded once for all of them."""
 
     def __init__(
-        self, bag: Bag, choice: Choice, spec: ClipSpec, modalities: tuple[Modality, ...],
+        self, bag: Bag, choice: TopicChoice, spec: ClipSpec, modalities: tuple[Modality, ...],
         values: Mapping[str, Any], runs: Sequence[Run], echoed: Sequence[RecordedWindow] = (),
         hop: int = 0, audio_info: Any = None,
     ) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import re
 from typing import Any
 
-from karmma_ros.bags.files import PACKED, storage_suffix
+from karmma_ros.bags.metadata import PACKED, storage_suffix
 from karmma_ros.bags.reader import Bag
 from karmma_ros.errors import KarmmaError
 from karmma_ros.stream import message_types as types

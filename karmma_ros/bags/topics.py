@@ -40,7 +40,7 @@ _COLOUR, _SHADES, _UNFIT = 2, 1, 0
 
 
 @dataclass(frozen=True)
-class Choice:
+class TopicChoice:
     """The topics that play a role, and what a person should know of the choice."""
 
     topics: Mapping[str, Topic]
@@ -82,7 +82,7 @@ def parse_named(words: Sequence[str]) -> dict[str, str]:
 def choose_topics(
     bag: Bag, named: Mapping[str, str], modalities: Collection[Modality],
     want_flow_topic: bool = False,
-) -> Choice:
+) -> TopicChoice:
     """
     Find the topics by their types, and pictures by what is in them.
 
@@ -114,7 +114,7 @@ def choose_topics(
     if not any(m.value in chosen or _computed(m, chosen) for m in modalities):
         raise BagError(bag.path, 'it holds no topic of a type that the model takes',
                        _what_to_do(bag, modalities, unread))
-    return Choice(chosen, tuple(_told(role, topic, candidates[role], bag)
+    return TopicChoice(chosen, tuple(_told(role, topic, candidates[role], bag)
                                 for role, topic in chosen.items()) + tuple(notes), unread)
 
 

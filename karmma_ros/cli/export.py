@@ -72,7 +72,7 @@ def _calibration(
     with Bars() as bars:
         clips = open_splits(settings, bundle.spec, cache, bars).train
     chosen = spread_evenly(len(clips), count)
-    calibration = {m: Inputs(clips, chosen, m) for m in bundle.network.modalities}
+    calibration = {m: CalibrationInputs(clips, chosen, m) for m in bundle.network.modalities}
     for modality, inputs in calibration.items():
         if next(iter(inputs), None) is None:
             raise InvalidSettingError(
@@ -81,7 +81,7 @@ def _calibration(
     return calibration
 
 
-class Inputs:
+class CalibrationInputs:
     """The inputs of one modality, one at a time: clips of video take much memory."""
 
     def __init__(self, clips: Clips, chosen: Sequence[int], modality: Modality) -> None:

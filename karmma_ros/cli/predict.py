@@ -26,15 +26,15 @@ from karmma_ros.cli.options import (
     to_path,
 )
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
-from karmma_ros.data.media.audio import AudioFile
+from karmma_ros.data.media.audio_file import AudioFile
 from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.backends import selection
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.model.registry import find_model
 from karmma_ros.prediction import Prediction
-from karmma_ros.preprocess.clip import make_clip
-from karmma_ros.preprocess.video import resize_and_crop
+from karmma_ros.preprocess.clip_assembly import make_clip
+from karmma_ros.preprocess.resize import resize_and_crop
 from karmma_ros.stream.buffers import Frame
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.window import FlowCache

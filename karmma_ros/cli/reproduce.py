@@ -19,8 +19,8 @@ from karmma_ros.cli.options import (
 from karmma_ros.cli.progress import Bars
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.reproduce import NEEDED, reproduce
+from karmma_ros.reproduce.paper_tables import PARTS
 from karmma_ros.reproduce.systems import budget, BUDGETS
-from karmma_ros.reproduce.tables import PARTS
 from karmma_ros.training.checkpoints import TrainingStopped
 
 

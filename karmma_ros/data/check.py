@@ -11,7 +11,7 @@ from typing import Any
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.media import VideoFile
 from karmma_ros.data.samples import Clips, Splits
-from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentDataset, Source
+from karmma_ros.data.segments import FlowFromVideo, LabelledSegment, SegmentDataset, Source
 from karmma_ros.errors import DataError, KarmmaError
 from karmma_ros.modality import in_order, Modality
 import numpy as np
@@ -154,7 +154,7 @@ def _different(splits: Splits) -> dict[str, Clips]:
     return named
 
 
-def _segments(clips: Any) -> Sequence[Segment] | None:
+def _segments(clips: Any) -> Sequence[LabelledSegment] | None:
     """Return the segments behind clips, also behind clips that wrap others."""
     while clips is not None:
         if hasattr(clips, 'segments'):
@@ -164,7 +164,7 @@ def _segments(clips: Any) -> Sequence[Segment] | None:
 
 
 def _look_for_files(
-    name: str, segments: Sequence[Segment], split: SplitReport, progress: Progress,
+    name: str, segments: Sequence[LabelledSegment], split: SplitReport, progress: Progress,
 ) -> dict[Modality, list[int]]:
     """Count what is there; give, for each modality, the segments of which nothing is missing."""
     sound: dict[Modality, list[int]] = {}
@@ -204,7 +204,7 @@ def _problem(source: Source) -> tuple[str | None, tuple[str, ...]]:
 
 
 def _decode_some(
-    name: str, segments: Sequence[Segment], sound: dict[Modality, list[int]],
+    name: str, segments: Sequence[LabelledSegment], sound: dict[Modality, list[int]],
     split: SplitReport, spec: ClipSpec, decode: int, seed: int, progress: Progress,
 ) -> None:
     chosen = _draw(len(segments), decode, seed)
@@ -220,13 +220,13 @@ def _decode_some(
 
 
 def _decode(
-    segment: Segment, spec: ClipSpec, sound: dict[Modality, set[int]], index: int,
+    segment: LabelledSegment, spec: ClipSpec, sound: dict[Modality, set[int]], index: int,
 ) -> Iterator[tuple[Modality, str | None]]:
     """Read each modality by itself, so that a damaged one does not hide the others."""
     for modality, source in segment.sources.items():
         if index not in sound.get(modality, ()):
             continue
-        alone = Segment(segment.name, segment.start_s, segment.stop_s, segment.labels,
+        alone = LabelledSegment(segment.name, segment.start_s, segment.stop_s, segment.labels,
                         {modality: source})
         try:
             SegmentDataset([alone], spec, skip_unreadable=False)[0]

@@ -21,9 +21,15 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.data.csv_table import read_csv
 from karmma_ros.data.media import AudioFile, FlowFolder, FrameFolder, VideoFile
 from karmma_ros.data.media.boxes import BoxFile
-from karmma_ros.data.media.video import ExtractedFlow, ExtractedFrames, fills_in
+from karmma_ros.data.media.video_file import ExtractedFlow, ExtractedFrames, fills_in
 from karmma_ros.data.samples import Splits
-from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentDataset, Source, VideoSource
+from karmma_ros.data.segments import (
+    FlowFromVideo,
+    LabelledSegment,
+    SegmentDataset,
+    Source,
+    VideoSource,
+)
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.files import is_url
 from karmma_ros.modality import Modality
@@ -266,7 +272,7 @@ def _collect_classes(
         head: tuple(sorted({line.classes[head] for line in train})) for head in settings.heads})
 
 
-def _segment(path: Path, line: _Line, vocabulary: Vocabulary) -> Segment:
+def _segment(path: Path, line: _Line, vocabulary: Vocabulary) -> LabelledSegment:
     labels = {}
     for head, name in line.classes.items():
         names = vocabulary.heads[head]
@@ -276,4 +282,4 @@ def _segment(path: Path, line: _Line, vocabulary: Vocabulary) -> Segment:
                 'line and no file of classes has it',
                 'correct it, or list every class with manifest.classes')
         labels[head] = names.index(name)
-    return Segment(line.name, line.start_s, line.stop_s, labels, line.sources)
+    return LabelledSegment(line.name, line.start_s, line.stop_s, labels, line.sources)

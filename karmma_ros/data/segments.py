@@ -20,9 +20,9 @@ from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.data.samples import Sample
 from karmma_ros.errors import DataError, InvalidSampleError, InvalidSettingError
 from karmma_ros.modality import Modality
-from karmma_ros.preprocess.clip import make_clip
+from karmma_ros.preprocess.clip_assembly import make_clip
 from karmma_ros.preprocess.flow import clip_flow
-from karmma_ros.preprocess.video import resize_and_crop
+from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray
 
@@ -118,7 +118,7 @@ Source = Union[VideoSource, FlowSource, AudioSource, BoxSource, FlowFromVideo]
 
 
 @dataclass(frozen=True)
-class Segment:
+class LabelledSegment:
     """
     A labelled stretch of a recording.
 
@@ -175,7 +175,7 @@ class SegmentDataset:
     :param skip_unreadable: False makes whatever cannot be read an error.
     """
 
-    def __init__(self, segments: Sequence[Segment], spec: ClipSpec, seed: int = 0,
+    def __init__(self, segments: Sequence[LabelledSegment], spec: ClipSpec, seed: int = 0,
                  skip_unreadable: bool = True) -> None:
         self.segments = [segment for segment in segments if segment.sources]
         self.left_out = len(segments) - len(self.segments)
@@ -276,7 +276,7 @@ def crop_all(pictures: NDArray[np.uint8], spec: ClipSpec) -> NDArray[np.uint8]:
     return np.stack([resize_and_crop(picture, height, width) for picture in pictures])
 
 
-def _of_segment(segment: Segment, modality: Modality, error: Exception) -> DataError:
+def _of_segment(segment: LabelledSegment, modality: Modality, error: Exception) -> DataError:
     """Say which segment and modality an error belongs to, and keep the file it names."""
     if isinstance(error, DataError):
         return DataError(error.path, f'{error.problem} (segment {segment.name}, {modality})',

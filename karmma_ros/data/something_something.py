@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.media import FrameFolder, VideoFile
-from karmma_ros.data.media.video import (
+from karmma_ros.data.media.video_file import (
     ExtractedFrames,
     ExtractedInfo,
     extraction_of_folder,
@@ -22,7 +22,13 @@ from karmma_ros.data.media.video import (
     fills_in,
 )
 from karmma_ros.data.samples import Splits
-from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentDataset, Source, VideoSource
+from karmma_ros.data.segments import (
+    FlowFromVideo,
+    LabelledSegment,
+    SegmentDataset,
+    Source,
+    VideoSource,
+)
 from karmma_ros.data.something_else import annotation_files, BoxArchive, Progress, write_archive
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality
@@ -286,7 +292,7 @@ class _Boxes:
 
 class _Video:
     """
-    What a `Segment` is to `SegmentDataset`, a whole video long, in a few bytes.
+    What a `LabelledSegment` is to `SegmentDataset`, a whole video long, in a few bytes.
 
     To ask 200,000 files for their length before the first step would take an hour on some
     disks, so each is asked when its turn comes.
@@ -323,7 +329,7 @@ def _clips(
     opener: _Opener, videos: NDArray[np.int64], spec: ClipSpec, seed: int
 ) -> SegmentDataset:
     segments = [_Video(opener, int(video), int(label)) for video, label in videos]
-    return SegmentDataset(cast(Sequence[Segment], segments), spec, seed)
+    return SegmentDataset(cast(Sequence[LabelledSegment], segments), spec, seed)
 
 
 def _open_boxes(

@@ -20,14 +20,14 @@ from karmma_ros.errors import BundleError, first_line, InvalidSettingError, prin
 from karmma_ros.model.builder import bounded_build, build, check_options, check_tensors
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.encoders import is_custom
-from karmma_ros.model.files import (
+from karmma_ros.model.karmma import Karmma
+from karmma_ros.model.untrusted_files import (
     digest_of_file,
     load_safetensors,
     MOST_JSON,
     open_safetensors,
     read_json,
 )
-from karmma_ros.model.karmma import Karmma
 from karmma_ros.prediction import Vocabulary
 from safetensors import SafetensorError
 from safetensors.torch import save

@@ -22,8 +22,8 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.encoders.audio import AST
 from karmma_ros.model.encoders.video import ChunkedEncoder, prepare_torchvision
-from karmma_ros.model.files import load_safetensors
 from karmma_ros.model.karmma import Karmma
+from karmma_ros.model.untrusted_files import load_safetensors
 from karmma_ros.model.weights_check import check_clip, check_fit, is_frozen, LoadReport
 from safetensors import SafetensorError
 import torch

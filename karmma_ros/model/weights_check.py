@@ -18,7 +18,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import CONFIG, FORMAT, WEIGHTS
 from karmma_ros.model.config import EncoderConfig
 from karmma_ros.model.encoders.causal import CausalFrames
-from karmma_ros.model.files import read_json
+from karmma_ros.model.untrusted_files import read_json
 from torch import nn
 
 ENOUGH = 0.9

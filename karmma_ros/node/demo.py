@@ -57,7 +57,7 @@ class DemoError(KarmmaError):
 
 
 @dataclass
-class Score:
+class DemoScore:
     """Counts of results, and of those that were compared with the ground truth."""
 
     recognitions: int = 0
@@ -130,7 +130,7 @@ class DemoMonitor:
 
     def __init__(self, node: Node, screen: Screen) -> None:
         """Subscribe."""
-        self.score, self._screen, self._changes = Score(), screen, Changes()
+        self.score, self._screen, self._changes = DemoScore(), screen, Changes()
         self._start_s: float | None = None
         subscribe(node, self._recognition, self._availability)
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -267,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if score.passed else 1
 
 
-def perform(bag: Path, options: argparse.Namespace, screen: Screen) -> Score:
+def perform(bag: Path, options: argparse.Namespace, screen: Screen) -> DemoScore:
     """Run node and player until the bag ends; return the score."""
     with ExitStack() as stack:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)

@@ -22,7 +22,7 @@ from karmma_ros.preprocess.image import (
     WIDE,
 )
 from karmma_ros.preprocess.image_headers import EncodedImage, PNG, read_header
-from karmma_ros.preprocess.video import resize_and_crop
+from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray
 

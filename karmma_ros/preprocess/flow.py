@@ -16,7 +16,7 @@ from karmma_ros.clip import FlowSpec
 from karmma_ros.errors import InvalidSampleError, printable
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.image import check_layout, flat_bytes
-from karmma_ros.preprocess.video import normalise_image, resize_and_crop_vectors
+from karmma_ros.preprocess.resize import normalise_image, resize_and_crop_vectors
 import numpy as np
 from numpy.typing import NDArray
 

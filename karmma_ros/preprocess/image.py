@@ -17,7 +17,7 @@ from typing import Any
 
 import cv2
 from karmma_ros.errors import InvalidSampleError, printable
-from karmma_ros.preprocess.video import resize_and_crop
+from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray
 

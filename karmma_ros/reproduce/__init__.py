@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from karmma_ros.data.synthetic_kitchen.dataset import open_splits
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.reproduce.cells import ExperimentRunner, key_of, make_all, with_needs
+from karmma_ros.reproduce.paper_tables import costs, PARTS, write_report
 from karmma_ros.reproduce.results import Results
 from karmma_ros.reproduce.systems import all_experiments, Budget
-from karmma_ros.reproduce.tables import costs, PARTS, write_report
 
 RESULTS = 'results.json'
 MAIN = ('teacher', 'baseline', 'delta', 'karmma')

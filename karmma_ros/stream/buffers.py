@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.preprocess.arrays import check_array
-from karmma_ros.preprocess.audio import resample, StreamResampler
 from karmma_ros.preprocess.detections import detection_input
-from karmma_ros.preprocess.video import resize_and_crop
+from karmma_ros.preprocess.resize import resize_and_crop
+from karmma_ros.preprocess.spectrogram import resample, StreamResampler
 from karmma_ros.stream.frame_buffer import FrameSlots
 from karmma_ros.stream.spectrogram_cache import SpectrogramCache
 import numpy as np

@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 from karmma_ros.clip import ClipSpec
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.flow import quantise_flow
-from karmma_ros.preprocess.video import resize_and_crop_vectors
+from karmma_ros.preprocess.resize import resize_and_crop_vectors
 import numpy as np
 from numpy.typing import NDArray
 

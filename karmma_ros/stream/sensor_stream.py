@@ -15,9 +15,9 @@ from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.preprocess.arrays import check_array
-from karmma_ros.preprocess.audio import check_rate
 from karmma_ros.preprocess.detections import check_boxes
 from karmma_ros.preprocess.flow import check_displacement
+from karmma_ros.preprocess.spectrogram import check_rate
 from karmma_ros.stream.availability import Finding, ModalityState, ModalityStatus
 from karmma_ros.stream.buffers import (
     AudioBuffer,

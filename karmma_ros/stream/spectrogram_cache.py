@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from karmma_ros.clip import AudioSpec
-from karmma_ros.preprocess.audio import columns_of, log_mel, touching_gaps
+from karmma_ros.preprocess.spectrogram import columns_of, log_mel, touching_gaps
 import numpy as np
 from numpy.typing import NDArray
 

@@ -19,7 +19,7 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.streaming import Chunks, Part, Parts, Past, Tokens
 from karmma_ros.preprocess.flow import flow_input
-from karmma_ros.preprocess.video import video_input
+from karmma_ros.preprocess.resize import video_input
 from karmma_ros.stream.window import Window
 import numpy as np
 from numpy.typing import NDArray

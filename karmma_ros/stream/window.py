@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.modality import in_order, Modality
-from karmma_ros.preprocess.clip import make_clip
+from karmma_ros.preprocess.clip_assembly import make_clip
 from karmma_ros.preprocess.flow import estimate_flow, NO_MOVEMENT
 from karmma_ros.stream.availability import ModalityStatus
 from karmma_ros.stream.buffers import Frame

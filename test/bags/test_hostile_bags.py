@@ -10,8 +10,8 @@ import subprocess
 import sys
 
 from karmma_ros.bags import limits
-from karmma_ros.bags.files import read_metadata
 from karmma_ros.bags.message_definitions import TypeReader
+from karmma_ros.bags.metadata import read_metadata
 from karmma_ros.bags.reader import Bag
 from karmma_ros.errors import BagError
 from karmma_ros.storage import scratch_folder
@@ -190,7 +190,7 @@ _INFORMATION = 'rosbag2_bagfile_information:\n  relative_file_paths: [bag.mcap]\
 ])
 @pytest.mark.timeout(30)
 def test_metadata_within_limits_or_none(tmp_path, monkeypatch, text, sentence):
-    monkeypatch.setattr('karmma_ros.bags.files._MOST_EVENTS', 1000)
+    monkeypatch.setattr('karmma_ros.bags.metadata._MOST_EVENTS', 1000)
     path = written(tmp_path, mcap(Chunk([(1, 5)])))
     (tmp_path / 'metadata.yaml').write_text(text)
     count, _, warnings = read(path.parent)

@@ -4,10 +4,10 @@ import json
 
 from karmma_ros.data.check import check_dataset, EXAMPLES
 from karmma_ros.data.samples import Sample, Splits
-from karmma_ros.data.segments import Segment, SegmentDataset
+from karmma_ros.data.segments import LabelledSegment, SegmentDataset
 from karmma_ros.errors import DataError
 from karmma_ros.modality import Modality
-from karmma_ros.preprocess.clip import make_clip
+from karmma_ros.preprocess.clip_assembly import make_clip
 import numpy as np
 
 V, F, A, D = Modality
@@ -45,7 +45,9 @@ class Boxes(Sound):
 
 
 def segments(*sources):
-    return [Segment(f's{i}', 0, 1, {'verb': 0, 'noun': 0}, s) for i, s in enumerate(sources)]
+    return [
+        LabelledSegment(f's{i}', 0, 1, {'verb': 0, 'noun': 0}, s) for i, s in enumerate(sources)
+    ]
 
 
 def splits(spec, vocabulary, train, validation=(), test=None):

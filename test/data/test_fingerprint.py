@@ -8,7 +8,7 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.data.datasets import DataSettings
 from karmma_ros.data.fingerprint import clips_digest
 from karmma_ros.data.media import AudioFile, FrameFolder
-from karmma_ros.data.segments import FlowFromVideo, Segment, SegmentDataset
+from karmma_ros.data.segments import FlowFromVideo, LabelledSegment, SegmentDataset
 from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings, LiveKitchen
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
@@ -30,8 +30,16 @@ def segment(folder, **fields):
     frames = FrameFolder(folder / 'frames', 30.0)
     sources = {Modality.RGB: frames, Modality.FLOW: FlowFromVideo(frames),
                Modality.AUDIO: AudioFile(folder / 'sound.wav')}
-    return Segment(**{'name': 'a', 'start_s': 0.0, 'stop_s': 2.0, 'labels': {'verb': 1, 'noun': 2},
-                      'sources': sources, **fields})
+    return LabelledSegment(
+        **{
+            'name': 'a',
+            'start_s': 0.0,
+            'stop_s': 2.0,
+            'labels': {'verb': 1, 'noun': 2},
+            'sources': sources,
+            **fields,
+        }
+    )
 
 
 def digest(*segments, spec=None, seed=0):

@@ -21,9 +21,9 @@ from karmma_ros.data.media import (
 )
 from karmma_ros.data.media.frames import frame_numbers
 from karmma_ros.data.media.tar import tar_index
-from karmma_ros.data.media.video import extraction_of_folder
+from karmma_ros.data.media.video_file import extraction_of_folder
 from karmma_ros.errors import DataError
-from karmma_ros.preprocess.video import resize_and_crop
+from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 import pytest
 import soundfile

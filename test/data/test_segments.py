@@ -9,15 +9,15 @@ import warnings
 from karmma_ros.data.segments import (
     FlowFromVideo,
     frame_times,
-    Segment,
+    LabelledSegment,
     SegmentDataset,
     window_start,
 )
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality
-from karmma_ros.preprocess.clip import make_clip
+from karmma_ros.preprocess.clip_assembly import make_clip
 from karmma_ros.preprocess.flow import clip_flow
-from karmma_ros.preprocess.video import resize_and_crop
+from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 import pytest
 
@@ -72,7 +72,7 @@ class Broken:
 
 def segment(start=10.0, stop=13.0, **sources):
     given = {Modality.parse(name): source for name, source in sources.items()}
-    return Segment('P01_01_0', start, stop, {'verb': 1, 'noun': 2}, given)
+    return LabelledSegment('P01_01_0', start, stop, {'verb': 1, 'noun': 2}, given)
 
 
 @pytest.mark.parametrize(('start', 'stop', 'place', 'wanted'), [

@@ -15,7 +15,7 @@ from karmma_ros.cli.main import main
 from karmma_ros.data.check import check_dataset
 from karmma_ros.data.manifest import ManifestSettings, open_splits
 from karmma_ros.data.media import VideoFile
-from karmma_ros.data.media.video import extraction_of_video, probe_video
+from karmma_ros.data.media.video_file import extraction_of_video, probe_video
 from karmma_ros.errors import DataError
 from karmma_ros.modality import Modality
 import numpy as np

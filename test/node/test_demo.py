@@ -41,7 +41,7 @@ def recognition(start_s, stop_s, verb='wash', noun='plate', used=NAMES, disabled
 
 @pytest.fixture
 def score():
-    return demo.Score(truths=[truth(0, 4), truth(4, 8, 'cut', 'bread')])
+    return demo.DemoScore(truths=[truth(0, 4), truth(4, 8, 'cut', 'bread')])
 
 
 @pytest.mark.parametrize(('window', 'action', 'expected'), [
@@ -81,8 +81,8 @@ def test_the_last_line_and_the_verdict(score):
 def test_too_little_is_no_success(lack):
     enough = {'recognitions': 20, 'scored': 10, 'correct': 8,
               'masks': {('rgb',), ('audio',), (), ('flow',)}}
-    assert demo.Score(**enough).passed
-    assert not demo.Score(**{**enough, **lack}).passed
+    assert demo.DemoScore(**enough).passed
+    assert not demo.DemoScore(**{**enough, **lack}).passed
 
 
 def test_the_mask_shows_what_a_result_rests_on():

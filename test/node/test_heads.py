@@ -15,7 +15,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.presets import preset
 from karmma_ros.node import messages
-from karmma_ros.node.demo import Score
+from karmma_ros.node.demo import DemoScore
 from karmma_ros.node.messages import (
     event_message,
     heads_note,
@@ -197,8 +197,8 @@ def test_the_demo_scores_a_model_with_one_head():
         message = recognition_message(
             Prediction({h: np.array(scores[h]) for h in classes}, Vocabulary(classes)), window,
             Publishing(1, 0.0, '', ''))
-        assert Score(truths=[truth]).add(message) is right, classes
-    assert Score(truths=[truth]).add(ActionRecognition()) is not True
+        assert DemoScore(truths=[truth]).add(message) is right, classes
+    assert DemoScore(truths=[truth]).add(ActionRecognition()) is not True
 
 
 def test_a_node_with_one_head_and_then_with_three(stage, perform, tmp_path):

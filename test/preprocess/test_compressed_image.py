@@ -11,7 +11,7 @@ import cv2
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.preprocess.compressed_image import decode_compressed
 from karmma_ros.preprocess.image_headers import MAX_PIXELS, MAX_SCANS, read_header
-from karmma_ros.preprocess.video import resize_and_crop
+from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 import pytest
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.preprocess.audio import resample, StreamResampler
+from karmma_ros.preprocess.spectrogram import resample, StreamResampler
 import numpy as np
 import pytest
 

@@ -9,7 +9,7 @@ import weakref
 from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
 from karmma_ros.modality import Modality
 from karmma_ros.model.streaming import Chunks
-from karmma_ros.preprocess.audio import log_mel
+from karmma_ros.preprocess.spectrogram import log_mel
 from karmma_ros.stream.availability import ModalityState
 from karmma_ros.stream.buffers import AudioBuffer, DetectionBuffer, FrameBuffer
 from karmma_ros.stream.frame_buffer import FlowBuffer

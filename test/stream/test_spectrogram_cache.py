@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from karmma_ros.clip import AudioSpec
-from karmma_ros.preprocess import audio
-from karmma_ros.preprocess.audio import audio_input
+from karmma_ros.preprocess import spectrogram
+from karmma_ros.preprocess.spectrogram import audio_input
 from karmma_ros.stream import spectrogram_cache
 from karmma_ros.stream.spectrogram_cache import SpectrogramCache
 import numpy as np
@@ -50,7 +50,7 @@ def test_only_what_is_new_or_at_the_edges_is_computed(monkeypatch, step, most):
     computed = []
 
     def log_mel(sound, spec, first=0, stop=None):
-        columns = audio.log_mel(sound, spec, first, stop)
+        columns = spectrogram.log_mel(sound, spec, first, stop)
         computed.append(columns.shape[1])
         return columns
     monkeypatch.setattr(spectrogram_cache, 'log_mel', log_mel)

@@ -9,7 +9,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.streaming import chunks_of, EagerParts
 from karmma_ros.prediction import Vocabulary
-from karmma_ros.preprocess.video import video_input
+from karmma_ros.preprocess.resize import video_input
 from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
 from karmma_ros.stream.token_cache import hop_for, TokenCache
 import numpy as np

@@ -24,7 +24,7 @@ from karmma_ros.data.epic_kitchens.annotations import (
     TRAIN,
     VALIDATION,
 )
-from karmma_ros.data.epic_kitchens.dataset import audio_of, video_sources
+from karmma_ros.data.epic_kitchens.splits import audio_of, video_sources
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import NOUN, VERB

@@ -24,8 +24,8 @@ from karmma_ros.clip import BOX_HAND, NANOSECONDS
 from karmma_ros.data.synthetic_kitchen.episode import Episode, episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.preprocess.audio import resample
-from karmma_ros.preprocess.video import resize_and_crop
+from karmma_ros.preprocess.resize import resize_and_crop
+from karmma_ros.preprocess.spectrogram import resample
 import numpy as np
 
 DETECTION_RATE = 10.0

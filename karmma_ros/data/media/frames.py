@@ -26,7 +26,7 @@ from karmma_ros.errors import DataError, InvalidSampleError
 from karmma_ros.files import open_data_file, read_data_file
 from karmma_ros.preprocess.compressed_image import decode_bounded
 from karmma_ros.preprocess.image_headers import is_jpeg_or_png
-from karmma_ros.preprocess.video import resize_and_crop
+from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray
 

@@ -25,7 +25,7 @@ from karmma_ros.clip import (
     FlowSpec,
     VideoSpec,
 )
-from karmma_ros.data.synthetic_kitchen.audio import Mix, Soundtrack
+from karmma_ros.data.synthetic_kitchen.audio_synthesis import Mix, Soundtrack
 from karmma_ros.data.synthetic_kitchen.hands import Cook
 from karmma_ros.data.synthetic_kitchen.motion import Hands, Motion
 from karmma_ros.data.synthetic_kitchen.objects import instance, POOL
@@ -40,10 +40,10 @@ from karmma_ros.data.synthetic_kitchen.vocabulary import (
     VERBS,
 )
 from karmma_ros.modality import Modality
-from karmma_ros.preprocess.audio import audio_input
 from karmma_ros.preprocess.detections import detection_input
 from karmma_ros.preprocess.flow import clip_flow, flow_input
-from karmma_ros.preprocess.video import resize_and_crop, video_input
+from karmma_ros.preprocess.resize import resize_and_crop, video_input
+from karmma_ros.preprocess.spectrogram import audio_input
 import numpy as np
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from karmma_ros.data.synthetic_kitchen.drawing import apply, Canvas, CIRCLE, matrix
 from karmma_ros.data.synthetic_kitchen.motion import Pose
 from karmma_ros.data.synthetic_kitchen.objects import Colour, hsv, shade
+from karmma_ros.data.synthetic_kitchen.rendering import apply, Canvas, CIRCLE, matrix
 import numpy as np
 
 _SKIN = ((0.055, 0.30, 0.95), (0.06, 0.40, 0.86), (0.055, 0.50, 0.70), (0.05, 0.55, 0.52),

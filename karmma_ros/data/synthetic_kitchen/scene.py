@@ -9,14 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cv2
-from karmma_ros.data.synthetic_kitchen.drawing import (
-    apply,
-    Canvas,
-    compose,
-    draw_object,
-    matrix,
-    outline,
-)
 from karmma_ros.data.synthetic_kitchen.hands import (
     Cook,
     CURL,
@@ -28,6 +20,14 @@ from karmma_ros.data.synthetic_kitchen.hands import (
 )
 from karmma_ros.data.synthetic_kitchen.motion import CARRIED, Hands, Motion, TAU
 from karmma_ros.data.synthetic_kitchen.objects import Appearance, Colour, hsv, shade
+from karmma_ros.data.synthetic_kitchen.rendering import (
+    apply,
+    Canvas,
+    compose,
+    draw_object,
+    matrix,
+    outline,
+)
 from karmma_ros.data.synthetic_kitchen.vocabulary import generator, microseconds, Stream
 import numpy as np
 

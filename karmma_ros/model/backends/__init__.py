@@ -6,6 +6,6 @@ No runtime is imported before it is used.
 """
 
 from karmma_ros.model.backends.interface import Backend, Tokens
-from karmma_ros.model.backends.selection import AUTO, Choice, choose, WANTED
+from karmma_ros.model.backends.selection import AUTO, BackendChoice, choose, WANTED
 
-__all__ = ['AUTO', 'Backend', 'Choice', 'Tokens', 'WANTED', 'choose']
+__all__ = ['AUTO', 'Backend', 'BackendChoice', 'Tokens', 'WANTED', 'choose']

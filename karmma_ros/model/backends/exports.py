@@ -28,7 +28,7 @@ from karmma_ros.model.backends.interface import (
     OPENVINO,
 )
 from karmma_ros.model.bundle import Bundle
-from karmma_ros.model.files import digest_of_file, open_safetensors, read_json
+from karmma_ros.model.untrusted_files import digest_of_file, open_safetensors, read_json
 from safetensors import SafetensorError
 from safetensors.numpy import save
 

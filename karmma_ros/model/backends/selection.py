@@ -51,7 +51,7 @@ _ENOUGH_S = 0.25
 Make = Callable[[], Backend]
 
 
-class Choice(NamedTuple):
+class BackendChoice(NamedTuple):
     """A backend, and why it was chosen."""
 
     backend: Backend
@@ -88,7 +88,7 @@ class Trial:
 
 def choose(
     bundle: Bundle, device: str = 'cpu', wanted: str = AUTO, *, keep_weights: bool = True
-) -> Choice:
+) -> BackendChoice:
     """
     Return a backend that runs a model, after at least one inference.
 
@@ -102,12 +102,12 @@ def choose(
         raise InvalidSettingError('backend', wanted, ', '.join(WANTED))
     eager = Eager(bundle.network, device)
     if wanted == EAGER:
-        return Choice(eager, 'eager: requested')
+        return BackendChoice(eager, 'eager: requested')
     candidates, problems = _candidates(bundle, device, wanted)
     if wanted != AUTO and not candidates:
         raise _none(bundle, wanted, problems)
     if not candidates:
-        return Choice(eager, '; '.join(
+        return BackendChoice(eager, '; '.join(
             ['eager: nothing faster is exported (karmma export MODEL --to openvino)', *problems]))
     known = None if COMPILED in candidates else known_logits(bundle)
     if known is not None and not keep_weights:
@@ -237,16 +237,16 @@ def _seconds(backend: Backend, clip: Mapping[Modality, Input]) -> float:
     return statistics.median(times)
 
 
-def _fastest(trials: list[Trial], problems: list[str]) -> Choice:
+def _fastest(trials: list[Trial], problems: list[str]) -> BackendChoice:
     best = min((t for t in trials if t.agrees), key=lambda t: t.seconds)
     others = [str(t) for t in trials if t is not best and t.label != EAGER]
     only = ': the fastest' if math.isfinite(best.seconds) else ', nothing else can be used'
     first = f'{best}, {trials[0]}' if best is not trials[0] else f'{best}{only}'
     assert best.backend is not None
-    return Choice(best.backend, '; '.join([first, *others, *problems]))
+    return BackendChoice(best.backend, '; '.join([first, *others, *problems]))
 
 
-def _requested(bundle: Bundle, trials: list[Trial]) -> Choice:
+def _requested(bundle: Bundle, trials: list[Trial]) -> BackendChoice:
     """
     Choose the fastest of the requested ones.
 
@@ -256,7 +256,7 @@ def _requested(bundle: Bundle, trials: list[Trial]) -> Choice:
     if usable:
         best = min(usable, key=lambda t: t.seconds)
         assert best.backend is not None
-        return Choice(best.backend, f'{best}: requested')
+        return BackendChoice(best.backend, f'{best}: requested')
     if trials[0].error is not None:
         raise trials[0].error
     raise BundleError(
@@ -264,7 +264,7 @@ def _requested(bundle: Bundle, trials: list[Trial]) -> Choice:
         f'{EAGER}')
 
 
-def _with_its_weights_only(bundle: Bundle, device: str, choice: Choice) -> Choice:
+def _with_its_weights_only(bundle: Bundle, device: str, choice: BackendChoice) -> BackendChoice:
     """
     Free weights that only PyTorch uses, or read those again that it lacks now.
 
@@ -278,7 +278,7 @@ def _with_its_weights_only(bundle: Bundle, device: str, choice: Choice) -> Choic
     again = load_bundle(bundle.path, device)
     if again.sha256 != bundle.sha256:
         raise BundleError(bundle.path, 'has changed while it was being loaded', 'load it again')
-    return Choice(Eager(again.network, device), choice.reason)
+    return BackendChoice(Eager(again.network, device), choice.reason)
 
 
 def _none(bundle: Bundle, wanted: str, problems: list[str]) -> BundleError:

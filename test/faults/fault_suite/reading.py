@@ -27,7 +27,7 @@ def _tar(path: Path) -> Any:
 
 
 def _video(path: Path) -> Any:
-    from karmma_ros.data.media.video import VideoFile
+    from karmma_ros.data.media.video_file import VideoFile
     return VideoFile(path).frames([0.0])
 
 

@@ -27,7 +27,7 @@ from karmma_ros.data.media.probe import CUT_S, examine, VideoInfo
 from karmma_ros.data.media.video_reader import check_tables, PLAYER, VideoReader
 from karmma_ros.errors import DataError, InvalidSampleError
 from karmma_ros.files import file_problem, no_such_file, open_data_file, read_data_file
-from karmma_ros.preprocess.video import resize_and_crop
+from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray
 

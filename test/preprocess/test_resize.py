@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from karmma_ros.clip import VideoSpec
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.preprocess.video import resize_and_crop, resize_and_crop_vectors, video_input
+from karmma_ros.preprocess.resize import resize_and_crop, resize_and_crop_vectors, video_input
 import numpy as np
 import pytest
 

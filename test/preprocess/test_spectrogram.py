@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from karmma_ros.clip import AudioSpec
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.preprocess.audio import audio_input, FLOOR_DB, log_mel, mel_filterbank
+from karmma_ros.preprocess.spectrogram import audio_input, FLOOR_DB, log_mel, mel_filterbank
 import numpy as np
 import pytest
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from karmma_ros.errors import DataError
 from karmma_ros.files import file_problem, open_data_file
-from karmma_ros.preprocess.audio import resample
+from karmma_ros.preprocess.spectrogram import resample
 import numpy as np
 from numpy.typing import NDArray
 

@@ -8,10 +8,10 @@ from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality
 from karmma_ros.preprocess.arrays import check_array
-from karmma_ros.preprocess.audio import audio_input
 from karmma_ros.preprocess.detections import detection_input
 from karmma_ros.preprocess.flow import flow_input
-from karmma_ros.preprocess.video import video_input
+from karmma_ros.preprocess.resize import video_input
+from karmma_ros.preprocess.spectrogram import audio_input
 import numpy as np
 from numpy.typing import NDArray
 

@@ -6,9 +6,9 @@ import sys
 from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality, subsets
-from karmma_ros.preprocess.audio import audio_input
-from karmma_ros.preprocess.clip import make_clip
-from karmma_ros.preprocess.video import video_input
+from karmma_ros.preprocess.clip_assembly import make_clip
+from karmma_ros.preprocess.resize import video_input
+from karmma_ros.preprocess.spectrogram import audio_input
 import numpy as np
 import pytest
 
@@ -54,7 +54,7 @@ def test_refuses_parts_of_another_length(modality, text):
 
 
 def test_room_loads_neither_torch_nor_ros():
-    code = ('import sys, karmma_ros.preprocess.clip, karmma_ros.preprocess.image; '
+    code = ('import sys, karmma_ros.preprocess.clip_assembly, karmma_ros.preprocess.image; '
             'print([m for m in ("torch", "rclpy", "soxr", "scipy") if m in sys.modules])')
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == '[]'

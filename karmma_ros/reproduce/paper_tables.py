@@ -14,7 +14,7 @@ from karmma_ros.evaluation.robustness import average_ranks, POINTS, relative_dro
 from karmma_ros.evaluation.tables import markdown_table
 from karmma_ros.modality import Modality, parse_subset
 from karmma_ros.model.presets import ensemble, preset, unimodal
-from karmma_ros.reproduce import tables
+from karmma_ros.reproduce import paper_tables
 from karmma_ros.reproduce.results import FULL, mean, Results
 from karmma_ros.reproduce.systems import (
     cap_name,
@@ -242,14 +242,14 @@ WHERE = 'Synthetic Kitchen, test split'
 ROOT = 'karmma reproduce synthetic_kitchen'
 
 PARTS: Mapping[str, tuple[str, Callable[[Results], str]]] = {
-    'table1': ('Table I: action accuracy by sensors, %', tables.table_1),
-    'margins': ('What the enhancements gain', tables.margins),
-    'fig4': ('Fig. 4: action accuracy as sensors drop out, %', tables.figure_4),
-    'table2': ('Table II: against distillation into one modality', tables.table_2),
-    'table3': ('Table III: the enhancements one by one, all sensors, %', tables.table_3),
-    'table4': ('Table IV: labels against teacher, all sensors, %', tables.table_4),
-    'table5': ("Table V: the teacher's token reduction", tables.table_5),
-    'table6': ("Table VI: the teacher's modality dropout", tables.table_6),
+    'table1': ('Table I: action accuracy by sensors, %', paper_tables.table_1),
+    'margins': ('What the enhancements gain', paper_tables.margins),
+    'fig4': ('Fig. 4: action accuracy as sensors drop out, %', paper_tables.figure_4),
+    'table2': ('Table II: against distillation into one modality', paper_tables.table_2),
+    'table3': ('Table III: the enhancements one by one, all sensors, %', paper_tables.table_3),
+    'table4': ('Table IV: labels against teacher, all sensors, %', paper_tables.table_4),
+    'table5': ("Table V: the teacher's token reduction", paper_tables.table_5),
+    'table6': ("Table VI: the teacher's modality dropout", paper_tables.table_6),
 }
 """What `--only` knows, besides the figures: title and maker."""
 
@@ -275,11 +275,18 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     pictures = folder / PICTURES
     pictures.mkdir(parents=True, exist_ok=True)
     drawn = [pictures / f'results_fig{number}.png' for number in (4, 5, 6)]
-    systems = [s for s in tables.MAIN if s != 'teacher']
+    systems = [s for s in paper_tables.MAIN if s != 'teacher']
     plot_dropout_curve(
-        drawn[0], {tables.MAIN[s]: results.curves(s) for s in systems}, where=WHERE,
-        references={f'{tables.MAIN[s]}, paper ({tables.SETS[0]})':
-                    [v / 100 for v in published.DROPPING[tables.SETS[0]][s]] for s in systems})
+        drawn[0],
+        {paper_tables.MAIN[s]: results.curves(s) for s in systems},
+        where=WHERE,
+        references={
+            f'{paper_tables.MAIN[s]}, paper ({paper_tables.SETS[0]})': [
+                v / 100 for v in published.DROPPING[paper_tables.SETS[0]][s]
+            ]
+            for s in systems
+        },
+    )
     plot_subsets(
         drawn[1], {f'dropout {100 * p:.0f} %': results.columns(dropout_name(p))
                    for p in DROPOUTS}, where=f'teacher, {WHERE}')
@@ -299,7 +306,7 @@ def _page(results: Results, folder: Path) -> str:
     figures = {'fig4': ('4', 'accuracy as sensors drop out'),
                'table6': ('5', "the teacher's accuracy by sensors and modality dropout")}
     parts = [_head(results)]
-    parts += ['## The orderings of the paper\n', f'{tables.orderings(results)}\n']
+    parts += ['## The orderings of the paper\n', f'{paper_tables.orderings(results)}\n']
     remarks = folder / REMARKS
     if remarks.is_file():
         parts.append(remarks.read_text(encoding='utf-8'))
@@ -343,7 +350,7 @@ def _ratio(results: Results) -> str:
 
     tiny_ones, full_ones = ('tiny', 'tiny_teacher'), ('karmma_student', 'karmma_teacher')
     return (f"Of the teacher's operations and memory the student takes "
-            f'{shares(ours, *tiny_ones, tables.FULL)} with all sensors, '
+            f'{shares(ours, *tiny_ones, paper_tables.FULL)} with all sensors, '
             f'{shares(ours, *tiny_ones, "V")} with V alone. The paper: '
             f'{shares(paper, *full_ones, "V+F+A")} with V+F+A, {shares(paper, *full_ones, "V")} '
             'with V. Computed from shapes; those of the full-size networks are in '

@@ -46,7 +46,7 @@ from karmma_ros.data.samples import Splits
 from karmma_ros.data.segments import (
     AudioSource,
     FlowSource,
-    Segment,
+    LabelledSegment,
     SegmentDataset,
     Source,
     VideoSource,
@@ -272,10 +272,10 @@ def _recordings(settings: EpicKitchensSettings, spec: ClipSpec) -> _Recordings:
     return recordings
 
 
-def _segments(narrations: Sequence[Narration], recordings: _Recordings) -> list[Segment]:
+def _segments(narrations: Sequence[Narration], recordings: _Recordings) -> list[LabelledSegment]:
     """Join narrations with recordings; the segments of a video share its sources."""
     return [
-        Segment(n.narration_id, n.start_s, n.stop_s, {VERB: n.verb, NOUN: n.noun},
+        LabelledSegment(n.narration_id, n.start_s, n.stop_s, {VERB: n.verb, NOUN: n.noun},
                 recordings(n.video_id))
         for n in narrations
     ]

@@ -4,7 +4,7 @@ import json
 import os
 import struct
 
-from karmma_ros.model.files import load_safetensors, read_json
+from karmma_ros.model.untrusted_files import load_safetensors, read_json
 import pytest
 from safetensors import SafetensorError
 from safetensors.torch import save_file
