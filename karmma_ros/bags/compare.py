@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FORMAT = 'karmma_ros.bag_comparison/1'
-REPORT_FORMAT = 'karmma_ros.bag_report/1'
+REPORT_FORMAT = 'karmma_ros.bag_report/2'
 RESAMPLES = 10_000
 MANY_BAGS = 5
 """From so many bags on, whole bags are drawn."""
@@ -103,6 +103,8 @@ def read_report(path: Path | str) -> dict[str, Any]:
         raise InvalidSettingError('report', str(path), f'a JSON file ({error})', remedy) from None
     found = report.get('format') if isinstance(report, dict) else None
     if found != REPORT_FORMAT:
+        if str(found).startswith('karmma_ros.bag_report/'):
+            remedy = 'another version wrote it: run `karmma bag evaluate` again'
         raise InvalidSettingError(f'format of {path}', found, REPORT_FORMAT, remedy)
     return dict(report)
 
@@ -225,11 +227,11 @@ class _Pair:
         self._heads = [h for h in a.report['heads'] if h in b.report['heads']]
         self._truth = {h: self._ids(h) for h in self._heads}
         known = {h: ids >= 0 for h, ids in self._truth.items()}
-        joint = a.report['joint']
+        joint = a.report['joint_head']
         if joint not in known and set(a.report['heads']) == set(b.report['heads']):
             known[joint] = np.all(list(known.values()), axis=0)
         self._known = {key: mask for key, mask in known.items() if mask.any() and all(
-            key in s.columns['right'] for s in self._sides)}
+            key in s.columns['correct'] for s in self._sides)}
 
     def left_out(self) -> list[str]:
         """Describe what is not compared because the models have different heads."""
@@ -254,7 +256,7 @@ class _Pair:
             return
         key_order = sorted(self._known, key=lambda key: key in self._heads)  # the joint one first
         for key in key_order:
-            for column, what in (('right', 'top-1'), ('top5', 'top-5')):
+            for column, what in (('correct', 'top-1'), ('top5', 'top-5')):
                 yield self._over_actions(
                     f'{key} {what}', [mean(self._flags(s, column, key), self._known[key])
                                       for s in self._sides],
@@ -262,7 +264,7 @@ class _Pair:
         for head in (key for key in key_order if key in self._heads):
             mask = self._known[head]
             yield self._over_actions(
-                f'{head} mean recall', [recall(self._flags(s, 'right', head), mask,
+                f'{head} mean recall', [recall(self._flags(s, 'correct', head), mask,
                                                 self._truth[head]) for s in self._sides],
                 int(mask.sum()), resamples, seed)
         key = key_order[0]
@@ -271,7 +273,7 @@ class _Pair:
         if answered.any():
             yield self._over_actions(
                 f'{key} calibration error', [calibration(
-                    self._flags(s, 'right', key), self._flags(s, 'confidence', key), answered)
+                    self._flags(s, 'correct', key), self._flags(s, 'confidence', key), answered)
                     for s in self._sides], int(answered.sum()), resamples, seed, False)
         if self._same_events:
             yield from self._events(self._known[key], resamples, seed)

@@ -152,3 +152,9 @@ def test_the_chart_is_a_picture_of_its_own(one):
     shown = sum(e['unit'] == 'share' and e['interval'] is not None for e in found['differences'])
     assert len(root.findall('.//{*}circle')) == shown
     assert '<a>' not in markdown(found)
+
+
+def test_a_report_of_another_version_is_written_again(tmp_path):
+    (tmp_path / 'report.json').write_text('{"format": "karmma_ros.bag_report/1"}')
+    with pytest.raises(InvalidSettingError, match='run `karmma bag evaluate` again'):
+        read_report(tmp_path)

@@ -13,11 +13,13 @@ from karmma_ros.bags import report
 from karmma_ros.bags.report import timeline
 from karmma_ros.bags.report.findings import clock
 from karmma_ros.bags.report.markdown import word
+from karmma_ros.bags.report.schema import BagReport, SCHEMA_ID
 from karmma_ros.bags.report.summary import bag_name, describe, histogram
 from karmma_ros.bags.report.timeline import NOTHING, PARTLY, RIGHT, WRONG
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.bag_predictions import BagPredictions, Condition
 from karmma_ros.evaluation.ground_truth import Truth
+from karmma_ros.evaluation.schema import json_schema, to_json
 from karmma_ros.evaluation.scores import ask
 from karmma_ros.evaluation.segmentation import Segment
 from karmma_ros.prediction import Vocabulary
@@ -26,6 +28,7 @@ import numpy as np
 import pytest
 from simulated_bags import simulated_run
 
+SCHEMA = Path(__file__).resolve().parents[2] / 'docs' / 'schemas' / 'report.schema.json'
 MODEL = {'id': 'toy@1234', 'sha256': 'ab' * 32}
 MADE = {'date': '2025-01-01', 'machine': 'a', 'command': 'karmma bag evaluate', 'real_time': 21.5}
 EVIL = '</script><script>window.hacked = 1</script><img src=x onerror="hacked()">\'"&|`'
@@ -79,17 +82,17 @@ def test_the_three_files_say_the_same(folder):
     found = json.loads((folder / 'report.json').read_text())
     page, text = Page(folder / 'report.html').text, (folder / 'report.md').read_text()
     action = found['conditions'][0]['actions']['action']
-    said = f'{action["right"]} of {action["count"]} true actions are recognised: ' \
+    said = f'{action["correct"]} of {action["count"]} true actions are recognised: ' \
            f'{100 * action["top1"]:.1f} %'
     assert said in page and said in text
-    assert list(found)[-1] == 'made' and found['made']['machine'] == 'a'
-    assert found['format'] == 'karmma_ros.bag_report/1'
+    assert list(found)[-1] == 'provenance' and found['provenance']['machine'] == 'a'
+    assert found['format'] == 'karmma_ros.bag_report/2'
     for condition in found['conditions']:
         row = next(r for r in text.splitlines() if r.startswith(f'| {condition["name"]} |'))
         what = 'top1_answered' if condition['parameters'] else 'top1'
         assert f'{100 * condition["actions"]["action"][what]:.1f}' in row
     columns = found['segments']['conditions']['as recorded']
-    assert sum(columns['right']['action']) == action['right']
+    assert sum(columns['correct']['action']) == action['correct']
     assert len(columns['delay_s']) == len(found['segments']['bag']) == action['count']
     assert 'NaN' not in (folder / 'report.json').read_text()
 
@@ -99,7 +102,7 @@ def test_only_made_differs_between_runs(run, folder, tmp_path):
     faster = replace(run, answers={
         c: replace(a, latency_s=a.latency_s / 2) for c, a in run.answers.items()})
     report.write(tmp_path, [faster], MODEL, other)
-    pattern = {'report.html': r'<!-- made.*<!-- /made -->', 'report.json': r'"made": .*',
+    pattern = {'report.html': r'<!-- made.*<!-- /made -->', 'report.json': r'"provenance": .*',
                'report.md': r'## How it was made.*'}
     for name, made in pattern.items():
         texts = [(f / name).read_text() for f in (folder, tmp_path)]
@@ -164,7 +167,7 @@ def test_without_truth_it_tells_what_there_is(run, tmp_path):
     found = report.write(tmp_path, [replace(run, truth=None)], MODEL, {})
     text = Page(tmp_path / 'report.html').text
     assert 'There is no truth to hold them against' in text
-    assert found['conditions'][0]['actions'] == {} and found['moments'] == []
+    assert found['conditions'][0]['actions'] == {} and found['failure_cases'] == []
     assert 0 < found['conditions'][1]['agreement']['same'] <= 1
     assert 'There is no truth that could be scored.' in text
 
@@ -186,18 +189,19 @@ def test_truth_of_another_clock_is_told(run):
                  for a in run.truth.actions)
     found = describe([replace(run, truth=replace(run.truth, actions=late))], MODEL,
                      EventSettings())
-    assert any('of different clocks' in text for text in found.report['warnings'])
+    assert any('of different clocks' in text for text in found.report.warnings)
 
 
 def test_bags_are_pooled(run):
     other = simulated_run(120, seed=8, path=run.info.path)
-    whole = describe([run, other], MODEL, EventSettings()).report
-    parts = [describe([each], MODEL, EventSettings()).report for each in (run, other)]
+    whole = to_json(describe([run, other], MODEL, EventSettings()).report)
+    parts = [to_json(describe([each], MODEL, EventSettings()).report)
+             for each in (run, other)]
     for i, condition in enumerate(whole['conditions']):
         singles = [part['conditions'][i] for part in parts]
         for key in ('verb', 'noun', 'action'):
-            assert condition['actions'][key]['right'] == sum(
-                s['actions'][key]['right'] for s in singles)
+            assert condition['actions'][key]['correct'] == sum(
+                s['actions'][key]['correct'] for s in singles)
         assert condition['by_bag'] == [s['by_bag'][0] for s in singles]
         assert condition['events']['edit'] == pytest.approx(
             np.mean([s['events']['edit'] for s in singles]), abs=1e-5)
@@ -216,15 +220,21 @@ def test_runs_that_differ_are_refused(run):
 def test_worst_moments_are_the_surest_errors(run, folder):
     found = json.loads((folder / 'report.json').read_text())
     columns = found['segments']['conditions']['as recorded']
-    wrong = sorted((c for c, right in zip(columns['confidence']['action'],
-                                          columns['right']['action']) if not right), reverse=True)
-    assert wrong and [round(m['confidence'], 4) for m in found['moments']] == wrong[:12]
-    for moment in found['moments']:
+    wrong = sorted(
+        (
+            c
+            for c, right in zip(columns['confidence']['action'], columns['correct']['action'])
+            if not right
+        ),
+        reverse=True,
+    )
+    assert wrong and [round(m['confidence'], 4) for m in found['failure_cases']] == wrong[:12]
+    for moment in found['failure_cases']:
         start, end = moment['window_ns']
         assert moment['start_ns'] <= (start + end) // 2 < moment['stop_ns']
-        assert moment['truth'] != moment['said']
+        assert moment['truth'] != moment['predicted']
     images = Page(folder / 'report.html').all('img')
-    assert len(images) == 3 * len(found['moments'])
+    assert len(images) == 3 * len(found['failure_cases'])
     from base64 import b64decode
     data = np.frombuffer(b64decode(images[0]['src'].partition(',')[2]), np.uint8)
     assert cv2.imdecode(data, cv2.IMREAD_COLOR).shape == (180, 240, 3)
@@ -249,9 +259,9 @@ def test_an_afternoon_stays_small():
     runs = [(i, i + 1 + (i % 7 == 0), ('a', 'b')[i % 2], 0.5) for i in range(0, 60_000, 2)]
     assert len(timeline._thinned(runs, 5000)) <= 5000
     assert timeline._thinned(runs[:10], 5000) == runs[:10]
-    lamps = {m: [[0, 5], *([t, 2 + 3 * (t // 10 % 2)] for t in range(10, 72_000, 10))]
+    availability = {m: [[0, 5], *([t, 2 + 3 * (t // 10 % 2)] for t in range(10, 72_000, 10))]
              for m in ('rgb', 'flow', 'audio', 'detections')}
-    drawn = {'length': 72_000, 'lamps': lamps,
+    drawn = {'length': 72_000, 'availability': availability,
              'truth': [[t, t + 5, ['a']] for t in range(0, 72_000, 10)],
              'events': [[t, t + 5, [0], 50, 1, t] for t in range(0, 72_000, 10)]}
     for row in timeline.overview(drawn).values():
@@ -260,7 +270,7 @@ def test_an_afternoon_stays_small():
 
 def test_short_outages_are_seen_from_afar():
     drawn = {'length': 100_000, 'truth': [], 'events': [],
-             'lamps': {'rgb': [[0, 5], [50_000, 2], [50_001, 5]]}}
+             'availability': {'rgb': [[0, 5], [50_000, 2], [50_001, 5]]}}
     spans = timeline.overview(drawn)['rgb']
     assert [value for _, _, value in spans] == [6, 3, 6]
 
@@ -273,9 +283,9 @@ def test_names_and_times():
 def test_histograms_keep_what_is_far_out():
     values = np.concatenate([np.linspace(0, 1, 1000), [50.0]])
     found = histogram(values)
-    assert sum(found['counts']) + found['above'] == 1001 and found['above'] >= 1
-    assert histogram(np.zeros(0))['counts'] == []
-    assert sum(histogram(np.full(5, 0.2))['counts']) == 5
+    assert sum(found.counts) + found.above == 1001 and found.above >= 1
+    assert histogram(np.zeros(0)).counts == []
+    assert sum(histogram(np.full(5, 0.2)).counts) == 5
 
 
 @pytest.mark.skipif(not (shutil.which('chromium') or shutil.which('google-chrome')),
@@ -297,7 +307,7 @@ def test_moments_of_another_condition_where_nothing_is_wrong(run, tmp_path):
         a for a in run.truth.actions if recognised(run, a, whole)))
     found = report.write(tmp_path, [replace(run, truth=fewer)], MODEL, {})
     assert found['conditions'][0]['actions']['action']['top1'] == 1
-    assert found['moments_of'] != 'as recorded' and found['moments']
+    assert found['failure_cases_condition'] != 'as recorded' and found['failure_cases']
     assert 'As recorded nothing was answered wrongly' in Page(tmp_path / 'report.html').text
 
 
@@ -339,6 +349,42 @@ def test_truth_of_verbs_alone(run, tmp_path):
         tmp_path, [replace(run, truth=replace(run.truth, actions=actions))], MODEL, MADE)
     assert set(found['conditions'][0]['actions']) == {'verb'}
     assert 'f1' not in found['conditions'][0]['events']  # an event names verb and noun
-    assert found['losing'] is None
-    assert all(m['truth']['verb'] != m['said']['verb'] for m in found['moments'])
+    assert found['robustness'] is None
+    assert all(m['truth']['verb'] != m['predicted']['verb'] for m in found['failure_cases'])
     assert 'true actions are recognised' in Page(tmp_path / 'report.html').text
+
+
+def conforms(value, schema, definitions):
+    """Return whether a value fits a schema, of what `json_schema` writes."""
+    if '$ref' in schema:
+        return conforms(value, definitions[schema['$ref'].rpartition('/')[2]], definitions)
+    if 'anyOf' in schema:
+        return any(conforms(value, each, definitions) for each in schema['anyOf'])
+    types = {'string': str, 'boolean': bool, 'integer': int, 'number': (int, float),
+             'null': type(None), 'array': list, 'object': dict}
+    named = schema.get('type', [])
+    named = [named] if isinstance(named, str) else named
+    if named and not any(isinstance(value, types[each]) for each in named):
+        return False
+    if isinstance(value, dict) and 'properties' in schema:
+        return set(schema['required']) <= set(value) <= set(schema['properties']) and all(
+            conforms(x, schema['properties'][k], definitions) for k, x in value.items())
+    if isinstance(value, dict) and isinstance(schema.get('additionalProperties'), dict):
+        return all(conforms(x, schema['additionalProperties'], definitions)
+                   for x in value.values())
+    if 'prefixItems' in schema:
+        return len(value) == schema['minItems'] and all(
+            conforms(x, each, definitions) for x, each in zip(value, schema['prefixItems']))
+    return 'items' not in schema or all(conforms(x, schema['items'], definitions) for x in value)
+
+
+@pytest.mark.parametrize('truth', [True, False])
+def test_the_schema_describes_the_report(run, tmp_path, truth):
+    schema = json_schema(BagReport, SCHEMA_ID)
+    assert json.loads(SCHEMA.read_text(encoding='utf-8')) == schema, (
+        'write docs/schemas/report.schema.json anew')
+    report.write(tmp_path, [run if truth else replace(run, truth=None)], MODEL, MADE)
+    found = json.loads((tmp_path / 'report.json').read_text())
+    assert conforms(found, schema, schema['$defs'])
+    assert not conforms({**found, 'losing': None}, schema, schema['$defs'])
+    assert not conforms({**found, 'heads': [1]}, schema, schema['$defs'])

@@ -73,7 +73,7 @@ def test_a_bag_with_a_truth_topic_is_scored(bag, tmp_path, capsys):
     assert found['bags'][0]['truth']['actions'] == EPISODES
     assert found['model']['id'].startswith('synthetic_kitchen@')
     assert len(found['model']['sha256']) == 64
-    assert found['made']['real_time'] > 0 and 'torch' in found['made']['machine']
+    assert found['provenance']['real_time'] > 0 and 'torch' in found['provenance']['machine']
     for words in ('rgb: /image', 'audio: /audio', 'detections: /detections', '3 actions from',
                   'as recorded', 'report.html'):
         assert words in said
@@ -126,7 +126,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_report(bag, tmp_path, monkeypa
     # What was answered is not asked again.
     assert batches == sum(-(-each // evaluate_bags.BATCH) for each in windows) - 2
     assert without_made(tmp_path / 'stopped') == without_made(tmp_path / 'whole')
-    assert 'real_time' not in report(tmp_path / 'stopped')['made']
+    assert 'real_time' not in report(tmp_path / 'stopped')['provenance']
 
 
 @pytest.mark.parametrize(('words', 'columns'), [
@@ -161,7 +161,7 @@ def test_a_sweep_gives_all_subsets_nine_replays_and_the_curve(bag, tmp_path):
     found = report(tmp_path)
     names = [condition['name'] for condition in found['conditions']]
     assert sum('dropped' in name for name in names) == 9 and len(names) == 1 + 15 + 9
-    assert len(found['losing']['probability']) > 5
+    assert len(found['robustness']['probability']) > 5
     dropped = {name: c['windows'] for name, c in zip(names, found['conditions'])
                if 'dropped' in name}
     assert list(dropped.values())[-1] < list(dropped.values())[0]
@@ -173,7 +173,7 @@ def test_one_bad_bag_does_not_cost_the_others(bag, tmp_path, capsys):
     assert evaluate([bad, bag], tmp_path / 'out') == 1
     assert 'left out' in capsys.readouterr().err
     found = report(tmp_path / 'out')
-    assert len(found['bags']) == 1 and 'bad.mcap' in found['made']['left out'][0]
+    assert len(found['bags']) == 1 and 'bad.mcap' in found['provenance']['left out'][0]
 
 
 def test_a_cut_off_bag_is_scored_as_far_as_it_goes(bag, tmp_path, capsys):

@@ -80,12 +80,17 @@ def tables(truth, tmp_path_factory):
 
 def test_a_table_of_one_column_scores_a_model_with_one_head(evaluated, tables, truth):
     out, found = evaluated('action', '--ground-truth', tables / 'action.csv', '--subsets')
-    assert found['heads'] == ['action'] and found['joint'] == 'action'
+    assert found['heads'] == ['action'] and found['joint_head'] == 'action'
     assert found['segments']['truth'] == {'action': [ACTIONS.index(f'{v} {n}') for v, n in truth]}
     scored = found['conditions'][0]['actions']
     assert list(scored) == ['action'] and scored['action']['count'] == 2
     assert not [w for w in found['warnings'] if 'action.csv' in w]
-    assert list(found['losing']) == ['probability', 'action', 'average_accuracy', 'relative_drop']
+    assert list(found['robustness']) == [
+        'probability',
+        'action',
+        'average_accuracy',
+        'relative_drop',
+    ]
     page, text = ((out / name).read_text() for name in ('report.html', 'report.md'))
     assert 'action accuracy, top-1' in page and 'action top-1, %' in text
     assert 'verb' not in page.split('<script')[0].split('</style>')[1].replace(str(tables), '')
@@ -110,7 +115,7 @@ def test_a_head_that_the_truth_topic_cannot_name_is_not_scored_and_that_is_said(
     warnings = ' | '.join(found['warnings'])
     assert 'names no tool: that head is not scored' in warnings
     assert 'an event names verb and noun: of the head tool only the windows' in warnings
-    assert found['losing'] is None
+    assert found['robustness'] is None
     assert 'No true action has a class for every head' in (out / 'report.html').read_text()
 
 

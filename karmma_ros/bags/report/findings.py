@@ -13,15 +13,17 @@ from itertools import islice
 from typing import Any
 
 import cv2
-from karmma_ros.bags.report.summary import ConditionScores, Report
+from karmma_ros.bags.report.schema import FailureCase
+from karmma_ros.bags.report.summary import ScoredBag
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.evaluation.bag_predictions import BagPredictions, BagRun
 from karmma_ros.evaluation.ground_truth import UNKNOWN
-from karmma_ros.evaluation.scores import windows_of
+from karmma_ros.evaluation.scores import PredictedActions, windows_of
 from karmma_ros.modality import Modality, parse_subset, subset_name
 import numpy as np
 from numpy.typing import NDArray
 
+Report = Mapping[str, Any]
 _SENSORS = {Modality.RGB: 'the camera', Modality.FLOW: 'optical flow', Modality.AUDIO: 'sound',
             Modality.DETECTIONS: 'the boxes'}
 
@@ -48,7 +50,7 @@ def clock(value: float) -> str:
 def scored_key(report: Mapping[str, Any]) -> str | None:
     """Return what the verdict is about: all heads together, or one where no more is known."""
     actions = report['conditions'][0]['actions']
-    return report['joint'] if report['joint'] in actions else next(iter(actions), None)
+    return report['joint_head'] if report['joint_head'] in actions else next(iter(actions), None)
 
 
 def sentences(report: Mapping[str, Any]) -> Iterator[str]:
@@ -62,7 +64,7 @@ def sentences(report: Mapping[str, Any]) -> Iterator[str]:
         yield from _announced(first['events'])
         yield from _calibrated(report, key)
     yield from _lost(report, key)
-    yield _sensors(first['with_sensor'])
+    yield _sensors(first['modality_coverage'])
 
 
 def _recognised(first: Mapping[str, Any], key: str) -> Iterator[str]:
@@ -70,7 +72,7 @@ def _recognised(first: Mapping[str, Any], key: str) -> Iterator[str]:
     low, high = one['interval']
     others = ', '.join(f'{name} {percent(each["top1"])} %'
                        for name, each in first['actions'].items() if name != key)
-    yield (f'{one["right"]:,} of {one["count"]:,} true actions are recognised: '
+    yield (f'{one["correct"]:,} of {one["count"]:,} true actions are recognised: '
            f'{percent(one["top1"])} % (95 % interval {percent(low)} to {percent(high)})'
            + (f'; {others}.' if others else '.'))
 
@@ -82,7 +84,7 @@ def _announced(events: Mapping[str, Any]) -> Iterator[str]:
     delay = events['delay_s']
     late = (f', {seconds(delay["p50"])} s after its start in the median '
             f'({seconds(delay["p90"])} s for nine of ten)' if delay['count'] else '')
-    yield (f'As a stream: {events["count"]:,} events; {percent(events["found"])} % of the true '
+    yield (f'As a stream: {events["count"]:,} events; {percent(events["recall"])} % of the true '
            f'actions are announced{late}. F1 at an overlap of 0.25: '
            f'{percent(events["f1"]["25"])} %.')
 
@@ -119,7 +121,7 @@ def _lost(report: Mapping[str, Any], key: str | None) -> Iterator[str]:
         text = (f'With all of {full} {percent(_share(found[full], key, places))} % of the '
                 f'{len(places):,} actions that have them are right; the costliest single loss is '
                 f'{lost}: {percent(left)} % remain.')
-        half = (report['losing'] or {}).get(key)
+        half = (report['robustness'] or {}).get(key)
         yield text + (f' With every sensor missing half of the time: {percent(half[5])} %.'
                       if half else '')
 
@@ -132,7 +134,7 @@ def known_actions(report: Mapping[str, Any], key: str | None) -> list[bool]:
 
 
 def _share(columns: Mapping[str, Any], key: str | None, places: Sequence[int]) -> float:
-    return sum(columns['right'][key][i] for i in places) / len(places)
+    return sum(columns['correct'][key][i] for i in places) / len(places)
 
 
 def _sensors(shares: Mapping[str, float]) -> str:
@@ -142,7 +144,7 @@ def _sensors(shares: Mapping[str, float]) -> str:
 
 
 MOST = 12
-PICTURES = 3
+IMAGES = 3
 _WIDTH, _QUALITY = 240, 70
 
 
@@ -155,74 +157,78 @@ def condition_with_errors(report: Report) -> str:
     for condition in [conditions[0], *ordered]:
         each = columns[condition['name']]
         if any(k and n and not right for k, n, right in zip(
-                known, each['windows'], each['right'].get(key, ()))):
+                known, each['windows'], each['correct'].get(key, ()))):
             return str(condition['name'])
     return str(conditions[0]['name'])
 
 
 def failure_cases(
-    report: Report, runs: Sequence[BagRun], answers: Sequence[BagPredictions],
-    looked: Sequence[ConditionScores], most: int = MOST,
-) -> list[dict[str, Any]]:
-    """Return the surest errors, the worst first, JSON-ready; empty without truth."""
+    report: Report, runs: Sequence[BagRun], predictions: Sequence[BagPredictions],
+    scored: Sequence[ScoredBag], most: int = MOST,
+) -> list[FailureCase]:
+    """Return the most confident errors, the worst first; empty without ground truth."""
     key = scored_key(report)
     if key is None:
         return []
     wrong: list[tuple[float, int, int]] = []
-    for bag, each in enumerate(looked):
-        confidence, hits = each.asked.confidence[key], each.asked.hits()[key]
-        chosen = each.asked.scored[key] & each.asked.answered & ~hits
-        wrong += [(-float(confidence[i]), bag, int(i)) for i in np.flatnonzero(chosen)]
-    return [_moment(report, runs[bag], answers[bag], looked[bag], bag, i)
-            for _, bag, i in sorted(wrong)[:most]]
+    for bag, each in enumerate(scored):
+        actions = each.actions
+        chosen = actions.scored[key] & actions.answered & ~actions.hits()[key]
+        wrong += [(-float(actions.confidence[key][i]), bag, int(i))
+                  for i in np.flatnonzero(chosen)]
+    return [_failure_case(runs[bag], predictions[bag], scored[bag].actions, bag, i, -confidence)
+            for confidence, bag, i in sorted(wrong)[:most]]
 
 
-def _moment(
-    report: Report, run: BagRun, answers: BagPredictions, looked: ConditionScores, bag: int, i: int
-) -> dict[str, Any]:
-    assert run.truth is not None, 'an error needs a truth'
-    action, asked = run.truth.actions[i], looked.asked
-    said = {head: int(ids[i, 0]) for head, ids in asked.best.items()}
-    rows = windows_of(action, answers)
-    sure = np.prod([answers.probabilities[h][rows, c] for h, c in said.items()], axis=0)
-    worst = int(rows[int(sure.argmax())])
-    start, end = int(answers.start_ns[worst]), int(answers.end_ns[worst])
-    row = answers.states[np.searchsorted(answers.states[:, 0], end, side='right') - 1] \
-        if len(answers.states) else np.zeros(5, np.int64)
-    return {
-        'bag': bag, 'start_ns': action.start_ns, 'stop_ns': action.stop_ns,
-        'at_s': (end - run.info.start_ns) / NANOSECONDS, 'window_ns': [start, end],
-        'truth': dict(action.names),
-        'said': {h: run.vocabulary.heads[h][c] for h, c in said.items()},
-        'confidence': float(asked.confidence[scored_key(report) or ''][i]),
-        'chance_of_truth': {h: float(asked.chances[h][i, c]) for h, c in action.ids.items()
-                            if c != UNKNOWN},
-        'present': [str(m) for m, here in zip(Modality, answers.present[worst]) if here],
-        'states': dict(zip(map(str, Modality), row[1:].tolist()))}
+def _failure_case(
+    run: BagRun, predictions: BagPredictions, actions: PredictedActions, bag: int, index: int,
+    confidence: float,
+) -> FailureCase:
+    """Describe a wrong action by the window that is most confident of the wrong classes."""
+    assert run.truth is not None, 'an error needs ground truth'
+    action = run.truth.actions[index]
+    predicted = {head: int(ids[index, 0]) for head, ids in actions.best.items()}
+    rows = windows_of(action, predictions)
+    joint = np.prod([predictions.probabilities[h][rows, c] for h, c in predicted.items()], axis=0)
+    worst = int(rows[int(joint.argmax())])
+    start, end = int(predictions.start_ns[worst]), int(predictions.end_ns[worst])
+    states = predictions.states
+    row = states[np.searchsorted(states[:, 0], end, side='right') - 1] if len(states) \
+        else np.zeros(5, np.int64)
+    return FailureCase(
+        bag=bag, start_ns=action.start_ns, stop_ns=action.stop_ns,
+        at_s=(end - run.info.start_ns) / NANOSECONDS, window_ns=(start, end),
+        truth=dict(action.names),
+        predicted={h: run.vocabulary.heads[h][c] for h, c in predicted.items()},
+        confidence=confidence,
+        chance_of_truth={h: float(actions.chances[h][index, c]) for h, c in action.ids.items()
+                         if c != UNKNOWN},
+        present=[str(m) for m, valid in zip(Modality, predictions.present[worst]) if valid],
+        states=dict(zip(map(str, Modality), row[1:].tolist())))
 
 
-def pictures(
+def images(
     runs: Sequence[BagRun], windows: Sequence[tuple[int, Sequence[int]]],
 ) -> list[list[bytes]]:
     """
-    Return JPEG files of start, middle and end of windows; those that are there.
+    Return JPEG files of the first, middle and last frame of windows, as far as available.
 
-    :param windows: place of the bag among the runs, start and end in ns. Each bag is asked once.
+    :param windows: index of the bag among the runs, start and end in ns. Each bag is read once.
     """
-    times = [[start + (end - start) * i // (PICTURES - 1) for i in range(PICTURES)]
+    times = [[start + (end - start) * i // (IMAGES - 1) for i in range(IMAGES)]
              for _, (start, end) in windows]
-    found: dict[int, Iterator[Any]] = {}
+    frames: dict[int, Iterator[Any]] = {}
     for bag in {bag for bag, _ in windows}:
-        asked = [t for (b, _), three in zip(windows, times) if b == bag for t in three]
-        found[bag] = iter(runs[bag].frames(asked))
-    return [[_jpeg(picture) for picture in islice(found[bag], PICTURES) if picture is not None]
+        requested = [t for (b, _), three in zip(windows, times) if b == bag for t in three]
+        frames[bag] = iter(runs[bag].frames(requested))
+    return [[_jpeg(image) for image in islice(frames[bag], IMAGES) if image is not None]
             for bag, _ in windows]
 
 
-def _jpeg(picture: NDArray[np.uint8]) -> bytes:
-    height, width = picture.shape[:2]
+def _jpeg(image: NDArray[np.uint8]) -> bytes:
+    height, width = image.shape[:2]
     scale = min(1.0, _WIDTH / width)
-    small = cv2.resize(picture, (max(1, round(width * scale)), max(1, round(height * scale))),
+    small = cv2.resize(image, (max(1, round(width * scale)), max(1, round(height * scale))),
                        interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])

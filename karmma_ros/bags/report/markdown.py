@@ -24,7 +24,7 @@ def markdown(report: Mapping[str, Any], made: Mapping[str, Any]) -> str:
         parts += ['## With some of the sensors only', _subsets(report, key)]
     if 'f1' in report['conditions'][0]['events']:
         parts += ['## As a stream of events', _events(report)]
-    if report['losing']:
+    if report['robustness']:
         parts += ['## Accuracy against lost sensors', _curve(report)]
     parts += ['## Bags', _bags(report, key)]
     if report['warnings']:
@@ -96,11 +96,11 @@ def _events(report: Mapping[str, Any]) -> str:
 
 
 def _curve(report: Mapping[str, Any]) -> str:
-    losing = report['losing']
+    losing = report['robustness']
     return markdown_table(
         ['each sensor missing, %', *(f'{100 * p:.0f}' for p in losing['probability'])],
         [[word(key), *map(percent, losing[key])]
-         for key in dict.fromkeys((report['joint'], *report['heads'])) if key in losing])
+         for key in dict.fromkeys((report['joint_head'], *report['heads'])) if key in losing])
 
 
 def _bags(report: Mapping[str, Any], key: str | None) -> str:

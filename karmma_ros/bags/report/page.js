@@ -53,11 +53,11 @@
   const rows = () => {
     const list = [
       { kind: 'truth', name: 'truth', high: bag.truth.length ? 30 : 0 },
-      { kind: 'said', name: 'each window', high: 24 },
+      { kind: 'predicted', name: 'each window', high: 24 },
       { kind: 'events', name: 'events', high: 30 },
     ];
     for (const name of SENSORS) {
-      if (bag.lamps[name].some((change) => change[1] > 0)) {
+      if (bag.availability[name].some((change) => change[1] > 0)) {
         list.push({ kind: 'lamp', name, high: 15 });
       }
     }
@@ -125,12 +125,12 @@
     truth: (row, y) => seen(bag.truth, 12).forEach(([t, i]) => write(
       box(t[0], t[1], y, row.high, i % 2 ? ink.truth : ink.truth2), label(t[2]), y, row.high,
       ink.ink)),
-    said: (row, y) => seen(bag.said, 1).forEach(([s]) => write(
+    predicted: (row, y) => seen(bag.predicted, 1).forEach(([s]) => write(
       box(s[0], s[1], y, row.high, fills[s[4]]), label(s[2]), y, row.high, fills.on[s[4]])),
     events: (row, y) => seen(bag.events, 2).forEach(([s]) => write(
       box(s[0], s[1], y, row.high, fills[s[4]]), label(s[2]), y, row.high, fills.on[s[4]])),
     lamp: (row, y) => {
-      const list = bag.lamps[row.name];
+      const list = bag.availability[row.name];
       seen(list, 1).forEach(([change, i]) => {
         const end = i + 1 < list.length ? list[i + 1][0] : bag.length;
         const state = change[1];
@@ -239,13 +239,13 @@
       list.push(['truth', mine.map((i) => label(bag.truth[i][2])).join(' and ') || 'none']);
     }
     const span = (s) => label(s[2]) + (s[2] < 0 ? '' : ', ' + s[3] + ' % sure: ' + VERDICT[s[4]]);
-    list.push(['each window', at(bag.said, cursor).map((i) => span(bag.said[i])).join('; ')
+    list.push(['each window', at(bag.predicted, cursor).map((i) => span(bag.predicted[i])).join('; ')
       || 'no answer']);
     list.push(['event', at(bag.events, cursor).map((i) => span(bag.events[i]) + ', announced at '
       + clock(bag.events[i][5])).join('; ') || 'none']);
     for (const name of SENSORS) {
-      const change = bag.lamps[name][last(bag.lamps[name], cursor)];
-      if (change && bag.lamps[name].some((c) => c[1] > 0)) {
+      const change = bag.availability[name][last(bag.availability[name], cursor)];
+      if (change && bag.availability[name].some((c) => c[1] > 0)) {
         list.push([name, data.states[change[1]] + ', since ' + clock(change[0])]);
       }
     }
@@ -306,7 +306,7 @@
     board.querySelectorAll('.strip').forEach((s, i) => { s.hidden = i !== number; });
     cursor = null;
     look(0, Math.min(bag.length, canvas.clientWidth * 70));
-    const first = bag.events[0] || bag.said[0] || bag.truth[0];
+    const first = bag.events[0] || bag.predicted[0] || bag.truth[0];
     if (first) put((first[0] + first[1]) / 2);
   };
 

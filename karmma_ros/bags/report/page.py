@@ -170,10 +170,10 @@ def _data(drawn: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found = []
     for bag in drawn:
         found.append({
-            **{key: bag[key] for key in ('name', 'length', 'lamps', 'conditions')},
+            **{key: bag[key] for key in ('name', 'length', 'availability', 'conditions')},
             'truth': [[s, e, number(words)] for s, e, words in bag['truth']],
-            'said': [[s, e, -1 if words is None else number(words), *rest]
-                     for s, e, words, *rest in bag['said']],
+            'predicted': [[s, e, -1 if words is None else number(words), *rest]
+                     for s, e, words, *rest in bag['predicted']],
             'events': [[s, e, number(words), *rest] for s, e, words, *rest in bag['events']]})
     return {'bags': found, 'labels': list(labels), 'states': list(sections.STATES)}
 

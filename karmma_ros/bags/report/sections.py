@@ -118,7 +118,7 @@ def streaming(report: Report) -> str:
 
 def curve(report: Report) -> str:
     """Show accuracy against lost sensors."""
-    losing = report['losing']
+    losing = report['robustness']
     if losing is None and any(each['parameters'].get('subset') for each in report['conditions']):
         return ('<p class="none">No true action has a class for every head of the model and all '
                 'subsets of its sensors: there is no curve.</p>')
@@ -126,7 +126,9 @@ def curve(report: Report) -> str:
         return ('<p class="none">Not every subset of the sensors was looked at: '
                 '<code>--subsets</code> gives this curve.</p>')
     points = losing['probability']
-    keys = [key for key in dict.fromkeys((report['joint'], *report['heads'])) if key in losing]
+    keys = [
+        key for key in dict.fromkeys((report['joint_head'], *report['heads'])) if key in losing
+    ]
     chart = charts.lines(
         {key: list(zip(points, losing[key])) for key in keys},
         title='Top-1 accuracy when each sensor is missing at random',
@@ -205,14 +207,14 @@ def ages(report: Report) -> str:
 
 def moments(report: Report, jpegs: Sequence[Sequence[bytes]]) -> str:
     """Show the surest errors with their pictures."""
-    if not report['moments']:
+    if not report['failure_cases']:
         return '<p class="none">No true action was answered wrongly, or there is no truth.</p>'
-    name = report['moments_of']
+    name = report['failure_cases_condition']
     text = 'True actions that were answered wrongly, the surest first.' \
         if name == report['conditions'][0]['name'] else (
             f'As recorded nothing was answered wrongly; these are of the condition {name}.')
     return f'<p>{escape(text)}</p><ol class="moments">' + ''.join(
-        _moment(report, each, pictures) for each, pictures in zip(report['moments'], jpegs)
+        _moment(report, each, pictures) for each, pictures in zip(report['failure_cases'], jpegs)
     ) + '</ol>'
 
 
@@ -264,7 +266,7 @@ def _tiles(report: Report) -> Iterable[tuple[str, str, str, str]]:
         one = first['actions'][key]
         low, high = one['interval']
         yield (f'{key} accuracy, top-1', percent(one['top1']) + unit,
-               f'{one["right"]:,} of {one["count"]:,}; 95 %: {percent(low)} to {percent(high)}',
+               f'{one["correct"]:,} of {one["count"]:,}; 95 %: {percent(low)} to {percent(high)}',
                ' main')
         for name, each in first['actions'].items():
             if name != key:
@@ -279,7 +281,7 @@ def _tiles(report: Report) -> Iterable[tuple[str, str, str, str]]:
                    f'median; nine of ten within {seconds(events["delay_s"]["p90"])} s', '')
         error = report['calibration'][key]['windows']['error']
         yield 'calibration error', percent(error) + unit, 'of one window; 0 is best', ''
-        half = (report['losing'] or {}).get(key)
+        half = (report['robustness'] or {}).get(key)
         if half:
             yield ('each sensor missing half the time', percent(half[5]) + unit,
                    f'{percent(half[0])} % with all', '')
@@ -296,7 +298,7 @@ def _condition_row(each: Report, key: str | None, names: Sequence[str]) -> list[
     if key:
         events = each['events']
         cells += [percent(scored.get('top5')), percent(scored.get('answered')),
-                  percent(events.get('f1', {}).get('25')), percent(events.get('found')),
+                  percent(events.get('f1', {}).get('25')), percent(events.get('recall')),
                   seconds(events.get('delay_s', {}).get('p50'))]
     else:
         cells.append(f'{each["events"]["count"]:,}')
@@ -332,7 +334,7 @@ def _most(pairs: Sequence[Sequence[int]], classes: int) -> tuple[list[int], list
 def _moment(report: Report, each: Report, pictures: Sequence[bytes]) -> str:
     bag = report['bags'][each['bag']]
     at = clock(each['at_s'])
-    truth, said = ' '.join(each['truth'].values()), ' '.join(each['said'].values())
+    truth, said = ' '.join(each['truth'].values()), ' '.join(each['predicted'].values())
     images = ''.join(
         f'<img alt="{escape(f"{what} of the window at {at}: the truth is {truth}")}" '
         f'src="data:image/jpeg;base64,{b64encode(data).decode()}">'

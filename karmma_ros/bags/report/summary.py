@@ -1,18 +1,36 @@
 """
-Everything that a report says, as one JSON-ready mapping; pages and tables only show it.
+The scores of the report: predictions matched with ground truth, bag by bag and condition.
 
-Each condition's answers are looked at once and let go, so that many conditions of a long bag
-need the memory of one.
+The predictions of one condition are scored and released before the next, so that many
+conditions of a long bag need the memory of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-import math
+from dataclasses import asdict, dataclass, replace
 import re
 from typing import Any
 
+from karmma_ros.bags.report.schema import (
+    ActionColumns,
+    ActionScores,
+    Agreement,
+    BagReport,
+    BagSummary,
+    Calibration,
+    CalibrationBins,
+    ConditionScores,
+    EventScores,
+    FORMAT,
+    GroundTruthSummary,
+    Histogram,
+    PerBagScores,
+    Percentiles,
+    Settings,
+    TrueActions,
+    WindowScores,
+)
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation import robustness, scores, segmentation
@@ -35,35 +53,32 @@ from karmma_ros.stream.events import EventSettings
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = 'karmma_ros.bag_report/1'
 HISTOGRAM_BINS = 40
-Report = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class ConditionScores:
-    """What one condition says of one bag."""
+class ScoredBag:
+    """One bag under one condition: predictions matched with the ground truth."""
 
-    asked: PredictedActions
-    heard: list[DetectedAction]
+    actions: PredictedActions
+    detected: list[DetectedAction]
     true: list[Segment]
-    """What the events are held against."""
-    places: list[int]
-    """Of these, the actions of the truth."""
+    """Ground-truth segments that the events are scored with."""
     counted: list[int]
-    """Those of `heard` that are right or wrong."""
-    found: dict[str, SegmentCounts]
+    """Indices of `detected` outside ignored regions."""
+    counts: dict[str, SegmentCounts]
+    """Overlap in percent → true positives, false positives, false negatives."""
     edit: float
     delays_s: dict[int, float]
-    """Action of the truth that was found → how late it was announced."""
+    """Index of a matched true action → delay of its event."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReportFigures:
     """The report, and what a page shows beside it."""
 
-    report: Report
-    first: list[ConditionScores]
+    report: BagReport
+    first: list[ScoredBag]
     """Of each bag, as recorded."""
     latency_s: NDArray[np.float64]
     """Of the windows as recorded; no two runs give the same."""
@@ -73,67 +88,51 @@ def describe(
     runs: Sequence[BagRun], model: Mapping[str, Any], settings: EventSettings
 ) -> ReportFigures:
     """
-    Score the runs; `made` is not in it.
+    Score the runs; failure cases and provenance are added by `write`.
 
     :raises InvalidSettingError: when there is no run, or they differ in conditions or classes.
     """
     _check(runs)
-    first = runs[0]
-    vocabulary = first.vocabulary
-    conditions = list(first.answers)
-    report: Report = {
-        'format': FORMAT, 'model': dict(model),
-        'settings': {'window_s': first.spec.duration, 'events': asdict(settings),
-                     'overlaps': list(OVERLAPS), 'tious': list(TIOUS)},
-        'heads': list(vocabulary.heads), 'joint': scores.joint_key(tuple(vocabulary.heads)),
-        'vocabulary': {head: list(names) for head, names in vocabulary.heads.items()},
-        'bags': [_bag(run, i, runs) for i, run in enumerate(runs)],
-        'segments': _truth_columns(runs), 'conditions': []}
+    vocabulary = runs[0].vocabulary
+    entries: list[ConditionScores] = []
+    columns: dict[str, ActionColumns] = {}
     by_subset: dict[str, PredictedActions] = {}
-    looked_first: list[ConditionScores] = []
-    latency: NDArray[np.float64] = np.zeros(0)
-    for number, condition in enumerate(conditions):
-        answers = [run.answers[condition] for run in runs]
-        looked = [look(run, a, settings) for run, a in zip(runs, answers)]
-        pooled = scores.pool([each.asked for each in looked])
-        entry, columns = _condition(condition, runs, answers, looked, pooled, settings)
-        if number == 0:
-            looked_first, reference, own = looked, answers, _own(runs, answers)
-            report |= _details(runs, answers, pooled)
-            latency = np.concatenate([a.latency_s for a in answers]).astype(np.float64)
-        else:
-            entry['agreement'] = _agreement(reference, answers, report['heads'])
+    reference: list[BagPredictions] = []
+    for condition in runs[0].answers:
+        predictions = [run.answers[condition] for run in runs]
+        scored = [score_bag(run, each, settings) for run, each in zip(runs, predictions)]
+        pooled = scores.pool([each.actions for each in scored])
+        if not entries:
+            reference, first, first_pooled = predictions, scored, pooled
+        entry, columns[condition.name] = evaluate_condition(
+            condition, runs, predictions, scored, pooled)
+        entries.append(entry if not entries else replace(
+            entry, agreement=_agreement(reference, predictions, list(vocabulary.heads))))
         if condition.subset:
             by_subset[condition.subset] = pooled
-        report['conditions'].append(entry)
-        report['segments']['conditions'][condition.name] = columns
-    report['losing'] = _losing(report, by_subset, own)
-    report['warnings'] = list(dict.fromkeys(_warnings(report)))
-    return ReportFigures(without_nan(report), looked_first, latency)
+    joint = scores.joint_key(tuple(vocabulary.heads))
+    report = BagReport(
+        format=FORMAT, model=dict(model),
+        settings=Settings(runs[0].spec.duration, asdict(settings), list(OVERLAPS), list(TIOUS)),
+        heads=list(vocabulary.heads), joint_head=joint,
+        vocabulary={head: list(names) for head, names in vocabulary.heads.items()},
+        bags=[_bag(run, i, runs) for i, run in enumerate(runs)],
+        segments=_true_actions(runs, columns), conditions=entries,
+        **_recorded_details(runs, reference, first_pooled),
+        robustness=_robustness(entries, joint, by_subset, _own(runs, reference)), warnings=[])
+    report = replace(report, warnings=list(dict.fromkeys(_warnings(report))))
+    latency = np.concatenate([each.latency_s for each in reference]).astype(np.float64)
+    return ReportFigures(report, first, latency)
 
 
-def without_nan(value: Any) -> Any:
-    """Make it JSON-ready: no NaN, no numpy, floats of six digits."""
-    if isinstance(value, Mapping):
-        return {str(key): without_nan(x) for key, x in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(x) for x in value]
-    if isinstance(value, np.generic):
-        return without_nan(value.item())
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    return value
-
-
-def histogram(values: NDArray[np.floating]) -> dict[str, Any]:
+def histogram(values: NDArray[np.floating]) -> Histogram:
     """Count values, in seconds, in bins of equal width up to the 99.5 % percentile."""
     if not len(values):
-        return {'edges': [], 'counts': [], 'above': 0}
+        return Histogram([], [], 0)
     low, high = min(0.0, float(np.min(values))), float(np.percentile(values, 99.5))
     high = high if high > low else low + 1e-3
     counts, edges = np.histogram(values, HISTOGRAM_BINS, (low, high))
-    return {'edges': edges.tolist(), 'counts': counts.tolist(),
-            'above': int((values > high).sum())}
+    return Histogram(edges.tolist(), counts.tolist(), int((values > high).sum()))
 
 
 def bag_name(path: str) -> str:
@@ -152,166 +151,178 @@ def _check(runs: Sequence[BagRun]) -> None:
                 'ones that were evaluated with the same model and the same conditions')
 
 
-def _bag(run: BagRun, number: int, runs: Sequence[BagRun]) -> dict[str, Any]:
+def _bag(run: BagRun, number: int, runs: Sequence[BagRun]) -> BagSummary:
     names = [bag_name(each.info.path) for each in runs]
     name = names[number]
     if names.count(name) > 1:
         name = f'{name} ({names[:number].count(name) + 1})'
     truth = run.truth
-    return {
-        'name': name, **asdict(run.info), 'seconds': run.info.seconds,
-        'truth': None if truth is None else {
-            'source': truth.source, 'actions': len(truth.actions),
-            'left_out': dict(truth.left_out), 'warnings': list(truth.warnings)},
-        'recorded': run.recorded}
+    return BagSummary(
+        name=name, **asdict(run.info), seconds=run.info.seconds,
+        truth=None if truth is None else GroundTruthSummary(
+            truth.source, len(truth.actions), dict(truth.left_out), list(truth.warnings)),
+        recorded=run.recorded)
 
 
-def _truth_columns(runs: Sequence[BagRun]) -> dict[str, Any]:
-    """Return the true actions of all bags, a column for each fact."""
+def _true_actions(runs: Sequence[BagRun], conditions: Mapping[str, ActionColumns]) -> TrueActions:
     rows = [(i, action) for i, run in enumerate(runs) for action in _actions(run)]
     heads = list(runs[0].vocabulary.heads)
-    return {
-        'bag': [i for i, _ in rows], 'start_ns': [a.start_ns for _, a in rows],
-        'stop_ns': [a.stop_ns for _, a in rows],
-        'names': {h: [a.names[h] for _, a in rows] for h in heads},
-        'truth': {h: [a.ids[h] for _, a in rows] for h in heads}, 'conditions': {}}
+    return TrueActions(
+        bag=[i for i, _ in rows], start_ns=[a.start_ns for _, a in rows],
+        stop_ns=[a.stop_ns for _, a in rows],
+        names={h: [a.names[h] for _, a in rows] for h in heads},
+        truth={h: [a.ids[h] for _, a in rows] for h in heads}, conditions=conditions)
 
 
 def _actions(run: BagRun) -> tuple[Any, ...]:
     return run.truth.actions if run.truth is not None else ()
 
 
-def look(run: BagRun, answers: BagPredictions, settings: EventSettings) -> ConditionScores:
-    """Ask every true action of one bag, and hear its events."""
+def score_bag(run: BagRun, predictions: BagPredictions, settings: EventSettings) -> ScoredBag:
+    """Match the predictions of one bag under one condition with its ground truth."""
     heads = segmentation.event_heads(run.vocabulary)
-    heard = segmentation.detect_events(answers, run.vocabulary, settings)
-    asked = scores.ask(_actions(run), answers)
+    detected = segmentation.detect_events(predictions, run.vocabulary, settings)
     truth = run.truth if run.truth is not None else Truth((), '')
-    true, places, open_ = segmentation.true_segments(truth, heads, settings.background)
-    counted = segmentation.without_open([h.segment for h in heard], open_)
-    said = [heard[i].segment for i in counted]
-    found = {f'{round(100 * o)}': segmentation.count_matches(true, said, o) for o in OVERLAPS}
-    delays = {places[i]: (heard[counted[j]].told_ns - true[i].start) / NANOSECONDS
-              for i, j in segmentation.matched(true, said, OVERLAPS[0])}
-    edit = segmentation.edit(true, said) if true else float('nan')
-    return ConditionScores(asked, heard, true, places, counted, found, edit, delays)
+    true, action_index, ignored = segmentation.true_segments(truth, heads, settings.background)
+    counted = segmentation.without_open([each.segment for each in detected], ignored)
+    predicted = [detected[i].segment for i in counted]
+    counts = {f'{round(100 * o)}': segmentation.count_matches(true, predicted, o)
+              for o in OVERLAPS}
+    delays = {action_index[i]: (detected[counted[j]].told_ns - true[i].start) / NANOSECONDS
+              for i, j in segmentation.matched(true, predicted, OVERLAPS[0])}
+    edit = segmentation.edit(true, predicted) if true else float('nan')
+    return ScoredBag(scores.ask(_actions(run), predictions), detected, true, counted, counts,
+                     edit, delays)
 
 
-def _condition(
-    condition: Condition, runs: Sequence[BagRun], answers: Sequence[BagPredictions],
-    looked: Sequence[ConditionScores], pooled: PredictedActions, settings: EventSettings,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a condition's figures, and its columns of the true actions."""
+def evaluate_condition(
+    condition: Condition, runs: Sequence[BagRun], predictions: Sequence[BagPredictions],
+    scored: Sequence[ScoredBag], pooled: PredictedActions,
+) -> tuple[ConditionScores, ActionColumns]:
+    """Return a condition's scores over all bags, and its results for each true action."""
     keys = scores.scored_keys(pooled)
-    actions: dict[str, dict[str, Any]] = {
-        key: dict(each) for key, each in scores.accuracy(pooled).items() if key in keys}
-    one, five = pooled.hits(), pooled.hits(scores.TOP)
-    for key, each in actions.items():
-        known = pooled.scored[key]
-        right = int(one[key][known].sum())
-        answered = int((known & pooled.answered).sum())
-        each['right'], each['interval'] = right, scores.wilson(right, each['count'])
-        each['top1_answered'] = right / answered if answered else float('nan')
-    windows = scores.pool([scores.ask_windows(_actions(run), a)
-                           for run, a in zip(runs, answers)])
+    windows = scores.pool([scores.ask_windows(_actions(run), each)
+                           for run, each in zip(runs, predictions)])
     per_window = scores.accuracy(windows)
-    entry = {
-        'name': condition.name, 'parameters': dict(condition.parameters),
-        'windows': sum(map(len, answers)),
-        'with_sensor': _with_sensor(answers), 'actions': actions,
-        'per_window': {key: {name: per_window[key][name] for name in (
-            'count', 'top1', 'top5', 'calibration_error')} for key in keys},
-        'events': _events(looked, runs) if keys else {
-            'count': sum(len(each.heard) for each in looked)},
-        'age_s': segmentation.percentiles(np.concatenate(
-            [segmentation.ages_s(a) for a in answers])),
-        'by_bag': [_of_bag(each, a) for each, a in zip(looked, answers)]}
-    delays = [each.delays_s.get(i) for each in looked for i in range(len(each.asked))]
-    columns = {
-        'windows': pooled.windows.tolist(),
-        'best': {head: np.where(pooled.answered, ids[:, 0], -1).tolist()
-                 for head, ids in pooled.best.items()},
-        'right': {key: one[key].astype(int).tolist() for key in keys},
-        'top5': {key: five[key].astype(int).tolist() for key in keys},
-        'confidence': {key: [round(x, 4) for x in pooled.confidence[key].tolist()]
-                       for key in keys},
-        'delay_s': [None if x is None else round(x, 3) for x in delays]}
-    return entry, columns
+    detected = sum(len(each.detected) for each in scored)
+    entry = ConditionScores(
+        name=condition.name, parameters=dict(condition.parameters),
+        windows=sum(map(len, predictions)), modality_coverage=_modality_coverage(predictions),
+        actions=_action_scores(pooled, keys),
+        per_window={key: WindowScores(**{name: per_window[key][name] for name in (
+            'count', 'top1', 'top5', 'calibration_error')}) for key in keys},  # type: ignore
+        events=_events(scored, runs) if keys else EventScores(detected),
+        age_s=_percentiles(np.concatenate([segmentation.ages_s(p) for p in predictions])),
+        by_bag=[_per_bag(each, p) for each, p in zip(scored, predictions)])
+    return entry, _columns(scored, pooled, keys)
 
 
-def _with_sensor(answers: Sequence[BagPredictions]) -> dict[str, float]:
-    """Return the share of windows that have each sensor."""
-    present = np.concatenate([a.present for a in answers])
-    shares = present.mean(0) if len(present) else np.zeros(len(Modality))
-    return dict(zip(map(str, Modality), shares.tolist()))
-
-
-def _events(looked: Sequence[ConditionScores], runs: Sequence[BagRun]) -> dict[str, Any]:
-    """Score what was announced, over all bags."""
-    vocabulary = runs[0].vocabulary
-    found = {o: sum((each.found[o] for each in looked), SegmentCounts(0, 0, 0))
-             for o in (looked[0].found if looked else {})}
-    delays = np.array([x for each in looked for x in each.delays_s.values()])
-    true = sum(len(each.true) for each in looked)
-    if not true:
-        return {'count': sum(len(each.heard) for each in looked)}
-    return {
-        'count': sum(len(each.heard) for each in looked), 'true': true,
-        'f1': {o: each.f1 for o, each in found.items()},
-        'edit': float(np.nanmean([each.edit for each in looked])),
-        'found': sum(len(each.delays_s) for each in looked) / true,
-        'delay_s': segmentation.percentiles(delays), 'mean_average_precision': _precision(
-            looked, segmentation.event_heads(vocabulary),
-            segmentation.event_key(tuple(vocabulary.heads)))}
-
-
-def _precision(
-    looked: Sequence[ConditionScores], heads: Sequence[str], key: str
-) -> dict[str, list[float]]:
-    """Return the mean average precision of each head, and of all together as `key`, at `TIOUS`."""
-    counted = [[each.heard[i] for i in each.counted] for each in looked]
+def _action_scores(pooled: PredictedActions, keys: Sequence[str]) -> dict[str, ActionScores]:
+    accuracy, hits = scores.accuracy(pooled), pooled.hits()
     found = {}
-    for place, head in enumerate(heads):
-        true = [(i, s._replace(label=(s.label[place],)))  # type: ignore[index]
-                for i, each in enumerate(looked) for s in each.true]
-        found[head] = mean_average_precision(true, [
-            d for i, heard in enumerate(counted) for d in segmentation.by_head(heard, place, i)])
-    if len(heads) > 1:
-        true = [(i, s) for i, each in enumerate(looked) for s in each.true]
-        found[key] = mean_average_precision(
-            true, [d for i, heard in enumerate(counted) for d in segmentation.whole(heard, i)])
+    for key in (key for key in accuracy if key in keys):
+        known = pooled.scored[key]
+        correct = int(hits[key][known].sum())
+        answered = int((known & pooled.answered).sum())
+        found[key] = ActionScores(
+            **accuracy[key], correct=correct,  # type: ignore[arg-type]
+            interval=scores.wilson(correct, int(known.sum())),
+            top1_answered=correct / answered if answered else float('nan'))
     return found
 
 
-def _of_bag(looked: ConditionScores, answers: BagPredictions) -> dict[str, Any]:
-    hits = looked.asked.hits()
-    return {
-        'windows': len(answers), 'events': len(looked.heard),
-        'top1': {key: [int(hits[key][known].sum()), int(known.sum())]
-                 for key, known in looked.asked.scored.items()},
-        'found': {o: [f.right, f.wrong, f.missed] for o, f in looked.found.items()},
-        'edit': looked.edit}
+def _columns(
+    scored: Sequence[ScoredBag], pooled: PredictedActions, keys: Sequence[str]
+) -> ActionColumns:
+    one, five = pooled.hits(), pooled.hits(scores.TOP)
+    delays = [each.delays_s.get(i) for each in scored for i in range(len(each.actions))]
+    return ActionColumns(
+        windows=pooled.windows.tolist(),
+        best={head: np.where(pooled.answered, ids[:, 0], -1).tolist()
+              for head, ids in pooled.best.items()},
+        correct={key: one[key].astype(int).tolist() for key in keys},
+        top5={key: five[key].astype(int).tolist() for key in keys},
+        confidence={key: [round(x, 4) for x in pooled.confidence[key].tolist()] for key in keys},
+        delay_s=[None if x is None else round(x, 3) for x in delays])
 
 
-def _details(
-    runs: Sequence[BagRun], answers: Sequence[BagPredictions], pooled: PredictedActions
+def _modality_coverage(predictions: Sequence[BagPredictions]) -> dict[str, float]:
+    present = np.concatenate([each.present for each in predictions])
+    fractions = present.mean(0) if len(present) else np.zeros(len(Modality))
+    return dict(zip(map(str, Modality), fractions.tolist()))
+
+
+def _events(scored: Sequence[ScoredBag], runs: Sequence[BagRun]) -> EventScores:
+    """Score the events of all bags."""
+    count = sum(len(each.detected) for each in scored)
+    true = sum(len(each.true) for each in scored)
+    if not true:
+        return EventScores(count)
+    counts = {o: sum((each.counts[o] for each in scored), SegmentCounts(0, 0, 0))
+              for o in scored[0].counts}
+    delays = np.array([x for each in scored for x in each.delays_s.values()])
+    vocabulary = runs[0].vocabulary
+    return EventScores(
+        count, true, f1={o: each.f1 for o, each in counts.items()},
+        edit=float(np.nanmean([each.edit for each in scored])),
+        recall=sum(len(each.delays_s) for each in scored) / true, delay_s=_percentiles(delays),
+        mean_average_precision=_precision(
+            scored, segmentation.event_heads(vocabulary),
+            segmentation.event_key(tuple(vocabulary.heads))))
+
+
+def _percentiles(values: NDArray[np.floating]) -> Percentiles:
+    return Percentiles(**segmentation.percentiles(values))  # type: ignore[arg-type]
+
+
+def _precision(
+    scored: Sequence[ScoredBag], heads: Sequence[str], key: str
+) -> dict[str, list[float]]:
+    """Return the mean average precision of each head, and of all jointly as `key`, at `TIOUS`."""
+    counted = [[each.detected[i] for i in each.counted] for each in scored]
+    precision = {}
+    for index, head in enumerate(heads):
+        true = [(i, s._replace(label=(s.label[index],)))  # type: ignore[index]
+                for i, each in enumerate(scored) for s in each.true]
+        precision[head] = mean_average_precision(true, [
+            d for i, each in enumerate(counted) for d in segmentation.by_head(each, index, i)])
+    if len(heads) > 1:
+        true = [(i, s) for i, each in enumerate(scored) for s in each.true]
+        precision[key] = mean_average_precision(
+            true, [d for i, each in enumerate(counted) for d in segmentation.whole(each, i)])
+    return precision
+
+
+def _per_bag(scored: ScoredBag, predictions: BagPredictions) -> PerBagScores:
+    hits = scored.actions.hits()
+    return PerBagScores(
+        windows=len(predictions), events=len(scored.detected),
+        top1={key: (int(hits[key][known].sum()), int(known.sum()))
+              for key, known in scored.actions.scored.items()},
+        found={o: (c.right, c.wrong, c.missed) for o, c in scored.counts.items()},
+        edit=scored.edit)
+
+
+def _recorded_details(
+    runs: Sequence[BagRun], predictions: Sequence[BagPredictions], pooled: PredictedActions
 ) -> dict[str, Any]:
-    """Return what is told of the bags as recorded only."""
+    """Return the members of the report that are of the bags as recorded only."""
     keys = scores.scored_keys(pooled)
-    windows = scores.pool([scores.ask_windows(_actions(run), a)
-                           for run, a in zip(runs, answers)])
+    windows = scores.pool([scores.ask_windows(_actions(run), each)
+                           for run, each in zip(runs, predictions)])
     return {
-        'calibration': {key: {'actions': _bins(scores.calibration(pooled, key)),
-                              'windows': _bins(scores.calibration(windows, key))}
+        'calibration': {key: Calibration(_bins(scores.calibration(pooled, key)),
+                                         _bins(scores.calibration(windows, key)))
                         for key in keys},
-        'confusion': {head: [[*pair, n] for pair, n in scores.confusion(pooled, head).items()]
+        'confusion': {head: [(*pair, n) for pair, n in scores.confusion(pooled, head).items()]
                       for head in pooled.heads if head in keys},
-        'age_histogram': histogram(np.concatenate([segmentation.ages_s(a) for a in answers]))}
+        'age_histogram': histogram(np.concatenate(
+            [segmentation.ages_s(each) for each in predictions]))}
 
 
-def _bins(found: Reliability) -> dict[str, Any]:
-    return {'count': found.count.tolist(), 'confidence': found.confidence.tolist(),
-            'accuracy': found.accuracy.tolist(), 'error': found.error}
+def _bins(bins: Reliability) -> CalibrationBins:
+    return CalibrationBins(bins.count.tolist(), bins.confidence.tolist(), bins.accuracy.tolist(),
+                           bins.error)
 
 
 def _own(runs: Sequence[BagRun], answers: Sequence[BagPredictions]) -> NDArray[np.bool_]:
@@ -320,51 +331,51 @@ def _own(runs: Sequence[BagRun], answers: Sequence[BagPredictions]) -> NDArray[n
 
 
 def _agreement(
-    reference: Sequence[BagPredictions], answers: Sequence[BagPredictions], heads: Sequence[str]
-) -> dict[str, float]:
-    parts = [robustness.agreement(r, a, heads) for r, a in zip(reference, answers)]
+    reference: Sequence[BagPredictions], others: Sequence[BagPredictions], heads: Sequence[str]
+) -> Agreement:
+    parts = [robustness.agreement(r, other, heads) for r, other in zip(reference, others)]
     weights = np.array([len(r) for r in reference], float)
     compared = np.array([part['compared'] for part in parts]) * weights
     same = np.nan_to_num([part['same'] for part in parts]) * compared
-    return {'compared': float(compared.sum() / weights.sum()) if weights.sum() else 0.0,
-            'same': float(same.sum() / compared.sum()) if compared.sum() else float('nan')}
+    return Agreement(
+        float(compared.sum() / weights.sum()) if weights.sum() else 0.0,
+        float(same.sum() / compared.sum()) if compared.sum() else float('nan'))
 
 
-def _losing(
-    report: Report, by_subset: Mapping[str, PredictedActions], own: NDArray[np.bool_]
+def _robustness(
+    conditions: Sequence[ConditionScores], joint: str,
+    by_subset: Mapping[str, PredictedActions], own: NDArray[np.bool_],
 ) -> dict[str, Any] | None:
-    """Return the curve over the chance of losing a sensor, and the measures of robustness."""
+    """Return accuracy over the probability of a missing sensor, and the summary measures."""
     curve = robustness.curve(by_subset, own) if by_subset else None
     if curve is None:
         return None
-    joint = report['joint']
-    column = {c['parameters']['subset']: c['actions'][joint]['top1_answered']
-              for c in report['conditions']
-              if c['parameters'].get('subset') and joint in c['actions']}
+    column = {c.parameters['subset']: c.actions[joint].top1_answered for c in conditions
+              if c.parameters.get('subset') and joint in c.actions}
     full = next(iter(by_subset))
     return {'probability': list(POINTS), **curve, 'average_accuracy': average_accuracy(column),
             'relative_drop': relative_drop(column, full)}
 
 
-def _warnings(report: Report) -> Iterator[str]:
-    many = len(report['bags']) > 1
-    for i, bag in enumerate(report['bags']):
-        before = f'{bag["name"]}: ' if many else ''
-        yield from (before + text for text in bag['warnings'])
-        yield from (before + text for text in (bag['truth'] or {}).get('warnings', ()))
-        if not report['conditions'][0]['by_bag'][i]['windows']:
+def _warnings(report: BagReport) -> Iterator[str]:
+    many = len(report.bags) > 1
+    first = report.conditions[0]
+    for i, bag in enumerate(report.bags):
+        before = f'{bag.name}: ' if many else ''
+        yield from (before + text for text in bag.warnings)
+        yield from (before + text for text in (bag.truth.warnings if bag.truth else ()))
+        if not first.by_bag[i].windows:
             yield before + 'no window could be cut: there is nothing to score'
-    first, joint = report['conditions'][0], report['joint']
-    scored = first['actions'].get(joint) or next(iter(first['actions'].values()), None)
-    if scored and scored['answered'] == 0 and first['windows']:
+    scored = first.actions.get(report.joint_head) or next(iter(first.actions.values()), None)
+    if scored and scored.answered == 0 and first.windows:
         yield ('no true action has a window: the times of the truth and the stamps of the '
                'sensors seem to be of different clocks')
-    elif scored and scored['answered'] < 0.98:
-        yield (f'{100 * (1 - scored["answered"]):.1f} % of the true actions have no answer '
+    elif scored and scored.answered < 0.98:
+        yield (f'{100 * (1 - scored.answered):.1f} % of the true actions have no answer '
                'and count as wrong: no sensor could be used there')
-    if not first['actions'] and any(bag['truth'] for bag in report['bags']):
+    if not first.actions and any(bag.truth for bag in report.bags):
         yield 'not one true action could be scored'
-    others = further_heads(report['heads'])
+    others = further_heads(report.heads)
     if others:
-        yield (f'an event names {" and ".join(action_heads(report["heads"]))}: of the head'
+        yield (f'an event names {" and ".join(action_heads(report.heads))}: of the head'
                f'{"s" * (len(others) > 1)} {", ".join(others)} only the windows are scored')

@@ -1,5 +1,5 @@
 """
-What a page draws over time: truth, answers, events and lamps, as few numbers as show it.
+What a page draws over time: truth, answers, events and sensors, as few numbers as show it.
 
 Times are integer milliseconds since the start of the bag. Verdicts: 0 where no true action is
 (or none that can be scored), 1 right, 2 one of the parts right, 3 wrong.
@@ -11,8 +11,8 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from karmma_ros.bags.report.findings import known_actions, scored_key
-from karmma_ros.bags.report.summary import ConditionScores, Report
+from karmma_ros.bags.report.findings import known_actions, Report, scored_key
+from karmma_ros.bags.report.summary import ScoredBag
 from karmma_ros.evaluation import segmentation
 from karmma_ros.evaluation.bag_predictions import BagPredictions, BagRun
 from karmma_ros.evaluation.segmentation import Segment
@@ -34,7 +34,7 @@ NOTHING, RIGHT, PARTLY, WRONG = range(4)
 def over_time(
     run: BagRun,
     answers: BagPredictions,
-    looked: ConditionScores,
+    scored: ScoredBag,
     report: Report,
     number: int,
     share: int,
@@ -49,20 +49,20 @@ def over_time(
     heads = segmentation.event_heads(run.vocabulary)
     runs = segmentation.window_runs(answers, heads, report['settings']['events']['max_gap'])
     named = (*heads, *further_heads(tuple(run.vocabulary.heads)))
-    near = _Nearby(looked.true)
-    said = _thinned([(r.start, r.end, r.label, score) for r, score in runs], share)
+    near = _Nearby(scored.true)
+    predicted = _thinned([(r.start, r.end, r.label, score) for r, score in runs], share)
     return {
         'name': report['bags'][number]['name'],
         'length': max(1, (run.info.end_ns - start) // _MILLISECOND),
         'truth': [[_ms(a.start_ns, start), _ms(a.stop_ns, start), [a.names[h] for h in named]]
                   for a in (run.truth.actions if run.truth else ())],
-        'said': [[_ms(s, start), _ms(e, start), list(label) if label else CHANGING,
+        'predicted': [[_ms(s, start), _ms(e, start), list(label) if label else CHANGING,
                   round(100 * score), near.verdict(Segment(s, e, label)) if label else NOTHING]
-                 for s, e, label, score in said],
+                 for s, e, label, score in predicted],
         'events': [[_ms(h.segment.start, start), _ms(h.segment.end, start),
                     list(h.segment.label), round(100 * h.score),  # type: ignore[call-overload]
-                    near.verdict(h.segment), _ms(h.told_ns, start)] for h in looked.heard],
-        'lamps': {str(m): _lamp(answers.states, 1 + i, start)
+                    near.verdict(h.segment), _ms(h.told_ns, start)] for h in scored.detected],
+        'availability': {str(m): _availability(answers.states, 1 + i, start)
                   for i, m in enumerate(Modality)},
         'conditions': _outcomes(report, number)}
 
@@ -71,7 +71,7 @@ def overview(drawn: Mapping[str, Any]) -> dict[str, list[list[int]]]:
     """
     Return the same in `OVERVIEW_COLUMNS` columns: row → [first column, before column, value].
 
-    Of the truth 1 and 2 in turn, of events the verdict of the longest, of lamps the worst.
+    Of the truth 1 and 2 in turn, of events the verdict of the longest, of sensors the worst.
     """
     length = drawn['length']
     rows = {
@@ -79,7 +79,7 @@ def overview(drawn: Mapping[str, Any]) -> dict[str, list[list[int]]]:
                           length, {1: 1, 2: 1}),
         'events': _columns([(s, e, 1 + verdict) for s, e, _, _, verdict, _ in drawn['events']],
                            length, {4: 4, 3: 3, 2: 2, 1: 1})}
-    for name, changes in drawn['lamps'].items():
+    for name, changes in drawn['availability'].items():
         ends = [*(t for t, _ in changes[1:]), length]
         rows[name] = _columns([(t, e, 1 + state) for (t, state), e in zip(changes, ends)],
                               length, {6: 0, 1: 1, 2: 2, 4: 3, 3: 4, 5: 5})
@@ -127,7 +127,7 @@ def _thinned(
     return joined[:most]
 
 
-def _lamp(states: NDArray[np.int64], column: int, start_ns: int) -> list[list[int]]:
+def _availability(states: NDArray[np.int64], column: int, start_ns: int) -> list[list[int]]:
     """Return [time, state] of each change."""
     changes: list[list[int]] = []
     for row in states[:, [0, column]].tolist():
@@ -143,7 +143,7 @@ def _outcomes(report: Report, number: int) -> list[list[str]]:
     known = known_actions(report, key)
     found = []
     for name, columns in segments['conditions'].items():
-        right = columns['right'].get(key)
+        right = columns['correct'].get(key)
         if right is not None:
             found.append([name, ''.join(
                 '?' if not known[i] else str(right[i]) if columns['windows'][i] else '-'
