@@ -55,9 +55,9 @@ def report(out):
     return json.loads((out / 'report.json').read_text())
 
 
-def without_made(out):
+def without_provenance(out):
     found = report(out)
-    assert found.pop('made')
+    assert found.pop('provenance')
     return found
 
 
@@ -125,7 +125,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_report(bag, tmp_path, monkeypa
                if name == '0/as recorded' or name.startswith('1/')]
     # What was answered is not asked again.
     assert batches == sum(-(-each // evaluate_bags.BATCH) for each in windows) - 2
-    assert without_made(tmp_path / 'stopped') == without_made(tmp_path / 'whole')
+    assert without_provenance(tmp_path / 'stopped') == without_provenance(tmp_path / 'whole')
     assert 'real_time' not in report(tmp_path / 'stopped')['provenance']
 
 
