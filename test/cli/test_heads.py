@@ -86,11 +86,7 @@ def test_a_table_of_one_column_scores_a_model_with_one_head(evaluated, tables, t
     assert list(scored) == ['action'] and scored['action']['count'] == 2
     assert not [w for w in found['warnings'] if 'action.csv' in w]
     assert list(found['robustness']) == [
-        'probability',
-        'action',
-        'average_accuracy',
-        'relative_drop',
-    ]
+        'probability', 'action', 'average_accuracy', 'relative_drop']
     page, text = ((out / name).read_text() for name in ('report.html', 'report.md'))
     assert 'action accuracy, top-1' in page and 'action top-1, %' in text
     assert 'verb' not in page.split('<script')[0].split('</style>')[1].replace(str(tables), '')

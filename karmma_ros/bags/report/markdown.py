@@ -74,16 +74,9 @@ def _subsets(report: Mapping[str, Any], key: str | None) -> str:
                 f'{round(scored["answered"] * scored["count"]):,}' if scored else '0',
                 *(percent(each['actions'].get(n, {}).get('top1_answered')) for n in names),
                 percent((each.get('agreement') or {}).get('same'))])
-    return markdown_table(
-        [
-            'sensors',
-            'windows',
-            'actions',
-            *(f'{word(n)} top-1, %' for n in names),
-            'same answer, %',
-        ],
-        rows,
-    )
+    header = ['sensors', 'windows', 'actions', *(f'{word(n)} top-1, %' for n in names),
+              'same answer, %']
+    return markdown_table(header, rows)
 
 
 def _events(report: Mapping[str, Any]) -> str:
