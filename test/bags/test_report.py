@@ -11,9 +11,9 @@ import subprocess
 import cv2
 from karmma_ros.bags import report
 from karmma_ros.bags.report import timeline
+from karmma_ros.bags.report.bag_report import BagReport, SCHEMA_ID
 from karmma_ros.bags.report.findings import clock
 from karmma_ros.bags.report.markdown import word
-from karmma_ros.bags.report.schema import BagReport, SCHEMA_ID
 from karmma_ros.bags.report.summary import bag_name, describe, histogram
 from karmma_ros.bags.report.timeline import NOTHING, PARTLY, RIGHT, WRONG
 from karmma_ros.errors import InvalidSettingError

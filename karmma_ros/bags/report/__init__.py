@@ -3,7 +3,7 @@ The report on bags: `report.html`, `report.json` and `report.md` in one folder.
 
 With the same bags, model and settings the files are equal byte for byte but for the provenance:
 date, machine, command and measured times, the last member of the JSON (`provenance`), the last
-section of the other two. `karmma_ros.bags.report.schema` describes the JSON.
+section of the other two. `karmma_ros.bags.report.bag_report` describes the JSON.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from karmma_ros.bags.report.bag_report import FailureCase
 from karmma_ros.bags.report.findings import condition_with_errors, failure_cases, images
 from karmma_ros.bags.report.markdown import markdown
 from karmma_ros.bags.report.page import page
-from karmma_ros.bags.report.schema import FailureCase
 from karmma_ros.bags.report.summary import describe, histogram, ReportFigures, score_bag
 from karmma_ros.bags.report.timeline import MOST_RUNS, over_time
 from karmma_ros.evaluation.bag_predictions import BagRun

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 import cv2
-from karmma_ros.bags.report.schema import FailureCase
+from karmma_ros.bags.report.bag_report import FailureCase
 from karmma_ros.bags.report.summary import ScoredBag
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.evaluation.bag_predictions import BagPredictions, BagRun

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 import re
 from typing import Any
 
-from karmma_ros.bags.report.schema import (
+from karmma_ros.bags.report.bag_report import (
     ActionColumns,
     ActionScores,
     Agreement,
@@ -27,7 +27,7 @@ from karmma_ros.bags.report.schema import (
     Histogram,
     PerBagScores,
     Percentiles,
-    Settings,
+    ReportSettings,
     TrueActions,
     WindowScores,
 )
@@ -112,14 +112,16 @@ def describe(
             by_subset[condition.subset] = pooled
     joint = scores.joint_key(tuple(vocabulary.heads))
     report = BagReport(
-        format=FORMAT, model=dict(model),
-        settings=Settings(runs[0].spec.duration, asdict(settings), list(OVERLAPS), list(TIOUS)),
+        format=FORMAT, model=dict(model), settings=ReportSettings(
+            runs[0].spec.duration, asdict(settings), list(OVERLAPS), list(TIOUS)),
         heads=list(vocabulary.heads), joint_head=joint,
         vocabulary={head: list(names) for head, names in vocabulary.heads.items()},
         bags=[_bag(run, i, runs) for i, run in enumerate(runs)],
         segments=_true_actions(runs, columns), conditions=entries,
         **_recorded_details(runs, reference, first_pooled),
-        robustness=_robustness(entries, joint, by_subset, _own(runs, reference)), warnings=[])
+        robustness=_robustness(entries, joint, by_subset, _own(runs, reference)),
+        warnings=[],
+    )
     report = replace(report, warnings=list(dict.fromkeys(_warnings(report))))
     latency = np.concatenate([each.latency_s for each in reference]).astype(np.float64)
     return ReportFigures(report, first, latency)

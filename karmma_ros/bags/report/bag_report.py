@@ -203,7 +203,7 @@ class FailureCase:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ReportSettings:
     """Length of a window, parameters of events, thresholds of the scores."""
 
     window_s: float
@@ -218,7 +218,7 @@ class BagReport:
 
     format: str
     model: Mapping[str, Any]
-    settings: Settings
+    settings: ReportSettings
     heads: Sequence[str]
     joint_head: str
     vocabulary: Mapping[str, Sequence[str]]
