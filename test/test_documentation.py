@@ -22,7 +22,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / 'docs'
-PAGES = [DOCS / name for name in ('node.md', 'hri.md', 'docker.md', 'security.md')]
+INSTALLATION = DOCS / 'installation.md'
+PAGES = [INSTALLATION, *(DOCS / name for name in (
+    'node.md', 'hri.md', 'docker.md', 'security.md'))]
 DOCKERFILES = sorted((ROOT / 'docker').glob('*.Dockerfile'))
 NOT_IN_HUMBLE = {'~/get_type_description'}
 WORKFLOW = ROOT / '.github' / 'workflows' / 'test.yml'
@@ -289,8 +291,8 @@ def commands(path, word):
     return [line.partition('#')[0].strip() for line in joined.splitlines() if word in line]
 
 
-def test_the_readme_leaves_the_same_keys_to_pip_as_ci():
-    keys = skipped_keys(ROOT / 'README.md')
+def test_the_installation_leaves_the_same_keys_to_pip_as_ci():
+    keys = skipped_keys(INSTALLATION)
     assert keys == skipped_keys(WORKFLOW)
     declared = re.findall(r'<exec_depend>(.+?)</exec_depend>', text(ROOT / 'package.xml'))
     # Those that rosdep would install by pip, which Ubuntu 24.04 refuses, and PyTorch.
@@ -298,13 +300,12 @@ def test_the_readme_leaves_the_same_keys_to_pip_as_ci():
         'python3-torch', 'python3-torchvision'}
 
 
-def test_the_readme_installs_what_ci_and_the_images_do():
-    readme = ROOT / 'README.md'
-    rosdep, = [c for c in commands(readme, 'rosdep install') if c.startswith('rosdep')]
+def test_the_installation_installs_what_ci_and_the_images_do():
+    rosdep, = [c for c in commands(INSTALLATION, 'rosdep install') if c.startswith('rosdep')]
     theirs, = commands(WORKFLOW, 'rosdep install')
     options = [set(re.findall(r'(?<=\s)-{1,2}[a-z][a-z-]*', c)) for c in (rosdep, theirs)]
     assert options[0] == options[1] - {'--rosdistro'}  # sourced on a robot
-    pip, = [c for c in commands(readme, 'pip install') if c.startswith('pip install')]
+    pip, = [c for c in commands(INSTALLATION, 'pip install') if c.startswith('pip install')]
     assert {'torch.txt', 'runtime.txt'} == {Path(p).name for p in re.findall(r'-r (\S+)', pip)}
     assert "'setuptools<80'" in pip and "'numpy<2'" in pip
     pinned = re.search(r'^setuptools==(\d+)', text(ROOT / 'requirements' / 'ros.txt'), re.M)
@@ -312,9 +313,9 @@ def test_the_readme_installs_what_ci_and_the_images_do():
     assert all('numpy<2' in text(path) for path in DOCKERFILES)  # Jazzy
 
 
-def test_the_readme_has_a_line_for_every_distribution_of_ci():
+def test_the_installation_has_a_line_for_every_distribution_of_ci():
     tested = yaml.safe_load(text(WORKFLOW))['jobs']['distribution']['strategy']['matrix']['ros']
-    table = [line for line in text(ROOT / 'README.md').splitlines()
+    table = [line for line in text(INSTALLATION).splitlines()
              if re.match(r'\| (Humble|Jazzy|Lyrical)', line)]
     named = [name.lower() for line in table for name in line.split('|')[1].split(', ')]
     assert set(tested) <= {name.strip() for name in named}
@@ -327,10 +328,10 @@ def test_the_readme_has_a_line_for_every_distribution_of_ci():
 
 def test_the_repository_list_is_one_of_vcstool():
     listed = yaml.safe_load(text(ROOT / 'karmma_ros.repos'))['repositories']
-    assert list(listed) == ['karmma_ros']  # the folder of src/ to which the README's link leads
+    assert list(listed) == ['karmma_ros']  # the folder of src/ that the link goes to
     assert set(listed['karmma_ros']) == {'type', 'url', 'version'}
     assert listed['karmma_ros']['type'] == 'git'
-    assert 'vcs import src < karmma_ros.repos' in text(ROOT / 'README.md')
+    assert 'vcs import src < karmma_ros.repos' in text(INSTALLATION)
 
 
 def test_a_commands_shell_is_sound():

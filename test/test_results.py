@@ -6,7 +6,6 @@ import shutil
 from karmma_ros import reproduce
 from karmma_ros.cli.main import main
 from karmma_ros.reproduce.cells import key_of
-from karmma_ros.reproduce.paper_tables import orderings
 from karmma_ros.reproduce.results import mean, Results
 from karmma_ros.reproduce.systems import all_experiments, budget
 import pytest
@@ -47,8 +46,3 @@ def test_three_seeds_keep_the_order_of_the_paper(results):
     at_90 = [mean([curve[-1] for curve in results.curves(system)]) for system in systems]
     assert averages == sorted(averages, reverse=True)
     assert at_90 == sorted(at_90, reverse=True)
-
-
-def test_the_readme_says_what_came_out(results):
-    readme = (DOCS.parent / 'README.md').read_text(encoding='utf-8')
-    assert orderings(results).strip() in readme
