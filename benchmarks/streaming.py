@@ -39,7 +39,7 @@ from karmma_ros.model.presets import preset, unimodal
 from karmma_ros.model.pretrained import load_pretrained
 from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.module import Optimisation
-from karmma_ros.training.precomputed import CachedTeacher, write_answers
+from karmma_ros.training.precomputed import TeacherLogitCache
 from karmma_ros.training.run import RunSettings, train
 from streaming_bag import film, recognised
 from streaming_live import cost_of, HOP, measure
@@ -132,7 +132,7 @@ def train_all(chosen: Collection[str], epochs: int, seeds: range) -> dict[str, A
 
 
 def train_row(
-    config: ModelConfig, folder: Path, splits: Splits, answers: CachedTeacher | None,
+    config: ModelConfig, folder: Path, splits: Splits, answers: TeacherLogitCache | None,
     epochs: int, seed: int, **optimizer: float,
 ) -> None:
     """Train one network as config/train/synthetic_kitchen_student.yaml does, and score it."""
@@ -168,13 +168,13 @@ def _started(config: ModelConfig) -> ModelConfig:
     return replace(config, encoders=encoders)
 
 
-def _lesson() -> tuple[Splits, CachedTeacher]:
+def _lesson() -> tuple[Splits, TeacherLogitCache]:
     """Return the data and what the teacher says of them."""
     data = DataSettings(synthetic_kitchen=KITCHEN)
     splits = _splits(KITCHEN)
     teacher = load_bundle(EXISTING / 'kitchen_teacher')
-    write_answers(teacher.network, splits.train, WORK / 'answers', data=repr(data))
-    return splits, CachedTeacher(WORK / 'answers')
+    return splits, TeacherLogitCache.build(
+        WORK / 'logits', teacher.network, splits.train, repr(data))
 
 
 def _splits(kitchen: KitchenSettings) -> Splits:

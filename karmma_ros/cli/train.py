@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from functools import partial
@@ -42,11 +42,10 @@ from karmma_ros.model.pretrained import load_pretrained
 from karmma_ros.training.checkpoints import TrainingStopped
 from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.precomputed import (
-    cache_tokens,
-    CachedTeacher,
+    FeatureCache,
+    Inference,
     network_on_tokens,
-    TokenDataset,
-    write_answers,
+    TeacherLogitCache,
 )
 from karmma_ros.training.run import RunSettings, train
 from karmma_ros.training.teacher import check_teacher, FrozenTeacher, Teacher
@@ -164,7 +163,7 @@ def _parser(name: str, stage: type[Stage]) -> CommandParser:
     return parser
 
 
-def run_stage(settings: Stage, out: Path, work: Path, cache: Path, command: str) -> None:
+def run_stage(settings: Stage, out: Path, run_dir: Path, cache: Path, command: str) -> None:
     """Train as one stage says and write the model directory `out`."""
     began = time.monotonic()
     config = architecture(settings)
@@ -175,10 +174,10 @@ def run_stage(settings: Stage, out: Path, work: Path, cache: Path, command: str)
     network = build(config, splits.spec, splits.vocabulary)
     _load_weights(settings, network, config, splits.spec)
     if isinstance(settings, TeacherTraining) and settings.cache_features:
-        _train_on_tokens(settings, network, splits, work)
+        _train_on_tokens(settings, network, splits, run_dir)
     else:
-        teacher = _teacher(settings, network, splits, work)
-        train(network, splits.train, splits.validation, settings.run, work / 'run', teacher)
+        teacher = _teacher(settings, network, splits, run_dir)
+        train(network, splits.train, splits.validation, settings.run, run_dir / 'run', teacher)
     if int(os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0'))):
         return  # the first of several processes goes on alone
     _write(out, network, config, splits, settings.run, command, began)
@@ -232,25 +231,23 @@ def architecture(settings: Stage) -> ModelConfig:
 
 
 def _train_on_tokens(
-    settings: TeacherTraining, network: Karmma, splits: Splits, work: Path
+    settings: TeacherTraining, network: Karmma, splits: Splits, run_dir: Path
 ) -> None:
-    """Train what is behind the encoders on what they say of each clip."""
+    """Train what follows the encoders on their cached tokens."""
     clips = {}
     with Bars() as bars:
         for name in ('train', 'validation'):
-            folder = cache_tokens(
-                network, getattr(splits, name), work / 'tokens' / name,
-                data=clips_digest(getattr(splits, name), settings.data),
-                workers=settings.run.workers, device=_device(settings.run),
-                progress=partial(bars, f'tokens of {name}'))
-            clips[name] = TokenDataset(folder)
-    still = replace(settings.run.optimizer, augmentation=0.0)
+            split = getattr(splits, name)
+            clips[name] = FeatureCache.build(
+                run_dir / 'tokens' / name, network, split, clips_digest(split, settings.data),
+                _inference(settings.run, partial(bars, f'tokens of {name}')))
+    optimizer = replace(settings.run.optimizer, augmentation=0.0)
     train(network_on_tokens(network.cpu(), clips['train']), clips['train'], clips['validation'],
-          replace(settings.run, optimizer=still), work / 'run')
+          replace(settings.run, optimizer=optimizer), run_dir / 'run')
     network.eval()
 
 
-def _teacher(settings: Stage, student: Karmma, splits: Splits, work: Path) -> Teacher | None:
+def _teacher(settings: Stage, student: Karmma, splits: Splits, run_dir: Path) -> Teacher | None:
     if not isinstance(settings, StudentTraining) or not settings.teacher:
         return None
     bundle = load_bundle(settings.teacher, custom_encoders=settings.custom_encoders)
@@ -258,12 +255,14 @@ def _teacher(settings: Stage, student: Karmma, splits: Splits, work: Path) -> Te
     if not settings.cache_teacher:
         return FrozenTeacher(bundle.network)
     with Bars() as bars:
-        folder = write_answers(
-            bundle.network, splits.train, work / 'answers',
-            data=clips_digest(splits.train, settings.data),
-            workers=settings.run.workers, device=_device(settings.run),
-            progress=partial(bars, "the teacher's answers"))
-    return CachedTeacher(folder)
+        return TeacherLogitCache.build(
+            run_dir / 'logits', bundle.network, splits.train,
+            clips_digest(splits.train, settings.data),
+            _inference(settings.run, partial(bars, "the teacher's logits")))
+
+
+def _inference(settings: RunSettings, progress: Callable[[int, int], None]) -> Inference:
+    return Inference(workers=settings.workers, device=_device(settings), progress=progress)
 
 
 def _device(settings: RunSettings) -> str:

@@ -33,13 +33,7 @@ from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.loaders import scoring_loader
-from karmma_ros.training.precomputed import (
-    cache_tokens,
-    CachedTeacher,
-    network_on_tokens,
-    TokenDataset,
-    write_answers,
-)
+from karmma_ros.training.precomputed import FeatureCache, network_on_tokens, TeacherLogitCache
 from karmma_ros.training.run import RunSettings, train
 import torch
 
@@ -137,8 +131,8 @@ class ExperimentRunner:
         result = {} if cell.kind == TOKENS else self._train(cell, network, splits, folder)
         if cell.kind == TOKENS:
             for split in SPLITS:
-                cache_tokens(
-                    network, getattr(splits, split), folder / split, data=repr(self._data))
+                FeatureCache.build(
+                    folder / split, network, getattr(splits, split), repr(self._data))
         result['minutes'] = round((time.monotonic() - began) / 60, 2)
         partial = folder / (RESULT + '.partial')
         partial.write_text(json.dumps(result, indent=1))
@@ -156,13 +150,14 @@ class ExperimentRunner:
             clips['train'] = open_splits(cell.pretraining, clip_spec(), self._cache).train
         if cell.kind == TEACHER:
             place = self.folder(cell.tokens)
-            clips = {split: TokenDataset(place / split) for split in SPLITS}
+            clips = {split: FeatureCache(place / split) for split in SPLITS}
             trained = network_on_tokens(network, clips['train'])
         if cell.kind != ENSEMBLE:
             train(trained, clips['train'], clips['validation'], cell.run, folder / 'run',
                   self._teacher(cell))
         if any(other.teacher == cell.name for other in self._cells.values()):
-            write_answers(trained, clips['train'], folder / 'answers', data=repr(self._data))
+            TeacherLogitCache.build(
+                folder / 'logits', trained, clips['train'], repr(self._data))
         save_bundle(folder / 'model', network.eval(), cell.config, splits.spec,
                     splits.vocabulary, dataset=splits.name, card=f'# {cell.name}\n')
         result = _scores(trained, clips['test'])
@@ -181,8 +176,8 @@ class ExperimentRunner:
                     given.embeddings[modality.value].state_dict())
         return network
 
-    def _teacher(self, cell: Experiment) -> CachedTeacher | None:
-        return CachedTeacher(self.folder(cell.teacher) / 'answers') if cell.teacher else None
+    def _teacher(self, cell: Experiment) -> TeacherLogitCache | None:
+        return TeacherLogitCache(self.folder(cell.teacher) / 'logits') if cell.teacher else None
 
 
 def _scores(network: Karmma, clips: Clips) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """
-What a frozen network said of every clip, kept on disk so that it is asked only once.
+Outputs of frozen networks, computed once for every clip and kept on disk.
 
-Either the tokens of its encoders, from which its fusion block is trained, or its answers for
-every subset of modalities, from which a student is taught. Both are of the clips as they are
-scored: the middle of the segment, without augmentation.
+`FeatureCache` holds the tokens of a network's encoders, from which its fusion block is trained.
+`TeacherLogitCache` holds a teacher's logits for every subset of modalities, from which a student
+is distilled. Both are of the clips as they are scored: the middle of the segment, not augmented.
 
 Shape legend: s samples, m modalities, n tokens, e token width, u subsets, c classes of all heads.
 """
@@ -11,6 +11,7 @@ Shape legend: s samples, m modalities, n tokens, e token width, u subsets, c cla
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 import hashlib
 import json
 import os
@@ -29,89 +30,30 @@ import numpy as np
 import torch
 from torch import nn, Tensor
 
-VERSION = 1
-PROGRESS, PRESENT = 'progress.txt', 'present'
-Progress = Callable[[int, int], None]
+VERSION = 2
+PROGRESS, PRESENT, LOGITS = 'progress.txt', 'present', 'logits'
 Arrays = Mapping[str, np.ndarray]
-_CACHES = 'it is rebuilt when it is gone: delete it'
+Layout = Mapping[str, tuple[Any, tuple[int, ...]]]
+"""Array → its dtype and the shape of one clip's row."""
 
 
-def cache_tokens(
-    network: Karmma, clips: Clips, folder: Path, *, data: str, batch_size: int = 32,
-    workers: int = 0, device: str = 'cpu', progress: Progress = lambda done, total: None,
-) -> Path:
+@dataclass(frozen=True)
+class Inference:
+    """How a cache is computed; none of it changes the result."""
+
+    batch_size: int = 32
+    workers: int = 0
+    """Processes that load clips."""
+    device: str = 'cpu'
+    progress: Callable[[int, int], None] = lambda done, total: None
+    """Called with the clips that are done, and all."""
+
+
+class FeatureCache:
     """
-    Keep the tokens of a network's encoders, before they are reduced: float16 `[s, n, e]`.
+    The clips of a split as the tokens of a network's encoders: a `Clips`.
 
-    :param data: says which clips these are; what was written from others is written anew.
-    """
-    network = network.to(device).eval()
-    heads = sorted(clips[0].labels)
-
-    def ask(batch: Batch) -> dict[str, np.ndarray]:
-        said = {head: batch.labels[head].cpu().numpy() for head in heads}
-        said[PRESENT] = batch.present.cpu().numpy()
-        for i, modality in enumerate(network.modalities):
-            if bool(batch.present[:, i].any()):
-                tokens = network.encoders[modality.value](batch.inputs[modality])
-                said[modality.value] = tokens.cpu().numpy()
-        return said
-
-    sizes: dict[str, tuple[Any, tuple[int, ...]]] = {head: (np.int64, ()) for head in heads}
-    sizes[PRESENT] = (np.bool_, (len(network.modalities),))
-    for modality in network.modalities:
-        shape = network.encoders[modality.value](
-            torch.zeros(1, *network.input_shapes[modality], device=device)).shape
-        sizes[modality.value] = (np.float16, tuple(shape[1:]))
-    return _write(network.encoders, network, clips, folder, {'data': data, 'heads': heads},
-                  sizes, ask, batch_size, workers, device, progress)
-
-
-def write_answers(
-    network: Karmma, clips: Clips, folder: Path, *, data: str, batch_size: int = 32,
-    workers: int = 0, device: str = 'cpu', progress: Progress = lambda done, total: None,
-) -> Path:
-    """
-    Keep a network's logits for every subset of its modalities: float32 `[s, u, c]`.
-
-    Each encoder runs once a clip. A subset that a sample does not have holds NaN.
-    """
-    network = network.to(device).eval()
-    chosen = subsets(network.modalities)
-    columns = {m: i for i, m in enumerate(network.modalities)}
-    heads = _head_sizes(network, device)
-
-    def ask(batch: Batch) -> dict[str, np.ndarray]:
-        answers = np.full((len(batch), len(chosen), sum(heads.values())), np.nan, np.float32)
-        some = batch.present.any(1)  # a clip may have nothing that this network takes
-        places = some.nonzero().squeeze(1)
-        offered = batch.rows(some)
-        tokens = network.encode_present(offered.inputs, offered.present) if len(offered) else {}
-        for u, subset in enumerate(chosen):
-            rows = offered.present[:, [columns[m] for m in subset]].all(1)
-            if rows.any():
-                logits = network.fuse({m: tokens[m][rows] for m in subset})
-                said = torch.cat([logits[head] for head in heads], dim=1)
-                answers[places[rows].cpu().numpy(), u] = said.float().cpu().numpy()
-        return {'answers': answers, PRESENT: batch.present.cpu().numpy()}
-
-    sizes = {'answers': (np.float32, (len(chosen), sum(heads.values()))),
-             PRESENT: (np.bool_, (len(columns),))}
-    return _write(network, network, clips, folder, {'data': data, 'heads': heads}, sizes, ask,
-                  batch_size, workers, device, progress)
-
-
-@torch.inference_mode()
-def _head_sizes(network: Karmma, device: str) -> dict[str, int]:
-    nothing = {m: torch.zeros(1, *network.input_shapes[m], device=device)
-               for m in network.modalities}
-    present = torch.ones(1, len(nothing), dtype=torch.bool, device=device)
-    return {head: x.shape[1] for head, x in network(nothing, present).items()}
-
-
-class TokenDataset:
-    """
-    The clips of a split as the tokens that `cache_tokens` kept: a `Clips`.
+    The tokens are kept as float16 `[s, n, e]`, before they are reduced.
 
     :raises DataError: when the folder is missing or damaged.
     """
@@ -123,19 +65,42 @@ class TokenDataset:
         self.modalities = in_order(Modality.parse(m) for m in metadata['modalities'])
         self.shapes = {m: self._arrays[m.value].shape[1:] for m in self.modalities}
 
+    @classmethod
+    def build(
+        cls, folder: Path, network: Karmma, clips: Clips, data: str,
+        inference: Inference = Inference(),
+    ) -> FeatureCache:
+        """
+        Open the cache of a network; compute what is missing.
+
+        :param data: identifies the clips; a cache of others is computed anew.
+        """
+        network = network.to(inference.device).eval()
+        heads = sorted(clips[0].labels)
+        layout: dict[str, tuple[Any, tuple[int, ...]]] = {head: (np.int64, ()) for head in heads}
+        layout[PRESENT] = (np.bool_, (len(network.modalities),))
+        for modality in network.modalities:
+            zeros = torch.zeros(1, *network.input_shapes[modality], device=inference.device)
+            with torch.inference_mode():
+                shape = network.encoders[modality.value](zeros).shape
+            layout[modality.value] = (np.float16, tuple(shape[1:]))
+        facts = _facts(network, network.encoders, clips, data, heads)
+        _fill(folder, facts, layout, lambda batch: _features(network, batch), clips, inference)
+        return cls(folder)
+
     def __len__(self) -> int:
         return len(self._arrays[PRESENT])
 
     def __getitem__(self, index: int) -> Sample:
         """Return the tokens of a clip, float32 `[n, e]` for each modality that it has."""
-        has = self._arrays[PRESENT][index]
+        present = self._arrays[PRESENT][index]
         inputs = {m: self._arrays[m.value][index].astype(np.float32)
-                  for m, there in zip(self.modalities, has) if there}
+                  for m, has in zip(self.modalities, present) if has}
         labels = {head: int(self._arrays[head][index]) for head in self._heads}
         return Sample(Clip(inputs), labels, index)
 
     def visit(self, index: int, epoch: int) -> Sample:
-        """Return the same as without an epoch: the tokens are of one window."""
+        """Return the same in every epoch: the tokens are of one window."""
         return self[index]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -145,9 +110,9 @@ class TokenDataset:
         self.__init__(state['folder'])  # type: ignore[misc]
 
 
-def network_on_tokens(network: Karmma, clips: TokenDataset) -> Karmma:
+def network_on_tokens(network: Karmma, features: FeatureCache) -> Karmma:
     """
-    Return the network from its encoders' tokens on, for `TokenDataset`.
+    Return the network from its encoders' tokens on.
 
     It shares all that is not an encoder with the network that it came from: training the one
     trains the other.
@@ -157,12 +122,14 @@ def network_on_tokens(network: Karmma, clips: TokenDataset) -> Karmma:
         {m: network.embeddings[m.value] for m in network.modalities},  # type: ignore[misc]
         network.fusion, network.heads, network.token_cap,
         fill_missing=network.fill_missing, reduce=network.reduce, freeze_encoders=False,
-        input_shapes=clips.shapes)
+        input_shapes=features.shapes)
 
 
-class CachedTeacher:
+class TeacherLogitCache:
     """
-    A teacher that answers from what `write_answers` kept; see `Teacher`.
+    A teacher whose logits for every subset were computed beforehand; see `Teacher`.
+
+    The logits are kept as float32 `[s, u, c]`; those of a subset that a sample lacks are NaN.
 
     :raises DataError: when the folder is missing or damaged.
     """
@@ -174,10 +141,29 @@ class CachedTeacher:
         self._heads: dict[str, int] = metadata['heads']
         self.modalities = in_order(Modality.parse(m) for m in metadata['modalities'])
         self._bits = {m: 1 << i for i, m in enumerate(self.modalities)}
-        place = np.zeros(1 << len(self.modalities), np.int64)
+        self._subset_index = np.zeros(1 << len(self.modalities), np.int64)
         for u, subset in enumerate(subsets(self.modalities)):
-            place[sum(self._bits[m] for m in subset)] = u
-        self._place = place
+            self._subset_index[sum(self._bits[m] for m in subset)] = u
+
+    @classmethod
+    def build(
+        cls, folder: Path, network: Karmma, clips: Clips, data: str,
+        inference: Inference = Inference(),
+    ) -> TeacherLogitCache:
+        """
+        Open the cache of a teacher; compute what is missing. Each encoder runs once a clip.
+
+        :param data: identifies the clips; a cache of others is computed anew.
+        """
+        network = network.to(inference.device).eval()
+        heads = _head_sizes(network, inference.device)
+        layout: Layout = {
+            LOGITS: (np.float32, (len(subsets(network.modalities)), sum(heads.values()))),
+            PRESENT: (np.bool_, (len(network.modalities),))}
+        facts = _facts(network, network, clips, data, heads)
+        _fill(folder, facts, layout, lambda batch: _subset_logits(network, heads, batch), clips,
+              inference)
+        return cls(folder)
 
     def __call__(self, batch: Batch, present: Mapping[Modality, Tensor]) -> dict[str, Tensor]:
         """Return the logits of each head for the clips that the batch's index names."""
@@ -186,53 +172,88 @@ class CachedTeacher:
         for i, m in enumerate(self.modalities):
             has = self._arrays[PRESENT][index, i]
             code += self._bits[m] * (has & present[m].cpu().numpy() if m in present else has)
-        said = torch.from_numpy(self._arrays['answers'][index, self._place[code]])
-        parts = said.to(batch.present.device).split(list(self._heads.values()), dim=1)
+        logits = torch.from_numpy(self._arrays[LOGITS][index, self._subset_index[code]])
+        parts = logits.to(batch.present.device).split(list(self._heads.values()), dim=1)
         return dict(zip(self._heads, parts))
 
 
+def _features(network: Karmma, batch: Batch) -> dict[str, np.ndarray]:
+    """Return labels, present modalities and tokens of a batch."""
+    rows = {head: ids.cpu().numpy() for head, ids in batch.labels.items()}
+    rows[PRESENT] = batch.present.cpu().numpy()
+    for i, modality in enumerate(network.modalities):
+        if bool(batch.present[:, i].any()):
+            tokens = network.encoders[modality.value](batch.inputs[modality])
+            rows[modality.value] = tokens.cpu().numpy()
+    return rows
+
+
+def _subset_logits(
+    network: Karmma, heads: Mapping[str, int], batch: Batch
+) -> dict[str, np.ndarray]:
+    """Return present modalities and the logits `[s, u, c]` of a batch."""
+    chosen = subsets(network.modalities)
+    columns = {m: i for i, m in enumerate(network.modalities)}
+    values = np.full((len(batch), len(chosen), sum(heads.values())), np.nan, np.float32)
+    some = batch.present.any(1)  # a clip may have nothing that this network takes
+    positions = some.nonzero().squeeze(1)
+    usable = batch.rows(some)
+    tokens = network.encode_present(usable.inputs, usable.present) if len(usable) else {}
+    for u, subset in enumerate(chosen):
+        rows = usable.present[:, [columns[m] for m in subset]].all(1)
+        if rows.any():
+            logits = network.fuse({m: tokens[m][rows] for m in subset})
+            joined = torch.cat([logits[head] for head in heads], dim=1)
+            values[positions[rows].cpu().numpy(), u] = joined.float().cpu().numpy()
+    return {LOGITS: values, PRESENT: batch.present.cpu().numpy()}
+
+
 @torch.inference_mode()
-def _write(
-    source: nn.Module, network: Karmma, clips: Clips, folder: Path, facts: Mapping[str, Any],
-    sizes: Mapping[str, tuple[Any, tuple[int, ...]]],
-    ask: Callable[[Batch], dict[str, np.ndarray]],
-    batch_size: int, workers: int, device: str, progress: Progress,
-) -> Path:
-    """Ask for every clip; go on where an earlier run was cut off, rebuild what is of others."""
-    metadata = json.loads(json.dumps({
-        **facts, 'version': VERSION, 'clips': len(clips), 'weights': digest(source),
-        'modalities': [m.value for m in network.modalities]}))
-    with alone(folder):
-        if read_metadata(folder) != metadata:
-            _ask_all(network, clips, folder, metadata, sizes, ask, batch_size, workers, device,
-                     progress)
-    return folder
+def _head_sizes(network: Karmma, device: str) -> dict[str, int]:
+    zeros = {m: torch.zeros(1, *network.input_shapes[m], device=device)
+             for m in network.modalities}
+    present = torch.ones(1, len(zeros), dtype=torch.bool, device=device)
+    return {head: x.shape[1] for head, x in network(zeros, present).items()}
 
 
-def _ask_all(
-    network: Karmma, clips: Clips, folder: Path, metadata: Mapping[str, Any],
-    sizes: Mapping[str, tuple[Any, tuple[int, ...]]],
-    ask: Callable[[Batch], dict[str, np.ndarray]],
-    batch_size: int, workers: int, device: str, progress: Progress,
+def _facts(
+    network: Karmma, frozen: nn.Module, clips: Clips, data: str, heads: Any
+) -> dict[str, Any]:
+    """Return everything that decides what is in a cache, as JSON gives it back."""
+    facts = {'version': VERSION, 'data': data, 'clips': len(clips), 'heads': heads,
+             'weights': digest(frozen), 'modalities': [m.value for m in network.modalities]}
+    return dict(json.loads(json.dumps(facts)))
+
+
+@torch.inference_mode()
+def _fill(
+    folder: Path, facts: Mapping[str, Any], layout: Layout,
+    compute: Callable[[Batch], Arrays], clips: Clips, inference: Inference,
 ) -> None:
-    partial = folder.with_name(folder.name + '.partial')
-    if read_metadata(partial) != metadata:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for name, (kind, shape) in sizes.items():
-            lay_out(partial / f'{name}.npy', kind, (len(clips), *shape))
-        (partial / METADATA).write_text(json.dumps(metadata, indent=1))
-    done = _done(partial)
-    arrays = {name: np.load(partial / f'{name}.npy', mmap_mode='r+') for name in sizes}
-    for batch in scoring_loader(clips, network.modalities, batch_size, workers, done):
-        for name, values in ask(batch.to(device)).items():
-            arrays[name][done:done + len(batch)] = values
-            arrays[name].flush()
-        done += len(batch)
-        (partial / PROGRESS).write_text(f'{done}\n')
-        progress(done, len(clips))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    """Compute the rows of all clips; resume a run that was cut off, replace a cache of others."""
+    with alone(folder):
+        if read_metadata(folder) == facts:
+            return
+        partial = folder.with_name(folder.name + '.partial')
+        if read_metadata(partial) != facts:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            for name, (dtype, shape) in layout.items():
+                lay_out(partial / f'{name}.npy', dtype, (len(clips), *shape))
+            (partial / METADATA).write_text(json.dumps(facts, indent=1))
+        done = _done(partial)
+        arrays = {name: np.load(partial / f'{name}.npy', mmap_mode='r+') for name in layout}
+        modalities = [Modality.parse(m) for m in facts['modalities']]
+        loader = scoring_loader(clips, modalities, inference.batch_size, inference.workers, done)
+        for batch in loader:
+            for name, values in compute(batch.to(inference.device)).items():
+                arrays[name][done:done + len(batch)] = values
+                arrays[name].flush()
+            done += len(batch)
+            (partial / PROGRESS).write_text(f'{done}\n')
+            inference.progress(done, len(clips))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
 
 
 def digest(module: nn.Module) -> str:
@@ -253,11 +274,12 @@ def _done(partial: Path) -> int:
 
 
 def _open(folder: Path) -> tuple[dict[str, Any], Arrays]:
+    remedy = 'delete it, and it is computed again'
     metadata = read_metadata(folder)
     if metadata is None:
-        raise DataError(folder, f'it has no readable {METADATA}', _CACHES)
+        raise DataError(folder, f'it has no readable {METADATA}', remedy)
     try:
         arrays = {p.stem: np.load(p, mmap_mode='r') for p in folder.glob('*.npy')}
     except (OSError, ValueError) as error:
-        raise DataError(folder, f'is damaged ({error})', _CACHES) from error
+        raise DataError(folder, f'is damaged ({error})', remedy) from error
     return metadata, arrays

@@ -60,7 +60,7 @@ def test_a_student_is_taught_and_gets_its_card(teacher, cache, tmp_path, capsys,
     out = tmp_path / 'kitchen'
     assert run('student', out, cache, '--teacher', teacher / 'teacher',
                '--cache-teacher', cached) == 0
-    assert (tmp_path / 'kitchen_work' / 'answers').is_dir() == (cached == 'true')
+    assert (tmp_path / 'kitchen_work' / 'logits').is_dir() == (cached == 'true')
     bundle = load_bundle(out)
     assert bundle.config.preset == 'tiny'
     assert bundle.vocabulary == vocabulary()

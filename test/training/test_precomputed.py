@@ -1,4 +1,4 @@
-"""What a frozen network said is kept: it equals asking anew, and survives being cut off."""
+"""Cached outputs of frozen networks: equal to computing them anew, resumed when cut off."""
 
 from dataclasses import replace
 
@@ -10,11 +10,10 @@ from karmma_ros.model.builder import build
 from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.module import OptimizerSettings
 from karmma_ros.training.precomputed import (
-    cache_tokens,
-    CachedTeacher,
+    FeatureCache,
+    Inference,
     network_on_tokens,
-    TokenDataset,
-    write_answers,
+    TeacherLogitCache,
 )
 from karmma_ros.training.run import RunSettings, train
 from karmma_ros.training.teacher import FrozenTeacher
@@ -23,7 +22,7 @@ import pytest
 import torch
 
 
-class WindowRequest(Exception):
+class Interrupted(Exception):
     """Ends a process half-way."""
 
 
@@ -39,7 +38,7 @@ class Few:
     def __getitem__(self, index):
         self.served += 1
         if index == self.break_at:
-            raise WindowRequest
+            raise Interrupted
         rng = np.random.default_rng(index)
         clip = {m: rng.random(self.spec.input_shape(m), np.float32) for m in Modality}
         clip[Modality.DETECTIONS][..., 4] = 1
@@ -56,79 +55,80 @@ def batches(clips, network, size=4):
 
 
 @torch.no_grad()
-def test_the_network_answers_from_its_tokens_as_from_the_clips(network, spec, tmp_path):
-    clips = TokenDataset(cache_tokens(network, Few(spec), tmp_path / 'tokens', data='few'))
+def test_logits_from_cached_tokens_are_those_from_the_clips(network, spec, tmp_path):
+    clips = FeatureCache.build(tmp_path / 'tokens', network, Few(spec), 'few')
     fusion = network_on_tokens(network, clips)
-    for whole, kept in zip(batches(Few(spec), network), batches(clips, network)):
-        assert torch.equal(whole.present, kept.present)
-        assert whole.labels['noun'].tolist() == kept.labels['noun'].tolist()
-        wanted = network(whole.inputs, whole.present)
+    for original, kept in zip(batches(Few(spec), network), batches(clips, network)):
+        assert torch.equal(original.present, kept.present)
+        assert original.labels['noun'].tolist() == kept.labels['noun'].tolist()
+        wanted = network(original.inputs, original.present)
         for head, logits in fusion(kept.inputs, kept.present).items():
             torch.testing.assert_close(logits, wanted[head], rtol=2e-3, atol=2e-3)  # of float16
 
 
 @torch.no_grad()
-def test_remembered_answers_are_the_teachers_own(network, spec, tmp_path):
-    asked = FrozenTeacher(network)
-    remembered = CachedTeacher(
-        write_answers(network, Few(spec), tmp_path / 'answers', data='few', batch_size=3))
-    assert remembered.modalities == asked.modalities and not remembered.reads
+def test_cached_logits_are_the_teachers_own(network, spec, tmp_path):
+    frozen = FrozenTeacher(network)
+    cached = TeacherLogitCache.build(
+        tmp_path / 'logits', network, Few(spec), 'few', Inference(batch_size=3))
+    assert cached.modalities == frozen.modalities and not cached.reads
     for batch in batches(Few(spec), network):
         for subset in subsets(Modality):
             masks = {m: batch.present[:, i] & (m in subset) for i, m in enumerate(Modality)}
             if not torch.stack(list(masks.values())).any(0).all():
                 continue
-            wanted = asked(batch, masks)
-            for head, logits in remembered(batch, masks).items():
+            wanted = frozen(batch, masks)
+            for head, logits in cached(batch, masks).items():
                 torch.testing.assert_close(logits, wanted[head], rtol=1e-4, atol=1e-5)
-    alone = remembered(batch, {Modality.RGB: torch.ones(len(batch), dtype=torch.bool)})
-    everything = asked(batch, {m: batch.present[:, i] for i, m in enumerate(Modality)})
+    alone = cached(batch, {Modality.RGB: torch.ones(len(batch), dtype=torch.bool)})
+    everything = frozen(batch, {m: batch.present[:, i] for i, m in enumerate(Modality)})
     torch.testing.assert_close(alone['verb'], everything['verb'], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('write', [cache_tokens, write_answers])
-def test_a_run_that_was_cut_off_goes_on(network, spec, tmp_path, write):
-    with pytest.raises(WindowRequest):
-        write(network, Few(spec, break_at=9), tmp_path / 'kept', data='few', batch_size=4)
+@pytest.mark.parametrize('cache', [FeatureCache, TeacherLogitCache])
+def test_a_run_that_was_cut_off_resumes(network, spec, tmp_path, cache):
+    with pytest.raises(Interrupted):
+        cache.build(tmp_path / 'kept', network, Few(spec, break_at=9), 'few',
+                    Inference(batch_size=4))
     assert not (tmp_path / 'kept').exists()
     rest = Few(spec)
-    write(network, rest, tmp_path / 'kept', data='few', batch_size=4)
-    assert rest.served <= 3 + 2  # eight were there; a look at the first for shapes and labels
-    write(network, Few(spec), tmp_path / 'whole', data='few')
-    for path in (tmp_path / 'whole').glob('*.npy'):
-        ours, whole = np.load(tmp_path / 'kept' / path.name), np.load(path)
-        np.testing.assert_allclose(ours, whole, rtol=1e-3, atol=1e-3, equal_nan=True)
+    cache.build(tmp_path / 'kept', network, rest, 'few', Inference(batch_size=4))
+    assert rest.served <= 3 + 2  # eight were there; reading the first for shapes and labels
+    cache.build(tmp_path / 'complete', network, Few(spec), 'few')
+    for path in (tmp_path / 'complete').glob('*.npy'):
+        resumed, complete = np.load(tmp_path / 'kept' / path.name), np.load(path)
+        np.testing.assert_allclose(resumed, complete, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
 @torch.no_grad()
-def test_a_clip_that_has_nothing_for_the_teacher_gets_no_answer(
+def test_a_clip_that_has_nothing_for_the_teacher_has_no_logits(
     config, spec, vocabulary, tmp_path
 ):
     moving = build(replace(config, encoders={
         Modality.FLOW: config.encoders[Modality.FLOW]}), spec, vocabulary).eval()
-    folder = write_answers(moving, Few(spec), tmp_path / 'kept', data='few')
-    answers = np.load(folder / 'answers.npy')
-    assert np.array_equal(np.isnan(answers).all((1, 2)), np.arange(11) % 3 == 0)
+    TeacherLogitCache.build(tmp_path / 'kept', moving, Few(spec), 'few')
+    kept = np.load(tmp_path / 'kept' / 'logits.npy')
+    assert np.array_equal(np.isnan(kept).all((1, 2)), np.arange(11) % 3 == 0)
     [batch] = batches(Few(spec), moving, 11)
     some = batch.present[:, 0]
     wanted = moving(batch.rows(some).inputs, batch.present[some])['verb']
-    np.testing.assert_allclose(answers[some.numpy(), 0, :3], wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(kept[some.numpy(), 0, :3], wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_there_is_not_asked_again_unless_it_is_of_others(
+def test_a_cache_is_computed_again_only_for_other_clips_or_weights(
     network, config, spec, vocabulary, tmp_path
 ):
-    write_answers(network, Few(spec), tmp_path / 'kept', data='few')
+    TeacherLogitCache.build(tmp_path / 'kept', network, Few(spec), 'few')
     again = Few(spec)
-    write_answers(network, again, tmp_path / 'kept', data='few')
+    TeacherLogitCache.build(tmp_path / 'kept', network, again, 'few')
     assert again.served == 0
-    write_answers(network, again, tmp_path / 'kept', data='others')
+    TeacherLogitCache.build(tmp_path / 'kept', network, again, 'others')
     assert again.served == 11
     torch.manual_seed(5)
     other = build(config, spec, vocabulary).eval()
-    before = np.load(tmp_path / 'kept' / 'answers.npy')
-    write_answers(other, Few(spec), tmp_path / 'kept', data='others')
-    assert not np.allclose(before, np.load(tmp_path / 'kept' / 'answers.npy'), equal_nan=True)
+    before = np.load(tmp_path / 'kept' / 'logits.npy')
+    TeacherLogitCache.build(tmp_path / 'kept', other, Few(spec), 'others')
+    assert not np.allclose(before, np.load(tmp_path / 'kept' / 'logits.npy'), equal_nan=True)
 
 
 def test_training_on_tokens_trains_the_network_and_no_encoder(
@@ -137,7 +137,7 @@ def test_training_on_tokens_trains_the_network_and_no_encoder(
     torch.manual_seed(0)
     network = build(replace(config, freeze_encoders=True, missing='omit'), spec, vocabulary)
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    clips = TokenDataset(cache_tokens(network, Few(spec), tmp_path / 'tokens', data='few'))
+    clips = FeatureCache.build(tmp_path / 'tokens', network, Few(spec), 'few')
     settings = RunSettings(epochs=1, batch_size=5, progress=False,
                            optimizer=OptimizerSettings(augmentation=0.0))
     train(network_on_tokens(network, clips), clips, clips, settings, tmp_path / 'run')
@@ -149,8 +149,8 @@ def test_training_on_tokens_trains_the_network_and_no_encoder(
 
 def test_a_damaged_folder_is_named(network, spec, tmp_path):
     with pytest.raises(DataError, match='it has no readable metadata.json'):
-        TokenDataset(tmp_path)
-    folder = cache_tokens(network, Few(spec), tmp_path / 'tokens', data='few')
+        FeatureCache(tmp_path)
+    folder = FeatureCache.build(tmp_path / 'tokens', network, Few(spec), 'few').folder
     (folder / 'rgb.npy').write_bytes(b'no array')
     with pytest.raises(DataError, match='is damaged'):
-        TokenDataset(folder)
+        FeatureCache(folder)
