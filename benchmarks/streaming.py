@@ -38,7 +38,7 @@ from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.presets import preset, unimodal
 from karmma_ros.model.pretrained import load_pretrained
 from karmma_ros.training.loaders import scoring_loader
-from karmma_ros.training.module import Optimisation
+from karmma_ros.training.module import OptimizerSettings
 from karmma_ros.training.precomputed import TeacherLogitCache
 from karmma_ros.training.run import RunSettings, train
 from streaming_bag import film, recognised
@@ -140,8 +140,9 @@ def train_row(
     torch.manual_seed(seed)
     network = build(config, splits.spec, splits.vocabulary)
     load_pretrained(network, config, splits.spec)
-    settings = Optimisation(**{'learning_rate': 1e-3, 'weight_decay': 0.01, 'clip': 2.0,
-                               'modality_dropout': 0.5, 'gamma': 0.7, **optimizer})
+    settings = OptimizerSettings(**{
+        'learning_rate': 1e-3, 'weight_decay': 0.01, 'gradient_clip': 2.0,
+        'modality_dropout': 0.5, 'gamma': 0.7, **optimizer})
     run = RunSettings(epochs=epochs, batch_size=32, seed=seed, precision='bf16-mixed',
                       progress=False, optimizer=settings)
     train(network, splits.train, splits.validation, run, WORK / folder.name, answers)

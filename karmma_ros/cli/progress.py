@@ -1,4 +1,4 @@
-"""Progress bars, one for each thing that takes long."""
+"""Progress bars, one for each task."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from rich.progress import Progress, TaskID
 
 class Bars(Progress):
     """
-    Show how much is done of each of several things; call it with name, done and total.
+    Show the progress of several tasks; call it with name, done and total.
 
-    A thing that is there already never gets a bar.
+    A task without anything to do gets no bar.
     """
 
     def __init__(self) -> None:
@@ -19,13 +19,13 @@ class Bars(Progress):
         self._named: dict[str, TaskID] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Show a thing, or how far it has come."""
+        """Show a task, or update its progress."""
         if what not in self._named:
             self._named[what] = self.add_task(escape(printable(what, 80)), total=total)
         self.update(self._named[what], completed=done, total=total)
 
     def done(self, what: str) -> int:
-        """Return how far a thing has come."""
+        """Return how much of a task is done."""
         return int(self.tasks[self._named[what]].completed) if what in self._named else 0
 
     def print_line(self, line: str) -> None:

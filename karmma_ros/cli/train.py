@@ -1,4 +1,4 @@
-"""`karmma train`: from a configuration file to a model directory, in the paper's stages."""
+"""`karmma train`: train a model directory from a configuration, in the stages of the paper."""
 
 from __future__ import annotations
 
@@ -54,20 +54,20 @@ import torch
 
 @dataclass(frozen=True)
 class Stage:
-    """What every stage of training is told."""
+    """Settings of every stage of training."""
 
     preset: str = 'tiny'
     """Architecture by name."""
     modalities: list[str] = field(default_factory=list)
-    """Those of the preset's that there are data for; empty: all."""
+    """Modalities of the preset to use, those with data; empty: all."""
     encoders: dict[str, EncoderConfig] = field(default_factory=dict)
     """Modality → encoder in place of the preset's, as `{rgb: {name: torchvision:mvit_v2_s}}`."""
     weights: dict[str, str] = field(default_factory=dict)
-    """Modality → what its encoder starts from, in place of the preset's: a model directory, a
+    """Modality → initial weights of its encoder, in place of the preset's: a model directory, a
     file, or the name that torchvision or timm gives the weights."""
     allow_mismatched_weights: bool = False
-    """Accept encoders that stay at random in part although they are frozen, or by more than a
-    tenth, and weights from clips of another specification."""
+    """Accept weights that leave part of a frozen encoder, or more than a tenth of another one,
+    at random, and weights from clips of another specification."""
     data: DataSettings = field(default_factory=DataSettings)
     run: RunSettings = field(default_factory=RunSettings)
 
@@ -77,7 +77,7 @@ class Pretraining(Stage):
     """The first stage, for encoders without published weights: each alone, with a classifier."""
 
     modality: str = 'rgb'
-    """Whose encoder is trained."""
+    """Modality whose encoder is trained."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class TeacherTraining(Stage):
 
 @dataclass(frozen=True)
 class StudentTraining(Stage):
-    """The third stage: encoders and fusion block, taught by the teacher (paper, Eq. 4)."""
+    """The third stage: encoders and fusion block, distilled from the teacher (paper, Eq. 4)."""
 
     teacher: str = ''
     """Model directory to distil from; empty: cross-entropy alone."""
@@ -105,7 +105,7 @@ class StudentTraining(Stage):
 STAGES: Mapping[str, tuple[type[Stage], str]] = {
     'pretrain': (Pretraining, 'one encoder, alone'),
     'teacher': (TeacherTraining, 'the fusion block over frozen encoders'),
-    'student': (StudentTraining, 'the student, taught by the teacher'),
+    'student': (StudentTraining, 'the student, distilled from the teacher'),
 }
 
 
@@ -164,10 +164,10 @@ def _parser(name: str, stage: type[Stage]) -> CommandParser:
 
 
 def run_stage(settings: Stage, out: Path, run_dir: Path, cache: Path, command: str) -> None:
-    """Train as one stage says and write the model directory `out`."""
+    """Train one stage and write the model directory `out`."""
     began = time.monotonic()
     config = architecture(settings)
-    _device(settings.run)  # a wrong one is reported before the work
+    _device(settings.run)  # a wrong one is reported before the data set is opened
     with Bars() as bars:
         splits = open_splits(settings.data, None, cache, bars)
     torch.manual_seed(settings.run.seed)
@@ -179,7 +179,7 @@ def run_stage(settings: Stage, out: Path, run_dir: Path, cache: Path, command: s
         teacher = _teacher(settings, network, splits, run_dir)
         train(network, splits.train, splits.validation, settings.run, run_dir / 'run', teacher)
     if int(os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0'))):
-        return  # the first of several processes goes on alone
+        return  # only the first of several processes writes the model
     _write(out, network, config, splits, settings.run, command, began)
 
 
@@ -187,19 +187,19 @@ def _load_weights(
     settings: Stage, network: Karmma, config: ModelConfig, spec: ClipSpec
 ) -> None:
     """
-    Load what the encoders start from, and print what became of each.
+    Load the initial weights of the encoders, and print a report on each.
 
     :raises InvalidSettingError: for weights that do not fit, unless the settings allow it.
     """
     models = {Modality.parse(name) for name, weights in settings.weights.items()
               if weights and Path(weights).is_dir()}
-    # Trained on tokens, encoders are frozen whatever the preset says.
+    # Trained on tokens, encoders are frozen whatever the preset is.
     frozen = isinstance(settings, TeacherTraining) and settings.cache_features
     allowed = settings.allow_mismatched_weights
     reports = load_pretrained(network, config, spec, frozen=frozen, allow_mismatch=allowed)
     for modality, report in reports.items():
         print(f'{modality}: {report}')
-        # A library's own file leaves what it does not have to training, whatever it is called.
+        # What the weights of a library lack is left to training.
         if modality in models and report.random and not allowed:
             raise InvalidSettingError(
                 f'weights.{modality}', report.source,
@@ -211,7 +211,7 @@ def architecture(settings: Stage) -> ModelConfig:
     """
     Return the architecture that a stage trains.
 
-    :raises InvalidSettingError: for a preset or a modality that there is not.
+    :raises InvalidSettingError: for an unknown preset or modality.
     """
     config = preset(settings.preset)
     encoders = {**config.encoders,
@@ -222,8 +222,8 @@ def architecture(settings: Stage) -> ModelConfig:
             raise InvalidSettingError(
                 'weights', name, ', '.join(encoders), f'{settings.preset} has no other encoders')
         folder = weights and Path(weights).is_dir()
-        place = str(Path(weights) / WEIGHTS) if folder else weights
-        encoders[modality] = replace(encoders[modality], weights=place)
+        path = str(Path(weights) / WEIGHTS) if folder else weights
+        encoders[modality] = replace(encoders[modality], weights=path)
     config = only(replace(config, encoders=encoders), settings.modalities)
     if isinstance(settings, Pretraining):
         return unimodal(config, Modality.parse(settings.modality))

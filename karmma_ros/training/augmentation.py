@@ -9,50 +9,50 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from karmma_ros.modality import Modality
-from karmma_ros.training.modality_dropout import Draw
+from karmma_ros.training.modality_dropout import Rand
 import torch
 from torch import Tensor
 
 
 def augment(
-    inputs: Mapping[Modality, Tensor], strength: float, draw: Draw
+    inputs: Mapping[Modality, Tensor], strength: float, rand: Rand
 ) -> dict[Modality, Tensor]:
     """
-    Vary light and colour of the picture, hide bands and moments of the sound.
+    Vary light and colour of the frames, mask bands and times of the spectrogram.
 
     Flow and boxes stay as they are. The inputs are not changed in place.
 
-    :param strength: 0 gives the inputs back, 1 the full range.
+    :param strength: 0 (none) to 1 (full range).
     """
     changed = dict(inputs)
     if strength > 0 and Modality.RGB in inputs:
-        changed[Modality.RGB] = _relight(inputs[Modality.RGB], strength, draw)
+        changed[Modality.RGB] = _jitter_colour(inputs[Modality.RGB], strength, rand)
     if strength > 0 and Modality.AUDIO in inputs:
-        changed[Modality.AUDIO] = _hide(inputs[Modality.AUDIO], strength, draw)
+        changed[Modality.AUDIO] = _mask_spectrogram(inputs[Modality.AUDIO], strength, rand)
     return changed
 
 
-def _relight(x: Tensor, strength: float, draw: Draw) -> Tensor:
+def _jitter_colour(x: Tensor, strength: float, rand: Rand) -> Tensor:
     """Scale and shift each channel of each clip `[b, c, t, h, w]`, in units of its deviation."""
     shape = (*x.shape[:2], 1, 1, 1)
-    gain = 1 + 0.2 * strength * _uniform(shape, draw, x)
-    shift = 0.2 * strength * _uniform(shape, draw, x)
+    gain = 1 + 0.2 * strength * _uniform(shape, rand, x)
+    shift = 0.2 * strength * _uniform(shape, rand, x)
     return x * gain + shift
 
 
-def _hide(x: Tensor, strength: float, draw: Draw) -> Tensor:
-    """Set a band of pitch and a stretch of time of each `[k, f, s]` to the mean, 0."""
+def _mask_spectrogram(x: Tensor, strength: float, rand: Rand) -> Tensor:
+    """Set a band and an interval of each `[k, f, s]` to the mean, 0."""
     for dim in (2, 3):
         size = x.shape[dim]
-        width = draw(len(x)) * 0.15 * strength * size
-        start = draw(len(x)) * (size - width)
-        place = torch.arange(size)
-        hidden = (place >= start[:, None]) & (place < (start + width)[:, None])  # [b, size]
+        width = rand(len(x)) * 0.15 * strength * size
+        start = rand(len(x)) * (size - width)
+        index = torch.arange(size)
+        masked = (index >= start[:, None]) & (index < (start + width)[:, None])  # [b, size]
         shape = [len(x), 1, 1, 1]
         shape[dim] = size
-        x = x.masked_fill(hidden.view(shape).to(x.device), 0.0)
+        x = x.masked_fill(masked.view(shape).to(x.device), 0.0)
     return x
 
 
-def _uniform(shape: tuple[int, ...], draw: Draw, like: Tensor) -> Tensor:
-    return (2 * draw(*shape) - 1).to(like)
+def _uniform(shape: tuple[int, ...], rand: Rand, like: Tensor) -> Tensor:
+    return (2 * rand(*shape) - 1).to(like)

@@ -1,4 +1,4 @@
-"""Checkpoints from which a run goes on as if it had never been stopped."""
+"""Checkpoints from which a run resumes exactly where it was stopped."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class TrainingStopped(KarmmaError):
-    """Somebody stopped the run; nothing of it is lost."""
+    """The run was stopped; a checkpoint of its last step is written."""
 
     def __init__(self, path: Path, step: int) -> None:
         self.path, self.step = path, step
-        super().__init__(f'stopped after step {step}; the same command goes on from {path}')
+        super().__init__(f'stopped after step {step}; the same command resumes from {path}')
 
 
 class CheckpointError(KarmmaError):
-    """A checkpoint cannot be written; what was written before it is whole."""
+    """A checkpoint cannot be written; the previous one is intact."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         self.path, self.error = path, error
-        remedy = 'free some space' if error.errno in DISK_FULL else 'see to the folder'
-        before = 'the one before it is whole' if path.exists() else 'there is none before it'
+        remedy = 'free some space' if error.errno in DISK_FULL else 'check the folder'
+        before = 'the previous one is intact' if path.exists() else 'there is no previous one'
         super().__init__(f'checkpoint {path} cannot be written ({error.strerror or error}); '
                          f'{before}: {remedy} and give the same command again')
 
@@ -43,7 +43,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     Read a checkpoint of tensors and plain values; no code in it is run.
 
-    :raises InvalidSettingError: for a file that is not one of `ResumeCheckpoint`'s.
+    :raises InvalidSettingError: for a file that `ResumeCheckpoint` did not write.
     """
     try:
         with open_regular(path) as file:
@@ -65,59 +65,60 @@ def _no_checkpoint(path: Path, problem: str) -> InvalidSettingError:
 
 class ResumeCheckpoint(Callback):
     """
-    Write `last.ckpt` after every epoch, after so many minutes, and when the run is stopped.
+    Write `last.ckpt` after every epoch, every few minutes, and when the run is stopped.
 
-    Always between two steps of the optimiser, and to another file first, so that a run killed
-    at any moment finds a whole one. The first interrupt waits for the end of the step.
+    Only between two optimizer steps, and to a temporary file first, so that a run that is
+    killed leaves an intact checkpoint. The first interrupt waits for the end of the step.
+    `ModelCheckpoint` may write in the middle of a step whose gradients are accumulated.
 
-    :raises TrainingStopped: at the end of the step in which an interrupt came.
-    :raises CheckpointError: when the disk does not take it.
+    :raises TrainingStopped: at the end of the step in which the interrupt came.
+    :raises CheckpointError: when the disk is full or the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, minutes: float) -> None:
         self.path = folder / CHECKPOINT
         self._seconds = 60 * minutes
-        self._kept = time.monotonic()
-        self._stop = False
-        self._before: dict[int, Any] = {}
+        self._saved = time.monotonic()
+        self._stop_requested = False
+        self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Take over the signals that stop a run."""
-        self._kept = time.monotonic()
+        self._saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._ask_to_stop) for s in _SIGNALS}
+            self._handlers = {s: signal.signal(s, self._request_stop) for s in _SIGNALS}
 
-    def _ask_to_stop(self, number: int, frame: Any) -> None:
-        self._stop = True
-        self._give_back()
+    def _request_stop(self, number: int, frame: Any) -> None:
+        self._stop_requested = True
+        self._restore_signals()
 
-    def _give_back(self) -> None:
-        for number, handler in self._before.items():
+    def _restore_signals(self) -> None:
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._handlers = {}
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, *rest: Any
     ) -> None:
-        """Keep what there is, if it is time and the step is whole."""
-        parts = trainer.accumulate_grad_batches
-        due = time.monotonic() - self._kept >= self._seconds
-        if (self._stop or due) and (rest[-1] + 1) % parts == 0:
-            self._keep(trainer)
-            if self._stop:
+        """Save when it is time and the step is complete."""
+        batches = trainer.accumulate_grad_batches
+        due = time.monotonic() - self._saved >= self._seconds
+        if (self._stop_requested or due) and (rest[-1] + 1) % batches == 0:
+            self._save(trainer)
+            if self._stop_requested:
                 raise TrainingStopped(self.path, trainer.global_step)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Keep the epoch."""
-        self._keep(trainer)
+        """Save after each epoch."""
+        self._save(trainer)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
-        """Return the signals back."""
-        self._give_back()
+        """Restore the signal handlers."""
+        self._restore_signals()
 
-    def _keep(self, trainer: lightning.Trainer) -> None:
+    def _save(self, trainer: lightning.Trainer) -> None:
         try:
             trainer.save_checkpoint(self.path)
         except OSError as error:
             raise CheckpointError(self.path, error) from error
-        self._kept = time.monotonic()
+        self._saved = time.monotonic()

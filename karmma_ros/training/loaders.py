@@ -1,9 +1,9 @@
 """
-Batches in an order that a seed and the step alone decide.
+Batches in an order that depends on the seed and the step alone.
 
-A step of the optimiser takes `batch_size` samples of an epoch's order. They may be cut into
-parts whose gradients are added up, and dealt out over processes: which sample meets which
-step, and which draw of modality dropout, does not depend on either.
+An optimizer step takes `batch_size` samples of an epoch's order. They may be divided into batches
+whose gradients are accumulated, and over processes: neither changes which samples a step has and
+which of their modalities are dropped.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 class EpochSampler(Sampler[int]):
     """
-    Shuffle a split anew each epoch, for whole steps; the remainder is left out.
+    Shuffle a split anew each epoch, for complete steps; the remainder is left out.
 
-    Gives visits: `epoch · count + index`.
+    Yields `epoch · count + index`.
 
     :param count: samples of the split.
-    :param step: the step of the run to begin with; an epoch that it lies in is cut short.
+    :param step: step of the run to start at; the samples before it in its epoch are skipped.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, step: int = 0) -> None:
@@ -40,7 +40,7 @@ class EpochSampler(Sampler[int]):
         self.epoch, self.skip = divmod(step, self.steps)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to another epoch, whole; Lightning calls this."""
+        """Start another epoch; called by Lightning."""
         if epoch != self.epoch:
             self.epoch, self.skip = epoch, 0
 
@@ -59,37 +59,39 @@ class IndexedDataset(Dataset[Sample]):
     """
     The clips of a split, each with its index.
 
-    :param visits: asked for by visit, as they are trained on; else as they are scored.
+    :param training: read as for training, by `visit`; else as for scoring.
     """
 
-    def __init__(self, clips: Clips, visits: bool) -> None:
-        self.clips, self.visits = clips, visits
+    def __init__(self, clips: Clips, training: bool) -> None:
+        self.clips, self.training = clips, training
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, key: int) -> Sample:
         epoch, index = divmod(key, len(self.clips))
-        sample = self.clips.visit(index, epoch) if self.visits else self.clips[index]
+        sample = self.clips.visit(index, epoch) if self.training else self.clips[index]
         return replace(sample, index=index)
 
 
 def training_loader(
-    clips: Clips, modalities: Sequence[Modality], order: EpochSampler, parts: int, workers: int
+    clips: Clips, modalities: Sequence[Modality], order: EpochSampler, accumulate_batches: int,
+    workers: int,
 ) -> DataLoader[Batch]:
     """
     Return the batches of an epoch.
 
-    :param parts: a step's samples come in this many batches a process.
-    :raises InvalidSettingError: when a step's samples cannot be shared out evenly.
+    :param accumulate_batches: batches of a step on each process.
+    :raises InvalidSettingError: when a step's samples cannot be divided evenly.
     """
-    share, rest = divmod(order.batch_size, parts * processes()[1])
+    divisor = accumulate_batches * processes()[1]
+    batch_size, rest = divmod(order.batch_size, divisor)
     if rest:
         raise InvalidSettingError(
             'batch_size', order.batch_size,
-            f'a multiple of {parts * processes()[1]}, the parts of a step on all devices')
+            f'a multiple of {divisor}, the batches of a step on all devices')
     return _loader(
-        IndexedDataset(taking(clips, modalities), True), modalities, share, workers, order
+        IndexedDataset(taking(clips, modalities), True), modalities, batch_size, workers, order
     )
 
 
@@ -97,7 +99,7 @@ def scoring_loader(
     clips: Clips, modalities: Sequence[Modality], batch_size: int, workers: int = 0,
     first: int = 0,
 ) -> DataLoader[Batch]:
-    """Return the clips as they are scored, from `first` on; to each process its share."""
+    """Return the clips as they are scored, from `first` on, divided over the processes."""
     rank, world = processes()
     return _loader(
         IndexedDataset(taking(clips, modalities), False),

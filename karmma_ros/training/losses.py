@@ -1,5 +1,5 @@
 """
-What training minimises.
+The losses of training.
 
 Shape legend: b batch, c classes.
 """

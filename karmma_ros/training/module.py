@@ -1,4 +1,4 @@
-"""What a training step is: cross-entropy and distillation under modality dropout."""
+"""The training step: cross-entropy and distillation under modality dropout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.augmentation import augment
 from karmma_ros.training.loaders import processes
 from karmma_ros.training.losses import classification_loss, distillation_loss
-from karmma_ros.training.modality_dropout import drop_modalities, StepSampler
+from karmma_ros.training.modality_dropout import drop_modalities, StepRandom
 from karmma_ros.training.teacher import Teacher
 import lightning
 import torch
@@ -23,7 +23,7 @@ from torch import nn, Tensor
 
 def warmup_cosine(step: int, total: int, warmup: int, floor: float = 0.01) -> float:
     """
-    Return the factor of the peak learning rate: linear warm-up, then cosine back to the start.
+    Return the factor of the peak learning rate: linear warm-up, then cosine decay to the start.
 
     :param step: from 0 to `total` - 1.
     :param warmup: steps of the rise from `floor` to 1.
@@ -37,7 +37,7 @@ def warmup_cosine(step: int, total: int, warmup: int, floor: float = 0.01) -> fl
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """How the weights are found."""
+    """Optimizer, regularisation and weights of the losses."""
 
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
@@ -47,17 +47,17 @@ class OptimizerSettings:
     """Gradients are scaled to this norm at most. Paper: 2.0 for the student, 1.0 for the
     teacher."""
     warmup: float = 0.1
-    """Share of all steps in which the learning rate rises. Paper: 10 of 100 epochs."""
+    """Fraction of all steps in which the learning rate rises. Paper: 10 of 100 epochs."""
     modality_dropout: float = 0.5
-    """Chance of each modality to be dropped in training. Paper: 0.5."""
+    """Probability of each modality to be dropped in training. Paper: 0.5."""
     unimodal_weight: float = 0.0
     """
-    Weight of a further cross-entropy: that of each modality alone. Paper: none, for its
-    encoders come pretrained. Encoders that start from nothing need it, since the easiest
-    sensor otherwise answers for the others and little is left for them to learn from.
+    Weight of a further cross-entropy: that of each modality alone. Paper: none, for its encoders
+    are pretrained. Encoders that start from random weights need it: otherwise the loss is soon
+    small by the easiest modality alone, and the others learn little.
     """
     gamma: float = 0.7
-    """With a teacher: the share of the cross-entropy, the rest is the distillation's (Eq. 4).
+    """With a teacher: weight of the cross-entropy; that of the distillation is 1 - gamma (Eq. 4).
     The paper's best row can only be 0.7."""
     label_smoothing: float = 0.0
     """Paper: none."""
@@ -79,73 +79,73 @@ class RecognitionModule(lightning.LightningModule):
     """
     Train a network on any mixture of modalities.
 
-    Every draw comes from the seed and the step alone, so a resumed run makes the draws that
-    an unbroken one would have made; those for whole samples also depend on a sample's place
-    in the step alone, so that parts and processes make no difference.
+    All random numbers depend on the seed and the step alone, so a resumed run equals an
+    uninterrupted one. Those of a sample also depend on its index in the step, so that dividing
+    the step into batches and processes makes no difference.
 
-    A sample that has none of the network's modalities is passed over. What the network does
-    not take is never dropped from the teacher.
+    A sample that has none of the network's modalities is skipped. Modalities that the network
+    does not take are never dropped from the teacher.
 
-    :param parts: batches a step on each process.
+    :param accumulate_batches: batches of a step on each process.
     """
 
     def __init__(
         self, network: Karmma, optimizer: OptimizerSettings, seed: int = 0,
-        teacher: Teacher | None = None, parts: int = 1,
+        teacher: Teacher | None = None, accumulate_batches: int = 1,
     ) -> None:
         super().__init__()
         self.network = network
         self.teacher = teacher
         self.optimizer = optimizer
-        self.seed, self.parts = seed, parts
+        self.seed, self.accumulate_batches = seed, accumulate_batches
         self.modalities = in_order({*network.modalities, *(teacher.reads if teacher else ())})
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Return the loss of one batch; one draw of modality dropout feeds student and teacher."""
-        draws = self._draws(len(batch), batch_index)
+        """Return the loss of one batch; student and teacher see the same modalities."""
+        rand = self._rand(len(batch), batch_index)
         own = self._columns(self.network.modalities)
         present = batch.present.clone()
         usable = present[:, own].any(1)
-        present[:, own] |= ~usable[:, None]  # a draw for every sample, also for those left out
+        present[:, own] |= ~usable[:, None]  # numbers for every sample, also for skipped ones
         settings = self.optimizer
-        present[:, own] = drop_modalities(present[:, own], settings.modality_dropout, draws)
-        inputs = augment(batch.inputs, settings.augmentation, draws)
+        present[:, own] = drop_modalities(present[:, own], settings.modality_dropout, rand)
+        inputs = augment(batch.inputs, settings.augmentation, rand)
         batch = Batch(inputs, batch.present, batch.labels, batch.index)
         if not usable.all():
             batch, present = batch.rows(usable), present[usable]
-        loss = self._loss(batch, present) if len(batch) else self._nothing()
+        loss = self._loss(batch, present) if len(batch) else self._zero_loss()
         self.log('loss', loss, prog_bar=True, batch_size=max(1, len(batch)))
         return loss
 
-    def _draws(self, count: int, batch_index: int) -> StepSampler:
-        """Seed everything that this batch will draw."""
+    def _rand(self, count: int, batch_index: int) -> StepRandom:
+        """Return the random numbers of this batch, and seed the global generator."""
         rank, world = processes()
-        parts = self.parts
-        part, seed = batch_index % parts, self.seed * 1_000_003 + self.global_step
-        # The encoders' own dropout draws from the global generator.
-        torch.manual_seed((seed * parts + part) * world + rank)
-        places = torch.arange(count) * world + rank + part * count * world
-        return StepSampler(seed, count * parts * world, places)
+        batches = self.accumulate_batches
+        batch, seed = batch_index % batches, self.seed * 1_000_003 + self.global_step
+        # The encoders' own dropout uses the global generator.
+        torch.manual_seed((seed * batches + batch) * world + rank)
+        rows = torch.arange(count) * world + rank + batch * count * world
+        return StepRandom(seed, count * batches * world, rows)
 
     def _loss(self, batch: Batch, present: Tensor) -> Tensor:
-        """Return the loss of a batch whose network sees the `present` of it, `[b, m]`."""
+        """Return the loss of a batch whose network sees the modalities `present`, `[b, m]`."""
         settings, network = self.optimizer, self.network
         own = self._columns(network.modalities)
         alone = settings.unimodal_weight > 0
-        # The losses of each modality alone need every encoding, not only those drawn.
+        # The losses of each modality alone need every encoding, not only those kept.
         needed = batch.present if alone else present
         tokens = network.encode_present(batch.inputs, needed[:, own])
         logits = network.fuse(tokens, present[:, self._columns(tokens)])
         loss = classification_loss(logits, batch.labels, settings.label_smoothing)
         if self.teacher is not None:
             masks = {m: present[:, i] for i, m in enumerate(self.modalities)}
-            taught = distillation_loss(logits, self.teacher(batch, masks))
-            loss = settings.gamma * loss + (1 - settings.gamma) * taught
+            distillation = distillation_loss(logits, self.teacher(batch, masks))
+            loss = settings.gamma * loss + (1 - settings.gamma) * distillation
         if alone:
             loss = loss + settings.unimodal_weight * self._unimodal_loss(tokens, batch)
         return loss
 
-    def _nothing(self) -> Tensor:
+    def _zero_loss(self) -> Tensor:
         """Return a loss of 0 that reaches every weight, for a batch without a usable sample."""
         return torch.stack([p.sum() for p in self.network.parameters() if p.requires_grad]
                            ).sum() * 0.0
@@ -165,21 +165,21 @@ class RecognitionModule(lightning.LightningModule):
         return [self.modalities.index(m) for m in modalities]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Log the accuracy of each head, and of the action, with all there is."""
+        """Log the accuracy of each head, and of the action, with all present modalities."""
         own = self._columns(self.network.modalities)
         batch = batch.rows(batch.present[:, own].any(1))
         if not len(batch):
             return
         logits = self.network(batch.inputs, batch.present[:, own])
-        right = torch.ones(len(batch), dtype=torch.bool, device=batch.present.device)
+        correct = torch.ones(len(batch), dtype=torch.bool, device=batch.present.device)
         for head, scores in logits.items():
             hit = scores.argmax(1) == batch.labels[head]
-            right &= hit
-            self._log_share(head, hit)
+            correct &= hit
+            self._log_accuracy(head, hit)
         if 'action' not in logits:
-            self._log_share('action', right)
+            self._log_accuracy('action', correct)
 
-    def _log_share(self, name: str, hit: Tensor) -> None:
+    def _log_accuracy(self, name: str, hit: Tensor) -> None:
         self.log(f'val/{name}', hit.float().mean(), prog_bar=name == 'action', sync_dist=True,
                  batch_size=len(hit))
 
@@ -205,10 +205,10 @@ class RecognitionModule(lightning.LightningModule):
         """
         wanted = [len(group) for group in split_by_decay(self.network)]
         for state in checkpoint.get('optimizer_states', ()):
-            found = [len(group['params']) for group in state['param_groups']]
-            if found != wanted:
+            got = [len(group['params']) for group in state['param_groups']]
+            if got != wanted:
                 raise InvalidSettingError(
-                    'checkpoint', f'one that decays {found[0]} of {sum(found)} parameters',
+                    'checkpoint', f'one that decays {got[0]} of {sum(got)} parameters',
                     f'one that decays {wanted[0]} of {sum(wanted)}, as this version does',
                     'an older version decayed tokens and positions too: finish the run with that '
                     'version, or give another --run-dir to train from the beginning')

@@ -230,7 +230,7 @@ def _fill(
     folder: Path, facts: Mapping[str, Any], layout: Layout,
     compute: Callable[[Batch], Arrays], clips: Clips, inference: Inference,
 ) -> None:
-    """Compute the rows of all clips; resume a run that was cut off, replace a cache of others."""
+    """Compute the rows of all clips; resume an interrupted run, replace a cache of other clips."""
     with alone(folder):
         if read_metadata(folder) == facts:
             return

@@ -32,21 +32,21 @@ BEST = 'best.ckpt'
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How long, in which portions and on what to train."""
+    """Duration, batches and devices of a training run."""
 
     epochs: int = 100
     """Passes over the training split. Paper: 100."""
     batch_size: int = 6
-    """Samples a step, over all devices and parts. Paper: 6 for the student, 32 for the
+    """Samples per optimizer step, over all devices. Paper: 6 for the student, 32 for the
     teacher."""
     accumulate_batches: int = 1
-    """Parts that a step is cut into where memory is short; the result is the same."""
+    """Batches into which a step is divided to save memory; the result is the same."""
     seed: int = 0
     """Seed of the weights, the order of samples, modality dropout and augmentation."""
     precision: str = '32-true'
-    """Lightning's name of the arithmetic: `32-true`, `bf16-mixed`, …"""
+    """Precision by Lightning's name: `32-true`, `bf16-mixed`, …"""
     workers: int = 0
-    """Processes that prepare batches beside the training, for each device."""
+    """Processes that load batches, for each device."""
     device: str = AUTO
     """`auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes CUDA devices if there are any."""
     devices: str = '1'
@@ -56,11 +56,11 @@ class RunSettings:
     checkpoint_minutes: float = 10.0
     """A checkpoint is written this often, and after every epoch."""
     validate_every: int = 1
-    """Epochs between two looks at the validation split."""
+    """Epochs between two validations."""
     progress: bool = True
     """Show a progress bar."""
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    """How the weights are found."""
+    """Optimizer, regularisation and weights of the losses."""
 
     def __post_init__(self) -> None:
         for name in ('epochs', 'batch_size', 'accumulate_batches', 'nodes', 'validate_every'):
@@ -80,13 +80,13 @@ def train(
     teacher: Teacher | None = None,
 ) -> Karmma:
     """
-    Train a network in place; a run that was stopped goes on from its last checkpoint.
+    Train a network in place; a run that was stopped resumes from its last checkpoint.
 
     The network ends with the weights of the epoch that was best on the validation split.
 
-    :param folder: keeps the checkpoints and the logs of the run.
+    :param folder: for the checkpoints and the logs of the run.
     :param teacher: distil from it as well; None: cross-entropy alone.
-    :raises TrainingStopped: when the run is interrupted; nothing is lost.
+    :raises TrainingStopped: when the run is interrupted, after a checkpoint.
     :raises CheckpointError: when the disk is full.
     :raises InvalidSettingError: for a checkpoint that this package did not write.
     """
@@ -98,7 +98,7 @@ def train(
     order = EpochSampler(len(training), settings.batch_size, settings.seed, step)
     trainer = _trainer(settings, folder)
     with warnings.catch_warnings():
-        # Lightning cannot know that the order itself goes on where it was cut.
+        # Lightning cannot know that the sampler itself resumes at the step.
         warnings.filterwarnings('ignore', "You're resuming from a checkpoint that ended before")
         for harmless in ('does not have many workers', 'exists and is not empty',
                          'smaller than the logging interval', 'in eval mode'):
@@ -118,7 +118,7 @@ def train(
 
 
 class _Loaders(lightning.LightningDataModule):
-    """The loaders, made when it is known how many processes share the samples."""
+    """The loaders, built once the number of processes is known."""
 
     def __init__(self, module: RecognitionModule, training: Clips, validation: Clips,
                  order: EpochSampler, settings: RunSettings) -> None:
@@ -133,7 +133,7 @@ class _Loaders(lightning.LightningDataModule):
                                self._settings.accumulate_batches, self._settings.workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Return the batches to look at."""
+        """Return the batches to validate on."""
         return scoring_loader(self._validation, self._modalities, self._settings.batch_size,
                               self._settings.workers)
 

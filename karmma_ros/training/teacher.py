@@ -1,4 +1,4 @@
-"""The teacher, as the student's training sees it: frozen, and never trained by accident."""
+"""The frozen teacher of a student's training."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from torch import Tensor
 
 
 class Teacher(Protocol):
-    """Whatever says what a trained network thinks of a batch."""
+    """Return the logits of a trained network for a batch."""
 
     modalities: tuple[Modality, ...]
-    """What the teacher takes."""
+    """The modalities that the teacher takes."""
 
     reads: tuple[Modality, ...]
-    """The modalities whose inputs it reads from the batch; none, if it remembers answers."""
+    """The modalities whose inputs it reads from the batch; none if its logits are cached."""
 
     def __call__(self, batch: Batch, present: Mapping[Modality, Tensor]) -> dict[str, Tensor]:
         """
         Return the logits of each head, `[b, classes]`.
 
-        :param present: modality → bool `[b]`; of one that is not named it takes what it has.
+        :param present: modality → bool `[b]`; one that is not named is used where the clip has it.
         """
         ...
 
 
 class FrozenTeacher:
     """
-    A trained network that only answers (paper, Sec. III-D).
+    A trained network that is only evaluated (paper, Sec. III-D).
 
     Not a module, so that no optimiser, checkpoint or switch to training mode reaches it.
     """
@@ -49,17 +49,17 @@ class FrozenTeacher:
     def __call__(self, batch: Batch, present: Mapping[Modality, Tensor]) -> dict[str, Tensor]:
         """Return the logits of each head; the batch has the inputs of all its modalities."""
         columns = torch.stack([present[m] for m in self.modalities], dim=1)
-        answer: dict[str, Tensor] = self._network.to(columns.device)(batch.inputs, columns)
-        return answer
+        logits: dict[str, Tensor] = self._network.to(columns.device)(batch.inputs, columns)
+        return logits
 
 
 def check_teacher(
     teacher: Bundle, student: Karmma, spec: ClipSpec, vocabulary: Vocabulary
 ) -> None:
     """
-    See that a student of these clips and classes can learn from a teacher.
+    Check that a student of these clips and classes can be distilled from a teacher.
 
-    :raises InvalidSettingError: when its modalities, classes or clips are others.
+    :raises InvalidSettingError: when its modalities, classes or clips differ.
     """
     theirs, ours = teacher.network.modalities, student.modalities
     if not set(ours) <= set(theirs):

@@ -72,7 +72,7 @@ def test_a_student_is_taught_and_gets_its_card(teacher, cache, tmp_path, capsys,
     assert f'wrote {out}' in capsys.readouterr().out
 
 
-def test_an_interrupt_is_a_sentence_and_the_same_command_goes_on(
+def test_an_interrupt_is_reported_and_the_same_command_resumes(
     cache, tmp_path, capsys, monkeypatch
 ):
     step = RecognitionModule.training_step
@@ -83,7 +83,7 @@ def test_an_interrupt_is_a_sentence_and_the_same_command_goes_on(
 
     monkeypatch.setattr(RecognitionModule, 'training_step', pressed)
     assert run('pretrain', tmp_path / 'flow', cache, '--modality', 'flow') == 130
-    assert 'stopped after step 1; the same command goes on from' in capsys.readouterr().err
+    assert 'stopped after step 1; the same command resumes from' in capsys.readouterr().err
     assert not (tmp_path / 'flow').exists()
     monkeypatch.undo()
     assert run('pretrain', tmp_path / 'flow', cache, '--modality', 'flow') == 0

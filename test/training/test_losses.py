@@ -1,4 +1,4 @@
-"""Losses against hand-worked numbers."""
+"""Losses compared with hand-computed values."""
 
 import math
 
@@ -16,7 +16,7 @@ def test_cross_entropy_sums_the_heads():
 
 
 def test_distillation_by_hand():
-    # The teacher says 0.8 and 0.2, the student 0.5 each: 0.8 ln 1.6 + 0.2 ln 0.4.
+    # The teacher gives 0.8 and 0.2, the student 0.5 each: 0.8 ln 1.6 + 0.2 ln 0.4.
     teacher = {'verb': torch.tensor([[0.8, 0.2]]).log()}
     wanted = 0.8 * math.log(1.6) + 0.2 * math.log(0.4)
     assert distillation_loss(HALF, teacher).item() == pytest.approx(wanted)
@@ -31,7 +31,7 @@ def test_distillation_is_the_mean_over_the_batch_and_the_sum_over_heads():
     assert many.item() == pytest.approx(2 * one)
 
 
-def test_who_agrees_with_the_teacher_has_nothing_to_learn():
+def test_a_student_that_agrees_with_the_teacher_has_no_loss():
     logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
     assert distillation_loss({'verb': logits}, {'verb': logits + 3}).item() == pytest.approx(
         0, abs=1e-6)

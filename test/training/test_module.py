@@ -1,4 +1,4 @@
-"""One step of the student's training: who is asked what, and what the loss is made of."""
+"""One step of the student's training: inputs of student and teacher, terms of the loss."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def batch(inputs):
 
 @pytest.fixture
 def student(config, spec, vocabulary):
-    """Return a small student in evaluation mode, so that a step has no chance in it."""
+    """Return a small student in evaluation mode, so that a step is deterministic."""
     torch.manual_seed(1)
     return build(config, spec, vocabulary).eval()
 
@@ -48,15 +48,15 @@ def step(student, batch, teacher=None, **settings):
     return module.training_step(batch, 0)
 
 
-def test_plain_is_the_cross_entropy_of_what_is_there(student, batch):
+def test_without_a_teacher_it_is_the_cross_entropy_of_the_present_modalities(student, batch):
     wanted = classification_loss(student(batch.inputs, batch.present), batch.labels)
     assert step(student, batch).item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
 def test_with_a_teacher_it_is_equation_4(student, batch, bundle):
     logits = student(batch.inputs, batch.present)
-    taught = distillation_loss(logits, bundle.network(batch.inputs, batch.present))
-    wanted = 0.6 * classification_loss(logits, batch.labels) + 0.4 * taught
+    distillation = distillation_loss(logits, bundle.network(batch.inputs, batch.present))
+    wanted = 0.6 * classification_loss(logits, batch.labels) + 0.4 * distillation
     loss = step(student, batch, FrozenTeacher(bundle.network), gamma=0.6)
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
 
@@ -74,20 +74,20 @@ def test_each_modality_alone_is_added(student, batch):
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
-def test_one_draw_feeds_student_and_teacher(student, batch, bundle):
-    asked = []
+def test_student_and_teacher_see_the_same_modalities(student, batch, bundle):
+    given = []
 
-    class Listening(FrozenTeacher):
+    class Recording(FrozenTeacher):
         def __call__(self, batch, present):
-            asked.append(torch.stack(list(present.values()), 1))
+            given.append(torch.stack(list(present.values()), 1))
             return super().__call__(batch, present)
 
     seen = []
     encode_present = student.encode_present
     student.encode_present = lambda x, present: seen.append(present) or encode_present(x, present)
-    step(student, batch, Listening(bundle.network), modality_dropout=0.6)
-    assert torch.equal(asked[0], seen[0])
-    assert not torch.equal(asked[0], batch.present)
+    step(student, batch, Recording(bundle.network), modality_dropout=0.6)
+    assert torch.equal(given[0], seen[0])
+    assert not torch.equal(given[0], batch.present)
 
 
 def test_the_teacher_stays_frozen(student, batch, bundle):
@@ -116,35 +116,35 @@ def without(config, *names):
 def test_a_teacher_that_lacks_a_modality_is_refused(
     config, spec, vocabulary, student, tmp_path
 ):
-    deaf = without(config, 'audio')
-    save_bundle(tmp_path / 'deaf', build(deaf, spec, vocabulary), deaf, spec, vocabulary,
+    silent = without(config, 'audio')
+    save_bundle(tmp_path / 'silent', build(silent, spec, vocabulary), silent, spec, vocabulary,
                 dataset='', card='')
     with pytest.raises(InvalidSettingError, match=r'takes V\+F\+A\+D or more, as the student'):
-        check_teacher(load_bundle(tmp_path / 'deaf'), student, spec, vocabulary)
+        check_teacher(load_bundle(tmp_path / 'silent'), student, spec, vocabulary)
 
 
 def test_what_the_student_does_not_take_is_never_dropped_from_the_teacher(
     config, spec, vocabulary, batch, bundle
 ):
-    seeing = build(without(config, 'flow', 'audio', 'detections'), spec, vocabulary).eval()
-    taught = distillation_loss(
-        seeing(batch.inputs, batch.present[:, :1]), bundle.network(batch.inputs, batch.present))
-    loss = step(seeing, batch, FrozenTeacher(bundle.network), modality_dropout=0.9, gamma=0.0)
-    assert loss.item() == pytest.approx(taught.item(), rel=1e-5)
+    rgb_only = build(without(config, 'flow', 'audio', 'detections'), spec, vocabulary).eval()
+    distillation = distillation_loss(
+        rgb_only(batch.inputs, batch.present[:, :1]), bundle.network(batch.inputs, batch.present))
+    loss = step(rgb_only, batch, FrozenTeacher(bundle.network), modality_dropout=0.9, gamma=0.0)
+    assert loss.item() == pytest.approx(distillation.item(), rel=1e-5)
 
 
-def test_samples_without_any_of_the_modalities_are_passed_over(
+def test_samples_without_any_of_the_modalities_are_skipped(
     config, spec, vocabulary, batch
 ):
-    moving = build(without(config, 'rgb', 'audio', 'detections'), spec, vocabulary).eval()
+    flow_only = build(without(config, 'rgb', 'audio', 'detections'), spec, vocabulary).eval()
     alone = Batch({m: x for m, x in batch.inputs.items() if m.value == 'flow'},
                   batch.present[:, 1:2], batch.labels, batch.index)
     some = alone.present[:, 0]
     wanted = classification_loss(
-        moving(alone.rows(some).inputs, alone.present[some]), alone.rows(some).labels)
-    assert step(moving, alone).item() == pytest.approx(wanted.item(), rel=1e-5)
+        flow_only(alone.rows(some).inputs, alone.present[some]), alone.rows(some).labels)
+    assert step(flow_only, alone).item() == pytest.approx(wanted.item(), rel=1e-5)
     nobody = alone.rows(~some)
-    loss = step(moving.train(), nobody)
+    loss = step(flow_only.train(), nobody)
     loss.backward()
     assert loss.item() == 0
-    assert all(p.grad is not None for p in moving.parameters())
+    assert all(p.grad is not None for p in flow_only.parameters())

@@ -1,4 +1,4 @@
-"""Cached outputs of frozen networks: equal to computing them anew, resumed when cut off."""
+"""Cached outputs of frozen networks: equal to computing them anew, resumed when interrupted."""
 
 from dataclasses import replace
 
@@ -86,14 +86,14 @@ def test_cached_logits_are_the_teachers_own(network, spec, tmp_path):
 
 
 @pytest.mark.parametrize('cache', [FeatureCache, TeacherLogitCache])
-def test_a_run_that_was_cut_off_resumes(network, spec, tmp_path, cache):
+def test_an_interrupted_run_resumes(network, spec, tmp_path, cache):
     with pytest.raises(Interrupted):
         cache.build(tmp_path / 'kept', network, Few(spec, break_at=9), 'few',
                     Inference(batch_size=4))
     assert not (tmp_path / 'kept').exists()
     rest = Few(spec)
     cache.build(tmp_path / 'kept', network, rest, 'few', Inference(batch_size=4))
-    assert rest.served <= 3 + 2  # eight were there; reading the first for shapes and labels
+    assert rest.served <= 3 + 2  # eight were done; the first is read for shapes and labels
     cache.build(tmp_path / 'complete', network, Few(spec), 'few')
     for path in (tmp_path / 'complete').glob('*.npy'):
         resumed, complete = np.load(tmp_path / 'kept' / path.name), np.load(path)

@@ -1,4 +1,4 @@
-"""A run on Lightning: it learns, and whatever cuts it off, it ends like an unbroken one."""
+"""A run on Lightning: it learns, and a stopped run ends like an unbroken one."""
 
 from dataclasses import replace
 import errno
@@ -27,11 +27,11 @@ import torch
 
 
 class Killed(Exception):
-    """Stands for whatever ends a process without a word."""
+    """Ends a process."""
 
 
 class Toy:
-    """Clips whose verb is their level; half of them lack the sound, half the flow."""
+    """Clips whose verb is the level of their inputs; half lack the audio, half the flow."""
 
     def __init__(self, spec, count, break_at=None, watch=lambda served: None):
         self.spec, self.count, self.break_at, self.served = spec, count, break_at, 0
@@ -57,7 +57,7 @@ class Toy:
 
 
 class Boxes(Toy):
-    """Clips of sound and boxes."""
+    """Clips of audio and boxes."""
 
     def __getitem__(self, index):
         rng = np.random.default_rng(index)
@@ -97,38 +97,38 @@ def test_it_learns_from_samples_that_lack_modalities(
 
 @pytest.mark.parametrize(('break_at', 'minutes', 'left'), [
     (40, 10.0, 48),   # killed in the second epoch: it begins anew
-    (40, 1e-9, 36),   # the same with a checkpoint after every step: six of seven steps are there
+    (40, 1e-9, 36),   # the same with a checkpoint after every step: six of seven steps are done
 ])
 def test_a_killed_run_ends_like_an_unbroken_one(
     config, spec, vocabulary, tmp_path, break_at, minutes, left
 ):
     settings = replace(SETTINGS, checkpoint_minutes=minutes)
-    whole = trained(config, spec, vocabulary, tmp_path / 'whole', Toy(spec, 24), settings)
+    unbroken = trained(config, spec, vocabulary, tmp_path / 'unbroken', Toy(spec, 24), settings)
     with pytest.raises(Killed):
-        trained(config, spec, vocabulary, tmp_path / 'cut', Toy(spec, 24, break_at), settings)
-    assert (tmp_path / 'cut' / CHECKPOINT).is_file()
+        trained(config, spec, vocabulary, tmp_path / 'stopped', Toy(spec, 24, break_at), settings)
+    assert (tmp_path / 'stopped' / CHECKPOINT).is_file()
     resumed = Toy(spec, 24)
-    again = trained(config, spec, vocabulary, tmp_path / 'cut', resumed, settings)
+    again = trained(config, spec, vocabulary, tmp_path / 'stopped', resumed, settings)
     assert resumed.served == left
-    assert_equal(whole, again)
+    assert_equal(unbroken, again)
 
 
-def test_an_interrupt_loses_nothing(config, spec, vocabulary, tmp_path):
+def test_an_interrupted_run_resumes_at_the_step(config, spec, vocabulary, tmp_path):
     def press(served):
         if served == 32:  # in the second step of the second epoch
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    whole = trained(config, spec, vocabulary, tmp_path / 'whole', Toy(spec, 24))
-    with pytest.raises(TrainingStopped, match='stopped after step 6; the same command goes on'):
-        trained(config, spec, vocabulary, tmp_path / 'cut', Toy(spec, 24, watch=press))
+    unbroken = trained(config, spec, vocabulary, tmp_path / 'unbroken', Toy(spec, 24))
+    with pytest.raises(TrainingStopped, match='stopped after step 6; the same command resumes'):
+        trained(config, spec, vocabulary, tmp_path / 'stopped', Toy(spec, 24, watch=press))
     assert signal.getsignal(signal.SIGINT) is before
     resumed = Toy(spec, 24)
-    assert_equal(whole, trained(config, spec, vocabulary, tmp_path / 'cut', resumed))
+    assert_equal(unbroken, trained(config, spec, vocabulary, tmp_path / 'stopped', resumed))
     assert resumed.served == 36
 
 
-def test_a_full_disk_says_so_and_leaves_the_checkpoint_before(
+def test_a_full_disk_is_reported_and_leaves_the_previous_checkpoint(
     config, spec, vocabulary, tmp_path, monkeypatch
 ):
     settings = replace(SETTINGS, checkpoint_minutes=1e-9)
@@ -181,7 +181,7 @@ def test_a_foreign_checkpoint_is_refused_and_no_code_in_it_is_run(
     assert not (tmp_path / 'ran').exists()
 
 
-def test_another_error_of_the_system_keeps_its_own_words(config, spec, vocabulary, tmp_path):
+def test_another_error_of_the_system_keeps_its_message(config, spec, vocabulary, tmp_path):
     def unplug(served):
         raise OSError(errno.EIO, 'Input/output error')
 
@@ -192,7 +192,7 @@ def test_another_error_of_the_system_keeps_its_own_words(config, spec, vocabular
 def test_the_best_epoch_is_kept(config, spec, vocabulary, tmp_path):
     shown = []
 
-    class Forgetful(Toy):
+    class Relabelled(Toy):
         """Validation clips whose truth changes after the first epoch."""
 
         def __getitem__(self, index):
@@ -204,7 +204,7 @@ def test_the_best_epoch_is_kept(config, spec, vocabulary, tmp_path):
     torch.manual_seed(0)
     settings = replace(SETTINGS, epochs=4, optimizer=OptimizerSettings(learning_rate=2e-2))
     network = build(config, spec, vocabulary)
-    train(network, Toy(spec, 24), Forgetful(spec, 12), settings, tmp_path)
+    train(network, Toy(spec, 24), Relabelled(spec, 12), settings, tmp_path)
     best = torch.load(tmp_path / BEST, weights_only=True)
     last = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     assert best['epoch'] == 0 and last['epoch'] == 3
@@ -231,17 +231,17 @@ def plain(config):
 EXACT = replace(SETTINGS, precision='64-true')
 
 
-def test_parts_of_a_step_add_up_to_it(config, spec, vocabulary, tmp_path):
-    whole = trained(plain(config), spec, vocabulary, tmp_path / '1', Boxes(spec, 24), EXACT)
-    parted = trained(plain(config), spec, vocabulary, tmp_path / '3', Boxes(spec, 24),
+def test_accumulated_batches_add_up_to_a_step(config, spec, vocabulary, tmp_path):
+    unbroken = trained(plain(config), spec, vocabulary, tmp_path / '1', Boxes(spec, 24), EXACT)
+    accumulated = trained(plain(config), spec, vocabulary, tmp_path / '3', Boxes(spec, 24),
                      replace(EXACT, accumulate_batches=3))
     for (name, ours), theirs in zip(
-            whole.state_dict().items(), parted.state_dict().values()):
+            unbroken.state_dict().items(), accumulated.state_dict().values()):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7, msg=name)
 
 
 def test_two_processes_train_as_one_does(config, spec, vocabulary, tmp_path):
-    whole = trained(plain(config), spec, vocabulary, tmp_path / 'one', Boxes(spec, 24), EXACT)
+    unbroken = trained(plain(config), spec, vocabulary, tmp_path / 'one', Boxes(spec, 24), EXACT)
     script = (
         'import sys, pickle; from test_run import *\n'
         'config, spec, vocabulary, folder = pickle.load(open(sys.argv[1], "rb"))\n'
@@ -258,10 +258,10 @@ def test_two_processes_train_as_one_does(config, spec, vocabulary, tmp_path):
     alone = torch.load(tmp_path / 'one' / CHECKPOINT, weights_only=True)['state_dict']
     for name, value in alone.items():
         torch.testing.assert_close(state[name], value, rtol=1e-6, atol=1e-7, msg=name)
-    assert len(whole.modalities) == 2
+    assert len(unbroken.modalities) == 2
 
 
-def test_a_step_that_cannot_be_shared_out_is_named(config, spec, vocabulary, tmp_path):
+def test_a_step_that_cannot_be_divided_is_an_error(config, spec, vocabulary, tmp_path):
     with pytest.raises(InvalidSettingError, match='batch_size is 6; expected a multiple of 4'):
         trained(
             config,

@@ -64,7 +64,7 @@ def test_the_papers_presets_and_the_small_ones_are_listed():
         'karmma_student_causal', 'tiny', 'tiny_teacher', 'tiny_causal', 'tiny_stream'}
 
 
-def test_a_parameter_that_two_modules_share_is_listed_once():
+def test_a_parameter_of_two_modules_is_listed_once():
     tied = nn.Linear(3, 3)
     network = nn.ModuleList([nn.Linear(3, 3), tied])
     network[0].weight = tied.weight
