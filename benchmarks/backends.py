@@ -28,8 +28,7 @@ from exported import calibration_of, exported, noise
 from karmma_ros.data.samples import Splits
 from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings, open_splits
 from karmma_ros.evaluation.cost import cost_of, setting
-from karmma_ros.evaluation.predictions import collect
-from karmma_ros.evaluation.scoring import BackendNetwork
+from karmma_ros.evaluation.inference import BackendNetwork, collect
 from karmma_ros.evaluation.subsets import top1
 from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends.agreement import check_clip, difference, predict_subsets, TOLERANCE
@@ -179,8 +178,8 @@ def _accuracy(
 ) -> dict[str, float]:
     """Return subset → actions of the test split that are right, percent."""
     batches = scoring_loader(kitchen.test, backend.modalities, 1)
-    outcomes = collect(BackendNetwork(backend), batches, chosen=chosen)
-    return {name: 100 * right['action'] for name, right in top1(outcomes).items()}
+    predictions = collect(BackendNetwork(backend), batches, chosen=chosen)
+    return {name: 100 * right['action'] for name, right in top1(predictions).items()}
 
 
 def _profile(bundle: Bundle) -> dict[str, Any]:

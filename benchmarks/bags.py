@@ -22,6 +22,7 @@ import time
 from typing import Any
 
 from karmma_ros.bags import report
+from karmma_ros.bags.bag_run import BagRun
 from karmma_ros.bags.evaluate import BATCH, evaluate_bag, Evaluated, Settings
 from karmma_ros.bags.frame_lookup import BagFrames
 from karmma_ros.bags.reader import Bag, Message
@@ -30,7 +31,6 @@ from karmma_ros.bags.topics import choose_topics
 from karmma_ros.cli.main import main as karmma
 from karmma_ros.cli.options import this_machine
 from karmma_ros.clip import Clip, NANOSECONDS
-from karmma_ros.evaluation.bag_predictions import BagRun
 from karmma_ros.evaluation.ground_truth import Truth
 from karmma_ros.evaluation.inference import BatchInference, Subset
 from karmma_ros.modality import subsets

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from karmma_ros.data.samples import Clips, taking
-from karmma_ros.evaluation.scoring import spread_evenly
+from karmma_ros.evaluation.inference import spread_evenly
 from karmma_ros.model.backends.agreement import check_clip
 from karmma_ros.model.backends.export import Calibration, export
 from karmma_ros.model.backends.exports import Export, find_exports, FORMATS

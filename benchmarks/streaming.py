@@ -27,9 +27,13 @@ from exported import calibration_of, exported
 from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.data.samples import Splits
 from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings
-from karmma_ros.evaluation.inference import inference_for
+from karmma_ros.evaluation.inference import (
+    BackendNetwork,
+    collect_sharded,
+    inference_for,
+    LoaderSettings,
+)
 from karmma_ros.evaluation.robustness import average_accuracy
-from karmma_ros.evaluation.scoring import BackendNetwork, collect_sharded, LoaderSettings
 from karmma_ros.evaluation.subsets import score_subsets, top1
 from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.builder import build
@@ -207,17 +211,17 @@ def _exported_scores(
     """Score an export of a trained network: its label, and subset → actions right, percent."""
     bundle = load_bundle(folder)
     made = exported(bundle, words, lambda: calibration_of(bundle, splits.train))
-    outcomes = collect_sharded(
+    predictions = collect_sharded(
         BackendNetwork(read_export(bundle, made)), splits.test, range(len(splits.test)),
-        WORK / 'outcomes' / f'{folder.name}_{made.sha256[:16]}', LoaderSettings())
-    return made.label, _actions(top1(outcomes))
+        WORK / 'predictions' / f'{folder.name}_{made.sha256[:16]}', LoaderSettings())
+    return made.label, _actions(top1(predictions))
 
 
 def film_scores_of(folder: Path) -> dict[str, dict[str, float]]:
     """How a trained network is asked → what is kept of its accuracies in a film, percent."""
     bundle = load_bundle(folder)
     found = {}
-    for asked in (AS_THE_NODE, ANEW) if inference_for(bundle).remembers else (AS_THE_NODE,):
+    for asked in (AS_THE_NODE, ANEW) if inference_for(bundle).stateful else (AS_THE_NODE,):
         kept = WORK / 'film' / f'{bundle.sha256[:16]}_{asked.replace(" ", "_")}.json'
         if not kept.is_file():
             right = recognised(film(WORK / 'film.mcap'), bundle, HOP, anew=asked == ANEW)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import time
 from typing import Any
 
+from karmma_ros.bags.bag_run import Condition
 from karmma_ros.bags.replay import WindowRequest
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.evaluation.bag_predictions import BagPredictions, Condition, present_row
 from karmma_ros.evaluation.inference import BatchInference, Prepared, Subset, SubsetPredictions
+from karmma_ros.evaluation.predictions import BagPredictions, present_row
 from karmma_ros.modality import Modality, subset_name, subsets
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +117,7 @@ class _Row:
 
     start_ns: int
     end_ns: int
-    asked_ns: int
+    inference_ns: int
     subset: Subset
     probabilities: Mapping[str, NDArray[np.float32]]
     share_s: float
@@ -128,7 +129,7 @@ class _Row:
         # The window itself, with its samples, is let go.
         for name, value in (
                 ('start_ns', cut.window.start_ns), ('end_ns', cut.window.end_ns),
-                ('asked_ns', cut.asked_ns), ('subset', subset),
+                ('inference_ns', cut.inference_ns), ('subset', subset),
                 ('probabilities', probabilities), ('share_s', share_s)):
             object.__setattr__(self, name, value)
 
@@ -140,7 +141,7 @@ def _one(found: SubsetPredictions, place: int) -> dict[str, NDArray[np.float32]]
 def _gathered(rows: Sequence[_Row], sizes: Mapping[str, int]) -> BagPredictions:
     if not rows:
         return BagPredictions.empty(sizes)
-    times = np.array([(r.start_ns, r.end_ns, r.asked_ns) for r in rows], np.int64)
+    times = np.array([(r.start_ns, r.end_ns, r.inference_ns) for r in rows], np.int64)
     return BagPredictions(
         times[:, 0], times[:, 1], times[:, 2], np.stack([present_row(r.subset) for r in rows]),
         {head: np.stack([r.probabilities[head] for r in rows]) for head in sizes},

@@ -18,6 +18,7 @@ import shutil
 from threading import Event, Thread
 from typing import Any
 
+from karmma_ros.bags.bag_run import BagInfo, Condition
 from karmma_ros.bags.collect import Collector
 from karmma_ros.bags.faults import describe, Fault, on_inputs, parameters
 from karmma_ros.bags.reader import Bag
@@ -35,8 +36,8 @@ from karmma_ros.bags.split_bags import EarlierInfo, find_earlier_info
 from karmma_ros.bags.topics import AUDIO_INFO, choose_topics, RECOGNITION, TopicChoice, TRUTH
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, printable
-from karmma_ros.evaluation.bag_predictions import BagInfo, BagPredictions, Condition
 from karmma_ros.evaluation.inference import inference_for, Subset
+from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.modality import Modality, subsets
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.streaming import chunks_of
@@ -197,7 +198,7 @@ class _Evaluation:
         pending = 0
         with closing(_ahead(replay.cuts(lambda now: progress(now - start_ns, total_ns)))) as cuts:
             for number, batch in enumerate(_batches(cuts, self._settings.batch_size)):
-                if number < known and not (asker.remembers or collector.echo_wanted(batch)):
+                if number < known and not (asker.stateful or collector.echo_wanted(batch)):
                     continue
                 collector.ask(asker, batch, echo_only=number < known)
                 pending += number >= known
@@ -352,7 +353,7 @@ def _foreign_clock(answers: BagPredictions) -> int:
     """Return by how much the windows lie before the bag's clock, ns; 0 if it is the same clock."""
     if not len(answers):
         return 0
-    offset_ns = int(np.median(answers.asked_ns - answers.end_ns))
+    offset_ns = int(np.median(answers.inference_ns - answers.end_ns))
     return offset_ns if abs(offset_ns) > _FOREIGN_CLOCK_NS else 0
 
 
@@ -368,7 +369,7 @@ def _on_clock(
 
 def _shifted(answers: BagPredictions, offset_ns: int) -> BagPredictions:
     return BagPredictions(
-        answers.start_ns + offset_ns, answers.end_ns + offset_ns, answers.asked_ns,
+        answers.start_ns + offset_ns, answers.end_ns + offset_ns, answers.inference_ns,
         answers.present, answers.probabilities, answers.latency_s, answers.states)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from karmma_ros.bags.reader import Bag, Topic
 from karmma_ros.bags.replay import RecordedWindow
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.evaluation.bag_predictions import BagPredictions
+from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.prediction import action_heads, NOUN, VERB
@@ -94,13 +94,13 @@ def recorded_prediction(
     """
     end_ns = _ns(message.window_end)
     age_s = message.end_to_end_latency - message.inference_latency
-    asked_ns = end_ns + round(age_s * NANOSECONDS) if age_s >= 0 else 0
+    inference_ns = end_ns + round(age_s * NANOSECONDS) if age_s >= 0 else 0
     newest_ns = {str(status.name): _ns(status.last_stamp) for status in message.modalities}
     used = {status.name: bool(status.used) for status in message.modalities}
     others = {str(each.head): each.labels for each in getattr(message, 'other_heads', ())}
     parts = dict(zip(action_heads(heads), (message.verbs, message.nouns)))
     return RecordedPrediction(
-        RecordedWindow(end_ns, asked_ns, received_ns, newest_ns),
+        RecordedWindow(end_ns, inference_ns, received_ns, newest_ns),
         tuple(used.get(m.value, False) for m in Modality),
         {head: {int(s.class_id): float(s.score) for s in labels}
          for head, labels in {**others, **parts}.items()},

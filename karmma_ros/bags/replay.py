@@ -45,7 +45,7 @@ class WindowRequest:
     lane: int
     """Place of the run among those of the replay."""
     window: Window
-    asked_ns: int
+    inference_ns: int
     """The bag's time then."""
 
 

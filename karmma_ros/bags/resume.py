@@ -17,14 +17,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from karmma_ros.bags.bag_run import BagInfo
 from karmma_ros.bags.limits import size_of
-from karmma_ros.evaluation.bag_predictions import (
-    BagInfo,
+from karmma_ros.evaluation.predictions import (
     BagPredictions,
-    BagPredictionsError,
-    concatenate,
-    load_all,
-    save_all,
+    load_conditions,
+    PredictionsError,
+    save_conditions,
 )
 from karmma_ros.files import open_regular
 
@@ -84,17 +83,17 @@ class ResumableRun:
     def add(self, batches: int, answers: Mapping[str, BagPredictions]) -> None:
         """Keep the answers to some more batches."""
         path = self.folder / f'part_{len(self._parts):06d}_{batches}.npz'
-        save_all(path, answers)
+        save_conditions(path, answers)
         self._parts.append((path, batches))
 
     def finish(self, facts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
         """Put all together: from here on the bag is done."""
-        parts = [load_all(path) for path, _ in self._parts]
+        parts = [load_conditions(path) for path, _ in self._parts]
         joined = {}
         for name in self._names:
-            answers = concatenate([part[name] for part in parts if name in part])
+            answers = BagPredictions.concatenate([part[name] for part in parts if name in part])
             joined[name] = answers.with_states(states[name])
-        save_all(self.folder / _ANSWERS, joined)
+        save_conditions(self.folder / _ANSWERS, joined)
         text = json.dumps(facts, indent=1, sort_keys=True)
         partial = self.folder / f'{_FACTS}.partial'
         partial.write_text(text + '\n', encoding='utf-8')
@@ -107,8 +106,8 @@ class ResumableRun:
         """Return facts and answers of a bag that is done; None when it is not."""
         try:
             facts = json.loads((self.folder / _FACTS).read_text(encoding='utf-8'))
-            answers = load_all(self.folder / _ANSWERS)
-        except (OSError, ValueError, BagPredictionsError):
+            answers = load_conditions(self.folder / _ANSWERS)
+        except (OSError, ValueError, PredictionsError):
             return None
         return (facts, answers) if set(self._names) <= set(answers) else None
 
@@ -118,8 +117,8 @@ class ResumableRun:
         for number, path in enumerate(sorted(self.folder.glob('part_*.npz'))):
             try:
                 place, batches = (int(text) for text in path.stem.split('_')[1:])
-                load_all(path)
-            except (ValueError, BagPredictionsError):
+                load_conditions(path)
+            except (ValueError, PredictionsError):
                 break
             if place != number:
                 break

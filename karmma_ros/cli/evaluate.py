@@ -26,16 +26,16 @@ from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.data.fingerprint import clips_digest
 from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.errors import BundleError, InvalidSettingError
-from karmma_ros.evaluation.predictions import Network
-from karmma_ros.evaluation.predictions import VERSION as OUTCOMES_VERSION
-from karmma_ros.evaluation.published import DROPPING
-from karmma_ros.evaluation.report import MARKDOWN, markdown, ScoredData, ScoredModel, write_report
-from karmma_ros.evaluation.scoring import (
+from karmma_ros.evaluation.inference import (
     BackendNetwork,
     collect_sharded,
     LoaderSettings,
+    Network,
     spread_evenly,
 )
+from karmma_ros.evaluation.predictions import VERSION as PREDICTIONS_VERSION
+from karmma_ros.evaluation.published import DROPPING
+from karmma_ros.evaluation.report import MARKDOWN, markdown, ScoredData, ScoredModel, write_report
 from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends import selection
 from karmma_ros.model.backends.exports import Export, find_exports
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
                    for each in (entry, *(_exported(entry, export) for export in found))]
         scored = [_score(entry, given, settings, pace, chosen, bars) for entry in entries]
     data = ScoredData(
-        entries[0].splits.name, given.split, len(scored[0].outcomes),
+        entries[0].splits.name, given.split, len(scored[0].predictions),
         {**_own(settings), 'limit': given.limit, 'subsets': given.subsets})
     report = write_report(
         Path(given.out), data, scored, pictures=given.pictures,
@@ -242,7 +242,7 @@ def _score(
 ) -> ScoredModel:
     clips: Clips = getattr(entry.splits, given.split)
     indices = spread_evenly(len(clips), given.limit)
-    folder = Path(given.out) / 'outcomes' / _key(entry, settings, given, chosen, clips)
+    folder = Path(given.out) / 'predictions' / _key(entry, settings, given, chosen, clips)
     bundle = entry.bundle
     title = f'scoring {entry.system} ({bundle.model_id})'
     device = pace.device if entry.export is None else 'cpu'
@@ -254,11 +254,11 @@ def _score(
         bars(title, done, len(indices))
 
     progress(0)
-    outcomes = collect_sharded(
+    predictions = collect_sharded(
         entry.network(device), clips, indices, folder, replace(pace, device=device),
         chosen=chosen, progress=progress)
     bundle.network.cpu()  # the next model may need the card's memory
-    return ScoredModel(entry.system, bundle.model_id, outcomes)
+    return ScoredModel(entry.system, bundle.model_id, predictions)
 
 
 def _key(
@@ -267,7 +267,7 @@ def _key(
     """Name the folder of a model's answers by everything that decides them."""
     bundle = entry.bundle
     facts = {
-        'version': OUTCOMES_VERSION, 'weights': bundle.sha256,
+        'version': PREDICTIONS_VERSION, 'weights': bundle.sha256,
         'architecture': bundle.config.to_dict(), 'clip': bundle.spec.to_dict(),
         'data': settings.dataset, 'split': given.split, 'clips': clips_digest(clips, settings),
         'limit': given.limit,

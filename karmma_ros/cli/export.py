@@ -17,7 +17,7 @@ from karmma_ros.cli.progress import Bars
 from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.data.samples import Clips
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.scoring import spread_evenly
+from karmma_ros.evaluation.inference import spread_evenly
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.export import Calibration, check_request, export
 from karmma_ros.model.backends.exports import FORMATS

@@ -1,5 +1,5 @@
 """
-Accuracy and calibration, computed from outcomes with numpy alone.
+Accuracy and calibration, computed from predictions with numpy alone.
 
 Every figure counts only the samples that have the subset in question. Beside its heads a
 network is scored on the action, which is right only where every head is; a network with one
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from karmma_ros.evaluation.predictions import Outcomes, scored
+from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.modality import Modality, subset_name
 from karmma_ros.prediction import softmax
 import numpy as np
@@ -82,30 +82,32 @@ def keys(heads: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*heads, joint_key(heads)]))
 
 
-def score(outcomes: Outcomes) -> dict[str, SubsetScore]:
+def score(predictions: DatasetPredictions) -> dict[str, SubsetScore]:
     """Return the scores of every subset that at least one sample has, the largest first."""
-    return {name: _score(_answers(outcomes, subset)) for name, subset in scored(outcomes)}
+    return {name: _score(_answers(predictions, subset)) for name, subset in predictions.subsets()}
 
 
-def hits(outcomes: Outcomes, subset: tuple[Modality, ...], k: int = 1) -> dict[str, Flags]:
+def hits(
+    predictions: DatasetPredictions, subset: tuple[Modality, ...], k: int = 1
+) -> dict[str, Flags]:
     """
     Return whether the truth is among the `k` best answers, for the samples that have the subset.
 
     :returns: head, and the action, → bool `[n of them]`. Of equal answers the one with the
         smaller class id comes first.
     """
-    return _hits(_answers(outcomes, subset), k)
+    return _hits(_answers(predictions, subset), k)
 
 
 def reliability(
-    outcomes: Outcomes, subset: tuple[Modality, ...], key: str, bins: int = BINS
+    predictions: DatasetPredictions, subset: tuple[Modality, ...], key: str, bins: int = BINS
 ) -> Reliability:
     """
     Compare confidence and accuracy of a head or of the action.
 
     The confidence is the probability of the best class; of an action, the product of its heads'.
     """
-    answers = _answers(outcomes, subset)
+    answers = _answers(predictions, subset)
     return binned(_confidence(answers)[key], _hits(answers, 1)[key], bins)
 
 
@@ -120,10 +122,10 @@ def binned(confidence: Floats, right: Flags, bins: int = BINS) -> Reliability:
 
 
 def confusion(
-    outcomes: Outcomes, subset: tuple[Modality, ...], head: str
+    predictions: DatasetPredictions, subset: tuple[Modality, ...], head: str
 ) -> NDArray[np.int64]:
     """Count the samples by true class (row) and best answer (column): `[c, c]`."""
-    answers = _answers(outcomes, subset)
+    answers = _answers(predictions, subset)
     counts = np.zeros((answers.chances[head].shape[1],) * 2, np.int64)
     np.add.at(counts, (answers.truth[head], answers.best[head][:, 0]), 1)
     return counts
@@ -141,11 +143,11 @@ class _Answers:
     """Head → ids of all classes by descending probability `[n, c]`."""
 
 
-def _answers(outcomes: Outcomes, subset: tuple[Modality, ...]) -> _Answers:
-    has, by_head = outcomes.has(subset), outcomes.logits[subset_name(subset)]
-    chances = {head: softmax(by_head[head][has]) for head in outcomes.heads}
+def _answers(predictions: DatasetPredictions, subset: tuple[Modality, ...]) -> _Answers:
+    has, by_head = predictions.has(subset), predictions.logits[subset_name(subset)]
+    chances = {head: softmax(by_head[head][has]) for head in predictions.heads}
     best = {head: np.argsort(-p, axis=1, kind='stable') for head, p in chances.items()}
-    return _Answers(chances, {head: ids[has] for head, ids in outcomes.labels.items()}, best)
+    return _Answers(chances, {head: ids[has] for head, ids in predictions.labels.items()}, best)
 
 
 def _score(answers: _Answers) -> SubsetScore:

@@ -30,7 +30,7 @@ from typing import Any
 
 from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.evaluation.classification import BINS, joint_key, keys, reliability, score
-from karmma_ros.evaluation.predictions import Outcomes, scored
+from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.evaluation.robustness import (
     average_accuracy,
     average_ranks,
@@ -55,7 +55,7 @@ class ScoredModel:
     system: str
     model: str
     """Its id: name and digest."""
-    outcomes: Outcomes
+    predictions: DatasetPredictions
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def describe(data: ScoredData, models: Sequence[ScoredModel]) -> Report:
 
     :raises InvalidSettingError: when there is no model, or they have different heads.
     """
-    heads = models[0].outcomes.heads if models else ()
-    if not models or any(set(m.outcomes.heads) != set(heads) for m in models):
+    heads = models[0].predictions.heads if models else ()
+    if not models or any(set(m.predictions.heads) != set(heads) for m in models):
         raise InvalidSettingError(
             'models', [m.model for m in models], 'at least one, all with the same heads')
     report: Report = {
@@ -134,17 +134,17 @@ def columns_of(report: Report) -> dict[str, list[dict[str, float]]]:
 
 
 def _model(model: ScoredModel) -> dict[str, Any]:
-    outcomes = model.outcomes
-    found = {name: asdict(each) for name, each in score(outcomes).items()}
+    predictions = model.predictions
+    found = {name: asdict(each) for name, each in score(predictions).items()}
     # With some of the subsets only, a mean over "all" would be of others than it says.
-    whole = all(subset_name(s) in found for s in subsets(outcomes.modalities)
-                if outcomes.has(s).any())
-    joint = joint_key(outcomes.heads)
+    whole = all(subset_name(s) in found for s in subsets(predictions.modalities)
+                if predictions.has(s).any())
+    joint = joint_key(predictions.heads)
     column = {name: each['scores'][joint]['top1'] for name, each in found.items()}
-    full = subset_name(outcomes.modalities)
+    full = subset_name(predictions.modalities)
     return {
         'system': model.system, 'model': model.model, 'full': full, 'subsets': found,
-        'dropping': {'probability': list(POINTS), **dropout_curve(outcomes)} if whole else None,
+        'dropping': {'probability': list(POINTS), **dropout_curve(predictions)} if whole else None,
         'average_accuracy': average_accuracy(column) if whole else None,
         'relative_drop': relative_drop(column, full) if whole else None}
 
@@ -251,11 +251,11 @@ def _draw(
     for number, model in enumerate(models, 1):
         name = f'calibration_{number}.{suffix}'
         drawn[name] = f'calibration of {model.system}'
-        panels = {subset: reliability(model.outcomes, chosen, what)
-                  for subset, chosen in scored(model.outcomes)
-                  if chosen == model.outcomes.modalities or len(chosen) == 1}
-        panels = panels or {s: reliability(model.outcomes, chosen, what)
-                            for s, chosen in list(scored(model.outcomes))[:5]}
+        panels = {subset: reliability(model.predictions, chosen, what)
+                  for subset, chosen in model.predictions.subsets()
+                  if chosen == model.predictions.modalities or len(chosen) == 1}
+        panels = panels or {s: reliability(model.predictions, chosen, what)
+                            for s, chosen in list(model.predictions.subsets())[:5]}
         plot_reliability(folder / name, panels, where=where,
                          title=f'How sure {model.system} is of the {what}, and how often right')
     return drawn

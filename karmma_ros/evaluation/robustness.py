@@ -17,10 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.bag_predictions import BagPredictions
 from karmma_ros.evaluation.classification import hits, keys
 from karmma_ros.evaluation.ground_truth import TrueAction
-from karmma_ros.evaluation.predictions import Outcomes, scored
+from karmma_ros.evaluation.predictions import BagPredictions, DatasetPredictions
 from karmma_ros.evaluation.scores import PredictedActions, windows_of
 from karmma_ros.modality import in_order, Modality, parse_subset, subset_name, subsets
 import numpy as np
@@ -98,7 +97,7 @@ def subset_probabilities(own: Iterable[Modality], dropping: float) -> dict[str, 
 
 
 def dropout_curve(
-    outcomes: Outcomes, points: Sequence[float] = POINTS
+    predictions: DatasetPredictions, points: Sequence[float] = POINTS
 ) -> dict[str, list[float]]:
     """
     Return the expected top-1 accuracy for each probability of dropping.
@@ -107,17 +106,17 @@ def dropout_curve(
         none of the network's modalities do not count; NaN if there are no others.
     :raises InvalidSettingError: when not every subset was scored.
     """
-    _check(outcomes)
-    sums = {key: np.zeros(len(points)) for key in keys(outcomes.heads)}
-    right = _right(outcomes)
-    kinds, kind = np.unique(outcomes.present, axis=0, return_inverse=True)
+    _check(predictions)
+    sums = {key: np.zeros(len(points)) for key in keys(predictions.heads)}
+    right = _right(predictions)
+    kinds, kind = np.unique(predictions.present, axis=0, return_inverse=True)
     for i, row in enumerate(kinds):
-        own = tuple(m for m, here in zip(outcomes.modalities, row) if here)
+        own = tuple(m for m, here in zip(predictions.modalities, row) if here)
         for at, point in enumerate(points if own else ()):
             for subset, chance in subset_probabilities(own, point).items():
                 for key, total in sums.items():
                     total[at] += chance * right[subset][key][kind.ravel() == i].sum()
-    count = int(outcomes.present.any(1).sum())
+    count = int(predictions.present.any(1).sum())
     return {key: [float(x) / count if count else float('nan') for x in total]
             for key, total in sums.items()}
 
@@ -144,23 +143,23 @@ def curve_of_column(
                 subset_probabilities(own, point).items()) for point in points]
 
 
-def _right(outcomes: Outcomes) -> dict[str, dict[str, NDArray[np.bool_]]]:
+def _right(predictions: DatasetPredictions) -> dict[str, dict[str, NDArray[np.bool_]]]:
     """Return subset → head, and the action, → whether it is right `[n]`; False where it lacks."""
     right: dict[str, dict[str, NDArray[np.bool_]]] = {}
-    for name, subset in scored(outcomes):
-        has, right[name] = outcomes.has(subset), {}
-        for key, hit in hits(outcomes, subset).items():
-            right[name][key] = np.zeros(len(outcomes), np.bool_)
+    for name, subset in predictions.subsets():
+        has, right[name] = predictions.has(subset), {}
+        for key, hit in hits(predictions, subset).items():
+            right[name][key] = np.zeros(len(predictions), np.bool_)
             right[name][key][has] = hit
     return right
 
 
-def _check(outcomes: Outcomes) -> None:
-    missing = [subset_name(s) for s in subsets(outcomes.modalities)
-               if subset_name(s) not in outcomes.logits and outcomes.has(s).any()]
+def _check(predictions: DatasetPredictions) -> None:
+    missing = [subset_name(s) for s in subsets(predictions.modalities)
+               if subset_name(s) not in predictions.logits and predictions.has(s).any()]
     if missing:
         raise InvalidSettingError(
-            'subsets', ', '.join(outcomes.logits), 'all that the samples have',
+            'subsets', ', '.join(predictions.logits), 'all that the samples have',
             f'score {", ".join(missing)} too')
 
 
@@ -201,12 +200,12 @@ def curve(
     known &= present.any(1)
     if not known.any():
         return None
-    outcomes = Outcomes(
+    predictions = DatasetPredictions(
         modalities,
         {name: {head: np.log(np.maximum(p[known], _LEAST)).astype(np.float32)
                 for head, p in by_subset[name].chances.items()} for name in names},
         present[known], {head: ids[known] for head, ids in first.truth.items()})
-    return dropout_curve(outcomes, points)
+    return dropout_curve(predictions, points)
 
 
 def agreement(

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from karmma_ros.evaluation.bag_predictions import BagPredictions
 from karmma_ros.evaluation.classification import (
     binned,
     joint_hits,
@@ -27,6 +26,7 @@ from karmma_ros.evaluation.classification import (
     TOP,
 )
 from karmma_ros.evaluation.ground_truth import TrueAction, UNKNOWN
+from karmma_ros.evaluation.predictions import BagPredictions
 import numpy as np
 from numpy.typing import NDArray
 

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.bag_predictions import BagPredictions
 from karmma_ros.evaluation.classification import joint_key
 from karmma_ros.evaluation.ground_truth import Truth, UNKNOWN
+from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.prediction import action_heads, Prediction, Vocabulary
 from karmma_ros.stream.events import ActionEvent, ActionEvents, EventSettings, Phase
 import numpy as np
@@ -319,7 +319,7 @@ def detect_events(
         prediction = Prediction({head: p[i] for head, p in chances.items()}, small)
         told += events.push(end, start, prediction)
     told += events.clear()
-    clock = dict(zip(answers.end_ns.tolist(), answers.asked_ns.tolist()))
+    clock = dict(zip(answers.end_ns.tolist(), answers.inference_ns.tolist()))
     starts = {e.event_id: clock.get(e.stamp_ns, e.stamp_ns)
               for e in told if e.phase is Phase.STARTED}
     return [
@@ -474,7 +474,7 @@ def whole(heard: Sequence[DetectedAction], recording: int) -> list[Detection]:
 
 def ages_s(answers: BagPredictions) -> NDArray[np.float64]:
     """Return how old the newest sample of each window was when it was cut, `[k]`, seconds."""
-    return (answers.asked_ns - answers.end_ns) / NANOSECONDS
+    return (answers.inference_ns - answers.end_ns) / NANOSECONDS
 
 
 def percentiles(values: NDArray[np.floating]) -> dict[str, float]:

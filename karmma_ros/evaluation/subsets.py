@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from karmma_ros.data.samples import Batch
 from karmma_ros.evaluation.classification import hits
-from karmma_ros.evaluation.predictions import collect, Network, Outcomes, scored
+from karmma_ros.evaluation.inference import collect, Network
+from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.evaluation.tables import markdown_table
 import torch
 
@@ -29,11 +30,11 @@ def score_subsets(
     return top1(collect(network, batches, device, progress))
 
 
-def top1(outcomes: Outcomes) -> dict[str, dict[str, float]]:
+def top1(predictions: DatasetPredictions) -> dict[str, dict[str, float]]:
     """Return subset name → head, and the action, → top-1 accuracy, 0 to 1, the largest first."""
     return {
-        name: {key: float(hit.mean()) for key, hit in hits(outcomes, subset).items()}
-        for name, subset in scored(outcomes)
+        name: {key: float(hit.mean()) for key, hit in hits(predictions, subset).items()}
+        for name, subset in predictions.subsets()
     }
 
 

@@ -26,7 +26,7 @@ from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings, open_spli
 from karmma_ros.data.synthetic_kitchen.dataset import VERSION as KITCHEN_VERSION
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.evaluation.classification import score
-from karmma_ros.evaluation.predictions import collect
+from karmma_ros.evaluation.inference import collect
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
@@ -182,9 +182,9 @@ class ExperimentRunner:
 
 def _scores(network: Karmma, clips: Clips) -> dict[str, Any]:
     """Score every subset: top-1 accuracy of each head and the action, and calibration."""
-    outcomes = collect(network, scoring_loader(clips, network.modalities, 64))
+    predictions = collect(network, scoring_loader(clips, network.modalities, 64))
     top1, error = {}, {}
-    for subset, found in score(outcomes).items():
+    for subset, found in score(predictions).items():
         top1[subset] = {key: round(s.top1, 6) for key, s in found.scores.items()}
         error[subset] = {key: round(s.calibration_error, 6) for key, s in found.scores.items()}
     return {'top1': top1, 'calibration_error': error}

@@ -7,6 +7,7 @@ import re
 from types import SimpleNamespace
 
 from karmma_ros.bags import evaluate
+from karmma_ros.bags.bag_run import AS_RECORDED, Condition
 from karmma_ros.bags.evaluate import evaluate_bag, Settings
 from karmma_ros.bags.faults import Delay, Mute
 from karmma_ros.bags.frame_lookup import BagFrames
@@ -22,15 +23,12 @@ from karmma_ros.bags.replay import Replay, Run
 from karmma_ros.bags.resume import bag_digest, key_of, ResumableRun
 from karmma_ros.bags.topics import choose_topics
 from karmma_ros.errors import BagError
-from karmma_ros.evaluation.bag_predictions import (
-    AS_RECORDED,
+from karmma_ros.evaluation.predictions import (
     BagPredictions,
-    BagPredictionsError,
-    concatenate,
-    Condition,
-    load_all,
+    load_conditions,
+    PredictionsError,
     present_subset,
-    save_all,
+    save_conditions,
 )
 from karmma_ros.modality import parse_subset, subset_name
 from karmma_ros.model.builder import build
@@ -67,7 +65,7 @@ def equal(a, b):
     """Compare everything but the time it took."""
     return (np.array_equal(a.states, b.states) and np.array_equal(a.present, b.present)
             and all(np.array_equal(getattr(a, n), getattr(b, n))
-                    for n in ('start_ns', 'end_ns', 'asked_ns'))
+                    for n in ('start_ns', 'end_ns', 'inference_ns'))
             and all(np.array_equal(p, b.probabilities[h]) for h, p in a.probabilities.items()))
 
 
@@ -82,7 +80,7 @@ def test_every_answer_is_the_recognisers(kitchen, bundle, found):
     for condition, answers in found.answers.items():
         keep = parse_subset(condition.subset) if condition.subset else modalities
         rows = [c for c in cuts if not condition.subset or set(keep) <= set(c.window.modalities)]
-        assert [c.asked_ns for c in rows] == answers.asked_ns.tolist()
+        assert [c.inference_ns for c in rows] == answers.inference_ns.tolist()
         for row in range(0, len(rows), 7):
             expected = network.recognise(rows[row].window, keep)
             for head, p in expected.probabilities.items():
@@ -273,7 +271,7 @@ def test_stamps_of_another_clock_are_moved_to_that_of_the_bag(kitchen, bundle, b
     moved = evaluated(bags.rewrite(kitchen, tmp_path / 'bag', since_boot), bundle)
     answers = moved.answers[Condition()]
     assert len(answers) > 20
-    assert (abs(answers.asked_ns - answers.end_ns) < 10**9).all()
+    assert (abs(answers.inference_ns - answers.end_ns) < 10**9).all()
     assert any('the stamps lie' in warning for warning in moved.info.warnings)
     assert all(start >= bags.start_ns - 10**9 for start, *_ in moved.truths)
 
@@ -318,7 +316,7 @@ def recognitions(path, bundle, answers, change=lambda scores: scores):
         message = types[TYPE](
             types['std_msgs/msg/Header'](end, ''), time(0), end, row, '', change(labels['verb']),
             labels['noun'], [], statuses, True, 0.01, 0.01, bundle.model_id, [])
-        yield ('/action_recognition', TYPE, store, int(answers.asked_ns[row]) + 10_000_000,
+        yield ('/action_recognition', TYPE, store, int(answers.inference_ns[row]) + 10_000_000,
                store.serialize_cdr(message, TYPE))
 
 
@@ -458,13 +456,13 @@ def test_a_bag_that_is_none_is_a_sentence(bundle, tmp_path):
 
 def test_answers_are_written_and_read(found, tmp_path):
     answers = found.answers[Condition()]
-    answers.save(tmp_path / 'a.npz')
-    assert equal(answers, BagPredictions.load(tmp_path / 'a.npz'))
-    save_all(tmp_path / 'b.npz', {'x/V+A': answers, 'y': answers.select(slice(3))})
-    assert len(load_all(tmp_path / 'b.npz')['y']) == 3
-    whole = concatenate([answers.select(slice(5)), answers.select(slice(5, None))])
+    save_conditions(tmp_path / 'a.npz', {'': answers})
+    assert equal(answers, load_conditions(tmp_path / 'a.npz')[''])
+    save_conditions(tmp_path / 'b.npz', {'x/V+A': answers, 'y': answers.select(slice(3))})
+    assert len(load_conditions(tmp_path / 'b.npz')['y']) == 3
+    whole = BagPredictions.concatenate([answers.select(slice(5)), answers.select(slice(5, None))])
     assert equal(whole, answers)
     (tmp_path / 'c.npz').write_bytes((tmp_path / 'a.npz').read_bytes()[:500])
     for name in ('c.npz', 'none.npz'):
-        with pytest.raises(BagPredictionsError, match='evaluate the bag again'):
-            BagPredictions.load(tmp_path / name)
+        with pytest.raises(PredictionsError, match='run the evaluation'):
+            load_conditions(tmp_path / name)

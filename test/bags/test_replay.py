@@ -38,14 +38,16 @@ def content(cut):
     parts = [np.stack([f.image for f in window.frames])] if window.frames else []
     parts += [window.audio] if window.audio is not None else []
     parts += list(window.boxes or ())
-    return (cut.asked_ns, window.start_ns, window.end_ns, window.modalities,
+    return (cut.inference_ns, window.start_ns, window.end_ns, window.modalities,
             b''.join(np.ascontiguousarray(part).tobytes() for part in parts))
 
 
 def asked(cut):
     """Return what the answer to a window would tell of it."""
     newest = {s.modality.value: s.last_stamp_ns for s in cut.window.statuses}
-    return RecordedWindow(cut.window.end_ns, cut.asked_ns, cut.asked_ns + 20_000_000, newest)
+    return RecordedWindow(
+        cut.window.end_ns, cut.inference_ns, cut.inference_ns + 20_000_000, newest
+    )
 
 
 def test_windows_are_asked_for_once_a_period_when_a_picture_comes_that_they_show(kitchen):
@@ -55,7 +57,7 @@ def test_windows_are_asked_for_once_a_period_when_a_picture_comes_that_they_show
     assert len(shown) > 0.8 * len(cuts)
     for cut in shown:
         # Pictures are received at their stamps, before the boxes of the same time.
-        assert cut.asked_ns == cut.window.end_ns == cut.window.frames[-1].stamp_ns
+        assert cut.inference_ns == cut.window.end_ns == cut.window.frames[-1].stamp_ns
         assert cut.window.start_ns == cut.window.end_ns - SPEC.duration_ns
 
 
@@ -63,9 +65,9 @@ def test_without_a_camera_windows_are_asked_for_at_whole_periods(kitchen):
     cuts, _ = replayed(kitchen, Run((Mute('rgb'),)))
     assert len(cuts) == pytest.approx(6 / 0.2, abs=3)
     for cut in cuts:
-        assert cut.asked_ns % 200_000_000 == 0
+        assert cut.inference_ns % 200_000_000 == 0
         # Sound is received every 32 ms: nothing is older, and nothing of the tick or later.
-        assert cut.asked_ns - 67_000_000 <= cut.window.end_ns < cut.asked_ns
+        assert cut.inference_ns - 67_000_000 <= cut.window.end_ns < cut.inference_ns
 
 
 def test_the_same_bag_gives_the_same_windows(kitchen):
@@ -100,7 +102,7 @@ def test_it_is_what_the_streams_own_rules_give(kitchen):
                         look(now_ns)
                     due = False
     cuts, _ = replayed(kitchen)
-    assert [(c.asked_ns, c.window.end_ns, c.window.modalities) for c in cuts] == ends
+    assert [(c.inference_ns, c.window.end_ns, c.window.modalities) for c in cuts] == ends
 
 
 def test_the_rate_is_a_parameter(kitchen):
@@ -121,7 +123,7 @@ def test_a_clock_that_is_set_while_recording_costs_no_time(kitchen, bags, tmp_pa
     def early(topic, time_ns, message):
         return topic, time_ns - (bags.start_ns - 10**9) * (time_ns < bags.start_ns + 2e9), message
     cuts, replay = replayed(bags.rewrite(kitchen, tmp_path / 'bag', early))
-    times = [cut.asked_ns for cut in cuts]
+    times = [cut.inference_ns for cut in cuts]
     assert 5 <= sum(t < 4e9 for t in times) <= 12
     # All that the stream knew is old after the jump, but a window's length of the new is not.
     assert sum(t > bags.start_ns + 2e9 for t in times) > 10
@@ -136,7 +138,7 @@ def test_too_few_inputs_give_no_window(kitchen):
 
 def test_a_muted_sensor_goes_stale_and_comes_back(kitchen, bags):
     cuts, replay = replayed(kitchen, Run((Mute('audio', 2.0, 4.0),)))
-    sounded = {round((c.asked_ns - bags.start_ns) / NANOSECONDS, 1):
+    sounded = {round((c.inference_ns - bags.start_ns) / NANOSECONDS, 1):
                Modality.AUDIO in c.window.modalities for c in cuts}
     assert sounded[2.0] and not sounded[3.0] and sounded[5.4]
     states = replay.lanes[0].states
@@ -150,7 +152,7 @@ def test_a_muted_sensor_goes_stale_and_comes_back(kitchen, bags):
 def test_a_delay_leaves_stamps_and_order_of_a_sensor(kitchen):
     cuts, _ = replayed(kitchen, Run((Delay('rgb', 0.25), Mute('audio'), Mute('detections'))))
     for cut in cuts:
-        assert cut.asked_ns - cut.window.end_ns >= 250_000_000
+        assert cut.inference_ns - cut.window.end_ns >= 250_000_000
     assert len(cuts) > 10
 
 
@@ -181,7 +183,7 @@ def test_without_stamps_the_time_of_receipt_counts(kitchen, bags, tmp_path):
         return topic, time_ns, message
     cuts, replay = replayed(bags.rewrite(kitchen, tmp_path / 'bag', unstamped))
     assert len(cuts) > 20
-    assert all(0 <= cut.asked_ns - cut.window.end_ns < 100_000_000 for cut in cuts)
+    assert all(0 <= cut.inference_ns - cut.window.end_ns < 100_000_000 for cut in cuts)
     assert not replay.lanes[0].refusals.counts
 
 

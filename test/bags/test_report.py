@@ -10,6 +10,7 @@ import subprocess
 
 import cv2
 from karmma_ros.bags import report
+from karmma_ros.bags.bag_run import Condition
 from karmma_ros.bags.report import timeline
 from karmma_ros.bags.report.bag_report import BagReport, SCHEMA_ID
 from karmma_ros.bags.report.findings import clock
@@ -17,8 +18,8 @@ from karmma_ros.bags.report.markdown import word
 from karmma_ros.bags.report.summary import bag_name, describe, histogram
 from karmma_ros.bags.report.timeline import NOTHING, PARTLY, RIGHT, WRONG
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.bag_predictions import BagPredictions, Condition
 from karmma_ros.evaluation.ground_truth import Truth
+from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.evaluation.schema import json_schema, to_json
 from karmma_ros.evaluation.scores import ask
 from karmma_ros.evaluation.segmentation import Segment

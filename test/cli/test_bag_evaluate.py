@@ -10,10 +10,11 @@ import sys
 
 from karmma_ros.bags import evaluate as evaluate_bags
 from karmma_ros.bags import parallel
+from karmma_ros.bags.bag_run import BagInfo
 from karmma_ros.bags.collect import Collector
 from karmma_ros.cli.main import main
-from karmma_ros.evaluation.bag_predictions import BagInfo, load_all
 from karmma_ros.evaluation.ground_truth import Truth
+from karmma_ros.evaluation.predictions import load_conditions
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
 import pytest
@@ -63,7 +64,7 @@ def without_provenance(out):
 
 def answers(out):
     (path,) = out.glob('work/*/answers.npz')
-    return load_all(path)
+    return load_conditions(path)
 
 
 def test_a_bag_with_a_truth_topic_is_scored(bag, tmp_path, capsys):
@@ -151,7 +152,7 @@ def test_a_fault_takes_its_sensor_out_of_the_windows(bag, tmp_path, words, colum
 def test_mute_for_a_while_does_so_for_a_while(bag, tmp_path):
     assert evaluate(bag, tmp_path, '--mute', 'audio@3s..6s') == 0
     (faulty,) = (a for name, a in answers(tmp_path).items() if name.startswith('1/'))
-    seconds = (faulty.asked_ns - faulty.asked_ns[0]) / 1e9
+    seconds = (faulty.inference_ns - faulty.inference_ns[0]) / 1e9
     assert not faulty.present[(seconds > 3.5) & (seconds < 5), 2].any()
     assert faulty.present[(seconds > 1) & (seconds < 2), 2].all()
 

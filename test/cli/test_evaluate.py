@@ -10,8 +10,8 @@ from karmma_ros.clip import Clip
 from karmma_ros.data.samples import Sample, Splits
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary as kitchen_vocabulary
-from karmma_ros.evaluation import scoring
-from karmma_ros.evaluation.predictions import collect
+from karmma_ros.evaluation import inference
+from karmma_ros.evaluation.inference import collect
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
@@ -84,14 +84,14 @@ def test_a_model_is_scored_for_every_subset(model, toys, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert '| V+F+A+D | 6 |' in printed and 'scores.json' in printed
     assert {p.name for p in (tmp_path / 'out').iterdir()} == {
-        'README.md', 'scores.json', 'outcomes', 'subsets.png', 'dropping.png',
+        'README.md', 'scores.json', 'predictions', 'subsets.png', 'dropping.png',
         'calibration_1.png'}
     assert sorted(toys.served) == list(range(10))
 
 
 def test_a_stopped_run_goes_on_where_it_stopped(model, toys, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring.collect_sharded, '__kwdefaults__', {
-        **scoring.collect_sharded.__kwdefaults__, 'portion': 4})
+    monkeypatch.setattr(inference.collect_sharded, '__kwdefaults__', {
+        **inference.collect_sharded.__kwdefaults__, 'shard_size': 4})
     words = ['evaluate', model, '--batch-size', '2', '--out', str(tmp_path / 'cut')]
     toys.break_at = 7
     assert main(words) == 130
@@ -120,12 +120,12 @@ def test_what_decides_the_answers_decides_whether_they_are_found(
         run(out, model, *change)
     save(tmp_path / 'small', config, spec, vocabulary, seed=1)  # other weights, the same name
     run(out, model)
-    assert len(list((out / 'outcomes').iterdir())) == 6
+    assert len(list((out / 'predictions').iterdir())) == 6
 
 
 def test_a_damaged_portion_is_made_again(model, toys, tmp_path):
     before = run(tmp_path / 'out', model)
-    portion, = (tmp_path / 'out' / 'outcomes').glob('*/00000.npz')
+    portion, = (tmp_path / 'out' / 'predictions').glob('*/00000.npz')
     portion.write_bytes(portion.read_bytes()[:1000])
     assert run(tmp_path / 'out', model) == before
     assert len(toys.served) == 20
@@ -135,7 +135,7 @@ def test_a_limit_spreads_over_the_split(model, toys, tmp_path):
     report = run(tmp_path / 'out', model, '--limit', '4')
     assert toys.served == [0, 2, 5, 7]
     assert report['data']['clips'] == 4
-    assert scoring.spread_evenly(3, 8) == scoring.spread_evenly(3, None) == [0, 1, 2]
+    assert inference.spread_evenly(3, 8) == inference.spread_evenly(3, None) == [0, 1, 2]
 
 
 def test_chosen_subsets_alone_are_scored(model, toys, tmp_path):
@@ -165,10 +165,10 @@ def test_the_answers_are_those_of_the_network(model, toys, tmp_path, monkeypatch
         seen.append(collect(network, batches, *rest))
         return seen[-1]
 
-    monkeypatch.setattr(scoring, 'collect', spy)
+    monkeypatch.setattr(inference, 'collect', spy)
     report = run(tmp_path / 'out', model, '--limit', '3')
-    outcomes, = seen
-    truth = np.argmax(outcomes.logits['V']['verb'], 1) == outcomes.labels['verb']
+    predictions, = seen
+    truth = np.argmax(predictions.logits['V']['verb'], 1) == predictions.labels['verb']
     assert report['models'][0]['subsets']['V']['scores']['verb']['top1'] == truth.mean()
 
 

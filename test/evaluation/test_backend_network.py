@@ -1,8 +1,7 @@
 """A backend answers in the place of its network, whatever the batch and whatever samples lack."""
 
 from karmma_ros.data.samples import Batch
-from karmma_ros.evaluation.predictions import collect
-from karmma_ros.evaluation.scoring import BackendNetwork
+from karmma_ros.evaluation.inference import BackendNetwork, collect
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.export import export
 from karmma_ros.model.backends.pytorch import Eager

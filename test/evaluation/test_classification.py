@@ -4,7 +4,7 @@ from functools import reduce
 import tracemalloc
 
 from karmma_ros.evaluation import classification
-from karmma_ros.evaluation.predictions import Outcomes
+from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.modality import Modality
 from karmma_ros.model.encoders.video import prepare_torchvision
 from karmma_ros.prediction import Prediction, softmax, Vocabulary
@@ -15,23 +15,23 @@ import torch
 V, A = Modality.RGB, Modality.AUDIO
 
 
-def outcomes(logits, labels, present=None, modalities=(V,), name='V'):
-    """Return outcomes of one subset from lists."""
+def predictions(logits, labels, present=None, modalities=(V,), name='V'):
+    """Return predictions of one subset from lists."""
     logits = {head: np.array(x, np.float32) for head, x in logits.items()}
     labels = {head: np.array(ids, np.int64) for head, ids in labels.items()}
     count = len(next(iter(labels.values())))
     present = np.ones((count, len(modalities)), bool) if present is None else np.array(present)
-    return Outcomes(modalities, {name: logits}, present, labels)
+    return DatasetPredictions(modalities, {name: logits}, present, labels)
 
 
-def random_outcomes(samples=200, verbs=7, nouns=12, seed=0):
+def random_predictions(samples=200, verbs=7, nouns=12, seed=0):
     rng = np.random.default_rng(seed)
     logits = {'verb': rng.normal(size=(samples, verbs)) * 2,
               'noun': rng.normal(size=(samples, nouns)) * 2}
     labels = {h: rng.integers(0, x.shape[1], samples) for h, x in logits.items()}
     for head, x in logits.items():  # better than chance
         x[np.arange(samples), labels[head]] += 1.5
-    return outcomes(logits, labels)
+    return predictions(logits, labels)
 
 
 def log(*rows):
@@ -40,7 +40,7 @@ def log(*rows):
 
 
 def test_an_action_needs_every_head():
-    given = outcomes({'verb': [[1, 0], [1, 0]], 'noun': [[1, 0], [0, 1]]},
+    given = predictions({'verb': [[1, 0], [1, 0]], 'noun': [[1, 0], [0, 1]]},
                      {'verb': [0, 0], 'noun': [0, 0]})
     found = classification.hits(given, (V,))
     assert {key: hit.tolist() for key, hit in found.items()} == {
@@ -49,7 +49,7 @@ def test_an_action_needs_every_head():
 
 def test_top_k_of_an_action_is_by_product():
     # Products: (0,0) .30, (0,1) .18, (1,0) .15, (0,2) .12, (1,1) .09, (1,2) .06, (2,·) less.
-    given = outcomes(
+    given = predictions(
         {'verb': log(*[[.6, .3, .1]] * 4), 'noun': log(*[[.5, .3, .2]] * 4)},
         {'verb': [0, 1, 0, 2], 'noun': [0, 0, 2, 0]})
     wanted = {1: [1, 0, 0, 0], 2: [1, 0, 0, 0], 3: [1, 1, 0, 0], 4: [1, 1, 1, 0],
@@ -60,7 +60,7 @@ def test_top_k_of_an_action_is_by_product():
 
 @pytest.mark.parametrize('k', [1, 2, 5, 9])
 def test_actions_are_those_that_a_prediction_lists(k):
-    given = random_outcomes()
+    given = random_predictions()
     vocabulary = Vocabulary({'verb': tuple('abcdefg'), 'noun': tuple('abcdefghijkl')})
     found = classification.hits(given, (V,), k)['action']
     assert 0 < found.sum() < len(found)
@@ -76,7 +76,7 @@ def test_top_k_equals_the_full_product_and_torchmetrics(k):
     prepare_torchvision()
     from torchmetrics.functional.classification import multiclass_accuracy
 
-    given = random_outcomes()
+    given = random_predictions()
     found = classification.hits(given, (V,), k)
     chances = {h: softmax(given.logits['V'][h]) for h in given.heads}
     nouns = chances['noun'].shape[1]
@@ -93,7 +93,7 @@ def test_calibration_error_equals_torchmetrics(key):
     prepare_torchvision()
     from torchmetrics.functional.classification import multiclass_calibration_error
 
-    given = random_outcomes()
+    given = random_predictions()
     chances = torch.tensor(softmax(given.logits['V'][key]))
     theirs = multiclass_calibration_error(
         chances, torch.tensor(given.labels[key]), chances.shape[1], n_bins=classification.BINS)
@@ -106,7 +106,7 @@ def test_calibration_of_the_action_equals_torchmetrics():
     prepare_torchvision()
     from torchmetrics.functional.classification import binary_calibration_error
 
-    given = random_outcomes()
+    given = random_predictions()
     chances = [softmax(given.logits['V'][h]).max(1) for h in given.heads]
     right = classification.hits(given, (V,))['action']
     theirs = binary_calibration_error(  # of "it is right", as sure as the product says
@@ -133,7 +133,7 @@ def test_an_empty_bin_counts_nothing():
 
 
 def test_only_samples_that_have_the_subset_count():
-    given = outcomes({'verb': [[1, 0], [np.nan] * 2, [0, 1]]}, {'verb': [0, 0, 0]},
+    given = predictions({'verb': [[1, 0], [np.nan] * 2, [0, 1]]}, {'verb': [0, 0, 0]},
                      present=[[True, True], [True, False], [True, True]],
                      modalities=(V, A), name='V+A')
     found = classification.score(given)
@@ -144,7 +144,7 @@ def test_only_samples_that_have_the_subset_count():
 
 
 def test_a_single_head_is_the_action_itself():
-    found = classification.score(outcomes({'action': [[1, 0], [1, 0]]}, {'action': [0, 1]}))
+    found = classification.score(predictions({'action': [[1, 0], [1, 0]]}, {'action': [0, 1]}))
     assert list(found['V'].scores) == ['action']
     assert found['V'].scores['action'].top1 == 0.5
     assert classification.keys(['verb']) == ('verb',)
@@ -152,14 +152,14 @@ def test_a_single_head_is_the_action_itself():
 
 
 def test_a_head_called_action_beside_others_keeps_its_name():
-    given = outcomes({'action': [[1, 0]], 'noun': [[1, 0]]}, {'action': [0], 'noun': [1]})
+    given = predictions({'action': [[1, 0]], 'noun': [[1, 0]]}, {'action': [0], 'noun': [1]})
     assert classification.keys(given.heads) == ('action', 'noun', 'all heads')
     found = classification.score(given)['V'].scores
     assert (found['action'].top1, found['all heads'].top1) == (1.0, 0.0)
 
 
 def test_three_heads_by_hand():
-    given = outcomes({h: log([.9, .1]) for h in 'abc'}, {'a': [0], 'b': [1], 'c': [0]})
+    given = predictions({h: log([.9, .1]) for h in 'abc'}, {'a': [0], 'b': [1], 'c': [0]})
     # .729, then three times .081 in the order of the heads: c, b, a.
     assert [classification.hits(given, (V,), k)['action'].tolist() for k in (1, 2, 3)] == [
         [False], [False], [True]]
@@ -190,7 +190,7 @@ def test_no_sample_has_no_hit():
 
 
 def test_many_heads_need_little_memory():
-    given = outcomes({f'head {i}': np.zeros((50, 20)) for i in range(30)},
+    given = predictions({f'head {i}': np.zeros((50, 20)) for i in range(30)},
                      {f'head {i}': np.zeros(50) for i in range(30)})
     tracemalloc.start()
     try:
@@ -205,5 +205,5 @@ def test_great_logits_do_not_overflow():
 
 
 def test_confusion_has_the_truth_in_rows():
-    given = outcomes({'verb': [[1, 0], [1, 0], [0, 1]]}, {'verb': [0, 1, 1]})
+    given = predictions({'verb': [[1, 0], [1, 0], [0, 1]]}, {'verb': [0, 1, 1]})
     assert classification.confusion(given, (V,), 'verb').tolist() == [[1, 0], [1, 1]]

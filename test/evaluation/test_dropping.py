@@ -4,7 +4,7 @@ from functools import partial
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import hits, score
-from karmma_ros.evaluation.predictions import Outcomes
+from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.evaluation.robustness import (
     curve_of_column,
     dropout_curve,
@@ -27,7 +27,7 @@ PAPER_CURVE = [41.49, 39.45, 37.25, 34.77, 32.26, 29.85, 27.70, 25.93, 24.56, 23
 
 
 def right_where(column, present):
-    """Return outcomes of two verbs where the true one is best exactly where `column` says."""
+    """Return predictions of two verbs where the true one is best exactly where `column` says."""
     present = np.array(present)
     modalities = (V, F, A)[:present.shape[1]]
     logits = {}
@@ -36,7 +36,9 @@ def right_where(column, present):
         has = present[:, [modalities.index(m) for m in subset]].all(1)
         scores = np.stack([right, ~right.astype(bool)], 1).astype(np.float32)
         logits[subset_name(subset)] = {'verb': np.where(has[:, None], scores, np.nan)}
-    return Outcomes(modalities, logits, present, {'verb': np.zeros(len(present), np.int64)})
+    return DatasetPredictions(
+        modalities, logits, present, {'verb': np.zeros(len(present), np.int64)}
+    )
 
 
 def random_right(samples=60, seed=0):
@@ -49,10 +51,10 @@ def random_right(samples=60, seed=0):
 
 def test_two_modalities_by_hand():
     p = 0.3
-    outcomes = right_where({'V+F': [True], 'V': [True], 'F': [False]}, [[True, True]])
+    predictions = right_where({'V+F': [True], 'V': [True], 'F': [False]}, [[True, True]])
     # Both stay, only V stays, or both would go and V wins the draw.
     wanted = 0.7 * 0.7 + 0.7 * 0.3 + 0.3 * 0.3 / 2
-    assert dropout_curve(outcomes, [p])['verb'] == pytest.approx([wanted])
+    assert dropout_curve(predictions, [p])['verb'] == pytest.approx([wanted])
     assert subset_probabilities((V, F), p) == pytest.approx(
         {'V+F': 0.49, 'V': 0.21 + 0.045, 'F': 0.21 + 0.045})
 
@@ -67,23 +69,23 @@ def test_something_is_always_left(own, p):
 
 
 def test_a_sample_is_never_given_what_it_lacks():
-    outcomes = right_where({'V+F': [True, False], 'V': [True, False], 'F': [True, True]},
+    predictions = right_where({'V+F': [True, False], 'V': [True, False], 'F': [True, True]},
                            [[True, True], [False, True]])
-    assert dropout_curve(outcomes)['verb'] == pytest.approx([1.0] * len(POINTS))
+    assert dropout_curve(predictions)['verb'] == pytest.approx([1.0] * len(POINTS))
 
 
 def test_it_is_what_many_draws_give():
-    outcomes = random_right()
-    right = {name: np.zeros(len(outcomes), bool) for name in outcomes.logits}
-    for subset in subsets(outcomes.modalities):
-        has = outcomes.has(subset)
-        right[subset_name(subset)][has] = hits(outcomes, subset)['verb']
-    expected = dropout_curve(outcomes, [0.2, 0.5, 0.9])['verb']
+    predictions = random_right()
+    right = {name: np.zeros(len(predictions), bool) for name in predictions.logits}
+    for subset in subsets(predictions.modalities):
+        has = predictions.has(subset)
+        right[subset_name(subset)][has] = hits(predictions, subset)['verb']
+    expected = dropout_curve(predictions, [0.2, 0.5, 0.9])['verb']
     draw = partial(torch.rand, generator=torch.Generator().manual_seed(3))
     for p, wanted in zip((0.2, 0.5, 0.9), expected):
         drawn = []
         for _ in range(2000):
-            left = drop_modalities(torch.from_numpy(outcomes.present), p, draw).numpy()
+            left = drop_modalities(torch.from_numpy(predictions.present), p, draw).numpy()
             names = [subset_name(m for m, k in zip((V, F, A), row) if k) for row in left]
             drawn.append(np.mean([right[name][i] for i, name in enumerate(names)]))
         error = np.std(drawn) / np.sqrt(len(drawn))
@@ -92,21 +94,21 @@ def test_it_is_what_many_draws_give():
 
 
 def test_nothing_dropped_is_the_score_with_what_each_sample_has():
-    outcomes = random_right()
-    own = [hits(outcomes, tuple(m for m, k in zip((V, F, A), row) if k))['verb'][
-        outcomes.has(tuple(m for m, k in zip((V, F, A), row) if k))[:i].sum()]
-        for i, row in enumerate(outcomes.present)]
-    assert dropout_curve(outcomes, [0.0])['verb'] == pytest.approx([np.mean(own)])
+    predictions = random_right()
+    own = [hits(predictions, tuple(m for m, k in zip((V, F, A), row) if k))['verb'][
+        predictions.has(tuple(m for m, k in zip((V, F, A), row) if k))[:i].sum()]
+        for i, row in enumerate(predictions.present)]
+    assert dropout_curve(predictions, [0.0])['verb'] == pytest.approx([np.mean(own)])
     whole = right_where({name: [True, False] for name in ('V+F', 'V', 'F')}, [[True, True]] * 2)
     assert dropout_curve(whole, [0.0])['verb'][0] == score(whole)['V+F'].scores['verb'].top1
 
 
 def test_with_all_sensors_the_curve_follows_from_the_table():
     rng = np.random.default_rng(1)
-    outcomes = right_where({subset_name(s): rng.random(40) < 0.5 for s in subsets((V, F, A))},
+    predictions = right_where({subset_name(s): rng.random(40) < 0.5 for s in subsets((V, F, A))},
                            np.ones((40, 3), bool))
-    column = {name: found.scores['verb'].top1 for name, found in score(outcomes).items()}
-    assert dropout_curve(outcomes)['verb'] == pytest.approx(curve_of_column(column))
+    column = {name: found.scores['verb'].top1 for name, found in score(predictions).items()}
+    assert dropout_curve(predictions)['verb'] == pytest.approx(curve_of_column(column))
 
 
 def test_the_paper_s_curve_follows_from_its_table():
@@ -127,8 +129,8 @@ def test_the_curve_is_a_polynomial_in_the_probability():
 
 def test_samples_with_no_sensor_do_not_count():
     column = {'V+F': [True, True], 'V': [True, True], 'F': [True, True]}
-    outcomes = right_where(column, [[True, True], [False, False]])
-    assert dropout_curve(outcomes, [0.5])['verb'] == pytest.approx([1.0])
+    predictions = right_where(column, [[True, True], [False, False]])
+    assert dropout_curve(predictions, [0.5])['verb'] == pytest.approx([1.0])
     assert np.isnan(dropout_curve(right_where(column, [[False, False]] * 2), [0.5])['verb'][0])
 
 
@@ -137,8 +139,12 @@ def test_what_is_missing_is_named():
         subset_probabilities((V,), 1.5)
     with pytest.raises(InvalidSettingError, match='add V'):
         curve_of_column({'V+F': 1.0, 'F': 1.0})
-    outcomes = right_where({'V+F': [True], 'V': [True], 'F': [False]}, [[True, True]])
-    partial = Outcomes(outcomes.modalities, {'V': outcomes.logits['V']}, outcomes.present,
-                       outcomes.labels)
+    predictions = right_where({'V+F': [True], 'V': [True], 'F': [False]}, [[True, True]])
+    partial = DatasetPredictions(
+        predictions.modalities,
+        {'V': predictions.logits['V']},
+        predictions.present,
+        predictions.labels,
+    )
     with pytest.raises(InvalidSettingError, match='score V.F, F too'):
         dropout_curve(partial)

@@ -2,14 +2,8 @@
 
 from karmma_ros.data.samples import Batch
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.predictions import (
-    collect,
-    concatenate,
-    NotFiniteError,
-    Outcomes,
-    OutcomesError,
-    scored,
-)
+from karmma_ros.evaluation.inference import collect, NotFiniteError
+from karmma_ros.evaluation.predictions import DatasetPredictions, PredictionsError
 from karmma_ros.modality import Modality, subset_name, subsets
 import numpy as np
 import pytest
@@ -38,14 +32,14 @@ def assert_equal(ours, theirs):
 
 
 def test_every_subset_a_sample_has_is_answered_as_by_the_network(network, inputs, batch):
-    outcomes = collect(network, [batch])
-    assert list(outcomes.logits) == [subset_name(s) for s in subsets(Modality)]
+    predictions = collect(network, [batch])
+    assert list(predictions.logits) == [subset_name(s) for s in subsets(Modality)]
     answered = 0
     for subset in subsets(Modality):
         has = [all(row[list(Modality).index(m)] for m in subset) for row in PRESENT]
-        assert outcomes.has(subset).tolist() == has
+        assert predictions.has(subset).tolist() == has
         for i in range(3):
-            ours = {h: outcomes.logits[subset_name(subset)][h][i] for h in outcomes.heads}
+            ours = {h: predictions.logits[subset_name(subset)][h][i] for h in predictions.heads}
             if not has[i]:
                 assert all(np.isnan(x).all() for x in ours.values())
                 continue
@@ -65,9 +59,9 @@ def test_each_modality_is_encoded_once_and_only_where_it_is(network, batch, monk
     collect(network, [batch])
     assert seen == [(V, 2), (F, 1), (A, 2), (D, 2)]
     seen.clear()
-    outcomes = collect(network, [batch], chosen=[(A, V), (A,)])
+    predictions = collect(network, [batch], chosen=[(A, V), (A,)])
     assert seen == [(V, 2), (A, 2)]
-    assert list(outcomes.logits) == ['V+A', 'A']
+    assert list(predictions.logits) == ['V+A', 'A']
 
 
 def test_batches_follow_one_another(network, inputs, batch):
@@ -83,67 +77,67 @@ def test_batches_follow_one_another(network, inputs, batch):
 
 def test_a_sample_with_none_of_the_modalities_keeps_its_place(network, inputs):
     present = torch.tensor([[True] * 4, [False] * 4, [False, True, False, False]])
-    outcomes = collect(network, [Batch(inputs, present, LABELS, INDEX)])
-    assert len(outcomes) == 3
-    assert outcomes.has((F,)).tolist() == [True, False, True]
-    assert np.isfinite(outcomes.logits['F']['verb']).all(1).tolist() == [True, False, True]
+    predictions = collect(network, [Batch(inputs, present, LABELS, INDEX)])
+    assert len(predictions) == 3
+    assert predictions.has((F,)).tolist() == [True, False, True]
+    assert np.isfinite(predictions.logits['F']['verb']).all(1).tolist() == [True, False, True]
 
 
 def test_a_subset_that_nobody_has_is_left_out(network, inputs):
     present = torch.tensor([[True, False, True, False]] * 3)
-    outcomes = collect(network, [Batch({m: inputs[m] for m in (V, A)}, present, LABELS, INDEX)])
-    assert [name for name, _ in scored(outcomes)] == ['V+A', 'V', 'A']
+    predictions = collect(network, [Batch({m: inputs[m] for m in (V, A)}, present, LABELS, INDEX)])
+    assert [name for name, _ in predictions.subsets()] == ['V+A', 'V', 'A']
 
 
 def test_a_file_gives_back_what_was_written(network, batch, tmp_path):
-    outcomes = collect(network, [batch])
-    path = tmp_path / 'new' / 'outcomes.npz'
-    outcomes.save(path)
-    read = Outcomes.load(path)
-    assert_equal(read, outcomes)
+    predictions = collect(network, [batch])
+    path = tmp_path / 'new' / 'predictions.npz'
+    predictions.save(path)
+    read = DatasetPredictions.load(path)
+    assert_equal(read, predictions)
     assert read.logits['V']['verb'].dtype == np.float32
-    assert [p.name for p in path.parent.iterdir()] == ['outcomes.npz']  # nothing half-made
+    assert [p.name for p in path.parent.iterdir()] == ['predictions.npz']  # nothing half-made
 
 
 @pytest.mark.parametrize(('content', 'text'), [
-    (None, 'no such file: score the model first'),
+    (None, 'no such file: run the evaluation first'),
     (b'', 'is damaged'),
     (b'no archive', 'is damaged'),
 ])
 def test_a_file_that_cannot_be_read_is_named(tmp_path, content, text):
-    path = tmp_path / 'outcomes.npz'
+    path = tmp_path / 'predictions.npz'
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(OutcomesError, match=f'outcomes {path}: {text}'):
-        Outcomes.load(path)
+    with pytest.raises(PredictionsError, match=f'predictions {path}: {text}'):
+        DatasetPredictions.load(path)
 
 
 def test_a_file_cut_short_or_of_another_version_is_refused(
     network, batch, tmp_path, monkeypatch
 ):
-    path = tmp_path / 'outcomes.npz'
-    outcomes = collect(network, [batch])
+    path = tmp_path / 'predictions.npz'
+    predictions = collect(network, [batch])
     monkeypatch.setattr('karmma_ros.evaluation.predictions.VERSION', 99)
-    outcomes.save(path)
+    predictions.save(path)
     monkeypatch.undo()
-    with pytest.raises(OutcomesError, match='version is 99, this package reads 1'):
-        Outcomes.load(path)
-    outcomes.save(path)
+    with pytest.raises(PredictionsError, match='version is 99; expected 2'):
+        DatasetPredictions.load(path)
+    predictions.save(path)
     path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises(OutcomesError, match='is damaged'):
-        Outcomes.load(path)
+    with pytest.raises(PredictionsError, match='is damaged'):
+        DatasetPredictions.load(path)
 
 
 def test_nonsense_is_refused(network, batch, inputs):
     with pytest.raises(InvalidSettingError, match='samples is 0'):
         collect(network, [])
-    other = Outcomes((V,), {}, np.ones((1, 1), bool), {'verb': np.zeros(1, int)})
-    with pytest.raises(InvalidSettingError, match='outcomes is .of V, verb.'):
-        concatenate([collect(network, [batch]), other])
+    other = DatasetPredictions((V,), {}, np.ones((1, 1), bool), {'verb': np.zeros(1, int)})
+    with pytest.raises(InvalidSettingError, match='predictions is .of V, verb.'):
+        DatasetPredictions.concatenate([collect(network, [batch]), other])
     with pytest.raises(InvalidSettingError, match="labels is 'for verb'"):
         collect(network, [Batch(inputs, batch.present, {'verb': LABELS['verb']}, INDEX)])
     inputs[A][1] = torch.nan
-    with pytest.raises(NotFiniteError, match='NaN or infinity for verb from .* to 1 of the samp'):
+    with pytest.raises(NotFiniteError, match='NaN or infinity for verb from .* in 1 of the samp'):
         collect(network, [Batch(inputs, batch.present, LABELS, INDEX)])
 
 

@@ -3,7 +3,7 @@
 import json
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.predictions import Outcomes
+from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.evaluation.report import describe, markdown, ScoredData, ScoredModel, write_report
 from karmma_ros.modality import Modality, subset_name, subsets
 import numpy as np
@@ -24,7 +24,9 @@ def model(system, right, modalities=(V, A), present=None, heads=('verb', 'noun')
             scores = np.where(has[:, None], np.stack([hit, ~hit], 1) * 9.0, np.nan)
             logits[subset_name(subset)] = dict.fromkeys(heads, scores.astype(np.float32))
     labels = dict.fromkeys(heads, np.zeros(4, np.int64))
-    return ScoredModel(system, f'{system}@1', Outcomes(modalities, logits, present, labels))
+    return ScoredModel(
+        system, f'{system}@1', DatasetPredictions(modalities, logits, present, labels)
+    )
 
 
 GOOD = {'V+A': [1, 1, 1, 1], 'V': [1, 1, 1, 0], 'A': [1, 0, 0, 0]}

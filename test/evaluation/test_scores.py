@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 from karmma_ros.evaluation import classification, robustness, scores, segmentation
-from karmma_ros.evaluation.bag_predictions import BagPredictions
 from karmma_ros.evaluation.ground_truth import TrueAction, Truth, UNKNOWN
-from karmma_ros.evaluation.predictions import Outcomes
+from karmma_ros.evaluation.predictions import BagPredictions, DatasetPredictions
 from karmma_ros.evaluation.segmentation import Detection, mean_average_precision, Segment
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.prediction import Prediction, softmax, Vocabulary
@@ -92,14 +91,14 @@ def test_top_k_and_calibration_are_those_of_data_sets():
     truth = {'verb': rng.integers(0, 12, n), 'noun': rng.integers(0, 20, n)}
     asked = scores.PredictedActions(chances, truth, np.ones(n, int))
     one = (Modality.RGB,)
-    outcomes = Outcomes(one, {'V': logits}, np.ones((n, 1), bool), truth)
+    predictions = DatasetPredictions(one, {'V': logits}, np.ones((n, 1), bool), truth)
     for k in (1, 5):
-        for key, hit in classification.hits(outcomes, one, k).items():
+        for key, hit in classification.hits(predictions, one, k).items():
             assert (asked.hits(k)[key] == hit).all()
     for key in ('verb', 'noun', 'action'):
         assert scores.calibration(asked, key).error == pytest.approx(
-            classification.reliability(outcomes, one, key).error)
-    counts = classification.confusion(outcomes, one, 'verb')
+            classification.reliability(predictions, one, key).error)
+    counts = classification.confusion(predictions, one, 'verb')
     assert scores.confusion(asked, 'verb') == {
         (i, j): counts[i, j] for i, j in np.argwhere(counts)}
 
@@ -175,7 +174,7 @@ def test_leaving_weak_classes_out_changes_no_event(settings, power):
     assert len(heard) > 3
     assert [(h.segment.start, h.segment.end, h.segment.label, h.score) for h in heard] == [
         (e.start_ns, e.end_ns, (e.verb.class_id, e.noun.class_id), e.score) for e in ended]
-    clock = dict(zip(said.end_ns.tolist(), said.asked_ns.tolist()))
+    clock = dict(zip(said.end_ns.tolist(), said.inference_ns.tolist()))
     assert [h.told_ns for h in heard] == [
         clock[e.stamp_ns] for e in told if e.phase is Phase.STARTED]
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from karmma_ros.bags.bag_run import BagInfo, BagRun, Condition
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.data.synthetic_kitchen.episode import episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
-from karmma_ros.evaluation.bag_predictions import BagInfo, BagPredictions, BagRun, Condition
 from karmma_ros.evaluation.ground_truth import TrueAction, Truth
+from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.prediction import NOUN, softmax, VERB, Vocabulary
 import numpy as np
@@ -130,8 +131,15 @@ def _with_only(
     present[:, columns] = True
     share = _evidence(present) / np.maximum(_evidence(chosen.present), 1e-9)
     probabilities = {head: _weakened(p, share, rng) for head, p in chosen.probabilities.items()}
-    return BagPredictions(chosen.start_ns, chosen.end_ns, chosen.asked_ns, present, probabilities,
-                   chosen.latency_s * np.float32(len(subset_name(subset)) / 7), whole.states)
+    return BagPredictions(
+        chosen.start_ns,
+        chosen.end_ns,
+        chosen.inference_ns,
+        present,
+        probabilities,
+        chosen.latency_s * np.float32(len(subset_name(subset)) / 7),
+        whole.states,
+    )
 
 
 def _evidence(present: NDArray[np.bool_]) -> NDArray[np.float64]:

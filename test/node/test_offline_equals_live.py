@@ -21,13 +21,14 @@ import time
 from ament_index_python.packages import get_package_share_directory
 from audio_common_msgs.msg import AudioDataStamped
 from karmma_msgs.msg import ActionRecognition
+from karmma_ros.bags.bag_run import Condition
 from karmma_ros.bags.evaluate import evaluate_bag, Settings
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.recorded import matches, recorded_prediction, TOLERANCE
 from karmma_ros.bags.replay import Replay, Run
 from karmma_ros.bags.topics import choose_topics
 from karmma_ros.cli.main import main
-from karmma_ros.evaluation.bag_predictions import BagPredictions, Condition
+from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
 from karmma_ros.node.lifecycle import KarmmaNode

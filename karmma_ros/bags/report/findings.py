@@ -13,11 +13,12 @@ from itertools import islice
 from typing import Any
 
 import cv2
+from karmma_ros.bags.bag_run import BagRun
 from karmma_ros.bags.report.bag_report import FailureCase
 from karmma_ros.bags.report.summary import ScoredBag
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.evaluation.bag_predictions import BagPredictions, BagRun
 from karmma_ros.evaluation.ground_truth import UNKNOWN
+from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.evaluation.scores import PredictedActions, windows_of
 from karmma_ros.modality import Modality, parse_subset, subset_name
 import numpy as np

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 import re
 from typing import Any
 
+from karmma_ros.bags.bag_run import BagRun, Condition
 from karmma_ros.bags.report.bag_report import (
     ActionColumns,
     ActionScores,
@@ -34,9 +35,9 @@ from karmma_ros.bags.report.bag_report import (
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation import robustness, scores, segmentation
-from karmma_ros.evaluation.bag_predictions import BagPredictions, BagRun, Condition
 from karmma_ros.evaluation.classification import Reliability
 from karmma_ros.evaluation.ground_truth import Truth
+from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.evaluation.robustness import average_accuracy, POINTS, relative_drop
 from karmma_ros.evaluation.scores import PredictedActions
 from karmma_ros.evaluation.segmentation import (

@@ -11,10 +11,11 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from karmma_ros.bags.bag_run import BagRun
 from karmma_ros.bags.report.findings import known_actions, Report, scored_key
 from karmma_ros.bags.report.summary import ScoredBag
 from karmma_ros.evaluation import segmentation
-from karmma_ros.evaluation.bag_predictions import BagPredictions, BagRun
+from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.evaluation.segmentation import Segment
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import further_heads

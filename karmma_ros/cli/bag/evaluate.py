@@ -14,6 +14,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from karmma_ros.bags import report
+from karmma_ros.bags.bag_run import BagRun
 from karmma_ros.bags.evaluate import Evaluated, Settings
 from karmma_ros.bags.faults import (
     DropInterval,
@@ -37,7 +38,6 @@ from karmma_ros.cli.options import (
 )
 from karmma_ros.cli.progress import Bars
 from karmma_ros.errors import InvalidSettingError, KarmmaError, printable, SENTENCE_LENGTH
-from karmma_ros.evaluation.bag_predictions import BagRun
 from karmma_ros.evaluation.ground_truth import TIMES, Truth
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends import selection
