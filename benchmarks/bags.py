@@ -22,9 +22,9 @@ import time
 from typing import Any
 
 from karmma_ros.bags import report
+from karmma_ros.bags.bag_message import BagFrames
 from karmma_ros.bags.bag_run import BagRun
 from karmma_ros.bags.evaluate import BATCH, evaluate_bag, Evaluated, Settings
-from karmma_ros.bags.frame_lookup import BagFrames
 from karmma_ros.bags.reader import Bag, Message
 from karmma_ros.bags.replay import Replay, Run
 from karmma_ros.bags.topics import choose_topics

@@ -1,24 +1,37 @@
-"""A message on its way from a bag to the inputs: decoded when wanted, and once for all runs."""
+"""Messages of a bag that are decoded on demand: for replay, and frames for a report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from struct import Struct
 from typing import Any
 
+from karmma_ros.bags.message_definitions import Topic
+from karmma_ros.bags.reader import Bag
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modality import Modality
+from karmma_ros.stream.decoders import read_compressed_image, read_image
 from karmma_ros.stream.ingest import ReceivedMessage, SizedImage
+from karmma_ros.stream.message_types import IMAGE
+import numpy as np
+from numpy.typing import NDArray
 
-_PICTURES = (Modality.RGB.value, Modality.FLOW.value)
+_IMAGE_ROLES = (Modality.RGB.value, Modality.FLOW.value)
 _STAMPS = {0: Struct('>iI'), 1: Struct('<iI')}
-_HEADER_AT = 4
-"""Behind CDR's own header. Pictures begin with their header, and that with the stamp."""
+"""Layout of a stamp by byte order."""
+_STAMP_OFFSET = 4
+"""The header, and in it the stamp, follows the header of CDR."""
+_REACHES_NS = (100_000_000, 1_000_000_000)
+"""Distances from a time within which a frame is searched, one after the other."""
+
+Frame = NDArray[np.uint8]
 
 
 class BagMessage:
-    """One message as it lies in the bag; an `InputMessage`, where its role is that of a sensor."""
+    """One message of a bag; an `InputMessage` if its role is a sensor."""
 
     def __init__(
         self, role: str, type_name: str, index: int, received_ns: int, data: bytes,
@@ -26,12 +39,12 @@ class BagMessage:
         bits: int = 16,
     ) -> None:
         """
-        Take it unread.
+        Keep the serialized message.
 
-        :param role: what its topic is, as `topics.TYPES` has them.
-        :param index: its place among the messages of its topic.
-        :param read: gives the message; ValueError for bytes that are none.
-        :param crop: height and width that pictures are cropped to.
+        :param role: of its topic, one of `topics.TYPES`.
+        :param index: position among the messages of its topic.
+        :param read: deserializes the message; raises ValueError.
+        :param crop: height and width that images are cropped to.
         :param bits: significant bits of images with 16 bit channels.
         """
         self.role, self.type_name, self.index = role, type_name, index
@@ -51,7 +64,7 @@ class BagMessage:
         """
         Return the message.
 
-        :raises InvalidSampleError: when its bytes are none of its type.
+        :raises InvalidSampleError: when its bytes are not a message of its type.
         """
         if self._message is None:
             self._message = self._once(lambda: self._read(self._data))
@@ -64,32 +77,87 @@ class BagMessage:
 
         :raises InvalidSampleError: for a time before 1970.
         """
-        if self.role in _PICTURES and len(self._data) >= _HEADER_AT + 8:
-            # Most pictures are not wanted: their stamp is all that is ever looked at.
-            sec, nanosec = _STAMPS[self._data[1] & 1].unpack_from(self._data, _HEADER_AT)
+        if self.role in _IMAGE_ROLES and len(self._data) >= _STAMP_OFFSET + 8:
+            # Most images are not in any window: only their stamp is needed.
+            sec, nanosec = _STAMPS[self._data[1] & 1].unpack_from(self._data, _STAMP_OFFSET)
             if sec >= 0:
                 return int(sec * NANOSECONDS + nanosec)
-        return self._arrived.stamp_ns
+        return self._received.stamp_ns
 
     def image(self) -> SizedImage:
         """
-        Return a picture or a flow, cropped, and the size of the whole.
+        Return an image or flow, cropped, and its original size.
 
         :raises InvalidSampleError: when it cannot be decoded.
         """
         if self._image is None:
-            self._image = self._once(lambda: self._arrived.image())
+            self._image = self._once(lambda: self._received.image())
         return self._image
 
     @property
-    def _arrived(self) -> ReceivedMessage:
+    def _received(self) -> ReceivedMessage:
         return ReceivedMessage(self.modality, self.type_name, self.message, self._crop, self._bits)
 
-    def _once(self, give: Callable[[], Any]) -> Any:
-        """Return what the other runs will get too; a failure is not met twice."""
+    def _once(self, decode: Callable[[], Any]) -> Any:
+        """Decode; raise the error of an earlier attempt again without decoding."""
         if not self._failure:
             try:
-                return give()
-            except ValueError as failure:  # InvalidSampleError is one, too
+                return decode()
+            except ValueError as failure:  # including InvalidSampleError
                 self._failure = str(failure)
         raise InvalidSampleError(self._failure)
+
+
+class BagFrames:
+    """Return the frames that were received nearest to some times; opens the bag each time."""
+
+    def __init__(self, path: Path | str, topic: str, type_name: str, bits: int = 16) -> None:
+        """
+        Name the bag and its camera topic, '' without one.
+
+        :param bits: significant bits of images with 16 bit channels.
+        """
+        self._path, self._key, self._bits = path, (topic, type_name), bits
+
+    def __call__(self, times_ns: Sequence[int]) -> Iterator[Frame | None]:
+        """Yield an RGB frame `[h, w, 3]` for each time; None without one near by."""
+        count = 0
+        with suppress(Exception):  # the report omits frames that cannot be read
+            for frame in self._frames(times_ns):
+                yield frame
+                count += 1
+        yield from [None] * (len(times_ns) - count)
+
+    def _frames(self, times_ns: Sequence[int]) -> Iterator[Frame | None]:
+        if not self._key[0]:
+            return
+        with Bag(self._path) as bag:
+            topic = bag.topics.get(self._key)
+            if topic is None:
+                return
+            read = bag.reader(topic)
+            for time_ns in times_ns:
+                yield _frame(_nearest(bag, topic, time_ns), read, topic.type, self._bits)
+
+
+def _nearest(bag: Bag, topic: Topic, time_ns: int) -> bytes | None:
+    for reach_ns in _REACHES_NS:
+        nearest = min(
+            bag.messages([topic], time_ns - reach_ns, time_ns + reach_ns + 1),
+            key=lambda message: abs(message.received_ns - time_ns), default=None)
+        if nearest is not None:
+            return nearest.data
+    return None
+
+
+def _frame(data: bytes | None, read: Any, type_name: str, bits: int) -> Frame | None:
+    if data is None:
+        return None
+    try:
+        message = read(data)
+        if type_name == IMAGE:
+            return read_image(message, (message.height, message.width), bits)
+        _, size = read_compressed_image(message, (8, 8))
+        return read_compressed_image(message, size, bits)[0]
+    except (InvalidSampleError, ValueError):
+        return None

@@ -32,8 +32,15 @@ from karmma_ros.bags.resume import (
     key_of,
     ResumableRun,
 )
-from karmma_ros.bags.split_bags import EarlierInfo, find_earlier_info
-from karmma_ros.bags.topics import AUDIO_INFO, choose_topics, RECOGNITION, TopicChoice, TRUTH
+from karmma_ros.bags.topics import (
+    AUDIO_INFO,
+    choose_topics,
+    EarlierInfo,
+    find_earlier_info,
+    RECOGNITION,
+    TopicChoice,
+    TRUTH,
+)
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, printable
 from karmma_ros.evaluation.inference import inference_for, Subset
@@ -53,7 +60,7 @@ _QUEUE = 64
 _PART_BATCHES = 32
 _FOREIGN_CLOCK_NS = 10 * NANOSECONDS
 _LONG_PAUSE_NS = 600 * NANOSECONDS
-_LONGEST_WARNING = 1000
+_MAX_WARNING = 1000
 
 Progress = Callable[[int, int], None]
 """Nanoseconds of the bag that are done, and all of them."""
@@ -224,7 +231,7 @@ class _Evaluation:
         self, replay: Replay, collector: Collector, echoes: RecordedPredictions,
     ) -> dict[str, Any]:
         """Return what was found beside the answers, JSON-ready."""
-        bag, lost, warnings = self._bag, Counter(self._bag.lost), list(self._bag.warnings)
+        bag, lost, warnings = self._bag, Counter(self._bag.missing), list(self._bag.warnings)
         if self._info is not None:
             warnings.append(f'audio_info: taken from an earlier part, {self._info.path.name}')
         refusals = replay.lanes[0].refusals
@@ -242,8 +249,8 @@ class _Evaluation:
                             'the clock set while it was recorded?')
         info = BagInfo(
             _name(bag), bag.start_ns, bag.end_ns, bag.files.storage, bag.messages_count,
-            self._choice.described(), {k: v for k, v in sorted(lost.items()) if v}, warnings,
-            bag.lost.total())
+            self._choice.to_dict(), {k: v for k, v in sorted(lost.items()) if v}, warnings,
+            bag.missing.total())
         recorded = compare_recorded(echoes, collector.echo(), self._bundle)
         return {'info': info_dict(info), 'truths': replay.truths, 'truth_ids': replay.truth_ids,
                 'recorded': recorded, 'unusable': replay.lanes[0].details}
@@ -264,7 +271,7 @@ class _Evaluation:
         warnings += _unused(answers[conditions[0]], facts['unusable'], warnings)
         info = info_of({
             **facts['info'], 'path': _name(self._bag),
-            'warnings': [printable(text, _LONGEST_WARNING) for text in warnings]})
+            'warnings': [printable(text, _MAX_WARNING) for text in warnings]})
         truth = self._choice.topics.get(TRUTH)
         return Evaluated(
             info, answers, _on_clock(facts['truths'], info, offset_ns),
@@ -346,7 +353,7 @@ def _fill(items: Iterator[WindowRequest], queue: Queue[Any], stop: Event) -> Non
 
 def _name(bag: Bag) -> str:
     """Return the path of a bag as text: bytes that are no UTF-8 become replacement characters."""
-    return printable(os.fsencode(bag.path).decode(errors='replace'), _LONGEST_WARNING)
+    return printable(os.fsencode(bag.path).decode(errors='replace'), _MAX_WARNING)
 
 
 def _foreign_clock(answers: BagPredictions) -> int:

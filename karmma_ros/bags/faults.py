@@ -1,8 +1,8 @@
 """
 Fault injection while a bag is replayed: dropped intervals, muted inputs, delay, dropped messages.
 
-Random choices depend on the seed, the input and the position in the bag alone: the same options
-do the same to the same bag, whatever other faults there are.
+Random choices depend only on the seed, the input and the position in the bag: the same options
+have the same effect on the same bag, whatever other faults there are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INTERVAL_S = 5.0
 
 @dataclass(frozen=True)
 class DropInterval:
-    """An input has no message in some intervals, each dropped with the same probability."""
+    """All messages of an input are dropped in some intervals, each with the same probability."""
 
     input: str
     probability: float
@@ -35,7 +35,7 @@ class DropInterval:
 
 @dataclass(frozen=True)
 class Delay:
-    """Messages arrive later; their stamps stay."""
+    """Messages are received later; their stamps stay."""
 
     input: str
     seconds: float
@@ -64,21 +64,22 @@ class Faults:
     def __init__(self, faults: Sequence[Fault], seed: int, start_ns: int) -> None:
         self._faults, self._seed, self._start_ns = tuple(faults), seed, start_ns
 
-    def arrival_ns(self, name: str, index: int, received_ns: int) -> int | None:
+    def receive_ns(self, name: str, index: int, recorded_ns: int) -> int | None:
         """
-        Return when a message of one input arrives; None when it is dropped.
+        Return when a message of an input is received; None if it is dropped.
 
         :param index: position among the messages of the input.
+        :param recorded_ns: when the recorder received it.
         """
-        arrival_ns = received_ns
+        receive_ns = recorded_ns
         for fault in self._faults:
             if fault.input not in (name, ALL):
                 continue
             if isinstance(fault, Delay):
-                arrival_ns += round(fault.seconds * NANOSECONDS)
-            elif self._dropped(fault, name, index, (received_ns - self._start_ns) / NANOSECONDS):
+                receive_ns += round(fault.seconds * NANOSECONDS)
+            elif self._dropped(fault, name, index, (recorded_ns - self._start_ns) / NANOSECONDS):
                 return None
-        return arrival_ns
+        return receive_ns
 
     def _dropped(self, fault: Fault, name: str, index: int, seconds: float) -> bool:
         if isinstance(fault, Mute):
@@ -182,7 +183,7 @@ def _input_and_probability(option: str, text: str) -> tuple[str, float]:
 
 
 def _number(text: str) -> float:
-    """Return a number; NaN, which is in no range, where the text is none."""
+    """Return a number; NaN, which is in no range, for any other text."""
     try:
         return float(text)
     except ValueError:

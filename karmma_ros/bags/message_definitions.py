@@ -1,23 +1,20 @@
 """
-Message types for reading: those that the bag defines itself, else those known here.
+Topics and the definitions of their message types.
 
-Bags of Iron and later hold the definition of every type. Those of Humble in sqlite3 do not:
-for them the types that the node takes are known here, as they were in 2022.
+Bags of Iron and later contain the definition of every type. Those of Humble in sqlite3 do not:
+for them, this module defines the types that the node subscribes to, as they were in 2022.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 import os
 from pathlib import Path
-import struct
 from typing import Any
 
 import karmma_ros
-from karmma_ros.bags.limits import MOST_BYTES, MOST_DEFINITION, MOST_FIELDS, MOST_NAME, MOST_NESTED
+from karmma_ros.bags.limits import MAX_DEFINITION, MAX_FIELDS, MAX_MESSAGE, MAX_NESTED
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Nodetype
 from rosbags.typesys import get_types_from_idl, get_types_from_msg, get_typestore, Stores
 from rosbags.typesys.store import Typestore
@@ -60,7 +57,7 @@ _AUDIO = {
         'uint8 channels\nuint32 sample_rate\nstring sample_format\nuint32 bitrate\n'
         'string coding_format',
 }
-# Another package of the same name: whoever has AudioStamped has these.
+# A different package of the same name, which alone has AudioStamped.
 _OTHER_AUDIO = {
     'AudioData':
         'float32[] float32_data\nint32[] int32_data\nint16[] int16_data\nint8[] int8_data\n'
@@ -72,29 +69,45 @@ _OTHER_AUDIO = {
 }
 
 
+@dataclass
+class Topic:
+    """One topic of a bag, or of one of its files."""
+
+    name: str
+    type: str
+    encoding: str = 'cdr'
+    """Encoding of the messages; only `cdr` can be read."""
+    definition: MessageDefinition | None = None
+    """Definition of the type in the bag; None without one."""
+    count: int = 0
+    qos: str = ''
+    """QoS that its publishers offered, YAML as rosbag2 writes it; '' where it is not known."""
+
+
 class TypeReader:
-    """Turn the bytes of one type into messages."""
+    """Deserialize the messages of one type."""
 
     def __init__(self, type_name: str, definition: MessageDefinition | None) -> None:
         """
-        Take the definition that the bag holds, if it holds one.
+        Prepare a type.
 
+        :param definition: the one in the bag, if it contains one.
         :raises ValueError: for a type that neither the bag nor this package defines.
         """
         self.type_name = type_name
         self._store = _store(type_name, definition)
         nested = check_fields(type_name, self._store.fielddefs)
-        self._most_bytes = MOST_NESTED if nested else MOST_BYTES
+        self._max_bytes = MAX_NESTED if nested else MAX_MESSAGE
 
     def __call__(self, data: bytes) -> Any:
         """
         Return the message.
 
-        :raises ValueError: for bytes that are none of this type.
+        :raises ValueError: for bytes that are not a message of this type.
         """
-        if len(data) > self._most_bytes:
+        if len(data) > self._max_bytes:
             raise ValueError(f'a {self.type_name} has {len(data):,} bytes; expected at most '
-                             f'{self._most_bytes:,}')
+                             f'{self._max_bytes:,}')
         try:
             return self._store.deserialize_cdr(data, self.type_name)
         except Exception as error:  # a damaged message may break the decoder anywhere
@@ -104,30 +117,30 @@ class TypeReader:
 
 def _store(type_name: str, definition: MessageDefinition | None) -> Typestore:
     types: dict[str, Any] = {}
-    if definition is not None and 0 < len(definition.data) <= MOST_DEFINITION:
+    if definition is not None and 0 < len(definition.data) <= MAX_DEFINITION:
         try:
             types = _parse(type_name, definition)
             check_fields(type_name, types)
-        except Exception:  # whatever the parser meets, the type may still be known here
+        except Exception:  # the type may still be defined here
             types = {}
     if type_name in types:
         store = get_typestore(Stores.EMPTY)
         try:
             store.register(types)
-            store.generate_msgdef(type_name, ros_version=2)  # needs all that it is made of
+            store.generate_msgdef(type_name, ros_version=2)  # fails if a nested type is missing
             return store
         except Exception:  # an incomplete definition
             pass
-    return _known(type_name)
+    return _predefined(type_name)
 
 
 def check_fields(type_name: str, types: Mapping[str, Any]) -> bool:
     """
     Return whether a type has arrays of messages or strings, which take much memory.
 
-    :param types: as the rosbags library has them, by name.
-    :raises ValueError: for a type that holds itself, more than `MOST_FIELDS` fields, or arrays of
-        messages without any field: in a few bytes there may be billions of them.
+    :param types: by name, as the rosbags library represents them.
+    :raises ValueError: for a type that contains itself, has more than `MAX_FIELDS` fields, or
+        has arrays of messages without fields: a few bytes may stand for billions of them.
     """
     sizes: dict[str, int] = {}
     nested = False
@@ -135,22 +148,22 @@ def check_fields(type_name: str, types: Mapping[str, Any]) -> bool:
     def size(name: str, outer: tuple[str, ...]) -> int:
         nonlocal nested
         if name in outer:
-            raise ValueError(f'{name} holds itself')
+            raise ValueError(f'{name} contains itself')
         if name not in sizes:
             total = 0
-            for _, (kind, content) in types[name][1]:
-                is_list = kind in (Nodetype.ARRAY, Nodetype.SEQUENCE)
-                inner, what = content[0] if is_list else (kind, content)
-                fields = size(what, (*outer, name)) if inner == Nodetype.NAME else 1
+            for _, (node, content) in types[name][1]:
+                is_list = node in (Nodetype.ARRAY, Nodetype.SEQUENCE)
+                inner, element = content[0] if is_list else (node, content)
+                fields = size(element, (*outer, name)) if inner == Nodetype.NAME else 1
                 if is_list and not fields:
-                    raise ValueError(f'{name} has an array of {what}, which has no field')
-                if is_list and (inner == Nodetype.NAME or what[0] in ('string', 'wstring')):
+                    raise ValueError(f'{name} has an array of {element}, which has no field')
+                if is_list and (inner == Nodetype.NAME or element[0] in ('string', 'wstring')):
                     nested = True
-                    fields *= content[1] if kind == Nodetype.ARRAY else 1
+                    fields *= content[1] if node == Nodetype.ARRAY else 1
                 total += fields
             sizes[name] = total
-        if sizes[name] > MOST_FIELDS:
-            raise ValueError(f'{name} has more than {MOST_FIELDS:,} fields')
+        if sizes[name] > MAX_FIELDS:
+            raise ValueError(f'{name} has more than {MAX_FIELDS:,} fields')
         return sizes[name]
 
     size(type_name, ())
@@ -169,14 +182,14 @@ def _parse(type_name: str, definition: MessageDefinition) -> dict[str, Any]:
     return types
 
 
-def _known(type_name: str) -> Typestore:
+def _predefined(type_name: str) -> Typestore:
     store = get_typestore(Stores.ROS2_HUMBLE)
     if type_name in store.types:
         return store
     package, _, name = type_name.partition('/msg/')
     texts = _texts(package, name)
     if name not in texts:
-        raise ValueError(f'the bag does not define {type_name}, nor is it known here')
+        raise ValueError(f'the bag does not define {type_name}, and it is not predefined')
     types: dict[str, Any] = {}
     for each, text in texts.items():
         types.update(get_types_from_msg(text, f'{package}/msg/{each}'))
@@ -195,85 +208,5 @@ def _texts(package: str, name: str) -> dict[str, str]:
     prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     folders = [Path(prefix, 'share', package, 'msg') for prefix in prefixes if prefix]
     folders.append(Path(karmma_ros.__file__).parents[1] / package / 'msg')
-    found = next((f for f in folders if (f / f'{name}.msg').is_file()), None)
-    return {} if found is None else {p.stem: p.read_text() for p in sorted(found.glob('*.msg'))}
-
-
-SCHEMA, CHANNEL = 3, 4
-LONGEST_DEFINITION = 4 << 20
-"""Bytes of a record of a schema or a channel."""
-_FORMATS = {'ros2msg': MessageDefinitionFormat.MSG, 'ros2idl': MessageDefinitionFormat.IDL,
-            'omgidl': MessageDefinitionFormat.IDL}
-
-
-@dataclass
-class FileTopic:
-    """One topic of one file."""
-
-    name: str
-    type: str
-    encoding: str
-    """Of its messages; `cdr` is what can be read."""
-    definition: MessageDefinition | None = None
-    count: int = 0
-    qos: str = ''
-    """What its publishers offered, YAML as rosbag2 writes it; '' where that is not known."""
-
-
-class Definitions:
-    """Those of one file; the first one of a number counts."""
-
-    def __init__(self, lost: Counter[str]) -> None:
-        """Take where to count definitions that are of no use."""
-        self.topics: dict[int, FileTopic] = {}
-        self._schemas: dict[int, tuple[str, str, str]] = {}
-        self._contradictions: set[tuple[str, ...]] = set()
-        self._lost = lost
-
-    def take(self, kind: int, data: bytes) -> None:
-        """Read the record of a schema or a channel."""
-        fields = BytesIO(data)
-        try:
-            if kind == SCHEMA:
-                self._take_schema(fields)
-            else:
-                self._take_channel(fields)
-        except (struct.error, ValueError):  # UnicodeDecodeError is one, too
-            self._lost['unreadable definitions'] += 1
-
-    def _take_schema(self, fields: BytesIO) -> None:
-        (number,) = struct.unpack('<H', fields.read(2))
-        schema = _text(fields, MOST_NAME), _text(fields, MOST_NAME), _text(fields)
-        self._check_same(self._schemas.setdefault(number, schema), schema)
-
-    def _take_channel(self, fields: BytesIO) -> None:
-        number, schema = struct.unpack('<HH', fields.read(4))
-        name, encoding = _text(fields, MOST_NAME), _text(fields, MOST_NAME)
-        type_name, form, text = self._schemas.get(schema, ('', '', ''))
-        definition = MessageDefinition(_FORMATS[form], text) if form in _FORMATS else None
-        topic = FileTopic(name, type_name, encoding, definition, qos=_qos(fields))
-        first = self.topics.setdefault(number, topic)
-        self._check_same((first.name, first.type), (name, type_name))
-
-    def _check_same(self, first: tuple[str, ...], second: tuple[str, ...]) -> None:
-        if first != second and second not in self._contradictions:
-            self._contradictions.add(second)
-            self._lost['definitions that contradict an earlier one of the same number'] += 1
-
-
-def _text(fields: BytesIO, most: int = LONGEST_DEFINITION) -> str:
-    (length,) = struct.unpack('<I', fields.read(4))
-    data = fields.read(min(length, most))
-    if len(data) != length:
-        raise ValueError('a text is cut off or too long')
-    return data.decode()
-
-
-def _qos(fields: BytesIO) -> str:
-    """Read what the publishers offered from what a channel has beside its name."""
-    fields.read(4)
-    while fields.tell() < len(fields.getbuffer()):
-        name, text = _text(fields), _text(fields)
-        if name == 'offered_qos_profiles':
-            return text
-    return ''
+    folder = next((f for f in folders if (f / f'{name}.msg').is_file()), None)
+    return {} if folder is None else {p.stem: p.read_text() for p in sorted(folder.glob('*.msg'))}

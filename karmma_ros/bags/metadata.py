@@ -1,21 +1,25 @@
-"""Which files a bag is made of, whether or not its metadata.yaml is there."""
+"""
+The files of a bag: named by metadata.yaml, or found without it.
+
+metadata.yaml may come from anywhere: it is parsed within limits on its size, depth and entries.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 import re
-import sys
 from typing import Any
 
 from karmma_ros.bags.limits import (
     FREE_EXPANSION,
-    most_expanded,
-    MOST_EXPANSION,
-    MOST_METADATA,
+    max_expanded,
+    MAX_EXPANSION,
+    MAX_METADATA,
     size_of,
+    zstd,
 )
 from karmma_ros.errors import BagError
 from karmma_ros.files import open_regular
@@ -30,18 +34,22 @@ from ruamel.yaml.events import (
 )
 
 NAME = 'metadata.yaml'
-_DEEPEST = 32
+STORAGES = {'.mcap': 'mcap', '.db3': 'sqlite3'}
+COMPRESSED = ('.zstd', '.zst')
+"""Suffixes of compressed files; the first is the one of rosbag2."""
+_BLOCK = 1 << 20
+_MAX_DEPTH = 32
 """Levels of nesting; rosbag2 writes seven."""
-_MOST_EVENTS = 60_000
+_MAX_EVENTS = 60_000
 """Collections and scalars; each topic takes twenty."""
-_LONGEST_LINE = 1 << 16
+_MAX_LINE = 1 << 16
 """Characters; the QoS of a hundred publishers takes half of it. The parser's time grows with its
 square."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What of it is used."""
+    """The contents of metadata.yaml that are used."""
 
     files: tuple[str, ...]
     """Names without folders: Foxy wrote the folder's name too, and nothing outside is read."""
@@ -57,41 +65,41 @@ def read_metadata(path: Path) -> Metadata:
     """
     Read a metadata.yaml.
 
-    :raises FileNotFoundError: when it is not there.
-    :raises ValueError: with what is wrong with it.
+    :raises FileNotFoundError: when it is missing.
+    :raises ValueError: when it is damaged or beyond the limits.
     """
     try:
         with open_regular(path) as file:
-            data = file.read(MOST_METADATA + 1)
+            data = file.read(MAX_METADATA + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise ValueError(f'it cannot be opened ({error.strerror or error})') from None
-    if len(data) > MOST_METADATA:
-        raise ValueError(f'it has more than {MOST_METADATA:,} bytes')
+    if len(data) > MAX_METADATA:
+        raise ValueError(f'it has more than {MAX_METADATA:,} bytes')
     try:
-        return _taken(_load(data.decode())['rosbag2_bagfile_information'])
+        return _parse(_load(data.decode())['rosbag2_bagfile_information'])
     except (YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-        why = str(error) if type(error) is ValueError else type(error).__name__
-        raise ValueError(why) from None
+        reason = str(error) if type(error) is ValueError else type(error).__name__
+        raise ValueError(reason) from None
 
 
 def _load(text: str) -> Any:
     """
-    Build mappings, lists and texts from YAML in one pass, as far as its limits reach.
+    Build mappings, lists and strings from YAML in one pass, within the limits.
 
     An alias stands for the same object again: many of them take no memory.
     """
-    if max(map(len, text.splitlines()), default=0) > _LONGEST_LINE:
-        raise ValueError(f'a line in it is longer than {_LONGEST_LINE:,} characters')
+    if max(map(len, text.splitlines()), default=0) > _MAX_LINE:
+        raise ValueError(f'a line in it is longer than {_MAX_LINE:,} characters')
     root: list[Any] = []
     stack: list[Any] = [root]
     keys: list[Any] = []
     """The key that waits for its value, for each mapping of the stack."""
     anchors: dict[str, Any] = {}
     for number, event in enumerate(YAML(typ='safe', pure=True).parse(text)):
-        if number > _MOST_EVENTS:
-            raise ValueError(f'it has more than {_MOST_EVENTS:,} entries')
+        if number > _MAX_EVENTS:
+            raise ValueError(f'it has more than {_MAX_EVENTS:,} entries')
         if isinstance(event, CollectionEndEvent):
             stack.pop()
             keys.pop()
@@ -101,8 +109,8 @@ def _load(text: str) -> Any:
             if isinstance(event, CollectionStartEvent):
                 stack.append(value)
                 keys.append(None)
-            if len(stack) > _DEEPEST:
-                raise ValueError(f'it is nested more than {_DEEPEST} levels deep')
+            if len(stack) > _MAX_DEPTH:
+                raise ValueError(f'it is nested more than {_MAX_DEPTH} levels deep')
     return root[0] if root else None
 
 
@@ -127,7 +135,7 @@ def _put(target: Any, keys: list[Any], value: Any) -> None:
         keys[-1] = None
 
 
-def _taken(facts: Mapping[str, Any]) -> Metadata:
+def _parse(facts: Mapping[str, Any]) -> Metadata:
     files = [PurePath(each).name for each in facts['relative_file_paths']
              if isinstance(each, str) and '\0' not in each]
     if not files:
@@ -152,16 +160,6 @@ def _count(value: object) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-STORAGES = {'.mcap': 'mcap', '.db3': 'sqlite3'}
-PACKED = ('.zstd', '.zst')
-"""The first is rosbag2's own."""
-_PORTION = 1 << 20
-
 
 @dataclass(frozen=True)
 class BagFiles:
@@ -169,39 +167,39 @@ class BagFiles:
 
     path: Path
     files: tuple[Path, ...]
-    promised: int | None = None
-    """Messages that there are, says metadata.yaml; None where it does not say."""
+    messages: int | None = None
+    """Number of messages by metadata.yaml; None where it does not state it."""
     compression: str = ''
     """`file` or `message`, as metadata.yaml states; empty for neither."""
     warnings: tuple[str, ...] = field(default=())
     missing: tuple[str, ...] = field(default=())
-    """Names of files that metadata.yaml gives and that are not there, or not read."""
+    """Names of files that metadata.yaml names and that do not exist, or are not read."""
     topics: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Name and type → messages that there are, as metadata.yaml states."""
+    """Name and type → number of messages by metadata.yaml."""
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """Return all that decides what is read: the files, and metadata.yaml if it is there."""
+        """Return all files that are read, with metadata.yaml if it exists."""
         metadata = self.path / NAME
         return (*self.files, metadata) if metadata.is_file() else self.files
 
     @property
     def storage(self) -> str:
         """Name the storage, and the compression if there is one."""
-        kind = STORAGES[storage_suffix(self.files[0])]
-        how = self.compression or ('file' if self.files[0].suffix in PACKED else '')
-        return f'{kind}, zstd {how}' if how else kind
+        storage = STORAGES[storage_suffix(self.files[0])]
+        mode = self.compression or ('file' if self.files[0].suffix in COMPRESSED else '')
+        return f'{storage}, zstd {mode}' if mode else storage
 
 
 def storage_suffix(path: Path) -> str:
-    """Return `.mcap` or `.db3`; '' for neither. A `.zstd` behind it does not matter."""
-    name = path.with_suffix('') if path.suffix in PACKED else path
+    """Return `.mcap` or `.db3`, also in front of `.zstd`; '' for neither."""
+    name = path.with_suffix('') if path.suffix in COMPRESSED else path
     return name.suffix if name.suffix in STORAGES else ''
 
 
 def find_files(path: Path) -> BagFiles:
     """
-    Find the files of a bag: a folder as rosbag2 writes it, or a single file.
+    Find the files of a bag: a folder that rosbag2 wrote, or a single file.
 
     :raises BagError: when there is nothing to read.
     """
@@ -227,48 +225,42 @@ def find_files(path: Path) -> BagFiles:
 
 
 def _checked(files: BagFiles) -> BagFiles:
-    """Add what the user should know of files beside these."""
-    journals = [journal for each in files.files for journal in _journals(each)]
+    """Add the write-ahead logs of databases, which are not read, to the missing files."""
+    logs = [log for log in (path.with_name(path.name + '-wal') for path in files.files
+                            if storage_suffix(path) == '.db3')
+            if log.is_file() and log.stat().st_size]
     warnings = [
-        f'{journal.name} holds messages that the recorder did not put into '
-        f'{journal.name[:-4]} any more; they are not read. Put them in with '
-        f'`sqlite3 {journal.name[:-4]} "PRAGMA wal_checkpoint(TRUNCATE)"`'
-        for journal in journals]
+        f'{log.name} holds messages that the recorder did not write to {log.name[:-4]}; they are '
+        f'not read. Add them with `sqlite3 {log.name[:-4]} "PRAGMA wal_checkpoint(TRUNCATE)"`'
+        for log in logs]
     return replace(files, warnings=(*files.warnings, *warnings),
-                   missing=(*files.missing, *(journal.name for journal in journals)))
-
-
-def _journals(path: Path) -> Iterator[Path]:
-    """Return the write-ahead log of a database, where it holds anything."""
-    journal = path.with_name(path.name + '-wal')
-    if storage_suffix(path) == '.db3' and journal.is_file() and journal.stat().st_size:
-        yield journal
+                   missing=(*files.missing, *(log.name for log in logs)))
 
 
 def _with_metadata(path: Path, metadata: Metadata) -> BagFiles:
     named = [path / name for name in metadata.files]
-    there = tuple(each for each in named if storage_suffix(each) and each.is_file())
-    if not there:
-        files = _without_metadata(path, f'none of the files that {NAME} names is there')
-        return replace(files, promised=metadata.messages, topics=metadata.topics)
-    missing = tuple(each.name for each in named if each not in there)
-    warnings = [f'{name}, which {NAME} names, is not there' for name in missing]
+    present = tuple(each for each in named if storage_suffix(each) and each.is_file())
+    if not present:
+        files = _without_metadata(path, f'none of the files that {NAME} names exists')
+        return replace(files, messages=metadata.messages, topics=metadata.topics)
+    missing = tuple(each.name for each in named if each not in present)
+    warnings = [f'{name}, which {NAME} names, does not exist' for name in missing]
     others = [each.name for each in sorted(path.iterdir(), key=_natural)
               if each.is_file() and storage_suffix(each) and each not in named]
     if others:
         warnings.append(f'{_few(others)} in the same folder: not named by {NAME}, and not read. '
                         f'`ros2 bag reindex {path.name}` names all files')
-    return BagFiles(path, there, metadata.messages, metadata.compression, tuple(warnings),
+    return BagFiles(path, present, metadata.messages, metadata.compression, tuple(warnings),
                     missing, metadata.topics)
 
 
 def _without_metadata(path: Path, problem: str) -> BagFiles:
-    found = sorted((p for p in path.iterdir() if p.is_file() and storage_suffix(p)), key=_natural)
-    if not found:
+    files = sorted((p for p in path.iterdir() if p.is_file() and storage_suffix(p)), key=_natural)
+    if not files:
         raise BagError(path, f'{problem}, and there is no .mcap or .db3 file',
                        'give the folder that `ros2 bag record` wrote')
-    names = _few([each.name for each in found])
-    return BagFiles(path, tuple(found), warnings=(
+    names = _few([each.name for each in files])
+    return BagFiles(path, tuple(files), warnings=(
         f'{problem}: read without it: {names}. `ros2 bag reindex {path.name}` makes a new one',))
 
 
@@ -277,32 +269,32 @@ def _few(names: list[str]) -> str:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """Order name_2 before name_10."""
+    """Return a sort key that orders name_2 before name_10."""
     parts = re.split(r'(\d+)', path.name)
     return [(int(part), '') if part.isdigit() else (-1, part) for part in parts]
 
 
 def decompress_file(source: Path, target: Path) -> str:
     """
-    Unpack a .zstd file as far as it goes; return what was wrong with it, or ''.
+    Decompress a .zstd file as far as possible; return the problem with it, or ''.
 
     :raises ValueError: when it is no regular file.
     """
-    with open_regular(source) as packed, target.open('wb') as out:
+    with open_regular(source) as compressed, target.open('wb') as out:
         engine = zstd.ZstdDecompressor()
-        most, portion = most_expanded(size_of(packed)), b''
+        limit, block = max_expanded(size_of(compressed)), b''
         while True:
-            if engine.eof and (portion := engine.unused_data or packed.read(_PORTION)):
-                engine = zstd.ZstdDecompressor()  # another frame behind the first one
+            if engine.eof and (block := engine.unused_data or compressed.read(_BLOCK)):
+                engine = zstd.ZstdDecompressor()  # another frame after the first one
             elif engine.needs_input and not engine.eof:
-                portion = packed.read(_PORTION)
-            if not portion and (engine.eof or engine.needs_input):
+                block = compressed.read(_BLOCK)
+            if not block and (engine.eof or engine.needs_input):
                 return '' if engine.eof else 'it is cut off'
             try:
-                out.write(engine.decompress(portion, max_length=_PORTION))
+                out.write(engine.decompress(block, max_length=_BLOCK))
             except zstd.ZstdError as error:
                 return f'it is damaged ({error})'
-            portion = b''
-            if out.tell() > most:
-                return (f'it expands to more than {MOST_EXPANSION} times its size, and to more '
+            block = b''
+            if out.tell() > limit:
+                return (f'it expands to more than {MAX_EXPANSION} times its size, and to more '
                         f'than {FREE_EXPANSION >> 30} GiB')

@@ -1,10 +1,10 @@
 """
-Bags from any distribution, intact or damaged, as data of a stranger.
+Reader of bags of any ROS 2 distribution, which may be damaged and come from anywhere.
 
-Each file is read by `recovery_mcap` or `recovery_sqlite`, within the limits of `limits`; what the
-file or metadata.yaml promises and what cannot be read is counted as lost. The readers of the
-rosbags library do neither: they believe the indexes of a file, and decompress without bound. Its
-message types and its decoder are used (`definitions`).
+Each file is read by `recovery_mcap` or `recovery_sqlite`, within the limits of `limits`. Messages
+that the files or metadata.yaml count and that cannot be read are counted as missing. The readers
+of the rosbags library do neither: they trust the indexes of a file, and decompress without limit.
+Its type parser and its deserializer are used (`message_definitions`).
 """
 
 from __future__ import annotations
@@ -12,37 +12,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Union
+from typing import NamedTuple, Union
 
-from karmma_ros.bags.limits import MOST_DEFINITION, MOST_DEFINITIONS, unpack_message
-from karmma_ros.bags.message_definitions import FileTopic, TypeReader
-from karmma_ros.bags.metadata import BagFiles, decompress_file, find_files, PACKED, storage_suffix
+from karmma_ros.bags.limits import decompress_message, MAX_DEFINITION, MAX_DEFINITIONS
+from karmma_ros.bags.message_definitions import Topic, TypeReader
+from karmma_ros.bags.metadata import (
+    BagFiles,
+    COMPRESSED,
+    decompress_file,
+    find_files,
+    storage_suffix,
+)
 from karmma_ros.bags.recovery_mcap import LATEST_NS, RecoveredMcap
 from karmma_ros.bags.recovery_sqlite import RecoveredSqlite
 from karmma_ros.errors import BagError, printable
 from karmma_ros.storage import scratch_folder
 
-Recovered = Union[RecoveredMcap, RecoveredSqlite]
-
-
-@dataclass
-class Topic:
-    """One topic of the bag."""
-
-    name: str
-    type: str
-    count: int = 0
-    encoding: str = 'cdr'
-    definitions: list[Any] = field(default_factory=list)
-    """What its files say of the type; the first one that is there counts."""
-    qos: str = ''
-    """What its publishers offered, YAML as rosbag2 writes it; '' where that is not known."""
+Key = tuple[str, str]
+"""Name and type of a topic."""
 
 
 class Message(NamedTuple):
-    """One message as it lies in the bag."""
+    """One message in serialized form."""
 
     topic: Topic
     received_ns: int
@@ -52,26 +45,27 @@ class Message(NamedTuple):
 
 
 class Bag:
-    """One bag, open for reading; a context manager. Messages can be read as often as wanted."""
+    """One bag; a context manager. Messages can be read any number of times."""
 
     def __init__(self, path: Path | str) -> None:
         """
-        Find the files; nothing is opened yet.
+        Find the files, without opening them.
 
         :raises BagError: when there are none.
         """
         self.files: BagFiles = find_files(Path(path))
         self.path = self.files.path
         self.warnings: list[str] = list(self.files.warnings)
-        self.lost: Counter[str] = Counter()
-        """Why messages could not be read → how many."""
-        self.topics: dict[tuple[str, str], Topic] = {}
-        """By name and type."""
-        self._parts: list[_Part] = []
+        self.missing: Counter[str] = Counter()
+        """Reason → messages that could not be read."""
+        self.topics: dict[Key, Topic] = {}
+        self._parts: list[_File] = []
         self._readers: dict[tuple[str, str], TypeReader] = {}
+        """Type and definition → its reader."""
         self._parsed = 0
-        self._unusable: set[tuple[tuple[str, str], int, int]] = set()
-        """Messages that cannot be decompressed: counted once, however often they are read."""
+        """Characters of the definitions parsed so far."""
+        self._unusable: set[tuple[Key, int, int]] = set()
+        """Messages that cannot be decompressed, to count them once."""
         self._stack = ExitStack()
 
     def __enter__(self) -> Bag:
@@ -97,161 +91,148 @@ class Bag:
 
     @property
     def messages_count(self) -> int:
-        """Count the messages that can be read."""
+        """Return the number of messages that can be read."""
         return sum(topic.count for topic in self.topics.values())
 
     def reader(self, topic: Topic) -> TypeReader:
         """
-        Return what turns the bytes of a topic into messages.
+        Return the reader of the messages of a topic.
 
-        :raises ValueError: when its type is not known, or it is not CDR.
+        :raises ValueError: when its type is not known, or its encoding is not CDR.
         """
         if topic.encoding != 'cdr':
-            raise ValueError(f'{topic.name} is encoded as {topic.encoding!r}, not as CDR')
-        given = next((d for d in topic.definitions if d is not None and d.data), None)
-        key = topic.type, '' if given is None else given.data
+            raise ValueError(f'the encoding of {topic.name} is {topic.encoding!r}; expected cdr')
+        definition = topic.definition
+        key = topic.type, '' if definition is None else definition.data
         if key not in self._readers:
-            self._parsed += min(len(key[1]), MOST_DEFINITION)
-            if self._parsed > MOST_DEFINITIONS:
+            self._parsed += min(len(key[1]), MAX_DEFINITION)
+            if self._parsed > MAX_DEFINITIONS:
                 raise ValueError(f'the definitions of {printable(topic.type)} and others have '
-                                 f'more than {MOST_DEFINITIONS:,} characters')
-            self._readers[key] = TypeReader(topic.type, given)
+                                 f'more than {MAX_DEFINITIONS:,} characters')
+            self._readers[key] = TypeReader(topic.type, definition)
         return self._readers[key]
 
     def messages(
         self, topics: Collection[Topic], start_ns: int = 0, stop_ns: int = LATEST_NS,
     ) -> Iterator[Message]:
-        """Return the messages of some topics received from `start_ns` until before `stop_ns`."""
+        """Yield the messages of some topics that were received in [start_ns, stop_ns)."""
         wanted = {(topic.name, topic.type) for topic in topics}
         for part in self._parts:
             if part.end_ns < start_ns or part.start_ns >= stop_ns:
                 continue
             for key, time_ns, data in part.messages(wanted, start_ns, stop_ns):
                 try:
-                    content = unpack_message(data)
+                    content = decompress_message(data)
                 except ValueError as error:
                     if (key, time_ns, len(data)) not in self._unusable:
                         self._unusable.add((key, time_ns, len(data)))
-                        self.lost[str(error)] += 1
+                        self.missing[str(error)] += 1
                     continue
                 yield Message(self.topics[key], time_ns, content)
-            self._take_over(part)
+            self._collect_damage(part)
 
     def _open(self) -> None:
         for path in self.files.files:
             try:
-                part = self._stack.enter_context(_Part(self._unpacked(path)))
+                part = _File(self._decompressed(path))
             except (ValueError, OSError) as error:
                 self.warnings.append(f'{path.name} cannot be read: {error}')
-                self.lost['files that cannot be read'] += 1
+                self.missing['files that cannot be read'] += 1
                 continue
+            self._stack.callback(part.reader.close)
             self._parts.append(part)
-            self._take_over(part)
-            for topic in part.topics.values():
-                self._note(topic)
+            self._collect_damage(part)
+            for topic in part.reader.topics.values():
+                self._add_topic(topic)
         if not self.messages_count:
-            self._refuse()
-        self._compare()
+            self._raise_empty()
+        self._compare_with_metadata()
 
-    def _unpacked(self, path: Path) -> Path:
-        if path.suffix not in PACKED:
+    def _decompressed(self, path: Path) -> Path:
+        if path.suffix not in COMPRESSED:
             return path
         target = self._stack.enter_context(scratch_folder()) / path.stem
         problem = decompress_file(path, target)
         if problem:
-            self.lost['files that cannot be decompressed to their end'] += 1
-            self.warnings.append(f'{path.name}: {problem}; what could be unpacked is used')
+            self.missing['files that cannot be decompressed to their end'] += 1
+            self.warnings.append(f'{path.name}: {problem}; the decompressed part is used')
         return target
 
-    def _note(self, found: FileTopic) -> None:
+    def _add_topic(self, other: Topic) -> None:
+        """Add a topic of one file to those of the bag."""
         topic = self.topics.setdefault(
-            (found.name, found.type), Topic(found.name, found.type, encoding=found.encoding))
-        topic.count += found.count
-        topic.definitions.append(found.definition)
-        topic.qos = topic.qos or found.qos
+            (other.name, other.type), replace(other, count=0, definition=None))
+        topic.count += other.count
+        if topic.definition is None and other.definition is not None and other.definition.data:
+            topic.definition = other.definition
+        topic.qos = topic.qos or other.qos
 
-    def _take_over(self, part: _Part) -> None:
-        """Take what a part has found out about itself."""
-        self.lost.update(part.lost)
-        self.warnings += part.warnings
-        part.lost.clear()
-        part.warnings.clear()
+    def _collect_damage(self, part: _File) -> None:
+        """Move the counts and descriptions of the damage of a file to those of the bag."""
+        reader = part.reader
+        self.missing.update(reader.missing)
+        reader.missing.clear()
+        if reader.damage:
+            unread = (f'; {reader.unread_bytes:,} bytes at its end are unreadable'
+                      if reader.unread_bytes > 8 else '')
+            self.warnings.append(f'{part.path.name} is damaged ({_short(reader.damage[:3])}); its '
+                                 f'readable messages are used{unread}')
+            reader.damage.clear()
 
-    def _compare(self) -> None:
-        """Compare what is there with what metadata.yaml promises."""
-        promised, total = self.files.topics, (self.files.promised or 0) - self.messages_count
-        found = Counter({key: topic.count for key, topic in self.topics.items()})
-        missing = max(total, (promised - found).total()) - sum(self.lost.values())
+    def _compare_with_metadata(self) -> None:
+        """Count the messages that metadata.yaml counts and the files do not contain."""
+        stated = self.files.messages
+        excess = (stated or 0) - self.messages_count
+        counts = Counter({key: topic.count for key, topic in self.topics.items()})
+        missing = max(excess, (self.files.topics - counts).total()) - sum(self.missing.values())
         if missing > 0:
-            self.lost['named by metadata.yaml, but not in the files'] += missing
-        elif self.files.missing:  # nobody knows what is in them
-            self.lost['files that are not there or not read'] += len(self.files.missing)
-        if self.files.promised is not None and total < 0:
-            self.warnings.append(f'metadata.yaml names {self.files.promised:,} messages, its '
-                                 f'files hold {self.messages_count:,}; all are read')
+            self.missing['counted by metadata.yaml, but not in the files'] += missing
+        elif self.files.missing:  # with an unknown number of messages
+            self.missing['files that do not exist or are not read'] += len(self.files.missing)
+        if stated is not None and excess < 0:
+            self.warnings.append(f'metadata.yaml counts {stated:,} messages, its files contain '
+                                 f'{self.messages_count:,}; all are read')
 
-    def _refuse(self) -> None:
-        lost = [f'{count:,} {why}' for why, count in self.lost.items()]
-        why = '; '.join([*self.warnings, *lost]) or 'its files are whole'
+    def _raise_empty(self) -> None:
+        counts = [f'{count:,} {reason}' for reason, count in self.missing.items()]
+        reasons = '; '.join([*self.warnings, *counts]) or 'its files are intact'
         raise BagError(
-            self.path, f'there is no message in it ({why})',
+            self.path, f'there is no message in it ({reasons})',
             'record again: `karmma bag record` prints the command, and `ros2 topic hz TOPIC` '
-            'tells beforehand whether anything is published')
+            'checks beforehand whether anything is published')
 
 
-class _Part:
-    """One file of a bag."""
+class _File:
+    """One file of a bag, open."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.lost, self.warnings = path, Counter[str](), list[str]()
-
-    def __enter__(self) -> _Part:
         """
         Open the file.
 
         :raises ValueError: when nothing of it can be read.
         :raises OSError: when it cannot be opened.
         """
-        if self.path.stat().st_size == 0:
+        if path.stat().st_size == 0:
             raise ValueError('it is empty')
-        reader = RecoveredMcap if storage_suffix(self.path) == '.mcap' else RecoveredSqlite
-        self._reader: Recovered = reader(self.path)
-        self.topics = self._reader.topics
-        self._keys = {number: (topic.name, topic.type) for number, topic in self.topics.items()}
-        self.start_ns, self.end_ns = self._reader.start_ns, self._reader.end_ns
-        self._take_over()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._reader.close()
+        self.path = path
+        self.reader: Union[RecoveredMcap, RecoveredSqlite] = (
+            RecoveredMcap if storage_suffix(path) == '.mcap' else RecoveredSqlite)(path)
+        self.start_ns, self.end_ns = self.reader.start_ns, self.reader.end_ns
+        self._keys = {i: (topic.name, topic.type) for i, topic in self.reader.topics.items()}
 
     @property
     def count(self) -> int:
-        return sum(topic.count for topic in self.topics.values())
+        return sum(topic.count for topic in self.reader.topics.values())
 
     def messages(
-        self, wanted: Collection[tuple[str, str]], start_ns: int, stop_ns: int,
-    ) -> Iterator[tuple[tuple[str, str], int, bytes]]:
-        """Return name and type, time and bytes of each message wanted."""
+        self, wanted: Collection[Key], start_ns: int, stop_ns: int,
+    ) -> Iterator[tuple[Key, int, bytes]]:
+        """Yield topic, time and bytes of the messages of the topics wanted."""
         chosen = {number for number, key in self._keys.items() if key in wanted}
-        for number, time_ns, data in self._reader.messages(chosen, start_ns, stop_ns):
+        for number, time_ns, data in self.reader.messages(chosen, start_ns, stop_ns):
             yield self._keys[number], time_ns, data
-        self._take_over()
-
-    def _take_over(self) -> None:
-        """Take what the reader has found out."""
-        rest = self._reader
-        self.lost.update(rest.lost)
-        rest.lost.clear()
-        if rest.damage:
-            unread = (f'; {rest.unread:,} bytes at its end are unreadable'
-                      if rest.unread > 8 else '')
-            why = _short('; '.join(rest.damage[:3]))
-            self.warnings.append(
-                f'{self.path.name} is damaged ({why}); what can be read is used{unread}')
-            rest.damage.clear()
 
 
-def _short(text: str) -> str:
-    line = ' '.join(text.split())
+def _short(damage: list[str]) -> str:
+    line = ' '.join('; '.join(damage).split())
     return line if len(line) <= 160 else line[:157] + '…'

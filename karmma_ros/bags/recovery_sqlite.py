@@ -1,8 +1,8 @@
 """
-Bags in sqlite3, row by row, by number: intact, cut off or damaged.
+Reader of sqlite3 files that may be truncated or damaged.
 
-Only rows of real tables are read: what a view, a virtual table or a computed column would give is
-made up by the database, without any bound.
+Rows are read one by one in order of their rowid. Only ordinary tables and columns are read: views,
+virtual tables and generated columns compute their contents, without any limit.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import time
 from typing import Any
 from urllib.parse import quote
 
-from karmma_ros.bags.limits import MOST_BYTES, MOST_NAME, too_large
-from karmma_ros.bags.message_definitions import FileTopic
+from karmma_ros.bags.limits import MAX_MESSAGE, MAX_NAME, too_large
+from karmma_ros.bags.message_definitions import Topic
 from karmma_ros.bags.recovery_mcap import LATEST_NS
 from karmma_ros.files import open_regular
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
@@ -31,26 +31,29 @@ _TABLES = {
 """The tables of rosbag2 and the columns of them that are read."""
 _OPTIONAL = {
     'message_definitions': {'topic_type', 'encoding', 'encoded_message_definition'}}
-_FURTHEST = 1 << 32
-_MOST_FAILURES = 1000
-"""After so many damaged places the rest of a bag is given up."""
-_MOST_TOPICS, _MOST_TEXT = 65_536, 4 << 20
-"""As many as an MCAP file may have, and characters of a definition or of QoS."""
-_MOST_WAITING = 1_000_000
-"""So many rows wait until those before them in time have been found."""
-_STEP_S = 20.0
-"""So long one row may take: seconds, where a damaged or hostile file makes sqlite search."""
+_MAX_STEP = 1 << 32
+"""Rowids skipped at once behind a damaged page."""
+_MAX_FAILURES = 1000
+"""Errors after which the rest of a file is not read."""
+_MAX_TOPICS, _MAX_TEXT = 65_536, 4 << 20
+"""Topics, as many as an MCAP file may have, and characters of a definition or of QoS."""
+_MAX_WAITING = 1_000_000
+"""Rows held back to yield them in order of time."""
+_TIMEOUT_S = 20.0
+"""Time for one row: a damaged or hostile file may make sqlite search without end."""
 _LIMIT_LENGTH, _LIMIT_SQL_LENGTH = 0, 1
-"""sqlite's own numbers of its limits on texts, blobs and rows, and on statements."""
+"""SQLITE_LIMIT_LENGTH (of strings, blobs and rows) and SQLITE_LIMIT_SQL_LENGTH."""
 _ROW_BYTES = 8
-"""No row takes less."""
+"""Lower bound of the size of a row."""
 _ROW = 'rowid, topic_id, timestamp, typeof(data), length(data)'
 _LOWEST = -2**63
 _NO_MESSAGE, _IN_PAGES = 'rows that are no message', 'in damaged pages'
 
 
 class RecoveredSqlite:
-    """One file; its topics, and its messages in order of time."""
+    """The topics of one file, and its messages in order of time."""
+
+    unread_bytes = 0
 
     def __init__(self, path: Path) -> None:
         """
@@ -58,18 +61,19 @@ class RecoveredSqlite:
 
         :raises ValueError: when not even the topics can be read.
         """
-        self.path, self.lost, self.unread = path, Counter[str](), 0
+        self.missing: Counter[str] = Counter()
+        """Reason → messages that could not be read."""
         self.damage: list[str] = []
-        """What is wrong with the file; nothing, where it is intact."""
-        self.topics: dict[int, FileTopic] = {}
+        """Descriptions of the damage; empty for an intact file."""
+        self.topics: dict[int, Topic] = {}
         self.start_ns, self.end_ns = LATEST_NS, 0
         open_regular(path).close()
         self._bag = _connect(path)
-        self._deadline = time.monotonic() + _STEP_S
+        self._deadline = time.monotonic() + _TIMEOUT_S
         self._bag.set_progress_handler(lambda: time.monotonic() > self._deadline, 10_000)
         self._gaps: set[int] = set()
         self._damaged: set[int] = set()
-        self._most_rows = path.stat().st_size // _ROW_BYTES
+        self._max_rows = path.stat().st_size // _ROW_BYTES
         self._disorder_ns, self._columns = 0, set[str]()
         try:
             self._check_tables()
@@ -89,49 +93,49 @@ class RecoveredSqlite:
     def messages(
         self, chosen: Collection[int], start_ns: int, stop_ns: int,
     ) -> Iterator[tuple[int, int, bytes]]:
-        """Return topic, time and bytes of the messages from `start_ns` until before `stop_ns`."""
+        """Yield topic, time and bytes of the messages in [start_ns, stop_ns)."""
         all_wanted = start_ns <= self.start_ns and stop_ns > self.end_ns
         rows = self._rows() if all_wanted or self._gaps else self._between(start_ns, stop_ns)
         wanted = (row for row in rows if row[1] in chosen and start_ns <= row[2] < stop_ns)
-        for number, topic, time_ns in self._in_order(wanted):
-            data = self._data(number)
+        for rowid, topic, time_ns in self._in_order(wanted):
+            data = self._data(rowid)
             if data is not None:
                 yield topic, time_ns, data
 
     def _in_order(self, rows: Iterator[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
-        """Put rows in order of time, as far as they are from it in the file."""
-        held: list[tuple[int, int, int]] = []
+        """Sort rows by time with a heap that covers the largest disorder in the file."""
+        waiting: list[tuple[int, int, int]] = []
         newest_ns = 0
-        for number, topic, time_ns in rows:
-            heapq.heappush(held, (time_ns, number, topic))
+        for rowid, topic, time_ns in rows:
+            heapq.heappush(waiting, (time_ns, rowid, topic))
             newest_ns = max(newest_ns, time_ns)
-            while held and (held[0][0] <= newest_ns - self._disorder_ns
-                            or len(held) > _MOST_WAITING):
-                time_ns, number, topic = heapq.heappop(held)
-                yield number, topic, time_ns
-        while held:
-            time_ns, number, topic = heapq.heappop(held)
-            yield number, topic, time_ns
+            while waiting and (waiting[0][0] <= newest_ns - self._disorder_ns
+                               or len(waiting) > _MAX_WAITING):
+                time_ns, rowid, topic = heapq.heappop(waiting)
+                yield rowid, topic, time_ns
+        while waiting:
+            time_ns, rowid, topic = heapq.heappop(waiting)
+            yield rowid, topic, time_ns
 
-    def _data(self, number: int) -> bytes | None:
-        """Return the message of a row; None where its pages are damaged, which is counted."""
+    def _data(self, rowid: int) -> bytes | None:
+        """Return the message of a row; None, and count it, if its pages are damaged."""
+        row = None
         try:
-            found = self._query(
+            row = self._query(
                 'SELECT data FROM messages WHERE rowid = ? AND length(data) <= ?',
-                number, MOST_BYTES).fetchone()
+                rowid, MAX_MESSAGE).fetchone()
         except sqlite3.Error as error:
-            found = None
-            if number not in self._damaged:
+            if rowid not in self._damaged:
                 self._note_damage(error)
-        if found is not None and isinstance(found[0], bytes):
-            return found[0]
-        if number not in self._damaged:
-            self._damaged.add(number)
-            self.lost[_IN_PAGES] += 1
+        if row is not None and isinstance(row[0], bytes):
+            return row[0]
+        if rowid not in self._damaged:
+            self._damaged.add(rowid)
+            self.missing[_IN_PAGES] += 1
         return None
 
     def _query(self, sql: str, *values: int) -> sqlite3.Cursor:
-        self._deadline = time.monotonic() + _STEP_S
+        self._deadline = time.monotonic() + _TIMEOUT_S
         return self._bag.execute(sql, values)
 
     def _note_damage(self, error: sqlite3.Error) -> None:
@@ -139,21 +143,21 @@ class RecoveredSqlite:
             self.damage.append(str(error))
 
     def _check_tables(self) -> None:
-        # So that a file shorter than its header states is read as far as it goes.
+        # Also reads files that are shorter than their header states.
         self._bag.execute('PRAGMA writable_schema=ON')
         self._bag.execute('PRAGMA trusted_schema=OFF')
         for name, columns in {**_TABLES, **_OPTIONAL}.items():
-            found = self._query(
+            objects = self._query(
                 f"SELECT type, rootpage FROM sqlite_master WHERE name = '{name}'").fetchall()
-            if not found and name in _OPTIONAL:
+            if not objects and name in _OPTIONAL:
                 continue
-            if [kind for kind, page in found if page] != ['table']:
-                what = found[0][0] if found else 'missing'
-                raise ValueError(f'its {name} is {what}; expected a table, as rosbag2 writes it')
-            facts = {row[1]: row[6] for row in self._query(f'PRAGMA table_xinfo({name})')}
-            self._columns |= {f'{name}.{column}' for column, hidden in facts.items() if not hidden}
-            unfit = sorted(column for column in columns if facts.get(column, 1))
-            if unfit or {'rowid', '_rowid_', 'oid'} & set(facts):
+            if [object_type for object_type, page in objects if page] != ['table']:
+                actual = objects[0][0] if objects else 'missing'
+                raise ValueError(f'its {name} is {actual}; expected a table, as rosbag2 writes it')
+            hidden = {row[1]: row[6] for row in self._query(f'PRAGMA table_xinfo({name})')}
+            self._columns |= {f'{name}.{column}' for column in hidden if not hidden[column]}
+            unfit = sorted(column for column in columns if hidden.get(column, 1))
+            if unfit or {'rowid', '_rowid_', 'oid'} & set(hidden):
                 raise ValueError(f'its table {name} has {", ".join(unfit) or "rowid"} missing or '
                                  'computed; expected columns as rosbag2 writes them')
 
@@ -162,20 +166,20 @@ class RecoveredSqlite:
         if 'message_definitions.encoding' in self._columns:
             for type_name, form, text in self._query(
                     'SELECT topic_type, encoding, encoded_message_definition '
-                    'FROM message_definitions LIMIT ?', _MOST_TOPICS):
-                if form in _FORMATS and isinstance(text, str) and len(text) <= _MOST_TEXT:
+                    'FROM message_definitions LIMIT ?', _MAX_TOPICS):
+                if form in _FORMATS and isinstance(text, str) and len(text) <= _MAX_TEXT:
                     definitions[type_name] = MessageDefinition(_FORMATS[form], text)
         qos = 'offered_qos_profiles' if 'topics.offered_qos_profiles' in self._columns else "''"
         for number, *texts, offered in self._query(
                 f'SELECT id, name, type, serialization_format, {qos} FROM topics LIMIT ?',
-                _MOST_TOPICS):
+                _MAX_TOPICS):
             if not isinstance(number, int) or not all(
-                    isinstance(text, str) and len(text) <= MOST_NAME for text in texts):
-                self.lost['unreadable definitions'] += 1
+                    isinstance(text, str) and len(text) <= MAX_NAME for text in texts):
+                self.missing['unreadable definitions'] += 1
                 continue
             name, type_name, encoding = texts
-            offered = offered if isinstance(offered, str) and len(offered) <= _MOST_TEXT else ''
-            self.topics[number] = FileTopic(
+            offered = offered if isinstance(offered, str) and len(offered) <= _MAX_TEXT else ''
+            self.topics[number] = Topic(
                 name, type_name, encoding, definitions.get(type_name), qos=offered)
 
     def _count(self) -> None:
@@ -187,73 +191,75 @@ class RecoveredSqlite:
             newest_ns = max(newest_ns, time_ns)
 
     def _between(self, start_ns: int, stop_ns: int) -> Iterator[tuple[int, int, int]]:
-        """Return the rows between two times, by the index of the table if there is one."""
+        """Yield the rows between two times, by the index of the table if it has one."""
         try:
             for row in self._query(
                     f'SELECT {_ROW} FROM messages WHERE timestamp >= ? AND timestamp < ?',
                     start_ns, stop_ns):
-                if not self._fault(*row):
+                if not self._problem(*row):
                     yield row[:3]
         except sqlite3.Error as error:
             self._note_damage(error)
 
-    def _fault(self, number: int, topic: Any, time_ns: Any, kind: str, length: int) -> str:
-        """Return why a row is of no use; '' where it is of use."""
+    def _problem(
+        self, rowid: int, topic: Any, time_ns: Any, data_type: str, length: int
+    ) -> str:
+        """Return why a row is not a message; '' if it is."""
         if topic not in self.topics:
             return 'messages of topics that the file does not define'
-        if not isinstance(time_ns, int) or kind != 'blob':
+        if not isinstance(time_ns, int) or data_type != 'blob':
             return _NO_MESSAGE
         if not 0 <= time_ns < LATEST_NS:
             return 'messages with a time before 1970 or after the year 2262'
-        return too_large('messages') if length > MOST_BYTES else ''
+        return too_large('messages') if length > MAX_MESSAGE else ''
 
     def _rows(self, note: bool = False) -> Iterator[tuple[int, int, int]]:
         """
-        Return number, topic and time of every row that can be read.
+        Yield rowid, topic and time of every row that can be read.
 
-        Behind a damaged page it goes on at the next row that answers.
+        Behind a damaged page, continue at the next readable row.
 
-        :param note: count those that cannot.
+        :param note: count the rows that cannot be read.
         """
         good, last, step, limit, failures = 0, _LOWEST, 1, '', 0
-        while step < _FURTHEST and failures < _MOST_FAILURES:
-            found = False
+        while step < _MAX_STEP and failures < _MAX_FAILURES:
+            any_row = False
             try:
-                for number, *rest in self._query(
+                for rowid, *rest in self._query(
                         f'SELECT {_ROW} FROM messages WHERE rowid > ? ORDER BY rowid{limit}',
                         last):
-                    self._deadline = time.monotonic() + _STEP_S
-                    if number <= last:  # a damaged tree leads back
-                        raise sqlite3.DatabaseError(f'row {number} comes after {last}')
+                    self._deadline = time.monotonic() + _TIMEOUT_S
+                    if rowid <= last:  # a damaged tree leads back
+                        raise sqlite3.DatabaseError(f'row {rowid} comes after {last}')
                     if step > 1:
-                        self._note_gap(good, number)
-                    good = last = number
-                    found, step = True, 1
-                    fault = self._fault(number, *rest)
-                    if not fault:
-                        yield number, rest[0], rest[1]
+                        self._note_gap(good, rowid)
+                    good = last = rowid
+                    any_row, step = True, 1
+                    problem = self._problem(rowid, *rest)
+                    if not problem:
+                        yield rowid, rest[0], rest[1]
                     elif note:
-                        self.lost[fault] += 1
-                if not limit or not found:
+                        self.missing[problem] += 1
+                if not limit or not any_row:
                     if note and step > 1:  # the last rows
-                        self.lost[_IN_PAGES] += 1
+                        self.missing[_IN_PAGES] += 1
                     return
                 limit = ''
             except sqlite3.Error as error:
                 failures += 1
                 self._note_damage(error)
-                # A row is fetched ahead: the next one alone may be well.
+                # sqlite fetches a row ahead: the next one alone may be intact.
                 if limit:
                     last, step = max(last, 0) + step, 2 * step
                 limit = ' LIMIT 1'
-        if note:  # nobody knows how many rows follow
-            self.lost[_IN_PAGES] += 1
+        if note:  # at least one row; the number is unknown
+            self.missing[_IN_PAGES] += 1
 
-    def _note_gap(self, last: int, number: int) -> None:
-        """Count the rows between two that can be read, once however often they are met."""
+    def _note_gap(self, last: int, rowid: int) -> None:
+        """Count the unreadable rows between two readable ones, once."""
         if last not in self._gaps:
             self._gaps.add(last)
-            self.lost[_IN_PAGES] += max(0, min(number - last - 1, self._most_rows))
+            self.missing[_IN_PAGES] += max(0, min(rowid - last - 1, self._max_rows))
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -261,6 +267,6 @@ def _connect(path: Path) -> sqlite3.Connection:
                           check_same_thread=False)
     bag.text_factory = lambda text: text.decode(errors='replace')
     if hasattr(bag, 'setlimit'):  # Python 3.11
-        bag.setlimit(_LIMIT_LENGTH, MOST_BYTES)
-        bag.setlimit(_LIMIT_SQL_LENGTH, _MOST_TEXT)
+        bag.setlimit(_LIMIT_LENGTH, MAX_MESSAGE)
+        bag.setlimit(_LIMIT_SQL_LENGTH, _MAX_TEXT)
     return bag

@@ -144,7 +144,7 @@ class SimulatedNode:
         now_ns = delivery.received_ns
         yield from self.advance(now_ns)
         arrival_ns = now_ns if delivery.role == AUDIO_INFO else (
-            self._faults.arrival_ns(delivery.role, delivery.index, now_ns))
+            self._faults.receive_ns(delivery.role, delivery.index, now_ns))
         if arrival_ns is None:
             return
         if arrival_ns > now_ns:

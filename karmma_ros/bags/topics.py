@@ -1,23 +1,32 @@
-"""Which topic of a bag is the camera, the microphone, the detector and the truth."""
+"""
+The roles of the topics of a bag: camera, microphone, detector, ground truth and so on.
+
+`ros2 bag record` writes latched messages once. When it splits a bag, the audio format that the
+driver states is in the first file only: a later file takes it from an earlier one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+import re
 from typing import Any
 
-from karmma_ros.bags.reader import Bag, Topic
+from karmma_ros.bags.message_definitions import Topic
+from karmma_ros.bags.metadata import COMPRESSED, storage_suffix
+from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.writer import TRUTH_TYPE
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.errors import BagError, InvalidSettingError, printable
+from karmma_ros.errors import BagError, InvalidSettingError, KarmmaError, printable
 from karmma_ros.modality import Modality
 from karmma_ros.stream import message_types as types
 
 AUDIO_INFO, TRUTH, RECOGNITION = 'audio_info', 'truth', 'recognition'
 _SENSORS = tuple(m.value for m in Modality)
 NONE = 'none'
-"""Instead of a topic: leave this one out."""
+"""In place of a topic: do not use one."""
 
 TYPES: Mapping[str, tuple[str, ...]] = {
     Modality.RGB.value: (types.IMAGE, types.COMPRESSED_IMAGE),
@@ -28,40 +37,42 @@ TYPES: Mapping[str, tuple[str, ...]] = {
     TRUTH: (TRUTH_TYPE,),
     RECOGNITION: ('karmma_msgs/msg/ActionRecognition',),
 }
-"""Role → the message types that can play it, the better first."""
+"""Role → its message types, preferred ones first."""
 
-_MOST_LISTED = 20
-"""Topics that one sentence names."""
+_MAX_LISTED = 20
+"""Topics named in one sentence."""
 FLOW_ENCODING = '32FC2'
 _DEPTH = ('16UC1', '32FC1', 'mono16', '16SC1')
 _GREY = ('mono8', '8UC1')
-# How good a picture is, by what it holds; what is not here is of no use.
-_COLOUR, _SHADES, _UNFIT = 2, 1, 0
+_COLOUR_RANK, _GREY_RANK, _UNFIT_RANK = 2, 1, 0
+_SPLIT_FILE = re.compile(r'(.+)_(\d+)')
 
 
 @dataclass(frozen=True)
 class TopicChoice:
-    """The topics that play a role, and what a person should know of the choice."""
+    """The topics of the roles."""
 
     topics: Mapping[str, Topic]
+    """Role → topic."""
     notes: tuple[str, ...]
+    """A sentence about each choice."""
     unread: tuple[str, ...] = ()
     """A sentence for each topic of a sensor that cannot be read."""
 
     @property
     def flow_topic(self) -> bool:
-        """Return whether flow comes by a topic of its own."""
+        """Return whether flow has a topic; else it is computed from the camera."""
         return Modality.FLOW.value in self.topics
 
-    def described(self) -> dict[str, dict[str, Any]]:
+    def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return role → topic, type and count, JSON-ready."""
         return {role: {'topic': t.name, 'type': t.type, 'count': t.count}
                 for role, t in self.topics.items()}
 
 
-def parse_named(words: Sequence[str]) -> dict[str, str]:
+def parse_topics(words: Sequence[str]) -> dict[str, str]:
     """
-    Read `rgb=/camera/image`, `audio=none` and the like.
+    Parse `rgb=/camera/image`, `audio=none` and the like to role → topic.
 
     :raises InvalidSettingError: for anything else.
     """
@@ -84,23 +95,23 @@ def choose_topics(
     want_flow_topic: bool = False,
 ) -> TopicChoice:
     """
-    Find the topics by their types, and pictures by what is in them.
+    Choose the topics by their types, and image topics by their encodings.
 
-    :param named: role → topic, where the user knows better; `none` leaves one out.
-    :param modalities: what the model takes.
-    :param want_flow_topic: take flow from a topic if there is one, even beside a camera.
-    :raises InvalidSettingError: when a named topic is not there, or of another type.
-    :raises BagError: when there is nothing that the model takes.
+    :param named: role → topic, as given by the user; `none` disables a role.
+    :param modalities: of the model.
+    :param want_flow_topic: prefer a flow topic to flow computed from the camera.
+    :raises InvalidSettingError: when a named topic does not exist, or has another type.
+    :raises BagError: when there is no topic that the model uses.
     """
     candidates = {role: _candidates(bag, role) for role in TYPES}
     chosen: dict[str, Topic] = {}
     notes: list[str] = []
-    for role, found in candidates.items():
+    for role, fit in candidates.items():
         if role in named:
             if named[role] != NONE:
                 chosen[role] = _named(bag, role, named[role])
-        elif found and _wanted(role, modalities):
-            chosen[role] = found[0]
+        elif fit and _wanted(role, modalities):
+            chosen[role] = fit[0]
     flow = Modality.FLOW.value
     if flow in chosen and flow not in named and Modality.RGB.value in chosen and (
             not want_flow_topic):
@@ -112,44 +123,43 @@ def choose_topics(
         del chosen[AUDIO_INFO]
     unread = tuple(_unread(bag, named, modalities, chosen))
     if not any(m.value in chosen or _computed(m, chosen) for m in modalities):
-        raise BagError(bag.path, 'it holds no topic of a type that the model takes',
-                       _what_to_do(bag, modalities, unread))
-    return TopicChoice(chosen, tuple(_told(role, topic, candidates[role], bag)
-                                for role, topic in chosen.items()) + tuple(notes), unread)
+        raise BagError(bag.path, 'it has no topic of a type that the model takes',
+                       _remedy(bag, modalities, unread))
+    return TopicChoice(chosen, tuple(_note(role, topic, candidates[role], bag)
+                                     for role, topic in chosen.items()) + tuple(notes), unread)
 
 
 def _unread(
     bag: Bag, named: Mapping[str, str], modalities: Collection[Modality],
     chosen: Collection[str],
 ) -> Iterator[str]:
-    """Name the topics of wanted sensors that cannot be read, and what to do about each."""
+    """Yield a sentence with a remedy for each topic of a wanted sensor that cannot be read."""
     for topic in bag.topics.values():
         unread = types.unread_type(topic.type)
         if unread is not None and topic.count:
             role, cure = unread.modality.value, unread.cure.format(topic=topic.name)
-            why = f'is not read: {cure}; then record again'
+            reason = f'is not read: {cure}; then record again'
         else:
             role = next((r for r, fit in TYPES.items() if topic.type in fit), '')
-            why = 'holds no message: was it published, and did the recorder match its QoS?'
+            reason = 'has no message: was it published, and did the recorder match its QoS?'
             if topic.count or role not in _SENSORS or role in chosen:
                 continue
         if _wanted(role, modalities) and named.get(role) != NONE:
-            yield f'{topic.name} ({topic.type}, {_counted(topic)}) {why}'
+            yield f'{topic.name} ({topic.type}, {_messages(topic)}) {reason}'
 
 
-def _what_to_do(bag: Bag, modalities: Collection[Modality], unread: Sequence[str]) -> str:
-    """Return how a bag without any input gets one; a name helps only where the type fits."""
+def _remedy(bag: Bag, modalities: Collection[Modality], unread: Sequence[str]) -> str:
+    """Return how a bag without any input gets one."""
     roles = [role for role in _SENSORS if _wanted(role, modalities)]
-    fit = [(role, t.name) for role in roles for t in bag.topics.values()
-           if t.count and t.type in TYPES[role]]
-    named = ', '.join(f'{role}={name}' for role, name in fit)
-    steps = [*unread, f'name one with --topics: {named}'] if fit else list(unread)
+    fit = ', '.join(f'{role}={t.name}' for role in roles for t in bag.topics.values()
+                    if t.count and t.type in TYPES[role])
+    steps = [*unread, f'name one with --topics: {fit}'] if fit else list(unread)
     if not steps:
         steps = ['record one of ' + ', '.join(dict.fromkeys(t for r in roles for t in TYPES[r]))]
-    return '; '.join([*steps, f'there are: {_listing(bag)}'])
+    return '; '.join([*steps, f'the topics are: {_listing(bag)}'])
 
 
-def _counted(topic: Topic) -> str:
+def _messages(topic: Topic) -> str:
     return f'{topic.count:,} message{"s" * (topic.count != 1)}'
 
 
@@ -166,29 +176,29 @@ def _wanted(role: str, modalities: Collection[Modality]) -> bool:
 
 
 def _candidates(bag: Bag, role: str) -> list[Topic]:
-    """Return the topics that can play a role, the best first."""
+    """Return the topics that fit a role, the best first."""
     fit = TYPES[role]
-    found = [topic for topic in bag.topics.values() if topic.type in fit and topic.count]
-    ranks = {id(topic): _rank(bag, role, topic) for topic in found}
+    topics = [topic for topic in bag.topics.values() if topic.type in fit and topic.count]
+    ranks = {id(topic): _rank(bag, role, topic) for topic in topics}
     return sorted(
-        (topic for topic in found if ranks[id(topic)]),
+        (topic for topic in topics if ranks[id(topic)]),
         key=lambda t: (-ranks[id(t)], fit.index(t.type), -t.count, t.name))
 
 
 def _rank(bag: Bag, role: str, topic: Topic) -> int:
-    """Return how fit a topic is by its first message; 0 if it is not."""
+    """Return how well the first message of a topic fits; 0 if it does not."""
     if role not in (Modality.RGB.value, Modality.FLOW.value):
         return 1
-    content = _content(bag, topic)
+    encoding = _encoding(bag, topic)
     if role == Modality.FLOW.value:
-        return int(content == FLOW_ENCODING)
-    if content in (*_DEPTH, FLOW_ENCODING) or 'compressedDepth' in content:
-        return _UNFIT
-    return _SHADES if content in _GREY else _COLOUR
+        return int(encoding == FLOW_ENCODING)
+    if encoding in (*_DEPTH, FLOW_ENCODING) or 'compressedDepth' in encoding:
+        return _UNFIT_RANK
+    return _GREY_RANK if encoding in _GREY else _COLOUR_RANK
 
 
-def _content(bag: Bag, topic: Topic) -> str:
-    """Return encoding or format of a topic's first picture; '' when it cannot be read."""
+def _encoding(bag: Bag, topic: Topic) -> str:
+    """Return encoding or format of the first image of a topic; '' when it cannot be read."""
     try:
         read = bag.reader(topic)
         message = read(next(iter(bag.messages([topic]))).data)
@@ -199,29 +209,87 @@ def _content(bag: Bag, topic: Topic) -> str:
 
 def _named(bag: Bag, role: str, name: str) -> Topic:
     option = '--ground-truth' if role == TRUTH else f'--topics {role}'
-    there = [topic for topic in bag.topics.values() if topic.name == name]
-    fit = [topic for topic in there if topic.type in TYPES[role]]
+    topics = [topic for topic in bag.topics.values() if topic.name == name]
+    fit = [topic for topic in topics if topic.type in TYPES[role]]
     if fit:
         return fit[0]
-    if there:
-        unread = types.unread_type(there[0].type)
+    if topics:
+        unread = types.unread_type(topics[0].type)
         raise InvalidSettingError(
-            option, f'{name} ({there[0].type})', ' or '.join(TYPES[role]),
+            option, f'{name} ({topics[0].type})', ' or '.join(TYPES[role]),
             '' if unread is None else unread.cure.format(topic=name))
     raise InvalidSettingError(option, name, f'a topic of the bag: {_listing(bag)}')
 
 
 def _listing(bag: Bag) -> str:
-    names = [printable(f'{t.name} ({t.type})') for t in islice(bag.topics.values(), _MOST_LISTED)]
+    names = [printable(f'{t.name} ({t.type})') for t in islice(bag.topics.values(), _MAX_LISTED)]
     others = len(bag.topics) - len(names)
     return ', '.join(names) + (f' and {others:,} more' if others else '') or 'none'
 
 
-def _told(role: str, topic: Topic, candidates: Sequence[Topic], bag: Bag) -> str:
+def _note(role: str, topic: Topic, candidates: Sequence[Topic], bag: Bag) -> str:
     length_s = (bag.end_ns - bag.start_ns) / NANOSECONDS
     rate = f', {topic.count / length_s:.1f} Hz' if length_s > 0 and topic.count > 1 else ''
     others = [printable(t.name) for t in candidates if t is not topic]
-    more = f' and {len(others) - _MOST_LISTED:,} more' if len(others) > _MOST_LISTED else ''
-    beside = f'; not {", ".join(others[:_MOST_LISTED])}{more}' if others else ''
+    more = f' and {len(others) - _MAX_LISTED:,} more' if len(others) > _MAX_LISTED else ''
+    beside = f'; not {", ".join(others[:_MAX_LISTED])}{more}' if others else ''
     return (f'{role}: {printable(topic.name)} ({printable(topic.type)}, '
-            f'{_counted(topic)}{rate}){beside}')
+            f'{_messages(topic)}{rate}){beside}')
+
+
+@dataclass(frozen=True)
+class EarlierInfo:
+    """The audio format that an earlier file of a split bag states."""
+
+    message: Any
+    """audio_common_msgs/AudioInfo."""
+    path: Path
+    """Path of the earlier file."""
+
+    @property
+    def fields(self) -> list[Any]:
+        """Return the audio format, JSON-ready."""
+        message = self.message
+        return [int(message.sample_rate), int(message.channels), str(message.sample_format),
+                str(message.coding_format)]
+
+
+def find_earlier_info(path: Path, paths: Iterable[Path]) -> EarlierInfo | None:
+    """Return the audio format in the latest earlier file of a split bag; None without any."""
+    for earlier in earlier_files(path, paths):
+        try:
+            message = _last_info(earlier)
+        except (KarmmaError, ValueError, OSError):  # reported when that file is evaluated
+            continue
+        if message is not None:
+            return EarlierInfo(message, earlier)
+    return None
+
+
+def earlier_files(path: Path, paths: Iterable[Path]) -> list[Path]:
+    """Return which of `paths` are earlier files of the same split bag, the latest first."""
+    own = _split_file(path)
+    if own is None:
+        return []
+    files = {each: file for each in paths if (file := _split_file(each)) is not None}
+    return sorted((each for each, file in files.items() if file[0] == own[0] and file[1] < own[1]),
+                  key=lambda each: -files[each][1])
+
+
+def _split_file(path: Path) -> tuple[tuple[Path, str], int] | None:
+    """Return the bag and the number of a file of a split bag, such as `kitchen_1.mcap`."""
+    suffix = storage_suffix(path)
+    if not suffix:
+        return None
+    name = path.with_suffix('').stem if path.suffix in COMPRESSED else path.stem
+    match = _SPLIT_FILE.fullmatch(name)
+    return None if match is None else ((path.resolve().parent, match[1] + suffix), int(match[2]))
+
+
+def _last_info(path: Path) -> Any:
+    message = None
+    with Bag(path) as bag:
+        topics = [t for t in bag.topics.values() if t.type == types.AUDIO_INFO and t.count]
+        for each in bag.messages(topics) if topics else ():
+            message = bag.reader(each.topic)(each.data)
+    return message

@@ -1,9 +1,8 @@
 """
-Write rosbag2 bags without ROS: camera, sound, boxes and the truth about them.
+Write rosbag2 bags without ROS: images, audio, detections and ground truth.
 
-The bags are ordinary ones: `ros2 bag info` and `ros2 bag play` read them, the offered
-QoS, type hashes and message definitions are in the file. Stamps are integer
-nanoseconds; pictures are RGB.
+`ros2 bag info` and `ros2 bag play` read the bags, which contain the offered QoS, type hashes and
+message definitions. Stamps are integer nanoseconds; images are RGB.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _BUILD_HINTS = {
 
 
 class MissingTypesError(KarmmaError):
-    """The definitions of a message package are not on this machine's ament path."""
+    """The definitions of a message package are not on the ament path."""
 
     def __init__(self, package: str) -> None:
         self.package = package
@@ -59,7 +58,7 @@ class MissingTypesError(KarmmaError):
 
 @dataclass(frozen=True)
 class Topics:
-    """Topic names in the bag; the defaults are the node's, so that a replay needs no remap."""
+    """Topic names in the bag; the defaults are the node's, so that a replay needs no remapping."""
 
     image: str = '/image'
     flow: str = '/flow'
@@ -72,15 +71,15 @@ class BagWriter:
     """
     Write one bag; use it as a context manager.
 
-    A path ending in `.mcap` or `.db3` gives one file, any other a rosbag2 folder with its
-    metadata.yaml. Nothing is left behind when writing fails half way.
+    A path that ends in `.mcap` or `.db3` gives one file, any other a rosbag2 folder with its
+    metadata.yaml. Nothing is left behind when writing fails.
     """
 
     def __init__(
         self, path: Path | str, *, storage: str = 'mcap', topics: Topics | None = None
     ) -> None:
         """
-        Take the place to write to.
+        Prepare to write to a path.
 
         :raises InvalidSettingError: when the path exists or the storage is unknown.
         """
@@ -114,28 +113,29 @@ class BagWriter:
                 self._writer.abort()
                 return
             self._writer.close()
-            self._move_into_place()
+            self._move_to_path()
 
     def image(
         self, stamp_ns: int, image: np.ndarray, frame_id: str = 'camera_optical_frame'
     ) -> None:
-        """Add one RGB picture, uint8 `[h, w, 3]`."""
-        self._picture(self.topics.image, 'rgb8', stamp_ns, image, frame_id)
+        """Add an RGB image, uint8 `[h, w, 3]`."""
+        self._image(self.topics.image, 'rgb8', stamp_ns, image, frame_id)
 
     def flow(
         self, stamp_ns: int, field: np.ndarray, frame_id: str = 'camera_optical_frame'
     ) -> None:
-        """Add the movement since the message before, pixels to the right and down `[h, w, 2]`."""
-        self._picture(self.topics.flow, '32FC2', stamp_ns, field.astype('<f4'), frame_id)
+        """Add the optical flow since the previous message, pixels (x, y) `[h, w, 2]`."""
+        self._image(self.topics.flow, '32FC2', stamp_ns, field.astype('<f4'), frame_id)
 
     def audio(
         self, stamp_ns: int, samples: np.ndarray, received_ns: int,
         frame_id: str = 'microphone',
     ) -> None:
         """
-        Add mono sound, float32 `[n]` in [-1, 1], as S16LE.
+        Add mono audio, float32 `[n]` in [-1, 1], as S16LE.
 
-        The stamp is its first sample's; it was received when the last one was there.
+        :param stamp_ns: time of the first sample.
+        :param received_ns: time at which the message was complete.
         """
         pcm = np.round(np.clip(samples, -1, 1) * 32767).astype('<i2')
         message = self._new(
@@ -147,28 +147,28 @@ class BagWriter:
         self, stamp_ns: int, boxes: Sequence[Sequence[float]], classes: Sequence[str],
         scores: Sequence[float] | None = None, frame_id: str = 'camera_optical_frame',
     ) -> None:
-        """Add the boxes of one picture, pixels (x1, y1, x2, y2), one class name a box."""
+        """Add the boxes of one image, pixels (x1, y1, x2, y2), with one class name each."""
         header = self._header(stamp_ns, frame_id)
         scores = [1.0] * len(classes) if scores is None else scores
-        found = [self._detection(header, *each) for each in zip(boxes, classes, scores)]
-        message = self._new(DETECTIONS, header=header, detections=found)
+        detections = [self._detection(header, *each) for each in zip(boxes, classes, scores)]
+        message = self._new(DETECTIONS, header=header, detections=detections)
         self._write(self.topics.detections, DETECTIONS, stamp_ns, message)
 
     def annotation(
         self, start_ns: int, stop_ns: int, verb: tuple[int, str], noun: tuple[int, str],
         subject_id: str = '',
     ) -> None:
-        """Add the truth from `start_ns` until before `stop_ns`: (class id, name) each."""
+        """Add a ground-truth action in [start_ns, stop_ns), its classes as (id, name)."""
         message = self._new(
             TRUTH_TYPE, header=self._header(start_ns, ''), stop=self._time(stop_ns),
             verb_id=verb[0], verb=verb[1], noun_id=noun[0], noun=noun[1], subject_id=subject_id)
         self._write(self.topics.truth, TRUTH_TYPE, start_ns, message)
 
     def summary(self) -> str:
-        """Say how many messages each topic has, for a person."""
+        """Return the number of messages of each topic, as text."""
         return ', '.join(f'{n} {topic}' for topic, n in self._counts.items()) or 'nothing'
 
-    def _move_into_place(self) -> None:
+    def _move_to_path(self) -> None:
         if self.path.suffix in _SUFFIXES:
             shutil.move(self._bag / f'{self._bag.name}{self.path.suffix}', self.path)
         else:
@@ -183,7 +183,7 @@ class BagWriter:
         data = self._types.store(type_name).serialize_cdr(message, type_name)
         self._writer.write(self._connections[topic], time_ns, data)
 
-    def _picture(
+    def _image(
         self, topic: str, encoding: str, stamp_ns: int, pixels: np.ndarray, frame_id: str
     ) -> None:
         height, width, channels = pixels.shape
@@ -229,7 +229,7 @@ class BagWriter:
 
 
 class _TypeSource:
-    """Message types by name: the common ones are known, others are read from the ament path."""
+    """Message types by name: common ones, and those on the ament path."""
 
     def __init__(self) -> None:
         self._store = get_typestore(Stores.ROS2_JAZZY)
@@ -250,11 +250,11 @@ class _TypeSource:
 
 
 def _definitions(package: str) -> Iterator[Path]:
-    """Return the package's .msg files from the first prefix that has any, as an overlay does."""
+    """Yield the .msg files of a package from the first prefix that has any."""
     for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
-        found = sorted(Path(prefix, 'share', package, 'msg').glob('*.msg')) if prefix else []
-        if found:
-            yield from found
+        files = sorted(Path(prefix, 'share', package, 'msg').glob('*.msg')) if prefix else []
+        if files:
+            yield from files
             return
 
 
@@ -278,5 +278,5 @@ _RELIABLE = Qos(
     durability=QosDurability.VOLATILE, deadline=_NEVER, lifespan=_NEVER,
     liveliness=QosLiveliness.AUTOMATIC, liveliness_lease_duration=_NEVER,
     avoid_ros_namespace_conventions=False)
-# The truth holds until the next one: who joins late is told all the same.
+# Late subscribers receive the latest annotation, too.
 _LATCHED = _RELIABLE._replace(durability=QosDurability.TRANSIENT_LOCAL)

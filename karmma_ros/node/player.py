@@ -283,7 +283,7 @@ def _play(node: Node, bag: Bag, options: argparse.Namespace, stop: Event) -> int
     sent = ', '.join(f'{n} {topic}' for topic, n in player.sent.items()) or 'nothing'
     report(f'sent {sent} in {took_s:.1f} s')
     node.destroy_node()
-    problems = [f'{count:,} {why}' for why, count in bag.lost.items()]
+    problems = [f'{count:,} {why}' for why, count in bag.missing.items()]
     if not player.read and not stop.is_set():
         problems.append('no message could be read')
     if problems:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from karmma_ros.bags.evaluate import evaluate_bag, Settings
-from karmma_ros.bags.split_bags import earlier_parts
+from karmma_ros.bags.topics import earlier_files
 from karmma_ros.bags.writer import BagWriter
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import load_bundle
@@ -89,14 +89,14 @@ def test_a_part_of_a_split_bag_takes_the_audio_format_of_an_earlier_one(bundle, 
     assert 'audio comes at about 48000' in warnings[0] and not present[A]
 
 
-def test_earlier_parts_are_those_of_the_same_bag_the_latest_first(tmp_path):
+def test_earlier_files_are_those_of_the_same_bag_the_latest_first(tmp_path):
     names = ['k_0.mcap', 'k_2.mcap', 'k_10.mcap', 'k_9.mcap', 'other_1.mcap', 'k_1.db3', 'k.mcap',
              'k_3.mcap.zstd', 'folder']
     given = [tmp_path / name for name in names]
-    assert [p.name for p in earlier_parts(tmp_path / 'k_10.mcap', given)] == [
+    assert [p.name for p in earlier_files(tmp_path / 'k_10.mcap', given)] == [
         'k_9.mcap', 'k_3.mcap.zstd', 'k_2.mcap', 'k_0.mcap']
-    assert earlier_parts(tmp_path / 'k.mcap', given) == []
-    assert earlier_parts(tmp_path / 'sub' / 'k_10.mcap', given) == []
+    assert earlier_files(tmp_path / 'k.mcap', given) == []
+    assert earlier_files(tmp_path / 'sub' / 'k_10.mcap', given) == []
 
 
 def test_settings_that_only_name_other_bags_decide_no_answer():

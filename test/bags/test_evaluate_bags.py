@@ -7,10 +7,10 @@ import re
 from types import SimpleNamespace
 
 from karmma_ros.bags import evaluate
+from karmma_ros.bags.bag_message import BagFrames
 from karmma_ros.bags.bag_run import AS_RECORDED, Condition
 from karmma_ros.bags.evaluate import evaluate_bag, Settings
 from karmma_ros.bags.faults import Delay, Mute
-from karmma_ros.bags.frame_lookup import BagFrames
 from karmma_ros.bags.message_definitions import TypeReader
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.recorded import (

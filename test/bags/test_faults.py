@@ -1,4 +1,4 @@
-"""Faults do what their words say, and the same again from the same seed."""
+"""Faults are parsed, applied and reproducible by their seed."""
 
 from karmma_ros.bags.faults import (
     Delay,
@@ -19,9 +19,9 @@ START_NS = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000
 
 
-def arrivals(faults, sensor='audio', seed=0, count=2000, rate=10):
-    done = Faults(faults, seed, START_NS)
-    return [done.arrival_ns(sensor, i, START_NS + i * SECOND // rate) for i in range(count)]
+def receive_times(faults, sensor='audio', seed=0, count=2000, rate=10):
+    injected = Faults(faults, seed, START_NS)
+    return [injected.receive_ns(sensor, i, START_NS + i * SECOND // rate) for i in range(count)]
 
 
 def fraction_dropped(times):
@@ -41,7 +41,7 @@ def fraction_dropped(times):
     (parse_mute, '/front/image@1.5..2', Mute('/front/image', 1.5, 2)),
     (parse_drop_messages, '/audio=5%', DropMessages('/audio', 0.05)),
 ])
-def test_words_are_understood(parse, text, expected):
+def test_options_are_parsed(parse, text, expected):
     assert parse(text) == expected
 
 
@@ -65,30 +65,31 @@ def test_words_are_understood(parse, text, expected):
         (parse_mute, 'audio@..', '--mute'),
     ],
 )
-def test_other_words_are_refused_by_the_name_of_the_option(parse, text, option):
+def test_wrong_values_are_rejected_by_the_name_of_the_option(parse, text, option):
     with pytest.raises(InvalidSettingError, match=option):
         parse(text)
 
 
 def test_mute_silences_its_sensor_from_start_until_before_stop():
-    times = arrivals([Mute('audio', 10, 20)], rate=1, count=30)
+    times = receive_times([Mute('audio', 10, 20)], rate=1, count=30)
     assert [i for i, t in enumerate(times) if t is None] == list(range(10, 20))
-    assert None not in arrivals([Mute('audio', 10, 20)], 'rgb')
+    assert None not in receive_times([Mute('audio', 10, 20)], 'rgb')
 
 
-def test_delay_moves_the_arrival_and_drops_nothing():
-    times = arrivals([Delay('audio', 0.3)], rate=1, count=5)
+def test_delay_moves_the_receive_time_and_drops_nothing():
+    times = receive_times([Delay('audio', 0.3)], rate=1, count=5)
     assert times == [START_NS + i * SECOND + 300_000_000 for i in range(5)]
 
 
-def test_lose_takes_its_share_of_single_messages():
-    assert fraction_dropped(arrivals([DropMessages('audio', 0.2)])) == pytest.approx(0.2, abs=0.03)
-    assert fraction_dropped(arrivals([DropMessages('audio', 0)])) == 0
-    assert fraction_dropped(arrivals([DropMessages('audio', 1)])) == 1
+def test_single_messages_are_dropped_with_the_probability():
+    times = receive_times([DropMessages('audio', 0.2)])
+    assert fraction_dropped(times) == pytest.approx(0.2, abs=0.03)
+    assert fraction_dropped(receive_times([DropMessages('audio', 0)])) == 0
+    assert fraction_dropped(receive_times([DropMessages('audio', 1)])) == 1
 
 
-def test_drop_drops_whole_intervals():
-    times = arrivals([DropInterval('audio', 0.5, 2.0)], count=20_000)
+def test_intervals_are_dropped_completely():
+    times = receive_times([DropInterval('audio', 0.5, 2.0)], count=20_000)
     intervals = [times[i:i + 20] for i in range(0, len(times), 20)]
     assert all(fraction_dropped(each) in (0, 1) for each in intervals)
     assert fraction_dropped(times) == pytest.approx(0.5, abs=0.06)
@@ -96,26 +97,26 @@ def test_drop_drops_whole_intervals():
 
 def test_the_seed_decides():
     same, other = (
-        arrivals([DropMessages('all', 0.5)], seed=7),
-        arrivals([DropMessages('all', 0.5)], seed=8),
+        receive_times([DropMessages('all', 0.5)], seed=7),
+        receive_times([DropMessages('all', 0.5)], seed=8),
     )
-    assert same == arrivals([DropMessages('all', 0.5)], seed=7)
+    assert same == receive_times([DropMessages('all', 0.5)], seed=7)
     assert same != other
 
 
 def test_all_means_each_sensor_on_its_own():
-    audio, rgb = (arrivals([DropInterval('all', 0.5)], sensor) for sensor in ('audio', 'rgb'))
+    audio, rgb = (receive_times([DropInterval('all', 0.5)], sensor) for sensor in ('audio', 'rgb'))
     assert fraction_dropped(audio) > 0 and fraction_dropped(rgb) > 0
     assert [t is None for t in audio] != [t is None for t in rgb]
 
 
-def test_what_is_done_to_another_sensor_changes_nothing():
-    alone = arrivals([DropMessages('audio', 0.5)])
-    assert arrivals([DropInterval('rgb', 0.5), DropMessages('audio', 0.5)]) == alone
+def test_faults_of_another_sensor_change_nothing():
+    alone = receive_times([DropMessages('audio', 0.5)])
+    assert receive_times([DropInterval('rgb', 0.5), DropMessages('audio', 0.5)]) == alone
 
 
 def test_a_larger_fraction_drops_all_that_a_smaller_one_does():
-    less, more = (arrivals([DropInterval('audio', chance)]) for chance in (0.3, 0.6))
+    less, more = (receive_times([DropInterval('audio', p)]) for p in (0.3, 0.6))
     assert all(b is None for a, b in zip(less, more) if a is None)
 
 

@@ -1,4 +1,4 @@
-"""Bags from strangers: whatever is in them, memory, time and other bags are safe."""
+"""Hostile bags: whatever they contain, memory, time and other bags are safe."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
 ZEROS = bytes(1 << 20)
 MEMORY_MB = 400
-"""So much more than before a bag may take: its limit on chunks is 128 MiB."""
+"""Memory that reading a bag may take; its limit on chunks is 128 MiB."""
 
 
 def memory_mb():
@@ -30,13 +30,13 @@ def memory_mb():
 
 
 def read(path):
-    """Return how many messages are read, what is lost and the warnings; in bounded memory."""
+    """Return the number of messages, the missing ones and the warnings; in bounded memory."""
     before = memory_mb()
     try:
         with Bag(path) as bag:
-            for _ in range(2):  # losses are counted once, however often a bag is read
+            for _ in range(2):  # missing messages are counted once, however often a bag is read
                 count = sum(1 for _ in bag.messages(list(bag.topics.values())))
-            return count, dict(bag.lost), list(bag.warnings)
+            return count, dict(bag.missing), list(bag.warnings)
     finally:
         assert memory_mb() - before < MEMORY_MB
 
@@ -61,31 +61,31 @@ def lz4_of(first, megabytes):
 
 
 @pytest.mark.parametrize(('name', 'pack'), [(b'zstd', zstd_of), (b'lz4', lz4_of)])
-@pytest.mark.parametrize('says', [100, 1 << 40])
-def test_a_chunk_that_expands_without_end_is_lost(tmp_path, name, pack, says):
+@pytest.mark.parametrize('stated_size', [100, 1 << 40])
+def test_a_chunk_that_expands_without_end_is_missing(tmp_path, name, pack, stated_size):
     first = message(1, 10) + struct.pack('<BQ', 200, 1200 << 20)
-    bomb = Chunk([(1, 10)], compression=name, content=pack(first, 1200), size=says)
+    bomb = Chunk([(1, 10)], compression=name, content=pack(first, 1200), size=stated_size)
     path = written(tmp_path, mcap(bomb, Chunk([(1, 20)])))
-    count, lost, warnings = read(path)
-    assert count == 1 and sum(lost.values()) == 1 and 'the chunk at byte' in warnings[0]
+    count, missing, warnings = read(path)
+    assert count == 1 and sum(missing.values()) == 1 and 'the chunk at byte' in warnings[0]
 
 
-def test_chunks_that_expand_to_more_than_a_file_may_are_refused(tmp_path):
+def test_chunks_that_expand_beyond_the_limit_of_a_file_are_rejected(tmp_path):
     bomb = Chunk([], compression=b'zstd', content=zstd_of(b'', 1), size=100 << 20)
     with pytest.raises(BagError, match='its chunks expand to more than 200 times'):
         read(written(tmp_path, mcap(*[bomb] * 11)))
 
 
-def test_chunks_that_all_overlap_are_not_all_held_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr('karmma_ros.bags.recovery_mcap.MOST_HELD', 500)
+def test_overlapping_chunks_are_not_all_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr('karmma_ros.bags.recovery_mcap.MAX_OVERLAP', 500)
     chunks = [Chunk([(1, 1), *((1, t) for t in range(100 + i, 500, 100)), (1, 999)])
               for i in range(4)]
-    count, lost, _ = read(written(tmp_path, mcap(*chunks)))
-    assert 6 <= count < 24 and count + sum(lost.values()) == 24
-    assert 'overlap in time' in next(iter(lost))
+    count, missing, _ = read(written(tmp_path, mcap(*chunks)))
+    assert 6 <= count < 24 and count + sum(missing.values()) == 24
+    assert 'overlap in time' in next(iter(missing))
 
 
-def test_more_messages_than_bytes_are_refused(tmp_path, monkeypatch):
+def test_more_messages_than_bytes_are_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, 'FREE_MESSAGES', 100)
     raw = message(1, 5) * 100_000
     chunk = Chunk([(1, 5)], indexed=(), compression=b'zstd',
@@ -101,16 +101,16 @@ def test_a_chunk_of_many_small_messages_takes_bounded_memory(tmp_path):
     assert read(written(tmp_path, mcap(chunk)))[:2] == (200_000, {})
 
 
-def test_a_message_larger_than_any_is_lost(tmp_path):
+def test_a_message_larger_than_any_is_missing(tmp_path):
     big = struct.pack('<BQ', 5, (129 << 20) + 22) + struct.pack('<HIQQ', 1, 0, 10, 10)
     path = written(tmp_path, mcap(message(1, 5)).replace(message(1, 5), message(1, 5) + big))
     with path.open('r+b') as file:  # a hole takes no disk
         data = file.read()
-        place = data.index(big) + len(big)
-        file.seek(place + (129 << 20))
-        file.write(data[place:])
-        file.seek(place)
-        file.write(bytes(len(data) - place))
+        offset = data.index(big) + len(big)
+        file.seek(offset + (129 << 20))
+        file.write(data[offset:])
+        file.seek(offset)
+        file.write(bytes(len(data) - offset))
     assert read(path)[:2] == (1, {'messages larger than 128 MiB': 1})
 
 
@@ -152,7 +152,7 @@ _TABLE = 'CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id, timestamp, dat
       .replace('INTEGER PRIMARY KEY', '')], 'expected a table'),
 ])
 @pytest.mark.timeout(20)
-def test_a_database_that_computes_its_messages_is_refused(tmp_path, statements, sentence):
+def test_a_database_that_computes_its_messages_is_rejected(tmp_path, statements, sentence):
     with pytest.raises(BagError, match=sentence):
         read(database(tmp_path, statements))
 
@@ -168,7 +168,7 @@ def test_messages_of_a_database_are_bounded(tmp_path):
         'messages larger than 128 MiB': 2, 'messages whose compression is cut off': 1})
 
 
-def test_a_compressed_file_that_expands_without_end_is_cut(tmp_path, monkeypatch):
+def test_decompression_stops_at_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, 'FREE_EXPANSION', 50 << 20)
     path = written(tmp_path, zstd_of(b'SQLite format 3\0', 100), 'bag.db3.zstd')
     with pytest.raises(BagError, match='expands to more than 200 times its size'):
@@ -190,7 +190,7 @@ _INFORMATION = 'rosbag2_bagfile_information:\n  relative_file_paths: [bag.mcap]\
 ])
 @pytest.mark.timeout(30)
 def test_metadata_within_limits_or_none(tmp_path, monkeypatch, text, sentence):
-    monkeypatch.setattr('karmma_ros.bags.metadata._MOST_EVENTS', 1000)
+    monkeypatch.setattr('karmma_ros.bags.metadata._MAX_EVENTS', 1000)
     path = written(tmp_path, mcap(Chunk([(1, 5)])))
     (tmp_path / 'metadata.yaml').write_text(text)
     count, _, warnings = read(path.parent)
@@ -266,7 +266,7 @@ _DOUBLING = ''.join(f'{_LINE}p/T{i}\np/T{i + 1} a\np/T{i + 1} b\n' for i in rang
     f'p/A[2000000000] a\n{_LINE}p/A\nbool a\n', 'string[2000000000] a\n',
     'string a\n' * 20_000])
 @pytest.mark.timeout(20)
-def test_a_definition_without_bound_is_refused(text):
+def test_a_definition_without_bound_is_rejected(text):
     with pytest.raises(ValueError, match='does not define p/msg/T'):
         reader(text)
 
@@ -277,7 +277,7 @@ def test_a_definition_without_bound_is_refused(text):
     (f'p/A[] a\n{_LINE}p/A\nbool a\n', struct.pack('<I', 2**32 - 1) + bytes(90)),
 ])
 @pytest.mark.timeout(20)
-def test_a_length_that_the_bytes_do_not_have_is_refused(text, data):
+def test_a_length_beyond_the_bytes_is_rejected(text, data):
     before = memory_mb()
     with pytest.raises(ValueError, match='the bytes are no p/msg/T'):
         reader(text)(b'\0\1\0\0' + data)

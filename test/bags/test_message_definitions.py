@@ -1,4 +1,4 @@
-"""Types that this machine does not have: from the bag itself, else as they were in Humble."""
+"""Types that are not installed: as defined in the bag, else as they were in Humble."""
 
 import sqlite3
 
@@ -15,7 +15,7 @@ START_NS = 1_700_000_000_000_000_000
 
 @pytest.fixture
 def humble(tmp_path, monkeypatch):
-    """Return a bag as Humble writes it: sqlite3 without any definition."""
+    """Return a bag as Humble writes it, in sqlite3 without any definition."""
     path = tmp_path / 'humble.db3'
     with BagWriter(path) as bag:
         bag.annotation(START_NS, START_NS + 10**9, (1, 'wash'), (2, 'cup'))
@@ -33,20 +33,20 @@ def humble(tmp_path, monkeypatch):
 
 
 def test_a_humble_bag_is_read_without_ros(humble):
-    found = {}
+    messages = {}
     with Bag(humble) as bag:
-        assert not bag.warnings and not bag.lost
+        assert not bag.warnings and not bag.missing
         for topic, _, data in bag.messages(list(bag.topics.values())):
-            found[topic.name] = bag.reader(topic)(data)
-    assert (found['/image'].encoding, found['/image'].width) == ('rgb8', 6)
-    assert len(found['/audio'].audio.data) == 16
-    assert found['/detections'].detections[0].results[0].hypothesis.class_id == 'hand'
-    assert (found['/ground_truth'].verb, found['/ground_truth'].stop.sec) == (
+            messages[topic.name] = bag.reader(topic)(data)
+    assert (messages['/image'].encoding, messages['/image'].width) == ('rgb8', 6)
+    assert len(messages['/audio'].audio.data) == 16
+    assert messages['/detections'].detections[0].results[0].hypothesis.class_id == 'hand'
+    assert (messages['/ground_truth'].verb, messages['/ground_truth'].stop.sec) == (
         'wash', START_NS // 10**9 + 1)
 
 
-def test_the_bags_own_definition_counts():
-    """mgonzs13's package has the name of another one; only the bag knows which it was."""
+def test_the_definition_in_the_bag_is_used():
+    """Two packages have the same name; only the bag states which it was."""
     text = 'std_msgs/Header header\nuint8 more\n' + '=' * 80 + (
         '\nMSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring frame_id\n') + (
         '=' * 80 + '\nMSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n')
@@ -60,21 +60,21 @@ def test_the_bags_own_definition_counts():
     assert read(data).more == 7
 
 
-@pytest.mark.parametrize('text', ['no definition at all {', 'unknown_msgs/Thing thing'])
-def test_a_definition_that_cannot_be_used_falls_back_to_what_is_known(text):
+@pytest.mark.parametrize('text', ['no definition at all {', 'unknown_msgs/Object object'])
+def test_a_definition_that_cannot_be_used_falls_back_to_a_predefined_one(text):
     definition = MessageDefinition(MessageDefinitionFormat.MSG, text)
     read = TypeReader('vision_msgs/msg/Detection2DArray', definition)
     assert 'vision_msgs/msg/Detection2D' in read._store.types
 
 
-def test_told_audio_has_its_own_package():
+def test_audio_stamped_has_its_own_package():
     store = TypeReader('audio_common_msgs/msg/AudioStamped', None)._store
     fields = [name for name, _ in store.fielddefs['audio_common_msgs/msg/AudioData'][1]]
     assert 'float32_data' in fields
 
 
-def test_a_type_that_nobody_knows_is_a_sentence():
-    with pytest.raises(ValueError, match='does not define my_msgs/msg/Own, nor is it known here'):
+def test_an_unknown_type_is_a_sentence():
+    with pytest.raises(ValueError, match='define my_msgs/msg/Own, and it is not predefined'):
         TypeReader('my_msgs/msg/Own', None)
 
 

@@ -1,7 +1,7 @@
-"""Topics are found by what they carry; the user may know better."""
+"""Topics are chosen by type and encoding, or by the user."""
 
 from karmma_ros.bags.reader import Bag
-from karmma_ros.bags.topics import choose_topics, parse_named, TYPES
+from karmma_ros.bags.topics import choose_topics, parse_topics, TYPES
 from karmma_ros.bags.writer import BagWriter
 from karmma_ros.errors import BagError, InvalidSettingError
 from karmma_ros.modality import Modality
@@ -19,9 +19,9 @@ def chosen(path, named=None, modalities=ALL, flow=False):
         return {role: topic.name for role, topic in choice.topics.items()}, choice.notes
 
 
-def test_all_sensors_and_the_truth_are_found(kitchen):
-    found, notes = chosen(kitchen)
-    assert found == {'rgb': '/image', 'audio': '/audio', 'detections': '/detections',
+def test_all_sensors_and_the_ground_truth_are_chosen(kitchen):
+    topics, notes = chosen(kitchen)
+    assert topics == {'rgb': '/image', 'audio': '/audio', 'detections': '/detections',
                      'truth': '/ground_truth'}
     assert 'rgb: /image (sensor_msgs/msg/Image, 90 messages, 15.0 Hz)' in notes
 
@@ -46,14 +46,14 @@ def crowded(bags, kitchen, tmp_path_factory):
     return bags.rewrite(kitchen, path, lambda *message: message, more)
 
 
-def test_pictures_are_told_apart_by_their_encoding(crowded):
-    found, notes = chosen(crowded)
-    assert found['rgb'] == '/image' and 'flow' not in found
+def test_image_topics_are_ranked_by_their_encoding(crowded):
+    topics, notes = chosen(crowded)
+    assert topics['rgb'] == '/image' and 'flow' not in topics
     assert any('not /a_grey' in note and '/a_depth' not in note for note in notes)
     assert any('--topics flow=/flow' in note for note in notes)
 
 
-def test_flow_is_a_topic_where_it_is_asked_for_or_the_camera_is_not_there(crowded):
+def test_flow_is_a_topic_if_wanted_or_without_a_camera(crowded):
     assert chosen(crowded, flow=True)[0]['flow'] == '/flow'
     assert chosen(crowded, {'flow': '/flow'})[0]['flow'] == '/flow'
     assert chosen(crowded, {'rgb': 'none'})[0] == {
@@ -61,24 +61,24 @@ def test_flow_is_a_topic_where_it_is_asked_for_or_the_camera_is_not_there(crowde
         'truth': '/ground_truth'}
 
 
-def test_a_named_topic_is_taken_and_none_is_left_out(crowded):
-    found, _ = chosen(crowded, parse_named(['camera=/a_grey', 'audio=none']))
-    assert found['rgb'] == '/a_grey' and 'audio' not in found
+def test_a_named_topic_is_used_and_none_disables_a_role(crowded):
+    topics, _ = chosen(crowded, parse_topics(['camera=/a_grey', 'audio=none']))
+    assert topics['rgb'] == '/a_grey' and 'audio' not in topics
 
 
 @pytest.mark.parametrize(('named', 'sentence'), [
     ({'rgb': '/audio'}, r"--topics rgb is '/audio \(audio_common.*expected sensor_msgs/msg/Image"),
     ({'audio': '/mic'}, r"--topics audio is '/mic'; expected a topic of the bag: .*/image"),
 ])
-def test_a_wrong_name_says_what_there_is(kitchen, named, sentence):
+def test_a_wrong_name_is_an_error_that_lists_the_topics(kitchen, named, sentence):
     with pytest.raises(InvalidSettingError, match=sentence):
         chosen(kitchen, named)
 
 
 @pytest.mark.parametrize('word', ['audio', 'smell=/x', 'audio=', '=x'])
-def test_words_that_name_nothing_are_refused(word):
+def test_words_without_role_or_topic_are_rejected(word):
     with pytest.raises(InvalidSettingError):
-        parse_named([word])
+        parse_topics([word])
 
 
 def test_a_bag_without_any_sensor_is_a_sentence(tmp_path):
@@ -105,12 +105,12 @@ def unread(bags, kitchen, tmp_path_factory):
     with Bag(kitchen) as bag:
         image = next(t for t in bag.topics.values() if t.name == '/image')
         store = bag.reader(image)._store
-        for kind in others.values():
-            store.register(get_types_from_msg('std_msgs/Header header\nuint8[] data', kind))
+        for type_name in others.values():
+            store.register(get_types_from_msg('std_msgs/Header header\nuint8[] data', type_name))
         read, empty = bag.reader(image), np.zeros(4, np.uint8)
-        more = [(topic, kind, store, message.received_ns, store.serialize_cdr(
-            store.types[kind](read(message.data).header, empty), kind))
-            for message in bag.messages([image]) for topic, kind in others.items()]
+        more = [(topic, type_name, store, message.received_ns, store.serialize_cdr(
+            store.types[type_name](read(message.data).header, empty), type_name))
+            for message in bag.messages([image]) for topic, type_name in others.items()]
     return bags.rewrite(
         kitchen, path, lambda topic, *rest: None if topic == '/image' else (topic, *rest), more)
 
@@ -137,7 +137,7 @@ def test_only_sensors_that_are_wanted_are_named(unread):
     assert choice_of(unread, modalities=(Modality.AUDIO,)).unread[0].startswith('/mic')
 
 
-def test_a_name_is_not_asked_for_where_it_would_be_refused(unread):
+def test_the_remedy_names_no_topic_that_would_be_rejected(unread):
     with pytest.raises(BagError, match='/cam/ffmpeg .*republish it raw') as failure:
         choice_of(unread, modalities=(Modality.RGB,))
     assert '--topics' not in str(failure.value)
@@ -145,7 +145,7 @@ def test_a_name_is_not_asked_for_where_it_would_be_refused(unread):
         choice_of(unread, {'rgb': '/video'})
 
 
-def test_a_name_is_asked_for_where_it_helps(bags, crowded, tmp_path):
+def test_the_remedy_names_topics_that_fit(bags, crowded, tmp_path):
     grey = bags.rewrite(crowded, tmp_path / 'bag', lambda topic, *rest: (
         (topic, *rest) if topic in ('/a_depth', '/ground_truth') else None), [])
     with pytest.raises(BagError, match='name one with --topics: rgb=/a_depth, flow=/a_depth'):
@@ -160,16 +160,16 @@ def test_without_any_topic_that_fits_the_types_are_named(tmp_path):
     assert '--topics' not in str(failure.value)
 
 
-@pytest.mark.parametrize('kind', [t for fit in TYPES.values() for t in fit])
-def test_no_type_that_is_read_is_in_the_table_of_the_others(kind):
-    assert types.unread_type(kind) is None and kind not in types.UNREAD
+@pytest.mark.parametrize('type_name', [t for fit in TYPES.values() for t in fit])
+def test_no_type_that_is_read_is_in_the_table_of_the_others(type_name):
+    assert types.unread_type(type_name) is None and type_name not in types.UNREAD
 
 
-@pytest.mark.parametrize(('kind', 'modality'), [
+@pytest.mark.parametrize(('type_name', 'modality'), [
     ('theora_image_transport/msg/Packet', Modality.RGB), ('x_msgs/msg/VideoFrame', Modality.RGB),
     ('audio_utils_msgs/msg/AudioFrame', Modality.AUDIO), ('a/msg/Detections', Modality.DETECTIONS),
     ('yolov8_msgs/msg/DetectionArray', Modality.DETECTIONS), ('sensor_msgs/msg/CameraInfo', None),
     ('visualization_msgs/msg/ImageMarker', None), ('sensor_msgs/msg/PointCloud2', None)])
-def test_types_are_judged_by_table_and_by_name(kind, modality):
-    found = types.unread_type(kind)
-    assert (found and found.modality) is modality
+def test_types_are_judged_by_table_and_by_name(type_name, modality):
+    topics = types.unread_type(type_name)
+    assert (topics and topics.modality) is modality

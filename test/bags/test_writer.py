@@ -1,4 +1,4 @@
-"""Bags are read back with the library's reader: what was put in is what comes out."""
+"""The reader of the rosbags library returns what was written."""
 
 from pathlib import Path
 
@@ -13,48 +13,48 @@ START = 1_700_000_000_000_000_000
 
 
 def write_one_of_each(path, **options):
-    picture = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     with BagWriter(path, **options) as bag:
         bag.annotation(START, START + 2_000_000_000, (3, 'wash'), (1, 'plate'))
-        bag.image(START, picture)
+        bag.image(START, image)
         bag.audio(START, np.array([0, 0.5, -1, 1], np.float32), START + 250_000)
         bag.detections(START + 1, [(1, 2, 5, 4)], ['hand'], [0.75])
-    return picture
+    return image
 
 
 def read(path):
     """Return topic → (connection, bag time, message), with the types the bag itself defines."""
     store = get_typestore(Stores.EMPTY)
-    found = {}
+    messages = {}
     with Reader(path) as bag:
         for connection in bag.connections:
             types = get_types_from_msg(connection.msgdef.data, connection.msgtype)
             store.register({k: v for k, v in types.items() if k not in store.types})
         for connection, time_ns, data in bag.messages():
             message = store.deserialize_cdr(data, connection.msgtype)
-            found[connection.topic] = connection, time_ns, message
-    return found
+            messages[connection.topic] = connection, time_ns, message
+    return messages
 
 
 @pytest.mark.parametrize('name', ['bag.mcap', 'bag.db3', 'folder'])
 def test_everything_comes_back(tmp_path, name):
-    picture = write_one_of_each(tmp_path / name)
-    found = read(tmp_path / name)
-    assert {topic: c.msgtype for topic, (c, _, _) in found.items()} == {
+    image = write_one_of_each(tmp_path / name)
+    messages = read(tmp_path / name)
+    assert {topic: c.msgtype for topic, (c, _, _) in messages.items()} == {
         '/image': 'sensor_msgs/msg/Image',
         '/audio': 'audio_common_msgs/msg/AudioDataStamped',
         '/detections': 'vision_msgs/msg/Detection2DArray',
         '/ground_truth': 'karmma_msgs/msg/ActionAnnotation',
     }
-    image = found['/image'][2]
-    assert (image.encoding, image.height, image.width, image.step) == ('rgb8', 4, 6, 18)
-    np.testing.assert_array_equal(image.data, picture.reshape(-1))
-    truth = found['/ground_truth'][2]
+    message = messages['/image'][2]
+    assert (message.encoding, message.height, message.width, message.step) == ('rgb8', 4, 6, 18)
+    np.testing.assert_array_equal(message.data, image.reshape(-1))
+    truth = messages['/ground_truth'][2]
     assert (truth.verb_id, truth.verb, truth.noun_id, truth.noun) == (3, 'wash', 1, 'plate')
     assert truth.stop.sec - truth.header.stamp.sec == 2
 
 
-def test_sound_is_s16le_stamped_at_its_first_sample_and_received_at_its_last(tmp_path):
+def test_audio_is_s16le_stamped_at_its_first_sample_and_received_at_its_last(tmp_path):
     write_one_of_each(tmp_path / 'bag.mcap')
     _, received_ns, message = read(tmp_path / 'bag.mcap')['/audio']
     assert message.audio.data.tobytes() == np.array([0, 16384, -32767, 32767], '<i2').tobytes()
@@ -79,11 +79,11 @@ def test_qos_and_type_hash_are_in_the_folder_for_other_tools(tmp_path):
     assert (tmp_path / 'folder' / 'folder.mcap').is_file()
 
 
-def test_a_failure_half_way_leaves_nothing_behind(tmp_path):
-    with pytest.raises(RuntimeError, match='the film ends'):
+def test_a_failure_leaves_nothing_behind(tmp_path):
+    with pytest.raises(RuntimeError, match='the video ends'):
         with BagWriter(tmp_path / 'bag.mcap') as bag:
             bag.image(START, np.zeros((4, 4, 3), np.uint8))
-            raise RuntimeError('the film ends')
+            raise RuntimeError('the video ends')
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,7 +98,7 @@ def test_an_unknown_storage_is_refused(tmp_path):
         BagWriter(tmp_path / 'bag', storage='zip')
 
 
-def test_a_missing_message_package_is_a_sentence_that_says_what_to_do(tmp_path, monkeypatch):
+def test_a_missing_message_package_is_a_sentence_with_a_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
     with pytest.raises(MissingTypesError, match=r'vision_msgs under AMENT_PREFIX_PATH .*install'):
         with BagWriter(tmp_path / 'bag.mcap') as bag:

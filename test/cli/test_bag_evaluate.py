@@ -195,7 +195,7 @@ def test_lost_messages_and_reports_without_a_window_end_with_1(bag, tmp_path, ca
     short.write_bytes(data)
     assert evaluate(short, tmp_path / 'out') == 1
     told = capsys.readouterr()
-    assert 'lost: named by the file' in told.out
+    assert 'lost: counted by the file' in told.out
     assert 'short.mcap: 5 of its messages or parts could not be read' in told.err
     assert report(tmp_path / 'out')['bags'][0]['missing'] == 5
 

@@ -1,4 +1,4 @@
-"""MCAP files record by record, as recorders write them or as nobody should."""
+"""Write MCAP files record by record, valid or not."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def text(content: bytes) -> bytes:
     return struct.pack('<I', len(content)) + content
 
 
-def record(kind: int, body: bytes) -> bytes:
-    return struct.pack('<BQ', kind, len(body)) + body
+def record(opcode: int, body: bytes) -> bytes:
+    return struct.pack('<BQ', opcode, len(body)) + body
 
 
 def schema(number: int = 1, name: bytes = b'std_msgs/msg/Bool', form: bytes = b'ros2msg',
@@ -34,7 +34,7 @@ def message(number: int, time_ns: int, data: bytes = BOOL) -> bytes:
 
 @dataclass
 class Chunk:
-    """One chunk, what its index says, and what the summary says of it."""
+    """One chunk with its message indexes."""
 
     messages: list[tuple[int, int]]
     """Channel and time."""
@@ -44,9 +44,9 @@ class Chunk:
     content: bytes | None = None
     """Compressed records, in place of those of the messages."""
     size: int | None = None
-    """What it says of its size."""
+    """Stated uncompressed size; None for the actual one."""
     crc: int | None = None
-    """None for the right one."""
+    """Stated checksum; None for the right one."""
     definitions: bytes = b''
 
     def records(self) -> tuple[bytes, bytes]:
@@ -74,18 +74,18 @@ def mcap(*parts: Chunk | bytes, definitions: bytes | None = None, summary: bool 
 
     :param parts: chunks, or records as bytes, in order.
     :param summary: write statistics, definitions and chunk indexes.
-    :param more: messages of channel 1 that the statistics name, but that are not there.
+    :param more: messages of channel 1 that the statistics count and the file does not contain.
     :param end: write the end of data and the footer.
     """
     first = schema() + channel(1) + channel(2, topic=b'/b') if definitions is None else definitions
     data = MAGIC + record(1, text(b'ros2') + text(b'test')) + first
-    found, indexes = [], b''
+    written, indexes = [], b''
     for part in parts:
         if isinstance(part, bytes):
             data += part
             if part[:1] == b'\5' and len(part) >= 31:
                 number, _, time_ns = struct.unpack_from('<HIQ', part, 9)
-                found.append((number, time_ns))
+                written.append((number, time_ns))
             continue
         chunk, index = part.records()
         times = [time_ns for _, time_ns in part.messages] or [0]
@@ -93,17 +93,17 @@ def mcap(*parts: Chunk | bytes, definitions: bytes | None = None, summary: bool 
             '<QQQQ', min(times), max(times), len(data), len(chunk)) + bytes(4 + 8) + text(b'')
             + bytes(16))
         data += chunk + index
-        found += part.messages
+        written += part.messages
     if not end:
         return data
     data += record(15, bytes(4))
     start = len(data) if summary else 0
     if summary:
-        counts = {n: sum(n == other for other, _ in found) for n, _ in found}
+        counts = {n: sum(n == other for other, _ in written) for n, _ in written}
         if more:
             counts[1] = counts.get(1, 0) + more
-        times = [time_ns for _, time_ns in found] or [0]
+        times = [time_ns for _, time_ns in written] or [0]
         data += first + record(11, struct.pack(
-            '<QHIIIIQQ', len(found) + more, 1, 2, 0, 0, 0, min(times), max(times)) + text(
+            '<QHIIIIQQ', len(written) + more, 1, 2, 0, 0, 0, min(times), max(times)) + text(
             b''.join(struct.pack('<HQ', *each) for each in counts.items()))) + indexes
     return data + record(2, struct.pack('<QQI', start, 0, 0)) + MAGIC

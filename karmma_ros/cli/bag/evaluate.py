@@ -14,6 +14,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from karmma_ros.bags import report
+from karmma_ros.bags.bag_message import BagFrames
 from karmma_ros.bags.bag_run import BagRun
 from karmma_ros.bags.evaluate import Evaluated, Settings
 from karmma_ros.bags.faults import (
@@ -24,9 +25,8 @@ from karmma_ros.bags.faults import (
     parse_drop_interval,
     parse_drop_messages,
 )
-from karmma_ros.bags.frame_lookup import BagFrames
 from karmma_ros.bags.parallel import evaluate_all, Job, Outcome
-from karmma_ros.bags.topics import NONE, parse_named, TRUTH
+from karmma_ros.bags.topics import NONE, parse_topics, TRUTH
 from karmma_ros.cli.options import (
     add_device_option,
     add_output_option,
@@ -199,7 +199,7 @@ def _settings(options: Namespace) -> Settings:
         values['rate'] = options.rate
     if not 0 < values['rate'] <= 1000:
         raise InvalidSettingError('--rate', values['rate'], 'windows a second, above 0')
-    topics = parse_named(options.topics)
+    topics = parse_topics(options.topics)
     if options.ground_truth is not None:
         topics[TRUTH] = NONE if _is_table(options.ground_truth) else options.ground_truth
     given = _faults(options)

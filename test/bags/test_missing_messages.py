@@ -1,4 +1,4 @@
-"""What a bag promises is read, or counted as lost: indexes, statistics and metadata that lie."""
+"""Messages counted by wrong indexes, statistics and metadata are read, or counted as missing."""
 
 import sqlite3
 import struct
@@ -12,13 +12,13 @@ import pytest
 
 
 def read(path):
-    """Return (topic, time) of all messages, and what is lost."""
+    """Return (topic, time) of the messages, the missing ones and the warnings."""
     with Bag(path) as bag:
-        for _ in range(2):  # losses are counted once, however often a bag is read
-            found = [(m.topic.name, m.received_ns)
+        for _ in range(2):  # missing messages are counted once, however often a bag is read
+            messages = [(m.topic.name, m.received_ns)
                      for m in bag.messages(list(bag.topics.values()))]
-        assert bag.messages_count >= len(found)
-        return found, dict(bag.lost), list(bag.warnings)
+        assert bag.messages_count >= len(messages)
+        return messages, dict(bag.missing), list(bag.warnings)
 
 
 def written(tmp_path, data, name='bag.mcap'):
@@ -60,7 +60,7 @@ def test_all_messages_are_read_however_they_are_laid_out(tmp_path, data):
 
 @pytest.mark.parametrize(('data', 'count', 'why', 'left'), [
     pytest.param(mcap(Chunk(FIRST), Chunk(SECOND), more=3), 3, 'statistics', BOTH,
-                 id='statistics_promise_more'),
+                 id='statistics_count_more'),
     pytest.param(mcap(Chunk(FIRST, crc=1), Chunk(SECOND)), 3, 'in a damaged chunk', BOTH[3:],
                  id='wrong_checksum'),
     pytest.param(mcap(Chunk(FIRST, crc=1, indexed=()), Chunk(SECOND)), 3, '', BOTH[3:],
@@ -84,15 +84,15 @@ def test_all_messages_are_read_however_they_are_laid_out(tmp_path, data):
     pytest.param(mcap(Chunk(FIRST), record(7, b'\1\0\0\0'), Chunk(SECOND)), 1, 'cut-off', BOTH,
                  id='short_index'),
     pytest.param(mcap(Chunk([*FIRST, (1, 2**63), (1, 2**64 - 1)]), Chunk(SECOND)), 2, '2262', BOTH,
-                 id='times_of_nobody'),
+                 id='times_out_of_range'),
     pytest.param(mcap(*(message(*each) for each in [*FIRST, (1, 2**63), *SECOND])), 1, '2262',
-                 BOTH, id='times_of_nobody_unchunked'),
+                 BOTH, id='times_out_of_range_unchunked'),
 ])
 @pytest.mark.filterwarnings('error')
-def test_what_a_file_promises_and_lacks_is_counted(tmp_path, data, count, why, left):
-    found, lost, _ = read(written(tmp_path, data))
-    assert found == left
-    assert sum(lost.values()) == count and any(why in reason for reason in lost)
+def test_missing_messages_are_counted(tmp_path, data, count, why, left):
+    messages, missing, _ = read(written(tmp_path, data))
+    assert messages == left
+    assert sum(missing.values()) == count and any(why in reason for reason in missing)
 
 
 def test_a_warning_names_the_compression_that_is_not_known(tmp_path):
@@ -103,8 +103,8 @@ def test_a_warning_names_the_compression_that_is_not_known(tmp_path):
 
 def test_a_range_of_time_is_read_from_chunks_whose_times_are_wrong(tmp_path):
     data = bytearray(mcap(Chunk(FIRST), Chunk(SECOND)))
-    place = data.index(b'\6' + struct.pack('<Q', len(Chunk(FIRST).records()[0]) - 9))
-    struct.pack_into('<QQ', data, place + 9, 0, 0)
+    offset = data.index(b'\6' + struct.pack('<Q', len(Chunk(FIRST).records()[0]) - 9))
+    struct.pack_into('<QQ', data, offset + 9, 0, 0)
     with Bag(written(tmp_path, bytes(data))) as bag:
         times = [m.received_ns for m in bag.messages(list(bag.topics.values()), 11, 21)]
         assert times == [11, 12, 20] and bag.start_ns == 10
@@ -125,14 +125,14 @@ def changed(path, old, new):
     return path
 
 
-def test_metadata_that_names_more_messages_counts_them_as_lost(tmp_path):
+def test_more_messages_in_metadata_are_missing(tmp_path):
     path = changed(folder(tmp_path), '\n  message_count: 4', '\n  message_count: 9')
-    found, lost, _ = read(path)
-    assert len(found) == 4 and sum(lost.values()) == 5
-    assert 'metadata.yaml' in next(iter(lost))
+    messages, missing, _ = read(path)
+    assert len(messages) == 4 and sum(missing.values()) == 5
+    assert 'metadata.yaml' in next(iter(missing))
 
 
-def test_metadata_that_names_more_messages_of_a_topic_counts_them_as_lost(tmp_path):
+def test_more_messages_of_a_topic_in_metadata_are_missing(tmp_path):
     path = folder(tmp_path)
     text_of = (path / 'metadata.yaml').read_text()
     head, _, topics = text_of.partition('topics_with_message_count')
@@ -141,26 +141,26 @@ def test_metadata_that_names_more_messages_of_a_topic_counts_them_as_lost(tmp_pa
     assert sum(read(path)[1].values()) == 2
 
 
-def test_metadata_that_names_fewer_messages_is_noted_and_all_are_read(tmp_path):
+def test_fewer_messages_in_metadata_are_a_warning_and_all_are_read(tmp_path):
     path = changed(folder(tmp_path), '\n  message_count: 4', '\n  message_count: 1')
-    found, lost, warnings = read(path)
-    assert len(found) == 4 and not lost
-    assert 'names 1 messages, its files hold 4; all are read' in warnings[0]
+    messages, missing, warnings = read(path)
+    assert len(messages) == 4 and not missing
+    assert 'counts 1 messages, its files contain 4; all are read' in warnings[0]
 
 
 @pytest.mark.parametrize('count', ['message_count: 4', 'message_count: unknown'])
 def test_a_split_bag_with_a_missing_part_is_incomplete(tmp_path, count):
     path = changed(folder(tmp_path), '\n  message_count: 4', f'\n  {count}')
-    found, lost, warnings = read(changed(path, '- bag.mcap', '- bag.mcap\n  - bag_1.mcap'))
-    assert len(found) == 4 and sum(lost.values()) == 1
+    messages, missing, warnings = read(changed(path, '- bag.mcap', '- bag.mcap\n  - bag_1.mcap'))
+    assert len(messages) == 4 and sum(missing.values()) == 1
     assert 'bag_1.mcap' in warnings[0]
 
 
 def test_a_part_that_metadata_does_not_name_is_noted(tmp_path):
     path = folder(tmp_path)
     (path / 'bag_1.mcap').write_bytes((path / 'bag.mcap').read_bytes())
-    found, _, warnings = read(path)
-    assert len(found) == 4 and 'bag_1.mcap' in warnings[0] and 'not read' in warnings[0]
+    messages, _, warnings = read(path)
+    assert len(messages) == 4 and 'bag_1.mcap' in warnings[0] and 'not read' in warnings[0]
 
 
 def database(tmp_path, rows, name='bag.db3'):
@@ -178,8 +178,8 @@ def database(tmp_path, rows, name='bag.db3'):
 @pytest.mark.parametrize('name', ['bag.db3', 'what? 50%#1.db3', 'K\udcfcche.db3'])
 def test_rows_are_read_in_order_of_time_however_far_apart(tmp_path, name):
     times = [5, 3_000_000_000, 4, 10**18, 1, 10**18 - 1]
-    found, lost, _ = read(database(tmp_path, [(1, t, BOOL) for t in times], name))
-    assert [time_ns for _, time_ns in found] == sorted(times) and not lost
+    messages, missing, _ = read(database(tmp_path, [(1, t, BOOL) for t in times], name))
+    assert [time_ns for _, time_ns in messages] == sorted(times) and not missing
 
 
 @pytest.mark.parametrize(('row', 'why'), [
@@ -188,9 +188,9 @@ def test_rows_are_read_in_order_of_time_however_far_apart(tmp_path, name):
     ((1, -1, BOOL), 'before 1970'), ((1, 2**63 - 1, BOOL), '2262'),
 ])
 def test_rows_that_are_no_messages_are_counted(tmp_path, row, why):
-    found, lost, _ = read(database(tmp_path, [(1, 1, BOOL), row, (1, 2, BOOL)]))
-    assert found == [('/a', 1), ('/a', 2)]
-    assert sum(lost.values()) == 1 and why in next(iter(lost))
+    messages, missing, _ = read(database(tmp_path, [(1, 1, BOOL), row, (1, 2, BOOL)]))
+    assert messages == [('/a', 1), ('/a', 2)]
+    assert sum(missing.values()) == 1 and why in next(iter(missing))
 
 
 def test_a_range_of_time_is_read_from_a_database(tmp_path):
@@ -199,16 +199,16 @@ def test_a_range_of_time_is_read_from_a_database(tmp_path):
         assert [m.received_ns for m in bag.messages(list(bag.topics.values()), 4, 9)] == [5, 7]
 
 
-def test_a_write_ahead_log_is_counted_as_lost(tmp_path):
+def test_a_write_ahead_log_is_missing(tmp_path):
     path = database(tmp_path, [(1, 1, BOOL)])
     path.with_name('bag.db3-wal').write_bytes(b'frames')
-    found, lost, warnings = read(path)
-    assert len(found) == 1 and sum(lost.values()) == 1 and 'wal_checkpoint' in warnings[0]
+    messages, missing, warnings = read(path)
+    assert len(messages) == 1 and sum(missing.values()) == 1 and 'wal_checkpoint' in warnings[0]
 
 
-def test_a_bag_without_any_message_says_what_was_lost(tmp_path):
+def test_a_bag_without_any_message_is_an_error_that_counts_the_missing_ones(tmp_path):
     path = written(tmp_path, mcap(Chunk(FIRST, crc=7, indexed=())))
-    with pytest.raises(BagError, match='checksum does not match.*1 in a damaged chunk; 2 named'):
+    with pytest.raises(BagError, match='checksum does not match.*1 in a damaged chunk; 2 counted'):
         read(path)
-    with pytest.raises(BagError, match='it does not begin as an MCAP file does'):
+    with pytest.raises(BagError, match='it does not begin with the magic bytes of MCAP'):
         read(written(tmp_path, MAGIC[:6] + b'xx' + bytes(90)))
