@@ -2,8 +2,8 @@
 
 import pickle
 
-from karmma_ros.bags.report.elements import escape
 from karmma_ros.bags.report.markdown import word
+from karmma_ros.bags.report.page import environment
 from karmma_ros.cli.progress import Bars
 from karmma_ros.errors import (
     BagError,
@@ -84,7 +84,12 @@ def test_a_class_name_that_could_change_a_terminal_is_refused(name):
     assert Vocabulary({'verb': ('می\u200cشوید', 'Spüle öffnen')}).sizes == {'verb': 2}
 
 
-@pytest.mark.parametrize('write', [word, escape, escape_cell])
+def templated(text):
+    """Write a text by a template."""
+    return environment().from_string('{{ text }}').render(text=text)
+
+
+@pytest.mark.parametrize('write', [word, templated, escape_cell])
 def test_reports_show_escapes(write):
     shown = write(HOSTILE + '<b>[x](y)')
     assert shown.isprintable() and 'x1b' in shown and '<b>' not in shown

@@ -143,7 +143,7 @@ def test_manifest_is_valid(path):
 
 KEYS = {
     'PIL': 'python3-pil', 'cv2': 'python3-opencv',
-    'huggingface_hub': 'python3-huggingface-hub-pip',
+    'huggingface_hub': 'python3-huggingface-hub-pip', 'jinja2': 'python3-jinja2',
     'numpy': 'python3-numpy', 'rich': 'python3-rich', 'rosbags': 'python3-rosbags-pip',
     'soundfile': 'python3-soundfile', 'timm': 'python3-timm-pip', 'torch': 'python3-torch',
     'torchvision': 'python3-torchvision', 'yaml': 'python3-yaml',
@@ -219,6 +219,17 @@ def test_both_packages_are_of_one_version(setup_arguments):
 
     versions = {ElementTree.parse(path).findtext('version') for path in MANIFESTS[:2]}
     assert versions == {setup_arguments['version']} == {karmma_ros.__version__}
+
+
+def test_every_file_that_is_no_module_is_package_data(setup_arguments):
+    patterns = setup_arguments['package_data']['karmma_ros']
+    package = ROOT / 'karmma_ros'
+    shipped = {path for pattern in patterns for path in package.glob(pattern)}
+    tracked = subprocess.run(['git', 'ls-files', 'karmma_ros'], cwd=ROOT, capture_output=True,
+                             text=True, check=True).stdout.split()
+    assert {path.name for path in shipped} >= {'py.typed', 'page.html.jinja', 'page.css'}
+    assert [name for name in tracked
+            if not name.endswith('.py') and ROOT / name not in shipped] == []
 
 
 def test_entry_points_lead_to_functions(setup_arguments):

@@ -8,12 +8,18 @@ words what it shows. Markers and dashes differ as well as colours.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import html
 from itertools import count
 import math
 
-from karmma_ros.bags.report.elements import escape
+from karmma_ros.errors import printable, SENTENCE_LENGTH
 
 Points = Sequence[tuple[float, float | None]]
+
+
+def escape(text: str) -> str:
+    """Return a text as XML; control and bidi characters are shown as escapes."""
+    return html.escape(printable(text, SENTENCE_LENGTH))
 
 
 class _Frame:
@@ -116,7 +122,7 @@ def bars(
     return _svg(frame.width, frame.height, title, ''.join(inside))
 
 
-def reliability(found: Mapping[str, Sequence[float | None]], *, title: str) -> str:
+def reliability(found: Mapping[str, Sequence[float | None]], title: str) -> str:
     """Draw accuracy over confidence, and how often each confidence occurs."""
     total = sum(x or 0 for x in found['count'])
     if not total:
@@ -178,23 +184,6 @@ def confusion(
                               f'{100 * share:.0f}</text>')
     return (f'<svg class="chart confusion" width="{width}" height="{height}" viewBox="0 0 {width} '
             f'{height}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
-            f'{"".join(inside)}</svg>')
-
-
-def overview(
-    rows: Mapping[str, Sequence[Sequence[int]]], columns: int, *, title: str
-) -> str:
-    """Draw a whole bag as narrow strips: row → [first column, before column, value]."""
-    heights = {'truth': 14, 'events': 14}
-    inside, y = [], 0
-    for name, spans in rows.items():
-        high = heights.get(name, 6)
-        kind = name if name in heights else 'lamp'
-        inside += [f'<rect class="{kind} v{value}" x="{a}" y="{y}" width="{b - a}" '
-                   f'height="{high}"/>' for a, b, value in spans]
-        y += high + 3
-    return (f'<svg class="overview" viewBox="0 0 {columns} {y}" preserveAspectRatio="none" '
-            f'role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
             f'{"".join(inside)}</svg>')
 
 

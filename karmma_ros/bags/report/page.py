@@ -1,186 +1,231 @@
 """
-One HTML file that needs nothing else: style, script, pictures and figures are in it.
+The report as one HTML file that needs nothing else: style, script, images and data are in it.
 
-A content security policy lets run nothing but the script that is written here, whatever a bag
-or a table brings along. The block between the comments `made` is all that differs when the
-same bags are evaluated again.
+The templates escape every value. A content security policy lets no script run but the page's own,
+whatever a bag or a table contains. The block between the comments `made` is all that differs when
+the same bags are evaluated again.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
-import json
 from pathlib import Path
+import re
 from typing import Any
 
-from karmma_ros.bags.report import charts, sections, timeline
-from karmma_ros.bags.report.elements import escape
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from karmma_ros.bags.report import charts, timeline
+from karmma_ros.bags.report.findings import clock, percent, scored_key, seconds, sentences
+from karmma_ros.errors import printable, SENTENCE_LENGTH
+from karmma_ros.evaluation.segmentation import SegmentCounts
 from karmma_ros.prediction import action_heads
+from karmma_ros.stream.availability import ModalityState
+from markupsafe import escape, Markup
 
-_HERE = Path(__file__).parent
-_PARTS = (
+TEMPLATES = Path(__file__).parent / 'templates'
+SECTIONS = (
     ('timeline', 'Over time', 'long'), ('sensors', 'When sensors fail', 'long'),
     ('stream', 'Events', ''), ('moments', 'Worst moments', 'long'),
     ('confusion', 'Confusions', 'long'), ('calibration', 'Confidence', 'long'),
     ('age', 'Age of the data', ''), ('bags', 'Bags', 'long'), ('model', 'Model', ''),
     ('definitions', 'Definitions', ''))
+"""Id, heading and CSS class; the id names the template."""
+MOST_CLASSES = 18
+_DROPPED = re.compile(r'all dropped (\d+)% of')
+Report = Mapping[str, Any]
 
 
 def page(
-    report: Mapping[str, Any], drawn: Sequence[Mapping[str, Any]],
-    jpegs: Sequence[Sequence[bytes]], made: Mapping[str, Any],
+    report: Report, timelines: Sequence[Mapping[str, Any]], jpegs: Sequence[Sequence[bytes]],
+    provenance: Mapping[str, Any],
 ) -> str:
-    """Set the whole page."""
-    script, style = (_HERE.joinpath(f'page.{kind}').read_text(encoding='utf-8')
-                     for kind in ('js', 'css'))
-    named = sections.title(report['model'])
-    body = {
-        'timeline': board(drawn, action_heads(report['heads'])),
-        'sensors': sections.conditions(report)
-        + '<h3>With some of the sensors only</h3>' + sections.subsets(report)
-        + '<h3>Accuracy against lost sensors</h3>' + sections.curve(report),
-        'stream': sections.streaming(report), 'moments': sections.moments(report, jpegs),
-        'confusion': sections.confusions(report), 'calibration': sections.calibration(report),
-        'age': sections.ages(report), 'bags': sections.bags(report),
-        'model': sections.model(report), 'definitions': definitions(report)}
-    parts = ''.join(
-        f'<section id="{key}" class="{kind}" aria-labelledby="h-{key}"><h2 id="h-{key}">{title}'
-        f'</h2>{body[key]}</section>' for key, title, kind in _PARTS)
-    links = ''.join(f'<li><a href="#{key}">{title}</a></li>'
-                    for key, title, _ in (*_PARTS, ('made', 'How it was made', '')))
-    digest = b64encode(sha256(script.encode()).digest()).decode()
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
-style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(named)}: how well actions are recognised</title>
-<style>{style}</style>
-</head>
-<body>
-<a class="skip" href="#timeline">Skip to the timeline</a>
-<header>
-<h1>How well actions are recognised</h1>
-{sections.header(report)}
-</header>
-<nav aria-label="Sections"><ul>{links}</ul></nav>
-<main>{parts}</main>
-<footer>
-<!-- made: all that another run with the same inputs would change -->
-<section id="made" aria-labelledby="h-made"><h2 id="h-made">How it was made</h2>
-{sections.made(made)}</section>
-<!-- /made -->
-</footer>
-<script type="application/json" id="data">{_json(_data(drawn))}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
-
-
-def board(drawn: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> str:
     """
-    Set the timeline: an overview of each bag, the part that is shown, and its words.
+    Return the page.
 
-    :param heads: what an event names.
+    :param timelines: of each bag, as `over_time` returns it, with names of classes.
+    :param jpegs: images of each failure case.
     """
-    options = ''.join(f'<option value="{i}">{escape(bag["name"])}</option>'
-                      for i, bag in enumerate(drawn))
-    choice = (f'<label>bag <select id="bag">{options}</select></label>' if len(drawn) > 1 else '')
-    strips = ''.join(
-        f'<div class="strip"{" hidden" if i else ""}>' + charts.overview(
-            timeline.overview(bag), timeline.OVERVIEW_COLUMNS,
-            title=f'Overview of {bag["name"]}: truth, events, and a line for each sensor')
-        + '<div class="view"></div></div>' for i, bag in enumerate(drawn))
-    buttons = ''.join(
-        f'<button type="button" data-do="{do}" aria-label="{what}">{text}</button>'
-        for do, text, what in (
-            ('out', '−', 'zoom out'), ('in', '+', 'zoom in'), ('fit', 'whole bag', 'whole bag'),
-            ('before', '‹ error', 'to the wrong event before'),
-            ('next', 'error ›', 'to the next wrong event')))
-    legend = ''.join(f'<span class="key"><i class="k-{kind}"></i>{text}</span>' for kind, text in (
-        ('right', 'right'), *[('partly', f'{escape(" or ".join(heads))} right')][:len(heads) - 1],
-        ('wrong', 'wrong'),
-        ('none', 'no true action there'), ('fine', 'sensor available'),
-        ('some', 'too little of it'), ('stale', 'silent')))
-    many = any(len(bag['conditions']) > 1 for bag in drawn)
-    others = ('<label><input type="checkbox" id="others"> a row for each condition</label>'
-              if many else '')
-    return (
-        '<p>What people did, what the model said of each window, what was announced, and what '
-        'each sensor gave. Point at a time or tap it to read what was known there.</p>'
-        f'<div class="board" id="board"><div class="tools">{choice}{buttons}{others}</div>'
-        f'{strips}<canvas tabindex="0" role="application" aria-label="Timeline. Arrow keys move, '
-        'with Shift from border to border; plus and minus zoom, 0 shows all; n and p go to wrong '
-        'events. What is there is read out below."></canvas><div class="told" aria-live="polite">'
-        '<noscript>Without scripts only the overview is drawn. </noscript>Nothing pointed at yet.'
-        f'</div></div><p class="legend">{legend}</p><p class="note">Drag to move, pinch or hold '
-        'Ctrl and turn the wheel to zoom; keys: arrows, Shift with arrows, + − 0, n and p for '
-        'errors.</p>')
+    key, actions = scored_key(report), report['conditions'][0]['actions']
+    scored_heads = sorted(actions, key=lambda name: name != key)
+    model, settings = report['model'], report['settings']
+    script = (TEMPLATES / 'page.js').read_text(encoding='utf-8')
+    return environment().get_template('page.html.jinja').render(
+        report=report, first=report['conditions'][0], sections=SECTIONS,
+        style=Markup((TEMPLATES / 'page.css').read_text(encoding='utf-8')), script=Markup(script),
+        digest=b64encode(sha256(script.encode()).digest()).decode(),
+        data=_script_data(timelines),
+        main_head=key, scored_heads=scored_heads,
+        top1_names=[f'{name} top-1, %' for name in scored_heads],
+        tiou_names=[f'tIoU {t:g}' for t in settings['tious']],
+        overlap_names=[f'{x:g}' for x in settings['overlaps']],
+        model_name=str(model.get('id') or model.get('name') or 'the model'),
+        model_facts={**model, **{f'setting {name}': x for name, x in settings.items()}},
+        sentences=list(sentences(report)), bags=list(map(_strip, timelines)),
+        columns=timeline.OVERVIEW_COLUMNS, event_heads=action_heads(report['heads']),
+        states=_states(), confusions=list(_confusions(report)), provenance=provenance,
+        provenance_facts={name: x for name, x in provenance.items()
+                          if name not in ('latency_s', 'latency_histogram')},
+        images=[[Markup(f'data:image/jpeg;base64,{b64encode(data).decode()}') for data in each]
+                for each in jpegs])
 
 
-def definitions(report: Mapping[str, Any]) -> str:
-    """Say how the figures are computed."""
-    overlaps = ', '.join(f'{x:g}' for x in report['settings']['overlaps'])
-    texts = {
-        'accuracy': 'An action is answered by the mean of the probabilities of the windows whose '
-        'middle lies in it; one too short for that by the window whose middle is nearest, at most '
-        f'half a window away. {_top5(report)}The '
-        'interval is that of Wilson and takes actions as independent.',
-        'mean recall': 'the mean, over the classes that occur, of the share of their actions '
-        'that is recognised: rare classes count as much as frequent ones.',
-        'F1@k, edit': f'of the events that the node would publish, at IoU {overlaps} and by the '
-        'order of labels (Lea et al., CVPR 2017); F1 over all bags, edit as the mean of bags.',
-        'mean average precision': 'as in the EPIC-KITCHENS action detection challenge and '
-        'ActivityNet: detections by descending score, each finds the free true segment that it '
-        "overlaps most, interpolated precision, mean over the classes of the truth. The node's "
-        'events are the detections: a detector that proposes many segments reaches more.',
-        'delay': "from an action's true start until the event is known by the node's clock, "
-        'without the time of computing.',
-        'calibration error': 'expected error over 15 bins of equal width: how far confidence and '
-        'accuracy are apart on average.',
-        'lost sensors': 'sensors go missing independently of each other; where all would, one '
-        'stays. The curve is the exact expectation over the subsets, for the actions that have '
-        'any sensor and are named in full; an action has what most of its windows have, and only '
-        'windows that have all of it answer, so that 0 % may differ from the bags as recorded.',
-        'what is not scored': 'classes that the model has no name for, and parts that the truth '
-        'leaves open: events that lie for more than half in them count neither way.'}
-    return '<dl class="facts">' + ''.join(
-        f'<dt>{name}</dt><dd>{text}</dd>' for name, text in texts.items()) + '</dl>'
+def environment() -> Environment:
+    """Return templates that escape each value, control and bidi characters as well."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, finalize=_one_line)
+    environment.policies['json.dumps_kwargs'] = {'separators': (',', ':'), 'ensure_ascii': False}
+    filters: dict[str, Callable[..., Any]] = {
+        'bag_facts': _bag_facts, 'clock': clock, 'counted': _counted, 'f1': _f1, 'mean': _mean,
+        'milliseconds': lambda x: seconds(None if x is None else 1000 * x), 'percent': percent,
+        'readable': _readable, 'seconds': seconds, 'thousands': '{:,}'.format}
+    environment.filters.update(filters)
+    drawn: dict[str, Callable[..., str]] = {
+        'confusion_chart': _confusion_chart, 'dropout_chart': _dropout_chart,
+        'histogram_chart': _histogram_chart, 'reliability_chart': charts.reliability}
+    environment.globals.update({name: _as_markup(draw) for name, draw in drawn.items()})
+    return environment
 
 
-def _top5(report: Mapping[str, Any]) -> str:
-    heads = report['heads']
-    return '' if len(heads) < 2 else (
-        f'Top-5 of {escape(", ".join(heads[:-1]))} and {escape(heads[-1])} together: the five '
-        'greatest products. ')
+def _as_markup(draw: Callable[..., str]) -> Callable[..., Markup]:
+    return lambda *arguments: Markup(draw(*arguments))
 
 
-def _data(drawn: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _one_line(value: Any) -> Any:
+    return value if isinstance(value, Markup) else printable(str(value), SENTENCE_LENGTH)
+
+
+def _readable(value: Any) -> Markup:
+    """Return anything that JSON can hold as text."""
+    if isinstance(value, Mapping):
+        return Markup('; ').join(Markup('{}: {}').format(
+            _one_line(str(name).replace('_', ' ')), _readable(x)) for name, x in value.items())
+    if isinstance(value, (list, tuple)):
+        return Markup(', ').join(map(_readable, value)) or Markup('none')
+    if isinstance(value, float):
+        return Markup(f'{value:.6g}')
+    return escape(_one_line('none' if value is None else value))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f'1 {noun}' if number == 1 else f'{number:,} {noun}s'
+
+
+def _f1(counts: Sequence[int] | None) -> float | None:
+    return SegmentCounts(*counts).f1 if counts and sum(counts) else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [x for x in values if x is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _states() -> list[str]:
+    """Return what the state of a sensor means, by its number."""
+    return [state.description for state in ModalityState]
+
+
+def _bag_facts(bag: Report) -> dict[str, Any]:
+    facts = {'path': bag['path'], 'storage': bag['storage'],
+             'messages': f'{bag["messages"]:,}', 'lost': bag['lost'] or 'nothing'}
+    if bag['truth']:
+        facts['truth'] = bag['truth']['source']
+        facts['of the truth'] = bag['truth']['left_out'] or 'everything could be used'
+    if bag['recorded']:
+        facts["the node's own answers in the bag"] = bag['recorded']
+    return facts
+
+
+def _strip(bag: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the overview of a bag draws: class, y, height and spans of each row."""
+    rows, y = [], 0
+    for name, spans in timeline.overview(bag).items():
+        labels = name in ('truth', 'events')
+        height = 14 if labels else 6
+        rows.append((name if labels else 'lamp', y, height, spans))
+        y += height + 3
+    return {'name': bag['name'], 'overview': rows, 'height': y,
+            'several_conditions': len(bag['conditions']) > 1}
+
+
+def _dropout_chart(report: Report, heads: Sequence[str]) -> str:
+    curve = report['robustness']
+    measured = list(_measured(report, heads[0]))
+    return charts.lines(
+        {head: list(zip(curve['probability'], curve[head])) for head in heads},
+        title='Top-1 accuracy when each sensor is missing at random',
+        what=('chance of each sensor to be missing, %', 'top-1 accuracy, %'),
+        dots={heads[0]: measured} if measured else None)
+
+
+def _measured(report: Report, key: str) -> Iterator[tuple[float, float | None]]:
+    """Yield the accuracy of each condition that drops all sensors, by its probability."""
+    for each in report['conditions']:
+        faults: Sequence[str] = each['parameters'].get('faults') or ()
+        match = _DROPPED.match(faults[0]) if len(faults) == 1 else None
+        if match is not None and key in each['actions']:
+            yield int(match.group(1)) / 100, each['actions'][key]['top1']
+
+
+def _histogram_chart(
+    histogram: Mapping[str, Any], percentiles: Mapping[str, float | None], title: str, what: str
+) -> str:
+    return charts.bars(histogram['edges'], histogram['counts'], title=title, what=what,
+                       marks={name: percentiles[name] for name in ('p50', 'p95')})
+
+
+def _confusion_chart(each: Mapping[str, Any]) -> str:
+    title = f'Confusion of the {each["head"]}'
+    return charts.confusion(each['names'], each['counts'], title=title)
+
+
+def _confusions(report: Report) -> Iterator[dict[str, Any]]:
+    """Yield what is shown of the confusion of each head."""
+    for head, pairs in report['confusion'].items():
+        if not pairs:
+            continue
+        names = report['vocabulary'][head]
+        chosen, counts = _most_frequent(pairs)
+        classes = [i for i in chosen if i >= 0]
+        errors = sorted((p for p in pairs if p[0] != p[1]), key=lambda p: (-p[2], p[0], p[1]))
+        yield {
+            'head': head, 'counts': counts, 'shown': len(classes),
+            'names': [names[i] if i >= 0 else 'all others' for i in chosen],
+            'hidden': len({i for pair in pairs for i in pair[:2]}) - len(classes),
+            'errors': [(names[true], names[predicted], n) for true, predicted, n in errors[:8]]}
+
+
+def _most_frequent(pairs: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+    """Return the most frequent classes and the counts between them; -1 is all others."""
+    weight: Counter[int] = Counter()
+    for true, predicted, n in pairs:
+        weight[true] += n
+        weight[predicted] += n if true != predicted else 0
+    ranked = sorted(weight, key=lambda i: (-weight[i], i))
+    chosen = sorted(ranked if len(ranked) <= MOST_CLASSES + 1 else ranked[:MOST_CLASSES])
+    shown = chosen if len(chosen) == len(ranked) else [*chosen, -1]
+    row_of = {c: i for i, c in enumerate(shown)}
+    counts = [[0] * len(shown) for _ in shown]
+    for true, predicted, n in pairs:
+        counts[row_of.get(true, -1)][row_of.get(predicted, -1)] += n
+    return shown, counts
+
+
+def _script_data(timelines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the script draws: labels become numbers."""
     labels: dict[str, int] = {}
 
     def number(words: Sequence[str]) -> int:
         return labels.setdefault(' '.join(filter(None, words)) or '?', len(labels))
 
-    found = []
-    for bag in drawn:
-        found.append({
-            **{key: bag[key] for key in ('name', 'length', 'availability', 'conditions')},
-            'truth': [[s, e, number(words)] for s, e, words in bag['truth']],
-            'predicted': [[s, e, -1 if words is None else number(words), *rest]
-                     for s, e, words, *rest in bag['predicted']],
-            'events': [[s, e, number(words), *rest] for s, e, words, *rest in bag['events']]})
-    return {'bags': found, 'labels': list(labels), 'states': list(sections.STATES)}
-
-
-def _json(value: Any) -> str:
-    """Write JSON that cannot end the element it stands in."""
-    text = json.dumps(value, separators=(',', ':'), ensure_ascii=False)
-    for letter in '<>&\u2028\u2029':
-        text = text.replace(letter, f'\\u{ord(letter):04x}')
-    return text
+    bags = [{
+        **{key: bag[key] for key in ('name', 'length', 'availability', 'conditions')},
+        'truth': [[s, e, number(words)] for s, e, words in bag['truth']],
+        'predicted': [[s, e, -1 if words is None else number(words), *rest]
+                      for s, e, words, *rest in bag['predicted']],
+        'events': [[s, e, number(words), *rest] for s, e, words, *rest in bag['events']],
+    } for bag in timelines]
+    return {'bags': bags, 'labels': list(labels), 'states': _states()}
