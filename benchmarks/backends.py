@@ -27,9 +27,9 @@ from typing import Any
 from exported import calibration_of, exported, noise
 from karmma_ros.data.samples import Splits
 from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings, open_splits
+from karmma_ros.evaluation.classification import top1
 from karmma_ros.evaluation.cost import cost_of, setting
 from karmma_ros.evaluation.inference import BackendNetwork, collect
-from karmma_ros.evaluation.subsets import top1
 from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends.agreement import check_clip, difference, predict_subsets, TOLERANCE
 from karmma_ros.model.backends.exports import find_exports

@@ -27,14 +27,15 @@ from exported import calibration_of, exported
 from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.data.samples import Splits
 from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings
+from karmma_ros.evaluation.classification import top1
 from karmma_ros.evaluation.inference import (
     BackendNetwork,
+    collect,
     collect_sharded,
     inference_for,
     LoaderSettings,
 )
 from karmma_ros.evaluation.robustness import average_accuracy
-from karmma_ros.evaluation.subsets import score_subsets, top1
 from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
@@ -150,7 +151,7 @@ def train_row(
     run = RunSettings(epochs=epochs, batch_size=32, seed=seed, precision='bf16-mixed',
                       progress=False, optimizer=settings)
     train(network, splits.train, splits.validation, run, WORK / folder.name, answers)
-    scores = score_subsets(network, scoring_loader(splits.test, network.modalities, 64))
+    scores = top1(collect(network, scoring_loader(splits.test, network.modalities, 64)))
     minutes = round((time.monotonic() - began) / 60, 1)
     save_bundle(folder, network, config, splits.spec, splits.vocabulary, dataset=splits.name,
                 card=f'# {folder.name}\n', metrics={'test_top1': scores, 'minutes': minutes})

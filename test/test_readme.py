@@ -10,7 +10,7 @@ import time
 
 from karmma_msgs.msg import ActionRecognition, ActionScore, ModalityStatus
 from karmma_ros.cli.main import COMMANDS
-from karmma_ros.evaluation.subsets import markdown
+from karmma_ros.evaluation.report import accuracy_table
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.node.declarations import DECLARATIONS
 from karmma_ros.reproduce.paper_tables import orderings
@@ -69,7 +69,7 @@ def test_every_make_target_exists():
 
 
 def test_the_card_has_the_accuracies_of_the_model(accuracies):
-    assert markdown(accuracies).strip() in (MODEL / 'README.md').read_text(encoding='utf-8')
+    assert accuracy_table(accuracies).strip() in (MODEL / 'README.md').read_text(encoding='utf-8')
 
 
 def test_the_second_paragraph_limits_the_model(accuracies):

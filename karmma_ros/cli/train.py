@@ -29,8 +29,9 @@ from karmma_ros.data.datasets import DataSettings, open_splits
 from karmma_ros.data.fingerprint import clips_digest
 from karmma_ros.data.samples import Splits
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.card import model_card
-from karmma_ros.evaluation.subsets import markdown, score_subsets
+from karmma_ros.evaluation.classification import top1
+from karmma_ros.evaluation.inference import collect
+from karmma_ros.evaluation.report import accuracy_table, model_card
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.selection import choose_device
 from karmma_ros.model.builder import build
@@ -283,8 +284,8 @@ def _write(
             bars('scoring every subset', done, len(splits.test))
 
         batches = scoring_loader(splits.test, network.modalities, 32, settings.workers)
-        scores = score_subsets(network.to(device), batches, device, progress)
-    print(markdown(scores))
+        scores = top1(collect(network.to(device), batches, device, progress))
+    print(accuracy_table(scores))
     save_bundle(
         out, network.cpu(), config, splits.spec, splits.vocabulary,
         dataset=splits.name,
@@ -292,7 +293,7 @@ def _write(
             name=out.name, dataset=splits.name, vocabulary=splits.vocabulary,
             parameters=sum(p.numel() for p in network.parameters()), scores=scores,
             clips=len(splits.test), command=command,
-            made=f'{date.today()}, {this_machine()}, '
+            provenance=f'{date.today()}, {this_machine()}, '
                  f'{(time.monotonic() - began) / 60:.0f} minutes in all.'),
         metrics={'test_top1': scores})
     print(f'wrote {out}')

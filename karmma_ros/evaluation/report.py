@@ -26,10 +26,18 @@ from dataclasses import asdict, dataclass, field
 import json
 import math
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from karmma_ros.errors import InvalidSettingError, printable
-from karmma_ros.evaluation.classification import BINS, joint_key, keys, reliability, score
+from karmma_ros.evaluation.classification import (
+    BINS,
+    calibration,
+    joint_key,
+    keys,
+    PredictedActions,
+    score,
+)
 from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.evaluation.robustness import (
     average_accuracy,
@@ -40,6 +48,7 @@ from karmma_ros.evaluation.robustness import (
 )
 from karmma_ros.evaluation.tables import escape_cell, markdown_table
 from karmma_ros.modality import subset_name, subsets
+from karmma_ros.prediction import Vocabulary
 import numpy as np
 
 FORMAT = 'karmma_ros.scores/1'
@@ -251,11 +260,12 @@ def _draw(
     for number, model in enumerate(models, 1):
         name = f'calibration_{number}.{suffix}'
         drawn[name] = f'calibration of {model.system}'
-        panels = {subset: reliability(model.predictions, chosen, what)
-                  for subset, chosen in model.predictions.subsets()
-                  if chosen == model.predictions.modalities or len(chosen) == 1}
-        panels = panels or {s: reliability(model.predictions, chosen, what)
-                            for s, chosen in list(model.predictions.subsets())[:5]}
+        every = list(model.predictions.subsets())
+        shown = [(subset, chosen) for subset, chosen in every
+                 if chosen == model.predictions.modalities or len(chosen) == 1] or every[:5]
+        panels = {
+            subset: calibration(PredictedActions.of_subset(model.predictions, chosen), what)
+            for subset, chosen in shown}
         plot_reliability(folder / name, panels, where=where,
                          title=f'How sure {model.system} is of the {what}, and how often right')
     return drawn
@@ -278,3 +288,55 @@ def _percent(share: float | None) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return markdown_table([escape_cell(cell) for cell in header],
                           [[escape_cell(cell) for cell in row] for row in rows])
+
+
+def accuracy_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """
+    Return a Markdown table in percent, one row a subset.
+
+    :param scores: subset → head, and the action, → accuracy, 0 to 1.
+    """
+    columns = list(next(iter(scores.values())))
+    return markdown_table(['sensors', *columns], [
+        [name, *(f'{100 * row[key]:.1f}' for key in columns)] for name, row in scores.items()])
+
+
+def model_card(
+    *, name: str, dataset: str, parameters: int, vocabulary: Vocabulary,
+    scores: Mapping[str, Mapping[str, float]], clips: int, command: str, provenance: str,
+) -> str:
+    """
+    Return the model card of a bundle, in Markdown.
+
+    :param scores: subset → head → top-1 accuracy on the test split, 0 to 1.
+    :param clips: number of test clips.
+    :param command: the command that trained the model.
+    :param provenance: where and when it was trained, in words.
+    """
+    heads = tuple(vocabulary.heads)
+    front = dedent(f"""\
+        ---
+        license: apache-2.0
+        library_name: karmma_ros
+        pipeline_tag: video-classification
+        ---
+
+        # {name}
+
+        A KARMMA student of {parameters / 1e6:.2f} M parameters, trained on {dataset}.
+        It recognises {_with_articles(heads)} from any subset of RGB video (V), optical flow (F),
+        audio (A) and detections (D). It knows no other world than that data set.
+        """)
+    action = [f'An action is right when {" and ".join(f"its {h}" for h in heads)} are.\n']
+    classes = '\n'.join(f'- {head} ({len(names)}): {", ".join(names)}'
+                        for head, names in vocabulary.heads.items())
+    return '\n'.join([
+        front, f'## Top-1 accuracy on {clips:,} test clips, %\n', accuracy_table(scores) + '\n',
+        *(action if len(heads) > 1 else []), f'## Classes\n\n{classes}\n',
+        f'## How it was made\n\n    {command}\n\n{provenance}\n'])
+
+
+def _with_articles(nouns: Sequence[str]) -> str:
+    """Return "a verb, a noun and an action"."""
+    words = [('an ' if noun[0] in 'aeiou' else 'a ') + noun for noun in nouns]
+    return ' and '.join([', '.join(words[:-1]), words[-1]] if words[1:] else words)

@@ -6,9 +6,9 @@ V+F+A 34.99 %) gives a relative drop of 35.88 % where it prints 35.95 %; the mea
 the full one included, would give 30.75 %.
 
 The dropout curve (Fig. 4) is exact: each modality of a sample is dropped on its own with one
-probability; where all would be, one of the sample's own stays, drawn uniformly. Since the result
-of every subset is known, the accuracy is an expectation over the subsets: nothing is drawn. On a
-bag a true action has the modalities that most of its windows have, and is predicted from the
+probability; where all would be, one of the sample's own stays, chosen uniformly. Since the result
+of every subset is known, the accuracy is an expectation over the subsets: nothing is sampled. On
+a bag a true action has the modalities that most of its windows have, and is predicted from the
 windows that have the subset.
 """
 
@@ -17,13 +17,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.classification import hits, keys
+from karmma_ros.evaluation.classification import keys, PredictedActions, windows_of
 from karmma_ros.evaluation.ground_truth import TrueAction
 from karmma_ros.evaluation.predictions import BagPredictions, DatasetPredictions
-from karmma_ros.evaluation.scores import PredictedActions, windows_of
 from karmma_ros.modality import in_order, Modality, parse_subset, subset_name, subsets
 import numpy as np
 from numpy.typing import NDArray
+
+Hits = dict[str, dict[str, NDArray[np.bool_]]]
+"""Subset → head, and the action, → whether each sample is correct `[n]`; False where it lacks."""
 
 
 def average_accuracy(column: Mapping[str, float]) -> float:
@@ -36,9 +38,9 @@ def relative_drop(column: Mapping[str, float], full: str) -> float:
     Return the mean of (full − subset) / full over the other subsets.
 
     :param column: subset → accuracy.
-    :param full: name of the subset that has all sensors.
-    :returns: 0 when nothing is lost, 1 when everything is; NaN without the full subset,
-        without others, or where the full one is never right.
+    :param full: name of the subset that has all modalities.
+    :returns: 0 when no accuracy is lost, 1 when all is; NaN without the full subset, without
+        others, or where the full one is never correct.
     """
     others = [accuracy for subset, accuracy in column.items() if subset != full]
     if not others or not column.get(full):
@@ -73,25 +75,25 @@ def common_subsets(columns: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 POINTS = tuple(i / 10 for i in range(10))
-"""Probabilities of dropping as in Fig. 4: 0 to 90 %."""
+"""Dropout probabilities as in Fig. 4: 0 to 90 %."""
 
 
-def subset_probabilities(own: Iterable[Modality], dropping: float) -> dict[str, float]:
+def subset_probabilities(own: Iterable[Modality], dropout: float) -> dict[str, float]:
     """
     Return the probability of each subset to be what is left of a sample's own modalities.
 
-    :param dropping: chance of a modality to be dropped, 0 to 1.
-    :raises InvalidSettingError: for another chance, or a sample without any modality.
+    :param dropout: probability of a modality to be dropped, 0 to 1.
+    :raises InvalidSettingError: for another probability, or a sample without any modality.
     """
-    if not 0 <= dropping <= 1:
-        raise InvalidSettingError('dropping', dropping, 'a probability, 0 to 1')
+    if not 0 <= dropout <= 1:
+        raise InvalidSettingError('dropout', dropout, 'a probability, 0 to 1')
     own = in_order(own)
     if not own:
         raise InvalidSettingError(
-            'modalities', 'none', 'at least one', 'leave out samples without any sensor')
-    rescued = dropping ** len(own) / len(own)
+            'modalities', 'none', 'at least one', 'leave out samples without any modality')
+    rescued = dropout ** len(own) / len(own)
     return {
-        subset_name(subset): (1 - dropping) ** len(subset) * dropping ** (len(own) - len(subset))
+        subset_name(subset): (1 - dropout) ** len(subset) * dropout ** (len(own) - len(subset))
         + (rescued if len(subset) == 1 else 0.0)
         for subset in subsets(own)}
 
@@ -100,23 +102,68 @@ def dropout_curve(
     predictions: DatasetPredictions, points: Sequence[float] = POINTS
 ) -> dict[str, list[float]]:
     """
-    Return the expected top-1 accuracy for each probability of dropping.
+    Return the expected top-1 accuracy at each dropout probability.
 
     :returns: head, and the action, → accuracy from 0 to 1 at each of the points. Samples with
         none of the network's modalities do not count; NaN if there are no others.
     :raises InvalidSettingError: when not every subset was scored.
     """
-    _check(predictions)
-    sums = {key: np.zeros(len(points)) for key in keys(predictions.heads)}
-    right = _right(predictions)
-    kinds, kind = np.unique(predictions.present, axis=0, return_inverse=True)
-    for i, row in enumerate(kinds):
-        own = tuple(m for m, here in zip(predictions.modalities, row) if here)
+    missing = [subset_name(s) for s in subsets(predictions.modalities)
+               if subset_name(s) not in predictions.logits and predictions.has(s).any()]
+    if missing:
+        raise InvalidSettingError(
+            'subsets', ', '.join(predictions.logits), 'all that the samples have',
+            f'score {", ".join(missing)} too')
+    correct: Hits = {}
+    for name, subset in predictions.subsets():
+        has, correct[name] = predictions.has(subset), {}
+        for key, hits in PredictedActions.of_subset(predictions, subset).hits().items():
+            correct[name][key] = np.zeros(len(predictions), np.bool_)
+            correct[name][key][has] = hits
+    return _expected_accuracy(
+        keys(predictions.heads), correct, predictions.modalities, predictions.present, points)
+
+
+def dropout_curve_of_actions(
+    by_subset: Mapping[str, PredictedActions],
+    own: NDArray[np.bool_],
+    points: Sequence[float] = POINTS,
+) -> dict[str, list[float]] | None:
+    """
+    Return the expected top-1 accuracy on a bag at each dropout probability.
+
+    :param by_subset: subset → the same n actions, predicted from it.
+    :param own: which modalities each action has, `[n, 4]`.
+    :returns: head, and the action, → accuracy; None unless every subset was predicted.
+    """
+    modalities = in_order(m for name in by_subset for m in parse_subset(name))
+    if not by_subset or set(by_subset) != {subset_name(s) for s in subsets(modalities)}:
+        return None
+    first = next(iter(by_subset.values()))
+    present = own[:, [list(Modality).index(m) for m in modalities]]
+    known = np.all(list(first.labelled.values()), axis=0) & present.any(1)
+    if not known.any():
+        return None
+    correct = {name: {key: hits[known] for key, hits in actions.hits().items()}
+               for name, actions in by_subset.items()}
+    return _expected_accuracy(keys(first.heads), correct, modalities, present[known], points)
+
+
+def _expected_accuracy(
+    score_keys: Sequence[str], correct: Hits, modalities: Sequence[Modality],
+    present: NDArray[np.bool_], points: Sequence[float],
+) -> dict[str, list[float]]:
+    """Return key → the accuracy expected at each point of samples that have `present` `[n, m]`."""
+    sums = {key: np.zeros(len(points)) for key in score_keys}
+    rows, row_of = np.unique(present, axis=0, return_inverse=True)
+    for i, row in enumerate(rows):
+        own = tuple(m for m, is_present in zip(modalities, row) if is_present)
+        samples = row_of.ravel() == i
         for at, point in enumerate(points if own else ()):
-            for subset, chance in subset_probabilities(own, point).items():
+            for subset, probability in subset_probabilities(own, point).items():
                 for key, total in sums.items():
-                    total[at] += chance * right[subset][key][kind.ravel() == i].sum()
-    count = int(predictions.present.any(1).sum())
+                    total[at] += probability * correct[subset][key][samples].sum()
+    count = int(present.any(1).sum())
     return {key: [float(x) / count if count else float('nan') for x in total]
             for key, total in sums.items()}
 
@@ -133,91 +180,40 @@ def curve_of_column(
     :param column: name of every subset of some modalities → accuracy, in any unit.
     :raises InvalidSettingError: when a subset is missing.
     """
-    own = in_order(Modality.parse(letter) for name in column for letter in name.split('+'))
+    own = in_order(m for name in column for m in parse_subset(name))
     missing = [subset_name(s) for s in subsets(own) if subset_name(s) not in column]
     if missing:
         raise InvalidSettingError(
             'subsets', ', '.join(column), f'every subset of {subset_name(own)}',
             f'add {", ".join(missing)}')
-    return [sum(chance * column[subset] for subset, chance in
+    return [sum(probability * column[subset] for subset, probability in
                 subset_probabilities(own, point).items()) for point in points]
 
 
-def _right(predictions: DatasetPredictions) -> dict[str, dict[str, NDArray[np.bool_]]]:
-    """Return subset → head, and the action, → whether it is right `[n]`; False where it lacks."""
-    right: dict[str, dict[str, NDArray[np.bool_]]] = {}
-    for name, subset in predictions.subsets():
-        has, right[name] = predictions.has(subset), {}
-        for key, hit in hits(predictions, subset).items():
-            right[name][key] = np.zeros(len(predictions), np.bool_)
-            right[name][key][has] = hit
-    return right
-
-
-def _check(predictions: DatasetPredictions) -> None:
-    missing = [subset_name(s) for s in subsets(predictions.modalities)
-               if subset_name(s) not in predictions.logits and predictions.has(s).any()]
-    if missing:
-        raise InvalidSettingError(
-            'subsets', ', '.join(predictions.logits), 'all that the samples have',
-            f'score {", ".join(missing)} too')
-
-
-_LEAST = 1e-12
-"""Probability below which a logarithm is not taken."""
-
-
-def own_sensors(actions: Sequence[TrueAction], answers: BagPredictions) -> NDArray[np.bool_]:
+def majority_modalities(
+    actions: Sequence[TrueAction], predictions: BagPredictions
+) -> NDArray[np.bool_]:
     """Return what most windows of each action have, `[n, 4]`; of equals the larger set."""
     own = np.zeros((len(actions), len(Modality)), np.bool_)
     for i, action in enumerate(actions):
-        rows = answers.present[windows_of(action, answers)]
-        if len(rows):
-            kinds, counts = np.unique(rows, axis=0, return_counts=True)
-            own[i] = kinds[max(range(len(kinds)), key=lambda k: (counts[k], kinds[k].sum()))]
+        present = predictions.present[windows_of(action, predictions)]
+        if len(present):
+            rows, counts = np.unique(present, axis=0, return_counts=True)
+            own[i] = rows[max(range(len(rows)), key=lambda k: (counts[k], rows[k].sum()))]
     return own
-
-
-def curve(
-    by_subset: Mapping[str, PredictedActions],
-    own: NDArray[np.bool_],
-    points: Sequence[float] = POINTS,
-) -> dict[str, list[float]] | None:
-    """
-    Return the expected top-1 accuracy at each probability of losing a sensor.
-
-    :param by_subset: the same n actions, asked with each subset.
-    :param own: what each action has, `[n, 4]`.
-    :returns: head, and the joint score, → accuracy; None unless every subset was asked.
-    """
-    modalities = in_order(m for name in by_subset for m in parse_subset(name))
-    names = [subset_name(subset) for subset in subsets(modalities)]
-    if not names or set(names) != set(by_subset):
-        return None
-    first = by_subset[names[0]]
-    known = np.all(list(first.scored.values()), axis=0)
-    present = own[:, [list(Modality).index(m) for m in modalities]]
-    known &= present.any(1)
-    if not known.any():
-        return None
-    predictions = DatasetPredictions(
-        modalities,
-        {name: {head: np.log(np.maximum(p[known], _LEAST)).astype(np.float32)
-                for head, p in by_subset[name].chances.items()} for name in names},
-        present[known], {head: ids[known] for head, ids in first.truth.items()})
-    return dropout_curve(predictions, points)
 
 
 def agreement(
     reference: BagPredictions, other: BagPredictions, heads: Sequence[str]
 ) -> dict[str, float]:
     """
-    Tell how often another condition gives the same best classes as the windows as recorded.
+    Return how often another condition gives the same best classes as the windows as recorded.
 
     A window is compared with the nearest of the other condition whose end differs by less than
     half the usual step.
 
-    :returns: `compared` share of the windows as recorded, and `same` of those compared.
+    :returns: `compared`, the fraction of the windows as recorded, and `same`, that of the
+        compared ones.
     """
     if not len(reference) or not len(other):
         return {'compared': 0.0, 'same': float('nan')}
@@ -226,12 +222,13 @@ def agreement(
     ends = other.end_ns[order]
     right = np.clip(np.searchsorted(ends, reference.end_ns), 0, len(ends) - 1)
     left = np.maximum(right - 1, 0)
-    nearer = np.abs(ends[left] - reference.end_ns) < np.abs(ends[right] - reference.end_ns)
-    places = np.where(nearer, left, right)
-    close = np.abs(ends[places] - reference.end_ns) <= step / 2
-    same = np.ones(int(close.sum()), np.bool_)
+    left_is_nearer = (np.abs(ends[left] - reference.end_ns)
+                      < np.abs(ends[right] - reference.end_ns))
+    nearest = np.where(left_is_nearer, left, right)
+    is_close = np.abs(ends[nearest] - reference.end_ns) <= step / 2
+    same = np.ones(int(is_close.sum()), np.bool_)
     for head in heads:
-        mine = reference.probabilities[head][close].argmax(1)
-        same &= mine == other.probabilities[head][order[places[close]]].argmax(1)
-    return {'compared': float(close.mean()),
+        same &= (reference.probabilities[head][is_close].argmax(1)
+                 == other.probabilities[head][order[nearest[is_close]]].argmax(1))
+    return {'compared': float(is_close.mean()),
             'same': float(same.mean()) if len(same) else float('nan')}

@@ -18,10 +18,10 @@ from karmma_ros.bags.report.markdown import word
 from karmma_ros.bags.report.summary import bag_name, describe, histogram
 from karmma_ros.bags.report.timeline import NOTHING, PARTLY, RIGHT, WRONG
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.evaluation.classification import predict_actions
 from karmma_ros.evaluation.ground_truth import Truth
 from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.evaluation.schema import json_schema, to_json
-from karmma_ros.evaluation.scores import ask
 from karmma_ros.evaluation.segmentation import Segment
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.stream.events import EventSettings
@@ -314,7 +314,7 @@ def test_moments_of_another_condition_where_nothing_is_wrong(run, tmp_path):
 
 def recognised(run, action, said):
     """Return whether an action is recognised."""
-    return ask([action], said).hits()['action'][0]
+    return predict_actions([action], said).hits()['action'][0]
 
 
 @pytest.mark.parametrize('heads', [('verb',), ('gesture',), ('verb', 'noun', 'place'), ('a', 'b')])

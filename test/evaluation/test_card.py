@@ -1,6 +1,6 @@
 """The model card describes the heads that the model has."""
 
-from karmma_ros.evaluation.card import model_card
+from karmma_ros.evaluation.report import model_card
 from karmma_ros.prediction import Vocabulary
 import pytest
 
@@ -13,7 +13,7 @@ import pytest
      'An action is right when its verb and its noun and its tool are.')])
 def test_the_card_names_each_head(heads, words, joint):
     card = model_card(
-        name='m', dataset='none', parameters=1, clips=1, command='x', made='y',
+        name='m', dataset='none', parameters=1, clips=1, command='x', provenance='y',
         vocabulary=Vocabulary(dict.fromkeys(heads, ('a', 'b'))),
         scores={'V': dict.fromkeys(heads, 0.5)})
     assert words in card and joint in card

@@ -4,6 +4,7 @@ from functools import reduce
 import tracemalloc
 
 from karmma_ros.evaluation import classification
+from karmma_ros.evaluation.classification import PredictedActions
 from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.modality import Modality
 from karmma_ros.model.encoders.video import prepare_torchvision
@@ -42,7 +43,7 @@ def log(*rows):
 def test_an_action_needs_every_head():
     given = predictions({'verb': [[1, 0], [1, 0]], 'noun': [[1, 0], [0, 1]]},
                      {'verb': [0, 0], 'noun': [0, 0]})
-    found = classification.hits(given, (V,))
+    found = PredictedActions.of_subset(given, (V,)).hits()
     assert {key: hit.tolist() for key, hit in found.items()} == {
         'verb': [True, True], 'noun': [True, False], 'action': [True, False]}
 
@@ -55,14 +56,15 @@ def test_top_k_of_an_action_is_by_product():
     wanted = {1: [1, 0, 0, 0], 2: [1, 0, 0, 0], 3: [1, 1, 0, 0], 4: [1, 1, 1, 0],
               5: [1, 1, 1, 0], 7: [1, 1, 1, 1]}
     for k, right in wanted.items():
-        assert classification.hits(given, (V,), k)['action'].tolist() == list(map(bool, right)), k
+        found = PredictedActions.of_subset(given, (V,)).hits(k)['action']
+        assert found.tolist() == list(map(bool, right)), k
 
 
 @pytest.mark.parametrize('k', [1, 2, 5, 9])
 def test_actions_are_those_that_a_prediction_lists(k):
     given = random_predictions()
     vocabulary = Vocabulary({'verb': tuple('abcdefg'), 'noun': tuple('abcdefghijkl')})
-    found = classification.hits(given, (V,), k)['action']
+    found = PredictedActions.of_subset(given, (V,)).hits(k)['action']
     assert 0 < found.sum() < len(found)
     chances = {h: softmax(given.logits['V'][h]) for h in given.heads}
     for i, hit in enumerate(found):
@@ -77,7 +79,7 @@ def test_top_k_equals_the_full_product_and_torchmetrics(k):
     from torchmetrics.functional.classification import multiclass_accuracy
 
     given = random_predictions()
-    found = classification.hits(given, (V,), k)
+    found = PredictedActions.of_subset(given, (V,)).hits(k)
     chances = {h: softmax(given.logits['V'][h]) for h in given.heads}
     nouns = chances['noun'].shape[1]
     chances['action'] = (chances['verb'][:, :, None] * chances['noun'][:, None]).reshape(200, -1)
@@ -108,7 +110,7 @@ def test_calibration_of_the_action_equals_torchmetrics():
 
     given = random_predictions()
     chances = [softmax(given.logits['V'][h]).max(1) for h in given.heads]
-    right = classification.hits(given, (V,))['action']
+    right = PredictedActions.of_subset(given, (V,)).hits()['action']
     theirs = binary_calibration_error(  # of "it is right", as sure as the product says
         torch.tensor(chances[0] * chances[1]), torch.tensor(right).long(),
         n_bins=classification.BINS)
@@ -161,8 +163,8 @@ def test_a_head_called_action_beside_others_keeps_its_name():
 def test_three_heads_by_hand():
     given = predictions({h: log([.9, .1]) for h in 'abc'}, {'a': [0], 'b': [1], 'c': [0]})
     # .729, then three times .081 in the order of the heads: c, b, a.
-    assert [classification.hits(given, (V,), k)['action'].tolist() for k in (1, 2, 3)] == [
-        [False], [False], [True]]
+    actions = PredictedActions.of_subset(given, (V,))
+    assert [actions.hits(k)['action'].tolist() for k in (1, 2, 3)] == [[False], [False], [True]]
 
 
 @pytest.mark.parametrize('k', [1, 2, 5, 9])
@@ -194,7 +196,7 @@ def test_many_heads_need_little_memory():
                      {f'head {i}': np.zeros(50) for i in range(30)})
     tracemalloc.start()
     try:
-        assert classification.hits(given, (V,), 5)['action'].all()
+        assert PredictedActions.of_subset(given, (V,)).hits(5)['action'].all()
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
         tracemalloc.stop()
@@ -204,6 +206,7 @@ def test_great_logits_do_not_overflow():
     assert softmax(np.array([[1e4, 0.0]])).tolist() == [[1.0, 0.0]]
 
 
-def test_confusion_has_the_truth_in_rows():
+def test_confusion_counts_pairs_of_true_and_best_class():
     given = predictions({'verb': [[1, 0], [1, 0], [0, 1]]}, {'verb': [0, 1, 1]})
-    assert classification.confusion(given, (V,), 'verb').tolist() == [[1, 0], [1, 1]]
+    assert classification.confusion(PredictedActions.of_subset(given, (V,)), 'verb') == {
+        (0, 0): 1, (1, 0): 1, (1, 1): 1}

@@ -3,7 +3,7 @@
 from functools import partial
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.classification import hits, score
+from karmma_ros.evaluation.classification import PredictedActions, score
 from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.evaluation.robustness import (
     curve_of_column,
@@ -79,7 +79,9 @@ def test_it_is_what_many_draws_give():
     right = {name: np.zeros(len(predictions), bool) for name in predictions.logits}
     for subset in subsets(predictions.modalities):
         has = predictions.has(subset)
-        right[subset_name(subset)][has] = hits(predictions, subset)['verb']
+        right[subset_name(subset)][has] = PredictedActions.of_subset(predictions, subset).hits()[
+            'verb'
+        ]
     expected = dropout_curve(predictions, [0.2, 0.5, 0.9])['verb']
     draw = partial(torch.rand, generator=torch.Generator().manual_seed(3))
     for p, wanted in zip((0.2, 0.5, 0.9), expected):
@@ -95,9 +97,11 @@ def test_it_is_what_many_draws_give():
 
 def test_nothing_dropped_is_the_score_with_what_each_sample_has():
     predictions = random_right()
-    own = [hits(predictions, tuple(m for m, k in zip((V, F, A), row) if k))['verb'][
-        predictions.has(tuple(m for m, k in zip((V, F, A), row) if k))[:i].sum()]
-        for i, row in enumerate(predictions.present)]
+    own = []
+    for i, row in enumerate(predictions.present):
+        subset = tuple(m for m, k in zip((V, F, A), row) if k)
+        hits = PredictedActions.of_subset(predictions, subset).hits()['verb']
+        own.append(hits[predictions.has(subset)[:i].sum()])
     assert dropout_curve(predictions, [0.0])['verb'] == pytest.approx([np.mean(own)])
     whole = right_where({name: [True, False] for name in ('V+F', 'V', 'F')}, [[True, True]] * 2)
     assert dropout_curve(whole, [0.0])['verb'][0] == score(whole)['V+F'].scores['verb'].top1
@@ -135,7 +139,7 @@ def test_samples_with_no_sensor_do_not_count():
 
 
 def test_what_is_missing_is_named():
-    with pytest.raises(InvalidSettingError, match='dropping is 1.5'):
+    with pytest.raises(InvalidSettingError, match='dropout is 1.5'):
         subset_probabilities((V,), 1.5)
     with pytest.raises(InvalidSettingError, match='add V'):
         curve_of_column({'V+F': 1.0, 'F': 1.0})

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
-from karmma_ros.evaluation import classification, robustness, scores, segmentation
+from karmma_ros.evaluation import classification, robustness, segmentation
+from karmma_ros.evaluation.classification import predict_actions, predict_windows, PredictedActions
 from karmma_ros.evaluation.ground_truth import TrueAction, Truth, UNKNOWN
-from karmma_ros.evaluation.predictions import BagPredictions, DatasetPredictions
+from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.evaluation.segmentation import Detection, mean_average_precision, Segment
 from karmma_ros.modality import Modality, subset_name, subsets
-from karmma_ros.prediction import Prediction, softmax, Vocabulary
+from karmma_ros.prediction import Prediction, Vocabulary
 from karmma_ros.stream.events import ActionEvents, EventSettings, Phase
 import numpy as np
 import pytest
@@ -41,9 +42,9 @@ ONION, CUP = [0.6, 0.3, 0.1], [0.1, 0.7, 0.2]
 
 def test_an_action_is_answered_by_the_windows_whose_middle_lies_in_it():
     said = answers([1, 2, 3, 4], [CUT, WASH, CUT, WASH], [ONION, ONION, CUP, CUP])
-    asked = scores.ask([action(1, 3, 0, 0), action(3, 3.9, 1, 1)], said)
+    asked = predict_actions([action(1, 3, 0, 0), action(3, 3.9, 1, 1)], said)
     assert asked.windows.tolist() == [2, 1]  # the middle at 3 belongs to the second
-    assert asked.chances['verb'][0] == pytest.approx([0.55, 0.45])
+    assert asked.probabilities['verb'][0] == pytest.approx([0.55, 0.45])
     assert asked.best['verb'][:, 0].tolist() == [0, 0]
     assert asked.hits()['verb'].tolist() == [True, False]
     assert asked.hits()['action'].tolist() == [True, False]
@@ -53,17 +54,17 @@ def test_an_action_is_answered_by_the_windows_whose_middle_lies_in_it():
 def test_a_short_action_takes_the_nearest_window_and_a_far_one_none():
     said = answers([1, 2], [CUT, WASH], [ONION, CUP])
     short, far = action(2.4, 2.5, 1, 1), action(3.2, 3.5, 1, 1)
-    asked = scores.ask([short, far], said)
-    assert asked.windows.tolist() == [1, 0] and asked.answered.tolist() == [True, False]
-    found = scores.accuracy(asked)['action']
+    asked = predict_actions([short, far], said)
+    assert asked.windows.tolist() == [1, 0] and asked.predicted.tolist() == [True, False]
+    found = classification.accuracy(asked)['action']
     assert (found['top1'], found['answered'], found['count']) == (0.5, 0.5, 2)
-    assert scores.ask([short], answers([], [], [])).hits()['action'].tolist() == [False]
+    assert predict_actions([short], answers([], [], [])).hits()['action'].tolist() == [False]
 
 
 def test_what_the_truth_leaves_open_is_not_scored():
     said = answers([1, 2], [CUT, CUT], [ONION, ONION])
-    asked = scores.ask([action(0.5, 1.5, 0, UNKNOWN), action(1.5, 2.5, 1, 0)], said)
-    found = scores.accuracy(asked)
+    asked = predict_actions([action(0.5, 1.5, 0, UNKNOWN), action(1.5, 2.5, 1, 0)], said)
+    found = classification.accuracy(asked)
     assert {key: each['count'] for key, each in found.items()} == {
         'verb': 2, 'noun': 1, 'action': 1}
     assert found['verb']['top1'] == 0.5 and found['noun']['top1'] == 1
@@ -72,41 +73,22 @@ def test_what_the_truth_leaves_open_is_not_scored():
 
 def test_mean_recall_counts_rare_classes_as_much():
     right = np.array([1, 1, 1, 0, 1], bool)
-    assert scores.mean_recall(np.array([[0], [0], [0], [1], [1]]), right) == pytest.approx(0.75)
-    assert np.isnan(scores.mean_recall(np.zeros((0, 1), int), np.zeros(0, bool)))
+    classes = np.array([[0], [0], [0], [1], [1]])
+    assert classification.mean_recall(classes, right) == pytest.approx(0.75)
+    assert np.isnan(classification.mean_recall(np.zeros((0, 1), int), np.zeros(0, bool)))
 
 
 def test_windows_wholly_inside_are_asked_by_themselves():
     said = answers([1, 2, 3], [CUT, WASH, CUT], [ONION] * 3)
-    asked = scores.ask_windows([action(0, 3.5, 0, 0), action(0.9, 3, 1, 0)], said)
-    assert asked.truth['verb'].tolist() == [0, 0, 1]  # that around 2 lies in both
+    asked = predict_windows([action(0, 3.5, 0, 0), action(0.9, 3, 1, 0)], said)
+    assert asked.labels['verb'].tolist() == [0, 0, 1]  # that around 2 lies in both
     assert asked.hits()['verb'].tolist() == [True, False, True]
 
 
-def test_top_k_and_calibration_are_those_of_data_sets():
-    rng = np.random.default_rng(0)
-    n = 200
-    logits = {'verb': rng.normal(0, 2, (n, 12)), 'noun': rng.normal(0, 2, (n, 20))}
-    chances = {h: softmax(x) for h, x in logits.items()}
-    truth = {'verb': rng.integers(0, 12, n), 'noun': rng.integers(0, 20, n)}
-    asked = scores.PredictedActions(chances, truth, np.ones(n, int))
-    one = (Modality.RGB,)
-    predictions = DatasetPredictions(one, {'V': logits}, np.ones((n, 1), bool), truth)
-    for k in (1, 5):
-        for key, hit in classification.hits(predictions, one, k).items():
-            assert (asked.hits(k)[key] == hit).all()
-    for key in ('verb', 'noun', 'action'):
-        assert scores.calibration(asked, key).error == pytest.approx(
-            classification.reliability(predictions, one, key).error)
-    counts = classification.confusion(predictions, one, 'verb')
-    assert scores.confusion(asked, 'verb') == {
-        (i, j): counts[i, j] for i, j in np.argwhere(counts)}
-
-
 def test_the_interval_of_wilson():
-    low, high = scores.wilson(8, 10)
+    low, high = classification.wilson(8, 10)
     assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert scores.wilson(0, 10)[0] == 0 and np.isnan(scores.wilson(0, 0)).all()
+    assert classification.wilson(0, 10)[0] == 0 and np.isnan(classification.wilson(0, 0)).all()
 
 
 def test_average_precision_by_hand():
@@ -203,26 +185,27 @@ def test_the_curve_of_lost_sensors_follows_from_the_subsets():
 
     def asked(right):
         p = np.where(np.array(right)[:, None], [0.9, 0.1], [0.1, 0.9])
-        return scores.PredictedActions({'verb': p}, truth, np.ones(4, int))
+        return PredictedActions({'verb': p}, truth, np.ones(4, int))
     by_subset = {'V+A': asked([1, 1, 1, 1]), 'V': asked([1, 1, 1, 0]), 'A': asked([1, 0, 0, 0])}
     own = np.zeros((4, 4), bool)
     own[:, [list(Modality).index(rgb), list(Modality).index(audio)]] = True
-    found = robustness.curve(by_subset, own)
+    found = robustness.dropout_curve_of_actions(by_subset, own)
     assert found['verb'][0] == 1.0
     assert found['verb'][5] == pytest.approx(0.25 + 0.375 * (0.75 + 0.25))
-    assert robustness.curve({k: by_subset[k] for k in ('V+A', 'V')}, own) is None
-    assert robustness.curve(by_subset, np.zeros((4, 4), bool)) is None
+    some = {k: by_subset[k] for k in ('V+A', 'V')}
+    assert robustness.dropout_curve_of_actions(some, own) is None
+    assert robustness.dropout_curve_of_actions(by_subset, np.zeros((4, 4), bool)) is None
 
 
 def test_every_subset_is_asked_for_what_its_action_has():
     run = simulated_run(200, seed=4)
     whole = next(iter(run.answers.values()))
-    own = robustness.own_sensors(run.truth.actions, whole)
+    own = robustness.majority_modalities(run.truth.actions, whole)
     for condition, said in run.answers.items():
         if condition.subset:
             columns = [m in condition.subset for m in [x.letter for x in Modality]]
             has = own[:, columns].all(1)
-            assert scores.ask(run.truth.actions, said).answered[has].all()
+            assert predict_actions(run.truth.actions, said).predicted[has].all()
     assert {c.subset for c in run.answers} - {''} == {subset_name(s) for s in subsets(Modality)}
 
 

@@ -1,7 +1,9 @@
 """Scores of every subset, against a network whose answers are known."""
 
 from karmma_ros.data.samples import Batch
-from karmma_ros.evaluation.subsets import markdown, score_subsets
+from karmma_ros.evaluation.classification import top1
+from karmma_ros.evaluation.inference import collect
+from karmma_ros.evaluation.report import accuracy_table
 from karmma_ros.modality import Modality
 import pytest
 import torch
@@ -38,7 +40,7 @@ def batch(present):
 def test_scores_by_hand():
     network = Votes()
     done = []
-    scores = score_subsets(network, [batch([[True, True], [True, True]])], progress=done.append)
+    scores = top1(collect(network, [batch([[True, True], [True, True]])], progress=done.append))
     assert list(scores) == ['V+A', 'V', 'A']
     assert scores['V+A'] == {'verb': 1.0, 'noun': 0.5, 'action': 0.5}
     assert scores['V'] == {'verb': 0.5, 'noun': 0.5, 'action': 0.5}
@@ -48,18 +50,20 @@ def test_scores_by_hand():
 
 
 def test_a_sample_counts_only_for_the_sensors_it_has():
-    scores = score_subsets(Votes(), [batch([[True, True], [False, True]])])
+    scores = top1(collect(Votes(), [batch([[True, True], [False, True]])]))
     assert scores['V'] == {'verb': 1.0, 'noun': 1.0, 'action': 1.0}
     assert scores['A']['verb'] == 1.0
     assert scores['V+A']['action'] == 1.0
 
 
 def test_a_subset_that_no_sample_has_is_left_out():
-    assert list(score_subsets(Votes(), [batch([[False, True], [False, True]])])) == ['A']
+    assert list(top1(collect(Votes(), [batch([[False, True], [False, True]])]))) == ['A']
 
 
 def test_the_table_has_a_row_for_each_subset():
-    table = markdown({'V+A': {'verb': 0.5, 'action': 0.123}, 'V': {'verb': 1.0, 'action': 0.0}})
+    table = accuracy_table(
+        {'V+A': {'verb': 0.5, 'action': 0.123}, 'V': {'verb': 1.0, 'action': 0.0}}
+    )
     assert table.splitlines() == [
         '| sensors | verb | action |',
         '| --- | ---: | ---: |',
@@ -70,6 +74,6 @@ def test_the_table_has_a_row_for_each_subset():
 
 @pytest.mark.parametrize('present', [[[True, True], [True, False]]])
 def test_batches_add_up(present):
-    twice = score_subsets(Votes(), [batch(present), batch(present)])
-    once = score_subsets(Votes(), [batch(present)])
+    twice = top1(collect(Votes(), [batch(present), batch(present)]))
+    once = top1(collect(Votes(), [batch(present)]))
     assert twice == once

@@ -17,9 +17,9 @@ from karmma_ros.bags.bag_run import BagRun
 from karmma_ros.bags.report.bag_report import FailureCase
 from karmma_ros.bags.report.summary import ScoredBag
 from karmma_ros.clip import NANOSECONDS
+from karmma_ros.evaluation.classification import PredictedActions, windows_of
 from karmma_ros.evaluation.ground_truth import UNKNOWN
 from karmma_ros.evaluation.predictions import BagPredictions
-from karmma_ros.evaluation.scores import PredictedActions, windows_of
 from karmma_ros.modality import Modality, parse_subset, subset_name
 import numpy as np
 from numpy.typing import NDArray
@@ -174,7 +174,7 @@ def failure_cases(
     wrong: list[tuple[float, int, int]] = []
     for bag, each in enumerate(scored):
         actions = each.actions
-        chosen = actions.scored[key] & actions.answered & ~actions.hits()[key]
+        chosen = actions.labelled[key] & actions.predicted & ~actions.hits()[key]
         wrong += [(-float(actions.confidence[key][i]), bag, int(i))
                   for i in np.flatnonzero(chosen)]
     return [_failure_case(runs[bag], predictions[bag], scored[bag].actions, bag, i, -confidence)
@@ -202,8 +202,8 @@ def _failure_case(
         truth=dict(action.names),
         predicted={h: run.vocabulary.heads[h][c] for h, c in predicted.items()},
         confidence=confidence,
-        chance_of_truth={h: float(actions.chances[h][index, c]) for h, c in action.ids.items()
-                         if c != UNKNOWN},
+        chance_of_truth={h: float(actions.probabilities[h][index, c])
+                         for h, c in action.ids.items() if c != UNKNOWN},
         present=[str(m) for m, valid in zip(Modality, predictions.present[worst]) if valid],
         states=dict(zip(map(str, Modality), row[1:].tolist())))
 

@@ -34,12 +34,11 @@ from karmma_ros.bags.report.bag_report import (
 )
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation import robustness, scores, segmentation
-from karmma_ros.evaluation.classification import Reliability
+from karmma_ros.evaluation import classification, robustness, segmentation
+from karmma_ros.evaluation.classification import PredictedActions, Reliability
 from karmma_ros.evaluation.ground_truth import Truth
 from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.evaluation.robustness import average_accuracy, POINTS, relative_drop
-from karmma_ros.evaluation.scores import PredictedActions
 from karmma_ros.evaluation.segmentation import (
     DetectedAction,
     mean_average_precision,
@@ -102,7 +101,7 @@ def describe(
     for condition in runs[0].answers:
         predictions = [run.answers[condition] for run in runs]
         scored = [score_bag(run, each, settings) for run, each in zip(runs, predictions)]
-        pooled = scores.pool([each.actions for each in scored])
+        pooled = classification.concatenate([each.actions for each in scored])
         if not entries:
             reference, first, first_pooled = predictions, scored, pooled
         entry, columns[condition.name] = evaluate_condition(
@@ -111,7 +110,7 @@ def describe(
             entry, agreement=_agreement(reference, predictions, list(vocabulary.heads))))
         if condition.subset:
             by_subset[condition.subset] = pooled
-    joint = scores.joint_key(tuple(vocabulary.heads))
+    joint = classification.joint_key(tuple(vocabulary.heads))
     report = BagReport(
         format=FORMAT, model=dict(model), settings=ReportSettings(
             runs[0].spec.duration, asdict(settings), list(OVERLAPS), list(TIOUS)),
@@ -194,8 +193,8 @@ def score_bag(run: BagRun, predictions: BagPredictions, settings: EventSettings)
     delays = {action_index[i]: (detected[counted[j]].told_ns - true[i].start) / NANOSECONDS
               for i, j in segmentation.matched(true, predicted, OVERLAPS[0])}
     edit = segmentation.edit(true, predicted) if true else float('nan')
-    return ScoredBag(scores.ask(_actions(run), predictions), detected, true, counted, counts,
-                     edit, delays)
+    actions = classification.predict_actions(_actions(run), predictions)
+    return ScoredBag(actions, detected, true, counted, counts, edit, delays)
 
 
 def evaluate_condition(
@@ -203,10 +202,11 @@ def evaluate_condition(
     scored: Sequence[ScoredBag], pooled: PredictedActions,
 ) -> tuple[ConditionScores, ActionColumns]:
     """Return a condition's scores over all bags, and its results for each true action."""
-    keys = scores.scored_keys(pooled)
-    windows = scores.pool([scores.ask_windows(_actions(run), each)
-                           for run, each in zip(runs, predictions)])
-    per_window = scores.accuracy(windows)
+    keys = classification.labelled_keys(pooled)
+    windows = classification.concatenate([
+        classification.predict_windows(_actions(run), each)
+        for run, each in zip(runs, predictions)])
+    per_window = classification.accuracy(windows)
     detected = sum(len(each.detected) for each in scored)
     entry = ConditionScores(
         name=condition.name, parameters=dict(condition.parameters),
@@ -221,15 +221,15 @@ def evaluate_condition(
 
 
 def _action_scores(pooled: PredictedActions, keys: Sequence[str]) -> dict[str, ActionScores]:
-    accuracy, hits = scores.accuracy(pooled), pooled.hits()
+    accuracy, hits = classification.accuracy(pooled), pooled.hits()
     found = {}
     for key in (key for key in accuracy if key in keys):
-        known = pooled.scored[key]
+        known = pooled.labelled[key]
         correct = int(hits[key][known].sum())
-        answered = int((known & pooled.answered).sum())
+        answered = int((known & pooled.predicted).sum())
         found[key] = ActionScores(
             **accuracy[key], correct=correct,  # type: ignore[arg-type]
-            interval=scores.wilson(correct, int(known.sum())),
+            interval=classification.wilson(correct, int(known.sum())),
             top1_answered=correct / answered if answered else float('nan'))
     return found
 
@@ -237,11 +237,11 @@ def _action_scores(pooled: PredictedActions, keys: Sequence[str]) -> dict[str, A
 def _columns(
     scored: Sequence[ScoredBag], pooled: PredictedActions, keys: Sequence[str]
 ) -> ActionColumns:
-    one, five = pooled.hits(), pooled.hits(scores.TOP)
+    one, five = pooled.hits(), pooled.hits(classification.TOP)
     delays = [each.delays_s.get(i) for each in scored for i in range(len(each.actions))]
     return ActionColumns(
         windows=pooled.windows.tolist(),
-        best={head: np.where(pooled.answered, ids[:, 0], -1).tolist()
+        best={head: np.where(pooled.predicted, ids[:, 0], -1).tolist()
               for head, ids in pooled.best.items()},
         correct={key: one[key].astype(int).tolist() for key in keys},
         top5={key: five[key].astype(int).tolist() for key in keys},
@@ -301,7 +301,7 @@ def _per_bag(scored: ScoredBag, predictions: BagPredictions) -> PerBagScores:
     return PerBagScores(
         windows=len(predictions), events=len(scored.detected),
         top1={key: (int(hits[key][known].sum()), int(known.sum()))
-              for key, known in scored.actions.scored.items()},
+              for key, known in scored.actions.labelled.items()},
         found={o: (c.right, c.wrong, c.missed) for o, c in scored.counts.items()},
         edit=scored.edit)
 
@@ -310,15 +310,17 @@ def _recorded_details(
     runs: Sequence[BagRun], predictions: Sequence[BagPredictions], pooled: PredictedActions
 ) -> dict[str, Any]:
     """Return the members of the report that are of the bags as recorded only."""
-    keys = scores.scored_keys(pooled)
-    windows = scores.pool([scores.ask_windows(_actions(run), each)
-                           for run, each in zip(runs, predictions)])
+    keys = classification.labelled_keys(pooled)
+    windows = classification.concatenate([
+        classification.predict_windows(_actions(run), each)
+        for run, each in zip(runs, predictions)])
     return {
-        'calibration': {key: Calibration(_bins(scores.calibration(pooled, key)),
-                                         _bins(scores.calibration(windows, key)))
+        'calibration': {key: Calibration(_bins(classification.calibration(pooled, key)),
+                                         _bins(classification.calibration(windows, key)))
                         for key in keys},
-        'confusion': {head: [(*pair, n) for pair, n in scores.confusion(pooled, head).items()]
-                      for head in pooled.heads if head in keys},
+        'confusion': {
+            head: [(*pair, n) for pair, n in classification.confusion(pooled, head).items()]
+            for head in pooled.heads if head in keys},
         'age_histogram': histogram(np.concatenate(
             [segmentation.ages_s(each) for each in predictions]))}
 
@@ -329,7 +331,7 @@ def _bins(bins: Reliability) -> CalibrationBins:
 
 
 def _own(runs: Sequence[BagRun], answers: Sequence[BagPredictions]) -> NDArray[np.bool_]:
-    return np.concatenate([robustness.own_sensors(_actions(run), a)
+    return np.concatenate([robustness.majority_modalities(_actions(run), a)
                            for run, a in zip(runs, answers)])
 
 
@@ -350,7 +352,7 @@ def _robustness(
     by_subset: Mapping[str, PredictedActions], own: NDArray[np.bool_],
 ) -> dict[str, Any] | None:
     """Return accuracy over the probability of a missing sensor, and the summary measures."""
-    curve = robustness.curve(by_subset, own) if by_subset else None
+    curve = robustness.dropout_curve_of_actions(by_subset, own) if by_subset else None
     if curve is None:
         return None
     column = {c.parameters['subset']: c.actions[joint].top1_answered for c in conditions
