@@ -17,9 +17,9 @@ import sys
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.evaluation.segmentation import (
     argmax_segments,
+    count_matches,
     edit_score,
     event_segments,
-    found,
     OVERLAPS,
     Segment,
     SegmentCounts,
@@ -125,7 +125,8 @@ def row(answers: list[Answer], recordings: list[Recording]) -> Iterable[str]:
     """Score one system: percent, how many segments, and medians in seconds."""
     pairs = [(r.truth, a) for r, a in zip(recordings, answers)]
     for overlap in OVERLAPS:
-        total = sum((found(t, a.segments, overlap) for t, a in pairs), SegmentCounts(0, 0, 0))
+        total = sum((count_matches(t, a.segments, overlap) for t, a in pairs),
+                    SegmentCounts(0, 0, 0))
         yield f'{100 * total.f1:.1f}'
     yield f'{100 * statistics.mean(edit_score(t, a.segments) for t, a in pairs):.1f}'
     yield str(sum(len(a.segments) for a in answers))

@@ -232,7 +232,8 @@ def predict_windows(
     """
     order = np.argsort(predictions.end_ns, kind='stable')
     ends, starts = predictions.end_ns[order], predictions.start_ns[order]
-    rows, owners = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    rows: list[Ids] = [np.zeros(0, np.int64)]
+    owners: list[Ids] = [np.zeros(0, np.int64)]
     for i, action in enumerate(actions):
         last = np.searchsorted(ends, action.stop_ns, side='right')
         first = np.searchsorted(ends, action.start_ns, side='left')

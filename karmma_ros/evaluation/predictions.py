@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 import zipfile
 
+from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import FileError, InvalidSettingError
 from karmma_ros.modality import in_order, Modality, subset_name, subsets
 import numpy as np
@@ -152,6 +153,11 @@ class BagPredictions:
 
     def __len__(self) -> int:
         return len(self.end_ns)
+
+    @property
+    def age_s(self) -> NDArray[np.float64]:
+        """Return the age of the newest sample of each window at its inference, `[k]`."""
+        return (self.inference_ns - self.end_ns) / NANOSECONDS
 
     @classmethod
     def empty(cls, sizes: Mapping[str, int]) -> BagPredictions:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.evaluation.segmentation import (
     argmax_segments,
+    count_matches,
     edit_score,
     event_segments,
-    found,
     Segment,
     SegmentCounts,
 )
@@ -463,7 +463,7 @@ def test_events_beat_plain_argmax_on_a_noisy_stream(background):
     scores = {}
     for name, system in systems.items():
         answers = [(r.truth, system(r)) for r in recordings]
-        f1 = sum((found(t, a, 0.25) for t, a in answers), SegmentCounts(0, 0, 0)).f1
+        f1 = sum((count_matches(t, a, 0.25) for t, a in answers), SegmentCounts(0, 0, 0)).f1
         scores[name] = f1, float(np.mean([edit_score(t, a) for t, a in answers]))
         print(f'{name:24} F1@25 {100 * f1:5.1f}  edit {100 * scores[name][1]:5.1f}')
     for rival in ('argmax', 'argmax with threshold'):
@@ -477,7 +477,7 @@ def test_almost_all_is_found_when_no_answer_is_wrong():
         recording = simulate(Course(seconds=120, wrong=0.0, background=True), seed)
         answer = eventful(recording, EventSettings(background=BACKGROUND))
         assert edit_score(recording.truth, answer) > 0.9
-        total += found(recording.truth, answer, 0.5)
+        total += count_matches(recording.truth, answer, 0.5)
     assert total.f1 > 0.9
 
 

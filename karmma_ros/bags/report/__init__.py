@@ -20,10 +20,16 @@ from karmma_ros.bags.report.bag_report import FailureCase
 from karmma_ros.bags.report.findings import condition_with_errors, failure_cases, images
 from karmma_ros.bags.report.markdown import markdown
 from karmma_ros.bags.report.page import page
-from karmma_ros.bags.report.summary import describe, histogram, ReportFigures, score_bag
+from karmma_ros.bags.report.summary import (
+    describe,
+    histogram,
+    percentiles,
+    ReportFigures,
+    score_bag,
+)
 from karmma_ros.bags.report.timeline import MOST_RUNS, over_time
 from karmma_ros.evaluation.schema import to_json
-from karmma_ros.evaluation.segmentation import event_heads, percentiles
+from karmma_ros.evaluation.segmentation import event_heads
 from karmma_ros.stream.events import EventSettings
 
 HTML, JSON, MARKDOWN = 'report.html', 'report.json', 'report.md'

@@ -8,7 +8,7 @@ conditions of a long bag need the memory of one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 import re
 from typing import Any
 
@@ -186,13 +186,13 @@ def score_bag(run: BagRun, predictions: BagPredictions, settings: EventSettings)
     detected = segmentation.detect_events(predictions, run.vocabulary, settings)
     truth = run.truth if run.truth is not None else Truth((), '')
     true, action_index, ignored = segmentation.true_segments(truth, heads, settings.background)
-    counted = segmentation.without_open([each.segment for each in detected], ignored)
+    counted = segmentation.outside_ignored([each.segment for each in detected], ignored)
     predicted = [detected[i].segment for i in counted]
     counts = {f'{round(100 * o)}': segmentation.count_matches(true, predicted, o)
               for o in OVERLAPS}
-    delays = {action_index[i]: (detected[counted[j]].told_ns - true[i].start) / NANOSECONDS
-              for i, j in segmentation.matched(true, predicted, OVERLAPS[0])}
-    edit = segmentation.edit(true, predicted) if true else float('nan')
+    delays = {action_index[i]: (detected[counted[j]].announced_ns - true[i].start) / NANOSECONDS
+              for i, j in segmentation.match_segments(true, predicted, OVERLAPS[0])}
+    edit = segmentation.edit_score(true, predicted) if true else float('nan')
     actions = classification.predict_actions(_actions(run), predictions)
     return ScoredBag(actions, detected, true, counted, counts, edit, delays)
 
@@ -215,7 +215,7 @@ def evaluate_condition(
         per_window={key: WindowScores(**{name: per_window[key][name] for name in (
             'count', 'top1', 'top5', 'calibration_error')}) for key in keys},  # type: ignore
         events=_events(scored, runs) if keys else EventScores(detected),
-        age_s=_percentiles(np.concatenate([segmentation.ages_s(p) for p in predictions])),
+        age_s=percentiles(np.concatenate([p.age_s for p in predictions])),
         by_bag=[_per_bag(each, p) for each, p in zip(scored, predictions)])
     return entry, _columns(scored, pooled, keys)
 
@@ -268,14 +268,18 @@ def _events(scored: Sequence[ScoredBag], runs: Sequence[BagRun]) -> EventScores:
     return EventScores(
         count, true, f1={o: each.f1 for o, each in counts.items()},
         edit=float(np.nanmean([each.edit for each in scored])),
-        recall=sum(len(each.delays_s) for each in scored) / true, delay_s=_percentiles(delays),
+        recall=sum(len(each.delays_s) for each in scored) / true, delay_s=percentiles(delays),
         mean_average_precision=_precision(
             scored, segmentation.event_heads(vocabulary),
             segmentation.event_key(tuple(vocabulary.heads))))
 
 
-def _percentiles(values: NDArray[np.floating]) -> Percentiles:
-    return Percentiles(**segmentation.percentiles(values))  # type: ignore[arg-type]
+def percentiles(values: NDArray[np.floating]) -> Percentiles:
+    """Return count, mean and percentiles; NaN without a value."""
+    if not len(values):
+        return Percentiles(0, *[float('nan')] * 6)
+    points = np.percentile(values.astype(np.float64), [50, 90, 95, 99, 100])
+    return Percentiles(len(values), float(values.mean(dtype=np.float64)), *points.tolist())
 
 
 def _precision(
@@ -287,12 +291,12 @@ def _precision(
     for index, head in enumerate(heads):
         true = [(i, s._replace(label=(s.label[index],)))  # type: ignore[index]
                 for i, each in enumerate(scored) for s in each.true]
-        precision[head] = mean_average_precision(true, [
-            d for i, each in enumerate(counted) for d in segmentation.by_head(each, index, i)])
+        precision[head] = mean_average_precision(
+            true, [d.detection(i, index) for i, each in enumerate(counted) for d in each])
     if len(heads) > 1:
         true = [(i, s) for i, each in enumerate(scored) for s in each.true]
         precision[key] = mean_average_precision(
-            true, [d for i, each in enumerate(counted) for d in segmentation.whole(each, i)])
+            true, [d.detection(i) for i, each in enumerate(counted) for d in each])
     return precision
 
 
@@ -302,7 +306,7 @@ def _per_bag(scored: ScoredBag, predictions: BagPredictions) -> PerBagScores:
         windows=len(predictions), events=len(scored.detected),
         top1={key: (int(hits[key][known].sum()), int(known.sum()))
               for key, known in scored.actions.labelled.items()},
-        found={o: (c.right, c.wrong, c.missed) for o, c in scored.counts.items()},
+        found={o: astuple(c) for o, c in scored.counts.items()},
         edit=scored.edit)
 
 
@@ -322,7 +326,7 @@ def _recorded_details(
             head: [(*pair, n) for pair, n in classification.confusion(pooled, head).items()]
             for head in pooled.heads if head in keys},
         'age_histogram': histogram(np.concatenate(
-            [segmentation.ages_s(each) for each in predictions]))}
+            [each.age_s for each in predictions]))}
 
 
 def _bins(bins: Reliability) -> CalibrationBins:

@@ -62,7 +62,7 @@ def over_time(
                  for s, e, label, score in predicted],
         'events': [[_ms(h.segment.start, start), _ms(h.segment.end, start),
                     list(h.segment.label), round(100 * h.score),  # type: ignore[call-overload]
-                    near.verdict(h.segment), _ms(h.told_ns, start)] for h in scored.detected],
+                    near.verdict(h.segment), _ms(h.announced_ns, start)] for h in scored.detected],
         'availability': {str(m): _availability(answers.states, 1 + i, start)
                   for i, m in enumerate(Modality)},
         'conditions': _outcomes(report, number)}

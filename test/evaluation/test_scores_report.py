@@ -4,8 +4,16 @@ import json
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.predictions import DatasetPredictions
-from karmma_ros.evaluation.report import describe, markdown, ScoredData, ScoredModel, write_report
+from karmma_ros.evaluation.report import (
+    describe,
+    markdown,
+    model_card,
+    ScoredData,
+    ScoredModel,
+    write_report,
+)
 from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.prediction import Vocabulary
 import numpy as np
 import pytest
 
@@ -114,3 +122,18 @@ def test_models_with_other_heads_do_not_stand_side_by_side():
         describe(DATA, [model('a', GOOD), model('b', GOOD, heads=('verb',))])
     with pytest.raises(InvalidSettingError, match='at least one'):
         describe(DATA, [])
+
+
+@pytest.mark.parametrize(('heads', 'words', 'joint'), [
+    (('verb', 'noun'), 'It recognises a verb and a noun from',
+     'An action is right when its verb and its noun are.'),
+    (('action',), 'It recognises an action from', ''),
+    (('verb', 'noun', 'tool'), 'It recognises a verb, a noun and a tool from',
+     'An action is right when its verb and its noun and its tool are.')])
+def test_the_card_names_each_head(heads, words, joint):
+    card = model_card(
+        name='m', dataset='none', parameters=1, clips=1, command='x', provenance='y',
+        vocabulary=Vocabulary(dict.fromkeys(heads, ('a', 'b'))),
+        scores={'V': dict.fromkeys(heads, 0.5)})
+    assert words in card and joint in card
+    assert ('An action is right' in card) == bool(joint)

@@ -118,24 +118,6 @@ def test_a_detection_may_take_the_second_best_that_is_free():
     assert mean_average_precision(truth, found, [0.5]) == [0.5]
 
 
-def random_segments(rng, n):
-    borders = np.sort(rng.choice(2000, 2 * n, replace=False)).reshape(-1, 2)
-    return [Segment(int(a), int(b), ('xyz'[rng.integers(3)],)) for a, b in borders]
-
-
-@pytest.mark.parametrize('seed', range(4))
-def test_streaming_scores_are_those_of_segments(seed):
-    rng = np.random.default_rng(seed)
-    truth, said = random_segments(rng, 60), random_segments(rng, 75)
-    for overlap in (0.1, 0.25, 0.5):
-        assert (segmentation.matched(truth, said, overlap)
-                == segmentation.matches(truth, said, overlap))
-        assert segmentation.count_matches(truth, said, overlap) == segmentation.found(
-            truth, said, overlap)
-    assert segmentation.edit(truth, said) == pytest.approx(segmentation.edit_score(truth, said))
-    assert segmentation.edit(truth, []) == 0 and segmentation.edit([], []) == 1
-
-
 @pytest.mark.parametrize('settings, power', [
     (EventSettings(), 1.0),
     (EventSettings(smoothing=0.4, start=0.13, end=0.05, min_duration=0.2), 0.45),
@@ -157,14 +139,14 @@ def test_leaving_weak_classes_out_changes_no_event(settings, power):
     assert [(h.segment.start, h.segment.end, h.segment.label, h.score) for h in heard] == [
         (e.start_ns, e.end_ns, (e.verb.class_id, e.noun.class_id), e.score) for e in ended]
     clock = dict(zip(said.end_ns.tolist(), said.inference_ns.tolist()))
-    assert [h.told_ns for h in heard] == [
+    assert [h.announced_ns for h in heard] == [
         clock[e.stamp_ns] for e in told if e.phase is Phase.STARTED]
 
 
 def test_events_in_open_actions_count_neither_way():
     open_ = [Segment(10, 20, ('?',)), Segment(18, 30, ('?',))]
     said = [Segment(0, 11, 'a'), Segment(12, 32, 'b'), Segment(26, 40, 'c')]
-    assert segmentation.without_open(said, open_) == [0, 2]
+    assert segmentation.outside_ignored(said, open_) == [0, 2]
     truth = Truth((action(0, 1, 0, 0), action(1, 2, 0, UNKNOWN)), 'x')
     known, places, unknown = segmentation.true_segments(truth, ('verb', 'noun'))
     assert [s.label for s in known] == [(0, 0)] and places == [0] and len(unknown) == 1
