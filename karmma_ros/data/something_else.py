@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import json
 import math
-import os
 from pathlib import Path
 import re
-import shutil
 from typing import Any, NoReturn, TextIO
 import warnings
 
@@ -24,7 +22,7 @@ from karmma_ros.clip import BOX_HAND, BOX_OBJECT
 from karmma_ros.data.media.boxes import BoxTrack
 from karmma_ros.errors import DataError
 from karmma_ros.preprocess.detections import normalise_boxes
-from karmma_ros.storage import METADATA, read_metadata
+from karmma_ros.storage import file_lock, open_arrays, read_metadata, REMEDY, write_arrays
 import numpy as np
 from numpy.typing import NDArray
 
@@ -145,7 +143,7 @@ of two frames falls to the later one, as the pictures do."""
 VERSION = 1
 """Grows whenever equal files would give other arrays."""
 
-_TYPES = {'videos': np.int64, 'video_offsets': np.int64, 'frames': np.int32,
+_DTYPES = {'videos': np.int64, 'video_offsets': np.int64, 'frames': np.int32,
           'frame_offsets': np.int64, 'boxes': np.float32}
 _FRAME_NUMBER = re.compile(r'(\d+)\.\w+$')
 _FORMAT = ('the format is {"VIDEO": [{"name": "VIDEO/0001.jpg", "labels": [{"box2d": {"x1": …, '
@@ -178,7 +176,7 @@ class BoxArchive:
 
     Pickling it carries the folder's name alone.
 
-    :raises DataError: when the folder is missing, not whole or of another version.
+    :raises DataError: when the folder is missing, incomplete or of another version.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -186,14 +184,9 @@ class BoxArchive:
         self._open()
 
     def _open(self) -> None:
-        metadata = read_metadata(self.folder)
-        if metadata is None or metadata.get('version') != VERSION:
-            raise DataError(self.folder, f'it has no {METADATA} of version {VERSION}', _REMEDY)
-        try:
-            self._arrays = {name: np.load(self.folder / f'{name}.npy', mmap_mode='r')
-                            for name in _TYPES}
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(self.folder, f'it is damaged ({error})', _REMEDY) from error
+        metadata, self._arrays = open_arrays(self.folder)
+        if metadata['version'] != VERSION or not set(_DTYPES) <= set(self._arrays):
+            raise DataError(self.folder, f'it is incomplete or not of version {VERSION}', REMEDY)
 
     def __getstate__(self) -> dict[str, Any]:
         return {'folder': self.folder}
@@ -266,31 +259,25 @@ def write_archive(
     :raises DataError: for a file that does not have the format, or a folder that cannot be
         written.
     """
-    wanted = {'version': VERSION, 'files': [_fingerprint(path) for path in files]}
+    wanted = {'version': VERSION, 'files': [_file_state(path) for path in files]}
     if read_metadata(folder) == wanted:
         return BoxArchive(folder)
     if folder.exists() and read_metadata(folder) is None:
         raise DataError(folder, 'it exists and holds something else',
                         'name another folder with `cache`')
-    partial = folder.with_name(f'{folder.name}.{os.getpid()}.partial')
     try:
-        partial.mkdir(parents=True)  # before the minutes that reading takes
-        _write(partial, _read(files, progress), wanted)
-        _move(partial, folder, wanted)
+        with file_lock(folder):  # fails before the minutes that reading takes
+            if read_metadata(folder) != wanted:
+                write_arrays(folder, _arrays_of(_read(files, progress)), wanted)
     except OSError as error:
         raise DataError(folder, f'it cannot be written ({error.strerror})',
-                        'name a folder of yours, with room, with `cache`') from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+                        'name a folder of yours, with free space, with `cache`') from error
     return BoxArchive(folder)
 
 
-_REMEDY = 'delete it, it is written again by itself'
-
-
-def _fingerprint(path: Path) -> list[Any]:
+def _file_state(path: Path) -> list[Any]:
     """
-    Tell a file from a changed one without reading its gigabytes.
+    Return what differs when a file was changed, without reading its gigabytes.
 
     A tool may restore the time of modification, but not that of the last change of the file.
     """
@@ -356,8 +343,8 @@ def _is_box(row: _Row) -> bool:
     return all(map(math.isfinite, row)) and x1 <= x2 and y1 <= y2
 
 
-def _write(folder: Path, tracks: Mapping[int, _Track], metadata: Mapping[str, Any]) -> None:
-    """Lay the tracks end to end; the metadata come last, so that a half-made folder is none."""
+def _arrays_of(tracks: Mapping[int, _Track]) -> dict[str, NDArray[Any]]:
+    """Return the tracks end to end, as `BoxArchive` reads them."""
     ordered = [tracks[video] for video in sorted(tracks)]
     nothing = np.zeros((0, 5), np.float32)
     arrays = {
@@ -367,23 +354,9 @@ def _write(folder: Path, tracks: Mapping[int, _Track], metadata: Mapping[str, An
         'frame_offsets': _offsets([track.counts for track in ordered]),
         'boxes': np.concatenate([nothing, *(track.rows for track in ordered)]),
     }
-    for name, dtype in _TYPES.items():
-        np.save(folder / f'{name}.npy', np.asarray(arrays[name], dtype))
-    (folder / METADATA).write_text(json.dumps(metadata, indent=1) + '\n')
+    return {name: np.asarray(arrays[name], dtype) for name, dtype in _DTYPES.items()}
 
 
 def _offsets(counts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Return where each of the runs of these lengths begins, and where the last one ends."""
     return np.cumsum(np.concatenate([[0], *counts]), dtype=np.int64)
-
-
-def _move(partial: Path, folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Put a written folder into place, unless another process was quicker."""
-    if read_metadata(folder) == wanted:
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        os.replace(partial, folder)
-    except OSError:
-        if read_metadata(folder) != wanted:
-            raise

@@ -13,28 +13,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 import hashlib
-import json
-import os
 from pathlib import Path
-import shutil
 from typing import Any
 
 from karmma_ros.clip import Clip
 from karmma_ros.data.samples import Batch, Clips, Sample
-from karmma_ros.errors import DataError
 from karmma_ros.modality import in_order, Modality, subsets
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.storage import alone, lay_out, METADATA, read_metadata
+from karmma_ros.storage import Arrays, ArrayStore, file_lock, Layout, open_arrays
 from karmma_ros.training.loaders import scoring_loader
 import numpy as np
 import torch
 from torch import nn, Tensor
 
 VERSION = 2
-PROGRESS, PRESENT, LOGITS = 'progress.txt', 'present', 'logits'
-Arrays = Mapping[str, np.ndarray]
-Layout = Mapping[str, tuple[Any, tuple[int, ...]]]
-"""Array → its dtype and the shape of one clip's row."""
+PRESENT, LOGITS = 'present', 'logits'
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ class FeatureCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        metadata, self._arrays = _open(folder)
+        metadata, self._arrays = open_arrays(folder)
         self._heads = metadata['heads']
         self.modalities = in_order(Modality.parse(m) for m in metadata['modalities'])
         self.shapes = {m: self._arrays[m.value].shape[1:] for m in self.modalities}
@@ -84,8 +77,8 @@ class FeatureCache:
             with torch.inference_mode():
                 shape = network.encoders[modality.value](zeros).shape
             layout[modality.value] = (np.float16, tuple(shape[1:]))
-        facts = _facts(network, network.encoders, clips, data, heads)
-        _fill(folder, facts, layout, lambda batch: _features(network, batch), clips, inference)
+        _fill(folder, network, network.encoders, clips, data, heads, layout,
+              lambda batch: _features(network, batch), inference)
         return cls(folder)
 
     def __len__(self) -> int:
@@ -137,7 +130,7 @@ class TeacherLogitCache:
     reads: tuple[Modality, ...] = ()
 
     def __init__(self, folder: Path) -> None:
-        metadata, self._arrays = _open(folder)
+        metadata, self._arrays = open_arrays(folder)
         self._heads: dict[str, int] = metadata['heads']
         self.modalities = in_order(Modality.parse(m) for m in metadata['modalities'])
         self._bits = {m: 1 << i for i, m in enumerate(self.modalities)}
@@ -160,9 +153,8 @@ class TeacherLogitCache:
         layout: Layout = {
             LOGITS: (np.float32, (len(subsets(network.modalities)), sum(heads.values()))),
             PRESENT: (np.bool_, (len(network.modalities),))}
-        facts = _facts(network, network, clips, data, heads)
-        _fill(folder, facts, layout, lambda batch: _subset_logits(network, heads, batch), clips,
-              inference)
+        _fill(folder, network, network, clips, data, heads, layout,
+              lambda batch: _subset_logits(network, heads, batch), inference)
         return cls(folder)
 
     def __call__(self, batch: Batch, present: Mapping[Modality, Tensor]) -> dict[str, Tensor]:
@@ -216,44 +208,26 @@ def _head_sizes(network: Karmma, device: str) -> dict[str, int]:
     return {head: x.shape[1] for head, x in network(zeros, present).items()}
 
 
-def _facts(
-    network: Karmma, frozen: nn.Module, clips: Clips, data: str, heads: Any
-) -> dict[str, Any]:
-    """Return everything that decides what is in a cache, as JSON gives it back."""
-    facts = {'version': VERSION, 'data': data, 'clips': len(clips), 'heads': heads,
-             'weights': digest(frozen), 'modalities': [m.value for m in network.modalities]}
-    return dict(json.loads(json.dumps(facts)))
-
-
 @torch.inference_mode()
 def _fill(
-    folder: Path, facts: Mapping[str, Any], layout: Layout,
-    compute: Callable[[Batch], Arrays], clips: Clips, inference: Inference,
+    folder: Path, network: Karmma, frozen: nn.Module, clips: Clips, data: str, heads: Any,
+    layout: Layout, compute: Callable[[Batch], Arrays], inference: Inference,
 ) -> None:
-    """Compute the rows of all clips; resume an interrupted run, replace a cache of other clips."""
-    with alone(folder):
-        if read_metadata(folder) == facts:
+    """Compute the rows of all clips, unless they are there for these weights and clips."""
+    facts = {'version': VERSION, 'data': data, 'clips': len(clips), 'heads': heads,
+             'weights': digest(frozen), 'modalities': [m.value for m in network.modalities]}
+    store = ArrayStore(folder, facts, layout, len(clips))
+    with file_lock(folder):
+        if store.complete:
             return
-        partial = folder.with_name(folder.name + '.partial')
-        if read_metadata(partial) != facts:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            for name, (dtype, shape) in layout.items():
-                lay_out(partial / f'{name}.npy', dtype, (len(clips), *shape))
-            (partial / METADATA).write_text(json.dumps(facts, indent=1))
-        done = _done(partial)
-        arrays = {name: np.load(partial / f'{name}.npy', mmap_mode='r+') for name in layout}
-        modalities = [Modality.parse(m) for m in facts['modalities']]
-        loader = scoring_loader(clips, modalities, inference.batch_size, inference.workers, done)
-        for batch in loader:
-            for name, values in compute(batch.to(inference.device)).items():
-                arrays[name][done:done + len(batch)] = values
-                arrays[name].flush()
-            done += len(batch)
-            (partial / PROGRESS).write_text(f'{done}\n')
+        done = next((rows.start for rows in store.remaining(len(clips))), len(clips))
+        for batch in scoring_loader(
+                clips, network.modalities, inference.batch_size, inference.workers, done):
+            rows = range(done, done + len(batch))
+            store.write(rows, compute(batch.to(inference.device)))
+            done = rows.stop
             inference.progress(done, len(clips))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        store.finish()
 
 
 def digest(module: nn.Module) -> str:
@@ -263,23 +237,3 @@ def digest(module: nn.Module) -> str:
         total.update(name.encode())
         total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-def _done(partial: Path) -> int:
-    try:
-        text = (partial / PROGRESS).read_text()
-    except OSError:
-        return 0
-    return int(text) if text.endswith('\n') else 0
-
-
-def _open(folder: Path) -> tuple[dict[str, Any], Arrays]:
-    remedy = 'delete it, and it is computed again'
-    metadata = read_metadata(folder)
-    if metadata is None:
-        raise DataError(folder, f'it has no readable {METADATA}', remedy)
-    try:
-        arrays = {p.stem: np.load(p, mmap_mode='r') for p in folder.glob('*.npy')}
-    except (OSError, ValueError) as error:
-        raise DataError(folder, f'is damaged ({error})', remedy) from error
-    return metadata, arrays

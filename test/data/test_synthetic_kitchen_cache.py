@@ -10,15 +10,15 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.data.synthetic_kitchen import dataset
 from karmma_ros.data.synthetic_kitchen.dataset import (
     CachedKitchen,
-    CacheError,
     LiveKitchen,
     open_split,
     write_split,
 )
 from karmma_ros.data.synthetic_kitchen.episode import CAMERA_HZ, clip_spec, frame_times, start_of
 from karmma_ros.data.synthetic_kitchen.vocabulary import action_of, Split
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality
+from karmma_ros.storage import METADATA, PROGRESS
 import numpy as np
 import pytest
 
@@ -28,8 +28,8 @@ COUNT, SEED = 5, 3
 @pytest.fixture(scope='module')
 def spec() -> ClipSpec:
     """Return a clip small enough to render in a moment."""
-    whole = clip_spec()
-    return replace(whole, num_frames=4, video=replace(whole.video, height=32, width=32))
+    full = clip_spec()
+    return replace(full, num_frames=4, video=replace(full.video, height=32, width=32))
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_read_and_rendered_clips_are_the_same(written, spec):
         assert_same(read[index], live[index])
 
 
-def test_samples_fit_the_specification(written, spec):
+def test_samples_have_the_shapes_of_the_specification(written, spec):
     read = CachedKitchen(written)
     assert read.spec == spec
     for modality, values in read[1].clip.inputs.items():
@@ -67,11 +67,11 @@ def test_samples_fit_the_specification(written, spec):
         read[COUNT]
 
 
-def test_a_data_set_travels_as_its_folder(written):
+def test_a_data_set_is_pickled_as_its_folder(written):
     read = CachedKitchen(written)
-    parcel = pickle.dumps(read)
-    assert len(parcel) < 1000
-    assert_same(pickle.loads(parcel)[0], read[0])
+    pickled = pickle.dumps(read)
+    assert len(pickled) < 1000
+    assert_same(pickle.loads(pickled)[0], read[0])
 
 
 def test_a_split_is_written_once(written, spec, monkeypatch):
@@ -89,30 +89,30 @@ def test_several_processes_write_the_same(written, spec, tmp_path, small_chunks)
     assert calls[-1] == (COUNT, COUNT)
 
 
-@pytest.mark.parametrize(('change', 'said'), [
-    ({'seed': SEED + 1}, 'its seed is 3 where 4 is wanted'),
-    ({'count': COUNT + 1}, 'its count is 5 where 6 is wanted'),
-    ({'split': Split.TRAIN}, "its split is 'test' where 'train' is wanted"),
+@pytest.mark.parametrize(('change', 'text'), [
+    ({'seed': SEED + 1}, 'its seed is 3; expected 4'),
+    ({'count': COUNT + 1}, 'its count is 5; expected 6'),
+    ({'split': Split.TRAIN}, "its split is 'test'; expected 'train'"),
 ])
-def test_a_split_made_from_other_settings_is_refused(written, spec, change, said):
+def test_a_split_of_other_settings_is_refused(written, spec, change, text):
     settings = {'split': Split.TEST, 'count': COUNT, 'seed': SEED, **change}
-    with pytest.raises(CacheError, match=f'{said}: delete it and write it again'):
+    with pytest.raises(DataError, match=f'{text}: delete it, and it is computed again'):
         write_split(written, spec=spec, **settings)
 
 
 def test_a_split_of_another_clip_is_refused(written, spec):
-    with pytest.raises(CacheError, match='its spec is another in flow than wanted'):
+    with pytest.raises(DataError, match='its spec is another in flow'):
         write_split(written, Split.TEST, COUNT, SEED,
                     replace(spec, flow=replace(spec.flow, bound=3.0)))
 
 
 def test_a_split_of_another_version_is_refused(written, monkeypatch):
     monkeypatch.setattr(dataset, 'VERSION', dataset.VERSION + 1)
-    with pytest.raises(CacheError, match='its version is'):
+    with pytest.raises(DataError, match='its version is'):
         CachedKitchen(written)
 
 
-def test_a_split_cut_off_is_refused_and_then_finished(written, spec, tmp_path, small_chunks,
+def test_an_incomplete_split_is_refused_and_then_finished(written, spec, tmp_path, small_chunks,
                                                       monkeypatch):
     render, seen = dataset.render_clip, []
 
@@ -124,10 +124,10 @@ def test_a_split_cut_off_is_refused_and_then_finished(written, spec, tmp_path, s
         return render(split, seed, index, spec)
 
     monkeypatch.setattr(dataset, 'render_clip', until_the_power_fails)
-    folder = tmp_path / 'cut'
+    folder = tmp_path / 'stopped'
     with pytest.raises(KeyboardInterrupt):
         write_split(folder, Split.TEST, COUNT, SEED, spec)
-    with pytest.raises(CacheError, match='it was not written to its end: write it with'):
+    with pytest.raises(DataError, match='it is not complete: run the command'):
         CachedKitchen(folder)
     seen.clear()
     seen.append(3)
@@ -137,43 +137,38 @@ def test_a_split_cut_off_is_refused_and_then_finished(written, spec, tmp_path, s
         assert np.array_equal(values, open_split(folder)[1][name])
 
 
-def test_what_was_cut_off_under_other_settings_is_not_continued(spec, tmp_path, small_chunks):
-    folder = tmp_path / 'cut'
-    partial = tmp_path / 'cut.partial'
+def test_a_split_of_other_settings_is_not_continued(spec, tmp_path, small_chunks):
+    folder = tmp_path / 'stopped'
+    partial = tmp_path / 'stopped.partial'
     write_split(folder, Split.TEST, COUNT, SEED + 1, spec)
     folder.rename(partial)
-    (partial / dataset.PROGRESS).write_text('0\n2\n4\n')
+    (partial / PROGRESS).write_text('0 2\n2 4\n4 5\n')
     write_split(folder, Split.TEST, COUNT, SEED, spec)
     assert_same(CachedKitchen(folder)[0], LiveKitchen(Split.TEST, COUNT, SEED, spec)[0])
 
 
-def test_a_half_written_note_does_not_count(tmp_path):
-    (tmp_path / dataset.PROGRESS).write_text('0\n32\n6')
-    assert dataset._done_chunks(tmp_path) == {0, 32}
-
-
 def test_a_damaged_split_is_refused(written, spec, tmp_path):
-    with pytest.raises(CacheError, match='there is no such folder'):
+    with pytest.raises(DataError, match='there is no such folder'):
         CachedKitchen(tmp_path / 'none')
     folder = write_split(tmp_path / 'one', Split.TEST, 1, SEED, spec)
-    metadata = (folder / dataset.METADATA).read_text()
-    (folder / dataset.METADATA).write_text(metadata[:20])
-    with pytest.raises(CacheError, match='no readable metadata.json'):
+    metadata = (folder / METADATA).read_text()
+    (folder / METADATA).write_text(metadata[:20])
+    with pytest.raises(DataError, match='no readable metadata.json'):
         CachedKitchen(folder)
-    (folder / dataset.METADATA).write_text(json.dumps({**json.loads(metadata), 'count': 2}))
-    with pytest.raises(CacheError, match='does not fit metadata.json'):
+    (folder / METADATA).write_text(json.dumps({**json.loads(metadata), 'count': 2}))
+    with pytest.raises(DataError, match='does not fit metadata.json'):
         CachedKitchen(folder)
-    (folder / dataset.METADATA).write_text(metadata)
+    (folder / METADATA).write_text(metadata)
     (folder / 'flow.npy').write_bytes(b'not an array')
-    with pytest.raises(CacheError, match='flow.npy is damaged'):
+    with pytest.raises(DataError, match='flow.npy is damaged'):
         CachedKitchen(folder)
     (folder / 'flow.npy').unlink()
-    with pytest.raises(CacheError, match='flow.npy is missing'):
+    with pytest.raises(DataError, match='flow.npy is missing'):
         CachedKitchen(folder)
 
 
 @pytest.mark.parametrize(('count', 'workers', 'name'), [(0, 1, 'count'), (4, 0, 'workers')])
-def test_nothing_to_write_or_nobody_to_write_it_is_refused(tmp_path, spec, count, workers, name):
+def test_a_count_or_a_number_of_workers_of_0_is_refused(tmp_path, spec, count, workers, name):
     with pytest.raises(InvalidSettingError, match=f'{name} is 0'):
         write_split(tmp_path / 'x', Split.TEST, count, 0, spec, workers=workers)
     assert not any(tmp_path.iterdir())
@@ -187,9 +182,9 @@ def test_frames_are_the_first_the_camera_took_in_each_slot():
     assert np.allclose(times * CAMERA_HZ, np.rint(times * CAMERA_HZ))
 
 
-def test_only_what_is_taken_is_prepared(written):
-    whole, seen = CachedKitchen(written), CachedKitchen(written).taking([Modality.AUDIO])
-    for clips in (seen, pickle.loads(pickle.dumps(seen))):
+def test_only_the_wanted_modalities_are_prepared(written):
+    full, some = CachedKitchen(written), CachedKitchen(written).taking([Modality.AUDIO])
+    for clips in (some, pickle.loads(pickle.dumps(some))):
         assert clips[1].clip.modalities == (Modality.AUDIO,)
         assert np.array_equal(clips[1].clip.inputs[Modality.AUDIO],
-                              whole[1].clip.inputs[Modality.AUDIO])
+                              full[1].clip.inputs[Modality.AUDIO])

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 import csv
 from dataclasses import dataclass
-import os
 from pathlib import Path
 import re
 
 from karmma_ros.errors import DataError
 from karmma_ros.prediction import NOUN, VERB, Vocabulary
+from karmma_ros.storage import write_atomically
 import numpy as np
 
 TRAIN, VALIDATION = 'EPIC_100_train.csv', 'EPIC_100_validation.csv'
@@ -208,11 +208,8 @@ def write_division(path: Path, division: dict[str, str]) -> None:
     :raises DataError: when it cannot be written.
     """
     text = 'narration_id,split\n' + ''.join(f'{i},{division[i]}\n' for i in sorted(division))
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        os.replace(partial, path)
+        write_atomically(path, text)
     except OSError as error:
         raise DataError(path, f'it cannot be written ({error})',
                         'name a file in a folder that can be written to') from error
