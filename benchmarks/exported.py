@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from karmma_ros.data.samples import Clips, taking
+from karmma_ros.data.samples import Clips, with_modalities
 from karmma_ros.evaluation.inference import spread_evenly
 from karmma_ros.model.backends.agreement import check_clip
 from karmma_ros.model.backends.export import Calibration, export
@@ -42,4 +42,4 @@ def calibration_of(bundle: Bundle, clips: Clips) -> Calibration:
     """Take clips of a training split."""
     chosen = spread_evenly(len(clips), CALIBRATION)
     return {m: [own[i].clip.inputs[m][None] for i in chosen]
-            for m in bundle.network.modalities for own in [taking(clips, [m])]}
+            for m in bundle.network.modalities for own in [with_modalities(clips, [m])]}

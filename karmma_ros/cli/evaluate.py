@@ -22,8 +22,7 @@ from karmma_ros.cli.options import (
     data_cache,
 )
 from karmma_ros.cli.progress import Bars
-from karmma_ros.data.datasets import DataSettings, open_splits
-from karmma_ros.data.fingerprint import clips_digest
+from karmma_ros.data.datasets import clips_digest, DataSettings, open_splits
 from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.evaluation.inference import (

@@ -25,8 +25,7 @@ from karmma_ros.cli.options import (
 )
 from karmma_ros.cli.progress import Bars
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.datasets import DataSettings, open_splits
-from karmma_ros.data.fingerprint import clips_digest
+from karmma_ros.data.datasets import clips_digest, DataSettings, open_splits
 from karmma_ros.data.samples import Splits
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import top1

@@ -1,4 +1,4 @@
-"""What a split gives to training and scoring, and samples of any modalities → one batch."""
+"""Samples, the splits that they come from, and batches of samples of any modalities."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Sample:
     labels: Mapping[str, int]
     """Head → class id."""
     index: int = -1
-    """Its place in its split; -1 where that is of no account."""
+    """Its index in its split; -1 where it does not matter."""
 
 
 class Clips(Protocol):
@@ -34,20 +34,20 @@ class Clips(Protocol):
         """Return a clip as it is scored: always the same."""
         ...
 
-    def visit(self, index: int, epoch: int) -> Sample:
-        """Return a clip as it is trained on in an epoch: another window each time, say."""
+    def training_sample(self, index: int, epoch: int) -> Sample:
+        """Return a clip as it is trained on in an epoch: with another window, for example."""
         ...
 
 
-def taking(clips: Clips, modalities: Sequence[Modality]) -> Clips:
-    """Return the same clips with nothing else prepared, where that spares a data set work."""
-    narrower = getattr(clips, 'taking', None)
-    return clips if narrower is None else cast(Clips, narrower(modalities))
+def with_modalities(clips: Clips, modalities: Sequence[Modality]) -> Clips:
+    """Return the same clips with some modalities only, where that saves the data set work."""
+    select = getattr(clips, 'with_modalities', None)
+    return clips if select is None else cast(Clips, select(modalities))
 
 
 @dataclass  # not frozen: Lightning puts tensors of another precision into a copy
 class Batch:
-    """Clips side by side; b samples, m modalities in canonical order."""
+    """Stacked clips; b samples, m modalities in canonical order."""
 
     inputs: Mapping[Modality, Tensor]
     """Modality → float32 `[b, ...]`; zeros where a sample lacks it."""
@@ -56,7 +56,7 @@ class Batch:
     labels: Mapping[str, Tensor]
     """Head → int64 `[b]`."""
     index: Tensor
-    """Int64 `[b]`: each sample's place in its split."""
+    """Int64 `[b]`: each sample's index in its split."""
 
     def __len__(self) -> int:
         return len(self.present)
@@ -81,17 +81,17 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample], modalities: Sequence[Modality]) -> Batch:
-    """Put samples side by side; no two need the same modalities (no alignment needed)."""
+    """Stack samples; no two need the same modalities."""
     inputs: dict[Modality, Tensor] = {}
     present = torch.zeros(len(samples), len(modalities), dtype=torch.bool)
     for column, modality in enumerate(modalities):
-        given = [sample.clip.inputs.get(modality) for sample in samples]
-        like = next((x for x in given if x is not None), None)
-        if like is None:
+        arrays = [sample.clip.inputs.get(modality) for sample in samples]
+        template = next((x for x in arrays if x is not None), None)
+        if template is None:
             continue
-        present[:, column] = torch.tensor([x is not None for x in given])
+        present[:, column] = torch.tensor([x is not None for x in arrays])
         inputs[modality] = torch.from_numpy(
-            np.stack([np.zeros_like(like) if x is None else x for x in given]))
+            np.stack([np.zeros_like(template) if x is None else x for x in arrays]))
     labels = {
         head: torch.tensor([sample.labels[head] for sample in samples])
         for head in samples[0].labels
@@ -104,9 +104,9 @@ class Splits:
     """The three splits of a data set; two of them may be the same clips."""
 
     name: str
-    """The data set in words, such as `EPIC-KITCHENS-100`."""
+    """The name of the data set, such as `EPIC-KITCHENS-100`."""
     spec: ClipSpec
-    """How the clips were made."""
+    """Format of the clips."""
     vocabulary: Vocabulary
     """The heads and their class names."""
     train: Clips

@@ -171,7 +171,7 @@ class SegmentDataset:
     RGB and 22 ms for flow from loose or packed JPEGs, 3 ms for sound and 130 ms more where
     flow is computed: 8 such cores feed 130 clips of V+F+A a second, or 50 with computed flow.
 
-    :param seed: decides where in their segments the windows of `visit` lie.
+    :param seed: decides where in their segments the windows of training lie.
     :param skip_unreadable: False makes whatever cannot be read an error.
     """
 
@@ -183,7 +183,7 @@ class SegmentDataset:
         self.unreadable: dict[str, int] = {}
         self._wanted = frozenset(Modality)
 
-    def taking(self, modalities: Sequence[Modality]) -> SegmentDataset:
+    def with_modalities(self, modalities: Sequence[Modality]) -> SegmentDataset:
         """Return the same clips with some modalities only; one that has none of them is empty."""
         narrower = copy(self)
         narrower._wanted = frozenset(modalities)
@@ -200,7 +200,7 @@ class SegmentDataset:
         """
         return self._sample(index, MIDDLE)
 
-    def visit(self, index: int, epoch: int) -> Sample:
+    def training_sample(self, index: int, epoch: int) -> Sample:
         """
         Return a clip drawn evenly from the segment, by (seed, epoch, index) alone.
 

@@ -18,7 +18,7 @@ import math
 from pathlib import Path
 from typing import Any, cast, Protocol
 
-from karmma_ros.data.samples import Batch, Clips, collate, taking
+from karmma_ros.data.samples import Batch, Clips, collate, with_modalities
 from karmma_ros.errors import InvalidSettingError, KarmmaError
 from karmma_ros.evaluation.predictions import DatasetPredictions, PredictionsError
 from karmma_ros.modality import in_order, Modality, subset_name, subsets
@@ -130,9 +130,12 @@ def collect_sharded(
         shard = _load_shard(path, len(rows))
         if shard is None:
             loader = DataLoader(
-                Rows(cast(Any, taking(clips, network.modalities)), rows), settings.batch_size,
-                num_workers=settings.workers, pin_memory=settings.device.startswith('cuda'),
-                collate_fn=partial(collate, modalities=network.modalities))
+                Rows(cast(Any, with_modalities(clips, network.modalities)), rows),
+                settings.batch_size,
+                num_workers=settings.workers,
+                pin_memory=settings.device.startswith('cuda'),
+                collate_fn=partial(collate, modalities=network.modalities),
+            )
             shard = collect(network, loader, settings.device, progress, chosen)
             shard.save(path)
         else:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
-from karmma_ros.data.samples import Batch, Clips, collate, Sample, taking
+from karmma_ros.data.samples import Batch, Clips, collate, Sample, with_modalities
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 import torch
@@ -59,7 +59,7 @@ class IndexedDataset(Dataset[Sample]):
     """
     The clips of a split, each with its index.
 
-    :param training: read as for training, by `visit`; else as for scoring.
+    :param training: read by `training_sample`; else as for scoring.
     """
 
     def __init__(self, clips: Clips, training: bool) -> None:
@@ -70,7 +70,7 @@ class IndexedDataset(Dataset[Sample]):
 
     def __getitem__(self, key: int) -> Sample:
         epoch, index = divmod(key, len(self.clips))
-        sample = self.clips.visit(index, epoch) if self.training else self.clips[index]
+        sample = self.clips.training_sample(index, epoch) if self.training else self.clips[index]
         return replace(sample, index=index)
 
 
@@ -91,7 +91,11 @@ def training_loader(
             'batch_size', order.batch_size,
             f'a multiple of {divisor}, the batches of a step on all devices')
     return _loader(
-        IndexedDataset(taking(clips, modalities), True), modalities, batch_size, workers, order
+        IndexedDataset(with_modalities(clips, modalities), True),
+        modalities,
+        batch_size,
+        workers,
+        order,
     )
 
 
@@ -102,7 +106,7 @@ def scoring_loader(
     """Return the clips as they are scored, from `first` on, divided over the processes."""
     rank, world = processes()
     return _loader(
-        IndexedDataset(taking(clips, modalities), False),
+        IndexedDataset(with_modalities(clips, modalities), False),
         modalities,
         batch_size,
         workers,

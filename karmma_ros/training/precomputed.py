@@ -92,7 +92,7 @@ class FeatureCache:
         labels = {head: int(self._arrays[head][index]) for head in self._heads}
         return Sample(Clip(inputs), labels, index)
 
-    def visit(self, index: int, epoch: int) -> Sample:
+    def training_sample(self, index: int, epoch: int) -> Sample:
         """Return the same in every epoch: the tokens are of one window."""
         return self[index]
 

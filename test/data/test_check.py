@@ -138,8 +138,8 @@ class Wrapped:
     def __getitem__(self, index):
         return self.clips[index]
 
-    def visit(self, index, epoch):
-        return self.clips.visit(index, epoch)
+    def training_sample(self, index, epoch):
+        return self.clips.training_sample(index, epoch)
 
 
 def test_clips_that_wrap_others_are_seen_through(spec, vocabulary):
@@ -164,7 +164,7 @@ class Rendered:
         sound = np.zeros(self.spec.audio_samples, np.float32)
         return Sample(make_clip(self.spec, audio=sound), {'verb': 0, 'noun': 0}, index)
 
-    def visit(self, index, epoch):
+    def training_sample(self, index, epoch):
         return self[index]
 
 

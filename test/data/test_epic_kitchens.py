@@ -374,7 +374,9 @@ def test_splits_travel_to_a_worker(settings, spec):
     again = pickle.loads(pickle.dumps(clips))
     for index in (0, 2):
         np.testing.assert_array_equal(
-            again.visit(index, 5).clip.inputs[V], clips.visit(index, 5).clip.inputs[V])
+            again.training_sample(index, 5).clip.inputs[V],
+            clips.training_sample(index, 5).clip.inputs[V],
+        )
 
 
 @pytest.mark.skipif('KARMMA_EPIC_ANNOTATIONS' not in os.environ,

@@ -5,8 +5,7 @@ import os
 from pathlib import Path
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.datasets import DataSettings
-from karmma_ros.data.fingerprint import clips_digest
+from karmma_ros.data.datasets import clips_digest, DataSettings
 from karmma_ros.data.media import AudioFile, FrameFolder
 from karmma_ros.data.segments import FlowFromVideo, LabelledSegment, SegmentDataset
 from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings, LiveKitchen
@@ -99,5 +98,5 @@ def test_what_is_rendered_is_known_by_its_settings(monkeypatch):
     first = kitchen()
     assert kitchen() == first
     assert len({first, kitchen(seed=1), kitchen(test=5)}) == 3
-    monkeypatch.setattr('karmma_ros.data.fingerprint.VERSION', 0)
+    monkeypatch.setattr('karmma_ros.data.datasets.VERSION', 0)
     assert kitchen() != first

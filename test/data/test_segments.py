@@ -110,18 +110,21 @@ def test_scoring_sees_the_middle_and_training_another_place_each_epoch(spec):
     clips = SegmentDataset([segment(audio=sensors), segment(audio=sensors)], spec, seed=4)
     starts = {}
     for epoch in range(200):
-        clips.visit(1, epoch)
+        clips.training_sample(1, epoch)
         starts[epoch] = sensors.asked.pop()[0]
     values = np.array(list(starts.values()))
     assert len(set(values)) == 200
     assert ((values >= 10) & (values <= 12)).all()
     assert values.mean() == pytest.approx(11, abs=0.15) and values.std() > 0.5
-    for make, wanted in ((lambda: clips[1], 11.0), (lambda: clips.visit(1, 7), starts[7])):
+    for make, wanted in (
+        (lambda: clips[1], 11.0),
+        (lambda: clips.training_sample(1, 7), starts[7]),
+    ):
         make()
         assert sensors.asked.pop()[0] == wanted
-    clips.visit(0, 7)
+    clips.training_sample(0, 7)
     assert sensors.asked.pop()[0] != starts[7]
-    SegmentDataset(clips.segments, spec, seed=5).visit(1, 7)
+    SegmentDataset(clips.segments, spec, seed=5).training_sample(1, 7)
     assert sensors.asked.pop()[0] != starts[7]
 
 
@@ -174,7 +177,7 @@ def test_what_cannot_be_read_is_left_out_of_its_sample_and_named_once(spec):
         assert clips[0].clip.modalities == (A,)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        clips.visit(0, 3)
+        clips.training_sample(0, 3)
     assert clips.unreadable == {'film.mp4': 2}
 
 
@@ -223,14 +226,17 @@ def test_an_error_travels_between_processes():
 def test_clips_travel_to_a_worker(spec):
     clips = SegmentDataset([segment(audio=Sensors())], replace(spec, duration=0.5), seed=9)
     again = pickle.loads(pickle.dumps(clips))
-    for one, other in ((again[0], clips[0]), (again.visit(0, 2), clips.visit(0, 2))):
+    for one, other in (
+        (again[0], clips[0]),
+        (again.training_sample(0, 2), clips.training_sample(0, 2)),
+    ):
         np.testing.assert_array_equal(one.clip.inputs[A], other.clip.inputs[A])
 
 
 def test_what_is_not_taken_is_not_read(spec):
     film, sensors = Film(), Sensors()
     clips = SegmentDataset([segment(rgb=film, audio=sensors), segment(rgb=film)], spec)
-    heard = clips.taking([A])
+    heard = clips.with_modalities([A])
     assert set(heard[0].clip.inputs) == {A} and not film.asked
     assert not heard[1].clip.inputs and heard[1].labels == clips[1].labels
     assert set(clips[0].clip.inputs) == {V, A}  # the clips themselves are as they were

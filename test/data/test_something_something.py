@@ -119,7 +119,7 @@ def test_pictures_and_boxes_agree_wherever_the_window_lies(root, spec):
     clips = open_splits(settings(root), spec).train
     starts = set()
     for epoch in range(30):
-        sample = clips.visit(0, epoch)
+        sample = clips.training_sample(0, epoch)
         assert shown(sample) == boxed(sample)
         starts.add(shown(sample)[0])
     assert len(starts) > 10 and min(starts) >= 1 and max(starts) <= 25
@@ -135,7 +135,7 @@ def test_videos_taken_apart_give_the_same(root, spec, pattern):
     assert clips.segments[3].stop_s == FRAMES / FPS
     assert shown(clips[3]) == boxed(clips[3]) == [13, 16, 19, 22]
     for epoch in range(10):
-        assert shown(clips.visit(3, epoch)) == boxed(clips.visit(3, epoch))
+        assert shown(clips.training_sample(3, epoch)) == boxed(clips.training_sample(3, epoch))
 
 
 def test_scaled_videos_keep_their_boxes(root, spec):

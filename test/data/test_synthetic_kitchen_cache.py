@@ -183,7 +183,7 @@ def test_frames_are_the_first_the_camera_took_in_each_slot():
 
 
 def test_only_the_wanted_modalities_are_prepared(written):
-    full, some = CachedKitchen(written), CachedKitchen(written).taking([Modality.AUDIO])
+    full, some = CachedKitchen(written), CachedKitchen(written).with_modalities([Modality.AUDIO])
     for clips in (some, pickle.loads(pickle.dumps(some))):
         assert clips[1].clip.modalities == (Modality.AUDIO,)
         assert np.array_equal(clips[1].clip.inputs[Modality.AUDIO],

@@ -46,7 +46,7 @@ class Few:
             clip.pop(Modality.FLOW)
         return Sample(Clip(clip), {'verb': index % 3, 'noun': index % 4})
 
-    def visit(self, index, epoch):
+    def training_sample(self, index, epoch):
         return self[index]
 
 

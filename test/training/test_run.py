@@ -49,7 +49,7 @@ class Toy:
         clip.pop((Modality.FLOW, Modality.AUDIO)[index // 2 % 2])
         return Sample(Clip(clip), {'verb': verb, 'noun': index % 4})
 
-    def visit(self, index, epoch):
+    def training_sample(self, index, epoch):
         self.served += 1
         self.watch(self.served)
         if self.served == self.break_at:

@@ -156,7 +156,7 @@ class CachedKitchen(Dataset[Sample]):
         self.modalities = tuple(modalities)
         self._open()
 
-    def taking(self, modalities: Sequence[Modality]) -> CachedKitchen:
+    def with_modalities(self, modalities: Sequence[Modality]) -> CachedKitchen:
         """Return the same clips with some modalities only."""
         return CachedKitchen(self.folder, modalities)
 
@@ -180,7 +180,7 @@ class CachedKitchen(Dataset[Sample]):
         rendered = RenderedClip(**{k: np.asarray(v[index]) for k, v in self._arrays.items()})
         return _sample(rendered, self.spec, self.modalities)
 
-    def visit(self, index: int, epoch: int) -> Sample:
+    def training_sample(self, index: int, epoch: int) -> Sample:
         """Return the clip, which has one window only."""
         return self[index]
 
@@ -199,7 +199,7 @@ class LiveKitchen(Dataset[Sample]):
             raise IndexError(f'clip {index} of {len(self)}')
         return _sample(render_clip(self.split, self.seed, index, self.spec), self.spec)
 
-    def visit(self, index: int, epoch: int) -> Sample:
+    def training_sample(self, index: int, epoch: int) -> Sample:
         """Return the clip, which has one window only."""
         return self[index]
 
