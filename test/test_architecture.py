@@ -37,7 +37,7 @@ ROS = frozenset({
     'ament_index_python', 'builtin_interfaces', 'cv_bridge', 'launch', 'launch_ros',
     'message_filters', 'rclpy', 'rosidl_runtime_py', 'tf2_ros',
 })
-NUMBERS_ONLY = frozenset({'numpy'})
+NOUN_LIBRARIES = frozenset({'numpy', 'filelock'})
 """What the nouns may import besides the standard library."""
 
 
@@ -86,8 +86,8 @@ def import_violation(package: str, module: str) -> str | None:
             return f'{package} may not import {target} ({module})'
     elif is_ros(module):
         return None if package in ('node', 'overlay') else f'only node may import ROS ({module})'
-    elif package == 'nouns' and top not in sys.stdlib_module_names | NUMBERS_ONLY:
-        return f'the shared nouns may import numpy only ({module})'
+    elif package == 'nouns' and top not in sys.stdlib_module_names | NOUN_LIBRARIES:
+        return f'the shared nouns may import numpy and filelock only ({module})'
     elif package == 'preprocess' and top in ('torch', 'torchvision'):
         return f'preprocess runs without torch ({module})'
     return None
@@ -130,7 +130,7 @@ def test_the_table_has_every_package():
     ('preprocess/resize.py', 'from karmma_ros import stream', 'preprocess may not import stream'),
     ('preprocess/resize.py', 'import torch.nn', 'without torch'),
     ('node/worker.py', 'from karmma_ros.model.karmma import Karmma', 'node may not import model'),
-    ('clip.py', 'import cv2', 'numpy only'),
+    ('clip.py', 'import cv2', 'numpy and filelock only'),
     ('clip.py', 'import karmma_ros.data.samples', 'nouns may not import data'),
 ])
 def test_a_planted_violation_is_found(tmp_path, file, source, expected):

@@ -131,11 +131,9 @@ def collect_sharded(
         if shard is None:
             loader = DataLoader(
                 Rows(cast(Any, with_modalities(clips, network.modalities)), rows),
-                settings.batch_size,
-                num_workers=settings.workers,
+                settings.batch_size, num_workers=settings.workers,
                 pin_memory=settings.device.startswith('cuda'),
-                collate_fn=partial(collate, modalities=network.modalities),
-            )
+                collate_fn=partial(collate, modalities=network.modalities))
             shard = collect(network, loader, settings.device, progress, chosen)
             shard.save(path)
         else:

@@ -90,13 +90,8 @@ def training_loader(
         raise InvalidSettingError(
             'batch_size', order.batch_size,
             f'a multiple of {divisor}, the batches of a step on all devices')
-    return _loader(
-        IndexedDataset(with_modalities(clips, modalities), True),
-        modalities,
-        batch_size,
-        workers,
-        order,
-    )
+    dataset = IndexedDataset(with_modalities(clips, modalities), True)
+    return _loader(dataset, modalities, batch_size, workers, order)
 
 
 def scoring_loader(
@@ -105,13 +100,9 @@ def scoring_loader(
 ) -> DataLoader[Batch]:
     """Return the clips as they are scored, from `first` on, divided over the processes."""
     rank, world = processes()
+    dataset = IndexedDataset(with_modalities(clips, modalities), False)
     return _loader(
-        IndexedDataset(with_modalities(clips, modalities), False),
-        modalities,
-        batch_size,
-        workers,
-        range(first + rank, len(clips), world),
-    )
+        dataset, modalities, batch_size, workers, range(first + rank, len(clips), world))
 
 
 def _loader(
