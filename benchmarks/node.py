@@ -105,29 +105,30 @@ def _apart(run: Run, quick: bool) -> list[dict[str, Any]]:
 def measure(run: Run) -> list[dict[str, Any]]:
     """Return the figures of each rate of a run."""
     sys.path.insert(0, str(SUITE))
-    from fault_suite.audience import audience, used
+    from fault_suite.monitor import node_monitor, used
     from fault_suite.ros import domain
 
-    with TemporaryDirectory() as folder, domain(check_fields=False), audience() as ears:
+    with TemporaryDirectory() as folder, domain(check_fields=False), node_monitor() as monitor:
         notes = Path(folder, 'notes.json')
         with _process('scene.py', stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sensors, \
                 _process('watched_node.py', *_node_arguments(run, notes)) as node:
             wanted = 4 if run.profile else 1  # without it the camera may not get through
-            if not ears.until(lambda: ears.results and len(used(ears.results[-1].message))
-                              >= wanted, _READY_S):
+            if not monitor.spin_until(
+                    lambda: monitor.results and len(used(monitor.results[-1].message)) >= wanted,
+                    _READY_S):
                 raise RuntimeError('no answer from enough sensors came in time')
             phases = []
             for i, rate in enumerate(run.rates):
-                ears.set_parameter('rate', rate * _DRIFT)
-                ears.listen(_SETTLE_S)
-                phases.append(_watch(ears, {'node': node.pid, 'sensors': sensors.pid,
-                                            'listener': os.getpid()},
-                                     rate, run.seconds / (3 if i else 1)))
+                monitor.set_parameter('rate', rate * _DRIFT)
+                monitor.spin(_SETTLE_S)
+                phases.append(_watch(
+                    monitor, {'node': node.pid, 'sensors': sensors.pid, 'listener': os.getpid()},
+                    rate, run.seconds / (3 if i else 1)))
             sent, _ = sensors.communicate()
             node.send_signal(signal.SIGINT)
             node.wait(30)
         told = json.loads(notes.read_text(encoding='utf-8'))
-        return [_figures(run, phase, ears.results, np.array(json.loads(sent)), told)
+        return [_figures(run, phase, monitor.results, np.array(json.loads(sent)), told)
                 for phase in phases]
 
 
@@ -165,12 +166,12 @@ class Phase:
     peak: int
 
 
-def _watch(ears: Any, pids: dict[str, int], rate: float, seconds: float) -> Phase:
+def _watch(monitor: Any, pids: dict[str, int], rate: float, seconds: float) -> Phase:
     from fault_suite.proc import peak_bytes, usage
 
     started, cpu = time.monotonic(), {name: usage(pid).cpu_s for name, pid in pids.items()}
     threads = _thread_seconds(pids['node'])
-    ears.listen(seconds)
+    monitor.spin(seconds)
     stopped, after = time.monotonic(), {name: usage(pid) for name, pid in pids.items()}
     took = stopped - started
     later = _thread_seconds(pids['node'])

@@ -1,67 +1,78 @@
-"""The cheap faults in a short form, and the suite's own parts; `make faults` runs it all."""
+"""The cheap faults in a short form, and the suite's own parts; `make faults` runs all."""
 
 import json
+from pathlib import Path
 
 from fault_suite import churn, day, fuzz, model_files
 from fault_suite.case import Case, case, Trial
-from fault_suite.catalogue import CASES
-from fault_suite.hostile import HARMS
+from fault_suite.hostile import CORRUPTIONS
 from fault_suite.oracle import Oracle, Rules
 from fault_suite.proc import rise, usage
-from fault_suite.report import FIGURES, merge, PAGE
+from fault_suite.registry import CASES
+from fault_suite.report import FIGURES, merge, PAGE, render
 import pytest
 
 SHORT = {
     'churn': (churn.run, {'events': 500}),
     'fuzz': (fuzz.run, {'number': 4000}),
     'day': (day.run, {'hours': 1 / 6}),
-    'model_files': (model_files.run, {'harms': list(HARMS)}),
+    'model_files': (model_files.run, {'corruptions': list(CORRUPTIONS)}),
 }
 
 
 @pytest.mark.parametrize('name', SHORT)
 def test_short_form(name):
-    found, settings = SHORT[name]
-    trial = found.run(**found.settings(**settings))
-    assert trial.demands and trial.failures == []
+    fault, settings = SHORT[name]
+    trial = fault.run(**fault.settings(**settings))
+    assert trial.requirements and trial.failures == []
 
 
 def test_every_case_has_its_texts_and_its_name():
     assert len(CASES) == 17
-    for name, found in CASES.items():
-        assert found.name == name
+    for name, fault in CASES.items():
+        assert fault.name == name
         for quick in (True, False):
-            assert '{' not in found.done.format(**found.settings(quick))
-        assert set(found.quick) <= set(found.full)
+            assert '{' not in fault.description.format(**fault.settings(quick))
+        assert set(fault.quick) <= set(fault.full)
 
 
-def make_case(held: bool) -> Case:
+def make_case(passed: bool) -> Case:
     @case('probe', 'A probe', 'Done {times} times.', full={'times': 3}, quick={'times': 1})
     def probe(trial: Trial, times: int) -> None:
-        trial.demand('it holds', held, times)
+        trial.require('it holds', passed, times)
     return probe
 
 
-def test_a_case_fails_by_a_demand_by_an_exception_and_by_demanding_nothing():
-    assert make_case(True).run(times=1).held
-    assert not make_case(False).run(times=1).held
+def test_a_case_fails_by_a_requirement_by_an_exception_and_without_requirements():
+    assert make_case(True).run(times=1).passed
+    assert not make_case(False).run(times=1).passed
     crash = case('crash', 'A crash', '')(lambda trial: 1 / 0)
     trial = crash.run()
-    assert not trial.held and 'ZeroDivisionError' in trial.failures[0].came
-    assert not case('idle', 'Nothing', '')(lambda trial: None).run().held
+    assert not trial.passed and 'ZeroDivisionError' in trial.failures[0].observed
+    assert not case('idle', 'Nothing', '')(lambda trial: None).run().passed
 
 
-def test_the_page_keeps_what_other_runs_found_and_says_what_failed(tmp_path):
+def test_the_page_keeps_results_of_other_runs_and_marks_failures(tmp_path):
     facts = {'machine': {'processor': 'p', 'cores': '2', 'python': '3', 'ros': 'r', 'torch': 't'},
              'date': '2026-01-02', 'command': 'make faults'}
-    for name, held in (('first', True), ('second', False), ('first', True)):
-        merge(tmp_path, {name: {**make_case(held).record(quick=False), **facts}},
+    for name, passed in (('first', True), ('second', False), ('first', True)):
+        merge(tmp_path, {name: {**make_case(passed).record(quick=False), **facts}},
               ['second', 'first'])
-    found = json.loads((tmp_path / FIGURES).read_text(encoding='utf-8'))
-    assert list(found) == ['second', 'first'] and found['first']['settings'] == {'times': 3}
+    result = json.loads((tmp_path / FIGURES).read_text(encoding='utf-8'))
+    assert list(result) == ['second', 'first'] and result['first']['settings'] == {'times': 3}
     page = (tmp_path / PAGE).read_text(encoding='utf-8')
     assert 'Done 3 times.' in page and '| it holds | 3 | **failed** |' in page
     assert '[A probe](#second) | 0 of 1 | **failed**' in page
+
+
+def test_the_committed_page_is_that_of_its_data_and_of_these_cases():
+    docs = Path(__file__).parents[2] / 'docs'
+    data = json.loads((docs / FIGURES).read_text(encoding='utf-8'))
+    assert (docs / PAGE).read_text(encoding='utf-8') == render(data, figure=True)
+    assert list(data) == list(CASES)
+    for name, entry in data.items():
+        assert entry['title'] == CASES[name].title
+        assert entry['description'] == CASES[name].description.format(**entry['settings'])
 
 
 def test_the_oracle_by_hand():

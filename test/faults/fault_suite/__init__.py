@@ -1,6 +1,6 @@
 """
-Faults done to the node on purpose, and what is demanded of it all the same.
+Fault injection: what is done to the node, and what is required of it.
 
-A module of cases for each kind of fault; `catalogue` lists them all, `report` writes what
-came out. Run by `test/faults/run.py`; short forms of the cheap ones by `test_faults.py`.
+A module of cases for each type of fault; `registry` lists them all, `report` writes the page.
+`test/faults/run.py` runs them; `test_faults.py` runs short forms of the cheap ones.
 """

@@ -1,4 +1,4 @@
-"""What a case is: a fault, what is done, and demands that can fail."""
+"""A case: a fault, how it is injected, and requirements that can fail."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Demand:
-    """One thing asked for, and what came out."""
+class Requirement:
+    """A requirement, and what was observed."""
 
-    what: str
-    came: str
-    held: bool
+    requirement: str
+    observed: str
+    passed: bool
 
 
 @dataclass
 class Trial:
-    """What one run of a case finds."""
+    """The outcome of one run of a case."""
 
-    demands: list[Demand] = field(default_factory=list)
+    requirements: list[Requirement] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     """Numbers for the JSON file, by name."""
-    done: str = ''
-    """What was really done, where the case's own text cannot say it beforehand."""
+    description: str = ''
+    """What was done, where it is known only after the run."""
 
-    def demand(self, what: str, held: Any, came: object) -> bool:
-        """Note whether a demand holds and what was seen; tell whether it holds."""
-        self.demands.append(Demand(what, str(came), bool(held)))
-        return bool(held)
-
-    @property
-    def held(self) -> bool:
-        """Return whether every demand held; a trial without any has shown nothing."""
-        return bool(self.demands) and all(demand.held for demand in self.demands)
+    def require(self, requirement: str, passed: Any, observed: object) -> bool:
+        """Record whether a requirement holds and what was observed; return whether it holds."""
+        self.requirements.append(Requirement(requirement, str(observed), bool(passed)))
+        return bool(passed)
 
     @property
-    def failures(self) -> list[Demand]:
-        """Return the demands that did not hold."""
-        return [demand for demand in self.demands if not demand.held]
+    def passed(self) -> bool:
+        """Return whether every requirement holds; a trial without any does not pass."""
+        return bool(self.requirements) and all(each.passed for each in self.requirements)
+
+    @property
+    def failures(self) -> list[Requirement]:
+        """Return the requirements that do not hold."""
+        return [each for each in self.requirements if not each.passed]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A fault that can be done at several sizes."""
+    """A fault that can be injected at several sizes."""
 
     name: str
     title: str
-    done: str
+    description: str
     """What is done, with the settings' names in braces."""
     act: Callable[..., None]
     """Takes the trial and the settings."""
@@ -58,24 +58,24 @@ class Case:
     quick: Mapping[str, Any]
     """Settings that replace some of `full` where there is little time."""
     limit_s: float
-    """A run that takes longer hangs, which is a failure."""
+    """A longer run counts as hanging, which is a failure."""
 
     def settings(self, quick: bool = False, **changes: Any) -> dict[str, Any]:
         """Return the settings of a size, with changes."""
         return {**self.full, **(self.quick if quick else {}), **changes}
 
     def run(self, **settings: Any) -> Trial:
-        """Run it; an exception is a demand that failed."""
-        trial = Trial(done=self.done.format(**settings))
+        """Run it; an exception is a requirement that failed."""
+        trial = Trial(description=self.description.format(**settings))
         try:
             self.act(trial, **settings)
         except Exception as error:
             traceback.print_exc()
-            trial.demand('the case runs to its end', False, f'{type(error).__name__}: {error}')
+            trial.require('the case completes', False, f'{type(error).__name__}: {error}')
         return trial
 
     def record(self, quick: bool) -> dict[str, Any]:
-        """Run it at one size and give what belongs into the JSON file."""
+        """Run it at one size and return its part of the JSON file."""
         settings, started = self.settings(quick), time.monotonic()
         trial = self.run(**settings)
         return entry(self, trial, quick, time.monotonic() - started, settings)
@@ -86,17 +86,19 @@ def entry(
 ) -> dict[str, Any]:
     """Return one case's part of the JSON file."""
     return {
-        'title': case.title, 'done': trial.done, 'held': trial.held, 'quick': quick,
+        'title': case.title,
+        'description': trial.description, 'passed': trial.passed, 'quick': quick,
         'seconds': round(seconds, 1), 'settings': dict(settings),
-        'demands': [asdict(demand) for demand in trial.demands], 'figures': trial.figures,
+        'requirements': [asdict(each) for each in trial.requirements],
+        'figures': trial.figures,
     }
 
 
 def case(
-    name: str, title: str, done: str, *, full: Mapping[str, Any] | None = None,
+    name: str, title: str, description: str, *, full: Mapping[str, Any] | None = None,
     quick: Mapping[str, Any] | None = None, limit_s: float = 300.0,
 ) -> Callable[[Callable[..., None]], Case]:
-    """Make a case of the function that does it."""
+    """Make a case of a function."""
     def make(act: Callable[..., None]) -> Case:
-        return Case(name, title, done, act, dict(full or {}), dict(quick or {}), limit_s)
+        return Case(name, title, description, act, dict(full or {}), dict(quick or {}), limit_s)
     return make

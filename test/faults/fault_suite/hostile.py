@@ -1,4 +1,4 @@
-"""Model directories that are damaged, or made to do harm when they are loaded."""
+"""Model directories that are damaged, or built to attack the program that loads them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 from karmma_ros.model.bundle import CONFIG, WEIGHTS
 
 
-class Bomb:
-    """What runs code of its own when it is unpickled."""
+class CodeOnUnpickling:
+    """An object that runs code when it is unpickled."""
 
     def __init__(self, witness: Path) -> None:
         self.witness = witness
@@ -25,40 +25,40 @@ class Bomb:
 
 
 def _edit(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
-    def harm(model: Path) -> None:
+    def corrupt(model: Path) -> None:
         description = json.loads((model / CONFIG).read_text())
         change(description)
         (model / CONFIG).write_text(json.dumps(description))
-    return harm
+    return corrupt
 
 
-def _cut(name: str, part: float) -> Callable[[Path], None]:
+def _truncated(name: str, part: float) -> Callable[[Path], None]:
     return lambda model: os.truncate(model / name, int((model / name).stat().st_size * part))
 
 
-def _in_place(name: str, make: Callable[[Path], None]) -> Callable[[Path], None]:
-    def harm(model: Path) -> None:
+def _replaced(name: str, make: Callable[[Path], None]) -> Callable[[Path], None]:
+    def corrupt(model: Path) -> None:
         (model / name).unlink()
         make(model / name)
-    return harm
+    return corrupt
 
 
 def _header_length(length: int) -> Callable[[Path], None]:
-    def harm(model: Path) -> None:
+    def corrupt(model: Path) -> None:
         data = bytearray((model / WEIGHTS).read_bytes())
         data[:8] = struct.pack('<Q', length)
         (model / WEIGHTS).write_bytes(data)
-    return harm
+    return corrupt
 
 
 def _header(make: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     """Write another header before the same weights."""
-    def harm(model: Path) -> None:
+    def corrupt(model: Path) -> None:
         data = (model / WEIGHTS).read_bytes()
         length, = struct.unpack('<Q', data[:8])
         header = json.dumps(make(json.loads(data[8:8 + length]))).encode()
         (model / WEIGHTS).write_bytes(struct.pack('<Q', len(header)) + header + data[8 + length:])
-    return harm
+    return corrupt
 
 
 def _huge_tensor(header: dict[str, Any]) -> dict[str, Any]:
@@ -71,12 +71,12 @@ def _text(name: str, text: Callable[[], str]) -> Callable[[Path], None]:
 
 
 def _pickle(model: Path) -> None:
-    (model / WEIGHTS).write_bytes(pickle.dumps(Bomb(witness(model))))
+    (model / WEIGHTS).write_bytes(pickle.dumps(CodeOnUnpickling(witness(model))))
 
 
 def _torch_pickle(model: Path) -> None:
     import torch
-    torch.save({'weights': Bomb(witness(model))}, model / WEIGHTS)
+    torch.save({'weights': CodeOnUnpickling(witness(model))}, model / WEIGHTS)
 
 
 def witness(model: Path) -> Path:
@@ -102,11 +102,11 @@ def _classes(values: Any) -> Callable[[Path], None]:
     return _edit(lambda description: description.update(classes=values))
 
 
-HARMS: dict[str, Callable[[Path], None]] = {
-    'weights cut in half': _cut(WEIGHTS, 0.5),
-    'weights cut to one byte less': lambda model: os.truncate(
+CORRUPTIONS: dict[str, Callable[[Path], None]] = {
+    'weights truncated to half': _truncated(WEIGHTS, 0.5),
+    'weights truncated by one byte': lambda model: os.truncate(
         model / WEIGHTS, (model / WEIGHTS).stat().st_size - 1),
-    'weights empty': _cut(WEIGHTS, 0),
+    'weights empty': _truncated(WEIGHTS, 0),
     'weights missing': lambda model: (model / WEIGHTS).unlink(),
     'weights are a pickle that runs code': _pickle,
     'weights are a torch file that runs code': _torch_pickle,
@@ -114,16 +114,16 @@ HARMS: dict[str, Callable[[Path], None]] = {
     'weights’ header of 100 GB': _header_length(100 * 10 ** 9),
     'weights’ header lists a tensor of 4 TB': _header(_huge_tensor),
     'weights’ header is a list': _header(lambda header: []),
-    'weights are a directory': _in_place(WEIGHTS, Path.mkdir),
-    'weights are a FIFO': _in_place(WEIGHTS, os.mkfifo),
-    'weights are /dev/zero': _in_place(WEIGHTS, lambda p: p.symlink_to('/dev/zero')),
-    'weights are a link to themselves': _in_place(WEIGHTS, lambda p: p.symlink_to(p)),
+    'weights are a directory': _replaced(WEIGHTS, Path.mkdir),
+    'weights are a FIFO': _replaced(WEIGHTS, os.mkfifo),
+    'weights are /dev/zero': _replaced(WEIGHTS, lambda p: p.symlink_to('/dev/zero')),
+    'weights are a link to themselves': _replaced(WEIGHTS, lambda p: p.symlink_to(p)),
     'weights are a sparse file of 100 GB': lambda model: os.truncate(model / WEIGHTS, 10 ** 11),
-    'config cut in half': _cut(CONFIG, 0.5),
-    'config empty': _cut(CONFIG, 0),
-    'config is a FIFO': _in_place(CONFIG, os.mkfifo),
-    'config is a directory': _in_place(CONFIG, Path.mkdir),
-    'config is /dev/zero': _in_place(CONFIG, lambda p: p.symlink_to('/dev/zero')),
+    'config truncated to half': _truncated(CONFIG, 0.5),
+    'config empty': _truncated(CONFIG, 0),
+    'config is a FIFO': _replaced(CONFIG, os.mkfifo),
+    'config is a directory': _replaced(CONFIG, Path.mkdir),
+    'config is /dev/zero': _replaced(CONFIG, lambda p: p.symlink_to('/dev/zero')),
     'config is not UTF-8': lambda model: (model / CONFIG).write_bytes(b'\xff\xfe{}'),
     'config nested 200,000 deep': _text(CONFIG, lambda: '[' * 200_000 + ']' * 200_000),
     'config nested, as an object': _text(CONFIG, lambda: '{"a":' * 100_000 + '1' + '}' * 100_000),
@@ -145,26 +145,26 @@ HARMS: dict[str, Callable[[Path], None]] = {
     'width is NaN': _architecture(dim=float('nan')),
     'width is a fraction': _architecture(dim=16.5),
     'encoders are a list': _architecture(encoders=[]),
-    'encoder is a class of its own': _edit(_first_encoder({'name': 'os:system'})),
+    'encoder is another class': _edit(_first_encoder({'name': 'os:system'})),
     'encoder of enormous widths': _edit(_first_encoder({'options': {'widths': [10 ** 7] * 4}})),
     'encoder of unknown options': _edit(_first_encoder({'options': {'depth': 3}})),
-    'pictures of 1 million x 1 million': _clip(
+    'frames of 1 million x 1 million': _clip(
         video={'height': 10 ** 6, 'width': 10 ** 6}),
     '1000 million frames': _clip(num_frames=10 ** 9),
     'a window of 30 years': _clip(duration=1e9),
     'a window of infinity': _clip(duration=float('inf')),
-    'sound at 1e12 Hz': _edit(lambda d: d['clip']['audio'].update(sample_rate=10 ** 12)),
+    'audio at 1e12 Hz': _edit(lambda d: d['clip']['audio'].update(sample_rate=10 ** 12)),
     'metrics are a text': _edit(lambda d: d.update(metrics='good')),
 }
-"""What is done to a copy of a good model directory, by name."""
+"""Corruptions of a copy of a valid model directory, by name."""
 
-HARMLESS = ('metrics are a text',)
-"""What may be loaded all the same."""
+LOADABLE = ('metrics are a text',)
+"""Corruptions with which a model may still be loaded."""
 
 
-def harmed(good: Path, folder: Path, name: str) -> Path:
-    """Return a copy of a model directory with the harm done to it."""
-    model = folder / f'model_{list(HARMS).index(name)}'
+def corrupted(good: Path, folder: Path, name: str) -> Path:
+    """Return a corrupted copy of a model directory."""
+    model = folder / f'model_{list(CORRUPTIONS).index(name)}'
     shutil.copytree(good, model)
-    HARMS[name](model)
+    CORRUPTIONS[name](model)
     return model

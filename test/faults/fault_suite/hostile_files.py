@@ -1,4 +1,4 @@
-"""Read files that are made to do harm, each in a process of its own; send some to a live node."""
+"""Read hostile files, each in a process of its own; send some to a live node."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage
 
 from fault_suite import hostile_inputs as inputs
-from fault_suite.audience import audience, DemoMonitor
 from fault_suite.case import case, Trial
 from fault_suite.messages import header
 from fault_suite.models import make_model
+from fault_suite.monitor import node_monitor, NodeMonitor
 from fault_suite.proc import MEBI, peak_bytes
 from fault_suite.processes import node_process, ROOT, sender_process, SUITE
 from fault_suite.ros import domain
@@ -74,7 +74,7 @@ def run_python(arguments: Sequence[str], folder: Path, limit_s: float) -> Ended:
         time.sleep(0.02)
     if child.poll() is None:
         os.killpg(child.pid, signal.SIGKILL)
-    # Where the files lay is of no interest in a report.
+    # Temporary paths are not part of the report.
     text = log.read_text(errors='replace').replace(str(folder), '…')
     return Ended(child.wait(), text, time.monotonic() - started, peak / MEBI)
 
@@ -87,10 +87,10 @@ def _peak_bytes(pid: int) -> int:
 
 
 def _bags(trial: Trial, folder: Path, limit_s: float) -> None:
-    """Evaluate all hostile bags and a good one by one command."""
+    """Evaluate all hostile bags and a valid one by one command."""
     good, out = folder / 'good.mcap', folder / 'report'
-    made = run_python([*_KARMMA, 'bag', 'synthetic', str(good), '--episodes', '1'], folder, 60)
-    trial.demand('a good bag is written beside them', good.exists(), made)
+    written = run_python([*_KARMMA, 'bag', 'synthetic', str(good), '--episodes', '1'], folder, 60)
+    trial.require('a valid bag is written too', good.exists(), written)
     paths = []
     for name, make in inputs.BAGS.values():
         make(folder / name)
@@ -99,46 +99,46 @@ def _bags(trial: Trial, folder: Path, limit_s: float) -> None:
                         '--out', str(out)], folder, limit_s)
     trial.figures['bags'] = {'seconds': round(ended.seconds, 1),
                              'peak_mib': round(ended.peak_mib)}
-    trial.demand(f'{len(paths)} bags and a good one, one command: ends with exit status 1 in '
-                 f'{limit_s:g} s and {MEMORY_MIB} MiB, without a traceback',
-                 ended.bounded and ended.status == 1, ended)
+    trial.require(f'{len(paths)} bags and a valid one, one command: ends with exit status 1 in '
+                  f'{limit_s:g} s and {MEMORY_MIB} MiB, without a traceback',
+                  ended.bounded and ended.status == 1, ended)
     for what, (name, _) in inputs.BAGS.items():
         line = next((line for line in ended.output.splitlines() if f'/{name}' in line), '')
-        trial.demand(f'{what}: named with the reason', line,
-                     line.strip()[:200] or 'not named')
+        trial.require(f'{what}: named with the reason', line,
+                      line.strip()[:200] or 'not named')
     report = out / 'report.json'
     bags = json.loads(report.read_text())['bags'] if report.exists() else []
     windows = [bag.get('windows', 1) for bag in bags if 'good' in bag.get('name', bag['path'])]
-    trial.demand('the good bag is evaluated', windows and windows[0] > 0,
-                 f'{len(bags)} bags in the report')
+    trial.require('the valid bag is evaluated', windows and windows[0] > 0,
+                  f'{len(bags)} bags in the report')
     left = [path.name for path in (folder / 'tmp').iterdir()
             if not path.name.startswith('torchinductor')]  # torch makes its cache there
-    trial.demand('no temporary file stays', not left, ', '.join(left) or 'none')
+    trial.require('no temporary file stays', not left, ', '.join(left) or 'none')
 
 
 def _reads(trial: Trial, folder: Path) -> None:
     """Read hostile images, archives, videos and checkpoints, each in its process."""
-    for kind, files in (('image', inputs.IMAGES), ('tar', inputs.TARS)):
+    for file_type, files in (('image', inputs.IMAGES), ('tar', inputs.TARS)):
         for what, make in files.items():
-            path = folder / f'hostile.{kind}'
+            path = folder / f'hostile.{file_type}'
             path.write_bytes(make())
-            _demand_rejected(trial, what, run_python(
-                ['-m', 'fault_suite.reading', kind, str(path)], folder, 30))
+            _require_rejected(trial, what, run_python(
+                ['-m', 'fault_suite.reading', file_type, str(path)], folder, 30))
     witness, checkpoint = folder / 'ran', folder / 'last.ckpt'
     checkpoint.write_bytes(inputs.pickled_code(witness))
     ended = run_python(['-m', 'fault_suite.reading', 'checkpoint', str(checkpoint)], folder, 30)
-    _demand_rejected(trial, 'a checkpoint that runs code', ended)
-    trial.demand('its code was not run', not witness.exists(), 'no trace of it')
+    _require_rejected(trial, 'a checkpoint that runs code', ended)
+    trial.require('its code was not run', not witness.exists(), 'no trace of it')
     with _server() as (address, requests):
         for what, path in _video_paths(folder, address).items():
-            _demand_rejected(trial, what, run_python(
+            _require_rejected(trial, what, run_python(
                 ['-m', 'fault_suite.reading', 'video', path], folder, 30))
-        trial.demand('no request was made', not requests, f'{len(requests)} requests')
+        trial.require('no request was made', not requests, f'{len(requests)} requests')
 
 
-def _demand_rejected(trial: Trial, what: str, ended: Ended) -> None:
-    trial.demand(f'{what}: rejected, or known to be cut off, in 30 s and {MEMORY_MIB} MiB',
-                 ended.bounded and ('rejected: ' in ended.output
+def _require_rejected(trial: Trial, what: str, ended: Ended) -> None:
+    trial.require(f'{what}: rejected, or known to be truncated, in 30 s and {MEMORY_MIB} MiB',
+                  ended.bounded and ('rejected: ' in ended.output
                                     or 'breaks_off=True' in ended.output), ended)
 
 
@@ -181,7 +181,7 @@ _RATE_HZ = 5
 def _live(trial: Trial, folder: Path, seconds: float) -> None:
     """Send hostile images to a node that also receives audio and detections."""
     model = make_model(folder / 'random')
-    with audience() as monitor, sender_process() as sender:
+    with node_monitor() as monitor, sender_process() as sender:
         sender.switch('microphone', 'detector')
         publisher = monitor.node.create_publisher(
             CompressedImage, 'image/compressed', qos_profile_sensor_data)
@@ -189,8 +189,8 @@ def _live(trial: Trial, folder: Path, seconds: float) -> None:
                       'rgb.transport': 'compressed',
                       'detections.image_width': 96, 'detections.image_height': 72}
         with node_process(parameters) as node:
-            if not trial.demand('live: results from audio and detections come',
-                                monitor.result_with('audio', 'detections', limit_s=60), 'yes'):
+            if not trial.require('live: there are results from audio and detections',
+                                 monitor.result_with('audio', 'detections', limit_s=60), 'yes'):
                 return
             for what, make in inputs.IMAGES.items():
                 _flood(trial, monitor, node.pid, what, _publishing(publisher, make()), seconds)
@@ -206,20 +206,20 @@ def _publishing(publisher: Any, data: bytes) -> Callable[[int], None]:
     return publish
 
 
-def _flood(trial: Trial, monitor: DemoMonitor, pid: int, what: str,
+def _flood(trial: Trial, monitor: NodeMonitor, pid: int, what: str,
            publish: Callable[[int], None], seconds: float) -> None:
     """Publish an image several times a second; measure the longest time without a result."""
-    begun, first = time.monotonic(), len(monitor.results)
-    while time.monotonic() < begun + seconds:
+    started, first = time.monotonic(), len(monitor.results)
+    while time.monotonic() < started + seconds:
         publish(monitor.node.get_clock().now().nanoseconds)
-        monitor.listen(1 / _RATE_HZ)
-    times = [begun, *(heard.time for heard in monitor.results[first:]), time.monotonic()]
+        monitor.spin(1 / _RATE_HZ)
+    times = [started, *(received.time for received in monitor.results[first:]), time.monotonic()]
     gap = max(after - before for before, after in zip(times, times[1:]))
     peak = peak_bytes(pid) / MEBI
     trial.figures[f'live: {what}'] = {'gap_s': round(gap, 2), 'peak_mib': round(peak)}
-    trial.demand(
-        f'live, {_RATE_HZ} a second for {seconds:g} s: {what}: results from the other sensors go '
-        f'on (gap at most {GAP_S:g} s), the node stays below {MEMORY_MIB} MiB',
+    trial.require(
+        f'live, {_RATE_HZ} a second for {seconds:g} s: {what}: results from the other sensors '
+        f'continue (gap at most {GAP_S:g} s), the node stays below {MEMORY_MIB} MiB',
         gap <= GAP_S and peak < MEMORY_MIB, f'gap {gap:.2f} s, peak {peak:.0f} MiB')
 
 

@@ -1,4 +1,4 @@
-"""Files that are made to do harm when they are read: small on disk, large or endless in use."""
+"""Hostile files: small on disk, large or endless when they are read."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ def _write(data: Callable[[], bytes]) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(data())
 
 
-def _cut_index() -> bytes:
+def _truncated_index() -> bytes:
     return _mcap(_schema(1, *_SCHEMA), _channel(1, 1, b'/x'), _chunk(0, b'', b''),
                  struct.pack('<BQ', 7, 4) + b'\1\0\0\0')
 
 
-def _cut_message() -> bytes:
+def _truncated_message() -> bytes:
     return _mcap(_schema(1, *_SCHEMA), _channel(1, 1, b'/x'), struct.pack('<BQ', 5, 3) + b'abc')
 
 
@@ -153,7 +153,7 @@ def _metadata(text: Callable[[], str]) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         path.mkdir()
         (path / 'metadata.yaml').write_text(text())
-        (path / 'bag_0.mcap').write_bytes(_cut_message())
+        (path / 'bag_0.mcap').write_bytes(_truncated_message())
     return make
 
 
@@ -177,8 +177,8 @@ BAGS: dict[str, tuple[str, Callable[[Path], None]]] = {
         'zstd.mcap', _write(lambda: _mcap_bomb(b'zstd', zeros_by_zstd))),
     'mcap: an lz4 chunk that unpacks to 3 GiB': (
         'lz4.mcap', _write(lambda: _mcap_bomb(b'lz4', zeros_by_lz4))),
-    'mcap: cut inside a message index': ('index.mcap', _write(_cut_index)),
-    'mcap: a message record of 3 bytes': ('short.mcap', _write(_cut_message)),
+    'mcap: truncated inside a message index': ('index.mcap', _write(_truncated_index)),
+    'mcap: a message record of 3 bytes': ('short.mcap', _write(_truncated_message)),
     'mcap: a message definition that contains itself': (
         'recursive.mcap', _write(lambda: _image_mcap(_recursive_definition()))),
     'mcap: a message definition with arrays of 16 GB': ('arrays.mcap', _write(
@@ -223,7 +223,7 @@ def hidden_size_jpeg(side: int = 32_000) -> bytes:
     Return a JPEG of `side` x `side` pixels that seems to have 16 x 16.
 
     FF 00 before the true header is skipped by libjpeg; a simple parser takes it for a segment
-    and goes on behind the true header, where another frame header waits.
+    and continues behind the true header, where another frame header waits.
     """
     jpeg = cv2.imencode('.jpg', np.full((16, 16, 3), 128, np.uint8))[1].tobytes()
     segments, scan = _segments(jpeg)

@@ -1,8 +1,8 @@
 """
 Load model directories, each in a process that is killed when it takes too long.
 
-`python -m fault_suite.loading` reads paths from standard input and answers each with a line
-of JSON. It forks for each, so that torch is imported once, and uses one thread, since those
+`python -m fault_suite.loading` reads paths from standard input and writes a line of JSON for
+each. It forks for each, so that torch is imported once, and uses one thread, since those
 of a pool do not live on in a fork.
 """
 
@@ -29,17 +29,17 @@ LIMIT_S = 10.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the process that loaded a model."""
+    """How the process that loaded a model ended."""
 
-    answer: str
+    outcome: str
     """`refused: SENTENCE`, `loaded`, `raised: …`, or how the process ended."""
     seconds: float
     grown_mib: float
 
     @property
     def refused(self) -> bool:
-        """Return whether it was refused as it should be: with a sentence of ours."""
-        return self.answer.startswith('refused: ')
+        """Return whether it was rejected with an error of the package."""
+        return self.outcome.startswith('refused: ')
 
 
 def load_in_child(model: Path) -> Outcome:
@@ -57,12 +57,12 @@ def load_in_child(model: Path) -> Outcome:
     if not text:
         hung = seconds >= LIMIT_S
         return Outcome('hung' if hung else f'died by signal {os.WTERMSIG(status)}', seconds, 0.0)
-    grown, _, answer = text.partition(' ')
-    return Outcome(answer, seconds, float(grown))
+    grown, _, outcome = text.partition(' ')
+    return Outcome(outcome, seconds, float(grown))
 
 
 def _read(pipe: int, deadline: float) -> str:
-    """Read what the child has to say, nothing if it dies or says nothing in time."""
+    """Return what the child writes; empty if it ends or writes nothing in time."""
     data = b''
     while time.monotonic() < deadline:
         if select.select([pipe], [], [], 0.05)[0]:
@@ -75,19 +75,19 @@ def _read(pipe: int, deadline: float) -> str:
 
 
 def _load(model: Path, pipe: int) -> None:
-    """Be the child: load, tell, and leave without any of the parent's clean-up."""
+    """In the child: load, write the outcome, and exit without the parent's clean-up."""
     # Counted from here: resetting the peak needs no right but that to one's own files.
     Path('/proc/self/clear_refs').write_text('5')
     before = usage().rss
     try:
         load_model(str(model), 'cpu', 'auto')
-        answer = 'loaded'
+        outcome = 'loaded'
     except BundleError as error:
-        answer = f'refused: {error}'
+        outcome = f'refused: {error}'
     except BaseException as error:
         traceback.print_exc()
-        answer = f'raised: {type(error).__name__}: {error}'
-    os.write(pipe, f'{(peak_bytes() - before) / MEBI:.0f} {answer[:4000]}'.encode())
+        outcome = f'raised: {type(error).__name__}: {error}'
+    os.write(pipe, f'{(peak_bytes() - before) / MEBI:.0f} {outcome[:4000]}'.encode())
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""Good messages of every sensor, from which bad ones are made."""
+"""Valid messages of every sensor, from which malformed ones are derived."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def header(stamp_ns: int, frame_id: str = 'sensor') -> Header:
 def image(
     stamp_ns: int, width: int = 16, height: int = 12, shade: int = 90, frame_id: str = 'camera',
 ) -> Image:
-    """Return a grey rgb8 picture."""
+    """Return a grey rgb8 image."""
     return Image(
         header=header(stamp_ns, frame_id), width=width, height=height, step=3 * width,
         encoding='rgb8', data=array.array('B', bytes([shade]) * (3 * width * height)))
 
 
 def compressed(stamp_ns: int, width: int = 16, height: int = 12, shade: int = 90) -> Any:
-    """Return a grey JPEG picture."""
+    """Return a grey JPEG image."""
     _, data = cv2.imencode('.jpg', np.full((height, width, 3), shade, np.uint8))
     return CompressedImage(header=header(stamp_ns, 'camera'), format='rgb8; jpeg compressed bgr8',
                            data=array.array('B', data.tobytes()))
@@ -46,8 +46,8 @@ def flow(stamp_ns: int, width: int = 16, height: int = 12, pixels: float = 1.0) 
         encoding='32FC2', data=array.array('B', values.tobytes()))
 
 
-def sound(stamp_ns: int, samples: int = 1024, level: int = 4096) -> AudioDataStamped:
-    """Return S16LE mono sound whose first sample has the stamp."""
+def audio(stamp_ns: int, samples: int = 1024, level: int = 4096) -> AudioDataStamped:
+    """Return S16LE mono audio whose first sample has the stamp."""
     message = AudioDataStamped(header=header(stamp_ns, 'microphone'))
     wave = (np.arange(samples) % 2 * 2 - 1) * level
     message.audio.data = array.array('B', wave.astype('<i2').tobytes())
@@ -55,11 +55,11 @@ def sound(stamp_ns: int, samples: int = 1024, level: int = 4096) -> AudioDataSta
 
 
 def boxes(
-    stamp_ns: int, found: Sequence[Sequence[float]] = ((8.0, 6.0, 4.0, 3.0),),
+    stamp_ns: int, centres_and_sizes: Sequence[Sequence[float]] = ((8.0, 6.0, 4.0, 3.0),),
 ) -> Detection2DArray:
     """Return a box for each (centre x, centre y, width, height) in pixels."""
     message = Detection2DArray(header=header(stamp_ns, 'camera'))
-    for x, y, size_x, size_y in ([float(value) for value in each] for each in found):
+    for x, y, size_x, size_y in ([float(value) for value in each] for each in centres_and_sizes):
         # Floats: without its checks of fields, rclpy makes a number near 0 of an integer.
         box = Detection2D(results=[ObjectHypothesisWithPose()])
         box.results[0].hypothesis.class_id = 'hand'
@@ -70,4 +70,4 @@ def boxes(
     return message
 
 
-MAKERS = {'image': image, 'compressed': compressed, 'flow': flow, 'sound': sound, 'boxes': boxes}
+MAKERS = {'image': image, 'compressed': compressed, 'flow': flow, 'audio': audio, 'boxes': boxes}

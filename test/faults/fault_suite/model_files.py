@@ -8,7 +8,7 @@ import subprocess
 from tempfile import TemporaryDirectory
 
 from fault_suite.case import case, Trial
-from fault_suite.hostile import harmed, HARMLESS, HARMS, witness
+from fault_suite.hostile import corrupted, CORRUPTIONS, LOADABLE, witness
 from fault_suite.loading import LIMIT_S, Outcome
 from fault_suite.models import make_model
 from fault_suite.processes import module_process
@@ -23,27 +23,28 @@ def _load(loader: subprocess.Popen[str], model: Path) -> Outcome:
 
 
 @case('model_files', 'Damaged and hostile model directories', (
-    'A good model directory is harmed, each time in another way, and loaded and warmed up as '
+    'A valid model directory is corrupted, each time in another way, and loaded and warmed up as '
     'the node does, in a process of its own that is killed after 10 s.'),
-    full={'harms': list(HARMS)}, limit_s=900)
-def run(trial: Trial, harms: list[str]) -> None:
-    """Try each harm."""
+    full={'corruptions': list(CORRUPTIONS)}, limit_s=900)
+def run(trial: Trial, corruptions: list[str]) -> None:
+    """Load each corrupted model."""
     with TemporaryDirectory() as name, module_process('fault_suite.loading') as loader:
         folder = Path(name)
         good = make_model(folder / 'good')
         outcome = _load(loader, good)
-        trial.demand('undamaged: it is loaded', outcome.answer == 'loaded', outcome.answer)
-        for harm in harms:
-            model = harmed(good, folder, harm)
-            _judge(trial, harm, model, _load(loader, model))
+        trial.require('undamaged: it is loaded', outcome.outcome == 'loaded', outcome.outcome)
+        for corruption in corruptions:
+            model = corrupted(good, folder, corruption)
+            _check(trial, corruption, model, _load(loader, model))
 
 
-def _judge(trial: Trial, harm: str, model: Path, outcome: Outcome) -> None:
-    fine = outcome.refused or (harm in HARMLESS and outcome.answer == 'loaded')
-    fine = fine and outcome.grown_mib < MEMORY_MIB and not witness(model).exists()
-    # Where the tests put the directory is of no interest.
-    said = outcome.answer.replace(str(model.parent), '…')
+def _check(trial: Trial, corruption: str, model: Path, outcome: Outcome) -> None:
+    as_expected = outcome.refused or (corruption in LOADABLE and outcome.outcome == 'loaded')
+    as_expected = as_expected and outcome.grown_mib < MEMORY_MIB and not witness(model).exists()
+    # Temporary paths are not part of the report.
+    text = outcome.outcome.replace(str(model.parent), '…')
     code = '; CODE WAS RUN' if witness(model).exists() else ''
-    trial.demand(
-        f'{harm}: refused with a sentence, no code run, in {LIMIT_S:g} s and {MEMORY_MIB} MiB',
-        fine, f'{said[:160]} ({outcome.seconds:.1f} s, {outcome.grown_mib:.0f} MiB{code})')
+    trial.require(
+        f'{corruption}: rejected with a reason, no code run, in {LIMIT_S:g} s and '
+        f'{MEMORY_MIB} MiB', as_expected,
+        f'{text[:160]} ({outcome.seconds:.1f} s, {outcome.grown_mib:.0f} MiB{code})')

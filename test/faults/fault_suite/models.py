@@ -1,4 +1,4 @@
-"""Small models with random weights, for cases in which the answer does not matter."""
+"""Small models with random weights, for cases in which the prediction does not matter."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SLOW_SPEC = replace(
     SPEC, duration=4.0,
     audio=AudioSpec(sample_rate=2000, n_fft=128, win_length=128, hop_length=40, n_mels=16,
                     tiles=2, tile_steps=100))
-"""A window of 4 s in 8 slots of 0.5 s, with sound at 2 kHz: for a day at few messages a second."""
+"""A window of 4 s in 8 slots of 0.5 s, with audio at 2 kHz: for a day of few messages."""
 
 
 def make_model(path: Path, spec: ClipSpec = SPEC, seed: int = 0) -> Path:
-    """Write a model directory and give it."""
+    """Write a model directory and return its path."""
     torch.manual_seed(seed)
     config = preset('tiny')
     save_bundle(path, build(config, spec, vocabulary()), config, spec, vocabulary(),

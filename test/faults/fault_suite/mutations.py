@@ -1,4 +1,4 @@
-"""Good messages spoilt: any field of any message, with values that its type can hold."""
+"""Mutated messages: any field of any message, with any value of its type."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _BITS = re.compile(r'(u?)int(\d+)')
 
 
 @lru_cache(maxsize=None)
-def _numbers(kind: str) -> st.SearchStrategy[int]:
-    sign, bits = _BITS.fullmatch(kind).groups()
+def _numbers(field_type: str) -> st.SearchStrategy[int]:
+    sign, bits = _BITS.fullmatch(field_type).groups()
     low, high = (0, 2 ** int(bits) - 1) if sign else (
         -2 ** (int(bits) - 1), 2 ** (int(bits) - 1) - 1)
     edges = [n for n in (low, -1, 0, 1, 2, 3, 16, 48, 10_000, 999_999_999, 1_000_000_000,
@@ -42,29 +42,29 @@ _BYTES = st.one_of(
 
 
 @lru_cache(maxsize=None)
-def _values(kind: str) -> st.SearchStrategy[Any] | None:
+def _values(field_type: str) -> st.SearchStrategy[Any] | None:
     """Return values for a field of this type; None for what is not a leaf."""
-    if kind in ('sequence<uint8>', 'sequence<octet>'):
+    if field_type in ('sequence<uint8>', 'sequence<octet>'):
         return _BYTES
-    if kind == 'boolean':
+    if field_type == 'boolean':
         return st.booleans()
-    if kind in ('float', 'double'):
+    if field_type in ('float', 'double'):
         return _FLOATS
-    if kind.startswith('string'):
+    if field_type.startswith('string'):
         return _TEXTS
-    if _BITS.fullmatch(kind):
-        return _numbers(kind)
-    if kind.startswith('sequence<'):
+    if _BITS.fullmatch(field_type):
+        return _numbers(field_type)
+    if field_type.startswith('sequence<'):
         return st.integers(0, 6)  # so many copies of its first element
     return None
 
 
 def _leaves(message: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
     """Return every field down to the leaves, and sequences of messages both whole and inside."""
-    for name, kind in message.get_fields_and_field_types().items():
+    for name, field_type in message.get_fields_and_field_types().items():
         here, value = (*path, name), getattr(message, name)
-        if _values(kind) is not None:
-            yield here, kind
+        if _values(field_type) is not None:
+            yield here, field_type
         if hasattr(value, 'get_fields_and_field_types'):
             yield from _leaves(value, here)
         elif isinstance(value, list) and value and hasattr(
@@ -73,21 +73,21 @@ def _leaves(message: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 
 def mutated(good: Any) -> st.SearchStrategy[Callable[[int], Any]]:
-    """Return functions that make, for the stamp that would be right, a spoilt copy of `good`."""
+    """Return functions that make, for a stamp, a mutated copy of `good`."""
     change = st.sampled_from(list(_leaves(good))).flatmap(
         lambda leaf: st.tuples(st.just(leaf[0]), st.just(leaf[1]), _values(leaf[1])))
-    wire, kind = serialize_message(good), type(good)
-    return st.lists(change, max_size=4).map(lambda changes: _maker(wire, kind, changes))
+    wire, field_type = serialize_message(good), type(good)
+    return st.lists(change, max_size=4).map(lambda changes: _maker(wire, field_type, changes))
 
 
-def _maker(wire: bytes, kind: type, changes: list[Change]) -> Callable[[int], Any]:
+def _maker(wire: bytes, field_type: type, changes: list[Change]) -> Callable[[int], Any]:
     def make(now_ns: int) -> Any:
-        message = deserialize_message(wire, kind)
+        message = deserialize_message(wire, field_type)
         if hasattr(message, 'header'):
             message.header.stamp.sec, message.header.stamp.nanosec = divmod(now_ns, 10 ** 9)
         for path, leaf, value in changes:
             _set(message, path, leaf, value)
-        return deserialize_message(serialize_message(message), kind)
+        return deserialize_message(serialize_message(message), field_type)
     return make
 
 

@@ -1,13 +1,13 @@
 """
-What the masks must be, worked out anew from the rules and from nothing of the package.
+The expected masks, derived from the rules only, without code of the package.
 
 The rules, as the documentation has them: an input is available when its last message came
 within its timeout, by the receiver's clock, and its samples cover enough of the window, by
 their stamps. The window ends at the newest stamp of those inputs that are fresh; should their
 stamps lie further apart than a window, the largest group that agrees decides, and of equals
-that of the first input. Of the pictures that fall into one slot of the clip's grid only the
-first is used. The sound of a window ends with a whole column of the spectrogram, at the window's
-end or before. Flow from the camera lives and dies with the camera. No window is used twice, and
+that of the first input. Of the images that fall into one slot of the clip's grid only the
+first is used. The audio of a window ends with a whole column of the spectrogram, at the window's
+end or before. Flow from the camera is available when the camera is. No window is used twice, and
 none that ends earlier follows, unless it lies a whole window back.
 
 Times are integer nanoseconds.
@@ -50,7 +50,7 @@ class _Sensor:
 
 
 class Oracle:
-    """Follow the messages that come in and say what the node must make of them."""
+    """Take the messages that the node receives and return its expected masks."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
@@ -67,7 +67,7 @@ class Oracle:
                 stamp // self.rules.slot_ns for _, stamp in sensor.stamps[-20:]}:
             return
         sensor.stamps.append((start_ns, stop_ns))
-        # Nothing that old can matter any more.
+        # Older stamps have no effect.
         del sensor.stamps[:-400]
 
     def available(self, now_ns: int) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ class Oracle:
         rules = self.rules
         if name == AUDIO:
             needed = ceil(rules.coverage * rules.duration_ns * rules.sample_rate / 1e9)
-            return self._heard(end_ns) >= needed
+            return self._received_samples(end_ns) >= needed
         needed = ceil(rules.coverage * rules.slots)
         if name == BOXES:
             return self._slots_with_boxes(end_ns) >= needed
@@ -121,7 +121,7 @@ class Oracle:
         last = end_ns // self.rules.slot_ns
         return range(last + 1 - self.rules.slots, last + 1)
 
-    def _heard(self, end_ns: int) -> int:
+    def _received_samples(self, end_ns: int) -> int:
         """Count the audio samples of the window; chunks do not overlap here."""
         rate, rules = self.rules.sample_rate, self.rules
         stop = round(end_ns * rate / 1e9) // rules.hop * rules.hop

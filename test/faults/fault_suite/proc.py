@@ -1,4 +1,4 @@
-"""What Linux says of a process: memory, threads, open files, time on the processor."""
+"""Resources of a process, from /proc: memory, threads, open files, CPU time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MEBI = 2 ** 20
 
 @dataclass(frozen=True)
 class Usage:
-    """One look at a process."""
+    """Resources of a process at one time."""
 
     rss: int
     """Resident memory, bytes."""
@@ -27,7 +27,7 @@ class Usage:
 
 
 def usage(pid: int | None = None) -> Usage:
-    """Look at a process, this one unless another is named."""
+    """Return the resources of a process, of this one by default."""
     folder = Path('/proc', str(pid or os.getpid()))
     fields = dict(line.split(':', 1) for line in (folder / 'status').read_text().splitlines())
     # The name in parentheses may hold spaces; after it come state, parent and so on.

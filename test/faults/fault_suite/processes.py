@@ -16,11 +16,11 @@ SUITE = Path(__file__).parents[1]
 ROOT = SUITE.parents[1]
 CONFIG = ROOT / 'config' / 'node'
 
-CAMERA = {'name': 'camera', 'kind': 'image', 'topic': 'image', 'rate': 20,
+CAMERA = {'name': 'camera', 'message': 'image', 'topic': 'image', 'rate': 20,
           'fields': {'width': 96, 'height': 72}}
-MICROPHONE = {'name': 'microphone', 'kind': 'sound', 'topic': 'audio', 'rate': 50,
+MICROPHONE = {'name': 'microphone', 'message': 'audio', 'topic': 'audio', 'rate': 50,
               'fields': {'samples': 320}}
-DETECTOR = {'name': 'detector', 'kind': 'boxes', 'topic': 'detections', 'rate': 10}
+DETECTOR = {'name': 'detector', 'message': 'boxes', 'topic': 'detections', 'rate': 10}
 SENSORS = (CAMERA, MICROPHONE, DETECTOR)
 ALL = 'camera', 'microphone', 'detector'
 
@@ -61,7 +61,7 @@ class NodeProcess:
             return None
 
     def end(self, number: signal.Signals = signal.SIGINT, limit_s: float = 20.0) -> int | None:
-        """Ask it to end and give the exit status, None when it had to be killed."""
+        """Send a signal and return the exit status; None when it had to be killed."""
         if self.alive:
             self.send(number)
         status = self.wait(limit_s)
@@ -69,7 +69,7 @@ class NodeProcess:
         return status
 
     def kill(self) -> None:
-        """End it by force."""
+        """Kill it."""
         self.process.kill()
         self.process.wait()
 
@@ -93,7 +93,7 @@ def _module(
 
 @contextmanager
 def module_process(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a module of the suite that answers lines with lines; it ends with the block."""
+    """Run a module of the suite that reads and writes lines; it ends with the block."""
     process = _module(name, *arguments)
     try:
         yield process
@@ -124,12 +124,12 @@ class SenderProcess:
         """Messages sent when the streams were last switched, by name."""
 
     def switch(self, *names: str) -> float:
-        """Switch the streams named on and the others off; give time.monotonic() of the change."""
+        """Switch the given streams on, the others off; return time.monotonic() of the change."""
         self.process.stdin.write(' '.join(names) + '\n')
         self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
-        self.sent = answer['sent']
-        return float(answer['time'])
+        response = json.loads(self.process.stdout.readline())
+        self.sent = response['sent']
+        return float(response['time'])
 
 
 @contextmanager

@@ -40,10 +40,10 @@ READERS: dict[str, Callable[[Path], Any]] = {
     'image': _image, 'tar': _tar, 'video': _video, 'checkpoint': _checkpoint}
 
 
-def main(kind: str, path: str) -> None:
+def main(file_type: str, path: str) -> None:
     """Read the file and print what came of it."""
     try:
-        print('read:', str(READERS[kind](Path(path)))[:200])
+        print('read:', str(READERS[file_type](Path(path)))[:200])
     except KarmmaError as error:
         print('rejected:', error)
 

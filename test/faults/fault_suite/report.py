@@ -1,4 +1,4 @@
-"""The page and the figures: written anew after each case, so that a run can be broken off."""
+"""The page and its JSON file, written after each case, so that a run can be stopped."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import Any
 import torch
 
 PAGE, FIGURES = 'reliability.md', 'reliability.json'
-PICTURE = Path('images', 'reliability_soak.png')
+FIGURE = Path('images', 'reliability_soak.png')
 
 HEAD = """\
-# What was done to the node, and how it bore it
+# Reliability
 
-This page is written by `make faults`; the figures are in [reliability.json](reliability.json).
-Each fault is done on purpose, by the cases in `test/faults/`, to the node as it is shipped. A
-demand that did not hold says so here. Nothing was done on a robot: sensors are played by other
-processes of the same machine over DDS, or, where it says *simulated*, by calling the node's own
-callbacks with a clock that is set by hand.
+This page is written by `make faults`; its data are in [reliability.json](reliability.json). The
+cases in `test/faults/` inject faults into the node as it is installed. A requirement that does not
+hold is marked **failed**. Nothing was tested on a robot: other processes of the same machine
+publish the sensors over DDS or, where a case is *simulated*, messages are passed to the node's own
+callbacks with a clock that the test sets.
 """
 
 SOAK = """\
-![CPU and memory of the node over the soak](images/reliability_soak.png)
+![CPU and memory of the node during the soak test](images/reliability_soak.png)
 """
 
 
 def machine() -> dict[str, str]:
-    """Name what the figures were measured on."""
+    """Return the machine and versions of the measurement."""
     return {
         'processor': _processor(), 'cores': str(os.cpu_count()), 'system': platform.platform(),
         'python': platform.python_version(), 'torch': torch.__version__,
@@ -58,7 +58,7 @@ def _rclpy_version() -> str:
 
 
 def merge(folder: Path, entries: Mapping[str, Mapping[str, Any]], order: Iterable[str]) -> Path:
-    """Put new entries among those that are there, and write figures and page."""
+    """Merge new entries into the existing ones, and write JSON and page."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / FIGURES
     known = json.loads(file.read_text(encoding='utf-8')) if file.exists() else {}
@@ -66,7 +66,7 @@ def merge(folder: Path, entries: Mapping[str, Mapping[str, Any]], order: Iterabl
     ordered = {name: known[name] for name in order if name in known}
     _write(file, json.dumps(ordered, indent=1, ensure_ascii=False) + '\n')
     page = folder / PAGE
-    _write(page, render(ordered, (folder / PICTURE).exists()))
+    _write(page, render(ordered, (folder / FIGURE).exists()))
     return page
 
 
@@ -77,22 +77,22 @@ def _write(file: Path, text: str) -> None:
     fresh.replace(file)
 
 
-def render(entries: Mapping[str, Mapping[str, Any]], picture: bool = False) -> str:
+def render(entries: Mapping[str, Mapping[str, Any]], figure: bool = False) -> str:
     """Return the page in Markdown."""
     parts = [HEAD, _machines(entries), _summary(entries)]
     for name, entry in entries.items():
         parts.append(_section(name, entry))
-        if picture and name == 'soak':
+        if figure and name == 'soak':
             parts.append(SOAK)
     return '\n'.join(parts)
 
 
 def _machines(entries: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say on what and when, once where it is the same for all."""
+    """Return machine and date, once where they are the same for all."""
     facts = sorted({(_machine(e), e['date'], e['command']) for e in entries.values()})
     lines = [f'Measured {date} by `{command}`: {where}.' for where, date, command in facts]
     if any(entry['quick'] for entry in entries.values()):
-        lines.append('Cases marked *short* were run in their short form, which shows less.')
+        lines.append('Cases marked *short* were run in their short form, which tests less.')
     return '\n'.join(textwrap.fill(line, 98) for line in lines) + '\n'
 
 
@@ -103,25 +103,27 @@ def _machine(entry: Mapping[str, Any]) -> str:
 
 
 def _summary(entries: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = ['| fault | demands that held | result | seconds |', '| --- | ---: | --- | ---: |']
+    rows = ['| fault | requirements | result | seconds |', '| --- | ---: | --- | ---: |']
     for name, entry in entries.items():
-        held = sum(d['held'] for d in entry['demands'])
+        passed = sum(r['passed'] for r in entry['requirements'])
         short = ' (*short*)' if entry['quick'] else ''
-        rows.append(f'| [{entry["title"]}](#{name}){short} | {held} of {len(entry["demands"])} | '
-                    f'{_verdict(entry["held"])} | {entry["seconds"]:.0f} |')
+        rows.append(f'| [{entry["title"]}](#{name}){short} | {passed} of '
+                    f'{len(entry["requirements"])} | '
+                    f'{_verdict(entry["passed"])} | {entry["seconds"]:.0f} |')
     return '\n'.join(rows) + '\n'
 
 
 def _section(name: str, entry: Mapping[str, Any]) -> str:
-    rows = [f'<a id="{name}"></a>\n\n## {entry["title"]}\n', textwrap.fill(entry['done'], 98), '',
-            '| demanded | came out | |', '| --- | --- | --- |']
-    rows += [f'| {_cell(d["what"])} | {_cell(d["came"])} | {_verdict(d["held"])} |'
-             for d in entry['demands']]
+    rows = [f'<a id="{name}"></a>\n\n## {entry["title"]}\n',
+            textwrap.fill(entry['description'], 98), '',
+            '| requirement | observed | |', '| --- | --- | --- |']
+    rows += [f'| {_cell(r["requirement"])} | {_cell(r["observed"])} | {_verdict(r["passed"])} |'
+             for r in entry['requirements']]
     return '\n'.join(rows) + '\n'
 
 
-def _verdict(held: bool) -> str:
-    return 'held' if held else '**failed**'
+def _verdict(passed: bool) -> str:
+    return 'passed' if passed else '**failed**'
 
 
 def _cell(text: str) -> str:

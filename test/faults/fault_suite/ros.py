@@ -9,7 +9,7 @@ import os
 import rclpy
 
 # Above the system's own ports, and above the domains that the tests in test/node take: a node
-# of the same name in the same domain would answer in place of ours.
+# of the same name in the same domain would respond in place of ours.
 _FIRST_DOMAIN, _DOMAINS = 215, 17
 
 

@@ -1,10 +1,10 @@
 """
 Play sensors as a process of its own: `python -m fault_suite.sender STREAMS`.
 
-STREAMS is JSON: a list of objects with name, kind (one of messages.MAKERS), topic, rate (Hz),
+STREAMS is JSON: a list of objects with name, message (one of messages.MAKERS), topic, rate (Hz),
 and optionally reliable, shift (seconds added to stamps) and fields (of the message's maker).
-Lines on standard input name the streams that are to be on; each is answered with
-time.monotonic() of the change and the number of messages sent so far, by name.
+Each line on standard input names the streams to switch on; the response to it is a line of JSON
+with time.monotonic() of the change and the number of messages sent so far, by name.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Stream:
     """One sensor: a message that is made once and sent again with new stamps."""
 
     def __init__(
-        self, node: Any, name: str, kind: str, topic: str, rate: float, reliable: bool = True,
+        self, node: Any, name: str, message: str, topic: str, rate: float, reliable: bool = True,
         shift: float = 0.0, fields: dict[str, Any] | None = None,
     ) -> None:
         self.name, self.period, self.sent = name, 1 / rate, 0
-        self._message = MAKERS[kind](0, **(fields or {}))
-        # Sound is stamped at its first sample, which is heard a period before the last.
-        late = self.period if kind == 'sound' else 0.0
+        self._message = MAKERS[message](0, **(fields or {}))
+        # Audio is stamped at its first sample, which is recorded a period before the last.
+        late = self.period if message == 'audio' else 0.0
         self._shift_ns = round((shift - late) * SECOND)
         self._clock = node.get_clock()
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
@@ -48,7 +48,7 @@ class Stream:
 
 
 class Sender:
-    """Send what is on, at the rates asked for, until the input ends."""
+    """Publish the streams that are on, at their rates, until the input ends."""
 
     def __init__(self, streams: list[dict[str, Any]]) -> None:
         self._node = rclpy.create_node('sender')
@@ -58,19 +58,19 @@ class Sender:
 
     def run(self) -> None:
         """Keep to the rates on average, whatever a single message takes."""
-        Thread(target=self._listen, daemon=True).start()
+        Thread(target=self._read_commands, daemon=True).start()
         due = {stream.name: time.monotonic() for stream in self._streams}
         while not self._ended:
             now = time.monotonic()
             for stream in self._streams:
                 if now >= due[stream.name]:
-                    # After a pause of the machine it goes on, instead of making up for it.
+                    # After a pause of the machine it continues without catching up.
                     due[stream.name] = max(due[stream.name] + stream.period, now - stream.period)
                     if stream.name in self._on:
                         stream.send()
             time.sleep(0.001)
 
-    def _listen(self) -> None:
+    def _read_commands(self) -> None:
         for line in sys.stdin:
             self._on = set(line.split())
             sent = {stream.name: stream.sent for stream in self._streams}

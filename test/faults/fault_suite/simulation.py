@@ -1,9 +1,9 @@
 """
 The real node without DDS, without threads, and with a clock that is set by hand.
 
-Messages are put into the callbacks of the node's own subscriptions; a tick of the rate timer
-judges, recognises and publishes before it returns. What is published is serialised, so that
-no field may be out of its range, and kept instead of being sent.
+Messages are passed to the callbacks of the node's own subscriptions; a tick of the rate timer
+assesses, runs inference and publishes before it returns. Published messages are serialised, so
+that no field may be out of its range, and stored instead of sent.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class SteppedWorker(Worker):
 class SteppedDecoder(ImageDecoder):
     """The node's decoder of compressed images, which decodes in the thread that submits one."""
 
-    def submit(self, arrived: Any, now_ns: int) -> None:
+    def submit(self, message: Any, now_ns: int) -> None:
         """Decode and hand back at once what the thread and the executor would."""
-        self._done(DecodedImage(arrived, decode(arrived)), now_ns)
+        self._done(DecodedImage(message, decode(message)), now_ns)
 
 
 class Simulation:
@@ -60,17 +60,17 @@ class Simulation:
         self.attach()
 
     def attach(self) -> None:
-        """Look up the node's subscriptions again, as after they changed."""
+        """Update the callbacks after the node's subscriptions changed."""
         self._callbacks = {s.topic_name.strip('/'): s.callback for s in self.node.subscriptions}
 
     @property
     def results(self) -> list[ActionRecognition]:
-        """Return the results that were published and not taken away yet."""
+        """Return the results that were published and not cleared yet."""
         return self._published.setdefault('action_recognition', [])
 
     @property
     def availabilities(self) -> list[ModalityAvailability]:
-        """Return the reports that were published and not taken away yet."""
+        """Return the reports that were published and not cleared yet."""
         return self._published.setdefault('~/modality_availability', [])
 
     @property
@@ -83,57 +83,57 @@ class Simulation:
         self.node.get_clock().set_ros_time_override(
             Time(nanoseconds=now_ns, clock_type=ClockType.ROS_TIME))
 
-    def detect_events(self, topic: str, message: Any) -> None:
+    def receive(self, topic: str, message: Any) -> None:
         """Put a message into the callback of the node's subscription."""
         self._callbacks[topic](message)
 
-    def hears(self, topic: str) -> bool:
+    def subscribes(self, topic: str) -> bool:
         """Return whether the node subscribes to a topic."""
         return topic in self._callbacks
 
     def tick(self) -> ActionRecognition | None:
-        """Let the rate timer go off; give the result if one was published."""
+        """Trigger the rate timer; return the result if one was published."""
         before = len(self.results)
         self.worker.request_result()
         return self.results[-1] if len(self.results) > before else None
 
     def report(self) -> ModalityAvailability:
-        """Let the node judge its inputs now, and give what it says."""
-        self.worker._reported = ()  # else an unchanged state is told again only after 0.4 s
+        """Let the node assess its inputs now, and return its report."""
+        self.worker._reported = ()  # else an unchanged state is reported again only after 0.4 s
         self.worker.request_report()
         return self.availabilities[-1]
 
-    def forget(self) -> None:
-        """Throw away what was published."""
+    def clear(self) -> None:
+        """Clear what was published."""
         for messages in self._published.values():
             messages.clear()
 
 
 @contextmanager
 def simulation(
-    model: Any, answer: ConstantAnswer | None = None, start_ns: int = 0,
+    model: Any, prediction: ConstantPrediction | None = None, start_ns: int = 0,
     **parameters: Any,
 ) -> Iterator[Simulation]:
     """
     Return an active node; `__` in a parameter's name stands for a dot.
 
-    :param answer: takes the place of the network, which is the slowest part by far.
+    :param prediction: replaces the network, which is the slowest part by far.
     """
     published: dict[str, list[Any]] = {}
     values = {'model': str(model), 'threads': 1, 'use_sim_time': True, **parameters}
-    with mock.patch.object(session, 'Worker', _kept(SteppedWorker)), \
+    with mock.patch.object(session, 'Worker', _with_latest(SteppedWorker)), \
             mock.patch.object(inputs, 'ImageDecoder', SteppedDecoder):
         node = _recording(published)(enable_communication_interface=False, parameter_overrides=[
             Parameter(name.replace('__', '.'), value=value) for name, value in values.items()])
         try:
             _expect(node.trigger_configure(), 'configure')
-            if answer is not None:
-                _answer_with(answer)
-            made = Simulation(node, published)
-            made.set_time(start_ns)
+            if prediction is not None:
+                _replace_network(prediction)
+            simulated = Simulation(node, published)
+            simulated.set_time(start_ns)
             _expect(node.trigger_activate(), 'activate')
-            made.attach()
-            yield made
+            simulated.attach()
+            yield simulated
             node.trigger_shutdown()
         finally:
             node.destroy_node()
@@ -141,61 +141,64 @@ def simulation(
 
 def _expect(outcome: TransitionCallbackReturn, what: str) -> None:
     if outcome != SUCCESS:
-        raise RuntimeError(f'{what} failed; the log says why')
+        raise RuntimeError(f'{what} failed; the log has the reason')
 
 
-def _kept(kind: type) -> Callable[..., Any]:
-    """Make the class remember its last instance."""
+def _with_latest(worker: type) -> Callable[..., Any]:
+    """Store the last instance of the class as `latest`."""
     def make(*arguments: Any, **options: Any) -> Any:
-        kind.latest = kind(*arguments, **options)
-        return kind.latest
+        worker.latest = worker(*arguments, **options)  # type: ignore[attr-defined]
+        return worker.latest  # type: ignore[attr-defined]
     return make
 
 
 def _recording(published: dict[str, list[Any]]) -> type:
-    """Return the node's class with publishers that keep what they are given."""
+    """Return the node's class with publishers that store their messages."""
     class Recording(lifecycle.KarmmaNode):
-        def create_publisher(self, kind: type, topic: str, *arguments: Any, **options: Any) -> Any:
-            made = super().create_publisher(kind, topic, *arguments, **options)
+        def create_publisher(
+            self, message_type: type, topic: str, *arguments: Any, **options: Any
+        ) -> Any:
+            publisher = super().create_publisher(message_type, topic, *arguments, **options)
             if topic.startswith('/'):  # not the node's own: rosout, diagnostics, parameters
-                return made
-            made.publish = _keeper(published.setdefault(topic, []))
-            return made
+                return publisher
+            publisher.publish = _recorder(published.setdefault(topic, []))
+            return publisher
 
         def create_lifecycle_publisher(
-            self, kind: type, topic: str, *arguments: Any, **options: Any
+            self, message_type: type, topic: str, *arguments: Any, **options: Any
         ) -> Any:
-            made = super().create_lifecycle_publisher(kind, topic, *arguments, **options)
-            made.publish = _keeper(published.setdefault(topic, []))
-            return made
+            publisher = super().create_lifecycle_publisher(
+                message_type, topic, *arguments, **options)
+            publisher.publish = _recorder(published.setdefault(topic, []))
+            return publisher
 
     return Recording
 
 
-def _keeper(kept: list[Any]) -> Callable[[Any], None]:
+def _recorder(recorded: list[Any]) -> Callable[[Any], None]:
     def keep(message: Any) -> None:
         serialize_message(message)
-        kept.append(message)
+        recorded.append(message)
     return keep
 
 
-def _answer_with(answer: ConstantAnswer) -> None:
+def _replace_network(prediction: ConstantPrediction) -> None:
     worker = SteppedWorker.latest  # type: ignore[attr-defined]
     recogniser = worker.engine.recogniser
-    answer.network, recogniser.recognise = recogniser.recognise, answer
+    prediction.network, recogniser.recognise = recogniser.recognise, prediction
 
 
-class ConstantAnswer:
-    """Answer every window alike; now and then ask the real network, which must not fail."""
+class ConstantPrediction:
+    """Return the same prediction for every window; run the real network for some, as a check."""
 
     def __init__(self, vocabulary: Vocabulary, every: int = 0) -> None:
-        """Take what there is to answer, and how often to ask the network; 0 never does."""
+        """Take the classes, and run the network for one of `every` windows; 0 never does."""
         scores = {h: np.full(len(n), 1 / len(n)) for h, n in vocabulary.heads.items()}
         self._prediction, self._every = Prediction(scores, vocabulary), every
         self._calls, self.network = 0, None
 
     def __call__(self, window: Any, keep: Any = None) -> Prediction:
-        """Take the place of Recogniser.recognise."""
+        """Replace Recogniser.recognise."""
         self._calls += 1
         if self._every and self.network is not None and self._calls % self._every == 0:
             return self.network(window)

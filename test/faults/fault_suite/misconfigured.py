@@ -20,13 +20,13 @@ from fault_suite.case import case, Trial
 from fault_suite.messages import SECOND
 from fault_suite.models import make_model
 from fault_suite.ros import domain
-from fault_suite.simulation import ConstantAnswer, Simulation, simulation
+from fault_suite.simulation import ConstantPrediction, Simulation, simulation
 
 START_NS = 1_700_000_000 * SECOND
 _STEP_NS = SECOND // 50
 _IMAGE_EVERY, _BOXES_EVERY, _TICK_EVERY = 2, 5, 10
 NOTICE_S = 5.0
-"""Within this time a misleading sensor must be out of the mask, or warned about."""
+"""Within this time a misconfigured sensor must be out of the mask, or have a warning."""
 
 Maker = Callable[[int], Any]
 
@@ -36,7 +36,7 @@ def _audio(rate: int = 16_000, channels: int = 1, stamped: bool = True) -> Maker
     samples = rate * channels // 50
 
     def make(now_ns: int) -> Any:
-        message = messages.sound(now_ns - _STEP_NS, samples)
+        message = messages.audio(now_ns - _STEP_NS, samples)
         return message if stamped else message.audio
     return make
 
@@ -65,20 +65,20 @@ def _padded_jpeg(now_ns: int) -> Any:
 
 @dataclass(frozen=True)
 class Sensors:
-    """What the sensors of one run send, and what must come of it."""
+    """What the sensors of one run send, and the expected effect."""
 
     images: Maker = _image
     audio: Maker = field(default_factory=_audio)
     boxes: Maker = field(default_factory=lambda: _boxes((30.0, 20.0, 12.0, 10.0)))
     parameters: Mapping[str, Any] = field(default_factory=dict)
     absent: tuple[Modality, ...] = ()
-    """Modalities that must not be used once there was time to notice."""
+    """Modalities that must not be used after `NOTICE_S`."""
     warned: Modality | None = None
     """The modality that must have a warning."""
     names: str = ''
     """What the warning must name."""
     losses: float = 0.0
-    """Fraction of the messages of each sensor that are lost."""
+    """Fraction of the messages of each sensor that are dropped."""
     jitter_ns: int = 0
 
 
@@ -86,10 +86,10 @@ _UNSTAMPED = {'audio__type': 'audio_common_msgs/msg/AudioData'}
 _NO_AUDIO = {'absent': (Modality.AUDIO,), 'warned': Modality.AUDIO, 'names': 'audio.sample_rate'}
 
 RUNS: dict[str, Sensors] = {
-    'right sensors': Sensors(),
-    'right sensors, audio without stamps': Sensors(
+    'correct sensors': Sensors(),
+    'correct sensors, audio without stamps': Sensors(
         audio=_audio(stamped=False), parameters=_UNSTAMPED),
-    'right sensors, 5 % of the messages lost, up to 15 ms late': Sensors(
+    'correct sensors, 5 % of the messages dropped, up to 15 ms late': Sensors(
         losses=0.05, jitter_ns=15_000_000),
     'audio at 48 kHz, taken for 16 kHz': Sensors(audio=_audio(48_000), **_NO_AUDIO),
     'audio at 44.1 kHz, taken for 16 kHz, without stamps': Sensors(
@@ -109,32 +109,32 @@ RUNS: dict[str, Sensors] = {
     'JPEG images with bytes behind their end': Sensors(
         images=_padded_jpeg, parameters={'rgb__transport': 'compressed'}),
 }
-"""What is sent, by what is misleading about it."""
+"""What is sent, by what is wrong with it."""
 
 
 @dataclass
 class Seen:
-    """What a run showed."""
+    """Measurements of a run."""
 
     results: int = 0
     late_results: int = 0
-    """Results after there was time to notice."""
+    """Results after `NOTICE_S`."""
     used: dict[str, int] = field(default_factory=dict)
-    """Late results that rest on each modality."""
+    """Late results that use each modality."""
     warnings: dict[Modality, str] = field(default_factory=dict)
     dropped: int = 0
 
 
 def _play(sim: Simulation, sensors: Sensors, seconds: float) -> Seen:
     """Send the sensors' messages, a tick every 0.2 s."""
-    seen, chance = Seen(), random.Random(5)
+    seen, generator = Seen(), random.Random(5)
     image_topic = 'image/compressed' if 'rgb__transport' in sensors.parameters else 'image'
 
     def send(topic: str, make: Maker, now_ns: int) -> None:
-        if chance.random() >= sensors.losses:
-            late_ns = chance.randint(0, sensors.jitter_ns)
+        if generator.random() >= sensors.losses:
+            late_ns = generator.randint(0, sensors.jitter_ns)
             sim.set_time(now_ns + late_ns)
-            sim.detect_events(topic, make(now_ns))
+            sim.receive(topic, make(now_ns))
 
     for step in range(1, round(seconds * SECOND / _STEP_NS) + 1):
         now_ns = START_NS + step * _STEP_NS
@@ -163,37 +163,39 @@ def _note(sim: Simulation, seen: Seen, late: bool, now_ns: int) -> None:
         seen.late_results += 1
         for status in result.modalities:
             seen.used[status.name] = seen.used.get(status.name, 0) + status.used
-    sim.forget()
+    sim.clear()
 
 
-def _judge(trial: Trial, what: str, sensors: Sensors, seen: Seen) -> None:
-    trial.demand(f'{what}: results go on', seen.late_results > 20, f'{seen.late_results} results')
+def _check(trial: Trial, what: str, sensors: Sensors, seen: Seen) -> None:
+    trial.require(f'{what}: results continue',
+                  seen.late_results > 20, f'{seen.late_results} results')
     for modality in Modality:
         used, name = seen.used.get(modality.value, 0), modality.value
         if modality in sensors.absent:
-            trial.demand(f'{what}: {name} is not used after {NOTICE_S:g} s', not used,
-                         f'in {used} of {seen.late_results} results')
+            trial.require(f'{what}: {name} is not used after {NOTICE_S:g} s', not used,
+                          f'in {used} of {seen.late_results} results')
         elif not sensors.losses:
-            trial.demand(f'{what}: {name} is used', used == seen.late_results,
-                         f'in {used} of {seen.late_results} results')
+            trial.require(f'{what}: {name} is used', used == seen.late_results,
+                          f'in {used} of {seen.late_results} results')
     warning = seen.warnings.get(sensors.warned, '') if sensors.warned else ''
     others = {m: text for m, text in seen.warnings.items() if m is not sensors.warned}
     if sensors.warned:
-        trial.demand(f'{what}: a warning names {sensors.names}', sensors.names in warning,
-                     warning or 'none')
-    trial.demand(f'{what}: no other warning', not others, others or 'none')
+        trial.require(f'{what}: a warning names {sensors.names}', sensors.names in warning,
+                      warning or 'none')
+    trial.require(f'{what}: no other warning', not others, others or 'none')
 
 
-@case('misleading', 'Sensors that mislead without malice', (
-    'Simulated: for {seconds:g} s each, sensors send what decodes without an error and is wrong: '
+@case('misconfigured', 'Misconfigured sensors', (
+    'Simulated: for {seconds:g} s each, sensors send data that decode without an error and are '
+    'wrong: '
     'another sample rate, more channels, boxes in other units, values that use part of their '
-    'range. Right sensors, also with losses and jitter, must not be warned about.'),
+    'range. Correct sensors, also with dropped messages and jitter, must not cause warnings.'),
     full={'seconds': 30.0}, quick={'seconds': 12.0}, limit_s=300)
 def run(trial: Trial, seconds: float) -> None:
-    """Play each."""
+    """Run each."""
     with TemporaryDirectory() as folder, domain(check_fields=False):
         model = make_model(Path(folder, 'random'))
         for what, sensors in RUNS.items():
-            with simulation(model, ConstantAnswer(vocabulary()), START_NS,
+            with simulation(model, ConstantPrediction(vocabulary()), START_NS,
                             **sensors.parameters) as sim:
-                _judge(trial, what, sensors, _play(sim, sensors, seconds))
+                _check(trial, what, sensors, _play(sim, sensors, seconds))

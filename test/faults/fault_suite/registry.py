@@ -9,10 +9,10 @@ from fault_suite import (
     cycles,
     day,
     disk,
+    dropped_audio,
     fuzz,
     hostile_files,
-    lost_sound,
-    misleading,
+    misconfigured,
     model_files,
     pressure,
     publishers,
@@ -25,7 +25,7 @@ from fault_suite.case import Case
 
 CASES: dict[str, Case] = {
     case.name: case for case in (
-        churn.run, churn_dds.run, lost_sound.run, misleading.run, fuzz.run, model_files.run,
+        churn.run, churn_dds.run, dropped_audio.run, misconfigured.run, fuzz.run, model_files.run,
         hostile_files.run, swap.run, publishers.run, clocks.run, pressure.run, disk.run,
         signals.run, restart.run, cycles.run, day.run, soak.run)
 }
