@@ -1,9 +1,9 @@
 """
 The speed of the backends beside PyTorch eager, and the cost of their arithmetic.
 
-`python benchmarks/backends.py` exports the shipped model and the paper's student (random weights)
+`python benchmarks/backends.py` exports the included model and the paper's student (random weights)
 in a temporary folder, compares the outputs of each backend with eager's, and only then times
-them, in turns: one inference of each on one clip, round after round. Of the shipped model it also
+them, in turns: one inference of each on one clip, round after round. Of the included model it also
 scores Synthetic Kitchen's test split through every backend. `--profile` shows where OpenVINO's
 time goes.
 """
@@ -70,7 +70,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('models', nargs='*', default=[SHIPPED, 'karmma_student'],
-                        help=f'{SHIPPED} (the shipped model) or presets [both as described above]')
+                        help=f'{SHIPPED} (the included model) or presets [both of the above]')
     parser.add_argument('--exports', nargs='+', default=EXPORTS, metavar='FORMAT PRECISION',
                         help=f'[{", ".join(map(repr, EXPORTS))}]')
     parser.add_argument('--compiled', action='store_true', help='torch.compile, too: minutes')
@@ -113,7 +113,7 @@ def measure(name: str, path: Path, options: argparse.Namespace) -> dict[str, Any
 
 
 def _bundle(name: str, path: Path) -> Bundle:
-    """Copy the shipped model, or write a preset with random weights."""
+    """Copy the included model, or write a preset with random weights."""
     if name == SHIPPED and not path.exists():
         shutil.copytree(MODELS / name, path, ignore=shutil.ignore_patterns('exports'))
     if not path.exists():
@@ -241,7 +241,7 @@ def table(results: dict[str, Any]) -> str:
     """Set the figures of a model as a Markdown table: a row for each backend and subset."""
     scored = 'accuracy' in results['eager']
     head = ['backend', 'sensors', 'ms', 'times eager', 'CPU ms', 'differs by',
-            *(['right, %', 'lost'] if scored else [])]
+            *(['correct, %', 'loss'] if scored else [])]
     lines = ['| ' + ' | '.join(head) + ' |', '|---|---|' + '---:|' * (len(head) - 2)]
     for label, own in results.items():
         for subset, times in own.get('seconds', {}).items():

@@ -1,11 +1,11 @@
 """
 How fast recorded bags are evaluated, as times real time, and which stage bounds it.
 
-`python benchmarks/bags.py` writes a bag of the synthetic kitchen (VGA at 30 Hz, sound at 16 kHz,
-boxes at 10 Hz), evaluates it with the model that comes along, then runs each stage by itself.
+`python benchmarks/bags.py` writes a bag of the synthetic kitchen (VGA at 30 Hz, audio at 16 kHz,
+boxes at 10 Hz), evaluates it with the included model, then runs each stage by itself.
 Ratios to real time are printed; the stages' are CPU time, which other work on the machine
-changes less. `--gigabytes N` also replays so much of a bag made up on the way and tells the
-memory held; `--page docs/bags.md` puts what was measured into the page.
+changes less. `--gigabytes N` also replays that much of a generated bag and prints the memory
+used; `--page docs/bags.md` writes the measurements into the page.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BEGIN, END = '<!-- measured -->', '<!-- /measured -->'
 
 
 def main() -> None:
-    """Measure, print, and put it into a page if one is named."""
+    """Measure, print, and write into a page if one is named."""
     options = _parser().parse_args()
     torch.set_num_threads(options.threads)
     bundle = load_bundle(find_model(options.model))
@@ -55,9 +55,9 @@ def main() -> None:
             length_s = (bag.end_ns - bag.start_ns) / NANOSECONDS
         lines = [
             f'{this_machine()}; torch with {torch.get_num_threads()} thread(s); '
-            f'{bundle.model_id}; a bag of {length_s:.0f} s with pictures of {options.size}; '
+            f'{bundle.model_id}; a bag of {length_s:.0f} s with images of {options.size}; '
             f'{date.today().isoformat()}.', '',
-            *whole(path, bundle, length_s, options.rounds, Path(folder) / 'report'), '',
+            *evaluation(path, bundle, length_s, options.rounds, Path(folder) / 'report'), '',
             *stages(path, bundle, length_s)]
         if options.gigabytes:
             lines += ['', endless(path, bundle, options.gigabytes)]
@@ -71,13 +71,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--bag', type=Path, help='one of your own [one of the kitchen]')
     parser.add_argument('--model', default='synthetic_kitchen')
-    parser.add_argument('--size', default='640x480', help='of the pictures [640x480]')
+    parser.add_argument('--size', default='640x480', help='of the images [640x480]')
     parser.add_argument('--seconds', type=int, default=60, help='of the bag [60]')
     parser.add_argument('--rounds', type=int, default=3, help='of which the fastest counts [3]')
     parser.add_argument('--threads', type=int, default=max(1, (os.cpu_count() or 1) - 1),
                         help='of torch [one less than cores, as `karmma bag evaluate` does]')
-    parser.add_argument('--gigabytes', type=float, default=0, help='of a bag made up [none]')
-    parser.add_argument('--page', type=Path, help='to put what was measured into [none]')
+    parser.add_argument('--gigabytes', type=float, default=0, help='of a generated bag [none]')
+    parser.add_argument('--page', type=Path, help='to write the measurements into [none]')
     return parser
 
 
@@ -86,7 +86,7 @@ def put(page: Path, text: str) -> None:
     before, mark, rest = page.read_text(encoding='utf-8').partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (mark and end):
-        raise SystemExit(f'benchmarks/bags.py: {page} has no place between {BEGIN} and {END}')
+        raise SystemExit(f'benchmarks/bags.py: {page} has no text between {BEGIN} and {END}')
     page.write_text(f'{before}{BEGIN}\n{text}\n{END}{after}', encoding='utf-8')
 
 
@@ -97,30 +97,30 @@ def kitchen(path: Path, options: argparse.Namespace) -> Path:
     return path
 
 
-def whole(path: Path, bundle: Bundle, length_s: float, rounds: int, out: Path) -> list[str]:
-    """Return what `karmma bag evaluate` does of the bag in a second, and its report's share."""
+def evaluation(path: Path, bundle: Bundle, length_s: float, rounds: int, out: Path) -> list[str]:
+    """Return the speed of `karmma bag evaluate`, and the fraction of time for its report."""
     lines = ['| evaluated | wall time, x real time | CPU s for a minute | report, s '
              '| report, % of all |', '|---|---:|---:|---:|---:|']
     evaluate_bag(path, bundle, Settings(VALUES), None)  # the first one sets up memory
-    for name, asked in (('as recorded', False), ('with all subsets', True)):
-        settings = Settings(VALUES, subsets=asked)
+    for name, with_subsets in (('as recorded', False), ('with all subsets', True)):
+        settings = Settings(VALUES, subsets=with_subsets)
         taken = [measured(lambda: evaluate_bag(path, bundle, settings, None))
                  for _ in range(rounds)]
-        wall_s, cpu_s, found = min(taken, key=lambda each: each[0])
-        report_s = min(measured(lambda: write(path, bundle, found, out))[0]
+        wall_s, cpu_s, result = min(taken, key=lambda each: each[0])
+        report_s = min(measured(lambda: write(path, bundle, result, out))[0]
                        for _ in range(rounds))
         lines.append(f'| {name} | {length_s / wall_s:.1f} | {60 * cpu_s / length_s:.2f} '
                      f'| {report_s:.2f} | {100 * report_s / (report_s + wall_s):.1f} |')
     return lines
 
 
-def write(path: Path, bundle: Bundle, found: Evaluated, out: Path) -> None:
+def write(path: Path, bundle: Bundle, result: Evaluated, out: Path) -> None:
     """Write the report."""
-    camera = found.info.topics.get('rgb', {'topic': '', 'type': ''})
+    camera = result.info.topics.get('rgb', {'topic': '', 'type': ''})
     truth = Truth.from_messages(
-        found.truths, found.info, bundle.vocabulary, found.truth_topic)
+        result.truths, result.info, bundle.vocabulary, result.truth_topic)
     report.write(out, [BagRun(
-        found.info, found.answers, truth, bundle.vocabulary, bundle.spec,
+        result.info, result.answers, truth, bundle.vocabulary, bundle.spec,
         BagFrames(path, camera['topic'], camera['type']))], {'id': bundle.model_id}, {})
 
 
@@ -132,18 +132,18 @@ def stages(path: Path, bundle: Bundle, length_s: float) -> list[str]:
         used = list(choice.topics.values())
         reading = measured(lambda: sum(1 for _ in bag.messages(used)))[1]
         replay = Replay(bag, choice, bundle.spec, modalities, VALUES, [Run()])
-        _, replaying, cuts = measured(lambda: list(replay.cuts()))
-    _, preparing, clips = measured(lambda: [cut.window.clip() for cut in cuts])
-    asker = BatchInference(bundle)
+        _, replaying, requests = measured(lambda: list(replay.cuts()))
+    _, preparing, clips = measured(lambda: [request.window.clip() for request in requests])
+    inference = BatchInference(bundle)
 
-    def asking(of: Callable[[Clip], list[Subset]]) -> float:
+    def inference_time(of: Callable[[Clip], list[Subset]]) -> float:
         return measured(lambda: [
-            asker(clips[i:i + BATCH], [of(clip) for clip in clips[i:i + BATCH]])
+            inference(clips[i:i + BATCH], [of(clip) for clip in clips[i:i + BATCH]])
             for i in range(0, len(clips), BATCH)])[1]
-    own = asking(lambda clip: [clip.modalities])
+    own = inference_time(lambda clip: [clip.modalities])
     rows = (('reading the bag', reading), ('decoding, buffers, windows', replaying - reading),
             ('preparing clips (flow, spectrogram, …)', preparing), ('network', own),
-            ('network, all subsets', asking(lambda clip: subsets(clip.modalities))))
+            ('network, all subsets', inference_time(lambda clip: subsets(clip.modalities))))
     lines = ['| stage, by itself | CPU s for a minute | x real time on one core |',
              '|---|---:|---:|']
     lines += [f'| {name} | {60 * cpu_s / length_s:.2f} | {length_s / max(cpu_s, 1e-9):.0f} |'
@@ -159,29 +159,29 @@ def stages(path: Path, bundle: Bundle, length_s: float) -> list[str]:
 def measured(work: Callable[[], Any]) -> tuple[float, float, Any]:
     """Return wall time and CPU time in seconds, and what came of it."""
     cpu, wall = time.process_time(), time.perf_counter()
-    found = work()
-    return time.perf_counter() - wall, time.process_time() - cpu, found
+    result = work()
+    return time.perf_counter() - wall, time.process_time() - cpu, result
 
 
 def endless(path: Path, bundle: Bundle, gigabytes: float) -> str:
-    """Replay a bag that goes on and on, and tell the memory held."""
+    """Replay a long generated bag; return the memory used."""
     modalities, used = bundle.network.modalities, []
     with Bag(path) as bag:
         choice = choose_topics(bag, {}, modalities)
-        stream, sizes = pictures(bag, choice.topics['rgb'], gigabytes)
+        stream, sizes = image_stream(bag, choice.topics['rgb'], gigabytes)
         bag.messages = stream  # type: ignore[method-assign]
         replay = Replay(bag, choice, bundle.spec, modalities, VALUES, [Run()])
         for number, _ in enumerate(replay.cuts()):
             if number % 250 == 20:
                 used.append(resident_mb())
-    return (f'{sizes[0] / 1e9:.1f} GB of pictures replayed, made up one by one: {used[0]:.0f} MB '
-            f'of memory after the first windows, {max(used):.0f} MB at most after.')
+    return (f'{sizes[0] / 1e9:.1f} GB of images replayed, generated one by one: {used[0]:.0f} MB '
+            f'of memory after the first windows, {max(used):.0f} MB at most after that.')
 
 
-def pictures(
+def image_stream(
     bag: Bag, topic: Any, gigabytes: float,
 ) -> tuple[Callable[..., Iterator[Message]], list[int]]:
-    """Return messages of VGA pictures, made one by one, and a count of their bytes."""
+    """Return messages of VGA images, generated one by one, and a count of their bytes."""
     read, sizes = bag.reader(topic), [0]
     store = read._store
     first = read(next(iter(bag.messages([topic]))).data)

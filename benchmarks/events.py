@@ -1,8 +1,8 @@
 """
-Events against taking every recognition by its word, on simulated recordings: a table.
+Events compared with the best class of each prediction, on simulated recordings: a table.
 
-`python benchmarks/events.py` prints what docs/events.md shows; `--picture FILE` draws a minute
-and a half of one recording. Nothing is measured on a clock: the numbers are the same anywhere.
+`python benchmarks/events.py` prints the table of docs/events.md; `--figure FILE` draws 1.5 minutes
+of one recording. Nothing is measured on a clock: the numbers are the same on any machine.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ COLOURS = [c for i, c in enumerate(matplotlib.colormaps['tab20'].colors) if i no
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one system makes of a recording: segments, and when each was made known."""
+class SystemOutput:
+    """The output of one system for a recording: segments, and the time each was published."""
 
     segments: list[Segment]
-    told: list[int]
+    announced: list[int]
 
 
 def main() -> None:
-    """Print the table and draw the picture if one is asked for."""
+    """Print the table and draw the figure if requested."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--recordings', type=int, default=10, help='of each kind [10]')
-    parser.add_argument('--picture', type=Path, help='where to draw one recording')
+    parser.add_argument('--recordings', type=int, default=10, help='of each type [10]')
+    parser.add_argument('--figure', type=Path, help='where to draw one recording')
     options = parser.parse_args()
     for background in (False, True):
-        course = Course(background=background)
-        recordings = [simulate(course, seed) for seed in range(options.recordings)]
+        settings = Course(background=background)
+        recordings = [simulate(settings, seed) for seed in range(options.recordings)]
         number = sum(len(r.truth) for r in recordings)
         having = 'with' if background else 'without'
         print(f'\nmodel {having} a background class; {number} true segments\n')
         print(table(systems(recordings, background), recordings), end='')
-    if options.picture:
-        draw(options.picture, simulate(Course(), 0))
+    if options.figure:
+        draw(options.figure, simulate(Course(), 0))
 
 
-def systems(recordings: list[Recording], background: bool) -> dict[str, list[Answer]]:
-    """Let every system answer every recording."""
+def systems(recordings: list[Recording], background: bool) -> dict[str, list[SystemOutput]]:
+    """Return the outputs of every system for every recording."""
     chosen = EventSettings(background=BACKGROUND if background else None)
     hasty = replace(chosen, smoothing=0.0, min_duration=0.0)
     patient = replace(chosen, min_duration=1.5)
@@ -77,61 +77,63 @@ def systems(recordings: list[Recording], background: bool) -> dict[str, list[Ans
     }
 
 
-def argmax(recording: Recording, threshold: float) -> Answer:
-    """Let runs of the same best action be segments; background and weak answers are nothing."""
+def argmax(recording: Recording, threshold: float) -> SystemOutput:
+    """Let runs of the same best action be segments; background and low scores are none."""
     labelled = []
-    for heard in recording.heard:
-        best, = heard.prediction.top_actions()
+    for recognition in recording.heard:
+        best, = recognition.prediction.top_actions()
         label = best.verb.class_name, best.noun.class_name
         known = BACKGROUND not in label and best.score >= threshold
-        labelled.append(((heard.start_ns + heard.stamp_ns) // 2, label if known else None))
+        middle_ns = (recognition.start_ns + recognition.stamp_ns) // 2
+        labelled.append((middle_ns, label if known else None))
     segments = argmax_segments(labelled, round(EventSettings().max_gap * NANOSECONDS))
-    told = []
+    announced = []
     for segment in segments:
         first = next(i for i, (t, x) in enumerate(labelled)
                      if t >= segment.start and x == segment.label)
-        told.append(recording.heard[first].stamp_ns)
-    return Answer(segments, told)
+        announced.append(recording.heard[first].stamp_ns)
+    return SystemOutput(segments, announced)
 
 
-def events(recording: Recording, settings: EventSettings) -> Answer:
+def events(recording: Recording, settings: EventSettings) -> SystemOutput:
     """Let the events be segments."""
     happened = history(recording, settings)
-    told = {e.event_id: e.stamp_ns for e in happened if e.phase is Phase.STARTED}
+    announced = {e.event_id: e.stamp_ns for e in happened if e.phase is Phase.STARTED}
     ended = [e.event_id for e in happened if e.phase is Phase.ENDED]
-    return Answer(event_segments(happened), [told[i] for i in ended])
+    return SystemOutput(event_segments(happened), [announced[i] for i in ended])
 
 
 def history(recording: Recording, settings: EventSettings) -> list[ActionEvent]:
     """Push a recording through, as the node would."""
     actions = ActionEvents(settings, recording.vocabulary)
     happened: list[ActionEvent] = []
-    for heard in recording.heard:
-        happened += actions.push(heard.stamp_ns, heard.start_ns, heard.prediction)
+    for recognition in recording.heard:
+        happened += actions.push(
+            recognition.stamp_ns, recognition.start_ns, recognition.prediction)
     return happened + actions.clear()
 
 
-def table(answers: dict[str, list[Answer]], recordings: list[Recording]) -> str:
+def table(predictions: dict[str, list[SystemOutput]], recordings: list[Recording]) -> str:
     """Set the scores as a Markdown table, one row a system."""
     head = [*(f'F1@{100 * x:.0f}' for x in OVERLAPS), 'edit', 'segments', 'start off by, s',
-            'told after, s']
+            'published after, s']
     lines = ['| | ' + ' | '.join(head) + ' |', '|---|' + '---:|' * len(head)]
-    for name, own in answers.items():
+    for name, own in predictions.items():
         lines.append(f'| {name} | ' + ' | '.join(row(own, recordings)) + ' |')
     return '\n'.join(lines) + '\n'
 
 
-def row(answers: list[Answer], recordings: list[Recording]) -> Iterable[str]:
+def row(predictions: list[SystemOutput], recordings: list[Recording]) -> Iterable[str]:
     """Score one system: percent, how many segments, and medians in seconds."""
-    pairs = [(r.truth, a) for r, a in zip(recordings, answers)]
+    pairs = [(r.truth, a) for r, a in zip(recordings, predictions)]
     for overlap in OVERLAPS:
         total = sum((count_matches(t, a.segments, overlap) for t, a in pairs),
                     SegmentCounts(0, 0, 0))
         yield f'{100 * total.f1:.1f}'
     yield f'{100 * statistics.mean(edit_score(t, a.segments) for t, a in pairs):.1f}'
-    yield str(sum(len(a.segments) for a in answers))
+    yield str(sum(len(a.segments) for a in predictions))
     off = [abs(x) for t, a in pairs for x in start_delays(t, a.segments)]
-    late = [x for t, a in pairs for x in start_delays(t, a.segments, a.told)]
+    late = [x for t, a in pairs for x in start_delays(t, a.segments, a.announced)]
     yield f'{statistics.median(off) / NANOSECONDS:.2f}'
     yield f'{statistics.median(late) / NANOSECONDS:.2f}'
 
@@ -149,10 +151,10 @@ def draw(path: Path, recording: Recording, seconds: float = 90.0) -> None:
         s.label for s in recording.truth if s.start < seconds * NANOSECONDS))
     figure = Figure(figsize=(9.6, 3.6), layout='constrained')
     axes = figure.subplots()
-    for place, segments in enumerate(rows.values()):
+    for position, segments in enumerate(rows.values()):
         for segment in segments:
             if segment.start < seconds * NANOSECONDS:
-                _bar(axes, place, segment, labels)
+                _bar(axes, position, segment, labels)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_ylim(len(rows) - 0.5, -0.75)
     axes.set_xlim(0, seconds)
@@ -164,13 +166,13 @@ def draw(path: Path, recording: Recording, seconds: float = 90.0) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _bar(axes: Axes, place: int, segment: Segment, labels: list[object]) -> None:
+def _bar(axes: Axes, position: int, segment: Segment, labels: list[object]) -> None:
     start, end = segment.start / NANOSECONDS, segment.end / NANOSECONDS
     known = segment.label in labels
     colour = COLOURS[labels.index(segment.label) % len(COLOURS)] if known else '#c4c4c4'
-    axes.barh(place, end - start, left=start, height=0.7, color=colour, edgecolor='w',
+    axes.barh(position, end - start, left=start, height=0.7, color=colour, edgecolor='w',
               linewidth=0.4)
-    if place == 0:
+    if position == 0:
         axes.annotate(' '.join(segment.label), ((start + end) / 2, -0.42), fontsize=7,
                       ha='left', va='bottom', rotation=25, annotation_clip=True)
 

@@ -1,9 +1,9 @@
 """
-What each stage of the live path costs, and how that grows; by the node's own code, without DDS.
+The cost of each stage of the live path and its growth, by the node's own code, without DDS.
 
-`python benchmarks/live_path.py` plays half a minute of the sensors of scene.py (VGA at 30 Hz,
-sound in messages of 20 ms, boxes at 10 Hz) into the node's callbacks as fast as they take it, asks
-for 10 answers a second, and adds up the time on the processor of each stage, all threads together.
+`python benchmarks/live_path.py` passes half a minute of the sensors of scene.py (VGA at 30 Hz,
+audio in messages of 20 ms, boxes at 10 Hz) to the node's callbacks as fast as they process it, at
+10 results a second, and sums the CPU time of each stage, all threads together.
 Then it does so for longer windows, other rates and fewer sensors, without a network.
 """
 
@@ -45,11 +45,11 @@ from scene import HEIGHT, MAKERS, PERIODS_NS, stamp, WIDTH
 
 MODEL = 'synthetic_kitchen'
 RATE = 10.0
-"""Answers a second."""
+"""Results a second."""
 _REPORTS_HZ = 2.5
 _TYPES = {Modality.RGB: types.IMAGE, Modality.AUDIO: types.AUDIO_DATA_STAMPED,
           Modality.DETECTIONS: types.DETECTIONS}
-_NAMES = {Modality.RGB: 'picture', Modality.AUDIO: 'sound', Modality.DETECTIONS: 'boxes'}
+_NAMES = {Modality.RGB: 'image', Modality.AUDIO: 'audio', Modality.DETECTIONS: 'boxes'}
 _INPUTS = {
     Modality.RGB: 'clip: frames, normalised',
     Modality.FLOW: 'clip: flow of new frames, normalised',
@@ -63,15 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there')
     options = parser.parse_args(arguments)
     seconds = 4.0 if options.quick else 30.0
-    found = {'stages': stages(seconds), 'decoding': decoding(20 if options.quick else 200),
+    figures = {'stages': stages(seconds), 'decoding': decoding(20 if options.quick else 200),
              'growth': growth(2.0 if options.quick else 10.0)}
-    print(json.dumps(found, indent=1))
+    print(json.dumps(figures, indent=1))
     if options.json:
-        options.json.write_text(json.dumps(found), encoding='utf-8')
+        options.json.write_text(json.dumps(figures), encoding='utf-8')
     return 0
 
 
-# -- the film --------------------------------------------------------------------------------
+# -- the sensors ----------------------------------------------------------------------------
 
 @dataclass
 class Stopwatch:
@@ -90,13 +90,13 @@ class Stopwatch:
             self.add(stage, time.process_time() - started)
 
     def add(self, stage: str, cpu_s: float) -> None:
-        """Note one call."""
+        """Record one call."""
         self.cpu_s[stage] = self.cpu_s.get(stage, 0.0) + cpu_s
         self.calls[stage] = self.calls.get(stage, 0) + 1
 
 
-class Film:
-    """The sensors' messages, in order of time, put into the node's callbacks."""
+class SimulatedSensors:
+    """The sensors' messages, in order of time, passed to the node's callbacks."""
 
     def __init__(
         self, spec: ClipSpec, modalities: Sequence[Modality], watch: Stopwatch,
@@ -104,8 +104,8 @@ class Film:
         self.watch, self.now_ns = watch, 1_000 * NANOSECONDS
         self.stream = SensorStream(
             spec, modalities, {m: InputSettings(NANOSECONDS) for m in modalities})
-        self._kept = False
-        self.stream.add_image = self._noting(self.stream.add_image)  # type: ignore[method-assign]
+        self._stored = False
+        self.stream.add_image = self._recording(self.stream.add_image)  # type: ignore[method-assign]
         messages = Messages(self._node(), {d.name: d.default for d in DECLARATIONS}, Lock(),
                             lambda: None)
         messages.feed(self.stream, spec)
@@ -115,15 +115,15 @@ class Film:
             for m in Modality if m in sources}
 
     def play(self, seconds: float, rate: float) -> Iterator[int]:
-        """Return the time of each look for a window, after the messages before it went in."""
+        """Yield the time of each inference, after the messages before it."""
         start_ns = self.now_ns
         due = {topic: start_ns + i for i, topic in enumerate(self._inputs)}
-        answer_ns = start_ns + round(NANOSECONDS / rate)
+        due_ns = start_ns + round(NANOSECONDS / rate)
         while self.now_ns < start_ns + seconds * NANOSECONDS:
             topic = min(due, key=lambda each: due[each])
-            self.now_ns = min(due[topic], answer_ns)
-            if answer_ns <= due[topic]:
-                answer_ns += round(NANOSECONDS / rate)
+            self.now_ns = min(due[topic], due_ns)
+            if due_ns <= due[topic]:
+                due_ns += round(NANOSECONDS / rate)
                 yield self.now_ns
             else:
                 self._send(topic)
@@ -131,29 +131,29 @@ class Film:
 
     def _send(self, topic: str) -> None:
         modality, callback, messages = self._inputs[topic]
-        kind, data = next(messages)
+        message_type, data = next(messages)
         name = _NAMES[modality]
         with self.watch(f'{name}: message to Python'):
-            message = deserialize_message(data, kind)
+            message = deserialize_message(data, message_type)
         stamp(topic, message, self.now_ns)
-        self._kept, started = False, time.process_time()
+        self._stored, started = False, time.process_time()
         callback(message)
         what = 'stored' if modality is not Modality.RGB else (
-            'read, resized, stored' if self._kept else 'not needed')
+            'decoded, resized, stored' if self._stored else 'not needed')
         self.watch.add(f'{name}: {what}', time.process_time() - started)
 
-    def _noting(self, add: Callable[..., str]) -> Callable[..., str]:
+    def _recording(self, add: Callable[..., str]) -> Callable[..., str]:
         def add_noted(*arguments: Any) -> str:
-            self._kept = True
+            self._stored = True
             return add(*arguments)
         return add_noted
 
     def _node(self) -> Any:
-        """Return what the callbacks need of a node: the film's clock, and a logger."""
+        """Return what the callbacks need of a node: the simulated clock, and a logger."""
         return SimpleNamespace(
             get_clock=lambda: SimpleNamespace(now=lambda: SimpleNamespace(
                 nanoseconds=self.now_ns)),
-            get_logger=lambda: logging.getLogger('film'))
+            get_logger=lambda: logging.getLogger('live_path'))
 
 
 def _serialised(topic: str) -> Iterator[tuple[type, bytes]]:
@@ -168,18 +168,18 @@ def stages(seconds: float) -> dict[str, Any]:
 
     model, watch = load_model(MODEL, 'cpu', 'auto'), Stopwatch()
     bundle, backend = model.bundle, model.recogniser.backend
-    film = Film(bundle.spec, bundle.network.modalities, watch)
+    sensors = SimulatedSensors(bundle.spec, bundle.network.modalities, watch)
     rclpy.init()
     try:
-        publish = _publishers(rclpy.create_node('film'))
+        publish = _publishers(rclpy.create_node('live_path'))
         events = ActionEvents(EventSettings(), bundle.vocabulary)
         # The first window fills; nothing of it counts.
-        for now_ns in film.play(bundle.spec.duration, RATE):
-            _answer(film, model, events, publish, now_ns)
+        for now_ns in sensors.play(bundle.spec.duration, RATE):
+            _infer(sensors, model, events, publish, now_ns)
         watch.cpu_s.clear()
         watch.calls.clear()
-        for now_ns in film.play(seconds, RATE):
-            _answer(film, model, events, publish, now_ns)
+        for now_ns in sensors.play(seconds, RATE):
+            _infer(sensors, model, events, publish, now_ns)
     finally:
         rclpy.try_shutdown()
     return {'seconds': seconds, 'rate': RATE, 'model': bundle.name,
@@ -195,19 +195,20 @@ def _stage(watch: Stopwatch, name: str, seconds: float) -> dict[str, float]:
 
 def _publishers(node: Any) -> dict[str, Callable[[Any], None]]:
     from karmma_msgs.msg import ActionRecognition, ModalityAvailability
-    return {'answer': node.create_publisher(ActionRecognition, 'film/answer', 10).publish,
-            'report': node.create_publisher(ModalityAvailability, 'film/report', LATCHED).publish}
+    return {'result': node.create_publisher(ActionRecognition, 'benchmark/result', 10).publish,
+            'report': node.create_publisher(
+                ModalityAvailability, 'benchmark/report', LATCHED).publish}
 
 
-def _answer(
-    film: Film, model: Any, events: ActionEvents, publish: Mapping[str, Callable[[Any], None]],
-    now_ns: int,
+def _infer(
+    sensors: SimulatedSensors, model: Any, events: ActionEvents,
+    publish: Mapping[str, Callable[[Any], None]], now_ns: int,
 ) -> None:
-    """Do what the node's worker does at a wake-up, stage by stage."""
-    watch, backend = film.watch, model.recogniser.backend
-    with watch('window: inputs judged, cut'):
-        film.stream.assess(now_ns)
-        window = film.stream.window(now_ns)
+    """Run what the node's worker runs at a tick, stage by stage."""
+    watch, backend = sensors.watch, model.recogniser.backend
+    with watch('window: inputs assessed, window extracted'):
+        sensors.stream.assess(now_ns)
+        window = sensors.stream.window(now_ns)
     if window is None:
         return
     clip = _clip(window, watch)
@@ -218,15 +219,15 @@ def _answer(
     with watch('network: fuse'):
         backend.fuse(tokens)
     prediction = model.recogniser.recognise(window)
-    with watch('answer: message'):
+    with watch('result: message'):
         message = recognition_message(
             prediction, window, Publishing(5, 0.0, '', model.bundle.model_id))
-    with watch('answer: published'):
-        publish['answer'](message)
-    with watch('answer: events'):
+    with watch('result: published'):
+        publish['result'](message)
+    with watch('result: events'):
         events.push(window.end_ns, window.start_ns, prediction)
-    if watch.calls['answer: events'] % round(RATE / _REPORTS_HZ) == 0:
-        with watch('answer: report of the inputs'):
+    if watch.calls['result: events'] % round(RATE / _REPORTS_HZ) == 0:
+        with watch('result: availability report'):
             publish['report'](availability_message(window.statuses, now_ns, True))
 
 
@@ -240,22 +241,22 @@ def _clip(window: Window, watch: Stopwatch) -> dict[Modality, Any]:
 
 
 def decoding(rounds: int) -> dict[str, float]:
-    """Return what there is to do with a VGA picture → milliseconds on the processor."""
+    """Return each operation on a VGA image → CPU milliseconds."""
     from fault_suite import messages
 
     spec = load_bundle(find_model(MODEL)).spec
     raw = MAKERS['image']()[0]
-    picture = decode_image(raw.data, encoding='rgb8', height=HEIGHT, width=WIDTH, step=raw.step)
+    image = decode_image(raw.data, encoding='rgb8', height=HEIGHT, width=WIDTH, step=raw.step)
     jpeg = messages.compressed(0, WIDTH, HEIGHT)
-    jpeg.data = array('B', cv2.imencode('.jpg', picture[..., ::-1])[1].tobytes())
-    found = {}
+    jpeg.data = array('B', cv2.imencode('.jpg', image[..., ::-1])[1].tobytes())
+    figures = {}
     for name, size in (('', (spec.video.height, spec.video.width)), (' to 224 x 224', (224, 224))):
         work: dict[str, Callable[[], Any]] = {
-            'rgb8: read and resize': lambda size=size: read_image(raw, size),
+            'rgb8: decode and resize': lambda size=size: read_image(raw, size),
             'JPEG: decode and resize': lambda size=size: read_compressed_image(jpeg, size),
-            'resize alone': lambda size=size: resize_and_crop(picture, *size)}
-        found |= {what + name: _cpu_ms(do, rounds) for what, do in work.items()}
-    return found
+            'resize alone': lambda size=size: resize_and_crop(image, *size)}
+        figures |= {what + name: _cpu_ms(do, rounds) for what, do in work.items()}
+    return figures
 
 
 def _cpu_ms(work: Callable[[], Any], rounds: int) -> float:
@@ -269,22 +270,22 @@ def _cpu_ms(work: Callable[[], Any], rounds: int) -> float:
 # -- growth ----------------------------------------------------------------------------------
 
 def growth(seconds: float) -> list[dict[str, Any]]:
-    """Return what preparation and buffers take for other windows, rates and sensors."""
+    """Return the cost of preparation and buffers for other windows, rates and sensors."""
     bundle = load_bundle(find_model(MODEL))
-    whole = bundle.network.modalities
-    cases = [('window', f'{times} x', _longer(bundle.spec, times), RATE, whole)
+    modalities = bundle.network.modalities
+    cases = [('window', f'{times} x', _longer(bundle.spec, times), RATE, modalities)
              for times in (1, 2, 4)]
-    cases += [('rate', f'{rate:g} a second', bundle.spec, rate, whole)
+    cases += [('rate', f'{rate:g} a second', bundle.spec, rate, modalities)
               for rate in (5.0, 10.0, 20.0)]
-    cases += [('sensors', subset_name(whole[:n]), bundle.spec, RATE, whole[:n])
-              for n in range(1, len(whole) + 1)]
-    found = [_grown(*case, seconds) for case in cases]
-    paper = "the paper's clip", 'V+F+A, 5 a second', ClipSpec(), 5.0, whole[:3]
-    return [*found, _grown(*paper, min(seconds, 4.0))]
+    cases += [('sensors', subset_name(modalities[:n]), bundle.spec, RATE, modalities[:n])
+              for n in range(1, len(modalities) + 1)]
+    figures = [_grown(*case, seconds) for case in cases]
+    paper = "the paper's clip", 'V+F+A, 5 a second', ClipSpec(), 5.0, modalities[:3]
+    return [*figures, _grown(*paper, min(seconds, 4.0))]
 
 
 def _longer(spec: ClipSpec, times: int) -> ClipSpec:
-    """Stretch a window; as many frames a second, and a tile of sound for each stretch."""
+    """Return a longer window at the same frame rate, with as many more audio tiles."""
     return replace(
         spec, duration=times * spec.duration, num_frames=times * spec.num_frames,
         audio=replace(spec.audio, tiles=times * spec.audio.tiles))
@@ -295,33 +296,33 @@ def _grown(
     seconds: float,
 ) -> dict[str, Any]:
     watch = Stopwatch()
-    film = Film(spec, modalities, watch)
-    for now_ns in film.play(spec.duration + 0.5, rate):
-        _prepare(film, now_ns)
+    sensors = SimulatedSensors(spec, modalities, watch)
+    for now_ns in sensors.play(spec.duration + 0.5, rate):
+        _prepare(sensors, now_ns)
     watch.cpu_s.clear()
     watch.calls.clear()
-    kept = clip = 0
-    for now_ns in film.play(seconds, rate):
-        kept, clip = _prepare(film, now_ns) or (kept, clip)
+    buffered = clip = 0
+    for now_ns in sensors.play(seconds, rate):
+        buffered, clip = _prepare(sensors, now_ns) or (buffered, clip)
     prepared_s = watch.cpu_s['prepared']
     return {
         'what': what, 'label': label, 'rate': rate,
-        'ms_an_answer': 1e3 * prepared_s / watch.calls['prepared'],
+        'ms_per_result': 1e3 * prepared_s / watch.calls['prepared'],
         'percent': 100 * sum(watch.cpu_s.values()) / seconds,
-        'kept_mb': kept / 1e6, 'clip_mb': clip / 1e6}
+        'kept_mb': buffered / 1e6, 'clip_mb': clip / 1e6}
 
 
-def _prepare(film: Film, now_ns: int) -> tuple[int, int] | None:
-    """Cut and prepare a window; give the bytes that are kept and those of the clip, if any."""
+def _prepare(sensors: SimulatedSensors, now_ns: int) -> tuple[int, int] | None:
+    """Prepare a window; return the buffered bytes and those of the clip, if any."""
     started, clip = time.process_time(), None
-    film.stream.assess(now_ns)
-    window = film.stream.window(now_ns)
+    sensors.stream.assess(now_ns)
+    window = sensors.stream.window(now_ns)
     if window is not None:
         clip = window.clip()
-    film.watch.add('prepared' if clip else 'nothing new', time.process_time() - started)
+    sensors.watch.add('prepared' if clip else 'nothing new', time.process_time() - started)
     if window is None or clip is None:
         return None
-    return (film.stream.nbytes + window.flow_cache.nbytes,
+    return (sensors.stream.nbytes + window.flow_cache.nbytes,
             sum(x.nbytes for x in clip.inputs.values()))
 
 

@@ -1,11 +1,11 @@
 """
-The node end to end, as on a robot: sensors in one process, the node in another, a listener here.
+The node end to end, as on a robot: sensors and node in processes of their own, a subscriber here.
 
-`python benchmarks/node.py` plays VGA pictures at 30 Hz, sound and boxes (scene.py) over DDS to the
-shipped model, with config/node/fastdds.xml, once without and once with its network, at several
-rates, and once without that file. Of each it says how old answers are, how many come, what of a
-core the node takes and how many pictures it never got. Nothing of the node is changed; notes are
-taken inside it (watched_node.py).
+`python benchmarks/node.py` publishes VGA images at 30 Hz, audio and boxes (scene.py) over DDS for
+the included model, with config/node/fastdds.xml, once without and once with its network, at
+several rates, and once without that file. Of each it measures the age and number of results, the
+CPU time of the node and the images that it never received. The node is not changed;
+watched_node.py records what happens inside it.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ HERE = Path(__file__).resolve().parent
 SUITE = HERE.parent / 'test' / 'faults'
 PROFILE = HERE.parent / 'config' / 'node' / 'fastdds.xml'
 MODEL = 'synthetic_kitchen'
-_SETTLE_S, _DELIVERY_S, _READY_S = 1.5, 0.25, 120.0
+_SETTLE_S, _LATENCY_S, _READY_S = 1.5, 0.25, 120.0
 _TICKS = os.sysconf('SC_CLK_TCK')
 
 SHIPPED, FASTEST = 5.0, 60.0
-"""The rate that the node has when nothing is said, and the highest that it takes: as it can."""
+"""The default rate of the node, and the highest that it accepts."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One life of the node, and how often it is asked for answers."""
+    """One run of the node, and its rates."""
 
     name: str
     network: bool = True
     profile: bool = True
     rates: tuple[float, ...] = (SHIPPED,)
     seconds: float = 34.0
-    """At the first rate: 30 Hz make 1,000 pictures of it. The others get a third."""
+    """At the first rate: 30 Hz give 1,000 images. The others get a third."""
 
 
 RUNS = (
     Run('no network', network=False, rates=(SHIPPED, 10.0)),
-    Run('whole node', rates=(SHIPPED, 10.0, 20.0, FASTEST)),
+    Run('complete node', rates=(SHIPPED, 10.0, 20.0, FASTEST)),
     Run('without the profile', profile=False, seconds=20.0),
 )
 _DRIFT = 0.997
 """
-Of the rates asked for: a timer that keeps step with the camera would meet every picture at the
-same age. This one meets all ages within 12 seconds.
+Factor on the rates: a timer in step with the camera would find every image at the same age. This
+one finds all ages within 12 seconds.
 """
 
 
@@ -66,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     if options.run:
         run = next(r for r in RUNS if r.name == options.run)
-        found = measure(replace(run, seconds=3.0) if options.quick else run)
-        options.json.write_text(json.dumps(found), encoding='utf-8')
-        # A DDS thread in its destructor must not keep the others waiting.
+        figures = measure(replace(run, seconds=3.0) if options.quick else run)
+        options.json.write_text(json.dumps(figures), encoding='utf-8')
+        # A DDS thread in its destructor must not block the others.
         os._exit(0)
     phases = [phase for run in RUNS for phase in _apart(run, options.quick)]
     for phase in phases:
@@ -112,23 +112,23 @@ def measure(run: Run) -> list[dict[str, Any]]:
         notes = Path(folder, 'notes.json')
         with _process('scene.py', stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sensors, \
                 _process('watched_node.py', *_node_arguments(run, notes)) as node:
-            wanted = 4 if run.profile else 1  # without it the camera may not get through
+            wanted = 4 if run.profile else 1  # without it the images may be dropped
             if not monitor.spin_until(
                     lambda: monitor.results and len(used(monitor.results[-1].message)) >= wanted,
                     _READY_S):
-                raise RuntimeError('no answer from enough sensors came in time')
+                raise RuntimeError('no result from enough sensors came in time')
             phases = []
             for i, rate in enumerate(run.rates):
                 monitor.set_parameter('rate', rate * _DRIFT)
                 monitor.spin(_SETTLE_S)
                 phases.append(_watch(
-                    monitor, {'node': node.pid, 'sensors': sensors.pid, 'listener': os.getpid()},
+                    monitor, {'node': node.pid, 'sensors': sensors.pid, 'subscriber': os.getpid()},
                     rate, run.seconds / (3 if i else 1)))
             sent, _ = sensors.communicate()
             node.send_signal(signal.SIGINT)
             node.wait(30)
-        told = json.loads(notes.read_text(encoding='utf-8'))
-        return [_figures(run, phase, monitor.results, np.array(json.loads(sent)), told)
+        recorded = json.loads(notes.read_text(encoding='utf-8'))
+        return [_figures(run, phase, monitor.results, np.array(json.loads(sent)), recorded)
                 for phase in phases]
 
 
@@ -151,13 +151,13 @@ def _process(name: str, *arguments: str, **pipes: Any) -> Iterator[subprocess.Po
 
 @dataclass(frozen=True)
 class Phase:
-    """A while at one rate: time.monotonic() of its ends, and what was seen from outside."""
+    """Measurements at one rate; start and stop are time.monotonic()."""
 
     rate: float
     start: float
     stop: float
     behind_ns: int
-    """The wall clock's lead over the monotonic one."""
+    """Wall clock minus monotonic clock."""
     cpu: dict[str, float]
     """Process → part of a core."""
     threads: dict[int, float]
@@ -184,39 +184,41 @@ def _watch(monitor: Any, pids: dict[str, int], rate: float, seconds: float) -> P
 
 def _thread_seconds(pid: int) -> dict[int, float]:
     """Return the time on the processor of each thread of a process."""
-    found = {}
+    figures = {}
     for folder in Path('/proc', str(pid), 'task').iterdir():
         try:
             numbers = (folder / 'stat').read_text().rpartition(')')[2].split()
         except OSError:  # it has just ended
             continue
-        found[int(folder.name)] = (int(numbers[11]) + int(numbers[12])) / _TICKS
-    return found
+        figures[int(folder.name)] = (int(numbers[11]) + int(numbers[12])) / _TICKS
+    return figures
 
 
 def _figures(
     run: Run, phase: Phase, results: Sequence[Any], sent: np.ndarray, notes: dict[str, Any]
 ) -> dict[str, Any]:
-    """Put together what the listener heard, the sensors sent and the node noted in a phase."""
-    heard = [h for h in results if phase.start < h.time <= phase.stop]
+    """Combine what the subscriber received, the sensors sent and the node recorded in a phase."""
+    received = [h for h in results if phase.start < h.time <= phase.stop]
     first, last = (int(t * 1e9) + phase.behind_ns
-                   for t in (phase.start, phase.stop - _DELIVERY_S))
+                   for t in (phase.start, phase.stop - _LATENCY_S))
     within = sent[(sent >= first) & (sent < last)]
-    received = {stamp: at for stamp, at in notes['pictures']}
+    received_ns = {stamp: at for stamp, at in notes['images']}
     network = [s for at, s in notes['network'] if phase.start <= at < phase.stop]
     return {
         'run': run.name, 'rate': phase.rate,
-        'asked': 'as fast as it can' if phase.rate == FASTEST else f'{phase.rate:g} a second',
+        'requested': ('as fast as possible' if phase.rate == FASTEST
+                      else f'{phase.rate:g} a second'),
         'seconds': phase.stop - phase.start,
-        'answers_per_second': len(heard) / (phase.stop - phase.start),
-        'with_camera': _share_with_camera(heard),
+        'results_per_second': len(received) / (phase.stop - phase.start),
+        'with_camera': _fraction_with_camera(received),
         'ages_ms': {name: _percentiles(values) for name, values in _ages(
-            heard, phase.behind_ns, dict(notes['windows'])).items()},
+            received, phase.behind_ns, dict(notes['windows'])).items()},
         'delivery_ms': _percentiles(
-            [(received[s] - s) / 1e6 for s in within.tolist() if s in received]),
+            [(received_ns[s] - s) / 1e6 for s in within.tolist() if s in received_ns]),
         'network_ms': _percentiles([1e3 * s for s in network]),
-        'pictures': {'sent': len(within), 'lost': sum(s not in received for s in within.tolist()),
-                     'refused': max((_camera(h.message).dropped for h in heard), default=0)},
+        'images': {'sent': len(within),
+                   'dropped': sum(s not in received_ns for s in within.tolist()),
+                   'rejected': max((_camera(h.message).dropped for h in received), default=0)},
         'cpu_percent': {name: 100 * part for name, part in phase.cpu.items()},
         'node_threads_percent': _by_task(phase.threads, notes),
         'rss_mb': phase.rss / 1e6, 'peak_mb': phase.peak / 1e6,
@@ -224,24 +226,24 @@ def _figures(
 
 
 def _ages(
-    heard: Sequence[Any], behind_ns: int, newest_picture: dict[int, int]
+    received: Sequence[Any], behind_ns: int, newest_frame: dict[int, int]
 ) -> dict[str, list[float]]:
-    """Return the ages of answers at their receipt, by what they are counted from, ms."""
+    """Return the ages of results at their receipt, by the time they are counted from, ms."""
     from karmma_ros.node.messages import time_ns
 
     ages: dict[str, list[float]] = {name: [] for name in (
-        'newest sample', 'newest picture received', 'newest picture in the clip', 'told',
+        'newest sample', 'newest image received', 'newest frame in the clip', 'end_to_end_latency',
         'inference')}
-    for each in heard:
+    for each in received:
         message, at_ns = each.message, int(each.time * 1e9) + behind_ns
         end_ns, camera = time_ns(message.header.stamp), _camera(message)
         ages['newest sample'].append((at_ns - end_ns) / 1e6)
-        ages['told'].append(1e3 * message.end_to_end_latency)
+        ages['end_to_end_latency'].append(1e3 * message.end_to_end_latency)
         ages['inference'].append(1e3 * message.inference_latency)
         if camera.used:
-            ages['newest picture received'].append((at_ns - time_ns(camera.last_stamp)) / 1e6)
-            ages['newest picture in the clip'].append(
-                (at_ns - newest_picture.get(end_ns, end_ns)) / 1e6)
+            ages['newest image received'].append((at_ns - time_ns(camera.last_stamp)) / 1e6)
+            ages['newest frame in the clip'].append(
+                (at_ns - newest_frame.get(end_ns, end_ns)) / 1e6)
     return ages
 
 
@@ -249,8 +251,8 @@ def _camera(result: Any) -> Any:
     return next(status for status in result.modalities if status.name == 'rgb')
 
 
-def _share_with_camera(heard: Sequence[Any]) -> float:
-    return float(np.mean([_camera(h.message).used for h in heard])) if heard else 0.0
+def _fraction_with_camera(received: Sequence[Any]) -> float:
+    return float(np.mean([_camera(h.message).used for h in received])) if received else 0.0
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:
@@ -260,12 +262,12 @@ def _percentiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def _by_task(threads: dict[int, float], notes: dict[str, Any]) -> dict[str, float]:
-    """Sum up the node's threads by what they are for."""
+    """Sum the CPU time of the node's threads by task."""
     names = {notes['executor']: 'executor', notes['worker']: 'worker'}
-    found = dict.fromkeys(['executor', 'worker', 'others'], 0.0)
+    figures = dict.fromkeys(['executor', 'worker', 'others'], 0.0)
     for tid, part in threads.items():
-        found[names.get(tid, 'others')] += 100 * part
-    return found
+        figures[names.get(tid, 'others')] += 100 * part
+    return figures
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 """
-The pages that figures are written into.
+The pages with measured tables.
 
-A table lies between `<!-- bench: NAME -->` and `<!-- end -->`; what is around is written by hand.
+A table lies between `<!-- bench: NAME -->` and `<!-- end -->`; the rest is written by hand.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _MARKERS = re.compile(r'(<!-- bench: (?P<name>\w+) -->\n).*?(<!-- end -->)', re.
 
 
 @dataclass(frozen=True)
-class Set:
-    """What sets something from the figures of some parts."""
+class Table:
+    """A table made from the figures of some parts."""
 
     parts: tuple[str, ...]
     make: Callable[[Results], str]
@@ -34,7 +34,7 @@ class Page:
     """A page with tables, and its chart."""
 
     path: Path
-    tables: Mapping[str, Set]
+    tables: Mapping[str, Table]
     chart: Path
     drawn_from: tuple[str, ...]
     draw: Callable[[Results, Path], None]
@@ -71,19 +71,19 @@ class Page:
 
 PAGES = (
     Page(performance_page.PAGE, {
-        'targets': Set(('node', 'memory', 'student', 'streaming', 'trained', 'backends', 'gpu'),
+        'targets': Table(('node', 'memory', 'student', 'streaming', 'trained', 'backends', 'gpu'),
                        targets.targets),
-        'node': Set(('node',), performance_page.node),
-        'stages': Set(('live_path',), performance_page.stages),
-        'growth': Set(('live_path',), performance_page.growth),
-        'memory': Set(('memory',), performance_page.memory),
-        'student': Set(('student',), performance_page.student),
-        'backends': Set(('backends',), performance_page.backends),
-        'gpu': Set(('gpu',), performance_page.gpu),
-    }, performance_page.PICTURE, ('live_path', 'node'), performance_page.draw),
+        'node': Table(('node',), performance_page.node),
+        'stages': Table(('live_path',), performance_page.stages),
+        'growth': Table(('live_path',), performance_page.growth),
+        'memory': Table(('memory',), performance_page.memory),
+        'student': Table(('student',), performance_page.student),
+        'backends': Table(('backends',), performance_page.backends),
+        'gpu': Table(('gpu',), performance_page.gpu),
+    }, performance_page.CHART, ('live_path', 'node'), performance_page.draw),
     Page(streaming_page.PAGE, {
-        'recognised': Set(('streaming', 'trained'), streaming_page.recognised),
-        'film': Set(('streaming', 'trained'), streaming_page.recognised_in_a_film),
-        'taken': Set(('streaming', 'trained'), streaming_page.taken),
-    }, streaming_page.PICTURE, ('streaming', 'trained'), streaming_page.draw),
+        'recognised': Table(('streaming', 'trained'), streaming_page.recognised),
+        'video': Table(('streaming', 'trained'), streaming_page.recognised_in_a_video),
+        'taken': Table(('streaming', 'trained'), streaming_page.taken),
+    }, streaming_page.CHART, ('streaming', 'trained'), streaming_page.draw),
 )

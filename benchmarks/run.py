@@ -45,7 +45,7 @@ class Part:
     """What is followed by the file to write."""
     environment: Mapping[str, str] = field(default_factory=dict)
     limit_s: float = 900.0
-    if_asked: bool = False
+    only_if_named: bool = False
     """It is run only if it is named."""
 
 
@@ -67,7 +67,7 @@ PARTS = {
          'openvino fp32', 'onnx fp32', '--subsets', 'V+F+A', 'V', 'A', '--profile'),
         (), '--out', limit_s=3600.0),
     'streaming': Part(('streaming.py',), (), limit_s=3600.0),
-    'trained': Part(('streaming.py', '--train'), (), limit_s=6 * 3600.0, if_asked=True),
+    'trained': Part(('streaming.py', '--train'), (), limit_s=6 * 3600.0, only_if_named=True),
     'gpu': _own('gpu.py'),
 }
 
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     out = options.out or (ROOT / 'build' / 'bench' if options.quick else ROOT)
     chosen = [name for name, part in PARTS.items()
-              if (name in options.only if options.only else not part.if_asked)]
+              if (name in options.only if options.only else not part.only_if_named)]
     failed = []
     for name in chosen:
         try:

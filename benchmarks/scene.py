@@ -1,9 +1,9 @@
 """
-What the benchmarks' sensors see and hear; run as a program, it plays them over DDS.
+The data of the benchmarks' sensors; run as a program, it publishes them over DDS.
 
-A camera of 640 x 480 rgb8 at 30 Hz before which something moves (between pictures that are alike
-flow would cost nothing), best effort, as drivers send; a microphone of 16 kHz in messages of
-20 ms; a detector of two boxes at 10 Hz. `python benchmarks/scene.py` sends, stamped with the wall
+A camera of 640 x 480 rgb8 at 30 Hz with a moving scene (flow between equal images would cost
+nothing), best effort, as drivers send; a microphone of 16 kHz in messages of 20 ms; a detector of
+two boxes at 10 Hz. `python benchmarks/scene.py` sends, stamped with the wall
 clock, until its input ends, then prints the camera's stamps as JSON.
 """
 
@@ -29,35 +29,35 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test' / 'faults'))
 from fault_suite import messages  # noqa: E402
 from karmma_ros.node.messages import time_message, time_ns  # noqa: E402
 
-WIDTH, HEIGHT, CAMERA_HZ, SOUND_HZ, BOXES_HZ = 640, 480, 30, 50, 10
-PERIODS_NS = {'image': 10**9 // CAMERA_HZ, 'audio': 10**9 // SOUND_HZ,
+WIDTH, HEIGHT, CAMERA_HZ, AUDIO_HZ, BOXES_HZ = 640, 480, 30, 50, 10
+PERIODS_NS = {'image': 10**9 // CAMERA_HZ, 'audio': 10**9 // AUDIO_HZ,
               'detections': 10**9 // BOXES_HZ}
 """Topic → time between two messages."""
-_PICTURES = 31  # no two that are kept, of whatever rate, are alike by rhythm
+_IMAGES = 31  # no two that are stored, at any rate, are equal
 
 
-def pictures() -> list[Any]:
-    """Return camera messages of something that moves across the picture."""
+def images() -> list[Any]:
+    """Return camera messages of a scene that moves across the image."""
     rng = np.random.default_rng(0)
     scene = cv2.resize(rng.integers(0, 256, (24, 32, 3), np.uint8), (WIDTH, HEIGHT))
-    found = []
-    for i in range(_PICTURES):
+    results = []
+    for i in range(_IMAGES):
         message = messages.image(0, WIDTH, HEIGHT)
         message.data = array.array('B', np.roll(scene, 3 * i, 1).tobytes())
-        found.append(message)
-    return found
+        results.append(message)
+    return results
 
 
-def sounds() -> list[Any]:
+def audio_chunks() -> list[Any]:
     """Return messages of 20 ms of noise."""
     rng = np.random.default_rng(1)
-    found = []
-    for _ in range(SOUND_HZ):
-        message = messages.sound(0, samples=16_000 // SOUND_HZ)
-        noise = rng.normal(0, 2000, 16_000 // SOUND_HZ)
+    results = []
+    for _ in range(AUDIO_HZ):
+        message = messages.audio(0, samples=16_000 // AUDIO_HZ)
+        noise = rng.normal(0, 2000, 16_000 // AUDIO_HZ)
         message.audio.data = array.array('B', noise.astype('<i2').tobytes())
-        found.append(message)
-    return found
+        results.append(message)
+    return results
 
 
 def boxes() -> list[Any]:
@@ -67,12 +67,12 @@ def boxes() -> list[Any]:
 
 
 MAKERS: dict[str, Callable[[], list[Any]]] = {
-    'image': pictures, 'audio': sounds, 'detections': boxes}
+    'image': images, 'audio': audio_chunks, 'detections': boxes}
 """Topic → a round of its messages, without stamps."""
 
 
 def stamp(topic: str, message: Any, now_ns: int) -> Any:
-    """Stamp a message of what was taken by now; sound bears the time of its first sample."""
+    """Stamp a message of data recorded until now; audio has the time of its first sample."""
     message.header.stamp = time_message(now_ns - (PERIODS_NS[topic] if topic == 'audio' else 0))
     return message
 
@@ -82,7 +82,7 @@ def _rounds() -> dict[str, Iterator[Any]]:
 
 
 def play() -> list[int]:
-    """Send until the input ends; give the stamps of the pictures, nanoseconds."""
+    """Publish until the input ends; return the stamps of the images, nanoseconds."""
     rclpy.init()
     node, rounds, stamps = rclpy.create_node('sensors'), _rounds(), []
     publishers = {topic: node.create_publisher(type(next(rounds[topic])), topic, QoSProfile(

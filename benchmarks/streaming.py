@@ -3,11 +3,11 @@ The student in chunks, and frame by frame, beside the clip student: accuracy aga
 
 `python benchmarks/streaming.py --train` trains every row on the Synthetic Kitchen, from the
 pretrained encoders and the teacher of docs/training.md, with the same settings and the same
-teacher's answers, exports it and scores the exports beside it, and asks the networks about a film
-of actions in a row; what is trained or scored already stays. Without `--train` it times the
+teacher's logits, exports it and scores the exports beside it, and scores the networks on a video
+of actions in a row; finished training and scores are reused. Without `--train` it times the
 networks live at the paper's size, with random weights, in PyTorch eager and exported: a camera and
-a microphone run, a window is answered every two frames of a clip, and only what is new of it is
-encoded. What an export answers is held against eager first. All are timed in turns. The tables and
+a microphone run, inference runs every two frames of a clip, and only new frames are encoded. The
+logits of an export are compared with eager's first. All are timed in turns. The tables and
 the chart of docs/streaming.md are made of both by run.py.
 """
 
@@ -46,9 +46,9 @@ from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.module import OptimizerSettings
 from karmma_ros.training.precomputed import TeacherLogitCache
 from karmma_ros.training.run import RunSettings, train
-from streaming_bag import film, recognised
+from streaming_bag import recognised, video
 from streaming_live import cost_of, HOP, measure
-from streaming_page import ANEW, AS_THE_NODE, EAGER, LOST, SCORES
+from streaming_page import AS_THE_NODE, EAGER, INDEPENDENT, LARGEST_LOSS, SCORES
 import torch
 
 KITCHEN = KitchenSettings(train=7200, validation=800, test=1600, seed=0)
@@ -96,48 +96,48 @@ def main() -> None:
     parser.add_argument('--train', action='store_true', help='train and score what is not yet')
     parser.add_argument('--epochs', type=int, default=6, help='of each row [6]')
     parser.add_argument('--seeds', type=int, default=1, help='trainings of each row [1]')
-    parser.add_argument('--rounds', type=int, default=5, help='timed answers of each row [5]')
+    parser.add_argument('--rounds', type=int, default=5, help='timed predictions of each row [5]')
     parser.add_argument('--rows', nargs='+', metavar='ROW', default=[row.name for row in rows()],
                         help=f'these only [{" ".join(row.name for row in rows())}]')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there')
     options = parser.parse_args()
-    found = (train_all(options.rows, options.epochs, range(options.seeds)) if options.train
+    scores = (train_all(options.rows, options.epochs, range(options.seeds)) if options.train
              else time_all(options.rows, options.rounds))
-    print(json.dumps(found, indent=1))
+    print(json.dumps(scores, indent=1))
     if options.json:
-        options.json.write_text(json.dumps(found), encoding='utf-8')
+        options.json.write_text(json.dumps(scores), encoding='utf-8')
 
 
 # -- accuracy --------------------------------------------------------------------------------
 
 def train_all(chosen: Collection[str], epochs: int, seeds: range) -> dict[str, Any]:
     """
-    Train rows from the same start; what is there already stays.
+    Train rows from the same start; finished ones are reused.
 
-    :returns: `clips`: row → what runs it → what is kept of its scores, for each seed; `film`: row,
-        and how it is asked, → the same of each seed.
+    :returns: `clips`: row → backend → scores, for each seed; `video`: row → how windows are
+        processed → scores, for each seed.
     """
     warnings.filterwarnings('ignore')
     logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
-    splits, answers = _lesson()
+    splits, teacher = _data_and_teacher()
     clips: dict[str, dict[str, list[dict[str, float]]]] = {}
-    films: dict[str, dict[str, list[dict[str, float]]]] = {}
+    videos: dict[str, dict[str, list[dict[str, float]]]] = {}
     for seed in seeds:
         for row in rows():
             if row.name not in chosen:
                 continue
             folder = _folder(row, epochs, seed)
             if not (folder / 'config.json').is_file():
-                train_row(_started(row.kitchen), folder, splits, answers, epochs, seed)
+                train_row(_started(row.kitchen), folder, splits, teacher, epochs, seed)
             for runs, scores in scores_of(folder, splits, row.exports or ()).items():
                 clips.setdefault(row.name, {}).setdefault(runs, []).append(scores)
-            for asked, scores in film_scores_of(folder).items():
-                films.setdefault(row.name, {}).setdefault(asked, []).append(scores)
-    return {'clips': clips, 'film': films}
+            for mode, scores in video_scores_of(folder).items():
+                videos.setdefault(row.name, {}).setdefault(mode, []).append(scores)
+    return {'clips': clips, 'video': videos}
 
 
 def train_row(
-    config: ModelConfig, folder: Path, splits: Splits, answers: TeacherLogitCache | None,
+    config: ModelConfig, folder: Path, splits: Splits, teacher: TeacherLogitCache | None,
     epochs: int, seed: int, **optimizer: float,
 ) -> None:
     """Train one network as config/train/synthetic_kitchen_student.yaml does, and score it."""
@@ -150,7 +150,7 @@ def train_row(
         'modality_dropout': 0.5, 'gamma': 0.7, **optimizer})
     run = RunSettings(epochs=epochs, batch_size=32, seed=seed, precision='bf16-mixed',
                       progress=False, optimizer=settings)
-    train(network, splits.train, splits.validation, run, WORK / folder.name, answers)
+    train(network, splits.train, splits.validation, run, WORK / folder.name, teacher)
     scores = top1(collect(network, scoring_loader(splits.test, network.modalities, 64)))
     minutes = round((time.monotonic() - began) / 60, 1)
     save_bundle(folder, network, config, splits.spec, splits.vocabulary, dataset=splits.name,
@@ -174,8 +174,8 @@ def _started(config: ModelConfig) -> ModelConfig:
     return replace(config, encoders=encoders)
 
 
-def _lesson() -> tuple[Splits, TeacherLogitCache]:
-    """Return the data and what the teacher says of them."""
+def _data_and_teacher() -> tuple[Splits, TeacherLogitCache]:
+    """Return the data and the cached logits of the teacher on them."""
     data = DataSettings(synthetic_kitchen=KITCHEN)
     splits = _splits(KITCHEN)
     teacher = load_bundle(EXISTING / 'kitchen_teacher')
@@ -195,15 +195,16 @@ def _folder(row: Row, epochs: int, seed: int) -> Path:
 def scores_of(
     folder: Path, splits: Splits, exports: Iterable[str]
 ) -> dict[str, dict[str, float]]:
-    """Return what runs a trained network → what is kept of its action accuracies, percent."""
-    told = json.loads((folder / 'config.json').read_text())
-    eager = _actions(told['metrics']['test_top1'])
-    found = {EAGER: _kept(eager)}
+    """Return backend → summary of the action accuracies of a trained network, percent."""
+    description = json.loads((folder / 'config.json').read_text())
+    eager = _actions(description['metrics']['test_top1'])
+    scores = {EAGER: _summary(eager)}
     for words in exports:
         label, own = _exported_scores(folder, splits, words)
-        found[label] = {**_kept(own), LOST: max(eager[subset] - own[subset] for subset in own)}
-        print(f'{folder.name}, {label}: loses at most {found[label][LOST]:.2f} points', flush=True)
-    return found
+        loss = max(eager[subset] - own[subset] for subset in own)
+        scores[label] = {**_summary(own), LARGEST_LOSS: loss}
+        print(f'{folder.name}, {label}: loses at most {loss:.2f} points', flush=True)
+    return scores
 
 
 def _exported_scores(
@@ -211,33 +212,34 @@ def _exported_scores(
 ) -> tuple[str, dict[str, float]]:
     """Score an export of a trained network: its label, and subset → actions right, percent."""
     bundle = load_bundle(folder)
-    made = exported(bundle, words, lambda: calibration_of(bundle, splits.train))
+    export_ = exported(bundle, words, lambda: calibration_of(bundle, splits.train))
     predictions = collect_sharded(
-        BackendNetwork(read_export(bundle, made)), splits.test, range(len(splits.test)),
-        WORK / 'predictions' / f'{folder.name}_{made.sha256[:16]}', LoaderSettings())
-    return made.label, _actions(top1(predictions))
+        BackendNetwork(read_export(bundle, export_)), splits.test, range(len(splits.test)),
+        WORK / 'predictions' / f'{folder.name}_{export_.sha256[:16]}', LoaderSettings())
+    return export_.label, _actions(top1(predictions))
 
 
-def film_scores_of(folder: Path) -> dict[str, dict[str, float]]:
-    """How a trained network is asked → what is kept of its accuracies in a film, percent."""
+def video_scores_of(folder: Path) -> dict[str, dict[str, float]]:
+    """Return how windows are processed → summary of the accuracies in a video, percent."""
     bundle = load_bundle(folder)
-    found = {}
-    for asked in (AS_THE_NODE, ANEW) if inference_for(bundle).stateful else (AS_THE_NODE,):
-        kept = WORK / 'film' / f'{bundle.sha256[:16]}_{asked.replace(" ", "_")}.json'
-        if not kept.is_file():
-            right = recognised(film(WORK / 'film.mcap'), bundle, HOP, anew=asked == ANEW)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(right))
-        found[asked] = _kept(json.loads(kept.read_text()))
-        print(f'{folder.name}, a film, asked {asked}: {found[asked]}', flush=True)
-    return found
+    scores = {}
+    for mode in (AS_THE_NODE, INDEPENDENT) if inference_for(bundle).stateful else (AS_THE_NODE,):
+        file = WORK / 'video' / f'{bundle.sha256[:16]}_{mode.replace(" ", "_")}.json'
+        if not file.is_file():
+            right = recognised(
+                video(WORK / 'video.mcap'), bundle, HOP, independent=mode == INDEPENDENT)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(right))
+        scores[mode] = _summary(json.loads(file.read_text()))
+        print(f'{folder.name}, a video, {mode}: {scores[mode]}', flush=True)
+    return scores
 
 
 def _actions(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {subset: 100 * own['action'] for subset, own in scores.items()}
 
 
-def _kept(right: Mapping[str, float]) -> dict[str, float]:
+def _summary(right: Mapping[str, float]) -> dict[str, float]:
     return dict(zip(SCORES, (right['V+F+A+D'], right['V'], average_accuracy(right))))
 
 
@@ -247,14 +249,14 @@ def time_all(chosen: Collection[str], rounds: int) -> dict[str, Any]:
     """Time the rows that are chosen; give what the network of each row costs, too."""
     figures = measure({row.name: (row.paper, row.exports) for row in rows()
                        if row.exports is not None and row.name in chosen}, rounds)
-    found = {}
+    scores = {}
     for row in rows():
         operations, parameters = cost_of(row.paper)
-        found[row.name] = {
+        scores[row.name] = {
             'label': row.label, 'gflops': operations / 1e9, 'parameters_m': parameters / 1e6,
             'taken': {runs: asdict(own) for (name, runs), own in figures.items()
                       if name == row.name}}
-    return {'rows': found}
+    return {'rows': scores}
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 """
-What trained students recognise in a film of one action after the other, window by window.
+Accuracy of trained students in a video of one action after the other, window by window.
 
-A clip of the test split has nothing before it; a window of a film does, and an encoder that
-remembers has seen it.
+A clip of the test split has no frames before it; a window of a video has, and a stateful encoder
+has seen them.
 """
 
 from __future__ import annotations
@@ -23,44 +23,46 @@ EPISODES, EPISODE_S = 160, 4
 """Held-out actions in a row, and the seconds of each."""
 
 
-def film(path: Path) -> Path:
-    """Return the bag of a film, made if it is not there."""
+def video(path: Path) -> Path:
+    """Return the bag of a video, written if it is missing."""
     if not path.exists():
         karmma(['bag', 'synthetic', str(path), '--episodes', str(EPISODES), '--seconds',
                 str(EPISODE_S)])
     return path
 
 
-def recognised(path: Path, bundle: Bundle, hop: int, anew: bool = False) -> dict[str, float]:
+def recognised(
+    path: Path, bundle: Bundle, hop: int, independent: bool = False
+) -> dict[str, float]:
     """
-    Return subset → windows whose action is right, percent, of those that show one action alone.
+    Return subset → windows whose action is correct, percent, of those with one action only.
 
     :param hop: frames from one window to the next.
-    :param anew: ask about each window as if nothing had been before.
+    :param independent: process each window without the state of earlier ones.
     """
-    asker = BatchInference(bundle) if anew else inference_for(bundle)
+    inference = BatchInference(bundle) if independent else inference_for(bundle)
     modalities = bundle.network.modalities
-    answered = []
+    predicted = []
     with Bag(path) as bag:
         replay = Replay(bag, choose_topics(bag, {}, modalities), bundle.spec, modalities,
                         node_parameters(), [Run()], hop=hop)
-        for cut in replay.cuts():
-            prepared = asker.prepare(0, cut.window)
+        for request in replay.cuts():
+            prepared = inference.prepare(0, request.window)
             if prepared.modalities == modalities:
-                said = asker([prepared], [subsets(modalities)])
-                answered.append((cut.window.start_ns, cut.window.end_ns, said))
+                predictions = inference([prepared], [subsets(modalities)])
+                predicted.append((request.window.start_ns, request.window.end_ns, predictions))
     right: Counter[str] = Counter()
     count = 0
-    for start_ns, end_ns, said in answered:
-        action = next(((verb, noun) for begun_ns, ended_ns, verb, noun in replay.truths
-                       if begun_ns <= start_ns and end_ns <= ended_ns), None)
+    for start_ns, end_ns, predictions in predicted:
+        action = next(((verb, noun) for action_start_ns, action_end_ns, verb, noun in replay.truths
+                       if action_start_ns <= start_ns and end_ns <= action_end_ns), None)
         count += action is not None
-        for subset, answer in said.items():
-            right[subset_name(subset)] += _best(bundle, answer) == action
+        for subset, prediction in predictions.items():
+            right[subset_name(subset)] += _best(bundle, prediction) == action
     return {subset_name(each): 100 * right[subset_name(each)] / count
             for each in subsets(modalities)}
 
 
-def _best(bundle: Bundle, answer: SubsetPredictions) -> tuple[str, ...]:
+def _best(bundle: Bundle, prediction: SubsetPredictions) -> tuple[str, ...]:
     return tuple(bundle.vocabulary.heads[head][p[0].argmax()]
-                 for head, p in answer.probabilities.items())
+                 for head, p in prediction.probabilities.items())

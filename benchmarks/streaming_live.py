@@ -1,8 +1,8 @@
 """
-Time live answers of students at the paper's size: what `streaming.py` measures.
+Time live predictions of students at the paper's size: what `streaming.py` measures.
 
-Random weights; a camera and a microphone run, a window is answered every two frames of a clip, and
-only what is new of it is encoded.
+Random weights; a camera and a microphone run, inference runs every two frames of a clip, and only
+new frames are encoded.
 """
 
 from __future__ import annotations
@@ -46,41 +46,41 @@ EXPORTS = Path('.cache/streaming/exports')
 """Networks with random weights and their exports; delete it to make them anew."""
 SENSORS = (Modality.RGB, Modality.FLOW, Modality.AUDIO)
 HOP = 2
-"""Frames of a clip from one answer to the next: 8 answers a second at the paper's 16 frames."""
+"""Frames of a clip from one prediction to the next: 8 a second at the paper's 16 frames."""
 
 
 @dataclass(frozen=True)
-class ReportFigures:
-    """What one answer costs at the paper's size, with V, F and A."""
+class Cost:
+    """The cost of one prediction at the paper's size, with V, F and A."""
 
     network_ms: float
-    """Encoding what is new, and fusing; the median."""
-    answer_ms: float
-    """A live answer: the same, and the frames' flow, the spectrogram and all other preparation."""
+    """Encoding new frames, and fusion; the median."""
+    prediction_ms: float
+    """A live prediction: the same, and flow, spectrogram and all other preparation."""
     cpu_ms: float
-    """What the processor worked for a live answer, on all cores together."""
+    """CPU time of a live prediction, all cores together."""
     difference: float
-    """Of the answers from those of eager with the same weights, as a share of their range."""
+    """Of the logits from those of eager with the same weights, as a fraction of their range."""
 
 
 def measure(
     which: Mapping[str, tuple[ModelConfig, Sequence[str]]], rounds: int
-) -> dict[tuple[str, str], ReportFigures]:
+) -> dict[tuple[str, str], Cost]:
     """
-    Time the answers of all in turns, so that a busy moment of the machine meets all.
+    Time all in turns, so that other load of the machine affects all.
 
     :param which: name → network, and the exports that it is timed in beside eager.
     :returns: name, and what runs it → figures.
     """
     subjects = {(name, subject.label): subject for name, (config, exports) in which.items()
                 for subject in subjects_of(config, exports)}
-    taken: dict[tuple[str, str], list[tuple[float, float, float]]] = {key: [] for key in subjects}
+    times: dict[tuple[str, str], list[tuple[float, float, float]]] = {key: [] for key in subjects}
     for _ in range(rounds):
         for key, subject in subjects.items():
             network, _ = seconds(subject.newest)
             window = next(subject.windows)
-            taken[key].append((network, *seconds(lambda: subject.answer(window))))
-    return {key: ReportFigures(*(1e3 * statistics.median(each) for each in zip(*taken[key])),
+            times[key].append((network, *seconds(lambda: subject.predict(window))))
+    return {key: Cost(*(1e3 * statistics.median(each) for each in zip(*times[key])),
                          subject.difference) for key, subject in subjects.items()}
 
 
@@ -97,8 +97,8 @@ def subjects_of(config: ModelConfig, exports: Sequence[str]) -> Iterator[Subject
     eager = Eager(bundle.network)
     yield Subject(bundle, eager, EAGER, [])
     for words in exports:
-        found = exported(bundle, words, lambda: noise(bundle))
-        yield Subject(bundle, read_export(bundle, found), found.label, [eager])
+        export_ = exported(bundle, words, lambda: noise(bundle))
+        yield Subject(bundle, read_export(bundle, export_), export_.label, [eager])
 
 
 def _bundle(config: ModelConfig) -> Bundle:
@@ -115,7 +115,7 @@ class Subject:
     """
     A student with random weights behind a camera and a microphone that run.
 
-    :param wanted: what says the same; nothing for eager.
+    :param wanted: backends with the same outputs; none for eager.
     """
 
     def __init__(
@@ -131,25 +131,25 @@ class Subject:
         self.newest = lambda: backend.fuse(tokens())
         self.windows = windows(bundle.spec)
         for _ in range(_windows_to_know(bundle)):
-            self.answer(next(self.windows))  # from now on all but the newest is known
+            self.predict(next(self.windows))  # from now on all but the newest is known
         self.newest()
 
-    def answer(self, window: Window) -> None:
-        """Answer a window as the node does."""
+    def predict(self, window: Window) -> None:
+        """Run inference on a window as the node does."""
         self._recogniser.recognise(window)
 
 
 def differs(bundle: Bundle, ours: Backend, eager: Backend) -> float:
-    """Compare the answers to a clip, of each sensor and of all, and to a few live windows."""
+    """Compare the logits of a clip, of each sensor and of all, and of a few live windows."""
     clip = check_clip(bundle.spec, SENSORS)
     worst = difference(predict_subsets(ours, clip), predict_subsets(eager, clip))
     if ours.parts is None or eager.parts is None:
         return worst
-    memos = TokenCache(ours.parts), TokenCache(eager.parts)
+    caches = TokenCache(ours.parts), TokenCache(eager.parts)
     for _, window in zip(range(3), windows(bundle.spec)):
-        said, wanted = ({SENSORS: backend.fuse(memo.tokens(window))}
-                        for backend, memo in zip((ours, eager), memos))
-        worst = max(worst, difference(said, wanted))
+        ours_out, wanted = ({SENSORS: backend.fuse(cache.tokens(window))}
+                            for backend, cache in zip((ours, eager), caches))
+        worst = max(worst, difference(ours_out, wanted))
     return worst
 
 
@@ -164,10 +164,10 @@ def newest(
     parts: Parts | Backend, network: Karmma
 ) -> Callable[[], dict[Modality, Tokens]]:
     """Return what encodes the newest of each sensor, and puts it beside what is known."""
-    stretches = chunks_of(network)
-    made = {m: _newest_of(parts, m, np.zeros((1, *network.input_shapes[m]), np.float32),
-                          stretches.get(m)) for m in network.modalities}
-    return lambda: {m: tokens() for m, tokens in made.items()}
+    chunks = chunks_of(network)
+    encoders = {m: _newest_of(parts, m, np.zeros((1, *network.input_shapes[m]), np.float32),
+                          chunks.get(m)) for m in network.modalities}
+    return lambda: {m: tokens() for m, tokens in encoders.items()}
 
 
 def _newest_of(
@@ -186,7 +186,7 @@ def _newest_of(
 
 
 def cost_of(config: ModelConfig) -> tuple[int, int]:
-    """Count the operations of one answer, and the parameters."""
+    """Count the operations of one prediction, and the parameters."""
     spec, classes = setting('karmma_student')
     with torch.device('meta'):
         network = build(config, spec, classes).eval()
@@ -196,17 +196,17 @@ def cost_of(config: ModelConfig) -> tuple[int, int]:
 
 
 def windows(spec: ClipSpec) -> Iterator[Window]:
-    """Return windows of a film at 30 Hz with sound, each ending two frames of a clip later."""
+    """Return windows of a video at 30 Hz with audio, each ending two frames of a clip later."""
     stream = SensorStream(spec, SENSORS, {m: InputSettings(10**9) for m in SENSORS})
     rng = np.random.default_rng(0)
-    picture = cv2.resize(rng.integers(0, 256, (24, 32, 3), np.uint8), (640, 480))
+    image = cv2.resize(rng.integers(0, 256, (24, 32, 3), np.uint8), (640, 480))
     period, frame = spec.frame_period_ns, 10_000
     while True:
         frame += 1
         now = frame * period
-        stream.add_image(np.roll(picture, 3 * frame, 1), now, now)
-        sound = rng.normal(0, 0.1, period * spec.audio.sample_rate // 10**9)
-        stream.add_audio(sound.astype(np.float32), spec.audio.sample_rate, now - period, now)
+        stream.add_image(np.roll(image, 3 * frame, 1), now, now)
+        audio = rng.normal(0, 0.1, period * spec.audio.sample_rate // 10**9)
+        stream.add_audio(audio.astype(np.float32), spec.audio.sample_rate, now - period, now)
         if frame > 10_000 + spec.num_frames and frame % HOP == 0:
             window = stream.window(now)
             assert window is not None and window.modalities == SENSORS

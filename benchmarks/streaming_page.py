@@ -1,4 +1,4 @@
-"""What `streaming.py` measured, as the tables and the chart of docs/streaming.md."""
+"""The tables and the chart of docs/streaming.md, from the measurements of `streaming.py`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from figures import measured, Results, three_digits
 from karmma_ros.evaluation.tables import markdown_table
 
 PAGE = Path('docs', 'streaming.md')
-PICTURE = Path('docs', 'images', 'streaming.png')
+CHART = Path('docs', 'images', 'streaming.png')
 EAGER, EXPORTED, INT8 = 'eager', 'openvino bf16', 'int8'
 SCORES = ('all sensors', 'V alone', 'mean of subsets')
-"""Action accuracy, percent: what is kept of a row's scores."""
-AS_THE_NODE, ANEW = 'as the node', 'anew'
-"""How a network is asked about the windows of a film."""
-LOST = 'most lost'
-"""Points that an export loses against eager with the subset of sensors that loses most."""
+"""Action accuracy, percent: the scores of a row in the table."""
+AS_THE_NODE, INDEPENDENT = 'as the node', 'independent windows'
+"""How a network processes the windows of a video: with the state of earlier ones, or without."""
+LARGEST_LOSS = 'largest loss'
+"""Largest accuracy loss of an export against eager over the subsets of sensors, points."""
 
 Row = Mapping[str, Any]
 """One way to encode a window: its label, what its network costs, and what runs it → figures."""
@@ -30,19 +30,19 @@ def rows(results: Results) -> Mapping[str, Row]:
 
 
 def speedup(results: Results) -> float:
-    """Return how much faster chunks of 8, exported, answer live than the clip student in eager."""
-    found = rows(results)
-    return float(found['clip_tau']['taken'][EAGER]['answer_ms']
-                 / found['chunks_quarter']['taken'][EXPORTED]['answer_ms'])
+    """Return how much faster chunks of 8, exported, predict than the clip student in eager."""
+    figures = rows(results)
+    return float(figures['clip_tau']['taken'][EAGER]['prediction_ms']
+                 / figures['chunks_quarter']['taken'][EXPORTED]['prediction_ms'])
 
 
-def answers_per_second(results: Results) -> float:
-    """Return how often chunks of 8, exported, answer live."""
-    return 1e3 / float(rows(results)['chunks_quarter']['taken'][EXPORTED]['answer_ms'])
+def predictions_per_second(results: Results) -> float:
+    """Return the live predictions a second of chunks of 8, exported."""
+    return 1e3 / float(rows(results)['chunks_quarter']['taken'][EXPORTED]['prediction_ms'])
 
 
 def recognised(results: Results) -> str:
-    """Set what each way to encode recognises, and its size."""
+    """Return the table of the accuracy and size of each way to encode."""
     scores = results['trained']['figures']['clips']
     lines = [[row['label'], *(_percent([seed[score] for seed in scores[name][EAGER]])
                               for score in SCORES),
@@ -53,13 +53,13 @@ def recognised(results: Results) -> str:
         lines)
 
 
-def recognised_in_a_film(results: Results) -> str:
-    """Set what networks recognise in the windows of a film, one after the other."""
-    film = results['trained']['figures']['film']
-    lines = [[row['label'] + (', asked about each window anew' if asked == ANEW else ''),
+def recognised_in_a_video(results: Results) -> str:
+    """Return the table of the accuracy in consecutive windows of a video."""
+    video = results['trained']['figures']['video']
+    lines = [[row['label'] + (', each window independently' if mode == INDEPENDENT else ''),
               *(_percent([seed[score] for seed in seeds]) for score in SCORES)]
              for name, row in rows(results).items()
-             for asked, seeds in film.get(name, {}).items()]
+             for mode, seeds in video.get(name, {}).items()]
     return markdown_table(['encoded at a time', *(f'{score}, %' for score in SCORES)], lines)
 
 
@@ -69,25 +69,28 @@ def _percent(values: Sequence[float]) -> str:
 
 
 def taken(results: Results) -> str:
-    """Set what an answer takes."""
+    """Return the table of the time of a prediction."""
     slowest, lines = rows(results)['clip_tau']['taken'][EAGER], []
     for name, row, runs, own in _timed(results):
-        lost = points_lost(results, name, runs)
+        loss = accuracy_loss(results, name, runs)
         lines.append([
-            row['label'], runs, three_digits(own['network_ms']), three_digits(own['answer_ms']),
-            f'{1e3 / own["answer_ms"]:.1f}', f'{slowest["answer_ms"] / own["answer_ms"]:.1f} ×',
+            row['label'], runs, three_digits(own['network_ms']),
+            three_digits(own['prediction_ms']),
+            f'{1e3 / own["prediction_ms"]:.1f}',
+            f'{slowest["prediction_ms"] / own["prediction_ms"]:.1f} ×',
             three_digits(own['cpu_ms']), f'{slowest["cpu_ms"] / own["cpu_ms"]:.1f} ×',
             f'{own["difference"]:.2%}' if runs != EAGER else '–',
-            '–' if lost is None else f'{lost:.2f}'])
+            '–' if loss is None else f'{loss:.2f}'])
     return f'{measured(results["streaming"])}\n\n' + markdown_table(
-        ['encoded at a time', 'runs in', 'network, ms', 'live answer, ms', 'answers/s', 'faster',
+        ['encoded at a time', 'runs in', 'network, ms', 'live prediction, ms',
+         'predictions/s', 'faster',
          'CPU ms', 'less', 'differs by', 'points lost'], lines, 2)
 
 
-def points_lost(results: Results, name: str, runs: str) -> float | None:
-    """Return the most that an export loses with any subset; None where it is not known."""
+def accuracy_loss(results: Results, name: str, runs: str) -> float | None:
+    """Return the largest loss of an export with any subset; None where it is not known."""
     scores = results['trained']['figures']['clips'][name].get(runs, [])
-    return max((seed[LOST] for seed in scores if LOST in seed), default=None)
+    return max((seed[LARGEST_LOSS] for seed in scores if LARGEST_LOSS in seed), default=None)
 
 
 def _timed(results: Results) -> Iterator[tuple[str, Row, str, Mapping[str, float]]]:
@@ -98,7 +101,7 @@ def _timed(results: Results) -> Iterator[tuple[str, Row, str, Mapping[str, float
 
 def draw(results: Results, path: Path) -> None:
     """
-    Draw accuracy against the time of an answer, in eager PyTorch and in what is fastest.
+    Draw accuracy against the time of a prediction, in eager PyTorch and in the fastest export.
 
     int8 is left out: it may cost accuracy.
     """
@@ -110,8 +113,8 @@ def draw(results: Results, path: Path) -> None:
 
     scores = results['trained']['figures']['clips']
     timed = {name: row for name, row in rows(results).items() if row['taken']}
-    eager = [row['taken'][EAGER]['answer_ms'] for row in timed.values()]
-    fastest = [min(own['answer_ms'] for runs, own in row['taken'].items()
+    eager = [row['taken'][EAGER]['prediction_ms'] for row in timed.values()]
+    fastest = [min(own['prediction_ms'] for runs, own in row['taken'].items()
                    if not runs.endswith(INT8)) for row in timed.values()]
     figure, axis = plt.subplots(figsize=(7.5, 4.2), layout='constrained')
     for score, marker in zip(SCORES, 'osD'):
@@ -124,7 +127,7 @@ def draw(results: Results, path: Path) -> None:
                       xycoords=('data', 'axes fraction'), rotation=18, fontsize=8)
     axis.plot([], [], 'o', color='0.4', fillstyle='none', label='the same in eager PyTorch')
     axis.set(xscale='log', ylim=(60, 100), ylabel='action accuracy, Synthetic Kitchen, %',
-             xlabel="ms for a live answer at the paper's size, V+F+A, two cores")
+             xlabel="ms for a live prediction at the paper's size, V+F+A, two cores")
     times = [*eager, *fastest]
     ticks = [t * power for power in (10, 100, 1000) for t in (1, 2, 5)]
     axis.set_xticks([t for t in ticks if 0.7 * min(times) < t < 1.5 * max(times)])

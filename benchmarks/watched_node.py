@@ -1,9 +1,9 @@
 """
-Run the node as it is and write down what is not told outside.
+Run the node and record what it does not publish.
 
-`python benchmarks/watched_node.py FILE [--no-network] --ros-args …`: the node itself, with a note
-taken of every picture that reaches its callback, of every window and of the network's time.
-With `--no-network` each window is prepared as ever, and answered by zeros at once.
+`python benchmarks/watched_node.py FILE [--no-network] --ros-args …`: the node itself, with a
+record of every image that reaches its callback, of every window and of the network's time. With
+`--no-network` each window is prepared as usual, and the logits are zeros.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from karmma_ros.stream.window import Window
 import numpy as np
 
 NOTES: dict[str, Any] = {
-    'pictures': [], 'windows': [], 'network': [], 'executor': get_native_id(), 'worker': 0}
+    'images': [], 'windows': [], 'network': [], 'executor': get_native_id(), 'worker': 0}
 """
-Pictures `[stamp_ns, received_ns]`, by the wall clock; windows `[end_ns, newest picture's stamp_ns
-or 0]`; network `[time.monotonic(), seconds]`; the numbers of two threads.
+Images `[stamp_ns, received_ns]`, by the wall clock; windows `[end_ns, newest frame's stamp_ns or
+0]`; network `[time.monotonic(), seconds]`; the ids of two threads.
 """
 
 
-class Silence:
+class NoBackend:
     """A backend that costs nothing."""
 
     name, precision, device, parts = 'none', 'fp32', 'cpu', None
@@ -47,23 +47,23 @@ class Silence:
                         for head, names in bundle.vocabulary.heads.items()}
 
     def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
-        """Answer that all is alike."""
+        """Return equal logits."""
         return dict(self._logits)
 
 
 def watch(network: bool) -> None:
-    """Take notes from now on; without a network, let `Silence` answer."""
+    """Record from now on; without a network, use `NoBackend`."""
     model_loader.choose = (
         _timed(model_loader.choose)
         if network
         else (
             lambda bundle, *_, **__: BackendChoice(
-                Silence(bundle), 'no network: the benchmark asked for it'
+                NoBackend(bundle), 'no network, for the benchmark'
             )
         )
     )
-    Messages.callback = _noting_pictures(Messages.callback)
-    Recogniser.recognise = _noting_windows(Recogniser.recognise)
+    Messages.callback = _recording_images(Messages.callback)
+    Recogniser.recognise = _recording_windows(Recogniser.recognise)
 
 
 def _timed(choose: Callable[..., BackendChoice]) -> Callable[..., BackendChoice]:
@@ -81,19 +81,19 @@ def _timed(choose: Callable[..., BackendChoice]) -> Callable[..., BackendChoice]
     return choose_timed
 
 
-def _noting_pictures(callback: Callable[..., Any]) -> Callable[..., Any]:
+def _recording_images(callback: Callable[..., Any]) -> Callable[..., Any]:
     def make(messages: Messages, modality: Modality, type_name: str) -> Callable[[Any], None]:
         take = callback(messages, modality, type_name)
 
         def note(message: Any) -> None:
             if modality is Modality.RGB:
-                NOTES['pictures'].append((stamp_ns_of(message.header), time.time_ns()))
+                NOTES['images'].append((stamp_ns_of(message.header), time.time_ns()))
             take(message)
         return note
     return make
 
 
-def _noting_windows(recognise: Callable[..., Any]) -> Callable[..., Any]:
+def _recording_windows(recognise: Callable[..., Any]) -> Callable[..., Any]:
     def note(recogniser: Recogniser, source: Any, *arguments: Any) -> Any:
         if isinstance(source, Window):
             newest_ns = source.spans_ns.get(Modality.RGB, (0, 0))[1]

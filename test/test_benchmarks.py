@@ -1,4 +1,4 @@
-"""The pages of the benchmarks: their tables are those of the figures that are committed."""
+"""The pages of the benchmarks agree with the committed measurements."""
 
 import importlib
 import json
@@ -13,7 +13,7 @@ BENCHMARKS = ROOT / 'benchmarks'
 
 
 @pytest.fixture(scope='module', autouse=True)
-def beside():
+def importable():
     """Let the benchmarks import each other, as when one is run; unload them afterwards."""
     sys.path.insert(0, str(BENCHMARKS))
     known = set(sys.modules)
@@ -25,17 +25,17 @@ def beside():
 
 
 @pytest.fixture(scope='module')
-def pages(beside):
+def pages(importable):
     return {page.path.stem: page for page in importlib.import_module('pages').PAGES}
 
 
 @pytest.fixture(scope='module')
-def performance(beside):
+def performance(importable):
     return importlib.import_module('performance_page')
 
 
 @pytest.fixture(scope='module')
-def target(beside):
+def target(importable):
     return importlib.import_module('targets').Target
 
 
@@ -111,7 +111,7 @@ def test_a_target_without_an_aim_and_an_aim_without_a_target(target):
         'aim not reached', 'aim reached']
 
 
-def test_a_backend_that_disagrees_with_eager_leaves_the_targets_complete(beside, results):
+def test_a_backend_that_disagrees_with_eager_leaves_the_targets_complete(importable, results):
     """It is neither timed nor scored; on a card, CUDA graphs may be the one."""
     changed = json.loads(json.dumps(results))
     changed['student']['figures']['models']['karmma_student']['openvino int8'] = {'difference': 1}
@@ -127,9 +127,9 @@ def test_a_backend_that_disagrees_with_eager_leaves_the_targets_complete(beside,
 
 
 def test_every_stage_is_in_the_table(performance, results):
-    found = results['live_path']['figures']['stages']['stages']
-    assert [n for n, _ in performance._ordered(found)] and (
-        {n for n, _ in performance._ordered(found)} == set(found))
+    stages = results['live_path']['figures']['stages']['stages']
+    ordered = {name for name, _ in performance._ordered(stages)}
+    assert ordered and ordered == set(stages)
 
 
 @pytest.mark.parametrize('name', ['performance', 'streaming'])
@@ -140,25 +140,25 @@ def test_page_and_chart_are_written_elsewhere(pages, results, tmp_path, name):
 
 
 def test_a_missing_gpu_is_reported(performance, results):
-    gone = {'gpu': {**results['gpu'], 'figures': {'device': ''}}}
-    assert '**No GPU was there.**' in performance.gpu(gone)
+    without = {'gpu': {**results['gpu'], 'figures': {'device': ''}}}
+    assert '**No GPU was available.**' in performance.gpu(without)
 
 
-def test_the_figures_of_a_device_are_set(performance, results):
-    """A processor in the place of the card: nothing of CUDA is run."""
-    found = json.loads(json.dumps(importlib.import_module('gpu').measure('cpu', quick=True)))
-    set_ = performance.gpu({'gpu': {**results['gpu'], 'figures': found}})
-    assert 'On processor, which multiplies' in set_
-    assert set_.count('| tiny | eager fp32 |') == 2
-    assert [line.split(' | ')[:2] for line in set_.splitlines() if line.startswith('| 2 |')] == [
+def test_the_figures_of_a_device_are_in_the_tables(performance, results):
+    """A processor instead of the card: nothing of CUDA is run."""
+    figures = json.loads(json.dumps(importlib.import_module('gpu').measure('cpu', quick=True)))
+    text = performance.gpu({'gpu': {**results['gpu'], 'figures': figures}})
+    assert 'On processor, which multiplies' in text
+    assert text.count('| tiny | eager fp32 |') == 2
+    assert [line.split(' | ')[:2] for line in text.splitlines() if line.startswith('| 2 |')] == [
         ['| 2', 'eager fp32'], ['| 2', 'eager bf16']]
 
 
-def test_the_shipped_model_is_scored_in_a_film(beside, tmp_path, monkeypatch):
+def test_the_included_model_is_scored_in_a_video(importable, tmp_path, monkeypatch):
     streaming_bag = importlib.import_module('streaming_bag')
     monkeypatch.setattr(streaming_bag, 'EPISODES', 2)
     bundle = load_bundle(ROOT / 'models' / 'synthetic_kitchen')
-    film = streaming_bag.film(tmp_path / 'film.mcap')
-    found = streaming_bag.recognised(film, bundle, hop=2)
-    assert found == streaming_bag.recognised(film, bundle, hop=2, anew=True)
-    assert len(found) == 15 and found['V+F+A+D'] > 80 > found['D']
+    video = streaming_bag.video(tmp_path / 'video.mcap')
+    accuracies = streaming_bag.recognised(video, bundle, hop=2)
+    assert accuracies == streaming_bag.recognised(video, bundle, hop=2, independent=True)
+    assert len(accuracies) == 15 and accuracies['V+F+A+D'] > 80 > accuracies['D']

@@ -94,8 +94,8 @@ def test_the_evidence_is_what_was_measured():
 
     measured = loaded('benchmarks/results.json')
     phase, = (p for p in measured['node']['figures']['phases']
-              if p['run'] == 'whole node' and p['rate'] == 5)
-    assert f'is {phase["ages_ms"]["newest picture received"]["p95"]:.1f} ms' in text
+              if p['run'] == 'complete node' and p['rate'] == 5)
+    assert f'is {phase["ages_ms"]["newest image received"]["p95"]:.1f} ms' in text
 
 
 def test_the_speed_is_that_of_the_pages():
