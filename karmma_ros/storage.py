@@ -75,10 +75,10 @@ def file_lock(path: Path) -> FileLock:
 def read_metadata(folder: Path) -> dict[str, Any] | None:
     """Return the facts that decided the arrays of a folder; None if they cannot be read."""
     try:
-        found = json.loads((folder / METADATA).read_text())
+        metadata = json.loads((folder / METADATA).read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and 'version' in found else None
+    return metadata if isinstance(metadata, dict) and 'version' in metadata else None
 
 
 def write_arrays(folder: Path, arrays: Arrays, metadata: Mapping[str, Any]) -> None:

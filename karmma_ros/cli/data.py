@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 COMMANDS = {'check': 'check that every recording is present'}
-COLUMNS = ('there', 'lacking', 'missing', 'decoded', 'damaged')
+COLUMNS = ('present', 'lacking', 'missing', 'decoded', 'damaged')
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,11 +38,11 @@ def _run_check(arguments: Sequence[str]) -> int:
     given = parser.parse_args(list(arguments))
     if given.decode < 0:
         raise InvalidSettingError('--decode', given.decode, 'a whole number from 0 on')
-    found = _check(parser.instantiate(given).data, given)
-    _print(found)
+    report = _check(parser.instantiate(given).data, given)
+    _print(report)
     if given.json:
-        _write_json(Path(given.json), found)
-    return 0 if (found.complete if given.complete else found.sound) else 1
+        _write_json(Path(given.json), report)
+    return 0 if (report.complete if given.complete else report.intact) else 1
 
 
 def _check_parser() -> CommandParser:
@@ -66,52 +66,52 @@ def _check(settings: DataSettings, given: Namespace) -> DatasetReport:
         return check_dataset(splits, given.decode, given.seed, bars)
 
 
-def _print(found: DatasetReport) -> None:
+def _print(report: DatasetReport) -> None:
     console = Console()
-    table = Table(title=escape(printable(found.name)), box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=escape(printable(report.name)), box=SIMPLE_HEAD, pad_edge=False)
     for column in ('split', 'sensor'):
         table.add_column(column, no_wrap=True)
     for column in COLUMNS:
         table.add_column(column, justify='right')
-    for name, split in found.splits.items():
+    for name, split in report.splits.items():
         for row in _rows(name, split):
             table.add_row(*map(escape, map(printable, row)))
         table.add_section()
     console.print(table)
     # Paths are no markup, and are copied: they must not be broken at the end of a line.
-    for line in _notes(found):
+    for line in _notes(report):
         console.print(printable(line, SENTENCE_LENGTH), markup=False, highlight=False,
                       soft_wrap=True)
 
 
 def _rows(name: str, split: SplitReport) -> Iterator[list[str]]:
     first = name
-    for modality, tally in split.modalities.items():
-        yield [first, str(modality), *(f'{getattr(tally, column):,}' for column in COLUMNS)]
+    for modality, counts in split.modalities.items():
+        yield [first, str(modality), *(f'{getattr(counts, column):,}' for column in COLUMNS)]
         first = ''
     if not split.modalities:
         yield [first, '(none)', *('' for _ in COLUMNS)]
 
 
-def _notes(found: DatasetReport) -> Iterator[str]:
-    for name, split in found.splits.items():
+def _notes(report: DatasetReport) -> Iterator[str]:
+    for name, split in report.splits.items():
         if split.left_out:
             yield f'{name}: {split.left_out:,} segments have no recording at all and are left out'
-        for modality, tally in split.modalities.items():
-            if tally.lacking:
-                yield (f'{name}: {tally.lacking:,} segments lack {modality}, such as '
-                       f'{", ".join(tally.lacking_examples)}; they are trained on without it')
-            yield from (f'{name}: {modality} of {example}' for example in tally.examples)
-            yield from (f'{name}: {modality} of {tally.remark_counts[remark]:,} segments, such as '
-                        f'{", ".join(segments)}: {remark}'
-                        for remark, segments in tally.remarks.items())
-    if not found.sound:
+        for modality, counts in split.modalities.items():
+            if counts.lacking:
+                yield (f'{name}: {counts.lacking:,} segments lack {modality}, such as '
+                       f'{", ".join(counts.lacking_examples)}; they are trained on without it')
+            yield from (f'{name}: {modality} of {example}' for example in counts.examples)
+            yield from (f'{name}: {modality} of {counts.remark_counts[remark]:,} segments, such '
+                        f'as {", ".join(segments)}: {remark}'
+                        for remark, segments in counts.remarks.items())
+    if not report.intact:
         yield ('something is missing or damaged: training leaves it out, and stops at a segment '
                'of which nothing is left')
 
 
-def _write_json(path: Path, found: DatasetReport) -> None:
-    content: dict[str, Any] = found.to_dict()
+def _write_json(path: Path, report: DatasetReport) -> None:
+    content: dict[str, Any] = report.to_dict()
     try:
         path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
     except OSError as error:

@@ -37,7 +37,7 @@ class OpenVideo:
     @property
     def stated_s(self) -> float:
         """Return the length that the file states, seconds; 0 where it does not."""
-        stated_s = self.info.cut_s or self.info.duration_s
+        stated_s = self.info.truncated_s or self.info.duration_s
         return stated_s * (self.info.rate or self.rate) / self.rate if self.fixed else stated_s
 
     def frames(self) -> Iterator[tuple[float, Any]]:

@@ -1,4 +1,4 @@
-"""What of a data set is on the disk, before days are spent on training on it."""
+"""Check that the files of a data set are present and can be decoded, before training on it."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ from karmma_ros.modality import in_order, Modality
 import numpy as np
 
 EXAMPLES = 3
-"""Sentences kept of each kind of trouble."""
+"""Examples kept of each type of problem."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done and how much there is."""
+"""Called with the name of a task, how much of it is done, and the total."""
 
 
 @dataclass
 class ModalityCounts:
     """One modality of one split, in segments."""
 
-    there: int = 0
-    """Its file was found."""
+    present: int = 0
+    """Its file exists."""
     lacking: int = 0
-    """The data set has none for this segment. No fault: no two segments need the same ones."""
+    """The data set has none for this segment. No error: no two segments need the same ones."""
     missing: int = 0
-    """The data set names a file that is not there or cannot be opened."""
+    """The data set names a file that does not exist or cannot be opened."""
     decoded: int = 0
-    """Read whole, as training would."""
+    """Read completely, as in training."""
     damaged: int = 0
     """Of those decoded: could not be read."""
     examples: list[str] = field(default_factory=list)
-    """The first troubles, each with its segment; the first that are missing and damaged."""
+    """The first problems, each with its segment; the first that are missing and damaged."""
     lacking_examples: list[str] = field(default_factory=list)
     """The first segments that lack it."""
     remarks: dict[str, list[str]] = field(default_factory=dict)
-    """How files are read that are particular, and the first segments of each kind."""
+    """Remark on how a file is read → the first segments that it applies to."""
     remark_counts: dict[str, int] = field(default_factory=dict)
-    """Segments of each kind."""
+    """Remark → number of its segments."""
 
     def note_remark(self, segment: str, remark: str) -> None:
-        """Count a segment whose file is read in a particular way."""
+        """Count a segment whose file has a remark."""
         self.remark_counts[remark] = self.remark_counts.get(remark, 0) + 1
         examples = self.remarks.setdefault(remark, [])
         if len(examples) < EXAMPLES:
             examples.append(segment)
 
-    def note_missing(self, segment: str, trouble: str) -> None:
-        """Count a file that is not there."""
+    def note_missing(self, segment: str, problem: str) -> None:
+        """Count a file that is missing."""
         self.missing += 1
         if self.missing <= EXAMPLES:
-            self.examples.append(f'{segment}: {trouble}')
+            self.examples.append(f'{segment}: {problem}')
 
-    def note_damaged(self, segment: str, trouble: str) -> None:
-        """Count what could not be decoded."""
+    def note_damaged(self, segment: str, problem: str) -> None:
+        """Count a file that could not be decoded."""
         self.damaged += 1
         if self.damaged <= EXAMPLES:
-            self.examples.append(f'{segment}: {trouble}')
+            self.examples.append(f'{segment}: {problem}')
 
 
 @dataclass
@@ -77,15 +77,15 @@ class SplitReport:
     modalities: dict[Modality, ModalityCounts] = field(default_factory=dict)
 
     @property
-    def sound(self) -> bool:
-        """Return whether nothing is missing or damaged."""
-        tallies = self.modalities.values()
-        return not self.left_out and not any(t.missing or t.damaged for t in tallies)
+    def intact(self) -> bool:
+        """Whether nothing is missing or damaged."""
+        counts = self.modalities.values()
+        return not self.left_out and not any(c.missing or c.damaged for c in counts)
 
     @property
     def complete(self) -> bool:
-        """Return whether, besides, every segment has every modality that any has."""
-        return self.sound and not any(t.lacking for t in self.modalities.values())
+        """Whether it is intact and every segment has every modality that any has."""
+        return self.intact and not any(c.lacking for c in self.modalities.values())
 
 
 @dataclass
@@ -97,13 +97,13 @@ class DatasetReport:
     """`train`, `validation` and `test`; `validation, test` where they are the same clips."""
 
     @property
-    def sound(self) -> bool:
-        """Return whether nothing is missing or damaged."""
-        return all(split.sound for split in self.splits.values())
+    def intact(self) -> bool:
+        """Whether nothing is missing or damaged."""
+        return all(split.intact for split in self.splits.values())
 
     @property
     def complete(self) -> bool:
-        """Return whether, besides, every segment of a split has the same modalities."""
+        """Whether it is intact and every segment of a split has the same modalities."""
         return all(split.complete for split in self.splits.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,38 +111,38 @@ class DatasetReport:
         splits = {}
         for name, split in self.splits.items():
             splits[name] = {**asdict(split), 'modalities': {
-                str(m): asdict(tally) for m, tally in split.modalities.items()}}
-        return {'dataset': self.name, 'sound': self.sound, 'complete': self.complete,
+                str(m): asdict(counts) for m, counts in split.modalities.items()}}
+        return {'dataset': self.name, 'intact': self.intact, 'complete': self.complete,
                 'splits': splits}
 
 
 def check_dataset(
     splits: Splits, decode: int = 0, seed: int = 0,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = lambda task, done, total: None,
 ) -> DatasetReport:
     """
-    Look for the file of every modality of every segment.
+    Check the file of every modality of every segment.
 
     Of a video the first frame is decoded, and the times of a small one are checked.
 
-    :param decode: segments of each split, drawn by `seed`, to read whole besides. Clips that
-        have no files of their own (rendered ones) are known by these alone, by one at least.
+    :param decode: number of segments of each split, chosen by `seed`, to decode completely. Of
+        clips without files of their own (rendered ones), at least one is decoded.
     """
-    found = {}
+    reports = {}
     for name, clips in _different(splits).items():
         segments = _segments(clips)
         if segments is None:
-            found[name] = _look_at_samples(name, clips, decode, seed, progress)
+            reports[name] = _check_samples(name, clips, decode, seed, progress)
             continue
         split = SplitReport(len(segments), getattr(clips, 'left_out', 0))
-        sound = _look_for_files(name, segments, split, progress)
-        _decode_some(name, segments, sound, split, splits.spec, decode, seed, progress)
-        found[name] = split
-    return DatasetReport(splits.name, found)
+        intact = _check_files(name, segments, split, progress)
+        _decode_some(name, segments, intact, split, splits.spec, decode, seed, progress)
+        reports[name] = split
+    return DatasetReport(splits.name, reports)
 
 
 def _different(splits: Splits) -> dict[str, Clips]:
-    """Name the clips; those that serve as two splits are looked at once."""
+    """Return the clips by split; those of two splits once, under both names."""
     named: dict[str, Clips] = {}
     for name in ('train', 'validation', 'test'):
         clips = getattr(splits, name)
@@ -155,7 +155,7 @@ def _different(splits: Splits) -> dict[str, Clips]:
 
 
 def _segments(clips: Any) -> Sequence[LabelledSegment] | None:
-    """Return the segments behind clips, also behind clips that wrap others."""
+    """Return the segments of clips, also of clips that wrap others."""
     while clips is not None:
         if hasattr(clips, 'segments'):
             return clips.segments
@@ -163,35 +163,35 @@ def _segments(clips: Any) -> Sequence[LabelledSegment] | None:
     return None
 
 
-def _look_for_files(
+def _check_files(
     name: str, segments: Sequence[LabelledSegment], split: SplitReport, progress: Progress,
 ) -> dict[Modality, list[int]]:
-    """Count what is there; give, for each modality, the segments of which nothing is missing."""
-    sound: dict[Modality, list[int]] = {}
-    # Segments of one recording share their sources: each is asked once.
-    ask = lru_cache(maxsize=4096)(_problem)
+    """Count the files; return, for each modality, the segments whose file is present."""
+    intact: dict[Modality, list[int]] = {}
+    # Segments of one recording share their sources: each is checked once.
+    check = lru_cache(maxsize=4096)(_problem)
     for index, segment in enumerate(segments):
         for modality, source in segment.sources.items():
-            tally = split.modalities.setdefault(modality, ModalityCounts())
-            problem, remarks = ask(source) if isinstance(source, Hashable) else _problem(source)
+            counts = split.modalities.setdefault(modality, ModalityCounts())
+            problem, remarks = check(source) if isinstance(source, Hashable) else _problem(source)
             for remark in remarks:
-                tally.note_remark(segment.name, remark)
+                counts.note_remark(segment.name, remark)
             if problem is None:
-                tally.there += 1
-                sound.setdefault(modality, []).append(index)
+                counts.present += 1
+                intact.setdefault(modality, []).append(index)
             else:
-                tally.note_missing(segment.name, problem)
+                counts.note_missing(segment.name, problem)
         progress(f'{name}: files', index + 1, len(segments))
     split.modalities = {m: split.modalities[m] for m in in_order(split.modalities)}
-    for modality, tally in split.modalities.items():
-        tally.lacking = len(segments) - tally.there - tally.missing
+    for modality, counts in split.modalities.items():
+        counts.lacking = len(segments) - counts.present - counts.missing
         without = (s.name for s in segments if modality not in s.sources)
-        tally.lacking_examples = list(islice(without, min(EXAMPLES, tally.lacking)))
-    return sound
+        counts.lacking_examples = list(islice(without, min(EXAMPLES, counts.lacking)))
+    return intact
 
 
 def _problem(source: Source) -> tuple[str | None, tuple[str, ...]]:
-    """Return why a source cannot be read, if so, and how it is read if it is particular."""
+    """Return why a source cannot be read, if so, and remarks on how it is read."""
     problem = source.problem()
     video = source.video if isinstance(source, FlowFromVideo) else source
     if problem is not None or not isinstance(video, VideoFile):
@@ -199,32 +199,32 @@ def _problem(source: Source) -> tuple[str | None, tuple[str, ...]]:
     try:
         return None, video.probe().notes
     except DataError as error:
-        # Decoding decides whether a sample is lost by it; the reason is named in any case.
+        # Whether a sample lacks it is decided by decoding; the reason is reported in any case.
         return None, (f'it cannot be read: {error.problem}: {error.remedy}',)
 
 
 def _decode_some(
-    name: str, segments: Sequence[LabelledSegment], sound: dict[Modality, list[int]],
+    name: str, segments: Sequence[LabelledSegment], intact: dict[Modality, list[int]],
     split: SplitReport, spec: ClipSpec, decode: int, seed: int, progress: Progress,
 ) -> None:
     chosen = _draw(len(segments), decode, seed)
-    where = {modality: set(indices) for modality, indices in sound.items()}
+    by_modality = {modality: set(indices) for modality, indices in intact.items()}
     for done, index in enumerate(chosen):
         segment = segments[index]
-        for modality, trouble in _decode(segment, spec, where, index):
-            tally = split.modalities[modality]
-            tally.decoded += 1
-            if trouble is not None:
-                tally.note_damaged(segment.name, trouble)
+        for modality, problem in _decode(segment, spec, by_modality, index):
+            counts = split.modalities[modality]
+            counts.decoded += 1
+            if problem is not None:
+                counts.note_damaged(segment.name, problem)
         progress(f'{name}: decoding', done + 1, len(chosen))
 
 
 def _decode(
-    segment: LabelledSegment, spec: ClipSpec, sound: dict[Modality, set[int]], index: int,
+    segment: LabelledSegment, spec: ClipSpec, intact: dict[Modality, set[int]], index: int,
 ) -> Iterator[tuple[Modality, str | None]]:
     """Read each modality by itself, so that a damaged one does not hide the others."""
     for modality, source in segment.sources.items():
-        if index not in sound.get(modality, ()):
+        if index not in intact.get(modality, ()):
             continue
         alone = LabelledSegment(segment.name, segment.start_s, segment.stop_s, segment.labels,
                         {modality: source})
@@ -236,29 +236,30 @@ def _decode(
             yield modality, None
 
 
-def _look_at_samples(
+def _check_samples(
     name: str, clips: Clips, decode: int, seed: int, progress: Progress,
 ) -> SplitReport:
     split = SplitReport(len(clips))
     chosen = _draw(len(clips), max(1, decode), seed)
-    tallies = {m: ModalityCounts() for m in Modality}
+    all_counts = {m: ModalityCounts() for m in Modality}
     for done, index in enumerate(chosen):
         try:
             present = clips[index].clip.modalities
         except KarmmaError as error:
-            for tally in tallies.values():
-                tally.note_damaged(f'clip {index}', str(error))
+            for counts in all_counts.values():
+                counts.note_damaged(f'clip {index}', str(error))
             continue
         for modality in present:
-            tallies[modality].decoded += 1
+            all_counts[modality].decoded += 1
         progress(f'{name}: decoding', done + 1, len(chosen))
-    split.modalities = {m: t for m, t in tallies.items() if t.decoded or t.damaged}
-    for tally in split.modalities.values():
-        tally.there = len(clips)
+    split.modalities = {m: counts for m, counts in all_counts.items()
+                        if counts.decoded or counts.damaged}
+    for counts in split.modalities.values():
+        counts.present = len(clips)
     return split
 
 
 def _draw(count: int, wanted: int, seed: int) -> list[int]:
-    """Draw without putting back, in ascending order."""
+    """Return some indices, chosen at random without replacement, ascending."""
     drawn = np.random.default_rng(seed).permutation(count)[:wanted]
     return sorted(int(index) for index in drawn)

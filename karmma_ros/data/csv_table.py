@@ -2,7 +2,7 @@
 Tables in CSV files, in the dialects that spreadsheets of different countries write.
 
 Commas, semicolons or tabs separate the columns; a byte-order mark, a line `sep=;` and the unnamed
-index column of pandas and R are left out.
+index column of pandas and R are skipped.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _MAX_BYTES = 1 << 30
 
 
 class CsvTable(NamedTuple):
-    """Header and rows of a file, cells without blanks around them."""
+    """Header and rows of a file, with stripped cells."""
 
     header: list[str]
     """Names of the columns; empty for a file without any line."""
     rows: list[tuple[int, list[str]]]
-    """Line in the file, counted from 1, and cells; rows without any content are left out."""
+    """Line in the file, counted from 1, and cells; empty rows are skipped."""
 
 
 def read_csv(path: Path) -> CsvTable:
@@ -52,27 +52,27 @@ def read_csv(path: Path) -> CsvTable:
     if stated is None:
         lines.seek(0)
         first = 0
-    here = lines.tell()
+    begin = lines.tell()
     delimiter = stated[1] if stated else max(',;\t', key=lines.readline().count)
-    lines.seek(here)
+    lines.seek(begin)
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
-        found = [(first + reader.line_num, [cell.strip() for cell in row]) for row in reader]
+        rows = [(first + reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except csv.Error as error:
         raise DataError(path, f'it is no CSV file (line {first + reader.line_num}: {error})',
                         'save it as CSV in UTF-8') from error
-    filled = [(number, row) for number, row in found if any(row)]
+    filled = [(number, row) for number, row in rows if any(row)]
     return _without_unnamed(CsvTable(filled[0][1], filled[1:]) if filled else CsvTable([], []))
 
 
 def _without_unnamed(table: CsvTable) -> CsvTable:
-    """Leave out an unnamed first column, and unnamed last columns without any content."""
+    """Remove an unnamed first column, and unnamed last columns without any content."""
     header, rows = table
     begin = int(len(header) > 1 and _INDEX.fullmatch(header[0]) is not None)
     end = len(header)
     while end > begin and not header[end - 1] and not any(
             row[end - 1] for _, row in rows if len(row) >= end):
         end -= 1
-    cut = len(header) - end
+    removed = len(header) - end
     return CsvTable(header[begin:end], [
-        (number, row[begin:end] + row[end + cut:]) for number, row in rows])
+        (number, row[begin:end] + row[end + removed:]) for number, row in rows])

@@ -1,12 +1,12 @@
 """
-Any other data set, described by one CSV file: a line for each segment.
+Any other data set, described by one CSV file with a line for each segment.
 
     split,start,stop,verb,noun,rgb,flow,audio,detections
-    train,0.0,2.5,cut,onion,videos/a.mp4,computed,sound/a.wav,boxes/a.csv
+    train,0.0,2.5,cut,onion,videos/a.mp4,computed,audio/a.wav,boxes/a.csv
     test,00:01:04.50,00:01:07,wash,pan,videos/b.mp4,,,
 
 Commas, semicolons or tabs separate the columns. Paths are relative to the file. An empty cell
-says that this segment lacks that sensor: no two lines need the same ones.
+means that the segment lacks that sensor: no two lines need the same ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.data.csv_table import read_csv
 from karmma_ros.data.media import AudioFile, FlowFolder, FrameFolder, VideoFile
 from karmma_ros.data.media.boxes import BoxFile
-from karmma_ros.data.media.video_file import ExtractedFlow, ExtractedFrames, fills_in
+from karmma_ros.data.media.video_file import ExtractedFlow, ExtractedFrames, has_number_field
 from karmma_ros.data.samples import Splits
 from karmma_ros.data.segments import (
     FlowFromVideo,
@@ -37,12 +37,13 @@ from karmma_ros.prediction import NOUN, VERB, Vocabulary
 
 SPLITS = ('train', 'validation', 'test')
 COMPUTED = 'computed'
-"""In a cell of flow: from the frames of the clip."""
+"""In a cell of flow: computed from the frames of the clip."""
 
 _NEEDED = ('split', 'start', 'stop')
 _NAME = 'name'
-_FILMS = frozenset({'.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.ts', '.mts', '.m2ts',
-                    '.mpg', '.mpeg', '.3gp', '.flv', '.wmv', '.mxf', '.ogv'})
+_VIDEO_SUFFIXES = frozenset({
+    '.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.ts', '.mts', '.m2ts', '.mpg', '.mpeg',
+    '.3gp', '.flv', '.wmv', '.mxf', '.ogv'})
 _CLASSES_FORMAT = 'it must be {"verb": ["cut", …], "noun": ["onion", …]}'
 
 
@@ -60,25 +61,25 @@ class ManifestSettings:
     training lines, sorted.
     """
     frames: str = '{:06d}.jpg'
-    """Name of a picture, counted from 1, where `rgb` is a folder or `flow` is one."""
+    """File name of a frame, counted from 1, where `rgb` or `flow` is a folder."""
     frame_rate: float = 30.0
-    """Pictures a second in those folders."""
+    """Frames a second in those folders."""
     detections_rate: float = 0.0
-    """Frames a second that were searched for boxes; 0: as the median time between them says."""
+    """Frames a second in which boxes were detected; 0: from the median time between them."""
     seed: int = 0
-    """Where in longer segments the windows lie in training."""
+    """Seed of the positions of the training windows in longer segments."""
     title: str = ''
-    """The data set in words, for the model card; empty: the name of the file."""
+    """Name of the data set, for the model card; empty: that of the file."""
 
     def __post_init__(self) -> None:
         if not self.heads or set(self.heads) & {*_NEEDED, _NAME, *map(str, Modality)}:
             raise InvalidSettingError(
-                'manifest.heads', self.heads, 'one name or more, none that of another column')
+                'manifest.heads', self.heads, 'one or more names, none of which is another column')
         if not self.frame_rate > 0:
             raise InvalidSettingError('manifest.frame_rate', self.frame_rate, 'a number above 0')
-        if not fills_in(self.frames):
+        if not has_number_field(self.frames):
             raise InvalidSettingError('manifest.frames', self.frames,
-                                      'a name with the place of the number: {:06d}.jpg')
+                                      'a name with a field for the number: {:06d}.jpg')
         if self.detections_rate < 0:
             raise InvalidSettingError(
                 'manifest.detections_rate', self.detections_rate, 'a number from 0 on')
@@ -99,10 +100,10 @@ def open_splits(settings: ManifestSettings, spec: ClipSpec) -> Splits:
     """
     Open the data set that a manifest describes.
 
-    Without validation lines the test split validates too, and the other way round.
+    Without validation lines the test split is the validation split too, and vice versa.
 
-    :raises DataError: naming the line and the column that is wrong. Whether the files that it
-        names are there is left to `karmma data check`.
+    :raises DataError: naming the line and the column that is wrong. `karmma data check`
+        checks the files that it names.
     """
     path = Path(settings.file)
     if not settings.file:
@@ -111,14 +112,14 @@ def open_splits(settings: ManifestSettings, spec: ClipSpec) -> Splits:
     held_out = [line for line in lines if line.split != 'train']
     if not held_out or len(held_out) == len(lines):
         raise DataError(path, f'no line is of split {"train" if held_out else "test"}',
-                        'training needs some, and so does scoring')
+                        'training and scoring need one each')
     vocabulary = _read_classes(Path(settings.classes), settings) if settings.classes else \
         _collect_classes(path, lines, settings)
-    of = {split: [line for line in lines if line.split == split] for split in SPLITS}
+    by_split = {split: [line for line in lines if line.split == split] for split in SPLITS}
     clips = {
         split: SegmentDataset([_segment(path, line, vocabulary) for line in chosen], spec,
                             settings.seed)
-        for split, chosen in of.items() if chosen
+        for split, chosen in by_split.items() if chosen
     }
     return Splits(
         settings.title or path.stem, spec, vocabulary, train=clips['train'],
@@ -127,7 +128,7 @@ def open_splits(settings: ManifestSettings, spec: ClipSpec) -> Splits:
 
 
 class _Manifest:
-    """The reading of one file; what two lines name is one source."""
+    """Reader of one file; equal paths give the same source."""
 
     def __init__(self, path: Path, settings: ManifestSettings, spec: ClipSpec) -> None:
         self.path, self.settings = path, settings
@@ -140,7 +141,7 @@ class _Manifest:
         return [self._line(number, columns, cells) for number, cells in table.rows]
 
     def _columns(self, header: Sequence[str]) -> list[str]:
-        """Return the columns in the spelling of the settings; capitals make no difference."""
+        """Return the columns in the spelling of the settings; case does not matter."""
         known = {name.casefold(): name
                  for name in (*_NEEDED, _NAME, *self.settings.heads, *map(str, Modality))}
         columns = [name if name in known.values() else known.get(name.casefold(), name)
@@ -148,22 +149,22 @@ class _Manifest:
         self._check_columns(columns)
         return columns
 
-    def _check_columns(self, found: Sequence[str]) -> None:
+    def _check_columns(self, columns: Sequence[str]) -> None:
         sensors = [str(m) for m in Modality]
         allowed = [*_NEEDED, _NAME, *self.settings.heads, *sensors]
         listing = ', '.join(allowed)
-        for column in found:
-            if column not in allowed or found.count(column) > 1:
+        for column in columns:
+            if column not in allowed or columns.count(column) > 1:
                 problem = 'unknown' if column not in allowed else 'there twice'
                 raise DataError(self.path, f'line 1: the column {column!r} is {problem}',
-                                f'there may be {listing}; manifest.heads names the heads')
+                                f'expected columns are {listing}; manifest.heads names the heads')
         for column in (*_NEEDED, *self.settings.heads):
-            if column not in found:
+            if column not in columns:
                 raise DataError(self.path, f'line 1: the column {column!r} is missing',
-                                f'there may be {listing}; manifest.heads names the heads')
-        if not set(sensors) & set(found):
+                                f'expected columns are {listing}; manifest.heads names the heads')
+        if not set(sensors) & set(columns):
             raise DataError(self.path, 'line 1: no sensor has a column',
-                            f'add {", ".join(sensors)}, one at least')
+                            f'add at least one of {", ".join(sensors)}')
 
     def _line(self, number: int, columns: Sequence[str], cells: Sequence[str]) -> _Line:
         if len(cells) != len(columns):
@@ -196,12 +197,12 @@ class _Manifest:
         return sum(value * 60 ** i for i, value in enumerate(reversed(values)))
 
     def _sources(self, number: int, row: Mapping[str, str]) -> dict[Modality, Source]:
-        found: dict[Modality, Source] = {}
+        sources: dict[Modality, Source] = {}
         for modality in Modality:
             text = row.get(str(modality), '')
             if text:
-                found[modality] = self._source(number, modality, text, row)
-        return found
+                sources[modality] = self._source(number, modality, text, row)
+        return sources
 
     def _source(
         self, number: int, modality: Modality, text: str, row: Mapping[str, str],
@@ -216,9 +217,9 @@ class _Manifest:
             rate = self.settings.detections_rate
             return BoxFile(path, 1 / rate if rate else 0.0)
         if modality is Modality.AUDIO:
-            if path.suffix.lower() in _FILMS:
+            if path.suffix.lower() in _VIDEO_SUFFIXES:
                 raise self._wrong(
-                    number, 'audio', text, 'a file of sound alone (wav, flac)',
+                    number, 'audio', text, 'an audio file (wav, flac)',
                     f'extract it with `ffmpeg -i {path.name} -vn -ac 1 -af '
                     f'aresample=async=1:first_pts=0 {path.stem}.wav`')
             return AudioFile(path)
@@ -235,7 +236,7 @@ class _Manifest:
         return self._videos[path]
 
     def _open_video(self, path: Path) -> VideoSource:
-        if path.is_file() or path.suffix.lower() in _FILMS:
+        if path.is_file() or path.suffix.lower() in _VIDEO_SUFFIXES:
             return VideoFile(path, self.size)
         return ExtractedFrames(FrameFolder(
             path, self.settings.frame_rate, self.settings.frames, size=self.size))
@@ -249,19 +250,19 @@ class _Manifest:
 
 def _read_classes(path: Path, settings: ManifestSettings) -> Vocabulary:
     try:
-        found = json.loads(path.read_text(encoding='utf-8'))
+        heads = json.loads(path.read_text(encoding='utf-8'))
     except OSError as error:
         raise DataError(path, error.strerror or str(error), 'check manifest.classes') from error
     except ValueError as error:
         raise DataError(path, f'it is no JSON ({error})', _CLASSES_FORMAT) from error
-    if not isinstance(found, dict) or set(found) != set(settings.heads):
+    if not isinstance(heads, dict) or set(heads) != set(settings.heads):
         raise DataError(path, f'its heads are not {", ".join(settings.heads)}', _CLASSES_FORMAT)
-    for head, names in found.items():
+    for head, names in heads.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise DataError(path, f'{head} is no list of names', _CLASSES_FORMAT)
         if not names or len(set(names)) < len(names):
             raise DataError(path, f'{head} is empty or has a name twice', _CLASSES_FORMAT)
-    return Vocabulary({head: tuple(found[head]) for head in settings.heads})
+    return Vocabulary({head: tuple(heads[head]) for head in settings.heads})
 
 
 def _collect_classes(

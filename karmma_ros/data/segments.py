@@ -1,8 +1,8 @@
 """
-Labelled stretches of recordings → samples, by the same steps as on a robot.
+Labelled segments of recordings → samples, by the same steps as on a robot.
 
-A data set says where its segments begin and end and gives a source for each modality; the
-window is laid, read and prepared here, in one place for every data set.
+A data set gives the start and end of its segments and a source for each modality. The window is
+chosen, read and preprocessed here, the same way for every data set.
 
 Shape legend: t frames, h height, w width, n samples or boxes.
 """
@@ -26,65 +26,65 @@ from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray
 
-MIDDLE = 0.5
-"""Where in its slack the window lies when a segment is scored: 0 at the start, 1 at the end."""
+CENTRE = 0.5
+"""Position of the window in a segment that is scored: 0 at the start, 1 at the end."""
 
 
 class VideoSource(Protocol):
-    """Gives pictures of a recording."""
+    """Frames of a recording."""
 
     def frames(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
         """
-        Return the RGB pictures of ascending times, `[t, h, w, 3]`, of whatever size they have.
+        Return the RGB frames at ascending times, `[t, h, w, 3]`, of any size.
 
-        A time after the last picture gives the last one.
+        A time after the last frame gives the last one.
 
-        :raises DataError: for a picture that is missing or cannot be read, or when the
+        :raises DataError: for a frame that is missing or cannot be read, or when the
             recording ends before the first time.
         """
         ...
 
     def problem(self) -> str | None:
-        """Say why nothing can be read, at the cost of a look at the disk; None if it can."""
+        """Return why nothing can be read, by a check of the disk; None if it can."""
         ...
 
 
 class FlowSource(Protocol):
-    """Gives optical flow that was computed before."""
+    """Optical flow that was computed before."""
 
     def flow(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
         """
-        Return pictures of flow at ascending times, `[t, h, w, 2]`: u and v, 128 for none.
+        Return flow at ascending times, `[t, h, w, 2]`: u and v, 128 for none.
 
-        A time after the last picture gives the last one.
+        A time after the last frame gives the last one.
 
         :raises DataError: as `VideoSource.frames`.
         """
         ...
 
     def problem(self) -> str | None:
-        """Say why nothing can be read, at the cost of a look at the disk; None if it can."""
+        """Return why nothing can be read, by a check of the disk; None if it can."""
         ...
 
 
 class AudioSource(Protocol):
-    """Gives the sound of a recording."""
+    """Audio of a recording."""
 
     def samples(self, start_s: float, duration_s: float, rate: int) -> NDArray[np.float32]:
         """
-        Return mono sound at `rate` Hz, exactly `[round(duration_s * rate)]`, zeros outside.
+        Return mono audio at `rate` Hz, exactly `[round(duration_s * rate)]`, zeros outside.
 
         :raises DataError: when it cannot be read, or ends before `start_s`.
         """
         ...
 
     def problem(self) -> str | None:
-        """Say why nothing can be read, at the cost of a look at the disk; None if it can."""
+        """Return why nothing can be read, by a check of the disk; None if it can."""
         ...
 
 
 class BoxSource(Protocol):
-    """Gives the boxes of hands and objects."""
+    """Boxes of hands and objects."""
 
     def boxes(self, times_s: Sequence[float]) -> list[NDArray[np.float32]]:
         """
@@ -95,7 +95,7 @@ class BoxSource(Protocol):
         ...
 
     def problem(self) -> str | None:
-        """Say why nothing can be read, at the cost of a look at the disk; None if it can."""
+        """Return why nothing can be read, by a check of the disk; None if it can."""
         ...
 
 
@@ -110,7 +110,7 @@ class FlowFromVideo:
     video: VideoSource
 
     def problem(self) -> str | None:
-        """Say why the video cannot be read; None if it can."""
+        """Return why the video cannot be read; None if it can."""
         return self.video.problem()
 
 
@@ -120,7 +120,7 @@ Source = Union[VideoSource, FlowSource, AudioSource, BoxSource, FlowFromVideo]
 @dataclass(frozen=True)
 class LabelledSegment:
     """
-    A labelled stretch of a recording.
+    A labelled interval of a recording.
 
     :raises InvalidSettingError: when it begins before second 0 or ends before it begins.
     """
@@ -133,7 +133,7 @@ class LabelledSegment:
     labels: Mapping[str, int]
     """Head → class id."""
     sources: Mapping[Modality, Source]
-    """What was recorded; a missing modality has no key. Segments may share their sources."""
+    """Modality → its recording; a missing one has no key. Segments may share their sources."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_s <= self.stop_s:
@@ -142,37 +142,37 @@ class LabelledSegment:
                 'two seconds from 0 on, the start not after the stop')
 
 
-def window_start(start_s: float, stop_s: float, duration_s: float, place: float) -> float:
+def window_start(start_s: float, stop_s: float, duration_s: float, position: float) -> float:
     """
     Return the second at which a window of `duration_s` begins.
 
-    :param place: 0 lays it at the segment's start, 1 at its end. On a segment shorter than
-        the window it is centred and reaches beyond it, as on a robot, whose window knows no
-        borders, but not before second 0.
+    :param position: 0 at the start of the segment, 1 at its end. In a segment shorter than the
+        window it is centred and extends beyond the segment, as on a robot, whose windows do not
+        follow segments, but not before second 0.
     """
     slack = stop_s - start_s - duration_s
-    return start_s + place * slack if slack > 0 else max(0.0, start_s + slack / 2)
+    return start_s + position * slack if slack > 0 else max(0.0, start_s + slack / 2)
 
 
 def frame_times(start_s: float, spec: ClipSpec) -> list[float]:
-    """Return the starts of the window's `num_frames` even slots, seconds."""
+    """Return the starts of the `num_frames` equal slots of the window, seconds."""
     return [start_s + i * spec.duration / spec.num_frames for i in range(spec.num_frames)]
 
 
 class SegmentDataset:
     """
-    The clips of segments: a `Clips`, and cheap to hand to the workers of a loader.
+    The clips of segments: a `Clips` that is cheap to pickle for the workers of a loader.
 
-    Segments without any source are left out and counted in `left_out`. Of a modality that
-    cannot be read the sample is made without; `unreadable` counts by path, in the process
-    that read, and each path is named once by a warning.
+    Segments without any source are left out and counted in `left_out`. A sample lacks a modality
+    that cannot be read: `unreadable` counts these by path, in the process that read, and each path
+    is reported once by a warning.
 
     A clip of the paper's size (32 frames of 456 x 256, one core of a server) costs 26 ms for
-    RGB and 22 ms for flow from loose or packed JPEGs, 3 ms for sound and 130 ms more where
+    RGB and 22 ms for flow from loose or packed JPEGs, 3 ms for audio and 130 ms more where
     flow is computed: 8 such cores feed 130 clips of V+F+A a second, or 50 with computed flow.
 
-    :param seed: decides where in their segments the windows of training lie.
-    :param skip_unreadable: False makes whatever cannot be read an error.
+    :param seed: decides the positions of the training windows in their segments.
+    :param skip_unreadable: False: a modality that cannot be read is an error.
     """
 
     def __init__(self, segments: Sequence[LabelledSegment], spec: ClipSpec, seed: int = 0,
@@ -185,34 +185,34 @@ class SegmentDataset:
 
     def with_modalities(self, modalities: Sequence[Modality]) -> SegmentDataset:
         """Return the same clips with some modalities only; one that has none of them is empty."""
-        narrower = copy(self)
-        narrower._wanted = frozenset(modalities)
-        return narrower
+        selected = copy(self)
+        selected._wanted = frozenset(modalities)
+        return selected
 
     def __len__(self) -> int:
         return len(self.segments)
 
     def __getitem__(self, index: int) -> Sample:
         """
-        Return the clip in the middle of a segment: always the same.
+        Return the clip at the centre of a segment: always the same.
 
         :raises DataError: when nothing of the segment can be read.
         """
-        return self._sample(index, MIDDLE)
+        return self._sample(index, CENTRE)
 
     def training_sample(self, index: int, epoch: int) -> Sample:
         """
-        Return a clip drawn evenly from the segment, by (seed, epoch, index) alone.
+        Return a clip at a random position, which depends on (seed, epoch, index) alone.
 
         :raises DataError: when nothing of the segment can be read.
         """
         return self._sample(index, np.random.default_rng((self.seed, epoch, index)).random())
 
-    def _sample(self, index: int, place: float) -> Sample:
+    def _sample(self, index: int, position: float) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f'segment {index} of {len(self)}')
         segment = self.segments[index]
-        start = window_start(segment.start_s, segment.stop_s, self.spec.duration, place)
+        start = window_start(segment.start_s, segment.stop_s, self.spec.duration, position)
         reading = _Window(segment.sources, start, self.spec)
         inputs: dict[Modality, NDArray[np.float32]] = {}
         failure: Exception | None = None
@@ -231,7 +231,7 @@ class SegmentDataset:
     def _count(self, error: DataError) -> None:
         path = str(error.path)
         if path not in self.unreadable:
-            warnings.warn(f'left out of its samples: {error}', stacklevel=4)
+            warnings.warn(f'missing from its samples: {error}', stacklevel=4)
         self.unreadable[path] = self.unreadable.get(path, 0) + 1
 
 
@@ -244,7 +244,7 @@ class _Window:
         self._cropped: list[tuple[VideoSource, NDArray[np.uint8]]] = []
 
     def clip(self, modality: Modality) -> Clip:
-        """Read and prepare one modality."""
+        """Read and preprocess one modality."""
         readers: dict[Modality, Callable[[Any], dict[str, Any]]] = {
             Modality.RGB: lambda source: {'frames': self._frames(source)},
             Modality.FLOW: lambda source: {'flow': self._flow(source)},
@@ -268,19 +268,19 @@ class _Window:
         return crop_all(source.flow(self._times), self._spec)
 
 
-def crop_all(pictures: NDArray[np.uint8], spec: ClipSpec) -> NDArray[np.uint8]:
-    """Resize and cut `[t, h, w, c]` to the clip's size; those that have it are not copied."""
+def crop_all(frames: NDArray[np.uint8], spec: ClipSpec) -> NDArray[np.uint8]:
+    """Resize and crop `[t, h, w, c]` to the size of the clip; copy nothing of that size."""
     height, width = spec.video.height, spec.video.width
-    if pictures.shape[1:3] == (height, width):
-        return pictures
-    return np.stack([resize_and_crop(picture, height, width) for picture in pictures])
+    if frames.shape[1:3] == (height, width):
+        return frames
+    return np.stack([resize_and_crop(frame, height, width) for frame in frames])
 
 
 def _of_segment(segment: LabelledSegment, modality: Modality, error: Exception) -> DataError:
-    """Say which segment and modality an error belongs to, and keep the file it names."""
+    """Return an error with its segment and modality added, of the same file."""
     if isinstance(error, DataError):
         return DataError(error.path, f'{error.problem} (segment {segment.name}, {modality})',
                          error.remedy)
     path = getattr(segment.sources[modality], 'path', Path(segment.name))
     return DataError(path, f'{error} (segment {segment.name}, {modality})',
-                     'mend the file or take it away')
+                     'repair the file or remove it')

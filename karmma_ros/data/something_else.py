@@ -2,7 +2,7 @@
 The boxes of Something-Else (Materzynska et al., CVPR 2020), in a form that fits in memory.
 
 The annotations are gigabytes of JSON, `{video: [frame]}`. They are read once and kept as
-arrays on disk, which every process maps instead of holding a copy of its own.
+arrays on disk, which all processes map.
 
 Shape legend: v videos, f frames, n boxes.
 """
@@ -34,7 +34,7 @@ _AFTER = tuple(' \t\r\n,:}')
 """What may follow a key or a value."""
 
 _LONGEST_TOKEN = 1 << 16
-"""Characters: where a token longer than this would be cut off, the text is simply wrong."""
+"""Characters that a token may have; a longer one is an error."""
 
 
 def json_members(
@@ -59,7 +59,7 @@ _JSON_REMEDY = 'download or write it again'
 
 
 class _Text:
-    """What is read but not yet understood, and where in the file it lies."""
+    """The text that was read but not yet parsed, and its position in the file."""
 
     def __init__(self, path: Path, file: TextIO, progress: Callable[[int], None]) -> None:
         self.path, self.file, self.progress = path, file, progress
@@ -89,10 +89,10 @@ class _Text:
             self._complain('something follows the end of its object')
 
     def _peek(self) -> str:
-        """Pass over white space and give the next character; at the end of the file none."""
+        """Skip white space and return the next character; none at the end of the file."""
         while True:
-            found = _SPACE.match(self.text, self.at)
-            self.at = found.end() if found else self.at
+            match = _SPACE.match(self.text, self.at)
+            self.at = match.end() if match else self.at
             if self.at < len(self.text):
                 return self.text[self.at]
             if not self._read():
@@ -112,13 +112,13 @@ class _Text:
                 if error.pos + _LONGEST_TOKEN < len(self.text) or not self._read():
                     self._complain(error.msg, error.pos)
                 continue
-            # A number near the end of what was read may go on behind it: `0.` of 0.5.
+            # A number at the end of the text may be incomplete: `0.` of 0.5.
             if self.text[end:end + 1] in _AFTER or not self._read():
                 self.at = end
                 return value
 
     def _read(self) -> bool:
-        """Read on; what is understood is forgotten."""
+        """Read more text; the parsed part is dropped."""
         piece = '' if self.ended else self.file.read(CHUNK)
         if not piece:
             self.ended = True
@@ -137,8 +137,8 @@ FRAME_RATE = 12.0
 """Hz; the annotations count frames at this rate, from 1."""
 
 _MIDDLE = 0.5001
-"""Frames from the end of a frame back to its middle; a hair more, so that a time on the border
-of two frames falls to the later one, as the pictures do."""
+"""Frames from the end of a frame back to its middle; a hair more, so that a time between two
+frames belongs to the later one, as in the video."""
 
 VERSION = 1
 """Grows whenever equal files would give other arrays."""
@@ -150,7 +150,7 @@ _FORMAT = ('the format is {"VIDEO": [{"name": "VIDEO/0001.jpg", "labels": [{"box
            '"y1": …, "x2": …, "y2": …}, "standard_category": "0000" or "hand"}]}]}')
 
 Progress = Callable[[int, int], None]
-"""Called with what is done and what there is in all."""
+"""Called with the bytes done and the total."""
 
 
 _Row = tuple[float, float, float, float, float]
@@ -167,7 +167,7 @@ class _Track:
     rows: NDArray[np.float32]
     """x1, y1, x2, y2 in pixels and the category, `[n, 5]`."""
     dropped: int
-    """Boxes that are none."""
+    """Number of invalid boxes."""
 
 
 class BoxArchive:
@@ -203,22 +203,22 @@ class BoxArchive:
 
     def last_time(self, video: int) -> float:
         """Return the second at which the last frame of a video ends; 0 for one without boxes."""
-        place = self._find(video)
-        if place is None:
+        index = self._find(video)
+        if index is None:
             return 0.0
-        stop = self._arrays['video_offsets'][place + 1]
+        stop = self._arrays['video_offsets'][index + 1]
         return float(self._arrays['frames'][stop - 1]) / FRAME_RATE
 
     def track(self, video: int, width: int, height: int) -> BoxTrack:
         """
-        Return the boxes of a video, divided by the size in pixels of the pictures they lie on.
+        Return the boxes of a video, divided by the size of its frames in pixels.
 
-        A frame's boxes lie in the middle of the time for which it is shown, so that every time
-        meets those of the picture on the screen. A video without boxes has an empty track.
+        The time of a frame's boxes is the middle of the interval in which it is shown, so that a
+        time gets the boxes of the frame that is shown then. Without boxes the track is empty.
         """
-        place = self._find(video)
+        index = self._find(video)
         offsets = self._arrays['video_offsets']
-        start, stop = (0, 0) if place is None else (offsets[place], offsets[place + 1])
+        start, stop = (0, 0) if index is None else (offsets[index], offsets[index + 1])
         rows_of = np.asarray(self._arrays['frame_offsets'][start:stop + 1])
         rows = np.array(self._arrays['boxes'][rows_of[0]:rows_of[-1]])
         rows[:, :4] = normalise_boxes(rows[:, :4], width, height)
@@ -227,8 +227,8 @@ class BoxArchive:
 
     def _find(self, video: int) -> int | None:
         videos = self._arrays['videos']
-        place = int(np.searchsorted(videos, video))
-        return place if place < len(videos) and videos[place] == video else None
+        index = int(np.searchsorted(videos, video))
+        return index if index < len(videos) and videos[index] == video else None
 
 
 def annotation_files(path: Path) -> list[Path]:
@@ -251,9 +251,9 @@ def write_archive(
     files: Sequence[Path], folder: Path, progress: Progress = lambda done, total: None,
 ) -> BoxArchive:
     """
-    Read annotation files into `folder`, or find them there already, unchanged since.
+    Read annotation files into `folder`, unless it has them already, unchanged.
 
-    Boxes that are none (not finite, of a negative size) are left out and counted in a warning.
+    Invalid boxes (not finite, of a negative size) are skipped and counted in a warning.
 
     :param progress: called with the bytes done and the bytes in all.
     :raises DataError: for a file that does not have the format, or a folder that cannot be
@@ -300,7 +300,7 @@ def _read(files: Sequence[Path], progress: Progress) -> dict[int, _Track]:
     dropped = sum(track.dropped for track in tracks.values())
     if dropped:
         warnings.warn(f'data {files[0].parent}: {dropped} boxes are not finite or have a '
-                      'negative size: left out', stacklevel=3)
+                      'negative size: skipped', stacklevel=3)
     return tracks
 
 
@@ -312,23 +312,23 @@ def _video_number(path: Path, name: str) -> int:
 
 
 def _read_track(path: Path, video: str, frames: Any) -> _Track:
-    found: dict[int, list[_Row]] = {}
+    rows_of: dict[int, list[_Row]] = {}
     try:
         for frame in frames:
             number = int(_FRAME_NUMBER.search(frame['name'])[1])  # type: ignore[index]
-            found[number] = [_row(label) for label in _best_first(frame['labels'])]
+            rows_of[number] = [_row(label) for label in _best_first(frame['labels'])]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(path, f'a frame of video {video} cannot be understood ({error!r})',
+        raise DataError(path, f'a frame of video {video} is wrong ({error!r})',
                         _FORMAT) from error
-    kept = {number: [row for row in found[number] if _is_box(row)] for number in sorted(found)}
+    kept = {number: [row for row in rows_of[number] if _is_box(row)] for number in sorted(rows_of)}
     rows = [row for boxes in kept.values() for row in boxes]
     return _Track(
         np.array(list(kept), np.int32), np.array(list(map(len, kept.values())), np.int64),
-        np.array(rows, np.float32).reshape(-1, 5), sum(map(len, found.values())) - len(rows))
+        np.array(rows, np.float32).reshape(-1, 5), sum(map(len, rows_of.values())) - len(rows))
 
 
 def _best_first(labels: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Order detections by their score; what people drew has none and keeps its order."""
+    """Order detections by their score; manual annotations have none and keep their order."""
     return sorted(labels, key=lambda label: -float(label.get('score') or 0))
 
 

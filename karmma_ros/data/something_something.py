@@ -1,5 +1,5 @@
 """
-Something-Something V2 (Goyal et al., ICCV 2017), as its owner hands it out.
+Something-Something V2 (Goyal et al., ICCV 2017), from its official files.
 
 Each video is one segment from its start to its end. Boxes are those of Something-Else.
 """
@@ -16,10 +16,10 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.data.media import FrameFolder, VideoFile
 from karmma_ros.data.media.video_file import (
     ExtractedFrames,
-    ExtractedInfo,
-    extraction_of_folder,
-    extraction_of_video,
-    fills_in,
+    folder_extent,
+    has_number_field,
+    video_extent,
+    VideoExtent,
 )
 from karmma_ros.data.samples import Splits
 from karmma_ros.data.segments import (
@@ -43,62 +43,62 @@ ACTION = 'action'
 FLOWS = ('computed', 'none')
 
 _LABELS, _TRAIN, _VALIDATION = 'labels', 'train', 'validation'
-_PLACES = ('labels/{}.json', '{}.json', 'something-something-v2-{}.json',
+_ANNOTATION_PATHS = ('labels/{}.json', '{}.json', 'something-something-v2-{}.json',
            'labels/something-something-v2-{}.json', 'annotations/something-something-v2-{}.json')
-"""Where the annotations lie, by release."""
+"""Paths of the annotations, which differ between releases."""
 _LABELS_FORMAT = 'it must be {"Class name": "id", …}, the ids from 0 on without gaps'
 
 
 @dataclass(frozen=True)
 class SomethingSomethingSettings:
-    """Where Something-Something V2 lies and what of it to use."""
+    """Paths and options of Something-Something V2."""
 
     root: str = ''
     """Folder of the data set; the other paths may be relative to it."""
     videos: str = '20bn-something-something-v2/{id}.webm'
-    """Path of a video; with `frames` the folder of its pictures, such as `frames/{id}`."""
+    """Path of a video; with `frames` the folder of its frames, such as `frames/{id}`."""
     frames: str = ''
     """
-    Name of a picture, such as `{:06d}.jpg`, counted from 1, where the videos were taken
-    apart; empty: they are video files.
+    File name of a frame, such as `{:06d}.jpg`, counted from 1, where frames were extracted; empty:
+    they are video files.
     """
     frame_rate: float = 12.0
-    """Pictures a second, where the videos were taken apart."""
+    """Frames a second, where frames were extracted."""
     labels: str = ''
-    """File of the classes; empty: labels.json or its older name is looked for."""
+    """File of the classes; empty: labels.json or its older name."""
     train: str = ''
-    """File of the training videos; empty: train.json or its older name is looked for."""
+    """File of the training videos; empty: train.json or its older name."""
     validation: str = ''
     """File of the validation videos; empty: validation.json or its older name."""
     boxes: str = ''
     """File, or folder of files, with the boxes of Something-Else; empty: no detections."""
     boxes_height: int = 0
     """
-    Height in pixels of the pictures that the boxes were drawn on; 0: that of the videos. It is
-    240 for Something-Else and matters only for videos that were scaled to another size.
+    Height in pixels of the frames that the boxes were annotated on; 0: that of the videos. It is
+    240 for Something-Else and matters only for videos that were resized.
     """
     cache: str = ''
-    """Folder for the boxes in compact form; empty: that in which they lie."""
+    """Folder for the boxes in compact form; empty: that of `boxes`."""
     flow: str = 'computed'
     """`computed` from the frames of each clip, or `none`."""
     validation_fraction: float = 0.0
     """
-    Share of the training videos, drawn by `seed`, that choose the best epoch. 0: the official
-    validation videos do, although they are those that are scored.
+    Fraction of the training videos, chosen by `seed`, to select the best epoch on. 0: the official
+    validation videos are used, although they are those that are scored.
     """
     seed: int = 0
-    """Seed of `validation_fraction` and of the places of the training windows."""
+    """Seed of `validation_fraction` and of the positions of the training windows."""
 
     def __post_init__(self) -> None:
         prefix = 'something_something'
         if self.flow not in FLOWS:
             raise InvalidSettingError(f'{prefix}.flow', self.flow, ' or '.join(FLOWS))
-        if not fills_in(self.videos, 'id'):
+        if not has_number_field(self.videos, 'id'):
             raise InvalidSettingError(f'{prefix}.videos', self.videos,
                                       'a path with {id} and no other braces: videos/{id}.webm')
-        if self.frames and not fills_in(self.frames):
+        if self.frames and not has_number_field(self.frames):
             raise InvalidSettingError(f'{prefix}.frames', self.frames,
-                                      'empty, or a name with the place of the number: {:06d}.jpg')
+                                      'empty, or a name with a field for the number: {:06d}.jpg')
         if not 0 <= self.validation_fraction < 1:
             raise InvalidSettingError(
                 f'{prefix}.validation_fraction', self.validation_fraction, 'from 0 to below 1')
@@ -115,29 +115,29 @@ def open_splits(
     """
     Open the training and the validation videos.
 
-    The official test videos have no labels: as in the paper, the official validation videos
-    are what is scored, so they are `test`. They are `validation` too, unless
-    `validation_fraction` sets training videos aside for that.
+    The official test videos have no labels. As in the paper, the official validation videos are
+    scored: they are `test`. They are `validation` too, unless `validation_fraction` reserves
+    training videos for that.
 
     :param progress: called with the bytes done and in all while boxes are read, which takes
         minutes the first time and none later.
-    :raises DataError: when an annotation is missing or wrong. Videos are not looked for.
+    :raises DataError: when an annotation is missing or wrong. Videos are not checked.
     """
     root = Path(settings.root)
     if not settings.root or not root.is_dir():
         raise DataError(settings.root or '(nowhere)', 'there is no such folder',
                         'name that of Something-Something V2 with something_something.root')
-    names = read_classes(_place(root, settings.labels, _LABELS))
+    names = read_classes(_annotation_path(root, settings.labels, _LABELS))
     ids = {name: i for i, name in enumerate(names)}
-    train = read_videos(_place(root, settings.train, _TRAIN), ids)
-    scored = read_videos(_place(root, settings.validation, _VALIDATION), ids)
-    opener = _Opener(settings, _open_boxes(root, settings, progress), spec)
-    aside = _set_aside(len(train), settings)
-    test = _clips(opener, scored, spec, settings.seed)
+    train = read_videos(_annotation_path(root, settings.train, _TRAIN), ids)
+    scored = read_videos(_annotation_path(root, settings.validation, _VALIDATION), ids)
+    files = _VideoFiles(settings, _open_boxes(root, settings, progress), spec)
+    reserved = _reserved(len(train), settings)
+    test = _clips(files, scored, spec, settings.seed)
     return Splits(
         NAME, spec, Vocabulary({ACTION: names}),
-        train=_clips(opener, train[~aside], spec, settings.seed),
-        validation=_clips(opener, train[aside], spec, settings.seed) if aside.any() else test,
+        train=_clips(files, train[~reserved], spec, settings.seed),
+        validation=_clips(files, train[reserved], spec, settings.seed) if reserved.any() else test,
         test=test)
 
 
@@ -145,10 +145,10 @@ def read_classes(path: Path) -> tuple[str, ...]:
     """
     Read the class names from the official labels.json, by class id.
 
-    The official ids follow the alphabet. Those of Something-Else do not: a network trained on
-    one takes every class of the other for another one.
+    The official ids follow the alphabet. Those of Something-Else do not: classes of a network that
+    was trained on one would be confused with those of the other.
 
-    :raises DataError: when the ids are no numbering from 0 on, or not in that order.
+    :raises DataError: when the ids are not 0, 1, 2, … in that order.
     """
     labels = _read_json(path)
     if not isinstance(labels, dict) or not labels:
@@ -159,7 +159,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
         raise DataError(path, f'a class id is no number ({error})', _LABELS_FORMAT) from error
     wrong = sorted(set(ids) ^ set(range(len(labels))))
     if wrong:
-        raise DataError(path, f'the ids of its {len(labels)} classes go wrong at {wrong[0]}',
+        raise DataError(path, f'the ids of its {len(labels)} classes are wrong at {wrong[0]}',
                         _LABELS_FORMAT)
     names = tuple(ids[i] for i in range(len(ids)))
     if list(names) != sorted(names):
@@ -214,19 +214,19 @@ def _read_json(path: Path) -> Any:
         raise DataError(path, f'it is no JSON ({error})', 'download it again') from error
 
 
-def _place(root: Path, given: str, kind: str) -> Path:
+def _annotation_path(root: Path, given: str, name: str) -> Path:
     if given:
         return root / given
-    places = [root / pattern.format(kind) for pattern in _PLACES]
-    for place in places:
-        if place.is_file():
-            return place
-    raise DataError(root, f'{" or ".join(p.format(kind) for p in _PLACES)} is missing',
-                    f'unpack the annotations there, or name the file with `{kind}`')
+    paths = [root / pattern.format(name) for pattern in _ANNOTATION_PATHS]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise DataError(root, f'{" or ".join(p.format(name) for p in _ANNOTATION_PATHS)} is missing',
+                    f'unpack the annotations there, or name the file with `{name}`')
 
 
-class _Opener:
-    """Knows where the videos and boxes lie; makes the segment of each when it is asked for."""
+class _VideoFiles:
+    """The files of the videos and their boxes."""
 
     def __init__(self, settings: SomethingSomethingSettings, boxes: BoxArchive | None,
                  spec: ClipSpec) -> None:
@@ -242,67 +242,67 @@ class _Opener:
         return ExtractedFrames(FrameFolder(
             self.path(video), self.settings.frame_rate, self.settings.frames, size=self.size))
 
-    def look(self, video: int) -> ExtractedInfo:
+    def info(self, video: int) -> VideoExtent:
         if not self.settings.frames:
-            return extraction_of_video(self.path(video))
-        return extraction_of_folder(
+            return video_extent(self.path(video))
+        return folder_extent(
             self.path(video), self.settings.frames, self.settings.frame_rate)
 
     def stop_s(self, video: int) -> float:
-        """Return its length; of one that cannot be read that of its boxes, which may be there."""
-        length = self.look(video).duration_s
+        """Return the length of a video; of one that cannot be read, that of its boxes, if any."""
+        length = self.info(video).duration_s
         return length if length or self.boxes is None else self.boxes.last_time(video)
 
     def sources(self, video: int) -> dict[Modality, Source]:
-        film = self.source(video)
-        found: dict[Modality, Source] = {Modality.RGB: film}
+        source = self.source(video)
+        sources: dict[Modality, Source] = {Modality.RGB: source}
         if self.settings.flow == 'computed':
-            found[Modality.FLOW] = FlowFromVideo(film)
+            sources[Modality.FLOW] = FlowFromVideo(source)
         if self.boxes is not None and video in self.boxes:
-            found[Modality.DETECTIONS] = _Boxes(self, video)
-        return found
+            sources[Modality.DETECTIONS] = _VideoBoxes(self, video)
+        return sources
 
 
 @dataclass(frozen=True, eq=False)
-class _Boxes:
-    """The boxes of one video, whose size only the video itself tells; a `BoxSource`."""
+class _VideoBoxes:
+    """The boxes of one video, in fractions of its size; a `BoxSource`."""
 
-    opener: _Opener
+    files: _VideoFiles
     video: int
 
     def boxes(self, times_s: Sequence[float]) -> list[NDArray[np.float32]]:
-        look, archive = self.opener.look(self.video), self.opener.boxes
+        info, archive = self.files.info(self.video), self.files.boxes
         assert archive is not None
-        if not look.height:
-            raise DataError(self.opener.path(self.video), 'it does not tell the size of the '
-                            'pictures that the boxes lie on', 'fetch it again')
-        height = self.opener.settings.boxes_height or look.height
-        width = round(look.width * height / look.height)
+        if not info.height:
+            raise DataError(self.files.path(self.video), 'it has no readable size, '
+                            'which the boxes need', 'fetch it again')
+        height = self.files.settings.boxes_height or info.height
+        width = round(info.width * height / info.height)
         return archive.track(self.video, width, height).boxes(times_s)
 
     def decided_by(self) -> list[Any]:
-        """Return what it rests on."""
-        assert self.opener.boxes is not None
-        return [self.video, self.opener.boxes.folder, self.opener.settings.boxes_height]
+        """Return everything that decides the boxes."""
+        assert self.files.boxes is not None
+        return [self.video, self.files.boxes.folder, self.files.settings.boxes_height]
 
     def problem(self) -> str | None:
-        problem = self.opener.source(self.video).problem()
-        return problem and f'{problem}, which tells the size of the pictures with the boxes'
+        problem = self.files.source(self.video).problem()
+        return problem and f'{problem}, whose size the boxes need'
 
 
-class _Video:
+class _VideoSegment:
     """
-    What a `LabelledSegment` is to `SegmentDataset`, a whole video long, in a few bytes.
+    A `LabelledSegment` of a complete video, in a few bytes.
 
-    To ask 200,000 files for their length before the first step would take an hour on some
-    disks, so each is asked when its turn comes.
+    Reading the length of 200,000 files before the first step would take an hour on some disks, so
+    each is read when it is needed.
     """
 
-    __slots__ = ('_opener', '_video', '_label')
+    __slots__ = ('_files', '_video', '_label')
     start_s = 0.0
 
-    def __init__(self, opener: _Opener, video: int, label: int) -> None:
-        self._opener, self._video, self._label = opener, video, label
+    def __init__(self, files: _VideoFiles, video: int, label: int) -> None:
+        self._files, self._video, self._label = files, video, label
 
     @property
     def name(self) -> str:
@@ -310,7 +310,7 @@ class _Video:
 
     @property
     def stop_s(self) -> float:
-        return self._opener.stop_s(self._video)
+        return self._files.stop_s(self._video)
 
     @property
     def labels(self) -> dict[str, int]:
@@ -318,17 +318,17 @@ class _Video:
 
     @property
     def sources(self) -> dict[Modality, Source]:
-        return self._opener.sources(self._video)
+        return self._files.sources(self._video)
 
     def decided_by(self) -> list[Any]:
-        """Return what it rests on; its length is that of its video."""
+        """Return everything that decides the segment; its length is that of its video."""
         return [self._video, self._label, self.sources]
 
 
 def _clips(
-    opener: _Opener, videos: NDArray[np.int64], spec: ClipSpec, seed: int
+    files: _VideoFiles, videos: NDArray[np.int64], spec: ClipSpec, seed: int
 ) -> SegmentDataset:
-    segments = [_Video(opener, int(video), int(label)) for video, label in videos]
+    segments = [_VideoSegment(files, int(video), int(label)) for video, label in videos]
     return SegmentDataset(cast(Sequence[LabelledSegment], segments), spec, seed)
 
 
@@ -343,9 +343,9 @@ def _open_boxes(
     return write_archive(files, folder / f'{path.name}.arrays', progress)
 
 
-def _set_aside(count: int, settings: SomethingSomethingSettings) -> NDArray[np.bool_]:
-    """Mark the training videos that validate."""
-    aside = np.zeros(count, bool)
+def _reserved(count: int, settings: SomethingSomethingSettings) -> NDArray[np.bool_]:
+    """Return which training videos are used for validation."""
+    reserved = np.zeros(count, bool)
     chosen = np.random.default_rng(settings.seed).permutation(count)
-    aside[chosen[:int(settings.validation_fraction * count)]] = True
-    return aside
+    reserved[chosen[:int(settings.validation_fraction * count)]] = True
+    return reserved

@@ -21,7 +21,7 @@ from karmma_ros.data.media import (
 )
 from karmma_ros.data.media.frames import frame_numbers
 from karmma_ros.data.media.tar import tar_index
-from karmma_ros.data.media.video_file import extraction_of_folder
+from karmma_ros.data.media.video_file import folder_extent
 from karmma_ros.errors import DataError
 from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
@@ -181,7 +181,7 @@ def test_a_picture_that_asks_for_gigabytes_is_refused_and_padding_is_not(tmp_pat
     path.write_bytes(whole[:frame] + b'\x7d\0\x7d\0' + whole[frame + 4:])
     with pytest.raises(DataError, match='frame_0000000001.jpg: image size: got 32000 x 32000'):
         FrameFolder(tmp_path, 1).frames([1])
-    assert extraction_of_folder(tmp_path, NAME, 1).width == 0
+    assert folder_extent(tmp_path, NAME, 1).width == 0
 
 
 def test_a_hole_is_no_end(tmp_path):

@@ -15,7 +15,7 @@ from karmma_ros.cli.main import main
 from karmma_ros.data.check import check_dataset
 from karmma_ros.data.manifest import ManifestSettings, open_splits
 from karmma_ros.data.media import VideoFile
-from karmma_ros.data.media.video_file import extraction_of_video, probe_video
+from karmma_ros.data.media.video_file import probe_video, video_extent
 from karmma_ros.errors import DataError
 from karmma_ros.modality import Modality
 import numpy as np
@@ -203,7 +203,7 @@ def test_what_the_header_turns_is_upright(tmp_path, matrix):
     with_matrix(path, *(x << 16 for x in matrix))
     turned = VideoFile(path).frames([0.0])[0]
     np.testing.assert_array_equal(turned, MATRICES[matrix](plain))
-    look = extraction_of_video(path)
+    look = video_extent(path)
     assert (look.height, look.width) == turned.shape[:2]
     assert 'frames are read upright' in probe_video(path).notes[0]
 
@@ -394,7 +394,7 @@ def test_tables_that_claim_more_frames_than_bytes_are_refused(tmp_path):
     data[at:at + 8] = struct.pack('>II', 1, 20_000_000)
     path.write_bytes(data)
     assert 'it claims 20,000,000 frames in ' in refusal(path)
-    assert extraction_of_video(path) == (0, 0, 0)
+    assert video_extent(path) == (0, 0, 0)
 
 
 def test_a_missing_library_is_named(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from karmma_ros.data.synthetic_kitchen.episode import clip_spec, episode, PICTURE, render_window
+from karmma_ros.data.synthetic_kitchen.episode import clip_spec, episode, FRAME_SIZE, render_window
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.modality import Modality
 from karmma_ros.stream.decoders import AudioReader, read_image
@@ -31,13 +31,13 @@ def trained_on(kitchen):
 
 
 def test_pictures_and_flow_are_the_same_to_the_last_bit(kitchen, stream):
-    height, width = PICTURE
+    height, width = FRAME_SIZE
     # Up to the last picture before the window of training ends.
     for index in range(round((START_S + 2) * CAMERA_HZ)):
         stamp_ns = EPOCH + round(index * SECOND / CAMERA_HZ)
         if stream.wants_image(stamp_ns, stamp_ns):
             message = SimpleNamespace(
-                data=kitchen.frame(index / CAMERA_HZ, *PICTURE).tobytes(), encoding='rgb8',
+                data=kitchen.frame(index / CAMERA_HZ, *FRAME_SIZE).tobytes(), encoding='rgb8',
                 height=height, width=width, step=3 * width, is_bigendian=0)
             crop = clip_spec().video.height, clip_spec().video.width
             assert stream.add_image(read_image(message, crop), stamp_ns, stamp_ns) == ''

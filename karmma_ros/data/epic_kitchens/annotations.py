@@ -1,11 +1,8 @@
 """
 The annotation files of EPIC-KITCHENS-100: CSV tables of segments and of classes.
 
-They are read completely, in two thirds of a second for the training split.
-
-Epic-Kitchens* trains on 90 % of the training segments and validates on 10 %. The authors' own
-division is not published. Ours is drawn by a seed and can be kept in a file (columns
-narration_id, split), so that others train on the same.
+Epic-Kitchens* trains on 90 % of the training segments and validates on 10 %. The authors' division
+is not published. Ours depends on a seed and can be kept in a file (columns narration_id, split).
 """
 
 from __future__ import annotations
@@ -28,9 +25,9 @@ CLASSES = {
     NOUN: (('EPIC_100_noun_classes.csv', 'EPIC_100_noun_classes_v2.csv'), 300),
 }
 """
-Head → its files, of which the first that is there is read, and the number of its classes.
+Head → its files, of which the first that exists is read, and the number of its classes.
 
-The second file of nouns goes on with five of VISOR, such as left hand, which no segment has.
+The second file of nouns has five more, of VISOR, such as left hand, which no segment has.
 """
 
 SOURCE = 'https://github.com/epic-kitchens/epic-kitchens-100-annotations'
@@ -44,7 +41,7 @@ _VIDEO = re.compile(r'P\d\d_(1?)\d\d', re.ASCII)
 
 @dataclass(frozen=True)
 class Narration:
-    """One labelled segment; the seconds are its video's own."""
+    """One labelled segment, in seconds of its video."""
 
     narration_id: str
     video_id: str
@@ -63,19 +60,19 @@ def read_annotations(path: Path) -> list[Narration]:
 
     :raises DataError: naming the column, or the row and its value, that is wrong.
     """
-    found: dict[str, Narration] = {}
+    narrations: dict[str, Narration] = {}
     for number, row in enumerate(read_table(path, _NEEDED), 1):
         try:
             narration = _narration(row)
         except ValueError as error:
             raise DataError(path, f'row {number} ({row["narration_id"]}): {error}',
                             _REMEDY) from None
-        if narration.narration_id in found:
+        if narration.narration_id in narrations:
             raise DataError(
                 path, f'row {number}: narration_id {narration.narration_id!r} is there twice',
                 _REMEDY)
-        found[narration.narration_id] = narration
-    return list(found.values())
+        narrations[narration.narration_id] = narration
+    return list(narrations.values())
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
@@ -113,13 +110,13 @@ def frame_rate(video_id: str) -> int:
     """
     Return the frames a second of the released frames: 60 for PXX_YY, 50 for PXX_1YY.
 
-    Every video was brought to its rate before, whatever the camera's was.
+    The videos were resampled to this rate, whatever that of the camera was.
     """
     return 50 if _is_extension(video_id) else 60
 
 
 def flow_stride(video_id: str) -> int:
-    """Return the frames for each released flow picture: 2 for PXX_YY, 1 for PXX_1YY."""
+    """Return the frames for each released flow image: 2 for PXX_YY, 1 for PXX_1YY."""
     return 1 if _is_extension(video_id) else 2
 
 
@@ -129,15 +126,15 @@ def seconds(timestamp: str) -> float:
 
     :raises ValueError: when it is none.
     """
-    found = _TIMESTAMP.fullmatch(timestamp)
-    if found is None:
+    match = _TIMESTAMP.fullmatch(timestamp)
+    if match is None:
         raise ValueError(f'a timestamp is {timestamp!r}; expected HH:MM:SS.cc')
-    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
+    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
-    Read a CSV table, holding its header against the columns that are needed.
+    Read a CSV table that has some columns.
 
     :raises DataError: when there is no such table, a column is missing or a row is short.
     """
@@ -161,9 +158,9 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _is_extension(video_id: str) -> bool:
-    found = _VIDEO.fullmatch(video_id)
-    assert found is not None, video_id
-    return found[1] == '1'
+    match = _VIDEO.fullmatch(video_id)
+    assert match is not None, video_id
+    return match[1] == '1'
 
 
 def _narration(row: dict[str, str]) -> Narration:
@@ -190,20 +187,20 @@ TRAIN_PART, VALIDATION_PART = 'train', 'validation'
 
 def divide(narration_ids: Sequence[str], seed: int) -> dict[str, str]:
     """
-    Draw narration_id → `train` or `validation`; 60,495 and 6,722 of the 67,217.
+    Return narration_id → `train` or `validation`, at random: 60,495 and 6,722 of the 67,217.
 
-    The order in which the ids are given does not matter.
+    The order of the ids does not matter.
     """
     ids = sorted(narration_ids)
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(ids))
     train = len(ids) * 9 // 10
-    return {ids[i]: TRAIN_PART if place < train else VALIDATION_PART
-            for place, i in enumerate(order)}
+    return {ids[i]: TRAIN_PART if position < train else VALIDATION_PART
+            for position, i in enumerate(order)}
 
 
 def write_division(path: Path, division: dict[str, str]) -> None:
     """
-    Write a division, sorted by narration_id; whole or not at all.
+    Write a division, sorted by narration_id; complete or not at all.
 
     :raises DataError: when it cannot be written.
     """
@@ -222,10 +219,10 @@ def read_division(path: Path, narration_ids: Sequence[str]) -> dict[str, str]:
     :raises DataError: when it cannot be read or covers others.
     """
     rows = read_table(path, ('narration_id', 'split'))
-    remedy = 'delete it, and it is drawn anew by the seed'
-    strange = {row['split'] for row in rows} - {TRAIN_PART, VALIDATION_PART}
-    if strange:
-        raise DataError(path, f'a split is {min(strange)!r}; expected {TRAIN_PART} or '
+    remedy = 'delete it, and it is computed again from the seed'
+    unknown = {row['split'] for row in rows} - {TRAIN_PART, VALIDATION_PART}
+    if unknown:
+        raise DataError(path, f'a split is {min(unknown)!r}; expected {TRAIN_PART} or '
                         f'{VALIDATION_PART}', remedy)
     division = {row['narration_id']: row['split'] for row in rows}
     differing = set(division) ^ set(narration_ids)

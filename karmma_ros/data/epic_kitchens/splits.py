@@ -65,32 +65,32 @@ _AnySource = TypeVar('_AnySource', bound=Source)
 def video_sources(root: Path, video_id: str, size: tuple[int, int], rgb: str, flow: str,
                   audio: Callable[[str], AudioSource | None]) -> Mapping[Modality, Source]:
     """
-    Return what there is of a video, modality → source.
+    Return the sources of a video that exist, by modality.
 
-    :param size: height and width to which pictures are cropped as they are read.
-    :param rgb: `frames`, `tar`, `video`; `auto` takes the first of them that is there.
+    :param size: height and width to which frames are cropped as they are read.
+    :param rgb: `frames`, `tar`, `video`; `auto` takes the first of them that exists.
     :param flow: `files`, `computed` or `none`.
-    :param audio: gives the sound of a video, as `audio_of` does.
+    :param audio: returns the audio of a video id, as `audio_of` does.
     """
-    pictures = _rgb(root, video_id, size, rgb)
+    video = _rgb(root, video_id, size, rgb)
     sources: dict[Modality, Source | None] = {
-        Modality.RGB: pictures,
-        Modality.FLOW: _flow(root, video_id, size, pictures, flow),
+        Modality.RGB: video,
+        Modality.FLOW: _flow(root, video_id, size, video, flow),
         Modality.AUDIO: audio(video_id),
     }
     return {m: source for m, source in sources.items() if source is not None}
 
 
-def audio_of(place: str, rate: int) -> Callable[[str], AudioSource | None]:
+def audio_of(folder: str, rate: int) -> Callable[[str], AudioSource | None]:
     """
-    Return the function that finds the sound of a video in a folder or an HDF5 file.
+    Return the function from a video id to its audio in a folder or an HDF5 file.
 
-    :param place: the folder or file; '' for no sound.
+    :param folder: the folder or file; '' for no audio.
     :param rate: sample rate of an HDF5 file, Hz.
     :raises DataError: when there is no such folder or file.
     """
-    path = Path(place)
-    if not place:
+    path = Path(folder)
+    if not folder:
         return lambda video_id: None
     if path.suffix in HDF5:
         if not path.is_file():
@@ -113,8 +113,8 @@ def _rgb(root: Path, video_id: str, size: tuple[int, int], wanted: str) -> Video
         VIDEO: [VideoFile(base / 'videos' / f'{video_id}.{ending}', size)
                 for ending in ('MP4', 'mp4')],
     }
-    kinds = choices if wanted == 'auto' else [wanted] if wanted in choices else []
-    return _first([source for kind in kinds for source in choices[kind]])
+    names = choices if wanted == 'auto' else [wanted] if wanted in choices else []
+    return _first([source for name in names for source in choices[name]])
 
 
 def _flow(root: Path, video_id: str, size: tuple[int, int], video: VideoSource | None,
@@ -138,7 +138,7 @@ def _first(sources: Sequence[_AnySource]) -> _AnySource | None:
 
 
 def _stored_in(path: Path) -> frozenset[str]:
-    import h5py  # only here: most sound is in files
+    import h5py  # only here: most audio is in files
 
     try:
         with h5py.File(path, 'r') as file:
@@ -147,11 +147,11 @@ def _stored_in(path: Path) -> frozenset[str]:
         raise DataError(path, f'it is no HDF5 file ({error})', 'make or fetch it again') from error
 
 
-WHOLE, STAR = 'epic_kitchens', 'epic_kitchens_star'
-NAMES = {WHOLE: 'EPIC-KITCHENS-100', STAR: 'EPIC-KITCHENS-100 (Epic-Kitchens*)'}
+FULL, STAR = 'epic_kitchens', 'epic_kitchens_star'
+NAMES = {FULL: 'EPIC-KITCHENS-100', STAR: 'EPIC-KITCHENS-100 (Epic-Kitchens*)'}
 
 _CHOICES = {
-    'split': (WHOLE, STAR),
+    'split': (FULL, STAR),
     'rgb': ('auto', 'frames', 'tar', 'video', 'none'),
     'flow': ('files', 'computed', 'none'),
 }
@@ -166,7 +166,7 @@ _Recordings = Callable[[str], Mapping[Modality, Source]]
 
 @dataclass(frozen=True)
 class EpicKitchensSettings:
-    """Where EPIC-KITCHENS-100 lies and what is made of it."""
+    """Paths and options of EPIC-KITCHENS-100."""
 
     root: str = ''
     """Folder that holds P01, P02, ..., as the official download script makes it."""
@@ -178,14 +178,14 @@ class EpicKitchensSettings:
     `epic_kitchens_star`: train on 90 % and validate on 10 % of the training split.
     """
     seed: int = 0
-    """Of the 90/10 division and of the places of the training windows."""
+    """Seed of the 90/10 division and of the positions of the training windows."""
     division: str = ''
     """
-    CSV file of the 90/10 division: read if it is there, whatever the seed; else written.
-    Empty: drawn by the seed each time.
+    CSV file of the 90/10 division: read if it exists, whatever the seed; else written.
+    Empty: computed from the seed each time.
     """
     rgb: Literal['auto', 'frames', 'tar', 'video', 'none'] = 'auto'
-    """Read frames, tars or videos; `auto` takes for each video the first that is there."""
+    """Read frames, tars or videos; `auto` takes for each video the first that exists."""
     flow: Literal['files', 'computed', 'none'] = 'files'
     """The released flow, or flow computed from the clip's frames as a robot does."""
     audio: str = ''
@@ -211,15 +211,14 @@ class EpicKitchensSettings:
 
 def open_splits(settings: EpicKitchensSettings, spec: ClipSpec) -> Splits:
     """
-    Open the splits; nothing of the recordings is read yet.
+    Open the splits; the recordings are not read yet.
 
     A modality that a video does not have on the disk is missing from its segments; a segment
-    without any is left out and counted in `left_out` of its split. A split may be empty, so
-    that one can score without the training recordings.
+    without any is left out and counted in `left_out` of its split. A split may be empty: scoring
+    does not need the training recordings.
 
     :raises InvalidSettingError: when root or annotations is empty.
-    :raises DataError: when a folder or file is missing or says what it may not, or no segment
-        has a recording.
+    :raises DataError: when a folder or file is missing or wrong, or no segment has a recording.
     """
     root, folder = _folder(settings, 'root'), _folder(settings, 'annotations')
     train = read_annotations(folder / TRAIN)
@@ -260,7 +259,7 @@ def _divided(train: Sequence[Narration], settings: EpicKitchensSettings,
 
 
 def _recordings(settings: EpicKitchensSettings, spec: ClipSpec) -> _Recordings:
-    """Return the function video id → its sources; each video is looked for once."""
+    """Return the function from a video id to its sources; each video is searched for once."""
     audio = audio_of(settings.audio, settings.audio_rate)
     size = spec.video.height, spec.video.width
 

@@ -1,5 +1,5 @@
 """
-Sound on a disk, of which only the part that is needed is read.
+Audio files, of which only the needed interval is read.
 
 Shape legend: n samples.
 """
@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MARGIN_S = 0.1
-"""Seconds read beyond the part, so that resampling has no edge within it."""
+"""Seconds read beyond the interval, so that resampling has no edge within it."""
 
 _MAX_RATE, _MAX_CHANNELS = 768_000, 64
 _MAX_CHUNK_BYTES = 64 << 20
 """Of an HDF5 data set; a chunk is decompressed as a whole."""
 
-_REMEDY = 'fetch it again, or extract the sound anew'
+_REMEDY = 'fetch it again, or extract the audio again'
 _STORE = 'store it anew, with h5py: file[name] = samples'
 
 
@@ -38,8 +38,8 @@ class AudioFile:
     path: Path
 
     def samples(self, start_s: float, duration_s: float, rate: int) -> NDArray[np.float32]:
-        """Return mono sound `[round(duration_s * rate)]`, as `AudioSource` says."""
-        import soundfile  # only here: it loads a library that sound in HDF5 does not need
+        """Return mono audio `[round(duration_s * rate)]`, see `AudioSource`."""
+        import soundfile  # only here: it loads a library that audio in HDF5 does not need
 
         def read(first: int, last: int) -> NDArray[np.float32]:
             file.seek(first)
@@ -60,7 +60,7 @@ class AudioFile:
             raise DataError(self.path, f'it cannot be read ({error})', _REMEDY) from error
 
     def problem(self) -> str | None:
-        """Say why nothing can be read; None if it can."""
+        """Return why nothing can be read; None if it can."""
         return file_problem(self.path)
 
 
@@ -69,17 +69,17 @@ class AudioHdf5:
     """
     One recording of an HDF5 file that holds mono samples by video id: an `AudioSource`.
 
-    So EPIC-Fusion stores the sound of Epic-Kitchens: floats in -1..1, at 24 kHz.
+    EPIC-Fusion stores the audio of Epic-Kitchens so: floats in -1..1, at 24 kHz.
     """
 
     path: Path
     video_id: str
     rate: int = 24_000
-    """Hz; the file does not say it."""
+    """Hz; the file does not have it."""
 
     def samples(self, start_s: float, duration_s: float, rate: int) -> NDArray[np.float32]:
-        """Return mono sound `[round(duration_s * rate)]`, as `AudioSource` says."""
-        import h5py  # only here: most sound is in files
+        """Return mono audio `[round(duration_s * rate)]`, see `AudioSource`."""
+        import h5py  # only here: most audio is in files
 
         try:
             # Opened anew each time: a handle does not survive the fork of a loader's worker.
@@ -92,7 +92,7 @@ class AudioHdf5:
             raise DataError(self.path, f'it cannot be read ({error})', _REMEDY) from error
 
     def problem(self) -> str | None:
-        """Say why nothing can be read; None if it can."""
+        """Return why nothing can be read; None if it can."""
         import h5py
 
         if not self.path.is_file():
@@ -108,7 +108,7 @@ class AudioHdf5:
 
     def _dataset(self, file: Any) -> Any:
         """
-        Return the data set, which must lie in this very file.
+        Return the data set, which must be in this file itself.
 
         :raises DataError: when it is missing, is kept elsewhere, or is no mono audio.
         """
@@ -122,8 +122,8 @@ class AudioHdf5:
         if stored is None or getattr(stored, 'ndim', 0) != 1 or stored.dtype.kind not in 'fi':
             names = ', '.join(islice(file, 3))
             raise DataError(
-                self.path, f'it holds no mono sound {self.video_id}; its {len(file)} names '
-                f'begin with {names or "nothing"}', 'add it, or leave the sound out')
+                self.path, f'it holds no mono audio {self.video_id}; its {len(file)} names '
+                f'begin with {names or "nothing"}', 'add it, or leave the audio out')
         if stored.is_virtual or stored.external:
             raise DataError(self.path, f'{self.video_id} keeps its samples in other files; '
                             'expected them in this one', _STORE)
@@ -148,15 +148,15 @@ def crop_audio(path: Path, read: Callable[[int, int], NDArray[np.float32]], leng
               source_rate: int, start_s: float, duration_s: float, rate: int,
               ) -> NDArray[np.float32]:
     """
-    Return a part of a recording at another rate, exactly `[round(duration_s * rate)]`.
+    Return an interval of a recording at another rate, exactly `[round(duration_s * rate)]`.
 
     :param read: gives the mono samples from the first index to before the last.
     :param length: samples of the recording; there are zeros before and after it.
-    :raises DataError: naming `path`, if there is no sound, it ends before `start_s`, or fewer
-        samples come than were asked for.
+    :raises DataError: naming `path`, if there is no audio, it ends before `start_s`, or has
+        fewer samples than `length`.
     """
     if length <= 0:
-        raise DataError(path, 'it holds no sound', _REMEDY)
+        raise DataError(path, 'it holds no audio', _REMEDY)
     if start_s * source_rate >= length:
         raise DataError(path, f'it ends after {length / source_rate:.2f} s, before '
                         f'{start_s:.2f} s', _REMEDY)
@@ -168,12 +168,12 @@ def crop_audio(path: Path, read: Callable[[int, int], NDArray[np.float32]], leng
         return out
     samples = read(first, last)
     if len(samples) != last - first:
-        raise DataError(path, f'it breaks off: {len(samples)} samples came where {last - first} '
-                        'were asked for', _REMEDY)
-    sound = resample(samples, source_rate, rate)
+        raise DataError(path, f'it breaks off: it has {len(samples)} of the {last - first} '
+                        'samples', _REMEDY)
+    audio = resample(samples, source_rate, rate)
     at = round((first / source_rate - start_s) * rate)
-    begin, end = max(0, at), min(len(out), at + len(sound))
-    out[begin:end] = sound[begin - at:end - at]
+    begin, end = max(0, at), min(len(out), at + len(audio))
+    out[begin:end] = audio[begin - at:end - at]
     return out
 
 

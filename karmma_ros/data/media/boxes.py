@@ -1,5 +1,5 @@
 """
-Boxes that were drawn beforehand, found again by time.
+Boxes that were annotated or detected before, by time.
 
 Shape legend: f frames that hold boxes, n boxes in all.
 """
@@ -33,8 +33,8 @@ class BoxTrack:
     """
     The boxes of one video: a `BoxSource` over arrays.
 
-    At a time it gives the boxes of the nearest frame, none where that one lies further away
-    than half a frame period.
+    The boxes at a time are those of the nearest frame; none if it is more than half a frame period
+    away.
     """
 
     times_s: NDArray[np.float64]
@@ -53,8 +53,8 @@ class BoxTrack:
         """
         Group rows `[n, 5]` by their times `[n]`, in any order; rows of a time keep theirs.
 
-        :param period_s: 0: the median time between two frames that hold boxes; one frame
-            alone is taken to last a second.
+        :param period_s: 0: the median time between two frames with boxes; a single frame lasts
+            a second.
         """
         order = np.argsort(times_s, kind='stable')
         times, starts = np.unique(times_s[order], return_index=True)
@@ -68,7 +68,7 @@ class BoxTrack:
         return [self._at(time_s) for time_s in times_s]
 
     def problem(self) -> str | None:
-        """Say why nothing can be read: None, it is in memory."""
+        """Return why nothing can be read: None, it is in memory."""
         return None
 
     def _at(self, time_s: float) -> NDArray[np.float32]:
@@ -89,7 +89,7 @@ class BoxFile:
 
     path: Path
     period_s: float = 0.0
-    """Time between two frames; 0: as `BoxTrack.of_rows` finds it."""
+    """Time between two frames; 0: as in `BoxTrack.of_rows`."""
 
     def boxes(self, times_s: Sequence[float]) -> list[NDArray[np.float32]]:
         """
@@ -100,7 +100,7 @@ class BoxFile:
         return _track(self.path, self.period_s).boxes(times_s)
 
     def problem(self) -> str | None:
-        """Say why nothing can be read; None if it can."""
+        """Return why nothing can be read; None if it can."""
         return None if self.path.is_file() else f'{self.path}: there is no such file'
 
 
@@ -127,9 +127,9 @@ def _track(path: Path, period_s: float) -> BoxTrack:
     return read_boxes(path, period_s)
 
 
-def _check_columns(path: Path, found: Sequence[str]) -> None:
-    if set(found) != set(BOX_COLUMNS):
-        raise DataError(path, f'its columns are {", ".join(found) or "missing"}',
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    if set(columns) != set(BOX_COLUMNS):
+        raise DataError(path, f'its columns are {", ".join(columns) or "missing"}',
                         f'they must be {", ".join(BOX_COLUMNS)}')
 
 

@@ -1,5 +1,5 @@
 """
-What a video file holds: its length, size and origin of time, and whether its times can be used.
+Properties of a video file: length, size, origin of time, and whether its times can be used.
 
 Second 0 is where the file begins: at its first frame, or at its first audio where that comes
 earlier.
@@ -27,13 +27,13 @@ _MAX_REORDER = 16
 """Frames by which a frame may be stored before or after its turn, in any codec."""
 _VARIES = 1.5
 """Ratio of the longest to the usual time between two frames from which on their rate varies."""
-CUT_S = 1.0
+TRUNCATED_S = 1.0
 """Seconds by which a container may overstate its length; what is beyond is damage."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds, once its first frame was decoded."""
+    """Properties of a video file whose first frame was decoded."""
 
     width: int
     height: int
@@ -42,15 +42,15 @@ class VideoInfo:
     """Frames a second on average; 0 when unknown."""
     duration_s: float
     """Seconds from second 0 to the end of the last frame; 0 when unknown."""
-    cut_s: float
-    """Length that the container states, where the file breaks off before; else 0."""
+    truncated_s: float
+    """Length that the container states, where the file ends before; else 0."""
     first_pts: int
     """Time stamp of the frame that is shown first, and its second."""
     offset_s: float
     seekable: bool
     """Whether time stamps stay the same after a seek."""
     notes: tuple[str, ...]
-    """What is particular about the file, and how it is read."""
+    """Peculiarities of the file, and how it is read."""
 
 
 _ORIENTATIONS = {
@@ -101,15 +101,15 @@ def examine(reader: VideoReader, size: int) -> VideoInfo:
     # Without presentation times, frames are later than their packets by a constant delay.
     delay = (reader.stamp(first) or first_pts) - first_pts if reader.unstamped else 0
     duration_s = offset_s + float((last_pts + times.last - first_pts) * tick)
-    if not stated_s and times.others_end - float(first_pts * tick) < duration_s + CUT_S:
+    if not stated_s and times.others_end - float(first_pts * tick) < duration_s + TRUNCATED_S:
         stated_s = reader.length_s
-    cut_s = stated_s if stated_s - duration_s > CUT_S else 0.0
+    truncated_s = stated_s if stated_s - duration_s > TRUNCATED_S else 0.0
     notes += _rate_notes(times.pts, tick)
     seekable = times.stamped or reader.format not in UNINDEXED
     if not seekable:
         notes.append('most of its frames have no time stamp of their own: each clip is decoded '
                      'from the start of the file')
-    return VideoInfo(width, height, rate or _mean_rate(times, tick), duration_s, cut_s,
+    return VideoInfo(width, height, rate or _mean_rate(times, tick), duration_s, truncated_s,
                      first_pts + delay, offset_s, seekable, tuple(notes))
 
 
@@ -117,7 +117,7 @@ def _scan(reader: VideoReader) -> _Times:
     """Read every packet of a file, and check the times of the frames."""
     reader.reopen()
     index = reader.stream.index
-    found: list[int] = []
+    stamps: list[int] = []
     stamped = True
     stored, last, others_end = None, (0, 0), 0.0
     for packet in reader.packets():
@@ -130,14 +130,14 @@ def _scan(reader: VideoReader) -> _Times:
         if stamp is None or packet.is_discard:
             continue
         if stored is not None and packet.dts is not None and packet.dts < stored:
-            raise reader.backwards(float((stored - min(found)) * reader.tick))
+            raise reader.backwards(float((stored - min(stamps)) * reader.tick))
         stored = packet.dts if packet.dts is not None else stored
-        last = max(last, (stamp, length)) if found else (stamp, length)
+        last = max(last, (stamp, length)) if stamps else (stamp, length)
         stamped = stamped and packet.pos is not None
-        found.append(stamp)
-    if not found:
+        stamps.append(stamp)
+    if not stamps:
         raise reader.without_times()
-    pts = np.array(found, np.int64)
+    pts = np.array(stamps, np.int64)
     _check_order(reader, pts)
     pts.sort()
     shown = last[1] or (int(pts[-1] - pts[-2]) if len(pts) > 1 else 0) or int(

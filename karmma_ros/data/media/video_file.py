@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-from karmma_ros.data.media.frames import decode_picture, FlowFolder, FrameFolder, MAX_BYTES
-from karmma_ros.data.media.probe import CUT_S, examine, VideoInfo
+from karmma_ros.data.media.frames import decode_image, FlowFolder, FrameFolder, MAX_BYTES
+from karmma_ros.data.media.probe import examine, TRUNCATED_S, VideoInfo
 from karmma_ros.data.media.video_reader import check_tables, PLAYER, VideoReader
 from karmma_ros.errors import DataError, InvalidSampleError
 from karmma_ros.files import file_problem, no_such_file, open_data_file, read_data_file
@@ -65,26 +65,26 @@ def probe_video(path: Path) -> VideoInfo:
 @dataclass(frozen=True)
 class VideoFile:
     """
-    A video file of whatever container and codec FFmpeg decodes: a `VideoSource`.
+    A video file of any container and codec that FFmpeg decodes: a `VideoSource`.
 
-    Of a time t the frame is given that is shown at t, by the frames' own times; before the first
-    frame that is the first. Second 0 is where the file begins, audio included. Each call seeks
-    once and then decodes every frame up to the last one wanted.
+    The frame at a time is the one that is shown then, by the frames' own times; before the first
+    frame it is the first. Second 0 is where the file begins, audio included. Each call seeks once
+    and then decodes every frame up to the last one.
     """
 
     path: Path
     size: tuple[int, int] | None = None
-    """Height and width to crop to while reading; None gives whole frames."""
+    """Height and width to crop to while reading; None: not cropped."""
 
     def frames(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
         """Return the RGB frames `[t, h, w, 3]` of ascending times, as `VideoSource` states."""
         with open_video(self.path) as (reader, info):
-            found = list(self._shown(reader, info, times_s))
-        shapes = {frame.shape for frame in found}
+            frames = list(self._shown(reader, info, times_s))
+        shapes = {frame.shape for frame in frames}
         if len(shapes) > 1:
             raise DataError(self.path, f'its frames have different sizes, {sorted(shapes)}',
                             'split it where the size changes')
-        return np.stack(found)
+        return np.stack(frames)
 
     def problem(self) -> str | None:
         """Return why nothing can be read, as far as the directory shows; None if it can."""
@@ -116,8 +116,8 @@ class VideoFile:
     def _check_end(self, reader: VideoReader, info: VideoInfo, end_s: float,
                    times_s: Sequence[float]) -> None:
         """Refuse times after the end of the last frame that was decoded."""
-        stated_s = info.cut_s or info.duration_s
-        if stated_s - end_s > CUT_S and times_s[-1] >= end_s:
+        stated_s = info.truncated_s or info.duration_s
+        if stated_s - end_s > TRUNCATED_S and times_s[-1] >= end_s:
             raise DataError(self.path, f'it breaks off after {end_s:.2f} s of {stated_s:.2f} s',
                             PLAYER)
         if times_s[0] + reader.slack_s >= end_s:
@@ -146,88 +146,88 @@ def _probe(path: Path, version: tuple[int, ...]) -> VideoInfo:
 
 
 _ROUNDING = 1e-6
-"""Share of a frame by which a time that is a picture's own may lie before it."""
+"""Fraction of a frame by which rounding may put the time of a frame before it."""
 
 
 @dataclass(frozen=True)
 class ExtractedFrames:
-    """A `VideoSource` over a folder whose picture n is shown from (n - 1) / fps on."""
+    """A `VideoSource` over a folder whose frame n is shown from (n - 1) / fps on."""
 
     folder: FrameFolder
 
     def frames(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
-        """Return the RGB pictures `[t, h, w, 3]` of ascending times, as `VideoSource` says."""
+        """Return the RGB frames `[t, h, w, 3]` at ascending times, see `VideoSource`."""
         return self.folder.frames(_later(times_s, self.folder.fps))
 
     def problem(self) -> str | None:
-        """Say why nothing can be read; None if it can."""
+        """Return why nothing can be read; None if it can."""
         return self.folder.problem()
 
 
 @dataclass(frozen=True)
 class ExtractedFlow:
-    """A `FlowSource` over the folders u and v, whose picture n is of the time (n - 1) / fps."""
+    """A `FlowSource` over the folders u and v, whose image n is of the time (n - 1) / fps."""
 
     folder: FlowFolder
 
     def flow(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
-        """Return the flow pictures `[t, h, w, 2]` of ascending times, as `FlowSource` says."""
+        """Return the flow `[t, h, w, 2]` at ascending times, see `FlowSource`."""
         return self.folder.flow(_later(times_s, self.folder.fps))
 
     def problem(self) -> str | None:
-        """Say why nothing can be read; None if it can."""
+        """Return why nothing can be read; None if it can."""
         return self.folder.problem()
 
 
-class ExtractedInfo(NamedTuple):
-    """What a film or a folder of pictures says of itself; zeros if it says nothing."""
+class VideoExtent(NamedTuple):
+    """Length and size of a video or of a folder of its frames; zeros if unknown."""
 
     duration_s: float
     width: int
     height: int
 
 
-def extraction_of_video(path: Path) -> ExtractedInfo:
+def video_extent(path: Path) -> VideoExtent:
     """
     Read length and size of a video, upright; of a small file at the cost of reading it once.
 
-    Of one that is damaged, what its header states: its boxes may be used all the same.
+    Of a damaged one, what its header states: its boxes may be used nevertheless.
     """
     try:
         info = probe_video(path)
-        return ExtractedInfo(info.cut_s or info.duration_s, info.width, info.height)
+        return VideoExtent(info.truncated_s or info.duration_s, info.width, info.height)
     except DataError:
         return _stated(path)
 
 
-def _stated(path: Path) -> ExtractedInfo:
+def _stated(path: Path) -> VideoExtent:
     try:
         with open_data_file(path) as file:
             check_tables(path, file, path.stat().st_size)
             with VideoReader(path, file) as reader:
                 size = reader.stream.codec_context
-                return ExtractedInfo(reader.length_s, size.width, size.height)
+                return VideoExtent(reader.length_s, size.width, size.height)
     except (DataError, FileNotFoundError):
-        return ExtractedInfo(0.0, 0, 0)
+        return VideoExtent(0.0, 0, 0)
 
 
 @lru_cache(maxsize=1024)
-def extraction_of_folder(path: Path, pattern: str, fps: float) -> ExtractedInfo:
-    """Count the pictures of a folder and measure the first."""
+def folder_extent(path: Path, pattern: str, fps: float) -> VideoExtent:
+    """Return the length of a folder of frames, and the size of the first."""
     first = path / pattern.format(1)
     try:
-        picture = decode_picture(read_data_file(first, MAX_BYTES), cv2.IMREAD_COLOR)
+        frame = decode_image(read_data_file(first, MAX_BYTES), cv2.IMREAD_COLOR)
     except (DataError, FileNotFoundError, InvalidSampleError):
-        return ExtractedInfo(0.0, 0, 0)
+        return VideoExtent(0.0, 0, 0)
     count = sum(entry.name.endswith(first.suffix) for entry in os.scandir(path))
-    return ExtractedInfo(count / fps, picture.shape[1], picture.shape[0])
+    return VideoExtent(count / fps, frame.shape[1], frame.shape[0])
 
 
-def fills_in(pattern: str, name: str = '') -> bool:
+def has_number_field(pattern: str, name: str = '') -> bool:
     """
-    Return whether a number can be filled into a pattern, and makes a difference.
+    Whether a pattern has a field for a number.
 
-    :param name: of the place for the number; empty: it has none, as in `{:06d}.jpg`.
+    :param name: of the field; empty: it has none, as in `{:06d}.jpg`.
     """
     try:
         one, two = (pattern.format(**{name: n}) if name else pattern.format(n) for n in (1, 2))
@@ -237,5 +237,5 @@ def fills_in(pattern: str, name: str = '') -> bool:
 
 
 def _later(times_s: Sequence[float], fps: float) -> list[float]:
-    """Move times by one picture, for the folder itself gives picture floor(t · fps)."""
+    """Move times by one frame: the folder itself gives frame floor(t · fps)."""
     return [time_s + (1 + _ROUNDING) / fps for time_s in times_s]

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 MAX_PIXELS = 8192 * 4608
 """Of a frame; 8K video has 33 million."""
 
-PLAYER = 'see whether a player plays it; else fetch it again'
+PLAYER = 'check whether a player plays it; else fetch it again'
 
 UNINDEXED = frozenset({'mpegts', 'mpeg'})
 """Containers without an index, whose time begins anywhere."""
@@ -151,7 +151,7 @@ class VideoReader:
                       and self._seek(start_s - back))
             if not sought:
                 self.reopen()
-            timed = self._timed(whole=not sought)
+            timed = self._timed(from_start=not sought)
             first = next(timed, None)
             if not sought or (first is not None and first[0] <= start_s + self.slack_s):
                 break
@@ -166,7 +166,7 @@ class VideoReader:
         Yield frames from where the container stands.
 
         :raises DataError: when the file is damaged. What cannot be decoded before the first frame
-            is left out: recordings of a broadcast begin anywhere.
+            is skipped: recordings of a broadcast begin anywhere.
         """
         last: Any = None
         packets = self._container.demux(self.stream)
@@ -240,15 +240,15 @@ class VideoReader:
             return 1, 0, 0, 1
         a, b, _, c, d = struct.unpack('=9i', bytes(side)[:36])[:5]
         limit = max(abs(a), abs(b), abs(c), abs(d)) / 100
-        found = [0 if abs(x) <= limit else 1 if x > 0 else -1 for x in (a, b, c, d)]
-        if [bool(x) for x in found] not in ([True, False, False, True],
+        signs = [0 if abs(x) <= limit else 1 if x > 0 else -1 for x in (a, b, c, d)]
+        if [bool(x) for x in signs] not in ([True, False, False, True],
                                             [False, True, True, False]):
             raise DataError(self.path, 'it is to be rotated by an angle that is no multiple of 90 '
                             'degrees', transcode(self.path))
-        return found[0], found[1], found[2], found[3]
+        return signs[0], signs[1], signs[2], signs[3]
 
     def without_times(self) -> DataError:
-        """Return the error of frames whose time nobody knows."""
+        """Return the error of frames without times."""
         return DataError(self.path, 'its frames have no time stamps', transcode(
             self.path, '-c:v libx264', '-r 30 '))
 
@@ -258,20 +258,20 @@ class VideoReader:
             self.path, f'its time stamps run backwards after {second:.2f} s, as in files that '
             'were joined byte by byte', transcode(self.path, '-vf setpts=N/30/TB -r 30 -an'))
 
-    def _timed(self, whole: bool) -> Iterator[tuple[float, Any]]:
+    def _timed(self, from_start: bool) -> Iterator[tuple[float, Any]]:
         """
         Yield second and frame.
 
-        :param whole: False leaves out what comes before the first key frame: after a seek such
-            frames may refer to ones that were not decoded.
+        :param from_start: False skips the frames before the first key frame: after a seek they may
+            refer to frames that were not decoded.
         """
         previous = None
         for frame in self.decoded():
-            sure = whole or bool(frame.key_frame)
+            sure = from_start or bool(frame.key_frame)
             stamp = self.stamp(frame, previous)
-            if not sure or (stamp is None and not whole):
+            if not sure or (stamp is None and not from_start):
                 continue
-            whole = True
+            from_start = True
             if stamp is None:
                 raise self.without_times()
             if previous is not None and stamp < previous:
@@ -372,13 +372,13 @@ def check_tables(path: Path, file: Any, size: int) -> None:
         head = file.read(16)
         if len(head) < 8:
             return
-        length, kind = struct.unpack('>I4s', head[:8])
+        length, box_type = struct.unpack('>I4s', head[:8])
         if length == 1 and len(head) == 16:
             length = struct.unpack('>Q', head[8:])[0]
         length = size - at if length == 0 else length
         if length < 8:
             return
-        if kind in (b'moov', b'moof'):
+        if box_type in (b'moov', b'moof'):
             file.seek(at)
             _check(path, file.read(min(length, size - at, _MAX_TABLES)), size)
         at += length

@@ -1,8 +1,8 @@
 """
-What the microphone hears: the verb gives the rhythm, the noun the timbre.
+Audio of an episode: the verb gives the rhythm, the noun the timbre.
 
-Sound is made in blocks of a second that depend on nothing but their number, so that any
-stretch of an episode can be rendered alone and fits its neighbours to the sample.
+Audio is synthesised in blocks of a second that depend on their number alone, so that any interval
+of an episode can be rendered separately and continues its neighbours without a gap.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from karmma_ros.errors import InvalidSettingError
 import numpy as np
 
 TAPS = 256
-"""Length of the filter that colours the rustle, samples."""
+"""Length of the filter of the rustle, samples."""
 
 TAIL_S = 0.5
-"""A hit is over after this time, seconds."""
+"""Duration of a hit, seconds."""
 
 ENVELOPE_RATE = 400
 """Points a second at which envelopes are computed."""
@@ -30,12 +30,12 @@ BLOCKS_KEPT = 4
 
 @dataclass(frozen=True)
 class Pattern:
-    """How a verb sounds, cycle by cycle."""
+    """Audio of a verb in each cycle."""
 
     rustle: float
-    """Strength of the rubbing sound that follows the verb's envelope."""
+    """Strength of the noise that follows the envelope of the verb."""
     hits: tuple[tuple[float, float], ...]
-    """Place in the cycle (0..1) and strength of each knock."""
+    """Position in the cycle (0..1) and strength of each hit."""
 
 
 PATTERNS = {
@@ -51,7 +51,7 @@ PATTERNS = {
 
 
 def envelope(verb: str, u: np.ndarray) -> np.ndarray:
-    """Return the loudness 0..1 of a verb's rubbing at cycle counts `u`."""
+    """Return the loudness 0..1 of the rustle of a verb at cycle counts `u`."""
     part = u % 1.0
     if verb == 'wash':
         return 0.6 + 0.25 * np.sin(2 * TAU * u) + 0.15 * np.sin(TAU * u / 3)
@@ -72,24 +72,24 @@ def envelope(verb: str, u: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Mix:
-    """How loud what is, for one episode."""
+    """Loudness of each component in one episode."""
 
     action: float
     evenness: float
-    """Share of the rubbing that goes on whatever the stroke, 0..1."""
+    """Fraction of the rustle that does not depend on the stroke, 0..1."""
     knock: float
-    """Strength of the verb's knocks."""
+    """Strength of the hits of the verb."""
     fan: float
     hiss: float
     hum: tuple[float, float]
     """Frequency (Hz) and strength."""
     clatter: float
-    """Knocks a second that have nothing to do with the action."""
+    """Hits a second that do not belong to the action."""
     clatter_strength: float
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Mix:
-        """Draw the loudness of one episode."""
+        """Sample the loudness of one episode."""
         noise = 0.03 * 10 ** (rng.uniform(*NOISE_DB) / 20)
         return cls(0.08 * 10 ** (rng.uniform(-4, 3) / 20), float(rng.uniform(*EVENNESS)),
                    float(rng.uniform(0.35, 1.1)), noise, HISS * noise,
@@ -98,14 +98,14 @@ class Mix:
 
 
 NOISE_DB = (2.0, 13.0)
-"""Loudness of the fan over its quietest."""
+"""Range of the loudness of the fan, dB."""
 HISS = 0.5
 EVENNESS = (0.0, 0.5)
 CLATTER_HZ = 2.5
 
 
 class Soundtrack:
-    """The sound of one episode."""
+    """The audio of one episode."""
 
     def __init__(self, verb: str, timbre: Timbre, rhythm: Rhythm, mix: Mix, seed: int) -> None:
         self.verb, self.timbre, self.rhythm, self.mix, self.seed = verb, timbre, rhythm, mix, seed
@@ -113,7 +113,7 @@ class Soundtrack:
 
     def render(self, start_s: float, duration_s: float, rate: int) -> np.ndarray:
         """
-        Return the sound from `start_s` on: float32 `[round(duration_s * rate)]` in -1..1.
+        Return the audio from `start_s` on: float32 `[round(duration_s * rate)]` in -1..1.
 
         :raises InvalidSettingError: for a start before 0 or a rate below 8 kHz.
         """
@@ -124,9 +124,9 @@ class Soundtrack:
         first = round(start_s * rate)
         last = round((start_s + duration_s) * rate)
         blocks = range(first // rate, max(first, last - 1) // rate + 1)
-        whole = np.concatenate([self._block(b, rate) for b in blocks])
+        audio = np.concatenate([self._block(b, rate) for b in blocks])
         offset = blocks[0] * rate
-        return whole[first - offset:last - offset]
+        return audio[first - offset:last - offset]
 
     def _block(self, number: int, rate: int) -> np.ndarray:
         key = (number, rate)
@@ -137,10 +137,10 @@ class Soundtrack:
         return self._blocks[key]
 
     def _make(self, number: int, rate: int) -> np.ndarray:
-        sound = self._rustle(number, rate) + self._hits(number, rate)
-        sound = self.mix.action * sound + self._background(number, rate)
-        sound += self._clatter(number, rate)
-        return np.tanh(sound).astype(np.float32)
+        audio = self._rustle(number, rate) + self._hits(number, rate)
+        audio = self.mix.action * audio + self._background(number, rate)
+        audio += self._clatter(number, rate)
+        return np.tanh(audio).astype(np.float32)
 
     def _rustle(self, number: int, rate: int) -> np.ndarray:
         noise = _coloured(Stream.RUSTLE, self.seed, number, rate, _resonances(self.timbre, rate))
@@ -152,15 +152,15 @@ class Soundtrack:
 
     def _hits(self, number: int, rate: int) -> np.ndarray:
         out = np.zeros(rate)
-        for place, strength in PATTERNS[self.verb].hits:
-            first = int(np.floor(self.rhythm.phase(number - TAIL_S) - place)) - 1
-            last = int(np.ceil(self.rhythm.phase(number + 1.0) - place)) + 1
+        for position, strength in PATTERNS[self.verb].hits:
+            first = int(np.floor(self.rhythm.phase(number - TAIL_S) - position)) - 1
+            last = int(np.ceil(self.rhythm.phase(number + 1.0) - position)) + 1
             for cycle in range(max(0, first), max(0, last) + 1):
-                chance = generator(Stream.HIT, self.seed, cycle, round(100 * place))
-                gain, late = chance.uniform(0.6, 1.3), chance.normal(0, 0.008)
-                moment = self.rhythm.time_of(cycle + place) + late
+                rng = generator(Stream.HIT, self.seed, cycle, round(100 * position))
+                gain, late = rng.uniform(0.6, 1.3), rng.normal(0, 0.008)
+                start_s = self.rhythm.time_of(cycle + position) + late
                 gain *= 4.0 * self.mix.knock * strength
-                _add(out, moment - number, rate, gain, self.timbre)
+                _add(out, start_s - number, rate, gain, self.timbre)
         return out
 
     def _background(self, number: int, rate: int) -> np.ndarray:
@@ -178,17 +178,17 @@ class Soundtrack:
                 continue
             rng = generator(Stream.CLATTER, self.seed, second)
             for _ in range(rng.poisson(self.mix.clatter)):
-                moment, pitch = second + rng.uniform(), np.exp(rng.uniform(5.8, 7.8))
+                start_s, pitch = second + rng.uniform(), np.exp(rng.uniform(5.8, 7.8))
                 timbre = Timbre(tuple(pitch * rng.uniform(0.95, 1.05) * np.array([1, 1.6, 2.7])),
                                 (1.0, 0.8, 0.5), float(rng.uniform(0.015, 0.09)), 0.3)
                 gain = 4.0 * self.mix.clatter_strength * rng.uniform(0.3, 1.0)
-                _add(out, moment - number, rate, gain, timbre)
+                _add(out, start_s - number, rate, gain, timbre)
         return out
 
 
-def _add(out: np.ndarray, moment: float, rate: int, gain: float, timbre: Timbre) -> None:
-    """Add a damped ringing that begins `moment` seconds after the block's first sample."""
-    start = round(moment * rate)
+def _add(out: np.ndarray, start_s: float, rate: int, gain: float, timbre: Timbre) -> None:
+    """Add a damped oscillation that starts `start_s` seconds after the start of the block."""
+    start = round(start_s * rate)
     stop = start + round(TAIL_S * rate)
     low, high = max(start, 0), min(stop, len(out))
     if low >= high:
@@ -201,7 +201,7 @@ def _add(out: np.ndarray, moment: float, rate: int, gain: float, timbre: Timbre)
 
 
 def _coloured(stream: Stream, seed: int, number: int, rate: int, kernel: np.ndarray) -> np.ndarray:
-    """Filter a block of white noise; its beginning hears the end of the block before."""
+    """Filter a block of white noise, continuing the block before."""
     # A block's last samples are drawn first: its successor needs them and nothing else of it.
     before = generator(stream, seed, number, rate)
     after = generator(stream, seed, number + 1, rate)

@@ -99,23 +99,24 @@ def open_split(folder: Path | str) -> tuple[dict[str, Any], dict[str, NDArray[An
 
 def _check(folder: Path, wanted: Mapping[str, Any]) -> None:
     """Check that a folder holds the wanted split, complete."""
-    found = read_metadata(folder)
-    if found is None:
+    metadata = read_metadata(folder)
+    if metadata is None:
         raise DataError(folder, f'it has no readable {METADATA}', REMEDY)
     for key, value in wanted.items():
-        if found.get(key) != value:
-            raise DataError(folder, f'its {key} is {_difference(found.get(key), value)}', REMEDY)
+        if metadata.get(key) != value:
+            difference = _difference(metadata.get(key), value)
+            raise DataError(folder, f'its {key} is {difference}', REMEDY)
     for name in _DTYPES:
         if not (folder / f'{name}.npy').is_file():
             raise DataError(folder, f'{name}.npy is missing', REMEDY)
 
 
-def _difference(found: object, wanted: object) -> str:
+def _difference(actual: object, wanted: object) -> str:
     """Describe what differs; of two mappings only the fields that do."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        names = [k for k in wanted if found.get(k) != wanted[k]]
+    if isinstance(actual, dict) and isinstance(wanted, dict):
+        names = [k for k in wanted if actual.get(k) != wanted[k]]
         return f'another in {", ".join(names)}'
-    return f'{found!r}; expected {wanted!r}'
+    return f'{actual!r}; expected {wanted!r}'
 
 
 def _map(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[int]:
@@ -144,7 +145,7 @@ class CachedKitchen(Dataset[Sample]):
     """
     A split that `write_split` wrote.
 
-    Each process maps the files anew; pickling it carries the folder's name alone.
+    Each process maps the files; a pickle has the path of the folder alone.
 
     :raises DataError: when the folder is missing, incomplete or of another version.
     """
@@ -186,7 +187,7 @@ class CachedKitchen(Dataset[Sample]):
 
 
 class LiveKitchen(Dataset[Sample]):
-    """The same split, rendered clip by clip as it is asked for."""
+    """The same split, rendered clip by clip on access."""
 
     def __init__(self, split: Split, count: int, seed: int, spec: ClipSpec) -> None:
         self.split, self.count, self.seed, self.spec = split, count, seed, spec
@@ -225,7 +226,7 @@ class KitchenSettings:
     test: int = 1600
     """Test clips."""
     seed: int = 0
-    """Seed of everything that is rendered."""
+    """Seed of the rendering."""
 
     def __post_init__(self) -> None:
         for name in ('train', 'validation', 'test'):
@@ -236,13 +237,13 @@ class KitchenSettings:
 
 def open_splits(
     settings: KitchenSettings, spec: ClipSpec, cache: Path,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Callable[[str, int, int], None] = lambda task, done, total: None,
 ) -> Splits:
     """
-    Render the splits, or find them rendered.
+    Render the splits, unless they are in the cache.
 
     :param cache: folder to keep them in.
-    :param progress: called with what is done, the clips done and the clips in all.
+    :param progress: called with the name of a task, the clips done and the total.
     :raises DataError: when the folder holds something else under their names.
     """
     written = {}

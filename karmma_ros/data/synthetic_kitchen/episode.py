@@ -1,5 +1,5 @@
 """
-One episode of cooking, of any length: all that a robot's sensors would deliver, and its clips.
+One episode of cooking, of any length, as the sensors of a robot would record it, and its clips.
 
 The detector reports hands and objects, with the faults of a real one, and no noun. A clip is made
 by the same steps as on a robot: the camera runs at 30 Hz, and of the frames in a slot of the
@@ -49,23 +49,23 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Detector:
-    """How well the detector does in one episode."""
+    """Errors of the object detector in one episode."""
 
     habit: tuple[float, ...]
-    """How much too far out it sets each side of every object, as a share of the box's size."""
+    """Offset outwards of each side of every object, as a fraction of the size of its box."""
     jitter: float
-    """Standard deviation of each side from one picture to the next, as the same share."""
+    """Standard deviation of each side from frame to frame, as the same fraction."""
     shake: float
-    """The same, as a share of the picture's size."""
+    """The same, as a fraction of the size of the frame."""
     miss_hand: float
     miss_object: float
     """Probability of no box."""
     alarm: float
-    """Probability of a box where nothing is."""
+    """Probability of a false box."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Detector:
-        """Draw the faults of one episode."""
+        """Sample the errors of one episode."""
         return cls(tuple(float(v) for v in rng.normal(0.04, 0.12, 4)),
                    float(rng.uniform(0.03, 0.10)), float(rng.uniform(0.006, 0.016)),
                    float(rng.uniform(0.0, 0.15)), float(rng.uniform(0.05, 0.30)),
@@ -76,24 +76,24 @@ def detect(scene: Scene, detector: Detector, seed: int, t_s: float) -> np.ndarra
     """
     Return the boxes at a time: float32 `[n, 5]`, x1, y1, x2, y2, category.
 
-    Coordinates are in units of the picture's size, clipped to 0..1; hands come first.
+    Coordinates are in units of the size of the frame, clipped to 0..1; hands come first.
     """
     rng = generator(Stream.BOXES, seed, microseconds(t_s))
-    thing, hands = scene.silhouettes(t_s)
-    found = []
+    target, hands = scene.silhouettes(t_s)
+    rows = []
     for points in hands:
-        found += _see(rng, detector, points, BOX_HAND, detector.miss_hand)
-    found += _see(rng, detector, thing, BOX_OBJECT, detector.miss_object)
+        rows += _detected(rng, detector, points, BOX_HAND, detector.miss_hand)
+    rows += _detected(rng, detector, target, BOX_OBJECT, detector.miss_object)
     if rng.uniform() < detector.alarm:
         middle, half = rng.uniform(0.1, 0.9, 2), rng.uniform(0.04, 0.16, 2)
         category = BOX_HAND if rng.uniform() < 0.3 else BOX_OBJECT
-        found += _clipped(np.concatenate([middle - half, middle + half]), category)
-    boxes = np.array(found, np.float32).reshape(-1, 5)
+        rows += _clipped(np.concatenate([middle - half, middle + half]), category)
+    boxes = np.array(rows, np.float32).reshape(-1, 5)
     return boxes[np.argsort(boxes[:, 4], kind='stable')]
 
 
-def _see(rng: np.random.Generator, detector: Detector, points: np.ndarray, category: int,
-         miss: float) -> list[np.ndarray]:
+def _detected(rng: np.random.Generator, detector: Detector, points: np.ndarray, category: int,
+              miss: float) -> list[np.ndarray]:
     missed, error = rng.uniform() < miss, rng.standard_normal(4)
     if missed:
         return []
@@ -105,7 +105,7 @@ def _see(rng: np.random.Generator, detector: Detector, points: np.ndarray, categ
 
 
 def _clipped(box: np.ndarray, category: int) -> list[np.ndarray]:
-    """Keep what lies in the picture; a box of less than a hundredth is none."""
+    """Return the part of a box in the frame; none if it is smaller than a hundredth."""
     box = np.clip(box, 0.0, 1.0)
     if np.any(box[2:] - box[:2] < 0.01):
         return []
@@ -114,10 +114,10 @@ def _clipped(box: np.ndarray, category: int) -> list[np.ndarray]:
 
 class Episode:
     """
-    One verb done to one object, for as long as one looks.
+    One verb done to one object, without an end.
 
-    A function of split, seed, index, verb and noun, and of time: what is asked for, in which
-    order and how often changes nothing. Any two seconds of it show the action.
+    A function of split, seed, index, verb and noun, and of time: it does not depend on what was
+    rendered before. Any two seconds of it show the action.
     """
 
     def __init__(self, split: Split, seed: int, index: int, verb: str, noun: str) -> None:
@@ -127,40 +127,40 @@ class Episode:
         self.instance_number = int(rng.integers(POOL[split]))
         self.instance = instance(split, noun, self.instance_number)
         self._seed = int(rng.integers(2 ** 62))
-        motion = Motion.draw(rng, verb, self.instance.temper)
+        motion = Motion.draw(rng, verb, self.instance.dynamics)
         self._detector = Detector.draw(rng)
         self._motion = motion
-        self._scene = Scene(motion, self.instance.look, Cook.draw(rng, verb), Head.draw(rng),
+        self._scene = Scene(motion, self.instance.appearance, Cook.draw(rng, verb), Head.draw(rng),
                             Light.draw(rng), Backdrop(self._seed), self._seed)
-        self._sound = Soundtrack(verb, self.instance.timbre, motion.rhythm, Mix.draw(rng),
+        self._soundtrack = Soundtrack(verb, self.instance.timbre, motion.rhythm, Mix.draw(rng),
                                  self._seed)
 
     def frame(self, t_s: float, height: int, width: int) -> np.ndarray:
-        """Draw the picture at `t_s` seconds: uint8 `[height, width, 3]`, red, green, blue."""
+        """Render the frame at `t_s` seconds: uint8 `[height, width, 3]`, red, green, blue."""
         return self._scene.frame(t_s, height, width)
 
     def audio(self, start_s: float, duration_s: float, sample_rate: int) -> np.ndarray:
         """
-        Return the sound of `[start_s, start_s + duration_s)`: float32 `[n]` in -1..1, mono.
+        Return the audio of `[start_s, start_s + duration_s)`: float32 `[n]` in -1..1, mono.
 
         :raises InvalidSettingError: for a start before 0 or a rate below 8 kHz.
         """
-        return self._sound.render(start_s, duration_s, sample_rate)
+        return self._soundtrack.render(start_s, duration_s, sample_rate)
 
     def boxes(self, t_s: float) -> np.ndarray:
         """
-        Return what a detector reports at `t_s`: float32 `[n, 5]`, x1, y1, x2, y2, category.
+        Return the detections at `t_s`: float32 `[n, 5]`, x1, y1, x2, y2, category.
 
-        Coordinates in units of the size of a 4:3 picture, clipped to 0..1; hands first.
+        Coordinates in units of the size of a 4:3 frame, clipped to 0..1; hands first.
         """
         return detect(self._scene, self._detector, self._seed, t_s)
 
     def hands_at(self, t_s: float) -> Hands:
-        """Return where object and hands truly are at `t_s`, in world units (see `motion`)."""
+        """Return the true poses of object and hands at `t_s`, in world units (see `motion`)."""
         return self._motion.at(t_s)
 
     def silhouettes(self, t_s: float) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return the true outlines of object and hands: points in units of the picture's size."""
+        """Return the true outlines of object and hands, in units of the size of the frame."""
         return self._scene.silhouettes(t_s)
 
 
@@ -172,17 +172,17 @@ def episode(split: Split, seed: int, index: int) -> Episode:
 
 CAMERA_HZ = 30
 
-PICTURE = (120, 160)
-"""Height and width of the camera's pictures before preprocessing."""
+FRAME_SIZE = (120, 160)
+"""Height and width of the frames of the camera, before preprocessing."""
 
 LATEST_START_S = 20.0
 
 AUDIO_MEAN, AUDIO_STD = 4.59, 5.30
-"""Decibels; of the training split, as `python docs/measure_kitchen.py`
-gives them. Without standardising, the sound encoder hardly learns."""
+"""Decibels; of the training split, by `python docs/measure_kitchen.py`. Without
+standardisation the audio encoder hardly learns."""
 
 FLOW_BOUND = 6.0
-"""Pixels of the 40-pixel crop a frame; 98 % of the displacements on what moves lie within it."""
+"""Pixels of the 40-pixel crop a frame; 98 % of the displacements of moving objects are lower."""
 
 
 def clip_spec() -> ClipSpec:
@@ -200,7 +200,7 @@ def clip_spec() -> ClipSpec:
 
 @dataclass(frozen=True)
 class RenderedClip:
-    """One clip in the compact types of the written form."""
+    """One clip in the dtypes that are stored."""
 
     rgb: np.ndarray
     """uint8 `[t, h, w, 3]`."""
@@ -225,7 +225,7 @@ class RenderedClip:
 
 
 def start_of(split: Split, seed: int, index: int) -> float:
-    """Return the second of its episode at which a clip begins."""
+    """Return the second of its episode at which a clip starts."""
     rng = generator(Stream.START, seed, split.number, index)
     return float(rng.uniform(0.0, LATEST_START_S))
 
@@ -246,12 +246,12 @@ def render_window(kitchen: Episode, start_s: float, spec: ClipSpec) -> RenderedC
     """Render the window of an episode that begins at `start_s`."""
     times = frame_times(start_s, spec)
     height, width = spec.video.height, spec.video.width
-    rgb = np.stack([resize_and_crop(kitchen.frame(t, *PICTURE), height, width) for t in times])
-    sound = kitchen.audio(start_s, spec.duration, spec.audio.sample_rate)
+    rgb = np.stack([resize_and_crop(kitchen.frame(t, *FRAME_SIZE), height, width) for t in times])
+    audio = kitchen.audio(start_s, spec.duration, spec.audio.sample_rate)
     return RenderedClip(
         rgb=rgb,
         flow=clip_flow(rgb, spec.flow.bound),
-        audio=audio_input(sound, spec.audio).astype(np.float16),
+        audio=audio_input(audio, spec.audio).astype(np.float16),
         detections=detection_input([kitchen.boxes(t) for t in times], spec.detections),
         labels=np.array([kitchen.verb_id, kitchen.noun_id], np.int64),
     )

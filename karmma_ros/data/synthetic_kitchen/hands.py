@@ -17,7 +17,7 @@ TOOLS = {'cut': 'blade', 'mix': 'whisk', 'scrape': 'spatula', 'peel': 'peeler'}
 """The utensil that belongs to a verb."""
 
 PROPER = 0.8
-"""How often the cook has the proper utensil at hand, and soap for washing."""
+"""Probability that the cook has the utensil of the verb, and soap for washing."""
 
 CURL = {'wash': 0.05, 'squeeze': 0.85, 'shake': 0.5, 'pour': 0.3}
 """How far the fingers of a hand without a utensil are bent."""
@@ -25,7 +25,7 @@ CURL = {'wash': 0.05, 'squeeze': 0.85, 'shake': 0.5, 'pour': 0.3}
 
 @dataclass(frozen=True)
 class Cook:
-    """Who acts: skin, sleeves, the utensil within reach."""
+    """Appearance of the person: skin, sleeves, utensil."""
 
     skin: Colour
     sleeve: Colour
@@ -33,15 +33,15 @@ class Cook:
     """Bare forearm above the wrist, world units."""
     scale: float
     tool: str
-    """One of the utensils; any, when the proper one is not at hand."""
+    """One of the utensils; any, without that of the verb."""
     steel: Colour
     handle: Colour
     foam: tuple[tuple[float, float, float], ...]
-    """Places about the palm and sizes of soap bubbles, world units."""
+    """Positions around the palm and sizes of soap bubbles, world units."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator, verb: str) -> Cook:
-        """Draw the cook of one episode."""
+        """Sample the cook of one episode."""
         h, s, v = _SKIN[rng.integers(len(_SKIN))]
         proper, tools = rng.uniform() < PROPER, tuple(TOOLS.values())
         bubbles = np.column_stack([rng.normal(0, 0.06, 9), rng.normal(-0.07, 0.04, 9),
@@ -59,15 +59,15 @@ class Cook:
 
 
 def arm_angle(pose: Pose, side: int) -> float:
-    """Return the angle of a hand whose elbow is below the picture; 0 points straight up."""
+    """Return the angle of a hand whose elbow is below the frame; 0 points straight up."""
     dx, dy = pose.x - side * 0.42, pose.y - 0.95
     return float(np.arctan2(dx, -dy)) + 0.4 * pose.angle
 
 
 def hand_matrix(cook: Cook, pose: Pose, side: int) -> np.ndarray:
     """Return the map from a right hand's own units (world size, fingers up) to the world."""
-    return matrix(pose.x, pose.y, arm_angle(pose, side), side * cook.scale * pose.stretch_x,
-                  cook.scale * pose.stretch_y)
+    return matrix(pose.x, pose.y, arm_angle(pose, side), side * cook.scale * pose.scale_x,
+                  cook.scale * pose.scale_y)
 
 
 def hand_outline(cook: Cook, pose: Pose, side: int) -> np.ndarray:
@@ -75,9 +75,9 @@ def hand_outline(cook: Cook, pose: Pose, side: int) -> np.ndarray:
     return apply(hand_matrix(cook, pose, side), _HAND)
 
 
-def draw_arm(brush: Canvas, cook: Cook, pose: Pose, side: int) -> None:
-    """Draw forearm, sleeve and palm: what lies under the object."""
-    b = _own(brush, cook, pose, side)
+def draw_arm(canvas: Canvas, cook: Cook, pose: Pose, side: int) -> None:
+    """Draw forearm, sleeve and palm: the parts below the object."""
+    b = _own(canvas, cook, pose, side)
     dark = shade(cook.skin, 0.72)
     b.fill(np.array([[-0.048, 0.02], [0.048, 0.02], [0.085, 0.8], [-0.085, 0.8]]), dark)
     b.fill(np.array([[-0.043, 0.02], [0.036, 0.02], [0.068, 0.8], [-0.08, 0.8]]), cook.skin)
@@ -90,9 +90,9 @@ def draw_arm(brush: Canvas, cook: Cook, pose: Pose, side: int) -> None:
     b.ellipse(-0.004, 0.018, 0.057, 0.067, cook.skin)
 
 
-def draw_fingers(brush: Canvas, cook: Cook, pose: Pose, side: int, curl: float) -> None:
-    """Draw fingers and thumb: what lies over the object; `curl` 0 is stretched, 1 a fist."""
-    b = _own(brush, cook, pose, side)
+def draw_fingers(canvas: Canvas, cook: Cook, pose: Pose, side: int, curl: float) -> None:
+    """Draw fingers and thumb: the parts above the object; `curl` 0 is straight, 1 a fist."""
+    b = _own(canvas, cook, pose, side)
     dark, light = shade(cook.skin, 0.68), shade(cook.skin, 1.12)
     thumb = np.array([[-0.05, 0.03], [-0.085, -0.015], [-0.075 + 0.03 * curl, -0.06]])
     b.line(thumb, 0.037, dark)
@@ -107,11 +107,11 @@ def draw_fingers(brush: Canvas, cook: Cook, pose: Pose, side: int, curl: float) 
         b.line(finger[1:] - (0.004, 0), 0.009, light)
 
 
-def draw_tool(brush: Canvas, cook: Cook, palm: Pose, tip: tuple[float, float]) -> None:
+def draw_tool(canvas: Canvas, cook: Cook, palm: Pose, tip: tuple[float, float]) -> None:
     """Draw the utensil from the palm to its tip."""
     dx, dy = tip[0] - palm.x, tip[1] - palm.y
     length = float(np.hypot(dx, dy))
-    b = brush.at(palm.x, palm.y, float(np.arctan2(dy, dx)))
+    b = canvas.at(palm.x, palm.y, float(np.arctan2(dy, dx)))
     steel, dark = cook.steel, shade(cook.steel, 0.65)
     b.line(np.array([[-0.07, 0], [0.3 * length, 0]]), 0.026, cook.handle)
     if cook.tool == 'blade':
@@ -132,18 +132,18 @@ def draw_tool(brush: Canvas, cook: Cook, palm: Pose, tip: tuple[float, float]) -
             b.ring(0.78 * length, 0, 0.32 * length, width, 0.007, steel)
 
 
-def draw_foam(brush: Canvas, cook: Cook, palm: Pose, beat: float) -> None:
+def draw_foam(canvas: Canvas, cook: Cook, palm: Pose, beat: float) -> None:
     """Draw soap bubbles about a hand; `beat` in -1..1 moves them a little."""
     for i, (x, y, size) in enumerate(cook.foam):
         shift = 0.008 * beat * (-1) ** i
-        brush.ellipse(palm.x + x + shift, palm.y + y, size, size, (205, 214, 222))
-        brush.ellipse(palm.x + x + shift - 0.2 * size, palm.y + y - 0.2 * size, 0.7 * size,
+        canvas.ellipse(palm.x + x + shift, palm.y + y, size, size, (205, 214, 222))
+        canvas.ellipse(palm.x + x + shift - 0.2 * size, palm.y + y - 0.2 * size, 0.7 * size,
                       0.7 * size, (240, 244, 248))
 
 
-def _own(brush: Canvas, cook: Cook, pose: Pose, side: int) -> Canvas:
-    b = brush.at(pose.x, pose.y, arm_angle(pose, side))
-    return b.at(0, 0, 0, side * cook.scale * pose.stretch_x, cook.scale * pose.stretch_y)
+def _own(canvas: Canvas, cook: Cook, pose: Pose, side: int) -> Canvas:
+    b = canvas.at(pose.x, pose.y, arm_angle(pose, side))
+    return b.at(0, 0, 0, side * cook.scale * pose.scale_x, cook.scale * pose.scale_y)
 
 
 _HAND = np.concatenate([CIRCLE[::4] * (0.064, 0.074) + (0, 0.02),

@@ -1,8 +1,8 @@
 """
-What the hands do: the verb as a function of time.
+Motion of the hands and the object: the verb as a function of time.
 
-World units: the picture is 1 high and 4/3 wide, the origin is its middle, x points right,
-y down. Angles in radians, clockwise on the screen. Time in seconds from the episode's start.
+World units: the frame is 1 high and 4/3 wide, the origin is its centre, x points right, y down.
+Angles in radians, clockwise. Time in seconds from the start of the episode.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-from karmma_ros.data.synthetic_kitchen.objects import Temper
+from karmma_ros.data.synthetic_kitchen.objects import Dynamics
 from karmma_ros.data.synthetic_kitchen.vocabulary import VERBS
 import numpy as np
 
@@ -28,45 +28,45 @@ RATES = {
     'peel': (0.9, 1.5),
     'squeeze': (0.9, 1.6),
 }
-"""Cycles a second; they overlap, so that the rate alone does not tell the verb."""
+"""Cycles a second; they overlap, so that the rate alone does not determine the verb."""
 
 CARRIED = ('pour', 'shake', 'squeeze')
 """Verbs whose hand holds the object itself."""
 
 WITH_TOOL = ('cut', 'mix', 'scrape', 'peel')
-"""Verbs done with a utensil, drawn from one set for all of them."""
+"""Verbs done with a utensil, all from the same set."""
 
 TOOL_GRIP = (0.10, 0.16)
-"""From the tip of the utensil to the middle of the palm, for a right hand."""
+"""From the tip of the utensil to the centre of the palm, for a right hand."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """A place in the world and what happened to the thing there."""
+    """Position, rotation and scale of an object or a hand."""
 
     x: float
     y: float
     angle: float = 0.0
-    stretch_x: float = 1.0
-    stretch_y: float = 1.0
+    scale_x: float = 1.0
+    scale_y: float = 1.0
 
 
 @dataclass(frozen=True)
 class Hands:
-    """Where the object and the hands are at one moment."""
+    """Poses of the object and the hands at one time."""
 
-    thing: Pose
+    object: Pose
     active: Pose
-    """Middle of the palm of the hand that acts."""
+    """Centre of the palm of the hand that acts."""
     tip: tuple[float, float] | None
     """Tip of the utensil; none in a bare hand."""
     helper: Pose | None
-    """Middle of the palm of the hand that steadies the object, if there is one."""
+    """Centre of the palm of the hand that holds the object, if any."""
 
 
 @dataclass(frozen=True)
 class Rhythm:
-    """The cycle count as a smooth function of time that wanders about a steady rate."""
+    """The cycle count as a smooth function of time, at a rate that varies slowly."""
 
     rate: float
     """Cycles a second."""
@@ -77,7 +77,7 @@ class Rhythm:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, verb: str) -> Rhythm:
-        """Draw the rhythm of one episode."""
+        """Sample the rhythm of one episode."""
         sway = tuple(
             (rng.uniform(0.03, 0.07), rng.uniform(0.12, 0.35), rng.uniform(0, TAU))
             for _ in range(2)
@@ -99,7 +99,7 @@ class Rhythm:
 
 @dataclass(frozen=True)
 class Motion:
-    """One episode's way of doing its verb."""
+    """Parameters of the motion of one episode."""
 
     verb: str
     rhythm: Rhythm
@@ -110,23 +110,23 @@ class Motion:
     """1 or -1: which way a circle turns or a stroke goes."""
     axis: float
     """Direction of strokes."""
-    place: tuple[float, float]
-    """Where the object lies."""
+    position: tuple[float, float]
+    """Position of the object."""
     angle: float
-    """How the object lies."""
+    """Rotation of the object."""
     two_hands: bool
-    temper: Temper
-    """How the object answers."""
+    dynamics: Dynamics
+    """How the object moves when it is handled."""
     drift: tuple[float, float, float, float]
-    """Frequencies (Hz) and phases of the slow wandering of the object's place."""
+    """Frequencies (Hz) and phases of the slow drift of the object's position."""
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, verb: str, temper: Temper) -> Motion:
-        """Draw how one episode does its verb to an object of that temper."""
+    def draw(cls, rng: np.random.Generator, verb: str, dynamics: Dynamics) -> Motion:
+        """Sample the motion of one episode for an object of these dynamics."""
         side = 1 if rng.uniform() < 0.7 else -1
         axis = (0.5 * np.pi if verb == 'peel' else 0.0) + rng.uniform(-0.45, 0.45)
-        # Strokes span the object: large things are scrubbed with a longer arm.
-        span = 0.6 + 3.0 * temper.reach
+        # Strokes span the object: those on large objects are longer.
+        span = 0.6 + 3.0 * dynamics.reach
         return cls(
             verb=verb,
             rhythm=Rhythm.draw(rng, verb),
@@ -134,10 +134,10 @@ class Motion:
             side=side,
             direction=1 if rng.uniform() < 0.5 else -1,
             axis=float(axis),
-            place=(float(rng.normal(-0.03 * side, 0.05)), float(rng.normal(-0.02, 0.04))),
+            position=(float(rng.normal(-0.03 * side, 0.05)), float(rng.normal(-0.02, 0.04))),
             angle=float(rng.uniform(-0.6, 0.6)),
             two_hands=bool(rng.uniform() < (0.25 if verb in CARRIED else 0.75)),
-            temper=temper,
+            dynamics=dynamics,
             drift=(float(rng.uniform(0.08, 0.25)), float(rng.uniform(0.08, 0.25)),
                    float(rng.uniform(0, TAU)), float(rng.uniform(0, TAU))),
         )
@@ -146,33 +146,33 @@ class Motion:
         """Return the hands and the object at a time."""
         u = float(self.rhythm.phase(t))
         f1, f2, p1, p2 = self.drift
-        x = self.place[0] + 0.02 * np.sin(TAU * f1 * t + p1)
-        y = self.place[1] + 0.02 * np.sin(TAU * f2 * t + p2)
+        x = self.position[0] + 0.02 * np.sin(TAU * f1 * t + p1)
+        y = self.position[1] + 0.02 * np.sin(TAU * f2 * t + p2)
         stroke = _STROKES[self.verb](self, u)
-        thing = self._answer(x, y, u, stroke)
+        moved = self._object_pose(x, y, u, stroke)
         tip = None
         if self.verb in WITH_TOOL:
             tip = (x + stroke.x, y + stroke.y)
             active = Pose(tip[0] + self.side * TOOL_GRIP[0], tip[1] + TOOL_GRIP[1])
         elif self.verb in CARRIED:
-            hold = 0.75 * self.temper.reach
-            active = Pose(thing.x + stroke.x + self.side * hold,
-                          thing.y + stroke.y + 0.03, stroke.turn,
+            hold = 0.75 * self.dynamics.reach
+            active = Pose(moved.x + stroke.x + self.side * hold,
+                          moved.y + stroke.y + 0.03, stroke.turn,
                           1 + 0.5 * stroke.squash, 1 - 0.5 * stroke.squash)
         else:
             active = Pose(x + stroke.x + 0.04 * self.side, y + stroke.y + 0.10)
         helper = None
         if self.two_hands:
-            helper = Pose(thing.x - self.side * (0.8 * self.temper.reach + 0.05), thing.y + 0.08)
-        return Hands(thing, active, tip, helper)
+            helper = Pose(moved.x - self.side * (0.8 * self.dynamics.reach + 0.05), moved.y + 0.08)
+        return Hands(moved, active, tip, helper)
 
-    def _answer(self, x: float, y: float, u: float, stroke: _Stroke) -> Pose:
-        """Return where the object is, dragged, rocked and pressed by the stroke."""
-        temper, beat = self.temper, np.sin(TAU * u + 0.6)
-        squash = stroke.squash + 0.5 * temper.softness * beat
-        return Pose(x + stroke.carry_x + temper.give * stroke.x,
-                    y + stroke.carry_y + temper.give * stroke.y,
-                    self.angle + stroke.turn + temper.rock * self.direction * beat,
+    def _object_pose(self, x: float, y: float, u: float, stroke: _Stroke) -> Pose:
+        """Return the pose of the object, dragged, rocked and deformed by the stroke."""
+        dynamics, beat = self.dynamics, np.sin(TAU * u + 0.6)
+        squash = stroke.squash + 0.5 * dynamics.softness * beat
+        return Pose(x + stroke.carry_x + dynamics.drag * stroke.x,
+                    y + stroke.carry_y + dynamics.drag * stroke.y,
+                    self.angle + stroke.turn + dynamics.rock * self.direction * beat,
                     1 + squash, 1 - squash)
 
 

@@ -1,8 +1,8 @@
 """
 The objects of the synthetic kitchen: every instance of every noun.
 
-Instance pools belong to the splits: an instance is drawn from its split, noun and number
-alone, so that two splits never share one, whatever seed a user picks.
+Each split has its own instances: they depend on split, noun and number alone, so that two splits
+never share one, whatever the seed.
 
 Nouns of similar appearance differ in their audio, and the other way round: cup and onion share
 hues, cup and plate share a timbre.
@@ -21,7 +21,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class ObjectClass:
-    """The ranges from which the instances of one noun are drawn."""
+    """The ranges from which the instances of one noun are sampled."""
 
     hue: Range
     """Turns of the colour circle."""
@@ -41,12 +41,12 @@ class ObjectClass:
     """Time in which a hit decays to 1/e, seconds."""
     breadth: float
     """Width of each resonance of the rustle, octaves."""
-    give: Range
-    """Share of a stroke that the thing is dragged along: light things slide."""
+    drag: Range
+    """Fraction of a stroke by which the object is dragged: light objects slide."""
     rock: Range
-    """How far it turns to and fro under the strokes, radians: round things roll."""
+    """Amplitude of its rotation under the strokes, radians: round objects roll."""
     softness: Range
-    """How far it is pressed out of shape."""
+    """How far it is deformed."""
 
 
 _CERAMIC = (1.0, 1.72, 2.61, 3.40)
@@ -54,7 +54,7 @@ _METAL = (1.0, 1.48, 2.12, 3.05, 4.4)
 _SOFT = (1.0, 1.9)
 _RIGID = (0.0, 0.0)
 
-KINDS = {
+OBJECT_CLASSES = {
     'spoon': ObjectClass(
         (0.08, 0.16), (0.03, 0.14), (0.62, 0.85), (0.10, 0.05, 0.95),
         (0.14, 0.18), (0.19, 0.27),
@@ -106,7 +106,7 @@ KINDS = {
         (450, 1150), _SOFT, (0.020, 0.035), 0.40,
         (0.22, 0.36), (0.14, 0.28), _RIGID),
 }
-assert tuple(KINDS) == NOUNS
+assert tuple(OBJECT_CLASSES) == NOUNS
 
 
 POOL = {Split.TRAIN: 80, Split.VALIDATION: 20, Split.TEST: 30}
@@ -118,7 +118,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Appearance:
-    """How one instance looks."""
+    """Colours and shape of one instance."""
 
     noun: str
     colour: Colour
@@ -127,12 +127,12 @@ class Appearance:
     """Half the longer side, world units."""
     aspect: float
     marks: tuple[float, ...]
-    """Twelve numbers in 0..1 that place stripes, crusts and shines."""
+    """Twelve numbers in 0..1 for the positions of stripes, crusts and highlights."""
 
 
 @dataclass(frozen=True)
 class Timbre:
-    """How one instance sounds."""
+    """Spectrum of the audio of one instance."""
 
     partials: tuple[float, ...]
     """Hz."""
@@ -144,12 +144,12 @@ class Timbre:
 
 
 @dataclass(frozen=True)
-class Temper:
-    """How one instance answers to being handled; see `ObjectClass`."""
+class Dynamics:
+    """How one instance moves when it is handled; see `ObjectClass`."""
 
     reach: float
-    """Half its size, world units: where hands take hold of it."""
-    give: float
+    """Half its size, world units: where hands hold it."""
+    drag: float
     rock: float
     softness: float
 
@@ -158,36 +158,36 @@ class Temper:
 class Instance:
     """One object."""
 
-    look: Appearance
+    appearance: Appearance
     timbre: Timbre
-    temper: Temper
+    dynamics: Dynamics
 
 
 def instance(split: Split, noun: str, number: int) -> Instance:
-    """Draw an object of a split's pool; `number` is below `POOL[split]`."""
-    kind = KINDS[noun]
+    """Sample an object of a split; `number` is below `POOL[split]`."""
+    ranges = OBJECT_CLASSES[noun]
     rng = generator(Stream.INSTANCE, split.number, NOUNS.index(noun), number)
-    look = Appearance(
+    appearance = Appearance(
         noun,
-        hsv(rng.uniform(*kind.hue), rng.uniform(*kind.saturation), rng.uniform(*kind.value)),
-        hsv(kind.accent[0] + rng.uniform(-0.03, 0.03), kind.accent[1] * rng.uniform(0.7, 1.2),
-            kind.accent[2] * rng.uniform(0.85, 1.05)),
-        float(rng.uniform(*kind.size)),
-        float(rng.uniform(*kind.aspect)),
+        hsv(rng.uniform(*ranges.hue), rng.uniform(*ranges.saturation), rng.uniform(*ranges.value)),
+        hsv(ranges.accent[0] + rng.uniform(-0.03, 0.03), ranges.accent[1] * rng.uniform(0.7, 1.2),
+            ranges.accent[2] * rng.uniform(0.85, 1.05)),
+        float(rng.uniform(*ranges.size)),
+        float(rng.uniform(*ranges.aspect)),
         tuple(float(v) for v in rng.uniform(size=12)),
     )
-    pitch = np.exp(rng.uniform(*np.log(kind.pitch)))
-    partials = pitch * np.array(kind.partials) * rng.uniform(0.94, 1.06, len(kind.partials))
+    pitch = np.exp(rng.uniform(*np.log(ranges.pitch)))
+    partials = pitch * np.array(ranges.partials) * rng.uniform(0.94, 1.06, len(ranges.partials))
     strengths = rng.uniform(0.5, 1.0, len(partials)) * 0.8 ** np.arange(len(partials))
     timbre = Timbre(tuple(map(float, partials)), tuple(map(float, strengths)),
-                    float(rng.uniform(*kind.ring)), kind.breadth)
-    temper = Temper(look.size, float(rng.uniform(*kind.give)), float(rng.uniform(*kind.rock)),
-                    float(rng.uniform(*kind.softness)))
-    return Instance(look, timbre, temper)
+                    float(rng.uniform(*ranges.ring)), ranges.breadth)
+    dynamics = Dynamics(appearance.size, float(rng.uniform(*ranges.drag)),
+                        float(rng.uniform(*ranges.rock)), float(rng.uniform(*ranges.softness)))
+    return Instance(appearance, timbre, dynamics)
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """Turn hue (turns), saturation and value (0..1, clipped) into red, green and blue."""
+    """Convert hue (turns), saturation and value (0..1, clipped) to red, green and blue."""
     rgb = colorsys.hsv_to_rgb(hue % 1.0, float(np.clip(saturation, 0, 1)),
                               float(np.clip(value, 0, 1)))
     return _rounded(*(255 * c for c in rgb))

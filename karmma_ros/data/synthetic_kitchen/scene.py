@@ -1,7 +1,7 @@
 """
-The camera on the cook's head: puts the backdrop, the object and the hands into a picture.
+The camera on the cook's head: renders backdrop, object and hands to a frame.
 
-Shape legend: h picture height, w picture width, pixels.
+Shape legend: h height, w width of the frame, pixels.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from karmma_ros.data.synthetic_kitchen.vocabulary import generator, microseconds
 import numpy as np
 
 HALF_WIDTH, HALF_HEIGHT = 1.1, 0.85
-"""The painted piece of world about its origin, world units."""
+"""Half the size of the painted part of the world around its origin, world units."""
 
 
 class Backdrop:
-    """One kitchen, painted once for each picture size."""
+    """One kitchen, painted once for each frame size."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -51,22 +51,22 @@ class Backdrop:
         shape = (round(2 * HALF_HEIGHT * height), round(2 * HALF_WIDTH * height))
         base, top = _worktop(rng, shape)
         image = np.clip(top, 0, 255).astype(np.uint8)
-        brush = Canvas(image, matrix(HALF_WIDTH * height, HALF_HEIGHT * height, 0.0,
+        canvas = Canvas(image, matrix(HALF_WIDTH * height, HALF_HEIGHT * height, 0.0,
                                     height, height))
         edge = rng.uniform(-0.46, -0.34)
-        _PLACES[rng.integers(len(_PLACES))](brush, rng, base)
-        _wall(brush, rng, edge)
-        _clutter(brush, rng, edge)
+        _SURFACES[rng.integers(len(_SURFACES))](canvas, rng, base)
+        _wall(canvas, rng, edge)
+        _clutter(canvas, rng, edge)
         return image
 
 
 def _worktop(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Colour, np.ndarray]:
     """Paint an even worktop with the grain of wood, stone or laminate."""
-    kind = rng.integers(3)
-    if kind == 0:
+    material = rng.integers(3)
+    if material == 0:
         base = hsv(rng.uniform(0.06, 0.10), rng.uniform(0.20, 0.42), rng.uniform(0.45, 0.75))
         grain = 14 * _field(rng, shape, (70, 5)) + 8 * _field(rng, shape, (140, 12))
-    elif kind == 1:
+    elif material == 1:
         base = hsv(rng.uniform(), rng.uniform(0.0, 0.08), rng.uniform(0.35, 0.65))
         grain = 7 * _field(rng, shape, (110, 140)) + 9 * _field(rng, shape, (24, 30))
     else:
@@ -77,27 +77,27 @@ def _worktop(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Colour, 
 
 
 def _field(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> np.ndarray:
-    """Return smooth noise `[h, w]` of that many cells, the same at every picture size."""
+    """Return smooth noise `[h, w]` of that many cells, the same at every frame size."""
     noise = rng.standard_normal(cells, dtype=np.float32)
     return cv2.resize(noise, shape[::-1], interpolation=cv2.INTER_CUBIC)
 
 
-def _wall(brush: Canvas, rng: np.random.Generator, edge: float) -> None:
+def _wall(canvas: Canvas, rng: np.random.Generator, edge: float) -> None:
     """Paint the tiled wall above the worktop's far edge."""
     colour = hsv(rng.uniform(), rng.uniform(0.02, 0.14), rng.uniform(0.72, 0.92))
-    brush.fill(_box(-2, -2, 2, edge), colour)
+    canvas.fill(_box(-2, -2, 2, edge), colour)
     size = rng.uniform(0.13, 0.24)
     for y in np.arange(edge - 0.03, -HALF_HEIGHT, -0.6 * size):
-        brush.line(np.array([[-2, y], [2, y]]), 0.008, shade(colour, 0.86))
+        canvas.line(np.array([[-2, y], [2, y]]), 0.008, shade(colour, 0.86))
     for x in np.arange(-HALF_WIDTH + rng.uniform(0, size), HALF_WIDTH, size):
-        brush.line(np.array([[x, -2], [x, edge]]), 0.008, shade(colour, 0.86))
-    brush.fill(_box(-2, edge - 0.03, 2, edge), shade(colour, 0.8))
-    brush.fill(_box(-2, edge, 2, edge + 0.015), shade(colour, 0.5))
+        canvas.line(np.array([[x, -2], [x, edge]]), 0.008, shade(colour, 0.86))
+    canvas.fill(_box(-2, edge - 0.03, 2, edge), shade(colour, 0.8))
+    canvas.fill(_box(-2, edge, 2, edge + 0.015), shade(colour, 0.5))
 
 
-def _board(brush: Canvas, rng: np.random.Generator, base: Colour) -> None:
+def _board(canvas: Canvas, rng: np.random.Generator, base: Colour) -> None:
     colour = hsv(rng.uniform(0.08, 0.11), rng.uniform(0.25, 0.42), rng.uniform(0.70, 0.88))
-    b = brush.at(rng.normal(0, 0.03), rng.uniform(0.0, 0.06), rng.normal(0, 0.06))
+    b = canvas.at(rng.normal(0, 0.03), rng.uniform(0.0, 0.06), rng.normal(0, 0.06))
     w, h = rng.uniform(0.34, 0.46), rng.uniform(0.22, 0.3)
     b.fill(_box(-w, -h + 0.02, w, h + 0.03), shade(base, 0.6))
     b.fill(_box(-w, -h, w, h + 0.015), shade(colour, 0.72))
@@ -107,9 +107,9 @@ def _board(brush: Canvas, rng: np.random.Generator, base: Colour) -> None:
     b.ellipse(0.88 * w, -0.75 * h, 0.022, 0.02, shade(base, 0.7))
 
 
-def _cloth(brush: Canvas, rng: np.random.Generator, base: Colour) -> None:
+def _cloth(canvas: Canvas, rng: np.random.Generator, base: Colour) -> None:
     colour = hsv(rng.uniform(), rng.uniform(0.05, 0.25), rng.uniform(0.7, 0.9))
-    b = brush.at(rng.normal(0, 0.05), 0.04, rng.normal(0, 0.12))
+    b = canvas.at(rng.normal(0, 0.05), 0.04, rng.normal(0, 0.12))
     w, h = rng.uniform(0.32, 0.45), rng.uniform(0.22, 0.3)
     b.fill(_box(-w, -h, w + 0.01, h + 0.012), shade(base, 0.7))
     b.fill(_box(-w, -h, w, h), colour)
@@ -117,9 +117,9 @@ def _cloth(brush: Canvas, rng: np.random.Generator, base: Colour) -> None:
         b.fill(_box(float(x), -h, float(x) + 0.02, h), shade(colour, 0.85))
 
 
-def _sink(brush: Canvas, rng: np.random.Generator, base: Colour) -> None:
+def _sink(canvas: Canvas, rng: np.random.Generator, base: Colour) -> None:
     steel = hsv(0.58, 0.05, rng.uniform(0.6, 0.75))
-    b = brush.at(rng.normal(0, 0.04), 0.04)
+    b = canvas.at(rng.normal(0, 0.04), 0.04)
     w, h = rng.uniform(0.42, 0.55), rng.uniform(0.3, 0.36)
     b.fill(_box(-w, -h, w, h), shade(steel, 1.25))
     b.fill(_box(-w + 0.02, -h + 0.02, w - 0.02, h - 0.02), shade(steel, 0.62))
@@ -127,9 +127,9 @@ def _sink(brush: Canvas, rng: np.random.Generator, base: Colour) -> None:
     b.ellipse(0.05, 0.5 * h, 0.04, 0.03, shade(steel, 0.45))
 
 
-def _hob(brush: Canvas, rng: np.random.Generator, base: Colour) -> None:
+def _hob(canvas: Canvas, rng: np.random.Generator, base: Colour) -> None:
     glass = hsv(0.6, 0.1, rng.uniform(0.2, 0.3))
-    b = brush.at(rng.normal(0, 0.05), 0.02)
+    b = canvas.at(rng.normal(0, 0.05), 0.02)
     b.fill(_box(-0.62, -0.3, 0.62, 0.36), shade(base, 0.55))
     b.fill(_box(-0.61, -0.29, 0.61, 0.34), glass)
     for x, y, r in ((-0.36, -0.12, 0.13), (0.36, -0.12, 0.15), (0.0, 0.12, 0.2)):
@@ -137,27 +137,27 @@ def _hob(brush: Canvas, rng: np.random.Generator, base: Colour) -> None:
             b.ring(x, y, part * r, 0.75 * part * r, 0.01, shade(glass, 1.3))
 
 
-def _bare(brush: Canvas, rng: np.random.Generator, base: Colour) -> None:
+def _bare(canvas: Canvas, rng: np.random.Generator, base: Colour) -> None:
     for _ in range(6):
         x, y = rng.uniform(-0.6, 0.6), rng.uniform(-0.3, 0.5)
-        brush.ellipse(x, y, 0.008, 0.006, shade(base, 0.8))
+        canvas.ellipse(x, y, 0.008, 0.006, shade(base, 0.8))
 
 
-_PLACES = (_board, _board, _cloth, _sink, _hob, _bare)
+_SURFACES = (_board, _board, _cloth, _sink, _hob, _bare)
 
 
-def _clutter(brush: Canvas, rng: np.random.Generator, edge: float) -> None:
+def _clutter(canvas: Canvas, rng: np.random.Generator, edge: float) -> None:
     """Stand jars, boxes, pots of herbs and bowls along the wall and at the sides."""
     for _ in range(rng.integers(2, 6)):
-        kind = rng.integers(4)
+        draw = _CLUTTER[rng.integers(4)]
         if rng.uniform() < 0.65:
             x, y = rng.uniform(-0.9, 0.9), edge + rng.uniform(0.0, 0.06)
         else:
             x, y = rng.choice([-1, 1]) * rng.uniform(0.5, 0.75), rng.uniform(-0.15, 0.35)
         colour = hsv(rng.uniform(), rng.uniform(0.1, 0.55), rng.uniform(0.4, 0.85))
         size = rng.uniform(0.06, 0.11)
-        brush.ellipse(x + 0.02, y + 0.01, 1.2 * size, 0.3 * size, (60, 58, 55))
-        _CLUTTER[kind](brush.at(x, y, 0, size, size), colour, rng)
+        canvas.ellipse(x + 0.02, y + 0.01, 1.2 * size, 0.3 * size, (60, 58, 55))
+        draw(canvas.at(x, y, 0, size, size), colour, rng)
 
 
 def _jar(b: Canvas, colour: Colour, rng: np.random.Generator) -> None:
@@ -196,40 +196,40 @@ def _box(x1: float, y1: float, x2: float, y2: float) -> np.ndarray:
 
 
 ASPECT = 4 / 3
-"""Width through height of the camera's picture."""
+"""Width through height of the frames of the camera."""
 
 FAR = 0.82
-"""How much the backdrop follows the head's movement; the hands follow it wholly."""
+"""Fraction of the head's movement that the backdrop follows; the hands follow all of it."""
 
 ZOOM = (1.08, 1.38)
-"""How near the head is: pixels of a world unit through the picture's height."""
+"""Range of the zoom: pixels of a world unit divided by the height of the frame."""
 
 EXPOSURE_S = 1 / 80
-"""Time between the two moments of which a picture is the mean."""
+"""Time between the two renderings that are averaged in a frame."""
 
 GRAIN_GRID = (180, 240)
-"""The sensor's grain lives on this grid, so that its strength does not depend on the size."""
+"""Grid of the sensor noise, so that its strength does not depend on the size of the frame."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """How the cook's head, and the camera on it, sways."""
+    """Movement of the cook's head, and of the camera on it."""
 
     waves: tuple[tuple[float, float, float, float], ...]
     """For x, y, turn and zoom twice: amplitude, frequency (Hz), phase; and a constant."""
     zoom: float
-    """Pixels of a world unit through the picture's height."""
+    """Pixels of a world unit divided by the height of the frame."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Head:
-        """Draw the sway of one episode."""
+        """Sample the movement of one episode."""
         sizes = (0.022, 0.018, 0.02, 0.015) * 2
         return cls(tuple(
             (size * rng.uniform(0.5, 1.3), rng.uniform(0.08, 0.45), rng.uniform(0, TAU),
              size * rng.normal()) for size in sizes), float(rng.uniform(*ZOOM)))
 
     def view(self, t: float) -> tuple[float, float, float, float]:
-        """Return the place looked at (x, y), the turn (radians) and the zoom."""
+        """Return the centre of the view (x, y), its rotation (radians) and the zoom."""
         x, y, turn, zoom = (
             sum(size * np.sin(TAU * f * t + p) + c for size, f, p, c in self.waves[i::4])
             for i in range(4))
@@ -238,7 +238,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Light:
-    """Brightness, colour and grain of the picture."""
+    """Brightness, colour and noise of the frames."""
 
     gain: float
     tint: tuple[float, float, float]
@@ -249,7 +249,7 @@ class Light:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Light:
-        """Draw the light of one episode."""
+        """Sample the light of one episode."""
         warmth = rng.normal(0, 0.07)
         return cls(float(rng.uniform(0.72, 1.14)),
                    (float(1 + warmth), 1.0, float(1 - warmth)),
@@ -264,32 +264,32 @@ class Light:
 
 
 class Scene:
-    """Everything there is to see in one episode."""
+    """The visible objects of one episode."""
 
-    def __init__(self, motion: Motion, look: Appearance, cook: Cook, head: Head, light: Light,
-                 backdrop: Backdrop, seed: int) -> None:
-        self.motion, self.look, self.cook = motion, look, cook
+    def __init__(self, motion: Motion, appearance: Appearance, cook: Cook, head: Head,
+                 light: Light, backdrop: Backdrop, seed: int) -> None:
+        self.motion, self.appearance, self.cook = motion, appearance, cook
         self.head, self.light, self.backdrop, self.seed = head, light, backdrop, seed
         self._painted: tuple[int, np.ndarray] | None = None
         self._grain: np.ndarray | None = None
         self._vignette: np.ndarray | None = None
 
     def frame(self, t_s: float, height: int, width: int) -> np.ndarray:
-        """Draw the picture at a time: uint8 `[h, w, 3]`, red, green, blue."""
+        """Render the frame at a time: uint8 `[h, w, 3]`, red, green, blue."""
         ground = self._ground(t_s, height, width)
         early = self._stage(ground.copy(), t_s)
         late = self._stage(ground, t_s + EXPOSURE_S)
-        picture = cv2.addWeighted(early, 0.5, late, 0.5, 0.0, dtype=cv2.CV_32F)
-        picture *= self._shading(height, width)
-        picture *= self.light.at(t_s).astype(np.float32)
-        picture += self._noise(t_s, height, width)[..., None]
-        return np.clip(picture, 0, 255).astype(np.uint8)
+        image = cv2.addWeighted(early, 0.5, late, 0.5, 0.0, dtype=cv2.CV_32F)
+        image *= self._shading(height, width)
+        image *= self.light.at(t_s).astype(np.float32)
+        image += self._noise(t_s, height, width)[..., None]
+        return np.clip(image, 0, 255).astype(np.uint8)
 
     def silhouettes(self, t_s: float) -> tuple[np.ndarray, list[np.ndarray]]:
         """
         Return the outlines of the object and of each hand.
 
-        Points `[n, 2]` in units of the picture's size, not clipped.
+        Points `[n, 2]` in units of the size of the frame, not clipped.
         """
         hands = self.motion.at(t_s)
         camera = self.camera(t_s, 1, 1.0)
@@ -297,16 +297,16 @@ class Scene:
         poses = [(hands.active, self.motion.side)]
         if hands.helper is not None:
             poses.append((hands.helper, -self.motion.side))
-        thing = hands.thing
-        placed = matrix(thing.x, thing.y, thing.angle, thing.stretch_x, thing.stretch_y)
+        pose = hands.object
+        placed = matrix(pose.x, pose.y, pose.angle, pose.scale_x, pose.scale_y)
         return (
-            apply(camera, apply(placed, outline(self.look))) * to_unit,
+            apply(camera, apply(placed, outline(self.appearance))) * to_unit,
             [apply(camera, hand_outline(self.cook, pose, side)) * to_unit
              for pose, side in poses],
         )
 
     def camera(self, t_s: float, height: int, follow: float) -> np.ndarray:
-        """Return the `[2, 3]` map from the world to pixels of a picture of that height."""
+        """Return the `[2, 3]` map from the world to pixels of a frame of that height."""
         x, y, turn, zoom = self.head.view(t_s)
         middle = matrix(0.5 * height * ASPECT, 0.5 * height, turn, height * zoom, height * zoom)
         return compose(middle, matrix(-x * follow, -y * follow))
@@ -315,43 +315,43 @@ class Scene:
         if self._painted is None or self._painted[0] != height:
             self._painted = (height, self.backdrop.paint(height))
         image = self._painted[1]
-        # A picture of another shape than 4:3 is cut or widened about its middle.
+        # A frame of another aspect ratio than 4:3 is cropped or extended around its centre.
         shift = matrix(0.5 * (width - height * ASPECT), 0.0)
         to_world = self.backdrop.to_world(height)
-        whole = compose(compose(shift, self.camera(t_s, height, FAR)), to_world)
-        return cv2.warpAffine(image, whole, (width, height), flags=cv2.INTER_LINEAR,
+        transform = compose(compose(shift, self.camera(t_s, height, FAR)), to_world)
+        return cv2.warpAffine(image, transform, (width, height), flags=cv2.INTER_LINEAR,
                               borderMode=cv2.BORDER_REFLECT_101)
 
     def _stage(self, image: np.ndarray, t_s: float) -> np.ndarray:
         height, width = image.shape[:2]
         shift = matrix(0.5 * (width - height * ASPECT), 0.0)
-        brush = Canvas(image, compose(shift, self.camera(t_s, height, 1.0)))
+        canvas = Canvas(image, compose(shift, self.camera(t_s, height, 1.0)))
         hands = self.motion.at(t_s)
-        self._shadow(brush, hands)
-        m, cook, thing = self.motion, self.cook, hands.thing
+        self._shadow(canvas, hands)
+        m, cook, pose = self.motion, self.cook, hands.object
         if hands.helper is not None:
-            draw_arm(brush, cook, hands.helper, -m.side)
+            draw_arm(canvas, cook, hands.helper, -m.side)
         if m.verb in CARRIED:
-            draw_arm(brush, cook, hands.active, m.side)
-        draw_object(brush.at(thing.x, thing.y, thing.angle, thing.stretch_x, thing.stretch_y),
-                   self.look)
+            draw_arm(canvas, cook, hands.active, m.side)
+        draw_object(canvas.at(pose.x, pose.y, pose.angle, pose.scale_x, pose.scale_y),
+                   self.appearance)
         if hands.helper is not None:
-            draw_fingers(brush, cook, hands.helper, -m.side, 0.35)
+            draw_fingers(canvas, cook, hands.helper, -m.side, 0.35)
         if hands.tip is not None:
-            draw_tool(brush, cook, hands.active, hands.tip)
+            draw_tool(canvas, cook, hands.active, hands.tip)
         if m.verb not in CARRIED:
-            draw_arm(brush, cook, hands.active, m.side)
-        draw_fingers(brush, cook, hands.active, m.side, CURL.get(m.verb, 0.75))
-        draw_foam(brush, cook, hands.active, float(np.sin(TAU * m.rhythm.phase(t_s))))
+            draw_arm(canvas, cook, hands.active, m.side)
+        draw_fingers(canvas, cook, hands.active, m.side, CURL.get(m.verb, 0.75))
+        draw_foam(canvas, cook, hands.active, float(np.sin(TAU * m.rhythm.phase(t_s))))
         return image
 
-    def _shadow(self, brush: Canvas, hands: Hands) -> None:
-        image = brush.image
+    def _shadow(self, canvas: Canvas, hands: Hands) -> None:
+        image = canvas.image
         mask = np.zeros(image.shape[:2], np.uint8)
-        low = Canvas(mask, brush.transform).at(0.018, 0.03)
-        thing = hands.thing
-        low.at(thing.x, thing.y, thing.angle, thing.stretch_x, thing.stretch_y).fill(
-            outline(self.look), 110)
+        low = Canvas(mask, canvas.transform).at(0.018, 0.03)
+        pose = hands.object
+        low.at(pose.x, pose.y, pose.angle, pose.scale_x, pose.scale_y).fill(
+            outline(self.appearance), 110)
         low.at(0.02, 0.02).fill(hand_outline(self.cook, hands.active, self.motion.side), 90)
         size = max(3, image.shape[0] // 24)
         mask = cv2.blur(mask, (size, size))
@@ -371,6 +371,6 @@ class Scene:
             self._grain = self.light.grain * rng.standard_normal(
                 (2 * rows, 2 * columns), dtype=np.float32)
         y, x = generator(Stream.GRAIN, self.seed, microseconds(t_s)).integers((rows, columns))
-        piece = self._grain[y:y + rows, x:x + columns]
-        way = cv2.INTER_AREA if height <= rows else cv2.INTER_LINEAR
-        return cv2.resize(piece, (width, height), interpolation=way)
+        noise = self._grain[y:y + rows, x:x + columns]
+        interpolation = cv2.INTER_AREA if height <= rows else cv2.INTER_LINEAR
+        return cv2.resize(noise, (width, height), interpolation=interpolation)

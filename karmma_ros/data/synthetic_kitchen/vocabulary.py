@@ -15,7 +15,7 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """The first number of every key, so that two purposes never share their numbers."""
+    """The first number of every key: each purpose has its own random numbers."""
 
     ORDER = 1
     INSTANCE = 2
@@ -24,7 +24,7 @@ class Stream(IntEnum):
     BACKDROP = 5
     GRAIN = 6
     BOXES = 7
-    SOUND = 8
+    AUDIO = 8
     RUSTLE = 9
     FAN = 10
     HIT = 11
@@ -37,17 +37,17 @@ def generator(*key: int) -> np.random.Generator:
 
 
 def microseconds(t_s: float) -> int:
-    """Turn a time of at least 0 s into the integer by which a frame's chance is keyed."""
+    """Return a time of at least 0 s as an integer, for the key of a frame's generator."""
     return round(t_s * 1e6)
 
 
 VERBS = ('wash', 'cut', 'pour', 'mix', 'shake', 'scrape', 'peel', 'squeeze')
-"""Sustained, cyclic motions: any two seconds of one show it whole."""
+"""Sustained, cyclic motions: any two seconds show a complete cycle."""
 
 NOUNS = ('spoon', 'plate', 'pan', 'bowl', 'sponge', 'cup', 'bottle', 'onion', 'bread', 'carrot')
 
 NUM_ACTIONS = len(VERBS) * len(NOUNS)
-"""Every verb meets every noun, so that neither can be guessed from the other."""
+"""All pairs of verb and noun, so that neither can be guessed from the other."""
 
 
 class Split(str, Enum):
@@ -62,7 +62,7 @@ class Split(str, Enum):
 
     @property
     def number(self) -> int:
-        """Return the number that enters the seeds."""
+        """Return the number that is part of the keys."""
         return tuple(Split).index(self)
 
     @classmethod
@@ -70,7 +70,7 @@ class Split(str, Enum):
         """
         Read the name of a split.
 
-        :raises InvalidSettingError: when there is none of that name.
+        :raises InvalidSettingError: when there is no such split.
         """
         try:
             return cls(text)
@@ -87,12 +87,12 @@ def action_of(split: Split, seed: int, index: int) -> tuple[int, int]:
     """
     Return the verb id and noun id of a clip.
 
-    Each run of `NUM_ACTIONS` clips is a shuffle of all actions: a split of any size is
-    balanced to within one clip an action.
+    Every `NUM_ACTIONS` clips are a permutation of all actions: a split of any size is balanced to
+    within one clip an action.
     """
-    block, place = divmod(index, NUM_ACTIONS)
+    block, position = divmod(index, NUM_ACTIONS)
     order = generator(Stream.ORDER, seed, split.number, block).permutation(NUM_ACTIONS)
-    verb, noun = divmod(int(order[place]), len(NOUNS))
+    verb, noun = divmod(int(order[position]), len(NOUNS))
     return verb, noun
 
 
