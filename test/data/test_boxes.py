@@ -31,7 +31,7 @@ def test_half_a_period_is_within_reach_however_times_are_rounded():
     times = np.arange(100) / 12
     track = BoxTrack.of_rows(times, np.stack([row(i / 100) for i in range(100)]), 1 / 12)
     halves = [(i + 0.5) / 12 for i in range(99)]
-    assert all(len(found) == 1 for found in firsts(track, halves))
+    assert all(len(boxes) == 1 for boxes in firsts(track, halves))
 
 
 def test_rows_come_in_any_order_and_those_of_a_frame_keep_theirs():
@@ -58,11 +58,11 @@ def test_a_file_of_boxes(tmp_path):
                     'object,0.5,0.5,0,1,1\nobject,0.75,0,0,1,1\n')
     source = BoxFile(path)
     assert source.problem() is None
-    found = source.boxes([0.5, 0.7, 2.0])
-    assert found[0] == pytest.approx(
+    boxes = source.boxes([0.5, 0.7, 2.0])
+    assert boxes[0] == pytest.approx(
         np.array([[0.1, 0.2, 0.3, 0.4, BOX_HAND], [0.5, 0, 1, 1, BOX_OBJECT]]))
-    assert [len(boxes) for boxes in found] == [2, 1, 0]
-    for boxes in found:
+    assert [len(boxes) for boxes in boxes] == [2, 1, 0]
+    for boxes in boxes:
         check_boxes(boxes)
 
 
@@ -98,7 +98,7 @@ def test_a_wrong_file_is_named_with_the_line(tmp_path, text, complaint):
     assert complaint in str(caught.value) and 'boxes.csv' in str(caught.value)
 
 
-def test_a_missing_file_is_told_both_ways(tmp_path):
+def test_a_missing_file_is_reported_by_both_methods(tmp_path):
     source = BoxFile(tmp_path / 'none.csv')
     assert source.problem() == f'{tmp_path / "none.csv"}: there is no such file'
     with pytest.raises(DataError, match=r'none\.csv: No such file'):

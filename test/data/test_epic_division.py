@@ -49,7 +49,7 @@ def test_a_division_of_others_is_refused(tmp_path, edit, sentence):
         read_division(path, IDS)
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(DataError, match='division.csv: it cannot be written .*: name a file in'):
         write_division(tmp_path / 'file' / 'division.csv', divide(IDS, 0))

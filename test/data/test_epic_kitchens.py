@@ -101,10 +101,10 @@ def annotations(tmp_path) -> Path:
     return folder
 
 
-def write_picture(path: Path, level: int, grey: bool = False) -> None:
+def write_image(path: Path, level: int, grey: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = np.full((32, 48) if grey else (32, 48, 3), level, np.uint8)
-    assert cv2.imwrite(str(path), picture)
+    image = np.full((32, 48) if grey else (32, 48, 3), level, np.uint8)
+    assert cv2.imwrite(str(path), image)
 
 
 @pytest.fixture(scope='module')
@@ -115,11 +115,11 @@ def root(tmp_path_factory) -> Path:
         flow = root / 'P01' / 'flow_frames' / video
         for number in range(1, count):
             name = f'frame_{number:010d}.jpg'
-            write_picture(root / 'P01' / 'rgb_frames' / video / name, number)
+            write_image(root / 'P01' / 'rgb_frames' / video / name, number)
             for part in 'uv' if number < count // flow_stride(video) else '':
-                write_picture(flow / part / name, number, grey=True)
-    for kind in ('rgb_frames', 'flow_frames'):
-        folder = root / 'P01' / kind / 'P01_102'
+                write_image(flow / part / name, number, grey=True)
+    for part in ('rgb_frames', 'flow_frames'):
+        folder = root / 'P01' / part / 'P01_102'
         with tarfile.open(folder.with_suffix('.tar'), 'w') as archive:
             archive.add(folder, '.')
         shutil.rmtree(folder)
@@ -248,7 +248,7 @@ def test_the_classes_of_another_edition_are_refused(annotations):
         read_vocabulary(annotations)
 
 
-def test_splits_of_the_whole(settings, spec):
+def test_splits_of_the_complete_data_set(settings, spec):
     splits = open_splits(settings, spec)
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (4, 2, 2)
     assert splits.train.left_out == 1  # of P02_02 there is nothing
@@ -262,11 +262,11 @@ def test_splits_of_the_whole(settings, spec):
     assert batch.present.tolist() == [[True, True]] * 3 + [[True, False]]
 
 
-def test_every_recording_is_found_in_its_layout(settings, spec):
+def test_every_recording_is_read_from_its_layout(settings, spec):
     splits = open_splits(settings, spec)
-    kinds = [{m: type(s) for m, s in segment.sources.items()}
+    types = [{m: type(s) for m, s in segment.sources.items()}
              for segment in (*splits.train.segments, splits.test.segments[0])]
-    assert kinds == [{V: FrameFolder, F: FlowFolder}, {V: FrameFolder, F: FlowFolder},
+    assert types == [{V: FrameFolder, F: FlowFolder}, {V: FrameFolder, F: FlowFolder},
                      {V: FrameTar, F: FlowTar}, {V: VideoFile}, {V: VideoFile}]
     one, two = splits.train.segments[:2]
     assert one.sources is two.sources
@@ -302,22 +302,22 @@ def test_what_is_preferred_and_what_is_computed(settings, spec):
     assert [tuple(s.sources) for s in flow.train.segments] == [(F,)] * 3
 
 
-def test_sound_comes_from_a_folder_or_a_file(settings, spec, tmp_path):
-    folder = tmp_path / 'sound'
+def test_audio_is_read_from_a_folder_or_a_file(settings, spec, tmp_path):
+    folder = tmp_path / 'audio'
     folder.mkdir()
     tone = np.sin(np.arange(5 * 24_000) / 10).astype(np.float32)
     soundfile.write(folder / 'P02_02.wav', tone, 24_000)
     soundfile.write(folder / 'P01_01.flac', tone, 24_000)
     with h5py.File(folder / 'all.hdf5', 'w') as file:
         file['P02_02'] = file['P01_01'] = tone
-    for audio, kind in ((folder, AudioFile), (folder / 'all.hdf5', AudioHdf5)):
+    for audio, source_type in ((folder, AudioFile), (folder / 'all.hdf5', AudioHdf5)):
         splits = open_splits(replace(settings, audio=str(audio)), spec)
         assert splits.train.left_out == 0
         sources = {s.name: s.sources for s in splits.train.segments}
         assert {name: tuple(s) for name, s in sources.items()} == {
             'P01_01_0': (V, F, A), 'P01_01_1': (V, F, A), 'P01_102_0': (V, F),
             'P02_01_0': (V,), 'P02_02_0': (A,)}
-        assert type(sources['P02_02_0'][A]) is kind
+        assert type(sources['P02_02_0'][A]) is source_type
         assert splits.train[4].clip.modalities == (A,)
 
 

@@ -21,14 +21,14 @@ def folder(tmp_path):
     frames.mkdir()
     for number in range(1, 4):
         (frames / f'{number}.jpg').write_bytes(b'picture')
-    (tmp_path / 'sound.wav').write_bytes(b'sound')
+    (tmp_path / 'audio.wav').write_bytes(b'audio')
     return tmp_path
 
 
 def segment(folder, **fields):
     frames = FrameFolder(folder / 'frames', 30.0)
     sources = {Modality.RGB: frames, Modality.FLOW: FlowFromVideo(frames),
-               Modality.AUDIO: AudioFile(folder / 'sound.wav')}
+               Modality.AUDIO: AudioFile(folder / 'audio.wav')}
     return LabelledSegment(
         **{
             'name': 'a',
@@ -70,8 +70,8 @@ def test_other_labels_times_sources_or_clips_have_another(folder):
     assert len(set(digests)) == len(digests)
 
 
-@pytest.mark.parametrize('name', ['frames/2.jpg', 'sound.wav'])
-def test_a_file_that_changed_in_place_has_another(folder, name):
+@pytest.mark.parametrize('name', ['frames/2.jpg', 'audio.wav'])
+def test_a_file_that_was_modified_has_another(folder, name):
     before, path = digest(segment(folder)), folder / name
     status = path.stat()
     path.write_bytes(path.read_bytes()[::-1])

@@ -42,7 +42,7 @@ def test_members_come_before_the_file_is_read_to_its_end(tmp_path, monkeypatch):
     '{"1": [1, 2], "2": [3', '{"1": [1, 2]', '{"1": [1, 2],', '{"1"', '{', '', '{"1": "ab',
 ])
 @pytest.mark.parametrize('chunk', [1, 1 << 20])
-def test_a_file_that_is_cut_off_is_told(tmp_path, monkeypatch, text, chunk):
+def test_a_truncated_file_is_reported(tmp_path, monkeypatch, text, chunk):
     monkeypatch.setattr(module, 'CHUNK', chunk)
     path = tmp_path / 'file.json'
     path.write_text(text)
@@ -59,7 +59,7 @@ def test_a_file_that_is_cut_off_is_told(tmp_path, monkeypatch, text, chunk):
     ('{"a": oh}', 'Expecting value, at character 6'),
     ('{"a": [1, oh]}', 'Expecting value, at character 10'),
 ])
-def test_text_that_is_no_object_is_told_with_its_place(tmp_path, text, complaint):
+def test_text_that_is_no_object_is_reported_with_its_position(tmp_path, text, complaint):
     path = tmp_path / 'file.json'
     path.write_text(text)
     with pytest.raises(DataError) as caught:
@@ -67,7 +67,7 @@ def test_text_that_is_no_object_is_told_with_its_place(tmp_path, text, complaint
     assert complaint in str(caught.value)
 
 
-def test_an_error_at_the_start_of_a_long_file_is_told_without_reading_it_all(
+def test_an_error_at_the_start_of_a_long_file_is_reported_without_reading_it_all(
     tmp_path, monkeypatch,
 ):
     monkeypatch.setattr(module, 'CHUNK', 1 << 16)
@@ -79,7 +79,7 @@ def test_an_error_at_the_start_of_a_long_file_is_told_without_reading_it_all(
     assert sum(read) <= 3 << 16
 
 
-def test_other_files_are_told(tmp_path):
+def test_other_files_are_reported(tmp_path):
     with pytest.raises(DataError, match='No such file or directory: check the path'):
         list(json_members(tmp_path / 'none.json'))
     (tmp_path / 'picture').write_bytes(b'{"\xff\xd8')

@@ -16,32 +16,32 @@ import soundfile
 V, F, A, D = Modality
 HEADER = 'split,start,stop,verb,noun,rgb,flow,audio,detections\n'
 GOOD = (
-    'train,0,2,stir,pan,film.mp4,computed,,',
-    'train,00:00:01.50,0:02.5,cut,cup,pictures,flow,sound.wav,boxes.csv',
-    'validation,0,1,cut,pan,,,sound.wav,',
-    'test,0.5,1.5,stir,cup,film.mp4,,,boxes.csv',
+    'train,0,2,stir,pan,video.mp4,computed,,',
+    'train,00:00:01.50,0:02.5,cut,cup,frames,flow,audio.wav,boxes.csv',
+    'validation,0,1,cut,pan,,,audio.wav,',
+    'test,0.5,1.5,stir,cup,video.mp4,,,boxes.csv',
 )
 FPS, LENGTH = 10, 30
-"""Of the film and of the pictures; picture n, counted from 1, is of grey 8 n."""
+"""Of the video and of the frames; frame n, counted from 1, is of grey 8 n."""
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return a folder with a recording of each kind."""
-    film = cv2.VideoWriter(
-        str(tmp_path / 'film.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), FPS, (64, 48))
-    for name in ('pictures', 'flow/u', 'flow/v'):
+    """Return a folder with a recording of each modality."""
+    video = cv2.VideoWriter(
+        str(tmp_path / 'video.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), FPS, (64, 48))
+    for name in ('frames', 'flow/u', 'flow/v'):
         (tmp_path / name).mkdir(parents=True)
     for number in range(1, LENGTH + 1):
         grey = np.full((48, 64, 3), 8 * number, np.uint8)
-        film.write(grey)
-        cv2.imwrite(str(tmp_path / 'pictures' / f'{number:06d}.jpg'), grey)
+        video.write(grey)
+        cv2.imwrite(str(tmp_path / 'frames' / f'{number:06d}.jpg'), grey)
         for part, value in (('u', NO_MOVEMENT + number), ('v', NO_MOVEMENT - number)):
             cv2.imwrite(str(tmp_path / 'flow' / part / f'{number:06d}.jpg'),
                         np.full((48, 64), value, np.uint8))
-    film.release()
+    video.release()
     tone = np.sin(2 * np.pi * 440 * np.arange(3 * 22_050) / 22_050).astype(np.float32)
-    soundfile.write(tmp_path / 'sound.wav', tone, 22_050)
+    soundfile.write(tmp_path / 'audio.wav', tone, 22_050)
     rows = [f'{i / 10},{i / 100},0,1,1,hand' for i in range(30)]
     (tmp_path / 'boxes.csv').write_text('\n'.join(['time,x1,y1,x2,y2,category', *rows]) + '\n')
     return tmp_path
@@ -60,7 +60,7 @@ def opened(folder, spec, *lines, header=HEADER, **changes):
 
 
 def greys(frames):
-    """Return the picture numbers that normalised frames `[3, t, h, w]` show."""
+    """Return the frame numbers that normalised frames `[3, t, h, w]` show."""
     return [round((float(x) * 0.229 + 0.485) * 255 / 8 + 0.2) for x in frames[0].mean((1, 2))]
 
 
@@ -78,7 +78,7 @@ def test_the_splits_hold_their_lines(folder, spec):
     assert opened(folder, spec, *GOOD, title='My kitchen').name == 'My kitchen'
 
 
-def test_every_kind_of_file_is_read_at_the_right_time(folder, spec):
+def test_every_type_of_file_is_read_at_the_right_time(folder, spec):
     splits = opened(folder, spec, *GOOD)
     clip = splits.train[1].clip  # 1.5 s to 2.5 s, a frame each quarter of a second
     assert clip.modalities == (V, F, A, D)
@@ -94,7 +94,7 @@ def test_every_kind_of_file_is_read_at_the_right_time(folder, spec):
     assert greys(splits.test[0].clip.inputs[V]) == [6, 8, 11, 13]
 
 
-def test_flow_is_computed_where_the_cell_says_so(folder, spec):
+def test_flow_is_computed_for_cells_with_computed(folder, spec):
     clip = opened(folder, spec, *GOOD).train[0].clip
     assert clip.inputs[F].shape == spec.input_shape(F)
 
@@ -106,21 +106,21 @@ def test_samples_of_different_sensors_make_a_batch(folder, spec):
         [True, True, False, False], [True] * 4, [False, False, True, False]]
 
 
-def test_lines_of_one_film_share_its_source(folder, spec):
-    lines = [f'train,{i},{i + 1},stir,cup,film.mp4,computed,,' for i in (0, 1)]
+def test_lines_of_one_video_have_the_same_source(folder, spec):
+    lines = [f'train,{i},{i + 1},stir,cup,video.mp4,computed,,' for i in (0, 1)]
     first, second = opened(folder, spec, *lines, GOOD[3]).train.segments
     assert first.sources[V] is second.sources[V] is second.sources[F].video
 
 
 @pytest.mark.parametrize(('rest', 'same'), [('test', 'validation'), ('validation', 'test')])
 def test_a_split_without_lines_is_the_other_one(folder, spec, rest, same):
-    splits = opened(folder, spec, GOOD[0], f'{rest},0,1,stir,pan,film.mp4,,,')
+    splits = opened(folder, spec, GOOD[0], f'{rest},0,1,stir,pan,video.mp4,,,')
     assert splits.validation is splits.test and len(splits.test) == 1, same
 
 
 def test_columns_may_be_few_and_of_any_order_with_names_and_other_heads(folder, spec):
     splits = opened(
-        folder, spec, 'sound.wav,open,2,1,train,one', 'sound.wav,open,3,1,test,two',
+        folder, spec, 'audio.wav,open,2,1,train,one', 'audio.wav,open,3,1,test,two',
         header='audio,action,stop,start,split,name\n', heads=('action',))
     assert splits.vocabulary.heads == {'action': ('open',)}
     assert [s.name for s in splits.train.segments] == ['one']
@@ -141,11 +141,11 @@ def test_a_line_without_any_file_is_left_out(folder, spec):
     assert len(splits.train) == 2 and splits.train.left_out == 1
 
 
-def test_a_film_that_breaks_off_is_left_out_of_its_sample(folder, spec):
-    content = (folder / 'film.mp4').read_bytes()
-    (folder / 'film.mp4').write_bytes(content[:len(content) // 3])
+def test_a_truncated_video_is_missing_from_its_sample(folder, spec):
+    content = (folder / 'video.mp4').read_bytes()
+    (folder / 'video.mp4').write_bytes(content[:len(content) // 3])
     splits = opened(folder, spec, *GOOD)
-    with pytest.warns(UserWarning, match=r'film\.mp4.*segment line 5, rgb'):
+    with pytest.warns(UserWarning, match=r'video\.mp4.*segment line 5, rgb'):
         assert splits.test[0].clip.modalities == (D,)
 
 
@@ -169,25 +169,25 @@ def test_a_manifest_may_come_from_any_spreadsheet(folder, spec, change, encoding
 # -- lines that are wrong ------------------------------------------------------------------
 
 @pytest.mark.parametrize(('line', 'complaint'), [
-    ('tests,0,1,cut,cup,film.mp4,,,', "line 6: split is 'tests'; expected train, validation, te"),
-    ('train,x,1,cut,cup,film.mp4,,,', "line 6: start is 'x'; expected seconds from 0 on, or HH:"),
-    ('train,-1,1,cut,cup,film.mp4,,,', "line 6: start is '-1'"),
-    ('train,0,1:2:3:4,cut,cup,film.mp4,,,', "line 6: stop is '1:2:3:4'"),
-    ('train,0,nan,cut,cup,film.mp4,,,', "line 6: stop is 'nan'"),
-    ('train,0,,cut,cup,film.mp4,,,', "line 6: stop is ''"),
-    ('train,2,1,cut,cup,film.mp4,,,', "line 6: stop is '1'; expected later than start, 2"),
-    ('train,0,1,,cup,film.mp4,,,', "line 6: verb is ''; expected the name of a class"),
+    ('tests,0,1,cut,cup,video.mp4,,,', "line 6: split is 'tests'; expected train, validation, te"),
+    ('train,x,1,cut,cup,video.mp4,,,', "line 6: start is 'x'; expected seconds from 0 on, or HH:"),
+    ('train,-1,1,cut,cup,video.mp4,,,', "line 6: start is '-1'"),
+    ('train,0,1:2:3:4,cut,cup,video.mp4,,,', "line 6: stop is '1:2:3:4'"),
+    ('train,0,nan,cut,cup,video.mp4,,,', "line 6: stop is 'nan'"),
+    ('train,0,,cut,cup,video.mp4,,,', "line 6: stop is ''"),
+    ('train,2,1,cut,cup,video.mp4,,,', "line 6: stop is '1'; expected later than start, 2"),
+    ('train,0,1,,cup,video.mp4,,,', "line 6: verb is ''; expected the name of a class"),
     ('train,0,1,cut,cup', 'line 6: it has fewer cells than there are columns'),
-    ('train,0,1,cut,cup,film.mp4,,,,more', 'line 6: it has more cells than there are columns'),
+    ('train,0,1,cut,cup,video.mp4,,,,more', 'line 6: it has more cells than there are columns'),
     ('train,0,1,cut,cup,,computed,,', "line 6: flow is 'computed'; expected a folder where the"),
-    ('train,0,1,cut,cup,,,film.mp4,', "line 6: audio is 'film.mp4'; expected a file of sound alo"
-     'ne (wav, flac): extract it with `ffmpeg -i film.mp4 -vn -ac 1 -af aresample=async=1:first_p'
-     'ts=0 film.wav`'),
+    ('train,0,1,cut,cup,,,video.mp4,', "line 6: audio is 'video.mp4'; expected an audio file (wav,"
+     ' flac): extract it with `ffmpeg -i video.mp4 -vn -ac 1 -af aresample=async=1:first_p'
+     'ts=0 video.wav`'),
     ('train,0,1,cut,cup,http://127.0.0.1/a.mp4,,,', "line 6: rgb is 'http://127.0.0.1/a.mp4'; ex"
      'pected a local file or folder: URLs are not fetched: download it'),
     ('train,0,1,cut,cup,,,tcp:127.0.0.1:9,', "line 6: audio is 'tcp:127.0.0.1:9'; expected a lo"),
-    ('test,0,1,chop,cup,film.mp4,,,', "line 6: verb is 'chop', which is no class: no training"),
-    ('validation,0,1,cut,spoon,film.mp4,,,', "line 6: noun is 'spoon', which is no class"),
+    ('test,0,1,chop,cup,video.mp4,,,', "line 6: verb is 'chop', which is no class: no training"),
+    ('validation,0,1,cut,spoon,video.mp4,,,', "line 6: noun is 'spoon', which is no class"),
 ])
 def test_a_wrong_line_is_named(folder, spec, line, complaint):
     with pytest.raises(DataError) as caught:
@@ -197,18 +197,27 @@ def test_a_wrong_line_is_named(folder, spec, line, complaint):
 
 def test_lines_are_counted_as_an_editor_counts_them(folder, spec):
     with pytest.raises(DataError, match=r"line 4: split is 'wrong'"):
-        opened(folder, spec, 'train,0,1,"a verb\nof two lines",cup,film.mp4,,,',
-               'wrong,0,1,cut,cup,film.mp4,,,')
+        opened(folder, spec, 'train,0,1,"a verb\nof two lines",cup,video.mp4,,,',
+               'wrong,0,1,cut,cup,video.mp4,,,')
 
 
-@pytest.mark.parametrize(('header', 'complaint'), [
-    (HEADER.replace('audio', 'adio'), "line 1: the column 'adio' is unknown: there may be "),
-    (HEADER.replace('split,', ''), "line 1: the column 'split' is missing"),
-    (HEADER.replace('verb', 'name'), "line 1: the column 'verb' is missing"),
-    (HEADER.replace('flow', 'rgb'), "line 1: the column 'rgb' is there twice"),
-    ('split,start,stop,verb,noun\n', 'line 1: no sensor has a column: add rgb, flow, audio, det'),
-    ('', "line 1: the column 'train' is unknown"),
-])
+@pytest.mark.parametrize(
+    ('header', 'complaint'),
+    [
+        (
+            HEADER.replace('audio', 'adio'),
+            "line 1: the column 'adio' is unknown: expected columns are ",
+        ),
+        (HEADER.replace('split,', ''), "line 1: the column 'split' is missing"),
+        (HEADER.replace('verb', 'name'), "line 1: the column 'verb' is missing"),
+        (HEADER.replace('flow', 'rgb'), "line 1: the column 'rgb' is there twice"),
+        (
+            'split,start,stop,verb,noun\n',
+            'line 1: no sensor has a column: add at least one of rgb',
+        ),
+        ('', "line 1: the column 'train' is unknown"),
+    ],
+)
 def test_wrong_columns_are_named(folder, spec, header, complaint):
     with pytest.raises(DataError) as caught:
         opened(folder, spec, *GOOD, header=header)
@@ -216,7 +225,7 @@ def test_wrong_columns_are_named(folder, spec, header, complaint):
 
 
 @pytest.mark.parametrize(('lines', 'complaint'), [
-    (GOOD[:2], 'no line is of split test: training needs some, and so does scoring'),
+    (GOOD[:2], 'no line is of split test: training and scoring need one each'),
     (GOOD[2:], 'no line is of split train: training'),
     ((), 'no line is of split test: training'),
 ])
@@ -231,9 +240,9 @@ def test_a_manifest_that_is_none_is_named(tmp_path, spec):
         open_splits(ManifestSettings(), spec)
     with pytest.raises(DataError, match=r'none\.csv: No such file or directory'):
         open_splits(ManifestSettings(file=str(tmp_path / 'none.csv')), spec)
-    (tmp_path / 'film.csv').write_bytes(b'\xff\xd8\xff\x00')
-    with pytest.raises(DataError, match=r'film\.csv: it is no CSV file .*: save it as CSV'):
-        open_splits(ManifestSettings(file=str(tmp_path / 'film.csv')), spec)
+    (tmp_path / 'video.csv').write_bytes(b'\xff\xd8\xff\x00')
+    with pytest.raises(DataError, match=r'video\.csv: it is no CSV file .*: save it as CSV'):
+        open_splits(ManifestSettings(file=str(tmp_path / 'video.csv')), spec)
 
 
 @pytest.mark.parametrize(('content', 'complaint'), [
@@ -255,7 +264,7 @@ def test_wrong_files_of_classes_are_named(folder, spec, content, complaint):
 
 @pytest.mark.parametrize(('changes', 'text'), [
     ({'heads': ()}, 'manifest.heads is ()'),
-    ({'heads': ('rgb',)}, "manifest.heads is ('rgb',); expected one name or more, none that of"),
+    ({'heads': ('rgb',)}, "manifest.heads is ('rgb',); expected one or more names, none of"),
     ({'frame_rate': 0.0}, 'manifest.frame_rate is 0.0; expected a number above 0'),
     ({'detections_rate': -1.0}, 'manifest.detections_rate is -1.0'),
     ({'frames': 'one.jpg'}, "manifest.frames is 'one.jpg'"),

@@ -33,20 +33,20 @@ NAME = 'frame_{:010d}.jpg'
 
 
 def grey(number: int) -> int:
-    """Return the brightness by which a picture of these tests is known."""
+    """Return the brightness of an image of these tests."""
     return 5 * number % 256
 
 
 def coloured(number: int) -> np.ndarray:
-    """Return the RGB picture of a number: a level of red, and full blue."""
+    """Return the RGB image of a number: a level of red, and full blue."""
     return np.stack([np.full((HEIGHT, WIDTH), value, np.uint8)
                      for value in (grey(number), 0, 255)], axis=2)
 
 
 def write_jpg(path: Path, rgb: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = rgb if rgb.ndim == 2 else rgb[..., ::-1]
-    assert cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    image = rgb if rgb.ndim == 2 else rgb[..., ::-1]
+    assert cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 100])
 
 
 @pytest.fixture(scope='module')
@@ -65,25 +65,26 @@ def disk(tmp_path_factory) -> Path:
 
 
 def numbers_of(frames: np.ndarray) -> list[int]:
-    """Read the numbers back from the red of pictures."""
+    """Read the numbers back from the red of images."""
     return np.rint(frames[:, HEIGHT // 2, WIDTH // 2, 0] / 5).astype(int).tolist()
 
 
 @pytest.fixture(params=['folder', 'tar'])
 def frames_of(request, disk):
-    kind = {'folder': FrameFolder, 'tar': FrameTar}[request.param]
-    return lambda *a, **k: kind(disk / ('rgb' if request.param == 'folder' else 'rgb.tar'),
+    source_type = {'folder': FrameFolder, 'tar': FrameTar}[request.param]
+    return lambda *a, **k: source_type(disk / ('rgb' if request.param == 'folder' else 'rgb.tar'),
                                 *a, **k)
 
 
 @pytest.fixture(params=['folder', 'tar'])
 def flow_of(request, disk):
-    kind = {'folder': FlowFolder, 'tar': FlowTar}[request.param]
-    return lambda *a, **k: kind(disk / ('flow' if request.param == 'folder' else 'flow.tar'),
-                                *a, **k)
+    source_type = {'folder': FlowFolder, 'tar': FlowTar}[request.param]
+    return lambda *a, **k: source_type(
+        disk / ('flow' if request.param == 'folder' else 'flow.tar'), *a, **k
+    )
 
 
-def test_frames_are_found_by_the_official_rule(frames_of):
+def test_frames_are_read_by_the_official_rule(frames_of):
     source = frames_of(fps=50)
     assert source.problem() is None
     frames = source.frames([0.0, 0.039, 0.1, 0.1, 0.5])
@@ -102,14 +103,14 @@ def test_a_recording_that_ends_before_is_an_error(frames_of):
 
 
 def test_cropping_while_reading_is_the_same(frames_of):
-    whole, small = (frames_of(fps=50, size=size).frames([0.3, 0.6])
+    full, small = (frames_of(fps=50, size=size).frames([0.3, 0.6])
                     for size in (None, (16, 16)))
     assert small.shape == (2, 16, 16, 3)
-    np.testing.assert_array_equal(small, [resize_and_crop(f, 16, 16) for f in whole])
+    np.testing.assert_array_equal(small, [resize_and_crop(f, 16, 16) for f in full])
 
 
 @pytest.mark.parametrize(('stride', 'wanted'), [(1, [1, 6, 30]), (2, [1, 3, 15])])
-def test_flow_is_found_by_its_stride(flow_of, stride, wanted):
+def test_flow_is_read_by_its_stride(flow_of, stride, wanted):
     source = flow_of(fps=60, stride=stride)
     assert source.problem() is None
     flow = source.flow([0.0, 0.1, 0.5])
@@ -154,31 +155,32 @@ def test_missing_recordings_are_named(tmp_path):
         FrameTar(tmp_path / 'nothing.tar', 50).frames([0])
 
 
-@pytest.mark.parametrize('damage', ['cut', 'text', 'empty'])
-def test_a_broken_picture_is_named(tmp_path, disk, damage):
+@pytest.mark.parametrize('damage', ['truncated', 'text', 'empty'])
+def test_a_damaged_image_is_named(tmp_path, disk, damage):
     for number in (1, 2, 3):
         write_jpg(tmp_path / NAME.format(number), coloured(number))
     noisy = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     broken = tmp_path / NAME.format(2)
     write_jpg(broken, noisy)
-    whole = broken.read_bytes()
-    broken.write_bytes({'cut': whole[:len(whole) // 2], 'text': b'no picture', 'empty': b''}
-                       [damage])
+    complete = broken.read_bytes()
+    broken.write_bytes(
+        {'truncated': complete[: len(complete) // 2], 'text': b'no image', 'empty': b''}[damage]
+    )
     source = FrameFolder(tmp_path, 1)
     assert numbers_of(source.frames([1, 3])) == [1, 3]
-    why = 'without an end' if damage == 'cut' else 'expected an image that OpenCV decodes'
+    why = 'without an end' if damage == 'truncated' else 'expected an image that OpenCV decodes'
     with pytest.raises(DataError, match=f'frame_0000000002.jpg: .*{why}.*: fetch'):
         source.frames([1, 2, 3])
 
 
-def test_a_picture_that_asks_for_gigabytes_is_refused_and_padding_is_not(tmp_path):
+def test_an_image_of_gigabytes_is_refused_and_padding_is_not(tmp_path):
     path = tmp_path / NAME.format(1)
     write_jpg(path, coloured(1))
-    whole = path.read_bytes()
-    path.write_bytes(whole + b'\xff' * 300)
+    complete = path.read_bytes()
+    path.write_bytes(complete + b'\xff' * 300)
     assert numbers_of(FrameFolder(tmp_path, 1).frames([1])) == [1]
-    frame = whole.index(b'\xff\xc0') + 5
-    path.write_bytes(whole[:frame] + b'\x7d\0\x7d\0' + whole[frame + 4:])
+    frame = complete.index(b'\xff\xc0') + 5
+    path.write_bytes(complete[:frame] + b'\x7d\0\x7d\0' + complete[frame + 4:])
     with pytest.raises(DataError, match='frame_0000000001.jpg: image size: got 32000 x 32000'):
         FrameFolder(tmp_path, 1).frames([1])
     assert folder_extent(tmp_path, NAME, 1).width == 0
@@ -191,7 +193,7 @@ def test_a_hole_is_no_end(tmp_path):
         FrameFolder(tmp_path, 1).frames([1, 2, 3])
 
 
-def test_pictures_of_two_sizes_are_refused_unless_cropped(tmp_path):
+def test_images_of_two_sizes_are_refused_unless_cropped(tmp_path):
     write_jpg(tmp_path / NAME.format(1), coloured(1))
     write_jpg(tmp_path / NAME.format(2), coloured(2)[:40])
     with pytest.raises(DataError, match=r'frame_0000000002.jpg has \(40, 64\) pixels'):
@@ -199,18 +201,20 @@ def test_pictures_of_two_sizes_are_refused_unless_cropped(tmp_path):
     assert FrameFolder(tmp_path, 1, size=(16, 16)).frames([1, 2]).shape == (2, 16, 16, 3)
 
 
-@pytest.mark.parametrize('kind', [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize(
+    'tar_format', [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+)
 @pytest.mark.parametrize('above', ['', 'P01_01/', 'x' * 120 + '/'])
-def test_every_kind_of_tar_is_read(tmp_path, disk, kind, above):
+def test_every_format_of_tar_is_read(tmp_path, disk, tar_format, above):
     path = tmp_path / 'frames.tar'
-    with tarfile.open(path, 'w', format=kind) as archive:
+    with tarfile.open(path, 'w', format=tar_format) as archive:
         for number in (2, 1):  # in any order
             archive.add(disk / 'rgb' / NAME.format(number), above + NAME.format(number))
         for part in 'uv':
             archive.add(disk / 'flow' / part / NAME.format(4), f'{above}{part}/' + NAME.format(4))
         archive.addfile(tarfile.TarInfo('readme.txt'))
     index = tar_index(path, NAME)
-    assert {group: list(found[0]) for group, found in index.groups.items()} == {
+    assert {group: list(members[0]) for group, members in index.groups.items()} == {
         '': [1, 2], 'u': [4], 'v': [4]}
     assert numbers_of(FrameTar(path, 1).frames([1, 2])) == [1, 2]
     assert FlowTar(path, 4).flow([1]).mean(axis=(0, 1, 2)) == pytest.approx(
@@ -229,13 +233,13 @@ def test_a_hole_in_a_tar_is_no_end(tmp_path, disk):
             source.frames(times)
 
 
-def test_a_tar_cut_off_ends_where_it_was_cut(tmp_path, disk):
-    whole = (disk / 'rgb.tar').read_bytes()
+def test_a_truncated_tar_has_its_first_images(tmp_path, disk):
+    complete = (disk / 'rgb.tar').read_bytes()
     index = tar_index(disk / 'rgb.tar', NAME)
     offsets = sorted(512 * b for b in index.groups[''][1].tolist())
-    (tmp_path / 'cut.tar').write_bytes(whole[:offsets[10] + 100])
-    cut = tar_index(tmp_path / 'cut.tar', NAME)
-    assert len(cut.groups[''][0]) == 10
+    (tmp_path / 'truncated.tar').write_bytes(complete[:offsets[10] + 100])
+    truncated = tar_index(tmp_path / 'truncated.tar', NAME)
+    assert len(truncated.groups[''][0]) == 10
 
 
 def test_what_is_no_tar_is_refused(tmp_path):
@@ -246,12 +250,12 @@ def test_what_is_no_tar_is_refused(tmp_path):
 
 # -- tars that are hostile or damaged --------------------------------------------------------
 
-def header(name, size=b'%011o\0' % 4, kind=b'0', prefix=b''):
+def header(name, size=b'%011o\0' % 4, member_type=b'0', prefix=b''):
     """Return the first block of a member, with a checksum that is right."""
     block = bytearray(512)
     block[:len(name)] = name
     block[124:124 + len(size)] = size
-    block[156:157] = kind
+    block[156:157] = member_type
     block[257:265] = b'ustar\x0000'
     block[345:345 + len(prefix)] = prefix
     block[148:156] = b'%06o\0 ' % (sum(block) + 8 * 32)
@@ -279,12 +283,12 @@ END = bytes(1024)
     (member(FRAME, size=b'0o000000017\0'), 'at byte 0 has the size'),
     (member(FRAME, size=b'00000_00017\0'), 'at byte 0 has the size'),
     (member(b'frame_' + b'9' * 25 + b'.jpg'), '9{25}.jpg has a number above 2,147,483'),
-    (member(FRAME, kind=b'2'), f'{NAME.format(1)} is a link; expected a file: make it anew: tar'),
-    (member(FRAME, kind=b'1'), f'{NAME.format(1)} is a link'),
-    (member(FRAME, kind=b'S'), f'{NAME.format(1)} is sparse'),
-    (member(b'x', b'27 GNU.sparse.realsize=999\n', kind=b'x') + member(FRAME), 'is sparse'),
-    (member(b'x', b'12 size=-99\n', kind=b'x') + member(FRAME), "has the size '-99'"),
-    (member(b'L', size=base_256(5 << 30), kind=b'L') + member(FRAME), 'the name of the member at'
+    (member(FRAME, member_type=b'2'), f'{NAME.format(1)} is a link; expected a file: make it anew: tar'),
+    (member(FRAME, member_type=b'1'), f'{NAME.format(1)} is a link'),
+    (member(FRAME, member_type=b'S'), f'{NAME.format(1)} is sparse'),
+    (member(b'x', b'27 GNU.sparse.realsize=999\n', member_type=b'x') + member(FRAME), 'is sparse'),
+    (member(b'x', b'12 size=-99\n', member_type=b'x') + member(FRAME), "has the size '-99'"),
+    (member(b'L', size=base_256(5 << 30), member_type=b'L') + member(FRAME), 'the name of the member at'
      ' byte 512 has 5,368,709,120 bytes; expected at most 1,048,576'),
     (member(FRAME) + member(b'other/' + FRAME), f'1.jpg and other/{NAME.format(1)} have the '
      'same number: keep one recording in one archive'),
@@ -297,7 +301,7 @@ def test_a_tar_that_claims_what_cannot_be_is_refused(tmp_path, content, complain
         tar_index(tmp_path / 'a.tar', NAME)
 
 
-def test_a_picture_of_gigabytes_is_refused_and_other_members_of_that_size_are_skipped(tmp_path):
+def test_a_member_of_gigabytes_is_refused_and_other_members_of_that_size_are_skipped(tmp_path):
     for name, size in ((FRAME, b'%011o\0' % (5 << 30)), (b'a.mp4', base_256(9 << 30))):
         with open(tmp_path / 'a.tar', 'wb') as file:
             file.write(header(name, size))
@@ -308,8 +312,8 @@ def test_a_picture_of_gigabytes_is_refused_and_other_members_of_that_size_are_sk
             with pytest.raises(DataError, match='has 5,368,709,120 bytes; expected at most 67,1'):
                 tar_index(tmp_path / 'a.tar', NAME)
         else:
-            found = tar_index.__wrapped__(tmp_path / 'a.tar', NAME)  # without its cache
-            assert found.groups[''][0] == range(2, 3)
+            index = tar_index.__wrapped__(tmp_path / 'a.tar', NAME)  # without its cache
+            assert index.groups[''][0] == range(2, 3)
 
 
 def test_of_members_with_one_name_the_last_counts_and_none_moves_another(tmp_path):
@@ -324,20 +328,20 @@ def test_digits_of_other_scripts_are_no_numbers(tmp_path):
     assert tar_index(tmp_path / 'a.tar', NAME).groups == {}
 
 
-def test_what_a_cut_archive_lost_is_not_the_last_picture(tmp_path, disk):
+def test_images_after_a_truncation_are_not_the_last_one(tmp_path, disk):
     content = (disk / 'rgb.tar').read_bytes()
     blocks = sorted(tar_index(disk / 'rgb.tar', NAME).groups[''][1].tolist())
     for end in (512 * blocks[10] + 100, 512 * (blocks[10] - 1)):
         (tmp_path / f'{end}.tar').write_bytes(content[:end])
-        found = FrameTar(tmp_path / f'{end}.tar', 1)
-        numbers = list(tar_index(found.path, NAME).groups[''][0])
+        source = FrameTar(tmp_path / f'{end}.tar', 1)
+        numbers = list(tar_index(source.path, NAME).groups[''][0])
         assert len(numbers) == 10
         with pytest.raises(DataError, match='it breaks off before frame_00000000'):
-            found.frames([numbers[-1], 41])
+            source.frames([numbers[-1], 41])
 
 
 @pytest.mark.timeout(20)
-def test_pictures_and_archives_that_are_no_files_are_not_waited_for(tmp_path):
+def test_images_and_archives_that_are_pipes_are_refused(tmp_path):
     os.mkfifo(tmp_path / NAME.format(1))
     os.mkfifo(tmp_path / 'a.tar')
     for source in (FrameFolder(tmp_path, 1), FrameTar(tmp_path / 'a.tar', 1)):
@@ -345,82 +349,82 @@ def test_pictures_and_archives_that_are_no_files_are_not_waited_for(tmp_path):
             source.frames([1])
 
 
-# -- films -------------------------------------------------------------------------------------
+# -- videos -------------------------------------------------------------------------------------
 
-def film_numbers(frames: np.ndarray) -> list[int]:
+def video_numbers(frames: np.ndarray) -> list[int]:
     """Read the numbers back: codecs change colours, so eight stripes spell them in bits."""
     stripes = frames[:, HEIGHT // 4, 4::8, 1] > 128
     return (stripes @ (1 << np.arange(8))).tolist()
 
 
-FILMS = [('film.mp4', 'mp4v'), ('film.webm', 'VP80'), ('film.avi', 'MJPG')]
+VIDEOS = [('video.mp4', 'mp4v'), ('video.webm', 'VP80'), ('video.avi', 'MJPG')]
 
 
-def write_film(path: Path, codec: str, count: int = COUNT, fps: float = 20) -> Path:
+def write_video(path: Path, codec: str, count: int = COUNT, fps: float = 20) -> Path:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, (WIDTH, HEIGHT))
     assert writer.isOpened()
     for number in range(count):
-        picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-        picture[HEIGHT // 2:] = (255, 0, 0)  # BGR
+        image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        image[HEIGHT // 2:] = (255, 0, 0)  # BGR
         for bit in range(8):
-            picture[:HEIGHT // 2, 8 * bit:8 * bit + 8] = 255 * (number >> bit & 1)
-        writer.write(picture)
+            image[:HEIGHT // 2, 8 * bit:8 * bit + 8] = 255 * (number >> bit & 1)
+        writer.write(image)
     writer.release()
     return path
 
 
-@pytest.mark.parametrize(('name', 'codec'), FILMS)
-def test_films_are_read_at_their_own_rate(tmp_path, name, codec):
-    source = VideoFile(write_film(tmp_path / name, codec))
+@pytest.mark.parametrize(('name', 'codec'), VIDEOS)
+def test_videos_are_read_at_their_own_rate(tmp_path, name, codec):
+    source = VideoFile(write_video(tmp_path / name, codec))
     assert source.problem() is None
     for times, wanted in (([0.0, 0.05, 0.149, 0.15], [0, 1, 2, 3]),
                           ([1.0, 1.0, 1.5], [20, 20, 30]),
                           ([1.9, 1.95, 2.0, 3.5], [38, 39, 39, 39])):
         frames = source.frames(times)
         assert frames.shape == (len(times), HEIGHT, WIDTH, 3)
-        assert film_numbers(frames) == wanted
+        assert video_numbers(frames) == wanted
         blue = frames[:, HEIGHT // 2 + 8:].mean(axis=(0, 1, 2))
         assert blue[2] > 200 and blue[0] < 60
 
 
-def test_a_film_is_right_at_every_place(tmp_path):
-    path = write_film(tmp_path / 'film.mp4', 'mp4v', 200)
+def test_a_video_is_read_at_every_time(tmp_path):
+    path = write_video(tmp_path / 'video.mp4', 'mp4v', 200)
     for start in range(0, 190, 7):
         times = [(start + i) / 20 for i in (0, 1, 4, 9)]
-        assert film_numbers(VideoFile(path).frames(times)) == [start + i for i in (0, 1, 4, 9)]
+        assert video_numbers(VideoFile(path).frames(times)) == [start + i for i in (0, 1, 4, 9)]
 
 
-def test_a_film_is_cropped_while_reading(tmp_path):
-    path = write_film(tmp_path / 'film.mp4', 'mp4v')
-    whole, small = (VideoFile(path, size).frames([0.5, 1.0]) for size in (None, (16, 16)))
+def test_a_video_is_cropped_while_reading(tmp_path):
+    path = write_video(tmp_path / 'video.mp4', 'mp4v')
+    full, small = (VideoFile(path, size).frames([0.5, 1.0]) for size in (None, (16, 16)))
     np.testing.assert_allclose(small.astype(int), [resize_and_crop(f, 16, 16).astype(int)
-                                                   for f in whole], atol=2)
+                                                   for f in full], atol=2)
 
 
-def test_films_that_cannot_be_read_are_named(tmp_path):
+def test_videos_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(DataError, match='gone.mp4: there is no such file'):
         VideoFile(tmp_path / 'gone.mp4').frames([0])
-    (tmp_path / 'text.mp4').write_text('no film')
-    with pytest.raises(DataError, match='text.mp4: it cannot be opened as a video: see whether'):
+    (tmp_path / 'text.mp4').write_text('no video')
+    with pytest.raises(DataError, match='text.mp4: it cannot be opened as a video: check whether'):
         VideoFile(tmp_path / 'text.mp4').frames([0])
-    whole = write_film(tmp_path / 'film.mp4', 'mp4v')
-    with pytest.raises(DataError, match=r'film.mp4: it ends after 2.00 s, before 2.50 s'):
-        VideoFile(whole).frames([2.5])
-    cut = tmp_path / 'cut.mp4'
-    cut.write_bytes(whole.read_bytes()[:-300])
-    with pytest.raises(DataError, match='cut.mp4: it cannot be opened as a video'):
-        VideoFile(cut).frames([0])
+    complete = write_video(tmp_path / 'video.mp4', 'mp4v')
+    with pytest.raises(DataError, match=r'video.mp4: it ends after 2.00 s, before 2.50 s'):
+        VideoFile(complete).frames([2.5])
+    truncated = tmp_path / 'truncated.mp4'
+    truncated.write_bytes(complete.read_bytes()[:-300])
+    with pytest.raises(DataError, match='truncated.mp4: it cannot be opened as a video'):
+        VideoFile(truncated).frames([0])
 
 
 @pytest.mark.parametrize('times', [[1.0, 3.0, 4.0], [0.0, 4.9], [4.5, 4.9], [3.5, 3.6]])
-@pytest.mark.parametrize(('name', 'codec'), FILMS[1:])
-def test_a_truncated_film_is_named(tmp_path, name, codec, times):
-    whole = write_film(tmp_path / name, codec, 100)
-    cut = tmp_path / f'cut_{name}'
-    cut.write_bytes(whole.read_bytes()[:whole.stat().st_size // 2])
-    assert film_numbers(VideoFile(cut).frames([0.0, 0.5])) == [0, 10]
-    with pytest.raises(DataError, match=f'cut_{name}: it (breaks off|ends after)'):
-        VideoFile(cut).frames(times)
+@pytest.mark.parametrize(('name', 'codec'), VIDEOS[1:])
+def test_a_truncated_video_is_named(tmp_path, name, codec, times):
+    complete = write_video(tmp_path / name, codec, 100)
+    truncated = tmp_path / f'truncated_{name}'
+    truncated.write_bytes(complete.read_bytes()[:complete.stat().st_size // 2])
+    assert video_numbers(VideoFile(truncated).frames([0.0, 0.5])) == [0, 10]
+    with pytest.raises(DataError, match=f'truncated_{name}: it (breaks off|ends after)'):
+        VideoFile(truncated).frames(times)
 
 
 def ramp(rate: int, seconds: float) -> np.ndarray:
@@ -430,7 +434,7 @@ def ramp(rate: int, seconds: float) -> np.ndarray:
 
 
 @pytest.fixture(params=['wav', 'flac', 'stereo', 'fast', 'hdf5'])
-def sound(request, tmp_path):
+def recording(request, tmp_path):
     """Return five seconds of the ramp in one of the formats."""
     path, rate = tmp_path / f'P01_01.{request.param}', 24_000
     if request.param == 'hdf5':
@@ -447,32 +451,32 @@ def sound(request, tmp_path):
 
 
 @pytest.mark.parametrize('rate', [16_000, 24_000])
-def test_sound_is_cut_in_time(sound, rate):
-    assert sound.problem() is None
-    part = sound.samples(1.25, 2.0, rate)
+def test_an_interval_of_audio_is_read(recording, rate):
+    assert recording.problem() is None
+    part = recording.samples(1.25, 2.0, rate)
     assert part.dtype == np.float32 and part.shape == (2 * rate,)
     wanted = ramp(rate, 5)[round(1.25 * rate):][:2 * rate]
     np.testing.assert_allclose(part, wanted, atol=2e-3)
-    assert pickle.loads(pickle.dumps(sound)) == sound
+    assert pickle.loads(pickle.dumps(recording)) == recording
 
 
-def test_sound_outside_is_zero(sound):
-    part = sound.samples(4.5, 2.0, 16_000)
+def test_audio_outside_is_zero(recording):
+    part = recording.samples(4.5, 2.0, 16_000)
     assert (part[8010:] == 0).all() and (np.abs(part[:7900]) > 0.3).all()
-    early = sound.samples(-1.0, 2.0, 16_000)
+    early = recording.samples(-1.0, 2.0, 16_000)
     assert (early[:15_990] == 0).all() and np.abs(early[16_100:]).max() > 0.1
 
 
-def test_sound_that_ends_before_is_an_error(sound):
+def test_audio_that_ends_before_is_an_error(recording):
     with pytest.raises(DataError, match=r'it ends after 5.00 s, before 7.00 s'):
-        sound.samples(7.0, 2.0, 16_000)
+        recording.samples(7.0, 2.0, 16_000)
 
 
-def test_sound_that_is_none_is_named(tmp_path):
+def test_files_without_audio_are_named(tmp_path):
     soundfile.write(tmp_path / 'empty.wav', np.zeros(0, np.float32), 16_000)
-    with pytest.raises(DataError, match='empty.wav: it holds no sound: fetch it again'):
+    with pytest.raises(DataError, match='empty.wav: it holds no audio: fetch it again'):
         AudioFile(tmp_path / 'empty.wav').samples(0, 1, 16_000)
-    (tmp_path / 'text.wav').write_text('no sound')
+    (tmp_path / 'text.wav').write_text('no audio')
     with pytest.raises(DataError, match='text.wav: it cannot be read'):
         AudioFile(tmp_path / 'text.wav').samples(0, 1, 16_000)
     with pytest.raises(DataError, match='gone.wav: there is no such file'):
@@ -489,16 +493,16 @@ def test_only_the_part_is_read(tmp_path, monkeypatch):
     assert len(asked) == 1 and asked[0] < 1.3 * 8000
 
 
-def test_an_hdf5_without_the_video_says_what_it_has(tmp_path):
+def test_an_hdf5_without_the_video_is_named_with_its_content(tmp_path):
     path = tmp_path / 'sound.hdf5'
     with h5py.File(path, 'w') as file:
         file['P01_01'] = (ramp(24_000, 1) * 32_768).astype(np.int16)
         file['P01_02'] = np.zeros((2, 9), np.float32)
-    whole = AudioHdf5(path, 'P01_01').samples(0, 1, 24_000)  # integers are scaled to -1..1
-    np.testing.assert_allclose(whole, ramp(24_000, 1), atol=1e-4)
+    complete = AudioHdf5(path, 'P01_01').samples(0, 1, 24_000)  # integers are scaled to -1..1
+    np.testing.assert_allclose(complete, ramp(24_000, 1), atol=1e-4)
     for video in ('P09_09', 'P01_02'):
         source = AudioHdf5(path, video)
-        sentence = f'it holds no mono sound {video}; its 2 names begin with P01_01, P01_02'
+        sentence = f'it holds no mono audio {video}; its 2 names begin with P01_01, P01_02'
         assert source.problem() == f'{path}: {sentence}'
         with pytest.raises(DataError, match=sentence):
             source.samples(0, 1, 16_000)
@@ -508,7 +512,7 @@ def test_an_hdf5_without_the_video_says_what_it_has(tmp_path):
         AudioHdf5(path, 'P01_01').samples(0, 1, 16_000)
 
 
-def test_a_member_that_is_no_picture_is_passed_over(tmp_path, disk):
+def test_a_member_that_is_no_image_is_skipped(tmp_path, disk):
     path = tmp_path / 'mixed.tar'
     with tarfile.open(path, 'w', format=tarfile.USTAR_FORMAT) as archive:
         for name in ('frame_x.jpg', 'frame_0000000001.png', 'frame_.jpg'):
@@ -536,7 +540,7 @@ def test_hdf5_audio_lies_in_the_file_itself(tmp_path):
                             ('soft', 'is a link to'), ('raw', 'keeps its samples in other files'),
                             ('virtual', 'keeps its samples in other files'),
                             ('bomb', 'compressed in chunks of 1,073,741,824 bytes; expected at m'),
-                            ('text', 'it holds no mono sound text')):
+                            ('text', 'it holds no mono audio text')):
         source = AudioHdf5(tmp_path / 'a.h5', name)
         with pytest.raises(DataError, match=complaint):
             source.samples(0, 0.001, 16_000)

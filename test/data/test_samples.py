@@ -28,7 +28,7 @@ def test_a_modality_that_is_not_asked_for_is_left_out():
     assert set(collate([sample(0, rgb=1, audio=2)], (A,)).inputs) == {A}
 
 
-def test_a_batch_moves_whole():
+def test_a_batch_moves_with_all_its_tensors():
     moved = collate([sample(0, rgb=1)], (V,)).to('meta')
     assert moved.inputs[V].device == moved.present.device == torch.device('meta')
     assert moved.labels['verb'].device == torch.device('meta')

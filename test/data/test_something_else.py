@@ -45,8 +45,8 @@ def test_frames_are_known_by_their_names_and_boxes_that_are_none_are_left_out(tm
         archive = archive_of(tmp_path, {'7': frames})
     track = archive.track(7, WIDTH, HEIGHT)
     times = [9.5 / FPS, 10.5 / FPS, 15 / FPS, 19.5 / FPS]
-    found = track.boxes(times)
-    assert [boxes[:, 4].tolist() for boxes in found] == [[BOX_OBJECT], [], [], [BOX_HAND]]
+    boxes = track.boxes(times)
+    assert [boxes[:, 4].tolist() for boxes in boxes] == [[BOX_OBJECT], [], [], [BOX_HAND]]
     assert archive.last_time(7) == 20 / FPS
     assert 7 in archive and 8 not in archive and len(archive) == 1
     assert [len(b) for b in archive.track(8, WIDTH, HEIGHT).boxes([0.5])] == [0]
@@ -74,12 +74,12 @@ def test_an_archive_travels_by_name(tmp_path):
     ('{"7": [{"name": "7/0001.jpg", "lab', 'boxes.json: it is no JSON object'),
     ('not JSON', "boxes.json: it is no JSON object: '{' was expected, at character 0"),
     ({'seven': []}, "video 'seven' is no number: the format is"),
-    ({'7': {'labels': []}}, 'a frame of video 7 cannot be understood'),
-    ({'7': [{'name': '7/first.jpg', 'labels': []}]}, 'a frame of video 7 cannot be understood'),
-    ({'7': [{'name': '7/0001.jpg'}]}, "cannot be understood (KeyError('labels'))"),
+    ({'7': {'labels': []}}, 'a frame of video 7 is wrong'),
+    ({'7': [{'name': '7/first.jpg', 'labels': []}]}, 'a frame of video 7 is wrong'),
+    ({'7': [{'name': '7/0001.jpg'}]}, "is wrong (KeyError('labels'))"),
     ({'7': [{'name': '7/0001.jpg', 'labels': [{'box2d': {'x1': 1}, 'category': 'cup'}]}]},
-     "cannot be understood (KeyError('y1'))"),
-    ({'7': 5}, 'a frame of video 7 cannot be understood'),
+     "is wrong (KeyError('y1'))"),
+    ({'7': 5}, 'a frame of video 7 is wrong'),
 ])
 def test_wrong_boxes_are_named_and_nothing_is_left_behind(tmp_path, content, complaint):
     with pytest.raises(DataError) as caught:
@@ -88,7 +88,7 @@ def test_wrong_boxes_are_named_and_nothing_is_left_behind(tmp_path, content, com
     assert {path.name for path in tmp_path.iterdir()} == {'boxes.json', 'arrays.lock'}
 
 
-def test_places_without_boxes_or_for_none_are_named(tmp_path):
+def test_folders_without_boxes_or_not_to_be_written_are_named(tmp_path):
     with pytest.raises(DataError, match=r'there are no box annotations \(\*\.json\): get those'):
         annotation_files(tmp_path)
     (tmp_path / 'arrays').mkdir()

@@ -25,13 +25,13 @@ TEMPLATES = ('Moving [part] of [something]', 'Opening [something]',
 V, F, D = Modality.RGB, Modality.FLOW, Modality.DETECTIONS
 
 
-def picture(number):
-    """Return picture `number`, counted from 1: its grey tells the number."""
+def frame(number):
+    """Return frame `number`, counted from 1: its grey level encodes the number."""
     return np.full((HEIGHT, WIDTH, 3), 5 * number, np.uint8)
 
 
 def shown(sample):
-    """Return the number of the picture in each frame of a clip."""
+    """Return the number of each frame of a clip."""
     frames = sample.clip.inputs[V]
     grey = (frames * np.reshape([0.229, 0.224, 0.225], (3, 1, 1, 1))
             + np.reshape([0.485, 0.456, 0.406], (3, 1, 1, 1))) * 255
@@ -39,18 +39,18 @@ def shown(sample):
 
 
 def boxed(sample):
-    """Return the number that the box of the object in each frame tells."""
+    """Return the number that the box of the object in each frame encodes."""
     rows = sample.clip.inputs[D]
     return [round(float(r[r[:, 4] == BOX_OBJECT][0, 2]) * WIDTH) if (r[:, 4] == BOX_OBJECT).any()
             else None for r in rows]
 
 
-def write_film(path, frames=FRAMES, codec='VP80'):
+def write_video(path, frames=FRAMES, codec='VP80'):
     path.parent.mkdir(parents=True, exist_ok=True)
-    film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), FPS, (WIDTH, HEIGHT))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), FPS, (WIDTH, HEIGHT))
     for number in range(1, frames + 1):
-        film.write(picture(number))
-    film.release()
+        writer.write(frame(number))
+    writer.release()
 
 
 def frame_boxes(video, number):
@@ -73,7 +73,7 @@ def root(tmp_path):
     write(tmp_path, 'train', entries[:8])
     write(tmp_path, 'validation', entries[8:])
     for video in range(100, 112):
-        write_film(tmp_path / '20bn-something-something-v2' / f'{video}.webm')
+        write_video(tmp_path / '20bn-something-something-v2' / f'{video}.webm')
     boxes = {str(video): [frame_boxes(video, number) for number in range(1, FRAMES + 1)]
              for video in range(100, 111)}
     halves = [dict(list(boxes.items())[:5]), dict(list(boxes.items())[5:])]
@@ -84,8 +84,8 @@ def root(tmp_path):
     return tmp_path
 
 
-def write(root, kind, content):
-    (root / 'labels' / f'{kind}.json').write_text(json.dumps(content))
+def write(root, name, content):
+    (root / 'labels' / f'{name}.json').write_text(json.dumps(content))
 
 
 def settings(root, **changes):
@@ -103,7 +103,7 @@ def test_the_splits_are_the_official_ones(root, spec):
     assert labels == [{'action': video % 4} for video in range(100, 108)]
 
 
-def test_a_clip_is_cut_from_the_middle_and_every_part_of_it_agrees(root, spec):
+def test_a_clip_is_from_the_centre_and_its_modalities_agree(root, spec):
     sample = open_splits(settings(root), spec).train[3]
     assert sample.clip.modalities == (V, F, D)
     for modality in (V, F, D):
@@ -115,7 +115,7 @@ def test_a_clip_is_cut_from_the_middle_and_every_part_of_it_agrees(root, spec):
     assert hand == pytest.approx(np.tile([0.5, 0.5, 1, 1, BOX_HAND], (4, 1)))
 
 
-def test_pictures_and_boxes_agree_wherever_the_window_lies(root, spec):
+def test_frames_and_boxes_agree_at_every_position_of_the_window(root, spec):
     clips = open_splits(settings(root), spec).train
     starts = set()
     for epoch in range(30):
@@ -126,11 +126,11 @@ def test_pictures_and_boxes_agree_wherever_the_window_lies(root, spec):
 
 
 @pytest.mark.parametrize('pattern', ['{:06d}.jpg', '{:04d}.png'])
-def test_videos_taken_apart_give_the_same(root, spec, pattern):
+def test_extracted_frames_give_the_same(root, spec, pattern):
     for number in range(1, FRAMES + 1):
         path = root / 'frames' / '103' / pattern.format(number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), picture(number))
+        cv2.imwrite(str(path), frame(number))
     clips = open_splits(settings(root, videos='frames/{id}', frames=pattern), spec).train
     assert clips.segments[3].stop_s == FRAMES / FPS
     assert shown(clips[3]) == boxed(clips[3]) == [13, 16, 19, 22]
@@ -139,10 +139,10 @@ def test_videos_taken_apart_give_the_same(root, spec, pattern):
 
 
 def test_scaled_videos_keep_their_boxes(root, spec):
-    half, whole = (
+    half, full = (
         open_splits(settings(root, boxes_height=height), spec).train[0].clip.inputs[D][..., :4]
         for height in (2 * HEIGHT, 0))
-    assert whole.any() and half * 2 == pytest.approx(whole, abs=1e-4)
+    assert full.any() and half * 2 == pytest.approx(full, abs=1e-4)
 
 
 def test_what_was_not_recorded_has_no_source(root, spec):
@@ -153,23 +153,23 @@ def test_what_was_not_recorded_has_no_source(root, spec):
     assert bare.train[0].clip.modalities == (V,)
 
 
-@pytest.mark.parametrize('share', [0.25, 0.5])
-def test_training_videos_can_be_set_aside_to_validate(root, spec, share):
+@pytest.mark.parametrize('fraction', [0.25, 0.5])
+def test_training_videos_can_be_reserved_for_validation(root, spec, fraction):
     def names(seed):
-        splits = open_splits(settings(root, validation_fraction=share, seed=seed), spec)
+        splits = open_splits(settings(root, validation_fraction=fraction, seed=seed), spec)
         parts = [[s.name for s in clips.segments]
                  for clips in (splits.train, splits.validation, splits.test)]
         assert sorted(parts[0] + parts[1]) == [str(v) for v in range(100, 108)]
-        assert len(parts[1]) == 8 * share
+        assert len(parts[1]) == 8 * fraction
         assert parts[2] == [str(v) for v in range(108, 112)]
         return parts[1]
     assert names(0) == names(0)
     assert len({tuple(names(seed)) for seed in range(5)}) > 1
 
 
-def test_the_older_names_of_the_annotations_are_found(root, spec):
-    for kind in ('labels', 'train', 'validation'):
-        (root / 'labels' / f'{kind}.json').rename(root / f'something-something-v2-{kind}.json')
+def test_the_older_names_of_the_annotations_are_read(root, spec):
+    for name in ('labels', 'train', 'validation'):
+        (root / 'labels' / f'{name}.json').rename(root / f'something-something-v2-{name}.json')
     assert len(open_splits(settings(root), spec).train) == 8
     (root / 'something-something-v2-train.json').rename(root / 'mine.json')
     assert len(open_splits(settings(root, train='mine.json'), spec).train) == 8
@@ -206,7 +206,7 @@ def test_a_broken_video_leaves_its_boxes(root, spec):
     assert any('100.webm' in path for path in clips.unreadable)
 
 
-def test_a_video_that_breaks_off_is_left_out_with_a_warning(root, spec):
+def test_a_truncated_video_is_left_out_with_a_warning(root, spec):
     path = root / '20bn-something-something-v2' / '101.webm'
     content = path.read_bytes()
     path.write_bytes(content[:len(content) // 4])
@@ -222,10 +222,10 @@ def test_a_video_that_breaks_off_is_left_out_with_a_warning(root, spec):
 SOMETHING_ELSE_ORDER = {name: i for i, name in enumerate(reversed(CLASSES))}
 
 
-@pytest.mark.parametrize(('kind', 'content', 'complaint'), [
+@pytest.mark.parametrize(('name', 'content', 'complaint'), [
     ('labels', SOMETHING_ELSE_ORDER, 'seems to be that of Something-Else: take the labels.json'),
-    ('labels', {'Opening something': 1}, 'the ids of its 1 classes go wrong at 0'),
-    ('labels', {'Opening something': 0, 'Zipping something': 200}, 'classes go wrong at 1'),
+    ('labels', {'Opening something': 1}, 'the ids of its 1 classes are wrong at 0'),
+    ('labels', {'Opening something': 0, 'Zipping something': 200}, 'classes are wrong at 1'),
     ('labels', {'Opening something': 'first'}, 'a class id is no number'),
     ('labels', [], 'it holds no classes'),
     ('train', {'id': 1}, 'it is no list of videos'),
@@ -235,11 +235,11 @@ SOMETHING_ELSE_ORDER = {name: i for i, name in enumerate(reversed(CLASSES))}
     ('train', [{'id': '5', 'template': 'Eating [something]'}],
      "video 5 has the template 'Eating [something]', which is no class"),
 ])
-def test_a_wrong_annotation_is_named(root, spec, kind, content, complaint):
-    write(root, kind, content)
+def test_a_wrong_annotation_is_named(root, spec, name, content, complaint):
+    write(root, name, content)
     with pytest.raises(DataError) as caught:
         open_splits(settings(root), spec)
-    assert complaint in str(caught.value) and f'{kind}.json' in str(caught.value)
+    assert complaint in str(caught.value) and f'{name}.json' in str(caught.value)
 
 
 def test_the_labels_that_something_else_ships_are_refused(tmp_path):
@@ -254,17 +254,17 @@ def test_the_labels_that_something_else_ships_are_refused(tmp_path):
         read_classes(path)
 
 
-@pytest.mark.parametrize('kind', ['labels', 'train', 'validation'])
-def test_a_missing_or_broken_annotation_is_named(root, spec, kind):
-    path = root / 'labels' / f'{kind}.json'
+@pytest.mark.parametrize('name', ['labels', 'train', 'validation'])
+def test_a_missing_or_broken_annotation_is_named(root, spec, name):
+    path = root / 'labels' / f'{name}.json'
     path.write_text(path.read_text()[:-5])
-    with pytest.raises(DataError, match=rf'{kind}\.json: it is no JSON .*: download it again'):
+    with pytest.raises(DataError, match=rf'{name}\.json: it is no JSON .*: download it again'):
         open_splits(settings(root), spec)
     path.unlink()
-    with pytest.raises(DataError, match=rf'labels/{kind}\.json or {kind}\.json or .* is missing'):
+    with pytest.raises(DataError, match=rf'labels/{name}\.json or {name}\.json or .* is missing'):
         open_splits(settings(root), spec)
     with pytest.raises(DataError, match=r'mine\.json: No such file or directory'):
-        open_splits(settings(root, **{kind: 'mine.json'}), spec)
+        open_splits(settings(root, **{name: 'mine.json'}), spec)
 
 
 @pytest.mark.parametrize('folder', ['', 'nowhere'])

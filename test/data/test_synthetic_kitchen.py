@@ -1,4 +1,4 @@
-"""The synthetic kitchen's episodes: what is asked for, in which order, changes nothing."""
+"""The synthetic kitchen's episodes do not depend on what was rendered before."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ DIGEST = """
 import hashlib
 from karmma_ros.data.synthetic_kitchen.episode import episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
-whole = hashlib.sha256()
+complete = hashlib.sha256()
 for index in range(3):
     seen = episode(Split.TEST, 1, index)
     for t in (0.0, 1.4):
-        whole.update(seen.frame(t, 60, 80).tobytes() + seen.boxes(t).tobytes())
-    whole.update(seen.audio(0.6, 1.1, 16_000).tobytes())
-digest = whole.hexdigest()
+        complete.update(seen.frame(t, 60, 80).tobytes() + seen.boxes(t).tobytes())
+    complete.update(seen.audio(0.6, 1.1, 16_000).tobytes())
+digest = complete.hexdigest()
 """
 """Hashes everything that the sensors of three clips give."""
 
 
-def test_there_are_enough_words():
+def test_the_vocabulary_has_enough_words():
     heads = vocabulary().heads
     assert len(heads['verb']) >= 8
     assert len(heads['noun']) >= 10
@@ -69,7 +69,7 @@ def test_another_key_gives_another_scene(change):
     assert not np.array_equal(one.audio(0, 1, 16_000), other.audio(0, 1, 16_000))
 
 
-def test_a_frame_does_not_depend_on_the_frames_asked_for_before():
+def test_a_frame_does_not_depend_on_the_frames_rendered_before():
     forwards, backwards = kitchen(), kitchen()
     times = [0.0, 0.7, 2.5]
     expected = [(forwards.frame(t, *SIZE), forwards.boxes(t)) for t in times]
@@ -80,14 +80,14 @@ def test_a_frame_does_not_depend_on_the_frames_asked_for_before():
 
 
 @pytest.mark.parametrize('size', [(60, 80), (120, 160), (48, 48), (90, 160)])
-def test_a_frame_has_the_size_asked_for(size):
+def test_a_frame_has_the_requested_size(size):
     frame = kitchen().frame(0.3, *size)
     assert frame.shape == (*size, 3)
     assert frame.dtype == np.uint8
     assert frame.std() > 10
 
 
-def test_a_larger_picture_shows_the_same_scene():
+def test_a_larger_frame_shows_the_same_scene():
     import cv2
     seen = kitchen()
     large = cv2.resize(seen.frame(0.8, 240, 320), SIZE[::-1], interpolation=cv2.INTER_AREA)
@@ -100,56 +100,56 @@ def test_any_two_seconds_show_the_motion(verb):
     for start in (0.0, 3.3, 11.0):
         seen = kitchen(verb, 'cup', index=3)
         hands = [seen.hands_at(start + i / 8) for i in range(16)]
-        way = np.array([(h.active.x, h.active.y, h.thing.stretch_x) for h in hands])
+        way = np.array([(h.active.x, h.active.y, h.object.scale_x) for h in hands])
         assert np.ptp(way, axis=0).max() > 0.04
 
 
 @pytest.mark.parametrize('rate', [16_000, 22_050, 48_000])
-def test_sound_is_the_same_in_one_piece_or_several(rate):
-    whole = kitchen().audio(0.0, 2.0, rate)
-    assert whole.dtype == np.float32
-    assert whole.shape == (2 * rate,)
+def test_audio_is_the_same_in_one_piece_or_several(rate):
+    complete = kitchen().audio(0.0, 2.0, rate)
+    assert complete.dtype == np.float32
+    assert complete.shape == (2 * rate,)
     pieces = [kitchen().audio(t, 0.5, rate) for t in (0.0, 0.5, 1.0, 1.5)]
-    assert np.array_equal(np.concatenate(pieces), whole)
+    assert np.array_equal(np.concatenate(pieces), complete)
     backwards = kitchen()
     late, early = backwards.audio(1.0, 1.0, rate), backwards.audio(0.0, 1.0, rate)
-    assert np.array_equal(np.concatenate([early, late]), whole)
+    assert np.array_equal(np.concatenate([early, late]), complete)
 
 
-def test_sound_has_no_seam_between_its_blocks():
-    sound = kitchen('pour', 'sponge').audio(0.0, 6.0, 16_000).astype(float)
-    step = np.abs(np.diff(sound))
+def test_audio_is_continuous_between_its_blocks():
+    audio = kitchen('pour', 'sponge').audio(0.0, 6.0, 16_000).astype(float)
+    step = np.abs(np.diff(audio))
     seams = step[np.arange(1, 6) * 16_000 - 1]
     assert seams.max() < np.percentile(step, 99.9) * 1.5
 
 
-def test_sound_stays_in_range_and_is_heard():
+def test_audio_is_in_range_and_not_silent():
     for verb, noun in (('cut', 'pan'), ('wash', 'sponge')):
-        sound = kitchen(verb, noun).audio(0.0, 4.0, 16_000)
-        assert np.abs(sound).max() <= 1.0
-        assert 0.005 < sound.std() < 0.6
+        audio = kitchen(verb, noun).audio(0.0, 4.0, 16_000)
+        assert np.abs(audio).max() <= 1.0
+        assert 0.005 < audio.std() < 0.6
 
 
 @pytest.mark.parametrize(('start', 'rate', 'name'), [(-0.1, 16_000, 'start_s'),
                                                     (0.0, 4_000, 'sample_rate')])
-def test_sound_that_cannot_be_made_is_refused(start, rate, name):
+def test_audio_that_cannot_be_rendered_is_an_error(start, rate, name):
     with pytest.raises(InvalidSettingError, match=name):
         kitchen().audio(start, 1.0, rate)
 
 
 def test_boxes_are_well_formed():
-    found = [episode(Split.TRAIN, 0, i).boxes(t) for i in range(40) for t in (0.2, 1.9)]
-    boxes = np.concatenate(found)
-    assert all(b.dtype == np.float32 and b.ndim == 2 and b.shape[1] == 5 for b in found)
+    detections = [episode(Split.TRAIN, 0, i).boxes(t) for i in range(40) for t in (0.2, 1.9)]
+    boxes = np.concatenate(detections)
+    assert all(b.dtype == np.float32 and b.ndim == 2 and b.shape[1] == 5 for b in detections)
     assert boxes[:, :4].min() >= 0
     assert boxes[:, :4].max() <= 1
     assert (boxes[:, 2:4] > boxes[:, :2]).all()
     assert set(boxes[:, 4]) == {BOX_HAND, BOX_OBJECT}
-    assert all((np.diff(b[:, 4]) >= 0).all() for b in found)
-    assert len({len(b) for b in found}) >= 3
+    assert all((np.diff(b[:, 4]) >= 0).all() for b in detections)
+    assert len({len(b) for b in detections}) >= 3
 
 
-def test_boxes_lie_about_what_they_name():
+def test_boxes_are_near_their_objects():
     """The middle of a hand's box is near the hand more often than a chance box would be."""
     near = []
     for index in range(30):
@@ -163,12 +163,12 @@ def test_boxes_lie_about_what_they_name():
     assert np.mean(near) > 0.85
 
 
-def test_splits_share_no_instance():
+def test_no_instance_is_in_two_splits():
     seen = {}
     for split, noun in product(Split, NOUNS):
         for number in range(POOL[split]):
-            look = instance(split, noun, number).look
-            key = (look.colour, look.size, look.aspect)
+            appearance = instance(split, noun, number).appearance
+            key = (appearance.colour, appearance.size, appearance.aspect)
             assert key not in seen, f'{split} {noun} {number} is {seen[key]}'
             seen[key] = (split, noun, number)
 

@@ -1,4 +1,4 @@
-"""Video files of every kind that people have: each frame at its own time, upright, or a reason."""
+"""Video files of every common type: each frame at its own time, upright, or an error."""
 
 from fractions import Fraction
 import json
@@ -111,7 +111,7 @@ def shown_at(path, times):
     return numbers(VideoFile(path).frames(times))
 
 
-def refusal(path, times=(0.5,)):
+def error_of(path, times=(0.5,)):
     with pytest.raises(DataError) as caught:
         VideoFile(path).frames(list(times))
     return str(caught.value)
@@ -121,7 +121,7 @@ CONSTANT = [i / 30 for i in range(90)]
 VARYING = [i / 30 if i < 60 else 2 + (i - 60) / 7.5 for i in range(90)]
 LATE = [12_345.6 + t for t in CONSTANT]
 NTSC = [i * 1001 / 30_000 for i in range(90)]
-KINDS = {
+CONTAINERS = {
     'h264 with B frames': ('a.mp4', CONSTANT, {}),
     'no edit list': ('a.mp4', CONSTANT, {'container': {'use_editlist': '0'}}),
     'fragments': ('a.mp4', CONSTANT, {'container': {'movflags': 'frag_keyframe+empty_moov'}}),
@@ -147,9 +147,9 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_each_frame_is_found_at_its_own_time(tmp_path, kind):
-    name, times, changes = KINDS[kind]
+@pytest.mark.parametrize('container', CONTAINERS)
+def test_each_frame_is_read_at_its_own_time(tmp_path, container):
+    name, times, changes = CONTAINERS[container]
     path = write_video(tmp_path / name, times, **changes)
     offsets = [t - times[0] for t in times]
     for first in range(0, 90, 4):  # each call seeks
@@ -159,7 +159,7 @@ def test_each_frame_is_found_at_its_own_time(tmp_path, kind):
         assert shown_at(path, between) == [first, first + 1][:len(between)]
     assert probe_video(path).duration_s == pytest.approx(
         2 * offsets[-1] - offsets[-2], abs=0.14)
-    assert 'it ends after' in refusal(path, [offsets[-1] + 0.2])
+    assert 'it ends after' in error_of(path, [offsets[-1] + 0.2])
 
 
 def test_second_0_is_that_of_the_audio_where_it_comes_first(tmp_path):
@@ -170,7 +170,7 @@ def test_second_0_is_that_of_the_audio_where_it_comes_first(tmp_path):
     assert shown_at(path, [0.0, shift + 1 / 30, shift + 1]) == [0, 1, 30]
 
 
-def test_what_an_edit_list_cuts_off_is_not_shown(tmp_path):
+def test_frames_before_an_edit_list_are_not_shown(tmp_path):
     path = write_video(tmp_path / 'a.mp4', [t - 0.5 for t in CONSTANT])
     assert shown_at(path, [0.0, 0.5, 1.0, 2.4]) == [15, 30, 45, 87]
     assert probe_video(path).duration_s == pytest.approx(2.5)
@@ -203,8 +203,8 @@ def test_what_the_header_turns_is_upright(tmp_path, matrix):
     with_matrix(path, *(x << 16 for x in matrix))
     turned = VideoFile(path).frames([0.0])[0]
     np.testing.assert_array_equal(turned, MATRICES[matrix](plain))
-    look = video_extent(path)
-    assert (look.height, look.width) == turned.shape[:2]
+    extent = video_extent(path)
+    assert (extent.height, extent.width) == turned.shape[:2]
     assert 'frames are read upright' in probe_video(path).notes[0]
 
 
@@ -212,7 +212,7 @@ def test_an_odd_angle_is_refused(tmp_path):
     path = write_video(tmp_path / 'a.mp4', CONSTANT[:3])
     with_matrix(path, 46341, 46341, -46341, 46341)
     assert ('a.mp4: it is to be rotated by an angle that is no multiple of 90 degrees: convert '
-            'it: `ffmpeg -i a.mp4 -c:v libx264 a_new.mp4`') in refusal(path)
+            'it: `ffmpeg -i a.mp4 -c:v libx264 a_new.mp4`') in error_of(path)
 
 
 def test_pixels_that_are_not_square_are_stretched(tmp_path):
@@ -250,15 +250,15 @@ def test_varying_rates_and_turned_frames_are_noted_by_data_check(tmp_path, spec)
              'train,2,3,cut,cup,up.mp4', 'test,1,2,cut,cup,up.mp4', 'test,1,2,cut,cup,no.mp4']
     (tmp_path / 'm.csv').write_text('\n'.join(lines))
     splits = open_splits(ManifestSettings(file=str(tmp_path / 'm.csv')), spec)
-    found = check_dataset(splits, decode=2)
-    train, test = (split.modalities[Modality.RGB] for split in found.splits.values())
+    report = check_dataset(splits, decode=2)
+    train, test = (split.modalities[Modality.RGB] for split in report.splits.values())
     assert train.damaged == 0 and test.damaged == 1
     assert train.remarks == {
         'its frame rate varies (7.5 to 30 frames a second): frames are read by their own times':
             ['line 2'],
         'its header rotates it by 90 degrees clockwise: frames are read upright': ['line 3']}
     assert any('it cannot be read: it cannot be opened' in remark for remark in test.remarks)
-    json.dumps(found.to_dict())
+    json.dumps(report.to_dict())
 
 
 def test_an_avi_with_packed_b_frames_is_read_in_its_order(tmp_path):
@@ -268,18 +268,18 @@ def test_an_avi_with_packed_b_frames_is_read_in_its_order(tmp_path):
     with av.open(str(path)) as source, av.open(str(tmp_path / 'b.avi'), 'w') as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         plain = [bytes(packet) for packet in source.demux(video=0) if packet.size]
-        kinds = [data[data.index(vop) + 4] >> 6 for data in plain]  # 2 is a B frame
+        frame_types = [data[data.index(vop) + 4] >> 6 for data in plain]  # 2 is a B frame
         packed = [plain[0].replace(vop, user + vop)]
-        for data, kind, after in zip(plain[1:], kinds[1:], [*kinds[2:], 0]):
-            if kind == 2:
+        for data, frame_type, after in zip(plain[1:], frame_types[1:], [*frame_types[2:], 0]):
+            if frame_type == 2:
                 packed.append(vop + b'\x50\0')
             else:
                 packed.append(data + plain[len(packed) + 1] if after == 2 else data)
-        assert kinds.count(2) > 10
+        assert frame_types.count(2) > 10
         for index, data in enumerate(packed):
             packet = av.Packet(data)
             packet.stream, packet.time_base = stream, Fraction(1, 30)
-            packet.dts, packet.is_keyframe = index, kinds[index] == 0
+            packet.dts, packet.is_keyframe = index, frame_types[index] == 0
             out.mux(packet)
     for first in range(0, 36, 3):
         assert shown_at(tmp_path / 'b.avi', [first / 30, (first + 2) / 30]) == [first, first + 2]
@@ -290,7 +290,7 @@ def test_an_avi_with_packed_b_frames_is_read_in_its_order(tmp_path):
 def test_transport_streams_joined_byte_by_byte_are_refused(tmp_path):
     path = write_video(tmp_path / 'a.ts')
     path.write_bytes(2 * path.read_bytes())
-    assert 'its time stamps run backwards after 2.9' in refusal(path)
+    assert 'its time stamps run backwards after 2.9' in error_of(path)
 
 
 def test_jumbled_times_are_refused(tmp_path):
@@ -299,11 +299,11 @@ def test_jumbled_times_are_refused(tmp_path):
     block = b'\x81' + struct.pack('>h', 167) + b'\x80'  # track 1, 0.167 s, a key frame
     assert shown_at(path, [0.2]) == [6] and block in data
     path.write_bytes(data.replace(block, b'\x81' + struct.pack('>h', 1500) + b'\x80', 1))
-    assert 'its time stamps run backwards after 1.50 s' in refusal(path, [0.2])
+    assert 'its time stamps run backwards after 1.50 s' in error_of(path, [0.2])
 
 
 def test_raw_streams_without_times_are_refused(tmp_path):
-    assert 'expected one file (mp4, mov' in refusal(write_video(tmp_path / 'a.h264'))
+    assert 'expected one file (mp4, mov' in error_of(write_video(tmp_path / 'a.h264'))
 
 
 def test_a_codec_without_a_decoder_is_named_with_the_remedy(tmp_path):
@@ -312,7 +312,7 @@ def test_a_codec_without_a_decoder_is_named_with_the_remedy(tmp_path):
     at = data.index(b'avc1', data.index(b'stsd'))
     path.write_bytes(data[:at] + b'zzzz' + data[at + 4:])
     assert ('a.mp4: FFmpeg has no decoder for its codec: convert it: `ffmpeg -i a.mp4 -c:v '
-            'libx264 a_new.mp4`') in refusal(path)
+            'libx264 a_new.mp4`') in error_of(path)
 
 
 def test_audio_alone_is_no_video(tmp_path):
@@ -320,7 +320,7 @@ def test_audio_alone_is_no_video(tmp_path):
         stream = out.add_stream('aac', rate=48_000)
         stream.layout = 'mono'
         _write_audio(out, stream, 0)
-    assert 'it has no video: give a file with a video stream' in refusal(tmp_path / 'a.mp4')
+    assert 'it has no video: give a file with a video stream' in error_of(tmp_path / 'a.mp4')
 
 
 def test_names_that_are_not_utf_8_are_read(tmp_path):
@@ -336,7 +336,7 @@ def test_no_name_is_taken_for_a_url(tmp_path, name, server, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / 'a.mp4', CONSTANT[:9])
     text = name.format(port=server.port)
-    assert 'there is no such file' in refusal(Path(text))
+    assert 'there is no such file' in error_of(Path(text))
     assert main(['predict', text]) == 2
     assert main(['bag', 'from-video', text, 'o.mcap']) == 2
     assert main(['predict', 'a.mp4', '--audio', text]) == 2
@@ -366,7 +366,7 @@ def test_playlists_are_refused_and_open_nothing(tmp_path, name, server):
         path = tmp_path / f'list{suffix}'
         path.write_text(playlists(server.port)[name])
         assert re.search('it cannot be opened as a video: (it is a playlist|expected one file)',
-                         refusal(path))
+                         error_of(path))
     assert not server.requests
 
 
@@ -374,7 +374,7 @@ def test_playlists_are_refused_and_open_nothing(tmp_path, name, server):
 def test_devices_fifos_and_folders_are_refused(tmp_path):
     os.mkfifo(tmp_path / 'fifo.mp4')
     for path in (tmp_path / 'fifo.mp4', tmp_path, Path('/dev/zero')):
-        assert 'expected a regular file' in refusal(path)
+        assert 'expected a regular file' in error_of(path)
         assert 'expected a regular file' in VideoFile(path).problem()
 
 
@@ -384,7 +384,7 @@ def test_frames_of_too_many_pixels_are_refused(tmp_path):
     for at in [i for i in range(len(data) - 9) if data[i:i + 2] == b'\xff\xc0']:
         data[at + 5:at + 9] = struct.pack('>HH', 32_000, 32_000)
     path.write_bytes(data)
-    assert 'a.mkv' in refusal(path, [0.0])
+    assert 'a.mkv' in error_of(path, [0.0])
 
 
 def test_tables_that_claim_more_frames_than_bytes_are_refused(tmp_path):
@@ -393,15 +393,15 @@ def test_tables_that_claim_more_frames_than_bytes_are_refused(tmp_path):
     at = data.index(b'stsz') + 8
     data[at:at + 8] = struct.pack('>II', 1, 20_000_000)
     path.write_bytes(data)
-    assert 'it claims 20,000,000 frames in ' in refusal(path)
+    assert 'it claims 20,000,000 frames in ' in error_of(path)
     assert video_extent(path) == (0, 0, 0)
 
 
 def test_a_missing_library_is_named(tmp_path, monkeypatch):
     path = write_video(tmp_path / 'a.mp4', CONSTANT[:3])
     monkeypatch.setitem(sys.modules, 'av', None)
-    assert 'video files are read by PyAV, which is missing' in refusal(path)
-    assert 'pip install av, as requirements/runtime.txt pins it' in refusal(path)
+    assert 'video files are read by PyAV, which is missing' in error_of(path)
+    assert 'pip install av, as requirements/runtime.txt pins it' in error_of(path)
 
 
 def test_no_file_stays_open(tmp_path):
@@ -410,7 +410,7 @@ def test_no_file_stays_open(tmp_path):
     before = len(os.listdir('/proc/self/fd'))
     for _ in range(5):
         shown_at(path, [0.1])
-        refusal(tmp_path / 'b.mp4')
+        error_of(tmp_path / 'b.mp4')
     assert len(os.listdir('/proc/self/fd')) == before
 
 
@@ -428,12 +428,12 @@ def test_a_bag_holds_each_frame_at_its_own_time(tmp_path, capsys):
 def test_predict_lays_frames_by_their_own_times(tmp_path, spec):
     from karmma_ros.cli.predict import VideoClips
     path = write_video(tmp_path / 'a.mp4', VARYING)
-    with VideoClips(path, None) as film:
-        serials = [frame.serial for frame in film.frames(spec)]
-        assert film.seconds == pytest.approx(6.0, abs=0.11)
+    with VideoClips(path, None) as video:
+        serials = [frame.serial for frame in video.frames(spec)]
+        assert video.seconds == pytest.approx(6.0, abs=0.11)
     period = spec.duration / spec.num_frames
     wanted = [sum(t <= slot * period + 1e-5 for t in VARYING) - 1 for slot in range(len(serials))]
     assert serials == wanted and len(serials) >= 5.8 / period
-    with VideoClips(path, 30.0) as film:
-        assert [frame.serial for frame in film.frames(spec)][-1] >= 80
-        assert film.seconds == 3.0
+    with VideoClips(path, 30.0) as video:
+        assert [frame.serial for frame in video.frames(spec)][-1] >= 80
+        assert video.seconds == 3.0
