@@ -250,12 +250,12 @@ def test_what_is_no_tar_is_refused(tmp_path):
 
 # -- tars that are hostile or damaged --------------------------------------------------------
 
-def header(name, size=b'%011o\0' % 4, member_type=b'0', prefix=b''):
+def header(name, size=b'%011o\0' % 4, type_=b'0', prefix=b''):
     """Return the first block of a member, with a checksum that is right."""
     block = bytearray(512)
     block[:len(name)] = name
     block[124:124 + len(size)] = size
-    block[156:157] = member_type
+    block[156:157] = type_
     block[257:265] = b'ustar\x0000'
     block[345:345 + len(prefix)] = prefix
     block[148:156] = b'%06o\0 ' % (sum(block) + 8 * 32)
@@ -283,12 +283,12 @@ END = bytes(1024)
     (member(FRAME, size=b'0o000000017\0'), 'at byte 0 has the size'),
     (member(FRAME, size=b'00000_00017\0'), 'at byte 0 has the size'),
     (member(b'frame_' + b'9' * 25 + b'.jpg'), '9{25}.jpg has a number above 2,147,483'),
-    (member(FRAME, member_type=b'2'), f'{NAME.format(1)} is a link; expected a file: make it anew: tar'),
-    (member(FRAME, member_type=b'1'), f'{NAME.format(1)} is a link'),
-    (member(FRAME, member_type=b'S'), f'{NAME.format(1)} is sparse'),
-    (member(b'x', b'27 GNU.sparse.realsize=999\n', member_type=b'x') + member(FRAME), 'is sparse'),
-    (member(b'x', b'12 size=-99\n', member_type=b'x') + member(FRAME), "has the size '-99'"),
-    (member(b'L', size=base_256(5 << 30), member_type=b'L') + member(FRAME), 'the name of the member at'
+    (member(FRAME, type_=b'2'), f'{NAME.format(1)} is a link; expected a file: make it anew: tar'),
+    (member(FRAME, type_=b'1'), f'{NAME.format(1)} is a link'),
+    (member(FRAME, type_=b'S'), f'{NAME.format(1)} is sparse'),
+    (member(b'x', b'27 GNU.sparse.realsize=999\n', type_=b'x') + member(FRAME), 'is sparse'),
+    (member(b'x', b'12 size=-99\n', type_=b'x') + member(FRAME), "has the size '-99'"),
+    (member(b'L', size=base_256(5 << 30), type_=b'L') + member(FRAME), 'the name of the member at'
      ' byte 512 has 5,368,709,120 bytes; expected at most 1,048,576'),
     (member(FRAME) + member(b'other/' + FRAME), f'1.jpg and other/{NAME.format(1)} have the '
      'same number: keep one recording in one archive'),

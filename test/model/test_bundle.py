@@ -1,4 +1,4 @@
-"""A model directory: what is saved comes back, what is damaged is said."""
+"""A model directory: what is saved is loaded, damage is reported."""
 
 from dataclasses import replace
 import json
@@ -24,7 +24,7 @@ def saved(tmp_path, config, spec, vocabulary):
     return path, network
 
 
-def test_a_bundle_comes_back_whole(saved, spec, vocabulary, inputs):
+def test_a_saved_bundle_is_loaded(saved, spec, vocabulary, inputs):
     path, network = saved
     bundle = load_bundle(path)
     present = torch.ones(3, 4, dtype=torch.bool)
@@ -111,7 +111,7 @@ def replace_by_pipe(path):
     (lambda p: edit(p, lambda d: d['architecture']['encoders']['rgb'].update(
         name='subprocess:Popen', options={'args': 'true'})), 'if you trust it, load it with'),
 ])
-def test_damage_is_named_with_its_mend(saved, damage, text):
+def test_damage_is_named_with_its_remedy(saved, damage, text):
     path, _ = saved
     damage(path)
     with pytest.raises(BundleError, match=text) as caught:

@@ -51,7 +51,7 @@ def test_an_unknown_field_is_named(config):
     ('json:dumps', "'json:dumps'; expected the importable package.module:Class of a torch.nn"),
     (':Encoder', 'the importable package.module:Class'),
 ])
-def test_an_unknown_encoder_is_named_with_what_there_is(spec, name, text):
+def test_an_unknown_encoder_is_named_with_the_known_ones(spec, name, text):
     with pytest.raises(InvalidSettingError, match=text):
         build_encoder(EncoderConfig(name), spec, Modality.RGB)
 
@@ -67,7 +67,7 @@ def test_nothing_is_downloaded_while_building(spec, option):
         build_encoder(EncoderConfig('torchvision:swin3d_t', option), spec, Modality.RGB)
 
 
-def test_boxes_do_not_go_into_a_picture_encoder(spec):
+def test_boxes_do_not_go_into_a_video_encoder(spec):
     with pytest.raises(InvalidSettingError, match='boxes are not images'):
         build_encoder(EncoderConfig('timm:resnet18'), spec, Modality.DETECTIONS)
 

@@ -1,4 +1,4 @@
-"""The ensemble of Radevski et al.: a weighted mean of what each classifier says."""
+"""The ensemble of Radevski et al.: a weighted mean of the logits of the classifiers."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ def test_weighted_mean_by_hand():
     assert mean({F: logits[F]}).flatten().tolist() == [5.0, 8.0]
 
 
-def test_heads_are_cut_in_order():
+def test_heads_are_split_in_order():
     parts = SplitHeads({'verb': 2, 'noun': 1})(torch.tensor([[[1.0, 2.0, 3.0]]]))
     assert {head: x.tolist() for head, x in parts.items()} == {'verb': [[1.0, 2.0]],
                                                                'noun': [[3.0]]}
@@ -52,12 +52,12 @@ def test_the_ensemble_is_its_classifiers_averaged(ensemble, inputs):
 
 
 @torch.inference_mode()
-def test_a_classifier_that_hears_nothing_has_no_vote(ensemble, inputs):
+def test_a_classifier_of_an_absent_modality_does_not_count(ensemble, inputs):
     present = torch.tensor([[True, False, False, False], [False, True, True, False],
                             [True, True, True, True]])
     mixed = ensemble(inputs, present)
     for i, row in enumerate(present):
-        chosen = [m for m, there in zip(ensemble.modalities, row) if there]
+        chosen = [m for m, is_present in zip(ensemble.modalities, row) if is_present]
         alone = ensemble({m: inputs[m][i:i + 1] for m in chosen}, row.unsqueeze(0))
         for head in mixed:
             torch.testing.assert_close(mixed[head][i:i + 1], alone[head])

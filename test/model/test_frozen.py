@@ -1,5 +1,5 @@
 """
-Every preset at reduced width, held against answers it gave before: numerics may not drift.
+Every preset at reduced width, compared with earlier logits: numerics may not drift.
 
 After a change that is meant to alter them: `python test/model/test_frozen.py` writes them anew.
 """
@@ -84,7 +84,7 @@ def case(name):
 
 
 @torch.inference_mode()
-def answers(name):
+def logits_of(name):
     """Return the logits of the case."""
     network, inputs, present = case(name)
     return {head: logits.tolist() for head, logits in network(inputs, present).items()}
@@ -93,7 +93,7 @@ def answers(name):
 @pytest.mark.parametrize('name', PRESETS)
 def test_outputs_do_not_drift(name):
     frozen = json.loads(FROZEN.read_text())[name]
-    for head, logits in answers(name).items():
+    for head, logits in logits_of(name).items():
         torch.testing.assert_close(
             torch.tensor(logits), torch.tensor(frozen[head]), rtol=1e-3, atol=1e-4)
 
@@ -118,7 +118,7 @@ def test_a_mixed_batch_equals_its_samples_one_by_one(name):
     together = network(inputs, present)
     for i in range(2):
         row = present[i:i + 1]
-        chosen = [m for m, there in zip(network.modalities, row[0]) if there]
+        chosen = [m for m, is_present in zip(network.modalities, row[0]) if is_present]
         alone = network({m: inputs[m][i:i + 1] for m in chosen}, row)
         for head in together:
             torch.testing.assert_close(
@@ -126,4 +126,4 @@ def test_a_mixed_batch_equals_its_samples_one_by_one(name):
 
 
 if __name__ == '__main__':
-    FROZEN.write_text(json.dumps({name: answers(name) for name in PRESETS}, indent=1) + '\n')
+    FROZEN.write_text(json.dumps({name: logits_of(name) for name in PRESETS}, indent=1) + '\n')

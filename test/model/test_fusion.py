@@ -36,7 +36,7 @@ def fusion():
 
 
 @torch.inference_mode()
-def test_fusion_is_what_the_paper_says(fusion):
+def test_fusion_is_that_of_the_paper(fusion):
     tokens = {V: torch.randn(1, 3, 8), A: torch.randn(1, 2, 8)}
     x = torch.cat([tokens[V][0], tokens[A][0], fusion.cls.unsqueeze(0)])
     for layer in fusion.layers:
@@ -46,7 +46,7 @@ def test_fusion_is_what_the_paper_says(fusion):
 
 
 @torch.inference_mode()
-def test_a_masked_modality_is_as_if_it_were_not_there(fusion):
+def test_a_masked_modality_is_as_if_it_were_absent(fusion):
     tokens = {V: torch.randn(2, 3, 8), A: torch.randn(2, 2, 8)}
     present = torch.tensor([[True, False], [True, True]])
     masked = fusion(tokens, present)

@@ -1,4 +1,4 @@
-"""Whatever subset of the sensors is there, and only that, decides the answer."""
+"""The logits depend on the present modalities, and on nothing else."""
 
 from dataclasses import replace
 
@@ -127,8 +127,8 @@ def test_every_reduction_gives_its_number_of_tokens(
     network = build(replace(config, reduction=reduction, token_cap=3), spec, vocabulary).eval()
     counts = {m: network.encode(m, inputs[m]).shape[1] for m in Modality}
     assert counts == {m: len(network.embeddings[m.value].absent_tokens) for m in Modality}
-    whole = {Modality.RGB: 8, Modality.FLOW: 8, Modality.AUDIO: 25, Modality.DETECTIONS: 4}
-    assert counts == (whole if reduction == 'none' else dict.fromkeys(Modality, 3))
+    full = {Modality.RGB: 8, Modality.FLOW: 8, Modality.AUDIO: 25, Modality.DETECTIONS: 4}
+    assert counts == (full if reduction == 'none' else dict.fromkeys(Modality, 3))
 
 
 @pytest.mark.parametrize('name', PRESETS)

@@ -1,4 +1,4 @@
-"""Encoders from torchvision, timm and a user: the real ones, against the library's own answer."""
+"""Encoders from torchvision, timm and a user: the real ones, against the output of the library."""
 
 from dataclasses import replace
 import sys
@@ -63,7 +63,7 @@ def encoder_for(name, modality=Modality.RGB, **options):
                                            'embed_dim': 8, 'window_size': 4}),
     ('timm:resnet10t', {}),
 ])
-def test_an_encoder_of_a_library_makes_the_tokens_it_says(name, options):
+def test_an_encoder_of_a_library_gives_the_stated_number_of_tokens(name, options):
     shape = SPEC.input_shape(Modality.RGB)
     if name.endswith('s3d'):
         shape = (3, 16, 64, 64)  # it halves its input more often than the small clip allows
@@ -120,7 +120,7 @@ def test_ast_averages_class_and_distillation_token():
 
 
 @torch.inference_mode()
-def test_ast_patches_overlap_as_the_paper_says():
+def test_ast_patches_overlap_as_in_the_paper():
     encoder = AST((1, 26, 46), dim=16, layers=1, heads=2)
     patches = encoder.model.patch_embed
     x = torch.rand(1, 1, 26, 46)
@@ -148,7 +148,7 @@ def test_tiles_become_grey_frames_of_the_size_asked_for():
     assert larger[1, 2, 1, -1, -1] == tiles[1, 1, -1, -1]
 
 
-def test_three_encoders_of_different_kinds_in_one_network(
+def test_three_encoders_of_different_libraries_in_one_network(
     config, vocabulary, user_package, tmp_path
 ):
     config = replace(config, encoders={

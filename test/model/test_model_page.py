@@ -1,4 +1,4 @@
-"""The page about the model: its names exist, its pictures are what the command draws."""
+"""The page about the model: its names exist, its figures are those that the command draws."""
 
 from importlib import import_module
 from pathlib import Path
@@ -25,8 +25,8 @@ def test_the_page_names_something():
 @pytest.mark.parametrize('name', NAMES)
 def test_a_name_on_the_page_exists(name):
     module, _, last = name.rpartition('.')
-    found = import_module(module)
-    assert hasattr(found, last) or import_module(name)
+    imported = import_module(module)
+    assert hasattr(imported, last) or import_module(name)
 
 
 @pytest.mark.parametrize(('part', 'attribute'), ATTRIBUTES)
@@ -43,7 +43,7 @@ def texts(path):
     return re.findall(r'<text[^>]*>([^<]+)</text>', path.read_text())
 
 
-def test_the_pictures_are_what_the_command_draws(tmp_path):
+def test_the_figures_are_those_that_the_command_draws(tmp_path):
     names = [path.stem for path in (DOCS / 'images').glob('karmma_*.svg')]
     shown = set(re.findall(r'\((images/\S+)\)', PAGE))
     assert {f'images/{name}.svg' for name in names} == {s for s in shown if s.endswith('.svg')}

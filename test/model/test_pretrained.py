@@ -1,4 +1,4 @@
-"""Weights from files: what is taken, bent, left at random, and what is said when they lack."""
+"""Weights from files: loaded, adapted or left at random; the error when they are missing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
 
-    def refuse(url, place, hash_prefix=None):
+    def refuse(url, path, hash_prefix=None):
         raise OSError('Network is unreachable')
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', refuse)
@@ -82,7 +82,7 @@ def test_imagenet_weights_bend_to_the_spectrogram(cache):
     assert torch.equal(encoder.model.dist_token, published.dist_token)
 
 
-def test_equal_tiles_answer_as_the_grey_picture_did(cache):
+def test_equal_tiles_give_the_output_of_the_grey_image(cache):
     prepare_torchvision()
     import timm
 
@@ -133,7 +133,7 @@ def test_a_bundle_gives_each_encoder_its_own_part(tmp_path, config, spec, vocabu
     assert set(reports[Modality.AUDIO].random) == set(network.encoders['audio'].state_dict())
 
 
-def test_offline_the_error_says_which_file_from_where_to_which_place(cache):
+def test_offline_the_error_names_the_file_its_url_and_its_path(cache):
     swin = EncoderConfig('torchvision:swin3d_b', weights='KINETICS400_V1')
     with pytest.raises(MissingWeightsError) as caught:
         find_weights(swin)
@@ -144,7 +144,7 @@ def test_offline_the_error_says_which_file_from_where_to_which_place(cache):
     assert "a local file's path as the encoder's `weights`" in text
 
 
-def test_offline_the_error_names_the_place_in_the_hub_cache(cache):
+def test_offline_the_error_names_the_path_in_the_hub_cache(cache):
     with pytest.raises(MissingWeightsError, match=f'{DEIT} and put them at .*models--timm--deit'):
         find_weights(EncoderConfig('ast', weights=DEIT))
 

@@ -1,4 +1,4 @@
-"""Encoders that keep stretches of time apart: chunks, and frames with a memory."""
+"""Streaming encoders: chunks, and causal frames with a state."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ BACKBONES = ['resnet10t', 'mobilenetv3_small_050', 'test_efficientnet', 'test_co
 
 
 def settle(module):
-    """Return every weight and statistic a value that is not its first, and stop the training."""
+    """Change every weight and statistic from its initial value; switch to evaluation mode."""
     torch.manual_seed(1)
     with torch.no_grad():
         for weights in module.parameters():
@@ -45,21 +45,21 @@ def causal(request):
 @torch.inference_mode()
 def test_a_chunk_is_encoded_alike_wherever_it_lies(spec, modality):
     encoder = settle(build_encoder(PAIRS, spec, modality))
-    film = torch.rand(2, 3, 4, 16, 16)
-    turned = torch.cat([film[:, :, 2:], film[:, :, :2]], dim=2)
-    old, new = encoder(film).chunk(2, dim=1)
+    video = torch.rand(2, 3, 4, 16, 16)
+    turned = torch.cat([video[:, :, 2:], video[:, :, :2]], dim=2)
+    old, new = encoder(video).chunk(2, dim=1)
     torch.testing.assert_close(encoder(turned), torch.cat([new, old], dim=1))
-    torch.testing.assert_close(encoder.encode_chunks(film[:, :, 2:]), new)
+    torch.testing.assert_close(encoder.encode_chunks(video[:, :, 2:]), new)
 
 
 @torch.inference_mode()
-def test_the_flow_from_a_frame_outside_the_chunk_is_not_looked_at(spec):
-    film = torch.rand(1, 3, 4, 16, 16)
-    changed = film.clone()
+def test_the_flow_from_a_frame_outside_the_chunk_is_not_used(spec):
+    video = torch.rand(1, 3, 4, 16, 16)
+    changed = video.clone()
     changed[:, :, [0, 2]] = torch.nan
     for modality, same in ((F, True), (V, False)):
         encoder = settle(build_encoder(PAIRS, spec, modality))
-        assert torch.equal(encoder(film), encoder(changed)) == same
+        assert torch.equal(encoder(video), encoder(changed)) == same
 
 
 @pytest.mark.parametrize(('encoder', 'modality', 'text'), [
@@ -79,13 +79,13 @@ def test_fewer_frames_than_none_are_refused():
         EncoderConfig('r2plus1d', chunk=-1)
 
 
-def test_a_cap_that_leaves_a_stretch_nothing_is_refused(config, spec, vocabulary):
+def test_a_cap_that_leaves_a_chunk_without_tokens_is_refused(config, spec, vocabulary):
     config = replace(config, encoders={V: replace(PLAIN, chunk=1)}, token_cap=3)
     with pytest.raises(InvalidSettingError, match='token_cap is 3; expected 4 or more'):
         build(config, spec, vocabulary)
 
 
-def test_no_chunk_is_written_as_before_there_were_any(config):
+def test_a_configuration_without_chunks_has_no_key_for_them(config):
     assert set(PLAIN.to_dict()) == {'name', 'options', 'weights'}
     assert PAIRS.to_dict()['chunk'] == 2
     config = replace(config, encoders={V: PAIRS, F: PLAIN})
@@ -93,27 +93,27 @@ def test_no_chunk_is_written_as_before_there_were_any(config):
 
 
 @torch.inference_mode()
-def test_chunks_share_the_cap_and_are_told_apart(config, spec, vocabulary):
+def test_chunks_divide_the_cap_and_have_order_tokens(config, spec, vocabulary):
     network = settle(build(replace(config, encoders={V: PAIRS}, reduction='even', token_cap=6),
                            spec, vocabulary))
     network.embedding(V).order_tokens.normal_()  # as far apart as training may bring them
-    film = torch.rand(1, 3, 4, 16, 16)
-    film[:, :, 2:] *= 10
-    tokens = network.encoders['rgb'](film)  # [1, 8, e], 4 of each chunk
+    video = torch.rand(1, 3, 4, 16, 16)
+    video[:, :, 2:] *= 10
+    tokens = network.encoders['rgb'](video)  # [1, 8, e], 4 of each chunk
     embedding = network.embedding(V)
     assert embedding.parts == parts_of(network.encoders['rgb']) == 2
     expected = torch.cat([
         embedding(even_average(tokens[:, 4 * i:4 * i + 4], 3)) + embedding.order_tokens[i]
         for i in range(2)], dim=1)
-    torch.testing.assert_close(network.encode(V, film), expected)
+    torch.testing.assert_close(network.encode(V, video), expected)
     assert embedding.absent_tokens.shape == (6, 16)
-    turned = torch.cat([film[:, :, 2:], film[:, :, :2]], dim=2)
+    turned = torch.cat([video[:, :, 2:], video[:, :, :2]], dim=2)
     present = torch.ones(1, 1, dtype=torch.bool)
-    there, back = (network({V: x}, present)['verb'] for x in (film, turned))
-    assert not torch.allclose(there, back, atol=1e-4)
+    forward, backward = (network({V: x}, present)['verb'] for x in (video, turned))
+    assert not torch.allclose(forward, backward, atol=1e-4)
 
 
-def test_without_stretches_no_order_is_learned():
+def test_without_chunks_no_order_is_learned():
     names = [name for name, _ in TokenEmbedding(3, 5, 4).named_parameters()]
     assert 'order_tokens' not in names
 
@@ -126,32 +126,32 @@ def test_an_encoder_in_chunks_is_pretrained_on_its_mean_token(config, spec, voca
 
 
 @torch.inference_mode()
-def test_frame_by_frame_is_the_whole_clip(causal):
-    film = torch.rand(2, *SHAPE)
-    whole = causal(film)
+def test_frame_by_frame_equals_the_complete_clip(causal):
+    video = torch.rand(2, *SHAPE)
+    complete = causal(video)
     past, tokens = None, []
     for i in range(SHAPE[1]):
-        new, past = causal.step(film[:, :, i:i + 1], past)
+        new, past = causal.step(video[:, :, i:i + 1], past)
         tokens.append(new)
-    assert whole.shape[1] == 4 * SHAPE[1]
-    torch.testing.assert_close(torch.cat(tokens, dim=1), whole, rtol=0, atol=1e-5)
+    assert complete.shape[1] == 4 * SHAPE[1]
+    torch.testing.assert_close(torch.cat(tokens, dim=1), complete, rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
-def test_any_cut_is_the_whole_clip(causal):
-    film = torch.rand(1, *SHAPE)
-    first, past = causal.step(film[:, :, :1], None)
-    second, _ = causal.step(film[:, :, 1:], past)
+def test_any_division_equals_the_complete_clip(causal):
+    video = torch.rand(1, *SHAPE)
+    first, past = causal.step(video[:, :, :1], None)
+    second, _ = causal.step(video[:, :, 1:], past)
     torch.testing.assert_close(
-        torch.cat([first, second], dim=1), causal(film), rtol=0, atol=1e-5)
+        torch.cat([first, second], dim=1), causal(video), rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
 def test_a_frame_changes_what_follows_and_nothing_before(causal):
-    film = torch.rand(1, *SHAPE)
-    changed = film.clone()
+    video = torch.rand(1, *SHAPE)
+    changed = video.clone()
     changed[:, :, 2] += 1
-    before, after = (causal(x).unflatten(1, (SHAPE[1], 4)) for x in (film, changed))
+    before, after = (causal(x).unflatten(1, (SHAPE[1], 4)) for x in (video, changed))
     moved = (before - after).abs().amax((0, 2, 3)) > 1e-6
     assert moved.tolist()[:4] == [False, False, True, True]
 
@@ -160,9 +160,9 @@ def test_a_frame_changes_what_follows_and_nothing_before(causal):
 def test_untrained_mixers_leave_the_image_model_as_it_is():
     torch.manual_seed(0)
     encoder = CausalFrames(SHAPE, 'resnet10t', grid=1).eval()
-    film = torch.rand(1, *SHAPE)
-    alone = [encoder.step(film[:, :, i:i + 1], None)[0] for i in range(SHAPE[1])]
-    torch.testing.assert_close(encoder(film), torch.cat(alone, dim=1))
+    video = torch.rand(1, *SHAPE)
+    alone = [encoder.step(video[:, :, i:i + 1], None)[0] for i in range(SHAPE[1])]
+    torch.testing.assert_close(encoder(video), torch.cat(alone, dim=1))
 
 
 def saved(path, tensors):
@@ -171,16 +171,16 @@ def saved(path, tensors):
     return str(path)
 
 
-def test_chunks_start_from_an_encoder_of_whole_clips(spec, tmp_path):
-    whole = settle(build_encoder(PLAIN, spec, V))
+def test_chunks_start_from_an_encoder_of_complete_clips(spec, tmp_path):
+    complete = settle(build_encoder(PLAIN, spec, V))
     path = saved(tmp_path / 'model.safetensors', {
-        f'encoders.rgb.{name}': x for name, x in whole.state_dict().items()})
+        f'encoders.rgb.{name}': x for name, x in complete.state_dict().items()})
     chunked = build_encoder(PAIRS, spec, V)
     report = load_encoder(chunked, replace(PAIRS, weights=path), V)
     assert not report.random
     assert report.adapted == {'position': "8 positions averaged over the clip's 2 chunks"}
     torch.testing.assert_close(
-        chunked.encoder.position, whole.position.unflatten(0, (2, 4)).mean(0))
+        chunked.encoder.position, complete.position.unflatten(0, (2, 4)).mean(0))
     again = build_encoder(PAIRS, spec, V)
     path = saved(tmp_path / 'chunked.safetensors', {
         f'encoders.rgb.{name}': x for name, x in chunked.state_dict().items()})
@@ -213,18 +213,18 @@ def test_the_full_size_networks_keep_to_the_papers_sequence(name, tokens, parts)
 
 @pytest.mark.parametrize('chunk', [2, 4])
 @torch.inference_mode()
-def test_places_are_what_parts_are_told_when_they_are_put_in_order(
+def test_positions_are_added_when_chunks_are_put_in_order(
         config, spec, vocabulary, chunk):
     config = replace(config, encoders={V: replace(PLAIN, chunk=chunk)})
     network = settle(build(config, spec, vocabulary))
-    parts, places = EagerParts(network), positions_of(network)[V]
+    parts, positions = EagerParts(network), positions_of(network)[V]
     alone = [parts.encode_chunk(V, torch.rand(1, 3, chunk, 16, 16).numpy())
              for _ in range(4 // chunk)]
-    told = torch.stack(alone) + torch.from_numpy(places)[:, None]
-    torch.testing.assert_close(parts.in_order(V, alone), told.flatten(0, 1)[None])
+    positioned = torch.stack(alone) + torch.from_numpy(positions)[:, None]
+    torch.testing.assert_close(parts.in_order(V, alone), positioned.flatten(0, 1)[None])
 
 
-def test_an_ensemble_has_no_stretches_for_it_sees_the_mean_of_a_clip(config, spec, vocabulary):
+def test_an_ensemble_has_no_chunks_because_it_uses_the_mean_of_a_clip(config, spec, vocabulary):
     config = replace(config, encoders={**config.encoders, V: PAIRS})
     assert list(chunks_of(build(config, spec, vocabulary))) == [V]
     assert not chunks_of(build(ensemble(config), spec, vocabulary))

@@ -1,4 +1,4 @@
-"""Model directories with exports, made once: a trace takes seconds."""
+"""Model directories with exports, bundles once: a trace takes seconds."""
 
 from dataclasses import replace
 import shutil
@@ -71,16 +71,16 @@ def calibration(modalities):
 @pytest.fixture(scope='session')
 def exported(tmp_path_factory):
     """Return a function from the name of a configuration to a model directory with exports."""
-    made = {}
+    bundles = {}
 
     def get(name):
-        if name not in made:
+        if name not in bundles:
             config = (CONFIGS | STREAMING)[name]
             bundle = save(tmp_path_factory.mktemp('models') / name, config)
             export(bundle, 'openvino', 'fp32')
             export(bundle, 'onnx', 'fp32')
-            made[name] = bundle
-        return made[name]
+            bundles[name] = bundle
+        return bundles[name]
 
     return get
 

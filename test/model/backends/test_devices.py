@@ -42,7 +42,7 @@ def test_the_error_names_what_is_present(cards, text):
 @pytest.mark.parametrize(('version', 'reason'), [
     (None, 'this build of PyTorch has no CUDA support'),
     ('13.0', 'the NVIDIA driver reports none')])
-def test_without_a_card_the_error_says_why(bare, monkeypatch, version, reason):
+def test_without_a_gpu_the_error_has_the_reason(bare, monkeypatch, version, reason):
     monkeypatch.setattr(torch.version, 'cuda', version)
     with pytest.raises(InvalidSettingError, match=f"'cuda'; expected auto, cpu: .*{reason}"):
         choose_device('cuda')

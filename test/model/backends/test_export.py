@@ -1,4 +1,4 @@
-"""What is written into a model directory, and what is refused."""
+"""Exports that are written into a model directory, and exports that are refused."""
 
 import json
 
@@ -57,14 +57,14 @@ def test_products_saturate_on_x86_without_vnni(monkeypatch, machine, flags, satu
     assert onnx_runtime._products_saturate() is saturates
 
 
-def test_it_says_what_it_was_made_from(copied):
+def test_its_description_has_the_weights_and_versions(copied):
     description = json.loads(
         (copied.path / 'exports' / 'openvino_fp32' / 'export.json').read_text())
     assert description['weights_sha256'] == copied.sha256
     assert description['torch'] == torch.__version__
 
 
-def test_bf16_weights_take_half_the_room(copied):
+def test_bf16_weights_take_half_the_space(copied):
     written, _ = export(copied, 'openvino', 'bf16')
     half, full = ((folder / 'audio.bin').stat().st_size for folder in (
         written.folder, copied.path / 'exports' / 'openvino_fp32'))
@@ -80,9 +80,9 @@ def test_the_network_is_left_as_it_was(copied):
     assert torch.backends.mha.get_fastpath_enabled() == fast
 
 
-def test_one_that_disagrees_does_not_take_the_place_of_the_old_one(copied, monkeypatch):
-    place = copied.path / 'exports' / 'onnxruntime_fp32'
-    before = {p.name: p.read_bytes() for p in place.iterdir()}
+def test_an_export_that_disagrees_does_not_replace_the_old_one(copied, monkeypatch):
+    folder = copied.path / 'exports' / 'onnxruntime_fp32'
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
     real = export_module.write_graphs
 
     def write_others(bundle, folder):
@@ -97,8 +97,8 @@ def test_one_that_disagrees_does_not_take_the_place_of_the_old_one(copied, monke
     monkeypatch.setattr(export_module, 'write_graphs', write_others)
     with pytest.raises(BundleError, match='the export is not kept: onnxruntime fp32 .* differs'):
         export(copied, 'onnx')
-    assert {p.name: p.read_bytes() for p in place.iterdir()} == before
-    assert sorted(p.name for p in place.parent.iterdir()) == ['onnxruntime_fp32', 'openvino_fp32']
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert sorted(p.name for p in folder.parent.iterdir()) == ['onnxruntime_fp32', 'openvino_fp32']
 
 
 @pytest.mark.parametrize(('target', 'precision', 'text'), [

@@ -29,11 +29,11 @@ def port(name, shape=(1, 8)):
 
 
 def graph(nodes, shape=(1, 8), weights=(), **more):
-    made = helper.make_graph(
+    built = helper.make_graph(
         nodes, 'g', [port('input')], [port('tokens', shape)], list(weights))
     opsets = [helper.make_opsetid('', 17), helper.make_opsetid('own', 1)]
     return helper.make_model(
-        made, opset_imports=opsets, ir_version=9, **more).SerializeToString()
+        built, opset_imports=opsets, ir_version=9, **more).SerializeToString()
 
 
 def function(domain):
@@ -46,9 +46,9 @@ def function(domain):
         [helper.make_tensor_value_info('d', bools, []), port('w')])
     loop = [constant('n', np.int64(10**12)), constant('t', True),
             node('Loop', ['n', 't', 'x'], ['y'], body=body)]
-    made = helper.make_function(
+    relu = helper.make_function(
         domain, 'Relu', ['x'], ['y'], loop, [helper.make_opsetid('', 17)])
-    return graph([node('Relu', ['input'], ['tokens'], domain=domain)], functions=[made])
+    return graph([node('Relu', ['input'], ['tokens'], domain=domain)], functions=[relu])
 
 
 def outside(attribute):
@@ -63,13 +63,13 @@ def outside(attribute):
 
 
 def sparse():
-    made = onnx.ModelProto()
-    made.ParseFromString(graph([node('Add', ['input', 'k'], ['tokens'])]))
+    model = onnx.ModelProto()
+    model.ParseFromString(graph([node('Add', ['input', 'k'], ['tokens'])]))
     values = helper.make_tensor('k', TensorProto.FLOAT, [1], [1.0])
-    places = helper.make_tensor('p', TensorProto.INT64, [1], [0])
-    made.graph.sparse_initializer.append(
-        helper.make_sparse_tensor(values, places, [2**40]))
-    return made.SerializeToString()
+    indices = helper.make_tensor('p', TensorProto.INT64, [1], [0])
+    model.graph.sparse_initializer.append(
+        helper.make_sparse_tensor(values, indices, [2**40]))
+    return model.SerializeToString()
 
 
 def expanded(size, *more):
@@ -149,7 +149,7 @@ HOSTILE = {
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(('content', 'text'), HOSTILE.values(), ids=list(HOSTILE))
-def test_it_is_refused_before_anything_of_its_size_is_made(content, text):
+def test_it_is_refused_before_memory_of_its_size_is_allocated(content, text):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.process_time()
     with pytest.raises(ValueError, match=text):

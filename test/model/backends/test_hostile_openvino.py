@@ -95,12 +95,12 @@ def test_a_graph_that_needs_much_memory_is_refused(tmp_path, opset, copied, make
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
 
 
-def layer(kind='Const', data='', more=''):
-    return f'<layer id="0" name="a" type="{kind}" version="opset1">{data}{more}</layer>'
+def layer(layer_type='Const', data='', more=''):
+    return f'<layer id="0" name="a" type="{layer_type}" version="opset1">{data}{more}</layer>'
 
 
-def weights(shape='2', offset=0, size=8, kind='f32'):
-    return layer(data=f'<data element_type="{kind}" shape="{shape}" offset="{offset}" '
+def weights(shape='2', offset=0, size=8, element_type='f32'):
+    return layer(data=f'<data element_type="{element_type}" shape="{shape}" offset="{offset}" '
                       f'size="{size}"/>')
 
 
@@ -119,7 +119,7 @@ XML = {
     'before the file': (HEAD + weights(offset=-8) + TAIL, 'do not fit the 64 bytes'),
     'more than the file': (HEAD + weights('1000000', size=4_000_000) + TAIL, 'do not fit'),
     'a shape that is not there': (HEAD + weights('1000000') + TAIL, 'do not fit the 64 bytes'),
-    'texts': (HEAD + weights(kind='string') + TAIL, 'holds the type string'),
+    'texts': (HEAD + weights(element_type='string') + TAIL, 'holds the type string'),
     'many sides': (HEAD + weights(','.join('1' * 40), size=4) + TAIL, 'weights of shape'),
     'no size': (HEAD + layer(data='<data/>') + TAIL, 'offset'),
     'an edge to nothing': (

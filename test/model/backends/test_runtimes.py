@@ -1,4 +1,4 @@
-"""OpenVINO, ONNX Runtime and torch.compile: eager's answers, for every subset, again and again."""
+"""OpenVINO, ONNX Runtime and torch.compile: the logits of eager, for every subset."""
 
 import gc
 from threading import Thread
@@ -52,7 +52,7 @@ def test_tokens_are_encoded_once_and_fused_often(exported, runtime):
 
 @pytest.mark.parametrize('runtime', RUNTIMES)
 @pytest.mark.parametrize('missing', ['tokens', 'omit'])
-def test_an_answer_does_not_depend_on_the_ones_before(exported, missing, runtime):
+def test_logits_do_not_depend_on_earlier_clips(exported, missing, runtime):
     bundle = exported(missing)
     backend = choose(bundle, 'cpu', runtime).backend
     clip = check_clip(bundle.spec, bundle.network.modalities)
@@ -70,7 +70,7 @@ def test_a_clip_of_another_shape_is_refused(exported, runtime):
 
 
 @pytest.mark.parametrize('runtime', RUNTIMES)
-def test_no_memory_grows_with_the_answers(exported, runtime):
+def test_memory_does_not_grow_with_the_windows(exported, runtime):
     bundle = exported('tokens')
     recogniser = Recogniser(choose(bundle, 'cpu', runtime).backend, bundle.vocabulary, bundle.spec)
     clip = Clip({m: x[0] for m, x in check_clip(bundle.spec, recogniser.modalities).items()})
@@ -91,20 +91,20 @@ def test_no_memory_grows_with_the_answers(exported, runtime):
 
 
 @pytest.mark.parametrize('runtime', RUNTIMES)
-def test_it_is_made_in_one_thread_and_used_in_another(exported, runtime):
+def test_it_is_loaded_in_one_thread_and_used_in_another(exported, runtime):
     """As the node does, which loads a model beside the worker."""
-    bundle, made, answers = exported('tokens'), [], []
+    bundle, backends, logits = exported('tokens'), [], []
     clip = check_clip(bundle.spec, bundle.network.modalities)
-    for work in (lambda: made.append(choose(bundle, 'cpu', runtime).backend),
-                 lambda: answers.append(made[0].infer(clip))):
+    for work in (lambda: backends.append(choose(bundle, 'cpu', runtime).backend),
+                 lambda: logits.append(backends[0].infer(clip))):
         thread = Thread(target=work)
         thread.start()
         thread.join()
     np.testing.assert_allclose(
-        answers[0]['verb'], Eager(bundle.network).infer(clip)['verb'], atol=1e-4)
+        logits[0]['verb'], Eager(bundle.network).infer(clip)['verb'], atol=1e-4)
 
 
-def test_compiled_answers_as_eager_does(exported):
+def test_compiled_equals_eager(exported):
     bundle = exported('single')
     backend, reason = choose(bundle, 'cpu', 'compiled')
     assert isinstance(backend, CompiledCPU) and 'compiled' in reason
@@ -155,21 +155,21 @@ def test_a_small_encoder_runs_in_our_thread_while_the_large_ones_run_in_theirs()
 
 
 def test_only_a_graph_that_takes_long_gets_several_threads():
-    made = []
+    tried = []
 
     class Timed(Recorded):
         def run(self):
             time.sleep(self.seconds)
 
     def make(seconds, threads):
-        made.append(threads)
+        tried.append(threads)
         graph = Timed('timed', [], {}, {})
         graph.seconds = seconds
         return graph
 
-    assert isinstance(with_threads(lambda n: make(0.0, n), 4), Inline) and made == [1]
-    assert isinstance(with_threads(lambda n: make(0.02, n), 4), Timed) and made == [1, 1, 4]
-    assert isinstance(with_threads(lambda n: make(0.02, n), 1), Timed) and made == [1, 1, 4, 1]
+    assert isinstance(with_threads(lambda n: make(0.0, n), 4), Inline) and tried == [1]
+    assert isinstance(with_threads(lambda n: make(0.02, n), 4), Timed) and tried == [1, 1, 4]
+    assert isinstance(with_threads(lambda n: make(0.02, n), 1), Timed) and tried == [1, 1, 4, 1]
 
 
 def replace_graph(bundle, runtime, content):
@@ -180,14 +180,14 @@ def replace_graph(bundle, runtime, content):
 
 @pytest.mark.parametrize('runtime', RUNTIMES)
 @pytest.mark.parametrize('content', [b'', b'no graph', b'<?xml version="1.0"?><net/>'])
-def test_a_damaged_graph_is_named_with_its_mend(copied, runtime, content):
+def test_a_damaged_graph_is_named_with_its_remedy(copied, runtime, content):
     replace_graph(copied, runtime, content)
     with pytest.raises(BundleError, match='audio.*cannot be run.*karmma export MODEL --to'):
         choose(copied, 'cpu', runtime)
 
 
 @pytest.mark.parametrize('runtime', RUNTIMES)
-def test_a_graph_that_is_not_there_is_named(copied, runtime):
+def test_a_missing_graph_is_named(copied, runtime):
     for path in (copied.path / 'exports' / f'{runtime}_fp32').glob('fusion.*'):
         path.unlink()
     with pytest.raises(BundleError, match='fusion.* is missing, or no regular file'):

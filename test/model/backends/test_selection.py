@@ -1,4 +1,4 @@
-"""Which backend is taken, and what is said of it."""
+"""The backend that is selected, and its reason."""
 
 import json
 import os
@@ -23,7 +23,7 @@ A = Modality.AUDIO
 
 
 class Clock:
-    """Time that passes when somebody says so: a busy machine shall not decide."""
+    """Time that advances only when a test does: the load of the machine does not matter."""
 
     now = 0.0
 
@@ -32,7 +32,7 @@ class Clock:
 
 
 class Fake:
-    """Eager that takes the time it is told, or is a little wrong."""
+    """Eager that takes a given time, or is slightly wrong."""
 
     name, device = 'openvino', 'cpu'
 
@@ -65,10 +65,10 @@ def candidates(exported, monkeypatch):
             return super().infer(inputs)
 
     def offer(**fakes):
-        made = {label: lambda kind=kind: Fake(bundle, clock, **kind)
-                for label, kind in fakes.items()}
+        built = {label: lambda options=options: Fake(bundle, clock, **options)
+                 for label, options in fakes.items()}
         monkeypatch.setattr(selection, 'time', clock)
-        monkeypatch.setattr(selection, '_candidates', lambda *_: (made, []))
+        monkeypatch.setattr(selection, '_candidates', lambda *_: (built, []))
         monkeypatch.setattr(selection, 'Eager', lambda *_: SlowEager(bundle.network))
         return bundle
 
@@ -96,7 +96,7 @@ def test_a_lower_precision_may_differ_more(candidates):
     assert backend.precision == 'bf16'
 
 
-def test_one_that_is_asked_for_and_disagrees_is_refused(candidates):
+def test_a_requested_backend_that_disagrees_is_refused(candidates):
     with pytest.raises(BundleError, match='wrong .* differs by 50.00% .*: not used: export it '):
         choose(candidates(wrong={'off': 0.5}), 'cpu', 'openvino')
 
@@ -107,7 +107,7 @@ def test_auto_takes_what_lies_in_the_directory(exported):
     assert backend.name in reason.split(' ms')[0]
 
 
-def test_what_a_large_networks_eager_answers_comes_with_the_export(exported, monkeypatch):
+def test_the_eager_logits_of_a_large_network_come_with_the_export(exported, monkeypatch):
     monkeypatch.setattr(selection, 'LARGE', 0)
 
     def run(*_):
@@ -118,7 +118,7 @@ def test_what_a_large_networks_eager_answers_comes_with_the_export(exported, mon
     assert backend.name != 'eager' and 'differs by 0.00%' in reason and 'eager not timed' in reason
 
 
-def in_its_place(make):
+def replaced_by(make):
     def damage(path):
         path.unlink()
         make(path)
@@ -126,7 +126,7 @@ def in_its_place(make):
     return damage
 
 
-def change_answers(change):
+def change_logits(change):
     """Rewrite eager.safetensors after `change` has altered its tensors."""
     def damage(path):
         with safe_open(path, framework='np') as file:
@@ -141,14 +141,14 @@ def change_answers(change):
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize('damage', [
     lambda path: path.unlink(), lambda path: path.write_bytes(b'no tensors'),
-    in_its_place(os.mkfifo), in_its_place(lambda path: path.symlink_to('/dev/zero')),
+    replaced_by(os.mkfifo), replaced_by(lambda path: path.symlink_to('/dev/zero')),
     lambda path: os.truncate(path, 10**10),
-    change_answers(lambda tensors: tensors.clear()),
-    change_answers(lambda tensors: tensors.pop('audio/verb')),
-    change_answers(lambda tensors: tensors.update({'rgb/verb': np.zeros(3, np.float32)})),
-    change_answers(lambda tensors: tensors['audio/verb'].fill(np.nan)),
+    change_logits(lambda tensors: tensors.clear()),
+    change_logits(lambda tensors: tensors.pop('audio/verb')),
+    change_logits(lambda tensors: tensors.update({'rgb/verb': np.zeros(3, np.float32)})),
+    change_logits(lambda tensors: tensors['audio/verb'].fill(np.nan)),
 ])
-def test_without_its_answers_eager_is_run(exported, tmp_path, monkeypatch, damage):
+def test_without_its_logits_eager_is_run(exported, tmp_path, monkeypatch, damage):
     monkeypatch.setattr(selection, 'LARGE', 0)
     path = tmp_path / 'model'
     shutil.copytree(exported('single').path, path)
@@ -207,7 +207,7 @@ def test_weights_written_meanwhile_are_not_taken_for_the_ones_that_were_read(
     os.mkfifo, lambda path: path.symlink_to('/dev/zero'), lambda path: path.symlink_to(path)])
 def test_no_pipe_or_device_in_an_export_is_waited_for(copied, name, make):
     for path in copied.path.glob(f'exports/*/{name}'):
-        in_its_place(make)(path)
+        replaced_by(make)(path)
     reason = choose(copied).reason
     if name == 'export.json':
         assert reason.startswith('eager')
@@ -223,7 +223,7 @@ def test_the_digest_of_an_export_does_not_wait_for_a_pipe(copied):
         export.sha256
 
 
-def test_answers_to_another_clip_are_not_taken(exported):
+def test_logits_of_another_clip_are_not_used(exported):
     bundle = exported('single')
     export = find_exports(bundle)[0][0]
     assert read_eager_logits(export, check_clip(bundle.spec, bundle.network.modalities))
@@ -269,15 +269,15 @@ def test_an_export_of_another_configuration_is_stale(copied):
 
 @pytest.mark.parametrize('text', ['', '[]', '{', '[' * 100_000, '{"runtime": []}',
                                   '{"runtime": "numpy", "precision": "fp32"}'])
-def test_a_damaged_description_is_told_and_passed_over(copied, text):
+def test_a_damaged_description_is_reported_and_skipped(copied, text):
     (copied.path / 'exports' / 'onnxruntime_fp32' / 'export.json').write_text(text)
     backend, reason = choose(copied)
     assert 'onnxruntime_fp32/export.json: cannot be read' in reason
     assert 'openvino' in reason
 
 
-def test_graphs_that_say_something_else_are_refused(exported, copied):
-    """An export may claim any weights; what it answers counts."""
+def test_graphs_with_other_logits_are_refused(exported, copied):
+    """An export may claim any weights; its logits are checked."""
     other = resaved(copied, copied.path, lambda n: n.fusion.cls.normal_(std=3.0))
     for runtime in ('openvino', 'onnxruntime'):
         path = copied.path / 'exports' / f'{runtime}_fp32' / 'export.json'
@@ -315,7 +315,7 @@ def test_a_runtime_that_is_not_installed_is_named_with_the_command(
     assert backend.name != runtime and f'{runtime} fp32 failed' in reason
 
 
-def test_neither_runtime_is_imported_for_eager_and_nothing_is_told_to_anybody(exported):
+def test_neither_runtime_is_imported_for_eager_and_no_telemetry_is_sent(exported):
     path = exported('single').path
     code = (
         'import sys; from karmma_ros.model.bundle import load_bundle;'
@@ -328,7 +328,7 @@ def test_neither_runtime_is_imported_for_eager_and_nothing_is_told_to_anybody(ex
     assert done.returncode == 0, done.stderr
 
 
-def test_the_difference_is_a_share_of_the_range_of_the_logits():
+def test_the_difference_is_a_fraction_of_the_range_of_the_logits():
     wanted = {(A,): {'verb': np.array([0.0, 10.0, 5.0])}}
     assert difference({(A,): {'verb': np.array([0.0, 9.0, 5.0])}}, wanted) == pytest.approx(0.1)
     assert difference({(A,): {'verb': np.array([0.0, np.nan, 5.0])}}, wanted) == np.inf

@@ -1,4 +1,4 @@
-"""Streaming networks in OpenVINO and ONNX Runtime: stretch by stretch what eager gives."""
+"""Streaming networks in OpenVINO and ONNX Runtime: every chunk equals that of eager."""
 
 import shutil
 
@@ -30,7 +30,7 @@ def opened(exported):
     return get
 
 
-def film(seed, frames=4):
+def noise(seed, frames=4):
     """Return frames of V or F that are noise."""
     return np.random.default_rng(seed).standard_normal((1, 3, frames, 32, 32), np.float32)
 
@@ -41,7 +41,7 @@ def close(ours, theirs):
 
 @ways
 @both
-def test_every_subset_of_a_clip_is_answered_as_by_eager(exported, opened, way, runtime):
+def test_every_subset_of_a_clip_equals_eager(exported, opened, way, runtime):
     backend, eager = opened(way, runtime)
     assert backend.name == runtime
     clip = check_clip(exported(way).spec, eager.modalities, seed=7)
@@ -56,11 +56,11 @@ def test_every_subset_of_a_clip_is_answered_as_by_eager(exported, opened, way, r
 
 @pytest.mark.parametrize('modality', [V, F], ids=str)
 @both
-def test_a_chunk_is_encoded_alone_and_told_its_place_afterwards(opened, modality, runtime):
+def test_a_chunk_is_encoded_alone_and_gets_its_position_afterwards(opened, modality, runtime):
     backend, eager = opened('chunks', runtime)
     ours, theirs = backend.parts, eager.parts
     assert ours.chunks == theirs.chunks and list(ours.chunks) == [V, F]
-    chunks = [film(1, 2), film(2, 2)]
+    chunks = [noise(1, 2), noise(2, 2)]
     parts = [ours.encode_chunk(modality, x) for x in chunks]
     wanted = [theirs.encode_chunk(modality, x) for x in chunks]
     for part, other in zip(parts, wanted):  # the first was not overwritten by the second
@@ -71,9 +71,9 @@ def test_a_chunk_is_encoded_alone_and_told_its_place_afterwards(opened, modality
 
 
 @both
-def test_the_flow_from_a_frame_outside_the_chunk_is_not_looked_at(opened, runtime):
+def test_the_flow_from_a_frame_outside_the_chunk_is_not_used(opened, runtime):
     parts = opened('chunks', runtime)[0].parts
-    chunk = film(1, 2)
+    chunk = noise(1, 2)
     changed = chunk.copy()
     changed[:, :, 0] = np.nan
     np.testing.assert_array_equal(
@@ -82,22 +82,22 @@ def test_the_flow_from_a_frame_outside_the_chunk_is_not_looked_at(opened, runtim
 
 
 @both
-def test_a_stream_is_remembered_whatever_else_is_asked_meanwhile(exported, opened, runtime):
+def test_the_state_of_a_stream_does_not_depend_on_other_inference(exported, opened, runtime):
     backend, eager = opened('causal', runtime)
     clip = check_clip(exported('causal').spec, backend.modalities, seed=3)
     past = {b: None for b in (backend, eager)}
-    found = {b: [] for b in (backend, eager)}
+    encoded = {b: [] for b in (backend, eager)}
     for seed, frames in enumerate((3, 1, 2, 1)):
         for b in past:
-            parts, past[b] = b.parts.encode_next(V, film(seed, frames), past[b])
+            parts, past[b] = b.parts.encode_next(V, noise(seed, frames), past[b])
             assert len(parts) == frames
-            found[b] += parts
-        backend.infer(clip)  # another film: nothing of it may be remembered
-    close(np.stack(found[backend]), np.stack(found[eager]))
-    anew, _ = backend.parts.encode_next(V, film(0, 3), None)
-    close(np.stack(anew), np.stack(found[backend][:3]))
-    assert np.abs(found[backend][3] - backend.parts.encode_next(V, film(1, 1), None)[0][0]).max() \
-        > 1e-3  # what it remembers counts
+            encoded[b] += parts
+        backend.infer(clip)  # another video: none of it may be in the state
+    close(np.stack(encoded[backend]), np.stack(encoded[eager]))
+    anew, _ = backend.parts.encode_next(V, noise(0, 3), None)
+    close(np.stack(anew), np.stack(encoded[backend][:3]))
+    alone = backend.parts.encode_next(V, noise(1, 1), None)[0][0]
+    assert np.abs(encoded[backend][3] - alone).max() > 1e-3  # its state matters
 
 
 def windows(spec, count):
@@ -109,15 +109,15 @@ def windows(spec, count):
         now = frame * period
         image = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((5, 5, 1))).astype(np.uint8)
         stream.add_image(image, now, now)
-        sound = rng.normal(0, 0.1, period * spec.audio.sample_rate // 10**9).astype(np.float32)
-        stream.add_audio(sound, spec.audio.sample_rate, now - period, now)
+        audio = rng.normal(0, 0.1, period * spec.audio.sample_rate // 10**9).astype(np.float32)
+        stream.add_audio(audio, spec.audio.sample_rate, now - period, now)
         if frame >= first + 2 * spec.num_frames:
             yield stream.window(now)
 
 
 @ways
 @both
-def test_live_answers_are_those_of_eager_and_only_what_is_new_is_encoded(
+def test_live_logits_are_those_of_eager_and_only_new_frames_are_encoded(
         exported, opened, monkeypatch, way, runtime):
     bundle, (backend, eager) = exported(way), opened(way, runtime)
     ours, theirs = (Recogniser(b, bundle.vocabulary, bundle.spec) for b in (backend, eager))
@@ -126,9 +126,9 @@ def test_live_answers_are_those_of_eager_and_only_what_is_new_is_encoded(
     monkeypatch.setattr(backend, '_run', lambda m, x: frames.append((m, x.shape[2])) or run(m, x))
     for number, window in enumerate(windows(bundle.spec, 8)):
         frames.clear()
-        answer, wanted = ours.recognise(window), theirs.recognise(window)
+        result, wanted = ours.recognise(window), theirs.recognise(window)
         for head, probabilities in wanted.probabilities.items():
-            close(answer.probabilities[head], probabilities)
+            close(result.probabilities[head], probabilities)
         if number > 2:
             new = 2 if way == 'chunks' else 1
             assert [(m, count) for m, count in frames if m is not A] == [(V, new), (F, new)]
@@ -140,7 +140,7 @@ def test_a_clip_of_another_length_is_refused(opened, runtime):
     for frames in (2, 8):
         with pytest.raises(InvalidSettingError, match=(
                 rf'rgb is \[1, 3, {frames}, 32, 32\]; expected an array \[1, 3, 4, 32, 32\]')):
-            backend.infer({V: film(1, frames)})
+            backend.infer({V: noise(1, frames)})
 
 
 def copy_of(bundle, path):
@@ -162,7 +162,7 @@ def test_lower_precisions_agree_within_their_tolerance(exported, tmp_path, way, 
 
 @ways
 @pytest.mark.parametrize('target', ['openvino', 'onnx'])
-def test_graphs_of_whole_clips_are_none_of_a_network_that_streams(
+def test_graphs_of_complete_clips_are_refused_for_a_network_that_streams(
         exported, tmp_path, monkeypatch, way, target):
     bundle = copy_of(exported(way), tmp_path / 'model')
     monkeypatch.setattr(graphs, 'chunks_of', lambda network: {})
@@ -171,8 +171,8 @@ def test_graphs_of_whole_clips_are_none_of_a_network_that_streams(
         export(bundle, target)
 
 
-def test_int8_is_fed_with_every_stretch_and_with_what_was_remembered(exported):
-    clip = film(1)
+def test_int8_is_calibrated_with_every_chunk_and_its_state(exported):
+    clip = noise(1)
     chunks = list(graphs.feeds(exported('chunks').network, V, [clip, clip]))
     assert [x['input'].shape[2] for x in chunks] == [2] * 4
     network = exported('causal').network
@@ -186,7 +186,7 @@ def test_int8_is_fed_with_every_stretch_and_with_what_was_remembered(exported):
 
 @pytest.mark.parametrize('target', ['openvino', 'onnx'])
 def test_int8_is_right_about_flow_that_moves_slowly(exported, tmp_path, target):
-    """Noise does not tell: OpenVINO was once wrong about all but noise."""
+    """Noise is not enough: OpenVINO was once wrong about everything else."""
     bundle = copy_of(exported('chunks'), tmp_path / 'model')
     rng = np.random.default_rng(0)
     slow = [np.broadcast_to(rng.normal(0, 0.3, (1, 3, 4, 1, 1)), (1, 3, 4, 32, 32)).astype('f')

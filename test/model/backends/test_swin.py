@@ -13,7 +13,7 @@ import torch
 @pytest.mark.parametrize('shift', [[0, 0, 0], [1, 2, 1], [0, 1, 0], [1, 0, 2]])
 @pytest.mark.parametrize('size', [(4, 6, 8), (3, 5, 7), (2, 3, 4)])
 def test_it_attends_as_torchvision_does(size, shift):
-    """Whole windows, a padded picture, and one window alone, whichever axes are shifted."""
+    """Whole windows, a padded frame, and one window alone, whichever axes are shifted."""
     prepare_torchvision()
     from torchvision.models.video import swin_transformer
 

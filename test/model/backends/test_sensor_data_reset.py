@@ -1,4 +1,4 @@
-"""What a recogniser keeps of sensors from window to window is gone once it is to forget it."""
+"""Sensor data that a recogniser keeps between windows is gone after a reset."""
 
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends import choose
@@ -27,7 +27,7 @@ class Live:
                                    hop=self.recogniser.hop(2.0))
 
     def run(self, windows=3):
-        """Recognise windows of noise, and note every kind of data on the way."""
+        """Recognise windows of noise, and record every type of data on the way."""
         while windows:
             self.now_ns += 50 * MS
             self._add()
@@ -45,13 +45,13 @@ class Live:
 
     def _add(self):
         image = self.rng.integers(0, 255, (40, 40, 3)).astype(np.uint8)
-        sound = self.rng.uniform(-1, 1, 800).astype(np.float32)
+        audio = self.rng.uniform(-1, 1, 800).astype(np.float32)
         boxes = np.sort(self.rng.random((3, 5), np.float32), axis=1)
         boxes[:, 4] = 0
-        for what, data in (('image', image), ('samples', sound)):
+        for what, data in (('image', image), ('samples', audio)):
             self.traces.note(what, data)
         self.stream.add_image(image, self.now_ns, self.now_ns)
-        self.stream.add_audio(sound, 16_000, self.now_ns - 50 * MS, self.now_ns)
+        self.stream.add_audio(audio, 16_000, self.now_ns - 50 * MS, self.now_ns)
         if D in self.on:
             assert not self.stream.add_detections(boxes, self.now_ns, self.now_ns)
 
