@@ -144,9 +144,9 @@ def test_manifest_is_valid(path):
 KEYS = {
     'PIL': 'python3-pil', 'cv2': 'python3-opencv', 'filelock': 'python3-filelock',
     'huggingface_hub': 'python3-huggingface-hub-pip', 'jinja2': 'python3-jinja2',
-    'numpy': 'python3-numpy', 'rich': 'python3-rich', 'rosbags': 'python3-rosbags-pip',
-    'soundfile': 'python3-soundfile', 'timm': 'python3-timm-pip', 'torch': 'python3-torch',
-    'torchvision': 'python3-torchvision', 'yaml': 'python3-yaml',
+    'matplotlib': 'python3-matplotlib', 'numpy': 'python3-numpy', 'rich': 'python3-rich',
+    'rosbags': 'python3-rosbags-pip', 'soundfile': 'python3-soundfile', 'timm': 'python3-timm-pip',
+    'torch': 'python3-torch', 'torchvision': 'python3-torchvision', 'yaml': 'python3-yaml',
 }
 """Third-party import → its rosdep key."""
 

@@ -17,7 +17,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from karmma_ros.bags.report.charts import forest, standalone
 from karmma_ros.bags.report.markdown import word
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.bootstrap import (
@@ -201,19 +200,21 @@ def markdown(found: Mapping[str, Any]) -> str:
     return '\n\n'.join(lines) + '\n'
 
 
-def chart(found: Mapping[str, Any]) -> str:
-    """Draw the differences of shares with their intervals, as an SVG file."""
+def chart(comparison: Mapping[str, Any]) -> str:
+    """Draw the differences of fractions with their intervals, as an SVG file."""
+    from karmma_ros.bags.report.charts import forest  # imports matplotlib
+
     rows = []
-    for each in found['differences']:
+    for each in comparison['differences']:
         d = Difference(**each)
         if d.unit == 'share' and d.difference is not None and d.deciding is not None:
             sign = 1 if d.higher_is_better else -1
             low, high = d.deciding
-            kind = 'better' if min(sign * low, sign * high) > 0 else (
-                'worse' if max(sign * low, sign * high) < 0 else 'plain')
-            rows.append((d.name, 100 * d.difference, 100 * low, 100 * high, kind))
-    return standalone(forest(rows, title=f'{found["b"]["name"]} less {found["a"]["name"]}: '
-                             'differences with their 95 % intervals'))
+            better = min(sign * low, sign * high) > 0
+            worse = max(sign * low, sign * high) < 0
+            rows.append((d.name, 100 * d.difference, 100 * low, 100 * high, better, worse))
+    names = (comparison[side_]['name'] for side_ in 'ba')
+    return forest(rows, ' less '.join(names) + ': differences with their 95 % intervals')
 
 
 class _Pair:

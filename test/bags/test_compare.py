@@ -150,7 +150,10 @@ def test_the_chart_is_a_picture_of_its_own(one):
     root = ElementTree.fromstring(chart(found))
     assert root.tag == '{http://www.w3.org/2000/svg}svg'
     shown = sum(e['unit'] == 'share' and e['interval'] is not None for e in found['differences'])
-    assert len(root.findall('.//{*}circle')) == shown
+    drawn = [g for g in root.findall('.//{*}g')
+             if g.get('id', '').startswith('difference-')]
+    assert len(drawn) == shown > 0
+    assert root.get('aria-label').startswith('"b" less <a>')
     assert '<a>' not in markdown(found)
 
 

@@ -1,249 +1,201 @@
 """
-Small charts as inline SVG, drawn by hand: their colours are the page's, in the light and dark.
+The charts of a report as SVG, drawn by matplotlib in the style of `karmma_ros.evaluation.plots`.
 
-Classes name what is drawn; `page.css` says how it looks. Each chart has a title and says in
-words what it shows. Markers and dashes differ as well as colours.
+Inside a page the colours are CSS variables, so that a chart follows the light or dark scheme of
+the page; `forest` makes a file of its own, on white. Equal values give equal bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-import html
-from itertools import count
-import math
+from collections.abc import Iterator, Mapping, Sequence, Set
+from io import StringIO
+import re
+from typing import Any
+import warnings
+from xml.etree import ElementTree
 
 from karmma_ros.errors import printable, SENTENCE_LENGTH
+from karmma_ros.evaluation.classification import Reliability
+from karmma_ros.evaluation.plots import (
+    draw_confusion,
+    draw_dropout_curve,
+    draw_reliability,
+    GREY,
+    INK,
+    ON_COLOUR,
+    PALETTE,
+    RULE,
+    SOFT,
+    STYLE,
+    TILE,
+    WRONG,
+)
+from markupsafe import escape, Markup
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+import numpy as np
 
-Points = Sequence[tuple[float, float | None]]
-
-
-def escape(text: str) -> str:
-    """Return a text as XML; control and bidi characters are shown as escapes."""
-    return html.escape(printable(text, SENTENCE_LENGTH))
-
-
-class _Frame:
-    """A plotting area with margins, in the units of the view box."""
-
-    def __init__(self, x: tuple[float, float], y: tuple[float, float], width: int = 640,
-                 height: int = 300, left: int = 52, bottom: int = 44) -> None:
-        self.width, self.height, self.left, self.bottom = width, height, left, bottom
-        self._x, self._y = x, y
-
-    def x(self, value: float) -> float:
-        low, high = self._x
-        return self.left + (value - low) / ((high - low) or 1) * (self.width - self.left - 14)
-
-    def y(self, value: float) -> float:
-        low, high = self._y
-        room = self.height - self.bottom - 12
-        return 12 + room - (value - low) / ((high - low) or 1) * room
-
-    def axes(self, xs: Mapping[float, str], ys: Mapping[float, str], what: tuple[str, str]) -> str:
-        """Draw ticks, a grid and the names of the axes."""
-        right, base = self.width - 14, self.height - self.bottom
-        parts = [f'<line class="grid" x1="{self.left}" x2="{right}" y1="{_n(self.y(v))}" '
-                 f'y2="{_n(self.y(v))}"/><text class="tick" x="{self.left - 7}" '
-                 f'y="{_n(self.y(v) + 4)}" text-anchor="end">{escape(text)}</text>'
-                 for v, text in ys.items()]
-        parts += [f'<text class="tick" x="{_n(self.x(v))}" y="{base + 17}" '
-                  f'text-anchor="middle">{escape(text)}</text>' for v, text in xs.items()]
-        parts.append(f'<line class="axis" x1="{self.left}" x2="{right}" y1="{base}" y2="{base}"/>')
-        parts.append(f'<text class="name" x="{(self.left + right) / 2:g}" y="{self.height - 7}" '
-                     f'text-anchor="middle">{escape(what[0])}</text>')
-        middle = (12 + base) / 2
-        parts.append(f'<text class="name" text-anchor="middle" '
-                     f'transform="translate(13 {middle:g}) rotate(-90)">{escape(what[1])}</text>')
-        return ''.join(parts)
+VARIABLES = {colour: f'var(--{name})' for colour, name in (
+    (INK, 'ink'), (SOFT, 'soft'), (RULE, 'rule'), (TILE, 'tile'), (ON_COLOUR, 'on-right'),
+    (GREY, 'none'), (WRONG, 'wrong'), *zip(PALETTE, ('right', 'second', 'third')))}
+"""Colour → CSS variable of the page; other colours are legible in both schemes."""
+IN_PAGE: dict[Any, Any] = {**STYLE, 'figure.facecolor': 'none', 'axes.facecolor': 'none'}
+NOTHING = Markup('<p class="none">Nothing to show.</p>')
+_WIDE, _NARROW = (4.8, 2.7), (3.0, 3.2)
+_LONGEST_NAME = 24
+_UNUSED = frozenset({'metadata', 'clipPath', 'style'})
+_COLOUR = re.compile('#[0-9a-f]{6}')
+_FONT = re.compile(r"font(-family)?: (?:([\d.]+)px )?'DejaVu Sans'(?:, [^;]*)?;? ?")
 
 
-def _svg(frame_width: int, frame_height: int, title: str, inside: str, extra: str = '') -> str:
-    return (f'<svg class="chart {extra}" viewBox="0 0 {frame_width} {frame_height}" role="img" '
-            f'aria-label="{escape(title)}"><title>{escape(title)}</title>{inside}</svg>')
+@rc_context(IN_PAGE)
+def dropout_curve(
+    curve: Mapping[str, Any], heads: Sequence[str], measured: Sequence[tuple[float, float]],
+    title: str,
+) -> Markup:
+    """
+    Draw accuracy over the probability of a missing sensor, a line for each head.
+
+    :param curve: `robustness` of the report.
+    :param measured: probability and accuracy of bags that were replayed without the messages.
+    """
+    figure, axes = _figure(_WIDE)
+    draw_dropout_curve(axes, {head: [curve[head]] for head in heads}, curve['probability'])
+    if measured:
+        axes.plot(*(100 * np.array(measured).T), 'o', markersize=9, markerfacecolor='none',
+                  markeredgecolor=INK, markeredgewidth=1.4, label='measured on the bags')
+    axes.set(ylim=(0, 102), ylabel='top-1 accuracy, %')
+    axes.grid(axis='y')
+    axes.legend(loc='lower left')
+    return _inline(figure, title)
 
 
-def lines(
-    series: Mapping[str, Points], *, title: str, what: tuple[str, str],
-    dots: Mapping[str, Points] | None = None,
-) -> str:
-    """Draw shares, 0 to 1, over shares, both in percent."""
-    frame = _Frame((0, 0.9), (0, 1))
-    inside = [frame.axes({i / 10: str(10 * i) for i in range(10)},
-                         {i / 4: str(25 * i) for i in range(5)}, what)]
-    for number, (name, points) in enumerate(series.items()):
-        there = [(frame.x(x), frame.y(y)) for x, y in points if y is not None]
-        path = ' '.join(f'{_n(x)},{_n(y)}' for x, y in there)
-        inside.append(f'<polyline class="line s{number}" points="{path}"/>')
-        inside += [_marker(number, x, y, f'{name}: {100 * (share or 0):.1f} % at '
-                           f'{100 * chance:.0f} %')
-                   for (x, y), (chance, share) in zip(
-                       there, [p for p in points if p[1] is not None])]
-    for number, (name, points) in enumerate((dots or {}).items()):
-        inside += [f'<circle class="dot s{number}" cx="{_n(frame.x(x))}" cy="{_n(frame.y(y))}" '
-                   f'r="7"><title>{escape(name)} measured: {100 * y:.1f} %</title></circle>'
-                   for x, y in points if y is not None]
-    legend = ''.join(
-        f'<span class="key"><svg viewBox="0 0 34 14" aria-hidden="true"><line class="line s{i}" '
-        f'x1="2" x2="32" y1="7" y2="7"/>{_marker(i, 17, 7, "")}</svg>{escape(name)}</span>'
-        for i, name in enumerate(series))
-    if dots:
-        legend += ('<span class="key"><svg viewBox="0 0 34 14" aria-hidden="true"><circle '
-                   'class="dot" cx="17" cy="7" r="6"/></svg>measured on the bags</span>')
-    return _svg(frame.width, frame.height, title, ''.join(inside)) \
-        + f'<p class="legend">{legend}</p>'
-
-
-def bars(
-    edges: Sequence[float], counts: Sequence[int], *, title: str, what: str, unit: float = 1e-3,
-    marks: Mapping[str, float | None] | None = None,
-) -> str:
-    """Draw how often values fall between edges; marks are named values of the same kind."""
-    if not counts or not sum(counts):
-        return '<p class="none">Nothing to show.</p>'
-    high = max(counts) / sum(counts)
-    frame = _Frame((edges[0], edges[-1]), (0, high), height=220)
-    width = frame.x(edges[1]) - frame.x(edges[0])
-    ticks = {v: f'{v / unit:.4g}' for v in _nice(edges[0], edges[-1], 6, unit)}
-    inside = [frame.axes(ticks, {v: f'{100 * v:.3g}' for v in _nice(0, high, 4, 0.01)},
-                         (what, 'of windows, %'))]
-    base = frame.y(0)
-    for edge, number in zip(edges, counts):
-        if number:
-            top = frame.y(number / sum(counts))
-            inside.append(f'<rect class="bar" x="{_n(frame.x(edge) + 0.5)}" y="{_n(top)}" '
-                          f'width="{_n(max(1, width - 1))}" height="{_n(base - top)}"/>')
-    for number, (name, value) in enumerate((marks or {}).items()):
+@rc_context(IN_PAGE)
+def histogram(
+    bins: Mapping[str, Any], percentiles: Mapping[str, float | None], title: str, label: str
+) -> Markup:
+    """Draw a histogram of times, in seconds, with the median and the 95 % percentile."""
+    edges, counts = bins['edges'], bins['counts']
+    if not sum(counts):
+        return NOTHING
+    figure, axes = _figure((4.8, 2.2))
+    starts = 1000 * np.array(edges)
+    axes.bar(starts[:-1], 100 * np.array(counts) / sum(counts), 0.94 * np.diff(starts),
+             align='edge', color=PALETTE[0])
+    axes.set(xlim=(starts[0], starts[-1]), xlabel=label, ylabel='of windows, %')
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.grid(axis='y')
+    for name in ('p50', 'p95'):
+        value = percentiles[name]
         if value is not None and edges[0] <= value <= edges[-1]:
-            x = frame.x(value)
-            anchor = 'end' if x > 0.85 * frame.width else 'start'
-            inside.append(f'<line class="mark" x1="{_n(x)}" x2="{_n(x)}" y1="8" y2="{_n(base)}"/>'
-                          f'<text class="tick" x="{_n(x + (4 if anchor == "start" else -4))}" '
-                          f'y="{18 + 14 * number}" text-anchor="{anchor}">{escape(name)}</text>')
-    return _svg(frame.width, frame.height, title, ''.join(inside))
+            axes.axvline(1000 * value, color=INK, linewidth=1, linestyle=(0, (3, 3)))
+            axes.annotate(name, (1000 * value, 1), (0, 2), xycoords=('data', 'axes fraction'),
+                          textcoords='offset points', ha='center', fontsize=8, color=SOFT)
+    return _inline(figure, title)
 
 
-def reliability(found: Mapping[str, Sequence[float | None]], title: str) -> str:
+@rc_context(IN_PAGE)
+def reliability(bins: Mapping[str, Sequence[float | None]], title: str) -> Markup:
     """Draw accuracy over confidence, and how often each confidence occurs."""
-    total = sum(x or 0 for x in found['count'])
-    if not total:
-        return '<p class="none">Nothing to show.</p>'
-    frame = _Frame((0, 1), (0, 1), width=320, height=300, left=46)
-    bins = len(found['count'])
-    ticks = {i / 4: str(25 * i) for i in range(5)}
-    inside = [frame.axes(ticks, ticks, ('confidence, %', 'right, %'))]
-    wide = frame.x(1 / bins) - frame.x(0)
-    for i, (number, right) in enumerate(zip(found['count'], found['accuracy'])):
-        if number and right is not None:
-            x, y, base = frame.x(i / bins), frame.y(right), frame.y(0)
-            inside.append(
-                f'<rect class="bar" x="{_n(x + 1)}" y="{_n(min(y, base - 2))}" '
-                f'width="{_n(wide - 2)}" height="{_n(max(2, base - y))}"><title>'
-                f'{100 * i / bins:.0f} to {100 * (i + 1) / bins:.0f} % sure: '
-                f'{100 * right:.1f} % right of {number:g}</title></rect>')
-            size = 2 + 7 * math.sqrt(number / total)
-            inside.append(f'<circle class="weight" cx="{_n(x + wide / 2)}" cy="{_n(y)}" '
-                          f'r="{_n(size)}"/>')
-    inside.append(f'<line class="even" x1="{_n(frame.x(0))}" y1="{_n(frame.y(0))}" '
-                  f'x2="{_n(frame.x(1))}" y2="{_n(frame.y(1))}"/>')
-    return _svg(frame.width, frame.height, title, ''.join(inside), 'narrow')
+    count, confidence, accuracy = (np.array(bins[name], float) for name in (
+        'count', 'confidence', 'accuracy'))
+    if not count.sum():
+        return NOTHING
+    figure = Figure(figsize=_NARROW, layout='constrained')
+    top, bottom = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    draw_reliability(top, bottom, Reliability(count.astype(np.int64), confidence, accuracy))
+    top.set_ylabel('correct, %')
+    top.grid(axis='y')
+    bottom.set_ylabel('of all, %')
+    return _inline(figure, title, 'narrow')
 
 
-def confusion(
-    names: Sequence[str], counts: Sequence[Sequence[int]], *, title: str
-) -> str:
+@rc_context(IN_PAGE)
+def confusion(names: Sequence[str], counts: Sequence[Sequence[int]], title: str) -> Markup:
+    """Draw which class is predicted for which; the last name may stand for all others."""
+    labels = list(map(_short, names))
+    side = 0.27 * len(names) + 0.09 * max(map(len, labels)) + 0.3
+    figure, axes = _figure((side, side))
+    draw_confusion(axes, np.array(counts), labels)
+    return _inline(figure, title, 'confusion')
+
+
+@rc_context(STYLE)
+def forest(rows: Sequence[tuple[str, float, float, float, bool, bool]], title: str) -> str:
     """
-    Draw which class is taken for which, true classes in rows, as shares of their row.
+    Draw differences with their intervals, as a file.
 
-    :param counts: a row for each name; the last name may stand for all others.
+    :param rows: name; difference, low and high in percentage points; B is better; A is better.
     """
-    cell = 30 if len(names) <= 14 else 24
-    side = 24 + 7 * max(len(_short(name)) for name in names)
-    top = 12 + 6 * max(len(_short(name)) for name in names)
-    width, height = side + cell * len(names) + 44, top + cell * len(names) + 4
-    inside = []
-    for row, (name, line) in enumerate(zip(names, counts)):
-        total, y = sum(line), top + cell * row
-        inside.append(f'<text class="tick" x="{side - 6}" y="{y + cell / 2 + 4:g}" '
-                      f'text-anchor="end">{escape(_short(name))}<title>{escape(name)}</title>'
-                      '</text>')
-        inside.append(f'<text class="tick" transform="translate({side + cell * (row + 0.5) + 4:g} '
-                      f'{top - 6}) rotate(-60)">{escape(_short(name))}<title>{escape(name)}'
-                      '</title></text>')
-        for column, number in enumerate(line):
-            share = number / total if total else 0
-            x = side + cell * column
-            kind = 'cell right' if row == column else 'cell'
-            inside.append(f'<rect class="{kind}" x="{x}" y="{y}" width="{cell - 1}" '
-                          f'height="{cell - 1}" style="--share:{share:.2f}">'
-                          + (f'<title>{escape(name)} taken for {escape(names[column])}: {number} '
-                             f'of {total}</title>' if number else '') + '</rect>')
-            if number and 100 * share >= 0.5:
-                dark = ' on' if share > 0.55 else ''
-                inside.append(f'<text class="count{dark}" x="{x + cell / 2 - 0.5:g}" '
-                              f'y="{y + cell / 2 + 4:g}" text-anchor="middle">'
-                              f'{100 * share:.0f}</text>')
-    return (f'<svg class="chart confusion" width="{width}" height="{height}" viewBox="0 0 {width} '
-            f'{height}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
-            f'{"".join(inside)}</svg>')
+    title = printable(title, SENTENCE_LENGTH)
+    figure, axes = _figure((6.4, 0.8 + 0.3 * len(rows)))
+    for y, (_, difference, low, high, better, worse) in enumerate(rows):
+        colour = PALETTE[0] if better else WRONG if worse else GREY
+        axes.plot([low, high], [y, y], color=colour, linewidth=2.5)
+        axes.plot(difference, y, 'o', color=colour, markersize=6, gid=f'difference-{y}')
+    axes.axvline(0, color=INK, linewidth=1, linestyle=(0, (3, 3)))
+    axes.set_yticks(range(len(rows)), [_short(name, 36) for name, *_ in rows])
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel='B less A, percentage points')
+    axes.grid(axis='x')
+    return _svg(figure).replace('<svg ', f'<svg role="img" aria-label="{escape(title)}" ', 1)
 
 
-def forest(rows: Sequence[tuple[str, float, float, float, str]], *, title: str) -> str:
-    """Draw differences with their intervals, in points: name, middle, low, high, kind."""
-    high = max((max(abs(low), abs(top)) for _, _, low, top, _ in rows), default=1.0) or 1.0
-    frame = _Frame((-high, high), (0, 1), height=48 + 26 * len(rows), left=190)
-    ticks = {v: f'{v:+.3g}' if v else '0' for v in _nice(-high, high, 6, 1)}
-    base = frame.height - frame.bottom
-    inside = [frame.axes(ticks, {}, ('B less A, points of percent', ''))]
-    inside.append(f'<line class="mark" x1="{_n(frame.x(0))}" x2="{_n(frame.x(0))}" y1="4" '
-                  f'y2="{base}"/>')
-    for number, (name, middle, low, top, kind) in zip(count(), rows):
-        y = 14 + 26 * number
-        inside.append(f'<text class="tick" x="{frame.left - 8}" y="{y + 4}" text-anchor="end">'
-                      f'{escape(_short(name, 30))}</text>'
-                      f'<line class="whisker {kind}" x1="{_n(frame.x(low))}" '
-                      f'x2="{_n(frame.x(top))}" y1="{y}" y2="{y}"/>'
-                      f'<circle class="weight {kind}" cx="{_n(frame.x(middle))}" cy="{y}" r="5"/>')
-    return _svg(frame.width, frame.height, title, ''.join(inside))
+def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, layout='constrained')
+    return figure, figure.subplots()
 
 
-def _marker(number: int, x: float, y: float, tip: str) -> str:
-    title = f'<title>{escape(tip)}</title>' if tip else ''
-    shapes = (
-        f'<circle class="point s0" cx="{_n(x)}" cy="{_n(y)}" r="4">{title}</circle>',
-        f'<rect class="point s1" x="{_n(x - 4)}" y="{_n(y - 4)}" width="8" height="8">{title}'
-        '</rect>',
-        f'<path class="point s2" d="M{_n(x)} {_n(y - 5)}l5 9h-10z">{title}</path>')
-    return shapes[number % len(shapes)]
+def _svg(figure: Figure) -> str:
+    file = StringIO()
+    with warnings.catch_warnings():
+        # The browser has the letters that the font of the layout lacks.
+        warnings.filterwarnings('ignore', 'Glyph')
+        figure.savefig(file, format='svg', metadata={'Date': None})
+    return file.getvalue()
 
 
-def _nice(low: float, high: float, most: int, unit: float) -> list[float]:
-    """Return round values between two, multiples of a 1, 2 or 5."""
-    span = (high - low) / unit / most
-    if not span > 0:
-        return [low]
-    power = 10.0 ** math.floor(math.log10(span))
-    step = next(s * power for s in (1, 2, 5, 10) if s * power >= span) * unit
-    first = math.ceil(low / step - 1e-9)
-    return [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
+def _inline(figure: Figure, title: str, css_class: str = 'wide') -> Markup:
+    """Return a chart as an element of a page, with a title for screen readers."""
+    title = printable(title, SENTENCE_LENGTH)
+    with rc_context({'svg.hashsalt': title}):
+        root = ElementTree.fromstring(_svg(figure))
+    used = {value for element in root.iter() for name, value in element.items()
+            if name.endswith('}href')}
+    for element in list(root.iter()):
+        element.tag = element.tag.rpartition('}')[2]
+        for child in [c for c in element if c.tag.rpartition('}')[2] in _UNUSED]:
+            element.remove(child)
+        if not element.tag == 'text' and not (element.text or '').strip():
+            element.text = None
+        element.tail = None
+        element.attrib = dict(_attributes(element.attrib, used))
+    width, height = (float(x) * 4 / 3 for x in root.attrib['viewBox'].split()[2:])
+    root.attrib = {
+        'class': f'chart {css_class}', 'width': f'{width:.0f}', 'height': f'{height:.0f}',
+        'viewBox': root.attrib['viewBox'], 'role': 'img', 'aria-label': title}
+    name = ElementTree.Element('title')
+    name.text = title
+    root.insert(0, name)
+    return Markup(ElementTree.tostring(root, encoding='unicode'))
 
 
-def _short(text: str, most: int = 20) -> str:
+def _attributes(given: Mapping[str, str], used: Set[str]) -> Iterator[tuple[str, str]]:
+    """Yield the attributes that a page needs; coordinates with two digits."""
+    for name, value in given.items():
+        name = name.rpartition('}')[2]
+        if name == 'style':
+            value = _COLOUR.sub(lambda m: VARIABLES.get(m[0], m[0]), value)
+            value = _FONT.sub(lambda m: f'font-size: {m[2]}px; ' if m[2] else '', value)
+        elif name in ('d', 'x', 'y', 'transform'):
+            value = re.sub(r'-?\d+\.\d+', lambda m: f'{float(m[0]):.2f}'.rstrip('0').rstrip('.'),
+                           ' '.join(value.split()))
+        if name == 'clip-path' or name == 'id' and f'#{value}' not in used:
+            continue
+        yield name, value
+
+
+def _short(text: str, most: int = _LONGEST_NAME) -> str:
+    text = printable(text)
     return text if len(text) <= most else text[:most - 1] + '…'
-
-
-def _n(value: float) -> str:
-    return f'{value:.1f}'.removesuffix('.0')
-
-
-_STYLE = (
-    'svg{background:#fff;font-family:system-ui,"DejaVu Sans",sans-serif}'
-    'text{fill:#1d2327;font-size:12px}.tick,.name{fill:#58646c}.grid{stroke:#dde1e3}'
-    '.axis{stroke:#58646c}.mark{stroke:#1d2327;stroke-dasharray:3 3}.whisker{stroke-width:3}'
-    '.plain{stroke:#a3acb2;fill:#a3acb2}.better{stroke:#0072b2;fill:#0072b2}'
-    '.worse{stroke:#c44500;fill:#c44500}')
-
-
-def standalone(svg: str) -> str:
-    """Make a file of a chart: with its own colours, on white."""
-    head, _, rest = svg.partition('>')
-    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{_STYLE}</style>{rest}\n'

@@ -17,7 +17,7 @@ import re
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from karmma_ros.bags.report import charts, timeline
+from karmma_ros.bags.report import timeline
 from karmma_ros.bags.report.findings import clock, percent, scored_key, seconds, sentences
 from karmma_ros.errors import printable, SENTENCE_LENGTH
 from karmma_ros.evaluation.segmentation import SegmentCounts
@@ -48,7 +48,11 @@ def page(
     :param timelines: of each bag, as `over_time` returns it, with names of classes.
     :param jpegs: images of each failure case.
     """
+    from karmma_ros.bags.report import charts  # matplotlib is imported where charts are drawn
+
     key, actions = scored_key(report), report['conditions'][0]['actions']
+    dropout_heads = [head for head in dict.fromkeys((report['joint_head'], *report['heads']))
+                     if head in (report['robustness'] or ())]
     scored_heads = sorted(actions, key=lambda name: name != key)
     model, settings = report['model'], report['settings']
     script = (TEMPLATES / 'page.js').read_text(encoding='utf-8')
@@ -56,7 +60,8 @@ def page(
         report=report, first=report['conditions'][0], sections=SECTIONS,
         style=Markup((TEMPLATES / 'page.css').read_text(encoding='utf-8')), script=Markup(script),
         digest=b64encode(sha256(script.encode()).digest()).decode(),
-        data=_script_data(timelines),
+        data=_script_data(timelines), charts=charts, dropout_heads=dropout_heads,
+        measured=list(_measured(report, dropout_heads)),
         main_head=key, scored_heads=scored_heads,
         top1_names=[f'{name} top-1, %' for name in scored_heads],
         tiou_names=[f'tIoU {t:g}' for t in settings['tious']],
@@ -83,15 +88,7 @@ def environment() -> Environment:
         'milliseconds': lambda x: seconds(None if x is None else 1000 * x), 'percent': percent,
         'readable': _readable, 'seconds': seconds, 'thousands': '{:,}'.format}
     environment.filters.update(filters)
-    drawn: dict[str, Callable[..., str]] = {
-        'confusion_chart': _confusion_chart, 'dropout_chart': _dropout_chart,
-        'histogram_chart': _histogram_chart, 'reliability_chart': charts.reliability}
-    environment.globals.update({name: _as_markup(draw) for name, draw in drawn.items()})
     return environment
-
-
-def _as_markup(draw: Callable[..., str]) -> Callable[..., Markup]:
-    return lambda *arguments: Markup(draw(*arguments))
 
 
 def _one_line(value: Any) -> Any:
@@ -151,35 +148,14 @@ def _strip(bag: Mapping[str, Any]) -> dict[str, Any]:
             'several_conditions': len(bag['conditions']) > 1}
 
 
-def _dropout_chart(report: Report, heads: Sequence[str]) -> str:
-    curve = report['robustness']
-    measured = list(_measured(report, heads[0]))
-    return charts.lines(
-        {head: list(zip(curve['probability'], curve[head])) for head in heads},
-        title='Top-1 accuracy when each sensor is missing at random',
-        what=('chance of each sensor to be missing, %', 'top-1 accuracy, %'),
-        dots={heads[0]: measured} if measured else None)
-
-
-def _measured(report: Report, key: str) -> Iterator[tuple[float, float | None]]:
-    """Yield the accuracy of each condition that drops all sensors, by its probability."""
+def _measured(report: Report, heads: Sequence[str]) -> Iterator[tuple[float, float]]:
+    """Yield probability and accuracy of each condition that drops messages of all sensors."""
     for each in report['conditions']:
         faults: Sequence[str] = each['parameters'].get('faults') or ()
         match = _DROPPED.match(faults[0]) if len(faults) == 1 else None
-        if match is not None and key in each['actions']:
-            yield int(match.group(1)) / 100, each['actions'][key]['top1']
-
-
-def _histogram_chart(
-    histogram: Mapping[str, Any], percentiles: Mapping[str, float | None], title: str, what: str
-) -> str:
-    return charts.bars(histogram['edges'], histogram['counts'], title=title, what=what,
-                       marks={name: percentiles[name] for name in ('p50', 'p95')})
-
-
-def _confusion_chart(each: Mapping[str, Any]) -> str:
-    title = f'Confusion of the {each["head"]}'
-    return charts.confusion(each['names'], each['counts'], title=title)
+        accuracy = each['actions'].get(heads[0], {}).get('top1') if heads else None
+        if match is not None and accuracy is not None:
+            yield int(match.group(1)) / 100, accuracy
 
 
 def _confusions(report: Report) -> Iterator[dict[str, Any]]:
