@@ -27,7 +27,7 @@ faults: env
 bench: env
 	@$(IN_ENV) python benchmarks/run.py $(BENCH)
 
-# The manual as a site: build/docs/index.html. Every warning is an error, every example runs.
+# The manual as a site: build/docs/index.html. Every warning is an error; every example is run.
 docs: .venv/documentation
 	@$(IN_ENV) PYTHONPATH=$(CURDIR)/.venv/documentation:$(CURDIR) python -m sphinx -q -W --keep-going -b html docs build/docs
 	@$(IN_ENV) PYTHONPATH=$(CURDIR)/.venv/documentation:$(CURDIR) python -m sphinx -q -W --keep-going -b doctest docs build/doctest

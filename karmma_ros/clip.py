@@ -113,7 +113,14 @@ class DetectionSpec:
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """Everything that decides how timed sensor data becomes the network's input."""
+    """
+    Everything that decides how timed sensor data becomes the network's input.
+
+    >>> from karmma_ros.clip import ClipSpec, VideoSpec
+    >>> from karmma_ros.modality import Modality
+    >>> ClipSpec(num_frames=16, video=VideoSpec(112, 112)).input_shape(Modality.RGB)
+    (3, 16, 112, 112)
+    """
 
     duration: float = 2.0
     """Length of the window, seconds."""
@@ -177,7 +184,16 @@ class ClipSpec:
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip, ready for the network: an input for each modality that is there."""
+    """
+    One clip, ready for the network: an input for each modality that is there.
+
+    >>> from karmma_ros.clip import Clip, ClipSpec
+    >>> from karmma_ros.modality import Modality
+    >>> import numpy as np
+    >>> audio = np.zeros(ClipSpec().input_shape(Modality.AUDIO), np.float32)
+    >>> [str(modality) for modality in Clip({Modality.AUDIO: audio}).inputs]
+    ['audio']
+    """
 
     inputs: Mapping[Modality, NDArray[np.float32]]
     """float32 arrays shaped as `ClipSpec.input_shape` says; an absent modality has no key."""

@@ -107,7 +107,13 @@ class FileError(KarmmaError):
 
 
 class InvalidSettingError(KarmmaError, ValueError):
-    """A parameter, option or configuration field holds a value it may not."""
+    """
+    A parameter, option or configuration field holds a value it may not.
+
+    >>> from karmma_ros.errors import InvalidSettingError
+    >>> print(InvalidSettingError('rate', 0, 'a number from 0.1 to 60'))
+    rate is 0; expected a number from 0.1 to 60
+    """
 
     def __init__(self, name: str, got: object, allowed: str, remedy: str = '') -> None:
         self.name, self.got, self.allowed, self.remedy = name, got, allowed, remedy

@@ -14,6 +14,12 @@ class Modality(str, Enum):
     One kind of input. Iterating the class gives the canonical order V, F, A, D.
 
     The value is the name in parameters, messages and files.
+
+    >>> from karmma_ros.modality import Modality, parse_subset, subset_name
+    >>> [modality.letter for modality in Modality]
+    ['V', 'F', 'A', 'D']
+    >>> subset_name(parse_subset('audio+video'))
+    'V+A'
     """
 
     RGB = 'rgb'

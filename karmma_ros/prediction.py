@@ -69,7 +69,13 @@ class ActionScore:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The class names of every head, by class id."""
+    """
+    The class names of every head, by class id.
+
+    >>> from karmma_ros.prediction import Vocabulary
+    >>> Vocabulary({'verb': ('cut', 'wash'), 'noun': ('cup', 'pan', 'egg')}).sizes
+    {'verb': 2, 'noun': 3}
+    """
 
     heads: Mapping[str, tuple[str, ...]]
 
@@ -94,7 +100,18 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The probabilities of one clip."""
+    """
+    The probabilities of one clip.
+
+    >>> from karmma_ros.prediction import Prediction, Vocabulary
+    >>> import numpy as np
+    >>> vocabulary = Vocabulary({'verb': ('cut', 'wash'), 'noun': ('cup', 'pan')})
+    >>> prediction = Prediction(
+    ...     {'verb': np.array([0.2, 0.8]), 'noun': np.array([0.5, 0.5])}, vocabulary)
+    >>> best, = prediction.top_actions()
+    >>> best.verb.class_name, best.noun.class_name, best.score
+    ('wash', 'cup', 0.4)
+    """
 
     probabilities: Mapping[str, NDArray[np.floating]]
     """For each head a float array `[classes]` that sums to one."""

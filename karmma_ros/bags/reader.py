@@ -45,7 +45,22 @@ class Message(NamedTuple):
 
 
 class Bag:
-    """One bag; a context manager. Messages can be read any number of times."""
+    """
+    One bag; a context manager. Messages can be read any number of times.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from karmma_ros.bags.reader import Bag
+    >>> from karmma_ros.bags.writer import BagWriter
+    >>> import numpy as np
+    >>> with TemporaryDirectory() as folder:
+    ...     with BagWriter(Path(folder, 'short.mcap')) as bag:
+    ...         bag.image(1_000_000_000, np.zeros((48, 64, 3), np.uint8))
+    ...     with Bag(Path(folder, 'short.mcap')) as bag:
+    ...         for message in bag.messages(bag.topics.values()):
+    ...             print(message.topic.name, message.received_ns)
+    /image 1000000000
+    """
 
     def __init__(self, path: Path | str) -> None:
         """

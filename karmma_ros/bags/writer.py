@@ -73,6 +73,18 @@ class BagWriter:
 
     A path that ends in `.mcap` or `.db3` gives one file, any other a rosbag2 folder with its
     metadata.yaml. Nothing is left behind when writing fails.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from karmma_ros.bags.reader import Bag
+    >>> from karmma_ros.bags.writer import BagWriter
+    >>> import numpy as np
+    >>> with TemporaryDirectory() as folder:
+    ...     with BagWriter(Path(folder, 'short.mcap')) as bag:
+    ...         bag.image(1_000_000_000, np.zeros((48, 64, 3), np.uint8))
+    ...     with Bag(Path(folder, 'short.mcap')) as bag:
+    ...         [topic.name for topic in bag.topics.values()]
+    ['/image']
     """
 
     def __init__(

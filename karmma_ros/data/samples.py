@@ -47,7 +47,18 @@ def with_modalities(clips: Clips, modalities: Sequence[Modality]) -> Clips:
 
 @dataclass  # not frozen: Lightning puts tensors of another precision into a copy
 class Batch:
-    """Stacked clips; b samples, m modalities in canonical order."""
+    """
+    Stacked clips; b samples, m modalities in canonical order.
+
+    >>> from karmma_ros.clip import Clip, ClipSpec
+    >>> from karmma_ros.data.samples import collate, Sample
+    >>> from karmma_ros.modality import Modality
+    >>> import numpy as np
+    >>> audio = np.zeros(ClipSpec().input_shape(Modality.AUDIO), np.float32)
+    >>> batch = collate([Sample(Clip({Modality.AUDIO: audio}), {'verb': 3})], [Modality.AUDIO])
+    >>> len(batch), batch.labels['verb'].tolist()
+    (1, [3])
+    """
 
     inputs: Mapping[Modality, Tensor]
     """Modality → float32 `[b, ...]`; zeros where a sample lacks it."""

@@ -173,6 +173,23 @@ class SegmentDataset:
 
     :param seed: decides the positions of the training windows in their segments.
     :param skip_unreadable: False: a modality that cannot be read is an error.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from karmma_ros.clip import ClipSpec
+    >>> from karmma_ros.data.media.audio_file import AudioFile
+    >>> from karmma_ros.data.segments import LabelledSegment, SegmentDataset
+    >>> from karmma_ros.modality import Modality
+    >>> import numpy as np
+    >>> import soundfile
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, 'first.wav')
+    ...     soundfile.write(path, np.zeros(64_000), 16_000)
+    ...     segment = LabelledSegment(
+    ...         'first', 0.5, 3.5, {'verb': 1}, {Modality.AUDIO: AudioFile(path)})
+    ...     sample = SegmentDataset([segment], ClipSpec())[0]
+    >>> sample.labels, [str(modality) for modality in sample.clip.inputs]
+    ({'verb': 1}, ['audio'])
     """
 
     def __init__(self, segments: Sequence[LabelledSegment], spec: ClipSpec, seed: int = 0,

@@ -329,7 +329,14 @@ def confusion(actions: PredictedActions, head: str) -> dict[tuple[int, int], int
 
 
 def wilson(correct: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a fraction (Wilson 1927), for independent actions."""
+    """
+    Return the 95 % interval of a fraction (Wilson 1927), for independent actions.
+
+    >>> from karmma_ros.evaluation.classification import wilson
+    >>> low, high = wilson(correct=90, count=100)
+    >>> round(low, 3), round(high, 3)
+    (0.826, 0.945)
+    """
     if not count:
         return float('nan'), float('nan')
     z, fraction = 1.959964, correct / count

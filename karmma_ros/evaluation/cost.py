@@ -68,6 +68,11 @@ def cost_of(name: str, config: ModelConfig | None = None) -> Cost:
 
     :param config: an architecture in its place, for the preset's task.
     :raises InvalidSettingError: when there is no preset of that name.
+
+    >>> from karmma_ros.evaluation.cost import cost_of
+    >>> cost = cost_of('tiny')
+    >>> sorted(cost.gflops) == sorted(cost_of('tiny').gflops), cost.gflops['A'] < cost.gflops['V']
+    (True, True)
     """
     network, spec = _shapes_of(name, config or preset(name))
     tokens, encoding = _count_each(_inputs(network, spec), network.encode)

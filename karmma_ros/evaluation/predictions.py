@@ -40,7 +40,19 @@ class PredictionsError(FileError):
 
 @dataclass(frozen=True)
 class DatasetPredictions:
-    """The logits of one network for each sample and each subset of the modalities it has."""
+    """
+    The logits of one network for each sample and each subset of the modalities it has.
+
+    >>> from karmma_ros.evaluation.classification import top1
+    >>> from karmma_ros.evaluation.predictions import DatasetPredictions
+    >>> from karmma_ros.modality import Modality
+    >>> import numpy as np
+    >>> logits = {'A': {'verb': np.array([[2, 0], [3, 1]], np.float32)}}
+    >>> predictions = DatasetPredictions(
+    ...     (Modality.AUDIO,), logits, np.ones((2, 1), bool), {'verb': np.array([0, 1])})
+    >>> top1(predictions)['A']['verb']
+    0.5
+    """
 
     modalities: tuple[Modality, ...]
     """The network's, in canonical order."""

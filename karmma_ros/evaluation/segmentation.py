@@ -46,7 +46,14 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentCounts:
-    """Matched and unmatched segments; add those of several streams before taking their F1."""
+    """
+    Matched and unmatched segments; add those of several streams before taking their F1.
+
+    >>> from karmma_ros.evaluation.segmentation import count_matches, Segment
+    >>> truth = [Segment(0, 4, 'cut'), Segment(5, 9, 'wash')]
+    >>> count_matches(truth, [Segment(1, 4, 'cut'), Segment(6, 9, 'pour')], overlap=0.5).f1
+    0.5
+    """
 
     true_positives: int
     """Predicted segments that match a true one of their own."""
@@ -116,6 +123,11 @@ def edit_score(truth: Sequence[Segment], predicted: Sequence[Segment]) -> float:
 
     It is 1 less the Levenshtein distance as a part of the longer sequence (Lea et al., 2017); 1
     when both are empty.
+
+    >>> from karmma_ros.evaluation.segmentation import edit_score, Segment
+    >>> truth = [Segment(0, 4, 'cut'), Segment(5, 9, 'wash')]
+    >>> edit_score(truth, [Segment(0, 2, 'cut'), Segment(2, 4, 'pour'), Segment(5, 9, 'wash')])
+    0.6666666666666667
     """
     longest = max(len(truth), len(predicted))
     if not longest:

@@ -105,6 +105,12 @@ def load_bundle(
 
     :param custom_encoders: allow encoders named `package.module:Class`, whose code then runs.
     :raises BundleError: when the directory is missing, damaged or does not fit together.
+
+    >>> from karmma_ros.model.bundle import load_bundle
+    >>> from karmma_ros.model.registry import find_model
+    >>> bundle = load_bundle(find_model('synthetic_kitchen'))
+    >>> bundle.vocabulary.sizes, bundle.spec.num_frames
+    ({'verb': 8, 'noun': 10}, 16)
     """
     path = Path(path)
     if not path.is_dir():

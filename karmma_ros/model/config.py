@@ -52,7 +52,15 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes and strategies of a KARMMA network (paper, Sec. III)."""
+    """
+    Sizes and strategies of a KARMMA network (paper, Sec. III).
+
+    >>> from dataclasses import replace
+    >>> from karmma_ros.model.presets import preset
+    >>> config = replace(preset('karmma_student'), token_cap=100)
+    >>> config.dim, config.missing
+    (384, 'tokens')
+    """
 
     preset: str
     """Name of the preset this came from."""

@@ -32,6 +32,19 @@ class Karmma(nn.Module):
     :param reduce: `[b, n, e]` and the cap → `[b, at most cap, e]`; None leaves tokens alone.
     :param freeze_encoders: never train the encoders, nor let them behave as in training.
     :param input_shapes: modality → shape of its input without the batch.
+
+    >>> from karmma_ros.data.synthetic_kitchen.episode import clip_spec
+    >>> from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
+    >>> from karmma_ros.modality import Modality
+    >>> from karmma_ros.model.builder import build
+    >>> from karmma_ros.model.presets import preset
+    >>> import torch
+    >>> network, spec = build(preset('tiny'), clip_spec(), vocabulary()).eval(), clip_spec()
+    >>> audio = torch.zeros(1, *spec.input_shape(Modality.AUDIO))
+    >>> present = torch.tensor([[m is Modality.AUDIO for m in network.modalities]])
+    >>> logits = network({Modality.AUDIO: audio}, present)
+    >>> {head: tuple(values.shape) for head, values in logits.items()}
+    {'verb': (1, 8), 'noun': (1, 10)}
     """
 
     def __init__(

@@ -187,6 +187,10 @@ def preset(name: str) -> ModelConfig:
     Return the architecture called `name`.
 
     :raises InvalidSettingError: when there is none of that name.
+
+    >>> from karmma_ros.model.presets import preset
+    >>> [str(modality) for modality in preset('karmma_student').modalities]
+    ['rgb', 'flow', 'audio']
     """
     return _find(name).config
 

@@ -16,6 +16,10 @@ def find_model(text: str, setting: str = 'model') -> Path:
 
     :param setting: what the user set to this text.
     :raises InvalidSettingError: when there is neither; it lists the names there are.
+
+    >>> from karmma_ros.model.registry import find_model
+    >>> find_model('synthetic_kitchen').name
+    'synthetic_kitchen'
     """
     folders = [folder / 'models' for folder in package_folders() if (folder / 'models').is_dir()]
     for path in _candidates(text, folders):

@@ -126,6 +126,18 @@ class ActionEvents:
     recognitions give equal events.
 
     :raises InvalidSettingError: when the vocabulary lacks the background class.
+
+    >>> from karmma_ros.prediction import Prediction, Vocabulary
+    >>> from karmma_ros.stream.events import ActionEvents, EventSettings
+    >>> import numpy as np
+    >>> vocabulary = Vocabulary({'verb': ('cut', 'wash'), 'noun': ('cup', 'pan')})
+    >>> washing = Prediction(
+    ...     {'verb': np.array([0.1, 0.9]), 'noun': np.array([0.9, 0.1])}, vocabulary)
+    >>> events = ActionEvents(EventSettings(), vocabulary)
+    >>> for stamp_ns in range(2_000_000_000, 6_000_000_000, 500_000_000):
+    ...     for event in events.push(stamp_ns, stamp_ns - 2_000_000_000, washing):
+    ...         print(event.phase.name, event.verb.class_name, event.noun.class_name)
+    STARTED wash cup
     """
 
     def __init__(self, settings: EventSettings, vocabulary: Vocabulary) -> None:

@@ -24,6 +24,19 @@ class Recogniser:
 
     :param network: a backend, as `choose` gives it; or a module, which PyTorch then runs as it
         is on `device`: what it is called with is said at `Eager`.
+
+    >>> from karmma_ros.clip import Clip
+    >>> from karmma_ros.modality import Modality
+    >>> from karmma_ros.model.bundle import load_bundle
+    >>> from karmma_ros.model.registry import find_model
+    >>> from karmma_ros.stream.recogniser import Recogniser
+    >>> import numpy as np
+    >>> bundle = load_bundle(find_model('synthetic_kitchen'))
+    >>> recogniser = Recogniser(bundle.network, bundle.vocabulary, bundle.spec)
+    >>> image = np.zeros(bundle.spec.input_shape(Modality.RGB), np.float32)
+    >>> prediction = recogniser.recognise(Clip({Modality.RGB: image}))
+    >>> len(prediction.top('verb', k=3))
+    3
     """
 
     def __init__(

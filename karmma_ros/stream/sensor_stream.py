@@ -65,6 +65,18 @@ class SensorStream:
     is, `Window.clip()`, needs no lock.
 
     :raises InvalidSettingError: when a modality has no settings.
+
+    >>> from karmma_ros.clip import ClipSpec, VideoSpec
+    >>> from karmma_ros.modality import Modality
+    >>> from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+    >>> import numpy as np
+    >>> spec = ClipSpec(duration=1.0, num_frames=4, video=VideoSpec(32, 32))
+    >>> stream = SensorStream(spec, [Modality.RGB], {Modality.RGB: InputSettings(500_000_000)})
+    >>> for time_ns in range(1_000_000_000, 2_000_000_001, 100_000_000):
+    ...     problem = stream.add_image(np.zeros((48, 64, 3), np.uint8), time_ns, time_ns)
+    >>> window = stream.window(now_ns=2_000_000_000)
+    >>> [str(modality) for modality in window.modalities], window.end_ns
+    (['rgb'], 2000000000)
     """
 
     def __init__(

@@ -64,6 +64,10 @@ def node_parameters(path: Path | None = None) -> dict[str, Any]:
 
     :param path: a file with some of them; the others are as the node's own file has them.
     :raises InvalidSettingError: for a file that cannot be read or names what does not exist.
+
+    >>> from karmma_ros.stream.settings import node_parameters
+    >>> node_parameters()['audio.timeout']
+    0.5
     """
     values = _read(_default_file())
     given = {} if path is None else _read(path)

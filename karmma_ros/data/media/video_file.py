@@ -70,6 +70,20 @@ class VideoFile:
     The frame at a time is the one that is shown then, by the frames' own times; before the first
     frame it is the first. Second 0 is where the file begins, audio included. Each call seeks once
     and then decodes every frame up to the last one.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import cv2
+    >>> from karmma_ros.data.media.video_file import VideoFile
+    >>> import numpy as np
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, 'short.avi')
+    ...     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 48))
+    ...     for _ in range(10):
+    ...         writer.write(np.zeros((48, 64, 3), np.uint8))
+    ...     writer.release()
+    ...     VideoFile(path).frames([0.0, 0.5]).shape
+    (2, 48, 64, 3)
     """
 
     path: Path
