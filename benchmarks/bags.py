@@ -24,7 +24,7 @@ from typing import Any
 from karmma_ros.bags import report
 from karmma_ros.bags.bag_message import BagFrames
 from karmma_ros.bags.bag_run import BagRun
-from karmma_ros.bags.evaluate import BATCH, evaluate_bag, Evaluated, Settings
+from karmma_ros.bags.evaluate import BATCH, evaluate_bag, EvaluatedBag, Settings
 from karmma_ros.bags.reader import Bag, Message
 from karmma_ros.bags.replay import Replay, Run
 from karmma_ros.bags.topics import choose_topics
@@ -114,13 +114,13 @@ def evaluation(path: Path, bundle: Bundle, length_s: float, rounds: int, out: Pa
     return lines
 
 
-def write(path: Path, bundle: Bundle, result: Evaluated, out: Path) -> None:
+def write(path: Path, bundle: Bundle, result: EvaluatedBag, out: Path) -> None:
     """Write the report."""
     camera = result.info.topics.get('rgb', {'topic': '', 'type': ''})
     truth = Truth.from_messages(
         result.truths, result.info, bundle.vocabulary, result.truth_topic)
     report.write(out, [BagRun(
-        result.info, result.answers, truth, bundle.vocabulary, bundle.spec,
+        result.info, result.predictions, truth, bundle.vocabulary, bundle.spec,
         BagFrames(path, camera['topic'], camera['type']))], {'id': bundle.model_id}, {})
 
 
@@ -132,7 +132,7 @@ def stages(path: Path, bundle: Bundle, length_s: float) -> list[str]:
         used = list(choice.topics.values())
         reading = measured(lambda: sum(1 for _ in bag.messages(used)))[1]
         replay = Replay(bag, choice, bundle.spec, modalities, VALUES, [Run()])
-        _, replaying, requests = measured(lambda: list(replay.cuts()))
+        _, replaying, requests = measured(lambda: list(replay.windows()))
     _, preparing, clips = measured(lambda: [request.window.clip() for request in requests])
     inference = BatchInference(bundle)
 
@@ -171,7 +171,7 @@ def endless(path: Path, bundle: Bundle, gigabytes: float) -> str:
         stream, sizes = image_stream(bag, choice.topics['rgb'], gigabytes)
         bag.messages = stream  # type: ignore[method-assign]
         replay = Replay(bag, choice, bundle.spec, modalities, VALUES, [Run()])
-        for number, _ in enumerate(replay.cuts()):
+        for number, _ in enumerate(replay.windows()):
             if number % 250 == 20:
                 used.append(resident_mb())
     return (f'{sizes[0] / 1e9:.1f} GB of images replayed, generated one by one: {used[0]:.0f} MB '

@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test' / 'helpers'))
 
-from simulated_stream import BACKGROUND, Course, Recording, simulate  # noqa: E402
+from simulated_stream import BACKGROUND, Recording, RecordingSettings, simulate  # noqa: E402
 
 COLOURS = [c for i, c in enumerate(matplotlib.colormaps['tab20'].colors) if i not in (14, 15)]
 """Without the greys, which stand for what never happens."""
@@ -53,14 +53,14 @@ def main() -> None:
     parser.add_argument('--figure', type=Path, help='where to draw one recording')
     options = parser.parse_args()
     for background in (False, True):
-        settings = Course(background=background)
+        settings = RecordingSettings(background=background)
         recordings = [simulate(settings, seed) for seed in range(options.recordings)]
         number = sum(len(r.truth) for r in recordings)
         having = 'with' if background else 'without'
         print(f'\nmodel {having} a background class; {number} true segments\n')
         print(table(systems(recordings, background), recordings), end='')
     if options.figure:
-        draw(options.figure, simulate(Course(), 0))
+        draw(options.figure, simulate(RecordingSettings(), 0))
 
 
 def systems(recordings: list[Recording], background: bool) -> dict[str, list[SystemOutput]]:
@@ -80,7 +80,7 @@ def systems(recordings: list[Recording], background: bool) -> dict[str, list[Sys
 def argmax(recording: Recording, threshold: float) -> SystemOutput:
     """Let runs of the same best action be segments; background and low scores are none."""
     labelled = []
-    for recognition in recording.heard:
+    for recognition in recording.recognitions:
         best, = recognition.prediction.top_actions()
         label = best.verb.class_name, best.noun.class_name
         known = BACKGROUND not in label and best.score >= threshold
@@ -91,7 +91,7 @@ def argmax(recording: Recording, threshold: float) -> SystemOutput:
     for segment in segments:
         first = next(i for i, (t, x) in enumerate(labelled)
                      if t >= segment.start and x == segment.label)
-        announced.append(recording.heard[first].stamp_ns)
+        announced.append(recording.recognitions[first].stamp_ns)
     return SystemOutput(segments, announced)
 
 
@@ -107,7 +107,7 @@ def history(recording: Recording, settings: EventSettings) -> list[ActionEvent]:
     """Push a recording through, as the node would."""
     actions = ActionEvents(settings, recording.vocabulary)
     happened: list[ActionEvent] = []
-    for recognition in recording.heard:
+    for recognition in recording.recognitions:
         happened += actions.push(
             recognition.stamp_ns, recognition.start_ns, recognition.prediction)
     return happened + actions.clear()

@@ -46,7 +46,7 @@ def recognised(
     with Bag(path) as bag:
         replay = Replay(bag, choose_topics(bag, {}, modalities), bundle.spec, modalities,
                         node_parameters(), [Run()], hop=hop)
-        for request in replay.cuts():
+        for request in replay.windows():
             prepared = inference.prepare(0, request.window)
             if prepared.modalities == modalities:
                 predictions = inference([prepared], [subsets(modalities)])

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 AS_RECORDED = 'as recorded'
-"""Name of the condition in which nothing is done to the sensors."""
+"""Name of the condition without any change to the sensors."""
 
 FrameSource = Callable[[Sequence[int]], Iterable['NDArray[np.uint8] | None']]
 """Times in ns of the bag's clock to RGB frames `[h, w, 3]`; None where there is none."""
@@ -23,22 +23,22 @@ FrameSource = Callable[[Sequence[int]], Iterable['NDArray[np.uint8] | None']]
 
 @dataclass(frozen=True)
 class Condition:
-    """What was done to the sensors."""
+    """The sensors that are used, and their faults."""
 
     name: str = AS_RECORDED
-    """`as recorded`, a subset as the paper names it (`V+A`), or a description of the faults."""
+    """`as recorded`, a subset as in the paper (`V+A`), or a description of the faults."""
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """JSON-ready. A subset has `{'subset': 'V+A'}`: of the windows as recorded, those that have
-    all of it, with everything else left out. Faults have their options, and the seed."""
+    """JSON-ready. A subset has `{'subset': 'V+A'}`: the windows as recorded that have all of it,
+    without the other sensors. Faults have their options, and the seed."""
 
     @property
     def subset(self) -> str:
-        """Return the subset's name; empty when the condition is none."""
+        """Return the name of the subset; empty for a condition without one."""
         return str(self.parameters.get('subset', ''))
 
     @classmethod
     def of_subset(cls, modalities: Sequence[Modality]) -> Condition:
-        """Return the condition that only these are used."""
+        """Return the condition in which only these modalities are used."""
         name = subset_name(modalities)
         return cls(name, {'subset': name})
 
@@ -49,38 +49,38 @@ class BagInfo:
 
     path: str
     start_ns: int
-    """When its first message was received."""
+    """When the first message was received."""
     end_ns: int
-    """When its last one was."""
+    """When the last message was received."""
     storage: str
     """`mcap` or `sqlite3`, and its compression."""
     messages: int
-    """Those that could be read, of all topics."""
+    """Number of messages that could be read, of all topics."""
     topics: Mapping[str, Mapping[str, Any]]
     """Role (a modality, `audio_info`, `truth`, `recognition`) → topic, type, count."""
     lost: Mapping[str, int]
-    """Why messages could not be used → how many."""
+    """Reason → messages that could not be used."""
     warnings: Sequence[str]
     """Sentences for a person."""
     missing: int = 0
-    """How many of `lost` the bag promises, but could not be read: messages, files, parts."""
+    """Number of messages, files and parts in `lost` that could not be read."""
 
     @property
     def seconds(self) -> float:
-        """Return the time from first to last message."""
+        """Return the time from the first to the last message."""
         return max(0, self.end_ns - self.start_ns) / 1e9
 
 
 @dataclass(frozen=True, eq=False)
 class BagRun:
-    """All that is known of one bag."""
+    """One evaluated bag, as a report needs it."""
 
     info: BagInfo
-    answers: Mapping[Condition, BagPredictions]
-    """The first one is as recorded."""
+    predictions: Mapping[Condition, BagPredictions]
+    """The first condition is as recorded."""
     truth: Truth | None
     vocabulary: Vocabulary
     spec: ClipSpec
     frames: FrameSource
     recorded: Mapping[str, Any] | None = None
-    """How the node's own predictions in the bag compare; None without any. JSON-ready."""
+    """Comparison with the predictions recorded in the bag; None without any. JSON-ready."""

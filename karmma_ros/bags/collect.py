@@ -1,149 +1,265 @@
-"""The answers of the network, gathered by condition as they come."""
+"""
+Collect the predictions for a bag by condition, and write them to disk to resume a stopped run.
+
+A folder for each bag and settings contains the predictions in parts, as they are made, and in one
+file when the bag is done. After a stop the bag is read again from its start, as its windows depend
+on all earlier messages; the inference that is on disk is not repeated, unless the network is
+stateful.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+import hashlib
+import json
+import os
+from pathlib import Path
 import time
 from typing import Any
 
 from karmma_ros.bags.bag_run import Condition
+from karmma_ros.bags.limits import size_of
 from karmma_ros.bags.replay import WindowRequest
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.evaluation.inference import BatchInference, Prepared, Subset, SubsetPredictions
-from karmma_ros.evaluation.predictions import BagPredictions, present_row
+from karmma_ros.evaluation.inference import BatchInference, Prepared, Subset
+from karmma_ros.evaluation.predictions import (
+    BagPredictions,
+    load_conditions,
+    PredictionsError,
+    present_row,
+    save_conditions,
+)
+from karmma_ros.files import open_regular
 from karmma_ros.modality import Modality, subset_name, subsets
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 1 << 20
+_FACTS, _PREDICTIONS = 'facts.json', 'predictions.npz'
+
 
 class Collector:
-    """Gather the answers by condition until they are taken."""
+    """Run inference on windows, and collect the predictions by condition until they are taken."""
 
     def __init__(
-        self, conditions: Sequence[Sequence[Condition]], sizes: Mapping[str, int], echo: int,
+        self, conditions: Sequence[Sequence[Condition]], sizes: Mapping[str, int],
+        recorded_run: int,
     ) -> None:
         """
         Start empty.
 
-        :param conditions: for each lane.
-        :param echo: the lane whose answers are compared with recorded ones.
+        :param conditions: for each run.
+        :param sizes: head → number of classes.
+        :param recorded_run: index of the run with the windows of recorded predictions.
         """
-        self._sizes, self._echo_lane = sizes, echo
-        self._names = [[(f'{lane}/{c.name}', c) for c in those]
-                       for lane, those in enumerate(conditions)]
-        self._with_subsets = [any(c.subset for c in those) for those in conditions] + [False]
+        self._sizes, self._recorded_run = sizes, recorded_run
+        self._names = [[(f'{run}/{c.name}', c) for c in group]
+                       for run, group in enumerate(conditions)]
+        self._with_subsets = [any(c.subset for c in group) for group in conditions] + [False]
         self._rows: dict[str, list[_Row]] = {}
-        self._echo: list[_Row] = []
-        self.lost: Counter[str] = Counter()
-        """Why windows have no answer → how many."""
+        self._recorded: list[_Row] = []
+        self.dropped: Counter[str] = Counter()
+        """Reason → windows without a prediction."""
 
-    def echo_wanted(self, cuts: Sequence[WindowRequest]) -> bool:
-        """Return whether a batch holds windows to compare, which no part keeps."""
-        return any(cut.lane == self._echo_lane for cut in cuts)
+    def has_recorded(self, batch: Sequence[WindowRequest]) -> bool:
+        """Return whether a batch has windows of recorded predictions, which are not on disk."""
+        return any(request.run_index == self._recorded_run for request in batch)
 
-    def ask(
-        self, asker: BatchInference, cuts: Sequence[WindowRequest], echo_only: bool = False
+    def predict(
+        self, inference: BatchInference, batch: Sequence[WindowRequest],
+        recorded_only: bool = False,
     ) -> None:
         """
-        Ask about the windows of a batch, and keep what is answered.
+        Run inference on a batch, and collect the predictions.
 
-        :param echo_only: keep only what is compared with recorded answers; the rest is known.
+        :param recorded_only: collect only those for windows of recorded predictions.
         """
         started = time.perf_counter()
-        kept, clips = [], []
-        for cut in cuts:
+        requests, clips = [], []
+        for request in batch:
             try:
-                clips.append(asker.prepare(cut.lane, cut.window))
-                kept.append(cut)
+                clips.append(inference.prepare(request.run_index, request.window))
+                requests.append(request)
             except InvalidSampleError as error:
-                self.lost[f'windows that cannot be prepared: {error}'] += 1
-        if not kept:
+                self.dropped[f'windows that cannot be prepared: {error}'] += 1
+        if not requests:
             return
-        wanted = [self._wanted(cut, clip) for cut, clip in zip(kept, clips)]
-        answers = asker(clips, wanted)
-        share_s = (time.perf_counter() - started) / len(kept)
-        places = {subset: {int(row): i for i, row in enumerate(found.rows)}
-                  for subset, found in answers.items()}
-        for row, (cut, clip) in enumerate(zip(kept, clips)):
-            by_subset = {s: _one(found, places[s][row]) for s, found in answers.items()
-                         if row in places[s]}
-            self._keep(cut, clip, by_subset, share_s, echo_only)
+        wanted = [self._wanted(request, clip) for request, clip in zip(requests, clips)]
+        predictions = inference(clips, wanted)
+        latency_s = (time.perf_counter() - started) / len(requests)
+        indices = {subset: {int(row): i for i, row in enumerate(each.rows)}
+                   for subset, each in predictions.items()}
+        for row, (request, clip) in enumerate(zip(requests, clips)):
+            by_subset = {
+                subset: {head: p[indices[subset][row]] for head, p in each.probabilities.items()}
+                for subset, each in predictions.items() if row in indices[subset]}
+            self._add(request, clip.modalities, by_subset, latency_s, recorded_only)
 
     def take(self) -> dict[str, BagPredictions]:
-        """Return the answers since the last time, of every condition."""
-        taken = {name: _gathered(self._rows.get(name, ()), self._sizes)
-                 for those in self._names for name, _ in those}
+        """Return the predictions since the last call, of every condition."""
+        tables = {name: _table(self._rows.get(name, ()), self._sizes)
+                  for group in self._names for name, _ in group}
         self._rows = {}
-        return taken
+        return tables
 
-    def echo(self) -> BagPredictions:
-        """Return the answers at the ends of recorded windows."""
-        return _gathered(self._echo, self._sizes)
+    def recorded(self) -> BagPredictions:
+        """Return the predictions for the windows of recorded predictions."""
+        return _table(self._recorded, self._sizes)
 
-    def _wanted(self, cut: WindowRequest, clip: Prepared) -> list[Subset]:
+    def _wanted(self, request: WindowRequest, clip: Prepared) -> list[Subset]:
         own = clip.modalities
-        return subsets(own) if self._with_subsets[cut.lane] else [own]
+        return subsets(own) if self._with_subsets[request.run_index] else [own]
 
-    def _keep(
+    def _add(
         self,
-        cut: WindowRequest,
-        clip: Prepared,
+        request: WindowRequest,
+        own: Subset,
         by_subset: Mapping[Subset, dict[str, Any]],
-        share_s: float,
-        echo_only: bool,
+        latency_s: float,
+        recorded_only: bool,
     ) -> None:
-        own = clip.modalities
         if not all(np.isfinite(p).all() for p in by_subset[own].values()):
-            self.lost['windows to which the network answers NaN'] += 1
+            self.dropped['windows for which the network returns NaN'] += 1
             return
-        if cut.lane == self._echo_lane:
-            self._echo.append(_Row(cut, own, by_subset[own], share_s))
+        if request.run_index == self._recorded_run:
+            self._recorded.append(_Row.of(request, own, by_subset[own], latency_s))
             return
-        if echo_only:
+        if recorded_only:
             return
         named = {subset_name(s): s for s in by_subset}
-        for name, condition in self._names[cut.lane]:
+        for name, condition in self._names[request.run_index]:
             subset = named.get(condition.subset) if condition.subset else own
             if subset is not None:
                 self._rows.setdefault(name, []).append(
-                    _Row(cut, subset, by_subset[subset], share_s))
+                    _Row.of(request, subset, by_subset[subset], latency_s))
 
 
 @dataclass(frozen=True, eq=False)
 class _Row:
-    """One answer."""
+    """One prediction, without the samples of its window."""
 
-    start_ns: int
-    end_ns: int
-    inference_ns: int
+    times_ns: tuple[int, int, int]
+    """Start, end and inference."""
     subset: Subset
     probabilities: Mapping[str, NDArray[np.float32]]
-    share_s: float
+    latency_s: float
 
-    def __init__(
-        self, cut: WindowRequest, subset: Subset, probabilities: Mapping[str, NDArray[np.float32]],
-        share_s: float,
-    ) -> None:
-        # The window itself, with its samples, is let go.
-        for name, value in (
-                ('start_ns', cut.window.start_ns), ('end_ns', cut.window.end_ns),
-                ('inference_ns', cut.inference_ns), ('subset', subset),
-                ('probabilities', probabilities), ('share_s', share_s)):
-            object.__setattr__(self, name, value)
+    @classmethod
+    def of(
+        cls, request: WindowRequest, subset: Subset,
+        probabilities: Mapping[str, NDArray[np.float32]], latency_s: float,
+    ) -> _Row:
+        window = request.window
+        return cls((window.start_ns, window.end_ns, request.inference_ns), subset, probabilities,
+                   latency_s)
 
 
-def _one(found: SubsetPredictions, place: int) -> dict[str, NDArray[np.float32]]:
-    return {head: p[place] for head, p in found.probabilities.items()}
-
-
-def _gathered(rows: Sequence[_Row], sizes: Mapping[str, int]) -> BagPredictions:
+def _table(rows: Sequence[_Row], sizes: Mapping[str, int]) -> BagPredictions:
     if not rows:
         return BagPredictions.empty(sizes)
-    times = np.array([(r.start_ns, r.end_ns, r.inference_ns) for r in rows], np.int64)
+    times = np.array([row.times_ns for row in rows], np.int64)
     return BagPredictions(
         times[:, 0], times[:, 1], times[:, 2], np.stack([present_row(r.subset) for r in rows]),
         {head: np.stack([r.probabilities[head] for r in rows]) for head in sizes},
-        np.array([r.share_s for r in rows], np.float32),
+        np.array([r.latency_s for r in rows], np.float32),
         np.zeros((0, 1 + len(Modality)), np.int64))
+
+
+def bag_digest(files: Sequence[Path]) -> str:
+    """
+    Return a digest of the names and the contents of some files.
+
+    Size and time are not enough: a bag that was repaired or anonymised in place has the size and,
+    if the tool restores it, the time of the old one. The folder does not count: a bag may be
+    moved.
+
+    :raises ValueError: for anything but a regular file.
+    """
+    digest = hashlib.sha256()
+    for path in files:
+        with open_regular(path) as file:
+            digest.update(b'%d %s %d ' % (
+                len(os.fsencode(path.name)), os.fsencode(path.name), size_of(file)))
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def file_states(files: Sequence[Path]) -> list[tuple[int, ...]]:
+    """Return for each file what changes whenever it is written to."""
+    states = [path.stat() for path in files]
+    return [(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in states]
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    """Return a folder name for JSON-ready facts."""
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class ResumableRun:
+    """The folder of one bag with one set of settings."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        """
+        Open or make the folder.
+
+        :param names: of the conditions, in order.
+        """
+        self.folder, self._names = folder, tuple(names)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._parts = self._find_parts()
+
+    @property
+    def batches(self) -> int:
+        """Return the number of batches on disk."""
+        return sum(count for _, count in self._parts)
+
+    def add(self, batches: int, predictions: Mapping[str, BagPredictions]) -> None:
+        """Write the predictions for some more batches."""
+        path = self.folder / f'part_{len(self._parts):06d}_{batches}.npz'
+        save_conditions(path, predictions)
+        self._parts.append((path, batches))
+
+    def finish(self, facts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
+        """Concatenate the parts, which completes the bag."""
+        parts = [load_conditions(path) for path, _ in self._parts]
+        joined = {}
+        for name in self._names:
+            table = BagPredictions.concatenate([part[name] for part in parts if name in part])
+            joined[name] = table.with_states(states[name])
+        save_conditions(self.folder / _PREDICTIONS, joined)
+        text = json.dumps(facts, indent=1, sort_keys=True)
+        partial = self.folder / f'{_FACTS}.partial'
+        partial.write_text(text + '\n', encoding='utf-8')
+        os.replace(partial, self.folder / _FACTS)
+        for path, _ in self._parts:
+            path.unlink(missing_ok=True)
+        self._parts = []
+
+    def load(self) -> tuple[dict[str, Any], dict[str, BagPredictions]] | None:
+        """Return facts and predictions of a complete bag; None for another one."""
+        try:
+            facts = json.loads((self.folder / _FACTS).read_text(encoding='utf-8'))
+            predictions = load_conditions(self.folder / _PREDICTIONS)
+        except (OSError, ValueError, PredictionsError):
+            return None
+        return (facts, predictions) if set(self._names) <= set(predictions) else None
+
+    def _find_parts(self) -> list[tuple[Path, int]]:
+        """Return the intact parts up to the first missing or damaged one; remove the others."""
+        parts = []
+        for number, path in enumerate(sorted(self.folder.glob('part_*.npz'))):
+            try:
+                index, batches = (int(text) for text in path.stem.split('_')[1:])
+                load_conditions(path)
+            except (ValueError, PredictionsError):
+                break
+            if index != number:
+                break
+            parts.append((path, batches))
+        for path in set(self.folder.glob('part_*.npz')) - {path for path, _ in parts}:
+            path.unlink()
+        return parts

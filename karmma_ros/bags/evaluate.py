@@ -1,8 +1,8 @@
 """
-One bag from its messages to the answers of a model: reading, replay and network at once.
+Evaluate a model on a bag: from its messages to predictions under every condition.
 
-A thread reads, decodes and cuts windows, while this one prepares them and asks the network;
-numpy, OpenCV and torch let go of the interpreter while they compute.
+One thread reads, decodes and makes windows, while another prepares them and runs inference: numpy,
+OpenCV and torch release the interpreter lock while they compute.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 import os
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -19,19 +19,11 @@ from threading import Event, Thread
 from typing import Any
 
 from karmma_ros.bags.bag_run import BagInfo, Condition
-from karmma_ros.bags.collect import Collector
+from karmma_ros.bags.collect import bag_digest, Collector, file_states, key_of, ResumableRun
 from karmma_ros.bags.faults import describe, Fault, on_inputs, parameters
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.recorded import compare_recorded, read_recorded, RecordedPredictions
 from karmma_ros.bags.replay import Replay, Run, WindowRequest
-from karmma_ros.bags.resume import (
-    bag_digest,
-    file_states,
-    info_dict,
-    info_of,
-    key_of,
-    ResumableRun,
-)
 from karmma_ros.bags.topics import (
     AUDIO_INFO,
     choose_topics,
@@ -53,39 +45,42 @@ from karmma_ros.stream.token_cache import hop_for
 import numpy as np
 
 VERSION = 8
-"""Grows whenever the same bag and settings would give other answers."""
+"""Increases whenever the same bag and settings would give other predictions."""
 
 BATCH = 16
 _QUEUE = 64
+"""Windows that the reading thread makes in advance."""
 _PART_BATCHES = 32
+"""Batches whose predictions are written to one file."""
 _FOREIGN_CLOCK_NS = 10 * NANOSECONDS
 _LONG_PAUSE_NS = 600 * NANOSECONDS
 _MAX_WARNING = 1000
+"""Characters."""
 
 Progress = Callable[[int, int], None]
-"""Nanoseconds of the bag that are done, and all of them."""
+"""Called with the nanoseconds of the bag that are done, and their total."""
 TruthTuple = tuple[int, int, str, str]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked of each bag."""
+    """How each bag is evaluated."""
 
     values: Mapping[str, Any]
     """The node's parameters, by name."""
     topics: Mapping[str, str] = field(default_factory=dict)
-    """Role → topic, where it is named."""
+    """Role → topic, where the user names it."""
     subsets: bool = False
-    """Ask every subset of the sensors too."""
+    """Also predict from every subset of the sensors."""
     faults: tuple[tuple[Fault, ...], ...] = ()
-    """Each one is done in a run of its own, beside the one as recorded."""
+    """Faults of further runs, beside the one as recorded."""
     seed: int = 0
     batch_size: int = BATCH
-    given: tuple[Path, ...] = ()
-    """All bags that are evaluated, of which one may be an earlier part of another."""
+    bags: tuple[Path, ...] = ()
+    """All bags to evaluate: one may be an earlier file of the split bag of another."""
 
-    def described(self) -> dict[str, Any]:
-        """Return what decides the answers, JSON-ready."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that the predictions depend on, JSON-ready."""
         return {
             'version': VERSION, 'values': dict(self.values), 'topics': dict(self.topics),
             'subsets': self.subsets, 'batch_size': self.batch_size,
@@ -93,36 +88,36 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluated:
-    """What was found in one bag; times are those of the bag's clock."""
+class EvaluatedBag:
+    """The results of one bag; times are those of the bag's clock."""
 
     info: BagInfo
-    answers: Mapping[Condition, BagPredictions]
-    """The first one is as recorded."""
+    predictions: Mapping[Condition, BagPredictions]
+    """The first condition is as recorded."""
     truths: Sequence[TruthTuple]
-    """Start, stop, verb and noun of each message of the truth topic."""
+    """Start, end, verb and noun of each message of the ground-truth topic."""
     truth_topic: str
-    """Empty where there is none."""
+    """Empty without one."""
     recorded: Mapping[str, Any] | None
-    """How the node's own answers in the bag compare; None when it holds none."""
+    """Comparison with the predictions recorded in the bag; None without any."""
     notes: Sequence[str]
     """Which topics were chosen."""
     fresh: bool = True
-    """Whether all was done now, and nothing taken from an earlier run."""
+    """Whether nothing was loaded from an earlier run."""
     truth_ids: Sequence[Sequence[int]] = ()
     """Class ids of verb and noun of each of `truths`."""
 
 
 def evaluate_bag(
-    path: Path, bundle: Bundle, settings: Settings, work: Path | None,
+    path: Path, bundle: Bundle, settings: Settings, run_dir: Path | None,
     progress: Progress = lambda done_ns, total_ns: None, device: str = 'cpu',
-) -> Evaluated:
+) -> EvaluatedBag:
     """
-    Return a model's answers to the windows of a bag, under every condition.
+    Return a model's predictions for a bag under every condition.
 
-    :param work: folder to keep what is found, and to find what was kept; None keeps nothing.
-    :raises BagError: when there is nothing in the bag that can be used.
-    :raises InvalidSettingError: for settings that the bag or the model does not allow.
+    :param run_dir: folder to write the predictions to, and to resume from; None for neither.
+    :raises BagError: when the bag has no usable message.
+    :raises InvalidSettingError: for settings that do not fit the bag or the model.
     """
     with Bag(path) as bag:
         flow_topic = settings.values['flow.source'] == 'topic'
@@ -133,39 +128,39 @@ def evaluate_bag(
         info = _earlier_info(path, choice, settings)
         evaluation = _Evaluation(bag, choice, bundle, settings, device, info)
         before = file_states(bag.files.sources)
-        folder = None if work is None else work / key_of(
-            _what_decides(bag, bundle, settings, info))
-        found = evaluation.run(folder, progress)
+        folder = None if run_dir is None else run_dir / key_of(
+            _key_facts(bag, bundle, settings, info))
+        result = evaluation.run(folder, progress)
         if file_states(bag.files.sources) != before:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
             raise BagError(path, 'its files changed while they were read',
                            'wait until they are written, and give the same command again')
-        return found
+        return result
 
 
-def _what_decides(
+def _key_facts(
     bag: Bag, bundle: Bundle, settings: Settings, info: EarlierInfo | None,
 ) -> dict[str, Any]:
-    """Return everything that decides what is found in a bag, JSON-ready."""
+    """Return all that the results of a bag depend on, JSON-ready."""
     return {
         'bag': bag_digest(bag.files.sources), 'missing': list(bag.files.missing),
         'model': [bundle.sha256, bundle.model_id], 'architecture': bundle.config.to_dict(),
-        'spec': bundle.spec.to_dict(), **settings.described(),
+        'spec': bundle.spec.to_dict(), **settings.to_dict(),
         'audio_info': None if info is None else info.fields}
 
 
 def _earlier_info(path: Path, choice: TopicChoice, settings: Settings) -> EarlierInfo | None:
-    """Return the audio format of an earlier part, where the bag itself does not state it."""
+    """Return the audio format of an earlier file, if the bag itself does not state it."""
     audio = choice.topics.get(Modality.AUDIO.value)
     if audio is None or audio.type == AUDIO_STAMPED or AUDIO_INFO in {*choice.topics,
                                                                    *settings.topics}:
         return None
-    return find_earlier_info(path, settings.given)
+    return find_earlier_info(path, settings.bags)
 
 
 class _Evaluation:
-    """One bag that is open, and what is asked of it."""
+    """The evaluation of an open bag."""
 
     def __init__(
         self, bag: Bag, choice: TopicChoice, bundle: Bundle, settings: Settings, device: str,
@@ -173,116 +168,113 @@ class _Evaluation:
     ) -> None:
         self._bag, self._choice, self._bundle, self._settings = bag, choice, bundle, settings
         self._device, self._info = device, info
-        self._runs, self._lane_conditions = _conditions(settings, bundle.network.modalities)
+        self._runs, self._run_conditions = _conditions(settings, bundle.network.modalities)
+        self._conditions = [c for group in self._run_conditions for c in group]
+        self._names = [f'{run}/{c.name}' for run, group in enumerate(self._run_conditions)
+                       for c in group]
 
-    def run(self, folder: Path | None, progress: Progress) -> Evaluated:
-        """Take what is kept of it, or do it."""
-        names = ['/'.join((str(lane), c.name)) for lane, those in enumerate(self._lane_conditions)
-                 for c in those]
-        work = None if folder is None else ResumableRun(folder, names)
-        kept = work.done() if work is not None else None
-        fresh = kept is None and (work is None or not work.batches)
-        if kept is None:
-            kept = self._do(work, names, progress)
-        facts, answers = kept
+    def run(self, folder: Path | None, progress: Progress) -> EvaluatedBag:
+        """Load the results of an earlier run, or compute them."""
+        stored = None if folder is None else ResumableRun(folder, self._names)
+        results = stored.load() if stored is not None else None
+        fresh = results is None and (stored is None or not stored.batches)
+        if results is None:
+            results = self._compute(stored, progress)
+        facts, predictions = results
         progress(1, 1)
-        return self._evaluated(facts, dict(zip(names, (answers[n] for n in names))), fresh)
+        return self._evaluated(facts, [predictions[name] for name in self._names], fresh)
 
-    def _do(
-        self, work: ResumableRun | None, names: Sequence[str], progress: Progress,
+    def _compute(
+        self, stored: ResumableRun | None, progress: Progress,
     ) -> tuple[dict[str, Any], dict[str, BagPredictions]]:
         bag, bundle = self._bag, self._bundle
-        echoes = read_recorded(bag, self._choice.topics.get(RECOGNITION),
-                             tuple(bundle.vocabulary.heads))
+        recorded = read_recorded(
+            bag, self._choice.topics.get(RECOGNITION), tuple(bundle.vocabulary.heads))
+        hop = hop_for(chunks_of(bundle.network), bundle.spec, self._settings.values['rate'])
         replay = Replay(
             bag, self._choice, bundle.spec, bundle.network.modalities, self._settings.values,
-            self._runs, echoes.asked, self._hop(),
+            self._runs, [each.window for each in recorded.predictions], hop,
             None if self._info is None else self._info.message)
-        collector = Collector(self._lane_conditions, bundle.vocabulary.sizes, len(self._runs))
-        asker = inference_for(bundle, self._device)
-        known = 0 if work is None else work.batches
+        collector = Collector(self._run_conditions, bundle.vocabulary.sizes, len(self._runs))
+        inference = inference_for(bundle, self._device)
+        done = 0 if stored is None else stored.batches
         start_ns, total_ns = bag.start_ns, max(1, bag.end_ns - bag.start_ns)
         pending = 0
-        with closing(_ahead(replay.cuts(lambda now: progress(now - start_ns, total_ns)))) as cuts:
-            for number, batch in enumerate(_batches(cuts, self._settings.batch_size)):
-                if number < known and not (asker.stateful or collector.echo_wanted(batch)):
+        with closing(_prefetch(replay.windows(
+                lambda now_ns: progress(now_ns - start_ns, total_ns)))) as requests:
+            for number, batch in enumerate(_batches(requests, self._settings.batch_size)):
+                if number < done and not (inference.stateful or collector.has_recorded(batch)):
                     continue
-                collector.ask(asker, batch, echo_only=number < known)
-                pending += number >= known
-                if work is not None and pending == _PART_BATCHES:
-                    work.add(pending, collector.take())
+                collector.predict(inference, batch, recorded_only=number < done)
+                pending += number >= done
+                if stored is not None and pending == _PART_BATCHES:
+                    stored.add(pending, collector.take())
                     pending = 0
         rest = collector.take()
-        states = {name: replay.lanes[int(name.split('/')[0])].states for name in names}
-        facts = self._facts(replay, collector, echoes)
-        if work is None:
-            return facts, {n: rest[n].with_states(states[n]) for n in names}
-        work.add(pending, rest)
-        work.finish(facts, states)
-        done = work.done()
-        assert done is not None
-        return done
-
-    def _hop(self) -> int:
-        network, spec = self._bundle.network, self._bundle.spec
-        return hop_for(chunks_of(network), spec, self._settings.values['rate'])
+        states = {name: replay.nodes[int(name.split('/')[0])].states for name in self._names}
+        facts = self._facts(replay, collector, recorded)
+        if stored is None:
+            return facts, {n: rest[n].with_states(states[n]) for n in self._names}
+        stored.add(pending, rest)
+        stored.finish(facts, states)
+        results = stored.load()
+        assert results is not None
+        return results
 
     def _facts(
-        self, replay: Replay, collector: Collector, echoes: RecordedPredictions,
+        self, replay: Replay, collector: Collector, recorded: RecordedPredictions,
     ) -> dict[str, Any]:
-        """Return what was found beside the answers, JSON-ready."""
-        bag, lost, warnings = self._bag, Counter(self._bag.missing), list(self._bag.warnings)
+        """Return the results besides the predictions, JSON-ready."""
+        bag, unused, warnings = self._bag, Counter(self._bag.missing), list(self._bag.warnings)
         if self._info is not None:
-            warnings.append(f'audio_info: taken from an earlier part, {self._info.path.name}')
-        refusals = replay.lanes[0].refusals
-        for role, count in sorted(refusals.counts.items()):
-            lost[f'{role} messages that cannot be used'] += count
+            warnings.append(f'audio_info: from an earlier file, {self._info.path.name}')
+        rejected = replay.nodes[0].rejected
+        for role, count in sorted(rejected.counts.items()):
+            unused[f'{role} messages that cannot be used'] += count
             warnings.append(f'{role}: messages that cannot be used: {count:,}; the first one: '
-                            f'{refusals.first[role]}')
-        warnings += replay.lanes[0].warnings
-        for role, count in sorted(replay.unread.items()):
-            lost[f'{role} messages that cannot be read'] += count
-        lost.update(collector.lost)
+                            f'{rejected.first[role]}')
+        warnings += replay.nodes[0].warnings
+        for role, count in sorted(replay.unreadable.items()):
+            unused[f'{role} messages that cannot be read'] += count
+        unused.update(collector.dropped)
         pause_ns = replay.longest_pause_ns
         if pause_ns > _LONG_PAUSE_NS:
             warnings.append(f'no message for {pause_ns / NANOSECONDS:,.0f} s within the bag: was '
                             'the clock set while it was recorded?')
         info = BagInfo(
             _name(bag), bag.start_ns, bag.end_ns, bag.files.storage, bag.messages_count,
-            self._choice.to_dict(), {k: v for k, v in sorted(lost.items()) if v}, warnings,
+            self._choice.to_dict(), {k: v for k, v in sorted(unused.items()) if v}, warnings,
             bag.missing.total())
-        recorded = compare_recorded(echoes, collector.echo(), self._bundle)
-        return {'info': info_dict(info), 'truths': replay.truths, 'truth_ids': replay.truth_ids,
-                'recorded': recorded, 'unusable': replay.lanes[0].details}
+        comparison = compare_recorded(recorded, collector.recorded(), self._bundle)
+        return {'info': asdict(info), 'truths': replay.truths, 'truth_ids': replay.truth_ids,
+                'recorded': comparison, 'unusable': replay.nodes[0].details}
 
     def _evaluated(
-        self, facts: Mapping[str, Any], by_name: Mapping[str, BagPredictions], fresh: bool,
-    ) -> Evaluated:
-        conditions = [c for those in self._lane_conditions for c in those]
-        answers = dict(zip(conditions, by_name.values()))
-        offset_ns = _foreign_clock(answers[conditions[0]])
+        self, facts: Mapping[str, Any], tables: Sequence[BagPredictions], fresh: bool,
+    ) -> EvaluatedBag:
+        offset_ns = _clock_offset_ns(tables[0])
         warnings = [*facts['info']['warnings'], *self._choice.unread]
         if offset_ns:
-            answers = {c: _shifted(a, offset_ns) for c, a in answers.items()}
+            tables = [_shifted(table, offset_ns) for table in tables]
             warnings.append(
-                f'the stamps lie {abs(offset_ns) / 1e9:,.0f} s '
-                f'{"before" if offset_ns > 0 else "after"} the times of receipt: the windows are '
-                'given on the clock of the bag, moved by that much')
-        warnings += _unused(answers[conditions[0]], facts['unusable'], warnings)
-        info = info_of({
+                f'the stamps are {abs(offset_ns) / 1e9:,.0f} s '
+                f'{"before" if offset_ns > 0 else "after"} the times of receipt: the times of the '
+                'windows are shifted by that much to the clock of the bag')
+        warnings += _unused(tables[0], facts['unusable'], warnings)
+        info = BagInfo(**{
             **facts['info'], 'path': _name(self._bag),
             'warnings': [printable(text, _MAX_WARNING) for text in warnings]})
         truth = self._choice.topics.get(TRUTH)
-        return Evaluated(
-            info, answers, _on_clock(facts['truths'], info, offset_ns),
-            '' if truth is None else truth.name, facts['recorded'], self._choice.notes, fresh,
-            facts['truth_ids'])
+        return EvaluatedBag(
+            info, dict(zip(self._conditions, tables)),
+            _on_bag_clock(facts['truths'], info, offset_ns), '' if truth is None else truth.name,
+            facts['recorded'], self._choice.notes, fresh, facts['truth_ids'])
 
 
 def _conditions(
     settings: Settings, modalities: Subset,
 ) -> tuple[list[Run], list[list[Condition]]]:
-    """Return the runs, and for each of them what is answered of it."""
+    """Return the runs of the replay, and the conditions of each of them."""
     first = [Condition()]
     if settings.subsets:
         first += [Condition.of_subset(subset) for subset in subsets(modalities)]
@@ -293,24 +285,24 @@ def _conditions(
     return runs, conditions
 
 
-def _batches(cuts: Iterator[WindowRequest], size: int) -> Iterator[list[WindowRequest]]:
+def _batches(requests: Iterator[WindowRequest], size: int) -> Iterator[list[WindowRequest]]:
     """
-    Put cuts of one run together; the same ones meet each time, whatever runs beside it.
+    Yield batches of windows of one run each, so that other runs do not change them.
 
-    Who is in a batch decides on the last digits of an answer.
+    The last digits of a prediction depend on the batch.
     """
     waiting: dict[int, list[WindowRequest]] = {}
-    for cut in cuts:
-        batch = waiting.setdefault(cut.lane, [])
-        batch.append(cut)
+    for request in requests:
+        batch = waiting.setdefault(request.run_index, [])
+        batch.append(request)
         if len(batch) == size:
-            yield waiting.pop(cut.lane)
-    for lane in sorted(waiting):
-        yield waiting[lane]
+            yield waiting.pop(request.run_index)
+    for run_index in sorted(waiting):
+        yield waiting[run_index]
 
 
-def _ahead(items: Iterator[WindowRequest]) -> Generator[WindowRequest, None, None]:
-    """Let a thread work ahead, by so many items at most; its failure is raised here."""
+def _prefetch(items: Iterator[WindowRequest]) -> Generator[WindowRequest, None, None]:
+    """Yield items that a thread produces in advance; raise its exception here."""
     queue: Queue[WindowRequest | BaseException | None] = Queue(_QUEUE)
     stop = Event()
     thread = Thread(target=_fill, args=(items, queue, stop), name='karmma bag', daemon=True)
@@ -325,7 +317,7 @@ def _ahead(items: Iterator[WindowRequest]) -> Generator[WindowRequest, None, Non
             yield item
     finally:
         stop.set()
-        while thread.is_alive():  # it may wait for room
+        while thread.is_alive():  # it may wait for a free slot
             try:
                 queue.get(timeout=0.05)
             except Empty:
@@ -347,48 +339,46 @@ def _fill(items: Iterator[WindowRequest], queue: Queue[Any], stop: Event) -> Non
             if not put(item):
                 return
         put(None)
-    except BaseException as error:  # told to the other thread
+    except BaseException as error:  # raised in the other thread
         put(error)
 
 
 def _name(bag: Bag) -> str:
-    """Return the path of a bag as text: bytes that are no UTF-8 become replacement characters."""
+    """Return the path of a bag as text: bytes that are not UTF-8 become replacement characters."""
     return printable(os.fsencode(bag.path).decode(errors='replace'), _MAX_WARNING)
 
 
-def _foreign_clock(answers: BagPredictions) -> int:
-    """Return by how much the windows lie before the bag's clock, ns; 0 if it is the same clock."""
-    if not len(answers):
+def _clock_offset_ns(predictions: BagPredictions) -> int:
+    """Return the time from the stamps to the bag's clock; 0 if it is the same clock."""
+    if not len(predictions):
         return 0
-    offset_ns = int(np.median(answers.inference_ns - answers.end_ns))
+    offset_ns = int(np.median(predictions.inference_ns - predictions.end_ns))
     return offset_ns if abs(offset_ns) > _FOREIGN_CLOCK_NS else 0
 
 
-def _on_clock(
+def _on_bag_clock(
     truths: Sequence[Sequence[Any]], info: BagInfo, offset_ns: int,
 ) -> list[TruthTuple]:
-    """Move truths with the stamps, unless they are on the clock of the bag already."""
-    if any(start < info.end_ns and stop > info.start_ns for start, stop, *_ in truths):
+    """Shift the ground truth like the stamps, unless it is on the clock of the bag already."""
+    if any(start < info.end_ns and end > info.start_ns for start, end, *_ in truths):
         offset_ns = 0
-    return [(start + offset_ns, stop + offset_ns, verb, noun)
-            for start, stop, verb, noun in truths]
+    return [(start + offset_ns, end + offset_ns, verb, noun) for start, end, verb, noun in truths]
 
 
-def _shifted(answers: BagPredictions, offset_ns: int) -> BagPredictions:
-    return BagPredictions(
-        answers.start_ns + offset_ns, answers.end_ns + offset_ns, answers.inference_ns,
-        answers.present, answers.probabilities, answers.latency_s, answers.states)
+def _shifted(table: BagPredictions, offset_ns: int) -> BagPredictions:
+    return replace(
+        table, start_ns=table.start_ns + offset_ns, end_ns=table.end_ns + offset_ns)
 
 
 def _unused(
-    answers: BagPredictions, unusable: Mapping[str, str], warnings: Sequence[str],
+    predictions: BagPredictions, unusable: Mapping[str, str], warnings: Sequence[str],
 ) -> Iterator[str]:
-    """Name the sensors that are in no window, and why, unless a warning has it already."""
-    if not len(answers):
-        yield 'no window was cut' + ('' if unusable else ': the bag is too short')
-    used = [bool(column.any()) for column in answers.present.T]
-    for modality, there in zip(Modality, used):
-        if not there and modality.value in unusable:
-            why = unusable[modality.value]
-            known = any(why in text for text in warnings)
-            yield f'{modality} is in no window' + ('' if known else f': {why}')
+    """Yield a sentence for each sensor in no window, with the reason if no warning states it."""
+    if not len(predictions):
+        yield 'there is no window' + ('' if unusable else ': the bag is too short')
+    used = [bool(column.any()) for column in predictions.present.T]
+    for modality, is_used in zip(Modality, used):
+        if not is_used and modality.value in unusable:
+            reason = unusable[modality.value]
+            stated = any(reason in text for text in warnings)
+            yield f'{modality} is in no window' + ('' if stated else f': {reason}')

@@ -1,4 +1,4 @@
-"""The node's own answers in a bag, held against what the same windows give here."""
+"""The recorded predictions of a node in a bag, compared with ours for the same windows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
 
-from karmma_ros.bags.reader import Bag, Topic
+from karmma_ros.bags.message_definitions import Topic
+from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.replay import RecordedWindow
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.evaluation.predictions import BagPredictions
@@ -17,43 +18,39 @@ from karmma_ros.prediction import action_heads, NOUN, VERB
 import numpy as np
 
 _NO_OTHER_HEADS = bytes(7)
-"""Padding and length of an empty array: completes a message from before `other_heads`."""
+"""Padding and length of an empty array: completes a message of before `other_heads`."""
 TOLERANCE = 1e-3
-"""Scores that differ by less are the same: batches and threads round differently."""
+"""Scores that differ by less are equal: batches and threads round differently."""
 
 
 @dataclass(frozen=True)
 class RecordedPrediction:
-    """One recorded answer."""
+    """One prediction of the recorded node."""
 
-    asked: RecordedWindow
-    """The window."""
+    window: RecordedWindow
     used: tuple[bool, ...]
-    """Of rgb, flow, audio, detections."""
+    """Whether rgb, flow, audio and detections were used."""
     scores: Mapping[str, Mapping[int, float]]
-    """Head → class id → score, of the best few."""
+    """Head → class id → score, of the best classes."""
     model_id: str
 
 
 @dataclass(frozen=True)
 class RecordedPredictions:
-    """All of a bag."""
+    """The recorded predictions of a bag."""
 
     topic: str
-    found: tuple[RecordedPrediction, ...]
-    unread: int = 0
-
-    @property
-    def asked(self) -> list[RecordedWindow]:
-        """Return the windows, in the order of the answers."""
-        return [echo.asked for echo in self.found]
+    """'' without such a topic."""
+    predictions: tuple[RecordedPrediction, ...]
+    unreadable: int = 0
+    """Number of messages that cannot be read."""
 
 
 def read_recorded(
     bag: Bag, topic: Topic | None, heads: Sequence[str] = (VERB, NOUN)
 ) -> RecordedPredictions:
     """
-    Read what a node published while the bag was recorded.
+    Read the predictions that a node published while the bag was recorded.
 
     :param heads: of the model, in its order.
     """
@@ -63,20 +60,20 @@ def read_recorded(
         read = bag.reader(topic)
     except ValueError:
         return RecordedPredictions(topic.name, (), topic.count)
-    found, unread = [], 0
+    predictions, unreadable = [], 0
     for _, received_ns, data in bag.messages([topic]):
         try:
-            found.append(recorded_prediction(_message(read, data), received_ns, heads))
+            predictions.append(recorded_prediction(_message(read, data), received_ns, heads))
         except (ValueError, AttributeError, TypeError):
-            unread += 1
-    return RecordedPredictions(topic.name, tuple(found), unread)
+            unreadable += 1
+    return RecordedPredictions(topic.name, tuple(predictions), unreadable)
 
 
 def _message(read: Callable[[bytes], Any], data: bytes) -> Any:
     """
-    Read a message of the present layout, or of the one without `other_heads`.
+    Read a message of the current layout, or of the one without `other_heads`.
 
-    Only a bag that does not contain the definitions of its types needs the second.
+    The second is needed only for a bag without the definitions of its types.
     """
     try:
         return read(data)
@@ -88,7 +85,7 @@ def recorded_prediction(
     message: Any, received_ns: int, heads: Sequence[str] = (VERB, NOUN)
 ) -> RecordedPrediction:
     """
-    Read a karmma_msgs/ActionRecognition, rclpy's or the rosbags library's.
+    Convert a karmma_msgs/ActionRecognition of rclpy or of the rosbags library.
 
     :param heads: of the model, in its order.
     """
@@ -112,27 +109,27 @@ def _ns(time: Any) -> int:
 
 
 def compare_recorded(
-    echoes: RecordedPredictions, answers: BagPredictions, bundle: Bundle
+    recorded: RecordedPredictions, predictions: BagPredictions, bundle: Bundle
 ) -> dict[str, Any] | None:
     """
-    Hold recorded answers against ours to the same windows; JSON-ready, None without any.
+    Compare recorded predictions with ours for the same windows; JSON-ready, None without any.
 
-    A window is the same when it has the same end; an answer, when it rests on the same sensors
-    and no score differs by `TOLERANCE`. Answers of another model, and those without any class,
-    are counted apart.
+    Windows are the same if they have the same end; predictions, if they use the same sensors and
+    no score differs by more than `TOLERANCE`. Predictions of another model, and those without any
+    class, are counted separately.
     """
-    if not echoes.topic:
+    if not recorded.topic:
         return None
-    own = [echo for echo in echoes.found if echo.model_id == bundle.model_id]
-    same_windows = [each for each in matches(own, answers) if each is not None]
+    own = [each for each in recorded.predictions if each.model_id == bundle.model_id]
+    same_windows = [each for each in matches(own, predictions) if each is not None]
     same_sensors = [each for each in same_windows if each['sensors']]
     return {
-        'topic': echoes.topic,
-        'answers': len(echoes.found),
-        'unreadable': echoes.unread,
-        'of_another_model': len(echoes.found) - len(own),
-        'models': sorted({echo.model_id for echo in echoes.found}),
-        'without_classes': sum(not any(echo.scores.values()) for echo in own),
+        'topic': recorded.topic,
+        'answers': len(recorded.predictions),
+        'unreadable': recorded.unreadable,
+        'of_another_model': len(recorded.predictions) - len(own),
+        'models': sorted({each.model_id for each in recorded.predictions}),
+        'without_classes': sum(not any(each.scores.values()) for each in own),
         'same_window': len(same_windows),
         'same_sensors': len(same_sensors),
         'same_answer': sum(each['difference'] <= TOLERANCE for each in same_sensors),
@@ -143,27 +140,27 @@ def compare_recorded(
     }
 
 
+def matches(
+    recorded: Sequence[RecordedPrediction], predictions: BagPredictions
+) -> list[dict[str, Any] | None]:
+    """Compare each recorded prediction with ours; None where we have no such window."""
+    rows = {int(end): row for row, end in enumerate(predictions.end_ns)}
+    return [_compare(each, predictions, rows.get(each.window.end_ns)) for each in recorded]
+
+
 def _compare(
-    echo: RecordedPrediction, answers: BagPredictions, row: int | None
+    recorded: RecordedPrediction, predictions: BagPredictions, row: int | None
 ) -> dict[str, Any] | None:
     if row is None:
         return None
     differences: list[float] = []
-    best = any(echo.scores.values())
-    for head, scores in echo.scores.items():
-        ours = answers.probabilities.get(head)
+    best = any(recorded.scores.values())
+    for head, scores in recorded.scores.items():
+        ours = predictions.probabilities.get(head)
         if ours is None or not scores:
             continue
         differences += [abs(float(ours[row, i]) - score) if 0 <= i < ours.shape[1] else inf
                         for i, score in scores.items()]
         best &= int(np.argmax(ours[row])) == max(scores, key=lambda i: scores[i])
-    return {'sensors': tuple(map(bool, answers.present[row])) == echo.used,
+    return {'sensors': tuple(map(bool, predictions.present[row])) == recorded.used,
             'difference': max(differences, default=inf), 'best': best}
-
-
-def matches(
-    echoes: Sequence[RecordedPrediction], answers: BagPredictions
-) -> list[dict[str, Any] | None]:
-    """Return for each recorded answer how it compares; None where we have no such window."""
-    ours = {int(end): row for row, end in enumerate(answers.end_ns)}
-    return [_compare(echo, answers, ours.get(echo.asked.end_ns)) for echo in echoes]

@@ -1,4 +1,4 @@
-"""What a content check finds in a bag is in its report, and what it refuses is in no window."""
+"""Content checks of a bag add warnings to the report; rejected inputs are in no window."""
 
 from dataclasses import replace
 
@@ -41,11 +41,11 @@ def write(path, rate=16_000, boxes=((10, 10, 30, 20),), info=None, seconds=3, st
     return path
 
 
-def evaluated(path, bundle, given=(), **values):
+def evaluated(path, bundle, bags=(), **values):
     given_values = {name.replace('__', '.'): value for name, value in values.items()}
     values = {**node_parameters(), 'rate': 2.5, **given_values}
-    found = evaluate_bag(path, bundle, Settings(values, given=tuple(given)), None)
-    return found.info.warnings, next(iter(found.answers.values())).present.any(axis=0)
+    result = evaluate_bag(path, bundle, Settings(values, bags=tuple(bags)), None)
+    return result.info.warnings, next(iter(result.predictions.values())).present.any(axis=0)
 
 
 def test_a_bag_with_nothing_wrong_has_no_warning(bundle, tmp_path):
@@ -79,17 +79,17 @@ STEREO = dict(sample_rate=48_000, channels=1, sample_format='S16LE', coding_form
               bitrate=0)
 
 
-def test_a_part_of_a_split_bag_takes_the_audio_format_of_an_earlier_one(bundle, tmp_path):
+def test_a_file_of_a_split_bag_uses_the_audio_format_of_an_earlier_one(bundle, tmp_path):
     parts = [write(tmp_path / 'kitchen_0.mcap', 48_000, info=STEREO),
              write(tmp_path / 'kitchen_1.mcap', 48_000, start_ns=START + 3 * S)]
     warnings, present = evaluated(parts[1], bundle, parts)
-    assert warnings == ['audio_info: taken from an earlier part, kitchen_0.mcap']
+    assert warnings == ['audio_info: from an earlier file, kitchen_0.mcap']
     assert present[A]
     warnings, present = evaluated(parts[1], bundle)
     assert 'audio comes at about 48000' in warnings[0] and not present[A]
 
 
-def test_earlier_files_are_those_of_the_same_bag_the_latest_first(tmp_path):
+def test_earlier_files_are_those_of_the_same_bag_latest_first(tmp_path):
     names = ['k_0.mcap', 'k_2.mcap', 'k_10.mcap', 'k_9.mcap', 'other_1.mcap', 'k_1.db3', 'k.mcap',
              'k_3.mcap.zstd', 'folder']
     given = [tmp_path / name for name in names]
@@ -99,7 +99,7 @@ def test_earlier_files_are_those_of_the_same_bag_the_latest_first(tmp_path):
     assert earlier_files(tmp_path / 'sub' / 'k_10.mcap', given) == []
 
 
-def test_settings_that_only_name_other_bags_decide_no_answer():
+def test_the_names_of_other_bags_do_not_change_the_settings():
     settings = Settings(node_parameters())
-    assert replace(settings, given=('a',)).described() == settings.described()
+    assert replace(settings, bags=('a',)).to_dict() == settings.to_dict()
     assert list(Modality)[A] is Modality.AUDIO

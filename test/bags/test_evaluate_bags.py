@@ -1,4 +1,4 @@
-"""The answers to a bag are the recogniser's, window by window and subset by subset."""
+"""The predictions for a bag are those of the recogniser, by window and subset."""
 
 from dataclasses import replace
 import os
@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from karmma_ros.bags import evaluate
 from karmma_ros.bags.bag_message import BagFrames
 from karmma_ros.bags.bag_run import AS_RECORDED, Condition
+from karmma_ros.bags.collect import bag_digest, key_of, ResumableRun
 from karmma_ros.bags.evaluate import evaluate_bag, Settings
 from karmma_ros.bags.faults import Delay, Mute
 from karmma_ros.bags.message_definitions import TypeReader
@@ -20,7 +21,6 @@ from karmma_ros.bags.recorded import (
     RecordedPredictions,
 )
 from karmma_ros.bags.replay import Replay, Run
-from karmma_ros.bags.resume import bag_digest, key_of, ResumableRun
 from karmma_ros.bags.topics import choose_topics
 from karmma_ros.errors import BagError
 from karmma_ros.evaluation.predictions import (
@@ -52,12 +52,12 @@ def bundle():
     return load_bundle(find_model('synthetic_kitchen'))
 
 
-def evaluated(path, bundle, work=None, **settings):
-    return evaluate_bag(path, bundle, Settings(node_parameters(), **settings), work)
+def evaluated(path, bundle, run_dir=None, **settings):
+    return evaluate_bag(path, bundle, Settings(node_parameters(), **settings), run_dir)
 
 
 @pytest.fixture(scope='module')
-def found(kitchen, bundle):
+def result(kitchen, bundle):
     return evaluated(kitchen, bundle, subsets=True)
 
 
@@ -69,108 +69,119 @@ def equal(a, b):
             and all(np.array_equal(p, b.probabilities[h]) for h, p in a.probabilities.items()))
 
 
-def test_every_answer_is_the_recognisers(kitchen, bundle, found):
+def test_every_prediction_is_that_of_the_recogniser(kitchen, bundle, result):
     network = Recogniser(bundle.network, bundle.vocabulary, bundle.spec)
     modalities = bundle.network.modalities
     with Bag(kitchen) as bag:
-        cuts = list(Replay(bag, choose_topics(bag, {}, modalities), bundle.spec, modalities,
-                           node_parameters(), [Run()]).cuts())
-    recorded = found.answers[Condition()]
-    assert len(recorded) == len(cuts) > 20
-    for condition, answers in found.answers.items():
+        requests = list(Replay(bag, choose_topics(bag, {}, modalities), bundle.spec, modalities,
+                           node_parameters(), [Run()]).windows())
+    recorded = result.predictions[Condition()]
+    assert len(recorded) == len(requests) > 20
+    for condition, predictions in result.predictions.items():
         keep = parse_subset(condition.subset) if condition.subset else modalities
-        rows = [c for c in cuts if not condition.subset or set(keep) <= set(c.window.modalities)]
-        assert [c.inference_ns for c in rows] == answers.inference_ns.tolist()
+        rows = [
+            c for c in requests if not condition.subset or set(keep) <= set(c.window.modalities)
+        ]
+        assert [c.inference_ns for c in rows] == predictions.inference_ns.tolist()
         for row in range(0, len(rows), 7):
             expected = network.recognise(rows[row].window, keep)
             for head, p in expected.probabilities.items():
                 np.testing.assert_allclose(
-                    answers.probabilities[head][row], p, atol=1e-5)
+                    predictions.probabilities[head][row], p, atol=1e-5)
 
 
 @pytest.fixture(scope='module')
 def causal(tmp_path_factory, bundle):
-    """Return a network with random weights that remembers frames before its window."""
+    """Return a stateful network with random weights: it uses frames before the window."""
     torch.manual_seed(0)
     config, spec, vocabulary = preset('tiny_causal'), bundle.spec, bundle.vocabulary
     path, network = tmp_path_factory.mktemp('models') / 'causal', build(config, spec, vocabulary)
     with torch.no_grad():
-        for weights in network.encoders.parameters():  # its memory is of no account at first
+        for (
+            weights
+        ) in network.encoders.parameters():  # with its initial weights the state has no effect
             weights.add_(0.1 * torch.randn_like(weights))
     save_bundle(path, network, config, spec, vocabulary, dataset='none', card='')
     return load_bundle(path)
 
 
-def test_a_network_that_remembers_is_asked_as_the_node_asks_it(kitchen, causal):
+def test_a_stateful_network_predicts_what_it_predicts_in_the_node(kitchen, causal):
     node, modalities = (lambda: Recogniser(causal.network, causal.vocabulary, causal.spec),
                         causal.network.modalities)
     values, runs = node_parameters(), [Run(), Run((Mute('audio'),))]
     with Bag(kitchen) as bag:
-        cuts = list(Replay(bag, choose_topics(bag, {}, modalities), causal.spec, modalities,
-                           values, runs, hop=node().hop(values['rate'])).cuts())
-    found = evaluated(kitchen, causal, subsets=True, faults=(runs[1].faults,))
-    recorded, muted = found.answers[Condition()], list(found.answers.values())[-1]
-    for lane, answers in enumerate((recorded, muted)):
-        remembering, windows = node(), [cut.window for cut in cuts if cut.lane == lane]
-        assert len(answers) == len(windows) > 20
-        expected = [remembering.recognise(window).probabilities for window in windows]
-        for head, p in answers.probabilities.items():
+        requests = list(Replay(bag, choose_topics(bag, {}, modalities), causal.spec, modalities,
+                           values, runs, hop=node().hop(values['rate'])).windows())
+    result = evaluated(kitchen, causal, subsets=True, faults=(runs[1].faults,))
+    recorded, muted = result.predictions[Condition()], list(result.predictions.values())[-1]
+    for run_index, predictions in enumerate((recorded, muted)):
+        stateful, windows = (
+            node(),
+            [request.window for request in requests if request.run_index == run_index],
+        )
+        assert len(predictions) == len(windows) > 20
+        expected = [stateful.recognise(window).probabilities for window in windows]
+        for head, p in predictions.probabilities.items():
             np.testing.assert_allclose(p, [each[head] for each in expected], atol=1e-5)
-    anew = [node().recognise(cut.window).probabilities['verb'] for cut in cuts if not cut.lane]
+    anew = [
+        node().recognise(request.window).probabilities['verb']
+        for request in requests
+        if not request.run_index
+    ]
     assert np.abs(recorded.probabilities['verb'] - anew).max() > 1e-4
 
 
-def test_one_that_remembers_goes_on_where_it_was_stopped(
+def test_a_stopped_run_of_a_stateful_network_resumes(
     kitchen, causal, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(evaluate, '_PART_BATCHES', 1)
-    whole = evaluated(kitchen, causal, tmp_path / 'whole')
+    complete = evaluated(kitchen, causal, tmp_path / 'complete')
     add, calls = ResumableRun.add, []
 
-    def stopped(work, batches, answers):
-        calls.append(add(work, batches, answers))
+    def stopped(work, batches, predictions):
+        calls.append(add(work, batches, predictions))
         if len(calls) == 1:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ResumableRun, 'add', stopped)
         evaluated(kitchen, causal, tmp_path / 'stopped')
-    gone_on = evaluated(kitchen, causal, tmp_path / 'stopped')
-    assert not gone_on.fresh
-    assert all(equal(a, gone_on.answers[c]) for c, a in whole.answers.items())
+    resumed = evaluated(kitchen, causal, tmp_path / 'stopped')
+    assert not resumed.fresh
+    assert all(equal(a, resumed.predictions[c]) for c, a in complete.predictions.items())
 
 
-def test_conditions_are_named_and_masked(found):
-    names = [condition.name for condition in found.answers]
+def test_conditions_are_named_and_masked(result):
+    names = [condition.name for condition in result.predictions]
     assert names[:3] == [AS_RECORDED, 'V+F+A+D', 'V+F+A'] and len(names) == 16
-    for condition, answers in found.answers.items():
+    for condition, predictions in result.predictions.items():
         if condition.subset:
-            assert {subset_name(present_subset(row)) for row in answers.present} == {
+            assert {subset_name(present_subset(row)) for row in predictions.present} == {
                 condition.name}
-        for p in answers.probabilities.values():
+        for p in predictions.probabilities.values():
             assert p.dtype == np.float32
             np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
 
 
-def test_the_actions_are_recognised(bundle, found):
-    answers = found.answers[Condition()]
-    for start_ns, stop_ns, verb, noun, *_ in found.truths:
-        inside = (answers.start_ns >= start_ns) & (answers.end_ns < stop_ns)
+def test_the_actions_are_recognised(bundle, result):
+    predictions = result.predictions[Condition()]
+    for start_ns, stop_ns, verb, noun, *_ in result.truths:
+        inside = (predictions.start_ns >= start_ns) & (predictions.end_ns < stop_ns)
         best = {h: bundle.vocabulary.heads[h][p[inside].mean(axis=0).argmax()]
-                for h, p in answers.probabilities.items()}
+                for h, p in predictions.probabilities.items()}
         assert (best['verb'], best['noun']) == (verb, noun)
 
 
-def test_what_was_done_is_taken_from_the_work_folder(kitchen, bundle, tmp_path, monkeypatch):
+def test_results_are_loaded_from_the_run_folder(kitchen, bundle, tmp_path, monkeypatch):
     first = evaluated(kitchen, bundle, tmp_path)
-    monkeypatch.setattr(Replay, 'cuts', lambda *_: pytest.fail('the bag was read again'))
+    monkeypatch.setattr(Replay, 'windows', lambda *_: pytest.fail('the bag was read again'))
     second = evaluated(kitchen, bundle, tmp_path)
     assert first.fresh and not second.fresh
     assert first.info == second.info and list(first.truths) == list(second.truths)
-    assert all(equal(a, second.answers[c]) for c, a in first.answers.items())
+    assert all(equal(a, second.predictions[c]) for c, a in first.predictions.items())
 
 
-def test_a_bag_that_changed_in_place_is_evaluated_anew(kitchen, bundle, tmp_path):
+def test_a_modified_bag_is_evaluated_again(kitchen, bundle, tmp_path):
     path, work = tmp_path / 'kitchen.mcap', tmp_path / 'work'
     path.write_bytes(kitchen.read_bytes())
     before, digest = path.stat(), bag_digest([path])
@@ -180,11 +191,11 @@ def test_a_bag_that_changed_in_place_is_evaluated_anew(kitchen, bundle, tmp_path
     os.utime(moved)
     assert bag_digest([moved]) == digest and not evaluated(moved, bundle, work).fresh
     data = moved.read_bytes()
-    for place in (0, 8, len(data) // 7, len(data) // 2, len(data) - 1):
+    for offset in (0, 8, len(data) // 7, len(data) // 2, len(data) - 1):
         other = bytearray(data)
-        other[place] ^= 1
+        other[offset] ^= 1
         moved.write_bytes(other)
-        assert bag_digest([moved]) != digest, place
+        assert bag_digest([moved]) != digest, offset
     frame = data.index(b'rgb8')
     moved.write_bytes(data[:frame + 2000] + bytes(4) + data[frame + 2004:])
     os.utime(moved, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -194,7 +205,7 @@ def test_a_bag_that_changed_in_place_is_evaluated_anew(kitchen, bundle, tmp_path
     assert first.fresh and second.fresh
 
 
-def test_what_is_found_in_a_bag_depends_on_its_metadata_and_the_model(kitchen, bundle, tmp_path):
+def test_the_run_folder_depends_on_the_metadata_and_the_model(kitchen, bundle, tmp_path):
     folder = tmp_path / 'bag'
     folder.mkdir()
     (folder / 'kitchen.mcap').write_bytes(kitchen.read_bytes())
@@ -202,7 +213,7 @@ def test_what_is_found_in_a_bag_depends_on_its_metadata_and_the_model(kitchen, b
 
     def note(model=bundle, **settings):
         with Bag(folder) as bag:
-            keys.append(key_of(evaluate._what_decides(
+            keys.append(key_of(evaluate._key_facts(
                 bag, model, Settings(node_parameters(), **settings), None)))
     note()
     note()
@@ -225,15 +236,17 @@ def test_what_is_found_in_a_bag_depends_on_its_metadata_and_the_model(kitchen, b
     assert len(set(keys)) == len(keys) - 2
 
 
-def test_a_bag_that_changes_while_it_is_read_is_not_kept(kitchen, bundle, tmp_path, monkeypatch):
+def test_results_of_a_bag_that_changes_while_it_is_read_are_removed(
+    kitchen, bundle, tmp_path, monkeypatch
+):
     path, work = tmp_path / 'kitchen.mcap', tmp_path / 'work'
     path.write_bytes(kitchen.read_bytes())
     run = evaluate._Evaluation.run
 
     def changing(*arguments):
-        found = run(*arguments)
+        result = run(*arguments)
         os.utime(path)
-        return found
+        return result
     monkeypatch.setattr(evaluate._Evaluation, 'run', changing)
     with pytest.raises(BagError, match='its files changed while they were read'):
         evaluated(path, bundle, work)
@@ -242,22 +255,22 @@ def test_a_bag_that_changes_while_it_is_read_is_not_kept(kitchen, bundle, tmp_pa
 
 @pytest.mark.parametrize('change', [
     {'seed': 1, 'faults': ((Mute('audio'),),)}, {'subsets': True}, {'batch_size': 4}])
-def test_other_settings_are_other_work(kitchen, bundle, tmp_path, change):
+def test_other_settings_have_another_run_folder(kitchen, bundle, tmp_path, change):
     evaluated(kitchen, bundle, tmp_path)
     evaluated(kitchen, bundle, tmp_path, **change)
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_damaged_part_is_done_again(kitchen, bundle, tmp_path):
+def test_a_damaged_part_is_computed_again(kitchen, bundle, tmp_path):
     first = evaluated(kitchen, bundle, tmp_path)
     (folder,) = tmp_path.iterdir()
-    (folder / 'answers.npz').write_bytes(b'not answers')
-    (folder / 'part_000000_3.npz').write_bytes(b'cut off')
+    (folder / 'predictions.npz').write_bytes(b'not predictions')
+    (folder / 'part_000000_3.npz').write_bytes(b'request off')
     second = evaluated(kitchen, bundle, tmp_path)
-    assert all(equal(a, second.answers[c]) for c, a in first.answers.items())
+    assert all(equal(a, second.predictions[c]) for c, a in first.predictions.items())
 
 
-def test_stamps_of_another_clock_are_moved_to_that_of_the_bag(kitchen, bundle, bags, tmp_path):
+def test_stamps_of_another_clock_are_shifted_to_that_of_the_bag(kitchen, bundle, bags, tmp_path):
     """The drivers' clock began at 1970, as on a computer without a battery."""
     def moved_back(stamp):
         return replace(stamp, sec=stamp.sec - bags.start_ns // 10**9 + 5)
@@ -269,34 +282,37 @@ def test_stamps_of_another_clock_are_moved_to_that_of_the_bag(kitchen, bundle, b
             message.stop = moved_back(message.stop)
         return topic, time_ns, message
     moved = evaluated(bags.rewrite(kitchen, tmp_path / 'bag', since_boot), bundle)
-    answers = moved.answers[Condition()]
-    assert len(answers) > 20
-    assert (abs(answers.inference_ns - answers.end_ns) < 10**9).all()
-    assert any('the stamps lie' in warning for warning in moved.info.warnings)
+    predictions = moved.predictions[Condition()]
+    assert len(predictions) > 20
+    assert (abs(predictions.inference_ns - predictions.end_ns) < 10**9).all()
+    assert any('the stamps are' in warning for warning in moved.info.warnings)
     assert all(start >= bags.start_ns - 10**9 for start, *_ in moved.truths)
 
 
 def test_faults_are_a_run_of_their_own(kitchen, bundle):
     faulty = evaluated(kitchen, bundle, faults=((Mute('audio'),), (Delay('rgb', 0.2),)), seed=3)
-    recorded, muted, delayed = faulty.answers.values()
-    assert equal(recorded, evaluated(kitchen, bundle).answers[Condition()])
+    recorded, muted, delayed = faulty.predictions.values()
+    assert equal(recorded, evaluated(kitchen, bundle).predictions[Condition()])
     assert not muted.present[:, 2].any() and muted.present[:, 0].any()
     assert len(delayed) > 20
-    names = [(c.name, c.parameters.get('seed')) for c in faulty.answers]
+    names = [(c.name, c.parameters.get('seed')) for c in faulty.predictions]
     assert names == [(AS_RECORDED, None), ('audio muted', 3), ('rgb delayed 0.2 s', 3)]
 
 
 def newest_stamps(path, bundle):
-    """Return the end of each window → the newest stamp of each sensor then."""
+    """Return end of a window → the newest stamp of each sensor."""
     with Bag(path) as bag:
         modalities = bundle.network.modalities
-        cuts = Replay(bag, choose_topics(bag, {}, modalities), bundle.spec, modalities,
-                      node_parameters(), [Run()]).cuts()
-        return {cut.window.end_ns: [s.last_stamp_ns for s in cut.window.statuses] for cut in cuts}
+        requests = Replay(bag, choose_topics(bag, {}, modalities), bundle.spec, modalities,
+                      node_parameters(), [Run()]).windows()
+        return {
+            request.window.end_ns: [s.last_stamp_ns for s in request.window.statuses]
+            for request in requests
+        }
 
 
-def recognitions(path, bundle, answers, change=lambda scores: scores):
-    """Return messages as the node would have published them, of every other window."""
+def recognitions(path, bundle, predictions, change=lambda scores: scores):
+    """Yield messages as the node would have published them, for every other window."""
     newest = newest_stamps(path, bundle)
     store = TypeReader(TYPE, None)._store
     types = store.types
@@ -304,36 +320,42 @@ def recognitions(path, bundle, answers, change=lambda scores: scores):
     def time(time_ns):
         return types['builtin_interfaces/msg/Time'](*divmod(int(time_ns), 10**9))
 
-    for row in range(0, len(answers), 2):
-        end = time(answers.end_ns[row])
+    for row in range(0, len(predictions), 2):
+        end = time(predictions.end_ns[row])
         labels = {head: [types['karmma_msgs/msg/LabelScore'](int(i), '', float(p[row][i]))
                          for i in np.argsort(-p[row])[:3]]
-                  for head, p in answers.probabilities.items()}
-        statuses = [types['karmma_msgs/msg/ModalityStatus'](
-            name, 5, bool(used), time(stamp_ns), 0.0, 0.0, 0, 0.0, 0, '')
-            for name, used, stamp_ns in zip(('rgb', 'flow', 'audio', 'detections'),
-                                            answers.present[row], newest[answers.end_ns[row]])]
+                  for head, p in predictions.probabilities.items()}
+        statuses = [
+            types['karmma_msgs/msg/ModalityStatus'](
+                name, 5, bool(used), time(stamp_ns), 0.0, 0.0, 0, 0.0, 0, ''
+            )
+            for name, used, stamp_ns in zip(
+                ('rgb', 'flow', 'audio', 'detections'),
+                predictions.present[row],
+                newest[predictions.end_ns[row]],
+            )
+        ]
         message = types[TYPE](
             types['std_msgs/msg/Header'](end, ''), time(0), end, row, '', change(labels['verb']),
             labels['noun'], [], statuses, True, 0.01, 0.01, bundle.model_id, [])
-        yield ('/action_recognition', TYPE, store, int(answers.inference_ns[row]) + 10_000_000,
+        yield ('/action_recognition', TYPE, store, int(predictions.inference_ns[row]) + 10_000_000,
                store.serialize_cdr(message, TYPE))
 
 
-def test_the_nodes_own_answers_are_compared(kitchen, bundle, bags, found, tmp_path):
-    answers = found.answers[Condition()]
-    more = list(recognitions(kitchen, bundle, answers))
+def test_recorded_predictions_are_compared(kitchen, bundle, bags, result, tmp_path):
+    predictions = result.predictions[Condition()]
+    more = list(recognitions(kitchen, bundle, predictions))
     path = bags.rewrite(kitchen, tmp_path / 'bag', lambda *message: message, more)
     recorded = evaluated(path, bundle).recorded
     assert recorded['answers'] == recorded['same_window'] == recorded['same_answer'] == len(more)
     assert recorded['largest_difference'] < 1e-5 and recorded['topic'] == '/action_recognition'
-    assert found.recorded is None
+    assert result.recorded is None
 
 
-def test_other_answers_of_the_node_are_told_from_ours(kitchen, bundle, bags, found, tmp_path):
+def test_recorded_predictions_that_differ_are_counted(kitchen, bundle, bags, result, tmp_path):
     def swapped(labels):
         return [replace(labels[1], score=labels[0].score), replace(labels[0], score=0.0)]
-    more = list(recognitions(kitchen, bundle, found.answers[Condition()], swapped))
+    more = list(recognitions(kitchen, bundle, result.predictions[Condition()], swapped))
     path = bags.rewrite(kitchen, tmp_path / 'bag', lambda *message: message, more)
     recorded = evaluated(path, bundle).recorded
     assert recorded['same_window'] == len(more)
@@ -342,14 +364,14 @@ def test_other_answers_of_the_node_are_told_from_ours(kitchen, bundle, bags, fou
 
 @pytest.mark.parametrize(('verbs', 'same', 'without'), [
     ([(1, 0.7), (0, 0.3)], 1, 0), ([(1, 0.6), (0, 0.4)], 0, 0), ([(7, 0.7)], 0, 0), ([], 0, 1)])
-def test_a_recorded_answer_of_one_head_is_compared_or_counted_as_empty(verbs, same, without):
+def test_a_recorded_prediction_of_one_head_is_compared_or_counted_as_empty(verbs, same, without):
     status = SimpleNamespace(name='rgb', used=True, last_stamp=SimpleNamespace(sec=2, nanosec=0))
     message = SimpleNamespace(
         window_end=SimpleNamespace(sec=2, nanosec=0), end_to_end_latency=0.1, model_id='waves@1',
         inference_latency=0.1, modalities=[status], nouns=[],
         verbs=[SimpleNamespace(class_id=i, score=p) for i, p in verbs])
     second = np.array([10**9])
-    answers = BagPredictions(
+    predictions = BagPredictions(
         second,
         2 * second,
         2 * second,
@@ -358,10 +380,12 @@ def test_a_recorded_answer_of_one_head_is_compared_or_counted_as_empty(verbs, sa
         np.zeros(1, np.float32),
         np.zeros((0, 5), np.int64),
     )
-    echoes = RecordedPredictions(
+    recorded_predictions = RecordedPredictions(
         '/action_recognition', (recorded_prediction(message, 2 * 10**9, ('gesture',)),)
     )
-    recorded = compare_recorded(echoes, answers, SimpleNamespace(model_id='waves@1'))
+    recorded = compare_recorded(
+        recorded_predictions, predictions, SimpleNamespace(model_id='waves@1')
+    )
     assert recorded['same_window'] == recorded['same_sensors'] == 1
     assert recorded['same_answer'] == same and recorded['without_classes'] == without
     assert recorded['same_best'] == (verbs[:1] in ([(1, 0.7)], [(1, 0.6)]))
@@ -376,15 +400,18 @@ def test_a_recorded_head_beyond_verb_and_noun_is_compared(score, same):
         inference_latency=0.1, modalities=[], verbs=labels(0.7), nouns=labels(0.6), other_heads=[
             SimpleNamespace(head='tool', labels=labels(score)),
             SimpleNamespace(head='unknown', labels=labels(0.5)),
-            SimpleNamespace(head='verb', labels=labels(0.1))])  # verbs is what counts
-    echo = recorded_prediction(message, 2 * 10**9, ('tool', 'noun', 'verb'))
+            SimpleNamespace(head='verb', labels=labels(0.1))])  # the field verbs counts
+    prediction = recorded_prediction(message, 2 * 10**9, ('tool', 'noun', 'verb'))
     second = np.array([10**9])
-    answers = BagPredictions(second, 2 * second, 2 * second, np.zeros((1, 4), bool),
+    predictions = BagPredictions(second, 2 * second, 2 * second, np.zeros((1, 4), bool),
                       {head: np.array([[1 - p, p]], np.float32)
                        for head, p in (('tool', 0.8), ('noun', 0.6), ('verb', 0.7))},
                       np.zeros(1, np.float32), np.zeros((0, 5), np.int64))
-    recorded = compare_recorded(RecordedPredictions('/action_recognition', (echo,)), answers,
-                            SimpleNamespace(model_id='tools@1'))
+    recorded = compare_recorded(
+        RecordedPredictions('/action_recognition', (prediction,)),
+        predictions,
+        SimpleNamespace(model_id='tools@1'),
+    )
     assert recorded['same_answer'] == same and recorded['same_best'] == 1
 
 
@@ -410,14 +437,16 @@ def test_results_recorded_before_other_heads_are_read(model_id, defined):
     bag = SimpleNamespace(
         reader=lambda topic: TypeReader(TYPE, definition if defined else None),
         messages=lambda topics: [(None, 0, data), (None, 0, data[:40])])
-    echoes = read_recorded(bag, SimpleNamespace(name='/action_recognition'), ('gesture',))
-    echo, = echoes.found
-    assert echo.scores == {'gesture': {1: 0.5}} and echo.model_id == model_id
-    assert echoes.unread == 1
+    recorded_predictions = read_recorded(
+        bag, SimpleNamespace(name='/action_recognition'), ('gesture',)
+    )
+    prediction, = recorded_predictions.predictions
+    assert prediction.scores == {'gesture': {1: 0.5}} and prediction.model_id == model_id
+    assert recorded_predictions.unreadable == 1
 
 
-def test_pictures_are_found_by_their_times(kitchen, found, bags):
-    camera = found.info.topics['rgb']
+def test_frames_are_read_by_their_times(kitchen, result, bags):
+    camera = result.info.topics['rgb']
     frames = BagFrames(kitchen, camera['topic'], camera['type'])
     first, last, none = frames([bags.start_ns, bags.start_ns + 5 * 10**9, bags.start_ns - 10**10])
     assert first.shape == last.shape == (48, 64, 3) and none is None
@@ -427,41 +456,43 @@ def test_pictures_are_found_by_their_times(kitchen, found, bags):
     assert list(gone([1])) == [None]
 
 
-def test_a_bag_too_short_for_a_window_says_why(bags, bundle, tmp_path):
+def test_a_bag_without_a_window_has_a_warning_with_the_reason(bags, bundle, tmp_path):
     path = bags.kitchen(tmp_path / 'short.mcap', episodes=1, seconds=0.5)
     short = evaluated(path, bundle)
-    assert len(short.answers[Condition()]) == 0
-    assert 'no window was cut' in short.info.warnings
+    assert len(short.predictions[Condition()]) == 0
+    assert 'there is no window' in short.info.warnings
     assert any(re.match(r'rgb is in no window: \d of 16 frames; it needs 8', warning)
                for warning in short.info.warnings)
 
 
-def test_a_sensor_by_another_clock_is_said_to_be_in_no_window(kitchen, bundle, bags, tmp_path):
+def test_a_sensor_with_another_clock_has_a_warning(kitchen, bundle, bags, tmp_path):
     def late(topic, time_ns, message):
         if topic == '/detections':
             stamp = replace(message.header.stamp, sec=message.header.stamp.sec - 1000)
             message.header = replace(message.header, stamp=stamp)
         return topic, time_ns, message
-    found = evaluated(bags.rewrite(kitchen, tmp_path / 'bag', late), bundle)
-    assert len(found.answers[Condition()]) > 20
+    result = evaluated(bags.rewrite(kitchen, tmp_path / 'bag', late), bundle)
+    assert len(result.predictions[Condition()]) > 20
     assert any(re.match(r'detections is in no window: .* behind the others: their clocks differ',
-                        warning) for warning in found.info.warnings)
+                        warning) for warning in result.info.warnings)
 
 
-def test_a_bag_that_is_none_is_a_sentence(bundle, tmp_path):
+def test_a_file_that_is_no_bag_is_a_sentence(bundle, tmp_path):
     (tmp_path / 'bag.mcap').write_bytes(b'')
     with pytest.raises(BagError, match='there is no message in it .*empty.*record again'):
         evaluated(tmp_path / 'bag.mcap', bundle)
 
 
-def test_answers_are_written_and_read(found, tmp_path):
-    answers = found.answers[Condition()]
-    save_conditions(tmp_path / 'a.npz', {'': answers})
-    assert equal(answers, load_conditions(tmp_path / 'a.npz')[''])
-    save_conditions(tmp_path / 'b.npz', {'x/V+A': answers, 'y': answers.select(slice(3))})
+def test_predictions_are_written_and_read(result, tmp_path):
+    predictions = result.predictions[Condition()]
+    save_conditions(tmp_path / 'a.npz', {'': predictions})
+    assert equal(predictions, load_conditions(tmp_path / 'a.npz')[''])
+    save_conditions(tmp_path / 'b.npz', {'x/V+A': predictions, 'y': predictions.select(slice(3))})
     assert len(load_conditions(tmp_path / 'b.npz')['y']) == 3
-    whole = BagPredictions.concatenate([answers.select(slice(5)), answers.select(slice(5, None))])
-    assert equal(whole, answers)
+    complete = BagPredictions.concatenate(
+        [predictions.select(slice(5)), predictions.select(slice(5, None))]
+    )
+    assert equal(complete, predictions)
     (tmp_path / 'c.npz').write_bytes((tmp_path / 'a.npz').read_bytes()[:500])
     for name in ('c.npz', 'none.npz'):
         with pytest.raises(PredictionsError, match='run the evaluation'):

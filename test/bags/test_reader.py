@@ -104,7 +104,7 @@ def test_a_truncated_mcap_is_read_up_to_its_end(tmp_path, fraction):
     messages, missing, warnings = read(tmp_path / 'bag')
     assert 0.7 * fraction < len(messages) / len(complete) <= fraction + 0.1
     assert set(messages) <= set(complete) and len(set(messages)) == len(messages)
-    # The truncated record and the message in it may be counted twice.
+    # A message of the truncated record counts twice.
     assert 0 <= sum(missing.values()) - (len(complete) - len(messages)) <= 2
     assert any('is damaged' in text for text in warnings)
 

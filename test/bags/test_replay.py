@@ -1,4 +1,4 @@
-"""A replay cuts the windows that a node would have cut, from the bag's clock alone."""
+"""A replay makes the windows that a node would have made, by the clock of the bag alone."""
 
 from dataclasses import replace
 import os
@@ -24,111 +24,111 @@ SPEC = ClipSpec(duration=1.0, num_frames=8, video=VideoSpec(24, 24),
 VALUES = node_parameters()
 
 
-def replayed(path, *runs, spec=SPEC, values=None, modalities=ALL, hop=0, echoed=()):
+def replayed(path, *runs, spec=SPEC, values=None, modalities=ALL, hop=0, recorded=()):
     with Bag(path) as bag:
         choice = choose_topics(bag, {}, modalities)
         replay = Replay(bag, choice, spec, modalities, {**VALUES, **(values or {})},
-                        runs or [Run()], echoed, hop)
-        return list(replay.cuts()), replay
+                        runs or [Run()], recorded, hop)
+        return list(replay.windows()), replay
 
 
-def content(cut):
-    """Return all that decides what the network sees."""
-    window = cut.window
+def content(request):
+    """Return the times and samples of a window."""
+    window = request.window
     parts = [np.stack([f.image for f in window.frames])] if window.frames else []
     parts += [window.audio] if window.audio is not None else []
     parts += list(window.boxes or ())
-    return (cut.inference_ns, window.start_ns, window.end_ns, window.modalities,
+    return (request.inference_ns, window.start_ns, window.end_ns, window.modalities,
             b''.join(np.ascontiguousarray(part).tobytes() for part in parts))
 
 
-def asked(cut):
-    """Return what the answer to a window would tell of it."""
-    newest = {s.modality.value: s.last_stamp_ns for s in cut.window.statuses}
+def recorded_window(request):
+    """Return a window as its recorded prediction describes it."""
+    newest = {s.modality.value: s.last_stamp_ns for s in request.window.statuses}
     return RecordedWindow(
-        cut.window.end_ns, cut.inference_ns, cut.inference_ns + 20_000_000, newest
+        request.window.end_ns, request.inference_ns, request.inference_ns + 20_000_000, newest
     )
 
 
-def test_windows_are_asked_for_once_a_period_when_a_picture_comes_that_they_show(kitchen):
-    cuts, _ = replayed(kitchen)
-    assert len(cuts) == pytest.approx(6 / 0.2, abs=3)
-    shown = [cut for cut in cuts if cut.window.frames]  # the first rest on sound alone
-    assert len(shown) > 0.8 * len(cuts)
-    for cut in shown:
-        # Pictures are received at their stamps, before the boxes of the same time.
-        assert cut.inference_ns == cut.window.end_ns == cut.window.frames[-1].stamp_ns
-        assert cut.window.start_ns == cut.window.end_ns - SPEC.duration_ns
+def test_inference_runs_once_a_period_at_a_frame(kitchen):
+    requests, _ = replayed(kitchen)
+    assert len(requests) == pytest.approx(6 / 0.2, abs=3)
+    shown = [request for request in requests if request.window.frames]  # the first have audio only
+    assert len(shown) > 0.8 * len(requests)
+    for request in shown:
+        # Frames are received at their stamps, before the boxes of the same time.
+        assert request.inference_ns == request.window.end_ns == request.window.frames[-1].stamp_ns
+        assert request.window.start_ns == request.window.end_ns - SPEC.duration_ns
 
 
-def test_without_a_camera_windows_are_asked_for_at_whole_periods(kitchen):
-    cuts, _ = replayed(kitchen, Run((Mute('rgb'),)))
-    assert len(cuts) == pytest.approx(6 / 0.2, abs=3)
-    for cut in cuts:
-        assert cut.inference_ns % 200_000_000 == 0
-        # Sound is received every 32 ms: nothing is older, and nothing of the tick or later.
-        assert cut.inference_ns - 67_000_000 <= cut.window.end_ns < cut.inference_ns
+def test_without_a_camera_inference_runs_at_multiples_of_the_period(kitchen):
+    requests, _ = replayed(kitchen, Run((Mute('rgb'),)))
+    assert len(requests) == pytest.approx(6 / 0.2, abs=3)
+    for request in requests:
+        assert request.inference_ns % 200_000_000 == 0
+        # Audio is received every 32 ms: nothing is older, and nothing of the tick or later.
+        assert request.inference_ns - 67_000_000 <= request.window.end_ns < request.inference_ns
 
 
 def test_the_same_bag_gives_the_same_windows(kitchen):
-    first, second = ([content(cut) for cut in replayed(kitchen)[0]] for _ in range(2))
+    first, second = ([content(request) for request in replayed(kitchen)[0]] for _ in range(2))
     assert first == second
 
 
-def test_it_is_what_the_streams_own_rules_give(kitchen):
-    """Feed a stream by hand, message by message, and cut where the node would."""
+def test_windows_are_those_of_a_sensor_stream(kitchen):
+    """Feed a stream message by message, and make windows when the node would."""
     with Bag(kitchen) as bag:
         choice = choose_topics(bag, {}, ALL)
         roles = {t.name: (r, bag.reader(t)) for r, t in choice.topics.items() if r != 'truth'}
         stream = make_stream(SPEC, ALL, VALUES, False)
-        intake, tick_ns, due, slots, ends = MessageIngest(VALUES), bag.start_ns, False, set(), []
-        intake.feed(stream)
+        ingest, tick_ns, due, slots, ends = MessageIngest(VALUES), bag.start_ns, False, set(), []
+        ingest.feed(stream)
 
-        def look(now_ns):
+        def infer(now_ns):
             window = stream.window(now_ns)
             ends.extend([(now_ns, window.end_ns, window.modalities)] if window else [])
         for topic, now_ns, data in bag.messages(list(bag.topics.values())):
             while tick_ns <= now_ns:
                 if due:
-                    look(tick_ns)
+                    infer(tick_ns)
                 due, tick_ns = True, tick_ns + 200_000_000
             if topic.name in roles:
                 role, read = roles[topic.name]
-                intake.add(BagMessage(role, topic.type, 0, now_ns, data, read, (24, 24)), now_ns)
+                ingest.add(BagMessage(role, topic.type, 0, now_ns, data, read, (24, 24)), now_ns)
                 slot = now_ns // SPEC.frame_period_ns
                 if role == 'rgb' and slot not in slots:
                     slots.add(slot)
                     if due:
-                        look(now_ns)
+                        infer(now_ns)
                     due = False
-    cuts, _ = replayed(kitchen)
-    assert [(c.inference_ns, c.window.end_ns, c.window.modalities) for c in cuts] == ends
+    requests, _ = replayed(kitchen)
+    assert [(c.inference_ns, c.window.end_ns, c.window.modalities) for c in requests] == ends
 
 
 def test_the_rate_is_a_parameter(kitchen):
-    cuts, _ = replayed(kitchen, values={'rate': 10.0})
-    assert len(cuts) == pytest.approx(60, abs=5)
+    requests, _ = replayed(kitchen, values={'rate': 10.0})
+    assert len(requests) == pytest.approx(60, abs=5)
 
 
 def test_a_streaming_network_gets_a_window_for_each_hop(kitchen):
-    cuts, _ = replayed(kitchen, hop=2)
-    hops = [(cut.window.end_ns // SPEC.frame_period_ns + 1) // 2 for cut in cuts]
-    assert len(cuts) > 15
+    requests, _ = replayed(kitchen, hop=2)
+    hops = [(request.window.end_ns // SPEC.frame_period_ns + 1) // 2 for request in requests]
+    assert len(requests) > 15
     assert hops == list(range(hops[0], hops[0] + len(hops)))
 
 
 @pytest.mark.timeout(60)
-def test_a_clock_that_is_set_while_recording_costs_no_time(kitchen, bags, tmp_path):
+def test_a_clock_that_is_set_while_recording_takes_no_time(kitchen, bags, tmp_path):
     """As in a recorder with simulated time, whose first messages come before the clock."""
     def early(topic, time_ns, message):
         return topic, time_ns - (bags.start_ns - 10**9) * (time_ns < bags.start_ns + 2e9), message
-    cuts, replay = replayed(bags.rewrite(kitchen, tmp_path / 'bag', early))
-    times = [cut.inference_ns for cut in cuts]
+    requests, replay = replayed(bags.rewrite(kitchen, tmp_path / 'bag', early))
+    times = [request.inference_ns for request in requests]
     assert 5 <= sum(t < 4e9 for t in times) <= 12
-    # All that the stream knew is old after the jump, but a window's length of the new is not.
+    # After the jump all old samples are stale; a window of new ones is available.
     assert sum(t > bags.start_ns + 2e9 for t in times) > 10
     assert replay.longest_pause_ns > bags.start_ns - 10**10
-    assert len(replay.lanes[0].states) < 20
+    assert len(replay.nodes[0].states) < 20
 
 
 def test_too_few_inputs_give_no_window(kitchen):
@@ -136,55 +136,59 @@ def test_too_few_inputs_give_no_window(kitchen):
     assert replayed(kitchen, values={'min_modalities': 4})[0]
 
 
-def test_a_muted_sensor_goes_stale_and_comes_back(kitchen, bags):
-    cuts, replay = replayed(kitchen, Run((Mute('audio', 2.0, 4.0),)))
-    sounded = {round((c.inference_ns - bags.start_ns) / NANOSECONDS, 1):
-               Modality.AUDIO in c.window.modalities for c in cuts}
-    assert sounded[2.0] and not sounded[3.0] and sounded[5.4]
-    states = replay.lanes[0].states
-    place = 1 + ALL.index(Modality.AUDIO)
-    assert int(ModalityState.STALE) in states[:, place]
+def test_a_muted_sensor_becomes_stale_and_available_again(kitchen, bags):
+    requests, replay = replayed(kitchen, Run((Mute('audio', 2.0, 4.0),)))
+    with_audio = {round((c.inference_ns - bags.start_ns) / NANOSECONDS, 1):
+               Modality.AUDIO in c.window.modalities for c in requests}
+    assert with_audio[2.0] and not with_audio[3.0] and with_audio[5.4]
+    states = replay.nodes[0].states
+    column = 1 + ALL.index(Modality.AUDIO)
+    assert int(ModalityState.STALE) in states[:, column]
     assert (np.diff(states[:, 0]) > 0).all()
     changes = (states[1:, 1:] != states[:-1, 1:]).any(axis=1)
     assert changes.all()
 
 
 def test_a_delay_leaves_stamps_and_order_of_a_sensor(kitchen):
-    cuts, _ = replayed(kitchen, Run((Delay('rgb', 0.25), Mute('audio'), Mute('detections'))))
-    for cut in cuts:
-        assert cut.inference_ns - cut.window.end_ns >= 250_000_000
-    assert len(cuts) > 10
+    requests, _ = replayed(kitchen, Run((Delay('rgb', 0.25), Mute('audio'), Mute('detections'))))
+    for request in requests:
+        assert request.inference_ns - request.window.end_ns >= 250_000_000
+    assert len(requests) > 10
 
 
-def test_a_delay_beyond_the_end_of_the_bag_loses_the_sensor(kitchen):
-    cuts, _ = replayed(kitchen, Run((Delay('all', 60.0),)))
-    assert cuts == []
+def test_a_delay_beyond_the_end_of_the_bag_drops_the_sensor(kitchen):
+    requests, _ = replayed(kitchen, Run((Delay('all', 60.0),)))
+    assert requests == []
 
 
-def test_runs_beside_each_other_are_as_runs_alone(kitchen):
+def test_runs_do_not_depend_on_other_runs(kitchen):
     runs = Run(), Run((DropMessages('all', 0.3),), 4), Run((Delay('audio', 0.1),), 4)
     together, _ = replayed(kitchen, *runs)
     for number, run in enumerate(runs):
         alone, _ = replayed(kitchen, run)
-        assert [content(c) for c in together if c.lane == number] == [content(c) for c in alone]
+        assert [content(c) for c in together if c.run_index == number] == [
+            content(c) for c in alone
+        ]
 
 
 def test_a_disabled_sensor_is_not_fed(kitchen):
-    cuts, replay = replayed(kitchen, values={'audio.enabled': False})
-    assert all(Modality.AUDIO not in cut.window.modalities for cut in cuts)
-    assert set(replay.lanes[0].states[:, 3]) == {int(ModalityState.DISABLED)}
+    requests, replay = replayed(kitchen, values={'audio.enabled': False})
+    assert all(Modality.AUDIO not in request.window.modalities for request in requests)
+    assert set(replay.nodes[0].states[:, 3]) == {int(ModalityState.DISABLED)}
 
 
-def test_without_stamps_the_time_of_receipt_counts(kitchen, bags, tmp_path):
+def test_without_stamps_the_receive_time_counts(kitchen, bags, tmp_path):
     def unstamped(topic, time_ns, message):
         if hasattr(message, 'header'):
             stamp = replace(message.header.stamp, sec=0, nanosec=0)
             message.header = replace(message.header, stamp=stamp)
         return topic, time_ns, message
-    cuts, replay = replayed(bags.rewrite(kitchen, tmp_path / 'bag', unstamped))
-    assert len(cuts) > 20
-    assert all(0 <= cut.inference_ns - cut.window.end_ns < 100_000_000 for cut in cuts)
-    assert not replay.lanes[0].refusals.counts
+    requests, replay = replayed(bags.rewrite(kitchen, tmp_path / 'bag', unstamped))
+    assert len(requests) > 20
+    assert all(
+        0 <= request.inference_ns - request.window.end_ns < 100_000_000 for request in requests
+    )
+    assert not replay.nodes[0].rejected.counts
 
 
 def test_messages_that_cannot_be_used_are_counted_with_the_first_reason(kitchen, bags, tmp_path):
@@ -192,45 +196,45 @@ def test_messages_that_cannot_be_used_are_counted_with_the_first_reason(kitchen,
         if topic == '/image' and (time_ns // 1_000_000) % 3 == 0:
             message.encoding = 'rgb9'
         return topic, time_ns, message
-    cuts, replay = replayed(bags.rewrite(kitchen, tmp_path / 'bag', odd))
-    refusals = replay.lanes[0].refusals
-    assert refusals.counts['rgb'] > 5
-    assert "got 'rgb9'" in refusals.first['rgb']
-    assert len(cuts) > 20
+    requests, replay = replayed(bags.rewrite(kitchen, tmp_path / 'bag', odd))
+    rejected = replay.nodes[0].rejected
+    assert rejected.counts['rgb'] > 5
+    assert "got 'rgb9'" in rejected.first['rgb']
+    assert len(requests) > 20
 
 
-def test_a_recorded_window_is_cut_where_it_ended(kitchen):
-    cuts, _ = replayed(kitchen, values={'rate': 7.0})
-    again, _ = replayed(kitchen, echoed=list(map(asked, cuts)))
-    found = [content(cut)[1:] for cut in again if cut.lane == 1]
-    assert found == [content(cut)[1:] for cut in cuts]
+def test_recorded_windows_are_reproduced(kitchen):
+    requests, _ = replayed(kitchen, values={'rate': 7.0})
+    again, _ = replayed(kitchen, recorded=list(map(recorded_window, requests)))
+    windows = [content(request)[1:] for request in again if request.run_index == 1]
+    assert windows == [content(request)[1:] for request in requests]
 
 
-def test_a_recorded_window_is_cut_where_the_recorder_heard_the_sensors_at_other_times(
+def test_recorded_windows_are_reproduced_if_the_recorder_received_messages_at_other_times(
     kitchen, bags, tmp_path,
 ):
-    def heard(seed):
-        chance, last = np.random.default_rng(seed), {}
+    def received(seed):
+        random, last = np.random.default_rng(seed), {}
 
         def late(topic, time_ns, message):
-            last[topic] = max(last.get(topic, 0), time_ns + int(chance.exponential(5e6)))
+            last[topic] = max(last.get(topic, 0), time_ns + int(random.exponential(5e6)))
             return topic, last[topic], message
         return bags.rewrite(kitchen, tmp_path / f'bag{seed}', late)
-    by_node, by_recorder = heard(1), heard(2)
-    cuts, _ = replayed(by_node, values={'rate': 10.0})
-    again, _ = replayed(by_recorder, echoed=list(map(asked, cuts)))
-    assert [content(cut)[1:] for cut in again if cut.lane == 1] == [
-        content(cut)[1:] for cut in cuts]
+    by_node, by_recorder = received(1), received(2)
+    requests, _ = replayed(by_node, values={'rate': 10.0})
+    again, _ = replayed(by_recorder, recorded=list(map(recorded_window, requests)))
+    assert [content(request)[1:] for request in again if request.run_index == 1] == [
+        content(request)[1:] for request in requests]
 
 
 @pytest.mark.parametrize('order', ['<', '>'])
-def test_the_stamp_of_a_picture_is_read_without_the_picture(order):
+def test_the_stamp_of_an_image_is_read_without_decoding(order):
     data = bytes([0, order == '<', 0, 0]) + struct.pack(f'{order}iI', 17, 5) + b'rest'
 
     def read(_):
         raise AssertionError('the message was decoded')
-    delivery = BagMessage('rgb', 'sensor_msgs/msg/Image', 0, 1, data, read, (8, 8))
-    assert delivery.stamp_ns == 17_000_000_005
+    message = BagMessage('rgb', 'sensor_msgs/msg/Image', 0, 1, data, read, (8, 8))
+    assert message.stamp_ns == 17_000_000_005
 
 
 def resident_bytes():
@@ -240,7 +244,7 @@ def resident_bytes():
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='needs /proc')
 def test_memory_stays_flat_over_gigabytes(kitchen):
-    """A bag that goes on and on: 3 GB of VGA pictures pass, made one by one."""
+    """Replay 3 GB of VGA frames, generated one by one."""
     with Bag(kitchen) as bag:
         choice = choose_topics(bag, {}, ALL)
         image = choice.topics['rgb']
@@ -260,7 +264,7 @@ def test_memory_stays_flat_over_gigabytes(kitchen):
                 yield Message(image, time_ns, data)
         bag.messages = messages
         replay = Replay(bag, choice, SPEC, ALL, VALUES, [Run()])
-        for number, _ in enumerate(replay.cuts()):
+        for number, _ in enumerate(replay.windows()):
             if number % 100 == 20:
                 used.append(resident_bytes())
     assert sizes[0] > 3e9

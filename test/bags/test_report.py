@@ -101,8 +101,8 @@ def test_the_three_files_say_the_same(folder):
 
 def test_only_made_differs_between_runs(run, folder, tmp_path):
     other = {**MADE, 'date': '2030-12-31', 'machine': 'b', 'real_time': 3.0}
-    faster = replace(run, answers={
-        c: replace(a, latency_s=a.latency_s / 2) for c, a in run.answers.items()})
+    faster = replace(run, predictions={
+        c: replace(a, latency_s=a.latency_s / 2) for c, a in run.predictions.items()})
     report.write(tmp_path, [faster], MODEL, other)
     pattern = {'report.html': r'<!-- made.*<!-- /made -->', 'report.json': r'"provenance": .*',
                'report.md': r'## How it was made.*'}
@@ -145,9 +145,15 @@ def test_nothing_that_a_bag_says_is_run(run, tmp_path):
                     for a in run.truth.actions)
     info = replace(run.info, path=f'/bags/{EVIL}', warnings=(EVIL,), lost={EVIL: 1}, topics={
         'rgb': {'topic': '/im"age\'><script>', 'type': EVIL, 'count': EVIL}})
-    answers = {Condition(EVIL + c.name, c.parameters): a for c, a in run.answers.items()}
-    evil = replace(run, info=info, vocabulary=vocabulary, answers=answers, recorded={EVIL: [EVIL]},
-                   truth=Truth(actions, EVIL, {EVIL: 1}, (EVIL,)))
+    answers = {Condition(EVIL + c.name, c.parameters): a for c, a in run.predictions.items()}
+    evil = replace(
+        run,
+        info=info,
+        vocabulary=vocabulary,
+        predictions=answers,
+        recorded={EVIL: [EVIL]},
+        truth=Truth(actions, EVIL, {EVIL: 1}, (EVIL,)),
+    )
     report.write(tmp_path, [evil, evil], {'id': EVIL, EVIL: EVIL}, {'command': EVIL, EVIL: EVIL})
     page = Page(tmp_path / 'report.html')
     assert [a.get('type') for a in page.all('script')] == ['application/json', None]
@@ -176,8 +182,8 @@ def test_without_truth_it_tells_what_there_is(run, tmp_path):
 
 @pytest.mark.parametrize('truth', [True, False])
 def test_a_bag_without_a_window(run, tmp_path, truth):
-    none = {c: BagPredictions.empty(run.vocabulary.sizes) for c in run.answers}
-    empty = replace(run, answers=none, truth=run.truth if truth else None)
+    none = {c: BagPredictions.empty(run.vocabulary.sizes) for c in run.predictions}
+    empty = replace(run, predictions=none, truth=run.truth if truth else None)
     found = report.write(tmp_path, [empty], MODEL, MADE)
     assert 'no window could be cut' in found['warnings'][0]
     assert Page(tmp_path / 'report.html').text
@@ -212,7 +218,7 @@ def test_bags_are_pooled(run):
 
 
 def test_runs_that_differ_are_refused(run):
-    other = replace(run, answers=dict(list(run.answers.items())[:2]))
+    other = replace(run, predictions=dict(list(run.predictions.items())[:2]))
     with pytest.raises(InvalidSettingError, match='same conditions'):
         describe([run, other], MODEL, EventSettings())
     with pytest.raises(InvalidSettingError, match='at least one'):
@@ -304,7 +310,7 @@ def test_a_browser_runs_it(folder, tmp_path):
 
 
 def test_moments_of_another_condition_where_nothing_is_wrong(run, tmp_path):
-    whole = next(iter(run.answers.values()))
+    whole = next(iter(run.predictions.values()))
     fewer = replace(run.truth, actions=tuple(
         a for a in run.truth.actions if recognised(run, a, whole)))
     found = report.write(tmp_path, [replace(run, truth=fewer)], MODEL, {})
@@ -322,10 +328,10 @@ def recognised(run, action, said):
 def test_models_with_other_heads(run, tmp_path, heads):
     names = {h: run.vocabulary.heads['verb'] for h in heads}
     answers = {c: replace(a, probabilities=dict.fromkeys(heads, a.probabilities['verb']))
-               for c, a in run.answers.items()}
+               for c, a in run.predictions.items()}
     actions = tuple(replace(a, names=dict.fromkeys(heads, a.names['verb']),
                             ids=dict.fromkeys(heads, a.ids['verb'])) for a in run.truth.actions)
-    other = replace(run, vocabulary=Vocabulary(names), answers=answers,
+    other = replace(run, vocabulary=Vocabulary(names), predictions=answers,
                     truth=replace(run.truth, actions=actions))
     found = report.write(tmp_path, [other], MODEL, MADE)
     key = heads[0] if len(heads) == 1 else 'action'

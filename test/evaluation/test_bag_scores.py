@@ -124,7 +124,7 @@ def test_a_detection_may_take_the_second_best_that_is_free():
     (EventSettings(smoothing=0.0, start=0.2, end=0.05, min_duration=0.0), 0.5)])
 def test_leaving_weak_classes_out_changes_no_event(settings, power):
     run = simulated_run(120, seed=2, classes=(20, 40), conditions=False)
-    said = next(iter(run.answers.values()))
+    said = next(iter(run.predictions.values()))
     flat = {h: p ** power / (p ** power).sum(1, keepdims=True)
             for h, p in said.probabilities.items()}
     said = replace(said, probabilities=flat)  # so that some are barely above the threshold
@@ -181,14 +181,16 @@ def test_the_curve_of_lost_sensors_follows_from_the_subsets():
 
 def test_every_subset_is_asked_for_what_its_action_has():
     run = simulated_run(200, seed=4)
-    whole = next(iter(run.answers.values()))
+    whole = next(iter(run.predictions.values()))
     own = robustness.majority_modalities(run.truth.actions, whole)
-    for condition, said in run.answers.items():
+    for condition, said in run.predictions.items():
         if condition.subset:
             columns = [m in condition.subset for m in [x.letter for x in Modality]]
             has = own[:, columns].all(1)
             assert predict_actions(run.truth.actions, said).predicted[has].all()
-    assert {c.subset for c in run.answers} - {''} == {subset_name(s) for s in subsets(Modality)}
+    assert {c.subset for c in run.predictions} - {''} == {
+        subset_name(s) for s in subsets(Modality)
+    }
 
 
 def test_agreement_is_with_the_nearest_window():

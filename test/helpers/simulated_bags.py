@@ -1,7 +1,7 @@
 """
-A bag that was never recorded: answers and truth by `simulated_stream`, sensors that fail.
+A simulated evaluated bag, with sensors that fail, to write a report without model and bag.
 
-It shows what a report looks like, and what it costs, without a model and without a bag.
+Predictions and ground truth are those of `simulated_stream`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.prediction import NOUN, softmax, VERB, Vocabulary
 import numpy as np
 from numpy.typing import NDArray
-from simulated_stream import Course, Recording, simulate
+from simulated_stream import Recording, RecordingSettings, simulate
 
 START_NS = 1_735_689_600 * NANOSECONDS
 _WORTH = {Modality.RGB: 1.0, Modality.FLOW: 0.7, Modality.AUDIO: 0.45, Modality.DETECTIONS: 0.6}
-"""How much of the evidence each sensor carries."""
+"""Weight of the evidence of each sensor."""
 _AVAILABLE, _INSUFFICIENT, _STALE = 5, 3, 2
 
 
@@ -31,19 +31,19 @@ def simulated_run(
     conditions: bool = True, classes: tuple[int, int] | None = None, rate: float = 5.0,
 ) -> BagRun:
     """
-    Make all that is known of a bag; equal arguments make equal ones.
+    Return an evaluated bag, the same for equal arguments.
 
-    :param conditions: whether every subset of the sensors was looked at, too.
-    :param classes: make the vocabulary as large as that, with names of no meaning.
+    :param conditions: whether every subset of the sensors was evaluated.
+    :param classes: number of verbs and nouns, filled up with artificial names.
     """
-    recording = simulate(Course(seconds=seconds, rate=rate), seed)
+    recording = simulate(RecordingSettings(seconds=seconds, rate=rate), seed)
     rng = np.random.default_rng([seed, 1])
     vocabulary = recording.vocabulary if classes is None else _padded(recording, classes)
     outages = _outages(rng, seconds)
-    whole = _answers(recording, vocabulary, outages, rng)
-    runs = {Condition(): whole}
+    complete = _predictions(recording, vocabulary, outages, rng)
+    runs = {Condition(): complete}
     for subset in subsets(Modality) if conditions else ():
-        runs[Condition.of_subset(subset)] = _with_only(subset, whole, rng)
+        runs[Condition.of_subset(subset)] = _with_only(subset, complete, rng)
     end_ns = START_NS + round(seconds * NANOSECONDS)
     info = BagInfo(
         path, START_NS, end_ns, 'mcap, zstd', round(seconds * 72),
@@ -52,24 +52,24 @@ def simulated_run(
                    'count': round(seconds * 31)},
          'detections': {'topic': '/detections', 'type': 'vision_msgs/msg/Detection2DArray',
                         'count': round(seconds * 10)}},
-        {'picture of an unknown encoding': 3}, ())
+        {'images of an unknown encoding': 3}, ())
     return BagRun(info, runs, _truth(recording, vocabulary), vocabulary, ClipSpec(),
                   _Frames(seed))
 
 
 class _Frames:
-    """Pictures of the synthetic kitchen, whatever the time."""
+    """Frames of the synthetic kitchen at any time."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def __call__(self, times_ns: Sequence[int]) -> list[NDArray[np.uint8] | None]:
-        found: list[NDArray[np.uint8] | None] = []
+        frames: list[NDArray[np.uint8] | None] = []
         for time_ns in times_ns:
             seconds = (time_ns - START_NS) / NANOSECONDS
             shown = episode(Split.TEST, self._seed, int(seconds // 4))
-            found.append(shown.frame(seconds % 4, 240, 320))
-        return found
+            frames.append(shown.frame(seconds % 4, 240, 320))
+        return frames
 
 
 def _padded(recording: Recording, classes: tuple[int, int]) -> Vocabulary:
@@ -88,49 +88,51 @@ def _truth(recording: Recording, vocabulary: Vocabulary) -> Truth:
 
 
 def _outages(rng: np.random.Generator, seconds: float) -> dict[Modality, list[tuple[int, int]]]:
-    """Draw when each sensor says nothing: about once in two minutes, for some seconds."""
-    found: dict[Modality, list[tuple[int, int]]] = {}
+    """Draw when each sensor has no message: about once in two minutes, for some seconds."""
+    outages: dict[Modality, list[tuple[int, int]]] = {}
     for modality in Modality:
-        found[modality], now = [], rng.exponential(60.0)
+        outages[modality], now = [], rng.exponential(60.0)
         while now < seconds:
             end = now + rng.uniform(2.0, 15.0)
-            found[modality].append((START_NS + round(now * 1e9), START_NS + round(end * 1e9)))
+            outages[modality].append((START_NS + round(now * 1e9), START_NS + round(end * 1e9)))
             now = end + rng.exponential(120.0)
-    return found
+    return outages
 
 
-def _answers(
+def _predictions(
     recording: Recording, vocabulary: Vocabulary,
     outages: dict[Modality, list[tuple[int, int]]], rng: np.random.Generator,
 ) -> BagPredictions:
-    ends = np.array([START_NS + heard.stamp_ns for heard in recording.heard], np.int64)
-    starts = np.array([START_NS + heard.start_ns for heard in recording.heard], np.int64)
+    ends = np.array([START_NS + each.stamp_ns for each in recording.recognitions], np.int64)
+    starts = np.array([START_NS + each.start_ns for each in recording.recognitions], np.int64)
     present = np.ones((len(ends), len(Modality)), np.bool_)
     for i, modality in enumerate(Modality):
         for start, end in outages[modality]:
             present[(ends > start) & (ends < end), i] = False
     probabilities = {}
     for head, names in vocabulary.heads.items():
-        said = np.stack([heard.prediction.probabilities[head] for heard in recording.heard])
+        predicted = np.stack(
+            [each.prediction.probabilities[head] for each in recording.recognitions]
+        )
         wide = np.full((len(ends), len(names)), 1e-5)
-        wide[:, :said.shape[1]] = said
+        wide[:, :predicted.shape[1]] = predicted
         probabilities[head] = _weakened(wide, _evidence(present), rng)
-    asked = ends + (rng.gamma(2.0, 0.015, len(ends)) * NANOSECONDS).astype(np.int64)
+    inference_ns = ends + (rng.gamma(2.0, 0.015, len(ends)) * NANOSECONDS).astype(np.int64)
     kept = np.flatnonzero(present.any(1))
     return BagPredictions(
-        starts, ends, asked, present, probabilities,
+        starts, ends, inference_ns, present, probabilities,
         rng.gamma(9.0, 0.004, len(ends)).astype(np.float32), _states(outages)).select(kept)
 
 
 def _with_only(
-    subset: tuple[Modality, ...], whole: BagPredictions, rng: np.random.Generator
+    subset: tuple[Modality, ...], complete: BagPredictions, rng: np.random.Generator
 ) -> BagPredictions:
     columns = [list(Modality).index(m) for m in subset]
-    chosen = whole.select(np.flatnonzero(whole.present[:, columns].all(1)))
+    chosen = complete.select(np.flatnonzero(complete.present[:, columns].all(1)))
     present = np.zeros_like(chosen.present)
     present[:, columns] = True
-    share = _evidence(present) / np.maximum(_evidence(chosen.present), 1e-9)
-    probabilities = {head: _weakened(p, share, rng) for head, p in chosen.probabilities.items()}
+    fraction = _evidence(present) / np.maximum(_evidence(chosen.present), 1e-9)
+    probabilities = {head: _weakened(p, fraction, rng) for head, p in chosen.probabilities.items()}
     return BagPredictions(
         chosen.start_ns,
         chosen.end_ns,
@@ -138,22 +140,24 @@ def _with_only(
         present,
         probabilities,
         chosen.latency_s * np.float32(len(subset_name(subset)) / 7),
-        whole.states,
+        complete.states,
     )
 
 
 def _evidence(present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return how much of the evidence is there, `[k]`, 0 to 1."""
+    """Return the fraction of the evidence that is present, `[k]`, 0 to 1."""
     worth = np.array([_WORTH[m] for m in Modality])
     return np.minimum(1.0, (present * worth).sum(1) / worth.sum() * 1.3)
 
 
 def _weakened(
-    p: NDArray[np.floating], share: NDArray[np.float64], rng: np.random.Generator
+    p: NDArray[np.floating], fraction: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Flatten probabilities and shake them where evidence lacks; noise lasts a second."""
+    """Flatten probabilities and add noise where evidence is missing; noise lasts a second."""
     noise = np.repeat(rng.standard_normal((len(p) // 5 + 1, p.shape[1])), 5, axis=0)[:len(p)]
-    logits = np.log(np.maximum(p, 1e-9)) * share[:, None] + noise * 2.2 * (1 - share[:, None])
+    logits = np.log(np.maximum(p, 1e-9)) * fraction[:, None] + noise * 2.2 * (
+        1 - fraction[:, None]
+    )
     return softmax(logits).astype(np.float32)
 
 

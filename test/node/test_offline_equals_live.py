@@ -164,8 +164,8 @@ def both(ros, tmp_path_factory):
     with Bag(folder / 'played') as bag:
         windows = [request.window for request in Replay(
             bag, choose_topics(bag, {}, modalities), bundle.spec, modalities, values,
-            [Run()], []).cuts()]
-    return Both(live, windows, evaluated.answers[Condition()], evaluated.recorded)
+            [Run()], []).windows()]
+    return Both(live, windows, evaluated.predictions[Condition()], evaluated.recorded)
 
 
 def play(path: Path) -> list[ActionRecognition]:

@@ -23,7 +23,7 @@ from karmma_ros.prediction import Prediction, Vocabulary
 from karmma_ros.stream.events import ActionEvent, ActionEvents, EventSettings, Phase
 import numpy as np
 import pytest
-from simulated_stream import BACKGROUND, Course, Recording, simulate
+from simulated_stream import BACKGROUND, Recording, RecordingSettings, simulate
 
 MS = 1_000_000
 WORDS = Vocabulary({'verb': ('cut', 'wash', 'nothing'), 'noun': ('bread', 'cup')})
@@ -436,7 +436,7 @@ def test_what_always_holds(chosen, said):
 def plain(recording: Recording, threshold: float) -> list[Segment]:
     """Take every recognition by its word, background and weak answers as nothing."""
     labelled = []
-    for heard in recording.heard:
+    for heard in recording.recognitions:
         best, = heard.prediction.top_actions()
         label = best.verb.class_name, best.noun.class_name
         known = BACKGROUND not in label and best.score >= threshold
@@ -446,7 +446,7 @@ def plain(recording: Recording, threshold: float) -> list[Segment]:
 
 def eventful(recording: Recording, chosen: EventSettings) -> list[Segment]:
     actions = ActionEvents(chosen, recording.vocabulary)
-    events = [e for h in recording.heard
+    events = [e for h in recording.recognitions
               for e in actions.push(h.stamp_ns, h.start_ns, h.prediction)]
     return event_segments(events + actions.clear())
 
@@ -454,7 +454,9 @@ def eventful(recording: Recording, chosen: EventSettings) -> list[Segment]:
 @pytest.mark.parametrize('background', [False, True])
 def test_events_beat_plain_argmax_on_a_noisy_stream(background):
     chosen = EventSettings(background=BACKGROUND if background else None)
-    recordings = [simulate(Course(seconds=240, background=background), s) for s in (7, 8)]
+    recordings = [
+        simulate(RecordingSettings(seconds=240, background=background), s) for s in (7, 8)
+    ]
     assert min(len(r.truth) for r in recordings) >= 20
     systems = {
         'argmax': lambda r: plain(r, 0.0),
@@ -474,7 +476,7 @@ def test_events_beat_plain_argmax_on_a_noisy_stream(background):
 def test_almost_all_is_found_when_no_answer_is_wrong():
     total = SegmentCounts(0, 0, 0)
     for seed in (3, 4):
-        recording = simulate(Course(seconds=120, wrong=0.0, background=True), seed)
+        recording = simulate(RecordingSettings(seconds=120, wrong=0.0, background=True), seed)
         answer = eventful(recording, EventSettings(background=BACKGROUND))
         assert edit_score(recording.truth, answer) > 0.9
         total += count_matches(recording.truth, answer, 0.5)

@@ -54,7 +54,7 @@ def write(
     typed = replace(figures.report, failure_cases_condition=condition, failure_cases=cases)
     report: dict[str, Any] = to_json(typed)
     jpegs = images(runs, [(each.bag, each.window_ns) for each in cases])
-    recorded = [next(iter(run.answers.values())) for run in runs]
+    recorded = [next(iter(run.predictions.values())) for run in runs]
     drawn = [_named(over_time(run, each, scored, report, i, MOST_RUNS // len(runs)), run)
              for i, (run, each, scored) in enumerate(zip(runs, recorded, figures.first))]
     facts: dict[str, Any] = to_json({
@@ -73,9 +73,9 @@ def _failure_cases(
 ) -> tuple[str, list[FailureCase]]:
     report = to_json(figures.report)
     name = condition_with_errors(report)
-    condition = next(c for c in runs[0].answers if c.name == name)
-    predictions = [run.answers[condition] for run in runs]
-    scored = figures.first if condition == next(iter(runs[0].answers)) else [
+    condition = next(c for c in runs[0].predictions if c.name == name)
+    predictions = [run.predictions[condition] for run in runs]
+    scored = figures.first if condition == next(iter(runs[0].predictions)) else [
         score_bag(run, each, settings) for run, each in zip(runs, predictions)]
     return name, failure_cases(report, runs, predictions, scored)
 

@@ -98,8 +98,8 @@ def describe(
     columns: dict[str, ActionColumns] = {}
     by_subset: dict[str, PredictedActions] = {}
     reference: list[BagPredictions] = []
-    for condition in runs[0].answers:
-        predictions = [run.answers[condition] for run in runs]
+    for condition in runs[0].predictions:
+        predictions = [run.predictions[condition] for run in runs]
         scored = [score_bag(run, each, settings) for run, each in zip(runs, predictions)]
         pooled = classification.concatenate([each.actions for each in scored])
         if not entries:
@@ -147,7 +147,9 @@ def _check(runs: Sequence[BagRun]) -> None:
     if not runs:
         raise InvalidSettingError('bags', 'none', 'at least one')
     for run in runs[1:]:
-        if run.vocabulary != runs[0].vocabulary or list(run.answers) != list(runs[0].answers):
+        if run.vocabulary != runs[0].vocabulary or list(run.predictions) != list(
+            runs[0].predictions
+        ):
             raise InvalidSettingError(
                 'bags', f'{runs[0].info.path} and {run.info.path}',
                 'ones that were evaluated with the same model and the same conditions')

@@ -16,7 +16,7 @@ from jsonargparse import Namespace
 from karmma_ros.bags import report
 from karmma_ros.bags.bag_message import BagFrames
 from karmma_ros.bags.bag_run import BagRun
-from karmma_ros.bags.evaluate import Evaluated, Settings
+from karmma_ros.bags.evaluate import EvaluatedBag, Settings
 from karmma_ros.bags.faults import (
     DropInterval,
     Fault,
@@ -49,8 +49,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-WORK = 'work'
-"""Folder of what is kept for a run that goes on, inside that of the report."""
+RUN_DIR = 'work'
+"""Folder in that of the report, from which a stopped run resumes."""
 SWEEP = tuple(tenth / 10 for tenth in range(1, 10))
 _TABLES = ('.csv', '.tsv', '.txt')
 
@@ -120,17 +120,17 @@ def main(arguments: Sequence[str]) -> int:
     settings = _settings(options)
     events = event_settings(settings.values)
     with writing('--out', options.out):
-        (options.out / WORK).mkdir(parents=True, exist_ok=True)
-    paths = _distinct(options.bags)
-    outcomes = _answers(paths, bundle, replace(settings, given=tuple(paths)), options)
+        (options.out / RUN_DIR).mkdir(parents=True, exist_ok=True)
+    paths = list({path.resolve(): path for path in options.bags}.values())
+    outcomes = _outcomes(paths, bundle, replace(settings, bags=tuple(paths)), options)
     console = Console(soft_wrap=True)
     runs, left_out = _runs(
         paths, outcomes, bundle, options, settings.values['rgb.bits'], console)
-    found = [outcome for outcome in outcomes if isinstance(outcome, Evaluated)]
-    made = _made(date, time.perf_counter() - started, found)
+    evaluated = [outcome for outcome in outcomes if isinstance(outcome, EvaluatedBag)]
+    provenance = _provenance(date, time.perf_counter() - started, evaluated)
     if left_out:
-        made['left out'] = left_out
-    _print(console, report.write(options.out, runs, _model(bundle), made, events))
+        provenance['left out'] = left_out
+    _print_scores(console, report.write(options.out, runs, _model(bundle), provenance, events))
     console.print(f'report: {options.out / report.HTML}, {report.JSON} and {report.MARKDOWN}',
                   markup=False, highlight=False)
     problems = [f'left out: {sentence}' for sentence in left_out]
@@ -141,30 +141,30 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _shortfalls(run: BagRun) -> Iterator[str]:
-    """Report what of a bag is not in the report, though the bag promises it."""
+    """Yield a sentence for each part of a bag that is missing in the report."""
     info = run.info
     if info.missing:
         yield (f'{info.path}: {info.missing:,} of its messages or parts could not be read: see '
                '"lost" above')
-    if not len(next(iter(run.answers.values()))):
-        yield (f'{info.path}: no window could be cut: nothing was recognised. The notes above '
-               'state the reason; `--topics` and `--params` change what is used')
+    if not len(next(iter(run.predictions.values()))):
+        yield (f'{info.path}: there is no window: nothing was recognised. The notes above state '
+               'the reason; `--topics` and `--params` change what is used')
 
 
-def _answers(
+def _outcomes(
     paths: Sequence[Path], bundle: Bundle, settings: Settings, options: Namespace,
 ) -> list[Outcome]:
     if options.jobs < 1:
         raise InvalidSettingError('--jobs', options.jobs, 'a whole number above 0')
-    # A core is left to the thread that reads: beside it, threads of torch wait for each other.
+    # One core is left to the reading thread: torch's threads would wait for each other.
     threads = max(1, (os.cpu_count() or 1) // options.jobs - 1)
-    job = Job(bundle.path, settings, options.out / WORK, options.device, threads)
+    job = Job(bundle.path, settings, options.out / RUN_DIR, options.device, threads)
     names = [path.name for path in paths]
     labels = [printable(p if names.count(p.name) > 1 else p.name) for p in paths]
     with Bars() as bars:
         return evaluate_all(
             paths, job, options.jobs,
-            lambda place, done, total: bars(labels[place], done, total))
+            lambda index, done, total: bars(labels[index], done, total))
 
 
 def _runs(
@@ -172,7 +172,7 @@ def _runs(
     options: Namespace, bits: int, console: Console,
 ) -> tuple[list[BagRun], list[str]]:
     """
-    Return what the report is made of, and a sentence for each bag that is left out of it.
+    Return the bags of the report, and a sentence for each one that is left out.
 
     :raises KarmmaError: when no bag can be used.
     """
@@ -182,8 +182,8 @@ def _runs(
         try:
             if isinstance(outcome, KarmmaError):
                 raise outcome
-            runs.append(_run(path, outcome, bundle, options, bits))
-            _tell(console, runs[-1], outcome.notes)
+            runs.append(_bag_run(path, outcome, bundle, options, bits))
+            _print_bag(console, runs[-1], outcome.notes)
         except KarmmaError as error:
             errors.append(error)
     if not runs:
@@ -219,36 +219,31 @@ def _faults(options: Namespace) -> tuple[Fault, ...]:
 
 
 def _is_table(text: str) -> bool:
-    """Tell a file from a topic, which begins with / too."""
+    """Return whether --ground-truth names a file and not a topic, which begins with / too."""
     return (not text.startswith('/') or Path(text).is_file()
             or Path(text).suffix.lower() in _TABLES)
 
 
-def _distinct(paths: Iterable[Path]) -> list[Path]:
-    """Return each bag once."""
-    return list({path.resolve(): path for path in paths}.values())
-
-
-def _run(
-    path: Path, found: Evaluated, bundle: Bundle, options: Namespace, bits: int,
+def _bag_run(
+    path: Path, evaluated: EvaluatedBag, bundle: Bundle, options: Namespace, bits: int,
 ) -> BagRun:
     truth = None
     if options.ground_truth is not None and _is_table(options.ground_truth):
         truth = Truth.read(
             options.ground_truth,
-            found.info,
+            evaluated.info,
             bundle.vocabulary,
             times=options.ground_truth_times,
             recording=options.ground_truth_recording,
         )
-    elif found.truth_topic:
+    elif evaluated.truth_topic:
         truth = Truth.from_messages(
-            [(*truth, *ids) for truth, ids in zip(found.truths, found.truth_ids)], found.info,
-            bundle.vocabulary, found.truth_topic)
-    camera = found.info.topics.get(Modality.RGB.value, {})
-    return BagRun(found.info, found.answers, truth, bundle.vocabulary, bundle.spec,
+            [(*truth, *ids) for truth, ids in zip(evaluated.truths, evaluated.truth_ids)],
+            evaluated.info, bundle.vocabulary, evaluated.truth_topic)
+    camera = evaluated.info.topics.get(Modality.RGB.value, {})
+    return BagRun(evaluated.info, evaluated.predictions, truth, bundle.vocabulary, bundle.spec,
                   BagFrames(path, camera.get('topic', ''), camera.get('type', ''), bits),
-                  found.recorded)
+                  evaluated.recorded)
 
 
 def _model(bundle: Bundle) -> dict[str, Any]:
@@ -258,41 +253,45 @@ def _model(bundle: Bundle) -> dict[str, Any]:
         'window_s': bundle.spec.duration}
 
 
-def _made(date: datetime, seconds: float, found: Sequence[Evaluated]) -> dict[str, Any]:
-    made: dict[str, Any] = {
+def _provenance(
+    date: datetime, seconds: float, evaluated: Sequence[EvaluatedBag]
+) -> dict[str, Any]:
+    provenance: dict[str, Any] = {
         'command': printable(shlex.join(['karmma', *sys.argv[1:]]), SENTENCE_LENGTH),
         'date': date.isoformat(timespec='seconds'), 'machine': this_machine(),
         'evaluation_s': seconds}
-    if all(each.fresh for each in found):  # else the time is that of a part
-        made['real_time'] = sum(each.info.seconds for each in found) / max(seconds, 1e-9)
-    return made
+    if all(each.fresh for each in evaluated):  # else only a part was timed
+        provenance['real_time'] = sum(
+            each.info.seconds for each in evaluated) / max(seconds, 1e-9)
+    return provenance
 
 
-def _tell(console: Console, run: BagRun, notes: Iterable[str]) -> None:
-    """Say which topics were chosen, what was lost and what else there is to know."""
+def _print_bag(console: Console, run: BagRun, notes: Iterable[str]) -> None:
+    """Print the chosen topics, the lost messages and the warnings of a bag."""
     info = run.info
     lines = [f'{info.path}: {info.seconds:.1f} s, {info.storage}, {info.messages:,} messages']
     lines += [f'  {note}' for note in notes]
-    lines += [f'  lost: {why}: {count:,}' for why, count in info.lost.items()]
+    lines += [f'  lost: {reason}: {count:,}' for reason, count in info.lost.items()]
     lines += [f'  note: {text}' for text in info.warnings]
     if run.truth is None:
-        lines.append('  no truth: what the model says is shown, but not scored')
+        lines.append('  no ground truth: the predictions are shown, but not scored')
     else:
         count = len(run.truth.actions)
-        lines.append(f'  truth: {count:,} action{"s" * (count != 1)} from {run.truth.source}')
+        lines.append(
+            f'  ground truth: {count:,} action{"s" * (count != 1)} from {run.truth.source}')
         lines += [f'  note: {text}' for text in run.truth.warnings]
     console.print('\n'.join(printable(line, SENTENCE_LENGTH) for line in lines),
                   markup=False, highlight=False)
 
 
-def _print(console: Console, found: Mapping[str, Any]) -> None:
-    heads = list(found['conditions'][0]['actions'])
+def _print_scores(console: Console, scores: Mapping[str, Any]) -> None:
+    heads = list(scores['conditions'][0]['actions'])
     table = Table('condition', 'windows', *(f'{head} top-1, %' for head in heads),
                   box=SIMPLE_HEAD)
     for column in table.columns[1:]:
         column.justify = 'right'
-    for each in found['conditions']:
-        scores = (each['actions'].get(head, {}).get('top1') for head in heads)
+    for each in scores['conditions']:
+        accuracies = (each['actions'].get(head, {}).get('top1') for head in heads)
         table.add_row(printable(each['name']), f'{each["windows"]:,}', *(
-            '–' if score is None else f'{100 * score:.1f}' for score in scores))
+            '–' if top1 is None else f'{100 * top1:.1f}' for top1 in accuracies))
     console.print(table, markup=False)
