@@ -1,4 +1,4 @@
-"""The page on bags: its pictures, and the script and the benchmark that make what is on it."""
+"""The page on bags: its figures, and the script and the benchmark that make its contents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def drawing():
     return module_of(ROOT / 'docs' / 'draw_bag_report.py')
 
 
-def test_the_pictures_are_those_of_the_script(drawing):
+def test_the_figures_are_those_of_the_script(drawing):
     named = sorted(set(re.findall(r'images/(\w+)\.png', PAGE)))
     assert named == ['bag_report', 'bag_report_phone']
     sizes = drawing.DESKTOP, [drawing.PHONE_SCALE * side for side in drawing.PHONE]
@@ -37,9 +37,9 @@ def test_the_pictures_are_those_of_the_script(drawing):
         assert path.stat().st_size < 500_000
 
 
-def test_a_sensor_says_nothing_in_its_silence(drawing):
+def test_a_sensor_has_no_message_in_its_silence(drawing):
     def at(second):
-        return write.picture(
+        return write.image(
             write.START_NS + round(second * 1e9), np.zeros((2, 2, 3), np.uint8))
     left = drawing.without(iter(map(at, range(10))), ((2, 4), (7.5, 8.5)))
     assert [(event[0] - write.START_NS) / 1e9 for event in left] == [0, 1, 4, 5, 6, 7, 9]

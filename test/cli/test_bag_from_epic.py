@@ -4,7 +4,7 @@ import csv
 
 import cv2
 from karmma_ros.bags.reader import Bag
-from karmma_ros.cli.bag import from_epic, write
+from karmma_ros.cli.bag import write
 from karmma_ros.errors import InvalidSettingError
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def _write_tables(root):
 
 
 def written(root, out, *words):
-    assert from_epic.main([VIDEO, str(out), '--root', str(root), '--annotations', str(root),
+    assert write.from_epic([VIDEO, str(out), '--root', str(root), '--annotations', str(root),
                            '--audio', str(root), *words]) == 0
     found = {}
     with Bag(out) as bag:
@@ -102,5 +102,5 @@ def test_impossible_numbers_are_refused(root, tmp_path, words, sentence):
 
 def test_a_video_without_annotations_is_a_sentence(root, tmp_path):
     with pytest.raises(InvalidSettingError, match="VIDEO_ID is 'P09_09'"):
-        from_epic.main(['P09_09', str(tmp_path / 'o.mcap'), '--root', str(root),
+        write.from_epic(['P09_09', str(tmp_path / 'o.mcap'), '--root', str(root),
                         '--annotations', str(root)])

@@ -15,7 +15,7 @@ COMMANDS = {
     'evaluate': 'write a report on how well a model does on recorded bags',
 }
 _FUNCTIONS = {'synthetic': 'write:synthetic', 'from-video': 'write:from_video',
-              'from-epic': 'from_epic:main'}
+              'from-epic': 'write:from_epic'}
 
 
 def main(arguments: Sequence[str]) -> int:

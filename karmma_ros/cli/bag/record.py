@@ -22,7 +22,7 @@ QOS_FILE = 'karmma_record_qos.yaml'
 SENSORS: Mapping[str, tuple[str, int]] = {
     'image': ('/image', 30), 'flow': ('', 30), 'audio': ('/audio', 200),
     'detections': ('/detections', 50)}
-"""Sensor → its topic, '' for none, and how many messages may wait to be written."""
+"""Sensor → its topic, '' for none, and the depth of its queue."""
 _LATCHED = ('audio_info', 'ground_truth')
 _OWN = ('action_recognition', '{node}/action_events', '{node}/modality_availability',
         '{node}/model_info')
@@ -97,10 +97,10 @@ def _own_topics(options: Namespace) -> list[str]:
 def _qos(
     options: Namespace, sensors: Mapping[str, str], latched: list[str],
 ) -> str:
-    """Return what `ros2 bag record` asks of each topic; what is not named, it finds out itself."""
+    """Return the QoS overrides of `ros2 bag record`; it adapts to the other topics itself."""
     reliability = 'reliable' if options.reliable else 'best_effort'
-    lines = ['# What ros2 bag record asks for. best_effort hears every publisher; a deep queue '
-             'loses nothing\n# while the disk is busy.']
+    lines = ['# QoS that ros2 bag record requests. best_effort matches every publisher; a deep '
+             'queue\n# drops no message while the disk is busy.']
     for name, topic in sensors.items():
         lines += _entry(topic, SENSORS[name][1], reliability, 'volatile')
     for topic in latched:
