@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+from decimal import Decimal, InvalidOperation
 import io
 from pathlib import Path
 import re
@@ -19,6 +20,7 @@ from karmma_ros.files import read_data_file
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SEPARATOR_LINE = re.compile(r'sep=([,;\t])\r?\n?', re.IGNORECASE)
+_TIMECODE = re.compile(r'(?:(\d+):)?(\d+):(\d+(?:\.\d*)?)', re.ASCII)
 _INDEX = re.compile(r'(Unnamed: 0)?', re.IGNORECASE)
 _MAX_BYTES = 1 << 30
 
@@ -76,3 +78,22 @@ def _without_unnamed(table: CsvTable) -> CsvTable:
     removed = len(header) - end
     return CsvTable(header[begin:end], [
         (number, row[begin:end] + row[end + removed:]) for number, row in rows])
+
+
+def parse_time(text: str) -> Decimal:
+    """
+    Parse seconds or a timecode: `75.5`, `1:15.5` or `0:01:15.5`, also with a decimal comma.
+
+    :raises ValueError: for any other text.
+    """
+    text = text.strip().replace(',', '.')
+    match = _TIMECODE.fullmatch(text)
+    hours, minutes, seconds = match.groups('0') if match else ('0', '0', text)
+    try:
+        value = int(hours) * 3600 + int(minutes) * 60 + Decimal(seconds)
+    except InvalidOperation:
+        value = Decimal('nan')
+    if not value.is_finite():
+        raise ValueError(f'a time is {text[:40]!r}; expected seconds or a timecode, as 75.5 or '
+                         '0:01:15.5')
+    return value

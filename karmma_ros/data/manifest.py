@@ -18,7 +18,7 @@ import math
 from pathlib import Path
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.csv_table import read_csv
+from karmma_ros.data.csv_table import parse_time, read_csv
 from karmma_ros.data.media import AudioFile, FlowFolder, FrameFolder, VideoFile
 from karmma_ros.data.media.boxes import BoxFile
 from karmma_ros.data.media.video_file import ExtractedFlow, ExtractedFrames, has_number_field
@@ -186,15 +186,13 @@ class _Manifest:
             {head: row[head] for head in self.settings.heads}, self._sources(number, row))
 
     def _seconds(self, number: int, column: str, text: str) -> float:
-        """Read `75.5`, `01:15.5` or `00:01:15.5`."""
-        parts = text.split(':')
         try:
-            values = [float(part.replace(',', '.')) for part in parts]
+            seconds = float(parse_time(text))
         except ValueError:
-            values = [math.nan]
-        if len(parts) > 3 or not all(0 <= value < math.inf for value in values):
+            seconds = math.nan
+        if not 0 <= seconds < math.inf:
             raise self._wrong(number, column, text, 'seconds from 0 on, or HH:MM:SS.cc')
-        return sum(value * 60 ** i for i, value in enumerate(reversed(values)))
+        return seconds
 
     def _sources(self, number: int, row: Mapping[str, str]) -> dict[Modality, Source]:
         sources: dict[Modality, Source] = {}

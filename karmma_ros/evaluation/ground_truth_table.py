@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 import re
 
-from karmma_ros.data.csv_table import read_csv
+from karmma_ros.data.csv_table import parse_time, read_csv
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.prediction import NOUN, VERB, Vocabulary
 
@@ -141,7 +140,6 @@ _EPIC = {'video_id', 'verb_class', 'noun_class'}
 _EPIC_EDITIONS = {'narration_id': ('100', {'verb': 97, 'noun': 300}),
                   'uid': ('55', {'verb': 125, 'noun': 352})}
 """Column of an edition of EPIC-KITCHENS → its name and the sizes of its vocabulary."""
-_TIMECODE = re.compile(r'(?:(\d+):)?(\d{1,3}):(\d{1,2}(?:[.,]\d+)?)', re.ASCII)
 _REMEDY = 'name the columns start, stop, verb, noun; docs/bags.md shows one'
 
 
@@ -200,7 +198,7 @@ def read_table(path: Path, vocabulary: Vocabulary) -> Table:
     clocks = 0
     for number, cells in lines:
         try:
-            begin, end = (_time(cells[i], header[i]) for i in (start, stop))
+            begin, end = (_time_ns(cells[i], header[i]) for i in (start, stop))
         except ValueError as error:
             broken.append(f'row {number}: {error}')
             continue
@@ -311,28 +309,21 @@ def _part_columns(
     return found
 
 
-def _time(text: str, column: str) -> int:
+def _time_ns(text: str, column: str) -> int:
     """
-    Read seconds, a timecode ([H:]M:S) or, in a column `…_ns`, nanoseconds; give nanoseconds.
+    Parse seconds, a timecode or, in a column `…_ns`, nanoseconds.
 
-    :raises ValueError: saying what is wrong.
+    :raises ValueError: for any other text.
     """
-    text = text.strip()
-    found = _TIMECODE.fullmatch(text)
     try:
-        if found is not None:
-            hours, minutes, seconds = (part or '0' for part in found.groups())
-            value = int(hours) * 3600 + int(minutes) * 60 + Decimal(seconds.replace(',', '.'))
-        else:
-            value = Decimal(text.replace(',', '.'))
-        if not value.is_finite() or abs(value) > 10 ** 19:
-            raise InvalidOperation
-    except InvalidOperation:
-        raise ValueError(
-            f'{column} is {text[:40]!r}; expected seconds or a timecode, as 75.5 or 0:01:15.5'
-        ) from None
-    if found is None and (column.endswith('_ns') or abs(value) > 10 ** 17):
-        return int(value)
-    if found is None and abs(value) > 10 ** 11:  # since 1970 in milli- or microseconds
-        value /= 1_000 if abs(value) < 10 ** 14 else 1_000_000
+        value = parse_time(text)
+    except ValueError as error:
+        raise ValueError(str(error).replace('a time', column, 1)) from None
+    if abs(value) > 10 ** 19:
+        raise ValueError(f'{column} is {text[:40]!r}; expected a time before the year 2262')
+    if ':' not in text:
+        if column.endswith('_ns') or abs(value) > 10 ** 17:
+            return int(value)
+        if abs(value) > 10 ** 11:  # since 1970 in milli- or microseconds
+            value /= 1_000 if abs(value) < 10 ** 14 else 1_000_000
     return int((value * 1_000_000_000).to_integral_value())

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import re
 
+from karmma_ros.data.csv_table import parse_time
 from karmma_ros.errors import DataError
 from karmma_ros.prediction import NOUN, VERB, Vocabulary
 from karmma_ros.storage import write_atomically
@@ -35,7 +36,7 @@ SOURCE = 'https://github.com/epic-kitchens/epic-kitchens-100-annotations'
 _LABELS = {VERB: 'verb_class', NOUN: 'noun_class'}
 _NEEDED = ('narration_id', 'video_id', 'start_timestamp', 'stop_timestamp', *_LABELS.values())
 _REMEDY = f'fetch it again from {SOURCE}'
-_TIMESTAMP = re.compile(r'(\d+):([0-5]\d):([0-5]\d(?:\.\d+)?)', re.ASCII)
+_TIMESTAMP = re.compile(r'\d+:[0-5]\d:[0-5]\d(?:\.\d+)?', re.ASCII)
 _VIDEO = re.compile(r'P\d\d_(1?)\d\d', re.ASCII)
 
 
@@ -126,10 +127,9 @@ def seconds(timestamp: str) -> float:
 
     :raises ValueError: when it is none.
     """
-    match = _TIMESTAMP.fullmatch(timestamp)
-    if match is None:
+    if not _TIMESTAMP.fullmatch(timestamp):
         raise ValueError(f'a timestamp is {timestamp!r}; expected HH:MM:SS.cc')
-    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+    return float(parse_time(timestamp))
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
