@@ -24,10 +24,10 @@ def main(arguments: Sequence[str]) -> int:
     names = options.names or _names(options.a, options.b)
     a = side(names[0], read_report(options.a), options.condition)
     b = side(names[1], read_report(options.b), options.condition_b or options.condition)
-    found = compare(a, b, options.resamples, options.seed)
-    text = markdown(found)
+    comparison = compare(a, b, options.resamples, options.seed)
+    text = markdown(comparison)
     print(text)
-    files = {JSON: json.dumps(found, indent=1) + '\n', CHART: chart(found),
+    files = {JSON: json.dumps(comparison, indent=1) + '\n', CHART: chart(comparison),
              MARKDOWN: f'{text}\n![differences with their intervals]({CHART})\n'}
     with writing('--out', options.out):
         options.out.mkdir(parents=True, exist_ok=True)

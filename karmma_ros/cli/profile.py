@@ -1,4 +1,4 @@
-"""`karmma profile`: what the networks of the paper cost, beside what the paper says."""
+"""`karmma profile`: cost of the networks of the paper, beside the figures of the paper."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
     names = list(dict.fromkeys(options.presets or PAPER))
     for name in names:
-        preset(name)  # a misspelt name is told before the work
+        preset(name)  # report a misspelt name before the work
     caps = _caps(options.token_caps)
     costs = {name: cost_of(name) for name in names}
     fusing = [name for name in names if preset(name).fusion == 'transformer']
@@ -123,7 +123,7 @@ def _text(
         if name in memory:
             parts.append(_memory_table(name, memory[name]))
     if TEACHER in memory and STUDENT in memory:
-        parts.append(_shares(memory))
+        parts.append(_memory_ratios(memory))
     if options.chart:
         parts.append(f'wrote {options.chart}')
     return '\n\n'.join(parts)
@@ -165,12 +165,12 @@ def _memory_table(name: str, measured: Memory) -> str:
     return _table(['sensors', 'GB, process', 'GB, tensors', 'GB, paper'], rows)
 
 
-def _shares(memory: Mapping[str, Memory]) -> str:
+def _memory_ratios(memory: Mapping[str, Memory]) -> str:
     rows = []
     for subset, student in memory[STUDENT].items():
         teacher, paper = memory[TEACHER][subset], published.MEMORY_GB
         rows.append([
-            subset, *(f'{student[kind] / teacher[kind]:.0%}' for kind in ('resident', 'tensors')),
+            subset, *(f'{student[name] / teacher[name]:.0%}' for name in ('resident', 'tensors')),
             f'{paper[STUDENT][subset] / paper[TEACHER][subset]:.0%}'])
     return "The student's share of the teacher's memory\n\n" + _table(
         ['sensors', 'process', 'tensors', 'paper'], rows)

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         reproduce(plan, options.budget, options.only, options.out, options.cache,
                   {'command': command, 'date': str(date.today()), 'machine': this_machine()}, Bars)
     except (TrainingStopped, KeyboardInterrupt):
-        print('karmma reproduce: stopped; the same command goes on from there', file=sys.stderr)
+        print('karmma reproduce: stopped; the same command resumes', file=sys.stderr)
         return 130
     return 0
 
@@ -64,5 +64,5 @@ def _parser() -> CommandParser:
     parser.add_argument('--cache', type=to_path, default=Path('.cache'), metavar='DIR',
                         help='directory for clips and networks')
     parser.add_argument('--jobs', type=int, default=0,
-                        help='experiments run in parallel (0: as the budget says)')
+                        help='experiments run in parallel (0: as set by the budget)')
     return parser

@@ -17,18 +17,18 @@ def counts(path):
 
 
 @pytest.fixture
-def film(tmp_path):
-    """Return 1.5 s of a moving square at 20 pictures a second, and its sound at 44.1 kHz."""
-    path = tmp_path / 'film.avi'
+def video(tmp_path):
+    """Return 1.5 s of a moving square at 20 frames a second, and its audio at 44.1 kHz."""
+    path = tmp_path / 'video.avi'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 20, (64, 48))
     for index in range(30):
-        picture = np.full((48, 64, 3), 40, np.uint8)
-        picture[10:30, index:index + 20] = 0, 0, 255
-        writer.write(picture)
+        frame = np.full((48, 64, 3), 40, np.uint8)
+        frame[10:30, index:index + 20] = 0, 0, 255
+        writer.write(frame)
     writer.release()
     times = np.arange(66_150) / 44_100
     stereo = 0.3 * np.sin(2 * np.pi * 440 * times)[:, None].repeat(2, axis=1)
-    soundfile.write(tmp_path / 'film.wav', stereo, 44_100)
+    soundfile.write(tmp_path / 'video.wav', stereo, 44_100)
     return path
 
 
@@ -53,14 +53,14 @@ def messages(path):
         return [(c.topic, t, bytes(data)) for c, t, data in bag.messages()]
 
 
-def test_a_film_keeps_its_pictures_colours_and_length(tmp_path, film):
-    out = tmp_path / 'film.mcap'
-    sound = str(film.with_suffix('.wav'))
-    assert main(['bag', 'from-video', str(film), '--audio', sound, str(out)]) == 0
-    found = counts(out)
-    assert found['/image'] == 30
+def test_a_video_keeps_its_frames_colours_and_length(tmp_path, video):
+    out = tmp_path / 'video.mcap'
+    audio = str(video.with_suffix('.wav'))
+    assert main(['bag', 'from-video', str(video), '--audio', audio, str(out)]) == 0
+    messages = counts(out)
+    assert messages['/image'] == 30
     # 1.5 s at 16 kHz in messages of 512 samples.
-    assert found['/audio'] == 47
+    assert messages['/audio'] == 47
     with Reader(out) as bag:
         assert bag.duration / 1e9 == pytest.approx(1.5, abs=0.06)
         image = next(data for c, _, data in bag.messages() if c.topic == '/image')
@@ -68,29 +68,29 @@ def test_a_film_keeps_its_pictures_colours_and_length(tmp_path, film):
     assert red > 200 and green < 60 and blue < 60
 
 
-def test_a_film_can_be_made_smaller(tmp_path, film):
+def test_a_video_can_be_scaled(tmp_path, video):
     out = tmp_path / 'small.mcap'
-    assert main(['bag', 'from-video', str(film), str(out), '--size', '32x32']) == 0
+    assert main(['bag', 'from-video', str(video), str(out), '--size', '32x32']) == 0
     with Reader(out) as bag:
         _, _, data = next(bag.messages())
     assert 32 * 32 * 3 < len(data) < 32 * 32 * 3 + 200
 
 
-def test_a_missing_film_is_a_sentence(tmp_path, capsys):
+def test_a_missing_video_is_a_sentence(tmp_path, capsys):
     assert main(['bag', 'from-video', str(tmp_path / 'no.avi'), str(tmp_path / 'o.mcap')]) == 2
     assert 'a video file that exists' in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_film_is_a_sentence(tmp_path, capsys):
-    (tmp_path / 'no.avi').write_text('not a film')
+def test_a_file_that_is_no_video_is_a_sentence(tmp_path, capsys):
+    (tmp_path / 'no.avi').write_text('not a video')
     assert main(['bag', 'from-video', str(tmp_path / 'no.avi'), str(tmp_path / 'o.mcap')]) == 2
     assert 'a video that FFmpeg can decode' in capsys.readouterr().err
     assert not (tmp_path / 'o.mcap').exists()
 
 
-def test_a_file_that_is_no_sound_is_a_sentence(tmp_path, film, capsys):
-    (tmp_path / 'no.wav').write_text('not a sound')
-    words = ['bag', 'from-video', str(film), '--audio', str(tmp_path / 'no.wav'),
+def test_a_file_that_is_no_audio_is_a_sentence(tmp_path, video, capsys):
+    (tmp_path / 'no.wav').write_text('not audio')
+    words = ['bag', 'from-video', str(video), '--audio', str(tmp_path / 'no.wav'),
              str(tmp_path / 'o.mcap')]
     assert main(words) == 2
     assert 'an audio file that libsndfile can read' in capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_an_impossible_size_is_refused(tmp_path, capsys, size):
     assert f'--size is {size!r}; expected ' in capsys.readouterr().err
 
 
-def test_an_unknown_command_names_those_there_are(capsys):
+def test_an_unknown_command_is_an_error_that_lists_the_commands(capsys):
     assert main(['bake']) == 2
     assert "no command 'bake'; there are: bag, " in capsys.readouterr().err
 
@@ -122,8 +122,8 @@ def test_replay_hands_on_the_players_status(tmp_path, capfd):
     assert 'a readable rosbag2 bag' in capfd.readouterr().err
 
 
-@pytest.mark.skipif('KARMMA_TEST_CLIP' not in os.environ, reason='KARMMA_TEST_CLIP names no film')
-def test_a_real_film_with_sound(tmp_path):
+@pytest.mark.skipif('KARMMA_TEST_CLIP' not in os.environ, reason='KARMMA_TEST_CLIP names no video')
+def test_a_real_video_with_audio(tmp_path):
     clip = Path(os.environ['KARMMA_TEST_CLIP'])
     out = tmp_path / 'real.mcap'
     words = ['bag', 'from-video', str(clip), '--audio', str(clip.with_suffix('.wav')), str(out)]

@@ -33,11 +33,11 @@ def bag(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def table(bag, tmp_path_factory):
-    """Return the truth as a person would write it, from what the report says of the topic."""
+    """Return a ground-truth table, made from the report on the topic."""
     out = tmp_path_factory.mktemp('truth')
     assert evaluate(bag, out) == 0
-    segments = report(out)['segments']
-    names = report(out)['vocabulary']
+    segments = read_report(out)['segments']
+    names = read_report(out)['vocabulary']
     lines = ['start,stop,verb,noun']
     for i in range(EPISODES):
         words = [names[head][segments['truth'][head][i]] for head in ('verb', 'noun')]
@@ -52,41 +52,41 @@ def evaluate(bag, out, *words):
     return main(['bag', 'evaluate', *map(str, bags), *MODEL, '--out', str(out), *words])
 
 
-def report(out):
+def read_report(out):
     return json.loads((out / 'report.json').read_text())
 
 
 def without_provenance(out):
-    found = report(out)
-    assert found.pop('provenance')
-    return found
+    result = read_report(out)
+    assert result.pop('provenance')
+    return result
 
 
-def answers(out):
-    (path,) = out.glob('work/*/answers.npz')
+def predictions(out):
+    (path,) = out.glob('work/*/predictions.npz')
     return load_conditions(path)
 
 
 def test_a_bag_with_a_truth_topic_is_scored(bag, tmp_path, capsys):
     assert evaluate(bag, tmp_path) == 0
-    found, said = report(tmp_path), capsys.readouterr().out
-    assert found['conditions'][0]['actions']['action']['top1'] == 1
-    assert found['bags'][0]['truth']['actions'] == EPISODES
-    assert found['model']['id'].startswith('synthetic_kitchen@')
-    assert len(found['model']['sha256']) == 64
-    assert found['provenance']['real_time'] > 0 and 'torch' in found['provenance']['machine']
+    result, printed = read_report(tmp_path), capsys.readouterr().out
+    assert result['conditions'][0]['actions']['action']['top1'] == 1
+    assert result['bags'][0]['truth']['actions'] == EPISODES
+    assert result['model']['id'].startswith('synthetic_kitchen@')
+    assert len(result['model']['sha256']) == 64
+    assert result['provenance']['real_time'] > 0 and 'torch' in result['provenance']['machine']
     for words in ('rgb: /image', 'audio: /audio', 'detections: /detections', '3 actions from',
                   'as recorded', 'report.html'):
-        assert words in said
+        assert words in printed
     for name in ('report.html', 'report.md'):
         assert (tmp_path / name).stat().st_size > 1000
 
 
-def test_a_table_says_the_same_as_the_topic(bag, table, tmp_path):
+def test_a_table_gives_the_same_scores_as_the_topic(bag, table, tmp_path):
     assert evaluate(bag, tmp_path, '--ground-truth', str(table)) == 0
-    found = report(tmp_path)
-    assert found['bags'][0]['truth']['source'] == table.name
-    assert found['conditions'][0]['actions']['action']['top1'] == 1
+    result = read_report(tmp_path)
+    assert result['bags'][0]['truth']['source'] == table.name
+    assert result['conditions'][0]['actions']['action']['top1'] == 1
 
 
 def test_a_wrong_table_is_scored_as_wrong(bag, table, tmp_path):
@@ -96,7 +96,7 @@ def test_a_wrong_table_is_scored_as_wrong(bag, table, tmp_path):
     wrong = tmp_path / 'wrong.csv'
     wrong.write_text('\n'.join([lines[0], *map(','.join, moved)]))
     assert evaluate(bag, tmp_path, '--ground-truth', str(wrong)) == 0
-    assert report(tmp_path)['conditions'][0]['actions']['action']['top1'] < 0.5
+    assert read_report(tmp_path)['conditions'][0]['actions']['action']['top1'] < 0.5
 
 
 class Stopped(KeyboardInterrupt):
@@ -107,27 +107,27 @@ def test_a_stopped_run_goes_on_and_gives_the_same_report(bag, tmp_path, monkeypa
     words = ['--drop-messages', '10%', '--subsets']
     assert evaluate(bag, tmp_path / 'whole', *words) == 0
     monkeypatch.setattr(evaluate_bags, '_PART_BATCHES', 1)
-    asked, ask = [], Collector.ask
+    calls, predict = [], Collector.predict
 
     def stop_at_third(self, *arguments, **named):
-        asked.append(1)
-        if len(asked) == 3:
+        calls.append(1)
+        if len(calls) == 3:
             raise Stopped
-        return ask(self, *arguments, **named)
-    monkeypatch.setattr(Collector, 'ask', stop_at_third)
+        return predict(self, *arguments, **named)
+    monkeypatch.setattr(Collector, 'predict', stop_at_third)
     assert evaluate(bag, tmp_path / 'stopped', *words) == 130
     assert not (tmp_path / 'stopped' / 'report.json').exists()
     assert len(list((tmp_path / 'stopped').glob('work/*/part_*.npz'))) == 2
 
-    asked_before = len(asked)
+    before = len(calls)
     assert evaluate(bag, tmp_path / 'stopped', *words) == 0
-    batches = len(asked) - asked_before
-    windows = [len(a) for name, a in answers(tmp_path / 'whole').items()
+    batches = len(calls) - before
+    windows = [len(a) for name, a in predictions(tmp_path / 'whole').items()
                if name == '0/as recorded' or name.startswith('1/')]
-    # What was answered is not asked again.
+    # Predictions on disk are not computed again.
     assert batches == sum(-(-each // evaluate_bags.BATCH) for each in windows) - 2
     assert without_provenance(tmp_path / 'stopped') == without_provenance(tmp_path / 'whole')
-    assert 'real_time' not in report(tmp_path / 'stopped')['provenance']
+    assert 'real_time' not in read_report(tmp_path / 'stopped')['provenance']
 
 
 @pytest.mark.parametrize(('words', 'columns'), [
@@ -135,14 +135,14 @@ def test_a_stopped_run_goes_on_and_gives_the_same_report(bag, tmp_path, monkeypa
     (['--drop-messages', 'video=100%'], [0, 1]),
 ])
 def test_a_fault_takes_its_sensor_out_of_the_windows(bag, tmp_path, words, columns):
-    # Boxes in pixels need the size of a picture, which a camera that never spoke did not give.
+    # Boxes in pixels need the size of an image, which is unknown without any.
     parameters = tmp_path / 'robot.yaml'
     parameters.write_text('/**:\n  ros__parameters:\n    detections:\n'
                           '      image_width: 64\n      image_height: 48\n')
     assert evaluate(bag, tmp_path, *words, '--params', str(parameters)) == 0
-    found = answers(tmp_path)
-    recorded = found.pop('0/as recorded')
-    (faulty,) = found.values()
+    result = predictions(tmp_path)
+    recorded = result.pop('0/as recorded')
+    (faulty,) = result.values()
     assert len(faulty) > 10 and recorded.present[:, columns].any(0).all()
     assert not faulty.present[:, columns].any()
     others = [i for i in range(4) if i not in columns]
@@ -151,7 +151,7 @@ def test_a_fault_takes_its_sensor_out_of_the_windows(bag, tmp_path, words, colum
 
 def test_mute_for_a_while_does_so_for_a_while(bag, tmp_path):
     assert evaluate(bag, tmp_path, '--mute', 'audio@3s..6s') == 0
-    (faulty,) = (a for name, a in answers(tmp_path).items() if name.startswith('1/'))
+    (faulty,) = (a for name, a in predictions(tmp_path).items() if name.startswith('1/'))
     seconds = (faulty.inference_ns - faulty.inference_ns[0]) / 1e9
     assert not faulty.present[(seconds > 3.5) & (seconds < 5), 2].any()
     assert faulty.present[(seconds > 1) & (seconds < 2), 2].all()
@@ -159,11 +159,11 @@ def test_mute_for_a_while_does_so_for_a_while(bag, tmp_path):
 
 def test_a_sweep_gives_all_subsets_nine_replays_and_the_curve(bag, tmp_path):
     assert evaluate(bag, tmp_path, '--sweep', '--interval', '1', '--rate', '2') == 0
-    found = report(tmp_path)
-    names = [condition['name'] for condition in found['conditions']]
+    result = read_report(tmp_path)
+    names = [condition['name'] for condition in result['conditions']]
     assert sum('dropped' in name for name in names) == 9 and len(names) == 1 + 15 + 9
-    assert len(found['robustness']['probability']) > 5
-    dropped = {name: c['windows'] for name, c in zip(names, found['conditions'])
+    assert len(result['robustness']['probability']) > 5
+    dropped = {name: c['windows'] for name, c in zip(names, result['conditions'])
                if 'dropped' in name}
     assert list(dropped.values())[-1] < list(dropped.values())[0]
 
@@ -173,20 +173,20 @@ def test_one_bad_bag_does_not_cost_the_others(bag, tmp_path, capsys):
     bad.write_bytes(b'no bag')
     assert evaluate([bad, bag], tmp_path / 'out') == 1
     assert 'left out' in capsys.readouterr().err
-    found = report(tmp_path / 'out')
-    assert len(found['bags']) == 1 and 'bad.mcap' in found['provenance']['left out'][0]
+    result = read_report(tmp_path / 'out')
+    assert len(result['bags']) == 1 and 'bad.mcap' in result['provenance']['left out'][0]
 
 
-def test_a_cut_off_bag_is_scored_as_far_as_it_goes(bag, tmp_path, capsys):
+def test_a_truncated_bag_is_scored_up_to_its_end(bag, tmp_path, capsys):
     data = bag.read_bytes()
     (tmp_path / 'cut.mcap').write_bytes(data[:len(data) // 2])
     assert evaluate(tmp_path / 'cut.mcap', tmp_path / 'out') == 1
     assert 'lost' in capsys.readouterr().out
-    found = report(tmp_path / 'out')
-    assert found['conditions'][0]['windows'] > 5 and found['bags'][0]['lost']
+    result = read_report(tmp_path / 'out')
+    assert result['conditions'][0]['windows'] > 5 and result['bags'][0]['lost']
 
 
-def test_lost_messages_and_reports_without_a_window_end_with_1(bag, tmp_path, capsys):
+def test_missing_messages_and_reports_without_a_window_end_with_1(bag, tmp_path, capsys):
     data = bytearray(bag.read_bytes())
     start = data.rindex(b'\x0b' + (46 + 10 * 4).to_bytes(8, 'little'))
     count = int.from_bytes(data[start + 9:start + 17], 'little')
@@ -194,10 +194,10 @@ def test_lost_messages_and_reports_without_a_window_end_with_1(bag, tmp_path, ca
     short = tmp_path / 'short.mcap'
     short.write_bytes(data)
     assert evaluate(short, tmp_path / 'out') == 1
-    told = capsys.readouterr()
-    assert 'lost: counted by the file' in told.out
-    assert 'short.mcap: 5 of its messages or parts could not be read' in told.err
-    assert report(tmp_path / 'out')['bags'][0]['missing'] == 5
+    printed = capsys.readouterr()
+    assert 'lost: counted by the file' in printed.out
+    assert 'short.mcap: 5 of its messages or parts could not be read' in printed.err
+    assert read_report(tmp_path / 'out')['bags'][0]['missing'] == 5
 
     never = tmp_path / 'robot.yaml'
     never.write_text('/**:\n  ros__parameters:\n    rgb:\n      enabled: false\n'
@@ -205,9 +205,9 @@ def test_lost_messages_and_reports_without_a_window_end_with_1(bag, tmp_path, ca
                      '    detections:\n      enabled: false\n')
     capsys.readouterr()
     assert evaluate([bag, short], tmp_path / 'no_window', '--params', str(never)) == 1
-    told = capsys.readouterr().err
-    assert 'kitchen.mcap: no window could be cut: nothing was recognised' in told
-    assert report(tmp_path / 'no_window')['conditions'][0]['windows'] == 0
+    printed = capsys.readouterr().err
+    assert 'kitchen.mcap: there is no window: nothing was recognised' in printed
+    assert read_report(tmp_path / 'no_window')['conditions'][0]['windows'] == 0
 
 
 def test_whatever_goes_wrong_with_one_bag_the_others_are_evaluated(
@@ -223,10 +223,10 @@ def test_whatever_goes_wrong_with_one_bag_the_others_are_evaluated(
         return evaluate_bag(path, *arguments)
     monkeypatch.setattr(parallel, 'evaluate_bag', broken)
     assert evaluate([bad, bag], tmp_path / 'out') == 1
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert re.search(r'left out: bag .*bad.mcap: it cannot be evaluated \(error: unpack requires '
-                     r'a buffer of 6 bytes, in test_bag_evaluate.py:\d+\)', told)
-    assert len(report(tmp_path / 'out')['bags']) == 1
+                     r'a buffer of 6 bytes, in test_bag_evaluate.py:\d+\)', printed)
+    assert len(read_report(tmp_path / 'out')['bags']) == 1
 
 
 def test_a_bag_whose_name_is_not_utf_8_is_evaluated(bag, tmp_path):
@@ -236,17 +236,17 @@ def test_a_bag_whose_name_is_not_utf_8_is_evaluated(bag, tmp_path):
     run = subprocess.run([sys.executable, '-m', 'karmma_ros.cli.main', *words],
                          capture_output=True, text=True, encoding='utf-8')
     assert run.returncode == 0 and 'K\ufffdche.mcap' in run.stdout, run.stderr
-    assert 'K\ufffdche' in report(tmp_path / 'out')['bags'][0]['name']
+    assert 'K\ufffdche' in read_report(tmp_path / 'out')['bags'][0]['name']
     assert 'K\ufffdche' in (tmp_path / 'out' / 'report.html').read_text(encoding='utf-8')
 
 
-def test_bags_in_processes_of_their_own_give_the_same_answers(bag, tmp_path):
+def test_bags_evaluated_in_parallel_give_the_same_predictions(bag, tmp_path):
     copy = tmp_path / 'copy.mcap'
     copy.write_bytes(bag.read_bytes())
     assert evaluate([bag, copy], tmp_path / 'out', '--jobs', '2') == 0
-    found = report(tmp_path / 'out')
-    assert [b['name'] for b in found['bags']] == ['kitchen', 'copy']
-    assert found['conditions'][0]['actions']['action']['top1'] == 1
+    result = read_report(tmp_path / 'out')
+    assert [b['name'] for b in result['bags']] == ['kitchen', 'copy']
+    assert result['conditions'][0]['actions']['action']['top1'] == 1
 
 
 @pytest.mark.parametrize(
@@ -277,12 +277,12 @@ def test_what_cannot_be_done_is_a_sentence(bag, tmp_path, capsys, words, sentenc
     assert not (tmp_path / 'report.json').exists()
 
 
-def test_an_unknown_model_names_those_there_are(bag, tmp_path, capsys):
+def test_an_unknown_model_is_an_error_that_lists_the_models(bag, tmp_path, capsys):
     assert main(['bag', 'evaluate', str(bag), '--model', 'no', '--out', str(tmp_path)]) == 2
     assert 'synthetic_kitchen' in capsys.readouterr().err
 
 
-def test_the_table_in_the_manual_is_read_as_it_says(tmp_path):
+def test_the_table_in_the_manual_is_read(tmp_path):
     page = (Path(__file__).resolve().parents[2] / 'docs' / 'bags.md').read_text()
     example = re.search(r'^```csv\n(.*?)^```', page, re.MULTILINE | re.DOTALL).group(1)
     (tmp_path / 'truth.csv').write_text(example)

@@ -24,8 +24,8 @@ def root(tmp_path_factory):
     for folder in (frames, flows / 'u', flows / 'v'):
         folder.mkdir(parents=True)
     for number in range(1, 91):
-        picture = np.full((32, 48, 3), (number, 0, 200), np.uint8)
-        cv2.imwrite(str(frames / f'frame_{number:010d}.jpg'), picture)
+        frame = np.full((32, 48, 3), (number, 0, 200), np.uint8)
+        cv2.imwrite(str(frames / f'frame_{number:010d}.jpg'), frame)
         for part, value in (('u', 160), ('v', 128)):
             cv2.imwrite(str(flows / part / f'frame_{number:010d}.jpg'),
                         np.full((32, 48), value, np.uint8))
@@ -50,32 +50,32 @@ def _write_tables(root):
 def written(root, out, *words):
     assert write.from_epic([VIDEO, str(out), '--root', str(root), '--annotations', str(root),
                            '--audio', str(root), *words]) == 0
-    found = {}
+    messages = {}
     with Bag(out) as bag:
         for message in bag.messages(list(bag.topics.values())):
             read = bag.reader(message.topic)
-            found.setdefault(message.topic.name, []).append(
+            messages.setdefault(message.topic.name, []).append(
                 (message.received_ns - write.START_NS, read(message.data)))
-    return found
+    return messages
 
 
-def test_frames_flow_sound_and_truth(root, tmp_path):
-    found = written(root, tmp_path / 'out.mcap', '--stop', '1.5')
-    assert {topic: len(each) for topic, each in found.items()} == {
+def test_frames_flow_audio_and_ground_truth(root, tmp_path):
+    messages = written(root, tmp_path / 'out.mcap', '--stop', '1.5')
+    assert {topic: len(each) for topic, each in messages.items()} == {
         '/ground_truth': 1, '/image': 45, '/flow': 45, '/audio': 48}
-    truth = found['/ground_truth'][0][1]
+    truth = messages['/ground_truth'][0][1]
     assert (truth.verb_id, truth.verb, truth.noun) == (3, 'verb 3', 'noun 7')
     assert (truth.header.stamp.nanosec, truth.stop.sec - truth.header.stamp.sec) == (
         200_000_000, 1)
-    image = found['/image'][30][1]
+    image = messages['/image'][30][1]
     assert (image.width, image.height, image.encoding) == (48, 32, 'rgb8')
     red, _, blue = image.data.reshape(32, 48, 3)[10, 10]
     assert red > 150 and blue == pytest.approx(60, abs=4)  # frame floor(1.0 · 60), BGR above
 
 
 def test_flow_is_the_movement_from_message_to_message(root, tmp_path):
-    found = written(root, tmp_path / 'out.mcap', '--stop', '1')
-    message = found['/flow'][5][1]
+    messages = written(root, tmp_path / 'out.mcap', '--stop', '1')
+    message = messages['/flow'][5][1]
     assert message.encoding == '32FC2'
     field = message.data.view('<f4').reshape(32, 48, 2)
     # 32 steps of 8 / 127.5 pixels in 50 ms; messages are 33.3 ms apart.
@@ -84,12 +84,12 @@ def test_flow_is_the_movement_from_message_to_message(root, tmp_path):
 
 
 def test_a_part_of_the_video_starts_at_the_bags_start(root, tmp_path):
-    found = written(root, tmp_path / 'out.mcap', '--start', '0.5', '--stop', '1.2',
+    messages = written(root, tmp_path / 'out.mcap', '--start', '0.5', '--stop', '1.2',
                     '--flow', 'none', '--rate', '10')
-    assert '/flow' not in found
-    assert [round(time_ns / 1e9, 3) for time_ns, _ in found['/image']] == [
+    assert '/flow' not in messages
+    assert [round(time_ns / 1e9, 3) for time_ns, _ in messages['/image']] == [
         0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    truth = found['/ground_truth'][0][1]
+    truth = messages['/ground_truth'][0][1]
     assert truth.stop.nanosec == 500_000_000
 
 

@@ -14,7 +14,7 @@ def asked(capsys, tmp_path, *words):
     return command, YAML(typ='safe').load((tmp_path / 'qos.yaml').read_text())
 
 
-def test_sensors_and_answers_are_recorded(capsys, tmp_path):
+def test_sensors_and_predictions_are_recorded(capsys, tmp_path):
     command, qos = asked(capsys, tmp_path, '--distro', 'jazzy')
     assert command[:3] == ['ros2', 'bag', 'record']
     assert command[command.index('--output') + 1] == 'afternoon'

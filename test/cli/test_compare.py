@@ -1,4 +1,4 @@
-"""`karmma compare` prints a table and writes it with its chart, or says what is wrong."""
+"""`karmma compare` prints a table and writes it with its chart, or reports what is wrong."""
 
 import json
 
@@ -24,8 +24,8 @@ def test_table_and_files(folder, tmp_path, capsys):
                  '--condition-b', 'V', '--resamples', '300', '--out', str(out)]) == 0
     printed = capsys.readouterr().out
     assert '# student against teacher' in printed and '- B: student@1, V' in printed
-    found = json.loads((out / 'comparison.json').read_text())
-    assert found['resamples'] == 300 and found['b']['condition'] == 'V'
+    comparison = json.loads((out / 'comparison.json').read_text())
+    assert comparison['resamples'] == 300 and comparison['b']['condition'] == 'V'
     assert '![differences' in (out / 'comparison.md').read_text()
     assert (out / 'comparison.svg').read_text().startswith('<svg')
 

@@ -14,7 +14,7 @@ HEADER = 'split,start,stop,verb,noun,rgb,audio\n'
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Return a data set of sound alone, whole."""
+    """Return a data set of audio only, complete."""
     for name in 'abc':
         soundfile.write(tmp_path / f'{name}.wav', np.zeros(16_000, np.float32), 16_000)
     path = tmp_path / 'kitchen.csv'
@@ -34,7 +34,7 @@ def rows(text):
     return [cells for cells in lines if len(cells) >= 6 and cells[-1].isdecimal()]
 
 
-def test_a_whole_data_set_is_status_0(manifest, capsys):
+def test_a_complete_data_set_is_status_0(manifest, capsys):
     assert check(manifest) == 0
     text = capsys.readouterr().out
     assert 'kitchen' in text and 'missing or damaged' not in text
@@ -51,7 +51,7 @@ def test_a_missing_file_is_status_1_and_named(manifest, capsys):
     assert 'something is missing or damaged' in text
 
 
-def test_a_damaged_file_is_found_by_decoding(manifest, capsys):
+def test_a_damaged_file_is_detected_by_decoding(manifest, capsys):
     (manifest.parent / 'c.wav').write_bytes(b'RIFF')
     assert check(manifest) == 0
     capsys.readouterr()
@@ -104,10 +104,10 @@ def test_the_synthetic_kitchen_is_checked_by_its_clips(tmp_path, capsys):
     assert main(['data', 'check', '--data.synthetic_kitchen.train', '3',
                  '--data.synthetic_kitchen.validation', '2', '--data.synthetic_kitchen.test', '2',
                  '--cache', str(tmp_path)]) == 0
-    found = rows(capsys.readouterr().out)
-    assert found[0] == ['train', 'rgb', '3', '0', '0', '1', '0']
-    assert [row[-6] for row in found[:4]] == ['rgb', 'flow', 'audio', 'detections']
-    assert len(found) == 12
+    report = rows(capsys.readouterr().out)
+    assert report[0] == ['train', 'rgb', '3', '0', '0', '1', '0']
+    assert [row[-6] for row in report[:4]] == ['rgb', 'flow', 'audio', 'detections']
+    assert len(report) == 12
 
 
 @pytest.mark.parametrize(('arguments', 'text'), [

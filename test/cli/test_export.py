@@ -17,7 +17,7 @@ F, A = Modality.FLOW, Modality.AUDIO
 
 
 class Toy:
-    """Clips of noise that note which of them were asked for; the sound may be missing."""
+    """Clips of noise that note which of them were read; the audio may be missing."""
 
     def __init__(self, spec, count, deaf=False):
         self.spec, self.count, self.served, self.deaf = spec, count, [], deaf

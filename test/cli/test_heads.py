@@ -31,7 +31,7 @@ def bag(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def models(tmp_path_factory):
-    """Write models with random weights, which see pictures alone, in windows of 0.8 s."""
+    """Write models with random weights, which use frames only, in windows of 0.8 s."""
     folder = tmp_path_factory.mktemp('models')
     spec = ClipSpec(duration=0.8, num_frames=8, video=VideoSpec(32, 32),
                     audio=AudioSpec(n_fft=256, win_length=256, hop_length=160, n_mels=32, tiles=2,
@@ -79,45 +79,45 @@ def tables(truth, tmp_path_factory):
 
 
 def test_a_table_of_one_column_scores_a_model_with_one_head(evaluated, tables, truth):
-    out, found = evaluated('action', '--ground-truth', tables / 'action.csv', '--subsets')
-    assert found['heads'] == ['action'] and found['joint_head'] == 'action'
-    assert found['segments']['truth'] == {'action': [ACTIONS.index(f'{v} {n}') for v, n in truth]}
-    scored = found['conditions'][0]['actions']
+    out, report = evaluated('action', '--ground-truth', tables / 'action.csv', '--subsets')
+    assert report['heads'] == ['action'] and report['joint_head'] == 'action'
+    assert report['segments']['truth'] == {'action': [ACTIONS.index(f'{v} {n}') for v, n in truth]}
+    scored = report['conditions'][0]['actions']
     assert list(scored) == ['action'] and scored['action']['count'] == 2
-    assert not [w for w in found['warnings'] if 'action.csv' in w]
-    assert list(found['robustness']) == [
+    assert not [w for w in report['warnings'] if 'action.csv' in w]
+    assert list(report['robustness']) == [
         'probability', 'action', 'average_accuracy', 'relative_drop']
     page, text = ((out / name).read_text() for name in ('report.html', 'report.md'))
     assert 'action accuracy, top-1' in page and 'action top-1, %' in text
     assert 'verb' not in page.split('<script')[0].split('</style>')[1].replace(str(tables), '')
-    assert ACTIONS[found['segments']['truth']['action'][0]] in page
+    assert ACTIONS[report['segments']['truth']['action'][0]] in page
 
 
 def test_the_truth_topic_of_verb_and_noun_scores_a_model_with_one_head(evaluated, truth):
-    _, found = evaluated('action')
-    assert found['segments']['names'] == {'action': [f'{v} {n}' for v, n in truth]}
-    assert found['conditions'][0]['actions']['action']['count'] == 2
+    _, report = evaluated('action')
+    assert report['segments']['names'] == {'action': [f'{v} {n}' for v, n in truth]}
+    assert report['conditions'][0]['actions']['action']['count'] == 2
     assert any('the model has the one head action: read as its class "verb noun"' in w
-               for w in found['warnings'])
-    _, found = evaluated('verb')
-    assert found['segments']['names'] == {'verb': [v for v, _ in truth]}
-    assert any('the model has no head noun, it is not scored' in w for w in found['warnings'])
+               for w in report['warnings'])
+    _, report = evaluated('verb')
+    assert report['segments']['names'] == {'verb': [v for v, _ in truth]}
+    assert any('the model has no head noun, it is not scored' in w for w in report['warnings'])
 
 
-def test_a_head_that_the_truth_topic_cannot_name_is_not_scored_and_that_is_said(evaluated, truth):
-    out, found = evaluated('tool', '--subsets')
-    assert list(found['conditions'][0]['actions']) == ['verb', 'noun']
-    assert found['segments']['names']['noun'] == [n for _, n in truth]
-    warnings = ' | '.join(found['warnings'])
+def test_a_head_that_the_topic_cannot_name_is_not_scored_with_a_warning(evaluated, truth):
+    out, report = evaluated('tool', '--subsets')
+    assert list(report['conditions'][0]['actions']) == ['verb', 'noun']
+    assert report['segments']['names']['noun'] == [n for _, n in truth]
+    warnings = ' | '.join(report['warnings'])
     assert 'names no tool: that head is not scored' in warnings
     assert 'an event names verb and noun: of the head tool only the windows' in warnings
-    assert found['robustness'] is None
+    assert report['robustness'] is None
     assert 'No true action has a class for every head' in (out / 'report.html').read_text()
 
 
 def test_a_table_scores_all_three_heads(evaluated, tables):
-    _, found = evaluated('tool', '--ground-truth', tables / 'tool.csv')
-    scored = found['conditions'][0]['actions']
+    _, report = evaluated('tool', '--ground-truth', tables / 'tool.csv')
+    scored = report['conditions'][0]['actions']
     assert list(scored) == ['verb', 'noun', 'tool', 'action']
     assert [each['count'] for each in scored.values()] == [2, 2, 2, 2]
 
@@ -131,10 +131,10 @@ def test_a_truth_of_one_class_does_not_fit_two_heads_and_the_other_way_round(
     assert ('ones with verb or noun, the heads of the model (its column action is for a model '
             'with one head)') in error
     assert 'name the columns start, stop, verb, noun' in error
-    _, found = evaluated('action', '--ground-truth', tables / 'pair.csv')
-    assert found['conditions'][0]['actions']['action']['count'] == 2
+    _, report = evaluated('action', '--ground-truth', tables / 'pair.csv')
+    assert report['conditions'][0]['actions']['action']['count'] == 2
     assert any('pair.csv names verb and noun, the model has the one head' in w
-               for w in found['warnings'])
+               for w in report['warnings'])
 
 
 def test_reports_are_compared_by_the_heads_that_both_have(evaluated, tables):
@@ -142,13 +142,13 @@ def test_reports_are_compared_by_the_heads_that_both_have(evaluated, tables):
     names = [d['name'] for d in compare(one, one, 100)['differences']]
     assert names[:2] == ['action top-1', 'action top-5'] and 'F1@25' in names
     assert compare(one, one, 100)['left_out'] == []
-    found = compare(verb, pair, 100)
-    assert found['left_out'] == [
+    comparison = compare(verb, pair, 100)
+    assert comparison['left_out'] == [
         'pair alone has the head noun: not compared',
         'the events of verb name verb, those of pair verb and noun: not compared']
-    assert {d['name'] for d in found['differences']} <= {
+    assert {d['name'] for d in comparison['differences']} <= {
         'verb top-1', 'verb top-5', 'verb mean recall', 'verb calibration error'}
-    assert '- pair alone has the head noun: not compared' in markdown(found)
+    assert '- pair alone has the head noun: not compared' in markdown(comparison)
     with pytest.raises(ValueError, match='share a head'):
         compare(one, pair, 100)
 

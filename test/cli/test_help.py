@@ -27,7 +27,7 @@ FACTS = re.compile(r'\((?:required|type:|default:).*\)|\[.*\]|`[^`]*`')
 
 def entries(text: str) -> list[tuple[str, str]]:
     """Return (flags, help) of every option, positional and sub-command of a wide help text."""
-    found: list[list[str]] = []
+    options: list[list[str]] = []
     section = ''
     for line in text.splitlines():
         if re.fullmatch(r'(?!usage:)\S.*:', line):
@@ -35,10 +35,10 @@ def entries(text: str) -> list[tuple[str, str]]:
         elif section and (match := re.fullmatch(
                 r'  (?:  )?(-\S.*?|\S+)(?:  +(\S.*))?', line)) and (
                 match[1].startswith('-') or section == 'positional arguments:' or match[2]):
-            found.append([match[1], match[2] or ''])
-        elif found and line.startswith(' ' * 10):
-            found[-1][1] += f' {line.strip()}'
-    return [(flags, text) for flags, text in found]
+            options.append([match[1], match[2] or ''])
+        elif options and line.startswith(' ' * 10):
+            options[-1][1] += f' {line.strip()}'
+    return [(flags, text) for flags, text in options]
 
 
 def unexplained(text: str) -> list[str]:
@@ -82,7 +82,7 @@ def test_every_command_is_explained(capsys):
     assert set(listed) == set(COMMANDS) and all(len(text.split()) > 1 for text in listed.values())
 
 
-@pytest.mark.parametrize(('line', 'found'), [
+@pytest.mark.parametrize(('line', 'options'), [
     ('  --size SIZE  (type: int, default: 3)', ['--size SIZE']),
     ('  --size SIZE  [3]', ['--size SIZE']),
     ('  --size SIZE', ['--size SIZE']),
@@ -90,8 +90,8 @@ def test_every_command_is_explained(capsys):
      ['--size SIZE']),
     ('  --size SIZE  side of a frame (type: int, default: 3)', []),
 ])
-def test_a_planted_option_is_judged(line, found):
-    assert unexplained(f'usage: x [--size SIZE]\n\noptions:\n{line}\n') == found
+def test_a_planted_option_is_judged(line, options):
+    assert unexplained(f'usage: x [--size SIZE]\n\noptions:\n{line}\n') == options
 
 
 def test_the_docstring_under_a_field_is_its_help(capsys):

@@ -141,7 +141,7 @@ def test_a_video_without_frames_is_a_sentence(tmp_path, video):
     assert 'VIDEO is' in rejection(tmp_path / 'video.avi')
 
 
-def test_an_unknown_model_names_those_there_are(video):
+def test_an_unknown_model_is_an_error_that_lists_the_models(video):
     assert 'synthetic_kitchen' in rejection(video, '--model', 'nothing')
 
 

@@ -31,7 +31,9 @@ def test_json_is_one_object_by_preset(capsys):
     assert 'gflops_by_token_cap' not in ensemble  # it fuses no tokens
 
 
-def test_memory_has_the_student_s_share_beside_the_paper_s(capsys, monkeypatch, tmp_path):
+def test_the_memory_of_the_student_is_compared_with_that_of_the_teacher(
+    capsys, monkeypatch, tmp_path
+):
     bytes_of = {'karmma_teacher': 2_000_000_000, 'karmma_student': 1_000_000_000}
     monkeypatch.setattr(profile, 'resident_bytes', lambda name, modalities: bytes_of[name])
     monkeypatch.setattr(profile, 'tensor_bytes', lambda name, modalities: bytes_of[name] // 2)

@@ -43,11 +43,14 @@ def teacher(tmp_path_factory, cache):
 
 
 def test_a_pretrained_encoder_is_the_teachers_own_and_stays_frozen(teacher):
-    alone, taught = load_bundle(teacher / 'rgb').network, load_bundle(teacher / 'teacher').network
+    alone, distilled = (
+        load_bundle(teacher / 'rgb').network,
+        load_bundle(teacher / 'teacher').network,
+    )
     assert alone.modalities == (Modality.RGB,)
-    assert taught.modalities == tuple(Modality) and taught.freeze_encoders
+    assert distilled.modalities == tuple(Modality) and distilled.freeze_encoders
     for name, weights in alone.encoders['rgb'].state_dict().items():
-        assert torch.equal(weights, taught.encoders['rgb'].state_dict()[name]), name
+        assert torch.equal(weights, distilled.encoders['rgb'].state_dict()[name]), name
 
 
 def test_the_teacher_was_trained_on_tokens_that_are_kept(teacher):
@@ -56,7 +59,7 @@ def test_the_teacher_was_trained_on_tokens_that_are_kept(teacher):
 
 
 @pytest.mark.parametrize('cached', ['true', 'false'])
-def test_a_student_is_taught_and_gets_its_card(teacher, cache, tmp_path, capsys, cached):
+def test_a_student_is_distilled_and_gets_its_card(teacher, cache, tmp_path, capsys, cached):
     out = tmp_path / 'kitchen'
     assert run('student', out, cache, '--teacher', teacher / 'teacher',
                '--cache-teacher', cached) == 0
@@ -118,15 +121,15 @@ def test_wrong_settings_are_named(cache, tmp_path, capsys, stage, wrong, text):
         assert run(stage, tmp_path / 'out', cache, *wrong) == 2
     except SystemExit as stop:  # the argument parser itself has refused
         assert stop.code == 2
-    told = capsys.readouterr().err
-    assert text in told and 'Traceback' not in told
+    printed = capsys.readouterr().err
+    assert text in printed and 'Traceback' not in printed
 
 
 def test_an_encoder_of_another_size_is_refused(teacher, cache, tmp_path, capsys):
     assert run('student', tmp_path / 'out', cache, '--weights.rgb', teacher / 'rgb') == 2
-    told = capsys.readouterr().err
-    assert 'at most 10% of the tensors at random' in told
-    assert 'stem.0.weight ([24, 3, 1, 5, 5] in the file, [16, 3, 1, 5, 5] here)' in told
+    printed = capsys.readouterr().err
+    assert 'at most 10% of the tensors at random' in printed
+    assert 'stem.0.weight ([24, 3, 1, 5, 5] in the file, [16, 3, 1, 5, 5] here)' in printed
 
 
 def test_a_teacher_that_lacks_sensors_is_refused(teacher, cache, tmp_path, capsys):
