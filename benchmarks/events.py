@@ -57,7 +57,7 @@ def main() -> None:
         recordings = [simulate(settings, seed) for seed in range(options.recordings)]
         number = sum(len(r.truth) for r in recordings)
         having = 'with' if background else 'without'
-        print(f'\nmodel {having} a background class; {number} true segments\n')
+        print(f'\nmodel {having} a background class; {number} ground-truth segments\n')
         print(table(systems(recordings, background), recordings), end='')
     if options.figure:
         draw(options.figure, simulate(RecordingSettings(), 0))
@@ -115,8 +115,8 @@ def history(recording: Recording, settings: EventSettings) -> list[ActionEvent]:
 
 def table(predictions: dict[str, list[SystemOutput]], recordings: list[Recording]) -> str:
     """Set the scores as a Markdown table, one row a system."""
-    head = [*(f'F1@{100 * x:.0f}' for x in OVERLAPS), 'edit', 'segments', 'start off by, s',
-            'published after, s']
+    head = [*(f'F1@{100 * x:.0f}' for x in OVERLAPS), 'edit', 'segments', 'start error, s',
+            'delay, s']
     lines = ['| | ' + ' | '.join(head) + ' |', '|---|' + '---:|' * len(head)]
     for name, own in predictions.items():
         lines.append(f'| {name} | ' + ' | '.join(row(own, recordings)) + ' |')
