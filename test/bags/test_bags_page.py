@@ -69,6 +69,6 @@ def test_what_was_measured_is_put_between_the_marks_of_the_page(tmp_path):
     before, after = PAGE.split(bench.BEGIN)[0], PAGE.split(bench.END)[1]
     assert copy.read_text(encoding='utf-8') == (
         f'{before}{bench.BEGIN}\n| so fast |\n{bench.END}{after}')
-    copy.write_text('no place')
-    with pytest.raises(SystemExit, match='has no place between'):
+    copy.write_text('no marks')
+    with pytest.raises(SystemExit, match='has no text between'):
         bench.put(copy, 'x')
