@@ -97,5 +97,7 @@ def test_a_planted_option_is_judged(line, options):
 def test_the_docstring_under_a_field_is_its_help(capsys):
     text = help_of(capsys, ['train', 'student', '--help'])
     shown = {flags: words.strip() for flags, words in entries(text)}
-    assert shown['--run.batch_size BATCH_SIZE'].startswith('Samples per optimizer step, over all devices')
+    assert shown['--run.batch_size BATCH_SIZE'].startswith(
+        'Samples per optimizer step, over all devices'
+    )
     assert shown['--data.epic_kitchens.root ROOT'].startswith('Folder that holds P01')
