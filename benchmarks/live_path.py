@@ -38,7 +38,8 @@ from karmma_ros.preprocess.resize import resize_and_crop
 from karmma_ros.stream import message_types as types
 from karmma_ros.stream.decoders import read_compressed_image, read_image
 from karmma_ros.stream.events import ActionEvents, EventSettings
-from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+from karmma_ros.stream.sensor_stream import SensorStream
+from karmma_ros.stream.source import InputSettings
 from karmma_ros.stream.window import Window
 from rclpy.serialization import deserialize_message, serialize_message
 from scene import HEIGHT, MAKERS, PERIODS_NS, stamp, WIDTH

@@ -36,7 +36,8 @@ from karmma_ros.model.streaming import (
     Tokens,
 )
 from karmma_ros.stream.recogniser import Recogniser
-from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+from karmma_ros.stream.sensor_stream import SensorStream
+from karmma_ros.stream.source import InputSettings
 from karmma_ros.stream.token_cache import TokenCache
 from karmma_ros.stream.window import Window
 import numpy as np

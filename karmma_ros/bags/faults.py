@@ -15,7 +15,7 @@ from typing import Any, Union
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
-from karmma_ros.stream.mute import ALL, input_name, Mute
+from karmma_ros.stream.settings import ALL_INPUTS, input_name, Mute
 
 INTERVAL_S = 5.0
 """Default length of the intervals of `--drop-intervals`."""
@@ -73,7 +73,7 @@ class Faults:
         """
         receive_ns = recorded_ns
         for fault in self._faults:
-            if fault.input not in (name, ALL):
+            if fault.input not in (name, ALL_INPUTS):
                 continue
             if isinstance(fault, Delay):
                 receive_ns += round(fault.seconds * NANOSECONDS)
@@ -168,7 +168,7 @@ def on_inputs(
 def _split(text: str) -> tuple[str, str]:
     """Return input and value; all inputs where none is given."""
     name, equals, value = text.strip().rpartition('=')
-    return (name, value) if equals else (ALL, value)
+    return (name, value) if equals else (ALL_INPUTS, value)
 
 
 def _input_and_probability(option: str, text: str) -> tuple[str, float]:

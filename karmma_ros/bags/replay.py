@@ -29,8 +29,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
 from karmma_ros.stream.ingest import MessageIngest
 from karmma_ros.stream.settings import make_stream
-from karmma_ros.stream.trigger import InferenceTrigger
-from karmma_ros.stream.window import Window
+from karmma_ros.stream.window import InferenceTrigger, Window
 import numpy as np
 from numpy.typing import NDArray
 

@@ -27,7 +27,7 @@ from karmma_ros.errors import BagError, InvalidSettingError, printable
 from karmma_ros.modality import Modality
 from karmma_ros.node.messages import time_message
 from karmma_ros.stream import message_types as types
-from karmma_ros.stream.mute import ALL, HELP, METAVAR, Mute, parse_mute
+from karmma_ros.stream.settings import ALL_INPUTS, Mute, MUTE_HELP, MUTE_METAVAR, parse_mute
 import rclpy
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -162,7 +162,7 @@ def muted_topics(
     for mute in mutes:
         muted[mute] = {topic for topic, modality in inputs.items()
                        if mute.input == topic
-                       or modality is not None and mute.input in (ALL, modality.value)}
+                       or modality is not None and mute.input in (ALL_INPUTS, modality.value)}
         if not muted[mute]:
             listing = ', '.join(f'{topic} ({modality})' if modality else topic
                                 for topic, modality in inputs.items())
@@ -227,7 +227,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument('bag', metavar='BAG', help='.mcap or .db3 file, or rosbag2 folder')
     parser.add_argument('--rate', type=float, default=1.0,
                         help='speed, as a multiple of real time [1]')
-    parser.add_argument('--mute', action='append', default=[], metavar=METAVAR, help=HELP)
+    parser.add_argument(
+        '--mute', action='append', default=[], metavar=MUTE_METAVAR, help=MUTE_HELP
+    )
     parser.add_argument('--loop', action='store_true', help='start again at the end of the bag')
     parser.add_argument('--clock', action='store_true',
                         help="publish the bag's time on /clock, for nodes with use_sim_time")

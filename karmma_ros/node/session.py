@@ -22,7 +22,7 @@ from karmma_ros.prediction import further_heads
 from karmma_ros.stream.events import ActionEvents, EventSettings
 from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.settings import event_settings, input_settings, make_stream
-from karmma_ros.stream.trigger import InferenceTrigger
+from karmma_ros.stream.window import InferenceTrigger
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode

@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 import cv2
-from karmma_ros.clip import FlowSpec
-from karmma_ros.errors import InvalidSampleError, printable
+from karmma_ros.clip import FlowSpec, VideoSpec
+from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.image import check_layout, flat_bytes
 from karmma_ros.preprocess.resize import normalise_image, resize_and_crop_vectors
@@ -34,6 +34,20 @@ _FLOW_PIXEL = 8
 
 _MIN_SIDE = 16
 """Below this many pixels on the shorter side OpenCV's DIS fails, or brings the process down."""
+
+
+def check_video_size(spec: VideoSpec) -> None:
+    """
+    Check that flow can be computed from the frames of a model.
+
+    :raises InvalidSettingError: when they are too small for DIS.
+    """
+    for name, side in (('height', spec.height), ('width', spec.width)):
+        if side < _MIN_SIDE:
+            raise InvalidSettingError(
+                f'clip.video.{name} of the model', side,
+                f'{_MIN_SIDE} pixels or more to compute flow from the camera',
+                'set flow.source to topic, or flow.enabled to false')
 
 
 def estimate_flow(

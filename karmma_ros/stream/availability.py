@@ -47,6 +47,29 @@ _DESCRIPTIONS = {
     ModalityState.AVAILABLE: 'available',
 }
 
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of the window has samples of its own."""
+
+    samples: int
+    """Frames, audio samples or detection messages in the window."""
+    covered: int
+    """Units of the window that are covered: slots of frames, or audio samples."""
+    total: int
+    """Units in a window."""
+    name: str
+    """Of the unit that people read."""
+    per: int = 1
+    """Units in one of that."""
+
+    def shortfall(self, needed: int) -> str:
+        """Return what there is and what is needed, as a text."""
+        covered, total, least = (f'{each / self.per:g}'
+                                 for each in (self.covered, self.total, needed))
+        return f'{covered} of {total} {self.name}; it needs {least}'
+
+
 @dataclass(frozen=True)
 class Finding:
     """What a content check found: messages that decode without an error into wrong data."""

@@ -1,25 +1,29 @@
 """
-The recent past of each sensor, in bounded memory.
+The recent camera frames, flow and boxes, in bounded memory.
 
-Times are stamps in integer nanoseconds. Each buffer takes samples in any order; it keeps
-what can still be part of a window that ends at its newest sample or later.
+Times are stamps in integer nanoseconds. Each buffer takes samples in any order and stores those
+that can still be part of a window that ends at its newest sample or later.
 
-Shape legend: t frames, h height, w width, n boxes or samples.
+Camera frames and flow are stored one for each slot of a fixed grid in time. The flow of a topic is
+scaled to the period of the clip's frames, as training had it.
+
+Shape legend: t frames, h height, w width, n boxes.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from karmma_ros.clip import ClipSpec, NANOSECONDS
+from karmma_ros.clip import ClipSpec
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.detections import detection_input
-from karmma_ros.preprocess.resize import resize_and_crop
-from karmma_ros.preprocess.spectrogram import resample, StreamResampler
-from karmma_ros.stream.frame_buffer import FrameSlots
-from karmma_ros.stream.spectrogram_cache import SpectrogramCache
+from karmma_ros.preprocess.flow import quantise_flow
+from karmma_ros.preprocess.resize import resize_and_crop, resize_and_crop_vectors
+from karmma_ros.stream.availability import Coverage
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,9 +31,102 @@ _SPARE_SLOTS = 2
 _MESSAGES_PER_FRAME = 16
 
 
+class StampedImage(Protocol):
+    """An image and its stamp; it is never written to."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Return the stamp, nanoseconds."""
+        ...
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """Return the image."""
+        ...
+
+
+Item = TypeVar('Item', bound=StampedImage)
+
+
+class FrameSlots(Generic[Item]):
+    """
+    Store the first frame of each slot, as far back as a window reaches.
+
+    Slot k holds stamps k × period up to (k + 1) × period, with the period at which a clip
+    samples its t frames. So windows that overlap share their frames, and each is processed once.
+    """
+
+    def __init__(self, spec: ClipSpec) -> None:
+        """Start empty."""
+        self._count, self._period_ns = spec.num_frames, spec.frame_period_ns
+        self._size = spec.video.height, spec.video.width
+        self._frames: dict[int, Item] = {}
+        self._newest: int | None = None
+
+    @property
+    def newest_ns(self) -> int | None:
+        """Return the stamp of the frame in the newest slot that has one."""
+        return None if self._newest is None else self._frames[self._newest].stamp_ns
+
+    @property
+    def nbytes(self) -> int:
+        """Return the memory held by frames."""
+        return sum(frame.image.nbytes for frame in self._frames.values())
+
+    def wants(self, stamp_ns: int) -> bool:
+        """Return whether a frame with this stamp would be stored."""
+        slot = stamp_ns // self._period_ns
+        return slot not in self._frames and (
+            self._newest is None or slot > self._newest - self._capacity)
+
+    def select(self, end_ns: int) -> tuple[Item, ...]:
+        """
+        Return the t frames of the window that ends at `end_ns`, oldest first; () when empty.
+
+        A slot without one has the nearest earlier frame, else the nearest later one.
+        """
+        slots = sorted(self._frames)
+        if not slots:
+            return ()
+        indices = (bisect_left(slots, slot + 1) - 1 for slot in self._window(end_ns))
+        return tuple(self._frames[slots[max(0, index)]] for index in indices)
+
+    def filled_slots(self, end_ns: int) -> int:
+        """Count the slots of the window that have a frame of their own, 0..t."""
+        return sum(slot in self._frames for slot in self._window(end_ns))
+
+    def coverage(self, end_ns: int | None) -> Coverage:
+        """Return the coverage of the window that ends at `end_ns`."""
+        filled = 0 if end_ns is None else self.filled_slots(end_ns)
+        return Coverage(filled, filled, self._count, 'frames')
+
+    def clear(self) -> None:
+        """Discard all frames."""
+        self._frames.clear()
+        self._newest = None
+
+    def _put(self, frame: Item) -> None:
+        """Store a frame that is wanted; discard those that no window can reach any more."""
+        frame.image.flags.writeable = False
+        slot = frame.stamp_ns // self._period_ns
+        self._frames[slot] = frame
+        if self._newest is None or slot > self._newest:
+            self._newest = slot
+            for old in [k for k in self._frames if k <= slot - self._capacity]:
+                del self._frames[old]
+
+    @property
+    def _capacity(self) -> int:
+        return self._count + _SPARE_SLOTS
+
+    def _window(self, end_ns: int) -> range:
+        last = end_ns // self._period_ns
+        return range(last - self._count + 1, last + 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame that is kept; its picture is never written to again."""
+    """One stored camera frame; its image is never written to again."""
 
     stamp_ns: int
     serial: int
@@ -39,7 +136,7 @@ class Frame:
 
 
 class FrameBuffer(FrameSlots[Frame]):
-    """Keep one frame for each slot of time: each is resized once, and its flow computed once."""
+    """Store one camera frame for each slot: each is resized once, and its flow computed once."""
 
     def __init__(self, spec: ClipSpec) -> None:
         super().__init__(spec)
@@ -47,7 +144,7 @@ class FrameBuffer(FrameSlots[Frame]):
 
     def add(self, image: NDArray[np.uint8], stamp_ns: int) -> None:
         """
-        Keep a copy of an RGB image `[h, w, 3]`, resized to the crop; the first of a slot stays.
+        Store a copy of an RGB image `[h, w, 3]`, resized to the crop; the first of a slot stays.
 
         :raises InvalidSampleError: for anything but a non-empty uint8 image.
         """
@@ -55,199 +152,87 @@ class FrameBuffer(FrameSlots[Frame]):
         if not self.wants(stamp_ns):
             return
         self._serial += 1
-        picture = np.array(resize_and_crop(image, *self._size), order='C')
-        self._put(Frame(stamp_ns, self._serial, picture))
+        resized = np.array(resize_and_crop(image, *self._size), order='C')
+        self._put(Frame(stamp_ns, self._serial, resized))
 
 
-JITTER_NS = 50_000_000
-"""By so much the stamps of sound that was laid end to end may differ from where it lies."""
-_OFF_NS = 10_000_000
-"""
-Sound of which every stamp in a second is later than this has lost some, or drifts; if every
-stamp is earlier, the first was late.
-"""
-_PATIENCE_NS = NANOSECONDS
+_STAMPS = 10
+_MAX_INTERVAL_RATIO = 1.5
+"""An interval this many times the median means that messages were dropped."""
 
 
-class AudioBuffer:
+@dataclass(frozen=True, eq=False)
+class FlowFrame:
+    """One stored flow; its image is never written to again."""
+
+    stamp_ns: int
+    """Of the later of the two frames."""
+    image: NDArray[np.uint8]
+    """`[h, w, 2]` of the crop's size, as `quantise_flow` returns it."""
+
+
+class FlowBuffer(FrameSlots[FlowFrame]):
     """
-    Keep mono sound at the model's rate in a ring, by absolute sample index.
+    Store one flow for each slot of the grid on which a clip samples its frames.
 
-    Index i is the sound at i / rate seconds. What was never heard reads as silence and is
-    marked. Chunks are laid end to end by their number of samples, so that stamps may
-    jitter; a stamp that differs by more than the tolerance ends the run, and so do stamps that
-    are all late, or all early, for a second on end. What was heard is never written over.
-
-    Windows end with a whole hop of the spectrogram, up to one earlier than asked: so they have
-    columns in common.
+    A message has the movement since the source's last frame, a clip that since its own:
+    so the vectors are scaled by the ratio of these times. The first message, which
+    nothing precedes, is not stored: only its stamp is used.
     """
 
     def __init__(self, spec: ClipSpec) -> None:
-        self._rate = spec.audio.sample_rate
-        self._window, self._hop = spec.audio_samples, spec.audio.hop_length
-        self._capacity = self._window + self._rate // 2
-        self._sound = np.zeros(self._capacity, np.float32)
-        self._valid = np.zeros(self._capacity, np.bool_)
-        self._end = 0
-        self._run: _Run | None = None
-        self._empty = True
-        self._spec = spec.audio
-        self.spectrogram = SpectrogramCache(self._spec)
-        """Of the sound in here; another one after `clear`."""
+        super().__init__(spec)
+        self._bound = spec.flow.bound
+        self._stamps: deque[int] = deque(maxlen=_STAMPS)
 
-    @property
-    def newest_ns(self) -> int | None:
-        """Return the time up to which sound was heard."""
-        return None if self._empty else self._time_ns(self._end)
+    def record_stamp(self, stamp_ns: int) -> None:
+        """Record the stamp of a message that is not stored, for the interval of the next one."""
+        if not self._stamps or stamp_ns > self._stamps[-1]:
+            self._stamps.append(stamp_ns)
 
-    @property
-    def nbytes(self) -> int:
-        """Return the memory held."""
-        return self._sound.nbytes + self._valid.nbytes
-
-    def add(
-        self,
-        samples: NDArray[np.float32],
-        sample_rate: int,
-        stamp_ns: int,
-        tolerance_ns: int = JITTER_NS,
-    ) -> None:
+    def add(self, flow: NDArray[np.float32], stamp_ns: int) -> None:
         """
-        Take a chunk of mono sound `[n]` whose first sample has the stamp.
+        Store displacements `[h, w, 2]`, in pixels of theirs since the frame before.
 
-        A chunk that starts before the end of the run fills holes and changes nothing that
-        was heard before.
-
-        :raises InvalidSampleError: for another type or shape, or a rate that is no rate.
+        :raises InvalidSampleError: for another type or shape, NaN or infinity.
         """
-        longest = self._capacity * sample_rate // self._rate
-        if 0 < longest < len(samples):
-            stamp_ns += (len(samples) - longest) * NANOSECONDS // sample_rate
-            samples = samples[-longest:]
-        run = self._run
-        if run is None or run.resampler.source_rate != sample_rate:
-            run = self._start(sample_rate, stamp_ns)
-        early_ns = run.next_ns - stamp_ns
-        if early_ns > tolerance_ns:
-            self._write(resample(samples, sample_rate, self._rate), self._index(stamp_ns))
+        check_array('flow', flow, np.float32, ('h', 'w', 2))
+        self.record_stamp(stamp_ns)
+        interval_ns = self._interval_ns(stamp_ns)
+        if interval_ns is None or not self.wants(stamp_ns):
             return
-        off_ns = max(_OFF_NS, tolerance_ns // 10)  # without stamps the network jitters as well
-        if early_ns < -tolerance_ns or run.stays_off(stamp_ns, off_ns):
-            run = self._start(sample_rate, stamp_ns)
-        heard = run.resampler.push(samples)
-        self._write(heard, run.start + run.written)
-        run.pushed += len(samples)
-        run.written += len(heard)
-        self._run = run
+        resized = resize_and_crop_vectors(flow, *self._size)
+        scaled = resized * np.float32(self._period_ns / interval_ns)
+        self._put(FlowFrame(stamp_ns, quantise_flow(scaled, self._bound)))
 
-    def read(self, end_ns: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return the audio of the window that ends at `end_ns`, `[n]`, and its valid mask."""
-        sound = np.zeros(self._window, np.float32)
-        valid = np.zeros(self._window, np.bool_)
-        first, last = self._held(end_ns)
-        place = np.arange(first, last) % self._capacity
-        offset = first - self.first(end_ns)
-        sound[offset:offset + len(place)] = self._sound[place]
-        valid[offset:offset + len(place)] = self._valid[place]
-        return sound, valid
+    def select(self, end_ns: int) -> tuple[FlowFrame, ...]:
+        """
+        Return the t flows of the window that ends at `end_ns`, oldest first; () when empty.
 
-    def first(self, end_ns: int) -> int:
-        """Return the index of the first sample of the window that ends at `end_ns`."""
-        return self._stop(end_ns) - self._window
-
-    def heard(self, end_ns: int) -> int:
-        """Count the samples of the window that were heard."""
-        return int(np.count_nonzero(self._valid[np.arange(*self._held(end_ns)) % self._capacity]))
-
-    def span_ns(self, end_ns: int) -> tuple[int, int]:
-        """Return the times between which sound of the window was heard; it must have some."""
-        first, last = self._held(end_ns)
-        heard = np.flatnonzero(self._valid[np.arange(first, last) % self._capacity])
-        return self._time_ns(first + int(heard[0])), self._time_ns(first + int(heard[-1]) + 1)
+        As for frames, but the first repeats the second: in training the first frame has none
+        before it.
+        """
+        chosen = super().select(end_ns)
+        return chosen[1:2] + chosen[1:] if len(chosen) > 1 else chosen
 
     def clear(self) -> None:
-        """Forget all sound."""
-        self._run, self._empty, self._end = None, True, 0
-        self.spectrogram = SpectrogramCache(self._spec)
-        self._sound[:] = 0
-        self._valid[:] = False
+        """Discard all flow."""
+        super().clear()
+        self._stamps.clear()
 
-    def _held(self, end_ns: int) -> tuple[int, int]:
-        """Return the part of the window's indices that lies in the ring, maybe none."""
-        stop = self._stop(end_ns)
-        first = max(stop - self._window, self._end - self._capacity)
-        last = min(stop, self._end)
-        return (first, last) if first < last and not self._empty else (stop, stop)
-
-    def _stop(self, end_ns: int) -> int:
-        return self._index(end_ns) // self._hop * self._hop
-
-    def _start(self, sample_rate: int, stamp_ns: int) -> _Run:
-        return _Run(StreamResampler(sample_rate, self._rate), stamp_ns, self._index(stamp_ns))
-
-    def _write(self, sound: NDArray[np.float32], start: int) -> None:
-        """Write from an index on, where nothing was heard."""
-        if not len(sound):
-            return
-        self._advance(start + len(sound))
-        skipped = max(0, self._end - self._capacity - start)
-        sound, start = sound[skipped:], start + skipped
-        place = np.arange(start, start + len(sound)) % self._capacity
-        holes = ~self._valid[place]
-        self._sound[place[holes]] = sound[holes]
-        self._valid[place] = True
-
-    def _advance(self, end: int) -> None:
-        """Move the ring's end forward; what it passes over becomes silence, not heard."""
-        if self._empty:
-            self._end, self._empty = end, False
-        fresh = min(end - self._end, self._capacity)
-        if fresh > 0:
-            place = np.arange(end - fresh, end) % self._capacity
-            self._sound[place] = 0
-            self._valid[place] = False
-            self._end = end
-
-    def _index(self, time_ns: int) -> int:
-        return (time_ns * self._rate + NANOSECONDS // 2) // NANOSECONDS
-
-    def _time_ns(self, index: int) -> int:
-        return index * NANOSECONDS // self._rate
-
-
-@dataclass
-class _Run:
-    """Chunks that follow each other without a gap."""
-
-    resampler: StreamResampler
-    stamp_ns: int
-    start: int
-    """Index of the first sample."""
-    pushed: int = 0
-    """Samples taken, at the source's rate."""
-    written: int = 0
-    """Samples written, at the model's rate."""
-    side: int = 0
-    """Of the last stamp: 1 late, -1 early, 0 neither."""
-    side_since_ns: int = 0
-    """Stamp from which on it is that."""
-
-    def stays_off(self, stamp_ns: int, off_ns: int) -> bool:
-        """Note a chunk; tell whether all are late, or early, for so long that it is no jitter."""
-        late_ns = stamp_ns - self.next_ns
-        side = (late_ns > off_ns) - (late_ns < -off_ns)
-        if side != self.side:
-            self.side, self.side_since_ns = side, stamp_ns
-        return side != 0 and stamp_ns - self.side_since_ns >= _PATIENCE_NS
-
-    @property
-    def next_ns(self) -> int:
-        """Return the stamp that the next chunk should bear."""
-        return self.stamp_ns + self.pushed * NANOSECONDS // self.resampler.source_rate
+    def _interval_ns(self, stamp_ns: int) -> int | None:
+        """Return the time between the two frames of a message; None before a second message."""
+        stamps = list(self._stamps)
+        intervals = [later - earlier for earlier, later in zip(stamps, stamps[1:])]
+        if not intervals:
+            return None
+        median_ns = sorted(intervals)[(len(intervals) - 1) // 2]
+        own_ns = intervals[-1] if stamp_ns == stamps[-1] else median_ns
+        return own_ns if own_ns <= _MAX_INTERVAL_RATIO * median_ns else median_ns
 
 
 class DetectionBuffer:
-    """Keep the boxes of recent messages; an empty message says that nothing was seen."""
+    """Store the boxes of recent messages; an empty message means that nothing was detected."""
 
     def __init__(self, spec: ClipSpec) -> None:
         self._spec = spec.detections
@@ -268,18 +253,18 @@ class DetectionBuffer:
 
     def add(self, boxes: NDArray[np.float32], stamp_ns: int) -> None:
         """
-        Take the boxes of one message, `[n, 5]`, normalised; the first of a stamp stays.
+        Store the boxes of one message, `[n, 5]`, normalised; the first of a stamp stays.
 
-        Only what the network can be given is kept: hands first, `max_boxes` at most.
+        Only what the network can be given is stored: hands first, `max_boxes` at most.
 
         :raises InvalidSampleError: for what `detection_input` does not take.
         """
         kept = detection_input([boxes], self._spec)[0]
-        place = bisect_left(self._stamps, stamp_ns)
-        if self._stamps[place:place + 1] == [stamp_ns]:
+        index = bisect_left(self._stamps, stamp_ns)
+        if self._stamps[index:index + 1] == [stamp_ns]:
             return
-        self._stamps.insert(place, stamp_ns)
-        self._boxes.insert(place, kept)
+        self._stamps.insert(index, stamp_ns)
+        self._boxes.insert(index, kept)
         oldest_ns = self._stamps[-1] - self._duration_ns - _SPARE_SLOTS * self._period_ns
         surplus = max(bisect_left(self._stamps, oldest_ns),
                       len(self._stamps) - _MESSAGES_PER_FRAME * self._count)
@@ -287,10 +272,10 @@ class DetectionBuffer:
 
     def select(self, end_ns: int) -> list[int]:
         """
-        Return for each of the t slots the place of its message, -1 for none.
+        Return for each of the t slots the index of its message, -1 for none.
 
         It is the one nearest to the slot's centre, of those up to `end_ns`, and no further
-        away than one slot or, with a slower detector, its usual period: a quarter of the
+        away than one slot or, with a slower detector, its median period: a quarter of the
         window at most.
         """
         usable = bisect_left(self._stamps, end_ns + 1)
@@ -301,24 +286,29 @@ class DetectionBuffer:
             for slot in range(last - self._count + 1, last + 1)
         ]
 
-    def boxes(self, places: Sequence[int]) -> tuple[NDArray[np.float32], ...]:
+    def boxes(self, indices: Sequence[int]) -> tuple[NDArray[np.float32], ...]:
         """Return the boxes `[max_boxes, 5]` of the chosen messages; none where it is -1."""
         nothing = np.zeros((0, 5), np.float32)
-        return tuple(nothing if place < 0 else self._boxes[place] for place in places)
+        return tuple(nothing if index < 0 else self._boxes[index] for index in indices)
 
-    def stamps_ns(self, places: Sequence[int]) -> list[int]:
+    def stamps_ns(self, indices: Sequence[int]) -> list[int]:
         """Return the stamps of the chosen messages in ascending order, each once."""
-        return sorted({self._stamps[place] for place in places if place >= 0})
+        return sorted({self._stamps[index] for index in indices if index >= 0})
+
+    def coverage(self, end_ns: int | None) -> Coverage:
+        """Return the coverage of the window that ends at `end_ns`."""
+        indices = [] if end_ns is None else [i for i in self.select(end_ns) if i >= 0]
+        return Coverage(len(set(indices)), len(indices), self._count, 'frames with boxes')
 
     def clear(self) -> None:
-        """Forget all messages."""
+        """Discard all messages."""
         self._stamps.clear()
         self._boxes.clear()
 
     def _tolerance_ns(self) -> int:
-        gaps = sorted(b - a for a, b in zip(self._stamps, self._stamps[1:]))
-        usual_ns = gaps[len(gaps) // 2] if gaps else 0
-        return max(self._period_ns, min(usual_ns, self._duration_ns // 4))
+        intervals = sorted(b - a for a, b in zip(self._stamps, self._stamps[1:]))
+        median_ns = intervals[len(intervals) // 2] if intervals else 0
+        return max(self._period_ns, min(median_ns, self._duration_ns // 4))
 
     def _nearest(self, time_ns: int, usable: int, tolerance_ns: int) -> int:
         after = bisect_left(self._stamps, time_ns, 0, usable)

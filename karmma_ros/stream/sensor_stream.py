@@ -1,14 +1,13 @@
 """
-All sensors of one person or robot: what came in, what of it can be used, the next window.
+The inputs of one person or robot: received samples, their availability and the next window.
 
-A camera feeds RGB and flow, unless flow has a topic of its own; a microphone feeds audio;
-a detector feeds detections.
+A camera is the input of RGB and flow, unless flow has a topic of its own; a microphone of audio;
+a detector of detections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
@@ -16,59 +15,37 @@ from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.detections import check_boxes
-from karmma_ros.preprocess.flow import check_displacement
+from karmma_ros.preprocess.flow import check_displacement, check_video_size
 from karmma_ros.preprocess.spectrogram import check_rate
+from karmma_ros.stream.audio_buffer import AudioBuffer, JITTER_NS
 from karmma_ros.stream.availability import Finding, ModalityState, ModalityStatus
-from karmma_ros.stream.buffers import (
-    AudioBuffer,
-    DetectionBuffer,
-    Frame,
-    FrameBuffer,
-    JITTER_NS,
-)
-from karmma_ros.stream.frame_buffer import FlowBuffer, FlowImage
-from karmma_ros.stream.source import Buffer, Coverage, InputSource
+from karmma_ros.stream.buffers import DetectionBuffer, FlowBuffer, FlowFrame, Frame, FrameBuffer
+from karmma_ros.stream.source import InputSettings, InputSource
 from karmma_ros.stream.window import FlowCache, Window
 import numpy as np
 from numpy.typing import NDArray
 
 UNSTAMPED_AUDIO_TOLERANCE_NS = 500_000_000
-"""Sound without stamps is laid end to end unless it comes later than this."""
-
-
-@dataclass(frozen=True)
-class InputSettings:
-    """When one modality counts as available."""
-
-    timeout_ns: int
-    """It is stale when its last good sample is older than this."""
-    enabled: bool = True
-    min_coverage: float = 0.5
-    """Part of the window that must hold samples of its own, above 0 to 1."""
-
-    def __post_init__(self) -> None:
-        if not self.timeout_ns > 0:
-            raise InvalidSettingError('timeout_ns', self.timeout_ns, 'a number above 0')
-        if not 0 < self.min_coverage <= 1:
-            raise InvalidSettingError(
-                'min_coverage', self.min_coverage, 'a number above 0 and at most 1')
+"""Audio without stamps is continuous unless a chunk is received later than this."""
+_NOT_USED = 'nothing uses this input'
 
 
 class SensorStream:
     """
-    Take samples as they come, say what can be used, cut windows.
+    Store samples, report which modalities are available, return windows.
 
-    Freshness is judged by receipt (`now_ns`, any clock of the caller's), alignment by stamp.
-    `stamp_ns` 0 means that there is none: the time of receipt is used. A sample that cannot
-    be used is dropped and counted, never raised: each `add_…` gives the reason, or '' when
-    the sample was taken. Nothing here is expensive, so that one lock may guard it all; what
-    is, `Window.clip()`, needs no lock.
+    Freshness depends on the time of receipt (`now_ns`, any clock of the caller's), alignment on
+    stamps. `stamp_ns` 0 means that there is none: the time of receipt is used. A sample that
+    cannot be used is dropped and counted, never raised: each `add_…` returns the reason, or ''
+    when the sample was stored. Nothing here is expensive, so that one lock may guard it all;
+    `Window.clip()`, which is, needs no lock.
 
-    :raises InvalidSettingError: when a modality has no settings.
+    :raises InvalidSettingError: as `configure`.
 
     >>> from karmma_ros.clip import ClipSpec, VideoSpec
     >>> from karmma_ros.modality import Modality
-    >>> from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+    >>> from karmma_ros.stream.sensor_stream import SensorStream
+    >>> from karmma_ros.stream.source import InputSettings
     >>> import numpy as np
     >>> spec = ClipSpec(duration=1.0, num_frames=4, video=VideoSpec(32, 32))
     >>> stream = SensorStream(spec, [Modality.RGB], {Modality.RGB: InputSettings(500_000_000)})
@@ -91,61 +68,62 @@ class SensorStream:
         Start empty.
 
         :param hop: windows end with a whole number of this many frames (`hop_for`), one for
-            each, so that a streaming network meets its chunks again; 0: with any sample.
+            each, so that a streaming network can reuse its chunks; 0: with any sample.
         """
         self.hop = hop
         self._spec, self._modalities = spec, in_order(modalities)
-        self._camera = FrameBuffer(spec)
-        self._flow = FlowBuffer(spec)
-        self._microphone = AudioBuffer(spec)
-        self._detector = DetectionBuffer(spec)
-        buffers: dict[Modality, Buffer] = {
-            Modality.RGB: self._camera, Modality.FLOW: self._flow,
-            Modality.AUDIO: self._microphone, Modality.DETECTIONS: self._detector}
-        self._sensors = {
-            m: InputSource(buffer, 1, spec.duration_ns) for m, buffer in buffers.items()
+        self._frames, self._flow = FrameBuffer(spec), FlowBuffer(spec)
+        self._audio, self._detections = AudioBuffer(spec), DetectionBuffer(spec)
+        self._sources = {
+            Modality.RGB: InputSource(self._frames, 1, spec.duration_ns),
+            Modality.FLOW: InputSource(self._flow, 1, spec.duration_ns),
+            Modality.AUDIO: InputSource(self._audio, 1, spec.duration_ns),
+            Modality.DETECTIONS: InputSource(self._detections, 1, spec.duration_ns),
         }
         self._flow_cache = FlowCache(spec.flow.bound)
         self._last_end_ns: int | None = None
-        self.configure(settings, flow_topic)
+        self._flow_topic = flow_topic
+        self.configure(settings)
 
     def configure(
         self, settings: Mapping[Modality, InputSettings], flow_topic: bool | None = None,
     ) -> None:
         """
-        Take new settings; what they do not touch goes on undisturbed.
+        Apply new settings; what they do not change continues undisturbed.
 
-        A sensor that nothing needs any more forgets all its samples at once.
+        The samples of an input that nothing uses any more are discarded at once.
 
         :param flow_topic: whether flow is added, or computed from the camera; None leaves
             that as it is.
-        :raises InvalidSettingError: when a modality has no settings; the old ones stay.
+        :raises InvalidSettingError: when a modality has no settings, or the model's frames are
+            too small to compute flow; the old settings stay.
         """
-        self._settings = {m: _setting(m, settings) for m in self._modalities}
-        if flow_topic is not None:
-            self._flow_topic = flow_topic
-        self._inputs = {m: self._sensors[self._source(m)]
+        flow_topic = self._flow_topic if flow_topic is None else flow_topic
+        chosen = {m: _setting(m, settings) for m in self._modalities}
+        if not flow_topic and Modality.FLOW in chosen and chosen[Modality.FLOW].enabled:
+            check_video_size(self._spec.video)
+        self._settings, self._flow_topic = chosen, flow_topic
+        self._inputs = {m: self._sources[self._source_of(m)]
                         for m, setting in self._settings.items() if setting.enabled}
-        for modality, sensor in reversed(self._inputs.items()):  # RGB's timeout before flow's
-            sensor.timeout_ns = self._settings[modality].timeout_ns
-        for source, sensor in self._sensors.items():
-            if self._used(source) is None:
-                sensor.clear()
-        if self._inputs.get(Modality.FLOW) is not self._sensors[Modality.RGB]:
+        for modality, source in reversed(self._inputs.items()):  # RGB's timeout before flow's
+            source.timeout_ns = self._settings[modality].timeout_ns
+        for modality, source in self._sources.items():
+            if self._used(modality) is None:
+                source.clear()
+        if self._inputs.get(Modality.FLOW) is not self._sources[Modality.RGB]:
             self._flow_cache = FlowCache(self._spec.flow.bound)
 
     @property
     def nbytes(self) -> int:
         """Return the memory held by samples."""
-        return sum(sensor.buffer.nbytes for sensor in self._sensors.values())
+        return sum(source.buffer.nbytes for source in self._sources.values())
 
     @property
     def newest_frame_ns(self) -> int | None:
         """
-        Return the stamp of the newest picture that a window may show.
+        Return the stamp of the newest frame that a window may have.
 
-        It is the camera's, or that of a flow with a topic of its own where nothing else is seen;
-        None without either.
+        It is the camera's, or that of a flow topic where there is no camera; None without either.
         """
         return next((camera.buffer.newest_ns for camera in self._cameras()), None)
 
@@ -156,78 +134,93 @@ class SensorStream:
         False when its slot in time is filled (the image counts as received all the same)
         and when nothing uses the camera.
         """
-        camera = self._used(Modality.RGB)
-        return camera is not None and not camera.passes(stamp_ns or now_ns, now_ns)
+        source = self._used(Modality.RGB)
+        return source is not None and not source.skip(stamp_ns or now_ns, now_ns)
 
     def wants_flow(self, stamp_ns: int, now_ns: int) -> bool:
-        """Tell the same of a flow message."""
-        sensor = self._used(Modality.FLOW)
-        if sensor is None:
+        """Return whether to decode a flow message and add it, as `wants_image`."""
+        source = self._used(Modality.FLOW)
+        if source is None:
             return False
-        passes = sensor.passes(stamp_ns or now_ns, now_ns)
-        if passes:
-            self._flow.note(stamp_ns or now_ns)
-        return not passes
+        skipped = source.skip(stamp_ns or now_ns, now_ns)
+        if skipped:
+            self._flow.record_stamp(stamp_ns or now_ns)
+        return not skipped
 
     def add_image(self, image: NDArray[np.uint8], stamp_ns: int, now_ns: int) -> str:
-        """Take an RGB image uint8 `[h, w, 3]` of any size; it is copied."""
-        def take(camera: InputSource, stamp_ns: int) -> int:
+        """Add an RGB image uint8 `[h, w, 3]` of any size; it is copied."""
+        source, stamp_ns = self._used(Modality.RGB), stamp_ns or now_ns
+        if source is None:
+            return _NOT_USED
+        try:
             check_array('image', image, np.uint8, ('h', 'w', 3))
-            camera.admit(stamp_ns, stamp_ns, now_ns)
-            self._camera.add(image, stamp_ns)
-            return stamp_ns
-        return self._add(Modality.RGB, take, stamp_ns, now_ns)
+            source.check_stamp(stamp_ns, stamp_ns, now_ns)
+            self._frames.add(image, stamp_ns)
+        except InvalidSampleError as error:
+            return source.drop(error, now_ns)
+        return source.accept(stamp_ns, now_ns)
 
     def add_flow(self, flow: NDArray[np.float32], stamp_ns: int, now_ns: int) -> str:
         """
-        Take displacements float32 `[h, w, 2]` of any size, in its pixels since the frame before.
+        Add displacements float32 `[h, w, 2]` of any size, in its pixels since the frame before.
 
         The stamp is that of the later frame.
         """
-        def take(sensor: InputSource, stamp_ns: int) -> int:
+        source, stamp_ns = self._used(Modality.FLOW), stamp_ns or now_ns
+        if source is None:
+            return _NOT_USED
+        try:
             check_displacement(flow)
-            sensor.admit(stamp_ns, stamp_ns, now_ns)
+            source.check_stamp(stamp_ns, stamp_ns, now_ns)
             self._flow.add(flow, stamp_ns)
-            return stamp_ns
-        return self._add(Modality.FLOW, take, stamp_ns, now_ns)
+        except InvalidSampleError as error:
+            return source.drop(error, now_ns)
+        return source.accept(stamp_ns, now_ns)
 
     def add_audio(
         self, samples: NDArray[np.float32], sample_rate: int, stamp_ns: int, now_ns: int,
     ) -> str:
         """
-        Take mono sound float32 `[n]`; the stamp is that of its first sample.
+        Add mono audio float32 `[n]`; the stamp is that of its first sample.
 
         Without a stamp the chunk ends at the time of receipt.
         """
+        source = self._used(Modality.AUDIO)
+        if source is None:
+            return _NOT_USED
         tolerance_ns = JITTER_NS if stamp_ns else UNSTAMPED_AUDIO_TOLERANCE_NS
-
-        def take(microphone: InputSource, _: int) -> int:
-            _check_sound(samples, sample_rate)
+        try:
+            _check_audio(samples, sample_rate)
             length_ns = len(samples) * NANOSECONDS // sample_rate
             start_ns = stamp_ns or max(0, now_ns - length_ns)
-            microphone.admit(start_ns, start_ns + length_ns, now_ns)
-            self._microphone.add(samples, sample_rate, start_ns, tolerance_ns)
-            return start_ns
-        return self._add(Modality.AUDIO, take, stamp_ns, now_ns)
+            source.check_stamp(start_ns, start_ns + length_ns, now_ns)
+            self._audio.add(samples, sample_rate, start_ns, tolerance_ns)
+        except InvalidSampleError as error:
+            return source.drop(error, now_ns)
+        return source.accept(start_ns, now_ns)
 
     def add_detections(self, boxes: NDArray[np.float32], stamp_ns: int, now_ns: int) -> str:
         """
-        Take the boxes of one message, float32 `[n, 5]`: x1, y1, x2, y2 in 0..1, category.
+        Add the boxes of one message, float32 `[n, 5]`: x1, y1, x2, y2 in 0..1, category.
 
-        No box at all is a message too: nothing was seen.
+        A message without boxes counts too: nothing was detected.
         """
-        def take(detector: InputSource, stamp_ns: int) -> int:
+        source, stamp_ns = self._used(Modality.DETECTIONS), stamp_ns or now_ns
+        if source is None:
+            return _NOT_USED
+        try:
             check_boxes(boxes)
-            detector.admit(stamp_ns, stamp_ns, now_ns)
-            self._detector.add(boxes, stamp_ns)
-            return stamp_ns
-        return self._add(Modality.DETECTIONS, take, stamp_ns, now_ns)
+            source.check_stamp(stamp_ns, stamp_ns, now_ns)
+            self._detections.add(boxes, stamp_ns)
+        except InvalidSampleError as error:
+            return source.drop(error, now_ns)
+        return source.accept(stamp_ns, now_ns)
 
     def reject(self, modality: Modality, reason: str, now_ns: int) -> None:
         """Count a message that could not even be decoded."""
-        sensor = self._used(self._source(modality))
-        if sensor is not None:
-            sensor.receipts.drop(reason, now_ns)
+        source = self._used(self._source_of(modality))
+        if source is not None:
+            source.stats.drop(reason, now_ns)
 
     def set_finding(self, source: Modality, check: str, finding: Finding | None) -> None:
         """
@@ -236,80 +229,57 @@ class SensorStream:
         A finding that is not usable makes the modality INVALID, with the text as its detail, and
         its samples are not used; any other is a warning beside the state.
 
-        :param source: whose messages they are; flow that is computed shares the camera's findings.
+        :param source: whose messages they are; computed flow shares the camera's findings.
         :param check: names the check: each has one finding at a time.
         """
-        self._sensors[source].set_finding(check, finding)
+        self._sources[source].set_finding(check, finding)
 
     def restart(self, source: Modality) -> None:
         """Clear the samples of one input, as when they were decoded with other settings."""
-        self._sensors[source].restart()
+        self._sources[source].restart()
 
     def assess(self, now_ns: int) -> tuple[ModalityStatus, ...]:
-        """Return the status of every modality there is, in canonical order."""
-        return self._assess(now_ns, self._end_ns(now_ns))
+        """Return the status of every modality, in canonical order."""
+        return self._statuses(now_ns, self._end_ns(now_ns))
 
     def window(self, now_ns: int) -> Window | None:
         """
-        Cut the window that ends at the newest sample, if there is one to cut.
+        Return the window that ends at the newest sample.
 
         None when no modality is available, and when no sample is newer than the window
         before: no two in a row have the same end.
         """
         end_ns = self._end_ns(now_ns)
         if end_ns is not None and self.hop:
-            end_ns = self._whole_hops_ns(end_ns, now_ns)
+            end_ns = self._last_hop_ns(end_ns, now_ns)
         if end_ns is None or not self._is_new(end_ns):
             return None
-        statuses = self._assess(now_ns, end_ns)
+        statuses = self._statuses(now_ns, end_ns)
         available = tuple(s.modality for s in statuses if s.available)
         if not available:
             return None
         self._last_end_ns = end_ns
-        return self._cut(end_ns, available, statuses)
+        return self._make_window(end_ns, available, statuses)
 
     def clear(self) -> None:
-        """Forget all samples and times, as when the clock has jumped; counts stay."""
-        for sensor in self._sensors.values():
-            sensor.clear()
+        """Discard all samples and times, as when the clock has jumped; counts stay."""
+        for source in self._sources.values():
+            source.clear()
         self._flow_cache = FlowCache(self._spec.flow.bound)
         self._last_end_ns = None
 
-    def _add(
-        self,
-        source: Modality,
-        take: Callable[[InputSource, int], int],
-        stamp_ns: int,
-        now_ns: int,
-    ) -> str:
-        """
-        Let a sensor take a sample.
-
-        :param take: called with the sensor and the stamp, or the time of receipt where there is
-            none; it gives the stamp to note, and raises what is wrong with the sample.
-        """
-        sensor = self._used(source)
-        if sensor is None:
-            return 'nothing uses this input'
-        try:
-            noted_ns = take(sensor, stamp_ns or now_ns)
-        except InvalidSampleError as error:
-            return sensor.drop(error, now_ns)
-        sensor.receipts.take(noted_ns, now_ns)
-        return ''
-
-    def _source(self, modality: Modality) -> Modality:
-        """Return the modality whose sensor serves this one."""
+    def _source_of(self, modality: Modality) -> Modality:
+        """Return the modality whose input a modality is made of."""
         computed = modality is Modality.FLOW and not self._flow_topic
         return Modality.RGB if computed else modality
 
-    def _used(self, source: Modality) -> InputSource | None:
-        """Return a sensor if anything that is switched on takes it."""
-        sensor = self._sensors[source]
-        return sensor if any(each is sensor for each in self._inputs.values()) else None
+    def _used(self, modality: Modality) -> InputSource | None:
+        """Return the input of a modality if an enabled modality is made of it."""
+        source = self._sources[modality]
+        return source if any(each is source for each in self._inputs.values()) else None
 
     def _cameras(self) -> list[InputSource]:
-        """Return the sensors in use that bring pictures."""
+        """Return the inputs in use that have frames."""
         used = (self._used(Modality.RGB), self._used(Modality.FLOW))
         return [camera for camera in used if camera is not None]
 
@@ -318,8 +288,8 @@ class SensorStream:
         Return the newest stamp among fresh inputs that are usable; None without any.
 
         Should their clocks differ by more than a window, the largest group that agrees
-        decides (the one with the first modality, among equals): one foreign clock must not
-        put out all others.
+        decides (the one with the first modality, among equals): one input with another clock
+        must not make all others unavailable.
         """
         newest = [s.buffer.newest_ns for s in self._inputs.values()
                   if s.usable and s.fresh(now_ns)]
@@ -329,12 +299,12 @@ class SensorStream:
         largest = max(groups, key=len, default=[])
         return max(largest, default=None)
 
-    def _whole_hops_ns(self, end_ns: int, now_ns: int) -> int:
+    def _last_hop_ns(self, end_ns: int, now_ns: int) -> int:
         """
-        Return the end of the last whole hop of pictures; the end as it is without fresh ones.
+        Return the end of the last complete hop of frames; `end_ns` without fresh frames.
 
-        The last slot has its picture, or never will: else the chunk with it would be encoded
-        anew when it comes.
+        The last slot has its frame, or never will: else the chunk with it would be encoded
+        again when it is received.
         """
         newest = [c.buffer.newest_ns for c in self._cameras() if c.fresh(now_ns)]
         stamps = [stamp for stamp in newest if stamp is not None]
@@ -342,8 +312,8 @@ class SensorStream:
             return end_ns
         period_ns = self._spec.frame_period_ns
         slot = min(stamps) // period_ns
-        whole = (slot + 1) // self.hop * self.hop
-        return min(end_ns, whole * period_ns - 1)
+        complete = (slot + 1) // self.hop * self.hop
+        return min(end_ns, complete * period_ns - 1)
 
     def _step(self, end_ns: int) -> int:
         """Return a number that one window alone may end at."""
@@ -353,86 +323,69 @@ class SensorStream:
         last_ns = self._last_end_ns
         if last_ns is None or self._step(end_ns) > self._step(last_ns):
             return True
-        # So far back it is another clock: one has jumped, or inputs by a later one fell silent.
-        # A step back by less gives no window until the stamps catch up. Starting anew would be
-        # no quicker, for half of a window would have to be covered first.
+        # A step back by a window or more is another clock: one has jumped, or the inputs with a
+        # later one are stale. After a smaller step there is no window until the stamps catch up.
+        # Starting anew would be no quicker, for half of a window would have to be covered first.
         return end_ns <= last_ns - self._spec.duration_ns
 
-    def _assess(self, now_ns: int, end_ns: int | None) -> tuple[ModalityStatus, ...]:
+    def _statuses(self, now_ns: int, end_ns: int | None) -> tuple[ModalityStatus, ...]:
         return tuple(self._status(modality, now_ns, end_ns) for modality in Modality)
 
     def _status(self, modality: Modality, now_ns: int, end_ns: int | None) -> ModalityStatus:
-        sensor = self._inputs.get(modality)
-        if sensor is None:
-            taken = modality in self._settings
-            why = 'disabled by its setting' if taken else 'the model does not take it'
+        source = self._inputs.get(modality)
+        if source is None:
+            why = ('disabled by its setting' if modality in self._settings
+                   else 'the model does not take it')
             return ModalityStatus(modality, ModalityState.DISABLED, detail=why)
-        coverage = self._coverage(modality, end_ns)
-        state, detail = sensor.judge(coverage, end_ns, now_ns)
-        if detail and self._source(modality) is not modality:
+        computed = self._source_of(modality) is not modality
+        coverage = source.buffer.coverage(end_ns)
+        needed = ceil(self._settings[modality].min_coverage * coverage.total)
+        if computed:
+            needed = max(needed, min(2, coverage.total))  # one frame alone shows no movement
+        state, detail = source.state(coverage, needed, end_ns, now_ns)
+        if detail and computed:
             detail = f'derived from the camera: {detail}'
-        shared = self._source(modality) is not modality and Modality.RGB in self._inputs
-        receipts = sensor.receipts
+        shared = computed and Modality.RGB in self._inputs
+        stats = source.stats
         return ModalityStatus(
-            modality, state, receipts.last_stamp_ns, receipts.age_ns(now_ns), sensor.timeout_ns,
-            coverage.samples, receipts.rate(now_ns, sensor.timeout_ns), receipts.dropped, detail,
-            '' if shared else sensor.warning)
+            modality, state, stats.last_stamp_ns, stats.age_ns(now_ns), source.timeout_ns,
+            coverage.samples, stats.rate(now_ns, source.timeout_ns), stats.dropped, detail,
+            '' if shared else source.warning)
 
-    def _coverage(self, modality: Modality, end_ns: int | None) -> Coverage:
-        share = self._settings[modality].min_coverage
-        t = self._spec.num_frames
-        if modality is Modality.AUDIO:
-            heard = 0 if end_ns is None else self._microphone.heard(end_ns)
-            n, rate = self._spec.audio_samples, self._spec.audio.sample_rate
-            return Coverage(heard, heard, ceil(share * n), f'{n / rate:g} s of sound', rate)
-        if modality is Modality.DETECTIONS:
-            places = [] if end_ns is None else self._detector.select(end_ns)
-            own, messages = sum(p >= 0 for p in places), len({p for p in places if p >= 0})
-            return Coverage(messages, own, ceil(share * t), f'{t} frames with boxes')
-        computed = self._source(modality) is Modality.RGB
-        buffer = self._camera if computed else self._flow
-        own = 0 if end_ns is None else buffer.own_slots(end_ns)
-        needed = ceil(share * t)
-        if modality is Modality.FLOW and computed:
-            needed = max(needed, min(2, t))  # one frame alone cannot show movement
-        return Coverage(own, own, needed, f'{t} frames')
-
-    def _cut(
+    def _make_window(
         self, end_ns: int, available: tuple[Modality, ...], statuses: tuple[ModalityStatus, ...],
     ) -> Window:
         spans: dict[Modality, tuple[int, int]] = {}
         frames: tuple[Frame, ...] = ()
-        flows: tuple[FlowImage, ...] = ()
-        audio = heard = boxes = None
+        flows: tuple[FlowFrame, ...] = ()
+        audio = valid = boxes = None
         for modality in available:
             if modality is Modality.AUDIO:
-                audio, heard = self._microphone.read(end_ns)
-                spans[modality] = self._microphone.span_ns(end_ns)
+                audio, valid = self._audio.read(end_ns)
+                spans[modality] = self._audio.span_ns(end_ns)
             elif modality is Modality.DETECTIONS:
-                places = self._detector.select(end_ns)
-                boxes = self._detector.boxes(places)
-                stamps = self._detector.stamps_ns(places)
+                indices = self._detections.select(end_ns)
+                boxes = self._detections.boxes(indices)
+                stamps = self._detections.stamps_ns(indices)
                 spans[modality] = stamps[0], stamps[-1]
-            elif self._source(modality) is Modality.FLOW:
+            elif self._source_of(modality) is Modality.FLOW:
                 flows = self._flow.select(end_ns)
                 spans[modality] = _span(flows)
             else:
-                frames = self._camera.select(end_ns)
+                frames = self._frames.select(end_ns)
                 spans[modality] = _span(frames)
         return Window(
             self._spec, end_ns - self._spec.duration_ns, end_ns, available, statuses, spans,
-            frames, audio, heard, boxes, self._flow_cache, tuple(flow.image for flow in flows),
-            self._microphone.first(end_ns), self._microphone.spectrogram)
+            frames, audio, valid, boxes, self._flow_cache, tuple(flow.image for flow in flows),
+            self._audio.first(end_ns), self._audio.spectrogram)
 
 
-def _span(samples: Sequence[Frame | FlowImage]) -> tuple[int, int]:
-    stamps = [sample.stamp_ns for sample in samples]
+def _span(frames: Sequence[Frame | FlowFrame]) -> tuple[int, int]:
+    stamps = [frame.stamp_ns for frame in frames]
     return min(stamps), max(stamps)
 
 
-def _setting(
-    modality: Modality, settings: Mapping[Modality, InputSettings],
-) -> InputSettings:
+def _setting(modality: Modality, settings: Mapping[Modality, InputSettings]) -> InputSettings:
     try:
         return settings[modality]
     except KeyError:
@@ -440,7 +393,7 @@ def _setting(
             f'settings of {modality}', None, 'an InputSettings: the model takes it') from None
 
 
-def _check_sound(samples: NDArray[np.float32], sample_rate: int) -> None:
+def _check_audio(samples: NDArray[np.float32], sample_rate: int) -> None:
     check_rate(sample_rate)
     check_array('audio', samples, np.float32, ('n',))
     if not np.isfinite(samples).all():

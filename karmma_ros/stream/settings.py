@@ -1,9 +1,15 @@
-"""What the node's parameters, by their names, mean for the stream and the events."""
+"""
+Settings of the stream and the events from the node's parameters, and the `--mute` option.
+
+The option is that of the player and of the evaluation of bags.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+import re
 from typing import Any
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
@@ -11,7 +17,8 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.registry import package_folders
 from karmma_ros.stream.events import EventSettings
-from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+from karmma_ros.stream.sensor_stream import SensorStream
+from karmma_ros.stream.source import InputSettings
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -33,7 +40,7 @@ def make_stream(
 
 
 def input_settings(values: Mapping[str, Any], flow_topic: bool) -> dict[Modality, InputSettings]:
-    """Return each modality its timeout and coverage; computed flow shares the camera's."""
+    """Return the settings of each modality; computed flow shares the camera's timeout."""
     settings = {}
     for modality in Modality:
         computed = modality is Modality.FLOW and not flow_topic
@@ -121,3 +128,66 @@ def _flat(section: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
         else:
             values[f'{prefix}{name}'] = value
     return values
+
+
+ALL_INPUTS = 'all'
+"""Stands for every input."""
+INPUT_NAMES = 'rgb (or video, camera), flow, audio, detections, all, or a /topic'
+MUTE_METAVAR = 'INPUT[@START..STOP]'
+MUTE_HELP = ('no message of this input from second START until before second STOP of the bag, as '
+        f'audio@3s..6s; without times in the whole bag; may be repeated. INPUT: {INPUT_NAMES}')
+"""Help text of an option `--mute`."""
+_SECONDS = r'\d+\.?\d*|\.\d+'
+_MUTE = re.compile(rf'(?P<input>[^@]+)(@(?P<start>{_SECONDS})s?\.\.(?P<stop>{_SECONDS})?s?)?')
+
+
+@dataclass(frozen=True)
+class Mute:
+    """An input without messages from `start` until before `stop`, seconds from the bag's start."""
+
+    input: str
+    """Value of a modality, `all`, or a topic, which begins with `/`."""
+    start: float = 0.0
+    stop: float = float('inf')
+
+    def __str__(self) -> str:
+        if self.start == 0 and self.stop == float('inf'):
+            return f'{self.input} muted'
+        stop = '' if self.stop == float('inf') else f'{self.stop:g} s'
+        return f'{self.input} muted {self.start:g} s..{stop}'
+
+    def covers(self, seconds: float) -> bool:
+        """Whether the input is muted at this second of the bag."""
+        return self.start <= seconds < self.stop
+
+
+def parse_mute(text: str) -> Mute:
+    """
+    Parse `video@10s..20s`, `audio@30..`, `detections`, `all@1..2` or `/image@3s..6s`.
+
+    :raises InvalidSettingError: for anything else.
+    """
+    match = _MUTE.fullmatch(text.strip())
+    if match is not None:
+        start, stop = float(match['start'] or 0), float(match['stop'] or 'inf')
+        if start < stop:
+            return Mute(input_name(match['input'], '--mute', text), start, stop)
+    raise InvalidSettingError(
+        '--mute', text,
+        f'{MUTE_METAVAR}, in seconds from the start of the bag, as video@10s..20s')
+
+
+def input_name(name: str, option: str, text: str) -> str:
+    """
+    Return the value of a modality, `all`, or a topic as it is.
+
+    :param text: the value of the option, for the error.
+    :raises InvalidSettingError: for anything else.
+    """
+    name = name.strip()
+    if name.startswith('/') or name.lower() == ALL_INPUTS:
+        return name if name.startswith('/') else ALL_INPUTS
+    try:
+        return Modality.parse(name).value
+    except InvalidSettingError:
+        raise InvalidSettingError(option, text, f'for an input: {INPUT_NAMES}') from None

@@ -1,4 +1,4 @@
-"""One sensor: what it sent, how it is timed, and what can be said of it."""
+"""One input: its settings, its buffer, and what is known of the times of its messages."""
 
 from __future__ import annotations
 
@@ -8,17 +8,35 @@ from enum import Enum
 from typing import Union
 
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.errors import InvalidSampleError, printable
-from karmma_ros.stream.availability import Finding, ModalityState
-from karmma_ros.stream.buffers import AudioBuffer, DetectionBuffer, FrameBuffer
-from karmma_ros.stream.frame_buffer import FlowBuffer
+from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
+from karmma_ros.stream.audio_buffer import AudioBuffer
+from karmma_ros.stream.availability import Coverage, Finding, ModalityState
+from karmma_ros.stream.buffers import DetectionBuffer, FlowBuffer, FrameBuffer
 
 _RECENT = 64
 _MAX_REASON = 300
 
 
+@dataclass(frozen=True)
+class InputSettings:
+    """When one modality counts as available."""
+
+    timeout_ns: int
+    """It is stale when its last good sample is older than this."""
+    enabled: bool = True
+    min_coverage: float = 0.5
+    """Fraction of the window that must hold samples of its own, above 0 to 1."""
+
+    def __post_init__(self) -> None:
+        if not self.timeout_ns > 0:
+            raise InvalidSettingError('timeout_ns', self.timeout_ns, 'a number above 0')
+        if not 0 < self.min_coverage <= 1:
+            raise InvalidSettingError(
+                'min_coverage', self.min_coverage, 'a number above 0 and at most 1')
+
+
 class ReceiveStats:
-    """Count the messages of one sensor, by the receiver's clock."""
+    """Count the messages of one input, by the receiver's clock."""
 
     def __init__(self) -> None:
         self.dropped = 0
@@ -26,19 +44,20 @@ class ReceiveStats:
         self.reason = ''
         """What was wrong with the last of them."""
         self.last_stamp_ns = 0
-        """Newest source stamp taken; 0 if there was none."""
-        self._taken: deque[int] = deque(maxlen=_RECENT)
+        """Newest source stamp received; 0 if there was none."""
+        self._times: deque[int] = deque(maxlen=_RECENT)
+        """When the recent good messages were received."""
         self._last_drop_ns: int | None = None
 
-    def take(self, stamp_ns: int, now_ns: int) -> None:
-        """Note a good message."""
-        if self._taken and now_ns < self._taken[-1]:
-            self._taken.clear()
-        self._taken.append(now_ns)
+    def add(self, stamp_ns: int, now_ns: int) -> None:
+        """Count a good message."""
+        if self._times and now_ns < self._times[-1]:
+            self._times.clear()
+        self._times.append(now_ns)
         self.last_stamp_ns = max(self.last_stamp_ns, stamp_ns)
 
     def drop(self, reason: str, now_ns: int) -> None:
-        """Note a message that cannot be used."""
+        """Count a message that cannot be used."""
         self.dropped += 1
         self.reason = printable(reason, _MAX_REASON)
         self._last_drop_ns = now_ns
@@ -46,15 +65,15 @@ class ReceiveStats:
     @property
     def received(self) -> bool:
         """Return whether there was a good message."""
-        return bool(self._taken)
+        return bool(self._times)
 
     def age_ns(self, now_ns: int) -> int:
         """Return the time since the last good message; -1 if there was none."""
-        return max(0, now_ns - self._taken[-1]) if self._taken else -1
+        return max(0, now_ns - self._times[-1]) if self._times else -1
 
     def fresh(self, now_ns: int, timeout_ns: int) -> bool:
-        """Return whether the last good message came within the timeout."""
-        return bool(self._taken) and _near(self._taken[-1], now_ns, timeout_ns)
+        """Return whether the last good message was received within the timeout."""
+        return bool(self._times) and _near(self._times[-1], now_ns, timeout_ns)
 
     def failing(self, now_ns: int, timeout_ns: int) -> bool:
         """Return whether a message was dropped within the timeout."""
@@ -64,69 +83,69 @@ class ReceiveStats:
         """Return the recent rate of good messages, Hz; 0 when they ceased."""
         if not self.fresh(now_ns, timeout_ns):
             return 0.0
-        elapsed_ns = self._taken[-1] - self._taken[0]
-        return (len(self._taken) - 1) * NANOSECONDS / elapsed_ns if elapsed_ns else 0.0
+        elapsed_ns = self._times[-1] - self._times[0]
+        return (len(self._times) - 1) * NANOSECONDS / elapsed_ns if elapsed_ns else 0.0
 
     def restart(self, stamp_ns: int) -> None:
-        """Note that the source's clock has jumped to a stamp."""
+        """Set the newest stamp after the source's clock has jumped."""
         self.last_stamp_ns = stamp_ns
 
     def clear(self) -> None:
-        """Forget the times, which a jump of the clock made void; counts stay."""
-        self._taken.clear()
+        """Clear the times, which a jump of the clock made void; counts stay."""
+        self._times.clear()
         self._last_drop_ns = None
         self.last_stamp_ns = 0
 
 
 def _near(time_ns: int, now_ns: int, timeout_ns: int) -> bool:
-    # The receiver's clock may have jumped back: a time far ahead is no fresh one either.
+    # The receiver's clock may have jumped back: a time far ahead is not fresh either.
     return abs(now_ns - time_ns) <= timeout_ns
 
 
 class StampVerdict(Enum):
     """What to do with a stamped sample."""
 
-    TAKE = 'take'
+    ACCEPT = 'accept'
     DROP = 'drop'
     RESTART = 'restart'
-    """The timeline has jumped: forget what is stored, then take the sample."""
+    """The clock of the stamps has jumped: clear what is stored, then accept the sample."""
 
 
 class Timeline:
     """
-    Judge the stamps of one input.
+    Check the stamps of one input.
 
     A sample fits when it is at most `span_ns` older than the newest one, or newer by at
-    most `span_ns` and the time that has passed since on the receiver's clock. A stamp that
-    does not fit is an accident and is dropped; the second in a row that fits its
-    predecessor is none: the clock has jumped.
+    most `span_ns` and the time that has passed since on the receiver's clock. A single stamp
+    that does not fit is an outlier and is dropped. When the next one fits it, the clock has
+    jumped.
     """
 
     def __init__(self, span_ns: int) -> None:
         self._span_ns = span_ns
         self._newest: tuple[int, int] | None = None
-        self._stray: tuple[int, int] | None = None
+        self._outlier: tuple[int, int] | None = None
 
     def fits(self, start_ns: int, stop_ns: int, now_ns: int) -> bool:
         """Return whether a sample that spans `start_ns`..`stop_ns` fits; changes nothing."""
         return self._newest is None or self._follows(self._newest, start_ns, stop_ns, now_ns)
 
-    def admit(self, start_ns: int, stop_ns: int, now_ns: int) -> StampVerdict:
-        """Judge a sample that spans `start_ns`..`stop_ns`, received at `now_ns`."""
+    def check(self, start_ns: int, stop_ns: int, now_ns: int) -> StampVerdict:
+        """Check and record a sample that spans `start_ns`..`stop_ns`, received at `now_ns`."""
         if self.fits(start_ns, stop_ns, now_ns):
-            self._stray = None
+            self._outlier = None
             if self._newest is None or stop_ns >= self._newest[0]:
                 self._newest = stop_ns, now_ns
-            return StampVerdict.TAKE
-        stray, self._stray = self._stray, (stop_ns, now_ns)
-        if (stray is None or stop_ns <= stray[0]
-                or not self._follows(stray, start_ns, stop_ns, now_ns)):
+            return StampVerdict.ACCEPT
+        before, self._outlier = self._outlier, (stop_ns, now_ns)
+        if (before is None or stop_ns <= before[0]
+                or not self._follows(before, start_ns, stop_ns, now_ns)):
             return StampVerdict.DROP
-        self._newest, self._stray = self._stray, None
+        self._newest, self._outlier = self._outlier, None
         return StampVerdict.RESTART
 
-    def misfit(self, start_ns: int) -> str:
-        """Say how far a stamp that does not fit lies from the newest sample."""
+    def mismatch(self, start_ns: int) -> str:
+        """Return how far a stamp that does not fit is from the newest sample, as a text."""
         assert self._newest is not None, 'without a newest sample every stamp fits'
         ahead = (start_ns - self._newest[0]) / NANOSECONDS
         direction = 'ahead of' if ahead > 0 else 'behind'
@@ -134,8 +153,8 @@ class Timeline:
                 f'expected within {self._span_ns / NANOSECONDS:g} s')
 
     def clear(self) -> None:
-        """Forget everything: the next stamp fits."""
-        self._newest = self._stray = None
+        """Discard all stamps: the next one fits."""
+        self._newest = self._outlier = None
 
     def _follows(
         self, newest: tuple[int, int], start_ns: int, stop_ns: int, now_ns: int,
@@ -150,14 +169,19 @@ Buffer = Union[FrameBuffer, FlowBuffer, AudioBuffer, DetectionBuffer]
 
 
 class InputSource:
-    """One source of messages: its buffer and what is known of them."""
+    """One source of messages: its buffer, the statistics and the findings of its messages."""
 
     def __init__(self, buffer: Buffer, timeout_ns: int, span_ns: int) -> None:
-        """Take the age above which it is stale and the length of a window."""
+        """
+        Start empty.
+
+        :param timeout_ns: age above which it is stale.
+        :param span_ns: length of a window.
+        """
         self.buffer = buffer
         self.timeout_ns = timeout_ns
         self._span_ns = span_ns
-        self.receipts = ReceiveStats()
+        self.stats = ReceiveStats()
         self.timeline = Timeline(span_ns)
         self._findings: dict[str, Finding] = {}
 
@@ -191,27 +215,27 @@ class InputSource:
         self.timeline.clear()
 
     def fresh(self, now_ns: int) -> bool:
-        """Return whether a good message came within the timeout."""
-        return self.receipts.fresh(now_ns, self.timeout_ns)
+        """Return whether a good message was received within the timeout."""
+        return self.stats.fresh(now_ns, self.timeout_ns)
 
-    def admit(self, start_ns: int, stop_ns: int, now_ns: int) -> None:
+    def check_stamp(self, start_ns: int, stop_ns: int, now_ns: int) -> None:
         """
-        Hold a stamp against the timeline; restart there if it has jumped.
+        Check the stamps of a sample; clear the buffer if their clock has jumped.
 
-        :raises InvalidSampleError: for a stamp that does not fit.
+        :raises InvalidSampleError: for a stamp that does not fit the ones before.
         """
         if start_ns < 0:
             raise InvalidSampleError(f'stamp: got {start_ns} ns; expected 0 or more')
-        fit = self.timeline.admit(start_ns, stop_ns, now_ns)
-        if fit is StampVerdict.DROP:
-            raise InvalidSampleError(self.timeline.misfit(start_ns))
-        if fit is StampVerdict.RESTART:
+        verdict = self.timeline.check(start_ns, stop_ns, now_ns)
+        if verdict is StampVerdict.DROP:
+            raise InvalidSampleError(self.timeline.mismatch(start_ns))
+        if verdict is StampVerdict.RESTART:
             self.buffer.clear()
-            self.receipts.restart(start_ns)
+            self.stats.restart(start_ns)
 
-    def passes(self, stamp_ns: int, now_ns: int) -> bool:
+    def skip(self, stamp_ns: int, now_ns: int) -> bool:
         """
-        Return whether a message of one stamp need not be decoded, since its slot is filled.
+        Return whether a message need not be decoded, since the slot of its stamp is filled.
 
         If so, it counts as received.
         """
@@ -219,61 +243,54 @@ class InputSource:
         fits = stamp_ns >= 0 and self.timeline.fits(stamp_ns, stamp_ns, now_ns)
         if not fits or self.buffer.wants(stamp_ns):
             return False
-        self.timeline.admit(stamp_ns, stamp_ns, now_ns)
-        self.receipts.take(stamp_ns, now_ns)
+        self.timeline.check(stamp_ns, stamp_ns, now_ns)
+        self.stats.add(stamp_ns, now_ns)
         return True
 
+    def accept(self, stamp_ns: int, now_ns: int) -> str:
+        """Count a message that was stored; return ''."""
+        self.stats.add(stamp_ns, now_ns)
+        return ''
+
     def drop(self, error: InvalidSampleError, now_ns: int) -> str:
-        """Count a message that cannot be used; give the reason."""
-        self.receipts.drop(str(error), now_ns)
+        """Count a message that cannot be used; return the reason."""
+        self.stats.drop(str(error), now_ns)
         return str(error)
 
     def clear(self) -> None:
-        """Forget all samples and times; counts stay."""
+        """Clear all samples and times; counts stay."""
         self.buffer.clear()
-        self.receipts.clear()
+        self.stats.clear()
         self.timeline.clear()
 
-    def judge(
-        self, coverage: Coverage, end_ns: int | None, now_ns: int,
+    def state(
+        self, coverage: Coverage, needed: int, end_ns: int | None, now_ns: int,
     ) -> tuple[ModalityState, str]:
-        """Return the state and, unless it is available, the reason; windows end at `end_ns`."""
-        receipts, timeout_ns = self.receipts, self.timeout_ns
+        """
+        Return the state and, unless it is available, the reason.
+
+        :param coverage: of the window that ends at `end_ns`.
+        :param needed: units of the window that must be covered.
+        """
+        stats, timeout_ns = self.stats, self.timeout_ns
         if self.fresh(now_ns):
             if not self.usable:
                 return ModalityState.INVALID, self.warning
-            if coverage.own >= coverage.needed:
+            if coverage.covered >= needed:
                 return ModalityState.AVAILABLE, ''
-            return ModalityState.INSUFFICIENT, self._offset(end_ns) or coverage.shortfall
-        if receipts.failing(now_ns, timeout_ns):
-            return ModalityState.INVALID, receipts.reason
-        if not receipts.received:
+            return ModalityState.INSUFFICIENT, self._offset(end_ns) or coverage.shortfall(needed)
+        if stats.failing(now_ns, timeout_ns):
+            return ModalityState.INVALID, stats.reason
+        if not stats.received:
             return ModalityState.NEVER_RECEIVED, 'nothing received'
-        age, timeout = receipts.age_ns(now_ns) / NANOSECONDS, timeout_ns / NANOSECONDS
+        age, timeout = stats.age_ns(now_ns) / NANOSECONDS, timeout_ns / NANOSECONDS
         return ModalityState.STALE, f'last sample {age:.1f} s ago; the timeout is {timeout:g} s'
 
     def _offset(self, end_ns: int | None) -> str:
-        """Say by how much its clock is off the window; '' if it is not."""
+        """Return by how much its clock differs from the window, as a text; '' if it does not."""
         newest_ns = self.buffer.newest_ns
         if newest_ns is None or end_ns is None or abs(newest_ns - end_ns) <= self._span_ns:
             return ''
         ahead = (newest_ns - end_ns) / NANOSECONDS
         direction = 'ahead of' if ahead > 0 else 'behind'
         return f'its stamps are {abs(ahead):.3f} s {direction} the others: their clocks differ'
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How well one modality covers the window."""
-
-    samples: int
-    own: int
-    needed: int
-    whole: str
-    per: int = 1
-    """Samples in one of the unit that people read."""
-
-    @property
-    def shortfall(self) -> str:
-        """Say what there is and what is needed."""
-        return f'{self.own / self.per:g} of {self.whole}; it needs {self.needed / self.per:g}'

@@ -1,5 +1,5 @@
 """
-One window of sensor data, cut out and ready to be prepared without a lock.
+One window of sensor data, whose clip is prepared without a lock, and when to run inference on it.
 
 Shape legend: t frames, h height, w width.
 """
@@ -14,9 +14,9 @@ from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.preprocess.clip_assembly import make_clip
 from karmma_ros.preprocess.flow import estimate_flow, NO_MOVEMENT
+from karmma_ros.stream.audio_buffer import SpectrogramCache
 from karmma_ros.stream.availability import ModalityStatus
 from karmma_ros.stream.buffers import Frame
-from karmma_ros.stream.spectrogram_cache import SpectrogramCache
 import numpy as np
 from numpy.typing import NDArray
 
@@ -124,3 +124,42 @@ class Window:
 
     def _stack(self) -> NDArray[np.uint8]:
         return np.stack([frame.image for frame in self.frames])
+
+
+class InferenceTrigger:
+    """
+    Run inference once per tick, delayed to the next frame that fills a clip slot.
+
+    A clip shows one frame for each slot in time, so that a window between two of them would show
+    the network nothing new from the camera. A tick without such a frame before the next tick runs
+    inference at that next tick. There are as many inferences as ticks, each on the newest data.
+    """
+
+    def __init__(self, every_frame: bool = False) -> None:
+        """
+        Wait for the first tick.
+
+        :param every_frame: run inference at each frame, whether a tick is due or not: a streaming
+            network has a window when a hop is complete, and none before.
+        """
+        self._every_frame = every_frame
+        self._due = False
+        self._newest_ns: int | None = None
+
+    def on_tick(self) -> bool:
+        """Return whether to run inference now: no frame came since the last tick."""
+        waited, self._due = self._due, True
+        return waited
+
+    def on_frame(self, newest_ns: int | None) -> bool:
+        """
+        Return whether to run inference now, after a message.
+
+        :param newest_ns: the stamp of the newest frame that a clip may show; None without.
+        """
+        shown = newest_ns is not None and newest_ns != self._newest_ns
+        self._newest_ns = newest_ns
+        if not shown or not (self._due or self._every_frame):
+            return False
+        self._due = False
+        return True

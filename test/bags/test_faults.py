@@ -12,7 +12,7 @@ from karmma_ros.bags.faults import (
     parse_drop_messages,
 )
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.stream.mute import Mute, parse_mute
+from karmma_ros.stream.settings import Mute, parse_mute
 import pytest
 
 START_NS = 1_700_000_000_000_000_000

@@ -11,11 +11,13 @@ import sys
 import threading
 
 import av
+import cv2
 from karmma_ros.cli.main import main
 from karmma_ros.data.check import check_dataset
 from karmma_ros.data.manifest import ManifestSettings, open_splits
-from karmma_ros.data.media import VideoFile
+from karmma_ros.data.media import video_reader, VideoFile
 from karmma_ros.data.media.video_file import probe_video, video_extent
+from karmma_ros.data.media.video_reader import VideoReader
 from karmma_ros.errors import DataError
 from karmma_ros.modality import Modality
 import numpy as np
@@ -378,13 +380,24 @@ def test_devices_fifos_and_folders_are_refused(tmp_path):
         assert 'expected a regular file' in VideoFile(path).problem()
 
 
-def test_frames_of_too_many_pixels_are_refused(tmp_path):
-    path = write_video(tmp_path / 'a.mkv', CONSTANT[:2], codec='mjpeg', pixels='yuvj420p')
-    data = bytearray(path.read_bytes())
-    for at in [i for i in range(len(data) - 9) if data[i:i + 2] == b'\xff\xc0']:
-        data[at + 5:at + 9] = struct.pack('>HH', 32_000, 32_000)
-    path.write_bytes(data)
-    assert 'a.mkv' in error_of(path, [0.0])
+def test_frames_of_too_many_pixels_are_refused(tmp_path, monkeypatch):
+    """The container states a small size, so that only the decoder can refuse the later frame."""
+    path, base = tmp_path / 'a.mkv', Fraction(1, 30)
+    with av.open(str(path), 'w') as out:
+        video = out.add_stream('mjpeg', rate=30)
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, 'yuvj420p'
+        for index in range(41):
+            large = index == 40
+            image = marked(index, 640, 480) if large else marked(index)
+            packet = av.Packet(cv2.imencode('.jpg', image)[1].tobytes())
+            packet.stream, packet.time_base, packet.is_keyframe = video, base, True
+            packet.pts = packet.dts = index
+            out.mux(packet)
+    assert VideoFile(path).frames([1.34]).shape == (1, 480, 640, 3)
+    monkeypatch.setattr(video_reader, 'MAX_PIXELS', WIDTH * HEIGHT)
+    monkeypatch.setattr(VideoReader, '_check_pixels', lambda *_: None)  # a check after decoding
+    assert shown_at(path, [0.5]) == [15]
+    assert 'it breaks off' in error_of(path, [1.34])
 
 
 def test_tables_that_claim_more_frames_than_bytes_are_refused(tmp_path):

@@ -10,7 +10,7 @@ from karmma_ros.bags.writer import BagWriter
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.node.player import main, muted_topics
-from karmma_ros.stream.mute import parse_mute
+from karmma_ros.stream.settings import parse_mute
 import numpy as np
 import pytest
 import rclpy

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from karmma_ros.clip import AudioSpec, ClipSpec
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.stream.buffers import AudioBuffer
+from karmma_ros.stream.audio_buffer import AudioBuffer
 import numpy as np
 import pytest
 
@@ -36,7 +36,7 @@ def check(buffer: AudioBuffer, end_ms: int, *parts: tuple[int, float | None]) ->
     heard = np.concatenate([ones(n, v is not None) for n, v in parts]).astype(bool)
     np.testing.assert_array_equal(sound, wanted)
     np.testing.assert_array_equal(valid, heard)
-    assert buffer.heard(end_ms * MS) == heard.sum()
+    assert buffer.count_valid(end_ms * MS) == heard.sum()
 
 
 def test_chunks_lie_end_to_end():
@@ -268,7 +268,7 @@ def test_sound_that_began_late_is_in_its_place_after_a_second(spec, late_ms, tol
         again_ns = (2020 + late_ms) * MS  # what was heard ahead of its time stays
         assert ahead_ns <= (late_ms * MS if stamp_ns < again_ns else 0), i
     assert ahead_ns == 0
-    assert buffer.heard(buffer.newest_ns) == spec.audio_samples
+    assert buffer.count_valid(buffer.newest_ns) == spec.audio_samples
 
 
 @pytest.mark.parametrize('lost_ms', [20, 40, 60])
@@ -289,4 +289,4 @@ def test_chunks_that_arrive_in_bursts_are_no_loss(spec):
         now_ns += 200_000_000
         if burst > 3:
             end_ns = buffer.newest_ns
-            assert buffer.heard(end_ns) == spec.audio_samples
+            assert buffer.count_valid(end_ns) == spec.audio_samples

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from karmma_ros.clip import ClipSpec, FlowSpec, VideoSpec
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.stream.frame_buffer import FlowBuffer
+from karmma_ros.stream.buffers import FlowBuffer
 import numpy as np
 import pytest
 
@@ -34,7 +34,7 @@ def speeds(buffer: FlowBuffer, end_ms: int) -> list[float]:
 def test_a_message_a_slot_is_shown_as_it_is():
     buffer = filled((10, 9.0), (110, 1.0), (210, 2.0), (310, 3.0), (410, 4.0), (510, 5.0))
     assert speeds(buffer, 510) == [3, 3, 4, 5]
-    assert buffer.own_slots(510 * MS) == 4 and buffer.newest_ns == 510 * MS
+    assert buffer.filled_slots(510 * MS) == 4 and buffer.newest_ns == 510 * MS
 
 
 def test_the_first_repeats_the_second_as_in_training():
@@ -67,7 +67,7 @@ def test_a_pause_of_the_source_is_no_slow_movement():
 
 def test_the_first_message_only_sets_the_time():
     buffer = filled((0, 1.0))
-    assert buffer.newest_ns is None and buffer.select(0) == () and buffer.own_slots(0) == 0
+    assert buffer.newest_ns is None and buffer.select(0) == () and buffer.filled_slots(0) == 0
     buffer.add(field(1.0), 0)
     assert buffer.newest_ns is None
 
@@ -80,7 +80,7 @@ def test_a_message_out_of_order_has_the_usual_time():
 def test_a_slot_without_a_message_goes_on_as_before():
     buffer = filled((0, 1.0), (100, 2.0), (200, 3.0), (400, 6.0))
     assert speeds(buffer, 400) == [3, 3, 3, 6]
-    assert buffer.own_slots(400 * MS) == 3
+    assert buffer.filled_slots(400 * MS) == 3
 
 
 def test_vectors_shrink_with_the_picture_and_are_cut_like_it():

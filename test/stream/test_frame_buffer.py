@@ -32,7 +32,7 @@ def test_gives_one_frame_a_slot_oldest_first():
     buffer = filled(110, 210, 310, 410)
     assert shown(buffer, 410) == [1, 2, 3, 4]
     assert [f.stamp_ns for f in buffer.select(410 * MS)] == [s * MS for s in (110, 210, 310, 410)]
-    assert buffer.own_slots(410 * MS) == 4
+    assert buffer.filled_slots(410 * MS) == 4
 
 
 def test_first_frame_of_a_slot_stays():
@@ -48,7 +48,7 @@ def test_late_frames_find_their_place():
 def test_holes_repeat_the_frame_before_else_the_one_after():
     buffer = filled(210, 410)
     assert shown(buffer, 410) == [1, 1, 1, 2]
-    assert buffer.own_slots(410 * MS) == 2
+    assert buffer.filled_slots(410 * MS) == 2
 
 
 def test_a_hole_at_the_start_shows_an_older_frame_if_there_is_one():
@@ -58,12 +58,12 @@ def test_a_hole_at_the_start_shows_an_older_frame_if_there_is_one():
 def test_a_silent_camera_repeats_its_last_frame():
     buffer = filled(110, 210)
     assert shown(buffer, 450) == [1, 2, 2, 2]
-    assert buffer.own_slots(450 * MS) == 2 and buffer.own_slots(10_000 * MS) == 0
+    assert buffer.filled_slots(450 * MS) == 2 and buffer.filled_slots(10_000 * MS) == 0
 
 
 def test_empty_buffer_has_nothing():
     buffer = FrameBuffer(SPEC)
-    assert buffer.select(0) == () and buffer.newest_ns is None and buffer.own_slots(0) == 0
+    assert buffer.select(0) == () and buffer.newest_ns is None and buffer.filled_slots(0) == 0
 
 
 def test_old_slots_are_forgotten_and_refused():

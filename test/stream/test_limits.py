@@ -10,12 +10,11 @@ from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
 from karmma_ros.modality import Modality
 from karmma_ros.model.streaming import Chunks
 from karmma_ros.preprocess.spectrogram import log_mel
+from karmma_ros.stream.audio_buffer import AudioBuffer, SpectrogramCache
 from karmma_ros.stream.availability import ModalityState
-from karmma_ros.stream.buffers import AudioBuffer, DetectionBuffer, FrameBuffer
-from karmma_ros.stream.frame_buffer import FlowBuffer
-from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
-from karmma_ros.stream.source import ReceiveStats, StampVerdict, Timeline
-from karmma_ros.stream.spectrogram_cache import SpectrogramCache
+from karmma_ros.stream.buffers import DetectionBuffer, FlowBuffer, FrameBuffer
+from karmma_ros.stream.sensor_stream import SensorStream
+from karmma_ros.stream.source import InputSettings, ReceiveStats, StampVerdict, Timeline
 from karmma_ros.stream.token_cache import hop_for, TokenCache
 import numpy as np
 import pytest
@@ -24,9 +23,9 @@ V, F, A, D = Modality
 MS = 1_000_000
 T0 = 1_700_000_000_000
 """Milliseconds; a whole number of frames and of hops."""
-SPEC = ClipSpec(duration=0.8, num_frames=8, video=VideoSpec(height=8, width=8),
+SPEC = ClipSpec(duration=0.8, num_frames=8, video=VideoSpec(height=16, width=16),
                 audio=AudioSpec(tiles=2, tile_steps=20, n_mels=8))
-IMAGE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
 BOXES = np.array([[0.1, 0.1, 0.2, 0.2, BOX_HAND]], np.float32)
 
 
@@ -42,7 +41,7 @@ def send(stream: SensorStream, modality: Modality, stamp: int, now: int | None =
     if modality is V:
         return stream.add_image(IMAGE, stamp_ns, now_ns)
     if modality is F:
-        return stream.add_flow(np.ones((8, 8, 2), np.float32), stamp_ns, now_ns)
+        return stream.add_flow(np.ones((16, 16, 2), np.float32), stamp_ns, now_ns)
     if modality is D:
         return stream.add_detections(BOXES, stamp_ns, now_ns)
     return stream.add_audio(np.full(1600, 0.5, np.float32), 16_000, stamp_ns - 100 * MS, now_ns)
@@ -134,29 +133,29 @@ def test_a_stale_camera_does_not_hold_the_hops_of_others():
 @pytest.mark.parametrize(('age', 'fresh'), [
     (300, True), (301, False), (-300, True), (-301, False)])
 def test_freshness_ends_after_the_timeout_on_either_side(age, fresh):
-    receipts = ReceiveStats()
-    receipts.take(0, 1000)
-    receipts.drop('bad', 1000)
-    assert receipts.fresh(1000 + age, 300) is fresh
-    assert receipts.failing(1000 + age, 300) is fresh
+    stats = ReceiveStats()
+    stats.add(0, 1000)
+    stats.drop('bad', 1000)
+    assert stats.fresh(1000 + age, 300) is fresh
+    assert stats.failing(1000 + age, 300) is fresh
 
 
 def test_the_rate_is_that_of_the_intervals_and_the_stamp_the_newest():
-    receipts = ReceiveStats()
+    stats = ReceiveStats()
     for now, stamp in ((0, 5), (100 * MS, 9), (200 * MS, 7)):
-        receipts.take(stamp, now)
-    assert receipts.rate(200 * MS, 300 * MS) == 10 and receipts.last_stamp_ns == 9
-    receipts.drop('bad', 200 * MS)
-    receipts.clear()
-    assert (receipts.dropped, receipts.received, receipts.last_stamp_ns) == (1, False, 0)
-    assert not receipts.failing(200 * MS, 300 * MS)
+        stats.add(stamp, now)
+    assert stats.rate(200 * MS, 300 * MS) == 10 and stats.last_stamp_ns == 9
+    stats.drop('bad', 200 * MS)
+    stats.clear()
+    assert (stats.dropped, stats.received, stats.last_stamp_ns) == (1, False, 0)
+    assert not stats.failing(200 * MS, 300 * MS)
 
 
 def test_a_stray_stamp_that_repeats_is_no_other_clock():
     timeline = Timeline(100)
     stamps = [(1000, 0), (5000, 10), (5000, 10), (5001, 10)]
-    assert [timeline.admit(stamp, stamp, now) for stamp, now in stamps] == [
-        StampVerdict.TAKE, StampVerdict.DROP, StampVerdict.DROP, StampVerdict.RESTART]
+    assert [timeline.check(stamp, stamp, now) for stamp, now in stamps] == [
+        StampVerdict.ACCEPT, StampVerdict.DROP, StampVerdict.DROP, StampVerdict.RESTART]
 
 
 def test_a_stamp_of_1970_is_none_before_it():
@@ -170,7 +169,7 @@ def test_slots_reach_two_frames_further_back_than_a_window():
     buffer = FrameBuffer(SPEC)
     for slot in (10, 11, 20):
         buffer.add(IMAGE, slot * 100 * MS)
-    assert buffer.nbytes == 2 * 8 * 8 * 3  # 11 and 20
+    assert buffer.nbytes == 2 * 16 * 16 * 3  # 11 and 20
     assert not buffer.wants(1000 * MS) and not buffer.wants(1100 * MS)
     assert buffer.wants(1200 * MS)
     buffer.add(IMAGE, 1200 * MS)
@@ -181,7 +180,7 @@ def speed(stamps: list[int], shown: int) -> float:
     """Return pixels a slot of messages of one pixel, in the slot of the last stamp."""
     buffer = FlowBuffer(SPEC)
     for stamp in stamps:
-        buffer.add(np.full((8, 8, 2), 4.0, np.float32), stamp * MS)
+        buffer.add(np.full((16, 16, 2), 4.0, np.float32), stamp * MS)
     value = int(buffer.select(shown * MS)[-1].image[0, 0, 0])
     return (value - 128) / 127.5 * SPEC.flow.bound / 4.0
 
@@ -289,14 +288,14 @@ class Network:
 
 def window_of(*shades: int | np.ndarray) -> SimpleNamespace:
     """Return a window of frames, each of one shade or given as it is."""
-    images = [shade if isinstance(shade, np.ndarray) else np.full((8, 8, 3), shade, np.uint8)
+    images = [shade if isinstance(shade, np.ndarray) else np.full((16, 16, 3), shade, np.uint8)
               for shade in shades]
     return SimpleNamespace(spec=SPEC, modalities=(V,), flows=(),
                            frames=[SimpleNamespace(image=image) for image in images])
 
 
 def frames(count: int) -> list[np.ndarray]:
-    return [np.full((8, 8, 3), shade, np.uint8) for shade in range(count)]
+    return [np.full((16, 16, 3), shade, np.uint8) for shade in range(count)]
 
 
 def test_cached_chunks_hold_their_frames():

@@ -6,7 +6,8 @@ from karmma_ros.data.synthetic_kitchen.episode import clip_spec, episode, FRAME_
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.modality import Modality
 from karmma_ros.stream.decoders import AudioReader, read_image
-from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+from karmma_ros.stream.sensor_stream import SensorStream
+from karmma_ros.stream.source import InputSettings
 import numpy as np
 import pytest
 

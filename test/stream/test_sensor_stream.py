@@ -11,7 +11,8 @@ from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.stream.availability import Finding, ModalityState, ModalityStatus
-from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+from karmma_ros.stream.sensor_stream import SensorStream
+from karmma_ros.stream.source import InputSettings
 import numpy as np
 import pytest
 
@@ -125,7 +126,7 @@ def test_too_few_samples_are_insufficient_with_the_number_needed():
     assert rig.states() == '3333'
     assert rig.status(V).detail == '2 of 8 frames; it needs 4'
     assert rig.status(F).detail == 'derived from the camera: 2 of 8 frames; it needs 4'
-    assert rig.status(A).detail == '0.2 of 0.8 s of sound; it needs 0.4'
+    assert rig.status(A).detail == '0.2 of 0.8 s of audio; it needs 0.4'
     assert rig.status(D).detail == '3 of 8 frames with boxes; it needs 4'
     assert rig.stream.window(rig.now_ns) is None
     rig.feed(*Modality, until=400)
@@ -533,7 +534,7 @@ def test_what_is_switched_off_is_forgotten_at_once_and_nothing_else_is(off):
     # The camera serves the other of the two.
     assert (rig.stream.nbytes < full) == (off is D)
     if off is A:
-        assert not rig.stream._microphone._sound.any()
+        assert not rig.stream._audio._samples.any()
     rig.stream.configure(on(*Modality))
     kept = off in (V, F)
     assert rig.status(off).state == (
@@ -636,3 +637,20 @@ def test_a_finding_on_the_camera_is_that_of_the_flow_where_rgb_is_off():
     rig.stream.set_finding(V, 'range', Finding('too dark', usable=False))
     assert rig.status(F).warning == 'too dark'
     assert rig.status(F).detail == 'derived from the camera: too dark'
+
+
+@pytest.mark.parametrize(('height', 'width', 'name'), [(15, 16, 'height'), (16, 15, 'width')])
+def test_frames_too_small_to_compute_flow_are_refused(height, width, name):
+    spec = replace(SPEC, video=VideoSpec(height=height, width=width))
+    settings = {m: InputSettings(300 * MS) for m in Modality}
+    with pytest.raises(InvalidSettingError) as caught:
+        SensorStream(spec, Modality, settings)
+    assert str(caught.value) == (
+        f'clip.video.{name} of the model is 15; expected 16 pixels or more to compute flow from '
+        'the camera: set flow.source to topic, or flow.enabled to false')
+    SensorStream(spec, (V, A, D), settings)
+    SensorStream(spec, Modality, {**settings, F: InputSettings(300 * MS, enabled=False)})
+    stream = SensorStream(spec, Modality, settings, flow_topic=True)
+    with pytest.raises(InvalidSettingError):
+        stream.configure(settings, flow_topic=False)
+    assert stream.add_flow(np.zeros((9, 9, 2), np.float32), T0 * MS, T0 * MS) == ''

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from karmma_ros.clip import AudioSpec, BOX_OBJECT, ClipSpec, DetectionSpec, VideoSpec
 from karmma_ros.modality import Modality
 from karmma_ros.stream.availability import ModalityState
-from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+from karmma_ros.stream.sensor_stream import SensorStream
+from karmma_ros.stream.source import InputSettings
 import numpy as np
 
 V, F, A, D = Modality

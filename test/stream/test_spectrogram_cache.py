@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from karmma_ros.clip import AudioSpec
 from karmma_ros.preprocess import spectrogram
 from karmma_ros.preprocess.spectrogram import audio_input
-from karmma_ros.stream import spectrogram_cache
-from karmma_ros.stream.spectrogram_cache import SpectrogramCache
+from karmma_ros.stream import audio_buffer
+from karmma_ros.stream.audio_buffer import SpectrogramCache
 import numpy as np
 import pytest
 
@@ -53,7 +53,7 @@ def test_only_what_is_new_or_at_the_edges_is_computed(monkeypatch, step, most):
         columns = spectrogram.log_mel(sound, spec, first, stop)
         computed.append(columns.shape[1])
         return columns
-    monkeypatch.setattr(spectrogram_cache, 'log_mel', log_mel)
+    monkeypatch.setattr(audio_buffer, 'log_mel', log_mel)
     memo, silent = SpectrogramCache(SPEC), np.zeros(len(SOUND), np.bool_)
     check(memo, 100, silent)
     assert sum(computed) == 41
@@ -63,5 +63,5 @@ def test_only_what_is_new_or_at_the_edges_is_computed(monkeypatch, step, most):
 
 
 def test_silence_is_not_looked_at(monkeypatch):
-    monkeypatch.setattr(spectrogram_cache, 'log_mel', lambda *_: pytest.fail('it was looked at'))
+    monkeypatch.setattr(audio_buffer, 'log_mel', lambda *_: pytest.fail('it was looked at'))
     SpectrogramCache(SPEC).log_mel(SOUND[:WINDOW], np.zeros(WINDOW, np.bool_), 0)

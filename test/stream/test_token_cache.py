@@ -10,7 +10,8 @@ from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.streaming import chunks_of, EagerParts
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.preprocess.resize import video_input
-from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+from karmma_ros.stream.sensor_stream import SensorStream
+from karmma_ros.stream.source import InputSettings
 from karmma_ros.stream.token_cache import hop_for, TokenCache
 import numpy as np
 import pytest

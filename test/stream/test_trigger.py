@@ -1,6 +1,6 @@
 """When inference runs, tick by tick and frame by frame."""
 
-from karmma_ros.stream.trigger import InferenceTrigger
+from karmma_ros.stream.window import InferenceTrigger
 import pytest
 
 

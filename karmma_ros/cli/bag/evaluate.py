@@ -43,8 +43,15 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.backends import selection
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.model.registry import find_model
-from karmma_ros.stream.mute import ALL, HELP, INPUTS, METAVAR, parse_mute
-from karmma_ros.stream.settings import event_settings, node_parameters
+from karmma_ros.stream.settings import (
+    ALL_INPUTS,
+    event_settings,
+    INPUT_NAMES,
+    MUTE_HELP,
+    MUTE_METAVAR,
+    node_parameters,
+    parse_mute,
+)
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -92,7 +99,7 @@ def _parser() -> CommandParser:
 def _add_faults(parser: CommandParser) -> None:
     faults = parser.add_argument_group(
         'fault injection',
-        f'The given faults are applied together in one more run. INPUT: {INPUTS}')
+        f'The given faults are applied together in one more run. INPUT: {INPUT_NAMES}')
     faults.add_argument('--subsets', action='store_true', help='also evaluate every subset of '
                         'the modalities, and the accuracy under modality dropout')
     faults.add_argument('--sweep', action='store_true', help='as --subsets, and nine more runs '
@@ -102,8 +109,8 @@ def _add_faults(parser: CommandParser) -> None:
                         'intervals, as audio=0.5 or 50%')
     faults.add_argument('--interval', metavar='SECONDS', type=float, default=INTERVAL_S,
                         help='length of the intervals of --drop-intervals')
-    faults.add_argument('--mute', metavar=METAVAR, type=str, action='append', default=[],
-                        help=HELP)
+    faults.add_argument('--mute', metavar=MUTE_METAVAR, type=str, action='append', default=[],
+                        help=MUTE_HELP)
     faults.add_argument('--delay', metavar='[INPUT=]SECONDS', type=str, action='append',
                         default=[], help='delay all messages, as audio=0.3')
     faults.add_argument('--drop-messages', metavar='[INPUT=]PROBABILITY', type=str,
@@ -205,7 +212,9 @@ def _settings(options: Namespace) -> Settings:
     given = _faults(options)
     sets = [given] if given else []
     if options.sweep:
-        sets += [(DropInterval(ALL, probability, options.interval),) for probability in SWEEP]
+        sets += [
+            (DropInterval(ALL_INPUTS, probability, options.interval),) for probability in SWEEP
+        ]
     return Settings(values, topics, options.subsets or options.sweep,
                     tuple(dict.fromkeys(sets)), options.seed)
 

@@ -107,7 +107,7 @@ def _play(day: Day) -> None:
 def _near_the_end_of_counters(sim: Simulation) -> None:
     """Set the counters of dropped messages and of results near the end of uint32."""
     for sensor in sim.worker.engine.stream._inputs.values():
-        sensor.receipts.dropped = UINT32 - 5
+        sensor.stats.dropped = UINT32 - 5
     sim.worker._sequence = UINT32 - 5
 
 

@@ -4,7 +4,8 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.backends import choose
 from karmma_ros.model.backends.pytorch import CompiledCUDA, Eager
 from karmma_ros.stream.recogniser import Recogniser
-from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+from karmma_ros.stream.sensor_stream import SensorStream
+from karmma_ros.stream.source import InputSettings
 import numpy as np
 import pytest
 import torch

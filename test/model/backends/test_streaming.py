@@ -10,7 +10,8 @@ from karmma_ros.model.backends.export import export
 from karmma_ros.model.backends.pytorch import Eager
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.stream.recogniser import Recogniser
-from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+from karmma_ros.stream.sensor_stream import SensorStream
+from karmma_ros.stream.source import InputSettings
 import numpy as np
 import pytest
 

@@ -10,7 +10,8 @@ from karmma_ros.modality import Modality
 from karmma_ros.node.declarations import DECLARATIONS
 from karmma_ros.node.inputs import Inputs
 from karmma_ros.node.messages import time_message
-from karmma_ros.stream.sensor_stream import InputSettings, SensorStream
+from karmma_ros.stream.sensor_stream import SensorStream
+from karmma_ros.stream.source import InputSettings
 import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor

@@ -1,0 +1,283 @@
+"""
+The recent audio in bounded memory, and its spectrogram, of which only what is new is computed.
+
+Shape legend: n samples, s spectrogram columns, f mel bands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS
+from karmma_ros.preprocess.spectrogram import (
+    columns_of,
+    log_mel,
+    resample,
+    StreamResampler,
+    touching_gaps,
+)
+from karmma_ros.stream.availability import Coverage
+import numpy as np
+from numpy.typing import NDArray
+
+JITTER_NS = 50_000_000
+"""Largest difference between the stamp of a chunk and the end of the chunks before it."""
+_OFFSET_NS = 10_000_000
+"""
+A difference above this in every stamp of a second is not jitter: later stamps mean that audio was
+dropped or that the clock drifts, earlier ones that the first stamp was late.
+"""
+_OFFSET_TIMEOUT_NS = NANOSECONDS
+
+
+class AudioBuffer:
+    """
+    Store mono audio at the model's rate in a ring buffer, by absolute sample index.
+
+    Index i is the sample at i / rate seconds. Samples that were never received read as zeros and
+    are not valid. Chunks follow each other by their number of samples, so that stamps may
+    jitter. A stamp that differs by more than the tolerance starts a new segment, and so do
+    stamps that are all late, or all early, for a second. Valid samples are never overwritten.
+
+    Windows end with a whole hop of the spectrogram, up to one before the requested end: so they
+    have columns in common.
+    """
+
+    def __init__(self, spec: ClipSpec) -> None:
+        self._rate = spec.audio.sample_rate
+        self._window, self._hop = spec.audio_samples, spec.audio.hop_length
+        self._capacity = self._window + self._rate // 2
+        self._samples = np.zeros(self._capacity, np.float32)
+        self._valid = np.zeros(self._capacity, np.bool_)
+        self._end = 0
+        self._segment: _Segment | None = None
+        self._empty = True
+        self._spec = spec.audio
+        self.spectrogram = SpectrogramCache(self._spec)
+        """Of the audio in the buffer; another one after `clear`."""
+
+    @property
+    def newest_ns(self) -> int | None:
+        """Return the time up to which audio was received."""
+        return None if self._empty else self._time_ns(self._end)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the memory held."""
+        return self._samples.nbytes + self._valid.nbytes
+
+    def add(
+        self,
+        samples: NDArray[np.float32],
+        sample_rate: int,
+        stamp_ns: int,
+        tolerance_ns: int = JITTER_NS,
+    ) -> None:
+        """
+        Add a chunk of mono audio `[n]` whose first sample has the stamp.
+
+        A chunk that starts before the end of the segment fills gaps and changes no valid sample.
+
+        :raises InvalidSampleError: for another type or shape, or a rate that is no rate.
+        """
+        longest = self._capacity * sample_rate // self._rate
+        if 0 < longest < len(samples):
+            stamp_ns += (len(samples) - longest) * NANOSECONDS // sample_rate
+            samples = samples[-longest:]
+        segment = self._segment
+        if segment is None or segment.resampler.source_rate != sample_rate:
+            segment = self._start(sample_rate, stamp_ns)
+        early_ns = segment.next_ns - stamp_ns
+        if early_ns > tolerance_ns:
+            self._write(resample(samples, sample_rate, self._rate), self._index(stamp_ns))
+            return
+        offset_ns = max(_OFFSET_NS, tolerance_ns // 10)  # without stamps the network jitters, too
+        if early_ns < -tolerance_ns or segment.has_offset(stamp_ns, offset_ns):
+            segment = self._start(sample_rate, stamp_ns)
+        resampled = segment.resampler.push(samples)
+        self._write(resampled, segment.start + segment.written)
+        segment.pushed += len(samples)
+        segment.written += len(resampled)
+        self._segment = segment
+
+    def read(self, end_ns: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the audio of the window that ends at `end_ns`, `[n]`, and its valid mask."""
+        samples = np.zeros(self._window, np.float32)
+        valid = np.zeros(self._window, np.bool_)
+        first, last = self._stored(end_ns)
+        index = np.arange(first, last) % self._capacity
+        offset = first - self.first(end_ns)
+        samples[offset:offset + len(index)] = self._samples[index]
+        valid[offset:offset + len(index)] = self._valid[index]
+        return samples, valid
+
+    def first(self, end_ns: int) -> int:
+        """Return the index of the first sample of the window that ends at `end_ns`."""
+        return self._stop(end_ns) - self._window
+
+    def count_valid(self, end_ns: int) -> int:
+        """Count the valid samples of the window."""
+        index = np.arange(*self._stored(end_ns)) % self._capacity
+        return int(np.count_nonzero(self._valid[index]))
+
+    def coverage(self, end_ns: int | None) -> Coverage:
+        """Return the coverage of the window that ends at `end_ns`."""
+        valid = 0 if end_ns is None else self.count_valid(end_ns)
+        return Coverage(valid, valid, self._window, 's of audio', self._rate)
+
+    def span_ns(self, end_ns: int) -> tuple[int, int]:
+        """Return the times of the first and last valid sample of the window; it must have some."""
+        first, last = self._stored(end_ns)
+        valid = np.flatnonzero(self._valid[np.arange(first, last) % self._capacity])
+        return self._time_ns(first + int(valid[0])), self._time_ns(first + int(valid[-1]) + 1)
+
+    def clear(self) -> None:
+        """Discard all audio."""
+        self._segment, self._empty, self._end = None, True, 0
+        self.spectrogram = SpectrogramCache(self._spec)
+        self._samples[:] = 0
+        self._valid[:] = False
+
+    def _stored(self, end_ns: int) -> tuple[int, int]:
+        """Return the part of the window's indices that is in the ring buffer, maybe none."""
+        stop = self._stop(end_ns)
+        first = max(stop - self._window, self._end - self._capacity)
+        last = min(stop, self._end)
+        return (first, last) if first < last and not self._empty else (stop, stop)
+
+    def _stop(self, end_ns: int) -> int:
+        return self._index(end_ns) // self._hop * self._hop
+
+    def _start(self, sample_rate: int, stamp_ns: int) -> _Segment:
+        return _Segment(StreamResampler(sample_rate, self._rate), stamp_ns, self._index(stamp_ns))
+
+    def _write(self, samples: NDArray[np.float32], start: int) -> None:
+        """Write from an index on, where no sample is valid."""
+        if not len(samples):
+            return
+        self._advance(start + len(samples))
+        skipped = max(0, self._end - self._capacity - start)
+        samples, start = samples[skipped:], start + skipped
+        index = np.arange(start, start + len(samples)) % self._capacity
+        gaps = ~self._valid[index]
+        self._samples[index[gaps]] = samples[gaps]
+        self._valid[index] = True
+
+    def _advance(self, end: int) -> None:
+        """Move the buffer's end forward; what lies between becomes zeros that are not valid."""
+        if self._empty:
+            self._end, self._empty = end, False
+        fresh = min(end - self._end, self._capacity)
+        if fresh > 0:
+            index = np.arange(end - fresh, end) % self._capacity
+            self._samples[index] = 0
+            self._valid[index] = False
+            self._end = end
+
+    def _index(self, time_ns: int) -> int:
+        return (time_ns * self._rate + NANOSECONDS // 2) // NANOSECONDS
+
+    def _time_ns(self, index: int) -> int:
+        return index * NANOSECONDS // self._rate
+
+
+@dataclass
+class _Segment:
+    """Chunks that follow each other without a gap."""
+
+    resampler: StreamResampler
+    stamp_ns: int
+    start: int
+    """Index of the first sample."""
+    pushed: int = 0
+    """Samples added, at the source's rate."""
+    written: int = 0
+    """Samples written, at the model's rate."""
+    offset_sign: int = 0
+    """Of the last stamp: 1 late, -1 early, 0 neither."""
+    offset_since_ns: int = 0
+    """Stamp since which the sign is the same."""
+
+    def has_offset(self, stamp_ns: int, offset_ns: int) -> bool:
+        """Record a stamp; return whether all are late, or early, for longer than by jitter."""
+        late_ns = stamp_ns - self.next_ns
+        sign = (late_ns > offset_ns) - (late_ns < -offset_ns)
+        if sign != self.offset_sign:
+            self.offset_sign, self.offset_since_ns = sign, stamp_ns
+        return sign != 0 and stamp_ns - self.offset_since_ns >= _OFFSET_TIMEOUT_NS
+
+    @property
+    def next_ns(self) -> int:
+        """Return the stamp that the next chunk should have."""
+        return self.stamp_ns + self.pushed * NANOSECONDS // self.resampler.source_rate
+
+
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """The spectrogram columns of one window."""
+
+    first: int
+    bands: NDArray[np.float32]
+    reusable: NDArray[np.bool_]
+    """Bool `[s]`: those that depend on valid samples inside the window only."""
+
+
+class SpectrogramCache:
+    """
+    Store the columns of the last window, so that overlapping windows compute each once.
+
+    Valid samples do not change (`AudioBuffer`), nor do the columns that depend on nothing
+    else. One thread may use it at a time: it belongs to the worker that prepares the windows.
+    """
+
+    def __init__(self, spec: AudioSpec) -> None:
+        self._spec = spec
+        self._cached: _Columns | None = None
+
+    def log_mel(
+        self, samples: NDArray[np.float32], valid_mask: NDArray[np.bool_], first: int,
+    ) -> NDArray[np.float32]:
+        """
+        Return `preprocess.audio.log_mel` of a window's samples `[n]`, float32 `[f, s]`.
+
+        Columns that touch a gap have undefined values: they must not be used.
+
+        :param valid_mask: bool `[n]`, false where the samples are zeros for a gap.
+        :param first: index of the first sample in the stream. Windows whose indices differ by
+            whole hops share their columns.
+        """
+        count = columns_of(len(samples), self._spec)
+        bands = np.zeros((self._spec.n_mels, count), np.float32)
+        gaps = touching_gaps(valid_mask, self._spec)
+        reusable = ~gaps & self._inside(count, len(samples))
+        missing = ~(self._reuse(bands, first) & reusable | gaps)
+        for start, stop in _runs(missing):
+            bands[:, start:stop] = log_mel(samples, self._spec, start, stop)
+        self._cached = _Columns(first, bands, reusable)
+        return bands
+
+    def _reuse(self, bands: NDArray[np.float32], first: int) -> NDArray[np.bool_]:
+        """Fill in the cached columns, and mark them, bool `[s]`."""
+        reused = np.zeros(bands.shape[1], np.bool_)
+        cached = self._cached
+        if cached is not None:
+            moved, rest = divmod(first - cached.first, self._spec.hop_length)
+            if rest == 0 and 0 <= moved < len(reused):
+                reusable = cached.reusable[moved:]
+                bands[:, :len(reusable)][:, reusable] = cached.bands[:, moved:][:, reusable]
+                reused[:len(reusable)] = reusable
+        return reused
+
+    def _inside(self, count: int, samples: int) -> NDArray[np.bool_]:
+        """Mark the columns, bool `[s]`, that depend on samples of the window only."""
+        centres = np.arange(count) * self._spec.hop_length
+        half = (self._spec.win_length + 1) // 2
+        inside: NDArray[np.bool_] = (centres >= half) & (centres + half <= samples)
+        return inside
+
+
+def _runs(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each run of true values."""
+    edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
+    yield from zip(edges[::2].tolist(), edges[1::2].tolist())
