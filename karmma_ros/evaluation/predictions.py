@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 import json
-import os
 from pathlib import Path
 from typing import Any
 import zipfile
@@ -24,6 +23,7 @@ import zipfile
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import FileError, InvalidSettingError
 from karmma_ros.modality import in_order, Modality, subset_name, subsets
+from karmma_ros.storage import write_atomically
 import numpy as np
 from numpy.typing import NDArray
 
@@ -250,12 +250,9 @@ def present_subset(row: NDArray[np.bool_]) -> tuple[Modality, ...]:
 
 
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]], **description: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({'version': VERSION, **description})
-    partial = path.with_name(path.name + '.partial')
-    with partial.open('wb') as file:
-        np.savez(file, **{_DESCRIPTION: np.array(text), **dict(arrays)})  # type: ignore[arg-type]
-    os.replace(partial, path)
+    write_atomically(path, lambda file: np.savez(
+        file, **{_DESCRIPTION: np.array(text), **dict(arrays)}))  # type: ignore[arg-type]
 
 
 @contextmanager
