@@ -1,9 +1,9 @@
 """
-Take pictures of a bag report: `python docs/draw_bag_report.py [FOLDER]`.
+Take screenshots of a bag report: `python docs/draw_bag_report.py [FOLDER]`.
 
-Two bags of the synthetic kitchen, in which sensors fall silent, are written and evaluated by the
-commands of docs/bags.md; Chromium or Chrome, which must be installed, shows the report at the
-width of a desktop and of a phone. The pictures of docs/bags.md are made anew without FOLDER.
+Two bags of the synthetic kitchen, with sensors that stop, are written and evaluated by the
+commands of docs/bags.md; Chromium or Chrome, which must be installed, renders the report at the
+width of a desktop and of a phone. Without FOLDER the figures of docs/bags.md are replaced.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Spans = Sequence[tuple[float, float]]
 SILENT: Sequence[tuple[Spans, Spans, Spans]] = (
     (((62, 74), (118, 133)), ((31, 43), (96, 108)), ((21, 35), (66, 80))),
     (((40, 52),), ((88, 104), (130, 138)), ((12, 24), (100, 110))))
-"""For each bag, the seconds without pictures, sound and boxes."""
+"""For each bag, the seconds without images, audio and boxes."""
 DESKTOP, PHONE = (1280, 1560), (375, 1500)
 PHONE_SCALE = 2
 _WINDOW = 1600, 2000
@@ -42,12 +42,12 @@ _WINDOW = 1600, 2000
 _POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy".*?>', re.DOTALL)
 _ERROR = """<script>
 document.querySelector('canvas').dispatchEvent(new KeyboardEvent('keydown', {key: 'n'}));
-document.querySelector('PLACE').scrollIntoView({behavior: 'instant'});
+document.querySelector('SELECTOR').scrollIntoView({behavior: 'instant'});
 </script></body>"""
 
 
 def write_bag(path: Path, seed: int, silent: tuple[Spans, Spans, Spans]) -> None:
-    """Write some actions of the kitchen, without what the sensors do not say."""
+    """Write some actions of the kitchen, without the messages of stopped sensors."""
     with BagWriter(path) as bag:
         for number in range(ACTIONS):
             start_ns = write.START_NS + round(number * SHOWN.seconds * NANOSECONDS)
@@ -56,7 +56,7 @@ def write_bag(path: Path, seed: int, silent: tuple[Spans, Spans, Spans]) -> None
 
 
 def without(sensor: Iterator[write.Event], silent: Spans) -> Iterator[write.Event]:
-    """Leave out what a sensor says in some spans of time."""
+    """Leave out the messages of a sensor in some spans of time."""
     for event in sensor:
         second = (event[0] - write.START_NS) / NANOSECONDS
         if not any(start <= second < stop for start, stop in silent):
@@ -76,18 +76,19 @@ def evaluate(folder: Path) -> Path:
     return out / 'report.html'
 
 
-def at_error(page: Path, place: str) -> Path:
-    """Write a copy of the page that shows the first error, scrolled to a place."""
+def at_error(page: Path, selector: str) -> Path:
+    """Write a copy of the page that shows the first error, scrolled to a selector."""
     text = _POLICY.sub('', page.read_text(encoding='utf-8'))  # it lets no other script run
     copy = page.with_name('error.html')
-    copy.write_text(text.replace('</body>', _ERROR.replace('PLACE', place)), encoding='utf-8')
+    script = _ERROR.replace('SELECTOR', selector)
+    copy.write_text(text.replace('</body>', script), encoding='utf-8')
     return copy
 
 
-def picture(
+def screenshot(
     browser: str, page: Path, path: Path, size: tuple[int, int], scale: int = 1,
 ) -> None:
-    """Show a page and take a picture of it."""
+    """Render a page and take a screenshot."""
     (width, height), frame = size, page.with_name('frame.html')
     frame.write_text(f'<!doctype html><style>body{{margin:0}}iframe{{border:0;width:{width}px;'
                      f'height:{height}px}}</style><iframe src="{page.name}"></iframe>',
@@ -102,15 +103,15 @@ def picture(
 
 
 def main(folder: Path = IMAGES) -> None:
-    """Write both pictures."""
+    """Write both screenshots."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise SystemExit(f'draw_bag_report: none of {", ".join(BROWSERS)} is installed: a browser '
-                         'takes the pictures, as of `apt install chromium`')
-    with tempfile.TemporaryDirectory(prefix='karmma_report_') as place:
-        page = evaluate(Path(place).resolve())
-        picture(browser, at_error(page, 'header'), folder / 'bag_report.png', DESKTOP)
-        picture(browser, at_error(page, '#timeline'), folder / 'bag_report_phone.png', PHONE,
+                         'takes the screenshots, as of `apt install chromium`')
+    with tempfile.TemporaryDirectory(prefix='karmma_report_') as temporary:
+        page = evaluate(Path(temporary).resolve())
+        screenshot(browser, at_error(page, 'header'), folder / 'bag_report.png', DESKTOP)
+        screenshot(browser, at_error(page, '#timeline'), folder / 'bag_report_phone.png', PHONE,
                 PHONE_SCALE)
 
 

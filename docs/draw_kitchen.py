@@ -17,11 +17,11 @@ import numpy as np
 COLUMNS, ROWS = 5, 4
 HEIGHT, WIDTH = 180, 240
 CAPTION = 22
-"""Height of the line under each picture, pixels."""
+"""Height of the line under each image, pixels."""
 
 
 def contact_sheet(split: Split = Split.TEST, seed: int = 0, t_s: float = 1.0) -> np.ndarray:
-    """Draw a picture of each of 20 episodes: uint8 `[h, w, 3]`; every word occurs."""
+    """Draw a frame of each of 20 episodes: uint8 `[h, w, 3]`; every word occurs."""
     tiles = [_tile(split, seed, i, t_s) for i in range(ROWS * COLUMNS)]
     rows = [np.hstack(tiles[i:i + COLUMNS]) for i in range(0, len(tiles), COLUMNS)]
     return np.vstack(rows)
@@ -41,7 +41,7 @@ def _tile(split: Split, seed: int, index: int, t_s: float) -> np.ndarray:
 def main() -> None:
     """Write the sheet to the file named on the command line."""
     parser = argparse.ArgumentParser(description='Draw a contact sheet of the synthetic kitchen.')
-    parser.add_argument('path', type=Path, help='picture to write (.jpg or .png)')
+    parser.add_argument('path', type=Path, help='image file to write (.jpg or .png)')
     path = parser.parse_args().path
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), contact_sheet()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]):

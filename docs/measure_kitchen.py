@@ -22,14 +22,14 @@ def measure_audio(clips: int = CLIPS, seed: int = 0) -> tuple[float, float]:
     values = []
     for index in range(clips):
         start = start_of(Split.TRAIN, seed, index)
-        sound = episode(Split.TRAIN, seed, index).audio(
+        audio = episode(Split.TRAIN, seed, index).audio(
             start, spec.duration, spec.audio.sample_rate)
-        values.append(log_mel(sound, spec.audio))
+        values.append(log_mel(audio, spec.audio))
     return float(np.mean(values)), float(np.std(values))
 
 
 def measure_flow(clips: int = CLIPS // 4, seed: int = 0) -> dict[float, float]:
-    """Return percentiles of the displacement on moving things, pixels a frame."""
+    """Return percentiles of the displacement on moving objects, pixels a frame."""
     spec = clip_spec()
     wide = replace(spec, flow=replace(spec.flow, bound=30.0))
     sizes = []

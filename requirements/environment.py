@@ -3,7 +3,7 @@ Make the environment in .venv that `make demo` and `make test` run in.
 
 Standard library only: it runs before anything is installed. Each step keeps a fingerprint of
 what it was made from, in .venv/karmma_environment.json, so that a second run has nothing to do
-and a run that was cut off is taken up again.
+and an interrupted run is resumed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NO_NETWORK = re.compile(
 
 
 class EnvironmentProblem(Exception):
-    """The environment cannot be made; the message is one sentence that says how to mend it."""
+    """The environment cannot be made; the message is one sentence with the fix."""
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,21 @@ def find_distribution(environ: Mapping[str, str], python: str) -> Distribution |
     """
     Find the sourced distribution: its variables are set and its rclpy can be imported.
 
-    An environment made by this script looks like one when sourced; it is not one.
+    An environment made by this script has the same variables when sourced; it is not one.
     """
     prefixes = environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     foreign = tuple(p for p in prefixes if p and not Path(p).is_relative_to(VENV))
     if not foreign or 'ROS_DISTRO' not in environ:
         return None
-    answer = subprocess.run([python, '-c', 'import rclpy'], capture_output=True, env=environ)
-    return Distribution(environ['ROS_DISTRO'], foreign) if answer.returncode == 0 else None
+    result = subprocess.run([python, '-c', 'import rclpy'], capture_output=True, env=environ)
+    return Distribution(environ['ROS_DISTRO'], foreign) if result.returncode == 0 else None
 
 
 def check_python(newest: tuple[int, int]) -> None:
     """
-    Look at the version of the Python that runs this.
+    Check the version of the Python that runs this.
 
-    :raises EnvironmentProblem: when it is none that the pinned packages exist for.
+    :raises EnvironmentProblem: when the pinned packages do not exist for it.
     """
     if not (3, 10) <= sys.version_info[:2] <= newest:
         raise EnvironmentProblem(
@@ -91,9 +91,9 @@ def check_python(newest: tuple[int, int]) -> None:
 
 def check_machine(distribution: Distribution | None) -> None:
     """
-    Look for what only the machine's owner can install, before anything is downloaded.
+    Check for what only the machine's owner can install, before anything is downloaded.
 
-    :raises EnvironmentProblem: for the first thing that is missing.
+    :raises EnvironmentProblem: for the first missing package.
     """
     dotted = '{}.{}'.format(*sys.version_info[:2])
     machine = (platform.system(), platform.machine())
@@ -152,8 +152,8 @@ class Steps:
         draft.replace(self.path)
 
 
-def say(text: str) -> None:
-    """Tell the person at the terminal what takes so long."""
+def report(text: str) -> None:
+    """Print what takes long."""
     print(f'env: {text}', flush=True)
 
 
@@ -164,11 +164,11 @@ def call(command: Sequence[str | Path], log: Path, env: Mapping[str, str], cwd: 
     :raises EnvironmentProblem: when it fails, with the likeliest reason.
     """
     with log.open('w') as output:
-        answer = subprocess.run(
+        result = subprocess.run(
             [str(part) for part in command], stdout=output, stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL, env=env, cwd=cwd,
         )
-    if answer.returncode == 0:
+    if result.returncode == 0:
         return
     text = log.read_text(errors='replace')
     if NO_NETWORK.search(text):
@@ -186,13 +186,13 @@ def call(command: Sequence[str | Path], log: Path, env: Mapping[str, str], cwd: 
 
 def make_venv(distribution: Distribution | None) -> None:
     """Make .venv afresh with the Python that runs this script."""
-    say(f'making .venv with Python {platform.python_version()}')
+    report(f'making .venv with Python {platform.python_version()}')
     shutil.rmtree(VENV, ignore_errors=True)
     options = ['--system-site-packages'] if distribution else []
     command = [str(PYTHON), '-m', 'venv', *options, str(VENV)]
-    answer = subprocess.run(command, capture_output=True, text=True)
-    if answer.returncode != 0:
-        reason = (answer.stdout + answer.stderr).strip().splitlines() or ['no reason given']
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        reason = (result.stdout + result.stderr).strip().splitlines() or ['no reason given']
         raise EnvironmentProblem(f'{PYTHON} -m venv failed: {reason[-1]}')
     # A workspace that holds this repository is not searched for packages in here.
     (VENV / 'COLCON_IGNORE').touch()
@@ -211,20 +211,20 @@ def install_packages(distribution: Distribution | None, env: Mapping[str, str]) 
     constraints: list[str | Path] = []
     if distribution:
         probe = [str(PYTHON), '-c', 'import numpy; print(numpy.__version__)']
-        found = subprocess.run(probe, capture_output=True, text=True, env=env).stdout.strip()
-        if found.startswith('1.'):
+        version = subprocess.run(probe, capture_output=True, text=True, env=env).stdout.strip()
+        if version.startswith('1.'):
             limit = VENV / 'numpy_of_the_distribution.txt'
             limit.write_text('numpy<2\n')
             constraints = ['-c', limit]
-    say('installing PyTorch')
+    report('installing PyTorch')
     call([*pip, 'install', *constraints, '-r', folder / 'torch.txt'], log, env, ROOT)
     names = REQUIREMENTS if distribution else ('ros.txt', *REQUIREMENTS)
-    say(f'installing {", ".join(Path(name).stem for name in names)} packages')
+    report(f'installing {", ".join(Path(name).stem for name in names)} packages')
     files = [part for name in names for part in ('-r', folder / name)]
     call([*pip, 'install', *constraints, *files], log, env, ROOT)
 
 
-def mend_wheels() -> None:
+def fix_wheels() -> None:
     """Point the wheels' CMake files at this Python's headers instead of their builder's."""
     headers = sysconfig.get_paths()['include']
     numpy = subprocess.run(
@@ -233,33 +233,33 @@ def mend_wheels() -> None:
     ).stdout.strip()
     for path in sorted((VENV / 'share').rglob('*.cmake')):
         text = path.read_text()
-        mended = BUILDERS_PYTHON.sub(headers, BUILDERS_NUMPY.sub(numpy, text))
-        if mended != text:
-            path.write_text(mended)
+        fixed = BUILDERS_PYTHON.sub(headers, BUILDERS_NUMPY.sub(numpy, text))
+        if fixed != text:
+            path.write_text(fixed)
 
 
 def build_interfaces(distribution: Distribution | None, env: Mapping[str, str]) -> None:
     """Build karmma_msgs, and the stand-ins for message packages that are not there."""
     wanted = [ROOT / 'test' / 'interfaces' / name for name in missing_interfaces(distribution)]
     wanted.append(ROOT / 'karmma_msgs')
-    say('building ' + ', '.join(path.name for path in wanted))
-    place = VENV / 'interfaces'
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
+    report('building ' + ', '.join(path.name for path in wanted))
+    build_folder = VENV / 'interfaces'
+    shutil.rmtree(build_folder, ignore_errors=True)
+    build_folder.mkdir()
     path = os.pathsep.join([str(VENV / 'bin'), env.get('PATH', os.defpath)])
-    environ = {**env, 'PATH': path, 'COLCON_LOG_PATH': str(place / 'log'),
+    environ = {**env, 'PATH': path, 'COLCON_LOG_PATH': str(build_folder / 'log'),
                'COLCON_DEFAULTS_FILE': os.devnull}
     if distribution is None:
         environ['AMENT_PREFIX_PATH'] = environ['CMAKE_PREFIX_PATH'] = str(VENV)
     command = [
         venv_python(), '-m', 'colcon', 'build', '--merge-install',
         '--base-paths', *wanted,
-        '--build-base', place / 'build', '--install-base', place / 'install',
+        '--build-base', build_folder / 'build', '--install-base', build_folder / 'install',
         '--cmake-args', '-DBUILD_TESTING=OFF', '-DCMAKE_BUILD_TYPE=Release',
         f'-DPython3_EXECUTABLE={venv_python()}', '--no-warn-unused-cli',
     ]
     # Not from the repository's root: colcon would take the colcon_defaults.yaml that lies there.
-    call(command, VENV / 'colcon.log', environ, place)
+    call(command, VENV / 'colcon.log', environ, build_folder)
 
 
 def missing_interfaces(distribution: Distribution | None) -> tuple[str, ...]:
@@ -300,7 +300,7 @@ def write_variables(distribution: Distribution | None) -> None:
         before['AMENT_PREFIX_PATH'].append(VENV)
         before['CMAKE_PREFIX_PATH'].append(VENV)
         before['LD_LIBRARY_PATH'] += library_folders()
-        # The wheels start Python twice unless told that their variables are already set.
+        # The wheels start Python twice unless their variables are marked as set.
         lines.append('export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1')
     for name, folders in before.items():
         value = os.pathsep.join(str(folder) for folder in folders)
@@ -356,7 +356,7 @@ def make_environment() -> None:
     interfaces = content(ROOT / 'karmma_msgs', ROOT / 'test' / 'interfaces')
     interfaces += ' '.join([wheels, *missing_interfaces(distribution)])
 
-    # pip cannot be trusted to mend what it left half done: then everything starts afresh.
+    # pip does not reliably repair an interrupted installation: then everything starts afresh.
     if steps.done.get('packages') == 'begun' or not venv_python().exists():
         steps.done = {}
     with steps.step('venv', base) as wanted:
@@ -369,9 +369,9 @@ def make_environment() -> None:
         if wanted:
             install_packages(distribution, env)
     if distribution is None:
-        with steps.step('mended', base, packages, script) as wanted:
+        with steps.step('fixed', base, packages, script) as wanted:
             if wanted:
-                mend_wheels()
+                fix_wheels()
     env = dict(os.environ) if distribution else wheels_variables()
     with steps.step('interfaces', base, interfaces) as wanted:
         if wanted:
@@ -381,11 +381,11 @@ def make_environment() -> None:
         if wanted:
             install_ourselves()
             write_variables(distribution)
-            say('ready: . .venv/karmma_env.sh')
+            report('ready: . .venv/karmma_env.sh')
 
 
 def main() -> int:
-    """Make the environment; say in one sentence why it cannot be made."""
+    """Make the environment; print in one sentence why it cannot be made."""
     lock = os.open(ROOT / 'requirements', os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -394,7 +394,7 @@ def main() -> int:
         print(f'env: {problem}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('env: stopped; run it again to go on.', file=sys.stderr)
+        print('env: stopped; run it again to resume.', file=sys.stderr)
         return 130
     finally:
         os.close(lock)

@@ -1,4 +1,4 @@
-"""What several rooms need: a small network that builds in no time, a ROS domain of one's own."""
+"""What the tests of several packages need: a small network, a ROS domain of one's own."""
 
 import array
 from collections import deque
@@ -165,13 +165,13 @@ class Traces:
         buffers = list(_reachable())
         marks = [(what, bytes(b ^ 0x5a for b in mark))
                  for what, marks in self._marks.items() for mark in marks]
-        found = set()
+        matches = set()
         for buffer in buffers:
             content = _bytes_of(buffer)
             if len(content) > _MARK:
-                found |= {f'{what} in {type(buffer).__name__} of {len(content)} bytes'
+                matches |= {f'{what} in {type(buffer).__name__} of {len(content)} bytes'
                           for what, mark in marks if mark in content}
-        return sorted(found)
+        return sorted(matches)
 
 
 def _reachable():

@@ -96,22 +96,22 @@ def import_violation(package: str, module: str) -> str | None:
 def import_violations(package: Path) -> tuple[list[Path], list[str]]:
     """Return the files below `package` that were read, and every import that is not allowed."""
     files = sorted(package.rglob('*.py'))
-    found = []
+    problems = []
     for path in files:
         parts = path.relative_to(package.parent).with_suffix('').parts
         subpackage = package_of('.'.join(parts))
         for line, module in imported_modules(path.read_text(), '.'.join(parts[:-1])):
             problem = import_violation(subpackage, module)
             if problem:
-                found.append(f'{path.relative_to(package.parent)}:{line}: {problem}')
-    return files, found
+                problems.append(f'{path.relative_to(package.parent)}:{line}: {problem}')
+    return files, problems
 
 
 def test_imports_keep_to_the_table():
-    files, found = import_violations(PACKAGE)
+    files, problems = import_violations(PACKAGE)
     assert {package_of('.'.join(f.relative_to(ROOT).with_suffix('').parts)) for f in files} \
         == set(TABLE), 'the packages of the table are not those of karmma_ros'
-    assert not found, '\n'.join(found)
+    assert not problems, '\n'.join(problems)
 
 
 def test_the_table_has_every_package():
@@ -133,13 +133,13 @@ def test_the_table_has_every_package():
     ('clip.py', 'import cv2', 'numpy and filelock only'),
     ('clip.py', 'import karmma_ros.data.samples', 'nouns may not import data'),
 ])
-def test_a_planted_violation_is_found(tmp_path, file, source, expected):
+def test_a_planted_violation_is_detected(tmp_path, file, source, expected):
     path = tmp_path / 'karmma_ros' / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source)
-    files, found = import_violations(tmp_path / 'karmma_ros')
+    files, problems = import_violations(tmp_path / 'karmma_ros')
     assert files == [path]
-    assert len(found) == 1 and expected in found[0], found
+    assert len(problems) == 1 and expected in problems[0], problems
 
 
 @pytest.mark.parametrize('file, source', [

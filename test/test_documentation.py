@@ -65,33 +65,33 @@ def test_the_manual_has_exactly_the_table_of_the_parameters():
     table = load(DOCS / 'node_parameters.py').table()
     page = text(DOCS / 'node.md')
     assert table in page, 'put there what `python docs/node_parameters.py` prints'
-    rows_there = section(page, 'Parameters').count('\n| `')
-    assert rows_there == len(table.splitlines()) - 2
+    num_rows = section(page, 'Parameters').count('\n| `')
+    assert num_rows == len(table.splitlines()) - 2
 
 
 def test_the_manual_has_every_topic_and_no_other(node_graph):
-    told_in, told_out = section(text(DOCS / 'node.md'), 'Topics').split('\nOut:\n')
-    for part, kind in ((told_in, 'subscribe'), (told_out, 'publish')):
-        told = {(full_name(row[0].strip('`')), row[1].strip('`')) for row in rows(part)}
-        # The type of the sound is a parameter; its default is what the graph shows.
-        told = {(n, 'audio_common_msgs/msg/AudioDataStamped' if t == 'audio.type' else t)
-                for n, t in told}
-        assert told == {(name, type_name) for k, name, type_name in node_graph if k == kind}
+    inputs, outputs = section(text(DOCS / 'node.md'), 'Topics').split('\nOut:\n')
+    for part, role in ((inputs, 'subscribe'), (outputs, 'publish')):
+        documented = {(full_name(row[0].strip('`')), row[1].strip('`')) for row in rows(part)}
+        # The type of the audio is a parameter; its default is what the graph shows.
+        documented = {(n, 'audio_common_msgs/msg/AudioDataStamped' if t == 'audio.type' else t)
+                      for n, t in documented}
+        assert documented == {(name, type_name) for k, name, type_name in node_graph if k == role}
 
 
 def test_the_manual_has_every_service_and_no_other(node_graph):
-    told = {(row[0].strip('`'), row[1].strip('`'))
-            for row in rows(section(text(DOCS / 'node.md'), 'Services'))}
-    has = {(name, type_name) for kind, name, type_name in node_graph if kind == 'serve'}
-    missing = {row for row in told if (full_name(row[0]), row[1]) not in has}
+    documented = {(row[0].strip('`'), row[1].strip('`'))
+                  for row in rows(section(text(DOCS / 'node.md'), 'Services'))}
+    has = {(name, type_name) for role, name, type_name in node_graph if role == 'serve'}
+    missing = {row for row in documented if (full_name(row[0]), row[1]) not in has}
     assert {name for name, _ in missing} <= NOT_IN_HUMBLE
-    assert has == {(full_name(n), t) for n, t in told - missing}
+    assert has == {(full_name(n), t) for n, t in documented - missing}
 
 
 def test_the_manual_has_every_state_of_an_input():
-    told = [row[0].strip('`') for row in rows(
+    documented = [row[0].strip('`') for row in rows(
         section(text(DOCS / 'node.md'), 'What makes an input usable'))]
-    numbers = [getattr(ModalityStatus, name) for name in told]
+    numbers = [getattr(ModalityStatus, name) for name in documented]
     assert numbers == list(range(6))
 
 
@@ -105,8 +105,8 @@ def test_code_in_the_pages_is_code(page):
         assert subprocess.run(['bash', '-n'], input=block, text=True).returncode == 0
 
 
-def test_there_is_code_of_each_kind():
-    assert all(blocks(DOCS / 'node.md', kind) for kind in ('python', 'yaml', 'sh'))
+def test_every_language_has_code():
+    assert all(blocks(DOCS / 'node.md', language) for language in ('python', 'yaml', 'sh'))
     assert len(blocks(DOCS / 'hri.md', 'python')) == 2
 
 
@@ -132,13 +132,14 @@ def test_every_parameter_given_on_a_command_line_exists(page):
 
 
 def test_boxes_of_yolo_ros_become_boxes_of_vision_msgs():
-    place = {}
-    exec(next(b for b in blocks(DOCS / 'hri.md', 'python') if 'as_detections' in b), place)
+    namespace = {}
+    exec(next(b for b in blocks(DOCS / 'hri.md', 'python') if 'as_detections' in b), namespace)
     number = SimpleNamespace
-    found = number(class_name='cup', score=0.5, bbox=number(
+    detection = number(class_name='cup', score=0.5, bbox=number(
         center=number(position=number(x=10.0, y=20.0)), size=number(x=4.0, y=6.0)))
     from std_msgs.msg import Header
-    message = place['as_detections'](number(header=Header(frame_id='c'), detections=[found]))
+    message = namespace['as_detections'](
+        number(header=Header(frame_id='c'), detections=[detection]))
     box, = message.detections
     assert message.header.frame_id == 'c'
     assert (box.results[0].hypothesis.class_id, box.results[0].hypothesis.score) == ('cup', 0.5)
@@ -146,17 +147,17 @@ def test_boxes_of_yolo_ros_become_boxes_of_vision_msgs():
     assert (box.bbox.size_x, box.bbox.size_y) == (4.0, 6.0)
 
 
-class DemoMonitor:
-    """Publish to the example, which runs as a process of its own, and hear what it says."""
+class ExampleMonitor:
+    """Publish to the example, which runs as a process of its own, and store its sentences."""
 
     def __init__(self, domain, *arguments):
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node('audience', context=self.context)
+        self.node = rclpy.create_node('monitor', context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.said = []
-        self.node.create_subscription(String, 'say', lambda m: self.said.append(m.data), 10)
+        self.sentences = []
+        self.node.create_subscription(String, 'say', lambda m: self.sentences.append(m.data), 10)
         self.results = self.node.create_publisher(ActionRecognition, 'action_recognition', 10)
         self.events = self.node.create_publisher(ActionEvent, 'karmma/action_events', 50)
         self.process = subprocess.Popen(
@@ -170,7 +171,7 @@ class DemoMonitor:
         self.node.destroy_node()
         rclpy.try_shutdown(context=self.context)
 
-    def until(self, condition, seconds=20.0):
+    def spin_until(self, condition, seconds=20.0):
         deadline = time.monotonic() + seconds
         while not condition() and time.monotonic() < deadline:
             self.executor.spin_once(timeout_sec=0.02)
@@ -180,39 +181,39 @@ class DemoMonitor:
         """Publish a result that rests on the sensors given, and give it time to arrive."""
         self.results.publish(ActionRecognition(modalities=[
             ModalityStatus(name=name, used=value) for name, value in used.items()]))
-        self.until(lambda: False, 0.3)
+        self.spin_until(lambda: False, 0.3)
 
-    def tell(self, verb, phase=ActionEvent.STARTED):
+    def publish_event(self, verb, phase=ActionEvent.STARTED):
         self.events.publish(ActionEvent(
             phase=phase, verb=LabelScore(class_name=verb), noun=LabelScore(class_name='cup')))
 
 
 @pytest.fixture
-def audience(monkeypatch, ros_domain):
+def monitor(monkeypatch, ros_domain):
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    audience = DemoMonitor(ros_domain, '-p', 'pause:=1.0')
+    monitor = ExampleMonitor(ros_domain, '-p', 'pause:=1.0')
     try:
-        assert audience.until(lambda: audience.results.get_subscription_count()
-                              and audience.events.get_subscription_count()
-                              and audience.node.count_publishers('say'))
-        yield audience
+        assert monitor.spin_until(lambda: monitor.results.get_subscription_count()
+                                  and monitor.events.get_subscription_count()
+                                  and monitor.node.count_publishers('say'))
+        yield monitor
     finally:
-        audience.close()
+        monitor.close()
 
 
-def test_the_example_says_what_was_seen_once_and_asks_about_the_rest(audience):
-    audience.show(rgb=True, audio=True)
-    audience.tell('cut')
-    audience.tell('wash', ActionEvent.ENDED)
-    audience.tell('wash')
-    audience.tell('wash')
-    assert audience.until(lambda: audience.said)
-    audience.until(lambda: False, 1.2)
-    assert audience.said == ['You wash the cup.']
-    audience.show(rgb=False, audio=True)
-    audience.tell('wash')
-    assert audience.until(lambda: len(audience.said) == 2)
-    assert audience.said[1] == 'Do you wash the cup?'
+def test_the_example_speaks_once_and_as_a_question_without_the_camera(monitor):
+    monitor.show(rgb=True, audio=True)
+    monitor.publish_event('cut')
+    monitor.publish_event('wash', ActionEvent.ENDED)
+    monitor.publish_event('wash')
+    monitor.publish_event('wash')
+    assert monitor.spin_until(lambda: monitor.sentences)
+    monitor.spin_until(lambda: False, 1.2)
+    assert monitor.sentences == ['You wash the cup.']
+    monitor.show(rgb=False, audio=True)
+    monitor.publish_event('wash')
+    assert monitor.spin_until(lambda: len(monitor.sentences) == 2)
+    assert monitor.sentences[1] == 'Do you wash the cup?'
 
 
 def test_the_example_is_short():
@@ -234,7 +235,7 @@ def copied(path):
     return sources
 
 
-def travels(source):
+def sent(source):
     """Return whether .dockerignore lets a path through: the last line that fits decides."""
     verdict = True
     for line in text(ROOT / '.dockerignore').splitlines():
@@ -246,16 +247,16 @@ def travels(source):
     return verdict
 
 
-def test_there_are_two_images():
+def test_two_images_exist():
     assert [p.name for p in DOCKERFILES] == ['cpu.Dockerfile', 'cuda.Dockerfile']
 
 
 @pytest.mark.parametrize('path', DOCKERFILES, ids=lambda p: p.name)
-def test_an_image_copies_what_is_there_and_travels(path):
+def test_an_image_copies_files_that_exist_and_are_sent(path):
     sources = copied(path)
     assert {'requirements/torch.txt', 'requirements/runtime.txt', 'karmma_ros'} <= set(sources)
     assert [s for s in sources if not (ROOT / s).exists()] == []
-    assert [s for s in sources if not travels(s)] == []
+    assert [s for s in sources if not sent(s)] == []
 
 
 @pytest.mark.parametrize('path', DOCKERFILES, ids=lambda p: p.name)
@@ -334,7 +335,7 @@ def test_the_repository_list_is_one_of_vcstool():
     assert 'vcs import src < karmma_ros.repos' in text(INSTALLATION)
 
 
-def test_a_commands_shell_is_sound():
+def test_the_shell_commands_parse():
     for path in DOCKERFILES:
         for name, rest in instructions(path):
             if name == 'RUN':
@@ -352,7 +353,7 @@ def test_the_images_differ_in_the_graphics_card_only():
     assert [step for step in cpu if step not in cuda] == []
 
 
-def test_compose_builds_these_images_and_launches_what_there_is():
+def test_compose_builds_these_images_and_launches_existing_files():
     compose = yaml.safe_load(text(ROOT / 'docker' / 'compose.yaml'))
     built = {Path(s['build']['dockerfile']).name for s in compose['services'].values()}
     assert built == {path.name for path in DOCKERFILES}

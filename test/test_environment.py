@@ -1,4 +1,4 @@
-"""The script behind `make env`: what it says when it cannot go on, and how it takes up again."""
+"""The script behind `make env`: its errors, and how it resumes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def script(tmp_path, monkeypatch) -> ModuleType:
         'environment', tmp_path / 'requirements' / source.name)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up.
+    # Dataclasses need their module in sys.modules.
     monkeypatch.setitem(sys.modules, 'environment', module)
     spec.loader.exec_module(module)
     assert module.VENV == tmp_path / '.venv'
@@ -71,14 +71,14 @@ def test_a_missing_compiler_names_the_package(script, monkeypatch, tmp_path):
 
 
 def test_a_missing_venv_module_names_the_package(script, monkeypatch):
-    found = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(script.importlib.util, 'find_spec',
-                        lambda name: None if name == 'ensurepip' else found(name))
+                        lambda name: None if name == 'ensurepip' else find_spec(name))
     assert f'python{sysconfig.get_python_version()}-venv' in sentence(
         script, lambda: script.check_machine(None))
 
 
-def test_another_kind_of_machine_is_sent_to_a_distribution(script, monkeypatch):
+def test_another_type_of_machine_needs_a_distribution(script, monkeypatch):
     monkeypatch.setattr(script.platform, 'machine', lambda: 'aarch64')
     assert 'aarch64: install a ROS 2 distribution' in sentence(
         script, lambda: script.check_machine(None))
@@ -87,9 +87,9 @@ def test_another_kind_of_machine_is_sent_to_a_distribution(script, monkeypatch):
 
 
 def test_a_distribution_without_colcon_names_the_package(script, monkeypatch):
-    found = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(script.importlib.util, 'find_spec',
-                        lambda name: None if name == 'colcon_core' else found(name))
+                        lambda name: None if name == 'colcon_core' else find_spec(name))
     distribution = script.Distribution('jazzy', ('/opt/ros/jazzy',))
     assert 'python3-colcon-common-extensions' in sentence(
         script, lambda: script.check_machine(distribution))
@@ -111,7 +111,7 @@ def test_a_failed_command_is_explained(script, tmp_path, output, expected):
     assert log.read_text() == output
 
 
-def test_no_network_is_seen_in_what_pip_really_says(script, tmp_path):
+def test_no_network_is_recognised_in_the_output_of_pip(script, tmp_path):
     """Nothing listens on this machine's discard port."""
     call = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--retries', '1', '--isolated',
             '--index-url', 'http://127.0.0.1:9/simple', '--dest', tmp_path, 'six==1.16.0']
@@ -131,7 +131,7 @@ def counted(script, monkeypatch) -> list[str]:
         script.venv_python().touch()
 
     monkeypatch.setattr(script, 'make_venv', make_venv)
-    for name in ('install_packages', 'mend_wheels', 'build_interfaces', 'install_ourselves',
+    for name in ('install_packages', 'fix_wheels', 'build_interfaces', 'install_ourselves',
                  'write_variables'):
         monkeypatch.setattr(script, name, lambda *_, name=name: done.append(name))
     monkeypatch.setattr(script, 'find_distribution', lambda *_: None)
@@ -144,7 +144,7 @@ def counted(script, monkeypatch) -> list[str]:
 
 def test_a_second_run_has_nothing_to_do(script, counted):
     script.make_environment()
-    assert counted == ['venv', 'install_packages', 'mend_wheels', 'build_interfaces',
+    assert counted == ['venv', 'install_packages', 'fix_wheels', 'build_interfaces',
                        'install_ourselves', 'write_variables']
     counted.clear()
     script.make_environment()
@@ -160,20 +160,20 @@ def test_what_changed_is_done_again_and_no_more(script, counted):
     counted.clear()
     (script.ROOT / 'requirements' / 'runtime.txt').write_text('six==1.17.0\n')
     script.make_environment()
-    assert counted == ['install_packages', 'mend_wheels']
+    assert counted == ['install_packages', 'fix_wheels']
     counted.clear()
     (script.ROOT / 'requirements' / 'ros.txt').write_text('six==1.17.0\n')
     script.make_environment()
     assert counted[0] == 'install_packages' and 'build_interfaces' in counted
 
 
-def test_an_install_that_was_cut_off_starts_afresh(script, counted, monkeypatch):
+def test_an_interrupted_install_starts_afresh(script, counted, monkeypatch):
     install = script.install_packages
 
-    def cut_off(*_):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(script, 'install_packages', cut_off)
+    monkeypatch.setattr(script, 'install_packages', interrupted)
     with pytest.raises(KeyboardInterrupt):
         script.make_environment()
     monkeypatch.setattr(script, 'install_packages', install)
@@ -181,13 +181,13 @@ def test_an_install_that_was_cut_off_starts_afresh(script, counted, monkeypatch)
     assert counted[:3] == ['venv', 'venv', 'install_packages']
 
 
-def test_a_build_that_was_cut_off_is_repeated_alone(script, counted, monkeypatch):
+def test_an_interrupted_build_is_repeated_alone(script, counted, monkeypatch):
     build = script.build_interfaces
 
-    def cut_off(*_):
+    def interrupted(*_):
         raise script.EnvironmentProblem('The disk is full.')
 
-    monkeypatch.setattr(script, 'build_interfaces', cut_off)
+    monkeypatch.setattr(script, 'build_interfaces', interrupted)
     with pytest.raises(script.EnvironmentProblem):
         script.make_environment()
     monkeypatch.setattr(script, 'build_interfaces', build)
@@ -210,13 +210,13 @@ def test_the_builders_paths_are_replaced(script, monkeypatch):
     file.write_text('set(I "/opt/python/cp310-cp310/include/python3.10;/opt/python/cp310-cp310/'
                     'lib/python3.10/site-packages/numpy/_core/include;/usr/include")')
     monkeypatch.setattr(script, 'venv_python', lambda: sys.executable)
-    script.mend_wheels()
+    script.fix_wheels()
     import numpy
     headers = sysconfig.get_paths()['include']
     assert file.read_text() == f'set(I "{headers};{numpy.get_include()};/usr/include")'
 
 
-def test_a_distribution_is_found_by_its_variables_and_its_rclpy(script, tmp_path):
+def test_a_distribution_is_detected_by_its_variables_and_its_rclpy(script, tmp_path):
     python = tmp_path / 'python'
     python.write_text('#!/bin/sh\nexit 0\n')
     python.chmod(0o755)
@@ -245,11 +245,11 @@ def test_stand_ins_are_built_only_for_what_is_missing(script, tmp_path):
 def pins(name: str) -> dict[str, str]:
     """Read one set of requirements, each a pin; give those that are for this machine."""
     lines = (ROOT / 'requirements' / name).read_text().splitlines()
-    found = [Requirement(text) for text in (line.partition('#')[0].strip() for line in lines)
-             if text]
-    exact = [re.fullmatch(r'==([\w.]+)', str(each.specifier)) for each in found]
-    assert found and all(exact), f'{name} has a line that is no pin'
-    return {each.name: match[1] for each, match in zip(found, exact)
+    texts = (line.partition('#')[0].strip() for line in lines)
+    requirements = [Requirement(text) for text in texts if text]
+    exact = [re.fullmatch(r'==([\w.]+)', str(each.specifier)) for each in requirements]
+    assert requirements and all(exact), f'{name} has a line that is no pin'
+    return {each.name: match[1] for each, match in zip(requirements, exact)
             if match and (each.marker is None or each.marker.evaluate())}
 
 
@@ -272,9 +272,9 @@ def test_the_environment_holds_what_is_pinned():
 
 @needs_environment
 def test_a_run_with_nothing_to_do_is_silent_and_quick():
-    answer = subprocess.run([sys.executable, 'requirements/environment.py'], cwd=ROOT,
+    result = subprocess.run([sys.executable, 'requirements/environment.py'], cwd=ROOT,
                             capture_output=True, text=True, timeout=20)
-    assert (answer.returncode, answer.stdout, answer.stderr) == (0, '', '')
+    assert (result.returncode, result.stdout, result.stderr) == (0, '', '')
 
 
 @needs_environment
@@ -284,7 +284,7 @@ def test_the_variables_can_be_sourced_twice_and_from_anywhere(tmp_path):
               'python -c "import karmma_ros; from karmma_msgs.msg import ModelInfo; '
               'print(karmma_ros.__file__)"; command -v karmma')
     kept = {name: value for name, value in os.environ.items() if name in ('ROS_DISTRO', 'HOME')}
-    answer = subprocess.run(['/bin/sh', '-c', script], cwd=tmp_path, capture_output=True,
+    result = subprocess.run(['/bin/sh', '-c', script], cwd=tmp_path, capture_output=True,
                             text=True, env={'PATH': '/usr/bin:/bin', **kept})
-    assert answer.stdout.split() == [str(ROOT / 'karmma_ros' / '__init__.py'),
-                                     str(ROOT / '.venv' / 'bin' / 'karmma')], answer.stderr
+    assert result.stdout.split() == [str(ROOT / 'karmma_ros' / '__init__.py'),
+                                     str(ROOT / '.venv' / 'bin' / 'karmma')], result.stderr

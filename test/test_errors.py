@@ -40,7 +40,7 @@ def test_what_could_change_a_terminal_becomes_an_escape(text, shown):
 
 @pytest.mark.parametrize(
     'text', ['A' * 3_000_000, '\x1b' * 3_000_000, '\U000e0041' * 60, 'é' * 101])
-def test_a_long_text_is_cut_and_tells_how_much_is_missing(text):
+def test_a_long_text_is_shortened_with_the_count_of_what_is_missing(text):
     shown = printable(text, 100)
     kept = len(shown[:shown.index('…')].replace('\\x1b', '?').replace('\\U000e0041', '?'))
     assert 60 <= len(shown) <= 100
@@ -55,7 +55,7 @@ def test_a_text_as_long_as_the_limit_stays_as_it_is():
 @pytest.mark.parametrize('error', [
     KarmmaError(HOSTILE), InvalidSampleError(f'image encoding: got {HOSTILE}'),
     InvalidSettingError(HOSTILE, HOSTILE, HOSTILE, HOSTILE),
-    *(kind(f'/tmp/{HOSTILE}', HOSTILE, HOSTILE) for kind in FILE_ERRORS),
+    *(error_type(f'/tmp/{HOSTILE}', HOSTILE, HOSTILE) for error_type in FILE_ERRORS),
 ])
 def test_every_error_is_one_printable_line(error):
     text = str(error)
@@ -69,7 +69,7 @@ def test_every_error_is_one_printable_line(error):
     KarmmaError('A' * 3_000_000),
     InvalidSettingError('model', 'A' * 3_000_000, 'text', 'shorten it'),
     InvalidSettingError('model', ['A' * 10] * 200_000, 'text', 'shorten it'),
-    *(kind('a', 'B' * 3_000_000, 'shorten it') for kind in FILE_ERRORS),
+    *(error_type('a', 'B' * 3_000_000, 'shorten it') for error_type in FILE_ERRORS),
 ])
 def test_every_error_is_short_and_keeps_its_remedy(error):
     assert len(str(error)) <= SENTENCE_LENGTH and 'characters left out)' in str(error)

@@ -38,19 +38,19 @@ def setup_arguments() -> dict[str, object]:
 
 
 def colcon(*arguments: str, cwd: Path = ROOT) -> str:
-    """Run colcon and give what it prints; the log goes where nobody looks."""
+    """Run colcon and give what it prints; without a log."""
     pytest.importorskip('colcon_core')
-    answer = subprocess.run(
+    done = subprocess.run(
         [sys.executable, '-m', 'colcon', *arguments], cwd=cwd, capture_output=True, text=True,
         env={**os.environ, 'COLCON_LOG_PATH': os.devnull}, timeout=120,
     )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    return answer.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_a_plain_colcon_call_finds_both_packages():
     lines = [line.split('\t') for line in colcon('list').splitlines()]
-    assert {(name, kind) for name, _, kind in lines} == {
+    assert {(name, build_type) for name, _, build_type in lines} == {
         ('karmma_ros', '(ros.ament_python)'), ('karmma_msgs', '(ros.ament_cmake)'),
     }
 
@@ -58,8 +58,8 @@ def test_a_plain_colcon_call_finds_both_packages():
 def test_in_a_workspace_the_readme_s_way_finds_both(tmp_path):
     (tmp_path / 'src').mkdir()
     (tmp_path / 'src' / 'karmma_ros').symlink_to(ROOT)
-    found = colcon('list', '--names-only', '--base-paths', 'src', 'src/*/*_msgs', cwd=tmp_path)
-    assert set(found.split()) == {'karmma_ros', 'karmma_msgs'}
+    names = colcon('list', '--names-only', '--base-paths', 'src', 'src/*/*_msgs', cwd=tmp_path)
+    assert set(names.split()) == {'karmma_ros', 'karmma_msgs'}
 
 
 def prefixes_without(package: str) -> dict[str, str]:
@@ -153,15 +153,15 @@ KEYS = {
 
 def imports_of(folder: Path) -> set[str]:
     """Return what the files below a folder import, but for the standard library and ours."""
-    found: set[str] = set()
+    names: set[str] = set()
     for path in folder.rglob('*.py'):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
-                found |= {alias.name.partition('.')[0] for alias in node.names}
+                names |= {alias.name.partition('.')[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
-                found.add(str(node.module).partition('.')[0])
+                names.add(str(node.module).partition('.')[0])
     newer = {'compression'}  # of the standard library from Python 3.14 on
-    return found - sys.stdlib_module_names - newer - {'karmma_ros'}
+    return names - sys.stdlib_module_names - newer - {'karmma_ros'}
 
 
 def declared(*tags: str) -> set[str]:
@@ -192,12 +192,12 @@ def test_every_import_has_a_rosdep_key_or_a_pip_line():
     files = ('torch.txt', 'runtime.txt', 'training.txt')
     assert all(f'-r src/karmma_ros/requirements/{name}' in page for name in files)
     by_pip, providers = pinned(*files), importlib.metadata.packages_distributions()
-    depends, found = declared('exec_depend'), imports_of(ROOT / 'karmma_ros')
-    assert {'rclpy', 'rich', 'rosbags', 'numpy', 'torch', 'lightning'} <= found
-    without = [name for name in found if name not in depends and KEYS.get(name) not in depends
+    depends, names = declared('exec_depend'), imports_of(ROOT / 'karmma_ros')
+    assert {'rclpy', 'rich', 'rosbags', 'numpy', 'torch', 'lightning'} <= names
+    without = [name for name in names if name not in depends and KEYS.get(name) not in depends
                and not {normal(d) for d in providers.get(name, [name])} & by_pip]
     assert without == []
-    assert [name for name in KEYS if name in found and KEYS[name] not in depends] == []
+    assert [name for name in KEYS if name in names and KEYS[name] not in depends] == []
 
 
 def test_every_library_of_the_tests_has_a_key():
@@ -208,8 +208,8 @@ def test_every_library_of_the_tests_has_a_key():
 
 
 def test_no_key_is_declared_without_an_import():
-    found = imports_of(ROOT / 'karmma_ros') | imports_of(ROOT / 'launch')
-    used = {KEYS.get(name, name) for name in found}
+    names = imports_of(ROOT / 'karmma_ros') | imports_of(ROOT / 'launch')
+    used = {KEYS.get(name, name) for name in names}
     extra = {key for key in declared('exec_depend') if key.startswith('python3-')} - used
     assert extra == set()
 
@@ -249,10 +249,10 @@ def test_every_shared_file_is_installed(setup_arguments):
     installed = {name for _, names in setup_arguments['data_files'] for name in names}
     for target, names in setup_arguments['data_files']:
         assert not Path(target).is_absolute() and all((ROOT / name).is_file() for name in names)
-    there = {str(path.relative_to(ROOT)) for folder in ('launch', 'config', 'models')
+    present = {str(path.relative_to(ROOT)) for folder in ('launch', 'config', 'models')
              for path in (ROOT / folder).rglob('*')
              if path.is_file() and '__pycache__' not in path.parts}
-    assert {'launch/karmma.launch.py', 'config/node/karmma.yaml'} <= there <= installed
+    assert {'launch/karmma.launch.py', 'config/node/karmma.yaml'} <= present <= installed
     assert ('share/karmma_ros/config/node' in dict(setup_arguments['data_files']))
 
 
@@ -269,11 +269,11 @@ def test_every_message_is_built_and_can_be_read_without_more_than_std_msgs():
     ours = {path.stem for path in files}
     for path in files:
         for line in path.read_text().splitlines():
-            kind = line.partition('#')[0].strip().partition(' ')[0].partition('[')[0]
-            package, slash, _ = kind.rpartition('/')
+            field_type = line.partition('#')[0].strip().partition(' ')[0].partition('[')[0]
+            package, slash, _ = field_type.rpartition('/')
             assert package in ('std_msgs', 'builtin_interfaces') if slash else (
-                kind in ours or kind in ('', 'bool', 'string', 'float32', 'int32', 'uint8',
-                                         'uint32', 'uint64')), line
+                field_type in ours or field_type in (
+                    '', 'bool', 'string', 'float32', 'int32', 'uint8', 'uint32', 'uint64')), line
 
 
 def test_the_messages_that_are_installed_are_those_of_the_source():
@@ -286,22 +286,22 @@ def test_the_messages_that_are_installed_are_those_of_the_source():
 
 
 def fast_dds_complains(profile: Path) -> str:
-    """Start a node with `profile` and give what Fast DDS has to say about it."""
+    """Start a node with `profile` and return what Fast DDS prints about it."""
     script = ('import rclpy; rclpy.init(); rclpy.create_node("profiled"); rclpy.shutdown(); '
               'print("started")')
-    answer = subprocess.run(
+    done = subprocess.run(
         [sys.executable, '-c', script], text=True, timeout=60, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
              'RMW_IMPLEMENTATION': 'rmw_fastrtps_cpp',
              'FASTRTPS_DEFAULT_PROFILES_FILE': str(profile),
              'FASTDDS_DEFAULT_PROFILES_FILE': str(profile)})
-    before, started, _ = answer.stdout.rpartition('started')
-    assert started, answer.stdout
+    before, started, _ = done.stdout.rpartition('started')
+    assert started, done.stdout
     return before
 
 
-def test_the_fast_dds_profile_is_understood_and_has_room_for_a_picture(tmp_path):
+def test_the_fast_dds_profile_is_valid_and_fits_an_image(tmp_path):
     prefixes = os.environ.get('AMENT_PREFIX_PATH', sys.prefix).split(os.pathsep)
     if not any(Path(prefix, 'share', 'rmw_fastrtps_cpp').is_dir() for prefix in prefixes):
         pytest.skip('this machine has another middleware than Fast DDS')

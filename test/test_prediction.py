@@ -20,12 +20,12 @@ def test_heads_of_an_action(heads, parts, others):
 def test_the_best_actions_of_one_head_are_its_best_classes():
     prediction = Prediction({'gesture': np.array([0.1, 0.6, 0.3])},
                             Vocabulary({'gesture': ('wave', 'point', 'nod')}))
-    found = prediction.top_actions(2)
-    assert [(a.verb.class_name, a.noun, a.score) for a in found] == [
+    actions = prediction.top_actions(2)
+    assert [(a.verb.class_name, a.noun, a.score) for a in actions] == [
         ('point', None, 0.6), ('nod', None, 0.3)]
 
 
-def test_a_head_that_is_not_there_is_an_error():
+def test_a_missing_head_is_an_error():
     prediction = Prediction({'gesture': np.ones(1)}, Vocabulary({'gesture': ('wave',)}))
     with pytest.raises(KeyError, match='verb'):
         prediction.top('verb')

@@ -26,7 +26,7 @@ def test_they_are_of_these_very_settings(results):
         name: key_of(cell, cells, plan.data) for name, cell in cells.items()}
 
 
-def test_the_page_and_its_pictures_are_written_anew_without_training(
+def test_the_page_and_its_figures_are_written_without_training(
     results, tmp_path, monkeypatch
 ):
     for name in ('results.json', 'results_remarks.md'):

@@ -27,10 +27,10 @@ def full_name(profile, name):
 
 def allowed(enclave):
     """Return (verb, name) for everything that the policy allows an enclave."""
-    found = ElementTree.parse(POLICY).find(f'enclaves/enclave[@path="{enclave}"]')
+    element = ElementTree.parse(POLICY).find(f'enclaves/enclave[@path="{enclave}"]')
     return {
         (verb, full_name(profile, expression.text))
-        for profile in found.iter('profile') for rule in profile
+        for profile in element.iter('profile') for rule in profile
         for verb, qualifier in rule.attrib.items() if qualifier == 'ALLOW'
         for expression in rule
     }
@@ -44,7 +44,7 @@ def names(rules, *verbs):
 def node_has(node_graph):
     """Return (verb, name) for every topic and service of a running node."""
     verbs = {'publish': 'publish', 'subscribe': 'subscribe', 'serve': 'reply'}
-    return {(verbs[kind], name) for kind, name, _ in node_graph}
+    return {(verbs[role], name) for role, name, _ in node_graph}
 
 
 @pytest.fixture
@@ -78,28 +78,28 @@ def complaints(element, parent=''):
     """Return what of a policy sros2 would refuse or misread, one line for each."""
     tag, here = element.tag, f'{parent}/{element.tag}'
     children, attributes = SCHEMA.get(tag, (set(), set()))
-    found = [] if tag in SCHEMA else [f'{here}: unknown element']
-    found += [f'{here}: unknown attribute {name}' for name in set(element.attrib) - attributes]
+    problems = [] if tag in SCHEMA else [f'{here}: unknown element']
+    problems += [f'{here}: unknown attribute {name}' for name in set(element.attrib) - attributes]
     if tag in RULES:
         if len(element.attrib) != 1 or set(element.attrib.values()) - {'ALLOW', 'DENY'}:
-            found.append(f'{here}: expected one of {sorted(attributes)}, ALLOW or DENY')
+            problems.append(f'{here}: expected one of {sorted(attributes)}, ALLOW or DENY')
     else:
-        found += [f'{here}: no {name}' for name in attributes - set(element.attrib)]
+        problems += [f'{here}: no {name}' for name in attributes - set(element.attrib)]
     if children:
         if not len(element) or (element.text or '').strip():
-            found.append(f'{here}: expected elements {sorted(children)}')
-        found += [f'{here}: {child.tag} is not one of {sorted(children)}'
+            problems.append(f'{here}: expected elements {sorted(children)}')
+        problems += [f'{here}: {child.tag} is not one of {sorted(children)}'
                   for child in element if child.tag not in children]
         texts = [child.text for child in element if not len(child)]
-        found += [f'{here}: {text} twice' for text in set(texts) if texts.count(text) > 1]
+        problems += [f'{here}: {text} twice' for text in set(texts) if texts.count(text) > 1]
     elif not NAME.fullmatch(element.text or ''):
-        found.append(f'{here}: {element.text!r} is no name')
+        problems.append(f'{here}: {element.text!r} is no name')
     for path in (element.get('path'), element.get('ns')):
         if path is not None and not path.startswith('/'):
-            found.append(f'{here}: {path} does not begin with /')
+            problems.append(f'{here}: {path} does not begin with /')
     for child in element:
-        found += complaints(child, here)
-    return found
+        problems += complaints(child, here)
+    return problems
 
 
 def test_the_policy_keeps_to_the_schema_of_sros2():
@@ -124,7 +124,7 @@ def test_the_policy_keeps_to_the_schema_of_sros2():
     (' node="karmma">', '>', 'no node'), (' ns="/"', ' ns=""', 'does not begin with /'),
     ('path="/karmma/node"', 'path="karmma/node"', 'does not begin with /'),
 ])
-def test_a_planted_fault_of_a_policy_is_found(old, new, text):
+def test_a_planted_fault_of_a_policy_is_detected(old, new, text):
     content = POLICY.read_text(encoding='utf-8')
     assert old in content
     assert any(text in line for line in complaints(
@@ -142,7 +142,7 @@ def test_the_node_may_have_what_it_has_and_nothing_more(node_has):
     assert rules - node_has <= NEWER_THAN_HUMBLE
 
 
-def test_the_node_asks_nobody_for_anything():
+def test_the_node_requests_no_service():
     assert names(allowed(NODE), 'request') == set()
 
 
@@ -162,7 +162,7 @@ def test_nobody_else_may_feed_or_pose_as_the_node(enclave):
     assert not names(allowed(enclave), 'reply') & names(node, 'reply')
 
 
-def test_neither_operator_nor_listener_sees_pictures_or_hears_sound():
+def test_neither_operator_nor_listener_receives_images_or_audio():
     raw = names(allowed(NODE), 'subscribe') - {'/clock'}
     for enclave in (OPERATOR, LISTENER):
         assert not raw & names(allowed(enclave), 'subscribe')
@@ -188,9 +188,9 @@ def dds_topics(rules):
         if verb in ('publish', 'subscribe'):
             topics.add((verb, f'rt{name}'))
         else:
-            asks, hears = ('publish', 'subscribe') if verb == 'request' else (
+            sent, received = ('publish', 'subscribe') if verb == 'request' else (
                 'subscribe', 'publish')
-            topics |= {(asks, f'rq{name}Request'), (hears, f'rr{name}Reply')}
+            topics |= {(sent, f'rq{name}Request'), (received, f'rr{name}Reply')}
     return topics
 
 
@@ -198,11 +198,11 @@ def dds_topics(rules):
 def test_sros2_makes_permissions_of_it(enclave, tmp_path, monkeypatch):
     keystore = pytest.importorskip('sros2.keystore', reason='SROS 2 comes with a distribution')
     monkeypatch.setenv('ROS_DOMAIN_ID', '7')
-    place = tmp_path / 'keystore'
-    keystore.create_keystore(place)
-    keystore.create_enclave(place, enclave)
-    keystore.create_permission(place, enclave, POLICY)
-    folder = place / 'enclaves' / enclave.lstrip('/')
+    keystore_path = tmp_path / 'keystore'
+    keystore.create_keystore(keystore_path)
+    keystore.create_enclave(keystore_path, enclave)
+    keystore.create_permission(keystore_path, enclave, POLICY)
+    folder = keystore_path / 'enclaves' / enclave.lstrip('/')
     assert {'cert.pem', 'key.pem', 'governance.p7s', 'permissions.p7s'} <= {
         path.name for path in folder.iterdir()}
     grant = ElementTree.parse(folder / 'permissions.xml').find('permissions/grant')

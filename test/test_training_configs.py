@@ -68,13 +68,13 @@ def settings_of(parse, path):
     return parse(['train', stage_of(path), '--config', str(path), '--out', 'out'])
 
 
-def blocks(kind):
-    return re.findall(rf'^```{kind}\n(.*?)^```', PAGE, re.MULTILINE | re.DOTALL)
+def blocks(language):
+    return re.findall(rf'^```{language}\n(.*?)^```', PAGE, re.MULTILINE | re.DOTALL)
 
 
 def commands(page):
     """Return the words after `karmma` of each command, loops unrolled."""
-    found = []
+    parsed_commands = []
     values = ['']
     for line in re.sub(r'\\\n', ' ', page).split('\n'):
         if loop := re.fullmatch(r'for sensor in (.*); do', line):
@@ -84,9 +84,9 @@ def commands(page):
         ours = re.match(r'\s*(?:karmma|torchrun .* -m karmma_ros\.cli\.main) '
                         r'(.*)', line)
         if ours:
-            found += [shlex.split(ours[1].replace('$sensor', value), comments=True)
+            parsed_commands += [shlex.split(ours[1].replace('$sensor', value), comments=True)
                       for value in values]
-    return found
+    return parsed_commands
 
 
 COMMANDS = commands('\n'.join(blocks('sh')))
@@ -105,7 +105,7 @@ def classes_of(settings):
     return Vocabulary({h: tuple(f'{h} {i}' for i in range(n)) for h, n in sizes.items()})
 
 
-def test_the_paper_and_the_small_ones_are_there():
+def test_the_papers_and_the_small_configurations_exist():
     assert {path.stem for path in PAPERS} == {
         'epic_kitchens_teacher', 'epic_kitchens_student',
         'something_something_teacher', 'something_something_student'}
@@ -137,8 +137,8 @@ def test_the_figures_are_the_papers(parse, path):
         {'weight_decay': 0.01, 'gradient_clip': 2.0, 'gamma': 0.7}
     wanted |= {'warmup': 0.1, 'modality_dropout': 0.5, 'label_smoothing': 0.0,
                'unimodal_weight': 0.0}
-    found = settings.run.optimizer
-    assert {name: getattr(found, name) for name in wanted} == wanted
+    optimizer = settings.run.optimizer
+    assert {name: getattr(optimizer, name) for name in wanted} == wanted
     assert (settings.run.epochs, settings.run.batch_size) == (100, 32 if teacher else 6)
     config = presets.preset(settings.preset)
     assert (config.token_cap, config.attention_dropout) == (300, 0.3 if teacher else 0.0)
@@ -166,22 +166,22 @@ def test_every_command_can_be_typed(parse, words):
 
 
 def test_the_page_trains_what_it_needs_before_it_needs_it(parse):
-    made = set()
+    outputs = set()
     for words in COMMANDS:
         if words[0] == 'evaluate':
             models = words[1:next(i for i, word in enumerate(words) if word.startswith('--'))]
-            assert models and {model.rpartition('=')[2] for model in models} <= made
+            assert models and {model.rpartition('=')[2] for model in models} <= outputs
         if words[0] != 'train':
             continue
         settings = parse(words)
         needed = {*settings.weights.values()}
         if isinstance(settings, StudentTraining) and settings.teacher:
             needed.add(settings.teacher)
-        assert needed <= made
-        made.add(value(words, '--out'))
-    assert len(made) > 12
+        assert needed <= outputs
+        outputs.add(value(words, '--out'))
+    assert len(outputs) > 12
     # The default of --run-dir is named by the last part of --out.
-    assert len({Path(out).name for out in made}) == len(made)
+    assert len({Path(out).name for out in outputs}) == len(outputs)
 
 
 def test_every_option_and_setting_exists(capsys):
@@ -242,8 +242,8 @@ def test_the_example_of_an_encoder_is_one(parse, python):
 
 
 def test_the_example_of_a_data_set_is_one(python, tmp_path):
-    made = runpy.run_path(str(python['workbench.py']))
-    splits = made['open_splits'](made['WorkbenchSettings'](str(tmp_path)), ClipSpec())
+    module = runpy.run_path(str(python['workbench.py']))
+    splits = module['open_splits'](module['WorkbenchSettings'](str(tmp_path)), ClipSpec())
     assert len(splits.train) == len(splits.test) == 2
     assert set(splits.train.segments[0].sources) == {Modality.RGB, Modality.AUDIO}
     assert splits.vocabulary.heads == {'action': ('hammer', 'saw')}
