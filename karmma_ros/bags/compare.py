@@ -52,13 +52,13 @@ class ReportSide:
 
     @property
     def columns(self) -> Mapping[str, Any]:
-        """Return what it says of each true action."""
-        found: Mapping[str, Any] = self.report['segments']['conditions'][self.condition]
-        return found
+        """Return its results for each true action."""
+        columns: Mapping[str, Any] = self.report['segments']['conditions'][self.condition]
+        return columns
 
     @property
     def figures(self) -> Mapping[str, Any]:
-        """Return its figures."""
+        """Return its scores."""
         return next(c for c in self.report['conditions'] if c['name'] == self.condition)
 
 
@@ -100,11 +100,11 @@ def read_report(path: Path | str) -> dict[str, Any]:
         report = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
         raise InvalidSettingError('report', str(path), f'a JSON file ({error})', remedy) from None
-    found = report.get('format') if isinstance(report, dict) else None
-    if found != REPORT_FORMAT:
-        if str(found).startswith('karmma_ros.bag_report/'):
+    version = report.get('format') if isinstance(report, dict) else None
+    if version != REPORT_FORMAT:
+        if str(version).startswith('karmma_ros.bag_report/'):
             remedy = 'another version wrote it: run `karmma bag evaluate` again'
-        raise InvalidSettingError(f'format of {path}', found, REPORT_FORMAT, remedy)
+        raise InvalidSettingError(f'format of {path}', version, REPORT_FORMAT, remedy)
     return dict(report)
 
 
@@ -138,8 +138,8 @@ def compare(
         raise InvalidSettingError('--resamples', resamples, 'at least 100')
     _check_same(a, b)
     pair = _Pair(a, b)
-    found = list(pair.differences(resamples, seed))
-    if not found:
+    differences = list(pair.differences(resamples, seed))
+    if not differences:
         raise InvalidSettingError(
             'heads', ', '.join(b.report['heads']), ', '.join(a.report['heads']) + ', as in A',
             'compare models that share a head whose true classes are known')
@@ -150,53 +150,35 @@ def compare(
         'bags': [bag['name'] for bag in a.report['bags']],
         'actions': len(a.report['segments']['bag']),
         'left_out': pair.left_out(),
-        'differences': [asdict(each) for each in found]}
+        'differences': [asdict(each) for each in differences]}
 
 
-def markdown(found: Mapping[str, Any]) -> str:
-    """Set a comparison as Markdown."""
-    a, b = (found[letter] for letter in 'ab')
-    differences = [Difference(**each) for each in found['differences']]
-    bags = len(found['bags'])
+def markdown(comparison: Mapping[str, Any]) -> str:
+    """Return a comparison as Markdown."""
+    a, b = (comparison[letter] for letter in 'ab')
+    differences = [Difference(**each) for each in comparison['differences']]
+    bags = len(comparison['bags'])
     lines = [
         f'# {word(b["name"])} against {word(a["name"])}',
         '\n'.join(
             f'- {letter}: {word(str(s["model"].get("id", s["name"])))}, {word(s["condition"])}'
-            for letter, s in (('A', a), ('B', b))
-        ),
+            for letter, s in (('A', a), ('B', b))),
         markdown_table(
-            [
-                '',
-                'A',
-                'B',
-                'B less A',
-                '95 % interval',
-                *(['over bags'] * (bags >= MANY_BAGS)),
-                'verdict',
-            ],
-            [
-                [
-                    word(d.name),
-                    _figure(d, d.a),
-                    _figure(d, d.b),
-                    _signed(d, d.difference),
-                    _range(d, d.interval),
-                    *([_range(d, d.interval_of_bags)] * (bags >= MANY_BAGS)),
-                    d.verdict,
-                ]
-                for d in differences
-            ],
-        ),
+            ['', 'A', 'B', 'B less A', '95 % interval',
+             *(['over bags'] * (bags >= MANY_BAGS)), 'verdict'],
+            [[word(d.name), _figure(d, d.a), _figure(d, d.b), _signed(d, d.difference),
+              _range(d, d.interval), *([_range(d, d.interval_of_bags)] * (bags >= MANY_BAGS)),
+              d.verdict] for d in differences]),
     ]
     lines.append(
-        f'{found["actions"]:,} true actions in {bags} bag{"s" * (bags > 1)}; paired bootstrap, '
-        f'{found["resamples"]:,} resamples, seed {found["seed"]}. Shares in percent, their '
-        'differences in points of percent. Each line is a test of its own: of twenty without any '
-        'difference, one shows one by chance.'
+        f'{comparison["actions"]:,} true actions in {bags} bag{"s" * (bags > 1)}; paired '
+        f'bootstrap, {comparison["resamples"]:,} resamples, seed {comparison["seed"]}. Scores in '
+        'percent, their differences in percentage points. Each line is a test of its own: of '
+        'twenty without any difference, one shows one by chance.'
         + ('' if bags >= MANY_BAGS else ' The actions are taken as independent; '
            f'from {MANY_BAGS} bags on, whole bags are drawn instead.'))
-    if found.get('left_out'):
-        lines.append('\n'.join(f'- {word(text)}' for text in found['left_out']))
+    if comparison.get('left_out'):
+        lines.append('\n'.join(f'- {word(text)}' for text in comparison['left_out']))
     return '\n\n'.join(lines) + '\n'
 
 
@@ -237,14 +219,14 @@ class _Pair:
     def left_out(self) -> list[str]:
         """Describe what is not compared because the models have different heads."""
         heads = [tuple(s.report['heads']) for s in self._sides]
-        found = [f'{s.name} alone has the head {head}: not compared'
+        left_out = [f'{s.name} alone has the head {head}: not compared'
                  for s, mine in zip(self._sides, heads)
                  for head in mine if head not in self._heads]
         if not self._same_events:
             words = [' and '.join(action_heads(each)) for each in heads]
-            found.append(f'the events of {self._sides[0].name} name {words[0]}, those of '
-                         f'{self._sides[1].name} {words[1]}: not compared')
-        return found
+            left_out.append(f'the events of {self._sides[0].name} name {words[0]}, those of '
+                            f'{self._sides[1].name} {words[1]}: not compared')
+        return left_out
 
     @property
     def _same_events(self) -> bool:
@@ -269,13 +251,13 @@ class _Pair:
                                                 self._truth[head]) for s in self._sides],
                 int(mask.sum()), resamples, seed)
         key = key_order[0]
-        answered = self._known[key] & np.all(
+        predicted = self._known[key] & np.all(
             [np.array(s.columns['windows']) > 0 for s in self._sides], axis=0)
-        if answered.any():
+        if predicted.any():
             yield self._over_actions(
                 f'{key} calibration error', [calibration(
-                    self._flags(s, 'correct', key), self._flags(s, 'confidence', key), answered)
-                    for s in self._sides], int(answered.sum()), resamples, seed, False)
+                    self._flags(s, 'correct', key), self._flags(s, 'confidence', key), predicted)
+                    for s in self._sides], int(predicted.sum()), resamples, seed, False)
         if self._same_events:
             yield from self._events(self._known[key], resamples, seed)
 
@@ -291,9 +273,9 @@ class _Pair:
                                                       for d in delays],
                 int(both.sum()), resamples, seed, False, 'seconds')
         by_bag = [s.figures['by_bag'] for s in self._sides]
-        for overlap in by_bag[0][0]['found']:
+        for overlap in by_bag[0][0]['matches']:
             yield self._over_bags(f'F1@{overlap}', [f1(np.array(
-                [each['found'][overlap] for each in side_], float)) for side_ in by_bag],
+                [each['matches'][overlap] for each in side_], float)) for side_ in by_bag],
                 resamples, seed)
         edits = [np.array([each['edit'] for each in side_], float) for side_ in by_bag]
         yield self._over_bags('edit', [mean(e, np.isfinite(e)) for e in edits],
@@ -348,7 +330,7 @@ def _difference(
 ) -> Difference:
     deciding = of_bags or interval
     if deciding is None or not np.isfinite([a, b]).all():
-        verdict = 'no interval' if np.isfinite([a, b]).all() else 'cannot be told'
+        verdict = 'no interval' if np.isfinite([a, b]).all() else 'unknown'
     elif a == b and deciding == (0.0, 0.0):
         verdict = 'equal'
     elif deciding[0] <= 0 <= deciding[1]:
@@ -361,7 +343,7 @@ def _difference(
 
 
 def _check_same(a: ReportSide, b: ReportSide) -> None:
-    """Refuse what cannot be held against each other."""
+    """Refuse reports that cannot be compared."""
     facts = [[(bag['name'], bag['start_ns'], bag['end_ns']) for bag in s.report['bags']]
              for s in (a, b)]
     if facts[0] != facts[1]:

@@ -1,4 +1,4 @@
-"""Two reports are held against each other only where that can be done, and as by hand."""
+"""Reports are compared only where that is possible, with results as computed by hand."""
 
 from dataclasses import replace
 import json
@@ -29,15 +29,15 @@ def one(folders):
     return read_report(folders / 'one')
 
 
-def by_name(found):
-    return {each['name']: each for each in found['differences']}
+def by_name(comparison):
+    return {each['name']: each for each in comparison['differences']}
 
 
 def test_a_report_equals_itself(one):
-    found = compare(side('a', one, None), side('b', one, None), 200)
-    assert {each['verdict'] for each in found['differences']} <= {'equal', 'no interval'}
-    assert all(each['difference'] == 0 for each in found['differences'])
-    names = by_name(found)
+    comparison = compare(side('a', one, None), side('b', one, None), 200)
+    assert {each['verdict'] for each in comparison['differences']} <= {'equal', 'no interval'}
+    assert all(each['difference'] == 0 for each in comparison['differences'])
+    names = by_name(comparison)
     assert {'action top-1', 'verb top-5', 'noun mean recall', 'action calibration error',
             'announced', 'F1@25', 'edit', 'mean average precision',
             'delay of those that both announce'} <= set(names)
@@ -48,32 +48,33 @@ def test_a_report_equals_itself(one):
 
 
 def test_one_sensor_is_worse_than_all(one):
-    found = by_name(compare(side('all', one, None), side('sound', one, 'A'), 2000))
-    top1 = found['action top-1']
+    comparison = by_name(compare(side('all', one, None), side('sound', one, 'A'), 2000))
+    top1 = comparison['action top-1']
     assert top1['verdict'] == 'A is better' and top1['interval'][1] < 0
     assert top1['difference'] == pytest.approx(top1['b'] - top1['a'])
     turned = by_name(compare(side('sound', one, 'A'), side('all', one, None), 2000))
     assert turned['action top-1']['verdict'] == 'B is better'
     assert turned['action top-1']['interval'] == pytest.approx(
         [-x for x in reversed(top1['interval'])])
-    assert found['F1@25']['interval'] is None and found['F1@25']['verdict'] == 'no interval'
+    f1_score = comparison['F1@25']
+    assert f1_score['interval'] is None and f1_score['verdict'] == 'no interval'
 
 
 def test_less_is_better_for_delays(one):
     late = json.loads(json.dumps(one))
     columns = late['segments']['conditions']['as recorded']
     columns['delay_s'] = [None if x is None else x + 1 for x in columns['delay_s']]
-    found = by_name(compare(side('a', one, None), side('b', late, None), 300))
-    delay = found['delay of those that both announce']
+    comparison = by_name(compare(side('a', one, None), side('b', late, None), 300))
+    delay = comparison['delay of those that both announce']
     assert delay['difference'] == pytest.approx(1) and delay['verdict'] == 'A is better'
     assert delay['interval'] == pytest.approx((1, 1))
 
 
-def test_whole_bags_are_drawn_where_there_are_many(folders):
+def test_bags_are_resampled_from_five_on(folders):
     five = read_report(folders / 'five')
-    found = by_name(compare(side('a', five, None), side('b', five, 'A'), 1000))
-    assert found['action top-1']['interval_of_bags'] is not None
-    assert found['F1@25']['verdict'] == 'A is better'
+    comparison = by_name(compare(side('a', five, None), side('b', five, 'A'), 1000))
+    assert comparison['action top-1']['interval_of_bags'] is not None
+    assert comparison['F1@25']['verdict'] == 'A is better'
     text = markdown(compare(side('a', five, None), side('b', five, 'A'), 200))
     assert '| over bags |' in text and '5 bags' in text
 
@@ -139,22 +140,22 @@ def test_reports_that_cannot_be_compared(folders, tmp_path, one):
 def test_actions_that_one_of_both_cannot_name_do_not_count(one):
     less = json.loads(json.dumps(one))
     less['segments']['truth']['noun'][0] = -1
-    found = by_name(compare(side('a', one, None), side('b', less, None), 100))
+    comparison = by_name(compare(side('a', one, None), side('b', less, None), 100))
     count = len(one['segments']['bag'])
-    assert found['noun top-1']['count'] == found['action top-1']['count'] == count - 1
-    assert found['verb top-1']['count'] == count
+    assert comparison['noun top-1']['count'] == comparison['action top-1']['count'] == count - 1
+    assert comparison['verb top-1']['count'] == count
 
 
-def test_the_chart_is_a_picture_of_its_own(one):
-    found = compare(side('<a>', one, None), side('"b"', one, 'V'), 200)
-    root = ElementTree.fromstring(chart(found))
+def test_the_chart_is_a_file(one):
+    comparison = compare(side('<a>', one, None), side('"b"', one, 'V'), 200)
+    root = ElementTree.fromstring(chart(comparison))
     assert root.tag == '{http://www.w3.org/2000/svg}svg'
-    shown = sum(e['unit'] == 'share' and e['interval'] is not None for e in found['differences'])
-    drawn = [g for g in root.findall('.//{*}g')
-             if g.get('id', '').startswith('difference-')]
+    shown = sum(e['unit'] == 'share' and e['interval'] is not None
+                for e in comparison['differences'])
+    drawn = [g for g in root.findall('.//{*}g') if g.get('id', '').startswith('difference-')]
     assert len(drawn) == shown > 0
     assert root.get('aria-label').startswith('"b" less <a>')
-    assert '<a>' not in markdown(found)
+    assert '<a>' not in markdown(comparison)
 
 
 def test_a_report_of_another_version_is_written_again(tmp_path):

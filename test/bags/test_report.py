@@ -1,4 +1,4 @@
-"""A report says the same in its three files, needs nothing else, and runs nothing of a bag's."""
+"""A report has the same numbers in its three files, is complete, and runs nothing of a bag."""
 
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -31,7 +31,7 @@ from simulated_bags import simulated_run
 
 SCHEMA = Path(__file__).resolve().parents[2] / 'docs' / 'schemas' / 'report.schema.json'
 MODEL = {'id': 'toy@1234', 'sha256': 'ab' * 32}
-MADE = {'date': '2025-01-01', 'machine': 'a', 'command': 'karmma bag evaluate',
+PROVENANCE = {'date': '2025-01-01', 'machine': 'a', 'command': 'karmma bag evaluate',
         'real_time': 21.4375}
 EVIL = '</script><script>window.hacked = 1</script><img src=x onerror="hacked()">\'"&|`'
 
@@ -44,7 +44,7 @@ def run():
 @pytest.fixture(scope='module')
 def folder(run, tmp_path_factory):
     out = tmp_path_factory.mktemp('report')
-    report.write(out, [run], MODEL, MADE)
+    report.write(out, [run], MODEL, PROVENANCE)
     return out
 
 
@@ -80,36 +80,36 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.elements if name == tag]
 
 
-def test_the_three_files_say_the_same(folder):
-    found = json.loads((folder / 'report.json').read_text())
+def test_the_three_files_agree(folder):
+    written = json.loads((folder / 'report.json').read_text())
     page, text = Page(folder / 'report.html').text, (folder / 'report.md').read_text()
-    action = found['conditions'][0]['actions']['action']
-    said = f'{action["correct"]} of {action["count"]} true actions are recognised: ' \
+    action = written['conditions'][0]['actions']['action']
+    sentence = f'{action["correct"]} of {action["count"]} true actions are recognised: ' \
            f'{100 * action["top1"]:.1f} %'
-    assert said in page and said in text
-    assert list(found)[-1] == 'provenance' and found['provenance']['machine'] == 'a'
-    assert found['format'] == 'karmma_ros.bag_report/2'
-    for condition in found['conditions']:
+    assert sentence in page and sentence in text
+    assert list(written)[-1] == 'provenance' and written['provenance']['machine'] == 'a'
+    assert written['format'] == 'karmma_ros.bag_report/2'
+    for condition in written['conditions']:
         row = next(r for r in text.splitlines() if r.startswith(f'| {condition["name"]} |'))
-        what = 'top1_answered' if condition['parameters'] else 'top1'
+        what = 'top1_covered' if condition['parameters'] else 'top1'
         assert f'{100 * condition["actions"]["action"][what]:.1f}' in row
-    columns = found['segments']['conditions']['as recorded']
+    columns = written['segments']['conditions']['as recorded']
     assert sum(columns['correct']['action']) == action['correct']
-    assert len(columns['delay_s']) == len(found['segments']['bag']) == action['count']
+    assert len(columns['delay_s']) == len(written['segments']['bag']) == action['count']
     assert 'NaN' not in (folder / 'report.json').read_text()
 
 
-def test_only_made_differs_between_runs(run, folder, tmp_path):
-    other = {**MADE, 'date': '2030-12-31', 'machine': 'b', 'real_time': 3.0}
+def test_only_the_provenance_differs_between_runs(run, folder, tmp_path):
+    other = {**PROVENANCE, 'date': '2030-12-31', 'machine': 'b', 'real_time': 3.0}
     faster = replace(run, predictions={
         c: replace(a, latency_s=a.latency_s / 2) for c, a in run.predictions.items()})
     report.write(tmp_path, [faster], MODEL, other)
-    pattern = {'report.html': r'<!-- made.*<!-- /made -->', 'report.json': r'"provenance": .*',
-               'report.md': r'## How it was made.*'}
-    for name, made in pattern.items():
+    pattern = {'report.html': r'<!-- provenance.*<!-- /provenance -->',
+               'report.json': r'"provenance": .*', 'report.md': r'## Provenance.*'}
+    for name, section in pattern.items():
         texts = [(f / name).read_text() for f in (folder, tmp_path)]
         assert texts[0] != texts[1]
-        rests = [re.sub(made, '', text, flags=re.DOTALL) for text in texts]
+        rests = [re.sub(section, '', text, flags=re.DOTALL) for text in texts]
         assert rests[0] == rests[1]
         assert '2030' not in rests[1] and '21.4375' not in rests[0]
 
@@ -138,22 +138,16 @@ def test_the_page_can_be_used_without_seeing_it(folder):
     assert all(a['aria-labelledby'] in ids for a in page.all('section'))
 
 
-def test_nothing_that_a_bag_says_is_run(run, tmp_path):
+def test_no_text_of_a_bag_is_run(run, tmp_path):
     vocabulary = Vocabulary({head: tuple(f'{EVIL}{i}' for i in range(len(names)))
                              for head, names in run.vocabulary.heads.items()})
     actions = tuple(replace(a, names={h: vocabulary.heads[h][i] for h, i in a.ids.items()})
                     for a in run.truth.actions)
     info = replace(run.info, path=f'/bags/{EVIL}', warnings=(EVIL,), lost={EVIL: 1}, topics={
         'rgb': {'topic': '/im"age\'><script>', 'type': EVIL, 'count': EVIL}})
-    answers = {Condition(EVIL + c.name, c.parameters): a for c, a in run.predictions.items()}
-    evil = replace(
-        run,
-        info=info,
-        vocabulary=vocabulary,
-        predictions=answers,
-        recorded={EVIL: [EVIL]},
-        truth=Truth(actions, EVIL, {EVIL: 1}, (EVIL,)),
-    )
+    predictions = {Condition(EVIL + c.name, c.parameters): a for c, a in run.predictions.items()}
+    evil = replace(run, info=info, vocabulary=vocabulary, predictions=predictions,
+                   recorded={EVIL: [EVIL]}, truth=Truth(actions, EVIL, {EVIL: 1}, (EVIL,)))
     report.write(tmp_path, [evil, evil], {'id': EVIL, EVIL: EVIL}, {'command': EVIL, EVIL: EVIL})
     page = Page(tmp_path / 'report.html')
     assert [a.get('type') for a in page.all('script')] == ['application/json', None]
@@ -171,41 +165,41 @@ def test_markdown_is_escaped():
     assert word('a|b\n<i> `x` *y* [z](w)') == r'a\|b &lt;i&gt; \`x\` \*y\* \[z\](w)'
 
 
-def test_without_truth_it_tells_what_there_is(run, tmp_path):
-    found = report.write(tmp_path, [replace(run, truth=None)], MODEL, {})
+def test_a_report_without_ground_truth(run, tmp_path):
+    written = report.write(tmp_path, [replace(run, truth=None)], MODEL, {})
     text = Page(tmp_path / 'report.html').text
-    assert 'There is no truth to hold them against' in text
-    assert found['conditions'][0]['actions'] == {} and found['failure_cases'] == []
-    assert 0 < found['conditions'][1]['agreement']['same'] <= 1
-    assert 'There is no truth that could be scored.' in text
+    assert 'There is no ground truth to compare with' in text
+    assert written['conditions'][0]['actions'] == {} and written['failure_cases'] == []
+    assert 0 < written['conditions'][1]['agreement']['same'] <= 1
+    assert 'There is no ground truth that could be scored.' in text
 
 
 @pytest.mark.parametrize('truth', [True, False])
 def test_a_bag_without_a_window(run, tmp_path, truth):
     none = {c: BagPredictions.empty(run.vocabulary.sizes) for c in run.predictions}
     empty = replace(run, predictions=none, truth=run.truth if truth else None)
-    found = report.write(tmp_path, [empty], MODEL, MADE)
-    assert 'no window could be cut' in found['warnings'][0]
+    written = report.write(tmp_path, [empty], MODEL, PROVENANCE)
+    assert 'there is no window' in written['warnings'][0]
     assert Page(tmp_path / 'report.html').text
     if truth:
-        assert found['conditions'][0]['actions']['action']['top1'] == 0
-        assert 'seem to be of different clocks' not in ' '.join(found['warnings'])
+        assert written['conditions'][0]['actions']['action']['top1'] == 0
+        assert 'seem to be of different clocks' not in ' '.join(written['warnings'])
 
 
-def test_truth_of_another_clock_is_told(run):
+def test_ground_truth_of_another_clock_gives_a_warning(run):
     late = tuple(replace(a, start_ns=a.start_ns + 10 ** 15, stop_ns=a.stop_ns + 10 ** 15)
                  for a in run.truth.actions)
-    found = describe([replace(run, truth=replace(run.truth, actions=late))], MODEL,
+    written = describe([replace(run, truth=replace(run.truth, actions=late))], MODEL,
                      EventSettings())
-    assert any('of different clocks' in text for text in found.report.warnings)
+    assert any('of different clocks' in text for text in written.report.warnings)
 
 
 def test_bags_are_pooled(run):
     other = simulated_run(120, seed=8, path=run.info.path)
-    whole = to_json(describe([run, other], MODEL, EventSettings()).report)
+    pooled = to_json(describe([run, other], MODEL, EventSettings()).report)
     parts = [to_json(describe([each], MODEL, EventSettings()).report)
              for each in (run, other)]
-    for i, condition in enumerate(whole['conditions']):
+    for i, condition in enumerate(pooled['conditions']):
         singles = [part['conditions'][i] for part in parts]
         for key in ('verb', 'noun', 'action'):
             assert condition['actions'][key]['correct'] == sum(
@@ -213,7 +207,7 @@ def test_bags_are_pooled(run):
         assert condition['by_bag'] == [s['by_bag'][0] for s in singles]
         assert condition['events']['edit'] == pytest.approx(
             np.mean([s['events']['edit'] for s in singles]), abs=1e-5)
-    assert [bag['name'] for bag in whole['bags']] == [
+    assert [bag['name'] for bag in pooled['bags']] == [
         'simulated_kitchen (1)', 'simulated_kitchen (2)']
 
 
@@ -225,33 +219,28 @@ def test_runs_that_differ_are_refused(run):
         describe([], MODEL, EventSettings())
 
 
-def test_worst_moments_are_the_surest_errors(run, folder):
-    found = json.loads((folder / 'report.json').read_text())
-    columns = found['segments']['conditions']['as recorded']
+def test_failure_cases_are_the_most_confident_errors(run, folder):
+    written = json.loads((folder / 'report.json').read_text())
+    columns = written['segments']['conditions']['as recorded']
     wrong = sorted(
-        (
-            c
-            for c, right in zip(columns['confidence']['action'], columns['correct']['action'])
-            if not right
-        ),
-        reverse=True,
-    )
-    assert wrong and [round(m['confidence'], 4) for m in found['failure_cases']] == wrong[:12]
-    for moment in found['failure_cases']:
-        start, end = moment['window_ns']
-        assert moment['start_ns'] <= (start + end) // 2 < moment['stop_ns']
-        assert moment['truth'] != moment['predicted']
+        (c for c, correct in zip(columns['confidence']['action'], columns['correct']['action'])
+         if not correct), reverse=True)
+    assert wrong and [round(m['confidence'], 4) for m in written['failure_cases']] == wrong[:12]
+    for case in written['failure_cases']:
+        start, end = case['window_ns']
+        assert case['start_ns'] <= (start + end) // 2 < case['stop_ns']
+        assert case['truth'] != case['predicted']
     images = Page(folder / 'report.html').all('img')
-    assert len(images) == 3 * len(found['failure_cases'])
+    assert len(images) == 3 * len(written['failure_cases'])
     from base64 import b64decode
     data = np.frombuffer(b64decode(images[0]['src'].partition(',')[2]), np.uint8)
     assert cv2.imdecode(data, cv2.IMREAD_COLOR).shape == (180, 240, 3)
 
 
-def test_pictures_that_are_not_there(run, tmp_path):
+def test_failure_cases_without_images(run, tmp_path):
     report.write(tmp_path, [replace(run, frames=lambda times: [None] * len(times))], MODEL, {})
     page = Page(tmp_path / 'report.html')
-    assert not page.all('img') and 'No picture' in page.text
+    assert not page.all('img') and 'No image' in page.text
 
 
 def test_verdicts_over_time():
@@ -290,8 +279,8 @@ def test_names_and_times():
 
 def test_histograms_keep_what_is_far_out():
     values = np.concatenate([np.linspace(0, 1, 1000), [50.0]])
-    found = histogram(values)
-    assert sum(found.counts) + found.above == 1001 and found.above >= 1
+    written = histogram(values)
+    assert sum(written.counts) + written.above == 1001 and written.above >= 1
     assert histogram(np.zeros(0)).counts == []
     assert sum(histogram(np.full(5, 0.2)).counts) == 5
 
@@ -309,40 +298,40 @@ def test_a_browser_runs_it(folder, tmp_path):
     assert re.search(r'id="speed-tile">21\.4 ×<', done.stdout)
 
 
-def test_moments_of_another_condition_where_nothing_is_wrong(run, tmp_path):
-    whole = next(iter(run.predictions.values()))
+def test_failure_cases_of_another_condition_where_nothing_is_wrong(run, tmp_path):
+    recorded = next(iter(run.predictions.values()))
     fewer = replace(run.truth, actions=tuple(
-        a for a in run.truth.actions if recognised(run, a, whole)))
-    found = report.write(tmp_path, [replace(run, truth=fewer)], MODEL, {})
-    assert found['conditions'][0]['actions']['action']['top1'] == 1
-    assert found['failure_cases_condition'] != 'as recorded' and found['failure_cases']
-    assert 'As recorded nothing was answered wrongly' in Page(tmp_path / 'report.html').text
+        a for a in run.truth.actions if recognised(run, a, recorded)))
+    written = report.write(tmp_path, [replace(run, truth=fewer)], MODEL, {})
+    assert written['conditions'][0]['actions']['action']['top1'] == 1
+    assert written['failure_cases_condition'] != 'as recorded' and written['failure_cases']
+    assert 'As recorded nothing was recognised wrongly' in Page(tmp_path / 'report.html').text
 
 
-def recognised(run, action, said):
+def recognised(run, action, predictions):
     """Return whether an action is recognised."""
-    return predict_actions([action], said).hits()['action'][0]
+    return predict_actions([action], predictions).hits()['action'][0]
 
 
 @pytest.mark.parametrize('heads', [('verb',), ('gesture',), ('verb', 'noun', 'place'), ('a', 'b')])
 def test_models_with_other_heads(run, tmp_path, heads):
     names = {h: run.vocabulary.heads['verb'] for h in heads}
-    answers = {c: replace(a, probabilities=dict.fromkeys(heads, a.probabilities['verb']))
+    predictions = {c: replace(a, probabilities=dict.fromkeys(heads, a.probabilities['verb']))
                for c, a in run.predictions.items()}
     actions = tuple(replace(a, names=dict.fromkeys(heads, a.names['verb']),
                             ids=dict.fromkeys(heads, a.ids['verb'])) for a in run.truth.actions)
-    other = replace(run, vocabulary=Vocabulary(names), predictions=answers,
+    other = replace(run, vocabulary=Vocabulary(names), predictions=predictions,
                     truth=replace(run.truth, actions=actions))
-    found = report.write(tmp_path, [other], MODEL, MADE)
+    written = report.write(tmp_path, [other], MODEL, PROVENANCE)
     key = heads[0] if len(heads) == 1 else 'action'
-    assert found['conditions'][0]['actions'][key]['top1'] > 0.5
-    events = found['conditions'][0]['events']
+    assert written['conditions'][0]['actions'][key]['top1'] > 0.5
+    events = written['conditions'][0]['events']
     assert events['f1']['10'] > 0.5
-    whole = heads[0] if len(heads) == 1 else 'action' if len(heads) == 2 else 'verb and noun'
-    assert list(events['mean_average_precision']) == list(dict.fromkeys([*heads[:2], whole]))
-    told = [w for w in found['warnings'] if 'an event names' in w]
-    assert told == (['an event names verb and noun: of the head place only the windows are scored']
-                    if len(heads) > 2 else [])
+    joint = heads[0] if len(heads) == 1 else 'action' if len(heads) == 2 else 'verb and noun'
+    assert list(events['mean_average_precision']) == list(dict.fromkeys([*heads[:2], joint]))
+    warnings = [w for w in written['warnings'] if 'an event names' in w]
+    expected = 'an event names verb and noun: of the head place only the windows are scored'
+    assert warnings == ([expected] if len(heads) > 2 else [])
     text = Page(tmp_path / 'report.html').text
     partly = f'{" or ".join(heads[:2])} right'
     assert (partly in text) == (len(heads) > 1)
@@ -353,12 +342,12 @@ def test_models_with_other_heads(run, tmp_path, heads):
 def test_truth_of_verbs_alone(run, tmp_path):
     actions = tuple(replace(a, names={**a.names, 'noun': ''}, ids={**a.ids, 'noun': -1})
                     for a in run.truth.actions)
-    found = report.write(
-        tmp_path, [replace(run, truth=replace(run.truth, actions=actions))], MODEL, MADE)
-    assert set(found['conditions'][0]['actions']) == {'verb'}
-    assert 'f1' not in found['conditions'][0]['events']  # an event names verb and noun
-    assert found['robustness'] is None
-    assert all(m['truth']['verb'] != m['predicted']['verb'] for m in found['failure_cases'])
+    written = report.write(
+        tmp_path, [replace(run, truth=replace(run.truth, actions=actions))], MODEL, PROVENANCE)
+    assert set(written['conditions'][0]['actions']) == {'verb'}
+    assert 'f1' not in written['conditions'][0]['events']  # an event names verb and noun
+    assert written['robustness'] is None
+    assert all(m['truth']['verb'] != m['predicted']['verb'] for m in written['failure_cases'])
     assert 'true actions are recognised' in Page(tmp_path / 'report.html').text
 
 
@@ -391,8 +380,8 @@ def test_the_schema_describes_the_report(run, tmp_path, truth):
     schema = json_schema(BagReport, SCHEMA_ID)
     assert json.loads(SCHEMA.read_text(encoding='utf-8')) == schema, (
         'write docs/schemas/report.schema.json anew')
-    report.write(tmp_path, [run if truth else replace(run, truth=None)], MODEL, MADE)
-    found = json.loads((tmp_path / 'report.json').read_text())
-    assert conforms(found, schema, schema['$defs'])
-    assert not conforms({**found, 'losing': None}, schema, schema['$defs'])
-    assert not conforms({**found, 'heads': [1]}, schema, schema['$defs'])
+    report.write(tmp_path, [run if truth else replace(run, truth=None)], MODEL, PROVENANCE)
+    written = json.loads((tmp_path / 'report.json').read_text())
+    assert conforms(written, schema, schema['$defs'])
+    assert not conforms({**written, 'losing': None}, schema, schema['$defs'])
+    assert not conforms({**written, 'heads': [1]}, schema, schema['$defs'])

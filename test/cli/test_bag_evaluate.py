@@ -183,7 +183,7 @@ def test_a_truncated_bag_is_scored_up_to_its_end(bag, tmp_path, capsys):
     assert evaluate(tmp_path / 'cut.mcap', tmp_path / 'out') == 1
     assert 'lost' in capsys.readouterr().out
     result = read_report(tmp_path / 'out')
-    assert result['conditions'][0]['windows'] > 5 and result['bags'][0]['lost']
+    assert result['conditions'][0]['windows'] > 5 and result['bags'][0]['missing_messages']
 
 
 def test_missing_messages_and_reports_without_a_window_end_with_1(bag, tmp_path, capsys):

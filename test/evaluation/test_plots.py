@@ -1,4 +1,4 @@
-"""Pictures show the figures they are given, and are files of their kind."""
+"""Plots show the values they are given, and are files of their format."""
 
 import subprocess
 import sys
@@ -32,14 +32,14 @@ def draw_all(folder, suffix):
 
 
 @pytest.mark.parametrize(('suffix', 'start'), [('png', b'\x89PNG'), ('svg', b'<?xml')])
-def test_files_are_of_their_kind(tmp_path, suffix, start):
+def test_files_are_of_their_format(tmp_path, suffix, start):
     draw_all(tmp_path, suffix)
     files = sorted(tmp_path.iterdir())
     assert len(files) == 3
     assert all(f.read_bytes().startswith(start) and f.stat().st_size > 5000 for f in files)
 
 
-def test_a_suffix_that_is_no_picture_is_refused(tmp_path):
+def test_a_suffix_that_is_no_image_format_is_refused(tmp_path):
     with pytest.raises(InvalidSettingError, match='a file that ends in .png'):
         plots.plot_subsets(tmp_path / 'picture.tune', COLUMNS)
 

@@ -37,7 +37,8 @@ class ActionScores:
     """Clip-level scores of one head, or of all heads jointly, over the true actions."""
 
     count: int
-    answered: float
+    coverage: float
+    """Fraction of the actions that have a prediction."""
     top1: float
     top5: float
     mean_recall: float
@@ -45,7 +46,7 @@ class ActionScores:
     correct: int
     interval: tuple[float, float]
     """95 % Wilson interval of `top1`."""
-    top1_answered: float
+    top1_covered: float
     """Top-1 accuracy of the actions that have a prediction."""
 
 
@@ -83,7 +84,7 @@ class PerBagScores:
     events: int
     top1: Mapping[str, tuple[int, int]]
     """Head → correct, count."""
-    found: Mapping[str, tuple[int, int, int]]
+    matches: Mapping[str, tuple[int, int, int]]
     """Overlap in percent → true positives, false positives, false negatives."""
     edit: float
 
@@ -159,7 +160,8 @@ class BagSummary:
     storage: str
     messages: int
     topics: Mapping[str, Mapping[str, Any]]
-    lost: Mapping[str, int]
+    missing_messages: Mapping[str, int]
+    """Reason → messages, files or parts."""
     warnings: Sequence[str]
     missing: int
     seconds: float

@@ -25,22 +25,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 Report = Mapping[str, Any]
-_SENSORS = {Modality.RGB: 'the camera', Modality.FLOW: 'optical flow', Modality.AUDIO: 'sound',
+_SENSORS = {Modality.RGB: 'the camera', Modality.FLOW: 'optical flow', Modality.AUDIO: 'audio',
             Modality.DETECTIONS: 'the boxes'}
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    """Set a share in percent; a dash where it cannot be told."""
-    return '–' if share is None else f'{100 * share:.{digits}f}'
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """Return a fraction in percent; a dash where it is unknown."""
+    return '–' if fraction is None else f'{100 * fraction:.{digits}f}'
 
 
 def seconds(value: float | None, digits: int = 1) -> str:
-    """Set seconds; a dash where they cannot be told."""
+    """Return seconds as text; a dash where they are unknown."""
     return '–' if value is None else f'{value:.{digits}f}'
 
 
 def clock(value: float) -> str:
-    """Set seconds since the start as [h:]mm:ss.s."""
+    """Return seconds since the start as [h:]mm:ss.s."""
     tenths = round(10 * value)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
@@ -49,22 +49,22 @@ def clock(value: float) -> str:
 
 
 def scored_key(report: Mapping[str, Any]) -> str | None:
-    """Return what the verdict is about: all heads together, or one where no more is known."""
+    """Return the key of the main scores: all heads jointly, or one where no more is labelled."""
     actions = report['conditions'][0]['actions']
     return report['joint_head'] if report['joint_head'] in actions else next(iter(actions), None)
 
 
 def sentences(report: Mapping[str, Any]) -> Iterator[str]:
-    """Say what was found, the most important first."""
+    """Yield the results as sentences, the most important first."""
     first, key = report['conditions'][0], scored_key(report)
     if key is None:
-        yield (f'{first["windows"]:,} windows were recognised. There is no truth to hold them '
-               f'against; {first["events"]["count"]:,} actions were announced.')
+        yield (f'{first["windows"]:,} windows were recognised. There is no ground truth to '
+               f'compare with; {first["events"]["count"]:,} actions were announced.')
     else:
         yield from _recognised(first, key)
         yield from _announced(first['events'])
         yield from _calibrated(report, key)
-    yield from _lost(report, key)
+    yield from _missing_sensors(report, key)
     yield _sensors(first['modality_coverage'])
 
 
@@ -92,56 +92,56 @@ def _announced(events: Mapping[str, Any]) -> Iterator[str]:
 
 def _calibrated(report: Mapping[str, Any], key: str) -> Iterator[str]:
     bins = report['calibration'][key]['windows']
-    told = [(n, c, a) for n, c, a in zip(bins['count'], bins['confidence'], bins['accuracy'])
+    known = [(n, c, a) for n, c, a in zip(bins['count'], bins['confidence'], bins['accuracy'])
             if n and c is not None and a is not None]
-    total = sum(n for n, _, _ in told)
+    total = sum(n for n, _, _ in known)
     if total:
-        gap = sum(n * (c - a) for n, c, a in told) / total
-        word = 'too sure' if gap > 0 else 'too modest'
-        yield (f'One window alone is {100 * abs(gap):.1f} points {word} on average '
+        gap = sum(n * (c - a) for n, c, a in known) / total
+        word = 'overconfident' if gap > 0 else 'underconfident'
+        yield (f'One window alone is {100 * abs(gap):.1f} percentage points {word} on average '
                f'(calibration error {percent(bins["error"])} %).')
 
 
-def _lost(report: Mapping[str, Any], key: str | None) -> Iterator[str]:
+def _missing_sensors(report: Mapping[str, Any], key: str | None) -> Iterator[str]:
     columns = report['segments']['conditions']
-    found = {c['parameters']['subset']: columns[c['name']] for c in report['conditions']
+    by_subset = {c['parameters']['subset']: columns[c['name']] for c in report['conditions']
              if key is not None and c['parameters'].get('subset')}
-    full = max(found, key=lambda name: len(parse_subset(name)), default=None)
+    full = max(by_subset, key=lambda name: len(parse_subset(name)), default=None)
     if full is None:
         return
-    # Held against each other on the same actions: those that have all of these sensors.
-    places = [i for i, known in enumerate(known_actions(report, key))
-              if known and found[full]['windows'][i]]
+    # Compared on the same actions: those that have all of these sensors.
+    indices = [i for i, known in enumerate(known_actions(report, key))
+              if known and by_subset[full]['windows'][i]]
     costs = []
     for sensor in parse_subset(full):
         rest = subset_name(m for m in parse_subset(full) if m is not sensor)
-        if rest in found and places:
-            costs.append((_share(found[rest], key, places), _SENSORS[sensor]))
+        if rest in by_subset and indices:
+            costs.append((_accuracy(by_subset[rest], key, indices), _SENSORS[sensor]))
     if costs:
-        left, lost = min(costs)
-        text = (f'With all of {full} {percent(_share(found[full], key, places))} % of the '
-                f'{len(places):,} actions that have them are right; the costliest single loss is '
-                f'{lost}: {percent(left)} % remain.')
+        left, sensor_name = min(costs)
+        text = (f'With all of {full} {percent(_accuracy(by_subset[full], key, indices))} % of the '
+                f'{len(indices):,} actions that have them are right; the costliest single loss is '
+                f'{sensor_name}: {percent(left)} % remain.')
         half = (report['robustness'] or {}).get(key)
         yield text + (f' With every sensor missing half of the time: {percent(half[5])} %.'
                       if half else '')
 
 
 def known_actions(report: Mapping[str, Any], key: str | None) -> list[bool]:
-    """Tell of each true action whether it counts for a score."""
+    """Return for each true action whether it counts for a score."""
     truth = report['segments']['truth']
     columns = [truth[key]] if key in truth else list(truth.values())
     return [min(ids) >= 0 for ids in zip(*columns)]
 
 
-def _share(columns: Mapping[str, Any], key: str | None, places: Sequence[int]) -> float:
-    return sum(columns['correct'][key][i] for i in places) / len(places)
+def _accuracy(columns: Mapping[str, Any], key: str | None, indices: Sequence[int]) -> float:
+    return sum(columns['correct'][key][i] for i in indices) / len(indices)
 
 
-def _sensors(shares: Mapping[str, float]) -> str:
-    told = ', '.join(f'{_SENSORS[Modality(name)]} {percent(share, 0)} %'
-                     for name, share in shares.items() if share)
-    return f'Share of the windows that have a sensor: {told}.' if told else 'No sensor was used.'
+def _sensors(fractions: Mapping[str, float]) -> str:
+    coverage = ', '.join(f'{_SENSORS[Modality(name)]} {percent(fraction, 0)} %'
+                         for name, fraction in fractions.items() if fraction)
+    return f'Windows that have a sensor: {coverage}.' if coverage else 'No sensor was used.'
 
 
 MOST = 12
@@ -150,14 +150,14 @@ _WIDTH, _QUALITY = 240, 70
 
 
 def condition_with_errors(report: Report) -> str:
-    """Return the condition whose moments are shown."""
+    """Return the condition whose failure cases are shown."""
     key, columns = scored_key(report), report['segments']['conditions']
     conditions = report['conditions']
     ordered = sorted(conditions, key=lambda c: bool(c['parameters'].get('subset')))
     known = known_actions(report, key)
     for condition in [conditions[0], *ordered]:
         each = columns[condition['name']]
-        if any(k and n and not right for k, n, right in zip(
+        if any(k and n and not correct for k, n, correct in zip(
                 known, each['windows'], each['correct'].get(key, ()))):
             return str(condition['name'])
     return str(conditions[0]['name'])

@@ -11,7 +11,7 @@ from karmma_ros.errors import printable, SENTENCE_LENGTH
 from karmma_ros.evaluation.tables import markdown_table
 
 
-def markdown(report: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+def markdown(report: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
     """Set verdict, conditions, events, bags, warnings; last what another run would change."""
     key = scored_key(report)
     names = ', '.join(word(bag['name']) for bag in report['bags'][:6])
@@ -21,18 +21,18 @@ def markdown(report: Mapping[str, Any], made: Mapping[str, Any]) -> str:
              '\n'.join(f'- {word(text)}' for text in sentences(report)),
              '## When sensors fail', _conditions(report, key)]
     if any(each['parameters'].get('subset') for each in report['conditions']):
-        parts += ['## With some of the sensors only', _subsets(report, key)]
+        parts += ['## Subsets of the sensors', _subsets(report, key)]
     if 'f1' in report['conditions'][0]['events']:
         parts += ['## As a stream of events', _events(report)]
     if report['robustness']:
-        parts += ['## Accuracy against lost sensors', _curve(report)]
+        parts += ['## Accuracy with missing sensors', _curve(report)]
     parts += ['## Bags', _bags(report, key)]
     if report['warnings']:
-        parts += ['## To know before these figures are believed',
+        parts += ['## Warnings',
                   '\n'.join(f'- {word(text)}' for text in report['warnings'])]
-    parts += ['## How it was made', '\n'.join(
+    parts += ['## Provenance', '\n'.join(
         f'- {word(str(name).replace("_", " "))}: {word(_flat(value))}'
-        for name, value in made.items() if name != 'latency_histogram')]
+        for name, value in provenance.items() if name != 'latency_histogram')]
     return '\n\n'.join(parts) + '\n'
 
 
@@ -45,8 +45,9 @@ def word(text: str) -> str:
 
 def _conditions(report: Mapping[str, Any], key: str | None) -> str:
     names = list(report['conditions'][0]['actions'])
-    header = ['condition', 'windows', *([f'{word(n)} top-1, %' for n in names]), *(
-        ['answered, %', 'F1@25, %', 'delay, s'] if key else ['events']), 'same answer, %']
+    header = ['condition', 'windows', *(f'{word(n)} top-1, %' for n in names),
+              *(['with prediction, %', 'F1@25, %', 'delay, s'] if key else ['events']),
+              'same prediction, %']
     rows = []
     for each in report['conditions']:
         if each['parameters'].get('subset'):
@@ -54,7 +55,7 @@ def _conditions(report: Mapping[str, Any], key: str | None) -> str:
         events = each['events']
         row = [word(each['name']), f'{each["windows"]:,}',
                *(percent(each['actions'].get(n, {}).get('top1')) for n in names)]
-        row += [percent(each['actions'].get(key, {}).get('answered')),
+        row += [percent(each['actions'].get(key, {}).get('coverage')),
                 percent(events.get('f1', {}).get('25')),
                 seconds(events.get('delay_s', {}).get('p50'))] if key else [
                     f'{events["count"]:,}']
@@ -71,11 +72,11 @@ def _subsets(report: Mapping[str, Any], key: str | None) -> str:
             scored = each['actions'].get(key)
             rows.append([
                 word(each['name']), f'{each["windows"]:,}',
-                f'{round(scored["answered"] * scored["count"]):,}' if scored else '0',
-                *(percent(each['actions'].get(n, {}).get('top1_answered')) for n in names),
+                f'{round(scored["coverage"] * scored["count"]):,}' if scored else '0',
+                *(percent(each['actions'].get(n, {}).get('top1_covered')) for n in names),
                 percent((each.get('agreement') or {}).get('same'))])
     header = ['sensors', 'windows', 'actions', *(f'{word(n)} top-1, %' for n in names),
-              'same answer, %']
+              'same prediction, %']
     return markdown_table(header, rows)
 
 
@@ -89,11 +90,11 @@ def _events(report: Mapping[str, Any]) -> str:
 
 
 def _curve(report: Mapping[str, Any]) -> str:
-    losing = report['robustness']
+    robustness = report['robustness']
     return markdown_table(
-        ['each sensor missing, %', *(f'{100 * p:.0f}' for p in losing['probability'])],
-        [[word(key), *map(percent, losing[key])]
-         for key in dict.fromkeys((report['joint_head'], *report['heads'])) if key in losing])
+        ['each sensor missing, %', *(f'{100 * p:.0f}' for p in robustness['probability'])],
+        [[word(key), *map(percent, robustness[key])]
+         for key in dict.fromkeys((report['joint_head'], *report['heads'])) if key in robustness])
 
 
 def _bags(report: Mapping[str, Any], key: str | None) -> str:
@@ -103,8 +104,9 @@ def _bags(report: Mapping[str, Any], key: str | None) -> str:
         rows.append([word(bag['name']), clock(bag['seconds']), f'{each["windows"]:,}',
                      f'{(bag["truth"] or {}).get("actions", 0):,}',
                      percent(right / count if count else None),
-                     word(_flat(bag['lost']) or 'nothing')])
-    return markdown_table(['bag', 'length', 'windows', 'true actions', 'top-1, %', 'lost'], rows)
+                     word(_flat(bag['missing_messages']) or 'nothing')])
+    header = ['bag', 'length', 'windows', 'true actions', 'top-1, %', 'missing']
+    return markdown_table(header, rows)
 
 
 def _flat(value: Any) -> str:

@@ -2,8 +2,8 @@
 The report as one HTML file that needs nothing else: style, script, images and data are in it.
 
 The templates escape every value. A content security policy lets no script run but the page's own,
-whatever a bag or a table contains. The block between the comments `made` is all that differs when
-the same bags are evaluated again.
+whatever a bag or a table contains. The block between the comments `provenance` is all that
+differs when the same bags are evaluated again.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from markupsafe import escape, Markup
 
 TEMPLATES = Path(__file__).parent / 'templates'
 SECTIONS = (
-    ('timeline', 'Over time', 'long'), ('sensors', 'When sensors fail', 'long'),
-    ('stream', 'Events', ''), ('moments', 'Worst moments', 'long'),
+    ('timeline', 'Timeline', 'long'), ('sensors', 'When sensors fail', 'long'),
+    ('stream', 'Events', ''), ('failure-cases', 'Failure cases', 'long'),
     ('confusion', 'Confusions', 'long'), ('calibration', 'Confidence', 'long'),
     ('age', 'Age of the data', ''), ('bags', 'Bags', 'long'), ('model', 'Model', ''),
     ('definitions', 'Definitions', ''))
@@ -127,12 +127,12 @@ def _states() -> list[str]:
 
 def _bag_facts(bag: Report) -> dict[str, Any]:
     facts = {'path': bag['path'], 'storage': bag['storage'],
-             'messages': f'{bag["messages"]:,}', 'lost': bag['lost'] or 'nothing'}
+             'messages': f'{bag["messages"]:,}', 'missing': bag['missing_messages'] or 'nothing'}
     if bag['truth']:
-        facts['truth'] = bag['truth']['source']
-        facts['of the truth'] = bag['truth']['left_out'] or 'everything could be used'
+        facts['ground truth'] = bag['truth']['source']
+        facts['of the ground truth'] = bag['truth']['left_out'] or 'everything is used'
     if bag['recorded']:
-        facts["the node's own answers in the bag"] = bag['recorded']
+        facts["the node's own predictions in the bag"] = bag['recorded']
     return facts
 
 
@@ -142,7 +142,7 @@ def _strip(bag: Mapping[str, Any]) -> dict[str, Any]:
     for name, spans in timeline.overview(bag).items():
         labels = name in ('truth', 'events')
         height = 14 if labels else 6
-        rows.append((name if labels else 'lamp', y, height, spans))
+        rows.append((name if labels else 'sensor', y, height, spans))
         y += height + 3
     return {'name': bag['name'], 'overview': rows, 'height': y,
             'several_conditions': len(bag['conditions']) > 1}

@@ -161,8 +161,9 @@ def _bag(run: BagRun, number: int, runs: Sequence[BagRun]) -> BagSummary:
     if names.count(name) > 1:
         name = f'{name} ({names[:number].count(name) + 1})'
     truth = run.truth
+    info = asdict(run.info)
     return BagSummary(
-        name=name, **asdict(run.info), seconds=run.info.seconds,
+        name=name, missing_messages=info.pop('lost'), **info, seconds=run.info.seconds,
         truth=None if truth is None else GroundTruthSummary(
             truth.source, len(truth.actions), dict(truth.left_out), list(truth.warnings)),
         recorded=run.recorded)
@@ -224,16 +225,17 @@ def evaluate_condition(
 
 def _action_scores(pooled: PredictedActions, keys: Sequence[str]) -> dict[str, ActionScores]:
     accuracy, hits = classification.accuracy(pooled), pooled.hits()
-    found = {}
+    action_scores = {}
     for key in (key for key in accuracy if key in keys):
         known = pooled.labelled[key]
         correct = int(hits[key][known].sum())
-        answered = int((known & pooled.predicted).sum())
-        found[key] = ActionScores(
-            **accuracy[key], correct=correct,  # type: ignore[arg-type]
+        covered = int((known & pooled.predicted).sum())
+        coverage = accuracy[key].pop('answered')
+        action_scores[key] = ActionScores(
+            **accuracy[key], coverage=coverage, correct=correct,  # type: ignore[arg-type]
             interval=classification.wilson(correct, int(known.sum())),
-            top1_answered=correct / answered if answered else float('nan'))
-    return found
+            top1_covered=correct / covered if covered else float('nan'))
+    return action_scores
 
 
 def _columns(
@@ -308,7 +310,7 @@ def _per_bag(scored: ScoredBag, predictions: BagPredictions) -> PerBagScores:
         windows=len(predictions), events=len(scored.detected),
         top1={key: (int(hits[key][known].sum()), int(known.sum()))
               for key, known in scored.actions.labelled.items()},
-        found={o: astuple(c) for o, c in scored.counts.items()},
+        matches={o: astuple(c) for o, c in scored.counts.items()},
         edit=scored.edit)
 
 
@@ -336,9 +338,9 @@ def _bins(bins: Reliability) -> CalibrationBins:
                            bins.error)
 
 
-def _own(runs: Sequence[BagRun], answers: Sequence[BagPredictions]) -> NDArray[np.bool_]:
+def _own(runs: Sequence[BagRun], predictions: Sequence[BagPredictions]) -> NDArray[np.bool_]:
     return np.concatenate([robustness.majority_modalities(_actions(run), a)
-                           for run, a in zip(runs, answers)])
+                           for run, a in zip(runs, predictions)])
 
 
 def _agreement(
@@ -361,7 +363,7 @@ def _robustness(
     curve = robustness.dropout_curve_of_actions(by_subset, own) if by_subset else None
     if curve is None:
         return None
-    column = {c.parameters['subset']: c.actions[joint].top1_answered for c in conditions
+    column = {c.parameters['subset']: c.actions[joint].top1_covered for c in conditions
               if c.parameters.get('subset') and joint in c.actions}
     full = next(iter(by_subset))
     return {'probability': list(POINTS), **curve, 'average_accuracy': average_accuracy(column),
@@ -376,13 +378,13 @@ def _warnings(report: BagReport) -> Iterator[str]:
         yield from (before + text for text in bag.warnings)
         yield from (before + text for text in (bag.truth.warnings if bag.truth else ()))
         if not first.by_bag[i].windows:
-            yield before + 'no window could be cut: there is nothing to score'
+            yield before + 'there is no window: nothing to score'
     scored = first.actions.get(report.joint_head) or next(iter(first.actions.values()), None)
-    if scored and scored.answered == 0 and first.windows:
-        yield ('no true action has a window: the times of the truth and the stamps of the '
+    if scored and scored.coverage == 0 and first.windows:
+        yield ('no true action has a window: the times of the ground truth and the stamps of the '
                'sensors seem to be of different clocks')
-    elif scored and scored.answered < 0.98:
-        yield (f'{100 * (1 - scored.answered):.1f} % of the true actions have no answer '
+    elif scored and scored.coverage < 0.98:
+        yield (f'{100 * (1 - scored.coverage):.1f} % of the true actions have no prediction '
                'and count as wrong: no sensor could be used there')
     if not first.actions and any(bag.truth for bag in report.bags):
         yield 'not one true action could be scored'

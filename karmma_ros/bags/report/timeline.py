@@ -1,5 +1,5 @@
 """
-What a page draws over time: truth, answers, events and sensors, as few numbers as show it.
+What a page draws over time: ground truth, predictions, events and sensors, in few numbers.
 
 Times are integer milliseconds since the start of the bag. Verdicts: 0 where no true action is
 (or none that can be scored), 1 right, 2 one of the parts right, 3 wrong.
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_RUNS = 24_000
-"""Runs of answers on one page, of all bags together."""
+"""Runs of equal predictions on one page, of all bags together."""
 OVERVIEW_COLUMNS = 500
 _MILLISECOND = 1_000_000
 CHANGING = -1
@@ -34,24 +34,24 @@ NOTHING, RIGHT, PARTLY, WRONG = range(4)
 
 def over_time(
     run: BagRun,
-    answers: BagPredictions,
+    predictions: BagPredictions,
     scored: ScoredBag,
     report: Report,
     number: int,
-    share: int,
+    most_runs: int,
 ) -> dict[str, Any]:
     """
     Return what is drawn of one bag.
 
     :param number: of the bag in the report.
-    :param share: runs that it may have.
+    :param most_runs: runs of equal predictions that it may have.
     """
     start = run.info.start_ns
     heads = segmentation.event_heads(run.vocabulary)
-    runs = segmentation.window_runs(answers, heads, report['settings']['events']['max_gap'])
+    runs = segmentation.window_runs(predictions, heads, report['settings']['events']['max_gap'])
     named = (*heads, *further_heads(tuple(run.vocabulary.heads)))
     near = _Nearby(scored.true)
-    predicted = _thinned([(r.start, r.end, r.label, score) for r, score in runs], share)
+    predicted = _thinned([(r.start, r.end, r.label, score) for r, score in runs], most_runs)
     return {
         'name': report['bags'][number]['name'],
         'length': max(1, (run.info.end_ns - start) // _MILLISECOND),
@@ -63,7 +63,7 @@ def over_time(
         'events': [[_ms(h.segment.start, start), _ms(h.segment.end, start),
                     list(h.segment.label), round(100 * h.score),  # type: ignore[call-overload]
                     near.verdict(h.segment), _ms(h.announced_ns, start)] for h in scored.detected],
-        'availability': {str(m): _availability(answers.states, 1 + i, start)
+        'availability': {str(m): _availability(predictions.states, 1 + i, start)
                   for i, m in enumerate(Modality)},
         'conditions': _outcomes(report, number)}
 
@@ -138,18 +138,18 @@ def _availability(states: NDArray[np.int64], column: int, start_ns: int) -> list
 
 
 def _outcomes(report: Report, number: int) -> list[list[str]]:
-    """For each condition a letter for each action: 1 right, 0 wrong, - no answer, ? open."""
+    """Return a letter for each action: 1 correct, 0 wrong, - no prediction, ? ignored."""
     segments, key = report['segments'], scored_key(report)
     mine = [i for i, bag in enumerate(segments['bag']) if bag == number]
     known = known_actions(report, key)
-    found = []
+    outcomes = []
     for name, columns in segments['conditions'].items():
-        right = columns['correct'].get(key)
-        if right is not None:
-            found.append([name, ''.join(
-                '?' if not known[i] else str(right[i]) if columns['windows'][i] else '-'
+        correct = columns['correct'].get(key)
+        if correct is not None:
+            outcomes.append([name, ''.join(
+                '?' if not known[i] else str(correct[i]) if columns['windows'][i] else '-'
                 for i in mine)])
-    return found
+    return outcomes
 
 
 def _columns(

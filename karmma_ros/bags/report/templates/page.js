@@ -9,19 +9,19 @@
 
   const canvas = board.querySelector('canvas');
   const pen = canvas.getContext('2d');
-  const told = board.querySelector('.told');
+  const details = board.querySelector('.details');
   const choice = document.getElementById('bag');
   const others = document.getElementById('others');
   const SENSORS = ['rgb', 'flow', 'audio', 'detections'];
-  const VERDICT = ['nothing to hold it against', 'right', 'partly right', 'wrong'];
-  const OUTCOME = { 1: 'right', 0: 'wrong', '-': 'no answer', '?': 'not scored' };
+  const VERDICT = ['no ground truth there', 'right', 'partly right', 'wrong'];
+  const OUTCOME = { 1: 'right', 0: 'wrong', '-': 'no prediction', '?': 'not scored' };
   let bag = data.bags[0];
   let from = 0;
   let to = 1;
   let cursor = null;
   let ink = {};
 
-  const label = (i) => (i < 0 ? 'several in quick turn' : data.labels[i]);
+  const label = (i) => (i < 0 ? 'several in quick succession' : data.labels[i]);
   const clock = (ms) => {
     const tenths = Math.round(ms / 100);
     const h = Math.floor(tenths / 36000);
@@ -41,7 +41,7 @@
     }
     return low - 1;
   };
-  // Actions of the truth may overlap: look some back.
+  // Actions of the truth may overlap: search some back.
   const at = (list, time) => {
     const found = [];
     for (let i = last(list, time); i >= 0 && i > last(list, time) - 12; i--) {
@@ -52,13 +52,13 @@
 
   const rows = () => {
     const list = [
-      { kind: 'truth', name: 'truth', high: bag.truth.length ? 30 : 0 },
+      { kind: 'truth', name: 'ground truth', high: bag.truth.length ? 30 : 0 },
       { kind: 'predicted', name: 'each window', high: 24 },
       { kind: 'events', name: 'events', high: 30 },
     ];
     for (const name of SENSORS) {
       if (bag.availability[name].some((change) => change[1] > 0)) {
-        list.push({ kind: 'lamp', name, high: 15 });
+        list.push({ kind: 'sensor', name, high: 15 });
       }
     }
     if (others && others.checked) {
@@ -129,7 +129,7 @@
       box(s[0], s[1], y, row.high, fills[s[4]]), label(s[2]), y, row.high, fills.on[s[4]])),
     events: (row, y) => seen(bag.events, 2).forEach(([s]) => write(
       box(s[0], s[1], y, row.high, fills[s[4]]), label(s[2]), y, row.high, fills.on[s[4]])),
-    lamp: (row, y) => {
+    sensor: (row, y) => {
       const list = bag.availability[row.name];
       seen(list, 1).forEach(([change, i]) => {
         const end = i + 1 < list.length ? list[i + 1][0] : bag.length;
@@ -229,18 +229,18 @@
       dd.textContent = text;
       dl.append(dt, dd);
     }
-    told.replaceChildren(dl);
+    details.replaceChildren(dl);
   };
-  const tell = () => {
+  const describe = () => {
     if (cursor === null) return;
     const list = [['time', clock(cursor)]];
     const mine = at(bag.truth, cursor);
     if (bag.truth.length) {
-      list.push(['truth', mine.map((i) => label(bag.truth[i][2])).join(' and ') || 'none']);
+      list.push(['ground truth', mine.map((i) => label(bag.truth[i][2])).join(' and ') || 'none']);
     }
-    const span = (s) => label(s[2]) + (s[2] < 0 ? '' : ', ' + s[3] + ' % sure: ' + VERDICT[s[4]]);
+    const span = (s) => label(s[2]) + (s[2] < 0 ? '' : ', ' + s[3] + ' % confidence: ' + VERDICT[s[4]]);
     list.push(['each window', at(bag.predicted, cursor).map((i) => span(bag.predicted[i])).join('; ')
-      || 'no answer']);
+      || 'no prediction']);
     list.push(['event', at(bag.events, cursor).map((i) => span(bag.events[i]) + ', announced at '
       + clock(bag.events[i][5])).join('; ') || 'none']);
     for (const name of SENSORS) {
@@ -266,7 +266,7 @@
       draw();
     });
   };
-  const look = (start, end) => {
+  const setView = (start, end) => {
     const span = Math.min(Math.max(end - start, 500), bag.length);
     from = Math.min(Math.max(start, 0), bag.length - span);
     to = from + span;
@@ -275,15 +275,15 @@
   const zoom = (factor, around) => {
     const middle = around === undefined ? (cursor !== null && cursor > from && cursor < to
       ? cursor : (from + to) / 2) : around;
-    look(middle - (middle - from) * factor, middle + (to - middle) * factor);
+    setView(middle - (middle - from) * factor, middle + (to - middle) * factor);
   };
   const put = (t, centre) => {
     cursor = Math.min(Math.max(t, 0), bag.length);
     if (centre || cursor < from || cursor > to) {
       const half = (to - from) / 2;
-      look(cursor - half, cursor + half);
+      setView(cursor - half, cursor + half);
     } else mark();
-    tell();
+    describe();
   };
   const errorFrom = (direction) => {
     const here = cursor === null ? from - 1 : cursor;
@@ -305,7 +305,7 @@
     if (choice) choice.value = String(number);
     board.querySelectorAll('.strip').forEach((s, i) => { s.hidden = i !== number; });
     cursor = null;
-    look(0, Math.min(bag.length, canvas.clientWidth * 70));
+    setView(0, Math.min(bag.length, canvas.clientWidth * 70));
     const first = bag.events[0] || bag.predicted[0] || bag.truth[0];
     if (first) put((first[0] + first[1]) / 2);
   };
@@ -314,7 +314,7 @@
     ArrowLeft: (e) => (e.shiftKey ? border(-1) : put((cursor ?? from) - (to - from) / 100)),
     ArrowRight: (e) => (e.shiftKey ? border(1) : put((cursor ?? from) + (to - from) / 100)),
     '+': () => zoom(0.5), '=': () => zoom(0.5), '-': () => zoom(2),
-    0: () => look(0, bag.length), Home: () => put(0), End: () => put(bag.length),
+    0: () => setView(0, bag.length), Home: () => put(0), End: () => put(bag.length),
     PageUp: () => put((cursor ?? from) - (to - from)),
     PageDown: () => put((cursor ?? from) + (to - from)),
     n: () => errorFrom(1), p: () => errorFrom(-1),
@@ -329,7 +329,7 @@
       e.preventDefault();
       const away = (e.deltaX || e.deltaY) / canvas.clientWidth * (to - from);
       if (e.ctrlKey) zoom(Math.exp(e.deltaY / 300), time(e.offsetX));
-      else look(from + away, to + away);
+      else setView(from + away, to + away);
     }
   }, { passive: false });
 
@@ -356,7 +356,7 @@
     } else if (drag && (drag.moved || Math.abs(place(e) - drag.x) > 5)) {
       drag.moved = true;
       const away = (drag.x - place(e)) / (canvas.clientWidth - SIDE()) * (drag.to - drag.from);
-      look(drag.from + away, drag.to + away);
+      setView(drag.from + away, drag.to + away);
     }
   });
   const lift = (e) => {
@@ -372,13 +372,13 @@
       const box_ = strip.getBoundingClientRect();
       const t = (e.clientX - box_.left) / box_.width * bag.length;
       const half = (to - from) / 2;
-      look(t - half, t + half);
+      setView(t - half, t + half);
     };
     strip.addEventListener('pointerdown', go);
     strip.addEventListener('pointermove', (e) => { if (e.buttons) go(e); });
   });
   board.querySelectorAll('button[data-do]').forEach((button) => {
-    const act = { in: () => zoom(0.5), out: () => zoom(2), fit: () => look(0, bag.length),
+    const act = { in: () => zoom(0.5), out: () => zoom(2), fit: () => setView(0, bag.length),
       next: () => errorFrom(1), before: () => errorFrom(-1) }[button.dataset.do];
     button.addEventListener('click', act);
   });
@@ -386,21 +386,21 @@
     button.addEventListener('click', () => {
       choose(Number(button.dataset.bag));
       const t = Number(button.dataset.at);
-      look(t - 15000, t + 15000);
+      setView(t - 15000, t + 15000);
       put(t);
       document.getElementById('timeline').scrollIntoView();
       canvas.focus({ preventScroll: true });
     });
   });
   if (choice) choice.addEventListener('change', () => choose(Number(choice.value)));
-  if (others) others.addEventListener('change', () => { draw(); tell(); });
+  if (others) others.addEventListener('change', () => { draw(); describe(); });
 
   const refresh = () => { readInk(); draw(); };
   new ResizeObserver(later).observe(canvas.parentElement);
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', refresh);
   window.addEventListener('beforeprint', () => {
     readInk();
-    look(0, bag.length);
+    setView(0, bag.length);
     draw();
   });
   matchMedia('print').addEventListener('change', refresh);
