@@ -16,10 +16,8 @@
   const VERDICT = ['no ground truth there', 'right', 'partly right', 'wrong'];
   const OUTCOME = { 1: 'right', 0: 'wrong', '-': 'no prediction', '?': 'not scored' };
   let bag = data.bags[0];
-  let from = 0;
-  let to = 1;
-  let cursor = null;
-  let ink = {};
+  let [from, to, cursor] = [0, 1, null];
+  const ink = {};
 
   const label = (i) => (i < 0 ? 'several in quick succession' : data.labels[i]);
   const clock = (ms) => {
@@ -116,8 +114,7 @@
   };
   const seen = (list, reach) => {
     const first = Math.max(0, last(list, from) - reach);
-    const end = last(list, to) + 1;
-    return list.slice(first, end).map((item, k) => [item, first + k]);
+    return list.slice(first, last(list, to) + 1).map((item, k) => [item, first + k]);
   };
 
   let fills = {};
@@ -159,8 +156,7 @@
       pen.fillRect(Math.round(x(t)), 20, 1, bottom - 20);
       pen.fillStyle = ink.soft;
       const text = step < 1000 ? clock(t) : clock(t).replace(/\.\d$/, '');
-      const room = pen.measureText(text).width;
-      if (x(t) + 3 + room < canvas.clientWidth) pen.fillText(text, x(t) + 3, 14);
+      if (x(t) + 3 + pen.measureText(text).width < canvas.clientWidth) pen.fillText(text, x(t) + 3, 14);
     }
   };
 
@@ -279,25 +275,22 @@
   };
   const put = (t, centre) => {
     cursor = Math.min(Math.max(t, 0), bag.length);
-    if (centre || cursor < from || cursor > to) {
-      const half = (to - from) / 2;
-      setView(cursor - half, cursor + half);
-    } else mark();
+    const half = (to - from) / 2;
+    if (centre || cursor < from || cursor > to) setView(cursor - half, cursor + half);
+    else mark();
     describe();
   };
+  const nextOf = (times, here, direction) => (direction > 0 ? times.find((t) => t > here + 1)
+    : times.filter((t) => t < here - 1).pop());
   const errorFrom = (direction) => {
-    const here = cursor === null ? from - 1 : cursor;
     const wrong = bag.events.filter((e) => e[4] > 1).map((e) => (e[0] + e[1]) / 2);
-    const next = direction > 0 ? wrong.find((t) => t > here + 1)
-      : wrong.filter((t) => t < here - 1).pop();
+    const next = nextOf(wrong, cursor === null ? from - 1 : cursor, direction);
     if (next !== undefined) put(next, true);
     else facts([['', direction > 0 ? 'No wrong event after this.' : 'No wrong event before.']]);
   };
   const border = (direction) => {
     const times = [...bag.truth, ...bag.events].flatMap((s) => [s[0], s[1]]).sort((a, b) => a - b);
-    const here = cursor === null ? from : cursor;
-    const next = direction > 0 ? times.find((t) => t > here + 1)
-      : times.filter((t) => t < here - 1).pop();
+    const next = nextOf(times, cursor === null ? from : cursor, direction);
     if (next !== undefined) put(next);
   };
   const choose = (number) => {
@@ -398,11 +391,7 @@
   const refresh = () => { readInk(); draw(); };
   new ResizeObserver(later).observe(canvas.parentElement);
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', refresh);
-  window.addEventListener('beforeprint', () => {
-    readInk();
-    setView(0, bag.length);
-    draw();
-  });
+  window.addEventListener('beforeprint', () => { setView(0, bag.length); refresh(); });
   matchMedia('print').addEventListener('change', refresh);
   window.addEventListener('afterprint', refresh);
   board.classList.add('live');
