@@ -139,7 +139,8 @@ def forest(rows: Sequence[tuple[str, float, float, float, bool, bool]], title: s
     axes.set_yticks(range(len(rows)), [_short(name, 36) for name, *_ in rows])
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel='B less A, percentage points')
     axes.grid(axis='x')
-    return _svg(figure).replace('<svg ', f'<svg role="img" aria-label="{escape(title)}" ', 1)
+    text = _svg(figure)
+    return f'<svg role="img" aria-label="{escape(title)}"{text[text.index("<svg") + 4:]}'
 
 
 def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
