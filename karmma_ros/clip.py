@@ -1,5 +1,5 @@
 """
-What the network sees: the shape of a clip, and one clip.
+The input of the network: the specification of a clip, and one clip.
 
 The specification travels inside the model bundle, so that a robot prepares its
 sensor data exactly as the training did.
@@ -23,7 +23,7 @@ NANOSECONDS = 1_000_000_000
 """Nanoseconds in a second."""
 
 MOST_SECONDS, MOST_HERTZ = 600, 384_000
-"""A window is kept in memory: what a model from elsewhere may ask for has an end."""
+"""Limits of what a model may require: a window is held in memory."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -51,7 +51,7 @@ class VideoSpec:
 
 @dataclass(frozen=True)
 class FlowSpec:
-    """How dense flow becomes a (u, v, 0) picture; it has the size of the video crop."""
+    """How dense flow becomes a (u, v, 0) image; it has the size of the video crop."""
 
     bound: float = 20.0
     """Displacements are clipped to ±bound pixels per sampled frame, then mapped to 0..255."""
@@ -67,7 +67,7 @@ class FlowSpec:
 @dataclass(frozen=True)
 class AudioSpec:
     """
-    How sound becomes log-mel tiles; the defaults are those of Radevski et al.
+    How audio becomes log-mel tiles; the defaults are those of Radevski et al.
 
     Tile i is centred on (i + 0.5) / tiles of the window and zero-padded at its borders.
     """
@@ -185,7 +185,7 @@ class ClipSpec:
 @dataclass(frozen=True)
 class Clip:
     """
-    One clip, ready for the network: an input for each modality that is there.
+    One clip, ready for the network: an input for each modality that is present.
 
     >>> from karmma_ros.clip import Clip, ClipSpec
     >>> from karmma_ros.modality import Modality
@@ -196,11 +196,11 @@ class Clip:
     """
 
     inputs: Mapping[Modality, NDArray[np.float32]]
-    """float32 arrays shaped as `ClipSpec.input_shape` says; an absent modality has no key."""
+    """float32 arrays shaped as `ClipSpec.input_shape` returns; an absent modality has no key."""
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Return the modalities that are there, in canonical order."""
+        """Return the modalities that are present, in canonical order."""
         return in_order(self.inputs)
 
 

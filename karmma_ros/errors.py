@@ -1,4 +1,4 @@
-"""Errors that carry facts and build their own sentence, and texts from outside made printable."""
+"""Errors with the values that their texts are made of, and printable texts from outside."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unicodedata import category
 _Error = TypeVar('_Error', bound='KarmmaError')
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What an OSError's `errno` is when there is no room, or none for this user."""
+"""What an OSError's `errno` is when the disk is full, or the quota of the user is."""
 VALUE_LENGTH, SENTENCE_LENGTH = 200, 4000
 """Most characters of a value from outside, and of a whole error text or log line."""
 _UNPRINTABLE = frozenset({'Cc', 'Cf', 'Cs', 'Co', 'Cn', 'Zl', 'Zp'})
@@ -36,8 +36,8 @@ def printable(value: object, limit: int = VALUE_LENGTH) -> str:
         pieces.append(piece)
     if len(text) <= limit and shown <= limit:
         return ''.join(pieces)
-    room = limit - len(_left_out(len(text)))
-    while pieces and shown > room:
+    available = limit - len(_left_out(len(text)))
+    while pieces and shown > available:
         shown -= len(pieces.pop())
     return (''.join(pieces) + _left_out(len(text) - len(pieces)))[:limit]
 
@@ -123,7 +123,7 @@ class InvalidSettingError(KarmmaError, ValueError):
 
 
 class InvalidSampleError(KarmmaError, ValueError):
-    """One sensor message cannot be used; the caller drops it, counts it and goes on."""
+    """One sensor message cannot be used; the caller drops and counts it."""
 
 
 class BundleError(FileError):
@@ -133,7 +133,7 @@ class BundleError(FileError):
 
 
 class DataError(FileError):
-    """A file or folder of a data set is missing, damaged or says what it may not."""
+    """A file or folder of a data set is missing, damaged or holds invalid values."""
 
     what = 'data'
 

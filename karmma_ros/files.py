@@ -104,8 +104,8 @@ def _data_errors(path: Path) -> Iterator[None]:
 def _check_type(status: os.stat_result) -> None:
     if stat.S_ISREG(status.st_mode):
         return
-    found = next((name for test, name in _TYPES.items() if test(status.st_mode)), 'special file')
-    raise UnsuitableFileError(f'it is a {found}; expected a regular file')
+    name = next((name for test, name in _TYPES.items() if test(status.st_mode)), 'special file')
+    raise UnsuitableFileError(f'it is a {name}; expected a regular file')
 
 
 def file_problem(path: Path) -> str | None:

@@ -137,7 +137,7 @@ class SimulatedNode:
     def set_audio_info(self, info: Any) -> None:
         """Use an audio format that was stated before the first message."""
         with suppress(InvalidSampleError):  # then the content check of the rate reports it
-            self._ingest.take_info(info)
+            self._ingest.set_audio_info(info)
 
     def process(self, message: BagMessage) -> Iterator[WindowRequest]:
         """Advance to the time of a message, then receive it as the faults allow."""
@@ -181,7 +181,7 @@ class SimulatedNode:
         problem = ''
         if message.role == AUDIO_INFO:
             try:
-                self._ingest.take_info(message.message)
+                self._ingest.set_audio_info(message.message)
             except InvalidSampleError as error:
                 problem = str(error)
         else:

@@ -135,10 +135,10 @@ def _unread(
 ) -> Iterator[str]:
     """Yield a sentence with a remedy for each topic of a wanted sensor that cannot be read."""
     for topic in bag.topics.values():
-        unread = types.unread_type(topic.type)
+        unread = types.unsupported_type(topic.type)
         if unread is not None and topic.count:
-            role, cure = unread.modality.value, unread.cure.format(topic=topic.name)
-            reason = f'is not read: {cure}; then record again'
+            role, remedy = unread.modality.value, unread.remedy.format(topic=topic.name)
+            reason = f'is not read: {remedy}; then record again'
         else:
             role = next((r for r, fit in TYPES.items() if topic.type in fit), '')
             reason = 'has no message: was it published, and did the recorder match its QoS?'
@@ -214,10 +214,10 @@ def _named(bag: Bag, role: str, name: str) -> Topic:
     if fit:
         return fit[0]
     if topics:
-        unread = types.unread_type(topics[0].type)
+        unread = types.unsupported_type(topics[0].type)
         raise InvalidSettingError(
             option, f'{name} ({topics[0].type})', ' or '.join(TYPES[role]),
-            '' if unread is None else unread.cure.format(topic=name))
+            '' if unread is None else unread.remedy.format(topic=name))
     raise InvalidSettingError(option, name, f'a topic of the bag: {_listing(bag)}')
 
 

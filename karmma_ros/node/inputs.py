@@ -23,7 +23,7 @@ from karmma_ros.stream import message_types as types
 from karmma_ros.stream.decoders import stamp_ns_of
 from karmma_ros.stream.ingest import (
     InputMessage,
-    make_audio_reader,
+    make_audio_decoder,
     MessageIngest,
     ReceivedMessage,
 )
@@ -75,7 +75,7 @@ class MessageHandler:
         self.formats: dict[Modality, str] = {}
         """How the last message of each input was encoded."""
         self._logged_info = ''
-        self._ingest.reset_info()
+        self._ingest.reset_audio_info()
 
     def cancel(self) -> None:
         """Drop the images that are being decoded."""
@@ -120,7 +120,7 @@ class MessageHandler:
     def on_audio_info(self, info: Any) -> None:
         """Apply the format that the audio driver publishes."""
         try:
-            problem = self._ingest.take_info(info)
+            problem = self._ingest.set_audio_info(info)
         except InvalidSampleError as error:
             problem = str(error)
         if not problem or problem != self._logged_info and (
@@ -181,7 +181,7 @@ def check_inputs(values: Mapping[str, Any], changed: Collection[str]) -> None:
         type that is not installed.
     """
     if 'audio.sample_format' in changed:
-        make_audio_reader(values)
+        make_audio_decoder(values)
     for modality in (Modality.AUDIO, Modality.DETECTIONS):
         if {f'{modality}.enabled', f'{modality}.type'} & set(changed) and (
                 values[f'{modality}.enabled']):

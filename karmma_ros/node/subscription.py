@@ -23,7 +23,7 @@ from karmma_ros.stream.message_types import (
     COMPRESSED_IMAGE,
     DETECTIONS,
     IMAGE,
-    unread_type,
+    unsupported_type,
     YOLO,
 )
 from rcl_interfaces.msg import ParameterDescriptor
@@ -187,9 +187,9 @@ def fix_hint(modality: Modality, topic: str, expected: str, offered: str) -> str
         return f'set audio.type to {offered}'
     if modality is Modality.DETECTIONS and offered in (DETECTIONS, YOLO):
         return f'set detections.type to {offered}'
-    unread = unread_type(offered)
+    unread = unsupported_type(offered)
     if unread is not None and unread.modality is modality:
-        return unread.cure.format(topic=topic)
+        return unread.remedy.format(topic=topic)
     name = 'image' if modality is Modality.RGB else modality
     return f'remap {name} to a topic of {expected}'
 
@@ -384,11 +384,11 @@ class InputTopic:
         """Return which transport is published that cannot be decoded."""
         for suffix in _PLUGINS:
             for publisher in self._publishers(base + suffix):
-                unread = unread_type(publisher.topic_type)
+                unread = unsupported_type(publisher.topic_type)
                 if unread is not None and unread.modality is Modality.RGB:
                     return (f'{self.plan.topic}: no publisher, but {base}{suffix} is, of '
                             f'{publisher.topic_type}, which cannot be decoded: '
-                            f'{unread.cure.format(topic=base + suffix)}')
+                            f'{unread.remedy.format(topic=base + suffix)}')
         return ''
 
 

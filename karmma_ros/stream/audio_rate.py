@@ -1,7 +1,7 @@
 """
-Whether audio comes at the rate that it is read with, judged from the samples and their times.
+Check the sample rate of audio against the times of its chunks.
 
-Raw audio states neither rate nor channels. Read with the wrong ones it decodes without an error,
+Raw audio states neither rate nor channels. With the wrong ones it decodes without an error,
 at another speed: 48 kHz read as 16 kHz lasts three times as long as it took to record.
 
 Times are the stamps where there are any, else the times of receipt.
@@ -67,7 +67,7 @@ def hints(rate: int, audio_format: AudioFormat) -> str:
         return f'have the driver state its true format (sample rate {rate}, or other channels)'
     ratio, channels = rate / audio_format.rate, audio_format.channels
     proposals = [*_stereo_of_more_bytes(rate, audio_format), f'audio.sample_rate ({rate})']
-    fitting = _whole(ratio * channels)
+    fitting = _channel_count(ratio * channels)
     if fitting and fitting != channels:
         proposals.append(f'audio.channels ({fitting})')
     elif not fitting:
@@ -76,7 +76,7 @@ def hints(rate: int, audio_format: AudioFormat) -> str:
     return 'set ' + ', '.join(proposals[:-1]) + ' or ' * (len(proposals) > 1) + proposals[-1]
 
 
-def _whole(value: float) -> int:
+def _channel_count(value: float) -> int:
     """Return the number of channels that is close; 0 for none."""
     count = round(value)
     return count if 1 <= count <= _MOST_CHANNELS and abs(value - count) < _CLOSE * count else 0
@@ -93,26 +93,26 @@ def _both(values: int, channels: int) -> list[str]:
 
 def _stereo_of_more_bytes(rate: int, audio_format: AudioFormat) -> list[str]:
     """Propose rate, channels and format together, as 44100 Hz in stereo with S32."""
-    kind, order = _kind(audio_format.sample_format)
-    if rate <= _MOST_LIKELY_RATE or audio_format.channels != 1 or kind != 'S16':
+    encoding, order = _split_format(audio_format.sample_format)
+    if rate <= _MOST_LIKELY_RATE or audio_format.channels != 1 or encoding != 'S16':
         return []
     return [f'audio.sample_rate ({true}) with audio.channels (2) and audio.sample_format '
             f'({" or ".join(name + order for name in _LIKELY[size])})'
-            for size in (3, 4) for true in [round(rate * _BYTES[kind] / size / 2)]
+            for size in (3, 4) for true in [round(rate * _BYTES[encoding] / size / 2)]
             if true in _SPEECH]
 
 
-def _kind(sample_format: str) -> tuple[str, str]:
+def _split_format(sample_format: str) -> tuple[str, str]:
     """Return a format without its byte order, and the order."""
     name = sample_format.strip().upper()
-    kind = re.sub('(LE|BE)$', '', name)
-    return kind, name[len(kind):] or 'LE'
+    encoding = re.sub('(LE|BE)$', '', name)
+    return encoding, name[len(encoding):] or 'LE'
 
 
 def _formats(ratio: float, sample_format: str) -> list[str]:
     """Propose formats whose samples have another number of bytes."""
-    kind, order = _kind(sample_format)
-    size = _BYTES.get(kind, 0) * ratio
+    encoding, order = _split_format(sample_format)
+    size = _BYTES.get(encoding, 0) * ratio
     near = [b for b in _LIKELY if abs(size - b) < _CLOSE * b]
     names = [name if name == 'U8' else name + order for b in near for name in _LIKELY[b]]
     if not names or abs(ratio - 1) < 0.1:
@@ -140,8 +140,8 @@ class _Interval:
     """Smallest deviation that counts."""
     steadiness: float
     """The rates of its parts may differ by at most this part of the deviation."""
-    lossless: float
-    """They must differ by less than this part of what chunks lost by chance would cause."""
+    drop_limit: float
+    """They must differ by less than this part of what randomly dropped chunks would cause."""
 
 
 _FIRST = _Interval(600_000_000, _GROSS, 0.25, 0.0)
@@ -155,22 +155,22 @@ class AudioRateCheck:
     Compare the samples received with the time that has passed.
 
     A deviation counts when it is larger than the jitter of the times explains, and when it is
-    steady: a backlog that comes at once, and chunks that are lost by chance, are not. A pause or
+    steady: a backlog that comes at once, and randomly dropped chunks, are not. A pause or
     a jump of the clock starts the measurement anew; the finding stays until there is another.
     """
 
     def __init__(self) -> None:
         self.finding: Finding | None = None
-        self._found_ratio = 1.0
+        self._reported_ratio = 1.0
         self._format: AudioFormat | None = None
         self._stamped = False
         self._samples = self._chunks = 0
         self._last_ns: int | None = None
         self._restart(stamped=False)
 
-    def note(self, samples: int, audio_format: AudioFormat, stamp_ns: int, now_ns: int) -> None:
+    def update(self, samples: int, audio_format: AudioFormat, stamp_ns: int, now_ns: int) -> None:
         """
-        Take a chunk of so many samples of one channel; the result is in `finding`.
+        Add a chunk of so many samples of one channel; the result is in `finding`.
 
         :param stamp_ns: of its first sample; 0 without one.
         :param now_ns: the time of receipt.
@@ -190,7 +190,7 @@ class AudioRateCheck:
         for meter in self._meters:
             if meter.add(time_ns, before if stamped else self._samples, self._chunks,
                          audio_format.rate):
-                self._judge(meter, audio_format)
+                self._evaluate(meter, audio_format)
 
     def _restart(self, stamped: bool) -> None:
         self._stamped, self._last_ns = stamped, None
@@ -207,7 +207,7 @@ class AudioRateCheck:
         self._usual_ns = max(0, step_ns)
         return not -_GAP_NS <= step_ns <= longest_ns
 
-    def _judge(self, meter: _Meter, audio_format: AudioFormat) -> None:
+    def _evaluate(self, meter: _Meter, audio_format: AudioFormat) -> None:
         if meter.interval is _FIRST and not (self._stamped and self.finding is None):
             return
         rate = meter.measure(audio_format.rate)
@@ -218,29 +218,30 @@ class AudioRateCheck:
         limit = next((each for each in (UNUSABLE, NOTICEABLE)
                       if rate.differs(max(each, meter.interval.least))), 0.0)
         if limit:
-            self._found(rate, audio_format, limit)
+            self._report(rate, audio_format, limit)
         elif self.finding is not None and rate.agrees(
                 NOTICEABLE if self.finding.usable else UNUSABLE):
             self.finding = None
 
-    def _found(self, rate: _Rate, audio_format: AudioFormat, limit: float) -> None:
+    def _report(self, rate: _Rate, audio_format: AudioFormat, limit: float) -> None:
         """Set the finding; it stays while it lies within the new measurement."""
         usable, before = limit != UNUSABLE, self.finding
         if before is not None and (
                 before.usable == usable or not rate.agrees(UNUSABLE) and not before.usable) and (
-                rate.lowest <= self._found_ratio <= rate.highest):
+                rate.lowest <= self._reported_ratio <= rate.highest):
             return
         hertz = nominal_rate(*(audio_format.rate * each
                                for each in (rate.lowest, rate.ratio, rate.highest)))
-        self._found_ratio = hertz / audio_format.rate
+        self._reported_ratio = hertz / audio_format.rate
         self.finding = Finding(_describe(hertz, audio_format, usable), usable)
 
 
 def _describe(hertz: int, audio_format: AudioFormat, usable: bool) -> str:
     per = ' per channel' if audio_format.channels > 1 else ''
-    lost = '; or messages are lost regularly' if not usable and hertz < audio_format.rate else ''
+    dropped = ('; or messages are dropped regularly' if not usable and hertz < audio_format.rate
+               else '')
     return (f'audio comes at about {hertz} samples per second{per}, expected {audio_format.rate}'
-            f'{audio_format.stated}: {hints(hertz, audio_format)}{lost}')
+            f'{audio_format.stated}: {hints(hertz, audio_format)}{dropped}')
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ class _Rate:
     lowest: float
     highest: float
     steady: bool
-    """Whether it is a constant rate rather than a backlog, or chunks lost by chance."""
+    """Whether it is a constant rate rather than a backlog, or randomly dropped chunks."""
 
     def differs(self, limit: float) -> bool:
         """Whether it certainly deviates from 1 by more than a limit."""
@@ -308,19 +309,19 @@ class _Meter:
             tolerance = max(tolerance, _GROSS * mean)
         steady = spread <= self.interval.steadiness * abs(1 - mean)
         if mean > 1:
-            # Coarse times hide what chunks lost by chance would show, and so do few parts.
+            # Coarse times hide what randomly dropped chunks would show, and so do few parts.
             seen = max(spread, off * parts / float(audio[-1]) / 2)
-            by_loss = _spread_by_loss(mean, float(np.diff(chunks[edges]).mean()))
+            by_drops = _spread_by_drops(mean, float(np.diff(chunks[edges]).mean()))
             steady = steady and (
-                parts >= _MANY_SEGMENTS and seen < self.interval.lossless * by_loss)
+                parts >= _MANY_SEGMENTS and seen < self.interval.drop_limit * by_drops)
         return _Rate(1 / mean, 1 / (mean + tolerance), 1 / max(mean - tolerance, 1e-9), steady)
 
 
-def _spread_by_loss(slowness: float, chunks: float) -> float:
+def _spread_by_drops(slowness: float, chunks: float) -> float:
     """
-    Return the standard deviation of the slowness of parts if chunks were lost by chance.
+    Return the standard deviation of the slowness of parts if chunks were dropped at random.
 
-    Received are `chunks` in a part, so that the number lost is negative binomial.
+    Received are `chunks` in a part, so that the number dropped is negative binomial.
     """
-    lost = 1 - 1 / slowness
-    return float((lost / chunks) ** 0.5 / (1 - lost))
+    dropped = 1 - 1 / slowness
+    return float((dropped / chunks) ** 0.5 / (1 - dropped))

@@ -130,7 +130,7 @@ class Frame:
 
     stamp_ns: int
     serial: int
-    """Tells frames apart even where a clock that jumped back repeats a stamp."""
+    """Distinguishes frames even where a clock that jumped back repeats a stamp."""
     image: NDArray[np.uint8]
     """RGB `[h, w, 3]`, of the crop's size."""
 

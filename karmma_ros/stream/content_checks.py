@@ -1,8 +1,8 @@
 """
-Content checks: messages that decode without an error, and hold other data than expected.
+Content checks: find messages that decode without an error, and hold other data than expected.
 
-Each check judges what came over some seconds, never one message, and keeps its finding until there
-is evidence against it. The same checks run live and in the replay of a bag.
+Each check evaluates the messages of some seconds, never one message, and keeps its finding until
+there is evidence against it. The same checks run live and in the replay of a bag.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Persistence:
         self._messages = self._against = 0
         self.established = False
 
-    def note(self, holds: bool, now_ns: int) -> bool:
+    def update(self, holds: bool, now_ns: int) -> bool:
         """Take a message received now; return whether the condition is established."""
         if not holds:
             self._since_ns, self._messages = None, 0
@@ -77,7 +77,7 @@ class ValueRangeCheck:
         self._value, self._encoding = 0, ''
         self._restart()
 
-    def note(
+    def update(
         self, image: NDArray[np.uint8], bits: int, largest: Callable[[], tuple[int, str]],
         now_ns: int,
     ) -> None:
@@ -99,7 +99,7 @@ class ValueRangeCheck:
             self._value = max(self._value, value)
         if not suspicious:
             self._value = 0
-        if not self._persistence.note(suspicious, now_ns):
+        if not self._persistence.update(suspicious, now_ns):
             self.finding = None
         elif self.finding is None:
             self.finding = Finding(self._text())
@@ -128,10 +128,10 @@ class FlowCheck:
         self.finding: Finding | None = None
         self._persistence = Persistence(NANOSECONDS, _MESSAGES)
 
-    def note(self, flow: NDArray[np.float32], now_ns: int) -> None:
+    def update(self, flow: NDArray[np.float32], now_ns: int) -> None:
         """Take displacements in pixels, `[h, w, 2]`."""
         mean = float(np.abs(flow).mean())
-        if not self._persistence.note(mean > max(flow.shape[:2]), now_ns):
+        if not self._persistence.update(mean > max(flow.shape[:2]), now_ns):
             self.finding = None
         elif self.finding is None:
             self.finding = Finding(
@@ -147,7 +147,7 @@ _UNIT_NS = 600_000_000
 _LEAST_IMAGE = 32
 """In a smaller image boxes near the corner may well be pixels."""
 _SPAN_NS, _MOST = 30 * NANOSECONDS, 1000
-_JUDGE_NS = NANOSECONDS
+_CHECK_PERIOD_NS = NANOSECONDS
 _LEAST_NS, _LEAST_BOXES = 3 * NANOSECONDS, 20
 _OUTSIDE, _BEYOND, _FEW = 0.05, 0.25, 5
 """Fractions of the boxes that lie outside of the image or end beyond it, and the least count."""
@@ -193,7 +193,7 @@ class BoxCheck:
         self._frame: BoxFrame | None = None
         self._restart()
 
-    def note(self, corners: NDArray[np.float64], frame: BoxFrame, now_ns: int) -> None:
+    def update(self, corners: NDArray[np.float64], frame: BoxFrame, now_ns: int) -> None:
         """
         Take the boxes of one message, `[n, 4]` (x1, y1, x2, y2), as the detector sent them.
 
@@ -204,25 +204,25 @@ class BoxCheck:
             self._restart()
         if not len(corners) or not np.isfinite(corners).all():
             return
-        self._judge_unit(corners, frame, now_ns)
+        self._check_unit(corners, frame, now_ns)
         if self.unit is None and not frame.normalised:
-            self._judge_size(_Boxes(now_ns, corners + frame.offset * 2), frame)
+            self._check_size(_Boxes(now_ns, corners + frame.offset * 2), frame)
         else:
             self.size = None
 
     def _restart(self) -> None:
         self._persistence = Persistence(_UNIT_NS, 5)
         self._recent: deque[_Boxes] = deque(maxlen=_MOST)
-        self._judged_ns = 0
+        self._checked_ns = 0
 
-    def _judge_unit(self, corners: NDArray[np.float64], frame: BoxFrame, now_ns: int) -> None:
+    def _check_unit(self, corners: NDArray[np.float64], frame: BoxFrame, now_ns: int) -> None:
         width, height = frame.size
         most = float(np.abs(corners).max())
         # What is left of a box that leaves the image by its corner begins in the corner itself.
         inside = bool((corners[:, :2] > 0).any())
         suspicious = most > _CORNER if frame.normalised else (
             inside and most <= _CORNER and min(width, height) >= _LEAST_IMAGE)
-        if not self._persistence.note(suspicious, now_ns):
+        if not self._persistence.update(suspicious, now_ns):
             self.unit = None
         elif self.unit is None and frame.normalised:
             self.unit = Finding(
@@ -234,17 +234,17 @@ class BoxCheck:
                 'image: they seem to be fractions of the image, expected pixels: set '
                 'detections.normalised to true', usable=False)
 
-    def _judge_size(self, boxes: _Boxes, frame: BoxFrame) -> None:
+    def _check_size(self, boxes: _Boxes, frame: BoxFrame) -> None:
         recent = self._recent
         if recent and boxes.time_ns < recent[-1].time_ns:
             recent.clear()
-            self._judged_ns = 0
+            self._checked_ns = 0
         recent.append(boxes)
         while recent[-1].time_ns - recent[0].time_ns > _SPAN_NS:
             recent.popleft()
-        if boxes.time_ns - self._judged_ns < _JUDGE_NS:
+        if boxes.time_ns - self._checked_ns < _CHECK_PERIOD_NS:
             return
-        self._judged_ns = boxes.time_ns
+        self._checked_ns = boxes.time_ns
         corners = np.concatenate([each.corners for each in recent])
         if recent[-1].time_ns - recent[0].time_ns < _LEAST_NS or len(corners) < _LEAST_BOXES:
             return
@@ -256,17 +256,17 @@ class BoxCheck:
             self.size = Finding(text)
 
 
-def _exceeding(corners: NDArray[np.float64], size: tuple[int, int], found: bool) -> str:
+def _exceeding(corners: NDArray[np.float64], size: tuple[int, int], established: bool) -> str:
     """
     Return what is wrong when boxes lie outside of the image; '' otherwise.
 
-    :param found: whether it was so before: half as many keep the finding.
+    :param established: whether it was so before: half as many keep the finding.
     """
     width, height = size
     outside = ((corners[:, 2:] <= 0) | (corners[:, :2] >= size)).any(axis=1)
     margin = _MARGIN * np.array(size)
     beyond = outside | ((corners[:, 2:] > size + margin) | (corners[:, :2] < -margin)).any(axis=1)
-    least = 0.5 if found else 1.0
+    least = 0.5 if established else 1.0
     for chosen, what, fraction in ((outside, 'lie outside of', _OUTSIDE),
                                    (beyond, 'end beyond', _BEYOND)):
         count = int(np.count_nonzero(chosen))
@@ -328,39 +328,39 @@ class ContentChecks:
         """Withdraw all findings and start anew."""
         self._reset()
         for source, check in list(self._known):
-            self._tell(source, check, None)
+            self._report(source, check, None)
 
     def audio(
         self, samples: int, audio_format: AudioFormat, stamp_ns: int, now_ns: int,
     ) -> None:
-        """Check the rate of audio; see `AudioRateCheck.note`."""
-        self._audio_rate.note(samples, audio_format, stamp_ns, now_ns)
-        self._tell(Modality.AUDIO, 'rate', self._audio_rate.finding)
+        """Check the rate of audio; see `AudioRateCheck.update`."""
+        self._audio_rate.update(samples, audio_format, stamp_ns, now_ns)
+        self._report(Modality.AUDIO, 'rate', self._audio_rate.finding)
 
     def boxes(self, corners: NDArray[np.float64], frame: BoxFrame, now_ns: int) -> None:
-        """Check the unit of boxes; see `BoxCheck.note`."""
-        self._boxes.note(corners, frame, now_ns)
-        self._tell(Modality.DETECTIONS, 'unit', self._boxes.unit)
-        self._tell(Modality.DETECTIONS, 'size', self._boxes.size)
+        """Check the unit of boxes; see `BoxCheck.update`."""
+        self._boxes.update(corners, frame, now_ns)
+        self._report(Modality.DETECTIONS, 'unit', self._boxes.unit)
+        self._report(Modality.DETECTIONS, 'size', self._boxes.size)
 
     def image(
         self, image: NDArray[np.uint8], bits: int, largest: Callable[[], tuple[int, str]],
         now_ns: int,
     ) -> None:
-        """Check the range of an image's values; see `ValueRangeCheck.note`."""
-        self._range.note(image, bits, largest, now_ns)
-        self._tell(Modality.RGB, 'range', self._range.finding)
+        """Check the range of an image's values; see `ValueRangeCheck.update`."""
+        self._range.update(image, bits, largest, now_ns)
+        self._report(Modality.RGB, 'range', self._range.finding)
 
     def flow(self, flow: NDArray[np.float32], now_ns: int) -> None:
-        """Check the unit of flow; see `FlowCheck.note`."""
-        self._flow.note(flow, now_ns)
-        self._tell(Modality.FLOW, 'unit', self._flow.finding)
+        """Check the unit of flow; see `FlowCheck.update`."""
+        self._flow.update(flow, now_ns)
+        self._report(Modality.FLOW, 'unit', self._flow.finding)
 
     def _reset(self) -> None:
         self._audio_rate, self._boxes = AudioRateCheck(), BoxCheck()
         self._range, self._flow = ValueRangeCheck(), FlowCheck()
 
-    def _tell(self, source: Modality, check: str, finding: Finding | None) -> None:
+    def _report(self, source: Modality, check: str, finding: Finding | None) -> None:
         if self._known.get((source, check)) is finding:
             return
         if finding is None:

@@ -1,8 +1,7 @@
 """
-The fields of ROS messages to timed samples, for the node and for bags read without ROS.
+Decode the fields of ROS messages to arrays, for the node and for bags read without ROS.
 
-Only attributes are looked at, so that rclpy's messages serve as well as those of the
-rosbags library.
+Only attributes are read, so that messages of rclpy and of the rosbags library both serve.
 
 Shape legend: h height, w width, n samples or boxes.
 """
@@ -33,7 +32,7 @@ from karmma_ros.stream.message_types import COMPRESSED_IMAGE
 import numpy as np
 from numpy.typing import NDArray
 
-# An empty one is said by drivers that know only one.
+# Drivers that know only one leave it empty.
 _RAW_CODINGS = ('', 'wave', 'raw', 'pcm')
 _LONGEST = 60
 """Characters that are kept of what a driver calls its format."""
@@ -66,7 +65,7 @@ def read_image(message: Any, size: tuple[int, int], bits: int = WIDE) -> NDArray
     Read a sensor_msgs/Image as RGB uint8 `[h, w, 3]`, cropped to `size` (height, width).
 
     :param bits: significant bits of 16 bit channels.
-    :raises InvalidSampleError: when the fields do not make a picture.
+    :raises InvalidSampleError: when the fields do not make an image.
     """
     return decode_image(
         message.data, encoding=message.encoding, height=message.height, width=message.width,
@@ -95,9 +94,9 @@ def read_compressed_image(
     """
     Read a sensor_msgs/CompressedImage as RGB, as `read_image` does one that is not.
 
-    Also gives the height and width of the whole picture.
+    Also return the height and width of the image before it is cropped.
 
-    :raises InvalidSampleError: for anything but a whole JPEG or PNG.
+    :raises InvalidSampleError: for anything but a complete JPEG or PNG.
     """
     return decode_compressed(message.data, description=message.format, size=size, bits=bits)
 
@@ -115,11 +114,11 @@ def read_flow(message: Any, size: tuple[int, int]) -> NDArray[np.float32]:
         step=message.step, is_bigendian=bool(message.is_bigendian), size=size)
 
 
-class AudioReader:
+class AudioDecoder:
     """
-    Read the bytes of ros-drivers' audio_common_msgs, which do not say their own format.
+    Decode the bytes of ros-drivers' audio_common_msgs, which do not state their format.
 
-    Its AudioInfo does. Where the driver sends one, it is believed before the parameters.
+    AudioInfo does. Where the driver publishes one, it has priority over the parameters.
     """
 
     def __init__(self, sample_rate: int, channels: int, sample_format: str) -> None:
@@ -129,8 +128,9 @@ class AudioReader:
         :raises InvalidSettingError: for a sample format that cannot be decoded.
         """
         self._given = self._used = sample_rate, channels, sample_format
-        self._told = False
-        self._refusal = ''
+        self._from_info = False
+        self._unsupported = ''
+        """Why the driver's audio cannot be decoded."""
         try:
             decode_pcm(b'\x00' * 64 * channels, sample_format=sample_format, channels=channels)
         except InvalidSampleError as problem:
@@ -140,7 +140,7 @@ class AudioReader:
     @property
     def format(self) -> AudioFormat:
         """Return how audio is read now, and what states it."""
-        return AudioFormat(*self._used, stated_by='audio_info' if self._told else '')
+        return AudioFormat(*self._used, stated_by='audio_info' if self._from_info else '')
 
     @property
     def sample_rate(self) -> int:
@@ -155,38 +155,39 @@ class AudioReader:
         """
         Return mono float32 `[n]` in [-1, 1].
 
-        :raises InvalidSampleError: for bytes that are not sound in this format, and while
-            the driver says that it sends compressed sound.
+        :raises InvalidSampleError: for bytes that are not audio in this format, and while
+            the driver states that it publishes compressed audio.
         """
-        if self._refusal:
-            raise InvalidSampleError(self._refusal)
+        if self._unsupported:
+            raise InvalidSampleError(self._unsupported)
         _, channels, sample_format = self._used
         return decode_pcm(data, sample_format=sample_format, channels=channels)
 
-    def follow(self, info: Any) -> str:
+    def apply_info(self, info: Any) -> str:
         """
-        Take the format that audio_common_msgs/AudioInfo tells; the newest one counts.
+        Use the format that audio_common_msgs/AudioInfo states; the newest one counts.
 
-        Gives a sentence when it contradicts the parameters, else ''.
+        Return a sentence when it contradicts the parameters, else ''.
         """
         name = printable(info.sample_format.strip(), _LONGEST).upper()
-        told = info.sample_rate, info.channels, name
+        stated = info.sample_rate, info.channels, name
         given = (*self._given[:2], self._given[2].strip().upper())
-        self._used = tuple(new or old for new, old in zip(told, given))  # type: ignore[assignment]
-        self._told, self._refusal = bool(info.sample_rate), ''
+        self._used = tuple(  # type: ignore[assignment]
+            new or old for new, old in zip(stated, given))
+        self._from_info, self._unsupported = bool(info.sample_rate), ''
         if info.coding_format.lower() not in _RAW_CODINGS:
-            self._refusal = (
+            self._unsupported = (
                 f'audio_info: the driver sends {printable(info.coding_format, _LONGEST)}; start '
                 'it with format:=wave')
         names = 'audio.sample_rate', 'audio.channels', 'audio.sample_format'
-        return self._refusal or ', '.join(
+        return self._unsupported or ', '.join(
             f'{name} is {ours}, but audio_info has {printable(theirs, _LONGEST)}, which is used'
             for name, ours, theirs in zip(names, given, self._used) if ours != theirs)
 
 
-class StampedAudioReader:
+class StampedAudioDecoder:
     """
-    Read AudioStamped of the other audio_common_msgs, mgonzs13's, which tells its format.
+    Decode AudioStamped of the other audio_common_msgs, mgonzs13's, which states its format.
 
     Rate and channels may change from message to message.
     """
@@ -227,11 +228,11 @@ class StampedAudioReader:
         return samples
 
 
-class DetectionReader:
+class DetectionDecoder:
     """
-    Read vision_msgs/Detection2DArray, which does not say how large its picture is.
+    Decode vision_msgs/Detection2DArray, which does not state the size of its image.
 
-    The layouts from before vision_msgs 4, as old bags have them, are read as well, and
+    The layouts from before vision_msgs 4, as old bags have them, are decoded as well, and
     yolo_msgs/DetectionArray, whose class ids are its class names.
     """
 
@@ -241,7 +242,7 @@ class DetectionReader:
         offset: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         """
-        Take the class ids of hands and the picture's size, 0 for the camera's.
+        Take the class ids of hands and the image's size, 0 for the camera's.
 
         :param ignored_classes: class ids of boxes that are left out; '' names none.
         :param min_score: boxes below it are left out.
@@ -254,9 +255,9 @@ class DetectionReader:
         self._ignored = frozenset(each for each in ignored_classes if each)
         self._min_score = min_score
         self.camera_size: tuple[int, int] = (0, 0)
-        """Width and height of the newest camera picture; (0, 0) before the first one."""
+        """Width and height of the newest camera image; (0, 0) before the first one."""
         self.corners: NDArray[np.float64] = np.zeros((0, 4))
-        """The boxes of the last message as they came, x1, y1, x2, y2."""
+        """The boxes of the last message as received, x1, y1, x2, y2."""
 
     @property
     def frame(self) -> BoxFrame:
@@ -269,27 +270,27 @@ class DetectionReader:
         """
         Return float32 `[n, 5]`: x1, y1, x2, y2 in 0..1 and the category, best score first.
 
-        A box that lies outside of the picture is left out.
+        A box that lies outside of the image is left out.
 
-        :raises InvalidSampleError: for impossible or too many boxes, or an unknown picture size.
+        :raises InvalidSampleError: for impossible or too many boxes, or an unknown image size.
         """
         if len(message.detections) > _MAX_DETECTIONS:
             raise InvalidSampleError(
                 f'boxes: got {len(message.detections)}; expected {_MAX_DETECTIONS} or fewer: '
                 "raise the detector's threshold")
         named = [(*_best(each), each.bbox) for each in message.detections]
-        found = sorted((each for each in named if self._wanted(*each[:2])),
-                       key=lambda each: each[0], reverse=True)
-        self.corners = np.array([_corners(box) for _, _, box in found], np.float64).reshape(-1, 4)
-        if not found:
+        scored = sorted((each for each in named if self._wanted(*each[:2])),
+                        key=lambda each: each[0], reverse=True)
+        self.corners = np.array([_corners(box) for _, _, box in scored], np.float64).reshape(-1, 4)
+        if not scored:
             return np.zeros((0, 5), np.float32)
         frame = self.frame
         if not all(frame.size):
             raise InvalidSampleError(
-                'the size of the picture the boxes lie in is not known before a picture came: set '
-                'detections.image_width and detections.image_height')
+                'the size of the image that the boxes lie in is not known before the first image: '
+                'set detections.image_width and detections.image_height')
         corners = self.corners + frame.offset * 2
-        categories = [self._categories(class_id) for _, class_id, _ in found]
+        categories = [self._categories(class_id) for _, class_id, _ in scored]
         boxes = np.column_stack([normalise_boxes(corners, *frame.size), categories])
         outside = ((corners[:, 2:] <= 0) | (corners[:, :2] >= frame.size)).any(axis=1)
         return boxes[~outside].astype(np.float32)

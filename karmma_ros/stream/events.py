@@ -1,13 +1,12 @@
 """
-Labels to events: what the sliding window says, as actions that start and end.
+Turn the predictions of a sliding window into actions that start and end.
 
-Every recognition answers for the middle of its window: a window over a border between two
-actions says half of each when the border is in its middle. All starts and ends that are given
-out are such middles, so the length of the window shifts nothing, and neither does the
-smoothing: once it has decided that an action runs or ended, the border is looked up in the
-recognitions themselves.
+Every prediction is for the centre of its window: when the border between two actions is there,
+each has half of the probability. All starts and ends of events are such centres, so the length of
+the window shifts nothing. Neither does the smoothing: it decides that an action is in progress or
+has ended; the border is then taken from the predictions themselves.
 
-Shape legend: v classes of the first head, n classes of the second, k recognitions.
+Shape legend: v classes of the first head, n classes of the second, k predictions.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Ids = tuple[int, ...]
-"""One class of each head, or `_IDLE`."""
+"""One class of each head, or `_BACKGROUND`."""
 
-_IDLE: _Ids = ()
+_BACKGROUND: _Ids = ()
 """Every combination with a background class in it, taken together."""
 
-_MOST_KEPT = 512
-"""Recognitions, however fast they come."""
+_MAX_PREDICTIONS = 512
+"""Stored, whatever their rate."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,9 @@ class EventSettings:
     Another action takes its place only with a lead of more than `start` - `end`.
     """
     min_duration: float = 1.0
-    """What has not been seen for this long is not announced, seconds."""
+    """What has not lasted for this long is no event, seconds."""
     max_gap: float = 1.0
-    """Without a recognition for longer than this, what runs has ended, seconds."""
+    """Without a prediction for longer than this, the action has ended, seconds."""
     background: str | None = None
     """Class, of any head, that stands for no action; None where the model has none."""
 
@@ -74,7 +73,7 @@ class EventSettings:
 
 
 class Phase(IntEnum):
-    """What an event tells of its action."""
+    """Whether the action of an event has started or ended."""
 
     STARTED = 0
     ENDED = 1
@@ -95,22 +94,22 @@ class ActionEvent:
     """Smoothed probability of verb and noun together: STARTED now, ENDED the highest of all."""
     start_ns: int
     end_ns: int
-    """STARTED: the action lasts until here at least; ENDED never tells of an earlier end."""
+    """STARTED: the action lasts until here at least; ENDED never has an earlier end."""
     stamp_ns: int
-    """When this was known: stamp of the recognition, or the time given to `advance`."""
+    """When this was known: stamp of the prediction, or the time given to `advance`."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
-    """One recognition: the middle of its window and the probabilities of each head."""
+class _TimedScores:
+    """One prediction: the centre of its window and the probabilities of each head."""
 
-    middle_ns: int
+    centre_ns: int
     scores: tuple[NDArray[np.float64], ...]
 
 
 @dataclass(frozen=True)
-class _Claim:
-    """A combination of classes that is strong enough to be under way, and since when."""
+class _Candidate:
+    """A combination of classes that is probable enough to be in progress, and since when."""
 
     ids: _Ids
     start_ns: int
@@ -118,12 +117,12 @@ class _Claim:
 
 class ActionEvents:
     """
-    Turn recognitions into events that never overlap, each STARTED followed by its ENDED.
+    Turn predictions into events that never overlap, each STARTED followed by its ENDED.
 
-    Verb and noun are smoothed and judged together, as the product of their probabilities:
-    from "cut bread" to "wash cup" no "wash bread" lies between. Which heads of a model these are
+    Verb and noun are smoothed together, as the product of their probabilities: so there is no
+    "wash bread" between "cut bread" and "wash cup". Which heads of a model these are
     is decided by `prediction.action_heads`. No clock is read; memory is bounded; equal
-    recognitions give equal events.
+    predictions give equal events.
 
     :raises InvalidSettingError: when the vocabulary lacks the background class.
 
@@ -145,23 +144,23 @@ class ActionEvents:
         self._heads = action_heads(tuple(vocabulary.heads))
         self._names = tuple(vocabulary.heads[head] for head in self._heads)
         self._background = self._find(settings.background)
-        self._idle = self._idle_mask()
+        self._background_mask = self._make_background_mask()
         self._gap_ns = round(settings.max_gap * NANOSECONDS)
         self._min_ns = round(settings.min_duration * NANOSECONDS)
-        # Of a step, all but 1/150 has passed the smoothing after five time constants.
-        self._kept_ns = round(5 * settings.smoothing * NANOSECONDS) + 2 * self._min_ns
+        # The step response of the smoothing lacks 1/150 after five time constants.
+        self._stored_ns = round(5 * settings.smoothing * NANOSECONDS) + 2 * self._min_ns
         self._ids = 0
         self._stamp_ns: int | None = None
         self._joint: NDArray[np.float64] | None = None  # [v, n] or [v], sums to one
-        self._seen: deque[_Seen] = deque(maxlen=_MOST_KEPT)
-        self._running: tuple[_Ids, ActionEvent] | None = None
-        self._floor_ns: int | None = None  # no start or end that is yet to come lies before it
+        self._recent: deque[_TimedScores] = deque(maxlen=_MAX_PREDICTIONS)
+        self._active: tuple[_Ids, ActionEvent] | None = None
+        self._earliest_ns: int | None = None  # no later event starts or ends before it
 
     def push(
         self, stamp_ns: int, window_start_ns: int, prediction: Prediction,
     ) -> list[ActionEvent]:
         """
-        Take the recognition of the window `(window_start_ns, stamp_ns]`; give what it decides.
+        Add the prediction of the window `(window_start_ns, stamp_ns]`; return the new events.
 
         One that is not newer than the last is ignored: after a jump of the clock call `clear`.
 
@@ -177,36 +176,36 @@ class ActionEvents:
             return []
         events = self.advance(stamp_ns)
         self._smooth(stamp_ns, scores)
-        self._remember((window_start_ns + stamp_ns) // 2, scores)
+        self._store((window_start_ns + stamp_ns) // 2, scores)
         return events + self._decide()
 
     def advance(self, now_ns: int) -> list[ActionEvent]:
         """
-        Say what time it is, by the clock of the stamps; a gap that is too long ends what runs.
+        Set the time, by the clock of the stamps; a gap that is too long ends the action.
 
-        What was smoothed is forgotten with it: after a gap nothing is known.
+        The smoothed probabilities are discarded with it: after a gap nothing is known.
         """
         late = self._stamp_ns is not None and now_ns - self._stamp_ns > self._gap_ns
         if self._joint is None or not late:
             return []
         events = self._end(now_ns)
         self._joint = None
-        self._seen.clear()
+        self._recent.clear()
         return events
 
     def clear(self) -> list[ActionEvent]:
         """
-        End what runs and forget everything, as when the clock has jumped back or the node stops.
+        End the action and discard everything, as when the clock has jumped back or the node stops.
 
-        Ids go on from where they were, so that none is used twice.
+        Ids continue, so that none is used twice.
         """
         events = [] if self._stamp_ns is None else self._end(self._stamp_ns)
-        self._stamp_ns = self._joint = self._floor_ns = None
-        self._seen.clear()
+        self._stamp_ns = self._joint = self._earliest_ns = None
+        self._recent.clear()
         return events
 
     def take_over(self, other: ActionEvents) -> list[ActionEvent]:
-        """Take over from another, with other settings or classes: end what runs there."""
+        """Take over from another, with other settings or classes: end its action."""
         events = other.clear()
         self._ids = other._ids
         return events
@@ -221,7 +220,7 @@ class ActionEvents:
                 f'a class of {" or ".join(self._heads)}', 'leave it out if the model has none')
         return ids
 
-    def _idle_mask(self) -> NDArray[np.bool_]:
+    def _make_background_mask(self) -> NDArray[np.bool_]:
         mask = np.zeros([len(names) for names in self._names], np.bool_)
         for axis, i in enumerate(self._background):
             if i >= 0:
@@ -238,7 +237,7 @@ class ActionEvents:
         return scores
 
     def _smooth(self, stamp_ns: int, scores: tuple[NDArray[np.float64], ...]) -> None:
-        """Let the new probabilities hold since the last stamp: exact for steps of any length."""
+        """Smooth as if the new probabilities held since the last stamp: exact for any interval."""
         joint = reduce(np.multiply.outer, scores)
         if self._joint is not None and self._stamp_ns is not None and self._settings.smoothing:
             step = (stamp_ns - self._stamp_ns) / NANOSECONDS
@@ -246,111 +245,111 @@ class ActionEvents:
             joint = old * self._joint + (1 - old) * joint
         self._joint, self._stamp_ns = joint, stamp_ns
 
-    def _remember(self, middle_ns: int, scores: tuple[NDArray[np.float64], ...]) -> None:
-        if self._seen:  # the windows may differ in length
-            middle_ns = max(middle_ns, self._seen[-1].middle_ns)
-        self._seen.append(_Seen(middle_ns, scores))
-        while len(self._seen) > 2 and self._seen[0].middle_ns < middle_ns - self._kept_ns:
-            self._seen.popleft()
+    def _store(self, centre_ns: int, scores: tuple[NDArray[np.float64], ...]) -> None:
+        if self._recent:  # the windows may differ in length
+            centre_ns = max(centre_ns, self._recent[-1].centre_ns)
+        self._recent.append(_TimedScores(centre_ns, scores))
+        while len(self._recent) > 2 and self._recent[0].centre_ns < centre_ns - self._stored_ns:
+            self._recent.popleft()
 
     def _decide(self) -> list[ActionEvent]:
         assert self._joint is not None and self._stamp_ns is not None
         settings, best, score = self._settings, self._best(), 0.0
-        if self._running is not None:
-            ids, event = self._running
+        if self._active is not None:
+            ids, event = self._active
             score = self._score(ids)
             if score > event.score:
-                self._running = ids, self._event(event.event_id, ids, event.start_ns)
+                self._active = ids, self._event(event.event_id, ids, event.start_ns)
             lead = self._score(best) - score
             if score >= settings.end and lead <= settings.start - settings.end:
                 return []
-        claim = self._claim(best)
+        candidate = self._candidate(best)
         events: list[ActionEvent] = []
-        if score < settings.end or claim is not None:
-            events += self._end(self._stamp_ns, claim)
-        if self._running is None and claim is not None and best != _IDLE:
-            started = self._event(self._ids, best, claim.start_ns)
+        if score < settings.end or candidate is not None:
+            events += self._end(self._stamp_ns, candidate)
+        if self._active is None and candidate is not None and best != _BACKGROUND:
+            started = self._event(self._ids, best, candidate.start_ns)
             self._ids += 1
-            self._running, self._floor_ns = (best, started), started.end_ns
+            self._active, self._earliest_ns = (best, started), started.end_ns
             events.append(started)
         return events
 
     def _best(self) -> _Ids:
         assert self._joint is not None
-        actions = np.where(self._idle, 0.0, self._joint)
+        actions = np.where(self._background_mask, 0.0, self._joint)
         ids = tuple(int(i) for i in np.unravel_index(actions.argmax(), actions.shape))
-        return _IDLE if self._score(_IDLE) >= self._score(ids) else ids
+        return _BACKGROUND if self._score(_BACKGROUND) >= self._score(ids) else ids
 
     def _score(self, ids: _Ids) -> float:
         assert self._joint is not None
-        return float(self._joint[ids if ids != _IDLE else self._idle].sum())
+        return float(self._joint[ids if ids != _BACKGROUND else self._background_mask].sum())
 
-    def _claim(self, ids: _Ids) -> _Claim | None:
-        """Tell since when a combination is under way; None while it is weak or brief."""
+    def _candidate(self, ids: _Ids) -> _Candidate | None:
+        """Return since when a combination is in progress; None while it is weak or brief."""
         if self._score(ids) < self._settings.start:
             return None
         start_ns = self._above_since_ns(ids)
-        if self._floor_ns is not None:
-            start_ns = max(start_ns, self._floor_ns)
-        lasted_ns = self._seen[-1].middle_ns - start_ns
-        return _Claim(ids, start_ns) if lasted_ns >= self._min_ns else None
+        if self._earliest_ns is not None:
+            start_ns = max(start_ns, self._earliest_ns)
+        lasted_ns = self._recent[-1].centre_ns - start_ns
+        return _Candidate(ids, start_ns) if lasted_ns >= self._min_ns else None
 
-    def _end(self, stamp_ns: int, successor: _Claim | None = None) -> list[ActionEvent]:
-        """End what runs, at the latest where its successor starts."""
-        if self._running is None:
+    def _end(self, stamp_ns: int, successor: _Candidate | None = None) -> list[ActionEvent]:
+        """End the action, at the latest where its successor starts."""
+        if self._active is None:
             return []
-        assert self._floor_ns is not None, 'what runs has been announced up to some time'
-        ids, event = self._running
-        end_ns = max(self._above_until_ns(ids), self._floor_ns)
+        assert self._earliest_ns is not None, 'an active event has an earliest end'
+        ids, event = self._active
+        end_ns = max(self._above_until_ns(ids), self._earliest_ns)
         if successor is not None:
             end_ns = min(end_ns, successor.start_ns)
-        self._running, self._floor_ns = None, end_ns
+        self._active, self._earliest_ns = None, end_ns
         return [replace(event, phase=Phase.ENDED, end_ns=end_ns, stamp_ns=stamp_ns)]
 
     def _above_since_ns(self, ids: _Ids) -> int:
-        """Return the border between recognitions below `end` and those above it that follow."""
-        # The older, the lighter: else the same action long before would bridge the pause.
+        """Return the border between predictions below `end` and those above it that follow."""
+        # Older ones have less weight: else the same action long before would bridge the pause.
         surplus = self._surplus(ids) * self._weights()
         first = len(surplus) - 1 - int(surplus[::-1].cumsum().argmax())
         return self._border_ns(first - 1, first)
 
     def _above_until_ns(self, ids: _Ids) -> int:
-        """Return the border between recognitions above `end` and those below it that follow."""
+        """Return the border between predictions above `end` and those below it that follow."""
         last = int(self._surplus(ids).cumsum().argmax())
         return self._border_ns(last, last + 1)
 
     def _weights(self) -> NDArray[np.float64]:
-        """Weigh each kept recognition by its age, `[k]`, the newest by one."""
+        """Return the weight of each stored prediction by its age, `[k]`; 1 for the newest."""
         settings = self._settings
         fading_ns = max(settings.smoothing, settings.min_duration, 1e-9) * NANOSECONDS
-        ages = [self._seen[-1].middle_ns - seen.middle_ns for seen in self._seen]
+        ages = [self._recent[-1].centre_ns - each.centre_ns for each in self._recent]
         return np.asarray(np.exp(-np.array(ages) / fading_ns))
 
     def _border_ns(self, before: int, after: int) -> int:
-        """Return the time half-way between two recognitions, or that of the one there is."""
-        places = [i for i in (before, after) if 0 <= i < len(self._seen)]
-        return sum(self._seen[i].middle_ns for i in places) // len(places)
+        """Return the time half-way between two predictions, or that of the only one."""
+        indices = [i for i in (before, after) if 0 <= i < len(self._recent)]
+        return sum(self._recent[i].centre_ns for i in indices) // len(indices)
 
     def _surplus(self, ids: _Ids) -> NDArray[np.float64]:
-        """Return by how much each kept recognition exceeds the lower threshold, `[k]`."""
-        # The higher one would be late: in mid-border verb and noun say half each, a quarter
+        """Return by how much each stored prediction exceeds the lower threshold, `[k]`."""
+        # The higher one would be late: at the border verb and noun have a half each, a quarter
         # together.
-        scores = [self._chance(seen.scores, ids) for seen in self._seen]
+        scores = [self._probability(each.scores, ids) for each in self._recent]
         return np.array(scores) - self._settings.end
 
-    def _chance(self, scores: tuple[NDArray[np.float64], ...], ids: _Ids) -> float:
-        """Return the probability of a combination in one recognition."""
-        if ids == _IDLE:
+    def _probability(self, scores: tuple[NDArray[np.float64], ...], ids: _Ids) -> float:
+        """Return the probability of a combination in one prediction."""
+        if ids == _BACKGROUND:
             return 1 - prod(1 - float(s[i]) for s, i in zip(scores, self._background) if i >= 0)
         return prod(float(s[i]) for s, i in zip(scores, ids))
 
     def _event(self, event_id: int, ids: _Ids, start_ns: int) -> ActionEvent:
-        """Describe a combination as it stands now."""
+        """Return the STARTED event of a combination, with its score now."""
         assert self._joint is not None and self._stamp_ns is not None
         labels = [self._label(axis, i) for axis, i in enumerate(ids)]
         return ActionEvent(
             Phase.STARTED, event_id, labels[0], labels[1] if len(labels) > 1 else None,
-            self._score(ids), start_ns, self._seen[-1].middle_ns, self._stamp_ns)
+            self._score(ids), start_ns, self._recent[-1].centre_ns, self._stamp_ns)
 
     def _label(self, axis: int, class_id: int) -> LabelScore:
         assert self._joint is not None

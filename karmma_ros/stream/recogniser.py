@@ -1,4 +1,4 @@
-"""A window or clip to a prediction."""
+"""Run the network on a window or clip."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Recogniser:
     """
     Run a network on one clip at a time.
 
-    :param network: a backend, as `choose` gives it; or a module, which PyTorch then runs as it
-        is on `device`: what it is called with is said at `Eager`.
+    :param network: a backend, as `choose` returns it; or a module, which PyTorch then runs as it
+        is on `device`; `Eager` describes its arguments.
 
     >>> from karmma_ros.clip import Clip
     >>> from karmma_ros.modality import Modality
@@ -51,16 +51,16 @@ class Recogniser:
         self.modalities = self.backend.modalities
         self._tokens = TokenCache(self.backend.parts) if self.backend.parts else None
         self._used = False
-        """Whether a clip may have left something in the backend's buffers."""
+        """Whether the backend's buffers may hold data of a clip."""
 
     def recognise(
         self, source: Window | Clip, keep: Iterable[Modality] | None = None,
     ) -> Prediction:
         """
-        Predict from all modalities that are there, or those of them to keep.
+        Predict from all modalities of a window or clip, or those of them to keep.
 
         :raises InvalidSampleError: when none is left that the network takes, or when the
-            network's answer is not finite.
+            network's output is not finite.
         :raises InvalidSettingError: when the network and the vocabulary do not match.
         """
         wanted = set(self.modalities if keep is None else keep) & set(self.modalities)
@@ -82,16 +82,16 @@ class Recogniser:
         """
         Return the frames from one window to the next that let a streaming network use its tokens.
 
-        :param rate: answers a second, at least, as far as chunks allow it.
+        :param rate: results a second, at least, as far as chunks allow it.
         :returns: 0 for a network that encodes every window anew.
         """
         return hop_for(self.backend.parts.chunks, self.spec, rate) if self.backend.parts else 0
 
     def reset(self, modalities: Iterable[Modality] = tuple(Modality)) -> None:
         """
-        Forget what is kept of these modalities from one window to the next.
+        Discard what is cached of these modalities from one window to the next.
 
-        The backend's buffers, which hold the last clip only, are overwritten whole.
+        The backend's buffers, which hold the last clip only, are overwritten completely.
         """
         if self._tokens is not None:
             self._tokens.reset(modalities)

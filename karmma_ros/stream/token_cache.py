@@ -1,11 +1,11 @@
 """
-The tokens of a window, of which only what is new is encoded.
+The tokens of a window, of which only those of new frames are encoded.
 
-Windows overlap. Where the network's encoders keep stretches of time apart (`EncoderConfig.chunk`,
-`causal_frames`), the tokens of the frames that were there before are still right: they depend on
-those frames alone, and what a stretch's place in the window adds is added afterwards.
+Windows overlap. Where the network encodes chunks separately (`EncoderConfig.chunk`,
+`causal_frames`), the tokens of the frames of the last window are still valid: they depend on
+those frames alone, and the embedding of a chunk's position in the window is added afterwards.
 
-Shape legend: t frames, h height, w width, p stretches of time, n tokens, d fusion width.
+Shape legend: t frames, h height, w width, p chunks, n tokens, d fusion width.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from karmma_ros.stream.window import Window
 import numpy as np
 from numpy.typing import NDArray
 
-NumberedImages = Sequence[NDArray[np.uint8]]
-"""The t pictures of a window; they are never written to, so that each is told by its identity."""
+Images = Sequence[NDArray[np.uint8]]
+"""The t images of a window; they are never written to, so that `id` identifies each."""
 Prepare = Callable[[int, int], NDArray[np.float32]]
 """From a first frame and the one after the last to the network's input `[1, 3, t, h, w]`."""
 
@@ -34,10 +34,10 @@ def hop_for(chunks: Mapping[Modality, Chunks], spec: ClipSpec, rate: float) -> i
     """
     Return the number of frames from one window to the next, so that tokens can be used again.
 
-    The largest divisor of the chunks' length that gives at least `rate` answers a second, or
+    The largest divisor of the chunks' length that allows at least `rate` results a second, or
     1 where no divisor does; 0 for a network that encodes every window anew.
 
-    :param rate: answers a second.
+    :param rate: results a second.
     """
     if not chunks:
         return 0
@@ -52,13 +52,13 @@ class TokenCache:
     Return the embedded tokens of one window after the other.
 
     One thread may use it at a time: it belongs to the worker that prepares the windows. It holds
-    what the windows to come can use of the last one, and the pictures that this is of.
+    the tokens of the last window that later windows can use, and their images.
     """
 
     def __init__(self, network: Parts) -> None:
         self._network = network
-        self._memories: dict[Modality, _Memory] = {
-            modality: (_Frames if each.stateful else _Chunks)(network, modality)
+        self._caches: dict[Modality, _Cache] = {
+            modality: (_FrameCache if each.stateful else _ChunkCache)(network, modality)
             for modality, each in network.chunks.items()}
 
     def tokens(
@@ -70,106 +70,106 @@ class TokenCache:
 
     def reset(self, modalities: Iterable[Modality] = tuple(Modality)) -> None:
         """Clear the tokens, the images and what the encoders keep of these modalities."""
-        for modality in set(modalities) & set(self._memories):
-            self._memories[modality].reset()
+        for modality in set(modalities) & set(self._caches):
+            self._caches[modality].reset()
 
     def _tokens(self, window: Window, modality: Modality) -> Tokens:
-        memory = self._memories.get(modality)
-        if memory is None:
+        cache = self._caches.get(modality)
+        if cache is None:
             x = window.clip({modality}).inputs[modality]
             return self._network.encode(modality, x[None])
-        parts = memory.parts(_pictures(window, modality), _preparing(window, modality))
+        parts = cache.parts(_images(window, modality), _preparation(window, modality))
         return self._network.in_order(modality, parts)
 
 
-class _Memory(Protocol):
-    """What is kept of one modality."""
+class _Cache(Protocol):
+    """The cached tokens of one modality."""
 
-    def parts(self, pictures: NumberedImages, prepare: Prepare) -> list[Part]:
-        """Return the embedded stretches of a window, oldest first."""
+    def parts(self, images: Images, prepare: Prepare) -> list[Part]:
+        """Return the embedded chunks of a window, oldest first."""
         ...
 
     def reset(self) -> None:
-        """Forget all."""
+        """Discard everything."""
         ...
 
 
-class _Chunks:
-    """Embedded chunks by the pictures that they were made of."""
+class _ChunkCache:
+    """Embedded chunks by the images that they were made of."""
 
     def __init__(self, network: Parts, modality: Modality) -> None:
         self._network, self._modality = network, modality
-        self._stretches = network.chunks[modality]
-        self._known: dict[tuple[int, ...], tuple[Part, NumberedImages]] = {}
+        self._chunks = network.chunks[modality]
+        self._cached: dict[tuple[int, ...], tuple[Part, Images]] = {}
 
-    def parts(self, pictures: NumberedImages, prepare: Prepare) -> list[Part]:
-        size = len(pictures) // self._stretches.count
-        found = [self._part(pictures[i:i + size], partial(prepare, i, i + size))
-                 for i in range(0, len(pictures), size)]
-        # No later window can show a chunk of which some picture has left this one.
-        shown = set(_identities(pictures))
-        self._known = {key: kept for key, kept in self._known.items() if shown.issuperset(key)}
-        return found
+    def parts(self, images: Images, prepare: Prepare) -> list[Part]:
+        size = len(images) // self._chunks.count
+        parts = [self._part(images[i:i + size], partial(prepare, i, i + size))
+                 for i in range(0, len(images), size)]
+        # No later window can have a chunk with an image that is not in this one.
+        ids = set(_ids(images))
+        self._cached = {key: part for key, part in self._cached.items() if ids.issuperset(key)}
+        return parts
 
-    def _part(self, chunk: NumberedImages, prepared: Callable[[], NDArray[np.float32]]) -> Part:
-        key = _identities(chunk[1:] if self._stretches.skips_first else chunk)
-        if key not in self._known:
+    def _part(self, chunk: Images, prepared: Callable[[], NDArray[np.float32]]) -> Part:
+        key = _ids(chunk[1:] if self._chunks.skips_first else chunk)
+        if key not in self._cached:
             part = self._network.encode_chunk(self._modality, prepared())
-            self._known[key] = part, chunk  # held, so that each picture's identity stays its own
-        return self._known[key][0]
+            self._cached[key] = part, chunk  # stored, so that no other image gets the same id
+        return self._cached[key][0]
 
     def reset(self) -> None:
-        self._known = {}
+        self._cached = {}
 
 
-class _Frames:
-    """Embedded frames of one stream in their order, and what the encoder remembers of them."""
+class _FrameCache:
+    """Embedded frames of one stream in their order, and the state of the encoder."""
 
     def __init__(self, network: Parts, modality: Modality) -> None:
         self._network, self._modality = network, modality
-        self._seen: NumberedImages = []
+        self._images: Images = []
         self._parts: list[Part] = []
         self._past: Past | None = None
 
-    def parts(self, pictures: NumberedImages, prepare: Prepare) -> list[Part]:
-        count, new = len(pictures), self._moved(pictures)
+    def parts(self, images: Images, prepare: Prepare) -> list[Part]:
+        count, new = len(images), self._count_new(images)
         if new == count:
             self.reset()
         if new:
             parts, self._past = self._network.encode_next(
                 self._modality, prepare(count - new, count), self._past)
             self._parts = [*self._parts[new:], *parts]
-        self._seen = list(pictures)
+        self._images = list(images)
         return self._parts
 
-    def _moved(self, pictures: NumberedImages) -> int:
+    def _count_new(self, images: Images) -> int:
         """
-        Count the frames by which the window has moved on; all, where it shows another past.
+        Count the new frames at the end of a window; all, where its earlier frames differ.
 
-        The first picture does not count: that of a window's flow is no frame's own.
+        The first image does not count: that of a window's flow repeats the second.
         """
-        seen, shown = _identities(self._seen), _identities(pictures)
-        count = len(shown)
-        return next((new for new in range(count - 1) if seen[new + 1:] == shown[1:count - new]),
+        before, now = _ids(self._images), _ids(images)
+        count = len(now)
+        return next((new for new in range(count - 1) if before[new + 1:] == now[1:count - new]),
                     count)
 
     def reset(self) -> None:
-        self._seen, self._parts, self._past = [], [], None
+        self._images, self._parts, self._past = [], [], None
 
 
-def _identities(pictures: NumberedImages) -> tuple[int, ...]:
-    return tuple(map(id, pictures))
+def _ids(images: Images) -> tuple[int, ...]:
+    return tuple(map(id, images))
 
 
-def _pictures(window: Window, modality: Modality) -> NumberedImages:
-    """Return what the frames of a modality are told by; computed flow is told by its frames."""
+def _images(window: Window, modality: Modality) -> Images:
+    """Return the images that identify the frames of a modality; of computed flow, its frames."""
     if modality is Modality.FLOW and window.flows:
         return window.flows
     return [frame.image for frame in window.frames]
 
 
-def _preparing(window: Window, modality: Modality) -> Prepare:
-    """Return what prepares some of a window's frames as `Window.clip` prepares all."""
+def _preparation(window: Window, modality: Modality) -> Prepare:
+    """Return a function that prepares some of a window's frames as `Window.clip` prepares all."""
     spec = window.spec
     if modality is Modality.RGB:
         return lambda first, end: video_input(

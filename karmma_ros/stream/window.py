@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 class FlowCache:
     """
-    Remember the flow between frames, so that overlapping windows compute it once.
+    Cache the flow between frames, so that overlapping windows compute it once.
 
     It holds the pairs of the last clip only. One thread may use it at a time: it belongs
     to the worker that prepares the windows.
@@ -31,12 +31,12 @@ class FlowCache:
 
     def __init__(self, bound: float) -> None:
         self._bound = bound
-        self._known: dict[tuple[int, int], NDArray[np.uint8]] = {}
+        self._cached: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
     @property
     def nbytes(self) -> int:
         """Return the memory held by flow."""
-        return sum(flow.nbytes for flow in self._known.values())
+        return sum(flow.nbytes for flow in self._cached.values())
 
     def clip_flow(self, frames: tuple[Frame, ...]) -> NDArray[np.uint8]:
         """Return `preprocess.flow.clip_flow` of the frames, uint8 `[t, h, w, 2]`."""
@@ -46,40 +46,40 @@ class FlowCache:
             if previous is current:
                 continue
             pair = previous.serial, current.serial
-            known = self._known.get(pair)
-            if known is None:
-                known = estimate_flow(previous.image, current.image, self._bound)
-            flow[i] = used[pair] = known
+            pair_flow = self._cached.get(pair)
+            if pair_flow is None:
+                pair_flow = estimate_flow(previous.image, current.image, self._bound)
+            flow[i] = used[pair] = pair_flow
         flow[0] = flow[min(1, len(frames) - 1)]
-        self._known = used
+        self._cached = used
         return flow
 
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """The sensor data of `(start_ns, end_ns]`: only modalities that are available."""
+    """The sensor data of `(start_ns, end_ns]`, of the modalities that are available."""
 
     spec: ClipSpec
     start_ns: int
     end_ns: int
     """The newest stamp among the inputs."""
     modalities: tuple[Modality, ...]
-    """Those in here, in canonical order."""
+    """Those of this window, in canonical order."""
     statuses: tuple[ModalityStatus, ...]
-    """Every modality when the window was cut, in canonical order."""
+    """Of every modality, when the window was made, in canonical order."""
     spans_ns: Mapping[Modality, tuple[int, int]]
-    """Oldest and newest stamp really in here, of each modality in here."""
+    """Oldest and newest stamp of the samples of each modality."""
     frames: tuple[Frame, ...]
-    """The t camera frames, repeats included; empty where nothing needs them."""
+    """The t camera frames, repeats included; empty where no modality needs them."""
     audio: NDArray[np.float32] | None
     valid_mask: NDArray[np.bool_] | None
     """Bool `[n]`: false where `audio` holds zeros for a gap."""
     boxes: tuple[NDArray[np.float32], ...] | None
     flow_cache: FlowCache
     flows: tuple[NDArray[np.uint8], ...] = ()
-    """The t flow pictures `[h, w, 2]` of a flow topic; empty where flow comes from the frames."""
+    """The t flow images `[h, w, 2]` of a flow topic; empty for computed flow."""
     audio_first: int = 0
-    """Place in the stream of the first sample of `audio`."""
+    """Index in the stream of the first sample of `audio`."""
     spectrogram_cache: SpectrogramCache | None = None
     """Without one the spectrogram is computed anew."""
 
@@ -88,20 +88,20 @@ class Window:
 
     @property
     def oldest_ns(self) -> int:
-        """Return the oldest stamp in here."""
+        """Return the oldest stamp of all samples."""
         return min(oldest for oldest, _ in self.spans_ns.values())
 
     @property
     def newest_ns(self) -> int:
-        """Return the newest stamp in here."""
+        """Return the newest stamp of all samples."""
         return max(newest for _, newest in self.spans_ns.values())
 
     def clip(self, keep: Iterable[Modality] | None = None) -> Clip:
         """
-        Prepare the network's inputs, of all modalities in here or those to keep.
+        Prepare the network's inputs, of all modalities of the window or those to keep.
 
-        This is the expensive part: flow, spectrogram, normalisation. It touches nothing
-        that the sensors write to, and the memos: one thread at a time.
+        This is the expensive part: flow, spectrogram, normalisation. It reads nothing that the
+        inputs write to, but updates the caches: one thread at a time.
         """
         chosen = in_order(self.modalities if keep is None else set(keep) & set(self.modalities))
         return make_clip(

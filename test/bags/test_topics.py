@@ -162,7 +162,7 @@ def test_without_any_topic_that_fits_the_types_are_named(tmp_path):
 
 @pytest.mark.parametrize('type_name', [t for fit in TYPES.values() for t in fit])
 def test_no_type_that_is_read_is_in_the_table_of_the_others(type_name):
-    assert types.unread_type(type_name) is None and type_name not in types.UNREAD
+    assert types.unsupported_type(type_name) is None and type_name not in types.UNSUPPORTED
 
 
 @pytest.mark.parametrize(('type_name', 'modality'), [
@@ -171,5 +171,5 @@ def test_no_type_that_is_read_is_in_the_table_of_the_others(type_name):
     ('yolov8_msgs/msg/DetectionArray', Modality.DETECTIONS), ('sensor_msgs/msg/CameraInfo', None),
     ('visualization_msgs/msg/ImageMarker', None), ('sensor_msgs/msg/PointCloud2', None)])
 def test_types_are_judged_by_table_and_by_name(type_name, modality):
-    topics = types.unread_type(type_name)
+    topics = types.unsupported_type(type_name)
     assert (topics and topics.modality) is modality

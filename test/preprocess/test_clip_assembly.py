@@ -53,7 +53,7 @@ def test_refuses_parts_of_another_length(modality, text):
         make_clip(SPEC, **{name: part[:3]})
 
 
-def test_room_loads_neither_torch_nor_ros():
+def test_package_loads_neither_torch_nor_ros():
     code = ('import sys, karmma_ros.preprocess.clip_assembly, karmma_ros.preprocess.image; '
             'print([m for m in ("torch", "rclpy", "soxr", "scipy") if m in sys.modules])')
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)

@@ -19,8 +19,8 @@ RGB = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.u
 BGR = np.ascontiguousarray(RGB[..., ::-1])
 
 
-def encode(picture: np.ndarray, codec: str = 'png') -> bytes:
-    ok, data = cv2.imencode(f'.{codec}', picture)
+def encode(image: np.ndarray, codec: str = 'png') -> bytes:
+    ok, data = cv2.imencode(f'.{codec}', image)
     assert ok
     return data.tobytes()
 
@@ -47,7 +47,7 @@ def test_what_was_compressed_as_rgb_comes_back_as_rgb():
 
 
 @pytest.mark.parametrize('codec', ['jpg', 'png'])
-def test_grey_pictures(codec):
+def test_grey_images(codec):
     grey = cv2.cvtColor(RGB, cv2.COLOR_RGB2GRAY)
     decoded, _ = decode_compressed(encode(grey, codec), description='mono8; x compressed mono8')
     assert np.abs(decoded.astype(int) - grey[..., None]).mean() < 6
@@ -70,12 +70,12 @@ def test_a_mosaic_in_a_png_is_put_together(bits):
     np.testing.assert_array_equal(decoded[4, 4], [200, 0, 0])
 
 
-def test_the_picture_is_cropped_like_any_other_and_its_own_size_told():
+def test_the_image_is_cropped_like_any_other_and_its_own_size_returned():
     decoded, size = decode_compressed(PNG, description='', size=(24, 24))
     assert decoded.shape == (24, 24, 3) and size == (48, 64)
 
 
-def test_a_picture_taken_sideways_comes_out_upright():
+def test_a_image_taken_sideways_comes_out_upright():
     exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
     turned = JPEG[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + JPEG[2:]
     decoded, size = decode_compressed(turned, description='jpeg')
@@ -84,7 +84,7 @@ def test_a_picture_taken_sideways_comes_out_upright():
 
 
 def png_of(width: int, height: int) -> bytes:
-    """Return a few bytes that announce a picture of this size."""
+    """Return a few bytes that state an image of this size."""
     header = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
     packed = zlib.compress(b'\0' * 1000)
     chunks = [header, b'IDAT' + packed, b'IEND']
@@ -100,7 +100,7 @@ def jpeg_of(width: int, height: int) -> bytes:
 @pytest.mark.parametrize('bomb', [
     png_of(100_000, 100_000), png_of(2 ** 31 - 1, 2 ** 31 - 1), png_of(0, 5),
     png_of(MAX_PIXELS + 1, 1), png_of(5500, 5500), jpeg_of(65_500, 65_500), jpeg_of(64, 0)])
-def test_a_header_that_announces_a_huge_picture_is_refused_before_decoding(bomb, monkeypatch):
+def test_a_header_that_states_a_huge_image_is_refused_before_decoding(bomb, monkeypatch):
     monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('decoded'))
     with pytest.raises(InvalidSampleError, match=r'image size: got \d+ x \d+'):
         decode_compressed(bomb, description='jpeg')
@@ -122,19 +122,19 @@ def test_a_header_that_announces_a_huge_picture_is_refused_before_decoding(bomb,
     (JPEG[:2] + b'\xff\xd9', 'jpeg', 'ends at byte 4 without an image'),
     (None, 'jpeg', 'got a NoneType'),
 ])
-def test_says_what_is_wrong(data, description, text):
+def test_reports_what_is_wrong(data, description, text):
     with pytest.raises(InvalidSampleError, match=text):
         decode_compressed(data, description=description)
 
 
 @pytest.mark.parametrize('behind', [
     bytes(500), b'\xff' * 500, b'\r\n', bytes(range(256)) * 16, JPEG[:300], JPEG, PNG])
-@pytest.mark.parametrize('picture', [JPEG, PNG], ids=['jpeg', 'png'])
-def test_bytes_behind_the_end_do_no_harm(picture, behind):
+@pytest.mark.parametrize('image', [JPEG, PNG], ids=['jpeg', 'png'])
+def test_bytes_behind_the_end_do_no_harm(image, behind):
     """ESP32 cameras send the rest of their buffer along, others pad their last packet."""
-    padded, _ = decode_compressed(picture + behind, description='')
-    whole, _ = decode_compressed(picture, description='')
-    np.testing.assert_array_equal(padded, whole)
+    padded, _ = decode_compressed(image + behind, description='')
+    complete, _ = decode_compressed(image, description='')
+    np.testing.assert_array_equal(padded, complete)
 
 
 def hidden(jpeg: bytes, trick: bytes) -> bytes:
@@ -192,30 +192,30 @@ def test_scans_are_bounded_in_number_and_in_what_they_walk(monkeypatch):
 def test_what_an_encoder_writes_at_8k_passes(sampling):
     """Of a progressive image the encoder writes ten scans."""
     grey = np.full((4320, 7680), 90, np.uint8)
-    picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR) if sampling else grey
+    image = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR) if sampling else grey
     for progressive, limit in ((0, 1), (1, 2)):
-        flat = cv2.imencode('.jpg', picture[::limit], [
+        flat = cv2.imencode('.jpg', image[::limit], [
             cv2.IMWRITE_JPEG_PROGRESSIVE, progressive,
             cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling])[1]
         assert read_header(flat).width == 7680
 
 
 def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(monkeypatch):
-    picture = cv2.resize(BGR, (4800, 3600), interpolation=cv2.INTER_CUBIC)
-    data = encode(picture, 'jpg')
+    image = cv2.resize(BGR, (4800, 3600), interpolation=cv2.INTER_CUBIC)
+    data = encode(image, 'jpg')
     exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
     turned = data[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + data[2:]
-    whole, _ = decode_compressed(data, description='')
+    complete, _ = decode_compressed(data, description='')
     decode, shapes = cv2.imdecode, []
 
     def recorded(*arguments):
-        found = decode(*arguments)
-        shapes.append(found.shape)
-        return found
+        result = decode(*arguments)
+        shapes.append(result.shape)
+        return result
     monkeypatch.setattr(cv2, 'imdecode', recorded)
     small, size = decode_compressed(data, description='', size=(224, 224))
     assert size == (3600, 4800) and shapes == [(900, 1200, 3)]
-    assert np.abs(small.astype(int) - resize_and_crop(whole, 224, 224)).mean() < 1
+    assert np.abs(small.astype(int) - resize_and_crop(complete, 224, 224)).mean() < 1
     assert decode_compressed(turned, description='', size=(224, 224))[1] == (4800, 3600)
 
 
@@ -243,8 +243,8 @@ from karmma_ros.errors import InvalidSampleError
 from karmma_ros.preprocess.image_headers import MAX_PIXELS, read_header
 resource.setrlimit(resource.RLIMIT_AS, (3_000_000_000, 3_000_000_000))
 random = np.random.default_rng(7)
-picture = cv2.resize(random.integers(0, 256, (6, 8, 3), dtype=np.uint8), (64, 48))
-seeds = [cv2.imencode(suffix, picture, options)[1] for suffix, options in (
+image = cv2.resize(random.integers(0, 256, (6, 8, 3), dtype=np.uint8), (64, 48))
+seeds = [cv2.imencode(suffix, image, options)[1] for suffix, options in (
     ('.jpg', []), ('.jpg', [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
     ('.jpg', [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]), ('.png', []))]
 marks = [b'\xff', b'\xff\xff', b'\xff\xc0\0\x11\x08\x7d\0\x7d\0\3', b'\xff\xdd\0\4\0\1']
@@ -283,7 +283,7 @@ print(decoded, refused)
 
 
 def test_the_check_sees_the_size_that_the_decoder_makes():
-    """Under a limit of memory, for the decoder would take what a hidden header asks for."""
+    """Under a limit of memory, for the decoder would take what a hidden header states."""
     done = subprocess.run([sys.executable, '-c', _FUZZ], capture_output=True, text=True,
                           timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -291,13 +291,13 @@ def test_the_check_sees_the_size_that_the_decoder_makes():
     assert decoded > 500 and refused > 500
 
 
-@pytest.mark.parametrize('picture', [JPEG, PNG], ids=['jpeg', 'png'])
-def test_damaged_bytes_are_a_picture_or_an_error_that_says_so(picture):
+@pytest.mark.parametrize('image', [JPEG, PNG], ids=['jpeg', 'png'])
+def test_damaged_bytes_are_an_image_or_an_error(image):
     random = np.random.default_rng(1)
     for _ in range(300):
-        data = bytearray(picture)
-        for place in random.integers(2, len(data), random.integers(1, 6)):
-            data[place] = random.integers(256)
+        data = bytearray(image)
+        for index in random.integers(2, len(data), random.integers(1, 6)):
+            data[index] = random.integers(256)
         try:
             decoded, _ = decode_compressed(bytes(data), description='', size=(8, 8))
             assert decoded.shape == (8, 8, 3)

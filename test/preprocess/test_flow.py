@@ -24,9 +24,9 @@ def texture(seed: int = 0, side: int = 120) -> np.ndarray:
 
 def sliding(count: int, dx: int, dy: int, side: int = 64) -> np.ndarray:
     """Return frames in which everything moves by (dx, dy) pixels a frame."""
-    picture, start = texture(), 28
+    image, start = texture(), 28
     return np.stack([
-        picture[start - i * dy:start - i * dy + side, start - i * dx:start - i * dx + side]
+        image[start - i * dy:start - i * dy + side, start - i * dx:start - i * dx + side]
         for i in range(count)
     ])
 
@@ -34,12 +34,12 @@ def sliding(count: int, dx: int, dy: int, side: int = 64) -> np.ndarray:
 @pytest.mark.parametrize(('dx', 'dy'), [(3, 0), (0, -2), (-4, 3)])
 def test_finds_a_known_shift(dx, dy):
     frames = sliding(2, dx, dy)
-    picture = estimate_flow(*frames, bound=20.0)
-    pixels = (picture[8:-8, 8:-8].astype(float) - 128) * 20 / 127.5
+    image = estimate_flow(*frames, bound=20.0)
+    pixels = (image[8:-8, 8:-8].astype(float) - 128) * 20 / 127.5
     np.testing.assert_allclose(np.median(pixels, (0, 1)), (dx, dy), atol=0.2)
 
 
-def test_quantises_to_the_whole_range():
+def test_quantises_to_the_full_range():
     displacement = np.array([[[0, 20], [-20, 10], [99, -99], [1e-3, -1e-3]]], np.float32)
     np.testing.assert_array_equal(
         quantise_flow(displacement, 20.0)[0], [[128, 255], [0, 192], [255, 0], [128, 128]])
@@ -75,7 +75,7 @@ def test_threads_agree_with_one_thread():
         np.testing.assert_array_equal(got, wanted)
 
 
-def test_pictures_of_other_sizes_leave_no_trace():
+def test_images_of_other_sizes_leave_no_trace():
     frames = sliding(2, 3, 1)
     before = estimate_flow(*frames, 20.0)
     for side in (16, 20, 120):
@@ -83,17 +83,17 @@ def test_pictures_of_other_sizes_leave_no_trace():
     np.testing.assert_array_equal(estimate_flow(*frames, 20.0), before)
 
 
-def test_input_is_the_normalised_picture_u_v_0():
+def test_input_is_the_normalised_image_u_v_0():
     spec = FlowSpec(mean=(0.5, 0.25, 0.4), std=(0.5, 1.0, 0.2))
     flow = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 2), dtype=np.uint8)
     got = flow_input(flow, spec)
-    picture = np.concatenate([flow, np.zeros((2, 3, 4, 1), np.uint8)], 3) / 255.0
-    wanted = (picture - np.array(spec.mean)) / np.array(spec.std)
+    image = np.concatenate([flow, np.zeros((2, 3, 4, 1), np.uint8)], 3) / 255.0
+    wanted = (image - np.array(spec.mean)) / np.array(spec.std)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, wanted.transpose(3, 0, 1, 2), atol=1e-6)
 
 
-def test_smallest_size_works_and_below_it_says_so():
+def test_smallest_size_works_and_smaller_ones_are_refused():
     wide = np.random.default_rng(0).integers(0, 256, (2, 16, 300, 3), dtype=np.uint8)
     assert clip_flow(wide, 20.0).shape == (2, 16, 300, 2)
     assert clip_flow(wide[:, :, :16].copy(), 20.0).shape == (2, 16, 16, 2)
@@ -128,7 +128,7 @@ def test_a_flow_image_is_read_with_its_padding_and_byte_order():
 
 
 def test_flow_is_resized_as_the_video_and_scaled_along():
-    """A picture of 40 x 20 is cut to its middle 20 x 20, which become 10 x 10."""
+    """An image of 40 x 20 is cropped to its middle 20 x 20, which become 10 x 10."""
     field = np.zeros((20, 40, 2), '<f4')
     field[:, 10:30] = [6, -4]
     decoded = decode_flow(field.tobytes(), encoding='32FC2', height=20, width=40, step=320,
@@ -137,7 +137,7 @@ def test_flow_is_resized_as_the_video_and_scaled_along():
 
 
 @pytest.mark.parametrize('unknown', [np.nan, np.inf, -np.inf, 1e9, -1e9, 1.7e38])
-def test_where_the_movement_is_not_known_there_is_none(unknown):
+def test_unknown_movement_is_none(unknown):
     field, fields = flow_fields()
     field[1, 2, 1] = unknown
     decoded = decode_flow(**{**fields, 'data': field.tobytes()})

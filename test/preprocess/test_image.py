@@ -55,7 +55,7 @@ def test_honours_row_padding_that_is_no_multiple_of_a_pixel(padding, encoding):
     RGB.tobytes(), bytearray(RGB.tobytes()), memoryview(RGB.tobytes()),
     array('B', RGB.tobytes()), RGB.reshape(-1), RGB,
 ])
-def test_takes_every_kind_of_bytes(data):
+def test_takes_every_type_of_bytes(data):
     decoded = decode_image(data, encoding='rgb8', height=6, width=5, step=15)
     np.testing.assert_array_equal(decoded, RGB)
 
@@ -95,7 +95,7 @@ def test_resizes_before_swapping_channels(monkeypatch):
     ({'height': 5}, 'data: got 90 bytes; expected 75'),
     ({'height': 2 ** 32 - 1, 'width': 2 ** 32 - 1, 'step': 2 ** 32 - 1}, 'step: got 4294967295'),
 ])
-def test_says_what_is_wrong(changes, text):
+def test_reports_what_is_wrong(changes, text):
     with pytest.raises(InvalidSampleError, match=text):
         decode(RGB, **{'encoding': 'rgb8', **changes})
 
@@ -123,8 +123,8 @@ INNER = [np.s_[4:8, 4:8], np.s_[4:8, 16:20], np.s_[16:20, 4:8], np.s_[16:20, 16:
 def mosaic(pixels: np.ndarray, pattern: str) -> np.ndarray:
     """Keep of each pixel the one colour that ROS's name gives it: two rows, left to right."""
     out = np.empty(pixels.shape[:2], np.uint8)
-    for place, letter in enumerate(pattern):
-        row, column = divmod(place, 2)
+    for index, letter in enumerate(pattern):
+        row, column = divmod(index, 2)
         out[row::2, column::2] = pixels[row::2, column::2, 'rgb'.index(letter)]
     return out
 
@@ -198,7 +198,7 @@ def test_shared_colours_need_even_sizes(encoding, width, height):
         decode_image(bytes(step * rows), encoding=encoding, height=height, width=width, step=step)
 
 
-def test_planes_that_are_not_all_there_say_how_many_bytes_there_should_be():
+def test_incomplete_planes_are_refused_with_the_number_of_bytes_expected():
     with pytest.raises(InvalidSampleError, match=r'got 16 bytes; expected 24 .* x 1.5 for nv12'):
         decode_image(bytes(16), encoding='nv12', height=4, width=4, step=4)
 

@@ -58,7 +58,7 @@ def test_clips_floats_beyond_full_scale():
 
 @pytest.mark.parametrize('wrap', [
     bytes, bytearray, memoryview, lambda b: array('B', b), lambda b: np.frombuffer(b, np.uint8)])
-def test_takes_every_kind_of_bytes(wrap):
+def test_takes_every_type_of_bytes(wrap):
     samples = decode_pcm(wrap(WAVE.tobytes()), sample_format='F32LE', channels=1)
     np.testing.assert_array_equal(samples, WAVE)
     samples[:] = 0
@@ -75,7 +75,7 @@ def mp3_frame() -> bytes:
     b'\xff\xf3\x48\xc0' + bytes(140),
     b'ID3\x04\x00\x00\x00\x00\x00\x00' + bytes(20),
 ])
-def test_tells_mp3_under_a_pcm_name(data):
+def test_reports_mp3_under_a_pcm_name(data):
     data += bytes(len(data) % 2)
     with pytest.raises(InvalidSampleError, match=r'compressed audio \(mp3\).*`format:=wave`'):
         decode_pcm(data, sample_format='S16LE', channels=1)
@@ -111,6 +111,6 @@ def test_compressed_formats_are_named_with_the_cure(name):
     (None, {}, 'got a NoneType'),
     ('text', {}, 'got a str'),
 ])
-def test_says_what_is_wrong(data, settings, text):
+def test_reports_what_is_wrong(data, settings, text):
     with pytest.raises(InvalidSampleError, match=text):
         decode_pcm(data, **{'sample_format': 'S16LE', 'channels': 1, **settings})

@@ -19,9 +19,9 @@ def test_a_sine_stays_that_sine(rate):
 
 @pytest.mark.parametrize('rate', [8_000, 44_100, 48_000])
 def test_pieces_join_without_seam_or_delay(rate):
-    stream, sound = StreamResampler(rate, 16_000), sine(rate)
+    stream, audio = StreamResampler(rate, 16_000), sine(rate)
     sizes = np.random.default_rng(0).integers(1, rate // 20, 200)
-    pieces = np.split(sound, np.minimum(np.cumsum(sizes), len(sound)))
+    pieces = np.split(audio, np.minimum(np.cumsum(sizes), len(audio)))
     got = np.concatenate([stream.push(piece) for piece in pieces])
     assert 16_000 * (1 - 0.13) < len(got) <= 16_000
     np.testing.assert_allclose(got[800:], sine(16_000)[800:len(got)], atol=1e-3)
@@ -35,11 +35,11 @@ def test_reset_starts_anew():
 
 
 def test_equal_rates_pass_through():
-    sound = sine(16_000)
-    assert resample(sound, 16_000, 16_000) is sound
+    audio = sine(16_000)
+    assert resample(audio, 16_000, 16_000) is audio
     stream = StreamResampler(16_000, 16_000)
     stream.reset()
-    assert stream.push(sound) is sound
+    assert stream.push(audio) is audio
 
 
 @pytest.mark.parametrize('rate', [0, -1, 10 ** 9])
@@ -49,6 +49,6 @@ def test_refuses_a_rate_that_is_none(rate):
             call()
 
 
-def test_refuses_samples_of_another_kind():
+def test_refuses_samples_of_another_type():
     with pytest.raises(InvalidSampleError, match='samples: got int16'):
         StreamResampler(8_000, 16_000).push(np.zeros(4, np.int16))

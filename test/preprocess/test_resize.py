@@ -41,7 +41,7 @@ def test_right_size_is_not_touched():
     assert resize_and_crop(image, 8, 9) is image
 
 
-def test_normalises_as_the_formula_says():
+def test_normalises_by_the_formula():
     spec = VideoSpec(height=5, width=4, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
     frames = RANDOM.integers(0, 256, (3, 5, 4, 3), dtype=np.uint8)
     got = video_input(frames, spec)
@@ -56,7 +56,7 @@ def test_normalises_as_the_formula_says():
     (np.zeros((0, 5, 4, 3), np.uint8), 'none of them empty'),
     (None, 'got a NoneType'),
 ])
-def test_refuses_frames_of_another_kind(frames, text):
+def test_refuses_frames_of_another_type(frames, text):
     with pytest.raises(InvalidSampleError, match=text):
         video_input(frames, VideoSpec(height=5, width=4))
 
@@ -67,13 +67,13 @@ def test_refuses_frames_of_another_kind(frames, text):
     (np.zeros((4, 4, 3), np.float64), (2, 2), 'float64'),
     (np.zeros((4, 4, 3), np.uint8), (0, 2), 'crop size: got 0 x 2'),
 ])
-def test_refuses_images_of_another_kind(image, size, text):
+def test_refuses_images_of_another_type(image, size, text):
     with pytest.raises(InvalidSampleError, match=text):
         resize_and_crop(image, *size)
 
 
 @pytest.mark.parametrize(('height', 'width'), [(12, 20), (8, 30)])
-def test_vectors_are_cut_where_nothing_is_scaled(height, width):
+def test_vectors_are_cropped_where_nothing_is_scaled(height, width):
     """A field with one side of the crop's length is cut at the other."""
     field = np.random.default_rng(0).normal(0, 1, (height, width, 2)).astype(np.float32)
     top, left = (height - 8) // 2, (width - 20) // 2

@@ -39,19 +39,19 @@ def test_a_full_scale_tone_has_the_level_stated():
 
 def test_agrees_with_the_transform_written_out():
     spec = AudioSpec(n_fft=64, win_length=20, hop_length=7, n_mels=6, sample_rate=8000)
-    sound = NOISE[:100]
+    audio = NOISE[:100]
     window = np.sin(np.pi * np.arange(20) / 20) ** 2
-    padded = np.concatenate([np.zeros(10), sound, np.zeros(30)])
+    padded = np.concatenate([np.zeros(10), audio, np.zeros(30)])
     turns = np.exp(-2j * np.pi * np.outer(np.arange(33), np.arange(20)) / 64)
     filters = mel_filterbank(spec).astype(float)
     wanted = [
         10 * np.log10(filters @ np.abs(turns @ (padded[7 * j:7 * j + 20] * window)) ** 2)
         for j in range(1 + 100 // 7)
     ]
-    np.testing.assert_allclose(log_mel(sound, spec), np.transpose(wanted), atol=1e-3)
+    np.testing.assert_allclose(log_mel(audio, spec), np.transpose(wanted), atol=1e-3)
 
 
-def test_filters_share_out_the_energy():
+def test_filters_distribute_the_energy():
     # Between the first and the last peak the triangles add up to one, so that by Parseval
     # the bands hold the energy of the windowed samples.
     filters = mel_filterbank(SPEC)
@@ -96,7 +96,7 @@ def test_silence_is_the_floor():
     np.testing.assert_array_equal(log_mel(np.zeros(800, np.float32), SPEC), FLOOR_DB)
 
 
-def test_tiles_are_cut_around_their_centres():
+def test_tiles_are_cropped_around_their_centres():
     tiles = audio_input(NOISE, SPEC)
     assert tiles.shape == (32, 128, 224) and tiles.dtype == np.float32
     for i in (0, 7, 16, 31):
@@ -127,7 +127,7 @@ def test_shape_is_exact_whatever_the_window(tiles, steps, samples):
     (np.zeros(800, np.int16), 'got int16'),
     (np.zeros((800, 2), np.float32), r'got float32 \[800, 2\]'),
 ])
-def test_refuses_what_is_no_sound(waveform, text):
+def test_refuses_what_is_no_audio(waveform, text):
     for call in (log_mel, audio_input):
         with pytest.raises(InvalidSampleError, match=text):
             call(waveform, SPEC)
@@ -138,16 +138,16 @@ def test_a_gap_is_the_mean_and_not_silence():
     valid_mask[2000:4000] = False
     gapped = np.where(valid_mask, NOISE, 0).astype(np.float32)
     spec = replace(SPEC, tiles=1, tile_steps=1 + len(NOISE) // SPEC.hop_length)
-    whole, filled = audio_input(NOISE, spec)[0], audio_input(gapped, spec, valid_mask)[0]
+    complete, filled = audio_input(NOISE, spec)[0], audio_input(gapped, spec, valid_mask)[0]
     centres = np.arange(spec.tile_steps) * spec.hop_length
     half = spec.win_length // 2
     touching = (centres + half > 2000) & (centres - half < 4000)
     assert 20 < touching.sum() < spec.tile_steps - 20
     assert (filled[:, touching] == 0).all()
-    np.testing.assert_array_equal(filled[:, ~touching], whole[:, ~touching])
+    np.testing.assert_array_equal(filled[:, ~touching], complete[:, ~touching])
     assert audio_input(gapped, spec)[0][:, touching].min() < -3  # what it would have been
 
 
-def test_sound_without_a_gap_is_as_it_was():
+def test_audio_without_a_gap_is_as_it_was():
     valid_mask = np.ones(len(NOISE), np.bool_)
     np.testing.assert_array_equal(audio_input(NOISE, SPEC, valid_mask), audio_input(NOISE, SPEC))

@@ -30,13 +30,13 @@ def buffer_of(*chunks: tuple[int, int, float]) -> AudioBuffer:
 
 
 def check(buffer: AudioBuffer, end_ms: int, *parts: tuple[int, float | None]) -> None:
-    """Hold the window against runs (samples, value); None is what was not heard."""
-    sound, valid = buffer.read(end_ms * MS)
+    """Compare the window with segments (samples, value); None is what is not valid."""
+    audio, valid = buffer.read(end_ms * MS)
     wanted = np.concatenate([ones(n, 0 if v is None else v) for n, v in parts])
-    heard = np.concatenate([ones(n, v is not None) for n, v in parts]).astype(bool)
-    np.testing.assert_array_equal(sound, wanted)
-    np.testing.assert_array_equal(valid, heard)
-    assert buffer.count_valid(end_ms * MS) == heard.sum()
+    valid = np.concatenate([ones(n, v is not None) for n, v in parts]).astype(bool)
+    np.testing.assert_array_equal(audio, wanted)
+    np.testing.assert_array_equal(valid, valid)
+    assert buffer.count_valid(end_ms * MS) == valid.sum()
 
 
 def test_chunks_lie_end_to_end():
@@ -52,7 +52,7 @@ def test_small_jitter_is_smoothed(jitter):
     check(buffer, 1400, (200, 1), (100, 2), (100, 3))
 
 
-def test_gap_is_silence_that_was_not_heard():
+def test_gap_is_silence_that_is_not_valid():
     buffer = buffer_of((1000, 100, 1), (1300, 100, 2))
     check(buffer, 1400, (100, 1), (200, None), (100, 2))
 
@@ -72,7 +72,7 @@ def test_duplicate_changes_nothing():
     check(buffer, 1400, (200, 1), (200, 2))
 
 
-def test_window_beyond_the_ends_is_not_heard():
+def test_window_beyond_the_ends_is_not_valid():
     buffer = buffer_of((1000, 200, 1))
     check(buffer, 1300, (100, None), (200, 1), (100, None))
     check(buffer, 900, (400, None))
@@ -91,10 +91,10 @@ def test_far_chunk_leaves_itself_alone():
 
 
 def test_huge_chunk_keeps_its_end():
-    buffer, sound = AudioBuffer(SPEC), np.arange(5000, dtype=np.float32)
+    buffer, audio = AudioBuffer(SPEC), np.arange(5000, dtype=np.float32)
     size = buffer.nbytes
-    buffer.add(sound, 1000, 1000 * MS)
-    np.testing.assert_array_equal(buffer.read(6000 * MS)[0], sound[-400:])
+    buffer.add(audio, 1000, 1000 * MS)
+    np.testing.assert_array_equal(buffer.read(6000 * MS)[0], audio[-400:])
     assert buffer.nbytes == size and buffer.newest_ns == 6000 * MS
 
 
@@ -112,11 +112,11 @@ def test_cleared_buffer_starts_anew():
     check(buffer, 150, (300, None), (100, 2))
 
 
-def test_spectrograms_are_forgotten_with_their_sound():
+def test_spectrograms_are_discarded_with_their_audio():
     def spectrogram(value):
         buffer.add(np.linspace(0, value, 400, dtype=np.float32), 1000, 1000 * MS)
-        sound, heard = buffer.read(1400 * MS)
-        return buffer.spectrogram.log_mel(sound, heard, buffer.first(1400 * MS))
+        audio, valid = buffer.read(1400 * MS)
+        return buffer.spectrogram.log_mel(audio, valid, buffer.first(1400 * MS))
     buffer = AudioBuffer(SPEC)
     before = spectrogram(1)
     buffer.clear()
@@ -126,10 +126,10 @@ def test_spectrograms_are_forgotten_with_their_sound():
 @pytest.mark.parametrize('rate', [2000, 1500])
 def test_other_rates_are_resampled_without_a_seam(rate):
     times = np.arange(2 * rate) / rate
-    sound = np.sin(2 * np.pi * 40 * times).astype(np.float32)
+    audio = np.sin(2 * np.pi * 40 * times).astype(np.float32)
     buffer = AudioBuffer(SPEC)
-    for start in range(0, len(sound), rate // 10):
-        buffer.add(sound[start:start + rate // 10], rate, start * 1_000_000_000 // rate)
+    for start in range(0, len(audio), rate // 10):
+        buffer.add(audio[start:start + rate // 10], rate, start * 1_000_000_000 // rate)
     end_ns = buffer.newest_ns
     stop = end_ns // MS // HOP * HOP
     assert 1000 < stop <= 2000
@@ -152,12 +152,12 @@ def test_rate_that_changes_starts_a_new_run_at_its_stamp():
     assert 1900 < stop <= 3000
     for end in range(1800, stop, 100):
         if end > stop - 400:  # the ring still holds this window
-            sound, valid = buffer.read(end * MS)
+            audio, valid = buffer.read(end * MS)
             wanted = np.sin(2 * np.pi * 40 * np.arange(end - 400, end) / 1000)
             assert valid.all()
-            # Where the filter starts it knows nothing of the sound before.
-            np.testing.assert_allclose(sound, wanted, atol=0.5)
-            np.testing.assert_allclose(sound[-100:], wanted[-100:], atol=0.01)
+            # The filter starts without the samples before.
+            np.testing.assert_allclose(audio, wanted, atol=0.5)
+            np.testing.assert_allclose(audio[-100:], wanted[-100:], atol=0.01)
 
 
 @pytest.mark.parametrize(('samples', 'rate', 'text'), [
@@ -166,7 +166,7 @@ def test_rate_that_changes_starts_a_new_run_at_its_stamp():
     (np.zeros(4, np.float32), 0, 'sample rate: got 0'),
     (np.zeros(4, np.float32), -5, 'sample rate: got -5'),
 ])
-def test_refuses_what_is_no_sound_and_stays_whole(samples, rate, text):
+def test_refuses_what_is_no_audio_and_is_unchanged(samples, rate, text):
     buffer = buffer_of((1000, 200, 1))
     with pytest.raises(InvalidSampleError, match=text):
         buffer.add(samples, rate, 1200 * MS)
@@ -178,12 +178,12 @@ class Tape:
     """The same rules on an endless tape: a dict from index to value."""
 
     def __init__(self) -> None:
-        self.heard: dict[int, float] = {}
+        self.valid: dict[int, float] = {}
         self.end: int | None = None
         self.next: int | None = None
-        """Where the run goes on, by its stamps."""
-        self.place = 0
-        """Where the run goes on, on the tape."""
+        """The next stamp of the segment."""
+        self.index = 0
+        """The next index of the segment."""
         self.side, self.since = 0, 0
 
     def add(self, stamp: int, values: list[float]) -> None:
@@ -191,16 +191,16 @@ class Tape:
         values = values[-CAPACITY:]
         late = self.next is not None and stamp < self.next - TOLERANCE
         if late:
-            self._hear(stamp, values)
+            self._receive(stamp, values)
             return
         if self.next is None or stamp > self.next + TOLERANCE or self._stays_off(stamp):
-            self.next, self.place, self.side = stamp, stamp, 0
-        self._hear(self.place, values)
+            self.next, self.index, self.side = stamp, stamp, 0
+        self._receive(self.index, values)
         self.next += len(values)
-        self.place += len(values)
+        self.index += len(values)
 
     def read(self, stop: int) -> list[float | None]:
-        return [self.heard.get(i) if i >= self.end - CAPACITY else None
+        return [self.valid.get(i) if i >= self.end - CAPACITY else None
                 for i in range(stop - 400, stop)]
 
     def _stays_off(self, stamp: int) -> bool:
@@ -210,9 +210,9 @@ class Tape:
             self.side, self.since = side, stamp
         return side != 0 and stamp >= self.since + 1000
 
-    def _hear(self, start: int, values: list[float]) -> None:
+    def _receive(self, start: int, values: list[float]) -> None:
         for i, value in enumerate(values):
-            self.heard.setdefault(start + i, value)
+            self.valid.setdefault(start + i, value)
         end = start + len(values)
         self.end = end if self.end is None else max(self.end, end)
 
@@ -230,7 +230,7 @@ streams = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(streams, st.integers(-500, 500))
-def test_ring_is_an_endless_tape_within_its_capacity(chunks, look):
+def test_ring_is_an_endless_tape_within_its_capacity(chunks, end):
     buffer, tape = AudioBuffer(SPEC), Tape()
     size, expected, values = buffer.nbytes, 500_000, iter(range(1, 10 ** 6))
     for step, count in chunks:
@@ -240,14 +240,14 @@ def test_ring_is_an_endless_tape_within_its_capacity(chunks, look):
         tape.add(stamp, chunk)
         expected = tape.next
         assert buffer.newest_ns == tape.end * MS and buffer.nbytes == size
-        for stop in (tape.end, tape.end + look):
+        for stop in (tape.end, tape.end + end):
             wanted = tape.read(stop // HOP * HOP)
-            sound, valid = buffer.read(stop * MS)
-            np.testing.assert_array_equal(sound, [v or 0 for v in wanted])
+            audio, valid = buffer.read(stop * MS)
+            np.testing.assert_array_equal(audio, [v or 0 for v in wanted])
             np.testing.assert_array_equal(valid, [v is not None for v in wanted])
 
 
-def test_unstamped_sound_that_lost_chunks_catches_up_after_a_second(spec):
+def test_unstamped_audio_with_dropped_chunks_catches_up_after_a_second(spec):
     buffer, rate, chunk = AudioBuffer(spec), 16_000, 320
     now_ns, tolerance_ns = 1000 * MS, 500_000_000
     for i in range(300):  # 20 ms each; 0.3 s are lost after the 50th, which is below the tolerance
@@ -258,12 +258,12 @@ def test_unstamped_sound_that_lost_chunks_catches_up_after_a_second(spec):
 
 
 @pytest.mark.parametrize(('late_ms', 'tolerance_ms'), [(20, 50), (40, 50), (300, 500)])
-def test_sound_that_began_late_is_in_its_place_after_a_second(spec, late_ms, tolerance_ms):
+def test_audio_that_began_late_is_aligned_after_a_second(spec, late_ms, tolerance_ms):
     buffer, chunk_ns = AudioBuffer(spec), 20 * MS
     for i in range(120):
         stamp_ns = 1000 * MS + i * chunk_ns
-        told_ns = stamp_ns + (0 if i else late_ms * MS)
-        buffer.add(np.full(320, 0.1, np.float32), 16_000, told_ns, tolerance_ms * MS)
+        stated_ns = stamp_ns + (0 if i else late_ms * MS)
+        buffer.add(np.full(320, 0.1, np.float32), 16_000, stated_ns, tolerance_ms * MS)
         ahead_ns = buffer.newest_ns - (stamp_ns + chunk_ns)
         again_ns = (2020 + late_ms) * MS  # what was heard ahead of its time stays
         assert ahead_ns <= (late_ms * MS if stamp_ns < again_ns else 0), i
@@ -271,14 +271,14 @@ def test_sound_that_began_late_is_in_its_place_after_a_second(spec, late_ms, tol
     assert buffer.count_valid(buffer.newest_ns) == spec.audio_samples
 
 
-@pytest.mark.parametrize('lost_ms', [20, 40, 60])
-def test_stamped_sound_that_lost_chunks_is_back_in_its_place_after_a_second(spec, lost_ms):
+@pytest.mark.parametrize('dropped_ms', [20, 40, 60])
+def test_stamped_audio_with_dropped_chunks_is_aligned_after_a_second(spec, dropped_ms):
     buffer, stamp_ns = AudioBuffer(spec), 1000 * MS
     for i in range(120):
-        stamp_ns += 20 * MS + (lost_ms * MS if i == 50 else 0)
+        stamp_ns += 20 * MS + (dropped_ms * MS if i == 50 else 0)
         buffer.add(np.full(320, 0.1, np.float32), 16_000, stamp_ns)
         lag_ns = stamp_ns + 20 * MS - buffer.newest_ns
-        assert lag_ns <= (lost_ms * MS if 50 <= i <= 101 else 0), i
+        assert lag_ns <= (dropped_ms * MS if 50 <= i <= 101 else 0), i
 
 
 def test_chunks_that_arrive_in_bursts_are_no_loss(spec):

@@ -37,7 +37,7 @@ class Microphone:
             if self.random.random() < self.loss:
                 continue
             time_ns = START + round(time * self.speed * S)
-            self.check.note(samples, self.format, time_ns if self.stamped else 0, time_ns)
+            self.check.update(samples, self.format, time_ns if self.stamped else 0, time_ns)
             if first is None and self.check.finding is not None:
                 first = self.now, self.check.finding
         return first
@@ -54,7 +54,7 @@ RATES = 'audio comes at about {} samples per second, expected 16000: set audio.s
      + ' or audio.sample_rate (44100) with audio.channels (2)'),
     (32_000, RATES.format(32_000, 32_000) + ', audio.channels (2) or audio.sample_format '
      '(S32LE or F32LE)'),
-    (8_000, RATES.format(8_000, 8_000) + ' or audio.sample_format (U8); or messages are lost '
+    (8_000, RATES.format(8_000, 8_000) + ' or audio.sample_format (U8); or messages are dropped '
      'regularly'),
     (16_700, RATES.format(16_700, 16_700)),
     (176_400, 'audio comes at about 176400 samples per second, expected 16000: set '
@@ -62,18 +62,18 @@ RATES = 'audio comes at about {} samples per second, expected 16000: set audio.s
      'audio.sample_rate (176400) or audio.sample_rate (44100) with audio.channels (4)'),
 ])
 @pytest.mark.parametrize('stamped', [True, False])
-def test_another_rate_is_found_within_three_seconds_with_what_to_set(true, text, stamped):
+def test_another_rate_is_detected_within_three_seconds_with_what_to_set(true, text, stamped):
     when, finding = Microphone(true, stamped=stamped).play(4)
     assert finding.text == text and not finding.usable
     assert when < (1.0 if stamped and true > 20_000 else 3.1)
 
 
-@pytest.mark.parametrize(('true', 'kind'), [
+@pytest.mark.parametrize(('true', 'case'), [
     (15_900, None), (16_100, None), (16_001, None), (16_300, True), (15_700, True),
     (15_400, False), (16_600, False)])
-def test_a_small_deviation_is_a_warning_and_above_3_percent_it_is_unusable(true, kind):
-    found = Microphone(true).play(4)
-    assert (found and found[1].usable) is kind
+def test_a_small_deviation_is_a_warning_and_above_3_percent_it_is_unusable(true, case):
+    result = Microphone(true).play(4)
+    assert (result and result[1].usable) is case
 
 
 @pytest.mark.parametrize('hardness', [
@@ -81,7 +81,7 @@ def test_a_small_deviation_is_a_warning_and_above_3_percent_it_is_unusable(true,
     {'chunk': 0.25, 'jitter': 0.02}, {'tick': 0.1}, {'tick': 0.25, 'stamped': False},
     {'loss': 0.2}, {'burst': 4, 'stamped': False}])
 @pytest.mark.parametrize('true', [48_000, 32_000])
-def test_a_gross_excess_is_found_whatever_the_timing_is_like(true, hardness):
+def test_a_gross_excess_is_detected_whatever_the_timing_is_like(true, hardness):
     when, finding = Microphone(true, **hardness).play(8)
     assert when < 6 and not finding.usable
 
@@ -94,7 +94,7 @@ def test_stamps_count_and_not_the_speed_of_a_replay(speed):
         def play(self, seconds):
             for i in range(round(seconds / 0.032)):
                 stamp_ns = START + i * S * 512 // self.true
-                self.check.note(512, S16, stamp_ns, START + round(i * 0.032 * S / speed))
+                self.check.update(512, S16, stamp_ns, START + round(i * 0.032 * S / speed))
             return self.check.finding
     assert Replayed().play(30) is None
     assert '48000' in Replayed(48_000).play(30).text
@@ -120,7 +120,7 @@ def test_a_backlog_that_comes_at_once_is_no_rate(seconds):
     source = Microphone(stamped=False)
     for _ in range(3):
         for _ in range(round(seconds / 0.032)):
-            source.check.note(512, S16, 0, START + round(source.now * S))
+            source.check.update(512, S16, 0, START + round(source.now * S))
             assert source.check.finding is None
         assert source.play(5) is None
         source.now += seconds
@@ -134,11 +134,11 @@ def test_pauses_and_jumps_of_the_clock_are_no_rate(pause):
         source.now += pause
 
 
-def test_every_second_chunk_lost_is_named_beside_the_rate():
+def test_every_second_chunk_dropped_is_named_beside_the_rate():
     check = AudioRateCheck()
     for i in range(0, 200, 2):
-        check.note(512, S16, START + i * 32_000_000, 0)
-    assert check.finding.text.endswith('; or messages are lost regularly')
+        check.update(512, S16, START + i * 32_000_000, 0)
+    assert check.finding.text.endswith('; or messages are dropped regularly')
 
 
 def test_it_recovers_when_the_rate_becomes_right_again():

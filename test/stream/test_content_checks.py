@@ -30,17 +30,17 @@ class Robot:
         values = {name.replace('__', '.'): value for name, value in values.items()}
         self.values = {**node_parameters(), 'flow.source': 'topic', **values}
         self.spec, self.now = SPECS[spec], 0.0
-        self.intake = MessageIngest(self.values)
+        self.ingest = MessageIngest(self.values)
         self.stream = self.new_stream()
 
     def new_stream(self):
         self.stream = make_stream(self.spec, tuple(Modality), self.values, flow_topic=True)
-        self.intake.feed(self.stream)
+        self.ingest.feed(self.stream)
         return self.stream
 
     def set(self, **values):
         self.values.update({name.replace('__', '.'): value for name, value in values.items()})
-        self.intake.read_parameters()
+        self.ingest.read_parameters()
 
     @property
     def now_ns(self):
@@ -53,7 +53,7 @@ class Robot:
 
     def take(self, modality, type_name, message):
         crop = self.spec.video.height, self.spec.video.width
-        return self.intake.add(
+        return self.ingest.add(
             ReceivedMessage(modality, type_name, message, crop, self.values['rgb.bits']),
             self.now_ns,
         )
@@ -79,12 +79,12 @@ def image(array, encoding, big_endian=False):
 
 def boxes(*corners):
     def make(header):
-        found = []
+        result = []
         for x1, y1, x2, y2 in corners:
             center = Fields(x=(x1 + x2) / 2, y=(y1 + y2) / 2, theta=0.0)
-            found.append(Fields(results=[], bbox=Fields(
+            result.append(Fields(results=[], bbox=Fields(
                 center=center, size_x=x2 - x1, size_y=y2 - y1)))
-        return Fields(header=header, detections=found)
+        return Fields(header=header, detections=result)
     return make
 
 
@@ -99,7 +99,7 @@ def random_boxes(width, height, clip=True, seed=0):
     return make
 
 
-def sound(rate, seconds=0.05, scale=8000):
+def audio(rate, seconds=0.05, scale=8000):
     samples = (np.sin(np.arange(round(rate * seconds)) / 9) * scale).astype('<i2')
     return lambda header: Fields(header=header, audio=Fields(data=samples.tobytes()))
 
@@ -108,7 +108,7 @@ SIZE = dict(detections__image_width=640, detections__image_height=480)
 
 
 @pytest.mark.parametrize('spec', SPECS)
-def test_boxes_in_fractions_are_found_before_they_are_used_and_can_be_set(spec):
+def test_boxes_in_fractions_are_detected_before_they_are_used_and_can_be_set(spec):
     robot = Robot(spec, **SIZE)
     fractions = boxes((0.2, 0.3, 0.4, 0.9), (0.5, 0.5, 1.0, 1.0))
     robot.send(D, types.DETECTIONS, fractions, 1.5)
@@ -120,9 +120,9 @@ def test_boxes_in_fractions_are_found_before_they_are_used_and_can_be_set(spec):
     robot.set(detections__normalised=True)
     robot.send(D, types.DETECTIONS, fractions, 4)
     assert robot.status(D).available and robot.status(D).warning == ''
-    found = robot.stream.window(robot.now_ns).boxes[-1]
+    result = robot.stream.window(robot.now_ns).boxes[-1]
     np.testing.assert_allclose(
-        found[:2], [[0.2, 0.3, 0.4, 0.9, BOX_OBJECT], [0.5, 0.5, 1, 1, BOX_OBJECT]], atol=1e-6)
+        result[:2], [[0.2, 0.3, 0.4, 0.9, BOX_OBJECT], [0.5, 0.5, 1, 1, BOX_OBJECT]], atol=1e-6)
 
 
 def test_normalised_boxes_need_no_image():
@@ -131,7 +131,7 @@ def test_normalised_boxes_need_no_image():
     assert robot.status(D).available
 
 
-def test_pixels_read_as_fractions_are_found():
+def test_pixels_read_as_fractions_are_detected():
     robot = Robot(detections__normalised=True)
     robot.send(D, types.DETECTIONS, boxes((20, 30, 400, 90)), 2)
     assert robot.status(D).state is ModalityState.INVALID
@@ -161,8 +161,8 @@ def test_it_recovers_when_the_detector_sends_pixels_after_all():
     robot.send(D, types.DETECTIONS, boxes((0.2, 0.3, 0.4, 0.9)), 2)
     robot.send(D, types.DETECTIONS, boxes((20, 30, 40, 90)), 3)
     assert robot.status(D).available and robot.status(D).warning == ''
-    for found in robot.stream.window(robot.now_ns).boxes:
-        np.testing.assert_allclose(found[0, :4] * [640, 480, 640, 480], [20, 30, 40, 90])
+    for result in robot.stream.window(robot.now_ns).boxes:
+        np.testing.assert_allclose(result[0, :4] * [640, 480, 640, 480], [20, 30, 40, 90])
 
 
 def test_boxes_of_a_larger_image_are_a_warning_with_the_size_they_reach():
@@ -225,7 +225,7 @@ WIDE = {
 
 @pytest.mark.parametrize('big_endian', [False, True])
 @pytest.mark.parametrize('encoding', WIDE)
-def test_ten_bit_values_in_sixteen_are_found_and_can_be_set(encoding, big_endian):
+def test_ten_bit_values_in_sixteen_are_detected_and_can_be_set(encoding, big_endian):
     robot = Robot('long')
     robot.send(V, types.IMAGE, image(WIDE[encoding], encoding, big_endian), 8)
     status = robot.status(V)
@@ -249,7 +249,7 @@ def test_the_bits_proposed_hold_the_largest_value(most, bits):
     assert robot.status(V).warning.endswith(f'set rgb.bits ({bits})')
 
 
-def test_ten_bit_values_in_a_png_are_found_and_can_be_set():
+def test_ten_bit_values_in_a_png_are_detected_and_can_be_set():
     def make(header):
         return Fields(header=header, format='rgb16; png compressed bgr16',
                       data=cv2.imencode('.png', DIM)[1].reshape(-1))
@@ -285,7 +285,7 @@ def test_a_single_bright_image_is_no_warning_and_a_bright_scene_ends_one():
     assert robot.status(V).warning == ''
 
 
-def test_values_above_the_bits_that_are_set_are_found():
+def test_values_above_the_bits_that_are_set_are_detected():
     robot = Robot(rgb__bits=10)
     robot.send(V, types.IMAGE, image(DIM * 4, 'rgb16'), 5)
     assert robot.status(V).warning == (
@@ -311,28 +311,28 @@ def test_flow_larger_than_the_image_is_not_used():
 def test_audio_at_another_rate_is_not_used_until_the_parameter_is_right(spec):
     robot = Robot(spec)
     for _ in range(80):
-        robot.send(A, types.AUDIO_DATA_STAMPED, sound(48_000), 0.05, hertz=20)
+        robot.send(A, types.AUDIO_DATA_STAMPED, audio(48_000), 0.05, hertz=20)
         assert not (robot.now > 1 and robot.status(A).available)
     assert robot.status(A).state is ModalityState.INVALID
     assert robot.status(A).detail == (
         'audio comes at about 48000 samples per second, expected 16000: set audio.sample_rate '
         '(48000) or audio.channels (3)')
     robot.set(audio__sample_rate=48_000)
-    robot.send(A, types.AUDIO_DATA_STAMPED, sound(48_000), 4, hertz=20)
+    robot.send(A, types.AUDIO_DATA_STAMPED, audio(48_000), 4, hertz=20)
     assert robot.status(A).available and robot.status(A).warning == ''
-    heard = robot.stream.window(robot.now_ns)
-    assert 0 <= heard.end_ns - robot.now_ns <= 51_000_000, 'nothing lies farther ahead'
+    valid = robot.stream.window(robot.now_ns)
+    assert 0 <= valid.end_ns - robot.now_ns <= 51_000_000, 'nothing lies farther ahead'
 
 
 def test_audio_info_that_comes_late_ends_the_finding_and_clears_what_was_read_otherwise():
     robot = Robot()
-    robot.send(A, types.AUDIO_DATA_STAMPED, sound(48_000), 3, hertz=20)
+    robot.send(A, types.AUDIO_DATA_STAMPED, audio(48_000), 3, hertz=20)
     assert robot.status(A).warning
-    robot.intake.take_info(Fields(
+    robot.ingest.set_audio_info(Fields(
         sample_rate=48_000, channels=1, sample_format='S16LE', coding_format='wave'))
-    robot.send(A, types.AUDIO_DATA_STAMPED, sound(48_000), 0.1, hertz=20)
+    robot.send(A, types.AUDIO_DATA_STAMPED, audio(48_000), 0.1, hertz=20)
     assert robot.status(A).state is ModalityState.INSUFFICIENT and not robot.status(A).warning
-    robot.send(A, types.AUDIO_DATA_STAMPED, sound(48_000), 2, hertz=20)
+    robot.send(A, types.AUDIO_DATA_STAMPED, audio(48_000), 2, hertz=20)
     assert robot.status(A).available
 
 
@@ -341,5 +341,5 @@ def test_a_new_stream_knows_the_findings_and_a_new_start_does_not():
     robot.send(D, types.DETECTIONS, boxes((0.2, 0.3, 0.4, 0.9)), 2)
     robot.new_stream()
     assert robot.status(D).warning
-    robot.intake.reset_info()
+    robot.ingest.reset_audio_info()
     assert robot.status(D).warning == ''

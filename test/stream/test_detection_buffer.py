@@ -22,8 +22,8 @@ def filled(*stamps_ms: int) -> DetectionBuffer:
 
 def chosen(buffer: DetectionBuffer, end_ms: int) -> list[int | None]:
     """Return the stamp in ms of the message of each slot."""
-    places = buffer.select(end_ms * MS)
-    return [None if p < 0 else buffer.stamps_ns([p])[0] // MS for p in places]
+    indices = buffer.select(end_ms * MS)
+    return [None if p < 0 else buffer.stamps_ns([p])[0] // MS for p in indices]
 
 
 def test_each_slot_takes_the_nearest_message():
@@ -56,9 +56,9 @@ def test_messages_in_any_order_once_each():
 def test_empty_message_is_a_message():
     buffer = DetectionBuffer(SPEC)
     buffer.add(np.zeros((0, 5), np.float32), 50 * MS)
-    places = buffer.select(50 * MS)
-    assert places[-1] == 0
-    np.testing.assert_array_equal(buffer.boxes(places)[-1], 0)
+    indices = buffer.select(50 * MS)
+    assert indices[-1] == 0
+    np.testing.assert_array_equal(buffer.boxes(indices)[-1], 0)
     assert buffer.boxes([-1])[0].shape == (0, 5)
 
 
@@ -85,7 +85,7 @@ def test_cleared_buffer_has_nothing():
 @pytest.mark.parametrize('rows', [
     [[0.1, 0.1, np.nan, 0.2, 1]], [[0.5, 0.1, 0.2, 0.2, 1]], [[0.1, 0.1, 20, 30, 1]],
     [[0.1, 0.1, 0.2, 0.2, 9]], [[0.1, 0.1, 0.2, 0.2]]])
-def test_refuses_bad_boxes_and_stays_whole(rows):
+def test_refuses_bad_boxes_and_is_unchanged(rows):
     buffer = filled(50)
     with pytest.raises(InvalidSampleError):
         buffer.add(np.array(rows, np.float32), 150 * MS)
@@ -94,10 +94,10 @@ def test_refuses_bad_boxes_and_stays_whole(rows):
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 4000), min_size=1, max_size=300), st.integers(-300, 300))
-def test_agrees_with_a_search_through_all_messages(stamps, look):
+def test_agrees_with_a_search_through_all_messages(stamps, end):
     buffer = filled(*stamps)
     assert buffer.nbytes <= 16 * 8 * 2 * 5 * 4
-    end = max(stamps) + look
+    end = max(stamps) + end
     kept = sorted({s.item() for s in np.array(buffer.stamps_ns(range(len(buffer._stamps)))) // MS})
     assert set(kept) <= set(stamps) and kept[-1] == max(stamps)
     gaps = sorted(b - a for a, b in zip(kept, kept[1:]))

@@ -27,7 +27,7 @@ from simulated_stream import BACKGROUND, Recording, RecordingSettings, simulate
 
 MS = 1_000_000
 WORDS = Vocabulary({'verb': ('cut', 'wash', 'nothing'), 'noun': ('bread', 'cup')})
-CUT_BREAD, WASH_CUP = (0, 0), (1, 1)
+CUTTING_BREAD, WASHING_CUP = (0, 0), (1, 1)
 QUICK = EventSettings(smoothing=0.0, min_duration=0.0)
 STARTED, ENDED = Phase.STARTED, Phase.ENDED
 
@@ -46,13 +46,13 @@ NOTHING = Prediction({'verb': np.full(3, 1 / 3), 'noun': np.full(2, 1 / 2)}, WOR
 
 
 def play(
-    actions: ActionEvents, said: Iterable[tuple[int, Prediction]], window_ms: int = 0,
+    actions: ActionEvents, predictions: Iterable[tuple[int, Prediction]], window_ms: int = 0,
 ) -> list[ActionEvent]:
     """Push (time in ms, prediction) pairs."""
-    return [e for t, p in said for e in actions.push(t * MS, (t - window_ms) * MS, p)]
+    return [e for t, p in predictions for e in actions.push(t * MS, (t - window_ms) * MS, p)]
 
 
-def told(events: Iterable[ActionEvent]) -> list[tuple[str, int, str, int, int]]:
+def summary(events: Iterable[ActionEvent]) -> list[tuple[str, int, str, int, int]]:
     """Return phase, id, words, and start and end in milliseconds."""
     return [(e.phase.name, e.event_id, f'{e.verb.class_name} {e.noun.class_name}',
              e.start_ns // MS, e.end_ns // MS) for e in events]
@@ -62,7 +62,7 @@ def every(period: int, start: int, stop: int, prediction: Prediction):
     return [(t, prediction) for t in range(start, stop, period)]
 
 
-SCENE = [*every(200, 0, 2000, NOTHING), *every(200, 2000, 6000, sure_of(*CUT_BREAD)),
+SCENE = [*every(200, 0, 2000, NOTHING), *every(200, 2000, 6000, sure_of(*CUTTING_BREAD)),
          *every(200, 6000, 12000, NOTHING)]
 """Two seconds of nothing, four of cutting, six of nothing."""
 
@@ -78,7 +78,7 @@ def test_an_action_starts_once_and_ends_once():
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.3, 1.2])
 @pytest.mark.parametrize('window_ms', [0, 1000, 2000])
-def test_starts_and_ends_answer_for_the_middle_of_the_window(smoothing, window_ms):
+def test_starts_and_ends_are_at_the_centre_of_the_window(smoothing, window_ms):
     actions = ActionEvents(EventSettings(smoothing=smoothing), WORDS)
     late = [(t + window_ms // 2, prediction) for t, prediction in SCENE]
     started, ended = play(actions, late, window_ms)
@@ -87,21 +87,21 @@ def test_starts_and_ends_answer_for_the_middle_of_the_window(smoothing, window_m
     assert started.stamp_ns < ended.stamp_ns
 
 
-def test_a_window_over_a_border_says_half_of_each():
-    # Windows of 2 s every 0.2 s; what they say is the share of them that the action fills.
-    def share(t: float) -> float:
+def test_a_window_over_a_border_has_half_of_each():
+    # Windows of 2 s every 0.2 s; their probability is the fraction of them that the action fills.
+    def fraction(t: float) -> float:
         return max(0.0, min(t, 16.0) - max(t - 2.0, 10.0)) / 2
 
     one_head = Vocabulary({'action': ('idle', 'cut')})
     actions = ActionEvents(EventSettings(start=0.7, end=0.5), one_head)
-    found_events = []
+    events_of_all = []
     for k in range(100):
         t = k / 5
-        scores = {'action': np.array([1 - share(t), share(t)])}
-        found_events += [
+        scores = {'action': np.array([1 - fraction(t), fraction(t)])}
+        events_of_all += [
             e for e in actions.push(round(t * 1e9), round((t - 2) * 1e9),
                                     Prediction(scores, one_head)) if e.verb.class_name == 'cut']
-    started, ended = found_events
+    started, ended = events_of_all
     assert started.start_ns == pytest.approx(10e9, abs=0.11e9)
     assert ended.end_ns == pytest.approx(16e9, abs=0.11e9)
 
@@ -117,28 +117,31 @@ def test_smoothing_is_exact_for_irregular_steps():
         t, since = 0.0, None
         for step in steps:
             t += step
-            if actions.push(round(t * 1e9), round(t * 1e9), sure_of(*CUT_BREAD)):
+            if actions.push(round(t * 1e9), round(t * 1e9), sure_of(*CUTTING_BREAD)):
                 since = t
                 break
         assert since is not None and crossing_s <= since <= crossing_s + 0.02
 
 
 def test_one_action_follows_another_without_a_gap():
-    said = [*every(200, 0, 3000, sure_of(*CUT_BREAD)), *every(200, 3000, 6000, sure_of(*WASH_CUP))]
-    events = play(ActionEvents(EventSettings(), WORDS), said)
-    assert told(events) == [
+    predictions = [
+        *every(200, 0, 3000, sure_of(*CUTTING_BREAD)),
+        *every(200, 3000, 6000, sure_of(*WASHING_CUP)),
+    ]
+    events = play(ActionEvents(EventSettings(), WORDS), predictions)
+    assert summary(events) == [
         ('STARTED', 0, 'cut bread', 0, 1000), ('ENDED', 0, 'cut bread', 0, 2900),
         ('STARTED', 1, 'wash cup', 2900, events[2].end_ns // MS)]
     assert events[1].stamp_ns == events[2].stamp_ns
 
 
 def test_what_is_replaced_ends_where_its_successor_starts():
-    # What ran keeps 0.3, more than the end asks for: it ends because the other leads.
+    # The action keeps 0.3, more than the threshold of the end: it ends because the other leads.
     one_head = Vocabulary({'action': ('open', 'close')})
-    said = [*every(200, 0, 3000, np.array([0.95, 0.05])),
+    predictions = [*every(200, 0, 3000, np.array([0.95, 0.05])),
             *every(200, 3000, 9000, np.array([0.3, 0.7]))]
     actions = ActionEvents(EventSettings(), one_head)
-    events = play(actions, [(t, Prediction({'action': x}, one_head)) for t, x in said])
+    events = play(actions, [(t, Prediction({'action': x}, one_head)) for t, x in predictions])
     assert [(e.phase, e.verb.class_name) for e in events] == [
         (STARTED, 'open'), (ENDED, 'open'), (STARTED, 'close')]
     assert events[1].end_ns == events[2].start_ns == 2900 * MS
@@ -146,26 +149,31 @@ def test_what_is_replaced_ends_where_its_successor_starts():
 
 def test_verb_and_noun_are_smoothed_together():
     # Half-way from cut bread to wash cup each verb and noun has a half; no pair may mix them.
-    said = [*every(50, 0, 3000, sure_of(*CUT_BREAD, 1.0)),
-            *every(50, 3000, 6000, sure_of(*WASH_CUP, 1.0))]
-    events = play(ActionEvents(replace(QUICK, smoothing=1.0, start=0.2, end=0.1), WORDS), said)
-    assert {words for _, _, words, _, _ in told(events)} == {'cut bread', 'wash cup'}
+    predictions = [*every(50, 0, 3000, sure_of(*CUTTING_BREAD, 1.0)),
+            *every(50, 3000, 6000, sure_of(*WASHING_CUP, 1.0))]
+    events = play(
+        ActionEvents(replace(QUICK, smoothing=1.0, start=0.2, end=0.1), WORDS), predictions
+    )
+    assert {words for _, _, words, _, _ in summary(events)} == {'cut bread', 'wash cup'}
 
 
 def test_hysteresis_rides_over_a_dip():
-    dip = sure_of(*CUT_BREAD, 0.6)  # together 0.36: below the start, above the end
-    said = [(0, sure_of(*CUT_BREAD)), *every(200, 200, 2000, dip), (2000, NOTHING)]
-    events = play(ActionEvents(QUICK, WORDS), said)
-    assert told(events) == [('STARTED', 0, 'cut bread', 0, 0), ('ENDED', 0, 'cut bread', 0, 1900)]
+    dip = sure_of(*CUTTING_BREAD, 0.6)  # together 0.36: below the start, above the end
+    predictions = [(0, sure_of(*CUTTING_BREAD)), *every(200, 200, 2000, dip), (2000, NOTHING)]
+    events = play(ActionEvents(QUICK, WORDS), predictions)
+    assert summary(events) == [
+        ('STARTED', 0, 'cut bread', 0, 0),
+        ('ENDED', 0, 'cut bread', 0, 1900),
+    ]
     assert play(ActionEvents(QUICK, WORDS), every(200, 0, 2000, dip)) == []
 
 
 def test_what_starts_and_ends_does_so_at_the_lower_threshold():
-    weak = sure_of(*CUT_BREAD, 0.55)  # together 0.3: above the end, below the start
-    said = [*every(200, 0, 1000, NOTHING), *every(200, 1000, 1600, weak),
-            *every(200, 1600, 3000, sure_of(*CUT_BREAD)), *every(200, 3000, 3600, weak),
+    weak = sure_of(*CUTTING_BREAD, 0.55)  # together 0.3: above the end, below the start
+    predictions = [*every(200, 0, 1000, NOTHING), *every(200, 1000, 1600, weak),
+            *every(200, 1600, 3000, sure_of(*CUTTING_BREAD)), *every(200, 3000, 3600, weak),
             *every(200, 3600, 5000, NOTHING)]
-    assert told(play(ActionEvents(replace(QUICK, min_duration=0.5), WORDS), said)) == [
+    assert summary(play(ActionEvents(replace(QUICK, min_duration=0.5), WORDS), predictions)) == [
         ('STARTED', 0, 'cut bread', 900, 1600), ('ENDED', 0, 'cut bread', 900, 3500)]
 
 
@@ -179,17 +187,19 @@ ONE_HEAD = Vocabulary({'action': ('open', 'close', 'lift')})
 ])
 def test_another_action_needs_a_lead_of_more_than_the_thresholds_differ(scores, phases):
     actions = ActionEvents(replace(QUICK, start=0.5, end=0.25), ONE_HEAD)
-    said = [(0, (0.75, 0.25, 0.0)), (200, scores), (400, scores)]
-    events = play(actions, [(t, Prediction({'action': np.array(s)}, ONE_HEAD)) for t, s in said])
+    predictions = [(0, (0.75, 0.25, 0.0)), (200, scores), (400, scores)]
+    events = play(
+        actions, [(t, Prediction({'action': np.array(s)}, ONE_HEAD)) for t, s in predictions]
+    )
     assert [event.phase for event in events] == phases
 
 
 def test_what_is_weak_beside_a_brief_rival_goes_on():
     actions = ActionEvents(replace(QUICK, start=0.5, end=0.25, min_duration=0.5), ONE_HEAD)
     clear, doubtful = np.array([0.75, 0.25, 0.0]), np.array([0.28, 0.56, 0.16])
-    said = [*every(200, 0, 1000, clear), *every(200, 1000, 1400, doubtful),
+    predictions = [*every(200, 0, 1000, clear), *every(200, 1000, 1400, doubtful),
             *every(200, 1400, 2000, clear)]
-    events = play(actions, [(t, Prediction({'action': x}, ONE_HEAD)) for t, x in said])
+    events = play(actions, [(t, Prediction({'action': x}, ONE_HEAD)) for t, x in predictions])
     assert [event.phase for event in events] == [STARTED]
 
 
@@ -197,26 +207,34 @@ def test_no_event_starts_before_the_last_ended_or_ends_before_it_was_announced()
     # The first action outweighs all that follows: without a floor both borders would be its own.
     words = Vocabulary({'action': ('open', *'abcde')})
     actions = ActionEvents(EventSettings(0.0, 0.4, 0.39), words)
-    said = [(t, Prediction({'action': np.array([score, *[(1 - score) / 5] * 5])}, words))
+    predictions = [(t, Prediction({'action': np.array([score, *[(1 - score) / 5] * 5])}, words))
             for start, stop, score in ((0, 2000, 0.81), (2000, 2400, 0.0), (2400, 3800, 0.405),
                                        (3800, 4400, 0.0)) for t in range(start, stop, 200)]
-    assert [(e.phase.name, e.start_ns // MS, e.end_ns // MS) for e in play(actions, said)] == [
-        ('STARTED', 0, 1000), ('ENDED', 0, 1900), ('STARTED', 1900, 3000), ('ENDED', 1900, 3000)]
+    assert [
+        (e.phase.name, e.start_ns // MS, e.end_ns // MS) for e in play(actions, predictions)
+    ] == [('STARTED', 0, 1000), ('ENDED', 0, 1900), ('STARTED', 1900, 3000), ('ENDED', 1900, 3000)]
 
 
 @pytest.mark.parametrize(('score', 'starts'), [(0.5, True), (0.499, False)])
 def test_an_action_starts_at_the_very_threshold(score, starts):
     actions = ActionEvents(replace(QUICK, start=0.5, end=0.25), ONE_HEAD)
-    said = Prediction({'action': np.array([score, 0.25, 0.75 - score])}, ONE_HEAD)
-    assert bool(actions.push(5, 5, said)) is starts
+    predictions = Prediction({'action': np.array([score, 0.25, 0.75 - score])}, ONE_HEAD)
+    assert bool(actions.push(5, 5, predictions)) is starts
 
 
 def test_who_takes_over_ends_what_runs_and_goes_on_with_the_ids():
     """As after a change of the model or of the settings while it runs."""
     first = ActionEvents(QUICK, WORDS)
-    play(first, [(0, sure_of(*CUT_BREAD)), (200, sure_of(*WASH_CUP)), (400, sure_of(*CUT_BREAD))])
+    play(
+        first,
+        [
+            (0, sure_of(*CUTTING_BREAD)),
+            (200, sure_of(*WASHING_CUP)),
+            (400, sure_of(*CUTTING_BREAD)),
+        ],
+    )
     second = ActionEvents(replace(QUICK, start=0.5), ONE_HEAD)
-    assert told(second.take_over(first)) == [('ENDED', 2, 'cut bread', 300, 400)]
+    assert summary(second.take_over(first)) == [('ENDED', 2, 'cut bread', 300, 400)]
     assert first.clear() == []
     (started,) = second.push(
         600 * MS, 600 * MS, Prediction({'action': np.array([0.0, 1.0, 0.0])}, ONE_HEAD))
@@ -228,49 +246,56 @@ def test_who_takes_over_ends_what_runs_and_goes_on_with_the_ids():
 
 def test_two_actions_in_balance_do_not_take_turns():
     rng = np.random.default_rng(0)
-    said = []
+    predictions = []
     for k in range(200):
-        share = rng.uniform(0.42, 0.58)  # of cut bread; the rest is cut cup
-        said.append((200 * k, Prediction(
-            {'verb': np.array([1.0, 0, 0]), 'noun': np.array([share, 1 - share])}, WORDS)))
-    assert len(play(ActionEvents(QUICK, WORDS), said)) == 1
+        fraction = rng.uniform(0.42, 0.58)  # of cut bread; the rest is cut cup
+        predictions.append((200 * k, Prediction(
+            {'verb': np.array([1.0, 0, 0]), 'noun': np.array([fraction, 1 - fraction])}, WORDS)))
+    assert len(play(ActionEvents(QUICK, WORDS), predictions)) == 1
 
 
 def test_what_is_brief_is_not_announced():
-    brief = [*every(100, 0, 1000, NOTHING), *every(100, 1000, 1700, sure_of(*CUT_BREAD)),
+    brief = [*every(100, 0, 1000, NOTHING), *every(100, 1000, 1700, sure_of(*CUTTING_BREAD)),
              *every(100, 1700, 3000, NOTHING)]
     assert play(ActionEvents(replace(QUICK, min_duration=0.7), WORDS), brief) == []
     events = play(ActionEvents(replace(QUICK, min_duration=0.6), WORDS), brief)
-    assert told(events)[-1] == ('ENDED', 0, 'cut bread', 950, 1650)
+    assert summary(events)[-1] == ('ENDED', 0, 'cut bread', 950, 1650)
 
 
 def test_a_brief_mistake_does_not_interrupt():
-    said = [*every(100, 0, 3000, sure_of(*CUT_BREAD)), *every(100, 3000, 3500, sure_of(*WASH_CUP)),
-            *every(100, 3500, 6000, sure_of(*CUT_BREAD))]
-    assert [e.phase for e in play(ActionEvents(EventSettings(), WORDS), said)] == [STARTED]
-    assert len(play(ActionEvents(QUICK, WORDS), said)) == 5
+    predictions = [
+        *every(100, 0, 3000, sure_of(*CUTTING_BREAD)),
+        *every(100, 3000, 3500, sure_of(*WASHING_CUP)),
+        *every(100, 3500, 6000, sure_of(*CUTTING_BREAD)),
+    ]
+    assert [e.phase for e in play(ActionEvents(EventSettings(), WORDS), predictions)] == [STARTED]
+    assert len(play(ActionEvents(QUICK, WORDS), predictions)) == 5
 
 
 @pytest.mark.parametrize('background', [None, 'nothing'])
 def test_the_background_class_is_no_action(background):
     actions = ActionEvents(replace(QUICK, background=background), WORDS)
-    said = [*every(200, 0, 1000, sure_of(2, 0)), *every(200, 1000, 2000, sure_of(0, 0)),
+    predictions = [*every(200, 0, 1000, sure_of(2, 0)), *every(200, 1000, 2000, sure_of(0, 0)),
             *every(200, 2000, 3000, sure_of(2, 1))]
     words = ['cut bread'] if background else ['nothing bread', 'cut bread', 'nothing cup']
-    events = play(actions, said)
-    assert [w for phase, _, w, _, _ in told(events) if phase == 'STARTED'] == words
+    events = play(actions, predictions)
+    assert [w for phase, _, w, _, _ in summary(events) if phase == 'STARTED'] == words
     if background:
-        assert told(events)[-1] == ('ENDED', 0, 'cut bread', 900, 1900)
+        assert summary(events)[-1] == ('ENDED', 0, 'cut bread', 900, 1900)
 
 
 @pytest.mark.parametrize('pause', [2400, 4000])
 def test_a_pause_is_not_bridged(pause):
     back = 4000 + pause
-    said = [*every(200, 0, 4000, sure_of(*CUT_BREAD)), *every(200, 4000, back, sure_of(2, 0)),
-            *every(200, back, back + 4000, sure_of(*CUT_BREAD)), (back + 4000, sure_of(2, 0))]
+    predictions = [
+        *every(200, 0, 4000, sure_of(*CUTTING_BREAD)),
+        *every(200, 4000, back, sure_of(2, 0)),
+        *every(200, back, back + 4000, sure_of(*CUTTING_BREAD)),
+        (back + 4000, sure_of(2, 0)),
+    ]
     actions = ActionEvents(EventSettings(background='nothing'), WORDS)
-    events = play(actions, said) + actions.clear()
-    assert told(e for e in events if e.phase is ENDED) == [
+    events = play(actions, predictions) + actions.clear()
+    assert summary(e for e in events if e.phase is ENDED) == [
         ('ENDED', 0, 'cut bread', 0, 3900), ('ENDED', 1, 'cut bread', back - 100, back + 3900)]
 
 
@@ -281,51 +306,57 @@ def test_background_counts_with_every_noun():
     split = Prediction({'verb': np.array([0.45, 0, 0.55]), 'noun': np.array([0.5, 0.5])}, WORDS)
     low = replace(QUICK, start=0.2, end=0.1)
     assert prediction.top_actions()[0].verb.class_name == 'nothing'
-    for said in (prediction, split):
-        assert play(ActionEvents(replace(low, background='nothing'), WORDS), [(0, said)]) == []
-        assert len(play(ActionEvents(low, WORDS), [(0, said)])) == 1
+    for predictions in (prediction, split):
+        assert (
+            play(ActionEvents(replace(low, background='nothing'), WORDS), [(0, predictions)]) == []
+        )
+        assert len(play(ActionEvents(low, WORDS), [(0, predictions)])) == 1
 
 
 def test_silence_ends_what_runs_and_only_then():
     actions = ActionEvents(replace(QUICK, max_gap=1.0), WORDS)
     assert actions.advance(0) == []
-    play(actions, every(200, 0, 2000, sure_of(*CUT_BREAD)))
+    play(actions, every(200, 0, 2000, sure_of(*CUTTING_BREAD)))
     assert actions.advance(1800 * MS + 1000 * MS) == []
     (ended,) = actions.advance(1800 * MS + 1000 * MS + 1)
-    assert told([ended]) == [('ENDED', 0, 'cut bread', 0, 1800)]
+    assert summary([ended]) == [('ENDED', 0, 'cut bread', 0, 1800)]
     assert ended.stamp_ns == 2800 * MS + 1
     assert actions.advance(9000 * MS) == []
 
 
-def test_a_gap_ends_what_runs_without_being_told():
+def test_a_gap_ends_the_action_without_advance():
     actions = ActionEvents(QUICK, WORDS)
-    said = [*every(200, 0, 1000, sure_of(*CUT_BREAD)), (1800, sure_of(*CUT_BREAD)),
-            (3000, sure_of(*CUT_BREAD))]
-    assert told(play(actions, said)) == [
+    predictions = [*every(200, 0, 1000, sure_of(*CUTTING_BREAD)), (1800, sure_of(*CUTTING_BREAD)),
+            (3000, sure_of(*CUTTING_BREAD))]
+    assert summary(play(actions, predictions)) == [
         ('STARTED', 0, 'cut bread', 0, 0), ('ENDED', 0, 'cut bread', 0, 1800),
         ('STARTED', 1, 'cut bread', 3000, 3000)]
 
 
 def test_after_a_gap_nothing_is_known():
     actions = ActionEvents(EventSettings(), WORDS)
-    play(actions, every(200, 0, 3000, sure_of(*CUT_BREAD)))
-    assert [e.phase for e in actions.push(8000 * MS, 8000 * MS, sure_of(*CUT_BREAD))] == [ENDED]
+    play(actions, every(200, 0, 3000, sure_of(*CUTTING_BREAD)))
+    assert [e.phase for e in actions.push(8000 * MS, 8000 * MS, sure_of(*CUTTING_BREAD))] == [
+        ENDED
+    ]
 
 
 def test_what_is_not_newer_is_ignored_until_cleared():
     actions = ActionEvents(QUICK, WORDS)
-    play(actions, [(1000, sure_of(*CUT_BREAD)), (1200, sure_of(*CUT_BREAD))])
-    assert play(actions, [(1200, NOTHING), (10, sure_of(*WASH_CUP))]) == []
-    assert told(actions.clear()) == [('ENDED', 0, 'cut bread', 1000, 1200)]
+    play(actions, [(1000, sure_of(*CUTTING_BREAD)), (1200, sure_of(*CUTTING_BREAD))])
+    assert play(actions, [(1200, NOTHING), (10, sure_of(*WASHING_CUP))]) == []
+    assert summary(actions.clear()) == [('ENDED', 0, 'cut bread', 1000, 1200)]
     assert actions.clear() == []
-    assert told(play(actions, [(10, sure_of(*WASH_CUP))])) == [('STARTED', 1, 'wash cup', 10, 10)]
+    assert summary(play(actions, [(10, sure_of(*WASHING_CUP))])) == [
+        ('STARTED', 1, 'wash cup', 10, 10)
+    ]
 
 
 @pytest.mark.filterwarnings('error')
 def test_windows_may_grow():
     actions = ActionEvents(QUICK, WORDS)
     play(actions, every(100, 0, 1000, NOTHING))
-    (started,) = play(actions, every(100, 1000, 1500, sure_of(*CUT_BREAD)), window_ms=800)
+    (started,) = play(actions, every(100, 1000, 1500, sure_of(*CUTTING_BREAD)), window_ms=800)
     assert started.start_ns == started.end_ns == 900 * MS
 
 
@@ -351,7 +382,7 @@ def test_settings_that_make_no_sense(changes, text):
         EventSettings(**changes)
 
 
-def test_says_when_the_model_does_not_fit():
+def test_reports_when_the_model_does_not_fit():
     with pytest.raises(InvalidSettingError, match="'sleep'; expected a class of verb or noun"):
         ActionEvents(EventSettings(background='sleep'), WORDS)
 
@@ -366,23 +397,23 @@ def test_a_bad_recognition_changes_nothing(window_start, heads, text):
     actions = ActionEvents(QUICK, WORDS)
     with pytest.raises(InvalidSampleError, match=text):
         actions.push(10, window_start, Prediction(heads, WORDS))
-    assert len(actions.push(10, 10, sure_of(*CUT_BREAD))) == 1
+    assert len(actions.push(10, 10, sure_of(*CUTTING_BREAD))) == 1
 
 
 def test_memory_is_bounded():
     actions = ActionEvents(EventSettings(smoothing=100.0), WORDS)
     for k in range(3000):
-        actions.push(k * 10 * MS, k * 10 * MS, sure_of(*CUT_BREAD))
-    assert len(actions._seen) == 512
+        actions.push(k * 10 * MS, k * 10 * MS, sure_of(*CUTTING_BREAD))
+    assert len(actions._recent) == 512
     actions = ActionEvents(EventSettings(smoothing=1.0, min_duration=0.5), WORDS)
     for k in range(300):
-        actions.push(k * 100 * MS, k * 100 * MS, sure_of(*CUT_BREAD))
-    assert len(actions._seen) == 61
+        actions.push(k * 100 * MS, k * 100 * MS, sure_of(*CUTTING_BREAD))
+    assert len(actions._recent) == 61
 
 
 steps = st.one_of(st.integers(1, 400), st.sampled_from([0, -300, 999, 1001, 5000]))
-answers = st.tuples(st.integers(0, 2), st.integers(0, 1), st.floats(0.0, 1.0))
-pushes = st.tuples(st.just('push'), steps, answers, st.integers(0, 2500))
+predictions = st.tuples(st.integers(0, 2), st.integers(0, 1), st.floats(0.0, 1.0))
+pushes = st.tuples(st.just('push'), steps, predictions, st.integers(0, 2500))
 others = st.tuples(st.sampled_from(['silence', 'silence', 'clear']), steps, st.none(), st.none())
 choices = st.builds(
     EventSettings, smoothing=st.sampled_from([0.0, 0.2, 1.2]), start=st.sampled_from([0.4, 0.9]),
@@ -390,31 +421,31 @@ choices = st.builds(
     max_gap=st.sampled_from([0.1, 1.0, 10.0]), background=st.sampled_from([None, 'nothing']))
 
 
-def drive(actions: ActionEvents, told_in_order) -> list[list[ActionEvent]]:
-    """Play pushes, silences and clears; one list of events for each stretch up to a clear."""
-    now, stretches = 0, [[]]
-    for kind, step, answer, window in told_in_order:
+def drive(actions: ActionEvents, steps) -> list[list[ActionEvent]]:
+    """Play pushes, silences and clears; one list of events for each segment up to a clear."""
+    now, segments = 0, [[]]
+    for case, step, prediction, window in steps:
         now += step
-        if kind == 'push':
-            verb, noun, certainty = answer
-            stretches[-1] += actions.push(
+        if case == 'push':
+            verb, noun, certainty = prediction
+            segments[-1] += actions.push(
                 now * MS, (now - window) * MS, sure_of(verb, noun, certainty))
-        elif kind == 'silence':
-            stretches[-1] += actions.advance(now * MS)
+        elif case == 'silence':
+            segments[-1] += actions.advance(now * MS)
         else:
-            stretches[-1] += actions.clear()
-            stretches.append([])
-    stretches[-1] += actions.clear()
-    return stretches
+            segments[-1] += actions.clear()
+            segments.append([])
+    segments[-1] += actions.clear()
+    return segments
 
 
 @pytest.mark.filterwarnings('error')
 @settings(max_examples=300, deadline=None)
 @given(choices, st.lists(st.one_of(*[pushes] * 9, others), max_size=60))
-def test_what_always_holds(chosen, said):
+def test_what_always_holds(chosen, predictions):
     actions = ActionEvents(chosen, WORDS)
-    stretches = drive(actions, said)
-    events = [e for stretch in stretches for e in stretch]
+    segments = drive(actions, predictions)
+    events = [e for segment in segments for e in segment]
     note(f'{min(len(events) // 2, 4)} events')
     assert [e.phase for e in events] == [STARTED, ENDED] * (len(events) // 2)
     assert [e.event_id for e in events] == [i // 2 for i in range(len(events))]
@@ -426,21 +457,21 @@ def test_what_always_holds(chosen, said):
         assert started.stamp_ns <= ended.stamp_ns
         assert chosen.start <= started.score <= ended.score <= 1 + 1e-9
         assert chosen.background is None or started.verb.class_name != chosen.background
-    for stretch in stretches:
-        ended = stretch[1::2]
+    for segment in segments:
+        ended = segment[1::2]
         assert all(a.end_ns <= b.start_ns for a, b in zip(ended, ended[1:]))
-    again = [e for stretch in drive(actions, said) for e in stretch]
+    again = [e for segment in drive(actions, predictions) for e in segment]
     assert [replace(e, event_id=e.event_id - len(events) // 2) for e in again] == events
 
 
 def plain(recording: Recording, threshold: float) -> list[Segment]:
-    """Take every recognition by its word, background and weak answers as nothing."""
+    """Return the best class of each window; background and low scores are no action."""
     labelled = []
-    for heard in recording.recognitions:
-        best, = heard.prediction.top_actions()
+    for detected in recording.recognitions:
+        best, = detected.prediction.top_actions()
         label = best.verb.class_name, best.noun.class_name
         known = BACKGROUND not in label and best.score >= threshold
-        labelled.append(((heard.start_ns + heard.stamp_ns) // 2, label if known else None))
+        labelled.append(((detected.start_ns + detected.stamp_ns) // 2, label if known else None))
     return argmax_segments(labelled, 1000 * MS)
 
 
@@ -464,22 +495,22 @@ def test_events_beat_plain_argmax_on_a_noisy_stream(background):
         'events': lambda r: eventful(r, chosen)}
     scores = {}
     for name, system in systems.items():
-        answers = [(r.truth, system(r)) for r in recordings]
-        f1 = sum((count_matches(t, a, 0.25) for t, a in answers), SegmentCounts(0, 0, 0)).f1
-        scores[name] = f1, float(np.mean([edit_score(t, a) for t, a in answers]))
+        predictions = [(r.truth, system(r)) for r in recordings]
+        f1 = sum((count_matches(t, a, 0.25) for t, a in predictions), SegmentCounts(0, 0, 0)).f1
+        scores[name] = f1, float(np.mean([edit_score(t, a) for t, a in predictions]))
         print(f'{name:24} F1@25 {100 * f1:5.1f}  edit {100 * scores[name][1]:5.1f}')
     for rival in ('argmax', 'argmax with threshold'):
         for ours, theirs in zip(scores['events'], scores[rival]):
             assert ours > theirs + 0.2
 
 
-def test_almost_all_is_found_when_no_answer_is_wrong():
+def test_almost_all_is_detected_when_no_prediction_is_wrong():
     total = SegmentCounts(0, 0, 0)
     for seed in (3, 4):
         recording = simulate(RecordingSettings(seconds=120, wrong=0.0, background=True), seed)
-        answer = eventful(recording, EventSettings(background=BACKGROUND))
-        assert edit_score(recording.truth, answer) > 0.9
-        total += count_matches(recording.truth, answer, 0.5)
+        prediction = eventful(recording, EventSettings(background=BACKGROUND))
+        assert edit_score(recording.truth, prediction) > 0.9
+        total += count_matches(recording.truth, prediction, 0.5)
     assert total.f1 > 0.9
 
 

@@ -11,7 +11,7 @@ import pytest
 MS = 1_000_000
 SPEC = ClipSpec(duration=0.4, num_frames=4, video=VideoSpec(height=8, width=8),
                 flow=FlowSpec(bound=12.75))
-"""Slots of 100 ms; ten steps of the picture are one pixel a slot."""
+"""Slots of 100 ms; ten steps of the image are one pixel a slot."""
 
 
 def field(dx: float, dy: float = 0.0, height: int = 8, width: int = 8) -> np.ndarray:
@@ -54,7 +54,7 @@ def test_a_frame_that_came_late_at_the_source_moved_for_longer():
     assert speeds(buffer, 430) == [1, 1, 1, 1]
 
 
-def test_lost_messages_do_not_slow_the_world_down():
+def test_dropped_messages_do_not_slow_the_world_down():
     """Of a source at 50 Hz only every fifth message arrives, after some that all did."""
     buffer = filled(*((stamp, 1.0) for stamp in range(0, 201, 20)), (300, 1.0), (400, 1.0))
     assert speeds(buffer, 400) == [5, 5, 5, 5]
@@ -83,7 +83,7 @@ def test_a_slot_without_a_message_goes_on_as_before():
     assert buffer.filled_slots(400 * MS) == 3
 
 
-def test_vectors_shrink_with_the_picture_and_are_cut_like_it():
+def test_vectors_are_scaled_and_cropped_with_the_image():
     buffer = FlowBuffer(SPEC)
     wide = np.full((16, 40, 2), 99, np.float32)
     wide[:, 12:28] = 4, -2
@@ -98,7 +98,7 @@ def test_movement_is_clipped_at_the_bound():
     assert speeds(buffer, 300) == [12.7, 12.7, -12.8, 0]
 
 
-def test_a_picture_is_never_written_to_again_and_memory_is_bounded():
+def test_a_image_is_never_written_to_again_and_memory_is_bounded():
     buffer = filled(*((stamp, 1.0) for stamp in range(0, 5000, 50)))
     assert buffer.nbytes == 6 * 8 * 8 * 2
     with pytest.raises(ValueError, match='read-only'):

@@ -12,7 +12,7 @@ SPEC = ClipSpec(duration=0.4, num_frames=4, video=VideoSpec(height=12, width=16)
 """Slots of 100 ms."""
 
 
-def picture(value: int) -> np.ndarray:
+def grey(value: int) -> np.ndarray:
     return np.full((12, 16, 3), value, np.uint8)
 
 
@@ -20,7 +20,7 @@ def filled(*stamps_ms: int) -> FrameBuffer:
     """Return a buffer of frames whose brightness is their number in order of arrival."""
     buffer = FrameBuffer(SPEC)
     for i, stamp in enumerate(stamps_ms):
-        buffer.add(picture(i + 1), stamp * MS)
+        buffer.add(grey(i + 1), stamp * MS)
     return buffer
 
 
@@ -41,7 +41,7 @@ def test_first_frame_of_a_slot_stays():
     assert not buffer.wants(150 * MS) and buffer.wants(300 * MS)
 
 
-def test_late_frames_find_their_place():
+def test_late_frames_fill_their_slot():
     assert shown(filled(410, 110, 310, 210), 410) == [2, 4, 3, 1]
 
 
@@ -51,7 +51,7 @@ def test_holes_repeat_the_frame_before_else_the_one_after():
     assert buffer.filled_slots(410 * MS) == 2
 
 
-def test_a_hole_at_the_start_shows_an_older_frame_if_there_is_one():
+def test_a_hole_at_the_start_shows_an_older_frame_if_any():
     assert shown(filled(10, 210, 310, 410), 410) == [1, 2, 3, 4]
 
 
@@ -66,16 +66,16 @@ def test_empty_buffer_has_nothing():
     assert buffer.select(0) == () and buffer.newest_ns is None and buffer.filled_slots(0) == 0
 
 
-def test_old_slots_are_forgotten_and_refused():
+def test_old_slots_are_discarded_and_refused():
     buffer = filled(*range(10, 3000, 100))
     assert buffer.nbytes == 6 * 12 * 16 * 3
     assert not buffer.wants(10 * MS)
-    buffer.add(picture(99), 3110 * MS)
+    buffer.add(grey(99), 3110 * MS)
     assert buffer.wants(3010 * MS) and buffer.nbytes == 5 * 12 * 16 * 3
     assert not buffer.wants(2599 * MS) and not buffer.wants(2500 * MS)
     buffer = filled(*range(10, 3000, 100))
     before = shown(buffer, 2910)
-    buffer.add(picture(99), 10 * MS)
+    buffer.add(grey(99), 10 * MS)
     assert shown(buffer, 2910) == before and buffer.nbytes == 6 * 12 * 16 * 3
 
 
@@ -85,7 +85,7 @@ def test_far_future_leaves_one_frame():
 
 
 def test_frames_are_copies_that_nobody_writes_to():
-    buffer, image = FrameBuffer(SPEC), picture(7)
+    buffer, image = FrameBuffer(SPEC), grey(7)
     buffer.add(image, 0)
     image[:] = 0
     kept = buffer.select(0)[-1].image
@@ -106,7 +106,7 @@ def test_cleared_buffer_starts_anew_with_new_serials():
     serial = buffer.select(110 * MS)[0].serial
     buffer.clear()
     assert buffer.newest_ns is None and buffer.nbytes == 0
-    buffer.add(picture(1), 110 * MS)
+    buffer.add(grey(1), 110 * MS)
     assert buffer.select(110 * MS)[0].serial != serial
 
 

@@ -1,4 +1,4 @@
-"""Messages of every kind go into the stream; whatever is wrong with one is said and counted."""
+"""Messages of every type are stored in the stream; what is wrong with one is counted."""
 
 from types import SimpleNamespace as Fields
 
@@ -24,14 +24,14 @@ def header(stamp_ns=NOW_NS):
     return Fields(stamp=Fields(sec=sec, nanosec=nanosec), frame_id='there')
 
 
-def picture(**fields):
+def image_message(**fields):
     data = np.full(24 * 96, 90, np.uint8)
     return Fields(**{**dict(header=header(), height=24, width=32, step=96, encoding='rgb8',
                             is_bigendian=0, data=data), **fields})
 
 
 def flow():
-    return picture(encoding='32FC2', step=256, data=np.zeros(24 * 256, np.uint8))
+    return image_message(encoding='32FC2', step=256, data=np.zeros(24 * 256, np.uint8))
 
 
 def boxes(x=16.0):
@@ -43,24 +43,24 @@ def bare(data=b'\x10\x02' * 320):
     return Fields(data=data)
 
 
-def told(rate=16_000):
+def summary(rate=16_000):
     info = Fields(format=0x08, channels=1, rate=rate, chunk=320)
     return Fields(header=header(), audio=Fields(
         info=info, audio_data=Fields(int16_data=np.full(320, 500, np.int16))))
 
 
-KINDS = {
-    'picture': (V, types.IMAGE, picture()),
+CASES = {
+    'image': (V, types.IMAGE, image_message()),
     'flow': (F, types.IMAGE, flow()),
-    'bare sound': (A, types.AUDIO_DATA, bare()),
-    'sound of the drivers': (A, types.AUDIO_DATA_STAMPED, Fields(header=header(), audio=bare())),
-    'sound that tells its format': (A, types.AUDIO_STAMPED, told()),
+    'bare audio': (A, types.AUDIO_DATA, bare()),
+    'audio of the drivers': (A, types.AUDIO_DATA_STAMPED, Fields(header=header(), audio=bare())),
+    'audio that states its format': (A, types.AUDIO_STAMPED, summary()),
     'boxes': (D, types.DETECTIONS, boxes()),
 }
 
 
 class Lock:
-    """A lock that tells whether it is held."""
+    """A lock that knows whether it is held."""
 
     held = False
 
@@ -80,12 +80,12 @@ class Rig:
         values = {**node_parameters(), 'detections.image_width': 32,
                   'detections.image_height': 24, **values}
         self.lock = Lock()
-        self.intake = MessageIngest(values, self.lock)
+        self.ingest = MessageIngest(values, self.lock)
         self.stream = make_stream(SPEC, tuple(Modality), values, flow_topic=True)
-        self.intake.feed(self.stream)
+        self.ingest.feed(self.stream)
 
     def take(self, modality, type_name, message, now_ns=NOW_NS):
-        return self.intake.add(ReceivedMessage(modality, type_name, message, CROP), now_ns)
+        return self.ingest.add(ReceivedMessage(modality, type_name, message, CROP), now_ns)
 
     def status(self, modality):
         return {s.modality: s for s in self.stream.assess(NOW_NS)}[modality]
@@ -96,26 +96,26 @@ def rig():
     return Rig()
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_a_message_of_each_kind_is_stored(rig, kind):
-    modality, type_name, message = KINDS[kind]
+@pytest.mark.parametrize('case', CASES)
+def test_a_message_of_each_type_is_stored(rig, case):
+    modality, type_name, message = CASES[case]
     assert rig.take(modality, type_name, message) == ''
     status = rig.status(modality)
     assert status.age_ns == 0 and status.dropped == 0
-    # Bare sound ends with the time of receipt.
-    assert status.last_stamp_ns == NOW_NS - (20_000_000 if kind == 'bare sound' else 0)
+    # Bare audio ends with the time of receipt.
+    assert status.last_stamp_ns == NOW_NS - (20_000_000 if case == 'bare audio' else 0)
 
 
-@pytest.mark.parametrize('kind, message, reason', [
-    ('picture', picture(encoding='rgb9'), "got 'rgb9'"),
-    ('picture', picture(header=header(-NANOSECONDS)), 'header.stamp: got -1.0 s'),
-    ('picture', Fields(header=header()), 'AttributeError'),
-    ('flow', picture(), 'encoding'),
-    ('bare sound', bare(b'\x01' * 641), 'bytes'),
+@pytest.mark.parametrize('case, message, reason', [
+    ('image', image_message(encoding='rgb9'), "got 'rgb9'"),
+    ('image', image_message(header=header(-NANOSECONDS)), 'header.stamp: got -1.0 s'),
+    ('image', Fields(header=header()), 'AttributeError'),
+    ('flow', image_message(), 'encoding'),
+    ('bare audio', bare(b'\x01' * 641), 'bytes'),
     ('boxes', boxes(float('nan')), 'box'),
 ])
-def test_what_cannot_be_used_is_said_and_counted(rig, kind, message, reason):
-    modality, type_name, _ = KINDS[kind]
+def test_what_cannot_be_used_is_reported_and_counted(rig, case, message, reason):
+    modality, type_name, _ = CASES[case]
     assert reason in rig.take(modality, type_name, message)
     status = rig.status(modality)
     assert status.dropped == 1 and reason in status.detail
@@ -123,57 +123,57 @@ def test_what_cannot_be_used_is_said_and_counted(rig, kind, message, reason):
 
 def test_the_lock_is_not_held_while_a_message_is_decoded(rig):
     class Slow:
-        modality, type_name, stamp_ns, message = V, types.IMAGE, NOW_NS, picture()
+        modality, type_name, stamp_ns, message = V, types.IMAGE, NOW_NS, image_message()
 
         def image(self):
             assert not rig.lock.held
             return ReceivedMessage(V, types.IMAGE, self.message, CROP).image()
-    assert rig.intake.add(Slow(), NOW_NS) == ''
+    assert rig.ingest.add(Slow(), NOW_NS) == ''
     assert rig.status(V).age_ns == 0
 
 
-def test_a_picture_whose_slot_is_filled_is_not_decoded_but_counts_as_received(rig):
+def test_a_image_whose_slot_is_filled_is_not_decoded_but_counts_as_received(rig):
     class Unwanted:
         modality, type_name, stamp_ns, message = V, types.IMAGE, NOW_NS + 1, None
 
         def image(self):
             raise AssertionError('it was decoded')
-    assert rig.take(V, types.IMAGE, picture()) == ''
-    assert rig.intake.add(Unwanted(), NOW_NS + 1) == ''
+    assert rig.take(V, types.IMAGE, image_message()) == ''
+    assert rig.ingest.add(Unwanted(), NOW_NS + 1) == ''
     assert rig.status(V).last_stamp_ns == NOW_NS + 1
 
 
-def test_boxes_lie_in_the_newest_picture_where_its_size_is_not_given():
+def test_boxes_lie_in_the_newest_image_where_its_size_is_not_given():
     rig = Rig(detections__image_width=0, detections__image_height=0)
-    assert 'the size of the picture' in rig.take(D, types.DETECTIONS, boxes())
-    assert rig.take(V, types.IMAGE, picture()) == ''
+    assert 'the size of the image' in rig.take(D, types.DETECTIONS, boxes())
+    assert rig.take(V, types.IMAGE, image_message()) == ''
     assert rig.take(D, types.DETECTIONS, boxes()) == ''
-    rig.intake.read_parameters()
+    rig.ingest.read_parameters()
     assert rig.take(D, types.DETECTIONS, boxes()) == ''
 
 
 INFO = dict(sample_rate=8000, channels=1, sample_format='S16LE', coding_format='wave')
 
 
-def test_what_the_driver_says_of_its_sound_holds_until_it_is_forgotten(rig):
-    assert 'audio.sample_rate is 16000' in rig.intake.take_info(Fields(**INFO))
-    rig.intake.read_parameters()
-    assert '8000 Hz' in rig.intake.describe_audio(types.AUDIO_DATA)
-    rig.intake.reset_info()
-    assert '16000 Hz' in rig.intake.describe_audio(types.AUDIO_DATA)
+def test_the_format_that_the_driver_states_is_used_until_reset(rig):
+    assert 'audio.sample_rate is 16000' in rig.ingest.set_audio_info(Fields(**INFO))
+    rig.ingest.read_parameters()
+    assert '8000 Hz' in rig.ingest.describe_audio(types.AUDIO_DATA)
+    rig.ingest.reset_audio_info()
+    assert '16000 Hz' in rig.ingest.describe_audio(types.AUDIO_DATA)
 
 
 def test_information_that_is_none_changes_nothing(rig):
     with pytest.raises(InvalidSampleError, match='audio_info: AttributeError'):
-        rig.intake.take_info(Fields())
-    rig.intake.read_parameters()
+        rig.ingest.set_audio_info(Fields())
+    rig.ingest.read_parameters()
     assert rig.take(A, types.AUDIO_DATA, bare()) == ''
 
 
-def test_the_format_of_sound_that_tells_it_is_known_after_the_first(rig):
-    assert rig.intake.describe_audio(types.AUDIO_STAMPED) == 'as in each message'
-    rig.take(A, types.AUDIO_STAMPED, told(8000))
-    assert '8000 Hz' in rig.intake.describe_audio(types.AUDIO_STAMPED)
+def test_the_format_of_stamped_audio_is_known_after_the_first(rig):
+    assert rig.ingest.describe_audio(types.AUDIO_STAMPED) == 'as in each message'
+    rig.take(A, types.AUDIO_STAMPED, summary(8000))
+    assert '8000 Hz' in rig.ingest.describe_audio(types.AUDIO_STAMPED)
 
 
 def test_parameters_that_cannot_be_used_are_refused():

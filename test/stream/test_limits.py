@@ -29,9 +29,9 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
 BOXES = np.array([[0.1, 0.1, 0.2, 0.2, BOX_HAND]], np.float32)
 
 
-def stream_of(*modalities: Modality, share: float = 0.5, timeout: int = 300,
+def stream_of(*modalities: Modality, fraction: float = 0.5, timeout: int = 300,
               **options) -> SensorStream:
-    setting = InputSettings(timeout * MS, min_coverage=share)
+    setting = InputSettings(timeout * MS, min_coverage=fraction)
     return SensorStream(SPEC, modalities, {m: setting for m in modalities}, **options)
 
 
@@ -60,25 +60,27 @@ def at(ms: int) -> int:
     return (T0 + ms) * MS
 
 
-@pytest.mark.parametrize(('modality', 'share', 'last', 'state'), [
+@pytest.mark.parametrize(('modality', 'fraction', 'last', 'state'), [
     (V, 2.01 / 8, 200, 3), (V, 2.0 / 8, 200, 5), (V, 2.99 / 8, 300, 5),
     (F, 2.01 / 8, 200, 3), (F, 2.99 / 8, 300, 5),
     (D, 3.01 / 8, 200, 3), (D, 3.0 / 8, 200, 5),
     (A, 3200.5 / 12_800, 200, 3), (A, 3200 / 12_800, 200, 5),
 ])
-def test_coverage_is_rounded_up_to_whole_samples(modality, share, last, state):
-    stream = fed(stream_of(modality, share=share),
+def test_coverage_is_rounded_up_to_samples(modality, fraction, last, state):
+    stream = fed(stream_of(modality, fraction=fraction),
                  *([V] if modality is F else [modality]), last=last)
     status = stream.assess(at(last))[list(Modality).index(modality)]
     assert status.state == ModalityState(state), status.detail
 
 
 def test_flow_of_a_topic_is_covered_by_its_own_frames():
-    stream = fed(stream_of(F, share=2.01 / 8, flow_topic=True), F, last=300)  # the first: a time
+    stream = fed(
+        stream_of(F, fraction=2.01 / 8, flow_topic=True), F, last=300
+    )  # the first: a time
     assert stream.assess(at(300))[1].detail == '2 of 8 frames; it needs 3'
 
 
-def test_clocks_that_differ_by_a_whole_window_still_agree():
+def test_clocks_that_differ_by_a_window_still_agree():
     stream = stream_of(V, D)
     fed(stream, V, D, last=100)
     send(stream, V, 900)
@@ -90,14 +92,14 @@ def test_clocks_that_differ_by_a_whole_window_still_agree():
 
 
 def test_the_newest_of_clocks_that_agree_ends_the_window():
-    stream = stream_of(V, D, share=1 / 8)
+    stream = stream_of(V, D, fraction=1 / 8)
     send(stream, V, 0)
     send(stream, D, 800, 0)
     assert stream.window(at(0)).end_ns == at(800)
 
 
 @pytest.mark.parametrize(('last', 'end'), [(1400, 1400), (1500, None)])
-def test_a_window_one_whole_length_back_is_of_another_clock(last, end):
+def test_a_window_one_length_back_is_of_another_clock(last, end):
     stream = stream_of(V, A, D)
     fed(stream, A, D, last=1000, ahead=1200)
     fed(stream, V, last=900)
@@ -160,9 +162,9 @@ def test_a_stray_stamp_that_repeats_is_no_other_clock():
 
 def test_a_stamp_of_1970_is_none_before_it():
     stream = stream_of(A)
-    sound = np.zeros(160, np.float32)
-    assert 'expected 0 or more' in stream.add_audio(sound, 16_000, -1, 0)
-    assert stream.add_audio(sound, 16_000, 1, 0) == ''
+    audio = np.zeros(160, np.float32)
+    assert 'expected 0 or more' in stream.add_audio(audio, 16_000, -1, 0)
+    assert stream.add_audio(audio, 16_000, 1, 0) == ''
 
 
 def test_slots_reach_two_frames_further_back_than_a_window():
@@ -186,7 +188,7 @@ def speed(stamps: list[int], shown: int) -> float:
 
 
 @pytest.mark.parametrize(('last', 'expected'), [(450, 1 / 1.5), (451, 1.0)])
-def test_a_pause_above_half_as_long_again_is_lost_messages(last, expected):
+def test_a_pause_above_half_as_long_again_is_dropped_messages(last, expected):
     assert speed([0, 100, 200, 300, last], last) == pytest.approx(expected, abs=0.05)
 
 
@@ -211,13 +213,13 @@ def test_jitter_of_the_tolerance_is_laid_end_to_end_and_no_more(off_ns, newest):
     assert buffer.newest_ns == newest * MS
 
 
-def test_sound_that_is_off_for_a_second_begins_anew_in_that_second():
+def test_audio_with_an_offset_for_a_second_restarts_in_that_second():
     chunks = [(round(t * 100) * MS + (20 * MS if t else 0), 100) for t in range(11)]
     assert audio_of(*chunks).newest_ns == 1100 * MS
     assert audio_of(*chunks, (1120 * MS, 100)).newest_ns == 1220 * MS
 
 
-def test_without_stamps_the_receipt_may_be_off_by_more():
+def test_without_stamps_the_offset_may_be_larger():
     chunks = [(t * 100 * MS + (40 * MS if t else 0), 100) for t in range(16)]
     assert audio_of(*chunks, tolerance_ns=500 * MS).newest_ns == 1600 * MS
     assert audio_of(*chunks).newest_ns == 1640 * MS
@@ -256,15 +258,15 @@ def test_a_slow_detector_reaches_a_quarter_of_the_window():
 
 
 @pytest.mark.parametrize('step', [0, 5, 10, 40, 150, 195, 200, 205, 3, 7, -5, -40])
-def test_the_cached_spectrogram_is_the_whole_one_at_every_column(step):
+def test_the_cached_spectrogram_is_the_complete_one_at_every_column(step):
     spec = AudioSpec(sample_rate=1000, n_fft=32, win_length=15, hop_length=5, n_mels=8, tiles=2,
                      tile_steps=20)
-    sound = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
-    memo, heard = SpectrogramCache(spec), np.ones(200, np.bool_)
+    audio = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
+    cache, valid = SpectrogramCache(spec), np.ones(200, np.bool_)
     for first in (600, 600 + step, 600 + 2 * step):
-        window = sound[first:first + 200]
+        window = audio[first:first + 200]
         np.testing.assert_allclose(
-            memo.log_mel(window, heard, first), log_mel(window, spec), atol=1e-4)
+            cache.log_mel(window, valid, first), log_mel(window, spec), atol=1e-4)
 
 
 class Network:
@@ -300,10 +302,10 @@ def frames(count: int) -> list[np.ndarray]:
 
 def test_cached_chunks_hold_their_frames():
     """A frame that is freed gives its identity to another one."""
-    memo = TokenCache(Network(Chunks(2, False, False)))
+    cache = TokenCache(Network(Chunks(2, False, False)))
     window = window_of(*range(4))
     held = [weakref.ref(frame.image) for frame in window.frames]
-    memo.tokens(window)
+    cache.tokens(window)
     del window
     gc.collect()
     assert all(reference() is not None for reference in held)
@@ -312,44 +314,44 @@ def test_cached_chunks_hold_their_frames():
 @pytest.mark.parametrize(('skips_first', 'encoded'), [(False, 2), (True, 0)])
 def test_a_chunk_is_known_by_the_frames_that_it_shows(skips_first, encoded):
     network, (a, b, c, d, other) = Network(Chunks(2, False, skips_first)), frames(5)
-    memo = TokenCache(network)
-    memo.tokens(window_of(a, b, c, d))
+    cache = TokenCache(network)
+    cache.tokens(window_of(a, b, c, d))
     network.encoded = 0
-    memo.tokens(window_of(other, b, c, d))
+    cache.tokens(window_of(other, b, c, d))
     assert network.encoded == encoded
-    memo.tokens(window_of(other, b, c, a))
+    cache.tokens(window_of(other, b, c, a))
     assert network.encoded == encoded + 2
 
 
 def test_chunks_that_left_the_window_are_encoded_anew():
     network, (a, b, c, d, e, f) = Network(Chunks(2, False, False)), frames(6)
-    memo = TokenCache(network)
+    cache = TokenCache(network)
     for shown in ((a, b, c, d), (c, d, e, f), (a, b, c, d)):
-        memo.tokens(window_of(*shown))
+        cache.tokens(window_of(*shown))
     assert network.encoded == 4 + 2 + 2
-    memo.reset()
-    memo.tokens(window_of(a, b, c, d))
+    cache.reset()
+    cache.tokens(window_of(a, b, c, d))
     assert network.encoded == 8 + 4
 
 
 def test_frames_are_encoded_once_and_their_tokens_move_along():
     network, all_frames = Network(Chunks(4, True, False)), frames(20)
-    memo = TokenCache(network)
+    cache = TokenCache(network)
     for first, new in ((0, 4), (1, 1), (3, 2), (4, 1), (4, 0), (6, 2), (10, 4), (9, 4)):
         before = network.encoded
         shown = all_frames[first:first + 4]
-        tokens = memo.tokens(window_of(*shown))[V]
+        tokens = cache.tokens(window_of(*shown))[V]
         assert network.encoded - before == new
-        whole = TokenCache(Network(Chunks(4, True, False))).tokens(window_of(*shown))[V]
-        assert tokens == whole and len(tokens) == 4
-    assert memo._memories[V]._past == 4  # counts anew after each jump
+        complete = TokenCache(Network(Chunks(4, True, False))).tokens(window_of(*shown))[V]
+        assert tokens == complete and len(tokens) == 4
+    assert cache._caches[V]._past == 4  # counts anew after each jump
 
 
-def test_the_first_picture_of_a_window_of_flow_is_no_frame_of_its_own():
+def test_the_first_image_of_a_window_of_flow_is_no_frame_of_its_own():
     network, (b, c, d, e, x, y) = Network(Chunks(4, True, False)), frames(6)
-    memo = TokenCache(network)
-    memo.tokens(window_of(x, b, c, d))
-    memo.tokens(window_of(y, c, d, e))
+    cache = TokenCache(network)
+    cache.tokens(window_of(x, b, c, d))
+    cache.tokens(window_of(y, c, d, e))
     assert network.encoded == 4 + 1
 
 

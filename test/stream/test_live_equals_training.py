@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec, episode, FRAME_SIZE, render_window
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.modality import Modality
-from karmma_ros.stream.decoders import AudioReader, read_image
+from karmma_ros.stream.decoders import AudioDecoder, read_image
 from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.source import InputSettings
 import numpy as np
@@ -31,9 +31,9 @@ def trained_on(kitchen):
     return render_window(kitchen, START_S, clip_spec()).clip(clip_spec()).inputs
 
 
-def test_pictures_and_flow_are_the_same_to_the_last_bit(kitchen, stream):
+def test_images_and_flow_are_the_same_to_the_last_bit(kitchen, stream):
     height, width = FRAME_SIZE
-    # Up to the last picture before the window of training ends.
+    # Up to the last frame before the window of training ends.
     for index in range(round((START_S + 2) * CAMERA_HZ)):
         stamp_ns = EPOCH + round(index * SECOND / CAMERA_HZ)
         if stream.wants_image(stamp_ns, stamp_ns):
@@ -48,11 +48,11 @@ def test_pictures_and_flow_are_the_same_to_the_last_bit(kitchen, stream):
         np.testing.assert_array_equal(live[modality], expected[modality])
 
 
-def test_sound_differs_by_its_16_bits_only(kitchen, stream):
-    sound = kitchen.audio(0.0, START_S + 2, 16_000)
-    reader = AudioReader(16_000, 1, 'S16LE')
-    for first in range(0, len(sound), 512):
-        pcm = np.round(sound[first:first + 512] * 32767).astype('<i2').tobytes()
+def test_audio_differs_by_its_16_bits_only(kitchen, stream):
+    audio = kitchen.audio(0.0, START_S + 2, 16_000)
+    reader = AudioDecoder(16_000, 1, 'S16LE')
+    for first in range(0, len(audio), 512):
+        pcm = np.round(audio[first:first + 512] * 32767).astype('<i2').tobytes()
         stamp_ns = EPOCH + first * SECOND // 16_000
         assert stream.add_audio(reader(pcm), 16_000, stamp_ns, stamp_ns) == ''
     live = stream.window(stamp_ns).clip().inputs[Modality.AUDIO]

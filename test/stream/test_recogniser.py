@@ -18,7 +18,7 @@ VOCABULARY = Vocabulary({'verb': ('cut', 'wash', 'open'), 'noun': ('pan', 'cup')
 
 
 class Network(torch.nn.Module):
-    """Answer with the logits it is told, and remember the calls."""
+    """Return the given logits, and record the calls."""
 
     modalities = (A, V)
 
@@ -52,19 +52,19 @@ def test_huge_logits_are_no_trouble():
     np.testing.assert_array_equal(prediction.probabilities['verb'], [0, 1, 0])
 
 
-@pytest.mark.parametrize(('there', 'keep', 'present'), [
+@pytest.mark.parametrize(('given', 'keep', 'present'), [
     ((V, A), None, [[True, True]]),
     ((A,), None, [[False, True]]),
     ((V, A), [V], [[True, False]]),
     ((V, Modality.FLOW), None, [[True, False]]),
     ((V, A), [A, Modality.DETECTIONS], [[False, True]]),
 ])
-def test_network_sees_what_is_there_and_kept(there, keep, present):
+def test_network_is_given_what_is_present_and_kept(given, keep, present):
     network = Network()
-    Recogniser(network, VOCABULARY, SPEC).recognise(clip_of(*there), keep)
+    Recogniser(network, VOCABULARY, SPEC).recognise(clip_of(*given), keep)
     (shapes, mask), = network.calls
     assert mask == present
-    used = [m for m, is_there in zip((V, A), present[0]) if is_there]
+    used = [m for m, is_present in zip((V, A), present[0]) if is_present]
     assert shapes == {m: (1, *SPEC.input_shape(m)) for m in used}
 
 
@@ -84,17 +84,17 @@ def test_warms_up_with_all_and_each_alone():
         [[True, True]], [[True, False]], [[False, True]]]
 
 
-@pytest.mark.parametrize(('there', 'keep', 'text'), [
+@pytest.mark.parametrize(('given', 'keep', 'text'), [
     ((), None, r'clip: got none; expected at least one of V\+A'),
     ((Modality.FLOW,), None, r'clip: got F; expected at least one of V\+A'),
     ((V,), [A], 'clip: got V; expected at least one of A'),
 ])
-def test_refuses_a_clip_without_a_usable_modality(there, keep, text):
+def test_refuses_a_clip_without_a_usable_modality(given, keep, text):
     with pytest.raises(InvalidSampleError, match=text):
-        Recogniser(Network(), VOCABULARY, SPEC).recognise(clip_of(*there), keep)
+        Recogniser(Network(), VOCABULARY, SPEC).recognise(clip_of(*given), keep)
 
 
-def test_says_when_the_class_list_does_not_match():
+def test_reports_when_the_class_list_does_not_match():
     recogniser = Recogniser(Network(noun=(1.0, 2.0, 3.0)), VOCABULARY, SPEC)
     with pytest.raises(InvalidSettingError, match="classes of head 'noun' is 2; expected 3, as"):
         recogniser.recognise(clip_of(V))

@@ -64,7 +64,7 @@ class Rig:
         return ''.join(str(int(s.state)) for s in self.stream.assess(self.now_ns))
 
 
-def test_nothing_received_says_so():
+def test_nothing_received_is_reported():
     rig = Rig()
     assert rig.states() == '1111' and rig.stream.window(rig.now_ns) is None
     assert rig.status(A) == ModalityStatus(
@@ -100,22 +100,22 @@ def test_status_counts_and_measures():
     assert rig.status(V).last_stamp_ns == rig.now_ns - 50 * MS
 
 
-@pytest.mark.parametrize(('cut', 'states'), [
+@pytest.mark.parametrize(('stopped', 'states'), [
     ([V, F], '2255'), ([A], '5525'), ([D], '5552'), ([V, F, A], '2225'), (list(Modality), '2222')])
-def test_a_sensor_that_stops_goes_stale_and_comes_back(cut, states):
+def test_a_sensor_that_stops_goes_stale_and_comes_back(stopped, states):
     rig = Rig()
     rig.feed(*Modality, until=1000)
-    rest = [m for m in Modality if m not in cut]
+    rest = [m for m in Modality if m not in stopped]
     rig.feed(*rest, until=1300)
     assert rig.states() == '5555'
     rig.feed(*rest, until=1400)
     assert rig.states() == states
-    assert rig.status(cut[0]).detail.endswith('last sample 0.4 s ago; the timeout is 0.3 s')
-    assert rig.status(cut[0]).rate == 0
+    assert rig.status(stopped[0]).detail.endswith('last sample 0.4 s ago; the timeout is 0.3 s')
+    assert rig.status(stopped[0]).rate == 0
     window = rig.stream.window(rig.now_ns)
     assert (window.modalities if window else ()) == tuple(rest)
     rig.feed(*Modality, until=1500)
-    assert all(s.available or s.modality in cut for s in rig.stream.assess(rig.now_ns))
+    assert all(s.available or s.modality in stopped for s in rig.stream.assess(rig.now_ns))
     rig.feed(*Modality, until=2500)
     assert rig.states() == '5555'
 
@@ -143,7 +143,7 @@ def test_coverage_is_a_setting_and_flow_needs_two_frames():
     assert rig.states() == '5533'
 
 
-def test_disabled_modalities_say_by_what():
+def test_disabled_modalities_state_the_reason():
     rig = Rig((V, A, D), audio=InputSettings(300 * MS, enabled=False))
     rig.feed(*Modality, until=1000)
     assert rig.states() == '5005'
@@ -270,7 +270,7 @@ def test_rejecting_a_disabled_modality_is_no_matter():
     assert rig.states() == '1000' and rig.status(A).dropped == 0
 
 
-def test_zero_stamps_mean_the_time_of_receipt():
+def test_zero_stamps_mean_the_time_of_receiving():
     rig = Rig()
     while rig.now < 1000:
         rig.now += 100
@@ -282,7 +282,7 @@ def test_zero_stamps_mean_the_time_of_receipt():
     assert (window.audio == 0.5).all()
 
 
-def test_unstamped_sound_that_comes_in_bursts_is_whole():
+def test_unstamped_audio_in_bursts_is_complete():
     rig = Rig((A,))
     for _ in range(4):
         rig.now += 300
@@ -367,7 +367,7 @@ def test_receivers_clock_that_jumps_back_leaves_nothing_fresh():
     ({'timeout_ns': 1, 'min_coverage': 1.1}, 'min_coverage is 1.1'),
     ({'timeout_ns': 1, 'min_coverage': float('nan')}, 'min_coverage is nan'),
 ])
-def test_settings_say_what_they_may_be(values, text):
+def test_settings_are_checked_with_what_is_expected(values, text):
     with pytest.raises(InvalidSettingError, match=text):
         InputSettings(**values)
 
@@ -390,7 +390,7 @@ def test_window_needs_no_lock_afterwards():
         np.testing.assert_array_equal(after.inputs[modality], before.inputs[modality])
 
 
-def test_room_loads_neither_torch_nor_ros_before_the_recogniser():
+def test_package_loads_neither_torch_nor_ros_before_the_recogniser():
     code = ('import sys, karmma_ros.stream.sensor_stream, karmma_ros.stream.window; '
             'print([m for m in ("torch", "rclpy") if m in sys.modules])')
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
@@ -455,7 +455,7 @@ def test_flow_that_is_not_wanted_keeps_it_fresh_and_the_time():
         rig.now += 25
         rig.send(F, stamp_ns=rig.now_ns)
     assert rig.states() == '0500'
-    # 1.5 pixels in 25 ms and a picture half as large are 1.5 x 16 / 24 x 4 = 4 in 100 ms.
+    # 1.5 pixels in 25 ms and an image half as large are 1.5 x 16 / 24 x 4 = 4 in 100 ms.
     image = rig.stream.window(rig.now_ns).flows[-1]
     np.testing.assert_array_equal(image, round(128 + 4 * 127.5 / 20))
 
@@ -478,7 +478,7 @@ def test_flow_without_a_topic_is_not_taken():
 
 
 def sliding(dx: float, dy: float, height: int = 72, width: int = 96) -> Iterator[np.ndarray]:
-    """Return pictures in which everything moves by so many pixels each."""
+    """Return images in which everything moves by so many pixels each."""
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
     texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
     for i in itertools.count():
@@ -493,13 +493,13 @@ def test_flow_of_a_topic_gives_the_clip_that_computed_flow_gives(hertz):
     settings = {F: InputSettings(300 * MS)}
     computed = SensorStream(spec, [F], settings)
     received = SensorStream(spec, [F], settings, flow_topic=True)
-    pictures = sliding(30 / hertz, -15 / hertz)
+    images = sliding(30 / hertz, -15 / hertz)
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     before = None
     for i in range(3 * hertz // 2):
-        picture, stamp_ns = next(pictures), T0 * MS + i * 1000 * MS // hertz
-        assert computed.add_image(picture, stamp_ns, stamp_ns) == ''
-        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        image, stamp_ns = next(images), T0 * MS + i * 1000 * MS // hertz
+        assert computed.add_image(image, stamp_ns, stamp_ns) == ''
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if before is not None:
             flow = estimator.calc(before, grey, None)
             assert received.add_flow(flow, stamp_ns, stamp_ns) == ''
@@ -522,7 +522,7 @@ def on(*modalities: Modality, timeout: int = 300) -> dict[Modality, InputSetting
 
 
 @pytest.mark.parametrize('off', list(Modality))
-def test_what_is_switched_off_is_forgotten_at_once_and_nothing_else_is(off):
+def test_what_is_disabled_is_discarded_at_once_and_nothing_else_is(off):
     rig = Rig()
     rig.feed(*Modality, until=1000)
     before, full = rig.stream.assess(rig.now_ns), rig.stream.nbytes
@@ -543,19 +543,19 @@ def test_what_is_switched_off_is_forgotten_at_once_and_nothing_else_is(off):
     assert rig.states() == '5555'
 
 
-def test_without_rgb_and_flow_no_picture_is_left():
+def test_without_rgb_and_flow_no_frame_is_left():
     rig = Rig()
     empty = rig.stream.nbytes
     rig.feed(V, F, until=1000)
     rig.stream.window(rig.now_ns).clip()
-    memo = rig.stream._flow_cache
+    cache = rig.stream._flow_cache
     rig.stream.configure(on(A, D))
-    assert rig.stream.nbytes == empty and rig.stream._flow_cache is not memo
+    assert rig.stream.nbytes == empty and rig.stream._flow_cache is not cache
     assert not rig.stream.wants_image(rig.now_ns, rig.now_ns)
     assert rig.states() == '0011'
 
 
-def test_a_window_that_was_cut_before_is_whole_afterwards():
+def test_an_earlier_window_is_unchanged_afterwards():
     rig = Rig()
     rig.feed(*Modality, until=1000)
     window = rig.stream.window(rig.now_ns)

@@ -1,7 +1,7 @@
 """
 Whatever the sensors send: no exception, bounded memory, exact shapes, true states.
 
-The specifications are small, with sound at 1 kHz: slots of 100 ms in a window of 400 ms, slots of
+The specifications are small, with audio at 1 kHz: slots of 100 ms in a window of 400 ms, slots of
 125 ms in one of 750 ms. Timeouts, coverage and hops differ from example to example.
 """
 
@@ -34,7 +34,7 @@ LONG = ClipSpec(
 SETTINGS = {m: InputSettings(TIMEOUT * MS) for m in Modality}
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
-SOUND = np.random.default_rng(1).uniform(-1, 1, 5000).astype(np.float32)
+AUDIO = np.random.default_rng(1).uniform(-1, 1, 5000).astype(np.float32)
 FLOWS = np.random.default_rng(2).normal(0, 9, (7, 20, 24, 2)).astype(np.float32)
 FRESH = (ModalityState.INSUFFICIENT, ModalityState.AVAILABLE)
 
@@ -43,12 +43,12 @@ offsets = st.one_of(
     st.integers(-60, 60), st.sampled_from([-250, -1000, 300, 2000, 10 ** 9, -10 ** 8]),
     st.none())
 """Milliseconds from receipt to stamp; None is a stamp of zero."""
-kinds = st.sampled_from(['image', 'image', 'flow', 'flow', 'audio', 'audio', 'boxes', 'boxes',
+cases = st.sampled_from(['image', 'image', 'flow', 'flow', 'audio', 'audio', 'boxes', 'boxes',
                          'bad', 'reject', 'clear', 'settings', 'look', 'look', 'look'])
 
 
 def most_bytes(spec: ClipSpec) -> int:
-    """Return the memory of all frames and flows, of marked sound and of messages of boxes."""
+    """Return the memory of all frames, flows, audio with its mask and boxes."""
     t, size = spec.num_frames, spec.video.height * spec.video.width
     return ((t + 2) * size * (3 + 2) + (spec.audio_samples + spec.audio.sample_rate // 2) * 5
             + 16 * t * spec.detections.max_boxes * 5 * 4)
@@ -56,14 +56,14 @@ def most_bytes(spec: ClipSpec) -> int:
 
 @dataclass
 class Player:
-    """Drive a stream and hold each answer against what must always be true."""
+    """Drive a stream and check each result against what must always be true."""
 
     flow_topic: bool
     spec: ClipSpec = SPEC
     hop: int = 0
     timeouts: tuple[int, ...] = (TIMEOUT,) * 4
     """Of each modality, milliseconds."""
-    share: float = 0.5
+    fraction: float = 0.5
     stream: SensorStream = field(init=False)
     now: int = 1_000_000
     last_good: dict[Modality, int] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Player:
             self.spec, list(Modality), self.settings(), self.flow_topic, self.hop)
 
     def settings(self) -> dict[Modality, InputSettings]:
-        return {m: InputSettings(timeout * MS, m not in self.off, self.share)
+        return {m: InputSettings(timeout * MS, m not in self.off, self.fraction)
                 for m, timeout in zip(Modality, self.timeouts)}
 
     def timeout(self, modality: Modality) -> int:
@@ -91,44 +91,44 @@ class Player:
     def source(self, modality: Modality) -> Modality:
         return V if modality is F and not self.flow_topic else modality
 
-    def play(self, kind: str, stamp: int, size: int) -> None:
+    def play(self, case: str, stamp: int, size: int) -> None:
         stamp_ns, now_ns = stamp * MS, self.now * MS
         stream = self.stream
-        if kind == 'image':
+        if case == 'image':
             wanted = stream.wants_image(stamp_ns, now_ns)
             image = IMAGES[size % 7]
             self._note(V, stream.add_image(image, stamp_ns, now_ns) if wanted else '')
-        elif kind == 'flow':
+        elif case == 'flow':
             wanted = stream.wants_flow(stamp_ns, now_ns)
             self._note(F, stream.add_flow(FLOWS[size % 7], stamp_ns, now_ns) if wanted else '')
-        elif kind == 'audio':
+        elif case == 'audio':
             rate = 2000 if size % 5 == 0 else 1000
-            self._note(A, stream.add_audio(SOUND[:size], rate, stamp_ns, now_ns))
-        elif kind == 'boxes':
+            self._note(A, stream.add_audio(AUDIO[:size], rate, stamp_ns, now_ns))
+        elif case == 'boxes':
             boxes = np.full((size % 4, 5), [0.1, 0.2, 0.3, 0.4, BOX_OBJECT], np.float32)
             self._note(D, stream.add_detections(boxes, stamp_ns, now_ns))
-        elif kind == 'bad':
+        elif case == 'bad':
             self._note(V, stream.add_image(IMAGES[0, :, :, 0], stamp_ns, now_ns))
             self._note(F, stream.add_flow(FLOWS[0, :, :, 0], stamp_ns, now_ns))
-            self._note(A, stream.add_audio(SOUND[:9], -1, stamp_ns, now_ns))
-            self._note(D, stream.add_detections(SOUND[:5], stamp_ns, now_ns))
-        elif kind == 'reject':
+            self._note(A, stream.add_audio(AUDIO[:9], -1, stamp_ns, now_ns))
+            self._note(D, stream.add_detections(AUDIO[:5], stamp_ns, now_ns))
+        elif case == 'reject':
             stream.reject(A, 'mp3', now_ns)
             self._note(A, 'mp3')
-        elif kind == 'settings':
+        elif case == 'settings':
             self._switch(size)
-        elif kind == 'clear':
+        elif case == 'clear':
             stream.clear()
             self.last_good, self.last_bad, self.last_end = {}, {}, None
-        self.changed |= kind != 'look'
+        self.changed |= case != 'look'
 
-    def look(self) -> None:
+    def end(self) -> None:
         assert self.stream.nbytes <= most_bytes(self.spec)
         self._check_states()
         self._check_window()
 
     def _switch(self, number: int) -> None:
-        """Switch some modalities off, others on; what nothing uses is forgotten."""
+        """Switch some modalities off, others on; what nothing uses is discarded."""
         self.off = frozenset(m for i, m in enumerate(Modality) if number >> i & 1)
         self.stream.configure(self.settings())
         for source in set(Modality) - self._sources():
@@ -181,7 +181,7 @@ class Player:
             # Without news only inputs of another clock can take over, when one falls silent.
             leap = window.end_ns - self.last_end
             assert leap > 0 or leap <= -self.spec.duration_ns
-            # With hops a camera that goes stale lets the others go on, without news.
+            # With hops a camera that goes stale lets the others continue, without a new frame.
             assert self.changed or abs(leap) >= self.spec.duration_ns or self.hop
         self.last_end, self.changed = window.end_ns, False
         assert window.statuses == statuses or self.hop  # assessed at the end of the hop
@@ -206,31 +206,31 @@ players = st.builds(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(kinds, elapsed, offsets, st.integers(1, 3000)), max_size=60),
+@given(st.lists(st.tuples(cases, elapsed, offsets, st.integers(1, 3000)), max_size=60),
        players)
 def test_nothing_the_sensors_send_breaks_the_stream(messages, player):
-    for kind, step, offset, size in messages:
+    for case, step, offset, size in messages:
         player.now = max(0, player.now + step)
         stamp = 0 if offset is None else player.now + offset
-        player.play(kind, stamp, size)
-        player.look()
+        player.play(case, stamp, size)
+        player.end()
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_streams_under_disturbance(data):
-    """Regular sensors with jitter, cuts, swaps and jumps: most looks see a window."""
+    """Regular sensors with jitter, cuts, swaps and jumps: most calls return a window."""
     player = data.draw(players)
     shift = 0
     for _ in range(data.draw(st.integers(1, 40))):
         player.now += 50
         shift += data.draw(st.sampled_from([0] * 20 + [-3000, 10_000]))
-        for kind in data.draw(st.sampled_from([
+        for case in data.draw(st.sampled_from([
                 ('image', 'flow', 'audio', 'boxes'), ('image', 'flow', 'audio', 'boxes'),
                 ('audio', 'boxes'), ('image', 'boxes'), ('flow', 'audio'), ('image',), ()])):
             jitter = data.draw(st.integers(-20, 20))
-            player.play(kind, player.now + shift + jitter, 50)
-        player.look()
+            player.play(case, player.now + shift + jitter, 50)
+        player.end()
 
 
 slots = st.integers(0, 30)
@@ -239,14 +239,14 @@ slots = st.integers(0, 30)
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(slots, st.integers(0, 99)), min_size=1, max_size=25),
        st.sampled_from([SPEC, LONG]), st.sampled_from([0.5, 0.3, 0.6, 1.0]))
-def test_frames_of_any_order_against_a_table_of_slots(arrivals, spec, share):
+def test_frames_of_any_order_against_a_table_of_slots(stamps, spec, fraction):
     """Within one timeline RGB is available exactly when enough of the slots were filled."""
-    stream = SensorStream(spec, [V], {V: InputSettings(TIMEOUT * MS, min_coverage=share)})
+    stream = SensorStream(spec, [V], {V: InputSettings(TIMEOUT * MS, min_coverage=fraction)})
     t, period, duration = (spec.num_frames, spec.frame_period_ns // MS, spec.duration_ns // MS)
     table: dict[int, int] = {}
     newest = 0
-    for i, (slot, within) in enumerate(arrivals):
-        # Receipt runs far enough ahead for no stamp to look like a jump forward.
+    for i, (slot, within) in enumerate(stamps):
+        # Receipt runs far enough ahead for no stamp to be a jump forward.
         now, stamp = 10_000 * (i + 1), 100_000 + slot * period + within
         if table and stamp < newest - duration:
             continue
@@ -258,7 +258,7 @@ def test_frames_of_any_order_against_a_table_of_slots(arrivals, spec, share):
         own = [table[s] for s in range(end - t + 1, end + 1) if s in table]
         status = stream.assess(now * MS)[0]
         assert status.num_samples == len(own)
-        assert status.available == (len(own) >= share * t - 1e-9)
+        assert status.available == (len(own) >= fraction * t - 1e-9)
         window = stream.window(now * MS)
         if window is not None:
             shown = [frame.stamp_ns // MS for frame in window.frames]
@@ -270,17 +270,17 @@ def test_frames_of_any_order_against_a_table_of_slots(arrivals, spec, share):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(-45, 45), st.integers(10, 120)), min_size=1, max_size=40),
        st.sampled_from([SPEC, LONG]))
-def test_jittered_sound_is_never_torn(chunks, spec):
+def test_jittered_audio_is_never_torn(chunks, spec):
     """Stamps that jitter by less than the tolerance leave no hole and change no sample."""
     stream, n = SensorStream(spec, [A], {A: SETTINGS[A]}), spec.audio_samples
     start = sent = 0
     for i, (jitter, size) in enumerate(chunks):
-        if sent + size > len(SOUND):
+        if sent + size > len(AUDIO):
             break
-        # Were every stamp of a second late, sound would have been lost.
+        # Were every stamp of a second late, audio would have been dropped.
         stamp = 500_000 + start + (jitter if i % 4 else min(jitter, 0) if i else 0)
         now = 500_000 + start + size
-        assert stream.add_audio(SOUND[sent:sent + size], 1000, stamp * MS, now * MS) == ''
+        assert stream.add_audio(AUDIO[sent:sent + size], 1000, stamp * MS, now * MS) == ''
         start, sent = start + size, sent + size
         # A window ends with a whole column of the spectrogram.
         used = sent - (500_000 + sent) % spec.audio.hop_length
@@ -288,6 +288,6 @@ def test_jittered_sound_is_never_torn(chunks, spec):
         assert status.num_samples == min(used, n)
         window = stream.window(now * MS)
         if window is not None:
-            heard = SOUND[max(0, used - n):used]
-            np.testing.assert_array_equal(window.audio[n - len(heard):], heard)
-            np.testing.assert_array_equal(window.audio[:n - len(heard)], 0)
+            valid = AUDIO[max(0, used - n):used]
+            np.testing.assert_array_equal(window.audio[n - len(valid):], valid)
+            np.testing.assert_array_equal(window.audio[:n - len(valid)], 0)

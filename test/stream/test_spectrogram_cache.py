@@ -13,55 +13,55 @@ import pytest
 SPEC = AudioSpec(sample_rate=1000, n_fft=32, win_length=15, hop_length=5, n_mels=8, tiles=2,
                  tile_steps=20, mean=0.0, std=10.0)
 WINDOW = 200
-SOUND = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
+AUDIO = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
 
 
-def check(memo: SpectrogramCache, first: int, silent: np.ndarray) -> None:
+def check(cache: SpectrogramCache, first: int, silent: np.ndarray) -> None:
     """Hold the tiles of a window against those that are computed anew."""
-    heard = ~silent[first:first + WINDOW]
-    sound = np.where(heard, SOUND[first:first + WINDOW], np.float32(0))
-    columns = memo.log_mel(sound, heard, first)
+    valid = ~silent[first:first + WINDOW]
+    audio = np.where(valid, AUDIO[first:first + WINDOW], np.float32(0))
+    columns = cache.log_mel(audio, valid, first)
     np.testing.assert_allclose(
-        audio_input(sound, SPEC, heard, columns), audio_input(sound, SPEC, heard), atol=1e-4)
+        audio_input(audio, SPEC, valid, columns), audio_input(audio, SPEC, valid), atol=1e-4)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1800), st.integers(0, 60)), max_size=4),
        st.lists(st.sampled_from([0, 5, 10, 40, 195, 205, -5, -60, 3]), min_size=1, max_size=12))
 def test_what_is_remembered_is_what_would_be_computed(gaps, steps):
-    memo, silent, first = SpectrogramCache(SPEC), np.zeros(len(SOUND), np.bool_), 600
+    cache, silent, first = SpectrogramCache(SPEC), np.zeros(len(AUDIO), np.bool_), 600
     for start, length in gaps:
         silent[start:start + length] = True
     for step in steps:
-        first = min(max(0, first + step), len(SOUND) - WINDOW)
-        check(memo, first, silent)
+        first = min(max(0, first + step), len(AUDIO) - WINDOW)
+        check(cache, first, silent)
 
 
-def test_late_sound_that_fills_a_gap_is_seen():
-    memo, silent = SpectrogramCache(SPEC), np.zeros(len(SOUND), np.bool_)
+def test_late_audio_that_fills_a_gap_is_used():
+    cache, silent = SpectrogramCache(SPEC), np.zeros(len(AUDIO), np.bool_)
     silent[100:130] = True
-    check(memo, 0, silent)
+    check(cache, 0, silent)
     silent[:] = False
-    check(memo, 5, silent)
+    check(cache, 5, silent)
 
 
 @pytest.mark.parametrize(('step', 'most'), [(0, 4), (10, 7), (7, 41), (400, 41)])
 def test_only_what_is_new_or_at_the_edges_is_computed(monkeypatch, step, most):
     computed = []
 
-    def log_mel(sound, spec, first=0, stop=None):
-        columns = spectrogram.log_mel(sound, spec, first, stop)
+    def log_mel(audio, spec, first=0, stop=None):
+        columns = spectrogram.log_mel(audio, spec, first, stop)
         computed.append(columns.shape[1])
         return columns
     monkeypatch.setattr(audio_buffer, 'log_mel', log_mel)
-    memo, silent = SpectrogramCache(SPEC), np.zeros(len(SOUND), np.bool_)
-    check(memo, 100, silent)
+    cache, silent = SpectrogramCache(SPEC), np.zeros(len(AUDIO), np.bool_)
+    check(cache, 100, silent)
     assert sum(computed) == 41
     computed.clear()
-    check(memo, 100 + step, silent)
+    check(cache, 100 + step, silent)
     assert sum(computed) <= most
 
 
 def test_silence_is_not_looked_at(monkeypatch):
-    monkeypatch.setattr(audio_buffer, 'log_mel', lambda *_: pytest.fail('it was looked at'))
-    SpectrogramCache(SPEC).log_mel(SOUND[:WINDOW], np.zeros(WINDOW, np.bool_), 0)
+    monkeypatch.setattr(audio_buffer, 'log_mel', lambda *_: pytest.fail('it was computed'))
+    SpectrogramCache(SPEC).log_mel(AUDIO[:WINDOW], np.zeros(WINDOW, np.bool_), 0)

@@ -27,7 +27,7 @@ def test_second_sample_is_held_against_the_first(stamp, now, verdict):
     assert verdicts((1000, 0), (stamp, now)) == [StampVerdict.ACCEPT, verdict]
 
 
-def test_one_stray_stamp_is_dropped_and_forgotten():
+def test_one_outlier_is_dropped_and_discarded():
     assert verdicts((1000, 0), (5000, 1), (1010, 10), (6000, 11), (1020, 20)) == [
         StampVerdict.ACCEPT,
         StampVerdict.DROP,
@@ -72,7 +72,7 @@ def test_long_chunks_follow_each_other():
         assert timeline.check(1000 * i, 1000 * (i + 1), 0) is StampVerdict.ACCEPT
 
 
-def test_misfit_says_how_far_off_it_is():
+def test_mismatch_reports_how_far_off_it_is():
     timeline = Timeline(2_000_000_000)
     timeline.check(10_000_000_000, 10_000_000_000, 0)
     assert timeline.mismatch(13_500_000_000) == (

@@ -1,4 +1,4 @@
-"""Tokens that outlive a window: the answers are those of a window encoded as a whole."""
+"""Cached tokens: the outputs are those of a window encoded at once."""
 
 from dataclasses import replace
 import weakref
@@ -52,12 +52,12 @@ class Counting:
         if inner is not None:
             inner.register_forward_pre_hook(self._chunks)
         else:
-            encoder.model.conv1.register_forward_pre_hook(self._pictures)
+            encoder.model.conv1.register_forward_pre_hook(self._images)
 
     def _chunks(self, module, given) -> None:
         self.frames += given[0].shape[0] * given[0].shape[2]
 
-    def _pictures(self, module, given) -> None:
+    def _images(self, module, given) -> None:
         self.frames += len(given[0])
 
     def take(self) -> int:
@@ -83,8 +83,8 @@ class Live:
         return self.stream.window(self.frame * PERIOD * MS)
 
     def _send(self, stamp_ns: int) -> None:
-        sound = self.rng.normal(0, 0.1, 16 * PERIOD).astype(np.float32)
-        assert not self.stream.add_audio(sound, 16_000, stamp_ns - PERIOD * MS, stamp_ns)
+        audio = self.rng.normal(0, 0.1, 16 * PERIOD).astype(np.float32)
+        assert not self.stream.add_audio(audio, 16_000, stamp_ns - PERIOD * MS, stamp_ns)
         if self.frame in self.drops:
             return
         image = np.kron(self.rng.integers(0, 256, (4, 4, 3)), np.ones((5, 5, 1))).astype(np.uint8)
@@ -96,29 +96,33 @@ class Live:
 
 @torch.inference_mode()
 def at_once(network, window):
-    """Answer as training does: from the whole clip."""
+    """Run as training does: on the complete clip."""
     inputs = {m: torch.from_numpy(x)[None] for m, x in window.clip().inputs.items()}
     present = torch.tensor([[m in inputs for m in network.modalities]])
     return network(inputs, present)['verb']
 
 
-def answers(network, memo, window):
+def predictions(network, cache, window):
     with torch.inference_mode():
-        return network.fuse(memo.tokens(window))['verb']
+        return network.fuse(cache.tokens(window))['verb']
 
 
 @pytest.mark.parametrize('flow_topic', [False, True])
 @pytest.mark.parametrize('hop', [1, 2, 4])
-def test_chunks_answer_as_the_whole_window_and_only_the_newest_is_encoded(hop, flow_topic):
+def test_chunks_equal_the_complete_window_and_only_the_newest_is_encoded(hop, flow_topic):
     network = network_of(replace(FRAMES, chunk=4))
-    memo, live = TokenCache(EagerParts(network)), Live(flow_topic)
+    cache, live = TokenCache(EagerParts(network)), Live(flow_topic)
     seen = {m: Counting(network, m) for m in (V, F)}
     live.window(12)
     for i in range(3 * 8 // hop):
         window = live.window(hop)
         assert window.modalities == (V, F, A)
         torch.testing.assert_close(
-            answers(network, memo, window), _uncounted(network, window, seen), rtol=0, atol=1e-5)
+            predictions(network, cache, window),
+            _uncounted(network, window, seen),
+            rtol=0,
+            atol=1e-5,
+        )
         if i >= 4 // hop:
             assert {m: count.take() for m, count in seen.items()} == {V: 4, F: 4}
         else:
@@ -127,79 +131,79 @@ def test_chunks_answer_as_the_whole_window_and_only_the_newest_is_encoded(hop, f
 
 def _uncounted(network, window, seen):
     before = {m: count.frames for m, count in seen.items()}
-    answer = at_once(network, window)
+    prediction = at_once(network, window)
     for m, count in seen.items():
         count.frames = before[m]
-    return answer
+    return prediction
 
 
 def test_a_dropped_frame_costs_no_more_and_changes_nothing_else():
     network = network_of(replace(FRAMES, chunk=4))
-    memo, seen = TokenCache(EagerParts(network)), Counting(network)
+    cache, seen = TokenCache(EagerParts(network)), Counting(network)
     live = Live(drops=frozenset({1018, 1021}))
     live.window(12)
     for _ in range(8):
         window = live.window(2)
-        found = answers(network, memo, window)
+        result = predictions(network, cache, window)
         assert seen.take() <= 8
-        torch.testing.assert_close(found, at_once(network, window), rtol=0, atol=1e-5)
+        torch.testing.assert_close(result, at_once(network, window), rtol=0, atol=1e-5)
         seen.take()
 
 
 def test_a_late_frame_is_seen_when_it_comes():
     network = network_of(replace(FRAMES, chunk=4))
-    memo, live = TokenCache(EagerParts(network)), Live(drops=frozenset({1018}))
+    cache, live = TokenCache(EagerParts(network)), Live(drops=frozenset({1018}))
     live.window(16)
     live.window(4)
-    answers(network, memo, live.window(1))
+    predictions(network, cache, live.window(1))
     assert not live.stream.add_image(
         np.zeros((20, 20, 3), np.uint8), 1018 * PERIOD * MS, live.frame * PERIOD * MS)
     window = live.window(1)
     torch.testing.assert_close(
-        answers(network, memo, window), at_once(network, window), rtol=0, atol=1e-5)
+        predictions(network, cache, window), at_once(network, window), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize('frames', [replace(FRAMES, chunk=4), CAUSAL], ids=['chunks', 'causal'])
-def test_what_no_window_can_show_is_forgotten(frames):
+def test_what_no_window_can_show_is_discarded(frames):
     network = network_of(frames)
-    memo, live = TokenCache(EagerParts(network)), Live()
-    pictures = [weakref.ref(frame.image) for frame in live.window(12).frames]
+    cache, live = TokenCache(EagerParts(network)), Live()
+    images = [weakref.ref(frame.image) for frame in live.window(12).frames]
     for i in range(24):
-        memo.tokens(live.window(1))
+        cache.tokens(live.window(1))
         if i == 2:  # some of them are in windows still
-            assert any(picture() is not None for picture in pictures)
-    assert all(picture() is None for picture in pictures)
+            assert any(image() is not None for image in images)
+    assert all(image() is None for image in images)
 
 
 @pytest.mark.parametrize('flow_topic', [False, True])
 def test_each_frame_is_encoded_once_and_remembers_those_before(flow_topic):
     network = network_of(CAUSAL)
-    memo, live, seen = TokenCache(EagerParts(network)), Live(flow_topic), Counting(network)
+    cache, live, seen = TokenCache(EagerParts(network)), Live(flow_topic), Counting(network)
     live.window(8)
     first = live.window(8)
     torch.testing.assert_close(
-        answers(network, memo, first), at_once(network, first), rtol=0, atol=1e-5)
+        predictions(network, cache, first), at_once(network, first), rtol=0, atol=1e-5)
     seen.take()
     for hop in (1, 3, 2, 1):
-        answers(network, memo, live.window(hop))
+        predictions(network, cache, live.window(hop))
         assert seen.take() == hop
-    answers(network, memo, live.window(20))  # nothing is left of the last window
+    predictions(network, cache, live.window(20))  # nothing is left of the last window
     assert seen.take() == 8
 
 
 @torch.inference_mode()
-def test_a_stream_frame_by_frame_is_the_film_at_once():
+def test_a_stream_frame_by_frame_is_the_video_at_once():
     network = network_of(CAUSAL)
-    memo, live = TokenCache(EagerParts(network)), Live()
+    cache, live = TokenCache(EagerParts(network)), Live()
     live.window(1)
     windows = [live.window(7), *(live.window(1) for _ in range(8))]
     frames = [*windows[0].frames, *(window.frames[-1] for window in windows[1:])]
-    tokens = [memo.tokens(window)[V] for window in windows][-1]
+    tokens = [cache.tokens(window)[V] for window in windows][-1]
     encoder, embedding = network.encoders['rgb'], network.embedding(V)
-    film = torch.from_numpy(_prepared(frames))[None]
-    whole, _ = network.encode_next(V, film, None)
+    video = torch.from_numpy(_prepared(frames))[None]
+    complete, _ = network.encode_next(V, video, None)
     assert encoder.parts == 8
-    torch.testing.assert_close(tokens, embedding.in_order(whole[-8:][None]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(tokens, embedding.in_order(complete[-8:][None]), rtol=0, atol=1e-5)
 
 
 def _prepared(frames):
@@ -208,9 +212,9 @@ def _prepared(frames):
 
 def test_sensors_that_are_kept_out_are_not_encoded():
     network = network_of(replace(FRAMES, chunk=4))
-    memo, live, seen = TokenCache(EagerParts(network)), Live(), Counting(network)
+    cache, live, seen = TokenCache(EagerParts(network)), Live(), Counting(network)
     live.window(12)
-    assert list(memo.tokens(live.window(1), [F, A])) == [F, A]
+    assert list(cache.tokens(live.window(1), [F, A])) == [F, A]
     assert seen.take() == 0
 
 

@@ -40,7 +40,7 @@ def test_a_streaming_network_runs_at_each_frame():
 
 
 @pytest.mark.parametrize('rate', [1, 3, 5, 8, 10, 20])
-def test_there_are_as_many_inferences_as_ticks(rate):
+def test_inferences_are_as_many_as_ticks(rate):
     """A camera of 30 Hz, a clip of 8 frames a second, half a minute."""
     events = sorted([(t * 1000 // rate, None) for t in range(30 * rate)]
                     + [(t * 1000 // 30 + 1, t * 8 // 30) for t in range(30 * 30)],

@@ -16,7 +16,7 @@ SPEC = ClipSpec(
 RANDOM = np.random.default_rng(0)
 
 
-def random_picture() -> np.ndarray:
+def random_image() -> np.ndarray:
     return RANDOM.integers(0, 256, (16, 16, 3), dtype=np.uint8)
 
 
@@ -39,40 +39,40 @@ def flow_of(frames: tuple[Frame, ...]) -> np.ndarray:
 
 
 def test_flow_is_that_of_the_clip_and_each_pair_is_computed_once(calls):
-    buffer, memo = FrameBuffer(SPEC), FlowCache(20.0)
+    buffer, cache = FrameBuffer(SPEC), FlowCache(20.0)
     for stamp in [*range(0, 1000, 100), 1300, 1400, 1500, 1900, 2000, 9000]:
-        buffer.add(random_picture(), stamp * MS)
+        buffer.add(random_image(), stamp * MS)
         frames = buffer.select(stamp * MS)
-        np.testing.assert_array_equal(memo.clip_flow(frames), flow_of(frames))
-        assert memo.nbytes <= 3 * 16 * 16 * 2
+        np.testing.assert_array_equal(cache.clip_flow(frames), flow_of(frames))
+        assert cache.nbytes <= 3 * 16 * 16 * 2
     assert len(calls) == len(set(calls)) == 14  # the last is too far from the one before
 
 
 def test_late_frame_changes_its_two_pairs_only(calls):
-    buffer, memo = FrameBuffer(SPEC), FlowCache(20.0)
+    buffer, cache = FrameBuffer(SPEC), FlowCache(20.0)
     for stamp in (0, 100, 300):
-        buffer.add(random_picture(), stamp * MS)
-    memo.clip_flow(buffer.select(300 * MS))
-    buffer.add(random_picture(), 200 * MS)
+        buffer.add(random_image(), stamp * MS)
+    cache.clip_flow(buffer.select(300 * MS))
+    buffer.add(random_image(), 200 * MS)
     before = len(calls)
     frames = buffer.select(300 * MS)
-    np.testing.assert_array_equal(memo.clip_flow(frames), flow_of(frames))
+    np.testing.assert_array_equal(cache.clip_flow(frames), flow_of(frames))
     assert len(calls) - before == 2
 
 
-def test_same_stamps_with_other_pictures_are_other_frames():
-    buffer, memo = FrameBuffer(SPEC), FlowCache(20.0)
+def test_same_stamps_with_other_images_are_other_frames():
+    buffer, cache = FrameBuffer(SPEC), FlowCache(20.0)
     for _ in range(2):
         for stamp in (0, 100, 200, 300):
-            buffer.add(random_picture(), stamp * MS)
+            buffer.add(random_image(), stamp * MS)
         frames = buffer.select(300 * MS)
-        np.testing.assert_array_equal(memo.clip_flow(frames), flow_of(frames))
+        np.testing.assert_array_equal(cache.clip_flow(frames), flow_of(frames))
         buffer.clear()
 
 
 def test_single_frame_does_not_move():
     buffer = FrameBuffer(SPEC)
-    buffer.add(random_picture(), 0)
+    buffer.add(random_image(), 0)
     np.testing.assert_array_equal(FlowCache(20.0).clip_flow(buffer.select(0)), 128)
     np.testing.assert_array_equal(FlowCache(20.0).clip_flow(buffer.select(0)[:1]), 128)
 
@@ -80,7 +80,7 @@ def test_single_frame_does_not_move():
 def make_window() -> Window:
     buffer = FrameBuffer(SPEC)
     for stamp in (0, 100, 200, 300):
-        buffer.add(random_picture(), stamp * MS)
+        buffer.add(random_image(), stamp * MS)
     return Window(
         SPEC, -100 * MS, 300 * MS, tuple(Modality), (),
         {Modality.RGB: (0, 300 * MS), Modality.AUDIO: (-50 * MS, 290 * MS)},

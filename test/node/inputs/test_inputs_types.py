@@ -6,7 +6,7 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.node import subscription
 from karmma_ros.node.subscription import fix_hint, InputTopic, message_class
-from karmma_ros.stream.message_types import DETECTIONS, IMAGE, UNREAD, YOLO
+from karmma_ros.stream.message_types import DETECTIONS, IMAGE, UNSUPPORTED, YOLO
 import numpy as np
 import pytest
 from yolo_msgs.msg import Detection, DetectionArray
@@ -52,11 +52,11 @@ def test_yolo_msgs_that_are_not_installed_are_named_with_a_fix(monkeypatch):
         message_class(YOLO, D)
 
 
-@pytest.mark.parametrize('offered', UNREAD)
+@pytest.mark.parametrize('offered', UNSUPPORTED)
 def test_each_type_that_cannot_be_read_has_its_cure(offered):
     """By the table that the evaluation of bags uses, too."""
-    modality, cure = UNREAD[offered]
-    assert fix_hint(modality, '/x', IMAGE, offered) == cure.format(topic='/x')
+    modality, remedy = UNSUPPORTED[offered]
+    assert fix_hint(modality, '/x', IMAGE, offered) == remedy.format(topic='/x')
     assert fix_hint(V if modality is A else A, '/x', IMAGE, offered).startswith('remap ')
 
 
