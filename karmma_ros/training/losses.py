@@ -20,10 +20,11 @@ def classification_loss(
     logits: Logits, labels: Mapping[str, Tensor], smoothing: float = 0.0
 ) -> Tensor:
     """
-    Sum the cross-entropy of all heads (Eq. 2).
+    Return the cross-entropy, summed over the heads, averaged over the batch (Eq. 2).
 
-    :param labels: head → `[b]`.
+    :param labels: head → class ids, int64 `[b]`.
     :param smoothing: label smoothing, 0 to 1; the paper has none.
+    :returns: a scalar.
     """
     return torch.stack([
         cross_entropy(scores, labels[head], label_smoothing=smoothing)
@@ -33,9 +34,12 @@ def classification_loss(
 
 def distillation_loss(student: Logits, teacher: Logits) -> Tensor:
     """
-    Sum KL(teacher ‖ student) over the heads, the mean over the batch (Eq. 3).
+    Return KL(teacher ‖ student), summed over the heads, averaged over the batch (Eq. 3).
 
-    The paper names no temperature: it is 1.
+    The paper names no temperature: it is 1. For teacher probabilities 0.8 and 0.2 and student
+    probabilities 0.5 and 0.5 it is 0.8 ln 1.6 + 0.2 ln 0.4 = 0.193.
+
+    :returns: a scalar.
     """
     return torch.stack([
         kl_div(scores.log_softmax(1), teacher[head].log_softmax(1),

@@ -23,7 +23,10 @@ from torch import nn, Tensor
 
 def warmup_cosine(step: int, total: int, warmup: int, floor: float = 0.01) -> float:
     """
-    Return the factor of the peak learning rate: linear warm-up, then cosine decay to the start.
+    Return the factor of the peak learning rate: linear warm-up, then cosine decay.
+
+    With 100 steps, a warm-up of 10 and a floor of 0.01 it is 0.01 at step 0, 1 at step 10 and
+    0.01 again at step 99.
 
     :param step: from 0 to `total` - 1.
     :param warmup: steps of the rise from `floor` to 1.
@@ -128,7 +131,11 @@ class RecognitionModule(lightning.LightningModule):
         return StepRandom(seed, count * batches * world, rows)
 
     def _loss(self, batch: Batch, present: Tensor) -> Tensor:
-        """Return the loss of a batch whose network sees the modalities `present`, `[b, m]`."""
+        """
+        Return the loss: with a teacher γ · cross-entropy + (1 - γ) · distillation (Eq. 4).
+
+        :param present: bool `[b, m]`, the modalities that the network sees.
+        """
         settings, network = self.optimizer, self.network
         own = self._columns(network.modalities)
         alone = settings.unimodal_weight > 0
