@@ -33,6 +33,7 @@ from karmma_ros.evaluation.predictions import (
 )
 from karmma_ros.files import open_regular
 from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.storage import write_atomically
 import numpy as np
 from numpy.typing import NDArray
 
@@ -193,12 +194,6 @@ def file_states(files: Sequence[Path]) -> list[tuple[int, ...]]:
     return [(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in states]
 
 
-def key_of(facts: Mapping[str, Any]) -> str:
-    """Return a folder name for JSON-ready facts."""
-    text = json.dumps(facts, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 class ResumableRun:
     """The folder of one bag with one set of settings."""
 
@@ -232,9 +227,7 @@ class ResumableRun:
             joined[name] = table.with_states(states[name])
         save_conditions(self.folder / _PREDICTIONS, joined)
         text = json.dumps(facts, indent=1, sort_keys=True)
-        partial = self.folder / f'{_FACTS}.partial'
-        partial.write_text(text + '\n', encoding='utf-8')
-        os.replace(partial, self.folder / _FACTS)
+        write_atomically(self.folder / _FACTS, text + '\n')
         for path, _ in self._parts:
             path.unlink(missing_ok=True)
         self._parts = []

@@ -19,7 +19,7 @@ from threading import Event, Thread
 from typing import Any
 
 from karmma_ros.bags.bag_run import BagInfo, Condition
-from karmma_ros.bags.collect import bag_digest, Collector, file_states, key_of, ResumableRun
+from karmma_ros.bags.collect import bag_digest, Collector, file_states, ResumableRun
 from karmma_ros.bags.faults import describe, Fault, on_inputs, parameters
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.recorded import compare_recorded, read_recorded, RecordedPredictions
@@ -40,6 +40,7 @@ from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.modality import Modality, subsets
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.streaming import chunks_of
+from karmma_ros.storage import fingerprint
 from karmma_ros.stream.message_types import AUDIO_STAMPED
 from karmma_ros.stream.token_cache import hop_for
 import numpy as np
@@ -128,7 +129,7 @@ def evaluate_bag(
         info = _earlier_info(path, choice, settings)
         evaluation = _Evaluation(bag, choice, bundle, settings, device, info)
         before = file_states(bag.files.sources)
-        folder = None if run_dir is None else run_dir / key_of(
+        folder = None if run_dir is None else run_dir / fingerprint(
             _key_facts(bag, bundle, settings, info))
         result = evaluation.run(folder, progress)
         if file_states(bag.files.sources) != before:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-import hashlib
-import json
 from pathlib import Path
 import sys
 from typing import Any, get_args, Literal
@@ -41,6 +39,7 @@ from karmma_ros.model.backends.exports import Export, find_exports
 from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.prediction import Vocabulary
+from karmma_ros.storage import fingerprint
 
 Split = Literal['train', 'validation', 'test']
 FigureFormat = Literal['png', 'svg', 'pdf']
@@ -171,7 +170,7 @@ def _with_data(
     opened: dict[str, Splits] = {}
     entries = []
     for system, bundle in named:
-        key = _digest(bundle.spec.to_dict())
+        key = fingerprint(bundle.spec.to_dict())
         if key not in opened:
             # Clips of another shape would stand under the same names.
             place = cache if bundle.spec == settings.spec else cache / key
@@ -272,12 +271,7 @@ def _key(
         'limit': given.limit,
         'subsets': sorted(subset_name(s) for s in chosen) if chosen else None,
         **({'export': entry.export.sha256} if entry.export else {})}
-    return f'{bundle.name}_{_digest(facts)}'
-
-
-def _digest(facts: Mapping[str, Any]) -> str:
-    text = json.dumps(facts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f'{bundle.name}_{fingerprint(facts)}'
 
 
 def _references(entries: Sequence[_Entry]) -> Mapping[str, Sequence[float]]:

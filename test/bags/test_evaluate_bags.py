@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from karmma_ros.bags import evaluate
 from karmma_ros.bags.bag_message import BagFrames
 from karmma_ros.bags.bag_run import AS_RECORDED, Condition
-from karmma_ros.bags.collect import bag_digest, key_of, ResumableRun
+from karmma_ros.bags.collect import bag_digest, ResumableRun
 from karmma_ros.bags.evaluate import evaluate_bag, Settings
 from karmma_ros.bags.faults import Delay, Mute
 from karmma_ros.bags.message_definitions import TypeReader
@@ -35,6 +35,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.presets import preset
 from karmma_ros.model.registry import find_model
+from karmma_ros.storage import fingerprint
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.settings import node_parameters
 import numpy as np
@@ -213,7 +214,7 @@ def test_the_run_folder_depends_on_the_metadata_and_the_model(kitchen, bundle, t
 
     def note(model=bundle, **settings):
         with Bag(folder) as bag:
-            keys.append(key_of(evaluate._key_facts(
+            keys.append(fingerprint(evaluate._key_facts(
                 bag, model, Settings(node_parameters(), **settings), None)))
     note()
     note()

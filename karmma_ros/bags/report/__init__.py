@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from karmma_ros.bags.report.summary import (
 from karmma_ros.bags.report.timeline import MOST_RUNS, over_time
 from karmma_ros.evaluation.schema import to_json
 from karmma_ros.evaluation.segmentation import event_heads
+from karmma_ros.storage import write_atomically
 from karmma_ros.stream.events import EventSettings
 
 HTML, JSON, MARKDOWN = 'report.html', 'report.json', 'report.md'
@@ -61,10 +61,10 @@ def write(
         **provenance, 'latency_s': percentiles(figures.latency_s),
         'latency_histogram': histogram(figures.latency_s)})
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / HTML, page(report, drawn, jpegs, facts))
-    _write(out / MARKDOWN, markdown(report, facts))
+    write_atomically(out / HTML, page(report, drawn, jpegs, facts))
+    write_atomically(out / MARKDOWN, markdown(report, facts))
     report = to_json(replace(typed, provenance=facts))
-    _write(out / JSON, _json(report))
+    write_atomically(out / JSON, _json(report))
     return report
 
 
@@ -94,9 +94,3 @@ def _json(report: Mapping[str, Any]) -> str:
     lines = [f'{json.dumps(key)}: {json.dumps(value, separators=(",", ":"))}'
              for key, value in report.items()]
     return '{\n' + ',\n'.join(lines) + '\n}\n'
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, path)
