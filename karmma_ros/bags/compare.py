@@ -352,7 +352,7 @@ def _check_same(a: ReportSide, b: ReportSide) -> None:
             f'bags of {b.name}', names[1], f'{names[0]}, as in {a.name}',
             'evaluate the same bags, in the same order, with both')
     truths = [list(zip(s.report['segments']['bag'], s.report['segments']['start_ns'],
-                       s.report['segments']['stop_ns'],
+                       s.report['segments']['end_ns'],
                        *(s.report['segments']['names'][h] for h in s.report['heads']
                          if h in a.report['heads'] and h in b.report['heads'])))
               for s in (a, b)]

@@ -372,7 +372,7 @@ class Replay:
         try:
             annotation = message.message
             start_ns, end_ns = (stamp.sec * NANOSECONDS + stamp.nanosec
-                                for stamp in (annotation.header.stamp, annotation.stop))
+                                for stamp in (annotation.header.stamp, annotation.end))
             ids = int(annotation.verb_id), int(annotation.noun_id)
             self.truths.append((int(start_ns), int(end_ns), annotation.verb, annotation.noun))
             self.truth_ids.append(ids)

@@ -167,12 +167,12 @@ class BagWriter:
         self._write(self.topics.detections, DETECTIONS, stamp_ns, message)
 
     def annotation(
-        self, start_ns: int, stop_ns: int, verb: tuple[int, str], noun: tuple[int, str],
+        self, start_ns: int, end_ns: int, verb: tuple[int, str], noun: tuple[int, str],
         subject_id: str = '',
     ) -> None:
-        """Add a ground-truth action in [start_ns, stop_ns), its classes as (id, name)."""
+        """Add a ground-truth action in [start_ns, end_ns), its classes as (id, name)."""
         message = self._new(
-            TRUTH_TYPE, header=self._header(start_ns, ''), stop=self._time(stop_ns),
+            TRUTH_TYPE, header=self._header(start_ns, ''), end=self._time(end_ns),
             verb_id=verb[0], verb=verb[1], noun_id=noun[0], noun=noun[1], subject_id=subject_id)
         self._write(self.topics.truth, TRUTH_TYPE, start_ns, message)
 

@@ -213,10 +213,10 @@ def predict_actions(
 def windows_of(action: TrueAction, predictions: BagPredictions) -> Ids:
     """Return the rows of the windows that predict an action."""
     centres = predictions.start_ns + (predictions.end_ns - predictions.start_ns) // 2
-    inside = np.flatnonzero((centres >= action.start_ns) & (centres < action.stop_ns))
+    inside = np.flatnonzero((centres >= action.start_ns) & (centres < action.end_ns))
     if len(inside) or not len(centres):
         return inside
-    distances = np.abs(centres - (action.start_ns + action.stop_ns) // 2)
+    distances = np.abs(centres - (action.start_ns + action.end_ns) // 2)
     nearest = int(distances.argmin())
     length = predictions.end_ns[nearest] - predictions.start_ns[nearest]
     return np.array([nearest] if 2 * distances[nearest] <= length else [], np.int64)
@@ -235,7 +235,7 @@ def predict_windows(
     rows: list[Ids] = [np.zeros(0, np.int64)]
     owners: list[Ids] = [np.zeros(0, np.int64)]
     for i, action in enumerate(actions):
-        last = np.searchsorted(ends, action.stop_ns, side='right')
+        last = np.searchsorted(ends, action.end_ns, side='right')
         first = np.searchsorted(ends, action.start_ns, side='left')
         rows.append(order[first:last][starts[first:last] >= action.start_ns])
         owners.append(np.full(len(rows[-1]), i))

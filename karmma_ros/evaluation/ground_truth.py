@@ -51,10 +51,10 @@ class Recorded(Protocol):
 
 @dataclass(frozen=True)
 class TrueAction:
-    """One action, from `start_ns` until before `stop_ns` of the bag's clock."""
+    """One action, from `start_ns` until before `end_ns` of the bag's clock."""
 
     start_ns: int
-    stop_ns: int
+    end_ns: int
     names: Mapping[str, str]
     """Head → class, by the model's name where it has one; '' where the truth says nothing."""
     ids: Mapping[str, int]
@@ -127,8 +127,8 @@ class Truth:
         """Take the messages of a topic of `karmma_msgs/ActionAnnotation`."""
         of_parts = _by_part(vocabulary)
         distinct = list(dict.fromkeys(map(tuple, messages)))  # a latched one comes again
-        found = [(start_ns, stop_ns, of_parts((verb, noun)))
-                 for start_ns, stop_ns, verb, noun, *_ in distinct]
+        found = [(start_ns, end_ns, of_parts((verb, noun)))
+                 for start_ns, end_ns, verb, noun, *_ in distinct]
         notes = [*_part_remarks([(each[2], each[3]) for each in distinct], vocabulary, topic),
                  *_id_remarks(distinct, vocabulary, topic)]
         return _settle(found, topic, bag, vocabulary, Counter(), tuple(notes))
@@ -242,23 +242,23 @@ def _settle(
     kept: list[TrueAction] = []
     unknown: Counter[str] = Counter()
     unnamed: Counter[str] = Counter()
-    for start_ns, stop_ns, labels in found:
-        if stop_ns <= start_ns:
+    for start_ns, end_ns, labels in found:
+        if end_ns <= start_ns:
             left_out['stop not after start'] += 1
-        elif stop_ns <= bag.start_ns or start_ns >= bag.end_ns:
+        elif end_ns <= bag.start_ns or start_ns >= bag.end_ns:
             left_out['outside the bag'] += 1
         else:
             left_out['cut at the ends of the bag'] += (
-                start_ns < bag.start_ns or stop_ns > bag.end_ns)
+                start_ns < bag.start_ns or end_ns > bag.end_ns)
             both = {head: find(labels.get(head, '')) for head, find in names.items()}
             unnamed.update(head for head in names if labels.get(head) == '')
             unknown.update(f'{head} {name!r}' for head, (name, i) in both.items()
                            if i == UNKNOWN and name)
             kept.append(TrueAction(
-                max(start_ns, bag.start_ns), min(stop_ns, bag.end_ns),
+                max(start_ns, bag.start_ns), min(end_ns, bag.end_ns),
                 {head: name for head, (name, _) in both.items()},
                 {head: i for head, (_, i) in both.items()}))
-    kept.sort(key=lambda action: (action.start_ns, action.stop_ns, action.label))
+    kept.sort(key=lambda action: (action.start_ns, action.end_ns, action.label))
     left_out['of a class that the model lacks'] = sum(
         any(i == UNKNOWN and a.names[h] for h, i in a.ids.items()) for a in kept)
     left_out['overlapping another'] = _overlapping(kept)
@@ -295,7 +295,7 @@ def _overlapping(actions: Sequence[TrueAction]) -> int:
     count, latest = 0, None
     for action in actions:
         count += latest is not None and action.start_ns < latest
-        latest = action.stop_ns if latest is None else max(latest, action.stop_ns)
+        latest = action.end_ns if latest is None else max(latest, action.end_ns)
     return count
 
 

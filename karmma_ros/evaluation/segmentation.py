@@ -383,7 +383,7 @@ def true_segments(
     known, indices, ignored = [], [], []
     for index, action in enumerate(truth.actions):
         label = tuple(action.ids[head] for head in heads)
-        segment = Segment(action.start_ns, action.stop_ns, label)
+        segment = Segment(action.start_ns, action.end_ns, label)
         if background is not None and background in action.names.values():
             continue
         if UNKNOWN in label:

@@ -84,7 +84,7 @@ class DemoScore:
         """Return the annotation that contains the window."""
         start, end = time_ns(message.window_start), time_ns(message.window_end)
         for truth in self.truths:
-            if time_ns(truth.header.stamp) <= start and end <= time_ns(truth.stop):
+            if time_ns(truth.header.stamp) <= start and end <= time_ns(truth.end):
                 return truth
         return None
 

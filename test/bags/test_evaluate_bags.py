@@ -166,8 +166,8 @@ def test_conditions_are_named_and_masked(result):
 
 def test_the_actions_are_recognised(bundle, result):
     predictions = result.predictions[Condition()]
-    for start_ns, stop_ns, verb, noun, *_ in result.truths:
-        inside = (predictions.start_ns >= start_ns) & (predictions.end_ns < stop_ns)
+    for start_ns, end_ns, verb, noun, *_ in result.truths:
+        inside = (predictions.start_ns >= start_ns) & (predictions.end_ns < end_ns)
         best = {h: bundle.vocabulary.heads[h][p[inside].mean(axis=0).argmax()]
                 for h, p in predictions.probabilities.items()}
         assert (best['verb'], best['noun']) == (verb, noun)
@@ -279,8 +279,8 @@ def test_stamps_of_another_clock_are_shifted_to_that_of_the_bag(kitchen, bundle,
     def since_boot(topic, time_ns, message):
         if hasattr(message, 'header'):
             message.header = replace(message.header, stamp=moved_back(message.header.stamp))
-        if hasattr(message, 'stop'):
-            message.stop = moved_back(message.stop)
+        if hasattr(message, 'end'):
+            message.end = moved_back(message.end)
         return topic, time_ns, message
     moved = evaluated(bags.rewrite(kitchen, tmp_path / 'bag', since_boot), bundle)
     predictions = moved.predictions[Condition()]

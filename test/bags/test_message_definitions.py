@@ -41,7 +41,7 @@ def test_a_humble_bag_is_read_without_ros(humble):
     assert (messages['/image'].encoding, messages['/image'].width) == ('rgb8', 6)
     assert len(messages['/audio'].audio.data) == 16
     assert messages['/detections'].detections[0].results[0].hypothesis.class_id == 'hand'
-    assert (messages['/ground_truth'].verb, messages['/ground_truth'].stop.sec) == (
+    assert (messages['/ground_truth'].verb, messages['/ground_truth'].end.sec) == (
         'wash', START_NS // 10**9 + 1)
 
 

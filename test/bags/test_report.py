@@ -187,7 +187,7 @@ def test_a_bag_without_a_window(run, tmp_path, truth):
 
 
 def test_ground_truth_of_another_clock_gives_a_warning(run):
-    late = tuple(replace(a, start_ns=a.start_ns + 10 ** 15, stop_ns=a.stop_ns + 10 ** 15)
+    late = tuple(replace(a, start_ns=a.start_ns + 10 ** 15, end_ns=a.end_ns + 10 ** 15)
                  for a in run.truth.actions)
     written = describe([replace(run, truth=replace(run.truth, actions=late))], MODEL,
                      EventSettings())
@@ -228,7 +228,7 @@ def test_failure_cases_are_the_most_confident_errors(run, folder):
     assert wrong and [round(m['confidence'], 4) for m in written['failure_cases']] == wrong[:12]
     for case in written['failure_cases']:
         start, end = case['window_ns']
-        assert case['start_ns'] <= (start + end) // 2 < case['stop_ns']
+        assert case['start_ns'] <= (start + end) // 2 < case['end_ns']
         assert case['truth'] != case['predicted']
     images = Page(folder / 'report.html').all('img')
     assert len(images) == 3 * len(written['failure_cases'])

@@ -51,7 +51,7 @@ def test_everything_comes_back(tmp_path, name):
     np.testing.assert_array_equal(message.data, image.reshape(-1))
     truth = messages['/ground_truth'][2]
     assert (truth.verb_id, truth.verb, truth.noun_id, truth.noun) == (3, 'wash', 1, 'plate')
-    assert truth.stop.sec - truth.header.stamp.sec == 2
+    assert truth.end.sec - truth.header.stamp.sec == 2
 
 
 def test_audio_is_s16le_stamped_at_its_first_sample_and_received_at_its_last(tmp_path):

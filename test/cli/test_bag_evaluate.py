@@ -292,4 +292,4 @@ def test_the_table_in_the_manual_is_read(tmp_path):
     truth = Truth.read(tmp_path / 'truth.csv', info, vocabulary)
     assert not truth.left_out and all(action.known for action in truth.actions)
     assert [(a.start_ns - start_ns) / 1e9 for a in truth.actions] == [0, 3.5, 12]
-    assert [(a.stop_ns - start_ns) / 1e9 for a in truth.actions] == [3.5, 8.2, 15]
+    assert [(a.end_ns - start_ns) / 1e9 for a in truth.actions] == [3.5, 8.2, 15]

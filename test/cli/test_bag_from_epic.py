@@ -65,7 +65,7 @@ def test_frames_flow_audio_and_ground_truth(root, tmp_path):
         '/ground_truth': 1, '/image': 45, '/flow': 45, '/audio': 48}
     truth = messages['/ground_truth'][0][1]
     assert (truth.verb_id, truth.verb, truth.noun) == (3, 'verb 3', 'noun 7')
-    assert (truth.header.stamp.nanosec, truth.stop.sec - truth.header.stamp.sec) == (
+    assert (truth.header.stamp.nanosec, truth.end.sec - truth.header.stamp.sec) == (
         200_000_000, 1)
     image = messages['/image'][30][1]
     assert (image.width, image.height, image.encoding) == (48, 32, 'rgb8')
@@ -90,7 +90,7 @@ def test_a_part_of_the_video_starts_at_the_bags_start(root, tmp_path):
     assert [round(time_ns / 1e9, 3) for time_ns, _ in messages['/image']] == [
         0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
     truth = messages['/ground_truth'][0][1]
-    assert truth.stop.nanosec == 500_000_000
+    assert truth.end.nanosec == 500_000_000
 
 
 @pytest.mark.parametrize(('words', 'sentence'), [

@@ -30,7 +30,7 @@ def read(tmp_path):
 
 
 def spans(truth, start_ns=Bag.start_ns):
-    return [((a.start_ns - start_ns) / S, (a.stop_ns - start_ns) / S, *a.label)
+    return [((a.start_ns - start_ns) / S, (a.end_ns - start_ns) / S, *a.label)
             for a in truth.actions]
 
 

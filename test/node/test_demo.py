@@ -20,7 +20,7 @@ NAMES = ('rgb', 'flow', 'audio', 'detections')
 
 
 def truth(start_s, stop_s, verb='wash', noun='plate'):
-    message = ActionAnnotation(stop=time_message(round(stop_s * SECOND)), verb=verb, noun=noun)
+    message = ActionAnnotation(end=time_message(round(stop_s * SECOND)), verb=verb, noun=noun)
     message.header.stamp = time_message(round(start_s * SECOND))
     return message
 

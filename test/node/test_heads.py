@@ -185,7 +185,7 @@ def test_the_overlay_draws_a_column_for_each_part(classes, columns, tmp_path):
 
 def test_the_demo_scores_a_model_with_one_head():
     truth = ActionAnnotation(verb='cut', noun='bread')
-    truth.header.stamp.sec, truth.stop.sec = 0, 9
+    truth.header.stamp.sec, truth.end.sec = 0, 9
     for classes, right in (({'verb': ('wash', 'cut')}, True), ({'noun': ('cup', 'bread')}, True),
                            ({'action': ('wash cup', 'cut bread')}, True),
                            ({'action': ('wash cup', 'cut cup')}, False),

@@ -132,7 +132,7 @@ class TrueActions:
 
     bag: Sequence[int]
     start_ns: Sequence[int]
-    stop_ns: Sequence[int]
+    end_ns: Sequence[int]
     names: Mapping[str, Sequence[str]]
     truth: Mapping[str, Sequence[int]]
     """Head → class ids; negative where unknown."""
@@ -193,7 +193,7 @@ class FailureCase:
 
     bag: int
     start_ns: int
-    stop_ns: int
+    end_ns: int
     at_s: float
     window_ns: tuple[int, int]
     truth: Mapping[str, str]

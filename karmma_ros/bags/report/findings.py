@@ -197,7 +197,7 @@ def _failure_case(
     row = states[np.searchsorted(states[:, 0], end, side='right') - 1] if len(states) \
         else np.zeros(5, np.int64)
     return FailureCase(
-        bag=bag, start_ns=action.start_ns, stop_ns=action.stop_ns,
+        bag=bag, start_ns=action.start_ns, end_ns=action.end_ns,
         at_s=(end - run.info.start_ns) / NANOSECONDS, window_ns=(start, end),
         truth=dict(action.names),
         predicted={h: run.vocabulary.heads[h][c] for h, c in predicted.items()},

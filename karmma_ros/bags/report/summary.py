@@ -174,7 +174,7 @@ def _true_actions(runs: Sequence[BagRun], conditions: Mapping[str, ActionColumns
     heads = list(runs[0].vocabulary.heads)
     return TrueActions(
         bag=[i for i, _ in rows], start_ns=[a.start_ns for _, a in rows],
-        stop_ns=[a.stop_ns for _, a in rows],
+        end_ns=[a.end_ns for _, a in rows],
         names={h: [a.names[h] for _, a in rows] for h in heads},
         truth={h: [a.ids[h] for _, a in rows] for h in heads}, conditions=conditions)
 

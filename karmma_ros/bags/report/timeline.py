@@ -55,7 +55,7 @@ def over_time(
     return {
         'name': report['bags'][number]['name'],
         'length': max(1, (run.info.end_ns - start) // _MILLISECOND),
-        'truth': [[_ms(a.start_ns, start), _ms(a.stop_ns, start), [a.names[h] for h in named]]
+        'truth': [[_ms(a.start_ns, start), _ms(a.end_ns, start), [a.names[h] for h in named]]
                   for a in (run.truth.actions if run.truth else ())],
         'predicted': [[_ms(s, start), _ms(e, start), list(label) if label else CHANGING,
                   round(100 * score), near.verdict(Segment(s, e, label)) if label else NOTHING]

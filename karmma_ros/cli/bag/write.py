@@ -56,10 +56,10 @@ _TRUTH, _IMAGE, _FLOW, _AUDIO, _BOXES = range(5)
 
 
 def annotation(
-    start_ns: int, stop_ns: int, verb: tuple[int, str], noun: tuple[int, str],
+    start_ns: int, end_ns: int, verb: tuple[int, str], noun: tuple[int, str],
 ) -> Event:
-    """Return a ground-truth action in [start_ns, stop_ns), its classes as (id, name)."""
-    return start_ns, _TRUTH, lambda bag: bag.annotation(start_ns, stop_ns, verb, noun)
+    """Return a ground-truth action in [start_ns, end_ns), its classes as (id, name)."""
+    return start_ns, _TRUTH, lambda bag: bag.annotation(start_ns, end_ns, verb, noun)
 
 
 def image(stamp_ns: int, pixels: np.ndarray) -> Event:
@@ -138,10 +138,10 @@ def _size(text: str) -> tuple[int, int]:
 
 def kitchen(shown: Episode, start_ns: int, options: Namespace) -> list[Iterator[Event]]:
     """Return the ground truth and the events of each sensor for one episode."""
-    stop_ns = start_ns + round(options.seconds * NANOSECONDS)
+    end_ns = start_ns + round(options.seconds * NANOSECONDS)
     classes = (shown.verb_id, shown.verb), (shown.noun_id, shown.noun)
     return [
-        iter([annotation(start_ns, stop_ns, *classes)]),
+        iter([annotation(start_ns, end_ns, *classes)]),
         _kitchen_images(shown, start_ns, options),
         audio(shown.audio(0.0, options.seconds, AUDIO_RATE), start_ns),
         _kitchen_boxes(shown, start_ns, options)]
