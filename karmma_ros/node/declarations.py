@@ -193,7 +193,7 @@ DECLARATIONS = (
     Declaration('detections.normalised', False, 'Boxes are fractions of the image, 0 to 1, '
                 'instead of pixels; its width and height do not matter then.'),
     Declaration('detections.hand_classes', ['hand'],
-                'class_id of hands, names or numbers as text, besides those that hold the word '
+                'class_id of hands, names or numbers as text, besides those with the word '
                 'hand; every other class is an object. Of yolo_msgs it is the class_name.'),
     Declaration('detections.ignored_classes', [''],
                 'class_id of boxes to leave out, as the detector writes them.'),
