@@ -30,7 +30,7 @@ from karmma_ros.modality import Modality, subset_name
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
 from karmma_ros.node.declarations import DECLARATIONS
-from karmma_ros.node.inputs import Messages, TOPICS
+from karmma_ros.node.inputs import MessageHandler, TOPICS
 from karmma_ros.node.messages import availability_message, LATCHED, Publishing, recognition_message
 from karmma_ros.node.model_loader import load_model
 from karmma_ros.preprocess.image import decode_image
@@ -107,7 +107,7 @@ class SimulatedSensors:
             spec, modalities, {m: InputSettings(NANOSECONDS) for m in modalities})
         self._stored = False
         self.stream.add_image = self._recording(self.stream.add_image)  # type: ignore[method-assign]
-        messages = Messages(self._node(), {d.name: d.default for d in DECLARATIONS}, Lock(),
+        messages = MessageHandler(self._node(), {d.name: d.default for d in DECLARATIONS}, Lock(),
                             lambda: None)
         messages.feed(self.stream, spec)
         sources = {Modality.RGB if m is Modality.FLOW else m for m in modalities}

@@ -22,7 +22,7 @@ from karmma_ros.model.backends.selection import BackendChoice
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.node import model_loader
 from karmma_ros.node.__main__ import main as run_node
-from karmma_ros.node.inputs import Messages
+from karmma_ros.node.inputs import MessageHandler
 from karmma_ros.stream.decoders import stamp_ns_of
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.window import Window
@@ -62,7 +62,7 @@ def watch(network: bool) -> None:
             )
         )
     )
-    Messages.callback = _recording_images(Messages.callback)
+    MessageHandler.callback = _recording_images(MessageHandler.callback)
     Recogniser.recognise = _recording_windows(Recogniser.recognise)
 
 
@@ -82,8 +82,10 @@ def _timed(choose: Callable[..., BackendChoice]) -> Callable[..., BackendChoice]
 
 
 def _recording_images(callback: Callable[..., Any]) -> Callable[..., Any]:
-    def make(messages: Messages, modality: Modality, type_name: str) -> Callable[[Any], None]:
-        take = callback(messages, modality, type_name)
+    def make(
+        handler: MessageHandler, modality: Modality, type_name: str
+    ) -> Callable[[Any], None]:
+        take = callback(handler, modality, type_name)
 
         def note(message: Any) -> None:
             if modality is Modality.RGB:

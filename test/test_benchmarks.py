@@ -45,6 +45,11 @@ def results(pages):
     return json.loads((ROOT / figures).read_text(encoding='utf-8'))
 
 
+@pytest.mark.parametrize('name', sorted(path.stem for path in BENCHMARKS.glob('*.py')))
+def test_every_program_can_be_imported(importable, name):
+    importlib.import_module(name)
+
+
 def text_of(page):
     return (ROOT / page.path).read_text(encoding='utf-8')
 
