@@ -5,7 +5,7 @@ import shutil
 
 from karmma_ros import reproduce
 from karmma_ros.cli.main import main
-from karmma_ros.reproduce.cells import key_of
+from karmma_ros.reproduce.experiments import key_of
 from karmma_ros.reproduce.results import mean, Results
 from karmma_ros.reproduce.systems import all_experiments, budget
 import pytest
@@ -21,9 +21,9 @@ def results():
 
 def test_they_are_of_these_very_settings(results):
     plan = budget(results.budget)
-    cells = all_experiments(plan)
-    assert {name: cell['key'] for name, cell in results.cells.items()} == {
-        name: key_of(cell, cells, plan.data) for name, cell in cells.items()}
+    experiments = all_experiments(plan)
+    assert {name: result.key for name, result in results.experiments.items()} == {
+        name: key_of(each, experiments, plan.data) for name, each in experiments.items()}
 
 
 def test_the_page_and_its_figures_are_written_without_training(
@@ -31,7 +31,7 @@ def test_the_page_and_its_figures_are_written_without_training(
 ):
     for name in ('results.json', 'results_remarks.md'):
         shutil.copy(DOCS / name, tmp_path)
-    monkeypatch.setattr(reproduce, 'make_all', lambda *_: pytest.fail('trained'))
+    monkeypatch.setattr(reproduce, 'run_all', lambda *_: pytest.fail('trained'))
     assert main(['reproduce', 'synthetic_kitchen', '--budget', results.budget, '--out',
                  str(tmp_path)]) == 0
     assert (tmp_path / 'results.md').read_text() == (DOCS / 'results.md').read_text()

@@ -31,7 +31,7 @@ from karmma_ros.evaluation.inference import (
     spread_evenly,
 )
 from karmma_ros.evaluation.predictions import VERSION as PREDICTIONS_VERSION
-from karmma_ros.evaluation.published import DROPPING
+from karmma_ros.evaluation.published import DROPOUT_CURVES
 from karmma_ros.evaluation.report import MARKDOWN, markdown, ScoredData, ScoredModel, write_report
 from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends import selection
@@ -93,10 +93,10 @@ def main(arguments: Sequence[str]) -> int:
         entries[0].splits.name, given.split, len(scored[0].predictions),
         {**_own(settings), 'limit': given.limit, 'subsets': given.subsets})
     report = write_report(
-        Path(given.out), data, scored, pictures=given.pictures,
+        Path(given.out), data, scored, figure_format=given.figure_format,
         references=_references(entries))
     print(markdown(report))
-    print(f'wrote {Path(given.out) / MARKDOWN}, scores.json and pictures')
+    print(f'wrote {Path(given.out) / MARKDOWN}, scores.json and figures')
     return 0
 
 
@@ -120,7 +120,7 @@ def _parser() -> CommandParser:
     add_device_option(parser)
     parser.add_argument('--limit', type=int, metavar='N',
                         help='score N clips only, evenly spaced in the split')
-    parser.add_argument('--pictures', type=FigureFormat, default='png',
+    parser.add_argument('--figure-format', type=FigureFormat, default='png',
                         help='file format of the figures')
     add_custom_encoders_option(parser)
     add_data_options(parser)
@@ -281,4 +281,4 @@ def _references(entries: Sequence[_Entry]) -> Mapping[str, Sequence[float]]:
     if _PUBLISHED_SENSORS.get(name) not in sensors:
         return {}
     return {f'paper: {_PUBLISHED_NAMES[system]}': [percent / 100 for percent in curve]
-            for system, curve in DROPPING[name].items()}
+            for system, curve in DROPOUT_CURVES[name].items()}

@@ -38,7 +38,7 @@ TOKEN_CAP_GFLOPS: Mapping[str, Mapping[int | None, float]] = {
 }
 """Preset → tokens a modality (None: all) → billions of operations with all sensors (Table V)."""
 
-DROPPING: Mapping[str, Mapping[str, Sequence[float]]] = {
+DROPOUT_CURVES: Mapping[str, Mapping[str, Sequence[float]]] = {
     'EPIC-KITCHENS-100': {
         'baseline': (40.00, 36.16, 32.24, 28.38, 24.64, 21.55, 18.05, 15.82, 13.84, 12.79),
         'delta': (41.49, 39.45, 37.25, 34.77, 32.26, 29.85, 27.70, 25.93, 24.56, 23.43),

@@ -6,13 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from karmma_ros.data.synthetic_kitchen.dataset import open_splits
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
-from karmma_ros.reproduce.cells import ExperimentRunner, key_of, make_all, with_needs
+from karmma_ros.reproduce.experiments import (
+    ExperimentResult,
+    ExperimentRunner,
+    Experiments,
+    key_of,
+    run_all,
+    with_dependencies,
+)
 from karmma_ros.reproduce.paper_tables import costs, PARTS, write_report
-from karmma_ros.reproduce.results import Results
+from karmma_ros.reproduce.results import FORMAT, Results
 from karmma_ros.reproduce.systems import all_experiments, Budget
 
 RESULTS = 'results.json'
@@ -28,7 +35,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 
 
 class Progress(Protocol):
-    """What shows how far the work has come: a bar for each name."""
+    """Progress bars by name."""
 
     def __call__(self, what: str, done: int, total: int) -> None: ...
 
@@ -50,63 +57,62 @@ def reproduce(
     :param cache: directory of the clips and the networks.
     :param provenance: command, date and machine of what is trained now.
     """
-    cells = all_experiments(plan)
-    keys = {each: key_of(cell, cells, plan.data) for each, cell in cells.items()}
-    place = out / RESULTS
-    results = Results(name, asdict(plan))
-    if place.is_file():
-        before = Results.load(place)
-        results.cells = {each: cell for each, cell in before.cells.items()
-                         if cell['key'] == keys.get(each)}
-        results.made = before.made
-    missing = [each for each in _wanted(only, cells) if each not in results.cells]
+    experiments = all_experiments(plan)
+    keys = {each: key_of(experiment, experiments, plan.data)
+            for each, experiment in experiments.items()}
+    path = out / RESULTS
+    results = Results(FORMAT, name, asdict(plan), {}, costs())
+    if path.is_file():
+        before = Results.load(path)
+        results.experiments = {each: result for each, result in before.experiments.items()
+                               if result.key == keys.get(each)}
+        results.provenance = before.provenance
+    missing = [each for each in _wanted(only, experiments) if each not in results.experiments]
     if missing:
-        results.made = dict(provenance)
-        _make(plan, cache, cells, missing, results, keys, place, progress)
-    results.costs = costs()
-    results.cells = {each: results.cells[each] for each in cells if each in results.cells}
-    results.save(place)
+        results.provenance = dict(provenance)
+        _run(plan, cache, experiments, missing, results, path, progress)
+    results.experiments = {each: results.experiments[each] for each in experiments
+                           if each in results.experiments}
+    results.save(path)
     for part in only:
         if part in PARTS:
             print(f'{PARTS[part][0]}\n\n{PARTS[part][1](results)}')
-    if len(results.cells) == len(cells):
+    if len(results.experiments) == len(experiments):
         print('\n'.join(f'wrote {path}' for path in write_report(results, out)))
 
 
-def _wanted(parts: Sequence[str], cells: Mapping[str, Any]) -> list[str]:
+def _wanted(parts: Sequence[str], experiments: Experiments) -> list[str]:
     if not parts:
-        return list(cells)
+        return list(experiments)
     systems = tuple(system for part in parts for system in NEEDED[part])
-    return [name for name in cells if name.partition('/')[0].startswith(systems)]
+    return [name for name in experiments if name.partition('/')[0].startswith(systems)]
 
 
-def _make(
-    plan: Budget, cache: Path, cells: Mapping[str, Any], missing: Sequence[str],
-    results: Results, keys: Mapping[str, str], place: Path,
-    progress: Callable[[], AbstractContextManager[Progress]],
+def _run(
+    plan: Budget, cache: Path, experiments: Experiments, missing: Sequence[str],
+    results: Results, path: Path, progress: Callable[[], AbstractContextManager[Progress]],
 ) -> None:
-    """Make what is missing, and keep each result as it comes."""
-    clips, names = cache / 'synthetic_kitchen', with_needs(missing, cells)
-    workshop = ExperimentRunner(cache / 'reproduce', clips, cells, plan.data)
+    """Run what is missing, and save each result as it comes."""
+    clips, names = cache / 'synthetic_kitchen', with_dependencies(missing, experiments)
+    runner = ExperimentRunner(cache / 'reproduce', clips, experiments, plan.data)
+    title = 'training and scoring'
     with progress() as bars:
         for data in (plan.data, plan.pretraining):
             open_splits(data, clip_spec(), clips, bars)
 
-        def made(name: str, result: Mapping[str, Any]) -> None:
-            results.cells[name] = {'key': keys[name], **result}
-            results.save(place)
-            bars('training and scoring', bars.done('training and scoring') + 1, len(names))
+        def on_result(name: str, result: ExperimentResult) -> None:
+            results.experiments[name] = result
+            results.save(path)
+            bars(title, bars.done(title) + 1, len(names))
             bars.print_line(_line(name, result))
 
-        bars('training and scoring', 0, len(names))
-        make_all(workshop, cells, names, plan.jobs, made)
+        bars(title, 0, len(names))
+        run_all(runner, experiments, names, plan.jobs, on_result)
 
 
-def _line(name: str, result: Mapping[str, Any]) -> str:
-    """Say what came out of a cell."""
-    line = f'{name}: {result["minutes"]:.1f} min'
-    if 'top1' in result:
-        subset, found = next(iter(result['top1'].items()))
-        line += f', {subset} {100 * found["action"]:.1f} %'
+def _line(name: str, result: ExperimentResult) -> str:
+    """Return the result of an experiment in a line."""
+    line = f'{name}: {result.minutes:.1f} min'
+    if result.top1:
+        line += f', {next(iter(result.top1))} {100 * result.accuracy():.1f} %'
     return line
-

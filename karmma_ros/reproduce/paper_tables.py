@@ -1,11 +1,10 @@
-"""The tables of the paper in our numbers, beside the paper's, as Markdown."""
+"""The paper's tables in our numbers, beside the paper's, and the page that shows them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import math
 from pathlib import Path
-from typing import Any
 
 from karmma_ros.evaluation import published
 from karmma_ros.evaluation.cost import cost_of, fusion_training_bytes, gflops_by_cap, tensor_bytes
@@ -14,8 +13,15 @@ from karmma_ros.evaluation.robustness import average_ranks, POINTS, relative_dro
 from karmma_ros.evaluation.tables import markdown_table
 from karmma_ros.modality import Modality, parse_subset
 from karmma_ros.model.presets import ensemble, preset, unimodal
-from karmma_ros.reproduce import paper_tables
-from karmma_ros.reproduce.results import FULL, mean, Results
+from karmma_ros.reproduce.experiments import ExperimentResult
+from karmma_ros.reproduce.results import (
+    Costs,
+    FULL,
+    mean,
+    Results,
+    SystemCost,
+    TokenCapCost,
+)
 from karmma_ros.reproduce.systems import (
     cap_name,
     dropout_name,
@@ -30,17 +36,17 @@ import numpy as np
 MAIN = {'teacher': 'Teacher', 'baseline': 'Baseline', 'delta': 'Baseline w/ δ',
         'karmma': 'KARMMA'}
 """System → its name in the paper's Table I."""
-LOST = '–'
-"""Stands where the paper's text has lost a figure."""
+MISSING = '–'
+"""Stands where the paper's text lacks a figure."""
 HEADS = ('noun', 'verb', 'action')
-SETS = tuple(published.DROPPING)
+SETS = tuple(published.DROPOUT_CURVES)
 
 
 def percent(values: Sequence[float]) -> str:
     """Return mean and standard deviation over seeds, in percent; of those that have a value."""
     values = [value for value in values if math.isfinite(value)]
     if not values:
-        return LOST
+        return MISSING
     text = f'{100 * mean(values):.1f}'
     return f'{text} ± {100 * float(np.std(values, ddof=1)):.1f}' if len(values) > 1 else text
 
@@ -55,14 +61,14 @@ def table_1(results: Results) -> str:
 
 
 def margins(results: Results) -> str:
-    """Tell what modality dropout with learned tokens, and then distillation, are worth."""
+    """Return the gains of modality dropout with learned tokens, and then of distillation."""
     def ours(better: str, worse: str, of: Callable[[str], list[float]]) -> str:
         gains = [100 * (b - w) for b, w in zip(of(better), of(worse))]
         return f'{mean(gains):+.1f} ± {float(np.std(gains, ddof=1)) if len(gains) > 1 else 0:.1f}'
 
     def theirs(better: str, worse: str, of: Callable[[Sequence[float]], float]) -> list[str]:
-        return [f'{of(published.DROPPING[s][better]) - of(published.DROPPING[s][worse]):+.1f}'
-                for s in SETS]
+        curves = [published.DROPOUT_CURVES[s] for s in SETS]
+        return [f'{of(each[better]) - of(each[worse]):+.1f}' for each in curves]
 
     measures: dict[str, tuple[Callable[[str], list[float]], Callable[[Sequence[float]], float]]]
     measures = {
@@ -74,7 +80,7 @@ def margins(results: Results) -> str:
     for better, worse in (('delta', 'baseline'), ('karmma', 'delta')):
         gain = f'{MAIN[better]} over {MAIN[worse]}'
         rows.append([gain, 'mean of all subsets', ours(better, worse, results.averages),
-                     *[LOST] * len(SETS)])
+                     *[MISSING] * len(SETS)])
         rows += [[gain, what, ours(better, worse, mine), *theirs(better, worse, paper)]
                  for what, (mine, paper) in measures.items()]
     return markdown_table(
@@ -88,7 +94,7 @@ def figure_4(results: Results) -> str:
     curves = {s: results.curves(s) for s in systems}
     rows = []
     for i, point in enumerate(POINTS):
-        paper = [f'{published.DROPPING[d][s][i]:.1f}' for d in SETS for s in systems]
+        paper = [f'{published.DROPOUT_CURVES[d][s][i]:.1f}' for d in SETS for s in systems]
         rows.append([f'{100 * point:.0f}', *(percent([c[i] for c in curves[s]]) for s in systems),
                      *paper])
     short = {SETS[0]: 'EK', SETS[1]: 'SS'}
@@ -98,34 +104,36 @@ def figure_4(results: Results) -> str:
 
 def table_2(results: Results) -> str:
     """Compare with Radevski et al."""
-    teacher, ensemble = results.seeds('teacher')[0]['trained'], results.cells['radevski']
-    gflops = {name: results.costs[name]['gflops'] for name in ('tiny', 'radevski_student')}
+    ensemble = results.experiments['radevski']
+    gflops = {name: cost.gflops for name, cost in results.costs.systems.items()}
 
-    def row(name: str, sees: str, asked: str, taught: int, system: str, accuracy: list[float],
-            cost: float, paper: str) -> list[str]:
-        trained = results.seeds(system)[0]['trained']
-        return [name, sees, asked, f'{taught / 1e6:.2f}', f'{trained / 1e6:.2f}',
+    def millions(result: ExperimentResult) -> str:
+        return f'{(result.trainable_parameters or 0) / 1e6:.2f}'
+
+    def row(name: str, trained_on: str, given: str, teacher: ExperimentResult, system: str,
+            accuracy: list[float], cost: float, paper: str) -> list[str]:
+        return [name, trained_on, given, millions(teacher), millions(results.seeds(system)[0]),
                 percent(accuracy), f'{cost:.2f}', paper]
 
+    teacher = results.seeds('teacher')[0]
     alone = [column['V'] for column in results.columns('karmma')]
     return markdown_table(
-        ['method', 'trained on', 'asked with', "teacher's trained parameters, M",
+        ['method', 'trained on', 'given', "teacher's trained parameters, M",
          "student's, M", 'action, %', 'GFLOPs', 'paper, action, %'],
-        [['their teacher: an ensemble', FULL, FULL, '', f'{ensemble["trained"] / 1e6:.2f}',
-          percent([ensemble['top1'][FULL]['action']]),
-          f'{results.costs["radevski"]["gflops"][FULL]:.2f}', LOST],
-         row('Radevski et al.', 'V', 'V', ensemble['trained'], 'radevski_student',
+        [['their teacher: an ensemble', FULL, FULL, '', millions(ensemble),
+          percent([ensemble.accuracy(FULL)]), f'{gflops["radevski"][FULL]:.2f}', MISSING],
+         row('Radevski et al.', 'V', 'V', ensemble, 'radevski_student',
              results.full('radevski_student'), gflops['radevski_student']['V'],
              f'{published.RADEVSKI_STUDENT:.2f}'),
          row('KARMMA, V alone', 'V', 'V', teacher, 'karmma_v', results.full('karmma_v'),
-             gflops['tiny']['V'], LOST),
-         row('KARMMA', FULL, 'V', teacher, 'karmma', alone, gflops['tiny']['V'], LOST),
+             gflops['tiny']['V'], MISSING),
+         row('KARMMA', FULL, 'V', teacher, 'karmma', alone, gflops['tiny']['V'], MISSING),
          row('KARMMA', FULL, FULL, teacher, 'karmma', results.full('karmma'),
-             gflops['tiny'][FULL], f'{published.DROPPING[SETS[0]]["karmma"][0]:.2f}')], 3)
+             gflops['tiny'][FULL], f'{published.DROPOUT_CURVES[SETS[0]]["karmma"][0]:.2f}')], 3)
 
 
 def table_3(results: Results) -> str:
-    """Tell what each enhancement adds, with all sensors."""
+    """Return the gain of each enhancement, with all sensors."""
     rows = {'baseline': ('Baseline', 'half_baseline'),
             'dropout': ('+ modality dropout', 'half_dropout'),
             'missing': ('+ missing modality strategy', gamma_name(1.0)),
@@ -140,52 +148,52 @@ def table_3(results: Results) -> str:
 
 
 def table_4(results: Results) -> str:
-    """Weigh labels against the teacher."""
+    """Return the accuracy for each weight of the labels against the teacher."""
     rows = []
     for gamma in GAMMAS:
         paper = published.GAMMA.get(gamma)
         rows.append([
             f'{gamma:.1f}', *(percent(results.full(gamma_name(gamma), h)) for h in HEADS),
             percent(results.averages(gamma_name(gamma))),
-            *(f'{value:.2f}' for value in paper or ()), *([] if paper else [LOST] * 3)])
+            *(f'{value:.2f}' for value in paper or ()), *([] if paper else [MISSING] * 3)])
     return markdown_table(['γ', *HEADS, 'action, mean of all subsets',
                   *(f'paper, {h}' for h in HEADS)], rows)
 
 
 def table_5(results: Results) -> str:
-    """Tell what the teacher's token reduction costs and saves."""
+    """Return the cost of the teacher's token reduction in accuracy, and what it saves."""
     rows = []
     for cap, paper in zip(TOKEN_CAPS, (None, 500, 300, 100)):
-        cost = results.costs['tokens'][str(cap)]
+        cost = results.costs.token_caps[_cap_key(cap)]
         accuracy = published.TOKEN_CAP_ACCURACY.get(paper)
         gigabytes = published.FUSION_MEMORY_GB.get(paper)
         rows.append([
-            'none' if cap is None else 'τ-average', str(cap or 36), f'{cost["gflops"]:.3f}',
-            f'{cost["fusion_bytes"] / 1e6:.0f}', percent(results.full(cap_name(cap))),
+            'none' if cap is None else 'τ-average', str(cap or 36), f'{cost.gflops:.3f}',
+            f'{cost.fusion_bytes / 1e6:.0f}', percent(results.full(cap_name(cap))),
             str(paper or 785),
             f'{published.TOKEN_CAP_GFLOPS["karmma_teacher"][paper]:.0f}',
-            LOST if gigabytes is None else f'{1000 * gigabytes:.0f}',
-            LOST if accuracy is None else f'{accuracy:.2f}'])
+            MISSING if gigabytes is None else f'{1000 * gigabytes:.0f}',
+            MISSING if accuracy is None else f'{accuracy:.2f}'])
     return markdown_table(
         ['reduction', 'tokens', 'GFLOPs', 'fusion in training, MB', 'action, %', 'paper: tokens',
          'GFLOPs', 'fusion, MB', 'action, %'], rows)
 
 
 def table_6(results: Results) -> str:
-    """Put the teacher's rates of modality dropout into three numbers."""
+    """Return three numbers for each rate of the teacher's modality dropout."""
     columns = {p: results.columns(dropout_name(p)) for p in DROPOUTS}
     ranks: dict[float, list[float]] = {p: [] for p in DROPOUTS}
     for seed in range(min(map(len, columns.values()))):
-        found = average_ranks({str(p): columns[p][seed] for p in DROPOUTS})
+        of_seed = average_ranks({str(p): columns[p][seed] for p in DROPOUTS})
         for p in DROPOUTS:
-            ranks[p].append(found[str(p)])
+            ranks[p].append(of_seed[str(p)])
     rows = []
     for p in DROPOUTS:
         paper = published.DROPOUT_AVERAGE.get(p), published.DROPOUT_DROP.get(p)
         rows.append([
             f'{100 * p:.0f}', percent(results.averages(dropout_name(p))),
             percent([relative_drop(c, FULL) for c in columns[p]]), f'{mean(ranks[p]):.2f}',
-            *(LOST if value is None else f'{value:.2f}' for value in paper)])
+            *(MISSING if value is None else f'{value:.2f}' for value in paper)])
     return markdown_table(
         [
             'modality dropout, %',
@@ -200,7 +208,7 @@ def table_6(results: Results) -> str:
 
 
 def orderings(results: Results) -> str:
-    """Hold the paper's orderings against ours."""
+    """Compare the paper's orderings with ours."""
     def above(better: list[float], worse: list[float], slack: float = 0.0) -> bool:
         return mean(better) >= mean(worse) - slack
 
@@ -232,81 +240,79 @@ def orderings(results: Results) -> str:
         'modality dropout of 50 % has the best mean accuracy (Table VI)':
             max(dropouts, key=lambda p: dropouts[p]) == 0.5,
     }
-    return markdown_table(['the paper finds', 'here'],
-                 [[claim, 'the same' if holds else '**not so**'] for claim, holds in
-                  claims.items()], 2)
+    return markdown_table(
+        ['the paper finds', 'here'],
+        [[claim, 'the same' if holds else '**not so**'] for claim, holds in claims.items()], 2)
 
 
-PAGE, REMARKS, PICTURES = 'results.md', 'results_remarks.md', 'images'
+PAGE, REMARKS, IMAGES = 'results.md', 'results_remarks.md', 'images'
 WHERE = 'Synthetic Kitchen, test split'
 ROOT = 'karmma reproduce synthetic_kitchen'
 
 PARTS: Mapping[str, tuple[str, Callable[[Results], str]]] = {
-    'table1': ('Table I: action accuracy by sensors, %', paper_tables.table_1),
-    'margins': ('What the enhancements gain', paper_tables.margins),
-    'fig4': ('Fig. 4: action accuracy as sensors drop out, %', paper_tables.figure_4),
-    'table2': ('Table II: against distillation into one modality', paper_tables.table_2),
-    'table3': ('Table III: the enhancements one by one, all sensors, %', paper_tables.table_3),
-    'table4': ('Table IV: labels against teacher, all sensors, %', paper_tables.table_4),
-    'table5': ("Table V: the teacher's token reduction", paper_tables.table_5),
-    'table6': ("Table VI: the teacher's modality dropout", paper_tables.table_6),
+    'table1': ('Table I: action accuracy by sensors, %', table_1),
+    'margins': ('What the enhancements gain', margins),
+    'fig4': ('Fig. 4: action accuracy as sensors drop out, %', figure_4),
+    'table2': ('Table II: against distillation into one modality', table_2),
+    'table3': ('Table III: the enhancements one by one, all sensors, %', table_3),
+    'table4': ('Table IV: labels against teacher, all sensors, %', table_4),
+    'table5': ("Table V: the teacher's token reduction", table_5),
+    'table6': ("Table VI: the teacher's modality dropout", table_6),
 }
-"""What `--only` knows, besides the figures: title and maker."""
+"""Part that `--only` prints → its title and what writes it."""
 
 
-def costs() -> dict[str, Any]:
-    """Compute what the systems cost; nothing of it depends on training."""
-    gflops, memory = gflops_by_cap('tiny_teacher', TOKEN_CAPS), fusion_training_bytes(
-        'tiny_teacher', TOKEN_CAPS)
-    found: dict[str, Any] = {
-        name: {'gflops': dict(cost_of(name).gflops),
-               'bytes': {s: tensor_bytes(name, parse_subset(s)) for s in cost_of(name).gflops}}
-        for name in ('tiny_teacher', 'tiny')}
-    alone = unimodal(preset('tiny'), Modality.RGB)
-    found['radevski_student'] = {'gflops': dict(cost_of('tiny', alone).gflops)}
-    found['radevski'] = {'gflops': dict(cost_of('tiny', ensemble(preset('tiny'))).gflops)}
-    found['tokens'] = {
-        str(cap): {'gflops': gflops[cap], 'fusion_bytes': memory[cap]} for cap in TOKEN_CAPS}
-    return found
+def costs() -> Costs:
+    """Compute the costs of the systems."""
+    systems = {}
+    for name in ('tiny_teacher', 'tiny'):
+        gflops = cost_of(name).gflops
+        systems[name] = SystemCost(
+            gflops, {subset: tensor_bytes(name, parse_subset(subset)) for subset in gflops})
+    for name, config in (('radevski_student', unimodal(preset('tiny'), Modality.RGB)),
+                         ('radevski', ensemble(preset('tiny')))):
+        systems[name] = SystemCost(cost_of('tiny', config).gflops)
+    by_cap = gflops_by_cap('tiny_teacher', TOKEN_CAPS)
+    memory = fusion_training_bytes('tiny_teacher', TOKEN_CAPS)
+    return Costs(systems, {
+        _cap_key(cap): TokenCapCost(by_cap[cap], memory[cap]) for cap in TOKEN_CAPS})
+
+
+def _cap_key(cap: int | None) -> str:
+    return 'none' if cap is None else str(cap)
 
 
 def write_report(results: Results, folder: Path) -> list[Path]:
-    """Draw the figures and write the page; give the files."""
-    pictures = folder / PICTURES
-    pictures.mkdir(parents=True, exist_ok=True)
-    drawn = [pictures / f'results_fig{number}.png' for number in (4, 5, 6)]
-    systems = [s for s in paper_tables.MAIN if s != 'teacher']
+    """Plot the figures and write the page; return the files."""
+    images = folder / IMAGES
+    images.mkdir(parents=True, exist_ok=True)
+    figures = [images / f'results_fig{number}.png' for number in (4, 5, 6)]
+    systems = [s for s in MAIN if s != 'teacher']
+    paper = {f'{MAIN[s]}, paper ({SETS[0]})': published.DROPOUT_CURVES[SETS[0]][s]
+             for s in systems}
     plot_dropout_curve(
-        drawn[0],
-        {paper_tables.MAIN[s]: results.curves(s) for s in systems},
-        where=WHERE,
-        references={
-            f'{paper_tables.MAIN[s]}, paper ({paper_tables.SETS[0]})': [
-                v / 100 for v in published.DROPPING[paper_tables.SETS[0]][s]
-            ]
-            for s in systems
-        },
-    )
+        figures[0], {MAIN[s]: results.curves(s) for s in systems}, where=WHERE,
+        references={name: [v / 100 for v in curve] for name, curve in paper.items()})
     plot_subsets(
-        drawn[1], {f'dropout {100 * p:.0f} %': results.columns(dropout_name(p))
-                   for p in DROPOUTS}, where=f'teacher, {WHERE}')
-    names = {'tiny_teacher': 'teacher', 'tiny': 'student'}
-    plot_costs(drawn[2], {
-        'operations a clip, GFLOPs': (
-            {names[n]: results.costs[n]['gflops'] for n in names}, {}),
+        figures[1], {f'dropout {100 * p:.0f} %': results.columns(dropout_name(p))
+                     for p in DROPOUTS}, where=f'teacher, {WHERE}')
+    costs_of = {title: results.costs.systems[name]
+                for name, title in (('tiny_teacher', 'teacher'), ('tiny', 'student'))}
+    plot_costs(figures[2], {
+        'operations a clip, GFLOPs': ({name: c.gflops for name, c in costs_of.items()}, {}),
         'tensors at inference, MB': (
-            {names[n]: {s: b / 1e6 for s, b in results.costs[n]['bytes'].items()}
-             for n in names}, {})})
+            {name: {s: b / 1e6 for s, b in (c.bytes or {}).items()}
+             for name, c in costs_of.items()}, {})})
     page = folder / PAGE
     page.write_text(_page(results, folder), encoding='utf-8')
-    return [page, *drawn]
+    return [page, *figures]
 
 
 def _page(results: Results, folder: Path) -> str:
     figures = {'fig4': ('4', 'accuracy as sensors drop out'),
                'table6': ('5', "the teacher's accuracy by sensors and modality dropout")}
     parts = [_head(results)]
-    parts += ['## The orderings of the paper\n', f'{paper_tables.orderings(results)}\n']
+    parts += ['## The orderings of the paper\n', f'{orderings(results)}\n']
     remarks = folder / REMARKS
     if remarks.is_file():
         parts.append(remarks.read_text(encoding='utf-8'))
@@ -314,10 +320,10 @@ def _page(results: Results, folder: Path) -> str:
         parts += [f'## {title}\n', f'{make(results)}\n']
         if name in figures:
             number, what = figures[name]
-            parts.append(f'![Fig. {number}: {what}]({PICTURES}/results_fig{number}.png)\n')
+            parts.append(f'![Fig. {number}: {what}]({IMAGES}/results_fig{number}.png)\n')
     parts += ['## Fig. 6: what teacher and student cost\n',
-              f'![Fig. 6: operations and memory]({PICTURES}/results_fig6.png)\n',
-              _ratio(results), '## How it was made\n', _making(results)]
+              f'![Fig. 6: operations and memory]({IMAGES}/results_fig6.png)\n',
+              _ratio(results), '## How it was made\n', _provenance(results)]
     return '\n'.join(parts)
 
 
@@ -333,42 +339,45 @@ Synthetic Kitchen: {train:,} training clips, {others:,} others to pretrain encod
 test clips of other objects, {seeds} seeds, mean ± standard deviation. Absolute numbers mean
 nothing beside EPIC-Kitchens' (EK) or Something-Something's (SS): 8 verbs × 10 nouns, four
 sensors, small encoders. What can be compared is which system is better, and by how much. A
-figure that the paper's text has lost is a dash. This page is written by `{ROOT}`;
-every number in it rests on [results.json](results.json).
+figure that the paper's text lacks is a dash. This page is written by `{ROOT}`;
+every number in it is from [results.json](results.json)
+([schema](schemas/results.schema.json)).
 """
 
 
 def _ratio(results: Results) -> str:
-    ours = [{name: results.costs[name][quantity] for name in ('tiny', 'tiny_teacher')}
-            for quantity in ('gflops', 'bytes')]
+    costs_of = results.costs.systems
+    ours = ({name: cost.gflops for name, cost in costs_of.items()},
+            {name: cost.bytes or {} for name, cost in costs_of.items()})
     paper = published.GFLOPS, published.MEMORY_GB
 
-    def shares(figures: Sequence[Mapping[str, Any]], student: str, teacher: str, subset: str
-               ) -> str:
+    def fractions(
+        figures: Sequence[Mapping[str, Mapping[str, float]]], student: str, teacher: str,
+        subset: str,
+    ) -> str:
         return ' and '.join(
             f'{100 * f[student][subset] / f[teacher][subset]:.0f} %' for f in figures)
 
     tiny_ones, full_ones = ('tiny', 'tiny_teacher'), ('karmma_student', 'karmma_teacher')
     return (f"Of the teacher's operations and memory the student takes "
-            f'{shares(ours, *tiny_ones, paper_tables.FULL)} with all sensors, '
-            f'{shares(ours, *tiny_ones, "V")} with V alone. The paper: '
-            f'{shares(paper, *full_ones, "V+F+A")} with V+F+A, {shares(paper, *full_ones, "V")} '
-            'with V. Computed from shapes; those of the full-size networks are in '
-            '[model.md](model.md).\n')
+            f'{fractions(ours, *tiny_ones, FULL)} with all sensors, '
+            f'{fractions(ours, *tiny_ones, "V")} with V alone. The paper: '
+            f'{fractions(paper, *full_ones, "V+F+A")} with V+F+A, '
+            f'{fractions(paper, *full_ones, "V")} with V. Computed from shapes; those of the '
+            'full-size networks are in [model.md](model.md).\n')
 
 
-def _making(results: Results) -> str:
-    minutes = sum(cell['minutes'] for cell in results.cells.values())
-    lines = [f'    {results.made["command"]}\n',
-             f'{results.made["date"]}, {results.made["machine"]}: {len(results.cells)} cells, '
+def _provenance(results: Results) -> str:
+    minutes = sum(each.minutes for each in results.experiments.values())
+    facts = results.provenance
+    lines = [f'    {facts["command"]}\n',
+             f'{facts["date"]}, {facts["machine"]}: {len(results.experiments)} experiments, '
              f'{minutes:.0f} minutes of work, {results.settings["jobs"]} at a time.\n',
              'Pretrained encoders alone, action accuracy, %:\n']
+    modalities = preset('tiny').modalities
     rows = []
     for size in ('student', 'teacher'):
-        alone = [results.cells[f'encoder_{size}/{m}']['top1'][m.letter]['action']
-                 for m in preset('tiny').modalities]
+        alone = [results.experiments[f'encoder_{size}/{m}'].accuracy() for m in modalities]
         rows.append([size, *(f'{100 * value:.1f}' for value in alone)])
-    lines.append(
-        markdown_table(['encoders', *(m.letter for m in preset('tiny').modalities)], rows)
-    )
+    lines.append(markdown_table(['encoders', *(m.letter for m in modalities)], rows))
     return '\n'.join(lines) + '\n'

@@ -2,10 +2,10 @@
 Every system of the paper's tables at tiny size, and how much of it a budget pays for.
 
 As in the paper the teacher's encoders are pretrained on other data and frozen, the students'
-video and flow encoders start from such weights too, and those of sound and boxes from nothing.
-What Kinetics-400 is there, clips of another seed are here: a teacher that had seen the very
-clips it teaches on would say no more than their labels. Pretrained encoders are the same for
-all seeds, as published weights are.
+video and flow encoders start from such weights too, and those of audio and boxes from random ones.
+In place of Kinetics-400 stand clips of another seed: a teacher trained on the clips of its
+student would give it no more than their labels. Pretrained encoders are the same for all seeds,
+as published weights are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.presets import ensemble, only, preset, unimodal
-from karmma_ros.reproduce.cells import ENCODER, ENSEMBLE, Experiment, STUDENT, TEACHER, TOKENS
+from karmma_ros.reproduce.experiments import (
+    ENCODER,
+    ENSEMBLE,
+    Experiment,
+    STUDENT,
+    TEACHER,
+    TOKENS,
+)
 from karmma_ros.training.module import OptimizerSettings
 from karmma_ros.training.run import RunSettings
 
@@ -45,7 +52,7 @@ class Budget:
     student_epochs: int
     """Of the main systems; all ablations take half, as in the paper."""
     jobs: int
-    """Cells made at a time."""
+    """Experiments run at a time."""
     precision: str = 'bf16-mixed'
     device: str = 'cpu'
 
@@ -74,18 +81,18 @@ def budget(name: str) -> Budget:
 
 
 def all_experiments(plan: Budget) -> dict[str, Experiment]:
-    """Return every cell by name, those that most depends on first."""
-    cells = [*_encoders(plan), *_shared(plan)]
+    """Return every experiment by name, dependencies first."""
+    experiments = [*_encoders(plan), *_shared(plan)]
     seeds = range(plan.seeds)
     for seed in seeds:
-        cells += _main(plan, seed)
+        experiments += _main(plan, seed)
     for seed in seeds:
-        cells += _ablations(plan, seed)
-    return {cell.name: cell for cell in cells}
+        experiments += _ablations(plan, seed)
+    return {experiment.name: experiment for experiment in experiments}
 
 
 def seeded(name: str, seed: int) -> str:
-    """Name the cell of a system with a seed."""
+    """Name the experiment of a system with a seed."""
     return f'{name}/{seed}'
 
 
@@ -127,20 +134,20 @@ def _ablations(plan: Budget, seed: int) -> list[Experiment]:
     """Tables III to VI."""
     teacher = seeded('teacher', seed)
     half = max(1, plan.student_epochs // 2)
-    cells = [
+    experiments = [
         _student(plan, seed, 'half_baseline', _omitting(), half, dropout=0.0),
         _student(plan, seed, 'half_dropout', _omitting(), half),
         *(_student(plan, seed, gamma_name(g), preset('tiny'), half, teacher if g < 1 else '',
                    gamma=g) for g in GAMMAS)]
     half = max(1, plan.teacher_epochs // 2)
-    cells += [
+    experiments += [
         _teacher(plan, seed, dropout_name(p), preset('tiny_teacher'), half, p) for p in DROPOUTS]
     for cap in TOKEN_CAPS:
         if cap_name(cap) != HALF_TEACHER:
             config = replace(preset('tiny_teacher'), **(
                 {'reduction': 'none'} if cap is None else {'token_cap': cap}))
-            cells.append(_teacher(plan, seed, cap_name(cap), config, half, 0.5))
-    return cells
+            experiments.append(_teacher(plan, seed, cap_name(cap), config, half, 0.5))
+    return experiments
 
 
 def gamma_name(gamma: float) -> str:

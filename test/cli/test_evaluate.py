@@ -80,11 +80,11 @@ def test_a_model_is_scored_for_every_subset(model, toys, tmp_path, capsys):
     assert found['subsets']['V']['count'] == 10 and found['subsets']['A']['count'] == 6
     assert report['data']['name'] == 'Toys' and report['data']['clips'] == 10
     assert report['data']['settings']['dataset'] == 'synthetic_kitchen'
-    assert len(found['dropping']['action']) == 10
+    assert len(found['dropout_curve']['action']) == 10
     printed = capsys.readouterr().out
     assert '| V+F+A+D | 6 |' in printed and 'scores.json' in printed
     assert {p.name for p in (tmp_path / 'out').iterdir()} == {
-        'README.md', 'scores.json', 'predictions', 'subsets.png', 'dropping.png',
+        'README.md', 'scores.json', 'predictions', 'subsets.png', 'dropout_curve.png',
         'calibration_1.png'}
     assert sorted(toys.served) == list(range(10))
 
@@ -142,7 +142,7 @@ def test_chosen_subsets_alone_are_scored(model, toys, tmp_path):
     report = run(tmp_path / 'out', model, '--subsets', 'A+V', 'D')
     found = report['models'][0]
     assert list(found['subsets']) == ['V+A', 'D']
-    assert found['dropping'] is None and found['average_accuracy'] is None
+    assert found['dropout_curve'] is None and found['average_accuracy'] is None
 
 
 def test_models_stand_side_by_side(model, toys, tmp_path, config, spec, vocabulary):
@@ -181,7 +181,7 @@ def test_the_paper_s_curves_are_drawn_where_data_and_sensors_are_its_own(
     monkeypatch.setattr(evaluate, 'markdown', str)
     three = replace(config, encoders={
         m: e for m, e in config.encoders.items() if m is not Modality.DETECTIONS})
-    for name in (*evaluate.DROPPING, 'Toys'):
+    for name in (*evaluate.DROPOUT_CURVES, 'Toys'):
         splits = Splits(name, spec, vocabulary, *[Toy(spec, 3)] * 3)
         monkeypatch.setattr(evaluate, 'open_splits', lambda *_, splits=splits: splits)
         path = save(tmp_path / 'vfa', three, spec, vocabulary)
@@ -189,7 +189,7 @@ def test_the_paper_s_curves_are_drawn_where_data_and_sensors_are_its_own(
     assert list(drawn[0]) == ['paper: Baseline', 'paper: Baseline with dropout', 'paper: KARMMA']
     assert drawn[0]['paper: KARMMA'][0] == pytest.approx(0.43)
     assert drawn[1:] == [{}, {}]  # Something-Something has no sound; Toys are not in the paper
-    assert set(evaluate._PUBLISHED_SENSORS) == set(evaluate.DROPPING)
+    assert set(evaluate._PUBLISHED_SENSORS) == set(evaluate.DROPOUT_CURVES)
 
 
 def test_exports_are_scored_beside_their_model(model, toys, tmp_path, capsys):
@@ -279,7 +279,7 @@ def test_the_kitchen_is_rendered_as_a_configuration_says(tmp_path, config):
                     '  synthetic_kitchen: {train: 900, validation: 900, test: 9}\n')
     cache = tmp_path / 'cache'
     report = run(tmp_path / 'out', path, '--config', file, '--data.synthetic_kitchen.test', '3',
-                 '--cache', cache, '--pictures', 'svg')
+                 '--cache', cache, '--figure-format', 'svg')
     assert report['data']['clips'] == 3
     assert report['data']['settings']['train'] == 900
     folders = {p.name for p in cache.iterdir() if p.is_dir()}

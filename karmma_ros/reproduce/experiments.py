@@ -1,0 +1,270 @@
+"""
+The experiments of the reproduction: each trains and scores one network, in a folder of its own.
+
+An experiment is described by settings alone. Its key is a digest of them and of those of the
+experiments that it builds on, so that a result is reused exactly where it would be the same.
+`run_all` runs them in processes of their own, each as soon as its dependencies are done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+from pathlib import Path
+import signal
+import time
+from typing import Any
+import warnings
+
+from karmma_ros.data.samples import Clips, Splits
+from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings, open_splits
+from karmma_ros.data.synthetic_kitchen.dataset import VERSION as KITCHEN_VERSION
+from karmma_ros.data.synthetic_kitchen.episode import clip_spec
+from karmma_ros.evaluation.classification import score
+from karmma_ros.evaluation.inference import collect
+from karmma_ros.evaluation.schema import to_json
+from karmma_ros.modality import Modality
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import load_bundle, save_bundle
+from karmma_ros.model.config import ModelConfig
+from karmma_ros.model.karmma import Karmma
+from karmma_ros.training.loaders import scoring_loader
+from karmma_ros.training.precomputed import FeatureCache, network_on_tokens, TeacherLogitCache
+from karmma_ros.training.run import RunSettings, train
+import torch
+
+VERSION = 1
+"""Increases whenever equal settings would give other results."""
+
+ENCODER, ENSEMBLE, TOKENS, TEACHER, STUDENT = (
+    'encoder', 'ensemble', 'tokens', 'teacher', 'student')
+RESULT = 'result.json'
+SPLITS = ('train', 'validation', 'test')
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained, from what, and how."""
+
+    name: str
+    """Path-like: what it is, and the seed."""
+    role: str
+    """
+    `encoder`: one encoder with a classifier. `ensemble`: encoders side by side, not trained.
+    `tokens`: the tokens of frozen encoders for every clip. `teacher`: fusion over those tokens.
+    `student`: all of a network.
+    """
+    config: ModelConfig
+    run: RunSettings = field(default_factory=RunSettings)
+    encoders: Mapping[Modality, str] = field(default_factory=dict)
+    """Modality → experiment that its encoder comes from."""
+    tokens: str = ''
+    """Teacher: the experiment with the tokens."""
+    teacher: str = ''
+    """Student: the experiment that it is distilled from."""
+    pretraining: KitchenSettings | None = None
+    """Clips whose training split to train on in place of the data set's own."""
+
+    @property
+    def dependencies(self) -> tuple[str, ...]:
+        """Return the experiments that must be done first."""
+        others = (*self.encoders.values(), self.tokens, self.teacher)
+        return tuple(dict.fromkeys(name for name in others if name))
+
+
+Experiments = Mapping[str, Experiment]
+"""Name → experiment, dependencies first."""
+
+
+@dataclass(frozen=True)
+class ExperimentResult:
+    """The result of one experiment on the test split."""
+
+    key: str
+    """Digest of all that decides it."""
+    minutes: float
+    top1: Mapping[str, Mapping[str, float]] | None = None
+    """Subset → head, and the action, → accuracy, 0 to 1; absent where nothing is classified."""
+    calibration_error: Mapping[str, Mapping[str, float]] | None = None
+    """The same keys → expected calibration error."""
+    trainable_parameters: int | None = None
+
+    def accuracy(self, subset: str | None = None, key: str = 'action') -> float:
+        """Return a top-1 accuracy; without a subset, that of all modalities it takes."""
+        top1 = self.top1 or {}
+        return (next(iter(top1.values())) if subset is None else top1[subset])[key]
+
+
+def key_of(experiment: Experiment, experiments: Experiments, data: KitchenSettings) -> str:
+    """Return the digest of all that decides a result, 16 hexadecimal digits."""
+    run = asdict(experiment.run)
+    for irrelevant in ('workers', 'progress', 'checkpoint_minutes', 'device', 'devices'):
+        del run[irrelevant]
+    facts = {
+        'versions': [VERSION, KITCHEN_VERSION], 'kind': experiment.role, 'run': run,
+        'config': experiment.config.to_dict(), 'data': asdict(data),
+        'pretraining': experiment.pretraining and asdict(experiment.pretraining),
+        'clip': clip_spec().to_dict(),
+        'encoders': {m.value: name for m, name in experiment.encoders.items()},
+        'needs': [key_of(experiments[n], experiments, data) for n in experiment.dependencies]}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class ExperimentRunner:
+    """
+    Runs experiments, each in a folder of its own; one that is done is not run again.
+
+    :param root: folder of the experiments.
+    :param cache: folder of the rendered data set.
+    """
+
+    def __init__(
+        self, root: Path, cache: Path, experiments: Experiments, data: KitchenSettings
+    ) -> None:
+        self._root, self._cache = root, cache
+        self._experiments, self._data = experiments, data
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of an experiment's present settings."""
+        return self._root / name / self._key(name)
+
+    def result(self, name: str) -> ExperimentResult | None:
+        """Return the result of an experiment; None if it is not done."""
+        try:
+            return ExperimentResult(**json.loads((self.folder(name) / RESULT).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def run(self, name: str) -> ExperimentResult:
+        """Train and score an experiment whose dependencies are done; resume a stopped one."""
+        if (done := self.result(name)) is not None:
+            return done
+        experiment, folder = self._experiments[name], self.folder(name)
+        splits = open_splits(self._data, clip_spec(), self._cache)
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        network = self._network(experiment, splits)
+        scores: dict[str, Any] = {}
+        if experiment.role == TOKENS:
+            for split in SPLITS:
+                FeatureCache.build(
+                    folder / split, network, getattr(splits, split), repr(self._data))
+        else:
+            scores = self._train(experiment, network, splits, folder)
+        minutes = round((time.monotonic() - began) / 60, 2)
+        result = ExperimentResult(self._key(name), minutes, **scores)
+        partial = folder / (RESULT + '.partial')
+        partial.write_text(json.dumps(to_json(result), indent=1))
+        partial.replace(folder / RESULT)
+        for checkpoint in (folder / 'run').glob('*.ckpt'):
+            checkpoint.unlink()
+        return result
+
+    def _key(self, name: str) -> str:
+        return key_of(self._experiments[name], self._experiments, self._data)
+
+    def _train(
+        self, experiment: Experiment, network: Karmma, splits: Splits, folder: Path
+    ) -> dict[str, Any]:
+        """Train a network, save it and what its students need, and score it."""
+        trained, clips = network, {split: getattr(splits, split) for split in SPLITS}
+        if experiment.pretraining is not None:
+            clips['train'] = open_splits(experiment.pretraining, clip_spec(), self._cache).train
+        if experiment.role == TEACHER:
+            features = self.folder(experiment.tokens)
+            clips = {split: FeatureCache(features / split) for split in SPLITS}
+            trained = network_on_tokens(network, clips['train'])
+        if experiment.role != ENSEMBLE:
+            teacher = experiment.teacher and TeacherLogitCache(
+                self.folder(experiment.teacher) / 'logits')
+            train(trained, clips['train'], clips['validation'], experiment.run, folder / 'run',
+                  teacher or None)
+        if any(other.teacher == experiment.name for other in self._experiments.values()):
+            TeacherLogitCache.build(
+                folder / 'logits', trained, clips['train'], repr(self._data))
+        save_bundle(folder / 'model', network.eval(), experiment.config, splits.spec,
+                    splits.vocabulary, dataset=splits.name, card=f'# {experiment.name}\n')
+        return {**_scores(trained, clips['test']), 'trainable_parameters': sum(
+            p.numel() for p in trained.parameters() if p.requires_grad)}
+
+    def _network(self, experiment: Experiment, splits: Splits) -> Karmma:
+        torch.manual_seed(experiment.run.seed)
+        network = build(experiment.config, splits.spec, splits.vocabulary)
+        for modality, source in experiment.encoders.items():
+            pretrained = load_bundle(self.folder(source) / 'model').network
+            network.encoders[modality.value].load_state_dict(
+                pretrained.encoders[modality.value].state_dict())
+            if experiment.role == ENSEMBLE:  # its embedding is the classifier
+                network.embeddings[modality.value].load_state_dict(
+                    pretrained.embeddings[modality.value].state_dict())
+        return network
+
+
+def _scores(network: Karmma, clips: Clips) -> dict[str, Any]:
+    """Score every subset: top-1 accuracy of each head and the action, and calibration."""
+    predictions = collect(network, scoring_loader(clips, network.modalities, 64))
+    top1, error = {}, {}
+    for subset, each in score(predictions).items():
+        top1[subset] = {key: round(s.top1, 6) for key, s in each.scores.items()}
+        error[subset] = {key: round(s.calibration_error, 6) for key, s in each.scores.items()}
+    return {'top1': top1, 'calibration_error': error}
+
+
+def with_dependencies(wanted: Iterable[str], experiments: Experiments) -> list[str]:
+    """Return the wanted experiments and all dependencies, in the order of `experiments`."""
+    needed: set[str] = set()
+    pending = list(wanted)
+    while pending:
+        name = pending.pop()
+        if name not in needed:
+            needed.add(name)
+            pending += experiments[name].dependencies
+    return [name for name in experiments if name in needed]
+
+
+def run_all(
+    runner: ExperimentRunner, experiments: Experiments, names: Iterable[str], jobs: int,
+    on_result: Callable[[str, ExperimentResult], None],
+) -> None:
+    """
+    Run experiments, `jobs` at a time; the first that fails stops the rest.
+
+    :param names: with all dependencies (`with_dependencies`).
+    :param on_result: called with name and result of each.
+    """
+    waiting = list(names)
+    done: set[str] = set()
+    running: dict[Future[ExperimentResult], str] = {}
+    # Not fork: torch's threads would not survive it.
+    context = multiprocessing.get_context('spawn')
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    pool = ProcessPoolExecutor(jobs, context, initializer=_prepare, initargs=(threads,))
+    try:
+        while waiting or running:
+            for name in [n for n in waiting if done.issuperset(experiments[n].dependencies)]:
+                if len(running) == jobs:
+                    break
+                waiting.remove(name)
+                running[pool.submit(runner.run, name)] = name
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                name = running.pop(future)
+                on_result(name, future.result())
+                done.add(name)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _prepare(threads: int) -> None:
+    # An interrupt stops a training between two steps (its checkpoint callback sees to it); what
+    # follows the training takes seconds and is finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
+    warnings.filterwarnings('ignore', module='lightning')
