@@ -1,4 +1,4 @@
-"""What the network says: class scores with their names."""
+"""The output of the network: class scores with their names."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from karmma_ros.bags.report.markdown import word
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.bootstrap import (
     calibration,
-    draws,
+    draw_resamples,
     f1,
     Floats,
     interval_of,
@@ -292,18 +292,18 @@ class _Pair:
         n = len(self._bag)
         ones = np.ones((1, n))
         a, b = (float(each(ones)[0]) for each in statistics)
-        interval = interval_of(statistics, draws(n, resamples, seed))
+        interval = interval_of(statistics, draw_resamples(n, resamples, seed))
         of_bags = None
         if self._bags >= MANY_BAGS:
             of_bags = interval_of(statistics, (
-                w[:, self._bag] for w in draws(self._bags, resamples, seed)))
+                w[:, self._bag] for w in draw_resamples(self._bags, resamples, seed)))
         return _difference(name, unit, higher, count, a, b, interval, of_bags)
 
     def _over_bags(
         self, name: str, statistics: Sequence[Statistic], resamples: int, seed: int
     ) -> Difference:
         a, b = (float(each(np.ones((1, self._bags)))[0]) for each in statistics)
-        of_bags = interval_of(statistics, draws(self._bags, resamples, seed)) \
+        of_bags = interval_of(statistics, draw_resamples(self._bags, resamples, seed)) \
             if self._bags >= MANY_BAGS else None
         return _difference(name, 'share', True, self._bags, a, b, None, of_bags)
 

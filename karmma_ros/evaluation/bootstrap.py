@@ -1,5 +1,5 @@
 """
-Figures of resamples: how often each of n things was drawn → the figure, many draws at once.
+Bootstrap statistics: how often each of n items is in a resample → a figure, many at once.
 
 Shape legend: n true actions or bags, r resamples, c classes, k bags.
 """
@@ -9,39 +9,39 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from karmma_ros.evaluation.classification import BINS
 import numpy as np
 from numpy.typing import NDArray
 
-BINS = 15
 _CHUNK = 250
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
-"""How often each was drawn, `[r, n]` → the figure, `[r]`."""
+"""How often each item is in a resample, `[r, n]` → the figure, `[r]`."""
 
 
-def draws(n: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """Return how often each of n is drawn, `[r, n]`, some resamples at a time."""
+def draw_resamples(n: int, count: int, seed: int) -> Iterator[Floats]:
+    """Yield how often each of n items is in a resample, `[r, n]`, some resamples at a time."""
     rng = np.random.default_rng(seed)
-    for first in range(0, resamples, _CHUNK):
-        count = min(_CHUNK, resamples - first)
-        drawn = rng.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n).astype(float)
+    for first in range(0, count, _CHUNK):
+        r = min(_CHUNK, count - first)
+        items = rng.integers(0, n, (r, n)) + n * np.arange(r)[:, None]
+        yield np.bincount(items.ravel(), minlength=r * n).reshape(r, n).astype(float)
 
 
 def interval_of(
-    statistics: Sequence[Statistic], draws: Iterator[Floats]
+    statistics: Sequence[Statistic], weights: Iterator[Floats]
 ) -> tuple[float, float] | None:
     """Return where 95 % of the differences, the second less the first, lie."""
-    differences = []
-    for weights in draws:
-        a, b = (each(weights) for each in statistics)
-        differences.append(b - a)
-    found: Floats = np.concatenate(differences)
-    found = found[np.isfinite(found)]
-    if not len(found):
+    parts = []
+    for chunk in weights:
+        a, b = (each(chunk) for each in statistics)
+        parts.append(b - a)
+    differences: Floats = np.concatenate(parts)
+    differences = differences[np.isfinite(differences)]
+    if not len(differences):
         return None
-    low, high = np.percentile(found, [2.5, 97.5])
+    low, high = np.percentile(differences, [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -52,38 +52,38 @@ def mean(values: NDArray[Any], mask: NDArray[np.bool_]) -> Statistic:
 
 
 def recall(
-    right: Floats, mask: NDArray[np.bool_], classes: NDArray[np.int64]
+    correct: Floats, mask: NDArray[np.bool_], classes: NDArray[np.int64]
 ) -> Statistic:
-    """Return the mean over classes of the share of each that is right."""
-    _, place = np.unique(classes, return_inverse=True)
-    member = np.eye(place.max() + 1)[place] * mask[:, None]  # [n, c]
+    """Return the mean over classes of the fraction of each that is correct."""
+    _, index = np.unique(classes, return_inverse=True)
+    member = np.eye(index.max() + 1)[index] * mask[:, None]  # [n, c]
     member = member[:, member.any(0)]
-    hit = member * right[:, None]
+    hit = member * correct[:, None]
 
     def of_classes(w: Floats) -> Floats:
-        shares = _over(w @ hit, w @ member)
-        there = np.isfinite(shares)
-        return _over(np.where(there, shares, 0).sum(1), there.sum(1))
+        recalls = _over(w @ hit, w @ member)
+        is_present = np.isfinite(recalls)
+        return _over(np.where(is_present, recalls, 0).sum(1), is_present.sum(1))
     return of_classes
 
 
-def calibration(right: Floats, confidence: Floats, mask: NDArray[np.bool_]) -> Statistic:
+def calibration(correct: Floats, confidence: Floats, mask: NDArray[np.bool_]) -> Statistic:
     """Return the expected calibration error over `BINS` bins of equal width."""
-    sure = np.where(mask, confidence, 0.0)
-    place = np.clip((sure * BINS).astype(int), 0, BINS - 1)
-    gap = np.eye(BINS)[place] * (np.where(mask, right, 0) - sure)[:, None]  # [n, bins]
+    masked = np.where(mask, confidence, 0.0)
+    index = np.clip((masked * BINS).astype(int), 0, BINS - 1)
+    gap = np.eye(BINS)[index] * (np.where(mask, correct, 0) - masked)[:, None]  # [n, bins]
     counted = mask.astype(float)
     return lambda w: _over(np.abs(w @ gap).sum(1), w @ counted)
 
 
 def f1(counts: Floats) -> Statistic:
-    """Return F1 of the sums of right, wrong and missed, `[k, 3]`."""
+    """Return F1 of the sums of true positives, false positives and false negatives, `[k, 3]`."""
     def of_sums(w: Floats) -> Floats:
-        right, wrong, missed = (w @ counts).T
-        return _over(2 * right, 2 * right + wrong + missed)
+        true_positives, false_positives, false_negatives = (w @ counts).T
+        return _over(2 * true_positives, 2 * true_positives + false_positives + false_negatives)
     return of_sums
 
 
-def _over(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan),
-                     where=np.asarray(whole) != 0)
+def _over(part: Floats, total: Floats) -> Floats:
+    return np.divide(part, total, out=np.full(np.shape(part), np.nan),
+                     where=np.asarray(total) != 0)

@@ -1,8 +1,8 @@
 """
-What people really did in a bag: actions with start, stop and classes, from a table or a topic.
+The ground truth of a bag: actions with start, stop and classes, from a table or a topic.
 
-What cannot be used is left out, counted and said; it never stops an evaluation that has
-something to score.
+What cannot be used is left out, counted and reported; it never stops an evaluation that has an
+action to score.
 """
 
 from __future__ import annotations
@@ -27,18 +27,16 @@ from karmma_ros.prediction import action_heads, further_heads, NOUN, VERB, Vocab
 
 TIMES = ('auto', 'bag', 'clock')
 """Times of a table count from the start of the bag, or are those of its clock; auto: judged."""
-
-
 TruthMessage = Sequence[Any]
 """Start, stop, verb and noun of an annotation, and the ids of both where they are known."""
 
 
 class Recorded(Protocol):
-    """What has to be known of a bag; `answers.BagInfo` does."""
+    """What has to be known of a bag, such as `bags.bag_run.BagInfo`."""
 
     @property
     def path(self) -> str:
-        """Return where it lies."""
+        """Return its path."""
 
     @property
     def start_ns(self) -> int:
@@ -56,7 +54,7 @@ class TrueAction:
     start_ns: int
     end_ns: int
     names: Mapping[str, str]
-    """Head → class, by the model's name where it has one; '' where the truth says nothing."""
+    """Head → class, by the model's name where it has one; '' where the truth leaves it open."""
     ids: Mapping[str, int]
     """Head → class id, or `UNKNOWN`."""
 
@@ -93,8 +91,7 @@ class Truth:
         :param times: see `TIMES`. On auto, the reading by which more actions fall into the bag.
         :param recording: of a table of several, which one this bag is; else it is found in the
             bag's name.
-        :raises InvalidSettingError: when the table cannot be read, or says nothing of this bag
-            among those that it names.
+        :raises InvalidSettingError: when the table cannot be read, or names other bags only.
         """
         if times not in TIMES:
             raise InvalidSettingError('--ground-truth-times', times, ', '.join(TIMES))
@@ -117,8 +114,9 @@ class Truth:
             pairs = [(each[VERB], each.get(NOUN, '')) for each in labels]
             notes += tuple(_part_remarks(pairs, vocabulary, path.name))
             labels = list(map(_by_part(vocabulary), pairs))
-        found = [(row.start + shift, row.stop + shift, each) for row, each in zip(rows, labels)]
-        return _settle(found, path.name, bag, vocabulary, left_out, notes)
+        actions = [(row.start + shift, row.stop + shift, each)
+                   for row, each in zip(rows, labels)]
+        return _settle(actions, path.name, bag, vocabulary, left_out, notes)
 
     @classmethod
     def from_messages(
@@ -127,11 +125,11 @@ class Truth:
         """Take the messages of a topic of `karmma_msgs/ActionAnnotation`."""
         of_parts = _by_part(vocabulary)
         distinct = list(dict.fromkeys(map(tuple, messages)))  # a latched one comes again
-        found = [(start_ns, end_ns, of_parts((verb, noun)))
-                 for start_ns, end_ns, verb, noun, *_ in distinct]
+        actions = [(start_ns, end_ns, of_parts((verb, noun)))
+                   for start_ns, end_ns, verb, noun, *_ in distinct]
         notes = [*_part_remarks([(each[2], each[3]) for each in distinct], vocabulary, topic),
                  *_id_remarks(distinct, vocabulary, topic)]
-        return _settle(found, topic, bag, vocabulary, Counter(), tuple(notes))
+        return _settle(actions, topic, bag, vocabulary, Counter(), tuple(notes))
 
 
 def _by_part(vocabulary: Vocabulary) -> Callable[[tuple[str, str]], dict[str, str]]:
@@ -184,9 +182,9 @@ def _id_remarks(
     ids = [each[4:] for each in messages]
     if len(heads) != 2 or not any(map(any, ids)):  # left at 0, as one who knows names only does
         return
-    for place, head in enumerate(heads):
-        pairs = [(each[2 + place], str(each[4 + place])) for each in messages
-                 if len(each) > 4 and each[2 + place] and each[4 + place] >= 0]
+    for i, head in enumerate(heads):
+        pairs = [(each[2 + i], str(each[4 + i])) for each in messages
+                 if len(each) > 4 and each[2 + i] and each[4 + i] >= 0]
         yield from Labels(pairs, ClassNames(vocabulary.heads[head]), head, names_only=True
                           ).remarks(topic)
 
@@ -194,7 +192,7 @@ def _id_remarks(
 def _of_recording(
     rows: Sequence[Row], bag: Recorded, wanted: str | None, path: Path
 ) -> tuple[Sequence[Row], tuple[str, ...]]:
-    """Keep the rows of this bag, if the table tells of several recordings."""
+    """Keep the rows of this bag, if the table has several recordings."""
     names = {row.recording for row in rows if row.recording}
     if wanted is not None and wanted not in names:
         raise InvalidSettingError(
@@ -229,20 +227,20 @@ def _shift(
     if bag.start_ns and inside[0] == inside[bag.start_ns] > 0:
         return bag.start_ns, ('times of the truth may count from the start of the bag or be '
                               'those of its clock, both fit: taken from the start; '
-                              '--ground-truth-times says which')
+                              '--ground-truth-times decides')
     return max(inside, key=lambda shift: inside[shift]), ''
 
 
 def _settle(
-    found: Iterable[tuple[int, int, Mapping[str, str]]], source: str, bag: Recorded,
+    actions: Iterable[tuple[int, int, Mapping[str, str]]], source: str, bag: Recorded,
     vocabulary: Vocabulary, left_out: Counter[str], notes: tuple[str, ...],
 ) -> Truth:
-    """Hold actions against bag and vocabulary."""
+    """Keep the actions within the bag, with the classes of the vocabulary."""
     names = {head: ClassNames(classes) for head, classes in vocabulary.heads.items()}
     kept: list[TrueAction] = []
     unknown: Counter[str] = Counter()
     unnamed: Counter[str] = Counter()
-    for start_ns, end_ns, labels in found:
+    for start_ns, end_ns, labels in actions:
         if end_ns <= start_ns:
             left_out['stop not after start'] += 1
         elif end_ns <= bag.start_ns or start_ns >= bag.end_ns:

@@ -1,5 +1,5 @@
 """
-Tables of what people really did: one row an action, with its start, its stop and its classes.
+Tables of ground truth: one row an action, with its start, its stop and its classes.
 
 Columns are found by their names; Epic-Kitchens' own tables are read as they are.
 """
@@ -35,11 +35,11 @@ class ClassNames:
 
     def __call__(self, text: str) -> tuple[str, int]:
         """Return the name and id in a truth."""
-        found = self.named(text)
-        if found == UNKNOWN and self.is_number(text):
+        class_id = self.named(text)
+        if class_id == UNKNOWN and self.is_number(text):
             number = int(float(text))
-            found = number if number < len(self._names) else UNKNOWN
-        return (text, UNKNOWN) if found == UNKNOWN else (self._names[found], found)
+            class_id = number if number < len(self._names) else UNKNOWN
+        return (text, UNKNOWN) if class_id == UNKNOWN else (self._names[class_id], class_id)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -145,12 +145,12 @@ _REMEDY = 'name the columns start, stop, verb, noun; docs/bags.md shows one'
 
 @dataclass(frozen=True)
 class Row:
-    """One row, read but not yet held against bag and vocabulary."""
+    """One row, read but not yet compared with bag and vocabulary."""
 
     number: int
     """Line of the file, the header is 1."""
     start: int
-    """Nanoseconds; since when, the table does not say."""
+    """Nanoseconds, from the start of the recording or of the clock."""
     stop: int
     labels: dict[str, str]
     """
@@ -159,12 +159,12 @@ class Row:
     Of a table with `parts`, its words for verb and noun.
     """
     recording: str
-    """The recording it belongs to; '' where the table does not say."""
+    """The recording it belongs to; '' where the table has none."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a file says of actions."""
+    """The rows of a file."""
 
     rows: tuple[Row, ...]
     broken: tuple[str, ...]
@@ -192,7 +192,7 @@ def read_table(path: Path, vocabulary: Vocabulary) -> Table:
         columns = {part: [i] for part, i in _part_columns(header, vocabulary, path).items()}
     recording = next((header.index(name) for name in _RECORDING if name in header), None)
     classes = {head: ClassNames(vocabulary.heads.get(head, ())) for head in columns}
-    found: list[tuple[int, int, int, str]] = []
+    times: list[tuple[int, int, int, str]] = []
     pairs: dict[str, list[tuple[str, str]]] = {head: [] for head in columns}
     broken: list[str] = []
     clocks = 0
@@ -203,14 +203,14 @@ def read_table(path: Path, vocabulary: Vocabulary) -> Table:
             broken.append(f'row {number}: {error}')
             continue
         clocks += any(':' in cells[i] for i in (start, stop))
-        found.append((
+        times.append((
             number, begin, end, cells[recording].strip() if recording is not None else ''))
-        for head, places in columns.items():
-            written = [cells[i].strip() for i in places]
+        for head, indices in columns.items():
+            written = [cells[i].strip() for i in indices]
             pairs[head].append((written[0], '') if parts else classes[head].split(written))
     texts, remarks = _labels(pairs, classes, header, vocabulary, path)
     rows = tuple(Row(*each[:3], {head: texts[head][i] for head in columns}, each[3])
-                 for i, each in enumerate(found))
+                 for i, each in enumerate(times))
     return Table(rows, tuple(broken), bool(rows) and clocks == len(rows),
                  () if parts else remarks, parts)
 
@@ -246,16 +246,16 @@ def _label_columns(
     header: Sequence[str], vocabulary: Vocabulary,
 ) -> dict[str, list[int]]:
     """Return head → its columns with names and numbers, empty if no head has one."""
-    found: dict[str, list[int]] = {}
+    columns: dict[str, list[int]] = {}
     for head in vocabulary.heads:
         key = head.casefold()
         names = [f'{key}_class', f'{key}_id', key, f'{key}_name', f'{key}_label']
         if len(vocabulary.heads) == 1:
             names += _OF_ONE_HEAD
-        places = [header.index(name) for name in names if name in header]
-        if places:
-            found[head] = places
-    return found
+        indices = [header.index(name) for name in names if name in header]
+        if indices:
+            columns[head] = indices
+    return columns
 
 
 def _labels(
@@ -264,7 +264,7 @@ def _labels(
 ) -> tuple[dict[str, list[str]], tuple[str, ...]]:
     """Return head → the label of each row, and remarks on the choice."""
     sizes = vocabulary.sizes
-    edition, theirs = next((found for column, found in _EPIC_EDITIONS.items()
+    edition, theirs = next((own for column, own in _EPIC_EDITIONS.items()
                             if _EPIC | {column} <= set(header)), ('', {}))
     is_theirs = bool(edition) and all(sizes.get(head) == size for head, size in theirs.items())
     foreign = bool(edition) and not is_theirs
@@ -297,16 +297,16 @@ def _part_columns(
 
     :raises InvalidSettingError: when there is none.
     """
-    found = {part: header.index(name) for part in (NOUN, VERB)
-             for name in (f'{part}_label', f'{part}_name', part) if name in header}
-    if VERB not in found or VERB in vocabulary.heads:
+    columns = {part: header.index(name) for part in (NOUN, VERB)
+               for name in (f'{part}_label', f'{part}_name', part) if name in header}
+    if VERB not in columns or VERB in vocabulary.heads:
         one = next((name for name in _OF_ONE_HEAD if name in header), None)
         problem = f' (its column {one} is for a model with one head)' if one else ''
         raise InvalidSettingError(
             f'columns of {path}', ', '.join(header),
             f'ones with {" or ".join(vocabulary.heads)}, the heads of the model{problem}',
             f'name the columns start, stop, {", ".join(vocabulary.heads)}; docs/bags.md shows one')
-    return found
+    return columns
 
 
 def _time_ns(text: str, column: str) -> int:

@@ -160,7 +160,7 @@ def columns_of(report: ScoresReport) -> dict[str, list[dict[str, float]]]:
 def _model(model: ScoredModel) -> ModelScores:
     predictions = model.predictions
     scores = score(predictions)
-    # With some of the subsets only, a mean over "all" would be of others than it says.
+    # With some of the subsets only, a mean over "all" would be of fewer.
     complete = all(subset_name(s) in scores for s in subsets(predictions.modalities)
                    if predictions.has(s).any())
     joint = joint_key(predictions.heads)

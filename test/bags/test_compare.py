@@ -7,7 +7,14 @@ from xml.etree import ElementTree
 from karmma_ros.bags import report
 from karmma_ros.bags.compare import chart, compare, markdown, read_report, side
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.bootstrap import calibration, draws, f1, interval_of, mean, recall
+from karmma_ros.evaluation.bootstrap import (
+    calibration,
+    draw_resamples,
+    f1,
+    interval_of,
+    mean,
+    recall,
+)
 import numpy as np
 import pytest
 from simulated_bags import simulated_run
@@ -89,7 +96,8 @@ def test_the_interval_is_that_of_theory():
     rng = np.random.default_rng(0)
     a, b = rng.random(400) < 0.6, rng.random(400) < 0.7
     everything = np.ones(400, bool)
-    low, high = interval_of([mean(a, everything), mean(b, everything)], draws(400, 4000, 0))
+    statistics = [mean(a, everything), mean(b, everything)]
+    low, high = interval_of(statistics, draw_resamples(400, 4000, 0))
     gap = b.astype(float) - a
     error = 1.96 * gap.std() / 20
     assert (low, high) == pytest.approx((gap.mean() - error, gap.mean() + error), abs=0.012)
