@@ -1,4 +1,4 @@
-"""A backend answers in the place of its network, whatever the batch and whatever samples lack."""
+"""A backend predicts in the place of its network, whatever the batch and whatever samples lack."""
 
 from karmma_ros.data.samples import Batch
 from karmma_ros.evaluation.inference import BackendNetwork, collect
@@ -23,7 +23,7 @@ def bundle(tmp_path, config, spec, vocabulary):
 
 @pytest.fixture
 def batch(spec):
-    """Return three clips: a whole one, one without sound, one with nothing but sound."""
+    """Return three clips: a complete one, one without audio, one with nothing but audio."""
     torch.manual_seed(1)
     inputs = {m: torch.rand(3, *spec.input_shape(m)) for m in Modality}
     present = torch.tensor([[m is not Modality.AUDIO or row != 1 for m in Modality]
@@ -33,15 +33,15 @@ def batch(spec):
 
 
 @pytest.mark.parametrize('runs', ['eager', 'onnx'])
-def test_it_says_what_the_network_says(bundle, batch, runs):
+def test_it_predicts_what_the_network_predicts(bundle, batch, runs):
     backend = Eager(bundle.network) if runs == 'eager' else read_export(
         bundle, export(bundle, 'onnx', 'fp32')[0])
     wanted = collect(bundle.network, [batch])
-    found = collect(BackendNetwork(backend), [batch])
-    assert list(found.logits) == list(wanted.logits)
+    predictions = collect(BackendNetwork(backend), [batch])
+    assert list(predictions.logits) == list(wanted.logits)
     for subset, heads in wanted.logits.items():
         for head, logits in heads.items():
-            np.testing.assert_allclose(found.logits[subset][head], logits, atol=1e-4)
+            np.testing.assert_allclose(predictions.logits[subset][head], logits, atol=1e-4)
 
 
 def test_what_nobody_has_is_not_encoded(bundle, batch):

@@ -43,8 +43,8 @@ def log(*rows):
 def test_an_action_needs_every_head():
     given = predictions({'verb': [[1, 0], [1, 0]], 'noun': [[1, 0], [0, 1]]},
                      {'verb': [0, 0], 'noun': [0, 0]})
-    found = PredictedActions.of_subset(given, (V,)).hits()
-    assert {key: hit.tolist() for key, hit in found.items()} == {
+    result = PredictedActions.of_subset(given, (V,)).hits()
+    assert {key: hit.tolist() for key, hit in result.items()} == {
         'verb': [True, True], 'noun': [True, False], 'action': [True, False]}
 
 
@@ -56,19 +56,19 @@ def test_top_k_of_an_action_is_by_product():
     wanted = {1: [1, 0, 0, 0], 2: [1, 0, 0, 0], 3: [1, 1, 0, 0], 4: [1, 1, 1, 0],
               5: [1, 1, 1, 0], 7: [1, 1, 1, 1]}
     for k, right in wanted.items():
-        found = PredictedActions.of_subset(given, (V,)).hits(k)['action']
-        assert found.tolist() == list(map(bool, right)), k
+        result = PredictedActions.of_subset(given, (V,)).hits(k)['action']
+        assert result.tolist() == list(map(bool, right)), k
 
 
 @pytest.mark.parametrize('k', [1, 2, 5, 9])
 def test_actions_are_those_that_a_prediction_lists(k):
     given = random_predictions()
     vocabulary = Vocabulary({'verb': tuple('abcdefg'), 'noun': tuple('abcdefghijkl')})
-    found = PredictedActions.of_subset(given, (V,)).hits(k)['action']
-    assert 0 < found.sum() < len(found)
-    chances = {h: softmax(given.logits['V'][h]) for h in given.heads}
-    for i, hit in enumerate(found):
-        best = Prediction({h: p[i] for h, p in chances.items()}, vocabulary).top_actions(k)
+    result = PredictedActions.of_subset(given, (V,)).hits(k)['action']
+    assert 0 < result.sum() < len(result)
+    probabilities = {h: softmax(given.logits['V'][h]) for h in given.heads}
+    for i, hit in enumerate(result):
+        best = Prediction({h: p[i] for h, p in probabilities.items()}, vocabulary).top_actions(k)
         truth = given.labels['verb'][i], given.labels['noun'][i]
         assert hit == (truth in [(a.verb.class_id, a.noun.class_id) for a in best])
 
@@ -79,15 +79,16 @@ def test_top_k_equals_the_full_product_and_torchmetrics(k):
     from torchmetrics.functional.classification import multiclass_accuracy
 
     given = random_predictions()
-    found = PredictedActions.of_subset(given, (V,)).hits(k)
-    chances = {h: softmax(given.logits['V'][h]) for h in given.heads}
-    nouns = chances['noun'].shape[1]
-    chances['action'] = (chances['verb'][:, :, None] * chances['noun'][:, None]).reshape(200, -1)
+    result = PredictedActions.of_subset(given, (V,)).hits(k)
+    probabilities = {h: softmax(given.logits['V'][h]) for h in given.heads}
+    nouns = probabilities['noun'].shape[1]
+    products = probabilities['verb'][:, :, None] * probabilities['noun'][:, None]
+    probabilities['action'] = products.reshape(200, -1)
     labels = {**given.labels, 'action': given.labels['verb'] * nouns + given.labels['noun']}
-    for key, p in chances.items():
+    for key, p in probabilities.items():
         theirs = multiclass_accuracy(torch.tensor(p), torch.tensor(labels[key]), p.shape[1],
                                      average='micro', top_k=k)
-        assert found[key].mean() == pytest.approx(float(theirs), abs=1e-6), key
+        assert result[key].mean() == pytest.approx(float(theirs), abs=1e-6), key
 
 
 @pytest.mark.parametrize('key', ['verb', 'noun'])
@@ -96,9 +97,10 @@ def test_calibration_error_equals_torchmetrics(key):
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     given = random_predictions()
-    chances = torch.tensor(softmax(given.logits['V'][key]))
+    probabilities = torch.tensor(softmax(given.logits['V'][key]))
     theirs = multiclass_calibration_error(
-        chances, torch.tensor(given.labels[key]), chances.shape[1], n_bins=classification.BINS)
+        probabilities, torch.tensor(given.labels[key]), probabilities.shape[1],
+        n_bins=classification.BINS)
     ours = classification.score(given)['V'].scores[key].calibration_error
     assert ours > 0.01
     assert ours == pytest.approx(float(theirs), abs=1e-6)
@@ -109,28 +111,28 @@ def test_calibration_of_the_action_equals_torchmetrics():
     from torchmetrics.functional.classification import binary_calibration_error
 
     given = random_predictions()
-    chances = [softmax(given.logits['V'][h]).max(1) for h in given.heads]
+    probabilities = [softmax(given.logits['V'][h]).max(1) for h in given.heads]
     right = PredictedActions.of_subset(given, (V,)).hits()['action']
     theirs = binary_calibration_error(  # of "it is right", as sure as the product says
-        torch.tensor(chances[0] * chances[1]), torch.tensor(right).long(),
+        torch.tensor(probabilities[0] * probabilities[1]), torch.tensor(right).long(),
         n_bins=classification.BINS)
     ours = classification.score(given)['V'].scores['action'].calibration_error
     assert ours == pytest.approx(float(theirs), abs=1e-6)
 
 
 def test_calibration_by_hand():
-    found = classification.binned(
+    result = classification.binned(
         np.array([0.05, 0.5, 0.55, 1.0]), np.array([False, True, False, True]), bins=2)
-    assert found.count.tolist() == [1, 3]  # 0.5 belongs to the upper bin, so does 1
-    assert found.accuracy.tolist() == pytest.approx([0, 2 / 3])
-    assert found.confidence.tolist() == pytest.approx([0.05, 2.05 / 3])
-    assert found.error == pytest.approx(0.25 * 0.05 + 0.75 * (2.05 - 2) / 3)
+    assert result.count.tolist() == [1, 3]  # 0.5 belongs to the upper bin, so does 1
+    assert result.accuracy.tolist() == pytest.approx([0, 2 / 3])
+    assert result.confidence.tolist() == pytest.approx([0.05, 2.05 / 3])
+    assert result.error == pytest.approx(0.25 * 0.05 + 0.75 * (2.05 - 2) / 3)
 
 
 def test_an_empty_bin_counts_nothing():
-    found = classification.binned(np.array([0.9]), np.array([True]))
-    assert found.error == pytest.approx(0.1)
-    assert np.isnan(found.accuracy[:-2]).all()
+    result = classification.binned(np.array([0.9]), np.array([True]))
+    assert result.error == pytest.approx(0.1)
+    assert np.isnan(result.accuracy[:-2]).all()
     assert np.isnan(classification.binned(np.array([]), np.array([], bool)).error)
 
 
@@ -138,17 +140,17 @@ def test_only_samples_that_have_the_subset_count():
     given = predictions({'verb': [[1, 0], [np.nan] * 2, [0, 1]]}, {'verb': [0, 0, 0]},
                      present=[[True, True], [True, False], [True, True]],
                      modalities=(V, A), name='V+A')
-    found = classification.score(given)
-    assert list(found) == ['V+A']
-    assert found['V+A'].count == 2
-    assert found['V+A'].scores['verb'].top1 == 0.5
-    assert found['V+A'].scores['verb'].top5 == 1.0  # there are only two classes
+    result = classification.score(given)
+    assert list(result) == ['V+A']
+    assert result['V+A'].count == 2
+    assert result['V+A'].scores['verb'].top1 == 0.5
+    assert result['V+A'].scores['verb'].top5 == 1.0  # there are only two classes
 
 
 def test_a_single_head_is_the_action_itself():
-    found = classification.score(predictions({'action': [[1, 0], [1, 0]]}, {'action': [0, 1]}))
-    assert list(found['V'].scores) == ['action']
-    assert found['V'].scores['action'].top1 == 0.5
+    result = classification.score(predictions({'action': [[1, 0], [1, 0]]}, {'action': [0, 1]}))
+    assert list(result['V'].scores) == ['action']
+    assert result['V'].scores['action'].top1 == 0.5
     assert classification.keys(['verb']) == ('verb',)
     assert classification.joint_key(['verb']) == 'verb'
 
@@ -156,8 +158,8 @@ def test_a_single_head_is_the_action_itself():
 def test_a_head_called_action_beside_others_keeps_its_name():
     given = predictions({'action': [[1, 0]], 'noun': [[1, 0]]}, {'action': [0], 'noun': [1]})
     assert classification.keys(given.heads) == ('action', 'noun', 'all heads')
-    found = classification.score(given)['V'].scores
-    assert (found['action'].top1, found['all heads'].top1) == (1.0, 0.0)
+    result = classification.score(given)['V'].scores
+    assert (result['action'].top1, result['all heads'].top1) == (1.0, 0.0)
 
 
 def test_three_heads_by_hand():
@@ -172,17 +174,17 @@ def test_three_heads_by_hand():
 def test_eight_heads_equal_the_full_product(k, ties):
     # Powers of two multiply exactly: many products are equal.
     rng = np.random.default_rng(k)
-    chances = {h: 0.5 ** rng.integers(0, 3, (4, 3)) if ties else rng.random((4, 3))
+    probabilities = {h: 0.5 ** rng.integers(0, 3, (4, 3)) if ties else rng.random((4, 3))
                for h in 'abcdefgh'}
-    best = {h: np.argsort(-p, axis=1, kind='stable') for h, p in chances.items()}
+    best = {h: np.argsort(-p, axis=1, kind='stable') for h, p in probabilities.items()}
     for i in range(4):
-        products = reduce(np.multiply.outer, [np.sort(p[i])[::-1] for p in chances.values()])
+        products = reduce(np.multiply.outer, [np.sort(p[i])[::-1] for p in probabilities.values()])
         ranks = np.unravel_index(
             np.argsort(-products, axis=None, kind='stable')[:k + 1], products.shape)
         tuples = np.transpose([ids[i][r] for ids, r in zip(best.values(), ranks)])
-        for place, each in enumerate(tuples):
-            truth = {h: np.full(4, c) for h, c in zip(chances, each)}
-            assert classification.joint_hits(chances, best, truth, k)[i] == (place < k)
+        for rank, each in enumerate(tuples):
+            truth = {h: np.full(4, c) for h, c in zip(probabilities, each)}
+            assert classification.joint_hits(probabilities, best, truth, k)[i] == (rank < k)
 
 
 def test_no_sample_has_no_hit():

@@ -68,7 +68,7 @@ def test_operations_are_the_paper_s(name, subset, paper):
     assert round(cost(name).gflops[subset] + spared / 1e9, 2) == paper
 
 
-def test_there_are_14_of_them():
+def test_14_presets_have_a_cost():
     figures = [f for name in ('karmma_teacher', 'karmma_student')
                for f in published.GFLOPS[name].values()]
     assert len(figures) == 14
@@ -93,7 +93,7 @@ def test_token_caps_are_table_v():
     assert ours[300] == pytest.approx(cost('karmma_teacher').gflops['V+F+A'], rel=1e-12)
 
 
-def test_the_page_about_the_model_says_the_same():
+def test_the_page_about_the_model_has_the_same_figures():
     page = (Path(__file__).parents[2] / 'docs' / 'model.md').read_text()
     teacher, student = cost('karmma_teacher'), cost('karmma_student')
     for label, figure in (
@@ -152,7 +152,7 @@ def test_memory_is_measured_in_a_process_of_its_own():
     assert tensor_bytes('tiny', (Modality.DETECTIONS,)) / 2 < measured < 500e6
 
 
-def test_a_measurement_that_fails_says_why():
+def test_a_measurement_that_fails_names_the_reason():
     with pytest.raises(KarmmaError, match="measuring huge with V failed: .*preset is 'huge'"):
         resident_bytes('huge', (Modality.RGB,))
 

@@ -1,4 +1,4 @@
-"""Truth of several forms is read; what cannot be used is left out, counted and said."""
+"""Truth of several forms is read; what cannot be used is left out, counted and reported."""
 
 from dataclasses import dataclass
 
@@ -47,7 +47,7 @@ def spans(truth, start_ns=Bag.start_ns):
     '1700000004000,1700000006250,wash,cup\n',
     'start,stop,verb_class,noun_class\n1.5,3,0.0,0\n4,6.25,1,1\n',
 ])
-def test_forms_that_say_the_same(read, text):
+def test_forms_that_are_equal(read, text):
     truth = read(text)
     assert spans(truth) == [(1.5, 3.0, 'cut', 'onion'), (4.0, 6.25, 'wash', 'cup')]
     assert [dict(a.ids) for a in truth.actions] == [{'verb': 0, 'noun': 0}, {'verb': 1, 'noun': 1}]
@@ -123,14 +123,14 @@ def test_times_of_either_clock(read):
         read(text, times='moon')
 
 
-@pytest.mark.parametrize('text, told', [
+@pytest.mark.parametrize('text, expected', [
     ('', 'a table with a header'),
     ('begin,verb,noun\n1,cut,onion\n', 'ones with stop or stop_timestamp'),
     ('start,stop,what\n1,2,cut\n', 'ones with verb or noun'),
     ('start,stop,verb,noun\nx,y,cut,onion\n', 'a table with usable rows'),
 ])
-def test_tables_that_cannot_be_read(read, text, told):
-    with pytest.raises(InvalidSettingError, match=told):
+def test_tables_that_cannot_be_read(read, text, expected):
+    with pytest.raises(InvalidSettingError, match=expected):
         read(text)
 
 
@@ -141,7 +141,7 @@ def test_files_that_are_no_tables(read, tmp_path):
         read('start,stop,verb,noun\n1,2,schälen,onion\n', encoding='latin-1')
 
 
-def test_nothing_within_the_bag_is_said(read):
+def test_nothing_within_the_bag_is_reported(read):
     truth = read('start,stop,verb,noun\n500,501,cut,onion\n')
     assert not truth.actions and 'has no action within this bag' in truth.warnings[-1]
 
@@ -291,7 +291,7 @@ def test_numbers_of_another_vocabulary_are_known_by_the_names_beside_them(read):
         'are those of another vocabulary')
 
 
-def test_a_slip_among_many_rows_is_said_and_the_other_numbers_count(read):
+def test_a_slip_among_many_rows_is_reported_and_the_other_numbers_count(read):
     """Of EPIC-KITCHENS-100's own rows the verb is any word, and its number the class."""
     rows = ['1,2,take,0,cup,3'] * 10 + ['1,2,wash,99,cup,3', '3,4,grab,0,cup,3']
     truth = read('start,stop,verb,verb_class,noun,noun_class\n' + '\n'.join(rows), BIG)
@@ -301,7 +301,7 @@ def test_a_slip_among_many_rows_is_said_and_the_other_numbers_count(read):
                'not exist' in w and 'only where the name is no class' in w for w in truth.warnings)
 
 
-def test_numbers_that_nothing_confirms_or_that_are_too_large_are_said(read):
+def test_numbers_that_nothing_confirms_or_that_are_too_large_are_reported(read):
     truth = read('start,stop,verb_class,verb,noun_id\n1,2,2,allumer,1\n3,4,1,laver,7\n')
     assert [s[2:] for s in spans(truth)] == [('turn-on', 'cup'), ('wash', '7')]
     assert any('no name of verb is a class of the model' in w for w in truth.warnings)
@@ -314,7 +314,7 @@ def test_a_number_is_a_name_where_the_model_has_one(read):
     assert spans(read('start,stop,action\n1,2,0\n', digits)) == [(1, 2, '0')]
 
 
-def test_ids_of_a_topic_that_contradict_its_names_are_said():
+def test_ids_of_a_topic_that_contradict_its_names_are_reported():
     start = Bag.start_ns
     messages = [(start + i * S, start + (i + 1) * S, verb, 'cup', number, 1)
                 for i, (verb, number) in enumerate([('wash', 2), ('cut', 0)])]

@@ -1,4 +1,4 @@
-"""Every subset of every sample is answered as the network answers it alone."""
+"""Every subset of every sample is predicted as the network predicts it alone."""
 
 from karmma_ros.data.samples import Batch
 from karmma_ros.errors import InvalidSettingError
@@ -75,7 +75,7 @@ def test_batches_follow_one_another(network, inputs, batch):
     assert done == [3, 1, 1, 1]
 
 
-def test_a_sample_with_none_of_the_modalities_keeps_its_place(network, inputs):
+def test_a_sample_with_none_of_the_modalities_keeps_its_row(network, inputs):
     present = torch.tensor([[True] * 4, [False] * 4, [False, True, False, False]])
     predictions = collect(network, [Batch(inputs, present, LABELS, INDEX)])
     assert len(predictions) == 3
@@ -112,7 +112,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, text):
         DatasetPredictions.load(path)
 
 
-def test_a_file_cut_short_or_of_another_version_is_refused(
+def test_a_truncated_file_or_one_of_another_version_is_refused(
     network, batch, tmp_path, monkeypatch
 ):
     path = tmp_path / 'predictions.npz'

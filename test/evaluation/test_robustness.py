@@ -24,7 +24,7 @@ def test_the_paper_s_row_fits_this_reading_and_no_other():
 
 @pytest.mark.parametrize('column', [{}, {'V+A': 0.5}, {'V': 0.5, 'A': 0.2},
                                     {'V+A': 0.0, 'V': 0.1}])
-def test_where_there_is_no_drop_to_tell_it_is_nan(column):
+def test_an_undefined_drop_is_nan(column):
     assert np.isnan(relative_drop(column, 'V+A'))
 
 

@@ -26,7 +26,7 @@ DATA = ScoredData('Toy Kitchen', 'test', 4, {'dataset': 'toy'})
 
 
 def model(system, right, modalities=(V, A), present=None, heads=('verb', 'noun')):
-    """Return a model whose heads are right exactly where `right` says, subset → [n]."""
+    """Return a model whose heads are right exactly where `right` is true, subset → [n]."""
     present = np.ones((4, len(modalities)), bool) if present is None else np.array(present)
     logits = {}
     for subset in subsets(modalities):
@@ -60,7 +60,7 @@ def test_figures_by_hand():
     assert report.format == 'karmma_ros.scores/2' and report.joint_head == 'action'
 
 
-def test_files_and_tables_say_the_same(tmp_path):
+def test_files_and_tables_agree(tmp_path):
     report = write_report(tmp_path / 'out', DATA, [model('good', GOOD), model('bad', BAD)])
     folder = tmp_path / 'out'
     assert json.loads((folder / 'scores.json').read_text()) == to_json(report, digits=None)
@@ -81,12 +81,12 @@ def test_json_has_no_nan(tmp_path):
     write_report(tmp_path, DATA, [lacking])
     text = (tmp_path / 'scores.json').read_text()
     assert 'NaN' not in text
-    found = json.loads(text)
-    assert found['models'][0]['relative_drop'] is None  # nobody has every sensor
-    assert found['average_rank'] is None
+    report = json.loads(text)
+    assert report['models'][0]['relative_drop'] is None  # nobody has every sensor
+    assert report['average_rank'] is None
 
 
-def test_clips_that_lack_sensors_are_told():
+def test_clips_that_lack_sensors_are_reported():
     report = describe(DATA, [model('one', GOOD, present=[[True, True]] * 3 + [[True, False]])])
     assert report.models[0].subsets['V+A'].count == 3
     assert 'rows with different numbers of clips are about different clips' in markdown(report)
@@ -113,7 +113,7 @@ def test_one_head_has_no_second_column_for_the_action():
     assert '| sensors | clips | action top-1 | action top-5 | action calibration error |' in text
 
 
-def test_systems_with_other_sensors_are_ranked_on_what_they_share():
+def test_systems_with_other_sensors_are_ranked_on_their_common_subsets():
     other = {'V+F': [1] * 4, 'V': [1] * 4, 'F': [0] * 4}
     report = describe(DATA, [model('va', GOOD), model('vf', other, (V, F))])
     assert report.average_rank == {'va': 2, 'vf': 1}

@@ -41,7 +41,7 @@ def test_iou(a, b, expected):
     assert iou(Segment(*b, 'x'), Segment(*a, 'x')) == pytest.approx(expected)
 
 
-def test_found_by_hand():
+def test_counts_by_hand():
     # IoU: 8/10 with the first cut, 2/10 again with the first, the wrong label, 3/12 with the last.
     predicted = [Segment(0, 8, 'cut'), Segment(8, 10, 'cut'), Segment(10, 20, 'cut'),
                  Segment(37, 42, 'cut')]
@@ -114,7 +114,7 @@ def test_edit_score_knows_no_times():
     assert edit_score(TRUTH, [Segment(90, 91, s.label) for s in TRUTH]) == 1.0
 
 
-def test_delays_are_those_of_what_was_found():
+def test_delays_are_those_of_matched_segments():
     predicted = [Segment(1, 10, 'cut'), Segment(21, 25, 'wash'), Segment(28, 41, 'cut')]
     assert start_delays(TRUTH, predicted) == [1, -2]
     assert start_delays(TRUTH, predicted, announced=[4, 23, 33]) == [4, 3]

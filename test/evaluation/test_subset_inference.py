@@ -1,4 +1,4 @@
-"""Scores of every subset, against a network whose answers are known."""
+"""Scores of every subset, against a network whose logits are known."""
 
 from karmma_ros.data.samples import Batch
 from karmma_ros.evaluation.classification import top1
@@ -12,7 +12,7 @@ V, A = Modality.RGB, Modality.AUDIO
 
 
 class Votes(torch.nn.Module):
-    """Sum what the sensors say: the inputs are the logits themselves."""
+    """Sum the inputs of the modalities, which are the logits themselves."""
 
     modalities = (V, A)
 
@@ -30,11 +30,11 @@ class Votes(torch.nn.Module):
 
 
 def batch(present):
-    # Truth: verb 0, noun 1. Vision is right on the first clip only, sound on all verbs.
+    # Truth: verb 0, noun 1. Vision is right on the first clip only, audio on all verbs.
     vision = torch.tensor([[1., 0, 0, 1], [0, 1, 1, 0]])
-    sound = torch.tensor([[3., 0, 0, 0], [3., 0, 0, 0]])
+    audio = torch.tensor([[3., 0, 0, 0], [3., 0, 0, 0]])
     labels = {'verb': torch.tensor([0, 0]), 'noun': torch.tensor([1, 1])}
-    return Batch({V: vision, A: sound}, torch.tensor(present), labels, torch.arange(2))
+    return Batch({V: vision, A: audio}, torch.tensor(present), labels, torch.arange(2))
 
 
 def test_scores_by_hand():

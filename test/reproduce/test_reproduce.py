@@ -42,7 +42,7 @@ def run(folder, *more):
                  str(folder / 'out'), '--cache', str(folder / 'cache'), *more])
 
 
-def test_every_table_and_figure_is_there(finished):
+def test_every_table_and_figure_is_present(finished):
     page = (finished / 'out' / 'results.md').read_text()
     for title in ('Table I:', 'Fig. 4:', 'Table II:', 'Table III:', 'Table IV:', 'Table V:',
                   'Table VI:', 'Fig. 5:', 'Fig. 6:', 'the paper finds'):
@@ -84,7 +84,7 @@ def test_an_experiment_of_other_settings_is_left_out_of_the_same_page(finished, 
     assert (tmp_path / 'out' / page).read_text() == (finished / 'out' / page).read_text()
 
 
-def test_a_lost_result_alone_is_taken_from_the_cache(finished, tmp_path, capsys):
+def test_a_missing_result_alone_is_taken_from_the_cache(finished, tmp_path, capsys):
     content = json.loads((finished / 'out' / 'results.json').read_text())
     del content['experiments']['karmma/1']
     (tmp_path / 'out').mkdir()
@@ -92,8 +92,8 @@ def test_a_lost_result_alone_is_taken_from_the_cache(finished, tmp_path, capsys)
     status = main(['reproduce', 'synthetic_kitchen', '--budget', 'smallest', '--out',
                    str(tmp_path / 'out'), '--cache', str(finished / 'cache')])
     assert status == 0
-    found = Results.load(tmp_path / 'out' / 'results.json')
-    assert found.experiments == Results.load(finished / 'out' / 'results.json').experiments
+    results = Results.load(tmp_path / 'out' / 'results.json')
+    assert results.experiments == Results.load(finished / 'out' / 'results.json').experiments
 
 
 def test_only_one_table(finished, tmp_path, capsys):

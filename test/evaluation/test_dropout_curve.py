@@ -21,13 +21,13 @@ V, F, A, D = Modality
 
 PAPER_COLUMN = {'V+F+A': 41.49, 'V+F': 39.69, 'V+A': 39.36, 'F+A': 27.09, 'V': 37.84,
                 'F': 25.64, 'A': 8.17 - 1.94}
-"""Table I, Epic-Kitchens, the Baseline w/ modality dropout; A from the gain told in the text."""
+"""Table I, Epic-Kitchens, the Baseline w/ modality dropout; A from the gain stated in the text."""
 PAPER_CURVE = [41.49, 39.45, 37.25, 34.77, 32.26, 29.85, 27.70, 25.93, 24.56, 23.43]
 """The same network's curve in Fig. 4."""
 
 
 def right_where(column, present):
-    """Return predictions of two verbs where the true one is best exactly where `column` says."""
+    """Return predictions of two verbs; the true one is best exactly where `column` is true."""
     present = np.array(present)
     modalities = (V, F, A)[:present.shape[1]]
     logits = {}
@@ -62,10 +62,10 @@ def test_two_modalities_by_hand():
 @pytest.mark.parametrize('own', subsets(Modality), ids=subset_name)
 @pytest.mark.parametrize('p', [0.0, 0.35, 1.0])
 def test_something_is_always_left(own, p):
-    chances = subset_probabilities(own, p)
-    assert set(chances) == {subset_name(s) for s in subsets(own)}
-    assert sum(chances.values()) == pytest.approx(1)
-    assert min(chances.values()) >= 0
+    probabilities = subset_probabilities(own, p)
+    assert set(probabilities) == {subset_name(s) for s in subsets(own)}
+    assert sum(probabilities.values()) == pytest.approx(1)
+    assert min(probabilities.values()) >= 0
 
 
 def test_a_sample_is_never_given_what_it_lacks():
@@ -103,15 +103,15 @@ def test_nothing_dropped_is_the_score_with_what_each_sample_has():
         hits = PredictedActions.of_subset(predictions, subset).hits()['verb']
         own.append(hits[predictions.has(subset)[:i].sum()])
     assert dropout_curve(predictions, [0.0])['verb'] == pytest.approx([np.mean(own)])
-    whole = right_where({name: [True, False] for name in ('V+F', 'V', 'F')}, [[True, True]] * 2)
-    assert dropout_curve(whole, [0.0])['verb'][0] == score(whole)['V+F'].scores['verb'].top1
+    complete = right_where({name: [True, False] for name in ('V+F', 'V', 'F')}, [[True, True]] * 2)
+    assert dropout_curve(complete, [0.0])['verb'][0] == score(complete)['V+F'].scores['verb'].top1
 
 
 def test_with_all_sensors_the_curve_follows_from_the_table():
     rng = np.random.default_rng(1)
     predictions = right_where({subset_name(s): rng.random(40) < 0.5 for s in subsets((V, F, A))},
                            np.ones((40, 3), bool))
-    column = {name: found.scores['verb'].top1 for name, found in score(predictions).items()}
+    column = {name: each.scores['verb'].top1 for name, each in score(predictions).items()}
     assert dropout_curve(predictions)['verb'] == pytest.approx(curve_of_column(column))
 
 
