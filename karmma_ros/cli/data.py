@@ -1,4 +1,4 @@
-"""`karmma data`: what there is to know of a data set before training on it."""
+"""`karmma data`: check a data set before training on it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     Run `karmma data check …`.
 
-    :returns: 0 when all is well; 1 when something is missing or damaged, or, with `--complete`,
-        when a segment lacks a sensor that others have.
+    :returns: 0 for an intact data set; 1 when a recording is missing or damaged, or, with
+        `--complete`, when a segment lacks a sensor that others have.
     """
     return dispatch('karmma data', COMMANDS, lambda _, rest: _run_check(rest), arguments)
 

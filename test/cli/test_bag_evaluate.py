@@ -103,7 +103,7 @@ class Stopped(KeyboardInterrupt):
     """What Ctrl-C does."""
 
 
-def test_a_stopped_run_goes_on_and_gives_the_same_report(bag, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_and_gives_the_same_report(bag, tmp_path, monkeypatch):
     words = ['--drop-messages', '10%', '--subsets']
     assert evaluate(bag, tmp_path / 'whole', *words) == 0
     monkeypatch.setattr(evaluate_bags, '_PART_BATCHES', 1)
@@ -149,7 +149,7 @@ def test_a_fault_takes_its_sensor_out_of_the_windows(bag, tmp_path, words, colum
     assert faulty.present[:, others].any(0).all()
 
 
-def test_mute_for_a_while_does_so_for_a_while(bag, tmp_path):
+def test_mute_for_some_time_drops_only_that_time(bag, tmp_path):
     assert evaluate(bag, tmp_path, '--mute', 'audio@3s..6s') == 0
     (faulty,) = (a for name, a in predictions(tmp_path).items() if name.startswith('1/'))
     seconds = (faulty.inference_ns - faulty.inference_ns[0]) / 1e9
@@ -168,7 +168,7 @@ def test_a_sweep_gives_all_subsets_nine_replays_and_the_curve(bag, tmp_path):
     assert list(dropped.values())[-1] < list(dropped.values())[0]
 
 
-def test_one_bad_bag_does_not_cost_the_others(bag, tmp_path, capsys):
+def test_the_other_bags_are_evaluated_beside_a_bad_one(bag, tmp_path, capsys):
     bad = tmp_path / 'bad.mcap'
     bad.write_bytes(b'no bag')
     assert evaluate([bad, bag], tmp_path / 'out') == 1
@@ -210,7 +210,7 @@ def test_missing_messages_and_reports_without_a_window_end_with_1(bag, tmp_path,
     assert read_report(tmp_path / 'no_window')['conditions'][0]['windows'] == 0
 
 
-def test_whatever_goes_wrong_with_one_bag_the_others_are_evaluated(
+def test_after_any_error_in_one_bag_the_others_are_evaluated(
     bag, tmp_path, monkeypatch, capsys
 ):
     bad = tmp_path / 'bad.mcap'
