@@ -51,17 +51,17 @@ Subsets = list[tuple[Modality, ...]]
 
 @dataclass(frozen=True)
 class _Entry:
-    """A model, what it is called in the tables, and the data made as it wants them."""
+    """A model, its name in the tables, and the data set with clips of its specification."""
 
     system: str
     bundle: Bundle
     splits: Splits
     export: Export | None = None
-    """What answers in the place of PyTorch."""
+    """Replaces PyTorch; None for PyTorch."""
 
     def network(self, device: str) -> Network:
         """
-        Return what answers.
+        Return the network to score.
 
         :raises KarmmaError: when an export's runtime is not installed or cannot read it.
         """
@@ -75,20 +75,20 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     given = parser.parse_args(list(arguments))
     settings: DataSettings = parser.instantiate(given).data
-    pace = LoaderSettings(
+    loading = LoaderSettings(
         given.batch_size, given.workers, selection.choose_device(given.device, '--device')
     )
     chosen = [parse_subset(text) for text in given.subsets] if given.subsets else None
-    spread_evenly(1, given.limit)  # a wrong limit is told before the work
+    spread_evenly(1, given.limit)  # report a wrong limit before the work
     named = _named_bundles(given.models, given.custom_encoders)
     _check_subsets(named, chosen)
     exports = [_exports(bundle) if given.exports else [] for _, bundle in named]
     with Bars() as bars:
         entries = _with_data(
             named, _needed(settings, given.split), data_cache(given, settings), bars)
-        entries = [each for entry, found in zip(entries, exports)
-                   for each in (entry, *(_exported(entry, export) for export in found))]
-        scored = [_score(entry, given, settings, pace, chosen, bars) for entry in entries]
+        entries = [each for entry, group in zip(entries, exports)
+                   for each in (entry, *(_exported(entry, export) for export in group))]
+        scored = [_score(entry, given, settings, loading, chosen, bars) for entry in entries]
     data = ScoredData(
         entries[0].splits.name, given.split, len(scored[0].predictions),
         {**_own(settings), 'limit': given.limit, 'subsets': given.subsets})
@@ -128,7 +128,7 @@ def _parser() -> CommandParser:
 
 
 def _named_bundles(words: Sequence[str], custom_encoders: bool) -> list[tuple[str, Bundle]]:
-    """Load the models; without a name it is called as its bundle, or by path if two are."""
+    """Load the models; one without a name is named by its bundle, or by its path if two are."""
     parts = [word.partition('=') if _is_named(word) else ('', '', word) for word in words]
     bundles = [load_bundle(path, custom_encoders=custom_encoders) for _, _, path in parts]
     times = Counter(bundle.name for bundle in bundles)
@@ -153,28 +153,28 @@ def _check_subsets(named: Sequence[tuple[str, Bundle]], chosen: Subsets | None) 
 
 
 def _needed(settings: DataSettings, split: str) -> DataSettings:
-    """Leave out what nobody will look at: splits that would be rendered for nothing."""
+    """Render one sample only of the splits that are not scored."""
     others = {name: 1 for name in get_args(Split) if name != split}
     return replace(settings, synthetic_kitchen=replace(settings.synthetic_kitchen, **others))
 
 
 def _own(settings: DataSettings) -> dict[str, Any]:
-    """Return the settings of the chosen data set alone; clips are made as each model wants."""
+    """Return the settings of the chosen data set only; the clips depend on the model."""
     return {'dataset': settings.dataset, **asdict(getattr(settings, settings.dataset))}
 
 
 def _with_data(
     named: Sequence[tuple[str, Bundle]], settings: DataSettings, cache: Path, bars: Bars
 ) -> list[_Entry]:
-    """Open the data for each model; those that want equal clips share them."""
+    """Open the data for each model; models with equal specifications share them."""
     opened: dict[str, Splits] = {}
     entries = []
     for system, bundle in named:
         key = fingerprint(bundle.spec.to_dict())
         if key not in opened:
-            # Clips of another shape would stand under the same names.
-            place = cache if bundle.spec == settings.spec else cache / key
-            opened[key] = open_splits(settings, bundle.spec, place, bars)
+            # Clips of different shapes have the same file names.
+            folder = cache if bundle.spec == settings.spec else cache / key
+            opened[key] = open_splits(settings, bundle.spec, folder, bars)
         _check_fit(bundle, opened[key])
         entries.append(_Entry(system, bundle, opened[key]))
     return entries
@@ -182,17 +182,17 @@ def _with_data(
 
 def _exports(bundle: Bundle) -> list[Export]:
     """
-    Return what is exported of a model, and say what of it cannot be used.
+    Return the exports of a model, and print which cannot be used.
 
-    :raises BundleError: when nothing can.
+    :raises BundleError: when none can.
     """
-    found, problems = find_exports(bundle)
-    if not found:
+    exports, problems = find_exports(bundle)
+    if not exports:
         raise BundleError(bundle.path, '; '.join(problems) or 'nothing is exported',
                           f'karmma export {bundle.path} --to openvino')
     for problem in problems:
         print(f'karmma evaluate: not scored: {problem}', file=sys.stderr)
-    return found
+    return exports
 
 
 def _exported(entry: _Entry, export: Export) -> _Entry:
@@ -201,27 +201,27 @@ def _exported(entry: _Entry, export: Export) -> _Entry:
 
 def _check_fit(bundle: Bundle, splits: Splits) -> None:
     """
-    Make sure that a model can be asked about a data set.
+    Check that a model fits a data set.
 
-    :raises BundleError: when it knows other classes, or wants clips that the data do not give.
+    :raises BundleError: when it has other classes, or another specification of clips.
     """
     difference = _difference(bundle.vocabulary, splits.vocabulary)
     if difference:
         raise BundleError(
             bundle.path, f'does not fit {splits.name}: {difference}',
-            f'score it on the data it was trained on ({bundle.dataset or "not told"}), or train '
+            f'score it on the data it was trained on ({bundle.dataset or "unknown"}), or train '
             'one on these with `karmma train`')
     wanted, offered = bundle.spec.to_dict(), splits.spec.to_dict()
     others = [name for name in wanted if wanted[name] != offered.get(name)]
     if others:
         raise BundleError(
-            bundle.path, f'wants clips that {splits.name} does not give: '
-            + ', '.join(f'{n} {wanted[n]}, not {offered.get(n)}' for n in others),
+            bundle.path, f'does not fit the clips of {splits.name}: '
+            + ', '.join(f'{n} is {offered.get(n)}; expected {wanted[n]}' for n in others),
             'prepare the data by the specification of the model, or train one on these')
 
 
 def _difference(ours: Vocabulary, theirs: Vocabulary) -> str:
-    """Say what the first difference between the classes is; nothing if there is none."""
+    """Describe the first difference between the classes; '' without any."""
     if set(ours.heads) != set(theirs.heads):
         return f'it has the heads {", ".join(ours.heads)}, the data {", ".join(theirs.heads)}'
     for head, names in ours.heads.items():
@@ -235,7 +235,7 @@ def _difference(ours: Vocabulary, theirs: Vocabulary) -> str:
 
 
 def _score(
-    entry: _Entry, given: Namespace, settings: DataSettings, pace: LoaderSettings,
+    entry: _Entry, given: Namespace, settings: DataSettings, loading: LoaderSettings,
     chosen: Subsets | None, bars: Bars,
 ) -> ScoredModel:
     clips: Clips = getattr(entry.splits, given.split)
@@ -243,7 +243,7 @@ def _score(
     folder = Path(given.out) / 'predictions' / _key(entry, settings, given, chosen, clips)
     bundle = entry.bundle
     title = f'scoring {entry.system} ({bundle.model_id})'
-    device = pace.device if entry.export is None else 'cpu'
+    device = loading.device if entry.export is None else 'cpu'
     done = 0
 
     def progress(samples: int) -> None:
@@ -253,16 +253,16 @@ def _score(
 
     progress(0)
     predictions = collect_sharded(
-        entry.network(device), clips, indices, folder, replace(pace, device=device),
+        entry.network(device), clips, indices, folder, replace(loading, device=device),
         chosen=chosen, progress=progress)
-    bundle.network.cpu()  # the next model may need the card's memory
+    bundle.network.cpu()  # frees the GPU's memory for the next model
     return ScoredModel(entry.system, bundle.model_id, predictions)
 
 
 def _key(
     entry: _Entry, settings: DataSettings, given: Namespace, chosen: Subsets | None, clips: Clips
 ) -> str:
-    """Name the folder of a model's answers by everything that decides them."""
+    """Name the folder of a model's predictions by all that they depend on."""
     bundle = entry.bundle
     facts = {
         'version': PREDICTIONS_VERSION, 'weights': bundle.sha256,
@@ -275,7 +275,7 @@ def _key(
 
 
 def _references(entries: Sequence[_Entry]) -> Mapping[str, Sequence[float]]:
-    """Return the paper's curves where a model has the sensors that they are for."""
+    """Return the curves of the paper, if a model has their sensors."""
     name = entries[0].splits.name
     sensors = {subset_name(entry.bundle.network.modalities) for entry in entries}
     if _PUBLISHED_SENSORS.get(name) not in sensors:

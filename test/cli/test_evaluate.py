@@ -24,7 +24,7 @@ NAMES = [subset_name(s) for s in subsets(Modality)]
 
 
 class Toy:
-    """Clips of noise; every third lacks the sound."""
+    """Clips of noise; every third lacks the audio."""
 
     def __init__(self, spec, count, break_at=None):
         self.spec, self.count, self.break_at, self.served = spec, count, break_at, []
@@ -97,20 +97,20 @@ def test_a_stopped_run_goes_on_where_it_stopped(model, toys, tmp_path, monkeypat
     assert main(words) == 130
     toys.break_at, toys.served = None, []
     assert main(words) == 0
-    assert toys.served == [4, 5, 6, 7, 8, 9]  # the first portion was there
-    whole = run(tmp_path / 'whole', model, '--batch-size', '5')
+    assert toys.served == [4, 5, 6, 7, 8, 9]  # the first shard was there
+    complete = run(tmp_path / 'complete', model, '--batch-size', '5')
     resumed = json.loads((tmp_path / 'cut' / 'scores.json').read_text())
-    assert resumed['models'][0]['subsets'].keys() == whole['models'][0]['subsets'].keys()
-    for name, found in resumed['models'][0]['subsets'].items():
-        for key, score in found['scores'].items():
-            assert score == pytest.approx(whole['models'][0]['subsets'][name]['scores'][key],
+    assert resumed['models'][0]['subsets'].keys() == complete['models'][0]['subsets'].keys()
+    for name, result in resumed['models'][0]['subsets'].items():
+        for key, score in result['scores'].items():
+            assert score == pytest.approx(complete['models'][0]['subsets'][name]['scores'][key],
                                           abs=1e-5)
     toys.served = []
-    run(tmp_path / 'whole', model)
+    run(tmp_path / 'complete', model)
     assert toys.served == []  # nothing is scored twice
 
 
-def test_what_decides_the_answers_decides_whether_they_are_found(
+def test_predictions_are_stored_under_all_that_they_depend_on(
     model, toys, tmp_path, config, spec, vocabulary
 ):
     out = tmp_path / 'out'
@@ -123,10 +123,10 @@ def test_what_decides_the_answers_decides_whether_they_are_found(
     assert len(list((out / 'predictions').iterdir())) == 6
 
 
-def test_a_damaged_portion_is_made_again(model, toys, tmp_path):
+def test_a_damaged_shard_is_computed_again(model, toys, tmp_path):
     before = run(tmp_path / 'out', model)
-    portion, = (tmp_path / 'out' / 'predictions').glob('*/00000.npz')
-    portion.write_bytes(portion.read_bytes()[:1000])
+    shard, = (tmp_path / 'out' / 'predictions').glob('*/00000.npz')
+    shard.write_bytes(shard.read_bytes()[:1000])
     assert run(tmp_path / 'out', model) == before
     assert len(toys.served) == 20
 
@@ -158,7 +158,7 @@ def test_models_stand_side_by_side(model, toys, tmp_path, config, spec, vocabula
     assert run(tmp_path / 'pair', model, other)['models'][0]['system'] == 'small'
 
 
-def test_the_answers_are_those_of_the_network(model, toys, tmp_path, monkeypatch):
+def test_the_predictions_are_those_of_the_network(model, toys, tmp_path, monkeypatch):
     seen = []
 
     def spy(network, batches, *rest):
@@ -198,9 +198,9 @@ def test_exports_are_scored_beside_their_model(model, toys, tmp_path, capsys):
     eager, exported = report['models']
     assert (eager['system'], exported['system']) == ('small', 'small, onnxruntime fp32')
     assert eager['model'] == exported['model']
-    for name, found in eager['subsets'].items():
-        assert exported['subsets'][name]['count'] == found['count']
-        for key, score in found['scores'].items():
+    for name, result in eager['subsets'].items():
+        assert exported['subsets'][name]['count'] == result['count']
+        for key, score in result['scores'].items():
             assert exported['subsets'][name]['scores'][key] == pytest.approx(score, abs=1e-3)
     toys.served = []
     run(tmp_path / 'out', model, '--exports')
@@ -269,10 +269,12 @@ def test_a_model_of_other_classes_is_refused(
 def test_a_model_of_other_clips_is_refused(tmp_path, toys, config, spec, vocabulary, capsys):
     path = save(tmp_path / 'other', config, replace(spec, duration=3.0), vocabulary)
     assert main(['evaluate', path, '--out', str(tmp_path / 'out')]) == 2
-    assert 'wants clips that Toys does not give: duration 3.0, not 1.0' in capsys.readouterr().err
+    assert (
+        'does not fit the clips of Toys: duration is 1.0; expected 3.0' in capsys.readouterr().err
+    )
 
 
-def test_the_kitchen_is_rendered_as_a_configuration_says(tmp_path, config):
+def test_the_kitchen_is_rendered_as_configured(tmp_path, config):
     path = save(tmp_path / 'kitchen', config, clip_spec(), kitchen_vocabulary())
     file = tmp_path / 'train.yaml'
     file.write_text('preset: tiny\ndata:\n  dataset: synthetic_kitchen\n'
