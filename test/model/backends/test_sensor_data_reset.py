@@ -37,7 +37,7 @@ class Live:
                 self.recogniser.recognise(window)
                 for frame in window.frames:
                     self.traces.note('frame', frame.image)
-                for flow in window.flow_cache._known.values():
+                for flow in window.flow_cache._cached.values():
                     self.traces.note('flow', flow)
                 self.traces.note('audio', window.audio)
                 for boxes in window.boxes or ():
@@ -92,10 +92,10 @@ def test_a_reset_leaves_nothing_either_and_recognition_starts_anew(
 def test_the_other_inputs_keep_what_they_remember(exported, traces, noting, way):
     live = Live(exported(way), 'eager', traces, noting)
     live.run()
-    memories = live.recogniser._tokens._memories
+    caches = live.recogniser._tokens._caches
     live.disable(F)
-    assert not vars(memories[F]).get('_known') and not vars(memories[F]).get('_seen')
-    assert vars(memories[V]).get('_known') or vars(memories[V]).get('_seen')
+    assert not vars(caches[F]).get('_cached') and not vars(caches[F]).get('_images')
+    assert vars(caches[V]).get('_cached') or vars(caches[V]).get('_images')
 
 
 def test_the_buffers_of_cuda_graphs_are_overwritten(monkeypatch):
