@@ -17,7 +17,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SEARCHED = ('karmma_ros', 'karmma_msgs', 'launch', 'config', 'docs', 'models', 'test',
-            'benchmarks', 'docker', 'requirements', 'README.md', 'CONTRIBUTING.md', 'CHANGELOG.rst')
+            'benchmarks', 'docker', 'requirements', 'README.md', 'CONTRIBUTING.md',
+            'CHANGELOG.rst')
 
 NAMES = {
     'picture': 'frame (of a video), image (a still) or figure (of a report)',

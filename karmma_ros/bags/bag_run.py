@@ -58,12 +58,12 @@ class BagInfo:
     """Number of messages that could be read, of all topics."""
     topics: Mapping[str, Mapping[str, Any]]
     """Role (a modality, `audio_info`, `truth`, `recognition`) → topic, type, count."""
-    lost: Mapping[str, int]
+    missing_messages: Mapping[str, int]
     """Reason → messages that could not be used."""
     warnings: Sequence[str]
     """Sentences for a person."""
     missing: int = 0
-    """Number of messages, files and parts in `lost` that could not be read."""
+    """Number of messages, files and parts in `missing_messages` that could not be read."""
 
     @property
     def seconds(self) -> float:

@@ -45,7 +45,7 @@ from karmma_ros.stream.message_types import AUDIO_STAMPED
 from karmma_ros.stream.token_cache import hop_for
 import numpy as np
 
-VERSION = 8
+VERSION = 9
 """Increases whenever the same bag and settings would give other predictions."""
 
 BATCH = 16

@@ -271,7 +271,7 @@ def accuracy(actions: PredictedActions) -> dict[str, dict[str, float]]:
     """
     one, five = actions.hits(1), actions.hits(TOP)
     return {key: {
-        'count': int(known.sum()), 'answered': _mean(actions.predicted[known]),
+        'count': int(known.sum()), 'coverage': _mean(actions.predicted[known]),
         'top1': _mean(one[key][known]), 'top5': _mean(five[key][known]),
         'mean_recall': mean_recall(_classes(actions, key)[known], one[key][known]),
         'calibration_error': calibration(actions, key).error,

@@ -143,8 +143,9 @@ def test_no_text_of_a_bag_is_run(run, tmp_path):
                              for head, names in run.vocabulary.heads.items()})
     actions = tuple(replace(a, names={h: vocabulary.heads[h][i] for h, i in a.ids.items()})
                     for a in run.truth.actions)
-    info = replace(run.info, path=f'/bags/{EVIL}', warnings=(EVIL,), lost={EVIL: 1}, topics={
-        'rgb': {'topic': '/im"age\'><script>', 'type': EVIL, 'count': EVIL}})
+    topics = {'rgb': {'topic': '/im"age\'><script>', 'type': EVIL, 'count': EVIL}}
+    info = replace(run.info, path=f'/bags/{EVIL}', warnings=(EVIL,), missing_messages={EVIL: 1},
+                   topics=topics)
     predictions = {Condition(EVIL + c.name, c.parameters): a for c, a in run.predictions.items()}
     evil = replace(run, info=info, vocabulary=vocabulary, predictions=predictions,
                    recorded={EVIL: [EVIL]}, truth=Truth(actions, EVIL, {EVIL: 1}, (EVIL,)))

@@ -75,12 +75,12 @@ def run(out, *arguments):
 
 def test_a_model_is_scored_for_every_subset(model, toys, tmp_path, capsys):
     report = run(tmp_path / 'out', model)
-    found = report['models'][0]
-    assert list(found['subsets']) == NAMES
-    assert found['subsets']['V']['count'] == 10 and found['subsets']['A']['count'] == 6
+    scores = report['models'][0]
+    assert list(scores['subsets']) == NAMES
+    assert scores['subsets']['V']['count'] == 10 and scores['subsets']['A']['count'] == 6
     assert report['data']['name'] == 'Toys' and report['data']['clips'] == 10
     assert report['data']['settings']['dataset'] == 'synthetic_kitchen'
-    assert len(found['dropout_curve']['action']) == 10
+    assert len(scores['dropout_curve']['action']) == 10
     printed = capsys.readouterr().out
     assert '| V+F+A+D | 6 |' in printed and 'scores.json' in printed
     assert {p.name for p in (tmp_path / 'out').iterdir()} == {
@@ -140,9 +140,9 @@ def test_a_limit_spreads_over_the_split(model, toys, tmp_path):
 
 def test_chosen_subsets_alone_are_scored(model, toys, tmp_path):
     report = run(tmp_path / 'out', model, '--subsets', 'A+V', 'D')
-    found = report['models'][0]
-    assert list(found['subsets']) == ['V+A', 'D']
-    assert found['dropout_curve'] is None and found['average_accuracy'] is None
+    scores = report['models'][0]
+    assert list(scores['subsets']) == ['V+A', 'D']
+    assert scores['dropout_curve'] is None and scores['average_accuracy'] is None
 
 
 def test_models_stand_side_by_side(model, toys, tmp_path, config, spec, vocabulary):

@@ -58,7 +58,7 @@ def test_a_short_action_takes_the_nearest_window_and_a_far_one_none():
     actions = predict_actions([short, far], predicted)
     assert actions.windows.tolist() == [1, 0] and actions.predicted.tolist() == [True, False]
     scores = classification.accuracy(actions)['action']
-    assert (scores['top1'], scores['answered'], scores['count']) == (0.5, 0.5, 2)
+    assert (scores['top1'], scores['coverage'], scores['count']) == (0.5, 0.5, 2)
     assert predict_actions([short], predictions([], [], [])).hits()['action'].tolist() == [False]
 
 

@@ -163,7 +163,7 @@ def _bag(run: BagRun, number: int, runs: Sequence[BagRun]) -> BagSummary:
     truth = run.truth
     info = asdict(run.info)
     return BagSummary(
-        name=name, missing_messages=info.pop('lost'), **info, seconds=run.info.seconds,
+        name=name, **info, seconds=run.info.seconds,
         truth=None if truth is None else GroundTruthSummary(
             truth.source, len(truth.actions), dict(truth.left_out), list(truth.warnings)),
         recorded=run.recorded)
@@ -230,9 +230,8 @@ def _action_scores(pooled: PredictedActions, keys: Sequence[str]) -> dict[str, A
         known = pooled.labelled[key]
         correct = int(hits[key][known].sum())
         covered = int((known & pooled.predicted).sum())
-        coverage = accuracy[key].pop('answered')
         action_scores[key] = ActionScores(
-            **accuracy[key], coverage=coverage, correct=correct,  # type: ignore[arg-type]
+            **accuracy[key], correct=correct,  # type: ignore[arg-type]
             interval=classification.wilson(correct, int(known.sum())),
             top1_covered=correct / covered if covered else float('nan'))
     return action_scores

@@ -280,7 +280,7 @@ def _print_bag(console: Console, run: BagRun, notes: Iterable[str]) -> None:
     info = run.info
     lines = [f'{info.path}: {info.seconds:.1f} s, {info.storage}, {info.messages:,} messages']
     lines += [f'  {note}' for note in notes]
-    lines += [f'  lost: {reason}: {count:,}' for reason, count in info.lost.items()]
+    lines += [f'  lost: {reason}: {count:,}' for reason, count in info.missing_messages.items()]
     lines += [f'  note: {text}' for text in info.warnings]
     if run.truth is None:
         lines.append('  no ground truth: the predictions are shown, but not scored')
