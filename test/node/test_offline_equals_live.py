@@ -159,7 +159,7 @@ def both(ros, tmp_path_factory):
     live = play(folder / 'played')
     copy(folder / 'played', folder / 'recorded', live)
     values, bundle = {**node_parameters(), 'rate': RATE_HZ}, load_bundle(find_model(MODEL))
-    evaluated = evaluate_bag(folder / 'recorded', bundle, Settings(values), work=None)
+    evaluated = evaluate_bag(folder / 'recorded', bundle, Settings(values), run_dir=None)
     modalities = bundle.network.modalities
     with Bag(folder / 'played') as bag:
         windows = [request.window for request in Replay(
