@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
-import hashlib
 import json
 import logging
 import multiprocessing
@@ -34,6 +33,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.karmma import Karmma
+from karmma_ros.storage import fingerprint, write_atomically
 from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.precomputed import FeatureCache, network_on_tokens, TeacherLogitCache
 from karmma_ros.training.run import RunSettings, train
@@ -113,7 +113,7 @@ def key_of(experiment: Experiment, experiments: Experiments, data: KitchenSettin
         'clip': clip_spec().to_dict(),
         'encoders': {m.value: name for m, name in experiment.encoders.items()},
         'needs': [key_of(experiments[n], experiments, data) for n in experiment.dependencies]}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return fingerprint(facts)
 
 
 class ExperimentRunner:
@@ -159,9 +159,7 @@ class ExperimentRunner:
             scores = self._train(experiment, network, splits, folder)
         minutes = round((time.monotonic() - began) / 60, 2)
         result = ExperimentResult(self._key(name), minutes, **scores)
-        partial = folder / (RESULT + '.partial')
-        partial.write_text(json.dumps(to_json(result), indent=1))
-        partial.replace(folder / RESULT)
+        write_atomically(folder / RESULT, json.dumps(to_json(result), indent=1))
         for checkpoint in (folder / 'run').glob('*.ckpt'):
             checkpoint.unlink()
         return result

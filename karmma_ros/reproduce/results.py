@@ -13,6 +13,7 @@ from karmma_ros.evaluation.robustness import average_accuracy, curve_of_column
 from karmma_ros.evaluation.schema import to_json
 from karmma_ros.reproduce.experiments import ExperimentResult
 from karmma_ros.reproduce.systems import seeded
+from karmma_ros.storage import write_atomically
 
 FORMAT = 'karmma_ros.results/2'
 SCHEMA_ID = 'karmma_ros.results.2.schema.json'
@@ -91,11 +92,7 @@ class Results:
 
     def save(self, path: Path) -> None:
         """Write the file atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + '.partial')
-        text = json.dumps(to_json(self, digits=None), indent=1) + '\n'
-        partial.write_text(text, encoding='utf-8')
-        partial.replace(path)
+        write_atomically(path, json.dumps(to_json(self, digits=None), indent=1) + '\n')
 
     @classmethod
     def load(cls, path: Path) -> Results:
