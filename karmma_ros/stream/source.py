@@ -19,7 +19,17 @@ _MAX_REASON = 300
 
 @dataclass(frozen=True)
 class InputSettings:
-    """When one modality counts as available."""
+    """
+    When one modality counts as available.
+
+    >>> InputSettings(timeout_ns=0)
+    Traceback (most recent call last):
+    karmma_ros.errors.InvalidSettingError: timeout_ns is 0; expected a number above 0
+    >>> InputSettings(timeout_ns=500_000_000, min_coverage=0.25).enabled
+    True
+
+    :raises InvalidSettingError: for a value out of range.
+    """
 
     timeout_ns: int
     """It is stale when its last good sample is older than this."""

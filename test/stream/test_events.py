@@ -523,7 +523,7 @@ def test_the_page_shows_the_settings_and_what_the_benchmark_prints():
     printed = subprocess.run(
         [sys.executable, str(root / 'benchmarks' / 'events.py'), '--recordings', '1'], check=True,
         capture_output=True, text=True, cwd=root).stdout.splitlines()
-    tables = page[page.index('## What it is worth'):]
+    tables = page[page.index('## Evaluation'):]
     names, shown = ([line.split('|')[1] for line in lines if line.startswith('|')]
                     for lines in (printed, tables))
     assert names == shown and len(names) == 14
