@@ -47,12 +47,12 @@ class Sensors:
                                 30, step)
         stream = node._session._stream
         with node._session._lock:
-            for frame in stream._camera._pictures.values():
+            for frame in stream._frames._frames.values():
                 self.traces.note('frame', frame.image)
-            for boxes in stream._detector._boxes:
+            for boxes in stream._detections._boxes:
                 self.traces.note('boxes', boxes)
-            received = np.flatnonzero(stream._microphone._sound)  # the rest leaves no marks
-            samples = stream._microphone._sound[received[0]:received[-1] + 1]
+            received = np.flatnonzero(stream._audio._samples)  # the rest leaves no marks
+            samples = stream._audio._samples[received[0]:received[-1] + 1]
             self.traces.note('audio samples', samples)
         self.stage.results.clear()
 
