@@ -71,6 +71,28 @@ class BagInfo:
         return max(0, self.end_ns - self.start_ns) / 1e9
 
 
+@dataclass(frozen=True)
+class RecordedComparison:
+    """How the predictions recorded in a bag compare with ours for the same windows."""
+
+    topic: str
+    predictions: int
+    """Recorded predictions that could be read."""
+    unreadable: int
+    of_another_model: int
+    models: Sequence[str]
+    without_classes: int
+    same_window: int
+    """Predictions of this model whose window ends with one of ours."""
+    same_sensors: int
+    same_prediction: int
+    """Of those with the same sensors: no score differs by more than `tolerance`."""
+    same_best: int
+    """Of those with the same window: the best classes are equal."""
+    largest_difference: float
+    tolerance: float
+
+
 @dataclass(frozen=True, eq=False)
 class BagRun:
     """One evaluated bag, as a report needs it."""
@@ -82,5 +104,5 @@ class BagRun:
     vocabulary: Vocabulary
     spec: ClipSpec
     frames: FrameSource
-    recorded: Mapping[str, Any] | None = None
-    """Comparison with the predictions recorded in the bag; None without any. JSON-ready."""
+    recorded: RecordedComparison | None = None
+    """Comparison with the predictions recorded in the bag; None without any."""

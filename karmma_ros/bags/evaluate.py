@@ -18,7 +18,7 @@ import shutil
 from threading import Event, Thread
 from typing import Any
 
-from karmma_ros.bags.bag_run import BagInfo, Condition
+from karmma_ros.bags.bag_run import BagInfo, Condition, RecordedComparison
 from karmma_ros.bags.collect import bag_digest, Collector, file_states, ResumableRun
 from karmma_ros.bags.faults import describe, Fault, on_inputs, parameters
 from karmma_ros.bags.reader import Bag
@@ -45,7 +45,7 @@ from karmma_ros.stream.message_types import AUDIO_STAMPED
 from karmma_ros.stream.token_cache import hop_for
 import numpy as np
 
-VERSION = 9
+VERSION = 10
 """Increases whenever the same bag and settings would give other predictions."""
 
 BATCH = 16
@@ -99,7 +99,7 @@ class EvaluatedBag:
     """Start, end, verb and noun of each message of the ground-truth topic."""
     truth_topic: str
     """Empty without one."""
-    recorded: Mapping[str, Any] | None
+    recorded: RecordedComparison | None
     """Comparison with the predictions recorded in the bag; None without any."""
     notes: Sequence[str]
     """Which topics were chosen."""
@@ -248,7 +248,7 @@ class _Evaluation:
             bag.missing.total())
         comparison = compare_recorded(recorded, collector.recorded(), self._bundle)
         return {'info': asdict(info), 'truths': replay.truths, 'truth_ids': replay.truth_ids,
-                'recorded': comparison, 'unusable': replay.nodes[0].details}
+                'recorded': comparison and asdict(comparison), 'unusable': replay.nodes[0].details}
 
     def _evaluated(
         self, facts: Mapping[str, Any], tables: Sequence[BagPredictions], fresh: bool,
@@ -269,7 +269,8 @@ class _Evaluation:
         return EvaluatedBag(
             info, dict(zip(self._conditions, tables)),
             _on_bag_clock(facts['truths'], info, offset_ns), '' if truth is None else truth.name,
-            facts['recorded'], self._choice.notes, fresh, facts['truth_ids'])
+            facts['recorded'] and RecordedComparison(**facts['recorded']),
+            self._choice.notes, fresh, facts['truth_ids'])
 
 
 def _conditions(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
 
+from karmma_ros.bags.bag_run import RecordedComparison
 from karmma_ros.bags.message_definitions import Topic
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.replay import RecordedWindow
@@ -110,9 +111,9 @@ def _ns(time: Any) -> int:
 
 def compare_recorded(
     recorded: RecordedPredictions, predictions: BagPredictions, bundle: Bundle
-) -> dict[str, Any] | None:
+) -> RecordedComparison | None:
     """
-    Compare recorded predictions with ours for the same windows; JSON-ready, None without any.
+    Compare recorded predictions with ours for the same windows; None without any.
 
     Windows are the same if they have the same end; predictions, if they use the same sensors and
     no score differs by more than `TOLERANCE`. Predictions of another model, and those without any
@@ -123,21 +124,20 @@ def compare_recorded(
     own = [each for each in recorded.predictions if each.model_id == bundle.model_id]
     same_windows = [each for each in matches(own, predictions) if each is not None]
     same_sensors = [each for each in same_windows if each['sensors']]
-    return {
-        'topic': recorded.topic,
-        'answers': len(recorded.predictions),
-        'unreadable': recorded.unreadable,
-        'of_another_model': len(recorded.predictions) - len(own),
-        'models': sorted({each.model_id for each in recorded.predictions}),
-        'without_classes': sum(not any(each.scores.values()) for each in own),
-        'same_window': len(same_windows),
-        'same_sensors': len(same_sensors),
-        'same_answer': sum(each['difference'] <= TOLERANCE for each in same_sensors),
-        'same_best': sum(each['best'] for each in same_windows),
-        'largest_difference': max((e['difference'] for e in same_sensors
-                                   if isfinite(e['difference'])), default=0.0),
-        'tolerance': TOLERANCE,
-    }
+    return RecordedComparison(
+        topic=recorded.topic,
+        predictions=len(recorded.predictions),
+        unreadable=recorded.unreadable,
+        of_another_model=len(recorded.predictions) - len(own),
+        models=sorted({each.model_id for each in recorded.predictions}),
+        without_classes=sum(not any(each.scores.values()) for each in own),
+        same_window=len(same_windows),
+        same_sensors=len(same_sensors),
+        same_prediction=sum(each['difference'] <= TOLERANCE for each in same_sensors),
+        same_best=sum(each['best'] for each in same_windows),
+        largest_difference=max((e['difference'] for e in same_sensors
+                                if isfinite(e['difference'])), default=0.0),
+        tolerance=TOLERANCE)
 
 
 def matches(

@@ -14,6 +14,7 @@ from karmma_ros.cli.options import (
     to_path,
     writing,
 )
+from karmma_ros.storage import write_atomically
 
 JSON, MARKDOWN, CHART = 'comparison.json', 'comparison.md', 'comparison.svg'
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     with writing('--out', options.out):
         options.out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            (options.out / name).write_text(content, encoding='utf-8')
+            write_atomically(options.out / name, content)
     print(f'wrote {options.out / MARKDOWN}, {JSON} and {CHART}')
     return 0
 

@@ -37,6 +37,7 @@ from karmma_ros.evaluation.schema import to_json
 from karmma_ros.evaluation.tables import escape_cell, markdown_table
 from karmma_ros.modality import subset_name, subsets
 from karmma_ros.prediction import Vocabulary
+from karmma_ros.storage import write_atomically
 import numpy as np
 
 FORMAT = 'karmma_ros.scores/2'
@@ -131,11 +132,11 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     report = describe(data, models)
     text = json.dumps(to_json(report, digits=None), indent=1) + '\n'
-    (folder / JSON).write_text(text, encoding='utf-8')
+    write_atomically(folder / JSON, text)
     figures = _plot(folder, report, models, references or {}, figure_format)
     shown = [f'![{what}]({name})' for name, what in figures.items()]
     text = '\n\n'.join([markdown(report), *shown]) + '\n'
-    (folder / MARKDOWN).write_text(text, encoding='utf-8')
+    write_atomically(folder / MARKDOWN, text)
     return report
 
 

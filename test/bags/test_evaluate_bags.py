@@ -348,8 +348,8 @@ def test_recorded_predictions_are_compared(kitchen, bundle, bags, result, tmp_pa
     more = list(recognitions(kitchen, bundle, predictions))
     path = bags.rewrite(kitchen, tmp_path / 'bag', lambda *message: message, more)
     recorded = evaluated(path, bundle).recorded
-    assert recorded['answers'] == recorded['same_window'] == recorded['same_answer'] == len(more)
-    assert recorded['largest_difference'] < 1e-5 and recorded['topic'] == '/action_recognition'
+    assert recorded.predictions == recorded.same_window == recorded.same_prediction == len(more)
+    assert recorded.largest_difference < 1e-5 and recorded.topic == '/action_recognition'
     assert result.recorded is None
 
 
@@ -359,8 +359,8 @@ def test_recorded_predictions_that_differ_are_counted(kitchen, bundle, bags, res
     more = list(recognitions(kitchen, bundle, result.predictions[Condition()], swapped))
     path = bags.rewrite(kitchen, tmp_path / 'bag', lambda *message: message, more)
     recorded = evaluated(path, bundle).recorded
-    assert recorded['same_window'] == len(more)
-    assert recorded['same_answer'] == recorded['same_best'] == 0
+    assert recorded.same_window == len(more)
+    assert recorded.same_prediction == recorded.same_best == 0
 
 
 @pytest.mark.parametrize(('verbs', 'same', 'without'), [
@@ -387,9 +387,9 @@ def test_a_recorded_prediction_of_one_head_is_compared_or_counted_as_empty(verbs
     recorded = compare_recorded(
         recorded_predictions, predictions, SimpleNamespace(model_id='waves@1')
     )
-    assert recorded['same_window'] == recorded['same_sensors'] == 1
-    assert recorded['same_answer'] == same and recorded['without_classes'] == without
-    assert recorded['same_best'] == (verbs[:1] in ([(1, 0.7)], [(1, 0.6)]))
+    assert recorded.same_window == recorded.same_sensors == 1
+    assert recorded.same_prediction == same and recorded.without_classes == without
+    assert recorded.same_best == (verbs[:1] in ([(1, 0.7)], [(1, 0.6)]))
 
 
 @pytest.mark.parametrize(('score', 'same'), [(0.8, 1), (0.7, 0)])
@@ -413,7 +413,7 @@ def test_a_recorded_head_beyond_verb_and_noun_is_compared(score, same):
         predictions,
         SimpleNamespace(model_id='tools@1'),
     )
-    assert recorded['same_answer'] == same and recorded['same_best'] == 1
+    assert recorded.same_prediction == same and recorded.same_best == 1
 
 
 @pytest.mark.parametrize('model_id', ['waves@1', 'waves@12', 'waves@123', 'waves@1234'])

@@ -11,7 +11,7 @@ import subprocess
 from conforming import conforms
 import cv2
 from karmma_ros.bags import report
-from karmma_ros.bags.bag_run import Condition
+from karmma_ros.bags.bag_run import Condition, RecordedComparison
 from karmma_ros.bags.report import timeline
 from karmma_ros.bags.report.bag_report import BagReport, SCHEMA_ID
 from karmma_ros.bags.report.findings import clock
@@ -148,7 +148,8 @@ def test_no_text_of_a_bag_is_run(run, tmp_path):
                    topics=topics)
     predictions = {Condition(EVIL + c.name, c.parameters): a for c, a in run.predictions.items()}
     evil = replace(run, info=info, vocabulary=vocabulary, predictions=predictions,
-                   recorded={EVIL: [EVIL]}, truth=Truth(actions, EVIL, {EVIL: 1}, (EVIL,)))
+                   recorded=RecordedComparison(EVIL, 1, 0, 1, [EVIL], *[0] * 5, 0.0, 0.0),
+                   truth=Truth(actions, EVIL, {EVIL: 1}, (EVIL,)))
     report.write(tmp_path, [evil, evil], {'id': EVIL, EVIL: EVIL}, {'command': EVIL, EVIL: EVIL})
     page = Page(tmp_path / 'report.html')
     assert [a.get('type') for a in page.all('script')] == ['application/json', None]

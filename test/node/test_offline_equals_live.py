@@ -251,6 +251,6 @@ def test_both_have_the_same_predictions(both):
 
 def test_the_bag_with_the_results_of_the_node_is_evaluated_to_the_same(both):
     recorded, count = both.recorded, len(both.live)
-    assert not recorded['unreadable'] and not recorded['of_another_model']
-    assert [recorded[name] for name in ('answers', 'same_window', 'same_answer', 'same_best')] == (
-        [count] * 4)
+    assert not recorded.unreadable and not recorded.of_another_model
+    assert [recorded.predictions, recorded.same_window, recorded.same_prediction,
+            recorded.same_best] == [count] * 4

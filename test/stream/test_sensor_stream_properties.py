@@ -44,7 +44,7 @@ offsets = st.one_of(
     st.none())
 """Milliseconds from receipt to stamp; None is a stamp of zero."""
 cases = st.sampled_from(['image', 'image', 'flow', 'flow', 'audio', 'audio', 'boxes', 'boxes',
-                         'bad', 'reject', 'clear', 'settings', 'look', 'look', 'look'])
+                         'bad', 'reject', 'clear', 'settings', 'check', 'check', 'check'])
 
 
 def most_bytes(spec: ClipSpec) -> int:
@@ -120,7 +120,7 @@ class Player:
         elif case == 'clear':
             stream.clear()
             self.last_good, self.last_bad, self.last_end = {}, {}, None
-        self.changed |= case != 'look'
+        self.changed |= case != 'check'
 
     def end(self) -> None:
         assert self.stream.nbytes <= most_bytes(self.spec)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from karmma_ros.bags.bag_run import RecordedComparison
+
 FORMAT = 'karmma_ros.bag_report/2'
 SCHEMA_ID = 'karmma_ros.bag_report.2.schema.json'
 
@@ -166,7 +168,7 @@ class BagSummary:
     missing: int
     seconds: float
     truth: GroundTruthSummary | None
-    recorded: Mapping[str, Any] | None
+    recorded: RecordedComparison | None
 
 
 @dataclass(frozen=True)
