@@ -244,11 +244,6 @@ def present_row(modalities: Sequence[Modality]) -> NDArray[np.bool_]:
     return np.array([m in modalities for m in Modality])
 
 
-def present_subset(row: NDArray[np.bool_]) -> tuple[Modality, ...]:
-    """Return the modalities of one row of `BagPredictions.present`."""
-    return in_order(m for m, is_present in zip(Modality, row) if is_present)
-
-
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]], **description: Any) -> None:
     text = json.dumps({'version': VERSION, **description})
     write_atomically(path, lambda file: np.savez(

@@ -337,7 +337,7 @@ def _strong_classes(
     head: str, predictions: BagPredictions, vocabulary: Vocabulary, settings: EventSettings
 ) -> list[int]:
     """
-    Return the classes that can become an event; the others only cost time, `[97 x 300]` a window.
+    Return the classes that can become an event; the others cost time only: 97 x 300 pairs.
 
     A class below `start` in every window stays so in a smoothed product. Idleness is a sum over
     all classes.

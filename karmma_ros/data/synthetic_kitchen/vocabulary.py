@@ -94,8 +94,3 @@ def action_of(split: Split, seed: int, index: int) -> tuple[int, int]:
     order = generator(Stream.ORDER, seed, split.number, block).permutation(NUM_ACTIONS)
     verb, noun = divmod(int(order[position]), len(NOUNS))
     return verb, noun
-
-
-def actions_of(split: Split, seed: int, count: int) -> np.ndarray:
-    """Return the labels of a split's first `count` clips: int64 `[count, 2]`, verb and noun."""
-    return np.array([action_of(split, seed, i) for i in range(count)], np.int64).reshape(-1, 2)
