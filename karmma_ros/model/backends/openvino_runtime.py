@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 import sys
 from typing import Any
@@ -73,6 +74,14 @@ def _core() -> Any:
         raise InvalidSettingError(
             'backend', OPENVINO, 'eager, compiled, or one that is installed',
             f'pip install openvino ({error})') from error
+    return _one_core(openvino)
+
+
+@cache
+def _one_core(openvino: Any) -> Any:
+    # One for the whole process. OpenVINO gives the thread that loads its first core another stack
+    # for signals, and frees it with the last core, in whichever thread that is. A node whose model
+    # was changed would crash at the next SIGINT.
     return openvino.Core()
 
 

@@ -1,6 +1,8 @@
 """OpenVINO, ONNX Runtime and torch.compile: the logits of eager, for every subset."""
 
 import gc
+import subprocess
+import sys
 from threading import Thread
 import time
 import tracemalloc
@@ -192,3 +194,17 @@ def test_a_missing_graph_is_named(copied, runtime):
         path.unlink()
     with pytest.raises(BundleError, match='fusion.* is missing, or no regular file'):
         choose(copied, 'cpu', runtime)
+
+
+def test_a_signal_after_a_model_was_replaced_in_another_thread_is_handled(exported):
+    code = (
+        'import gc, signal, sys, threading; from karmma_ros.model.bundle import load_bundle;'
+        'from karmma_ros.model.backends import choose; b = load_bundle(sys.argv[1]);'
+        'backends = [choose(b, "cpu", "openvino")]; seen = [];'
+        'signal.signal(signal.SIGINT, lambda *_: seen.append(1));'
+        't = threading.Thread(target=lambda: (backends.clear(), gc.collect())); t.start();'
+        't.join(); signal.raise_signal(signal.SIGINT);'
+        'assert seen')
+    done = subprocess.run([sys.executable, '-c', code, str(exported('single').path)],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, (done.returncode, done.stderr)
