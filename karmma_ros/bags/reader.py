@@ -201,7 +201,7 @@ class Bag:
         counts = Counter({key: topic.count for key, topic in self.topics.items()})
         missing = max(excess, (self.files.topics - counts).total()) - sum(self.missing.values())
         if missing > 0:
-            self.missing['counted by metadata.yaml, but not in the files'] += missing
+            self.missing['messages counted by metadata.yaml, but not in the files'] += missing
         elif self.files.missing:  # with an unknown number of messages
             self.missing['files that do not exist or are not read'] += len(self.files.missing)
         if stated is not None and excess < 0:
@@ -209,7 +209,7 @@ class Bag:
                                  f'{self.messages_count:,}; all are read')
 
     def _raise_empty(self) -> None:
-        counts = [f'{count:,} {reason}' for reason, count in self.missing.items()]
+        counts = [f'{reason}: {count:,}' for reason, count in self.missing.items()]
         reasons = '; '.join([*self.warnings, *counts]) or 'its files are intact'
         raise BagError(
             self.path, f'there is no message in it ({reasons})',

@@ -52,8 +52,8 @@ _BLOCK_BYTES = 4_000_000
 """Size up to which consecutive messages outside of chunks form one block."""
 LATEST_NS = 2**63 - 1
 """Later than any message: ROS counts nanoseconds in 64 bits, one of them the sign."""
-DAMAGED, TRUNCATED = 'in a damaged chunk', 'cut-off or unreadable record'
-_NOT_IN_CHUNK = 'counted by an index, but not in its chunk'
+DAMAGED, TRUNCATED = 'messages in a damaged chunk', 'records that are cut off or unreadable'
+_NOT_IN_CHUNK = 'messages counted by an index, but not in its chunk'
 _NO_TIME = 'messages with a time after the year 2262'
 
 
@@ -272,7 +272,7 @@ class RecoveredMcap:
                              f'{self._size:,} bytes')
         missing = self._summary.messages - totals.total() - self.missing.total()
         if missing > 0:
-            self.missing["counted by the file's statistics, but not in it"] += missing
+            self.missing["messages counted by the file's statistics, but not in it"] += missing
 
     def _indexes_agree(self) -> bool:
         counted = [b for b in self._blocks if b.counts]

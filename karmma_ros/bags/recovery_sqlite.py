@@ -47,7 +47,7 @@ _ROW_BYTES = 8
 """Lower bound of the size of a row."""
 _ROW = 'rowid, topic_id, timestamp, typeof(data), length(data)'
 _LOWEST = -2**63
-_NO_MESSAGE, _IN_PAGES = 'rows that are no message', 'in damaged pages'
+_NO_MESSAGE, _IN_PAGES = 'rows that are no message', 'rows in damaged pages'
 
 
 class RecoveredSqlite:
@@ -152,8 +152,9 @@ class RecoveredSqlite:
             if not objects and name in _OPTIONAL:
                 continue
             if [object_type for object_type, page in objects if page] != ['table']:
-                actual = objects[0][0] if objects else 'missing'
-                raise ValueError(f'its {name} is {actual}; expected a table, as rosbag2 writes it')
+                actual = f'a {objects[0][0]}' if objects else 'missing'
+                raise ValueError(
+                    f'its table {name} is {actual}; expected a table, as rosbag2 writes it')
             hidden = {row[1]: row[6] for row in self._query(f'PRAGMA table_xinfo({name})')}
             self._columns |= {f'{name}.{column}' for column in hidden if not hidden[column]}
             unfit = sorted(column for column in columns if hidden.get(column, 1))

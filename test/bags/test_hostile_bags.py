@@ -133,8 +133,8 @@ _TABLE = 'CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id, timestamp, dat
 
 @pytest.mark.parametrize(('statements', 'sentence'), [
     ([f'CREATE VIEW messages AS {_ENDLESS} SELECT n AS id, 1 AS topic_id, n AS timestamp, '
-      'zeroblob(1000) AS data FROM r'], 'its messages is view; expected a table'),
-    ([], 'its messages is missing; expected a table'),
+      'zeroblob(1000) AS data FROM r'], 'its table messages is a view; expected a table'),
+    ([], 'its table messages is missing; expected a table'),
     (['CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id, timestamp, data BLOB GENERATED '
       'ALWAYS AS (zeroblob(900000000)) VIRTUAL)',
       'INSERT INTO messages(topic_id, timestamp) VALUES(1, 5)'], 'data missing or computed'),
@@ -144,10 +144,11 @@ _TABLE = 'CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id, timestamp, dat
      'no such column: rowid'),
     ([_TABLE, 'ALTER TABLE topics RENAME TO others',
       f"CREATE VIEW topics AS {_ENDLESS} SELECT n AS id, '/' || n AS name, 'x' AS type, "
-      "'cdr' AS serialization_format, '' AS offered_qos_profiles FROM r"], 'its topics is view'),
+      "'cdr' AS serialization_format, '' AS offered_qos_profiles FROM r"],
+     'its table topics is a view'),
     ([_TABLE, f"CREATE VIEW message_definitions AS {_ENDLESS} SELECT n AS topic_type, 'ros2msg' "
       'AS encoding, zeroblob(100000000) AS encoded_message_definition FROM r'],
-     'its message_definitions is view'),
+     'its table message_definitions is a view'),
     ([_TABLE.replace('CREATE TABLE messages', 'CREATE VIRTUAL TABLE messages USING fts5')
       .replace('INTEGER PRIMARY KEY', '')], 'expected a table'),
 ])

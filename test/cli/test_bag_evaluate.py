@@ -181,7 +181,7 @@ def test_a_truncated_bag_is_scored_up_to_its_end(bag, tmp_path, capsys):
     data = bag.read_bytes()
     (tmp_path / 'cut.mcap').write_bytes(data[:len(data) // 2])
     assert evaluate(tmp_path / 'cut.mcap', tmp_path / 'out') == 1
-    assert 'lost' in capsys.readouterr().out
+    assert 'missing: ' in capsys.readouterr().out
     result = read_report(tmp_path / 'out')
     assert result['conditions'][0]['windows'] > 5 and result['bags'][0]['missing_messages']
 
@@ -195,7 +195,7 @@ def test_missing_messages_and_reports_without_a_window_end_with_1(bag, tmp_path,
     short.write_bytes(data)
     assert evaluate(short, tmp_path / 'out') == 1
     printed = capsys.readouterr()
-    assert 'lost: counted by the file' in printed.out
+    assert "missing: messages counted by the file's statistics, but not in it: 5" in printed.out
     assert 'short.mcap: 5 of its messages or parts could not be read' in printed.err
     assert read_report(tmp_path / 'out')['bags'][0]['missing'] == 5
 

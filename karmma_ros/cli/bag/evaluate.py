@@ -152,7 +152,7 @@ def _shortfalls(run: BagRun) -> Iterator[str]:
     info = run.info
     if info.missing:
         yield (f'{info.path}: {info.missing:,} of its messages or parts could not be read: see '
-               '"lost" above')
+               '"missing" above')
     if not len(next(iter(run.predictions.values()))):
         yield (f'{info.path}: there is no window: nothing was recognised. The notes above state '
                'the reason; `--topics` and `--params` change what is used')
@@ -276,11 +276,11 @@ def _provenance(
 
 
 def _print_bag(console: Console, run: BagRun, notes: Iterable[str]) -> None:
-    """Print the chosen topics, the lost messages and the warnings of a bag."""
+    """Print the chosen topics, the missing messages and the warnings of a bag."""
     info = run.info
     lines = [f'{info.path}: {info.seconds:.1f} s, {info.storage}, {info.messages:,} messages']
     lines += [f'  {note}' for note in notes]
-    lines += [f'  lost: {reason}: {count:,}' for reason, count in info.missing_messages.items()]
+    lines += [f'  missing: {reason}: {count:,}' for reason, count in info.missing_messages.items()]
     lines += [f'  note: {text}' for text in info.warnings]
     if run.truth is None:
         lines.append('  no ground truth: the predictions are shown, but not scored')
