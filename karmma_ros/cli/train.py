@@ -38,7 +38,7 @@ from karmma_ros.model.bundle import load_bundle, save_bundle, WEIGHTS
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.presets import only, preset, unimodal
-from karmma_ros.model.pretrained import load_pretrained
+from karmma_ros.model.pretrained import find_weights, load_pretrained
 from karmma_ros.training.checkpoints import TrainingStopped
 from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.precomputed import (
@@ -167,7 +167,11 @@ def run_stage(settings: Stage, out: Path, run_dir: Path, cache: Path, command: s
     """Train one stage and write the model directory `out`."""
     began = time.monotonic()
     config = architecture(settings)
-    _device(settings.run)  # a wrong one is reported before the data set is opened
+    # What is wrong with these is reported before the data set is opened.
+    _device(settings.run)
+    for modality in config.modalities:
+        if config.encoders[modality].weights:
+            find_weights(config.encoders[modality])
     with Bars() as bars:
         splits = open_splits(settings.data, None, cache, bars)
     torch.manual_seed(settings.run.seed)

@@ -150,8 +150,10 @@ def find_weights(config: EncoderConfig) -> Path:
     if library in ('timm', 'ast', 'causal_frames'):
         return _timm_file(weights)
     raise InvalidSettingError(
-        'weights', weights, f'the path of a file ({", ".join(_SUFFIXES)})',
-        f'{config.name} has no published weights')
+        'weights', weights,
+        f'a model directory that exists, or the path of a file ({", ".join(_SUFFIXES)})',
+        f'there is no such directory, and {config.name} has no published weights: '
+        'karmma train pretrain trains them')
 
 
 def _torchvision_file(model: str, weights: str) -> Path:

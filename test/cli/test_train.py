@@ -125,6 +125,15 @@ def test_wrong_settings_are_named(cache, tmp_path, capsys, stage, wrong, text):
     assert text in printed and 'Traceback' not in printed
 
 
+def test_weights_that_do_not_exist_are_refused_before_the_data_is_opened(tmp_path, capsys):
+    clips = tmp_path / 'clips'
+    assert run('student', tmp_path / 'out', clips, '--weights.rgb', tmp_path / 'nowhere') == 2
+    error = capsys.readouterr().err
+    assert f"weights is '{tmp_path / 'nowhere'}'; expected a model directory that exists" in error
+    assert 'karmma train pretrain trains them' in error
+    assert not clips.exists()
+
+
 def test_an_encoder_of_another_size_is_refused(teacher, cache, tmp_path, capsys):
     assert run('student', tmp_path / 'out', cache, '--weights.rgb', teacher / 'rgb') == 2
     printed = capsys.readouterr().err

@@ -154,6 +154,8 @@ def test_offline_the_error_names_the_path_in_the_hub_cache(cache):
     ('torchvision:SwinTransformer3d', 'KINETICS400_V1', "expected a file's path"),
     ('timm:vit_tiny_patch16_224', 'vit_tiny', 'one of timm.list_pretrained'),
     ('stlt', 'ACTION_GENOME', 'stlt has no published weights'),
+    ('r2plus1d', 'runs/kitchen_rgb', 'expected a model directory that exists, or the path of a '
+     r'file .*: there is no such directory, .*: karmma train pretrain trains them'),
 ])
 def test_names_that_mean_no_weights_are_refused(name, weights, text):
     with pytest.raises(InvalidSettingError, match=text):
