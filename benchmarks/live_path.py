@@ -26,7 +26,7 @@ from typing import Any
 
 import cv2
 from karmma_ros.clip import ClipSpec, NANOSECONDS
-from karmma_ros.modality import Modality, subset_name
+from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
 from karmma_ros.node.declarations import DECLARATIONS
@@ -113,7 +113,7 @@ class SimulatedSensors:
         sources = {Modality.RGB if m is Modality.FLOW else m for m in modalities}
         self._inputs = {
             TOPICS[m]: (m, messages.callback(m, _TYPES[m]), _serialised(TOPICS[m]))
-            for m in Modality if m in sources}
+            for m in PAPER_MODALITIES if m in sources}
 
     def play(self, seconds: float, rate: float) -> Iterator[int]:
         """Yield the time of each inference, after the messages before it."""

@@ -28,7 +28,7 @@ from karmma_ros.data.synthetic_kitchen.dataset import CachedKitchen, write_split
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split, vocabulary
 from karmma_ros.evaluation.cost import cost_of, setting
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.builder import build
 from karmma_ros.model.presets import preset
 from karmma_ros.training.loaders import EpochSampler, training_loader
@@ -111,7 +111,7 @@ def loading(clips: Clips, batch_size: int, workers: int) -> Callable[[], int]:
     """Return a function that loads a batch and returns its number of clips."""
     def endless() -> Iterator[Batch]:
         order = EpochSampler(len(clips), batch_size, seed=0)
-        batches = training_loader(clips, tuple(Modality), order, 1, workers)
+        batches = training_loader(clips, PAPER_MODALITIES, order, 1, workers)
         for epoch in range(1_000_000):
             order.set_epoch(epoch)
             yield from batches

@@ -1,74 +1,214 @@
-"""The four sensor streams of the paper and the names of their subsets."""
+"""
+The names of modalities, their order, and the names of their subsets.
+
+What a modality is (its specification, buffer, message types and so on) is in
+`karmma_ros.modalities`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from enum import Enum
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
 from itertools import combinations
+import re
+from typing import Any, ClassVar, NamedTuple
+import warnings
 
 from karmma_ros.errors import InvalidSettingError
 
+ENTRY_POINTS = 'karmma_ros.modalities'
+"""Group of the entry points by which other packages add types: `gaze = my_package.gaze:Gaze`."""
+_NAME = re.compile(r'[a-z][a-z0-9]*(_[a-z0-9]+)*')
+_LONGEST = 64
+"""Characters of a name."""
 
-class Modality(str, Enum):
+
+class TypeEntry(NamedTuple):
+    """A type of modality in the registry."""
+
+    location: str
+    """Its class, `module:Class`, which is loaded when it is needed."""
+    letter: str = ''
+    """In names of subsets."""
+    synonyms: tuple[str, ...] = ()
+
+
+REGISTRY: dict[str, TypeEntry] = {
+    'rgb': TypeEntry('karmma_ros.modalities.rgb:Rgb', 'V', ('video', 'camera')),
+    'flow': TypeEntry('karmma_ros.modalities.flow:Flow', 'F'),
+    'audio': TypeEntry('karmma_ros.modalities.audio:Audio', 'A'),
+    'detections': TypeEntry('karmma_ros.modalities.detections:Detections', 'D'),
+}
+"""Name → type, in canonical order; those of other packages follow."""
+
+
+class Modality(str):
     """
-    One kind of input. Iterating the class gives the canonical order V, F, A, D.
+    The name of one input of a network: that of its type, or with a suffix of one of several.
 
-    The value is the name in parameters, messages and files.
+    `rgb` and `rgb_wrist` are two inputs of the type `rgb`. Equal names are the same object. The
+    name is used in parameters, messages and files.
 
     >>> from karmma_ros.modality import Modality, parse_subset, subset_name
-    >>> [modality.letter for modality in Modality]
-    ['V', 'F', 'A', 'D']
+    >>> Modality('rgb_wrist').type_name, Modality('rgb_wrist').letter
+    ('rgb', 'V_wrist')
     >>> subset_name(parse_subset('audio+video'))
     'V+A'
+
+    :raises InvalidSettingError: for a name without a type.
     """
 
-    RGB = 'rgb'
-    FLOW = 'flow'
-    AUDIO = 'audio'
-    DETECTIONS = 'detections'
+    RGB: ClassVar[Modality]
+    FLOW: ClassVar[Modality]
+    AUDIO: ClassVar[Modality]
+    DETECTIONS: ClassVar[Modality]
 
-    def __str__(self) -> str:
-        return self.value
+    type_name: str
+    """Name of its type."""
+    suffix: str
+    """What follows the name of the type and `_`; empty for the only one of its type."""
+
+    def __new__(cls, name: str) -> Modality:
+        known = _INSTANCES.get(name)
+        return _create(cls, name) if known is None else known
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Modality, (self.value,)
+
+    @property
+    def value(self) -> str:
+        """Return the name as a plain text."""
+        return str(self)
 
     @property
     def letter(self) -> str:
-        """Return the paper's letter: V (RGB video), F (flow), A (audio), D (detections)."""
-        return _LETTERS[self]
+        """Return the paper's letter, V (RGB video), F (flow), A (audio), D (boxes), or another."""
+        letter = REGISTRY[self.type_name].letter
+        return f'{letter}_{self.suffix}' if self.suffix else letter
 
     @classmethod
     def parse(cls, text: str) -> Modality:
         """
-        Read a name (`rgb`), the paper's letter (`V`) or a common synonym (`video`).
+        Read a name (`rgb`), a letter (`V`) or a common synonym (`video`), in any case.
 
         :raises InvalidSettingError: when `text` names no modality.
         """
         key = text.strip().lower()
+        if key in _INSTANCES:
+            return _INSTANCES[key]
+        first, _, suffix = key.partition('_')
+        for name, entry in registered_types().items():
+            if first in (entry.letter.lower(), *entry.synonyms):
+                return cls(f'{name}_{suffix}' if suffix else name)
+        return cls(key)
+
+
+_INSTANCES: dict[str, Modality] = {}
+
+
+def _create(cls: type[Modality], name: str) -> Modality:
+    type_name = _type_of(name)
+    if type_name is None or not _NAME.fullmatch(name) or len(name) > _LONGEST:
+        types = registered_types()
+        raise InvalidSettingError(
+            'modality', name,
+            f'{", ".join(types)}, or a letter of {" ".join(e.letter for e in types.values())}',
+            'one of several of a type is named TYPE_SUFFIX, as rgb_wrist; other types come with '
+            f'packages that have an entry point {ENTRY_POINTS}')
+    modality = str.__new__(cls, name)
+    modality.type_name, modality.suffix = type_name, name[len(type_name) + 1:]
+    return _INSTANCES.setdefault(str(name), modality)
+
+
+def _type_of(name: str) -> str | None:
+    """Return the longest name of a type that a name is, or that it begins with before a `_`."""
+    def longest() -> str | None:
+        fit = [each for each in REGISTRY if name == each or name.startswith(f'{each}_')]
+        return max(fit, key=len, default=None)
+    return longest() or (longest() if _add_installed() else None)
+
+
+def is_modality(name: str) -> bool:
+    """Return whether a name is that of a modality, without a letter or synonym."""
+    return _type_of(name) is not None
+
+
+def registered_types() -> Mapping[str, TypeEntry]:
+    """Return every type by name, in canonical order, those of installed packages included."""
+    _add_installed()
+    return REGISTRY
+
+
+def register(type_name: str, location: str) -> None:
+    """
+    Add a type of modality after the others.
+
+    :param location: its class, `module:Class`, a subclass of `ModalityType` with a `letter`.
+    :raises InvalidSettingError: for a name or letter that another type has, or a class that
+        cannot be loaded.
+    """
+    entry = TypeEntry(location)
+    if REGISTRY.get(type_name, entry).location != location:
+        raise InvalidSettingError('modality type', type_name, 'a name that no other type has',
+                                  f'it is that of {REGISTRY[type_name].location}')
+    if type_name in REGISTRY:
+        return
+    if not _NAME.fullmatch(type_name):
+        raise InvalidSettingError('modality type', type_name, 'lower case letters, digits and _')
+    letter = load_type(type_name, location).letter
+    same = next((name for name, each in REGISTRY.items() if each.letter == letter), None)
+    if same is not None or not letter.isalpha():
+        raise InvalidSettingError(
+            f'letter of modality type {type_name}', letter,
+            'a letter that no other type has', f'{same} has it' if same else '')
+    REGISTRY[type_name] = entry._replace(letter=letter)
+
+
+def load_type(type_name: str, location: str) -> Any:
+    """
+    Return the class `module:Class` of a type.
+
+    :raises InvalidSettingError: when it cannot be imported.
+    """
+    module, _, name = location.partition(':')
+    try:
+        return getattr(import_module(module), name)
+    except Exception as error:  # the code of another package may raise anything
+        raise InvalidSettingError(
+            f'modality type {type_name}', location, 'module:Class that can be imported',
+            f'{type(error).__name__}: {error}') from error
+
+
+@cache
+def _add_installed() -> bool:
+    """Add the types of installed packages, once, in the order of their names."""
+    found = sorted(entry_points(group=ENTRY_POINTS), key=lambda each: each.name)
+    for each in found:
         try:
-            return _SYNONYMS[key]
-        except KeyError:
-            raise InvalidSettingError(
-                'modality', text, ', '.join(m.value for m in cls) + ', or a letter of V F A D'
-            ) from None
+            register(each.name, each.value)
+        except InvalidSettingError as error:  # of one package, which must not stop all others
+            warnings.warn(f'{error}; it is not used', stacklevel=2)
+    return bool(found)
 
 
-_LETTERS = {
-    Modality.RGB: 'V',
-    Modality.FLOW: 'F',
-    Modality.AUDIO: 'A',
-    Modality.DETECTIONS: 'D',
-}
-_SYNONYMS = {
-    **{m.value: m for m in Modality},
-    **{letter.lower(): m for m, letter in _LETTERS.items()},
-    'video': Modality.RGB,
-    'camera': Modality.RGB,
-}
+Modality.RGB, Modality.FLOW = Modality('rgb'), Modality('flow')
+Modality.AUDIO, Modality.DETECTIONS = Modality('audio'), Modality('detections')
+
+PAPER_MODALITIES = (Modality.RGB, Modality.FLOW, Modality.AUDIO, Modality.DETECTIONS)
+"""Those of the paper, V F A D."""
+
+
+def listed(modalities: Iterable[Modality]) -> tuple[Modality, ...]:
+    """Return those that statuses and reports list: the paper's, and a network's others."""
+    return in_order({*PAPER_MODALITIES, *modalities})
 
 
 def in_order(modalities: Iterable[Modality]) -> tuple[Modality, ...]:
-    """Sort into the canonical order V, F, A, D; duplicates collapse."""
-    wanted = set(modalities)
-    return tuple(m for m in Modality if m in wanted)
+    """Sort by type, V F A D first, then by suffix; duplicates collapse."""
+    types = list(REGISTRY)
+    return tuple(sorted(set(modalities), key=lambda m: (types.index(m.type_name), m.suffix)))
 
 
 def subset_name(modalities: Iterable[Modality]) -> str:

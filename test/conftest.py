@@ -14,7 +14,7 @@ import tempfile
 import threading
 
 from karmma_ros.clip import AudioSpec, ClipSpec, DetectionSpec, FlowSpec, VideoSpec
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.prediction import Vocabulary
@@ -123,7 +123,7 @@ def inputs(spec):
     """Return a batch of three random clips with boxes that make sense."""
     generator = torch.Generator().manual_seed(1)
     batch = {
-        m: torch.rand(3, *spec.input_shape(m), generator=generator) for m in Modality
+        m: torch.rand(3, *spec.input_shape(m), generator=generator) for m in PAPER_MODALITIES
     }
     boxes = batch[Modality.DETECTIONS]
     boxes[..., 4] = torch.randint(0, 3, boxes.shape[:-1], generator=generator).float()

@@ -14,7 +14,7 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.data import manifest
 from karmma_ros.data.media.boxes import read_boxes
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model import presets
 from karmma_ros.model.builder import build
 from karmma_ros.prediction import Vocabulary
@@ -207,7 +207,7 @@ def test_the_example_of_a_manifest_is_one(tmp_path):
         manifest.ManifestSettings(file=str(tmp_path / 'segments.csv')), ClipSpec())
     assert splits.vocabulary.heads == {'verb': ('cut', 'wash'), 'noun': ('onion', 'pan')}
     has = [set(segment.sources) for segment in splits.train.segments]
-    assert has == [set(Modality), set(Modality) - {Modality.DETECTIONS},
+    assert has == [set(PAPER_MODALITIES), set(PAPER_MODALITIES) - {Modality.DETECTIONS},
                    {Modality.RGB, Modality.FLOW}]
     assert splits.train.segments[2].start_s == pytest.approx(10.2)
     assert [set(s.sources) for s in splits.test.segments] == [{Modality.AUDIO}]

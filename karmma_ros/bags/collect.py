@@ -28,11 +28,10 @@ from karmma_ros.evaluation.predictions import (
     BagPredictions,
     load_conditions,
     PredictionsError,
-    present_row,
     save_conditions,
 )
 from karmma_ros.files import open_regular
-from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.modality import subset_name, subsets
 from karmma_ros.storage import write_atomically
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +45,7 @@ class Collector:
 
     def __init__(
         self, conditions: Sequence[Sequence[Condition]], sizes: Mapping[str, int],
-        recorded_run: int,
+        recorded_run: int, modalities: Subset,
     ) -> None:
         """
         Start empty.
@@ -54,8 +53,9 @@ class Collector:
         :param conditions: for each run.
         :param sizes: head → number of classes.
         :param recorded_run: index of the run with the windows of recorded predictions.
+        :param modalities: of the columns of the tables, as the stream lists them.
         """
-        self._sizes, self._recorded_run = sizes, recorded_run
+        self._sizes, self._recorded_run, self._modalities = sizes, recorded_run, modalities
         self._names = [[(f'{run}/{c.name}', c) for c in group]
                        for run, group in enumerate(conditions)]
         self._with_subsets = [any(c.subset for c in group) for group in conditions] + [False]
@@ -100,14 +100,14 @@ class Collector:
 
     def take(self) -> dict[str, BagPredictions]:
         """Return the predictions since the last call, of every condition."""
-        tables = {name: _table(self._rows.get(name, ()), self._sizes)
+        tables = {name: _table(self._rows.get(name, ()), self._sizes, self._modalities)
                   for group in self._names for name, _ in group}
         self._rows = {}
         return tables
 
     def recorded(self) -> BagPredictions:
         """Return the predictions for the windows of recorded predictions."""
-        return _table(self._recorded, self._sizes)
+        return _table(self._recorded, self._sizes, self._modalities)
 
     def _wanted(self, request: WindowRequest, clip: Prepared) -> list[Subset]:
         own = clip.modalities
@@ -157,15 +157,18 @@ class _Row:
                    latency_s)
 
 
-def _table(rows: Sequence[_Row], sizes: Mapping[str, int]) -> BagPredictions:
+def _table(
+    rows: Sequence[_Row], sizes: Mapping[str, int], modalities: Subset,
+) -> BagPredictions:
     if not rows:
-        return BagPredictions.empty(sizes)
+        return BagPredictions.empty(sizes, modalities)
     times = np.array([row.times_ns for row in rows], np.int64)
     return BagPredictions(
-        times[:, 0], times[:, 1], times[:, 2], np.stack([present_row(r.subset) for r in rows]),
+        times[:, 0], times[:, 1], times[:, 2],
+        np.array([[m in row.subset for m in modalities] for row in rows]),
         {head: np.stack([r.probabilities[head] for r in rows]) for head in sizes},
         np.array([r.latency_s for r in rows], np.float32),
-        np.zeros((0, 1 + len(Modality)), np.int64))
+        np.zeros((0, 1 + len(modalities)), np.int64), modalities)
 
 
 def bag_digest(files: Sequence[Path]) -> str:

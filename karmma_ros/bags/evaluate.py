@@ -37,7 +37,7 @@ from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, printable
 from karmma_ros.evaluation.inference import inference_for, Subset
 from karmma_ros.evaluation.predictions import BagPredictions
-from karmma_ros.modality import Modality, subsets
+from karmma_ros.modality import listed, Modality, subsets
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.streaming import chunks_of
 from karmma_ros.storage import fingerprint
@@ -196,7 +196,8 @@ class _Evaluation:
             bag, self._choice, bundle.spec, bundle.network.modalities, self._settings.values,
             self._runs, [each.window for each in recorded.predictions], hop,
             None if self._info is None else self._info.message)
-        collector = Collector(self._run_conditions, bundle.vocabulary.sizes, len(self._runs))
+        collector = Collector(self._run_conditions, bundle.vocabulary.sizes, len(self._runs),
+                              listed(bundle.network.modalities))
         inference = inference_for(bundle, self._device)
         done = 0 if stored is None else stored.batches
         start_ns, total_ns = bag.start_ns, max(1, bag.end_ns - bag.start_ns)
@@ -379,7 +380,7 @@ def _unused(
     if not len(predictions):
         yield 'there is no window' + ('' if unusable else ': the bag is too short')
     used = [bool(column.any()) for column in predictions.present.T]
-    for modality, is_used in zip(Modality, used):
+    for modality, is_used in zip(predictions.modalities, used):
         if not is_used and modality.value in unusable:
             reason = unusable[modality.value]
             stated = any(reason in text for text in warnings)

@@ -14,7 +14,7 @@ from typing import Any, Union
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import is_modality, Modality
 from karmma_ros.stream.settings import ALL_INPUTS, input_name, Mute
 
 INTERVAL_S = 5.0
@@ -150,7 +150,7 @@ def on_inputs(
     :raises InvalidSettingError: for a topic that is no input, and for flow that is computed from
         the camera.
     """
-    names = {topics[m.value]: m.value for m in Modality if m.value in topics}
+    names = {topic: role for role, topic in topics.items() if is_modality(role)}
     listing = ', '.join(f'{name} ({topic})' for topic, name in names.items())
     resolved = []
     for fault in faults:

@@ -13,7 +13,6 @@ from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.replay import RecordedWindow
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.evaluation.predictions import BagPredictions
-from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.prediction import action_heads, NOUN, VERB
 import numpy as np
@@ -29,8 +28,8 @@ class RecordedPrediction:
     """One prediction of the recorded node."""
 
     window: RecordedWindow
-    used: tuple[bool, ...]
-    """Whether rgb, flow, audio and detections were used."""
+    used: frozenset[str]
+    """Names of the modalities that were used."""
     scores: Mapping[str, Mapping[int, float]]
     """Head → class id → score, of the best classes."""
     model_id: str
@@ -94,12 +93,12 @@ def recorded_prediction(
     age_s = message.end_to_end_latency - message.inference_latency
     inference_ns = end_ns + round(age_s * NANOSECONDS) if age_s >= 0 else 0
     newest_ns = {str(status.name): _ns(status.last_stamp) for status in message.modalities}
-    used = {status.name: bool(status.used) for status in message.modalities}
+    used = frozenset(str(status.name) for status in message.modalities if status.used)
     others = {str(each.head): each.labels for each in getattr(message, 'other_heads', ())}
     parts = dict(zip(action_heads(heads), (message.verbs, message.nouns)))
     return RecordedPrediction(
         RecordedWindow(end_ns, inference_ns, received_ns, newest_ns),
-        tuple(used.get(m.value, False) for m in Modality),
+        used,
         {head: {int(s.class_id): float(s.score) for s in labels}
          for head, labels in {**others, **parts}.items()},
         str(message.model_id))
@@ -162,5 +161,6 @@ def _compare(
         differences += [abs(float(ours[row, i]) - score) if 0 <= i < ours.shape[1] else inf
                         for i, score in scores.items()]
         best &= int(np.argmax(ours[row])) == max(scores, key=lambda i: scores[i])
-    return {'sensors': tuple(map(bool, predictions.present[row])) == recorded.used,
+    used = {m.value for m, has in zip(predictions.modalities, predictions.present[row]) if has}
+    return {'sensors': used == recorded.used,
             'difference': max(differences, default=inf), 'best': best}

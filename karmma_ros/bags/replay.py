@@ -25,7 +25,7 @@ from karmma_ros.bags.reader import Bag, LATEST_NS
 from karmma_ros.bags.topics import AUDIO_INFO, RECOGNITION, TopicChoice, TRUTH
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import listed, Modality
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
 from karmma_ros.stream.ingest import MessageIngest
 from karmma_ros.stream.settings import make_stream
@@ -105,7 +105,7 @@ class SimulatedNode:
         self._tick_ns = -(-start_ns // self._period_ns) * self._period_ns
         self._received_ns = self._start_ns = start_ns
         self._longest_timeout_ns = max(
-            round(values[f'{m}.timeout'] * NANOSECONDS) for m in Modality)
+            round(values[f'{m}.timeout'] * NANOSECONDS) for m in listed(modalities))
         self._delayed: list[tuple[int, int, BagMessage]] = []
         """Heap of messages with the time of receipt and a sequence number."""
         self._sequence = 0
@@ -131,8 +131,8 @@ class SimulatedNode:
 
     @property
     def states(self) -> NDArray[np.int64]:
-        """Return the changes of state: time, and the state of each modality since, `[s, 5]`."""
-        return np.array(self._states, np.int64).reshape(-1, 1 + len(Modality))
+        """Return the changes of state: time, and the state of each modality, `[s, 1 + m]`."""
+        return np.array(self._states, np.int64).reshape(-1, 1 + len(self._stream.listed))
 
     def set_audio_info(self, info: Any) -> None:
         """Use an audio format that was stated before the first message."""

@@ -20,11 +20,11 @@ from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.writer import TRUTH_TYPE
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, InvalidSettingError, KarmmaError, printable
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.stream import message_types as types
 
 AUDIO_INFO, TRUTH, RECOGNITION = 'audio_info', 'truth', 'recognition'
-_SENSORS = tuple(m.value for m in Modality)
+_SENSORS = tuple(m.value for m in PAPER_MODALITIES)
 NONE = 'none'
 """In place of a topic: do not use one."""
 

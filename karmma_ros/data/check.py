@@ -13,7 +13,7 @@ from karmma_ros.data.media import VideoFile
 from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.data.segments import FlowFromVideo, LabelledSegment, SegmentDataset, Source
 from karmma_ros.errors import DataError, KarmmaError
-from karmma_ros.modality import in_order, Modality
+from karmma_ros.modality import in_order, Modality, PAPER_MODALITIES
 import numpy as np
 
 EXAMPLES = 3
@@ -241,7 +241,7 @@ def _check_samples(
 ) -> SplitReport:
     split = SplitReport(len(clips))
     chosen = _draw(len(clips), max(1, decode), seed)
-    all_counts = {m: ModalityCounts() for m in Modality}
+    all_counts = {m: ModalityCounts() for m in PAPER_MODALITIES}
     for done, index in enumerate(chosen):
         try:
             present = clips[index].clip.modalities
@@ -250,7 +250,7 @@ def _check_samples(
                 counts.note_damaged(f'clip {index}', str(error))
             continue
         for modality in present:
-            all_counts[modality].decoded += 1
+            all_counts.setdefault(modality, ModalityCounts()).decoded += 1
         progress(f'{name}: decoding', done + 1, len(chosen))
     split.modalities = {m: counts for m, counts in all_counts.items()
                         if counts.decoded or counts.damaged}

@@ -32,7 +32,7 @@ from karmma_ros.data.segments import (
 )
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.files import is_url
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.prediction import NOUN, VERB, Vocabulary
 
 SPLITS = ('train', 'validation', 'test')
@@ -72,7 +72,7 @@ class ManifestSettings:
     """Name of the data set, for the model card; empty: that of the file."""
 
     def __post_init__(self) -> None:
-        if not self.heads or set(self.heads) & {*_NEEDED, _NAME, *map(str, Modality)}:
+        if not self.heads or set(self.heads) & {*_NEEDED, _NAME, *PAPER_MODALITIES}:
             raise InvalidSettingError(
                 'manifest.heads', self.heads, 'one or more names, none of which is another column')
         if not self.frame_rate > 0:
@@ -143,14 +143,14 @@ class _Manifest:
     def _columns(self, header: Sequence[str]) -> list[str]:
         """Return the columns in the spelling of the settings; case does not matter."""
         known = {name.casefold(): name
-                 for name in (*_NEEDED, _NAME, *self.settings.heads, *map(str, Modality))}
+                 for name in (*_NEEDED, _NAME, *self.settings.heads, *PAPER_MODALITIES)}
         columns = [name if name in known.values() else known.get(name.casefold(), name)
                    for name in header]
         self._check_columns(columns)
         return columns
 
     def _check_columns(self, columns: Sequence[str]) -> None:
-        sensors = [str(m) for m in Modality]
+        sensors = list(PAPER_MODALITIES)
         allowed = [*_NEEDED, _NAME, *self.settings.heads, *sensors]
         listing = ', '.join(allowed)
         for column in columns:
@@ -196,7 +196,7 @@ class _Manifest:
 
     def _sources(self, number: int, row: Mapping[str, str]) -> dict[Modality, Source]:
         sources: dict[Modality, Source] = {}
-        for modality in Modality:
+        for modality in PAPER_MODALITIES:
             text = row.get(str(modality), '')
             if text:
                 sources[modality] = self._source(number, modality, text, row)

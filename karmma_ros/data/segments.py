@@ -198,7 +198,7 @@ class SegmentDataset:
         self.left_out = len(segments) - len(self.segments)
         self.spec, self.seed, self.skip_unreadable = spec, seed, skip_unreadable
         self.unreadable: dict[str, int] = {}
-        self._wanted = frozenset(Modality)
+        self._wanted: frozenset[Modality] | None = None
 
     def with_modalities(self, modalities: Sequence[Modality]) -> SegmentDataset:
         """Return the same clips with some modalities only; one that has none of them is empty."""
@@ -233,7 +233,8 @@ class SegmentDataset:
         reading = _Window(segment.sources, start, self.spec)
         inputs: dict[Modality, NDArray[np.float32]] = {}
         failure: Exception | None = None
-        for modality in (m for m in segment.sources if m in self._wanted):
+        for modality in (
+                m for m in segment.sources if self._wanted is None or m in self._wanted):
             try:
                 inputs.update(reading.clip(modality).inputs)
             except (DataError, InvalidSampleError) as error:

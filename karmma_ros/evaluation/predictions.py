@@ -22,12 +22,12 @@ import zipfile
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import FileError, InvalidSettingError
-from karmma_ros.modality import in_order, Modality, subset_name, subsets
+from karmma_ros.modality import in_order, Modality, PAPER_MODALITIES, subset_name, subsets
 from karmma_ros.storage import write_atomically
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 2
+VERSION = 3
 """Increases whenever the layout of a file changes."""
 _DESCRIPTION = 'description'
 
@@ -155,13 +155,15 @@ class BagPredictions:
     inference_ns: NDArray[np.int64]
     """`[k]`: the (simulated) node's clock when inference began."""
     present: NDArray[np.bool_]
-    """`[k, 4]`: which modalities the network was given, in canonical order."""
+    """`[k, m]`: which of `modalities` the network was given."""
     probabilities: Mapping[str, NDArray[np.float32]]
     """Head → `[k, c]`; rows sum to one."""
     latency_s: NDArray[np.float32]
     """`[k]`: its part of the measured inference time of a batch; no two runs give the same."""
     states: NDArray[np.int64]
-    """`[s, 5]`: time, and the `ModalityState` of the four from then on; one row a change."""
+    """`[s, 1 + m]`: time, and the `ModalityState` of each from then on; one row a change."""
+    modalities: tuple[Modality, ...] = PAPER_MODALITIES
+    """Those of the columns, in canonical order (`SensorStream.listed`)."""
 
     def __len__(self) -> int:
         return len(self.end_ns)
@@ -172,20 +174,22 @@ class BagPredictions:
         return (self.inference_ns - self.end_ns) / NANOSECONDS
 
     @classmethod
-    def empty(cls, sizes: Mapping[str, int]) -> BagPredictions:
+    def empty(
+        cls, sizes: Mapping[str, int], modalities: tuple[Modality, ...] = PAPER_MODALITIES,
+    ) -> BagPredictions:
         """Return the predictions for no window; `sizes` are the numbers of classes by head."""
         none = np.zeros(0, np.int64)
         return cls(
-            none, none, none, np.zeros((0, len(Modality)), np.bool_),
+            none, none, none, np.zeros((0, len(modalities)), np.bool_),
             {head: np.zeros((0, size), np.float32) for head, size in sizes.items()},
-            np.zeros(0, np.float32), np.zeros((0, 1 + len(Modality)), np.int64))
+            np.zeros(0, np.float32), np.zeros((0, 1 + len(modalities)), np.int64), modalities)
 
     def select(self, rows: NDArray[Any] | slice) -> BagPredictions:
         """Return the windows chosen by a mask, indices or a slice; the states stay."""
         return BagPredictions(
             self.start_ns[rows], self.end_ns[rows], self.inference_ns[rows], self.present[rows],
             {head: p[rows] for head, p in self.probabilities.items()}, self.latency_s[rows],
-            self.states)
+            self.states, self.modalities)
 
     def with_states(self, states: NDArray[np.int64]) -> BagPredictions:
         """Return the same predictions with other states."""
@@ -207,7 +211,7 @@ class BagPredictions:
         is_change = np.ones(len(states), np.bool_)
         is_change[1:] = (states[1:, 1:] != states[:-1, 1:]).any(axis=1)
         joined['states'] = states[is_change]
-        return cls(**joined, probabilities={
+        return cls(**joined, modalities=parts[0].modalities, probabilities={
             head: np.concatenate([part.probabilities[head] for part in parts])
             for head in parts[0].probabilities})
 
@@ -222,7 +226,9 @@ def save_conditions(path: Path | str, tables: Mapping[str, BagPredictions]) -> N
         arrays |= {f'{name}/{array}': getattr(table, array) for array in _BAG_ARRAYS}
         arrays |= {f'{name}/probabilities/{head}': p for head, p in table.probabilities.items()}
     _write(Path(path), arrays,
-           heads={name: list(table.probabilities) for name, table in tables.items()})
+           heads={name: list(table.probabilities) for name, table in tables.items()},
+           modalities={name: [m.value for m in table.modalities]
+                       for name, table in tables.items()})
 
 
 def load_conditions(path: Path | str) -> dict[str, BagPredictions]:
@@ -235,13 +241,9 @@ def load_conditions(path: Path | str) -> dict[str, BagPredictions]:
         return {
             name: BagPredictions(
                 probabilities={h: arrays[f'{name}/probabilities/{h}'] for h in heads},
+                modalities=tuple(map(Modality, description['modalities'][name])),
                 **{array: arrays[f'{name}/{array}'] for array in _BAG_ARRAYS})
             for name, heads in description['heads'].items()}
-
-
-def present_row(modalities: Sequence[Modality]) -> NDArray[np.bool_]:
-    """Return one row of `BagPredictions.present`."""
-    return np.array([m in modalities for m in Modality])
 
 
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]], **description: Any) -> None:

@@ -20,7 +20,14 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import keys, PredictedActions, windows_of
 from karmma_ros.evaluation.ground_truth import TrueAction
 from karmma_ros.evaluation.predictions import BagPredictions, DatasetPredictions
-from karmma_ros.modality import in_order, Modality, parse_subset, subset_name, subsets
+from karmma_ros.modality import (
+    in_order,
+    Modality,
+    PAPER_MODALITIES,
+    parse_subset,
+    subset_name,
+    subsets,
+)
 import numpy as np
 from numpy.typing import NDArray
 
@@ -128,19 +135,20 @@ def dropout_curve_of_actions(
     by_subset: Mapping[str, PredictedActions],
     own: NDArray[np.bool_],
     points: Sequence[float] = POINTS,
+    columns: Sequence[Modality] = PAPER_MODALITIES,
 ) -> dict[str, list[float]] | None:
     """
     Return the expected top-1 accuracy on a bag at each dropout probability.
 
     :param by_subset: subset → the same n actions, predicted from it.
-    :param own: which modalities each action has, `[n, 4]`.
+    :param own: which of the modalities `columns` each action has, `[n, m]`.
     :returns: head, and the action, → accuracy; None unless every subset was predicted.
     """
     modalities = in_order(m for name in by_subset for m in parse_subset(name))
     if not by_subset or set(by_subset) != {subset_name(s) for s in subsets(modalities)}:
         return None
     first = next(iter(by_subset.values()))
-    present = own[:, [list(Modality).index(m) for m in modalities]]
+    present = own[:, [columns.index(m) for m in modalities]]
     known = np.all(list(first.labelled.values()), axis=0) & present.any(1)
     if not known.any():
         return None
@@ -193,8 +201,8 @@ def curve_of_column(
 def majority_modalities(
     actions: Sequence[TrueAction], predictions: BagPredictions
 ) -> NDArray[np.bool_]:
-    """Return what most windows of each action have, `[n, 4]`; of equals the larger set."""
-    own = np.zeros((len(actions), len(Modality)), np.bool_)
+    """Return what most windows of each action have, `[n, m]`; of equals the larger set."""
+    own = np.zeros((len(actions), len(predictions.modalities)), np.bool_)
     for i, action in enumerate(actions):
         present = predictions.present[windows_of(action, predictions)]
         if len(present):

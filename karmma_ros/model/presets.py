@@ -13,13 +13,13 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import in_order, Modality
+from karmma_ros.modality import in_order, Modality, PAPER_MODALITIES
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.prediction import NOUN, VERB
 
 KINETICS = 'KINETICS400_V1'
 """What torchvision calls its weights of Kinetics-400."""
-RGB, FLOW, AUDIO, DETECTIONS = Modality
+RGB, FLOW, AUDIO, DETECTIONS = PAPER_MODALITIES
 _TILES = {'size': (224, 224)}
 """Spectrogram tiles become grey video frames of the size that Swin was trained on."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
-from karmma_ros.modality import Modality
+from karmma_ros.modality import in_order, Modality
 from karmma_ros.node.image_decoder import ImageDecoder
 from karmma_ros.node.log import NodeLog
 from karmma_ros.node.subscription import COMPRESSED, InputTopic, message_class, TopicPlan
@@ -316,10 +316,10 @@ class Inputs:
 
     def _plans(self, modalities: frozenset[Modality]) -> dict[Modality, TopicPlan]:
         """Return what to subscribe to."""
-        sources = {self._source(m) for m in Modality if self._wanted(m, modalities)}
+        sources = {self._source(m) for m in modalities if self._wanted(m, modalities)}
         return {m: TopicPlan(
             m, self._topic(m), _type_name(m, self._parameters), self._parameters[f'{m}.qos'])
-            for m in Modality if m in sources}
+            for m in in_order(sources)}
 
     def _topic(self, modality: Modality) -> str:
         topic = self._node.resolve_topic_name(TOPICS[modality])

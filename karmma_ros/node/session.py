@@ -9,7 +9,6 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.modality import Modality
 from karmma_ros.model.backends.selection import choose_device
 from karmma_ros.node.diagnostics import inference_status, input_status, model_status, WarningLog
 from karmma_ros.node.inputs import Inputs
@@ -110,9 +109,15 @@ class Session:
             self._replace(self.model, self._make_stream(self.model))
         if any(name.endswith(('.enabled', '.timeout', '.min_coverage')) for name in names):
             with self._lock:
-                self._stream.configure(input_settings(self._parameters, self._flow_topic))
-            self.worker.discard([m for m in Modality if f'{m}.enabled' in names
-                                 and not self._parameters[f'{m}.enabled']])
+                self._stream.configure(input_settings(
+                    self._parameters, self.model.recogniser.modalities, self._flow_topic))
+            self.worker.discard(
+                [
+                    m
+                    for m in self.model.recogniser.modalities
+                    if f'{m}.enabled' in names and not self._parameters[f'{m}.enabled']
+                ]
+            )
         if any(name.startswith('events.') for name in names):
             self._replace(self.model, self._stream)
         if 'rate' in names:

@@ -146,7 +146,7 @@ class Worker:
     def reset(self) -> None:
         """Start anew after all samples were discarded: actions in progress end."""
         self._post(self._finish_events)
-        self.discard(tuple(Modality))
+        self.discard(self._engine.recogniser.modalities)
 
     def discard(self, modalities: Collection[Modality]) -> None:
         """

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.presets import ensemble, only, preset, unimodal
 from karmma_ros.reproduce.experiments import (
@@ -107,8 +107,8 @@ def _encoders(plan: Budget) -> list[Experiment]:
 
 
 def _shared(plan: Budget) -> list[Experiment]:
-    small = {m: f'encoder_student/{m}' for m in Modality}
-    large = {m: f'encoder_teacher/{m}' for m in Modality}
+    small = {m: f'encoder_student/{m}' for m in PAPER_MODALITIES}
+    large = {m: f'encoder_teacher/{m}' for m in PAPER_MODALITIES}
     return [
         Experiment('tokens', TOKENS, preset('tiny_teacher'), encoders=large),
         Experiment('radevski', ENSEMBLE, ensemble(preset('tiny')), encoders=small)]

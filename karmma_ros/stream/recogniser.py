@@ -87,9 +87,9 @@ class Recogniser:
         """
         return hop_for(self.backend.parts.chunks, self.spec, rate) if self.backend.parts else 0
 
-    def reset(self, modalities: Iterable[Modality] = tuple(Modality)) -> None:
+    def reset(self, modalities: Iterable[Modality] | None = None) -> None:
         """
-        Discard what is cached of these modalities from one window to the next.
+        Discard what is cached of some modalities, or all, from one window to the next.
 
         The backend's buffers, which hold the last clip only, are overwritten completely.
         """

@@ -12,7 +12,7 @@ from math import ceil
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
-from karmma_ros.modality import in_order, Modality
+from karmma_ros.modality import in_order, listed, Modality
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.detections import check_boxes
 from karmma_ros.preprocess.flow import check_displacement, check_video_size
@@ -72,6 +72,8 @@ class SensorStream:
         """
         self.hop = hop
         self._spec, self._modalities = spec, in_order(modalities)
+        self.listed = listed(self._modalities)
+        """Modalities of the statuses."""
         self._frames, self._flow = FrameBuffer(spec), FlowBuffer(spec)
         self._audio, self._detections = AudioBuffer(spec), DetectionBuffer(spec)
         self._sources = {
@@ -239,7 +241,7 @@ class SensorStream:
         self._sources[source].restart()
 
     def assess(self, now_ns: int) -> tuple[ModalityStatus, ...]:
-        """Return the status of every modality, in canonical order."""
+        """Return the status of each of `listed`."""
         return self._statuses(now_ns, self._end_ns(now_ns))
 
     def window(self, now_ns: int) -> Window | None:
@@ -329,7 +331,7 @@ class SensorStream:
         return end_ns <= last_ns - self._spec.duration_ns
 
     def _statuses(self, now_ns: int, end_ns: int | None) -> tuple[ModalityStatus, ...]:
-        return tuple(self._status(modality, now_ns, end_ns) for modality in Modality)
+        return tuple(self._status(modality, now_ns, end_ns) for modality in self.listed)
 
     def _status(self, modality: Modality, now_ns: int, end_ns: int | None) -> ModalityStatus:
         source = self._inputs.get(modality)

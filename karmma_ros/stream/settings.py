@@ -6,7 +6,7 @@ The option is that of the player and of the evaluation of bags.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 import re
@@ -36,13 +36,20 @@ def make_stream(
     :param hop: frames from one window of a streaming network to the next; 0 for others.
     """
     return SensorStream(
-        spec, modalities, input_settings(values, flow_topic), flow_topic=flow_topic, hop=hop)
+        spec,
+        modalities,
+        input_settings(values, modalities, flow_topic),
+        flow_topic=flow_topic,
+        hop=hop,
+    )
 
 
-def input_settings(values: Mapping[str, Any], flow_topic: bool) -> dict[Modality, InputSettings]:
+def input_settings(
+    values: Mapping[str, Any], modalities: Iterable[Modality], flow_topic: bool,
+) -> dict[Modality, InputSettings]:
     """Return the settings of each modality; computed flow shares the camera's timeout."""
     settings = {}
-    for modality in Modality:
+    for modality in modalities:
         computed = modality is Modality.FLOW and not flow_topic
         source = Modality.RGB if computed else modality
         settings[modality] = InputSettings(

@@ -68,9 +68,10 @@ class TokenCache:
         kept = set(window.modalities if keep is None else keep)
         return {m: self._tokens(window, m) for m in in_order(kept & set(window.modalities))}
 
-    def reset(self, modalities: Iterable[Modality] = tuple(Modality)) -> None:
-        """Clear the tokens, the images and what the encoders keep of these modalities."""
-        for modality in set(modalities) & set(self._caches):
+    def reset(self, modalities: Iterable[Modality] | None = None) -> None:
+        """Clear the tokens, the images and what the encoders keep of some modalities, or all."""
+        cached = set(self._caches)
+        for modality in cached if modalities is None else cached & set(modalities):
             self._caches[modality].reset()
 
     def _tokens(self, window: Window, modality: Modality) -> Tokens:

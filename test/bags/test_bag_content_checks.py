@@ -5,7 +5,7 @@ from dataclasses import replace
 from karmma_ros.bags.evaluate import evaluate_bag, Settings
 from karmma_ros.bags.topics import earlier_files
 from karmma_ros.bags.writer import BagWriter
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
 from karmma_ros.stream.settings import node_parameters
@@ -102,4 +102,4 @@ def test_earlier_files_are_those_of_the_same_bag_latest_first(tmp_path):
 def test_the_names_of_other_bags_do_not_change_the_settings():
     settings = Settings(node_parameters())
     assert replace(settings, bags=('a',)).to_dict() == settings.to_dict()
-    assert list(Modality)[A] is Modality.AUDIO
+    assert list(PAPER_MODALITIES)[A] is Modality.AUDIO

@@ -29,7 +29,7 @@ from karmma_ros.evaluation.predictions import (
     PredictionsError,
     save_conditions,
 )
-from karmma_ros.modality import Modality, parse_subset, subset_name
+from karmma_ros.modality import PAPER_MODALITIES, parse_subset, subset_name
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.presets import preset
@@ -156,7 +156,7 @@ def test_conditions_are_named_and_masked(result):
     assert names[:3] == [AS_RECORDED, 'V+F+A+D', 'V+F+A'] and len(names) == 16
     for condition, predictions in result.predictions.items():
         if condition.subset:
-            assert {subset_name(m for m, present in zip(Modality, row) if present)
+            assert {subset_name(m for m, present in zip(PAPER_MODALITIES, row) if present)
                     for row in predictions.present} == {condition.name}
         for p in predictions.probabilities.values():
             assert p.dtype == np.float32

@@ -8,7 +8,7 @@ from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.topics import choose_topics, parse_topics
 from karmma_ros.bags.writer import BagWriter
 from karmma_ros.errors import BagError, KarmmaError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -214,9 +214,9 @@ def test_a_folder_with_a_missing_file_is_read_with_a_warning(tmp_path):
 def test_a_topic_of_the_wrong_type_is_rejected_by_name(tmp_path):
     with Bag(write(tmp_path / 'bag', frames=3)) as bag:
         with pytest.raises(KarmmaError, match='/audio .*expected .*sensor_msgs/msg/Image'):
-            choose_topics(bag, parse_topics(['rgb=/audio']), tuple(Modality))
+            choose_topics(bag, parse_topics(['rgb=/audio']), PAPER_MODALITIES)
         with pytest.raises(KarmmaError, match='/nowhere.*a topic of the bag: /image'):
-            choose_topics(bag, parse_topics(['rgb=/nowhere']), tuple(Modality))
+            choose_topics(bag, parse_topics(['rgb=/nowhere']), PAPER_MODALITIES)
 
 
 def test_a_bag_without_a_usable_topic_is_rejected_with_a_list_of_its_topics(tmp_path):

@@ -10,14 +10,14 @@ from karmma_ros.bags.reader import Bag, Message
 from karmma_ros.bags.replay import RecordedWindow, Replay, Run
 from karmma_ros.bags.topics import choose_topics
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.stream.availability import ModalityState
 from karmma_ros.stream.ingest import MessageIngest
 from karmma_ros.stream.settings import make_stream, node_parameters
 import numpy as np
 import pytest
 
-ALL = tuple(Modality)
+ALL = PAPER_MODALITIES
 SPEC = ClipSpec(duration=1.0, num_frames=8, video=VideoSpec(24, 24),
                 audio=AudioSpec(n_fft=256, win_length=256, hop_length=160, n_mels=16, tiles=1,
                                 tile_steps=50))

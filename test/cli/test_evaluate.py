@@ -12,7 +12,7 @@ from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary as kitchen_vocabulary
 from karmma_ros.evaluation import inference
 from karmma_ros.evaluation.inference import collect
-from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name, subsets
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
 from karmma_ros.prediction import Vocabulary
@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-NAMES = [subset_name(s) for s in subsets(Modality)]
+NAMES = [subset_name(s) for s in subsets(PAPER_MODALITIES)]
 
 
 class Toy:
@@ -37,7 +37,7 @@ class Toy:
             raise KeyboardInterrupt
         self.served.append(index)
         rng = np.random.default_rng(index)
-        clip = {m: rng.random(self.spec.input_shape(m), np.float32) for m in Modality}
+        clip = {m: rng.random(self.spec.input_shape(m), np.float32) for m in PAPER_MODALITIES}
         clip[Modality.DETECTIONS][..., 4] = 1
         if index % 3 == 0:
             del clip[Modality.AUDIO]

@@ -42,12 +42,12 @@ from karmma_ros.data.media import (
 from karmma_ros.data.media.frames import frame_numbers
 from karmma_ros.data.samples import collate
 from karmma_ros.errors import DataError, InvalidSettingError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import PAPER_MODALITIES
 import numpy as np
 import pytest
 import soundfile
 
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 
 HEADER = (
     'narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,'

@@ -7,13 +7,13 @@ from karmma_ros.clip import BOX_HAND
 from karmma_ros.data.manifest import ManifestSettings, open_splits
 from karmma_ros.data.samples import collate
 from karmma_ros.errors import DataError, InvalidSettingError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.preprocess.flow import NO_MOVEMENT
 import numpy as np
 import pytest
 import soundfile
 
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 HEADER = 'split,start,stop,verb,noun,rgb,flow,audio,detections\n'
 GOOD = (
     'train,0,2,stir,pan,video.mp4,computed,,',
@@ -82,7 +82,7 @@ def test_every_type_of_file_is_read_at_the_right_time(folder, spec):
     splits = opened(folder, spec, *GOOD)
     clip = splits.train[1].clip  # 1.5 s to 2.5 s, a frame each quarter of a second
     assert clip.modalities == (V, F, A, D)
-    for modality in Modality:
+    for modality in PAPER_MODALITIES:
         assert clip.inputs[modality].shape == spec.input_shape(modality)
     assert greys(clip.inputs[V]) == [16, 18, 21, 23]
     u, v = ((clip.inputs[F][c].mean((1, 2)) * std + mean) * 255 - NO_MOVEMENT
@@ -101,7 +101,7 @@ def test_flow_is_computed_for_cells_with_computed(folder, spec):
 
 def test_samples_of_different_sensors_make_a_batch(folder, spec):
     splits = opened(folder, spec, *GOOD)
-    batch = collate([splits.train[0], splits.train[1], splits.validation[0]], tuple(Modality))
+    batch = collate([splits.train[0], splits.train[1], splits.validation[0]], PAPER_MODALITIES)
     assert batch.present.tolist() == [
         [True, True, False, False], [True] * 4, [False, False, True, False]]
 

@@ -2,7 +2,7 @@
 
 from karmma_ros.data.samples import Batch
 from karmma_ros.evaluation.inference import BackendNetwork, collect
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.backends.export import export
 from karmma_ros.model.backends.pytorch import Eager
 from karmma_ros.model.backends.selection import read_export
@@ -25,9 +25,11 @@ def bundle(tmp_path, config, spec, vocabulary):
 def batch(spec):
     """Return three clips: a complete one, one without audio, one with nothing but audio."""
     torch.manual_seed(1)
-    inputs = {m: torch.rand(3, *spec.input_shape(m)) for m in Modality}
-    present = torch.tensor([[m is not Modality.AUDIO or row != 1 for m in Modality]
-                            for row in range(2)] + [[m is Modality.AUDIO for m in Modality]])
+    inputs = {m: torch.rand(3, *spec.input_shape(m)) for m in PAPER_MODALITIES}
+    present = torch.tensor(
+        [[m is not Modality.AUDIO or row != 1 for m in PAPER_MODALITIES] for row in range(2)]
+        + [[m is Modality.AUDIO for m in PAPER_MODALITIES]]
+    )
     return Batch(inputs, present, {'verb': torch.zeros(3, dtype=torch.long),
                                    'noun': torch.zeros(3, dtype=torch.long)}, torch.arange(3))
 

@@ -11,13 +11,13 @@ from karmma_ros.evaluation.robustness import (
     POINTS,
     subset_probabilities,
 )
-from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.modality import PAPER_MODALITIES, subset_name, subsets
 from karmma_ros.training.modality_dropout import drop_modalities
 import numpy as np
 import pytest
 import torch
 
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 
 PAPER_COLUMN = {'V+F+A': 41.49, 'V+F': 39.69, 'V+A': 39.36, 'F+A': 27.09, 'V': 37.84,
                 'F': 25.64, 'A': 8.17 - 1.94}
@@ -59,7 +59,7 @@ def test_two_modalities_by_hand():
         {'V+F': 0.49, 'V': 0.21 + 0.045, 'F': 0.21 + 0.045})
 
 
-@pytest.mark.parametrize('own', subsets(Modality), ids=subset_name)
+@pytest.mark.parametrize('own', subsets(PAPER_MODALITIES), ids=subset_name)
 @pytest.mark.parametrize('p', [0.0, 0.35, 1.0])
 def test_something_is_always_left(own, p):
     probabilities = subset_probabilities(own, p)

@@ -4,12 +4,12 @@ from karmma_ros.data.samples import Batch
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.inference import collect, NotFiniteError
 from karmma_ros.evaluation.predictions import DatasetPredictions, PredictionsError
-from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.modality import PAPER_MODALITIES, subset_name, subsets
 import numpy as np
 import pytest
 import torch
 
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 PRESENT = [[True, True, True, True], [True, False, True, False], [False, False, False, True]]
 INDEX = torch.arange(3)
 LABELS = {'verb': torch.tensor([0, 1, 2]), 'noun': torch.tensor([3, 2, 1])}
@@ -33,17 +33,17 @@ def assert_equal(ours, theirs):
 
 def test_every_subset_a_sample_has_is_answered_as_by_the_network(network, inputs, batch):
     predictions = collect(network, [batch])
-    assert list(predictions.logits) == [subset_name(s) for s in subsets(Modality)]
+    assert list(predictions.logits) == [subset_name(s) for s in subsets(PAPER_MODALITIES)]
     answered = 0
-    for subset in subsets(Modality):
-        has = [all(row[list(Modality).index(m)] for m in subset) for row in PRESENT]
+    for subset in subsets(PAPER_MODALITIES):
+        has = [all(row[list(PAPER_MODALITIES).index(m)] for m in subset) for row in PRESENT]
         assert predictions.has(subset).tolist() == has
         for i in range(3):
             ours = {h: predictions.logits[subset_name(subset)][h][i] for h in predictions.heads}
             if not has[i]:
                 assert all(np.isnan(x).all() for x in ours.values())
                 continue
-            mask = torch.tensor([[m in subset for m in Modality]])
+            mask = torch.tensor([[m in subset for m in PAPER_MODALITIES]])
             with torch.no_grad():
                 alone = network({m: inputs[m][i:i + 1] for m in subset}, mask)
             for head, x in ours.items():

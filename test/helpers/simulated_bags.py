@@ -14,7 +14,7 @@ from karmma_ros.data.synthetic_kitchen.episode import episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.evaluation.ground_truth import TrueAction, Truth
 from karmma_ros.evaluation.predictions import BagPredictions
-from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name, subsets
 from karmma_ros.prediction import NOUN, softmax, VERB, Vocabulary
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def simulated_run(
     outages = _outages(rng, seconds)
     complete = _predictions(recording, vocabulary, outages, rng)
     runs = {Condition(): complete}
-    for subset in subsets(Modality) if conditions else ():
+    for subset in subsets(PAPER_MODALITIES) if conditions else ():
         runs[Condition.of_subset(subset)] = _with_only(subset, complete, rng)
     end_ns = START_NS + round(seconds * NANOSECONDS)
     info = BagInfo(
@@ -90,7 +90,7 @@ def _truth(recording: Recording, vocabulary: Vocabulary) -> Truth:
 def _outages(rng: np.random.Generator, seconds: float) -> dict[Modality, list[tuple[int, int]]]:
     """Draw when each sensor has no message: about once in two minutes, for some seconds."""
     outages: dict[Modality, list[tuple[int, int]]] = {}
-    for modality in Modality:
+    for modality in PAPER_MODALITIES:
         outages[modality], now = [], rng.exponential(60.0)
         while now < seconds:
             end = now + rng.uniform(2.0, 15.0)
@@ -105,8 +105,8 @@ def _predictions(
 ) -> BagPredictions:
     ends = np.array([START_NS + each.stamp_ns for each in recording.recognitions], np.int64)
     starts = np.array([START_NS + each.start_ns for each in recording.recognitions], np.int64)
-    present = np.ones((len(ends), len(Modality)), np.bool_)
-    for i, modality in enumerate(Modality):
+    present = np.ones((len(ends), len(PAPER_MODALITIES)), np.bool_)
+    for i, modality in enumerate(PAPER_MODALITIES):
         for start, end in outages[modality]:
             present[(ends > start) & (ends < end), i] = False
     probabilities = {}
@@ -127,7 +127,7 @@ def _predictions(
 def _with_only(
     subset: tuple[Modality, ...], complete: BagPredictions, rng: np.random.Generator
 ) -> BagPredictions:
-    columns = [list(Modality).index(m) for m in subset]
+    columns = [list(PAPER_MODALITIES).index(m) for m in subset]
     chosen = complete.select(np.flatnonzero(complete.present[:, columns].all(1)))
     present = np.zeros_like(chosen.present)
     present[:, columns] = True
@@ -146,7 +146,7 @@ def _with_only(
 
 def _evidence(present: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the fraction of the evidence that is present, `[k]`, 0 to 1."""
-    worth = np.array([_WORTH[m] for m in Modality])
+    worth = np.array([_WORTH[m] for m in PAPER_MODALITIES])
     return np.minimum(1.0, (present * worth).sum(1) / worth.sum() * 1.3)
 
 
@@ -167,7 +167,7 @@ def _states(outages: dict[Modality, list[tuple[int, int]]]) -> NDArray[np.int64]
     rows: list[list[int]] = []
     for time in times:
         row = [time]
-        for modality in Modality:
+        for modality in PAPER_MODALITIES:
             state = _AVAILABLE
             for start, end in outages[modality]:
                 if start <= time < end:

@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import Modality, subsets
+from karmma_ros.modality import Modality, PAPER_MODALITIES, subsets
 from karmma_ros.model.builder import build
 from karmma_ros.model.presets import preset, PRESETS
 import pytest
 import torch
 
-ORDER = tuple(Modality)
-SUBSETS = subsets(Modality)
+ORDER = PAPER_MODALITIES
+SUBSETS = subsets(PAPER_MODALITIES)
 
 
 def mask(*rows):
@@ -42,7 +42,7 @@ def test_the_content_of_an_absent_modality_changes_nothing(network, inputs, chos
 
 
 def test_a_mixed_batch_equals_its_samples_one_by_one(network, inputs):
-    rows = [(Modality.RGB, Modality.AUDIO), (Modality.DETECTIONS,), tuple(Modality)]
+    rows = [(Modality.RGB, Modality.AUDIO), (Modality.DETECTIONS,), PAPER_MODALITIES]
     together = network(inputs, mask(*rows))
     for i, row in enumerate(rows):
         alone = network({m: inputs[m][i:i + 1] for m in row}, mask(row))
@@ -50,10 +50,10 @@ def test_a_mixed_batch_equals_its_samples_one_by_one(network, inputs):
 
 
 def test_a_mixed_batch_does_not_read_what_is_absent(network, inputs):
-    rows = [(Modality.RGB, Modality.AUDIO), (Modality.DETECTIONS,), tuple(Modality)]
+    rows = [(Modality.RGB, Modality.AUDIO), (Modality.DETECTIONS,), PAPER_MODALITIES]
     before = network(inputs, mask(*rows))
     for i, row in enumerate(rows):
-        for m in Modality:
+        for m in PAPER_MODALITIES:
             if m not in row:
                 inputs[m][i] = torch.nan
     after = network(inputs, mask(*rows))
@@ -62,7 +62,7 @@ def test_a_mixed_batch_does_not_read_what_is_absent(network, inputs):
 
 def test_fusing_encodings_equals_the_forward_pass(network, inputs):
     chosen = (Modality.FLOW, Modality.AUDIO)
-    tokens = {m: network.encode(m, inputs[m]) for m in Modality}
+    tokens = {m: network.encode(m, inputs[m]) for m in PAPER_MODALITIES}
     fused = network.fuse({m: tokens[m] for m in chosen})
     assert_same(fused, network(inputs, mask(*[chosen] * 3)))
 
@@ -125,10 +125,10 @@ def test_every_reduction_gives_its_number_of_tokens(
     config, spec, vocabulary, inputs, reduction
 ):
     network = build(replace(config, reduction=reduction, token_cap=3), spec, vocabulary).eval()
-    counts = {m: network.encode(m, inputs[m]).shape[1] for m in Modality}
-    assert counts == {m: len(network.embeddings[m.value].absent_tokens) for m in Modality}
+    counts = {m: network.encode(m, inputs[m]).shape[1] for m in PAPER_MODALITIES}
+    assert counts == {m: len(network.embeddings[m.value].absent_tokens) for m in PAPER_MODALITIES}
     full = {Modality.RGB: 8, Modality.FLOW: 8, Modality.AUDIO: 25, Modality.DETECTIONS: 4}
-    assert counts == (full if reduction == 'none' else dict.fromkeys(Modality, 3))
+    assert counts == (full if reduction == 'none' else dict.fromkeys(PAPER_MODALITIES, 3))
 
 
 @pytest.mark.parametrize('name', PRESETS)

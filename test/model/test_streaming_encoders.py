@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.config import EncoderConfig, ModelConfig
@@ -17,7 +17,7 @@ import pytest
 from safetensors.torch import save_file
 import torch
 
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 PLAIN = EncoderConfig('r2plus1d', {'widths': [4, 8, 8]})
 PAIRS = replace(PLAIN, chunk=2)
 SHAPE = (3, 6, 32, 40)

@@ -8,7 +8,7 @@ import time
 from karmma_msgs.msg import ActionAnnotation
 from karmma_ros.bags.writer import BagWriter
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.node.player import main, muted_topics
 from karmma_ros.stream.settings import parse_mute
 import numpy as np
@@ -18,7 +18,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 START = 1_700_000_000_000_000_000
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 TOPICS = {'/image': V, '/image/compressed': V, '/flow': F, '/audio': A, '/boxes': D,
           '/ground_truth': None}
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace as Fields
 
 import cv2
 from karmma_ros.clip import AudioSpec, BOX_OBJECT, ClipSpec, NANOSECONDS, VideoSpec
-from karmma_ros.modality import Modality
+from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.stream import message_types as types
 from karmma_ros.stream.availability import ModalityState
 from karmma_ros.stream.ingest import MessageIngest, ReceivedMessage
@@ -12,7 +12,7 @@ from karmma_ros.stream.settings import make_stream, node_parameters
 import numpy as np
 import pytest
 
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 SPECS = {
     'short': ClipSpec(duration=0.8, num_frames=8, video=VideoSpec(16, 16), audio=AudioSpec(
         n_fft=256, win_length=256, hop_length=160, n_mels=32, tiles=2, tile_steps=40)),
@@ -34,7 +34,7 @@ class Robot:
         self.stream = self.new_stream()
 
     def new_stream(self):
-        self.stream = make_stream(self.spec, tuple(Modality), self.values, flow_topic=True)
+        self.stream = make_stream(self.spec, PAPER_MODALITIES, self.values, flow_topic=True)
         self.ingest.feed(self.stream)
         return self.stream
 

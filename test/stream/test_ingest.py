@@ -4,7 +4,7 @@ from types import SimpleNamespace as Fields
 
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.stream import message_types as types
 from karmma_ros.stream.ingest import MessageIngest, ReceivedMessage
 from karmma_ros.stream.settings import make_stream, node_parameters
@@ -16,7 +16,7 @@ SPEC = ClipSpec(duration=0.8, num_frames=8, video=VideoSpec(16, 16),
                                 tile_steps=40))
 CROP = 16, 16
 NOW_NS = 1_700_000_000 * NANOSECONDS
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 
 
 def header(stamp_ns=NOW_NS):
@@ -81,7 +81,7 @@ class Rig:
                   'detections.image_height': 24, **values}
         self.lock = Lock()
         self.ingest = MessageIngest(values, self.lock)
-        self.stream = make_stream(SPEC, tuple(Modality), values, flow_topic=True)
+        self.stream = make_stream(SPEC, PAPER_MODALITIES, values, flow_topic=True)
         self.ingest.feed(self.stream)
 
     def take(self, modality, type_name, message, now_ns=NOW_NS):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import weakref
 
 from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.streaming import Chunks
 from karmma_ros.preprocess.spectrogram import log_mel
 from karmma_ros.stream.audio_buffer import AudioBuffer, SpectrogramCache
@@ -19,7 +19,7 @@ from karmma_ros.stream.token_cache import hop_for, TokenCache
 import numpy as np
 import pytest
 
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 MS = 1_000_000
 T0 = 1_700_000_000_000
 """Milliseconds; a whole number of frames and of hops."""
@@ -69,7 +69,7 @@ def at(ms: int) -> int:
 def test_coverage_is_rounded_up_to_samples(modality, fraction, last, state):
     stream = fed(stream_of(modality, fraction=fraction),
                  *([V] if modality is F else [modality]), last=last)
-    status = stream.assess(at(last))[list(Modality).index(modality)]
+    status = stream.assess(at(last))[list(PAPER_MODALITIES).index(modality)]
     assert status.state == ModalityState(state), status.detail
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec, episode, FRAME_SIZE, render_window
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.stream.decoders import AudioDecoder, read_image
 from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.source import InputSettings
@@ -23,8 +23,8 @@ def kitchen():
 
 @pytest.fixture
 def stream():
-    settings = {m: InputSettings(timeout_ns=SECOND // 2) for m in Modality}
-    return SensorStream(clip_spec(), tuple(Modality), settings)
+    settings = {m: InputSettings(timeout_ns=SECOND // 2) for m in PAPER_MODALITIES}
+    return SensorStream(clip_spec(), PAPER_MODALITIES, settings)
 
 
 def trained_on(kitchen):

@@ -9,14 +9,14 @@ import sys
 import cv2
 from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.stream.availability import Finding, ModalityState, ModalityStatus
 from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.source import InputSettings
 import numpy as np
 import pytest
 
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 MS = 1_000_000
 T0 = 1_700_000_000_000
 """The test's clock starts here, milliseconds."""
@@ -29,7 +29,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 class Rig:
     """A stream with its clock: times in milliseconds since the start of the test."""
 
-    def __init__(self, modalities=tuple(Modality), **changes: InputSettings) -> None:
+    def __init__(self, modalities=PAPER_MODALITIES, **changes: InputSettings) -> None:
         settings = {m: changes.get(m.value, InputSettings(300 * MS)) for m in modalities}
         self.stream = SensorStream(SPEC, modalities, settings)
         self.now = 0
@@ -74,23 +74,23 @@ def test_nothing_received_is_reported():
 
 def test_all_sensors_make_all_modalities_available():
     rig = Rig()
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     assert rig.states() == '5555'
     assert all(s.detail == '' for s in rig.stream.assess(rig.now_ns))
     window = rig.stream.window(rig.now_ns)
-    assert window.modalities == tuple(Modality)
+    assert window.modalities == PAPER_MODALITIES
     assert (window.start_ns, window.end_ns) == (rig.now_ns - 800 * MS, rig.now_ns)
     assert window.statuses == rig.stream.assess(rig.now_ns)
     assert window.spans_ns == {
         V: (rig.now_ns - 700 * MS, rig.now_ns), F: (rig.now_ns - 700 * MS, rig.now_ns),
         A: (rig.now_ns - 800 * MS, rig.now_ns), D: (rig.now_ns - 700 * MS, rig.now_ns)}
     clip = window.clip()
-    assert all(clip.inputs[m].shape == SPEC.input_shape(m) for m in Modality)
+    assert all(clip.inputs[m].shape == SPEC.input_shape(m) for m in PAPER_MODALITIES)
 
 
 def test_status_counts_and_measures():
     rig = Rig()
-    rig.feed(*Modality, until=2000)
+    rig.feed(*PAPER_MODALITIES, until=2000)
     rig.now += 50
     for modality, samples in ((V, 8), (F, 8), (A, 12_800), (D, 8)):
         status = rig.status(modality)
@@ -100,12 +100,20 @@ def test_status_counts_and_measures():
     assert rig.status(V).last_stamp_ns == rig.now_ns - 50 * MS
 
 
-@pytest.mark.parametrize(('stopped', 'states'), [
-    ([V, F], '2255'), ([A], '5525'), ([D], '5552'), ([V, F, A], '2225'), (list(Modality), '2222')])
+@pytest.mark.parametrize(
+    ('stopped', 'states'),
+    [
+        ([V, F], '2255'),
+        ([A], '5525'),
+        ([D], '5552'),
+        ([V, F, A], '2225'),
+        (list(PAPER_MODALITIES), '2222'),
+    ],
+)
 def test_a_sensor_that_stops_goes_stale_and_comes_back(stopped, states):
     rig = Rig()
-    rig.feed(*Modality, until=1000)
-    rest = [m for m in Modality if m not in stopped]
+    rig.feed(*PAPER_MODALITIES, until=1000)
+    rest = [m for m in PAPER_MODALITIES if m not in stopped]
     rig.feed(*rest, until=1300)
     assert rig.states() == '5555'
     rig.feed(*rest, until=1400)
@@ -114,38 +122,38 @@ def test_a_sensor_that_stops_goes_stale_and_comes_back(stopped, states):
     assert rig.status(stopped[0]).rate == 0
     window = rig.stream.window(rig.now_ns)
     assert (window.modalities if window else ()) == tuple(rest)
-    rig.feed(*Modality, until=1500)
+    rig.feed(*PAPER_MODALITIES, until=1500)
     assert all(s.available or s.modality in stopped for s in rig.stream.assess(rig.now_ns))
-    rig.feed(*Modality, until=2500)
+    rig.feed(*PAPER_MODALITIES, until=2500)
     assert rig.states() == '5555'
 
 
 def test_too_few_samples_are_insufficient_with_the_number_needed():
     rig = Rig()
-    rig.feed(*Modality, until=200)
+    rig.feed(*PAPER_MODALITIES, until=200)
     assert rig.states() == '3333'
     assert rig.status(V).detail == '2 of 8 frames; it needs 4'
     assert rig.status(F).detail == 'derived from the camera: 2 of 8 frames; it needs 4'
     assert rig.status(A).detail == '0.2 of 0.8 s of audio; it needs 0.4'
     assert rig.status(D).detail == '3 of 8 frames with boxes; it needs 4'
     assert rig.stream.window(rig.now_ns) is None
-    rig.feed(*Modality, until=400)
+    rig.feed(*PAPER_MODALITIES, until=400)
     assert rig.states() == '5555'
 
 
 def test_coverage_is_a_setting_and_flow_needs_two_frames():
     little, much = InputSettings(300 * MS, min_coverage=0.01), InputSettings(300 * MS)
     rig = Rig(rgb=little, flow=little, audio=much, detections=much)
-    rig.feed(*Modality, until=100)
+    rig.feed(*PAPER_MODALITIES, until=100)
     assert rig.states() == '5333'
     assert rig.status(F).detail == 'derived from the camera: 1 of 8 frames; it needs 2'
-    rig.feed(*Modality, until=200)
+    rig.feed(*PAPER_MODALITIES, until=200)
     assert rig.states() == '5533'
 
 
 def test_disabled_modalities_state_the_reason():
     rig = Rig((V, A, D), audio=InputSettings(300 * MS, enabled=False))
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     assert rig.states() == '5005'
     assert rig.status(F).detail == 'the model does not take it'
     assert rig.status(A).detail == 'disabled by its setting'
@@ -155,10 +163,10 @@ def test_disabled_modalities_state_the_reason():
 @pytest.mark.parametrize(('off', 'states'), [('rgb', '0555'), ('flow', '5055')])
 def test_camera_serves_rgb_and_flow_apart(off, states):
     rig = Rig(**{off: InputSettings(300 * MS, enabled=False)})
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     assert rig.states() == states
     clip = rig.stream.window(rig.now_ns).clip()
-    assert clip.modalities == tuple(m for m in Modality if m.value != off)
+    assert clip.modalities == tuple(m for m in PAPER_MODALITIES if m.value != off)
 
 
 def test_unused_camera_wants_no_image():
@@ -170,7 +178,7 @@ def test_unused_camera_wants_no_image():
 
 def test_flow_dies_with_the_camera_whatever_its_own_timeout():
     rig = Rig(flow=InputSettings(10_000 * MS))
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     rig.feed(A, D, until=1400)
     assert rig.states() == '2255'
     assert rig.status(F).timeout_ns == 300 * MS
@@ -178,7 +186,7 @@ def test_flow_dies_with_the_camera_whatever_its_own_timeout():
 
 def test_image_of_a_filled_slot_needs_no_decoding_but_keeps_the_camera_fresh():
     rig = Rig()
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     stamp_ns = rig.now_ns + 20 * MS
     rig.now += 290
     assert not rig.stream.wants_image(stamp_ns, rig.now_ns)
@@ -190,7 +198,7 @@ def test_image_of_a_filled_slot_needs_no_decoding_but_keeps_the_camera_fresh():
 
 def test_no_window_without_newer_data():
     rig = Rig()
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     assert rig.stream.window(rig.now_ns) is not None
     rig.now += 10
     assert rig.stream.window(rig.now_ns) is None
@@ -201,7 +209,7 @@ def test_no_window_without_newer_data():
 
 def test_window_ends_at_the_newest_stamp_of_fresh_inputs_only():
     rig = Rig()
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     rig.send(D, stamp_ns=rig.now_ns + 150 * MS)
     assert rig.stream.window(rig.now_ns).end_ns == (T0 + 1150) * MS
     rig.feed(V, until=1400, offset=-20)
@@ -237,7 +245,7 @@ def test_bad_sample_is_dropped_counted_and_named(send):
     assert '; expected ' in reason
     bad = [s for s in rig.stream.assess(rig.now_ns) if s.state is ModalityState.INVALID]
     assert bad and all(s.dropped == 1 and reason in s.detail for s in bad)
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     assert rig.states() == '5555' and rig.status(bad[0].modality).dropped == 1
 
 
@@ -274,7 +282,7 @@ def test_zero_stamps_mean_the_time_of_receiving():
     rig = Rig()
     while rig.now < 1000:
         rig.now += 100
-        assert rig.send(*Modality, stamp_ns=0) == ['', '', '']
+        assert rig.send(*PAPER_MODALITIES, stamp_ns=0) == ['', '', '']
     assert rig.states() == '5555'
     window = rig.stream.window(rig.now_ns)
     assert window.end_ns == rig.now_ns
@@ -307,12 +315,12 @@ def test_stray_stamp_is_dropped_and_two_in_a_row_restart():
 
 def test_clock_that_jumps_back_gives_windows_again():
     rig = Rig()
-    rig.feed(*Modality, until=2000)
+    rig.feed(*PAPER_MODALITIES, until=2000)
     assert rig.stream.window(rig.now_ns) is not None
     ends = []
     while rig.now < 4000:
         rig.now += 100
-        rig.send(*Modality, stamp_ns=rig.now_ns - 60_000 * MS)
+        rig.send(*PAPER_MODALITIES, stamp_ns=rig.now_ns - 60_000 * MS)
         window = rig.stream.window(rig.now_ns)
         ends += [window.end_ns] if window else []
     assert rig.states() == '5555'
@@ -323,14 +331,14 @@ def test_clock_that_jumps_back_gives_windows_again():
 
 def test_clear_starts_anew_but_keeps_the_counts():
     rig = Rig()
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     rig.stream.reject(A, 'mp3', rig.now_ns)
     rig.stream.window(rig.now_ns)
     rig.stream.clear()
     assert rig.states() == '1111' and rig.status(A).dropped == 1
     assert rig.stream.window(rig.now_ns) is None
     rig.now = 0
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     assert rig.states() == '5555' and rig.stream.window(rig.now_ns) is not None
 
 
@@ -379,14 +387,14 @@ def test_modality_without_settings_is_refused():
 
 def test_window_needs_no_lock_afterwards():
     rig = Rig()
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     window, other = rig.stream.window(rig.now_ns), Rig()
-    other.feed(*Modality, until=1000)
+    other.feed(*PAPER_MODALITIES, until=1000)
     before = other.stream.window(other.now_ns).clip()
-    rig.feed(*Modality, until=5000)
+    rig.feed(*PAPER_MODALITIES, until=5000)
     rig.stream.clear()
     after = window.clip()
-    for modality in Modality:
+    for modality in PAPER_MODALITIES:
         np.testing.assert_array_equal(after.inputs[modality], before.inputs[modality])
 
 
@@ -403,7 +411,7 @@ FLOW = np.full((24, 32, 2), 1.5, np.float32)
 class FlowRig(Rig):
     """A rig whose flow comes on a topic of its own."""
 
-    def __init__(self, modalities=tuple(Modality), **changes: InputSettings) -> None:
+    def __init__(self, modalities=PAPER_MODALITIES, **changes: InputSettings) -> None:
         super().__init__(modalities, **changes)
         settings = {m: changes.get(m.value, InputSettings(300 * MS)) for m in modalities}
         self.stream = SensorStream(SPEC, modalities, settings, flow_topic=True)
@@ -417,7 +425,7 @@ class FlowRig(Rig):
 
 def test_flow_of_a_topic_lives_on_when_the_camera_dies():
     rig = FlowRig()
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     assert rig.states() == '5555'
     rig.feed(F, A, D, until=1400)
     assert rig.states() == '2555'
@@ -430,9 +438,9 @@ def test_flow_of_a_topic_lives_on_when_the_camera_dies():
 
 def test_flow_of_a_topic_dies_alone_by_its_own_timeout():
     rig = FlowRig(flow=InputSettings(150 * MS, min_coverage=1.0))
-    rig.feed(*Modality, until=700)
+    rig.feed(*PAPER_MODALITIES, until=700)
     assert rig.status(F).detail == '6 of 8 frames; it needs 8'
-    rig.feed(*Modality, until=900)
+    rig.feed(*PAPER_MODALITIES, until=900)
     assert rig.states() == '5555' and rig.status(F).timeout_ns == 150 * MS
     rig.feed(V, A, D, until=1100)
     assert rig.states() == '5255'
@@ -518,28 +526,30 @@ def test_flow_of_a_topic_gives_the_clip_that_computed_flow_gives(hertz):
 
 
 def on(*modalities: Modality, timeout: int = 300) -> dict[Modality, InputSettings]:
-    return {m: InputSettings(timeout * MS, enabled=m in modalities) for m in Modality}
+    return {m: InputSettings(timeout * MS, enabled=m in modalities) for m in PAPER_MODALITIES}
 
 
-@pytest.mark.parametrize('off', list(Modality))
+@pytest.mark.parametrize('off', list(PAPER_MODALITIES))
 def test_what_is_disabled_is_discarded_at_once_and_nothing_else_is(off):
     rig = Rig()
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     before, full = rig.stream.assess(rig.now_ns), rig.stream.nbytes
-    rig.stream.configure(on(*(m for m in Modality if m is not off)))
+    rig.stream.configure(on(*(m for m in PAPER_MODALITIES if m is not off)))
     after = rig.stream.assess(rig.now_ns)
-    assert [a == b for a, b in zip(before, after)] == [m is not off for m in Modality]
+    assert [a == b for a, b in zip(before, after)] == [m is not off for m in PAPER_MODALITIES]
     assert rig.status(off).state is ModalityState.DISABLED
-    assert rig.stream.window(rig.now_ns).modalities == tuple(m for m in Modality if m is not off)
+    assert rig.stream.window(rig.now_ns).modalities == tuple(
+        m for m in PAPER_MODALITIES if m is not off
+    )
     # The camera serves the other of the two.
     assert (rig.stream.nbytes < full) == (off is D)
     if off is A:
         assert not rig.stream._audio._samples.any()
-    rig.stream.configure(on(*Modality))
+    rig.stream.configure(on(*PAPER_MODALITIES))
     kept = off in (V, F)
     assert rig.status(off).state == (
         ModalityState.AVAILABLE if kept else ModalityState.NEVER_RECEIVED)
-    rig.feed(*Modality, until=2000)
+    rig.feed(*PAPER_MODALITIES, until=2000)
     assert rig.states() == '5555'
 
 
@@ -557,19 +567,19 @@ def test_without_rgb_and_flow_no_frame_is_left():
 
 def test_an_earlier_window_is_unchanged_afterwards():
     rig = Rig()
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     window = rig.stream.window(rig.now_ns)
     rig.stream.configure(on(A))
-    assert window.clip().modalities == tuple(Modality)
+    assert window.clip().modalities == PAPER_MODALITIES
 
 
 def test_timeouts_and_coverage_change_live():
     rig = Rig()
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     rig.now += 250
-    rig.stream.configure(on(*Modality, timeout=200))
+    rig.stream.configure(on(*PAPER_MODALITIES, timeout=200))
     assert rig.states() == '2222' and rig.status(V).timeout_ns == 200 * MS
-    rig.stream.configure({m: InputSettings(300 * MS, min_coverage=1.0) for m in Modality})
+    rig.stream.configure({m: InputSettings(300 * MS, min_coverage=1.0) for m in PAPER_MODALITIES})
     assert rig.states() == '5555'
     rig.feed(V, until=1300)
     assert rig.states()[0] == '3'
@@ -577,18 +587,18 @@ def test_timeouts_and_coverage_change_live():
 
 def test_flow_can_change_its_source():
     rig = FlowRig()
-    rig.feed(*Modality, until=1000)
-    rig.stream.configure(on(*Modality), flow_topic=False)
+    rig.feed(*PAPER_MODALITIES, until=1000)
+    rig.stream.configure(on(*PAPER_MODALITIES), flow_topic=False)
     assert rig.states() == '5555' and rig.stream.window(rig.now_ns).flows == ()
-    rig.stream.configure(on(*Modality), flow_topic=True)
+    rig.stream.configure(on(*PAPER_MODALITIES), flow_topic=True)
     assert rig.states() == '5155'
-    rig.feed(*Modality, until=2000)
+    rig.feed(*PAPER_MODALITIES, until=2000)
     assert rig.states() == '5555' and len(rig.stream.window(rig.now_ns).flows) == 8
 
 
 def test_settings_that_lack_a_modality_change_nothing():
     rig = Rig()
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     with pytest.raises(InvalidSettingError, match='settings of detections is None'):
         rig.stream.configure({m: InputSettings(MS) for m in (V, F, A)})
     assert rig.states() == '5555'
@@ -596,7 +606,7 @@ def test_settings_that_lack_a_modality_change_nothing():
 
 def test_a_finding_is_a_warning_beside_the_state_of_its_modality():
     rig = Rig()
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     rig.stream.set_finding(V, 'range', Finding('nearly black'))
     assert rig.states() == '5555'
     assert rig.status(V).warning == 'nearly black' and rig.status(V).detail == ''
@@ -609,7 +619,7 @@ def test_a_finding_is_a_warning_beside_the_state_of_its_modality():
 
 def test_data_that_a_check_finds_unusable_is_in_no_window_until_it_is_right_again():
     rig = Rig()
-    rig.feed(*Modality, until=1000)
+    rig.feed(*PAPER_MODALITIES, until=1000)
     rig.stream.set_finding(A, 'rate', Finding('48000, expected 16000', usable=False))
     rig.stream.set_finding(A, 'other', Finding('something else'))
     status = rig.status(A)
@@ -618,7 +628,7 @@ def test_data_that_a_check_finds_unusable_is_in_no_window_until_it_is_right_agai
     assert rig.stream.window(rig.now_ns).modalities == (V, F, D)
     rig.stream.set_finding(A, 'rate', None)
     assert rig.states() == '5535', 'what was stored meanwhile is cleared'
-    rig.feed(*Modality, until=2000)
+    rig.feed(*PAPER_MODALITIES, until=2000)
     assert rig.states() == '5555' and rig.status(A).warning == 'something else'
 
 
@@ -642,15 +652,15 @@ def test_a_finding_on_the_camera_is_that_of_the_flow_where_rgb_is_off():
 @pytest.mark.parametrize(('height', 'width', 'name'), [(15, 16, 'height'), (16, 15, 'width')])
 def test_frames_too_small_to_compute_flow_are_refused(height, width, name):
     spec = replace(SPEC, video=VideoSpec(height=height, width=width))
-    settings = {m: InputSettings(300 * MS) for m in Modality}
+    settings = {m: InputSettings(300 * MS) for m in PAPER_MODALITIES}
     with pytest.raises(InvalidSettingError) as caught:
-        SensorStream(spec, Modality, settings)
+        SensorStream(spec, PAPER_MODALITIES, settings)
     assert str(caught.value) == (
         f'clip.video.{name} of the model is 15; expected 16 pixels or more to compute flow from '
         'the camera: set flow.source to topic, or flow.enabled to false')
     SensorStream(spec, (V, A, D), settings)
-    SensorStream(spec, Modality, {**settings, F: InputSettings(300 * MS, enabled=False)})
-    stream = SensorStream(spec, Modality, settings, flow_topic=True)
+    SensorStream(spec, PAPER_MODALITIES, {**settings, F: InputSettings(300 * MS, enabled=False)})
+    stream = SensorStream(spec, PAPER_MODALITIES, settings, flow_topic=True)
     with pytest.raises(InvalidSettingError):
         stream.configure(settings, flow_topic=False)
     assert stream.add_flow(np.zeros((9, 9, 2), np.float32), T0 * MS, T0 * MS) == ''

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from karmma_ros.clip import AudioSpec, BOX_OBJECT, ClipSpec, DetectionSpec, VideoSpec
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.stream.availability import ModalityState
 from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.source import InputSettings
 import numpy as np
 
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 MS = 1_000_000
 TIMEOUT = 250
 SPEC = ClipSpec(
@@ -31,7 +31,7 @@ LONG = ClipSpec(
     audio=AudioSpec(sample_rate=1000, n_fft=32, win_length=20, hop_length=8, n_mels=3, tiles=3,
                     tile_steps=7),
     detections=DetectionSpec(max_boxes=3))
-SETTINGS = {m: InputSettings(TIMEOUT * MS) for m in Modality}
+SETTINGS = {m: InputSettings(TIMEOUT * MS) for m in PAPER_MODALITIES}
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
 AUDIO = np.random.default_rng(1).uniform(-1, 1, 5000).astype(np.float32)
@@ -76,17 +76,17 @@ class Player:
 
     def __post_init__(self) -> None:
         self.stream = SensorStream(
-            self.spec, list(Modality), self.settings(), self.flow_topic, self.hop)
+            self.spec, list(PAPER_MODALITIES), self.settings(), self.flow_topic, self.hop)
 
     def settings(self) -> dict[Modality, InputSettings]:
         return {m: InputSettings(timeout * MS, m not in self.off, self.fraction)
-                for m, timeout in zip(Modality, self.timeouts)}
+                for m, timeout in zip(PAPER_MODALITIES, self.timeouts)}
 
     def timeout(self, modality: Modality) -> int:
         """Return the timeout of what serves a modality: that of RGB before flow's."""
         source = self.source(modality)
-        served = [m for m in Modality if self.source(m) is source and m not in self.off]
-        return self.timeouts[list(Modality).index(served[0])]
+        served = [m for m in PAPER_MODALITIES if self.source(m) is source and m not in self.off]
+        return self.timeouts[list(PAPER_MODALITIES).index(served[0])]
 
     def source(self, modality: Modality) -> Modality:
         return V if modality is F and not self.flow_topic else modality
@@ -129,14 +129,14 @@ class Player:
 
     def _switch(self, number: int) -> None:
         """Switch some modalities off, others on; what nothing uses is discarded."""
-        self.off = frozenset(m for i, m in enumerate(Modality) if number >> i & 1)
+        self.off = frozenset(m for i, m in enumerate(PAPER_MODALITIES) if number >> i & 1)
         self.stream.configure(self.settings())
-        for source in set(Modality) - self._sources():
+        for source in set(PAPER_MODALITIES) - self._sources():
             self.last_good.pop(source, None)
             self.last_bad.pop(source, None)
 
     def _sources(self) -> set[Modality]:
-        return {self.source(m) for m in Modality if m not in self.off}
+        return {self.source(m) for m in PAPER_MODALITIES if m not in self.off}
 
     def _note(self, modality: Modality, reason: str) -> None:
         if modality not in self._sources():
@@ -148,7 +148,7 @@ class Player:
 
     def _check_states(self) -> None:
         statuses = self.stream.assess(self.now * MS)
-        assert [s.modality for s in statuses] == list(Modality)
+        assert [s.modality for s in statuses] == list(PAPER_MODALITIES)
         for status in statuses:
             source = self.source(status.modality)
             if status.modality in self.off:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import weakref
 
 from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
-from karmma_ros.modality import Modality
+from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.streaming import chunks_of, EagerParts
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-V, F, A, _ = Modality
+V, F, A, _ = PAPER_MODALITIES
 MS = 1_000_000
 SPEC = ClipSpec(duration=0.8, num_frames=8, video=VideoSpec(height=16, width=16),
                 audio=AudioSpec(tiles=2, tile_steps=20, n_mels=8))

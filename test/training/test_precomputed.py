@@ -5,7 +5,7 @@ from dataclasses import replace
 from karmma_ros.clip import Clip
 from karmma_ros.data.samples import Sample
 from karmma_ros.errors import DataError
-from karmma_ros.modality import Modality, subsets
+from karmma_ros.modality import Modality, PAPER_MODALITIES, subsets
 from karmma_ros.model.builder import build
 from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.module import OptimizerSettings
@@ -40,7 +40,7 @@ class Few:
         if index == self.break_at:
             raise Interrupted
         rng = np.random.default_rng(index)
-        clip = {m: rng.random(self.spec.input_shape(m), np.float32) for m in Modality}
+        clip = {m: rng.random(self.spec.input_shape(m), np.float32) for m in PAPER_MODALITIES}
         clip[Modality.DETECTIONS][..., 4] = 1
         if index % 3 == 0:
             clip.pop(Modality.FLOW)
@@ -73,15 +73,17 @@ def test_cached_logits_are_the_teachers_own(network, spec, tmp_path):
         tmp_path / 'logits', network, Few(spec), 'few', Inference(batch_size=3))
     assert cached.modalities == frozen.modalities and not cached.reads
     for batch in batches(Few(spec), network):
-        for subset in subsets(Modality):
-            masks = {m: batch.present[:, i] & (m in subset) for i, m in enumerate(Modality)}
+        for subset in subsets(PAPER_MODALITIES):
+            masks = {
+                m: batch.present[:, i] & (m in subset) for i, m in enumerate(PAPER_MODALITIES)
+            }
             if not torch.stack(list(masks.values())).any(0).all():
                 continue
             wanted = frozen(batch, masks)
             for head, logits in cached(batch, masks).items():
                 torch.testing.assert_close(logits, wanted[head], rtol=1e-4, atol=1e-5)
     alone = cached(batch, {Modality.RGB: torch.ones(len(batch), dtype=torch.bool)})
-    everything = frozen(batch, {m: batch.present[:, i] for i, m in enumerate(Modality)})
+    everything = frozen(batch, {m: batch.present[:, i] for i, m in enumerate(PAPER_MODALITIES)})
     torch.testing.assert_close(alone['verb'], everything['verb'], rtol=1e-4, atol=1e-5)
 
 

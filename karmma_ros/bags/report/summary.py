@@ -119,7 +119,8 @@ def describe(
         bags=[_bag(run, i, runs) for i, run in enumerate(runs)],
         segments=_true_actions(runs, columns), conditions=entries,
         **_recorded_details(runs, reference, first_pooled),
-        robustness=_robustness(entries, joint, by_subset, _own(runs, reference)),
+        robustness=_robustness(entries, joint, by_subset, _own(runs, reference),
+                               reference[0].modalities),
         warnings=[],
     )
     report = replace(report, warnings=list(dict.fromkeys(_warnings(report))))
@@ -254,8 +255,8 @@ def _columns(
 
 def _modality_coverage(predictions: Sequence[BagPredictions]) -> dict[str, float]:
     present = np.concatenate([each.present for each in predictions])
-    fractions = present.mean(0) if len(present) else np.zeros(len(Modality))
-    return dict(zip(map(str, Modality), fractions.tolist()))
+    fractions = present.mean(0) if len(present) else np.zeros(present.shape[1])
+    return dict(zip(map(str, predictions[0].modalities), fractions.tolist()))
 
 
 def _events(scored: Sequence[ScoredBag], runs: Sequence[BagRun]) -> EventScores:
@@ -357,9 +358,11 @@ def _agreement(
 def _robustness(
     conditions: Sequence[ConditionScores], joint: str,
     by_subset: Mapping[str, PredictedActions], own: NDArray[np.bool_],
+    modalities: Sequence[Modality],
 ) -> dict[str, Any] | None:
     """Return accuracy over the probability of a missing sensor, and the summary measures."""
-    curve = robustness.dropout_curve_of_actions(by_subset, own) if by_subset else None
+    curve = robustness.dropout_curve_of_actions(
+        by_subset, own, columns=modalities) if by_subset else None
     if curve is None:
         return None
     column = {c.parameters['subset']: c.actions[joint].top1_covered for c in conditions

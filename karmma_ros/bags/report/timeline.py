@@ -17,7 +17,6 @@ from karmma_ros.bags.report.summary import ScoredBag
 from karmma_ros.evaluation import segmentation
 from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.evaluation.segmentation import Segment
-from karmma_ros.modality import Modality
 from karmma_ros.prediction import further_heads
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +63,7 @@ def over_time(
                     list(h.segment.label), round(100 * h.score),  # type: ignore[call-overload]
                     near.verdict(h.segment), _ms(h.announced_ns, start)] for h in scored.detected],
         'availability': {str(m): _availability(predictions.states, 1 + i, start)
-                  for i, m in enumerate(Modality)},
+                  for i, m in enumerate(predictions.modalities)},
         'conditions': _outcomes(report, number)}
 
 

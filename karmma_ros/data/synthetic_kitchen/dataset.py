@@ -22,7 +22,7 @@ from karmma_ros.data.samples import Sample, Splits
 from karmma_ros.data.synthetic_kitchen.episode import render_clip, RenderedClip
 from karmma_ros.data.synthetic_kitchen.vocabulary import NOUNS, Split, VERBS, vocabulary
 from karmma_ros.errors import DataError, InvalidSettingError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.prediction import NOUN, VERB
 from karmma_ros.storage import ArrayStore, file_lock, METADATA, open_arrays, read_metadata, REMEDY
 import numpy as np
@@ -151,7 +151,7 @@ class CachedKitchen(Dataset[Sample]):
     """
 
     def __init__(
-        self, folder: Path | str, modalities: Sequence[Modality] = tuple(Modality)
+        self, folder: Path | str, modalities: Sequence[Modality] = PAPER_MODALITIES
     ) -> None:
         self.folder = Path(folder)
         self.modalities = tuple(modalities)
@@ -206,7 +206,7 @@ class LiveKitchen(Dataset[Sample]):
 
 
 def _sample(
-    rendered: RenderedClip, spec: ClipSpec, modalities: Sequence[Modality] = tuple(Modality)
+    rendered: RenderedClip, spec: ClipSpec, modalities: Sequence[Modality] = PAPER_MODALITIES
 ) -> Sample:
     verb, noun = (int(label) for label in rendered.labels)
     return Sample(rendered.clip(spec, modalities), {VERB: verb, NOUN: noun})

@@ -39,7 +39,7 @@ from karmma_ros.data.synthetic_kitchen.vocabulary import (
     Stream,
     VERBS,
 )
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.preprocess.detections import detection_input
 from karmma_ros.preprocess.flow import clip_flow, flow_input
 from karmma_ros.preprocess.resize import resize_and_crop, video_input
@@ -213,7 +213,7 @@ class RenderedClip:
     labels: np.ndarray
     """int64 `[2]`: verb, noun."""
 
-    def clip(self, spec: ClipSpec, modalities: Iterable[Modality] = tuple(Modality)) -> Clip:
+    def clip(self, spec: ClipSpec, modalities: Iterable[Modality] = PAPER_MODALITIES) -> Clip:
         """Return the network's inputs, float32."""
         makers: dict[Modality, Callable[[], np.ndarray]] = {
             Modality.RGB: lambda: video_input(self.rgb, spec.video),

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from karmma_ros.errors import BundleError, InvalidSettingError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import is_modality
 from karmma_ros.model.backends.exported import (
     assemble,
     Exported,
@@ -122,7 +122,7 @@ def _shared(buffer: NDArray[Any]) -> Any:
 def _name(port: Any) -> str:
     """Find the name that we gave among those that OpenVINO adds, which are numbers or paths."""
     names = port.get_names()
-    ours = names & {INPUT, TOKENS, PRESENT, *Modality}
+    ours = {n for n in names if n in (INPUT, TOKENS, PRESENT) or is_modality(n)}
     ours = ours or {n for n in names if n.startswith((LOGITS, PAST, KEPT))}
     return next(iter(ours), port.any_name)
 

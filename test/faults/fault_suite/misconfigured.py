@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 import numpy as np
 from sensor_msgs.msg import Image
 
@@ -169,7 +169,7 @@ def _note(sim: Simulation, seen: Seen, late: bool, now_ns: int) -> None:
 def _check(trial: Trial, what: str, sensors: Sensors, seen: Seen) -> None:
     trial.require(f'{what}: results continue',
                   seen.late_results > 20, f'{seen.late_results} results')
-    for modality in Modality:
+    for modality in PAPER_MODALITIES:
         used, name = seen.used.get(modality.value, 0), modality.value
         if modality in sensors.absent:
             trial.require(f'{what}: {name} is not used after {NOTICE_S:g} s', not used,

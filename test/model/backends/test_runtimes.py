@@ -9,7 +9,7 @@ import tracemalloc
 
 from karmma_ros.clip import Clip
 from karmma_ros.errors import BundleError, InvalidSettingError
-from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.modality import PAPER_MODALITIES, subset_name, subsets
 from karmma_ros.model.backends import choose
 from karmma_ros.model.backends.agreement import check_clip
 from karmma_ros.model.backends.exported import Exported, Inline, with_threads
@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 RUNTIMES = ('openvino', 'onnxruntime')
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 
 
 @pytest.mark.parametrize('runtime', RUNTIMES)

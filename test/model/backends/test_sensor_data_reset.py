@@ -1,6 +1,6 @@
 """Sensor data that a recogniser keeps between windows is gone after a reset."""
 
-from karmma_ros.modality import Modality
+from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.model.backends import choose
 from karmma_ros.model.backends.pytorch import CompiledCUDA, Eager
 from karmma_ros.stream.recogniser import Recogniser
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 MS = 1_000_000
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 
 
 class Live:

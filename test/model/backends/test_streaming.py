@@ -3,7 +3,7 @@
 import shutil
 
 from karmma_ros.errors import BundleError, InvalidSettingError
-from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.modality import PAPER_MODALITIES, subset_name, subsets
 from karmma_ros.model.backends import choose, graphs
 from karmma_ros.model.backends.agreement import check_clip
 from karmma_ros.model.backends.export import export
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 RUNTIMES = ('openvino', 'onnxruntime')
-V, F, A, _ = Modality
+V, F, A, _ = PAPER_MODALITIES
 both = pytest.mark.parametrize('runtime', RUNTIMES)
 ways = pytest.mark.parametrize('way', ['chunks', 'causal'])
 

@@ -6,7 +6,7 @@ import time
 
 from audio_common_msgs.msg import AudioData, AudioDataStamped
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
-from karmma_ros.modality import Modality
+from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.node.declarations import DECLARATIONS
 from karmma_ros.node.inputs import Inputs
 from karmma_ros.node.messages import time_message
@@ -34,7 +34,7 @@ class Rig:
         self.publishers = {}
         self._sounded_ns = 0
 
-    def start(self, modalities=tuple(Modality), overrides=None, remap=(), **values):
+    def start(self, modalities=PAPER_MODALITIES, overrides=None, remap=(), **values):
         values = {name.replace('__', '.'): value for name, value in values.items()}
         self.values = {**DEFAULTS, **values}
         self.node = self._node(
@@ -124,7 +124,7 @@ class Rig:
 
     def _settings(self):
         return {m: InputSettings(NANOSECONDS // 2, self.values[f'{m}.enabled'])
-                for m in Modality}
+                for m in PAPER_MODALITIES}
 
     def _node(self, name, **options):
         node = rclpy.create_node(name, **options)

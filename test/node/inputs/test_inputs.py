@@ -8,7 +8,7 @@ from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
 import cv2
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.node.declarations import DECLARATIONS
 from karmma_ros.node.inputs import check_inputs
 from karmma_ros.node.lifecycle import KarmmaNode
@@ -23,7 +23,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 DEFAULTS = {d.name: d.default for d in DECLARATIONS}
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -199,7 +199,7 @@ def test_a_message_package_that_is_not_installed_is_named_and_the_rest_continues
     inputs = rig.start()
     monkeypatch.setitem(rig.values, 'audio.type', 'audio_common_msgs/msg/AudioStamped')
     with pytest.raises(InvalidSettingError, match='source its workspace last'):
-        rig.feed(tuple(Modality))
+        rig.feed(PAPER_MODALITIES)
     rig.set(audio__type='audio_common_msgs/msg/AudioStamped')
     inputs.check()
     assert 'github.com/mgonzs13' in inputs.problem(A) and inputs.problem(V) == ''

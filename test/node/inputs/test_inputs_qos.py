@@ -6,14 +6,14 @@ import time
 from audio_common_msgs.msg import AudioData, AudioDataStamped
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import Modality
+from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.node.messages import time_message
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-V, F, A, D = Modality
+V, F, A, D = PAPER_MODALITIES
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
