@@ -26,6 +26,8 @@ from typing import Any
 
 import cv2
 from karmma_ros.clip import ClipSpec, NANOSECONDS
+from karmma_ros.modalities import message_types as types
+from karmma_ros.modalities.rgb import read_compressed_image, read_image
 from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
@@ -35,8 +37,6 @@ from karmma_ros.node.messages import availability_message, LATCHED, Publishing, 
 from karmma_ros.node.model_loader import load_model
 from karmma_ros.preprocess.image import decode_image
 from karmma_ros.preprocess.resize import resize_and_crop
-from karmma_ros.stream import message_types as types
-from karmma_ros.stream.decoders import read_compressed_image, read_image
 from karmma_ros.stream.events import ActionEvents, EventSettings
 from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.source import InputSettings

@@ -16,6 +16,7 @@ from threading import get_native_id
 import time
 from typing import Any
 
+from karmma_ros.modalities.modality_type import stamp_ns_of
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.interface import Input, Logits
 from karmma_ros.model.backends.selection import BackendChoice
@@ -23,7 +24,6 @@ from karmma_ros.model.bundle import Bundle
 from karmma_ros.node import model_loader
 from karmma_ros.node.__main__ import main as run_node
 from karmma_ros.node.inputs import MessageHandler
-from karmma_ros.stream.decoders import stamp_ns_of
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.window import Window
 import numpy as np

@@ -14,9 +14,9 @@ from typing import Any
 
 import cv2
 from karmma_msgs.msg import ActionAnnotation
+from karmma_ros.modalities.rgb import read_image
 from karmma_ros.node.demo import Driver, isolate, MUTES, prepare_bag, running
 from karmma_ros.node.messages import time_ns
-from karmma_ros.stream.decoders import read_image
 from lifecycle_msgs.msg import Transition
 import numpy as np
 import rclpy

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import in_order, Modality
+from karmma_ros.modality import in_order, load_type, Modality, REGISTRY
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,9 +59,13 @@ class FlowSpec:
     """Subtracted from each channel, scaled to 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD
     """Each channel is then divided by this."""
+    camera: str = ''
+    """Modality whose frames it is computed from; empty: `rgb`, or the one with its suffix."""
 
     def __post_init__(self) -> None:
         _positive('clip.flow', self, 'bound')
+        if self.camera and Modality.parse(self.camera).type_name != 'rgb':
+            raise InvalidSettingError('clip.flow.camera', self.camera, 'a modality of type rgb')
 
 
 @dataclass(frozen=True)
@@ -130,10 +134,25 @@ class ClipSpec:
     flow: FlowSpec = field(default_factory=FlowSpec)
     audio: AudioSpec = field(default_factory=AudioSpec)
     detections: DetectionSpec = field(default_factory=DetectionSpec)
+    inputs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Specification of each other modality by name, as a mapping or of its type's class, such as
+    `{rgb_wrist: {height: 112, width: 112}}`."""
 
     def __post_init__(self) -> None:
         _positive('clip', self, 'duration', 'num_frames')
         _at_most('clip', self, 'duration', MOST_SECONDS)
+        object.__setattr__(self, 'inputs', {
+            modality: _input_spec(modality, value) for modality, value in
+            ((Modality(name), value) for name, value in self.inputs.items())})
+
+    def of(self, modality: Modality) -> Any:
+        """Return the specification of a modality; without one of its own, that of its type."""
+        if modality in self.inputs:
+            return self.inputs[modality]
+        if modality.suffix:
+            return self.of(Modality(modality.type_name))
+        own = _type(modality)
+        return getattr(self, own.spec_field) if own.spec_field else own.spec_class()
 
     @property
     def duration_ns(self) -> int:
@@ -156,15 +175,17 @@ class ClipSpec:
 
         RGB and flow `[3, t, h, w]`, audio `[k, f, s]`, detections `[t, n, 5]`.
         """
-        if modality is Modality.AUDIO:
-            return self.audio.tiles, self.audio.n_mels, self.audio.tile_steps
-        if modality is Modality.DETECTIONS:
-            return self.num_frames, self.detections.max_boxes, 5
-        return 3, self.num_frames, self.video.height, self.video.width
+        shape: tuple[int, ...] = _type(modality).input_shape(self)
+        return shape
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping; `from_dict` reads it back."""
-        return asdict(self)
+        mapping = asdict(self)
+        # What is not set has no key, as before there was any.
+        if not self.flow.camera:
+            del mapping['flow']['camera']
+        inputs = {str(name): value for name, value in mapping.pop('inputs').items()}
+        return {**mapping, 'inputs': inputs} if inputs else mapping
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> ClipSpec:
@@ -202,6 +223,24 @@ class Clip:
     def modalities(self) -> tuple[Modality, ...]:
         """Return the modalities that are present, in canonical order."""
         return in_order(self.inputs)
+
+
+def _type(modality: Modality) -> Any:
+    """Return the type of a modality, which is defined above this module."""
+    return load_type(modality.type_name, REGISTRY[modality.type_name].location)(modality)
+
+
+def _input_spec(modality: Modality, value: Any) -> Any:
+    own = _type(modality)
+    if own.spec_field and not modality.suffix:
+        raise InvalidSettingError(
+            'clip.inputs', modality, 'other modalities', f'set clip.{own.spec_field}')
+    if isinstance(value, own.spec_class):
+        return value
+    if not isinstance(value, Mapping):
+        raise InvalidSettingError(
+            f'clip.inputs.{modality}', value, f'a mapping of fields of {own.spec_class.__name__}')
+    return own.spec_class(**_known(f'clip.inputs.{modality}', own.spec_class, value))
 
 
 def _positive(prefix: str, spec: object, *names: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct
@@ -10,16 +10,16 @@ from typing import Any
 
 from karmma_ros.bags.message_definitions import Topic
 from karmma_ros.bags.reader import Bag
-from karmma_ros.clip import NANOSECONDS
+from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
+from karmma_ros.modalities import modality_type
+from karmma_ros.modalities.message_types import IMAGE
+from karmma_ros.modalities.rgb import read_compressed_image, read_image
 from karmma_ros.modality import Modality
-from karmma_ros.stream.decoders import read_compressed_image, read_image
-from karmma_ros.stream.ingest import ReceivedMessage, SizedImage
-from karmma_ros.stream.message_types import IMAGE
+from karmma_ros.stream.ingest import ReceivedMessage
 import numpy as np
 from numpy.typing import NDArray
 
-_IMAGE_ROLES = (Modality.RGB.value, Modality.FLOW.value)
 _STAMPS = {0: Struct('>iI'), 1: Struct('<iI')}
 """Layout of a stamp by byte order."""
 _STAMP_OFFSET = 4
@@ -35,8 +35,7 @@ class BagMessage:
 
     def __init__(
         self, role: str, type_name: str, index: int, received_ns: int, data: bytes,
-        read: Callable[[bytes], Any], crop: tuple[int, int],
-        bits: int = 16,
+        read: Callable[[bytes], Any], spec: ClipSpec, values: Mapping[str, Any],
     ) -> None:
         """
         Keep the serialized message.
@@ -44,14 +43,14 @@ class BagMessage:
         :param role: of its topic, one of `topics.TYPES`.
         :param index: position among the messages of its topic.
         :param read: deserializes the message; raises ValueError.
-        :param crop: height and width that images are cropped to.
-        :param bits: significant bits of images with 16 bit channels.
+        :param spec: of the clips that it may become part of.
+        :param values: the node's parameters by name.
         """
         self.role, self.type_name, self.index = role, type_name, index
-        self.received_ns, self._data, self._read, self._crop = received_ns, data, read, crop
-        self._bits = bits
+        self.received_ns, self._data, self._deserialize = received_ns, data, read
+        self._spec, self._values = spec, values
         self._message: Any = None
-        self._image: SizedImage | None = None
+        self._content: Any = None
         self._failure = ''
 
     @property
@@ -67,7 +66,7 @@ class BagMessage:
         :raises InvalidSampleError: when its bytes are not a message of its type.
         """
         if self._message is None:
-            self._message = self._once(lambda: self._read(self._data))
+            self._message = self._once(lambda: self._deserialize(self._data))
         return self._message
 
     @property
@@ -77,26 +76,27 @@ class BagMessage:
 
         :raises InvalidSampleError: for a time before 1970.
         """
-        if self.role in _IMAGE_ROLES and len(self._data) >= _STAMP_OFFSET + 8:
+        if modality_type(self.modality).has_frames and len(self._data) >= _STAMP_OFFSET + 8:
             # Most images are not in any window: only their stamp is needed.
             sec, nanosec = _STAMPS[self._data[1] & 1].unpack_from(self._data, _STAMP_OFFSET)
             if sec >= 0:
                 return int(sec * NANOSECONDS + nanosec)
         return self._received.stamp_ns
 
-    def image(self) -> SizedImage:
+    def read(self) -> Any:
         """
-        Return an image or flow, cropped, and its original size.
+        Return what `ModalityType.read` makes of it, once for all that use it.
 
-        :raises InvalidSampleError: when it cannot be decoded.
+        :raises InvalidSampleError: when it cannot be read.
         """
-        if self._image is None:
-            self._image = self._once(lambda: self._received.image())
-        return self._image
+        if self._content is None:
+            self._content = self._once(lambda: self._received.read())
+        return self._content
 
     @property
     def _received(self) -> ReceivedMessage:
-        return ReceivedMessage(self.modality, self.type_name, self.message, self._crop, self._bits)
+        return ReceivedMessage(
+            self.modality, self.type_name, self.message, self._spec, self._values)
 
     def _once(self, decode: Callable[[], Any]) -> Any:
         """Decode; raise the error of an earlier attempt again without decoding."""

@@ -37,11 +37,12 @@ from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, printable
 from karmma_ros.evaluation.inference import inference_for, Subset
 from karmma_ros.evaluation.predictions import BagPredictions
+from karmma_ros.modalities.message_types import AUDIO_STAMPED
 from karmma_ros.modality import listed, Modality, subsets
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.streaming import chunks_of
 from karmma_ros.storage import fingerprint
-from karmma_ros.stream.message_types import AUDIO_STAMPED
+from karmma_ros.stream.settings import with_topic
 from karmma_ros.stream.token_cache import hop_for
 import numpy as np
 
@@ -121,8 +122,9 @@ def evaluate_bag(
     :raises InvalidSettingError: for settings that do not fit the bag or the model.
     """
     with Bag(path) as bag:
-        flow_topic = settings.values['flow.source'] == 'topic'
-        choice = choose_topics(bag, settings.topics, bundle.network.modalities, flow_topic)
+        modalities = bundle.network.modalities
+        choice = choose_topics(bag, settings.topics, modalities,
+                               with_topic(settings.values, modalities), bundle.spec)
         topics = {role: topic.name for role, topic in choice.topics.items()}
         settings = replace(
             settings, faults=tuple(on_inputs(each, topics) for each in settings.faults))

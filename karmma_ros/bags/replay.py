@@ -12,7 +12,7 @@ A simulated node always keeps up: no tick is skipped because the previous infere
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 import heapq
@@ -25,6 +25,7 @@ from karmma_ros.bags.reader import Bag, LATEST_NS
 from karmma_ros.bags.topics import AUDIO_INFO, RECOGNITION, TopicChoice, TRUTH
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
+from karmma_ros.modalities import modality_type
 from karmma_ros.modality import listed, Modality
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
 from karmma_ros.stream.ingest import MessageIngest
@@ -82,7 +83,7 @@ class SimulatedNode:
 
     def __init__(
         self, run_index: int, spec: ClipSpec, modalities: tuple[Modality, ...],
-        values: Mapping[str, Any], flow_topic: bool, faults: Faults, start_ns: int,
+        values: Mapping[str, Any], with_topic: Collection[Modality], faults: Faults, start_ns: int,
         hop: int = 0,
     ) -> None:
         """
@@ -93,7 +94,7 @@ class SimulatedNode:
         :raises InvalidSettingError: for a parameter that cannot be used.
         """
         self._run_index, self._faults = run_index, faults
-        self._stream = make_stream(spec, modalities, values, flow_topic, hop)
+        self._stream = make_stream(spec, modalities, values, with_topic, hop)
         self._ingest = MessageIngest(values)
         self._ingest.feed(self._stream)
         self._needed = values['min_modalities']
@@ -137,7 +138,7 @@ class SimulatedNode:
     def set_audio_info(self, info: Any) -> None:
         """Use an audio format that was stated before the first message."""
         with suppress(InvalidSampleError):  # then the content check of the rate reports it
-            self._ingest.set_audio_info(info)
+            self._ingest.apply_info(Modality.AUDIO, info)
 
     def process(self, message: BagMessage) -> Iterator[WindowRequest]:
         """Advance to the time of a message, then receive it as the faults allow."""
@@ -181,7 +182,7 @@ class SimulatedNode:
         problem = ''
         if message.role == AUDIO_INFO:
             try:
-                self._ingest.set_audio_info(message.message)
+                self._ingest.apply_info(Modality.AUDIO, message.message)
             except InvalidSampleError as error:
                 problem = str(error)
         else:
@@ -305,13 +306,13 @@ class Replay:
         :param audio_info: audio format that was stated before the bag began.
         :raises InvalidSettingError: for a parameter that cannot be used.
         """
-        self._bag, self._spec, self._bits = bag, spec, values['rgb.bits']
+        self._bag, self._spec, self._values = bag, spec, values
         self._topics = {
             role: topic for role, topic in choice.topics.items()
-            if role != RECOGNITION and _is_used(role, values, choice.flow_topic)}
+            if role != RECOGNITION and _is_used(role, modalities, spec, values, choice)}
 
         def arguments(index: int, run: Run) -> tuple[Any, ...]:
-            return (index, spec, modalities, values, choice.flow_topic,
+            return (index, spec, modalities, values, choice.with_topic(modalities),
                     Faults(run.faults, run.seed, bag.start_ns), bag.start_ns, hop)
         self.nodes = [SimulatedNode(*arguments(i, run)) for i, run in enumerate(runs)]
         if recorded:
@@ -340,14 +341,13 @@ class Replay:
         """
         readers = {(t.name, t.type): (role, self._reader(t)) for role, t in self._topics.items()}
         counts: Counter[str] = Counter()
-        crop = self._spec.video.height, self._spec.video.width
         now_ns = self._bag.start_ns
         for topic, received_ns, data in self._bag.messages(list(self._topics.values())):
             role, read = readers[topic.name, topic.type]
             self.longest_pause_ns = max(self.longest_pause_ns, received_ns - now_ns)
             now_ns = max(now_ns, received_ns)
             message = BagMessage(
-                role, topic.type, counts[role], now_ns, data, read, crop, self._bits)
+                role, topic.type, counts[role], now_ns, data, read, self._spec, self._values)
             counts[role] += 1
             if role == TRUTH:
                 self._add_truth(message)
@@ -380,12 +380,14 @@ class Replay:
             self.unreadable[TRUTH] += 1
 
 
-def _is_used(role: str, values: Mapping[str, Any], flow_topic: bool) -> bool:
+def _is_used(
+    role: str, modalities: Collection[Modality], spec: ClipSpec, values: Mapping[str, Any],
+    choice: TopicChoice,
+) -> bool:
     """Return whether a node with these parameters subscribes to a role."""
     if role == TRUTH:
         return True
     if role == AUDIO_INFO:
         role = Modality.AUDIO.value
-    if role == Modality.RGB.value and not flow_topic:
-        return bool(values['rgb.enabled'] or values['flow.enabled'])
-    return bool(values[f'{role}.enabled'])
+    return any(values[f'{m}.enabled'] and role == (m if m.value in choice.topics else (
+        modality_type(m).source(spec) or m)) for m in modalities)

@@ -18,33 +18,31 @@ from karmma_ros.bags.message_definitions import Topic
 from karmma_ros.bags.metadata import COMPRESSED, storage_suffix
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.writer import TRUTH_TYPE
-from karmma_ros.clip import NANOSECONDS
+from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import BagError, InvalidSettingError, KarmmaError, printable
-from karmma_ros.modality import Modality, PAPER_MODALITIES
-from karmma_ros.stream import message_types as types
+from karmma_ros.modalities import message_types as types
+from karmma_ros.modalities import modality_type, unsupported_type
+from karmma_ros.modality import in_order, Modality, PAPER_MODALITIES, registered_types
 
 AUDIO_INFO, TRUTH, RECOGNITION = 'audio_info', 'truth', 'recognition'
-_SENSORS = tuple(m.value for m in PAPER_MODALITIES)
 NONE = 'none'
 """In place of a topic: do not use one."""
 
-TYPES: Mapping[str, tuple[str, ...]] = {
-    Modality.RGB.value: (types.IMAGE, types.COMPRESSED_IMAGE),
-    Modality.FLOW.value: (types.IMAGE,),
-    Modality.AUDIO.value: (types.AUDIO_DATA_STAMPED, types.AUDIO_STAMPED, types.AUDIO_DATA),
+_OTHER_TYPES: Mapping[str, tuple[str, ...]] = {
     AUDIO_INFO: (types.AUDIO_INFO,),
-    Modality.DETECTIONS.value: (types.DETECTIONS, types.YOLO),
     TRUTH: (TRUTH_TYPE,),
     RECOGNITION: ('karmma_msgs/msg/ActionRecognition',),
 }
-"""Role → its message types, preferred ones first."""
+"""Role that is no modality → its message types."""
+
+
+def message_types(role: str) -> tuple[str, ...]:
+    """Return the message types of a role, the name of a modality among them, preferred first."""
+    return _OTHER_TYPES.get(role) or modality_type(Modality(role)).message_types
+
 
 _MAX_LISTED = 20
 """Topics named in one sentence."""
-FLOW_ENCODING = '32FC2'
-_DEPTH = ('16UC1', '32FC1', 'mono16', '16SC1')
-_GREY = ('mono8', '8UC1')
-_COLOUR_RANK, _GREY_RANK, _UNFIT_RANK = 2, 1, 0
 _SPLIT_FILE = re.compile(r'(.+)_(\d+)')
 
 
@@ -59,10 +57,10 @@ class TopicChoice:
     unread: tuple[str, ...] = ()
     """A sentence for each topic of a sensor that cannot be read."""
 
-    @property
-    def flow_topic(self) -> bool:
-        """Return whether flow has a topic; else it is computed from the camera."""
-        return Modality.FLOW.value in self.topics
+    def with_topic(self, modalities: Iterable[Modality]) -> frozenset[Modality]:
+        """Return the modalities that have a topic though they could be computed from others."""
+        return frozenset(m for m in modalities
+                         if modality_type(m).derived_from and m.value in self.topics)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return role → topic, type and count, JSON-ready."""
@@ -80,82 +78,122 @@ def parse_topics(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         role, _, topic = word.partition('=')
         try:
-            role = role if role in TYPES else Modality.parse(role).value
+            role = role if role in _OTHER_TYPES else Modality.parse(role).value
         except InvalidSettingError:
             topic = ''
         if not topic:
-            raise InvalidSettingError('--topics', word, 'ROLE=/topic or ROLE=none', 'roles are '
-                                      + ', '.join(TYPES))
+            raise InvalidSettingError(
+                '--topics', word, 'ROLE=/topic or ROLE=none',
+                f'roles are {", ".join([*registered_types(), *_OTHER_TYPES])}')
         named[role] = topic
     return named
 
 
 def choose_topics(
     bag: Bag, named: Mapping[str, str], modalities: Collection[Modality],
-    want_flow_topic: bool = False,
+    with_topic: Collection[Modality] = (), spec: ClipSpec | None = None,
 ) -> TopicChoice:
     """
     Choose the topics by their types, and image topics by their encodings.
 
     :param named: role → topic, as given by the user; `none` disables a role.
     :param modalities: of the model.
-    :param want_flow_topic: prefer a flow topic to flow computed from the camera.
+    :param with_topic: modalities whose topics are preferred to computing them.
+    :param spec: of the model's clips; None: the default.
     :raises InvalidSettingError: when a named topic does not exist, or has another type.
     :raises BagError: when there is no topic that the model uses.
     """
-    candidates = {role: _candidates(bag, role) for role in TYPES}
+    sources = _sources(modalities, ClipSpec() if spec is None else spec)
+    wanted = {m.value for m in (*modalities, *sources.values())}
+    if Modality.AUDIO in modalities:
+        wanted.add(AUDIO_INFO)
+    roles = [*in_order(map(Modality, {
+        *wanted, *named, *PAPER_MODALITIES} - _OTHER_TYPES.keys())), *_OTHER_TYPES]
+    candidates = {role: _candidates(bag, role) for role in map(str, roles)}
     chosen: dict[str, Topic] = {}
     notes: list[str] = []
     for role, fit in candidates.items():
         if role in named:
             if named[role] != NONE:
                 chosen[role] = _named(bag, role, named[role])
-        elif fit and _wanted(role, modalities):
-            chosen[role] = fit[0]
-    flow = Modality.FLOW.value
-    if flow in chosen and flow not in named and Modality.RGB.value in chosen and (
-            not want_flow_topic):
-        topic = chosen.pop(flow)
-        notes.append(f'flow is computed from the camera; --topics flow={topic.name} takes the '
-                     'topic instead')
+        elif fit and role in {*wanted, TRUTH, RECOGNITION}:
+            topic = _free(role, fit, candidates, chosen)
+            if topic is not None:
+                chosen[role] = topic
+    for modality, source in sources.items():
+        role = modality.value
+        if role in chosen and role not in named and source.value in chosen and (
+                modality not in with_topic):
+            topic = chosen.pop(role)
+            sensor = modality_type(source).sensor
+            notes.append(f'{role} is computed from {sensor}; --topics {role}={topic.name} takes '
+                         'the topic instead')
     audio = chosen.get(Modality.AUDIO.value)
     if AUDIO_INFO in chosen and (audio is None or audio.type == types.AUDIO_STAMPED):
         del chosen[AUDIO_INFO]
-    unread = tuple(_unread(bag, named, modalities, chosen))
-    if not any(m.value in chosen or _computed(m, chosen) for m in modalities):
+    unread = tuple(_unread(bag, named, wanted, chosen))
+    if not any(m.value in chosen or sources.get(m, m).value in chosen for m in modalities):
         raise BagError(bag.path, 'it has no topic of a type that the model takes',
-                       _remedy(bag, modalities, unread))
+                       _remedy(bag, wanted, unread))
     return TopicChoice(chosen, tuple(_note(role, topic, candidates[role], bag)
                                      for role, topic in chosen.items()) + tuple(notes), unread)
 
 
+def _sources(modalities: Collection[Modality], spec: ClipSpec) -> dict[Modality, Modality]:
+    """Return the modality that each derived one is computed from."""
+    sources = {m: modality_type(m).source(spec) for m in modalities}
+    return {m: source for m, source in sources.items() if source is not None}
+
+
+def _free(
+    role: str, fit: Sequence[Topic], candidates: Mapping[str, Sequence[Topic]],
+    chosen: Mapping[str, Topic],
+) -> Topic | None:
+    """Return the best topic; of several modalities of a type, one that no other has."""
+    if role in _OTHER_TYPES:
+        return fit[0]
+    own = Modality(role)
+    others = [each for each in candidates if each not in _OTHER_TYPES and each != role
+              and Modality(each).type_name == own.type_name]
+    if not others:
+        return fit[0]
+    names = {modality_type(Modality(each)).topic_name for each in others}
+    free = [topic for topic in fit if topic not in [chosen.get(each) for each in others]]
+    name = modality_type(own).topic_name
+    exact = [topic for topic in free if topic.name.rpartition('/')[2] == name]
+    rest = [topic for topic in free if topic.name.rpartition('/')[2] not in names]
+    return next(iter([*exact, *rest]), None)
+
+
 def _unread(
-    bag: Bag, named: Mapping[str, str], modalities: Collection[Modality],
-    chosen: Collection[str],
+    bag: Bag, named: Mapping[str, str], wanted: Collection[str], chosen: Collection[str],
 ) -> Iterator[str]:
     """Yield a sentence with a remedy for each topic of a wanted sensor that cannot be read."""
     for topic in bag.topics.values():
-        unread = types.unsupported_type(topic.type)
+        unread = unsupported_type(topic.type)
         if unread is not None and topic.count:
             role, remedy = unread.modality.value, unread.remedy.format(topic=topic.name)
             reason = f'is not read: {remedy}; then record again'
         else:
-            role = next((r for r, fit in TYPES.items() if topic.type in fit), '')
+            role = next((r for r in wanted if r not in _OTHER_TYPES
+                         and topic.type in message_types(r)), '')
             reason = 'has no message: was it published, and did the recorder match its QoS?'
-            if topic.count or role not in _SENSORS or role in chosen:
+            if topic.count or not role or role in chosen:
                 continue
-        if _wanted(role, modalities) and named.get(role) != NONE:
+        if role in wanted and named.get(role) != NONE:
             yield f'{topic.name} ({topic.type}, {_messages(topic)}) {reason}'
 
 
-def _remedy(bag: Bag, modalities: Collection[Modality], unread: Sequence[str]) -> str:
+def _remedy(bag: Bag, wanted: Collection[str], unread: Sequence[str]) -> str:
     """Return how a bag without any input gets one."""
-    roles = [role for role in _SENSORS if _wanted(role, modalities)]
+    roles = [m.value for m in in_order(map(Modality, {*wanted} - _OTHER_TYPES.keys()))]
     fit = ', '.join(f'{role}={t.name}' for role in roles for t in bag.topics.values()
-                    if t.count and t.type in TYPES[role])
+                    if t.count and t.type in message_types(role))
     steps = [*unread, f'name one with --topics: {fit}'] if fit else list(unread)
     if not steps:
-        steps = ['record one of ' + ', '.join(dict.fromkeys(t for r in roles for t in TYPES[r]))]
+        steps = [
+            'record one of ' + ', '.join(dict.fromkeys(t for r in roles for t in message_types(r)))
+        ]
     return '; '.join([*steps, f'the topics are: {_listing(bag)}'])
 
 
@@ -163,21 +201,9 @@ def _messages(topic: Topic) -> str:
     return f'{topic.count:,} message{"s" * (topic.count != 1)}'
 
 
-def _computed(modality: Modality, chosen: Mapping[str, Topic]) -> bool:
-    return modality is Modality.FLOW and Modality.RGB.value in chosen
-
-
-def _wanted(role: str, modalities: Collection[Modality]) -> bool:
-    if role == Modality.RGB.value:
-        return Modality.RGB in modalities or Modality.FLOW in modalities
-    if role == AUDIO_INFO:
-        return Modality.AUDIO in modalities
-    return role in (TRUTH, RECOGNITION) or Modality(role) in modalities
-
-
 def _candidates(bag: Bag, role: str) -> list[Topic]:
     """Return the topics that fit a role, the best first."""
-    fit = TYPES[role]
+    fit = message_types(role)
     topics = [topic for topic in bag.topics.values() if topic.type in fit and topic.count]
     ranks = {id(topic): _rank(bag, role, topic) for topic in topics}
     return sorted(
@@ -187,14 +213,9 @@ def _candidates(bag: Bag, role: str) -> list[Topic]:
 
 def _rank(bag: Bag, role: str, topic: Topic) -> int:
     """Return how well the first message of a topic fits; 0 if it does not."""
-    if role not in (Modality.RGB.value, Modality.FLOW.value):
+    if role in _OTHER_TYPES or not modality_type(Modality(role)).has_frames:
         return 1
-    encoding = _encoding(bag, topic)
-    if role == Modality.FLOW.value:
-        return int(encoding == FLOW_ENCODING)
-    if encoding in (*_DEPTH, FLOW_ENCODING) or 'compressedDepth' in encoding:
-        return _UNFIT_RANK
-    return _GREY_RANK if encoding in _GREY else _COLOUR_RANK
+    return modality_type(Modality(role)).rank(_encoding(bag, topic))
 
 
 def _encoding(bag: Bag, topic: Topic) -> str:
@@ -210,13 +231,13 @@ def _encoding(bag: Bag, topic: Topic) -> str:
 def _named(bag: Bag, role: str, name: str) -> Topic:
     option = '--ground-truth' if role == TRUTH else f'--topics {role}'
     topics = [topic for topic in bag.topics.values() if topic.name == name]
-    fit = [topic for topic in topics if topic.type in TYPES[role]]
+    fit = [topic for topic in topics if topic.type in message_types(role)]
     if fit:
         return fit[0]
     if topics:
-        unread = types.unsupported_type(topics[0].type)
+        unread = unsupported_type(topics[0].type)
         raise InvalidSettingError(
-            option, f'{name} ({topics[0].type})', ' or '.join(TYPES[role]),
+            option, f'{name} ({topics[0].type})', ' or '.join(message_types(role)),
             '' if unread is None else unread.remedy.format(topic=name))
     raise InvalidSettingError(option, name, f'a topic of the bag: {_listing(bag)}')
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError, KarmmaError
+from karmma_ros.modalities.message_types import AUDIO_DATA_STAMPED, DETECTIONS, IMAGE
 from karmma_ros.storage import scratch_folder
-from karmma_ros.stream.message_types import AUDIO_DATA_STAMPED, DETECTIONS, IMAGE
 import numpy as np
 from rosbags.interfaces import (
     Connection,

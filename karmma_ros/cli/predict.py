@@ -28,16 +28,16 @@ from karmma_ros.cli.options import (
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
 from karmma_ros.data.media.audio_file import AudioFile
 from karmma_ros.errors import InvalidSettingError, printable
+from karmma_ros.modalities import make_clip
+from karmma_ros.modalities.flow import FlowCache
+from karmma_ros.modalities.rgb import Frame
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.backends import selection
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.model.registry import find_model
 from karmma_ros.prediction import Prediction
-from karmma_ros.preprocess.clip_assembly import make_clip
 from karmma_ros.preprocess.resize import resize_and_crop
-from karmma_ros.stream.buffers import Frame
 from karmma_ros.stream.recogniser import Recogniser
-from karmma_ros.stream.window import FlowCache
 import numpy as np
 from numpy.typing import NDArray
 
@@ -198,13 +198,15 @@ def _windows(
     audio_file = AudioFile(audio) if audio is not None else None
     for slot, frames in sliding_windows(video.frames(spec), spec.num_frames):
         start_s = slot * period_s
-        yield _VideoWindow(start_s, make_clip(
-            spec,
-            frames=(np.stack([frame.image for frame in frames])
-                    if Modality.RGB in sensors else None),
-            flow=flow_cache.clip_flow(frames) if Modality.FLOW in sensors else None,
-            audio=(audio_file.samples(start_s, spec.duration, spec.audio.sample_rate)
-                   if audio_file is not None else None)))
+        arrays: dict[Modality, Any] = {}
+        if Modality.RGB in sensors:
+            arrays[Modality.RGB] = np.stack([frame.image for frame in frames])
+        if Modality.FLOW in sensors:
+            arrays[Modality.FLOW] = flow_cache.clip_flow(frames)
+        if audio_file is not None:
+            arrays[Modality.AUDIO] = audio_file.samples(
+                start_s, spec.duration, spec.audio.sample_rate)
+        yield _VideoWindow(start_s, make_clip(spec, arrays))
 
 
 def sliding_windows(

@@ -9,7 +9,7 @@ Shape legend: t frames, h height, w width, n samples or boxes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,8 @@ import warnings
 from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.data.samples import Sample
 from karmma_ros.errors import DataError, InvalidSampleError, InvalidSettingError
+from karmma_ros.modalities import make_clip
 from karmma_ros.modality import Modality
-from karmma_ros.preprocess.clip_assembly import make_clip
 from karmma_ros.preprocess.flow import clip_flow
 from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
@@ -263,14 +263,18 @@ class _Window:
 
     def clip(self, modality: Modality) -> Clip:
         """Read and preprocess one modality."""
-        readers: dict[Modality, Callable[[Any], dict[str, Any]]] = {
-            Modality.RGB: lambda source: {'frames': self._frames(source)},
-            Modality.FLOW: lambda source: {'flow': self._flow(source)},
-            Modality.AUDIO: lambda source: {'audio': source.samples(
-                self._start, self._spec.duration, self._spec.audio.sample_rate)},
-            Modality.DETECTIONS: lambda source: {'boxes': source.boxes(self._times)},
-        }
-        return make_clip(self._spec, **readers[modality](self._sources[modality]))
+        source = self._sources[modality]
+        arrays: Any
+        if modality is Modality.RGB:
+            arrays = self._frames(source)
+        elif modality is Modality.FLOW:
+            arrays = self._flow(source)
+        elif modality is Modality.AUDIO:
+            arrays = source.samples(
+                self._start, self._spec.duration, self._spec.audio.sample_rate)
+        else:
+            arrays = source.boxes(self._times)
+        return make_clip(self._spec, {modality: arrays})
 
     def _frames(self, video: VideoSource) -> NDArray[np.uint8]:
         for read, frames in self._cropped:

@@ -8,8 +8,9 @@ from threading import Condition, Thread
 from typing import Any
 
 from karmma_ros.errors import InvalidSampleError
+from karmma_ros.modalities.modality_type import InputMessage
 from karmma_ros.modality import Modality
-from karmma_ros.stream.ingest import InputMessage, ReceivedMessage, SizedImage
+from karmma_ros.stream.ingest import ReceivedMessage
 from rclpy.node import Node
 
 
@@ -18,7 +19,8 @@ class DecodedImage:
     """A message whose image was decoded, or could not be; an `InputMessage`."""
 
     received: ReceivedMessage
-    outcome: SizedImage | Exception
+    outcome: Any
+    """What `read` returns, or the exception that it raises."""
 
     @property
     def modality(self) -> Modality:
@@ -40,7 +42,7 @@ class DecodedImage:
         """Return its stamp, 0 without one."""
         return self.received.stamp_ns
 
-    def image(self) -> SizedImage:
+    def read(self) -> Any:
         """
         Return the decoded image.
 
@@ -129,10 +131,10 @@ class ImageDecoder:
             self._done(*decoded)
 
 
-def decode(received: ReceivedMessage) -> SizedImage | Exception:
+def decode(received: ReceivedMessage) -> Any:
     """Decode the image of a message; return the error where there is none."""
     try:
-        return received.image()
+        return received.read()
     except InvalidSampleError as error:
         return error
     except Exception as error:  # one bad image must not end the thread

@@ -10,24 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from threading import Lock
 from typing import Any
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
-from karmma_ros.modality import in_order, Modality
+from karmma_ros.modalities import modality_type
+from karmma_ros.modalities.message_types import COMPRESSED_IMAGE
+from karmma_ros.modalities.modality_type import InputMessage, stamp_ns_of
+from karmma_ros.modality import in_order, is_modality, Modality
 from karmma_ros.node.image_decoder import ImageDecoder
 from karmma_ros.node.log import NodeLog
 from karmma_ros.node.subscription import COMPRESSED, InputTopic, message_class, TopicPlan
-from karmma_ros.stream import message_types as types
-from karmma_ros.stream.decoders import stamp_ns_of
-from karmma_ros.stream.ingest import (
-    InputMessage,
-    make_audio_decoder,
-    MessageIngest,
-    ReceivedMessage,
-)
-from karmma_ros.stream.message_types import COMPRESSED_IMAGE
+from karmma_ros.stream.ingest import MessageIngest, ReceivedMessage
 from karmma_ros.stream.sensor_stream import SensorStream
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -49,12 +45,12 @@ class MessageHandler:
 
         :param lock: guards the stream, which the worker reads.
         :param on_message: called after each message.
-        :raises InvalidSettingError: for a sample format that cannot be decoded.
         """
         self._node, self._ingest, self._on_message = node, MessageIngest(values, lock), on_message
         self._log = NodeLog(node)
-        self._decoder = ImageDecoder(node, self._store)
-        self._values, self._crop = values, (0, 0)
+        self._threads: dict[Modality, ImageDecoder] = {}
+        """Of the inputs with compressed images."""
+        self._values, self._spec = values, ClipSpec()
         self.frame_ids: dict[Modality, str] = {}
         """The last header.frame_id of each input, for results."""
         self.reset()
@@ -63,7 +59,7 @@ class MessageHandler:
         """Store messages in this stream from now on."""
         self.cancel()
         self._ingest.feed(stream)
-        self._crop = spec.video.height, spec.video.width
+        self._spec = spec
 
     def reset(self) -> None:
         """Clear what was logged and received, the driver's audio format included."""
@@ -74,16 +70,23 @@ class MessageHandler:
         """Inputs whose first stamp was checked."""
         self.formats: dict[Modality, str] = {}
         """How the last message of each input was encoded."""
-        self._logged_info = ''
-        self._ingest.reset_audio_info()
+        self._logged_info: dict[Modality, str] = {}
+        self._ingest.reset()
 
     def cancel(self) -> None:
         """Drop the images that are being decoded."""
-        self._decoder.cancel()
+        for thread in self._threads.values():
+            thread.cancel()
 
-    def stop(self) -> None:
-        """Drop the images that are being decoded, and end the decoding thread."""
-        self._decoder.stop()
+    def stop(self, modality: Modality) -> None:
+        """Drop the images of an input that are being decoded, and end their thread."""
+        if modality in self._threads:
+            self._threads.pop(modality).stop()
+
+    def _thread(self, modality: Modality) -> ImageDecoder:
+        if modality not in self._threads:
+            self._threads[modality] = ImageDecoder(self._node, self._store)
+        return self._threads[modality]
 
     def read_parameters(self) -> None:
         """Create the decoders anew; what is known from messages stays."""
@@ -95,14 +98,13 @@ class MessageHandler:
             now_ns = self._node.get_clock().now().nanoseconds
             self.received.add(modality)
             self._check_header(modality, message, now_ns)
-            received = ReceivedMessage(
-                modality, type_name, message, self._crop, self._values['rgb.bits']
-            )
-            self._store_format(modality, type_name, message)
+            received = ReceivedMessage(modality, type_name, message, self._spec, self._values)
+            if modality_type(modality).has_frames:
+                self._store_format(received)
             if type_name != COMPRESSED_IMAGE:
                 self._store(received, now_ns)
-            elif self._ingest.wants_image(received, now_ns):
-                self._decoder.submit(received, now_ns)
+            elif self._ingest.wants(received, now_ns):
+                self._thread(modality).submit(received, now_ns)
             else:
                 self._on_message()
         return callback
@@ -111,21 +113,21 @@ class MessageHandler:
         """Store a message that was received at this time, or count why it is dropped."""
         rejection = self._ingest.add(message, now_ns)
         modality = message.modality
-        if modality is Modality.AUDIO:  # the format is known once a message was read
-            self.formats[modality] = self._ingest.describe_audio(message.type_name)
+        if not modality_type(modality).has_frames:  # the format is known once it was read
+            self._store_format(message)
         if rejection:
             self._log.warning(f'{modality}: message dropped: {rejection}', topic=modality.value)
         self._on_message()
 
-    def on_audio_info(self, info: Any) -> None:
-        """Apply the format that the audio driver publishes."""
+    def on_info(self, modality: Modality, info: Any) -> None:
+        """Apply what a driver publishes about the data of an input."""
         try:
-            problem = self._ingest.set_audio_info(info)
+            problem = self._ingest.apply_info(modality, info)
         except InvalidSampleError as error:
             problem = str(error)
-        if not problem or problem != self._logged_info and (
-                self._log.warning(f'audio: {problem}', topic='audio_info')):
-            self._logged_info = problem
+        if not problem or problem != self._logged_info.get(modality) and (
+                self._log.warning(f'{modality}: {problem}', topic=f'{modality}_info')):
+            self._logged_info[modality] = problem
 
     def _check_header(self, modality: Modality, message: Any, now_ns: int) -> None:
         """Store the frame id, and check the first stamp."""
@@ -152,40 +154,28 @@ class MessageHandler:
                 'end_to_end_latency is unknown. If a bag is playing: play it with --clock and '
                 'set use_sim_time to true')
 
-    def _store_format(self, modality: Modality, type_name: str, message: Any) -> None:
-        if type_name == COMPRESSED_IMAGE:
-            self.formats[modality] = printable(message.format, _MAX_FORMAT)
-        elif modality in (Modality.RGB, Modality.FLOW):
-            self.formats[modality] = (
-                f'{printable(message.encoding, _MAX_FORMAT)}, '
-                f'{message.width} x {message.height}')
+    def _store_format(self, received: InputMessage) -> None:
+        text = printable(self._ingest.describe(received), _MAX_FORMAT)
+        if text:
+            self.formats[received.modality] = text
 
-
-TOPICS = {Modality.RGB: 'image', Modality.FLOW: 'flow', Modality.AUDIO: 'audio',
-          Modality.DETECTIONS: 'detections'}
-"""Relative names, to be remapped; compressed images are received on image/compressed."""
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-_DECODER_PARAMETERS = frozenset([
-    'audio.sample_rate', 'audio.channels', 'audio.sample_format', 'detections.image_width',
-    'detections.image_height', 'detections.hand_classes', 'detections.ignored_classes',
-    'detections.min_score', 'detections.normalised', 'detections.offset_x',
-    'detections.offset_y'])
-
 
 def check_inputs(values: Mapping[str, Any], changed: Collection[str]) -> None:
     """
     Check that what a change of parameters selects can be decoded; it has no effect.
 
-    :raises InvalidSettingError: for a sample format that cannot be decoded, or a message
-        type that is not installed.
+    :raises InvalidSettingError: for a value that its decoder refuses, such as a sample format,
+        or a message type that is not installed.
     """
-    if 'audio.sample_format' in changed:
-        make_audio_decoder(values)
-    for modality in (Modality.AUDIO, Modality.DETECTIONS):
+    inputs = {name.partition('.')[0] for name in changed}
+    for modality in (Modality(name) for name in inputs if is_modality(name)):
+        own = modality_type(modality)
+        own.decoder(modality, values, {})
         if {f'{modality}.enabled', f'{modality}.type'} & set(changed) and (
                 values[f'{modality}.enabled']):
-            message_class(_type_name(modality, values), modality)
+            message_class(own.type_name(values), modality)
 
 
 class Inputs:
@@ -211,7 +201,9 @@ class Inputs:
         self._topics: dict[Modality, InputTopic] = {}
         self._failures: dict[Modality, str] = {}
         """Why an input could not be subscribed to."""
-        self._info: Any = None
+        self._infos: dict[Modality, Any] = {}
+        """The subscriptions to topics that describe the data of an input."""
+        self._spec = ClipSpec()
         self._running = False
 
     @property
@@ -227,9 +219,9 @@ class Inputs:
 
         :raises InvalidSettingError: when a message package is not installed; nothing changes.
         """
-        for plan in self._plans(frozenset(modalities)).values():
+        for plan in self._plans(frozenset(modalities), spec).values():
             message_class(plan.type_name, plan.modality)
-        self._modalities = frozenset(modalities)
+        self._modalities, self._spec = frozenset(modalities), spec
         self._messages.feed(stream, spec)
         if self._running:
             self._reconcile()
@@ -257,7 +249,7 @@ class Inputs:
 
     def update(self, names: Collection[str]) -> None:
         """Apply changed parameters; other inputs continue undisturbed."""
-        if _DECODER_PARAMETERS & set(names):
+        if any(is_modality(name.partition('.')[0]) for name in names):
             self._messages.read_parameters()
         if self._running:
             try:
@@ -284,7 +276,8 @@ class Inputs:
         source = self._source(modality)
         if modality not in self._modalities:
             return {}
-        facts = {'source': 'computed from the camera'} if source is not modality else {}
+        facts = {'source': f'computed from {modality_type(source).sensor}'} if (
+            source is not modality) else {}
         if source in self._topics:
             facts.update(self._topics[source].facts())
         if source in self._messages.formats:
@@ -306,30 +299,34 @@ class Inputs:
         topic = self._topics.get(source)
         return self._failures.get(source) or (topic.problem if topic else '')
 
-    def _source(self, modality: Modality) -> Modality:
+    def _source(self, modality: Modality, spec: ClipSpec | None = None) -> Modality:
         """Return the modality whose topic is subscribed to for this one."""
-        computed = modality is Modality.FLOW and self._parameters['flow.source'] == 'computed'
-        return Modality.RGB if computed else modality
+        own = modality_type(modality)
+        source = own.source(self._spec if spec is None else spec)
+        return source if source and own.is_derived(self._parameters) else modality
 
     def _wanted(self, modality: Modality, modalities: frozenset[Modality]) -> bool:
         return modality in modalities and self._parameters[f'{modality}.enabled']
 
-    def _plans(self, modalities: frozenset[Modality]) -> dict[Modality, TopicPlan]:
+    def _plans(
+        self, modalities: frozenset[Modality], spec: ClipSpec,
+    ) -> dict[Modality, TopicPlan]:
         """Return what to subscribe to."""
-        sources = {self._source(m) for m in modalities if self._wanted(m, modalities)}
+        sources = {self._source(m, spec) for m in modalities if self._wanted(m, modalities)}
         return {m: TopicPlan(
-            m, self._topic(m), _type_name(m, self._parameters), self._parameters[f'{m}.qos'])
-            for m in in_order(sources)}
+            m, self._topic(m), modality_type(m).type_name(self._parameters),
+            self._parameters[f'{m}.qos']) for m in in_order(sources)}
 
     def _topic(self, modality: Modality) -> str:
-        topic = self._node.resolve_topic_name(TOPICS[modality])
-        if _type_name(modality, self._parameters) == types.COMPRESSED_IMAGE:
+        own = modality_type(modality)
+        topic = self._node.resolve_topic_name(own.topic_name)
+        if own.type_name(self._parameters) == COMPRESSED_IMAGE:
             topic = self._node.resolve_topic_name(topic + COMPRESSED)
         return topic
 
     def _reconcile(self) -> None:
         """Subscribe and unsubscribe as planned, and leave other subscriptions alone."""
-        plans = self._plans(self._modalities)
+        plans = self._plans(self._modalities, self._spec)
         for modality, topic in list(self._topics.items()):
             if plans.get(modality) != topic.plan:
                 self._close(modality)
@@ -350,24 +347,18 @@ class Inputs:
         self._messages.received.discard(plan.modality)
         callback = self._messages.callback(plan.modality, plan.type_name)
         self._topics[plan.modality] = InputTopic(self._node, plan, message_type, callback)
-        if plan.type_name in (types.AUDIO_DATA, types.AUDIO_DATA_STAMPED):
-            self._info = self._node.create_subscription(
-                message_class(types.AUDIO_INFO, plan.modality), 'audio_info',
-                self._messages.on_audio_info, _LATCHED)
+        info = modality_type(plan.modality).info
+        if info is not None and plan.type_name in info.of_types:
+            suffix = plan.modality.suffix
+            self._infos[plan.modality] = self._node.create_subscription(
+                message_class(info.type_name, plan.modality),
+                f'{info.topic}_{suffix}' if suffix else info.topic,
+                partial(self._messages.on_info, plan.modality), _LATCHED)
 
     def _close(self, modality: Modality) -> None:
         self._topics.pop(modality).close()
-        if modality is Modality.RGB:
-            self._messages.stop()
-        if modality is Modality.AUDIO and self._info is not None:
-            info, self._info = self._info, None
+        self._messages.stop(modality)
+        info = self._infos.pop(modality, None)
+        if info is not None:
             with suppress(Exception):  # the context may be gone
                 self._node.destroy_subscription(info)
-
-
-def _type_name(modality: Modality, values: Mapping[str, Any]) -> str:
-    if modality is Modality.RGB and values['rgb.transport'] == 'compressed':
-        return types.COMPRESSED_IMAGE
-    if modality in (Modality.AUDIO, Modality.DETECTIONS):
-        return str(values[f'{modality}.type'])
-    return types.IMAGE

@@ -12,7 +12,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from karmma_ros.errors import InvalidSettingError, KarmmaError, printable
-from karmma_ros.node.declarations import Declaration, DECLARATIONS, OVERLAY_DECLARATIONS
+from karmma_ros.modalities.declarations import Declaration
+from karmma_ros.node.declarations import DECLARATIONS, descriptor_of, OVERLAY_DECLARATIONS
 from karmma_ros.node.log import describe, NodeLog
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rcl_interfaces.srv import SetParameters
@@ -83,7 +84,7 @@ class Parameters(Mapping[str, Any]):
             value = declaration.check(value)
         except InvalidSettingError as problem:
             self._problems[name], value = problem, declaration.default
-        descriptor = declaration.descriptor()
+        descriptor = descriptor_of(declaration)
         # Humble cannot convert an integer before it compares the types; `check` does, too.
         descriptor.dynamic_typing = isinstance(declaration.default, float) and not hasattr(
             self._node, 'add_pre_set_parameters_callback')

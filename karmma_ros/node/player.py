@@ -24,9 +24,9 @@ from typing import Any
 from karmma_ros.bags.reader import Bag, Topic
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, InvalidSettingError, printable
+from karmma_ros.modalities import message_types as types
 from karmma_ros.modality import Modality
 from karmma_ros.node.messages import time_message
-from karmma_ros.stream import message_types as types
 from karmma_ros.stream.settings import ALL_INPUTS, Mute, MUTE_HELP, MUTE_METAVAR, parse_mute
 import rclpy
 from rclpy.duration import Duration

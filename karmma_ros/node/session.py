@@ -9,6 +9,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from karmma_ros.clip import NANOSECONDS
+from karmma_ros.modality import Modality
 from karmma_ros.model.backends.selection import choose_device
 from karmma_ros.node.diagnostics import inference_status, input_status, model_status, WarningLog
 from karmma_ros.node.inputs import Inputs
@@ -20,7 +21,7 @@ from karmma_ros.node.worker import Engine, Worker
 from karmma_ros.prediction import further_heads
 from karmma_ros.stream.events import ActionEvents, EventSettings
 from karmma_ros.stream.sensor_stream import SensorStream
-from karmma_ros.stream.settings import event_settings, input_settings, make_stream
+from karmma_ros.stream.settings import event_settings, input_settings, make_stream, with_topic
 from karmma_ros.stream.window import InferenceTrigger
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
@@ -105,12 +106,13 @@ class Session:
         """Apply new values of these parameters, which were checked."""
         if names & {'model', 'backend'}:
             self._request_model()
-        if 'flow.source' in names:
+        if any(name.endswith('.source') for name in names):
             self._replace(self.model, self._make_stream(self.model))
         if any(name.endswith(('.enabled', '.timeout', '.min_coverage')) for name in names):
             with self._lock:
                 self._stream.configure(input_settings(
-                    self._parameters, self.model.recogniser.modalities, self._flow_topic))
+                    self._parameters, self.model.recogniser.modalities, self.model.bundle.spec,
+                    self._with_topic(self.model)))
             self.worker.discard(
                 [
                     m
@@ -282,14 +284,13 @@ class Session:
         events = ActionEvents(event_settings(self._parameters), model.bundle.vocabulary)
         return Engine(stream, model.recogniser, model.bundle.model_id, events)
 
-    @property
-    def _flow_topic(self) -> bool:
-        return bool(self._parameters['flow.source'] == 'topic')
+    def _with_topic(self, model: Model) -> frozenset[Modality]:
+        return with_topic(self._parameters, model.recogniser.modalities)
 
     def _make_stream(self, model: Model) -> SensorStream:
         return make_stream(
             model.bundle.spec, model.recogniser.modalities, self._parameters,
-            self._flow_topic, self._hop(model))
+            self._with_topic(model), self._hop(model))
 
     def _assess(self) -> tuple[Any, ...]:
         with self._lock:

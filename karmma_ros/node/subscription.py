@@ -14,18 +14,17 @@ import time
 from typing import Any
 
 from karmma_ros.errors import InvalidSettingError, printable
-from karmma_ros.modality import Modality
-from karmma_ros.node.log import NodeLog
-from karmma_ros.stream.message_types import (
-    AUDIO_DATA,
+from karmma_ros.modalities import modality_type, unsupported_type
+from karmma_ros.modalities.message_types import (
     AUDIO_DATA_STAMPED,
     AUDIO_STAMPED,
     COMPRESSED_IMAGE,
     DETECTIONS,
     IMAGE,
-    unsupported_type,
     YOLO,
 )
+from karmma_ros.modality import Modality
+from karmma_ros.node.log import NodeLog
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
@@ -176,27 +175,24 @@ def _missing(type_name: str, modality: Modality) -> InvalidSettingError:
 
 def fix_hint(modality: Modality, topic: str, expected: str, offered: str) -> str:
     """Return what to do about a topic of another type than the expected one."""
-    if (expected, offered) == (IMAGE, COMPRESSED_IMAGE) and modality is Modality.RGB:
-        if topic.endswith(COMPRESSED):
-            return (f'set rgb.transport to compressed and remap image to '
-                    f'{topic[:-len(COMPRESSED)]}')
-        return f'set rgb.transport to compressed and remap image/compressed to {topic}'
-    if (expected, offered) == (COMPRESSED_IMAGE, IMAGE):
-        return f'set rgb.transport to raw and remap image to {topic}'
-    if modality is Modality.AUDIO and offered in (AUDIO_DATA, AUDIO_DATA_STAMPED, AUDIO_STAMPED):
-        return f'set audio.type to {offered}'
-    if modality is Modality.DETECTIONS and offered in (DETECTIONS, YOLO):
-        return f'set detections.type to {offered}'
+    own = modality_type(modality)
+    name = own.topic_name
+    if COMPRESSED_IMAGE in own.message_types:
+        if (expected, offered) == (IMAGE, COMPRESSED_IMAGE):
+            if topic.endswith(COMPRESSED):
+                return (f'set {modality}.transport to compressed and remap {name} to '
+                        f'{topic[:-len(COMPRESSED)]}')
+            return f'set {modality}.transport to compressed and remap {name}/compressed to {topic}'
+        if (expected, offered) == (COMPRESSED_IMAGE, IMAGE):
+            return f'set {modality}.transport to raw and remap {name} to {topic}'
+    elif offered in own.message_types:
+        return f'set {modality}.type to {offered}'
     unread = unsupported_type(offered)
-    if unread is not None and unread.modality is modality:
+    if unread is not None and unread.modality.type_name == modality.type_name:
         return unread.remedy.format(topic=topic)
-    name = 'image' if modality is Modality.RGB else modality
     return f'remap {name} to a topic of {expected}'
 
 
-# Decoding only the newest image keeps a slow machine from working on stale ones; audio must not
-# drop a message, for every gap reaches the network.
-_DEPTHS = {Modality.RGB: 1, Modality.FLOW: 5, Modality.AUDIO: 50, Modality.DETECTIONS: 5}
 _CHECKS_BEFORE_CHANGE = 2
 """While publishers are being discovered, or restart, their offers change for a moment."""
 _PLUGINS = ('/ffmpeg', '/theora', '/h264')
@@ -303,7 +299,8 @@ class InputTopic:
 
     def _open(self, reliability: ReliabilityPolicy) -> None:
         self._wanted = reliability
-        profile = QoSProfile(depth=_DEPTHS[self.plan.modality], reliability=reliability)
+        profile = QoSProfile(
+            depth=modality_type(self.plan.modality).depth, reliability=reliability)
         self._subscription = subscribe(
             self._node, self._message_type, self.plan.topic, self._callback, profile,
             lambda _: self._check_publishers(self._publishers()))
@@ -365,7 +362,8 @@ class InputTopic:
     def _other_transport(self) -> str:
         """Return which other transport of the camera is published."""
         topic, type_name = self.plan.topic, self.plan.type_name
-        if self.plan.modality is not Modality.RGB:
+        modality = self.plan.modality
+        if COMPRESSED_IMAGE not in modality_type(modality).message_types:
             return ''
         base = topic
         if type_name == COMPRESSED_IMAGE and topic.endswith(COMPRESSED):
@@ -376,7 +374,7 @@ class InputTopic:
         else:
             return ''
         if self._node.count_publishers(other):
-            return (f'{topic}: no publisher, but {other} is: set rgb.transport to '
+            return (f'{topic}: no publisher, but {other} is: set {modality}.transport to '
                     f'{transport}')
         return self._plugin_transport(base)
 

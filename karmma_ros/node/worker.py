@@ -14,6 +14,7 @@ from threading import Condition, Lock, Thread
 import time
 from typing import Any
 
+from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality
 from karmma_ros.node.diagnostics import Timings
 from karmma_ros.node.inputs import Inputs
@@ -279,7 +280,7 @@ class Worker:
 
     def _frame_id(self, window: Window) -> str:
         """Return the frame id of the camera, else of the first other input in the window."""
-        sources = [Modality.RGB if m is Modality.FLOW else m for m in window.modalities]
+        sources = [modality_type(m).source(window.spec) or m for m in window.modalities]
         return next((self._inputs.frame_ids[m] for m in sources if m in self._inputs.frame_ids),
                     '')
 

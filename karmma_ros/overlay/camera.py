@@ -15,8 +15,9 @@ from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
+from karmma_ros.modalities.modality_type import stamp_ns_of
+from karmma_ros.modalities.rgb import read_compressed_image, read_image
 from karmma_ros.node.messages import time_ns
-from karmma_ros.stream.decoders import read_compressed_image, read_image, stamp_ns_of
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node

@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 from karmma_msgs.msg import ActionEvent, ActionRecognition, ModalityAvailability
 from karmma_ros.errors import InvalidSampleError
+from karmma_ros.modalities.modality_type import stamp_ns_of
 from karmma_ros.node.__main__ import run
 from karmma_ros.node.declarations import OVERLAY_DECLARATIONS
 from karmma_ros.node.log import describe, NodeLog
@@ -23,7 +24,6 @@ from karmma_ros.node.parameters import guard_services, overrides_warning, Parame
 from karmma_ros.overlay.camera import Camera, camera_settings, decode_image
 from karmma_ros.overlay.drawing import draw, enlarge, Image, load_fonts, placeholder
 from karmma_ros.overlay.status import NodeStatus
-from karmma_ros.stream.decoders import stamp_ns_of
 from lifecycle_msgs.srv import GetState
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node

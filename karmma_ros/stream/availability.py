@@ -1,4 +1,4 @@
-"""The state of each modality, and the findings of the content checks."""
+"""The state of each modality."""
 
 from __future__ import annotations
 
@@ -46,39 +46,6 @@ _DESCRIPTIONS = {
     ModalityState.INVALID: 'invalid: messages arrive, but none can be used',
     ModalityState.AVAILABLE: 'available',
 }
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How much of the window has samples of its own."""
-
-    samples: int
-    """Frames, audio samples or detection messages in the window."""
-    covered: int
-    """Units of the window that are covered: slots of frames, or audio samples."""
-    total: int
-    """Units in a window."""
-    name: str
-    """Of the unit that people read."""
-    per: int = 1
-    """Units in one of that."""
-
-    def shortfall(self, needed: int) -> str:
-        """Return what there is and what is needed, as a text."""
-        covered, total, least = (f'{each / self.per:g}'
-                                 for each in (self.covered, self.total, needed))
-        return f'{covered} of {total} {self.name}; it needs {least}'
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a content check found: messages that decode without an error into wrong data."""
-
-    text: str
-    """What was received, what was expected, and which parameter to set. It stays the same while
-    nothing changes, for each change is logged."""
-    usable: bool = True
-    """False when a prediction from this data would be wrong: the modality is INVALID then."""
 
 
 @dataclass(frozen=True)

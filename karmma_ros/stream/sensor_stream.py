@@ -1,32 +1,24 @@
 """
 The inputs of one person or robot: received samples, their availability and the next window.
 
-A camera is the input of RGB and flow, unless flow has a topic of its own; a microphone of audio;
-a detector of detections.
+A derived modality, such as flow, shares the input of its source unless it has a topic of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from math import ceil
+from typing import Any
 
-from karmma_ros.clip import ClipSpec, NANOSECONDS
-from karmma_ros.errors import InvalidSampleError, InvalidSettingError
+from karmma_ros.clip import ClipSpec
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modalities import modality_type
+from karmma_ros.modalities.modality_type import Finding, WindowSamples
 from karmma_ros.modality import in_order, listed, Modality
-from karmma_ros.preprocess.arrays import check_array
-from karmma_ros.preprocess.detections import check_boxes
-from karmma_ros.preprocess.flow import check_displacement, check_video_size
-from karmma_ros.preprocess.spectrogram import check_rate
-from karmma_ros.stream.audio_buffer import AudioBuffer, JITTER_NS
-from karmma_ros.stream.availability import Finding, ModalityState, ModalityStatus
-from karmma_ros.stream.buffers import DetectionBuffer, FlowBuffer, FlowFrame, Frame, FrameBuffer
+from karmma_ros.stream.availability import ModalityState, ModalityStatus
 from karmma_ros.stream.source import InputSettings, InputSource
-from karmma_ros.stream.window import FlowCache, Window
-import numpy as np
-from numpy.typing import NDArray
+from karmma_ros.stream.window import Window
 
-UNSTAMPED_AUDIO_TOLERANCE_NS = 500_000_000
-"""Audio without stamps is continuous unless a chunk is received later than this."""
 _NOT_USED = 'nothing uses this input'
 
 
@@ -36,8 +28,8 @@ class SensorStream:
 
     Freshness depends on the time of receipt (`now_ns`, any clock of the caller's), alignment on
     stamps. `stamp_ns` 0 means that there is none: the time of receipt is used. A sample that
-    cannot be used is dropped and counted, never raised: each `add_…` returns the reason, or ''
-    when the sample was stored. Nothing here is expensive, so that one lock may guard it all;
+    cannot be used is dropped and counted, never raised: `add` returns the reason, or '' when
+    the sample was stored. Nothing here is expensive, so that one lock may guard it all;
     `Window.clip()`, which is, needs no lock.
 
     :raises InvalidSettingError: as `configure`.
@@ -50,7 +42,8 @@ class SensorStream:
     >>> spec = ClipSpec(duration=1.0, num_frames=4, video=VideoSpec(32, 32))
     >>> stream = SensorStream(spec, [Modality.RGB], {Modality.RGB: InputSettings(500_000_000)})
     >>> for time_ns in range(1_000_000_000, 2_000_000_001, 100_000_000):
-    ...     problem = stream.add_image(np.zeros((48, 64, 3), np.uint8), time_ns, time_ns)
+    ...     problem = stream.add(
+    ...         Modality.RGB, np.zeros((48, 64, 3), np.uint8), time_ns, time_ns)
     >>> window = stream.window(now_ns=2_000_000_000)
     >>> [str(modality) for modality in window.modalities], window.end_ns
     (['rgb'], 2000000000)
@@ -61,12 +54,13 @@ class SensorStream:
         spec: ClipSpec,
         modalities: Iterable[Modality],
         settings: Mapping[Modality, InputSettings],
-        flow_topic: bool = False,
+        with_topic: Iterable[Modality] = (),
         hop: int = 0,
     ) -> None:
         """
         Start empty.
 
+        :param with_topic: modalities that could be computed from others, and are added instead.
         :param hop: windows end with a whole number of this many frames (`hop_for`), one for
             each, so that a streaming network can reuse its chunks; 0: with any sample.
         """
@@ -74,37 +68,39 @@ class SensorStream:
         self._spec, self._modalities = spec, in_order(modalities)
         self.listed = listed(self._modalities)
         """Modalities of the statuses."""
-        self._frames, self._flow = FrameBuffer(spec), FlowBuffer(spec)
-        self._audio, self._detections = AudioBuffer(spec), DetectionBuffer(spec)
+        self._types = {m: modality_type(m) for m in self._modalities}
+        self._derived_from = {m: source for m, own in self._types.items()
+                              if (source := own.source(spec)) is not None}
+        """Modality → the one that it can be computed from."""
+        inputs = in_order({*self._modalities, *self._derived_from.values()})
         self._sources = {
-            Modality.RGB: InputSource(self._frames, 1, spec.duration_ns),
-            Modality.FLOW: InputSource(self._flow, 1, spec.duration_ns),
-            Modality.AUDIO: InputSource(self._audio, 1, spec.duration_ns),
-            Modality.DETECTIONS: InputSource(self._detections, 1, spec.duration_ns),
-        }
-        self._flow_cache = FlowCache(spec.flow.bound)
+            m: InputSource(modality_type(m).buffer(spec), 1, spec.duration_ns) for m in inputs}
+        self._derivations: dict[Modality, Callable[[Any], WindowSamples]] = {}
         self._last_end_ns: int | None = None
-        self._flow_topic = flow_topic
-        self.configure(settings)
+        self._with_topic: frozenset[Modality] = frozenset()
+        self._inputs: dict[Modality, InputSource] = {}
+        self.configure(settings, with_topic)
 
     def configure(
-        self, settings: Mapping[Modality, InputSettings], flow_topic: bool | None = None,
+        self, settings: Mapping[Modality, InputSettings],
+        with_topic: Iterable[Modality] | None = None,
     ) -> None:
         """
         Apply new settings; what they do not change continues undisturbed.
 
         The samples of an input that nothing uses any more are discarded at once.
 
-        :param flow_topic: whether flow is added, or computed from the camera; None leaves
-            that as it is.
-        :raises InvalidSettingError: when a modality has no settings, or the model's frames are
-            too small to compute flow; the old settings stay.
+        :param with_topic: modalities that could be computed from others, and are added instead;
+            None leaves that as it is.
+        :raises InvalidSettingError: when a modality has no settings, or cannot be computed from
+            its source; the old settings stay.
         """
-        flow_topic = self._flow_topic if flow_topic is None else flow_topic
+        topics = self._with_topic if with_topic is None else frozenset(with_topic)
         chosen = {m: _setting(m, settings) for m in self._modalities}
-        if not flow_topic and Modality.FLOW in chosen and chosen[Modality.FLOW].enabled:
-            check_video_size(self._spec.video)
-        self._settings, self._flow_topic = chosen, flow_topic
+        for modality in self._derived_from.keys() - topics:
+            if chosen[modality].enabled:
+                self._types[modality].check_derivation(self._spec)
+        self._settings, self._with_topic = chosen, topics
         self._inputs = {m: self._sources[self._source_of(m)]
                         for m, setting in self._settings.items() if setting.enabled}
         for modality, source in reversed(self._inputs.items()):  # RGB's timeout before flow's
@@ -112,8 +108,14 @@ class SensorStream:
         for modality, source in self._sources.items():
             if self._used(modality) is None:
                 source.clear()
-        if self._inputs.get(Modality.FLOW) is not self._sources[Modality.RGB]:
-            self._flow_cache = FlowCache(self._spec.flow.bound)
+        computed = {m for m in self._inputs if self._is_computed(m)}
+        self._derivations = {
+            m: self._derivations.get(m) or self._types[m].derivation(self._spec) for m in computed}
+
+    @property
+    def inputs(self) -> tuple[Modality, ...]:
+        """Return the modalities that samples can be added of."""
+        return tuple(self._sources)
 
     @property
     def nbytes(self) -> int:
@@ -125,98 +127,32 @@ class SensorStream:
         """
         Return the stamp of the newest frame that a window may have.
 
-        It is the camera's, or that of a flow topic where there is no camera; None without either.
+        It is that of the first input with frames: the camera, else a flow topic, and so on; None
+        without any.
         """
-        return next((camera.buffer.newest_ns for camera in self._cameras()), None)
+        return next((source.buffer.newest_ns for source in self._with_frames()), None)
 
-    def wants_image(self, stamp_ns: int, now_ns: int) -> bool:
+    def wants(self, modality: Modality, stamp_ns: int, now_ns: int) -> bool:
         """
-        Return whether to decode a camera image and add it.
+        Return whether to decode a message and add its sample.
 
-        False when its slot in time is filled (the image counts as received all the same)
-        and when nothing uses the camera.
+        False when its slot in time is filled (it counts as received all the same) and when
+        nothing uses the input.
         """
-        source = self._used(Modality.RGB)
+        source = self._used(modality)
         return source is not None and not source.skip(stamp_ns or now_ns, now_ns)
 
-    def wants_flow(self, stamp_ns: int, now_ns: int) -> bool:
-        """Return whether to decode a flow message and add it, as `wants_image`."""
-        source = self._used(Modality.FLOW)
-        if source is None:
-            return False
-        skipped = source.skip(stamp_ns or now_ns, now_ns)
-        if skipped:
-            self._flow.record_stamp(stamp_ns or now_ns)
-        return not skipped
-
-    def add_image(self, image: NDArray[np.uint8], stamp_ns: int, now_ns: int) -> str:
-        """Add an RGB image uint8 `[h, w, 3]` of any size; it is copied."""
-        source, stamp_ns = self._used(Modality.RGB), stamp_ns or now_ns
-        if source is None:
-            return _NOT_USED
-        try:
-            check_array('image', image, np.uint8, ('h', 'w', 3))
-            source.check_stamp(stamp_ns, stamp_ns, now_ns)
-            self._frames.add(image, stamp_ns)
-        except InvalidSampleError as error:
-            return source.drop(error, now_ns)
-        return source.accept(stamp_ns, now_ns)
-
-    def add_flow(self, flow: NDArray[np.float32], stamp_ns: int, now_ns: int) -> str:
+    def add(self, modality: Modality, sample: Any, stamp_ns: int, now_ns: int) -> str:
         """
-        Add displacements float32 `[h, w, 2]` of any size, in its pixels since the frame before.
+        Add the sample of one message, as the modality's buffer takes it.
 
-        The stamp is that of the later frame.
+        RGB: uint8 `[h, w, 3]` of any size. Flow: displacements float32 `[h, w, 2]` of any size,
+        in its pixels since the frame before; the stamp is that of the later frame. Audio: an
+        `AudioChunk`; the stamp is that of its first sample. Detections: float32 `[n, 5]` (x1,
+        y1, x2, y2 in 0..1, category); an empty one counts too: nothing was detected.
         """
-        source, stamp_ns = self._used(Modality.FLOW), stamp_ns or now_ns
-        if source is None:
-            return _NOT_USED
-        try:
-            check_displacement(flow)
-            source.check_stamp(stamp_ns, stamp_ns, now_ns)
-            self._flow.add(flow, stamp_ns)
-        except InvalidSampleError as error:
-            return source.drop(error, now_ns)
-        return source.accept(stamp_ns, now_ns)
-
-    def add_audio(
-        self, samples: NDArray[np.float32], sample_rate: int, stamp_ns: int, now_ns: int,
-    ) -> str:
-        """
-        Add mono audio float32 `[n]`; the stamp is that of its first sample.
-
-        Without a stamp the chunk ends at the time of receipt.
-        """
-        source = self._used(Modality.AUDIO)
-        if source is None:
-            return _NOT_USED
-        tolerance_ns = JITTER_NS if stamp_ns else UNSTAMPED_AUDIO_TOLERANCE_NS
-        try:
-            _check_audio(samples, sample_rate)
-            length_ns = len(samples) * NANOSECONDS // sample_rate
-            start_ns = stamp_ns or max(0, now_ns - length_ns)
-            source.check_stamp(start_ns, start_ns + length_ns, now_ns)
-            self._audio.add(samples, sample_rate, start_ns, tolerance_ns)
-        except InvalidSampleError as error:
-            return source.drop(error, now_ns)
-        return source.accept(start_ns, now_ns)
-
-    def add_detections(self, boxes: NDArray[np.float32], stamp_ns: int, now_ns: int) -> str:
-        """
-        Add the boxes of one message, float32 `[n, 5]`: x1, y1, x2, y2 in 0..1, category.
-
-        A message without boxes counts too: nothing was detected.
-        """
-        source, stamp_ns = self._used(Modality.DETECTIONS), stamp_ns or now_ns
-        if source is None:
-            return _NOT_USED
-        try:
-            check_boxes(boxes)
-            source.check_stamp(stamp_ns, stamp_ns, now_ns)
-            self._detections.add(boxes, stamp_ns)
-        except InvalidSampleError as error:
-            return source.drop(error, now_ns)
-        return source.accept(stamp_ns, now_ns)
+        source = self._used(modality)
+        return _NOT_USED if source is None else source.add(sample, stamp_ns, now_ns)
 
     def reject(self, modality: Modality, reason: str, now_ns: int) -> None:
         """Count a message that could not even be decoded."""
@@ -234,11 +170,13 @@ class SensorStream:
         :param source: whose messages they are; computed flow shares the camera's findings.
         :param check: names the check: each has one finding at a time.
         """
-        self._sources[source].set_finding(check, finding)
+        if source in self._sources:
+            self._sources[source].set_finding(check, finding)
 
     def restart(self, source: Modality) -> None:
         """Clear the samples of one input, as when they were decoded with other settings."""
-        self._sources[source].restart()
+        if source in self._sources:
+            self._sources[source].restart()
 
     def assess(self, now_ns: int) -> tuple[ModalityStatus, ...]:
         """Return the status of each of `listed`."""
@@ -267,23 +205,26 @@ class SensorStream:
         """Discard all samples and times, as when the clock has jumped; counts stay."""
         for source in self._sources.values():
             source.clear()
-        self._flow_cache = FlowCache(self._spec.flow.bound)
+        self._derivations = {
+            m: self._types[m].derivation(self._spec) for m in self._derivations}
         self._last_end_ns = None
+
+    def _is_computed(self, modality: Modality) -> bool:
+        return modality in self._derived_from and modality not in self._with_topic
 
     def _source_of(self, modality: Modality) -> Modality:
         """Return the modality whose input a modality is made of."""
-        computed = modality is Modality.FLOW and not self._flow_topic
-        return Modality.RGB if computed else modality
+        return self._derived_from[modality] if self._is_computed(modality) else modality
 
     def _used(self, modality: Modality) -> InputSource | None:
         """Return the input of a modality if an enabled modality is made of it."""
-        source = self._sources[modality]
+        source = self._sources.get(modality)
         return source if any(each is source for each in self._inputs.values()) else None
 
-    def _cameras(self) -> list[InputSource]:
-        """Return the inputs in use that have frames."""
-        used = (self._used(Modality.RGB), self._used(Modality.FLOW))
-        return [camera for camera in used if camera is not None]
+    def _with_frames(self) -> list[InputSource]:
+        """Return the inputs in use whose samples are frames."""
+        used = (self._used(m) for m in self._sources if modality_type(m).has_frames)
+        return [source for source in used if source is not None]
 
     def _end_ns(self, now_ns: int) -> int | None:
         """
@@ -308,7 +249,7 @@ class SensorStream:
         The last slot has its frame, or never will: else the chunk with it would be encoded
         again when it is received.
         """
-        newest = [c.buffer.newest_ns for c in self._cameras() if c.fresh(now_ns)]
+        newest = [c.buffer.newest_ns for c in self._with_frames() if c.fresh(now_ns)]
         stamps = [stamp for stamp in newest if stamp is not None]
         if not stamps:
             return end_ns
@@ -339,15 +280,15 @@ class SensorStream:
             why = ('disabled by its setting' if modality in self._settings
                    else 'the model does not take it')
             return ModalityStatus(modality, ModalityState.DISABLED, detail=why)
-        computed = self._source_of(modality) is not modality
+        computed = self._is_computed(modality)
         coverage = source.buffer.coverage(end_ns)
         needed = ceil(self._settings[modality].min_coverage * coverage.total)
         if computed:
             needed = max(needed, min(2, coverage.total))  # one frame alone shows no movement
         state, detail = source.state(coverage, needed, end_ns, now_ns)
         if detail and computed:
-            detail = f'derived from the camera: {detail}'
-        shared = computed and Modality.RGB in self._inputs
+            detail = f'derived from {modality_type(self._source_of(modality)).sensor}: {detail}'
+        shared = computed and self._source_of(modality) in self._inputs
         stats = source.stats
         return ModalityStatus(
             modality, state, stats.last_stamp_ns, stats.age_ns(now_ns), source.timeout_ns,
@@ -357,34 +298,13 @@ class SensorStream:
     def _make_window(
         self, end_ns: int, available: tuple[Modality, ...], statuses: tuple[ModalityStatus, ...],
     ) -> Window:
-        spans: dict[Modality, tuple[int, int]] = {}
-        frames: tuple[Frame, ...] = ()
-        flows: tuple[FlowFrame, ...] = ()
-        audio = valid = boxes = None
+        samples = {}
         for modality in available:
-            if modality is Modality.AUDIO:
-                audio, valid = self._audio.read(end_ns)
-                spans[modality] = self._audio.span_ns(end_ns)
-            elif modality is Modality.DETECTIONS:
-                indices = self._detections.select(end_ns)
-                boxes = self._detections.boxes(indices)
-                stamps = self._detections.stamps_ns(indices)
-                spans[modality] = stamps[0], stamps[-1]
-            elif self._source_of(modality) is Modality.FLOW:
-                flows = self._flow.select(end_ns)
-                spans[modality] = _span(flows)
-            else:
-                frames = self._frames.select(end_ns)
-                spans[modality] = _span(frames)
+            own = self._inputs[modality].buffer.window(end_ns)
+            derive = self._derivations.get(modality)
+            samples[modality] = own if derive is None else derive(own)
         return Window(
-            self._spec, end_ns - self._spec.duration_ns, end_ns, available, statuses, spans,
-            frames, audio, valid, boxes, self._flow_cache, tuple(flow.image for flow in flows),
-            self._audio.first(end_ns), self._audio.spectrogram)
-
-
-def _span(frames: Sequence[Frame | FlowFrame]) -> tuple[int, int]:
-    stamps = [frame.stamp_ns for frame in frames]
-    return min(stamps), max(stamps)
+            self._spec, end_ns - self._spec.duration_ns, end_ns, available, statuses, samples)
 
 
 def _setting(modality: Modality, settings: Mapping[Modality, InputSettings]) -> InputSettings:
@@ -393,10 +313,3 @@ def _setting(modality: Modality, settings: Mapping[Modality, InputSettings]) -> 
     except KeyError:
         raise InvalidSettingError(
             f'settings of {modality}', None, 'an InputSettings: the model takes it') from None
-
-
-def _check_audio(samples: NDArray[np.float32], sample_rate: int) -> None:
-    check_rate(sample_rate)
-    check_array('audio', samples, np.float32, ('n',))
-    if not np.isfinite(samples).all():
-        raise InvalidSampleError('audio: got NaN or infinity; expected finite samples')

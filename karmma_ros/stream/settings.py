@@ -6,7 +6,7 @@ The option is that of the player and of the evaluation of bags.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 import re
@@ -14,6 +14,7 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality
 from karmma_ros.model.registry import package_folders
 from karmma_ros.stream.events import EventSettings
@@ -27,31 +28,33 @@ _EVENT_PARAMETERS = ('smoothing', 'start', 'end', 'min_duration', 'max_gap', 'ba
 
 def make_stream(
     spec: ClipSpec, modalities: tuple[Modality, ...], values: Mapping[str, Any],
-    flow_topic: bool, hop: int = 0,
+    with_topic: Collection[Modality], hop: int = 0,
 ) -> SensorStream:
     """
     Make the stream of a node with these parameters.
 
-    :param flow_topic: whether flow has a topic of its own.
+    :param with_topic: modalities with a topic of their own though they could be computed.
     :param hop: frames from one window of a streaming network to the next; 0 for others.
     """
     return SensorStream(
-        spec,
-        modalities,
-        input_settings(values, modalities, flow_topic),
-        flow_topic=flow_topic,
-        hop=hop,
-    )
+        spec, modalities, input_settings(values, modalities, spec, with_topic), with_topic, hop)
+
+
+def with_topic(values: Mapping[str, Any], modalities: Iterable[Modality]) -> frozenset[Modality]:
+    """Return the derived modalities that a node with these parameters receives on a topic."""
+    return frozenset(m for m in modalities if modality_type(m).derived_from
+                     and not modality_type(m).is_derived(values))
 
 
 def input_settings(
-    values: Mapping[str, Any], modalities: Iterable[Modality], flow_topic: bool,
+    values: Mapping[str, Any], modalities: Iterable[Modality], spec: ClipSpec,
+    with_topic: Collection[Modality],
 ) -> dict[Modality, InputSettings]:
-    """Return the settings of each modality; computed flow shares the camera's timeout."""
+    """Return the settings of each modality; one that is computed shares its source's timeout."""
     settings = {}
     for modality in modalities:
-        computed = modality is Modality.FLOW and not flow_topic
-        source = Modality.RGB if computed else modality
+        source = modality if modality in with_topic else (
+            modality_type(modality).source(spec) or modality)
         settings[modality] = InputSettings(
             timeout_ns=round(values[f'{source}.timeout'] * NANOSECONDS),
             enabled=values[f'{modality}.enabled'],

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from typing import Union
+from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
-from karmma_ros.stream.audio_buffer import AudioBuffer
-from karmma_ros.stream.availability import Coverage, Finding, ModalityState
-from karmma_ros.stream.buffers import DetectionBuffer, FlowBuffer, FrameBuffer
+from karmma_ros.modalities.modality_type import Coverage, Finding, SampleBuffer
+from karmma_ros.stream.availability import ModalityState
 
 _RECENT = 64
 _MAX_REASON = 300
@@ -175,13 +174,10 @@ class Timeline:
                 and start_ns <= stamp_ns + self._span_ns + elapsed_ns)
 
 
-Buffer = Union[FrameBuffer, FlowBuffer, AudioBuffer, DetectionBuffer]
-
-
 class InputSource:
     """One source of messages: its buffer, the statistics and the findings of its messages."""
 
-    def __init__(self, buffer: Buffer, timeout_ns: int, span_ns: int) -> None:
+    def __init__(self, buffer: SampleBuffer, timeout_ns: int, span_ns: int) -> None:
         """
         Start empty.
 
@@ -249,23 +245,25 @@ class InputSource:
 
         If so, it counts as received.
         """
-        assert isinstance(self.buffer, (FrameBuffer, FlowBuffer))
         fits = stamp_ns >= 0 and self.timeline.fits(stamp_ns, stamp_ns, now_ns)
         if not fits or self.buffer.wants(stamp_ns):
             return False
         self.timeline.check(stamp_ns, stamp_ns, now_ns)
         self.stats.add(stamp_ns, now_ns)
+        self.buffer.skip(stamp_ns)
         return True
 
-    def accept(self, stamp_ns: int, now_ns: int) -> str:
-        """Count a message that was stored; return ''."""
-        self.stats.add(stamp_ns, now_ns)
+    def add(self, sample: Any, stamp_ns: int, now_ns: int) -> str:
+        """Store a sample; return why it was dropped, or ''."""
+        try:
+            start_ns, end_ns = self.buffer.times_ns(sample, stamp_ns, now_ns)
+            self.check_stamp(start_ns, end_ns, now_ns)
+            self.buffer.add(sample, start_ns, bool(stamp_ns))
+        except InvalidSampleError as error:
+            self.stats.drop(str(error), now_ns)
+            return str(error)
+        self.stats.add(start_ns, now_ns)
         return ''
-
-    def drop(self, error: InvalidSampleError, now_ns: int) -> str:
-        """Count a message that cannot be used; return the reason."""
-        self.stats.drop(str(error), now_ns)
-        return str(error)
 
     def clear(self) -> None:
         """Clear all samples and times; counts stay."""

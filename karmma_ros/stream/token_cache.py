@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import gcd
-from typing import Protocol
+from typing import cast, Protocol
 
 from karmma_ros.clip import ClipSpec
+from karmma_ros.modalities import modality_type
+from karmma_ros.modalities.modality_type import FrameSamples
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.streaming import Chunks, Part, Parts, Past, Tokens
-from karmma_ros.preprocess.flow import flow_input
-from karmma_ros.preprocess.resize import video_input
 from karmma_ros.stream.window import Window
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,8 @@ class TokenCache:
         if cache is None:
             x = window.clip({modality}).inputs[modality]
             return self._network.encode(modality, x[None])
-        parts = cache.parts(_images(window, modality), _preparation(window, modality))
+        samples = cast(FrameSamples, window.samples[modality])
+        parts = cache.parts(samples.images, _preparation(window, modality, samples))
         return self._network.in_order(modality, parts)
 
 
@@ -162,20 +163,8 @@ def _ids(images: Images) -> tuple[int, ...]:
     return tuple(map(id, images))
 
 
-def _images(window: Window, modality: Modality) -> Images:
-    """Return the images that identify the frames of a modality; of computed flow, its frames."""
-    if modality is Modality.FLOW and window.flows:
-        return window.flows
-    return [frame.image for frame in window.frames]
-
-
-def _preparation(window: Window, modality: Modality) -> Prepare:
+def _preparation(window: Window, modality: Modality, samples: FrameSamples) -> Prepare:
     """Return a function that prepares some of a window's frames as `Window.clip` prepares all."""
-    spec = window.spec
-    if modality is Modality.RGB:
-        return lambda first, end: video_input(
-            np.stack([frame.image for frame in window.frames[first:end]]), spec.video)[None]
-    if window.flows:
-        return lambda first, end: flow_input(np.stack(window.flows[first:end]), spec.flow)[None]
-    return lambda first, end: flow_input(
-        window.flow_cache.clip_flow(window.frames)[first:end], spec.flow)[None]
+    own = modality_type(modality)
+    return lambda first, end: own.prepare_frames(
+        samples.some_arrays(first, end), window.spec)[None]

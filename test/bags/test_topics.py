@@ -4,8 +4,8 @@ from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.topics import choose_topics, parse_topics, TYPES
 from karmma_ros.bags.writer import BagWriter
 from karmma_ros.errors import BagError, InvalidSettingError
+from karmma_ros.modalities import message_types as types
 from karmma_ros.modality import Modality, PAPER_MODALITIES
-from karmma_ros.stream import message_types as types
 import numpy as np
 import pytest
 from rosbags.typesys import get_types_from_msg

@@ -6,8 +6,8 @@ from karmma_ros.data.check import check_dataset, EXAMPLES
 from karmma_ros.data.samples import Sample, Splits
 from karmma_ros.data.segments import LabelledSegment, SegmentDataset
 from karmma_ros.errors import DataError
+from karmma_ros.modalities import make_clip
 from karmma_ros.modality import PAPER_MODALITIES
-from karmma_ros.preprocess.clip_assembly import make_clip
 import numpy as np
 
 V, F, A, D = PAPER_MODALITIES

@@ -14,8 +14,8 @@ from karmma_ros.data.segments import (
     window_start,
 )
 from karmma_ros.errors import DataError, InvalidSettingError
+from karmma_ros.modalities import make_clip
 from karmma_ros.modality import Modality, PAPER_MODALITIES
-from karmma_ros.preprocess.clip_assembly import make_clip
 from karmma_ros.preprocess.flow import clip_flow
 from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np

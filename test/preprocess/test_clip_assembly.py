@@ -5,8 +5,8 @@ import sys
 
 from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSampleError
+from karmma_ros.modalities import make_clip
 from karmma_ros.modality import Modality, PAPER_MODALITIES, subsets
-from karmma_ros.preprocess.clip_assembly import make_clip
 from karmma_ros.preprocess.resize import video_input
 from karmma_ros.preprocess.spectrogram import audio_input
 import numpy as np

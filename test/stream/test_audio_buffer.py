@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from karmma_ros.clip import AudioSpec, ClipSpec
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.stream.audio_buffer import AudioBuffer
+from karmma_ros.modalities.audio_buffer import AudioBuffer
 import numpy as np
 import pytest
 

@@ -2,7 +2,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from karmma_ros.stream.audio_rate import AudioFormat, AudioRateCheck
+from karmma_ros.modalities.audio_rate import AudioFormat, AudioRateCheck
 import numpy as np
 import pytest
 

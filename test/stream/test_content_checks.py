@@ -4,8 +4,8 @@ from types import SimpleNamespace as Fields
 
 import cv2
 from karmma_ros.clip import AudioSpec, BOX_OBJECT, ClipSpec, NANOSECONDS, VideoSpec
+from karmma_ros.modalities import message_types as types
 from karmma_ros.modality import PAPER_MODALITIES
-from karmma_ros.stream import message_types as types
 from karmma_ros.stream.availability import ModalityState
 from karmma_ros.stream.ingest import MessageIngest, ReceivedMessage
 from karmma_ros.stream.settings import make_stream, node_parameters

@@ -6,15 +6,11 @@ from types import SimpleNamespace
 import cv2
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
-from karmma_ros.stream.decoders import (
-    AudioDecoder,
-    DetectionDecoder,
-    read_compressed_image,
-    read_flow,
-    read_image,
-    stamp_ns_of,
-    StampedAudioDecoder,
-)
+from karmma_ros.modalities.audio import AudioDecoder, StampedAudioDecoder
+from karmma_ros.modalities.detections import DetectionDecoder
+from karmma_ros.modalities.flow import read_flow
+from karmma_ros.modalities.modality_type import stamp_ns_of
+from karmma_ros.modalities.rgb import read_compressed_image, read_image
 import numpy as np
 import pytest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from karmma_ros.clip import ClipSpec, FlowSpec, VideoSpec
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.stream.buffers import FlowBuffer
+from karmma_ros.modalities.flow import FlowBuffer
 import numpy as np
 import pytest
 

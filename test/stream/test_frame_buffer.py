@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from karmma_ros.clip import ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSampleError
+from karmma_ros.modalities.rgb import FrameBuffer
 from karmma_ros.preprocess.resize import resize_and_crop
-from karmma_ros.stream.buffers import FrameBuffer
 import numpy as np
 import pytest
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace as Fields
 
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
+from karmma_ros.modalities import message_types as types
 from karmma_ros.modality import PAPER_MODALITIES
-from karmma_ros.stream import message_types as types
 from karmma_ros.stream.ingest import MessageIngest, ReceivedMessage
 from karmma_ros.stream.settings import make_stream, node_parameters
 import numpy as np

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import weakref
 
 from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
+from karmma_ros.modalities.audio_buffer import AudioBuffer, SpectrogramCache
+from karmma_ros.modalities.detections import DetectionBuffer
+from karmma_ros.modalities.flow import FlowBuffer
+from karmma_ros.modalities.rgb import FrameBuffer
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.streaming import Chunks
 from karmma_ros.preprocess.spectrogram import log_mel
-from karmma_ros.stream.audio_buffer import AudioBuffer, SpectrogramCache
 from karmma_ros.stream.availability import ModalityState
-from karmma_ros.stream.buffers import DetectionBuffer, FlowBuffer, FrameBuffer
 from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.source import InputSettings, ReceiveStats, StampVerdict, Timeline
 from karmma_ros.stream.token_cache import hop_for, TokenCache

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec, episode, FRAME_SIZE, render_window
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
+from karmma_ros.modalities.audio import AudioDecoder
+from karmma_ros.modalities.rgb import read_image
 from karmma_ros.modality import Modality, PAPER_MODALITIES
-from karmma_ros.stream.decoders import AudioDecoder, read_image
 from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.source import InputSettings
 import numpy as np

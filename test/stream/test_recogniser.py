@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from karmma_ros.clip import AudioSpec, Clip, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
+from karmma_ros.modalities.flow import FlowCache
+from karmma_ros.modalities.rgb import Frame
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import Vocabulary
-from karmma_ros.stream.buffers import Frame
 from karmma_ros.stream.recogniser import Recogniser
-from karmma_ros.stream.window import FlowCache, Window
+from karmma_ros.stream.window import Window
 import numpy as np
 import pytest
 import torch

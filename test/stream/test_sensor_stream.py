@@ -9,8 +9,9 @@ import sys
 import cv2
 from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modalities.modality_type import Finding
 from karmma_ros.modality import Modality, PAPER_MODALITIES
-from karmma_ros.stream.availability import Finding, ModalityState, ModalityStatus
+from karmma_ros.stream.availability import ModalityState, ModalityStatus
 from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.source import InputSettings
 import numpy as np

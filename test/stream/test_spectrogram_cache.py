@@ -3,10 +3,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from karmma_ros.clip import AudioSpec
+from karmma_ros.modalities import audio_buffer
+from karmma_ros.modalities.audio_buffer import SpectrogramCache
 from karmma_ros.preprocess import spectrogram
 from karmma_ros.preprocess.spectrogram import audio_input
-from karmma_ros.stream import audio_buffer
-from karmma_ros.stream.audio_buffer import SpectrogramCache
 import numpy as np
 import pytest
 

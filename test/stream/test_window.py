@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
+from karmma_ros.modalities.flow import FlowCache
+from karmma_ros.modalities.rgb import Frame, FrameBuffer
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.preprocess.flow import clip_flow
 from karmma_ros.stream import window as window_module
-from karmma_ros.stream.buffers import Frame, FrameBuffer
-from karmma_ros.stream.window import FlowCache, Window
+from karmma_ros.stream.window import Window
 import numpy as np
 import pytest
 

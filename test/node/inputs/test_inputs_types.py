@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modalities.message_types import DETECTIONS, IMAGE, UNSUPPORTED, YOLO
 from karmma_ros.modality import Modality
 from karmma_ros.node import subscription
 from karmma_ros.node.subscription import fix_hint, InputTopic, message_class
-from karmma_ros.stream.message_types import DETECTIONS, IMAGE, UNSUPPORTED, YOLO
 import numpy as np
 import pytest
 from yolo_msgs.msg import Detection, DetectionArray

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.modalities.modality_type import Coverage, SampleBuffer
+from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.spectrogram import (
+    check_rate,
     columns_of,
     log_mel,
     resample,
     StreamResampler,
     touching_gaps,
 )
-from karmma_ros.stream.availability import Coverage
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,7 +35,31 @@ dropped or that the clock drifts, earlier ones that the first stamp was late.
 _OFFSET_TIMEOUT_NS = NANOSECONDS
 
 
-class AudioBuffer:
+UNSTAMPED_TOLERANCE_NS = 500_000_000
+"""Audio without stamps is continuous unless a chunk is received later than this."""
+
+
+class AudioChunk(NamedTuple):
+    """The audio of one message."""
+
+    samples: NDArray[np.float32]
+    """Mono, `[n]`."""
+    sample_rate: int
+    """Hz."""
+
+
+class AudioArrays(NamedTuple):
+    """The audio of a window, as `Audio.prepare` takes it."""
+
+    samples: NDArray[np.float32]
+    """Mono at the model's rate, `[n]`; exactly the window."""
+    valid_mask: NDArray[np.bool_] | None = None
+    """Bool `[n]`: false where `samples` has zeros for a gap; None: there is none."""
+    spectrogram: NDArray[np.float32] | None = None
+    """Its log-mel spectrogram `[f, s]`, which saves computing it."""
+
+
+class AudioBuffer(SampleBuffer):
     """
     Store mono audio at the model's rate in a ring buffer, by absolute sample index.
 
@@ -44,16 +72,17 @@ class AudioBuffer:
     have columns in common.
     """
 
-    def __init__(self, spec: ClipSpec) -> None:
-        self._rate = spec.audio.sample_rate
-        self._window, self._hop = spec.audio_samples, spec.audio.hop_length
+    def __init__(self, clip: ClipSpec, spec: AudioSpec | None = None) -> None:
+        spec = clip.audio if spec is None else spec
+        self._rate, self._hop = spec.sample_rate, spec.hop_length
+        self._window = round(clip.duration * spec.sample_rate)
         self._capacity = self._window + self._rate // 2
         self._samples = np.zeros(self._capacity, np.float32)
         self._valid = np.zeros(self._capacity, np.bool_)
         self._end = 0
         self._segment: _Segment | None = None
         self._empty = True
-        self._spec = spec.audio
+        self._spec = spec
         self.spectrogram = SpectrogramCache(self._spec)
         """Of the audio in the buffer; another one after `clear`."""
 
@@ -67,20 +96,32 @@ class AudioBuffer:
         """Return the memory held."""
         return self._samples.nbytes + self._valid.nbytes
 
-    def add(
-        self,
-        samples: NDArray[np.float32],
-        sample_rate: int,
-        stamp_ns: int,
-        tolerance_ns: int = JITTER_NS,
-    ) -> None:
+    def times_ns(self, sample: AudioChunk, stamp_ns: int, now_ns: int) -> tuple[int, int]:
         """
-        Add a chunk of mono audio `[n]` whose first sample has the stamp.
+        Check a chunk; return its times.
+
+        Its stamp is that of its first sample; without one it ends at the time of receipt.
+        """
+        samples, sample_rate = sample
+        check_rate(sample_rate)
+        check_array('audio', samples, np.float32, ('n',))
+        if not np.isfinite(samples).all():
+            raise InvalidSampleError('audio: got NaN or infinity; expected finite samples')
+        length_ns = len(samples) * NANOSECONDS // sample_rate
+        start_ns = stamp_ns or max(0, now_ns - length_ns)
+        return start_ns, start_ns + length_ns
+
+    def add(self, sample: AudioChunk, start_ns: int, stamped: bool = True) -> None:
+        """
+        Add a chunk of mono audio whose first sample has the stamp.
 
         A chunk that starts before the end of the segment fills gaps and changes no valid sample.
 
+        :param stamped: chunks without stamps may be received late.
         :raises InvalidSampleError: for another type or shape, or a rate that is no rate.
         """
+        (samples, sample_rate), stamp_ns = sample, start_ns
+        tolerance_ns = JITTER_NS if stamped else UNSTAMPED_TOLERANCE_NS
         longest = self._capacity * sample_rate // self._rate
         if 0 < longest < len(samples):
             stamp_ns += (len(samples) - longest) * NANOSECONDS // sample_rate
@@ -132,6 +173,11 @@ class AudioBuffer:
         valid = np.flatnonzero(self._valid[np.arange(first, last) % self._capacity])
         return self._time_ns(first + int(valid[0])), self._time_ns(first + int(valid[-1]) + 1)
 
+    def window(self, end_ns: int) -> StoredAudio:
+        """Return the audio of the window that ends at `end_ns`; it has some."""
+        return StoredAudio(
+            *self.read(end_ns), self.first(end_ns), self.span_ns(end_ns), self.spectrogram)
+
     def clear(self) -> None:
         """Discard all audio."""
         self._segment, self._empty, self._end = None, True, 0
@@ -180,6 +226,25 @@ class AudioBuffer:
 
     def _time_ns(self, index: int) -> int:
         return index * NANOSECONDS // self._rate
+
+
+@dataclass(frozen=True, eq=False)
+class StoredAudio:
+    """The audio of one window."""
+
+    samples: NDArray[np.float32]
+    valid_mask: NDArray[np.bool_]
+    """Bool `[n]`: false where `samples` has zeros for a gap."""
+    first: int
+    """Index in the stream of the first sample."""
+    span_ns: tuple[int, int]
+    """Times of the first and last valid sample."""
+    cache: SpectrogramCache
+
+    def arrays(self) -> AudioArrays:
+        """Return the samples with their spectrogram, of which only what is new is computed."""
+        spectrogram = self.cache.log_mel(self.samples, self.valid_mask, self.first)
+        return AudioArrays(self.samples, self.valid_mask, spectrogram)
 
 
 @dataclass

@@ -1,0 +1,358 @@
+"""
+Boxes of hands and objects, as detectors publish them.
+
+Shape legend: t frames, n boxes of a message.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import cos, isfinite, sin
+from typing import Any
+
+from karmma_ros.clip import ClipSpec, DetectionSpec
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.modalities.box_check import BoxCheck, BoxFrame
+from karmma_ros.modalities.declarations import Declaration
+from karmma_ros.modalities.message_types import DETECTIONS, YOLO
+from karmma_ros.modalities.modality_type import (
+    Coverage,
+    InputDecoder,
+    InputMessage,
+    ModalityType,
+    SampleBuffer,
+    Values,
+)
+from karmma_ros.modality import Modality
+from karmma_ros.preprocess.detections import (
+    CategoryMap,
+    check_boxes,
+    detection_input,
+    normalise_boxes,
+)
+import numpy as np
+from numpy.typing import NDArray
+
+_SPARE_SLOTS = 2
+_MESSAGES_PER_FRAME = 16
+_MAX_DETECTIONS = 5000
+"""More would keep the callbacks of all other inputs waiting."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredBoxes:
+    """The boxes of one window."""
+
+    boxes: tuple[NDArray[np.float32], ...]
+    """One `[n, 5]` for each of the t frames."""
+    span_ns: tuple[int, int]
+    """Oldest and newest stamp of their messages."""
+
+    def arrays(self) -> tuple[NDArray[np.float32], ...]:
+        """Return the boxes of each frame."""
+        return self.boxes
+
+
+class DetectionBuffer(SampleBuffer):
+    """Store the boxes of recent messages; an empty message means that nothing was detected."""
+
+    def __init__(self, clip: ClipSpec, spec: DetectionSpec | None = None) -> None:
+        self._spec = clip.detections if spec is None else spec
+        self._count, self._period_ns = clip.num_frames, clip.frame_period_ns
+        self._duration_ns = clip.duration_ns
+        self._stamps: list[int] = []
+        self._boxes: list[NDArray[np.float32]] = []
+
+    @property
+    def newest_ns(self) -> int | None:
+        """Return the stamp of the newest message."""
+        return self._stamps[-1] if self._stamps else None
+
+    @property
+    def nbytes(self) -> int:
+        """Return the memory held by boxes."""
+        return sum(boxes.nbytes for boxes in self._boxes)
+
+    def times_ns(self, sample: Any, stamp_ns: int, now_ns: int) -> tuple[int, int]:
+        """Check the boxes of a message, float32 `[n, 5]`; return its stamp."""
+        check_boxes(sample)
+        return super().times_ns(sample, stamp_ns, now_ns)
+
+    def add(self, sample: NDArray[np.float32], start_ns: int, stamped: bool = True) -> None:
+        """
+        Store the boxes of one message, `[n, 5]`, normalised; the first of a stamp stays.
+
+        Only what the network can be given is stored: hands first, `max_boxes` at most.
+
+        :raises InvalidSampleError: for what `detection_input` does not take.
+        """
+        kept = detection_input([sample], self._spec)[0]
+        index = bisect_left(self._stamps, start_ns)
+        if self._stamps[index:index + 1] == [start_ns]:
+            return
+        self._stamps.insert(index, start_ns)
+        self._boxes.insert(index, kept)
+        oldest_ns = self._stamps[-1] - self._duration_ns - _SPARE_SLOTS * self._period_ns
+        surplus = max(bisect_left(self._stamps, oldest_ns),
+                      len(self._stamps) - _MESSAGES_PER_FRAME * self._count)
+        del self._stamps[:surplus], self._boxes[:surplus]
+
+    def select(self, end_ns: int) -> list[int]:
+        """
+        Return for each of the t slots the index of its message, -1 for none.
+
+        It is the one nearest to the slot's centre, of those up to `end_ns`, and no further
+        away than one slot or, with a slower detector, its median period: a quarter of the
+        window at most.
+        """
+        usable = bisect_left(self._stamps, end_ns + 1)
+        tolerance_ns = self._tolerance_ns()
+        last = end_ns // self._period_ns
+        return [
+            self._nearest(slot * self._period_ns + self._period_ns // 2, usable, tolerance_ns)
+            for slot in range(last - self._count + 1, last + 1)
+        ]
+
+    def boxes(self, indices: Sequence[int]) -> tuple[NDArray[np.float32], ...]:
+        """Return the boxes `[max_boxes, 5]` of the chosen messages; none where it is -1."""
+        nothing = np.zeros((0, 5), np.float32)
+        return tuple(nothing if index < 0 else self._boxes[index] for index in indices)
+
+    def stamps_ns(self, indices: Sequence[int]) -> list[int]:
+        """Return the stamps of the chosen messages in ascending order, each once."""
+        return sorted({self._stamps[index] for index in indices if index >= 0})
+
+    def coverage(self, end_ns: int | None) -> Coverage:
+        """Return the coverage of the window that ends at `end_ns`."""
+        indices = [] if end_ns is None else [i for i in self.select(end_ns) if i >= 0]
+        return Coverage(len(set(indices)), len(indices), self._count, 'frames with boxes')
+
+    def window(self, end_ns: int) -> StoredBoxes:
+        """Return the boxes of the window that ends at `end_ns`; it has some."""
+        indices = self.select(end_ns)
+        stamps = self.stamps_ns(indices)
+        return StoredBoxes(self.boxes(indices), (stamps[0], stamps[-1]))
+
+    def clear(self) -> None:
+        """Discard all messages."""
+        self._stamps.clear()
+        self._boxes.clear()
+
+    def _tolerance_ns(self) -> int:
+        intervals = sorted(b - a for a, b in zip(self._stamps, self._stamps[1:]))
+        median_ns = intervals[len(intervals) // 2] if intervals else 0
+        return max(self._period_ns, min(median_ns, self._duration_ns // 4))
+
+    def _nearest(self, time_ns: int, usable: int, tolerance_ns: int) -> int:
+        after = bisect_left(self._stamps, time_ns, 0, usable)
+        near = [i for i in (after - 1, after)
+                if 0 <= i < usable and abs(self._stamps[i] - time_ns) <= tolerance_ns]
+        return min(near, key=lambda i: abs(self._stamps[i] - time_ns), default=-1)
+
+
+class DetectionDecoder:
+    """
+    Decode vision_msgs/Detection2DArray, which does not state the size of its image.
+
+    The layouts from before vision_msgs 4, as old bags have them, are decoded as well, and
+    yolo_msgs/DetectionArray, whose class ids are its class names.
+    """
+
+    def __init__(
+        self, hand_classes: Iterable[str] = (), width: int = 0, height: int = 0,
+        ignored_classes: Iterable[str] = (), min_score: float = 0.0, normalised: bool = False,
+        offset: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
+        """
+        Take the class ids of hands and the image's size, 0 for the camera's.
+
+        :param ignored_classes: class ids of boxes that are left out; '' names none.
+        :param min_score: boxes below it are left out.
+        :param normalised: boxes are fractions of the image, whose size does not matter then.
+        :param offset: added to x and y of the boxes, in their unit.
+        """
+        self._normalised, self._offset = normalised, offset
+        self._size = width, height
+        self._categories = CategoryMap({each: 'hand' for each in hand_classes if each})
+        self._ignored = frozenset(each for each in ignored_classes if each)
+        self._min_score = min_score
+        self.camera_size: tuple[int, int] = (0, 0)
+        """Width and height of the newest camera image; (0, 0) before the first one."""
+        self.corners: NDArray[np.float64] = np.zeros((0, 4))
+        """The boxes of the last message as received, x1, y1, x2, y2."""
+
+    @property
+    def frame(self) -> BoxFrame:
+        """Return how boxes are read now; a size of 0 is not known."""
+        size = tuple(given or seen for given, seen in zip(self._size, self.camera_size))
+        return BoxFrame((1, 1) if self._normalised else (size[0], size[1]), self._normalised,
+                        self._offset)
+
+    def __call__(self, message: Any) -> NDArray[np.float32]:
+        """
+        Return float32 `[n, 5]`: x1, y1, x2, y2 in 0..1 and the category, best score first.
+
+        A box that lies outside of the image is left out.
+
+        :raises InvalidSampleError: for impossible or too many boxes, or an unknown image size.
+        """
+        if len(message.detections) > _MAX_DETECTIONS:
+            raise InvalidSampleError(
+                f'boxes: got {len(message.detections)}; expected {_MAX_DETECTIONS} or fewer: '
+                "raise the detector's threshold")
+        named = [(*_best(each), each.bbox) for each in message.detections]
+        scored = sorted((each for each in named if self._wanted(*each[:2])),
+                        key=lambda each: each[0], reverse=True)
+        self.corners = np.array([_corners(box) for _, _, box in scored], np.float64).reshape(-1, 4)
+        if not scored:
+            return np.zeros((0, 5), np.float32)
+        frame = self.frame
+        if not all(frame.size):
+            raise InvalidSampleError(
+                'the size of the image that the boxes lie in is not known before the first image: '
+                'set detections.image_width and detections.image_height')
+        corners = self.corners + frame.offset * 2
+        categories = [self._categories(class_id) for _, class_id, _ in scored]
+        boxes = np.column_stack([normalise_boxes(corners, *frame.size), categories])
+        outside = ((corners[:, 2:] <= 0) | (corners[:, :2] >= frame.size)).any(axis=1)
+        return boxes[~outside].astype(np.float32)
+
+    def _wanted(self, score: float, class_id: str) -> bool:
+        return class_id not in self._ignored and score >= self._min_score
+
+
+def _corners(box: Any) -> tuple[float, float, float, float]:
+    """
+    Return x1, y1, x2, y2 of what an upright box must hold to hold this one.
+
+    A negative size ends up as x2 < x1, which is refused later.
+    """
+    center = getattr(box.center, 'position', box.center)
+    size_x, size_y = (box.size.x, box.size.y) if hasattr(box, 'size') else (box.size_x, box.size_y)
+    half_x, half_y = size_x / 2, size_y / 2
+    theta = getattr(box.center, 'theta', 0.0)
+    if theta and isfinite(theta) and half_x >= 0 and half_y >= 0:
+        across, down = abs(cos(theta)), abs(sin(theta))
+        half_x, half_y = half_x * across + half_y * down, half_x * down + half_y * across
+    return center.x - half_x, center.y - half_y, center.x + half_x, center.y + half_y
+
+
+def _best(detection: Any) -> tuple[float, str]:
+    """Return score and class id of the likeliest hypothesis; a score that is no number is 0."""
+    if hasattr(detection, 'class_name'):  # yolo_msgs: one hypothesis, with a name
+        score = float(detection.score) if isfinite(detection.score) else 0.0
+        return score, str(detection.class_name or detection.class_id)
+    hypotheses = [getattr(result, 'hypothesis', result) for result in detection.results]
+    scored = [(float(h.score) if isfinite(h.score) else 0.0, h) for h in hypotheses]
+    if not scored:
+        return 0.0, ''
+    score, best = max(scored, key=lambda each: each[0])
+    return score, str(best.class_id if hasattr(best, 'class_id') else best.id)
+
+
+class DetectorDecoder(InputDecoder):
+    """Decode the messages of a detector, and check the unit of its boxes."""
+
+    def read_parameters(self) -> None:
+        """Read how boxes are to be understood."""
+        self._decoder = DetectionDecoder(
+            width=self.parameter('image_width'), height=self.parameter('image_height'),
+            hand_classes=self.parameter('hand_classes'),
+            ignored_classes=self.parameter('ignored_classes'),
+            min_score=self.parameter('min_score'), normalised=self.parameter('normalised'),
+            offset=(self.parameter('offset_x'), self.parameter('offset_y')))
+
+    def decode(self, received: InputMessage, now_ns: int) -> NDArray[np.float32]:
+        """Return float32 `[n, 5]`, as `DetectionDecoder` does."""
+        camera = Modality(self.modality.replace('detections', 'rgb', 1))
+        self._decoder.camera_size = self.image_sizes.get(camera, (0, 0))
+        boxes = self._decoder(received.read())
+        self._check.update(self._decoder.corners, self._decoder.frame, now_ns)
+        self.set_finding('unit', self._check.unit)
+        self.set_finding('size', self._check.size)
+        return boxes
+
+    def reset(self) -> None:
+        """Start the check of the unit anew."""
+        super().reset()
+        self._check = BoxCheck()
+
+
+_BOXES = f'have the detector publish {DETECTIONS} or {YOLO}'
+_IN_SPACE = f'its boxes are in metres: publish those of the image as {DETECTIONS}'
+
+
+class Detections(ModalityType):
+    """Boxes of hands and objects (D)."""
+
+    name, letter, sensor = 'detections', 'D', 'the boxes'
+    what = 'the detected boxes'
+    silence = 'a detection message after which they are stale; an empty message counts'
+    spec_class, spec_field = DetectionSpec, 'detections'
+    message_types = (DETECTIONS, YOLO)
+    timeout = 1.0
+    decoder = DetectorDecoder
+    unsupported = {
+        'vision_msgs/msg/Detection3DArray': _IN_SPACE,
+        'vision_msgs/msg/Detection3D': _IN_SPACE,
+        'vision_msgs/msg/BoundingBox3DArray': _IN_SPACE,
+        'vision_msgs/msg/Detection2D': f'publish all boxes of an image in one {DETECTIONS}',
+        'vision_msgs/msg/BoundingBox2DArray': f'its boxes have no class: {_BOXES}',
+        'yolov8_msgs/msg/DetectionArray':
+            f'update yolo_ros to version 4 or later, which publishes {YOLO}',
+        'ultralytics_ros/msg/YoloResult': f'publish its field detections, a {DETECTIONS}',
+        'darknet_ros_msgs/msg/BoundingBoxes': _BOXES,
+        'depthai_ros_msgs/msg/SpatialDetectionArray': _BOXES,
+        'zed_msgs/msg/ObjectsStamped': _BOXES,
+        'zed_interfaces/msg/ObjectsStamped': _BOXES,
+        'ai_msgs/msg/PerceptionTargets': _BOXES,
+    }
+    unsupported_names = '(?i:Detection|BoundingBox|Detected)', _BOXES
+
+    def input_shape(self, clip: ClipSpec) -> tuple[int, ...]:
+        """Return `[t, n, 5]`."""
+        return clip.num_frames, self.spec(clip).max_boxes, 5
+
+    def prepare(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
+        """Return the input from the boxes of t frames, float32 `[n, 5]` each."""
+        if len(arrays) != clip.num_frames:
+            raise InvalidSampleError(
+                f'boxes: got {len(arrays)} frames; expected {clip.num_frames}')
+        return detection_input(arrays, self.spec(clip))
+
+    def buffer(self, clip: ClipSpec) -> DetectionBuffer:
+        """Return an empty buffer."""
+        return DetectionBuffer(clip, self.spec(clip))
+
+    def read(self, message: Any, type_name: str, clip: ClipSpec, values: Values) -> Any:
+        """Return the message: what its boxes mean depends on the camera."""
+        return message
+
+    def parameters(self) -> tuple[Declaration, ...]:
+        """Return how boxes are to be understood."""
+        name = self.modality
+        return (
+            Declaration(f'{name}.type', DETECTIONS, f'Message type of the {name} topic.',
+                        choices=(DETECTIONS, YOLO)),
+            Declaration(f'{name}.image_width', 0, "Width of the image that the boxes lie in, in "
+                        "the detector's pixels; 0 takes the camera's.", (0, 100_000)),
+            Declaration(f'{name}.image_height', 0, "Height of the image that the boxes lie in, "
+                        "in the detector's pixels; 0 takes the camera's.", (0, 100_000)),
+            Declaration(f'{name}.offset_x', 0.0, "Added to the boxes' x: how far the left edge of "
+                        'a crop that the detector works on lies from that of the image, in the '
+                        "detector's pixels, or as a fraction of the image with "
+                        f'{name}.normalised.', (-100_000.0, 100_000.0)),
+            Declaration(f'{name}.offset_y', 0.0, "Added to the boxes' y, from the top edge "
+                        'likewise.', (-100_000.0, 100_000.0)),
+            Declaration(f'{name}.normalised', False, 'Boxes are fractions of the image, 0 to 1, '
+                        'instead of pixels; its width and height do not matter then.'),
+            Declaration(f'{name}.hand_classes', ['hand'], 'class_id of hands, names or numbers '
+                        'as text, besides those with the word hand; every other class is an '
+                        'object. Of yolo_msgs it is the class_name.'),
+            Declaration(f'{name}.ignored_classes', [''], 'class_id of boxes to leave out, as the '
+                        'detector writes them.'),
+            Declaration(f'{name}.min_score', 0.0, 'Boxes below this score are left out.',
+                        (0.0, 1.0)),
+        )

@@ -1,0 +1,447 @@
+"""
+The type of a modality: everything that the package needs to know of it, in one class.
+
+A module of this package, or of another one, defines a subclass of `ModalityType`. The node, the
+replay of bags, data sets, training and reports read from it what they need.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
+
+from karmma_ros.clip import ClipSpec, NANOSECONDS
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.modalities.declarations import Declaration
+from karmma_ros.modality import Modality
+import numpy as np
+from numpy.typing import NDArray
+
+Values = Mapping[str, Any]
+"""The node's parameters by their full names."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of the window has samples of its own."""
+
+    samples: int
+    """Frames, audio samples or messages in the window."""
+    covered: int
+    """Units of the window that are covered: slots of frames, or audio samples."""
+    total: int
+    """Units in a window."""
+    name: str
+    """Of the unit that people read."""
+    per: int = 1
+    """Units in one of that."""
+
+    def shortfall(self, needed: int) -> str:
+        """Return what there is and what is needed, as a text."""
+        covered, total, least = (f'{each / self.per:g}'
+                                 for each in (self.covered, self.total, needed))
+        return f'{covered} of {total} {self.name}; it needs {least}'
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a content check found: messages that decode without an error into wrong data."""
+
+    text: str
+    """What was received, what was expected, and which parameter to set. It stays the same while
+    nothing changes, for each change is logged."""
+    usable: bool = True
+    """False when a prediction from this data would be wrong: the modality is INVALID then."""
+
+
+class Persistence:
+    """Whether a condition holds for all messages of some time, or no longer does."""
+
+    def __init__(self, least_ns: int, least_messages: int, least_against: int = 3) -> None:
+        """
+        Start with the condition not established.
+
+        :param least_ns: it must have held for this long,
+        :param least_messages: and for so many messages.
+        :param least_against: it no longer holds after so many messages in a row.
+        """
+        self._least = least_ns, least_messages
+        self._least_against = least_against
+        self._since_ns: int | None = None
+        self._messages = self._against = 0
+        self.established = False
+
+    def update(self, holds: bool, now_ns: int) -> bool:
+        """Take a message received now; return whether the condition is established."""
+        if not holds:
+            self._since_ns, self._messages = None, 0
+            self._against += 1
+            self.established = self.established and self._against < self._least_against
+            return self.established
+        if self._since_ns is None or now_ns < self._since_ns:
+            self._since_ns, self._messages = now_ns, 0
+        self._messages += 1
+        self._against = 0
+        least_ns, least_messages = self._least
+        if now_ns - self._since_ns >= least_ns and self._messages >= least_messages:
+            self.established = True
+        return self.established
+
+
+class WindowSamples(Protocol):
+    """The samples of one window; nothing writes to them any more."""
+
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """Return the oldest and the newest stamp among them."""
+        ...
+
+    def arrays(self) -> Any:
+        """Return them as `ModalityType.prepare` takes them; this may be expensive."""
+        ...
+
+
+class FrameSamples(WindowSamples, Protocol):
+    """Samples that are images, one for each frame of the clip."""
+
+    @property
+    def images(self) -> Sequence[NDArray[Any]]:
+        """Return an image for each of the t frames, which identifies it by `id`."""
+        ...
+
+    def some_arrays(self, first: int, end: int) -> NDArray[Any]:
+        """Return `arrays()[first:end]` without computing the others, where that is possible."""
+        ...
+
+
+class SampleBuffer(ABC):
+    """
+    The recent samples of one input, in bounded memory.
+
+    Times are stamps in integer nanoseconds. Samples come in any order; those that can still be
+    part of a window that ends at the newest one or later are kept.
+    """
+
+    @property
+    @abstractmethod
+    def newest_ns(self) -> int | None:
+        """Return the stamp of the newest sample, None without any."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Return the memory held by samples."""
+
+    def times_ns(self, sample: Any, stamp_ns: int, now_ns: int) -> tuple[int, int]:
+        """
+        Check a sample; return the times of its beginning and end.
+
+        :param stamp_ns: 0 without one: the time of receipt is used.
+        :raises InvalidSampleError: for a sample that cannot be used.
+        """
+        return stamp_ns or now_ns, stamp_ns or now_ns
+
+    @abstractmethod
+    def add(self, sample: Any, start_ns: int, stamped: bool) -> None:
+        """
+        Store a sample that `times_ns` has checked.
+
+        :param stamped: whether its time is a stamp, not the time of receipt.
+        :raises InvalidSampleError: for a sample that cannot be used.
+        """
+
+    def wants(self, stamp_ns: int) -> bool:
+        """Return whether a sample with this stamp would be stored; if not, it is not decoded."""
+        return True
+
+    def skip(self, stamp_ns: int) -> None:
+        """Record the stamp of a sample that is not wanted."""
+
+    @abstractmethod
+    def coverage(self, end_ns: int | None) -> Coverage:
+        """Return the coverage of the window that ends at `end_ns`; None: of no window."""
+
+    @abstractmethod
+    def window(self, end_ns: int) -> WindowSamples:
+        """Return the samples of the window that ends at `end_ns`; it has some."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Discard all samples."""
+
+
+class InputMessage(Protocol):
+    """A message of an input that may still have to be read; it is read only when it is wanted."""
+
+    @property
+    def modality(self) -> Modality:
+        """Return the modality of its topic."""
+
+    @property
+    def type_name(self) -> str:
+        """Return its type, such as `sensor_msgs/msg/Image`."""
+
+    @property
+    def message(self) -> Any:
+        """
+        Return the message itself.
+
+        :raises InvalidSampleError: when it cannot be read.
+        """
+
+    @property
+    def stamp_ns(self) -> int:
+        """
+        Return its stamp, 0 without one.
+
+        :raises InvalidSampleError: for a time before 1970.
+        """
+
+    def read(self) -> Any:
+        """
+        Return what `ModalityType.read` makes of it, which may have been computed before.
+
+        :raises InvalidSampleError: when it cannot be read.
+        """
+
+
+class InputDecoder:
+    """
+    The messages of one input to samples, and the checks of their content.
+
+    What is learned from messages is kept until `reset`.
+    """
+
+    def __init__(self, modality: Modality, values: Values, image_sizes: ImageSizes) -> None:
+        """
+        Read the parameters.
+
+        :param image_sizes: of all cameras; a camera enters its own.
+        :raises InvalidSettingError: for a value that cannot be used.
+        """
+        self.modality, self.values, self.image_sizes = modality, values, image_sizes
+        self.findings: dict[str, Finding | None] = {}
+        """Name of a content check → what it finds now."""
+        self.reset()
+        self.read_parameters()
+
+    def read_parameters(self) -> None:
+        """
+        Read the parameters anew.
+
+        :raises InvalidSettingError: for a value that cannot be used.
+        """
+
+    def parameter(self, name: str) -> Any:
+        """Return the value of a parameter of this input."""
+        return self.values[f'{self.modality}.{name}']
+
+    def decode(self, received: InputMessage, now_ns: int) -> Any:
+        """
+        Return the sample of a message, and check its content.
+
+        :raises InvalidSampleError: for a message that cannot be used.
+        """
+        return received.read()
+
+    def stored(self, sample: Any, stamp_ns: int, now_ns: int) -> None:
+        """Check the content of a sample that was stored."""
+
+    restarts = False
+    """Whether samples before the last one were decoded with another format, and are void."""
+
+    def set_finding(self, check: str, finding: Finding | None) -> None:
+        """Set what a content check finds now; the parameters that it names are this input's."""
+        if finding is not None and self.modality.suffix:
+            text = finding.text.replace(f'{self.modality.type_name}.', f'{self.modality}.')
+            finding = replace(finding, text=text)
+        self.findings[check] = finding
+
+    def apply_info(self, info: Any) -> str:
+        """
+        Use a message of the type's `info` topic.
+
+        Return a sentence when it contradicts the parameters, else ''.
+        """
+        return ''
+
+    def describe(self, received: InputMessage) -> str:
+        """Return how a message is encoded, in a few words; '' when there is nothing to say."""
+        return ''
+
+    def reset(self) -> None:
+        """Clear what was learned from messages."""
+        self.findings.clear()
+
+
+ImageSizes = dict[Modality, tuple[int, int]]
+"""Camera → width and height of its newest image."""
+
+
+@dataclass(frozen=True)
+class InfoTopic:
+    """A topic beside that of an input, whose latched message describes its data."""
+
+    topic: str
+    type_name: str
+    of_types: tuple[str, ...]
+    """Message types of the input that it describes."""
+
+
+def stamp_ns_of(header: Any) -> int:
+    """
+    Return header.stamp, nanoseconds; 0 where the publisher set none.
+
+    :raises InvalidSampleError: for a time before 1970, which no clock gives.
+    """
+    stamp_ns = int(header.stamp.sec * NANOSECONDS + header.stamp.nanosec)
+    if stamp_ns < 0:
+        raise InvalidSampleError(f'header.stamp: got {stamp_ns / NANOSECONDS} s; expected 0 or '
+                                 'more')
+    return stamp_ns
+
+
+class ModalityType(ABC):
+    """
+    One modality of a type: what is specific to it, from messages and files to inputs.
+
+    An instance is of one modality, `rgb` or `rgb_wrist`; `modality_type` returns it.
+    """
+
+    name: ClassVar[str]
+    """Of the type, as in the registry."""
+    letter: ClassVar[str]
+    """In names of subsets, a single one."""
+    sensor: ClassVar[str]
+    """What reports call its source: `the camera`."""
+    what: ClassVar[str]
+    """What the parameter `enabled` switches off: `the camera for RGB`."""
+    silence: ClassVar[str]
+    """After what time without it the input is stale: `an image after which it is stale`."""
+    spec_class: ClassVar[type[Any]]
+    """The frozen dataclass of its specification, with defaults for every field."""
+    spec_field: ClassVar[str] = ''
+    """Its field of `ClipSpec`, of the paper's modalities; empty: its entry of `inputs`."""
+    derived_from: ClassVar[str] = ''
+    """Type whose samples it can be computed from; empty: it needs a topic of its own."""
+    has_frames: ClassVar[bool] = False
+    """Whether its samples are the frames of the clip (`FrameSamples`), which inference waits for
+    and an encoder may take in chunks."""
+    skips_first: ClassVar[bool] = False
+    """Whether the first frame of a clip repeats the second, as one that is a difference does."""
+    message_types: ClassVar[tuple[str, ...]] = ()
+    """Names of the message types that are decoded, preferred ones first."""
+    topic: ClassVar[str] = ''
+    """Relative name of its topic; empty: its own name."""
+    info: ClassVar[InfoTopic | None] = None
+    depth: ClassVar[int] = 5
+    """Messages that its subscription keeps."""
+    timeout: ClassVar[float] = 0.5
+    """Default of the parameter `timeout`, seconds."""
+    unsupported: ClassVar[Mapping[str, str]] = {}
+    """Message type that has its data in a form that is not read → what to do about it; `{topic}`
+    stands for the name of the topic."""
+    unsupported_names: ClassVar[tuple[str, str]] = ('', '')
+    """Pattern of the names of other such types, and what to do about them."""
+    decoder: ClassVar[type[InputDecoder]] = InputDecoder
+    encoders: ClassVar[Mapping[str, tuple[str, Mapping[str, Any]]]] = {}
+    """Preset → name and options of the encoder that it has for this modality."""
+
+    def __init__(self, modality: Modality) -> None:
+        self.modality = modality
+
+    def source(self, clip: ClipSpec) -> Modality | None:
+        """Return the modality that it can be computed from, None without one."""
+        if not self.derived_from:
+            return None
+        suffix = self.modality.suffix
+        return Modality(f'{self.derived_from}_{suffix}' if suffix else self.derived_from)
+
+    @property
+    def topic_name(self) -> str:
+        """Return the relative name of its topic, to be remapped."""
+        suffix = self.modality.suffix
+        return f'{self.topic or self.name}_{suffix}' if suffix else self.topic or self.name
+
+    def spec(self, clip: ClipSpec) -> Any:
+        """Return its specification."""
+        return clip.of(self.modality)
+
+    def declarations(self) -> tuple[Declaration, ...]:
+        """Return the parameters of its input: those that all have, and its own."""
+        name = self.modality
+        return (
+            Declaration(f'{name}.enabled', True,
+                        f'Use {self.what}; false unsubscribes and discards what was received.'),
+            Declaration(f'{name}.timeout', self.timeout, f'Seconds without {self.silence}.',
+                        (0.05, 60.0)),
+            Declaration(f'{name}.min_coverage', 0.5, 'Fraction of the window that must be covered '
+                        'before this input counts as available.', (0.01, 1.0)),
+            Declaration(f'{name}.qos', 'auto', 'sensor_data receives from every publisher; '
+                        'reliable has lost messages sent again, from reliable publishers only; '
+                        'auto takes reliable when every publisher offers it.',
+                        choices=('auto', 'sensor_data', 'reliable')),
+            *self.parameters(),
+        )
+
+    @abstractmethod
+    def input_shape(self, clip: ClipSpec) -> tuple[int, ...]:
+        """Return the shape of the network's input, without the batch."""
+
+    @abstractmethod
+    def prepare(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
+        """
+        Return the network's input from the samples of a window, in training and live alike.
+
+        :raises InvalidSampleError: for another type or shape, NaN or infinity.
+        """
+
+    def prepare_frames(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
+        """Return the input from some of the frames of a window (`has_frames`)."""
+        raise NotImplementedError(f'the samples of {self.name} are no frames')
+
+    @abstractmethod
+    def buffer(self, clip: ClipSpec) -> SampleBuffer:
+        """Return an empty buffer."""
+
+    def read(self, message: Any, type_name: str, clip: ClipSpec, values: Values) -> Any:
+        """
+        Read the fields of a message; it may be done once for several streams, in any thread.
+
+        :raises InvalidSampleError: for a message that cannot be read.
+        """
+        raise InvalidSampleError(f'{self.modality}: {type_name} cannot be read')
+
+    def rank(self, encoding: str) -> int:
+        """
+        Return how well a topic of images fits; 0 if it does not.
+
+        :param encoding: of its first message, or the format of a compressed one.
+        """
+        return 1
+
+    def parameters(self) -> Iterable[Declaration]:
+        """Return the parameters of its own, with full names."""
+        return ()
+
+    def type_name(self, values: Values) -> str:
+        """Return the message type that the parameters choose."""
+        name = f'{self.modality}.type'
+        return str(values[name]) if name in values else self.message_types[0]
+
+    def derivation(self, clip: ClipSpec) -> Callable[[Any], WindowSamples]:
+        """Return what computes its samples from those of its source; it may hold a cache."""
+        raise NotImplementedError(f'{self.name} cannot be computed from another modality')
+
+    def is_derived(self, values: Values) -> bool:
+        """Return whether the parameters have it computed, instead of received on a topic."""
+        return bool(self.derived_from) and values.get(f'{self.modality}.source') != 'topic'
+
+    def check_derivation(self, clip: ClipSpec) -> None:
+        """
+        Check that it can be computed from its source for such clips.
+
+        :raises InvalidSettingError: when it cannot.
+        """
