@@ -32,7 +32,7 @@ from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
 from karmma_ros.node.declarations import DECLARATIONS
-from karmma_ros.node.inputs import MessageHandler, TOPICS
+from karmma_ros.node.inputs import MessageHandler
 from karmma_ros.node.messages import availability_message, LATCHED, Publishing, recognition_message
 from karmma_ros.node.model_loader import load_model
 from karmma_ros.preprocess.image import decode_image
@@ -112,7 +112,8 @@ class SimulatedSensors:
         messages.feed(self.stream, spec)
         sources = {Modality.RGB if m is Modality.FLOW else m for m in modalities}
         self._inputs = {
-            TOPICS[m]: (m, messages.callback(m, _TYPES[m]), _serialised(TOPICS[m]))
+            modality_type(m).topic_name: (
+                m, messages.callback(m, _TYPES[m]), _serialised(modality_type(m).topic_name))
             for m in PAPER_MODALITIES if m in sources}
 
     def play(self, seconds: float, rate: float) -> Iterator[int]:
@@ -323,7 +324,7 @@ def _prepare(sensors: SimulatedSensors, now_ns: int) -> tuple[int, int] | None:
     sensors.watch.add('prepared' if clip else 'nothing new', time.process_time() - started)
     if window is None or clip is None:
         return None
-    return (sensors.stream.nbytes + window.flow_cache.nbytes,
+    return (sensors.stream.nbytes + window.samples[Modality.FLOW].cache.nbytes,
             sum(x.nbytes for x in clip.inputs.values()))
 
 

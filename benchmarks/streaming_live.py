@@ -18,6 +18,7 @@ import cv2
 from exported import exported, noise
 from karmma_ros.clip import ClipSpec
 from karmma_ros.evaluation.cost import count_operations, setting
+from karmma_ros.modalities.audio_buffer import AudioChunk
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.agreement import check_clip, difference, predict_subsets, TOLERANCE
 from karmma_ros.model.backends.interface import Backend, EAGER, Input
@@ -205,9 +206,14 @@ def windows(spec: ClipSpec) -> Iterator[Window]:
     while True:
         frame += 1
         now = frame * period
-        stream.add_image(np.roll(image, 3 * frame, 1), now, now)
+        stream.add(Modality.RGB, np.roll(image, 3 * frame, 1), now, now)
         audio = rng.normal(0, 0.1, period * spec.audio.sample_rate // 10**9)
-        stream.add_audio(audio.astype(np.float32), spec.audio.sample_rate, now - period, now)
+        stream.add(
+            Modality.AUDIO,
+            AudioChunk(audio.astype(np.float32), spec.audio.sample_rate),
+            now - period,
+            now,
+        )
         if frame > 10_000 + spec.num_frames and frame % HOP == 0:
             window = stream.window(now)
             assert window is not None and window.modalities == SENSORS

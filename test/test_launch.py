@@ -128,8 +128,12 @@ def test_a_model_overrides_the_file_only_when_given(description, tmp_path):
 
 
 def test_topics_are_remapped_by_their_names_in_the_node(description):
-    from karmma_ros.node.inputs import TOPICS as OF_THE_NODE
-    assert set(OF_THE_NODE.values()) | {'action_recognition'} <= TOPICS
+    from karmma_ros.modalities import modality_type
+    from karmma_ros.modality import PAPER_MODALITIES
+
+    assert {modality_type(m).topic_name for m in PAPER_MODALITIES} | {
+        'action_recognition'
+    } <= TOPICS
     remappings = start(description)[1].options['remappings']
     assert {name for name, _ in remappings} == TOPICS
     assert all(note.arguments == (name,) for name, note in remappings)

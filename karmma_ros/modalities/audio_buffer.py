@@ -112,16 +112,20 @@ class AudioBuffer(SampleBuffer):
         return start_ns, start_ns + length_ns
 
     def add(self, sample: AudioChunk, start_ns: int, stamped: bool = True) -> None:
+        """Add a chunk; without stamps chunks may be received late."""
+        self.add_chunk(*sample, start_ns, JITTER_NS if stamped else UNSTAMPED_TOLERANCE_NS)
+
+    def add_chunk(
+        self, samples: NDArray[np.float32], sample_rate: int, stamp_ns: int,
+        tolerance_ns: int = JITTER_NS,
+    ) -> None:
         """
-        Add a chunk of mono audio whose first sample has the stamp.
+        Add a chunk of mono audio `[n]` whose first sample has the stamp.
 
         A chunk that starts before the end of the segment fills gaps and changes no valid sample.
 
-        :param stamped: chunks without stamps may be received late.
         :raises InvalidSampleError: for another type or shape, or a rate that is no rate.
         """
-        (samples, sample_rate), stamp_ns = sample, start_ns
-        tolerance_ns = JITTER_NS if stamped else UNSTAMPED_TOLERANCE_NS
         longest = self._capacity * sample_rate // self._rate
         if 0 < longest < len(samples):
             stamp_ns += (len(samples) - longest) * NANOSECONDS // sample_rate

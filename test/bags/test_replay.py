@@ -17,7 +17,7 @@ from karmma_ros.stream.settings import make_stream, node_parameters
 import numpy as np
 import pytest
 
-ALL = PAPER_MODALITIES
+ALL = V, F, A, D = PAPER_MODALITIES
 SPEC = ClipSpec(duration=1.0, num_frames=8, video=VideoSpec(24, 24),
                 audio=AudioSpec(n_fft=256, win_length=256, hop_length=160, n_mels=16, tiles=1,
                                 tile_steps=50))
@@ -35,9 +35,10 @@ def replayed(path, *runs, spec=SPEC, values=None, modalities=ALL, hop=0, recorde
 def content(request):
     """Return the times and samples of a window."""
     window = request.window
-    parts = [np.stack([f.image for f in window.frames])] if window.frames else []
-    parts += [window.audio] if window.audio is not None else []
-    parts += list(window.boxes or ())
+    samples = window.samples
+    parts = [np.stack(samples[m].images) for m in (V, F) if m in samples]
+    parts += [samples[A].samples] if A in samples else []
+    parts += list(samples[D].boxes) if D in samples else []
     return (request.inference_ns, window.start_ns, window.end_ns, window.modalities,
             b''.join(np.ascontiguousarray(part).tobytes() for part in parts))
 
@@ -53,11 +54,17 @@ def recorded_window(request):
 def test_inference_runs_once_a_period_at_a_frame(kitchen):
     requests, _ = replayed(kitchen)
     assert len(requests) == pytest.approx(6 / 0.2, abs=3)
-    shown = [request for request in requests if request.window.frames]  # the first have audio only
+    shown = [
+        request for request in requests if V in request.window.samples
+    ]  # the first have audio only
     assert len(shown) > 0.8 * len(requests)
     for request in shown:
         # Frames are received at their stamps, before the boxes of the same time.
-        assert request.inference_ns == request.window.end_ns == request.window.frames[-1].stamp_ns
+        assert (
+            request.inference_ns
+            == request.window.end_ns
+            == request.window.samples[V].frames[-1].stamp_ns
+        )
         assert request.window.start_ns == request.window.end_ns - SPEC.duration_ns
 
 
@@ -80,7 +87,7 @@ def test_windows_are_those_of_a_sensor_stream(kitchen):
     with Bag(kitchen) as bag:
         choice = choose_topics(bag, {}, ALL)
         roles = {t.name: (r, bag.reader(t)) for r, t in choice.topics.items() if r != 'truth'}
-        stream = make_stream(SPEC, ALL, VALUES, False)
+        stream = make_stream(SPEC, ALL, VALUES, ())
         ingest, tick_ns, due, slots, ends = MessageIngest(VALUES), bag.start_ns, False, set(), []
         ingest.feed(stream)
 
@@ -94,7 +101,9 @@ def test_windows_are_those_of_a_sensor_stream(kitchen):
                 due, tick_ns = True, tick_ns + 200_000_000
             if topic.name in roles:
                 role, read = roles[topic.name]
-                ingest.add(BagMessage(role, topic.type, 0, now_ns, data, read, (24, 24)), now_ns)
+                ingest.add(
+                    BagMessage(role, topic.type, 0, now_ns, data, read, SPEC, VALUES), now_ns
+                )
                 slot = now_ns // SPEC.frame_period_ns
                 if role == 'rgb' and slot not in slots:
                     slots.add(slot)
@@ -233,7 +242,7 @@ def test_the_stamp_of_an_image_is_read_without_decoding(order):
 
     def read(_):
         raise AssertionError('the message was decoded')
-    message = BagMessage('rgb', 'sensor_msgs/msg/Image', 0, 1, data, read, (8, 8))
+    message = BagMessage('rgb', 'sensor_msgs/msg/Image', 0, 1, data, read, SPEC, VALUES)
     assert message.stamp_ns == 17_000_000_005
 
 

@@ -1,10 +1,11 @@
 """Topics are chosen by type and encoding, or by the user."""
 
 from karmma_ros.bags.reader import Bag
-from karmma_ros.bags.topics import choose_topics, parse_topics, TYPES
+from karmma_ros.bags.topics import choose_topics, message_types, parse_topics
 from karmma_ros.bags.writer import BagWriter
 from karmma_ros.errors import BagError, InvalidSettingError
 from karmma_ros.modalities import message_types as types
+from karmma_ros.modalities import unsupported_type
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from rosbags.typesys import get_types_from_msg
 ALL = PAPER_MODALITIES
 
 
-def chosen(path, named=None, modalities=ALL, flow=False):
+def chosen(path, named=None, modalities=ALL, with_topic=()):
     with Bag(path) as bag:
-        choice = choose_topics(bag, named or {}, modalities, flow)
+        choice = choose_topics(bag, named or {}, modalities, with_topic)
         return {role: topic.name for role, topic in choice.topics.items()}, choice.notes
 
 
@@ -54,7 +55,7 @@ def test_image_topics_are_ranked_by_their_encoding(crowded):
 
 
 def test_flow_is_a_topic_if_wanted_or_without_a_camera(crowded):
-    assert chosen(crowded, flow=True)[0]['flow'] == '/flow'
+    assert chosen(crowded, with_topic={Modality.FLOW})[0]['flow'] == '/flow'
     assert chosen(crowded, {'flow': '/flow'})[0]['flow'] == '/flow'
     assert chosen(crowded, {'rgb': 'none'})[0] == {
         'flow': '/flow', 'audio': '/audio', 'detections': '/detections',
@@ -160,9 +161,11 @@ def test_without_any_topic_that_fits_the_types_are_named(tmp_path):
     assert '--topics' not in str(failure.value)
 
 
-@pytest.mark.parametrize('type_name', [t for fit in TYPES.values() for t in fit])
+@pytest.mark.parametrize('type_name', [
+    t for role in (*PAPER_MODALITIES, 'audio_info', 'truth', 'recognition')
+    for t in message_types(role)])
 def test_no_type_that_is_read_is_in_the_table_of_the_others(type_name):
-    assert types.unsupported_type(type_name) is None and type_name not in types.UNSUPPORTED
+    assert unsupported_type(type_name) is None
 
 
 @pytest.mark.parametrize(('type_name', 'modality'), [
@@ -171,5 +174,5 @@ def test_no_type_that_is_read_is_in_the_table_of_the_others(type_name):
     ('yolov8_msgs/msg/DetectionArray', Modality.DETECTIONS), ('sensor_msgs/msg/CameraInfo', None),
     ('visualization_msgs/msg/ImageMarker', None), ('sensor_msgs/msg/PointCloud2', None)])
 def test_types_are_judged_by_table_and_by_name(type_name, modality):
-    topics = types.unsupported_type(type_name)
+    topics = unsupported_type(type_name)
     assert (topics and topics.modality) is modality

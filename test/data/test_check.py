@@ -162,7 +162,7 @@ class Rendered:
         if self.damaged and index % 2:
             raise DataError('clips.npy', f'clip {index} is incomplete', 'write it again')
         audio = np.zeros(self.spec.audio_samples, np.float32)
-        return Sample(make_clip(self.spec, audio=audio), {'verb': 0, 'noun': 0}, index)
+        return Sample(make_clip(self.spec, {A: audio}), {'verb': 0, 'noun': 0}, index)
 
     def training_sample(self, index, epoch):
         return self[index]

@@ -94,9 +94,10 @@ def test_a_sample_is_what_the_robot_would_make(spec):
     start = 11.0
     times = frame_times(start, spec)
     wanted = make_clip(
-        spec, frames=np.stack([resize_and_crop(video.frame(t), 16, 16) for t in times]),
-        flow=np.stack([resize_and_crop(video.frame(t)[..., :2], 16, 16) for t in times]),
-        audio=sensors.samples(start, 1.0, 16_000), boxes=sensors.boxes(times))
+        spec, {
+            V: np.stack([resize_and_crop(video.frame(t), 16, 16) for t in times]),
+            F: np.stack([resize_and_crop(video.frame(t)[..., :2], 16, 16) for t in times]),
+            A: sensors.samples(start, 1.0, 16_000), D: sensors.boxes(times)})
     assert sample.clip.modalities == (V, F, A, D)
     for modality in PAPER_MODALITIES:
         np.testing.assert_array_equal(
@@ -133,7 +134,7 @@ def test_computed_flow_is_that_of_the_cropped_frames_decoded_once(spec):
     sample = SegmentDataset([segment(rgb=video, flow=FlowFromVideo(video))], spec)[0]
     frames = np.stack([resize_and_crop(video.frame(t), 16, 16)
                        for t in frame_times(11.0, spec)])
-    wanted = make_clip(spec, flow=clip_flow(frames, spec.flow.bound))
+    wanted = make_clip(spec, {F: clip_flow(frames, spec.flow.bound)})
     np.testing.assert_array_equal(sample.clip.inputs[F], wanted.inputs[F])
     assert len(video.read_times) == 1
     alone = SegmentDataset([segment(flow=FlowFromVideo(video))], spec)[0]
@@ -213,7 +214,7 @@ def test_frames_of_the_right_size_are_not_copied(spec):
     assert small.clip.inputs[V].shape == large.clip.inputs[V].shape
     frames = np.stack([video.frame(t) for t in frame_times(11.0, spec)])
     np.testing.assert_array_equal(
-        small.clip.inputs[V], make_clip(spec, frames=frames).inputs[V])
+        small.clip.inputs[V], make_clip(spec, {V: frames}).inputs[V])
 
 
 def test_an_error_travels_between_processes():

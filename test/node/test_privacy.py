@@ -47,12 +47,14 @@ class Sensors:
                                 30, step)
         stream = node._session._stream
         with node._session._lock:
-            for frame in stream._frames._frames.values():
+            for frame in stream._sources[Modality.RGB].buffer._frames.values():
                 self.traces.note('frame', frame.image)
-            for boxes in stream._detections._boxes:
+            for boxes in stream._sources[Modality.DETECTIONS].buffer._boxes:
                 self.traces.note('boxes', boxes)
-            received = np.flatnonzero(stream._audio._samples)  # the rest leaves no marks
-            samples = stream._audio._samples[received[0]:received[-1] + 1]
+            received = np.flatnonzero(
+                stream._sources[Modality.AUDIO].buffer._samples
+            )  # the rest leaves no marks
+            samples = stream._sources[Modality.AUDIO].buffer._samples[received[0]:received[-1] + 1]
             self.traces.note('audio samples', samples)
         self.stage.results.clear()
 

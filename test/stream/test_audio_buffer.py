@@ -25,7 +25,7 @@ def buffer_of(*chunks: tuple[int, int, float]) -> AudioBuffer:
     """Return a buffer of chunks (stamp in ms, samples, value)."""
     buffer = AudioBuffer(SPEC)
     for stamp, count, value in chunks:
-        buffer.add(ones(count, value), 1000, stamp * MS)
+        buffer.add_chunk(ones(count, value), 1000, stamp * MS)
     return buffer
 
 
@@ -93,14 +93,14 @@ def test_far_chunk_leaves_itself_alone():
 def test_huge_chunk_keeps_its_end():
     buffer, audio = AudioBuffer(SPEC), np.arange(5000, dtype=np.float32)
     size = buffer.nbytes
-    buffer.add(audio, 1000, 1000 * MS)
+    buffer.add_chunk(audio, 1000, 1000 * MS)
     np.testing.assert_array_equal(buffer.read(6000 * MS)[0], audio[-400:])
     assert buffer.nbytes == size and buffer.newest_ns == 6000 * MS
 
 
 def test_tolerance_can_be_widened():
     buffer = buffer_of((1000, 200, 1))
-    buffer.add(ones(200, 2), 1000, 1400 * MS, tolerance_ns=300 * MS)
+    buffer.add_chunk(ones(200, 2), 1000, 1400 * MS, tolerance_ns=300 * MS)
     check(buffer, 1400, (200, 1), (200, 2))
 
 
@@ -108,13 +108,13 @@ def test_cleared_buffer_starts_anew():
     buffer = buffer_of((1000, 400, 1))
     buffer.clear()
     check(buffer, 1400, (400, None))
-    buffer.add(ones(100, 2), 1000, 50 * MS)
+    buffer.add_chunk(ones(100, 2), 1000, 50 * MS)
     check(buffer, 150, (300, None), (100, 2))
 
 
 def test_spectrograms_are_discarded_with_their_audio():
     def spectrogram(value):
-        buffer.add(np.linspace(0, value, 400, dtype=np.float32), 1000, 1000 * MS)
+        buffer.add_chunk(np.linspace(0, value, 400, dtype=np.float32), 1000, 1000 * MS)
         audio, valid = buffer.read(1400 * MS)
         return buffer.spectrogram.log_mel(audio, valid, buffer.first(1400 * MS))
     buffer = AudioBuffer(SPEC)
@@ -129,7 +129,7 @@ def test_other_rates_are_resampled_without_a_seam(rate):
     audio = np.sin(2 * np.pi * 40 * times).astype(np.float32)
     buffer = AudioBuffer(SPEC)
     for start in range(0, len(audio), rate // 10):
-        buffer.add(audio[start:start + rate // 10], rate, start * 1_000_000_000 // rate)
+        buffer.add_chunk(audio[start:start + rate // 10], rate, start * 1_000_000_000 // rate)
     end_ns = buffer.newest_ns
     stop = end_ns // MS // HOP * HOP
     assert 1000 < stop <= 2000
@@ -147,7 +147,7 @@ def test_rate_that_changes_starts_a_new_run_at_its_stamp():
     buffer = AudioBuffer(SPEC)
     for start in range(1000, 3000, 100):
         rate = 1000 if start < 1800 else 4000
-        buffer.add(sine(start, rate), rate, start * MS)
+        buffer.add_chunk(sine(start, rate), rate, start * MS)
     stop = buffer.newest_ns // MS
     assert 1900 < stop <= 3000
     for end in range(1800, stop, 100):
@@ -169,8 +169,8 @@ def test_rate_that_changes_starts_a_new_run_at_its_stamp():
 def test_refuses_what_is_no_audio_and_is_unchanged(samples, rate, text):
     buffer = buffer_of((1000, 200, 1))
     with pytest.raises(InvalidSampleError, match=text):
-        buffer.add(samples, rate, 1200 * MS)
-    buffer.add(ones(200, 2), 1000, 1200 * MS)
+        buffer.add_chunk(samples, rate, 1200 * MS)
+    buffer.add_chunk(ones(200, 2), 1000, 1200 * MS)
     check(buffer, 1400, (200, 1), (200, 2))
 
 
@@ -236,7 +236,7 @@ def test_ring_is_an_endless_tape_within_its_capacity(chunks, end):
     for step, count in chunks:
         stamp = expected + step
         chunk = [float(next(values)) for _ in range(count)]
-        buffer.add(np.array(chunk, np.float32), 1000, stamp * MS)
+        buffer.add_chunk(np.array(chunk, np.float32), 1000, stamp * MS)
         tape.add(stamp, chunk)
         expected = tape.next
         assert buffer.newest_ns == tape.end * MS and buffer.nbytes == size
@@ -252,7 +252,7 @@ def test_unstamped_audio_with_dropped_chunks_catches_up_after_a_second(spec):
     now_ns, tolerance_ns = 1000 * MS, 500_000_000
     for i in range(300):  # 20 ms each; 0.3 s are lost after the 50th, which is below the tolerance
         now_ns += 20_000_000 + (300_000_000 if i == 50 else 0)
-        buffer.add(np.full(chunk, 0.1, np.float32), rate, now_ns - 20_000_000, tolerance_ns)
+        buffer.add_chunk(np.full(chunk, 0.1, np.float32), rate, now_ns - 20_000_000, tolerance_ns)
         lag_ns = now_ns - buffer.newest_ns
         assert lag_ns <= (320_000_000 if 50 <= i <= 101 else 60_000_000), i
 
@@ -263,7 +263,7 @@ def test_audio_that_began_late_is_aligned_after_a_second(spec, late_ms, toleranc
     for i in range(120):
         stamp_ns = 1000 * MS + i * chunk_ns
         stated_ns = stamp_ns + (0 if i else late_ms * MS)
-        buffer.add(np.full(320, 0.1, np.float32), 16_000, stated_ns, tolerance_ms * MS)
+        buffer.add_chunk(np.full(320, 0.1, np.float32), 16_000, stated_ns, tolerance_ms * MS)
         ahead_ns = buffer.newest_ns - (stamp_ns + chunk_ns)
         again_ns = (2020 + late_ms) * MS  # what was heard ahead of its time stays
         assert ahead_ns <= (late_ms * MS if stamp_ns < again_ns else 0), i
@@ -276,7 +276,7 @@ def test_stamped_audio_with_dropped_chunks_is_aligned_after_a_second(spec, dropp
     buffer, stamp_ns = AudioBuffer(spec), 1000 * MS
     for i in range(120):
         stamp_ns += 20 * MS + (dropped_ms * MS if i == 50 else 0)
-        buffer.add(np.full(320, 0.1, np.float32), 16_000, stamp_ns)
+        buffer.add_chunk(np.full(320, 0.1, np.float32), 16_000, stamp_ns)
         lag_ns = stamp_ns + 20 * MS - buffer.newest_ns
         assert lag_ns <= (dropped_ms * MS if 50 <= i <= 101 else 0), i
 
@@ -285,7 +285,7 @@ def test_chunks_that_arrive_in_bursts_are_no_loss(spec):
     buffer, now_ns = AudioBuffer(spec), 1000 * MS
     for burst in range(30):  # ten chunks of 20 ms at once, every 0.2 s
         for _ in range(10):
-            buffer.add(np.zeros(320, np.float32), 16_000, now_ns - 20_000_000, 500_000_000)
+            buffer.add_chunk(np.zeros(320, np.float32), 16_000, now_ns - 20_000_000, 500_000_000)
         now_ns += 200_000_000
         if burst > 3:
             end_ns = buffer.newest_ns

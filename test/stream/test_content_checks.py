@@ -5,7 +5,7 @@ from types import SimpleNamespace as Fields
 import cv2
 from karmma_ros.clip import AudioSpec, BOX_OBJECT, ClipSpec, NANOSECONDS, VideoSpec
 from karmma_ros.modalities import message_types as types
-from karmma_ros.modality import PAPER_MODALITIES
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.stream.availability import ModalityState
 from karmma_ros.stream.ingest import MessageIngest, ReceivedMessage
 from karmma_ros.stream.settings import make_stream, node_parameters
@@ -34,7 +34,9 @@ class Robot:
         self.stream = self.new_stream()
 
     def new_stream(self):
-        self.stream = make_stream(self.spec, PAPER_MODALITIES, self.values, flow_topic=True)
+        self.stream = make_stream(
+            self.spec, PAPER_MODALITIES, self.values, with_topic={Modality.FLOW}
+        )
         self.ingest.feed(self.stream)
         return self.stream
 
@@ -52,9 +54,8 @@ class Robot:
         return Fields(stamp=Fields(sec=sec, nanosec=nanosec), frame_id='')
 
     def take(self, modality, type_name, message):
-        crop = self.spec.video.height, self.spec.video.width
         return self.ingest.add(
-            ReceivedMessage(modality, type_name, message, crop, self.values['rgb.bits']),
+            ReceivedMessage(modality, type_name, message, self.spec, self.values),
             self.now_ns,
         )
 
@@ -328,7 +329,7 @@ def test_audio_info_that_comes_late_ends_the_finding_and_clears_what_was_read_ot
     robot = Robot()
     robot.send(A, types.AUDIO_DATA_STAMPED, audio(48_000), 3, hertz=20)
     assert robot.status(A).warning
-    robot.ingest.set_audio_info(Fields(
+    robot.ingest.apply_info(A, Fields(
         sample_rate=48_000, channels=1, sample_format='S16LE', coding_format='wave'))
     robot.send(A, types.AUDIO_DATA_STAMPED, audio(48_000), 0.1, hertz=20)
     assert robot.status(A).state is ModalityState.INSUFFICIENT and not robot.status(A).warning
@@ -341,5 +342,5 @@ def test_a_new_stream_knows_the_findings_and_a_new_start_does_not():
     robot.send(D, types.DETECTIONS, boxes((0.2, 0.3, 0.4, 0.9)), 2)
     robot.new_stream()
     assert robot.status(D).warning
-    robot.ingest.reset_audio_info()
+    robot.ingest.reset()
     assert robot.status(D).warning == ''

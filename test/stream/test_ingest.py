@@ -5,7 +5,7 @@ from types import SimpleNamespace as Fields
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modalities import message_types as types
-from karmma_ros.modality import PAPER_MODALITIES
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.stream.ingest import MessageIngest, ReceivedMessage
 from karmma_ros.stream.settings import make_stream, node_parameters
 import numpy as np
@@ -14,7 +14,6 @@ import pytest
 SPEC = ClipSpec(duration=0.8, num_frames=8, video=VideoSpec(16, 16),
                 audio=AudioSpec(n_fft=256, win_length=256, hop_length=160, n_mels=32, tiles=2,
                                 tile_steps=40))
-CROP = 16, 16
 NOW_NS = 1_700_000_000 * NANOSECONDS
 V, F, A, D = PAPER_MODALITIES
 
@@ -79,13 +78,16 @@ class Rig:
         values = {name.replace('__', '.'): value for name, value in values.items()}
         values = {**node_parameters(), 'detections.image_width': 32,
                   'detections.image_height': 24, **values}
-        self.lock = Lock()
+        self.lock, self.values = Lock(), values
         self.ingest = MessageIngest(values, self.lock)
-        self.stream = make_stream(SPEC, PAPER_MODALITIES, values, flow_topic=True)
+        self.stream = make_stream(SPEC, PAPER_MODALITIES, values, with_topic={Modality.FLOW})
         self.ingest.feed(self.stream)
 
     def take(self, modality, type_name, message, now_ns=NOW_NS):
-        return self.ingest.add(ReceivedMessage(modality, type_name, message, CROP), now_ns)
+        return self.ingest.add(self.received(modality, type_name, message), now_ns)
+
+    def received(self, modality, type_name, message=None):
+        return ReceivedMessage(modality, type_name, message, SPEC, self.values)
 
     def status(self, modality):
         return {s.modality: s for s in self.stream.assess(NOW_NS)}[modality]
@@ -125,9 +127,9 @@ def test_the_lock_is_not_held_while_a_message_is_decoded(rig):
     class Slow:
         modality, type_name, stamp_ns, message = V, types.IMAGE, NOW_NS, image_message()
 
-        def image(self):
+        def read(self):
             assert not rig.lock.held
-            return ReceivedMessage(V, types.IMAGE, self.message, CROP).image()
+            return rig.received(V, types.IMAGE, self.message).read()
     assert rig.ingest.add(Slow(), NOW_NS) == ''
     assert rig.status(V).age_ns == 0
 
@@ -136,7 +138,7 @@ def test_a_image_whose_slot_is_filled_is_not_decoded_but_counts_as_received(rig)
     class Unwanted:
         modality, type_name, stamp_ns, message = V, types.IMAGE, NOW_NS + 1, None
 
-        def image(self):
+        def read(self):
             raise AssertionError('it was decoded')
     assert rig.take(V, types.IMAGE, image_message()) == ''
     assert rig.ingest.add(Unwanted(), NOW_NS + 1) == ''
@@ -156,24 +158,24 @@ INFO = dict(sample_rate=8000, channels=1, sample_format='S16LE', coding_format='
 
 
 def test_the_format_that_the_driver_states_is_used_until_reset(rig):
-    assert 'audio.sample_rate is 16000' in rig.ingest.set_audio_info(Fields(**INFO))
+    assert 'audio.sample_rate is 16000' in rig.ingest.apply_info(A, Fields(**INFO))
     rig.ingest.read_parameters()
-    assert '8000 Hz' in rig.ingest.describe_audio(types.AUDIO_DATA)
-    rig.ingest.reset_audio_info()
-    assert '16000 Hz' in rig.ingest.describe_audio(types.AUDIO_DATA)
+    assert '8000 Hz' in rig.ingest.describe(rig.received(A, types.AUDIO_DATA))
+    rig.ingest.reset()
+    assert '16000 Hz' in rig.ingest.describe(rig.received(A, types.AUDIO_DATA))
 
 
 def test_information_that_is_none_changes_nothing(rig):
     with pytest.raises(InvalidSampleError, match='audio_info: AttributeError'):
-        rig.ingest.set_audio_info(Fields())
+        rig.ingest.apply_info(A, Fields())
     rig.ingest.read_parameters()
     assert rig.take(A, types.AUDIO_DATA, bare()) == ''
 
 
 def test_the_format_of_stamped_audio_is_known_after_the_first(rig):
-    assert rig.ingest.describe_audio(types.AUDIO_STAMPED) == 'as in each message'
+    assert rig.ingest.describe(rig.received(A, types.AUDIO_STAMPED)) == 'as in each message'
     rig.take(A, types.AUDIO_STAMPED, summary(8000))
-    assert '8000 Hz' in rig.ingest.describe_audio(types.AUDIO_STAMPED)
+    assert '8000 Hz' in rig.ingest.describe(rig.received(A, types.AUDIO_STAMPED))
 
 
 def test_parameters_that_cannot_be_used_are_refused():

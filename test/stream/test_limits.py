@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import weakref
 
 from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
-from karmma_ros.modalities.audio_buffer import AudioBuffer, SpectrogramCache
+from karmma_ros.modalities.audio_buffer import AudioBuffer, AudioChunk, SpectrogramCache
 from karmma_ros.modalities.detections import DetectionBuffer
 from karmma_ros.modalities.flow import FlowBuffer
 from karmma_ros.modalities.rgb import FrameBuffer
@@ -41,12 +41,17 @@ def send(stream: SensorStream, modality: Modality, stamp: int, now: int | None =
     """Send one sample; milliseconds since `T0`. Audio is of 100 ms and ends at its stamp."""
     stamp_ns, now_ns = (T0 + stamp) * MS, (T0 + (stamp if now is None else now)) * MS
     if modality is V:
-        return stream.add_image(IMAGE, stamp_ns, now_ns)
+        return stream.add(Modality.RGB, IMAGE, stamp_ns, now_ns)
     if modality is F:
-        return stream.add_flow(np.ones((16, 16, 2), np.float32), stamp_ns, now_ns)
+        return stream.add(Modality.FLOW, np.ones((16, 16, 2), np.float32), stamp_ns, now_ns)
     if modality is D:
-        return stream.add_detections(BOXES, stamp_ns, now_ns)
-    return stream.add_audio(np.full(1600, 0.5, np.float32), 16_000, stamp_ns - 100 * MS, now_ns)
+        return stream.add(Modality.DETECTIONS, BOXES, stamp_ns, now_ns)
+    return stream.add(
+        Modality.AUDIO,
+        AudioChunk(np.full(1600, 0.5, np.float32), 16_000),
+        stamp_ns - 100 * MS,
+        now_ns,
+    )
 
 
 def fed(stream: SensorStream, *modalities: Modality, first: int = 100, last: int,
@@ -77,7 +82,7 @@ def test_coverage_is_rounded_up_to_samples(modality, fraction, last, state):
 
 def test_flow_of_a_topic_is_covered_by_its_own_frames():
     stream = fed(
-        stream_of(F, fraction=2.01 / 8, flow_topic=True), F, last=300
+        stream_of(F, fraction=2.01 / 8, with_topic={Modality.FLOW}), F, last=300
     )  # the first: a time
     assert stream.assess(at(300))[1].detail == '2 of 8 frames; it needs 3'
 
@@ -112,7 +117,7 @@ def test_a_window_one_length_back_is_of_another_clock(last, end):
 
 
 def test_the_slower_of_two_cameras_decides_the_hop():
-    stream = stream_of(V, F, flow_topic=True, hop=4)
+    stream = stream_of(V, F, with_topic={Modality.FLOW}, hop=4)
     fed(stream, V, F, first=0, last=700)
     fed(stream, V, first=800, last=1100)
     assert stream.window(at(1000)).end_ns == at(800) - 1
@@ -165,8 +170,8 @@ def test_a_stray_stamp_that_repeats_is_no_other_clock():
 def test_a_stamp_of_1970_is_none_before_it():
     stream = stream_of(A)
     audio = np.zeros(160, np.float32)
-    assert 'expected 0 or more' in stream.add_audio(audio, 16_000, -1, 0)
-    assert stream.add_audio(audio, 16_000, 1, 0) == ''
+    assert 'expected 0 or more' in stream.add(Modality.AUDIO, AudioChunk(audio, 16_000), -1, 0)
+    assert stream.add(Modality.AUDIO, AudioChunk(audio, 16_000), 1, 0) == ''
 
 
 def test_slots_reach_two_frames_further_back_than_a_window():
@@ -204,7 +209,7 @@ def audio_of(*chunks: tuple[int, int], tolerance_ns: int = 50 * MS) -> AudioBuff
     buffer = AudioBuffer(ClipSpec(duration=0.4, audio=AudioSpec(
         sample_rate=1000, n_fft=64, win_length=10, hop_length=5, n_mels=8)))
     for stamp_ns, count in chunks:
-        buffer.add(np.ones(count, np.float32), 1000, stamp_ns, tolerance_ns)
+        buffer.add_chunk(np.ones(count, np.float32), 1000, stamp_ns, tolerance_ns)
     return buffer
 
 
@@ -306,7 +311,7 @@ def test_cached_chunks_hold_their_frames():
     """A frame that is freed gives its identity to another one."""
     cache = TokenCache(Network(Chunks(2, False, False)))
     window = window_of(*range(4))
-    held = [weakref.ref(frame.image) for frame in window.frames]
+    held = [weakref.ref(frame.image) for frame in window.samples[V].frames]
     cache.tokens(window)
     del window
     gc.collect()

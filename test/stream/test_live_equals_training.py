@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec, episode, FRAME_SIZE, render_window
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.modalities.audio import AudioDecoder
+from karmma_ros.modalities.audio_buffer import AudioChunk
 from karmma_ros.modalities.rgb import read_image
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.stream.sensor_stream import SensorStream
@@ -37,12 +38,12 @@ def test_images_and_flow_are_the_same_to_the_last_bit(kitchen, stream):
     # Up to the last frame before the window of training ends.
     for index in range(round((START_S + 2) * CAMERA_HZ)):
         stamp_ns = EPOCH + round(index * SECOND / CAMERA_HZ)
-        if stream.wants_image(stamp_ns, stamp_ns):
+        if stream.wants(Modality.RGB, stamp_ns, stamp_ns):
             message = SimpleNamespace(
                 data=kitchen.frame(index / CAMERA_HZ, *FRAME_SIZE).tobytes(), encoding='rgb8',
                 height=height, width=width, step=3 * width, is_bigendian=0)
             crop = clip_spec().video.height, clip_spec().video.width
-            assert stream.add_image(read_image(message, crop), stamp_ns, stamp_ns) == ''
+            assert stream.add(Modality.RGB, read_image(message, crop), stamp_ns, stamp_ns) == ''
     live = stream.window(stamp_ns).clip().inputs
     expected = trained_on(kitchen)
     for modality in (Modality.RGB, Modality.FLOW):
@@ -55,7 +56,9 @@ def test_audio_differs_by_its_16_bits_only(kitchen, stream):
     for first in range(0, len(audio), 512):
         pcm = np.round(audio[first:first + 512] * 32767).astype('<i2').tobytes()
         stamp_ns = EPOCH + first * SECOND // 16_000
-        assert stream.add_audio(reader(pcm), 16_000, stamp_ns, stamp_ns) == ''
+        assert (
+            stream.add(Modality.AUDIO, AudioChunk(reader(pcm), 16_000), stamp_ns, stamp_ns) == ''
+        )
     live = stream.window(stamp_ns).clip().inputs[Modality.AUDIO]
     expected = trained_on(kitchen)[Modality.AUDIO]
     assert np.abs(live - expected).mean() < 0.02

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from karmma_ros.clip import AudioSpec, Clip, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
-from karmma_ros.modalities.flow import FlowCache
+from karmma_ros.modalities.frames import StoredFrames
 from karmma_ros.modalities.rgb import Frame
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import Vocabulary
@@ -72,8 +72,7 @@ def test_network_is_given_what_is_present_and_kept(given, keep, present):
 def test_takes_a_window():
     network = Network()
     frame = Frame(0, 1, np.zeros((4, 4, 3), np.uint8))
-    window = Window(SPEC, 0, 1, (V,), (), {V: (0, 1)}, (frame,) * 2, None, None,
-                    None, FlowCache(20.0))
+    window = Window(SPEC, 0, 1, (V,), (), {V: StoredFrames((frame,) * 2)})
     Recogniser(network, VOCABULARY, SPEC).recognise(window)
     assert network.calls == [({V: (1, 3, 2, 4, 4)}, [[True, False]])]
 

@@ -9,6 +9,7 @@ import sys
 import cv2
 from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modalities.audio_buffer import AudioChunk
 from karmma_ros.modalities.modality_type import Finding
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
@@ -48,13 +49,19 @@ class Rig:
     def send(self, *modalities: Modality, stamp_ns: int) -> list[str]:
         reasons = []
         if V in modalities or F in modalities:
-            reasons.append(self.stream.add_image(IMAGE, stamp_ns, self.now_ns))
+            reasons.append(self.stream.add(Modality.RGB, IMAGE, stamp_ns, self.now_ns))
         if A in modalities:
             start_ns = stamp_ns and stamp_ns - 100 * MS
-            reasons.append(self.stream.add_audio(
-                np.full(1600, 0.5, np.float32), 16_000, start_ns, self.now_ns))
+            reasons.append(
+                self.stream.add(
+                    Modality.AUDIO,
+                    AudioChunk(np.full(1600, 0.5, np.float32), 16_000),
+                    start_ns,
+                    self.now_ns,
+                )
+            )
         if D in modalities:
-            reasons.append(self.stream.add_detections(BOXES, stamp_ns, self.now_ns))
+            reasons.append(self.stream.add(Modality.DETECTIONS, BOXES, stamp_ns, self.now_ns))
         return reasons
 
     def status(self, modality: Modality) -> ModalityStatus:
@@ -172,7 +179,7 @@ def test_camera_serves_rgb_and_flow_apart(off, states):
 
 def test_unused_camera_wants_no_image():
     rig = Rig((A,))
-    assert not rig.stream.wants_image(rig.now_ns, rig.now_ns)
+    assert not rig.stream.wants(Modality.RGB, rig.now_ns, rig.now_ns)
     assert rig.send(V, stamp_ns=rig.now_ns) == ['nothing uses this input']
     assert rig.stream.nbytes == Rig((A,)).stream.nbytes
 
@@ -190,11 +197,11 @@ def test_image_of_a_filled_slot_needs_no_decoding_but_keeps_the_camera_fresh():
     rig.feed(*PAPER_MODALITIES, until=1000)
     stamp_ns = rig.now_ns + 20 * MS
     rig.now += 290
-    assert not rig.stream.wants_image(stamp_ns, rig.now_ns)
+    assert not rig.stream.wants(Modality.RGB, stamp_ns, rig.now_ns)
     rig.now += 290
     assert rig.states()[:2] == '55'
     assert rig.status(V).last_stamp_ns == stamp_ns and rig.status(V).age_ns == 290 * MS
-    assert rig.stream.wants_image(rig.now_ns, rig.now_ns)
+    assert rig.stream.wants(Modality.RGB, rig.now_ns, rig.now_ns)
 
 
 def test_no_window_without_newer_data():
@@ -222,24 +229,35 @@ def test_empty_detections_are_fresh_data():
     rig = Rig((D,))
     for _ in range(8):
         rig.now += 100
-        rig.stream.add_detections(np.zeros((0, 5), np.float32), rig.now_ns, rig.now_ns)
+        rig.stream.add(Modality.DETECTIONS, np.zeros((0, 5), np.float32), rig.now_ns, rig.now_ns)
     assert rig.states() == '0005'
     clip = rig.stream.window(rig.now_ns).clip()
     np.testing.assert_array_equal(clip.inputs[D], 0)
 
 
-@pytest.mark.parametrize('send', [
-    lambda s, t, now: s.add_image(np.zeros((0, 4, 3), np.uint8), t, now),
-    lambda s, t, now: s.add_image(None, t, now),
-    lambda s, t, now: s.add_audio(np.full(9, np.nan, np.float32), 16_000, t, now),
-    lambda s, t, now: s.add_audio(np.zeros(0, np.float32), 16_000, t, now),
-    lambda s, t, now: s.add_audio(np.zeros(9, np.float32), 0, t, now),
-    lambda s, t, now: s.add_audio(np.zeros((9, 2), np.float32), 16_000, t, now),
-    lambda s, t, now: s.add_detections(np.full((1, 5), np.nan, np.float32), t, now),
-    lambda s, t, now: s.add_detections(np.array([[0.5, 0, 0.1, 1, 1]], np.float32), t, now),
-    lambda s, t, now: s.add_detections(None, t, now),
-    lambda s, t, now: s.add_image(IMAGE, -5, now),
-])
+@pytest.mark.parametrize(
+    'send',
+    [
+        lambda s, t, now: s.add(Modality.RGB, np.zeros((0, 4, 3), np.uint8), t, now),
+        lambda s, t, now: s.add(Modality.RGB, None, t, now),
+        lambda s, t, now: s.add(
+            Modality.AUDIO, AudioChunk(np.full(9, np.nan, np.float32), 16_000), t, now
+        ),
+        lambda s, t, now: s.add(
+            Modality.AUDIO, AudioChunk(np.zeros(0, np.float32), 16_000), t, now
+        ),
+        lambda s, t, now: s.add(Modality.AUDIO, AudioChunk(np.zeros(9, np.float32), 0), t, now),
+        lambda s, t, now: s.add(
+            Modality.AUDIO, AudioChunk(np.zeros((9, 2), np.float32), 16_000), t, now
+        ),
+        lambda s, t, now: s.add(Modality.DETECTIONS, np.full((1, 5), np.nan, np.float32), t, now),
+        lambda s, t, now: s.add(
+            Modality.DETECTIONS, np.array([[0.5, 0, 0.1, 1, 1]], np.float32), t, now
+        ),
+        lambda s, t, now: s.add(Modality.DETECTIONS, None, t, now),
+        lambda s, t, now: s.add(Modality.RGB, IMAGE, -5, now),
+    ],
+)
 def test_bad_sample_is_dropped_counted_and_named(send):
     rig = Rig()
     reason = send(rig.stream, rig.now_ns, rig.now_ns)
@@ -288,7 +306,7 @@ def test_zero_stamps_mean_the_time_of_receiving():
     window = rig.stream.window(rig.now_ns)
     assert window.end_ns == rig.now_ns
     assert window.spans_ns[A] == (rig.now_ns - 800 * MS, rig.now_ns)
-    assert (window.audio == 0.5).all()
+    assert (window.samples[A].samples == 0.5).all()
 
 
 def test_unstamped_audio_in_bursts_is_complete():
@@ -415,12 +433,12 @@ class FlowRig(Rig):
     def __init__(self, modalities=PAPER_MODALITIES, **changes: InputSettings) -> None:
         super().__init__(modalities, **changes)
         settings = {m: changes.get(m.value, InputSettings(300 * MS)) for m in modalities}
-        self.stream = SensorStream(SPEC, modalities, settings, flow_topic=True)
+        self.stream = SensorStream(SPEC, modalities, settings, with_topic={Modality.FLOW})
 
     def send(self, *modalities: Modality, stamp_ns: int) -> list[str]:
         reasons = super().send(*(m for m in modalities if m is not F), stamp_ns=stamp_ns)
-        if F in modalities and self.stream.wants_flow(stamp_ns, self.now_ns):
-            reasons.append(self.stream.add_flow(FLOW, stamp_ns, self.now_ns))
+        if F in modalities and self.stream.wants(Modality.FLOW, stamp_ns, self.now_ns):
+            reasons.append(self.stream.add(Modality.FLOW, FLOW, stamp_ns, self.now_ns))
         return reasons
 
 
@@ -431,7 +449,7 @@ def test_flow_of_a_topic_lives_on_when_the_camera_dies():
     rig.feed(F, A, D, until=1400)
     assert rig.states() == '2555'
     window = rig.stream.window(rig.now_ns)
-    assert window.modalities == (F, A, D) and window.frames == ()
+    assert window.modalities == (F, A, D)
     # The first flow repeats the second.
     assert window.spans_ns[F] == (rig.now_ns - 600 * MS, rig.now_ns)
     assert window.clip().inputs[F].shape == SPEC.input_shape(F)
@@ -473,7 +491,7 @@ def test_flow_that_is_not_wanted_keeps_it_fresh_and_the_time():
     None, np.full((4, 4, 2), np.nan, np.float32), np.zeros((4, 4, 2)), IMAGE])
 def test_bad_flow_is_dropped_counted_and_named(flow):
     rig = FlowRig((F,))
-    assert 'flow: got' in rig.stream.add_flow(flow, rig.now_ns, rig.now_ns)
+    assert 'flow: got' in rig.stream.add(Modality.FLOW, flow, rig.now_ns, rig.now_ns)
     assert rig.states() == '0400' and rig.status(F).dropped == 1
     rig.stream.reject(F, 'flow encoding', rig.now_ns)
     assert rig.status(F).dropped == 2 and rig.status(F).detail == 'flow encoding'
@@ -481,8 +499,8 @@ def test_bad_flow_is_dropped_counted_and_named(flow):
 
 def test_flow_without_a_topic_is_not_taken():
     rig = Rig()
-    assert not rig.stream.wants_flow(rig.now_ns, rig.now_ns)
-    assert rig.stream.add_flow(FLOW, rig.now_ns, rig.now_ns) == 'nothing uses this input'
+    assert not rig.stream.wants(Modality.FLOW, rig.now_ns, rig.now_ns)
+    assert rig.stream.add(Modality.FLOW, FLOW, rig.now_ns, rig.now_ns) == 'nothing uses this input'
     assert rig.states() == '1111'
 
 
@@ -501,17 +519,17 @@ def test_flow_of_a_topic_gives_the_clip_that_computed_flow_gives(hertz):
     spec = ClipSpec(duration=0.8, num_frames=8, video=VideoSpec(height=48, width=48))
     settings = {F: InputSettings(300 * MS)}
     computed = SensorStream(spec, [F], settings)
-    received = SensorStream(spec, [F], settings, flow_topic=True)
+    received = SensorStream(spec, [F], settings, with_topic={Modality.FLOW})
     images = sliding(30 / hertz, -15 / hertz)
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     before = None
     for i in range(3 * hertz // 2):
         image, stamp_ns = next(images), T0 * MS + i * 1000 * MS // hertz
-        assert computed.add_image(image, stamp_ns, stamp_ns) == ''
+        assert computed.add(Modality.RGB, image, stamp_ns, stamp_ns) == ''
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if before is not None:
             flow = estimator.calc(before, grey, None)
-            assert received.add_flow(flow, stamp_ns, stamp_ns) == ''
+            assert received.add(Modality.FLOW, flow, stamp_ns, stamp_ns) == ''
         before = grey
     ours = received.window(stamp_ns).clip().inputs[F]
     theirs = computed.window(stamp_ns).clip().inputs[F]
@@ -545,7 +563,7 @@ def test_what_is_disabled_is_discarded_at_once_and_nothing_else_is(off):
     # The camera serves the other of the two.
     assert (rig.stream.nbytes < full) == (off is D)
     if off is A:
-        assert not rig.stream._audio._samples.any()
+        assert not rig.stream._sources[A].buffer._samples.any()
     rig.stream.configure(on(*PAPER_MODALITIES))
     kept = off in (V, F)
     assert rig.status(off).state == (
@@ -559,10 +577,10 @@ def test_without_rgb_and_flow_no_frame_is_left():
     empty = rig.stream.nbytes
     rig.feed(V, F, until=1000)
     rig.stream.window(rig.now_ns).clip()
-    cache = rig.stream._flow_cache
+    cache = rig.stream._derivations[F]
     rig.stream.configure(on(A, D))
-    assert rig.stream.nbytes == empty and rig.stream._flow_cache is not cache
-    assert not rig.stream.wants_image(rig.now_ns, rig.now_ns)
+    assert rig.stream.nbytes == empty and rig.stream._derivations[F] is not cache
+    assert not rig.stream.wants(Modality.RGB, rig.now_ns, rig.now_ns)
     assert rig.states() == '0011'
 
 
@@ -589,9 +607,9 @@ def test_timeouts_and_coverage_change_live():
 def test_flow_can_change_its_source():
     rig = FlowRig()
     rig.feed(*PAPER_MODALITIES, until=1000)
-    rig.stream.configure(on(*PAPER_MODALITIES), flow_topic=False)
+    rig.stream.configure(on(*PAPER_MODALITIES), with_topic=())
     assert rig.states() == '5555' and rig.stream.window(rig.now_ns).flows == ()
-    rig.stream.configure(on(*PAPER_MODALITIES), flow_topic=True)
+    rig.stream.configure(on(*PAPER_MODALITIES), with_topic={Modality.FLOW})
     assert rig.states() == '5155'
     rig.feed(*PAPER_MODALITIES, until=2000)
     assert rig.states() == '5555' and len(rig.stream.window(rig.now_ns).flows) == 8
@@ -636,8 +654,12 @@ def test_data_that_a_check_finds_unusable_is_in_no_window_until_it_is_right_agai
 def test_stamps_of_unusable_data_do_not_move_the_window():
     rig = Rig()
     rig.feed(V, F, D, until=1000)
-    assert rig.stream.add_audio(
-        np.zeros(8000, np.float32), 16_000, rig.now_ns, rig.now_ns) == ''
+    assert (
+        rig.stream.add(
+            Modality.AUDIO, AudioChunk(np.zeros(8000, np.float32), 16_000), rig.now_ns, rig.now_ns
+        )
+        == ''
+    )
     rig.stream.set_finding(A, 'rate', Finding('wrong', usable=False))
     assert rig.stream.window(rig.now_ns).end_ns == rig.now_ns
 
@@ -661,7 +683,7 @@ def test_frames_too_small_to_compute_flow_are_refused(height, width, name):
         'the camera: set flow.source to topic, or flow.enabled to false')
     SensorStream(spec, (V, A, D), settings)
     SensorStream(spec, PAPER_MODALITIES, {**settings, F: InputSettings(300 * MS, enabled=False)})
-    stream = SensorStream(spec, PAPER_MODALITIES, settings, flow_topic=True)
+    stream = SensorStream(spec, PAPER_MODALITIES, settings, with_topic={Modality.FLOW})
     with pytest.raises(InvalidSettingError):
-        stream.configure(settings, flow_topic=False)
-    assert stream.add_flow(np.zeros((9, 9, 2), np.float32), T0 * MS, T0 * MS) == ''
+        stream.configure(settings, with_topic=())
+    assert stream.add(Modality.FLOW, np.zeros((9, 9, 2), np.float32), T0 * MS, T0 * MS) == ''

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from karmma_ros.clip import AudioSpec, BOX_OBJECT, ClipSpec, DetectionSpec, VideoSpec
+from karmma_ros.modalities.audio_buffer import AudioChunk
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.stream.availability import ModalityState
 from karmma_ros.stream.sensor_stream import SensorStream
@@ -95,23 +96,27 @@ class Player:
         stamp_ns, now_ns = stamp * MS, self.now * MS
         stream = self.stream
         if case == 'image':
-            wanted = stream.wants_image(stamp_ns, now_ns)
+            wanted = stream.wants(Modality.RGB, stamp_ns, now_ns)
             image = IMAGES[size % 7]
-            self._note(V, stream.add_image(image, stamp_ns, now_ns) if wanted else '')
+            self._note(V, stream.add(Modality.RGB, image, stamp_ns, now_ns) if wanted else '')
         elif case == 'flow':
-            wanted = stream.wants_flow(stamp_ns, now_ns)
-            self._note(F, stream.add_flow(FLOWS[size % 7], stamp_ns, now_ns) if wanted else '')
+            wanted = stream.wants(Modality.FLOW, stamp_ns, now_ns)
+            self._note(
+                F, stream.add(Modality.FLOW, FLOWS[size % 7], stamp_ns, now_ns) if wanted else ''
+            )
         elif case == 'audio':
             rate = 2000 if size % 5 == 0 else 1000
-            self._note(A, stream.add_audio(AUDIO[:size], rate, stamp_ns, now_ns))
+            self._note(
+                A, stream.add(Modality.AUDIO, AudioChunk(AUDIO[:size], rate), stamp_ns, now_ns)
+            )
         elif case == 'boxes':
             boxes = np.full((size % 4, 5), [0.1, 0.2, 0.3, 0.4, BOX_OBJECT], np.float32)
-            self._note(D, stream.add_detections(boxes, stamp_ns, now_ns))
+            self._note(D, stream.add(Modality.DETECTIONS, boxes, stamp_ns, now_ns))
         elif case == 'bad':
-            self._note(V, stream.add_image(IMAGES[0, :, :, 0], stamp_ns, now_ns))
-            self._note(F, stream.add_flow(FLOWS[0, :, :, 0], stamp_ns, now_ns))
-            self._note(A, stream.add_audio(AUDIO[:9], -1, stamp_ns, now_ns))
-            self._note(D, stream.add_detections(AUDIO[:5], stamp_ns, now_ns))
+            self._note(V, stream.add(Modality.RGB, IMAGES[0, :, :, 0], stamp_ns, now_ns))
+            self._note(F, stream.add(Modality.FLOW, FLOWS[0, :, :, 0], stamp_ns, now_ns))
+            self._note(A, stream.add(Modality.AUDIO, AudioChunk(AUDIO[:9], -1), stamp_ns, now_ns))
+            self._note(D, stream.add(Modality.DETECTIONS, AUDIO[:5], stamp_ns, now_ns))
         elif case == 'reject':
             stream.reject(A, 'mp3', now_ns)
             self._note(A, 'mp3')
@@ -250,7 +255,7 @@ def test_frames_of_any_order_against_a_table_of_slots(stamps, spec, fraction):
         now, stamp = 10_000 * (i + 1), 100_000 + slot * period + within
         if table and stamp < newest - duration:
             continue
-        stream.add_image(IMAGES[0], stamp * MS, now * MS)
+        stream.add(Modality.RGB, IMAGES[0], stamp * MS, now * MS)
         newest = max(newest, stamp)
         if not table or slot > max(table) - t - 2:
             table.setdefault(slot, stamp)
@@ -261,7 +266,7 @@ def test_frames_of_any_order_against_a_table_of_slots(stamps, spec, fraction):
         assert status.available == (len(own) >= fraction * t - 1e-9)
         window = stream.window(now * MS)
         if window is not None:
-            shown = [frame.stamp_ns // MS for frame in window.frames]
+            shown = [frame.stamp_ns // MS for frame in window.samples[V].frames]
             assert len(shown) == t and shown == sorted(shown)
             assert set(own) <= set(shown) <= set(table.values())
             assert window.end_ns == table[end] * MS
@@ -280,7 +285,12 @@ def test_jittered_audio_is_never_torn(chunks, spec):
         # Were every stamp of a second late, audio would have been dropped.
         stamp = 500_000 + start + (jitter if i % 4 else min(jitter, 0) if i else 0)
         now = 500_000 + start + size
-        assert stream.add_audio(AUDIO[sent:sent + size], 1000, stamp * MS, now * MS) == ''
+        assert (
+            stream.add(
+                Modality.AUDIO, AudioChunk(AUDIO[sent : sent + size], 1000), stamp * MS, now * MS
+            )
+            == ''
+        )
         start, sent = start + size, sent + size
         # A window ends with a whole column of the spectrogram.
         used = sent - (500_000 + sent) % spec.audio.hop_length
@@ -289,5 +299,5 @@ def test_jittered_audio_is_never_torn(chunks, spec):
         window = stream.window(now * MS)
         if window is not None:
             valid = AUDIO[max(0, used - n):used]
-            np.testing.assert_array_equal(window.audio[n - len(valid):], valid)
-            np.testing.assert_array_equal(window.audio[:n - len(valid)], 0)
+            np.testing.assert_array_equal(window.samples[A].samples[n - len(valid):], valid)
+            np.testing.assert_array_equal(window.samples[A].samples[:n - len(valid)], 0)

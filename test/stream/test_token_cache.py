@@ -4,7 +4,8 @@ from dataclasses import replace
 import weakref
 
 from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
-from karmma_ros.modality import PAPER_MODALITIES
+from karmma_ros.modalities.audio_buffer import AudioChunk
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.streaming import chunks_of, EagerParts
@@ -71,7 +72,9 @@ class Live:
 
     def __init__(self, flow_topic: bool = False, drops: frozenset[int] = frozenset()) -> None:
         settings = {m: InputSettings(1000 * MS) for m in (V, F, A)}
-        self.stream = SensorStream(SPEC, (V, F, A), settings, flow_topic=flow_topic)
+        self.stream = SensorStream(
+            SPEC, (V, F, A), settings, with_topic={Modality.FLOW} if flow_topic else ()
+        )
         self.rng = np.random.default_rng(0)
         self.frame, self.flow_topic, self.drops = 1000, flow_topic, drops
 
@@ -84,14 +87,16 @@ class Live:
 
     def _send(self, stamp_ns: int) -> None:
         audio = self.rng.normal(0, 0.1, 16 * PERIOD).astype(np.float32)
-        assert not self.stream.add_audio(audio, 16_000, stamp_ns - PERIOD * MS, stamp_ns)
+        assert not self.stream.add(
+            Modality.AUDIO, AudioChunk(audio, 16_000), stamp_ns - PERIOD * MS, stamp_ns
+        )
         if self.frame in self.drops:
             return
         image = np.kron(self.rng.integers(0, 256, (4, 4, 3)), np.ones((5, 5, 1))).astype(np.uint8)
-        assert not self.stream.add_image(image, stamp_ns, stamp_ns)
+        assert not self.stream.add(Modality.RGB, image, stamp_ns, stamp_ns)
         if self.flow_topic:
             flow = self.rng.normal(0, 3, (20, 20, 2)).astype(np.float32)
-            assert not self.stream.add_flow(flow, stamp_ns, stamp_ns)
+            assert not self.stream.add(Modality.FLOW, flow, stamp_ns, stamp_ns)
 
 
 @torch.inference_mode()
@@ -156,7 +161,7 @@ def test_a_late_frame_is_seen_when_it_comes():
     live.window(16)
     live.window(4)
     predictions(network, cache, live.window(1))
-    assert not live.stream.add_image(
+    assert not live.stream.add(Modality.RGB,
         np.zeros((20, 20, 3), np.uint8), 1018 * PERIOD * MS, live.frame * PERIOD * MS)
     window = live.window(1)
     torch.testing.assert_close(
@@ -197,7 +202,10 @@ def test_a_stream_frame_by_frame_is_the_video_at_once():
     cache, live = TokenCache(EagerParts(network)), Live()
     live.window(1)
     windows = [live.window(7), *(live.window(1) for _ in range(8))]
-    frames = [*windows[0].frames, *(window.frames[-1] for window in windows[1:])]
+    frames = [
+        *windows[0].samples[V].frames,
+        *(window.samples[V].frames[-1] for window in windows[1:]),
+    ]
     tokens = [cache.tokens(window)[V] for window in windows][-1]
     encoder, embedding = network.encoders['rgb'], network.embedding(V)
     video = torch.from_numpy(_prepared(frames))[None]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
-from karmma_ros.modalities.flow import FlowCache
+from karmma_ros.modalities import flow as flow_module
+from karmma_ros.modalities.audio_buffer import SpectrogramCache, StoredAudio
+from karmma_ros.modalities.detections import StoredBoxes
+from karmma_ros.modalities.flow import ComputedFlow, FlowCache
 from karmma_ros.modalities.rgb import Frame, FrameBuffer
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.preprocess.flow import clip_flow
-from karmma_ros.stream import window as window_module
 from karmma_ros.stream.window import Window
 import numpy as np
 import pytest
@@ -25,13 +27,13 @@ def random_image() -> np.ndarray:
 def calls(monkeypatch):
     """Record the pairs whose flow is really computed."""
     pairs = []
-    estimate = window_module.estimate_flow
+    estimate = flow_module.estimate_flow
 
     def counted(previous, current, bound):
         pairs.append((previous.tobytes(), current.tobytes()))
         return estimate(previous, current, bound)
 
-    monkeypatch.setattr(window_module, 'estimate_flow', counted)
+    monkeypatch.setattr(flow_module, 'estimate_flow', counted)
     return pairs
 
 
@@ -82,11 +84,15 @@ def make_window() -> Window:
     buffer = FrameBuffer(SPEC)
     for stamp in (0, 100, 200, 300):
         buffer.add(random_image(), stamp * MS)
+    frames = buffer.window(300 * MS)
     return Window(
-        SPEC, -100 * MS, 300 * MS, PAPER_MODALITIES, (),
-        {Modality.RGB: (0, 300 * MS), Modality.AUDIO: (-50 * MS, 290 * MS)},
-        buffer.select(300 * MS), RANDOM.uniform(-1, 1, 6400).astype(np.float32),
-        np.ones(6400, np.bool_), (np.zeros((0, 5), np.float32),) * 4, FlowCache(20.0))
+        SPEC, -100 * MS, 300 * MS, PAPER_MODALITIES, (), {
+            Modality.RGB: frames, Modality.FLOW: ComputedFlow(frames, FlowCache(20.0)),
+            Modality.AUDIO: StoredAudio(
+                RANDOM.uniform(-1, 1, 6400).astype(np.float32), np.ones(6400, np.bool_), 0,
+                (-50 * MS, 290 * MS), SpectrogramCache(SPEC.audio)),
+            Modality.DETECTIONS: StoredBoxes(
+                (np.zeros((0, 5), np.float32),) * 4, (0, 100 * MS))})
 
 
 def test_clip_has_every_modality_in_its_shape():

@@ -1,6 +1,7 @@
 """Sensor data that a recogniser keeps between windows is gone after a reset."""
 
-from karmma_ros.modality import PAPER_MODALITIES
+from karmma_ros.modalities.audio_buffer import AudioChunk
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.backends import choose
 from karmma_ros.model.backends.pytorch import CompiledCUDA, Eager
 from karmma_ros.stream.recogniser import Recogniser
@@ -35,12 +36,12 @@ class Live:
             window = self.stream.window(self.now_ns)
             if window is not None and len(window.modalities) == len(self.on):
                 self.recogniser.recognise(window)
-                for frame in window.frames:
+                for frame in window.samples[V].frames:
                     self.traces.note('frame', frame.image)
-                for flow in window.flow_cache._cached.values():
+                for flow in window.samples[F].cache._cached.values():
                     self.traces.note('flow', flow)
-                self.traces.note('audio', window.audio)
-                for boxes in window.boxes or ():
+                self.traces.note('audio', window.samples[A].samples)
+                for boxes in window.samples[D].boxes if D in self.on else ():
                     self.traces.note('boxes', boxes)
                 windows -= 1
 
@@ -51,10 +52,12 @@ class Live:
         boxes[:, 4] = 0
         for what, data in (('image', image), ('samples', audio)):
             self.traces.note(what, data)
-        self.stream.add_image(image, self.now_ns, self.now_ns)
-        self.stream.add_audio(audio, 16_000, self.now_ns - 50 * MS, self.now_ns)
+        self.stream.add(Modality.RGB, image, self.now_ns, self.now_ns)
+        self.stream.add(
+            Modality.AUDIO, AudioChunk(audio, 16_000), self.now_ns - 50 * MS, self.now_ns
+        )
         if D in self.on:
-            assert not self.stream.add_detections(boxes, self.now_ns, self.now_ns)
+            assert not self.stream.add(Modality.DETECTIONS, boxes, self.now_ns, self.now_ns)
 
     def disable(self, *modalities):
         """Do what `enabled: false` does."""

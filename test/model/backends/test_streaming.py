@@ -3,7 +3,8 @@
 import shutil
 
 from karmma_ros.errors import BundleError, InvalidSettingError
-from karmma_ros.modality import PAPER_MODALITIES, subset_name, subsets
+from karmma_ros.modalities.audio_buffer import AudioChunk
+from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name, subsets
 from karmma_ros.model.backends import choose, graphs
 from karmma_ros.model.backends.agreement import check_clip
 from karmma_ros.model.backends.export import export
@@ -109,9 +110,9 @@ def windows(spec, count):
     for frame in range(first, first + 2 * spec.num_frames + count):
         now = frame * period
         image = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((5, 5, 1))).astype(np.uint8)
-        stream.add_image(image, now, now)
+        stream.add(Modality.RGB, image, now, now)
         audio = rng.normal(0, 0.1, period * spec.audio.sample_rate // 10**9).astype(np.float32)
-        stream.add_audio(audio, spec.audio.sample_rate, now - period, now)
+        stream.add(Modality.AUDIO, AudioChunk(audio, spec.audio.sample_rate), now - period, now)
         if frame >= first + 2 * spec.num_frames:
             yield stream.window(now)
 

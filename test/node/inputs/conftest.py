@@ -11,6 +11,7 @@ from karmma_ros.node.declarations import DECLARATIONS
 from karmma_ros.node.inputs import Inputs
 from karmma_ros.node.messages import time_message
 from karmma_ros.stream.sensor_stream import SensorStream
+from karmma_ros.stream.settings import with_topic
 from karmma_ros.stream.source import InputSettings
 import pytest
 import rclpy
@@ -48,13 +49,13 @@ class Rig:
 
     def feed(self, modalities):
         self.stream = SensorStream(
-            SPEC, modalities, self._settings(), self.values['flow.source'] == 'topic')
+            SPEC, modalities, self._settings(), with_topic(self.values, modalities))
         self.inputs.feed(self.stream, SPEC, modalities)
 
     def set(self, **values):
         values = {name.replace('__', '.'): value for name, value in values.items()}
         self.values.update(values)
-        self.stream.configure(self._settings(), self.values['flow.source'] == 'topic')
+        self.stream.configure(self._settings(), with_topic(self.values, self.modalities))
         self.inputs.update(set(values))
 
     def send(self, topic, message, qos=RELIABLE, name='sensors'):

@@ -56,7 +56,7 @@ def test_other_inputs_go_on_while_an_image_is_decoded(rig, slow):
     assert slow.count == 1 and rig.state(V) is ModalityState.NEVER_RECEIVED
     slow.go.set()
     assert rig.until(rig.available(V), step=send)
-    assert inputs._messages._ingest._detections.camera_size == (32, 24)
+    assert inputs._messages._ingest._image_sizes[V] == (32, 24)
     inputs.stop()
     assert not decoders()
 

@@ -100,7 +100,7 @@ def test_images_raw_and_compressed(rig, message, transport, topic, described):
     assert inputs.frame_ids[V] == 'there' and inputs.problem(V) == ''
     assert inputs.facts(F) == {'source': 'computed from the camera', **facts}
     # The boxes know the size of the full image.
-    assert inputs._messages._ingest._detections.camera_size == (32, 24)
+    assert inputs._messages._ingest._image_sizes[V] == (32, 24)
 
 
 def test_compressed_images_of_a_remapped_camera(rig):

@@ -27,7 +27,7 @@ def test_boxes_of_yolo_ros_are_an_input(rig):
     assert rig.until(rig.available(D), step=lambda: rig.send('detections', yolo()))
     window = rig.stream.window(rig.now_ns())
     np.testing.assert_allclose(
-        next(each for each in window.boxes if len(each))[0], [0.4, 0.4, 0.6, 0.6, 1],
+        next(each for each in window.samples[D].boxes if len(each))[0], [0.4, 0.4, 0.6, 0.6, 1],
         atol=1e-6)
     assert inputs.facts(D)['type'] == YOLO and inputs.problem(D) == ''
 
