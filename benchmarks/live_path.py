@@ -27,6 +27,7 @@ from typing import Any
 import cv2
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.modalities import message_types as types
+from karmma_ros.modalities import modality_type
 from karmma_ros.modalities.rgb import read_compressed_image, read_image
 from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name
 from karmma_ros.model.bundle import load_bundle
@@ -106,7 +107,7 @@ class SimulatedSensors:
         self.stream = SensorStream(
             spec, modalities, {m: InputSettings(NANOSECONDS) for m in modalities})
         self._stored = False
-        self.stream.add_image = self._recording(self.stream.add_image)  # type: ignore[method-assign]
+        self.stream.add = self._recording(self.stream.add)  # type: ignore[method-assign]
         messages = MessageHandler(self._node(), {d.name: d.default for d in DECLARATIONS}, Lock(),
                             lambda: None)
         messages.feed(self.stream, spec)

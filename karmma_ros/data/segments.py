@@ -21,7 +21,7 @@ from karmma_ros.data.samples import Sample
 from karmma_ros.errors import DataError, InvalidSampleError, InvalidSettingError
 from karmma_ros.modalities import make_clip
 from karmma_ros.modality import Modality
-from karmma_ros.preprocess.flow import clip_flow
+from karmma_ros.preprocess.optical_flow import clip_flow
 from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray

@@ -21,7 +21,7 @@ import warnings
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT
 from karmma_ros.data.media.boxes import BoxTrack
 from karmma_ros.errors import DataError
-from karmma_ros.preprocess.detections import normalise_boxes
+from karmma_ros.preprocess.box_array import normalise_boxes
 from karmma_ros.storage import file_lock, open_arrays, read_metadata, REMEDY, write_arrays
 import numpy as np
 from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from karmma_ros.clip import AudioSpec, ClipSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
 from karmma_ros.modalities.audio_buffer import AudioArrays, AudioBuffer, AudioChunk
 from karmma_ros.modalities.audio_rate import AudioFormat, AudioRateCheck
-from karmma_ros.modalities.declarations import Declaration
+from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.message_types import (
     AUDIO_DATA,
     AUDIO_DATA_STAMPED,

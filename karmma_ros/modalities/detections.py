@@ -15,7 +15,7 @@ from typing import Any
 from karmma_ros.clip import ClipSpec, DetectionSpec
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities.box_check import BoxCheck, BoxFrame
-from karmma_ros.modalities.declarations import Declaration
+from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.message_types import DETECTIONS, YOLO
 from karmma_ros.modalities.modality_type import (
     Coverage,
@@ -26,7 +26,7 @@ from karmma_ros.modalities.modality_type import (
     Values,
 )
 from karmma_ros.modality import Modality
-from karmma_ros.preprocess.detections import (
+from karmma_ros.preprocess.box_array import (
     CategoryMap,
     check_boxes,
     detection_input,

@@ -15,8 +15,8 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec, FlowSpec, NANOSECONDS
 from karmma_ros.errors import printable
-from karmma_ros.modalities.declarations import Declaration
-from karmma_ros.modalities.frames import FrameSlots, StoredFrames
+from karmma_ros.modalities.declaration import Declaration
+from karmma_ros.modalities.frame_slots import FrameSlots, StoredFrames
 from karmma_ros.modalities.message_types import IMAGE
 from karmma_ros.modalities.modality_type import (
     Finding,
@@ -29,7 +29,7 @@ from karmma_ros.modalities.modality_type import (
 from karmma_ros.modalities.rgb import FLOW_ENCODING, Frame, SizedImage
 from karmma_ros.modality import Modality
 from karmma_ros.preprocess.arrays import check_array
-from karmma_ros.preprocess.flow import (
+from karmma_ros.preprocess.optical_flow import (
     check_displacement,
     check_video_size,
     decode_flow,

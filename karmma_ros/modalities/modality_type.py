@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.modalities.declarations import Declaration
+from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modality import Modality
 import numpy as np
 from numpy.typing import NDArray

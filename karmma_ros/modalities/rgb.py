@@ -12,8 +12,8 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS, VideoSpec
 from karmma_ros.errors import printable
-from karmma_ros.modalities.declarations import Declaration
-from karmma_ros.modalities.frames import FrameSlots
+from karmma_ros.modalities.declaration import Declaration
+from karmma_ros.modalities.frame_slots import FrameSlots
 from karmma_ros.modalities.message_types import COMPRESSED_IMAGE, IMAGE
 from karmma_ros.modalities.modality_type import (
     Finding,

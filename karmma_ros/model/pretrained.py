@@ -20,7 +20,7 @@ from karmma_ros.errors import first_line, InvalidSettingError, KarmmaError
 from karmma_ros.files import open_regular
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig, ModelConfig
-from karmma_ros.model.encoders.audio import AST
+from karmma_ros.model.encoders.mel import AST
 from karmma_ros.model.encoders.video import ChunkedEncoder, prepare_torchvision
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.untrusted_files import load_safetensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from karmma_ros.modalities import modality_type
-from karmma_ros.modalities.declarations import Declaration
+from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.backends import AUTO, WANTED
 from karmma_ros.stream.events import EventSettings

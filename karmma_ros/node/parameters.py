@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from karmma_ros.errors import InvalidSettingError, KarmmaError, printable
-from karmma_ros.modalities.declarations import Declaration
+from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.node.declarations import DECLARATIONS, descriptor_of, OVERLAY_DECLARATIONS
 from karmma_ros.node.log import describe, NodeLog
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult

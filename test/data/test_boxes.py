@@ -3,7 +3,7 @@
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT
 from karmma_ros.data.media.boxes import BoxFile, BoxTrack, read_boxes
 from karmma_ros.errors import DataError
-from karmma_ros.preprocess.detections import check_boxes
+from karmma_ros.preprocess.box_array import check_boxes
 import numpy as np
 import pytest
 

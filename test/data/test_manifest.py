@@ -8,7 +8,7 @@ from karmma_ros.data.manifest import ManifestSettings, open_splits
 from karmma_ros.data.samples import collate
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import PAPER_MODALITIES
-from karmma_ros.preprocess.flow import NO_MOVEMENT
+from karmma_ros.preprocess.optical_flow import NO_MOVEMENT
 import numpy as np
 import pytest
 import soundfile

@@ -16,7 +16,7 @@ from karmma_ros.data.segments import (
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modalities import make_clip
 from karmma_ros.modality import Modality, PAPER_MODALITIES
-from karmma_ros.preprocess.flow import clip_flow
+from karmma_ros.preprocess.optical_flow import clip_flow
 from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 import pytest

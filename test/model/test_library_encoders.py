@@ -11,8 +11,8 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.config import EncoderConfig
 from karmma_ros.model.encoders import build_encoder, token_shape
-from karmma_ros.model.encoders.audio import AST
 from karmma_ros.model.encoders.library import as_video
+from karmma_ros.model.encoders.mel import AST
 from karmma_ros.model.encoders.video import prepare_torchvision
 import pytest
 import torch

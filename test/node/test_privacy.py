@@ -9,6 +9,7 @@ import array
 
 from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
+from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.presets import preset
@@ -51,10 +52,9 @@ class Sensors:
                 self.traces.note('frame', frame.image)
             for boxes in stream._sources[Modality.DETECTIONS].buffer._boxes:
                 self.traces.note('boxes', boxes)
-            received = np.flatnonzero(
-                stream._sources[Modality.AUDIO].buffer._samples
-            )  # the rest leaves no marks
-            samples = stream._sources[Modality.AUDIO].buffer._samples[received[0]:received[-1] + 1]
+            audio = stream._sources[Modality.AUDIO].buffer._samples
+            received = np.flatnonzero(audio)  # the rest leaves no marks
+            samples = audio[received[0]:received[-1] + 1]
             self.traces.note('audio samples', samples)
         self.stage.results.clear()
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from karmma_ros.clip import AudioSpec, Clip, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
-from karmma_ros.modalities.frames import StoredFrames
+from karmma_ros.modalities.frame_slots import StoredFrames
 from karmma_ros.modalities.rgb import Frame
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import Vocabulary

@@ -7,7 +7,7 @@ from karmma_ros.modalities.detections import StoredBoxes
 from karmma_ros.modalities.flow import ComputedFlow, FlowCache
 from karmma_ros.modalities.rgb import Frame, FrameBuffer
 from karmma_ros.modality import Modality, PAPER_MODALITIES
-from karmma_ros.preprocess.flow import clip_flow
+from karmma_ros.preprocess.optical_flow import clip_flow
 from karmma_ros.stream.window import Window
 import numpy as np
 import pytest

@@ -15,7 +15,7 @@ from typing import Any
 
 from karmma_ros.data.csv_table import read_csv
 from karmma_ros.errors import DataError, InvalidSampleError
-from karmma_ros.preprocess.detections import CATEGORIES, check_boxes
+from karmma_ros.preprocess.box_array import CATEGORIES, check_boxes
 import numpy as np
 from numpy.typing import NDArray
 

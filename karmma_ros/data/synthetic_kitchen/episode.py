@@ -40,8 +40,8 @@ from karmma_ros.data.synthetic_kitchen.vocabulary import (
     VERBS,
 )
 from karmma_ros.modality import Modality, PAPER_MODALITIES
-from karmma_ros.preprocess.detections import detection_input
-from karmma_ros.preprocess.flow import clip_flow, flow_input
+from karmma_ros.preprocess.box_array import detection_input
+from karmma_ros.preprocess.optical_flow import clip_flow, flow_input
 from karmma_ros.preprocess.resize import resize_and_crop, video_input
 from karmma_ros.preprocess.spectrogram import audio_input
 import numpy as np

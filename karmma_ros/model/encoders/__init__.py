@@ -9,10 +9,10 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import first_line, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig
-from karmma_ros.model.encoders.audio import AST, MelCNN
 from karmma_ros.model.encoders.causal import CausalFrames
 from karmma_ros.model.encoders.layout import LayoutCNN, STLT
 from karmma_ros.model.encoders.library import check_options, TimmFrames, TorchvisionVideo
+from karmma_ros.model.encoders.mel import AST, MelCNN
 from karmma_ros.model.encoders.video import ChunkedEncoder, R2Plus1D
 import torch
 from torch import nn

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT, DetectionSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
-from karmma_ros.preprocess.detections import CategoryMap, detection_input, normalise_boxes
+from karmma_ros.preprocess.box_array import CategoryMap, detection_input, normalise_boxes
 import numpy as np
 import pytest
 

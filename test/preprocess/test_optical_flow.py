@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 from karmma_ros.clip import FlowSpec
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.preprocess import flow as flow_module
-from karmma_ros.preprocess.flow import (
+from karmma_ros.preprocess import optical_flow as flow_module
+from karmma_ros.preprocess.optical_flow import (
     clip_flow,
     decode_flow,
     estimate_flow,
