@@ -6,7 +6,7 @@ Names and order are in `karmma_ros.modality`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 import re
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities.modality_type import ModalityType
-from karmma_ros.modality import load_type, Modality, registered_types
+from karmma_ros.modality import in_order, load_type, Modality, registered_types
 
 
 @cache
@@ -39,6 +39,15 @@ def modality_type(modality: Modality) -> ModalityType:
             f'modality type {modality.type_name}', entry.location,
             'a subclass of karmma_ros.modalities.modality_type.ModalityType')
     return loaded(modality)
+
+
+def input_modalities(
+    modalities: Iterable[Modality], clip: ClipSpec,
+) -> tuple[Modality, ...]:
+    """Return the modalities of a network, and those that some are computed from, in order."""
+    own = tuple(modalities)
+    sources = (modality_type(m).source(clip) for m in own)
+    return in_order([*own, *(source for source in sources if source is not None)])
 
 
 def make_clip(clip: ClipSpec, arrays: Mapping[Modality, Any]) -> Clip:

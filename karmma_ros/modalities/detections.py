@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import cos, isfinite, sin
 from typing import Any
 
-from karmma_ros.clip import ClipSpec, DetectionSpec
+from karmma_ros.clip import BOX_PAD, ClipSpec, DetectionSpec
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities.box_check import BoxCheck, BoxFrame
 from karmma_ros.modalities.declaration import Declaration
@@ -314,6 +314,20 @@ class Detections(ModalityType):
     def input_shape(self, clip: ClipSpec) -> tuple[int, ...]:
         """Return `[t, n, 5]`."""
         return clip.num_frames, self.spec(clip).max_boxes, 5
+
+    def clip_fields(self, clip: ClipSpec) -> dict[str, Any]:
+        """Return the fields of its own, and the number of frames."""
+        return {**super().clip_fields(clip), 'num_frames': clip.num_frames}
+
+    def noise(self, clip: ClipSpec, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Return random boxes: corners in order within 0..1, and a category."""
+        x = super().noise(clip, rng)
+        corners = 1 / (1 + np.exp(-x[..., :4]))
+        low = np.minimum(corners[..., :2], corners[..., 2:])
+        high = np.maximum(corners[..., :2], corners[..., 2:])
+        category = rng.integers(0, 3, (*x.shape[:-1], 1)).astype(np.float32)
+        boxes = np.concatenate([low, high, category], axis=-1)
+        return np.where(category == BOX_PAD, 0, boxes).astype(np.float32)
 
     def prepare(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
         """Return the input from the boxes of t frames, float32 `[n, 5]` each."""

@@ -254,7 +254,7 @@ class Flow(ModalityType):
         "camera's"
     spec_class, spec_field = FlowSpec, 'flow'
     derived_from = 'rgb'
-    has_frames = skips_first = True
+    is_image = has_frames = skips_first = True
     message_types = (IMAGE,)
     decoder = FlowDecoder
     unsupported = {
@@ -267,6 +267,11 @@ class Flow(ModalityType):
     def input_shape(self, clip: ClipSpec) -> tuple[int, ...]:
         """Return `[3, t, h, w]`."""
         return 3, clip.num_frames, *self._size(clip)
+
+    def clip_fields(self, clip: ClipSpec) -> dict[str, Any]:
+        """Return the fields of its own, and the size of its camera's frames."""
+        height, width = self._size(clip)
+        return {**super().clip_fields(clip), 'video.height': height, 'video.width': width}
 
     def prepare(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
         """Return the input from flow uint8 `[t, h, w, 2]`, as `clip_flow` returns it."""

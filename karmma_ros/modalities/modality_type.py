@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
@@ -326,6 +326,8 @@ class ModalityType(ABC):
     """Its field of `ClipSpec`, of the paper's modalities; empty: its entry of `inputs`."""
     derived_from: ClassVar[str] = ''
     """Type whose samples it can be computed from; empty: it needs a topic of its own."""
+    is_image: ClassVar[bool] = False
+    """Whether its input is made of images: then it has encoders of torchvision and timm."""
     has_frames: ClassVar[bool] = False
     """Whether its samples are the frames of the clip (`FrameSamples`), which inference waits for
     and an encoder may take in chunks."""
@@ -360,6 +362,12 @@ class ModalityType(ABC):
         return Modality(f'{self.derived_from}_{suffix}' if suffix else self.derived_from)
 
     @property
+    def label(self) -> str:
+        """Return what reports call its source: `the camera`, or `the camera (wrist)`."""
+        suffix = self.modality.suffix
+        return f'{self.sensor} ({suffix})' if suffix else self.sensor
+
+    @property
     def topic_name(self) -> str:
         """Return the relative name of its topic, to be remapped."""
         suffix = self.modality.suffix
@@ -389,6 +397,17 @@ class ModalityType(ABC):
     @abstractmethod
     def input_shape(self, clip: ClipSpec) -> tuple[int, ...]:
         """Return the shape of the network's input, without the batch."""
+
+    def clip_fields(self, clip: ClipSpec) -> dict[str, Any]:
+        """Return every field of a clip's specification that decides its input, by name."""
+        prefix = self.spec_field or f'inputs.{self.modality}'
+        fields = {f'{prefix}.{name}': value for name, value in asdict(self.spec(clip)).items()}
+        frames = {'num_frames': clip.num_frames} if self.has_frames else {}
+        return {'duration': clip.duration, **frames, **fields}
+
+    def noise(self, clip: ClipSpec, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Return a valid input of random values."""
+        return rng.standard_normal(self.input_shape(clip), np.float32)
 
     @abstractmethod
     def prepare(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:

@@ -233,7 +233,7 @@ class Rgb(ModalityType):
     name, letter, sensor = 'rgb', 'V', 'the camera'
     what, silence = 'the camera for RGB', 'an image after which the camera is stale'
     spec_class, spec_field = VideoSpec, 'video'
-    has_frames = True
+    is_image = has_frames = True
     message_types = (IMAGE, COMPRESSED_IMAGE)
     topic, depth = 'image', 1  # the newest image alone, so that a slow machine is not behind
     decoder = CameraDecoder

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import first_line, InvalidSettingError
+from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import CONFIG, FORMAT, WEIGHTS
 from karmma_ros.model.config import EncoderConfig
@@ -84,21 +84,13 @@ def check_fit(
 _MIXERS = 'mixers.'
 """Names of what no image model has; mixers start as identities and are trained."""
 
-_CLIP_FIELDS = {
-    Modality.RGB: ('duration', 'num_frames', 'video'),
-    Modality.FLOW: ('duration', 'num_frames', 'video.height', 'video.width', 'flow'),
-    Modality.AUDIO: ('duration', 'audio'),
-    Modality.DETECTIONS: ('duration', 'num_frames', 'detections'),
-}
-"""What of a clip's specification decides the input of an encoder."""
-
 
 def check_clip(path: Path, spec: ClipSpec, modality: Modality) -> None:
     """Refuse the weights of a model directory that was trained on other clips."""
     theirs = _clip_of(path)
     if theirs is None:
         return
-    stored, wanted = (_flat(each.to_dict(), modality) for each in (theirs, spec))
+    stored, wanted = (modality_type(modality).clip_fields(each) for each in (theirs, spec))
     other = [f'clip.{name} is {stored[name]} there and {wanted[name]} here'
              for name in wanted if stored[name] != wanted[name]]
     if other:
@@ -122,14 +114,3 @@ def _clip_of(path: Path) -> ClipSpec | None:
         raise InvalidSettingError(
             'weights', str(description_path), 'the configuration of a model of karmma_ros',
             first_line(error)) from error
-
-
-def _flat(clip: Mapping[str, Any], modality: Modality) -> dict[str, Any]:
-    """Return the fields of a clip specification that concern a modality, `video.width` and so."""
-    fields: dict[str, Any] = {}
-    for name, value in clip.items():
-        inner = value if isinstance(value, dict) else {'': value}
-        fields |= {f'{name}.{key}'.rstrip('.'): each for key, each in inner.items()}
-    wanted = _CLIP_FIELDS[modality]
-    return {name: value for name, value in fields.items()
-            if name in wanted or name.partition('.')[0] in wanted}

@@ -12,7 +12,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from karmma_ros.errors import InvalidSettingError, KarmmaError, printable
+from karmma_ros.modalities import modality_type
 from karmma_ros.modalities.declaration import Declaration
+from karmma_ros.modality import is_modality, Modality
 from karmma_ros.node.declarations import DECLARATIONS, descriptor_of, OVERLAY_DECLARATIONS
 from karmma_ros.node.log import describe, NodeLog
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
@@ -68,6 +70,20 @@ class Parameters(Mapping[str, Any]):
     def problems(self) -> list[InvalidSettingError]:
         """Return what is wrong with initial values that have not been set since."""
         return list(self._problems.values())
+
+    def declare(self, declarations: Iterable[Declaration]) -> None:
+        """
+        Declare more, such as those of a model's inputs; what is declared stays.
+
+        :raises InvalidSettingError: for the first initial value that cannot be used.
+        """
+        new = {each.name: each for each in declarations if each.name not in self._declarations}
+        for declaration in new.values():
+            self._declare(declaration)
+        self._declarations.update(new)  # afterwards, so that no callback takes it for a change
+        for name in new:
+            if name in self._problems:
+                raise self._problems[name]
 
     def _declare(self, declaration: Declaration) -> None:
         """
@@ -161,6 +177,7 @@ def overrides_warning(node: Node) -> str:
         name
         for name in given
         if name not in _KNOWN
+        and not _is_of_input(name)
         and not name.startswith(_ROS_PREFIXES)
         and not node.has_parameter(name)
     )
@@ -170,6 +187,13 @@ def overrides_warning(node: Node) -> str:
     more = f' and {len(names) - _MAX_LISTED} more' if len(names) > _MAX_LISTED else ''
     return (f'unknown parameters are ignored: {listed}{more}: correct the names; what belongs to '
             "another node goes below that node's name in the parameter file, not below /**")
+
+
+def _is_of_input(name: str) -> bool:
+    """Return whether a parameter is one of an input, which a model with that input declares."""
+    modality = name.partition('.')[0]
+    return is_modality(modality) and name in {
+        each.name for each in modality_type(Modality(modality)).declarations()}
 
 
 def _name_problem(node: Node, name: str) -> str:

@@ -9,8 +9,10 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from karmma_ros.clip import NANOSECONDS
+from karmma_ros.modalities import input_modalities
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.selection import choose_device
+from karmma_ros.node.declarations import input_declarations
 from karmma_ros.node.diagnostics import inference_status, input_status, model_status, WarningLog
 from karmma_ros.node.inputs import Inputs
 from karmma_ros.node.log import NodeLog
@@ -48,6 +50,7 @@ class Session:
             torch.set_num_threads(parameters['threads'])
         self.model = load_model(parameters['model'], choose_device(parameters['device']),
                                 parameters['backend'])
+        self._declare_inputs(self.model)
         self._lock = Lock()
         self._stream = self._make_stream(self.model)
         """Filled by the inputs; the worker uses a new one from its next window on."""
@@ -260,7 +263,13 @@ class Session:
                 Parameter('model', value=kept.name),
                 Parameter('backend', value=kept.wanted_backend)])
 
+    def _declare_inputs(self, model: Model) -> None:
+        """Declare the parameters of a model's inputs, and of those that they are computed from."""
+        self._parameters.declare(input_declarations(
+            input_modalities(model.recogniser.modalities, model.bundle.spec)))
+
     def _switch(self, model: Model) -> None:
+        self._declare_inputs(model)
         old, stream = self.model, self._stream
         same = (model.bundle.spec, model.recogniser.modalities, self._hop(model)) == (
             old.bundle.spec, old.recogniser.modalities, stream.hop)

@@ -12,7 +12,7 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modalities import modality_type
+from karmma_ros.modalities import input_modalities, modality_type
 from karmma_ros.modalities.modality_type import Finding, WindowSamples
 from karmma_ros.modality import in_order, listed, Modality
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
@@ -72,7 +72,7 @@ class SensorStream:
         self._derived_from = {m: source for m, own in self._types.items()
                               if (source := own.source(spec)) is not None}
         """Modality → the one that it can be computed from."""
-        inputs = in_order({*self._modalities, *self._derived_from.values()})
+        inputs = input_modalities(self._modalities, spec)
         self._sources = {
             m: InputSource(modality_type(m).buffer(spec), 1, spec.duration_ns) for m in inputs}
         self._derivations: dict[Modality, Callable[[Any], WindowSamples]] = {}

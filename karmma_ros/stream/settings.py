@@ -15,7 +15,7 @@ from typing import Any
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import modality_type
-from karmma_ros.modality import Modality
+from karmma_ros.modality import in_order, is_modality, Modality
 from karmma_ros.model.registry import package_folders
 from karmma_ros.stream.events import EventSettings
 from karmma_ros.stream.sensor_stream import SensorStream
@@ -75,19 +75,25 @@ def event_settings(values: Mapping[str, Any]) -> EventSettings:
 _DEFAULTS = Path('config', 'node', 'karmma.yaml')
 
 
-def node_parameters(path: Path | None = None) -> dict[str, Any]:
+def node_parameters(
+    path: Path | None = None, modalities: Iterable[Modality] = (),
+) -> dict[str, Any]:
     """
     Return every parameter of the node by its dotted name, as a parameter file of a robot has it.
 
     :param path: a file with some of them; the others are as the node's own file has them.
+    :param modalities: of the model; those of the paper are always included.
     :raises InvalidSettingError: for a file that cannot be read or names what does not exist.
 
     >>> from karmma_ros.stream.settings import node_parameters
     >>> node_parameters()['audio.timeout']
     0.5
     """
-    values = _read(_default_file())
     given = {} if path is None else _read(path)
+    named = {name.partition('.')[0] for name in given}
+    inputs = {*modalities, *(Modality(name) for name in named if is_modality(name))}
+    values = {each.name: each.default for m in in_order(inputs)
+              for each in modality_type(m).declarations()} | _read(_default_file())
     unknown = sorted(set(given) - set(values))
     if unknown:
         raise InvalidSettingError(

@@ -68,7 +68,7 @@ def test_nothing_is_downloaded_while_building(spec, option):
 
 
 def test_boxes_do_not_go_into_a_video_encoder(spec):
-    with pytest.raises(InvalidSettingError, match='boxes are not images'):
+    with pytest.raises(InvalidSettingError, match='the input of detections is no image'):
         build_encoder(EncoderConfig('timm:resnet18'), spec, Modality.DETECTIONS)
 
 

@@ -20,13 +20,12 @@ from karmma_ros.clip import NANOSECONDS
 from karmma_ros.evaluation.classification import PredictedActions, windows_of
 from karmma_ros.evaluation.ground_truth import UNKNOWN
 from karmma_ros.evaluation.predictions import BagPredictions
+from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality, parse_subset, subset_name
 import numpy as np
 from numpy.typing import NDArray
 
 Report = Mapping[str, Any]
-_SENSORS = {Modality.RGB: 'the camera', Modality.FLOW: 'optical flow', Modality.AUDIO: 'audio',
-            Modality.DETECTIONS: 'the boxes'}
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
@@ -116,7 +115,7 @@ def _missing_sensors(report: Mapping[str, Any], key: str | None) -> Iterator[str
     for sensor in parse_subset(full):
         rest = subset_name(m for m in parse_subset(full) if m is not sensor)
         if rest in by_subset and indices:
-            costs.append((_accuracy(by_subset[rest], key, indices), _SENSORS[sensor]))
+            costs.append((_accuracy(by_subset[rest], key, indices), modality_type(sensor).label))
     if costs:
         left, sensor_name = min(costs)
         text = (f'With all of {full} {percent(_accuracy(by_subset[full], key, indices))} % of the '
@@ -139,7 +138,7 @@ def _accuracy(columns: Mapping[str, Any], key: str | None, indices: Sequence[int
 
 
 def _sensors(fractions: Mapping[str, float]) -> str:
-    coverage = ', '.join(f'{_SENSORS[Modality(name)]} {percent(fraction, 0)} %'
+    coverage = ', '.join(f'{modality_type(Modality(name)).label} {percent(fraction, 0)} %'
                          for name, fraction in fractions.items() if fraction)
     return f'Windows that have a sensor: {coverage}.' if coverage else 'No sensor was used.'
 

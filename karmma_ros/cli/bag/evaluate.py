@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 import os
@@ -39,6 +39,7 @@ from karmma_ros.cli.options import (
 from karmma_ros.cli.progress import Bars
 from karmma_ros.errors import InvalidSettingError, KarmmaError, printable, SENTENCE_LENGTH
 from karmma_ros.evaluation.ground_truth import TIMES, Truth
+from karmma_ros.modalities import input_modalities
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends import selection
 from karmma_ros.model.bundle import Bundle, load_bundle
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str]) -> int:
     started, date = time.perf_counter(), datetime.now(timezone.utc)
     options.device = selection.choose_device(options.device, '--device')
     bundle = load_bundle(find_model(options.model, '--model'))
-    settings = _settings(options)
+    settings = _settings(options, input_modalities(bundle.network.modalities, bundle.spec))
     events = event_settings(settings.values)
     with writing('--out', options.out):
         (options.out / RUN_DIR).mkdir(parents=True, exist_ok=True)
@@ -200,8 +201,8 @@ def _runs(
     return runs, list(map(str, errors))
 
 
-def _settings(options: Namespace) -> Settings:
-    values = node_parameters(options.params)
+def _settings(options: Namespace, modalities: Collection[Modality]) -> Settings:
+    values = node_parameters(options.params, modalities)
     if options.rate is not None:
         values['rate'] = options.rate
     if not 0 < values['rate'] <= 1000:

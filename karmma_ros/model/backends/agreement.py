@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from karmma_ros.clip import BOX_PAD, ClipSpec
+from karmma_ros.clip import ClipSpec
+from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.interface import Backend, BF16, FP32, Input, INT8, Logits
 import numpy as np
@@ -25,11 +26,7 @@ def check_clip(spec: ClipSpec, modalities: Iterable[Modality], seed: int = 0) ->
         Modality, Input]:
     """Make a clip of noise, with valid boxes; the same for the same seed."""
     rng = np.random.default_rng(seed)
-    clip = {}
-    for modality in modalities:
-        x = rng.standard_normal((1, *spec.input_shape(modality)), np.float32)
-        clip[modality] = _boxes(x, rng) if modality is Modality.DETECTIONS else x
-    return clip
+    return {m: modality_type(m).noise(spec, rng)[None] for m in modalities}
 
 
 def predict_subsets(
@@ -52,13 +49,3 @@ def difference(ours: Mapping[Subset, Logits], eager: Mapping[Subset, Logits]) ->
             span = float(np.ptp(wanted)) or float(np.abs(wanted).max()) or 1.0
             worst = max(worst, float(np.abs(got - wanted).max()) / span)
     return worst
-
-
-def _boxes(x: Input, rng: np.random.Generator) -> Input:
-    """Turn noise `[1, t, n, 5]` into boxes: corners in order within 0..1, and a category."""
-    corners = 1 / (1 + np.exp(-x[..., :4]))
-    low = np.minimum(corners[..., :2], corners[..., 2:])
-    high = np.maximum(corners[..., :2], corners[..., 2:])
-    category = rng.integers(0, 3, (*x.shape[:-1], 1)).astype(np.float32)
-    boxes = np.concatenate([low, high, category], axis=-1)
-    return np.where(category == BOX_PAD, 0, boxes).astype(np.float32)

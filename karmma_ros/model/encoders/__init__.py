@@ -7,6 +7,7 @@ from importlib import import_module
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import first_line, InvalidSettingError
+from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig
 from karmma_ros.model.encoders.causal import CausalFrames
@@ -53,7 +54,9 @@ def build_encoder(config: EncoderConfig, spec: ClipSpec, modality: Modality) -> 
         return _build(factory, shape, config, modality, setting)
     parts = _parts(config.chunk, shape, modality, setting)
     inner = _build(factory, (shape[0], config.chunk, *shape[2:]), config, modality, setting)
-    return ChunkedEncoder(inner, parts, skips_first=modality is Modality.FLOW and config.chunk > 1)
+    return ChunkedEncoder(
+        inner, parts, skips_first=modality_type(modality).skips_first and config.chunk > 1
+    )
 
 
 def parts_of(encoder: nn.Module) -> int:
@@ -86,9 +89,10 @@ def _build(
 
 
 def _parts(chunk: int, shape: Sequence[int], modality: Modality, setting: str) -> int:
-    if modality not in (Modality.RGB, Modality.FLOW):
+    if not modality_type(modality).has_frames:
         raise InvalidSettingError(
-            f'{setting}.chunk', chunk, '0', 'only the frames of RGB and flow come in chunks')
+            f'{setting}.chunk', chunk, '0', 'only frames, as those of RGB and flow, come in chunks'
+        )
     if shape[1] % chunk:
         raise InvalidSettingError(
             f'{setting}.chunk', chunk, f"a divisor of the clip's {shape[1]} frames")
@@ -138,10 +142,10 @@ def _factory(
     if config.name in ENCODERS:
         return ENCODERS[config.name]
     if library in LIBRARIES:
-        if modality is Modality.DETECTIONS:
+        if not modality_type(modality).is_image:
             raise InvalidSettingError(
-                f'{setting}.name', config.name, 'stlt or package.module:Class',
-                'boxes are not images')
+                f'{setting}.name', config.name, 'an encoder of ours or package.module:Class',
+                f'the input of {modality} is no image')
         return _named(LIBRARIES[library], name)
     if is_custom(config.name):
         return _custom(library, name, setting)
