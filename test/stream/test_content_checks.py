@@ -121,7 +121,7 @@ def test_boxes_in_fractions_are_detected_before_they_are_used_and_can_be_set(spe
     robot.set(detections__normalised=True)
     robot.send(D, types.DETECTIONS, fractions, 4)
     assert robot.status(D).available and robot.status(D).warning == ''
-    result = robot.stream.window(robot.now_ns).boxes[-1]
+    result = robot.stream.window(robot.now_ns).samples[D].boxes[-1]
     np.testing.assert_allclose(
         result[:2], [[0.2, 0.3, 0.4, 0.9, BOX_OBJECT], [0.5, 0.5, 1, 1, BOX_OBJECT]], atol=1e-6)
 
@@ -162,7 +162,7 @@ def test_it_recovers_when_the_detector_sends_pixels_after_all():
     robot.send(D, types.DETECTIONS, boxes((0.2, 0.3, 0.4, 0.9)), 2)
     robot.send(D, types.DETECTIONS, boxes((20, 30, 40, 90)), 3)
     assert robot.status(D).available and robot.status(D).warning == ''
-    for result in robot.stream.window(robot.now_ns).boxes:
+    for result in robot.stream.window(robot.now_ns).samples[D].boxes:
         np.testing.assert_allclose(result[0, :4] * [640, 480, 640, 480], [20, 30, 40, 90])
 
 
@@ -212,7 +212,7 @@ def test_an_offset_moves_the_boxes_of_a_crop_into_the_image():
                   detections__offset_x=40.0)
     robot.send(D, types.DETECTIONS, boxes((0, 60, 120, 240)), 2)
     np.testing.assert_allclose(
-        robot.stream.window(robot.now_ns).boxes[-1][0, :4], [0.125, 0.25, 0.5, 1.0])
+        robot.stream.window(robot.now_ns).samples[D].boxes[-1][0, :4], [0.125, 0.25, 0.5, 1.0])
 
 
 DIM = np.random.default_rng(0).integers(100, 1024, (48, 64, 3)).astype(np.uint16)
@@ -237,7 +237,7 @@ def test_ten_bit_values_in_sixteen_are_detected_and_can_be_set(encoding, big_end
     robot.set(rgb__bits=10)
     robot.send(V, types.IMAGE, image(WIDE[encoding], encoding, big_endian), 5)
     assert robot.status(V).warning == ''
-    shown = robot.stream.window(robot.now_ns).frames[-1].image
+    shown = robot.stream.window(robot.now_ns).samples[V].frames[-1].image
     assert 120 < shown.mean() < 160, 'the values take the whole range'
 
 
@@ -262,7 +262,7 @@ def test_ten_bit_values_in_a_png_are_detected_and_can_be_set():
     robot.set(rgb__bits=10)
     robot.send(V, types.COMPRESSED_IMAGE, make, 2)
     assert robot.status(V).warning == ''
-    assert robot.stream.window(robot.now_ns).frames[-1].image.mean() > 100
+    assert robot.stream.window(robot.now_ns).samples[V].frames[-1].image.mean() > 100
 
 
 @pytest.mark.parametrize(('array', 'encoding'), [

@@ -10,6 +10,7 @@ from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
 from karmma_ros.modalities.audio_buffer import AudioBuffer, AudioChunk, SpectrogramCache
 from karmma_ros.modalities.detections import DetectionBuffer
 from karmma_ros.modalities.flow import FlowBuffer
+from karmma_ros.modalities.frame_slots import StoredFrames
 from karmma_ros.modalities.rgb import FrameBuffer
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.streaming import Chunks
@@ -299,8 +300,8 @@ def window_of(*shades: int | np.ndarray) -> SimpleNamespace:
     """Return a window of frames, each of one shade or given as it is."""
     images = [shade if isinstance(shade, np.ndarray) else np.full((16, 16, 3), shade, np.uint8)
               for shade in shades]
-    return SimpleNamespace(spec=SPEC, modalities=(V,), flows=(),
-                           frames=[SimpleNamespace(image=image) for image in images])
+    frames = StoredFrames([SimpleNamespace(image=image) for image in images])
+    return SimpleNamespace(spec=SPEC, modalities=(V,), samples={V: frames})
 
 
 def frames(count: int) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ import cv2
 from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities.audio_buffer import AudioChunk
+from karmma_ros.modalities.flow import ComputedFlow
 from karmma_ros.modalities.modality_type import Finding
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
@@ -315,7 +316,7 @@ def test_unstamped_audio_in_bursts_is_complete():
         rig.now += 300
         for _ in range(3):
             rig.send(A, stamp_ns=0)
-    assert (rig.stream.window(rig.now_ns).audio == 0.5).all()
+    assert (rig.stream.window(rig.now_ns).samples[A].samples == 0.5).all()
 
 
 def test_stray_stamp_is_dropped_and_two_in_a_row_restart():
@@ -483,7 +484,7 @@ def test_flow_that_is_not_wanted_keeps_it_fresh_and_the_time():
         rig.send(F, stamp_ns=rig.now_ns)
     assert rig.states() == '0500'
     # 1.5 pixels in 25 ms and an image half as large are 1.5 x 16 / 24 x 4 = 4 in 100 ms.
-    image = rig.stream.window(rig.now_ns).flows[-1]
+    image = rig.stream.window(rig.now_ns).samples[F].images[-1]
     np.testing.assert_array_equal(image, round(128 + 4 * 127.5 / 20))
 
 
@@ -577,9 +578,8 @@ def test_without_rgb_and_flow_no_frame_is_left():
     empty = rig.stream.nbytes
     rig.feed(V, F, until=1000)
     rig.stream.window(rig.now_ns).clip()
-    cache = rig.stream._derivations[F]
     rig.stream.configure(on(A, D))
-    assert rig.stream.nbytes == empty and rig.stream._derivations[F] is not cache
+    assert rig.stream.nbytes == empty and F not in rig.stream._derivations
     assert not rig.stream.wants(Modality.RGB, rig.now_ns, rig.now_ns)
     assert rig.states() == '0011'
 
@@ -608,11 +608,12 @@ def test_flow_can_change_its_source():
     rig = FlowRig()
     rig.feed(*PAPER_MODALITIES, until=1000)
     rig.stream.configure(on(*PAPER_MODALITIES), with_topic=())
-    assert rig.states() == '5555' and rig.stream.window(rig.now_ns).flows == ()
+    window = rig.stream.window(rig.now_ns)
+    assert rig.states() == '5555' and isinstance(window.samples[F], ComputedFlow)
     rig.stream.configure(on(*PAPER_MODALITIES), with_topic={Modality.FLOW})
     assert rig.states() == '5155'
     rig.feed(*PAPER_MODALITIES, until=2000)
-    assert rig.states() == '5555' and len(rig.stream.window(rig.now_ns).flows) == 8
+    assert rig.states() == '5555' and len(rig.stream.window(rig.now_ns).samples[F].images) == 8
 
 
 def test_settings_that_lack_a_modality_change_nothing():

@@ -172,7 +172,7 @@ def test_a_late_frame_is_seen_when_it_comes():
 def test_what_no_window_can_show_is_discarded(frames):
     network = network_of(frames)
     cache, live = TokenCache(EagerParts(network)), Live()
-    images = [weakref.ref(frame.image) for frame in live.window(12).frames]
+    images = [weakref.ref(frame.image) for frame in live.window(12).samples[V].frames]
     for i in range(24):
         cache.tokens(live.window(1))
         if i == 2:  # some of them are in windows still
