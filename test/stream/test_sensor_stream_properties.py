@@ -77,7 +77,7 @@ class Player:
 
     def __post_init__(self) -> None:
         self.stream = SensorStream(
-            self.spec, list(PAPER_MODALITIES), self.settings(), self.flow_topic, self.hop)
+            self.spec, PAPER_MODALITIES, self.settings(), [F] if self.flow_topic else [], self.hop)
 
     def settings(self) -> dict[Modality, InputSettings]:
         return {m: InputSettings(timeout * MS, m not in self.off, self.fraction)

@@ -285,7 +285,7 @@ def test_no_text_of_a_message_forges_or_floods_the_log(rig, capfd):
     inputs = rig.start()
     messages = inputs._messages
     for i in range(50):
-        messages.on_audio_info(AudioInfo(coding_format=f'{i}{FORGED}', sample_format=FORGED))
+        messages.on_info(A, AudioInfo(coding_format=f'{i}{FORGED}', sample_format=FORGED))
         image = make_image()
         image.encoding, image.header.frame_id = f'{i}{FORGED}', FORGED
         messages.callback(V, 'sensor_msgs/msg/Image')(image)

@@ -3,8 +3,9 @@
 from types import SimpleNamespace
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modalities.message_types import DETECTIONS, IMAGE, UNSUPPORTED, YOLO
-from karmma_ros.modality import Modality
+from karmma_ros.modalities import modality_type, unsupported_type
+from karmma_ros.modalities.message_types import DETECTIONS, IMAGE, YOLO
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.node import subscription
 from karmma_ros.node.subscription import fix_hint, InputTopic, message_class
 import numpy as np
@@ -52,10 +53,11 @@ def test_yolo_msgs_that_are_not_installed_are_named_with_a_fix(monkeypatch):
         message_class(YOLO, D)
 
 
-@pytest.mark.parametrize('offered', UNSUPPORTED)
+@pytest.mark.parametrize('offered', [
+    name for m in PAPER_MODALITIES for name in modality_type(m).unsupported])
 def test_each_type_that_cannot_be_read_has_its_cure(offered):
     """By the table that the evaluation of bags uses, too."""
-    modality, remedy = UNSUPPORTED[offered]
+    modality, remedy = unsupported_type(offered)
     assert fix_hint(modality, '/x', IMAGE, offered) == remedy.format(topic='/x')
     assert fix_hint(V if modality is A else A, '/x', IMAGE, offered).startswith('remap ')
 
