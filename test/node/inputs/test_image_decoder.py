@@ -5,8 +5,8 @@ from threading import Event
 
 import cv2
 from karmma_ros.errors import InvalidSampleError
+from karmma_ros.modalities import rgb
 from karmma_ros.modality import Modality
-from karmma_ros.stream import ingest
 from karmma_ros.stream.availability import ModalityState
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def slow(monkeypatch):
     class Slow:
         begun, go, count, failure = Event(), Event(), 0, None
 
-    decode = ingest.read_compressed_image
+    decode = rgb.read_compressed_image
 
     def read(*arguments):
         Slow.count += 1
@@ -36,7 +36,7 @@ def slow(monkeypatch):
         if Slow.failure:
             raise Slow.failure
         return decode(*arguments)
-    monkeypatch.setattr(ingest, 'read_compressed_image', read)
+    monkeypatch.setattr(rgb, 'read_compressed_image', read)
     yield Slow
     Slow.go.set()
 
@@ -65,7 +65,7 @@ def test_other_inputs_go_on_while_an_image_is_decoded(rig, slow):
 def test_what_is_dropped_while_it_is_decoded_never_arrives(rig, slow, drop):
     inputs = rig.start(rgb__transport='compressed')
     assert rig.until(slow.begun.is_set, step=lambda: rig.send('image/compressed', jpeg()))
-    waiting = inputs._messages._decoder
+    waiting = inputs._messages._threads[V]
     if drop == 'feed':
         rig.feed(rig.modalities)
     elif drop == 'cancel':
