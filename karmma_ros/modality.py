@@ -184,13 +184,13 @@ def load_type(type_name: str, location: str) -> Any:
 @cache
 def _add_installed() -> bool:
     """Add the types of installed packages, once, in the order of their names."""
-    found = sorted(entry_points(group=ENTRY_POINTS), key=lambda each: each.name)
-    for each in found:
+    installed = sorted(entry_points(group=ENTRY_POINTS), key=lambda each: each.name)
+    for each in installed:
         try:
             register(each.name, each.value)
         except InvalidSettingError as error:  # of one package, which must not stop all others
             warnings.warn(f'{error}; it is not used', stacklevel=2)
-    return bool(found)
+    return bool(installed)
 
 
 Modality.RGB, Modality.FLOW = Modality('rgb'), Modality('flow')

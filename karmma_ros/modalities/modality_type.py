@@ -268,7 +268,7 @@ class InputDecoder:
         return ''
 
     def describe(self, received: InputMessage) -> str:
-        """Return how a message is encoded, in a few words; '' when there is nothing to say."""
+        """Return how a message is encoded, in a few words; '' where there is nothing to report."""
         return ''
 
     def reset(self) -> None:
@@ -427,7 +427,7 @@ class ModalityType(ABC):
 
     def read(self, message: Any, type_name: str, clip: ClipSpec, values: Values) -> Any:
         """
-        Read the fields of a message; it may be done once for several streams, in any thread.
+        Read the fields of a message; done once for several streams, in any thread.
 
         :raises InvalidSampleError: for a message that cannot be read.
         """

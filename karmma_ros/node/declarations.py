@@ -61,6 +61,9 @@ COMMON = (
                 (0.0, 1.0)),
     Declaration('subject_id', '', 'Copied into results and events: whose actions they are.',
                 length=256),
+)
+
+EVENTS = (
     Declaration('events.smoothing', _EVENTS.smoothing,
                 'Time constant of the smoothing of probabilities, seconds; 0 smooths nothing.',
                 _SECONDS),
@@ -77,7 +80,7 @@ COMMON = (
                 'Class, verb or noun, that stands for no action; empty where the model has none.'),
 )
 
-DECLARATIONS = (*COMMON, *input_declarations(PAPER_MODALITIES))
+DECLARATIONS = (*COMMON, *input_declarations(PAPER_MODALITIES), *EVENTS)
 """Of a node with the paper's inputs."""
 
 OVERLAY_DECLARATIONS = (

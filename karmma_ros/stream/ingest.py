@@ -114,7 +114,7 @@ class MessageIngest:
             self._report(decoder)
 
     def describe(self, received: InputMessage) -> str:
-        """Return how a message is encoded, '' where there is nothing to say."""
+        """Return how a message is encoded, '' where there is nothing to report."""
         return self._decoder(received.modality).describe(received)
 
     def apply_info(self, modality: Modality, info: Any) -> str:
