@@ -20,14 +20,15 @@ import time
 
 import cv2
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.media.audio_file import AudioFile
-from karmma_ros.data.media.frames import FlowFolder, FrameFolder
 from karmma_ros.data.samples import Batch, Clips
-from karmma_ros.data.segments import FlowFromVideo, LabelledSegment, SegmentDataset
+from karmma_ros.data.segments import LabelledSegment, SegmentDataset
 from karmma_ros.data.synthetic_kitchen.dataset import CachedKitchen, write_split
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split, vocabulary
 from karmma_ros.evaluation.cost import cost_of, setting
+from karmma_ros.media.audio_file import AudioFile
+from karmma_ros.media.frames import FlowFolder, FrameFolder
+from karmma_ros.media.sources import FlowFromVideo
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.builder import build
 from karmma_ros.model.presets import preset

@@ -12,8 +12,8 @@ from karmma_ros.cli.main import main
 from karmma_ros.cli.train import architecture, STAGES, StudentTraining, TeacherTraining
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data import manifest
-from karmma_ros.data.media.boxes import read_boxes
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
+from karmma_ros.media.boxes import read_boxes
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model import presets
 from karmma_ros.model.builder import build

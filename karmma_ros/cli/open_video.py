@@ -9,12 +9,12 @@ import os
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
-from karmma_ros.data.media.audio_file import check_format
-from karmma_ros.data.media.probe import VideoInfo
-from karmma_ros.data.media.video_file import open_video
-from karmma_ros.data.media.video_reader import VideoReader
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.files import is_url, no_such_file
+from karmma_ros.media.audio_file import check_format
+from karmma_ros.media.probe import VideoInfo
+from karmma_ros.media.video_file import open_video
+from karmma_ros.media.video_reader import VideoReader
 import numpy as np
 from numpy.typing import NDArray
 

@@ -26,8 +26,8 @@ from karmma_ros.cli.options import (
     to_path,
 )
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
-from karmma_ros.data.media.audio_file import AudioFile
 from karmma_ros.errors import InvalidSettingError, printable
+from karmma_ros.media.audio_file import AudioFile
 from karmma_ros.modalities import make_clip
 from karmma_ros.modalities.flow import FlowCache
 from karmma_ros.modalities.rgb import Frame

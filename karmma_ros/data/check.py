@@ -9,10 +9,11 @@ from itertools import islice
 from typing import Any
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.media import VideoFile
 from karmma_ros.data.samples import Clips, Splits
-from karmma_ros.data.segments import FlowFromVideo, LabelledSegment, SegmentDataset, Source
+from karmma_ros.data.segments import LabelledSegment, SegmentDataset
 from karmma_ros.errors import DataError, KarmmaError
+from karmma_ros.media import VideoFile
+from karmma_ros.media.sources import FlowFromVideo, Source
 from karmma_ros.modality import in_order, Modality, PAPER_MODALITIES
 import numpy as np
 

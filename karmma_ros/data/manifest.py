@@ -12,43 +12,33 @@ means that the segment lacks that sensor: no two lines need the same ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 import json
 import math
 from pathlib import Path
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.csv_table import parse_time, read_csv
-from karmma_ros.data.media import AudioFile, FlowFolder, FrameFolder, VideoFile
-from karmma_ros.data.media.boxes import BoxFile
-from karmma_ros.data.media.video_file import ExtractedFlow, ExtractedFrames, has_number_field
 from karmma_ros.data.samples import Splits
-from karmma_ros.data.segments import (
-    FlowFromVideo,
-    LabelledSegment,
-    SegmentDataset,
-    Source,
-    VideoSource,
-)
+from karmma_ros.data.segments import LabelledSegment, SegmentDataset
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.files import is_url
-from karmma_ros.modality import Modality, PAPER_MODALITIES
+from karmma_ros.media.csv_table import parse_time, read_csv
+from karmma_ros.media.sources import Source, SourceOptions, SourceSettings
+from karmma_ros.modalities import modality_type
+from karmma_ros.modality import in_order, is_modality, Modality, registered_types
 from karmma_ros.prediction import NOUN, VERB, Vocabulary
 
 SPLITS = ('train', 'validation', 'test')
 COMPUTED = 'computed'
-"""In a cell of flow: computed from the frames of the clip."""
+"""In the cell of a modality that can be computed from another, as flow from frames."""
 
 _NEEDED = ('split', 'start', 'stop')
 _NAME = 'name'
-_VIDEO_SUFFIXES = frozenset({
-    '.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.ts', '.mts', '.m2ts', '.mpg', '.mpeg',
-    '.3gp', '.flv', '.wmv', '.mxf', '.ogv'})
 _CLASSES_FORMAT = 'it must be {"verb": ["cut", …], "noun": ["onion", …]}'
 
 
 @dataclass(frozen=True)
-class ManifestSettings:
+class ManifestSettings(SourceSettings):
     """A data set that is described by a CSV file."""
 
     file: str = ''
@@ -60,29 +50,16 @@ class ManifestSettings:
     JSON file, {head: [class name, …]}, in the order of the ids; empty: the names in the
     training lines, sorted.
     """
-    frames: str = '{:06d}.jpg'
-    """File name of a frame, counted from 1, where `rgb` or `flow` is a folder."""
-    frame_rate: float = 30.0
-    """Frames a second in those folders."""
-    detections_rate: float = 0.0
-    """Frames a second in which boxes were detected; 0: from the median time between them."""
     seed: int = 0
     """Seed of the positions of the training windows in longer segments."""
     title: str = ''
     """Name of the data set, for the model card; empty: that of the file."""
 
     def __post_init__(self) -> None:
-        if not self.heads or set(self.heads) & {*_NEEDED, _NAME, *PAPER_MODALITIES}:
+        super().__post_init__()
+        if not self.heads or set(self.heads) & {*_NEEDED, _NAME, *registered_types()}:
             raise InvalidSettingError(
                 'manifest.heads', self.heads, 'one or more names, none of which is another column')
-        if not self.frame_rate > 0:
-            raise InvalidSettingError('manifest.frame_rate', self.frame_rate, 'a number above 0')
-        if not has_number_field(self.frames):
-            raise InvalidSettingError('manifest.frames', self.frames,
-                                      'a name with a field for the number: {:06d}.jpg')
-        if self.detections_rate < 0:
-            raise InvalidSettingError(
-                'manifest.detections_rate', self.detections_rate, 'a number from 0 on')
 
 
 @dataclass(frozen=True)
@@ -132,8 +109,9 @@ class _Manifest:
 
     def __init__(self, path: Path, settings: ManifestSettings, spec: ClipSpec) -> None:
         self.path, self.settings = path, settings
-        self.size = spec.video.height, spec.video.width
-        self._videos: dict[Path, VideoSource] = {}
+        self.options = SourceOptions(
+            clip=spec, **{f.name: getattr(settings, f.name) for f in fields(SourceSettings)})
+        self._opened: dict[tuple[Modality, str], Source] = {}
 
     def lines(self) -> list[_Line]:
         table = read_csv(self.path)
@@ -142,29 +120,33 @@ class _Manifest:
 
     def _columns(self, header: Sequence[str]) -> list[str]:
         """Return the columns in the spelling of the settings; case does not matter."""
-        known = {name.casefold(): name
-                 for name in (*_NEEDED, _NAME, *self.settings.heads, *PAPER_MODALITIES)}
-        columns = [name if name in known.values() else known.get(name.casefold(), name)
-                   for name in header]
-        self._check_columns(columns)
+        named = (*_NEEDED, _NAME, *self.settings.heads)
+        known = {name.casefold(): name for name in named}
+        columns = []
+        for name in header:
+            lower = name.casefold()
+            other = lower if is_modality(lower) else name
+            columns.append(name if name in named else known.get(lower, other))
+        self._check_columns(columns, named)
         return columns
 
-    def _check_columns(self, columns: Sequence[str]) -> None:
-        sensors = list(PAPER_MODALITIES)
-        allowed = [*_NEEDED, _NAME, *self.settings.heads, *sensors]
-        listing = ', '.join(allowed)
+    def _check_columns(self, columns: Sequence[str], named: Sequence[str]) -> None:
+        listing = ', '.join([*named, *registered_types()])
+        remedy = (f'expected columns are {listing}, or one of several of a type, as rgb_wrist; '
+                  'manifest.heads names the heads')
         for column in columns:
-            if column not in allowed or columns.count(column) > 1:
-                problem = 'unknown' if column not in allowed else 'there twice'
-                raise DataError(self.path, f'line 1: the column {column!r} is {problem}',
-                                f'expected columns are {listing}; manifest.heads names the heads')
+            unknown = column not in named and not is_modality(column)
+            if unknown or columns.count(column) > 1:
+                problem = 'unknown' if unknown else 'there twice'
+                raise DataError(
+                    self.path, f'line 1: the column {column!r} is {problem}', remedy)
         for column in (*_NEEDED, *self.settings.heads):
             if column not in columns:
-                raise DataError(self.path, f'line 1: the column {column!r} is missing',
-                                f'expected columns are {listing}; manifest.heads names the heads')
-        if not set(sensors) & set(columns):
+                raise DataError(self.path, f'line 1: the column {column!r} is missing', remedy)
+        self.modalities = in_order(Modality(name) for name in columns if name not in named)
+        if not self.modalities:
             raise DataError(self.path, 'line 1: no sensor has a column',
-                            f'add at least one of {", ".join(sensors)}')
+                            f'add at least one of {", ".join(registered_types())}')
 
     def _line(self, number: int, columns: Sequence[str], cells: Sequence[str]) -> _Line:
         if len(cells) != len(columns):
@@ -195,49 +177,28 @@ class _Manifest:
         return seconds
 
     def _sources(self, number: int, row: Mapping[str, str]) -> dict[Modality, Source]:
-        sources: dict[Modality, Source] = {}
-        for modality in PAPER_MODALITIES:
-            text = row.get(str(modality), '')
-            if text:
-                sources[modality] = self._source(number, modality, text, row)
-        return sources
+        return {modality: self._source(number, modality, row)
+                for modality in self.modalities if row[modality]}
 
-    def _source(
-        self, number: int, modality: Modality, text: str, row: Mapping[str, str],
-    ) -> Source:
+    def _source(self, number: int, modality: Modality, row: Mapping[str, str]) -> Source:
+        text, own = row[modality], modality_type(modality)
+        if own.derived_from and text == COMPUTED:
+            camera = own.source(self.options.clip)
+            if camera is None or not row.get(camera):
+                raise self._wrong(number, modality, text,
+                                  f'a folder where the cell of {camera} is empty')
+            return own.computed_source(self._source(number, camera, row))
         path = self.path.parent / text
         if is_url(text) and not path.exists():
-            raise self._wrong(number, str(modality), text, 'a local file or folder',
+            raise self._wrong(number, modality, text, 'a local file or folder',
                               'URLs are not fetched: download it')
-        if modality is Modality.RGB:
-            return self._video(path)
-        if modality is Modality.DETECTIONS:
-            rate = self.settings.detections_rate
-            return BoxFile(path, 1 / rate if rate else 0.0)
-        if modality is Modality.AUDIO:
-            if path.suffix.lower() in _VIDEO_SUFFIXES:
-                raise self._wrong(
-                    number, 'audio', text, 'an audio file (wav, flac)',
-                    f'extract it with `ffmpeg -i {path.name} -vn -ac 1 -af '
-                    f'aresample=async=1:first_pts=0 {path.stem}.wav`')
-            return AudioFile(path)
-        if text != COMPUTED:
-            return ExtractedFlow(FlowFolder(
-                path, self.settings.frame_rate, pattern=self.settings.frames, size=self.size))
-        if not row.get('rgb'):
-            raise self._wrong(number, 'flow', text, 'a folder where the cell of rgb is empty')
-        return FlowFromVideo(self._video(self.path.parent / row['rgb']))
-
-    def _video(self, path: Path) -> VideoSource:
-        if path not in self._videos:
-            self._videos[path] = self._open_video(path)
-        return self._videos[path]
-
-    def _open_video(self, path: Path) -> VideoSource:
-        if path.is_file() or path.suffix.lower() in _VIDEO_SUFFIXES:
-            return VideoFile(path, self.size)
-        return ExtractedFrames(FrameFolder(
-            path, self.settings.frame_rate, self.settings.frames, size=self.size))
+        if (modality, text) not in self._opened:
+            try:
+                self._opened[modality, text] = own.open_source(path, self.options)
+            except DataError as error:
+                raise DataError(self.path, f'line {number}: {modality} is {text!r}; '
+                                f'{error.problem}', error.remedy) from error
+        return self._opened[modality, text]
 
     def _wrong(
         self, number: int, column: str, got: str, allowed: str, remedy: str = 'correct it',

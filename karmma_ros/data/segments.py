@@ -13,108 +13,19 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Union
 import warnings
 
 from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.data.samples import Sample
 from karmma_ros.errors import DataError, InvalidSampleError, InvalidSettingError
-from karmma_ros.modalities import make_clip
+from karmma_ros.media.sources import SharedFrames, Source
+from karmma_ros.modalities import make_clip, modality_type
 from karmma_ros.modality import Modality
-from karmma_ros.preprocess.optical_flow import clip_flow
-from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray
 
 CENTRE = 0.5
 """Position of the window in a segment that is scored: 0 at the start, 1 at the end."""
-
-
-class VideoSource(Protocol):
-    """Frames of a recording."""
-
-    def frames(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
-        """
-        Return the RGB frames at ascending times, `[t, h, w, 3]`, of any size.
-
-        A time after the last frame gives the last one.
-
-        :raises DataError: for a frame that is missing or cannot be read, or when the
-            recording ends before the first time.
-        """
-        ...
-
-    def problem(self) -> str | None:
-        """Return why nothing can be read, by a check of the disk; None if it can."""
-        ...
-
-
-class FlowSource(Protocol):
-    """Optical flow that was computed before."""
-
-    def flow(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
-        """
-        Return flow at ascending times, `[t, h, w, 2]`: u and v, 128 for none.
-
-        A time after the last frame gives the last one.
-
-        :raises DataError: as `VideoSource.frames`.
-        """
-        ...
-
-    def problem(self) -> str | None:
-        """Return why nothing can be read, by a check of the disk; None if it can."""
-        ...
-
-
-class AudioSource(Protocol):
-    """Audio of a recording."""
-
-    def samples(self, start_s: float, duration_s: float, rate: int) -> NDArray[np.float32]:
-        """
-        Return mono audio at `rate` Hz, exactly `[round(duration_s * rate)]`, zeros outside.
-
-        :raises DataError: when it cannot be read, or ends before `start_s`.
-        """
-        ...
-
-    def problem(self) -> str | None:
-        """Return why nothing can be read, by a check of the disk; None if it can."""
-        ...
-
-
-class BoxSource(Protocol):
-    """Boxes of hands and objects."""
-
-    def boxes(self, times_s: Sequence[float]) -> list[NDArray[np.float32]]:
-        """
-        Return one `[n, 5]` for each of the ascending times: x1, y1, x2, y2 in 0..1, category.
-
-        :raises DataError: when they cannot be read.
-        """
-        ...
-
-    def problem(self) -> str | None:
-        """Return why nothing can be read, by a check of the disk; None if it can."""
-        ...
-
-
-@dataclass(frozen=True)
-class FlowFromVideo:
-    """
-    Flow that is computed from the frames of the clip, as a robot without a flow topic does.
-
-    Where an equal video is the segment's RGB source, it is decoded only once.
-    """
-
-    video: VideoSource
-
-    def problem(self) -> str | None:
-        """Return why the video cannot be read; None if it can."""
-        return self.video.problem()
-
-
-Source = Union[VideoSource, FlowSource, AudioSource, BoxSource, FlowFromVideo]
 
 
 @dataclass(frozen=True)
@@ -154,11 +65,6 @@ def window_start(start_s: float, stop_s: float, duration_s: float, position: flo
     return start_s + position * slack if slack > 0 else max(0.0, start_s + slack / 2)
 
 
-def frame_times(start_s: float, spec: ClipSpec) -> list[float]:
-    """Return the starts of the `num_frames` equal slots of the window, seconds."""
-    return [start_s + i * spec.duration / spec.num_frames for i in range(spec.num_frames)]
-
-
 class SegmentDataset:
     """
     The clips of segments: a `Clips` that is cheap to pickle for the workers of a loader.
@@ -177,7 +83,7 @@ class SegmentDataset:
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> from karmma_ros.clip import ClipSpec
-    >>> from karmma_ros.data.media.audio_file import AudioFile
+    >>> from karmma_ros.media.audio_file import AudioFile
     >>> from karmma_ros.data.segments import LabelledSegment, SegmentDataset
     >>> from karmma_ros.modality import Modality
     >>> import numpy as np
@@ -230,13 +136,15 @@ class SegmentDataset:
             raise IndexError(f'segment {index} of {len(self)}')
         segment = self.segments[index]
         start = window_start(segment.start_s, segment.stop_s, self.spec.duration, position)
-        reading = _Window(segment.sources, start, self.spec)
+        frames = SharedFrames()
         inputs: dict[Modality, NDArray[np.float32]] = {}
         failure: Exception | None = None
         for modality in (
                 m for m in segment.sources if self._wanted is None or m in self._wanted):
             try:
-                inputs.update(reading.clip(modality).inputs)
+                arrays = modality_type(modality).read_window(
+                    segment.sources[modality], start, self.spec, frames)
+                inputs.update(make_clip(self.spec, {modality: arrays}).inputs)
             except (DataError, InvalidSampleError) as error:
                 if not self.skip_unreadable:
                     raise _of_segment(segment, modality, error) from error
@@ -251,51 +159,6 @@ class SegmentDataset:
         if path not in self.unreadable:
             warnings.warn(f'missing from its samples: {error}', stacklevel=4)
         self.unreadable[path] = self.unreadable.get(path, 0) + 1
-
-
-class _Window:
-    """The reading of one window; frames that two modalities need are decoded once."""
-
-    def __init__(self, sources: Mapping[Modality, Any], start_s: float, spec: ClipSpec) -> None:
-        self._sources, self._start, self._spec = sources, start_s, spec
-        self._times = frame_times(start_s, spec)
-        self._cropped: list[tuple[VideoSource, NDArray[np.uint8]]] = []
-
-    def clip(self, modality: Modality) -> Clip:
-        """Read and preprocess one modality."""
-        source = self._sources[modality]
-        arrays: Any
-        if modality is Modality.RGB:
-            arrays = self._frames(source)
-        elif modality is Modality.FLOW:
-            arrays = self._flow(source)
-        elif modality is Modality.AUDIO:
-            arrays = source.samples(
-                self._start, self._spec.duration, self._spec.audio.sample_rate)
-        else:
-            arrays = source.boxes(self._times)
-        return make_clip(self._spec, {modality: arrays})
-
-    def _frames(self, video: VideoSource) -> NDArray[np.uint8]:
-        for read, frames in self._cropped:
-            if read == video:
-                return frames
-        frames = crop_all(video.frames(self._times), self._spec)
-        self._cropped.append((video, frames))
-        return frames
-
-    def _flow(self, source: FlowSource | FlowFromVideo) -> NDArray[np.uint8]:
-        if isinstance(source, FlowFromVideo):
-            return clip_flow(self._frames(source.video), self._spec.flow.bound)
-        return crop_all(source.flow(self._times), self._spec)
-
-
-def crop_all(frames: NDArray[np.uint8], spec: ClipSpec) -> NDArray[np.uint8]:
-    """Resize and crop `[t, h, w, c]` to the size of the clip; copy nothing of that size."""
-    height, width = spec.video.height, spec.video.width
-    if frames.shape[1:3] == (height, width):
-        return frames
-    return np.stack([resize_and_crop(frame, height, width) for frame in frames])
 
 
 def _of_segment(segment: LabelledSegment, modality: Modality, error: Exception) -> DataError:

@@ -19,8 +19,8 @@ from typing import Any, NoReturn, TextIO
 import warnings
 
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT
-from karmma_ros.data.media.boxes import BoxTrack
 from karmma_ros.errors import DataError
+from karmma_ros.media.boxes import BoxTrack
 from karmma_ros.preprocess.box_array import normalise_boxes
 from karmma_ros.storage import file_lock, open_arrays, read_metadata, REMEDY, write_arrays
 import numpy as np

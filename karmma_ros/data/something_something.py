@@ -13,24 +13,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.media import FrameFolder, VideoFile
-from karmma_ros.data.media.video_file import (
+from karmma_ros.data.samples import Splits
+from karmma_ros.data.segments import LabelledSegment, SegmentDataset
+from karmma_ros.data.something_else import annotation_files, BoxArchive, Progress, write_archive
+from karmma_ros.errors import DataError, InvalidSettingError
+from karmma_ros.media import FrameFolder, VideoFile
+from karmma_ros.media.sources import FlowFromVideo, has_number_field, Source, VideoSource
+from karmma_ros.media.video_file import (
     ExtractedFrames,
     folder_extent,
-    has_number_field,
     video_extent,
     VideoExtent,
 )
-from karmma_ros.data.samples import Splits
-from karmma_ros.data.segments import (
-    FlowFromVideo,
-    LabelledSegment,
-    SegmentDataset,
-    Source,
-    VideoSource,
-)
-from karmma_ros.data.something_else import annotation_files, BoxArchive, Progress, write_archive
-from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import Vocabulary
 import numpy as np

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 import re
 
-from karmma_ros.data.csv_table import parse_time, read_csv
 from karmma_ros.errors import DataError, InvalidSettingError
+from karmma_ros.media.csv_table import parse_time, read_csv
 from karmma_ros.prediction import NOUN, VERB, Vocabulary
 
 UNKNOWN = -1

@@ -6,11 +6,12 @@ Shape legend: n samples.
 
 from __future__ import annotations
 
+from pathlib import Path
 import sys
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from karmma_ros.clip import AudioSpec, ClipSpec
-from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
+from karmma_ros.errors import DataError, InvalidSampleError, InvalidSettingError, printable
 from karmma_ros.modalities.audio_buffer import AudioArrays, AudioBuffer, AudioChunk
 from karmma_ros.modalities.audio_rate import AudioFormat, AudioRateCheck
 from karmma_ros.modalities.declaration import Declaration
@@ -32,6 +33,9 @@ from karmma_ros.preprocess.pcm import decode_pcm
 from karmma_ros.preprocess.spectrogram import audio_input
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from karmma_ros.media.sources import AudioSource, SharedFrames, SourceOptions
 
 # Drivers that know only one leave it empty.
 _RAW_CODINGS = ('', 'wave', 'raw', 'pcm')
@@ -261,6 +265,27 @@ class Audio(ModalityType):
     def read(self, message: Any, type_name: str, clip: ClipSpec, values: Values) -> Any:
         """Return the message: how it is decoded depends on those before."""
         return message
+
+    def open_source(self, path: Path, options: SourceOptions) -> AudioSource:
+        """
+        Open an audio file.
+
+        :raises DataError: for a video, from which audio is to be extracted before.
+        """
+        from karmma_ros.media.audio_file import AudioFile
+        from karmma_ros.media.video_file import VIDEO_SUFFIXES
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            raise DataError(
+                path, 'expected an audio file (wav, flac)',
+                f'extract it with `ffmpeg -i {path.name} -vn -ac 1 -af '
+                f'aresample=async=1:first_pts=0 {path.stem}.wav`')
+        return AudioFile(path)
+
+    def read_window(
+        self, source: AudioSource, start_s: float, clip: ClipSpec, frames: SharedFrames,
+    ) -> NDArray[np.float32]:
+        """Return mono audio `[n]`."""
+        return source.samples(start_s, clip.duration, self.spec(clip).sample_rate)
 
     def parameters(self) -> tuple[Declaration, ...]:
         """Return the format of audio whose messages do not state it."""

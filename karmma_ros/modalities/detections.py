@@ -10,7 +10,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import cos, isfinite, sin
-from typing import Any
+from pathlib import Path
+from typing import Any, TYPE_CHECKING
 
 from karmma_ros.clip import BOX_PAD, ClipSpec, DetectionSpec
 from karmma_ros.errors import InvalidSampleError
@@ -34,6 +35,9 @@ from karmma_ros.preprocess.box_array import (
 )
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from karmma_ros.media.sources import BoxSource, SharedFrames, SourceOptions
 
 _SPARE_SLOTS = 2
 _MESSAGES_PER_FRAME = 16
@@ -343,6 +347,18 @@ class Detections(ModalityType):
     def read(self, message: Any, type_name: str, clip: ClipSpec, values: Values) -> Any:
         """Return the message: what its boxes mean depends on the camera."""
         return message
+
+    def open_source(self, path: Path, options: SourceOptions) -> BoxSource:
+        """Open a CSV file of boxes."""
+        from karmma_ros.media.boxes import BoxFile
+        return BoxFile(path, 1 / options.detections_rate if options.detections_rate else 0.0)
+
+    def read_window(
+        self, source: BoxSource, start_s: float, clip: ClipSpec, frames: SharedFrames,
+    ) -> list[NDArray[np.float32]]:
+        """Return the boxes of each frame, `[n, 5]`."""
+        from karmma_ros.media.sources import frame_times
+        return source.boxes(frame_times(start_s, clip))
 
     def parameters(self) -> tuple[Declaration, ...]:
         """Return how boxes are to be understood."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TYPE_CHECKING
 
 from karmma_ros.clip import ClipSpec, FlowSpec, NANOSECONDS
 from karmma_ros.errors import printable
@@ -32,6 +33,7 @@ from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.optical_flow import (
     check_displacement,
     check_video_size,
+    clip_flow,
     decode_flow,
     estimate_flow,
     flow_input,
@@ -41,6 +43,15 @@ from karmma_ros.preprocess.optical_flow import (
 from karmma_ros.preprocess.resize import resize_and_crop_vectors
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from karmma_ros.media.sources import (
+        FlowFromVideo,
+        FlowSource,
+        SharedFrames,
+        SourceOptions,
+        VideoSource,
+    )
 
 
 def read_flow(message: Any, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -289,6 +300,30 @@ class Flow(ModalityType):
     def read(self, message: Any, type_name: str, clip: ClipSpec, values: Values) -> SizedImage:
         """Decode displacements, cropped; also return their width and height before."""
         return read_flow(message, self._size(clip)), (message.width, message.height)
+
+    def open_source(self, path: Path, options: SourceOptions) -> FlowSource:
+        """Open a folder with the images of u and v in folders of these names."""
+        from karmma_ros.media.frames import FlowFolder
+        from karmma_ros.media.video_file import ExtractedFlow
+        return ExtractedFlow(FlowFolder(
+            path, options.folder_rate(self.modality), pattern=options.frames,
+            size=self._size(options.clip)))
+
+    def computed_source(self, source: VideoSource) -> FlowFromVideo:
+        """Return the flow of a camera's recording."""
+        from karmma_ros.media.sources import FlowFromVideo
+        return FlowFromVideo(source)
+
+    def read_window(
+        self, source: FlowSource | FlowFromVideo, start_s: float, clip: ClipSpec,
+        frames: SharedFrames,
+    ) -> NDArray[np.uint8]:
+        """Return flow `[t, h, w, 2]`, cropped, or computed from the cropped frames."""
+        from karmma_ros.media.sources import crop_all, FlowFromVideo, frame_times
+        times, size = frame_times(start_s, clip), self._size(clip)
+        if isinstance(source, FlowFromVideo):
+            return clip_flow(frames.cropped(source.video, times, size), self.spec(clip).bound)
+        return crop_all(source.flow(times), size)
 
     def rank(self, encoding: str) -> int:
         """Take displacements alone."""

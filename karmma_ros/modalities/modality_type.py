@@ -10,14 +10,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TYPE_CHECKING
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
-from karmma_ros.errors import InvalidSampleError
+from karmma_ros.errors import DataError, InvalidSampleError
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modality import Modality
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # a robot reads no recordings
+    from karmma_ros.media.sources import SharedFrames, Source, SourceOptions
 
 Values = Mapping[str, Any]
 """The node's parameters by their full names."""
@@ -457,6 +461,32 @@ class ModalityType(ABC):
     def is_derived(self, values: Values) -> bool:
         """Return whether the parameters have it computed, instead of received on a topic."""
         return bool(self.derived_from) and values.get(f'{self.modality}.source') != 'topic'
+
+    def open_source(self, path: Path, options: SourceOptions) -> Source:
+        """
+        Open a file or folder of a data set; nothing of it is read yet.
+
+        :raises DataError: stating what is expected, for one that cannot be its data.
+        """
+        raise DataError(path, f'expected no column {self.modality}: {self.name} is not read from '
+                        'files', 'remove the column')
+
+    def computed_source(self, source: Any) -> Source:
+        """Return the source of what is computed from the recording of `self.source`."""
+        raise NotImplementedError(f'{self.name} cannot be computed from another modality')
+
+    def read_window(
+        self, source: Any, start_s: float, clip: ClipSpec, frames: SharedFrames,
+    ) -> Any:
+        """
+        Read a window of a recording: return what `prepare` takes.
+
+        :param source: as `open_source` returns it, or another that gives the same.
+        :param start_s: second of the recording at which the window begins.
+        :param frames: camera frames that other modalities of this window may need.
+        :raises DataError: when it cannot be read.
+        """
+        raise NotImplementedError(f'{self.name} is not read from files')
 
     def check_derivation(self, clip: ClipSpec) -> None:
         """

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TYPE_CHECKING
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS, VideoSpec
 from karmma_ros.errors import printable
@@ -35,6 +36,9 @@ from karmma_ros.preprocess.image import largest_value as largest_image_value
 from karmma_ros.preprocess.resize import resize_and_crop, video_input
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from karmma_ros.media.sources import SharedFrames, SourceOptions, VideoSource
 
 SizedImage = tuple[NDArray[Any], tuple[int, int]]
 """A decoded image or flow, and its width and height before it was cropped."""
@@ -277,6 +281,19 @@ class Rgb(ModalityType):
             image, (height, width) = read_compressed_image(message, size, bits)
             return image, (width, height)
         return read_image(message, size, bits), (message.width, message.height)
+
+    def open_source(self, path: Path, options: SourceOptions) -> VideoSource:
+        """Open a video file or a folder of frames."""
+        from karmma_ros.media.video_file import open_frames
+        return open_frames(path, self._size(options.clip), options.frames,
+                           options.folder_rate(self.modality))
+
+    def read_window(
+        self, source: VideoSource, start_s: float, clip: ClipSpec, frames: SharedFrames,
+    ) -> NDArray[np.uint8]:
+        """Return RGB frames `[t, h, w, 3]`, cropped."""
+        from karmma_ros.media.sources import frame_times
+        return frames.cropped(source, frame_times(start_s, clip), self._size(clip))
 
     def rank(self, encoding: str) -> int:
         """Prefer colour to grey; depth and flow do not fit."""

@@ -29,7 +29,9 @@ from karmma_ros.data.epic_kitchens.annotations import (
     TRAIN,
     VALIDATION,
 )
-from karmma_ros.data.media import (
+from karmma_ros.data.samples import collate
+from karmma_ros.errors import DataError, InvalidSettingError
+from karmma_ros.media import (
     AudioFile,
     AudioHdf5,
     FlowFolder,
@@ -39,9 +41,7 @@ from karmma_ros.data.media import (
     FrameTar,
     VideoFile,
 )
-from karmma_ros.data.media.frames import frame_numbers
-from karmma_ros.data.samples import collate
-from karmma_ros.errors import DataError, InvalidSettingError
+from karmma_ros.media.frames import frame_numbers
 from karmma_ros.modality import PAPER_MODALITIES
 import numpy as np
 import pytest

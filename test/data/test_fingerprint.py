@@ -6,11 +6,12 @@ from pathlib import Path
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.datasets import clips_digest, DataSettings
-from karmma_ros.data.media import AudioFile, FrameFolder
-from karmma_ros.data.segments import FlowFromVideo, LabelledSegment, SegmentDataset
+from karmma_ros.data.segments import LabelledSegment, SegmentDataset
 from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings, LiveKitchen
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
+from karmma_ros.media import AudioFile, FrameFolder
+from karmma_ros.media.sources import FlowFromVideo
 from karmma_ros.modality import Modality
 import pytest
 

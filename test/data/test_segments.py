@@ -6,14 +6,9 @@ from dataclasses import dataclass, field, replace
 import pickle
 import warnings
 
-from karmma_ros.data.segments import (
-    FlowFromVideo,
-    frame_times,
-    LabelledSegment,
-    SegmentDataset,
-    window_start,
-)
+from karmma_ros.data.segments import LabelledSegment, SegmentDataset, window_start
 from karmma_ros.errors import DataError, InvalidSettingError
+from karmma_ros.media.sources import FlowFromVideo, frame_times
 from karmma_ros.modalities import make_clip
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.preprocess.optical_flow import clip_flow

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 import re
 
-from karmma_ros.data.csv_table import parse_time
 from karmma_ros.errors import DataError
+from karmma_ros.media.csv_table import parse_time
 from karmma_ros.prediction import NOUN, VERB, Vocabulary
 from karmma_ros.storage import write_atomically
 import numpy as np

@@ -32,7 +32,10 @@ from karmma_ros.data.epic_kitchens.annotations import (
     VALIDATION,
     write_division,
 )
-from karmma_ros.data.media import (
+from karmma_ros.data.samples import Splits
+from karmma_ros.data.segments import LabelledSegment, SegmentDataset
+from karmma_ros.errors import DataError, InvalidSettingError
+from karmma_ros.media import (
     AudioFile,
     AudioHdf5,
     FlowFolder,
@@ -42,16 +45,7 @@ from karmma_ros.data.media import (
     FrameTar,
     VideoFile,
 )
-from karmma_ros.data.samples import Splits
-from karmma_ros.data.segments import (
-    AudioSource,
-    FlowSource,
-    LabelledSegment,
-    SegmentDataset,
-    Source,
-    VideoSource,
-)
-from karmma_ros.errors import DataError, InvalidSettingError
+from karmma_ros.media.sources import AudioSource, FlowSource, Source, VideoSource
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import NOUN, VERB
 

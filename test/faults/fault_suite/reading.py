@@ -22,12 +22,12 @@ def _image(path: Path) -> Any:
 
 
 def _tar(path: Path) -> Any:
-    from karmma_ros.data.media.tar import tar_index
+    from karmma_ros.media.tar import tar_index
     return tar_index(path, 'frame_{:010d}.jpg')
 
 
 def _video(path: Path) -> Any:
-    from karmma_ros.data.media.video_file import VideoFile
+    from karmma_ros.media.video_file import VideoFile
     return VideoFile(path).frames([0.0])
 
 

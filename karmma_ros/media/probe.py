@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from karmma_ros.data.media.video_reader import transcode, UNINDEXED, VideoReader
 from karmma_ros.errors import DataError
+from karmma_ros.media.video_reader import transcode, UNINDEXED, VideoReader
 import numpy as np
 from numpy.typing import NDArray
 

@@ -2,8 +2,8 @@
 
 import os
 
-from karmma_ros.data.csv_table import read_csv
 from karmma_ros.errors import DataError
+from karmma_ros.media.csv_table import read_csv
 import pytest
 
 HEADER, ROWS = ['split', 'start', 'verb'], [(2, ['train', '0.5', 'cut']), (3, ['test', '1', ''])]

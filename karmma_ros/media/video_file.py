@@ -6,7 +6,7 @@ Reading 32 frames from h264 of 1280 x 720 with a key frame each second, and crop
 full range are converted as they state, which OpenCV does not do.
 
 Frames that ffmpeg extracted from a video are numbered from 1: frame 1 is that of second 0.
-Epic-Kitchens counts otherwise (`karmma_ros.data.media.frames.frame_numbers`).
+Epic-Kitchens counts otherwise (`karmma_ros.media.frames.frame_numbers`).
 
 Shape legend: t frames, h height, w width.
 """
@@ -22,14 +22,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-from karmma_ros.data.media.frames import decode_image, FlowFolder, FrameFolder, MAX_BYTES
-from karmma_ros.data.media.probe import examine, TRUNCATED_S, VideoInfo
-from karmma_ros.data.media.video_reader import check_tables, PLAYER, VideoReader
 from karmma_ros.errors import DataError, InvalidSampleError
 from karmma_ros.files import file_problem, no_such_file, open_data_file, read_data_file
+from karmma_ros.media.frames import decode_image, FlowFolder, FrameFolder, MAX_BYTES
+from karmma_ros.media.probe import examine, TRUNCATED_S, VideoInfo
+from karmma_ros.media.video_reader import check_tables, PLAYER, VideoReader
 from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray
+
+VIDEO_SUFFIXES = frozenset({
+    '.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.ts', '.mts', '.m2ts', '.mpg', '.mpeg',
+    '.3gp', '.flv', '.wmv', '.mxf', '.ogv'})
+"""What the names of video files end with."""
 
 
 @contextmanager
@@ -74,7 +79,7 @@ class VideoFile:
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> import cv2
-    >>> from karmma_ros.data.media.video_file import VideoFile
+    >>> from karmma_ros.media.video_file import VideoFile
     >>> import numpy as np
     >>> with TemporaryDirectory() as folder:
     ...     path = Path(folder, 'short.avi')
@@ -193,6 +198,20 @@ class ExtractedFlow:
         return self.folder.problem()
 
 
+def open_frames(
+    path: Path, size: tuple[int, int], pattern: str, fps: float,
+) -> VideoFile | ExtractedFrames:
+    """
+    Open a video file, or a folder of frames that were extracted from one.
+
+    :param size: height and width to crop to while reading.
+    :param pattern: file name of a frame in a folder, and how many there are a second.
+    """
+    if path.is_file() or path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoFile(path, size)
+    return ExtractedFrames(FrameFolder(path, fps, pattern, size=size))
+
+
 class VideoExtent(NamedTuple):
     """Length and size of a video or of a folder of its frames; zeros if unknown."""
 
@@ -235,19 +254,6 @@ def folder_extent(path: Path, pattern: str, fps: float) -> VideoExtent:
         return VideoExtent(0.0, 0, 0)
     count = sum(entry.name.endswith(first.suffix) for entry in os.scandir(path))
     return VideoExtent(count / fps, frame.shape[1], frame.shape[0])
-
-
-def has_number_field(pattern: str, name: str = '') -> bool:
-    """
-    Whether a pattern has a field for a number.
-
-    :param name: of the field; empty: it has none, as in `{:06d}.jpg`.
-    """
-    try:
-        one, two = (pattern.format(**{name: n}) if name else pattern.format(n) for n in (1, 2))
-    except (LookupError, ValueError):
-        return False
-    return one != two
 
 
 def _later(times_s: Sequence[float], fps: float) -> list[float]:

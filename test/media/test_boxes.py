@@ -1,8 +1,8 @@
 """Boxes by time: the nearest frame within half a period, from arrays and from a CSV file."""
 
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT
-from karmma_ros.data.media.boxes import BoxFile, BoxTrack, read_boxes
 from karmma_ros.errors import DataError
+from karmma_ros.media.boxes import BoxFile, BoxTrack, read_boxes
 from karmma_ros.preprocess.box_array import check_boxes
 import numpy as np
 import pytest

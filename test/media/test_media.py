@@ -10,7 +10,8 @@ import tarfile
 
 import cv2
 import h5py
-from karmma_ros.data.media import (
+from karmma_ros.errors import DataError
+from karmma_ros.media import (
     AudioFile,
     AudioHdf5,
     FlowFolder,
@@ -19,10 +20,9 @@ from karmma_ros.data.media import (
     FrameTar,
     VideoFile,
 )
-from karmma_ros.data.media.frames import frame_numbers
-from karmma_ros.data.media.tar import tar_index
-from karmma_ros.data.media.video_file import folder_extent
-from karmma_ros.errors import DataError
+from karmma_ros.media.frames import frame_numbers
+from karmma_ros.media.tar import tar_index
+from karmma_ros.media.video_file import folder_extent
 from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 import pytest

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
-from karmma_ros.data.media.tar import tar_index
 from karmma_ros.errors import DataError, InvalidSampleError
 from karmma_ros.files import open_data_file, read_data_file
+from karmma_ros.media.tar import tar_index
 from karmma_ros.preprocess.compressed_image import decode_bounded
 from karmma_ros.preprocess.image_headers import is_jpeg_or_png
 from karmma_ros.preprocess.resize import resize_and_crop

@@ -13,8 +13,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from karmma_ros.data.csv_table import read_csv
 from karmma_ros.errors import DataError, InvalidSampleError
+from karmma_ros.media.csv_table import read_csv
 from karmma_ros.preprocess.box_array import CATEGORIES, check_boxes
 import numpy as np
 from numpy.typing import NDArray

@@ -15,10 +15,10 @@ import cv2
 from karmma_ros.cli.main import main
 from karmma_ros.data.check import check_dataset
 from karmma_ros.data.manifest import ManifestSettings, open_splits
-from karmma_ros.data.media import video_reader, VideoFile
-from karmma_ros.data.media.video_file import probe_video, video_extent
-from karmma_ros.data.media.video_reader import VideoReader
 from karmma_ros.errors import DataError
+from karmma_ros.media import video_reader, VideoFile
+from karmma_ros.media.video_file import probe_video, video_extent
+from karmma_ros.media.video_reader import VideoReader
 from karmma_ros.modality import Modality
 import numpy as np
 import pytest
