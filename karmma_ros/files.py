@@ -66,15 +66,16 @@ def read_regular(path: Path, most: int) -> bytes:
     return content
 
 
-def open_data_file(path: Path) -> BinaryIO:
+def open_data_file(path: Path, most: int | None = None) -> BinaryIO:
     """
     Open a file of a data set, unbuffered.
 
+    :param most: bytes that it may have; None: any number.
     :raises FileNotFoundError: when there is none.
-    :raises DataError: when it cannot be opened or is not a regular file.
+    :raises DataError: when it cannot be opened, is not a regular file or is larger.
     """
     with _data_errors(path):
-        return open_regular(path, buffering=0)
+        return open_regular(path, most, buffering=0)
 
 
 def read_data_file(path: Path, most: int) -> bytes:

@@ -12,8 +12,7 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.data.segments import LabelledSegment, SegmentDataset
 from karmma_ros.errors import DataError, KarmmaError
-from karmma_ros.media import VideoFile
-from karmma_ros.media.sources import FlowFromVideo, Source
+from karmma_ros.media.sources import Source
 from karmma_ros.modality import in_order, Modality, PAPER_MODALITIES
 import numpy as np
 
@@ -194,11 +193,11 @@ def _check_files(
 def _problem(source: Source) -> tuple[str | None, tuple[str, ...]]:
     """Return why a source cannot be read, if so, and remarks on how it is read."""
     problem = source.problem()
-    video = source.video if isinstance(source, FlowFromVideo) else source
-    if problem is not None or not isinstance(video, VideoFile):
+    remarks = getattr(source, 'remarks', None)
+    if problem is not None or remarks is None:
         return problem, ()
     try:
-        return None, video.probe().notes
+        return None, remarks()
     except DataError as error:
         # Whether a sample lacks it is decided by decoding; the reason is reported in any case.
         return None, (f'it cannot be read: {error.problem}: {error.remedy}',)

@@ -8,15 +8,17 @@ index column of pandas and R are skipped.
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterable, Iterator
 import csv
 from decimal import Decimal, InvalidOperation
 import io
+from itertools import chain
 from pathlib import Path
 import re
 from typing import NamedTuple
 
 from karmma_ros.errors import DataError
-from karmma_ros.files import read_data_file
+from karmma_ros.files import open_data_file
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SEPARATOR_LINE = re.compile(r'sep=([,;\t])\r?\n?', re.IGNORECASE)
@@ -40,31 +42,46 @@ def read_csv(path: Path) -> CsvTable:
 
     :raises DataError: when it cannot be read, is not in UTF-8 (or UTF-16) or is no CSV.
     """
+    rows = list(csv_rows(path))
+    return _without_unnamed(CsvTable(rows[0][1], rows[1:]) if rows else CsvTable([], []))
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """
+    Yield the line and the stripped cells of each row that is not empty; the first is the header.
+
+    :raises DataError: as `read_csv`.
+    """
     try:
-        data = read_data_file(path, _MAX_BYTES)
+        with open_data_file(path, _MAX_BYTES) as file:
+            data = io.BufferedReader(file)  # type: ignore[type-var]
+            encoding = 'utf-16' if data.peek(2).startswith(_UTF_16) else 'utf-8-sig'
+            yield from _rows(path, io.TextIOWrapper(data, encoding, newline=''))
     except FileNotFoundError as error:
         raise DataError(path, 'No such file or directory', 'check the path') from error
-    try:
-        text = data.decode('utf-16' if data.startswith(_UTF_16) else 'utf-8-sig')
     except UnicodeDecodeError as error:
         raise DataError(path, f'it is no CSV file in UTF-8 ({error})',
                         'save it as CSV in UTF-8') from error
-    lines = io.StringIO(text.replace('\0', ''), newline='')
-    stated, first = _SEPARATOR_LINE.fullmatch(lines.readline()), 1
-    if stated is None:
-        lines.seek(0)
-        first = 0
-    begin = lines.tell()
-    delimiter = stated[1] if stated else max(',;\t', key=lines.readline().count)
-    lines.seek(begin)
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    except OSError as error:
+        raise DataError(path, f'it cannot be read ({error.strerror})', 'check the disk') from error
+
+
+def _rows(path: Path, text: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    lines = (line.replace('\0', '') for line in text)
+    first = next(lines, '')
+    stated = _SEPARATOR_LINE.fullmatch(first)
+    skipped = int(stated is not None)
+    delimiter = stated[1] if stated else max(',;\t', key=first.count)
+    reader = csv.reader(lines if stated else chain([first], lines), delimiter=delimiter,
+                        skipinitialspace=True, strict=True)
     try:
-        rows = [(first + reader.line_num, [cell.strip() for cell in row]) for row in reader]
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield skipped + reader.line_num, cells
     except csv.Error as error:
-        raise DataError(path, f'it is no CSV file (line {first + reader.line_num}: {error})',
+        raise DataError(path, f'it is no CSV file (line {skipped + reader.line_num}: {error})',
                         'save it as CSV in UTF-8') from error
-    filled = [(number, row) for number, row in rows if any(row)]
-    return _without_unnamed(CsvTable(filled[0][1], filled[1:]) if filled else CsvTable([], []))
 
 
 def _without_unnamed(table: CsvTable) -> CsvTable:

@@ -12,7 +12,7 @@ Shape legend: t images, h height, w width, c channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 import math
@@ -251,7 +251,26 @@ def decode_image(data: bytes, flags: int) -> NDArray[np.uint8]:
 
 def _read_all(images: NumberedImages, group: str, numbers: Sequence[int], flags: int,
               size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    out: NDArray[np.uint8] | None = None
+    def decode(data: bytes) -> NDArray[np.uint8]:
+        image = decode_image(data, flags)
+        if size is not None:
+            image = resize_and_crop(image, *size)
+        if flags == cv2.IMREAD_COLOR:
+            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        return image
+
+    return read_numbered(images, group, numbers, decode)
+
+
+def read_numbered(images: NumberedImages, group: str, numbers: Sequence[int],
+                  decode: Callable[[bytes], NDArray[Any]]) -> NDArray[Any]:
+    """
+    Read images of a group by ascending numbers: `[t, …]`.
+
+    :param decode: from the bytes of a file to an image.
+    :raises DataError: as `read_rgb`, and where `decode` raises an `InvalidSampleError`.
+    """
+    out: NDArray[Any] | None = None
     previous = None
     for row, wanted in enumerate(numbers):
         number, data = _present(images, group, wanted, numbers[0], previous)
@@ -261,16 +280,12 @@ def _read_all(images: NumberedImages, group: str, numbers: Sequence[int], flags:
             continue
         previous = number
         try:
-            image = decode_image(data, flags)
+            image = decode(data)
         except InvalidSampleError as error:
             raise DataError(images.path, f'{images.name(group, number)}: {error}',
                             _REMEDY) from None
-        if size is not None:
-            image = resize_and_crop(image, *size)
-        if flags == cv2.IMREAD_COLOR:
-            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
         if out is None:
-            out = np.empty((len(numbers), *image.shape), np.uint8)
+            out = np.empty((len(numbers), *image.shape), image.dtype)
         if image.shape != out.shape[1:]:
             raise DataError(
                 images.path, f'{images.name(group, number)} has {image.shape[:2]} pixels '
@@ -282,7 +297,7 @@ def _read_all(images: NumberedImages, group: str, numbers: Sequence[int], flags:
 
 def _present(images: NumberedImages, group: str, number: int, first: int, previous: int | None,
              ) -> tuple[int, bytes | None]:
-    """Read a image, or the last one for a number after it; no bytes if it was read before."""
+    """Read an image, or the last one for a number after it; no bytes if it was read before."""
     if number == previous:
         return number, None
     data = images.read(group, number)

@@ -6,7 +6,7 @@ Shape legend: t frames, h height, w width, n samples or boxes, c channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 import math
 from typing import Any, Protocol
@@ -20,7 +20,11 @@ from numpy.typing import NDArray
 
 
 class Source(Protocol):
-    """The recording of one modality; cheap to pickle, and equal to another of the same data."""
+    """
+    The recording of one modality; cheap to pickle, and equal to another of the same data.
+
+    One may have a method `remarks`, the peculiarities of a file and how it is read.
+    """
 
     def problem(self) -> str | None:
         """Return why nothing can be read, by a check of the disk; None if it can."""
@@ -124,6 +128,11 @@ class FlowFromVideo:
     def problem(self) -> str | None:
         """Return why the video cannot be read; None if it can."""
         return self.video.problem()
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return remarks on how the video is read."""
+        own = getattr(self.video, 'remarks', None)
+        return () if own is None else own()
 
 
 class SharedFrames:

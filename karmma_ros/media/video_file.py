@@ -25,8 +25,8 @@ import cv2
 from karmma_ros.errors import DataError, InvalidSampleError
 from karmma_ros.files import file_problem, no_such_file, open_data_file, read_data_file
 from karmma_ros.media.frames import decode_image, FlowFolder, FrameFolder, MAX_BYTES
-from karmma_ros.media.probe import examine, TRUNCATED_S, VideoInfo
-from karmma_ros.media.video_reader import check_tables, PLAYER, VideoReader
+from karmma_ros.media.probe import check_tables, examine, TRUNCATED_S, VideoInfo
+from karmma_ros.media.video_reader import PLAYER, VideoReader
 from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray
@@ -109,9 +109,9 @@ class VideoFile:
         """Return why nothing can be read, as far as the directory shows; None if it can."""
         return file_problem(self.path)
 
-    def probe(self) -> VideoInfo:
-        """Return what the file holds; a `DataError` if it cannot be read."""
-        return probe_video(self.path)
+    def remarks(self) -> tuple[str, ...]:
+        """Return peculiarities of the file, and how it is read; a `DataError` if it cannot be."""
+        return probe_video(self.path).notes
 
     def _shown(self, reader: VideoReader, info: VideoInfo, times_s: Sequence[float],
                ) -> Iterator[NDArray[np.uint8]]:
@@ -176,7 +176,7 @@ class ExtractedFrames:
 
     def frames(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
         """Return the RGB frames `[t, h, w, 3]` at ascending times, see `VideoSource`."""
-        return self.folder.frames(_later(times_s, self.folder.fps))
+        return self.folder.frames(later_times(times_s, self.folder.fps))
 
     def problem(self) -> str | None:
         """Return why nothing can be read; None if it can."""
@@ -191,7 +191,7 @@ class ExtractedFlow:
 
     def flow(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
         """Return the flow `[t, h, w, 2]` at ascending times, see `FlowSource`."""
-        return self.folder.flow(_later(times_s, self.folder.fps))
+        return self.folder.flow(later_times(times_s, self.folder.fps))
 
     def problem(self) -> str | None:
         """Return why nothing can be read; None if it can."""
@@ -256,6 +256,6 @@ def folder_extent(path: Path, pattern: str, fps: float) -> VideoExtent:
     return VideoExtent(count / fps, frame.shape[1], frame.shape[0])
 
 
-def _later(times_s: Sequence[float], fps: float) -> list[float]:
+def later_times(times_s: Sequence[float], fps: float) -> list[float]:
     """Move times by one frame: the folder itself gives frame floor(t · fps)."""
     return [time_s + (1 + _ROUNDING) / fps for time_s in times_s]

@@ -5,10 +5,6 @@ A file is local and regular, and is opened by this process alone: FFmpeg gets it
 name, so that no name is taken for a URL, and only containers that refer to no other file are
 accepted. One thread decodes: a loader runs many workers.
 
-FFmpeg reserves 32 bytes for every frame that a table of an mp4 or mov claims, before it reads the
-first, so that a file of a kilobyte could take gigabytes: tables that do not fit into the file are
-refused.
-
 Shape legend: h height, w width.
 """
 
@@ -204,14 +200,26 @@ class VideoReader:
         if frame.is_corrupt:
             raise DataError(self.path, 'a frame is damaged', PLAYER)
         width, height = self.square(frame)
-        # A later PyAV converts in as many threads as there are cores, unless set otherwise.
-        threads = {'threads': 1} if int(self._av.__version__.split('.')[0]) >= 17 else {}
-        try:
-            converted = self._reformatter.reformat(frame, width, height, 'rgb24', **threads)
-        except (self._av.error.FFmpegError, ValueError) as error:
-            raise DataError(self.path, f'a frame cannot be converted to RGB ({error})',
-                            transcode(self.path)) from error
+        converted = self._convert(frame, width, height, 'rgb24')
         return _upright(converted.to_ndarray(), *self.matrix(frame))
+
+    def grey(self, frame: Any) -> NDArray[Any]:
+        """
+        Return the brightness of a frame, `[h, w]` uint8 from 0 to 255, or uint16; upright.
+
+        :raises DataError: when the pixels are damaged, too many, or of another number of bits.
+        """
+        if frame.is_corrupt:
+            raise DataError(self.path, 'a frame is damaged', PLAYER)
+        width, height = self.square(frame)
+        bits, name = frame.format.components[0].bits, frame.format.name
+        if bits > 8 and name not in ('gray16le', 'gray16be'):
+            raise DataError(
+                self.path, f'its pixels are {name}; expected 8 bits, or grey of 16 (gray16le)',
+                transcode(self.path, '-c:v ffv1 -pix_fmt gray16le'))
+        # No mean of two depths: it would be a place where nothing is.
+        converted = self._convert(frame, width, height, name if bits > 8 else 'gray', 'POINT')
+        return _upright(converted.to_ndarray()[..., None], *self.matrix(frame))[..., 0]
 
     def square(self, frame: Any) -> tuple[int, int]:
         """
@@ -257,6 +265,17 @@ class VideoReader:
         return DataError(
             self.path, f'its time stamps run backwards after {second:.2f} s, as in files that '
             'were joined byte by byte', transcode(self.path, '-vf setpts=N/30/TB -r 30 -an'))
+
+    def _convert(self, frame: Any, width: int, height: int, pixels: str,
+                 interpolation: str | None = None) -> Any:
+        # A later PyAV converts in as many threads as there are cores, unless set otherwise.
+        threads = {'threads': 1} if int(self._av.__version__.split('.')[0]) >= 17 else {}
+        try:
+            return self._reformatter.reformat(frame, width, height, pixels,
+                                              interpolation=interpolation, **threads)
+        except (self._av.error.FFmpegError, ValueError) as error:
+            raise DataError(self.path, f'a frame cannot be converted to {pixels} ({error})',
+                            transcode(self.path)) from error
 
     def _timed(self, from_start: bool) -> Iterator[tuple[float, Any]]:
         """
@@ -343,55 +362,8 @@ def _reason(error: Exception) -> str:
     return getattr(error, 'strerror', None) or str(error) or type(error).__name__
 
 
-def _upright(pixels: NDArray[np.uint8], a: int, b: int, c: int, d: int) -> NDArray[np.uint8]:
-    """Apply a display matrix, given by its signs, to `[h, w, 3]`."""
+def _upright(pixels: NDArray[Any], a: int, b: int, c: int, d: int) -> NDArray[Any]:
+    """Apply a display matrix, given by its signs, to `[h, w, c]`."""
     if a == 0:
         pixels, a, d = pixels.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(pixels[::d, ::a])
-
-
-_MAX_TABLES = 512 << 20
-_MAX_BOXES = 1 << 20
-
-
-def check_tables(path: Path, file: Any, size: int) -> None:
-    """
-    Check what the tables of a file claim against its size; other containers pass.
-
-    :param file: open for reading, at any place; it is left at any place.
-    :param size: of the file, bytes.
-    :raises DataError: when a table claims more frames than there are bytes.
-    """
-    file.seek(0)
-    if file.read(12)[4:8] not in (b'ftyp', b'moov', b'moof', b'styp', b'wide', b'free', b'skip',
-                                  b'mdat', b'sidx'):
-        return
-    at = 0
-    for _ in range(_MAX_BOXES):
-        file.seek(at)
-        head = file.read(16)
-        if len(head) < 8:
-            return
-        length, box_type = struct.unpack('>I4s', head[:8])
-        if length == 1 and len(head) == 16:
-            length = struct.unpack('>Q', head[8:])[0]
-        length = size - at if length == 0 else length
-        if length < 8:
-            return
-        if box_type in (b'moov', b'moof'):
-            file.seek(at)
-            _check(path, file.read(min(length, size - at, _MAX_TABLES)), size)
-        at += length
-    raise DataError(path, f'it has over {_MAX_BOXES:,} boxes', 'convert it anew')
-
-
-def _check(path: Path, box: bytes, size: int) -> None:
-    for name, offset in ((b'stsz', 12), (b'stz2', 12), (b'trun', 8)):
-        at = box.find(name)
-        while at >= 0:
-            count = int.from_bytes(box[at + offset:at + offset + 4], 'big')
-            if count > size:
-                raise DataError(
-                    path, f'it claims {count:,} frames in {size:,} bytes',
-                    'fetch it again: it is damaged, or made to do harm')
-            at = box.find(name, at + 4)

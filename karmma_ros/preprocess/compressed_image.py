@@ -80,6 +80,21 @@ def decode_bounded(data: Any, flags: int) -> Bytes:
     return np.asarray(_decode(read_header(flat_bytes(data)), flags), np.uint8)
 
 
+def decode_depth_png(data: Any) -> NDArray[np.uint16]:
+    """
+    Decode a grey PNG of 16 bits to uint16 `[h, w]`.
+
+    :raises InvalidSampleError: for anything else, and as `decode_compressed`.
+    """
+    encoded = read_header(flat_bytes(data))
+    # Bits and colour type of its header.
+    if not encoded.is_png or encoded.data[24:26].tobytes() != b'\x10\x00':
+        raise InvalidSampleError(
+            'depth data: got an image that is not grey with 16 bits; expected a 16 bit png: '
+            'publish compressedDepth with png, or set depth.transport to raw')
+    return np.asarray(_decode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH), np.uint16)
+
+
 def _check_description(description: str) -> None:
     if 'compresseddepth' in description.lower():
         raise InvalidSampleError(
