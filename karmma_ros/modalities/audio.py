@@ -6,6 +6,7 @@ Shape legend: n samples.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 import sys
 from typing import Any, TYPE_CHECKING
@@ -36,6 +37,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from karmma_ros.media.sources import AudioSource, SharedFrames, SourceOptions
+    from torch import Tensor
 
 # Drivers that know only one leave it empty.
 _RAW_CODINGS = ('', 'wave', 'raw', 'pcm')
@@ -286,6 +288,11 @@ class Audio(ModalityType):
     ) -> NDArray[np.float32]:
         """Return mono audio `[n]`."""
         return source.samples(start_s, clip.duration, self.spec(clip).sample_rate)
+
+    def augment(self, x: Tensor, strength: float, rand: Callable[..., Tensor]) -> Tensor:
+        """Mask a band and an interval."""
+        from karmma_ros.modalities.transforms import mask_spectrogram
+        return mask_spectrogram(x, strength, rand)
 
     def parameters(self) -> tuple[Declaration, ...]:
         """Return the format of audio whose messages do not state it."""

@@ -20,8 +20,9 @@ from karmma_ros.modality import Modality
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # a robot reads no recordings
+if TYPE_CHECKING:  # a robot reads no recordings and trains nothing
     from karmma_ros.media.sources import SharedFrames, Source, SourceOptions
+    from torch import Tensor
 
 Values = Mapping[str, Any]
 """The node's parameters by their full names."""
@@ -487,6 +488,15 @@ class ModalityType(ABC):
         :raises DataError: when it cannot be read.
         """
         raise NotImplementedError(f'{self.name} is not read from files')
+
+    def augment(self, x: Tensor, strength: float, rand: Callable[..., Tensor]) -> Tensor:
+        """
+        Return a batch of inputs `[b, …]`, varied at random for training; x itself stays.
+
+        :param strength: above 0, to 1 (full range).
+        :param rand: from a shape, whose first size is b, to numbers uniform in [0, 1).
+        """
+        return x
 
     def check_derivation(self, clip: ClipSpec) -> None:
         """

@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from karmma_ros.media.sources import SharedFrames, SourceOptions, VideoSource
+    from torch import Tensor
 
 SizedImage = tuple[NDArray[Any], tuple[int, int]]
 """A decoded image or flow, and its width and height before it was cropped."""
@@ -300,6 +301,11 @@ class Rgb(ModalityType):
         if encoding in (*DEPTH_ENCODINGS, FLOW_ENCODING) or 'compressedDepth' in encoding:
             return 0
         return 1 if encoding in ('mono8', '8UC1') else 2
+
+    def augment(self, x: Tensor, strength: float, rand: Callable[..., Tensor]) -> Tensor:
+        """Vary light and colour."""
+        from karmma_ros.modalities.transforms import jitter_colour
+        return jitter_colour(x, strength, rand)
 
     def parameters(self) -> tuple[Declaration, ...]:
         """Return the parameters of a camera."""
