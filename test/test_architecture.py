@@ -18,17 +18,19 @@ NOUNS = frozenset({'modality', 'errors', 'clip', 'prediction', 'files', 'storage
 TABLE = {
     'nouns': {'nouns'},
     'preprocess': {'nouns'},
-    'modalities': {'nouns', 'preprocess'},
+    'media': {'nouns', 'preprocess'},
+    'modalities': {'nouns', 'preprocess', 'media'},
     'model': {'nouns', 'modalities'},
-    'data': {'nouns', 'preprocess', 'modalities'},
-    'training': {'nouns', 'model', 'data'},
+    'data': {'nouns', 'preprocess', 'media', 'modalities'},
+    'training': {'nouns', 'modalities', 'model', 'data'},
     'stream': {'nouns', 'modalities', 'model'},
-    'evaluation': {'nouns', 'model', 'data', 'stream'},
+    'evaluation': {'nouns', 'media', 'model', 'data', 'stream'},
     'bags': {'nouns', 'preprocess', 'modalities', 'model', 'stream', 'evaluation'},
     'reproduce': {'nouns', 'model', 'data', 'training', 'evaluation'},
     'cli': {
         'nouns',
         'preprocess',
+        'media',
         'modalities',
         'model',
         'data',
@@ -205,3 +207,18 @@ def test_importing_the_package_loads_neither_torch_nor_ros():
                             check=True, cwd=ROOT).stdout.split()
     assert 'karmma_ros' in loaded
     assert not {'torch', 'rclpy', 'cv2'} & set(loaded)
+
+
+def test_the_types_of_modalities_load_no_reader_of_recordings():
+    script = """
+import sys
+from karmma_ros.modalities import modality_type
+from karmma_ros.modality import Modality, registered_types
+for name in registered_types():
+    modality_type(Modality(name))
+print(*sys.modules)
+"""
+    loaded = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True,
+                            check=True, cwd=ROOT).stdout.split()
+    assert 'karmma_ros.modalities.rgb' in loaded
+    assert not {'karmma_ros.media', 'torch', 'av', 'h5py', 'soundfile'} & set(loaded)

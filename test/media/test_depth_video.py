@@ -29,7 +29,7 @@ def encoded(path, frames, codec, pixels, **stream_options):
 
 
 def squares(dtype, step):
-    """Return frames whose left half is 0 and whose right half is `step` times the frame's number."""
+    """Return frames whose right half is `step` times the number, from 1, of the frame."""
     frames = np.zeros((LENGTH, 32, 48), dtype)
     frames[:, :, 24:] = (step * np.arange(1, LENGTH + 1))[:, None, None]
     return frames
@@ -109,12 +109,13 @@ def test_nan_and_infinity_are_no_return(tmp_path):
 
 
 def test_what_cannot_be_depth_is_named(tmp_path):
-    with pytest.raises(DataError, match=r'expected the unit of its values: set manifest\.depth\.s'):
+    with pytest.raises(DataError, match=r'expected the unit of its values: set man'):
         open_depth(tmp_path / 'd.mp4', 'depth', SourceOptions())
     with pytest.raises(DataError, match=r'expected the images in a second: set manifest\.rates\.'):
         open_depth(tmp_path / 'd.npy', 'depth', SourceOptions())
     np.save(tmp_path / 'd.npy', np.zeros((3, 4)))
-    assert 'expected uint16 (millimetres) or float32' in DepthArray(tmp_path / 'd.npy').problem()
+    problem = DepthArray(tmp_path / 'd.npy').problem()
+    assert 'expected uint16 (millimetres) or float32' in problem
     assert 'no such folder' in DepthFolder(tmp_path / 'none').problem()
     assert 'no such file' in DepthVideo(tmp_path / 'none.mp4').problem()
     np.save(tmp_path / 'd.npy', np.ones((3, 4, 4), np.uint8))

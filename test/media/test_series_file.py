@@ -198,7 +198,8 @@ def test_files_that_are_none_have_a_problem(tmp_path):
         assert 'there is no such file' in source.problem()
         with pytest.raises(DataError, match='there is no such file'):
             source.values(0.0, 1.0)
-    (tmp_path / 'cut.npy').write_bytes(saved(tmp_path / 'a.npy', np.zeros((9, 2))).read_bytes()[:150])
+    whole = saved(tmp_path / 'a.npy', np.zeros((9, 2))).read_bytes()
+    (tmp_path / 'cut.npy').write_bytes(whole[:150])
     assert 'it is no .npy file of numbers' in SeriesFile(tmp_path / 'cut.npy', 10.0).problem()
     os.mkfifo(tmp_path / 'pipe.npy')
     assert 'pipe' in SeriesFile(tmp_path / 'pipe.npy', 10.0).problem()
