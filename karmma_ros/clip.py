@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Union
+from typing import Any
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import in_order, load_type, Modality, REGISTRY
@@ -115,11 +115,6 @@ class DetectionSpec:
         _positive('clip.detections', self, 'max_boxes')
 
 
-InputFields = Union[dict[str, Union[int, float, bool, str, list[Any]]], Any]
-"""Fields of a specification, or one. The types let options such as `--data.clip.inputs.imu.samples
-128` be read as numbers."""
-
-
 @dataclass(frozen=True)
 class ClipSpec:
     """
@@ -139,7 +134,7 @@ class ClipSpec:
     flow: FlowSpec = field(default_factory=FlowSpec)
     audio: AudioSpec = field(default_factory=AudioSpec)
     detections: DetectionSpec = field(default_factory=DetectionSpec)
-    inputs: Mapping[str, InputFields] = field(default_factory=dict, hash=False)
+    inputs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Specification of each other modality by name, as a mapping or of its type's class, such as
     `{rgb_wrist: {height: 112, width: 112}}`."""
 

@@ -10,7 +10,7 @@ import sys
 
 from karmma_ros.cli.main import main
 from karmma_ros.cli.train import architecture, STAGES, StudentTraining, TeacherTraining
-from karmma_ros.clip import ClipSpec
+from karmma_ros.clip import ClipSpec, VideoSpec
 from karmma_ros.data import manifest
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
 from karmma_ros.media.boxes import read_boxes
@@ -33,6 +33,8 @@ OTHERS = {  # options of programs that are not ours, and of the data set that th
     '--rgb-frames', '--flow-frames', '--videos', '--action-recognition', '--train', '--val',
     '--output-path', '--nnodes', '--nproc-per-node', '--rdzv-backend', '--rdzv-endpoint',
     '--nodes', '--ntasks-per-node', '--logdir', '--data.workbench.root'}
+MAPPINGS = '--weights.', '--data.manifest.rates.', '--data.clip.inputs.'
+"""Options whose parts after this are keys of the user."""
 HELP = (['train', 'pretrain'], ['train', 'teacher'], ['train', 'student'], ['data', 'check'],
         ['evaluate'], ['reproduce'])
 
@@ -193,7 +195,7 @@ def test_every_option_and_setting_exists(capsys):
     assert {'--run.devices', '--data.epic_kitchens.flow'} <= known
     named = set(re.findall(r'(?<![\w-])--[a-z][\w.-]*\w', PAGE)) - OTHERS
     unknown = {option for option in named
-               if option not in known and option.rpartition('.')[0] != '--weights'}
+               if option not in known and not option.startswith(MAPPINGS)}
     assert len(named) > 20 and not unknown
     settings = set(re.findall(r'`((?:data|run)\.[\w.]+)`', PAGE))
     assert settings
@@ -201,7 +203,7 @@ def test_every_option_and_setting_exists(capsys):
 
 
 def test_the_example_of_a_manifest_is_one(tmp_path):
-    lines, boxes = blocks('csv')
+    lines, boxes, _ = blocks('csv')
     (tmp_path / 'segments.csv').write_text(lines)
     splits = manifest.open_splits(
         manifest.ManifestSettings(file=str(tmp_path / 'segments.csv')), ClipSpec())
@@ -214,6 +216,29 @@ def test_the_example_of_a_manifest_is_one(tmp_path):
     (tmp_path / 'boxes.csv').write_text(boxes)
     first, second = read_boxes(tmp_path / 'boxes.csv').boxes([0.0, 0.1])
     assert first.shape == (2, 5) and second.shape == (1, 5)
+
+
+def test_fields_of_an_input_are_added_to_those_of_the_configuration(parse, tmp_path):
+    path = tmp_path / 'wrist.yaml'
+    path.write_text('data: {clip: {inputs: {rgb_wrist: {height: 64, mean: [1, 2, 3]}}}}')
+    settings = parse([
+        'train', 'student', '--config', str(path), '--out', 'out',
+        '--data.clip.inputs.rgb_wrist.width', '48', '--data.clip.inputs.rgb_wrist.std=[4, 5, 6]',
+        '--data.clip.inputs.rgb_head.height', '16', '--data.clip.num_frames', '8'])
+    clip = settings.data.clip
+    assert clip.inputs['rgb_wrist'] == VideoSpec(64, 48, (1, 2, 3), (4, 5, 6))
+    assert clip.inputs['rgb_head'] == VideoSpec(height=16) and clip.num_frames == 8
+
+
+@pytest.mark.parametrize(('words', 'text'), [
+    (['--data.clip.inputs.rgb_wrist.high', '9'], "clip.inputs.rgb_wrist field is 'high'; expect"),
+    (['--data.clip.inputs.rain.samples', '9'], "modality is 'rain'; expected rgb, "),
+    (['--data.clip.num_frames', '0'], 'clip.num_frames is 0; expected a number above 0'),
+])
+def test_a_wrong_setting_of_the_clip_is_named(parse, capsys, words, text):
+    assert main(['train', 'student', '--config', 'config/train/manifest_student.yaml',
+                 '--out', 'out', *words])
+    assert text in capsys.readouterr().err
 
 
 @pytest.fixture

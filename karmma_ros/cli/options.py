@@ -19,13 +19,15 @@ from jsonargparse import (
     Namespace,
     set_parsing_settings,
 )
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import InvalidSettingError, KarmmaError
 import yaml
 
 if TYPE_CHECKING:
     from karmma_ros.data.datasets import DataSettings
 
 _WRONG_TYPE = re.compile(r'Parser key "(.+?)":\s+Expected an? (.+)\. Got value: (.*)', re.DOTALL)
+_INPUT_FIELD = re.compile(r'(--(?:\w+\.)*clip\.inputs)\.(\w+)\.(\w+)(?:=(.*))?', re.DOTALL)
+"""A field of the specification of a modality, such as `--data.clip.inputs.imu.samples`."""
 _NO_INFORMATION = re.compile(
     r'type: (?:<function .*? at \w+>|Literal\[.*?\])(?:, )?'
     r'|(?:, )?default: (?:null|\[\]|False|)(?=\))')
@@ -42,6 +44,35 @@ class _HelpFormatter(DefaultHelpFormatter):
 class CommandParser(ArgumentParser):
     """A parser whose errors are one sentence with exit status 2."""
 
+    def parse_args(self, args: Any = None, *given: Any, **named: Any) -> Any:
+        """
+        Parse arguments; single fields of `clip.inputs` are added to those that are configured.
+
+        jsonargparse replaces all fields of a modality by the last that is given.
+        """
+        others, fields = _split_input_fields(list(sys.argv[1:] if args is None else args))
+        parsed = super().parse_args(others, *given, **named)
+        if not fields:
+            return parsed
+        for option, values in fields.items():
+            mapping, _, modality = option.rpartition('.')
+            known = (parsed.get(mapping[2:]) or {}).get(modality, {})
+            others += [option, json.dumps({**known, **values})]
+        return super().parse_args(others, *given, **named)
+
+    def instantiate(self, *given: Any, **named: Any) -> Any:
+        """
+        Build the settings.
+
+        :raises KarmmaError: of a setting that may be absent, too, which jsonargparse wraps.
+        """
+        try:
+            return super().instantiate(*given, **named)
+        except ValueError as error:
+            if isinstance(error.__cause__, KarmmaError):
+                raise error.__cause__ from None
+            raise
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error and exit; raise it where the parser is used inside another one."""
         if not self.exit_on_error:
@@ -54,6 +85,21 @@ class CommandParser(ArgumentParser):
         print(f'{self.prog}: error: {" ".join(message.split())}; see `{self.prog} --help`',
               file=sys.stderr)
         sys.exit(2)
+
+
+def _split_input_fields(args: list[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """Return the other arguments, and the option of a modality → its fields that are given."""
+    others: list[str] = []
+    fields: dict[str, dict[str, Any]] = {}
+    rest = iter(args)
+    for arg in rest:
+        match = _INPUT_FIELD.fullmatch(arg)
+        text = match[4] if match and match[4] is not None else next(rest, '') if match else ''
+        if match is None:
+            others.append(arg)
+        else:
+            fields.setdefault(f'{match[1]}.{match[2]}', {})[match[3]] = yaml.safe_load(text)
+    return others, fields
 
 
 def _plain(text: str) -> str:

@@ -61,7 +61,7 @@ def test_times_of_samples_are_borders_too(series):
     assert times[0] <= 1.0 and times[-1] >= 2.0 and len(times) <= 53
 
 
-def test_an_interval_beyond_the_ends_has_what_there_is(series):
+def test_an_interval_beyond_the_ends_has_what_is_left(series):
     times, _ = series.values(-1.0, 0.05)
     assert times == pytest.approx([0.0, 0.02, 0.04, 0.06])
     times, _ = series.values(3.95, 9.0)
@@ -90,7 +90,7 @@ def test_joints_that_are_not_seen_stay_nan_in_an_array(tmp_path):
     assert np.isnan(values).sum() == 1
 
 
-def test_an_array_is_not_read_as_a_whole(tmp_path, monkeypatch):
+def test_of_an_array_only_the_interval_is_read(tmp_path, monkeypatch):
     path = tmp_path / 'long.npy'
     stored = np.lib.format.open_memmap(path, 'w+', np.float32, (50_000_000, 6))  # sparse
     stored[25_000_000] = 7
@@ -198,14 +198,14 @@ def test_files_that_are_none_have_a_problem(tmp_path):
         assert 'there is no such file' in source.problem()
         with pytest.raises(DataError, match='there is no such file'):
             source.values(0.0, 1.0)
-    whole = saved(tmp_path / 'a.npy', np.zeros((9, 2))).read_bytes()
-    (tmp_path / 'cut.npy').write_bytes(whole[:150])
+    content = saved(tmp_path / 'a.npy', np.zeros((9, 2))).read_bytes()
+    (tmp_path / 'cut.npy').write_bytes(content[:150])
     assert 'it is no .npy file of numbers' in SeriesFile(tmp_path / 'cut.npy', 10.0).problem()
     os.mkfifo(tmp_path / 'pipe.npy')
     assert 'pipe' in SeriesFile(tmp_path / 'pipe.npy', 10.0).problem()
 
 
-def test_a_kind_of_file_that_is_none_is_refused_when_it_is_opened(tmp_path):
+def test_other_files_are_refused_when_they_are_opened(tmp_path):
     options = SourceOptions(rates={'rgb': 50.0}, scale={'rgb': [2.0]})
     source = open_series(tmp_path / 'a.npy', 'rgb', options)
     assert (source.rate, source.factors) == (50.0, (2.0,))
