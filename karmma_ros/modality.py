@@ -40,6 +40,11 @@ REGISTRY: dict[str, TypeEntry] = {
     'flow': TypeEntry('karmma_ros.modalities.flow:Flow', 'F'),
     'audio': TypeEntry('karmma_ros.modalities.audio:Audio', 'A'),
     'detections': TypeEntry('karmma_ros.modalities.detections:Detections', 'D'),
+    'imu': TypeEntry('karmma_ros.modalities.imu:Imu', 'I'),
+    'depth': TypeEntry('karmma_ros.modalities.depth:Depth', 'Z'),
+    'skeleton': TypeEntry('karmma_ros.modalities.skeleton:Skeleton', 'S'),
+    'joint_state': TypeEntry('karmma_ros.modalities.joint_state:JointState', 'J'),
+    'vector': TypeEntry('karmma_ros.modalities.vector:Vector', 'X'),
 }
 """Name → type, in canonical order; those of other packages follow."""
 

@@ -59,6 +59,11 @@ class BagMessage:
         return Modality(self.role)
 
     @property
+    def spec(self) -> ClipSpec:
+        """Return the specification of the clips that it may become part of."""
+        return self._spec
+
+    @property
     def message(self) -> Any:
         """
         Return the message.

@@ -59,7 +59,8 @@ class Stage:
     preset: str = 'tiny'
     """Architecture by name."""
     modalities: list[str] = field(default_factory=list)
-    """Modalities of the preset to use, those with data; empty: all."""
+    """Modalities to use, those with data; empty: all of the preset. One that it lacks, such as
+    `imu_thigh`, has the small encoder of its type."""
     encoders: dict[str, EncoderConfig] = field(default_factory=dict)
     """Modality → encoder in place of the preset's, as `{rgb: {name: torchvision:mvit_v2_s}}`."""
     weights: dict[str, str] = field(default_factory=dict)
@@ -218,8 +219,12 @@ def architecture(settings: Stage) -> ModelConfig:
     :raises InvalidSettingError: for an unknown preset or modality.
     """
     config = preset(settings.preset)
-    encoders = {**config.encoders,
-                **{Modality.parse(m): encoder for m, encoder in settings.encoders.items()}}
+    given = {Modality.parse(m): encoder for m, encoder in settings.encoders.items()}
+    config = replace(config, encoders={**config.encoders, **given})
+    wanted = list(settings.modalities)
+    if isinstance(settings, Pretraining):
+        wanted.append(settings.modality)
+    encoders = {**config.encoders, **only(config, wanted).encoders}
     for name, weights in settings.weights.items():
         modality = Modality.parse(name)
         if modality not in encoders:

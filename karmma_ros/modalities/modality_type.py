@@ -197,6 +197,10 @@ class InputMessage(Protocol):
         """
 
     @property
+    def spec(self) -> ClipSpec:
+        """Return the specification of the clips that it may become part of."""
+
+    @property
     def stamp_ns(self) -> int:
         """
         Return its stamp, 0 without one.
@@ -295,6 +299,13 @@ class InfoTopic:
     """Message types of the input that it describes."""
 
 
+def header_of(message: Any) -> Any:
+    """Return the header of a message, or of its first marker; None without one."""
+    header = getattr(message, 'header', None)
+    markers: Sequence[Any] = getattr(message, 'markers', ()) if header is None else ()
+    return markers[0].header if markers else header
+
+
 def stamp_ns_of(header: Any) -> int:
     """
     Return header.stamp, nanoseconds; 0 where the publisher set none.
@@ -342,6 +353,8 @@ class ModalityType(ABC):
     """Names of the message types that are decoded, preferred ones first."""
     topic: ClassVar[str] = ''
     """Relative name of its topic; empty: its own name."""
+    compressed_suffix: ClassVar[str] = '/compressed'
+    """What image_transport appends to a topic for the compressed images that are decoded."""
     info: ClassVar[InfoTopic | None] = None
     depth: ClassVar[int] = 5
     """Messages that its subscription keeps."""
@@ -371,6 +384,11 @@ class ModalityType(ABC):
         """Return what reports call its source: `the camera`, or `the camera (wrist)`."""
         suffix = self.modality.suffix
         return f'{self.sensor} ({suffix})' if suffix else self.sensor
+
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether some of its frames can be prepared without the others (`prepare_frames`)."""
+        return type(self).prepare_frames is not ModalityType.prepare_frames
 
     @property
     def topic_name(self) -> str:

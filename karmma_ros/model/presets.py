@@ -13,6 +13,7 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modalities import modality_type
 from karmma_ros.modality import in_order, Modality, PAPER_MODALITIES
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.prediction import NOUN, VERB
@@ -49,17 +50,32 @@ class Preset:
 
 def only(config: ModelConfig, modalities: Iterable[str]) -> ModelConfig:
     """
-    Return an architecture with the encoders of some modalities; if none is named, of all.
+    Return an architecture with the encoders of some modalities; if none is named, of all it has.
 
-    :raises InvalidSettingError: when it has no encoder of one of them.
+    A modality that it lacks has the encoder of its type, as `rgb_wrist` that of `rgb`, or the one
+    that its type has for the preset.
+
+    :raises InvalidSettingError: when there is no encoder of one of them.
     """
     wanted = in_order(Modality.parse(m) for m in modalities) or config.modalities
-    for modality in wanted:
-        if modality not in config.encoders:
-            raise InvalidSettingError('modality', modality.value, ', '.join(config.modalities))
     return replace(
-        config, encoders={m: config.encoders[m] for m in wanted},
+        config, encoders={m: _encoder(config, m) for m in wanted},
         votes={m: vote for m, vote in config.votes.items() if m in wanted})
+
+
+def _encoder(config: ModelConfig, modality: Modality) -> EncoderConfig:
+    """Return the encoder that an architecture has for a modality, or would have."""
+    for each in (modality, Modality(modality.type_name)):
+        if each in config.encoders:
+            return config.encoders[each]
+    encoders = modality_type(modality).encoders
+    names = [name for name in encoders if f'{config.preset}_'.startswith(f'{name}_')]
+    if not names:
+        raise InvalidSettingError(
+            'modality', modality.value, f'one that the preset {config.preset} has an encoder for',
+            f'set encoders.{modality} to one, or take a preset of {", ".join(encoders) or "none"}')
+    name, options = encoders[max(names, key=len)]
+    return EncoderConfig(name, options)
 
 
 def unimodal(config: ModelConfig, modality: Modality) -> ModelConfig:

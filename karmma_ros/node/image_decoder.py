@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Any
 
+from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities.modality_type import InputMessage
 from karmma_ros.modality import Modality
@@ -36,6 +37,11 @@ class DecodedImage:
     def message(self) -> Any:
         """Return the message itself."""
         return self.received.message
+
+    @property
+    def spec(self) -> ClipSpec:
+        """Return the specification of the clips that it may become part of."""
+        return self.received.spec
 
     @property
     def stamp_ns(self) -> int:

@@ -18,11 +18,11 @@ from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
 from karmma_ros.modalities import modality_type
 from karmma_ros.modalities.message_types import COMPRESSED_IMAGE
-from karmma_ros.modalities.modality_type import InputMessage, stamp_ns_of
+from karmma_ros.modalities.modality_type import header_of, InputMessage, stamp_ns_of
 from karmma_ros.modality import in_order, is_modality, Modality
 from karmma_ros.node.image_decoder import ImageDecoder
 from karmma_ros.node.log import NodeLog
-from karmma_ros.node.subscription import COMPRESSED, InputTopic, message_class, TopicPlan
+from karmma_ros.node.subscription import InputTopic, message_class, TopicPlan
 from karmma_ros.stream.ingest import MessageIngest, ReceivedMessage
 from karmma_ros.stream.sensor_stream import SensorStream
 from rclpy.node import Node
@@ -131,7 +131,7 @@ class MessageHandler:
 
     def _check_header(self, modality: Modality, message: Any, now_ns: int) -> None:
         """Store the frame id, and check the first stamp."""
-        header = getattr(message, 'header', None)
+        header = header_of(message)
         if header is None:
             return
         self.frame_ids[modality] = printable(header.frame_id, _MAX_FRAME_ID)
@@ -321,7 +321,7 @@ class Inputs:
         own = modality_type(modality)
         topic = self._node.resolve_topic_name(own.topic_name)
         if own.type_name(self._parameters) == COMPRESSED_IMAGE:
-            topic = self._node.resolve_topic_name(topic + COMPRESSED)
+            topic = self._node.resolve_topic_name(topic + own.compressed_suffix)
         return topic
 
     def _reconcile(self) -> None:

@@ -128,10 +128,6 @@ def _check(parameter: str, name: str, value: Any) -> None:
         raise InvalidSettingError(parameter, value, ' or '.join(_CHOICES[name]), remedy)
 
 
-COMPRESSED = '/compressed'
-"""Suffix of the topic where image_transport publishes compressed images."""
-
-
 def message_class(type_name: str, modality: Modality) -> Any:
     """
     Return the class of a message type such as `sensor_msgs/msg/Image`.
@@ -168,6 +164,11 @@ def _missing(type_name: str, modality: Modality) -> InvalidSettingError:
     install = f'install ros-$ROS_DISTRO-{package} and source ROS again'
     if modality is Modality.AUDIO and _find_class(AUDIO_STAMPED):
         install = f'set audio.type to {AUDIO_STAMPED}, which is installed under this name'
+    else:
+        own = modality_type(modality)
+        others = [each for each in own.message_types if _find_class(each)]
+        if others and any(each.name == f'{modality}.type' for each in own.declarations()):
+            off = f'set {modality}.type to {" or ".join(others)}, or {off}'
     return InvalidSettingError(
         f'{modality}.enabled', True, f'true only where {type_name} is installed',
         f'{install}, or {off}')
@@ -179,10 +180,11 @@ def fix_hint(modality: Modality, topic: str, expected: str, offered: str) -> str
     name = own.topic_name
     if COMPRESSED_IMAGE in own.message_types:
         if (expected, offered) == (IMAGE, COMPRESSED_IMAGE):
-            if topic.endswith(COMPRESSED):
+            suffix = own.compressed_suffix
+            if topic.endswith(suffix):
                 return (f'set {modality}.transport to compressed and remap {name} to '
-                        f'{topic[:-len(COMPRESSED)]}')
-            return f'set {modality}.transport to compressed and remap {name}/compressed to {topic}'
+                        f'{topic[:-len(suffix)]}')
+            return f'set {modality}.transport to compressed and remap {name}{suffix} to {topic}'
         if (expected, offered) == (COMPRESSED_IMAGE, IMAGE):
             return f'set {modality}.transport to raw and remap {name} to {topic}'
     elif offered in own.message_types:
@@ -363,14 +365,15 @@ class InputTopic:
         """Return which other transport of the camera is published."""
         topic, type_name = self.plan.topic, self.plan.type_name
         modality = self.plan.modality
+        suffix = modality_type(modality).compressed_suffix
         if COMPRESSED_IMAGE not in modality_type(modality).message_types:
             return ''
         base = topic
-        if type_name == COMPRESSED_IMAGE and topic.endswith(COMPRESSED):
-            other = base = topic[:-len(COMPRESSED)]
+        if type_name == COMPRESSED_IMAGE and topic.endswith(suffix):
+            other = base = topic[:-len(suffix)]
             transport = 'raw'
         elif type_name == IMAGE:
-            other, transport = topic + COMPRESSED, 'compressed'
+            other, transport = topic + suffix, 'compressed'
         else:
             return ''
         if self._node.count_publishers(other):

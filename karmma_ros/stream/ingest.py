@@ -17,6 +17,7 @@ from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities import modality_type
 from karmma_ros.modalities.modality_type import (
     Finding,
+    header_of,
     ImageSizes,
     InputDecoder,
     InputMessage,
@@ -45,7 +46,7 @@ class ReceivedMessage:
 
         :raises InvalidSampleError: for a time before 1970.
         """
-        header = getattr(self.message, 'header', None)
+        header = header_of(self.message)
         return 0 if header is None else stamp_ns_of(header)
 
     def read(self) -> Any:

@@ -14,6 +14,7 @@ from karmma_ros.model.encoders.causal import CausalFrames
 from karmma_ros.model.encoders.layout import LayoutCNN, STLT
 from karmma_ros.model.encoders.library import check_options, TimmFrames, TorchvisionVideo
 from karmma_ros.model.encoders.mel import AST, MelCNN
+from karmma_ros.model.encoders.small import DepthCNN, SeriesCNN
 from karmma_ros.model.encoders.video import ChunkedEncoder, R2Plus1D
 import torch
 from torch import nn
@@ -25,6 +26,8 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     'layout_cnn': LayoutCNN,
     'ast': AST,
     'causal_frames': CausalFrames,
+    'series_cnn': SeriesCNN,
+    'depth_cnn': DepthCNN,
 }
 """Our encoders by the name a configuration gives them; each takes `input_shape` first."""
 
@@ -54,9 +57,8 @@ def build_encoder(config: EncoderConfig, spec: ClipSpec, modality: Modality) -> 
         return _build(factory, shape, config, modality, setting)
     parts = _parts(config.chunk, shape, modality, setting)
     inner = _build(factory, (shape[0], config.chunk, *shape[2:]), config, modality, setting)
-    return ChunkedEncoder(
-        inner, parts, skips_first=modality_type(modality).skips_first and config.chunk > 1
-    )
+    skips_first = modality_type(modality).skips_first and config.chunk > 1
+    return ChunkedEncoder(inner, parts, skips_first)
 
 
 def parts_of(encoder: nn.Module) -> int:
@@ -89,7 +91,7 @@ def _build(
 
 
 def _parts(chunk: int, shape: Sequence[int], modality: Modality, setting: str) -> int:
-    if not modality_type(modality).has_frames:
+    if not modality_type(modality).takes_chunks:
         raise InvalidSettingError(
             f'{setting}.chunk', chunk, '0', 'only frames, as those of RGB and flow, come in chunks'
         )

@@ -1,0 +1,398 @@
+"""
+Timed vectors: the buffer, the checks and the preparation of every modality that is a time series.
+
+A type derives from `SeriesType`: it states the number of channels and reads a message to a
+vector.
+
+Shape legend: n vectors as received, c channels, t samples of the window, s slots.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, ClassVar
+
+from karmma_ros.clip import ClipSpec, NANOSECONDS
+from karmma_ros.errors import InvalidSampleError, InvalidSettingError
+from karmma_ros.modalities.modality_type import (
+    Coverage,
+    Finding,
+    InputDecoder,
+    InputMessage,
+    ModalityType,
+    Persistence,
+    SampleBuffer,
+)
+from karmma_ros.preprocess.arrays import check_array
+from karmma_ros.preprocess.time_series import covered_slots, reach_ns, resample_series, usable
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_SAMPLES, MOST_CHANNELS = 16_384, 4096
+"""Limits of what a model may require."""
+_VECTORS_PER_SAMPLE = 64
+"""Vectors that are stored for each sample of the window, at most."""
+_SPARE_SLOTS = 2
+
+
+def check_field(type_name: str, field: str, value: Any, valid: bool, allowed: str) -> None:
+    """
+    Refuse the value of a field of a specification unless it is valid.
+
+    :raises InvalidSettingError: naming it as a clip's specification does.
+    """
+    if not valid:
+        raise InvalidSettingError(f'clip.inputs.{type_name}.{field}', value, allowed)
+
+
+@dataclass(frozen=True)
+class SeriesSpec:
+    """How timed vectors become evenly spaced samples of the window."""
+
+    type_name: ClassVar[str]
+    """Of the modality, for errors."""
+
+    samples: int = 64
+    """Samples of the window, interpolated linearly at the centres of as many equal parts (t)."""
+
+    def __post_init__(self) -> None:
+        self.check('samples', type(self.samples) is int and 0 < self.samples <= MOST_SAMPLES,
+                   f'an integer from 1 to {MOST_SAMPLES}')
+
+    def check(self, field: str, valid: bool, allowed: str) -> None:
+        """
+        Refuse the value of a field unless it is valid.
+
+        :raises InvalidSettingError: naming it.
+        """
+        check_field(self.type_name, field, getattr(self, field), valid, allowed)
+
+
+@dataclass(frozen=True)
+class ChannelSpec(SeriesSpec):
+    """The specification of channels that may be standardised, each for itself."""
+
+    mean: tuple[float, ...] = ()
+    """Subtracted from each channel; empty: 0."""
+    std: tuple[float, ...] = ()
+    """Each channel is then divided by this; empty: 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in ('mean', 'std'):
+            values = getattr(self, field)
+            self.check(
+                field, len(values) in (0, self.channels) and all(
+                    isinstance(each, (int, float)) and isfinite(each) for each in values),
+                f'empty, or a number for each of {self.channels} channels')
+        self.check('std', all(each > 0 for each in self.std), 'numbers above 0')
+
+    @property
+    def channels(self) -> int:
+        """Return the number of channels (c); 0 where it is not set."""
+        raise NotImplementedError
+
+    def standardised(self, series: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return channels `[c, t]` in units of their deviation."""
+        mean = np.array(self.mean or [0.0], np.float32)[:, None]
+        std = np.array(self.std or [1.0], np.float32)[:, None]
+        return np.asarray((series - mean) / std, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """
+    Timed vectors, as `SeriesType.prepare` takes them, live and from files alike.
+
+    Those after the end of the window, and those long before it, make no difference.
+    """
+
+    times_ns: NDArray[np.int64]
+    """Time of each vector relative to the end of the window, nanoseconds, `[n]`, in any order."""
+    values: NDArray[np.float32]
+    """The vectors, `[n, c]`."""
+
+    @classmethod
+    def from_seconds(
+        cls, times_s: Sequence[float] | NDArray[Any], values: NDArray[Any], end_s: float,
+    ) -> Series:
+        """Take vectors with times in seconds, and the second at which the window ends."""
+        relative = np.asarray(times_s, np.float64) - end_s
+        return cls(np.round(relative * NANOSECONDS).astype(np.int64),
+                   np.asarray(values, np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSeries:
+    """The vectors of one window."""
+
+    times_ns: NDArray[np.int64]
+    """Stamps, `[n]`, ascending."""
+    values: NDArray[np.float32]
+    """`[n, c]`."""
+    end_ns: int
+    duration_ns: int
+
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """Return the oldest and the newest stamp in the window."""
+        inside = self.times_ns[self.times_ns > self.end_ns - self.duration_ns]
+        stamps = inside if len(inside) else self.times_ns
+        return int(stamps[0]), int(stamps[-1])
+
+    def arrays(self) -> Series:
+        """Return the vectors with their times relative to the window's end."""
+        return Series(self.times_ns - self.end_ns, self.values)
+
+
+class SeriesBuffer(SampleBuffer):
+    """
+    Store the vectors of recent messages; the first of a stamp stays.
+
+    Coverage is counted in slots, as many as the clip has frames (`covered_slots`). Where parts of
+    a vector may be missing (NaN), it is that of the part with the least.
+    """
+
+    def __init__(
+        self, clip: ClipSpec, channels: int, samples: int, parts: int = 1, part_name: str = '',
+    ) -> None:
+        """
+        Start empty.
+
+        :param channels: of a vector (c).
+        :param samples: of the window (t).
+        :param parts: equal parts of a vector, such as joints, of which each may be missing.
+        :param part_name: what a part is called; empty: none may be missing.
+        """
+        self._channels, self._parts, self._part_name = channels, parts, part_name
+        self._slots, self._duration_ns = clip.num_frames, clip.duration_ns
+        self._kept_ns = (clip.duration_ns + reach_ns(clip.duration_ns)
+                         + _SPARE_SLOTS * clip.frame_period_ns)
+        self._most = _VECTORS_PER_SAMPLE * samples
+        self._stamps: list[int] = []
+        self._values: list[NDArray[np.float32]] = []
+
+    @property
+    def newest_ns(self) -> int | None:
+        """Return the stamp of the newest vector."""
+        return self._stamps[-1] if self._stamps else None
+
+    @property
+    def nbytes(self) -> int:
+        """Return the memory held by vectors."""
+        return sum(values.nbytes for values in self._values)
+
+    def times_ns(self, sample: Any, stamp_ns: int, now_ns: int) -> tuple[int, int]:
+        """Check a vector, float32 `[c]`; return its stamp."""
+        self._check(sample)
+        return super().times_ns(sample, stamp_ns, now_ns)
+
+    def add(self, sample: NDArray[np.float32], start_ns: int, stamped: bool = True) -> None:
+        """
+        Store a vector `[c]`; the first of a stamp stays.
+
+        :raises InvalidSampleError: for another type or shape, NaN or infinity.
+        """
+        self._check(sample)
+        index = bisect_left(self._stamps, start_ns)
+        if self._stamps[index:index + 1] == [start_ns]:
+            return
+        self._stamps.insert(index, start_ns)
+        self._values.insert(index, np.array(sample))
+        surplus = max(bisect_left(self._stamps, self._stamps[-1] - self._kept_ns),
+                      len(self._stamps) - self._most)
+        del self._stamps[:surplus], self._values[:surplus]
+
+    def coverage(self, end_ns: int | None) -> Coverage:
+        """Return the coverage of the window that ends at `end_ns`."""
+        if end_ns is None or not self._stamps:
+            return Coverage(0, 0, self._slots, 'slots with samples')
+        stamps, indices = self._used(end_ns)
+        times = stamps - end_ns
+        count = int(np.count_nonzero(times > -self._duration_ns))
+        if not self._part_name:
+            return Coverage(count, self._covered(times), self._slots, 'slots with samples')
+        finite = np.isfinite(self._stacked(indices)).reshape(len(times), self._parts, -1)
+        present: NDArray[np.bool_] = np.asarray(finite.all(axis=2))
+        covered = [self._covered(times[present[:, part]]) for part in range(self._parts)]
+        least = int(np.argmin(covered))
+        name = 'slots with samples' if len({*covered}) == 1 else (
+            f'slots with {self._part_name} {least}, which is seen least')
+        return Coverage(count, covered[least], self._slots, name)
+
+    def window(self, end_ns: int) -> StoredSeries:
+        """Return the vectors of the window that ends at `end_ns`; it has some."""
+        stamps, indices = self._used(end_ns)
+        return StoredSeries(stamps, self._stacked(indices), end_ns, self._duration_ns)
+
+    def clear(self) -> None:
+        """Discard all vectors."""
+        self._stamps.clear()
+        self._values.clear()
+
+    def _used(self, end_ns: int) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+        """Return stamps and indices of the vectors that a window uses, oldest first."""
+        stamps = np.array(self._stamps, np.int64)
+        indices = usable(stamps - end_ns, self._duration_ns)
+        return stamps[indices], indices
+
+    def _stacked(self, indices: NDArray[np.intp]) -> NDArray[np.float32]:
+        values = np.array([self._values[i] for i in indices], np.float32)
+        return values.reshape(len(indices), self._channels)
+
+    def _covered(self, times_ns: NDArray[np.int64]) -> int:
+        return int(np.count_nonzero(covered_slots(times_ns, self._duration_ns, self._slots)))
+
+    def _check(self, sample: Any) -> None:
+        check_array('vector', sample, np.float32, (self._channels,))
+        if np.isfinite(sample).all() if not self._part_name else np.isfinite(sample).any():
+            return
+        raise InvalidSampleError('vector: got NaN or infinity; expected finite numbers')
+
+
+_INTERVALS, _LEAST_INTERVALS = 64, 8
+_CHANGE = 1.5
+"""A rate that is this many times another is another rate."""
+_PAUSE = 5
+"""An interval that is this many times the mean is a pause."""
+
+
+class RateCheck:
+    """Find messages at a rate that changes, or that does not suit the samples of the window."""
+
+    def __init__(self) -> None:
+        self.rate: Finding | None = None
+        """The rate is too low or too high."""
+        self.change: Finding | None = None
+        """The rate is not what it was first."""
+        self._first_hz = 0.0
+        self._times: deque[int] = deque(maxlen=_INTERVALS)
+        self._unsuitable, self._changed = (Persistence(2 * NANOSECONDS, 5) for _ in range(2))
+
+    def update(self, time_ns: int, samples: int, duration_s: float) -> None:
+        """
+        Take a message.
+
+        :param time_ns: its stamp, or the time of receipt.
+        :param samples: of the window.
+        """
+        times = self._times
+        if times and not 0 < time_ns - times[-1] <= _PAUSE * self._mean_ns():
+            if 0 <= times[-1] - time_ns < NANOSECONDS:
+                return  # it was overtaken by others
+            times.clear()
+        times.append(time_ns)
+        if len(times) <= _LEAST_INTERVALS:
+            return
+        rate = NANOSECONDS / self._mean_ns()
+        self._compare(rate, time_ns)
+        least, most = samples / 4 / duration_s, _VECTORS_PER_SAMPLE * samples / 1.25 / duration_s
+        if not self._unsuitable.update(not least <= rate <= most, time_ns):
+            self.rate = None
+        elif self.rate is None and rate < least:
+            self.rate = Finding(
+                f'{rate:.3g} messages a second, expected {least:.3g} or more for the {samples} '
+                f'samples of a {duration_s:g} s window: raise the rate of the driver')
+        elif self.rate is None:
+            self.rate = Finding(
+                f'{rate:.3g} messages a second, of which a window can hold {most:.3g}: lower the '
+                'rate of the driver, or thin the topic out with `ros2 run topic_tools throttle`')
+
+    def _compare(self, rate: float, time_ns: int) -> None:
+        if not self._first_hz and len(self._times) >= _INTERVALS // 2:
+            self._first_hz = rate
+        ratio = rate / self._first_hz if self._first_hz else 1.0
+        if not self._changed.update(not 1 / _CHANGE <= ratio <= _CHANGE, time_ns):
+            self.change = None
+        elif self.change is None:
+            self.change = Finding(
+                f'{rate:.3g} messages a second, {self._first_hz:.3g} before: they are resampled; '
+                'set a constant rate in the driver')
+
+    def _mean_ns(self) -> float:
+        count = len(self._times) - 1
+        return (self._times[-1] - self._times[0]) / count if count else float('inf')
+
+
+class SeriesDecoder(InputDecoder):
+    """Decode messages to vectors, and check their rate."""
+
+    _clip: ClipSpec
+    """Of the last message."""
+
+    def decode(self, received: InputMessage, now_ns: int) -> NDArray[np.float32]:
+        """Return the vector of a message, `[c]`."""
+        self._clip = received.spec
+        vector: NDArray[np.float32] = received.read()
+        return vector
+
+    def stored(self, sample: NDArray[np.float32], stamp_ns: int, now_ns: int) -> None:
+        """Check the rate."""
+        self._rate.update(
+            stamp_ns or now_ns, self._clip.of(self.modality).samples, self._clip.duration)
+        self.set_finding('rate', self._rate.rate)
+        self.set_finding('change of rate', self._rate.change)
+
+    def reset(self) -> None:
+        """Start the check of the rate anew."""
+        super().reset()
+        self._rate = RateCheck()
+
+
+class SeriesType(ModalityType):
+    """A modality whose samples are timed vectors."""
+
+    depth = 100  # at 1000 Hz, what comes while a callback of another input runs
+    decoder = SeriesDecoder
+
+    @abstractmethod
+    def channels(self, clip: ClipSpec) -> int:
+        """
+        Return the number of values that a message has (c).
+
+        :raises InvalidSettingError: when its specification does not state it.
+        """
+
+    @abstractmethod
+    def features(self, series: NDArray[np.float32], clip: ClipSpec) -> NDArray[np.float32]:
+        """Return the network's input from the samples of the window `[c, t]`."""
+
+    def prepare(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
+        """Return the input from a `Series`."""
+        if not isinstance(arrays, Series):
+            raise InvalidSampleError(
+                f'{self.modality}: got a {type(arrays).__name__}; expected a Series')
+        check_array(str(self.modality), arrays.values, np.float32, ('n', self.channels(clip)))
+        resampled = resample_series(
+            arrays.times_ns, arrays.values, clip.duration_ns, self.spec(clip).samples)
+        self.check_measured(np.asarray(np.isfinite(resampled).all(axis=1)), clip)
+        return self.features(resampled, clip)
+
+    def check_measured(self, measured: NDArray[np.bool_], clip: ClipSpec) -> None:
+        """
+        Check which channels have a value in the window, bool `[c]`.
+
+        :raises InvalidSampleError: naming those without.
+        """
+        if not measured.all():
+            raise InvalidSampleError(
+                f'{self.modality}: channels {_listed(np.flatnonzero(~measured))} have no finite '
+                'value in the window')
+
+    def buffer(self, clip: ClipSpec) -> SeriesBuffer:
+        """Return an empty buffer."""
+        return SeriesBuffer(clip, self.channels(clip), self.spec(clip).samples)
+
+    def invalid(self, text: str) -> InvalidSampleError:
+        """Return the error of a message; parameters in its text become those of this input."""
+        return InvalidSampleError(
+            f'{self.modality}: ' + text.replace(f'{self.name}.', f'{self.modality}.'))
+
+
+def _listed(indices: NDArray[np.intp]) -> str:
+    return ', '.join(map(str, indices.tolist()))

@@ -1,0 +1,197 @@
+"""
+Depth images to metres, and to the network's channels.
+
+Depth is resized by picking pixels, not by averaging: between a person and the wall behind there is
+nothing.
+
+Shape legend: t frames, h height, w width; H and W of the image as received.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Any
+
+from karmma_ros.errors import InvalidSampleError, printable
+from karmma_ros.preprocess.compressed_image import decode_depth_png
+from karmma_ros.preprocess.image import check_layout, flat_bytes
+import numpy as np
+from numpy.typing import NDArray
+
+MILLIMETRES, METRES = '16UC1', '32FC1'
+"""Encodings of REP 118: 0 has no return in the first, NaN or infinity in the second."""
+LEAST_METRES, MOST_METRES = 0.02, 100.0
+"""A frame whose median lies outside has another unit."""
+_COMPRESSED_DEPTH = 'compressedDepth'
+_HEADER = Struct('<iff')
+"""ConfigHeader of compressed_depth_image_transport: format, and both parameters of the depth."""
+_OVERSAMPLED = 4
+"""What is stored of an image has this many times the height of the crop of a person."""
+_FEWEST_RETURNS = 0.01
+"""Fraction of the columns that have a return in a row that belongs to the person."""
+_MOST_RELATIVE = 4.0
+
+
+def depth_values(
+    data: Any, *, encoding: str, height: int, width: int, step: int, is_bigendian: bool = False,
+) -> NDArray[Any]:
+    """
+    View the data of a raw depth image as uint16 or float32 `[H, W]`, in place.
+
+    :raises InvalidSampleError: for another encoding, or fields that do not make an image.
+    """
+    if encoding not in (MILLIMETRES, METRES):
+        raise InvalidSampleError(
+            f'depth encoding: got {printable(repr(encoding), 60)}; expected {MILLIMETRES} or '
+            f'{METRES}: remap depth to the depth topic of the camera')
+    dtype = np.dtype('u2' if encoding == MILLIMETRES else 'f4').newbyteorder(
+        '>' if is_bigendian else '<')
+    flat = flat_bytes(data)
+    check_layout(encoding, height, width, step, dtype.itemsize, 2, flat.size)
+    return np.ndarray((height, width), dtype, flat, strides=(step, dtype.itemsize))
+
+
+def compressed_depth_values(data: Any, description: str) -> NDArray[Any]:
+    """
+    Decode a compressed depth image to uint16 or float32 `[H, W]`.
+
+    32FC1 was quantised as inverse depth (compressed_depth_image_transport): it is the first
+    parameter divided by the stored value minus the second one. A PNG of image_transport's
+    `compressed`, which has no header, is decoded too.
+
+    :param description: the message's `format`, such as `16UC1; compressedDepth png`.
+    :raises InvalidSampleError: for another codec or encoding, an image that is too costly to
+        decode, cut off or damaged.
+    """
+    encoding, _, codec = (part.strip() for part in description.partition(';'))
+    flat = flat_bytes(data)
+    if encoding not in (MILLIMETRES, METRES) or not _is_png(codec):
+        raise InvalidSampleError(
+            f'depth format: got {printable(repr(description), 60)}; expected 16UC1 or 32FC1; '
+            'compressedDepth png: set the parameter compressedDepth.format of the publisher to '
+            'png, or depth.transport to raw')
+    if _COMPRESSED_DEPTH not in codec:
+        return decode_depth_png(flat)
+    if flat.size <= _HEADER.size:
+        raise InvalidSampleError(
+            f'depth data: got {flat.size} bytes; expected a header of {_HEADER.size} and a png')
+    _, first, second = _HEADER.unpack_from(flat[:_HEADER.size].tobytes())
+    stored = decode_depth_png(flat[_HEADER.size:])
+    if encoding == MILLIMETRES:
+        return stored
+    if not (np.isfinite(first) and np.isfinite(second)):
+        raise InvalidSampleError(
+            f'depth parameters: got {first} and {second}; expected finite numbers')
+    with np.errstate(divide='ignore'):
+        metres = np.float32(first) / (stored.astype(np.float32) - np.float32(second))
+    return np.where(stored == 0, np.float32(np.nan), metres)
+
+
+def _is_png(codec: str) -> bool:
+    """Whether a codec is PNG; that of old compressed_depth_image_transport has no name."""
+    return codec.startswith('png') or codec in (_COMPRESSED_DEPTH, f'{_COMPRESSED_DEPTH} png')
+
+
+def fit_depth(values: NDArray[Any], height: int, width: int, person: bool) -> NDArray[Any]:
+    """
+    Pick the pixels that are stored of an image `[H, W]`; applied twice it changes nothing more.
+
+    :param person: False: the largest centred crop of the aspect ratio, `[height, width]`. True:
+        all of the image, at most four times as high as the crop will be.
+    """
+    rows, columns = values.shape
+    if person:
+        stored = min(rows, _OVERSAMPLED * height)
+        return pick(values, (0, rows), (0, columns), (stored, max(1, columns * stored // rows)))
+    crop_rows = min(rows, max(1, round(columns * height / width)))
+    crop_columns = min(columns, max(1, round(rows * width / height)))
+    top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
+    return pick(values, (top, top + crop_rows), (left, left + crop_columns), (height, width))
+
+
+def pick(
+    values: NDArray[Any], rows: tuple[int, int], columns: tuple[int, int], size: tuple[int, int],
+) -> NDArray[Any]:
+    """Pick the pixels nearest to an even grid in the last two axes; start and end of each."""
+    picked = [first + (np.arange(count) * 2 + 1) * (last - first) // (2 * count)
+              for (first, last), count in zip((rows, columns), size)]
+    return values[..., picked[0][:, None], picked[1]]
+
+
+def depth_metres(
+    values: NDArray[Any], near: float, far: float, scale: float = 0.0, checked: bool = False,
+) -> NDArray[np.float16]:
+    """
+    Return metres, NaN where there is no return between `near` and `far`.
+
+    :param values: uint16, float16 or float32 of any shape.
+    :param scale: metres in one unit; 0: those of REP 118, 0.001 for uint16 and 1 for others.
+    :param checked: do not check again that it is depth.
+    :raises InvalidSampleError: without any return at all, or for a median that no depth has.
+    """
+    unit = scale or (0.001 if values.dtype.kind == 'u' else 1.0)
+    with np.errstate(over='ignore'):
+        metres = values.astype(np.float32) * np.float32(unit)
+        metres[~np.isfinite(metres) | (metres <= 0)] = np.nan
+        if not checked:
+            _check_depth(metres)
+        stored = metres.astype(np.float16)
+    stored[(stored < near) | (stored > far)] = np.nan
+    return stored
+
+
+def _check_depth(metres: NDArray[np.float32]) -> None:
+    if np.isnan(metres).all():
+        raise InvalidSampleError(
+            'depth: got no return (0, NaN or infinity in all pixels); expected some: is the lens '
+            'covered, or all nearer than the sensor measures?')
+    median = float(np.nanmedian(metres))
+    if not LEAST_METRES <= median <= MOST_METRES:
+        raise InvalidSampleError(
+            f'depth: the median of a frame is {median:.3g} m; expected {LEAST_METRES} to '
+            f'{MOST_METRES:g} m: set depth.scale to the metres in one unit of the sensor (0.001 '
+            'for millimetres; 16UC1 has millimetres and 32FC1 metres by REP 118)')
+
+
+def person_crop(
+    frames: NDArray[np.float16], height: int, width: int
+) -> NDArray[np.float16]:
+    """
+    Crop a square around the returns of a window, as high as they reach in any frame.
+
+    It is centred on the median column of the returns; what it has beyond the image has no return.
+    Without any return all of it has none.
+
+    :param frames: `[t, h, w]`, metres, NaN without a return.
+    :returns: `[t, height, width]`.
+    """
+    valid = np.isfinite(frames).any(0)
+    counts = valid.sum(1)
+    rows = np.flatnonzero(counts >= max(1.0, _FEWEST_RETURNS * valid.shape[1]))
+    rows = rows if len(rows) else np.flatnonzero(counts)
+    if not len(rows):
+        return np.full((len(frames), height, width), np.nan, np.float16)
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    side = bottom - top
+    left = int(np.median(np.nonzero(valid)[1])) - side // 2
+    padded = np.pad(frames, ((0, 0), (0, 0), (side, side)), constant_values=np.nan)
+    return pick(padded, (top, bottom), (left + side, left + 2 * side), (height, width))
+
+
+def depth_input(frames: NDArray[np.float16], spread: float) -> NDArray[np.float32]:
+    """
+    Return silhouette, relative depth and its change of a window's frames.
+
+    The depth is relative to the median of the window: where the person stands does not matter.
+
+    :param frames: `[t, h, w]`, metres, NaN without a return.
+    :param spread: metres that become 1.
+    :returns: `[3, t, h, w]`.
+    """
+    metres = frames.astype(np.float32)
+    valid = np.isfinite(metres)
+    middle = float(np.median(metres[valid])) if valid.any() else 0.0
+    relative = np.where(
+        valid, np.clip((metres - middle) / spread, -_MOST_RELATIVE, _MOST_RELATIVE), 0)
+    change = np.diff(relative, axis=0, prepend=relative[:1])
+    return np.stack([valid, relative, change]).astype(np.float32)

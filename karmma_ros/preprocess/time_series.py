@@ -1,0 +1,143 @@
+"""
+Timed vectors (IMU, joints, tactile sensors) to evenly spaced samples of a window.
+
+Times are integer nanoseconds relative to the end of the window: 0 is its end, and what is later
+does not exist yet. Two samples that are further apart than a quarter of the window (its reach)
+have a gap between them: the earlier one is held across it.
+
+Shape legend: n vectors as received, c channels, t samples of the window, s slots.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from karmma_ros.errors import InvalidSampleError
+import numpy as np
+from numpy.typing import NDArray
+
+STANDARD_GRAVITY = 9.80665
+"""m/s² in one g (CGPM 1901)."""
+_USUAL_ROTATION = 2.0
+"""rad/s that become 1: a moderate turn of a hand."""
+_MOST_POINTS = 64
+"""Of one sample, over which the mean is computed."""
+
+
+def reach_ns(duration_ns: int) -> int:
+    """Return the longest time between two vectors across which they are interpolated."""
+    return duration_ns // 4
+
+
+def usable(times_ns: NDArray[np.int64], duration_ns: int) -> NDArray[np.intp]:
+    """
+    Return the indices of the vectors that a window uses, in the order of their times.
+
+    These are the vectors up to its end and those shortly before its start, from which its first
+    samples are interpolated. Of several with the same time the first counts.
+
+    :param times_ns: `[n]`, in any order.
+    """
+    _, first = np.unique(times_ns, return_index=True)
+    ordered = times_ns[first]
+    oldest_ns = -duration_ns - reach_ns(duration_ns)
+    indices: NDArray[np.intp] = first[(ordered > oldest_ns) & (ordered <= 0)]
+    return indices
+
+
+def resample_series(
+    times_ns: NDArray[np.int64], values: NDArray[np.float32], duration_ns: int, samples: int,
+) -> NDArray[np.float32]:
+    """
+    Interpolate linearly at the centres of `samples` equal parts of a window.
+
+    Before the first vector and after the last one, their values are held, and so are values
+    across a gap. Where a part has several vectors, the mean of the interpolation over it is taken,
+    so that what is faster than the samples does not alias.
+
+    :param times_ns: `[n]`, in any order; what the window does not use is left out.
+    :param values: `[n, c]`; a value that is not finite was not measured.
+    :returns: `[c, t]`; a channel without any value in the window is NaN.
+    :raises InvalidSampleError: without a vector, or for other shapes.
+    """
+    if values.ndim != 2 or times_ns.shape != values.shape[:1]:
+        raise InvalidSampleError(
+            f'time series: got times {list(times_ns.shape)} and values {list(values.shape)}; '
+            'expected [n] and [n, channels]')
+    indices = usable(times_ns, duration_ns)
+    if not len(indices):
+        raise InvalidSampleError('time series: got no vector in the window; expected one or more')
+    times, values = times_ns[indices], values[indices]
+    inside = np.count_nonzero(times > -duration_ns)
+    points = min(_MOST_POINTS, max(1, round(inside / samples)))
+    count = samples * points
+    centres: NDArray[Any] = -duration_ns + (np.arange(count) + 0.5) * (duration_ns / count)
+    series = np.stack([
+        _interpolate(centres, times, channel, reach_ns(duration_ns)) for channel in values.T])
+    means: NDArray[np.float32] = series.reshape(len(series), samples, points).mean(2).astype(
+        np.float32)
+    return means
+
+
+def _interpolate(
+    at: NDArray[Any], times_ns: NDArray[np.int64], channel: NDArray[np.float32], reach: int,
+) -> NDArray[np.float64]:
+    measured = np.isfinite(channel)
+    if not measured.any():
+        return np.full(len(at), np.nan)
+    times, known = times_ns[measured], channel[measured].astype(np.float64)
+    gaps = np.flatnonzero(np.diff(times) > reach)
+    # Held until just before the next one.
+    times = np.insert(times, gaps + 1, times[gaps + 1] - 1)
+    known = np.insert(known, gaps + 1, known[gaps])
+    series: NDArray[np.float64] = np.interp(at, times.astype(np.float64), known)
+    return series
+
+
+def covered_slots(
+    times_ns: NDArray[np.int64], duration_ns: int, count: int
+) -> NDArray[np.bool_]:
+    """
+    Return which of `count` equal slots of a window have a vector near their centre, bool `[s]`.
+
+    Near is one slot or, with a slower sensor, its median period, at most a quarter of the window.
+    Within a gap only one slot counts as near.
+
+    :param times_ns: `[n]`, ascending, of the vectors that the window uses.
+    """
+    if not len(times_ns):
+        return np.zeros(count, np.bool_)
+    reach, period = reach_ns(duration_ns), duration_ns / count
+    centres = -duration_ns + (np.arange(count) + 0.5) * period
+    after = np.searchsorted(times_ns, centres)
+    known = np.concatenate([[-np.inf], times_ns, [np.inf]])
+    before_ns, after_ns = centres - known[after], known[after + 1] - centres
+    nearest = np.minimum(before_ns, after_ns)
+    median_ns = float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 0.0
+    between = np.isfinite(before_ns) & np.isfinite(after_ns)
+    in_gap = between & (before_ns + after_ns > reach)
+    tolerance = np.where(in_gap, period, max(period, min(median_ns, reach)))
+    covered: NDArray[np.bool_] = nearest <= tolerance
+    return covered
+
+
+def imu_input(series: NDArray[np.float32], lengths: bool = True) -> NDArray[np.float32]:
+    """
+    Scale the channels of an inertial sensor, and add the lengths of both vectors.
+
+    The lengths do not depend on how the sensor is turned on its carrier.
+
+    :param series: `[6, t]`: linear acceleration, m/s², then angular velocity, rad/s.
+    :param lengths: whether to add them.
+    :returns: `[8, t]`: acceleration in g, angular velocity in units of 2 rad/s, the length of
+        the acceleration minus 1 g, the length of the angular velocity; `[6, t]` without lengths.
+    :raises InvalidSampleError: for another number of channels.
+    """
+    if series.ndim != 2 or len(series) != 6:
+        raise InvalidSampleError(f'IMU: got channels {list(series.shape)}; expected [6, t]')
+    acceleration, rotation = series[:3] / STANDARD_GRAVITY, series[3:] / _USUAL_ROTATION
+    channels = [acceleration, rotation]
+    if lengths:
+        channels += [np.linalg.norm(acceleration, axis=0, keepdims=True) - 1,
+                     np.linalg.norm(rotation, axis=0, keepdims=True)]
+    return np.asarray(np.concatenate(channels), np.float32)
