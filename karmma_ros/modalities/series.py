@@ -255,7 +255,7 @@ class SeriesBuffer(SampleBuffer):
         raise InvalidSampleError('vector: got NaN or infinity; expected finite numbers')
 
 
-_INTERVALS, _LEAST_INTERVALS = 64, 8
+_INTERVALS, _LEAST_INTERVALS = 32, 8
 _CHANGE = 1.5
 """A rate that is this many times another is another rate."""
 _PAUSE = 5
@@ -271,8 +271,9 @@ class RateCheck:
         self.change: Finding | None = None
         """The rate is not what it was first."""
         self._first_hz = 0.0
-        self._times: deque[int] = deque(maxlen=_INTERVALS)
-        self._unsuitable, self._changed = (Persistence(2 * NANOSECONDS, 5) for _ in range(2))
+        self._times: deque[int] = deque(maxlen=_INTERVALS + 1)
+        self._unsuitable, self._changed = (
+            Persistence(2 * NANOSECONDS, _INTERVALS) for _ in range(2))
 
     def update(self, time_ns: int, samples: int, duration_s: float) -> None:
         """
@@ -304,7 +305,7 @@ class RateCheck:
                 'rate of the driver, or thin the topic out with `ros2 run topic_tools throttle`')
 
     def _compare(self, rate: float, time_ns: int) -> None:
-        if not self._first_hz and len(self._times) >= _INTERVALS // 2:
+        if not self._first_hz and len(self._times) > _INTERVALS:
             self._first_hz = rate
         ratio = rate / self._first_hz if self._first_hz else 1.0
         if not self._changed.update(not 1 / _CHANGE <= ratio <= _CHANGE, time_ns):

@@ -101,7 +101,7 @@ def covered_slots(
     Return which of `count` equal slots of a window have a vector near their centre, bool `[s]`.
 
     Near is one slot or, with a slower sensor, its median period, at most a quarter of the window.
-    Within a gap only one slot counts as near.
+    Within a gap, near is one slot.
 
     :param times_ns: `[n]`, ascending, of the vectors that the window uses.
     """
