@@ -164,7 +164,8 @@ class Depth(ModalityType):
         """
         Return the input from t depth images `[t, h, w]` of any size.
 
-        They are as stored, or as files have them: float32 in metres or uint16 in millimetres.
+        They are as `DepthSpec.stored` returns them, or as files have them: float32 in metres or
+        uint16 in millimetres.
         """
         spec: DepthSpec = self.spec(clip)
         if not isinstance(arrays, np.ndarray) or arrays.dtype not in (
@@ -176,8 +177,9 @@ class Depth(ModalityType):
         check_array(str(self.modality), arrays, arrays.dtype.type, (clip.num_frames, 'h', 'w'))
         fitted = np.stack([
             fit_depth(each, spec.height, spec.width, spec.crop == PERSON) for each in arrays])
-        stored = arrays.dtype == np.float16  # each was checked; in a window nobody may be near
-        frames = depth_metres(fitted, spec.near, spec.far, checked=stored)
+        # What is stored was checked: in a window nobody may be in range.
+        frames = fitted if arrays.dtype == np.float16 else depth_metres(
+            fitted, spec.near, spec.far)
         if spec.crop == PERSON:
             frames = person_crop(frames, spec.height, spec.width)
         return depth_input(frames, spec.spread)

@@ -215,10 +215,11 @@ class SeriesBuffer(SampleBuffer):
         stamps, indices = self._used(end_ns)
         times = stamps - end_ns
         count = int(np.count_nonzero(times > -self._duration_ns))
-        if not self._part_name:
+        finite = np.isfinite(self._stacked(indices)) if self._part_name else np.ones(1, np.bool_)
+        if finite.all():
             return Coverage(count, self._covered(times), self._slots, 'slots with samples')
-        finite = np.isfinite(self._stacked(indices)).reshape(len(times), self._parts, -1)
-        present: NDArray[np.bool_] = np.asarray(finite.all(axis=2))
+        parts = finite.reshape(len(times), self._parts, -1)
+        present: NDArray[np.bool_] = np.asarray(parts.all(axis=2))
         covered = [self._covered(times[present[:, part]]) for part in range(self._parts)]
         least = int(np.argmin(covered))
         name = 'slots with samples' if len({*covered}) == 1 else (

@@ -112,29 +112,38 @@ def fit_depth(values: NDArray[Any], height: int, width: int, person: bool) -> ND
 def pick(
     values: NDArray[Any], rows: tuple[int, int], columns: tuple[int, int], size: tuple[int, int],
 ) -> NDArray[Any]:
-    """Pick the pixels nearest to an even grid in the last two axes; start and end of each."""
-    picked = [first + (np.arange(count) * 2 + 1) * (last - first) // (2 * count)
-              for (first, last), count in zip((rows, columns), size)]
-    return values[..., picked[0][:, None], picked[1]]
+    """
+    Pick the pixels nearest to an even grid in the last two axes; start and end of each.
+
+    Columns beyond the image are NaN.
+    """
+    height, width = values.shape[-2:]
+    if (rows, columns, size) == ((0, height), (0, width), (height, width)):
+        return values
+    down, across = (first + (np.arange(count) * 2 + 1) * (last - first) // (2 * count)
+                    for (first, last), count in zip((rows, columns), size))
+    picked = values[..., down[:, None], np.clip(across, 0, width - 1)]
+    beyond = (across < 0) | (across >= width)
+    if beyond.any():
+        picked[..., beyond] = np.nan
+    return picked
 
 
 def depth_metres(
-    values: NDArray[Any], near: float, far: float, scale: float = 0.0, checked: bool = False,
+    values: NDArray[Any], near: float, far: float, scale: float = 0.0
 ) -> NDArray[np.float16]:
     """
     Return metres, NaN where there is no return between `near` and `far`.
 
     :param values: uint16, float16 or float32 of any shape.
     :param scale: metres in one unit; 0: those of REP 118, 0.001 for uint16 and 1 for others.
-    :param checked: do not check again that it is depth.
     :raises InvalidSampleError: without any return at all, or for a median that no depth has.
     """
     unit = scale or (0.001 if values.dtype.kind == 'u' else 1.0)
     with np.errstate(over='ignore'):
         metres = values.astype(np.float32) * np.float32(unit)
         metres[~np.isfinite(metres) | (metres <= 0)] = np.nan
-        if not checked:
-            _check_depth(metres)
+        _check_depth(metres)
         stored = metres.astype(np.float16)
     stored[(stored < near) | (stored > far)] = np.nan
     return stored
@@ -174,8 +183,7 @@ def person_crop(
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     side = bottom - top
     left = int(np.median(np.nonzero(valid)[1])) - side // 2
-    padded = np.pad(frames, ((0, 0), (0, 0), (side, side)), constant_values=np.nan)
-    return pick(padded, (top, bottom), (left + side, left + 2 * side), (height, width))
+    return pick(frames, (top, bottom), (left, left + side), (height, width))
 
 
 def depth_input(frames: NDArray[np.float16], spread: float) -> NDArray[np.float32]:

@@ -72,26 +72,29 @@ def resample_series(
     points = min(_MOST_POINTS, max(1, round(inside / samples)))
     count = samples * points
     centres: NDArray[Any] = -duration_ns + (np.arange(count) + 0.5) * (duration_ns / count)
-    series = np.stack([
-        _interpolate(centres, times, channel, reach_ns(duration_ns)) for channel in values.T])
+    reach, measured = reach_ns(duration_ns), np.isfinite(values)
+    if measured.all():
+        series = _interpolate(centres, times, values, reach)
+    else:
+        series = np.concatenate([
+            _interpolate(centres, times[each], values[each, c:c + 1], reach)
+            for c, each in enumerate(measured.T)])
     means: NDArray[np.float32] = series.reshape(len(series), samples, points).mean(2).astype(
         np.float32)
     return means
 
 
 def _interpolate(
-    at: NDArray[Any], times_ns: NDArray[np.int64], channel: NDArray[np.float32], reach: int,
+    at: NDArray[Any], times_ns: NDArray[np.int64], values: NDArray[np.float32], reach: int,
 ) -> NDArray[np.float64]:
-    measured = np.isfinite(channel)
-    if not measured.any():
-        return np.full(len(at), np.nan)
-    times, known = times_ns[measured], channel[measured].astype(np.float64)
-    gaps = np.flatnonzero(np.diff(times) > reach)
+    """Interpolate vectors `[n, c]` at some times; without any vector all is NaN."""
+    if not len(times_ns):
+        return np.full((values.shape[1], len(at)), np.nan)
+    gaps = np.flatnonzero(np.diff(times_ns) > reach)
     # Held until just before the next one.
-    times = np.insert(times, gaps + 1, times[gaps + 1] - 1)
-    known = np.insert(known, gaps + 1, known[gaps])
-    series: NDArray[np.float64] = np.interp(at, times.astype(np.float64), known)
-    return series
+    times = np.insert(times_ns, gaps + 1, times_ns[gaps + 1] - 1).astype(np.float64)
+    known = np.insert(values.astype(np.float64), gaps + 1, values[gaps], axis=0)
+    return np.stack([np.interp(at, times, channel) for channel in known.T])
 
 
 def covered_slots(

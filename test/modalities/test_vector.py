@@ -62,7 +62,9 @@ def test_live_equals_training():
 
 
 def test_without_a_size_there_is_no_shape():
-    with pytest.raises(InvalidSettingError, match='clip.inputs.vector.size is 0; expected the num'):
+    with pytest.raises(
+        InvalidSettingError, match='clip.inputs.vector.size is 0; expected the num'
+    ):
         ClipSpec().input_shape(X)
 
 

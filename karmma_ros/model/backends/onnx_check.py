@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 OPERATORS = frozenset("""
     Add And AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv
     DequantizeLinear Div Elu Equal Erf Exp Expand Flatten Gather Gelu Gemm GlobalAveragePool
-    Greater HardSigmoid HardSwish Identity LayerNormalization LeakyRelu Less Log MatMul Max
-    MaxPool Min Mod Mul Neg Not Or Pad Pow QuantizeLinear Reciprocal ReduceL2 ReduceMax
-    ReduceMean ReduceMin ReduceSum Relu Reshape Resize Shape Sigmoid Slice Softmax Softplus
-    Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where""".split())
+    Greater HardSigmoid HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu
+    Less Log MatMul Max MaxPool Min Mod Mul Neg Not Or Pad Pow QuantizeLinear Reciprocal
+    ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize Shape Sigmoid Slice
+    Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where""".split())
 """Those of our exports and of further encoders; none of them holds a graph or waits."""
 _DOMAINS = ('', 'ai.onnx')
 _MOST_STRUCTURE = 8 * 2**20
