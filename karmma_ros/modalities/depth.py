@@ -140,7 +140,7 @@ class Depth(ModalityType):
     name, letter, sensor = 'depth', 'Z', 'the depth camera'
     what, silence = 'the depth camera', 'an image after which it is stale'
     spec_class = DepthSpec
-    has_frames = True
+    is_image = has_frames = True
     message_types = (IMAGE, COMPRESSED_IMAGE)
     compressed_suffix = '/compressedDepth'
     depth = 1  # the newest image alone, so that a slow machine is not behind

@@ -172,7 +172,9 @@ def test_no_type_that_is_read_is_in_the_table_of_the_others(type_name):
     ('theora_image_transport/msg/Packet', Modality.RGB), ('x_msgs/msg/VideoFrame', Modality.RGB),
     ('audio_utils_msgs/msg/AudioFrame', Modality.AUDIO), ('a/msg/Detections', Modality.DETECTIONS),
     ('yolov8_msgs/msg/DetectionArray', Modality.DETECTIONS), ('sensor_msgs/msg/CameraInfo', None),
-    ('visualization_msgs/msg/ImageMarker', None), ('sensor_msgs/msg/PointCloud2', None)])
+    ('visualization_msgs/msg/ImageMarker', None),
+    ('sensor_msgs/msg/PointCloud2', Modality('depth')), ('a/msg/ImuRaw', Modality('imu')),
+    ('sensor_msgs/msg/LaserScan', None)])
 def test_types_are_judged_by_table_and_by_name(type_name, modality):
     topics = unsupported_type(type_name)
     assert (topics and topics.modality) is modality

@@ -148,7 +148,7 @@ def test_a_png_that_would_take_gigabytes_is_refused_before_it_is_decoded():
         compressed_depth_values(bytes(12) + png(MILLIMETRES)[:-20], '16UC1; compressedDepth png')
 
 
-def test_a_raw_image_is_read_in_place():
+def test_a_raw_image_is_not_copied():
     data = MILLIMETRES.tobytes()
     view = depth_values(data, encoding='16UC1', height=24, width=32, step=64)
     assert not view.flags.owndata and np.shares_memory(view, np.frombuffer(data, np.uint8))

@@ -21,13 +21,13 @@ SPEC = ClipSpec(duration=2.0, num_frames=16)
 def message(stamp_ns, acceleration=(0.1, 0.2, GRAVITY), rotation=(0.5, -0.25, 1.0)):
     vector = STORE.types['geometry_msgs/msg/Vector3']
     covariance = np.zeros(9)
-    made = STORE.types[IMU](
+    sent = STORE.types[IMU](
         header=header(stamp_ns),
         orientation=STORE.types['geometry_msgs/msg/Quaternion'](x=0.0, y=0.0, z=0.0, w=1.0),
         orientation_covariance=covariance, angular_velocity_covariance=covariance,
         linear_acceleration_covariance=covariance, angular_velocity=vector(*rotation),
         linear_acceleration=vector(*acceleration))
-    return recorded(IMU, made)
+    return recorded(IMU, sent)
 
 
 def feed(rig, seconds, rate=50, name='imu', **vectors):
@@ -126,7 +126,7 @@ def test_a_good_sensor_is_available_and_has_no_warning():
     assert status.available and status.warning == '' and status.rate == pytest.approx(50)
 
 
-def test_the_unit_g_is_found_and_the_parameter_fixes_it():
+def test_the_unit_g_is_detected_and_the_parameter_fixes_it():
     rig = ModalityRig(SPEC, 'imu_thigh')
     feed(rig, 4, name='imu_thigh', acceleration=lambda t: (0.1, 0.0, 0.98 + 0.2 * np.sin(9 * t)))
     status = rig.status('imu_thigh')

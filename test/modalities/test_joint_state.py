@@ -22,8 +22,8 @@ def spec(**fields):
 def message(stamp_ns=T0_NS, names=('elbow', 'base', 'wrist'), position=(1.0, 2.0, 3.0),
             velocity=(), effort=()):
     fields = (np.array(each, np.float64) for each in (position, velocity, effort))
-    made = STORE.types[JOINT_STATE](header(stamp_ns), list(names), *fields)
-    return recorded(JOINT_STATE, made)
+    state = STORE.types[JOINT_STATE](header(stamp_ns), list(names), *fields)
+    return recorded(JOINT_STATE, state)
 
 
 def stored(rig):
@@ -108,7 +108,7 @@ def test_a_field_out_of_range_is_named(fields, text):
         spec(**fields)
 
 
-def test_without_names_there_is_no_shape():
+def test_without_names_it_has_no_shape():
     with pytest.raises(InvalidSettingError, match='clip.inputs.joint_state.names is .*expected'):
         ClipSpec().input_shape(J)
 

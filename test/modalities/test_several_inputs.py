@@ -1,4 +1,4 @@
-"""Two inertial sensors, depth and a skeleton in one stream, each cut and back again."""
+"""Two inertial sensors, depth and a skeleton in one stream, each silent for a while."""
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.modalities.message_types import IMAGE, IMU, POSES
@@ -33,12 +33,12 @@ def message(name, stamp_ns):
         for i in range(3)])
 
 
-def run(rig, seconds, cut=()):
-    """Let all sensors send that are not cut."""
+def run(rig, seconds, silent=()):
+    """Let all sensors send that are not silent."""
     for tick in range(round(seconds * 50)):
         rig.now_ns += NANOSECONDS // 50
         for name in NAMES:
-            if name not in cut and tick % (50 // RATES[name]) == 0:
+            if name not in silent and tick % (50 // RATES[name]) == 0:
                 assert rig.take(name, TYPES[name], message(name, rig.now_ns)) == ''
 
 
@@ -61,24 +61,24 @@ def test_all_are_available_and_in_the_clip(rig):
     assert all(rig.status(name).warning == '' for name in NAMES)
 
 
-@pytest.mark.parametrize('cut', NAMES)
-def test_a_sensor_that_is_cut_is_masked_and_returns(rig, cut):
-    others = ' '.join(LETTERS[name] for name in NAMES if name != cut)
-    run(rig, 1.5, cut={cut})
+@pytest.mark.parametrize('silent', NAMES)
+def test_a_silent_sensor_is_masked_and_returns(rig, silent):
+    others = ' '.join(LETTERS[name] for name in NAMES if name != silent)
+    run(rig, 1.5, silent={silent})
     assert rig.available == others
-    assert rig.status(cut).state is ModalityState.STALE
+    assert rig.status(silent).state is ModalityState.STALE
     assert rig.stream.window(rig.now_ns).modalities == tuple(
-        Modality(name) for name in NAMES if name != cut)
+        Modality(name) for name in NAMES if name != silent)
     run(rig, 0.3)
-    assert rig.status(cut).state is ModalityState.INSUFFICIENT
-    assert ' of 16 ' in rig.status(cut).detail and rig.available == others
+    assert rig.status(silent).state is ModalityState.INSUFFICIENT
+    assert ' of 16 ' in rig.status(silent).detail and rig.available == others
     run(rig, 0.9)
     assert rig.available == 'I I_thigh Z S'
     assert len(rig.stream.window(rig.now_ns).clip().inputs) == 4
 
 
-def test_when_all_are_cut_there_is_no_window(rig):
-    run(rig, 1.2, cut=NAMES)
+def test_when_all_are_silent_no_window_is_returned(rig):
+    run(rig, 1.2, silent=NAMES)
     assert rig.available == '' and rig.stream.window(rig.now_ns) is None
     run(rig, 2)
     assert rig.available == 'I I_thigh Z S'
@@ -86,7 +86,7 @@ def test_when_all_are_cut_there_is_no_window(rig):
 
 def test_a_parameter_switches_one_off():
     rig = ModalityRig(SPEC, *NAMES, imu_thigh__enabled=False)
-    run(rig, 2, cut={'imu_thigh'})
+    run(rig, 2, silent={'imu_thigh'})
     assert rig.available == 'I Z S'
     assert rig.status('imu_thigh').state is ModalityState.DISABLED
 

@@ -37,8 +37,8 @@ def poses(points=BODY, stamp_ns=T0_NS):
                                         orientation) for each in points]))
 
 
-def marker(kind, number, position=(0, 0, 0), points=(), ns='', action=0):
-    return Fields(header=header(T0_NS), ns=ns, id=number, type=kind, action=action,
+def marker(shape, number, position=(0, 0, 0), points=(), ns='', action=0):
+    return Fields(header=header(T0_NS), ns=ns, id=number, type=shape, action=action,
                   pose=Fields(position=point(*map(float, position))),
                   points=[point(*map(float, each)) for each in points])
 
@@ -141,10 +141,10 @@ def test_a_joint_that_is_hidden_for_a_while_is_interpolated():
     walk(rig, 0.3, hidden=3)
     walk(rig, 0.7)
     clip = rig.stream.window(rig.now_ns).clip().inputs[S]
-    whole = ModalityRig(SPACE, 'skeleton')
-    walk(whole, 2.0)
+    complete = ModalityRig(SPACE, 'skeleton')
+    walk(complete, 2.0)
     np.testing.assert_allclose(
-        clip, whole.stream.window(whole.now_ns).clip().inputs[S], atol=0.2)
+        clip, complete.stream.window(complete.now_ns).clip().inputs[S], atol=0.2)
 
 
 def test_a_joint_that_is_hidden_for_long_is_named_in_the_reason():

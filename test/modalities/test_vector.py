@@ -24,7 +24,7 @@ def message(values, type_name=FLOATS, offset=0):
 
 
 @pytest.mark.parametrize('type_name', [FLOATS, DOUBLES])
-def test_values_are_read_at_the_time_of_receipt(type_name):
+def test_values_are_read_and_have_the_time_of_receiving(type_name):
     rig = ModalityRig(SPEC, 'vector', vector__type=type_name)
     assert rig.take('vector', type_name, message([1, 2, 3], type_name)) == ''
     assert rig.take('vector', type_name, message([9, 4, 5, 6], type_name, 1)) == ''
@@ -61,7 +61,7 @@ def test_live_equals_training():
     assert file.shape == SPEC.input_shape(X) == (3, 16)
 
 
-def test_without_a_size_there_is_no_shape():
+def test_without_a_size_it_has_no_shape():
     with pytest.raises(
         InvalidSettingError, match='clip.inputs.vector.size is 0; expected the num'
     ):

@@ -84,7 +84,7 @@ def test_an_option_that_they_do_not_take_is_named(options):
     (SeriesCNN((2, 32), 16, norm='group'), (2, 32)),
     (SeriesCNN((2, 32), 16, norm='batch'), (2, 32)),
     (DepthCNN((1, 4, 8, 8), (8, 8)), (1, 4, 8, 8))], ids=['group', 'batch', 'depth'])
-def test_they_learn_to_tell_the_direction_of_time(encoder, shape):
+def test_they_learn_the_direction_of_time(encoder, shape):
     torch.manual_seed(0)
     ramp = torch.linspace(-1, 1, shape[1]).view(1, 1, -1, *(1 for _ in shape[2:]))
     x = ramp.expand(32, *shape) + 0.3 * torch.randn(32, *shape)
