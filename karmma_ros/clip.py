@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import in_order, load_type, Modality, REGISTRY
+from karmma_ros.modality import in_order, load_type, Modality, register, REGISTRY
 import numpy as np
 from numpy.typing import NDArray
 
@@ -136,14 +136,15 @@ class ClipSpec:
     detections: DetectionSpec = field(default_factory=DetectionSpec)
     inputs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Specification of each other modality by name, as a mapping or of its type's class, such as
-    `{rgb_wrist: {height: 112, width: 112}}`."""
+    `{rgb_wrist: {height: 112, width: 112}}`. A mapping may name the class of a type that no
+    package registers: `{gaze: {type: my_package.gaze:Gaze}}`; its code is run."""
 
     def __post_init__(self) -> None:
         _positive('clip', self, 'duration', 'num_frames')
         _at_most('clip', self, 'duration', MOST_SECONDS)
         object.__setattr__(self, 'inputs', {
-            modality: _input_spec(modality, value) for modality, value in
-            ((Modality(name), value) for name, value in self.inputs.items())})
+            (modality := _input_name(name, value)): _input_spec(modality, value)
+            for name, value in self.inputs.items()})
 
     def of(self, modality: Modality) -> Any:
         """Return the specification of a modality; without one of its own, that of its type."""
@@ -197,6 +198,11 @@ class ClipSpec:
         parts = {'video': VideoSpec, 'flow': FlowSpec, 'audio': AudioSpec,
                  'detections': DetectionSpec}
         values: dict[str, Any] = {}
+        for name, value in mapping.get('inputs', {}).items():
+            if _TYPE in value:
+                raise InvalidSettingError(
+                    f'clip.inputs.{name}.{_TYPE}', value[_TYPE], 'none',
+                    'the specification of a stored model names no code')
         for key, value in _known('clip', cls, mapping).items():
             part = parts.get(key)
             values[key] = value if part is None else part(**_known(f'clip.{key}', part, value))
@@ -230,6 +236,16 @@ def _type(modality: Modality) -> Any:
     return load_type(modality.type_name, REGISTRY[modality.type_name].location)(modality)
 
 
+_TYPE = 'type'
+"""Key of a specification for the class of its modality's type."""
+
+
+def _input_name(name: str, value: Any) -> Modality:
+    if isinstance(value, Mapping) and _TYPE in value:
+        register(name, value[_TYPE])
+    return Modality(name)
+
+
 def _input_spec(modality: Modality, value: Any) -> Any:
     own = _type(modality)
     if own.spec_field and not modality.suffix:
@@ -240,7 +256,8 @@ def _input_spec(modality: Modality, value: Any) -> Any:
     if not isinstance(value, Mapping):
         raise InvalidSettingError(
             f'clip.inputs.{modality}', value, f'a mapping of fields of {own.spec_class.__name__}')
-    return own.spec_class(**_known(f'clip.inputs.{modality}', own.spec_class, value))
+    fields = {key: each for key, each in value.items() if key != _TYPE}
+    return own.spec_class(**_known(f'clip.inputs.{modality}', own.spec_class, fields))
 
 
 def _positive(prefix: str, spec: object, *names: str) -> None:

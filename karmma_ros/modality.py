@@ -111,6 +111,8 @@ class Modality(str):
 
 
 _INSTANCES: dict[str, Modality] = {}
+_BY_LOCATION: set[str] = set()
+"""Types that were registered by their class."""
 
 
 def _create(cls: type[Modality], name: str) -> Modality:
@@ -169,6 +171,13 @@ def register(type_name: str, location: str) -> None:
             f'letter of modality type {type_name}', letter,
             'a letter that no other type has', f'{same} has it' if same else '')
     REGISTRY[type_name] = entry._replace(letter=letter)
+    _BY_LOCATION.add(type_name)
+
+
+def registered_by_location(modalities: Iterable[Modality]) -> dict[str, str]:
+    """Return type name → `module:Class` of those types that no installed package registers."""
+    names = {m.type_name for m in modalities} & _BY_LOCATION
+    return {name: REGISTRY[name].location for name in sorted(names)}
 
 
 def load_type(type_name: str, location: str) -> Any:
@@ -193,6 +202,7 @@ def _add_installed() -> bool:
     for each in installed:
         try:
             register(each.name, each.value)
+            _BY_LOCATION.discard(each.name)
         except InvalidSettingError as error:  # of one package, which must not stop all others
             warnings.warn(f'{error}; it is not used', stacklevel=2)
     return bool(installed)

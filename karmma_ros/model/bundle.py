@@ -17,6 +17,7 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import BundleError, first_line, InvalidSettingError, printable
+from karmma_ros.modality import ENTRY_POINTS, register, registered_by_location
 from karmma_ros.model.builder import bounded_build, build, check_options, check_tensors
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.encoders import is_custom
@@ -90,6 +91,9 @@ def save_bundle(
         'classes': {head: list(names) for head, names in vocabulary.heads.items()},
         'metrics': dict(metrics or {}),
     }
+    types = registered_by_location(config.modalities)
+    if types:
+        description['modalities'] = types
     weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     # Not save_file: only the owner may read its files, and the robot runs as another user.
     (path / WEIGHTS).write_bytes(save(weights))
@@ -103,7 +107,8 @@ def load_bundle(
     """
     Read a model directory and put its network, in evaluation mode, on `device`.
 
-    :param custom_encoders: allow encoders named `package.module:Class`, whose code then runs.
+    :param custom_encoders: allow encoders and types of modalities named
+        `package.module:Class`, whose code then runs.
     :raises BundleError: when the directory is missing, damaged or does not fit together.
 
     >>> from karmma_ros.model.bundle import load_bundle
@@ -117,6 +122,7 @@ def load_bundle(
         raise BundleError(path, 'no such directory', 'give the directory that holds ' + CONFIG)
     description = _read_description(path)
     try:
+        _register_types(path, description.get('modalities', {}), custom_encoders)
         config = ModelConfig.from_dict(description['architecture'])
         if not custom_encoders:
             _refuse_custom(path, config)
@@ -158,6 +164,21 @@ def _read_description(path: Path) -> Mapping[str, Any]:
         raise BundleError(
             path / CONFIG, f'format is {version!r}, this package reads {FORMAT!r}', RETRIEVE)
     return description
+
+
+def _register_types(path: Path, types: Mapping[str, str], allowed: bool) -> None:
+    """
+    Register the types of modalities that no installed package registers.
+
+    :raises BundleError: when the code of the model may not run.
+    """
+    for name, location in types.items():
+        if not allowed:
+            raise BundleError(
+                path / CONFIG, f'names a class of its own for the modality {name}, {location}',
+                f'install a package with the entry point {ENTRY_POINTS}: {name}, or if you trust '
+                'the model, load it with load_bundle(..., custom_encoders=True)')
+        register(name, location)
 
 
 def _refuse_custom(path: Path, config: ModelConfig) -> None:
