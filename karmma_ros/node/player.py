@@ -24,8 +24,8 @@ from typing import Any
 from karmma_ros.bags.reader import Bag, Topic
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, InvalidSettingError, printable
-from karmma_ros.modalities import message_types as types
-from karmma_ros.modality import Modality
+from karmma_ros.modalities import modality_type
+from karmma_ros.modality import Modality, registered_types
 from karmma_ros.node.messages import time_message
 from karmma_ros.stream.settings import ALL_INPUTS, Mute, MUTE_HELP, MUTE_METAVAR, parse_mute
 import rclpy
@@ -38,15 +38,8 @@ from rclpy.utilities import remove_ros_args
 from rosbags.interfaces import QosDurability, QosReliability
 from rosbags.rosbag2.metadata import parse_qos
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image
 
-_TYPES = {
-    types.IMAGE: Modality.RGB, types.COMPRESSED_IMAGE: Modality.RGB,
-    types.AUDIO_DATA_STAMPED: Modality.AUDIO, types.AUDIO_DATA: Modality.AUDIO,
-    types.AUDIO_STAMPED: Modality.AUDIO, types.DETECTIONS: Modality.DETECTIONS,
-}
 _TYPE_NAME = re.compile(r'([a-z][a-z0-9_]*)/msg/([A-Z][A-Za-z0-9]*)')
-_FLOW_ENCODING = '32FC2'
 _LONGEST_QOS = 1 << 16
 """Characters; a hundred publishers take half of it."""
 _TICK_S = 0.02
@@ -174,21 +167,23 @@ def muted_topics(
 
 
 def _inputs(bag: Bag) -> dict[str, Modality | None]:
-    """Return every topic of a bag and its input of the node."""
-    return {topic.name: Modality.FLOW if _is_flow(bag, topic) else _TYPES.get(topic.type)
+    """Return every topic of a bag and its input of the node, by type and encoding."""
+    types = [modality_type(Modality(name)) for name in registered_types()]
+    return {topic.name: next((own.modality for own in types if topic.type in own.message_types
+                              and (not own.has_frames or own.rank(_encoding(bag, topic)))), None)
             for topic in bag.topics.values()}
 
 
-def _is_flow(bag: Bag, topic: Topic) -> bool:
-    """Return whether the first image of a topic is optical flow."""
-    if topic.type != types.IMAGE:
-        return False
-    for _, _, data in bag.messages([topic]):
+def _encoding(bag: Bag, topic: Topic) -> str:
+    """Return the encoding or format of the first image of a topic; '' when it cannot be read."""
+    message_type = _message_type(topic.type)
+    for _, _, data in bag.messages([topic]) if message_type else ():
         try:
-            return bool(deserialize_message(bytes(data), Image).encoding == _FLOW_ENCODING)
-        except Exception:  # rclpy raises several types; a damaged first image is no flow
-            return False
-    return False
+            message = deserialize_message(bytes(data), message_type)
+            return str(getattr(message, 'encoding', '') or message.format)
+        except Exception:  # rclpy raises several types; a damaged first image has none
+            return ''
+    return ''
 
 
 def _message_type(type_name: str) -> Any:
