@@ -230,8 +230,27 @@ def test_fields_of_an_input_are_added_to_those_of_the_configuration(parse, tmp_p
     assert clip.inputs['rgb_head'] == VideoSpec(height=16) and clip.num_frames == 8
 
 
+def test_the_example_of_time_series_and_depth_is_one(parse, tmp_path):
+    (tmp_path / 'data.yaml').write_text(blocks('yaml')[0])
+    (tmp_path / 'segments.csv').write_text(
+        blocks('csv')[2] + 'test,0,2.5,wave,imu/b.csv,,\n')
+    settings = parse([
+        'train', 'student', '--config', str(tmp_path / 'data.yaml'), '--out', 'out',
+        '--data.manifest.file', str(tmp_path / 'segments.csv'),
+        '--data.clip.inputs.imu.samples', '100', '--data.clip.inputs.imu.lengths', 'false'])
+    inputs = settings.data.clip.inputs
+    assert (inputs['imu'].samples, inputs['imu'].lengths) == (100, False)
+    assert (inputs['skeleton'].joints, inputs['skeleton'].samples) == (20, 64)
+    splits = manifest.open_splits(settings.data.manifest, settings.data.spec)
+    sources = splits.train.segments[0].sources
+    assert sources[Modality('imu')].factors[0] == 9.80665
+    assert sources[Modality('depth')].settings.offset == 4.06
+    assert sources[Modality('skeleton')].rate == 30
+
+
 @pytest.mark.parametrize(('words', 'text'), [
-    (['--data.clip.inputs.rgb_wrist.high', '9'], "clip.inputs.rgb_wrist field is 'high'; expect"),
+    (['--data.clip.inputs.imu.sample', '9'], "clip.inputs.imu field is 'sample'; expected "),
+    (['--data.clip.inputs.imu.samples', 'many'], "clip.inputs.imu.samples is 'many'; expected "),
     (['--data.clip.inputs.rain.samples', '9'], "modality is 'rain'; expected rgb, "),
     (['--data.clip.num_frames', '0'], 'clip.num_frames is 0; expected a number above 0'),
 ])

@@ -6,9 +6,11 @@ Shape legend: t frames, h height, w width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from pathlib import Path
+from typing import Any, TYPE_CHECKING
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSampleError, printable
@@ -31,6 +33,10 @@ from karmma_ros.preprocess.depth_images import (
 )
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from karmma_ros.media.sources import DepthSource, SharedFrames, SourceOptions
+    from torch import Tensor
 
 CENTRE, PERSON = 'centre', 'person'
 _MOST_PIXELS = 1024
@@ -198,6 +204,23 @@ class Depth(ModalityType):
         except InvalidSampleError as error:
             raise InvalidSampleError(
                 str(error).replace('depth.', f'{self.modality}.')) from None
+
+    def open_source(self, path: Path, options: SourceOptions) -> DepthSource:
+        """Open a grey video, a folder of PNGs or an array."""
+        from karmma_ros.media.depth_video import open_depth
+        return open_depth(path, self.modality, options)
+
+    def read_window(
+        self, source: DepthSource, start_s: float, clip: ClipSpec, frames: SharedFrames,
+    ) -> NDArray[np.float32]:
+        """Return depth images `[t, h, w]`, metres."""
+        from karmma_ros.media.sources import frame_times
+        return source.depth(frame_times(start_s, clip))
+
+    def augment(self, x: Tensor, strength: float, rand: Callable[..., Tensor]) -> Tensor:
+        """Shift images, and erase a part."""
+        from karmma_ros.modalities.transforms import vary_depth
+        return vary_depth(x, strength, rand)
 
     def rank(self, encoding: str) -> int:
         """Take depth alone; raw depth in millimetres is the most common."""

@@ -85,6 +85,13 @@ class JointState(SeriesType):
         'tiny_teacher': ('series_cnn', {'width': 128}),
     }
 
+    def columns(self, clip: ClipSpec) -> tuple[str, ...]:
+        """Return the names of the joints; of several fields, `NAME.FIELD` each."""
+        spec: JointStateSpec = self.spec(clip)
+        if len(spec.fields) == 1:
+            return spec.names
+        return tuple(f'{name}.{field}' for field in spec.fields for name in spec.names)
+
     def channels(self, clip: ClipSpec) -> int:
         """Return the number of joints times fields."""
         spec: JointStateSpec = self.spec(clip)

@@ -12,10 +12,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, TYPE_CHECKING
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
@@ -32,6 +33,10 @@ from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.time_series import covered_slots, reach_ns, resample_series, usable
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from karmma_ros.media.sources import SeriesSource, SharedFrames, SourceOptions
+    from torch import Tensor
 
 MOST_SAMPLES, MOST_CHANNELS = 16_384, 4096
 """Limits of what a model may require."""
@@ -389,6 +394,28 @@ class SeriesType(ModalityType):
     def buffer(self, clip: ClipSpec) -> SeriesBuffer:
         """Return an empty buffer."""
         return SeriesBuffer(clip, self.channels(clip), self.spec(clip).samples)
+
+    def columns(self, clip: ClipSpec) -> tuple[str, ...]:
+        """Return the columns of a CSV file that are its channels; empty: all but the time."""
+        return ()
+
+    def open_source(self, path: Path, options: SourceOptions) -> SeriesSource:
+        """Open a file of timed vectors."""
+        from karmma_ros.media.series_file import open_series
+        return open_series(path, self.modality, options, self.columns(options.clip))
+
+    def read_window(
+        self, source: SeriesSource, start_s: float, clip: ClipSpec, frames: SharedFrames,
+    ) -> Series:
+        """Return the vectors of the window, and those shortly before it."""
+        end_s, reach_s = start_s + clip.duration, reach_ns(clip.duration_ns) / NANOSECONDS
+        times_s, values = source.values(start_s - reach_s, end_s)
+        return Series.from_seconds(times_s, values.reshape(len(times_s), -1), end_s)
+
+    def augment(self, x: Tensor, strength: float, rand: Callable[..., Tensor]) -> Tensor:
+        """Shift, scale and hold series, and add noise."""
+        from karmma_ros.modalities.transforms import vary_series
+        return vary_series(x, strength, rand)
 
     def invalid(self, text: str) -> InvalidSampleError:
         """Return the error of a message; parameters in its text become those of this input."""

@@ -1,14 +1,17 @@
 """Any data set by one CSV file: what a line gives, and which lines are refused and how."""
 
+from dataclasses import replace
 import json
 
 import cv2
 from karmma_ros.clip import BOX_HAND
+from karmma_ros.data.check import check_dataset
 from karmma_ros.data.manifest import ManifestSettings, open_splits
 from karmma_ros.data.samples import collate
 from karmma_ros.errors import DataError, InvalidSettingError
-from karmma_ros.modality import PAPER_MODALITIES
+from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.preprocess.optical_flow import NO_MOVEMENT
+from karmma_ros.preprocess.time_series import STANDARD_GRAVITY
 import numpy as np
 import pytest
 import soundfile
@@ -164,6 +167,125 @@ def test_a_manifest_may_come_from_any_spreadsheet(folder, spec, change, encoding
     assert splits.vocabulary == plain.vocabulary
     for split in ('train', 'validation', 'test'):
         assert getattr(splits, split).segments == getattr(plain, split).segments
+
+
+# -- time series, depth and several of a type ----------------------------------------------
+
+IMU, DEPTH, SKELETON = Modality('imu'), Modality('depth'), Modality('skeleton')
+ALL_HEADER = 'split,start,stop,verb,noun,imu,Depth,skeleton,rgb_wrist,flow_wrist\n'
+ALL_LINES = (
+    'train,0.5,2.5,stir,pan,imu.csv,depth,skeleton.npy,video.mp4,computed',
+    'train,0,2,cut,cup,,,skeleton.npy,,',
+    'test,0.5,2.5,stir,pan,imu.csv,,,video.mp4,',
+)
+SETTINGS = {
+    'rates': {'skeleton': 30.0, 'depth': float(FPS)},
+    'scale': {'imu': [STANDARD_GRAVITY] * 3 + [np.pi / 180] * 3},
+}
+
+
+@pytest.fixture
+def recorded(folder):
+    """Return the folder with an inertial sensor in g and °/s, joints and depth beside the rest."""
+    times = np.arange(0, 3, 0.01)
+    lines = [f'{t:.2f},{t / 10:.4f},0,1,0,0,{100 * t:.4f}' for t in times]
+    (folder / 'imu.csv').write_text('\n'.join(['time,ax,ay,az,gx,gy,gz', *lines]))
+    joints = np.random.default_rng(3).random((90, 5, 3)).astype(np.float32)
+    np.save(folder / 'skeleton.npy', joints)
+    (folder / 'depth').mkdir()
+    for number in range(1, LENGTH + 1):
+        image = np.full((48, 64), 1000 + 100 * number, np.uint16)
+        image[:, 32:] += 200
+        cv2.imwrite(str(folder / 'depth' / f'{number:06d}.png'), image)
+    return folder
+
+
+@pytest.fixture
+def wide(spec):
+    return replace(spec, inputs={
+        'imu': {'samples': 20, 'lengths': False}, 'depth': {'height': 8, 'width': 8},
+        'skeleton': {'samples': 16, 'joints': 5, 'dimensions': 3},
+        'rgb_wrist': {'height': 20, 'width': 24}})
+
+
+def test_a_column_may_be_any_modality(recorded, wide):
+    splits = opened(recorded, wide, *ALL_LINES, header=ALL_HEADER, **SETTINGS)
+    sample = splits.train[0]
+    names = ['flow_wrist', 'imu', 'depth', 'skeleton', 'rgb_wrist']
+    assert {str(m) for m in sample.clip.inputs} == set(names)
+    for modality, x in sample.clip.inputs.items():
+        assert x.shape == wide.input_shape(modality) and np.isfinite(x).all()
+    assert sample.clip.inputs[Modality('rgb_wrist')].shape == (3, 4, 20, 24)
+    assert greys(sample.clip.inputs[Modality('rgb_wrist')]) == [11, 13, 16, 18]
+    assert set(splits.train[1].clip.inputs) == {SKELETON}
+    assert splits.train.segments[0].sources[Modality('flow_wrist')].video is \
+        splits.train.segments[0].sources[Modality('rgb_wrist')]
+
+
+def test_series_and_depth_are_those_of_the_window(recorded, wide):
+    clip = opened(recorded, wide, *ALL_LINES, header=ALL_HEADER, **SETTINGS).train[0].clip
+    x = clip.inputs[IMU]  # 1.0 s to 2.0 s: the centre of 0.5 s to 2.5 s
+    at = 1.0 + (np.arange(20) + 0.5) / 20
+    assert x[0] == pytest.approx(at / 10, abs=1e-3)
+    assert x[2] == pytest.approx(np.ones(20), abs=1e-5)
+    assert x[5] == pytest.approx(np.radians(100 * at) / 2, abs=1e-2)
+    # Depth is relative to the window: 2.1 m to 2.8 m on the left, 0.2 m more on the right.
+    relative = clip.inputs[DEPTH][1]
+    assert (relative[:, :, 7] - relative[:, :, 0]) == pytest.approx(0.2 / 0.25, abs=0.02)
+    assert np.diff(relative[:, 0, 0]) == pytest.approx(
+        np.array([0.2, 0.3, 0.2]) / 0.25, abs=0.03)
+
+
+def test_what_is_wrong_with_a_series_is_named(recorded, wide):
+    with pytest.raises(DataError, match=r"line 2: skeleton is 'skeleton.npy'; expected the rate "
+                       r'of its samples: set manifest\.rates\.skeleton'):
+        opened(recorded, wide, *ALL_LINES, header=ALL_HEADER)
+    with pytest.raises(DataError, match=r"line 2: imu is 'video.mp4'; expected a time series"):
+        opened(recorded, wide, ALL_LINES[0].replace('imu.csv', 'video.mp4'),
+               header=ALL_HEADER, **SETTINGS)
+    with pytest.raises(DataError, match=r"line 2: depth is 'video.mp4'; expected the unit"):
+        opened(recorded, wide, ALL_LINES[0].replace(',depth,', ',video.mp4,'),
+               header=ALL_HEADER, **SETTINGS)
+    with pytest.raises(DataError, match=r"flow_wrist is 'computed'; expected a folder where the "
+                       'cell of rgb_wrist is empty'):
+        opened(recorded, wide, 'train,0,1,cut,cup,,,,,computed', header=ALL_HEADER, **SETTINGS)
+
+
+@pytest.mark.parametrize(('fields', 'columns', 'chosen'), [
+    (['position'], 'elbow,grip,wrist', [2, 0]),
+    (['velocity', 'position'], 'wrist.position,elbow.velocity,wrist.velocity,elbow.position',
+     [2, 1, 0, 3]),
+])
+def test_joints_are_found_by_their_names(folder, spec, fields, columns, chosen):
+    names = columns.split(',')
+    lines = [','.join(map(str, (t / 10, *range(len(names))))) for t in range(30)]
+    (folder / 'joints.csv').write_text('\n'.join([f'time,{columns}', *lines]))
+    clip = replace(spec, inputs={
+        'joint_state': {'names': ['wrist', 'elbow'], 'fields': fields, 'samples': 4}})
+    splits = opened(folder, clip, 'train,0,2,cut,cup,joints.csv', 'test,0,2,cut,cup,joints.csv',
+                    header='split,start,stop,verb,noun,joint_state\n')
+    x = splits.train[0].clip.inputs[Modality('joint_state')]
+    assert x.tolist() == [[float(each)] * 4 for each in chosen]
+
+
+def test_a_damaged_series_is_missing_from_its_sample(recorded, wide):
+    path = recorded / 'imu.csv'
+    path.write_text(path.read_text().replace('1.50,0.1500', '1.50,'))
+    splits = opened(recorded, wide, *ALL_LINES, header=ALL_HEADER, **SETTINGS)
+    with pytest.warns(UserWarning, match=r"imu.csv: line 152: ax is ''; expected a number"):
+        assert IMU not in splits.train[0].clip.inputs
+
+
+def test_the_check_reads_series_and_depth(recorded, wide):
+    splits = opened(recorded, wide, *ALL_LINES, header=ALL_HEADER, **SETTINGS)
+    report = check_dataset(splits, decode=2)
+    assert report.intact
+    counts = report.splits['train'].modalities
+    assert {str(m): c.decoded for m, c in counts.items()} == {
+        'rgb_wrist': 1, 'flow_wrist': 1, 'imu': 1, 'depth': 1, 'skeleton': 2}
+    (recorded / 'imu.csv').write_text('a,b\n1,2\n')
+    counts = check_dataset(splits).splits['train'].modalities[IMU]
+    assert counts.missing == 1 and "the column 'time' is missing" in counts.examples[0]
 
 
 # -- lines that are wrong ------------------------------------------------------------------

@@ -44,7 +44,7 @@ def folder_of(path, frames, pattern='{:06d}.png'):
 
 def test_a_grey_video_becomes_metres(tmp_path):
     path = encoded(tmp_path / 'd.mp4', squares(np.uint8, 10), 'h264', 'yuv420p', crf='1')
-    source = open_depth(path, 'rgb_depth', SourceOptions(depth=KINECT))
+    source = open_depth(path, 'depth', SourceOptions(depth=KINECT))
     depth = source.depth([0.0, 0.5, 1.95])
     assert depth.shape == (3, 32, 48) and depth.dtype == np.float32
     assert np.isnan(depth[:, 4:-4, 4:20]).mean() > 0.95
@@ -68,8 +68,8 @@ def test_other_numbers_of_bits_are_refused(tmp_path):
 
 def test_a_folder_of_pngs_has_millimetres(tmp_path):
     path = folder_of(tmp_path / 'd', squares(np.uint16, 500))
-    options = SourceOptions(rates={'rgb_depth': float(FPS)}, frame_rate=99.0)
-    source = open_depth(path, 'rgb_depth', options)
+    options = SourceOptions(rates={'depth': float(FPS)}, frame_rate=99.0)
+    source = open_depth(path, 'depth', options)
     assert source == DepthFolder(path, fps=FPS) and source.problem() is None
     depth = source.depth([0.0, 0.5, 1.9, 5.0])
     assert np.isnan(depth[:, :, :24]).all()
@@ -90,8 +90,8 @@ def test_images_of_8_bits_are_no_depth(tmp_path):
 def test_an_array_has_millimetres_or_metres(tmp_path, dtype, step, factor):
     stored = squares(dtype, step)
     np.save(tmp_path / 'd.npy', stored)
-    options = SourceOptions(rates={'rgb_depth': float(FPS)})
-    source = open_depth(tmp_path / 'd.npy', 'rgb_depth', options)
+    options = SourceOptions(rates={'depth': float(FPS)})
+    source = open_depth(tmp_path / 'd.npy', 'depth', options)
     assert isinstance(source, DepthArray) and source.problem() is None
     depth = source.depth([0.0, 0.3, 0.99, 7.0])  # 0.3 · 10 is a little less than 3
     assert depth[:, 0, 30] == pytest.approx(
@@ -111,9 +111,9 @@ def test_nan_and_infinity_are_no_return(tmp_path):
 
 def test_what_cannot_be_depth_is_named(tmp_path):
     with pytest.raises(DataError, match=r'expected the unit of its values: set man'):
-        open_depth(tmp_path / 'd.mp4', 'rgb_depth', SourceOptions())
+        open_depth(tmp_path / 'd.mp4', 'depth', SourceOptions())
     with pytest.raises(DataError, match=r'expected the images in a second: set manifest\.rates\.'):
-        open_depth(tmp_path / 'd.npy', 'rgb_depth', SourceOptions())
+        open_depth(tmp_path / 'd.npy', 'depth', SourceOptions())
     np.save(tmp_path / 'd.npy', np.zeros((3, 4)))
     problem = DepthArray(tmp_path / 'd.npy').problem()
     assert 'expected uint16 (millimetres) or float32' in problem

@@ -1,11 +1,16 @@
 """The resampling of timed vectors, their buffer, their coverage and the check of their rate."""
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
+from karmma_ros.media.sources import SharedFrames, SourceOptions
+from karmma_ros.modalities import modality_type
 from karmma_ros.modalities.series import RateCheck, Series, SeriesBuffer
 from karmma_ros.modalities.vector import VectorSpec
+from karmma_ros.modality import Modality
 from karmma_ros.preprocess.time_series import covered_slots, resample_series
 import numpy as np
 import pytest
@@ -180,6 +185,26 @@ def checked(*rates, samples=64, seconds=4):
             now_ns += round(NANOSECONDS / rate)
             check.update(now_ns, samples, 2.0)
     return check
+
+
+def test_a_file_gives_what_a_stream_gives(tmp_path):
+    vector = modality_type(Modality('vector'))
+    clip = replace(SPEC, inputs={'vector': VectorSpec(samples=16, size=2)})
+    rng = np.random.default_rng(4)
+    times_ms = np.cumsum(rng.integers(1, 60, 120))
+    values = rng.random((120, 2)).astype(np.float32)
+    buffer = vector.buffer(clip)
+    for time_ms, value in zip(times_ms, values):
+        buffer.add(value, int(time_ms) * MS)
+    path = tmp_path / 'touch.csv'
+    path.write_text('\n'.join(['time,left,right', *(
+        f'{t / 1000},{a},{b}' for t, (a, b) in zip(times_ms, values))]))
+    source = vector.open_source(path, SourceOptions(clip=clip))
+    end_ms = int(times_ms[-1])
+    window = vector.read_window(source, end_ms / 1000 - clip.duration, clip, SharedFrames())
+    np.testing.assert_array_equal(
+        vector.prepare(window, clip),
+        vector.prepare(buffer.window(end_ms * MS).arrays(), clip))
 
 
 def test_a_constant_rate_is_no_finding():

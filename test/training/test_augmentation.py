@@ -71,6 +71,15 @@ def test_each_of_several_of_a_type_varies():
     assert augment(inputs, 1.0, seeded_rand(1))[Modality('rgb_wrist')].any()
 
 
+def test_series_and_depth_vary_by_their_types():
+    inputs = {Modality('imu'): torch.rand(4, 8, 32), Modality('depth'): torch.rand(4, 3, 2, 8, 8)}
+    changed = augment(inputs, 1.0, seeded_rand(6))
+    rand = seeded_rand(6)
+    assert torch.equal(changed[Modality('imu')], vary_series(inputs[Modality('imu')], 1.0, rand))
+    assert torch.equal(
+        changed[Modality('depth')], vary_depth(inputs[Modality('depth')], 1.0, rand))
+
+
 def test_series_are_shifted_scaled_held_and_noisy_within_limits():
     ramp = torch.arange(100.0).expand(256, 3, 100)
     varied = vary_series(ramp, 1.0, seeded_rand(2))
