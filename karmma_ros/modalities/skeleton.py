@@ -185,39 +185,19 @@ class Skeleton(SeriesType):
         """Return how messages are to be understood."""
         name = self.modality
         return (
-            Declaration(
-                f'{name}.type',
-                SKELETON,
-                f'Message type of the {name} topic: joints in '
-                'the image, or points of one person in the order of the joints.',
-                choices=self.message_types,
-            ),
-            Declaration(
-                f'{name}.joints',
-                [''],
-                "Index in the message of each of the model's "
-                "joints, from 0, as ['0', '1', '4']; empty: the message has the same "
-                'joints in the same order.',
-            ),
-            Declaration(
-                f'{name}.min_confidence',
-                0.0,
-                f'Joints of {SKELETON} with a confidence up to this are not seen.',
-                (0.0, 1.0),
-            ),
-            Declaration(
-                f'{name}.aspect_ratio',
-                1.0,
-                f'Width of the image of {SKELETON} divided by '
-                'its height: x is multiplied with it. 1 where the training data has '
-                'fractions of the image, too.',
-                (0.01, 100.0),
-            ),
-            Declaration(
-                f'{name}.namespace',
-                '',
-                f'Markers of {MARKERS} with this ns are the joints; empty: all of them.',
-            ),
+            Declaration(f'{name}.type', POSES, f'Message type of the {name} topic: points of one '
+                        f'person in the order of the joints, or {SKELETON}, joints in the image.',
+                        choices=self.message_types),
+            Declaration(f'{name}.joints', [''], "Index in the message of each of the model's "
+                        "joints, from 0, as ['0', '1', '4']; empty: the message has the same "
+                        'joints in the same order.'),
+            Declaration(f'{name}.min_confidence', 0.0, f'Joints of {SKELETON} with a confidence '
+                        'up to this are not seen.', (0.0, 1.0)),
+            Declaration(f'{name}.aspect_ratio', 1.0, f'Width of the image of {SKELETON} divided '
+                        'by its height: x is multiplied with it. 1 where the training data has '
+                        'fractions of the image, too.', (0.01, 100.0)),
+            Declaration(f'{name}.namespace', '', f'Markers of {MARKERS} with this ns are the '
+                        'joints; empty: all of them.'),
         )
 
 
