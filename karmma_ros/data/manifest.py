@@ -5,6 +5,7 @@ Any other data set, described by one CSV file with a line for each segment.
     train,0.0,2.5,cut,onion,videos/a.mp4,computed,audio/a.wav,boxes/a.csv
     test,00:01:04.50,00:01:07,wash,pan,videos/b.mp4,,,
 
+Any modality may have a column, such as `imu` or `rgb_wrist`; its type opens the file or folder.
 Commas, semicolons or tabs separate the columns. Paths are relative to the file. An empty cell
 means that the segment lacks that sensor: no two lines need the same ones.
 """
@@ -42,7 +43,7 @@ class ManifestSettings(SourceSettings):
     """A data set that is described by a CSV file."""
 
     file: str = ''
-    """The CSV file. Columns: split, start, stop, name (optional), the heads, the sensors."""
+    """The CSV file. Columns: split, start, stop, name (optional), the heads, modalities."""
     heads: tuple[str, ...] = (VERB, NOUN)
     """Columns that hold class names, each a head of the network."""
     classes: str = ''
