@@ -57,6 +57,9 @@ class RunSettings:
     """A checkpoint is written this often, and after every epoch."""
     validate_every: int = 1
     """Epochs between two validations."""
+    keep: str = 'best'
+    """`best`: the weights of the epoch with the highest action accuracy on the validation split;
+    `last`: those of the last epoch, which no split chooses: for one too small to choose."""
     progress: bool = True
     """Show a progress bar."""
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
@@ -66,6 +69,8 @@ class RunSettings:
         for name in ('epochs', 'batch_size', 'accumulate_batches', 'nodes', 'validate_every'):
             if getattr(self, name) < 1:
                 raise InvalidSettingError(name, getattr(self, name), 'an integer above 0')
+        if self.keep not in ('best', 'last'):
+            raise InvalidSettingError('keep', self.keep, 'best or last')
         if not self.checkpoint_minutes > 0:
             raise InvalidSettingError(
                 'checkpoint_minutes', self.checkpoint_minutes, 'a number above 0')
@@ -82,7 +87,8 @@ def train(
     """
     Train a network in place; a run that was stopped resumes from its last checkpoint.
 
-    The network ends with the weights of the epoch that was best on the validation split.
+    The network ends with the weights of the epoch that was best on the validation split, or of
+    the last one, by `settings.keep`.
 
     :param folder: for the checkpoints and the logs of the run.
     :param teacher: distil from it as well; None: cross-entropy alone.
@@ -112,7 +118,7 @@ def train(
                 raise
             raise CheckpointError(folder / BEST, error) from error
     best = folder / BEST
-    if best.is_file():
+    if settings.keep == 'best' and best.is_file():
         module.load_state_dict(read_checkpoint(best)['state_dict'])
     return network.cpu().eval()
 

@@ -190,7 +190,8 @@ def test_another_error_of_the_system_keeps_its_message(config, spec, vocabulary,
         trained(config, spec, vocabulary, tmp_path, Toy(spec, 24, watch=unplug))
 
 
-def test_the_best_epoch_is_kept(config, spec, vocabulary, tmp_path):
+@pytest.mark.parametrize('keep', ['best', 'last'])
+def test_the_best_epoch_is_kept_or_the_last(config, spec, vocabulary, tmp_path, keep):
     shown = []
 
     class Relabelled(Toy):
@@ -203,14 +204,16 @@ def test_the_best_epoch_is_kept(config, spec, vocabulary, tmp_path):
             return replace(sample, labels={'verb': 2, 'noun': 3} if late else sample.labels)
 
     torch.manual_seed(0)
-    settings = replace(SETTINGS, epochs=4, optimizer=OptimizerSettings(learning_rate=2e-2))
+    settings = replace(
+        SETTINGS, epochs=4, keep=keep, optimizer=OptimizerSettings(learning_rate=2e-2))
     network = build(config, spec, vocabulary)
     train(network, Toy(spec, 24), Relabelled(spec, 12), settings, tmp_path)
     best = torch.load(tmp_path / BEST, weights_only=True)
     last = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     assert best['epoch'] == 0 and last['epoch'] == 3
     for name, value in network.state_dict().items():
-        assert torch.equal(value, best['state_dict'][f'network.{name}'])
+        assert torch.equal(value, (best if keep == 'best' else last)['state_dict'][
+            f'network.{name}'])
 
 
 def test_logs_for_people_and_for_tensorboard(config, spec, vocabulary, tmp_path):
@@ -282,6 +285,7 @@ def test_a_step_that_cannot_be_divided_is_an_error(config, spec, vocabulary, tmp
         (lambda: RunSettings(epochs=0), 'epochs is 0'),
         (lambda: RunSettings(batch_size=0), 'batch_size is 0'),
         (lambda: RunSettings(checkpoint_minutes=0), 'checkpoint_minutes is 0'),
+        (lambda: RunSettings(keep='first'), "keep is 'first'; expected best or last"),
         (
             lambda: OptimizerSettings(modality_dropout=1.5),
             'modality_dropout is 1.5; expected from 0 to 1',
