@@ -256,7 +256,7 @@ def test_what_is_wrong_with_a_series_is_named(recorded, wide):
     (['velocity', 'position'], 'wrist.position,elbow.velocity,wrist.velocity,elbow.position',
      [2, 1, 0, 3]),
 ])
-def test_joints_are_found_by_their_names(folder, spec, fields, columns, chosen):
+def test_joints_are_chosen_by_their_names(folder, spec, fields, columns, chosen):
     names = columns.split(',')
     lines = [','.join(map(str, (t / 10, *range(len(names))))) for t in range(30)]
     (folder / 'joints.csv').write_text('\n'.join([f'time,{columns}', *lines]))

@@ -107,6 +107,6 @@ def test_depth_is_shifted_and_partly_erased_alike_in_all_frames():
     varied = vary_depth(depth, 1.0, seeded_rand(5))
     assert ((varied == 0) | (varied == 1)).all()
     assert (varied == varied[:, :1, :1]).all()
-    lost = (varied[:, 0, 0] == 0).float().mean((1, 2))
+    erased = (varied[:, 0, 0] == 0).float().mean((1, 2))
     # Up to a tenth of each side leaves the image, and a rectangle of 0.3 x 0.3 is erased.
-    assert lost.max() <= 1 - 0.9 * 0.9 + 0.3 * 0.3 + 0.05 and lost.mean() > 0.05
+    assert erased.max() <= 1 - 0.9 * 0.9 + 0.3 * 0.3 + 0.05 and erased.mean() > 0.05
