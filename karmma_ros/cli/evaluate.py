@@ -30,6 +30,7 @@ from karmma_ros.evaluation.inference import (
     Network,
     spread_evenly,
 )
+from karmma_ros.evaluation.late_fusion import late_fusion
 from karmma_ros.evaluation.predictions import VERSION as PREDICTIONS_VERSION
 from karmma_ros.evaluation.published import DROPOUT_CURVES
 from karmma_ros.evaluation.report import MARKDOWN, markdown, ScoredData, ScoredModel, write_report
@@ -107,7 +108,8 @@ def _parser() -> CommandParser:
         'MODEL ... --out DIR [OPTION ...]')
     parser.add_argument(
         'models', nargs='+', type=str, metavar='MODEL', help='model directory, or NAME=DIRECTORY '
-        'to name it; models of one given name are the seeds of one system')
+        'to name it; models of one given name are the seeds of one system. DIRECTORY+DIRECTORY: '
+        'late fusion, the log-probabilities of models of different sensors summed')
     parser.add_argument('--split', type=Split, default='test', help='split to score')
     add_output_option(parser, 'directory for tables, figures, scores.json and the predictions')
     parser.add_argument(
@@ -130,13 +132,20 @@ def _parser() -> CommandParser:
 def _named_bundles(words: Sequence[str], custom_encoders: bool) -> list[tuple[str, Bundle]]:
     """Load the models; one without a name is named by its bundle, or by its path if two are."""
     parts = [word.partition('=') if _is_named(word) else ('', '', word) for word in words]
-    bundles = [load_bundle(path, custom_encoders=custom_encoders) for _, _, path in parts]
+    bundles = [_bundle(path, custom_encoders) for _, _, path in parts]
     times = Counter(bundle.name for bundle in bundles)
     given = {name for name, _, _ in parts}
     return [
         (name or (bundle.name if times[bundle.name] == 1 and bundle.name not in given else path),
          bundle)
         for (name, _, path), bundle in zip(parts, bundles)]
+
+
+def _bundle(text: str, custom_encoders: bool) -> Bundle:
+    """Load a model directory, or the late fusion of several that are joined by `+`."""
+    paths = [text] if Path(text).is_dir() else text.split('+')
+    bundles = [load_bundle(path, custom_encoders=custom_encoders) for path in paths]
+    return bundles[0] if len(bundles) == 1 else late_fusion(bundles)
 
 
 def _is_named(word: str) -> bool:
