@@ -298,9 +298,10 @@ class Rgb(ModalityType):
 
     def rank(self, encoding: str) -> int:
         """Prefer colour to grey; depth and flow do not fit."""
-        if encoding in (*DEPTH_ENCODINGS, FLOW_ENCODING) or 'compressedDepth' in encoding:
+        raw = encoding.partition(';')[0].strip()  # `16UC1; png compressed` of a compressed one
+        if raw in (*DEPTH_ENCODINGS, FLOW_ENCODING) or 'compressedDepth' in encoding:
             return 0
-        return 1 if encoding in ('mono8', '8UC1') else 2
+        return 1 if raw in ('mono8', '8UC1') else 2
 
     def augment(self, x: Tensor, strength: float, rand: Callable[..., Tensor]) -> Tensor:
         """Vary light and colour."""

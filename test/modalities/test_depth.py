@@ -278,7 +278,8 @@ def test_a_field_out_of_range_is_named(fields, text):
 @pytest.mark.parametrize(('encoding', 'depth', 'rgb'), [
     ('16UC1', 2, 0), ('32FC1', 1, 0), ('16UC1; compressedDepth png', 2, 0),
     ('32FC1; compressedDepth', 1, 0), ('rgb8', 0, 2), ('mono8', 0, 1), ('32FC2', 0, 0),
-    ('bgr8; jpeg compressed bgr8', 0, 2)])
+    ('bgr8; jpeg compressed bgr8', 0, 2), ('jpeg', 0, 2), ('16UC1; png compressed ', 2, 0),
+    ('mono16; png compressed ', 0, 0), ('mono8; jpeg compressed ', 0, 1)])
 def test_topics_are_ranked_by_their_encoding(encoding, depth, rgb):
     assert modality_type(Z).rank(encoding) == depth
     assert modality_type(Modality.RGB).rank(encoding) == rgb
