@@ -11,9 +11,12 @@ Shape legend: n rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 import hashlib
 import json
+from math import prod
+import multiprocessing
 import os
 from pathlib import Path
 import re
@@ -118,9 +121,7 @@ class ArrayStore:
 
         store = ArrayStore(folder, facts, layout, rows)
         with file_lock(folder):
-            for some in store.remaining(32):
-                store.write(some, compute(some))
-            store.finish()
+            store.fill(compute, 32, workers)
         metadata, arrays = open_arrays(folder)
 
     Rows that an earlier process wrote for the same facts are not computed again.
@@ -139,6 +140,55 @@ class ArrayStore:
     def complete(self) -> bool:
         """Whether the folder has all rows for these facts."""
         return read_metadata(self.folder) == self.metadata
+
+    @property
+    def nbytes(self) -> int:
+        """Return the size of the arrays."""
+        return self.rows * sum(
+            np.dtype(dtype).itemsize * prod(shape) for dtype, shape in self.layout.values())
+
+    @property
+    def allocated(self) -> bool:
+        """Whether an earlier process has claimed the space for these facts."""
+        return self.complete or read_metadata(self._partial) == self.metadata
+
+    def fill(
+        self, compute: Callable[[range], Arrays], size: int, workers: int = 1,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        setup: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        Compute and write the rows that remain, and finish.
+
+        :param compute: returns the arrays of some rows; each worker gets a pickle of it.
+        :param size: rows that are computed and written at once.
+        :param workers: processes that compute; 1 computes in this one.
+        :param progress: called with the rows done and the total.
+        :param setup: called first in each worker.
+        """
+        todo = self.remaining(size)
+        done = self.rows - sum(map(len, todo))
+        progress(done, self.rows)
+        for rows in self._compute(todo, compute, workers, setup):
+            done += len(rows)
+            progress(done, self.rows)
+        self.finish()
+
+    def _compute(
+        self, todo: list[range], compute: Callable[[range], Arrays], workers: int,
+        setup: Callable[[], None] | None,
+    ) -> Iterator[range]:
+        if workers == 1 or len(todo) < 2:
+            for rows in todo:
+                self.write(rows, compute(rows))
+                yield rows
+            return
+        # Not fork: the caller may hold threads (torch, OpenCV) that would not survive it.
+        context = multiprocessing.get_context('spawn')
+        with ProcessPoolExecutor(
+            workers, context, initializer=_start_worker, initargs=(self, compute, setup)
+        ) as pool:
+            yield from pool.map(_write_rows, todo)
 
     def remaining(self, size: int) -> list[range]:
         """Return the rows to compute, in ranges of at most `size`; allocate the arrays first."""
@@ -178,6 +228,25 @@ class ArrayStore:
         for line in lines:
             if re.fullmatch(r'\d+ \d+', line):
                 yield range(*map(int, line.split()))
+
+
+_work: tuple[ArrayStore, Callable[[range], Arrays]]
+"""Of this process, if it is a worker."""
+
+
+def _start_worker(
+    store: ArrayStore, compute: Callable[[range], Arrays], setup: Callable[[], None] | None
+) -> None:
+    global _work
+    _work = store, compute
+    if setup is not None:
+        setup()
+
+
+def _write_rows(rows: range) -> range:
+    store, compute = _work
+    store.write(rows, compute(rows))
+    return rows
 
 
 def allocate(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> None:

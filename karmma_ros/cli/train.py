@@ -25,7 +25,7 @@ from karmma_ros.cli.options import (
 )
 from karmma_ros.cli.progress import Bars
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.datasets import clips_digest, DataSettings, open_splits
+from karmma_ros.data.datasets import cache_windows, clips_digest, DataSettings, open_splits
 from karmma_ros.data.samples import Splits
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import top1
@@ -181,6 +181,9 @@ def run_stage(settings: Stage, out: Path, run_dir: Path, cache: Path, command: s
     if isinstance(settings, TeacherTraining) and settings.cache_features:
         _train_on_tokens(settings, network, splits, run_dir)
     else:
+        with Bars() as bars:
+            splits = cache_windows(splits, settings.data, network.modalities, cache,
+                                   max(1, settings.run.workers), bars)
         teacher = _teacher(settings, network, splits, run_dir)
         train(network, splits.train, splits.validation, settings.run, run_dir / 'run', teacher)
     if int(os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0'))):

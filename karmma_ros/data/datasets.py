@@ -9,8 +9,8 @@ whose fields do not describe it has a method `decided_by` that does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 import hashlib
 import os
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data import epic_kitchens, manifest, something_something
+from karmma_ros.data.cached_windows import CachedWindows
 from karmma_ros.data.epic_kitchens import EpicKitchensSettings
 from karmma_ros.data.manifest import ManifestSettings
 from karmma_ros.data.samples import Clips, Splits
@@ -27,6 +28,7 @@ from karmma_ros.data.synthetic_kitchen import dataset as synthetic_kitchen
 from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings, VERSION
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
 import numpy as np
 
 DATASETS = ('synthetic_kitchen', 'epic_kitchens', 'something_something', 'manifest')
@@ -40,6 +42,9 @@ class DataSettings:
     """Name of the data set: synthetic_kitchen, epic_kitchens, something_something or manifest."""
     clip: ClipSpec | None = None
     """Format of the clips; none: that of the paper, or that of the synthetic kitchen."""
+    windows: int = 0
+    """Windows of each training segment that are prepared once and kept on disk; each epoch takes
+    another of them. 0: every epoch reads a window of its own."""
     synthetic_kitchen: KitchenSettings = field(default_factory=KitchenSettings)
     epic_kitchens: EpicKitchensSettings = field(default_factory=EpicKitchensSettings)
     something_something: SomethingSomethingSettings = field(
@@ -49,6 +54,8 @@ class DataSettings:
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
             raise InvalidSettingError('data.dataset', self.dataset, ', '.join(DATASETS))
+        if self.windows < 0:
+            raise InvalidSettingError('data.windows', self.windows, 'a number from 0 on')
 
     @property
     def spec(self) -> ClipSpec:
@@ -82,6 +89,33 @@ def open_splits(
         lambda done, total: progress('reading boxes', done, total))
 
 
+def cache_windows(
+    splits: Splits, settings: DataSettings, modalities: Sequence[Modality], cache: Path,
+    workers: int = 1,
+    progress: Callable[[str, int, int], None] = lambda task, done, total: None,
+) -> Splits:
+    """
+    Return splits whose windows are prepared once, as `windows` of the settings has it.
+
+    Clips that are rendered, or that are cached otherwise, stay.
+
+    :param cache: folder to keep them in.
+    :raises DataError: when the disk has no room.
+    """
+    if not settings.windows:
+        return splits
+    cached: dict[int, Clips] = {}
+    for name in ('train', 'validation', 'test'):
+        clips = getattr(splits, name)
+        if isinstance(clips, SegmentDataset) and id(clips) not in cached:
+            cached[id(clips)] = CachedWindows.build(
+                clips, settings.windows if name == 'train' else 0, modalities,
+                cache / 'windows' / name, clips_digest(clips, settings), workers, progress)
+    train, validation, test = (
+        cached.get(id(each), each) for each in (splits.train, splits.validation, splits.test))
+    return replace(splits, train=train, validation=validation, test=test)
+
+
 _PLAIN = (type(None), bool, int, float, str, np.generic)
 
 
@@ -94,6 +128,8 @@ def clips_digest(clips: Clips, settings: DataSettings) -> str:
     by their settings and the version of the renderer.
     """
     digest = _Digest()
+    if isinstance(clips, CachedWindows):
+        clips = clips.clips
     if isinstance(clips, SegmentDataset):
         digest.add(clips.spec.to_dict())
         digest.add(clips.segments)

@@ -112,6 +112,11 @@ class SegmentDataset:
         selected._wanted = frozenset(modalities)
         return selected
 
+    def modalities(self, index: int) -> tuple[Modality, ...]:
+        """Return the modalities that are read of a segment."""
+        return tuple(m for m in self.segments[index].sources
+                     if self._wanted is None or m in self._wanted)
+
     def __len__(self) -> int:
         return len(self.segments)
 
@@ -139,8 +144,7 @@ class SegmentDataset:
         frames = SharedFrames()
         inputs: dict[Modality, NDArray[np.float32]] = {}
         failure: Exception | None = None
-        for modality in (
-                m for m in segment.sources if self._wanted is None or m in self._wanted):
+        for modality in self.modalities(index):
             try:
                 arrays = modality_type(modality).read_window(
                     segment.sources[modality], start, self.spec, frames)

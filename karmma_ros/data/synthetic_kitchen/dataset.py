@@ -7,11 +7,9 @@ continued.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-import multiprocessing
 import os
 from pathlib import Path
 from typing import Any
@@ -65,13 +63,8 @@ def write_split(folder: Path | str, split: Split, count: int, seed: int, spec: C
         if folder.exists():
             _check(folder, store.metadata)
             return folder
-        jobs = [(store, rows, split, seed, spec) for rows in store.remaining(CHUNK)]
-        done = count - sum(len(rows) for _, rows, *_ in jobs)
-        progress(done, count)
-        for clips in _map(jobs, workers):
-            done += clips
-            progress(done, count)
-        store.finish()
+        store.fill(partial(_render_chunk, split, seed, spec), CHUNK, workers, progress,
+                   _use_one_thread)
     return folder
 
 
@@ -119,26 +112,15 @@ def _difference(actual: object, wanted: object) -> str:
     return f'{actual!r}; expected {wanted!r}'
 
 
-def _map(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[int]:
-    if workers == 1 or len(jobs) < 2:
-        yield from map(_render_chunk, jobs)
-        return
-    # Not fork: the caller may hold threads (torch, OpenCV) that would not survive it.
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(workers, context, initializer=_use_one_thread) as pool:
-        yield from pool.map(_render_chunk, jobs)
-
-
 def _use_one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _render_chunk(job: tuple[ArrayStore, range, Split, int, ClipSpec]) -> int:
-    store, rows, split, seed, spec = job
+def _render_chunk(
+    split: Split, seed: int, spec: ClipSpec, rows: range
+) -> dict[str, NDArray[Any]]:
     clips = [render_clip(split, seed, index, spec) for index in rows]
-    store.write(rows, {name: np.stack([getattr(clip, name) for clip in clips])
-                       for name in _DTYPES})
-    return len(rows)
+    return {name: np.stack([getattr(clip, name) for clip in clips]) for name in _DTYPES}
 
 
 class CachedKitchen(Dataset[Sample]):
