@@ -21,15 +21,18 @@ from karmma_ros.modalities.modality_type import InputDecoder, InputMessage, Moda
 from karmma_ros.modalities.series import check_field
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.depth_images import (
+    checked_metres,
     compressed_depth_values,
     depth_input,
     depth_metres,
     depth_values,
     fit_depth,
+    has_return,
     METRES,
     MILLIMETRES,
     MOST_METRES,
     person_crop,
+    stored_metres,
 )
 import numpy as np
 from numpy.typing import NDArray
@@ -181,13 +184,18 @@ class Depth(ModalityType):
                 f'{self.modality}: got {got}; expected float16 or float32 in metres, or uint16 in '
                 'millimetres')
         check_array(str(self.modality), arrays, arrays.dtype.type, (clip.num_frames, 'h', 'w'))
-        fitted = np.stack([
-            fit_depth(each, spec.height, spec.width, spec.crop == PERSON) for each in arrays])
-        # What is stored was checked: in a window nobody may be in range.
-        frames = fitted if arrays.dtype == np.float16 else depth_metres(
-            fitted, spec.near, spec.far)
-        if spec.crop == PERSON:
-            frames = person_crop(frames, spec.height, spec.width)
+        person = spec.crop == PERSON
+        fitted = fit_depth(arrays, spec.height, spec.width, person)
+        if arrays.dtype == np.float16:
+            # What is stored was checked: in a window nobody may be in range.
+            frames = fitted if not person else person_crop(
+                fitted, np.isfinite(fitted), spec.height, spec.width)
+        else:
+            metres = checked_metres(fitted)
+            if person:
+                metres = person_crop(metres, has_return(metres, spec.near, spec.far),
+                                     spec.height, spec.width)
+            frames = stored_metres(metres, spec.near, spec.far)
         return depth_input(frames, spec.spread)
 
     def buffer(self, clip: ClipSpec) -> DepthBuffer:

@@ -9,6 +9,7 @@ Shape legend: t frames, h height, w width; H and W of the image as received.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from typing import Any
 
@@ -94,12 +95,12 @@ def _is_png(codec: str) -> bool:
 
 def fit_depth(values: NDArray[Any], height: int, width: int, person: bool) -> NDArray[Any]:
     """
-    Pick the pixels that are stored of an image `[H, W]`; applied twice it changes nothing more.
+    Pick the pixels that are stored of images `[…, H, W]`; applied twice it changes nothing more.
 
-    :param person: False: the largest centred crop of the aspect ratio, `[height, width]`. True:
+    :param person: False: the largest centred crop of the aspect ratio, `[…, height, width]`. True:
         all of the image, at most four times as high as the crop will be.
     """
-    rows, columns = values.shape
+    rows, columns = values.shape[-2:]
     if person:
         stored = min(rows, _OVERSAMPLED * height)
         return pick(values, (0, rows), (0, columns), (stored, max(1, columns * stored // rows)))
@@ -122,7 +123,8 @@ def pick(
         return values
     down, across = (first + (np.arange(count) * 2 + 1) * (last - first) // (2 * count)
                     for (first, last), count in zip((rows, columns), size))
-    picked = values[..., down[:, None], np.clip(across, 0, width - 1)]
+    pixels = down[:, None] * width + np.clip(across, 0, width - 1)
+    picked = values.reshape(*values.shape[:-2], -1).take(pixels, axis=-1, mode='clip')
     beyond = (across < 0) | (across >= width)
     if beyond.any():
         picked[..., beyond] = np.nan
@@ -139,22 +141,58 @@ def depth_metres(
     :param scale: metres in one unit; 0: those of REP 118, 0.001 for uint16 and 1 for others.
     :raises InvalidSampleError: without any return at all, or for a median that no depth has.
     """
+    return stored_metres(checked_metres(values, scale), near, far)
+
+
+def checked_metres(values: NDArray[Any], scale: float = 0.0) -> NDArray[np.float32]:
+    """Return metres of any sign, NaN and infinity included; see `depth_metres`."""
     unit = scale or (0.001 if values.dtype.kind == 'u' else 1.0)
     with np.errstate(over='ignore'):
-        metres = values.astype(np.float32) * np.float32(unit)
-        metres[~np.isfinite(metres) | (metres <= 0)] = np.nan
-        _check_depth(metres)
-        stored = metres.astype(np.float16)
-    stored[(stored < near) | (stored > far)] = np.nan
-    return stored
+        metres: NDArray[np.float32] = values.astype(np.float32) * np.float32(unit)
+    _check_depth(metres)
+    return metres
+
+
+def stored_metres(
+    metres: NDArray[np.float32], near: float, far: float
+) -> NDArray[np.float16]:
+    """Return what is stored: NaN where there is no return."""
+    return np.where(
+        has_return(metres, near, far), metres, np.float32(np.nan)).astype(np.float16)
+
+
+def has_return(metres: NDArray[np.float32], near: float, far: float) -> NDArray[np.bool_]:
+    """Return which metres are above 0 and, rounded to float16, from `near` to `far`."""
+    first, last = _limits(near, far)
+    return (metres > 0) & (metres >= first) & (metres <= last)
+
+
+@lru_cache
+def _limits(near: float, far: float) -> tuple[np.float32, np.float32]:
+    """Return the float32 between which metres are from `near` to `far` when they are rounded."""
+    limits = []
+    for limit, beyond in ((np.float16(near), -np.inf), (np.float16(far), np.inf)):
+        neighbour = np.nextafter(limit, np.float16(beyond))
+        middle = (np.float32(limit) + np.float32(neighbour)) / np.float32(2)
+        inside = np.float16(middle) == limit
+        limits.append(middle if inside else np.nextafter(middle, np.float32(limit)))
+    return limits[0], limits[1]
 
 
 def _check_depth(metres: NDArray[np.float32]) -> None:
-    if np.isnan(metres).all():
+    least, most = np.float32(LEAST_METRES), np.float32(MOST_METRES)
+    measured = np.isfinite(metres) & (metres > 0)
+    count = np.count_nonzero(measured)
+    if not count:
         raise InvalidSampleError(
             'depth: got no return (0, NaN or infinity in all pixels); expected some: is the lens '
             'covered, or all nearer than the sensor measures?')
-    median = float(np.nanmedian(metres))
+    # With less than half of them on either side, the median lies between: it is seldom computed.
+    nearer = np.count_nonzero(measured & (metres <= least))
+    farther = np.count_nonzero(measured & (metres > most))
+    if 2 * max(nearer, farther) < count:
+        return
+    median = float(np.median(metres[measured]))
     if not LEAST_METRES <= median <= MOST_METRES:
         raise InvalidSampleError(
             f'depth: the median of a frame is {median:.3g} m; expected {LEAST_METRES} to '
@@ -163,27 +201,28 @@ def _check_depth(metres: NDArray[np.float32]) -> None:
 
 
 def person_crop(
-    frames: NDArray[np.float16], height: int, width: int
-) -> NDArray[np.float16]:
+    metres: NDArray[Any], returns: NDArray[np.bool_], height: int, width: int
+) -> NDArray[Any]:
     """
     Crop a square around the returns of a window, as high as they reach in any frame.
 
     It is centred on the median column of the returns; what it has beyond the image has no return.
     Without any return all of it has none.
 
-    :param frames: `[t, h, w]`, metres, NaN without a return.
+    :param metres: `[t, h, w]`.
+    :param returns: which of them are one, `[t, h, w]`.
     :returns: `[t, height, width]`.
     """
-    valid = np.isfinite(frames).any(0)
+    valid = returns.any(0)
     counts = valid.sum(1)
     rows = np.flatnonzero(counts >= max(1.0, _FEWEST_RETURNS * valid.shape[1]))
     rows = rows if len(rows) else np.flatnonzero(counts)
     if not len(rows):
-        return np.full((len(frames), height, width), np.nan, np.float16)
+        return np.full((len(metres), height, width), np.nan, metres.dtype)
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     side = bottom - top
     left = int(np.median(np.nonzero(valid)[1])) - side // 2
-    return pick(frames, (top, bottom), (left, left + side), (height, width))
+    return pick(metres, (top, bottom), (left, left + side), (height, width))
 
 
 def depth_input(frames: NDArray[np.float16], spread: float) -> NDArray[np.float32]:

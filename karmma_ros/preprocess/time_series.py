@@ -91,10 +91,11 @@ def _interpolate(
     if not len(times_ns):
         return np.full((values.shape[1], len(at)), np.nan)
     gaps = np.flatnonzero(np.diff(times_ns) > reach)
-    # Held until just before the next one.
-    times = np.insert(times_ns, gaps + 1, times_ns[gaps + 1] - 1).astype(np.float64)
-    known = np.insert(values.astype(np.float64), gaps + 1, values[gaps], axis=0)
-    return np.stack([np.interp(at, times, channel) for channel in known.T])
+    times, known = times_ns.astype(np.float64), values.T.astype(np.float64)
+    if len(gaps):  # held until just before the next one
+        times = np.insert(times_ns, gaps + 1, times_ns[gaps + 1] - 1).astype(np.float64)
+        known = np.insert(known, gaps + 1, known[:, gaps], axis=1)
+    return np.stack([np.interp(at, times, channel) for channel in known])
 
 
 def covered_slots(

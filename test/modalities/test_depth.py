@@ -11,7 +11,13 @@ from karmma_ros.modalities import make_clip, modality_type, unsupported_type
 from karmma_ros.modalities.depth import DepthSpec
 from karmma_ros.modalities.message_types import COMPRESSED_IMAGE, IMAGE
 from karmma_ros.modality import Modality
-from karmma_ros.preprocess.depth_images import compressed_depth_values, depth_values
+from karmma_ros.preprocess.depth_images import (
+    compressed_depth_values,
+    depth_metres,
+    depth_values,
+    has_return,
+    pick,
+)
 from karmma_ros.stream.availability import ModalityState
 from modality_rig import header, ModalityRig, recorded, STORE, T0_NS
 import numpy as np
@@ -292,3 +298,49 @@ def test_its_topics_types_and_json():
     assert own.type_name({'depth_wrist.transport': 'raw'}) == IMAGE
     assert unsupported_type('sensor_msgs/msg/PointCloud2').modality is Z
     assert ClipSpec.from_dict(PERSON.to_dict()) == PERSON
+
+
+@pytest.mark.parametrize(('near', 'far'), [
+    (0.1, 10.0), (0, 100), (0.3, 4), (0.1234, 0.1236), (5.96e-8, 0.5)])
+def test_returns_are_those_within_the_limits_as_they_are_stored(near, far):
+    values = [np.array([np.nan, np.inf, -np.inf, 0, -1, 1e38, 1e-45, 1], np.float32)]
+    for limit in np.float16([near, far]):
+        for other in np.nextafter(limit, np.float16([-np.inf, np.inf])):
+            middle = (np.float32(limit) + np.float32(other)) / 2
+            around = np.nextafter(middle, np.float32([-np.inf, np.inf]))
+            values.append(np.float32([limit, other, middle, *around]))
+    metres = np.concatenate(values)
+    with np.errstate(over='ignore'):
+        stored = metres.astype(np.float16)
+    wanted = (metres > 0) & (stored >= np.float16(near)) & (stored <= np.float16(far))
+    np.testing.assert_array_equal(has_return(metres, near, far), wanted)
+
+
+@pytest.mark.parametrize('unit', [np.float32(0.0199), np.float32(0.02), np.float32(100.1)])
+def test_the_median_is_computed_where_it_is_close_to_a_limit(unit):
+    good, wrong = np.full(50, 1, np.float32), np.full(50, unit, np.float32)
+    depth_metres(np.append(good, wrong[1:]), 0.1, 200.0)
+    for values in (np.append(good[1:], wrong), wrong):
+        with pytest.raises(InvalidSampleError, match='the median of a frame is'):
+            depth_metres(values, 0.1, 200.0)
+
+
+@pytest.mark.parametrize('person', [False, True])
+def test_a_window_is_prepared_as_its_images_one_by_one(person):
+    spec = PERSON if person else SPEC
+    images = np.random.default_rng(1).uniform(0.05, 5, (8, 60, 70)).astype(np.float32)
+    images[:, :9], images[:, 20:, 50:] = np.nan, np.inf
+    images[:, :, :30] = 9 if person else images[:, :, :30]
+    stored = np.stack([spec.of(Z).stored(image) for image in images])
+    depth = modality_type(Z)
+    np.testing.assert_array_equal(depth.prepare(images, spec), depth.prepare(stored, spec))
+
+
+def test_picked_pixels_are_those_of_an_even_grid():
+    values = np.arange(2 * 7 * 9, dtype=np.float32).reshape(2, 7, 9)
+    for image in (values, values[..., ::-1], values.astype('>f4')):
+        picked = pick(image, (1, 6), (-2, 10), (3, 5))
+        across = [-1, 1, 4, 6, 8]
+        assert np.isnan(picked[:, :, 0]).all() and picked.dtype == image.dtype
+        np.testing.assert_array_equal(
+            picked[:, :, 1:], image[:, [1, 3, 5]][..., across[1:]])
