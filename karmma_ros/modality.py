@@ -16,7 +16,7 @@ import re
 from typing import Any, ClassVar, NamedTuple
 import warnings
 
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import InvalidSettingError, printable
 
 ENTRY_POINTS = 'karmma_ros.modalities'
 """Group of the entry points by which other packages add types: `gaze = my_package.gaze:Gaze`."""
@@ -140,6 +140,14 @@ def _type_of(name: str) -> str | None:
 def is_modality(name: str) -> bool:
     """Return whether a name is that of a modality, without a letter or synonym."""
     return _type_of(name) is not None
+
+
+def letter_of(name: str) -> str:
+    """Return the letter of a name in a message; its first one where its type is not installed."""
+    try:
+        return Modality(name).letter
+    except InvalidSettingError:
+        return printable(name[:1]).upper() or '?'
 
 
 def registered_types() -> Mapping[str, TypeEntry]:

@@ -57,6 +57,8 @@ def generate_launch_description() -> LaunchDescription:
                               description='name of the node; the overlay is NAME_overlay'),
         *(DeclareLaunchArgument(name, default_value=name, description=f'topic of {content}')
           for name, content in TOPICS.items()),
+        DeclareLaunchArgument('remap', default_value='', description='topics of further inputs of '
+                              'the model, as "imu:=/imu/data image_wrist:=/wrist/image_raw"'),
         *(DeclareLaunchArgument(name, default_value=default,
                                 description=f'{content}; true or false')
           for name, (default, content) in SWITCHES.items()),
@@ -72,7 +74,8 @@ def _start(context):
     shared = _shared(switches)
     name = _value(context, 'name')
     node = LifecycleNode(
-        executable='karmma_node', name=name, remappings=_remappings(TOPICS),
+        executable='karmma_node', name=name,
+        remappings=[*_remappings(TOPICS), *_further_remappings(_value(context, 'remap'))],
         parameters=[_params_file(context), _overrides(context, switches)], **shared)
     nodes = [node]
     if switches['overlay']:
@@ -125,6 +128,18 @@ def _params_file(context):
 
 def _remappings(names):
     return [(name, LaunchConfiguration(name)) for name in names]
+
+
+def _further_remappings(text):
+    """Return the remappings of an argument `FROM:=TO FROM:=TO`."""
+    remappings = []
+    for word in text.split():
+        name, separator, topic = word.partition(':=')
+        if not (name and separator and topic):
+            raise RuntimeError(f'remap is {text!r}; expected FROM:=TO, several separated by '
+                               'spaces, such as "imu:=/imu/data"')
+        remappings.append((name, topic))
+    return remappings
 
 
 def _value(context, name):

@@ -14,6 +14,9 @@ import time
 from types import SimpleNamespace
 
 from karmma_msgs.msg import ActionEvent, ActionRecognition, LabelScore, ModalityStatus
+from karmma_ros.clip import ClipSpec
+from karmma_ros.modality import Modality, PAPER_MODALITIES, REGISTRY, subset_name
+from karmma_ros.model.presets import only, preset
 import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -24,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / 'docs'
 INSTALLATION = DOCS / 'installation.md'
 PAGES = [INSTALLATION, *(DOCS / name for name in (
-    'node.md', 'hri.md', 'docker.md', 'security.md'))]
+    'node.md', 'modalities.md', 'hri.md', 'docker.md', 'security.md'))]
 DOCKERFILES = sorted((ROOT / 'docker').glob('*.Dockerfile'))
 NOT_IN_HUMBLE = {'~/get_type_description'}
 WORKFLOW = ROOT / '.github' / 'workflows' / 'test.yml'
@@ -67,6 +70,27 @@ def test_the_manual_has_exactly_the_table_of_the_parameters():
     assert table in page, 'put there what `python docs/node_parameters.py` prints'
     num_rows = section(page, 'Parameters').count('\n| `')
     assert num_rows == len(table.splitlines()) - 2
+
+
+def test_the_page_of_modalities_has_exactly_their_tables():
+    tables, page = load(DOCS / 'modality_tables.py'), text(DOCS / 'modalities.md')
+    missing = [part for part in tables.page_parts() if part not in page]
+    assert not missing, 'put there what `python docs/modality_tables.py` prints'
+    assert [own.name for own in tables.types()] == list(tables.FILES) == [
+        name for name, entry in REGISTRY.items() if entry.location.startswith('karmma_ros.')]
+    assert page.count('\n### ') == len(tables.FILES) - len(PAPER_MODALITIES)
+
+
+def test_the_inputs_on_the_page_of_modalities_make_a_model():
+    given, = (yaml.safe_load(block) for block in blocks(DOCS / 'modalities.md', 'yaml'))
+    clip = ClipSpec.from_dict(given['data']['clip'])
+    config = only(preset(given['preset']), given['modalities'])
+    assert subset_name(config.modalities) == 'V+V_wrist+F_wrist+I+J'
+    columns = re.search(r'# (split,.*)', text(DOCS / 'modalities.md'))[1].split(',')
+    assert columns[5:] == given['modalities']
+    assert clip.input_shape(Modality('joint_state')) == (6, 64)
+    assert clip.input_shape(Modality('rgb_head')) == (3, 16, 112, 112)
+    assert clip.input_shape(Modality('flow_wrist')) == (3, 16, 96, 128)
 
 
 def test_the_manual_has_every_topic_and_no_other(node_graph):

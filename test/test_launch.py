@@ -19,7 +19,7 @@ LAUNCH_FILE = Path(__file__).resolve().parents[1] / 'launch' / 'karmma.launch.py
 TOPICS = {'image', 'flow', 'audio', 'audio_info', 'detections', 'action_recognition'}
 ARGUMENTS = TOPICS | {
     'params_file', 'model', 'device', 'backend', 'rate', 'namespace', 'name', 'overlay',
-    'autostart', 'use_sim_time', 'respawn', 'log_level'}
+    'autostart', 'use_sim_time', 'respawn', 'log_level', 'remap'}
 MODULES = ('launch', 'launch.actions', 'launch.events', 'launch.substitutions',
            'launch_ros.actions', 'launch_ros.event_handlers', 'launch_ros.events.lifecycle')
 HAS_LAUNCH = importlib.util.find_spec('launch_ros') is not None
@@ -137,6 +137,17 @@ def test_topics_are_remapped_by_their_names_in_the_node(description):
     remappings = start(description)[1].options['remappings']
     assert {name for name, _ in remappings} == TOPICS
     assert all(note.arguments == (name,) for name, note in remappings)
+
+
+def test_topics_of_further_inputs_are_remapped(description):
+    node, overlay = start(description, overlay='true', autostart='false',
+                          remap='imu:=/imu/data  image_wrist:=/wrist/image_raw')
+    assert node.options['remappings'][-2:] == [
+        ('imu', '/imu/data'), ('image_wrist', '/wrist/image_raw')]
+    assert {name for name, _ in overlay.options['remappings']} == {'image', 'action_recognition'}
+    for wrong in ('imu=/imu', 'imu', ':=/imu', 'imu:='):
+        with pytest.raises(RuntimeError, match='expected FROM:=TO'):
+            start(description, remap=wrong)
 
 
 def test_the_overlay_comes_when_asked_for_and_sees_the_same_camera(description):

@@ -82,7 +82,7 @@ def run(installed, code, *arguments):
 
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory):
-    """Install the example as its page says, but without a network and into a folder."""
+    """Install the example as its page states, but without a network and into a folder."""
     folder = tmp_path_factory.mktemp('own')
     shutil.copytree(EXAMPLE, folder / 'source')
     subprocess.run(

@@ -172,7 +172,8 @@ def _sensors(bundle: Bundle, video: VideoClips, audio: Path | None) -> tuple[Sub
                                   f'that is given; this one takes {subset_name(modalities)}')
     reasons = {Modality.AUDIO: 'no audio was given (--audio)',
                Modality.DETECTIONS: 'a video has no boxes'}
-    return sensors, [f'without {m}: {reasons[m]}' for m in modalities if m not in sensors]
+    return sensors, [f'without {m}: {reasons.get(m, f"a video has no {m}")}'
+                     for m in modalities if m not in sensors]
 
 
 def _check_length(audio: Path, video: VideoClips) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from karmma_msgs.msg import ActionEvent, ActionRecognition, ModalityAvailability
 from karmma_ros.errors import printable
-from karmma_ros.modality import Modality
+from karmma_ros.modality import letter_of
 from karmma_ros.node.__main__ import run
 from karmma_ros.stream.availability import ModalityState
 import rclpy
@@ -24,7 +24,7 @@ def seconds(stamp: Any) -> float:
 
 def modality_mask(statuses: Sequence[Any]) -> str:
     """Return which modalities a result rests on: `V F - D`."""
-    return ' '.join(Modality.parse(s.name).letter if s.used else '-' for s in statuses)
+    return ' '.join(letter_of(s.name) if s.used else '-' for s in statuses)
 
 
 def best_action(message: Any) -> tuple[str, float]:

@@ -287,6 +287,9 @@ class _Canvas:
         triangle = sensor.state is Indicator.OUT
         size = max(round(side * (0.5 if triangle else 0.6)), 1)
         letter = self._fonts.mask(sensor.letter, size, bold=True)
+        if letter.width > 0.8 * side:  # two characters
+            size = max(round(size * 0.8 * side / letter.width), 1)
+            letter = self._fonts.mask(sensor.letter, size, bold=True)
         # The centre of capitals lies above that of their line; a triangle's lies lower.
         low = round(side * 0.14) if triangle else 0
         self._paste(letter, x + (side - letter.width) // 2,

@@ -12,7 +12,7 @@ from typing import Any
 from karmma_msgs.msg import ModalityStatus
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError, printable
-from karmma_ros.modality import Modality
+from karmma_ros.modality import letter_of, Modality
 from karmma_ros.node.messages import time_ns
 from karmma_ros.overlay.drawing import Indicator, Label, SensorIndicator, View
 from karmma_ros.stream.availability import ModalityState
@@ -133,7 +133,7 @@ def _sensor(status: Any, reason_length: int, used: bool) -> SensorIndicator:
              else f'in unknown state {status.state}')
     if indicator is Indicator.UNUSED:
         return SensorIndicator(_letter(status.name), Indicator.USED if used else indicator)
-    reason = f'{_NAMES.get(status.name, printable(status.name, _NAME_LENGTH))} {state}'
+    reason = f'{_name(status.name)} {state}'
     if status.detail and indicator is not Indicator.DISABLED:
         reason += f': {printable(status.detail, _DETAIL_LENGTH)}'
     if len(reason) > reason_length:
@@ -142,8 +142,15 @@ def _sensor(status: Any, reason_length: int, used: bool) -> SensorIndicator:
 
 
 def _letter(name: str) -> str:
-    """Return the paper's letter, or that of a modality of a later version."""
+    """Return the letter, and the first character of a suffix: `Vw` of `rgb_wrist`."""
+    letter, _, suffix = letter_of(name).partition('_')
+    return letter + suffix[:1]
+
+
+def _name(name: str) -> str:
+    """Return what an input is called: `camera`, `camera wrist`, `imu`."""
     try:
-        return Modality.parse(name).letter
-    except InvalidSettingError:
-        return printable(name[:1]).upper() or '?'
+        own = Modality(name)
+    except InvalidSettingError:  # of a package that is not installed here
+        return printable(name, _NAME_LENGTH)
+    return f'{_NAMES.get(own.type_name, own.type_name)} {own.suffix}'.rstrip().replace('_', ' ')

@@ -15,7 +15,7 @@ from typing import Any
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import modality_type
-from karmma_ros.modality import in_order, is_modality, Modality
+from karmma_ros.modality import in_order, is_modality, Modality, REGISTRY
 from karmma_ros.model.registry import package_folders
 from karmma_ros.stream.events import EventSettings
 from karmma_ros.stream.sensor_stream import SensorStream
@@ -148,7 +148,9 @@ def _flat(section: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 ALL_INPUTS = 'all'
 """Stands for every input."""
-INPUT_NAMES = 'rgb (or video, camera), flow, audio, detections, all, or a /topic'
+INPUT_NAMES = ', '.join(
+    name + (f' (or {", ".join(entry.synonyms)})' if entry.synonyms else '')
+    for name, entry in REGISTRY.items()) + ', one of several as rgb_wrist, all, or a /topic'
 MUTE_METAVAR = 'INPUT[@START..STOP]'
 MUTE_HELP = ('no message of this input from second START until before second STOP of the bag, as '
         f'audio@3s..6s; without times in the whole bag; may be repeated. INPUT: {INPUT_NAMES}')

@@ -3,7 +3,12 @@
 import shlex
 
 from karmma_ros.cli.bag import record
+from karmma_ros.clip import ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import save_bundle
+from karmma_ros.model.presets import only, preset
+from karmma_ros.prediction import Vocabulary
 import pytest
 from ruamel.yaml import YAML
 
@@ -47,7 +52,40 @@ def test_topics_of_the_robot_and_a_node_in_a_namespace(capsys, tmp_path):
     assert qos['/cam/color']['reliability'] == 'reliable'
 
 
+@pytest.fixture
+def wearable(tmp_path):
+    """Save a model of two inertial sensors, joints, and flow of the camera at the wrist."""
+    clip = ClipSpec(num_frames=4, video=VideoSpec(32, 32), inputs={
+        'joint_state': {'names': ['elbow']}})
+    config = only(preset('tiny'), ['imu', 'imu_thigh', 'joint_state', 'flow_wrist'])
+    vocabulary = Vocabulary({'action': ('wave', 'walk')})
+    save_bundle(tmp_path / 'wearable', build(config, clip, vocabulary), config, clip, vocabulary,
+                dataset='ours', card='')
+    return str(tmp_path / 'wearable')
+
+
+def test_the_topics_of_a_model_s_inputs_are_recorded(capsys, tmp_path, wearable):
+    command, qos = asked(capsys, tmp_path, '--model', wearable, '--node', 'none',
+                         '--topics', 'imu_thigh=/thigh/imu')
+    topics = ['/image_wrist', '/imu', '/thigh/imu', '/joint_states']
+    assert command[command.index('--topics') + 1:] == topics
+    assert list(qos) == topics and qos['/imu']['depth'] == 800
+    command, _ = asked(capsys, tmp_path, '--model', wearable, '--node', 'none', '--topics',
+                       'flow_wrist=/wrist/flow', 'rgb_wrist=none')
+    assert command[command.index('--topics') + 1:] == [
+        '/wrist/flow', '/imu', '/imu_thigh', '/joint_states']
+
+
+def test_further_topics_are_recorded_without_a_model(capsys, tmp_path):
+    command, _ = asked(capsys, tmp_path, '--node', 'none', '--audio', 'none', '--topics',
+                       'imu=/imu/data')
+    assert command[command.index('--topics') + 1:] == ['/image', '/detections', '/imu/data']
+
+
 @pytest.mark.parametrize(('words', 'sentence'), [
+    (['--topics', 'imu=data'], r"--topics is 'data'; expected the full name"),
+    (['--topics', 'smell=/x'], "--topics is 'smell=/x'; expected ROLE=/topic"),
+    (['--topics', 'truth=/x'], "--topics is 'truth'; expected a modality"),
     (['--image', 'image'], r"--image is 'image'; expected the full name"),
     (['--image', 'none', '--audio', 'none', '--detections', 'none'], 'nothing to evaluate'),
 ])

@@ -80,6 +80,17 @@ def test_a_result_shows_what_it_rests_on():
     assert not view.notice
 
 
+def test_inputs_of_any_type_have_letters_and_names():
+    node_status = NodeStatus()
+    node_status.add_result(result(modalities=[
+        status(name, ModalityStatus.STALE, False)
+        for name in ('rgb_wrist', 'imu', 'imu_left_arm', 'gaze', 'rgb_\x00')]), 1.0)
+    sensors = node_status.view(1.2).sensors
+    assert [s.letter for s in sensors] == ['Vw', 'I', 'Il', 'G', 'R']
+    assert [s.reason for s in sensors[:4]] == [
+        'camera wrist stale', 'imu stale', 'imu left arm stale', 'gaze stale']
+
+
 def test_a_model_with_one_head_has_one_column():
     node_status = NodeStatus()
     node_status.add_result(result(noun='', latency=-1.0), 1.0)

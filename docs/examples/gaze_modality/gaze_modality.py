@@ -1,5 +1,5 @@
 """
-Gaze: the point at which a person looks, as a modality of karmma_ros.
+Gaze: the point that a person fixates, as a modality of karmma_ros.
 
 Shape legend: c channels, t samples of the window.
 """

@@ -9,6 +9,7 @@ import shlex
 from typing import Literal
 
 from jsonargparse import Namespace
+from karmma_ros.bags.topics import NONE, parse_topics
 from karmma_ros.cli.options import (
     command_parser,
     CommandParser,
@@ -16,13 +17,15 @@ from karmma_ros.cli.options import (
     writing,
 )
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modalities import input_modalities, modality_type
+from karmma_ros.modality import in_order, is_modality, Modality, PAPER_MODALITIES
 
 HUMBLE = 'humble'
 QOS_FILE = 'karmma_record_qos.yaml'
 SENSORS: Mapping[str, tuple[str, int]] = {
     'image': ('/image', 30), 'flow': ('', 30), 'audio': ('/audio', 200),
     'detections': ('/detections', 50)}
-"""Sensor → its topic, '' for none, and the depth of its queue."""
+"""Sensor of the paper → its topic, '' for none, and the depth of its queue."""
 _LATCHED = ('audio_info', 'ground_truth')
 _OWN = ('action_recognition', '{node}/action_events', '{node}/modality_availability',
         '{node}/model_info')
@@ -35,9 +38,14 @@ def _parser() -> CommandParser:
     parser.add_argument(
         'out', metavar='BAG', type=str, help='directory that ros2 bag record makes'
     )
+    parser.add_argument('--model', type=str, help='record the topics of the inputs of this model '
+                        '(default: camera, audio and detections)')
     for name, (topic, _) in SENSORS.items():
         parser.add_argument(f'--{name}', metavar='TOPIC', type=str, default=topic or 'none',
                             help=f'topic of the {name}; none leaves it out')
+    parser.add_argument('--topics', metavar='MODALITY=TOPIC', type=str, nargs='+', default=[],
+                        help='topics of other inputs, such as imu=/imu/data; none leaves one out '
+                        '(default: as the node names them)')
     parser.add_argument('--audio-info', metavar='TOPIC', type=str, default='/audio_info',
                         help='topic with the audio format of the driver')
     parser.add_argument('--ground-truth', metavar='TOPIC', type=str, default='none', help='topic '
@@ -58,16 +66,16 @@ def _parser() -> CommandParser:
 def main(arguments: Sequence[str]) -> int:
     """Write the QoS file and print the command."""
     options = _parser().parse_args(list(arguments))
-    sensors = {name: topic for name in SENSORS if (topic := _topic(options, name))}
+    sensors = _sensors(options)
     if not sensors:
         raise InvalidSettingError('--image', 'none', 'a topic',
                                   'there is nothing to evaluate without any sensor')
     latched = [topic for name in _LATCHED if (topic := _topic(options, name))]
-    if 'audio' not in sensors:
+    if _topic(options, 'audio') not in sensors:
         latched = [t for t in latched if t != options.audio_info]
     with writing('--qos-file', options.qos_file):
         options.qos_file.write_text(_qos(options, sensors, latched), encoding='utf-8')
-    topics = [*sensors.values(), *latched, *_own_topics(options)]
+    topics = [*sensors, *latched, *_own_topics(options)]
     words = ['ros2', 'bag', 'record', '--storage', options.storage, '--output', options.out,
              '--qos-profile-overrides-path', str(options.qos_file)]
     # Humble has no --topics; its successors warn without it.
@@ -76,13 +84,51 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _sensors(options: Namespace) -> dict[str, int]:
+    """Return the topic of each sensor, and the depth of its queue."""
+    named = {_modality(role): topic for role, topic in parse_topics(options.topics).items()}
+    inputs: Sequence[Modality] = PAPER_MODALITIES
+    if options.model:
+        from karmma_ros.model.bundle import load_bundle  # torch takes seconds
+        from karmma_ros.model.registry import find_model
+        bundle = load_bundle(find_model(options.model, '--model'))
+        inputs = input_modalities(bundle.network.modalities, bundle.spec)
+    sensors = {}
+    for modality in in_order([*inputs, *named]):
+        own = modality_type(modality)
+        name = own.topic_name
+        if modality in named:
+            topic = _full_name('--topics', named[modality])
+        elif name in SENSORS:
+            topic = _topic(options, name)
+        else:
+            topic = '' if own.derived_from else f'/{name}'
+        if topic:
+            sensors[topic] = SENSORS[name][1] if name in SENSORS else max(30, 4 * own.depth)
+    return sensors
+
+
+def _modality(role: str) -> Modality:
+    if not is_modality(role):
+        raise InvalidSettingError('--topics', role, 'a modality', 'audio_info and ground_truth '
+                                  'have the options --audio-info and --ground-truth')
+    return Modality(role)
+
+
 def _topic(options: Namespace, name: str) -> str:
-    topic = str(getattr(options, name))
-    if topic in ('', 'none'):
+    return _full_name(f'--{name.replace("_", "-")}', str(getattr(options, name)))
+
+
+def _full_name(option: str, topic: str) -> str:
+    """
+    Return the name of a topic, '' for none.
+
+    :raises InvalidSettingError: for a relative one.
+    """
+    if topic in ('', NONE):
         return ''
     if not topic.startswith('/'):
-        raise InvalidSettingError(f'--{name.replace("_", "-")}', topic,
-                                  'the full name of a topic, which begins with /')
+        raise InvalidSettingError(option, topic, 'the full name of a topic, which begins with /')
     return topic
 
 
@@ -95,14 +141,14 @@ def _own_topics(options: Namespace) -> list[str]:
 
 
 def _qos(
-    options: Namespace, sensors: Mapping[str, str], latched: list[str],
+    options: Namespace, sensors: Mapping[str, int], latched: list[str],
 ) -> str:
     """Return the QoS overrides of `ros2 bag record`; it adapts to the other topics itself."""
     reliability = 'reliable' if options.reliable else 'best_effort'
     lines = ['# QoS that ros2 bag record requests. best_effort matches every publisher; a deep '
              'queue\n# drops no message while the disk is busy.']
-    for name, topic in sensors.items():
-        lines += _entry(topic, SENSORS[name][1], reliability, 'volatile')
+    for topic, depth in sensors.items():
+        lines += _entry(topic, depth, reliability, 'volatile')
     for topic in latched:
         lines += _entry(topic, 10, 'reliable', 'transient_local')
     return '\n'.join(lines) + '\n'
