@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.modalities.modality_type import Coverage, SampleBuffer
+from karmma_ros.modalities.sample_buffer import Coverage, SampleBuffer
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.spectrogram import (
     check_rate,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import re
 
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.modalities.modality_type import Finding
+from karmma_ros.modalities.content_check import Finding
 import numpy as np
 
 _COMMON = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400,

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from karmma_ros.clip import NANOSECONDS
-from karmma_ros.modalities.modality_type import Finding, Persistence
+from karmma_ros.modalities.content_check import Finding, Persistence
 import numpy as np
 from numpy.typing import NDArray
 

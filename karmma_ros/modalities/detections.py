@@ -19,13 +19,12 @@ from karmma_ros.modalities.box_check import BoxCheck, BoxFrame
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.message_types import DETECTIONS, YOLO
 from karmma_ros.modalities.modality_type import (
-    Coverage,
     InputDecoder,
     InputMessage,
     ModalityType,
-    SampleBuffer,
     Values,
 )
+from karmma_ros.modalities.sample_buffer import Coverage, SampleBuffer
 from karmma_ros.modality import Modality
 from karmma_ros.preprocess.box_array import (
     CategoryMap,

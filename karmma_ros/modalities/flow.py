@@ -16,15 +16,14 @@ from typing import Any, TYPE_CHECKING
 
 from karmma_ros.clip import ClipSpec, FlowSpec, NANOSECONDS
 from karmma_ros.errors import printable
+from karmma_ros.modalities.content_check import Finding, Persistence
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.frame_slots import FrameSlots, StoredFrames
 from karmma_ros.modalities.message_types import IMAGE
 from karmma_ros.modalities.modality_type import (
-    Finding,
     InputDecoder,
     InputMessage,
     ModalityType,
-    Persistence,
     Values,
 )
 from karmma_ros.modalities.rgb import FLOW_ENCODING, Frame, SizedImage

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.modalities.modality_type import Coverage, SampleBuffer
+from karmma_ros.modalities.sample_buffer import Coverage, SampleBuffer
 import numpy as np
 from numpy.typing import NDArray
 

@@ -11,14 +11,19 @@ from math import pi
 from typing import Any, ClassVar
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
+from karmma_ros.errors import InvalidSampleError
+from karmma_ros.modalities.content_check import Finding, Persistence
 from karmma_ros.modalities.declaration import Declaration
-from karmma_ros.modalities.message_types import IMU
-from karmma_ros.modalities.modality_type import Finding, Persistence, Values
+from karmma_ros.modalities.modality_type import Values
 from karmma_ros.modalities.series import SeriesDecoder, SeriesSpec, SeriesType
-from karmma_ros.preprocess.time_series import imu_input, STANDARD_GRAVITY
 import numpy as np
 from numpy.typing import NDArray
 
+IMU = 'sensor_msgs/msg/Imu'
+STANDARD_GRAVITY = 9.80665
+"""m/s² in one g (CGPM 1901)."""
+_USUAL_ROTATION = 2.0
+"""rad/s that become 1: a moderate turn of a hand."""
 _ACCELERATIONS = {'m/s2': 1.0, 'g': STANDARD_GRAVITY}
 _ROTATIONS = {'rad/s': 1.0, 'deg/s': pi / 180}
 """Unit of a parameter → what it is in SI units."""
@@ -127,6 +132,28 @@ def _angular_velocity(values: NDArray[np.float32]) -> Finding | None:
     return Finding(
         f'angular_velocity is above {_FASTEST:g} rad/s (2000 °/s) in most messages: the driver '
         'seems to send °/s: set imu.angular_velocity_unit to deg/s', usable=False)
+
+
+def imu_input(series: NDArray[np.float32], lengths: bool = True) -> NDArray[np.float32]:
+    """
+    Scale the channels of an inertial sensor, and add the lengths of both vectors.
+
+    The lengths do not depend on how the sensor is turned on its carrier.
+
+    :param series: `[6, t]`: linear acceleration, m/s², then angular velocity, rad/s.
+    :param lengths: whether to add them.
+    :returns: `[8, t]`: acceleration in g, angular velocity in units of 2 rad/s, the length of
+        the acceleration minus 1 g, the length of the angular velocity; `[6, t]` without lengths.
+    :raises InvalidSampleError: for another number of channels.
+    """
+    if series.ndim != 2 or len(series) != 6:
+        raise InvalidSampleError(f'IMU: got channels {list(series.shape)}; expected [6, t]')
+    acceleration, rotation = series[:3] / STANDARD_GRAVITY, series[3:] / _USUAL_ROTATION
+    channels = [acceleration, rotation]
+    if lengths:
+        channels += [np.linalg.norm(acceleration, axis=0, keepdims=True) - 1,
+                     np.linalg.norm(rotation, axis=0, keepdims=True)]
+    return np.asarray(np.concatenate(channels), np.float32)
 
 
 class ImuDecoder(SeriesDecoder):

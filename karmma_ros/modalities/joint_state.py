@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modalities.declaration import Declaration
-from karmma_ros.modalities.message_types import JOINT_STATE
 from karmma_ros.modalities.modality_type import Values
 from karmma_ros.modalities.series import ChannelSpec, MOST_CHANNELS, SeriesDecoder, SeriesType
 import numpy as np
 from numpy.typing import NDArray
 
+JOINT_STATE = 'sensor_msgs/msg/JointState'
 FIELDS = ('position', 'velocity', 'effort')
 _LISTED = 20
 """Names in one sentence."""

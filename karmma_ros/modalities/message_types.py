@@ -1,4 +1,8 @@
-"""Names of message types, which are read without importing their packages."""
+"""
+Names of message types that several modules use; they are read without importing their packages.
+
+Those of a single modality are in its module.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,3 @@ AUDIO_DATA_STAMPED = 'audio_common_msgs/msg/AudioDataStamped'
 AUDIO_STAMPED = 'audio_common_msgs/msg/AudioStamped'
 """Of another project, mgonzs13's, whose package has the same name; it states its format."""
 AUDIO_INFO = 'audio_common_msgs/msg/AudioInfo'
-IMU = 'sensor_msgs/msg/Imu'
-SKELETON = 'hri_msgs/msg/Skeleton2D'
-MARKERS = 'visualization_msgs/msg/MarkerArray'
-POSES = 'geometry_msgs/msg/PoseArray'
-JOINT_STATE = 'sensor_msgs/msg/JointState'
-FLOATS = 'std_msgs/msg/Float32MultiArray'
-DOUBLES = 'std_msgs/msg/Float64MultiArray'

@@ -15,7 +15,9 @@ from typing import Any, ClassVar, Protocol, TYPE_CHECKING
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import DataError, InvalidSampleError
+from karmma_ros.modalities.content_check import Finding
 from karmma_ros.modalities.declaration import Declaration
+from karmma_ros.modalities.sample_buffer import SampleBuffer, WindowSamples
 from karmma_ros.modality import Modality
 import numpy as np
 from numpy.typing import NDArray
@@ -26,155 +28,6 @@ if TYPE_CHECKING:  # a robot reads no recordings and trains nothing
 
 Values = Mapping[str, Any]
 """The node's parameters by their full names."""
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How much of the window has samples of its own."""
-
-    samples: int
-    """Frames, audio samples or messages in the window."""
-    covered: int
-    """Units of the window that are covered: slots of frames, or audio samples."""
-    total: int
-    """Units in a window."""
-    name: str
-    """Of the unit that people read."""
-    per: int = 1
-    """Units in one of that."""
-
-    def shortfall(self, needed: int) -> str:
-        """Return what there is and what is needed, as a text."""
-        covered, total, least = (f'{each / self.per:g}'
-                                 for each in (self.covered, self.total, needed))
-        return f'{covered} of {total} {self.name}; it needs {least}'
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a content check found: messages that decode without an error into wrong data."""
-
-    text: str
-    """What was received, what was expected, and which parameter to set. It stays the same while
-    nothing changes, for each change is logged."""
-    usable: bool = True
-    """False when a prediction from this data would be wrong: the modality is INVALID then."""
-
-
-class Persistence:
-    """Whether a condition holds for all messages of some time, or no longer does."""
-
-    def __init__(self, least_ns: int, least_messages: int, least_against: int = 3) -> None:
-        """
-        Start with the condition not established.
-
-        :param least_ns: it must have held for this long,
-        :param least_messages: and for so many messages.
-        :param least_against: it no longer holds after so many messages in a row.
-        """
-        self._least = least_ns, least_messages
-        self._least_against = least_against
-        self._since_ns: int | None = None
-        self._messages = self._against = 0
-        self.established = False
-
-    def update(self, holds: bool, now_ns: int) -> bool:
-        """Take a message received now; return whether the condition is established."""
-        if not holds:
-            self._since_ns, self._messages = None, 0
-            self._against += 1
-            self.established = self.established and self._against < self._least_against
-            return self.established
-        if self._since_ns is None or now_ns < self._since_ns:
-            self._since_ns, self._messages = now_ns, 0
-        self._messages += 1
-        self._against = 0
-        least_ns, least_messages = self._least
-        if now_ns - self._since_ns >= least_ns and self._messages >= least_messages:
-            self.established = True
-        return self.established
-
-
-class WindowSamples(Protocol):
-    """The samples of one window; nothing writes to them any more."""
-
-    @property
-    def span_ns(self) -> tuple[int, int]:
-        """Return the oldest and the newest stamp among them."""
-        ...
-
-    def arrays(self) -> Any:
-        """Return them as `ModalityType.prepare` takes them; this may be expensive."""
-        ...
-
-
-class FrameSamples(WindowSamples, Protocol):
-    """Samples that are images, one for each frame of the clip."""
-
-    @property
-    def images(self) -> Sequence[NDArray[Any]]:
-        """Return an image for each of the t frames, which identifies it by `id`."""
-        ...
-
-    def some_arrays(self, first: int, end: int) -> NDArray[Any]:
-        """Return `arrays()[first:end]` without computing the others, where that is possible."""
-        ...
-
-
-class SampleBuffer(ABC):
-    """
-    The recent samples of one input, in bounded memory.
-
-    Times are stamps in integer nanoseconds. Samples come in any order; those that can still be
-    part of a window that ends at the newest one or later are kept.
-    """
-
-    @property
-    @abstractmethod
-    def newest_ns(self) -> int | None:
-        """Return the stamp of the newest sample, None without any."""
-
-    @property
-    @abstractmethod
-    def nbytes(self) -> int:
-        """Return the memory held by samples."""
-
-    def times_ns(self, sample: Any, stamp_ns: int, now_ns: int) -> tuple[int, int]:
-        """
-        Check a sample; return the times of its beginning and end.
-
-        :param stamp_ns: 0 without one: the time of receipt is used.
-        :raises InvalidSampleError: for a sample that cannot be used.
-        """
-        return stamp_ns or now_ns, stamp_ns or now_ns
-
-    @abstractmethod
-    def add(self, sample: Any, start_ns: int, stamped: bool) -> None:
-        """
-        Store a sample that `times_ns` has checked.
-
-        :param stamped: whether its time is a stamp, not the time of receipt.
-        :raises InvalidSampleError: for a sample that cannot be used.
-        """
-
-    def wants(self, stamp_ns: int) -> bool:
-        """Return whether a sample with this stamp would be stored; if not, it is not decoded."""
-        return True
-
-    def skip(self, stamp_ns: int) -> None:
-        """Record the stamp of a sample that is not wanted."""
-
-    @abstractmethod
-    def coverage(self, end_ns: int | None) -> Coverage:
-        """Return the coverage of the window that ends at `end_ns`; None: of no window."""
-
-    @abstractmethod
-    def window(self, end_ns: int) -> WindowSamples:
-        """Return the samples of the window that ends at `end_ns`; it has some."""
-
-    @abstractmethod
-    def clear(self) -> None:
-        """Discard all samples."""
 
 
 class InputMessage(Protocol):

@@ -13,13 +13,15 @@ from typing import Any, ClassVar
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modalities.declaration import Declaration
-from karmma_ros.modalities.message_types import MARKERS, POSES, SKELETON
 from karmma_ros.modalities.modality_type import Values
 from karmma_ros.modalities.series import SeriesBuffer, SeriesDecoder, SeriesSpec, SeriesType
 from karmma_ros.preprocess.joints import skeleton_input
 import numpy as np
 from numpy.typing import NDArray
 
+SKELETON = 'hri_msgs/msg/Skeleton2D'
+MARKERS = 'visualization_msgs/msg/MarkerArray'
+POSES = 'geometry_msgs/msg/PoseArray'
 MOST_JOINTS = 1000
 UP = ('x', 'y', 'z')
 

@@ -12,11 +12,13 @@ from typing import Any, ClassVar
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities.declaration import Declaration
-from karmma_ros.modalities.message_types import DOUBLES, FLOATS
 from karmma_ros.modalities.modality_type import Values
 from karmma_ros.modalities.series import ChannelSpec, MOST_CHANNELS, SeriesType
 import numpy as np
 from numpy.typing import NDArray
+
+FLOATS = 'std_msgs/msg/Float32MultiArray'
+DOUBLES = 'std_msgs/msg/Float64MultiArray'
 
 
 @dataclass(frozen=True)

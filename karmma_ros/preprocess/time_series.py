@@ -16,10 +16,6 @@ from karmma_ros.errors import InvalidSampleError
 import numpy as np
 from numpy.typing import NDArray
 
-STANDARD_GRAVITY = 9.80665
-"""m/s² in one g (CGPM 1901)."""
-_USUAL_ROTATION = 2.0
-"""rad/s that become 1: a moderate turn of a hand."""
 _MOST_POINTS = 64
 """Of one sample, over which the mean is computed."""
 
@@ -123,25 +119,3 @@ def covered_slots(
     tolerance = np.where(in_gap, period, max(period, min(median_ns, reach)))
     covered: NDArray[np.bool_] = nearest <= tolerance
     return covered
-
-
-def imu_input(series: NDArray[np.float32], lengths: bool = True) -> NDArray[np.float32]:
-    """
-    Scale the channels of an inertial sensor, and add the lengths of both vectors.
-
-    The lengths do not depend on how the sensor is turned on its carrier.
-
-    :param series: `[6, t]`: linear acceleration, m/s², then angular velocity, rad/s.
-    :param lengths: whether to add them.
-    :returns: `[8, t]`: acceleration in g, angular velocity in units of 2 rad/s, the length of
-        the acceleration minus 1 g, the length of the angular velocity; `[6, t]` without lengths.
-    :raises InvalidSampleError: for another number of channels.
-    """
-    if series.ndim != 2 or len(series) != 6:
-        raise InvalidSampleError(f'IMU: got channels {list(series.shape)}; expected [6, t]')
-    acceleration, rotation = series[:3] / STANDARD_GRAVITY, series[3:] / _USUAL_ROTATION
-    channels = [acceleration, rotation]
-    if lengths:
-        channels += [np.linalg.norm(acceleration, axis=0, keepdims=True) - 1,
-                     np.linalg.norm(rotation, axis=0, keepdims=True)]
-    return np.asarray(np.concatenate(channels), np.float32)

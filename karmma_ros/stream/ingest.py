@@ -15,8 +15,8 @@ from typing import Any
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities import modality_type
+from karmma_ros.modalities.content_check import Finding
 from karmma_ros.modalities.modality_type import (
-    Finding,
     header_of,
     ImageSizes,
     InputDecoder,

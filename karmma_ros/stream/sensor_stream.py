@@ -13,7 +13,8 @@ from typing import Any
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import input_modalities, modality_type
-from karmma_ros.modalities.modality_type import Finding, WindowSamples
+from karmma_ros.modalities.content_check import Finding
+from karmma_ros.modalities.sample_buffer import WindowSamples
 from karmma_ros.modality import in_order, listed, Modality
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
 from karmma_ros.stream.source import InputSettings, InputSource

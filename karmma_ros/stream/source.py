@@ -9,7 +9,8 @@ from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
-from karmma_ros.modalities.modality_type import Coverage, Finding, SampleBuffer
+from karmma_ros.modalities.content_check import Finding
+from karmma_ros.modalities.sample_buffer import Coverage, SampleBuffer
 from karmma_ros.stream.availability import ModalityState
 
 _RECENT = 64

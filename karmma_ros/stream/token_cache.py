@@ -17,7 +17,7 @@ from typing import cast, Protocol
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.modalities import modality_type
-from karmma_ros.modalities.modality_type import FrameSamples
+from karmma_ros.modalities.sample_buffer import FrameSamples
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.streaming import Chunks, Part, Parts, Past, Tokens
 from karmma_ros.stream.window import Window

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.modalities import make_clip
-from karmma_ros.modalities.modality_type import WindowSamples
+from karmma_ros.modalities.sample_buffer import WindowSamples
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.stream.availability import ModalityStatus
 

@@ -9,9 +9,9 @@ from karmma_ros.data.check import check_dataset
 from karmma_ros.data.manifest import ManifestSettings, open_splits
 from karmma_ros.data.samples import collate
 from karmma_ros.errors import DataError, InvalidSettingError
+from karmma_ros.modalities.imu import STANDARD_GRAVITY
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.preprocess.optical_flow import NO_MOVEMENT
-from karmma_ros.preprocess.time_series import STANDARD_GRAVITY
 import numpy as np
 import pytest
 import soundfile

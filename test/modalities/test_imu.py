@@ -5,8 +5,7 @@ from types import SimpleNamespace as Fields
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modalities import make_clip, modality_type, unsupported_type
-from karmma_ros.modalities.imu import ImuSpec
-from karmma_ros.modalities.message_types import IMU
+from karmma_ros.modalities.imu import IMU, ImuSpec
 from karmma_ros.modalities.series import Series
 from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.stream.availability import ModalityState

@@ -3,7 +3,7 @@
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import make_clip, modality_type
-from karmma_ros.modalities.message_types import JOINT_STATE
+from karmma_ros.modalities.joint_state import JOINT_STATE
 from karmma_ros.modalities.series import Series
 from karmma_ros.modality import Modality
 from karmma_ros.stream.availability import ModalityState

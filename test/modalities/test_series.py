@@ -8,7 +8,8 @@ from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.media.sources import SharedFrames, SourceOptions
 from karmma_ros.modalities import modality_type
-from karmma_ros.modalities.series import RateCheck, Series, SeriesBuffer
+from karmma_ros.modalities.rate_check import RateCheck
+from karmma_ros.modalities.series import Series, SeriesBuffer
 from karmma_ros.modalities.vector import VectorSpec
 from karmma_ros.modality import Modality
 from karmma_ros.preprocess.time_series import covered_slots, resample_series

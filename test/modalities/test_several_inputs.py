@@ -1,7 +1,9 @@
 """Two inertial sensors, depth and a skeleton in one stream, each silent for a while."""
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
-from karmma_ros.modalities.message_types import IMAGE, IMU, POSES
+from karmma_ros.modalities.imu import IMU
+from karmma_ros.modalities.message_types import IMAGE
+from karmma_ros.modalities.skeleton import POSES
 from karmma_ros.modality import Modality, registered_types
 from karmma_ros.stream.availability import ModalityState
 from modality_rig import header, ModalityRig, STORE

@@ -5,8 +5,8 @@ from types import SimpleNamespace as Fields
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modalities import make_clip, unsupported_type
-from karmma_ros.modalities.message_types import MARKERS, POSES, SKELETON
 from karmma_ros.modalities.series import Series
+from karmma_ros.modalities.skeleton import MARKERS, POSES, SKELETON
 from karmma_ros.modality import Modality
 from karmma_ros.preprocess.joints import skeleton_input
 from karmma_ros.stream.availability import ModalityState

@@ -3,8 +3,8 @@
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import make_clip, unsupported_type
-from karmma_ros.modalities.message_types import DOUBLES, FLOATS
 from karmma_ros.modalities.series import Series
+from karmma_ros.modalities.vector import DOUBLES, FLOATS
 from karmma_ros.modality import Modality
 from karmma_ros.stream.availability import ModalityState
 from modality_rig import ModalityRig, recorded, STORE, T0_NS

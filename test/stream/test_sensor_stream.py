@@ -10,8 +10,8 @@ import cv2
 from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities.audio_buffer import AudioChunk
+from karmma_ros.modalities.content_check import Finding
 from karmma_ros.modalities.flow import ComputedFlow
-from karmma_ros.modalities.modality_type import Finding
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
 from karmma_ros.stream.sensor_stream import SensorStream

@@ -5,7 +5,10 @@ from types import SimpleNamespace
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import message_types as types
 from karmma_ros.modalities import modality_type, unsupported_type
+from karmma_ros.modalities.imu import IMU
+from karmma_ros.modalities.joint_state import JOINT_STATE
 from karmma_ros.modalities.message_types import DETECTIONS, IMAGE, YOLO
+from karmma_ros.modalities.skeleton import MARKERS, POSES, SKELETON
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.node import subscription
 from karmma_ros.node.subscription import fix_hint, InputTopic, message_class
@@ -77,12 +80,12 @@ def test_another_transport_of_the_camera_is_named_with_its_cure(rig, monkeypatch
 
 
 @pytest.mark.parametrize(('modality', 'topic', 'expected', 'offered', 'hint'), [
-    ('imu_thigh', '/x', types.IMU, 'std_msgs/msg/String',
-     f'remap imu_thigh to a topic of {types.IMU}'),
-    ('imu', '/mag', types.IMU, 'sensor_msgs/msg/MagneticField', 'it has no acceleration'),
-    ('skeleton', '/x', types.SKELETON, types.POSES, f'set skeleton.type to {types.POSES}'),
-    ('joint_state', '/x', types.JOINT_STATE, 'control_msgs/msg/DynamicJointState',
-     f'remap joint_states to the {types.JOINT_STATE} of joint_state_broadcaster'),
+    ('imu_thigh', '/x', IMU, 'std_msgs/msg/String',
+     f'remap imu_thigh to a topic of {IMU}'),
+    ('imu', '/mag', IMU, 'sensor_msgs/msg/MagneticField', 'it has no acceleration'),
+    ('skeleton', '/x', SKELETON, POSES, f'set skeleton.type to {POSES}'),
+    ('joint_state', '/x', JOINT_STATE, 'control_msgs/msg/DynamicJointState',
+     f'remap joint_states to the {JOINT_STATE} of joint_state_broadcaster'),
     ('depth', '/points', IMAGE, 'sensor_msgs/msg/PointCloud2',
      f'remap depth to the {IMAGE} that it was made of'),
     ('depth', '/d/compressedDepth', IMAGE, types.COMPRESSED_IMAGE,
@@ -95,8 +98,8 @@ def test_a_topic_of_another_type_has_its_cure(modality, topic, expected, offered
 
 def test_another_type_of_skeleton_is_proposed_where_hri_msgs_is_not_installed():
     with pytest.raises(InvalidSettingError) as error:
-        message_class(types.SKELETON, Modality('skeleton_left'))
+        message_class(SKELETON, Modality('skeleton_left'))
     assert str(error.value) == (
-        f'skeleton_left.enabled is True; expected true only where {types.SKELETON} is installed: '
+        f'skeleton_left.enabled is True; expected true only where {SKELETON} is installed: '
         'install ros-$ROS_DISTRO-hri-msgs and source ROS again, or set skeleton_left.type to '
-        f'{types.POSES} or {types.MARKERS}, or set skeleton_left.enabled to false')
+        f'{POSES} or {MARKERS}, or set skeleton_left.enabled to false')
