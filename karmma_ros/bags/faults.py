@@ -14,8 +14,9 @@ from typing import Any, Union
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modality import is_modality, Modality
-from karmma_ros.stream.settings import ALL_INPUTS, input_name, Mute
+from karmma_ros.modalities import modality_type
+from karmma_ros.modality import is_modality
+from karmma_ros.stream.settings import ALL_INPUTS, input_name, Mute, source_of
 
 INTERVAL_S = 5.0
 """Default length of the intervals of `--drop-intervals`."""
@@ -147,8 +148,8 @@ def on_inputs(
     Return the faults with topics replaced by the names of their inputs.
 
     :param topics: input → topic, as chosen in the bag.
-    :raises InvalidSettingError: for a topic that is no input, and for flow that is computed from
-        the camera.
+    :raises InvalidSettingError: for a topic that is no input, and for one that is computed from
+        another input.
     """
     names = {topic: role for role, topic in topics.items() if is_modality(role)}
     listing = ', '.join(f'{name} ({topic})' for topic, name in names.items())
@@ -157,10 +158,11 @@ def on_inputs(
         if fault.input.startswith('/') and fault.input not in names:
             raise InvalidSettingError('input of a fault', fault.input, f'{listing} or all',
                                       'no input of the bag has this topic')
-        if fault.input == Modality.FLOW.value and fault.input not in topics:
+        source = source_of(fault.input)
+        if source is not None and fault.input not in topics:
             raise InvalidSettingError(
-                'input of a fault', 'flow', 'rgb, audio, detections or all',
-                'flow is computed from the camera here: inject the fault into rgb')
+                'input of a fault', fault.input, f'{listing} or all', f'{fault.input} is computed '
+                f'from {modality_type(source).label} here: inject the fault into {source}')
         resolved.append(replace(fault, input=names.get(fault.input, fault.input)))
     return tuple(resolved)
 

@@ -27,7 +27,14 @@ from karmma_ros.errors import BagError, InvalidSettingError, printable
 from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality, registered_types
 from karmma_ros.node.messages import time_message
-from karmma_ros.stream.settings import ALL_INPUTS, Mute, MUTE_HELP, MUTE_METAVAR, parse_mute
+from karmma_ros.stream.settings import (
+    ALL_INPUTS,
+    Mute,
+    MUTE_HELP,
+    MUTE_METAVAR,
+    parse_mute,
+    source_of,
+)
 import rclpy
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -159,10 +166,11 @@ def muted_topics(
         if not muted[mute]:
             listing = ', '.join(f'{topic} ({modality})' if modality else topic
                                 for topic, modality in inputs.items())
+            source = source_of(mute.input)
             raise InvalidSettingError(
                 '--mute', mute.input, f'an input or topic of the bag: {listing or "it has none"}',
-                'flow is computed from the camera here: mute rgb'
-                if mute.input == Modality.FLOW.value else '')
+                '' if source is None else f'{mute.input} is computed from '
+                f'{modality_type(source).label} here: mute {source}')
     return muted
 
 

@@ -179,6 +179,11 @@ class Mute:
         return self.start <= seconds < self.stop
 
 
+def source_of(name: str) -> Modality | None:
+    """Return what an input that an option names is computed from; None for others and topics."""
+    return modality_type(Modality(name)).source(ClipSpec()) if is_modality(name) else None
+
+
 def parse_mute(text: str) -> Mute:
     """
     Parse `video@10s..20s`, `audio@30..`, `detections`, `all@1..2` or `/image@3s..6s`.

@@ -125,6 +125,9 @@ def test_flow_without_a_topic_of_its_own_has_no_faults():
     assert on_inputs([Mute('all')], {'rgb': '/image'}) == (Mute('all'),)
     with pytest.raises(InvalidSettingError, match='computed from the camera'):
         on_inputs([Mute('flow')], {'rgb': '/image'})
+    with pytest.raises(InvalidSettingError, match=r"'flow_wrist'; expected rgb \(/image\) or all: "
+                       r'flow_wrist is computed .* \(wrist\) here: inject .* into rgb_wrist'):
+        on_inputs([Mute('flow_wrist')], {'rgb': '/image'})
 
 
 def test_a_topic_stands_for_the_input_that_it_is():

@@ -6,10 +6,14 @@ from types import SimpleNamespace
 import cv2
 from karmma_ros.cli.predict import main as predict
 from karmma_ros.cli.predict import sliding_windows, VideoClips
-from karmma_ros.clip import ClipSpec
+from karmma_ros.clip import ClipSpec, VideoSpec
 from karmma_ros.data.synthetic_kitchen.episode import episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.errors import InvalidSettingError, KarmmaError
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import save_bundle
+from karmma_ros.model.presets import only, preset
+from karmma_ros.prediction import Vocabulary
 import numpy as np
 import pytest
 import soundfile
@@ -50,6 +54,16 @@ def test_a_held_out_action_is_recognised_with_its_audio(capsys, video, shown):
     best = {head: labels[0] for head, labels in result['prediction'].items()}
     assert (best['verb']['class'], best['noun']['class']) == (shown.verb, shown.noun)
     assert result['notes'] == ['without detections: a video has no boxes']
+
+
+def test_inputs_that_no_video_has_are_noted(capsys, tmp_path, video):
+    clip = ClipSpec(num_frames=4, video=VideoSpec(32, 32))
+    config = only(preset('tiny'), ['rgb', 'imu'])
+    vocabulary = Vocabulary({'action': ('wave', 'walk')})
+    save_bundle(tmp_path / 'm', build(config, clip, vocabulary), config, clip, vocabulary,
+                dataset='ours', card='')
+    result = predicted(capsys, video, '--model', tmp_path / 'm')
+    assert (result['sensors'], result['notes']) == ('V', ['without imu: a video has no imu'])
 
 
 def test_windows_follow_by_half_and_the_last_ends_with_the_video(capsys, video):

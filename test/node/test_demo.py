@@ -87,6 +87,8 @@ def test_too_little_is_no_success(lack):
 
 def test_the_mask_shows_what_a_result_rests_on():
     assert modality_mask(recognition(0, 2, used=('rgb', 'detections')).modalities) == 'V - - D'
+    others = [ModalityStatus(name=name, used=True) for name in ('imu', 'rgb_wrist', 'smell')]
+    assert modality_mask(others) == 'I V_wrist S'
     line = recognition_line(recognition(8, 10), 4.0)
     assert line.split() == ['6.0', 's', 'V', 'F', 'A', 'D', 'wash', 'plate', '0.25', '50', 'ms']
 

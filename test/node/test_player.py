@@ -36,7 +36,8 @@ def test_a_mute_holds_back_every_topic_of_its_input(what, expected):
 @pytest.mark.parametrize(('what', 'text'), [
     ('audio', r"'audio'; expected an input or topic of the bag: /image \(rgb\), /truth$"),
     ('/nose', "'/nose'; expected an input or topic of the bag"),
-    ('flow', 'computed from the camera here: mute rgb'),
+    ('flow', 'flow is computed from the camera here: mute rgb'),
+    ('flow_wrist', 'computed from the camera .wrist. here: mute rgb_wrist'),
 ])
 def test_a_mute_of_what_the_bag_lacks_is_an_error(what, text):
     with pytest.raises(InvalidSettingError, match=text):
