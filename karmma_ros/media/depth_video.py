@@ -106,7 +106,19 @@ def _decode(data: bytes) -> NDArray[np.uint16]:
 
 @dataclass(frozen=True)
 class DepthArray(DepthFile):
-    """An array `[n, h, w]` in a `.npy` file; image n, from 0, is shown from n / fps on."""
+    """
+    An array `[n, h, w]` in a `.npy` file; image n, from 0, is shown from n / fps on.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from karmma_ros.media.depth_video import DepthArray
+    >>> import numpy as np
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, 'depth.npy')
+    ...     np.save(path, np.array([[[0, 1500]], [[0, 2000]]], np.uint16))
+    ...     DepthArray(path, fps=2.0).depth([0.0, 0.5]).tolist()
+    [[[nan, 1.5]], [[nan, 2.0]]]
+    """
 
     fps: float = 30.0
 

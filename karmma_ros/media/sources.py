@@ -162,7 +162,14 @@ def crop_all(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
 
 
 def frame_times(start_s: float, clip: ClipSpec) -> list[float]:
-    """Return the starts of the `num_frames` equal slots of the window, seconds."""
+    """
+    Return the starts of the `num_frames` equal slots of the window, seconds.
+
+    >>> from karmma_ros.clip import ClipSpec
+    >>> from karmma_ros.media.sources import frame_times
+    >>> frame_times(1.0, ClipSpec(duration=2.0, num_frames=4))
+    [1.0, 1.5, 2.0, 2.5]
+    """
     return [start_s + i * clip.duration / clip.num_frames for i in range(clip.num_frames)]
 
 
