@@ -116,7 +116,7 @@ class DepthArray(DepthFile):
     >>> with TemporaryDirectory() as folder:
     ...     path = Path(folder, 'depth.npy')
     ...     np.save(path, np.array([[[0, 1500]], [[0, 2000]]], np.uint16))
-    ...     DepthArray(path, fps=2.0).depth([0.0, 0.5]).tolist()
+    ...     DepthArray(path, fps=2.0).depth([0.0, 0.5]).round(3).tolist()
     [[[nan, 1.5]], [[nan, 2.0]]]
     """
 
