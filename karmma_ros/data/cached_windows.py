@@ -67,13 +67,13 @@ class CachedWindows:
         :param digest: of everything that decides the clips, see `clips_digest`.
         :param workers: processes that prepare; 1 prepares in this one.
         :param progress: called with the name of a task, the windows done and the total.
-        :raises DataError: when the disk has no room.
+        :raises DataError: when the disk has too little space.
         """
         recorded = {m for segment in clips.segments for m in segment.sources}
         stores = {m: _store(clips, windows, m, folder / m.value, digest)
                   for m in modalities if m in recorded}
         missing = {m: store for m, store in stores.items() if not store.complete}
-        _check_room(folder, missing.values())
+        _check_space(folder, missing.values())
         for modality, store in missing.items():
             with file_lock(store.folder):
                 if not store.complete:
@@ -206,8 +206,8 @@ def _store(
     return ArrayStore(folder, facts, layout, len(clips) * max(1, windows))
 
 
-def _check_room(folder: Path, stores: Iterable[ArrayStore]) -> None:
-    """Check that the disk has room for what is not yet allocated."""
+def _check_space(folder: Path, stores: Iterable[ArrayStore]) -> None:
+    """Check that the disk has space for what is not yet allocated."""
     needed = sum(store.nbytes for store in stores if not store.allocated)
     existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     free = shutil.disk_usage(existing).free

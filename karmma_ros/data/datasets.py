@@ -100,7 +100,7 @@ def cache_windows(
     Clips that are rendered, or that are cached otherwise, stay.
 
     :param cache: folder to keep them in.
-    :raises DataError: when the disk has no room.
+    :raises DataError: when the disk has too little space.
     """
     if not settings.windows:
         return splits

@@ -28,7 +28,7 @@ SPEC = ClipSpec(duration=1.0, num_frames=4, inputs={
 def segments(tmp_path):
     """Return five segments; the second lacks depth, the imu of the third cannot be read."""
     rng = np.random.default_rng(0)
-    made = []
+    segments = []
     for i in range(5):
         imu, depth = tmp_path / f'imu{i}.npy', tmp_path / f'depth{i}.npy'
         np.save(imu, rng.random((300, 6), np.float32))
@@ -38,8 +38,8 @@ def segments(tmp_path):
         sources = {IMU: SeriesFile(imu, 100.0), DEPTH: DepthArray(depth, fps=10.0)}
         if i == 1:
             del sources[DEPTH]
-        made.append(LabelledSegment(f's{i}', 0.2, 2.8, {'action': i}, sources))
-    return made
+        segments.append(LabelledSegment(f's{i}', 0.2, 2.8, {'action': i}, sources))
+    return segments
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_windows_that_another_run_replaces_are_not_mistaken(clips, tmp_path):
         pickle.loads(pickle.dumps(cached))
 
 
-def test_a_disk_without_room_is_reported_first(clips, tmp_path, monkeypatch):
+def test_a_disk_without_space_is_reported_first(clips, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=60_000))
     build(clips, tmp_path / 'train', 3, [DEPTH])
