@@ -170,6 +170,7 @@ _RADEVSKI = _derived(
 _CONFIGS: tuple[tuple[ModelConfig, Task | None], ...] = (
     (_TINY, None),
     (_TINY_TEACHER, None),
+    (_derived(_TINY, 'tiny_baseline', missing='omit'), None),  # without learned tokens
     # A kitchen clip has 16 frames: the same fraction of a clip as 8 of the student's 32.
     (_chunked(_TINY, 'tiny_stream', 4), None),
     (_chunked(_TINY, 'tiny_stream_8', 8), None),

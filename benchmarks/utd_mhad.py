@@ -1,0 +1,181 @@
+"""
+Train and score every network of docs/real_data.md on UTD-MHAD, by the package's own commands.
+
+`python benchmarks/utd_mhad.py DATA` expects DATA/trials.csv with the columns name, action, person,
+seconds, depth, imu and skeleton, the last three being paths of a grey video, a .csv file (time,
+acceleration in g, rotation in °/s) and a .npy file [frames, 20, 3] (metres) of each trial. What is
+trained is not trained again: a run that was broken off goes on.
+
+Persons with odd numbers train, those with even numbers test, as in the literature. Nothing is
+chosen on a test person: the number of epochs is that of `--choose`, which scores each training
+person by networks of the other three.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+import csv
+from dataclasses import dataclass
+import json
+from pathlib import Path
+import subprocess
+import sys
+import time
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / 'config' / 'train' / 'utd_mhad.yaml'
+SENSORS = ('imu', 'depth', 'skeleton')
+TRAIN, TEST = '1357', '2468'
+EPOCHS = {'imu': 70, 'depth': 48, 'skeleton': 60}
+FUSION_EPOCHS, TEACHER_EPOCHS = 14, 14
+WINDOWS = 8
+"""Windows of each trial that are prepared once."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the package, and the model directory that it writes."""
+
+    out: Path
+    words: tuple[str, ...]
+
+    def run(self, log: Path) -> None:
+        """Run it unless its model is there; its output goes to `log`."""
+        if (self.out / 'README.md').is_file():
+            return
+        started = time.monotonic()
+        words = [sys.executable, '-m', 'karmma_ros.cli.main', 'train', *self.words, '--out',
+                 str(self.out), '--run-dir', f'{self.out}.run', '--run.progress', 'false']
+        with open(log, 'a', encoding='utf-8') as file:
+            subprocess.run(words, check=True, stdout=file, stderr=file)
+        print(f'{self.out.name}: {time.monotonic() - started:.0f} s', flush=True)
+
+
+class Plan:
+    """The commands on one manifest."""
+
+    def __init__(self, work: Path, manifest: Path, options: Sequence[str] = ()) -> None:
+        self.work, self.manifest, self.options = work, manifest, tuple(options)
+
+    def pretrain(self, sensor: str, seed: int, preset: str = 'tiny') -> Command:
+        """Return the training of one encoder alone."""
+        return self._command('pretrain', f'{preset}_{sensor}_{seed}', seed, preset, (
+            '--modality', sensor, '--run.epochs', str(EPOCHS[sensor]),
+            '--run.optimizer.modality_dropout', '0'))
+
+    def student(
+        self, name: str, seed: int, encoders: Iterable[Command], preset: str = 'tiny',
+        options: Sequence[str] = (),
+    ) -> Command:
+        """Return the training of encoders and fusion block together."""
+        weights = [word for sensor, each in zip(SENSORS, encoders)
+                   for word in (f'--weights.{sensor}', str(each.out))]
+        return self._command('student', f'{name}_{seed}', seed, preset, (
+            *weights, '--run.epochs', str(FUSION_EPOCHS),
+            '--run.optimizer.unimodal_weight', '0.3', *options))
+
+    def teacher(self, seed: int, encoders: Iterable[Command]) -> Command:
+        """Return the training of the fusion block over frozen, larger encoders."""
+        weights = [word for sensor, each in zip(SENSORS, encoders)
+                   for word in (f'--weights.{sensor}', str(each.out))]
+        return self._command('teacher', f'teacher_{seed}', seed, 'tiny_teacher', (
+            *weights, '--run.epochs', str(TEACHER_EPOCHS)))
+
+    def _command(
+        self, stage: str, name: str, seed: int, preset: str, words: Sequence[str],
+    ) -> Command:
+        return Command(self.work / name, (
+            stage, '--config', str(CONFIG), '--preset', preset, '--cache',
+            str(self.work / 'cache'), '--data.manifest.file', str(self.manifest),
+            '--data.windows', str(WINDOWS), '--run.seed', str(seed), *words, *self.options))
+
+
+def commands(plan: Plan, seed: int) -> list[Command]:
+    """Return every command of one seed, dependencies first."""
+    small = [plan.pretrain(sensor, seed) for sensor in SENSORS]
+    large = [plan.pretrain(sensor, seed, 'tiny_teacher') for sensor in SENSORS]
+    teacher = plan.teacher(seed, large)
+    without = ('--run.optimizer.modality_dropout', '0')
+    return [
+        *small,
+        plan.student('baseline', seed, small, 'tiny_baseline', without),
+        plan.student('delta', seed, small),
+        *large, teacher,
+        plan.student('karmma', seed, small, options=('--teacher', str(teacher.out))),
+    ]
+
+
+def write_manifest(data: Path, path: Path, splits: Mapping[str, str]) -> Path:
+    """
+    Write the manifest of the trials of some persons.
+
+    The inertial sensor recorded 0.7 to 2.8 s longer than the camera and has no common clock with
+    it: its times are shifted so that both recordings have the same middle.
+
+    :param splits: person → split.
+    """
+    with open(data / 'trials.csv', newline='', encoding='utf-8') as file:
+        trials = [row for row in csv.DictReader(file) if row['person'] in splits]
+    with open(path, 'w', newline='', encoding='utf-8') as file:
+        writer = csv.writer(file)
+        writer.writerow(['split', 'name', 'start', 'stop', 'action', *SENSORS])
+        for row in trials:
+            imu = _centred(data / row['imu'], path.parent / row['imu'], float(row['seconds']))
+            writer.writerow([
+                splits[row['person']], row['name'], 0, row['seconds'], row['action'], imu,
+                (data / row['depth']).resolve(), (data / row['skeleton']).resolve()])
+    return path
+
+
+def _centred(source: Path, path: Path, seconds: float) -> Path:
+    header, *lines = source.read_text(encoding='utf-8').split()
+    cells = [line.split(',', 1) for line in lines]
+    shift = (float(cells[-1][0]) - seconds) / 2
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('\n'.join([header, *(
+        f'{float(time) - shift:.4f},{rest}' for time, rest in cells)]) + '\n', encoding='utf-8')
+    return path.resolve()
+
+
+def evaluate(plan: Plan, seeds: int, out: Path) -> None:
+    """Score all networks for every subset, late fusion of the encoders' own among them."""
+    models = []
+    for seed in range(seeds):
+        alone = '+'.join(str(plan.pretrain(sensor, seed).out) for sensor in SENSORS)
+        models += [f'late fusion={alone}', *(
+            f'{name}={plan.work / f"{name}_{seed}"}'
+            for name in ('baseline', 'delta', 'karmma', 'teacher'))]
+    subprocess.run([
+        sys.executable, '-m', 'karmma_ros.cli.main', 'evaluate', *models, '--out', str(out),
+        '--data.dataset', 'manifest', '--data.manifest.file', str(plan.manifest),
+        *_manifest_options()], check=True)
+
+
+def _manifest_options() -> list[str]:
+    from ruamel.yaml import YAML
+    manifest = YAML(typ='safe').load(CONFIG)['data']['manifest']
+    return [word for name in ('heads', 'rates', 'scale', 'depth')
+            for word in (f'--data.manifest.{name}', json.dumps(manifest[name]))]
+
+
+def main() -> None:
+    """Train and score everything."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().split('\n')[0])
+    parser.add_argument('data', type=Path, help='folder with trials.csv')
+    parser.add_argument('--work', type=Path, default=ROOT / 'build' / 'utd_mhad',
+                        help='folder for manifests, models and scores')
+    parser.add_argument('--seeds', type=int, default=3)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    splits = {**dict.fromkeys(TRAIN, 'train'), **dict.fromkeys(TEST, 'test')}
+    manifest = write_manifest(options.data, options.work / 'segments.csv', splits)
+    plan = Plan(options.work, manifest)
+    for seed in range(options.seeds):
+        for command in commands(plan, seed):
+            command.run(options.work / 'log.txt')
+    evaluate(plan, options.seeds, options.work / 'scores')
+
+
+if __name__ == '__main__':
+    main()
