@@ -4,7 +4,7 @@ Train and score every network of docs/real_data.md on UTD-MHAD, by the package's
 `python benchmarks/utd_mhad.py DATA` expects DATA/trials.csv with the columns name, action, person,
 seconds, depth, imu and skeleton, the last three being paths of a grey video, a .csv file (time,
 acceleration in g, rotation in °/s) and a .npy file [frames, 20, 3] (metres) of each trial. What is
-trained is not trained again: a run that was broken off goes on.
+trained is not trained again: a stopped run resumes.
 
 Persons with odd numbers train, those with even numbers test, as in the literature. Nothing is
 chosen on a test person: the number of epochs is that of `--choose`, which scores each training

@@ -66,8 +66,8 @@ class OptimizerSettings:
     label_smoothing: float = 0.0
     """Paper: none."""
     mixup: float = 0.0
-    """Parameter of the Beta distribution from which the share of another sample in each sample is
-    drawn (mixup, Zhang et al., ICLR 2018); 0.2 suits a few hundred samples. Paper: none."""
+    """Parameter of the Beta distribution from which the fraction of another sample in each sample
+    is drawn (mixup, Zhang et al., ICLR 2018); 0.2 suits a few hundred samples. Paper: none."""
     augmentation: float = 1.0
     """Strength of the light augmentation, 0 (none) to 1."""
 
@@ -87,7 +87,7 @@ class OptimizerSettings:
 class Mixup:
     """Mixup of the samples of a batch (Zhang et al., ICLR 2018, Eq. 1)."""
 
-    share: float
+    fraction: float
     """Of each sample itself, 0 to 1; the rest is its partner's."""
     partner: Tensor
     """Int64 `[b]`: index in the batch of each sample's partner."""
@@ -102,14 +102,14 @@ class Mixup:
         for modality, x in batch.inputs.items():
             own = batch.present[:, modalities.index(modality)]
             both = (own & own[self.partner]).view(-1, *[1] * (x.ndim - 1))
-            other = self.share * x + (1 - self.share) * x[self.partner]
+            other = self.fraction * x + (1 - self.fraction) * x[self.partner]
             mixed[modality] = torch.where(both, other, x)
         return Batch(mixed, batch.present, batch.labels, batch.index)
 
     def logits(self, logits: Tensor) -> Tensor:
         """Return the logits `[b, c]` of the mixed probabilities."""
         p = logits.softmax(1)
-        return (self.share * p + (1 - self.share) * p[self.partner]).clamp_min(1e-12).log()
+        return (self.fraction * p + (1 - self.fraction) * p[self.partner]).clamp_min(1e-12).log()
 
 
 class RecognitionModule(lightning.LightningModule):
@@ -172,10 +172,10 @@ class RecognitionModule(lightning.LightningModule):
         if not self.optimizer.mixup or len(batch) < 2:
             return None
         step = np.random.default_rng((self.seed, self.global_step))
-        share = float(step.beta(self.optimizer.mixup, self.optimizer.mixup))
+        fraction = float(step.beta(self.optimizer.mixup, self.optimizer.mixup))
         pairs = np.random.default_rng((self.seed, self.global_step, batch_index, processes()[0]))
         return Mixup(
-            share, torch.from_numpy(pairs.permutation(len(batch))).to(batch.present.device)
+            fraction, torch.from_numpy(pairs.permutation(len(batch))).to(batch.present.device)
         )
 
     def _loss(self, batch: Batch, present: Tensor, mix: Mixup | None = None) -> Tensor:
@@ -208,7 +208,7 @@ class RecognitionModule(lightning.LightningModule):
         rows: Tensor | None = None,
     ) -> Tensor:
         """
-        Return the cross-entropy; with mixup, that of both labels by their shares.
+        Return the cross-entropy; with mixup, that of both labels by their fractions.
 
         :param labels: of all samples of the batch.
         :param rows: bool `[b]`, the samples that `logits` has; None: all.
@@ -220,7 +220,7 @@ class RecognitionModule(lightning.LightningModule):
         if mix is None:
             return of(labels)
         partners = {head: ids[mix.partner] for head, ids in labels.items()}
-        return mix.share * of(labels) + (1 - mix.share) * of(partners)
+        return mix.fraction * of(labels) + (1 - mix.fraction) * of(partners)
 
     def _zero_loss(self) -> Tensor:
         """Return a loss of 0 that reaches every weight, for a batch without a usable sample."""

@@ -157,28 +157,28 @@ def mixed(student, batch, **settings):
     return module, module._mix(batch, 0)
 
 
-def test_mixup_mixes_inputs_and_labels_by_the_same_share(student, batch):
+def test_mixup_mixes_inputs_and_labels_by_the_same_fraction(student, batch):
     module, mix = mixed(student, batch)
     other = mix.partner
-    assert sorted(other.tolist()) == [0, 1, 2] and 0 < mix.share < 1
+    assert sorted(other.tolist()) == [0, 1, 2] and 0 < mix.fraction < 1
     inputs = {}
     for column, (modality, x) in enumerate(batch.inputs.items()):
         both = batch.present[:, column] & batch.present[other, column]
         inputs[modality] = torch.stack([
-            mix.share * x[i] + (1 - mix.share) * x[other[i]] if both[i] else x[i]
+            mix.fraction * x[i] + (1 - mix.fraction) * x[other[i]] if both[i] else x[i]
             for i in range(3)])
     logits = student(inputs, batch.present)
-    wanted = mix.share * classification_loss(logits, batch.labels) + (
-        1 - mix.share) * classification_loss(
+    wanted = mix.fraction * classification_loss(logits, batch.labels) + (
+        1 - mix.fraction) * classification_loss(
             logits, {head: ids[other] for head, ids in batch.labels.items()})
     assert module.training_step(batch, 0).item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
 def test_mixup_depends_on_seed_and_step_alone(student, batch):
     first, again = (mixed(student, batch)[1] for _ in range(2))
-    assert first.share == again.share and first.partner.equal(again.partner)
+    assert first.fraction == again.fraction and first.partner.equal(again.partner)
     module = RecognitionModule(student, OptimizerSettings(**BARE, mixup=0.5), seed=1)
-    assert module._mix(batch, 0).share != first.share
+    assert module._mix(batch, 0).fraction != first.fraction
     assert mixed(student, batch, mixup=0.0)[1] is None
 
 
@@ -193,6 +193,6 @@ def test_cached_logits_of_the_teacher_are_mixed_as_probabilities(student, batch)
     p = (torch.eye(4)[:3] * 9).softmax(1)
     torch.testing.assert_close(
         mix.logits(torch.eye(4)[:3] * 9).softmax(1),
-        mix.share * p + (1 - mix.share) * p[mix.partner], rtol=1e-4, atol=1e-6)
+        mix.fraction * p + (1 - mix.fraction) * p[mix.partner], rtol=1e-4, atol=1e-6)
     module.teacher = Cached()
     assert torch.isfinite(module.training_step(batch, 0))
