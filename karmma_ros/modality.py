@@ -107,6 +107,8 @@ class Modality(str):
         for name, entry in registered_types().items():
             if first in (entry.letter.lower(), *entry.synonyms):
                 return cls(f'{name}_{suffix}' if suffix else name)
+        if _type_of(key) is None:
+            raise _unknown(text)
         return cls(key)
 
 
@@ -118,15 +120,19 @@ _BY_LOCATION: set[str] = set()
 def _create(cls: type[Modality], name: str) -> Modality:
     type_name = _type_of(name)
     if type_name is None or not _NAME.fullmatch(name) or len(name) > _LONGEST:
-        types = registered_types()
-        raise InvalidSettingError(
-            'modality', name,
-            f'{", ".join(types)}, or a letter of {" ".join(e.letter for e in types.values())}',
-            'one of several of a type is named TYPE_SUFFIX, as rgb_wrist; other types come with '
-            f'packages that have an entry point {ENTRY_POINTS}')
+        raise _unknown(name)
     modality = str.__new__(cls, name)
     modality.type_name, modality.suffix = type_name, name[len(type_name) + 1:]
     return _INSTANCES.setdefault(str(name), modality)
+
+
+def _unknown(name: str) -> InvalidSettingError:
+    types = registered_types()
+    return InvalidSettingError(
+        'modality', name,
+        f'{", ".join(types)}, or a letter of {" ".join(e.letter for e in types.values())}',
+        'one of several of a type is named TYPE_SUFFIX, as rgb_wrist; other types come with '
+        f'packages that have an entry point {ENTRY_POINTS}')
 
 
 def _type_of(name: str) -> str | None:

@@ -106,6 +106,10 @@ def key_of(experiment: Experiment, experiments: Experiments, data: KitchenSettin
     run = asdict(experiment.run)
     for irrelevant in ('workers', 'progress', 'checkpoint_minutes', 'device', 'devices'):
         del run[irrelevant]
+    # At these values they change nothing: results from before they existed stay valid.
+    for settings, name, neutral in ((run, 'keep', 'best'), (run['optimizer'], 'mixup', 0.0)):
+        if settings[name] == neutral:
+            del settings[name]
     facts = {
         'versions': [VERSION, KITCHEN_VERSION], 'kind': experiment.role, 'run': run,
         'config': experiment.config.to_dict(), 'data': asdict(data),

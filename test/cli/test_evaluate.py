@@ -231,7 +231,7 @@ def test_a_model_without_exports_is_named(model, toys, tmp_path, capsys):
     (['--limit', '0'], 'limit is 0'),
     (['--batch-size', '0'], 'batch size is 0'),
     (['--device', 'toaster'], "--device is 'toaster'"),
-    (['--subsets', 'X'], "modality is 'X'"),
+    (['--subsets', 'Q'], "modality is 'Q'"),
     (['--config', 'nowhere.yaml'], "--config is 'nowhere.yaml'"),
     (['--data.dataset', 'cinema'], "data.dataset is 'cinema'"),
 ])

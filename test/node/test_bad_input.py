@@ -146,7 +146,7 @@ def test_a_single_stamp_from_the_past_is_dropped_and_counted(stage, perform):
     perform()
     good = stage.periodic(20, stage.send_image)
     assert stage.until(lambda: stage.results, 10, good)
-    stage.until(lambda: False, 0.2)  # the newest image alone is kept: no other may replace this one
+    stage.until(lambda: False, 0.2)  # the newest image alone is kept, and none may replace it
     stage.send_image(stamp_ns=stage.now_ns() - 3600 * SECOND)
     assert stage.until(lambda: dropped(stage, 'rgb') == 1, 5)
     stage.results.clear()
