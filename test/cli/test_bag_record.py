@@ -13,14 +13,14 @@ import pytest
 from ruamel.yaml import YAML
 
 
-def asked(capsys, tmp_path, *words):
+def recorded(capsys, tmp_path, *words):
     assert record.main(['afternoon', '--qos-file', str(tmp_path / 'qos.yaml'), *words]) == 0
     command = shlex.split(capsys.readouterr().out)
     return command, YAML(typ='safe').load((tmp_path / 'qos.yaml').read_text())
 
 
 def test_sensors_and_predictions_are_recorded(capsys, tmp_path):
-    command, qos = asked(capsys, tmp_path, '--distro', 'jazzy')
+    command, qos = recorded(capsys, tmp_path, '--distro', 'jazzy')
     assert command[:3] == ['ros2', 'bag', 'record']
     assert command[command.index('--output') + 1] == 'afternoon'
     assert command[command.index('--topics') + 1:] == [
@@ -35,13 +35,13 @@ def test_sensors_and_predictions_are_recorded(capsys, tmp_path):
 
 
 def test_humble_takes_topics_as_they_come(capsys, tmp_path):
-    command, _ = asked(capsys, tmp_path, '--distro', 'humble', '--node', 'none')
+    command, _ = recorded(capsys, tmp_path, '--distro', 'humble', '--node', 'none')
     assert '--topics' not in command
     assert command[-4:] == ['/image', '/audio', '/detections', '/audio_info']
 
 
 def test_topics_of_the_robot_and_a_node_in_a_namespace(capsys, tmp_path):
-    command, qos = asked(
+    command, qos = recorded(
         capsys, tmp_path, '--image', '/cam/color', '--audio', 'none', '--flow', '/flow',
         '--ground-truth', '/truth', '--node', '/kitchen/karmma', '--reliable')
     assert command[command.index('--topics') + 1:] == [
@@ -65,19 +65,19 @@ def wearable(tmp_path):
 
 
 def test_the_topics_of_a_model_s_inputs_are_recorded(capsys, tmp_path, wearable):
-    command, qos = asked(capsys, tmp_path, '--model', wearable, '--node', 'none',
+    command, qos = recorded(capsys, tmp_path, '--model', wearable, '--node', 'none',
                          '--topics', 'imu_thigh=/thigh/imu')
     topics = ['/image_wrist', '/imu', '/thigh/imu', '/joint_states']
     assert command[command.index('--topics') + 1:] == topics
     assert list(qos) == topics and qos['/imu']['depth'] == 800
-    command, _ = asked(capsys, tmp_path, '--model', wearable, '--node', 'none', '--topics',
+    command, _ = recorded(capsys, tmp_path, '--model', wearable, '--node', 'none', '--topics',
                        'flow_wrist=/wrist/flow', 'rgb_wrist=none')
     assert command[command.index('--topics') + 1:] == [
         '/wrist/flow', '/imu', '/imu_thigh', '/joint_states']
 
 
 def test_further_topics_are_recorded_without_a_model(capsys, tmp_path):
-    command, _ = asked(capsys, tmp_path, '--node', 'none', '--audio', 'none', '--topics',
+    command, _ = recorded(capsys, tmp_path, '--node', 'none', '--audio', 'none', '--topics',
                        'imu=/imu/data')
     assert command[command.index('--topics') + 1:] == ['/image', '/detections', '/imu/data']
 
@@ -91,4 +91,4 @@ def test_further_topics_are_recorded_without_a_model(capsys, tmp_path):
 ])
 def test_what_cannot_be_recorded_is_a_sentence(capsys, tmp_path, words, sentence):
     with pytest.raises(InvalidSettingError, match=sentence):
-        asked(capsys, tmp_path, *words)
+        recorded(capsys, tmp_path, *words)
