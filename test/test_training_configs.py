@@ -118,7 +118,7 @@ def test_the_papers_and_the_small_configurations_exist():
 def test_it_parses_and_its_network_builds(parse, path):
     settings = settings_of(parse, path)
     assert type(settings) is STAGES[stage_of(path)][0]
-    config = presets.preset(settings.preset)
+    config = presets.only(presets.preset(settings.preset), settings.modalities)
     assert {Modality.parse(name) for name in settings.weights} <= set(config.modalities)
     if stage_of(path) == 'pretrain':
         config = presets.unimodal(config, Modality.parse(settings.modality))
