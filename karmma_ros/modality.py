@@ -93,6 +93,10 @@ class Modality(str):
         letter = REGISTRY[self.type_name].letter
         return f'{letter}_{self.suffix}' if self.suffix else letter
 
+    def sibling(self, type_name: str) -> Modality:
+        """Return the modality of another type with the same suffix."""
+        return Modality(f'{type_name}_{self.suffix}' if self.suffix else type_name)
+
     @classmethod
     def parse(cls, text: str) -> Modality:
         """

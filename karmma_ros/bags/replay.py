@@ -25,7 +25,7 @@ from karmma_ros.bags.reader import Bag, LATEST_NS
 from karmma_ros.bags.topics import AUDIO_INFO, RECOGNITION, TopicChoice, TRUTH
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.modalities import modality_type
+from karmma_ros.modalities import input_of
 from karmma_ros.modality import listed, Modality
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
 from karmma_ros.stream.ingest import MessageIngest
@@ -389,5 +389,6 @@ def _is_used(
         return True
     if role == AUDIO_INFO:
         role = Modality.AUDIO.value
-    return any(values[f'{m}.enabled'] and role == (m if m.value in choice.topics else (
-        modality_type(m).source(spec) or m)) for m in modalities)
+    with_topic = choice.with_topic(modalities)
+    return any(values[f'{m}.enabled'] and role == input_of(m, spec, with_topic)
+               for m in modalities)

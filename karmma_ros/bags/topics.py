@@ -21,7 +21,7 @@ from karmma_ros.bags.writer import TRUTH_TYPE
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import BagError, InvalidSettingError, KarmmaError, printable
 from karmma_ros.modalities import message_types as types
-from karmma_ros.modalities import modality_type, unsupported_type
+from karmma_ros.modalities import modality_type, sources_of, unsupported_type
 from karmma_ros.modality import in_order, Modality, PAPER_MODALITIES, registered_types
 
 AUDIO_INFO, TRUTH, RECOGNITION = 'audio_info', 'truth', 'recognition'
@@ -103,7 +103,7 @@ def choose_topics(
     :raises InvalidSettingError: when a named topic does not exist, or has another type.
     :raises BagError: when there is no topic that the model uses.
     """
-    sources = _sources(modalities, ClipSpec() if spec is None else spec)
+    sources = sources_of(modalities, ClipSpec() if spec is None else spec)
     wanted = {m.value for m in (*modalities, *sources.values())}
     if Modality.AUDIO in modalities:
         wanted.add(AUDIO_INFO)
@@ -125,9 +125,9 @@ def choose_topics(
         if role in chosen and role not in named and source.value in chosen and (
                 modality not in with_topic):
             topic = chosen.pop(role)
-            sensor = modality_type(source).sensor
-            notes.append(f'{role} is computed from {sensor}; --topics {role}={topic.name} takes '
-                         'the topic instead')
+            notes.append(
+                f'{role} is computed from {modality_type(source).label}; --topics '
+                f'{role}={topic.name} takes the topic instead')
     audio = chosen.get(Modality.AUDIO.value)
     if AUDIO_INFO in chosen and (audio is None or audio.type == types.AUDIO_STAMPED):
         del chosen[AUDIO_INFO]
@@ -137,12 +137,6 @@ def choose_topics(
                        _remedy(bag, wanted, unread))
     return TopicChoice(chosen, tuple(_note(role, topic, candidates[role], bag)
                                      for role, topic in chosen.items()) + tuple(notes), unread)
-
-
-def _sources(modalities: Collection[Modality], spec: ClipSpec) -> dict[Modality, Modality]:
-    """Return the modality that each derived one is computed from."""
-    sources = {m: modality_type(m).source(spec) for m in modalities}
-    return {m: source for m, source in sources.items() if source is not None}
 
 
 def _free(

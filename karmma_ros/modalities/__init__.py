@@ -6,7 +6,7 @@ Names and order are in `karmma_ros.modality`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 import re
 from typing import Any, NamedTuple
@@ -46,8 +46,22 @@ def input_modalities(
 ) -> tuple[Modality, ...]:
     """Return the modalities of a network, and those that some are computed from, in order."""
     own = tuple(modalities)
-    sources = (modality_type(m).source(clip) for m in own)
-    return in_order([*own, *(source for source in sources if source is not None)])
+    return in_order([*own, *sources_of(own, clip).values()])
+
+
+def sources_of(modalities: Iterable[Modality], clip: ClipSpec) -> dict[Modality, Modality]:
+    """Return the modality that each derived one can be computed from."""
+    sources = {m: modality_type(m).source(clip) for m in modalities}
+    return {m: source for m, source in sources.items() if source is not None}
+
+
+def input_of(modality: Modality, clip: ClipSpec, with_topic: Collection[Modality]) -> Modality:
+    """
+    Return the modality whose messages a modality is made of.
+
+    :param with_topic: modalities with a topic of their own though they could be computed.
+    """
+    return modality if modality in with_topic else modality_type(modality).source(clip) or modality
 
 
 def make_clip(clip: ClipSpec, arrays: Mapping[Modality, Any]) -> Clip:

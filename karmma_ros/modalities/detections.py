@@ -25,7 +25,6 @@ from karmma_ros.modalities.modality_type import (
     Values,
 )
 from karmma_ros.modalities.sample_buffer import Coverage, SampleBuffer
-from karmma_ros.modality import Modality
 from karmma_ros.preprocess.box_array import (
     CategoryMap,
     check_boxes,
@@ -269,7 +268,7 @@ class DetectorDecoder(InputDecoder):
 
     def decode(self, received: InputMessage, now_ns: int) -> NDArray[np.float32]:
         """Return float32 `[n, 5]`, as `DetectionDecoder` does."""
-        camera = Modality(self.modality.replace('detections', 'rgb', 1))
+        camera = self.modality.sibling('rgb')
         self._decoder.camera_size = self.image_sizes.get(camera, (0, 0))
         boxes = self._decoder(received.read())
         self._check.update(self._decoder.corners, self._decoder.frame, now_ns)

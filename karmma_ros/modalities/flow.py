@@ -338,7 +338,7 @@ class Flow(ModalityType):
     def source(self, clip: ClipSpec) -> Modality:
         """Return its camera: that of its specification, else the one with the same suffix."""
         camera = self.spec(clip).camera
-        return Modality(camera) if camera else Modality(self.modality.replace('flow', 'rgb', 1))
+        return Modality(camera) if camera else self.modality.sibling('rgb')
 
     def derivation(self, clip: ClipSpec) -> Callable[[StoredFrames], ComputedFlow]:
         """Return what computes it from the frames of its camera, each pair once."""

@@ -227,10 +227,7 @@ class ModalityType(ABC):
 
     def source(self, clip: ClipSpec) -> Modality | None:
         """Return the modality that it can be computed from, None without one."""
-        if not self.derived_from:
-            return None
-        suffix = self.modality.suffix
-        return Modality(f'{self.derived_from}_{suffix}' if suffix else self.derived_from)
+        return self.modality.sibling(self.derived_from) if self.derived_from else None
 
     @property
     def label(self) -> str:
@@ -246,8 +243,11 @@ class ModalityType(ABC):
     @property
     def topic_name(self) -> str:
         """Return the relative name of its topic, to be remapped."""
-        suffix = self.modality.suffix
-        return f'{self.topic or self.name}_{suffix}' if suffix else self.topic or self.name
+        return self.named(self.topic or self.name)
+
+    def named(self, topic: str) -> str:
+        """Return a relative topic with the suffix of this modality."""
+        return f'{topic}_{self.modality.suffix}' if self.modality.suffix else topic
 
     def spec(self, clip: ClipSpec) -> Any:
         """Return its specification."""

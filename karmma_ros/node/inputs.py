@@ -16,7 +16,7 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
-from karmma_ros.modalities import modality_type
+from karmma_ros.modalities import input_of, modality_type
 from karmma_ros.modalities.message_types import COMPRESSED_IMAGE
 from karmma_ros.modalities.modality_type import header_of, InputMessage, stamp_ns_of
 from karmma_ros.modality import in_order, is_modality, Modality
@@ -25,6 +25,7 @@ from karmma_ros.node.log import NodeLog
 from karmma_ros.node.subscription import InputTopic, message_class, TopicPlan
 from karmma_ros.stream.ingest import MessageIngest, ReceivedMessage
 from karmma_ros.stream.sensor_stream import SensorStream
+from karmma_ros.stream.settings import with_topic
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
@@ -276,7 +277,7 @@ class Inputs:
         source = self._source(modality)
         if modality not in self._modalities:
             return {}
-        facts = {'source': f'computed from {modality_type(source).sensor}'} if (
+        facts = {'source': f'computed from {modality_type(source).label}'} if (
             source is not modality) else {}
         if source in self._topics:
             facts.update(self._topics[source].facts())
@@ -301,9 +302,8 @@ class Inputs:
 
     def _source(self, modality: Modality, spec: ClipSpec | None = None) -> Modality:
         """Return the modality whose topic is subscribed to for this one."""
-        own = modality_type(modality)
-        source = own.source(self._spec if spec is None else spec)
-        return source if source and own.is_derived(self._parameters) else modality
+        return input_of(modality, self._spec if spec is None else spec,
+                        with_topic(self._parameters, [modality]))
 
     def _wanted(self, modality: Modality, modalities: frozenset[Modality]) -> bool:
         return modality in modalities and self._parameters[f'{modality}.enabled']
@@ -349,10 +349,9 @@ class Inputs:
         self._topics[plan.modality] = InputTopic(self._node, plan, message_type, callback)
         info = modality_type(plan.modality).info
         if info is not None and plan.type_name in info.of_types:
-            suffix = plan.modality.suffix
             self._infos[plan.modality] = self._node.create_subscription(
                 message_class(info.type_name, plan.modality),
-                f'{info.topic}_{suffix}' if suffix else info.topic,
+                modality_type(plan.modality).named(info.topic),
                 partial(self._messages.on_info, plan.modality), _LATCHED)
 
     def _close(self, modality: Modality) -> None:

@@ -116,13 +116,9 @@ class Session:
                 self._stream.configure(input_settings(
                     self._parameters, self.model.recogniser.modalities, self.model.bundle.spec,
                     self._with_topic(self.model)))
-            self.worker.discard(
-                [
-                    m
-                    for m in self.model.recogniser.modalities
-                    if f'{m}.enabled' in names and not self._parameters[f'{m}.enabled']
-                ]
-            )
+            own = self.model.recogniser.modalities
+            self.worker.discard([m for m in own if f'{m}.enabled' in names
+                                 and not self._parameters[f'{m}.enabled']])
         if any(name.startswith('events.') for name in names):
             self._replace(self.model, self._stream)
         if 'rate' in names:

@@ -301,8 +301,8 @@ class InputTopic:
 
     def _open(self, reliability: ReliabilityPolicy) -> None:
         self._wanted = reliability
-        profile = QoSProfile(
-            depth=modality_type(self.plan.modality).depth, reliability=reliability)
+        depth = modality_type(self.plan.modality).depth
+        profile = QoSProfile(depth=depth, reliability=reliability)
         self._subscription = subscribe(
             self._node, self._message_type, self.plan.topic, self._callback, profile,
             lambda _: self._check_publishers(self._publishers()))
@@ -364,9 +364,9 @@ class InputTopic:
     def _other_transport(self) -> str:
         """Return which other transport of the camera is published."""
         topic, type_name = self.plan.topic, self.plan.type_name
-        modality = self.plan.modality
-        suffix = modality_type(modality).compressed_suffix
-        if COMPRESSED_IMAGE not in modality_type(modality).message_types:
+        modality, own = self.plan.modality, modality_type(self.plan.modality)
+        suffix = own.compressed_suffix
+        if COMPRESSED_IMAGE not in own.message_types:
             return ''
         base = topic
         if type_name == COMPRESSED_IMAGE and topic.endswith(suffix):

@@ -12,7 +12,7 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modalities import input_modalities, modality_type
+from karmma_ros.modalities import input_modalities, modality_type, sources_of
 from karmma_ros.modalities.content_check import Finding
 from karmma_ros.modalities.sample_buffer import WindowSamples
 from karmma_ros.modality import in_order, listed, Modality
@@ -70,8 +70,7 @@ class SensorStream:
         self.listed = listed(self._modalities)
         """Modalities of the statuses."""
         self._types = {m: modality_type(m) for m in self._modalities}
-        self._derived_from = {m: source for m, own in self._types.items()
-                              if (source := own.source(spec)) is not None}
+        self._derived_from = sources_of(self._modalities, spec)
         """Modality → the one that it can be computed from."""
         inputs = input_modalities(self._modalities, spec)
         self._sources = {
@@ -288,7 +287,7 @@ class SensorStream:
             needed = max(needed, min(2, coverage.total))  # one frame alone shows no movement
         state, detail = source.state(coverage, needed, end_ns, now_ns)
         if detail and computed:
-            detail = f'derived from {modality_type(self._source_of(modality)).sensor}: {detail}'
+            detail = f'derived from {modality_type(self._source_of(modality)).label}: {detail}'
         shared = computed and self._source_of(modality) in self._inputs
         stats = source.stats
         return ModalityStatus(
@@ -299,11 +298,14 @@ class SensorStream:
     def _make_window(
         self, end_ns: int, available: tuple[Modality, ...], statuses: tuple[ModalityStatus, ...],
     ) -> Window:
+        received: dict[Modality, WindowSamples] = {}  # once for all that are made of an input
         samples = {}
         for modality in available:
-            own = self._inputs[modality].buffer.window(end_ns)
+            source = self._source_of(modality)
+            if source not in received:
+                received[source] = self._sources[source].buffer.window(end_ns)
             derive = self._derivations.get(modality)
-            samples[modality] = own if derive is None else derive(own)
+            samples[modality] = received[source] if derive is None else derive(received[source])
         return Window(
             self._spec, end_ns - self._spec.duration_ns, end_ns, available, statuses, samples)
 

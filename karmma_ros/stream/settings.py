@@ -14,7 +14,7 @@ from typing import Any
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.modalities import modality_type
+from karmma_ros.modalities import input_of, modality_type
 from karmma_ros.modality import in_order, is_modality, Modality, REGISTRY
 from karmma_ros.model.registry import package_folders
 from karmma_ros.stream.events import EventSettings
@@ -53,8 +53,7 @@ def input_settings(
     """Return the settings of each modality; one that is computed shares its source's timeout."""
     settings = {}
     for modality in modalities:
-        source = modality if modality in with_topic else (
-            modality_type(modality).source(spec) or modality)
+        source = input_of(modality, spec, with_topic)
         settings[modality] = InputSettings(
             timeout_ns=round(values[f'{source}.timeout'] * NANOSECONDS),
             enabled=values[f'{modality}.enabled'],

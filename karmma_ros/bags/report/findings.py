@@ -195,25 +195,17 @@ def _failure_case(
     states = predictions.states
     row = states[np.searchsorted(states[:, 0], end, side='right') - 1] if len(states) \
         else np.zeros(1 + len(predictions.modalities), np.int64)
+    present = zip(predictions.modalities, predictions.present[worst])
     return FailureCase(
-        bag=bag,
-        start_ns=action.start_ns,
-        end_ns=action.end_ns,
-        at_s=(end - run.info.start_ns) / NANOSECONDS,
-        window_ns=(start, end),
+        bag=bag, start_ns=action.start_ns, end_ns=action.end_ns,
+        at_s=(end - run.info.start_ns) / NANOSECONDS, window_ns=(start, end),
         truth=dict(action.names),
         predicted={h: run.vocabulary.heads[h][c] for h, c in predicted.items()},
         confidence=confidence,
-        chance_of_truth={
-            h: float(actions.probabilities[h][index, c])
-            for h, c in action.ids.items()
-            if c != UNKNOWN
-        },
-        present=[
-            str(m) for m, valid in zip(predictions.modalities, predictions.present[worst]) if valid
-        ],
-        states=dict(zip(map(str, predictions.modalities), row[1:].tolist())),
-    )
+        chance_of_truth={h: float(actions.probabilities[h][index, c])
+                         for h, c in action.ids.items() if c != UNKNOWN},
+        present=[str(modality) for modality, valid in present if valid],
+        states=dict(zip(map(str, predictions.modalities), row[1:].tolist())))
 
 
 def images(
