@@ -88,20 +88,37 @@ class DepthCNN(nn.Module):
         super().__init__()
         channels, frames, height, width = input_shape
         self.stages = nn.Sequential(
-            *(_stage(before, after) for before, after in zip((channels, *widths), widths)))
+            *(_DepthStage(before, after, frames)
+              for before, after in zip((channels, *widths), widths)))
         rows, columns = (math.ceil(side / 2 ** len(widths)) for side in (height, width))
         self.position = nn.Parameter(torch.empty(frames * rows * columns, widths[-1]))
         nn.init.trunc_normal_(self.position, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode `[b, c, t, h, w]` into tokens `[b, t · h' · w', e]`, time outermost."""
-        x = self.stages(x)  # [b, e, t, h', w']
-        return x.flatten(2).transpose(1, 2) + self.position
+        batch = len(x)
+        # Frames as a batch, channels innermost: a third of the time of 3-D convolutions on a CPU.
+        frames = x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        x = self.stages(frames).unflatten(0, (batch, -1))  # [b, t, e, h', w']
+        return x.flatten(3).transpose(2, 3).flatten(1, 2) + self.position
 
 
-def _stage(before: int, after: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv3d(before, after, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False),
-        nn.BatchNorm3d(after), nn.ReLU(inplace=True),
-        nn.Conv3d(after, after, (3, 1, 1), padding=(1, 0, 0), groups=after, bias=False),
-        nn.BatchNorm3d(after), nn.ReLU(inplace=True))
+class _DepthStage(nn.Module):
+    """A convolution that halves height and width, then one over the frames of each channel."""
+
+    def __init__(self, before: int, after: int, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.space = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
+        self.space_norm = nn.BatchNorm2d(after)
+        self.time = nn.Conv2d(after, after, (3, 1), padding=(1, 0), groups=after, bias=False)
+        self.time_norm = nn.BatchNorm2d(after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[b · t, c, h, w]` to `[b · t, e, h', w']`."""
+        x = torch.relu_(self.space_norm(self.space(x)))
+        rows, columns = x.shape[2:]
+        x = x.flatten(2).unflatten(0, (-1, self.frames))  # [b, t, e, h' · w']
+        x = self.time(x.transpose(1, 2)).transpose(1, 2)
+        x = x.unflatten(3, (rows, columns)).flatten(0, 1)
+        return torch.relu_(self.time_norm(x))
