@@ -9,7 +9,10 @@ acceleration in g, rotation in °/s) and a .npy file [frames, 20, 3] (metres) of
 trained is not trained again: a stopped run resumes.
 
 Persons with odd numbers train, those with even numbers test, as in the literature. The numbers of
-epochs are fixed: no score of a test person decides anything.
+epochs are fixed: no score of a test person decides anything. Each person who trains is a fold of
+the manifest, for the cross-fitted teachers and for cross-validation.
+
+Teachers are trained with the first seed alone; students with every seed.
 """
 
 from __future__ import annotations
@@ -58,33 +61,37 @@ class Plan:
     def __init__(self, work: Path, manifest: Path) -> None:
         self.work, self.manifest = work, manifest
 
-    def pretrain(self, sensor: str, seed: int, preset: str = 'tiny') -> Command:
+    def pretrain(
+        self, sensor: str, seed: int, preset: str = 'tiny', held_out: str = '',
+    ) -> Command:
         """Return the training of one encoder alone."""
-        return self._command('pretrain', f'{preset}_{sensor}_{seed}', seed, preset, (
+        return self._command('pretrain', f'{preset}_{sensor}_{seed}', seed, preset, held_out, (
             '--modality', sensor, '--run.epochs', str(EPOCHS[sensor]),
             '--run.optimizer.modality_dropout', '0'))
 
     def student(
         self, name: str, seed: int, encoders: Iterable[Command], preset: str = 'tiny',
-        options: Sequence[str] = (),
+        options: Sequence[str] = (), held_out: str = '',
     ) -> Command:
         """Return the training of encoders and fusion block together."""
-        return self._command('student', f'{name}_{seed}', seed, preset, (
+        return self._command('student', f'{name}_{seed}', seed, preset, held_out, (
             *_weights(encoders), '--run.epochs', str(FUSION_EPOCHS),
             '--run.optimizer.unimodal_weight', '0.3', *options))
 
     def teacher(self, seed: int, encoders: Iterable[Command]) -> Command:
         """Return the training of the fusion block over frozen, larger encoders."""
-        return self._command('teacher', f'teacher_{seed}', seed, 'tiny_teacher', (
+        return self._command('teacher', f'teacher_{seed}', seed, 'tiny_teacher', '', (
             *_weights(encoders), '--run.epochs', str(TEACHER_EPOCHS)))
 
     def _command(
-        self, stage: str, name: str, seed: int, preset: str, words: Sequence[str],
+        self, stage: str, name: str, seed: int, preset: str, held_out: str, words: Sequence[str],
     ) -> Command:
-        return Command(self.work / name, (
+        suffix = f'_without_{held_out}' if held_out else ''
+        return Command(self.work / f'{name}{suffix}', (
             stage, '--config', str(CONFIG), '--preset', preset, '--cache',
-            str(self.work / 'cache'), '--data.manifest.file', str(self.manifest),
-            '--data.windows', str(WINDOWS), '--run.seed', str(seed), *words))
+            str(self.work / f'cache{suffix}'), '--data.manifest.file', str(self.manifest),
+            '--data.windows', str(WINDOWS), '--run.seed', str(seed),
+            *(('--data.manifest.held_out_fold', held_out) if held_out else ()), *words))
 
 
 def _weights(encoders: Iterable[Command]) -> list[str]:
@@ -95,8 +102,13 @@ def _weights(encoders: Iterable[Command]) -> list[str]:
 def commands(plan: Plan, seed: int) -> list[Command]:
     """Return every command of one seed, dependencies first."""
     small = [plan.pretrain(sensor, seed) for sensor in SENSORS]
-    large = [plan.pretrain(sensor, seed, 'tiny_teacher') for sensor in SENSORS]
-    teacher = plan.teacher(seed, large)
+    large = [plan.pretrain(sensor, 0, 'tiny_teacher') for sensor in SENSORS]
+    teacher = plan.teacher(0, large)
+    folds, fold_teachers = [], []
+    for person in TRAIN:
+        encoders = [plan.pretrain(sensor, 0, held_out=person) for sensor in SENSORS]
+        folds += [*encoders, plan.student('delta', 0, encoders, held_out=person)]
+        fold_teachers += [f'--fold_teachers.{person}', str(folds[-1].out)]
     without = ('--run.optimizer.modality_dropout', '0')
     return [
         *small,
@@ -104,6 +116,8 @@ def commands(plan: Plan, seed: int) -> list[Command]:
         plan.student('delta', seed, small),
         *large, teacher,
         plan.student('karmma', seed, small, options=('--teacher', str(teacher.out))),
+        *folds,
+        plan.student('karmma_cross_fitted', seed, small, options=fold_teachers),
     ]
 
 
@@ -120,12 +134,13 @@ def write_manifest(data: Path, path: Path, splits: Mapping[str, str]) -> Path:
         trials = [row for row in csv.DictReader(file) if row['person'] in splits]
     with open(path, 'w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file)
-        writer.writerow(['split', 'name', 'start', 'stop', 'action', *SENSORS])
+        writer.writerow(['split', 'fold', 'name', 'start', 'stop', 'action', *SENSORS])
         for row in trials:
             imu = _centred(data / row['imu'], path.parent / row['imu'], float(row['seconds']))
             writer.writerow([
-                splits[row['person']], row['name'], 0, row['seconds'], row['action'], imu,
-                (data / row['depth']).resolve(), (data / row['skeleton']).resolve()])
+                splits[row['person']], row['person'], row['name'], 0, row['seconds'],
+                row['action'], imu, (data / row['depth']).resolve(),
+                (data / row['skeleton']).resolve()])
     return path
 
 
@@ -146,9 +161,10 @@ def evaluate(plan: Plan, seeds: int, out: Path) -> None:
         alone = '+'.join(str(plan.pretrain(sensor, seed).out) for sensor in SENSORS)
         models += [f'late fusion={alone}', *(
             f'{name}={plan.work / f"{name}_{seed}"}'
-            for name in ('baseline', 'delta', 'karmma', 'teacher'))]
+            for name in ('baseline', 'delta', 'karmma', 'karmma_cross_fitted'))]
     subprocess.run([
-        sys.executable, '-m', 'karmma_ros.cli.main', 'evaluate', *models, '--out', str(out),
+        sys.executable, '-m', 'karmma_ros.cli.main', 'evaluate', *models,
+        f'teacher={plan.work / "teacher_0"}', '--out', str(out),
         '--config', str(CONFIG), '--data.manifest.file', str(plan.manifest)], check=True)
 
 

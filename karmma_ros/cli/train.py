@@ -42,6 +42,7 @@ from karmma_ros.model.pretrained import find_weights, load_pretrained
 from karmma_ros.training.checkpoints import TrainingStopped
 from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.precomputed import (
+    CrossFittedTeacher,
     FeatureCache,
     Inference,
     network_on_tokens,
@@ -97,6 +98,9 @@ class StudentTraining(Stage):
 
     teacher: str = ''
     """Model directory to distil from; empty: cross-entropy alone."""
+    fold_teachers: dict[str, str] = field(default_factory=dict)
+    """Fold of the training clips → model directory that was trained without it, which gives the
+    logits of its clips (cross-fitting), in place of `teacher`."""
     custom_encoders: bool = False
     """Whether the teacher may name encoder classes of its own, whose code is run."""
     cache_teacher: bool = True
@@ -260,17 +264,42 @@ def _train_on_tokens(
 
 
 def _teacher(settings: Stage, student: Karmma, splits: Splits, run_dir: Path) -> Teacher | None:
-    if not isinstance(settings, StudentTraining) or not settings.teacher:
+    if not isinstance(settings, StudentTraining):
         return None
-    bundle = load_bundle(settings.teacher, custom_encoders=settings.custom_encoders)
-    check_teacher(bundle, student, splits.spec, splits.vocabulary)
-    if not settings.cache_teacher:
-        return FrozenTeacher(bundle.network)
+    teachers = settings.fold_teachers or (
+        {'': settings.teacher} if settings.teacher else {})
+    if settings.fold_teachers:
+        _check_folds(settings, splits)
+    networks = {}
+    for fold, folder in teachers.items():
+        bundle = load_bundle(folder, custom_encoders=settings.custom_encoders)
+        check_teacher(bundle, student, splits.spec, splits.vocabulary)
+        networks[fold] = bundle.network
+    if not settings.cache_teacher or not networks:
+        return FrozenTeacher(networks['']) if networks else None
+    caches = {}
     with Bars() as bars:
-        return TeacherLogitCache.build(
-            run_dir / 'logits', bundle.network, splits.train,
-            clips_digest(splits.train, settings.data),
-            _inference(settings.run, partial(bars, "the teacher's logits")))
+        for i, (fold, network) in enumerate(networks.items()):
+            title = f"the teacher's logits, without {fold}" if fold else "the teacher's logits"
+            caches[fold] = TeacherLogitCache.build(
+                run_dir / (f'logits_{i}' if fold else 'logits'), network, splits.train,
+                clips_digest(splits.train, settings.data),
+                _inference(settings.run, partial(bars, title)))
+    return CrossFittedTeacher(caches, splits.folds) if settings.fold_teachers else caches['']
+
+
+def _check_folds(settings: StudentTraining, splits: Splits) -> None:
+    folds = sorted(set(splits.folds))
+    if not folds or set(folds) != set(settings.fold_teachers):
+        raise InvalidSettingError(
+            'fold_teachers', ', '.join(settings.fold_teachers),
+            f'the folds of the training clips, {", ".join(folds)}' if folds else
+            'a data set that names folds, as the column fold of a manifest')
+    if settings.teacher or not settings.cache_teacher:
+        raise InvalidSettingError(
+            'teacher' if settings.teacher else 'cache_teacher',
+            settings.teacher or settings.cache_teacher,
+            'none beside fold_teachers' if settings.teacher else 'true beside fold_teachers')
 
 
 def _inference(settings: RunSettings, progress: Callable[[int, int], None]) -> Inference:

@@ -8,12 +8,15 @@ Any other data set, described by one CSV file with a line for each segment.
 Any modality may have a column, such as `imu` or `rgb_wrist`; its type opens the file or folder.
 Commas, semicolons or tabs separate the columns. Paths are relative to the file. An empty cell
 means that the segment lacks that sensor: no two lines need the same ones.
+
+A column `fold` names groups of training lines, such as persons, for cross-validation and
+cross-fitting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 import json
 import math
 from pathlib import Path
@@ -34,7 +37,7 @@ COMPUTED = 'computed'
 """In the cell of a modality that can be computed from another, as flow from frames."""
 
 _NEEDED = ('split', 'start', 'stop')
-_NAME = 'name'
+_NAME, _FOLD = 'name', 'fold'
 _CLASSES_FORMAT = 'it must be {"verb": ["cut", …], "noun": ["onion", …]}'
 
 
@@ -43,7 +46,7 @@ class ManifestSettings(SourceSettings):
     """A data set that is described by a CSV file."""
 
     file: str = ''
-    """The CSV file. Columns: split, start, stop, name (optional), the heads, modalities."""
+    """The CSV file. Columns: split, start, stop, the heads, modalities; optional: name, fold."""
     heads: tuple[str, ...] = (VERB, NOUN)
     """Columns that hold class names, each a head of the network."""
     classes: str = ''
@@ -53,12 +56,14 @@ class ManifestSettings(SourceSettings):
     """
     seed: int = 0
     """Seed of the positions of the training windows in longer segments."""
+    held_out_fold: str = ''
+    """Fold whose training lines validate instead of training, for cross-validation."""
     title: str = ''
     """Name of the data set, for the model card; empty: that of the file."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.heads or set(self.heads) & {*_NEEDED, _NAME, *registered_types()}:
+        if not self.heads or set(self.heads) & {*_NEEDED, _NAME, _FOLD, *registered_types()}:
             raise InvalidSettingError(
                 'manifest.heads', self.heads, 'one or more names, none of which is another column')
 
@@ -70,6 +75,7 @@ class _Line:
     name: str
     start_s: float
     stop_s: float
+    fold: str
     classes: Mapping[str, str]
     sources: Mapping[Modality, Source]
 
@@ -93,6 +99,8 @@ def open_splits(settings: ManifestSettings, spec: ClipSpec) -> Splits:
                         'training and scoring need one each')
     vocabulary = _read_classes(Path(settings.classes), settings) if settings.classes else \
         _collect_classes(path, lines, settings)
+    if settings.held_out_fold:
+        lines = _hold_out(path, lines, settings.held_out_fold)
     by_split = {split: [line for line in lines if line.split == split] for split in SPLITS}
     clips = {
         split: SegmentDataset([_segment(path, line, vocabulary) for line in chosen], spec,
@@ -102,7 +110,8 @@ def open_splits(settings: ManifestSettings, spec: ClipSpec) -> Splits:
     return Splits(
         settings.title or path.stem, spec, vocabulary, train=clips['train'],
         validation=clips['validation' if 'validation' in clips else 'test'],
-        test=clips['test' if 'test' in clips else 'validation'])
+        test=clips['test' if 'test' in clips else 'validation'],
+        folds=_folds(path, by_split['train']))
 
 
 class _Manifest:
@@ -121,7 +130,7 @@ class _Manifest:
 
     def _columns(self, header: Sequence[str]) -> list[str]:
         """Return the columns in the spelling of the settings; case does not matter."""
-        named = (*_NEEDED, _NAME, *self.settings.heads)
+        named = (*_NEEDED, _NAME, _FOLD, *self.settings.heads)
         known = {name.casefold(): name for name in named}
         columns = []
         for name in header:
@@ -166,7 +175,8 @@ class _Manifest:
                 raise self._wrong(number, head, row[head], 'the name of a class')
         return _Line(
             number, row['split'], row.get(_NAME) or f'line {number}', start, stop,
-            {head: row[head] for head in self.settings.heads}, self._sources(number, row))
+            row.get(_FOLD, ''), {head: row[head] for head in self.settings.heads},
+            self._sources(number, row))
 
     def _seconds(self, number: int, column: str, text: str) -> float:
         try:
@@ -206,6 +216,30 @@ class _Manifest:
     ) -> DataError:
         return DataError(
             self.path, f'line {number}: {column} is {got!r}; expected {allowed}', remedy)
+
+
+def _hold_out(path: Path, lines: Sequence[_Line], fold: str) -> list[_Line]:
+    """Return the lines with one fold of the training lines as the validation lines."""
+    folds = {line.fold for line in lines if line.split == 'train'}
+    if fold not in folds or len(folds) == 1:
+        raise DataError(
+            path, f'manifest.held_out_fold is {fold!r}; expected one of several folds of training '
+            f'lines, here {", ".join(sorted(folds - {""})) or "none"}',
+            'name the fold of each training line in a column fold')
+    return [
+        replace(line, split='validation') if line.split == 'train' and line.fold == fold else line
+        for line in lines if line.split != 'validation']
+
+
+def _folds(path: Path, lines: Sequence[_Line]) -> tuple[str, ...]:
+    """Return the fold of each training line that is a clip; every line has one, or none."""
+    clips = [line for line in lines if line.sources]
+    for line in clips:
+        if bool(line.fold) != bool(clips[0].fold):
+            empty = clips[0] if line.fold else line
+            raise DataError(path, f'line {empty.number}: fold is empty, though other training '
+                            'lines have one', 'name its fold')
+    return tuple(line.fold for line in clips if line.fold)
 
 
 def _read_classes(path: Path, settings: ManifestSettings) -> Vocabulary:

@@ -123,3 +123,5 @@ class Splits:
     train: Clips
     validation: Clips
     test: Clips
+    folds: tuple[str, ...] = ()
+    """The fold of each training clip, such as the person; empty: none are named."""

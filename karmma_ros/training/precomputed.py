@@ -10,7 +10,7 @@ Shape legend: s samples, m modalities, n tokens, e token width, u subsets, c cla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 import hashlib
 from pathlib import Path
@@ -167,6 +167,38 @@ class TeacherLogitCache:
         logits = torch.from_numpy(self._arrays[LOGITS][index, self._subset_index[code]])
         parts = logits.to(batch.present.device).split(list(self._heads.values()), dim=1)
         return dict(zip(self._heads, parts))
+
+
+class CrossFittedTeacher:
+    """
+    Teachers that were each trained without one fold, for the clips of that fold; see `Teacher`.
+
+    A network is surer of the clips that it was trained on than of others; the logits of a clip
+    are of one that has not seen it (cross-fitting).
+
+    :param teachers: fold → the logits of the teacher without it.
+    :param folds: of each clip.
+    """
+
+    reads: tuple[Modality, ...] = ()
+
+    def __init__(
+        self, teachers: Mapping[str, TeacherLogitCache], folds: Sequence[str]
+    ) -> None:
+        self.modalities = next(iter(teachers.values())).modalities
+        self._teachers = list(teachers.values())
+        names = list(teachers)
+        self._teacher_of = torch.tensor([names.index(fold) for fold in folds])
+
+    def __call__(self, batch: Batch, present: Mapping[Modality, Tensor]) -> dict[str, Tensor]:
+        """Return the logits of each head for the clips that the batch's index names."""
+        chosen = self._teacher_of[batch.index.cpu()].to(batch.present.device)
+        parts: dict[str, Tensor] = {}
+        for i, teacher in enumerate(self._teachers):
+            for head, logits in teacher(batch, present).items():
+                parts[head] = torch.where(
+                    (chosen == i)[:, None], logits, parts.get(head, logits))
+        return parts
 
 
 def _features(network: Karmma, batch: Batch) -> dict[str, np.ndarray]:

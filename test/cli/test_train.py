@@ -9,6 +9,7 @@ from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
 from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name, subsets
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.training.module import RecognitionModule
+import numpy as np
 import pytest
 import torch
 
@@ -75,6 +76,52 @@ def test_a_student_is_distilled_and_gets_its_card(teacher, cache, tmp_path, caps
     assert f'wrote {out}' in capsys.readouterr().out
 
 
+@pytest.fixture(scope='module')
+def folds(tmp_path_factory):
+    """Return a manifest of two persons, and a model that was trained without each."""
+    folder = tmp_path_factory.mktemp('folds')
+    times = np.arange(60) / 50
+    lines = ['split,fold,start,stop,action,imu']
+    for i, (fold, split) in enumerate((('anna', 'train'), ('ben', 'train'), ('', 'test')) * 2):
+        values = np.random.default_rng(i).normal(size=(60, 6))
+        rows = [','.join(map(str, row)) for row in np.column_stack([times, values])]
+        (folder / f'{i}.csv').write_text('\n'.join(['time,ax,ay,az,wx,wy,wz', *rows]))
+        lines.append(f'{split},{fold},0,1,{"wave" if i < 3 else "nod"},{i}.csv')
+    (folder / 'segments.csv').write_text('\n'.join(lines))
+    for held_out, trained_on in (('ben', 'anna'), ('anna', 'ben')):
+        assert run_folds(folder, f'of_{trained_on}', '--data.manifest.held_out_fold',
+                         held_out) == 0
+    return folder
+
+
+def run_folds(folder, name, *more):
+    return main([
+        'train', 'student', '--config', str(CONFIGS / 'utd_mhad_student.yaml'),
+        '--modalities', '[imu]', '--data.manifest.file', str(folder / 'segments.csv'),
+        '--run.epochs', '1', '--run.batch_size', '2', '--run.progress', 'false',
+        '--out', str(folder / name), '--run-dir', str(folder / f'{name}_work'), *more])
+
+
+def test_a_student_is_distilled_from_teachers_that_have_not_seen_its_clips(folds):
+    teachers = ['--fold_teachers.anna', str(folds / 'of_ben'),
+                '--fold_teachers.ben', str(folds / 'of_anna')]
+    assert run_folds(folds, 'student', *teachers) == 0
+    kept = [np.load(folds / 'student_work' / f'logits_{i}' / 'logits.npy') for i in range(2)]
+    assert kept[0].shape == kept[1].shape == (4, 1, 2) and not np.allclose(*kept)
+
+
+@pytest.mark.parametrize(('more', 'text'), [
+    (['--fold_teachers.anna', 'of_ben'], 'expected the folds of the training clips, anna, ben'),
+    (['--fold_teachers', '{anna: of_ben, ben: of_anna}', '--teacher', 'of_ben'],
+     'expected none beside fold_teachers'),
+    (['--fold_teachers', '{anna: of_ben, ben: of_anna}', '--cache-teacher', 'false'],
+     'expected true beside fold_teachers'),
+])
+def test_wrong_folds_are_named(folds, capsys, more, text):
+    assert run_folds(folds, 'refused', *more) == 2
+    assert text in capsys.readouterr().err
+
+
 def test_an_interrupt_is_reported_and_the_same_command_resumes(
     cache, tmp_path, capsys, monkeypatch
 ):
@@ -100,6 +147,7 @@ def test_an_interrupt_is_reported_and_the_same_command_resumes(
         ('student', ['--run.epochs', '0'], 'epochs is 0'),
         ('student', ['--preset', 'vast'], "preset is 'vast'"),
         ('student', ['--teacher', 'nowhere'], 'no such directory'),
+        ('student', ['--fold_teachers.anna', 'nowhere'], 'expected a data set that names folds'),
         ('student', ['--data.dataset', 'kinetics'], "dataset is 'kinetics'"),
         ('student', ['--data.synthetic_kitchen.train', '0'], 'train is 0'),
         ('student', ['--weights.rgb', 'NOWHERE_V1'], "weights is 'NOWHERE_V1'"),

@@ -130,6 +130,33 @@ def test_columns_may_be_few_and_of_any_order_with_names_and_other_heads(folder, 
     assert splits.test[0].clip.modalities == (A,)
 
 
+FOLDS = 'split,fold,start,stop,verb,noun,audio\n'
+FOLDED = ('train,anna,0,2,stir,pan,audio.wav', 'train,ben,0,2,cut,pan,audio.wav',
+          'train,anna,1,2,cut,cup,', 'train,ben,1,2,cut,cup,audio.wav',
+          'test,,0,1,cut,pan,audio.wav')
+
+
+def test_the_clips_know_their_folds_and_one_may_validate(folder, spec):
+    splits = opened(folder, spec, *FOLDED, header=FOLDS)
+    assert splits.folds == ('anna', 'ben', 'ben')  # a line without any file is no clip
+    held = opened(folder, spec, *FOLDED, header=FOLDS, held_out_fold='anna')
+    assert held.folds == ('ben', 'ben')
+    assert [s.start_s for s in held.validation.segments] == [0]
+    assert len(held.test) == 1 and held.vocabulary == splits.vocabulary
+
+
+@pytest.mark.parametrize(('lines', 'fold', 'complaint'), [
+    (FOLDED, 'carl', "held_out_fold is 'carl'; expected one of several folds of training lines, "
+     'here anna, ben'),
+    (FOLDED[1:2] + FOLDED[3:], 'ben', "is 'ben'; expected one of several"),
+    ((*FOLDED, 'train,,0,1,cut,pan,audio.wav'), '', 'line 7: fold is empty, though other'),
+    (('train,,0,1,cut,pan,audio.wav', *FOLDED), '', 'line 2: fold is empty, though other'),
+])
+def test_wrong_folds_are_named(folder, spec, lines, fold, complaint):
+    with pytest.raises(DataError, match=complaint):
+        opened(folder, spec, *lines, header=FOLDS, held_out_fold=fold)
+
+
 def test_the_classes_may_come_from_a_file_in_its_order(folder, spec):
     classes = {'noun': ['pan', 'lid', 'cup'], 'verb': ['stir', 'cut', 'wash']}
     (folder / 'classes.json').write_text(json.dumps(classes))

@@ -10,6 +10,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.module import OptimizerSettings
 from karmma_ros.training.precomputed import (
+    CrossFittedTeacher,
     FeatureCache,
     Inference,
     network_on_tokens,
@@ -85,6 +86,26 @@ def test_cached_logits_are_the_teachers_own(network, spec, tmp_path):
     alone = cached(batch, {Modality.RGB: torch.ones(len(batch), dtype=torch.bool)})
     everything = frozen(batch, {m: batch.present[:, i] for i, m in enumerate(PAPER_MODALITIES)})
     torch.testing.assert_close(alone['verb'], everything['verb'], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_cross_fitted_clip_has_the_logits_of_the_teacher_without_its_fold(
+    network, config, spec, vocabulary, tmp_path
+):
+    torch.manual_seed(8)
+    networks = {'anna': network, 'ben': build(config, spec, vocabulary).eval()}
+    caches = {name: TeacherLogitCache.build(tmp_path / name, each, Few(spec), 'few')
+              for name, each in networks.items()}
+    folds = ['anna', 'ben', 'ben'] * 3 + ['anna', 'anna']
+    teacher = CrossFittedTeacher(caches, folds)
+    assert teacher.modalities == network.modalities and not teacher.reads
+    for batch in batches(Few(spec), network):
+        masks = {m: batch.present[:, i] for i, m in enumerate(PAPER_MODALITIES)}
+        wanted = {name: FrozenTeacher(each)(batch, masks) for name, each in networks.items()}
+        for head, logits in teacher(batch, masks).items():
+            expected = torch.stack([
+                wanted[folds[index]][head][row] for row, index in enumerate(batch.index.tolist())])
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('cache', [FeatureCache, TeacherLogitCache])

@@ -227,7 +227,8 @@ def open_splits(settings: EpicKitchensSettings, spec: ClipSpec) -> Splits:
         raise DataError(
             root, f'there is no recording of any of the {len(train)} training segments, nor '
             'of others', 'correct root (the folder that holds P01), or rgb, flow and audio')
-    return Splits(NAMES[settings.split], spec, read_vocabulary(folder), *clips)
+    return Splits(NAMES[settings.split], spec, read_vocabulary(folder), train=clips[0],
+                  validation=clips[1], test=clips[2])
 
 
 def _folder(settings: EpicKitchensSettings, name: str) -> Path:
