@@ -30,7 +30,7 @@ from karmma_ros.modality import listed, Modality
 from karmma_ros.stream.availability import ModalityState, ModalityStatus
 from karmma_ros.stream.ingest import MessageIngest
 from karmma_ros.stream.settings import make_stream
-from karmma_ros.stream.window import InferenceTrigger, Window
+from karmma_ros.stream.window import InferenceTrigger, tick_period_ns, Window
 import numpy as np
 from numpy.typing import NDArray
 
@@ -98,10 +98,8 @@ class SimulatedNode:
         self._ingest = MessageIngest(values)
         self._ingest.feed(self._stream)
         self._needed = values['min_modalities']
-        # As in the node: with two checks a hop, no window of a streaming network is missed.
         self._trigger = InferenceTrigger(every_frame=bool(hop))
-        self._period_ns = (
-            hop * spec.frame_period_ns // 2 if hop else round(NANOSECONDS / values['rate']))
+        self._period_ns = tick_period_ns(spec, values['rate'], hop)
         # As in a node that was started before the clock: ticks at multiples of the period.
         self._tick_ns = -(-start_ns // self._period_ns) * self._period_ns
         self._received_ns = self._start_ns = start_ns

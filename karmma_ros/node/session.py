@@ -24,7 +24,7 @@ from karmma_ros.prediction import further_heads
 from karmma_ros.stream.events import ActionEvents, EventSettings
 from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.settings import event_settings, input_settings, make_stream, with_topic
-from karmma_ros.stream.window import InferenceTrigger
+from karmma_ros.stream.window import InferenceTrigger, tick_period_ns
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
@@ -207,14 +207,10 @@ class Session:
             self.worker.request_result()
 
     def _period_s(self) -> float:
-        """
-        Return the period of the rate timer.
-
-        A streaming network has a window when a hop is complete: two ticks a hop miss none.
-        """
-        hop = self._hop(self.model)
-        period_ns = self.model.bundle.spec.frame_period_ns
-        return hop * period_ns / 2 / NANOSECONDS if hop else 1 / self._parameters['rate']
+        """Return the period of the rate timer, which rclpy rounds down to nanoseconds."""
+        period_ns = tick_period_ns(
+            self.model.bundle.spec, self._parameters['rate'], self._hop(self.model))
+        return (period_ns + 0.5) / NANOSECONDS
 
     def _hop(self, model: Model) -> int:
         return model.recogniser.hop(self._parameters['rate'])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from karmma_ros.clip import Clip, ClipSpec
+from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
 from karmma_ros.modalities import make_clip
 from karmma_ros.modalities.sample_buffer import WindowSamples
 from karmma_ros.modality import in_order, Modality
@@ -55,6 +55,19 @@ class Window:
         """
         chosen = in_order(self.modalities if keep is None else set(keep) & set(self.modalities))
         return make_clip(self.spec, {m: self.samples[m].arrays() for m in chosen})
+
+
+def tick_period_ns(spec: ClipSpec, rate: float, hop: int = 0) -> int:
+    """
+    Return the period of the ticks of an `InferenceTrigger`.
+
+    It is rounded down as rclpy does it: a nanosecond adds up to many milliseconds since 1970.
+
+    :param rate: inferences per second.
+    :param hop: frames from one window of a streaming network to the next; 0 for others. Two ticks
+        a hop miss no window.
+    """
+    return hop * spec.frame_period_ns // 2 if hop else int(1 / rate * NANOSECONDS)
 
 
 class InferenceTrigger:
