@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from karmma_ros.data.synthetic_kitchen.motion import Rhythm, TAU
 from karmma_ros.data.synthetic_kitchen.objects import Timbre
-from karmma_ros.data.synthetic_kitchen.vocabulary import generator, Stream
+from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, generator, Stream
 from karmma_ros.errors import InvalidSettingError
 import numpy as np
 
@@ -86,22 +86,39 @@ class Mix:
     clatter: float
     """Hits a second that do not belong to the action."""
     clatter_strength: float
+    corner: float
+    """Frequency above which the fan's noise falls, Hz."""
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Mix:
+    def draw(cls, rng: np.random.Generator, domain: Domain) -> Mix:
         """Sample the loudness of one episode."""
-        noise = 0.03 * 10 ** (rng.uniform(*NOISE_DB) / 20)
+        background = BACKGROUNDS[domain]
+        noise = 0.03 * 10 ** (rng.uniform(*background.noise_db) / 20)
         return cls(0.08 * 10 ** (rng.uniform(-4, 3) / 20), float(rng.uniform(*EVENNESS)),
-                   float(rng.uniform(0.35, 1.1)), noise, HISS * noise,
-                   (float(rng.uniform(90, 240)), 0.3 * noise),
-                   float(rng.uniform(0.0, CLATTER_HZ)), float(rng.uniform(0.02, 0.08)))
+                   float(rng.uniform(0.35, 1.1)), noise, background.hiss * noise,
+                   (float(rng.uniform(*background.hum_hz)), background.hum * noise),
+                   float(rng.uniform(0.0, background.clatter_hz)),
+                   float(rng.uniform(0.02, 0.08)), background.corner)
 
 
-NOISE_DB = (2.0, 13.0)
-"""Range of the loudness of the fan, dB."""
-HISS = 0.5
+@dataclass(frozen=True)
+class Background:
+    """What is heard beside the action in a domain: a kitchen's fan, or a machine's whine."""
+
+    noise_db: tuple[float, float]
+    """Range of the loudness of the fan, dB."""
+    hiss: float
+    """White noise, as a fraction of the fan's."""
+    hum_hz: tuple[float, float]
+    hum: float
+    """Strength of the hum, as the same fraction."""
+    clatter_hz: float
+    corner: float
+
+
+BACKGROUNDS = {Domain.KITCHEN: Background((2.0, 13.0), 0.5, (90, 240), 0.3, 2.5, 250),
+               Domain.GARAGE: Background((0.0, 9.0), 0.1, (350, 900), 0.9, 1.0, 1600)}
 EVENNESS = (0.0, 0.5)
-CLATTER_HZ = 2.5
 
 
 class Soundtrack:
@@ -166,7 +183,7 @@ class Soundtrack:
     def _background(self, number: int, rate: int) -> np.ndarray:
         frequency, strength = self.mix.hum
         t = number + np.arange(rate) / rate
-        fan = _coloured(Stream.FAN, self.seed, number, rate, _fan(rate))
+        fan = _coloured(Stream.FAN, self.seed, number, rate, _fan(rate, self.mix.corner))
         hiss = generator(Stream.FAN, self.seed, number, rate, 1).standard_normal(rate)
         hum = np.sin(TAU * frequency * t) + 0.5 * np.sin(2 * TAU * frequency * t)
         return self.mix.fan * fan + self.mix.hiss * hiss + strength * hum
@@ -220,9 +237,9 @@ def _resonances(timbre: Timbre, rate: int) -> np.ndarray:
     return _kernel(curve + 0.02)
 
 
-def _fan(rate: int) -> np.ndarray:
+def _fan(rate: int, corner: float) -> np.ndarray:
     f = np.maximum(np.fft.rfftfreq(TAPS, 1 / rate), 20.0)
-    return _kernel(1 / np.sqrt(1 + (f / 250) ** 2))
+    return _kernel(1 / np.sqrt(1 + (f / corner) ** 2))
 
 
 def _kernel(curve: np.ndarray) -> np.ndarray:

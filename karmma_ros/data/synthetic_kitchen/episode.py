@@ -1,5 +1,5 @@
 """
-One episode of cooking, of any length, as the sensors of a robot would record it, and its clips.
+One episode of cooking or of work in a garage, of any length, as the sensors of a robot would record it, and its clips.
 
 The detector reports hands and objects, with the faults of a real one, and no noun. A clip is made
 by the same steps as on a robot: the camera runs at 30 Hz, and of the frames in a slot of the
@@ -32,9 +32,10 @@ from karmma_ros.data.synthetic_kitchen.objects import instance, POOL
 from karmma_ros.data.synthetic_kitchen.scene import Backdrop, Head, Light, Scene
 from karmma_ros.data.synthetic_kitchen.vocabulary import (
     action_of,
+    ALL_NOUNS,
+    Domain,
     generator,
     microseconds,
-    NOUNS,
     Split,
     Stream,
     VERBS,
@@ -117,23 +118,27 @@ class Episode:
     One verb done to one object, without an end.
 
     A function of split, seed, index, verb and noun, and of time: it does not depend on what was
-    rendered before. Any two seconds of it show the action.
+    rendered before. Any two seconds of it show the action. The noun decides the domain.
     """
 
     def __init__(self, split: Split, seed: int, index: int, verb: str, noun: str) -> None:
         self.split, self.seed, self.index, self.verb, self.noun = split, seed, index, verb, noun
-        self.verb_id, self.noun_id = VERBS.index(verb), NOUNS.index(noun)
-        rng = generator(Stream.EPISODE, seed, split.number, index, self.verb_id, self.noun_id)
+        self.domain = Domain.of(noun)
+        self.verb_id, self.noun_id = VERBS.index(verb), self.domain.nouns.index(noun)
+        rng = generator(Stream.EPISODE, seed, split.number, index, self.verb_id,
+                        ALL_NOUNS.index(noun))
         self.instance_number = int(rng.integers(POOL[split]))
         self.instance = instance(split, noun, self.instance_number)
         self._seed = int(rng.integers(2 ** 62))
         motion = Motion.draw(rng, verb, self.instance.dynamics)
         self._detector = Detector.draw(rng)
         self._motion = motion
-        self._scene = Scene(motion, self.instance.appearance, Cook.draw(rng, verb), Head.draw(rng),
-                            Light.draw(rng), Backdrop(self._seed), self._seed)
-        self._soundtrack = Soundtrack(verb, self.instance.timbre, motion.rhythm, Mix.draw(rng),
-                                 self._seed)
+        self._scene = Scene(
+            motion, self.instance.appearance, Cook.draw(rng, verb, self.domain),
+            Head.draw(rng, self.domain), Light.draw(rng, self.domain),
+            Backdrop(self._seed, self.domain), self._seed)
+        self._soundtrack = Soundtrack(
+            verb, self.instance.timbre, motion.rhythm, Mix.draw(rng, self.domain), self._seed)
 
     def frame(self, t_s: float, height: int, width: int) -> np.ndarray:
         """Render the frame at `t_s` seconds: uint8 `[height, width, 3]`, red, green, blue."""
@@ -164,10 +169,12 @@ class Episode:
         return self._scene.silhouettes(t_s)
 
 
-def episode(split: Split, seed: int, index: int) -> Episode:
+def episode(
+    split: Split, seed: int, index: int, domain: Domain = Domain.KITCHEN
+) -> Episode:
     """Return the episode behind the clip of that index in a balanced split."""
     verb, noun = action_of(split, seed, index)
-    return Episode(split, seed, index, VERBS[verb], NOUNS[noun])
+    return Episode(split, seed, index, VERBS[verb], domain.nouns[noun])
 
 
 CAMERA_HZ = 30
@@ -236,9 +243,11 @@ def frame_times(start_s: float, spec: ClipSpec) -> list[float]:
     return [math.ceil(slot * CAMERA_HZ - 1e-6) / CAMERA_HZ for slot in slots]
 
 
-def render_clip(split: Split, seed: int, index: int, spec: ClipSpec) -> RenderedClip:
+def render_clip(
+    split: Split, seed: int, index: int, spec: ClipSpec, domain: Domain = Domain.KITCHEN
+) -> RenderedClip:
     """Render one clip of a balanced split."""
-    kitchen = episode(split, seed, index)
+    kitchen = episode(split, seed, index, domain)
     return render_window(kitchen, start_of(split, seed, index), spec)
 
 

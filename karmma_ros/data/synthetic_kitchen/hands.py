@@ -1,19 +1,30 @@
-"""A cook's hand, forearm and utensil."""
+"""Hand, forearm and utensil of the person who acts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from karmma_ros.data.synthetic_kitchen import garage
+from karmma_ros.data.synthetic_kitchen.canvas import apply, Canvas, CIRCLE, matrix
 from karmma_ros.data.synthetic_kitchen.motion import Pose
 from karmma_ros.data.synthetic_kitchen.objects import Colour, hsv, shade
-from karmma_ros.data.synthetic_kitchen.rendering import apply, Canvas, CIRCLE, matrix
+from karmma_ros.data.synthetic_kitchen.vocabulary import Domain
 import numpy as np
 
-_SKIN = ((0.055, 0.30, 0.95), (0.06, 0.40, 0.86), (0.055, 0.50, 0.70), (0.05, 0.55, 0.52),
-         (0.04, 0.55, 0.38))
-"""Hue, saturation, value."""
+_SKIN = {
+    Domain.KITCHEN: ((0.055, 0.30, 0.95), (0.06, 0.40, 0.86), (0.055, 0.50, 0.70),
+                     (0.05, 0.55, 0.52), (0.04, 0.55, 0.38)),
+    Domain.GARAGE: ((0.13, 0.75, 0.90), (0.30, 0.55, 0.55), (0.60, 0.65, 0.75), (0.0, 0.0, 0.30),
+                    (0.95, 0.60, 0.70))}
+"""Hue, saturation, value; in the garage those of gloves."""
 
-TOOLS = {'cut': 'blade', 'mix': 'whisk', 'scrape': 'spatula', 'peel': 'peeler'}
+_HANDLE = {Domain.KITCHEN: ((0.02, 0.1), (0.2, 0.5), (0.15, 0.45)),
+           Domain.GARAGE: ((0.97, 1.03), (0.75, 1.0), (0.6, 0.9))}
+"""Ranges of hue, saturation and value."""
+
+TOOLS = {
+    Domain.KITCHEN: {'cut': 'blade', 'mix': 'whisk', 'scrape': 'spatula', 'peel': 'peeler'},
+    Domain.GARAGE: {'cut': 'saw', 'mix': 'stick', 'scrape': 'scraper', 'peel': 'hook'}}
 """The utensil that belongs to a verb."""
 
 PROPER = 0.8
@@ -33,17 +44,17 @@ class Cook:
     """Bare forearm above the wrist, world units."""
     scale: float
     tool: str
-    """One of the utensils; any, without that of the verb."""
+    """One of the utensils of the domain; any, without that of the verb."""
     steel: Colour
     handle: Colour
     foam: tuple[tuple[float, float, float], ...]
     """Positions around the palm and sizes of soap bubbles, world units."""
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, verb: str) -> Cook:
-        """Sample the cook of one episode."""
-        h, s, v = _SKIN[rng.integers(len(_SKIN))]
-        proper, tools = rng.uniform() < PROPER, tuple(TOOLS.values())
+    def draw(cls, rng: np.random.Generator, verb: str, domain: Domain) -> Cook:
+        """Sample the person of one episode."""
+        h, s, v = _SKIN[domain][rng.integers(len(_SKIN[domain]))]
+        proper, tools = rng.uniform() < PROPER, tuple(TOOLS[domain].values())
         bubbles = np.column_stack([rng.normal(0, 0.06, 9), rng.normal(-0.07, 0.04, 9),
                                    rng.uniform(0.010, 0.026, 9)])
         return cls(
@@ -51,10 +62,11 @@ class Cook:
                 v * rng.uniform(0.9, 1.05)),
             hsv(rng.uniform(), rng.uniform(0.1, 0.5), rng.uniform(0.25, 0.8)),
             float(rng.uniform(0.06, 0.35)), float(rng.uniform(0.88, 1.12)),
-            TOOLS.get(verb, tools[0]) if proper else tools[rng.integers(len(tools))],
+            TOOLS[domain].get(verb, tools[0]) if proper else tools[rng.integers(len(tools))],
             hsv(0.58, 0.06, rng.uniform(0.6, 0.85)),
-            hsv(rng.uniform(0.02, 0.1), rng.uniform(0.2, 0.5), rng.uniform(0.15, 0.45)),
-            tuple(map(tuple, bubbles.tolist())) if verb == 'wash' and proper else (),
+            hsv(*(float(rng.uniform(*limits)) for limits in _HANDLE[domain])),
+            tuple(map(tuple, bubbles.tolist()))
+            if verb == 'wash' and proper and domain is Domain.KITCHEN else (),
         )
 
 
@@ -114,7 +126,9 @@ def draw_tool(canvas: Canvas, cook: Cook, palm: Pose, tip: tuple[float, float]) 
     b = canvas.at(palm.x, palm.y, float(np.arctan2(dy, dx)))
     steel, dark = cook.steel, shade(cook.steel, 0.65)
     b.line(np.array([[-0.07, 0], [0.3 * length, 0]]), 0.026, cook.handle)
-    if cook.tool == 'blade':
+    if cook.tool in TOOLS[Domain.GARAGE].values():
+        garage.draw_tool(b, cook.tool, length, steel)
+    elif cook.tool == 'blade':
         b.fill(np.array([[0.3 * length, -0.018], [length, -0.012], [1.12 * length, 0.012],
                          [0.3 * length, 0.024]]), dark)
         b.fill(np.array([[0.3 * length, -0.018], [length, -0.012], [length, 0.002],

@@ -1,11 +1,11 @@
 """
-The objects of the synthetic kitchen: every instance of every noun.
+The objects of both domains: every instance of every noun.
 
 Each split has its own instances: they depend on split, noun and number alone, so that two splits
 never share one, whatever the seed.
 
 Nouns of similar appearance differ in their audio, and the other way round: cup and onion share
-hues, cup and plate share a timbre.
+hues, cup and plate share a timbre. The garage's have shapes and timbres of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import colorsys
 from dataclasses import dataclass
 
-from karmma_ros.data.synthetic_kitchen.vocabulary import generator, NOUNS, Split, Stream
+from karmma_ros.data.synthetic_kitchen.vocabulary import ALL_NOUNS, generator, Split, Stream
 import numpy as np
 
 Range = tuple[float, float]
@@ -52,6 +52,9 @@ class ObjectClass:
 _CERAMIC = (1.0, 1.72, 2.61, 3.40)
 _METAL = (1.0, 1.48, 2.12, 3.05, 4.4)
 _SOFT = (1.0, 1.9)
+_BAR = (1.0, 2.76, 5.40)
+_SHEET = (1.0, 1.26, 1.59, 2.14, 2.65)
+_WOOD = (1.0, 2.57, 4.95)
 _RIGID = (0.0, 0.0)
 
 OBJECT_CLASSES = {
@@ -105,8 +108,58 @@ OBJECT_CLASSES = {
         (0.14, 0.19), (0.22, 0.32),
         (450, 1150), _SOFT, (0.020, 0.035), 0.40,
         (0.22, 0.36), (0.14, 0.28), _RIGID),
+    'hammer': ObjectClass(
+        (0.60, 0.70), (0.45, 0.80), (0.30, 0.60), (0.60, 0.10, 0.55),
+        (0.17, 0.22), (0.40, 0.52),
+        (2300, 4200), _BAR, (0.10, 0.22), 0.10,
+        (0.02, 0.08), (0.30, 0.50), _RIGID),
+    'wrench': ObjectClass(
+        (0.52, 0.64), (0.10, 0.35), (0.55, 0.80), (0.60, 0.20, 0.90),
+        (0.15, 0.20), (0.26, 0.36),
+        (2800, 5200), _BAR, (0.12, 0.26), 0.08,
+        (0.16, 0.30), (0.42, 0.62), _RIGID),
+    'paintbrush': ObjectClass(
+        (0.55, 0.95), (0.70, 1.00), (0.60, 0.95), (0.08, 0.40, 0.30),
+        (0.12, 0.16), (0.30, 0.42),
+        (160, 380), _WOOD, (0.008, 0.016), 0.70,
+        (0.30, 0.44), (0.12, 0.26), (0.04, 0.10)),
+    'plank': ObjectClass(
+        (0.07, 0.11), (0.25, 0.50), (0.62, 0.90), (0.07, 0.55, 0.35),
+        (0.20, 0.25), (0.24, 0.34),
+        (140, 340), _WOOD, (0.020, 0.045), 0.30,
+        (0.03, 0.10), (0.01, 0.06), _RIGID),
+    'tin': ObjectClass(
+        (0.0, 1.0), (0.60, 1.00), (0.55, 0.90), (0.0, 0.0, 0.75),
+        (0.09, 0.13), (0.80, 1.0),
+        (1500, 3200), _SHEET, (0.03, 0.07), 0.24,
+        (0.04, 0.12), (0.16, 0.30), _RIGID),
+    'tube': ObjectClass(
+        (0.70, 0.84), (0.10, 0.45), (0.75, 0.98), (0.98, 0.85, 0.75),
+        (0.11, 0.15), (0.30, 0.42),
+        (120, 260), _WOOD, (0.006, 0.014), 0.80,
+        (0.26, 0.40), (0.20, 0.40), (0.14, 0.24)),
+    'cable': ObjectClass(
+        (0.0, 0.05), (0.75, 1.00), (0.50, 0.85), (0.0, 0.0, 0.12),
+        (0.13, 0.18), (0.72, 0.94),
+        (180, 420), _WOOD, (0.006, 0.012), 0.90,
+        (0.22, 0.36), (0.02, 0.08), (0.10, 0.20)),
+    'tile': ObjectClass(
+        (0.45, 0.58), (0.10, 0.50), (0.60, 0.92), (0.62, 0.70, 0.45),
+        (0.10, 0.14), (0.88, 1.0),
+        (3000, 5600), _SHEET, (0.015, 0.035), 0.14,
+        (0.10, 0.22), (0.02, 0.06), _RIGID),
+    'wheel': ObjectClass(
+        (0.60, 0.75), (0.0, 0.20), (0.08, 0.24), (0.15, 0.10, 0.85),
+        (0.14, 0.19), (0.84, 1.0),
+        (100, 220), _WOOD, (0.015, 0.030), 0.45,
+        (0.06, 0.14), (0.50, 0.75), (0.0, 0.04)),
+    'rag': ObjectClass(
+        (0.55, 0.66), (0.20, 0.60), (0.55, 0.88), (0.0, 0.70, 0.80),
+        (0.12, 0.17), (0.62, 0.82),
+        (900, 2600), _WOOD, (0.004, 0.008), 1.10,
+        (0.36, 0.50), (0.08, 0.18), (0.20, 0.32)),
 }
-assert tuple(OBJECT_CLASSES) == NOUNS
+assert tuple(OBJECT_CLASSES) == ALL_NOUNS
 
 
 POOL = {Split.TRAIN: 80, Split.VALIDATION: 20, Split.TEST: 30}
@@ -166,7 +219,7 @@ class Instance:
 def instance(split: Split, noun: str, number: int) -> Instance:
     """Sample an object of a split; `number` is below `POOL[split]`."""
     ranges = OBJECT_CLASSES[noun]
-    rng = generator(Stream.INSTANCE, split.number, NOUNS.index(noun), number)
+    rng = generator(Stream.INSTANCE, split.number, ALL_NOUNS.index(noun), number)
     appearance = Appearance(
         noun,
         hsv(rng.uniform(*ranges.hue), rng.uniform(*ranges.saturation), rng.uniform(*ranges.value)),

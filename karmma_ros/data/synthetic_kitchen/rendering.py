@@ -1,5 +1,5 @@
 """
-Drawing of each noun, seen from above and in front, in its own units.
+Drawing of each noun of the kitchen, seen from above and in front, in its own units.
 
 The local origin of an object is its centre and its longer half side is 1, so that the size of the
 instance is the scale of the canvas.
@@ -8,87 +8,26 @@ instance is the scale of the canvas.
 from __future__ import annotations
 
 from collections.abc import Callable
-import math
 
-import cv2
-from karmma_ros.data.synthetic_kitchen.objects import Appearance, Colour, shade
+from karmma_ros.data.synthetic_kitchen import garage
+from karmma_ros.data.synthetic_kitchen.canvas import Canvas, CIRCLE
+from karmma_ros.data.synthetic_kitchen.objects import Appearance, shade
 import numpy as np
-
-_TURNS = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-CIRCLE = np.stack([np.cos(_TURNS), np.sin(_TURNS)], axis=1)
-"""Points `[28, 2]` of the unit circle."""
-
-_SHIFT = 4
-
-
-def matrix(x: float, y: float, angle: float = 0.0, scale_x: float = 1.0,
-           scale_y: float = 1.0) -> np.ndarray:
-    """Return the `[2, 3]` map: scale, then rotate, then translate."""
-    c, s = math.cos(angle), math.sin(angle)
-    return np.array([[c * scale_x, -s * scale_y, x], [s * scale_x, c * scale_y, y]])
-
-
-def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """Return the `[2, 3]` map that applies `inner` first."""
-    both = outer[:, :2] @ inner
-    both[:, 2] += outer[:, 2]
-    return both
-
-
-def apply(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Map points `[n, 2]`."""
-    return points @ transform[:, :2].T + transform[:, 2]
-
-
-class Canvas:
-    """Draw with smooth edges on an image, in local units."""
-
-    def __init__(self, image: np.ndarray, transform: np.ndarray) -> None:
-        self.image, self.transform = image, transform
-        self._scaled = transform * (1 << _SHIFT)
-        (a, b, _), (c, d, _) = transform.tolist()
-        self.pixels = math.sqrt(abs(a * d - b * c))
-        """Pixels of a local unit."""
-
-    def at(self, x: float, y: float, angle: float = 0.0, scale_x: float = 1.0,
-           scale_y: float = 1.0) -> Canvas:
-        """Return a canvas whose origin is (x, y) of this one."""
-        return Canvas(self.image,
-                     compose(self.transform, matrix(x, y, angle, scale_x, scale_y)))
-
-    def fill(self, points: np.ndarray, colour: Colour | int) -> None:
-        """Fill a polygon `[n, 2]`."""
-        cv2.fillPoly(self.image, [self._fixed(points)], colour, cv2.LINE_AA, _SHIFT)
-
-    def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour | int) -> None:
-        """Fill an ellipse whose axes are the local ones."""
-        self.fill(CIRCLE * (rx, ry) + (x, y), colour)
-
-    def ring(self, x: float, y: float, rx: float, ry: float, width: float,
-             colour: Colour | int) -> None:
-        """Draw the outline of an ellipse."""
-        self.line(CIRCLE * (rx, ry) + (x, y), width, colour, closed=True)
-
-    def line(self, points: np.ndarray, width: float, colour: Colour | int,
-             closed: bool = False) -> None:
-        """Draw a line `[n, 2]` with round ends, `width` in local units."""
-        thickness = max(1, round(width * self.pixels))
-        cv2.polylines(self.image, [self._fixed(points)], closed, colour, thickness,
-                      cv2.LINE_AA, _SHIFT)
-
-    def _fixed(self, points: np.ndarray) -> np.ndarray:
-        placed = apply(self._scaled, points)
-        return np.rint(placed, out=placed).astype(np.int32)
-
 
 def draw_object(canvas: Canvas, item: Appearance) -> None:
     """Draw an instance at the origin of a canvas in world units."""
-    _DRAW[item.noun](canvas.at(0, 0, 0, item.size, item.size), item)
+    canvas = canvas.at(0, 0, 0, item.size, item.size)
+    if item.noun in _DRAW:
+        _DRAW[item.noun](canvas, item)
+    else:
+        garage.draw_object(canvas, item)
 
 
 def outline(item: Appearance) -> np.ndarray:
     """Return the silhouette `[n, 2]` in world units around the centre of the object."""
-    return item.size * _OUTLINE.get(item.noun, _oval)(item)
+    if item.noun in _DRAW:
+        return item.size * _OUTLINE.get(item.noun, _oval)(item)
+    return item.size * garage.outline(item)
 
 
 def _oval(item: Appearance) -> np.ndarray:

@@ -1,14 +1,28 @@
 """
-The camera on the cook's head: renders backdrop, object and hands to a frame.
+The camera: renders backdrop, object and hands to a frame.
+
+In the kitchen it is on the cook's head; in the garage someone else holds it, beyond the bench.
 
 Shape legend: h height, w width of the frame, pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
+from karmma_ros.data.synthetic_kitchen import garage
+from karmma_ros.data.synthetic_kitchen.canvas import (
+    apply,
+    box,
+    Canvas,
+    compose,
+    Decor,
+    matrix,
+    PaintObject,
+    smooth_noise,
+)
 from karmma_ros.data.synthetic_kitchen.hands import (
     Cook,
     CURL,
@@ -20,15 +34,8 @@ from karmma_ros.data.synthetic_kitchen.hands import (
 )
 from karmma_ros.data.synthetic_kitchen.motion import CARRIED, Hands, Motion, TAU
 from karmma_ros.data.synthetic_kitchen.objects import Appearance, Colour, hsv, shade
-from karmma_ros.data.synthetic_kitchen.rendering import (
-    apply,
-    Canvas,
-    compose,
-    draw_object,
-    matrix,
-    outline,
-)
-from karmma_ros.data.synthetic_kitchen.vocabulary import generator, microseconds, Stream
+from karmma_ros.data.synthetic_kitchen.rendering import draw_object, outline
+from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, generator, microseconds, Stream
 import numpy as np
 
 HALF_WIDTH, HALF_HEIGHT = 1.1, 0.85
@@ -36,10 +43,10 @@ HALF_WIDTH, HALF_HEIGHT = 1.1, 0.85
 
 
 class Backdrop:
-    """One kitchen, painted once for each frame size."""
+    """One kitchen or garage, painted once for each frame size."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, domain: Domain) -> None:
+        self.seed, self.domain = seed, domain
 
     def to_world(self, height: int) -> np.ndarray:
         """Return the `[2, 3]` map from the painting's pixels to the world."""
@@ -49,14 +56,15 @@ class Backdrop:
         """Paint at `height` pixels a world unit: uint8 `[1.7 height, 2.2 height, 3]`."""
         rng = generator(Stream.BACKDROP, self.seed)
         shape = (round(2 * HALF_HEIGHT * height), round(2 * HALF_WIDTH * height))
-        base, top = _worktop(rng, shape)
+        decor = _DECOR[self.domain]
+        base, top = decor.worktop(rng, shape)
         image = np.clip(top, 0, 255).astype(np.uint8)
         canvas = Canvas(image, matrix(HALF_WIDTH * height, HALF_HEIGHT * height, 0.0,
                                     height, height))
         edge = rng.uniform(-0.46, -0.34)
-        _SURFACES[rng.integers(len(_SURFACES))](canvas, rng, base)
-        _wall(canvas, rng, edge)
-        _clutter(canvas, rng, edge)
+        decor.surfaces[rng.integers(len(decor.surfaces))](canvas, rng, base)
+        decor.wall(canvas, rng, edge)
+        _clutter(canvas, rng, edge, decor.clutter)
         return image
 
 
@@ -65,43 +73,37 @@ def _worktop(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Colour, 
     material = rng.integers(3)
     if material == 0:
         base = hsv(rng.uniform(0.06, 0.10), rng.uniform(0.20, 0.42), rng.uniform(0.45, 0.75))
-        grain = 14 * _field(rng, shape, (70, 5)) + 8 * _field(rng, shape, (140, 12))
+        grain = 14 * smooth_noise(rng, shape, (70, 5)) + 8 * smooth_noise(rng, shape, (140, 12))
     elif material == 1:
         base = hsv(rng.uniform(), rng.uniform(0.0, 0.08), rng.uniform(0.35, 0.65))
-        grain = 7 * _field(rng, shape, (110, 140)) + 9 * _field(rng, shape, (24, 30))
+        grain = 7 * smooth_noise(rng, shape, (110, 140)) + 9 * smooth_noise(rng, shape, (24, 30))
     else:
         base = hsv(rng.uniform(0.08, 0.16), rng.uniform(0.0, 0.10), rng.uniform(0.70, 0.86))
-        grain = 4 * _field(rng, shape, (6, 8))
+        grain = 4 * smooth_noise(rng, shape, (6, 8))
     fall = np.linspace(-14, 12, shape[0], dtype=np.float32)[:, None]
     return base, np.array(base, np.float32) + (grain + fall)[..., None]
-
-
-def _field(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> np.ndarray:
-    """Return smooth noise `[h, w]` of that many cells, the same at every frame size."""
-    noise = rng.standard_normal(cells, dtype=np.float32)
-    return cv2.resize(noise, shape[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def _wall(canvas: Canvas, rng: np.random.Generator, edge: float) -> None:
     """Paint the tiled wall above the worktop's far edge."""
     colour = hsv(rng.uniform(), rng.uniform(0.02, 0.14), rng.uniform(0.72, 0.92))
-    canvas.fill(_box(-2, -2, 2, edge), colour)
+    canvas.fill(box(-2, -2, 2, edge), colour)
     size = rng.uniform(0.13, 0.24)
     for y in np.arange(edge - 0.03, -HALF_HEIGHT, -0.6 * size):
         canvas.line(np.array([[-2, y], [2, y]]), 0.008, shade(colour, 0.86))
     for x in np.arange(-HALF_WIDTH + rng.uniform(0, size), HALF_WIDTH, size):
         canvas.line(np.array([[x, -2], [x, edge]]), 0.008, shade(colour, 0.86))
-    canvas.fill(_box(-2, edge - 0.03, 2, edge), shade(colour, 0.8))
-    canvas.fill(_box(-2, edge, 2, edge + 0.015), shade(colour, 0.5))
+    canvas.fill(box(-2, edge - 0.03, 2, edge), shade(colour, 0.8))
+    canvas.fill(box(-2, edge, 2, edge + 0.015), shade(colour, 0.5))
 
 
 def _board(canvas: Canvas, rng: np.random.Generator, base: Colour) -> None:
     colour = hsv(rng.uniform(0.08, 0.11), rng.uniform(0.25, 0.42), rng.uniform(0.70, 0.88))
     b = canvas.at(rng.normal(0, 0.03), rng.uniform(0.0, 0.06), rng.normal(0, 0.06))
     w, h = rng.uniform(0.34, 0.46), rng.uniform(0.22, 0.3)
-    b.fill(_box(-w, -h + 0.02, w, h + 0.03), shade(base, 0.6))
-    b.fill(_box(-w, -h, w, h + 0.015), shade(colour, 0.72))
-    b.fill(_box(-w, -h, w, h), colour)
+    b.fill(box(-w, -h + 0.02, w, h + 0.03), shade(base, 0.6))
+    b.fill(box(-w, -h, w, h + 0.015), shade(colour, 0.72))
+    b.fill(box(-w, -h, w, h), colour)
     for y in np.linspace(-h + 0.05, h - 0.05, 5):
         b.line(np.array([[-w, y], [w, y + 0.01 * rng.normal()]]), 0.006, shade(colour, 0.9))
     b.ellipse(0.88 * w, -0.75 * h, 0.022, 0.02, shade(base, 0.7))
@@ -111,27 +113,27 @@ def _cloth(canvas: Canvas, rng: np.random.Generator, base: Colour) -> None:
     colour = hsv(rng.uniform(), rng.uniform(0.05, 0.25), rng.uniform(0.7, 0.9))
     b = canvas.at(rng.normal(0, 0.05), 0.04, rng.normal(0, 0.12))
     w, h = rng.uniform(0.32, 0.45), rng.uniform(0.22, 0.3)
-    b.fill(_box(-w, -h, w + 0.01, h + 0.012), shade(base, 0.7))
-    b.fill(_box(-w, -h, w, h), colour)
+    b.fill(box(-w, -h, w + 0.01, h + 0.012), shade(base, 0.7))
+    b.fill(box(-w, -h, w, h), colour)
     for x in np.arange(-w + 0.04, w, rng.uniform(0.08, 0.16)):
-        b.fill(_box(float(x), -h, float(x) + 0.02, h), shade(colour, 0.85))
+        b.fill(box(float(x), -h, float(x) + 0.02, h), shade(colour, 0.85))
 
 
 def _sink(canvas: Canvas, rng: np.random.Generator, base: Colour) -> None:
     steel = hsv(0.58, 0.05, rng.uniform(0.6, 0.75))
     b = canvas.at(rng.normal(0, 0.04), 0.04)
     w, h = rng.uniform(0.42, 0.55), rng.uniform(0.3, 0.36)
-    b.fill(_box(-w, -h, w, h), shade(steel, 1.25))
-    b.fill(_box(-w + 0.02, -h + 0.02, w - 0.02, h - 0.02), shade(steel, 0.62))
-    b.fill(_box(-w + 0.05, -h + 0.07, w - 0.05, h - 0.04), shade(steel, 0.85))
+    b.fill(box(-w, -h, w, h), shade(steel, 1.25))
+    b.fill(box(-w + 0.02, -h + 0.02, w - 0.02, h - 0.02), shade(steel, 0.62))
+    b.fill(box(-w + 0.05, -h + 0.07, w - 0.05, h - 0.04), shade(steel, 0.85))
     b.ellipse(0.05, 0.5 * h, 0.04, 0.03, shade(steel, 0.45))
 
 
 def _hob(canvas: Canvas, rng: np.random.Generator, base: Colour) -> None:
     glass = hsv(0.6, 0.1, rng.uniform(0.2, 0.3))
     b = canvas.at(rng.normal(0, 0.05), 0.02)
-    b.fill(_box(-0.62, -0.3, 0.62, 0.36), shade(base, 0.55))
-    b.fill(_box(-0.61, -0.29, 0.61, 0.34), glass)
+    b.fill(box(-0.62, -0.3, 0.62, 0.36), shade(base, 0.55))
+    b.fill(box(-0.61, -0.29, 0.61, 0.34), glass)
     for x, y, r in ((-0.36, -0.12, 0.13), (0.36, -0.12, 0.15), (0.0, 0.12, 0.2)):
         for part in (1.0, 0.6):
             b.ring(x, y, part * r, 0.75 * part * r, 0.01, shade(glass, 1.3))
@@ -146,10 +148,11 @@ def _bare(canvas: Canvas, rng: np.random.Generator, base: Colour) -> None:
 _SURFACES = (_board, _board, _cloth, _sink, _hob, _bare)
 
 
-def _clutter(canvas: Canvas, rng: np.random.Generator, edge: float) -> None:
-    """Stand jars, boxes, pots of herbs and bowls along the wall and at the sides."""
+def _clutter(canvas: Canvas, rng: np.random.Generator, edge: float,
+             objects: Sequence[PaintObject]) -> None:
+    """Stand objects that nobody handles along the wall and at the sides."""
     for _ in range(rng.integers(2, 6)):
-        draw = _CLUTTER[rng.integers(4)]
+        draw = objects[rng.integers(len(objects))]
         if rng.uniform() < 0.65:
             x, y = rng.uniform(-0.9, 0.9), edge + rng.uniform(0.0, 0.06)
         else:
@@ -162,17 +165,17 @@ def _clutter(canvas: Canvas, rng: np.random.Generator, edge: float) -> None:
 
 def _jar(b: Canvas, colour: Colour, rng: np.random.Generator) -> None:
     height = rng.uniform(1.6, 2.8)
-    b.fill(_box(-0.8, -height, 0.8, 0.1), shade(colour, 0.75))
-    b.fill(_box(-0.8, -height, 0.35, 0.1), colour)
-    b.fill(_box(-0.7, -height - 0.35, 0.7, -height), shade(colour, 0.5))
-    b.fill(_box(-0.8, -0.7 * height, 0.8, -0.3 * height), (226, 222, 210))
+    b.fill(box(-0.8, -height, 0.8, 0.1), shade(colour, 0.75))
+    b.fill(box(-0.8, -height, 0.35, 0.1), colour)
+    b.fill(box(-0.7, -height - 0.35, 0.7, -height), shade(colour, 0.5))
+    b.fill(box(-0.8, -0.7 * height, 0.8, -0.3 * height), (226, 222, 210))
 
 
 def _packet(b: Canvas, colour: Colour, rng: np.random.Generator) -> None:
     height = rng.uniform(1.8, 3.2)
-    b.fill(_box(-1.0, -height, 1.0, 0.0), colour)
-    b.fill(_box(0.6, -height, 1.0, 0.0), shade(colour, 0.7))
-    b.fill(_box(-0.8, -0.8 * height, 0.4, -0.55 * height), shade(colour, 1.6))
+    b.fill(box(-1.0, -height, 1.0, 0.0), colour)
+    b.fill(box(0.6, -height, 1.0, 0.0), shade(colour, 0.7))
+    b.fill(box(-0.8, -0.8 * height, 0.4, -0.55 * height), shade(colour, 1.6))
 
 
 def _herbs(b: Canvas, colour: Colour, rng: np.random.Generator) -> None:
@@ -188,11 +191,8 @@ def _dish(b: Canvas, colour: Colour, rng: np.random.Generator) -> None:
     b.ellipse(0, -0.22, 1.05, 0.45, shade(colour, 0.75))
 
 
-_CLUTTER = (_jar, _packet, _herbs, _dish)
-
-
-def _box(x1: float, y1: float, x2: float, y2: float) -> np.ndarray:
-    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+_DECOR = {Domain.KITCHEN: Decor(_worktop, _wall, _SURFACES, (_jar, _packet, _herbs, _dish)),
+          Domain.GARAGE: garage.DECOR}
 
 
 ASPECT = 4 / 3
@@ -201,8 +201,24 @@ ASPECT = 4 / 3
 FAR = 0.82
 """Fraction of the head's movement that the backdrop follows; the hands follow all of it."""
 
-ZOOM = (1.08, 1.38)
-"""Range of the zoom: pixels of a world unit divided by the height of the frame."""
+
+@dataclass(frozen=True)
+class CameraRanges:
+    """The ranges from which the camera of an episode is sampled."""
+
+    zoom: tuple[float, float]
+    """Pixels of a world unit divided by the height of the frame."""
+    sizes: tuple[float, float, float, float]
+    """Movement in x, y, turn and zoom."""
+    frequencies: tuple[float, float]
+    """Of the movement, Hz."""
+
+
+CAMERAS = {Domain.KITCHEN: CameraRanges((1.08, 1.38), (0.022, 0.018, 0.02, 0.015), (0.08, 0.45)),
+           Domain.GARAGE: CameraRanges((0.92, 1.16), (0.010, 0.010, 0.015, 0.010), (0.6, 1.4))}
+
+TURN, TILT = (np.pi - 0.6, np.pi + 0.6), (0.62, 0.80)
+"""The garage's camera: rotation, radians, and height through depth of what lies on the bench."""
 
 EXPOSURE_S = 1 / 80
 """Time between the two renderings that are averaged in a frame."""
@@ -213,27 +229,35 @@ GRAIN_GRID = (180, 240)
 
 @dataclass(frozen=True)
 class Head:
-    """Movement of the cook's head, and of the camera on it."""
+    """Movement of the camera, and of the head that it is on."""
 
     waves: tuple[tuple[float, float, float, float], ...]
     """For x, y, turn and zoom twice: amplitude, frequency (Hz), phase; and a constant."""
     zoom: float
     """Pixels of a world unit divided by the height of the frame."""
+    turn: float = 0.0
+    """Rotation of the view, radians."""
+    tilt: float = 1.0
+    """Scale of the view's vertical: 1 from above, less from the side."""
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Head:
+    def draw(cls, rng: np.random.Generator, domain: Domain) -> Head:
         """Sample the movement of one episode."""
-        sizes = (0.022, 0.018, 0.02, 0.015) * 2
-        return cls(tuple(
-            (size * rng.uniform(0.5, 1.3), rng.uniform(0.08, 0.45), rng.uniform(0, TAU),
-             size * rng.normal()) for size in sizes), float(rng.uniform(*ZOOM)))
+        ranges = CAMERAS[domain]
+        waves = tuple(
+            (size * rng.uniform(0.5, 1.3), rng.uniform(*ranges.frequencies), rng.uniform(0, TAU),
+             size * rng.normal()) for size in ranges.sizes * 2)
+        zoom = float(rng.uniform(*ranges.zoom))
+        if domain is Domain.KITCHEN:
+            return cls(waves, zoom)
+        return cls(waves, zoom, float(rng.uniform(*TURN)), float(rng.uniform(*TILT)))
 
     def view(self, t: float) -> tuple[float, float, float, float]:
         """Return the centre of the view (x, y), its rotation (radians) and the zoom."""
         x, y, turn, zoom = (
             sum(size * np.sin(TAU * f * t + p) + c for size, f, p, c in self.waves[i::4])
             for i in range(4))
-        return x, y, turn, self.zoom * (1.0 + zoom)
+        return x, y, self.turn + turn, self.zoom * (1.0 + zoom)
 
 
 @dataclass(frozen=True)
@@ -248,9 +272,13 @@ class Light:
     """Standard deviation of the sensor's noise, of 255."""
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Light:
-        """Sample the light of one episode."""
+    def draw(cls, rng: np.random.Generator, domain: Domain) -> Light:
+        """Sample the light of one episode: daylight and bulbs, or cold tubes that flicker."""
         warmth = rng.normal(0, 0.07)
+        if domain is Domain.GARAGE:
+            return cls(float(rng.uniform(0.60, 0.95)), (float(0.80 + warmth), 1.04, 1.0),
+                       (float(rng.uniform(0.02, 0.10)), float(rng.uniform(1.0, 3.0)),
+                        float(rng.uniform(0, TAU))), float(rng.uniform(2, 7)))
         return cls(float(rng.uniform(0.72, 1.14)),
                    (float(1 + warmth), 1.0, float(1 - warmth)),
                    (float(rng.uniform(0.0, 0.08)), float(rng.uniform(0.1, 0.6)),
@@ -308,8 +336,10 @@ class Scene:
     def camera(self, t_s: float, height: int, follow: float) -> np.ndarray:
         """Return the `[2, 3]` map from the world to pixels of a frame of that height."""
         x, y, turn, zoom = self.head.view(t_s)
-        middle = matrix(0.5 * height * ASPECT, 0.5 * height, turn, height * zoom, height * zoom)
-        return compose(middle, matrix(-x * follow, -y * follow))
+        middle = matrix(0.5 * height * ASPECT, 0.5 * height, 0.0, height * zoom,
+                        height * zoom * self.head.tilt)
+        return compose(compose(middle, matrix(0.0, 0.0, turn)),
+                       matrix(-x * follow, -y * follow))
 
     def _ground(self, t_s: float, height: int, width: int) -> np.ndarray:
         if self._painted is None or self._painted[0] != height:

@@ -8,6 +8,7 @@ process and on every machine, whatever the order of the calls.
 from __future__ import annotations
 
 from enum import Enum, IntEnum
+from typing import TypeVar
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.prediction import NOUN, VERB, Vocabulary
@@ -46,46 +47,85 @@ VERBS = ('wash', 'cut', 'pour', 'mix', 'shake', 'scrape', 'peel', 'squeeze')
 
 NOUNS = ('spoon', 'plate', 'pan', 'bowl', 'sponge', 'cup', 'bottle', 'onion', 'bread', 'carrot')
 
+GARAGE_NOUNS = ('hammer', 'wrench', 'paintbrush', 'plank', 'tin', 'tube', 'cable', 'tile', 'wheel',
+                'rag')
+
+ALL_NOUNS = NOUNS + GARAGE_NOUNS
+"""A noun's index here is part of the keys: no two domains share an object."""
+
 NUM_ACTIONS = len(VERBS) * len(NOUNS)
 """All pairs of verb and noun, so that neither can be guessed from the other."""
 
 
-class Split(str, Enum):
+_Chosen = TypeVar('_Chosen', bound='_Choice')
+
+
+class _Choice(str, Enum):
+    """One of a few names."""
+
+    def __str__(self) -> str:
+        return self.value
+
+    @classmethod
+    def parse(cls: type[_Chosen], text: str) -> _Chosen:
+        """
+        Read a name.
+
+        :raises InvalidSettingError: when there is none of that name.
+        """
+        try:
+            return cls(text)
+        except ValueError:
+            raise InvalidSettingError(
+                cls.__name__.lower(), text, ', '.join(each.value for each in cls)) from None
+
+
+class Split(_Choice):
     """A part of the data set; no object instance occurs in two of them."""
 
     TRAIN = 'train'
     VALIDATION = 'validation'
     TEST = 'test'
 
-    def __str__(self) -> str:
-        return self.value
-
     @property
     def number(self) -> int:
         """Return the number that is part of the keys."""
         return tuple(Split).index(self)
 
+
+class Domain(_Choice):
+    """
+    Where the actions take place.
+
+    Both have the same verbs. Objects, surroundings, camera, light and audio differ: encoders
+    trained on one have not seen the other.
+    """
+
+    KITCHEN = 'kitchen'
+    GARAGE = 'garage'
+
+    @property
+    def nouns(self) -> tuple[str, ...]:
+        """Return the classes of its objects."""
+        return NOUNS if self is Domain.KITCHEN else GARAGE_NOUNS
+
     @classmethod
-    def parse(cls, text: str) -> Split:
-        """
-        Read the name of a split.
-
-        :raises InvalidSettingError: when there is no such split.
-        """
-        try:
-            return cls(text)
-        except ValueError:
-            raise InvalidSettingError('split', text, ', '.join(s.value for s in cls)) from None
+    def of(cls, noun: str) -> Domain:
+        """Return the domain of a noun."""
+        return cls.KITCHEN if noun in NOUNS else cls.GARAGE
 
 
-def vocabulary() -> Vocabulary:
+assert all(len(domain.nouns) == len(NOUNS) for domain in Domain)
+
+
+def vocabulary(domain: Domain = Domain.KITCHEN) -> Vocabulary:
     """Return the class names of both heads."""
-    return Vocabulary({VERB: VERBS, NOUN: NOUNS})
+    return Vocabulary({VERB: VERBS, NOUN: domain.nouns})
 
 
 def action_of(split: Split, seed: int, index: int) -> tuple[int, int]:
     """
-    Return the verb id and noun id of a clip.
+    Return the verb id and noun id of a clip; its domain gives the names.
 
     Every `NUM_ACTIONS` clips are a permutation of all actions: a split of any size is balanced to
     within one clip an action.
