@@ -1,5 +1,5 @@
 """
-Draw a contact sheet of the data set, as in its documentation.
+Draw a contact sheet of the data set and of its second domain, as in the documentation.
 
 `python docs/draw_kitchen.py docs/images/synthetic_kitchen.jpg`
 """
@@ -11,24 +11,29 @@ from pathlib import Path
 
 import cv2
 from karmma_ros.data.synthetic_kitchen.episode import Episode
-from karmma_ros.data.synthetic_kitchen.vocabulary import NOUNS, Split, VERBS
+from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, Split, VERBS
 import numpy as np
 
-COLUMNS, ROWS = 5, 4
+COLUMNS, PAIRS = 5, 2
+"""Of rows, one for each domain."""
 HEIGHT, WIDTH = 180, 240
 CAPTION = 22
 """Height of the line under each image, pixels."""
 
 
 def contact_sheet(split: Split = Split.TEST, seed: int = 0, t_s: float = 1.0) -> np.ndarray:
-    """Draw a frame of each of 20 episodes: uint8 `[h, w, 3]`; every word occurs."""
-    tiles = [_tile(split, seed, i, t_s) for i in range(ROWS * COLUMNS)]
-    rows = [np.hstack(tiles[i:i + COLUMNS]) for i in range(0, len(tiles), COLUMNS)]
+    """
+    Draw a frame of each of 20 episodes: uint8 `[h, w, 3]`; every word occurs.
+
+    Each row of the kitchen is followed by the same verbs in the garage.
+    """
+    rows = [np.hstack([_tile(domain, split, seed, i, t_s) for i in range(first, first + COLUMNS)])
+            for first in range(0, PAIRS * COLUMNS, COLUMNS) for domain in Domain]
     return np.vstack(rows)
 
 
-def _tile(split: Split, seed: int, index: int, t_s: float) -> np.ndarray:
-    verb, noun = VERBS[index % len(VERBS)], NOUNS[index * 3 % len(NOUNS)]
+def _tile(domain: Domain, split: Split, seed: int, index: int, t_s: float) -> np.ndarray:
+    verb, noun = VERBS[index % len(VERBS)], domain.nouns[index * 3 % len(domain.nouns)]
     # Twice the size and back: what is small and smooth fits into a small file.
     frame = Episode(split, seed, index, verb, noun).frame(t_s, 2 * HEIGHT, 2 * WIDTH)
     tile = np.full((HEIGHT + CAPTION, WIDTH, 3), 255, np.uint8)

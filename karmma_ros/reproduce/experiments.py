@@ -106,14 +106,17 @@ def key_of(experiment: Experiment, experiments: Experiments, data: KitchenSettin
     run = asdict(experiment.run)
     for irrelevant in ('workers', 'progress', 'checkpoint_minutes', 'device', 'devices'):
         del run[irrelevant]
+    clips = asdict(data)
+    others = asdict(experiment.pretraining) if experiment.pretraining else {}
     # At these values they change nothing: results from before they existed stay valid.
-    for settings, name, neutral in ((run, 'keep', 'best'), (run['optimizer'], 'mixup', 0.0)):
-        if settings[name] == neutral:
+    for settings, name, neutral in ((run, 'keep', 'best'), (run['optimizer'], 'mixup', 0.0),
+                                    (clips, 'domain', 'kitchen'), (others, 'domain', 'kitchen')):
+        if settings.get(name) == neutral:
             del settings[name]
     facts = {
         'versions': [VERSION, KITCHEN_VERSION], 'kind': experiment.role, 'run': run,
-        'config': experiment.config.to_dict(), 'data': asdict(data),
-        'pretraining': experiment.pretraining and asdict(experiment.pretraining),
+        'config': experiment.config.to_dict(), 'data': clips,
+        'pretraining': others or None,
         'clip': clip_spec().to_dict(),
         'encoders': {m.value: name for m, name in experiment.encoders.items()},
         'needs': [key_of(experiments[n], experiments, data) for n in experiment.dependencies]}

@@ -5,7 +5,7 @@ from pathlib import Path
 import signal
 
 from karmma_ros.cli.main import main
-from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
+from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, vocabulary
 from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name, subsets
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.training.module import RecognitionModule
@@ -17,6 +17,9 @@ CONFIGS = Path(__file__).parents[2] / 'config' / 'train'
 SMALL = [*(f'--data.synthetic_kitchen.{split}={count}'
            for split, count in (('train', 8), ('validation', 4), ('test', 4))),
          '--run.epochs', '1', '--run.batch_size', '4', '--run.progress', 'false']
+
+
+GARAGE = ('--data.synthetic_kitchen.domain', 'garage')
 
 
 @pytest.fixture(scope='module')
@@ -34,10 +37,10 @@ def run(stage, out, cache, *more):
 
 @pytest.fixture(scope='module')
 def teacher(tmp_path_factory, cache):
-    """Return a pretrained encoder and a teacher that was built on it."""
+    """Return an encoder pretrained on the other domain and a teacher that was built on it."""
     folder = tmp_path_factory.mktemp('teacher')
     assert run('pretrain', folder / 'rgb', cache, '--modality', 'rgb',
-               '--preset', 'tiny_teacher') == 0
+               '--preset', 'tiny_teacher', *GARAGE) == 0
     assert run('teacher', folder / 'teacher', cache, '--weights.rgb', folder / 'rgb',
                '--allow_mismatched_weights', 'true') == 0
     return folder
@@ -50,8 +53,17 @@ def test_a_pretrained_encoder_is_the_teachers_own_and_stays_frozen(teacher):
     )
     assert alone.modalities == (Modality.RGB,)
     assert distilled.modalities == PAPER_MODALITIES and distilled.freeze_encoders
+    classes = [load_bundle(teacher / name).vocabulary for name in ('rgb', 'teacher')]
+    assert classes == [vocabulary(Domain.GARAGE), vocabulary()]
     for name, weights in alone.encoders['rgb'].state_dict().items():
         assert torch.equal(weights, distilled.encoders['rgb'].state_dict()[name]), name
+
+
+def test_an_encoder_of_the_other_domain_starts_a_student(cache, tmp_path, capsys):
+    assert run('pretrain', tmp_path / 'flow', cache, '--modality', 'flow', *GARAGE) == 0
+    assert run('student', tmp_path / 'out', cache, '--weights.flow', tmp_path / 'flow') == 0
+    assert 'flow: ' in capsys.readouterr().out
+    assert load_bundle(tmp_path / 'out').vocabulary == vocabulary()
 
 
 def test_the_teacher_was_trained_on_tokens_that_are_kept(teacher):
@@ -150,6 +162,8 @@ def test_an_interrupt_is_reported_and_the_same_command_resumes(
         ('student', ['--fold_teachers.anna', 'nowhere'], 'expected a data set that names folds'),
         ('student', ['--data.dataset', 'kinetics'], "dataset is 'kinetics'"),
         ('student', ['--data.synthetic_kitchen.train', '0'], 'train is 0'),
+        ('pretrain', ['--data.synthetic_kitchen.domain', 'barn'],
+         "synthetic_kitchen.domain is 'barn'; expected kitchen, garage"),
         ('student', ['--weights.rgb', 'NOWHERE_V1'], "weights is 'NOWHERE_V1'"),
         ('pretrain', ['--modality', 'smell'], "modality is 'smell'"),
         ('teacher', ['--weights.touch', 'x'], "modality is 'touch'"),

@@ -98,6 +98,6 @@ def test_what_is_rendered_is_known_by_its_settings(monkeypatch):
         return clips_digest(clips, DataSettings(synthetic_kitchen=KitchenSettings(**fields)))
     first = kitchen()
     assert kitchen() == first
-    assert len({first, kitchen(seed=1), kitchen(test=5)}) == 3
+    assert len({first, kitchen(seed=1), kitchen(test=5), kitchen(domain='garage')}) == 4
     monkeypatch.setattr('karmma_ros.data.datasets.VERSION', 0)
     assert kitchen() != first

@@ -12,6 +12,8 @@ from karmma_ros.data.synthetic_kitchen.episode import Episode, episode
 from karmma_ros.data.synthetic_kitchen.objects import instance, POOL
 from karmma_ros.data.synthetic_kitchen.vocabulary import (
     action_of,
+    ALL_NOUNS,
+    Domain,
     NOUNS,
     NUM_ACTIONS,
     Split,
@@ -44,8 +46,9 @@ digest = complete.hexdigest()
 """Hashes everything that the sensors of three clips give."""
 
 
-def test_the_vocabulary_has_enough_words():
-    heads = vocabulary().heads
+@pytest.mark.parametrize('domain', Domain)
+def test_the_vocabulary_has_enough_words(domain):
+    heads = vocabulary(domain).heads
     assert len(heads['verb']) >= 8
     assert len(heads['noun']) >= 10
 
@@ -162,9 +165,62 @@ def test_boxes_are_near_their_objects():
     assert np.mean(near) > 0.85
 
 
+def test_the_kitchen_is_the_one_that_the_included_model_was_trained_on():
+    """Of OpenCV's drawing, whose last bits may differ between its releases, the means."""
+    seen = episode(Split.TEST, 1, 0)
+    means = seen.frame(0.6, *SIZE).reshape(2, 30, 2, 40, 3).mean((1, 3))
+    assert np.abs(means - [[[140.63, 130.47, 117.21], [140.22, 132.79, 123.34]],
+                           [[128.49, 112.40, 107.34], [132.48, 115.65, 106.84]]]).max() < 0.1
+    assert seen.boxes(0.6) == pytest.approx(np.array(
+        [[0.49861, 0.55122, 0.61477, 0.80767, 1], [0.26421, 0.37392, 0.37299, 0.59703, 1],
+         [0.28570, 0.25675, 0.68167, 0.63735, 2]]), abs=1e-5)
+    assert seen.audio(0.6, 0.5, 16_000)[:4] == pytest.approx(
+        [0.017028, -0.013910, -0.063357, -0.007100], abs=1e-5)
+    assert seen.instance.timbre.partials[0] == pytest.approx(1263.01204)
+
+
+def test_the_domains_have_the_same_verbs_and_no_noun_in_common():
+    kitchen_heads, garage_heads = (vocabulary(domain).heads for domain in Domain)
+    assert kitchen_heads['verb'] == garage_heads['verb']
+    assert not set(kitchen_heads['noun']) & set(garage_heads['noun'])
+    assert [Domain.of(noun) for noun in ('carrot', 'hammer')] == list(Domain)
+    assert Domain.parse('garage') is Domain.GARAGE
+    with pytest.raises(InvalidSettingError, match="domain is 'barn'; expected kitchen, garage"):
+        Domain.parse('barn')
+
+
+def test_the_garage_is_reproduced_and_differs_from_the_kitchen():
+    here, again = (episode(Split.TRAIN, 5, 0, Domain.GARAGE) for _ in range(2))
+    other = episode(Split.TRAIN, 5, 0)
+    assert (here.verb_id, here.noun_id) == (other.verb_id, other.noun_id)
+    assert (here.verb, here.domain) == (other.verb, Domain.GARAGE) and here.noun != other.noun
+    assert np.array_equal(here.frame(0.5, *SIZE), again.frame(0.5, *SIZE))
+    assert np.array_equal(here.audio(0, 1, 16_000), again.audio(0, 1, 16_000))
+    assert np.array_equal(here.boxes(0.5), again.boxes(0.5))
+    assert np.mean(here.frame(0.5, *SIZE) != other.frame(0.5, *SIZE)) > 0.5
+    assert not np.array_equal(here.audio(0, 1, 16_000), other.audio(0, 1, 16_000))
+
+
+def test_the_garage_is_seen_from_the_other_side():
+    """The arms come from above; the kitchen's from below."""
+    sides = {domain: np.mean([
+        (hands[0].mean(axis=0) - target.mean(axis=0))[1] > 0 for seen in (
+            episode(Split.TRAIN, 0, index, domain) for index in range(30))
+        for target, hands in [seen.silhouettes(1.0)]]) for domain in Domain}
+    assert sides[Domain.KITCHEN] > 0.8 and sides[Domain.GARAGE] < 0.2
+
+
+@pytest.mark.parametrize('noun', ALL_NOUNS)
+def test_every_object_is_in_the_frame_and_of_a_plausible_size(noun):
+    seen = Episode(Split.TEST, 0, 1, 'wash', noun)
+    target, _ = seen.silhouettes(0.0)
+    assert 0.02 < np.ptp(target, axis=0).min() and np.ptp(target, axis=0).max() < 0.75
+    assert np.abs(target.mean(axis=0) - 0.5).max() < 0.3
+
+
 def test_no_instance_is_in_two_splits():
     seen = {}
-    for split, noun in product(Split, NOUNS):
+    for split, noun in product(Split, ALL_NOUNS):
         for number in range(POOL[split]):
             appearance = instance(split, noun, number).appearance
             key = (appearance.colour, appearance.size, appearance.aspect)

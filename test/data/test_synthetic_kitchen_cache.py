@@ -10,12 +10,14 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.data.synthetic_kitchen import dataset
 from karmma_ros.data.synthetic_kitchen.dataset import (
     CachedKitchen,
+    KitchenSettings,
     LiveKitchen,
     open_split,
+    open_splits,
     write_split,
 )
 from karmma_ros.data.synthetic_kitchen.episode import CAMERA_HZ, clip_spec, frame_times, start_of
-from karmma_ros.data.synthetic_kitchen.vocabulary import action_of, Split
+from karmma_ros.data.synthetic_kitchen.vocabulary import action_of, Domain, Split
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.storage import METADATA, PROGRESS
@@ -106,6 +108,26 @@ def test_a_split_of_another_clip_is_refused(written, spec):
                     replace(spec, flow=replace(spec.flow, bound=3.0)))
 
 
+def test_both_domains_have_their_own_folders(spec, tmp_path):
+    kitchen, garage = (
+        open_splits(KitchenSettings(2, 1, 1, domain=domain.value), spec, tmp_path)
+        for domain in Domain)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [
+        'garage_test_1_0', 'garage_train_2_0', 'garage_validation_1_0', 'test_1_0', 'train_2_0',
+        'validation_1_0']
+    assert garage.vocabulary.heads['noun'] == Domain.GARAGE.nouns
+    assert garage.name != kitchen.name
+    assert_same(garage.train[1], LiveKitchen(Split.TRAIN, 2, 0, spec, Domain.GARAGE)[1])
+    with pytest.raises(DataError, match='its nouns is'):
+        write_split(tmp_path / 'garage_test_1_0', Split.TEST, 1, 0, spec)
+
+
+def test_a_wrong_domain_is_named():
+    with pytest.raises(InvalidSettingError, match=(
+            "synthetic_kitchen.domain is 'barn'; expected kitchen, garage")):
+        KitchenSettings(domain='barn')
+
+
 def test_a_split_of_another_version_is_refused(written, monkeypatch):
     monkeypatch.setattr(dataset, 'VERSION', dataset.VERSION + 1)
     with pytest.raises(DataError, match='its version is'):
@@ -116,12 +138,12 @@ def test_an_incomplete_split_is_refused_and_then_finished(written, spec, tmp_pat
                                                       monkeypatch):
     render, seen = dataset.render_clip, []
 
-    def until_the_power_fails(split, seed, index, spec):
+    def until_the_power_fails(split, seed, index, spec, domain):
         if index == 3 and 3 not in seen:
             seen.append(index)
             raise KeyboardInterrupt
         seen.append(index)
-        return render(split, seed, index, spec)
+        return render(split, seed, index, spec, domain)
 
     monkeypatch.setattr(dataset, 'render_clip', until_the_power_fails)
     folder = tmp_path / 'stopped'

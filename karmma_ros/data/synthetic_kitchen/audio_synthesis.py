@@ -103,7 +103,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Background:
-    """What is heard beside the action in a domain: a kitchen's fan, or a machine's whine."""
+    """Audio beside the action in a domain: a kitchen's fan, or a machine's whine."""
 
     noise_db: tuple[float, float]
     """Range of the loudness of the fan, dB."""

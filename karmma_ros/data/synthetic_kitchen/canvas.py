@@ -106,3 +106,5 @@ class Decor:
     """What the action happens on, one of them in each episode."""
     clutter: Sequence[PaintObject]
     """Objects that nobody handles."""
+    upright: float = 0.0
+    """Their rotation, radians: upright for the camera."""

@@ -18,7 +18,7 @@ import cv2
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.samples import Sample, Splits
 from karmma_ros.data.synthetic_kitchen.episode import render_clip, RenderedClip
-from karmma_ros.data.synthetic_kitchen.vocabulary import NOUNS, Split, VERBS, vocabulary
+from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, Split, VERBS, vocabulary
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.prediction import NOUN, VERB
@@ -39,7 +39,8 @@ assert tuple(_DTYPES) == tuple(f.name for f in fields(RenderedClip))
 
 
 def write_split(folder: Path | str, split: Split, count: int, seed: int, spec: ClipSpec, *,
-                workers: int = 1, progress: Callable[[int, int], None] = lambda done, total: None,
+                domain: Domain = Domain.KITCHEN, workers: int = 1,
+                progress: Callable[[int, int], None] = lambda done, total: None,
                 ) -> Path:
     """
     Render the first `count` clips of a split into `folder`, unless they are there.
@@ -58,20 +59,22 @@ def write_split(folder: Path | str, split: Split, count: int, seed: int, spec: C
               'audio': spec.input_shape(Modality.AUDIO),
               'detections': spec.input_shape(Modality.DETECTIONS), 'labels': (2,)}
     layout = {name: (dtype, shapes[name]) for name, dtype in _DTYPES.items()}
-    store = ArrayStore(folder, describe(split, count, seed, spec), layout, count)
+    store = ArrayStore(folder, describe(split, count, seed, spec, domain), layout, count)
     with file_lock(folder):
         if folder.exists():
             _check(folder, store.metadata)
             return folder
-        store.fill(partial(_render_chunk, split, seed, spec), CHUNK, workers, progress,
+        store.fill(partial(_render_chunk, split, seed, spec, domain), CHUNK, workers, progress,
                    _use_one_thread)
     return folder
 
 
-def describe(split: Split, count: int, seed: int, spec: ClipSpec) -> dict[str, Any]:
+def describe(
+    split: Split, count: int, seed: int, spec: ClipSpec, domain: Domain = Domain.KITCHEN
+) -> dict[str, Any]:
     """Return everything that decides the content of a written split, JSON-ready."""
     return {'dataset': 'synthetic_kitchen', 'version': VERSION, 'split': split.value,
-            'count': count, 'seed': seed, 'verbs': VERBS, 'nouns': NOUNS,
+            'count': count, 'seed': seed, 'verbs': VERBS, 'nouns': domain.nouns,
             'spec': spec.to_dict()}
 
 
@@ -117,9 +120,9 @@ def _use_one_thread() -> None:
 
 
 def _render_chunk(
-    split: Split, seed: int, spec: ClipSpec, rows: range
+    split: Split, seed: int, spec: ClipSpec, domain: Domain, rows: range
 ) -> dict[str, NDArray[Any]]:
-    clips = [render_clip(split, seed, index, spec) for index in rows]
+    clips = [render_clip(split, seed, index, spec, domain) for index in rows]
     return {name: np.stack([getattr(clip, name) for clip in clips]) for name in _DTYPES}
 
 
@@ -171,8 +174,10 @@ class CachedKitchen(Dataset[Sample]):
 class LiveKitchen(Dataset[Sample]):
     """The same split, rendered clip by clip on access."""
 
-    def __init__(self, split: Split, count: int, seed: int, spec: ClipSpec) -> None:
+    def __init__(self, split: Split, count: int, seed: int, spec: ClipSpec,
+                 domain: Domain = Domain.KITCHEN) -> None:
         self.split, self.count, self.seed, self.spec = split, count, seed, spec
+        self.domain = domain
 
     def __len__(self) -> int:
         return self.count
@@ -180,7 +185,8 @@ class LiveKitchen(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f'clip {index} of {len(self)}')
-        return _sample(render_clip(self.split, self.seed, index, self.spec), self.spec)
+        rendered = render_clip(self.split, self.seed, index, self.spec, self.domain)
+        return _sample(rendered, self.spec)
 
     def training_sample(self, index: int, epoch: int) -> Sample:
         """Return the clip, which has one window only."""
@@ -194,7 +200,8 @@ def _sample(
     return Sample(rendered.clip(spec, modalities), {VERB: verb, NOUN: noun})
 
 
-TITLE = 'Synthetic Kitchen'
+TITLES = {Domain.KITCHEN: 'Synthetic Kitchen',
+          Domain.GARAGE: 'Synthetic Kitchen (garage)'}
 
 
 @dataclass(frozen=True)
@@ -209,12 +216,16 @@ class KitchenSettings:
     """Test clips."""
     seed: int = 0
     """Seed of the rendering."""
+    domain: str = Domain.KITCHEN.value
+    """kitchen or garage: the same verbs with other objects, surroundings, camera and audio, to
+    pretrain encoders on."""
 
     def __post_init__(self) -> None:
         for name in ('train', 'validation', 'test'):
             if getattr(self, name) < 1:
                 raise InvalidSettingError(
                     f'synthetic_kitchen.{name}', getattr(self, name), 'an integer above 0')
+        Domain.parse(self.domain, 'synthetic_kitchen.domain')
 
 
 def open_splits(
@@ -228,13 +239,15 @@ def open_splits(
     :param progress: called with the name of a task, the clips done and the total.
     :raises DataError: when the folder holds something else under their names.
     """
-    written = {}
+    domain, written = Domain.parse(settings.domain), {}
+    # The kitchen's folders have the names that they had before there was another domain.
+    prefix = '' if domain is Domain.KITCHEN else f'{domain}_'
     for split in Split:
         count = getattr(settings, split.value)
         folder = write_split(
-            cache / f'{split}_{count}_{settings.seed}', split, count, settings.seed, spec,
-            workers=os.cpu_count() or 1,
-            progress=partial(progress, f'rendering {split}'))
+            cache / f'{prefix}{split}_{count}_{settings.seed}', split, count, settings.seed, spec,
+            domain=domain, workers=os.cpu_count() or 1,
+            progress=partial(progress, f'rendering {prefix}{split}'))
         written[split] = CachedKitchen(folder)
-    return Splits(TITLE, spec, vocabulary(), written[Split.TRAIN], written[Split.VALIDATION],
-                  written[Split.TEST])
+    return Splits(TITLES[domain], spec, vocabulary(domain), written[Split.TRAIN],
+                  written[Split.VALIDATION], written[Split.TEST])

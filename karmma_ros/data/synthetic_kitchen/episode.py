@@ -1,5 +1,5 @@
 """
-One episode of cooking or of work in a garage, of any length, as the sensors of a robot would record it, and its clips.
+One episode of any length, as the sensors of a robot would record it, and its clips.
 
 The detector reports hands and objects, with the faults of a real one, and no noun. A clip is made
 by the same steps as on a robot: the camera runs at 30 Hz, and of the frames in a slot of the

@@ -241,4 +241,4 @@ def _canister(b: Canvas, colour: Colour, rng: np.random.Generator) -> None:
 
 
 DECOR = Decor(_worktop, _wall, (_mat, _newspaper, _beams, _bare),
-              (_drawers, _spool, _cone, _canister))
+              (_drawers, _spool, _cone, _canister), upright=np.pi)

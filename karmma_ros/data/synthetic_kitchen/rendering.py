@@ -14,6 +14,7 @@ from karmma_ros.data.synthetic_kitchen.canvas import Canvas, CIRCLE
 from karmma_ros.data.synthetic_kitchen.objects import Appearance, shade
 import numpy as np
 
+
 def draw_object(canvas: Canvas, item: Appearance) -> None:
     """Draw an instance at the origin of a canvas in world units."""
     canvas = canvas.at(0, 0, 0, item.size, item.size)

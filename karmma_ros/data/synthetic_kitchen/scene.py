@@ -8,7 +8,6 @@ Shape legend: h height, w width of the frame, pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -20,7 +19,6 @@ from karmma_ros.data.synthetic_kitchen.canvas import (
     compose,
     Decor,
     matrix,
-    PaintObject,
     smooth_noise,
 )
 from karmma_ros.data.synthetic_kitchen.hands import (
@@ -64,7 +62,7 @@ class Backdrop:
         edge = rng.uniform(-0.46, -0.34)
         decor.surfaces[rng.integers(len(decor.surfaces))](canvas, rng, base)
         decor.wall(canvas, rng, edge)
-        _clutter(canvas, rng, edge, decor.clutter)
+        _clutter(canvas, rng, edge, decor)
         return image
 
 
@@ -149,10 +147,10 @@ _SURFACES = (_board, _board, _cloth, _sink, _hob, _bare)
 
 
 def _clutter(canvas: Canvas, rng: np.random.Generator, edge: float,
-             objects: Sequence[PaintObject]) -> None:
+             decor: Decor) -> None:
     """Stand objects that nobody handles along the wall and at the sides."""
     for _ in range(rng.integers(2, 6)):
-        draw = objects[rng.integers(len(objects))]
+        draw = decor.clutter[rng.integers(len(decor.clutter))]
         if rng.uniform() < 0.65:
             x, y = rng.uniform(-0.9, 0.9), edge + rng.uniform(0.0, 0.06)
         else:
@@ -160,7 +158,7 @@ def _clutter(canvas: Canvas, rng: np.random.Generator, edge: float,
         colour = hsv(rng.uniform(), rng.uniform(0.1, 0.55), rng.uniform(0.4, 0.85))
         size = rng.uniform(0.06, 0.11)
         canvas.ellipse(x + 0.02, y + 0.01, 1.2 * size, 0.3 * size, (60, 58, 55))
-        draw(canvas.at(x, y, 0, size, size), colour, rng)
+        draw(canvas.at(x, y, decor.upright, size, size), colour, rng)
 
 
 def _jar(b: Canvas, colour: Colour, rng: np.random.Generator) -> None:
@@ -276,7 +274,7 @@ class Light:
         """Sample the light of one episode: daylight and bulbs, or cold tubes that flicker."""
         warmth = rng.normal(0, 0.07)
         if domain is Domain.GARAGE:
-            return cls(float(rng.uniform(0.60, 0.95)), (float(0.80 + warmth), 1.04, 1.0),
+            return cls(float(rng.uniform(0.70, 1.05)), (float(0.80 + warmth), 1.04, 1.0),
                        (float(rng.uniform(0.02, 0.10)), float(rng.uniform(1.0, 3.0)),
                         float(rng.uniform(0, TAU))), float(rng.uniform(2, 7)))
         return cls(float(rng.uniform(0.72, 1.14)),

@@ -67,17 +67,19 @@ class _Choice(str, Enum):
         return self.value
 
     @classmethod
-    def parse(cls: type[_Chosen], text: str) -> _Chosen:
+    def parse(cls: type[_Chosen], text: str, setting: str = '') -> _Chosen:
         """
         Read a name.
 
+        :param setting: where it is given, for the error; none: the type.
         :raises InvalidSettingError: when there is none of that name.
         """
         try:
             return cls(text)
         except ValueError:
             raise InvalidSettingError(
-                cls.__name__.lower(), text, ', '.join(each.value for each in cls)) from None
+                setting or cls.__name__.lower(), text,
+                ', '.join(each.value for each in cls)) from None
 
 
 class Split(_Choice):
