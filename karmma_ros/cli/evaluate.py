@@ -163,7 +163,7 @@ def _check_subsets(named: Sequence[tuple[str, Bundle]], chosen: Subsets | None) 
 
 def _needed(settings: DataSettings, split: str) -> DataSettings:
     """Render one sample only of the splits that are not scored."""
-    others = {name: 1 for name in get_args(Split) if name != split}
+    others: dict[str, Any] = {name: 1 for name in get_args(Split) if name != split}
     return replace(settings, synthetic_kitchen=replace(settings.synthetic_kitchen, **others))
 
 

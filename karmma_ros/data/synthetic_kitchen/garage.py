@@ -175,8 +175,8 @@ def _wall(canvas: Canvas, rng: np.random.Generator, edge: float) -> None:
     """Paint a board with rows of holes."""
     colour = hsv(rng.uniform(0.05, 0.12), rng.uniform(0.3, 0.6), rng.uniform(0.3, 0.5))
     canvas.fill(box(-2, -2, 2, edge), colour)
-    for x in np.arange(-1.1, 1.1, 0.07):
-        for y in np.arange(edge - 0.05, -0.85, -0.07):
+    for x in np.arange(-1.1, 1.1, 0.07).tolist():
+        for y in np.arange(edge - 0.05, -0.85, -0.07).tolist():
             canvas.ellipse(x, y, 0.01, 0.01, shade(colour, 0.4))
 
 

@@ -60,7 +60,7 @@ class Backdrop:
         canvas = Canvas(image, matrix(HALF_WIDTH * height, HALF_HEIGHT * height, 0.0,
                                     height, height))
         edge = rng.uniform(-0.46, -0.34)
-        decor.surfaces[rng.integers(len(decor.surfaces))](canvas, rng, base)
+        decor.surfaces[int(rng.integers(len(decor.surfaces)))](canvas, rng, base)
         decor.wall(canvas, rng, edge)
         _clutter(canvas, rng, edge, decor)
         return image
@@ -150,7 +150,7 @@ def _clutter(canvas: Canvas, rng: np.random.Generator, edge: float,
              decor: Decor) -> None:
     """Stand objects that nobody handles along the wall and at the sides."""
     for _ in range(rng.integers(2, 6)):
-        draw = decor.clutter[rng.integers(len(decor.clutter))]
+        draw = decor.clutter[int(rng.integers(len(decor.clutter)))]
         if rng.uniform() < 0.65:
             x, y = rng.uniform(-0.9, 0.9), edge + rng.uniform(0.0, 0.06)
         else:
@@ -200,20 +200,12 @@ FAR = 0.82
 """Fraction of the head's movement that the backdrop follows; the hands follow all of it."""
 
 
-@dataclass(frozen=True)
-class CameraRanges:
-    """The ranges from which the camera of an episode is sampled."""
-
-    zoom: tuple[float, float]
-    """Pixels of a world unit divided by the height of the frame."""
-    sizes: tuple[float, float, float, float]
-    """Movement in x, y, turn and zoom."""
-    frequencies: tuple[float, float]
-    """Of the movement, Hz."""
-
-
-CAMERAS = {Domain.KITCHEN: CameraRanges((1.08, 1.38), (0.022, 0.018, 0.02, 0.015), (0.08, 0.45)),
-           Domain.GARAGE: CameraRanges((0.92, 1.16), (0.010, 0.010, 0.015, 0.010), (0.6, 1.4))}
+CAMERAS = {Domain.KITCHEN: ((1.08, 1.38), (0.022, 0.018, 0.02, 0.015), (0.08, 0.45)),
+           Domain.GARAGE: ((0.92, 1.16), (0.010, 0.010, 0.015, 0.010), (0.6, 1.4))}
+"""
+Range of the zoom (pixels of a world unit divided by the height of the frame); sizes of the
+movement in x, y, turn and zoom, and the range of its frequencies, Hz.
+"""
 
 TURN, TILT = (np.pi - 0.6, np.pi + 0.6), (0.62, 0.80)
 """The garage's camera: rotation, radians, and height through depth of what lies on the bench."""
@@ -241,11 +233,11 @@ class Head:
     @classmethod
     def draw(cls, rng: np.random.Generator, domain: Domain) -> Head:
         """Sample the movement of one episode."""
-        ranges = CAMERAS[domain]
+        zooms, sizes, frequencies = CAMERAS[domain]
         waves = tuple(
-            (size * rng.uniform(0.5, 1.3), rng.uniform(*ranges.frequencies), rng.uniform(0, TAU),
-             size * rng.normal()) for size in ranges.sizes * 2)
-        zoom = float(rng.uniform(*ranges.zoom))
+            (size * rng.uniform(0.5, 1.3), rng.uniform(*frequencies), rng.uniform(0, TAU),
+             size * rng.normal()) for size in sizes * 2)
+        zoom = float(rng.uniform(*zooms))
         if domain is Domain.KITCHEN:
             return cls(waves, zoom)
         return cls(waves, zoom, float(rng.uniform(*TURN)), float(rng.uniform(*TILT)))
