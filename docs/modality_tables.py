@@ -63,7 +63,7 @@ def sections() -> str:
 def _section(own: ModalityType) -> str:
     rows = [*_fields(own.spec_class), *(
         [f'parameter `{each.name}`', _default(each), f'{each.description} Allowed: '
-         f'{_allowed(each)}.'] for each in own.parameters())]
+         f'{_allowed(each)}.'] for each in own.declarations()[len(COMMON):])]
     return f'### {own.name}\n\n{_table(["", "default", ""], rows)}'
 
 

@@ -14,6 +14,7 @@ from typing import Any, TYPE_CHECKING
 from karmma_ros.clip import AudioSpec, ClipSpec
 from karmma_ros.errors import DataError, InvalidSampleError, InvalidSettingError, printable
 from karmma_ros.modalities.audio_buffer import AudioArrays, AudioBuffer, AudioChunk
+from karmma_ros.modalities.audio_content import AudioContent
 from karmma_ros.modalities.audio_rate import AudioFormat, AudioRateCheck
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.message_types import (
@@ -239,7 +240,7 @@ class Audio(ModalityType):
     message_types = (AUDIO_DATA_STAMPED, AUDIO_STAMPED, AUDIO_DATA)
     info = InfoTopic('audio_info', AUDIO_INFO, (AUDIO_DATA_STAMPED, AUDIO_DATA))
     depth = 50  # every gap reaches the network
-    decoder = MicrophoneDecoder
+    decoder, content_check = MicrophoneDecoder, AudioContent
     unsupported = {
         'foxglove_msgs/msg/RawAudio': _SAMPLES,
         'audio_utils_msgs/msg/AudioFrame': _SAMPLES,

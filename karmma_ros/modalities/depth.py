@@ -153,7 +153,7 @@ class Depth(ModalityType):
     message_types = (IMAGE, COMPRESSED_IMAGE)
     compressed_suffix = '/compressedDepth'
     depth = 1  # the newest image alone, so that a slow machine is not behind
-    decoder = DepthDecoder
+    decoder, content_check = DepthDecoder, None
     unsupported = {
         'sensor_msgs/msg/PointCloud2': f'remap depth to the {IMAGE} that it was made of',
         'stereo_msgs/msg/DisparityImage':

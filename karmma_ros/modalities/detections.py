@@ -295,7 +295,7 @@ class Detections(ModalityType):
     spec_class, spec_field = DetectionSpec, 'detections'
     message_types = (DETECTIONS, YOLO)
     timeout = 1.0
-    decoder = DetectorDecoder
+    decoder, content_check = DetectorDecoder, None
     unsupported = {
         'vision_msgs/msg/Detection3DArray': _IN_SPACE,
         'vision_msgs/msg/Detection3D': _IN_SPACE,

@@ -266,7 +266,7 @@ class Flow(ModalityType):
     derived_from = 'rgb'
     is_image = has_frames = skips_first = True
     message_types = (IMAGE,)
-    decoder = FlowDecoder
+    decoder, content_check = FlowDecoder, None
     unsupported = {
         'mavros_msgs/msg/OpticalFlow': _DENSE,
         'mavros_msgs/msg/OpticalFlowRad': _DENSE,

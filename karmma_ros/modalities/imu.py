@@ -192,7 +192,7 @@ class Imu(SeriesType):
     spec_class = ImuSpec
     message_types = (IMU,)
     depth = 200
-    decoder = ImuDecoder
+    decoder, content_check = ImuDecoder, None
     unsupported = {
         'sensor_msgs/msg/MagneticField': f'it has no acceleration: remap to a topic of {IMU}',
         'geometry_msgs/msg/AccelStamped': f'publish its vectors as {IMU}',

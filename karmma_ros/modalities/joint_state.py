@@ -73,7 +73,7 @@ class JointState(SeriesType):
     topic = 'joint_states'
     spec_class = JointStateSpec
     message_types = (JOINT_STATE,)
-    decoder = JointStateDecoder
+    decoder, content_check = JointStateDecoder, None
     unsupported = {
         'control_msgs/msg/JointTrajectoryControllerState':
             f'remap joint_states to the {JOINT_STATE} of joint_state_broadcaster',

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol, TYPE_CHECKING
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import DataError, InvalidSampleError
-from karmma_ros.modalities.content_check import Finding
+from karmma_ros.modalities.content_check import content_declarations, ContentCheck, Finding
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.sample_buffer import SampleBuffer, WindowSamples
 from karmma_ros.modality import Modality
@@ -219,6 +219,8 @@ class ModalityType(ABC):
     unsupported_names: ClassVar[tuple[str, str]] = ('', '')
     """Pattern of the names of other such types, and what to do about them."""
     decoder: ClassVar[type[InputDecoder]] = InputDecoder
+    content_check: ClassVar[type[ContentCheck] | None] = None
+    """Finds samples that are valid and show nothing; None: it has no such check."""
     encoders: ClassVar[Mapping[str, tuple[str, Mapping[str, Any]]]] = {}
     """Preset → name and options of the encoder that it has for this modality."""
 
@@ -267,6 +269,7 @@ class ModalityType(ABC):
                         'reliable has lost messages sent again, from reliable publishers only; '
                         'auto takes reliable when every publisher offers it.',
                         choices=('auto', 'sensor_data', 'reliable')),
+            *(content_declarations(name, self.content_check) if self.content_check else ()),
             *self.parameters(),
         )
 

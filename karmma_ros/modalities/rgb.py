@@ -16,6 +16,7 @@ from karmma_ros.errors import printable
 from karmma_ros.modalities.content_check import Finding, Persistence
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.frame_slots import FrameSlots
+from karmma_ros.modalities.image_content import CameraContent
 from karmma_ros.modalities.message_types import COMPRESSED_IMAGE, IMAGE
 from karmma_ros.modalities.modality_type import (
     InputDecoder,
@@ -240,7 +241,7 @@ class Rgb(ModalityType):
     is_image = has_frames = True
     message_types = (IMAGE, COMPRESSED_IMAGE)
     topic, depth = 'image', 1  # the newest image alone, so that a slow machine is not behind
-    decoder = CameraDecoder
+    decoder, content_check = CameraDecoder, CameraContent
     unsupported = {
         'ffmpeg_image_transport_msgs/msg/FFMPEGPacket': transport_remedy('ffmpeg'),
         'theora_image_transport/msg/Packet': transport_remedy('theora'),

@@ -101,7 +101,7 @@ class Skeleton(SeriesType):
     message_types = (SKELETON, POSES, MARKERS)
     depth = 10
     timeout = 1.0
-    decoder = SkeletonDecoder
+    decoder, content_check = SkeletonDecoder, None
     unsupported_names = 'Skeleton', f'publish {SKELETON} or {POSES}'
     encoders = {
         'tiny': ('series_cnn', {'norm': 'batch'}),

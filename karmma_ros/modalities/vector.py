@@ -48,6 +48,7 @@ class Vector(SeriesType):
     what, silence = 'the signal', 'a message after which it is stale'
     spec_class = VectorSpec
     message_types = (FLOATS, DOUBLES)
+    content_check = None  # of a signal that may be anything
     unsupported = {
         f'std_msgs/msg/{name}': f'publish its values as {FLOATS}'
         for name in ('Float32', 'Float64', 'Int16MultiArray', 'Int32MultiArray')

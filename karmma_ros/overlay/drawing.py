@@ -36,6 +36,7 @@ class Indicator(Enum):
     UNUSED = 'available, but not used'
     OUT = 'no recent usable sample'
     INVALID = 'unreadable'
+    UNINFORMATIVE = 'arriving, but shows nothing'
     DISABLED = 'switched off'
 
 
@@ -81,6 +82,7 @@ _COLOURS: dict[Indicator, Colour] = {
     Indicator.UNUSED: (86, 180, 233),
     Indicator.OUT: (240, 180, 0),
     Indicator.INVALID: (224, 96, 16),
+    Indicator.UNINFORMATIVE: (204, 121, 167),
     Indicator.DISABLED: (150, 150, 150),
 }
 _WHITE, _SOFT, _DARK = (255, 255, 255), (200, 206, 212), (16, 18, 22)
@@ -282,7 +284,7 @@ class _Canvas:
         ground = side + 2 * halo
         self._paste(_rounded(ground, ground, ground / 4, _OPACITY), x - halo, y - halo, _DARK)
         self._paste(_shape(sensor.state, side), x, y, colour)
-        filled = sensor.state in (Indicator.USED, Indicator.OUT, Indicator.INVALID)
+        filled = sensor.state not in (Indicator.UNUSED, Indicator.DISABLED)
         ink = _WHITE if sensor.state is Indicator.USED else _DARK if filled else colour
         triangle = sensor.state is Indicator.OUT
         size = max(round(side * (0.5 if triangle else 0.6)), 1)
@@ -322,12 +324,14 @@ def _rounded(width: int, height: int, radius: float, opacity: float = 1.0) -> Pi
 
 @lru_cache(maxsize=64)
 def _shape(state: Indicator, side: int) -> PilImage.Image:
-    """Return the mask of an indicator: disc, ring, triangle, square, or a struck out ring."""
+    """Return the mask of an indicator: disc, ring, triangle, square, diamond, struck out ring."""
     size, edge = side * _SUPERSAMPLING, max(side // 12, 1) * _SUPERSAMPLING
     mask, last = PilImage.new('L', (size, size)), size - 1
     pen, box = ImageDraw.Draw(mask), (0, 0, last, last)
     if state is Indicator.INVALID:
         pen.rounded_rectangle(box, size / 6, 255)
+    elif state is Indicator.UNINFORMATIVE:
+        pen.polygon([(last / 2, 0), (last, last / 2), (last / 2, last), (0, last / 2)], 255)
     elif state is Indicator.OUT:
         low = size * 11 / 12
         pen.polygon([(last / 2, 0), (last, low), (0, low)], 255)

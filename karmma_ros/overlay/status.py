@@ -27,6 +27,7 @@ _INDICATORS = {
     ModalityState.DISABLED: Indicator.DISABLED, ModalityState.NEVER_RECEIVED: Indicator.OUT,
     ModalityState.STALE: Indicator.OUT, ModalityState.INSUFFICIENT: Indicator.OUT,
     ModalityState.INVALID: Indicator.INVALID, ModalityState.AVAILABLE: Indicator.UNUSED,
+    ModalityState.UNINFORMATIVE: Indicator.UNINFORMATIVE,
 }
 
 

@@ -21,6 +21,8 @@ class ModalityState(IntEnum):
     INVALID = 4
     """Messages arrive, but none can be used."""
     AVAILABLE = 5
+    UNINFORMATIVE = 6
+    """Messages arrive and can be used, but show nothing: a covered lens, a muted microphone."""
 
     @property
     def label(self) -> str:
@@ -37,6 +39,7 @@ _LABELS = {
     ModalityState.DISABLED: 'disabled', ModalityState.NEVER_RECEIVED: 'never received',
     ModalityState.STALE: 'stale', ModalityState.INSUFFICIENT: 'not enough yet',
     ModalityState.INVALID: 'unreadable', ModalityState.AVAILABLE: 'available',
+    ModalityState.UNINFORMATIVE: 'shows nothing',
 }
 _DESCRIPTIONS = {
     ModalityState.DISABLED: 'not used: switched off, or the model does not take it',
@@ -45,6 +48,8 @@ _DESCRIPTIONS = {
     ModalityState.INSUFFICIENT: 'insufficient: fresh, but the window is not covered well enough',
     ModalityState.INVALID: 'invalid: messages arrive, but none can be used',
     ModalityState.AVAILABLE: 'available',
+    ModalityState.UNINFORMATIVE:
+        'uninformative: messages arrive, but show nothing (covered, muted, frozen or the like)',
 }
 
 

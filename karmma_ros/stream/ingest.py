@@ -15,7 +15,12 @@ from typing import Any
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities import modality_type
-from karmma_ros.modalities.content_check import Finding
+from karmma_ros.modalities.content_check import (
+    content_declarations,
+    ContentMonitor,
+    Finding,
+    SampleContext,
+)
 from karmma_ros.modalities.modality_type import (
     header_of,
     ImageSizes,
@@ -25,6 +30,9 @@ from karmma_ros.modalities.modality_type import (
 )
 from karmma_ros.modality import Modality
 from karmma_ros.stream.sensor_stream import SensorStream
+
+_CONTENT = 'content'
+"""Name of the finding of a `ContentCheck`, beside those of the decoder."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,8 @@ class MessageIngest:
         self._target: SensorStream | None = None
         self._decoders: dict[Modality, InputDecoder] = {}
         self._image_sizes: ImageSizes = {}
+        self._monitors: dict[Modality, ContentMonitor] = {}
+        """Of the inputs whose content is checked."""
         self._known: dict[tuple[Modality, str], Finding] = {}
         """Findings that the stream was notified of."""
 
@@ -93,6 +103,7 @@ class MessageIngest:
         """
         for modality in stream.inputs:
             self._decoder(modality)
+        self._read_content_parameters()
         self._target = stream
         for (modality, check), finding in self._known.items():
             with self._lock:
@@ -106,9 +117,12 @@ class MessageIngest:
         """
         for decoder in self._decoders.values():
             decoder.read_parameters()
+        self._read_content_parameters()
 
     def reset(self) -> None:
         """Clear what was learned from messages, and what the content checks found."""
+        self._monitors.clear()
+        self._read_content_parameters()
         for decoder in self._decoders.values():
             decoder.reset()
             decoder.read_parameters()
@@ -156,6 +170,7 @@ class MessageIngest:
                 return ''
         decoder = self._decoder(modality)
         sample = decoder.decode(received, now_ns)
+        self._check_content(received, sample, now_ns)
         self._report(decoder)
         with self._lock:
             if decoder.restarts:
@@ -172,22 +187,48 @@ class MessageIngest:
                 modality, self._values, self._image_sizes)
         return self._decoders[modality]
 
-    def _report(self, decoder: InputDecoder) -> None:
-        """Notify the stream of each finding that has changed."""
-        known = {check: finding for (modality, check), finding in self._known.items()
-                 if modality == decoder.modality}
-        for check in {*known, *decoder.findings}:
-            finding = decoder.findings.get(check)
-            if finding == known.get(check):
+    def _read_content_parameters(self) -> None:
+        """Start the content check of each input anew whose parameters have changed."""
+        for modality in self._decoders:
+            check = modality_type(modality).content_check
+            if check is None or not self._values[f'{modality}.check_content']:
+                self._monitors.pop(modality, None)
+                self._set_finding(modality, _CONTENT, None)
                 continue
-            key = decoder.modality, check
-            if finding is None:
-                del self._known[key]
-            else:
-                self._known[key] = finding
-            if self._target is not None:
-                with self._lock:
-                    self._target.set_finding(*key, finding)
+            values = {each.name: self._values[each.name]
+                      for each in content_declarations(modality, check)}
+            before = self._monitors.get(modality)
+            if before is None or before.check.values != values:
+                self._monitors[modality] = ContentMonitor(check(modality, values))
+                self._set_finding(modality, _CONTENT, None)
+
+    def _check_content(self, received: InputMessage, sample: Any, now_ns: int) -> None:
+        """Check whether a sample shows anything, and notify the stream of a change."""
+        monitor = self._monitors.get(received.modality)
+        if monitor is not None:
+            checks = {modality: each.check for modality, each in self._monitors.items()}
+            monitor.update(sample, SampleContext(received, now_ns, checks))
+            self._set_finding(received.modality, _CONTENT, monitor.finding)
+
+    def _report(self, decoder: InputDecoder) -> None:
+        """Notify the stream of each finding of a decoder that has changed."""
+        known = [check for modality, check in self._known
+                 if modality == decoder.modality and check != _CONTENT]
+        for check in {*known, *decoder.findings}:
+            self._set_finding(decoder.modality, check, decoder.findings.get(check))
+
+    def _set_finding(self, modality: Modality, check: str, finding: Finding | None) -> None:
+        """Notify the stream of a finding, if it has changed."""
+        key = modality, check
+        if finding == self._known.get(key):
+            return
+        if finding is None:
+            del self._known[key]
+        else:
+            self._known[key] = finding
+        if self._target is not None:
+            with self._lock:
+                self._target.set_finding(modality, check, finding)
 
     @property
     def _stream(self) -> SensorStream:

@@ -164,8 +164,9 @@ class SensorStream:
         """
         Set what a content check found in the messages of one input; None withdraws it.
 
-        A finding that is not usable makes the modality INVALID, with the text as its detail, and
-        its samples are not used; any other is a warning beside the state.
+        A finding that is not usable makes the modality INVALID, one that is not informative
+        UNINFORMATIVE, with the text as its detail, and its samples are not used; any other is a
+        warning beside the state.
 
         :param source: whose messages they are; computed flow shares the camera's findings.
         :param check: names the check: each has one finding at a time.

@@ -199,8 +199,8 @@ class InputSource:
 
     @property
     def usable(self) -> bool:
-        """Whether no content check found data that would give wrong predictions."""
-        return all(finding.usable for finding in self._findings.values())
+        """Whether no content check found data that the network may not be given."""
+        return not any(finding.masks for finding in self._findings.values())
 
     def set_finding(self, check: str, finding: Finding | None) -> None:
         """
@@ -283,8 +283,11 @@ class InputSource:
         """
         stats, timeout_ns = self.stats, self.timeout_ns
         if self.fresh(now_ns):
-            if not self.usable:
+            if not all(finding.usable for finding in self._findings.values()):
                 return ModalityState.INVALID, self.warning
+            if not self.usable:
+                return ModalityState.UNINFORMATIVE, '; '.join(
+                    each.at(now_ns) for each in self._findings.values() if each.masks)
             if coverage.covered >= needed:
                 return ModalityState.AVAILABLE, ''
             return ModalityState.INSUFFICIENT, self._offset(end_ns) or coverage.shortfall(needed)

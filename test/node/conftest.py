@@ -19,6 +19,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_data import pixels, samples
 from sensor_msgs.msg import Image
 import torch
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
@@ -178,7 +179,7 @@ class Stage:
         """Publish an image; `fields` replace the valid ones."""
         width, height = size
         message = Image(width=width, height=height, step=3 * width, encoding='rgb8',
-                        data=array.array('B', bytes([shade]) * (3 * width * height)))
+                        data=array.array('B', pixels(height, width, 3, shade).tobytes()))
         self._publish(self.images, message, stamp_ns, fields)
 
     def send_audio(self, stamp_ns=None, data=None, rate=16_000):
@@ -187,7 +188,7 @@ class Stage:
         length_ns = now_ns - before_ns if now_ns - before_ns < 1_000_000_000 else 20_000_000
         if data is None:
             self.audio_ns = now_ns
-            data = b'\x10\x02' * max(1, length_ns * rate // 1_000_000_000)
+            data = samples(max(1, length_ns * rate // 1_000_000_000)).tobytes()
         message = AudioDataStamped()
         message.audio.data = array.array('B', data)
         stamp_ns = now_ns - length_ns if stamp_ns is None else stamp_ns

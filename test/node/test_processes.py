@@ -41,8 +41,8 @@ def node(ros, bundle):
 @pytest.fixture
 def sender(ros):
     """Run the sensors; return a function that switches them and returns the time."""
-    process = start(Path(__file__).with_name('sender.py'), stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE, text=True)
+    process = start(Path(__file__).parents[1] / 'helpers' / 'sender.py',
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def switch(*sensors):
         process.stdin.write(' '.join(sensors) + '\n')

@@ -10,6 +10,7 @@ from karmma_ros.stream.ingest import MessageIngest, ReceivedMessage
 from karmma_ros.stream.settings import make_stream, node_parameters
 import numpy as np
 import pytest
+from sensor_data import pixels, samples
 
 SPEC = ClipSpec(duration=0.8, num_frames=8, video=VideoSpec(16, 16),
                 audio=AudioSpec(n_fft=256, win_length=256, hop_length=160, n_mels=32, tiles=2,
@@ -24,7 +25,7 @@ def header(stamp_ns=NOW_NS):
 
 
 def image_message(**fields):
-    data = np.full(24 * 96, 90, np.uint8)
+    data = pixels(24, 32).reshape(-1)
     return Fields(**{**dict(header=header(), height=24, width=32, step=96, encoding='rgb8',
                             is_bigendian=0, data=data), **fields})
 
@@ -38,14 +39,14 @@ def boxes(x=16.0):
     return Fields(header=header(), detections=[Fields(results=[], bbox=box)])
 
 
-def bare(data=b'\x10\x02' * 320):
-    return Fields(data=data)
+def bare(data=None):
+    return Fields(data=samples(320).tobytes() if data is None else data)
 
 
 def summary(rate=16_000):
     info = Fields(format=0x08, channels=1, rate=rate, chunk=320)
     return Fields(header=header(), audio=Fields(
-        info=info, audio_data=Fields(int16_data=np.full(320, 500, np.int16))))
+        info=info, audio_data=Fields(int16_data=samples(320))))
 
 
 CASES = {

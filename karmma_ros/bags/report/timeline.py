@@ -82,7 +82,7 @@ def overview(drawn: Mapping[str, Any]) -> dict[str, list[list[int]]]:
     for name, changes in drawn['availability'].items():
         ends = [*(t for t, _ in changes[1:]), length]
         rows[name] = _columns([(t, e, 1 + state) for (t, state), e in zip(changes, ends)],
-                              length, {6: 0, 1: 1, 2: 2, 4: 3, 3: 4, 5: 5})
+                              length, {6: 0, 1: 1, 2: 2, 4: 3, 3: 4, 5: 5, 7: 6})
     return rows
 
 

@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 SECOND = 1_000_000_000
+_RANDOM = np.random.default_rng(0)
 
 
 def header(stamp_ns: int, frame_id: str = 'sensor') -> Header:
@@ -22,18 +23,26 @@ def header(stamp_ns: int, frame_id: str = 'sensor') -> Header:
     return Header(stamp=time_message(stamp_ns), frame_id=frame_id)
 
 
+def _pixels(height: int, width: int, shade: int) -> np.ndarray:
+    """Return squares of two levels about a shade, with noise: a camera that sees something."""
+    y, x = np.mgrid[0:height, 0:width] * 4 // max(height, width)
+    levels = shade + 20 * ((x + y) % 2 * 2 - 1)[..., None]
+    noise = _RANDOM.normal(0, 3, (height, width, 3))
+    return np.clip(levels + noise, 0, 255).astype(np.uint8)
+
+
 def image(
     stamp_ns: int, width: int = 16, height: int = 12, shade: int = 90, frame_id: str = 'camera',
 ) -> Image:
-    """Return a grey rgb8 image."""
+    """Return an rgb8 image of grey squares with noise."""
     return Image(
         header=header(stamp_ns, frame_id), width=width, height=height, step=3 * width,
-        encoding='rgb8', data=array.array('B', bytes([shade]) * (3 * width * height)))
+        encoding='rgb8', data=array.array('B', _pixels(height, width, shade).tobytes()))
 
 
 def compressed(stamp_ns: int, width: int = 16, height: int = 12, shade: int = 90) -> Any:
-    """Return a grey JPEG image."""
-    _, data = cv2.imencode('.jpg', np.full((height, width, 3), shade, np.uint8))
+    """Return the same as JPEG."""
+    _, data = cv2.imencode('.jpg', _pixels(height, width, shade))
     return CompressedImage(header=header(stamp_ns, 'camera'), format='rgb8; jpeg compressed bgr8',
                            data=array.array('B', data.tobytes()))
 
@@ -49,7 +58,7 @@ def flow(stamp_ns: int, width: int = 16, height: int = 12, pixels: float = 1.0) 
 def audio(stamp_ns: int, samples: int = 1024, level: int = 4096) -> AudioDataStamped:
     """Return S16LE mono audio whose first sample has the stamp."""
     message = AudioDataStamped(header=header(stamp_ns, 'microphone'))
-    wave = (np.arange(samples) % 2 * 2 - 1) * level
+    wave = np.clip(_RANDOM.normal(0, level, samples), -32768, 32767)
     message.audio.data = array.array('B', wave.astype('<i2').tobytes())
     return message
 

@@ -8,8 +8,8 @@ from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities import rgb
 from karmma_ros.modality import Modality
 from karmma_ros.stream.availability import ModalityState
-import numpy as np
 import pytest
+from sensor_data import pixels
 from sensor_msgs.msg import CompressedImage
 from vision_msgs.msg import Detection2DArray
 
@@ -17,7 +17,7 @@ V, D = Modality.RGB, Modality.DETECTIONS
 
 
 def jpeg(grey=90):
-    data = cv2.imencode('.jpg', np.full((24, 32, 3), grey, np.uint8))[1]
+    data = cv2.imencode('.jpg', pixels(24, 32, shade=grey))[1]
     return CompressedImage(format='jpeg', data=data.tobytes())
 
 

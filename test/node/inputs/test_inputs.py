@@ -19,6 +19,7 @@ import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_data import pixels, samples
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
@@ -30,11 +31,11 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 def make_image(encoding='rgb8', pixel=3, width=32, height=24):
     return Image(width=width, height=height, step=pixel * width, encoding=encoding,
-                 data=array.array('B', bytes([90]) * (pixel * width * height)))
+                 data=array.array('B', pixels(height, width, pixel).tobytes()))
 
 
 def compressed(data_format='rgb8; jpeg compressed bgr8', codec='jpg'):
-    _, data = cv2.imencode(f'.{codec}', np.full((24, 32, 3), 90, np.uint8))
+    _, data = cv2.imencode(f'.{codec}', pixels(24, 32))
     return CompressedImage(format=data_format, data=array.array('B', data.tobytes()))
 
 
@@ -44,8 +45,8 @@ def flow(pixels=1.0, encoding='32FC2'):
                  data=array.array('B', field.tobytes()))
 
 
-def audio_data(samples=800):
-    return AudioData(data=array.array('B', b'\x10\x02' * samples))
+def audio_data(count=800):
+    return AudioData(data=array.array('B', samples(count).tobytes()))
 
 
 def stamped_audio():

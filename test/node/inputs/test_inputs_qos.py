@@ -10,6 +10,7 @@ from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.node.messages import time_message
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_data import pixels
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
@@ -20,7 +21,7 @@ RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 def make_image(encoding='rgb8'):
     return Image(width=32, height=24, step=96, encoding=encoding,
-                 data=array.array('B', bytes([90]) * (96 * 24)))
+                 data=array.array('B', pixels(24, 32).tobytes()))
 
 
 def qos_of(rig, topic):

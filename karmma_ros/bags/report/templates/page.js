@@ -68,7 +68,8 @@
   const readInk = () => {
     const style = getComputedStyle(document.documentElement);
     for (const name of ['paper', 'ink', 'soft', 'rule', 'right', 'partly', 'wrong', 'none',
-      'truth', 'truth2', 'on-right', 'on-wrong', 'on-light', 'fine', 'some', 'stale', 'raised']) {
+      'truth', 'truth2', 'on-right', 'on-wrong', 'on-light', 'fine', 'some', 'stale', 'blind',
+      'raised']) {
       ink[name] = style.getPropertyValue('--' + name).trim();
     }
   };
@@ -131,8 +132,9 @@
       seen(list, 1).forEach(([change, i]) => {
         const end = i + 1 < list.length ? list[i + 1][0] : bag.length;
         const state = change[1];
-        const share = { 5: 1, 4: 1, 3: 0.5, 2: 0.25, 1: 0.12, 0: 0.12 }[state];
-        const fill = { 5: ink.fine, 4: fills[3], 3: ink.some, 2: ink.stale }[state] || ink.none;
+        const share = { 6: 0.75, 5: 1, 4: 1, 3: 0.5, 2: 0.25, 1: 0.12, 0: 0.12 }[state];
+        const fill = { 6: ink.blind, 5: ink.fine, 4: fills[3], 3: ink.some, 2: ink.stale }[state]
+          || ink.none;
         box(change[0], end, y + row.high * (1 - share), row.high * share, fill);
       });
     },

@@ -13,6 +13,7 @@ import time
 from audio_common_msgs.msg import AudioDataStamped
 import rclpy
 from rclpy.time import Time
+from sensor_data import pixels, samples
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
@@ -23,7 +24,7 @@ WIDTH, HEIGHT = 96, 72
 class Sender:
     def __init__(self):
         self.node = rclpy.create_node('sender')
-        self.on, self.ended, self.count = set(), False, 0
+        self.on, self.ended = set(), False
         types = {'image': Image, 'audio': AudioDataStamped, 'detections': Detection2DArray}
         self.publishers = {
             name: self.node.create_publisher(each, name, 10) for name, each in types.items()}
@@ -60,14 +61,12 @@ class Sender:
         self.publishers[name].publish(message)
 
     def image(self):
-        self.count += 1
-        row = bytes([self.count % 256]) * (3 * WIDTH)
         return Image(width=WIDTH, height=HEIGHT, step=3 * WIDTH, encoding='bgr8',
-                     data=array.array('B', row * HEIGHT))
+                     data=array.array('B', pixels(HEIGHT, WIDTH).tobytes()))
 
     def audio(self):
         message = AudioDataStamped()
-        message.audio.data = array.array('B', b'\x00\x10\x00\xf0' * 160)
+        message.audio.data = array.array('B', samples(320).tobytes())
         return message
 
     def boxes(self):
