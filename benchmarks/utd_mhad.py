@@ -21,10 +21,15 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 import csv
 from dataclasses import dataclass
+import json
 from pathlib import Path
 import subprocess
 import sys
 import time
+
+from karmma_ros.evaluation.predictions import DatasetPredictions
+from karmma_ros.model.bundle import load_bundle
+import utd_mhad_page
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'config' / 'train' / 'utd_mhad_student.yaml'
@@ -52,7 +57,14 @@ class Command:
                  str(self.out), '--run-dir', f'{self.out}.run', '--run.progress', 'false']
         with open(log, 'a', encoding='utf-8') as file:
             subprocess.run(words, check=True, stdout=file, stderr=file)
-        print(f'{self.out.name}: {time.monotonic() - started:.0f} s', flush=True)
+        seconds = round(time.monotonic() - started)
+        self.duration.write_text(f'{seconds}\n', encoding='utf-8')
+        print(f'{self.out.name}: {seconds} s', flush=True)
+
+    @property
+    def duration(self) -> Path:
+        """Return the file that keeps the seconds that the command took."""
+        return Path(f'{self.out}.run', 'seconds.txt')
 
 
 class Plan:
@@ -168,6 +180,20 @@ def evaluate(plan: Plan, seeds: int, out: Path) -> None:
         '--config', str(CONFIG), '--data.manifest.file', str(plan.manifest)], check=True)
 
 
+def write_page(plan: Plan, seeds: int, scores: Path, page: Path) -> None:
+    """Write tables and figures; the confusion matrices are those of one student."""
+    trained = {command.out: command for seed in range(seeds) for command in commands(plan, seed)}
+    seconds = {out.name: float(command.duration.read_text(encoding='utf-8'))
+               for out, command in trained.items()}
+    # One shard, for there are fewer trials than a shard has; the newest, if trained again.
+    shards = (scores / 'predictions').glob('karmma_0_*/00000.npz')
+    newest = max(shards, key=lambda path: path.stat().st_mtime)
+    utd_mhad_page.write(
+        json.loads((scores / 'scores.json').read_text(encoding='utf-8')), seconds,
+        DatasetPredictions.load(newest),
+        load_bundle(plan.work / 'karmma_0').vocabulary.heads['action'], page)
+
+
 def main() -> None:
     """Train and score everything."""
     parser = argparse.ArgumentParser(description=__doc__.strip().split('\n\n')[0])
@@ -175,6 +201,8 @@ def main() -> None:
     parser.add_argument('--work', type=Path, default=ROOT / 'build' / 'utd_mhad',
                         help='folder for manifests, models and scores')
     parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--page', type=Path, default=ROOT / 'docs' / 'real_data.md',
+                        help='page to write the measurements into')
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     splits = {**dict.fromkeys(TRAIN, 'train'), **dict.fromkeys(TEST, 'test')}
@@ -184,6 +212,7 @@ def main() -> None:
         for command in commands(plan, seed):
             command.run(options.work / 'log.txt')
     evaluate(plan, options.seeds, options.work / 'scores')
+    write_page(plan, options.seeds, options.work / 'scores', options.page)
 
 
 if __name__ == '__main__':

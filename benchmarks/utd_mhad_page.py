@@ -1,0 +1,160 @@
+"""Write the measured part of docs/real_data.md, and its figures, from scores of UTD-MHAD."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+import platform
+import sys
+from typing import Any
+
+from karmma_ros.evaluation.classification import confusion, PredictedActions
+from karmma_ros.evaluation.plots import draw_confusion, draw_dropout_curve, STYLE
+from karmma_ros.evaluation.predictions import DatasetPredictions
+from karmma_ros.evaluation.published import DROPOUT_CURVES
+from karmma_ros.evaluation.robustness import POINTS
+from karmma_ros.evaluation.tables import markdown_table
+from karmma_ros.modality import parse_subset
+from karmma_ros.storage import write_atomically
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / 'test' / 'faults'))
+
+from fault_suite.report import machine  # noqa: E402
+
+BEGIN, END = '<!-- measured -->', '<!-- /measured -->'
+TITLES = {
+    'late fusion': 'late fusion of the networks of one sensor',
+    'baseline': 'Baseline', 'delta': 'Baseline w/ δ',
+    'karmma': 'KARMMA, larger frozen teacher',
+    'karmma_cross_fitted': 'KARMMA, cross-fitted teachers', 'teacher': 'the larger teacher'}
+PAPER = {'karmma': 'paper: KARMMA, EPIC-KITCHENS', 'baseline': 'paper: Baseline, EPIC-KITCHENS'}
+
+
+def write(
+    scores: Mapping[str, Any], seconds: Mapping[str, float], predictions: DatasetPredictions,
+    classes: Sequence[str], page: Path,
+) -> None:
+    """
+    Write tables and figures.
+
+    :param scores: the content of scores.json.
+    :param seconds: command → how long it took.
+    :param predictions: those whose confusion matrices are drawn.
+    :param page: a file with the text between `BEGIN` and `END` to replace.
+    """
+    images = page.parent / 'images'
+    _plot_curves(images / 'real_data_dropout.png', scores)
+    _plot_confusion(images / 'real_data_confusion.png', predictions, classes)
+    before, _, rest = page.read_text(encoding='utf-8').partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise SystemExit(f'{page} has no text between {BEGIN} and {END}')
+    text = '\n\n'.join([_origin(scores, seconds), _accuracies(scores), _margins(scores)])
+    write_atomically(page, f'{before}{BEGIN}\n{text}\n{END}{after}')
+
+
+def _seeds(scores: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """Return system → its models, in the order of `TITLES`."""
+    systems: dict[str, list[Mapping[str, Any]]] = {}
+    for name in TITLES:
+        systems[name] = [m for m in scores['models'] if m['system'] == name]
+    return {name: models for name, models in systems.items() if models}
+
+
+def _column(model: Mapping[str, Any], head: str) -> dict[str, float]:
+    return {subset: 100 * each['scores'][head]['top1']
+            for subset, each in model['subsets'].items()}
+
+
+def worst_fall(column: Mapping[str, float]) -> float:
+    """Return the most points that a subset of sensors lies below one that it contains."""
+    return max(
+        column[small] - column[large] for large in column for small in column
+        if set(parse_subset(small)) < set(parse_subset(large)))
+
+
+def _figures(model: Mapping[str, Any], head: str) -> dict[str, float]:
+    column = _column(model, head)
+    full = model['subsets'][model['all_modalities']]
+    return {
+        **column, f'mean of {len(column)}': float(np.mean(list(column.values()))),
+        '90 % dropping': 100 * model['dropout_curve'][head][-1],
+        'worst fall': worst_fall(column),
+        'ECE, all': 100 * full['scores'][head]['calibration_error']}
+
+
+def _accuracies(scores: Mapping[str, Any]) -> str:
+    head, rows, names = scores['joint_head'], [], []
+    for system, models in _seeds(scores).items():
+        figures = [_figures(model, head) for model in models]
+        names = list(figures[0])
+        rows.append([TITLES[system], str(len(models)),
+                     *(_spread([each[name] for each in figures]) for name in names)])
+    return markdown_table(['', 'seeds', *names], rows)
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f'{values[0]:.1f}'
+    return f'{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}'
+
+
+def _margins(scores: Mapping[str, Any]) -> str:
+    """Return a table of differences of one seed at a time."""
+    head, seeds, rows = scores['joint_head'], _seeds(scores), []
+    for first, second in (('delta', 'baseline'), ('karmma', 'delta'),
+                          ('karmma_cross_fitted', 'delta'), ('karmma', 'late fusion'),
+                          ('karmma_cross_fitted', 'late fusion'), ('delta', 'late fusion')):
+        pairs = [(_figures(a, head), _figures(b, head))
+                 for a, b in zip(seeds.get(first, []), seeds.get(second, []))]
+        if pairs:
+            names = [name for name in pairs[0][0] if name.startswith(('mean', '90'))]
+            rows.append([f'{TITLES[first]} − {TITLES[second]}', *(
+                _spread([a[name] - b[name] for a, b in pairs]) for name in names)])
+    return markdown_table(['differences, points', 'mean of the subsets', '90 % dropping'], rows)
+
+
+def _origin(scores: Mapping[str, Any], seconds: Mapping[str, float]) -> str:
+    this, minutes = machine(), sum(seconds.values()) / 60
+    return (
+        f'`python benchmarks/utd_mhad.py DATA`, {this["processor"]}, {this["cores"]} cores, '
+        f'Python {platform.python_version()}, torch {this["torch"]}, '
+        f'{date.today().isoformat()}; {scores["data"]["clips"]} trials of the test persons. '
+        f'All {len(seconds)} trainings took {minutes:.0f} minutes.')
+
+
+@rc_context(STYLE)
+def _plot_curves(path: Path, scores: Mapping[str, Any]) -> None:
+    head = scores['joint_head']
+    curves = {TITLES[system]: [np.divide(c, c[0]) for c in (
+        model['dropout_curve'][head] for model in models)]
+        for system, models in _seeds(scores).items() if system != 'teacher'}
+    for system, title in PAPER.items():
+        curve = DROPOUT_CURVES['EPIC-KITCHENS-100'][system]
+        curves[title] = [np.divide(curve, curve[0])]
+    figure = Figure(figsize=(6.4, 4.6), layout='constrained')
+    axes = figure.subplots()
+    draw_dropout_curve(axes, curves, POINTS)
+    axes.set_ylabel('accuracy, % of that with all sensors')
+    axes.grid(axis='y')
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+@rc_context(STYLE)
+def _plot_confusion(path: Path, predictions: DatasetPredictions, classes: Sequence[str]) -> None:
+    [head], own = predictions.heads, predictions.modalities
+    figure = Figure(figsize=(15, 15.5), layout='constrained')
+    for axes, subset in zip(figure.subplots(2, 2).flat, [*((m,) for m in own), own]):
+        counts = np.zeros((len(classes), len(classes)), np.int64)
+        actions = PredictedActions.of_subset(predictions, subset)
+        for (true, best), count in confusion(actions, head).items():
+            counts[true, best] = count
+        draw_confusion(axes, counts, classes)
+        axes.set_title(' and '.join(subset))
+    figure.savefig(path, dpi=80)
