@@ -33,6 +33,7 @@ import utd_mhad_page
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'config' / 'train' / 'utd_mhad_student.yaml'
+FIGURES = ROOT / 'benchmarks' / 'results' / 'utd_mhad.json'
 SENSORS = ('imu', 'depth', 'skeleton')
 TRAIN, TEST = '1357', '2468'
 EPOCHS = {'imu': 70, 'depth': 48, 'skeleton': 60}
@@ -185,13 +186,19 @@ def write_page(plan: Plan, seeds: int, scores: Path, page: Path) -> None:
     trained = {command.out: command for seed in range(seeds) for command in commands(plan, seed)}
     seconds = {out.name: float(command.duration.read_text(encoding='utf-8'))
                for out, command in trained.items()}
+    figures = utd_mhad_page.collect(
+        json.loads((scores / 'scores.json').read_text(encoding='utf-8')), seconds)
+    FIGURES.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
+    page.write_text(utd_mhad_page.written(page.read_text(encoding='utf-8'), figures),
+                    encoding='utf-8')
+    images = page.parent / 'images'
+    utd_mhad_page.plot_dropout(images / 'real_data_dropout.png', figures['scores'])
     # One shard, for there are fewer trials than a shard has; the newest, if trained again.
     shards = (scores / 'predictions').glob('karmma_0_*/00000.npz')
     newest = max(shards, key=lambda path: path.stat().st_mtime)
-    utd_mhad_page.write(
-        json.loads((scores / 'scores.json').read_text(encoding='utf-8')), seconds,
-        DatasetPredictions.load(newest),
-        load_bundle(plan.work / 'karmma_0').vocabulary.heads['action'], page)
+    utd_mhad_page.plot_confusion(
+        images / 'real_data_confusion.png', DatasetPredictions.load(newest),
+        load_bundle(plan.work / 'karmma_0').vocabulary.heads['action'])
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-import platform
 import sys
 from typing import Any
 
@@ -16,7 +15,6 @@ from karmma_ros.evaluation.published import DROPOUT_CURVES
 from karmma_ros.evaluation.robustness import POINTS
 from karmma_ros.evaluation.tables import markdown_table
 from karmma_ros.modality import parse_subset
-from karmma_ros.storage import write_atomically
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 import numpy as np
@@ -35,27 +33,28 @@ TITLES = {
 PAPER = {'karmma': 'paper: KARMMA, EPIC-KITCHENS', 'baseline': 'paper: Baseline, EPIC-KITCHENS'}
 
 
-def write(
-    scores: Mapping[str, Any], seconds: Mapping[str, float], predictions: DatasetPredictions,
-    classes: Sequence[str], page: Path,
-) -> None:
+def collect(scores: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, Any]:
     """
-    Write tables and figures.
+    Return what the page is made of.
 
     :param scores: the content of scores.json.
     :param seconds: command → how long it took.
-    :param predictions: those whose confusion matrices are drawn.
-    :param page: a file with the text between `BEGIN` and `END` to replace.
     """
-    images = page.parent / 'images'
-    _plot_curves(images / 'real_data_dropout.png', scores)
-    _plot_confusion(images / 'real_data_confusion.png', predictions, classes)
-    before, _, rest = page.read_text(encoding='utf-8').partition(BEGIN)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        raise SystemExit(f'{page} has no text between {BEGIN} and {END}')
-    text = '\n\n'.join([_origin(scores, seconds), _accuracies(scores), _margins(scores)])
-    write_atomically(page, f'{before}{BEGIN}\n{text}\n{END}{after}')
+    scores = {key: scores[key] for key in ('joint_head', 'models')} | {
+        'clips': scores['data']['clips']}
+    return {'machine': machine(), 'date': date.today().isoformat(), 'seconds': dict(seconds),
+            'scores': scores}
+
+
+def written(text: str, figures: Mapping[str, Any]) -> str:
+    """Return the text of the page with the tables of `collect`."""
+    before, mark, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (mark and end):
+        raise SystemExit(f'the page has no text between {BEGIN} and {END}')
+    scores = figures['scores']
+    tables = '\n\n'.join([_origin(figures), _accuracies(scores), _margins(scores)])
+    return f'{before}{BEGIN}\n{tables}\n{END}{after}'
 
 
 def _seeds(scores: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
@@ -119,17 +118,18 @@ def _margins(scores: Mapping[str, Any]) -> str:
     return markdown_table(['differences, points', 'mean of the subsets', '90 % dropping'], rows)
 
 
-def _origin(scores: Mapping[str, Any], seconds: Mapping[str, float]) -> str:
-    this, minutes = machine(), sum(seconds.values()) / 60
+def _origin(figures: Mapping[str, Any]) -> str:
+    this, seconds = figures['machine'], figures['seconds']
     return (
         f'`python benchmarks/utd_mhad.py DATA`, {this["processor"]}, {this["cores"]} cores, '
-        f'Python {platform.python_version()}, torch {this["torch"]}, '
-        f'{date.today().isoformat()}; {scores["data"]["clips"]} trials of the test persons. '
-        f'All {len(seconds)} trainings took {minutes:.0f} minutes.')
+        f'Python {this["python"]}, torch {this["torch"]}, {figures["date"]}; '
+        f'{figures["scores"]["clips"]} trials of the test persons. All {len(seconds)} trainings '
+        f'took {sum(seconds.values()) / 60:.0f} minutes.')
 
 
 @rc_context(STYLE)
-def _plot_curves(path: Path, scores: Mapping[str, Any]) -> None:
+def plot_dropout(path: Path, scores: Mapping[str, Any]) -> None:
+    """Draw accuracy over dropping, relative to all sensors, beside that of the paper."""
     head = scores['joint_head']
     curves = {TITLES[system]: [np.divide(c, c[0]) for c in (
         model['dropout_curve'][head] for model in models)]
@@ -147,7 +147,8 @@ def _plot_curves(path: Path, scores: Mapping[str, Any]) -> None:
 
 
 @rc_context(STYLE)
-def _plot_confusion(path: Path, predictions: DatasetPredictions, classes: Sequence[str]) -> None:
+def plot_confusion(path: Path, predictions: DatasetPredictions, classes: Sequence[str]) -> None:
+    """Draw the confusion matrix of each sensor alone and of all."""
     [head], own = predictions.heads, predictions.modalities
     figure = Figure(figsize=(15, 15.5), layout='constrained')
     for axes, subset in zip(figure.subplots(2, 2).flat, [*((m,) for m in own), own]):

@@ -61,6 +61,19 @@ def test_a_page_has_the_figures_that_are_committed(pages, results, name):
         'run `python benchmarks/run.py --only page`')
 
 
+def test_the_page_on_real_data_has_the_figures_that_are_committed(importable):
+    page = importlib.import_module('utd_mhad_page')
+    figures = json.loads((BENCHMARKS / 'results' / 'utd_mhad.json').read_text(encoding='utf-8'))
+    text = (ROOT / 'docs' / 'real_data.md').read_text(encoding='utf-8')
+    assert page.written(text, figures) == text, 'run python benchmarks/utd_mhad.py'
+
+
+def test_the_worst_fall_is_of_a_subset_below_one_that_it_contains(importable):
+    worst = importlib.import_module('utd_mhad_page').worst_fall
+    assert worst({'I': 90, 'S': 80, 'I+S': 89}) == 1
+    assert worst({'I': 90, 'S': 80, 'I+S': 95}) == -5
+
+
 def test_no_figure_on_the_page_is_of_a_quick_run(results):
     assert [name for name, part in results.items() if part['quick']] == []
 
