@@ -21,6 +21,7 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 import csv
 from dataclasses import dataclass
+import io
 import json
 from pathlib import Path
 import subprocess
@@ -145,16 +146,15 @@ def write_manifest(data: Path, path: Path, splits: Mapping[str, str]) -> Path:
     """
     with open(data / 'trials.csv', newline='', encoding='utf-8') as file:
         trials = [row for row in csv.DictReader(file) if row['person'] in splits]
-    with open(path, 'w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file)
-        writer.writerow(['split', 'fold', 'name', 'start', 'stop', 'action', *SENSORS])
-        for row in trials:
-            imu = _centred(data / row['imu'], path.parent / row['imu'], float(row['seconds']))
-            writer.writerow([
-                splits[row['person']], row['person'], row['name'], 0, row['seconds'],
-                row['action'], imu, (data / row['depth']).resolve(),
-                (data / row['skeleton']).resolve()])
-    return path
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator='\n')
+    writer.writerow(['split', 'fold', 'name', 'start', 'stop', 'action', *SENSORS])
+    for row in trials:
+        imu = _centred(data / row['imu'], path.parent / row['imu'], float(row['seconds']))
+        writer.writerow([
+            splits[row['person']], row['person'], row['name'], 0, row['seconds'], row['action'],
+            imu, (data / row['depth']).resolve(), (data / row['skeleton']).resolve()])
+    return _written(path, table.getvalue())
 
 
 def _centred(source: Path, path: Path, seconds: float) -> Path:
@@ -162,9 +162,15 @@ def _centred(source: Path, path: Path, seconds: float) -> Path:
     cells = [line.split(',', 1) for line in lines]
     shift = (float(cells[-1][0]) - seconds) / 2
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text('\n'.join([header, *(
-        f'{float(time) - shift:.4f},{rest}' for time, rest in cells)]) + '\n', encoding='utf-8')
-    return path.resolve()
+    return _written(path, '\n'.join([header, *(
+        f'{float(time) - shift:.4f},{rest}' for time, rest in cells)]) + '\n').resolve()
+
+
+def _written(path: Path, text: str) -> Path:
+    """Write a file unless it has the text: the cached windows of a changed file are void."""
+    if not path.exists() or path.read_text(encoding='utf-8') != text:
+        path.write_text(text, encoding='utf-8')
+    return path
 
 
 def evaluate(plan: Plan, seeds: int, out: Path) -> None:

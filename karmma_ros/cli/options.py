@@ -38,7 +38,7 @@ class _HelpFormatter(DefaultHelpFormatter):
 
     def _expand_help(self, action: Any) -> str:
         text = _NO_INFORMATION.sub('', super()._expand_help(action))
-        return _plain(text).replace(' ()', '')
+        return _plain(text).replace(' ()', '').replace('(required, )', '(required)')
 
 
 class CommandParser(ArgumentParser):
