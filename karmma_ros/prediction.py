@@ -15,9 +15,13 @@ VERB, NOUN = 'verb', 'noun'
 _LONGEST_NAME = 500
 
 
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the probabilities over the last axis, computed in float64: `[..., c]`."""
-    shifted = logits.astype(np.float64)
+def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
+    """
+    Return the probabilities over the last axis, computed in float64: `[..., c]`.
+
+    :param temperature: the logits are divided by it; above 1 makes less sure.
+    """
+    shifted = logits.astype(np.float64) / temperature
     exponentials = np.exp(shifted - shifted.max(-1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))
 
@@ -116,6 +120,10 @@ class Prediction:
     probabilities: Mapping[str, NDArray[np.floating]]
     """For each head a float array `[classes]` that sums to one."""
     vocabulary: Vocabulary
+    unknown_score: float = 0.0
+    """The greater, the less the clip looks like any action of the model."""
+    is_unknown: bool = False
+    """Whether the score is above the threshold of the model's calibration."""
 
     def top(self, head: str, k: int = 1) -> list[LabelScore]:
         """

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'karmma_ros'
-NOUNS = frozenset({'modality', 'errors', 'clip', 'prediction', 'files', 'storage'})
+NOUNS = frozenset({'calibration', 'modality', 'errors', 'clip', 'prediction', 'files', 'storage'})
 
 TABLE = {
     'nouns': {'nouns'},

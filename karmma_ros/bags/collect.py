@@ -17,13 +17,18 @@ import json
 import os
 from pathlib import Path
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from karmma_ros.bags.bag_run import Condition
 from karmma_ros.bags.limits import size_of
 from karmma_ros.bags.replay import WindowRequest
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.evaluation.inference import BatchInference, Prepared, Subset
+from karmma_ros.evaluation.inference import (
+    BatchInference,
+    Prepared,
+    Subset,
+    SubsetPredictions,
+)
 from karmma_ros.evaluation.predictions import (
     BagPredictions,
     load_conditions,
@@ -94,7 +99,7 @@ class Collector:
                    for subset, each in predictions.items()}
         for row, (request, clip) in enumerate(zip(requests, clips)):
             by_subset = {
-                subset: {head: p[indices[subset][row]] for head, p in each.probabilities.items()}
+                subset: _row(each, indices[subset][row])
                 for subset, each in predictions.items() if row in indices[subset]}
             self._add(request, clip.modalities, by_subset, latency_s, recorded_only)
 
@@ -117,11 +122,11 @@ class Collector:
         self,
         request: WindowRequest,
         own: Subset,
-        by_subset: Mapping[Subset, dict[str, Any]],
+        by_subset: Mapping[Subset, _RowOutput],
         latency_s: float,
         recorded_only: bool,
     ) -> None:
-        if not all(np.isfinite(p).all() for p in by_subset[own].values()):
+        if not all(np.isfinite(p).all() for p in by_subset[own].probabilities.values()):
             self.dropped['windows for which the network returns NaN'] += 1
             return
         if request.run_index == self._recorded_run:
@@ -137,6 +142,18 @@ class Collector:
                     _Row.of(request, subset, by_subset[subset], latency_s))
 
 
+class _RowOutput(NamedTuple):
+    """The output for one window."""
+
+    probabilities: Mapping[str, NDArray[np.float32]]
+    is_unknown: bool
+
+
+def _row(predictions: SubsetPredictions, index: int) -> _RowOutput:
+    return _RowOutput({head: p[index] for head, p in predictions.probabilities.items()},
+                      bool(predictions.is_unknown[index]))
+
+
 @dataclass(frozen=True, eq=False)
 class _Row:
     """One prediction, without the samples of its window."""
@@ -144,16 +161,15 @@ class _Row:
     times_ns: tuple[int, int, int]
     """Start, end and inference."""
     subset: Subset
-    probabilities: Mapping[str, NDArray[np.float32]]
+    output: _RowOutput
     latency_s: float
 
     @classmethod
     def of(
-        cls, request: WindowRequest, subset: Subset,
-        probabilities: Mapping[str, NDArray[np.float32]], latency_s: float,
+        cls, request: WindowRequest, subset: Subset, output: _RowOutput, latency_s: float,
     ) -> _Row:
         window = request.window
-        return cls((window.start_ns, window.end_ns, request.inference_ns), subset, probabilities,
+        return cls((window.start_ns, window.end_ns, request.inference_ns), subset, output,
                    latency_s)
 
 
@@ -166,7 +182,8 @@ def _table(
     return BagPredictions(
         times[:, 0], times[:, 1], times[:, 2],
         np.array([[m in row.subset for m in modalities] for row in rows]),
-        {head: np.stack([r.probabilities[head] for r in rows]) for head in sizes},
+        {head: np.stack([row.output.probabilities[head] for row in rows]) for head in sizes},
+        np.array([row.output.is_unknown for row in rows]),
         np.array([r.latency_s for r in rows], np.float32),
         np.zeros((0, 1 + len(modalities)), np.int64), modalities)
 

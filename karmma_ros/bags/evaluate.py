@@ -149,7 +149,8 @@ def _key_facts(
     return {
         'bag': bag_digest(bag.files.sources), 'missing': list(bag.files.missing),
         'model': [bundle.sha256, bundle.model_id], 'architecture': bundle.config.to_dict(),
-        'spec': bundle.spec.to_dict(), **settings.to_dict(),
+        'calibration': bundle.calibration.to_dict(), 'spec': bundle.spec.to_dict(),
+        **settings.to_dict(),
         'audio_info': None if info is None else info.fields}
 
 

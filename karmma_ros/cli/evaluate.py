@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     exports = [_exports(bundle) if given.exports else [] for _, bundle in named]
     with Bars() as bars:
         entries = _with_data(
-            named, _needed(settings, given.split), data_cache(given, settings), bars)
+            named, needed(settings, given.split), data_cache(given, settings), bars)
         entries = [each for entry, group in zip(entries, exports)
                    for each in (entry, *(_exported(entry, export) for export in group))]
         scored = [_score(entry, given, settings, loading, chosen, bars) for entry in entries]
@@ -161,7 +161,7 @@ def _check_subsets(named: Sequence[tuple[str, Bundle]], chosen: Subsets | None) 
                     f'{system} has {subset_name(bundle.network.modalities)}')
 
 
-def _needed(settings: DataSettings, split: str) -> DataSettings:
+def needed(settings: DataSettings, split: str) -> DataSettings:
     """Render one sample only of the splits that are not scored."""
     others: dict[str, Any] = {name: 1 for name in get_args(Split) if name != split}
     return replace(settings, synthetic_kitchen=replace(settings.synthetic_kitchen, **others))
@@ -184,7 +184,7 @@ def _with_data(
             # Clips of different shapes have the same file names.
             folder = cache if bundle.spec == settings.spec else cache / key
             opened[key] = open_splits(settings, bundle.spec, folder, bars)
-        _check_fit(bundle, opened[key])
+        check_fit(bundle, opened[key])
         entries.append(_Entry(system, bundle, opened[key]))
     return entries
 
@@ -208,7 +208,7 @@ def _exported(entry: _Entry, export: Export) -> _Entry:
     return replace(entry, system=f'{entry.system}, {export.label}', export=export)
 
 
-def _check_fit(bundle: Bundle, splits: Splits) -> None:
+def check_fit(bundle: Bundle, splits: Splits) -> None:
     """
     Check that a model fits a data set.
 
@@ -253,19 +253,11 @@ def _score(
     bundle = entry.bundle
     title = f'scoring {entry.system} ({bundle.model_id})'
     device = loading.device if entry.export is None else 'cpu'
-    done = 0
-
-    def progress(samples: int) -> None:
-        nonlocal done
-        done += samples
-        bars(title, done, len(indices))
-
-    progress(0)
     predictions = collect_sharded(
         entry.network(device), clips, indices, folder, replace(loading, device=device),
-        chosen=chosen, progress=progress)
+        chosen=chosen, progress=bars.counter(title, len(indices)))
     bundle.network.cpu()  # frees the GPU's memory for the next model
-    return ScoredModel(entry.system, bundle.model_id, predictions)
+    return ScoredModel(entry.system, bundle.model_id, predictions, bundle.calibration)
 
 
 def _key(

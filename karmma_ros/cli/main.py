@@ -10,6 +10,7 @@ from karmma_ros.errors import DISK_FULL, KarmmaError
 
 COMMANDS = {
     'bag': 'evaluate a model on recorded bags, or write one: synthetic, or from a video file',
+    'calibrate': 'make the confidence of a model agree with its accuracy',
     'compare': 'compare two bag reports, with confidence intervals',
     'data': 'check a data set before training on it',
     'export': 'export a model for OpenVINO or ONNX Runtime: several times faster',

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from karmma_ros.errors import printable
 from rich.markup import escape
 from rich.progress import Progress, TaskID
@@ -23,6 +25,18 @@ class Bars(Progress):
         if what not in self._named:
             self._named[what] = self.add_task(escape(printable(what, 80)), total=total)
         self.update(self._named[what], completed=done, total=total)
+
+    def counter(self, what: str, total: int) -> Callable[[int], None]:
+        """Show a task, and return what adds to its progress."""
+        done = 0
+
+        def add(samples: int) -> None:
+            nonlocal done
+            done += samples
+            self(what, done, total)
+
+        add(0)
+        return add
 
     def done(self, what: str) -> int:
         """Return how much of a task is done."""

@@ -13,6 +13,8 @@ import shlex
 import sys
 import time
 
+from karmma_ros.calibration import Calibration
+from karmma_ros.cli.calibrate import calibrate
 from karmma_ros.cli.main import dispatch
 from karmma_ros.cli.options import (
     add_cache_option,
@@ -28,9 +30,10 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.data.datasets import cache_windows, clips_digest, DataSettings, open_splits
 from karmma_ros.data.samples import Splits
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.evaluation.classification import top1
+from karmma_ros.evaluation.classification import score, top1
 from karmma_ros.evaluation.inference import collect
-from karmma_ros.evaluation.report import accuracy_table, model_card
+from karmma_ros.evaluation.predictions import DatasetPredictions
+from karmma_ros.evaluation.report import accuracy_table, calibration_table, model_card
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.selection import choose_device
 from karmma_ros.model.builder import build
@@ -192,7 +195,10 @@ def run_stage(settings: Stage, out: Path, run_dir: Path, cache: Path, command: s
         train(network, splits.train, splits.validation, settings.run, run_dir / 'run', teacher)
     if int(os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0'))):
         return  # only the first of several processes writes the model
-    _write(out, network, config, splits, settings.run, command, began)
+    calibration, problem = Calibration(), ''
+    if not isinstance(settings, Pretraining):
+        calibration, problem = _calibrate(network, splits, settings.run)
+    _write(out, network, config, splits, settings.run, command, began, calibration, problem)
 
 
 def _load_weights(
@@ -310,22 +316,41 @@ def _device(settings: RunSettings) -> str:
     return choose_device(settings.device, 'run.device')
 
 
+def _calibrate(
+    network: Karmma, splits: Splits, settings: RunSettings
+) -> tuple[Calibration, str]:
+    """Return the calibration, or an empty one and why there is none."""
+    try:
+        with Bars() as bars:
+            return calibrate(network, splits, _device(settings), settings.workers, bars)[0], ''
+    except InvalidSettingError as error:
+        return Calibration(), str(error)
+
+
+def _confidence(
+    predictions: DatasetPredictions, calibration: Calibration, problem: str
+) -> str:
+    """Return what the card states about the confidence."""
+    if not calibration:
+        return f'The probabilities are not calibrated: {problem}.' if problem else ''
+    return (f'Temperatures and the threshold of unknown actions were fitted on '
+            f'{calibration.fitted_on}, the threshold to take '
+            f'{100 * calibration.false_alarm_rate:g} % of them for unknown. On the test clips, '
+            f'expected calibration error and what is taken for unknown, %:\n\n'
+            + calibration_table(score(predictions, calibration), calibration))
+
+
 def _write(
     out: Path, network: Karmma, config: ModelConfig, splits: Splits, settings: RunSettings,
-    command: str, began: float,
+    command: str, began: float, calibration: Calibration, problem: str,
 ) -> None:
     device = _device(settings)
     with Bars() as bars:
-        done = 0
-
-        def progress(samples: int) -> None:
-            nonlocal done
-            done += samples
-            bars('scoring every subset', done, len(splits.test))
-
         batches = scoring_loader(splits.test, network.modalities, 32, settings.workers)
-        scores = top1(collect(network.to(device), batches, device, progress))
-    print(accuracy_table(scores))
+        predictions = collect(network.to(device), batches, device,
+                              bars.counter('scoring every subset', len(splits.test)))
+    scores, confidence = top1(predictions), _confidence(predictions, calibration, problem)
+    print(accuracy_table(scores), *([confidence] if confidence else []), sep='\n\n')
     save_bundle(
         out, network.cpu(), config, splits.spec, splits.vocabulary,
         dataset=splits.name,
@@ -334,6 +359,7 @@ def _write(
             parameters=sum(p.numel() for p in network.parameters()), scores=scores,
             clips=len(splits.test), command=command,
             provenance=f'{date.today()}, {this_machine()}, '
-                 f'{(time.monotonic() - began) / 60:.0f} minutes in all.'),
-        metrics={'test_top1': scores})
+                 f'{(time.monotonic() - began) / 60:.0f} minutes in all.',
+            calibration=confidence),
+        metrics={'test_top1': scores}, calibration=calibration)
     print(f'wrote {out}')

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from karmma_ros.calibration import Calibration
 from karmma_ros.evaluation.ground_truth import TrueAction, UNKNOWN
 from karmma_ros.evaluation.predictions import BagPredictions, DatasetPredictions
 from karmma_ros.modality import Modality, subset_name
-from karmma_ros.prediction import softmax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,6 +47,8 @@ class Score:
     top5: float
     calibration_error: float
     """Expected calibration error over `BINS` bins."""
+    uncalibrated_error: float | None = None
+    """The same without the calibration of the model; absent where it has none."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class SubsetScore:
     """Clips that have the subset."""
     scores: Mapping[str, Score]
     """Head, and the action, → score."""
+    unknown: float | None = None
+    """Fraction of the clips whose action counts as unknown; absent without a calibration."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +105,20 @@ class PredictedActions:
     """Head → class id `[n]`, or `UNKNOWN`."""
     windows: Ids
     """`[n]`: how many windows the probabilities are the mean of."""
+    is_unknown: Flags | None = None
+    """`[n]`; None where it is not known."""
 
     @classmethod
     def of_subset(
-        cls, predictions: DatasetPredictions, subset: tuple[Modality, ...]
+        cls, predictions: DatasetPredictions, subset: tuple[Modality, ...],
+        calibration: Calibration = Calibration(),
     ) -> PredictedActions:
         """Take the clips that have a subset of the modalities, predicted from it."""
         has, logits = predictions.has(subset), predictions.logits[subset_name(subset)]
-        return cls({head: softmax(logits[head][has]) for head in predictions.heads},
+        output = calibration.apply(subset, {head: logits[head][has] for head in predictions.heads})
+        return cls(output.probabilities,
                    {head: ids[has] for head, ids in predictions.labels.items()},
-                   np.ones(int(has.sum()), np.int64))
+                   np.ones(int(has.sum()), np.int64), output.is_unknown)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -278,14 +286,19 @@ def accuracy(actions: PredictedActions) -> dict[str, dict[str, float]]:
     } for key, known in actions.labelled.items()}
 
 
-def score(predictions: DatasetPredictions) -> dict[str, SubsetScore]:
+def score(
+    predictions: DatasetPredictions, calibration: Calibration = Calibration()
+) -> dict[str, SubsetScore]:
     """Return the scores of every subset that at least one clip has, the largest first."""
     scores = {}
     for name, subset in predictions.subsets():
-        clips = PredictedActions.of_subset(predictions, subset)
+        clips = PredictedActions.of_subset(predictions, subset, calibration)
+        before = accuracy(PredictedActions.of_subset(predictions, subset)) if calibration else {}
+        unknown = _mean(clips.is_unknown) if calibration and clips.is_unknown is not None else None
         scores[name] = SubsetScore(len(clips), {
-            key: Score(each['top1'], each['top5'], each['calibration_error'])
-            for key, each in accuracy(clips).items()})
+            key: Score(each['top1'], each['top5'], each['calibration_error'],
+                       before[key]['calibration_error'] if before else None)
+            for key, each in accuracy(clips).items()}, unknown)
     return scores
 
 

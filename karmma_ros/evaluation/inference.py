@@ -26,7 +26,6 @@ from karmma_ros.model.backends.exports import FORMATS
 from karmma_ros.model.backends.interface import Backend
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.streaming import chunks_of, EagerParts
-from karmma_ros.prediction import softmax
 from karmma_ros.stream.token_cache import TokenCache
 from karmma_ros.stream.window import Window
 import numpy as np
@@ -304,6 +303,10 @@ class SubsetPredictions:
     """`[r]`: their indices in the batch."""
     probabilities: dict[str, NDArray[np.float32]]
     """Head → `[r, c]`; NaN where a logit is NaN or infinite."""
+    unknown_score: NDArray[np.float32]
+    """`[r]`."""
+    is_unknown: NDArray[np.bool_]
+    """`[r]`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,6 +338,7 @@ class BatchInference:
         self.device = torch.device(device)
         self.network = bundle.network.to(self.device).eval()
         self.modalities: Subset = self.network.modalities
+        self._calibration = bundle.calibration
 
     def prepare(self, run_index: int, window: Window) -> Prepared:
         """
@@ -365,10 +369,16 @@ class BatchInference:
             encoded = self._encode(modality, [windows[row] for row in own])
             tokens[modality] = _scatter(encoded, own, len(windows))
         indices = {s: torch.tensor(own, device=self.device) for s, own in rows.items()}
-        return {
-            subset: SubsetPredictions(
-                np.array(rows[subset]), {head: _probabilities(x) for head, x in logits.items()})
-            for subset, logits in fuse_subsets(self.network, tokens, indices)}
+        return {subset: self._predictions(np.array(rows[subset]), subset, logits)
+                for subset, logits in fuse_subsets(self.network, tokens, indices)}
+
+    def _predictions(
+        self, rows: NDArray[np.int64], subset: Subset, logits: Mapping[str, Tensor]
+    ) -> SubsetPredictions:
+        output = self._calibration.apply(subset, {h: _finite_rows(x) for h, x in logits.items()})
+        return SubsetPredictions(
+            rows, {head: p.astype(np.float32) for head, p in output.probabilities.items()},
+            output.unknown_score.astype(np.float32), output.is_unknown)
 
     def _encode(self, modality: Modality, windows: Sequence[Prepared]) -> Tensor:
         inputs = torch.from_numpy(np.stack([window.inputs[modality] for window in windows]))
@@ -393,7 +403,8 @@ class StatefulInference(BatchInference):
         return torch.cat([window.inputs[modality] for window in windows])
 
 
-def _probabilities(logits: Tensor) -> NDArray[np.float32]:
-    x = logits.double().cpu().numpy()
+def _finite_rows(logits: Tensor) -> NDArray[np.float64]:
+    """Return logits `[r, c]`; NaN in the rows where one is NaN or infinite."""
+    x: NDArray[np.float64] = logits.double().cpu().numpy()
     x[~np.isfinite(x).all(axis=1)] = np.nan
-    return softmax(x).astype(np.float32)
+    return x

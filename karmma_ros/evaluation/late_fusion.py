@@ -14,6 +14,7 @@ from dataclasses import replace
 import hashlib
 from typing import cast
 
+from karmma_ros.calibration import Calibration
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import in_order, Modality, subset_name
 from karmma_ros.model.bundle import Bundle
@@ -80,4 +81,4 @@ def late_fusion(bundles: Sequence[Bundle]) -> Bundle:
     digest = hashlib.sha256(''.join(each.sha256 for each in bundles).encode()).hexdigest()
     return replace(
         first, network=cast(Karmma, LateFusion([each.network for each in bundles]).eval()),
-        sha256=digest, name='+'.join(each.name for each in bundles))
+        sha256=digest, name='+'.join(each.name for each in bundles), calibration=Calibration())

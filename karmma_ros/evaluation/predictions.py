@@ -27,7 +27,7 @@ from karmma_ros.storage import write_atomically
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 3
+VERSION = 4
 """Increases whenever the layout of a file changes."""
 _DESCRIPTION = 'description'
 
@@ -158,6 +158,8 @@ class BagPredictions:
     """`[k, m]`: which of `modalities` the network was given."""
     probabilities: Mapping[str, NDArray[np.float32]]
     """Head → `[k, c]`; rows sum to one."""
+    is_unknown: NDArray[np.bool_]
+    """`[k]`: whether the window shows an action that the model does not know."""
     latency_s: NDArray[np.float32]
     """`[k]`: its part of the measured inference time of a batch; no two runs give the same."""
     states: NDArray[np.int64]
@@ -182,14 +184,15 @@ class BagPredictions:
         return cls(
             none, none, none, np.zeros((0, len(modalities)), np.bool_),
             {head: np.zeros((0, size), np.float32) for head, size in sizes.items()},
-            np.zeros(0, np.float32), np.zeros((0, 1 + len(modalities)), np.int64), modalities)
+            np.zeros(0, np.bool_), np.zeros(0, np.float32),
+            np.zeros((0, 1 + len(modalities)), np.int64), modalities)
 
     def select(self, rows: NDArray[Any] | slice) -> BagPredictions:
         """Return the windows chosen by a mask, indices or a slice; the states stay."""
         return BagPredictions(
             self.start_ns[rows], self.end_ns[rows], self.inference_ns[rows], self.present[rows],
-            {head: p[rows] for head, p in self.probabilities.items()}, self.latency_s[rows],
-            self.states, self.modalities)
+            {head: p[rows] for head, p in self.probabilities.items()}, self.is_unknown[rows],
+            self.latency_s[rows], self.states, self.modalities)
 
     def with_states(self, states: NDArray[np.int64]) -> BagPredictions:
         """Return the same predictions with other states."""
@@ -216,7 +219,8 @@ class BagPredictions:
             for head in parts[0].probabilities})
 
 
-_BAG_ARRAYS = ('start_ns', 'end_ns', 'inference_ns', 'present', 'latency_s', 'states')
+_BAG_ARRAYS = (
+    'start_ns', 'end_ns', 'inference_ns', 'present', 'is_unknown', 'latency_s', 'states')
 
 
 def save_conditions(path: Path | str, tables: Mapping[str, BagPredictions]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+from karmma_ros.calibration import Calibration
 from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.evaluation.classification import (
     BINS,
@@ -35,7 +36,7 @@ from karmma_ros.evaluation.robustness import (
 )
 from karmma_ros.evaluation.schema import to_json
 from karmma_ros.evaluation.tables import escape_cell, markdown_table
-from karmma_ros.modality import subset_name, subsets
+from karmma_ros.modality import parse_subset, subset_name, subsets
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.storage import write_atomically
 import numpy as np
@@ -53,6 +54,7 @@ class ScoredModel:
     model: str
     """Its id: name and digest."""
     predictions: DatasetPredictions
+    calibration: Calibration = Calibration()
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,10 @@ class ModelScores:
     """Of the joint head over all subsets."""
     relative_drop: float
     """Of the joint head against all modalities."""
+    calibrated_on: str | None = None
+    """The clips that its calibration was fitted on; absent without a calibration."""
+    false_alarm_rate: float | None = None
+    """Fraction of those clips whose action counts as unknown."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,7 @@ def columns_of(report: ScoresReport) -> dict[str, list[dict[str, float]]]:
 
 def _model(model: ScoredModel) -> ModelScores:
     predictions = model.predictions
-    scores = score(predictions)
+    scores = score(predictions, model.calibration)
     # With some of the subsets only, a mean over "all" would be of fewer.
     complete = all(subset_name(s) in scores for s in subsets(predictions.modalities)
                    if predictions.has(s).any())
@@ -168,8 +174,11 @@ def _model(model: ScoredModel) -> ModelScores:
     column = {name: each.scores[joint].top1 for name, each in scores.items() if complete}
     full = subset_name(predictions.modalities)
     curve = {'probability': list(POINTS), **dropout_curve(predictions)} if complete else None
-    return ModelScores(model.system, model.model, full, scores, curve, average_accuracy(column),
-                       relative_drop(column, full))
+    fitted = model.calibration or None
+    return ModelScores(
+        model.system, model.model, full, scores, curve, average_accuracy(column),
+        relative_drop(column, full), fitted and fitted.fitted_on,
+        fitted and fitted.false_alarm_rate)
 
 
 def _mean_column(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -181,10 +190,13 @@ def _subset_table(report: ScoresReport, model: ModelScores) -> str:
     score_keys = keys(report.heads)
     header = ['sensors', 'clips', *(f'{key} top-{k}' for key in score_keys for k in (1, 5)),
               f'{report.joint_head} calibration error']
+    header += ['uncalibrated', 'unknown'] if model.calibrated_on else []
     rows = []
     for subset, each in model.subsets.items():
+        joint = each.scores[report.joint_head]
         figures = [x for key in score_keys for x in (each.scores[key].top1, each.scores[key].top5)]
-        figures.append(each.scores[report.joint_head].calibration_error)
+        figures += [x for x in (joint.calibration_error, joint.uncalibrated_error, each.unknown)
+                    if x is not None]
         rows.append([subset, f'{each.count:,}', *map(_percent, figures)])
     title = f'{printable(model.system)} ({printable(model.model)})'
     return f'## {title}\n\n' + _table(header, rows)
@@ -230,6 +242,11 @@ def _notes(report: ScoresReport) -> str:
     notes.append(
         f'The calibration error is the expected one over {BINS} bins of equal width: how far '
         'confidence and accuracy are apart on average.')
+    notes += [
+        f'{printable(model.system)} was calibrated on {printable(model.calibrated_on)}: '
+        '"uncalibrated" is its error without; "unknown" are the clips whose action counts as '
+        f'unknown, {_percent(model.false_alarm_rate or 0.0)} where it was calibrated.'
+        for model in report.models if model.calibrated_on]
     if len({each.count for m in report.models for each in m.subsets.values()}) > 1:
         notes.append('A subset is scored on the clips that have all its sensors: rows with '
                      'different numbers of clips are about different clips.')
@@ -269,7 +286,8 @@ def _plot(
         shown = [(subset, chosen) for subset, chosen in every
                  if chosen == model.predictions.modalities or len(chosen) == 1] or every[:5]
         panels = {
-            subset: calibration(PredictedActions.of_subset(model.predictions, chosen), what)
+            subset: calibration(PredictedActions.of_subset(
+                model.predictions, chosen, model.calibration), what)
             for subset, chosen in shown}
         plot_reliability(folder / name, panels, where=where,
                          title=f'How sure {model.system} is of the {what}, and how often right')
@@ -301,9 +319,29 @@ def accuracy_table(scores: Mapping[str, Mapping[str, float]]) -> str:
         [name, *(f'{100 * row[key]:.1f}' for key in columns)] for name, row in scores.items()])
 
 
+def calibration_table(scores: Mapping[str, SubsetScore], calibration: Calibration) -> str:
+    """
+    Return a Markdown table of the temperatures, and of the figures with and without, in percent.
+
+    :param scores: subset → score, of those that are calibrated.
+    """
+    first = next(iter(scores.values()))
+    heads, joint = [*calibration.heads], list(first.scores)[-1]
+    rows = []
+    for subset, each in scores.items():
+        own, figures = calibration.of(parse_subset(subset)), each.scores[joint]
+        rows.append([
+            subset, *(f'{own.temperatures.get(head, 1.0):.2f}' for head in heads),
+            *(_percent(x if x is not None else math.nan) for x in (
+                figures.uncalibrated_error, figures.calibration_error, each.unknown))])
+    return _table(['sensors', *(f'temperature, {head}' for head in heads),
+                   f'{joint} calibration error without', 'with', 'unknown'], rows)
+
+
 def model_card(
     *, name: str, dataset: str, parameters: int, vocabulary: Vocabulary,
     scores: Mapping[str, Mapping[str, float]], clips: int, command: str, provenance: str,
+    calibration: str = '',
 ) -> str:
     """
     Return the model card of a bundle, in Markdown.
@@ -312,6 +350,7 @@ def model_card(
     :param clips: number of test clips.
     :param command: the command that trained the model.
     :param provenance: where and when it was trained, in words.
+    :param calibration: what its confidence is worth, in Markdown; empty: nothing is stated.
     """
     heads = tuple(vocabulary.heads)
     front = dedent(f"""\
@@ -332,7 +371,9 @@ def model_card(
                         for head, names in vocabulary.heads.items())
     return '\n'.join([
         front, f'## Top-1 accuracy on {clips:,} test clips, %\n', accuracy_table(scores) + '\n',
-        *(action if len(heads) > 1 else []), f'## Classes\n\n{classes}\n',
+        *(action if len(heads) > 1 else []),
+        *([f'## Confidence\n\n{calibration}\n'] if calibration else []),
+        f'## Classes\n\n{classes}\n',
         f'## How it was made\n\n    {command}\n\n{provenance}\n'])
 
 

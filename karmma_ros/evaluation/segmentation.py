@@ -322,7 +322,8 @@ def detect_events(
         if end < before:  # the clock jumped back
             events += actions.clear()
         before = end
-        prediction = Prediction({head: p[i] for head, p in probabilities.items()}, small)
+        prediction = Prediction({head: p[i] for head, p in probabilities.items()}, small,
+                                is_unknown=bool(predictions.is_unknown[i]))
         events += actions.push(end, start, prediction)
     events += actions.clear()
     clock = dict(zip(predictions.end_ns.tolist(), predictions.inference_ns.tolist()))

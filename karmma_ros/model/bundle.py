@@ -2,19 +2,22 @@
 A model as a directory: weights, configuration and model card.
 
 `model.safetensors` holds the weights, `config.json` the architecture, the classes and the
-clip specification, `README.md` the model card. Nothing in it is executed when it is loaded,
+clip specification, `README.md` the model card, `calibration.json` the temperatures of those very
+weights, if they were fitted. Nothing in it is executed when it is loaded,
 and no class outside this package, torchvision and timm is imported unless it is allowed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
+from karmma_ros.calibration import Calibration
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import BundleError, first_line, InvalidSettingError, printable
 from karmma_ros.modality import ENTRY_POINTS, register, registered_by_location
@@ -30,13 +33,18 @@ from karmma_ros.model.untrusted_files import (
     read_json,
 )
 from karmma_ros.prediction import Vocabulary
+from karmma_ros.storage import write_atomically
 from safetensors import SafetensorError
 from safetensors.torch import save
 
 FORMAT = 'karmma_ros/1'
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
+CALIBRATION = 'calibration.json'
 _MOST_INPUT = 2 * 2**30
 """Bytes that the inputs of one clip may take, fifty times those of the paper's networks."""
+_MOST_CALIBRATION = 2**20
+"""Bytes of the calibration of a model with a thousand subsets and ten heads."""
+RECALIBRATE = 'fit it again with `karmma calibrate`, or delete it: the model runs without'
 RETRIEVE = 'copy the whole model directory again, or train one with `karmma train`'
 
 
@@ -56,6 +64,8 @@ class Bundle:
     path: Path
     sha256: str
     """Digest of the weights file, hexadecimal."""
+    calibration: Calibration = field(default_factory=Calibration)
+    """Empty if none was fitted."""
 
     @property
     def model_id(self) -> str:
@@ -73,12 +83,14 @@ def save_bundle(
     dataset: str,
     card: str,
     metrics: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> None:
     """
     Write a model directory; it is called by the directory's name.
 
     :param card: the model card, Markdown.
     :param metrics: JSON-ready figures that the card rests on.
+    :param calibration: fitted to these weights; None: one of earlier weights is removed.
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -99,16 +111,28 @@ def save_bundle(
     (path / WEIGHTS).write_bytes(save(weights))
     (path / CONFIG).write_text(json.dumps(description, indent=1) + '\n', encoding='utf-8')
     (path / CARD).write_text(card, encoding='utf-8')
+    if calibration:
+        save_calibration(path, calibration)
+    else:
+        (path / CALIBRATION).unlink(missing_ok=True)
+
+
+def save_calibration(path: Path, calibration: Calibration) -> None:
+    """Write the calibration of a model directory, atomically."""
+    content = {'weights': digest_of_file(path / WEIGHTS).hex(), **calibration.to_dict()}
+    write_atomically(path / CALIBRATION, json.dumps(content, indent=1) + '\n')
 
 
 def load_bundle(
-    path: Path | str, device: str = 'cpu', *, custom_encoders: bool = False
+    path: Path | str, device: str = 'cpu', *, custom_encoders: bool = False,
+    calibrated: bool = True,
 ) -> Bundle:
     """
     Read a model directory and put its network, in evaluation mode, on `device`.
 
     :param custom_encoders: allow encoders and types of modalities named
         `package.module:Class`, whose code then runs.
+    :param calibrated: False does not read the calibration.
     :raises BundleError: when the directory is missing, damaged or does not fit together.
 
     >>> from karmma_ros.model.bundle import load_bundle
@@ -139,10 +163,13 @@ def load_bundle(
         raise BundleError(
             path / CONFIG, f'lacks or garbles {first_line(error)}', RETRIEVE) from error
     _load_weights(path, network)
+    digest = digest_of_file(path / WEIGHTS).hex()
     return Bundle(
         network.eval().to(device), config, spec, vocabulary,
         str(description.get('name', path.name)), str(description.get('dataset', '')),
-        description.get('metrics', {}), path, digest_of_file(path / WEIGHTS).hex(),
+        description.get('metrics', {}), path, digest,
+        _read_calibration(path / CALIBRATION, digest, config, vocabulary)
+        if calibrated else Calibration(),
     )
 
 
@@ -164,6 +191,22 @@ def _read_description(path: Path) -> Mapping[str, Any]:
         raise BundleError(
             path / CONFIG, f'format is {version!r}, this package reads {FORMAT!r}', RETRIEVE)
     return description
+
+
+def _read_calibration(
+    path: Path, digest: str, config: ModelConfig, vocabulary: Vocabulary
+) -> Calibration:
+    """Return the calibration of the weights of a digest; an empty one without a file."""
+    if not os.path.lexists(path):
+        return Calibration()
+    try:
+        content = read_json(path, _MOST_CALIBRATION)
+        weights = content.pop('weights', None) if isinstance(content, dict) else None
+        if weights != digest:
+            raise InvalidSettingError('weights', weights, f'{digest}, those of {WEIGHTS}')
+        return Calibration.from_dict(content, config.modalities, vocabulary.heads)
+    except (OSError, ValueError) as error:
+        raise BundleError(path, f'cannot be used ({first_line(error)})', RECALIBRATE) from error
 
 
 def _register_types(path: Path, types: Mapping[str, str], allowed: bool) -> None:

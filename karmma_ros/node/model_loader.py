@@ -38,7 +38,8 @@ def load_model(name: str, device: str, backend: str) -> Model:
     """
     bundle = load_bundle(find_model(name), device)
     chosen, reason = choose(bundle, device, backend, keep_weights=False)
-    recogniser = Recogniser(chosen, bundle.vocabulary, bundle.spec)
+    recogniser = Recogniser(
+        chosen, bundle.vocabulary, bundle.spec, calibration=bundle.calibration)
     recogniser.warm_up()
     _return_memory()
     return Model(name, bundle, device, backend, reason, recogniser)

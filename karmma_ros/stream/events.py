@@ -6,6 +6,9 @@ each has half of the probability. All starts and ends of events are such centres
 the window shifts nothing. Neither does the smoothing: it decides that an action is in progress or
 has ended; the border is then taken from the predictions themselves.
 
+A prediction of an unknown action counts as background: all of its probability is that of no
+action.
+
 Shape legend: v classes of the first head, n classes of the second, k predictions.
 """
 
@@ -27,7 +30,7 @@ _Ids = tuple[int, ...]
 """One class of each head, or `_BACKGROUND`."""
 
 _BACKGROUND: _Ids = ()
-"""Every combination with a background class in it, taken together."""
+"""Every combination with a background class in it, and what is unknown, taken together."""
 
 _MAX_PREDICTIONS = 512
 """Stored, whatever their rate."""
@@ -105,6 +108,7 @@ class _TimedScores:
 
     centre_ns: int
     scores: tuple[NDArray[np.float64], ...]
+    is_unknown: bool
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,8 @@ class ActionEvents:
         self._stored_ns = round(5 * settings.smoothing * NANOSECONDS) + 2 * self._min_ns
         self._ids = 0
         self._stamp_ns: int | None = None
-        self._joint: NDArray[np.float64] | None = None  # [v, n] or [v], sums to one
+        self._joint: NDArray[np.float64] | None = None  # [v, n] or [v], sums to 1 - _unknown
+        self._unknown = 0.0  # smoothed
         self._recent: deque[_TimedScores] = deque(maxlen=_MAX_PREDICTIONS)
         self._active: tuple[_Ids, ActionEvent] | None = None
         self._earliest_ns: int | None = None  # no later event starts or ends before it
@@ -175,8 +180,8 @@ class ActionEvents:
         if self._stamp_ns is not None and stamp_ns <= self._stamp_ns:
             return []
         events = self.advance(stamp_ns)
-        self._smooth(stamp_ns, scores)
-        self._store((window_start_ns + stamp_ns) // 2, scores)
+        self._smooth(stamp_ns, scores, prediction.is_unknown)
+        self._store((window_start_ns + stamp_ns) // 2, scores, prediction.is_unknown)
         return events + self._decide()
 
     def advance(self, now_ns: int) -> list[ActionEvent]:
@@ -236,19 +241,26 @@ class ActionEvents:
                 f'{classes} finite probabilities')
         return scores
 
-    def _smooth(self, stamp_ns: int, scores: tuple[NDArray[np.float64], ...]) -> None:
+    def _smooth(
+        self, stamp_ns: int, scores: tuple[NDArray[np.float64], ...], is_unknown: bool
+    ) -> None:
         """Smooth as if the new probabilities held since the last stamp: exact for any interval."""
-        joint = reduce(np.multiply.outer, scores)
+        joint, unknown = reduce(np.multiply.outer, scores), float(is_unknown)
+        if is_unknown:
+            joint = np.zeros_like(joint)
         if self._joint is not None and self._stamp_ns is not None and self._settings.smoothing:
             step = (stamp_ns - self._stamp_ns) / NANOSECONDS
             old = exp(-step / self._settings.smoothing)
             joint = old * self._joint + (1 - old) * joint
-        self._joint, self._stamp_ns = joint, stamp_ns
+            unknown = old * self._unknown + (1 - old) * unknown
+        self._joint, self._unknown, self._stamp_ns = joint, unknown, stamp_ns
 
-    def _store(self, centre_ns: int, scores: tuple[NDArray[np.float64], ...]) -> None:
+    def _store(
+        self, centre_ns: int, scores: tuple[NDArray[np.float64], ...], is_unknown: bool
+    ) -> None:
         if self._recent:  # the windows may differ in length
             centre_ns = max(centre_ns, self._recent[-1].centre_ns)
-        self._recent.append(_TimedScores(centre_ns, scores))
+        self._recent.append(_TimedScores(centre_ns, scores, is_unknown))
         while len(self._recent) > 2 and self._recent[0].centre_ns < centre_ns - self._stored_ns:
             self._recent.popleft()
 
@@ -282,7 +294,9 @@ class ActionEvents:
 
     def _score(self, ids: _Ids) -> float:
         assert self._joint is not None
-        return float(self._joint[ids if ids != _BACKGROUND else self._background_mask].sum())
+        if ids == _BACKGROUND:
+            return float(self._joint[self._background_mask].sum()) + self._unknown
+        return float(self._joint[ids].sum())
 
     def _candidate(self, ids: _Ids) -> _Candidate | None:
         """Return since when a combination is in progress; None while it is weak or brief."""
@@ -334,14 +348,17 @@ class ActionEvents:
         """Return by how much each stored prediction exceeds the lower threshold, `[k]`."""
         # The higher one would be late: at the border verb and noun have a half each, a quarter
         # together.
-        scores = [self._probability(each.scores, ids) for each in self._recent]
+        scores = [self._probability(each, ids) for each in self._recent]
         return np.array(scores) - self._settings.end
 
-    def _probability(self, scores: tuple[NDArray[np.float64], ...], ids: _Ids) -> float:
+    def _probability(self, each: _TimedScores, ids: _Ids) -> float:
         """Return the probability of a combination in one prediction."""
+        if each.is_unknown:
+            return float(ids == _BACKGROUND)
         if ids == _BACKGROUND:
-            return 1 - prod(1 - float(s[i]) for s, i in zip(scores, self._background) if i >= 0)
-        return prod(float(s[i]) for s, i in zip(scores, ids))
+            return 1 - prod(
+                1 - float(s[i]) for s, i in zip(each.scores, self._background) if i >= 0)
+        return prod(float(s[i]) for s, i in zip(each.scores, ids))
 
     def _event(self, event_id: int, ids: _Ids, start_ns: int) -> ActionEvent:
         """Return the STARTED event of a combination, with its score now."""

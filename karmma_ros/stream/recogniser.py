@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from karmma_ros.calibration import Calibration
 from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modality import Modality, subset_name
 from karmma_ros.model.backends.interface import Backend
 from karmma_ros.model.backends.pytorch import Eager
-from karmma_ros.prediction import Prediction, softmax, Vocabulary
+from karmma_ros.prediction import Prediction, Vocabulary
 from karmma_ros.stream.token_cache import hop_for, TokenCache
 from karmma_ros.stream.window import Window
 import numpy as np
@@ -24,6 +25,7 @@ class Recogniser:
 
     :param network: a backend, as `choose` returns it; or a module, which PyTorch then runs as it
         is on `device`; `Eager` describes its arguments.
+    :param calibration: of the bundle; without one the softmax of the logits is returned.
 
     >>> from karmma_ros.clip import Clip
     >>> from karmma_ros.modality import Modality
@@ -32,7 +34,8 @@ class Recogniser:
     >>> from karmma_ros.stream.recogniser import Recogniser
     >>> import numpy as np
     >>> bundle = load_bundle(find_model('synthetic_kitchen'))
-    >>> recogniser = Recogniser(bundle.network, bundle.vocabulary, bundle.spec)
+    >>> recogniser = Recogniser(bundle.network, bundle.vocabulary, bundle.spec,
+    ...                         calibration=bundle.calibration)
     >>> image = np.zeros(bundle.spec.input_shape(Modality.RGB), np.float32)
     >>> prediction = recogniser.recognise(Clip({Modality.RGB: image}))
     >>> len(prediction.top('verb', k=3))
@@ -45,9 +48,10 @@ class Recogniser:
         vocabulary: Vocabulary,
         spec: ClipSpec,
         device: str | torch.device = 'cpu',
+        calibration: Calibration = Calibration(),
     ) -> None:
         self.backend = Eager(network, device) if isinstance(network, nn.Module) else network
-        self.vocabulary, self.spec = vocabulary, spec
+        self.vocabulary, self.spec, self.calibration = vocabulary, spec, calibration
         self.modalities = self.backend.modalities
         self._tokens = TokenCache(self.backend.parts) if self.backend.parts else None
         self._used = False
@@ -75,8 +79,11 @@ class Recogniser:
         else:
             clip = source.clip(used) if isinstance(source, Window) else source
             logits = self.backend.infer({m: clip.inputs[m][None] for m in used})
-        return Prediction({h: self._probabilities(h, x) for h, x in logits.items()},
-                          self.vocabulary)
+        for head, x in logits.items():
+            self._check(head, x)
+        output = self.calibration.apply(used, logits)
+        return Prediction(output.probabilities, self.vocabulary, float(output.unknown_score),
+                          bool(output.is_unknown))
 
     def hop(self, rate: float) -> int:
         """
@@ -106,11 +113,10 @@ class Recogniser:
             self.recognise(Clip({m: silence[m] for m in subset}))
         self._used = False
 
-    def _probabilities(self, head: str, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _check(self, head: str, logits: NDArray[np.float32]) -> None:
         classes = len(self.vocabulary.heads.get(head, ()))
         if logits.shape != (classes,):
             raise InvalidSettingError(
                 f'classes of head {head!r}', classes, f'{len(logits)}, as the network gives')
         if not np.isfinite(logits).all():
             raise InvalidSampleError(f'head {head!r}: the network gave NaN or infinity')
-        return softmax(logits)

@@ -377,6 +377,7 @@ def test_a_recorded_prediction_of_one_head_is_compared_or_counted_as_empty(verbs
         2 * second,
         np.array([[True, False, False, False]]),
         {'gesture': np.array([[0.3, 0.7]], np.float32)},
+        np.zeros(1, bool),
         np.zeros(1, np.float32),
         np.zeros((0, 5), np.int64),
     )
@@ -406,7 +407,7 @@ def test_a_recorded_head_beyond_verb_and_noun_is_compared(score, same):
     predictions = BagPredictions(second, 2 * second, 2 * second, np.zeros((1, 4), bool),
                       {head: np.array([[1 - p, p]], np.float32)
                        for head, p in (('tool', 0.8), ('noun', 0.6), ('verb', 0.7))},
-                      np.zeros(1, np.float32), np.zeros((0, 5), np.int64))
+                      np.zeros(1, bool), np.zeros(1, np.float32), np.zeros((0, 5), np.int64))
     recorded = compare_recorded(
         RecordedPredictions('/action_recognition', (prediction,)),
         predictions,

@@ -6,6 +6,7 @@ import signal
 
 from karmma_ros.cli.main import main
 from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, vocabulary
+from karmma_ros.evaluation import temperature_scaling
 from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name, subsets
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.training.module import RecognitionModule
@@ -72,8 +73,11 @@ def test_the_teacher_was_trained_on_tokens_that_are_kept(teacher):
 
 
 @pytest.mark.parametrize('cached', ['true', 'false'])
-def test_a_student_is_distilled_and_gets_its_card(teacher, cache, tmp_path, capsys, cached):
-    out = tmp_path / 'kitchen'
+def test_a_student_is_distilled_and_gets_its_card(
+        teacher, cache, tmp_path, capsys, monkeypatch, cached):
+    out, calibrated = tmp_path / 'kitchen', cached == 'true'
+    if calibrated:
+        monkeypatch.setattr(temperature_scaling, 'MIN_CLIPS', 4)
     assert run('student', out, cache, '--teacher', teacher / 'teacher',
                '--cache-teacher', cached) == 0
     assert (tmp_path / 'kitchen_work' / 'logits').is_dir() == (cached == 'true')
@@ -86,6 +90,9 @@ def test_a_student_is_distilled_and_gets_its_card(teacher, cache, tmp_path, caps
     assert all(f'| {name} |' in card for name in names)
     assert '--run.epochs 1' in card  # the command that was really given
     assert f'wrote {out}' in capsys.readouterr().out
+    assert bool(bundle.calibration) == calibrated
+    assert ('fitted on 4 validation clips of Synthetic Kitchen' in card) == calibrated
+    assert ('not calibrated: validation clips is 4; expected at least 50' in card) != calibrated
 
 
 @pytest.fixture(scope='module')

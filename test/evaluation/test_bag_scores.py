@@ -27,7 +27,7 @@ def predictions(middles, verbs, nouns, length=2.0):
         middles - half, middles + half, middles + half + S // 100, np.ones((k, 4), bool),
         {'verb': np.asarray(verbs, np.float32).reshape(k, 2),
          'noun': np.asarray(nouns, np.float32).reshape(k, 3)},
-        np.zeros(k, np.float32), np.zeros((0, 5), np.int64))
+        np.zeros(k, bool), np.zeros(k, np.float32), np.zeros((0, 5), np.int64))
 
 
 def action(start, stop, verb, noun):

@@ -1,10 +1,16 @@
 """Scores of every subset, against a network whose logits are known."""
 
+from karmma_ros.calibration import Calibration, SubsetCalibration
+from karmma_ros.clip import Clip
 from karmma_ros.data.samples import Batch
 from karmma_ros.evaluation.classification import top1
-from karmma_ros.evaluation.inference import collect
+from karmma_ros.evaluation.inference import BatchInference, collect, Prepared
 from karmma_ros.evaluation.report import accuracy_table
-from karmma_ros.modality import Modality
+from karmma_ros.modality import Modality, subsets
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import load_bundle, save_bundle
+from karmma_ros.stream.recogniser import Recogniser
+import numpy as np
 import pytest
 import torch
 
@@ -77,3 +83,29 @@ def test_batches_add_up(present):
     twice = top1(collect(Votes(), [batch(present), batch(present)]))
     once = top1(collect(Votes(), [batch(present)]))
     assert twice == once
+
+
+@pytest.mark.parametrize('calibrated', [True, False])
+def test_windows_of_a_bag_are_calibrated_as_in_the_node(
+        tmp_path, config, spec, vocabulary, inputs, calibrated):
+    calibration = Calibration({
+        subset: SubsetCalibration({'verb': 0.3 + i, 'noun': 2.0}, -2.4 - 0.1 * (i % 3))
+        for i, subset in enumerate(subsets(inputs))})
+    save_bundle(tmp_path / 'm', build(config, spec, vocabulary), config, spec, vocabulary,
+                dataset='', card='', calibration=calibration if calibrated else None)
+    bundle = load_bundle(tmp_path / 'm')
+    node = Recogniser(bundle.network, bundle.vocabulary, bundle.spec,
+                      calibration=bundle.calibration)
+    clips = [Clip({m: x[i].numpy() for m, x in inputs.items()}) for i in range(3)]
+    wanted = subsets(inputs)
+    offline = BatchInference(bundle)([Prepared(c.inputs) for c in clips], [wanted] * 3)
+    flags = []
+    for subset in wanted:
+        for i, clip in enumerate(clips):
+            live, row = node.recognise(clip, subset), offline[subset]
+            for head, p in live.probabilities.items():
+                np.testing.assert_allclose(row.probabilities[head][i], p, atol=1e-5)
+            assert row.unknown_score[i] == pytest.approx(live.unknown_score, abs=1e-4)
+            assert row.is_unknown[i] == live.is_unknown
+            flags.append(live.is_unknown)
+    assert set(flags) == ({True, False} if calibrated else {False})

@@ -120,7 +120,7 @@ def _predictions(
     inference_ns = ends + (rng.gamma(2.0, 0.015, len(ends)) * NANOSECONDS).astype(np.int64)
     kept = np.flatnonzero(present.any(1))
     return BagPredictions(
-        starts, ends, inference_ns, present, probabilities,
+        starts, ends, inference_ns, present, probabilities, np.zeros(len(ends), bool),
         rng.gamma(9.0, 0.004, len(ends)).astype(np.float32), _states(outages)).select(kept)
 
 
@@ -139,6 +139,7 @@ def _with_only(
         chosen.inference_ns,
         present,
         probabilities,
+        chosen.is_unknown,
         chosen.latency_s * np.float32(len(subset_name(subset)) / 7),
         complete.states,
     )

@@ -5,10 +5,18 @@ import json
 import os
 import pickle
 
+from karmma_ros.calibration import Calibration, SubsetCalibration
 from karmma_ros.errors import BundleError
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
-from karmma_ros.model.bundle import CONFIG, load_bundle, save_bundle, WEIGHTS
+from karmma_ros.model.bundle import (
+    CALIBRATION,
+    CONFIG,
+    load_bundle,
+    save_bundle,
+    save_calibration,
+    WEIGHTS,
+)
 from karmma_ros.model.config import EncoderConfig
 import pytest
 import torch
@@ -66,6 +74,11 @@ def replace_by_pipe(path):
     os.mkfifo(path)
 
 
+def replace_by_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
 @pytest.mark.parametrize(('damage', 'text'), [
     (lambda p: (p / CONFIG).unlink(), 'config.json is missing'),
     (lambda p: (p / WEIGHTS).unlink(), 'model.safetensors is missing'),
@@ -117,6 +130,53 @@ def test_damage_is_named_with_its_remedy(saved, damage, text):
     with pytest.raises(BundleError, match=text) as caught:
         load_bundle(path)
     assert str(path) in str(caught.value)
+
+
+FITTED = Calibration(
+    {(Modality.RGB,): SubsetCalibration({'verb': 1.3}, -2.5)}, 0.05, '9 clips')
+
+
+def test_a_calibration_is_stored_with_its_weights(saved, config, spec, vocabulary):
+    path, network = saved
+    assert not load_bundle(path).calibration
+    save_calibration(path, FITTED)
+    assert load_bundle(path).calibration == FITTED
+    assert not load_bundle(path, calibrated=False).calibration
+    save_bundle(path, network, config, spec, vocabulary, dataset='', card='', calibration=FITTED)
+    assert load_bundle(path).calibration == FITTED
+    save_bundle(path, network, config, spec, vocabulary, dataset='', card='')
+    assert not load_bundle(path).calibration and not (path / CALIBRATION).exists()
+
+
+def edit_calibration(path, change):
+    content = json.loads((path / CALIBRATION).read_text())
+    change(content)
+    (path / CALIBRATION).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(('damage', 'text'), [
+    (lambda p: (p / CALIBRATION).write_text('{'), 'Expecting'),
+    (lambda p: (p / CALIBRATION).write_text('[]'), 'weights is None'),
+    (lambda p: (p / CALIBRATION).write_bytes(b'\xff'), "can't decode"),
+    (lambda p: (p / CALIBRATION).write_text('[' * 9000), 'nested too deeply|Expecting'),
+    (lambda p: (p / CALIBRATION).write_bytes(b' ' * 2**21), 'bytes; expected at most'),
+    (lambda p: replace_by_pipe(p / CALIBRATION), 'pipe'),
+    (lambda p: replace_by_folder(p / CALIBRATION), 'directory'),
+    (lambda p: edit_calibration(p, lambda c: c.update(format='karmma_ros.calibration/9')),
+     "calibration/9'; expected 'karmma_ros.calibration/1'"),
+    (lambda p: edit_calibration(p, lambda c: c.pop('weights')), 'weights is None'),
+    (lambda p: edit_calibration(p, lambda c: c.update(weights='0' * 64)), 'those of model.safe'),
+    (lambda p: edit_calibration(p, lambda c: c['subsets']['V']['temperatures'].update(verb=0)),
+     'a number from 0.01 to 100'),
+    (lambda p: edit_calibration(p, lambda c: c['subsets'].update(X={})), "subset is 'X'"),
+])
+def test_a_damaged_calibration_is_refused(saved, damage, text):
+    path, _ = saved
+    save_calibration(path, FITTED)
+    damage(path)
+    with pytest.raises(BundleError, match=text) as caught:
+        load_bundle(path)
+    assert str(path / CALIBRATION) in str(caught.value) and 'karmma calibrate' in str(caught.value)
 
 
 def test_a_missing_directory_is_named(tmp_path):

@@ -67,6 +67,33 @@ SCENE = [*every(200, 0, 2000, NOTHING), *every(200, 2000, 6000, sure_of(*CUTTING
 """Two seconds of nothing, four of cutting, six of nothing."""
 
 
+UNKNOWN = replace(sure_of(*WASHING_CUP), is_unknown=True)
+
+
+def test_an_unknown_action_is_background():
+    unknown = [(t, UNKNOWN if p is NOTHING else p) for t, p in SCENE]
+    events = play(ActionEvents(EventSettings(), WORDS), unknown)
+    assert summary(events) == [('STARTED', 0, 'cut bread', 1900, events[0].end_ns // MS),
+                               ('ENDED', 0, 'cut bread', 1900, 5900)]
+    nothing = [(t, sure_of(2, 0)) if p is NOTHING else (t, p) for t, p in SCENE]
+    settings = replace(EventSettings(), background='nothing')
+    with_class = play(ActionEvents(settings, WORDS), nothing)
+    assert [e.end_ns for e in with_class if e.phase is ENDED] == [5900 * MS]
+
+
+def test_a_single_unknown_result_ends_nothing():
+    one = [(t, UNKNOWN if t == 4000 else p) for t, p in SCENE]
+    events = play(ActionEvents(EventSettings(), WORDS), one)
+    assert [(e.phase, e.event_id) for e in events] == [(STARTED, 0), (ENDED, 0)]
+    assert (events[1].start_ns, events[1].end_ns) == (1900 * MS, 5900 * MS)
+
+
+def test_nothing_starts_while_all_is_unknown():
+    actions = ActionEvents(EventSettings(), WORDS)
+    assert play(actions, every(200, 0, 8000, UNKNOWN)) == []
+    assert play(actions, every(200, 8000, 12000, sure_of(*CUTTING_BREAD)))[0].start_ns == 7900 * MS
+
+
 def test_an_action_starts_once_and_ends_once():
     events = play(ActionEvents(EventSettings(), WORDS), SCENE)
     assert [(e.phase, e.event_id) for e in events] == [(STARTED, 0), (ENDED, 0)]

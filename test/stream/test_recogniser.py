@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from karmma_ros.calibration import Calibration, SubsetCalibration, unknown_score
 from karmma_ros.clip import AudioSpec, Clip, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modalities.frame_slots import StoredFrames
@@ -45,6 +46,21 @@ def test_gives_probabilities_with_names():
         prediction.probabilities['verb'], exponentials / exponentials.sum())
     assert prediction.top('verb')[0].class_name == 'open'
     assert prediction.top('noun')[0].score == pytest.approx(0.5)
+
+
+def test_the_calibration_of_the_subset_in_use_is_applied():
+    calibration = Calibration({(V, A): SubsetCalibration({'verb': 2.0}, -9.0),
+                               (V,): SubsetCalibration({'verb': 0.5}, 0.0)})
+    recogniser = Recogniser(Network(), VOCABULARY, SPEC, calibration=calibration)
+    both, camera = recogniser.recognise(clip_of(V, A)), recogniser.recognise(clip_of(V, A), [V])
+    for prediction, temperature in ((both, 2.0), (camera, 0.5)):
+        exponentials = np.exp(np.array([0, 1, 2]) / temperature)
+        np.testing.assert_allclose(
+            prediction.probabilities['verb'], exponentials / exponentials.sum())
+        np.testing.assert_allclose(prediction.probabilities['noun'], [0.5, 0.5])
+        assert prediction.unknown_score == pytest.approx(unknown_score(
+            {'verb': np.array([0., 1, 2]), 'noun': np.zeros(2)}))
+    assert both.is_unknown is True and camera.is_unknown is False
 
 
 def test_huge_logits_are_no_trouble():

@@ -222,13 +222,13 @@ def open_splits(settings: EpicKitchensSettings, spec: ClipSpec) -> Splits:
         train, validation = _divided(train, settings)
     recordings = _recordings(settings, spec)
     clips = [SegmentDataset(_segments(part, recordings), spec, settings.seed)
-             for part in (train, validation, test)]
+             for part in ((train, test) if validation is test else (train, validation, test))]
     if not any(len(part) for part in clips):
         raise DataError(
             root, f'there is no recording of any of the {len(train)} training segments, nor '
             'of others', 'correct root (the folder that holds P01), or rgb, flow and audio')
     return Splits(NAMES[settings.split], spec, read_vocabulary(folder), train=clips[0],
-                  validation=clips[1], test=clips[2])
+                  validation=clips[1], test=clips[-1])
 
 
 def _folder(settings: EpicKitchensSettings, name: str) -> Path:

@@ -7,6 +7,7 @@ from threading import Thread
 import time
 import tracemalloc
 
+from karmma_ros.calibration import Calibration, SubsetCalibration
 from karmma_ros.clip import Clip
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.modality import PAPER_MODALITIES, subset_name, subsets
@@ -36,6 +37,24 @@ def test_every_subset_is_answered_as_by_eager(exported, missing, runtime):
         assert list(ours) == list(theirs) == ['verb', 'noun']
         for head, logits in theirs.items():
             np.testing.assert_allclose(ours[head], logits, atol=1e-4, err_msg=subset_name(subset))
+
+
+@pytest.mark.parametrize('runtime', RUNTIMES)
+def test_a_calibration_is_applied_to_the_logits_of_every_backend(exported, runtime):
+    bundle = exported('tokens')
+    inputs = {m: x[0] for m, x in check_clip(bundle.spec, [V, A]).items()}
+    calibration = Calibration({(V, A): SubsetCalibration({'verb': 0.2}, -99.0),
+                               (A,): SubsetCalibration({'noun': 5.0}, 99.0)})
+    ours, theirs, plain = (
+        Recogniser(backend, bundle.vocabulary, bundle.spec, calibration=each)
+        for backend, each in ((choose(bundle, 'cpu', runtime).backend, calibration),
+                              (bundle.network, calibration), (bundle.network, Calibration())))
+    for subset, head in (((V, A), 'verb'), ((A,), 'noun')):
+        a, b, c = (r.recognise(Clip(inputs), subset) for r in (ours, theirs, plain))
+        np.testing.assert_allclose(a.probabilities[head], b.probabilities[head], atol=1e-3)
+        assert not np.allclose(b.probabilities[head], c.probabilities[head], atol=1e-3)
+        assert a.unknown_score == pytest.approx(b.unknown_score, abs=1e-3)
+        assert a.is_unknown == b.is_unknown == (subset == (V, A)) and not c.is_unknown
 
 
 @pytest.mark.parametrize('runtime', RUNTIMES)

@@ -1,0 +1,98 @@
+"""`karmma calibrate`: fit temperatures and the threshold of unknown actions on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from karmma_ros.calibration import Calibration
+from karmma_ros.cli.evaluate import check_fit, needed
+from karmma_ros.cli.options import (
+    add_custom_encoders_option,
+    add_data_options,
+    add_device_option,
+    command_parser,
+    CommandParser,
+    data_cache,
+    writing,
+)
+from karmma_ros.cli.progress import Bars
+from karmma_ros.data.datasets import DataSettings, open_splits
+from karmma_ros.data.samples import Splits
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.evaluation.classification import score
+from karmma_ros.evaluation.inference import collect
+from karmma_ros.evaluation.predictions import DatasetPredictions
+from karmma_ros.evaluation.report import calibration_table
+from karmma_ros.evaluation.temperature_scaling import (
+    check_clips,
+    FALSE_ALARM_RATE,
+    fit_calibration,
+    subsets_to_fit,
+)
+from karmma_ros.model.backends.selection import choose_device
+from karmma_ros.model.bundle import CALIBRATION, load_bundle, save_calibration
+from karmma_ros.model.karmma import Karmma
+from karmma_ros.training.loaders import scoring_loader
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `karmma calibrate MODEL`."""
+    parser = _parser()
+    given = parser.parse_args(list(arguments))
+    settings: DataSettings = parser.instantiate(given).data
+    device = choose_device(given.device, '--device')
+    bundle = load_bundle(given.model, custom_encoders=given.custom_encoders, calibrated=False)
+    with Bars() as bars:
+        splits = open_splits(
+            needed(settings, 'validation'), bundle.spec, data_cache(given, settings), bars)
+        check_fit(bundle, splits)
+        calibration, predictions = calibrate(
+            bundle.network, splits, device, given.workers, bars, given.false_alarm_rate)
+    with writing('MODEL', bundle.path / CALIBRATION):
+        save_calibration(bundle.path, calibration)
+    print(calibration_table(score(predictions, calibration), calibration))
+    print(f'wrote {bundle.path / CALIBRATION}, fitted on {calibration.fitted_on}; the table is of '
+          'these very clips: score others with `karmma evaluate`')
+    return 0
+
+
+def _parser() -> CommandParser:
+    parser = command_parser(
+        'karmma calibrate', 'Fit what makes the confidence of a model agree with its accuracy on '
+        'the validation split, one temperature for each head and subset of the sensors, and the '
+        'threshold above which an action counts as unknown. `karmma train` does it at its end.',
+        'MODEL [OPTION ...]')
+    parser.add_argument('model', type=str, metavar='MODEL', help='model directory to write '
+                        f'{CALIBRATION} to')
+    parser.add_argument('--false-alarm-rate', type=float, default=FALSE_ALARM_RATE, metavar='RATE',
+                        help='fraction of the validation clips, whose actions are all known, that '
+                        'shall count as unknown')
+    parser.add_argument('--workers', type=int, default=0, help='processes that load clips')
+    add_device_option(parser)
+    add_custom_encoders_option(parser)
+    add_data_options(parser)
+    return parser
+
+
+def calibrate(
+    network: Karmma, splits: Splits, device: str, workers: int, bars: Bars,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
+) -> tuple[Calibration, DatasetPredictions]:
+    """
+    Fit a calibration on the validation split; return the predictions for it, too.
+
+    :raises InvalidSettingError: when the split has too few clips, or is the test split.
+    """
+    clips = splits.validation
+    if clips is splits.test:
+        raise InvalidSettingError(
+            'validation split', 'the test split', 'other clips, for what is fitted on clips '
+            'cannot be tested on them', 'reserve clips of the training split for validation')
+    check_clips(len(clips), false_alarm_rate)
+    predictions = collect(
+        network.to(device), scoring_loader(clips, network.modalities, 32, workers), device,
+        bars.counter('calibrating every subset', len(clips)),
+        subsets_to_fit(network.modalities))
+    network.cpu()
+    fitted_on = f'{len(clips):,} validation clips of {splits.name}'
+    return fit_calibration(predictions, fitted_on, false_alarm_rate), predictions

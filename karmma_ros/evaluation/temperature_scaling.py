@@ -1,0 +1,120 @@
+"""
+Fit the calibration of a model to its predictions for the validation split.
+
+The temperature of a head and subset is the one with the least negative log-likelihood of the
+labels (Guo et al., ICML 2017). A weak prior keeps it near 1 where there are few clips, or all are
+right. The threshold of unknown actions is the quantile of the unknown scores above which the
+stated fraction of the clips lies: all of them show actions that the model knows.
+
+Shape legend: n clips, c classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+import math
+
+from karmma_ros.calibration import Calibration, Subset, SubsetCalibration, unknown_score
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.evaluation.predictions import DatasetPredictions
+from karmma_ros.modality import in_order, Modality, subsets
+import numpy as np
+from numpy.typing import NDArray
+
+FALSE_ALARM_RATE = 0.05
+"""Fraction of the clips of known actions that the threshold takes for unknown."""
+MIN_CLIPS = 50
+"""A subset that fewer clips have takes the calibration of a similar one."""
+_ALL_SUBSETS = 5
+"""Modalities up to which every subset is fitted, 31 of them."""
+_PRIOR = 0.5
+"""Standard deviation of the logarithm of a temperature before any clip is seen."""
+_LOWEST, _HIGHEST, _STEPS = 0.05, 20.0, 60
+
+
+def subsets_to_fit(modalities: Iterable[Modality]) -> list[Subset]:
+    """
+    Return the subsets to fit, the largest first.
+
+    These are all subsets of up to 5 modalities. Of more modalities there are too many: then all
+    together, all but one, and each alone are fitted.
+    """
+    every = in_order(modalities)
+    if len(every) <= _ALL_SUBSETS:
+        return subsets(every)
+    return [every, *(tuple(m for m in every if m != absent) for absent in every),
+            *((m,) for m in every)]
+
+
+def fit_calibration(
+    predictions: DatasetPredictions, fitted_on: str, false_alarm_rate: float = FALSE_ALARM_RATE,
+) -> Calibration:
+    """
+    Fit temperatures and thresholds for each predicted subset that enough clips have.
+
+    :param predictions: for clips that the network was not trained on, and is not scored on.
+    :param fitted_on: these clips in words.
+    :param false_alarm_rate: fraction of these clips whose action shall count as unknown.
+    :raises InvalidSettingError: for another rate, or when no subset has enough clips.
+    """
+    check_clips(len(predictions), false_alarm_rate)
+    fitted = {}
+    for name, subset in predictions.subsets():
+        has = predictions.has(subset)
+        if has.sum() < MIN_CLIPS:
+            continue
+        logits = {head: x[has] for head, x in predictions.logits[name].items()}
+        fitted[subset] = SubsetCalibration(
+            {head: fit_temperature(x, predictions.labels[head][has])
+             for head, x in logits.items()},
+            float(np.quantile(unknown_score(logits), 1 - false_alarm_rate, method='higher')))
+    check_clips(MIN_CLIPS if fitted else 0, false_alarm_rate)
+    return Calibration(fitted, false_alarm_rate, fitted_on)
+
+
+def check_clips(count: int, false_alarm_rate: float) -> None:
+    """
+    Check that a calibration can be fitted on so many clips of a subset.
+
+    :raises InvalidSettingError: when there are too few, or for a rate that is none.
+    """
+    if not 0 < false_alarm_rate < 1:
+        raise InvalidSettingError('false alarm rate', false_alarm_rate, 'above 0 and below 1')
+    if count < MIN_CLIPS:
+        raise InvalidSettingError('validation clips', count, f'at least {MIN_CLIPS}',
+                                  'a model without a calibration has temperatures of 1')
+
+
+def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """
+    Return the temperature with the least negative log-likelihood of the labels.
+
+    :param logits: `[n, c]`.
+    :param labels: class ids `[n]`.
+    """
+    wide = logits.astype(np.float64)
+    wide -= wide.max(1, keepdims=True)
+    true = np.take_along_axis(wide, labels[:, None], axis=1)[:, 0]
+
+    def loss(log_temperature: float) -> float:
+        scale = math.exp(-log_temperature)
+        likelihood = scale * true - np.log(np.exp(scale * wide).sum(1))
+        return float(-likelihood.sum()) + 0.5 * (log_temperature / _PRIOR) ** 2
+    return math.exp(_minimum(loss, math.log(_LOWEST), math.log(_HIGHEST)))
+
+
+def _minimum(function: Callable[[float], float], low: float, high: float) -> float:
+    """Return where a function with one minimum has it, by golden section search."""
+    ratio = (math.sqrt(5) - 1) / 2
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = function(left), function(right)
+    for _ in range(_STEPS):
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = function(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = function(right)
+    return (low + high) / 2

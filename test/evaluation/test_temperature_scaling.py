@@ -1,0 +1,104 @@
+"""The fit of temperatures and thresholds, on logits whose calibration is known."""
+
+from karmma_ros.calibration import Calibration
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.evaluation.classification import score
+from karmma_ros.evaluation.predictions import DatasetPredictions
+from karmma_ros.evaluation.temperature_scaling import (
+    fit_calibration,
+    fit_temperature,
+    subsets_to_fit,
+)
+from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.prediction import softmax
+import numpy as np
+import pytest
+
+V, A = Modality.RGB, Modality.AUDIO
+TEMPERATURES = {'V+A': 0.6, 'V': 2.5, 'A': 1.0}
+
+
+def drawn(rng, count, classes, temperature, spread=2.5):
+    """Return logits, and labels drawn from their probabilities at a temperature."""
+    logits = (rng.standard_normal((count, classes)) * spread).astype(np.float32)
+    p = softmax(logits, temperature).cumsum(1)
+    return logits, (rng.random((count, 1)) > p).sum(1).clip(max=classes - 1)
+
+
+def predictions(count, seed=0, present=None):
+    """Return predictions from V and A whose labels fit each subset at its temperature."""
+    rng = np.random.default_rng(seed)
+    logits = {}
+    labels = {head: rng.integers(0, 6, count) for head in ('verb', 'noun')}
+    for name, temperature in TEMPERATURES.items():
+        logits[name] = {}
+        for head, ids in labels.items():
+            x, drawn_ids = drawn(rng, count, 6, temperature)
+            swapped = x.copy()  # rename the classes so that the drawn one is the label
+            rows = np.arange(count)
+            swapped[rows, ids], swapped[rows, drawn_ids] = x[rows, drawn_ids], x[rows, ids]
+            logits[name][head] = swapped
+    present = np.ones((count, 2), bool) if present is None else present
+    return DatasetPredictions((V, A), logits, present, labels)
+
+
+@pytest.mark.parametrize('temperature', [0.3, 1.0, 4.0])
+def test_a_known_temperature_is_recovered(temperature):
+    logits, labels = drawn(np.random.default_rng(1), 20_000, 10, temperature)
+    assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.05)
+
+
+def test_few_clips_and_clips_without_an_error_stay_near_one():
+    sure = np.eye(4, dtype=np.float32)[[0, 1, 2, 3] * 20] * 12
+    assert 0.5 < fit_temperature(sure, np.array([0, 1, 2, 3] * 20)) <= 1
+    wrong = np.array([[30.0, 0.0]], np.float32)
+    assert 1 < fit_temperature(wrong, np.array([1])) < 20
+
+
+def test_the_fit_of_each_subset_makes_confidence_agree_with_accuracy():
+    calibration = fit_calibration(predictions(8000), 'clips')
+    for name, temperature in TEMPERATURES.items():
+        own = calibration.of({'V+A': (V, A), 'V': (V,), 'A': (A,)}[name])
+        assert own.temperatures['verb'] == pytest.approx(temperature, rel=0.06)
+    scores = score(predictions(8000, seed=1), calibration)
+    for name in ('V+A', 'V'):
+        for each in scores[name].scores.values():
+            assert each.uncalibrated_error > 0.05
+            assert each.calibration_error < 0.02
+    assert scores['A'].scores['verb'].calibration_error < 0.02
+
+
+def test_known_actions_are_taken_for_unknown_as_rarely_as_stated():
+    rate, fitted_on = 0.05, predictions(2000)
+    calibration = fit_calibration(fitted_on, 'clips', rate)
+    for each in score(fitted_on, calibration).values():
+        assert rate - 0.001 <= each.unknown <= rate
+    for each in score(predictions(2000, seed=1), calibration).values():
+        assert each.unknown == pytest.approx(rate, abs=0.02)
+
+
+def test_scores_without_a_calibration_state_none():
+    scores = score(predictions(60))
+    assert all(each.unknown is None and s.uncalibrated_error is None
+               for each in scores.values() for s in each.scores.values())
+    assert scores['V'].scores == score(predictions(60), Calibration())['V'].scores
+
+
+def test_subsets_of_too_few_clips_are_left_out():
+    present = np.ones((200, 2), bool)
+    present[40:, 1] = False
+    calibration = fit_calibration(predictions(200, present=present), 'clips')
+    assert set(calibration.subsets) == {(V,)}
+    with pytest.raises(InvalidSettingError, match='validation clips is 20; expected at least 50'):
+        fit_calibration(predictions(20), 'clips')
+    for rate in (0, 1, -0.1, float('nan')):
+        with pytest.raises(InvalidSettingError, match='false alarm rate'):
+            fit_calibration(predictions(60), 'clips', rate)
+
+
+def test_of_many_modalities_not_every_subset_is_fitted():
+    many = tuple(Modality(f'imu_{name}') for name in 'abcdefgh')
+    assert subsets_to_fit(many[:5]) == subsets(many[:5])
+    chosen = subsets_to_fit(many)
+    assert len(chosen) == len({subset_name(s) for s in chosen}) == 1 + 8 + 8
+    assert {len(s) for s in chosen} == {8, 7, 1}

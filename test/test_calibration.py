@@ -1,0 +1,115 @@
+"""Temperatures and thresholds: what they do to logits, and that nothing of a file is trusted."""
+
+import json
+
+from karmma_ros.calibration import Calibration, SubsetCalibration, unknown_score
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality, parse_subset, subsets
+from karmma_ros.prediction import softmax
+import numpy as np
+import pytest
+
+V, A, D = Modality.RGB, Modality.AUDIO, Modality.DETECTIONS
+LOGITS = {'verb': np.array([[2.0, 0.0, -1.0], [0.0, 0.5, 0.0]], np.float32),
+          'noun': np.array([[1.0, 3.0], [0.0, 0.0]], np.float32)}
+FITTED = Calibration({
+    (V, A): SubsetCalibration({'verb': 2.0, 'noun': 0.5}, -3.0),
+    (A,): SubsetCalibration({'verb': 3.0}, None)}, 0.05, '800 validation clips')
+
+
+def test_without_a_calibration_probabilities_are_the_softmax_to_the_last_bit():
+    output = Calibration().apply((V,), LOGITS)
+    assert all(np.array_equal(output.probabilities[h], softmax(x)) for h, x in LOGITS.items())
+    assert not output.is_unknown.any()
+    wide = LOGITS['verb'].astype(np.float64)
+    by_hand = np.exp(wide - wide.max(1, keepdims=True))
+    assert np.array_equal(softmax(LOGITS['verb']), by_hand / by_hand.sum(1, keepdims=True))
+
+
+def test_each_subset_and_head_has_its_temperature():
+    output = FITTED.apply((A, V), LOGITS)
+    assert np.array_equal(output.probabilities['verb'], softmax(LOGITS['verb'], 2.0))
+    assert np.array_equal(output.probabilities['noun'], softmax(LOGITS['noun'], 0.5))
+    alone = FITTED.apply((A,), LOGITS).probabilities
+    assert np.array_equal(alone['verb'], softmax(LOGITS['verb'] / np.float64(3)))
+    assert np.array_equal(alone['noun'], softmax(LOGITS['noun']))
+
+
+def test_what_is_above_the_threshold_is_unknown():
+    score = unknown_score(LOGITS)
+    assert score == pytest.approx([
+        -np.log(np.exp([2, 0, -1]).sum()) - np.log(np.exp([1, 3]).sum()),
+        -np.log(np.exp([0, 0.5, 0]).sum()) - np.log(2)])
+    assert FITTED.apply((V, A), LOGITS).is_unknown.tolist() == [False, True]
+    assert FITTED.apply((A,), LOGITS).is_unknown.tolist() == [False, False]
+    one = FITTED.apply((V, A), {head: x[1] for head, x in LOGITS.items()})
+    assert one.is_unknown.shape == () and bool(one.is_unknown)
+
+
+def test_only_the_heads_of_an_action_make_it_unknown():
+    further = {**LOGITS, 'tool': np.array([[9.0, 9.0], [9.0, 9.0]], np.float32)}
+    assert np.array_equal(unknown_score(further), unknown_score(LOGITS))
+
+
+def test_a_row_of_nan_is_not_unknown():
+    x = {'verb': np.array([[np.nan, np.nan], [1.0, 0.0]])}
+    output = Calibration({(V,): SubsetCalibration({}, -9.0)}).apply((V,), x)
+    assert output.is_unknown.tolist() == [False, True]
+    assert np.isnan(output.probabilities['verb'][0]).all()
+
+
+@pytest.mark.parametrize(('wanted', 'nearest'), [
+    ('V+A', 'V+A'), ('V+A+D', 'V+A'), ('A+D', 'A'), ('V', 'V+A'), ('D', 'A')])
+def test_a_subset_that_was_not_fitted_takes_the_most_similar(wanted, nearest):
+    assert FITTED.of(parse_subset(wanted)) is FITTED.subsets[parse_subset(nearest)]
+
+
+def read(content, modalities=(V, A), heads=('verb', 'noun')):
+    return Calibration.from_dict(content, modalities, heads)
+
+
+def test_what_is_written_is_read():
+    assert read(json.loads(json.dumps(FITTED.to_dict()))) == FITTED
+    three = tuple(map(Modality, ('rgb', 'rgb_wrist', 'imu_thigh')))
+    several = Calibration({s: SubsetCalibration({'verb': 1.5}, 1.0) for s in subsets(three)})
+    assert read(json.loads(json.dumps(several.to_dict())), three) == several
+
+
+def changed(*path, to):
+    """Return a calibration as written, with a value in place of another."""
+    content = json.loads(json.dumps(FITTED.to_dict()))
+    inner = content
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = to
+    return content
+
+
+@pytest.mark.parametrize(('content', 'text'), [
+    (None, 'format is None'),
+    ([], 'format is None'),
+    (changed('format', to='karmma_ros.calibration/2'), "calibration/2'; expected"),
+    (changed('more', to=1), 'expected an object with format'),
+    (changed('subsets', to=[]), "subsets is 'list'"),
+    (changed('subsets', to={}), '1 to 4096'),
+    (changed('subsets', to={f'V{i}': {} for i in range(5000)}), '1 to 4096'),
+    (changed('subsets', 'D', to={}), "subset is 'D'; expected made of V, A"),
+    (changed('subsets', 'A+V', to={}), "subset is 'A\\+V'"),
+    (changed('subsets', 'V+V', to={}), 'in their order'),
+    (changed('subsets', '', to={}), "subset is ''"),
+    (changed('subsets', 'A', to={'temperatures': {}}), 'temperatures, unknown_threshold'),
+    (changed('subsets', 'A', to=3), "subsets.A is 'int'"),
+    (changed('subsets', 'A', 'temperatures', to={'tool': 1.0}), 'with the heads noun, verb'),
+    (changed('subsets', 'A', 'temperatures', to=[1.0]), 'with the heads noun, verb'),
+    *((changed('subsets', 'A', 'temperatures', 'verb', to=bad), 'a number from 0.01 to 100')
+      for bad in (0, -1.0, 1e9, float('nan'), float('inf'), '2', True, None, 10**400, [1])),
+    *((changed('subsets', 'A', 'unknown_threshold', to=bad), 'unknown_threshold is')
+      for bad in (float('nan'), float('inf'), 'x', False)),
+    (changed('false_alarm_rate', to=2), 'false_alarm_rate is 2'),
+    (changed('fitted_on', to='a\x1b[31m'), 'a printable text'),
+    (changed('fitted_on', to='x' * 10**4), 'a printable text'),
+    (changed('fitted_on', to=7), 'a printable text'),
+])
+def test_anything_else_is_refused(content, text):
+    with pytest.raises(InvalidSettingError, match=text):
+        read(content)
