@@ -182,8 +182,8 @@ class CalibrationBins:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Calibration of single windows and of actions."""
+class ReliabilityDiagrams:
+    """Reliability of the confidence of single windows and of actions."""
 
     actions: CalibrationBins
     windows: CalibrationBins
@@ -229,7 +229,7 @@ class BagReport:
     bags: Sequence[BagSummary]
     segments: TrueActions
     conditions: Sequence[ConditionScores]
-    calibration: Mapping[str, Calibration]
+    calibration: Mapping[str, ReliabilityDiagrams]
     confusion: Mapping[str, Sequence[tuple[int, int, int]]]
     """Head → true class, predicted class, count."""
     age_histogram: Histogram

@@ -19,7 +19,6 @@ from karmma_ros.bags.report.bag_report import (
     Agreement,
     BagReport,
     BagSummary,
-    Calibration,
     CalibrationBins,
     ConditionScores,
     EventScores,
@@ -28,6 +27,7 @@ from karmma_ros.bags.report.bag_report import (
     Histogram,
     PerBagScores,
     Percentiles,
+    ReliabilityDiagrams,
     ReportSettings,
     TrueActions,
     WindowScores,
@@ -323,7 +323,7 @@ def _recorded_details(
         classification.predict_windows(_actions(run), each)
         for run, each in zip(runs, predictions)])
     return {
-        'calibration': {key: Calibration(_bins(classification.calibration(pooled, key)),
+        'calibration': {key: ReliabilityDiagrams(_bins(classification.calibration(pooled, key)),
                                          _bins(classification.calibration(windows, key)))
                         for key in keys},
         'confusion': {
