@@ -28,6 +28,9 @@ MOST_SECONDS, MOST_HERTZ = 600, 384_000
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+CropSize = tuple[int, int] | tuple[int, int, tuple[int, ...]]
+"""Height and width of a crop, and `VideoSpec.resize` where it is set."""
+
 BOX_PAD, BOX_HAND, BOX_OBJECT = 0, 1, 2
 """Box categories as STLT numbers them (Radevski et al., BMVC 2021)."""
 
@@ -44,9 +47,25 @@ class VideoSpec:
     """Subtracted from each channel, scaled to 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD
     """Each channel is then divided by this."""
+    resize: tuple[int, ...] = ()
+    """What a frame is resized to before the crop, pixels: `[short side]` keeps its aspect ratio,
+    `[height, width]` does not. Empty: to the smallest size that the crop fits into."""
 
     def __post_init__(self) -> None:
         _positive('clip.video', self, 'height', 'width')
+        short, both = [max(self.height, self.width)], [self.height, self.width]
+        if not (isinstance(self.resize, tuple) and len(self.resize) <= 2 and all(
+                isinstance(side, int) and side >= least
+                for side, least in zip(self.resize, ([], short, both)[len(self.resize)]))):
+            raise InvalidSettingError(
+                'clip.video.resize', self.resize, f'[short side] from {short} on, or [height, '
+                f'width] from {both} on', 'the crop is taken from it')
+
+    @property
+    def crop_size(self) -> CropSize:
+        """Return how frames are resized and cropped, as `resize_and_crop` takes it."""
+        size = self.height, self.width
+        return (*size, self.resize) if self.resize else size
 
 
 @dataclass(frozen=True)
@@ -186,6 +205,10 @@ class ClipSpec:
         if not self.flow.camera:
             del mapping['flow']['camera']
         inputs = {str(name): value for name, value in mapping.pop('inputs').items()}
+        for spec, fields_of in [(self.video, mapping['video']),
+                                *((self.inputs[name], inputs[str(name)]) for name in self.inputs)]:
+            if isinstance(spec, VideoSpec) and not spec.resize:
+                del fields_of['resize']
         return {**mapping, 'inputs': inputs} if inputs else mapping
 
     @classmethod

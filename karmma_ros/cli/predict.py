@@ -142,7 +142,7 @@ class VideoClips:
         return notes
 
     def _frame(self, index: int, second: float, frame: Any, spec: ClipSpec) -> Frame:
-        rgb = resize_and_crop(self._video.rgb(frame), spec.video.height, spec.video.width)
+        rgb = resize_and_crop(self._video.rgb(frame), *spec.video.crop_size)
         return Frame(round(second * NANOSECONDS), index, np.asarray(rgb, np.uint8))
 
 

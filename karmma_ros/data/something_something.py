@@ -225,7 +225,7 @@ class _VideoFiles:
     def __init__(self, settings: SomethingSomethingSettings, boxes: BoxArchive | None,
                  spec: ClipSpec) -> None:
         self.settings, self.boxes = settings, boxes
-        self.size = spec.video.height, spec.video.width
+        self.size = spec.video.crop_size
 
     def path(self, video: int) -> Path:
         return Path(self.settings.root, self.settings.videos.format(id=video))

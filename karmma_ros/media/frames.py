@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
+from karmma_ros.clip import CropSize
 from karmma_ros.errors import DataError, InvalidSampleError
 from karmma_ros.files import open_data_file, read_data_file
 from karmma_ros.media.tar import tar_index
@@ -53,8 +54,8 @@ class FrameFolder:
     """File name with a field for the number, as in `str.format`."""
     first: int = 1
     """The lowest number; a frame's number is max(first, floor(t · fps))."""
-    size: tuple[int, int] | None = None
-    """Height and width to crop to while reading; None: not cropped."""
+    size: CropSize | None = None
+    """How frames are resized and cropped while reading; None: not at all."""
 
     def frames(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
         """Return the RGB frames `[t, h, w, 3]` at ascending times, see `VideoSource`."""
@@ -98,8 +99,8 @@ class FlowFolder:
     """File name with a field for the number, as in `str.format`."""
     first: int = 1
     """The lowest number."""
-    size: tuple[int, int] | None = None
-    """Height and width to crop to while reading; None: not cropped."""
+    size: CropSize | None = None
+    """How frames are resized and cropped while reading; None: not at all."""
 
     def flow(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
         """Return the flow `[t, h, w, 2]` at ascending times, see `FlowSource`."""
@@ -205,7 +206,7 @@ class ImageTar:
         return os.path.join(group, self._pattern.format(number))
 
 
-def read_rgb(images: NumberedImages, numbers: Sequence[int], size: tuple[int, int] | None,
+def read_rgb(images: NumberedImages, numbers: Sequence[int], size: CropSize | None,
              ) -> NDArray[np.uint8]:
     """
     Read images by ascending numbers: RGB `[t, h, w, 3]`.
@@ -218,7 +219,7 @@ def read_rgb(images: NumberedImages, numbers: Sequence[int], size: tuple[int, in
     return _read_all(images, '', numbers, cv2.IMREAD_COLOR, size)
 
 
-def read_flow(images: NumberedImages, numbers: Sequence[int], size: tuple[int, int] | None,
+def read_flow(images: NumberedImages, numbers: Sequence[int], size: CropSize | None,
               ) -> NDArray[np.uint8]:
     """
     Read the u and v images of ascending numbers: `[t, h, w, 2]`.
@@ -250,7 +251,7 @@ def decode_image(data: bytes, flags: int) -> NDArray[np.uint8]:
 
 
 def _read_all(images: NumberedImages, group: str, numbers: Sequence[int], flags: int,
-              size: tuple[int, int] | None) -> NDArray[np.uint8]:
+              size: CropSize | None) -> NDArray[np.uint8]:
     def decode(data: bytes) -> NDArray[np.uint8]:
         image = decode_image(data, flags)
         if size is not None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import math
 from typing import Any, Protocol
 
-from karmma_ros.clip import ClipSpec
+from karmma_ros.clip import ClipSpec, CropSize
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import is_modality
-from karmma_ros.preprocess.resize import resize_and_crop
+from karmma_ros.preprocess.resize import crop_unless_cropped
 import numpy as np
 from numpy.typing import NDArray
 
@@ -142,7 +142,7 @@ class SharedFrames:
         self._read: list[tuple[Any, NDArray[np.uint8]]] = []
 
     def cropped(
-        self, video: VideoSource, times_s: Sequence[float], size: tuple[int, int],
+        self, video: VideoSource, times_s: Sequence[float], size: CropSize,
     ) -> NDArray[np.uint8]:
         """Return RGB frames `[t, h, w, 3]` at ascending times, cropped to (height, width)."""
         wanted = video, list(times_s), size
@@ -154,18 +154,18 @@ class SharedFrames:
         return frames
 
 
-def crop_all(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def crop_all(frames: NDArray[np.uint8], size: CropSize) -> NDArray[np.uint8]:
     """Resize and crop `[t, h, w, c]` to a height and width; copy nothing of that size."""
-    if frames.shape[1:3] == size:
+    if frames.shape[1:3] == size[:2]:
         return frames
-    return np.stack([resize_and_crop(frame, *size) for frame in frames])
+    return np.stack([crop_unless_cropped(frame, size) for frame in frames])
 
 
 def frame_times(start_s: float, clip: ClipSpec) -> list[float]:
     """
     Return the starts of the `num_frames` equal slots of the window, seconds.
 
-    >>> from karmma_ros.clip import ClipSpec
+    >>> from karmma_ros.clip import ClipSpec, CropSize
     >>> from karmma_ros.media.sources import frame_times
     >>> frame_times(1.0, ClipSpec(duration=2.0, num_frames=4))
     [1.0, 1.5, 2.0, 2.5]

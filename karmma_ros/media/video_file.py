@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
+from karmma_ros.clip import CropSize
 from karmma_ros.errors import DataError, InvalidSampleError
 from karmma_ros.files import file_problem, no_such_file, open_data_file, read_data_file
 from karmma_ros.media.frames import decode_image, FlowFolder, FrameFolder, MAX_BYTES
@@ -92,8 +93,8 @@ class VideoFile:
     """
 
     path: Path
-    size: tuple[int, int] | None = None
-    """Height and width to crop to while reading; None: not cropped."""
+    size: CropSize | None = None
+    """How frames are resized and cropped while reading; None: not at all."""
 
     def frames(self, times_s: Sequence[float]) -> NDArray[np.uint8]:
         """Return the RGB frames `[t, h, w, 3]` of ascending times, as `VideoSource` states."""
@@ -199,7 +200,7 @@ class ExtractedFlow:
 
 
 def open_frames(
-    path: Path, size: tuple[int, int], pattern: str, fps: float,
+    path: Path, size: CropSize, pattern: str, fps: float,
 ) -> VideoFile | ExtractedFrames:
     """
     Open a video file, or a folder of frames that were extracted from one.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
-from karmma_ros.clip import ClipSpec, FlowSpec, NANOSECONDS
+from karmma_ros.clip import ClipSpec, CropSize, FlowSpec, NANOSECONDS
 from karmma_ros.errors import printable
 from karmma_ros.modalities.content_check import Finding, Persistence
 from karmma_ros.modalities.declaration import Declaration
@@ -53,11 +53,11 @@ if TYPE_CHECKING:
     )
 
 
-def read_flow(message: Any, size: tuple[int, int]) -> NDArray[np.float32]:
+def read_flow(message: Any, size: CropSize) -> NDArray[np.float32]:
     """
     Read a sensor_msgs/Image of encoding 32FC2 as displacements float32 `[h, w, 2]`.
 
-    They are in pixels of the crop `size` (height, width) since the frame before.
+    They are in pixels of the crop `size` since the frame before.
 
     :raises InvalidSampleError: when the fields do not make a flow.
     """
@@ -91,7 +91,7 @@ class FlowBuffer(FrameSlots[FlowFrame]):
     """
 
     def __init__(
-        self, clip: ClipSpec, size: tuple[int, int] | None = None, bound: float | None = None,
+        self, clip: ClipSpec, size: CropSize | None = None, bound: float | None = None,
     ) -> None:
         super().__init__(clip, size)
         self._bound = clip.flow.bound if bound is None else bound
@@ -118,7 +118,8 @@ class FlowBuffer(FrameSlots[FlowFrame]):
         interval_ns = self._interval_ns(start_ns)
         if interval_ns is None or not self.wants(start_ns):
             return
-        resized = resize_and_crop_vectors(sample, *self._size)
+        cropped = sample.shape[:2] == self._size[:2]
+        resized = sample if cropped else resize_and_crop_vectors(sample, *self._size)
         scaled = resized * np.float32(self._period_ns / interval_ns)
         self._put(FlowFrame(start_ns, quantise_flow(scaled, self._bound)))
 
@@ -276,16 +277,17 @@ class Flow(ModalityType):
 
     def input_shape(self, clip: ClipSpec) -> tuple[int, ...]:
         """Return `[3, t, h, w]`."""
-        return 3, clip.num_frames, *self._size(clip)
+        return 3, clip.num_frames, *self._size(clip)[:2]
 
     def clip_fields(self, clip: ClipSpec) -> dict[str, Any]:
         """Return the fields of its own, and the size of its camera's frames."""
-        height, width = self._size(clip)
-        return {**super().clip_fields(clip), 'video.height': height, 'video.width': width}
+        height, width, *resize = self._size(clip)
+        fields = {**super().clip_fields(clip), 'video.height': height, 'video.width': width}
+        return {**fields, 'video.resize': tuple(*resize)}
 
     def prepare(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
         """Return the input from flow uint8 `[t, h, w, 2]`, as `clip_flow` returns it."""
-        check_array('flow', arrays, np.uint8, (clip.num_frames, *self._size(clip), 2))
+        check_array('flow', arrays, np.uint8, (clip.num_frames, *self._size(clip)[:2], 2))
         return self.prepare_frames(arrays, clip)
 
     def prepare_frames(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
@@ -349,6 +351,6 @@ class Flow(ModalityType):
         """Refuse frames that are too small to compute flow."""
         check_video_size(clip.of(self.source(clip)))
 
-    def _size(self, clip: ClipSpec) -> tuple[int, int]:
-        video = clip.of(self.source(clip))
-        return video.height, video.width
+    def _size(self, clip: ClipSpec) -> CropSize:
+        size: CropSize = clip.of(self.source(clip)).crop_size
+        return size

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from karmma_ros.clip import ClipSpec
+from karmma_ros.clip import ClipSpec, CropSize
 from karmma_ros.modalities.sample_buffer import Coverage, SampleBuffer
 import numpy as np
 from numpy.typing import NDArray
@@ -70,15 +70,14 @@ class FrameSlots(SampleBuffer, Generic[Item]):
     samples its t frames. So windows that overlap share their frames, and each is processed once.
     """
 
-    def __init__(self, clip: ClipSpec, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, clip: ClipSpec, size: CropSize | None = None) -> None:
         """
         Start empty.
 
-        :param size: height and width that frames are resized and cropped to; None: those of the
-            clip's video.
+        :param size: how frames are resized and cropped; None: as those of the clip's video.
         """
         self._count, self._period_ns = clip.num_frames, clip.frame_period_ns
-        self._size = (clip.video.height, clip.video.width) if size is None else size
+        self._size = clip.video.crop_size if size is None else size
         self._frames: dict[int, Item] = {}
         self._newest: int | None = None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
-from karmma_ros.clip import ClipSpec, NANOSECONDS, VideoSpec
+from karmma_ros.clip import ClipSpec, CropSize, NANOSECONDS, VideoSpec
 from karmma_ros.errors import printable
 from karmma_ros.modalities.content_check import Finding, Persistence
 from karmma_ros.modalities.declaration import Declaration
@@ -33,7 +33,7 @@ from karmma_ros.preprocess.compressed_image import (
 from karmma_ros.preprocess.image import decode_image, WIDE
 from karmma_ros.preprocess.image import is_wide as is_wide_encoding
 from karmma_ros.preprocess.image import largest_value as largest_image_value
-from karmma_ros.preprocess.resize import resize_and_crop, video_input
+from karmma_ros.preprocess.resize import crop_unless_cropped, video_input
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,9 +45,9 @@ SizedImage = tuple[NDArray[Any], tuple[int, int]]
 """A decoded image or flow, and its width and height before it was cropped."""
 
 
-def read_image(message: Any, size: tuple[int, int], bits: int = WIDE) -> NDArray[np.uint8]:
+def read_image(message: Any, size: CropSize, bits: int = WIDE) -> NDArray[np.uint8]:
     """
-    Read a sensor_msgs/Image as RGB uint8 `[h, w, 3]`, cropped to `size` (height, width).
+    Read a sensor_msgs/Image as RGB uint8 `[h, w, 3]`, resized and cropped to `size`.
 
     :param bits: significant bits of 16 bit channels.
     :raises InvalidSampleError: when the fields do not make an image.
@@ -74,7 +74,7 @@ def largest_value(message: Any, type_name: str) -> tuple[int, str]:
 
 
 def read_compressed_image(
-    message: Any, size: tuple[int, int], bits: int = WIDE,
+    message: Any, size: CropSize, bits: int = WIDE,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """
     Read a sensor_msgs/CompressedImage as RGB, as `read_image` does one that is not.
@@ -100,7 +100,7 @@ class Frame:
 class FrameBuffer(FrameSlots[Frame]):
     """Store one camera frame for each slot: each is resized once, and its flow computed once."""
 
-    def __init__(self, clip: ClipSpec, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, clip: ClipSpec, size: CropSize | None = None) -> None:
         super().__init__(clip, size)
         self._serial = 0
 
@@ -111,7 +111,7 @@ class FrameBuffer(FrameSlots[Frame]):
 
     def add(self, sample: NDArray[np.uint8], start_ns: int, stamped: bool = True) -> None:
         """
-        Store a copy of an RGB image `[h, w, 3]`, resized to the crop; the first of a slot stays.
+        Store a copy of an RGB image `[h, w, 3]`, cropped or to be cropped; a slot keeps its first.
 
         :raises InvalidSampleError: for anything but a non-empty uint8 image.
         """
@@ -119,7 +119,7 @@ class FrameBuffer(FrameSlots[Frame]):
         if not self.wants(start_ns):
             return
         self._serial += 1
-        resized = np.array(resize_and_crop(sample, *self._size), order='C')
+        resized = np.array(crop_unless_cropped(sample, self._size), order='C')
         self._put(Frame(start_ns, self._serial, resized))
 
 
@@ -260,11 +260,12 @@ class Rgb(ModalityType):
 
     def input_shape(self, clip: ClipSpec) -> tuple[int, ...]:
         """Return `[3, t, h, w]`."""
-        return 3, clip.num_frames, *self._size(clip)
+        spec = self.spec(clip)
+        return 3, clip.num_frames, spec.height, spec.width
 
     def prepare(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
         """Return the input from RGB frames uint8 `[t, h, w, 3]` of the crop's size."""
-        check_array('frames', arrays, np.uint8, (clip.num_frames, *self._size(clip), 3))
+        check_array('frames', arrays, np.uint8, (clip.num_frames, *self._size(clip)[:2], 3))
         return self.prepare_frames(arrays, clip)
 
     def prepare_frames(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
@@ -325,6 +326,6 @@ class Rgb(ModalityType):
         compressed = values[f'{self.modality}.transport'] == 'compressed'
         return COMPRESSED_IMAGE if compressed else IMAGE
 
-    def _size(self, clip: ClipSpec) -> tuple[int, int]:
-        spec = self.spec(clip)
-        return spec.height, spec.width
+    def _size(self, clip: ClipSpec) -> CropSize:
+        size: CropSize = self.spec(clip).crop_size
+        return size

@@ -12,13 +12,13 @@ from __future__ import annotations
 from typing import Any
 
 import cv2
+from karmma_ros.clip import CropSize
 from karmma_ros.errors import InvalidSampleError, printable
 from karmma_ros.preprocess.image import (
     Bytes,
     decode_image,
     flat_bytes,
     narrow_values,
-    Size,
     WIDE,
 )
 from karmma_ros.preprocess.image_headers import EncodedImage, PNG, read_header
@@ -35,8 +35,8 @@ _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
 
 
 def decode_compressed(
-    data: Any, *, description: str, size: Size | None = None, bits: int = WIDE,
-) -> tuple[Bytes, Size]:
+    data: Any, *, description: str, size: CropSize | None = None, bits: int = WIDE,
+) -> tuple[Bytes, tuple[int, int]]:
     """
     Decode a JPEG or PNG to RGB uint8 `[h, w, 3]`, resized and cropped to `size` if given.
 
@@ -102,11 +102,12 @@ def _check_description(description: str) -> None:
             'compressedDepth is no colour image: remap image to the colour topic of the camera')
 
 
-def _scale(encoded: EncodedImage, size: Size | None) -> int:
+def _scale(encoded: EncodedImage, size: CropSize | None) -> int:
     """Return by how much both sides of an image may be divided while it is decoded."""
     if encoded.is_png or size is None or encoded.width * encoded.height <= _LARGE_PIXELS:
         return 1
-    most = min(encoded.width, encoded.height) // (_OVERSAMPLED * max(size))
+    largest = max(size[:2] if len(size) == 2 else (*size[:2], *size[2]))
+    most = min(encoded.width, encoded.height) // (_OVERSAMPLED * largest)
     return max((scale for scale in (1, *_REDUCED) if scale <= most), default=1)
 
 
@@ -150,7 +151,7 @@ def _decode(encoded: EncodedImage, flags: int, scale: int = 1) -> NDArray[Any]:
     return np.asarray(image)
 
 
-def _full_size(encoded: EncodedImage, image: Bytes, scale: int) -> Size:
+def _full_size(encoded: EncodedImage, image: Bytes, scale: int) -> tuple[int, int]:
     """Return height and width of the image as it is shown: EXIF may have turned it."""
     stored = encoded.height, encoded.width
     upright = image.shape[0] == -(-encoded.height // scale)

@@ -16,14 +16,13 @@ from functools import partial
 from typing import Any
 
 import cv2
+from karmma_ros.clip import CropSize
 from karmma_ros.errors import InvalidSampleError, printable
 from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
-Size = tuple[int, int]
-"""Height and width."""
 
 WIDE = 16
 """Bits of a value of the encodings with more than eight."""
@@ -38,7 +37,7 @@ _YUV_MATRIX = np.column_stack([_YUV_TO_RGB, -_YUV_TO_RGB @ _YUV_ZERO])
 class _Layout:
     """How an encoding lies in memory, and how it becomes RGB."""
 
-    to_rgb: Callable[[Bytes, Size | None], Bytes]
+    to_rgb: Callable[[Bytes, CropSize | None], Bytes]
     """Rows of bytes `[r, b]` to RGB `[h, w, 3]`, at the size given."""
     pixel: int = 1
     """Bytes a pixel takes in a row, which are what `step` counts."""
@@ -56,17 +55,17 @@ def decode_image(
     width: int,
     step: int,
     is_bigendian: bool = False,
-    size: Size | None = None,
+    size: CropSize | None = None,
     bits: int = WIDE,
 ) -> Bytes:
     """
     Decode a raw image to RGB uint8 `[h, w, 3]`, in memory of its own.
 
-    `data` is any bytes-like object or a uint8 array and is read in place. With `size`
-    (height, width) the image is resized and centre-cropped first and its channels are
-    swapped afterwards, where possible, so that the expensive step handles the small image. Of
-    16-bit channels the high byte is kept, or with fewer significant `bits` the highest eight of
-    those: a camera may send values up to 1023, 10 bits, in 16.
+    `data` is any bytes-like object or a uint8 array and is read in place. With `size` the
+    image is resized and centre-cropped first and its channels are swapped afterwards, where
+    possible, so that the expensive step handles the small image. Of 16-bit channels the high
+    byte is kept, or with fewer significant `bits` the highest eight of those: a camera may send
+    values up to 1023, 10 bits, in 16.
 
     :raises InvalidSampleError: for an unknown encoding, an empty image, a step shorter
         than a row, or a number of bytes other than the encoding has.
@@ -159,7 +158,7 @@ def check_layout(
 
 
 def _interleaved(
-    rows: Bytes, size: Size | None, *, channels: int, code: int | None, high: int | None,
+    rows: Bytes, size: CropSize | None, *, channels: int, code: int | None, high: int | None,
 ) -> Bytes:
     """Read pixels of channels of one byte, or of two of which one is the high one."""
     size_of = 1 if high is None else 2
@@ -170,22 +169,22 @@ def _interleaved(
     return _convert(image, code)
 
 
-def _mosaic(rows: Bytes, size: Size | None, *, code: int, high: int | None) -> Bytes:
+def _mosaic(rows: Bytes, size: CropSize | None, *, code: int, high: int | None) -> Bytes:
     """Read a Bayer mosaic; its neighbours must meet before it may shrink."""
     if min(len(rows), rows.shape[1] // (1 if high is None else 2)) < 3:
         raise InvalidSampleError('image size: a Bayer mosaic may have 3 x 3 pixels or more')
     return _fit(_convert(rows if high is None else rows[:, high::2], code), size)
 
 
-def _packed_yuv(rows: Bytes, size: Size | None, *, code: int) -> Bytes:
+def _packed_yuv(rows: Bytes, size: CropSize | None, *, code: int) -> Bytes:
     return _fit(_convert(rows.reshape(len(rows), -1, 2), code), size)
 
 
-def _planar_yuv(rows: Bytes, size: Size | None, *, code: int) -> Bytes:
+def _planar_yuv(rows: Bytes, size: CropSize | None, *, code: int) -> Bytes:
     return _fit(_convert(rows, code), size)
 
 
-def _full_yuv(rows: Bytes, size: Size | None) -> Bytes:
+def _full_yuv(rows: Bytes, size: CropSize | None) -> Bytes:
     """Read NV24: a plane of luma, then one of chroma whose rows are twice as long."""
     height = len(rows) // 3
     chroma = np.concatenate([rows[height::2], rows[height + 1::2]], 1)
@@ -198,7 +197,7 @@ def _convert(image: Bytes, code: int) -> Bytes:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), code), np.uint8)
 
 
-def _fit(image: Bytes, size: Size | None) -> Bytes:
+def _fit(image: Bytes, size: CropSize | None) -> Bytes:
     return image if size is None else resize_and_crop(image, *size)
 
 

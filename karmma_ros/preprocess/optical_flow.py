@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import cv2
-from karmma_ros.clip import FlowSpec, VideoSpec
+from karmma_ros.clip import CropSize, FlowSpec, VideoSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.image import check_layout, flat_bytes
@@ -126,14 +126,14 @@ def flow_input(flow: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]:
 
 
 def decode_flow(
-    data: Any, *, encoding: str, height: int, width: int, step: int, size: tuple[int, int],
+    data: Any, *, encoding: str, height: int, width: int, step: int, size: CropSize,
     is_bigendian: bool = False,
 ) -> NDArray[np.float32]:
     """
     Decode a `sensor_msgs/Image` of encoding 32FC2 to displacements float32 `[h, w, 2]`.
 
     They are (x, y) in pixels between this frame and the one before it, resized and cropped
-    to `size` (height, width) as the video is, and scaled along. Where the movement is not
+    to `size` as the video is, and scaled along. Where the movement is not
     known (NaN, infinity, or `UNKNOWN` and above) there is none.
 
     :raises InvalidSampleError: for another encoding, fields that do not fit each other, or

@@ -9,14 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 import cv2
-from karmma_ros.clip import VideoSpec
+from karmma_ros.clip import CropSize, VideoSpec
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.preprocess.arrays import check_array
 import numpy as np
 from numpy.typing import NDArray
 
 
-def resize_and_crop(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def resize_and_crop(
+    image: NDArray[np.uint8], height: int, width: int, resize: tuple[int, ...] = (),
+) -> NDArray[np.uint8]:
     """
     Fit the short side, then crop the centre: `[h, w, c]` becomes `[height, width, c]`.
 
@@ -24,14 +26,21 @@ def resize_and_crop(image: NDArray[np.uint8], height: int, width: int) -> NDArra
     Pixels are averaged when shrinking (no aliasing) and interpolated when growing. An
     image of the right size comes back as it is, without a copy.
 
+    :param resize: short side, or height and width, that the image has before the crop; empty: the
+        smallest that the crop fits into.
     :raises InvalidSampleError: for anything but a non-empty uint8 image.
     """
     check_array('image', image, np.uint8, ('h', 'w', 'c'))
-    return np.asarray(_fit(image, height, width)[0], np.uint8)
+    return np.asarray(_fit(image, height, width, resize)[0], np.uint8)
+
+
+def crop_unless_cropped(image: NDArray[np.uint8], size: CropSize) -> NDArray[np.uint8]:
+    """Return `resize_and_crop` of an image, or an image that has the size of the crop as it is."""
+    return image if image.shape[:2] == size[:2] else resize_and_crop(image, *size)
 
 
 def resize_and_crop_vectors(
-    field: NDArray[np.float32], height: int, width: int,
+    field: NDArray[np.float32], height: int, width: int, resize: tuple[int, ...] = (),
 ) -> NDArray[np.float32]:
     """
     Fit a field of displacements `[h, w, 2]` as `resize_and_crop` fits images.
@@ -41,7 +50,7 @@ def resize_and_crop_vectors(
     :raises InvalidSampleError: for anything but a non-empty float32 field.
     """
     check_array('flow', field, np.float32, ('h', 'w', 2))
-    fitted, (across, down) = _fit(field, height, width)
+    fitted, (across, down) = _fit(field, height, width, resize)
     if (across, down) == (1, 1):  # cut at most
         return np.asarray(fitted, np.float32)
     return np.asarray(fitted * np.array([across, down], np.float32), np.float32)
@@ -73,14 +82,14 @@ def normalise_image(
 
 
 def _fit(
-    image: NDArray[Any], height: int, width: int,
+    image: NDArray[Any], height: int, width: int, resize: tuple[int, ...],
 ) -> tuple[NDArray[Any], tuple[float, float]]:
     """Resize and crop; also return how much wider and higher a pixel has become."""
     if height <= 0 or width <= 0:
         raise InvalidSampleError(f'crop size: got {height} x {width}; expected 1 x 1 or more')
-    if image.shape[:2] == (height, width):
+    if image.shape[:2] == (height, width) and not resize:
         return image, (1, 1)
-    source = _centre(image, height, width)
+    source = _centre(image, height, width, resize)
     shrinks = source.shape[0] > height or source.shape[1] > width
     resized = cv2.resize(
         source, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
@@ -89,10 +98,15 @@ def _fit(
             (width / source.shape[1], height / source.shape[0]))
 
 
-def _centre(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+def _centre(
+    image: NDArray[Any], height: int, width: int, resize: tuple[int, ...],
+) -> NDArray[Any]:
     h, w = image.shape[:2]
-    scale = max(height / h, width / w)
-    crop_h = min(h, max(1, round(height / scale)))
-    crop_w = min(w, max(1, round(width / scale)))
+    if len(resize) == 2:
+        down, across = resize[0] / h, resize[1] / w
+    else:
+        down = across = resize[0] / min(h, w) if resize else max(height / h, width / w)
+    crop_h = min(h, max(1, round(height / down)))
+    crop_w = min(w, max(1, round(width / across)))
     top, left = (h - crop_h) // 2, (w - crop_w) // 2
     return image[top:top + crop_h, left:left + crop_w]

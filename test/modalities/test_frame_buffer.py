@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 from karmma_ros.clip import ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.modalities.rgb import FrameBuffer
+from karmma_ros.modalities.message_types import IMAGE
+from karmma_ros.modalities.rgb import FrameBuffer, Rgb
+from karmma_ros.modality import Modality
 from karmma_ros.preprocess.resize import resize_and_crop
 import numpy as np
 import pytest
@@ -99,6 +104,30 @@ def test_frames_are_resized_before_they_are_kept():
     buffer = FrameBuffer(SPEC)
     buffer.add(image, 0)
     np.testing.assert_array_equal(buffer.select(0)[-1].image, resize_and_crop(image, 12, 16))
+
+
+def test_a_resized_frame_is_cropped_once():
+    """A buffer gets frames that were cropped as they were decoded."""
+    spec = ClipSpec(num_frames=4, video=VideoSpec(16, 16, resize=(20,)))
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    message = SimpleNamespace(height=20, width=20, encoding='rgb8', step=60, is_bigendian=0,
+                              data=image.tobytes())
+    rgb = Rgb(Modality.RGB)
+    decoded, size = rgb.read(message, IMAGE, spec, {'rgb.bits': 16})
+    buffer = rgb.buffer(spec)
+    buffer.add(decoded, 0)
+    np.testing.assert_array_equal(buffer.select(0)[-1].image, image[2:18, 2:18])
+    assert size == (20, 20)
+
+
+def test_a_specification_without_resize_is_stored_as_before():
+    spec = ClipSpec(video=VideoSpec(16, 16), inputs={'rgb_wrist': VideoSpec(8, 8)})
+    stored = spec.to_dict()
+    assert 'resize' not in stored['video'] and 'resize' not in stored['inputs']['rgb_wrist']
+    resized = ClipSpec(video=VideoSpec(16, 16, resize=(20,)), inputs={
+        'rgb_wrist': VideoSpec(8, 8, resize=(9, 12))})
+    for each in (spec, resized):
+        assert ClipSpec.from_dict(json.loads(json.dumps(each.to_dict()))) == each
 
 
 def test_cleared_buffer_starts_anew_with_new_serials():

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 from karmma_ros.clip import VideoSpec
-from karmma_ros.errors import InvalidSampleError
-from karmma_ros.preprocess.resize import resize_and_crop, resize_and_crop_vectors, video_input
+from karmma_ros.errors import InvalidSampleError, InvalidSettingError
+from karmma_ros.preprocess.resize import (
+    crop_unless_cropped,
+    resize_and_crop,
+    resize_and_crop_vectors,
+    video_input,
+)
 import numpy as np
 import pytest
 
@@ -79,3 +84,42 @@ def test_vectors_are_cropped_where_nothing_is_scaled(height, width):
     top, left = (height - 8) // 2, (width - 20) // 2
     np.testing.assert_array_equal(
         resize_and_crop_vectors(field, 8, 20), field[top:top + 8, left:left + 20])
+
+
+def test_resizes_the_short_side_before_the_crop():
+    """Of a short side of 256 a crop of 224 leaves 16 pixels at either end."""
+    image = RANDOM.integers(0, 256, (256, 340, 3), dtype=np.uint8)
+    size = VideoSpec(resize=(256,)).crop_size
+    np.testing.assert_array_equal(resize_and_crop(image, *size), image[16:240, 58:282])
+    twice = image.repeat(2, 0).repeat(2, 1)
+    np.testing.assert_array_equal(resize_and_crop(twice, *size), image[16:240, 58:282])
+    np.testing.assert_array_equal(
+        resize_and_crop(twice.transpose(1, 0, 2), *size), image[16:240, 58:282].transpose(1, 0, 2))
+
+
+def test_resizes_both_sides_before_the_crop():
+    """R(2+1)D sees a frame of any shape as 128 x 171, whose centre is cropped."""
+    image = RANDOM.integers(0, 256, (128, 171, 3), dtype=np.uint8)
+    size = VideoSpec(112, 112, resize=(128, 171)).crop_size
+    expected = image[8:120, 29:141]
+    np.testing.assert_array_equal(resize_and_crop(image, *size), expected)
+    np.testing.assert_array_equal(resize_and_crop(image.repeat(3, 0), *size), expected)
+
+
+def test_a_camera_of_the_size_of_the_crop_is_resized_too():
+    image = np.arange(224, dtype=np.uint8)[None, :, None].repeat(224, 0).repeat(3, 2)
+    size = VideoSpec(resize=(256,)).crop_size
+    assert resize_and_crop(image, *size)[0, 0, 0] == 14  # 224 * 16 / 256
+    assert crop_unless_cropped(image, size) is image
+
+
+def test_vectors_are_resized_with_their_image():
+    field = np.full((128, 200, 2), (3, 4), np.float32)
+    cropped = resize_and_crop_vectors(field, 224, 224, (256,))
+    np.testing.assert_allclose(cropped, np.broadcast_to([6, 8], (224, 224, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize('resize', [(200,), (256, 200), (256, 256, 256), 256, (256.5,), ('256',)])
+def test_refuses_a_resize_that_the_crop_does_not_fit(resize):
+    with pytest.raises(InvalidSettingError, match='clip.video.resize'):
+        VideoSpec(resize=resize)

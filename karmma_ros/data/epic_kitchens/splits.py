@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from karmma_ros.clip import ClipSpec
+from karmma_ros.clip import ClipSpec, CropSize
 from karmma_ros.data.epic_kitchens.annotations import (
     divide,
     flow_stride,
@@ -56,7 +56,7 @@ HDF5 = ('.hdf5', '.h5')
 _AnySource = TypeVar('_AnySource', bound=Source)
 
 
-def video_sources(root: Path, video_id: str, size: tuple[int, int], rgb: str, flow: str,
+def video_sources(root: Path, video_id: str, size: CropSize, rgb: str, flow: str,
                   audio: Callable[[str], AudioSource | None]) -> Mapping[Modality, Source]:
     """
     Return the sources of a video that exist, by modality.
@@ -98,7 +98,7 @@ def audio_of(folder: str, rate: int) -> Callable[[str], AudioSource | None]:
                                     AudioFile(path / f'{video_id}.flac')])
 
 
-def _rgb(root: Path, video_id: str, size: tuple[int, int], wanted: str) -> VideoSource | None:
+def _rgb(root: Path, video_id: str, size: CropSize, wanted: str) -> VideoSource | None:
     fps, base = frame_rate(video_id), root / video_id.partition('_')[0]
     folder = base / 'rgb_frames' / video_id
     choices: dict[str, list[VideoSource]] = {
@@ -111,7 +111,7 @@ def _rgb(root: Path, video_id: str, size: tuple[int, int], wanted: str) -> Video
     return _first([source for name in names for source in choices[name]])
 
 
-def _flow(root: Path, video_id: str, size: tuple[int, int], video: VideoSource | None,
+def _flow(root: Path, video_id: str, size: CropSize, video: VideoSource | None,
           wanted: str) -> FlowSource | FlowFromVideo | None:
     if wanted == 'computed' and video is not None:
         return FlowFromVideo(video)
@@ -256,7 +256,7 @@ def _divided(train: Sequence[Narration], settings: EpicKitchensSettings,
 def _recordings(settings: EpicKitchensSettings, spec: ClipSpec) -> _Recordings:
     """Return the function from a video id to its sources; each video is searched for once."""
     audio = audio_of(settings.audio, settings.audio_rate)
-    size = spec.video.height, spec.video.width
+    size = spec.video.crop_size
 
     @cache
     def recordings(video_id: str) -> Mapping[Modality, Source]:

@@ -254,8 +254,8 @@ def render_clip(
 def render_window(kitchen: Episode, start_s: float, spec: ClipSpec) -> RenderedClip:
     """Render the window of an episode that begins at `start_s`."""
     times = frame_times(start_s, spec)
-    height, width = spec.video.height, spec.video.width
-    rgb = np.stack([resize_and_crop(kitchen.frame(t, *FRAME_SIZE), height, width) for t in times])
+    size = spec.video.crop_size
+    rgb = np.stack([resize_and_crop(kitchen.frame(t, *FRAME_SIZE), *size) for t in times])
     audio = kitchen.audio(start_s, spec.duration, spec.audio.sample_rate)
     return RenderedClip(
         rgb=rgb,
