@@ -31,7 +31,7 @@ _LOWEST, _HIGHEST = 0.01, 100.0
 _MAX_SUBSETS, _MAX_SCORE = 4096, 1e9
 _LONGEST_TEXT = 500
 _FIELDS = ('fitted_on', 'false_alarm_rate', 'subsets')
-_SUBSET_FIELDS = ('temperatures', 'unknown_threshold')
+_SUBSET_FIELDS = ('temperatures', 'unknown_threshold', 'action_exponent')
 
 Subset = tuple[Modality, ...]
 
@@ -44,6 +44,13 @@ class SubsetCalibration:
     """Head → temperature; 1 for a head that is missing."""
     unknown_threshold: float | None = None
     """A clip with a greater unknown score shows an unknown action; None: none does."""
+    action_exponent: float = 1.0
+    """
+    The score of an action is the product of the probabilities of its parts, to this power.
+
+    Above 1 where a network is sure of verb and noun at the same time more often than it is right
+    in both.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +59,8 @@ class CalibratedOutput:
 
     probabilities: dict[str, NDArray[np.float64]]
     """Head → `[..., c]`, sums to one over the classes."""
+    action_exponent: float
+    """As in `SubsetCalibration`."""
     unknown_score: NDArray[np.float64]
     """`[...]`: the greater, the less the clip looks like any action of the model."""
     is_unknown: NDArray[np.bool_]
@@ -112,12 +121,17 @@ class Calibration:
 
         :param logits: head → `[..., c]`; a row of NaN stays one, and is not unknown.
         """
-        own = self.of(modalities)
-        score = unknown_score(logits)
-        threshold = math.inf if own.unknown_threshold is None else own.unknown_threshold
+        own, score = self.of(modalities), unknown_score(logits)
         return CalibratedOutput(
             {head: softmax(x, own.temperatures.get(head, 1.0)) for head, x in logits.items()},
-            score, np.asarray(score > threshold))
+            own.action_exponent, score, self.is_unknown(modalities, score))
+
+    def is_unknown(
+        self, modalities: Iterable[Modality], score: NDArray[np.float64] | float
+    ) -> NDArray[np.bool_]:
+        """Return whether unknown scores `[...]` are above the threshold of some modalities."""
+        threshold = self.of(modalities).unknown_threshold
+        return np.asarray(score > (math.inf if threshold is None else threshold))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `from_dict` reads, JSON-ready."""
@@ -125,7 +139,9 @@ class Calibration:
             'format': FORMAT, 'fitted_on': self.fitted_on,
             'false_alarm_rate': self.false_alarm_rate,
             'subsets': {subset_name(subset): {
-                'temperatures': dict(own.temperatures), 'unknown_threshold': own.unknown_threshold,
+                'temperatures': dict(own.temperatures),
+                'unknown_threshold': own.unknown_threshold,
+                'action_exponent': own.action_exponent,
             } for subset, own in self.subsets.items()}}
 
     @classmethod
@@ -201,7 +217,8 @@ def _subset_calibration(name: str, own: Any, heads: set[str]) -> SubsetCalibrati
         {head: _number(f'subsets.{name}.temperatures.{head}', x, _LOWEST, _HIGHEST)
          for head, x in temperatures.items()},
         None if threshold is None else
-        _number(f'subsets.{name}.unknown_threshold', threshold, -_MAX_SCORE, _MAX_SCORE))
+        _number(f'subsets.{name}.unknown_threshold', threshold, -_MAX_SCORE, _MAX_SCORE),
+        _number(f'subsets.{name}.action_exponent', own['action_exponent'], 1.0, _HIGHEST))
 
 
 def _number(name: str, value: Any, lowest: float, highest: float) -> float:

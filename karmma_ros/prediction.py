@@ -64,11 +64,14 @@ class ActionScore:
     """Of the first of `action_heads`."""
     noun: LabelScore | None
     """Of the second; None for a model with one head."""
+    exponent: float = 1.0
+    """Of the model's calibration."""
 
     @property
     def score(self) -> float:
-        """Return the product of the probabilities of its parts."""
-        return self.verb.score * (1.0 if self.noun is None else self.noun.score)
+        """Return the product of the probabilities of its parts, to the power of the exponent."""
+        product = self.verb.score * (1.0 if self.noun is None else self.noun.score)
+        return float(product ** self.exponent)
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ class Prediction:
     """The greater, the less the clip looks like any action of the model."""
     is_unknown: bool = False
     """Whether the score is above the threshold of the model's calibration."""
+    action_exponent: float = 1.0
+    """Of the scores of actions."""
 
     def top(self, head: str, k: int = 1) -> list[LabelScore]:
         """
@@ -143,5 +148,6 @@ class Prediction:
         """
         first, *second = action_heads(tuple(self.vocabulary.heads))
         nouns: Sequence[LabelScore | None] = self.top(second[0], k) if second else (None,)
-        pairs = [ActionScore(v, n) for v in self.top(first, k) for n in nouns]
+        pairs = [ActionScore(v, n, self.action_exponent)
+                 for v in self.top(first, k) for n in nouns]
         return sorted(pairs, key=lambda pair: -pair.score)[:k]

@@ -5,7 +5,7 @@ import json
 from karmma_ros.calibration import Calibration, SubsetCalibration, unknown_score
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality, parse_subset, subsets
-from karmma_ros.prediction import softmax
+from karmma_ros.prediction import Prediction, softmax, Vocabulary
 import numpy as np
 import pytest
 
@@ -14,7 +14,7 @@ LOGITS = {'verb': np.array([[2.0, 0.0, -1.0], [0.0, 0.5, 0.0]], np.float32),
           'noun': np.array([[1.0, 3.0], [0.0, 0.0]], np.float32)}
 FITTED = Calibration({
     (V, A): SubsetCalibration({'verb': 2.0, 'noun': 0.5}, -3.0),
-    (A,): SubsetCalibration({'verb': 3.0}, None)}, 0.05, '800 validation clips')
+    (A,): SubsetCalibration({'verb': 3.0}, None, 1.25)}, 0.05, '800 validation clips')
 
 
 def test_without_a_calibration_probabilities_are_the_softmax_to_the_last_bit():
@@ -33,6 +33,20 @@ def test_each_subset_and_head_has_its_temperature():
     alone = FITTED.apply((A,), LOGITS).probabilities
     assert np.array_equal(alone['verb'], softmax(LOGITS['verb'] / np.float64(3)))
     assert np.array_equal(alone['noun'], softmax(LOGITS['noun']))
+
+
+def test_the_score_of_an_action_is_a_power_of_the_product():
+    output = FITTED.apply((A,), {head: x[0] for head, x in LOGITS.items()})
+    vocabulary = Vocabulary({'verb': ('cut', 'wash', 'open'), 'noun': ('pan', 'cup')})
+    prediction = Prediction(output.probabilities, vocabulary,
+                            action_exponent=output.action_exponent)
+    first, *others = prediction.top_actions(6)
+    assert (first.verb.class_name, first.noun.class_name) == ('cut', 'cup')
+    assert first.score == pytest.approx((first.verb.score * first.noun.score) ** 1.25)
+    assert [x.score for x in others] == sorted((x.score for x in others), reverse=True)
+    assert first.score + sum(x.score for x in others) <= 1
+    plain = Prediction(output.probabilities, vocabulary).top_actions()[0]
+    assert plain.score == plain.verb.score * plain.noun.score
 
 
 def test_what_is_above_the_threshold_is_unknown():
@@ -97,12 +111,14 @@ def changed(*path, to):
     (changed('subsets', 'A+V', to={}), "subset is 'A\\+V'"),
     (changed('subsets', 'V+V', to={}), 'in their order'),
     (changed('subsets', '', to={}), "subset is ''"),
-    (changed('subsets', 'A', to={'temperatures': {}}), 'temperatures, unknown_threshold'),
+    (changed('subsets', 'A', to={'temperatures': {}}), 'temperatures, unknown_threshold, action'),
     (changed('subsets', 'A', to=3), "subsets.A is 'int'"),
     (changed('subsets', 'A', 'temperatures', to={'tool': 1.0}), 'with the heads noun, verb'),
     (changed('subsets', 'A', 'temperatures', to=[1.0]), 'with the heads noun, verb'),
     *((changed('subsets', 'A', 'temperatures', 'verb', to=bad), 'a number from 0.01 to 100')
       for bad in (0, -1.0, 1e9, float('nan'), float('inf'), '2', True, None, 10**400, [1])),
+    *((changed('subsets', 'A', 'action_exponent', to=bad), 'action_exponent is')
+      for bad in (0.9, float('nan'), None, '1', 1e6)),
     *((changed('subsets', 'A', 'unknown_threshold', to=bad), 'unknown_threshold is')
       for bad in (float('nan'), float('inf'), 'x', False)),
     (changed('false_alarm_rate', to=2), 'false_alarm_rate is 2'),

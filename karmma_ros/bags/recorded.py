@@ -17,8 +17,8 @@ from karmma_ros.model.bundle import Bundle
 from karmma_ros.prediction import action_heads, NOUN, VERB
 import numpy as np
 
-_NO_OTHER_HEADS = bytes(7)
-"""Padding and length of an empty array: completes a message of before `other_heads`."""
+_NOT_UNKNOWN, _NO_OTHER_HEADS = bytes(5), bytes(4)
+"""`unknown_score` and `is_unknown`; the length of an empty array."""
 TOLERANCE = 1e-3
 """Scores that differ by less are equal: batches and threads round differently."""
 
@@ -71,14 +71,17 @@ def read_recorded(
 
 def _message(read: Callable[[bytes], Any], data: bytes) -> Any:
     """
-    Read a message of the current layout, or of the one without `other_heads`.
+    Read a message of the current layout, without `is_unknown`, or without `other_heads` as well.
 
-    The second is needed only for a bag without the definitions of its types.
+    The others are needed only for a bag without the definitions of its types.
     """
-    try:
-        return read(data)
-    except ValueError:
-        return read(bytes(data) + _NO_OTHER_HEADS)
+    padded = bytes(data) + bytes(-len(data) % 4)
+    for each in (data, padded + _NOT_UNKNOWN):
+        try:
+            return read(each)
+        except ValueError:
+            continue
+    return read(padded + _NO_OTHER_HEADS + _NOT_UNKNOWN)
 
 
 def recorded_prediction(

@@ -55,7 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     bundle = load_bundle(find_model(options.model, '--model'))
     with VideoClips(options.video, options.rate) as video:
         sensors, notes = _sensors(bundle, video, options.audio)
-        recogniser = Recogniser(bundle.network, bundle.vocabulary, bundle.spec, device)
+        recogniser = Recogniser(
+            bundle.network, bundle.vocabulary, bundle.spec, device, bundle.calibration)
         result = VideoPrediction(bundle, subsets(sensors) if options.subsets else [sensors])
         for window in _windows(video, bundle.spec, sensors, options.audio):
             result.add(window.start_s, [
@@ -237,18 +238,23 @@ class VideoPrediction:
         self.windows: list[tuple[float, Prediction]] = []
         """Start in seconds, and the prediction from all sensors."""
         self._sums: list[dict[str, NDArray[Any]]] = [{} for _ in subsets]
+        self._unknown_sums = [0.0 for _ in subsets]
 
     def add(self, start_s: float, predictions: Sequence[Prediction]) -> None:
         """Add a window's predictions, one for each subset."""
         self.windows.append((start_s, predictions[0]))
-        for sums, prediction in zip(self._sums, predictions):
+        for i, (sums, prediction) in enumerate(zip(self._sums, predictions)):
+            self._unknown_sums[i] += prediction.unknown_score
             for head, p in prediction.probabilities.items():
                 sums[head] = sums.get(head, np.zeros(len(p))) + p
 
     def mean(self, index: int = 0) -> Prediction:
         """Return the prediction for the video from the subset of this index."""
-        return Prediction({head: p / len(self.windows) for head, p in self._sums[index].items()},
-                          self.bundle.vocabulary)
+        score = self._unknown_sums[index] / len(self.windows)
+        return Prediction(
+            {head: p / len(self.windows) for head, p in self._sums[index].items()},
+            self.bundle.vocabulary, score,
+            bool(self.bundle.calibration.is_unknown(self.subsets[index], score)))
 
     def window_line(self) -> str:
         """Return the last window as a line."""
@@ -271,12 +277,13 @@ class VideoPrediction:
         ranking = [f'{head}: ' + ', '.join(f'{label.class_name} {label.score:.2f}'
                                            for label in mean.top(head, _TOP))
                    for head in mean.vocabulary.heads]
-        return [*lines, '', *ranking]
+        return [*lines, '', *(['unknown action'] if mean.is_unknown else []), *ranking]
 
 
 def _best(prediction: Prediction) -> str:
     best = [prediction.top(head)[0] for head in prediction.vocabulary.heads]
-    return '  '.join(f'{label.class_name:<14} {label.score:.2f}' for label in best)
+    return '  '.join([*(f'{label.class_name:<14} {label.score:.2f}' for label in best),
+                      *(['unknown action'] if prediction.is_unknown else [])])
 
 
 def _to_json(
@@ -287,13 +294,19 @@ def _to_json(
         'video': str(video.path), 'seconds': video.seconds, 'rate': video.rate,
         'audio': None if options.audio is None else str(options.audio),
         'model': bundle.model_id, 'sensors': subset_name(result.subsets[0]), 'notes': list(notes),
-        'prediction': _labels(result.mean()),
+        'prediction': _labels(result.mean()), **_unknown(result.mean()),
         'windows': [{'start_s': start_s, 'end_s': start_s + bundle.spec.duration,
-                     **_labels(prediction)} for start_s, prediction in result.windows]}
+                     **_labels(prediction), **_unknown(prediction)}
+                    for start_s, prediction in result.windows]}
     if options.subsets:
         content['subsets'] = {subset_name(subset): _labels(result.mean(i))
                               for i, subset in enumerate(result.subsets)}
     return content
+
+
+def _unknown(prediction: Prediction) -> dict[str, Any]:
+    return {'unknown_score': round(prediction.unknown_score, 6),
+            'is_unknown': prediction.is_unknown}
 
 
 def _labels(prediction: Prediction) -> dict[str, list[dict[str, Any]]]:

@@ -24,6 +24,7 @@ from karmma_ros.calibration import Calibration
 from karmma_ros.evaluation.ground_truth import TrueAction, UNKNOWN
 from karmma_ros.evaluation.predictions import BagPredictions, DatasetPredictions
 from karmma_ros.modality import Modality, subset_name
+from karmma_ros.prediction import further_heads
 import numpy as np
 from numpy.typing import NDArray
 
@@ -107,6 +108,8 @@ class PredictedActions:
     """`[n]`: how many windows the probabilities are the mean of."""
     is_unknown: Flags | None = None
     """`[n]`; None where it is not known."""
+    action_exponent: float = 1.0
+    """Of the confidence of an action, where every head is part of it."""
 
     @classmethod
     def of_subset(
@@ -118,7 +121,7 @@ class PredictedActions:
         output = calibration.apply(subset, {head: logits[head][has] for head in predictions.heads})
         return cls(output.probabilities,
                    {head: ids[has] for head, ids in predictions.labels.items()},
-                   np.ones(int(has.sum()), np.int64), output.is_unknown)
+                   np.ones(int(has.sum()), np.int64), output.is_unknown, output.action_exponent)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -141,12 +144,14 @@ class PredictedActions:
 
     @cached_property
     def confidence(self) -> dict[str, Floats]:
-        """Return the probability of the best class, and the product of the heads', `[n]`."""
+        """Return the probability of the best class, and the score of the action, `[n]`."""
         confidence = {
             head: np.take_along_axis(p, self.best[head][:, :1], axis=1)[:, 0].astype(float)
             for head, p in self.probabilities.items()}
         if len(confidence) > 1:
-            confidence[joint_key(self.heads)] = np.prod(list(confidence.values()), axis=0)
+            exponent = 1.0 if further_heads(self.heads) else self.action_exponent
+            confidence[joint_key(self.heads)] = np.prod(
+                list(confidence.values()), axis=0) ** exponent
         return confidence
 
     @cached_property

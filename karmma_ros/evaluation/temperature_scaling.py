@@ -3,7 +3,8 @@ Fit the calibration of a model to its predictions for the validation split.
 
 The temperature of a head and subset is the one with the least negative log-likelihood of the
 labels (Guo et al., ICML 2017). A weak prior keeps it near 1 where there are few clips, or all are
-right. The threshold of unknown actions is the quantile of the unknown scores above which the
+right. So is the exponent of the scores of actions, on whether the best action is right, not below
+1. The threshold of unknown actions is the quantile of the unknown scores above which the
 stated fraction of the clips lies: all of them show actions that the model knows.
 
 Shape legend: n clips, c classes.
@@ -11,13 +12,14 @@ Shape legend: n clips, c classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 import math
 
 from karmma_ros.calibration import Calibration, Subset, SubsetCalibration, unknown_score
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.modality import in_order, Modality, subsets
+from karmma_ros.prediction import action_heads, softmax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,10 +66,12 @@ def fit_calibration(
         if has.sum() < MIN_CLIPS:
             continue
         logits = {head: x[has] for head, x in predictions.logits[name].items()}
+        labels = {head: ids[has] for head, ids in predictions.labels.items()}
+        temperatures = {head: fit_temperature(x, labels[head]) for head, x in logits.items()}
         fitted[subset] = SubsetCalibration(
-            {head: fit_temperature(x, predictions.labels[head][has])
-             for head, x in logits.items()},
-            float(np.quantile(unknown_score(logits), 1 - false_alarm_rate, method='higher')))
+            temperatures,
+            float(np.quantile(unknown_score(logits), 1 - false_alarm_rate, method='higher')),
+            fit_action_exponent(logits, labels, temperatures))
     check_clips(MIN_CLIPS if fitted else 0, false_alarm_rate)
     return Calibration(fitted, false_alarm_rate, fitted_on)
 
@@ -100,7 +104,33 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
         scale = math.exp(-log_temperature)
         likelihood = scale * true - np.log(np.exp(scale * wide).sum(1))
         return float(-likelihood.sum()) + 0.5 * (log_temperature / _PRIOR) ** 2
-    return math.exp(_minimum(loss, math.log(_LOWEST), math.log(_HIGHEST)))
+    return round(math.exp(_minimum(loss, math.log(_LOWEST), math.log(_HIGHEST))), 4)
+
+
+def fit_action_exponent(
+    logits: Mapping[str, NDArray[np.floating]], labels: Mapping[str, NDArray[np.int64]],
+    temperatures: Mapping[str, float],
+) -> float:
+    """
+    Return the exponent with the least negative log-likelihood of whether the best action is right.
+
+    :param logits: head → `[n, c]`.
+    :param labels: head → class ids `[n]`.
+    :returns: 1 for a model whose actions have one part, whose temperature does the same.
+    """
+    parts = action_heads(tuple(logits))
+    if len(parts) == 1:
+        return 1.0
+    best = {head: logits[head].argmax(1) for head in parts}
+    right = np.all([best[head] == labels[head] for head in parts], axis=0)
+    product = np.prod([softmax(logits[head], temperatures[head]).max(1) for head in parts], axis=0)
+    log_score = np.log(product.clip(1e-9, 1 - 1e-9))
+
+    def loss(log_exponent: float) -> float:
+        scaled = math.exp(log_exponent) * log_score
+        likelihood = np.where(right, scaled, np.log(-np.expm1(scaled)))
+        return float(-likelihood.sum()) + 0.5 * (log_exponent / _PRIOR) ** 2
+    return round(math.exp(_minimum(loss, 0.0, math.log(_HIGHEST))), 4)
 
 
 def _minimum(function: Callable[[float], float], low: float, high: float) -> float:

@@ -86,7 +86,8 @@ def recognition_message(
         modalities=[status_message(s, s.modality in window.modalities)
                     for s in window.statuses],
         other_heads=[msg.HeadScores(head=head, labels=_labels(prediction, head, top_k))
-                     for head in further_heads(heads)])
+                     for head in further_heads(heads)],
+        unknown_score=prediction.unknown_score, is_unknown=prediction.is_unknown)
     message.actions = [_action(a.verb, a.noun or _NO_NOUN, a.score)
                        for a in prediction.top_actions(top_k)]
     best = [labels[0].score for labels in (verbs, nouns) if labels]

@@ -36,7 +36,7 @@ def best_action(message: Any) -> tuple[str, float]:
 
 
 def recognition_line(message: Any, start_s: float) -> str:
-    """Return time, sensors, best action, score, latency, and the best class of other heads."""
+    """Return time, sensors, best action, score, latency, other heads, and if it is unknown."""
     action, score = best_action(message)
     latency = message.end_to_end_latency
     late = f'{latency * 1e3:4.0f} ms' if latency >= 0 else '   ? ms'
@@ -48,6 +48,7 @@ def recognition_line(message: Any, start_s: float) -> str:
             for other in message.other_heads
             if other.labels
         )
+        + ('  unknown action' if message.is_unknown else '')
     )
 
 

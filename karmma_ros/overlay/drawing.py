@@ -72,6 +72,8 @@ class View:
     action: str = ''
     """The action in progress."""
     action_s: float = 0.0
+    is_unknown: bool = False
+    """Whether the labels are those of an unknown action."""
     warning: str = ''
     """What is wrong with the image; it is drawn darker then."""
 
@@ -225,9 +227,13 @@ class _Canvas:
             height = self._px(44)
         top = max(self._height - height, 0)
         self._blend((0, top, self._width, self._height), _DARK, _OPACITY)
+        y = top - self._px(34)
         if view.action:
             text = f'{view.action} · {view.action_s:.1f} s'
-            self._pill(text, top - self._px(34), colour=_COLOURS[Indicator.USED], dot=True)
+            self._pill(text, y, colour=_COLOURS[Indicator.USED], dot=True)
+            y -= self._px(26)
+        if view.is_unknown:
+            self._pill('unknown action', y, colour=_COLOURS[Indicator.OUT])
         if not view.labels:
             notice = self._fonts.mask(
                 view.notice, self._px(17), max(self._width - 2 * self._margin, 0))

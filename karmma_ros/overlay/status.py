@@ -84,7 +84,7 @@ class NodeStatus:
             tuple(_labels(scores) for scores in (result.verbs, result.nouns) if scores),
             notice='' if result.verbs or result.nouns else 'the model names no class',
             age_s=result.end_to_end_latency + waited_s if result.end_to_end_latency >= 0 else None,
-            action=action, action_s=action_s, warning=warning)
+            action=action, action_s=action_s, is_unknown=result.is_unknown, warning=warning)
 
     @property
     def _active(self) -> bool:

@@ -83,7 +83,7 @@ class Recogniser:
             self._check(head, x)
         output = self.calibration.apply(used, logits)
         return Prediction(output.probabilities, self.vocabulary, float(output.unknown_score),
-                          bool(output.is_unknown))
+                          bool(output.is_unknown), output.action_exponent)
 
     def hop(self, rate: float) -> int:
         """

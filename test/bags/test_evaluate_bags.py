@@ -418,12 +418,15 @@ def test_a_recorded_head_beyond_verb_and_noun_is_compared(score, same):
 
 @pytest.mark.parametrize('model_id', ['waves@1', 'waves@12', 'waves@123', 'waves@1234'])
 @pytest.mark.parametrize('defined', [True, False])
-def test_results_recorded_before_other_heads_are_read(model_id, defined):
+@pytest.mark.parametrize(('first_missing', 'heads'), [
+    ('HeadScores[]', ()), ('float32 unknown_score', ()), ('float32 unknown_score', ('tool',))])
+def test_results_recorded_before_fields_were_added_are_read(
+        model_id, defined, first_missing, heads):
     texts = {path.stem: path.read_text() for path in MESSAGES.glob('*.msg')}
-    old = texts['ActionRecognition'].partition('HeadScores[]')[0]
+    old = texts['ActionRecognition'].partition(first_missing)[0]
     assert old != texts['ActionRecognition']
     store = get_typestore(Stores.ROS2_HUMBLE)
-    for name in ('LabelScore', 'ActionScore', 'ModalityStatus'):
+    for name in ('LabelScore', 'ActionScore', 'ModalityStatus', 'HeadScores'):
         store.register(get_types_from_msg(texts[name], f'karmma_msgs/msg/{name}'))
     store.register(get_types_from_msg(old, TYPE))
     types = store.types
@@ -431,7 +434,8 @@ def test_results_recorded_before_other_heads_are_read(model_id, defined):
     message = types[TYPE](
         types['std_msgs/msg/Header'](second, ''), second, second, 1, '',
         [types['karmma_msgs/msg/LabelScore'](1, 'point', 0.5)], [], [], [], True, 0.01, 0.02,
-        model_id)
+        model_id, *([[types['karmma_msgs/msg/HeadScores'](head, []) for head in heads]]
+                    if first_missing != 'HeadScores[]' else []))
     data = bytes(store.serialize_cdr(message, TYPE))
     definition = MessageDefinition(
         MessageDefinitionFormat.MSG, store.generate_msgdef(TYPE, ros_version=2)[0])
@@ -442,7 +446,8 @@ def test_results_recorded_before_other_heads_are_read(model_id, defined):
         bag, SimpleNamespace(name='/action_recognition'), ('gesture',)
     )
     prediction, = recorded_predictions.predictions
-    assert prediction.scores == {'gesture': {1: 0.5}} and prediction.model_id == model_id
+    assert prediction.scores == {'gesture': {1: 0.5}, **{head: {} for head in heads}}
+    assert prediction.model_id == model_id
     assert recorded_predictions.unreadable == 1
 
 

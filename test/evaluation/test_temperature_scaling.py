@@ -1,10 +1,11 @@
 """The fit of temperatures and thresholds, on logits whose calibration is known."""
 
-from karmma_ros.calibration import Calibration
+from karmma_ros.calibration import Calibration, SubsetCalibration
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import score
 from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.evaluation.temperature_scaling import (
+    fit_action_exponent,
     fit_calibration,
     fit_temperature,
     subsets_to_fit,
@@ -66,6 +67,26 @@ def test_the_fit_of_each_subset_makes_confidence_agree_with_accuracy():
             assert each.uncalibrated_error > 0.05
             assert each.calibration_error < 0.02
     assert scores['A'].scores['verb'].calibration_error < 0.02
+
+
+def test_an_action_is_no_surer_than_it_is_right():
+    rng = np.random.default_rng(3)
+    verb, verbs = drawn(rng, 6000, 6, 1.0)
+    noun = verb + rng.normal(0, 0.1, verb.shape).astype(np.float32)
+    p = softmax(noun).cumsum(1)
+    nouns = (rng.random((6000, 1)) > p).sum(1).clip(max=5)  # right independently of the verb
+    logits, labels = {'verb': verb, 'noun': noun}, {'verb': verbs, 'noun': nouns}
+    ones = {'verb': 1.0, 'noun': 1.0}
+    assert fit_action_exponent(logits, labels, ones) == pytest.approx(1, abs=0.05)
+    rarely = {'verb': verbs, 'noun': np.where(
+        rng.random(6000) < 0.3, (noun.argmax(1) + 1) % 6, nouns)}
+    assert fit_action_exponent(logits, rarely, ones) > 1.2
+    assert fit_action_exponent({'verb': verb}, {'verb': verbs}, ones) == 1
+    predicted = DatasetPredictions(
+        (A,), {'A': logits}, np.ones((6000, 1), bool), rarely)
+    calibrated = score(predicted, Calibration({(A,): SubsetCalibration(
+        ones, None, fit_action_exponent(logits, rarely, ones))}))['A'].scores['action']
+    assert calibrated.calibration_error < 0.6 * calibrated.uncalibrated_error
 
 
 def test_known_actions_are_taken_for_unknown_as_rarely_as_stated():

@@ -1,5 +1,6 @@
 """A model with one head, with three, or with heads of other names publishes what it recognises."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 from karmma_msgs.msg import (
@@ -152,6 +153,17 @@ def test_watch_prints_every_head(classes, text):
     assert recognition_line(message, 1.0) == text
     event = ActionEvent(verb=LabelScore(class_name='point'), noun=LabelScore(class_id=-1))
     assert event_line(event, 0.0) == '   0.0 s  point started (0.00)'
+
+
+def test_an_unknown_action_is_published_and_watched():
+    window = SimpleNamespace(start_ns=1_000_000_000, end_ns=2_000_000_000, statuses=(),
+                             modalities=())
+    prediction = replace(predicted(WAVES), unknown_score=-2.5, is_unknown=True)
+    message = recognition_message(prediction, window, Publishing(2, 0.0, 'me', 'model@1'))
+    assert message.unknown_score == -2.5 and message.is_unknown
+    assert message.above_threshold and message.verbs[0].class_name == 'point'
+    assert recognition_line(message, 0.0).endswith('  unknown action')
+    assert not result(WAVES).is_unknown and 'unknown' not in recognition_line(result(WAVES), 0.0)
 
 
 def test_watch_leaves_out_a_head_without_classes():

@@ -77,7 +77,14 @@ def test_a_result_shows_what_it_rests_on():
     assert view.sensors[2].reason == 'audio stale: last sample 0.6 s ago'
     assert [labels[0].name for labels in view.labels] == ['cut', 'cup']
     assert view.age_s == pytest.approx(0.25), 'it has grown older since it came'
-    assert not view.notice
+    assert not view.notice and not view.is_unknown
+
+
+def test_a_result_of_an_unknown_action_is_marked():
+    node_status, message = NodeStatus(), result()
+    message.is_unknown = True
+    node_status.add_result(message, 1.0)
+    assert node_status.view(1.2).is_unknown
 
 
 def test_inputs_of_any_type_have_letters_and_names():
