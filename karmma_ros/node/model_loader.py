@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 import ctypes
 from dataclasses import dataclass
+import gc
 from threading import Thread
 
 from karmma_ros.model.backends import choose
@@ -46,7 +47,13 @@ def load_model(name: str, device: str, backend: str) -> Model:
 
 
 def _return_memory() -> None:
-    """Return freed memory to the system: the C library keeps hundreds of megabytes."""
+    """
+    Return freed memory to the system: the C library keeps hundreds of megabytes.
+
+    What torch leaves for the garbage collector refers to the frames of the loading, and so to the
+    model itself: a model that is replaced would stay, with its threads, until some later time.
+    """
+    gc.collect()
     with suppress(AttributeError, OSError):  # only the GNU C library has it
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,9 +1,11 @@
 """Models are loaded beside the one in use; the last request wins."""
 
+import gc
 import threading
 import time
+import weakref
 
-from karmma_ros.node.model_loader import ModelLoader
+from karmma_ros.node.model_loader import load_model, ModelLoader
 import pytest
 
 
@@ -83,3 +85,15 @@ def test_closing_waits_for_the_thread(models):
     threading.Timer(0.05, models.gates['a'].set).start()
     loader.close()
     assert not any(t.name == 'karmma loader' for t in threading.enumerate())
+
+
+@pytest.mark.parametrize('backend', ['auto', 'eager'])
+def test_a_model_is_freed_when_nothing_uses_it_without_the_garbage_collector(backend):
+    gc.disable()
+    try:
+        model = load_model('synthetic_kitchen', 'cpu', backend)
+        left = weakref.ref(model.recogniser), weakref.ref(model.bundle.network)
+        del model
+        assert [each() for each in left] == [None, None]
+    finally:
+        gc.enable()
