@@ -131,7 +131,8 @@ def stages(path: Path, bundle: Bundle, length_s: float) -> list[str]:
         choice = choose_topics(bag, {}, modalities)
         used = list(choice.topics.values())
         reading = measured(lambda: sum(1 for _ in bag.messages(used)))[1]
-        replay = Replay(bag, choice, bundle.spec, modalities, VALUES, [Run()])
+        values = {**VALUES, 'rgb.check_content': False}  # all of its images are equal
+        replay = Replay(bag, choice, bundle.spec, modalities, values, [Run()])
         _, replaying, requests = measured(lambda: list(replay.windows()))
     _, preparing, clips = measured(lambda: [request.window.clip() for request in requests])
     inference = BatchInference(bundle)

@@ -126,6 +126,10 @@ class InvalidSampleError(KarmmaError, ValueError):
     """One sensor message cannot be used; the caller drops and counts it."""
 
 
+class UninformativeSampleError(InvalidSampleError):
+    """One sensor message can be read and shows nothing; it is dropped and counted too."""
+
+
 class BundleError(FileError):
     """A model directory is missing, damaged or of another kind than expected."""
 

@@ -51,7 +51,7 @@ class BagMessage:
         self._spec, self._values = spec, values
         self._message: Any = None
         self._content: Any = None
-        self._failure = ''
+        self._failure: InvalidSampleError | None = None
 
     @property
     def modality(self) -> Modality:
@@ -105,12 +105,14 @@ class BagMessage:
 
     def _once(self, decode: Callable[[], Any]) -> Any:
         """Decode; raise the error of an earlier attempt again without decoding."""
-        if not self._failure:
+        if self._failure is None:
             try:
                 return decode()
-            except ValueError as failure:  # including InvalidSampleError
-                self._failure = str(failure)
-        raise InvalidSampleError(self._failure)
+            except InvalidSampleError as failure:
+                self._failure = failure
+            except ValueError as failure:
+                self._failure = InvalidSampleError(str(failure))
+        raise self._failure
 
 
 class BagFrames:

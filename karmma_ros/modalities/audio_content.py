@@ -2,13 +2,14 @@
 Whether audio of a microphone holds anything.
 
 A quiet room is not silent: a microphone and its converter have noise. What is silent to the last
-bit is a muted microphone or a driver without one.
+bit is a muted microphone, and what repeats to the last bit is a driver that hangs.
 
 Shape legend: n samples.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from math import log10
 from typing import Any
@@ -17,15 +18,25 @@ from karmma_ros.modalities.audio_buffer import AudioChunk
 from karmma_ros.modalities.content_check import ContentCheck, SampleContext
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modality import Modality
+import numpy as np
+
+_FULL_SCALE = 0.99
+_RECENT = 16
+"""Messages in which audio is searched that repeats: a driver may hang with several buffers."""
+_LEAST_REPEATED = 16
+"""Samples that are not equal by chance."""
 
 
 class AudioContent(ContentCheck):
-    """Find digital silence."""
+    """Find digital silence, clipped audio and buffers that repeat."""
 
-    faults = ('silence',)
+    faults = ('silence', 'clipped', 'repeated')
 
     def __init__(self, modality: Modality, values: Mapping[str, Any]) -> None:
         super().__init__(modality, values)
+        self._most_clipped = values[f'{modality}.max_clipped']
+        self._recent: deque[int] = deque(maxlen=_RECENT)
+        """Hashes of the messages before."""
         self._mean = 0.0
         """Of the message before."""
         self._silence_level = values[f'{modality}.silence_level']
@@ -33,9 +44,13 @@ class AudioContent(ContentCheck):
     @classmethod
     def parameters(cls, name: str) -> tuple[Declaration, ...]:
         """Return the thresholds."""
-        return (Declaration(
-            f'{name}.silence_level', -90.0, 'Audio below this is digital silence, dB of full '
-            'scale (root mean square); a quiet room is above -80.', (-200.0, 0.0)),)
+        return (
+            Declaration(f'{name}.silence_level', -90.0, 'Audio below this is digital silence, dB '
+                        'of full scale (root mean square); a quiet room is above -80.',
+                        (-200.0, 0.0)),
+            Declaration(f'{name}.max_clipped', 0.3, 'Audio is clipped with more than this '
+                        'fraction of its samples at full scale.', (0.0, 1.0)),
+        )
 
     def update(self, sample: AudioChunk, context: SampleContext) -> dict[str, str]:
         """Take the audio of one message."""
@@ -46,7 +61,18 @@ class AudioContent(ContentCheck):
         # Of single samples, the mean of each shows the noise.
         deviation = max(float(samples.std()), abs(mean - self._mean))
         self._mean = mean
-        if not deviation < 10 ** (self._silence_level / 20):
-            return {}
-        level = f'{20 * log10(deviation):.0f} dB of full scale' if deviation else 'constant'
-        return {'silence': f'digital silence: {level} at {mean:.3g}'}
+        if deviation < 10 ** (self._silence_level / 20):
+            level = f'{20 * log10(deviation):.0f} dB of full scale' if deviation else 'constant'
+            return {'silence': f'digital silence: {level} at {mean:.3g}'}
+        found = {}
+        clipped = float(np.count_nonzero(np.abs(samples) >= _FULL_SCALE)) / len(samples)
+        if clipped > self._most_clipped:
+            found['clipped'] = f'clipped: {clipped:.0%} of the samples are at full scale'
+        if len(samples) >= _LEAST_REPEATED:
+            content = hash(samples.tobytes())
+            if content in self._recent:
+                back = self._recent.index(content) + 1
+                found['repeated'] = (
+                    f'repeated: audio equals that of {back} message{"s" * (back > 1)} before')
+            self._recent.appendleft(content)
+        return found

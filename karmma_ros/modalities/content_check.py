@@ -18,7 +18,7 @@ from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modality import Modality
 
 if TYPE_CHECKING:
-    from karmma_ros.modalities.modality_type import InputMessage
+    from karmma_ros.modalities.modality_type import InputDecoder, InputMessage
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ class SampleContext:
     """What a check may need beside a sample."""
 
     received: InputMessage
+    decoder: InputDecoder
+    """Of the input."""
     now_ns: int
     """When it was received."""
     checks: Mapping[Modality, ContentCheck]

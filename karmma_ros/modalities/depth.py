@@ -15,6 +15,7 @@ from typing import Any, TYPE_CHECKING
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSampleError, printable
 from karmma_ros.modalities.declaration import Declaration
+from karmma_ros.modalities.depth_content import DepthContent
 from karmma_ros.modalities.frame_slots import FrameSlots
 from karmma_ros.modalities.message_types import COMPRESSED_IMAGE, IMAGE
 from karmma_ros.modalities.modality_type import InputDecoder, InputMessage, ModalityType, Values
@@ -79,7 +80,9 @@ class DepthSpec:
         check_field('depth', 'far', self.far, self.far > self.near, f'above near = {self.near:g}')
         check_field('depth', 'spread', self.spread, self.spread > 0, 'a number above 0')
 
-    def stored(self, values: NDArray[Any], scale: float = 0.0) -> NDArray[np.float16]:
+    def stored(
+        self, values: NDArray[Any], scale: float = 0.0, min_returns: float = 0.0,
+    ) -> NDArray[np.float16]:
         """
         Return what is stored of an image: metres, NaN without a return, of the size of the crop.
 
@@ -87,10 +90,12 @@ class DepthSpec:
 
         :param values: `[h, w]`, uint16 in millimetres, or floats in metres.
         :param scale: metres in one unit, 0 for these.
-        :raises InvalidSampleError: without any return, or for another unit.
+        :param min_returns: fraction of the pixels that must have a return, of any distance.
+        :raises UninformativeSampleError: without any return, or with fewer.
+        :raises InvalidSampleError: for another unit.
         """
         fitted = fit_depth(values, self.height, self.width, self.crop == PERSON)
-        return depth_metres(fitted, self.near, self.far, scale)
+        return depth_metres(fitted, self.near, self.far, scale, min_returns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +158,7 @@ class Depth(ModalityType):
     message_types = (IMAGE, COMPRESSED_IMAGE)
     compressed_suffix = '/compressedDepth'
     depth = 1  # the newest image alone, so that a slow machine is not behind
-    decoder, content_check = DepthDecoder, None
+    decoder, content_check = DepthDecoder, DepthContent
     unsupported = {
         'sensor_msgs/msg/PointCloud2': f'remap depth to the {IMAGE} that it was made of',
         'stereo_msgs/msg/DisparityImage':
@@ -207,11 +212,11 @@ class Depth(ModalityType):
     ) -> NDArray[np.float16]:
         """Decode an image to what is stored of it."""
         spec: DepthSpec = self.spec(clip)
+        scale, least = values[f'{self.modality}.scale'], values[f'{self.modality}.min_returns']
         try:
-            return spec.stored(_values(message, type_name), values[f'{self.modality}.scale'])
+            return spec.stored(_values(message, type_name), scale, least)
         except InvalidSampleError as error:
-            raise InvalidSampleError(
-                str(error).replace('depth.', f'{self.modality}.')) from None
+            raise type(error)(str(error).replace('depth.', f'{self.modality}.')) from None
 
     def open_source(self, path: Path, options: SourceOptions) -> DepthSource:
         """Open a grey video, a folder of PNGs or an array."""
@@ -247,6 +252,9 @@ class Depth(ModalityType):
             Declaration(f'{self.modality}.scale', 0.0, "Metres in one unit of the sensor's "
                         'values; 0 takes 0.001 for 16UC1 and 1 for 32FC1, as REP 118 has it.',
                         (0.0, 100.0)),
+            Declaration(f'{self.modality}.min_returns', 0.002, 'Fraction of the pixels that must '
+                        'have a return of any distance; an image with fewer is dropped, and the '
+                        'input is uninformative while all are.', (0.0, 1.0)),
         )
 
     def type_name(self, values: Values) -> str:

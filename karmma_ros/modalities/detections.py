@@ -16,6 +16,7 @@ from typing import Any, TYPE_CHECKING
 from karmma_ros.clip import BOX_PAD, ClipSpec, DetectionSpec
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities.box_check import BoxCheck, BoxFrame
+from karmma_ros.modalities.box_content import BoxContent
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.message_types import DETECTIONS, YOLO
 from karmma_ros.modalities.modality_type import (
@@ -276,6 +277,11 @@ class DetectorDecoder(InputDecoder):
         self.set_finding('size', self._check.size)
         return boxes
 
+    @property
+    def corners(self) -> NDArray[np.float64]:
+        """Return the boxes of the last message as received, x1, y1, x2, y2 `[n, 4]`."""
+        return self._decoder.corners
+
     def reset(self) -> None:
         """Start the check of the unit anew."""
         super().reset()
@@ -295,7 +301,7 @@ class Detections(ModalityType):
     spec_class, spec_field = DetectionSpec, 'detections'
     message_types = (DETECTIONS, YOLO)
     timeout = 1.0
-    decoder, content_check = DetectorDecoder, None
+    decoder, content_check = DetectorDecoder, BoxContent
     unsupported = {
         'vision_msgs/msg/Detection3DArray': _IN_SPACE,
         'vision_msgs/msg/Detection3D': _IN_SPACE,

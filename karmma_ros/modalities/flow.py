@@ -18,6 +18,7 @@ from karmma_ros.clip import ClipSpec, CropSize, FlowSpec, NANOSECONDS
 from karmma_ros.errors import printable
 from karmma_ros.modalities.content_check import Finding, Persistence
 from karmma_ros.modalities.declaration import Declaration
+from karmma_ros.modalities.flow_content import FlowContent
 from karmma_ros.modalities.frame_slots import FrameSlots, StoredFrames
 from karmma_ros.modalities.message_types import IMAGE
 from karmma_ros.modalities.modality_type import (
@@ -267,7 +268,7 @@ class Flow(ModalityType):
     derived_from = 'rgb'
     is_image = has_frames = skips_first = True
     message_types = (IMAGE,)
-    decoder, content_check = FlowDecoder, None
+    decoder, content_check = FlowDecoder, FlowContent
     unsupported = {
         'mavros_msgs/msg/OpticalFlow': _DENSE,
         'mavros_msgs/msg/OpticalFlowRad': _DENSE,

@@ -16,6 +16,7 @@ from karmma_ros.modalities.content_check import Finding, Persistence
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.modality_type import Values
 from karmma_ros.modalities.series import SeriesDecoder, SeriesSpec, SeriesType
+from karmma_ros.modalities.series_content import StuckSeries
 import numpy as np
 from numpy.typing import NDArray
 
@@ -192,7 +193,7 @@ class Imu(SeriesType):
     spec_class = ImuSpec
     message_types = (IMU,)
     depth = 200
-    decoder, content_check = ImuDecoder, None
+    decoder, content_check = ImuDecoder, StuckSeries
     unsupported = {
         'sensor_msgs/msg/MagneticField': f'it has no acceleration: remap to a topic of {IMU}',
         'geometry_msgs/msg/AccelStamped': f'publish its vectors as {IMU}',

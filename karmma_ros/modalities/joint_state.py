@@ -15,6 +15,7 @@ from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.modality_type import Values
 from karmma_ros.modalities.series import ChannelSpec, MOST_CHANNELS, SeriesDecoder, SeriesType
+from karmma_ros.modalities.series_content import StuckJoints
 import numpy as np
 from numpy.typing import NDArray
 
@@ -73,7 +74,7 @@ class JointState(SeriesType):
     topic = 'joint_states'
     spec_class = JointStateSpec
     message_types = (JOINT_STATE,)
-    decoder, content_check = JointStateDecoder, None
+    decoder, content_check = JointStateDecoder, StuckJoints
     unsupported = {
         'control_msgs/msg/JointTrajectoryControllerState':
             f'remap joint_states to the {JOINT_STATE} of joint_state_broadcaster',

@@ -15,6 +15,7 @@ from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.modality_type import Values
 from karmma_ros.modalities.series import SeriesBuffer, SeriesDecoder, SeriesSpec, SeriesType
+from karmma_ros.modalities.series_content import StuckSeries
 from karmma_ros.preprocess.joints import skeleton_input
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,7 @@ class Skeleton(SeriesType):
     message_types = (SKELETON, POSES, MARKERS)
     depth = 10
     timeout = 1.0
-    decoder, content_check = SkeletonDecoder, None
+    decoder, content_check = SkeletonDecoder, StuckSeries
     unsupported_names = 'Skeleton', f'publish {SKELETON} or {POSES}'
     encoders = {
         'tiny': ('series_cnn', {'norm': 'batch'}),

@@ -13,7 +13,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any
 
-from karmma_ros.errors import InvalidSampleError, printable
+from karmma_ros.errors import InvalidSampleError, printable, UninformativeSampleError
 from karmma_ros.preprocess.compressed_image import decode_depth_png
 from karmma_ros.preprocess.image import check_layout, flat_bytes
 import numpy as np
@@ -132,24 +132,28 @@ def pick(
 
 
 def depth_metres(
-    values: NDArray[Any], near: float, far: float, scale: float = 0.0
+    values: NDArray[Any], near: float, far: float, scale: float = 0.0, min_returns: float = 0.0,
 ) -> NDArray[np.float16]:
     """
     Return metres, NaN where there is no return between `near` and `far`.
 
     :param values: uint16, float16 or float32 of any shape.
     :param scale: metres in one unit; 0: those of REP 118, 0.001 for uint16 and 1 for others.
-    :raises InvalidSampleError: without any return at all, or for a median that no depth has.
+    :param min_returns: fraction of the pixels that must have a return, of any distance.
+    :raises UninformativeSampleError: without any return at all, or with fewer.
+    :raises InvalidSampleError: for a median that no depth has.
     """
-    return stored_metres(checked_metres(values, scale), near, far)
+    return stored_metres(checked_metres(values, scale, min_returns), near, far)
 
 
-def checked_metres(values: NDArray[Any], scale: float = 0.0) -> NDArray[np.float32]:
+def checked_metres(
+    values: NDArray[Any], scale: float = 0.0, min_returns: float = 0.0,
+) -> NDArray[np.float32]:
     """Return metres of any sign, NaN and infinity included; see `depth_metres`."""
     unit = scale or (0.001 if values.dtype.kind == 'u' else 1.0)
     with np.errstate(over='ignore'):
         metres: NDArray[np.float32] = values.astype(np.float32) * np.float32(unit)
-    _check_depth(metres)
+    _check_depth(metres, min_returns)
     return metres
 
 
@@ -179,14 +183,19 @@ def _limits(near: float, far: float) -> tuple[np.float32, np.float32]:
     return limits[0], limits[1]
 
 
-def _check_depth(metres: NDArray[np.float32]) -> None:
+def _check_depth(metres: NDArray[np.float32], min_returns: float) -> None:
     least, most = np.float32(LEAST_METRES), np.float32(MOST_METRES)
     measured = np.isfinite(metres) & (metres > 0)
     count = np.count_nonzero(measured)
     if not count:
-        raise InvalidSampleError(
+        raise UninformativeSampleError(
             'depth: got no return (0, NaN or infinity in all pixels); expected some: is the lens '
             'covered, or all nearer than the sensor measures?')
+    if count < min_returns * metres.size:
+        raise UninformativeSampleError(
+            f'depth: got returns in {count} of {metres.size} pixels; expected '
+            f'{min_returns * metres.size:.0f} or more: is the lens covered? Else set '
+            'depth.min_returns')
     # With less than half of them on either side, the median lies between: it is seldom computed.
     nearer = np.count_nonzero(measured & (metres <= least))
     farther = np.count_nonzero(measured & (metres > most))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.errors import InvalidSampleError
+from karmma_ros.errors import InvalidSampleError, UninformativeSampleError
 from karmma_ros.modalities import modality_type
 from karmma_ros.modalities.content_check import (
     content_declarations,
@@ -153,14 +153,15 @@ class MessageIngest:
 
     def add(self, received: InputMessage, now_ns: int) -> str:
         """Decode and store a message that is received now; return why it was dropped, or ''."""
+        informative = True
         try:
             return self._store(received, received.stamp_ns, now_ns)
         except InvalidSampleError as error:
-            reason = str(error)
+            reason, informative = str(error), not isinstance(error, UninformativeSampleError)
         except Exception as error:  # one bad message must not end all others
             reason = f'{type(error).__name__}: {error}'
         with self._lock:
-            self._stream.reject(received.modality, reason, now_ns)
+            self._stream.reject(received.modality, reason, now_ns, informative)
         return reason
 
     def _store(self, received: InputMessage, stamp_ns: int, now_ns: int) -> str:
@@ -170,7 +171,7 @@ class MessageIngest:
                 return ''
         decoder = self._decoder(modality)
         sample = decoder.decode(received, now_ns)
-        self._check_content(received, sample, now_ns)
+        self._check_content(received, decoder, sample, now_ns)
         self._report(decoder)
         with self._lock:
             if decoder.restarts:
@@ -202,12 +203,14 @@ class MessageIngest:
                 self._monitors[modality] = ContentMonitor(check(modality, values))
                 self._set_finding(modality, _CONTENT, None)
 
-    def _check_content(self, received: InputMessage, sample: Any, now_ns: int) -> None:
+    def _check_content(
+        self, received: InputMessage, decoder: InputDecoder, sample: Any, now_ns: int,
+    ) -> None:
         """Check whether a sample shows anything, and notify the stream of a change."""
         monitor = self._monitors.get(received.modality)
         if monitor is not None:
             checks = {modality: each.check for modality, each in self._monitors.items()}
-            monitor.update(sample, SampleContext(received, now_ns, checks))
+            monitor.update(sample, SampleContext(received, decoder, now_ns, checks))
             self._set_finding(received.modality, _CONTENT, monitor.finding)
 
     def _report(self, decoder: InputDecoder) -> None:

@@ -154,11 +154,13 @@ class SensorStream:
         source = self._used(modality)
         return _NOT_USED if source is None else source.add(sample, stamp_ns, now_ns)
 
-    def reject(self, modality: Modality, reason: str, now_ns: int) -> None:
-        """Count a message that could not even be decoded."""
+    def reject(
+        self, modality: Modality, reason: str, now_ns: int, informative: bool = True,
+    ) -> None:
+        """Count a message that could not even be decoded, or that shows nothing."""
         source = self._used(self._source_of(modality))
         if source is not None:
-            source.stats.drop(reason, now_ns)
+            source.stats.drop(reason, now_ns, informative)
 
     def set_finding(self, source: Modality, check: str, finding: Finding | None) -> None:
         """

@@ -55,6 +55,8 @@ class ReceiveStats:
         """What was wrong with the last of them."""
         self.last_stamp_ns = 0
         """Newest source stamp received; 0 if there was none."""
+        self.informative = True
+        """Whether what was wrong with it is more than that it showed nothing."""
         self._times: deque[int] = deque(maxlen=_RECENT)
         """When the recent good messages were received."""
         self._last_drop_ns: int | None = None
@@ -66,9 +68,10 @@ class ReceiveStats:
         self._times.append(now_ns)
         self.last_stamp_ns = max(self.last_stamp_ns, stamp_ns)
 
-    def drop(self, reason: str, now_ns: int) -> None:
-        """Count a message that cannot be used."""
+    def drop(self, reason: str, now_ns: int, informative: bool = True) -> None:
+        """Count a message that cannot be used, whether or not it shows anything."""
         self.dropped += 1
+        self.informative = informative
         self.reason = printable(reason, _MAX_REASON)
         self._last_drop_ns = now_ns
 
@@ -292,7 +295,8 @@ class InputSource:
                 return ModalityState.AVAILABLE, ''
             return ModalityState.INSUFFICIENT, self._offset(end_ns) or coverage.shortfall(needed)
         if stats.failing(now_ns, timeout_ns):
-            return ModalityState.INVALID, stats.reason
+            shown = stats.informative
+            return (ModalityState.INVALID if shown else ModalityState.UNINFORMATIVE), stats.reason
         if not stats.received:
             return ModalityState.NEVER_RECEIVED, 'nothing received'
         age, timeout = stats.age_ns(now_ns) / NANOSECONDS, timeout_ns / NANOSECONDS

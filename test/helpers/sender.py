@@ -6,6 +6,7 @@ for each the sensors and time.monotonic() of the change; ends with its input.
 """
 
 import array
+import random
 import sys
 from threading import Thread
 import time
@@ -72,7 +73,7 @@ class Sender:
     def boxes(self):
         box = Detection2D(results=[ObjectHypothesisWithPose()])
         box.results[0].hypothesis.class_id = 'hand'
-        box.bbox.center.position.x, box.bbox.center.position.y = 40.0, 30.0
+        box.bbox.center.position.x, box.bbox.center.position.y = random.uniform(40, 41), 30.0
         box.bbox.size_x, box.bbox.size_y = 20.0, 10.0
         return Detection2DArray(detections=[box])
 

@@ -7,9 +7,12 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import message_types as types
 from karmma_ros.modalities import modality_type
 from karmma_ros.modalities.content_check import ContentCheck
+from karmma_ros.modalities.imu import IMU
+from karmma_ros.modalities.joint_state import JOINT_STATE
+from karmma_ros.modalities.skeleton import POSES
 from karmma_ros.modality import load_type, Modality, REGISTRY
 from karmma_ros.stream.availability import ModalityState
-from modality_rig import header, ModalityRig
+from modality_rig import header, ModalityRig, point
 import numpy as np
 import pytest
 
@@ -124,6 +127,234 @@ def test_a_quiet_room_is_not_silent(level_db):
     rig = Sensors(SPEC, 'audio')
     rig.microphone(3, lambda: microphone(hiss(level_db)))
     assert rig.status('audio').available
+
+
+STILL = camera(OBJECTS, 3)
+"""One image of a driver that hangs."""
+SNOW = [camera(RANDOM.uniform(0, 255, Y.shape)) for _ in range(31)]
+BLIND = {
+    'frozen: ': lambda: STILL,
+    'blown out: 100% of the pixels are 250 of 255 or above': lambda: camera(0 * X + 255, 2),
+    'constant: all pixels are red 20, green 60, blue 200':
+        lambda: camera(0 * X + 200, 0, (0.1, 0.3, 1.0)),
+    'noise: ': lambda: SNOW[RANDOM.integers(len(SNOW))],
+}
+
+
+@pytest.mark.parametrize('text', BLIND)
+def test_images_that_show_nothing_are_found_within_a_second(text):
+    rig = Sensors(SPEC, 'rgb')
+    rig.camera(3, lit)
+    states = [s.state for s in rig.camera(1.5, BLIND[text])]
+    assert UNINFORMATIVE in states[:31] and set(states[31:]) == {UNINFORMATIVE}
+    assert rig.status('rgb').detail.startswith(text)
+    assert rig.camera(2, lit)[-1].available
+
+
+CLEAR = {
+    'a still scene': lambda: camera(OBJECTS, 0.7),
+    'a bright scene': lambda: camera(OBJECTS * 1.8, 3),
+    'a window beside the cook': lambda: camera(np.where(X > 0.4, 255, OBJECTS), 3),
+    'a white wall': lambda: camera(190 + 20 * X, 2),
+    'noise in poor light': lambda: camera(OBJECTS * 0.3, 25),
+    'a fine texture': lambda: camera(128 + 60 * (np.indices(Y.shape).sum(0) % 2), 5),
+}
+
+
+@pytest.mark.parametrize('make', CLEAR.values(), ids=CLEAR)
+def test_what_a_camera_may_well_see_is_no_fault(make):
+    rig = Sensors(SPEC, 'rgb')
+    rig.camera(4, make)
+    assert rig.status('rgb').available and not rig.status('rgb').warning
+
+
+@pytest.mark.parametrize('repeats', [2, 6, 15])
+def test_a_slower_camera_may_repeat_images(repeats):
+    rig = Sensors(SPEC, 'rgb')
+    for _ in range(120 // repeats):
+        image = lit()
+        rig.camera(repeats / 30, lambda image=image: image)
+        assert rig.status('rgb').state is not UNINFORMATIVE
+
+
+@pytest.mark.parametrize(('make', 'text'), [
+    (lambda chunks=[microphone(hiss(-20)) for _ in range(1)]: chunks[0],
+     'repeated: audio equals that of 1 message before'),
+    (lambda chunks=[microphone(hiss(-20)) for _ in range(4)]: chunks.append(chunks.pop(0))
+     or chunks[-1], 'repeated: audio equals that of 4 messages before'),
+    (lambda: microphone(hiss(20)), 'clipped: 9'),
+])
+def test_audio_that_repeats_or_clips_is_found_within_a_second(make, text):
+    rig = Sensors(SPEC, 'audio')
+    rig.microphone(3, lambda: microphone(hiss(-20)))
+    states = [s.state for s in rig.microphone(1.5, make)]
+    assert UNINFORMATIVE in states[:31] and set(states[31:]) == {UNINFORMATIVE}
+    assert rig.status('audio').detail.startswith(text)
+    assert rig.microphone(2, lambda: microphone(hiss(-20)))[-1].available
+
+
+def test_loud_audio_is_no_fault():
+    rig = Sensors(SPEC, 'audio')
+    rig.microphone(3, lambda: microphone(hiss(-3)))
+    assert rig.status('audio').available and not rig.status('audio').warning
+
+
+def detector(*corners):
+    """Return a message of boxes x1, y1, x2, y2, pixels."""
+    def make(stamp):
+        return Fields(header=stamp, detections=[
+            Fields(results=[], bbox=Fields(
+                center=Fields(x=(x1 + x2) / 2, y=(y1 + y2) / 2, theta=0.0),
+                size_x=x2 - x1, size_y=y2 - y1)) for x1, y1, x2, y2 in corners])
+    return make
+
+
+def moving_box():
+    x, y = RANDOM.uniform(10, 300, 2)
+    return detector((x, y, x + 90, y + 60))
+
+
+BOXES = {'detections__image_width': 640, 'detections__image_height': 480}
+
+
+@pytest.mark.parametrize(('make', 'text', 'seconds'), [
+    (lambda: detector((20.3, 30.1, 80.7, 90.2)), 'stuck: 1 box equal in each message', 1),
+    (lambda: detector((20, 30, 81, 91), (200, 30, 250.5, 91)), 'stuck: 2 boxes equal', 5.5),
+    (lambda: detector((700 + RANDOM.uniform(), 30, 800, 90)), 'outside of the image: 1 of 1', 1),
+    (lambda: detector((RANDOM.uniform(0, 99), 30, 99.0, 30)), 'without area: 1 of 1 boxes', 1),
+])
+def test_boxes_that_show_nothing_are_found(make, text, seconds):
+    rig = Sensors(SPEC, 'detections', **BOXES)
+    rig.play(3, 'detections', moving_box, types.DETECTIONS, 10)
+    rig.play(seconds, 'detections', make, types.DETECTIONS, 10)
+    status = rig.status('detections')
+    assert status.state is UNINFORMATIVE and status.detail.startswith(text)
+    assert rig.play(2, 'detections', moving_box, types.DETECTIONS, 10)[-1].available
+
+
+@pytest.mark.parametrize('make', [
+    detector, lambda: detector((20, 30, 80, 90)), moving_box,
+    lambda: detector((20.1, 30, 80, 90), (700, 30, RANDOM.uniform(710, 800), 90))],
+    ids=['nothing', 'whole pixels at rest', 'moving', 'one of two outside'])
+def test_boxes_that_may_well_be_are_no_fault(make):
+    rig = Sensors(SPEC, 'detections', **BOXES)
+    rig.play(4, 'detections', make, types.DETECTIONS, 10)
+    assert rig.status('detections').available
+
+
+def flow(pixels, noise=0.0):
+    field = np.full((24, 32, 2), pixels, np.float32) + RANDOM.normal(0, noise, (24, 32, 2))
+    return lambda stamp: Fields(
+        header=stamp, height=24, width=32, step=256, encoding='32FC2', is_bigendian=0,
+        data=field.astype(np.float32).view(np.uint8).reshape(-1))
+
+
+def moving():
+    """Return images of objects that move: about half of them change from frame to frame."""
+    return camera(np.roll(OBJECTS, RANDOM.integers(0, 96), axis=1), 3)
+
+
+@pytest.mark.parametrize(('see', 'make', 'text'), [
+    (moving, lambda: flow(0), 'zero: no movement in 1600 pixels while the images of rgb change'),
+    (lit, lambda: flow(0), ''),
+    (moving, lambda: flow(0, 0.01), ''),
+    (lit, lambda: flow(2.0), 'frozen: flow is equal in every pixel'),
+], ids=['zero', 'a still scene', 'little movement', 'frozen'])
+def test_flow_is_compared_with_its_camera(see, make, text):
+    rig = Sensors(SPEC, 'rgb', 'flow', flow__source='topic')
+    rig.stream.configure(rig.stream._settings, {Modality.FLOW})
+    for _ in range(90):
+        rig.camera(1 / 30, see)
+        rig.now_ns -= round(NANOSECONDS / 30)
+        rig.play(1 / 30, 'flow', make, types.IMAGE)
+    status = rig.status('flow')
+    assert (status.state is UNINFORMATIVE) == bool(text) and status.detail.startswith(text)
+    assert rig.status('rgb').available
+
+
+def vector(values):
+    linear, angular = point(*values[:3]), point(*values[3:])
+    return lambda stamp: Fields(
+        header=stamp, linear_acceleration=linear, angular_velocity=angular)
+
+
+def poses(joints):
+    return lambda stamp: Fields(
+        header=stamp, poses=[Fields(position=point(*map(float, each))) for each in joints])
+
+
+def joints(position, velocity):
+    return lambda stamp: Fields(header=stamp, name=['a', 'b'], position=np.array(position),
+                                velocity=np.array(velocity), effort=np.array([]))
+
+
+REST = np.array([0.1, 0.2, 9.8, 0.01, 0.0, 0.0])
+PERSON = np.arange(9.0).reshape(3, 3) ** 0.5
+SERIES = {
+    'imu': (IMU, lambda: vector(REST), lambda: vector(REST + RANDOM.normal(0, 0.01, 6)),
+            'stuck at 0.1, 0.2, 9.8, 0.01, 0, 0'),
+    'skeleton': (POSES, lambda: poses(PERSON),
+                 lambda: poses(PERSON + RANDOM.normal(0, 0.001, (3, 3))), 'stuck at 0, 1, 1.414'),
+    'joint_state': (JOINT_STATE, lambda: joints([0.5, 1.0], [0.0, 0.4]),
+                    lambda: joints([0.5, 1.0], [0.0, 0.001]),
+                    'stuck: all positions are equal at a velocity of 0.4'),
+}
+SERIES_SPEC = ClipSpec(duration=2.0, num_frames=16, inputs={
+    'skeleton': {'joints': 3, 'dimensions': 3}, 'joint_state': {'names': ['a', 'b']},
+    'depth': {'height': 24, 'width': 32}})
+
+
+@pytest.mark.parametrize('name', SERIES)
+def test_vectors_that_are_not_measured_anew_are_found(name):
+    type_name, stuck, right, text = SERIES[name]
+    rig = Sensors(SERIES_SPEC, name)
+    assert rig.play(3, name, right, type_name)[-1].available
+    states = [s.state for s in rig.play(1.5, name, stuck, type_name)]
+    assert UNINFORMATIVE in states[:30] and set(states[30:]) == {UNINFORMATIVE}
+    assert rig.status(name).detail.startswith(text)
+    assert rig.play(2, name, right, type_name)[-1].available
+
+
+def depth(metres, noise=0.0):
+    image = np.asarray(metres + RANDOM.normal(0, noise, (24, 32)), np.float32)
+    image = np.where(np.asarray(metres) > 0, image, 0).astype(np.float32)
+    return lambda stamp: Fields(
+        header=stamp, height=24, width=32, step=128, encoding='32FC1', is_bigendian=0,
+        data=image.view(np.uint8).reshape(-1))
+
+
+ROOM = 1 + np.indices((24, 32)).sum(0) / 20
+HANGING = depth(ROOM, 0.01)
+
+
+@pytest.mark.parametrize(('make', 'text'), [
+    (lambda: depth(np.zeros((24, 32))), 'depth: got no return'),
+    (lambda: depth(np.eye(24, 32)[::-1] * (np.arange(32) < 1)), 'depth: got returns in 1 of 768'),
+    (lambda: depth(np.full((24, 32), 2.0)), 'constant: 768 pixels are 2 m'),
+    (lambda: HANGING, 'frozen: images are equal in every pixel'),
+])
+def test_depth_that_shows_nothing_is_found_within_a_second(make, text):
+    rig = Sensors(SERIES_SPEC, 'depth')
+    for seconds, shown in ((3, lambda: depth(ROOM, 0.01)), (1, make), (2, None)):
+        for _ in range(round(seconds * 30)):
+            rig.now_ns += round(NANOSECONDS / 30)
+            message = (shown or (lambda: depth(ROOM, 0.01)))()(header(rig.now_ns))
+            rig.take('depth', types.IMAGE, message)
+        status = rig.status('depth')
+        assert status.available != (shown is make)
+    rig.now_ns += 1
+    assert status.available
+    for _ in range(30):
+        rig.now_ns += round(NANOSECONDS / 30)
+        rig.take('depth', types.IMAGE, make()(header(rig.now_ns)))
+    status = rig.status('depth')
+    assert status.state is UNINFORMATIVE and status.detail.startswith(text)
+
+
+def test_depth_without_anybody_in_range_is_no_fault():
+    rig = Sensors(SERIES_SPEC, 'depth')
+    rig.play(3, 'depth', lambda: depth(np.full((24, 32), 12.0), 0.01), types.IMAGE)
+    assert rig.status('depth').available
 
 
 def test_others_are_recognised_without_the_sensor_that_shows_nothing():

@@ -132,7 +132,10 @@ def test_what_a_camera_sends_wrong_is_the_sensor_s_reason(message, type_name, te
     rig = ModalityRig(SPEC, 'depth_wrist')
     assert text in rig.take('depth_wrist', type_name, message)
     status = rig.status('depth_wrist')
-    assert status.state is ModalityState.INVALID and text[:60] in status.detail
+    shows_nothing = text.startswith(('got no return', 'is the lens'))
+    assert status.state is (
+        ModalityState.UNINFORMATIVE if shows_nothing else ModalityState.INVALID)
+    assert text[:60] in status.detail
 
 
 def test_another_unit_is_a_parameter():
@@ -243,7 +246,7 @@ def test_live_equals_training(spec):
 
 
 def test_one_frame_for_each_slot_is_stored_and_memory_is_bounded():
-    rig = ModalityRig(PERSON, 'depth')
+    rig = ModalityRig(PERSON, 'depth', depth__check_content=False)
     for i in range(300):
         rig.now_ns = T0_NS + i * NANOSECONDS // 100
         rig.take('depth', IMAGE, raw(np.tile(person(9), (4, 4)), rig.now_ns))

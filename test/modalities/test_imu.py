@@ -30,13 +30,16 @@ def message(stamp_ns, acceleration=(0.1, 0.2, GRAVITY), rotation=(0.5, -0.25, 1.
 
 
 def feed(rig, seconds, rate=50, name='imu', **vectors):
-    """Send a moving sensor's messages; vectors are functions of the time in seconds."""
-    reasons = set()
+    """Send a sensor's messages, with its noise; vectors are functions of the time in seconds."""
+    reasons, noise = set(), np.random.default_rng(0)
+    vectors = {'acceleration': lambda t: (0.1, 0.2, GRAVITY),
+               'rotation': lambda t: (0.5, -0.25, 1.0), **vectors}
     for _ in range(round(seconds * rate)):
         rig.now_ns += NANOSECONDS // rate
         now_s = (rig.now_ns - T0_NS) / NANOSECONDS
         reasons.add(rig.take(name, IMU, message(
-            rig.now_ns, **{each: vector(now_s) for each, vector in vectors.items()})))
+            rig.now_ns, **{each: np.multiply(vector(now_s), noise.normal(1, 1e-4, 3)).tolist()
+                           for each, vector in vectors.items()})))
     return reasons
 
 

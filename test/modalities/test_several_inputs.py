@@ -27,7 +27,7 @@ def message(name, stamp_ns):
         return types[IMU](header(stamp_ns), None, None, vector(wave, 0.1, 0.1), None,
                           vector(wave, 0.0, 9.8), None)
     if name == 'depth':
-        metres = np.full((16, 16), 2 + wave / 4, np.float32)
+        metres = (2 + wave / 4 + np.indices((16, 16)).sum(0) / 30).astype(np.float32)
         return types[IMAGE](header(stamp_ns), 16, 16, '32FC1', 0, 64,
                             metres.view(np.uint8).reshape(-1))
     return types[POSES](header(stamp_ns), [

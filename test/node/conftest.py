@@ -2,6 +2,7 @@
 
 import array
 from itertools import count
+import random
 import time
 
 from audio_common_msgs.msg import AudioDataStamped
@@ -200,7 +201,8 @@ class Stage:
         for x, y, size_x, size_y in boxes:
             box = Detection2D(results=[ObjectHypothesisWithPose()])
             box.results[0].hypothesis.class_id = 'hand'
-            box.bbox.center.position.x, box.bbox.center.position.y = x, y
+            jitter = random.uniform(0, 1e-3)
+            box.bbox.center.position.x, box.bbox.center.position.y = x + jitter, y
             box.bbox.size_x, box.bbox.size_y = size_x, size_y
             message.detections.append(box)
         self._publish(self.boxes, message, stamp_ns, {})

@@ -48,8 +48,8 @@ def compressed(stamp_ns: int, width: int = 16, height: int = 12, shade: int = 90
 
 
 def flow(stamp_ns: int, width: int = 16, height: int = 12, pixels: float = 1.0) -> Image:
-    """Return 32FC2 flow that is the same everywhere."""
-    values = np.full((height, width, 2), pixels, '<f4')
+    """Return 32FC2 flow that is nearly the same everywhere."""
+    values = (pixels + _RANDOM.normal(0, 1e-3, (height, width, 2))).astype('<f4')
     return Image(
         header=header(stamp_ns, 'camera'), width=width, height=height, step=8 * width,
         encoding='32FC2', data=array.array('B', values.tobytes()))
@@ -73,7 +73,8 @@ def boxes(
         box = Detection2D(results=[ObjectHypothesisWithPose()])
         box.results[0].hypothesis.class_id = 'hand'
         box.results[0].hypothesis.score = 0.9
-        box.bbox.center.position.x, box.bbox.center.position.y = x, y
+        jitter = float(_RANDOM.uniform(0, 1e-3))
+        box.bbox.center.position.x, box.bbox.center.position.y = x + jitter, y
         box.bbox.size_x, box.bbox.size_y = size_x, size_y
         message.detections.append(box)
     return message

@@ -105,7 +105,8 @@ RUNS: dict[str, Sensors] = {
         boxes=_boxes((110.0, 80.0, 20.0, 10.0), (90.0, 70.0, 20.0, 20.0), (30.0, 20.0, 9.0, 9.0)),
         warned=Modality.DETECTIONS, names='detections.image_width'),
     'images of 10 bits in 16': Sensors(
-        images=_ten_bit_image, warned=Modality.RGB, names='1023'),
+        images=_ten_bit_image, absent=(Modality.RGB, Modality.FLOW), warned=Modality.RGB,
+        names='1023'),
     'JPEG images with bytes behind their end': Sensors(
         images=_padded_jpeg, parameters={'rgb__transport': 'compressed'}),
 }

@@ -40,7 +40,8 @@ def compressed(data_format='rgb8; jpeg compressed bgr8', codec='jpg'):
 
 
 def flow(pixels=1.0, encoding='32FC2'):
-    field = np.full((24, 32, 2), pixels, np.float32)
+    noise = np.random.default_rng().normal(0, 1e-3, (24, 32, 2))
+    field = (pixels + noise).astype(np.float32)
     return Image(width=32, height=24, step=256, encoding=encoding,
                  data=array.array('B', field.tobytes()))
 
