@@ -75,9 +75,10 @@ class MessageHandler:
         self._ingest.reset()
 
     def cancel(self) -> None:
-        """Drop the images that are being decoded."""
+        """Drop the images that are being decoded, and the samples that the checks keep."""
         for thread in self._threads.values():
             thread.cancel()
+        self._ingest.clear_content()
 
     def stop(self, modality: Modality) -> None:
         """Drop the images of an input that are being decoded, and end their thread."""

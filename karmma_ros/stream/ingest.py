@@ -103,8 +103,8 @@ class MessageIngest:
         """
         for modality in stream.inputs:
             self._decoder(modality)
-        self._read_content_parameters()
         self._target = stream
+        self._read_content_parameters()
         for (modality, check), finding in self._known.items():
             with self._lock:
                 stream.set_finding(modality, check, finding)
@@ -121,12 +121,16 @@ class MessageIngest:
 
     def reset(self) -> None:
         """Clear what was learned from messages, and what the content checks found."""
-        self._monitors.clear()
-        self._read_content_parameters()
+        self.clear_content()
         for decoder in self._decoders.values():
             decoder.reset()
             decoder.read_parameters()
             self._report(decoder)
+
+    def clear_content(self) -> None:
+        """Discard what the content checks keep of samples, and what they found."""
+        self._monitors.clear()
+        self._read_content_parameters()
 
     def describe(self, received: InputMessage) -> str:
         """Return how a message is encoded, '' where there is nothing to report."""
@@ -192,7 +196,9 @@ class MessageIngest:
         """Start the content check of each input anew whose parameters have changed."""
         for modality in self._decoders:
             check = modality_type(modality).content_check
-            if check is None or not self._values[f'{modality}.check_content']:
+            with self._lock:
+                used = self._target is None or self._target.uses(modality)
+            if check is None or not used or not self._values[f'{modality}.check_content']:
                 self._monitors.pop(modality, None)
                 self._set_finding(modality, _CONTENT, None)
                 continue

@@ -132,6 +132,10 @@ class SensorStream:
         """
         return next((source.buffer.newest_ns for source in self._with_frames()), None)
 
+    def uses(self, modality: Modality) -> bool:
+        """Return whether an enabled modality is made of the samples of this input."""
+        return self._used(modality) is not None
+
     def wants(self, modality: Modality, stamp_ns: int, now_ns: int) -> bool:
         """
         Return whether to decode a message and add its sample.

@@ -11,6 +11,7 @@ from karmma_ros.model.registry import find_model
 from karmma_ros.stream.settings import node_parameters
 import numpy as np
 import pytest
+from sensor_data import pixels
 
 S = 1_000_000_000
 START = 1_700_000_000 * S
@@ -32,8 +33,9 @@ def write(path, rate=16_000, boxes=((10, 10, 30, 20),), info=None, seconds=3, st
             bag._write('/audio_info', INFO, start_ns, store[INFO](**info))
         for i in range(seconds * 10):
             stamp_ns = start_ns + i * S // 10
-            bag.image(stamp_ns, random.integers(0, 256, (48, 64, 3), np.uint8))
-            bag.detections(stamp_ns, np.array(boxes, np.float64), ['hand'] * len(boxes))
+            bag.image(stamp_ns, pixels(48, 64))
+            bag.detections(stamp_ns, np.array(boxes) + random.uniform(0, 1e-3),
+                           ['hand'] * len(boxes))
             first = i * rate // 10
             count = (i + 1) * rate // 10 - first
             samples = np.sin(np.arange(first, first + count) / 7).astype(np.float32)

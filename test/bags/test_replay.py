@@ -140,6 +140,24 @@ def test_a_clock_that_is_set_while_recording_takes_no_time(kitchen, bags, tmp_pa
     assert len(replay.nodes[0].states) < 20
 
 
+def test_a_sensor_that_shows_nothing_is_in_no_window_of_a_bag(kitchen, bags, tmp_path):
+    def muted(topic, time_ns, message):
+        if topic == '/audio' and time_ns > bags.start_ns + 2 * NANOSECONDS:
+            message.audio.data[:] = 0
+        return topic, time_ns, message
+    requests, replay = replayed(bags.rewrite(kitchen, tmp_path / 'bag', muted))
+    late = [c for c in requests if c.inference_ns > bags.start_ns + 3 * NANOSECONDS]
+    assert late and all(A not in c.window.modalities and V in c.window.modalities for c in late)
+    states = replay.nodes[0].states
+    assert states[-1].tolist()[1:] == [5, 5, int(ModalityState.UNINFORMATIVE), 5]
+    warning, = replay.nodes[0].warnings
+    assert warning.startswith('audio: digital silence: constant at 0 (second 2.')
+    assert replay.nodes[0].details['audio'].startswith('digital silence: constant at 0 for ')
+    rest = replayed(bags.rewrite(kitchen, tmp_path / 'other', muted),
+                    values={'audio.check_content': False})[0]
+    assert A in rest[-1].window.modalities
+
+
 def test_too_few_inputs_give_no_window(kitchen):
     assert replayed(kitchen, Run((Mute('audio'),)), values={'min_modalities': 4})[0] == []
     assert replayed(kitchen, values={'min_modalities': 4})[0]

@@ -12,6 +12,7 @@ from karmma_ros.modalities.joint_state import JOINT_STATE
 from karmma_ros.modalities.skeleton import POSES
 from karmma_ros.modality import load_type, Modality, REGISTRY
 from karmma_ros.stream.availability import ModalityState
+from karmma_ros.stream.settings import input_settings
 from modality_rig import header, ModalityRig, point
 import numpy as np
 import pytest
@@ -390,6 +391,20 @@ def test_the_check_can_be_disabled_while_it_has_found_something():
     rig.ingest.read_parameters()
     rig.camera(1, COVERED['noise'])
     assert rig.status('rgb').state is UNINFORMATIVE
+
+
+def test_nothing_is_kept_of_an_input_that_is_disabled():
+    rig = Sensors(SPEC, 'rgb', 'audio')
+    rig.camera(1, COVERED['noise'])
+    rig.values['rgb.enabled'] = False
+    rig.stream.configure(input_settings(rig.values, rig.modalities, SPEC, ()))
+    rig.ingest.read_parameters()
+    assert set(rig.ingest._monitors) == {Modality.AUDIO}
+    rig.values['rgb.enabled'] = True
+    rig.stream.configure(input_settings(rig.values, rig.modalities, SPEC, ()))
+    rig.ingest.read_parameters()
+    assert rig.ingest._monitors[Modality.RGB].check._last is None
+    assert rig.camera(0.1, lit)[-1].state is ModalityState.INSUFFICIENT
 
 
 def test_a_new_threshold_starts_the_check_anew():

@@ -30,6 +30,7 @@ def values(status):
     (ModalityState.DISABLED, OK), (ModalityState.NEVER_RECEIVED, WARN),
     (ModalityState.STALE, WARN), (ModalityState.INSUFFICIENT, WARN),
     (ModalityState.INVALID, ERROR), (ModalityState.AVAILABLE, OK),
+    (ModalityState.UNINFORMATIVE, WARN),
 ])
 def test_the_level_follows_the_state(state, level):
     detail = '' if state is ModalityState.AVAILABLE else 'why not'
@@ -51,6 +52,8 @@ def test_a_problem_with_the_topic_outweighs_what_came_through_it():
     (ModalityState.INSUFFICIENT, '1 of 2 s', WARN, '1 of 2 s; set audio.channels'),
     (ModalityState.INVALID, 'set audio.channels', WARN, 'set audio.channels'),
     (ModalityState.INVALID, 'no samples', ERROR, 'no samples; set audio.channels'),
+    (ModalityState.UNINFORMATIVE, 'set audio.channels for 1.4 s', WARN,
+     'set audio.channels for 1.4 s'),
 ])
 def test_a_warning_is_at_least_a_warning(state, detail, level, message):
     status = ModalityStatus(Modality.AUDIO, state, detail=detail, warning='set audio.channels')

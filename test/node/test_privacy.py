@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from sensor_data import pixels
 from std_srvs.srv import Trigger
 import torch
 
@@ -31,7 +32,7 @@ class Sensors:
         self.stage, self.traces, self.rng = stage, traces, np.random.default_rng()
 
     def __call__(self):
-        image = self.rng.integers(0, 255, 64 * 48 * 3).astype(np.uint8).tobytes()
+        image = pixels(48, 64).tobytes()
         self.traces.note('image message', image)
         self.stage.send_image(data=array.array('B', image))
         samples = self.rng.integers(-9000, 9000, 640).astype('<i2').tobytes()

@@ -26,6 +26,7 @@ from karmma_ros.overlay.camera import decode_image
 from karmma_ros.overlay.drawing import Indicator
 from karmma_ros.overlay.node import Overlay
 from karmma_ros.overlay.status import NodeStatus
+from karmma_ros.stream.availability import ModalityState
 import numpy as np
 import pytest
 import rclpy
@@ -65,15 +66,18 @@ def test_a_result_shows_what_it_rests_on():
     node_status.add_result(result(modalities=[
         status('rgb'), status('flow', used=False), status('audio', ModalityStatus.STALE, False,
                                                           'last sample 0.6 s ago'),
-        status('detections', ModalityStatus.INVALID, False, 'no image size')]), 1.0)
+        status('detections', ModalityStatus.INVALID, False, 'no image size'),
+        status('depth', ModalityState.UNINFORMATIVE, False, 'frozen for 1.4 s')]), 1.0)
     view = node_status.view(1.2)
     assert [s.state for s in view.sensors] == [
         Indicator.USED,
         Indicator.UNUSED,
         Indicator.OUT,
         Indicator.INVALID,
+        Indicator.UNINFORMATIVE,
     ]
-    assert [s.letter for s in view.sensors] == ['V', 'F', 'A', 'D']
+    assert [s.letter for s in view.sensors] == ['V', 'F', 'A', 'D', 'Z']
+    assert view.sensors[4].reason == 'depth shows nothing: frozen for 1.4 s'
     assert view.sensors[2].reason == 'audio stale: last sample 0.6 s ago'
     assert [labels[0].name for labels in view.labels] == ['cut', 'cup']
     assert view.age_s == pytest.approx(0.25), 'it has grown older since it came'

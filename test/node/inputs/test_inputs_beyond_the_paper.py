@@ -59,7 +59,8 @@ class Sensors:
         imu.linear_acceleration.z, imu.angular_velocity.x = 9.8, 0.1 + now_ns % 97 / 97
         body = PoseArray(poses=[Pose(position=Point(x=float(i), y=now_ns % 89 / 89, z=1.0))
                                 for i in range(3)])
-        head = struct.pack('<iff', 0, 0, 0) + cv2.imencode('.png', DEPTH)[1].tobytes()
+        image = DEPTH + np.uint16(now_ns % 83)
+        head = struct.pack('<iff', 0, 0, 0) + cv2.imencode('.png', image)[1].tobytes()
         depth = CompressedImage(format='16UC1; compressedDepth png', data=head)
         for name, message in zip(NAMES, (imu, imu, depth, body)):
             if name not in self.silent:
