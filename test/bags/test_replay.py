@@ -143,7 +143,7 @@ def test_a_clock_that_is_set_while_recording_takes_no_time(kitchen, bags, tmp_pa
 def test_a_sensor_that_shows_nothing_is_in_no_window_of_a_bag(kitchen, bags, tmp_path):
     def muted(topic, time_ns, message):
         if topic == '/audio' and time_ns > bags.start_ns + 2 * NANOSECONDS:
-            message.audio.data[:] = 0
+            message.audio.data = np.zeros_like(message.audio.data)
         return topic, time_ns, message
     requests, replay = replayed(bags.rewrite(kitchen, tmp_path / 'bag', muted))
     late = [c for c in requests if c.inference_ns > bags.start_ns + 3 * NANOSECONDS]

@@ -264,6 +264,7 @@ def moving():
 def test_flow_is_compared_with_its_camera(see, make, text):
     rig = Sensors(SPEC, 'rgb', 'flow', flow__source='topic')
     rig.stream.configure(rig.stream._settings, {Modality.FLOW})
+    rig.ingest.read_parameters()
     for _ in range(90):
         rig.camera(1 / 30, see)
         rig.now_ns -= round(NANOSECONDS / 30)
