@@ -1,5 +1,5 @@
 """
-The calibration of a model: what makes probabilities of its logits, and tells unknown actions.
+The calibration of a model: what makes probabilities of its logits, and detects unknown actions.
 
 The logits of each head are divided by a temperature (Guo et al., On Calibration of Modern Neural
 Networks, ICML 2017). Fewer sensors make a network less sure by another amount than they make it
@@ -62,7 +62,7 @@ class CalibratedOutput:
     action_exponent: float
     """As in `SubsetCalibration`."""
     unknown_score: NDArray[np.float64]
-    """`[...]`: the greater, the less the clip looks like any action of the model."""
+    """`[...]`: the greater, the less the clip resembles any action of the model."""
     is_unknown: NDArray[np.bool_]
     """`[...]`: whether the score is above the threshold."""
 
@@ -176,7 +176,7 @@ class Calibration:
 
 def unknown_score(logits: Mapping[str, NDArray[np.floating]]) -> NDArray[np.float64]:
     """
-    Return how little a clip looks like any action of the model.
+    Return how little a clip resembles any action of the model.
 
     It is the energy of the logits (Liu et al., Energy-based Out-of-distribution Detection,
     NeurIPS 2020), the sum over the heads that an action consists of.

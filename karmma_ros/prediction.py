@@ -124,7 +124,7 @@ class Prediction:
     """For each head a float array `[classes]` that sums to one."""
     vocabulary: Vocabulary
     unknown_score: float = 0.0
-    """The greater, the less the clip looks like any action of the model."""
+    """The greater, the less the clip resembles any action of the model."""
     is_unknown: bool = False
     """Whether the score is above the threshold of the model's calibration."""
     action_exponent: float = 1.0

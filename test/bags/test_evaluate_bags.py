@@ -70,7 +70,9 @@ def equal(a, b):
 
 
 def test_every_prediction_is_that_of_the_recogniser(kitchen, bundle, result):
-    network = Recogniser(bundle.network, bundle.vocabulary, bundle.spec)
+    assert bundle.calibration
+    network = Recogniser(bundle.network, bundle.vocabulary, bundle.spec,
+                         calibration=bundle.calibration)
     modalities = bundle.network.modalities
     with Bag(kitchen) as bag:
         requests = list(Replay(bag, choose_topics(bag, {}, modalities), bundle.spec, modalities,
@@ -88,6 +90,7 @@ def test_every_prediction_is_that_of_the_recogniser(kitchen, bundle, result):
             for head, p in expected.probabilities.items():
                 np.testing.assert_allclose(
                     predictions.probabilities[head][row], p, atol=1e-5)
+            assert predictions.is_unknown[row] == expected.is_unknown
 
 
 @pytest.fixture(scope='module')
