@@ -66,6 +66,8 @@ class Bundle:
     """Digest of the weights file, hexadecimal."""
     calibration: Calibration = field(default_factory=Calibration)
     """Empty if none was fitted."""
+    source: Mapping[str, Any] = field(default_factory=dict)
+    """Of a model that was imported: where its weights come from, and their licence."""
 
     @property
     def model_id(self) -> str:
@@ -84,6 +86,7 @@ def save_bundle(
     card: str,
     metrics: Mapping[str, Any] | None = None,
     calibration: Calibration | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> None:
     """
     Write a model directory; it is called by the directory's name.
@@ -91,6 +94,7 @@ def save_bundle(
     :param card: the model card, Markdown.
     :param metrics: JSON-ready figures that the card rests on.
     :param calibration: fitted to these weights; None: one of earlier weights is removed.
+    :param source: where imported weights come from, JSON-ready.
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -103,6 +107,8 @@ def save_bundle(
         'classes': {head: list(names) for head, names in vocabulary.heads.items()},
         'metrics': dict(metrics or {}),
     }
+    if source:
+        description['source'] = dict(source)
     types = registered_by_location(config.modalities)
     if types:
         description['modalities'] = types
@@ -170,6 +176,7 @@ def load_bundle(
         description.get('metrics', {}), path, digest,
         _read_calibration(path / CALIBRATION, digest, config, vocabulary)
         if calibrated else Calibration(),
+        description.get('source', {}),
     )
 
 

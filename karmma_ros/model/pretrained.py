@@ -10,44 +10,30 @@ Shape legend: e token width, k channels, n positions, t frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError
-import re
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.errors import first_line, InvalidSettingError, KarmmaError
-from karmma_ros.files import open_regular
+from karmma_ros.errors import first_line, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.encoders.mel import AST
 from karmma_ros.model.encoders.video import ChunkedEncoder, prepare_torchvision
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.model.untrusted_files import load_safetensors
 from karmma_ros.model.weights_check import check_clip, check_fit, is_frozen, LoadReport
-from safetensors import SafetensorError
-import torch
+from karmma_ros.model.weights_file import (
+    cache_path,
+    download,
+    MissingWeightsError,
+    read_weights,
+    SUFFIXES,
+    Weights,
+)
 from torch import nn, Tensor
 
 CHUNKED = 'encoder.'
 """Stands before the names of an encoder that is run on chunks."""
-Weights = Mapping[str, Tensor]
 HUB_FILE = 'model.safetensors'
-_SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors')
-_WRAPPERS = ('model', 'state_dict')
-"""Keys under which checkpoints nest the weights."""
-_DIGEST = re.compile(r'-([0-9a-f]{8,})\.')
-"""The first digits of the SHA-256 that both libraries put into the name of a file."""
-
-
-class MissingWeightsError(KarmmaError):
-    """A file of weights is missing and cannot be downloaded; names its source and path."""
-
-    def __init__(self, file: str, origin: str, path: Path | str, problem: str) -> None:
-        self.file, self.origin, self.path, self.problem = file, origin, Path(path), problem
-        super().__init__(
-            f'weights {file} are not here ({problem}): fetch them from {origin} and put them at '
-            f"{path}, or give a local file's path as the encoder's `weights`")
 
 
 def load_pretrained(
@@ -94,7 +80,7 @@ def load_encoder(
     path = find_weights(config)
     inner = encoder.encoder if isinstance(encoder, ChunkedEncoder) else encoder
     own = inner.state_dict()
-    weights = _as_named(_read(path), own, modality)
+    weights = _as_named(read_weights(path), own, modality)
     new, report = _fitted(encoder, own, weights, path)
     if not new:
         raise InvalidSettingError(
@@ -138,7 +124,7 @@ def find_weights(config: EncoderConfig) -> Path:
     :raises InvalidSettingError: when the name means no weights of this encoder.
     """
     weights = config.weights
-    if weights.endswith(_SUFFIXES):
+    if weights.endswith(SUFFIXES):
         path = Path(weights).expanduser()
         if not path.exists():
             raise MissingWeightsError(
@@ -151,7 +137,7 @@ def find_weights(config: EncoderConfig) -> Path:
         return _timm_file(weights)
     raise InvalidSettingError(
         'weights', weights,
-        f'a model directory that exists, or the path of a file ({", ".join(_SUFFIXES)})',
+        f'a model directory that exists, or the path of a file ({", ".join(SUFFIXES)})',
         f'there is no such directory, and {config.name} has no published weights: '
         'karmma train pretrain trains them')
 
@@ -166,7 +152,7 @@ def _torchvision_file(model: str, weights: str) -> Path:
         raise InvalidSettingError('weights', weights, "a file's path", str(error)) from error
     if weights not in entries.__members__:
         raise InvalidSettingError('weights', weights, ', '.join(entries.__members__))
-    return _cached(entries[weights].url)
+    return download(entries[weights].url)
 
 
 def _timm_file(name: str) -> Path:
@@ -179,8 +165,8 @@ def _timm_file(name: str) -> Path:
         raise InvalidSettingError(
             'weights', name, 'one of timm.list_pretrained(), with its tag, or a file')
     url = str(config.url or '')
-    if not config.hf_hub_id or url and _cache_path(url).is_file():
-        return _cached(url)
+    if not config.hf_hub_id or url and cache_path(url).is_file():
+        return download(url)
     try:
         return Path(hf_hub_download(config.hf_hub_id, HUB_FILE))
     except (OSError, ValueError) as error:  # offline is both a FileNotFoundError and a ValueError
@@ -188,46 +174,6 @@ def _timm_file(name: str) -> Path:
         raise MissingWeightsError(
             HUB_FILE, f'{constants.ENDPOINT}/{config.hf_hub_id}', path, first_line(error)
         ) from error
-
-
-def _cached(url: str) -> Path:
-    path = _cache_path(url)
-    if path.is_file():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    digest = _DIGEST.search(path.name)
-    try:
-        torch.hub.download_url_to_file(
-            url, str(path), hash_prefix=digest.group(1) if digest else None)
-    except (OSError, RuntimeError) as error:
-        raise MissingWeightsError(path.name, url, path, first_line(error)) from error
-    return path
-
-
-def _cache_path(url: str) -> Path:
-    return Path(torch.hub.get_dir()) / 'checkpoints' / url.rpartition('/')[2]
-
-
-def _read(path: Path) -> Weights:
-    try:
-        if path.suffix == '.safetensors':
-            return load_safetensors(path)
-        with open_regular(path) as file:
-            content = torch.load(file, map_location='cpu', weights_only=True)
-    except (SafetensorError, UnpicklingError, OSError, EOFError, RuntimeError, ValueError,
-            KeyError) as error:
-        raise _unreadable(path, first_line(error)) from error
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping):
-        raise _unreadable(path, f'holds a {type(content).__name__}')
-    return {name: x for name, x in content.items() if isinstance(x, Tensor)}
-
-
-def _unreadable(path: Path, problem: str) -> InvalidSettingError:
-    return InvalidSettingError(
-        'weights', str(path), 'a safetensors file or a checkpoint of tensors', problem)
 
 
 def _as_named(weights: Weights, own: Weights, modality: Modality) -> Weights:

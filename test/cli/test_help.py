@@ -14,6 +14,7 @@ import pytest
 PARTS = {
     'bag': [[name, '--help'] for name in BAG_COMMANDS],
     'data': [['check', '--help'], ['check', '--data.clip.help']],
+    'model': [['import', '--help']],
     'train': [*([stage, '--help'] for stage in STAGES), ['student', '--encoders.help']],
 }
 """Command → what prints help besides its own `--help`."""

@@ -12,12 +12,8 @@ from karmma_ros.model.config import EncoderConfig
 from karmma_ros.model.encoders import build_encoder
 from karmma_ros.model.encoders.layout import STLT
 from karmma_ros.model.encoders.video import prepare_torchvision
-from karmma_ros.model.pretrained import (
-    find_weights,
-    load_encoder,
-    load_pretrained,
-    MissingWeightsError,
-)
+from karmma_ros.model.pretrained import find_weights, load_encoder, load_pretrained
+from karmma_ros.model.weights_file import MissingWeightsError
 import pytest
 from safetensors.torch import save_file
 import torch

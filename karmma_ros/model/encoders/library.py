@@ -27,16 +27,20 @@ class TorchvisionVideo(nn.Module):
     :param input_shape: `[3, t, h, w]`, or `[k, f, s]` for spectrogram tiles as frames.
     :param name: a builder or a class of `torchvision.models.video`.
     :param size: height and width that every frame is resized to; None leaves it.
+    :param classifier_tokens: only the tokens whose mean the model's own classifier gets: of MViT
+        the class token, of S3D those it has pooled. Those of the others are so anyway.
     :param options: further arguments of the builder.
     """
 
     def __init__(
         self, input_shape: Sequence[int], name: str, size: Sequence[int] | None = None,
-        **options: Any,
+        classifier_tokens: bool = False, **options: Any,
     ) -> None:
         super().__init__()
         self.model = _video_trunk(name, options)
-        self._tokens = _TOKENS[type(self.model).__name__]
+        kind = type(self.model).__name__
+        self._tokens = (_CLASSIFIER_TOKENS if classifier_tokens else _TOKENS).get(
+            kind, _TOKENS[kind])
         self.size = None if size is None else tuple(size)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,7 +115,7 @@ def _video_trunk(name: str, options: dict[str, Any]) -> nn.Module:
     if not isinstance(model, nn.Module) or head is None:
         raise InvalidSettingError(
             'torchvision model', name, 'one of torchvision.models.video: swin3d_t, swin3d_s, '
-            'swin3d_b, r3d_18, mc3_18, r2plus1d_18, s3d')
+            'swin3d_b, mvit_v1_b, mvit_v2_s, r3d_18, mc3_18, r2plus1d_18, s3d')
     setattr(model, head, nn.Identity())
     return model
 
@@ -134,15 +138,41 @@ def _s3d_tokens(model: Any, x: Tensor) -> Tensor:
     return tokens.flatten(2).mT
 
 
-_HEADS = {'SwinTransformer3d': 'head', 'VideoResNet': 'fc', 'S3D': 'classifier'}
+def _pooled_s3d_tokens(model: Any, x: Tensor) -> Tensor:
+    tokens: Tensor = model.avgpool(model.features(x))
+    return tokens.flatten(2).mT
+
+
+def _mvit_tokens(model: Any, x: Tensor) -> Tensor:
+    x = model.pos_encoding(model.conv_proj(x).flatten(2).mT)  # [b, 1 + n, e]
+    size = (model.pos_encoding.temporal_size, *model.pos_encoding.spatial_size)
+    for block in model.blocks:
+        x, size = block(x, size)
+    tokens: Tensor = model.norm(x)
+    return tokens
+
+
+def _mvit_class_token(model: Any, x: Tensor) -> Tensor:
+    return _mvit_tokens(model, x)[:, :1]
+
+
+_HEADS = {
+    'SwinTransformer3d': 'head', 'VideoResNet': 'fc', 'S3D': 'classifier', 'MViT': 'head'}
 """The classifier of each class of model."""
 
 _TOKENS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     'SwinTransformer3d': _swin_tokens,
     'VideoResNet': _resnet_tokens,
     'S3D': _s3d_tokens,
+    'MViT': _mvit_tokens,
 }
-"""The last feature map of each class of model, as tokens."""
+"""The last feature map of each class of model, as tokens; of MViT the class token is first."""
+
+_CLASSIFIER_TOKENS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    'S3D': _pooled_s3d_tokens,
+    'MViT': _mvit_class_token,
+}
+"""What the classifier gets, where that is not the mean of all tokens."""
 
 
 def check_options(setting: str, options: dict[str, Any]) -> None:

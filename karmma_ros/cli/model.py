@@ -1,0 +1,70 @@
+"""`karmma model`: make model directories of weights that others published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from karmma_ros.cli.main import dispatch
+from karmma_ros.cli.options import (
+    add_output_option,
+    command_parser,
+    CommandParser,
+    to_path,
+    writing,
+)
+from karmma_ros.errors import printable
+from karmma_ros.modality import subset_name
+from karmma_ros.model.bundle import Bundle
+from karmma_ros.model.imports import import_model, ImportSettings
+
+COMMANDS = {'import': 'make a model directory of published weights'}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `karmma model import …`."""
+    return dispatch('karmma model', COMMANDS, lambda _, rest: _import(rest), arguments)
+
+
+def _import(arguments: Sequence[str]) -> int:
+    given = _import_parser().parse_args(list(arguments))
+    with writing('--out', given.out):
+        bundle = import_model(given.source, given.out, ImportSettings(
+            given.file, given.weights, given.classes, given.download, given.sha256))
+    print('\n'.join(printable(line, 1000) for line in _lines(bundle)))
+    return 0
+
+
+def _import_parser() -> CommandParser:
+    parser = command_parser(
+        'karmma model import', 'Make a model directory of weights that others published: with '
+        'their classes, the preprocessing they were trained with, and a card that states source, '
+        'licence and published accuracy. docs/models.md lists the sources.',
+        'SOURCE --out DIR [OPTION ...]')
+    parser.add_argument('source', type=str, metavar='SOURCE',
+                        help='what to import, such as torchvision:swin3d_t')
+    add_output_option(parser, 'model directory to write')
+    parser.add_argument('--file', type=to_path, metavar='FILE', help='file of the weights '
+                        "(default: the published one, in torch's cache)")
+    parser.add_argument('--weights', type=str, default='', metavar='NAME', help='which weights, '
+                        'where a model has several, such as KINETICS400_IMAGENET22K_V1')
+    parser.add_argument('--classes', type=to_path, metavar='FILE', help='file with the names of '
+                        'the classes, for a source that does not know them')
+    parser.add_argument('--download', action='store_true', help='download the file of the weights '
+                        "into torch's cache, unless it is there")
+    parser.add_argument('--sha256', type=str, default='', metavar='HEX', help='digest that the '
+                        'file must have, or how it begins')
+    return parser
+
+
+def _lines(bundle: Bundle) -> list[str]:
+    source, spec = bundle.source, bundle.spec
+    classes = ', '.join(f'{size} of {head}' for head, size in bundle.vocabulary.sizes.items())
+    lines = [
+        f'wrote {bundle.path}: {bundle.model_id}, {subset_name(bundle.network.modalities)}, '
+        f'{classes}, {spec.num_frames} frames in {spec.duration:.4g} s',
+        f'from {source["file"]}, SHA-256 {source["sha256"]}',
+        *(f'not used: {name}: {reason}' for name, reason in source['dropped'].items()),
+        f'licence: {source["licence"]}']
+    if not source['commercial_use']:
+        lines.append('note: this licence forbids commercial use')
+    return lines

@@ -1,0 +1,166 @@
+"""
+Published weights of others as model directories of this package.
+
+Each source says what its network is here, which clips and classes it has, and how its tensors are
+called. `import_model` then fills the network: every tensor of it from the file, and every tensor
+of the file is used, or dropped by name. Anything else is another model, and is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import Bundle, CONFIG, load_bundle, save_bundle
+from karmma_ros.model.imports.origin import card, Converted, PublishedModel
+from karmma_ros.model.imports.torchvision_video import torchvision_model
+from karmma_ros.model.karmma import Karmma
+from karmma_ros.model.untrusted_files import digest_of_file
+from karmma_ros.model.weights_file import (
+    cache_path,
+    download,
+    MissingWeightsError,
+    named_digest,
+    read_weights,
+)
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """What an import is told besides its source."""
+
+    file: Path | None = None
+    """File of the weights; None: the published one in torch's cache."""
+    weights: str = ''
+    """Name of the weights, where a model has several; empty: the first."""
+    classes: Path | None = None
+    """File with the names of the classes, for a source that does not know them."""
+    download: bool = False
+    """Download the file if it is not there."""
+    sha256: str = ''
+    """Digest that the file must have, hexadecimal; empty: the one in the name of the published
+    file, if it has one."""
+
+
+Describe = Callable[[str, ImportSettings], PublishedModel]
+"""From what follows the colon of a source, and the settings, to the model."""
+
+SOURCES: dict[str, Describe] = {
+    'torchvision': lambda name, settings: torchvision_model(name, settings.weights),
+}
+"""What stands before the colon of a source."""
+
+
+def import_model(source: str, out: Path, settings: ImportSettings = ImportSettings()) -> Bundle:
+    """
+    Write a published model as a model directory, and load it.
+
+    :param source: such as `torchvision:swin3d_t`; see `SOURCES`.
+    :param out: the new directory.
+    :raises InvalidSettingError: for an unknown source, or a file that is not its weights.
+    :raises MissingWeightsError: when the file is not here.
+    """
+    if (out / CONFIG).exists():
+        raise InvalidSettingError('--out', str(out), 'a directory that holds no model yet')
+    kind, _, name = source.partition(':')
+    if kind not in SOURCES:
+        raise InvalidSettingError(
+            'SOURCE', source, ' or '.join(f'{each}:NAME' for each in SOURCES))
+    model = SOURCES[kind](name, settings)
+    path = _find(model, settings)
+    digest = _checked_digest(path, model, settings.sha256)
+    network = build(model.config, model.spec, model.vocabulary).eval()
+    converted = model.convert(read_weights(path))
+    fill(network, converted, path, source)
+    stored = _description(model, path, digest, converted)
+    save_bundle(
+        out, network, model.config, model.spec, model.vocabulary,
+        dataset=f'{model.origin.dataset}; weights {source}, {model.origin.terms}',
+        card=card(model, out.name, stored, sum(p.numel() for p in network.parameters())),
+        source=stored)
+    return load_bundle(out)
+
+
+def fill(network: Karmma, converted: Converted, path: Path, source: str) -> None:
+    """
+    Load the tensors of a file into the network they belong to.
+
+    :raises InvalidSettingError: unless every tensor of the network is in the file, with its
+        shape and finite, and every tensor that is not dropped belongs to the network.
+    """
+    own, given = network.state_dict(), converted.tensors
+    problems = [_problem(name, own.get(name), given.get(name))
+                for name in sorted(own.keys() | given.keys())]
+    wrong = [problem for problem in problems if problem]
+    if wrong:
+        raise InvalidSettingError(
+            'weights', str(path), f'the weights of {source}',
+            f'{len(wrong)} of {len(problems)} tensors do not fit: {"; ".join(wrong[:3])}'
+            f'{" …" if len(wrong) > 3 else ""}')
+    network.load_state_dict(given)
+
+
+def _problem(name: str, ours: Tensor | None, theirs: Tensor | None) -> str:
+    if ours is None:
+        return f'the network has no {name}'
+    if theirs is None:
+        return f'{name} is missing'
+    if ours.shape != theirs.shape:
+        return f'{name} is {list(theirs.shape)}, expected {list(ours.shape)}'
+    if ours.is_floating_point() != theirs.is_floating_point():
+        return f'{name} is {theirs.dtype}, expected {ours.dtype}'
+    return '' if bool(torch.isfinite(theirs).all()) else f'{name} has NaN or infinity'
+
+
+def _find(model: PublishedModel, settings: ImportSettings) -> Path:
+    if settings.file is not None:
+        if not settings.file.is_file():
+            raise InvalidSettingError(
+                '--file', str(settings.file), 'the file of the weights', 'there is no such file')
+        return settings.file
+    url = model.origin.url
+    if not url:
+        raise InvalidSettingError(
+            '--file', '', f'the file of the weights of {model.origin.source}',
+            f'get it from {model.origin.page}')
+    if settings.download:
+        return download(url)
+    path = cache_path(url)
+    if not path.is_file():
+        raise MissingWeightsError(
+            path.name, url, path, 'there is no such file',
+            'add --download, or name a local file by --file')
+    return path
+
+
+def _checked_digest(path: Path, model: PublishedModel, wanted: str) -> str:
+    """Return the SHA-256 of a file, after a comparison with what is known of it."""
+    try:
+        digest = digest_of_file(path).hex()
+    except OSError as error:
+        raise InvalidSettingError('weights', str(path), 'a readable file', str(error)) from error
+    if not wanted and path.name == cache_path(model.origin.url).name:
+        wanted = named_digest(path)
+    if wanted and not digest.startswith(wanted.lower()):
+        raise InvalidSettingError(
+            'weights', str(path), f'a file whose SHA-256 begins with {wanted}',
+            f'that of this one is {digest}: it is damaged or another file')
+    return digest
+
+
+def _description(
+    model: PublishedModel, path: Path, digest: str, converted: Converted
+) -> Mapping[str, Any]:
+    """Return what the directory states about the import, JSON-ready."""
+    origin = model.origin
+    return {
+        'source': origin.source, 'page': origin.page, 'url': origin.url, 'file': path.name,
+        'sha256': digest, 'licence': origin.licence, 'commercial_use': origin.commercial_use,
+        'citation': origin.citation, 'accuracy': dict(origin.accuracy),
+        'protocol': origin.protocol, 'dropped': dict(converted.dropped)}

@@ -1,0 +1,126 @@
+"""
+Models that others published: where one comes from, and what its tensors become here.
+
+`Origin` has the facts that are stored with an imported model and that its card states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from karmma_ros.clip import ClipSpec
+from karmma_ros.model.config import ModelConfig
+from karmma_ros.model.weights_file import Weights
+from karmma_ros.prediction import Vocabulary
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a published model comes from, and under which terms."""
+
+    source: str
+    """As `karmma model import` takes it."""
+    page: str
+    """URL of the page that publishes it."""
+    dataset: str
+    """What it was trained on."""
+    licence: str
+    """Of the weights, in words; where they have none of their own, it says so."""
+    citation: str
+    """The paper."""
+    url: str = ''
+    """Of the file of weights; empty if it must be given."""
+    commercial_use: bool = True
+    """False where the licence forbids it."""
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+    """What its publishers measured, such as `top-1` → percent; empty if they state nothing."""
+    protocol: str = ''
+    """How they measured it."""
+
+    @property
+    def terms(self) -> str:
+        """Return the licence and, where it forbids commercial use, that it does."""
+        return self.licence if self.commercial_use else f'{self.licence}: no commercial use'
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The tensors of a published file under the names of this package."""
+
+    tensors: Weights
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    """Name in the file → why the tensor is not used."""
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A published model as one of this package, without its weights."""
+
+    origin: Origin
+    config: ModelConfig
+    spec: ClipSpec
+    vocabulary: Vocabulary
+    convert: Callable[[Weights], Converted]
+    """From the tensors of the file to those of the network."""
+
+
+def rename(weights: Weights, name_of: Callable[[str], str | None], reason: str = '') -> Converted:
+    """
+    Return tensors under other names.
+
+    :param name_of: from the name of a tensor to its name here; None drops it.
+    :param reason: why those are dropped.
+    """
+    names = {name: name_of(name) for name in weights}
+    return Converted(
+        {new: weights[name] for name, new in names.items() if new is not None},
+        {name: reason for name, new in names.items() if new is None})
+
+
+def card(model: PublishedModel, name: str, stored: Mapping[str, Any], parameters: int) -> str:
+    """
+    Return the model card, Markdown.
+
+    :param stored: what the model directory states about the import (`source` in its
+        configuration).
+    :param parameters: of the network.
+    """
+    origin = model.origin
+    front = [
+        '---', 'license: other', 'library_name: karmma_ros',
+        'pipeline_tag: video-classification', '---', '']
+    sections = [
+        f'# {name}',
+        f'`{origin.source}`, published at {origin.page}, as a model of karmma_ros: '
+        f'{parameters / 1e6:.2f} M parameters, trained on {origin.dataset} by its authors. '
+        'Nothing of it was trained or measured here.',
+        f'## Licence\n\n{origin.terms}.',
+        f'## Published accuracy\n\n{_accuracy(origin)}',
+        '## Input\n\n' + '\n'.join(
+            f'- {m}: {" x ".join(map(str, model.spec.input_shape(m)))}'
+            for m in model.config.modalities)
+        + f'\n\nA window has {model.spec.num_frames} frames in {model.spec.duration:.4g} s.',
+        f'## Weights\n\n{_weights(stored)}',
+        f'## Citation\n\n{origin.citation}',
+        '## Classes\n\n' + '\n'.join(
+            f'- {head} ({len(names)}): {", ".join(names)}'
+            for head, names in model.vocabulary.heads.items()),
+    ]
+    return '\n'.join(front) + '\n\n'.join(sections) + '\n'
+
+
+def _accuracy(origin: Origin) -> str:
+    if not origin.accuracy:
+        return 'None is stated.'
+    figures = ', '.join(f'{name} {value:g} %' for name, value in origin.accuracy.items())
+    return f'{figures} on {origin.dataset}' + (f'; {origin.protocol}.' if origin.protocol else '.')
+
+
+def _weights(stored: Mapping[str, Any]) -> str:
+    lines = [f'From the file `{stored["file"]}`, SHA-256 `{stored["sha256"]}`.']
+    if stored['dropped']:
+        lines += ['', 'Tensors of the file that are not used:', '']
+        lines += [f'- `{name}`: {reason}' for name, reason in stored['dropped'].items()]
+    return '\n'.join(lines)

@@ -1,0 +1,175 @@
+"""What every import does: the file is found, checked and read, and fills the network exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+import pickle
+
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
+from karmma_ros.model.bundle import load_bundle
+from karmma_ros.model.imports import import_model, ImportSettings
+from karmma_ros.model.weights_file import MissingWeightsError
+import pytest
+from safetensors.torch import save_file
+import torch
+
+from .conftest import CLASSES, small_swin, URL
+
+
+def imported(path: Path, out: Path, **settings):
+    return import_model('small:swin', out, ImportSettings(file=path, **settings))
+
+
+def test_gives_what_the_published_network_gives(small_source, tmp_path):
+    bundle = imported(small_source, tmp_path / 'out')
+    x = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = bundle.network({Modality.RGB: x}, torch.ones(2, 1, dtype=torch.bool))
+        torch.testing.assert_close(logits['action'], small_swin()(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda w: {'state_dict': w, 'epoch': 3}, lambda w: {'model': w},
+    lambda w: {f'module.{name}': x for name, x in w.items()},
+    lambda w: {f'_orig_mod.module.{name}': x for name, x in w.items()},
+])
+@pytest.mark.parametrize('name', ['a.pth', 'a.ckpt', 'a.torch', 'a.pth.tar'])
+def test_reads_checkpoints_of_several_forms(small_source, tmp_path, wrap, name):
+    torch.save(wrap(small_swin().state_dict()), tmp_path / name)
+    assert imported(tmp_path / name, tmp_path / 'out').vocabulary.sizes == {'action': 5}
+
+
+def test_reads_safetensors(small_source, tmp_path):
+    save_file(small_swin().state_dict(), tmp_path / 'a.safetensors')
+    assert imported(tmp_path / 'a.safetensors', tmp_path / 'out').name == 'out'
+
+
+def test_the_directory_states_source_licence_and_digest(small_source, tmp_path):
+    bundle = imported(small_source, tmp_path / 'out')
+    digest = hashlib.sha256(small_source.read_bytes()).hexdigest()
+    assert bundle.source['sha256'] == digest and bundle.source['commercial_use'] is False
+    assert bundle.dataset == (
+        'a data set; weights small:swin, CC BY-NC 4.0: no commercial use')
+    assert load_bundle(tmp_path / 'out').source == bundle.source
+    card = (tmp_path / 'out' / 'README.md').read_text()
+    for text in (digest, 'CC BY-NC 4.0: no commercial use', 'A paper.', 'https://example.org',
+                 'top-1 62.5 % on a data set; one clip.', '3 x 4 x 16 x 16', *CLASSES):
+        assert text in card
+    stored = json.loads((tmp_path / 'out' / 'config.json').read_text())
+    assert stored['clip']['video']['resize'] == [20]
+
+
+def without(name: str):
+    return {n: x for n, x in small_swin().state_dict().items() if n != name}
+
+
+@pytest.mark.parametrize(('weights', 'text'), [
+    (without('head.bias'), r'1 of \d+ tensors do not fit: embeddings.rgb.project.bias is missing'),
+    ({**without('head.bias'), 'classifier.bias': torch.zeros(5)}, 'the network has no .*classif'),
+    (small_swin(4).state_dict(), r'project.bias is \[4\], expected \[5\]'),
+    (small_swin(embed_dim=16).state_dict(), r'is \[\d+.*\], expected'),
+    (small_swin(depths=[1, 3]).state_dict(), 'the network has no encoders.rgb.model.features.2.2'),
+    (small_swin(depths=[1, 1]).state_dict(), r'features.2.1\S+ is missing'),
+    ({**without('head.bias'), 'head.bias': torch.full((5,), torch.nan)}, 'has NaN or infinity'),
+    ({**without('head.bias'), 'head.bias': torch.zeros(5, dtype=torch.int64)}, 'is torch.int64'),
+    ({}, 'tensors do not fit'),
+])
+def test_refuses_other_weights(small_source, tmp_path, weights, text):
+    torch.save(weights, tmp_path / 'other.pth')
+    with pytest.raises(InvalidSettingError, match=text):
+        imported(tmp_path / 'other.pth', tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_refuses_a_truncated_file(small_source, tmp_path):
+    content = small_source.read_bytes()
+    for size in (0, 10, len(content) // 2, len(content) - 10):
+        (tmp_path / 'cut.pth').write_bytes(content[:size])
+        with pytest.raises(InvalidSettingError, match='expected a safetensors file or a check'):
+            imported(tmp_path / 'cut.pth', tmp_path / 'out')
+
+
+class Payload:
+    """Something whose unpickling would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize('dump', [
+    lambda content, path: torch.save(content, path),
+    lambda content, path: path.write_bytes(pickle.dumps(content)),
+])
+def test_refuses_a_file_with_code_without_running_it(small_source, tmp_path, dump):
+    dump({'state_dict': small_swin().state_dict(), 'hook': Payload(tmp_path / 'ran')},
+         tmp_path / 'code.pth')
+    with pytest.raises(InvalidSettingError, match='something else than tensors'):
+        imported(tmp_path / 'code.pth', tmp_path / 'out')
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_a_missing_file_is_named_with_its_source_and_its_place(small_source, tmp_path):
+    with pytest.raises(MissingWeightsError) as caught:
+        import_model('small:swin', tmp_path / 'out')
+    place = tmp_path / 'torch/hub/checkpoints/small-0123abcd.pth'
+    assert str(caught.value) == (
+        f'weights small-0123abcd.pth are not here (there is no such file): fetch them from {URL} '
+        f'and put them at {place}, or add --download, or name a local file by --file')
+
+
+def test_nothing_is_downloaded_unasked(small_source, tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(url, path, hash_prefix):
+        asked.append((url, hash_prefix))
+        Path(path).write_bytes(small_source.read_bytes())
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', fetch)
+    with pytest.raises(MissingWeightsError):
+        import_model('small:swin', tmp_path / 'out')
+    assert not asked
+    digest = hashlib.sha256(small_source.read_bytes()).hexdigest()
+    import_model('small:swin', tmp_path / 'out', ImportSettings(download=True, sha256=digest))
+    assert asked == [(URL, '0123abcd')]
+
+
+def test_a_failed_download_is_explained(small_source, tmp_path, monkeypatch):
+    def fetch(url, path, hash_prefix):
+        raise OSError('no route to host')
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', fetch)
+    with pytest.raises(MissingWeightsError, match=rf'\(no route to host\): fetch them from {URL}'):
+        import_model('small:swin', tmp_path / 'out', ImportSettings(download=True))
+
+
+def test_the_digest_of_the_published_file_is_checked(small_source, tmp_path):
+    cached = tmp_path / 'torch/hub/checkpoints/small-0123abcd.pth'
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(small_source.read_bytes())
+    with pytest.raises(InvalidSettingError, match='whose SHA-256 begins with 0123abcd'):
+        import_model('small:swin', tmp_path / 'out')
+    with pytest.raises(InvalidSettingError, match='whose SHA-256 begins with ffff'):
+        imported(small_source, tmp_path / 'out', sha256='ffff')
+
+
+def test_refuses_what_it_does_not_know(small_source, tmp_path):
+    with pytest.raises(InvalidSettingError, match='SOURCE is .*; expected torchvision:NAME or'):
+        import_model('swin3d_t', tmp_path / 'out')
+    with pytest.raises(InvalidSettingError, match='torchvision:swin3d_t, torchvision:swin3d_s'):
+        import_model('torchvision:swin', tmp_path / 'out')
+    with pytest.raises(InvalidSettingError, match='--weights is .*; expected KINETICS400_V1'):
+        import_model('torchvision:swin3d_b', tmp_path / 'out', ImportSettings(weights='best'))
+    with pytest.raises(InvalidSettingError, match='--file is .*there is no such file'):
+        imported(tmp_path / 'nowhere.pth', tmp_path / 'out')
+
+
+def test_no_model_is_overwritten(small_source, tmp_path):
+    imported(small_source, tmp_path / 'out')
+    with pytest.raises(InvalidSettingError, match='--out is .*a directory that holds no model'):
+        imported(small_source, tmp_path / 'out')
