@@ -29,7 +29,8 @@ def _import(arguments: Sequence[str]) -> int:
     given = _import_parser().parse_args(list(arguments))
     with writing('--out', given.out):
         bundle = import_model(given.source, given.out, ImportSettings(
-            given.file, given.weights, given.classes, given.download, given.sha256))
+            file=given.file, weights=given.weights, classes=tuple(given.classes or ()),
+            duration=given.duration, download=given.download, sha256=given.sha256))
     print('\n'.join(printable(line, 1000) for line in _lines(bundle)))
     return 0
 
@@ -47,8 +48,10 @@ def _import_parser() -> CommandParser:
                         "(default: the published one, in torch's cache)")
     parser.add_argument('--weights', type=str, default='', metavar='NAME', help='which weights, '
                         'where a model has several, such as KINETICS400_IMAGENET22K_V1')
-    parser.add_argument('--classes', type=to_path, metavar='FILE', help='file with the names of '
-                        'the classes, for a source that does not know them')
+    parser.add_argument('--classes', type=to_path, nargs='+', metavar='FILE', help='files with '
+                        'the names of the classes, for a source that does not know them')
+    parser.add_argument('--duration', type=float, default=0.0, metavar='SECONDS', help='length of '
+                        'a clip, for video-swin and omnivore (default: as docs/models.md states)')
     parser.add_argument('--download', action='store_true', help='download the file of the weights '
                         "into torch's cache, unless it is there")
     parser.add_argument('--sha256', type=str, default='', metavar='HEX', help='digest that the '

@@ -16,7 +16,13 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.encoders import build_encoder, parts_of, token_shape
-from karmma_ros.model.fusion import FusionBlock, LogitMean, MultiHeadMLP, SplitHeads
+from karmma_ros.model.fusion import (
+    FusionBlock,
+    LogitMean,
+    MultiHeadMLP,
+    PairHeads,
+    SplitHeads,
+)
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.tokens import REDUCE, TokenEmbedding
 from karmma_ros.prediction import Vocabulary
@@ -37,7 +43,7 @@ def build(config: ModelConfig, spec: ClipSpec, vocabulary: Vocabulary) -> Karmma
         cap on the tokens leaves it none.
     """
     reduce = REDUCE.get(config.reduction)
-    width = sum(vocabulary.sizes.values()) if config.fusion == 'logit_mean' else config.dim
+    width = _classifier_width(config, vocabulary) or config.dim
     encoders, embeddings = {}, {}
     for modality in config.modalities:
         encoder = build_encoder(config.encoders[modality], spec, modality)
@@ -63,6 +69,23 @@ def build(config: ModelConfig, spec: ClipSpec, vocabulary: Vocabulary) -> Karmma
     )
 
 
+def _classifier_width(config: ModelConfig, vocabulary: Vocabulary) -> int:
+    """Return the classes that the encoders of an ensemble classify; 0 for another network."""
+    if config.fusion != 'logit_mean':
+        return 0
+    sizes = vocabulary.sizes
+    if not config.pairs:
+        return sum(sizes.values())
+    width = len(next(iter(config.pairs.values())))
+    if config.pairs.keys() != sizes.keys() or width * max(sizes.values()) > LARGEST or any(
+            max(classes) >= sizes[head] for head, classes in config.pairs.items()):
+        raise InvalidSettingError(
+            'architecture.pairs', {head: max(each) for head, each in config.pairs.items()},
+            f'for each head a class id below its number of classes, {sizes}, and at most '
+            f'{LARGEST} elements in all')
+    return width
+
+
 def _cap_of_part(cap: int, parts: int, modality: Modality) -> int:
     if cap < parts:
         raise InvalidSettingError(
@@ -76,7 +99,9 @@ def _fusion_and_heads(
 ) -> tuple[nn.Module, nn.Module]:
     if config.fusion == 'logit_mean':
         votes = {m: config.votes.get(m, 1.0) for m in config.modalities}
-        return LogitMean(votes), SplitHeads(vocabulary.sizes)
+        return LogitMean(votes), (
+            PairHeads(config.pairs, vocabulary.sizes) if config.pairs
+            else SplitHeads(vocabulary.sizes))
     fusion = FusionBlock(
         config.dim, config.layers, config.heads, config.feedforward, config.attention_dropout)
     return fusion, MultiHeadMLP(config.dim, vocabulary.sizes)

@@ -88,6 +88,12 @@ class ModelConfig:
     """`transformer`, or `logit_mean`: an ensemble of one classifier a modality."""
     votes: Mapping[Modality, float] = field(default_factory=dict)
     """`logit_mean`: the weight of a modality's logits; 1 for one that is not named."""
+    pairs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """
+    `logit_mean` of encoders that classify pairs of classes, such as verb and noun: head → its
+    class in each of the pairs. A head's class has the probability of its pairs. Empty: the
+    encoders classify the classes of each head.
+    """
 
     def __post_init__(self) -> None:
         for name in ('dim', 'layers', 'heads', 'feedforward', 'token_cap'):
@@ -107,12 +113,27 @@ class ModelConfig:
                 raise InvalidSettingError(
                     f'architecture.votes.{modality}', vote, 'a number above 0 for one of '
                     + ', '.join(self.encoders))
+        self._check_pairs()
         if self.dim % self.heads:
             raise InvalidSettingError(
                 'architecture.dim', self.dim, f'a multiple of heads = {self.heads}')
         if not self.encoders:
             raise InvalidSettingError(
                 'architecture.encoders', {}, 'an encoder for at least one modality')
+
+    def _check_pairs(self) -> None:
+        if not self.pairs:
+            return
+        if self.fusion != 'logit_mean':
+            raise InvalidSettingError(
+                'architecture.pairs', list(self.pairs), 'none', f'the fusion is {self.fusion}')
+        counts = {len(classes) for classes in self.pairs.values()}
+        if len(counts) > 1 or counts == {0} or not all(
+                isinstance(each, int) and each >= 0
+                for classes in self.pairs.values() for each in classes):
+            raise InvalidSettingError(
+                'architecture.pairs', {head: len(classes) for head, classes in self.pairs.items()},
+                'for each head a class id of every pair')
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -124,6 +145,8 @@ class ModelConfig:
         mapping = asdict(self)
         mapping['encoders'] = {m.value: self.encoders[m].to_dict() for m in self.modalities}
         mapping['votes'] = {m.value: vote for m, vote in self.votes.items()}
+        if not self.pairs:  # as before there were any
+            del mapping['pairs']
         return mapping
 
     @classmethod
@@ -147,6 +170,7 @@ class ModelConfig:
         values['votes'] = {
             Modality.parse(name): vote for name, vote in mapping.get('votes', {}).items()
         }
+        values['pairs'] = {head: tuple(each) for head, each in mapping.get('pairs', {}).items()}
         return cls(**values)
 
 

@@ -7,12 +7,12 @@ is the embedding of `Karmma`, and `LogitMean` and `SplitHeads` stand where the f
 heads are, so that it trains, distils, scores and ships like every other network.
 
 Shape legend: b batch, m modalities, n_i tokens of modality i, s = 1 + Σ n_i, d width, c classes
-of all heads together.
+of all heads together, p pairs of classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from karmma_ros.modality import in_order, Modality
 import torch
@@ -151,3 +151,36 @@ class SplitHeads(nn.Module):
         """
         parts = logits.squeeze(1).split(list(self.classes.values()), dim=1)
         return dict(zip(self.classes, parts))
+
+
+class PairHeads(nn.Module):
+    """
+    Turn the logits of pairs of classes into those of each head.
+
+    A class of a head has the probability of the pairs it is in, summed. Its logarithm is the
+    logit, so that the softmax gives that probability; a class in no pair has nearly none.
+
+    :param pairs: head → its class in each pair.
+    :param classes: head → number of its classes.
+    """
+
+    def __init__(self, pairs: Mapping[str, Sequence[int]], classes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.heads = tuple(classes)
+        for i, (head, size) in enumerate(classes.items()):
+            members = torch.zeros(len(pairs[head]), size)  # [p, classes]
+            members[torch.arange(len(pairs[head])), torch.tensor(pairs[head])] = 1
+            self.register_buffer(f'members_{i}', members, persistent=False)
+
+    def forward(self, logits: Tensor, counted: Tensor | None = None) -> dict[str, Tensor]:
+        """
+        Sum.
+
+        :param logits: `[b, 1, p]`.
+        :param counted: unused: absent modalities have no weight.
+        :returns: head → `[b, classes]`.
+        """
+        p = logits.squeeze(1).softmax(1)
+        least = torch.finfo(p.dtype).tiny
+        return {head: (p @ self.get_buffer(f'members_{i}').to(p.dtype)).clamp_min(least).log()
+                for i, head in enumerate(self.heads)}

@@ -51,7 +51,7 @@ def download(url: str) -> Path:
     """
     Return the file of a URL in torch's cache, downloaded unless it is there.
 
-    :raises MissingWeightsError: when it cannot be fetched, or is not what its name says.
+    :raises MissingWeightsError: when it cannot be fetched, or has another digest than its name.
     """
     path = cache_path(url)
     if path.is_file():

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 OPTIONS: dict[str, Any] = {
-    'patch_size': [2, 4, 4], 'embed_dim': 8, 'depths': [1], 'num_heads': [1],
+    'patch_size': [2, 4, 4], 'embed_dim': 8, 'depths': [2], 'num_heads': [1],
     'window_size': [2, 3, 3]}
 NAMES = {f'head.{part}': f'embeddings.rgb.project.{part}' for part in ('weight', 'bias')}
 

@@ -1,10 +1,13 @@
 """The ensemble of Radevski et al.: a weighted mean of the logits of the classifiers."""
 
 from dataclasses import replace
+import json
 
+from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
-from karmma_ros.model.fusion import LogitMean, SplitHeads
+from karmma_ros.model.config import ModelConfig
+from karmma_ros.model.fusion import LogitMean, PairHeads, SplitHeads
 import pytest
 import torch
 
@@ -28,6 +31,44 @@ def test_heads_are_split_in_order():
     parts = SplitHeads({'verb': 2, 'noun': 1})(torch.tensor([[[1.0, 2.0, 3.0]]]))
     assert {head: x.tolist() for head, x in parts.items()} == {'verb': [[1.0, 2.0]],
                                                                'noun': [[3.0]]}
+
+
+def test_a_class_has_the_probability_of_its_pairs():
+    heads = PairHeads({'verb': (1, 0, 1), 'noun': (0, 0, 2)}, {'verb': 2, 'noun': 3})
+    logits = torch.tensor([[[0.5, 0.2, 0.3]]]).log() + 4
+    verb, noun = (x.softmax(1)[0] for x in heads(logits).values())
+    torch.testing.assert_close(verb, torch.tensor([0.2, 0.8]))
+    torch.testing.assert_close(noun, torch.tensor([0.7, 0.0, 0.3]))
+    for dtype in (torch.float16, torch.bfloat16):
+        certain = torch.tensor([[[90.0, -90.0, -90.0]]], dtype=dtype)
+        assert all(torch.isfinite(x).all() for x in heads(certain).values())
+    assert not heads.state_dict()
+
+
+def test_pairs_decide_the_width_of_the_classifiers(config, spec, vocabulary):
+    pairs = {'verb': (0, 1, 2, 0, 1), 'noun': (0, 1, 2, 1, 0)}
+    paired = replace(config, fusion='logit_mean', missing='omit', token_cap=1, pairs=pairs)
+    assert ModelConfig.from_dict(json.loads(json.dumps(paired.to_dict()))).pairs == pairs
+    assert 'pairs' not in replace(paired, pairs={}).to_dict()
+    network = build(paired, spec, vocabulary)
+    assert {e.project.out_features for e in network.embeddings.values()} == {5}
+    tokens = {m: torch.rand(2, 1, 5) for m in network.modalities}
+    assert {head: tuple(x.shape) for head, x in network.fuse(tokens).items()} == {
+        head: (2, size) for head, size in vocabulary.sizes.items()}
+
+
+@pytest.mark.parametrize(('pairs', 'fusion', 'text'), [
+    ({'verb': (0, 1), 'noun': (0,)}, 'logit_mean', 'for each head a class id of every pair'),
+    ({'verb': (), 'noun': ()}, 'logit_mean', 'for each head a class id of every pair'),
+    ({'verb': (-1,), 'noun': (0,)}, 'logit_mean', 'for each head a class id of every pair'),
+    ({'verb': ('a',), 'noun': (0,)}, 'logit_mean', 'for each head a class id of every pair'),
+    ({'verb': (0,), 'noun': (0,)}, 'transformer', 'the fusion is transformer'),
+    ({'verb': (99,), 'noun': (0,)}, 'logit_mean', 'a class id below its number of classes'),
+    ({'verb': (0,)}, 'logit_mean', 'a class id below its number of classes'),
+])
+def test_refuses_pairs_of_no_classes(config, spec, vocabulary, pairs, fusion, text):
+    with pytest.raises(InvalidSettingError, match=text):
+        build(replace(config, fusion=fusion, missing='omit', pairs=pairs), spec, vocabulary)
 
 
 @pytest.fixture

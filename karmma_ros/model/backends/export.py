@@ -65,10 +65,15 @@ def export(
     :returns: the export, and the trials of eager and of it on the check clip; int8 uses the first
         calibration clip.
     :raises BundleError: when its outputs differ from the network's.
-    :raises InvalidSettingError: for a precision that does not exist, int8 without clips, or a
-        runtime that is not installed.
+    :raises InvalidSettingError: for a precision that does not exist, int8 without clips, a
+        runtime that is not installed, or an encoder that cannot be exported.
     """
     runtime, precision = check_request(target, precision)
+    for modality, encoder in bundle.network.encoders.items():
+        if not getattr(encoder, 'exportable', True):
+            raise InvalidSettingError(
+                'MODEL', bundle.model_id, 'a model whose encoders can be exported',
+                f'{bundle.config.encoders[Modality(modality)].name} runs with PyTorch only')
     if precision == INT8 and not calibration:
         raise InvalidSettingError(
             'calibration', None, 'clips that int8 takes its ranges from')

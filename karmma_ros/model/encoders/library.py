@@ -38,9 +38,10 @@ class TorchvisionVideo(nn.Module):
     ) -> None:
         super().__init__()
         self.model = _video_trunk(name, options)
-        kind = type(self.model).__name__
+        name_of_class = type(self.model).__name__
+        self.exportable = name_of_class != 'MViT'  # its attention is no graph of ONNX or OpenVINO
         self._tokens = (_CLASSIFIER_TOKENS if classifier_tokens else _TOKENS).get(
-            kind, _TOKENS[kind])
+            name_of_class, _TOKENS[name_of_class])
         self.size = None if size is None else tuple(size)
 
     def forward(self, x: Tensor) -> Tensor:

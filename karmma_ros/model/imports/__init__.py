@@ -1,14 +1,14 @@
 """
 Published weights of others as model directories of this package.
 
-Each source says what its network is here, which clips and classes it has, and how its tensors are
-called. `import_model` then fills the network: every tensor of it from the file, and every tensor
+Each source states what its network is here, which clips and classes it has, and the names of its
+tensors. `import_model` then fills the network: every tensor of it from the file, and every tensor
 of the file is used, or dropped by name. Anything else is another model, and is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, CONFIG, load_bundle, save_bundle
 from karmma_ros.model.imports.origin import card, Converted, PublishedModel
 from karmma_ros.model.imports.torchvision_video import torchvision_model
+from karmma_ros.model.imports.video_swin import omnivore_model, video_swin_model
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.untrusted_files import digest_of_file
 from karmma_ros.model.weights_file import (
@@ -26,6 +27,7 @@ from karmma_ros.model.weights_file import (
     MissingWeightsError,
     named_digest,
     read_weights,
+    Weights,
 )
 import torch
 from torch import Tensor
@@ -33,14 +35,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """What an import is told besides its source."""
+    """The options of an import besides its source."""
 
     file: Path | None = None
-    """File of the weights; None: the published one in torch's cache."""
+    """File of the weights; None: that of the source, or the published one in torch's cache."""
     weights: str = ''
     """Name of the weights, where a model has several; empty: the first."""
-    classes: Path | None = None
-    """File with the names of the classes, for a source that does not know them."""
+    classes: Sequence[Path] = ()
+    """Files with the names of the classes, for a source that does not know them."""
+    duration: float = 0.0
+    """Seconds of a clip, for a source whose network saw clips of any length; 0: as it states."""
     download: bool = False
     """Download the file if it is not there."""
     sha256: str = ''
@@ -48,40 +52,62 @@ class ImportSettings:
     file, if it has one."""
 
 
-Describe = Callable[[str, ImportSettings], PublishedModel]
-"""From what follows the colon of a source, and the settings, to the model."""
-
-SOURCES: dict[str, Describe] = {
+SOURCES: dict[str, Callable[[str, ImportSettings], PublishedModel]] = {
     'torchvision': lambda name, settings: torchvision_model(name, settings.weights),
 }
-"""What stands before the colon of a source."""
+"""What stands before the colon of a source, of a model whose name follows."""
+
+FILE_SOURCES: dict[str, Callable[[Path, Weights, ImportSettings], PublishedModel]] = {
+    'video-swin': lambda path, weights, settings: video_swin_model(
+        path, weights, settings.classes, settings.duration),
+    'omnivore': lambda path, weights, settings: omnivore_model(
+        path, weights, settings.classes, settings.duration),
+}
+"""What stands before the colon of a source, of a file of weights that follows."""
+
+URLS = {
+    'omnivore:swinB_epic':
+        'https://dl.fbaipublicfiles.com/omnivore/models/swinB_epic_checkpoint.torch',
+    'video-swin:swin_base_patch244_window1677_sthv2':
+        'https://github.com/SwinTransformer/storage/releases/download/v1.0.4/'
+        'swin_base_patch244_window1677_sthv2.pth',
+}
+"""Files that a name stands for."""
 
 
 def import_model(source: str, out: Path, settings: ImportSettings = ImportSettings()) -> Bundle:
     """
     Write a published model as a model directory, and load it.
 
-    :param source: such as `torchvision:swin3d_t`; see `SOURCES`.
+    :param source: such as `torchvision:swin3d_t`; see `SOURCES` and `FILE_SOURCES`.
     :param out: the new directory.
     :raises InvalidSettingError: for an unknown source, or a file that is not its weights.
     :raises MissingWeightsError: when the file is not here.
     """
     if (out / CONFIG).exists():
         raise InvalidSettingError('--out', str(out), 'a directory that holds no model yet')
-    kind, _, name = source.partition(':')
-    if kind not in SOURCES:
-        raise InvalidSettingError(
-            'SOURCE', source, ' or '.join(f'{each}:NAME' for each in SOURCES))
-    model = SOURCES[kind](name, settings)
-    path = _find(model, settings)
-    digest = _checked_digest(path, model, settings.sha256)
+    library, _, name = source.partition(':')
+    _refuse_unused(library, settings)
+    if library in SOURCES:
+        model = SOURCES[library](name, settings)
+        path, url = _find(model.origin.url, settings), model.origin.url
+        digest = _checked_digest(path, url, settings.sha256)
+        weights = read_weights(path)
+    elif library in FILE_SOURCES:
+        path, url = _find(URLS.get(source, ''), settings, name), URLS.get(source, '')
+        digest = _checked_digest(path, url, settings.sha256)
+        weights = read_weights(path)
+        model = FILE_SOURCES[library](path, weights, settings)
+    else:
+        raise InvalidSettingError('SOURCE', source, ', '.join(
+            [*(f'{each}:NAME' for each in SOURCES), *(f'{each}:FILE' for each in FILE_SOURCES)]))
     network = build(model.config, model.spec, model.vocabulary).eval()
-    converted = model.convert(read_weights(path))
-    fill(network, converted, path, source)
-    stored = _description(model, path, digest, converted)
+    converted = model.convert(weights)
+    fill(network, converted, path, model.origin.source)
+    stored = _description(model, path, url, digest, converted)
     save_bundle(
         out, network, model.config, model.spec, model.vocabulary,
-        dataset=f'{model.origin.dataset}; weights {source}, {model.origin.terms}',
+        dataset=f'{model.origin.dataset}; weights {model.origin.source}, {model.origin.terms}',
         card=card(model, out.name, stored, sum(p.numel() for p in network.parameters())),
         source=stored)
     return load_bundle(out)
@@ -118,17 +144,30 @@ def _problem(name: str, ours: Tensor | None, theirs: Tensor | None) -> str:
     return '' if bool(torch.isfinite(theirs).all()) else f'{name} has NaN or infinity'
 
 
-def _find(model: PublishedModel, settings: ImportSettings) -> Path:
-    if settings.file is not None:
-        if not settings.file.is_file():
+def _refuse_unused(library: str, settings: ImportSettings) -> None:
+    named = {'--weights': settings.weights}
+    for_files = {'--classes': [str(each) for each in settings.classes],
+                 '--duration': settings.duration}
+    for option, value in (for_files if library in SOURCES else named).items():
+        if value:
+            raise InvalidSettingError(option, value, 'left out', f'{library} has no use for it')
+
+
+def _find(url: str, settings: ImportSettings, name: str = '') -> Path:
+    """
+    Return the file of the weights.
+
+    :param url: of the published file; empty: none is known.
+    :param name: path of the file, where no URL is known.
+    """
+    given = settings.file or (None if url else Path(name).expanduser())
+    if given is not None:
+        if not given.is_file():
             raise InvalidSettingError(
-                '--file', str(settings.file), 'the file of the weights', 'there is no such file')
-        return settings.file
-    url = model.origin.url
-    if not url:
-        raise InvalidSettingError(
-            '--file', '', f'the file of the weights of {model.origin.source}',
-            f'get it from {model.origin.page}')
+                '--file' if settings.file else 'SOURCE', str(given), 'a file of weights'
+                + ('' if settings.file else f', or one of {", ".join(URLS)}'),
+                'there is no such file')
+        return given
     if settings.download:
         return download(url)
     path = cache_path(url)
@@ -139,13 +178,13 @@ def _find(model: PublishedModel, settings: ImportSettings) -> Path:
     return path
 
 
-def _checked_digest(path: Path, model: PublishedModel, wanted: str) -> str:
+def _checked_digest(path: Path, url: str, wanted: str) -> str:
     """Return the SHA-256 of a file, after a comparison with what is known of it."""
     try:
         digest = digest_of_file(path).hex()
     except OSError as error:
         raise InvalidSettingError('weights', str(path), 'a readable file', str(error)) from error
-    if not wanted and path.name == cache_path(model.origin.url).name:
+    if not wanted and path.name == cache_path(url).name:
         wanted = named_digest(path)
     if wanted and not digest.startswith(wanted.lower()):
         raise InvalidSettingError(
@@ -155,12 +194,12 @@ def _checked_digest(path: Path, model: PublishedModel, wanted: str) -> str:
 
 
 def _description(
-    model: PublishedModel, path: Path, digest: str, converted: Converted
+    model: PublishedModel, path: Path, url: str, digest: str, converted: Converted
 ) -> Mapping[str, Any]:
     """Return what the directory states about the import, JSON-ready."""
     origin = model.origin
     return {
-        'source': origin.source, 'page': origin.page, 'url': origin.url, 'file': path.name,
+        'source': origin.source, 'page': origin.page, 'url': url, 'file': path.name,
         'sha256': digest, 'licence': origin.licence, 'commercial_use': origin.commercial_use,
         'citation': origin.citation, 'accuracy': dict(origin.accuracy),
         'protocol': origin.protocol, 'dropped': dict(converted.dropped)}

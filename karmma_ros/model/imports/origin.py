@@ -27,7 +27,7 @@ class Origin:
     dataset: str
     """What it was trained on."""
     licence: str
-    """Of the weights, in words; where they have none of their own, it says so."""
+    """Of the weights, in words; where they have none of their own, that is stated."""
     citation: str
     """The paper."""
     url: str = ''

@@ -26,7 +26,7 @@ RGB_CLASSIFIER = 'embeddings.rgb.project.'
 """Before the names of the tensors of the classifier of RGB."""
 _PAGE = 'https://pytorch.org/vision/stable/models.html'
 _LICENCE = 'BSD-3-Clause of torchvision; the weights have no licence of their own'
-_LIU = ('Liu, Ning, Cao, Wei, Zhang, Lin, Hu: Video Swin Transformer, CVPR 2022, '
+VIDEO_SWIN_PAPER = ('Liu, Ning, Cao, Wei, Zhang, Lin, Hu: Video Swin Transformer, CVPR 2022, '
         'arXiv:2106.13230')
 
 
@@ -43,9 +43,9 @@ class _Video(NamedTuple):
 _TRAN = ('Tran, Wang, Torresani, Ray, LeCun, Paluri: A Closer Look at Spatiotemporal Convolutions '
          'for Action Recognition, CVPR 2018, arXiv:1711.11248')
 _MODELS = {
-    'swin3d_t': _Video(32, 15, 'head.', _LIU),
-    'swin3d_s': _Video(32, 15, 'head.', _LIU),
-    'swin3d_b': _Video(32, 15, 'head.', _LIU),
+    'swin3d_t': _Video(32, 15, 'head.', VIDEO_SWIN_PAPER),
+    'swin3d_s': _Video(32, 15, 'head.', VIDEO_SWIN_PAPER),
+    'swin3d_b': _Video(32, 15, 'head.', VIDEO_SWIN_PAPER),
     'mvit_v1_b': _Video(16, 7.5, 'head.1.', (
         'Fan, Xiong, Mangalam, Li, Yan, Malik, Feichtenhofer: Multiscale Vision Transformers, '
         'ICCV 2021, arXiv:2104.11227')),

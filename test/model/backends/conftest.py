@@ -36,9 +36,11 @@ CONFIGS = {
     'tokens': CONFIG,
     'omit': replace(only(CONFIG, 'FAD'), missing='omit', layers=2),
     'ensemble': ensemble(only(CONFIG, 'FAD')),
+    'pairs': replace(ensemble(only(CONFIG, [Modality.AUDIO])), pairs={
+        'verb': (0, 1, 2, 1, 0), 'noun': (3, 0, 1, 1, 2)}),
     'single': replace(only(CONFIG, [Modality.AUDIO]), missing='omit'),
 }
-"""The ways in which a network may do without a modality."""
+"""The ways in which a network may do without a modality, and classes that are in pairs."""
 STREAMING = {
     'chunks': replace(CONFIG, reduction='even', encoders={
         Modality.RGB: replace(CONFIG.encoders[Modality.RGB], chunk=2),

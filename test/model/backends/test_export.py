@@ -1,6 +1,7 @@
 """Exports that are written into a model directory, and exports that are refused."""
 
 import json
+import shutil
 
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.model.backends import choose, onnx_runtime
@@ -12,6 +13,7 @@ from karmma_ros.model.backends.graphs import TOKENS
 from karmma_ros.model.backends.onnx_runtime import load_onnx
 from karmma_ros.model.backends.openvino_runtime import load_openvino
 from karmma_ros.model.backends.pytorch import Eager
+from karmma_ros.model.bundle import load_bundle
 import numpy as np
 import onnx
 from onnx import helper, TensorProto
@@ -179,3 +181,12 @@ def test_exported_graphs_are_those_of_the_network_in_evaluation_mode(copied):
     backend = load_onnx(written, copied.network, 1)
     np.testing.assert_allclose(
         backend.infer(clip)['verb'], Eager(copied.network).infer(clip)['verb'], atol=1e-4)
+
+
+@pytest.mark.parametrize('target', ['openvino', 'onnx'])
+def test_pairs_of_classes_stand_lower_precisions(exported, tmp_path, target):
+    shutil.copytree(exported('pairs').path, tmp_path / 'pairs')
+    bundle = load_bundle(tmp_path / 'pairs')
+    for precision in ('bf16', 'int8') if target == 'openvino' else ('int8',):
+        _, trials = export(bundle, target, precision, calibration(bundle))
+        assert trials[1].agrees

@@ -25,7 +25,7 @@ V, F, A, D = PAPER_MODALITIES
 
 
 @pytest.mark.parametrize('runtime', RUNTIMES)
-@pytest.mark.parametrize('missing', ['tokens', 'omit', 'ensemble', 'single'])
+@pytest.mark.parametrize('missing', ['tokens', 'omit', 'ensemble', 'pairs', 'single'])
 def test_every_subset_is_answered_as_by_eager(exported, missing, runtime):
     bundle = exported(missing)
     backend, eager = choose(bundle, 'cpu', runtime).backend, Eager(bundle.network)

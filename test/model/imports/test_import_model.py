@@ -114,13 +114,13 @@ def test_refuses_a_file_with_code_without_running_it(small_source, tmp_path, dum
     assert not (tmp_path / 'ran').exists()
 
 
-def test_a_missing_file_is_named_with_its_source_and_its_place(small_source, tmp_path):
+def test_a_missing_file_is_named_with_its_source_and_its_path(small_source, tmp_path):
     with pytest.raises(MissingWeightsError) as caught:
         import_model('small:swin', tmp_path / 'out')
-    place = tmp_path / 'torch/hub/checkpoints/small-0123abcd.pth'
+    path = tmp_path / 'torch/hub/checkpoints/small-0123abcd.pth'
     assert str(caught.value) == (
         f'weights small-0123abcd.pth are not here (there is no such file): fetch them from {URL} '
-        f'and put them at {place}, or add --download, or name a local file by --file')
+        f'and put them at {path}, or add --download, or name a local file by --file')
 
 
 def test_nothing_is_downloaded_unasked(small_source, tmp_path, monkeypatch):
@@ -159,7 +159,7 @@ def test_the_digest_of_the_published_file_is_checked(small_source, tmp_path):
 
 
 def test_refuses_what_it_does_not_know(small_source, tmp_path):
-    with pytest.raises(InvalidSettingError, match='SOURCE is .*; expected torchvision:NAME or'):
+    with pytest.raises(InvalidSettingError, match='SOURCE is .*torchvision:NAME, .*swin:FILE'):
         import_model('swin3d_t', tmp_path / 'out')
     with pytest.raises(InvalidSettingError, match='torchvision:swin3d_t, torchvision:swin3d_s'):
         import_model('torchvision:swin', tmp_path / 'out')

@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from karmma_ros.clip import VideoSpec
+from karmma_ros.errors import InvalidSettingError
 from karmma_ros.media.sources import crop_all
 from karmma_ros.modalities import make_clip
 from karmma_ros.modality import Modality
+from karmma_ros.model.backends.export import export
 from karmma_ros.model.encoders.video import prepare_torchvision
 from karmma_ros.model.imports import import_model, ImportSettings, SOURCES
 from karmma_ros.model.imports.torchvision_video import torchvision_model
@@ -59,8 +61,8 @@ def mvit(**options: Any) -> Any:
                             kernel_kv=[3, 3, 3], stride_q=[1, 1, 1], stride_kv=[1, 2, 2]),
               MSBlockConfig(num_heads=2, input_channels=16, output_channels=16, kernel_q=[3, 3, 3],
                             kernel_kv=[3, 3, 3], stride_q=[1, 2, 2], stride_kv=[1, 1, 1])]
-    return MViT((32, 32), 4, blocks, residual_pool=True, rel_pos_embed=True,
-                proj_after_attn=True, **options)
+    return MViT((32, 32), 4, blocks, residual_pool=True, residual_with_cls_embed=False,
+                rel_pos_embed=True, proj_after_attn=True, **options)
 
 
 @pytest.mark.parametrize(('name', 'builder', 'frames', 'side'), [
@@ -87,6 +89,10 @@ def test_a_short_clip_gives_the_logits_of_torchvision(
     with torch.no_grad():
         logits = bundle.network({Modality.RGB: x}, torch.ones(1, 1, dtype=torch.bool))['action']
         torch.testing.assert_close(logits, theirs(x), rtol=0, atol=1e-5)
+    if builder:
+        for target in ('onnx', 'openvino'):
+            with pytest.raises(InvalidSettingError, match='mvit_v2_s runs with PyTorch only'):
+                export(bundle, target)
 
 
 def test_frames_are_resized_as_torchvision_does():
