@@ -1,8 +1,8 @@
 """
 Whether audio of a microphone holds anything.
 
-A quiet room is not silent: a microphone and its converter have noise. What is silent to the last
-bit is a muted microphone, and what repeats to the last bit is a driver that hangs.
+Quiet surroundings are not silent: a microphone and its converter have noise. What is silent to
+the last bit is a muted microphone, and what repeats to the last bit is a driver that hangs.
 
 Shape legend: n samples.
 """
@@ -46,7 +46,7 @@ class AudioContent(ContentCheck):
         """Return the thresholds."""
         return (
             Declaration(f'{name}.silence_level', -90.0, 'Audio below this is digital silence, dB '
-                        'of full scale (root mean square); a quiet room is above -80.',
+                        'of full scale (root mean square); quiet surroundings are above -80.',
                         (-200.0, 0.0)),
             Declaration(f'{name}.max_clipped', 0.3, 'Audio is clipped with more than this '
                         'fraction of its samples at full scale.', (0.0, 1.0)),
@@ -64,15 +64,15 @@ class AudioContent(ContentCheck):
         if deviation < 10 ** (self._silence_level / 20):
             level = f'{20 * log10(deviation):.0f} dB of full scale' if deviation else 'constant'
             return {'silence': f'digital silence: {level} at {mean:.3g}'}
-        found = {}
+        faults = {}
         clipped = float(np.count_nonzero(np.abs(samples) >= _FULL_SCALE)) / len(samples)
         if clipped > self._most_clipped:
-            found['clipped'] = f'clipped: {clipped:.0%} of the samples are at full scale'
+            faults['clipped'] = f'clipped: {clipped:.0%} of the samples are at full scale'
         if len(samples) >= _LEAST_REPEATED:
             content = hash(samples.tobytes())
             if content in self._recent:
                 back = self._recent.index(content) + 1
-                found['repeated'] = (
+                faults['repeated'] = (
                     f'repeated: audio equals that of {back} message{"s" * (back > 1)} before')
             self._recent.appendleft(content)
-        return found
+        return faults

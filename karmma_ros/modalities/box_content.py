@@ -37,7 +37,7 @@ class BoxContent(ContentCheck):
 
     def __init__(self, modality: Modality, values: Mapping[str, Any]) -> None:
         super().__init__(modality, values)
-        self._whole_s = values[f'{modality}.stuck_timeout']
+        self._integer_s = values[f'{modality}.stuck_timeout']
         self._last: NDArray[np.float64] | None = None
 
     @classmethod
@@ -49,22 +49,22 @@ class BoxContent(ContentCheck):
 
     def fault_timeout_s(self, fault: str) -> float:
         """Return for how long all samples must show a fault, seconds."""
-        return float(self._whole_s) if fault == 'stuck in whole pixels' else self.timeout_s
+        return float(self._integer_s) if fault == 'stuck in whole pixels' else self.timeout_s
 
     def update(self, sample: NDArray[np.float32], context: SampleContext) -> dict[str, str]:
         """Take boxes `[n, 5]`; those outside of the image are left out already."""
         corners = cast(HasCorners, context.decoder).corners
         last, self._last = self._last, corners
-        count, found = len(corners), {}
+        count, faults = len(corners), {}
         if not count:
             return {}
         if not (np.ptp(corners.reshape(-1, 2, 2), axis=1) > 0).all(axis=1).any():
-            found['without area'] = f'without area: {count} of {count} boxes'
+            faults['without area'] = f'without area: {count} of {count} boxes'
         elif not len(sample):
-            found['outside'] = f'outside of the image: {count} of {count} boxes'
+            faults['outside'] = f'outside of the image: {count} of {count} boxes'
         if last is not None and np.array_equal(last, corners):
             halves = corners * 2
-            whole = bool((np.abs(halves - np.round(halves)) < _FRACTION).all())
-            fault = 'stuck in whole pixels' if whole else 'stuck'
-            found[fault] = f'stuck: {count} box{"es" * (count > 1)} equal in each message'
-        return found
+            integers = bool((np.abs(halves - np.round(halves)) < _FRACTION).all())
+            fault = 'stuck in whole pixels' if integers else 'stuck'
+            faults[fault] = f'stuck: {count} box{"es" * (count > 1)} equal in each message'
+        return faults

@@ -43,11 +43,11 @@ class DepthContent(ContentCheck):
         # Bits, in which NaN equals itself.
         equal = last is not None and np.array_equal(last.view(np.uint16), sample.view(np.uint16))
         returns = sample[np.isfinite(sample)]
-        found = {}
+        faults = {}
         if not len(returns):  # nobody is in range
             return {}
         if 2 * len(returns) > sample.size and np.ptp(returns) <= _CONSTANT:
-            found['constant'] = f'constant: {len(returns)} pixels are {float(returns[0]):.3g} m'
+            faults['constant'] = f'constant: {len(returns)} pixels are {float(returns[0]):.3g} m'
         if equal:
-            found['frozen'] = 'frozen: images are equal in every pixel'
-        return found
+            faults['frozen'] = 'frozen: images are equal in every pixel'
+        return faults

@@ -2,8 +2,8 @@
 Whether a camera image shows anything.
 
 A covered lens gives images that are dark, and in which nothing has an edge: there is noise, and
-maybe light that leaks in, which falls off smoothly. In a dark room things are dark too, but what
-they show of them has edges. So the structure of an image is measured apart from its noise and from
+maybe light that leaks in, which falls off smoothly. Images taken in the dark are dark too, but the
+objects in them have edges. So the structure of an image is measured apart from its noise and from
 smooth gradients.
 
 Shape legend: h height, w width, c cells, k coefficients.
@@ -116,7 +116,7 @@ class CameraContent(ContentCheck):
         self._most_bright = values[f'{modality}.max_blown_out']
         self._frozen_s = values[f'{modality}.frozen_timeout']
         self._last: NDArray[np.uint8] | None = None
-        self._found: dict[str, str] = {}
+        self._faults: dict[str, str] = {}
         """In the image before, apart from its equals."""
         self._equal = 0
         """Images equal to the one before, up to now."""
@@ -151,15 +151,15 @@ class CameraContent(ContentCheck):
         if last is not None and np.array_equal(last, sample):
             self._equal += 1
             text = f'frozen: {self._equal + 1} images in a row are equal in every pixel'
-            return {**self._found, 'frozen': text}
+            return {**self._faults, 'frozen': text}
         self._equal = 0
-        self._found = self._judge(sample, last, context.now_ns)
-        return self._found
+        self._faults = self._judge(sample, last, context.now_ns)
+        return self._faults
 
     def _judge(
         self, image: NDArray[np.uint8], last: NDArray[np.uint8] | None, now_ns: int,
     ) -> dict[str, str]:
-        found: dict[str, str] = {}
+        faults: dict[str, str] = {}
         thin = thinned(image)
         seen = image_statistics(thin[..., 1])
         cells, self._cells = self._cells, seen.cells
@@ -168,23 +168,23 @@ class CameraContent(ContentCheck):
             self.moved_ns = now_ns
         empty = seen.structure < self._least_structure + _GRADIENT_RESIDUE * seen.gradient
         if seen.mean < self._dark and empty:
-            found['black'] = (
+            faults['black'] = (
                 f'black: mean {seen.mean:.0f} of 255, structure {seen.structure:.1f}')
         if seen.mean > self._most_bright * _BRIGHT:
             bright = float((thin >= _BRIGHT).all(axis=2).mean())
             if bright > self._most_bright:
-                found['blown out'] = (
+                faults['blown out'] = (
                     f'blown out: {bright:.0%} of the pixels are {_BRIGHT} of 255 or above')
         flat = seen.deviation <= _CONSTANT
         if flat and all(np.ptp(thin[..., i]) <= _CONSTANT for i in range(3)):
             red, green, blue = thin[0, 0]
-            found['constant'] = f'constant: all pixels are red {red}, green {green}, blue {blue}'
+            faults['constant'] = f'constant: all pixels are red {red}, green {green}, blue {blue}'
         shared = seen.structure ** 2 + seen.gradient ** 2
         if (seen.deviation > _NOISE_DEVIATION and last is not None
                 and shared < _NOISE_STRUCTURE * seen.deviation ** 2):
             text = _noise(thin[..., 1], thinned(last)[..., 1])
-            found.update({'noise': text} if text else {})
-        return found
+            faults.update({'noise': text} if text else {})
+        return faults
 
 
 def _noise(image: NDArray[np.uint8], last: NDArray[np.uint8]) -> str:

@@ -80,7 +80,7 @@ COVERED = {
 DARK = {
     'evening': lambda: camera(OBJECTS * 0.2, 3),
     'night': lambda: camera(OBJECTS * 0.06, 4),
-    'a lamp in the dark': lambda: camera(200 * (np.hypot(X - 0.6, Y - 0.5) < 0.05), 3),
+    'a light in the dark': lambda: camera(200 * (np.hypot(X - 0.6, Y - 0.5) < 0.05), 3),
 }
 
 
@@ -113,7 +113,7 @@ def test_in_the_dark_the_camera_stays(dark):
     (lambda: microphone(np.full(512, -0.25)), 'digital silence: constant at -0.25'),
     (lambda: microphone(RANDOM.integers(0, 2, 512) / 32768), 'digital silence: -'),
 ])
-def test_digital_silence_is_found_within_a_second(make, text):
+def test_digital_silence_is_detected_within_a_second(make, text):
     rig = Sensors(SPEC, 'audio')
     assert rig.microphone(3, lambda: microphone(hiss(-50)))[-1].available
     states = [s.state for s in rig.microphone(2, make)]
@@ -124,7 +124,7 @@ def test_digital_silence_is_found_within_a_second(make, text):
 
 
 @pytest.mark.parametrize('level_db', [-50, -70, -80])
-def test_a_quiet_room_is_not_silent(level_db):
+def test_quiet_surroundings_are_not_silent(level_db):
     rig = Sensors(SPEC, 'audio')
     rig.microphone(3, lambda: microphone(hiss(level_db)))
     assert rig.status('audio').available
@@ -143,7 +143,7 @@ BLIND = {
 
 
 @pytest.mark.parametrize('text', BLIND)
-def test_images_that_show_nothing_are_found_within_a_second(text):
+def test_images_that_show_nothing_are_detected_within_a_second(text):
     rig = Sensors(SPEC, 'rgb')
     rig.camera(3, lit)
     states = [s.state for s in rig.camera(1.5, BLIND[text])]
@@ -185,7 +185,7 @@ def test_a_slower_camera_may_repeat_images(repeats):
      or chunks[-1], 'repeated: audio equals that of 4 messages before'),
     (lambda: microphone(hiss(20)), 'clipped: 9'),
 ])
-def test_audio_that_repeats_or_clips_is_found_within_a_second(make, text):
+def test_audio_that_repeats_or_clips_is_detected_within_a_second(make, text):
     rig = Sensors(SPEC, 'audio')
     rig.microphone(3, lambda: microphone(hiss(-20)))
     states = [s.state for s in rig.microphone(1.5, make)]
@@ -224,7 +224,7 @@ BOXES = {'detections__image_width': 640, 'detections__image_height': 480}
     (lambda: detector((700 + RANDOM.uniform(), 30, 800, 90)), 'outside of the image: 1 of 1', 1),
     (lambda: detector((RANDOM.uniform(0, 99), 30, 99.0, 30)), 'without area: 1 of 1 boxes', 1),
 ])
-def test_boxes_that_show_nothing_are_found(make, text, seconds):
+def test_boxes_that_show_nothing_are_detected(make, text, seconds):
     rig = Sensors(SPEC, 'detections', **BOXES)
     rig.play(3, 'detections', moving_box, types.DETECTIONS, 10)
     rig.play(seconds, 'detections', make, types.DETECTIONS, 10)
@@ -307,7 +307,7 @@ SERIES_SPEC = ClipSpec(duration=2.0, num_frames=16, inputs={
 
 
 @pytest.mark.parametrize('name', SERIES)
-def test_vectors_that_are_not_measured_anew_are_found(name):
+def test_vectors_that_are_not_measured_anew_are_detected(name):
     type_name, stuck, right, text = SERIES[name]
     rig = Sensors(SERIES_SPEC, name)
     assert rig.play(3, name, right, type_name)[-1].available
@@ -325,8 +325,8 @@ def depth(metres, noise=0.0):
         data=image.view(np.uint8).reshape(-1))
 
 
-ROOM = 1 + np.indices((24, 32)).sum(0) / 20
-HANGING = depth(ROOM, 0.01)
+SCENE = 1 + np.indices((24, 32)).sum(0) / 20
+HANGING = depth(SCENE, 0.01)
 
 
 @pytest.mark.parametrize(('make', 'text'), [
@@ -335,12 +335,12 @@ HANGING = depth(ROOM, 0.01)
     (lambda: depth(np.full((24, 32), 2.0)), 'constant: 768 pixels are 2 m'),
     (lambda: HANGING, 'frozen: images are equal in every pixel'),
 ])
-def test_depth_that_shows_nothing_is_found_within_a_second(make, text):
+def test_depth_that_shows_nothing_is_detected_within_a_second(make, text):
     rig = Sensors(SERIES_SPEC, 'depth')
-    for seconds, shown in ((3, lambda: depth(ROOM, 0.01)), (1, make), (2, None)):
+    for seconds, shown in ((3, lambda: depth(SCENE, 0.01)), (1, make), (2, None)):
         for _ in range(round(seconds * 30)):
             rig.now_ns += round(NANOSECONDS / 30)
-            message = (shown or (lambda: depth(ROOM, 0.01)))()(header(rig.now_ns))
+            message = (shown or (lambda: depth(SCENE, 0.01)))()(header(rig.now_ns))
             rig.take('depth', types.IMAGE, message)
         status = rig.status('depth')
         assert status.available != (shown is make)
@@ -381,7 +381,7 @@ def test_a_fault_that_is_interrupted_is_none_and_one_that_is_established_persist
     assert rig.status('rgb').detail.endswith('for 1.4 s')
 
 
-def test_the_check_can_be_disabled_while_it_has_found_something():
+def test_the_check_can_be_disabled_after_it_has_detected_a_fault():
     rig = Sensors(SPEC, 'rgb')
     rig.camera(3, COVERED['noise'])
     rig.values['rgb.check_content'] = False
@@ -434,8 +434,8 @@ def test_every_type_states_its_check_or_that_it_has_none(name):
 
 
 def _checked():
-    kinds = [modality_type(Modality(name)) for name in REGISTRY]
-    return [each for each in kinds if each.content_check is not None]
+    all_types = [modality_type(Modality(name)) for name in REGISTRY]
+    return [each for each in all_types if each.content_check is not None]
 
 
 @pytest.mark.parametrize('own', _checked(), ids=lambda own: own.name)
