@@ -7,7 +7,8 @@ the window shifts nothing. Neither does the smoothing: it decides that an action
 has ended; the border is then taken from the predictions themselves.
 
 A prediction of an unknown action counts as background: all of its probability is that of no
-action.
+action. A window over the border between two actions is often unknown, for a moment: what is
+unknown for less than `min_duration` moves no start and no end.
 
 Shape legend: v classes of the first head, n classes of the second, k predictions.
 """
@@ -18,6 +19,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import reduce
+from itertools import groupby
 from math import exp, isfinite, prod
 
 from karmma_ros.clip import NANOSECONDS
@@ -348,17 +350,20 @@ class ActionEvents:
         """Return by how much each stored prediction exceeds the lower threshold, `[k]`."""
         # The higher one would be late: at the border verb and noun have a half each, a quarter
         # together.
-        scores = [self._probability(each, ids) for each in self._recent]
+        scores: list[float] = []
+        for is_unknown, group in groupby(self._recent, lambda each: each.is_unknown):
+            run = list(group)
+            if is_unknown and run[-1].centre_ns - run[0].centre_ns >= self._min_ns:
+                scores += [float(ids == _BACKGROUND)] * len(run)
+            else:
+                scores += [self._probability(each.scores, ids) for each in run]
         return np.array(scores) - self._settings.end
 
-    def _probability(self, each: _TimedScores, ids: _Ids) -> float:
+    def _probability(self, scores: tuple[NDArray[np.float64], ...], ids: _Ids) -> float:
         """Return the probability of a combination in one prediction."""
-        if each.is_unknown:
-            return float(ids == _BACKGROUND)
         if ids == _BACKGROUND:
-            return 1 - prod(
-                1 - float(s[i]) for s, i in zip(each.scores, self._background) if i >= 0)
-        return prod(float(s[i]) for s, i in zip(each.scores, ids))
+            return 1 - prod(1 - float(s[i]) for s, i in zip(scores, self._background) if i >= 0)
+        return prod(float(s[i]) for s, i in zip(scores, ids))
 
     def _event(self, event_id: int, ids: _Ids, start_ns: int) -> ActionEvent:
         """Return the STARTED event of a combination, with its score now."""

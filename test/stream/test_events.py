@@ -88,6 +88,18 @@ def test_a_single_unknown_result_ends_nothing():
     assert (events[1].start_ns, events[1].end_ns) == (1900 * MS, 5900 * MS)
 
 
+def test_windows_over_a_border_may_be_unknown_without_moving_it():
+    between = Prediction({'verb': np.array([0.5, 0.5, 0]), 'noun': np.array([0.5, 0.5])}, WORDS)
+    scene = [*every(200, 0, 4000, sure_of(*CUTTING_BREAD)), *every(200, 4000, 4600, between),
+             *every(200, 4600, 9000, sure_of(*WASHING_CUP))]
+    unknown = [(t, replace(p, is_unknown=p is between)) for t, p in scene]
+    for each in (EventSettings(), replace(EventSettings(), smoothing=0.5)):
+        plain, marked = (play(ActionEvents(each, WORDS), s) for s in (scene, unknown))
+        assert [(e.phase, e.start_ns) for e in marked] == [(e.phase, e.start_ns) for e in plain]
+        assert [e.end_ns for e in marked if e.phase is ENDED] == [
+            e.end_ns for e in plain if e.phase is ENDED]
+
+
 def test_nothing_starts_while_all_is_unknown():
     actions = ActionEvents(EventSettings(), WORDS)
     assert play(actions, every(200, 0, 8000, UNKNOWN)) == []
