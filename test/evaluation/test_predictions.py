@@ -120,7 +120,7 @@ def test_a_truncated_file_or_one_of_another_version_is_refused(
     monkeypatch.setattr('karmma_ros.evaluation.predictions.VERSION', 99)
     predictions.save(path)
     monkeypatch.undo()
-    with pytest.raises(PredictionsError, match='version is 99; expected 3'):
+    with pytest.raises(PredictionsError, match='version is 99; expected 4'):
         DatasetPredictions.load(path)
     predictions.save(path)
     path.write_bytes(path.read_bytes()[:-400])
