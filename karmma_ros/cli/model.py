@@ -51,7 +51,7 @@ def _import_parser() -> CommandParser:
     parser.add_argument('--classes', type=to_path, nargs='+', metavar='FILE', help='files with '
                         'the names of the classes, for a source that does not know them')
     parser.add_argument('--duration', type=float, default=0.0, metavar='SECONDS', help='length of '
-                        'a clip, for video-swin and omnivore (default: as docs/models.md states)')
+                        'a clip, for a file of weights (default: as docs/models.md states)')
     parser.add_argument('--download', action='store_true', help='download the file of the weights '
                         "into torch's cache, unless it is there")
     parser.add_argument('--sha256', type=str, default='', metavar='HEX', help='digest that the '

@@ -17,6 +17,7 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, CONFIG, load_bundle, save_bundle
 from karmma_ros.model.imports.origin import card, Converted, PublishedModel
+from karmma_ros.model.imports.radevski import radevski_model
 from karmma_ros.model.imports.torchvision_video import torchvision_model
 from karmma_ros.model.imports.video_swin import omnivore_model, video_swin_model
 from karmma_ros.model.karmma import Karmma
@@ -59,6 +60,8 @@ SOURCES: dict[str, Callable[[str, ImportSettings], PublishedModel]] = {
 
 FILE_SOURCES: dict[str, Callable[[Path, Weights, ImportSettings], PublishedModel]] = {
     'video-swin': lambda path, weights, settings: video_swin_model(
+        path, weights, settings.classes, settings.duration),
+    'radevski': lambda path, weights, settings: radevski_model(
         path, weights, settings.classes, settings.duration),
     'omnivore': lambda path, weights, settings: omnivore_model(
         path, weights, settings.classes, settings.duration),

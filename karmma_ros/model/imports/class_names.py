@@ -48,7 +48,7 @@ def read_pairs(path: Path, verbs: Path, nouns: Path) -> tuple[Vocabulary, Pairs]
     :param nouns: EPIC_100_noun_classes.csv, likewise.
     :raises InvalidSettingError: for a line that is no pair of these.
     """
-    names = {VERB: _keys(verbs), NOUN: _keys(nouns)}
+    names = {VERB: read_keys(verbs), NOUN: read_keys(nouns)}
     ids = {head: {name: i for i, name in enumerate(each)} for head, each in names.items()}
     pairs: dict[str, list[int]] = {head: [] for head in names}
     for number, line in enumerate(read_class_names(path), start=1):
@@ -59,6 +59,19 @@ def read_pairs(path: Path, verbs: Path, nouns: Path) -> tuple[Vocabulary, Pairs]
                                 f'{verbs.name} and {nouns.name}')
             pairs[head].append(ids[head][part])
     return Vocabulary(names), {head: tuple(each) for head, each in pairs.items()}
+
+
+def read_keys(path: Path) -> tuple[str, ...]:
+    """
+    Return the names of the classes of Epic-Kitchens-100 by id.
+
+    :raises InvalidSettingError: for a file without the columns `id` and `key`, or ids that miss.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(_text(path))))
+        return _by_id({row['key']: row['id'] for row in rows})
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise _unusable(path, f'expected the columns id and key ({first_line(error)})') from error
 
 
 def _by_id(content: object) -> tuple[str, ...]:
@@ -72,14 +85,6 @@ def _by_id(content: object) -> tuple[str, ...]:
     if not isinstance(content, list) or not content:
         raise ValueError('it is no list of names, and no mapping between names and ids')
     return tuple(map(str, content))
-
-
-def _keys(path: Path) -> tuple[str, ...]:
-    try:
-        rows = list(csv.DictReader(io.StringIO(_text(path))))
-        return _by_id({row['key']: row['id'] for row in rows})
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise _unusable(path, f'expected the columns id and key ({first_line(error)})') from error
 
 
 def _text(path: Path) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from karmma_ros.clip import ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSettingError
@@ -36,23 +36,13 @@ _DATASETS = {174: 'Something-Something V2', 400: 'Kinetics-400', 600: 'Kinetics-
 """Data set of a number of classes."""
 _SSV2 = 'swin_base_patch244_window1677_sthv2'
 _FRAMES, _RATE = 32, 15
+_FC, _HEAD = 'cls_head.fc_cls.', 'heads.1.'
+"""Before the names of the tensors of the classifier: of Liu et al., of Omnivore."""
 _TRUNKS = ('backbone.', 'trunk.')
 """Before the names of the network; the classifier has others."""
 _LAYER = re.compile(r'layers\.(\d+)\.(blocks|downsample)\.(.*)')
 _INDEX = 'relative_position_index'
 _TABLE = 'relative_position_bias_table'
-
-
-class _Checkpoint(NamedTuple):
-    """A file, and what the names of its classifier begin with."""
-
-    file: Path
-    weights: Weights
-    classifier: str
-
-    @property
-    def classes(self) -> int:
-        return len(self.weights[f'{self.classifier}bias'])
 
 
 def video_swin_model(
@@ -66,24 +56,24 @@ def video_swin_model(
     :param duration: seconds of a clip; 0: 32 frames at 15 a second.
     :raises InvalidSettingError: when the file is no Video Swin, or the names do not fit.
     """
-    checkpoint = _checkpoint(path, weights, 'cls_head.fc_cls.')
+    count = _classes(path, weights, _FC)
     if len(classes) != 1:
         raise InvalidSettingError(
             '--classes', [str(each) for each in classes], 'one file with the names of the '
             'classes, such as labels.json of Something-Something')
     names = read_class_names(classes[0])
-    check_count(names, classes[0], checkpoint.classes)
+    check_count(names, classes[0], count)
     dataset = _DATASETS.get(
-        checkpoint.classes, f'{checkpoint.classes} classes of {classes[0].name}')
+        count, f'{count} classes of {classes[0].name}')
     accuracy = {'top-1': 69.6, 'top-5': 92.7} if path.stem == _SSV2 else {}
     origin = Origin(
         source=f'video-swin:{path.stem}', page='https://github.com/SwinTransformer/Video-Swin-Transformer',
         dataset=dataset, licence='Apache-2.0', citation=VIDEO_SWIN_PAPER, accuracy=accuracy,
         protocol='3 crops of 32 frames' if accuracy else '')
     return PublishedModel(
-        origin, classifier_config('video-swin', _encoder(checkpoint)),
+        origin, classifier_config('video-swin', swin_encoder(path, weights)),
         ClipSpec(duration or _FRAMES / _RATE, _FRAMES, VideoSpec(resize=(256,))),
-        Vocabulary({ACTION: names}), lambda weights: _convert(weights, checkpoint.classifier))
+        Vocabulary({ACTION: names}), lambda weights: _convert(weights, _FC))
 
 
 def omnivore_model(
@@ -96,33 +86,37 @@ def omnivore_model(
     :param duration: seconds of a clip; 0: 2.
     :raises InvalidSettingError: when the file is no such network, or the classes do not fit.
     """
-    checkpoint = _checkpoint(path, weights, 'heads.1.')
+    count = _classes(path, weights, _HEAD)
     if len(classes) != 3:
         raise InvalidSettingError(
             '--classes', [str(each) for each in classes], 'three files: epic_action_classes.csv '
             'of Omnivore, EPIC_100_verb_classes.csv, EPIC_100_noun_classes.csv')
     vocabulary, pairs = read_pairs(*classes)
-    check_count(pairs[next(iter(pairs))], classes[0], checkpoint.classes)
+    check_count(pairs[next(iter(pairs))], classes[0], count)
     origin = Origin(
         source=f'omnivore:{path.stem}', page='https://github.com/facebookresearch/omnivore',
         dataset='Epic-Kitchens-100', licence='CC BY-NC 4.0', commercial_use=False,
         citation=_GIRDHAR)
     return PublishedModel(
-        origin, classifier_config('omnivore', _encoder(checkpoint), pairs=pairs),
+        origin, classifier_config('omnivore', swin_encoder(path, weights), pairs=pairs),
         ClipSpec(duration or 2.0, _FRAMES, VideoSpec()), vocabulary,
-        lambda weights: _convert(weights, checkpoint.classifier))
+        lambda weights: _convert(weights, _HEAD))
 
 
-def _checkpoint(path: Path, weights: Weights, classifier: str) -> _Checkpoint:
+def _classes(path: Path, weights: Weights, classifier: str) -> int:
     for name in (f'{classifier}bias', f'{classifier}weight'):
         if name not in weights:
             raise _other_file(path, f'it has no {name}')
-    return _Checkpoint(path, weights, classifier)
+    return len(weights[f'{classifier}bias'])
 
 
-def _encoder(checkpoint: _Checkpoint) -> EncoderConfig:
-    """Return the network whose tensors have these shapes."""
-    shapes = {_trunk_name(name): tuple(x.shape) for name, x in checkpoint.weights.items()}
+def swin_encoder(path: Path, weights: Weights) -> EncoderConfig:
+    """
+    Return the network whose tensors have the shapes of a file's.
+
+    :raises InvalidSettingError: when they are not those of a Video Swin.
+    """
+    shapes = {_trunk_name(name): tuple(x.shape) for name, x in weights.items()}
     try:
         width, _, *patch = shapes['patch_embed.proj.weight']
         depths: list[int] = []
@@ -136,7 +130,7 @@ def _encoder(checkpoint: _Checkpoint) -> EncoderConfig:
                 f'layers.{len(depths)}.blocks.')}))
         window, = windows
     except (KeyError, ValueError, IndexError) as error:
-        raise _other_file(checkpoint.file, f'its {error} is not as of one') from error
+        raise _other_file(path, f'its {error} is not as of one') from error
     options: dict[str, Any] = {
         'patch_size': patch, 'embed_dim': width, 'depths': depths, 'num_heads': heads,
         'window_size': list(window)}
@@ -161,7 +155,7 @@ def _convert(weights: Weights, classifier: str) -> Converted:
     def name_of(name: str) -> str:
         if name.startswith(classifier):
             return RGB_CLASSIFIER + name.removeprefix(classifier)
-        return RGB_ENCODER + _torchvision_name(_trunk_name(name))
+        return RGB_ENCODER + torchvision_name(name)
     return rename(weights, name_of)
 
 
@@ -171,7 +165,9 @@ def _trunk_name(name: str) -> str:
     return name
 
 
-def _torchvision_name(name: str) -> str:
+def torchvision_name(name: str) -> str:
+    """Return torchvision's name of a tensor of the authors' network."""
+    name = _trunk_name(name)
     match = _LAYER.fullmatch(name)
     if match is None:
         return name

@@ -1,5 +1,5 @@
 """
-Video Swins of Liu et al. and of Omnivore, beside a small restatement of their network.
+Video Swins of Liu et al., Omnivore and Radevski et al., beside a small restatement of them.
 
 The restatement has their names and shapes. It lets every token see all others and masks those
 outside its shifted window, where the networks cut windows.
@@ -28,6 +28,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+import yaml
 
 WINDOW, WIDTH, DEPTHS, HEADS = (2, 2, 2), 8, (2, 2), (1, 2)
 LABELS = {f'move something {i}': str((3 * i) % 7) for i in range(7)}
@@ -203,6 +204,73 @@ def test_omnivore_gives_the_sums_of_its_pairs(tmp_path, epic_classes):
     assert scores.probabilities['noun'][3] < 1e-30  # a hand is in no pair
     assert bundle.source['commercial_use'] is False
     assert bundle.dataset.endswith('CC BY-NC 4.0: no commercial use')
+
+
+EXPERIMENT = {
+    'MODEL_NAME': 'swin', 'DATASET_TYPE': 'video_flow_audio', 'NUM_FRAMES': 32, 'STRIDE': 2,
+    'VIDEO_FPS': 60, 'FRAME_UNIFORM': False, 'TRAIN_DATASET_NAME': 'EPIC-KITCHENS'}
+"""A part of the configuration of an experiment of Radevski et al."""
+
+
+def save_experiment(folder: Path, sizes: dict[str, int], **changes: Any) -> dict[str, Tensor]:
+    """Write the files of an experiment; return the weights as of one classifier."""
+    weights = published(sum(sizes.values()), 'backbone.', 'classifier.')
+    file = {name: x for name, x in weights.items() if not name.startswith('classifier.')}
+    for part in ('weight', 'bias'):
+        rows = weights[f'classifier.{part}'].split(list(sizes.values()))
+        file |= {f'classifiers.{head}.{part}': x for head, x in zip(sizes, rows)}
+    torch.save(file, folder / 'model.pt')
+    (folder / 'config.yaml').write_text(yaml.safe_dump({**EXPERIMENT, **changes}))
+    return weights
+
+
+def test_radevski_gives_the_scores_of_both_classifiers(tmp_path, epic_classes):
+    weights = save_experiment(tmp_path, {'VERB': 3, 'NOUN': 4})
+    bundle = import_model(f'radevski:{tmp_path / "model.pt"}', tmp_path / 'out',
+                          ImportSettings(classes=epic_classes[1:]))
+    clip, scores = recognised(bundle)
+    verb, noun = restated(clip, weights, 'backbone.', 'classifier.').split([3, 4])
+    np.testing.assert_allclose(scores.probabilities['verb'], verb.softmax(0), atol=1e-5)
+    np.testing.assert_allclose(scores.probabilities['noun'], noun.softmax(0), atol=1e-5)
+    assert bundle.vocabulary.heads == {'verb': VERBS, 'noun': NOUNS}
+    assert bundle.spec.duration == 32 * 2 / 60
+
+
+def test_radevski_of_something_something_has_one_head(tmp_path, labels):
+    weights = save_experiment(tmp_path, {'ACTION': 7}, FRAME_UNIFORM=True, DATASET_TYPE='video')
+    source = f'radevski:{tmp_path / "model.pt"}'
+    with pytest.raises(InvalidSettingError, match='--duration is 0; expected the seconds'):
+        import_model(source, tmp_path / 'out', ImportSettings(classes=[labels]))
+    bundle = import_model(source, tmp_path / 'out', ImportSettings(classes=[labels], duration=4))
+    clip, scores = recognised(bundle)
+    expected = restated(clip, weights, 'backbone.', 'classifier.').softmax(0)
+    np.testing.assert_allclose(scores.probabilities['action'], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(('sizes', 'changes', 'text'), [
+    ({'VERB': 3, 'NOUN': 4}, {'DATASET_TYPE': 'audio'}, 'it is of swin for audio'),
+    ({'VERB': 3, 'NOUN': 4}, {'MODEL_NAME': 'stlt'}, 'it is of stlt'),
+    ({'VERB': 3, 'NOUN': 4}, {'STRIDE': 0}, 'STRIDE is 0'),
+    ({'VERB': 3, 'NOUN': 3}, {}, '3 classes, as the weights have.*it has 4'),
+    ({'VERB': 3}, {}, '1 files with the names of the classes of VERB'),
+    ({'POSE': 3}, {}, 'it has no classifier'),
+])
+def test_refuses_another_experiment(tmp_path, epic_classes, sizes, changes, text):
+    save_experiment(tmp_path, sizes, **changes)
+    with pytest.raises(InvalidSettingError, match=text):
+        import_model(f'radevski:{tmp_path / "model.pt"}', tmp_path / 'out',
+                     ImportSettings(classes=epic_classes[1:]))
+
+
+@pytest.mark.parametrize('content', ['- 1', 'a: [', '{}', None])
+def test_refuses_a_configuration_that_is_none(tmp_path, epic_classes, content):
+    save_experiment(tmp_path, {'VERB': 3, 'NOUN': 4})
+    (tmp_path / 'config.yaml').unlink()
+    if content is not None:
+        (tmp_path / 'config.yaml').write_text(content)
+    with pytest.raises(InvalidSettingError, match='expected the configuration that comes with'):
+        import_model(f'radevski:{tmp_path / "model.pt"}', tmp_path / 'out',
+                     ImportSettings(classes=epic_classes[1:]))
 
 
 def test_reads_the_sizes_of_the_published_networks():
