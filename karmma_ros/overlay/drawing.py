@@ -84,7 +84,7 @@ _COLOURS: dict[Indicator, Colour] = {
     Indicator.UNUSED: (86, 180, 233),
     Indicator.OUT: (240, 180, 0),
     Indicator.INVALID: (224, 96, 16),
-    Indicator.UNINFORMATIVE: (204, 121, 167),
+    Indicator.UNINFORMATIVE: (0, 114, 178),
     Indicator.DISABLED: (150, 150, 150),
 }
 _WHITE, _SOFT, _DARK = (255, 255, 255), (200, 206, 212), (16, 18, 22)
@@ -291,7 +291,8 @@ class _Canvas:
         self._paste(_rounded(ground, ground, ground / 4, _OPACITY), x - halo, y - halo, _DARK)
         self._paste(_shape(sensor.state, side), x, y, colour)
         filled = sensor.state not in (Indicator.UNUSED, Indicator.DISABLED)
-        ink = _WHITE if sensor.state is Indicator.USED else _DARK if filled else colour
+        light = sensor.state in (Indicator.USED, Indicator.UNINFORMATIVE)
+        ink = _WHITE if light else _DARK if filled else colour
         triangle = sensor.state is Indicator.OUT
         size = max(round(side * (0.5 if triangle else 0.6)), 1)
         letter = self._fonts.mask(sensor.letter, size, bold=True)

@@ -290,7 +290,8 @@ def test_memory_stays_flat_over_gigabytes(kitchen):
                 sizes[0] += len(data)
                 yield Message(image, time_ns, data)
         bag.messages = messages
-        replay = Replay(bag, choice, SPEC, ALL, VALUES, [Run()])
+        values = {**VALUES, 'rgb.check_content': False}  # all frames are equal
+        replay = Replay(bag, choice, SPEC, ALL, values, [Run()])
         for number, _ in enumerate(replay.windows()):
             if number % 100 == 20:
                 used.append(resident_bytes())
