@@ -213,7 +213,9 @@ class _Canvas:
                 x += side + self._px(8)
         y += side + self._px(8)
         notes = [(view.warning, _COLOURS[Indicator.OUT])] if view.warning else []
-        notes += [(s.reason, _COLOURS[s.state]) for s in view.sensors if s.reason]
+        # The colour of the one is too dark for text.
+        texts = {**_COLOURS, Indicator.UNINFORMATIVE: _COLOURS[Indicator.UNUSED]}
+        notes += [(s.reason, texts[s.state]) for s in view.sensors if s.reason]
         for text, colour in notes:
             self._pill(text, y, colour=colour)
             y += self._px(26)
