@@ -37,7 +37,7 @@ Floats = NDArray[np.float64]
 
 
 class StillScenes:
-    """The clips of a data set without movement and sound."""
+    """The clips of a data set without movement, and with silent audio."""
 
     def __init__(self, clips: Clips) -> None:
         self._clips = clips
