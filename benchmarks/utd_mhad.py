@@ -113,9 +113,24 @@ def _weights(encoders: Iterable[Command]) -> list[str]:
             for word in (f'--weights.{sensor}', str(each.out))]
 
 
-def commands(plan: Plan, seed: int) -> list[Command]:
-    """Return every command of one seed, dependencies first."""
+SYSTEMS, DISTILLED = ('baseline', 'delta'), ('karmma', 'karmma_cross_fitted')
+
+
+def commands(plan: Plan, seed: int, teachers: bool) -> list[Command]:
+    """
+    Return every command of one seed, dependencies first.
+
+    :param teachers: whether to train teachers, and students from them.
+    """
     small = [plan.pretrain(sensor, seed) for sensor in SENSORS]
+    without = ('--run.optimizer.modality_dropout', '0')
+    alone = [
+        *small,
+        plan.student('baseline', seed, small, 'tiny_baseline', without),
+        plan.student('delta', seed, small),
+    ]
+    if not teachers:
+        return alone
     large = [plan.pretrain(sensor, 0, 'tiny_teacher') for sensor in SENSORS]
     teacher = plan.teacher(0, large)
     folds, fold_teachers = [], []
@@ -123,12 +138,8 @@ def commands(plan: Plan, seed: int) -> list[Command]:
         encoders = [plan.pretrain(sensor, 0, held_out=person) for sensor in SENSORS]
         folds += [*encoders, plan.student('delta', 0, encoders, held_out=person)]
         fold_teachers += [f'--fold_teachers.{person}', str(folds[-1].out)]
-    without = ('--run.optimizer.modality_dropout', '0')
     return [
-        *small,
-        plan.student('baseline', seed, small, 'tiny_baseline', without),
-        plan.student('delta', seed, small),
-        *large, teacher,
+        *alone, *large, teacher,
         plan.student('karmma', seed, small, options=('--teacher', str(teacher.out))),
         *folds,
         plan.student('karmma_cross_fitted', seed, small, options=fold_teachers),
@@ -173,25 +184,30 @@ def _written(path: Path, text: str) -> Path:
     return path
 
 
-def evaluate(plan: Plan, seeds: int, out: Path) -> None:
+def evaluate(plan: Plan, seeds: int, teachers: bool, out: Path) -> None:
     """Score all networks for every subset, late fusion of the encoders' own among them."""
     models = []
     for seed in range(seeds):
         alone = '+'.join(str(plan.pretrain(sensor, seed).out) for sensor in SENSORS)
         models += [f'late fusion={alone}', *(
             f'{name}={plan.work / f"{name}_{seed}"}'
-            for name in ('baseline', 'delta', 'karmma', 'karmma_cross_fitted'))]
+            for name in (*SYSTEMS, *(DISTILLED if teachers else ())))]
+    if teachers:
+        models.append(f'teacher={plan.work / "teacher_0"}')
     subprocess.run([
-        sys.executable, '-m', 'karmma_ros.cli.main', 'evaluate', *models,
-        f'teacher={plan.work / "teacher_0"}', '--out', str(out),
+        sys.executable, '-m', 'karmma_ros.cli.main', 'evaluate', *models, '--out', str(out),
         '--config', str(CONFIG), '--data.manifest.file', str(plan.manifest)], check=True)
 
 
-def write_page(plan: Plan, seeds: int, scores: Path, page: Path) -> None:
-    """Write tables and figures; the confusion matrices are those of one student."""
-    trained = {command.out: command for seed in range(seeds) for command in commands(plan, seed)}
-    seconds = {out.name: float(command.duration.read_text(encoding='utf-8'))
-               for out, command in trained.items()}
+def write_page(plan: Plan, trained: Iterable[Command], student: str, page: Path) -> None:
+    """
+    Write tables and figures.
+
+    :param student: name of the model whose confusion matrices are drawn.
+    """
+    scores = plan.work / 'scores'
+    seconds = {command.out.name: float(command.duration.read_text(encoding='utf-8'))
+               for command in trained}
     figures = utd_mhad_page.collect(
         json.loads((scores / 'scores.json').read_text(encoding='utf-8')), seconds)
     FIGURES.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
@@ -200,11 +216,11 @@ def write_page(plan: Plan, seeds: int, scores: Path, page: Path) -> None:
     images = page.parent / 'images'
     utd_mhad_page.plot_dropout(images / 'real_data_dropout.png', figures['scores'])
     # One shard, for there are fewer trials than a shard has; the newest, if trained again.
-    shards = (scores / 'predictions').glob('karmma_0_*/00000.npz')
+    shards = (scores / 'predictions').glob(f'{student}_*/00000.npz')
     newest = max(shards, key=lambda path: path.stat().st_mtime)
     utd_mhad_page.plot_confusion(
         images / 'real_data_confusion.png', DatasetPredictions.load(newest),
-        load_bundle(plan.work / 'karmma_0').vocabulary.heads['action'])
+        load_bundle(plan.work / student).vocabulary.heads['action'])
 
 
 def main() -> None:
@@ -214,18 +230,22 @@ def main() -> None:
     parser.add_argument('--work', type=Path, default=ROOT / 'build' / 'utd_mhad',
                         help='folder for manifests, models and scores')
     parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--no-teachers', dest='teachers', action='store_false',
+                        help='train no teachers, and no student from them')
     parser.add_argument('--page', type=Path, default=ROOT / 'docs' / 'real_data.md',
                         help='page to write the measurements into')
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     splits = {**dict.fromkeys(TRAIN, 'train'), **dict.fromkeys(TEST, 'test')}
     manifest = write_manifest(options.data, options.work / 'segments.csv', splits)
-    plan = Plan(options.work, manifest)
+    plan, trained = Plan(options.work, manifest), {}
     for seed in range(options.seeds):
-        for command in commands(plan, seed):
+        for command in commands(plan, seed, options.teachers):
             command.run(options.work / 'log.txt')
-    evaluate(plan, options.seeds, options.work / 'scores')
-    write_page(plan, options.seeds, options.work / 'scores', options.page)
+            trained[command.out] = command
+    evaluate(plan, options.seeds, options.teachers, options.work / 'scores')
+    student = 'karmma_0' if options.teachers else 'delta_0'
+    write_page(plan, trained.values(), student, options.page)
 
 
 if __name__ == '__main__':
