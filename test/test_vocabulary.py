@@ -67,7 +67,8 @@ ALLOWED_NAMES: dict[str, frozenset[str]] = {
 }
 """Identifiers that other software or a file format names: path expression → identifiers."""
 ALLOWED_PROSE = re.compile(
-    r'ros2 topic echo|test_\w+|look(?:s)? up|look-?up|soundfile|ultrasound|A Closer Look at Spatiotemporal')
+    r'ros2 topic echo|test_\w+|look(?:s)? up|look-?up|soundfile|ultrasound|'
+    r'A Closer Look at Spatiotemporal')
 
 
 def identifiers(tree: ast.AST) -> Iterator[tuple[int, str]]:
