@@ -43,7 +43,6 @@ def test_an_unknown_field_is_named(config):
 @pytest.mark.parametrize(('name', 'text'), [
     ('resnet', 'encoders.rgb.name.*r2plus1d.*torchvision:NAME, timm:NAME or package.module:Class'),
     ('torchvision:swin4d_t', "torchvision model is 'swin4d_t'; expected one of .* swin3d_t"),
-    ('torchvision:mvit_v2_s', "torchvision model is 'mvit_v2_s'"),
     ('torchvision:Swin3D_T_Weights', 'Swin3D_T_Weights'),
     ('timm:hf-hub:somebody/model', "timm model is 'hf-hub:somebody/model'.*timm.list_models"),
     ('no_such_package:Encoder', "'no_such_package:Encoder'.*No module named"),

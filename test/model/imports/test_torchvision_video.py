@@ -11,6 +11,7 @@ from karmma_ros.media.sources import crop_all
 from karmma_ros.modalities import make_clip
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.export import export
+from karmma_ros.model.builder import build
 from karmma_ros.model.encoders.video import prepare_torchvision
 from karmma_ros.model.imports import import_model, ImportSettings, SOURCES
 from karmma_ros.model.imports.torchvision_video import torchvision_model
@@ -35,8 +36,6 @@ FACTS = {
 
 @pytest.mark.parametrize('name', FACTS)
 def test_has_the_size_and_the_figures_of_the_published_model(name):
-    from karmma_ros.model.builder import build
-
     model = torchvision_model(name)
     parameters, frames, seconds, accuracy = FACTS[name]
     with torch.device('meta'):
@@ -93,6 +92,13 @@ def test_a_short_clip_gives_the_logits_of_torchvision(
         for target in ('onnx', 'openvino'):
             with pytest.raises(InvalidSettingError, match='mvit_v2_s runs with PyTorch only'):
                 export(bundle, target)
+
+
+def test_mvit_is_refused_for_clips_of_another_size():
+    model = torchvision_model('mvit_v2_s')
+    with torch.device('meta'), pytest.raises(
+            InvalidSettingError, match=r'a module from \[1, 3, 8, 224, 224\] to tokens'):
+        build(model.config, replace(model.spec, num_frames=8), model.vocabulary)
 
 
 def test_frames_are_resized_as_torchvision_does():
