@@ -340,7 +340,8 @@ def recognitions(path, bundle, predictions, change=lambda scores: scores):
         ]
         message = types[TYPE](
             types['std_msgs/msg/Header'](end, ''), time(0), end, row, '', change(labels['verb']),
-            labels['noun'], [], statuses, True, 0.01, 0.01, bundle.model_id, [])
+            labels['noun'], [], statuses, True, 0.01, 0.01, bundle.model_id, [],
+            unknown_score=0.0, is_unknown=False)
         yield ('/action_recognition', TYPE, store, int(predictions.inference_ns[row]) + 10_000_000,
                store.serialize_cdr(message, TYPE))
 

@@ -118,11 +118,10 @@ class Stage:
         """
         period_ns = 1_000_000_000 // hertz
         stamps = count(self.now_ns(), period_ns)
-        chunk = b'\x10\x02' * (16_000 // hertz)
 
         def send():
             stamp_ns = next(stamps)
-            self.send_audio(stamp_ns - period_ns, chunk)
+            self.send_audio(stamp_ns - period_ns, samples(16_000 // hertz).tobytes())
             self.send_boxes(stamp_ns)
             self.send_image(stamp_ns)
         return Periodic(hertz, send, *[lambda: None] * 4)
