@@ -124,19 +124,19 @@ def test_a_missing_file_is_named_with_its_source_and_its_path(small_source, tmp_
 
 
 def test_nothing_is_downloaded_unasked(small_source, tmp_path, monkeypatch):
-    asked = []
+    requested = []
 
     def fetch(url, path, hash_prefix):
-        asked.append((url, hash_prefix))
+        requested.append((url, hash_prefix))
         Path(path).write_bytes(small_source.read_bytes())
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', fetch)
     with pytest.raises(MissingWeightsError):
         import_model('small:swin', tmp_path / 'out')
-    assert not asked
+    assert not requested
     digest = hashlib.sha256(small_source.read_bytes()).hexdigest()
     import_model('small:swin', tmp_path / 'out', ImportSettings(download=True, sha256=digest))
-    assert asked == [(URL, '0123abcd')]
+    assert requested == [(URL, '0123abcd')]
 
 
 def test_a_failed_download_is_explained(small_source, tmp_path, monkeypatch):
