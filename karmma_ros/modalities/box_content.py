@@ -34,10 +34,10 @@ class BoxContent(ContentCheck):
     """
 
     faults = ('without area', 'outside', 'stuck', 'stuck in whole pixels')
+    timeouts = {'stuck in whole pixels': 'stuck_timeout'}
 
     def __init__(self, modality: Modality, values: Mapping[str, Any]) -> None:
         super().__init__(modality, values)
-        self._integer_s = values[f'{modality}.stuck_timeout']
         self._last: NDArray[np.float64] | None = None
 
     @classmethod
@@ -46,10 +46,6 @@ class BoxContent(ContentCheck):
         return (Declaration(
             f'{name}.stuck_timeout', 5.0, 'Seconds of equal boxes in whole pixels after which '
             'they are stuck; with fractions of pixels it is content_timeout.', (0.1, 600.0)),)
-
-    def fault_timeout_s(self, fault: str) -> float:
-        """Return for how long all samples must show a fault, seconds."""
-        return float(self._integer_s) if fault == 'stuck in whole pixels' else self.timeout_s
 
     def update(self, sample: NDArray[np.float32], context: SampleContext) -> dict[str, str]:
         """Take boxes `[n, 5]`; those outside of the image are left out already."""

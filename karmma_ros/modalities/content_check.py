@@ -117,6 +117,9 @@ class ContentCheck(ABC):
 
     faults: ClassVar[tuple[str, ...]]
     """Names of what it finds, the first ones prior."""
+    timeouts: ClassVar[Mapping[str, str]] = {}
+    """Fault → parameter of its own for how long all samples must show it; `content_timeout` for
+    the others."""
 
     def __init__(self, modality: Modality, values: Mapping[str, Any]) -> None:
         """
@@ -125,7 +128,6 @@ class ContentCheck(ABC):
         :param values: of `content_declarations`, by their full names.
         """
         self.modality, self.values = modality, values
-        self.timeout_s: float = values[f'{modality}.content_timeout']
 
     @classmethod
     def parameters(cls, name: str) -> tuple[Declaration, ...]:
@@ -138,7 +140,8 @@ class ContentCheck(ABC):
 
     def fault_timeout_s(self, fault: str) -> float:
         """Return for how long all samples must show a fault, seconds."""
-        return self.timeout_s
+        parameter = self.timeouts.get(fault, 'content_timeout')
+        return float(self.values[f'{self.modality}.{parameter}'])
 
 
 _LEAST_SAMPLES = 3

@@ -19,10 +19,10 @@ class DepthContent(ContentCheck):
     """Find depth images that repeat, and those with one distance everywhere."""
 
     faults = ('constant', 'frozen')
+    timeouts = {'frozen': 'frozen_timeout'}
 
     def __init__(self, modality: Modality, values: Mapping[str, Any]) -> None:
         super().__init__(modality, values)
-        self._frozen_s = values[f'{modality}.frozen_timeout']
         self._last: NDArray[np.float16] | None = None
 
     @classmethod
@@ -32,10 +32,6 @@ class DepthContent(ContentCheck):
             f'{name}.frozen_timeout', 0.7, 'Seconds of images that are equal in every pixel after '
             'which they are frozen. Raise it for a simulated camera without noise.',
             (0.1, 60.0)),)
-
-    def fault_timeout_s(self, fault: str) -> float:
-        """Return for how long all samples must show a fault, seconds."""
-        return float(self._frozen_s) if fault == 'frozen' else self.timeout_s
 
     def update(self, sample: NDArray[np.float16], context: SampleContext) -> dict[str, str]:
         """Take metres `[h, w]`, NaN without a return in the range of the model."""

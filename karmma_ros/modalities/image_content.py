@@ -108,13 +108,13 @@ class CameraContent(ContentCheck):
     """Find images of a covered or blinded lens, of a driver that hangs, and of a broken sensor."""
 
     faults = ('black', 'blown out', 'constant', 'frozen', 'noise')
+    timeouts = {'frozen': 'frozen_timeout'}
 
     def __init__(self, modality: Modality, values: Mapping[str, Any]) -> None:
         super().__init__(modality, values)
         self._dark = values[f'{modality}.dark_level']
         self._least_structure = values[f'{modality}.min_structure']
         self._most_bright = values[f'{modality}.max_blown_out']
-        self._frozen_s = values[f'{modality}.frozen_timeout']
         self._last: NDArray[np.uint8] | None = None
         self._faults: dict[str, str] = {}
         """In the image before, apart from its equals."""
@@ -140,10 +140,6 @@ class CameraContent(ContentCheck):
                         'without noise, and for video whose encoder repeats still images.',
                         (0.1, 60.0)),
         )
-
-    def fault_timeout_s(self, fault: str) -> float:
-        """Return for how long all samples must show a fault, seconds."""
-        return float(self._frozen_s) if fault == 'frozen' else self.timeout_s
 
     def update(self, sample: NDArray[np.uint8], context: SampleContext) -> dict[str, str]:
         """Take an RGB image `[h, w, 3]`, cropped."""
