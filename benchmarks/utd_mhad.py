@@ -199,17 +199,20 @@ def evaluate(plan: Plan, seeds: int, teachers: bool, out: Path) -> None:
         '--config', str(CONFIG), '--data.manifest.file', str(plan.manifest)], check=True)
 
 
-def write_page(plan: Plan, trained: Iterable[Command], student: str, page: Path) -> None:
+def write_page(
+    plan: Plan, trained: Iterable[Command], options: str, student: str, page: Path,
+) -> None:
     """
     Write tables and figures.
 
+    :param options: of this program, that decide the figures.
     :param student: name of the model whose confusion matrices are drawn.
     """
     scores = plan.work / 'scores'
     seconds = {command.out.name: float(command.duration.read_text(encoding='utf-8'))
                for command in trained}
     figures = utd_mhad_page.collect(
-        json.loads((scores / 'scores.json').read_text(encoding='utf-8')), seconds)
+        json.loads((scores / 'scores.json').read_text(encoding='utf-8')), seconds, options)
     FIGURES.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
     page.write_text(utd_mhad_page.written(page.read_text(encoding='utf-8'), figures),
                     encoding='utf-8')
@@ -245,7 +248,8 @@ def main() -> None:
             trained[command.out] = command
     evaluate(plan, options.seeds, options.teachers, options.work / 'scores')
     student = 'karmma_0' if options.teachers else 'delta_0'
-    write_page(plan, trained.values(), student, options.page)
+    given = f'--seeds {options.seeds}' + ('' if options.teachers else ' --no-teachers')
+    write_page(plan, trained.values(), given, student, options.page)
 
 
 if __name__ == '__main__':

@@ -33,17 +33,20 @@ TITLES = {
 PAPER = {'karmma': 'paper: KARMMA, EPIC-KITCHENS', 'baseline': 'paper: Baseline, EPIC-KITCHENS'}
 
 
-def collect(scores: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, Any]:
+def collect(
+    scores: Mapping[str, Any], seconds: Mapping[str, float], options: str,
+) -> dict[str, Any]:
     """
     Return what the page is made of.
 
     :param scores: the content of scores.json.
     :param seconds: command → how long it took.
+    :param options: of the benchmark, that decide the figures.
     """
     scores = {key: scores[key] for key in ('joint_head', 'models')} | {
         'clips': scores['data']['clips']}
-    return {'machine': machine(), 'date': date.today().isoformat(), 'seconds': dict(seconds),
-            'scores': scores}
+    return {'options': options, 'machine': machine(), 'date': date.today().isoformat(),
+            'seconds': dict(seconds), 'scores': scores}
 
 
 def written(text: str, figures: Mapping[str, Any]) -> str:
@@ -121,8 +124,8 @@ def _margins(scores: Mapping[str, Any]) -> str:
 def _origin(figures: Mapping[str, Any]) -> str:
     this, seconds = figures['machine'], figures['seconds']
     return (
-        f'`python benchmarks/utd_mhad.py DATA`, {this["processor"]}, {this["cores"]} cores, '
-        f'Python {this["python"]}, torch {this["torch"]}, {figures["date"]}; '
+        f'`python benchmarks/utd_mhad.py DATA {figures["options"]}`, {this["processor"]}, '
+        f'{this["cores"]} cores, Python {this["python"]}, torch {this["torch"]}, {figures["date"]}; '
         f'{figures["scores"]["clips"]} trials of the test persons. All {len(seconds)} trainings '
         f'took {sum(seconds.values()) / 60:.0f} minutes.')
 
