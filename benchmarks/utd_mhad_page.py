@@ -125,9 +125,9 @@ def _origin(figures: Mapping[str, Any]) -> str:
     this, seconds = figures['machine'], figures['seconds']
     return (
         f'`python benchmarks/utd_mhad.py DATA {figures["options"]}`, {this["processor"]}, '
-        f'{this["cores"]} cores, Python {this["python"]}, torch {this["torch"]}, {figures["date"]}; '
-        f'{figures["scores"]["clips"]} trials of the test persons. All {len(seconds)} trainings '
-        f'took {sum(seconds.values()) / 60:.0f} minutes.')
+        f'{this["cores"]} cores, Python {this["python"]}, torch {this["torch"]}, '
+        f'{figures["date"]}; {figures["scores"]["clips"]} trials of the test persons. '
+        f'All {len(seconds)} trainings took {sum(seconds.values()) / 60:.0f} minutes.')
 
 
 @rc_context(STYLE)
