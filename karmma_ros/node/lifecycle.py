@@ -182,7 +182,12 @@ class KarmmaNode(LifecycleNode):
 
     def _end(self, state: LifecycleState) -> None:
         if self._session is not None and self._session.active:
-            self._deactivate(state)
+            try:
+                self._deactivate(state)
+            except RuntimeError:  # of RCLError
+                if self.context.ok():
+                    raise
+                # rclpy's SIGINT handler shut the context down meanwhile: nobody to report to.
         self._release()
 
     def _check_model(self, values: Mapping[str, Any], changed: set[str]) -> None:

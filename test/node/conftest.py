@@ -1,6 +1,7 @@
 """A ROS domain of the test process's own, a small model, and simulated sensors."""
 
 import array
+import gc
 from itertools import count
 import random
 import time
@@ -46,6 +47,7 @@ def bundle(tmp_path_factory):
 @pytest.fixture
 def stage(ros):
     """Return a stage; its nodes are destroyed afterwards."""
+    gc.collect()  # of an earlier node of this name, whose late end closes /rosout for both
     stage = Stage()
     yield stage
     stage.close()

@@ -261,3 +261,18 @@ def test_shut_down_in_a_dead_context_frees_the_node(ros, bundle):
     assert node._session is None
     assert not any(thread.name == 'karmma worker' for thread in threading.enumerate())
     node.destroy_node()
+
+
+def test_a_context_that_ends_during_the_shutdown_is_no_error(ros, bundle, monkeypatch, capfd):
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = KarmmaNode(context=context, enable_communication_interface=True,
+                      parameter_overrides=[Parameter('model', value=str(bundle))])
+    assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+    session = node._session
+    stop = session.stop
+    monkeypatch.setattr(session, 'stop', lambda: (stop(), context.try_shutdown()))
+    node.shut_down()
+    assert node._session is None
+    assert 'shutdown failed' not in capfd.readouterr().err
+    node.destroy_node()
