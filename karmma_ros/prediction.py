@@ -85,6 +85,8 @@ class Vocabulary:
     """
 
     heads: Mapping[str, tuple[str, ...]]
+    background: str = ''
+    """Class, of any head, that stands for no action; empty without one."""
 
     def __post_init__(self) -> None:
         if not self.heads:
@@ -98,6 +100,10 @@ class Vocabulary:
                     raise InvalidSettingError(
                         f'classes.{head}', name, 'printable names of at most '
                         f'{_LONGEST_NAME} characters', 'names end up in messages and displays')
+        if self.background and not any(self.background in n for n in self.heads.values()):
+            raise InvalidSettingError(
+                'background', self.background, f'a class of {" or ".join(self.heads)}',
+                'leave it out if no class stands for no action')
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -54,6 +54,8 @@ class ManifestSettings(SourceSettings):
     JSON file, {head: [class name, …]}, in the order of the ids; empty: the names in the
     training lines, sorted.
     """
+    background: str = ''
+    """Class that stands for no action, which events do not announce; empty without one."""
     seed: int = 0
     """Seed of the positions of the training windows in longer segments."""
     held_out_fold: str = ''
@@ -256,7 +258,7 @@ def _read_classes(path: Path, settings: ManifestSettings) -> Vocabulary:
             raise DataError(path, f'{head} is no list of names', _CLASSES_FORMAT)
         if not names or len(set(names)) < len(names):
             raise DataError(path, f'{head} is empty or has a name twice', _CLASSES_FORMAT)
-    return Vocabulary({head: tuple(heads[head]) for head in settings.heads})
+    return Vocabulary({head: tuple(heads[head]) for head in settings.heads}, settings.background)
 
 
 def _collect_classes(
@@ -264,7 +266,8 @@ def _collect_classes(
 ) -> Vocabulary:
     train = [line for line in lines if line.split == 'train']
     return Vocabulary({
-        head: tuple(sorted({line.classes[head] for line in train})) for head in settings.heads})
+        head: tuple(sorted({line.classes[head] for line in train})) for head in settings.heads},
+        settings.background)
 
 
 def _segment(path: Path, line: _Line, vocabulary: Vocabulary) -> LabelledSegment:

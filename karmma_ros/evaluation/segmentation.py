@@ -309,7 +309,7 @@ def detect_events(
 
     :raises InvalidSettingError: when the vocabulary lacks the background class.
     """
-    heads = event_heads(vocabulary)
+    heads, settings = event_heads(vocabulary), settings.of(vocabulary)
     kept = {head: _strong_classes(head, predictions, vocabulary, settings) for head in heads}
     small = Vocabulary({head: tuple(vocabulary.heads[head][i] for i in kept[head])
                         for head in heads})

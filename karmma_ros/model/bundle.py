@@ -107,6 +107,8 @@ def save_bundle(
         'classes': {head: list(names) for head, names in vocabulary.heads.items()},
         'metrics': dict(metrics or {}),
     }
+    if vocabulary.background:
+        description['background'] = vocabulary.background
     if source:
         description['source'] = dict(source)
     types = registered_by_location(config.modalities)
@@ -157,7 +159,8 @@ def load_bundle(
         if not custom_encoders:
             _refuse_custom(path, config)
         spec = ClipSpec.from_dict(description['clip'])
-        vocabulary = Vocabulary({h: tuple(n) for h, n in description['classes'].items()})
+        vocabulary = Vocabulary({h: tuple(n) for h, n in description['classes'].items()},
+                                description.get('background', ''))
         _check_inputs(config, spec)
         if not custom_encoders:  # theirs may not know the meta device, and are trusted
             _check_shapes(path, config, spec, vocabulary)

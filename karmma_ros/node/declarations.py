@@ -77,7 +77,8 @@ EVENTS = (
                 'Without a result for longer than this, what runs has ended, seconds.',
                 (0.05, 60.0)),
     Declaration('events.background', '',
-                'Class, verb or noun, that stands for no action; empty where the model has none.'),
+                'Class, verb or noun, that stands for no action; empty: that of the model, if it '
+                'has one.'),
 )
 
 DECLARATIONS = (*COMMON, *input_declarations(PAPER_MODALITIES), *EVENTS)

@@ -57,7 +57,7 @@ class EventSettings:
     max_gap: float = 1.0
     """Without a prediction for longer than this, the action has ended, seconds."""
     background: str | None = None
-    """Class, of any head, that stands for no action; None where the model has none."""
+    """Class, of any head, that stands for no action; None: that of the model, if it has one."""
 
     def __post_init__(self) -> None:
         for name in ('smoothing', 'min_duration'):
@@ -74,7 +74,11 @@ class EventSettings:
                 'events.end', self.end, f'a score above 0 and below events.start = {self.start:g}')
         if self.background == '':
             raise InvalidSettingError(
-                'events.background', '', 'the name of a class, or None for a model without one')
+                'events.background', '', 'the name of a class, or None for that of the model')
+
+    def of(self, vocabulary: Vocabulary) -> EventSettings:
+        """Return these settings with the background class of a model where none is given."""
+        return replace(self, background=self.background or vocabulary.background or None)
 
 
 class Phase(IntEnum):
@@ -146,7 +150,7 @@ class ActionEvents:
     """
 
     def __init__(self, settings: EventSettings, vocabulary: Vocabulary) -> None:
-        self._settings = settings
+        self._settings = settings = settings.of(vocabulary)
         self._heads = action_heads(tuple(vocabulary.heads))
         self._names = tuple(vocabulary.heads[head] for head in self._heads)
         self._background = self._find(settings.background)

@@ -48,6 +48,14 @@ def test_synthetic_is_the_same_from_the_same_seed(tmp_path):
     assert messages(tmp_path / 'a.mcap') != messages(tmp_path / 'c.mcap')
 
 
+def test_synthetic_may_be_idle(tmp_path):
+    out = tmp_path / 'idle.mcap'
+    words = ['--episodes', '2', '--seconds', '0.2', '--size', '32x24', '--idle', '1']
+    assert main(['bag', 'synthetic', str(out), *words]) == 0
+    truths = [data for topic, _, data in messages(out) if topic == '/ground_truth']
+    assert len(truths) == 2 and all(each.count(b'nothing') == 2 for each in truths)
+
+
 def messages(path):
     with Reader(path) as bag:
         return [(c.topic, t, bytes(data)) for c, t, data in bag.messages()]
@@ -100,6 +108,7 @@ def test_a_file_that_is_no_audio_is_a_sentence(tmp_path, video, capsys):
     (['--episodes', '0'], '--episodes is 0; expected a number above 0'),
     (['--seconds', '-1'], '--seconds is -1.0; expected a number above 0'),
     (['--rate', '0'], '--rate is 0.0; expected a number above 0'),
+    (['--idle', '1.5'], '--idle is 1.5; expected a fraction of the episodes, 0 to 1'),
 ])
 def test_impossible_numbers_are_refused(tmp_path, capsys, words, sentence):
     assert main(['bag', 'synthetic', str(tmp_path / 'o.mcap'), *words]) == 2

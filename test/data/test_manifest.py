@@ -166,6 +166,12 @@ def test_the_classes_may_come_from_a_file_in_its_order(folder, spec):
     assert splits.train.segments[1].labels == {'verb': 1, 'noun': 2}
 
 
+def test_the_background_class_is_named(folder, spec):
+    assert opened(folder, spec, *GOOD, background='cut').vocabulary.background == 'cut'
+    with pytest.raises(InvalidSettingError, match="background is 'idle'; expected a class"):
+        opened(folder, spec, *GOOD, background='idle')
+
+
 def test_a_line_without_any_file_is_left_out(folder, spec):
     splits = opened(folder, spec, *GOOD, 'train,0,1,cut,cup,,,,')
     assert len(splits.train) == 2 and splits.train.left_out == 1

@@ -14,6 +14,7 @@ from karmma_ros.data.synthetic_kitchen.vocabulary import (
     action_of,
     ALL_NOUNS,
     Domain,
+    IDLE,
     NOUNS,
     NUM_ACTIONS,
     Split,
@@ -208,6 +209,35 @@ def test_the_garage_is_seen_from_the_other_side():
             episode(Split.TRAIN, 0, index, domain) for index in range(30))
         for target, hands in [seen.silhouettes(1.0)]]) for domain in Domain}
     assert sides[Domain.KITCHEN] > 0.8 and sides[Domain.GARAGE] < 0.2
+
+
+def test_a_fraction_of_the_clips_is_idle_and_the_others_stay_balanced():
+    actions = [action_of(Split.TRAIN, 0, i, 0.2) for i in range(5 * NUM_ACTIONS // 4)]
+    idle = (len(VERBS), len(NOUNS))
+    assert actions.count(idle) == NUM_ACTIONS // 4 and actions[4] == actions[9] == idle
+    assert [a for a in actions if a != idle] == [
+        action_of(Split.TRAIN, 0, i) for i in range(NUM_ACTIONS)]
+
+
+@pytest.mark.parametrize('domain', Domain)
+def test_idle_scenes_have_what_lies_there_and_no_action(domain):
+    scenes = [episode(Split.TEST, 0, index, domain, 1.0) for index in range(40)]
+    heads = vocabulary(domain, idle=True).heads
+    names = {(each.verb, each.noun, heads['verb'][each.verb_id], heads['noun'][each.noun_id])
+             for each in scenes}
+    assert names == {(IDLE,) * 4} and {each.domain for each in scenes} == {domain}
+    contents = {(target is not None, len(hands)) for target, hands in (
+        each.silhouettes(1.0) for each in scenes)}
+    assert contents == set(product((False, True), (0, 1, 2)))
+    for each in scenes[:10]:
+        early, late = (np.concatenate([points for points in [target, *hands] if points is not None]
+                                      or [np.zeros((1, 2))])
+                       for target, hands in map(each.silhouettes, (0.0, 0.5)))
+        assert np.abs(early - late).max() < 0.1
+        assert each.frame(0.5, *SIZE).shape == (*SIZE, 3)
+    louder = [np.std(kitchen('wash', 'pan', i).audio(0, 1, 16_000)) > np.std(
+        Episode(Split.TRAIN, 5, i, IDLE, IDLE).audio(0, 1, 16_000)) for i in range(20)]
+    assert np.mean(louder) > 0.5
 
 
 @pytest.mark.parametrize('noun', ALL_NOUNS)

@@ -17,7 +17,7 @@ from karmma_ros.data.synthetic_kitchen.dataset import (
     write_split,
 )
 from karmma_ros.data.synthetic_kitchen.episode import CAMERA_HZ, clip_spec, frame_times, start_of
-from karmma_ros.data.synthetic_kitchen.vocabulary import action_of, Domain, Split
+from karmma_ros.data.synthetic_kitchen.vocabulary import action_of, Domain, IDLE, Split
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.storage import METADATA, PROGRESS
@@ -128,6 +128,24 @@ def test_a_wrong_domain_is_named():
         KitchenSettings(domain='barn')
 
 
+def test_idle_clips_are_the_background_class_of_both_heads(spec, tmp_path):
+    splits = open_splits(KitchenSettings(4, 2, 2, idle=0.5), spec, tmp_path)
+    assert splits.vocabulary.background == IDLE
+    assert splits.vocabulary.sizes == {'verb': 9, 'noun': 11}
+    assert [splits.train[i].labels == {'verb': 8, 'noun': 10} for i in range(4)] == [
+        False, True, False, True]
+    live = LiveKitchen(Split.TRAIN, 4, 0, spec, idle=0.5)
+    assert_same(splits.train[1], live[1])
+    plain = open_splits(KitchenSettings(4, 2, 2), spec, tmp_path)  # another folder
+    assert plain.vocabulary.background == ''
+
+
+@pytest.mark.parametrize('idle', [-0.1, 1.0, float('nan')])
+def test_an_impossible_fraction_of_idle_clips_is_named(idle):
+    with pytest.raises(InvalidSettingError, match='synthetic_kitchen.idle is .*; expected a frac'):
+        KitchenSettings(idle=idle)
+
+
 def test_a_split_of_another_version_is_refused(written, monkeypatch):
     monkeypatch.setattr(dataset, 'VERSION', dataset.VERSION + 1)
     with pytest.raises(DataError, match='its version is'):
@@ -138,12 +156,12 @@ def test_an_incomplete_split_is_refused_and_then_finished(written, spec, tmp_pat
                                                       monkeypatch):
     render, seen = dataset.render_clip, []
 
-    def until_the_power_fails(split, seed, index, spec, domain):
+    def until_the_power_fails(split, seed, index, *rest):
         if index == 3 and 3 not in seen:
             seen.append(index)
             raise KeyboardInterrupt
         seen.append(index)
-        return render(split, seed, index, spec, domain)
+        return render(split, seed, index, *rest)
 
     monkeypatch.setattr(dataset, 'render_clip', until_the_power_fails)
     folder = tmp_path / 'stopped'

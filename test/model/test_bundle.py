@@ -47,6 +47,20 @@ def test_a_saved_bundle_is_loaded(saved, spec, vocabulary, inputs):
     assert (path / 'README.md').read_text() == '# A card\n'
 
 
+def test_the_background_class_is_stored(tmp_path, config, spec, vocabulary):
+    vocabulary = replace(vocabulary, background='lid')
+    path = tmp_path / 'idle'
+    save_bundle(path, build(config, spec, vocabulary), config, spec, vocabulary, dataset='',
+                card='')
+    assert load_bundle(path).vocabulary == vocabulary
+    edit(path, lambda d: d.update(background='peel'))
+    with pytest.raises(BundleError, match="background is 'peel'; expected a class of"):
+        load_bundle(path)
+    edit(path, lambda d: d.update(background=['lid']))
+    with pytest.raises(BundleError, match='background'):
+        load_bundle(path)
+
+
 def test_the_id_follows_the_weights(saved, config, spec, vocabulary):
     path, network = saved
     first = load_bundle(path).model_id

@@ -323,6 +323,16 @@ def test_the_background_class_is_no_action(background):
         assert summary(events)[-1] == ('ENDED', 0, 'cut bread', 900, 1900)
 
 
+def test_the_background_class_of_the_model_needs_no_setting():
+    words = replace(WORDS, background='nothing')
+    scene = [*every(200, 0, 1000, sure_of(2, 0)), *every(200, 1000, 2000, sure_of(0, 0))]
+    assert [w for _, _, w, _, _ in summary(play(ActionEvents(QUICK, words), scene))] == [
+        'cut bread']
+    other = ActionEvents(replace(QUICK, background='cut'), words)
+    assert [w for phase, _, w, _, _ in summary(play(other, scene)) if phase == 'STARTED'] == [
+        'nothing bread']
+
+
 @pytest.mark.parametrize('pause', [2400, 4000])
 def test_a_pause_is_not_bridged(pause):
     back = 4000 + pause

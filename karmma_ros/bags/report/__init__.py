@@ -49,6 +49,8 @@ def write(
     :raises InvalidSettingError: when there is no run, or they differ in conditions or classes.
     """
     settings = events or EventSettings()
+    if runs:
+        settings = settings.of(runs[0].vocabulary)
     figures = describe(runs, model, settings)
     condition, cases = _failure_cases(runs, figures, settings)
     typed = replace(figures.report, failure_cases_condition=condition, failure_cases=cases)

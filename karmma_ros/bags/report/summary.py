@@ -186,7 +186,7 @@ def _actions(run: BagRun) -> tuple[Any, ...]:
 
 def score_bag(run: BagRun, predictions: BagPredictions, settings: EventSettings) -> ScoredBag:
     """Match the predictions of one bag under one condition with its ground truth."""
-    heads = segmentation.event_heads(run.vocabulary)
+    heads, settings = segmentation.event_heads(run.vocabulary), settings.of(run.vocabulary)
     detected = segmentation.detect_events(predictions, run.vocabulary, settings)
     truth = run.truth if run.truth is not None else Truth((), '')
     true, action_index, ignored = segmentation.true_segments(truth, heads, settings.background)

@@ -107,6 +107,8 @@ def _synthetic_parser() -> CommandParser:
     parser.add_argument('out', metavar='OUT.mcap', type=to_path, help='bag to write')
     parser.add_argument('--episodes', type=int, default=10, help='number of actions')
     parser.add_argument('--seconds', type=float, default=4.0, help='length of each action')
+    parser.add_argument('--idle', type=float, default=0.0,
+                        help='fraction of the episodes, 0 to 1, in which nothing is done')
     parser.add_argument('--seed', type=int, default=0, help='seed of the test episodes')
     parser.add_argument('--rate', type=float, default=30.0, help='frames a second')
     parser.add_argument('--size', type=str, default='160x120', metavar='WxH',
@@ -121,11 +123,13 @@ def synthetic(arguments: Sequence[str]) -> int:
     for name in ('episodes', 'seconds', 'rate'):
         if not getattr(options, name) > 0:
             raise InvalidSettingError(f'--{name}', getattr(options, name), 'a number above 0')
+    if not 0 <= options.idle <= 1:
+        raise InvalidSettingError('--idle', options.idle, 'a fraction of the episodes, 0 to 1')
     with BagWriter(options.out) as bag:
         for number in range(options.episodes):
             start_ns = START_NS + round(number * options.seconds * NANOSECONDS)
-            write_events(bag, *kitchen(episode(Split.TEST, options.seed, number), start_ns,
-                                       options))
+            shown = episode(Split.TEST, options.seed, number, idle=options.idle)
+            write_events(bag, *kitchen(shown, start_ns, options))
         return _report(options.out, bag)
 
 

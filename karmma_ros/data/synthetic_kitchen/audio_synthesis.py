@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from karmma_ros.data.synthetic_kitchen.motion import Rhythm, TAU
 from karmma_ros.data.synthetic_kitchen.objects import Timbre
-from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, generator, Stream
+from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, generator, IDLE, Stream
 from karmma_ros.errors import InvalidSettingError
 import numpy as np
 
@@ -47,6 +47,7 @@ PATTERNS = {
     'scrape': Pattern(1.0, ()),
     'peel': Pattern(1.0, ((0.72, 0.3),)),
     'squeeze': Pattern(1.0, ()),
+    IDLE: Pattern(0.0, ()),
 }
 
 

@@ -39,7 +39,7 @@ assert tuple(_DTYPES) == tuple(f.name for f in fields(RenderedClip))
 
 
 def write_split(folder: Path | str, split: Split, count: int, seed: int, spec: ClipSpec, *,
-                domain: Domain = Domain.KITCHEN, workers: int = 1,
+                domain: Domain = Domain.KITCHEN, idle: float = 0.0, workers: int = 1,
                 progress: Callable[[int, int], None] = lambda done, total: None,
                 ) -> Path:
     """
@@ -59,23 +59,25 @@ def write_split(folder: Path | str, split: Split, count: int, seed: int, spec: C
               'audio': spec.input_shape(Modality.AUDIO),
               'detections': spec.input_shape(Modality.DETECTIONS), 'labels': (2,)}
     layout = {name: (dtype, shapes[name]) for name, dtype in _DTYPES.items()}
-    store = ArrayStore(folder, describe(split, count, seed, spec, domain), layout, count)
+    described = describe(split, count, seed, spec, domain, idle)
+    store = ArrayStore(folder, described, layout, count)
     with file_lock(folder):
         if folder.exists():
             _check(folder, store.metadata)
             return folder
-        store.fill(partial(_render_chunk, split, seed, spec, domain), CHUNK, workers, progress,
-                   _use_one_thread)
+        render = partial(_render_chunk, split, seed, spec, domain, idle)
+        store.fill(render, CHUNK, workers, progress, _use_one_thread)
     return folder
 
 
 def describe(
-    split: Split, count: int, seed: int, spec: ClipSpec, domain: Domain = Domain.KITCHEN
+    split: Split, count: int, seed: int, spec: ClipSpec, domain: Domain = Domain.KITCHEN,
+    idle: float = 0.0,
 ) -> dict[str, Any]:
     """Return everything that decides the content of a written split, JSON-ready."""
     return {'dataset': 'synthetic_kitchen', 'version': VERSION, 'split': split.value,
             'count': count, 'seed': seed, 'verbs': VERBS, 'nouns': domain.nouns,
-            'spec': spec.to_dict()}
+            'spec': spec.to_dict(), **({'idle': idle} if idle else {})}
 
 
 def open_split(folder: Path | str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -120,9 +122,9 @@ def _use_one_thread() -> None:
 
 
 def _render_chunk(
-    split: Split, seed: int, spec: ClipSpec, domain: Domain, rows: range
+    split: Split, seed: int, spec: ClipSpec, domain: Domain, idle: float, rows: range
 ) -> dict[str, NDArray[Any]]:
-    clips = [render_clip(split, seed, index, spec, domain) for index in rows]
+    clips = [render_clip(split, seed, index, spec, domain, idle) for index in rows]
     return {name: np.stack([getattr(clip, name) for clip in clips]) for name in _DTYPES}
 
 
@@ -175,9 +177,9 @@ class LiveKitchen(Dataset[Sample]):
     """The same split, rendered clip by clip on access."""
 
     def __init__(self, split: Split, count: int, seed: int, spec: ClipSpec,
-                 domain: Domain = Domain.KITCHEN) -> None:
+                 domain: Domain = Domain.KITCHEN, idle: float = 0.0) -> None:
         self.split, self.count, self.seed, self.spec = split, count, seed, spec
-        self.domain = domain
+        self.domain, self.idle = domain, idle
 
     def __len__(self) -> int:
         return self.count
@@ -185,7 +187,8 @@ class LiveKitchen(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f'clip {index} of {len(self)}')
-        rendered = render_clip(self.split, self.seed, index, self.spec, self.domain)
+        rendered = render_clip(
+            self.split, self.seed, index, self.spec, self.domain, self.idle)
         return _sample(rendered, self.spec)
 
     def training_sample(self, index: int, epoch: int) -> Sample:
@@ -219,6 +222,9 @@ class KitchenSettings:
     domain: str = Domain.KITCHEN.value
     """kitchen or garage: the same verbs with other objects, surroundings, camera and audio, to
     pretrain encoders on."""
+    idle: float = 0.0
+    """Fraction of the clips in which nothing is done. Above 0 both heads have the class nothing,
+    which events do not announce."""
 
     def __post_init__(self) -> None:
         for name in ('train', 'validation', 'test'):
@@ -226,6 +232,9 @@ class KitchenSettings:
                 raise InvalidSettingError(
                     f'synthetic_kitchen.{name}', getattr(self, name), 'an integer above 0')
         Domain.parse(self.domain, 'synthetic_kitchen.domain')
+        if not 0 <= self.idle < 1:
+            raise InvalidSettingError(
+                'synthetic_kitchen.idle', self.idle, 'a fraction of the clips, 0 or more, below 1')
 
 
 def open_splits(
@@ -242,12 +251,13 @@ def open_splits(
     domain, written = Domain.parse(settings.domain), {}
     # The kitchen's folders have the names that they had before there was another domain.
     prefix = '' if domain is Domain.KITCHEN else f'{domain}_'
+    prefix += f'idle{settings.idle:g}_' if settings.idle else ''
     for split in Split:
         count = getattr(settings, split.value)
         folder = write_split(
             cache / f'{prefix}{split}_{count}_{settings.seed}', split, count, settings.seed, spec,
-            domain=domain, workers=os.cpu_count() or 1,
+            domain=domain, idle=settings.idle, workers=os.cpu_count() or 1,
             progress=partial(progress, f'rendering {prefix}{split}'))
         written[split] = CachedKitchen(folder)
-    return Splits(TITLES[domain], spec, vocabulary(domain), written[Split.TRAIN],
-                  written[Split.VALIDATION], written[Split.TEST])
+    return Splits(TITLES[domain], spec, vocabulary(domain, settings.idle > 0),
+                  written[Split.TRAIN], written[Split.VALIDATION], written[Split.TEST])

@@ -35,12 +35,14 @@ from karmma_ros.data.synthetic_kitchen.vocabulary import (
     ALL_NOUNS,
     Domain,
     generator,
+    IDLE,
     microseconds,
     Split,
     Stream,
-    VERBS,
+    vocabulary,
 )
 from karmma_ros.modality import Modality, PAPER_MODALITIES
+from karmma_ros.prediction import NOUN, VERB
 from karmma_ros.preprocess.box_array import detection_input
 from karmma_ros.preprocess.optical_flow import clip_flow, flow_input
 from karmma_ros.preprocess.resize import resize_and_crop, video_input
@@ -84,7 +86,8 @@ def detect(scene: Scene, detector: Detector, seed: int, t_s: float) -> np.ndarra
     rows = []
     for points in hands:
         rows += _detected(rng, detector, points, BOX_HAND, detector.miss_hand)
-    rows += _detected(rng, detector, target, BOX_OBJECT, detector.miss_object)
+    if target is not None:
+        rows += _detected(rng, detector, target, BOX_OBJECT, detector.miss_object)
     if rng.uniform() < detector.alarm:
         middle, half = rng.uniform(0.1, 0.9, 2), rng.uniform(0.04, 0.16, 2)
         category = BOX_HAND if rng.uniform() < 0.3 else BOX_OBJECT
@@ -115,18 +118,24 @@ def _clipped(box: np.ndarray, category: int) -> list[np.ndarray]:
 
 class Episode:
     """
-    One verb done to one object, without an end.
+    One verb done to one object, without an end; or nothing done at all.
 
-    A function of split, seed, index, verb and noun, and of time: it does not depend on what was
-    rendered before. Any two seconds of it show the action. The noun decides the domain.
+    A function of split, seed, index, verb, noun and domain, and of time: it does not depend on
+    what was rendered before. Any two seconds of it show the action.
+
+    :param verb: and noun: both `IDLE` for a scene in which nothing is done.
     """
 
-    def __init__(self, split: Split, seed: int, index: int, verb: str, noun: str) -> None:
+    def __init__(self, split: Split, seed: int, index: int, verb: str, noun: str,
+                 domain: Domain = Domain.KITCHEN) -> None:
         self.split, self.seed, self.index, self.verb, self.noun = split, seed, index, verb, noun
-        self.domain = Domain.of(noun)
-        self.verb_id, self.noun_id = VERBS.index(verb), self.domain.nouns.index(noun)
+        self.domain = domain if noun == IDLE else Domain.of(noun)
+        classes = vocabulary(self.domain, idle=True).heads
+        self.verb_id, self.noun_id = classes[VERB].index(verb), classes[NOUN].index(noun)
         rng = generator(Stream.EPISODE, seed, split.number, index, self.verb_id,
-                        ALL_NOUNS.index(noun))
+                        (*ALL_NOUNS, IDLE).index(noun))
+        if noun == IDLE:
+            noun = str(rng.choice(self.domain.nouns))
         self.instance_number = int(rng.integers(POOL[split]))
         self.instance = instance(split, noun, self.instance_number)
         self._seed = int(rng.integers(2 ** 62))
@@ -164,17 +173,18 @@ class Episode:
         """Return the true poses of object and hands at `t_s`, in world units (see `motion`)."""
         return self._motion.at(t_s)
 
-    def silhouettes(self, t_s: float) -> tuple[np.ndarray, list[np.ndarray]]:
+    def silhouettes(self, t_s: float) -> tuple[np.ndarray | None, list[np.ndarray]]:
         """Return the true outlines of object and hands, in units of the size of the frame."""
         return self._scene.silhouettes(t_s)
 
 
 def episode(
-    split: Split, seed: int, index: int, domain: Domain = Domain.KITCHEN
+    split: Split, seed: int, index: int, domain: Domain = Domain.KITCHEN, idle: float = 0.0,
 ) -> Episode:
     """Return the episode behind the clip of that index in a balanced split."""
-    verb, noun = action_of(split, seed, index)
-    return Episode(split, seed, index, VERBS[verb], domain.nouns[noun])
+    verb, noun = action_of(split, seed, index, idle)
+    names = vocabulary(domain, idle=True).heads
+    return Episode(split, seed, index, names[VERB][verb], names[NOUN][noun], domain)
 
 
 CAMERA_HZ = 30
@@ -244,10 +254,11 @@ def frame_times(start_s: float, spec: ClipSpec) -> list[float]:
 
 
 def render_clip(
-    split: Split, seed: int, index: int, spec: ClipSpec, domain: Domain = Domain.KITCHEN
+    split: Split, seed: int, index: int, spec: ClipSpec, domain: Domain = Domain.KITCHEN,
+    idle: float = 0.0,
 ) -> RenderedClip:
-    """Render one clip of a balanced split."""
-    kitchen = episode(split, seed, index, domain)
+    """Render one clip of a balanced split, nothing being done in a fraction of `idle` clips."""
+    kitchen = episode(split, seed, index, domain, idle)
     return render_window(kitchen, start_of(split, seed, index), spec)
 
 

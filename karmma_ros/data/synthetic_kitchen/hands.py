@@ -8,7 +8,7 @@ from karmma_ros.data.synthetic_kitchen import garage
 from karmma_ros.data.synthetic_kitchen.canvas import apply, Canvas, CIRCLE, matrix
 from karmma_ros.data.synthetic_kitchen.motion import Pose
 from karmma_ros.data.synthetic_kitchen.objects import Colour, hsv, shade
-from karmma_ros.data.synthetic_kitchen.vocabulary import Domain
+from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, IDLE
 import numpy as np
 
 _SKIN = {
@@ -30,7 +30,7 @@ TOOLS = {
 PROPER = 0.8
 """Probability that the cook has the utensil of the verb, and soap for washing."""
 
-CURL = {'wash': 0.05, 'squeeze': 0.85, 'shake': 0.5, 'pour': 0.3}
+CURL = {'wash': 0.05, 'squeeze': 0.85, 'shake': 0.5, 'pour': 0.3, IDLE: 0.25}
 """How far the fingers of a hand without a utensil are bent."""
 
 

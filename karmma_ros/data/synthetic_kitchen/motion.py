@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from karmma_ros.data.synthetic_kitchen.objects import Dynamics
-from karmma_ros.data.synthetic_kitchen.vocabulary import VERBS
+from karmma_ros.data.synthetic_kitchen.vocabulary import IDLE, VERBS
 import numpy as np
 
 TAU = 2 * np.pi
@@ -27,8 +27,9 @@ RATES = {
     'scrape': (1.2, 2.0),
     'peel': (0.9, 1.5),
     'squeeze': (0.9, 1.6),
+    IDLE: (0.05, 0.3),
 }
-"""Cycles a second; they overlap, so that the rate alone does not determine the verb."""
+"""Cycles a second; those of verbs overlap, so that the rate alone does not determine the verb."""
 
 CARRIED = ('pour', 'shake', 'squeeze')
 """Verbs whose hand holds the object itself."""
@@ -53,10 +54,10 @@ class Pose:
 
 @dataclass(frozen=True)
 class Hands:
-    """Poses of the object and the hands at one time."""
+    """Poses of the object and the hands at one time; None: not in the scene."""
 
-    object: Pose
-    active: Pose
+    object: Pose | None
+    active: Pose | None
     """Centre of the palm of the hand that acts."""
     tip: tuple[float, float] | None
     """Tip of the utensil; none in a bare hand."""
@@ -98,6 +99,38 @@ class Rhythm:
 
 
 @dataclass(frozen=True)
+class Rest:
+    """A scene in which nothing is done: an empty table, an object on it, hands that rest."""
+
+    with_object: bool
+    hands: int
+    """0, 1 or 2."""
+    spread: float
+    """Distance of a hand from the middle of the table, world units."""
+    nearness: float
+    """Its distance from the lower edge of the frame."""
+    fidget: float
+    """How far it moves, slowly, world units."""
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Rest:
+        """Sample the scene of one episode."""
+        return cls(bool(rng.uniform() < 0.6), int(rng.choice((0, 1, 2), p=(0.35, 0.25, 0.4))),
+                   float(rng.uniform(0.12, 0.4)), float(rng.uniform(0.05, 0.4)),
+                   float(rng.uniform(0.0, 0.05)))
+
+    def at(self, motion: Motion, swing: float) -> Hands:
+        """Return the scene; `swing` in -1..1 is where the hands are of their movement."""
+        x, y = motion.position
+        side, height = motion.side, 0.5 - self.nearness
+        shift = self.fidget * swing
+        active = Pose(x + side * self.spread + shift, height + 0.4 * shift)
+        helper = Pose(x - side * (self.spread + 0.05) + 0.6 * shift, height + 0.03)
+        return Hands(Pose(1.6 * x, 2 * y, motion.angle) if self.with_object else None,
+                     active if self.hands else None, None, helper if self.hands == 2 else None)
+
+
+@dataclass(frozen=True)
 class Motion:
     """Parameters of the motion of one episode."""
 
@@ -119,6 +152,8 @@ class Motion:
     """How the object moves when it is handled."""
     drift: tuple[float, float, float, float]
     """Frequencies (Hz) and phases of the slow drift of the object's position."""
+    rest: Rest | None = None
+    """Where nothing is done: what is in the scene."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator, verb: str, dynamics: Dynamics) -> Motion:
@@ -140,10 +175,13 @@ class Motion:
             dynamics=dynamics,
             drift=(float(rng.uniform(0.08, 0.25)), float(rng.uniform(0.08, 0.25)),
                    float(rng.uniform(0, TAU)), float(rng.uniform(0, TAU))),
+            rest=Rest.draw(rng) if verb == IDLE else None,
         )
 
     def at(self, t: float) -> Hands:
         """Return the hands and the object at a time."""
+        if self.rest is not None:
+            return self.rest.at(self, float(np.sin(TAU * self.rhythm.phase(t))))
         u = float(self.rhythm.phase(t))
         f1, f2, p1, p2 = self.drift
         x = self.position[0] + 0.02 * np.sin(TAU * f1 * t + p1)

@@ -303,25 +303,22 @@ class Scene:
         image += self._noise(t_s, height, width)[..., None]
         return np.clip(image, 0, 255).astype(np.uint8)
 
-    def silhouettes(self, t_s: float) -> tuple[np.ndarray, list[np.ndarray]]:
+    def silhouettes(self, t_s: float) -> tuple[np.ndarray | None, list[np.ndarray]]:
         """
-        Return the outlines of the object and of each hand.
+        Return the outlines of the object, None without one, and of each hand.
 
         Points `[n, 2]` in units of the size of the frame, not clipped.
         """
         hands = self.motion.at(t_s)
         camera = self.camera(t_s, 1, 1.0)
         to_unit = np.array([1 / ASPECT, 1.0])
-        poses = [(hands.active, self.motion.side)]
-        if hands.helper is not None:
-            poses.append((hands.helper, -self.motion.side))
-        pose = hands.object
-        placed = matrix(pose.x, pose.y, pose.angle, pose.scale_x, pose.scale_y)
-        return (
-            apply(camera, apply(placed, outline(self.appearance))) * to_unit,
-            [apply(camera, hand_outline(self.cook, pose, side)) * to_unit
-             for pose, side in poses],
-        )
+        side, pose, target = self.motion.side, hands.object, None
+        if pose is not None:
+            placed = matrix(pose.x, pose.y, pose.angle, pose.scale_x, pose.scale_y)
+            target = apply(camera, apply(placed, outline(self.appearance))) * to_unit
+        return target, [
+            apply(camera, hand_outline(self.cook, pose, side)) * to_unit
+            for pose, side in ((hands.active, side), (hands.helper, -side)) if pose is not None]
 
     def camera(self, t_s: float, height: int, follow: float) -> np.ndarray:
         """Return the `[2, 3]` map from the world to pixels of a frame of that height."""
@@ -348,21 +345,24 @@ class Scene:
         canvas = Canvas(image, compose(shift, self.camera(t_s, height, 1.0)))
         hands = self.motion.at(t_s)
         self._shadow(canvas, hands)
-        m, cook, pose = self.motion, self.cook, hands.object
+        m, cook, pose, active = self.motion, self.cook, hands.object, hands.active
         if hands.helper is not None:
             draw_arm(canvas, cook, hands.helper, -m.side)
-        if m.verb in CARRIED:
-            draw_arm(canvas, cook, hands.active, m.side)
-        draw_object(canvas.at(pose.x, pose.y, pose.angle, pose.scale_x, pose.scale_y),
-                   self.appearance)
+        if active is not None and m.verb in CARRIED:
+            draw_arm(canvas, cook, active, m.side)
+        if pose is not None:
+            draw_object(canvas.at(pose.x, pose.y, pose.angle, pose.scale_x, pose.scale_y),
+                        self.appearance)
         if hands.helper is not None:
             draw_fingers(canvas, cook, hands.helper, -m.side, 0.35)
+        if active is None:
+            return image
         if hands.tip is not None:
-            draw_tool(canvas, cook, hands.active, hands.tip)
+            draw_tool(canvas, cook, active, hands.tip)
         if m.verb not in CARRIED:
-            draw_arm(canvas, cook, hands.active, m.side)
-        draw_fingers(canvas, cook, hands.active, m.side, CURL.get(m.verb, 0.75))
-        draw_foam(canvas, cook, hands.active, float(np.sin(TAU * m.rhythm.phase(t_s))))
+            draw_arm(canvas, cook, active, m.side)
+        draw_fingers(canvas, cook, active, m.side, CURL.get(m.verb, 0.75))
+        draw_foam(canvas, cook, active, float(np.sin(TAU * m.rhythm.phase(t_s))))
         return image
 
     def _shadow(self, canvas: Canvas, hands: Hands) -> None:
@@ -370,9 +370,11 @@ class Scene:
         mask = np.zeros(image.shape[:2], np.uint8)
         low = Canvas(mask, canvas.transform).at(0.018, 0.03)
         pose = hands.object
-        low.at(pose.x, pose.y, pose.angle, pose.scale_x, pose.scale_y).fill(
-            outline(self.appearance), 110)
-        low.at(0.02, 0.02).fill(hand_outline(self.cook, hands.active, self.motion.side), 90)
+        if pose is not None:
+            low.at(pose.x, pose.y, pose.angle, pose.scale_x, pose.scale_y).fill(
+                outline(self.appearance), 110)
+        if hands.active is not None:
+            low.at(0.02, 0.02).fill(hand_outline(self.cook, hands.active, self.motion.side), 90)
         size = max(3, image.shape[0] // 24)
         mask = cv2.blur(mask, (size, size))
         cv2.multiply(image, cv2.merge([255 - mask] * 3), dst=image, scale=1 / 255)

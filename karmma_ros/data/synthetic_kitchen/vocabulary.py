@@ -8,6 +8,7 @@ process and on every machine, whatever the order of the calls.
 from __future__ import annotations
 
 from enum import Enum, IntEnum
+from math import floor
 from typing import TypeVar
 
 from karmma_ros.errors import InvalidSettingError
@@ -49,6 +50,9 @@ NOUNS = ('spoon', 'plate', 'pan', 'bowl', 'sponge', 'cup', 'bottle', 'onion', 'b
 
 GARAGE_NOUNS = ('hammer', 'wrench', 'paintbrush', 'plank', 'tin', 'tube', 'cable', 'tile', 'wheel',
                 'rag')
+
+IDLE = 'nothing'
+"""Verb and noun of a clip in which nothing is done, where a data set has such clips."""
 
 ALL_NOUNS = NOUNS + GARAGE_NOUNS
 """A noun's index here is part of the keys: no two domains share an object."""
@@ -120,18 +124,30 @@ class Domain(_Choice):
 assert all(len(domain.nouns) == len(NOUNS) for domain in Domain)
 
 
-def vocabulary(domain: Domain = Domain.KITCHEN) -> Vocabulary:
-    """Return the class names of both heads."""
-    return Vocabulary({VERB: VERBS, NOUN: domain.nouns})
+def vocabulary(domain: Domain = Domain.KITCHEN, idle: bool = False) -> Vocabulary:
+    """
+    Return the class names of both heads.
+
+    :param idle: whether the last class of each is `IDLE`, the background.
+    """
+    if not idle:
+        return Vocabulary({VERB: VERBS, NOUN: domain.nouns})
+    return Vocabulary({VERB: (*VERBS, IDLE), NOUN: (*domain.nouns, IDLE)}, IDLE)
 
 
-def action_of(split: Split, seed: int, index: int) -> tuple[int, int]:
+def action_of(split: Split, seed: int, index: int, idle: float = 0.0) -> tuple[int, int]:
     """
     Return the verb id and noun id of a clip; its domain gives the names.
 
-    Every `NUM_ACTIONS` clips are a permutation of all actions: a split of any size is balanced to
-    within one clip an action.
+    Every `NUM_ACTIONS` clips of actions are a permutation of all: a split of any size is balanced
+    to within one clip an action.
+
+    :param idle: fraction of the clips, evenly spread, in which nothing is done.
     """
+    before = floor(index * idle)
+    if floor((index + 1) * idle) > before:
+        return len(VERBS), len(NOUNS)
+    index -= before
     block, position = divmod(index, NUM_ACTIONS)
     order = generator(Stream.ORDER, seed, split.number, block).permutation(NUM_ACTIONS)
     verb, noun = divmod(int(order[position]), len(NOUNS))
