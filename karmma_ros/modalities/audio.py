@@ -15,7 +15,13 @@ from karmma_ros.clip import AudioSpec, ClipSpec
 from karmma_ros.errors import DataError, InvalidSampleError, InvalidSettingError, printable
 from karmma_ros.modalities.audio_buffer import AudioArrays, AudioBuffer, AudioChunk
 from karmma_ros.modalities.audio_content import AudioContent
+from karmma_ros.modalities.audio_corruptions import (
+    AUDIO_CORRUPTIONS,
+    corrupt_tiles,
+    INPUT_CORRUPTIONS,
+)
 from karmma_ros.modalities.audio_rate import AudioFormat, AudioRateCheck
+from karmma_ros.modalities.corruption import CorruptionContext
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.message_types import (
     AUDIO_DATA,
@@ -241,6 +247,7 @@ class Audio(ModalityType):
     info = InfoTopic('audio_info', AUDIO_INFO, (AUDIO_DATA_STAMPED, AUDIO_DATA))
     depth = 50  # every gap reaches the network
     decoder, content_check = MicrophoneDecoder, AudioContent
+    corruptions = AUDIO_CORRUPTIONS
     unsupported = {
         'foxglove_msgs/msg/RawAudio': _SAMPLES,
         'audio_utils_msgs/msg/AudioFrame': _SAMPLES,
@@ -260,6 +267,48 @@ class Audio(ModalityType):
         check_array('audio', given.samples, np.float32,
                     (round(clip.duration * spec.sample_rate),))
         return audio_input(given.samples, spec, given.valid_mask, given.spectrogram)
+
+    def samples_of(self, arrays: Any) -> NDArray[np.float32]:
+        """Return the samples `[n]`."""
+        samples: NDArray[np.float32] = (
+            arrays.samples if isinstance(arrays, (AudioArrays, AudioChunk)) else arrays)
+        return samples
+
+    def with_samples(self, arrays: Any, samples: NDArray[np.float32]) -> Any:
+        """Return other samples with the same gaps, or at the same rate."""
+        if isinstance(arrays, AudioArrays):
+            return AudioArrays(samples, arrays.valid_mask)
+        return AudioChunk(samples, arrays.sample_rate) if isinstance(arrays, AudioChunk) else (
+            samples)
+
+    def window_of_one(self, sample: AudioChunk) -> AudioChunk:
+        """Return the chunk."""
+        return sample
+
+    def only_sample(self, sample: AudioChunk, arrays: AudioChunk) -> AudioChunk:
+        """Return the chunk."""
+        return arrays
+
+    def sample_times(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float64]:
+        """Return the seconds from the first sample to each."""
+        rate = arrays.sample_rate if isinstance(arrays, AudioChunk) else (
+            self.spec(clip).sample_rate)
+        return np.arange(len(self.samples_of(arrays))) / rate
+
+    @property
+    def input_corruptions(self) -> tuple[str, ...]:
+        """Return the names of those that need no phase."""
+        return INPUT_CORRUPTIONS
+
+    def corrupt_input(
+        self, name: str, severity: int, x: NDArray[np.float32], clip: ClipSpec,
+        rng: np.random.Generator,
+    ) -> NDArray[np.float32]:
+        """Corrupt tiles in place of audio, which cannot be restored."""
+        spec, level = self.spec(clip), self.corruption(name).level(severity)
+        count = round(clip.duration * spec.sample_rate)
+        context = CorruptionContext(rng, rng, np.arange(count) / spec.sample_rate)
+        return corrupt_tiles(name, level, x, spec, count, context)
 
     def buffer(self, clip: ClipSpec) -> AudioBuffer:
         """Return an empty buffer."""

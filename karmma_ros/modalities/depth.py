@@ -17,6 +17,7 @@ from karmma_ros.errors import InvalidSampleError, printable
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.depth_content import DepthContent
 from karmma_ros.modalities.frame_slots import FrameSlots
+from karmma_ros.modalities.image_corruptions import DEPTH_CORRUPTIONS
 from karmma_ros.modalities.message_types import COMPRESSED_IMAGE, IMAGE
 from karmma_ros.modalities.modality_type import InputDecoder, InputMessage, ModalityType, Values
 from karmma_ros.modalities.series import check_field
@@ -159,6 +160,7 @@ class Depth(ModalityType):
     compressed_suffix = '/compressedDepth'
     depth = 1  # the newest image alone, so that a slow machine is not behind
     decoder, content_check = DepthDecoder, DepthContent
+    corruptions = DEPTH_CORRUPTIONS
     unsupported = {
         'sensor_msgs/msg/PointCloud2': f'remap depth to the {IMAGE} that it was made of',
         'stereo_msgs/msg/DisparityImage':

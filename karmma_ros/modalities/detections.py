@@ -17,14 +17,10 @@ from karmma_ros.clip import BOX_PAD, ClipSpec, DetectionSpec
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities.box_check import BoxCheck, BoxFrame
 from karmma_ros.modalities.box_content import BoxContent
+from karmma_ros.modalities.box_corruptions import BOX_CORRUPTIONS
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.message_types import DETECTIONS, YOLO
-from karmma_ros.modalities.modality_type import (
-    InputDecoder,
-    InputMessage,
-    ModalityType,
-    Values,
-)
+from karmma_ros.modalities.modality_type import InputDecoder, InputMessage, ModalityType, Values
 from karmma_ros.modalities.sample_buffer import Coverage, SampleBuffer
 from karmma_ros.preprocess.box_array import (
     CategoryMap,
@@ -302,6 +298,7 @@ class Detections(ModalityType):
     message_types = (DETECTIONS, YOLO)
     timeout = 1.0
     decoder, content_check = DetectorDecoder, BoxContent
+    corruptions = BOX_CORRUPTIONS
     unsupported = {
         'vision_msgs/msg/Detection3DArray': _IN_SPACE,
         'vision_msgs/msg/Detection3D': _IN_SPACE,
@@ -343,6 +340,14 @@ class Detections(ModalityType):
             raise InvalidSampleError(
                 f'boxes: got {len(arrays)} frames; expected {clip.num_frames}')
         return detection_input(arrays, self.spec(clip))
+
+    def restore(self, x: NDArray[np.float32], clip: ClipSpec) -> list[NDArray[np.float32]]:
+        """Return the boxes of each frame, with padding rows."""
+        return list(x)
+
+    def window_of_one(self, sample: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Return the boxes of one frame."""
+        return [sample]
 
     def buffer(self, clip: ClipSpec) -> DetectionBuffer:
         """Return an empty buffer."""

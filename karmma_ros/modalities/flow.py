@@ -20,6 +20,7 @@ from karmma_ros.modalities.content_check import Finding, Persistence
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.flow_content import FlowContent
 from karmma_ros.modalities.frame_slots import FrameSlots, StoredFrames
+from karmma_ros.modalities.image_corruptions import FLOW_CORRUPTIONS
 from karmma_ros.modalities.message_types import IMAGE
 from karmma_ros.modalities.modality_type import (
     InputDecoder,
@@ -40,7 +41,7 @@ from karmma_ros.preprocess.optical_flow import (
     NO_MOVEMENT,
     quantise_flow,
 )
-from karmma_ros.preprocess.resize import resize_and_crop_vectors
+from karmma_ros.preprocess.resize import resize_and_crop_vectors, restored_images
 import numpy as np
 from numpy.typing import NDArray
 
@@ -269,6 +270,7 @@ class Flow(ModalityType):
     is_image = has_frames = skips_first = True
     message_types = (IMAGE,)
     decoder, content_check = FlowDecoder, FlowContent
+    corruptions = FLOW_CORRUPTIONS
     unsupported = {
         'mavros_msgs/msg/OpticalFlow': _DENSE,
         'mavros_msgs/msg/OpticalFlowRad': _DENSE,
@@ -294,6 +296,19 @@ class Flow(ModalityType):
     def prepare_frames(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
         """Return the input from some of the frames."""
         return flow_input(arrays, self.spec(clip))
+
+    def restore(self, x: NDArray[np.float32], clip: ClipSpec) -> NDArray[np.uint8]:
+        """Return the 8-bit flow."""
+        spec = self.spec(clip)
+        return restored_images(x[:2], spec.mean, spec.std)
+
+    def usual_size(self, samples: NDArray[Any], clip: ClipSpec) -> float:
+        """Return the largest displacement, in the unit of the samples."""
+        return 127.0 if samples.dtype == np.uint8 else float(self.spec(clip).bound)
+
+    def recomputed(self, frames: NDArray[np.uint8], clip: ClipSpec) -> NDArray[np.uint8]:
+        """Return the flow of other frames of the camera, as `prepare` takes it."""
+        return clip_flow(frames, self.spec(clip).bound)
 
     def buffer(self, clip: ClipSpec) -> FlowBuffer:
         """Return an empty buffer of the flow of a topic."""

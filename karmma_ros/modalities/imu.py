@@ -15,7 +15,7 @@ from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities.content_check import Finding, Persistence
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.modality_type import Values
-from karmma_ros.modalities.series import SeriesDecoder, SeriesSpec, SeriesType
+from karmma_ros.modalities.series import Series, SeriesDecoder, SeriesSpec, SeriesType
 from karmma_ros.modalities.series_content import StuckSeries
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ STANDARD_GRAVITY = 9.80665
 """m/s² in one g (CGPM 1901)."""
 _USUAL_ROTATION = 2.0
 """rad/s that become 1: a moderate turn of a hand."""
+_USUAL_ACCELERATION = 3.0
+"""m/s², likewise, beside gravity."""
 _ACCELERATIONS = {'m/s2': 1.0, 'g': STANDARD_GRAVITY}
 _ROTATIONS = {'rad/s': 1.0, 'deg/s': pi / 180}
 """Unit of a parameter → what it is in SI units."""
@@ -215,6 +217,15 @@ class Imu(SeriesType):
     def features(self, series: NDArray[np.float32], clip: ClipSpec) -> NDArray[np.float32]:
         """Return scaled channels and lengths."""
         return imu_input(series, self.spec(clip).lengths)
+
+    def restore(self, x: NDArray[np.float32], clip: ClipSpec) -> Series:
+        """Return acceleration and angular velocity."""
+        units = np.repeat([STANDARD_GRAVITY, _USUAL_ROTATION], 3)[:, None]
+        return self.restored_series(np.asarray(x[:6] * units, np.float32), clip)
+
+    def usual_size(self, samples: NDArray[np.float32], clip: ClipSpec) -> NDArray[np.float32]:
+        """Return what a moderate movement of a hand adds, m/s² and rad/s."""
+        return np.repeat(np.array([_USUAL_ACCELERATION, _USUAL_ROTATION], np.float32), 3)
 
     def read(
         self, message: Any, type_name: str, clip: ClipSpec, values: Values

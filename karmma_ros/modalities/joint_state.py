@@ -14,7 +14,13 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError, printable
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.modality_type import Values
-from karmma_ros.modalities.series import ChannelSpec, MOST_CHANNELS, SeriesDecoder, SeriesType
+from karmma_ros.modalities.series import (
+    ChannelSpec,
+    MOST_CHANNELS,
+    Series,
+    SeriesDecoder,
+    SeriesType,
+)
 from karmma_ros.modalities.series_content import StuckJoints
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +115,15 @@ class JointState(SeriesType):
         """Return standardised channels."""
         spec: JointStateSpec = self.spec(clip)
         return spec.standardised(series)
+
+    def restore(self, x: NDArray[np.float32], clip: ClipSpec) -> Series:
+        """Return the vectors that the channels were made from."""
+        return self.restored_series(self.spec(clip).restored(x), clip)
+
+    def usual_size(self, samples: NDArray[np.float32], clip: ClipSpec) -> NDArray[np.float32]:
+        """Return the deviation of each channel."""
+        size: NDArray[np.float32] = self.spec(clip).usual_size
+        return size
 
     def read(
         self, message: Any, type_name: str, clip: ClipSpec, values: Values

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol, TYPE_CHECKING
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import DataError, InvalidSampleError
 from karmma_ros.modalities.content_check import content_declarations, ContentCheck, Finding
+from karmma_ros.modalities.corruption import Corruptible
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.sample_buffer import SampleBuffer, WindowSamples
 from karmma_ros.modality import Modality
@@ -172,7 +173,7 @@ def stamp_ns_of(header: Any) -> int:
     return stamp_ns
 
 
-class ModalityType(ABC):
+class ModalityType(Corruptible, ABC):
     """
     One modality of a type: what is specific to it, from messages and files to inputs.
 

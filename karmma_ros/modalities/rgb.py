@@ -17,6 +17,7 @@ from karmma_ros.modalities.content_check import Finding, Persistence
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.frame_slots import FrameSlots
 from karmma_ros.modalities.image_content import CameraContent
+from karmma_ros.modalities.image_corruptions import FRAME_CORRUPTIONS
 from karmma_ros.modalities.message_types import COMPRESSED_IMAGE, IMAGE
 from karmma_ros.modalities.modality_type import (
     InputDecoder,
@@ -33,7 +34,7 @@ from karmma_ros.preprocess.compressed_image import (
 from karmma_ros.preprocess.image import decode_image, WIDE
 from karmma_ros.preprocess.image import is_wide as is_wide_encoding
 from karmma_ros.preprocess.image import largest_value as largest_image_value
-from karmma_ros.preprocess.resize import crop_unless_cropped, video_input
+from karmma_ros.preprocess.resize import crop_unless_cropped, restored_images, video_input
 import numpy as np
 from numpy.typing import NDArray
 
@@ -242,6 +243,7 @@ class Rgb(ModalityType):
     message_types = (IMAGE, COMPRESSED_IMAGE)
     topic, depth = 'image', 1  # the newest image alone, so that a slow machine is not behind
     decoder, content_check = CameraDecoder, CameraContent
+    corruptions = FRAME_CORRUPTIONS
     unsupported = {
         'ffmpeg_image_transport_msgs/msg/FFMPEGPacket': transport_remedy('ffmpeg'),
         'theora_image_transport/msg/Packet': transport_remedy('theora'),
@@ -271,6 +273,11 @@ class Rgb(ModalityType):
     def prepare_frames(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
         """Return the input from some of the frames."""
         return video_input(arrays, self.spec(clip))
+
+    def restore(self, x: NDArray[np.float32], clip: ClipSpec) -> NDArray[np.uint8]:
+        """Return the RGB frames."""
+        spec = self.spec(clip)
+        return restored_images(x, spec.mean, spec.std)
 
     def buffer(self, clip: ClipSpec) -> FrameBuffer:
         """Return an empty buffer."""

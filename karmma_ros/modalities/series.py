@@ -22,6 +22,7 @@ from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modalities.modality_type import InputDecoder, InputMessage, ModalityType
 from karmma_ros.modalities.rate_check import RateCheck, VECTORS_PER_SAMPLE
 from karmma_ros.modalities.sample_buffer import Coverage, SampleBuffer
+from karmma_ros.modalities.series_corruptions import SERIES_CORRUPTIONS
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.time_series import covered_slots, reach_ns, resample_series, usable
 import numpy as np
@@ -98,6 +99,16 @@ class ChannelSpec(SeriesSpec):
         mean = np.array(self.mean or [0.0], np.float32)[:, None]
         std = np.array(self.std or [1.0], np.float32)[:, None]
         return np.asarray((series - mean) / std, np.float32)
+
+    def restored(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the channels `[c, t]` that `standardised` took."""
+        mean = np.array(self.mean or [0.0], np.float32)[:, None]
+        return np.asarray(x * np.array(self.std or [1.0], np.float32)[:, None] + mean)
+
+    @property
+    def usual_size(self) -> NDArray[np.float32]:
+        """Return the deviation of each channel; 1 where it is not known."""
+        return np.array(self.std or [1.0], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,6 +293,7 @@ class SeriesType(ModalityType):
 
     depth = 100  # at 1000 Hz, what comes while a callback of another input runs
     decoder = SeriesDecoder
+    corruptions = SERIES_CORRUPTIONS
 
     @abstractmethod
     def channels(self, clip: ClipSpec) -> int:
@@ -337,6 +349,34 @@ class SeriesType(ModalityType):
         end_s, reach_s = start_s + clip.duration, reach_ns(clip.duration_ns) / NANOSECONDS
         times_s, values = source.values(start_s - reach_s, end_s)
         return Series.from_seconds(times_s, values.reshape(len(times_s), -1), end_s)
+
+    def samples_of(self, arrays: Series) -> NDArray[np.float32]:
+        """Return the vectors `[n, c]`."""
+        return arrays.values
+
+    def with_samples(self, arrays: Series, samples: NDArray[np.float32]) -> Series:
+        """Return other vectors at the same times."""
+        return Series(arrays.times_ns, samples)
+
+    def window_of_one(self, sample: NDArray[np.float32]) -> Series:
+        """Return a series of one vector."""
+        return Series(np.zeros(1, np.int64), sample[None])
+
+    def only_sample(self, sample: NDArray[np.float32], arrays: Series) -> NDArray[np.float32]:
+        """Return the vector."""
+        vector: NDArray[np.float32] = arrays.values[0]
+        return vector
+
+    def sample_times(self, arrays: Series, clip: ClipSpec) -> NDArray[np.float64]:
+        """Return the seconds from the first vector to each."""
+        return np.asarray((arrays.times_ns - arrays.times_ns.min()) / NANOSECONDS)
+
+    def restored_series(self, values: NDArray[np.float32], clip: ClipSpec) -> Series:
+        """Return vectors `[c, t]` at the times for which inputs are interpolated."""
+        count = values.shape[1]
+        times = -clip.duration_ns + (np.arange(count) + 0.5) * (clip.duration_ns / count)
+        return Series(np.rint(times).astype(np.int64),
+                      np.ascontiguousarray(values.T, np.float32))
 
     def augment(self, x: Tensor, strength: float, rand: Callable[..., Tensor]) -> Tensor:
         """Shift, scale and hold series, and add noise."""

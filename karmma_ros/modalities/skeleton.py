@@ -16,6 +16,7 @@ from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.modality_type import Values
 from karmma_ros.modalities.series import SeriesBuffer, SeriesDecoder, SeriesSpec, SeriesType
 from karmma_ros.modalities.series_content import StuckSeries
+from karmma_ros.modalities.series_corruptions import SKELETON_CORRUPTIONS
 from karmma_ros.preprocess.joints import skeleton_input
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +104,7 @@ class Skeleton(SeriesType):
     depth = 10
     timeout = 1.0
     decoder, content_check = SkeletonDecoder, StuckSeries
+    corruptions = SKELETON_CORRUPTIONS
     unsupported_names = 'Skeleton', f'publish {SKELETON} or {POSES}'
     encoders = {
         'tiny': ('series_cnn', {'norm': 'batch'}),
@@ -138,6 +140,16 @@ class Skeleton(SeriesType):
         """Return an empty buffer, in which single joints may be missing."""
         spec: SkeletonSpec = self.spec(clip)
         return SeriesBuffer(clip, self.channels(clip), spec.samples, spec.joints, 'joint')
+
+    def usual_size(self, samples: NDArray[np.float32], clip: ClipSpec) -> float:
+        """Return the root mean square of the distances of the joints from their centre."""
+        joints = samples.reshape(len(samples), -1, self.spec(clip).dimensions)
+        centred = joints - np.nanmean(joints, axis=1, keepdims=True)
+        return float(np.sqrt(np.nanmean(np.square(centred).sum(axis=2))))
+
+    def parts(self, clip: ClipSpec) -> int:
+        """Return the number of joints."""
+        return int(self.spec(clip).joints)
 
     def read(
         self, message: Any, type_name: str, clip: ClipSpec, values: Values

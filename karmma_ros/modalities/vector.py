@@ -13,7 +13,12 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modalities.modality_type import Values
-from karmma_ros.modalities.series import ChannelSpec, MOST_CHANNELS, SeriesType
+from karmma_ros.modalities.series import (
+    ChannelSpec,
+    MOST_CHANNELS,
+    Series,
+    SeriesType,
+)
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,6 +79,15 @@ class Vector(SeriesType):
         """Return standardised channels."""
         spec: VectorSpec = self.spec(clip)
         return spec.standardised(series)
+
+    def restore(self, x: NDArray[np.float32], clip: ClipSpec) -> Series:
+        """Return the vectors that the channels were made from."""
+        return self.restored_series(self.spec(clip).restored(x), clip)
+
+    def usual_size(self, samples: NDArray[np.float32], clip: ClipSpec) -> NDArray[np.float32]:
+        """Return the deviation of each channel."""
+        size: NDArray[np.float32] = self.spec(clip).usual_size
+        return size
 
     def read(
         self, message: Any, type_name: str, clip: ClipSpec, values: Values

@@ -81,6 +81,14 @@ def normalise_image(
         out[channel] -= np.float32(mean[channel] / std[channel])
 
 
+def restored_images(
+    x: NDArray[np.float32], mean: tuple[float, ...], std: tuple[float, ...],
+) -> NDArray[np.uint8]:
+    """Return the images `[t, h, w, c]` that `normalise_image` made `[c, t, h, w]` from."""
+    scaled = [255 * (channel * std[i] + mean[i]) for i, channel in enumerate(x)]
+    return np.asarray(np.clip(np.rint(np.stack(scaled, axis=-1)), 0, 255), np.uint8)
+
+
 def _fit(
     image: NDArray[Any], height: int, width: int, resize: tuple[int, ...],
 ) -> tuple[NDArray[Any], tuple[float, float]]:
