@@ -13,10 +13,14 @@ endif
 demo: env
 	@$(IN_ENV) python -m karmma_ros.node.demo
 
+# Tests that start no ROS nodes: several processes run them at once.
+PARALLEL := $(addprefix test/,bags cli data evaluation media modalities model preprocess reproduce stream training)
+
 # The runtimes in a process of their own: torch.compile crashes beside all the other libraries.
 test: lint
 	@$(IN_ENV) python -m pytest test/model/backends
-	@$(IN_ENV) python -m pytest --ignore test/model/backends
+	@$(IN_ENV) OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PARALLEL) --ignore test/model/backends
+	@$(IN_ENV) python -m pytest $(addprefix --ignore ,$(PARALLEL))
 
 # Half an hour; what it finds goes into docs/reliability.md. FAULTS='--only soak' runs one case.
 faults: env
