@@ -21,7 +21,7 @@ from typing import Any
 
 from karmma_ros.errors import InvalidSettingError, is_printable
 from karmma_ros.modality import in_order, Modality, subset_name
-from karmma_ros.prediction import action_heads, softmax
+from karmma_ros.prediction import action_heads, ACTIVATIONS
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,7 +58,7 @@ class CalibratedOutput:
     """Class probabilities, and whether they are to be trusted; of one clip or of a batch."""
 
     probabilities: dict[str, NDArray[np.float64]]
-    """Head → `[..., c]`, sums to one over the classes."""
+    """Head → `[..., c]`; sums to one over the classes, except with sigmoid."""
     action_exponent: float
     """As in `SubsetCalibration`."""
     unknown_score: NDArray[np.float64]
@@ -90,6 +90,8 @@ class Calibration:
     """Fraction of the clips of known actions above the thresholds, where they were fitted."""
     fitted_on: str = ''
     """The clips that it was fitted on, in words."""
+    activations: Mapping[str, str] = field(default_factory=dict)
+    """As `Vocabulary.activations`; it belongs to the model and is not stored with the rest."""
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -123,7 +125,8 @@ class Calibration:
         """
         own, score = self.of(modalities), unknown_score(logits)
         return CalibratedOutput(
-            {head: softmax(x, own.temperatures.get(head, 1.0)) for head, x in logits.items()},
+            {head: ACTIVATIONS[self.activations.get(head, 'softmax')](
+                x, own.temperatures.get(head, 1.0)) for head, x in logits.items()},
             own.action_exponent, score, self.is_unknown(modalities, score))
 
     def is_unknown(

@@ -31,6 +31,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CropSize = tuple[int, int] | tuple[int, int, tuple[int, ...]]
 """Height and width of a crop, and `VideoSpec.resize` where it is set."""
 
+KALDI_FBANK = 'kaldi_fbank'
+AUDIO_FEATURES = ('decibels', KALDI_FBANK)
+
 BOX_PAD, BOX_HAND, BOX_OBJECT = 0, 1, 2
 """Box categories as STLT numbers them (Radevski et al., BMVC 2021)."""
 
@@ -113,8 +116,16 @@ class AudioSpec:
     """Decibels subtracted from the spectrogram."""
     std: float = 16.5627
     """Decibels by which it is then divided."""
+    features: str = 'decibels'
+    """`decibels` of the power in each mel band, or `kaldi_fbank`: Kaldi's features, as
+    `torchaudio.compliance.kaldi.fbank` has them, in one tile that begins with the window."""
 
     def __post_init__(self) -> None:
+        if self.features not in AUDIO_FEATURES:
+            raise InvalidSettingError(
+                'clip.audio.features', self.features, ' or '.join(AUDIO_FEATURES))
+        if self.features == KALDI_FBANK and self.tiles != 1:
+            raise InvalidSettingError('clip.audio.tiles', self.tiles, f'1 of {KALDI_FBANK}')
         _positive('clip.audio', self, 'sample_rate', 'n_fft', 'win_length', 'hop_length',
                   'n_mels', 'tiles', 'tile_steps', 'std')
         _at_most('clip.audio', self, 'sample_rate', MOST_HERTZ)
@@ -205,10 +216,12 @@ class ClipSpec:
         if not self.flow.camera:
             del mapping['flow']['camera']
         inputs = {str(name): value for name, value in mapping.pop('inputs').items()}
-        for spec, fields_of in [(self.video, mapping['video']),
+        for spec, fields_of in [(self.video, mapping['video']), (self.audio, mapping['audio']),
                                 *((self.inputs[name], inputs[str(name)]) for name in self.inputs)]:
             if isinstance(spec, VideoSpec) and not spec.resize:
                 del fields_of['resize']
+            if isinstance(spec, AudioSpec) and spec.features == AudioSpec.features:
+                del fields_of['features']
         return {**mapping, 'inputs': inputs} if inputs else mapping
 
     @classmethod

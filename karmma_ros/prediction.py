@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from karmma_ros.errors import InvalidSettingError, is_printable
 import numpy as np
@@ -24,6 +24,15 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
     shifted = logits.astype(np.float64) / temperature
     exponentials = np.exp(shifted - shifted.max(-1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))
+
+
+def sigmoid(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Return the probability of each class on its own, computed in float64: `[..., c]`."""
+    return np.asarray(0.5 * (1 + np.tanh(logits.astype(np.float64) / (2 * temperature))))
+
+
+ACTIVATIONS = {'softmax': softmax, 'sigmoid': sigmoid}
+"""What makes probabilities of the logits of a head."""
 
 
 def action_heads(heads: Sequence[str]) -> tuple[str, ...]:
@@ -87,8 +96,16 @@ class Vocabulary:
     heads: Mapping[str, tuple[str, ...]]
     background: str = ''
     """Class, of any head, that stands for no action; empty without one."""
+    activations: Mapping[str, str] = field(default_factory=dict)
+    """Head → `sigmoid`, where several classes can be present at once; of others it is `softmax`:
+    the probabilities of their classes sum to one."""
 
     def __post_init__(self) -> None:
+        for head, activation in self.activations.items():
+            if head not in self.heads or activation not in tuple(ACTIVATIONS):
+                raise InvalidSettingError(
+                    f'activations.{head}', activation,
+                    f'{" or ".join(ACTIVATIONS)} of one of the heads {", ".join(self.heads)}')
         if not self.heads:
             raise InvalidSettingError('classes', {}, 'at least one head with its class names')
         for head, names in self.heads.items():
@@ -104,6 +121,19 @@ class Vocabulary:
             raise InvalidSettingError(
                 'background', self.background, f'a class of {" or ".join(self.heads)}',
                 'leave it out if no class stands for no action')
+
+    def check_softmax(self, what: str) -> None:
+        """
+        Refuse heads whose classes can be present at once.
+
+        :param what: what takes one class of each head.
+        :raises InvalidSettingError: for the first of them.
+        """
+        for head, activation in self.activations.items():
+            if activation != 'softmax':
+                raise InvalidSettingError(
+                    f'activations.{head}', activation, f'softmax, for {what}',
+                    'several of its classes can be present at once')
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -127,7 +157,7 @@ class Prediction:
     """
 
     probabilities: Mapping[str, NDArray[np.floating]]
-    """For each head a float array `[classes]` that sums to one."""
+    """For each head a float array `[classes]`; it sums to one, except with sigmoid."""
     vocabulary: Vocabulary
     unknown_score: float = 0.0
     """The greater, the less the clip resembles any action of the model."""

@@ -35,6 +35,28 @@ def test_each_subset_and_head_has_its_temperature():
     assert np.array_equal(alone['noun'], softmax(LOGITS['noun']))
 
 
+def test_a_head_with_sigmoid_has_a_probability_of_each_class():
+    calibration = Calibration({(V,): SubsetCalibration({'noun': 2.0})}, activations={
+        'noun': 'sigmoid'})
+    output = calibration.apply((V,), LOGITS).probabilities
+    wide = LOGITS['noun'].astype(np.float64)
+    np.testing.assert_allclose(output['noun'], 1 / (1 + np.exp(-wide / 2)), rtol=1e-12)
+    assert np.array_equal(output['verb'], softmax(LOGITS['verb']))
+    assert 'activations' not in calibration.to_dict()
+
+
+@pytest.mark.parametrize('activations', [{'tool': 'sigmoid'}, {'verb': 'relu'}, {'verb': ['x']}])
+def test_other_activations_are_refused(activations):
+    with pytest.raises(InvalidSettingError, match='softmax or sigmoid of one of the heads verb'):
+        Vocabulary({'verb': ('cut', 'wash')}, activations=activations)
+
+
+def test_what_takes_one_class_of_each_head_refuses_sigmoid():
+    with pytest.raises(InvalidSettingError, match='expected softmax, for a calibration'):
+        Vocabulary({'verb': ('cut', 'wash')}, activations={
+            'verb': 'sigmoid'}).check_softmax('a calibration')
+
+
 def test_the_score_of_an_action_is_a_power_of_the_product():
     output = FITTED.apply((A,), {head: x[0] for head, x in LOGITS.items()})
     vocabulary = Vocabulary({'verb': ('cut', 'wash', 'open'), 'noun': ('pan', 'cup')})

@@ -42,6 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     settings: DataSettings = parser.instantiate(given).data
     device = choose_device(given.device, '--device')
     bundle = load_bundle(given.model, custom_encoders=given.custom_encoders, calibrated=False)
+    bundle.vocabulary.check_softmax('a calibration')
     with Bars() as bars:
         splits = open_splits(
             needed(settings, 'validation'), bundle.spec, data_cache(given, settings), bars)

@@ -67,6 +67,7 @@ def late_fusion(bundles: Sequence[Bundle]) -> Bundle:
     :raises InvalidSettingError: when they share a modality, or differ in classes or clips.
     """
     first, *others = bundles
+    first.vocabulary.check_softmax('late fusion')
     modalities = [m for each in bundles for m in each.network.modalities]
     if len(set(modalities)) < len(modalities):
         raise InvalidSettingError(

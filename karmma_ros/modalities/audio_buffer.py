@@ -16,6 +16,7 @@ from karmma_ros.modalities.sample_buffer import Coverage, SampleBuffer
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.spectrogram import (
     check_rate,
+    column_spans,
     columns_of,
     log_mel,
     resample,
@@ -319,7 +320,7 @@ class SpectrogramCache:
         count = columns_of(len(samples), self._spec)
         bands = np.zeros((self._spec.n_mels, count), np.float32)
         gaps = touching_gaps(valid_mask, self._spec)
-        reusable = ~gaps & self._inside(count, len(samples))
+        reusable = ~gaps & self._inside(len(samples))
         missing = ~(self._reuse(bands, first) & reusable | gaps)
         for start, stop in _runs(missing):
             bands[:, start:stop] = log_mel(samples, self._spec, start, stop)
@@ -338,11 +339,10 @@ class SpectrogramCache:
                 reused[:len(reusable)] = reusable
         return reused
 
-    def _inside(self, count: int, samples: int) -> NDArray[np.bool_]:
+    def _inside(self, samples: int) -> NDArray[np.bool_]:
         """Mark the columns, bool `[s]`, that depend on samples of the window only."""
-        centres = np.arange(count) * self._spec.hop_length
-        half = (self._spec.win_length + 1) // 2
-        inside: NDArray[np.bool_] = (centres >= half) & (centres + half <= samples)
+        first, last = column_spans(samples, self._spec)
+        inside: NDArray[np.bool_] = (first >= 0) & (last <= samples)
         return inside
 
 

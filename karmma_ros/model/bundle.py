@@ -10,7 +10,7 @@ and no class outside this package, torchvision and timm is imported unless it is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import json
 import math
 import os
@@ -109,6 +109,8 @@ def save_bundle(
     }
     if vocabulary.background:
         description['background'] = vocabulary.background
+    if vocabulary.activations:
+        description['activations'] = dict(vocabulary.activations)
     if source:
         description['source'] = dict(source)
     types = registered_by_location(config.modalities)
@@ -160,7 +162,8 @@ def load_bundle(
             _refuse_custom(path, config)
         spec = ClipSpec.from_dict(description['clip'])
         vocabulary = Vocabulary({h: tuple(n) for h, n in description['classes'].items()},
-                                description.get('background', ''))
+                                description.get('background', ''),
+                                description.get('activations', {}))
         _check_inputs(config, spec)
         if not custom_encoders:  # theirs may not know the meta device, and are trusted
             _check_shapes(path, config, spec, vocabulary)
@@ -177,8 +180,8 @@ def load_bundle(
         network.eval().to(device), config, spec, vocabulary,
         str(description.get('name', path.name)), str(description.get('dataset', '')),
         description.get('metrics', {}), path, digest,
-        _read_calibration(path / CALIBRATION, digest, config, vocabulary)
-        if calibrated else Calibration(),
+        replace(_read_calibration(path / CALIBRATION, digest, config, vocabulary)
+                if calibrated else Calibration(), activations=vocabulary.activations),
         description.get('source', {}),
     )
 

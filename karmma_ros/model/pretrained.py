@@ -11,13 +11,14 @@ Shape legend: e token width, k channels, n positions, t frames.
 from __future__ import annotations
 
 from collections.abc import Callable
+import math
 from pathlib import Path
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import first_line, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig, ModelConfig
-from karmma_ros.model.encoders.mel import AST
+from karmma_ros.model.encoders.mel import AST, published_grid, published_stride
 from karmma_ros.model.encoders.video import ChunkedEncoder, prepare_torchvision
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.weights_check import check_clip, check_fit, is_frozen, LoadReport
@@ -182,7 +183,8 @@ def _as_named(weights: Weights, own: Weights, modality: Modality) -> Weights:
     mine = {n.removeprefix(part): x for n, x in weights.items() if n.startswith(part)}
     bare = {n.removeprefix(CHUNKED): x for n, x in mine.items()}
     forms: list[Weights] = [mine, bare] if mine else [
-        weights, {f'model.{name}': x for name, x in weights.items()}]
+        weights, {f'model.{name}': x for name, x in weights.items()},
+        {f'model.{name.removeprefix("v.")}': x for name, x in weights.items()}]  # AST's own
     return max(forms, key=lambda form: len(form.keys() & own.keys()))
 
 
@@ -219,10 +221,28 @@ def _patch_positions(
         return None
     from timm.layers import resample_abs_pos_embed
 
+    rows, columns = _grid_of(theirs)
     grid = encoder.grid
-    side = round((theirs.shape[1] - 2) ** 0.5)
-    resized = resample_abs_pos_embed(theirs, list(grid), [side, side], num_prefix_tokens=2)
-    return resized, f'{side}×{side} positions resampled to {grid[0]}×{grid[1]}'
+    resized = resample_abs_pos_embed(theirs, list(grid), [rows, columns], num_prefix_tokens=2)
+    return resized, f'{rows}×{columns} positions resampled to {grid[0]}×{grid[1]}'
+
+
+def _grid_of(positions: Tensor) -> tuple[int, int]:
+    """
+    Return the rows and columns of a position embedding of DeiT or of an AST of AudioSet.
+
+    :raises InvalidSettingError: when its size is of neither.
+    """
+    count = positions.shape[1] - 2 if positions.ndim == 3 else 0
+    stride = published_stride(count)
+    side = math.isqrt(max(0, count))
+    if side > 0 and side ** 2 == count:
+        return side, side
+    if stride is None:
+        raise InvalidSettingError(
+            'weights', f'model.pos_embed {list(positions.shape)}',
+            'positions [1, 2 + n, e] of a square of patches, or of 128 mel bands and 1024 columns')
+    return published_grid(stride)
 
 
 def _frame_positions(

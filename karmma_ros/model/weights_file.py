@@ -44,7 +44,7 @@ class MissingWeightsError(KarmmaError):
 
 def cache_path(url: str) -> Path:
     """Return where torch keeps what it downloads from a URL."""
-    return Path(torch.hub.get_dir()) / 'checkpoints' / url.rpartition('/')[2]
+    return Path(torch.hub.get_dir()) / 'checkpoints' / url.partition('?')[0].rpartition('/')[2]
 
 
 def download(url: str) -> Path:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from karmma_ros.clip import AudioSpec
+from karmma_ros.clip import AudioSpec, KALDI_FBANK
 from karmma_ros.errors import InvalidSampleError
+from karmma_ros.preprocess import kaldi_fbank
 from karmma_ros.preprocess.arrays import check_array
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -96,7 +97,8 @@ def log_mel(
 
     Column j is centred on sample j × hop, so that s = 1 + n // hop; the audio is
     padded with silence. Power is not normalised: a full-scale sine in a Hann window of w
-    samples peaks at (w / 4)² = 20 log10(w / 4) dB.
+    samples peaks at (w / 4)² = 20 log10(w / 4) dB. `kaldi_fbank` has Kaldi's features, whose
+    logarithms are natural.
 
     :param first: the first column to return; `stop` is the one after the last.
     :raises InvalidSampleError: for another type or shape, NaN or infinity.
@@ -104,21 +106,33 @@ def log_mel(
     check_array('waveform', waveform, np.float32, ('n',))
     if not np.isfinite(waveform).all():
         raise InvalidSampleError('waveform: got NaN or infinity; expected finite samples')
-    win = spec.win_length
-    padded = np.zeros(len(waveform) + 2 * win, np.float32)
-    padded[win // 2:win // 2 + len(waveform)] = waveform
-    pieces = sliding_window_view(padded, win)[::spec.hop_length]
-    pieces = pieces[:columns_of(len(waveform), spec)][first:stop]
-    spectrum = np.fft.rfft(pieces * _window(win), spec.n_fft)
+    is_kaldi = spec.features == KALDI_FBANK
+    windows = kaldi_fbank.windows if is_kaldi else _windows
+    spectrum = np.fft.rfft(windows(waveform, spec, first, stop), spec.n_fft)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     mel = _mel_bands(np.ascontiguousarray(power.T, np.float32), spec)
+    if is_kaldi:
+        np.maximum(mel, kaldi_fbank.LEAST_ENERGY, out=mel)
+        return np.log(mel, out=mel)
     np.log10(np.maximum(mel, 1e-30, out=mel), out=mel)
     mel *= 10
     return np.maximum(mel, FLOOR_DB, out=mel)
 
 
+def _windows(
+    waveform: NDArray[np.float32], spec: AudioSpec, first: int, stop: int | None,
+) -> NDArray[np.float32]:
+    win = spec.win_length
+    padded = np.zeros(len(waveform) + 2 * win, np.float32)
+    padded[win // 2:win // 2 + len(waveform)] = waveform
+    pieces = sliding_window_view(padded, win)[::spec.hop_length]
+    return pieces[:columns_of(len(waveform), spec)][first:stop] * _window(win)
+
+
 def columns_of(samples: int, spec: AudioSpec) -> int:
     """Count the columns of the spectrogram of so many samples."""
+    if spec.features == KALDI_FBANK:
+        return kaldi_fbank.columns_of(samples, spec)
     return 1 + samples // spec.hop_length
 
 
@@ -131,7 +145,8 @@ def audio_input(
 
     Tile i is centred on (i + 0.5) / k of the window; beyond the window there is silence.
     Centres are rounded to spectrogram columns (2.5 ms at most by default), so that all
-    tiles are crops of one spectrogram: 32 tiles at the cost of one.
+    tiles are crops of one spectrogram: 32 tiles at the cost of one. The only tile of Kaldi's
+    features begins with the window, and zeros follow, as AST was trained (Gong et al., 2021).
 
     :param valid_mask: bool `[n]`, false where a gap was filled with zeros. Columns that touch one
         are set to the mean, as training masks intervals of audio: digital silence would
@@ -144,7 +159,9 @@ def audio_input(
         spectrogram = log_mel(waveform, spec)
     bands, columns = spectrogram.shape
     steps, margin = spec.tile_steps, spec.tile_steps
-    padded = np.full((bands, columns + 2 * margin), (FLOOR_DB - spec.mean) / spec.std, np.float32)
+    is_kaldi = spec.features == KALDI_FBANK
+    beyond = ((0.0 if is_kaldi else FLOOR_DB) - spec.mean) / spec.std
+    padded = np.full((bands, columns + 2 * margin), beyond, np.float32)
     middle = padded[:, margin:margin + columns]
     np.subtract(spectrogram, np.float32(spec.mean), out=middle)
     middle /= np.float32(spec.std)
@@ -152,6 +169,8 @@ def audio_input(
         middle[:, touching_gaps(valid_mask, spec)] = 0.0
     centres = (np.arange(spec.tiles) + 0.5) / spec.tiles * len(waveform) / spec.hop_length
     starts = np.rint(centres).astype(int) - steps // 2 + margin
+    if is_kaldi:
+        starts = np.array([margin])
     tiles = np.empty((spec.tiles, bands, steps), np.float32)
     for tile, start in zip(tiles, starts):
         tile[:] = padded[:, start:start + steps]
@@ -161,12 +180,20 @@ def audio_input(
 def touching_gaps(valid_mask: NDArray[np.bool_], spec: AudioSpec) -> NDArray[np.bool_]:
     """Mark the spectrogram columns, bool `[s]`, whose window holds an invalid sample."""
     invalid = np.concatenate([[0], np.cumsum(~valid_mask)])
-    centres = np.arange(columns_of(len(valid_mask), spec)) * spec.hop_length
-    half = spec.win_length // 2
-    first = np.clip(centres - half, 0, len(valid_mask))
-    last = np.clip(centres + half, 0, len(valid_mask))
+    first, last = (np.clip(each, 0, len(valid_mask))
+                   for each in column_spans(len(valid_mask), spec))
     gaps: NDArray[np.bool_] = invalid[last] > invalid[first]
     return gaps
+
+
+def column_spans(
+    samples: int, spec: AudioSpec,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return of each column the first sample of its window, and the one after its last, `[s]`."""
+    starts = np.arange(columns_of(samples, spec)) * spec.hop_length
+    if spec.features != KALDI_FBANK:
+        starts = starts - spec.win_length // 2
+    return starts, starts + spec.win_length
 
 
 @lru_cache(maxsize=8)
@@ -176,6 +203,8 @@ def mel_filterbank(spec: AudioSpec) -> NDArray[np.float32]:
 
     Their corners are even on the HTK mel scale, 2595 log10(1 + Hz / 700); peaks are one.
     """
+    if spec.features == KALDI_FBANK:
+        return kaldi_fbank.mel_filterbank(spec)
     bins = np.linspace(0, spec.sample_rate / 2, spec.n_fft // 2 + 1)
     top = 2595 * np.log10(1 + spec.sample_rate / 2 / 700)
     corners = 700 * (10 ** (np.linspace(0, top, spec.n_mels + 2) / 2595) - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from karmma_ros.calibration import Calibration
 from karmma_ros.clip import Clip, ClipSpec
@@ -25,7 +26,7 @@ class Recogniser:
 
     :param network: a backend, as `choose` returns it; or a module, which PyTorch then runs as it
         is on `device`; `Eager` describes its arguments.
-    :param calibration: of the bundle; without one the softmax of the logits is returned.
+    :param calibration: of the bundle; without one the probabilities have temperatures of 1.
 
     >>> from karmma_ros.clip import Clip
     >>> from karmma_ros.modality import Modality
@@ -51,7 +52,8 @@ class Recogniser:
         calibration: Calibration = Calibration(),
     ) -> None:
         self.backend = Eager(network, device) if isinstance(network, nn.Module) else network
-        self.vocabulary, self.spec, self.calibration = vocabulary, spec, calibration
+        self.vocabulary, self.spec = vocabulary, spec
+        self.calibration = replace(calibration, activations=vocabulary.activations)
         self.modalities = self.backend.modalities
         self._tokens = TokenCache(self.backend.parts) if self.backend.parts else None
         self._used = False

@@ -12,17 +12,21 @@ import pytest
 
 SPEC = AudioSpec(sample_rate=1000, n_fft=32, win_length=15, hop_length=5, n_mels=8, tiles=2,
                  tile_steps=20, mean=0.0, std=10.0)
+KALDI = AudioSpec(sample_rate=1000, n_fft=32, win_length=15, hop_length=5, n_mels=8, tiles=1,
+                  tile_steps=40, mean=-4.0, std=9.0, features='kaldi_fbank')
 WINDOW = 200
 AUDIO = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
 
 
-def check(cache: SpectrogramCache, first: int, silent: np.ndarray) -> None:
+def check(
+    cache: SpectrogramCache, first: int, silent: np.ndarray, spec: AudioSpec = SPEC,
+) -> None:
     """Hold the tiles of a window against those that are computed anew."""
     valid = ~silent[first:first + WINDOW]
     audio = np.where(valid, AUDIO[first:first + WINDOW], np.float32(0))
     columns = cache.log_mel(audio, valid, first)
     np.testing.assert_allclose(
-        audio_input(audio, SPEC, valid, columns), audio_input(audio, SPEC, valid), atol=1e-4)
+        audio_input(audio, spec, valid, columns), audio_input(audio, spec, valid), atol=1e-4)
 
 
 @settings(max_examples=100, deadline=None)
@@ -35,6 +39,14 @@ def test_what_is_remembered_is_what_would_be_computed(gaps, steps):
     for step in steps:
         first = min(max(0, first + step), len(AUDIO) - WINDOW)
         check(cache, first, silent)
+
+
+@pytest.mark.parametrize('gap', [(0, 0), (0, 30), (90, 107), (185, 200), (0, 200)])
+def test_features_of_kaldi_are_remembered_as_well(gap):
+    cache, silent = SpectrogramCache(KALDI), np.zeros(len(AUDIO), np.bool_)
+    silent[slice(*gap)] = True
+    for first in (0, 5, 10, 10, 47):
+        check(cache, first, silent, KALDI)
 
 
 def test_late_audio_that_fills_a_gap_is_used():

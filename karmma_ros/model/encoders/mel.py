@@ -62,11 +62,13 @@ class AST(nn.Module):
     :param input_shape: `[k, f, s]`.
     :param patch: side of a patch.
     :param stride: from one patch to the next.
+    :param classifier_tokens: only the averaged token, after the layer norm that AST's own
+        classifier begins with.
     """
 
     def __init__(
         self, input_shape: Sequence[int], dim: int = 192, layers: int = 12, heads: int = 3,
-        patch: int = 16, stride: int = 10,
+        patch: int = 16, stride: int = 10, classifier_tokens: bool = False,
     ) -> None:
         super().__init__()
         prepare_torchvision()
@@ -78,11 +80,32 @@ class AST(nn.Module):
             img_size=(bands, steps), patch_size=patch, in_chans=tiles, num_classes=0,
             embed_dim=dim, depth=layers, num_heads=heads,
             embed_layer=partial(_OverlappingPatches, stride=stride))
+        self.norm = nn.LayerNorm(dim) if classifier_tokens else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode `[b, k, f, s]` into tokens `[b, 1 + n, e]`."""
         tokens = self.model.forward_features(x)  # [b, 2 + n, e]
-        return torch.cat([tokens[:, :2].mean(1, keepdim=True), tokens[:, 2:]], dim=1)
+        first = tokens[:, :2].mean(1, keepdim=True)
+        if self.norm is not None:
+            normed: Tensor = self.norm(first)
+            return normed
+        return torch.cat([first, tokens[:, 2:]], dim=1)
+
+
+PUBLISHED_INPUT = 128, 1024
+"""Mel bands and columns that AST was trained with on AudioSet."""
+
+
+def published_stride(positions: int, patch: int = 16) -> int | None:
+    """Return the stride of an AST of AudioSet by the number of its patches; None: it is none."""
+    return next((stride for stride in range(patch, 0, -1)
+                 if math.prod(published_grid(stride, patch)) == positions), None)
+
+
+def published_grid(stride: int, patch: int = 16) -> tuple[int, int]:
+    """Return the rows and columns of patches of an AST of AudioSet."""
+    bands, steps = PUBLISHED_INPUT
+    return _steps(bands, patch, stride), _steps(steps, patch, stride)
 
 
 class _OverlappingPatches(nn.Module):

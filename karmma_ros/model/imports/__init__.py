@@ -16,6 +16,7 @@ from typing import Any
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, CONFIG, load_bundle, save_bundle
+from karmma_ros.model.imports.ast import ast_model
 from karmma_ros.model.imports.origin import card, Converted, PublishedModel
 from karmma_ros.model.imports.radevski import radevski_model
 from karmma_ros.model.imports.torchvision_video import torchvision_model
@@ -65,10 +66,13 @@ FILE_SOURCES: dict[str, Callable[[Path, Weights, ImportSettings], PublishedModel
         path, weights, settings.classes, settings.duration),
     'omnivore': lambda path, weights, settings: omnivore_model(
         path, weights, settings.classes, settings.duration),
+    'ast': lambda path, weights, settings: ast_model(
+        path, weights, settings.classes, settings.duration),
 }
 """What stands before the colon of a source, of a file of weights that follows."""
 
 URLS = {
+    'ast:audioset_0.4593': 'https://www.dropbox.com/s/cv4knew8mvbrnvq/audioset_0.4593.pth?dl=1',
     'omnivore:swinB_epic':
         'https://dl.fbaipublicfiles.com/omnivore/models/swinB_epic_checkpoint.torch',
     'video-swin:swin_base_patch244_window1677_sthv2':

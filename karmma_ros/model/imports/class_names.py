@@ -61,17 +61,18 @@ def read_pairs(path: Path, verbs: Path, nouns: Path) -> tuple[Vocabulary, Pairs]
     return Vocabulary(names), {head: tuple(each) for head, each in pairs.items()}
 
 
-def read_keys(path: Path) -> tuple[str, ...]:
+def read_keys(path: Path, id_column: str = 'id', name_column: str = 'key') -> tuple[str, ...]:
     """
-    Return the names of the classes of Epic-Kitchens-100 by id.
+    Return the names of classes by id, from a table such as those of Epic-Kitchens-100.
 
-    :raises InvalidSettingError: for a file without the columns `id` and `key`, or ids that miss.
+    :raises InvalidSettingError: for a file without the columns, or ids that miss.
     """
     try:
         rows = list(csv.DictReader(io.StringIO(_text(path))))
-        return _by_id({row['key']: row['id'] for row in rows})
+        return _by_id({row[name_column]: row[id_column] for row in rows})
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise _unusable(path, f'expected the columns id and key ({first_line(error)})') from error
+        raise _unusable(path, f'expected the columns {id_column} and {name_column} '
+                        f'({first_line(error)})') from error
 
 
 def _by_id(content: object) -> tuple[str, ...]:
