@@ -19,6 +19,7 @@ from karmma_ros.model.bundle import Bundle, CONFIG, load_bundle, save_bundle
 from karmma_ros.model.imports.ast import ast_model
 from karmma_ros.model.imports.origin import card, Converted, PublishedModel
 from karmma_ros.model.imports.radevski import radevski_model
+from karmma_ros.model.imports.stlt import stlt_model
 from karmma_ros.model.imports.torchvision_video import torchvision_model
 from karmma_ros.model.imports.video_swin import omnivore_model, video_swin_model
 from karmma_ros.model.karmma import Karmma
@@ -65,6 +66,8 @@ FILE_SOURCES: dict[str, Callable[[Path, Weights, ImportSettings], PublishedModel
     'radevski': lambda path, weights, settings: radevski_model(
         path, weights, settings.classes, settings.duration),
     'omnivore': lambda path, weights, settings: omnivore_model(
+        path, weights, settings.classes, settings.duration),
+    'stlt': lambda path, weights, settings: stlt_model(
         path, weights, settings.classes, settings.duration),
     'ast': lambda path, weights, settings: ast_model(
         path, weights, settings.classes, settings.duration),
