@@ -119,19 +119,33 @@ class AudioSpec:
     features: str = 'decibels'
     """`decibels` of the power in each mel band, or `kaldi_fbank`: Kaldi's features, as
     `torchaudio.compliance.kaldi.fbank` has them, in one tile that begins with the window."""
+    tile_duration: float = 0.0
+    """Seconds of tiles that are spectrograms of their own, centred to the sample, as those of
+    Radevski et al. 0: tiles are cut out of one spectrogram, at its columns, in less time."""
 
     def __post_init__(self) -> None:
-        if self.features not in AUDIO_FEATURES:
-            raise InvalidSettingError(
-                'clip.audio.features', self.features, ' or '.join(AUDIO_FEATURES))
-        if self.features == KALDI_FBANK and self.tiles != 1:
-            raise InvalidSettingError('clip.audio.tiles', self.tiles, f'1 of {KALDI_FBANK}')
         _positive('clip.audio', self, 'sample_rate', 'n_fft', 'win_length', 'hop_length',
                   'n_mels', 'tiles', 'tile_steps', 'std')
         _at_most('clip.audio', self, 'sample_rate', MOST_HERTZ)
         if self.win_length > self.n_fft:
             raise InvalidSettingError(
                 'clip.audio.win_length', self.win_length, f'at most n_fft = {self.n_fft}')
+        if self.features not in AUDIO_FEATURES:
+            raise InvalidSettingError(
+                'clip.audio.features', self.features, ' or '.join(AUDIO_FEATURES))
+        if self.features == KALDI_FBANK and self.tiles != 1:
+            raise InvalidSettingError('clip.audio.tiles', self.tiles, f'1 of {KALDI_FBANK}')
+        if self.tile_duration and (
+                self.features == KALDI_FBANK
+                or 1 + self.tile_samples // self.hop_length != self.tile_steps):
+            raise InvalidSettingError(
+                'clip.audio.tile_duration', self.tile_duration, f'0, or the length of '
+                f'{self.tile_steps} columns of decibels in seconds')
+
+    @property
+    def tile_samples(self) -> int:
+        """Return the samples of a tile that is a spectrogram of its own."""
+        return int(self.tile_duration * self.sample_rate)
 
 
 @dataclass(frozen=True)
@@ -220,8 +234,10 @@ class ClipSpec:
                                 *((self.inputs[name], inputs[str(name)]) for name in self.inputs)]:
             if isinstance(spec, VideoSpec) and not spec.resize:
                 del fields_of['resize']
-            if isinstance(spec, AudioSpec) and spec.features == AudioSpec.features:
-                del fields_of['features']
+            if isinstance(spec, AudioSpec):
+                for name in ('features', 'tile_duration'):
+                    if getattr(spec, name) == getattr(AudioSpec, name):
+                        del fields_of[name]
         return {**mapping, 'inputs': inputs} if inputs else mapping
 
     @classmethod

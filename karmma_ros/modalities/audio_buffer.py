@@ -248,7 +248,9 @@ class StoredAudio:
 
     def arrays(self) -> AudioArrays:
         """Return the samples with their spectrogram, of which only what is new is computed."""
-        spectrogram = self.cache.log_mel(self.samples, self.valid_mask, self.first)
+        spectrogram = None
+        if not self.cache.spec.tile_duration:
+            spectrogram = self.cache.log_mel(self.samples, self.valid_mask, self.first)
         return AudioArrays(self.samples, self.valid_mask, spectrogram)
 
 
@@ -302,7 +304,7 @@ class SpectrogramCache:
     """
 
     def __init__(self, spec: AudioSpec) -> None:
-        self._spec = spec
+        self.spec = spec
         self._cached: _Columns | None = None
 
     def log_mel(
@@ -317,13 +319,13 @@ class SpectrogramCache:
         :param first: index of the first sample in the stream. Windows whose indices differ by
             whole hops share their columns.
         """
-        count = columns_of(len(samples), self._spec)
-        bands = np.zeros((self._spec.n_mels, count), np.float32)
-        gaps = touching_gaps(valid_mask, self._spec)
+        count = columns_of(len(samples), self.spec)
+        bands = np.zeros((self.spec.n_mels, count), np.float32)
+        gaps = touching_gaps(valid_mask, self.spec)
         reusable = ~gaps & self._inside(len(samples))
         missing = ~(self._reuse(bands, first) & reusable | gaps)
         for start, stop in _runs(missing):
-            bands[:, start:stop] = log_mel(samples, self._spec, start, stop)
+            bands[:, start:stop] = log_mel(samples, self.spec, start, stop)
         self._cached = _Columns(first, bands, reusable)
         return bands
 
@@ -332,7 +334,7 @@ class SpectrogramCache:
         reused = np.zeros(bands.shape[1], np.bool_)
         cached = self._cached
         if cached is not None:
-            moved, rest = divmod(first - cached.first, self._spec.hop_length)
+            moved, rest = divmod(first - cached.first, self.spec.hop_length)
             if rest == 0 and 0 <= moved < len(reused):
                 reusable = cached.reusable[moved:]
                 bands[:, :len(reusable)][:, reusable] = cached.bands[:, moved:][:, reusable]
@@ -341,7 +343,7 @@ class SpectrogramCache:
 
     def _inside(self, samples: int) -> NDArray[np.bool_]:
         """Mark the columns, bool `[s]`, that depend on samples of the window only."""
-        first, last = column_spans(samples, self._spec)
+        first, last = column_spans(samples, self.spec)
         inside: NDArray[np.bool_] = (first >= 0) & (last <= samples)
         return inside
 

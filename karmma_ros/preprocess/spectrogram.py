@@ -103,15 +103,28 @@ def log_mel(
     :param first: the first column to return; `stop` is the one after the last.
     :raises InvalidSampleError: for another type or shape, NaN or infinity.
     """
+    check_waveform(waveform)
+    windows = kaldi_fbank.windows if spec.features == KALDI_FBANK else _windows
+    return _logarithms(windows(waveform, spec, first, stop), spec)
+
+
+def check_waveform(waveform: NDArray[np.float32]) -> None:
+    """
+    Check the samples of a window.
+
+    :raises InvalidSampleError: for another type or shape, NaN or infinity.
+    """
     check_array('waveform', waveform, np.float32, ('n',))
     if not np.isfinite(waveform).all():
         raise InvalidSampleError('waveform: got NaN or infinity; expected finite samples')
-    is_kaldi = spec.features == KALDI_FBANK
-    windows = kaldi_fbank.windows if is_kaldi else _windows
-    spectrum = np.fft.rfft(windows(waveform, spec, first, stop), spec.n_fft)
+
+
+def _logarithms(windows: NDArray[np.float32], spec: AudioSpec) -> NDArray[np.float32]:
+    """Return the columns `[f, s]` of windows `[s, w]`."""
+    spectrum = np.fft.rfft(windows, spec.n_fft)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     mel = _mel_bands(np.ascontiguousarray(power.T, np.float32), spec)
-    if is_kaldi:
+    if spec.features == KALDI_FBANK:
         np.maximum(mel, kaldi_fbank.LEAST_ENERGY, out=mel)
         return np.log(mel, out=mel)
     np.log10(np.maximum(mel, 1e-30, out=mel), out=mel)
@@ -155,6 +168,8 @@ def audio_input(
         gap are ignored.
     :raises InvalidSampleError: for another type or shape, NaN or infinity.
     """
+    if spec.tile_duration:
+        return _own_tiles(waveform, spec, valid_mask)
     if spectrogram is None:
         spectrogram = log_mel(waveform, spec)
     bands, columns = spectrogram.shape
@@ -174,6 +189,30 @@ def audio_input(
     tiles = np.empty((spec.tiles, bands, steps), np.float32)
     for tile, start in zip(tiles, starts):
         tile[:] = padded[:, start:start + steps]
+    return tiles
+
+
+def _own_tiles(
+    waveform: NDArray[np.float32], spec: AudioSpec, valid_mask: NDArray[np.bool_] | None,
+) -> NDArray[np.float32]:
+    """
+    Return tiles that are spectrograms of their own, `[k, f, tile_steps]`; see `audio_input`.
+
+    Each is mirrored at its ends, as torchaudio does it.
+    """
+    check_waveform(waveform)
+    length, half, win = spec.tile_samples, spec.tile_samples // 2, spec.win_length
+    audio = np.pad(waveform, length)
+    valid = np.pad(np.ones(len(waveform), np.bool_) if valid_mask is None else valid_mask,
+                   length, constant_values=True)
+    tiles = np.empty((spec.tiles, spec.n_mels, spec.tile_steps), np.float32)
+    for i, tile in enumerate(tiles):
+        start = int((i + 0.5) / spec.tiles * len(waveform)) - half + length
+        mirrored = np.pad(audio[start:start + length], win // 2, mode='reflect')
+        windows = sliding_window_view(mirrored, win)[::spec.hop_length][:spec.tile_steps]
+        decibels = _logarithms(windows * _window(win), spec)
+        tile[:] = (decibels - np.float32(spec.mean)) / np.float32(spec.std)
+        tile[:, touching_gaps(valid[start:start + length], spec)] = 0.0
     return tiles
 
 

@@ -14,6 +14,7 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.encoders.video import prepare_torchvision
 from torch import nn, Tensor
 
+INTERPOLATIONS = ('bilinear', 'nearest')
 DOWNLOADING = ('weights', 'pretrained')
 """Options that would download inside a constructor; `load_pretrained` loads weights."""
 
@@ -27,6 +28,7 @@ class TorchvisionVideo(nn.Module):
     :param input_shape: `[3, t, h, w]`, or `[k, f, s]` for spectrogram tiles as frames.
     :param name: a builder or a class of `torchvision.models.video`.
     :param size: height and width that every frame is resized to; None leaves it.
+    :param interpolation: how it is resized, `bilinear` or `nearest`.
     :param classifier_tokens: only the tokens whose mean the model's own classifier gets: of MViT
         the class token, of S3D those it has pooled. Those of the others are so anyway.
     :param options: further arguments of the builder.
@@ -34,19 +36,23 @@ class TorchvisionVideo(nn.Module):
 
     def __init__(
         self, input_shape: Sequence[int], name: str, size: Sequence[int] | None = None,
-        classifier_tokens: bool = False, **options: Any,
+        classifier_tokens: bool = False, interpolation: str = 'bilinear', **options: Any,
     ) -> None:
         super().__init__()
+        if interpolation not in INTERPOLATIONS:
+            raise InvalidSettingError(
+                'encoder.options.interpolation', interpolation, ' or '.join(INTERPOLATIONS))
         self.model = _video_trunk(name, options)
         name_of_class = type(self.model).__name__
         self.exportable = name_of_class != 'MViT'  # its attention is no graph of ONNX or OpenVINO
         self._tokens = (_CLASSIFIER_TOKENS if classifier_tokens else _TOKENS).get(
             name_of_class, _TOKENS[name_of_class])
         self.size = None if size is None else tuple(size)
+        self.interpolation = interpolation
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode one clip into tokens `[b, t' · h' · w', e]`, time outermost."""
-        return self._tokens(self.model, as_video(x, self.size))
+        return self._tokens(self.model, as_video(x, self.size, self.interpolation))
 
 
 class TimmFrames(nn.Module):
@@ -89,19 +95,22 @@ class TimmFrames(nn.Module):
         return tokens.reshape(len(x), -1, tokens.shape[-1])  # [b, t · n, e]
 
 
-def as_video(x: Tensor, size: tuple[int, ...] | None) -> Tensor:
+def as_video(
+    x: Tensor, size: tuple[int, ...] | None, interpolation: str = 'bilinear',
+) -> Tensor:
     """
     View video, or spectrogram tiles, as frames of three channels.
 
     :param x: `[b, 3, t, h, w]` or tiles `[b, k, f, s]`, which become grey frames.
-    :param size: height and width to resize to, bilinearly; None leaves them.
+    :param size: height and width to resize to; None leaves them.
+    :param interpolation: one of `INTERPOLATIONS`.
     :returns: `[b, 3, t, h, w]`.
     """
     if x.ndim == 4:
         x = x.unsqueeze(1)  # [b, 1, k, f, s]
     if size is not None and x.shape[-2:] != size:
         frames = x.transpose(1, 2).flatten(0, 1)  # [b · t, c, h, w]
-        frames = nn.functional.interpolate(frames, size, mode='bilinear', antialias=False)
+        frames = nn.functional.interpolate(frames, size, mode=interpolation, antialias=False)
         x = frames.unflatten(0, (len(x), -1)).transpose(1, 2)
     return x.expand(-1, 3, -1, -1, -1)
 

@@ -17,7 +17,13 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, CONFIG, load_bundle, save_bundle
 from karmma_ros.model.imports.ast import ast_model
-from karmma_ros.model.imports.origin import card, Converted, PublishedModel
+from karmma_ros.model.imports.origin import (
+    card,
+    Converted,
+    join_models,
+    join_tensors,
+    PublishedModel,
+)
 from karmma_ros.model.imports.radevski import radevski_model
 from karmma_ros.model.imports.stlt import stlt_model
 from karmma_ros.model.imports.torchvision_video import torchvision_model
@@ -74,13 +80,16 @@ FILE_SOURCES: dict[str, Callable[[Path, Weights, ImportSettings], PublishedModel
 }
 """What stands before the colon of a source, of a file of weights that follows."""
 
+SEPARATOR = ','
+"""Between the files of a source."""
+
 URLS = {
-    'ast:audioset_0.4593': 'https://www.dropbox.com/s/cv4knew8mvbrnvq/audioset_0.4593.pth?dl=1',
     'omnivore:swinB_epic':
         'https://dl.fbaipublicfiles.com/omnivore/models/swinB_epic_checkpoint.torch',
     'video-swin:swin_base_patch244_window1677_sthv2':
         'https://github.com/SwinTransformer/storage/releases/download/v1.0.4/'
         'swin_base_patch244_window1677_sthv2.pth',
+    'ast:audioset_0.4593': 'https://www.dropbox.com/s/cv4knew8mvbrnvq/audioset_0.4593.pth?dl=1',
 }
 """Files that a name stands for."""
 
@@ -89,7 +98,8 @@ def import_model(source: str, out: Path, settings: ImportSettings = ImportSettin
     """
     Write a published model as a model directory, and load it.
 
-    :param source: such as `torchvision:swin3d_t`; see `SOURCES` and `FILE_SOURCES`.
+    :param source: such as `torchvision:swin3d_t`; see `SOURCES` and `FILE_SOURCES`. Several
+        files of one modality each, joined by commas, become one network.
     :param out: the new directory.
     :raises InvalidSettingError: for an unknown source, or a file that is not its weights.
     :raises MissingWeightsError: when the file is not here.
@@ -100,21 +110,22 @@ def import_model(source: str, out: Path, settings: ImportSettings = ImportSettin
     _refuse_unused(library, settings)
     if library in SOURCES:
         model = SOURCES[library](name, settings)
-        path, url = _find(model.origin.url, settings), model.origin.url
-        digest = _checked_digest(path, url, settings.sha256)
-        weights = read_weights(path)
+        files = [_read(model.origin.url, settings)]
+        converted = model.convert(files[0].weights)
     elif library in FILE_SOURCES:
-        path, url = _find(URLS.get(source, ''), settings, name), URLS.get(source, '')
-        digest = _checked_digest(path, url, settings.sha256)
-        weights = read_weights(path)
-        model = FILE_SOURCES[library](path, weights, settings)
+        names = name.split(SEPARATOR)
+        _refuse_one_file_options(names, settings)
+        files = [_read(URLS.get(f'{library}:{each}', ''), settings, each) for each in names]
+        models = [FILE_SOURCES[library](each.path, each.weights, settings) for each in files]
+        labels = [each.label(len(files)) for each in files]
+        parts = [each.convert(file.weights) for each, file in zip(models, files)]
+        model, converted = join_models(library, models, labels), join_tensors(parts, labels)
     else:
         raise InvalidSettingError('SOURCE', source, ', '.join(
             [*(f'{each}:NAME' for each in SOURCES), *(f'{each}:FILE' for each in FILE_SOURCES)]))
     network = build(model.config, model.spec, model.vocabulary).eval()
-    converted = model.convert(weights)
-    fill(network, converted, path, model.origin.source)
-    stored = _description(model, path, url, digest, converted)
+    fill(network, converted, ', '.join(str(each.path) for each in files), model.origin.source)
+    stored = _description(model, files, converted)
     save_bundle(
         out, network, model.config, model.spec, model.vocabulary,
         dataset=f'{model.origin.dataset}; weights {model.origin.source}, {model.origin.terms}',
@@ -123,7 +134,26 @@ def import_model(source: str, out: Path, settings: ImportSettings = ImportSettin
     return load_bundle(out)
 
 
-def fill(network: Karmma, converted: Converted, path: Path, source: str) -> None:
+@dataclass(frozen=True)
+class _File:
+    """A file of weights."""
+
+    path: Path
+    url: str
+    digest: str
+    weights: Weights
+
+    def label(self, files: int) -> str:
+        """Return a name of the file; of several, that of its folder as well."""
+        return self.path.name if files == 1 else f'{self.path.parent.name}/{self.path.name}'
+
+
+def _read(url: str, settings: ImportSettings, name: str = '') -> _File:
+    path = _find(url, settings, name)
+    return _File(path, url, _checked_digest(path, url, settings.sha256), read_weights(path))
+
+
+def fill(network: Karmma, converted: Converted, path: str, source: str) -> None:
     """
     Load the tensors of a file into the network they belong to.
 
@@ -136,7 +166,7 @@ def fill(network: Karmma, converted: Converted, path: Path, source: str) -> None
     wrong = [problem for problem in problems if problem]
     if wrong:
         raise InvalidSettingError(
-            'weights', str(path), f'the weights of {source}',
+            'weights', path, f'the weights of {source}',
             f'{len(wrong)} of {len(problems)} tensors do not fit: {"; ".join(wrong[:3])}'
             f'{" …" if len(wrong) > 3 else ""}')
     network.load_state_dict(given)
@@ -161,6 +191,14 @@ def _refuse_unused(library: str, settings: ImportSettings) -> None:
     for option, value in (for_files if library in SOURCES else named).items():
         if value:
             raise InvalidSettingError(option, value, 'left out', f'{library} has no use for it')
+
+
+def _refuse_one_file_options(names: Sequence[str], settings: ImportSettings) -> None:
+    given = {'--file': settings.file, '--sha256': settings.sha256}
+    for option, value in given.items():
+        if value and len(names) > 1:
+            raise InvalidSettingError(
+                option, str(value), 'left out', f'the source has {len(names)} files')
 
 
 def _find(url: str, settings: ImportSettings, name: str = '') -> Path:
@@ -204,12 +242,15 @@ def _checked_digest(path: Path, url: str, wanted: str) -> str:
 
 
 def _description(
-    model: PublishedModel, path: Path, url: str, digest: str, converted: Converted
+    model: PublishedModel, files: Sequence[_File], converted: Converted
 ) -> Mapping[str, Any]:
     """Return what the directory states about the import, JSON-ready."""
     origin = model.origin
     return {
-        'source': origin.source, 'page': origin.page, 'url': url, 'file': path.name,
-        'sha256': digest, 'licence': origin.licence, 'commercial_use': origin.commercial_use,
+        'source': origin.source, 'page': origin.page,
+        'url': ', '.join(each.url for each in files if each.url),
+        'file': ', '.join(each.label(len(files)) for each in files),
+        'sha256': ', '.join(each.digest for each in files),
+        'licence': origin.licence, 'commercial_use': origin.commercial_use,
         'citation': origin.citation, 'accuracy': dict(origin.accuracy),
         'protocol': origin.protocol, 'dropped': dict(converted.dropped)}

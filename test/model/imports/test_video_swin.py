@@ -248,7 +248,7 @@ def test_radevski_of_something_something_has_one_head(tmp_path, labels):
 
 
 @pytest.mark.parametrize(('sizes', 'changes', 'text'), [
-    ({'VERB': 3, 'NOUN': 4}, {'DATASET_TYPE': 'audio'}, 'it is of swin for audio'),
+    ({'VERB': 3, 'NOUN': 4}, {'DATASET_TYPE': 'depth'}, 'it is of swin for depth'),
     ({'VERB': 3, 'NOUN': 4}, {'MODEL_NAME': 'stlt'}, 'it is of stlt'),
     ({'VERB': 3, 'NOUN': 4}, {'STRIDE': 0}, 'STRIDE is 0'),
     ({'VERB': 3, 'NOUN': 3}, {}, '3 classes, as the weights have.*it has 4'),
