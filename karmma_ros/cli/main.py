@@ -15,7 +15,7 @@ COMMANDS = {
     'data': 'check a data set before training on it',
     'export': 'export a model for OpenVINO or ONNX Runtime: several times faster',
     'evaluate': 'score models on a data set for every subset of sensors',
-    'model': 'make a model directory of weights that others published',
+    'model': 'list published models, and make model directories of them',
     'predict': 'recognise the action in a video, without ROS',
     'profile': 'operations, parameters and memory of a network, beside the paper',
     'replay': 'publish a bag over DDS in real time, with sensors muted on request',

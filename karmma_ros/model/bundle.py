@@ -74,6 +74,16 @@ class Bundle:
         """Return a short name for these very weights: `name@` and 8 digits of the digest."""
         return f'{printable(self.name)}@{self.sha256[:8]}'
 
+    @property
+    def licence(self) -> str:
+        """Return the licence of imported weights; empty where none is stored."""
+        return str(self.source.get('licence', ''))
+
+    @property
+    def commercial_use(self) -> bool:
+        """Whether no licence is stored that forbids it."""
+        return self.source.get('commercial_use') is not False
+
 
 def save_bundle(
     path: Path | str,
@@ -182,7 +192,7 @@ def load_bundle(
         description.get('metrics', {}), path, digest,
         replace(_read_calibration(path / CALIBRATION, digest, config, vocabulary)
                 if calibrated else Calibration(), activations=vocabulary.activations),
-        description.get('source', {}),
+        _mapping(path, description, 'source'),
     )
 
 
@@ -204,6 +214,13 @@ def _read_description(path: Path) -> Mapping[str, Any]:
         raise BundleError(
             path / CONFIG, f'format is {version!r}, this package reads {FORMAT!r}', RETRIEVE)
     return description
+
+
+def _mapping(path: Path, description: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = description.get(key, {})
+    if not isinstance(value, dict):
+        raise BundleError(path / CONFIG, f'{key} is {value!r}, expected a mapping', RETRIEVE)
+    return value
 
 
 def _read_calibration(

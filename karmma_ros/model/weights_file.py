@@ -7,13 +7,15 @@ None of them is trusted: a checkpoint is read as tensors and plain values, never
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 import re
 
 from karmma_ros.errors import first_line, InvalidSettingError, KarmmaError
-from karmma_ros.files import open_regular
+from karmma_ros.files import open_regular, read_regular
 from karmma_ros.model.untrusted_files import load_safetensors
+from karmma_ros.storage import write_atomically
 from safetensors import SafetensorError
 import torch
 from torch import Tensor
@@ -29,12 +31,15 @@ _DIGEST = re.compile(r'-([0-9a-f]{8,64})\.')
 """The first digits of the SHA-256 that torchvision and timm put into the name of a file."""
 
 
+LOCAL_FILE = "give a local file's path as the encoder's `weights`"
+
+
 class MissingWeightsError(KarmmaError):
     """A file of weights is missing and cannot be downloaded; names its source and path."""
 
     def __init__(
         self, file: str, origin: str, path: Path | str, problem: str,
-        otherwise: str = "give a local file's path as the encoder's `weights`",
+        otherwise: str = LOCAL_FILE,
     ) -> None:
         self.file, self.origin, self.path, self.problem = file, origin, Path(path), problem
         super().__init__(
@@ -47,10 +52,11 @@ def cache_path(url: str) -> Path:
     return Path(torch.hub.get_dir()) / 'checkpoints' / url.partition('?')[0].rpartition('/')[2]
 
 
-def download(url: str) -> Path:
+def download(url: str, otherwise: str = LOCAL_FILE) -> Path:
     """
     Return the file of a URL in torch's cache, downloaded unless it is there.
 
+    :param otherwise: what the user can do instead.
     :raises MissingWeightsError: when it cannot be fetched, or has another digest than its name.
     """
     path = cache_path(url)
@@ -60,7 +66,8 @@ def download(url: str) -> Path:
     try:
         torch.hub.download_url_to_file(url, str(path), hash_prefix=named_digest(path) or None)
     except (OSError, RuntimeError) as error:
-        raise MissingWeightsError(path.name, url, path, first_line(error)) from error
+        raise MissingWeightsError(
+            path.name, url, path, first_line(error), otherwise) from error
     return path
 
 
@@ -68,6 +75,26 @@ def named_digest(path: Path) -> str:
     """Return the first digits of the SHA-256 that are in the name of a file; empty: none."""
     match = _DIGEST.search(path.name)
     return match.group(1) if match else ''
+
+
+def known_digest(path: Path) -> str:
+    """Return the SHA-256 that a file had when it was first used; empty if it never was."""
+    try:
+        text = read_regular(_digest_file(path), 100).decode('ascii').strip()
+    except (OSError, ValueError):
+        return ''
+    return text if re.fullmatch(r'[0-9a-f]{64}', text) else ''
+
+
+def remember_digest(path: Path, digest: str) -> None:
+    """Write the SHA-256 of a file beside it, if it can be written, for `known_digest`."""
+    if known_digest(path) != digest:
+        with suppress(OSError):  # a cache may be read-only
+            write_atomically(_digest_file(path), digest + '\n')
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(path.name + '.sha256')
 
 
 def read_weights(path: Path) -> Weights:

@@ -8,13 +8,14 @@ import sys
 
 from karmma_ros.cli.bag import COMMANDS as BAG_COMMANDS
 from karmma_ros.cli.main import COMMANDS, main
+from karmma_ros.cli.model import COMMANDS as MODEL_COMMANDS
 from karmma_ros.cli.train import STAGES
 import pytest
 
 PARTS = {
     'bag': [[name, '--help'] for name in BAG_COMMANDS],
     'data': [['check', '--help'], ['check', '--data.clip.help']],
-    'model': [['import', '--help']],
+    'model': [[name, '--help'] for name in MODEL_COMMANDS],
     'train': [*([stage, '--help'] for stage in STAGES), ['student', '--encoders.help']],
 }
 """Command → what prints help besides its own `--help`."""

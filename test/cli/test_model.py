@@ -62,3 +62,45 @@ def test_an_imported_model_recognises_a_video(capsys, tmp_path, weights):
 def test_errors_are_one_sentence(capsys, tmp_path):
     assert main(['model', 'import', 'swin', '--out', str(tmp_path / 'out')]) == 2
     assert capsys.readouterr().err.startswith("karmma model: SOURCE is 'swin'; expected ")
+
+
+def test_lists_the_published_models(capsys):
+    assert main(['model', 'list']) == 0
+    text = capsys.readouterr().out
+    assert '| swin3d_t ' in text and 'no commercial use' in text
+    assert 'known, but not imported: ' in text
+    assert main(['model', 'list', '--json']) == 0
+    entries = {entry['name']: entry for entry in json.loads(capsys.readouterr().out)}
+    assert entries['swin3d_t']['classes'] == {'action': 400}
+    assert main(['model', 'list', '--markdown']) == 0
+    assert '| [`swin3d_t`](https://arxiv.org/' in capsys.readouterr().out
+
+
+def test_describes_a_published_model(capsys):
+    assert main(['model', 'info', 'omnivore_swinB_epic']) == 0
+    lines = dict(line.split('  ', 1) for line in capsys.readouterr().out.splitlines())
+    assert lines['licence'].strip() == 'CC BY-NC 4.0'
+    assert lines['commercial use'].strip() == 'no'
+    assert lines['classes'].strip() == 'verb 97, noun 300'
+
+
+def test_describes_a_model_directory(capsys, tmp_path, weights):
+    out = tmp_path / 'imported'
+    main(['model', 'import', 'small:swin', '--file', str(weights), '--out', str(out)])
+    capsys.readouterr()
+    assert main(['model', 'info', str(out), '--json']) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts['licence'] == 'CC BY-NC 4.0' and facts['commercial use'] is False
+    assert facts['heads'] == {'action': 2} and facts['classes'] == {'action': ['cut', 'stir']}
+    assert facts['clip'] == '4 frames in 0.4 s' and facts['inputs'] == {'rgb': '3 x 4 x 16 x 16'}
+    assert facts['calibration'] == '' and facts['exports'] == []
+    assert main(['model', 'info', 'synthetic_kitchen']) == 0
+    text = capsys.readouterr().out
+    assert 'verb 8, noun 10' in text and 'apache-2.0' in text
+    assert main(['model', 'info', 'nowhere']) == 2
+    assert "MODEL is 'nowhere'; expected the path of a model" in capsys.readouterr().err
+
+
+def test_pull_needs_no_source(capsys, tmp_path):
+    assert main(['model', 'pull', 'swin', '--out', str(tmp_path / 'out')]) == 2
+    assert capsys.readouterr().err.startswith("karmma model: NAME is 'swin'; expected swin3d_t, ")

@@ -33,9 +33,11 @@ from karmma_ros.model.untrusted_files import digest_of_file
 from karmma_ros.model.weights_file import (
     cache_path,
     download,
+    known_digest,
     MissingWeightsError,
     named_digest,
     read_weights,
+    remember_digest,
     Weights,
 )
 import torch
@@ -217,7 +219,7 @@ def _find(url: str, settings: ImportSettings, name: str = '') -> Path:
                 'there is no such file')
         return given
     if settings.download:
-        return download(url)
+        return download(url, 'name a local file by --file')
     path = cache_path(url)
     if not path.is_file():
         raise MissingWeightsError(
@@ -233,11 +235,13 @@ def _checked_digest(path: Path, url: str, wanted: str) -> str:
     except OSError as error:
         raise InvalidSettingError('weights', str(path), 'a readable file', str(error)) from error
     if not wanted and path.name == cache_path(url).name:
-        wanted = named_digest(path)
+        wanted = named_digest(path) or known_digest(path)
     if wanted and not digest.startswith(wanted.lower()):
         raise InvalidSettingError(
             'weights', str(path), f'a file whose SHA-256 begins with {wanted}',
             f'that of this one is {digest}: it is damaged or another file')
+    if path == cache_path(url):
+        remember_digest(path, digest)
     return digest
 
 

@@ -1,10 +1,11 @@
-"""`karmma model`: make model directories of weights that others published."""
+"""`karmma model pull` and `karmma model import`: published weights as model directories."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from karmma_ros.cli.main import dispatch
+from jsonargparse import Namespace
 from karmma_ros.cli.options import (
     add_output_option,
     command_parser,
@@ -16,21 +17,30 @@ from karmma_ros.errors import printable
 from karmma_ros.modality import subset_name
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.imports import import_model, ImportSettings
-
-COMMANDS = {'import': 'make a model directory of published weights'}
+from karmma_ros.model.pull import pull_model
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `karmma model import …`."""
-    return dispatch('karmma model', COMMANDS, lambda _, rest: _import(rest), arguments)
-
-
-def _import(arguments: Sequence[str]) -> int:
+    """Run `karmma model import SOURCE`."""
     given = _import_parser().parse_args(list(arguments))
-    with writing('--out', given.out):
-        bundle = import_model(given.source, given.out, ImportSettings(
-            file=given.file, weights=given.weights, classes=tuple(given.classes or ()),
-            duration=given.duration, download=given.download, sha256=given.sha256))
+    settings = _settings(given, weights=given.weights, download=given.download)
+    return _write(given.out, lambda: import_model(given.source, given.out, settings))
+
+
+def pull(arguments: Sequence[str]) -> int:
+    """Run `karmma model pull NAME`."""
+    given = _pull_parser().parse_args(list(arguments))
+    return _write(given.out, lambda: pull_model(given.name, given.out, _settings(given)))
+
+
+def _settings(given: Namespace, weights: str = '', download: bool = False) -> ImportSettings:
+    return ImportSettings(given.file, weights, tuple(given.classes or ()), given.duration,
+                          download, given.sha256)
+
+
+def _write(out: Path, make: Callable[[], Bundle]) -> int:
+    with writing('--out', out):
+        bundle = make()
     print('\n'.join(printable(line, 1000) for line in _lines(bundle)))
     return 0
 
@@ -43,20 +53,36 @@ def _import_parser() -> CommandParser:
         'SOURCE --out DIR [OPTION ...]')
     parser.add_argument('source', type=str, metavar='SOURCE',
                         help='what to import, such as torchvision:swin3d_t')
+    parser.add_argument('--weights', type=str, default='', metavar='NAME', help='which weights, '
+                        'where a model has several, such as KINETICS400_IMAGENET22K_V1')
+    parser.add_argument('--download', action='store_true', help='download the file of the weights '
+                        "into torch's cache, unless it is there")
+    _add_options(parser)
+    return parser
+
+
+def _pull_parser() -> CommandParser:
+    parser = command_parser(
+        'karmma model pull', 'Download a published model and make a model directory of it. '
+        "`karmma model list` has the names. The file is taken from torch's cache if it is there; "
+        'its SHA-256 is checked, and stored in the model directory.',
+        'NAME --out DIR [OPTION ...]')
+    parser.add_argument('name', type=str, metavar='NAME',
+                        help='name of a published model, such as swin3d_t')
+    _add_options(parser)
+    return parser
+
+
+def _add_options(parser: CommandParser) -> None:
     add_output_option(parser, 'model directory to write')
     parser.add_argument('--file', type=to_path, metavar='FILE', help='file of the weights '
                         "(default: the published one, in torch's cache)")
-    parser.add_argument('--weights', type=str, default='', metavar='NAME', help='which weights, '
-                        'where a model has several, such as KINETICS400_IMAGENET22K_V1')
     parser.add_argument('--classes', type=to_path, nargs='+', metavar='FILE', help='files with '
                         'the names of the classes, for a source that does not know them')
     parser.add_argument('--duration', type=float, default=0.0, metavar='SECONDS', help='length of '
                         'a clip, for a file of weights (default: as docs/models.md states)')
-    parser.add_argument('--download', action='store_true', help='download the file of the weights '
-                        "into torch's cache, unless it is there")
     parser.add_argument('--sha256', type=str, default='', metavar='HEX', help='digest that the '
                         'file must have, or how it begins')
-    return parser
 
 
 def _lines(bundle: Bundle) -> list[str]:
