@@ -18,6 +18,7 @@ from karmma_ros.cli.options import (
     command_parser,
     CommandParser,
     data_cache,
+    open_model,
 )
 from karmma_ros.cli.progress import Bars
 from karmma_ros.data.datasets import clips_digest, DataSettings, open_splits
@@ -38,7 +39,7 @@ from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends import selection
 from karmma_ros.model.backends.exports import Export, find_exports
 from karmma_ros.model.backends.selection import read_export
-from karmma_ros.model.bundle import Bundle, load_bundle
+from karmma_ros.model.bundle import Bundle
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.storage import fingerprint
 
@@ -144,7 +145,8 @@ def _named_bundles(words: Sequence[str], custom_encoders: bool) -> list[tuple[st
 def _bundle(text: str, custom_encoders: bool) -> Bundle:
     """Load a model directory, or the late fusion of several that are joined by `+`."""
     paths = [text] if Path(text).is_dir() else text.split('+')
-    bundles = [load_bundle(path, custom_encoders=custom_encoders) for path in paths]
+    bundles = [open_model(path, 'MODEL', custom_encoders=custom_encoders, named=False)
+               for path in paths]
     return bundles[0] if len(bundles) == 1 else late_fusion(bundles)
 
 

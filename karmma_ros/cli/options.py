@@ -24,6 +24,7 @@ import yaml
 
 if TYPE_CHECKING:
     from karmma_ros.data.datasets import DataSettings
+    from karmma_ros.model.bundle import Bundle
 
 _WRONG_TYPE = re.compile(r'Parser key "(.+?)":\s+Expected an? (.+)\. Got value: (.*)', re.DOTALL)
 _INPUT_FIELD = re.compile(r'(--(?:\w+\.)*clip\.inputs)\.(\w+)\.(\w+)(?:=(.*))?', re.DOTALL)
@@ -184,6 +185,40 @@ def add_custom_encoders_option(parser: CommandParser) -> None:
     """Add `--custom-encoders`."""
     parser.add_argument('--custom-encoders', action='store_true', help='allow models that name '
                         'encoder classes of their own; their code is run')
+
+
+MODEL_HELP = 'name or directory of a model, or hf://ORGANISATION/NAME@REVISION on the Hub'
+
+
+def open_model(
+    text: str, setting: str, *, custom_encoders: bool = False, named: bool = True,
+) -> Bundle:
+    """
+    Load a model by path, name or Hub id; what is done at the Hub is printed.
+
+    :param named: whether names of included models are taken.
+    :raises InvalidSettingError: when there is no such model, or code of a model from the Hub is
+        to be run.
+    :raises BundleError: when it cannot be used.
+    """
+    from karmma_ros.model.bundle import load_bundle
+    from karmma_ros.model.hub import is_hub_reference
+
+    if custom_encoders and is_hub_reference(text):
+        raise InvalidSettingError(
+            '--custom-encoders', True, 'false for a model of the Hub',
+            f'code is never run for {text}; name a directory whose code you trust')
+    return load_bundle(model_folder(text, setting, named=named), custom_encoders=custom_encoders)
+
+
+def model_folder(text: str, setting: str, *, named: bool = True) -> Path:
+    """Return the directory of a model by path, name or Hub id; as `open_model`."""
+    from karmma_ros.model.hub import is_hub_reference
+    from karmma_ros.model.registry import find_model
+
+    if not named and not is_hub_reference(text):
+        return Path(text)
+    return find_model(text, setting, lambda line: print(line, file=sys.stderr, flush=True))
 
 
 def data_cache(options: Namespace, settings: DataSettings) -> Path:

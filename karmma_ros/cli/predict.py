@@ -23,6 +23,8 @@ from karmma_ros.cli.options import (
     add_device_option,
     command_parser,
     CommandParser,
+    MODEL_HELP,
+    open_model,
     to_path,
 )
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
@@ -33,8 +35,7 @@ from karmma_ros.modalities.flow import FlowCache
 from karmma_ros.modalities.rgb import Frame
 from karmma_ros.modality import Modality, subset_name, subsets
 from karmma_ros.model.backends import selection
-from karmma_ros.model.bundle import Bundle, load_bundle
-from karmma_ros.model.registry import find_model
+from karmma_ros.model.bundle import Bundle
 from karmma_ros.prediction import Prediction
 from karmma_ros.preprocess.resize import resize_and_crop
 from karmma_ros.stream.recogniser import Recogniser
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run `karmma predict VIDEO`."""
     options = _parser().parse_args(list(arguments))
     device = selection.choose_device(options.device, '--device')
-    bundle = load_bundle(find_model(options.model, '--model'))
+    bundle = open_model(options.model, '--model')
     with VideoClips(options.video, options.rate) as video:
         sensors, notes = _sensors(bundle, video, options.audio)
         recogniser = Recogniser(
@@ -76,7 +77,7 @@ def _parser() -> CommandParser:
     parser.add_argument('video', metavar='VIDEO', type=to_path,
                         help='video file to read, any that FFmpeg can decode')
     parser.add_argument('--model', type=str, default='synthetic_kitchen', metavar='MODEL',
-                        help='name or directory of a model')
+                        help=MODEL_HELP)
     parser.add_argument('--audio', metavar='WAV', type=to_path,
                         help='audio file of the video, wav or flac')
     parser.add_argument('--rate', type=float, help='frames a second, in place of their own times')

@@ -23,6 +23,8 @@ from karmma_ros.cli.options import (
     command_parser,
     CommandParser,
     data_cache,
+    model_folder,
+    open_model,
     this_machine,
 )
 from karmma_ros.cli.progress import Bars
@@ -37,8 +39,9 @@ from karmma_ros.evaluation.report import accuracy_table, calibration_table, mode
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.selection import choose_device
 from karmma_ros.model.builder import build
-from karmma_ros.model.bundle import load_bundle, save_bundle, WEIGHTS
+from karmma_ros.model.bundle import save_bundle, WEIGHTS
 from karmma_ros.model.config import EncoderConfig, ModelConfig
+from karmma_ros.model.hub import is_hub_reference
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.presets import only, preset, unimodal
 from karmma_ros.model.pretrained import find_weights, load_pretrained
@@ -68,8 +71,8 @@ class Stage:
     encoders: dict[str, EncoderConfig] = field(default_factory=dict)
     """Modality → encoder in place of the preset's, as `{rgb: {name: torchvision:mvit_v2_s}}`."""
     weights: dict[str, str] = field(default_factory=dict)
-    """Modality → initial weights of its encoder, in place of the preset's: a model directory, a
-    file, or the name that torchvision or timm gives the weights."""
+    """Modality → initial weights of its encoder, in place of the preset's: a model directory,
+    `hf://ORGANISATION/NAME@REVISION`, a file, or the name that torchvision or timm gives them."""
     allow_mismatched_weights: bool = False
     """Accept weights that leave part of a frozen encoder, or more than a tenth of another one,
     at random, and weights from clips of another specification."""
@@ -100,7 +103,8 @@ class StudentTraining(Stage):
     """The third stage: encoders and fusion block, distilled from the teacher (paper, Eq. 4)."""
 
     teacher: str = ''
-    """Model directory to distil from; empty: cross-entropy alone."""
+    """Model directory to distil from, or `hf://ORGANISATION/NAME@REVISION`; empty: cross-entropy
+    alone."""
     fold_teachers: dict[str, str] = field(default_factory=dict)
     """Fold of the training clips → model directory that was trained without it, which gives the
     logits of its clips (cross-fitting), in place of `teacher`."""
@@ -210,7 +214,7 @@ def _load_weights(
     :raises InvalidSettingError: for weights that do not fit, unless the settings allow it.
     """
     models = {Modality.parse(name) for name, weights in settings.weights.items()
-              if weights and Path(weights).is_dir()}
+              if _is_model(weights)}
     # Trained on tokens, encoders are frozen whatever the preset is.
     frozen = isinstance(settings, TeacherTraining) and settings.cache_features
     allowed = settings.allow_mismatched_weights
@@ -243,13 +247,17 @@ def architecture(settings: Stage) -> ModelConfig:
         if modality not in encoders:
             raise InvalidSettingError(
                 'weights', name, ', '.join(encoders), f'{settings.preset} has no other encoders')
-        folder = weights and Path(weights).is_dir()
-        path = str(Path(weights) / WEIGHTS) if folder else weights
-        encoders[modality] = replace(encoders[modality], weights=path)
+        if _is_model(weights):
+            weights = str(model_folder(weights, f'weights.{name}', named=False) / WEIGHTS)
+        encoders[modality] = replace(encoders[modality], weights=weights)
     config = only(replace(config, encoders=encoders), settings.modalities)
     if isinstance(settings, Pretraining):
         return unimodal(config, Modality.parse(settings.modality))
     return config
+
+
+def _is_model(weights: str) -> bool:
+    return is_hub_reference(weights) or bool(weights) and Path(weights).is_dir()
 
 
 def _train_on_tokens(
@@ -278,7 +286,8 @@ def _teacher(settings: Stage, student: Karmma, splits: Splits, run_dir: Path) ->
         _check_folds(settings, splits)
     networks = {}
     for fold, folder in teachers.items():
-        bundle = load_bundle(folder, custom_encoders=settings.custom_encoders)
+        bundle = open_model(
+            folder, 'teacher', custom_encoders=settings.custom_encoders, named=False)
         check_teacher(bundle, student, splits.spec, splits.vocabulary)
         networks[fold] = bundle.network
     if not settings.cache_teacher or not networks:

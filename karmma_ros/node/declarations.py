@@ -39,8 +39,11 @@ def input_declarations(modalities: Iterable[Modality]) -> tuple[Declaration, ...
 
 COMMON = (
     Declaration('model', 'synthetic_kitchen',
-                'Model directory, or the name of one that comes with karmma_ros. A new one is '
-                'loaded while the old one is in use, which stays if loading fails.'),
+                'Model directory, the name of one that comes with karmma_ros, or with allow_hub '
+                'hf://ORGANISATION/NAME@REVISION. A new one is loaded while the old one is in '
+                'use, which stays if loading fails.'),
+    Declaration('allow_hub', False, 'Download models of the Hugging Face Hub into its cache.',
+                fixed=True),
     Declaration('backend', AUTO, 'Inference backend: auto takes the fastest that is installed, '
                 'exported and agrees with eager. A change reloads the model.',
                 choices=WANTED),

@@ -14,7 +14,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from karmma_ros.errors import KarmmaError
-from karmma_ros.model.registry import find_model
+from karmma_ros.model.registry import check_model
 from karmma_ros.node.diagnostics import diagnostics_message, lifecycle_status
 from karmma_ros.node.inputs import check_inputs
 from karmma_ros.node.log import describe, NodeLog
@@ -192,7 +192,7 @@ class KarmmaNode(LifecycleNode):
 
     def _check_model(self, values: Mapping[str, Any], changed: set[str]) -> None:
         if 'model' in changed and self._session is not None:
-            find_model(values['model'])
+            check_model(values['model'], values['allow_hub'])
 
     def _check_events(self, values: Mapping[str, Any], changed: set[str]) -> None:
         settings = event_settings(values)

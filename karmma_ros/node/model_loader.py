@@ -11,7 +11,7 @@ from threading import Thread
 
 from karmma_ros.model.backends import choose
 from karmma_ros.model.bundle import Bundle, load_bundle
-from karmma_ros.model.registry import find_model
+from karmma_ros.model.registry import find_model, Report
 from karmma_ros.stream.recogniser import Recogniser
 
 
@@ -30,14 +30,15 @@ class Model:
     recogniser: Recogniser
 
 
-def load_model(name: str, device: str, backend: str) -> Model:
+def load_model(name: str, device: str, backend: str, hub: Report | None = None) -> Model:
     """
     Load a model and warm it up.
 
+    :param hub: as of `find_model`.
     :raises InvalidSettingError: for a model that does not exist, or a backend that cannot be used.
     :raises BundleError: for a damaged model directory.
     """
-    bundle = load_bundle(find_model(name), device)
+    bundle = load_bundle(find_model(name, hub=hub), device)
     chosen, reason = choose(bundle, device, backend, keep_weights=False)
     recogniser = Recogniser(
         chosen, bundle.vocabulary, bundle.spec, calibration=bundle.calibration)

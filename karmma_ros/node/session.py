@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from threading import Lock
 import time
 from typing import Any
@@ -48,8 +49,9 @@ class Session:
         self._node, self._parameters, self._log = node, parameters, NodeLog(node)
         if parameters['threads']:
             torch.set_num_threads(parameters['threads'])
-        self.model = load_model(parameters['model'], choose_device(parameters['device']),
-                                parameters['backend'])
+        load = partial(load_model, hub=self._log.info if parameters['allow_hub'] else None)
+        self.model = load(parameters['model'], choose_device(parameters['device']),
+                          parameters['backend'])
         self._declare_inputs(self.model)
         self._lock = Lock()
         self._stream = self._make_stream(self.model)
@@ -61,7 +63,7 @@ class Session:
         self._outputs = Outputs(node)
         self.worker = Worker(
             node, parameters, engine, self._lock, self._inputs, self._outputs)
-        self._loader = ModelLoader(load_model)
+        self._loader = ModelLoader(load)
         self._failure = ''
         """Why the model that was requested last is not in use."""
         self._activation: ExitStack | None = None
@@ -169,6 +171,9 @@ class Session:
             f'model {bundle.model_id} on {device} by {self.model.reason}; inputs '
             f'{", ".join(m.value for m in self.model.recogniser.modalities)}, '
             f'window {bundle.spec.duration:g} s')
+        if not bundle.commercial_use:
+            self._log.warning(f'{bundle.model_id}: its licence, {bundle.licence}, forbids '
+                              'commercial use')
         note = f'results of {bundle.model_id}: {heads_note(bundle.vocabulary)}'
         if further_heads(tuple(bundle.vocabulary.heads)):
             self._log.warning(note)

@@ -163,7 +163,7 @@ def test_an_input_that_is_switched_off_has_no_subscription(make):
 
 
 def test_an_exception_in_a_transition_is_logged_and_not_swallowed(make, monkeypatch):
-    monkeypatch.setattr('karmma_ros.node.session.load_model', lambda *_: 1 / 0)
+    monkeypatch.setattr('karmma_ros.node.session.load_model', lambda *_, **__: 1 / 0)
     node = make()
     assert node.trigger_configure() == FAILURE
     assert 'configure failed: ZeroDivisionError: division by zero' in node.log.texts

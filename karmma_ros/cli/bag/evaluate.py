@@ -32,6 +32,8 @@ from karmma_ros.cli.options import (
     add_output_option,
     command_parser,
     CommandParser,
+    MODEL_HELP,
+    open_model,
     this_machine,
     to_path,
     writing,
@@ -42,8 +44,7 @@ from karmma_ros.evaluation.ground_truth import TIMES, Truth
 from karmma_ros.modalities import input_modalities
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends import selection
-from karmma_ros.model.bundle import Bundle, load_bundle
-from karmma_ros.model.registry import find_model
+from karmma_ros.model.bundle import Bundle
 from karmma_ros.stream.settings import (
     ALL_INPUTS,
     event_settings,
@@ -71,7 +72,7 @@ def _parser() -> CommandParser:
     parser.add_argument('bags', metavar='BAG', nargs='+', type=to_path,
                         help='folder written by ros2 bag record, or a .mcap or .db3 file')
     parser.add_argument('--model', metavar='MODEL', type=str, required=True,
-                        help='model directory, or the name of an included model')
+                        help=MODEL_HELP)
     parser.add_argument('--ground-truth', metavar='CSV|TOPIC', type=str, help='table or topic of '
                         'the annotated actions (default: a topic of type '
                         'karmma_msgs/ActionAnnotation)')
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
     started, date = time.perf_counter(), datetime.now(timezone.utc)
     options.device = selection.choose_device(options.device, '--device')
-    bundle = load_bundle(find_model(options.model, '--model'))
+    bundle = open_model(options.model, '--model')
     settings = _settings(options, input_modalities(bundle.network.modalities, bundle.spec))
     events = event_settings(settings.values)
     with writing('--out', options.out):

@@ -13,6 +13,7 @@ from karmma_ros.bags.topics import NONE, parse_topics
 from karmma_ros.cli.options import (
     command_parser,
     CommandParser,
+    open_model,
     to_path,
     writing,
 )
@@ -89,9 +90,7 @@ def _sensors(options: Namespace) -> dict[str, int]:
     named = {_modality(role): topic for role, topic in parse_topics(options.topics).items()}
     inputs: Sequence[Modality] = PAPER_MODALITIES
     if options.model:
-        from karmma_ros.model.bundle import load_bundle  # torch takes seconds
-        from karmma_ros.model.registry import find_model
-        bundle = load_bundle(find_model(options.model, '--model'))
+        bundle = open_model(options.model, '--model')
         inputs = input_modalities(bundle.network.modalities, bundle.spec)
     sensors = {}
     for modality in in_order([*inputs, *named]):

@@ -12,10 +12,11 @@ COMMANDS = {
     'info': 'everything about a published model, or about a model directory',
     'pull': 'download a published model and make a model directory of it',
     'import': 'make a model directory of published weights',
+    'push': 'upload a model directory to the Hugging Face Hub',
 }
 _FUNCTIONS = {
     'list': 'describe:list_models', 'info': 'describe:info', 'pull': 'import_weights:pull',
-    'import': 'import_weights:main'}
+    'import': 'import_weights:main', 'push': 'push:main'}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import re
 from typing import Any
 
-from karmma_ros.cli.options import command_parser, CommandParser
+from karmma_ros.cli.options import command_parser, CommandParser, MODEL_HELP, open_model
 from karmma_ros.errors import printable
 from karmma_ros.evaluation.tables import markdown_table
 from karmma_ros.files import read_regular
@@ -20,7 +20,6 @@ from karmma_ros.model.catalogue import (
     classes_text,
     FORBIDDEN,
 )
-from karmma_ros.model.registry import find_model
 
 _MOST_CARD = 2**20
 """Bytes."""
@@ -103,8 +102,8 @@ def _info_parser() -> CommandParser:
         'karmma model info', 'Print everything that is known about a published model of `karmma '
         'model list`, or about a model directory: heads, classes, clip, licence, calibration, '
         'exports.', 'MODEL [OPTION ...]')
-    parser.add_argument('model', type=str, metavar='MODEL', help='name of a published model, or '
-                        'name or directory of a model')
+    parser.add_argument('model', type=str, metavar='MODEL', help='name of a published model, '
+                        + MODEL_HELP)
     parser.add_argument('--json', action='store_true', help='print JSON instead of lines')
     return parser
 
@@ -149,9 +148,8 @@ def _entry_facts(entry: CatalogueEntry) -> dict[str, Any]:
 def _bundle_facts(text: str) -> dict[str, Any]:
     """Return what a model directory states, JSON-ready."""
     from karmma_ros.model.backends.exports import find_exports
-    from karmma_ros.model.bundle import load_bundle
 
-    bundle = load_bundle(find_model(text, 'MODEL'))
+    bundle = open_model(text, 'MODEL')
     exports, problems = find_exports(bundle)
     spec, calibration = bundle.spec, bundle.calibration
     return {
