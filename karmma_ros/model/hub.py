@@ -217,7 +217,7 @@ def _files(reference: HubReference, commit: str) -> tuple[str, dict[str, int]]:
                 not name.startswith('.') for name in refused) else ''
             raise BundleError(str(reference), f'it has no {name}{others}',
                               'a model of karmma_ros is uploaded by `karmma model push`')
-    if not _COMMIT.fullmatch(info.sha or ''):
+    if info.sha is None or not _COMMIT.fullmatch(info.sha):
         raise BundleError(str(reference), f'the Hub returned the commit {info.sha!r}',
                           'report it to the Hub')
     files = {name: size for name in MOST_BYTES if (size := sizes.get(name)) is not None}
@@ -252,6 +252,7 @@ def _explained(reference: HubReference) -> Iterator[None]:
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
+        HTTPError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -272,7 +273,7 @@ def _explained(reference: HubReference) -> Iterator[None]:
                           f'its commits are at {page}/commits/main') from error
     except HFValidationError as error:
         raise BundleError(text, first_line(error), 'correct the name') from error
-    except (OSError, *HfHubHTTPError.__bases__) as error:
+    except (OSError, HTTPError) as error:
         if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
             raise BundleError(
                 text, f'the Hub refused it ({first_line(error)})', f'see {page}') from error

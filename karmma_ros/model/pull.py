@@ -1,4 +1,4 @@
-"""Models of the catalogue as model directories."""
+"""Models of the model zoo as model directories."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.bundle import Bundle
-from karmma_ros.model.catalogue import catalogue_entry
 from karmma_ros.model.imports import import_model, ImportSettings
+from karmma_ros.model.model_zoo import zoo_entry
 from karmma_ros.model.weights_file import MissingWeightsError
 
 
 def pull_model(name: str, out: Path, settings: ImportSettings = ImportSettings()) -> Bundle:
     """
-    Download a model of the catalogue, unless its file is here, and import it.
+    Download a model of the model zoo, unless its file is here, and import it.
 
     :param name: such as `swin3d_t`.
     :param out: the new directory.
@@ -23,7 +23,7 @@ def pull_model(name: str, out: Path, settings: ImportSettings = ImportSettings()
     :raises MissingWeightsError: when the file cannot be downloaded; it names the file, its URL
         and where to put it.
     """
-    entry = catalogue_entry(name)
+    entry = zoo_entry(name)
     if entry.obstacle:
         raise InvalidSettingError(
             'NAME', name, 'a model that can be imported', f'this one cannot: {entry.obstacle}')

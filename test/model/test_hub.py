@@ -145,7 +145,7 @@ def test_a_pinned_revision_stays_the_same_and_needs_no_network(fake, tmp_path):
     assert fetch_model('hf://somebody/kitchen@v1') == snapshot(tmp_path, LATER)
 
 
-def test_a_lost_snapshot_is_downloaded_at_its_pinned_commit(fake, tmp_path):
+def test_a_missing_snapshot_is_downloaded_at_its_pinned_commit(fake, tmp_path):
     fetch_model('hf://somebody/kitchen@v1')
     shutil.rmtree(snapshot(tmp_path))
     fake.revisions['v1'] = LATER

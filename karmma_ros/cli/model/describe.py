@@ -12,28 +12,28 @@ from karmma_ros.cli.options import command_parser, CommandParser, MODEL_HELP, op
 from karmma_ros.errors import printable
 from karmma_ros.evaluation.tables import markdown_table
 from karmma_ros.files import read_regular
-from karmma_ros.model.catalogue import (
+from karmma_ros.model.model_zoo import (
     accuracy_text,
-    CATALOGUE,
-    catalogue_entry,
-    CatalogueEntry,
     classes_text,
     FORBIDDEN,
+    MODEL_ZOO,
+    zoo_entry,
+    ZooEntry,
 )
 
 _MOST_CARD = 2**20
 """Bytes."""
 _TEXT_COLUMNS = 5
-"""Of a table of the catalogue: the others are numbers."""
+"""Of a table of the model zoo: the others are numbers."""
 
 
 def list_models(arguments: Sequence[str]) -> int:
     """Run `karmma model list`."""
     given = _list_parser().parse_args(list(arguments))
     if given.json:
-        print(json.dumps([entry.to_dict() for entry in CATALOGUE], indent=1))
+        print(json.dumps([entry.to_dict() for entry in MODEL_ZOO], indent=1))
     else:
-        print(catalogue_table() if given.markdown else _short_table())
+        print(zoo_table() if given.markdown else _short_table())
     return 0
 
 
@@ -48,13 +48,13 @@ def _list_parser() -> CommandParser:
     return parser
 
 
-def catalogue_table() -> str:
-    """Return the catalogue as the Markdown table of docs/models.md."""
+def zoo_table() -> str:
+    """Return the model zoo as the Markdown table of docs/models.md."""
     rows = [
         [f'[`{entry.name}`]({entry.paper})', entry.dataset, classes_text(entry), entry.clip,
          accuracy_text(entry), *_figures(entry), entry.terms,
          f'**not imported**: {entry.obstacle}' if entry.obstacle else entry.use]
-        for entry in CATALOGUE]
+        for entry in MODEL_ZOO]
     header = ['name', 'trained on', 'classes', 'clip', 'accuracy', 'M parameters', 'GFLOPs', 'MiB']
     return markdown_table([*header, 'licence', 'good for'], rows, _TEXT_COLUMNS)
 
@@ -64,9 +64,9 @@ def _short_table() -> str:
         [entry.name, ' '.join(entry.modalities), entry.dataset, classes_text(entry),
          accuracy_text(entry), *_figures(entry),
          entry.licence.partition(';')[0] if entry.commercial_use else FORBIDDEN]
-        for entry in CATALOGUE if not entry.obstacle]
+        for entry in MODEL_ZOO if not entry.obstacle]
     header = ['name', 'sensors', 'trained on', 'classes', 'accuracy', 'M param.', 'GFLOPs', 'MiB']
-    others = ', '.join(entry.name for entry in CATALOGUE if entry.obstacle)
+    others = ', '.join(entry.name for entry in MODEL_ZOO if entry.obstacle)
     return '\n\n'.join([
         markdown_table([*header, 'licence'], rows, _TEXT_COLUMNS, aligned=True),
         *([f'known, but not imported: {others}'] if others else []),
@@ -74,7 +74,7 @@ def _short_table() -> str:
         'gets it. Accuracy is as published.'])
 
 
-def _figures(entry: CatalogueEntry) -> list[str]:
+def _figures(entry: ZooEntry) -> list[str]:
     return [
         f'{entry.parameters / 1e6:.1f}' if entry.parameters else '',
         f'{entry.gflops:.0f}' if entry.gflops else '',
@@ -84,8 +84,8 @@ def _figures(entry: CatalogueEntry) -> list[str]:
 def info(arguments: Sequence[str]) -> int:
     """Run `karmma model info MODEL`."""
     given = _info_parser().parse_args(list(arguments))
-    if given.model in {entry.name for entry in CATALOGUE}:
-        facts = _entry_facts(catalogue_entry(given.model))
+    if given.model in {entry.name for entry in MODEL_ZOO}:
+        facts = _entry_facts(zoo_entry(given.model))
     else:
         facts = _bundle_facts(given.model)
     if given.json:
@@ -118,7 +118,7 @@ def _text(value: Any) -> str:
     return f'{value:g}' if isinstance(value, float) else str(value) or 'none'
 
 
-def _entry_facts(entry: CatalogueEntry) -> dict[str, Any]:
+def _entry_facts(entry: ZooEntry) -> dict[str, Any]:
     """Return what is known about a published model, JSON-ready."""
     from karmma_ros.model.weights_file import cache_path
 

@@ -19,7 +19,7 @@ FORBIDDEN = 'no commercial use'
 
 
 @dataclass(frozen=True)
-class CatalogueEntry:
+class ZooEntry:
     """A published model."""
 
     name: str
@@ -75,7 +75,7 @@ class CatalogueEntry:
     @property
     def file(self) -> str:
         """Return the name of the file of weights; empty where there is no URL."""
-        return self.url.rpartition('/')[2]
+        return self.url.partition('?')[0].rpartition('/')[2]
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
@@ -90,6 +90,9 @@ _VIDEO_SWIN_PAPER = 'https://arxiv.org/abs/2106.13230'
 _TRAN_PAPER = 'https://arxiv.org/abs/1711.11248'
 _OMNIVORE = 'https://github.com/facebookresearch/omnivore'
 _STLT = 'https://github.com/gorjanradevski/revisiting-spatial-temporal-layouts'
+_STLT_LICENCE = 'none stated, of code or weights'
+_STLT_PAPER = 'https://arxiv.org/abs/2111.01936'
+_STLT_CLIP = 'boxes in 16 frames of a whole video'
 _LAVILA = 'https://github.com/facebookresearch/LaViLa'
 _DRIVE = 'https://drive.google.com/drive/folders/'
 _EPIC_CLASSES = tuple(
@@ -97,16 +100,17 @@ _EPIC_CLASSES = tuple(
     for name in ('EPIC_100_verb_classes.csv', 'EPIC_100_noun_classes.csv'))
 _SOMETHING_CLASSES = (
     'labels.json of https://developer.qualcomm.com/software/ai-datasets/something-something',)
+_SOMETHING_ELSE_CLASSES = ('the labels of the split, of https://github.com/joaanna/something_else',)
 _KINETICS = 'whole actions of people seen from outside'
 
 
 def _torchvision(
     name: str, file: str, figures: tuple[int, float, float, int, float], top: tuple[float, float],
     clip: str, paper: str, use: str, weights: str = '',
-) -> CatalogueEntry:
+) -> ZooEntry:
     """Return an entry for Kinetics-400; `figures` are from `parameters` to `file_mib`."""
     parameters, gflops, published_gmacs, published_frames, file_mib = figures
-    return CatalogueEntry(
+    return ZooEntry(
         name, _TORCHVISION, _TORCHVISION_LICENCE, 'Kinetics-400', {'action': 400}, clip, use,
         paper, f'torchvision:{name.removesuffix("_22k")}', weights, f'{_DOWNLOADS}{file}.pth',
         accuracy={'top-1': top[0], 'top-5': top[1]}, accuracy_page=_TORCHVISION,
@@ -121,15 +125,15 @@ _SWIN_T = 27_850_470
 def _radevski(
     name: str, dataset: str, classes: Mapping[str, int], folder: str, class_files: tuple[str, ...],
     use: str,
-) -> CatalogueEntry:
-    return CatalogueEntry(
+) -> ZooEntry:
+    return ZooEntry(
         name, _DRIVE + folder, 'MIT of the code; the weights state none', dataset, classes,
         'as in its config.yaml, 224 x 224', f'{use}, by Swin-T',
         'https://arxiv.org/abs/2307.07483', 'radevski:FILE', class_files=class_files,
         parameters=_SWIN_T + 769 * sum(classes.values()))
 
 
-CATALOGUE: tuple[CatalogueEntry, ...] = (
+MODEL_ZOO: tuple[ZooEntry, ...] = (
     _torchvision(
         'swin3d_t', 'swin3d_t-7615ae03', (28_158_070, 175.53, 43.882, 16, 121.543),
         (77.715, 93.519), '32 frames at 15 fps, 224 x 224', _VIDEO_SWIN_PAPER,
@@ -170,7 +174,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         'r3d_18', 'r3d_18-b3b3357e', (33_371_472, 81.39, 40.697, 16, 127.359), (63.2, 83.479),
         '16 frames at 15 fps, 112 x 112', _TRAN_PAPER,
         f'{_KINETICS}: a plain 3-D ResNet to compare with'),
-    CatalogueEntry(
+    ZooEntry(
         'video_swin_b_ssv2', _VIDEO_SWIN, 'Apache-2.0', 'Something-Something V2',
         {'action': 174}, '32 frames of a whole video, 224 x 224',
         'motions of hands with any object, such as pushing something from left to right',
@@ -180,7 +184,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         class_files=_SOMETHING_CLASSES, accuracy={'top-1': 69.6, 'top-5': 92.7},
         accuracy_page=_VIDEO_SWIN, protocol='3 crops of 32 frames', parameters=88_834_038,
         gflops=640.71, published_gmacs=320.6, published_frames=32),
-    CatalogueEntry(
+    ZooEntry(
         'omnivore_swinB_epic', _OMNIVORE, 'CC BY-NC 4.0', 'Epic-Kitchens-100',
         {'verb': 97, 'noun': 300}, '32 frames in 2 s, 224 x 224',
         'kitchens seen from the head of a person, as verb and noun',
@@ -199,30 +203,37 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         'motions of hands with any object'),
     _radevski(
         'radevski_something_else', 'Something-Else', {'action': 174},
-        '1zK_dEGJP21xtgrZgc_gOPBPvWg-DKL2j', ('the labels of the split of Something-Else',),
+        '1zK_dEGJP21xtgrZgc_gOPBPvWg-DKL2j', _SOMETHING_ELSE_CLASSES,
         'motions of hands with objects that were not seen in training'),
-    CatalogueEntry(
+    ZooEntry(
         'ast_audioset', 'https://github.com/YuanGongND/ast', 'BSD-3-Clause', 'AudioSet',
-        {'action': 527}, '10.24 s of audio at 16 kHz, 128 mel bands',
-        'sounds such as water, chopping or speech; the start of an audio encoder',
-        'https://arxiv.org/abs/2104.01778', modalities=('audio',), accuracy={'mAP': 45.9},
+        {'audio_event': 527}, 'audio of 10 s at 16 kHz, 128 mel bands',
+        'audio events such as water, chopping or speech; the start of an audio encoder',
+        'https://arxiv.org/abs/2104.01778', 'ast:audioset_0.4593',
+        url='https://www.dropbox.com/s/cv4knew8mvbrnvq/audioset_0.4593.pth?dl=1',
+        class_files=('https://github.com/YuanGongND/ast/blob/master/egs/audioset/data/'
+                     'class_labels_indices.csv',),
+        modalities=('audio',), accuracy={'mAP': 45.93},
         accuracy_page='https://github.com/YuanGongND/ast',
-        protocol='mean average precision, weights averaged',
-        obstacle='its labels are independent of each other, several at a time'),
-    CatalogueEntry(
-        'stlt_ssv2', _STLT, 'none is stated', 'Something-Something V2', {'action': 174},
-        'boxes of 4 categories, frames of a whole video',
-        'motions of hands from boxes alone', 'https://arxiv.org/abs/2111.01936',
-        modalities=('detections',),
-        obstacle='its temporal part has a causal mask and scores of boxes, STLT here does not'),
-    CatalogueEntry(
+        protocol='mean average precision, weights averaged', parameters=86_594_063,
+        gflops=261.03),
+    ZooEntry(
+        'stlt_ssv2', _STLT, _STLT_LICENCE, 'Something-Something V2', {'action': 174},
+        _STLT_CLIP, 'motions of hands from boxes alone', _STLT_PAPER, 'stlt:FILE',
+        class_files=_SOMETHING_CLASSES, modalities=('detections',)),
+    ZooEntry(
+        'stlt_something_else', _STLT, _STLT_LICENCE, 'Something-Else', {'action': 174},
+        _STLT_CLIP, 'motions of hands with objects that were not seen in training, from boxes '
+        'alone', _STLT_PAPER, 'stlt:FILE', class_files=_SOMETHING_ELSE_CLASSES,
+        modalities=('detections',)),
+    ZooEntry(
         'lavila_tsf_b_epic', f'{_LAVILA}/blob/main/docs/MODEL_ZOO.md', 'MIT', 'Epic-Kitchens-100',
         {'verb': 97, 'noun': 300, 'action': 3806}, '224 x 224',
         'kitchens seen from the head of a person', 'https://arxiv.org/abs/2212.04501',
         accuracy={'action': 46.9, 'verb': 69.0, 'noun': 58.4},
         accuracy_page=f'{_LAVILA}/blob/main/docs/MODEL_ZOO.md', protocol='top-1',
         obstacle='TimeSformer is no encoder here'),
-    CatalogueEntry(
+    ZooEntry(
         'lavila_tsf_l_epic', f'{_LAVILA}/blob/main/docs/MODEL_ZOO.md', 'MIT', 'Epic-Kitchens-100',
         {'verb': 97, 'noun': 300, 'action': 3806}, '224 x 224',
         'kitchens seen from the head of a person', 'https://arxiv.org/abs/2212.04501',
@@ -233,30 +244,30 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
 """The most useful first, by source."""
 
 
-def catalogue_entry(name: str, setting: str = 'NAME') -> CatalogueEntry:
+def zoo_entry(name: str, setting: str = 'NAME') -> ZooEntry:
     """
     Return the entry of a name.
 
     :param setting: what the user set to this name.
     :raises InvalidSettingError: when there is none; it lists the names.
 
-    >>> from karmma_ros.model.catalogue import catalogue_entry
-    >>> catalogue_entry('swin3d_t').classes
+    >>> from karmma_ros.model.model_zoo import zoo_entry
+    >>> zoo_entry('swin3d_t').classes
     {'action': 400}
     """
-    for entry in CATALOGUE:
+    for entry in MODEL_ZOO:
         if entry.name == name:
             return entry
     raise InvalidSettingError(
-        setting, name, ', '.join(entry.name for entry in CATALOGUE),
+        setting, name, ', '.join(entry.name for entry in MODEL_ZOO),
         '`karmma model list` describes them')
 
 
-def classes_text(entry: CatalogueEntry) -> str:
+def classes_text(entry: ZooEntry) -> str:
     """Return the number of classes of each head on one line."""
     return ', '.join(f'{size} {head}' for head, size in entry.classes.items())
 
 
-def accuracy_text(entry: CatalogueEntry) -> str:
+def accuracy_text(entry: ZooEntry) -> str:
     """Return the published accuracy on one line."""
     return ', '.join(f'{name} {value:g}' for name, value in entry.accuracy.items()) or 'not stated'

@@ -1,4 +1,4 @@
-"""The catalogue agrees with torchvision, the networks that are built, the imports and the page."""
+"""the model zoo agrees with torchvision, the networks that are built, the imports and the page."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import re
 import subprocess
 import sys
 
-from karmma_ros.cli.model.describe import catalogue_table
+from karmma_ros.cli.model.describe import zoo_table
+from karmma_ros.clip import AudioSpec, ClipSpec, KALDI_FBANK
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.cost import count_operations
+from karmma_ros.modality import Modality
 from karmma_ros.model import imports
 from karmma_ros.model.builder import build
-from karmma_ros.model.catalogue import CATALOGUE, catalogue_entry, CatalogueEntry
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.encoders.video import prepare_torchvision
 from karmma_ros.model.imports import FILE_SOURCES, ImportSettings, SOURCES, URLS
 from karmma_ros.model.imports.torchvision_video import classifier_config, torchvision_model
+from karmma_ros.model.model_zoo import MODEL_ZOO, zoo_entry, ZooEntry
 from karmma_ros.model.pull import pull_model
 from karmma_ros.model.weights_file import known_digest, MissingWeightsError
 from karmma_ros.prediction import Vocabulary
@@ -25,8 +27,8 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARY = [entry for entry in CATALOGUE if entry.source.startswith('torchvision:')]
-IMPORTED = [entry for entry in CATALOGUE if not entry.obstacle]
+LIBRARY = [entry for entry in MODEL_ZOO if entry.source.startswith('torchvision:')]
+IMPORTED = [entry for entry in MODEL_ZOO if not entry.obstacle]
 NAME = {'ids': lambda entry: entry.name}
 SWIN_B = {'patch_size': [2, 4, 4], 'embed_dim': 128, 'depths': [2, 2, 18, 2],
           'num_heads': [4, 8, 16, 32], 'window_size': [16, 7, 7]}
@@ -35,7 +37,7 @@ SWIN_T = {'patch_size': [2, 4, 4], 'embed_dim': 96, 'depths': [2, 2, 6, 2],
 
 
 def test_has_an_entry_of_each_model_of_torchvision():
-    assert len({entry.name for entry in CATALOGUE}) == len(CATALOGUE) > 15
+    assert len({entry.name for entry in MODEL_ZOO}) == len(MODEL_ZOO) > 15
     prepare_torchvision()
     from torchvision.models import get_model_weights
 
@@ -54,7 +56,7 @@ def refused(source: str) -> str:
 
 
 @pytest.mark.parametrize('entry', LIBRARY, **NAME)
-def test_states_what_torchvision_states(entry: CatalogueEntry):
+def test_states_what_torchvision_states(entry: ZooEntry):
     model = torchvision_model(entry.source.partition(':')[2], entry.weights)
     origin = model.origin
     assert (entry.url, entry.page, entry.licence, entry.commercial_use, entry.dataset) == (
@@ -76,7 +78,7 @@ def test_states_what_torchvision_states(entry: CatalogueEntry):
         2 * entry.published_gmacs * spec.num_frames / entry.published_frames, rel=0.001)
 
 
-def vocabulary(entry: CatalogueEntry) -> Vocabulary:
+def vocabulary(entry: ZooEntry) -> Vocabulary:
     return Vocabulary({head: tuple(map(str, range(n))) for head, n in entry.classes.items()})
 
 
@@ -85,13 +87,19 @@ def swin(options: dict, **changes) -> ModelConfig:
         'swin', EncoderConfig('torchvision:SwinTransformer3d', options), **changes)
 
 
-def network_of(entry: CatalogueEntry):
+def network_of(entry: ZooEntry):
     """Return the network of an entry on the meta device, and the clips it takes."""
     model = torchvision_model('swin3d_t')
     config, spec, classes = model.config, model.spec, vocabulary(entry)
     if entry in LIBRARY:
         model = torchvision_model(entry.source.partition(':')[2])
         config, spec = model.config, model.spec
+    elif entry.name == 'ast_audioset':
+        config = classifier_config('ast', EncoderConfig('ast', {
+            'dim': 768, 'layers': 12, 'heads': 12, 'patch': 16, 'stride': 10,
+            'classifier_tokens': True}), Modality.AUDIO)
+        spec = ClipSpec(10.0, audio=AudioSpec(
+            16_000, 512, 400, 160, 128, tiles=1, tile_steps=1024, features=KALDI_FBANK))
     elif entry.name == 'omnivore_swinB_epic':
         pairs = {head: tuple(i % size for i in range(3806)) for head, size in
                  entry.classes.items()}
@@ -104,9 +112,9 @@ def network_of(entry: CatalogueEntry):
 
 @pytest.mark.parametrize('name', [
     'swin3d_t', 'mvit_v2_s', 's3d', 'r2plus1d_18', 'video_swin_b_ssv2', 'omnivore_swinB_epic',
-    'radevski_epic', 'radevski_ssv2'])
+    'radevski_epic', 'radevski_ssv2', 'ast_audioset'])
 def test_parameters_and_operations_are_those_of_the_network(name):
-    entry = catalogue_entry(name)
+    entry = zoo_entry(name)
     network, spec = network_of(entry)
     assert sum(p.numel() for p in network.parameters()) == entry.parameters
     if entry.gflops:
@@ -122,31 +130,31 @@ def test_what_is_imported_has_a_source_and_the_rest_a_reason():
         assert library in SOURCES or library in FILE_SOURCES
         if entry.url and library in FILE_SOURCES:
             assert URLS[entry.source] == entry.url
-    rest = [entry for entry in CATALOGUE if entry.obstacle]
+    rest = [entry for entry in MODEL_ZOO if entry.obstacle]
     assert not any(entry.source or entry.url for entry in rest)
 
 
 def test_only_omnivore_forbids_commercial_use():
-    forbidding = [entry for entry in CATALOGUE if not entry.commercial_use]
+    forbidding = [entry for entry in MODEL_ZOO if not entry.commercial_use]
     assert [entry.name for entry in forbidding] == ['omnivore_swinB_epic']
     assert forbidding[0].terms == 'CC BY-NC 4.0: no commercial use'
 
 
 def test_the_page_has_the_table():
     page = (ROOT / 'docs' / 'models.md').read_text(encoding='utf-8')
-    assert f'\n\n{catalogue_table()}\n\n' in page, (
+    assert f'\n\n{zoo_table()}\n\n' in page, (
         'replace the table of docs/models.md by the output of `karmma model list --markdown`')
 
 
-def test_the_catalogue_is_read_without_torch():
-    script = 'import sys, karmma_ros.model.catalogue; print("torch" in sys.modules)'
+def test_the_model_zoo_is_read_without_torch():
+    script = 'import sys, karmma_ros.model.model_zoo; print("torch" in sys.modules)'
     run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True,
                          cwd=ROOT, check=True)
     assert run.stdout.strip() == 'False'
 
 
 def test_entries_are_json():
-    entry = json.loads(json.dumps(catalogue_entry('omnivore_swinB_epic').to_dict()))
+    entry = json.loads(json.dumps(zoo_entry('omnivore_swinB_epic').to_dict()))
     assert entry['importable'] is True and entry['commercial_use'] is False
 
 
@@ -164,7 +172,7 @@ def test_offline_the_error_names_file_url_and_path(cache, tmp_path, monkeypatch)
     monkeypatch.setattr(torch.hub, 'download_url_to_file', no_network)
     with pytest.raises(MissingWeightsError) as caught:
         pull_model('swin3d_t', tmp_path / 'out')
-    entry = catalogue_entry('swin3d_t')
+    entry = zoo_entry('swin3d_t')
     assert str(caught.value) == (
         f'weights {entry.file} are not here (no route to host): fetch them from {entry.url} and '
         f'put them at {cache / entry.file}, or name a local file by --file')
@@ -186,16 +194,16 @@ def test_pulls_what_the_network_has(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'download_url_to_file', fetch)
     with pytest.raises(InvalidSettingError, match='whose SHA-256 begins with a90a0ba3'):
         pull_model('mc3_18', tmp_path / 'out')  # these are other weights than the published ones
-    path = cache / catalogue_entry('mc3_18').file
+    path = cache / zoo_entry('mc3_18').file
     digest = imports.digest_of_file(path).hex()
     bundle = pull_model('mc3_18', tmp_path / 'out', ImportSettings(sha256=digest))
-    assert requested == [(catalogue_entry('mc3_18').url, 'a90a0ba3')]
+    assert requested == [(zoo_entry('mc3_18').url, 'a90a0ba3')]
     assert bundle.source['sha256'] == digest == known_digest(path)
     assert bundle.licence.startswith('BSD-3-Clause') and bundle.commercial_use
 
 
 def test_a_file_without_a_digest_in_its_name_must_stay_the_same(cache, tmp_path):
-    url = catalogue_entry('video_swin_b_ssv2').url
+    url = zoo_entry('video_swin_b_ssv2').url
     path = cache / url.rpartition('/')[2]
     path.parent.mkdir(parents=True)
     path.write_bytes(b'first')
