@@ -98,8 +98,8 @@ _CONSTANT = 1
 """Levels within which all pixels of a constant image lie: JPEG rounds."""
 _NOISE_DEVIATION = 4.0
 """Least deviation of noise, levels of 255; that of a sensor is averaged away in a crop."""
-_NOISE_STRUCTURE = 0.05
-"""Most of the variance of noise that large structures have."""
+_NOISE_STRUCTURE = 0.15
+"""Most of the variance of noise that large structures have, in a crop of 32 pixels."""
 _NOISE_CORRELATION = 0.3
 """Highest correlation of noise, between neighbouring pixels and between frames."""
 

@@ -1,5 +1,6 @@
 """Samples that are valid and show nothing are found, named with figures, and masked."""
 
+from dataclasses import replace
 from types import SimpleNamespace as Fields
 
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
@@ -150,6 +151,18 @@ def test_images_that_show_nothing_are_detected_within_a_second(text):
     assert UNINFORMATIVE in states[:31] and set(states[31:]) == {UNINFORMATIVE}
     assert rig.status('rgb').detail.startswith(text)
     assert rig.camera(2, lit)[-1].available
+
+
+@pytest.mark.parametrize('height', [60, 72, 120, 240])
+def test_noise_of_small_cameras_is_found(height):
+    width = height * 4 // 3
+    snow = [Fields(height=height, width=width, step=3 * width, encoding='rgb8', is_bigendian=0,
+                   data=RANDOM.normal(128, 60, 3 * height * width).clip(0, 255).astype(np.uint8))
+            for _ in range(7)]
+    rig = Sensors(replace(SPEC, video=VideoSpec(32, 32)), 'rgb')
+    rig.camera(1.5, lambda: lambda stamp: Fields(
+        **vars(snow[RANDOM.integers(7)]), header=stamp))
+    assert rig.status('rgb').detail.startswith('noise: ')
 
 
 CLEAR = {

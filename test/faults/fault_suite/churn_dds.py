@@ -23,15 +23,15 @@ SLACK_S = 0.7
 
 @dataclass
 class History:
-    """When one sensor was switched on and off."""
+    """When one sensor was switched to which state: on, off, or a fault."""
 
-    changes: list[tuple[float, bool]] = field(default_factory=list)
+    changes: list[tuple[float, bool | str]] = field(default_factory=list)
 
-    def steadily(self, on: bool, start: float, stop: float) -> bool:
-        """Return whether it was on (or off) from `start` to `stop` without a break."""
+    def steady(self, start: float, stop: float) -> bool | str | None:
+        """Return the state that it had from `start` to `stop` without a break; None without."""
         before = [state for time_s, state in self.changes if time_s <= start]
         during = [time_s for time_s, _ in self.changes if start < time_s < stop]
-        return bool(before) and before[-1] == on and not during
+        return before[-1] if before and not during else None
 
 
 def _play(
@@ -62,8 +62,9 @@ def _wrong(received: ReceivedMessage, histories: dict[str, History]) -> tuple[li
     wrong, checked, mask = [], 0, used(received.message)
     for name, history in histories.items():
         # On for a whole window: it must be in. Off for longer than its timeout: it must not.
-        on = history.steadily(True, received.time - SPEC.duration - SLACK_S, received.time)
-        off = history.steadily(False, received.time - TIMEOUTS_S[name] - SLACK_S, received.time)
+        now = received.time
+        on = history.steady(now - SPEC.duration - SLACK_S, now) is True
+        off = history.steady(now - TIMEOUTS_S[name] - SLACK_S, now) is False
         for modality in FEEDS[name] if on or off else ():
             checked += 1
             if (modality in mask) != on:

@@ -80,4 +80,43 @@ def boxes(
     return message
 
 
+def _blank(level: int, deviation: float = 0.0) -> Any:
+    """Return a maker of images of one level with noise."""
+    def make(stamp_ns: int, **fields: Any) -> Image:
+        message = image(stamp_ns, **fields)
+        levels = _RANDOM.normal(level, deviation, len(message.data))
+        message.data = array.array('B', np.clip(levels, 0, 255).astype(np.uint8).tobytes())
+        return message
+    return make
+
+
+def _tone(scale: float) -> Any:
+    """Return a maker of audio that is multiplied by a factor and clipped."""
+    def make(stamp_ns: int, **fields: Any) -> AudioDataStamped:
+        message = audio(stamp_ns, **fields)
+        wave = np.frombuffer(message.audio.data, '<i2') * scale
+        limited = np.clip(wave, -32768, 32767).astype('<i2')
+        message.audio.data = array.array('B', limited.tobytes())
+        return message
+    return make
+
+
+def _boxes_at(*rows: Sequence[float]) -> Any:
+    def make(stamp_ns: int, **fields: Any) -> Detection2DArray:
+        return boxes(stamp_ns, rows)
+    return make
+
+
+UNINFORMATIVE = {
+    'image': {'black': _blank(6, 3.0), 'blown out': _blank(255), 'constant': _blank(128),
+              'noise': _blank(128, 60.0)},
+    'audio': {'silence': _tone(0.0), 'clipped': _tone(100.0)},
+    'boxes': {'without area': _boxes_at((8.0, 6.0, 0.0, 0.0)),
+              'outside': _boxes_at((-500.0, -400.0, 4.0, 3.0))},
+}
+"""Message → fault → maker of valid messages that show nothing; `repeat` is one more."""
+
+REPEAT = 'repeat'
+"""The same message again and again: frozen images, repeated audio, stuck boxes."""
+
 MAKERS = {'image': image, 'compressed': compressed, 'flow': flow, 'audio': audio, 'boxes': boxes}

@@ -124,8 +124,12 @@ class SenderProcess:
         """Messages sent when the streams were last switched, by name."""
 
     def switch(self, *names: str) -> float:
-        """Switch the given streams on, the others off; return time.monotonic() of the change."""
-        self.process.stdin.write(' '.join(names) + '\n')
+        """
+        Switch the given streams on, the others off; return time.monotonic() of the change.
+
+        :param names: of streams; `name:fault` for one that shows nothing.
+        """
+        self.process.stdin.write('\t'.join(names) + '\n')
         self.process.stdin.flush()
         response = json.loads(self.process.stdout.readline())
         self.sent = response['sent']

@@ -3,8 +3,9 @@ Play sensors as a process of its own: `python -m fault_suite.sender STREAMS`.
 
 STREAMS is JSON: a list of objects with name, message (one of messages.MAKERS), topic, rate (Hz),
 and optionally reliable, shift (seconds added to stamps) and fields (of the message's maker).
-Each line on standard input names the streams to switch on; the response to it is a line of JSON
-with time.monotonic() of the change and the number of messages sent so far, by name.
+Each line on standard input names the streams to switch on, `name:fault` one that shows nothing
+(messages.UNINFORMATIVE, REPEAT); the response to it is a line of JSON with time.monotonic() of
+the change and the number of messages sent so far, by name.
 """
 
 from __future__ import annotations
@@ -19,31 +20,45 @@ from karmma_ros.node.messages import time_message
 import rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from fault_suite.messages import MAKERS, SECOND
+from fault_suite.messages import MAKERS, REPEAT, SECOND, UNINFORMATIVE
+
+_VARIANTS = 24
+"""More messages than the content check of audio compares with."""
 
 
 class Stream:
-    """One sensor: a message that is made once and sent again with new stamps."""
+    """One sensor: messages that are made once and sent in turn, again and again, newly stamped."""
 
     def __init__(
         self, node: Any, name: str, message: str, topic: str, rate: float, reliable: bool = True,
         shift: float = 0.0, fields: dict[str, Any] | None = None,
     ) -> None:
         self.name, self.period, self.sent = name, 1 / rate, 0
-        self._message = MAKERS[message](0, **(fields or {}))
+        self._makers = {'': MAKERS[message], **UNINFORMATIVE.get(message, {})}
+        self._fields = fields or {}
+        self._messages: dict[str, list[Any]] = {}
+        self._prepare('')
+        self._messages[REPEAT] = self._messages[''][:1]
         # Audio is stamped at its first sample, which is recorded a period before the last.
         late = self.period if message == 'audio' else 0.0
         self._shift_ns = round((shift - late) * SECOND)
         self._clock = node.get_clock()
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         self._publisher = node.create_publisher(
-            type(self._message), topic, QoSProfile(depth=10, reliability=reliability))
+            type(self._messages[''][0]), topic, QoSProfile(depth=10, reliability=reliability))
 
-    def send(self) -> None:
+    def _prepare(self, fault: str) -> list[Any]:
+        make = self._makers[fault]
+        return self._messages.setdefault(
+            fault, [make(0, **self._fields) for _ in range(_VARIANTS)])
+
+    def send(self, fault: str = '') -> None:
         """Publish, stamped now."""
+        messages = self._messages.get(fault) or self._prepare(fault)
+        message = messages[self.sent % len(messages)]
         now_ns = self._clock.now().nanoseconds
-        self._message.header.stamp = time_message(now_ns + self._shift_ns)
-        self._publisher.publish(self._message)
+        message.header.stamp = time_message(now_ns + self._shift_ns)
+        self._publisher.publish(message)
         self.sent += 1
 
 
@@ -53,7 +68,8 @@ class Sender:
     def __init__(self, streams: list[dict[str, Any]]) -> None:
         self._node = rclpy.create_node('sender')
         self._streams = [Stream(self._node, **stream) for stream in streams]
-        self._on: set[str] = set()
+        self._on: dict[str, str] = {}
+        """Stream → fault, empty without any."""
         self._ended = False
 
     def run(self) -> None:
@@ -67,12 +83,13 @@ class Sender:
                     # After a pause of the machine it continues without catching up.
                     due[stream.name] = max(due[stream.name] + stream.period, now - stream.period)
                     if stream.name in self._on:
-                        stream.send()
+                        stream.send(self._on[stream.name])
             time.sleep(0.001)
 
     def _read_commands(self) -> None:
         for line in sys.stdin:
-            self._on = set(line.split())
+            words = (word.partition(':') for word in line.rstrip('\n').split('\t') if word)
+            self._on = {name: fault for name, _, fault in words}
             sent = {stream.name: stream.sent for stream in self._streams}
             print(json.dumps({'time': time.monotonic(), 'sent': sent}), flush=True)
         self._ended = True
