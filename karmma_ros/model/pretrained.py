@@ -135,7 +135,7 @@ def find_weights(config: EncoderConfig) -> Path:
     if library == 'torchvision':
         return _torchvision_file(name, weights)
     if library in ('timm', 'ast', 'causal_frames'):
-        return _timm_file(weights)
+        return timm_file(weights)
     raise InvalidSettingError(
         'weights', weights,
         f'a model directory that exists, or the path of a file ({", ".join(SUFFIXES)})',
@@ -156,7 +156,14 @@ def _torchvision_file(model: str, weights: str) -> Path:
     return download(entries[weights].url)
 
 
-def _timm_file(name: str) -> Path:
+def timm_file(name: str, online: bool = True) -> Path:
+    """
+    Return the file of weights of timm, from the caches of torch or Hugging Face.
+
+    :param online: download it if it is not there.
+    :raises MissingWeightsError: when it is not here and cannot be fetched.
+    :raises InvalidSettingError: when timm has no such weights.
+    """
     prepare_torchvision()
     from huggingface_hub import constants, hf_hub_download
     import timm
@@ -167,9 +174,12 @@ def _timm_file(name: str) -> Path:
             'weights', name, 'one of timm.list_pretrained(), with its tag, or a file')
     url = str(config.url or '')
     if not config.hf_hub_id or url and cache_path(url).is_file():
+        if not online and not cache_path(url).is_file():
+            raise MissingWeightsError(
+                cache_path(url).name, url, cache_path(url), 'there is no such file')
         return download(url)
     try:
-        return Path(hf_hub_download(config.hf_hub_id, HUB_FILE))
+        return Path(hf_hub_download(config.hf_hub_id, HUB_FILE, local_files_only=not online))
     except (OSError, ValueError) as error:  # offline is both a FileNotFoundError and a ValueError
         path = Path(constants.HF_HUB_CACHE) / f'models--{config.hf_hub_id.replace("/", "--")}'
         raise MissingWeightsError(

@@ -64,14 +64,16 @@ class TimmFrames(nn.Module):
     :param input_shape: `[3, t, h, w]`, or `[k, f, s]` for spectrogram tiles as frames.
     :param name: any model of `timm.list_models()`.
     :param size: height and width that every frame is resized to; None leaves it.
+    :param classifier_tokens: only the token of each frame that the model's own classifier gets.
     :param options: further arguments of `timm.create_model`.
     """
 
     def __init__(
         self, input_shape: Sequence[int], name: str, size: Sequence[int] | None = None,
-        **options: Any,
+        classifier_tokens: bool = False, **options: Any,
     ) -> None:
         super().__init__()
+        self.classifier_tokens = classifier_tokens
         prepare_torchvision()
         import timm  # takes seconds, and is not needed by the smaller networks
 
@@ -90,6 +92,9 @@ class TimmFrames(nn.Module):
         x = as_video(x, self.size)
         frames = x.transpose(1, 2).flatten(0, 1)  # [b · t, 3, h, w]
         tokens = cast(Any, self.model).forward_features(frames)
+        if self.classifier_tokens:
+            tokens = cast(Any, self.model).forward_head(tokens, pre_logits=True)  # [b · t, e]
+            return tokens.unflatten(0, (len(x), -1))
         if tokens.ndim == 4:
             tokens = tokens.flatten(1, 2) if self.channels_last else tokens.flatten(2).mT
         return tokens.reshape(len(x), -1, tokens.shape[-1])  # [b, t · n, e]

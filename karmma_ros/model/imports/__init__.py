@@ -9,7 +9,7 @@ of the file is used, or dropped by name. Anything else is another model, and is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from karmma_ros.model.imports.origin import (
 )
 from karmma_ros.model.imports.radevski import radevski_model
 from karmma_ros.model.imports.stlt import stlt_model
+from karmma_ros.model.imports.timm_image import split_file, timm_model
 from karmma_ros.model.imports.torchvision_video import torchvision_model
 from karmma_ros.model.imports.video_swin import omnivore_model, video_swin_model
 from karmma_ros.model.karmma import Karmma
@@ -65,8 +66,10 @@ class ImportSettings:
 
 SOURCES: dict[str, Callable[[str, ImportSettings], PublishedModel]] = {
     'torchvision': lambda name, settings: torchvision_model(name, settings.weights),
+    'timm': lambda name, settings: timm_model(name),
 }
-"""What stands before the colon of a source, of a model whose name follows."""
+"""What stands before the colon of a source, of a model whose name follows; `NAME=FILE` names its
+file as well."""
 
 FILE_SOURCES: dict[str, Callable[[Path, Weights, ImportSettings], PublishedModel]] = {
     'video-swin': lambda path, weights, settings: video_swin_model(
@@ -111,7 +114,11 @@ def import_model(source: str, out: Path, settings: ImportSettings = ImportSettin
     library, _, name = source.partition(':')
     _refuse_unused(library, settings)
     if library in SOURCES:
+        name, file = split_file(name)
+        settings = replace(settings, file=file or settings.file)
         model = SOURCES[library](name, settings)
+        if model.find is not None and settings.file is None:
+            settings = replace(settings, file=model.find(settings.download))
         files = [_read(model.origin.url, settings)]
         converted = model.convert(files[0].weights)
     elif library in FILE_SOURCES:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from karmma_ros.clip import ClipSpec
@@ -66,6 +67,8 @@ class PublishedModel:
     vocabulary: Vocabulary
     convert: Callable[[Weights], Converted]
     """From the tensors of the file to those of the network."""
+    find: Callable[[bool], Path] | None = None
+    """Return the file in a cache of its library, which may download it; None: it has a URL."""
 
 
 def rename(weights: Weights, name_of: Callable[[str], str | None], reason: str = '') -> Converted:
