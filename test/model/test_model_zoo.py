@@ -13,7 +13,7 @@ from karmma_ros.clip import AudioSpec, ClipSpec, KALDI_FBANK
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.cost import count_operations
 from karmma_ros.modality import Modality
-from karmma_ros.model import imports
+from karmma_ros.model import imports, model_zoo
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.encoders.video import prepare_torchvision
@@ -32,6 +32,10 @@ IMPORTED = [entry for entry in MODEL_ZOO if not entry.obstacle]
 NAME = {'ids': lambda entry: entry.name}
 SWIN_B = {'patch_size': [2, 4, 4], 'embed_dim': 128, 'depths': [2, 2, 18, 2],
           'num_heads': [4, 8, 16, 32], 'window_size': [16, 7, 7]}
+TIMESFORMER = {
+    'lavila_tsf_b_epic': {'classifier_tokens': True},
+    'lavila_tsf_l_epic': {'dim': 1024, 'layers': 24, 'heads': 16, 'patch': 14,
+                          'classifier_tokens': True}}
 SWIN_T = {'patch_size': [2, 4, 4], 'embed_dim': 96, 'depths': [2, 2, 6, 2],
           'num_heads': [3, 6, 12, 24], 'window_size': [8, 7, 7]}
 
@@ -100,6 +104,9 @@ def network_of(entry: ZooEntry):
             'classifier_tokens': True}), Modality.AUDIO)
         spec = ClipSpec(10.0, audio=AudioSpec(
             16_000, 512, 400, 160, 128, tiles=1, tile_steps=1024, features=KALDI_FBANK))
+    elif entry.name.startswith('lavila'):
+        config = classifier_config('lavila', EncoderConfig('timesformer', TIMESFORMER[entry.name]))
+        spec = ClipSpec(2.0, 16)
     elif entry.name == 'omnivore_swinB_epic':
         pairs = {head: tuple(i % size for i in range(3806)) for head, size in
                  entry.classes.items()}
@@ -112,7 +119,7 @@ def network_of(entry: ZooEntry):
 
 @pytest.mark.parametrize('name', [
     'swin3d_t', 'mvit_v2_s', 's3d', 'r2plus1d_18', 'video_swin_b_ssv2', 'omnivore_swinB_epic',
-    'radevski_epic', 'radevski_ssv2', 'ast_audioset'])
+    'radevski_epic', 'radevski_ssv2', 'ast_audioset', 'lavila_tsf_b_epic', 'lavila_tsf_l_epic'])
 def test_parameters_and_operations_are_those_of_the_network(name):
     entry = zoo_entry(name)
     network, spec = network_of(entry)
@@ -218,13 +225,20 @@ def test_a_file_without_a_digest_in_its_name_must_stay_the_same(cache, tmp_path)
 
 @pytest.mark.parametrize(('name', 'settings', 'text'), [
     ('swin', {}, r"NAME is 'swin'; expected swin3d_t, .*: `karmma model list` describes them"),
-    ('lavila_tsf_b_epic', {}, 'this one cannot: TimeSformer is no encoder here'),
     ('swin3d_t', {'classes': [Path('a')]}, '--classes is .*; expected left out'),
     ('omnivore_swinB_epic', {}, '--classes is .*; expected 3 files: get https.*_action_classes'),
 ])
 def test_refuses_what_cannot_be_pulled(cache, tmp_path, name, settings, text):
     with pytest.raises(InvalidSettingError, match=text):
         pull_model(name, tmp_path / 'out', ImportSettings(**settings))
+
+
+def test_a_model_that_cannot_be_imported_states_why(tmp_path, monkeypatch):
+    other = ZooEntry('other', 'page', 'MIT', 'a data set', {'verb': 3}, 'a clip', 'a use', 'paper',
+                     obstacle='its encoder is none here')
+    monkeypatch.setattr(model_zoo, 'MODEL_ZOO', (other,))
+    with pytest.raises(InvalidSettingError, match='this one cannot: its encoder is none here'):
+        pull_model('other', tmp_path / 'out')
 
 
 def test_weights_behind_a_browser_are_named_with_their_page(tmp_path):

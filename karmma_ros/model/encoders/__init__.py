@@ -15,6 +15,7 @@ from karmma_ros.model.encoders.layout import LayoutCNN, STLT
 from karmma_ros.model.encoders.library import check_options, TimmFrames, TorchvisionVideo
 from karmma_ros.model.encoders.mel import AST, MelCNN
 from karmma_ros.model.encoders.small import DepthCNN, SeriesCNN
+from karmma_ros.model.encoders.timesformer import TimeSformer
 from karmma_ros.model.encoders.video import ChunkedEncoder, R2Plus1D
 import torch
 from torch import nn
@@ -28,6 +29,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     'causal_frames': CausalFrames,
     'series_cnn': SeriesCNN,
     'depth_cnn': DepthCNN,
+    'timesformer': TimeSformer,
 }
 """Our encoders by the name a configuration gives them; each takes `input_shape` first."""
 

@@ -17,6 +17,7 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, CONFIG, load_bundle, save_bundle
 from karmma_ros.model.imports.ast import ast_model
+from karmma_ros.model.imports.lavila import lavila_model, LAVILA_URLS
 from karmma_ros.model.imports.origin import (
     card,
     Converted,
@@ -78,6 +79,8 @@ FILE_SOURCES: dict[str, Callable[[Path, Weights, ImportSettings], PublishedModel
         path, weights, settings.classes, settings.duration),
     'omnivore': lambda path, weights, settings: omnivore_model(
         path, weights, settings.classes, settings.duration),
+    'lavila': lambda path, weights, settings: lavila_model(
+        path, weights, settings.classes, settings.duration),
     'stlt': lambda path, weights, settings: stlt_model(
         path, weights, settings.classes, settings.duration),
     'ast': lambda path, weights, settings: ast_model(
@@ -95,6 +98,7 @@ URLS = {
         'https://github.com/SwinTransformer/storage/releases/download/v1.0.4/'
         'swin_base_patch244_window1677_sthv2.pth',
     'ast:audioset_0.4593': 'https://www.dropbox.com/s/cv4knew8mvbrnvq/audioset_0.4593.pth?dl=1',
+    **LAVILA_URLS,
 }
 """Files that a name stands for."""
 
