@@ -37,7 +37,7 @@ class TimeSformer(nn.Module):
     ) -> None:
         super().__init__()
         channels, frames, height, width = input_shape
-        if height % patch or width % patch or dim % heads:
+        if min(patch, heads, dim) < 1 or height % patch or width % patch or dim % heads:
             raise InvalidSettingError(
                 'encoder.options', {'patch': patch, 'dim': dim, 'heads': heads},
                 f'a patch that divides {height} and {width}, and heads that divide dim')
@@ -113,9 +113,9 @@ class _Attention(nn.Module):
         """
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         first = scaled_dot_product_attention(q[:, :, :1], k, v)  # [b, a, 1, d]
-        grouped = [_with_class(y, frames, over_time) for y in (k, v)]
         rest = scaled_dot_product_attention(
-            _groups(q[:, :, 1:], frames, over_time), *grouped)  # [b, a, g, s, d]
+            _groups(q[:, :, 1:], frames, over_time), _with_class(k, frames, over_time),
+            _with_class(v, frames, over_time))  # [b, a, g, s, d]
         if over_time:
             rest = rest.transpose(2, 3)
         joined = torch.cat([first, rest.flatten(2, 3)], dim=2)

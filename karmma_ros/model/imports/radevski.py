@@ -31,7 +31,7 @@ CONFIG_FILE = 'config.yaml'
 _HEADS = {'ACTION': ACTION, 'VERB': VERB, 'NOUN': NOUN}
 """Their names of the heads and ours."""
 _CLASSIFIERS = 'classifiers.'
-_KINDS = {'video': ('swin', Modality.RGB), 'flow': ('swin', Modality.FLOW),
+_NETWORKS = {'video': ('swin', Modality.RGB), 'flow': ('swin', Modality.FLOW),
           'audio': ('swin', Modality.AUDIO), 'layout': ('stlt', Modality.DETECTIONS)}
 """Type of data → the network it has, and the modality."""
 _RGB = 'video_'
@@ -42,7 +42,7 @@ _RATE, _TILE_S = 16_000, 1.116
 """Of audio: Hz, and seconds around each frame."""
 _SIDE = 224
 _BOXES, _ATTENTION_HEADS, _EPS = 14, 8, 0.1
-"""Of STLT: most boxes of a frame, and what its tensors do not tell."""
+"""Of STLT: most boxes of a frame, and what is not in its tensors."""
 _TIME = 'temporal_transformer.'
 _SPACE = f'{_TIME}layout_embedding.'
 _EMBEDDING = f'{_SPACE}category_box_embeddings.'
@@ -107,7 +107,7 @@ def _settings(path: Path) -> tuple[Mapping[str, Any], Modality]:
         wrong = [f'{name} is {content[name]!r}' for name in ('NUM_FRAMES', 'STRIDE', 'VIDEO_FPS')
                  if not (isinstance(content[name], int) and content[name] > 0)]
         data = content['DATASET_TYPE']
-        network, modality = _KINDS.get('video' if data.startswith(_RGB) else data, ('', None))
+        network, modality = _NETWORKS.get('video' if data.startswith(_RGB) else data, ('', None))
         if content['MODEL_NAME'] != network:
             wrong.append(f'it is of {content["MODEL_NAME"]} for {data}')
     except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:

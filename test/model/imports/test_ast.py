@@ -102,10 +102,10 @@ def kaldi_features(samples: np.ndarray) -> np.ndarray:
         power = np.abs(np.fft.fft(faded, 512)) ** 2
         energies = np.zeros(128)
         for k in range(256):
-            place = (mel(k * 16000 / 512) - mel(20)) / step
-            for band in (math.floor(place) - 1, math.floor(place)):
+            position = (mel(k * 16000 / 512) - mel(20)) / step
+            for band in (math.floor(position) - 1, math.floor(position)):
                 if 0 <= band < 128:
-                    energies[band] += max(0, 1 - abs(place - band - 1)) * power[k]
+                    energies[band] += max(0, 1 - abs(position - band - 1)) * power[k]
         columns.append(np.log(np.maximum(energies, 2.0 ** -23)))
     return np.array(columns).T
 

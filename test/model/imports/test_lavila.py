@@ -77,25 +77,25 @@ def restated(x: Tensor, weights: dict[str, Tensor], clip: bool = True) -> list[T
         scaled = centred / (centred.square().mean(-1, keepdim=True) + least).sqrt()
         return scaled * weights[f'{name}.weight'] + weights[f'{name}.bias']
 
-    tokens, places = [weights['visual.cls_token'][0, 0] + weights['visual.pos_embed'][0, 0]], []
+    tokens, positions = [weights['visual.cls_token'][0, 0] + weights['visual.pos_embed'][0, 0]], []
     kernel = weights['visual.patch_embed.proj.weight'].flatten(1)
     for frame in range(FRAMES):
-        for place in range(ROWS ** 2):
-            row, column = divmod(place, ROWS)
+        for index in range(ROWS ** 2):
+            row, column = divmod(index, ROWS)
             rows, columns = (slice(k * PATCH, (k + 1) * PATCH) for k in (row, column))
             pixels = x[:, frame, rows, columns]
-            token = kernel @ pixels.flatten() + weights['visual.pos_embed'][0, 1 + place]
+            token = kernel @ pixels.flatten() + weights['visual.pos_embed'][0, 1 + index]
             if not clip:
                 token = token + weights['visual.patch_embed.proj.bias']
             tokens.append(token + weights['visual.temporal_embed'][0, frame])
-            places.append((frame, place))
+            positions.append((frame, index))
 
     def attend(x: Tensor, name: str, same: int) -> Tensor:
         q, k, v = linear(x, f'{name}.qkv').chunk(3, 1)
         rows = []
         for i in range(len(x)):
-            seen = [0, *(1 + j for j, other in enumerate(places)
-                         if i == 0 or other[same] == places[i - 1][same])]
+            seen = [0, *(1 + j for j, other in enumerate(positions)
+                         if i == 0 or other[same] == positions[i - 1][same])]
             parts = []
             for own in torch.arange(WIDTH).chunk(HEADS):
                 scores = k[seen][:, own] @ q[i, own] / math.sqrt(len(own))

@@ -27,7 +27,7 @@ RGB, FLOW, AUDIO, DETECTIONS = (Modality(name) for name in ('rgb', 'flow', 'audi
 SIDE, FRAMES = 16, 8
 SIZES = {'VERB': len(VERBS), 'NOUN': len(NOUNS)}
 SCALES = {'video': 1.0, 'flow': 1.1, 'audio': 0.9}
-"""Type of data → what tells its weights from the others'."""
+"""Type of data → the scale of its weights."""
 SAMPLES = round(FRAMES * 2 / 60 * 16_000)
 
 
@@ -93,9 +93,9 @@ def tile(samples: np.ndarray, i: int) -> Tensor:
     centre = int((i + 0.5) / FRAMES * len(samples))
     audio = torch.zeros(length)
     for j in range(length):
-        place = centre - length // 2 + j
-        if 0 <= place < len(samples):
-            audio[j] = float(samples[place])
+        index = centre - length // 2 + j
+        if 0 <= index < len(samples):
+            audio[j] = float(samples[index])
     spectrum = torch.stft(audio, 1024, 80, 160, torch.hann_window(160), center=True,
                           pad_mode='reflect', return_complex=True).abs().square()
     corners = [700 * (10 ** (k / 129 * math.log10(1 + 8000 / 700)) - 1) for k in range(130)]
@@ -209,7 +209,7 @@ def restated_boxes(frames: list[np.ndarray], weights: dict[str, Tensor]) -> Tens
     tokens = []
     for i, boxes in enumerate(frames):
         rows = torch.tensor(boxes)
-        theirs = [{1: 2, 2: 1}[int(kind)] for kind in rows[:, 4]]  # hand 2, object 1
+        theirs = [{1: 2, 2: 1}[int(category)] for category in rows[:, 4]]  # hand 2, object 1
         x = (linear(rows[:, :4], weights, f'{EMBEDDING}box_embedding')
              + weights[f'{EMBEDDING}category_embeddings.weight'][theirs]
              + linear(torch.ones(len(rows), 1), weights, f'{EMBEDDING}score_embedding')

@@ -109,9 +109,9 @@ def restated(frames: list[np.ndarray], weights: dict[str, Tensor]) -> Tensor:
         x = norm(x, weights, f'{EMBEDDING}layer_norm', 1e-12)
         for each in range(SPATIAL):
             x = layer(x, weights, f'{SPACE}transformer.layers.{each}.', HEADS, causal=False)
-        kind = 4 if i == len(frames) else 2 if len(boxes) else 3
+        frame_type = 4 if i == len(frames) else 2 if len(boxes) else 3
         tokens.append(x[0] + weights[f'{BACKBONE}position_embeddings.weight'][i]
-                      + weights[f'{BACKBONE}frame_type_embedding.weight'][kind])
+                      + weights[f'{BACKBONE}frame_type_embedding.weight'][frame_type])
     x = norm(torch.stack(tokens), weights, f'{BACKBONE}layer_norm', 1e-12)
     for each in range(TEMPORAL):
         x = layer(x, weights, f'backbone.transformer.layers.{each}.', HEADS, causal=True)
@@ -123,13 +123,13 @@ def restated(frames: list[np.ndarray], weights: dict[str, Tensor]) -> Tensor:
 def some_boxes(frames: int = 16) -> list[np.ndarray]:
     """Return the boxes of frames: of hands first, of some none."""
     rng = np.random.default_rng(0)
-    found = []
+    boxes = []
     for count in rng.integers(0, 4, frames):
         corners = np.sort(rng.uniform(0, 1, (count, 2, 2)), axis=1).reshape(count, 4)
-        kinds = np.sort(rng.integers(1, 3, count))
-        found.append(np.column_stack([corners, kinds]).astype(np.float32))
-    assert any(len(each) == 0 for each in found)
-    return found
+        categories = np.sort(rng.integers(1, 3, count))
+        boxes.append(np.column_stack([corners, categories]).astype(np.float32))
+    assert any(len(each) == 0 for each in boxes)
+    return boxes
 
 
 @pytest.fixture

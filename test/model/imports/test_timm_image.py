@@ -69,6 +69,11 @@ def test_the_preprocessing_is_that_of_the_weights():
     assert (spec.video.height, spec.video.resize, spec.num_frames) == (224, (256,), 1)
 
 
+def test_a_licence_that_forbids_commercial_use_is_stated():
+    origin = timm_model('convnextv2_atto.fcmae_ft_in1k').origin
+    assert origin.terms == 'cc-by-nc-4.0: no commercial use'
+
+
 @pytest.mark.parametrize(('name', 'text'), [
     ('no_model', r'timm:NAME, with a name of timm.list_pretrained\(\)'),
     ('vit_base_patch16_224.dino', 'it has 0 classes; start an encoder'),
