@@ -12,6 +12,7 @@ from pathlib import Path
 import shlex
 import sys
 import time
+from typing import Any
 
 from karmma_ros.calibration import Calibration
 from karmma_ros.cli.calibrate import calibrate
@@ -43,6 +44,7 @@ from karmma_ros.model.bundle import save_bundle, WEIGHTS
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.hub import is_hub_reference
 from karmma_ros.model.karmma import Karmma
+from karmma_ros.model.licences import inherited_licence, licence_note, with_licence
 from karmma_ros.model.presets import only, preset, unimodal
 from karmma_ros.model.pretrained import find_weights, load_pretrained
 from karmma_ros.training.checkpoints import TrainingStopped
@@ -65,6 +67,9 @@ class Stage:
 
     preset: str = 'tiny'
     """Architecture by name."""
+    base: str = ''
+    """Model directory or `hf://ORGANISATION/NAME@REVISION` whose architecture is taken in place of
+    the preset, with the weights of its encoders; the rest is trained from scratch."""
     modalities: list[str] = field(default_factory=list)
     """Modalities to use, those with data; empty: all of the preset. One that it lacks, such as
     `imu_thigh`, has the small encoder of its type."""
@@ -202,7 +207,8 @@ def run_stage(settings: Stage, out: Path, run_dir: Path, cache: Path, command: s
     calibration, problem = Calibration(), ''
     if not isinstance(settings, Pretraining):
         calibration, problem = _calibrate(network, splits, settings.run)
-    _write(out, network, config, splits, settings.run, command, began, calibration, problem)
+    _write(out, network, config, splits, settings.run, command, began, calibration, problem,
+           _licences(config, settings))
 
 
 def _load_weights(
@@ -235,7 +241,7 @@ def architecture(settings: Stage) -> ModelConfig:
 
     :raises InvalidSettingError: for an unknown preset or modality.
     """
-    config = preset(settings.preset)
+    config = _base_architecture(settings.base) if settings.base else preset(settings.preset)
     given = {Modality.parse(m): encoder for m, encoder in settings.encoders.items()}
     config = replace(config, encoders={**config.encoders, **given})
     wanted = list(settings.modalities)
@@ -254,6 +260,25 @@ def architecture(settings: Stage) -> ModelConfig:
     if isinstance(settings, Pretraining):
         return unimodal(config, Modality.parse(settings.modality))
     return config
+
+
+def _base_architecture(base: str) -> ModelConfig:
+    """Return the architecture of a model, with encoders that start from its weights."""
+    bundle = open_model(base, 'base', named=False)
+    encoders = {m: replace(encoder, weights=str(bundle.path / WEIGHTS))
+                for m, encoder in bundle.config.encoders.items()}
+    # Pairs are of its own classes; the classifiers are new ones.
+    return replace(bundle.config, preset=bundle.name, encoders=encoders, pairs={})
+
+
+def _licences(config: ModelConfig, settings: Stage) -> dict[str, Any]:
+    """Return what is stored of the licences of the models that a training starts from."""
+    folders = [Path(encoder.weights).parent for encoder in config.encoders.values()
+               if Path(encoder.weights).name == WEIGHTS]
+    if isinstance(settings, StudentTraining):
+        folders += [model_folder(each, 'teacher', named=False)
+                    for each in (settings.teacher, *settings.fold_teachers.values()) if each]
+    return inherited_licence(folders)
 
 
 def _is_model(weights: str) -> bool:
@@ -351,7 +376,7 @@ def _confidence(
 
 def _write(
     out: Path, network: Karmma, config: ModelConfig, splits: Splits, settings: RunSettings,
-    command: str, began: float, calibration: Calibration, problem: str,
+    command: str, began: float, calibration: Calibration, problem: str, source: Mapping[str, Any],
 ) -> None:
     device = _device(settings)
     with Bars() as bars:
@@ -362,13 +387,13 @@ def _write(
     print(accuracy_table(scores), *([confidence] if confidence else []), sep='\n\n')
     save_bundle(
         out, network.cpu(), config, splits.spec, splits.vocabulary,
-        dataset=splits.name,
-        card=model_card(
+        dataset=splits.name + licence_note(source),
+        card=with_licence(model_card(
             name=out.name, dataset=splits.name, vocabulary=splits.vocabulary,
             parameters=sum(p.numel() for p in network.parameters()), scores=scores,
             clips=len(splits.test), command=command,
             provenance=f'{date.today()}, {this_machine()}, '
                  f'{(time.monotonic() - began) / 60:.0f} minutes in all.',
-            calibration=confidence),
-        metrics={'test_top1': scores}, calibration=calibration)
+            calibration=confidence), source),
+        metrics={'test_top1': scores}, calibration=calibration, source=source)
     print(f'wrote {out}')

@@ -137,6 +137,15 @@ def save_bundle(
         (path / CALIBRATION).unlink(missing_ok=True)
 
 
+def stored_source(path: Path) -> Mapping[str, Any]:
+    """
+    Return what a model directory states about the weights it was made of, without loading it.
+
+    :raises BundleError: as `load_bundle` does for its configuration.
+    """
+    return _mapping(path, _read_description(path), 'source')
+
+
 def save_calibration(path: Path, calibration: Calibration) -> None:
     """Write the calibration of a model directory, atomically."""
     content = {'weights': digest_of_file(path / WEIGHTS).hex(), **calibration.to_dict()}

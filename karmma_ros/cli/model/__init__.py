@@ -12,11 +12,13 @@ COMMANDS = {
     'info': 'everything about a published model, or about a model directory',
     'pull': 'download a published model and make a model directory of it',
     'import': 'make a model directory of published weights',
+    'join': 'make one model of models of different sensors',
     'push': 'upload a model directory to the Hugging Face Hub',
 }
 _FUNCTIONS = {
     'list': 'describe:list_models', 'info': 'describe:info', 'pull': 'import_weights:pull',
-    'import': 'import_weights:main', 'push': 'push:main'}
+    'import': 'import_weights:main', 'push': 'push:main',
+    'join': 'join:main'}
 
 
 def main(arguments: Sequence[str]) -> int:
