@@ -1,4 +1,4 @@
-"""`karmma data`: check a data set before training on it."""
+"""`karmma data`: check a data set before training on it; convert labels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from karmma_ros.cli.labels import labels
 from karmma_ros.cli.main import dispatch
 from karmma_ros.cli.options import add_data_options, command_parser, CommandParser, data_cache
 from karmma_ros.cli.progress import Bars
@@ -19,7 +20,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-COMMANDS = {'check': 'check that every recording is present'}
+COMMANDS = {
+    'check': 'check that every recording is present',
+    'labels': 'convert labels of actions from and for other tools',
+}
 COLUMNS = ('present', 'lacking', 'missing', 'decoded', 'damaged')
 
 
@@ -30,7 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     :returns: 0 for an intact data set; 1 when a recording is missing or damaged, or, with
         `--complete`, when a segment lacks a sensor that others have.
     """
-    return dispatch('karmma data', COMMANDS, lambda _, rest: _run_check(rest), arguments)
+    runs = {'check': _run_check, 'labels': labels}
+    return dispatch('karmma data', COMMANDS, lambda name, rest: runs[name](rest), arguments)
 
 
 def _run_check(arguments: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ COMMANDS = {
     'bag': 'evaluate a model on recorded bags, or write one: synthetic, or from a video file',
     'calibrate': 'make the confidence of a model agree with its accuracy',
     'compare': 'compare two bag reports, with confidence intervals',
-    'data': 'check a data set before training on it',
+    'data': 'check a data set before training on it, or convert labels of other tools',
     'export': 'export a model for OpenVINO or ONNX Runtime: several times faster',
     'evaluate': 'score models on a data set for every subset of sensors',
     'model': 'list published models, and make model directories of them',

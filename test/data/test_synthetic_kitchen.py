@@ -220,7 +220,7 @@ def test_a_fraction_of_the_clips_is_idle_and_the_others_stay_balanced():
 
 
 @pytest.mark.parametrize('domain', Domain)
-def test_idle_scenes_have_what_lies_there_and_no_action(domain):
+def test_idle_scenes_are_without_action(domain):
     scenes = [episode(Split.TEST, 0, index, domain, 1.0) for index in range(40)]
     heads = vocabulary(domain, idle=True).heads
     names = {(each.verb, each.noun, heads['verb'][each.verb_id], heads['noun'][each.noun_id])

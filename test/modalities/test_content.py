@@ -154,7 +154,7 @@ def test_images_that_show_nothing_are_detected_within_a_second(text):
 
 
 @pytest.mark.parametrize('height', [60, 72, 120, 240])
-def test_noise_of_small_cameras_is_found(height):
+def test_noise_of_small_cameras_is_a_fault(height):
     width = height * 4 // 3
     snow = [Fields(height=height, width=width, step=3 * width, encoding='rgb8', is_bigendian=0,
                    data=RANDOM.normal(128, 60, 3 * height * width).clip(0, 255).astype(np.uint8))

@@ -1,0 +1,194 @@
+"""
+The label file: a CSV table with one row for each action in a recording.
+
+Its columns are `recording, start, stop`, one for each head (`verb` and `noun`, or `action`), and
+optionally `split` and groups of recordings such as `person`. It is read for training and for
+scoring alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+import csv
+from dataclasses import dataclass, field, replace
+import io
+from pathlib import Path
+
+from karmma_ros.errors import DataError
+from karmma_ros.media.csv_table import parse_time, read_csv
+from karmma_ros.prediction import NOUN, VERB
+from karmma_ros.storage import write_atomically
+
+START, STOP, RECORDING, SPLIT, ACTION = 'start', 'stop', 'recording', 'split', 'action'
+_NAMES = {
+    RECORDING: (RECORDING, 'bag', 'video', 'video_id'),
+    START: (START, 'start_s', 'start_timestamp', 'start_time', 'begin'),
+    STOP: (STOP, 'end', 'stop_s', 'end_s', 'stop_timestamp', 'stop_time', 'end_time'),
+}
+"""Column → names that are read for it, the first of which is written."""
+HEADS = (VERB, NOUN, ACTION)
+_FORMAT = f'name the columns {RECORDING}, {START}, {STOP} and {VERB}, {NOUN} or {ACTION}'
+
+
+@dataclass(frozen=True)
+class ActionLabel:
+    """One labelled action."""
+
+    recording: str
+    """Name of the recording without its folder and suffix; empty where the file names none."""
+    start_s: float
+    stop_s: float
+    """Seconds from the start of the recording."""
+    classes: Mapping[str, str]
+    """Head → class name."""
+    split: str = ''
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """Further columns, such as person or place."""
+
+    @property
+    def text(self) -> str:
+        """Return the class names, joined by /."""
+        return '/'.join(self.classes.values())
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Labels of one or more recordings, in the order of the file."""
+
+    labels: tuple[ActionLabel, ...]
+    problems: tuple[str, ...] = ()
+    """A sentence for each row or annotation that was not used."""
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Return the heads that have labels: verb, noun, action and others by name."""
+        found = {head for label in self.labels for head in label.classes}
+        return (*(h for h in HEADS if h in found), *sorted(found - set(HEADS)))
+
+
+def recording_name(path: str) -> str:
+    """
+    Return the name by which labels refer to a recording: without its folder and suffix.
+
+    Paths of other systems and URLs are read as well.
+    """
+    name = path.replace('\\', '/').rstrip('/').rpartition('/')[2]
+    stem, dot, suffix = name.rpartition('.')
+    return stem if dot and stem and suffix.isalnum() and len(suffix) <= 5 else name
+
+
+def checked(label: ActionLabel, where: str) -> ActionLabel | str:
+    """Return a label, or a sentence on why it cannot be used; `where` says which it is."""
+    if not label.classes or not any(label.classes.values()):
+        return f'{where}: got no class; expected {VERB} and {NOUN}, or {ACTION}'
+    if label.start_s < 0:
+        return f'{where}: got a start of {label.start_s:g} s; expected 0 s or more'
+    if not label.stop_s > label.start_s:
+        return (f'{where}: got {label.start_s:g} to {label.stop_s:g} s; expected a stop after the '
+                'start')
+    return label
+
+
+def split_table(results: Iterable[ActionLabel | str]) -> LabelTable:
+    """Return the labels, and the sentences on what is none, of results of `checked`."""
+    every = list(results)
+    return LabelTable(tuple(each for each in every if isinstance(each, ActionLabel)),
+                      tuple(each for each in every if isinstance(each, str)))
+
+
+def read_label_file(path: Path) -> LabelTable:
+    """
+    Read a label file.
+
+    Columns that are no head (all others than verb, noun and action) are groups.
+
+    :raises DataError: when it cannot be read, or lacks a column.
+    """
+    table = read_csv(path)
+    header = [name.casefold() for name in table.header]
+    columns = {}
+    for column, names in _NAMES.items():
+        columns[column] = next((name for name in names if name in header), '')
+        if not columns[column] and column != RECORDING:
+            raise DataError(path, f'its columns are {", ".join(header) or "none"}; expected '
+                            f'{" or ".join(names)} among them', _FORMAT)
+    heads = [head for head in HEADS if head in header]
+    if not heads:
+        raise DataError(path, f'its columns are {", ".join(header)}; expected {VERB} and {NOUN}, '
+                        f'or {ACTION}', _FORMAT)
+    known = {*columns.values(), SPLIT, *heads}
+    groups = [name for name in header if name and name not in known]
+
+    def label(number: int, cells: Sequence[str]) -> ActionLabel | str:
+        row = dict(zip(header, [*cells, *[''] * len(header)]))
+        where = f'{path.name}: line {number}'
+        try:
+            start_s, stop_s = (float(parse_time(row[columns[c]])) for c in (START, STOP))
+        except ValueError as error:
+            return f'{where}: {error}'
+        return checked(ActionLabel(
+            recording_name(row.get(columns[RECORDING], '')), start_s, stop_s,
+            {head: row[head] for head in heads if row[head]},
+            row.get(SPLIT, ''), {each: row[each] for each in groups}), where)
+
+    return split_table(label(number, cells) for number, cells in table.rows)
+
+
+def write_label_file(path: Path, labels: Sequence[ActionLabel]) -> None:
+    """Write a label file, atomically: one that exists is complete."""
+    write_atomically(path, label_text(labels))
+
+
+def label_text(labels: Sequence[ActionLabel]) -> str:
+    """Return the text of a label file."""
+    heads = LabelTable(tuple(labels)).heads or (VERB, NOUN)
+    splits = [SPLIT] if any(label.split for label in labels) else []
+    groups = sorted({name for label in labels for name in label.groups})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow([RECORDING, START, STOP, *heads, *splits, *groups])
+    for label in labels:
+        writer.writerow([
+            label.recording, seconds(label.start_s), seconds(label.stop_s),
+            *(label.classes.get(head, '') for head in heads),
+            *([label.split] if splits else []), *(label.groups.get(g, '') for g in groups)])
+    return text.getvalue()
+
+
+def seconds(value: float) -> str:
+    """Return a time with milliseconds, without trailing zeros."""
+    return f'{value:.3f}'.rstrip('0').rstrip('.')
+
+
+def read_classes_map(path: Path) -> dict[str, dict[str, str]]:
+    """
+    Read a table that renames classes: column `label` and one for each head.
+
+    A row whose heads are all empty drops its label.
+
+    :returns: text of a label → head → class name.
+    :raises DataError: when it cannot be read, or lacks the column `label` or every head.
+    """
+    table = read_csv(path)
+    header = [name.casefold() for name in table.header]
+    heads = [name for name in header if name and name != 'label']
+    if 'label' not in header or not heads:
+        raise DataError(path, f'its columns are {", ".join(header) or "none"}; expected label and '
+                        f'{VERB}, {NOUN} or {ACTION}', 'give it a header line: label,verb,noun')
+    rows = (dict(zip(header, [*cells, *[''] * len(header)])) for _, cells in table.rows)
+    return {row['label'].casefold(): {head: row[head] for head in heads if row[head]}
+            for row in rows}
+
+
+def with_classes(
+    table: LabelTable, classes: Mapping[str, Mapping[str, str]],
+) -> LabelTable:
+    """Rename the classes by `read_classes_map`; what the map does not name stays as it is."""
+    renamed, dropped = [], 0
+    for label in table.labels:
+        new = classes.get(label.text.casefold(), label.classes)
+        dropped += not new
+        if new:
+            renamed.append(replace(label, classes=new))
+    notes = (f'{dropped} labels are dropped by the map of classes',) if dropped else ()
+    return LabelTable(tuple(renamed), table.problems + notes)
