@@ -21,9 +21,17 @@ from karmma_ros.cli.options import (
     open_model,
 )
 from karmma_ros.cli.progress import Bars
+from karmma_ros.data.corrupted import recorded, sensors_of
 from karmma_ros.data.datasets import clips_digest, DataSettings, open_splits
 from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.errors import BundleError, InvalidSettingError
+from karmma_ros.evaluation.corruption_scores import (
+    check_choice,
+    CorruptionChoice,
+    plan,
+    score_corruptions,
+)
+from karmma_ros.evaluation.corruptions import ConditionCollector
 from karmma_ros.evaluation.inference import (
     BackendNetwork,
     collect_sharded,
@@ -35,6 +43,7 @@ from karmma_ros.evaluation.late_fusion import late_fusion
 from karmma_ros.evaluation.predictions import VERSION as PREDICTIONS_VERSION
 from karmma_ros.evaluation.published import DROPOUT_CURVES
 from karmma_ros.evaluation.report import MARKDOWN, markdown, ScoredData, ScoredModel, write_report
+from karmma_ros.modalities import input_modalities
 from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends import selection
 from karmma_ros.model.backends.exports import Export, find_exports
@@ -84,13 +93,15 @@ def main(arguments: Sequence[str]) -> int:
     spread_evenly(1, given.limit)  # report a wrong limit before the work
     named = _named_bundles(given.models, given.custom_encoders)
     _check_subsets(named, chosen)
+    corruptions = _corruptions(given, named)
     exports = [_exports(bundle) if given.exports else [] for _, bundle in named]
     with Bars() as bars:
         entries = _with_data(
             named, needed(settings, given.split), data_cache(given, settings), bars)
         entries = [each for entry, group in zip(entries, exports)
                    for each in (entry, *(_exported(entry, export) for export in group))]
-        scored = [_score(entry, given, settings, loading, chosen, bars) for entry in entries]
+        scored = [_score(entry, given, settings, loading, chosen, bars, corruptions)
+                  for entry in entries]
     data = ScoredData(
         entries[0].splits.name, given.split, len(scored[0].predictions),
         {**_own(settings), 'limit': given.limit, 'subsets': given.subsets})
@@ -118,6 +129,12 @@ def _parser() -> CommandParser:
         'V+A V A; the dropout curve and averages need all of them (default: all)')
     parser.add_argument('--exports', action='store_true', help='also score the exports of each '
                         'model: what their precision costs')
+    parser.add_argument(
+        '--corruptions', type=str, nargs='*', metavar='NAME', help='also score clips with '
+        'corrupted sensors: these corruptions, such as covered hiss, or all; and clips with late '
+        'sensors, two corrupted ones, and the first part alone')
+    parser.add_argument('--severities', type=str, default='1,2,3,4,5',
+                        help='severities of the corruptions, 1 to 5, such as 1,3,5')
     parser.add_argument('--batch-size', type=int, default=16, help='clips a batch')
     parser.add_argument('--workers', type=int, default=0, help='processes that load clips')
     add_device_option(parser)
@@ -247,7 +264,7 @@ def _difference(ours: Vocabulary, theirs: Vocabulary) -> str:
 
 def _score(
     entry: _Entry, given: Namespace, settings: DataSettings, loading: LoaderSettings,
-    chosen: Subsets | None, bars: Bars,
+    chosen: Subsets | None, bars: Bars, corruptions: CorruptionChoice | None = None,
 ) -> ScoredModel:
     clips: Clips = getattr(entry.splits, given.split)
     indices = spread_evenly(len(clips), given.limit)
@@ -258,8 +275,41 @@ def _score(
     predictions = collect_sharded(
         entry.network(device), clips, indices, folder, replace(loading, device=device),
         chosen=chosen, progress=bars.counter(title, len(indices)))
+    scores = None
+    if corruptions is not None:
+        corrupted = recorded(clips)
+        sensors = sensors_of(corrupted, bundle.network.modalities, bundle.spec, indices[0])
+        collector = ConditionCollector(
+            entry.network(device), corrupted, bundle.spec, replace(loading, device=device))
+        scores = score_corruptions(
+            collector.collect(
+                plan(sensors, corruptions), indices, folder / 'corruptions',
+                bars.counter(f'corrupting the sensors of {entry.system}', len(indices))),
+            sensors, corruptions, bundle.calibration)
     bundle.network.cpu()  # frees the GPU's memory for the next model
-    return ScoredModel(entry.system, bundle.model_id, predictions, bundle.calibration)
+    return ScoredModel(entry.system, bundle.model_id, predictions, bundle.calibration, scores)
+
+
+def _corruptions(
+    given: Namespace, named: Sequence[tuple[str, Bundle]]
+) -> CorruptionChoice | None:
+    """
+    Return the chosen corruptions; None without any.
+
+    :raises InvalidSettingError: for one that no model's sensor has, or another severity.
+    """
+    if given.corruptions is None:
+        return None
+    try:
+        severities = tuple(sorted({int(text) for text in given.severities.split(',')}))
+    except ValueError:
+        raise InvalidSettingError('--severities', given.severities,
+                                  'integers from 1 to 5, as 1,3,5') from None
+    names = () if given.corruptions in ([], ['all']) else tuple(dict.fromkeys(given.corruptions))
+    choice = CorruptionChoice(names, severities)
+    check_choice(choice, [m for _, bundle in named for m in input_modalities(
+        bundle.network.modalities, bundle.spec)])
+    return choice
 
 
 def _key(

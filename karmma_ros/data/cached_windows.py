@@ -109,6 +109,18 @@ class CachedWindows:
         cached = None if self.windows or not 0 <= index < len(self) else self._sample(index, index)
         return cached or self.clips[index]
 
+    def arrays(self, index: int, delay_s: float = 0.0) -> dict[Modality, Any]:
+        """Return what the data set reads, which is not kept."""
+        return self.clips.arrays(index, delay_s)
+
+    def labels(self, index: int) -> Mapping[str, int]:
+        """Return head → class id of a clip, without reading it."""
+        return self.segments[index].labels
+
+    def computed(self, index: int) -> frozenset[Modality]:
+        """Return the modalities of a clip that are computed from another one's samples."""
+        return self.clips.computed(index)
+
     def training_sample(self, index: int, epoch: int) -> Sample:
         """
         Return one of the windows of a segment, another one in each epoch.

@@ -9,16 +9,17 @@ Shape legend: t frames, h height, w width, n samples or boxes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 import warnings
 
 from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.data.samples import Sample
 from karmma_ros.errors import DataError, InvalidSampleError, InvalidSettingError
-from karmma_ros.media.sources import SharedFrames, Source
+from karmma_ros.media.sources import FlowFromVideo, SharedFrames, Source
 from karmma_ros.modalities import make_clip, modality_type
 from karmma_ros.modality import Modality
 import numpy as np
@@ -139,29 +140,62 @@ class SegmentDataset:
     def _sample(self, index: int, position: float) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f'segment {index} of {len(self)}')
+        inputs = self._read(index, self._start(index, position), self._prepared)
+        return Sample(Clip(inputs), self.segments[index].labels, index)
+
+    def arrays(self, index: int, delay_s: float = 0.0) -> dict[Modality, Any]:
+        """
+        Return what `ModalityType.prepare` takes of the clip that is scored.
+
+        :param delay_s: how much earlier the window lies; later, where the recording has not begun.
+        :raises DataError: when nothing of the segment can be read.
+        """
+        start = self._start(index, CENTRE)
+        start += delay_s if start < delay_s else -delay_s
+        return self._read(index, start, lambda modality, arrays: arrays)
+
+    def labels(self, index: int) -> Mapping[str, int]:
+        """Return head → class id of a clip, without reading it."""
+        return self.segments[index].labels
+
+    def computed(self, index: int) -> frozenset[Modality]:
+        """Return the modalities of a clip that are computed from another one's samples."""
+        sources = self.segments[index].sources
+        return frozenset(m for m in self.modalities(index)
+                         if isinstance(sources[m], FlowFromVideo))
+
+    def _start(self, index: int, position: float) -> float:
         segment = self.segments[index]
-        start = window_start(segment.start_s, segment.stop_s, self.spec.duration, position)
-        frames = SharedFrames()
-        inputs: dict[Modality, NDArray[np.float32]] = {}
+        return window_start(segment.start_s, segment.stop_s, self.spec.duration, position)
+
+    def _prepared(self, modality: Modality, arrays: Any) -> NDArray[np.float32]:
+        return make_clip(self.spec, {modality: arrays}).inputs[modality]
+
+    def _read(
+        self, index: int, start_s: float, convert: Callable[[Modality, Any], Any]
+    ) -> dict[Modality, Any]:
+        """Return a window of each modality that can be read, converted."""
+        segment, frames = self.segments[index], SharedFrames()
+        windows: dict[Modality, Any] = {}
         failure: Exception | None = None
         for modality in self.modalities(index):
             try:
                 arrays = modality_type(modality).read_window(
-                    segment.sources[modality], start, self.spec, frames)
-                inputs.update(make_clip(self.spec, {modality: arrays}).inputs)
+                    segment.sources[modality], start_s, self.spec, frames)
+                windows[modality] = convert(modality, arrays)
             except (DataError, InvalidSampleError) as error:
                 if not self.skip_unreadable:
                     raise _of_segment(segment, modality, error) from error
                 failure = _of_segment(segment, modality, error)
                 self._count(failure)
-        if not inputs and failure is not None:
+        if not windows and failure is not None:
             raise failure
-        return Sample(Clip(inputs), segment.labels, index)
+        return windows
 
     def _count(self, error: DataError) -> None:
         path = str(error.path)
         if path not in self.unreadable:
-            warnings.warn(f'missing from its samples: {error}', stacklevel=4)
+            warnings.warn(f'missing from its samples: {error}', stacklevel=5)
         self.unreadable[path] = self.unreadable.get(path, 0) + 1
 
 

@@ -130,6 +130,48 @@ def plot_subsets(
 
 
 @rc_context(STYLE)
+def plot_corruptions(
+    path: Path | str, systems: Mapping[str, Mapping[str, tuple[float, float]]], *,
+    what: str = 'action', where: str = '',
+) -> None:
+    """
+    Draw the mean accuracy while a sensor is corrupted, relative to that as recorded.
+
+    A full bar is with content checks, as the node predicts; the part below the line, without.
+
+    :param systems: system → sensor → the mean without and with content checks.
+    :raises InvalidSettingError: when the file's suffix names no image format.
+    """
+    groups = list(dict.fromkeys(sensor for means in systems.values() for sensor in means))
+    width = 0.84 / max(len(systems), 1)
+    inches = min(14.0, max(6.4, 1.0 + len(groups) * (0.9 + 0.3 * len(systems))))
+    figure = Figure(figsize=(inches, 4.0), layout='constrained')
+    axes = figure.subplots()
+    for i, (system, means) in enumerate(systems.items()):
+        own = [sensor for sensor in groups if sensor in means]
+        plain, checked = 100 * np.array([means[sensor] for sensor in own]).T
+        centres = np.array([groups.index(s) for s in own]) - 0.42 + (i + 0.5) * width
+        colour = PALETTE[i % len(PALETTE)]
+        axes.bar(centres, checked, 0.92 * width, color=colour, alpha=0.35,
+                 label=f'{system}, with content checks')
+        axes.bar(centres, plain, 0.92 * width, color=colour, label=f'{system}, without')
+        for centre, low, high in zip(centres, plain, checked):
+            axes.annotate(f'{high:.0f}', (centre, max(low, high)), (0, 2), ha='center',
+                          textcoords='offset points', va='bottom', fontsize=7)
+            axes.annotate(f'{low:.0f}', (centre, low), (0, -3), ha='center',
+                          textcoords='offset points', va='top', fontsize=7, color=ON_COLOUR)
+    axes.axhline(100, color=INK, linewidth=1, linestyle=_DASHES[0])
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set_xlim(-0.6, len(groups) - 0.4)
+    axes.set_xlabel('corrupted sensor')
+    _frame(axes, f'{what.capitalize()} accuracy with a corrupted sensor', where,
+           '% of the accuracy as recorded')
+    axes.set_ylim(0, 1.3 * max(axes.dataLim.y1, 100.0))
+    axes.legend(ncols=2)
+    _save(figure, path)
+
+
+@rc_context(STYLE)
 def plot_reliability(
     path: Path | str, panels: Mapping[str, Reliability], *, title: str = '', where: str = ''
 ) -> None:

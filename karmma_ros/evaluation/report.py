@@ -25,6 +25,8 @@ from karmma_ros.evaluation.classification import (
     score,
     SubsetScore,
 )
+from karmma_ros.evaluation.corruption_report import corruption_section, relative_accuracies
+from karmma_ros.evaluation.corruption_scores import CorruptionScores
 from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.evaluation.robustness import (
     average_accuracy,
@@ -55,6 +57,7 @@ class ScoredModel:
     """Its id: name and digest."""
     predictions: DatasetPredictions
     calibration: Calibration = Calibration()
+    corruptions: CorruptionScores | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class ModelScores:
     """The clips that its calibration was fitted on; absent without a calibration."""
     false_alarm_rate: float | None = None
     """Fraction of those clips whose action counts as unknown."""
+    corruptions: CorruptionScores | None = None
+    """With corrupted sensors; absent where that was not evaluated."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,8 @@ def markdown(report: ScoresReport) -> str:
     parts += [_subset_table(report, model) for model in report.models]
     if any(model.dropout_curve for model in report.models):
         parts += [_dropout_table(report), _robustness_table(report)]
+    parts += [corruption_section(_title(model), model.corruptions)
+              for model in report.models if model.corruptions is not None]
     return '\n\n'.join([*parts, _notes(report)])
 
 
@@ -178,7 +185,7 @@ def _model(model: ScoredModel) -> ModelScores:
     return ModelScores(
         model.system, model.model, full, scores, curve, average_accuracy(column),
         relative_drop(column, full), fitted and fitted.fitted_on,
-        fitted and fitted.false_alarm_rate)
+        fitted and fitted.false_alarm_rate, model.corruptions)
 
 
 def _mean_column(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -198,8 +205,11 @@ def _subset_table(report: ScoresReport, model: ModelScores) -> str:
         figures += [x for x in (joint.calibration_error, joint.uncalibrated_error, each.unknown)
                     if x is not None]
         rows.append([subset, f'{each.count:,}', *map(_percent, figures)])
-    title = f'{printable(model.system)} ({printable(model.model)})'
-    return f'## {title}\n\n' + _table(header, rows)
+    return f'## {_title(model)}\n\n' + _table(header, rows)
+
+
+def _title(model: ModelScores) -> str:
+    return f'{printable(model.system)} ({printable(model.model)})'
 
 
 def _dropout_table(report: ScoresReport) -> str:
@@ -269,16 +279,23 @@ def _plot(
 ) -> dict[str, str]:
     """Plot what can be plotted and return file name → what it shows."""
     # Tables need no matplotlib, which takes a second to load.
-    from karmma_ros.evaluation.plots import plot_dropout_curve, plot_reliability, plot_subsets
+    from karmma_ros.evaluation import plots
 
     what, where = report.joint_head, str(report.data)
-    figures = {f'subsets.{suffix}': 'accuracy by sensors'}
-    plot_subsets(folder / f'subsets.{suffix}', columns_of(report), what=what, where=where)
+    name = f'subsets.{suffix}'
+    figures = {name: 'accuracy by sensors'}
+    plots.plot_subsets(folder / name, columns_of(report), what=what, where=where)
     curves = _curves(report)
     if curves:
         name = f'dropout_curve.{suffix}'
         figures[name] = 'accuracy when sensors drop out'
-        plot_dropout_curve(folder / name, curves, references=references, what=what, where=where)
+        plots.plot_dropout_curve(
+            folder / name, curves, references=references, what=what, where=where)
+    corrupted = {f'{model.system} ({model.model})' if len(models) > 1 else model.system:
+                 relative_accuracies(model.corruptions) for model in models if model.corruptions}
+    if corrupted:
+        figures[name := f'corruptions.{suffix}'] = 'accuracy with corrupted sensors'
+        plots.plot_corruptions(folder / name, corrupted, what=what, where=where)
     for number, model in enumerate(models, 1):
         name = f'calibration_{number}.{suffix}'
         figures[name] = f'calibration of {model.system}'
@@ -289,8 +306,8 @@ def _plot(
             subset: calibration(PredictedActions.of_subset(
                 model.predictions, chosen, model.calibration), what)
             for subset, chosen in shown}
-        plot_reliability(folder / name, panels, where=where,
-                         title=f'How sure {model.system} is of the {what}, and how often right')
+        title = f'How sure {model.system} is of the {what}, and how often right'
+        plots.plot_reliability(folder / name, panels, where=where, title=title)
     return figures
 
 

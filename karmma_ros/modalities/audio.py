@@ -233,6 +233,8 @@ class MicrophoneDecoder(InputDecoder):
         self._stamped, self._rate = StampedAudioDecoder(), AudioRateCheck()
 
 
+_CHUNK_S = 0.032
+"""Seconds of audio in a message, as drivers send it."""
 _SAMPLES = f'publish its samples as {AUDIO_DATA_STAMPED}'
 
 
@@ -294,6 +296,22 @@ class Audio(ModalityType):
         rate = arrays.sample_rate if isinstance(arrays, AudioChunk) else (
             self.spec(clip).sample_rate)
         return np.arange(len(self.samples_of(arrays))) / rate
+
+    def truncate(self, arrays: Any, fraction: float, clip: ClipSpec) -> AudioArrays:
+        """Return a gap after the first fraction."""
+        samples = self.samples_of(arrays).copy()
+        given = arrays.valid_mask if isinstance(arrays, AudioArrays) else None
+        valid_mask = np.array(np.ones(len(samples)) if given is None else given, np.bool_)
+        first = round(len(samples) * fraction)
+        samples[first:], valid_mask[first:] = 0, False
+        return AudioArrays(samples, valid_mask)
+
+    def messages_of(self, arrays: Any, clip: ClipSpec) -> list[tuple[float, AudioChunk]]:
+        """Return chunks of the usual length."""
+        samples, rate = self.samples_of(arrays), self.spec(clip).sample_rate
+        size = max(1, round(_CHUNK_S * rate))
+        return [((i + size) / rate, AudioChunk(samples[i:i + size], rate))
+                for i in range(0, len(samples) - size + 1, size)]
 
     @property
     def input_corruptions(self) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 Samples = NDArray[np.float32]
 _MAINS_HZ = 50.0
+_DB = float(10 * np.log10(2))
+"""Decibels by which a power is twice another one."""
 _HARMONICS = (1.0, 0.5, 0.7, 0.2, 0.4)
 """Amplitude of each multiple of the mains frequency."""
 
@@ -42,6 +44,11 @@ def _silence(samples: Samples, fraction: float, context: CorruptionContext) -> S
 def _hiss_alone(count: int, level_db: float, context: CorruptionContext) -> Samples:
     return np.asarray(
         context.varying.standard_normal(count, np.float32) * np.float32(_gain(level_db)))
+
+
+def _mute(samples: Samples, level_db: float, context: CorruptionContext) -> Samples:
+    """Leave the noise of the converter behind the mute switch."""
+    return _within(_hiss_alone(len(samples), level_db, context))
 
 
 def _hum_alone(level_db: float, context: CorruptionContext) -> Samples:
@@ -72,6 +79,8 @@ def _attenuate(samples: Samples, gain_db: float, context: CorruptionContext) -> 
 AUDIO_CORRUPTIONS: Mapping[str, Corruption] = {
     'silence': Corruption('zeros in the last {:.0%} of the window', (0.2, 0.4, 0.6, 0.8, 1.0),
                           _silence, InStream.COMPLETE),
+    'muted': Corruption('white noise in place of the audio, {:g} dB of full scale',
+                        (-40, -50, -60, -70, -80), _mute),
     'hiss': Corruption('white noise, {:g} dB of full scale', (-60, -50, -40, -30, -20),
                        _add_hiss),
     'hum': Corruption('mains hum of 50 Hz, {:g} dB of full scale', (-50, -40, -30, -20, -10),
@@ -81,7 +90,7 @@ AUDIO_CORRUPTIONS: Mapping[str, Corruption] = {
 }
 """Of mono samples float32 `[n]` in [-1, 1]."""
 
-INPUT_CORRUPTIONS = ('silence', 'hiss', 'hum', 'low_gain')
+INPUT_CORRUPTIONS = ('silence', 'muted', 'hiss', 'hum', 'low_gain')
 """Those that can be applied to the network's input, which has no phase; clipping cannot."""
 
 
@@ -103,10 +112,11 @@ def corrupt_tiles(
     elif name == 'silence':
         decibels = np.where(_silent_columns(level, spec, count), FLOOR_DB, decibels)
     else:
-        alone = (_hiss_alone(count, level, context) if name == 'hiss'
-                 else _hum_alone(level, context))
+        alone = (_hum_alone(level, context) if name == 'hum'
+                 else _hiss_alone(count, level, context))
         added = audio_input(alone, spec) * np.float32(spec.std) + np.float32(spec.mean)
-        decibels = 10 * np.log10(10 ** (decibels / 10) + 10 ** (added / 10))
+        below = -np.inf if name == 'muted' else decibels
+        decibels = np.logaddexp2(below / _DB, added / _DB) * _DB
     floored = np.maximum(decibels, FLOOR_DB)
     return np.asarray((floored - spec.mean) / spec.std, np.float32)
 

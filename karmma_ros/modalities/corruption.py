@@ -8,7 +8,7 @@ trained on them; a content check (`content_check.py`) finds those that show noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
@@ -181,6 +181,21 @@ class Corruptible:
     def usual_size(self, samples: Any, clip: ClipSpec) -> Any:
         """Return how large usual values are, of each channel or of all."""
         return 1.0
+
+    def truncate(self, arrays: Any, fraction: float, clip: ClipSpec) -> Any:
+        """Return a window after whose first fraction nothing is received any more."""
+        samples = self.samples_of(arrays)
+        first = max(1, round(len(samples) * fraction))
+        return self.with_samples(arrays, np.concatenate([
+            samples[:first], np.repeat(samples[first - 1:first], len(samples) - first, axis=0)]))
+
+    def messages_of(self, arrays: Any, clip: ClipSpec) -> Sequence[tuple[float, Any]]:
+        """Return second and sample of each message that a window may have been made of."""
+        return list(zip(self.sample_times(arrays, clip).tolist(), self.samples_of(arrays)))
+
+    def stand_ins(self, sample: Any, clip: ClipSpec) -> tuple[Any, Any]:
+        """Return what a content check reads of the message and of the decoder of a sample."""
+        return None, None
 
     def parts(self, clip: ClipSpec) -> int:
         """Return the number of equal parts of a sample, of which each may be missing."""

@@ -205,6 +205,12 @@ class Depth(ModalityType):
             frames = stored_metres(metres, spec.near, spec.far)
         return depth_input(frames, spec.spread)
 
+    def messages_of(self, arrays: Any, clip: ClipSpec) -> list[tuple[float, Any]]:
+        """Return each image as it is stored, None for one that is dropped without a return."""
+        spec: DepthSpec = self.spec(clip)
+        return [(time_s, stored_or_none(spec, image)) for time_s, image in
+                super().messages_of(arrays, clip)]
+
     def buffer(self, clip: ClipSpec) -> DepthBuffer:
         """Return an empty buffer."""
         return DepthBuffer(clip, self.spec(clip))
@@ -263,6 +269,16 @@ class Depth(ModalityType):
         """Return the message type that the parameter `transport` chooses."""
         compressed = values[f'{self.modality}.transport'] == 'compressed'
         return COMPRESSED_IMAGE if compressed else IMAGE
+
+
+def stored_or_none(spec: DepthSpec, image: NDArray[Any]) -> NDArray[np.float16] | None:
+    """Return what is stored of an image; None for one that shows nothing."""
+    if image.dtype == np.float16:
+        return image  # its number of returns is not known any more
+    try:
+        return spec.stored(image)
+    except InvalidSampleError:
+        return None
 
 
 def _values(message: Any, type_name: str) -> NDArray[Any]:

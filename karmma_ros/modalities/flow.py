@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TYPE_CHECKING
 
 from karmma_ros.clip import ClipSpec, CropSize, FlowSpec, NANOSECONDS
@@ -305,6 +306,16 @@ class Flow(ModalityType):
     def usual_size(self, samples: NDArray[Any], clip: ClipSpec) -> float:
         """Return the largest displacement, in the unit of the samples."""
         return 127.0 if samples.dtype == np.uint8 else float(self.spec(clip).bound)
+
+    def messages_of(self, arrays: Any, clip: ClipSpec) -> list[tuple[float, Any]]:
+        """Return displacements in pixels."""
+        scale = self.spec(clip).bound / self.usual_size(arrays, clip)
+        return [(time_s, (np.asarray(flow, np.float32) - NO_MOVEMENT) * scale)
+                for time_s, flow in super().messages_of(arrays, clip)]
+
+    def stand_ins(self, sample: Any, clip: ClipSpec) -> tuple[Any, Any]:
+        """Return the specification, which names the camera."""
+        return SimpleNamespace(spec=clip), None
 
     def recomputed(self, frames: NDArray[np.uint8], clip: ClipSpec) -> NDArray[np.uint8]:
         """Return the flow of other frames of the camera, as `prepare` takes it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from karmma_ros.clip import ClipSpec
@@ -124,6 +125,13 @@ class JointState(SeriesType):
         """Return the deviation of each channel."""
         size: NDArray[np.float32] = self.spec(clip).usual_size
         return size
+
+    def stand_ins(self, sample: NDArray[np.float32], clip: ClipSpec) -> tuple[Any, Any]:
+        """Return positions and velocities, as far as they are channels."""
+        spec: JointStateSpec = self.spec(clip)
+        fields = dict(zip(spec.fields, sample.reshape(len(spec.fields), -1)))
+        return SimpleNamespace(message=SimpleNamespace(
+            position=fields.get('position', ()), velocity=fields.get('velocity', ()))), None
 
     def read(
         self, message: Any, type_name: str, clip: ClipSpec, values: Values

@@ -371,6 +371,11 @@ class SeriesType(ModalityType):
         """Return the seconds from the first vector to each."""
         return np.asarray((arrays.times_ns - arrays.times_ns.min()) / NANOSECONDS)
 
+    def truncate(self, arrays: Series, fraction: float, clip: ClipSpec) -> Series:
+        """Return the vectors of the first fraction."""
+        kept = arrays.times_ns <= round((fraction - 1) * clip.duration_ns)
+        return Series(arrays.times_ns[kept], arrays.values[kept])
+
     def restored_series(self, values: NDArray[np.float32], clip: ClipSpec) -> Series:
         """Return vectors `[c, t]` at the times for which inputs are interpolated."""
         count = values.shape[1]

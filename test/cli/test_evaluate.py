@@ -4,6 +4,7 @@ from dataclasses import replace
 import json
 from pathlib import Path
 
+from conforming import conforms
 from karmma_ros.cli import evaluate
 from karmma_ros.cli.main import main
 from karmma_ros.clip import Clip
@@ -12,12 +13,15 @@ from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary as kitchen_vocabulary
 from karmma_ros.evaluation import inference
 from karmma_ros.evaluation.inference import collect
+from karmma_ros.evaluation.report import SCHEMA_ID, ScoresReport
+from karmma_ros.evaluation.schema import json_schema
 from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name, subsets
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
 from karmma_ros.prediction import Vocabulary
 import numpy as np
 import pytest
+from recordings import Recordings
 import torch
 
 NAMES = [subset_name(s) for s in subsets(PAPER_MODALITIES)]
@@ -294,3 +298,45 @@ def test_a_configuration_without_data_is_named(model, toys, tmp_path, capsys):
     file.write_text('preset: tiny\n')
     assert main(['evaluate', model, '--config', str(file), '--out', str(tmp_path / 'o')]) == 2
     assert 'a file with a section `data`' in capsys.readouterr().err
+
+
+@pytest.fixture
+def recordings(monkeypatch, spec, vocabulary):
+    """Return the test split that the command will find, with samples to corrupt."""
+    clips = Recordings(spec, 7)
+    monkeypatch.setattr(evaluate, 'open_splits', lambda settings, wanted, cache, progress: Splits(
+        'Toys', spec, vocabulary, clips, clips, clips))
+    return clips
+
+
+def test_corrupted_sensors_are_scored(model, recordings, tmp_path, capsys):
+    out, words = tmp_path / 'out', ['--corruptions', 'black', 'hiss', '--severities', '1,5']
+    report = run(out, model, *words)
+    assert conforms(report, json_schema(ScoresReport, SCHEMA_ID))
+    scores = report['models'][0]['corruptions']
+    assert scores['severities'] == [1, 5]
+    assert list(scores['sensors']['rgb']['corruptions']) == ['black']
+    assert scores['sensors']['rgb']['corruptions']['black']['5']['masked'] == 1.0
+    assert scores['sensors']['audio']['count'] == 4
+    assert list(scores['pairs']) == ['V+A']
+    printed = capsys.readouterr().out
+    assert 'with corrupted sensors' in printed and '| hiss | 5 |' in printed
+    assert (out / 'corruptions.png').is_file()
+    assert '](corruptions.png)' in (out / 'README.md').read_text()
+    recordings.reads.clear()
+    assert run(out, model, *words) == report
+    assert not recordings.reads  # nothing is predicted twice
+    assert 'corruptions' not in run(tmp_path / 'without', model)['models'][0]
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    (['--corruptions', 'fog'], 'of rgb: black, frozen, covered'),
+    (['--corruptions', '--severities', '0,1'], 'integers from 1 to 5'),
+    (['--corruptions', '--severities', 'worst'], 'integers from 1 to 5'),
+])
+def test_an_unknown_corruption_is_refused_before_the_work(
+    model, toys, tmp_path, capsys, words, message
+):
+    assert main(['evaluate', model, *words, '--out', str(tmp_path / 'out')]) == 2
+    assert message in ' '.join(capsys.readouterr().err.split())
+    assert not toys.served

@@ -178,7 +178,7 @@ def test_gaps_of_audio_stay():
 
 
 def test_an_unknown_corruption_is_an_error_that_lists_those_that_exist():
-    with pytest.raises(InvalidSettingError, match='silence, hiss, hum, clipping, low_gain'):
+    with pytest.raises(InvalidSettingError, match='silence, muted, hiss, hum, clipping, low_gain'):
         corrupt('audio', 'covered', 1)
     for severity in (0, 6):
         with pytest.raises(InvalidSettingError, match='an integer from 1 to 5'):

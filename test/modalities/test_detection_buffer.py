@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from karmma_ros.clip import BOX_HAND, BOX_OBJECT, ClipSpec, DetectionSpec
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.modalities.detections import DetectionBuffer
+from karmma_ros.modalities.detection_buffer import DetectionBuffer
 import numpy as np
 import pytest
 

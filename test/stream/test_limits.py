@@ -8,7 +8,7 @@ import weakref
 
 from karmma_ros.clip import AudioSpec, BOX_HAND, ClipSpec, VideoSpec
 from karmma_ros.modalities.audio_buffer import AudioBuffer, AudioChunk, SpectrogramCache
-from karmma_ros.modalities.detections import DetectionBuffer
+from karmma_ros.modalities.detection_buffer import DetectionBuffer
 from karmma_ros.modalities.flow import FlowBuffer
 from karmma_ros.modalities.frame_slots import StoredFrames
 from karmma_ros.modalities.rgb import FrameBuffer

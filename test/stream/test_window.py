@@ -3,7 +3,7 @@ from __future__ import annotations
 from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
 from karmma_ros.modalities import flow as flow_module
 from karmma_ros.modalities.audio_buffer import SpectrogramCache, StoredAudio
-from karmma_ros.modalities.detections import StoredBoxes
+from karmma_ros.modalities.detection_buffer import StoredBoxes
 from karmma_ros.modalities.flow import ComputedFlow, FlowCache
 from karmma_ros.modalities.rgb import Frame, FrameBuffer
 from karmma_ros.modality import Modality, PAPER_MODALITIES

@@ -17,11 +17,19 @@ from typing import Any
 import cv2
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.samples import Sample, Splits
-from karmma_ros.data.synthetic_kitchen.episode import render_clip, RenderedClip
+from karmma_ros.data.synthetic_kitchen.episode import (
+    boxes_of_frames,
+    camera_frames,
+    episode,
+    render_clip,
+    RenderedClip,
+    start_of,
+)
 from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, Split, VERBS, vocabulary
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.prediction import NOUN, VERB
+from karmma_ros.preprocess.optical_flow import clip_flow
 from karmma_ros.storage import ArrayStore, file_lock, METADATA, open_arrays, read_metadata, REMEDY
 import numpy as np
 from numpy.typing import NDArray
@@ -167,6 +175,37 @@ class CachedKitchen(Dataset[Sample]):
             raise IndexError(f'clip {index} of {len(self)}')
         rendered = RenderedClip(**{k: np.asarray(v[index]) for k, v in self._arrays.items()})
         return _sample(rendered, self.spec, self.modalities)
+
+    def arrays(self, index: int, delay_s: float = 0.0) -> dict[Modality, Any]:
+        """
+        Return what `ModalityType.prepare` takes of a clip, its audio synthesized again.
+
+        :param delay_s: how much earlier the window lies; later, where the episode has not begun.
+        """
+        split, seed = Split(self.metadata['split']), self.metadata['seed']
+        domain = next(d for d in Domain if list(d.nouns) == list(self.metadata['nouns']))
+        kitchen, start = episode(split, seed, index, domain), start_of(split, seed, index)
+        start += delay_s if start < delay_s else -delay_s
+        readers: dict[Modality, Callable[[], Any]] = {
+            m: partial(np.array, self._arrays[m.value][index])
+            for m in (Modality.RGB, Modality.FLOW, Modality.DETECTIONS)}
+        if delay_s:
+            readers = {
+                Modality.RGB: lambda: camera_frames(kitchen, start, self.spec),
+                Modality.FLOW: lambda: clip_flow(
+                    camera_frames(kitchen, start, self.spec), self.spec.flow.bound),
+                Modality.DETECTIONS: lambda: boxes_of_frames(kitchen, start, self.spec)}
+        readers[Modality.AUDIO] = lambda: kitchen.audio(
+            start, self.spec.duration, self.spec.audio.sample_rate)
+        return {m: readers[m]() for m in self.modalities}
+
+    def labels(self, index: int) -> Mapping[str, int]:
+        """Return head → class id of a clip, without reading it."""
+        return dict(zip((VERB, NOUN), self._arrays['labels'][index].tolist()))
+
+    def computed(self, index: int) -> frozenset[Modality]:
+        """Return flow, which is computed from the frames."""
+        return frozenset({Modality.FLOW} & {*self.modalities})
 
     def training_sample(self, index: int, epoch: int) -> Sample:
         """Return the clip, which has one window only."""

@@ -264,14 +264,23 @@ def render_clip(
 
 def render_window(kitchen: Episode, start_s: float, spec: ClipSpec) -> RenderedClip:
     """Render the window of an episode that begins at `start_s`."""
-    times = frame_times(start_s, spec)
-    size = spec.video.crop_size
-    rgb = np.stack([resize_and_crop(kitchen.frame(t, *FRAME_SIZE), *size) for t in times])
+    rgb = camera_frames(kitchen, start_s, spec)
     audio = kitchen.audio(start_s, spec.duration, spec.audio.sample_rate)
     return RenderedClip(
         rgb=rgb,
         flow=clip_flow(rgb, spec.flow.bound),
         audio=audio_input(audio, spec.audio).astype(np.float16),
-        detections=detection_input([kitchen.boxes(t) for t in times], spec.detections),
+        detections=detection_input(boxes_of_frames(kitchen, start_s, spec), spec.detections),
         labels=np.array([kitchen.verb_id, kitchen.noun_id], np.int64),
     )
+
+
+def camera_frames(kitchen: Episode, start_s: float, spec: ClipSpec) -> np.ndarray:
+    """Render the cropped frames of a window: uint8 `[t, h, w, 3]`."""
+    return np.stack([resize_and_crop(kitchen.frame(t, *FRAME_SIZE), *spec.video.crop_size)
+                     for t in frame_times(start_s, spec)])
+
+
+def boxes_of_frames(kitchen: Episode, start_s: float, spec: ClipSpec) -> list[np.ndarray]:
+    """Return the boxes of each frame of a window, `[n, 5]`."""
+    return [kitchen.boxes(t) for t in frame_times(start_s, spec)]
