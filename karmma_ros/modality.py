@@ -38,7 +38,7 @@ class TypeEntry(NamedTuple):
 REGISTRY: dict[str, TypeEntry] = {
     'rgb': TypeEntry('karmma_ros.modalities.rgb:Rgb', 'V', ('video', 'camera')),
     'flow': TypeEntry('karmma_ros.modalities.flow:Flow', 'F'),
-    'audio': TypeEntry('karmma_ros.modalities.audio:Audio', 'A'),
+    'audio': TypeEntry('karmma_ros.modalities.audio:Audio', 'A', ('microphone',)),
     'detections': TypeEntry('karmma_ros.modalities.detections:Detections', 'D'),
     'imu': TypeEntry('karmma_ros.modalities.imu:Imu', 'I'),
     'depth': TypeEntry('karmma_ros.modalities.depth:Depth', 'Z'),

@@ -1,5 +1,5 @@
 """
-Fault injection while a bag is replayed: dropped intervals, muted inputs, delay, dropped messages.
+Fault injection while a bag is replayed: inputs that are muted, late, incomplete or corrupted.
 
 Random choices depend only on the seed, the input and the position in the bag: the same options
 have the same effect on the same bag, whatever other faults there are.
@@ -7,16 +7,20 @@ have the same effect on the same bag, whatever other faults there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+import re
 from typing import Any, Union
 
+from karmma_ros.bags.bag_message import BagMessage
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import modality_type
-from karmma_ros.modality import is_modality
-from karmma_ros.stream.settings import ALL_INPUTS, input_name, Mute, source_of
+from karmma_ros.modalities.corruption import Corruption, InStream, SEVERITIES
+from karmma_ros.modalities.modality_type import InputMessage
+from karmma_ros.modality import is_modality, Modality, REGISTRY
+from karmma_ros.stream.settings import ALL_INPUTS, input_name, Mute, parse_mute, source_of
 
 INTERVAL_S = 5.0
 """Default length of the intervals of `--drop-intervals`."""
@@ -56,7 +60,54 @@ class DropMessages:
         return f'{self.input} drops {self.probability:.3g} of its messages'
 
 
-Fault = Union[DropInterval, Mute, Delay, DropMessages]
+@dataclass(frozen=True)
+class Corrupt:
+    """The data of an input is corrupted from `start` until before `stop`, seconds of the bag."""
+
+    input: str
+    corruption: str
+    severity: int = max(SEVERITIES)
+    start: float = 0.0
+    stop: float = float('inf')
+
+    def __str__(self) -> str:
+        text = f'{self.input} {self.corruption}'
+        if self.severity != max(SEVERITIES):
+            text += f' of severity {self.severity}'
+        if self.start == 0 and self.stop == float('inf'):
+            return text
+        stop = '' if self.stop == float('inf') else f'{self.stop:g} s'
+        return f'{text} {self.start:g} s..{stop}'
+
+    def covers(self, seconds: float) -> bool:
+        """Whether the data is corrupted at this second of the bag."""
+        return self.start <= seconds < self.stop
+
+
+Fault = Union[DropInterval, Mute, Delay, DropMessages, Corrupt]
+
+
+class HeldMessage(BagMessage):
+    """A message with the content of an earlier one, as a driver that hangs sends it."""
+
+    def __init__(self, message: BagMessage, held: BagMessage) -> None:
+        """Take the time of a message, and what an earlier one has."""
+        self.__dict__.update(message.__dict__)
+        self._held, self._now = held, message
+
+    @property
+    def message(self) -> Any:
+        """Return the earlier message."""
+        return self._held.message
+
+    @property
+    def stamp_ns(self) -> int:
+        """Return the stamp of its own."""
+        return self._now.stamp_ns
+
+    def read(self) -> Any:
+        """Return what the earlier message has."""
+        return self._held.read()
 
 
 class Faults:
@@ -64,6 +115,8 @@ class Faults:
 
     def __init__(self, faults: Sequence[Fault], seed: int, start_ns: int) -> None:
         self._faults, self._seed, self._start_ns = tuple(faults), seed, start_ns
+        self._held: dict[Corrupt, BagMessage] = {}
+        """The message whose content is repeated."""
 
     def receive_ns(self, name: str, index: int, recorded_ns: int) -> int | None:
         """
@@ -78,9 +131,37 @@ class Faults:
                 continue
             if isinstance(fault, Delay):
                 receive_ns += round(fault.seconds * NANOSECONDS)
-            elif self._dropped(fault, name, index, (recorded_ns - self._start_ns) / NANOSECONDS):
+            elif self._dropped(fault, name, index, self._seconds(recorded_ns)):
                 return None
         return receive_ns
+
+    def held(self, message: BagMessage) -> BagMessage:
+        """Return a message, with the content of an earlier one where its driver hangs."""
+        for fault in self._corrupting(message):
+            if _corruption(fault).in_stream is InStream.HOLD:
+                message = HeldMessage(message, self._held.setdefault(fault, message))
+        return message
+
+    def corrupt(self, message: InputMessage, sample: Any) -> Any:
+        """Return the sample of a message of the bag as the faults make it."""
+        assert isinstance(message, BagMessage)
+        for fault in self._corrupting(message):
+            if _corruption(fault).in_stream in (InStream.EACH, InStream.COMPLETE):
+                since_s = self._seconds(message.received_ns) - fault.start
+                sample = modality_type(message.modality).corrupt_sample(
+                    fault.corruption, fault.severity, sample, message.spec, since_s,
+                    int(2**62 * self._random('corrupt', fault.input, fault.corruption)),
+                    message.index)
+        return sample
+
+    def _corrupting(self, message: BagMessage) -> Iterator[Corrupt]:
+        for fault in self._faults:
+            if isinstance(fault, Corrupt) and fault.input == message.role and fault.covers(
+                    self._seconds(message.received_ns)):
+                yield fault
+
+    def _seconds(self, time_ns: int) -> float:
+        return (time_ns - self._start_ns) / NANOSECONDS
 
     def _dropped(self, fault: Fault, name: str, index: int, seconds: float) -> bool:
         if isinstance(fault, Mute):
@@ -88,6 +169,10 @@ class Faults:
         if isinstance(fault, DropInterval):
             interval = int(seconds // fault.interval_s)
             return self._random('drop', name, interval) < fault.probability
+        if isinstance(fault, Corrupt):
+            corruption = _corruption(fault)
+            return (corruption.in_stream is InStream.DROP and fault.covers(seconds)
+                    and self._random('drop', name, index) < corruption.level(fault.severity))
         assert isinstance(fault, DropMessages)
         return self._random('lose', name, index) < fault.probability
 
@@ -95,6 +180,10 @@ class Faults:
         """Return a number in [0, 1), the same for the same seed and key."""
         text = ' '.join(map(str, (self._seed, *key))).encode()
         return int.from_bytes(blake2b(text, digest_size=8).digest(), 'big') / 2**64
+
+
+def _corruption(fault: Corrupt) -> Corruption:
+    return modality_type(Modality(fault.input)).corruption(fault.corruption)
 
 
 def describe(faults: Iterable[Fault]) -> str:
@@ -141,6 +230,39 @@ def parse_delay(text: str) -> Delay:
     return Delay(input_name(name, '--delay', text), seconds)
 
 
+CORRUPT_METAVAR = 'INPUT=CORRUPTION[:SEVERITY][@START..STOP]'
+CORRUPT_HELP = ('corrupt the data of this input from second START until before second STOP of the '
+                'bag, as camera=covered@10s..20s; without times in the whole bag. CORRUPTION: '
+                + '; '.join(f'of {name}: {", ".join(modality_type(Modality(name)).corruptions)}'
+                            for name in REGISTRY if modality_type(Modality(name)).corruptions)
+                + '. SEVERITY: 1 to 5, 5 without')
+"""Help text of the option `--corrupt`."""
+_CORRUPT = re.compile(r'(?P<input>[^=@]+)=(?P<name>\w+)(:(?P<severity>[1-5]))?(?P<times>@.+)?')
+
+
+def parse_corrupt(text: str) -> Corrupt:
+    """
+    Parse `camera=covered@10s..20s`, `audio=hiss:3` or `/image=black`.
+
+    :raises InvalidSettingError: for anything else; listing the corruptions for an unknown one.
+    """
+    match = _CORRUPT.fullmatch(text.strip())
+    name = input_name(match['input'], '--corrupt', text) if match else ALL_INPUTS
+    try:
+        if match is None or name == ALL_INPUTS:
+            raise ValueError
+        times = parse_mute(f'{name}{match["times"] or ""}')
+    except ValueError:
+        raise InvalidSettingError(
+            '--corrupt', text, f'{CORRUPT_METAVAR}, the severity from 1 to 5 and times in seconds '
+            'from the start of the bag, as camera=covered@10s..20s') from None
+    fault = Corrupt(name, match['name'], int(match['severity'] or max(SEVERITIES)), times.start,
+                    times.stop)
+    if is_modality(name):
+        _corruption(fault)
+    return fault
+
+
 def on_inputs(
     faults: Iterable[Fault], topics: Mapping[str, str],
 ) -> tuple[Fault, ...]:
@@ -153,7 +275,7 @@ def on_inputs(
     """
     names = {topic: role for role, topic in topics.items() if is_modality(role)}
     listing = ', '.join(f'{name} ({topic})' for topic, name in names.items())
-    resolved = []
+    resolved: list[Fault] = []
     for fault in faults:
         if fault.input.startswith('/') and fault.input not in names:
             raise InvalidSettingError('input of a fault', fault.input, f'{listing} or all',
@@ -164,6 +286,8 @@ def on_inputs(
                 'input of a fault', fault.input, f'{listing} or all', f'{fault.input} is computed '
                 f'from {modality_type(source).label} here: inject the fault into {source}')
         resolved.append(replace(fault, input=names.get(fault.input, fault.input)))
+        if isinstance(resolved[-1], Corrupt):
+            _corruption(resolved[-1])  # of a topic it was not known before
     return tuple(resolved)
 
 

@@ -95,7 +95,7 @@ class SimulatedNode:
         """
         self._run_index, self._faults = run_index, faults
         self._stream = make_stream(spec, modalities, values, with_topic, hop)
-        self._ingest = MessageIngest(values)
+        self._ingest = MessageIngest(values, corrupt=faults.corrupt)
         self._ingest.feed(self._stream)
         self._needed = values['min_modalities']
         self._trigger = InferenceTrigger(every_frame=bool(hop))
@@ -184,7 +184,7 @@ class SimulatedNode:
             except InvalidSampleError as error:
                 problem = str(error)
         else:
-            problem = self._ingest.add(message, now_ns)
+            problem = self._ingest.add(self._faults.held(message), now_ns)
         if problem:
             self.rejected.add(message.role, problem)
 

@@ -91,7 +91,7 @@ def sensor_corruptions(modality: Modality) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Window:
+class ClipWindow:
     """The samples of a clip before they are prepared."""
 
     index: int
@@ -103,7 +103,7 @@ class Window:
     labels: Mapping[str, int]
 
 
-class Windows:
+class ClipWindows:
     """Some clips of a split as windows; cheap to pickle for the workers of a loader."""
 
     def __init__(
@@ -117,14 +117,14 @@ class Windows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, position: int) -> Window:
+    def __getitem__(self, position: int) -> ClipWindow:
         index = self.rows[position]
-        return Window(index, self.clips.arrays(index), self.clips.computed(index),
+        return ClipWindow(index, self.clips.arrays(index), self.clips.computed(index),
                       self.clips.labels(index))
 
 
 @dataclass(frozen=True)
-class Condition:
+class SensorCondition:
     """What happens to the sensors of each clip."""
 
     corruptions: tuple[SensorCorruption, ...] = ()
@@ -147,7 +147,7 @@ class Condition:
         return asdict(self)
 
     def apply(
-        self, window: Window, clips: RecordedClips, spec: ClipSpec,
+        self, window: ClipWindow, clips: RecordedClips, spec: ClipSpec,
     ) -> dict[Modality, Any]:
         """
         Return the samples of the modalities that differ, all where no modality is named.
@@ -173,7 +173,7 @@ class Condition:
                 changed[modality] = cast(Any, own).recomputed(changed[source], spec)
         return changed
 
-    def _corrupted(self, corruption: SensorCorruption, window: Window, spec: ClipSpec) -> Any:
+    def _corrupted(self, corruption: SensorCorruption, window: ClipWindow, spec: ClipSpec) -> Any:
         modality = corruption.modality
         key = zlib.crc32(f'{modality} {" ".join(corruption.names)}'.encode())
         rng = np.random.default_rng((self.seed, window.index, key, corruption.severity))
@@ -192,7 +192,7 @@ def inputs_of(arrays: Mapping[Modality, Any], spec: ClipSpec) -> dict[Modality, 
 
 
 def masked_by_checks(
-    changed: Mapping[Modality, Any], window: Window, spec: ClipSpec,
+    changed: Mapping[Modality, Any], window: ClipWindow, spec: ClipSpec,
 ) -> frozenset[Modality]:
     """Return which of the changed modalities the node would leave out, as they show nothing."""
     sources = {modality_type(m).source(spec) for m in changed}

@@ -16,8 +16,8 @@ from itertools import combinations
 
 from karmma_ros.calibration import Calibration
 from karmma_ros.data.corrupted import (
-    Condition,
     sensor_corruptions,
+    SensorCondition,
     SensorCorruption,
     Sensors,
 )
@@ -120,24 +120,25 @@ def check_choice(choice: CorruptionChoice, modalities: Sequence[Modality]) -> No
             raise InvalidSettingError('--severities', severity, 'integers from 1 to 5, as 1,3,5')
 
 
-def plan(sensors: Sensors, choice: CorruptionChoice, seed: int = 0) -> dict[str, Condition]:
+def plan(sensors: Sensors, choice: CorruptionChoice, seed: int = 0) -> dict[str, SensorCondition]:
     """Return all conditions by name."""
-    conditions = {'recorded': Condition()}
+    conditions = {'recorded': SensorCondition()}
     names = {sensor: corruptions_of(sensor, choice) for sensor in sensors}
     for sensor, affected in sensors.items():
-        conditions[f'{sensor} absent'] = Condition(removed=affected)
+        conditions[f'{sensor} absent'] = SensorCondition(removed=affected)
         for name in names[sensor]:
             for severity in choice.severities:
-                conditions[f'{sensor} {name} {severity}'] = Condition(
+                conditions[f'{sensor} {name} {severity}'] = SensorCondition(
                     (SensorCorruption(sensor, (name,), severity),), seed=seed)
         for delay_s in DELAYS_S:
             late = in_order((sensor, *affected))
-            conditions[f'{sensor} delayed {delay_s}'] = Condition(delayed=late, delay_s=delay_s)
+            conditions[f'{sensor} delayed {delay_s}'] = SensorCondition(
+                delayed=late, delay_s=delay_s)
     for fraction in OBSERVED:
-        conditions[f'observed {fraction}'] = Condition(observed=fraction)
+        conditions[f'observed {fraction}'] = SensorCondition(observed=fraction)
     for pair in combinations([sensor for sensor in sensors if names[sensor]], 2):
         for severity in choice.severities:
-            conditions[f'{subset_name(pair)} {severity}'] = Condition(
+            conditions[f'{subset_name(pair)} {severity}'] = SensorCondition(
                 tuple(SensorCorruption(m, names[m], severity) for m in pair), seed=seed)
     return conditions
 

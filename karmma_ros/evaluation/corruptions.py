@@ -16,12 +16,12 @@ from typing import Any, cast
 
 from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.data.corrupted import (
-    Condition,
+    ClipWindow,
+    ClipWindows,
     inputs_of,
     masked_by_checks,
     RecordedClips,
-    Window,
-    Windows,
+    SensorCondition,
 )
 from karmma_ros.data.samples import Batch, collate, Sample
 from karmma_ros.evaluation.inference import (
@@ -67,11 +67,11 @@ class ConditionCollector:
         self, network: Network, clips: RecordedClips, spec: ClipSpec, settings: LoaderSettings,
     ) -> None:
         self._network, self._spec, self._settings = network, spec, settings
-        self._clips = Windows(clips, (), network.modalities, spec).clips
+        self._clips = ClipWindows(clips, (), network.modalities, spec).clips
 
     @torch.inference_mode()
     def collect(
-        self, conditions: Mapping[str, Condition], indices: Sequence[int], folder: Path,
+        self, conditions: Mapping[str, SensorCondition], indices: Sequence[int], folder: Path,
         progress: Callable[[int], None] = lambda samples: None, shard_size: int = SHARD_SIZE,
     ) -> dict[str, ConditionPredictions]:
         """
@@ -100,11 +100,11 @@ class ConditionCollector:
         return {name: _concatenated(parts) for name, parts in shards.items()}
 
     def _predict(
-        self, conditions: Mapping[str, Condition], rows: Sequence[int],
+        self, conditions: Mapping[str, SensorCondition], rows: Sequence[int],
         progress: Callable[[int], None],
     ) -> dict[str, ConditionPredictions]:
         parts: dict[str, list[ConditionPredictions]] = {name: [] for name in conditions}
-        windows = Windows(self._clips, rows, self._network.modalities, self._spec)
+        windows = ClipWindows(self._clips, rows, self._network.modalities, self._spec)
         for batch in DataLoader(
                 cast(Any, windows), self._settings.batch_size,
                 num_workers=self._settings.workers, collate_fn=list):
@@ -115,7 +115,7 @@ class ConditionCollector:
         return {name: _concatenated(own) for name, own in parts.items()}
 
     def _under(
-        self, condition: Condition, windows: Sequence[Window], recorded: _Encoded,
+        self, condition: SensorCondition, windows: Sequence[ClipWindow], recorded: _Encoded,
     ) -> ConditionPredictions:
         changed = [condition.apply(window, self._clips, self._spec) for window in windows]
         own = self._network.modalities
@@ -134,7 +134,7 @@ class ConditionCollector:
         return ConditionPredictions(plain, self._fused(tokens, present & informative, windows))
 
     def _encode(
-        self, arrays: Sequence[Mapping[Modality, Any]], windows: Sequence[Window],
+        self, arrays: Sequence[Mapping[Modality, Any]], windows: Sequence[ClipWindow],
     ) -> _Encoded:
         """Encode what each clip has of the network's modalities."""
         own = self._network.modalities
@@ -150,7 +150,7 @@ class ConditionCollector:
         return _Encoded(tokens, batch.present.cpu())
 
     def _fused(
-        self, tokens: Mapping[Modality, Tensor], present: Tensor, windows: Sequence[Window],
+        self, tokens: Mapping[Modality, Tensor], present: Tensor, windows: Sequence[ClipWindow],
     ) -> DatasetPredictions:
         """Predict each clip from all that is present of it."""
         own = self._network.modalities

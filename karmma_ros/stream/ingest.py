@@ -7,7 +7,7 @@ both have the same windows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +77,7 @@ class MessageIngest:
 
     def __init__(
         self, values: Mapping[str, Any], lock: AbstractContextManager[Any] | None = None,
+        corrupt: Callable[[InputMessage, Any], Any] | None = None,
     ) -> None:
         """
         Start without decoders; `feed` comes before the first message.
@@ -84,9 +85,11 @@ class MessageIngest:
         :param values: the node's parameters by name; read again by `read_parameters`.
         :param lock: guards the stream where another thread reads it. It is held for storing,
             never for decoding.
+        :param corrupt: what a simulated fault makes of the sample of a message.
         """
         self._values = values
         self._lock = nullcontext() if lock is None else lock
+        self._corrupt = corrupt
         self._target: SensorStream | None = None
         self._decoders: dict[Modality, InputDecoder] = {}
         self._image_sizes: ImageSizes = {}
@@ -175,7 +178,12 @@ class MessageIngest:
                 return ''
         decoder = self._decoder(modality)
         sample = decoder.decode(received, now_ns)
-        self._check_content(received, decoder, sample, now_ns)
+        judged: Any = decoder
+        if self._corrupt is not None:
+            sample = self._corrupt(received, clean := sample)
+            if sample is not clean:  # what the decoder keeps beside it is of the clean one
+                judged = modality_type(modality).stand_ins(sample, received.spec)[1] or decoder
+        self._check_content(received, judged, sample, now_ns)
         self._report(decoder)
         with self._lock:
             if decoder.restarts:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from karmma_ros.bags.evaluate import evaluate_bag, Settings
+from karmma_ros.bags.faults import parse_corrupt
 from karmma_ros.bags.topics import earlier_files
 from karmma_ros.bags.writer import BagWriter
 from karmma_ros.modality import Modality, PAPER_MODALITIES
@@ -105,3 +106,38 @@ def test_the_names_of_other_bags_do_not_change_the_settings():
     settings = Settings(node_parameters())
     assert replace(settings, bags=('a',)).to_dict() == settings.to_dict()
     assert list(PAPER_MODALITIES)[A] is Modality.AUDIO
+
+
+def corrupted(path, bundle, *texts, seed=0):
+    """Return the conditions and predictions, as recorded and with faults."""
+    values = {**node_parameters(), 'rate': 2.5}
+    settings = Settings(values, faults=(tuple(map(parse_corrupt, texts)),), seed=seed)
+    result = evaluate_bag(path, bundle, settings, None)
+    return list(result.predictions.items())
+
+
+@pytest.mark.parametrize(('text', 'masked'), [
+    ('camera=covered', [V, F]), ('camera=black', [V, F]), ('camera=frozen', [V, F]),
+    ('microphone=silence', [A]), ('detections=stuck', [D]), ('detections=missing_boxes', []),
+    ('microphone=hiss:1', []),
+])
+def test_the_content_checks_judge_corrupted_data(bundle, tmp_path, text, masked):
+    (_, plain), (condition, table) = corrupted(write(tmp_path / 'good.mcap'), bundle, text)
+    assert plain.present[-1].all()
+    assert np.flatnonzero(~table.present[-1]).tolist() == masked
+    assert condition.name == text.replace('camera', 'rgb').replace('microphone', 'audio').replace(
+        '=', ' ').replace(':', ' of severity ')
+    assert condition.parameters['faults'] == [condition.name]
+
+
+def test_data_is_corrupted_in_its_interval_alone_and_the_same_each_time(bundle, tmp_path):
+    bag = write(tmp_path / 'good.mcap', seconds=6)
+    (_, plain), (_, noisy) = corrupted(bag, bundle, 'camera=noise:5@3s..')
+    _, (_, again) = corrupted(bag, bundle, 'camera=noise:5@3s..')
+    _, (_, other) = corrupted(bag, bundle, 'camera=noise:5@3s..', seed=1)
+    before = plain.inference_ns < START + 3 * S
+    for head, p in plain.probabilities.items():
+        assert np.array_equal(p[before], noisy.probabilities[head][before])
+        assert not np.allclose(p[-1], noisy.probabilities[head][-1])
+        assert np.array_equal(noisy.probabilities[head], again.probabilities[head])
+        assert not np.array_equal(noisy.probabilities[head], other.probabilities[head])

@@ -1,12 +1,14 @@
 """Faults are parsed, applied and reproducible by their seed."""
 
 from karmma_ros.bags.faults import (
+    Corrupt,
     Delay,
     describe,
     DropInterval,
     DropMessages,
     Faults,
     on_inputs,
+    parse_corrupt,
     parse_delay,
     parse_drop_interval,
     parse_drop_messages,
@@ -40,6 +42,10 @@ def fraction_dropped(times):
     (parse_mute, 'audio@3s..6s', Mute('audio', 3, 6)),
     (parse_mute, '/front/image@1.5..2', Mute('/front/image', 1.5, 2)),
     (parse_drop_messages, '/audio=5%', DropMessages('/audio', 0.05)),
+    (parse_corrupt, 'camera=covered@10s..20s', Corrupt('rgb', 'covered', 5, 10, 20)),
+    (parse_corrupt, 'microphone=silence', Corrupt('audio', 'silence')),
+    (parse_corrupt, 'audio=hiss:2@3..', Corrupt('audio', 'hiss', 2, 3)),
+    (parse_corrupt, '/front/image=blur:1', Corrupt('/front/image', 'blur', 1)),
 ])
 def test_options_are_parsed(parse, text, expected):
     assert parse(text) == expected
@@ -63,6 +69,12 @@ def test_options_are_parsed(parse, text, expected):
         (parse_mute, 'audio@1.2.3..4', '--mute'),
         (parse_mute, 'smell@1..2', '--mute'),
         (parse_mute, 'audio@..', '--mute'),
+        (parse_corrupt, 'camera', '--corrupt'),
+        (parse_corrupt, 'all=noise', '--corrupt'),
+        (parse_corrupt, 'camera=blur:6', '--corrupt'),
+        (parse_corrupt, 'camera=blur@20..10', '--corrupt'),
+        (parse_corrupt, 'nose=blur', '--corrupt'),
+        (parse_corrupt, 'camera=hiss', 'expected black, frozen, covered'),
     ],
 )
 def test_wrong_values_are_rejected_by_the_name_of_the_option(parse, text, option):
@@ -145,3 +157,22 @@ def test_faults_are_described_in_words():
     ) == (
         'audio dropped 50% of 5 s intervals, rgb muted 10 s..20 s, all delayed 0.3 s, flow muted'
     )
+
+
+def test_a_corruption_is_described_and_checked_for_the_input_of_a_topic():
+    assert str(Corrupt('rgb', 'covered', 5, 10, 20)) == 'rgb covered 10 s..20 s'
+    assert str(Corrupt('audio', 'hiss', 2)) == 'audio hiss of severity 2'
+    topics = {'rgb': '/image', 'audio': '/audio'}
+    fault, = on_inputs([Corrupt('/image', 'blur')], topics)
+    assert fault == Corrupt('rgb', 'blur')
+    with pytest.raises(InvalidSettingError, match='expected silence, muted, hiss'):
+        on_inputs([Corrupt('/audio', 'blur')], topics)
+    with pytest.raises(InvalidSettingError, match='inject the fault into rgb'):
+        on_inputs([Corrupt('flow', 'noise')], topics)
+
+
+def test_dropout_drops_messages_while_it_lasts():
+    times = receive_times([Corrupt('imu', 'dropout', 3, 50, 150)], 'imu')
+    assert None not in times[:500] + times[1500:]
+    assert fraction_dropped(times[500:1500]) == pytest.approx(0.7, abs=0.06)
+    assert None not in receive_times([Corrupt('imu', 'noise')], 'imu')

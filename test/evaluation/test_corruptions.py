@@ -2,12 +2,12 @@
 
 from karmma_ros.clip import Clip
 from karmma_ros.data.corrupted import (
-    Condition,
+    ClipWindows,
     recorded,
     sensor_corruptions,
+    SensorCondition,
     SensorCorruption,
     sensors_of,
-    Windows,
 )
 from karmma_ros.data.samples import Sample
 from karmma_ros.errors import InvalidSettingError
@@ -42,7 +42,7 @@ def collector(network, clips, spec, batch_size=3):
 
 def test_as_recorded_the_predictions_are_those_of_the_clips(network, clips, spec, tmp_path):
     table = collector(network, clips, spec).collect(
-        {'recorded': Condition()}, range(7), tmp_path)['recorded'].plain
+        {'recorded': SensorCondition()}, range(7), tmp_path)['recorded'].plain
     expected = collect(network, scoring_loader(clips, network.modalities, 3))
     assert np.array_equal(table.present, expected.present)
     full, rest = subset_name(PAPER_MODALITIES), subset_name((V, F, D))
@@ -55,20 +55,20 @@ def test_as_recorded_the_predictions_are_those_of_the_clips(network, clips, spec
 
 
 def test_a_corrupted_camera_corrupts_its_flow_and_nothing_else(clips, spec):
-    window = Windows(clips, [4], PAPER_MODALITIES, spec)[0]
-    changed = Condition((SensorCorruption(V, ('blur',), 5),)).apply(window, clips, spec)
+    window = ClipWindows(clips, [4], PAPER_MODALITIES, spec)[0]
+    changed = SensorCondition((SensorCorruption(V, ('blur',), 5),)).apply(window, clips, spec)
     assert {*changed} == {V, F}
     assert np.array_equal(changed[F], modality_type(F).recomputed(changed[V], spec))
     assert not np.array_equal(changed[F], window.arrays[F])
-    again = Condition((SensorCorruption(V, ('blur',), 5),)).apply(window, clips, spec)
+    again = SensorCondition((SensorCorruption(V, ('blur',), 5),)).apply(window, clips, spec)
     assert np.array_equal(changed[V], again[V])
 
 
 def test_the_seed_and_the_clip_decide_the_noise(clips, spec):
-    window, other = (Windows(clips, [i], PAPER_MODALITIES, spec)[0] for i in (4, 5))
+    window, other = (ClipWindows(clips, [i], PAPER_MODALITIES, spec)[0] for i in (4, 5))
 
     def noise(window, seed):
-        hiss = Condition((SensorCorruption(A, ('hiss',), 5),), seed=seed)
+        hiss = SensorCondition((SensorCorruption(A, ('hiss',), 5),), seed=seed)
         return hiss.apply(window, clips, spec)[A] - window.arrays[A]
     assert np.array_equal(noise(window, 1), noise(window, 1))
     assert not np.allclose(noise(window, 1), noise(window, 2), atol=1e-3)
@@ -76,13 +76,13 @@ def test_the_seed_and_the_clip_decide_the_noise(clips, spec):
 
 
 def test_a_condition_is_predicted_from_corrupted_samples(network, clips, spec, tmp_path):
-    condition = Condition((SensorCorruption(V, ('black',), 5),))
+    condition = SensorCondition((SensorCorruption(V, ('black',), 5),))
     both = collector(network, clips, spec).collect({'black': condition}, range(7), tmp_path)
     table = both['black'].plain
 
     class Corrupted(Recordings):
         def __getitem__(self, index):
-            window = Windows(self, [index], PAPER_MODALITIES, self.spec)[0]
+            window = ClipWindows(self, [index], PAPER_MODALITIES, self.spec)[0]
             arrays = {**window.arrays, **condition.apply(window, self, self.spec)}
             return Sample(make_clip(self.spec, arrays), self.labels(index), index)
 
@@ -100,12 +100,13 @@ def test_a_condition_is_predicted_from_corrupted_samples(network, clips, spec, t
 
 
 def test_delay_removal_and_silence(network, clips, spec, tmp_path):
-    conditions = {'late': Condition(delayed=(V, F), delay_s=0.25),
-                  'absent': Condition(removed=(A,)), 'first half': Condition(observed=0.5)}
+    conditions = {'late': SensorCondition(delayed=(V, F), delay_s=0.25),
+                  'absent': SensorCondition(removed=(A,)),
+                  'first half': SensorCondition(observed=0.5)}
     found = collector(network, clips, spec).collect(conditions, range(7), tmp_path)
     assert not found['absent'].plain.present[:, 2].any()
     assert found['late'].plain.present[1].all() and (1, 0.25) in clips.reads
-    window = Windows(clips, [4], PAPER_MODALITIES, spec)[0]
+    window = ClipWindows(clips, [4], PAPER_MODALITIES, spec)[0]
     half = conditions['first half'].apply(window, clips, spec)
     assert np.array_equal(half[V][:2], window.arrays[V][:2])
     assert (half[V][2:] == half[V][1]).all()
@@ -115,10 +116,10 @@ def test_delay_removal_and_silence(network, clips, spec, tmp_path):
 
 
 def test_what_is_written_is_not_predicted_again(network, clips, spec, tmp_path):
-    one = {'black': Condition((SensorCorruption(V, ('black',), 5),))}
+    one = {'black': SensorCondition((SensorCorruption(V, ('black',), 5),))}
     first = collector(network, clips, spec).collect(one, range(7), tmp_path, shard_size=4)
     clips.reads.clear()
-    more = {**one, 'hiss': Condition((SensorCorruption(A, ('hiss',), 1),))}
+    more = {**one, 'hiss': SensorCondition((SensorCorruption(A, ('hiss',), 1),))}
     (next(tmp_path.glob('*/00001_plain.npz'))).write_bytes(b'damaged')
     second = collector(network, clips, spec).collect(more, range(7), tmp_path, shard_size=4)
     assert {index for index, _ in clips.reads} == {*range(7)}

@@ -18,9 +18,12 @@ from karmma_ros.bags.bag_message import BagFrames
 from karmma_ros.bags.bag_run import BagRun
 from karmma_ros.bags.evaluate import EvaluatedBag, Settings
 from karmma_ros.bags.faults import (
+    CORRUPT_HELP,
+    CORRUPT_METAVAR,
     DropInterval,
     Fault,
     INTERVAL_S,
+    parse_corrupt,
     parse_delay,
     parse_drop_interval,
     parse_drop_messages,
@@ -117,6 +120,8 @@ def _add_faults(parser: CommandParser) -> None:
                         default=[], help='delay all messages, as audio=0.3')
     faults.add_argument('--drop-messages', metavar='[INPUT=]PROBABILITY', type=str,
                         action='append', default=[], help='drop randomly chosen messages, as 5%')
+    faults.add_argument('--corrupt', metavar=CORRUPT_METAVAR, type=str, action='append',
+                        default=[], help=CORRUPT_HELP)
     faults.add_argument('--seed', type=int, default=0, help='random seed of the faults')
 
 
@@ -226,7 +231,8 @@ def _faults(options: Namespace) -> tuple[Fault, ...]:
         raise InvalidSettingError('--interval', options.interval, 'seconds, above 0')
     return (*(parse_drop_interval(text, options.interval) for text in options.drop_intervals),
             *map(parse_mute, options.mute), *map(parse_delay, options.delay),
-            *map(parse_drop_messages, options.drop_messages))
+            *map(parse_drop_messages, options.drop_messages),
+            *map(parse_corrupt, options.corrupt))
 
 
 def _is_table(text: str) -> bool:
