@@ -177,13 +177,20 @@ def model_info_message(bundle: Bundle, device: str, now_ns: int) -> msg.ModelInf
     verbs, nouns = published_classes(bundle.vocabulary)
     return msg.ModelInfo(
         header=Header(stamp=time_message(now_ns)), model_id=bundle.model_id,
-        model_path=str(bundle.path), sha256=bundle.sha256, dataset=bundle.dataset, device=device,
+        model_path=str(bundle.path), sha256=bundle.sha256, device=device,
+        dataset=_trained_on(bundle),
         modalities=[m.value for m in modalities],
         verbs=verbs, nouns=nouns,
         num_frames=bundle.spec.num_frames, window_duration=bundle.spec.duration,
         audio_sample_rate=bundle.spec.audio.sample_rate if Modality.AUDIO in modalities else 0,
         other_heads=[msg.HeadClasses(head=head, classes=list(heads[head]))
                      for head in further_heads(tuple(heads))])
+
+
+def _trained_on(bundle: Bundle) -> str:
+    """Return the data set, and the licence if that forbids commercial use."""
+    text, note = bundle.dataset, 'no commercial use'
+    return text if bundle.commercial_use or note in text else f'{text}; {bundle.licence}: {note}'
 
 
 def end_to_end_latency(stamp_ns: int, now_ns: int) -> float:

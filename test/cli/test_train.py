@@ -5,10 +5,14 @@ from pathlib import Path
 import signal
 
 from karmma_ros.cli.main import main
+from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, vocabulary
 from karmma_ros.evaluation import temperature_scaling
 from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name, subsets
-from karmma_ros.model.bundle import load_bundle
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import load_bundle, save_bundle
+from karmma_ros.model.presets import preset, unimodal
+from karmma_ros.prediction import Vocabulary
 from karmma_ros.training.module import RecognitionModule
 import numpy as np
 import pytest
@@ -65,6 +69,27 @@ def test_an_encoder_of_the_other_domain_starts_a_student(cache, tmp_path, capsys
     assert run('student', tmp_path / 'out', cache, '--weights.flow', tmp_path / 'flow') == 0
     assert 'flow: ' in capsys.readouterr().out
     assert load_bundle(tmp_path / 'out').vocabulary == vocabulary()
+
+
+def test_a_student_starts_from_a_model_directory_and_keeps_its_licence(cache, tmp_path):
+    torch.manual_seed(0)
+    parts = []
+    for modality in (Modality.RGB, Modality.AUDIO):
+        config, spec = unimodal(preset('tiny'), modality), clip_spec()
+        classes = Vocabulary({'action': ('cut', 'stir')})
+        save_bundle(tmp_path / modality, build(config, spec, classes), config, spec, classes,
+                    dataset='videos', card='', source={
+                        'licence': 'CC BY-NC 4.0', 'commercial_use': False})
+        parts.append(f'{modality}={tmp_path / modality}')
+    assert main(['model', 'join', *parts, '--out', str(tmp_path / 'joined')]) == 0
+    assert run('student', tmp_path / 'out', cache, '--base', tmp_path / 'joined') == 0
+    bundle = load_bundle(tmp_path / 'out')
+    assert bundle.network.modalities == (Modality.RGB, Modality.AUDIO)
+    assert bundle.vocabulary == vocabulary() and bundle.config.fusion == 'logit_mean'
+    assert bundle.licence == 'CC BY-NC 4.0' and not bundle.commercial_use
+    assert 'CC BY-NC 4.0: no commercial use' in bundle.dataset
+    card = (tmp_path / 'out/README.md').read_text()
+    assert 'license: other' in card and 'CC BY-NC 4.0: no commercial use.' in card
 
 
 def test_the_teacher_was_trained_on_tokens_that_are_kept(teacher):

@@ -141,6 +141,14 @@ def test_what_is_imported_has_a_source_and_the_rest_a_reason():
     assert not any(entry.source or entry.url for entry in rest)
 
 
+@pytest.mark.parametrize('entry', IMPORTED, **NAME)
+def test_the_licence_is_that_of_the_import(entry: ZooEntry):
+    library = entry.source.partition(':')[0].replace('-', '_')
+    module = {'torchvision': 'torchvision_video', 'omnivore': 'video_swin'}.get(library, library)
+    path = ROOT / 'karmma_ros' / 'model' / 'imports' / f'{module}.py'
+    assert repr(entry.licence) in path.read_text()
+
+
 def test_only_omnivore_forbids_commercial_use():
     forbidding = [entry for entry in MODEL_ZOO if not entry.commercial_use]
     assert [entry.name for entry in forbidding] == ['omnivore_swinB_epic']

@@ -1,11 +1,14 @@
 """Transitions without middleware communication: what they return, log and leave behind."""
 
 import gc
+import json
 import shutil
 import threading
 import weakref
 
+from karmma_ros.model.bundle import load_bundle
 from karmma_ros.node.lifecycle import KarmmaNode
+from karmma_ros.node.messages import model_info_message
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import pytest
@@ -94,6 +97,10 @@ def test_shutdown_from_every_state_frees_everything(make, steps):
 @pytest.mark.parametrize(('overrides', 'sentence'), [
     ({'model': 'no/such'}, "configure failed: model is 'no/such'; expected the path of"),
     ({'model': ''}, "configure failed: model is ''; expected the path of"),
+    ({'model': 'hf://somebody/kitchen'}, "configure failed: model is 'hf://somebody/kitchen'; "
+     'expected a model on this machine: the node downloads models of the Hub only with allow_hub'),
+    ({'model': 'hf://kitchen', 'allow_hub': True}, "configure failed: model is 'hf://kitchen'; "
+     'expected hf://ORGANISATION/NAME@REVISION'),
     ({'device': 'tpu'}, "configure failed: device is 'tpu'; expected auto, cpu"),
     ({'rate': 'fast'}, "configure failed: rate is 'fast'; expected a number from 0.1 to 60.0: "
                        'write it as in `rate: 5.0`'),
@@ -107,6 +114,44 @@ def test_a_wrong_setting_fails_configure_with_a_sentence(make, overrides, senten
     assert node.trigger_configure() == FAILURE
     assert any(text.startswith(sentence) for text in node.log.texts), node.log.texts
     assert managed(node) == 0
+
+
+COMMIT = 'a1' * 20
+
+
+def test_a_model_of_the_hub_is_used_from_the_cache_where_it_is_allowed(
+    make, bundle, tmp_path, monkeypatch,
+):
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    folder = tmp_path / 'models--somebody--kitchen'
+    shutil.copytree(bundle, folder / 'snapshots' / COMMIT)
+    (folder / 'refs').mkdir()
+    (folder / 'refs' / 'v1').write_text(COMMIT)
+    node = make(model='hf://somebody/kitchen@v1', allow_hub=True)
+    assert node.trigger_configure() == SUCCESS
+    assert any(text.startswith(f'hf://somebody/kitchen@v1 is commit {COMMIT} from now on')
+               for text in node.log.texts)
+    wrong, = node.set_parameters([Parameter('allow_hub', value=False)])
+    assert not wrong.successful
+    other, = node.set_parameters([Parameter('model', value='hf://somebody')])
+    assert not other.successful and 'expected hf://ORGANISATION/NAME@REVISION' in other.reason
+
+
+def test_a_licence_that_forbids_commercial_use_is_logged(make, bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / 'model')
+    path = tmp_path / 'model' / 'config.json'
+    stored = json.loads(path.read_text())
+    stored['source'] = {'licence': 'CC BY-NC 4.0', 'commercial_use': False,
+                        'untrained': 'the fusion'}
+    path.write_text(json.dumps(stored))
+    node = make(model=str(tmp_path / 'model'))
+    assert node.trigger_configure() == SUCCESS
+    texts = '\n'.join(node.log.texts)
+    assert 'its licence, CC BY-NC 4.0, forbids commercial use' in texts
+    assert 'is not trained: the fusion' in texts
+    message = model_info_message(load_bundle(tmp_path / 'model'), 'cpu', 0)
+    assert message.dataset.endswith('; CC BY-NC 4.0: no commercial use')
 
 
 def test_a_setting_mended_after_a_failure_lets_configure_succeed(make, bundle):
