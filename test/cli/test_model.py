@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import json
 from pathlib import Path
 from typing import Any
 
 import cv2
 from karmma_ros.cli.main import main
+from karmma_ros.cli.model import describe
 from karmma_ros.clip import ClipSpec, VideoSpec
 from karmma_ros.model import imports
 from karmma_ros.model.config import EncoderConfig
 from karmma_ros.model.encoders.video import prepare_torchvision
 from karmma_ros.model.imports.origin import Origin, PublishedModel, rename
 from karmma_ros.model.imports.torchvision_video import classifier_config
+from karmma_ros.model.model_zoo import MODEL_ZOO, zoo_entry
 from karmma_ros.prediction import Vocabulary
 import numpy as np
 import pytest
@@ -64,11 +67,13 @@ def test_errors_are_one_sentence(capsys, tmp_path):
     assert capsys.readouterr().err.startswith("karmma model: SOURCE is 'swin'; expected ")
 
 
-def test_lists_the_published_models(capsys):
+def test_lists_the_published_models(capsys, monkeypatch):
+    other = replace(zoo_entry('s3d'), name='other', obstacle='its encoder is none here')
+    monkeypatch.setattr(describe, 'MODEL_ZOO', (*MODEL_ZOO, other))
     assert main(['model', 'list']) == 0
     text = capsys.readouterr().out
     assert '| swin3d_t ' in text and 'no commercial use' in text
-    assert 'known, but not imported: ' in text
+    assert 'known, but not imported: other\n' in text
     assert main(['model', 'list', '--json']) == 0
     entries = {entry['name']: entry for entry in json.loads(capsys.readouterr().out)}
     assert entries['swin3d_t']['classes'] == {'action': 400}
