@@ -296,7 +296,7 @@ def _train_on_tokens(
             clips[name] = FeatureCache.build(
                 run_dir / 'tokens' / name, network, split, clips_digest(split, settings.data),
                 _inference(settings.run, partial(bars, f'tokens of {name}')))
-    optimizer = replace(settings.run.optimizer, augmentation=0.0)
+    optimizer = replace(settings.run.optimizer, augmentation=0.0, corruption=0.0)
     train(network_on_tokens(network.cpu(), clips['train']), clips['train'], clips['validation'],
           replace(settings.run, optimizer=optimizer), run_dir / 'run')
     network.eval()

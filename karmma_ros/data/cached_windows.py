@@ -17,7 +17,7 @@ from typing import Any
 import warnings
 
 import cv2
-from karmma_ros.clip import Clip
+from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.data.samples import Sample
 from karmma_ros.data.segments import LabelledSegment, SegmentDataset
 from karmma_ros.errors import DataError
@@ -85,6 +85,11 @@ class CachedWindows:
         cached = cls(clips, windows, stores)
         cached._warn()
         return cached
+
+    @property
+    def spec(self) -> ClipSpec:
+        """Return the format of the clips."""
+        return self.clips.spec
 
     @property
     def segments(self) -> list[LabelledSegment]:

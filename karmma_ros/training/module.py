@@ -12,6 +12,7 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.augmentation import augment
+from karmma_ros.training.input_corruption import InputCorruption
 from karmma_ros.training.loaders import processes
 from karmma_ros.training.losses import classification_loss, distillation_loss
 from karmma_ros.training.modality_dropout import drop_modalities, StepRandom
@@ -70,10 +71,13 @@ class OptimizerSettings:
     is drawn (mixup, Zhang et al., ICLR 2018); 0.2 suits a few hundred samples. Paper: none."""
     augmentation: float = 1.0
     """Strength of the light augmentation, 0 (none) to 1."""
+    corruption: float = 0.0
+    """Probability of each sample to have one sensor corrupted, covered, noisy or hung, at any of
+    five severities; the teacher sees the clean one. Paper: none."""
 
     def __post_init__(self) -> None:
         for name in ('warmup', 'modality_dropout', 'gamma', 'label_smoothing', 'augmentation',
-                     'mixup'):
+                     'mixup', 'corruption'):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise InvalidSettingError(f'optimizer.{name}', value, 'from 0 to 1')
@@ -124,17 +128,20 @@ class RecognitionModule(lightning.LightningModule):
     does not take are never dropped from the teacher.
 
     :param accumulate_batches: batches of a step on each process.
+    :param corruption: of the student's inputs; None: they stay clean.
     """
 
     def __init__(
         self, network: Karmma, optimizer: OptimizerSettings, seed: int = 0,
         teacher: Teacher | None = None, accumulate_batches: int = 1,
+        corruption: InputCorruption | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.teacher = teacher
         self.optimizer = optimizer
         self.seed, self.accumulate_batches = seed, accumulate_batches
+        self.corruption = corruption
         self.modalities = in_order({*network.modalities, *(teacher.reads if teacher else ())})
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -148,12 +155,17 @@ class RecognitionModule(lightning.LightningModule):
         present[:, own] = drop_modalities(present[:, own], settings.modality_dropout, rand)
         inputs = augment(batch.inputs, settings.augmentation, rand)
         batch = Batch(inputs, batch.present, batch.labels, batch.index)
+        seen = [batch]
+        """What the student sees, then what the teacher does where that is another."""
+        if self.corruption is not None:
+            seen.insert(0, self._corrupted(self.corruption, batch, present, batch_index))
         if not usable.all():
-            batch, present = batch.rows(usable), present[usable]
-        mix = self._mix(batch, batch_index)
+            seen, present = [each.rows(usable) for each in seen], present[usable]
+        mix = self._mix(seen[0], batch_index)
         if mix is not None:
-            batch = mix.inputs(batch, self.modalities)
-        loss = self._loss(batch, present, mix) if len(batch) else self._zero_loss()
+            seen = [mix.inputs(each, self.modalities) for each in seen]
+        batch = seen[0]
+        loss = self._loss(batch, present, mix, seen[-1]) if len(batch) else self._zero_loss()
         self.log('loss', loss, prog_bar=True, batch_size=max(1, len(batch)))
         return loss
 
@@ -164,8 +176,27 @@ class RecognitionModule(lightning.LightningModule):
         batch, seed = batch_index % batches, self.seed * 1_000_003 + self.global_step
         # The encoders' own dropout uses the global generator.
         torch.manual_seed((seed * batches + batch) * world + rank)
-        rows = torch.arange(count) * world + rank + batch * count * world
-        return StepRandom(seed, count * batches * world, rows)
+        return StepRandom(seed, count * batches * world, self._positions(count, batch_index))
+
+    def _positions(self, count: int, batch_index: int) -> Tensor:
+        """Return the index in the step of each sample of a batch."""
+        rank, world = processes()
+        batch = batch_index % self.accumulate_batches
+        return torch.arange(count) * world + rank + batch * count * world
+
+    def _corrupted(
+        self, corruption: InputCorruption, batch: Batch, present: Tensor, batch_index: int,
+    ) -> Batch:
+        """
+        Return the batch as the student sees it.
+
+        :param present: bool `[b, m]`, the modalities that are left of each sample.
+        """
+        has = {m: (present & batch.present)[:, i]
+               for m, i in zip(self.network.modalities, self._columns(self.network.modalities))}
+        inputs = corruption(batch.inputs, has, self.global_step,
+                            self._positions(len(batch), batch_index).tolist())
+        return Batch(inputs, batch.present, batch.labels, batch.index)
 
     def _mix(self, batch: Batch, batch_index: int) -> Mixup | None:
         """Return how the samples of a batch are mixed; None where they are not."""
@@ -178,11 +209,15 @@ class RecognitionModule(lightning.LightningModule):
             fraction, torch.from_numpy(pairs.permutation(len(batch))).to(batch.present.device)
         )
 
-    def _loss(self, batch: Batch, present: Tensor, mix: Mixup | None = None) -> Tensor:
+    def _loss(
+        self, batch: Batch, present: Tensor, mix: Mixup | None = None,
+        clean: Batch | None = None,
+    ) -> Tensor:
         """
         Return the loss: with a teacher γ · cross-entropy + (1 - γ) · distillation (Eq. 4).
 
         :param present: bool `[b, m]`, the modalities that the network sees.
+        :param clean: what the teacher sees; None: the same batch.
         """
         settings, network = self.optimizer, self.network
         own = self._columns(network.modalities)
@@ -194,7 +229,7 @@ class RecognitionModule(lightning.LightningModule):
         loss = self._classification(logits, batch.labels, mix)
         if self.teacher is not None:
             masks = {m: present[:, i] for i, m in enumerate(self.modalities)}
-            targets = self.teacher(batch, masks)
+            targets = self.teacher(batch if clean is None else clean, masks)
             if mix is not None and not self.teacher.reads:  # cached, of samples that are not mixed
                 targets = {head: mix.logits(each) for head, each in targets.items()}
             distillation = distillation_loss(logits, targets)

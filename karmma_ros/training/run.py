@@ -17,6 +17,7 @@ from karmma_ros.training.checkpoints import (
     read_checkpoint,
     ResumeCheckpoint,
 )
+from karmma_ros.training.input_corruption import InputCorruption
 from karmma_ros.training.loaders import EpochSampler, scoring_loader, training_loader
 from karmma_ros.training.module import OptimizerSettings, RecognitionModule
 from karmma_ros.training.teacher import Teacher
@@ -100,7 +101,8 @@ def train(
     last = folder / CHECKPOINT
     step = _step_of(last)
     module = RecognitionModule(
-        network, settings.optimizer, settings.seed, teacher, settings.accumulate_batches)
+        network, settings.optimizer, settings.seed, teacher, settings.accumulate_batches,
+        InputCorruption.of_clips(settings.optimizer.corruption, settings.seed, training))
     order = EpochSampler(len(training), settings.batch_size, settings.seed, step)
     trainer = _trainer(settings, folder)
     with warnings.catch_warnings():

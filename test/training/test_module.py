@@ -4,12 +4,16 @@ from dataclasses import replace
 
 from karmma_ros.data.samples import Batch
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modalities import modality_type
+from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.prediction import Vocabulary
+from karmma_ros.training.input_corruption import InputCorruption
 from karmma_ros.training.losses import classification_loss, distillation_loss
 from karmma_ros.training.module import OptimizerSettings, RecognitionModule
 from karmma_ros.training.teacher import check_teacher, FrozenTeacher
+import numpy as np
 import pytest
 import torch
 
@@ -196,3 +200,89 @@ def test_cached_logits_of_the_teacher_are_mixed_as_probabilities(student, batch)
         mix.fraction * p + (1 - mix.fraction) * p[mix.partner], rtol=1e-4, atol=1e-6)
     module.teacher = Cached()
     assert torch.isfinite(module.training_step(batch, 0))
+
+
+V, F, A, D = PAPER_MODALITIES
+
+
+def corrupting(spec, probability=1.0, seed=3, computed=(F,)):
+    return InputCorruption(probability, seed, spec, computed)
+
+
+@pytest.fixture
+def inputs(inputs):
+    """Return inputs whose boxes have corners in order."""
+    corners = inputs[D][..., :4].reshape(-1, 2, 2).sort(dim=1).values
+    inputs[D][..., :4] = corners.reshape(*inputs[D].shape[:3], 4)
+    return inputs
+
+
+def everything(inputs, count=3):
+    return {m: torch.ones(count, dtype=torch.bool) for m in inputs}
+
+
+def test_a_corruption_depends_on_seed_step_and_index_in_the_step_alone(inputs, spec):
+    apply = corrupting(spec)
+    together = apply(inputs, everything(inputs), 5, [0, 1, 2])
+    assert any(not torch.equal(together[m], x) for m, x in inputs.items())
+    for row in range(3):
+        alone = apply({m: x[row:row + 1] for m, x in inputs.items()}, everything(inputs, 1), 5,
+                      [row])
+        assert all(torch.equal(alone[m][0], together[m][row]) for m in inputs)
+    for other in (corrupting(spec, seed=4)(inputs, everything(inputs), 5, [0, 1, 2]),
+                  apply(inputs, everything(inputs), 6, [0, 1, 2])):
+        assert any(not torch.equal(other[m], together[m]) for m in inputs)
+
+
+def test_one_sensor_of_a_sample_is_corrupted_and_flow_follows_its_camera(inputs, spec):
+    cameras = 0
+    for step_ in range(20):
+        corrupted = corrupting(spec)(inputs, everything(inputs), step_, [0, 1, 2])
+        for row in range(3):
+            changed = {m for m, x in inputs.items() if not torch.equal(corrupted[m][row], x[row])}
+            assert changed <= {V, F} or len(changed) == 1
+            cameras += V in changed
+            if V in changed:
+                frames = modality_type(V).restore(corrupted[V][row].numpy(), spec)
+                flow = modality_type(F)
+                expected = flow.prepare(flow.recomputed(frames, spec), spec)
+                assert np.allclose(corrupted[F][row], expected)
+    assert cameras > 5
+
+
+def test_what_is_absent_is_not_corrupted_and_a_probability_is_kept(inputs, spec):
+    present = {**everything(inputs), V: torch.zeros(3, dtype=torch.bool)}
+    corrupted = corrupting(spec)(inputs, present, 0, [0, 1, 2])
+    assert torch.equal(corrupted[V], inputs[V])
+    count = sum(not torch.equal(corrupting(spec, 0.25)(
+        {A: inputs[A][:1]}, {A: torch.ones(1, dtype=torch.bool)}, 0, [i])[A], inputs[A][:1])
+        for i in range(200))
+    assert 30 < count < 70
+
+
+def test_the_teacher_sees_the_clean_clip(student, batch, spec):
+    class Watching:
+        modalities = reads = PAPER_MODALITIES
+
+        def __call__(self, given, present):
+            self.inputs = given.inputs
+            return {head: torch.zeros(len(given), n) for head, n in (('verb', 3), ('noun', 4))}
+
+    teacher, seen = Watching(), {}
+    encode = student.encode_present
+    student.encode_present = lambda x, present: seen.update(x) or encode(x, present)
+    module = RecognitionModule(
+        student, OptimizerSettings(**BARE), teacher=teacher, corruption=corrupting(spec))
+    module.log = lambda *_, **__: None
+    module.training_step(batch, 0)
+    assert all(torch.equal(teacher.inputs[m], x) for m, x in batch.inputs.items())
+    assert any(not torch.equal(seen[m], x) for m, x in batch.inputs.items())
+
+
+def test_corruption_is_off_unless_it_is_set_and_needs_samples(spec):
+    assert OptimizerSettings().corruption == 0
+    assert InputCorruption.of_clips(0.0, 0, object()) is None
+    with pytest.raises(InvalidSettingError, match='optimizer.corruption'):
+        InputCorruption.of_clips(0.5, 0, object())
+    with pytest.raises(InvalidSettingError, match='optimizer.corruption'):
+        OptimizerSettings(corruption=1.5)

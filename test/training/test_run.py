@@ -64,7 +64,9 @@ class Boxes(Toy):
         rng = np.random.default_rng(index)
         clip = {m: rng.random(self.spec.input_shape(m), np.float32)
                 for m in (Modality.AUDIO, Modality.DETECTIONS)}
-        clip[Modality.DETECTIONS][..., 4] = 1 + index % 2
+        boxes = clip[Modality.DETECTIONS]
+        boxes[..., :4] = np.sort(boxes[..., :4].reshape(-1, 2, 2), 1).reshape(*boxes.shape[:2], 4)
+        boxes[..., 4] = 1 + index % 2
         if index % 3 == 0:
             clip.pop(Modality.AUDIO)
         return Sample(Clip(clip), {'verb': index % 2, 'noun': index % 4})
@@ -112,6 +114,21 @@ def test_a_killed_run_ends_like_an_unbroken_one(
     again = trained(config, spec, vocabulary, tmp_path / 'stopped', resumed, settings)
     assert resumed.served == left
     assert_equal(unbroken, again)
+
+
+def test_a_killed_run_on_corrupted_samples_ends_like_an_unbroken_one(
+    config, spec, vocabulary, tmp_path
+):
+    settings = replace(SETTINGS, checkpoint_minutes=1e-9, optimizer=replace(
+        SETTINGS.optimizer, corruption=0.5))
+    clean = trained(config, spec, vocabulary, tmp_path / 'clean', Toy(spec, 24))
+    unbroken = trained(config, spec, vocabulary, tmp_path / 'unbroken', Toy(spec, 24), settings)
+    with pytest.raises(Killed):
+        trained(config, spec, vocabulary, tmp_path / 'stopped', Toy(spec, 24, 40), settings)
+    again = trained(config, spec, vocabulary, tmp_path / 'stopped', Toy(spec, 24), settings)
+    assert_equal(unbroken, again)
+    with pytest.raises(AssertionError):
+        assert_equal(unbroken, clean)
 
 
 def test_an_interrupted_run_resumes_at_the_step(config, spec, vocabulary, tmp_path):
@@ -233,12 +250,14 @@ def plain(config):
 
 # Adam blows up the rounding of gradients that ought to be zero; in 64 bits it is below its eps.
 EXACT = replace(SETTINGS, precision='64-true')
+CORRUPTED = replace(EXACT, optimizer=replace(EXACT.optimizer, corruption=0.5))
 
 
-def test_accumulated_batches_add_up_to_a_step(config, spec, vocabulary, tmp_path):
-    unbroken = trained(plain(config), spec, vocabulary, tmp_path / '1', Boxes(spec, 24), EXACT)
+@pytest.mark.parametrize('settings', [EXACT, CORRUPTED], ids=['clean', 'corrupted'])
+def test_accumulated_batches_add_up_to_a_step(config, spec, vocabulary, tmp_path, settings):
+    unbroken = trained(plain(config), spec, vocabulary, tmp_path / '1', Boxes(spec, 24), settings)
     accumulated = trained(plain(config), spec, vocabulary, tmp_path / '3', Boxes(spec, 24),
-                     replace(EXACT, accumulate_batches=3))
+                          replace(settings, accumulate_batches=3))
     for (name, ours), theirs in zip(
             unbroken.state_dict().items(), accumulated.state_dict().values()):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7, msg=name)
