@@ -43,7 +43,8 @@ def sheet(spec: ClipSpec) -> np.ndarray:
             rows.append(np.hstack(tiles))
     half = (len(rows) + 1) // 2
     blank = np.full_like(rows[0], 255)
-    columns = [np.vstack(rows[:half]), np.vstack([*rows[half:], *[blank] * (2 * half - len(rows))])]
+    right = [*rows[half:], *[blank] * (2 * half - len(rows))]
+    columns = [np.vstack(rows[:half]), np.vstack(right)]
     return np.hstack([columns[0], np.full((len(columns[0]), 12, 3), 255, np.uint8), columns[1]])
 
 

@@ -197,5 +197,5 @@ def masked_by_checks(
     """Return which of the changed modalities the node would leave out, as they show nothing."""
     sources = {modality_type(m).source(spec) for m in changed}
     beside = {m: x for m, x in window.arrays.items() if m in sources}
-    found = uninformative({**beside, **changed}, spec, window.computed)
-    return frozenset({*found} & {*changed})
+    findings = uninformative({**beside, **changed}, spec, window.computed)
+    return frozenset({*findings} & {*changed})

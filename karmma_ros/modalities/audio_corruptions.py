@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from karmma_ros.clip import AudioSpec
+from karmma_ros.clip import AudioSpec, KALDI_FBANK
 from karmma_ros.modalities.corruption import (
     Corruption,
     CorruptionContext,
     first_corrupted,
     InStream,
 )
-from karmma_ros.preprocess.spectrogram import audio_input, columns_of, FLOOR_DB
+from karmma_ros.preprocess.spectrogram import audio_input
 import numpy as np
 from numpy.typing import NDArray
 
 Samples = NDArray[np.float32]
 _MAINS_HZ = 50.0
-_DB = float(10 * np.log10(2))
-"""Decibels by which a power is twice another one."""
+_DECIBELS = float(10 / np.log(10))
+"""In a natural logarithm of a power of 1."""
 _HARMONICS = (1.0, 0.5, 0.7, 0.2, 0.4)
 """Amplitude of each multiple of the mains frequency."""
 
@@ -103,29 +103,29 @@ def corrupt_tiles(
 
     Powers add up, which they do on average where the noise does not depend on the audio.
 
-    :param tiles: `[k, f, s]`, standardised decibels.
+    :param tiles: `[k, f, s]`, standardised logarithms of powers.
     :param count: samples of the window (n).
     """
-    decibels = tiles * np.float32(spec.std) + np.float32(spec.mean)
+    unit = 1.0 if spec.features == KALDI_FBANK else _DECIBELS
+
+    def logarithms(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray((x * spec.std + spec.mean) / unit, np.float32)
+
+    silence = logarithms(audio_input(np.zeros(count, np.float32), spec))
+    powers = logarithms(tiles)
     if name == 'low_gain':
-        decibels = decibels + np.float32(level)
+        powers = powers + level / _DECIBELS
     elif name == 'silence':
-        decibels = np.where(_silent_columns(level, spec, count), FLOOR_DB, decibels)
+        powers = np.where(_silent_columns(level, spec, count), silence, powers)
     else:
         alone = (_hum_alone(level, context) if name == 'hum'
                  else _hiss_alone(count, level, context))
-        added = audio_input(alone, spec) * np.float32(spec.std) + np.float32(spec.mean)
-        below = -np.inf if name == 'muted' else decibels
-        decibels = np.logaddexp2(below / _DB, added / _DB) * _DB
-    floored = np.maximum(decibels, FLOOR_DB)
-    return np.asarray((floored - spec.mean) / spec.std, np.float32)
+        added = logarithms(audio_input(alone, spec))
+        powers = added if name == 'muted' else np.logaddexp(powers, added)
+    return np.asarray((np.maximum(powers, silence) * unit - spec.mean) / spec.std, np.float32)
 
 
 def _silent_columns(fraction: float, spec: AudioSpec, count: int) -> NDArray[np.bool_]:
-    """Return where the tiles `[k, f, s]` show the last part of the window."""
-    columns = columns_of(count, spec)
-    first = first_corrupted(columns, fraction)
-    marks = np.where(np.arange(columns) >= first, spec.mean + spec.std, spec.mean)
-    marked = audio_input(np.zeros(count, np.float32), spec, spectrogram=np.tile(
-        marks.astype(np.float32), (spec.n_mels, 1)))
-    return np.asarray(marked > 0.5)
+    """Return where the tiles `[k, f, s]` show the last part of the window: gaps become 0."""
+    valid_mask = np.arange(count) < first_corrupted(count, fraction)
+    return np.asarray(audio_input(np.zeros(count, np.float32), spec, valid_mask) == 0)

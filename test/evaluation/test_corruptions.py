@@ -103,16 +103,16 @@ def test_delay_removal_and_silence(network, clips, spec, tmp_path):
     conditions = {'late': SensorCondition(delayed=(V, F), delay_s=0.25),
                   'absent': SensorCondition(removed=(A,)),
                   'first half': SensorCondition(observed=0.5)}
-    found = collector(network, clips, spec).collect(conditions, range(7), tmp_path)
-    assert not found['absent'].plain.present[:, 2].any()
-    assert found['late'].plain.present[1].all() and (1, 0.25) in clips.reads
+    predicted = collector(network, clips, spec).collect(conditions, range(7), tmp_path)
+    assert not predicted['absent'].plain.present[:, 2].any()
+    assert predicted['late'].plain.present[1].all() and (1, 0.25) in clips.reads
     window = ClipWindows(clips, [4], PAPER_MODALITIES, spec)[0]
     half = conditions['first half'].apply(window, clips, spec)
     assert np.array_equal(half[V][:2], window.arrays[V][:2])
     assert (half[V][2:] == half[V][1]).all()
     assert half[A].valid_mask.sum() == 8000 and [len(b) for b in half[D]] == [2, 2, 0, 0]
     assert np.array_equal(
-        found['first half'].plain.present, found['first half'].checked.present)
+        predicted['first half'].plain.present, predicted['first half'].checked.present)
 
 
 def test_what_is_written_is_not_predicted_again(network, clips, spec, tmp_path):
@@ -138,8 +138,8 @@ def test_all_that_is_planned_is_scored_and_reported(network, clips, spec, tmp_pa
     sensors = sensors_of(clips, network.modalities, spec, 0)
     assert sensors == {V: (V, F), A: (A,), D: (D,)}
     choice = CorruptionChoice(('noise', 'silence', 'stuck'), (2, 5))
-    found = collector(network, clips, spec, 7).collect(plan(sensors, choice), range(7), tmp_path)
-    scores = score_corruptions(found, sensors, choice)
+    predicted = collector(network, clips, spec, 7).collect(plan(sensors, choice), range(7), tmp_path)
+    scores = score_corruptions(predicted, sensors, choice)
     assert {*scores.sensors} == {'rgb', 'audio', 'detections'}
     assert scores.sensors['rgb'].affects == ['rgb', 'flow']
     assert scores.sensors['rgb'].count == 7 and scores.sensors['audio'].count == 4
@@ -177,9 +177,9 @@ def test_scores_by_hand():
     predictions = {name: one for name in names}
     predictions |= {'rgb black 5': black, 'rgb absent': ConditionPredictions(absent, absent)}
     scores = score_corruptions(predictions, {V: (V,)}, choice)
-    found = scores.sensors['rgb']
-    assert (found.recorded, found.absent, found.false_alarms) == (1.0, 0.5, 0.0)
-    each = found.corruptions['black']['5']
+    predicted = scores.sensors['rgb']
+    assert (predicted.recorded, predicted.absent, predicted.false_alarms) == (1.0, 0.5, 0.0)
+    each = predicted.corruptions['black']['5']
     assert (each.accuracy, each.relative_to_recorded, each.relative_to_absent) == (0.25, 0.25, 0.5)
     assert (each.checked_accuracy, each.masked) == (0.5, 0.5)
     assert each.calibration_error == pytest.approx(0.75, abs=1e-3)

@@ -184,7 +184,8 @@ class CachedKitchen(Dataset[Sample]):
         """
         split, seed = Split(self.metadata['split']), self.metadata['seed']
         domain = next(d for d in Domain if list(d.nouns) == list(self.metadata['nouns']))
-        kitchen, start = episode(split, seed, index, domain), start_of(split, seed, index)
+        kitchen = episode(split, seed, index, domain, self.metadata.get('idle', 0.0))
+        start = start_of(split, seed, index)
         start += delay_s if start < delay_s else -delay_s
         readers: dict[Modality, Callable[[], Any]] = {
             m: partial(np.array, self._arrays[m.value][index])
