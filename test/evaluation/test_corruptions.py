@@ -138,8 +138,8 @@ def test_all_that_is_planned_is_scored_and_reported(network, clips, spec, tmp_pa
     sensors = sensors_of(clips, network.modalities, spec, 0)
     assert sensors == {V: (V, F), A: (A,), D: (D,)}
     choice = CorruptionChoice(('noise', 'silence', 'stuck'), (2, 5))
-    predicted = collector(network, clips, spec, 7).collect(plan(sensors, choice), range(7), tmp_path)
-    scores = score_corruptions(predicted, sensors, choice)
+    outcome = collector(network, clips, spec, 7).collect(plan(sensors, choice), range(7), tmp_path)
+    scores = score_corruptions(outcome, sensors, choice)
     assert {*scores.sensors} == {'rgb', 'audio', 'detections'}
     assert scores.sensors['rgb'].affects == ['rgb', 'flow']
     assert scores.sensors['rgb'].count == 7 and scores.sensors['audio'].count == 4
