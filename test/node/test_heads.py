@@ -133,7 +133,7 @@ def test_the_model_is_described_by_the_classes_that_are_published(classes, verbs
     network = SimpleNamespace(modalities=())
     bundle = SimpleNamespace(
         network=network, vocabulary=Vocabulary(classes), model_id='m@1', path='m', sha256='1',
-        dataset='none', spec=ClipSpec())
+        dataset='none', spec=ClipSpec(), commercial_use=True)
     info = model_info_message(bundle, 'cpu', 0)
     assert (list(info.verbs), list(info.nouns)) == (verbs, nouns)
     assert [(each.head, list(each.classes)) for each in info.other_heads] == (
