@@ -89,8 +89,7 @@ class Plan:
     ) -> Command:
         """Return the training of encoders and fusion block together."""
         return self._command('student', f'{name}_{seed}', seed, preset, held_out, (
-            *_weights(encoders), '--run.epochs', str(FUSION_EPOCHS),
-            '--run.optimizer.unimodal_weight', '0.3', *options))
+            *_weights(encoders), '--run.epochs', str(FUSION_EPOCHS), *options))
 
     def teacher(self, seed: int, encoders: Iterable[Command]) -> Command:
         """Return the training of the fusion block over frozen, larger encoders."""
@@ -113,14 +112,20 @@ def _weights(encoders: Iterable[Command]) -> list[str]:
             for word in (f'--weights.{sensor}', str(each.out))]
 
 
-SYSTEMS, DISTILLED = ('baseline', 'delta'), ('karmma', 'karmma_cross_fitted')
+SYSTEMS = {'none': ('baseline', 'delta', 'delta_unimodal')}
+SYSTEMS['frozen'] = (*SYSTEMS['none'], 'karmma')
+SYSTEMS['all'] = (*SYSTEMS['frozen'], 'karmma_cross_fitted')
+"""Teachers → networks that are trained with each seed."""
+
+UNIMODAL = ('--run.optimizer.unimodal_weight', '0.3')
+"""Each modality is also trained alone through the fusion block."""
 
 
-def commands(plan: Plan, seed: int, teachers: bool) -> list[Command]:
+def commands(plan: Plan, seed: int, teachers: str) -> list[Command]:
     """
     Return every command of one seed, dependencies first.
 
-    :param teachers: whether to train teachers, and students from them.
+    :param teachers: none; frozen: a larger one; all: cross-fitted ones, too.
     """
     small = [plan.pretrain(sensor, seed) for sensor in SENSORS]
     without = ('--run.optimizer.modality_dropout', '0')
@@ -128,21 +133,25 @@ def commands(plan: Plan, seed: int, teachers: bool) -> list[Command]:
         *small,
         plan.student('baseline', seed, small, 'tiny_baseline', without),
         plan.student('delta', seed, small),
+        plan.student('delta_unimodal', seed, small, options=UNIMODAL),
     ]
-    if not teachers:
+    if teachers == 'none':
         return alone
     large = [plan.pretrain(sensor, 0, 'tiny_teacher') for sensor in SENSORS]
     teacher = plan.teacher(0, large)
+    student = plan.student(
+        'karmma', seed, small, options=(*UNIMODAL, '--teacher', str(teacher.out)))
+    if teachers == 'frozen':
+        return [*alone, *large, teacher, student]
     folds, fold_teachers = [], []
     for person in TRAIN:
         encoders = [plan.pretrain(sensor, 0, held_out=person) for sensor in SENSORS]
-        folds += [*encoders, plan.student('delta', 0, encoders, held_out=person)]
+        folds += [*encoders, plan.student(
+            'delta_unimodal', 0, encoders, options=UNIMODAL, held_out=person)]
         fold_teachers += [f'--fold_teachers.{person}', str(folds[-1].out)]
     return [
-        *alone, *large, teacher,
-        plan.student('karmma', seed, small, options=('--teacher', str(teacher.out))),
-        *folds,
-        plan.student('karmma_cross_fitted', seed, small, options=fold_teachers),
+        *alone, *large, teacher, student, *folds,
+        plan.student('karmma_cross_fitted', seed, small, options=(*UNIMODAL, *fold_teachers)),
     ]
 
 
@@ -184,15 +193,14 @@ def _written(path: Path, text: str) -> Path:
     return path
 
 
-def evaluate(plan: Plan, seeds: int, teachers: bool, out: Path) -> None:
+def evaluate(plan: Plan, seeds: int, teachers: str, out: Path) -> None:
     """Score all networks for every subset, late fusion of the encoders' own among them."""
     models = []
     for seed in range(seeds):
         alone = '+'.join(str(plan.pretrain(sensor, seed).out) for sensor in SENSORS)
         models += [f'late fusion={alone}', *(
-            f'{name}={plan.work / f"{name}_{seed}"}'
-            for name in (*SYSTEMS, *(DISTILLED if teachers else ())))]
-    if teachers:
+            f'{name}={plan.work / f"{name}_{seed}"}' for name in SYSTEMS[teachers])]
+    if teachers != 'none':
         models.append(f'teacher={plan.work / "teacher_0"}')
     subprocess.run([
         sys.executable, '-m', 'karmma_ros.cli.main', 'evaluate', *models, '--out', str(out),
@@ -209,8 +217,9 @@ def write_page(
     :param student: name of the model whose confusion matrices are drawn.
     """
     scores = plan.work / 'scores'
+    # A training that was stopped and resumed has no duration.
     seconds = {command.out.name: float(command.duration.read_text(encoding='utf-8'))
-               for command in trained}
+               for command in trained if command.duration.is_file()}
     figures = utd_mhad_page.collect(
         json.loads((scores / 'scores.json').read_text(encoding='utf-8')), seconds, options)
     FIGURES.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
@@ -233,8 +242,9 @@ def main() -> None:
     parser.add_argument('--work', type=Path, default=ROOT / 'build' / 'utd_mhad',
                         help='folder for manifests, models and scores')
     parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--no-teachers', dest='teachers', action='store_false',
-                        help='train no teachers, and no student from them')
+    parser.add_argument('--teachers', choices=SYSTEMS, default='all',
+                        help='teachers to train, and students from them: frozen is a larger one; '
+                        'all are cross-fitted ones, too')
     parser.add_argument('--page', type=Path, default=ROOT / 'docs' / 'real_data.md',
                         help='page to write the measurements into')
     options = parser.parse_args()
@@ -247,8 +257,8 @@ def main() -> None:
             command.run(options.work / 'log.txt')
             trained[command.out] = command
     evaluate(plan, options.seeds, options.teachers, options.work / 'scores')
-    student = 'karmma_0' if options.teachers else 'delta_0'
-    given = f'--seeds {options.seeds}' + ('' if options.teachers else ' --no-teachers')
+    student = f'{SYSTEMS[options.teachers][-1]}_0'
+    given = f'--seeds {options.seeds} --teachers {options.teachers}'
     write_page(plan, trained.values(), given, student, options.page)
 
 

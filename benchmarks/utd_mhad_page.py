@@ -28,6 +28,7 @@ BEGIN, END = '<!-- measured -->', '<!-- /measured -->'
 TITLES = {
     'late fusion': 'late fusion of the networks of one sensor',
     'baseline': 'Baseline', 'delta': 'Baseline w/ δ',
+    'delta_unimodal': 'Baseline w/ δ and unimodal loss',
     'karmma': 'KARMMA, larger frozen teacher',
     'karmma_cross_fitted': 'KARMMA, cross-fitted teachers', 'teacher': 'the larger teacher'}
 PAPER = {'karmma': 'paper: KARMMA, EPIC-KITCHENS', 'baseline': 'paper: Baseline, EPIC-KITCHENS'}
@@ -109,9 +110,10 @@ def _spread(values: Sequence[float]) -> str:
 def _margins(scores: Mapping[str, Any]) -> str:
     """Return a table of differences of one seed at a time."""
     head, seeds, rows = scores['joint_head'], _seeds(scores), []
-    for first, second in (('delta', 'baseline'), ('karmma', 'delta'),
-                          ('karmma_cross_fitted', 'delta'), ('karmma', 'late fusion'),
-                          ('karmma_cross_fitted', 'late fusion'), ('delta', 'late fusion')):
+    for first, second in (
+            ('delta', 'baseline'), ('delta_unimodal', 'delta'), ('karmma', 'delta_unimodal'),
+            ('karmma_cross_fitted', 'delta_unimodal'), ('delta_unimodal', 'late fusion'),
+            ('karmma', 'late fusion'), ('karmma_cross_fitted', 'late fusion')):
         pairs = [(_figures(a, head), _figures(b, head))
                  for a, b in zip(seeds.get(first, []), seeds.get(second, []))]
         if pairs:
@@ -127,7 +129,7 @@ def _origin(figures: Mapping[str, Any]) -> str:
         f'`python benchmarks/utd_mhad.py DATA {figures["options"]}`, {this["processor"]}, '
         f'{this["cores"]} cores, Python {this["python"]}, torch {this["torch"]}, '
         f'{figures["date"]}; {figures["scores"]["clips"]} trials of the test persons. '
-        f'All {len(seconds)} trainings took {sum(seconds.values()) / 60:.0f} minutes.')
+        f'{len(seconds)} trainings took {sum(seconds.values()) / 60:.0f} minutes in all.')
 
 
 @rc_context(STYLE)
