@@ -95,7 +95,7 @@ def _read(path: Path, given: Namespace) -> LabelTable:
 
 def _annotations(path: Path) -> Iterator[ActionLabel | str]:
     """Yield the labels of the ActionAnnotation messages of a bag."""
-    found = set()
+    seen = set()
     with Bag(path) as bag:
         topics = [topic for topic in bag.topics.values() if topic.type == TRUTH_TYPE]
         if not topics:
@@ -111,9 +111,9 @@ def _annotations(path: Path) -> Iterator[ActionLabel | str]:
                 yield f'{where}: a message cannot be read ({error})'
                 continue
             key = start_ns, end_ns, verb, noun
-            if key in found:  # a latched one comes again
+            if key in seen:  # a latched one comes again
                 continue
-            found.add(key)
+            seen.add(key)
             classes = {head: name for head, name in ((VERB, verb), (NOUN, noun)) if name}
             yield checked(ActionLabel(
                 recording_name(path.name), (start_ns - bag.start_ns) / NANOSECONDS,

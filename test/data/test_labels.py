@@ -115,9 +115,9 @@ def test_a_file_of_each_tool(tmp_path, name):
     text, options, problems = FILES[name]
     (tmp_path / name).write_text(text, encoding='utf-8')
     table = read_labels(tmp_path / name, options=ImportOptions(**options))
-    found = [(x.recording, x.start_s, x.stop_s, x.classes) for x in table.labels]
-    assert found[0] == ('monday', SPAN.start_s, SPAN.stop_s, SPAN.classes)
-    assert len(found) == 1 + (name == 'tags.xml')
+    actual = [(x.recording, x.start_s, x.stop_s, x.classes) for x in table.labels]
+    assert actual[0] == ('monday', SPAN.start_s, SPAN.stop_s, SPAN.classes)
+    assert len(actual) == 1 + (name == 'tags.xml')
     assert list(table.problems) == problems
 
 

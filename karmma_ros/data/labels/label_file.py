@@ -62,8 +62,8 @@ class LabelTable:
     @property
     def heads(self) -> tuple[str, ...]:
         """Return the heads that have labels: verb, noun, action and others by name."""
-        found = {head for label in self.labels for head in label.classes}
-        return (*(h for h in HEADS if h in found), *sorted(found - set(HEADS)))
+        own = {head for label in self.labels for head in label.classes}
+        return (*(h for h in HEADS if h in own), *sorted(own - set(HEADS)))
 
 
 def recording_name(path: str) -> str:
@@ -78,7 +78,7 @@ def recording_name(path: str) -> str:
 
 
 def checked(label: ActionLabel, where: str) -> ActionLabel | str:
-    """Return a label, or a sentence on why it cannot be used; `where` says which it is."""
+    """Return a label, or a sentence on why it cannot be used; `where` names it."""
     if not label.classes or not any(label.classes.values()):
         return f'{where}: got no class; expected {VERB} and {NOUN}, or {ACTION}'
     if label.start_s < 0:

@@ -36,7 +36,7 @@ _Result = Iterator['ActionLabel | str']
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What a file does not say itself."""
+    """What a file does not state itself."""
 
     recording: str = ''
     """Recording of a file that names none; empty: the name of the file."""
@@ -100,7 +100,7 @@ def _elan(path: Path, options: ImportOptions) -> _Result:
 def _boris(path: Path, options: ImportOptions) -> _Result:
     """Read a project of BORIS: state events begin and end by turns."""
     content = _json(path)
-    kinds = {each.get('code'): str(each.get('type', '')).casefold()
+    types = {each.get('code'): str(each.get('type', '')).casefold()
              for each in _values(content, 'behaviors_conf')}
     for name, observation in _items(content, 'observations'):
         begun: dict[tuple[str, str], float] = {}
@@ -110,7 +110,7 @@ def _boris(path: Path, options: ImportOptions) -> _Result:
                 yield f'{where}: expected time, subject and behavior'
                 continue
             time_s, key = float(event[0]), (str(event[1]), str(event[2]))
-            if 'state' not in kinds.get(event[2], 'state'):
+            if 'state' not in types.get(event[2], 'state'):
                 yield f'{where}: a point event has no duration: not used'
             elif key in begun:
                 yield checked(
@@ -181,13 +181,13 @@ def _label_studio(path: Path, options: ImportOptions) -> _Result:
         for region in (r for each in done[:1] for r in each.get('result', ())):
             where = f'{path.name}: task {task.get("id")}, region {region.get("id")}'
             value = region.get('value', {})
-            kind = str(region.get('type', ''))
-            text = '/'.join(map(str, value.get(kind, ())))
+            region_type = str(region.get('type', ''))
+            text = '/'.join(map(str, value.get(region_type, ())))
             spans = [(value['start'], value['end'], 1.0)] if 'start' in value else [
                 (span['start'] - 1, span['end'], options.frame_rate)  # frames count from 1
                 for span in value.get('ranges', ())]
             if not spans:
-                yield f'{where}: got a region of type {kind!r}; expected a span of time'
+                yield f'{where}: got a region of type {region_type!r}; expected a span of time'
             for first, last, rate in spans:
                 if not rate:
                     yield _no_rate(where)
