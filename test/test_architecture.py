@@ -25,7 +25,10 @@ TABLE = {
     'training': {'nouns', 'modalities', 'model', 'data'},
     'stream': {'nouns', 'modalities', 'model'},
     'evaluation': {'nouns', 'media', 'model', 'data', 'stream'},
-    'bags': {'nouns', 'preprocess', 'modalities', 'model', 'stream', 'evaluation'},
+    'bags': {
+        'nouns', 'preprocess', 'modalities', 'model', 'stream', 'evaluation', 'data.labels',
+        'data.recordings',
+    },
     'reproduce': {'nouns', 'model', 'data', 'training', 'evaluation'},
     'cli': {
         'nouns',

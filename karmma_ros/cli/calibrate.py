@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from karmma_ros.calibration import Calibration
 from karmma_ros.cli.evaluate import check_fit, needed
+from karmma_ros.cli.open_data import open_data
 from karmma_ros.cli.options import (
     add_custom_encoders_option,
     add_data_options,
@@ -16,7 +17,7 @@ from karmma_ros.cli.options import (
     writing,
 )
 from karmma_ros.cli.progress import Bars
-from karmma_ros.data.datasets import DataSettings, open_splits
+from karmma_ros.data.datasets import DataSettings
 from karmma_ros.data.samples import Splits
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import score
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     bundle = load_bundle(given.model, custom_encoders=given.custom_encoders, calibrated=False)
     bundle.vocabulary.check_softmax('a calibration')
     with Bars() as bars:
-        splits = open_splits(
+        splits = open_data(
             needed(settings, 'validation'), bundle.spec, data_cache(given, settings), bars)
         check_fit(bundle, splits)
         calibration, predictions = calibrate(

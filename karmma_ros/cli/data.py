@@ -10,10 +10,11 @@ from typing import Any
 from jsonargparse import Namespace
 from karmma_ros.cli.labels import labels
 from karmma_ros.cli.main import dispatch
+from karmma_ros.cli.open_data import open_data
 from karmma_ros.cli.options import add_data_options, command_parser, CommandParser, data_cache
 from karmma_ros.cli.progress import Bars
 from karmma_ros.data.check import check_dataset, DatasetReport, SplitReport
-from karmma_ros.data.datasets import DataSettings, open_splits
+from karmma_ros.data.datasets import DataSettings
 from karmma_ros.errors import InvalidSettingError, printable, SENTENCE_LENGTH
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -67,7 +68,7 @@ def _check_parser() -> CommandParser:
 
 def _check(settings: DataSettings, given: Namespace) -> DatasetReport:
     with Bars() as bars:
-        splits = open_splits(settings, None, data_cache(given, settings), bars)
+        splits = open_data(settings, None, data_cache(given, settings), bars)
         return check_dataset(splits, given.decode, given.seed, bars)
 
 

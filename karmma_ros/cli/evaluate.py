@@ -10,6 +10,7 @@ import sys
 from typing import Any, get_args, Literal
 
 from jsonargparse import Namespace
+from karmma_ros.cli.open_data import open_data
 from karmma_ros.cli.options import (
     add_custom_encoders_option,
     add_data_options,
@@ -22,7 +23,7 @@ from karmma_ros.cli.options import (
 )
 from karmma_ros.cli.progress import Bars
 from karmma_ros.data.corrupted import recorded, sensors_of
-from karmma_ros.data.datasets import clips_digest, DataSettings, open_splits
+from karmma_ros.data.datasets import clips_digest, DataSettings
 from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.evaluation.corruption_scores import (
@@ -202,7 +203,7 @@ def _with_data(
         if key not in opened:
             # Clips of different shapes have the same file names.
             folder = cache if bundle.spec == settings.spec else cache / key
-            opened[key] = open_splits(settings, bundle.spec, folder, bars)
+            opened[key] = open_data(settings, bundle.spec, folder, bars)
         check_fit(bundle, opened[key])
         entries.append(_Entry(system, bundle, opened[key]))
     return entries

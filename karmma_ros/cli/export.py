@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from karmma_ros.cli.open_data import open_data
 from karmma_ros.cli.options import (
     add_custom_encoders_option,
     add_data_options,
@@ -14,7 +15,7 @@ from karmma_ros.cli.options import (
     data_cache,
 )
 from karmma_ros.cli.progress import Bars
-from karmma_ros.data.datasets import DataSettings, open_splits
+from karmma_ros.data.datasets import DataSettings
 from karmma_ros.data.samples import Clips
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.inference import spread_evenly
@@ -70,7 +71,7 @@ def _calibration(
     :raises InvalidSettingError: when they lack a modality of the model.
     """
     with Bars() as bars:
-        clips = open_splits(settings, bundle.spec, cache, bars).train
+        clips = open_data(settings, bundle.spec, cache, bars).train
     chosen = spread_evenly(len(clips), count)
     calibration = {m: CalibrationInputs(clips, chosen, m) for m in bundle.network.modalities}
     for modality, inputs in calibration.items():

@@ -17,6 +17,7 @@ from typing import Any
 from karmma_ros.calibration import Calibration
 from karmma_ros.cli.calibrate import calibrate
 from karmma_ros.cli.main import dispatch
+from karmma_ros.cli.open_data import open_data
 from karmma_ros.cli.options import (
     add_cache_option,
     add_custom_encoders_option,
@@ -30,7 +31,7 @@ from karmma_ros.cli.options import (
 )
 from karmma_ros.cli.progress import Bars
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.datasets import cache_windows, clips_digest, DataSettings, open_splits
+from karmma_ros.data.datasets import cache_windows, clips_digest, DataSettings
 from karmma_ros.data.samples import Splits
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import score, top1
@@ -184,13 +185,16 @@ def run_stage(settings: Stage, out: Path, run_dir: Path, cache: Path, command: s
     """Train one stage and write the model directory `out`."""
     began = time.monotonic()
     config = architecture(settings)
+    if settings.base and settings.data.clip is None:
+        clip = open_model(settings.base, 'base', named=False).spec
+        settings = replace(settings, data=replace(settings.data, clip=clip))
     # What is wrong with these is reported before the data set is opened.
     _device(settings.run)
     for modality in config.modalities:
         if config.encoders[modality].weights:
             find_weights(config.encoders[modality])
     with Bars() as bars:
-        splits = open_splits(settings.data, None, cache, bars)
+        splits = open_data(settings.data, None, cache, bars)
     torch.manual_seed(settings.run.seed)
     network = build(config, splits.spec, splits.vocabulary)
     _load_weights(settings, network, config, splits.spec)

@@ -21,6 +21,7 @@ from karmma_ros.data import epic_kitchens, manifest, something_something
 from karmma_ros.data.cached_windows import CachedWindows
 from karmma_ros.data.epic_kitchens import EpicKitchensSettings
 from karmma_ros.data.manifest import ManifestSettings
+from karmma_ros.data.recordings import BagClips, BagSettings, ExtractedRecording, open_recordings
 from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.data.segments import SegmentDataset
 from karmma_ros.data.something_something import SomethingSomethingSettings
@@ -31,7 +32,7 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 import numpy as np
 
-DATASETS = ('synthetic_kitchen', 'epic_kitchens', 'something_something', 'manifest')
+DATASETS = ('synthetic_kitchen', 'epic_kitchens', 'something_something', 'manifest', 'bags')
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class DataSettings:
     """The data set and its settings; only the section of the chosen one is read."""
 
     dataset: str = 'synthetic_kitchen'
-    """Name of the data set: synthetic_kitchen, epic_kitchens, something_something or manifest."""
+    """Name of the data set: synthetic_kitchen, epic_kitchens, something_something, manifest or
+    bags."""
     clip: ClipSpec | None = None
     """Format of the clips; none: that of the paper, or that of the synthetic kitchen."""
     windows: int = 0
@@ -50,6 +52,7 @@ class DataSettings:
     something_something: SomethingSomethingSettings = field(
         default_factory=SomethingSomethingSettings)
     manifest: ManifestSettings = field(default_factory=ManifestSettings)
+    bags: BagSettings = field(default_factory=BagSettings)
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
@@ -68,6 +71,7 @@ class DataSettings:
 def open_splits(
     settings: DataSettings, spec: ClipSpec | None, cache: Path,
     progress: Callable[[str, int, int], None] = lambda task, done, total: None,
+    recordings: Sequence[ExtractedRecording] = (),
 ) -> Splits:
     """
     Open the splits of the chosen data set.
@@ -75,6 +79,7 @@ def open_splits(
     :param spec: format of the clips; None: that of the settings.
     :param cache: folder for the rendered kitchen.
     :param progress: called with the name of a task, how much of it is done, and the total.
+    :param recordings: for bags, as `bags.training_clips.extract_recordings` returns them.
     :raises DataError: when a part of it is missing or not as it is published.
     """
     spec = settings.spec if spec is None else spec
@@ -84,6 +89,8 @@ def open_splits(
         return epic_kitchens.open_splits(settings.epic_kitchens, spec)
     if settings.dataset == 'manifest':
         return manifest.open_splits(settings.manifest, spec)
+    if settings.dataset == 'bags':
+        return open_recordings(settings.bags, spec, recordings)
     return something_something.open_splits(
         settings.something_something, spec,
         lambda done, total: progress('reading boxes', done, total))
@@ -133,6 +140,8 @@ def clips_digest(clips: Clips, settings: DataSettings) -> str:
     if isinstance(clips, SegmentDataset):
         digest.add(clips.spec.to_dict())
         digest.add(clips.segments)
+    elif isinstance(clips, BagClips):  # the folders are named by all that decides the clips
+        digest.add([[each.name for each in clips.folders], clips.located])
     else:
         own = getattr(settings, settings.dataset)
         digest.add([settings.dataset, VERSION, own, settings.spec.to_dict(), len(clips)])

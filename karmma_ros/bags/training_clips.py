@@ -1,0 +1,211 @@
+"""
+Extract clips for training from labelled bags, as the node makes its windows.
+
+A replay of the bag makes the windows; some of each labelled segment are kept. The clips of a bag
+are computed once, and again when the bag or its labels change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+import heapq
+from pathlib import Path
+from typing import Any
+
+from karmma_ros.bags.collect import bag_digest
+from karmma_ros.bags.reader import Bag
+from karmma_ros.bags.replay import Replay, Run
+from karmma_ros.bags.topics import choose_topics, parse_topics
+from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
+from karmma_ros.data.labels.label_file import ActionLabel, read_label_file, recording_name
+from karmma_ros.data.recordings import (
+    BagSettings,
+    EXTRACTED,
+    ExtractedRecording,
+    input_array,
+    present_array,
+)
+from karmma_ros.errors import BagError, DataError
+from karmma_ros.modalities import modality_type
+from karmma_ros.modality import in_order, Modality, PAPER_MODALITIES
+from karmma_ros.storage import ArrayStore, file_lock, fingerprint
+from karmma_ros.stream.settings import node_parameters, with_topic
+import numpy as np
+
+VERSION = 1
+"""Grows whenever equal settings would give other clips."""
+_OTHER_CLOCK_NS = 10 * NANOSECONDS
+"""Stamps that are further from the times of receipt are of another clock."""
+_SUFFIXES = ('.mcap', '.db3')
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class _Extraction:
+    """What is the same for every bag."""
+
+    settings: BagSettings
+    spec: ClipSpec
+    values: Mapping[str, Any]
+    cache: Path
+
+    def extract(
+        self, path: Path, labels: tuple[ActionLabel, ...], progress: Progress
+    ) -> ExtractedRecording:
+        """Return the clips of a bag, computed unless they are in the cache."""
+        with Bag(path) as bag:
+            named = parse_topics(self.settings.topics)
+            modalities = in_order({*PAPER_MODALITIES, *map(Modality, self.spec.inputs)})
+            choice = choose_topics(
+                bag, named, modalities, with_topic(self.values, modalities), self.spec)
+            used = tuple(m for m in modalities if m.value in choice.topics or (
+                modality_type(m).source(self.spec) or m).value in choice.topics)
+            facts = {
+                'version': VERSION, 'bag': bag_digest(bag.files.sources),
+                'spec': self.spec.to_dict(), 'values': {k: v for k, v in self.values.items()},
+                'topics': choice.to_dict(), 'modalities': [m.value for m in used],
+                'windows': self.settings.windows,
+                'segments': [[x.start_s, x.stop_s] for x in labels]}
+            store = self._store(recording_name(path.name), facts, used, len(labels))
+            with file_lock(store.folder):
+                if not store.complete:
+                    replay = Replay(bag, choice, self.spec, used, self.values, [Run()])
+                    self._fill(store, bag, replay, labels, progress)
+        return ExtractedRecording(store.folder, labels)
+
+    def _store(
+        self, name: str, facts: dict[str, Any], modalities: Sequence[Modality], segments: int,
+    ) -> ArrayStore:
+        layout: dict[str, Any] = {EXTRACTED: (np.bool_, ())}
+        for modality in modalities:
+            shape = modality_type(modality).input_shape(self.spec)
+            layout[input_array(modality)] = np.float32, shape
+            layout[present_array(modality)] = np.bool_, ()
+        folder = self.cache / 'bags' / f'{name}_{fingerprint(facts)}'
+        return ArrayStore(folder, facts, layout, segments * self.settings.windows)
+
+    def _fill(
+        self, store: ArrayStore, bag: Bag, replay: Replay, labels: Sequence[ActionLabel],
+        progress: Progress,
+    ) -> None:
+        task, length_ns = f'extracting {Path(bag.path).name}', bag.end_ns - bag.start_ns
+        store.remaining(1)  # allocates the arrays
+        ends = [(end_ns, i * self.settings.windows + window) for i, label in enumerate(labels)
+                for window, end_ns in enumerate(window_ends(
+                    bag.start_ns + round(label.start_s * NANOSECONDS),
+                    bag.start_ns + round(label.stop_s * NANOSECONDS),
+                    self.spec.duration_ns, self.settings.windows))]
+        for row, clip in extract_clips(
+                replay, ends, self.spec.duration_ns,
+                lambda now_ns: progress(task, now_ns - bag.start_ns, length_ns)):
+            arrays: dict[str, Any] = {EXTRACTED: np.array([True])}
+            for modality, inputs in clip.inputs.items():
+                arrays[input_array(modality)] = inputs[None]
+                arrays[present_array(modality)] = np.array([True])
+            store.write(range(row, row + 1), arrays)
+        progress(task, length_ns, length_ns)
+        store.finish()
+
+
+def window_ends(start_ns: int, stop_ns: int, length_ns: int, windows: int) -> list[int]:
+    """Return where the windows of a segment end: evenly spread, or centred on a short one."""
+    spare = stop_ns - start_ns - length_ns
+    if spare <= 0 or windows == 1:
+        return [(start_ns + stop_ns + length_ns) // 2]
+    return [start_ns + length_ns + spare * i // (windows - 1) for i in range(windows)]
+
+
+def extract_clips(
+    replay: Replay, ends: Sequence[tuple[int, int]], length_ns: int,
+    progress: Callable[[int], None] = lambda now_ns: None,
+) -> Iterator[tuple[int, Clip]]:
+    """
+    Yield the row and the clip of the first window that ends at each of some times or after.
+
+    A time that no window ends at within half a window has no clip: the sensors were silent.
+
+    :param ends: time and row, on the clock of the bag.
+    """
+    waiting = list(ends)
+    heapq.heapify(waiting)
+    for request in replay.windows(progress):
+        window = request.window
+        end_ns = window.end_ns
+        if abs(request.inference_ns - end_ns) > _OTHER_CLOCK_NS:
+            end_ns = request.inference_ns
+        clip = None
+        while waiting and waiting[0][0] <= end_ns:
+            wanted_ns, row = heapq.heappop(waiting)
+            if end_ns - wanted_ns <= length_ns // 2:
+                clip = clip or window.clip()
+                yield row, clip
+        if not waiting:
+            return
+
+
+def find_bags(paths: Sequence[str]) -> dict[str, Path]:
+    """
+    Return recording → bag for files, folders of a bag, and folders that contain bags.
+
+    :raises BagError: when there is none, or two have the same name.
+    """
+    bags: dict[str, Path] = {}
+    for path in map(Path, paths):
+        inside = [path]
+        if path.is_dir() and not (path / 'metadata.yaml').is_file():
+            inside = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES
+                            or (each / 'metadata.yaml').is_file())
+        for bag in inside:
+            name = recording_name(bag.name)
+            if bags.setdefault(name, bag) != bag:
+                raise BagError(bag, f'{bags[name]} is a recording of the same name, {name}',
+                               'rename one: labels refer to recordings by name')
+    if not bags:
+        raise BagError(', '.join(paths) or '(nowhere)', 'no bag is there',
+                       'name bags with bags.files')
+    return bags
+
+
+def extract_recordings(
+    settings: BagSettings, spec: ClipSpec, cache: Path, progress: Progress = lambda *_: None,
+) -> list[ExtractedRecording]:
+    """
+    Return the clips of each labelled bag, computed unless they are in the cache.
+
+    :raises DataError: for labels that cannot be read, are outside of their recording or name one
+        that is not there.
+    :raises BagError: for a bag that cannot be read.
+    """
+    path, bags = Path(settings.labels), find_bags(settings.files)
+    if not settings.labels:
+        raise DataError('(nowhere)', 'there is no label file', 'name one with bags.labels')
+    table = read_label_file(path)
+    if table.problems:
+        raise DataError(path, table.problems[0], 'correct it: no label is dropped in silence')
+    by_recording: dict[str, list[ActionLabel]] = {}
+    for label in table.labels:
+        by_recording.setdefault(label.recording, []).append(label)
+    unknown = sorted(set(by_recording) - set(bags))
+    if unknown:
+        raise DataError(path, f'recording {unknown[0]!r} is none of the bags: '
+                        f'{", ".join(sorted(bags)[:8])}', 'add the bag, or remove its labels')
+    values = node_parameters(
+        Path(settings.parameters) if settings.parameters else None,
+        [Modality(name) for name in spec.inputs])
+    extraction = _Extraction(settings, spec, values, cache)
+    for name, labels in by_recording.items():
+        _check_inside(path, bags[name], labels)
+    return [extraction.extract(bags[name], tuple(by_recording[name]), progress)
+            for name in sorted(by_recording)]
+
+
+def _check_inside(path: Path, bag_path: Path, labels: Sequence[ActionLabel]) -> None:
+    with Bag(bag_path) as bag:
+        length_s = (bag.end_ns - bag.start_ns) / NANOSECONDS
+    for label in labels:
+        if label.start_s >= length_s:
+            raise DataError(
+                path, f'{label.text} of {label.recording} starts at {label.start_s:g} s; expected '
+                f'a start within the bag of {length_s:.1f} s',
+                'times count from the start of the bag, in seconds')

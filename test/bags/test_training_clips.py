@@ -1,0 +1,170 @@
+"""Clips that are extracted from labelled bags are those of the node; labels are checked."""
+
+from dataclasses import replace
+
+from karmma_ros.bags.reader import Bag
+from karmma_ros.bags.replay import Replay, Run
+from karmma_ros.bags.topics import choose_topics
+from karmma_ros.bags.training_clips import extract_recordings, find_bags, window_ends
+from karmma_ros.cli.main import main
+from karmma_ros.clip import NANOSECONDS
+from karmma_ros.data.datasets import clips_digest, DataSettings, open_splits
+from karmma_ros.data.labels.label_file import ActionLabel, write_label_file
+from karmma_ros.data.recordings import BagSettings
+from karmma_ros.data.synthetic_kitchen.episode import clip_spec
+from karmma_ros.errors import BagError, DataError, InvalidSettingError
+from karmma_ros.modality import PAPER_MODALITIES
+from karmma_ros.stream.settings import node_parameters
+import numpy as np
+import pytest
+
+SPEC = replace(clip_spec(), num_frames=4, video=replace(clip_spec().video, height=24, width=24))
+CUT, WASH = {'verb': 'cut', 'noun': 'bread'}, {'verb': 'wash', 'noun': 'cup'}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Return a folder with two bags of 8 s."""
+    folder = tmp_path_factory.mktemp('bags')
+    for seed, name in enumerate(('monday', 'tuesday')):
+        words = ['--episodes', '2', '--seconds', '4', '--size', '32x24', '--seed', str(seed)]
+        assert main(['bag', 'synthetic', str(folder / f'{name}.mcap'), *words]) == 0
+    return folder
+
+
+@pytest.fixture
+def settings(folder, tmp_path):
+    """Return settings with labels of both bags."""
+    return labelled(folder, tmp_path, [
+        ActionLabel('monday', 0.0, 4.0, CUT), ActionLabel('monday', 4.5, 5.5, WASH),
+        ActionLabel('tuesday', 1.0, 4.0, WASH)])
+
+
+def labelled(folder, tmp_path, labels, **changes):
+    path = tmp_path / 'labels.csv'
+    write_label_file(path, labels)
+    return BagSettings((str(folder),), str(path), **changes)
+
+
+def opened(settings, cache, recordings=None):
+    cut = recordings or extract_recordings(settings, SPEC, cache)
+    return open_splits(DataSettings('bags', bags=settings), SPEC, cache, recordings=cut)
+
+
+def test_clips_are_those_that_the_node_makes(settings, folder, tmp_path):
+    splits = opened(settings, tmp_path)
+    with Bag(folder / 'monday.mcap') as bag:
+        values = node_parameters()
+        choice = choose_topics(bag, {}, PAPER_MODALITIES, spec=SPEC)
+        replay = Replay(bag, choice, SPEC, PAPER_MODALITIES, values, [Run()])
+        made = {r.window.end_ns: r.window.clip() for r in replay.windows()}
+        start_ns = bag.start_ns
+    for epoch, end_ns in enumerate(window_ends(
+            start_ns, start_ns + 4 * NANOSECONDS, SPEC.duration_ns, 5)):
+        first = next(made[end] for end in sorted(made) if end >= end_ns)
+        clip = splits.train.training_sample(0, epoch).clip
+        assert clip.modalities == first.modalities == PAPER_MODALITIES
+        for modality in PAPER_MODALITIES:
+            assert np.array_equal(clip.inputs[modality], first.inputs[modality])
+
+
+def test_splits_classes_and_epochs(settings, tmp_path):
+    splits = opened(settings, tmp_path)
+    assert splits.vocabulary.heads == {'verb': ('cut', 'wash'), 'noun': ('bread', 'cup')}
+    assert (len(splits.train), len(splits.validation)) == (2, 1)
+    assert splits.validation is splits.test or len(splits.test) == 1
+    assert splits.train[0].labels == {'verb': 0, 'noun': 0}
+    assert splits.validation[0].labels == {'verb': 1, 'noun': 1}
+    different = {splits.train.training_sample(0, e).clip.inputs['audio'].tobytes()
+                 for e in range(10)}
+    assert len(different) == 5
+    # A segment that is shorter than the window has one.
+    assert np.array_equal(splits.train.training_sample(1, 0).clip.inputs['audio'],
+                          splits.train.training_sample(1, 3).clip.inputs['audio'])
+
+
+def test_they_are_extracted_once_and_again_when_the_labels_move(settings, folder, tmp_path):
+    seen = []
+    first = extract_recordings(
+        settings, SPEC, tmp_path, lambda task, done, total: seen.append(task))
+    assert set(seen) == {'extracting monday.mcap', 'extracting tuesday.mcap'}
+    seen.clear()
+    assert extract_recordings(settings, SPEC, tmp_path, lambda *words: seen.append(words)) == first
+    assert not seen
+    digest = clips_digest(opened(settings, tmp_path).train, DataSettings('bags', bags=settings))
+    moved = labelled(folder, tmp_path, [
+        ActionLabel('monday', 0.5, 4.0, CUT), ActionLabel('tuesday', 1.0, 4.0, CUT)])
+    again = extract_recordings(moved, SPEC, tmp_path)
+    assert again[0].folder != first[0].folder
+    splits = opened(moved, tmp_path, again)
+    assert clips_digest(splits.train, DataSettings('bags', bags=moved)) != digest
+
+
+def test_a_class_of_scored_recordings_alone_is_left_out_with_a_warning(folder, tmp_path):
+    settings = labelled(folder, tmp_path, [
+        ActionLabel('monday', 0.0, 4.0, CUT), ActionLabel('tuesday', 0.0, 3.0, CUT),
+        ActionLabel('tuesday', 4.0, 7.0, WASH)])
+    with pytest.warns(UserWarning, match='1 labels are not scored, since .*wash/cup of tuesday'):
+        splits = opened(settings, tmp_path)
+    assert len(splits.validation) == 1
+
+
+def test_nothing_is_the_background_class(folder, tmp_path):
+    settings = labelled(folder, tmp_path, [
+        ActionLabel('monday', 0.0, 3.0, {'action': 'nothing'}, 'train'),
+        ActionLabel('monday', 4.0, 7.0, {'action': 'cut'}, 'train'),
+        ActionLabel('tuesday', 0.0, 3.0, {'action': 'cut'}, 'test')])
+    splits = opened(settings, tmp_path)
+    assert splits.vocabulary.background == 'nothing'
+    assert splits.validation[0].labels == {'action': 0}
+
+
+def test_the_same_recording_may_be_in_two_splits(folder, tmp_path):
+    settings = labelled(folder, tmp_path, [
+        ActionLabel('monday', 0.0, 3.0, CUT, 'train'),
+        ActionLabel('monday', 4.0, 7.0, CUT, 'validation')])
+    splits = opened(settings, tmp_path)
+    assert len(splits.train) == len(splits.validation) == 1
+
+
+@pytest.mark.parametrize(('labels', 'complaint'), [
+    ([ActionLabel('friday', 0, 3, CUT)], "recording 'friday' is none of the bags: monday, tue"),
+    ([ActionLabel('monday', 50, 53, CUT)],
+     r'cut/bread of monday starts at 50 s; expected a start within the bag of \d'),
+    ([ActionLabel('monday', 0, 3, CUT)], 'its labels are of one recording; expected one to train'),
+    ([ActionLabel('monday', 0, 3, CUT, 'x'), ActionLabel('tuesday', 0, 3, CUT)],
+     "a split is ''; expected train, validation, test"),
+])
+def test_labels_that_do_not_fit_are_named(folder, tmp_path, labels, complaint):
+    with pytest.raises(DataError, match=complaint):
+        opened(labelled(folder, tmp_path, labels), tmp_path)
+
+
+def test_a_label_that_cannot_be_read_stops_the_command(folder, tmp_path):
+    path = tmp_path / 'labels.csv'
+    path.write_text('recording,start,stop,verb,noun\nmonday,3,1,cut,bread\n')
+    with pytest.raises(DataError, match='line 2: got 3 to 1 s; .*no label is dropped in silence'):
+        extract_recordings(BagSettings((str(folder),), str(path)), SPEC, tmp_path)
+    with pytest.raises(DataError, match='there is no label file'):
+        extract_recordings(BagSettings((str(folder),)), SPEC, tmp_path)
+
+
+def test_bags_are_named_by_their_files(folder, tmp_path):
+    assert list(find_bags([str(folder)])) == ['monday', 'tuesday']
+    assert list(find_bags([str(folder / 'monday.mcap')])) == ['monday']
+    (tmp_path / 'monday.mcap').write_bytes(b'')
+    with pytest.raises(BagError, match='is a recording of the same name, monday'):
+        find_bags([str(folder), str(tmp_path)])
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(BagError, match='no bag is there'):
+        find_bags([str(tmp_path / 'empty')])
+    with pytest.raises(InvalidSettingError, match='bags.windows is 0; expected a number from 1'):
+        BagSettings(windows=0)
+
+
+@pytest.mark.parametrize(('span', 'windows', 'ends'), [
+    ((0, 10), 5, [2, 4, 6, 8, 10]), ((0, 1), 5, [1]), ((0, 2), 5, [2]), ((0, 10), 1, [6]),
+    ((4, 6), 2, [6]), ((0, 4), 2, [2, 4]),
+])
+def test_windows_are_spread_over_a_segment(span, windows, ends):
+    assert window_ends(*span, 2, windows) == ends
