@@ -27,7 +27,7 @@ PAPERS = [path for path in CONFIGS if path.stem.startswith(('epic_', 'something_
           and 'pretrain' not in path.stem]
 PAGE = (ROOT / 'docs' / 'training.md').read_text(encoding='utf-8')
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
-WORK = {'train': 'run_stage', 'data': 'open_splits', 'evaluate': 'open_model',
+WORK = {'train': 'run_stage', 'data': 'open_data', 'evaluate': 'open_model',
         'calibrate': 'load_bundle'}
 """Command → the first function of its module that does anything."""
 OTHERS = {  # options of programs that are not ours, and of the data set that the page makes up

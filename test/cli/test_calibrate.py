@@ -52,7 +52,7 @@ def splits(monkeypatch, spec, vocabulary):
     def opened(*_):
         return Splits('Toys', spec, vocabulary, **toys)
     for command in (calibrate, evaluate):
-        monkeypatch.setattr(command, 'open_splits', opened)
+        monkeypatch.setattr(command, 'open_data', opened)
     monkeypatch.setattr(evaluate, 'clips_digest', lambda clips, settings: str(clips.seed))
     return toys
 

@@ -68,7 +68,7 @@ def toys(monkeypatch, spec, vocabulary):
     def open_splits(settings, wanted, cache, progress):
         return Splits('Toys', spec, vocabulary, Toy(spec, 3), Toy(spec, 4), clips)
 
-    monkeypatch.setattr(evaluate, 'open_splits', open_splits)
+    monkeypatch.setattr(evaluate, 'open_data', open_splits)
     return clips
 
 
@@ -187,7 +187,7 @@ def test_the_paper_s_curves_are_drawn_where_data_and_sensors_are_its_own(
         m: e for m, e in config.encoders.items() if m is not Modality.DETECTIONS})
     for name in (*evaluate.DROPOUT_CURVES, 'Toys'):
         splits = Splits(name, spec, vocabulary, *[Toy(spec, 3)] * 3)
-        monkeypatch.setattr(evaluate, 'open_splits', lambda *_, splits=splits: splits)
+        monkeypatch.setattr(evaluate, 'open_data', lambda *_, splits=splits: splits)
         path = save(tmp_path / 'vfa', three, spec, vocabulary)
         assert main(['evaluate', path, '--out', str(tmp_path / name)]) == 0
     assert list(drawn[0]) == ['paper: Baseline', 'paper: Baseline with dropout', 'paper: KARMMA']
@@ -304,7 +304,7 @@ def test_a_configuration_without_data_is_named(model, toys, tmp_path, capsys):
 def recordings(monkeypatch, spec, vocabulary):
     """Return the test split that the command will find, with samples to corrupt."""
     clips = Recordings(spec, 7)
-    monkeypatch.setattr(evaluate, 'open_splits', lambda settings, wanted, cache, progress: Splits(
+    monkeypatch.setattr(evaluate, 'open_data', lambda settings, wanted, cache, progress: Splits(
         'Toys', spec, vocabulary, clips, clips, clips))
     return clips
 

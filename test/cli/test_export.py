@@ -46,7 +46,7 @@ def model(tmp_path, config, spec, vocabulary):
 def toys(monkeypatch, spec, vocabulary):
     """Return the training split that the command will find."""
     clips = Toy(spec, 40)
-    monkeypatch.setattr(export, 'open_splits', lambda *_: Splits(
+    monkeypatch.setattr(export, 'open_data', lambda *_: Splits(
         'Toys', spec, vocabulary, clips, Toy(spec, 0), Toy(spec, 0)))
     return clips
 
