@@ -109,8 +109,10 @@ def key_of(experiment: Experiment, experiments: Experiments, data: KitchenSettin
     clips = asdict(data)
     others = asdict(experiment.pretraining) if experiment.pretraining else {}
     # At these values they change nothing: results from before they existed stay valid.
-    for settings, name, neutral in ((run, 'keep', 'best'), (run['optimizer'], 'mixup', 0.0),
-                                    (clips, 'domain', 'kitchen'), (others, 'domain', 'kitchen')):
+    for settings, name, neutral in (
+            (run, 'keep', 'best'), (run['optimizer'], 'mixup', 0.0),
+            (run['optimizer'], 'corruption', 0.0), (clips, 'domain', 'kitchen'),
+            (others, 'domain', 'kitchen'), (clips, 'idle', 0.0), (others, 'idle', 0.0)):
         if settings.get(name) == neutral:
             del settings[name]
     facts = {
