@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 SPEC = replace(clip_spec(), num_frames=4, video=replace(clip_spec().video, height=24, width=24))
-CUT, WASH = {'verb': 'cut', 'noun': 'bread'}, {'verb': 'wash', 'noun': 'cup'}
+BREAD, CUP = {'verb': 'cut', 'noun': 'bread'}, {'verb': 'wash', 'noun': 'cup'}
 
 
 @pytest.fixture(scope='module')
@@ -36,8 +36,8 @@ def folder(tmp_path_factory):
 def settings(folder, tmp_path):
     """Return settings with labels of both bags."""
     return labelled(folder, tmp_path, [
-        ActionLabel('monday', 0.0, 4.0, CUT), ActionLabel('monday', 4.5, 5.5, WASH),
-        ActionLabel('tuesday', 1.0, 4.0, WASH)])
+        ActionLabel('monday', 0.0, 4.0, BREAD), ActionLabel('monday', 4.5, 5.5, CUP),
+        ActionLabel('tuesday', 1.0, 4.0, CUP)])
 
 
 def labelled(folder, tmp_path, labels, **changes):
@@ -47,8 +47,8 @@ def labelled(folder, tmp_path, labels, **changes):
 
 
 def opened(settings, cache, recordings=None):
-    cut = recordings or extract_recordings(settings, SPEC, cache)
-    return open_splits(DataSettings('bags', bags=settings), SPEC, cache, recordings=cut)
+    extracted = recordings or extract_recordings(settings, SPEC, cache)
+    return open_splits(DataSettings('bags', bags=settings), SPEC, cache, recordings=extracted)
 
 
 def test_clips_are_those_that_the_node_makes(settings, folder, tmp_path):
@@ -57,11 +57,11 @@ def test_clips_are_those_that_the_node_makes(settings, folder, tmp_path):
         values = node_parameters()
         choice = choose_topics(bag, {}, PAPER_MODALITIES, spec=SPEC)
         replay = Replay(bag, choice, SPEC, PAPER_MODALITIES, values, [Run()])
-        made = {r.window.end_ns: r.window.clip() for r in replay.windows()}
+        clips = {r.window.end_ns: r.window.clip() for r in replay.windows()}
         start_ns = bag.start_ns
     for epoch, end_ns in enumerate(window_ends(
             start_ns, start_ns + 4 * NANOSECONDS, SPEC.duration_ns, 5)):
-        first = next(made[end] for end in sorted(made) if end >= end_ns)
+        first = next(clips[end] for end in sorted(clips) if end >= end_ns)
         clip = splits.train.training_sample(0, epoch).clip
         assert clip.modalities == first.modalities == PAPER_MODALITIES
         for modality in PAPER_MODALITIES:
@@ -93,7 +93,7 @@ def test_they_are_extracted_once_and_again_when_the_labels_move(settings, folder
     assert not seen
     digest = clips_digest(opened(settings, tmp_path).train, DataSettings('bags', bags=settings))
     moved = labelled(folder, tmp_path, [
-        ActionLabel('monday', 0.5, 4.0, CUT), ActionLabel('tuesday', 1.0, 4.0, CUT)])
+        ActionLabel('monday', 0.5, 4.0, BREAD), ActionLabel('tuesday', 1.0, 4.0, BREAD)])
     again = extract_recordings(moved, SPEC, tmp_path)
     assert again[0].folder != first[0].folder
     splits = opened(moved, tmp_path, again)
@@ -102,8 +102,8 @@ def test_they_are_extracted_once_and_again_when_the_labels_move(settings, folder
 
 def test_a_class_of_scored_recordings_alone_is_left_out_with_a_warning(folder, tmp_path):
     settings = labelled(folder, tmp_path, [
-        ActionLabel('monday', 0.0, 4.0, CUT), ActionLabel('tuesday', 0.0, 3.0, CUT),
-        ActionLabel('tuesday', 4.0, 7.0, WASH)])
+        ActionLabel('monday', 0.0, 4.0, BREAD), ActionLabel('tuesday', 0.0, 3.0, BREAD),
+        ActionLabel('tuesday', 4.0, 7.0, CUP)])
     with pytest.warns(UserWarning, match='1 labels are not scored, since .*wash/cup of tuesday'):
         splits = opened(settings, tmp_path)
     assert len(splits.validation) == 1
@@ -121,18 +121,18 @@ def test_nothing_is_the_background_class(folder, tmp_path):
 
 def test_the_same_recording_may_be_in_two_splits(folder, tmp_path):
     settings = labelled(folder, tmp_path, [
-        ActionLabel('monday', 0.0, 3.0, CUT, 'train'),
-        ActionLabel('monday', 4.0, 7.0, CUT, 'validation')])
+        ActionLabel('monday', 0.0, 3.0, BREAD, 'train'),
+        ActionLabel('monday', 4.0, 7.0, BREAD, 'validation')])
     splits = opened(settings, tmp_path)
     assert len(splits.train) == len(splits.validation) == 1
 
 
 @pytest.mark.parametrize(('labels', 'complaint'), [
-    ([ActionLabel('friday', 0, 3, CUT)], "recording 'friday' is none of the bags: monday, tue"),
-    ([ActionLabel('monday', 50, 53, CUT)],
+    ([ActionLabel('friday', 0, 3, BREAD)], "recording 'friday' is none of the bags: monday, tue"),
+    ([ActionLabel('monday', 50, 53, BREAD)],
      r'cut/bread of monday starts at 50 s; expected a start within the bag of \d'),
-    ([ActionLabel('monday', 0, 3, CUT)], 'its labels are of one recording; expected one to train'),
-    ([ActionLabel('monday', 0, 3, CUT, 'x'), ActionLabel('tuesday', 0, 3, CUT)],
+    ([ActionLabel('monday', 0, 3, BREAD)], 'its labels are of one recording; expected one to'),
+    ([ActionLabel('monday', 0, 3, BREAD, 'x'), ActionLabel('tuesday', 0, 3, BREAD)],
      "a split is ''; expected train, validation, test"),
 ])
 def test_labels_that_do_not_fit_are_named(folder, tmp_path, labels, complaint):
