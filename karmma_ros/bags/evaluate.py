@@ -23,7 +23,7 @@ from karmma_ros.bags.collect import bag_digest, Collector, file_states, Resumabl
 from karmma_ros.bags.faults import describe, Fault, on_inputs, parameters
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.recorded import compare_recorded, read_recorded, RecordedPredictions
-from karmma_ros.bags.replay import Replay, Run, WindowRequest
+from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run, WindowRequest
 from karmma_ros.bags.topics import (
     AUDIO_INFO,
     choose_topics,
@@ -54,7 +54,6 @@ _QUEUE = 64
 """Windows that the reading thread makes in advance."""
 _PART_BATCHES = 32
 """Batches whose predictions are written to one file."""
-_FOREIGN_CLOCK_NS = 10 * NANOSECONDS
 _LONG_PAUSE_NS = 600 * NANOSECONDS
 _MAX_WARNING = 1000
 """Characters."""
@@ -359,7 +358,7 @@ def _clock_offset_ns(predictions: BagPredictions) -> int:
     if not len(predictions):
         return 0
     offset_ns = int(np.median(predictions.inference_ns - predictions.end_ns))
-    return offset_ns if abs(offset_ns) > _FOREIGN_CLOCK_NS else 0
+    return offset_ns if abs(offset_ns) > FOREIGN_CLOCK_NS else 0
 
 
 def _on_bag_clock(

@@ -35,6 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _NEVER = LATEST_NS
+FOREIGN_CLOCK_NS = 10 * NANOSECONDS
+"""Stamps that are further from the times of receipt are of another clock."""
 _TOLERANCE_NS = NANOSECONDS
 """Difference between the times at which node and recorder may receive a message."""
 

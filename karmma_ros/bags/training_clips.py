@@ -15,7 +15,7 @@ from typing import Any
 
 from karmma_ros.bags.collect import bag_digest
 from karmma_ros.bags.reader import Bag
-from karmma_ros.bags.replay import Replay, Run
+from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run
 from karmma_ros.bags.topics import choose_topics, parse_topics
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
 from karmma_ros.data.labels.label_file import ActionLabel, read_label_file, recording_name
@@ -35,8 +35,6 @@ import numpy as np
 
 VERSION = 1
 """Grows whenever equal settings would give other clips."""
-_OTHER_CLOCK_NS = 10 * NANOSECONDS
-"""Stamps that are further from the times of receipt are of another clock."""
 _SUFFIXES = ('.mcap', '.db3')
 Progress = Callable[[str, int, int], None]
 
@@ -63,7 +61,7 @@ class _Extraction:
                 modality_type(m).source(self.spec) or m).value in choice.topics)
             facts = {
                 'version': VERSION, 'bag': bag_digest(bag.files.sources),
-                'spec': self.spec.to_dict(), 'values': {k: v for k, v in self.values.items()},
+                'spec': self.spec.to_dict(), 'values': dict(self.values),
                 'topics': choice.to_dict(), 'modalities': [m.value for m in used],
                 'windows': self.settings.windows,
                 'segments': [[x.start_s, x.stop_s] for x in labels]}
@@ -132,7 +130,7 @@ def extract_clips(
     for request in replay.windows(progress):
         window = request.window
         end_ns = window.end_ns
-        if abs(request.inference_ns - end_ns) > _OTHER_CLOCK_NS:
+        if abs(request.inference_ns - end_ns) > FOREIGN_CLOCK_NS:
             end_ns = request.inference_ns
         clip = None
         while waiting and waiting[0][0] <= end_ns:
