@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import date
 from pathlib import Path
 import sys
 from typing import Any, get_args, Literal
@@ -20,12 +21,15 @@ from karmma_ros.cli.options import (
     CommandParser,
     data_cache,
     open_model,
+    this_machine,
+    writing,
 )
 from karmma_ros.cli.progress import Bars
 from karmma_ros.data.corrupted import recorded, sensors_of
 from karmma_ros.data.datasets import clips_digest, DataSettings
 from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.errors import BundleError, InvalidSettingError
+from karmma_ros.evaluation.corruption_report import card_table
 from karmma_ros.evaluation.corruption_scores import (
     check_choice,
     CorruptionChoice,
@@ -49,7 +53,7 @@ from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends import selection
 from karmma_ros.model.backends.exports import Export, find_exports
 from karmma_ros.model.backends.selection import read_export
-from karmma_ros.model.bundle import Bundle
+from karmma_ros.model.bundle import Bundle, CARD, write_card_section
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.storage import fingerprint
 
@@ -95,6 +99,10 @@ def main(arguments: Sequence[str]) -> int:
     named = _named_bundles(given.models, given.custom_encoders)
     _check_subsets(named, chosen)
     corruptions = _corruptions(given, named)
+    if given.card and (corruptions is None or given.exports or any(
+            not bundle.path.is_dir() for _, bundle in named)):
+        raise InvalidSettingError('--card', 'true', '--corruptions, model directories, and no '
+                                  '--exports')
     exports = [_exports(bundle) if given.exports else [] for _, bundle in named]
     with Bars() as bars:
         entries = _with_data(
@@ -110,6 +118,8 @@ def main(arguments: Sequence[str]) -> int:
         Path(given.out), data, scored, figure_format=given.figure_format,
         references=_references(entries))
     print(markdown(report))
+    if given.card:
+        _write_cards(entries, scored, given.split)
     print(f'wrote {Path(given.out) / MARKDOWN}, scores.json and figures')
     return 0
 
@@ -136,6 +146,8 @@ def _parser() -> CommandParser:
         'sensors, two corrupted ones, and the first part alone')
     parser.add_argument('--severities', type=str, default='1,2,3,4,5',
                         help='severities of the corruptions, 1 to 5, such as 1,3,5')
+    parser.add_argument('--card', action='store_true', help='also write the scores of the '
+                        'corruptions into the card of each model')
     parser.add_argument('--batch-size', type=int, default=16, help='clips a batch')
     parser.add_argument('--workers', type=int, default=0, help='processes that load clips')
     add_device_option(parser)
@@ -311,6 +323,23 @@ def _corruptions(
     check_choice(choice, [m for _, bundle in named for m in input_modalities(
         bundle.network.modalities, bundle.spec)])
     return choice
+
+
+def _write_cards(
+    entries: Sequence[_Entry], scored: Sequence[ScoredModel], split: str
+) -> None:
+    for entry, each in zip(entries, scored):
+        assert each.corruptions is not None
+        path = entry.bundle.path / CARD
+        with writing('MODEL', path):
+            write_card_section(
+                entry.bundle.path, 'Corrupted sensors',
+                f'Action top-1 in percent on {len(each.predictions):,} {split} clips of '
+                f'{entry.splits.name} while one sensor is corrupted, at severities '
+                f'{", ".join(map(str, each.corruptions.severities))}; "checked" is with the '
+                f'content checks of the node. {date.today()}, {this_machine()}.\n\n'
+                + card_table(each.corruptions))
+        print(f'wrote {path}')
 
 
 def _key(

@@ -37,6 +37,21 @@ def corruption_section(title: str, scores: CorruptionScores) -> str:
     return '\n\n'.join([*parts, NOTE])
 
 
+def card_table(scores: CorruptionScores) -> str:
+    """Return a Markdown table for a model card: accuracy without and with content checks."""
+    levels = [str(severity) for severity in scores.severities]
+    header = ['sensor, corruption', *levels, *(f'{level}, checked' for level in levels)]
+    rows = []
+    for sensor, each in scores.sensors.items():
+        rows.append([f'**{sensor}**, recorded {_percent(each.recorded)}, '
+                     f'absent {_percent(each.absent)}', *[''] * (2 * len(levels))])
+        for name, by_level in each.corruptions.items():
+            measured = [by_level[level] for level in levels]
+            rows.append([name, *(_percent(s.accuracy) for s in measured),
+                         *(_percent(s.checked_accuracy) for s in measured)])
+    return markdown_table(header, [[escape_cell(cell) for cell in row] for row in rows])
+
+
 def relative_accuracies(scores: CorruptionScores) -> dict[str, tuple[float, float]]:
     """Return sensor, and `all` → mean accuracy relative to recorded, without and with checks."""
     means = {sensor: (each.mean_relative, each.checked_mean_relative)

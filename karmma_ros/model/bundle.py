@@ -15,6 +15,7 @@ import json
 import math
 import os
 from pathlib import Path
+import re
 from typing import Any
 
 from karmma_ros.calibration import Calibration
@@ -135,6 +136,23 @@ def save_bundle(
         save_calibration(path, calibration)
     else:
         (path / CALIBRATION).unlink(missing_ok=True)
+
+
+def write_card_section(path: Path, title: str, text: str) -> None:
+    """
+    Write a section `## title` into the card of a model, in place of an earlier one of this title.
+
+    :raises OSError: when the card cannot be read or written.
+    """
+    card = path / CARD
+    before = card.read_text(encoding='utf-8') if card.is_file() else ''
+    sections = [section for section in re.split(r'^(?=## )', before, flags=re.MULTILINE)
+                if not section.startswith(f'## {title}\n')]
+    # The classes follow all that was measured.
+    position = next((i for i, section in enumerate(sections) if section.startswith('## Classes')),
+                    len(sections))
+    sections.insert(position, f'## {title}\n\n{text.strip()}\n\n')
+    write_atomically(card, ''.join(sections))
 
 
 def stored_source(path: Path) -> Mapping[str, Any]:

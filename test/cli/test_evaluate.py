@@ -329,10 +329,24 @@ def test_corrupted_sensors_are_scored(model, recordings, tmp_path, capsys):
     assert 'corruptions' not in run(tmp_path / 'without', model)['models'][0]
 
 
+def test_the_card_has_the_scores_of_the_corruptions(model, recordings, tmp_path):
+    card = Path(model) / 'README.md'
+    before = card.read_text()
+    words = ['--corruptions', 'black', 'hiss', '--severities', '1,5', '--card']
+    run(tmp_path / 'out', model, *words)
+    written = card.read_text()
+    assert '| hiss |' in written
+    assert '1, checked' in written
+    assert before.rstrip() in written
+    run(tmp_path / 'out', model, *words)
+    assert card.read_text() == written
+
+
 @pytest.mark.parametrize(('words', 'message'), [
     (['--corruptions', 'fog'], 'of rgb: black, frozen, covered'),
     (['--corruptions', '--severities', '0,1'], 'integers from 1 to 5'),
     (['--corruptions', '--severities', 'worst'], 'integers from 1 to 5'),
+    (['--card'], '--corruptions, model directories, and no --exports'),
 ])
 def test_an_unknown_corruption_is_refused_before_the_work(
     model, toys, tmp_path, capsys, words, message
