@@ -20,7 +20,9 @@ TOPICS = {'image', 'flow', 'audio', 'audio_info', 'detections', 'action_recognit
 ARGUMENTS = TOPICS | {
     'params_file', 'model', 'device', 'backend', 'rate', 'namespace', 'name', 'overlay',
     'autostart', 'use_sim_time', 'respawn', 'log_level', 'remap'}
+WEBCAM_FILE = LAUNCH_FILE.with_name('webcam.launch.py')
 MODULES = ('launch', 'launch.actions', 'launch.events', 'launch.substitutions',
+           'launch.launch_description_sources',
            'launch_ros.actions', 'launch_ros.event_handlers', 'launch_ros.events.lifecycle')
 HAS_LAUNCH = importlib.util.find_spec('launch_ros') is not None
 
@@ -39,9 +41,9 @@ class Note:
         return context[self.arguments[0]]
 
 
-def load() -> ModuleType:
-    """Load the launch file as launch does."""
-    spec = importlib.util.spec_from_file_location('karmma_launch', LAUNCH_FILE)
+def load(file: Path = LAUNCH_FILE) -> ModuleType:
+    """Load a launch file as launch does."""
+    spec = importlib.util.spec_from_file_location('karmma_launch', file)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -49,8 +51,8 @@ def load() -> ModuleType:
 
 
 @pytest.fixture
-def description(monkeypatch) -> list[Note]:
-    """Run the launch file on the stand-ins."""
+def stand_ins(monkeypatch) -> None:
+    """Put stand-ins in the place of launch's modules."""
     def stand_in(name: str) -> ModuleType:
         module = ModuleType(name)
         module.__getattr__ = lambda class_name: (  # type: ignore[method-assign]
@@ -61,7 +63,23 @@ def description(monkeypatch) -> list[Note]:
         for part in (name.partition('.')[0], name.rpartition('.')[0], name):
             if part:
                 monkeypatch.setitem(sys.modules, part, stand_in(part))
-    description: Note = load().generate_launch_description()  # type: ignore[assignment]
+
+
+@pytest.fixture
+def description(stand_ins) -> list[Note]:
+    """Run the launch file on the stand-ins."""
+    return entities(LAUNCH_FILE)
+
+
+@pytest.fixture
+def webcam(stand_ins) -> list[Note]:
+    """Run the launch file of a webcam on the stand-ins."""
+    return entities(WEBCAM_FILE)
+
+
+def entities(file: Path) -> list[Note]:
+    """Return what a launch file describes."""
+    description: Note = load(file).generate_launch_description()  # type: ignore[assignment]
     assert description.class_name == 'LaunchDescription'
     return description.arguments[0]
 
@@ -252,7 +270,83 @@ def test_the_documented_inclusion_keeps_arguments_apart():
     assert "'image': LaunchConfiguration('camera')" in code
 
 
+def test_a_webcam_starts_drivers_and_the_node(webcam):
+    camera, microphone, included = start(webcam, model='/m', video_device='/dev/video2')
+    assert (camera.options['package'], camera.options['executable']) == (
+        'usb_cam', 'usb_cam_node_exe')
+    assert camera.options['parameters'] == [
+        {'video_device': '/dev/video2', 'image_width': 640, 'image_height': 480}]
+    assert microphone.options['package'] == 'audio_capture'
+    assert microphone.options['parameters'][0]['format'] == 'wave'
+    assert 'device' not in microphone.options['parameters'][0]
+    assert included.class_name == 'IncludeLaunchDescription'
+    given = dict(included.options['launch_arguments'])
+    assert set(given) <= ARGUMENTS
+    assert (given['image'], given['audio'], given['model'], given['overlay']) == (
+        'image_raw', 'audio_stamped', '/m', 'true')
+
+
+def test_the_microphone_publishes_what_the_node_expects_by_default(webcam):
+    import yaml
+    file = LAUNCH_FILE.parents[1] / 'config' / 'node' / 'karmma.yaml'
+    audio = yaml.safe_load(file.read_text())['/**']['ros__parameters']['audio']
+    driver = start(webcam)[1].options['parameters'][0]
+    for name in ('channels', 'sample_rate', 'sample_format'):
+        assert driver[name] == audio[name]
+
+
+def test_another_driver_and_no_microphone(webcam):
+    camera, included = start(webcam, camera='v4l2_camera', microphone='none',
+                             image_size='1280x720', namespace='head')
+    assert camera.options['executable'] == 'v4l2_camera_node'
+    assert camera.options['parameters'][0]['image_size'] == [1280, 720]
+    assert camera.options['namespace'] == 'head'
+    assert dict(included.options['launch_arguments'])['namespace'] == 'head'
+    microphone, included = start(webcam, camera='none')
+    assert microphone.options['name'] == 'microphone'
+    assert dict(included.options['launch_arguments'])['overlay'] == 'false'
+
+
+def test_a_webcam_is_recorded(webcam, monkeypatch, tmp_path):
+    monkeypatch.setenv('ROS_DISTRO', 'jazzy')
+    bag = str(tmp_path / 'monday')
+    recorder = start(webcam, record=bag, recognise='false')[-1]
+    assert recorder.options['cmd'] == [
+        'ros2', 'bag', 'record', '--output', bag, '--topics', '/image_raw', '/audio_stamped',
+        '/audio_info']
+    monkeypatch.setenv('ROS_DISTRO', 'humble')
+    words = start(webcam, record=bag, namespace='/head')[-1].options['cmd']
+    assert words[5:7] == ['/head/image_raw', '/head/audio_stamped']
+    assert words[-1] == '/head/karmma/model_info'
+
+
+@pytest.mark.parametrize(('given', 'error'), [
+    ({'camera': 'webcam'}, "camera is 'webcam'; expected usb_cam, v4l2_camera or none"),
+    ({'microphone': 'alsa'}, "microphone is 'alsa'; expected audio_capture or none"),
+    ({'camera': 'none', 'microphone': 'none'}, 'expected a driver of at least one'),
+    ({'image_size': '640'}, "image_size is '640'; expected WIDTHxHEIGHT, such as 640x480"),
+    ({'image_size': '0x480'}, "image_size is '0x480'; expected WIDTHxHEIGHT"),
+    ({'recognise': 'maybe'}, "recognise is 'maybe'; expected true or false"),
+    ({'record': '.'}, "record is '.', which exists; expected a new directory"),
+])
+def test_a_wrong_argument_of_the_webcam_is_an_error_that_names_it(webcam, given, error):
+    with pytest.raises(RuntimeError) as raised:
+        start(webcam, **given)
+    assert error in str(raised.value)
+
+
 if HAS_LAUNCH:
+    def test_the_real_launch_takes_the_webcam():
+        from launch import LaunchContext
+        description = load(WEBCAM_FILE).generate_launch_description()
+        context = LaunchContext()
+        for entity in description.entities[:-1]:
+            entity.visit(context)
+        class_names = [
+            type(entity).__name__ for entity in description.entities[-1].execute(context)
+        ]
+        assert class_names == ['Node', 'Node', 'IncludeLaunchDescription']
+
     def test_the_real_launch_takes_it():
         from launch import LaunchContext
         description = load().generate_launch_description()
