@@ -264,3 +264,21 @@ def subsets(modalities: Iterable[Modality]) -> list[tuple[Modality, ...]]:
     return [
         chosen for size in range(len(ordered), 0, -1) for chosen in combinations(ordered, size)
     ]
+
+
+_ALL_SUBSETS = 5
+"""Modalities up to which every subset is taken, 31 of them."""
+
+
+def main_subsets(modalities: Iterable[Modality]) -> list[tuple[Modality, ...]]:
+    """
+    List the subsets that something is computed for, the largest first.
+
+    These are all subsets of up to 5 modalities. Of more modalities there are too many: then all
+    together, all but one, and each alone are listed.
+    """
+    every = in_order(modalities)
+    if len(every) <= _ALL_SUBSETS:
+        return subsets(every)
+    return [every, *(tuple(m for m in every if m != absent) for absent in every),
+            *((m,) for m in every)]

@@ -7,7 +7,7 @@ are computed once, and again when the bag or its labels change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import heapq
 from pathlib import Path
@@ -18,7 +18,12 @@ from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run
 from karmma_ros.bags.topics import choose_topics, parse_topics
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
-from karmma_ros.data.labels.label_file import ActionLabel, read_label_file, recording_name
+from karmma_ros.data.labels.label_file import (
+    ActionLabel,
+    LabelTable,
+    read_label_file,
+    recording_name,
+)
 from karmma_ros.data.recordings import (
     BagSettings,
     EXTRACTED,
@@ -47,6 +52,7 @@ class _Extraction:
     spec: ClipSpec
     values: Mapping[str, Any]
     cache: Path
+    modalities: tuple[Modality, ...]
 
     def extract(
         self, path: Path, labels: tuple[ActionLabel, ...], progress: Progress
@@ -54,7 +60,7 @@ class _Extraction:
         """Return the clips of a bag, computed unless they are in the cache."""
         with Bag(path) as bag:
             named = parse_topics(self.settings.topics)
-            modalities = in_order({*PAPER_MODALITIES, *map(Modality, self.spec.inputs)})
+            modalities = self.modalities
             choice = choose_topics(
                 bag, named, modalities, with_topic(self.values, modalities), self.spec)
             used = tuple(m for m in modalities if m.value in choice.topics or (
@@ -166,11 +172,14 @@ def find_bags(paths: Sequence[str]) -> dict[str, Path]:
 
 
 def extract_recordings(
-    settings: BagSettings, spec: ClipSpec, cache: Path, progress: Progress = lambda *_: None,
+    settings: BagSettings, spec: ClipSpec, cache: Path, progress: Progress = lambda *_: None, *,
+    table: LabelTable | None = None, modalities: Collection[Modality] | None = None,
 ) -> list[ExtractedRecording]:
     """
     Return the clips of each labelled bag, computed unless they are in the cache.
 
+    :param table: the labels, where they are others than those of the label file.
+    :param modalities: to extract; None: all that the clips may have.
     :raises DataError: for labels that cannot be read, are outside of their recording or name one
         that is not there.
     :raises BagError: for a bag that cannot be read.
@@ -178,7 +187,7 @@ def extract_recordings(
     path, bags = Path(settings.labels), find_bags(settings.files)
     if not settings.labels:
         raise DataError('(nowhere)', 'there is no label file', 'name one with bags.labels')
-    table = read_label_file(path)
+    table = read_label_file(path) if table is None else table
     if table.problems:
         raise DataError(path, table.problems[0], 'correct it: no label is dropped in silence')
     by_recording: dict[str, list[ActionLabel]] = {}
@@ -191,7 +200,10 @@ def extract_recordings(
     values = node_parameters(
         Path(settings.parameters) if settings.parameters else None,
         [Modality(name) for name in spec.inputs])
-    extraction = _Extraction(settings, spec, values, cache)
+    extraction = _Extraction(
+        settings, spec, values, cache,
+        in_order({*PAPER_MODALITIES, *map(Modality, spec.inputs)} if modalities is None
+                 else modalities))
     for name, labels in by_recording.items():
         _check_inside(path, bags[name], labels)
     return [extraction.extract(bags[name], tuple(by_recording[name]), progress)

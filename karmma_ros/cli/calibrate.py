@@ -28,8 +28,8 @@ from karmma_ros.evaluation.temperature_scaling import (
     check_clips,
     FALSE_ALARM_RATE,
     fit_calibration,
-    subsets_to_fit,
 )
+from karmma_ros.modality import main_subsets
 from karmma_ros.model.backends.selection import choose_device
 from karmma_ros.model.bundle import CALIBRATION, load_bundle, save_calibration
 from karmma_ros.model.karmma import Karmma
@@ -94,7 +94,7 @@ def calibrate(
     predictions = collect(
         network.to(device), scoring_loader(clips, network.modalities, 32, workers), device,
         bars.counter('calibrating every subset', len(clips)),
-        subsets_to_fit(network.modalities))
+        main_subsets(network.modalities))
     network.cpu()
     fitted_on = f'{len(clips):,} validation clips of {splits.name}'
     return fit_calibration(predictions, fitted_on, false_alarm_rate), predictions

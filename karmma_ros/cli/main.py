@@ -15,6 +15,7 @@ COMMANDS = {
     'data': 'check a data set before training on it, or convert labels of other tools',
     'export': 'export a model for OpenVINO or ONNX Runtime: several times faster',
     'evaluate': 'score models on a data set for every subset of sensors',
+    'finetune': 'train a model of your own classes from labelled bags, in minutes',
     'model': 'list published models, and make model directories of them',
     'predict': 'recognise the action in a video, without ROS',
     'profile': 'operations, parameters and memory of a network, beside the paper',

@@ -119,11 +119,44 @@ class BagClips:
 
     def _sample(self, index: int, row: int) -> Sample:
         recording, _, labels = self.located[index]
-        arrays = self._arrays[recording]
-        names = [name for name in arrays if name != EXTRACTED and not name.endswith(_PRESENT)]
-        inputs = {m: np.array(arrays[input_array(m)][row]) for m in in_order(map(Modality, names))
-                  if arrays[present_array(m)][row]}
-        return Sample(Clip(inputs), labels, index)
+        return Sample(_clip(self._arrays[recording], row), labels, index)
+
+
+class WindowClips:
+    """
+    Every extracted window of one recording, without labels: a `Clips`.
+
+    :param windows: of each segment.
+    """
+
+    def __init__(self, recording: ExtractedRecording, windows: int) -> None:
+        self._folder = recording.folder
+        self._arrays = open_arrays(recording.folder)[1]
+        self._rows = np.flatnonzero(self._arrays[EXTRACTED])
+        self.segments: NDArray[np.int64] = self._rows // windows
+        """Of each window, the index of its segment in the recording."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return a window."""
+        return Sample(_clip(self._arrays, int(self._rows[index])), {}, index)
+
+    def training_sample(self, index: int, epoch: int) -> Sample:
+        """Return the same in every epoch."""
+        return self[index]
+
+    def has(self, modality: Modality) -> bool:
+        """Return whether any window has a modality."""
+        present = self._arrays.get(present_array(modality))
+        return present is not None and bool(present[self._rows].any())
+
+
+def _clip(arrays: Mapping[str, NDArray[Any]], row: int) -> Clip:
+    names = [name for name in arrays if name != EXTRACTED and not name.endswith(_PRESENT)]
+    return Clip({m: np.array(arrays[input_array(m)][row]) for m in in_order(map(Modality, names))
+                 if arrays[present_array(m)][row]})
 
 
 def open_recordings(

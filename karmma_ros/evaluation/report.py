@@ -358,16 +358,17 @@ def calibration_table(scores: Mapping[str, SubsetScore], calibration: Calibratio
 def model_card(
     *, name: str, dataset: str, parameters: int, vocabulary: Vocabulary,
     scores: Mapping[str, Mapping[str, float]], clips: int, command: str, provenance: str,
-    calibration: str = '',
+    calibration: str = '', scored: str = 'test clips',
 ) -> str:
     """
     Return the model card of a bundle, in Markdown.
 
-    :param scores: subset → head → top-1 accuracy on the test split, 0 to 1.
-    :param clips: number of test clips.
+    :param scores: subset → head → top-1 accuracy on the test split, 0 to 1; empty: none.
+    :param clips: number of scored clips.
     :param command: the command that trained the model.
     :param provenance: where and when it was trained, in words.
     :param calibration: what its confidence is worth, in Markdown; empty: nothing is stated.
+    :param scored: what the scored clips are, in words.
     """
     heads = tuple(vocabulary.heads)
     front = dedent(f"""\
@@ -387,7 +388,9 @@ def model_card(
     classes = '\n'.join(f'- {head} ({len(names)}): {", ".join(names)}'
                         for head, names in vocabulary.heads.items())
     return '\n'.join([
-        front, f'## Top-1 accuracy on {clips:,} test clips, %\n', accuracy_table(scores) + '\n',
+        front,
+        *([f'## Top-1 accuracy on {clips:,} {scored}, %\n', accuracy_table(scores) + '\n']
+          if scores else []),
         *(action if len(heads) > 1 else []),
         *([f'## Confidence\n\n{calibration}\n'] if calibration else []),
         f'## Classes\n\n{classes}\n',

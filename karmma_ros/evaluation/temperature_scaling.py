@@ -12,13 +12,12 @@ Shape legend: n clips, c classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 import math
 
-from karmma_ros.calibration import Calibration, Subset, SubsetCalibration, unknown_score
+from karmma_ros.calibration import Calibration, SubsetCalibration, unknown_score
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.predictions import DatasetPredictions
-from karmma_ros.modality import in_order, Modality, subsets
 from karmma_ros.prediction import action_heads, softmax
 import numpy as np
 from numpy.typing import NDArray
@@ -27,25 +26,9 @@ FALSE_ALARM_RATE = 0.05
 """Fraction of the clips of known actions that the threshold takes for unknown."""
 MIN_CLIPS = 50
 """A subset that fewer clips have takes the calibration of a similar one."""
-_ALL_SUBSETS = 5
-"""Modalities up to which every subset is fitted, 31 of them."""
 _PRIOR = 0.5
 """Standard deviation of the logarithm of a temperature before any clip is seen."""
 _LOWEST, _HIGHEST, _STEPS = 0.05, 20.0, 60
-
-
-def subsets_to_fit(modalities: Iterable[Modality]) -> list[Subset]:
-    """
-    Return the subsets to fit, the largest first.
-
-    These are all subsets of up to 5 modalities. Of more modalities there are too many: then all
-    together, all but one, and each alone are fitted.
-    """
-    every = in_order(modalities)
-    if len(every) <= _ALL_SUBSETS:
-        return subsets(every)
-    return [every, *(tuple(m for m in every if m != absent) for absent in every),
-            *((m,) for m in every)]
 
 
 def fit_calibration(

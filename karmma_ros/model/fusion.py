@@ -92,14 +92,20 @@ class MultiHeadMLP(nn.Module):
         :param counted: bool `[b, m + 1]`, the tokens to average over; None: all.
         :returns: head → `[b, classes]`.
         """
-        hidden = self.activation(self.shared(tokens))  # [b, m + 1, 2d]
-        # A linear classifier of the mean is the mean of the classifiers, at 1 / (m + 1) the cost.
-        if counted is None:
-            mean = hidden.mean(1)
-        else:
-            weights = counted.to(hidden.dtype).unsqueeze(-1)
-            mean = (hidden * weights).sum(1) / weights.sum(1)
+        mean = self.pool(tokens, counted)
         return {head: classify(mean) for head, classify in self.classifiers.items()}
+
+    def pool(self, tokens: Tensor, counted: Tensor | None = None) -> Tensor:
+        """
+        Return what the linear classifiers take, `[b, 2d]`; the arguments are those of `forward`.
+
+        A linear classifier of the mean is the mean of the classifiers, at 1 / (m + 1) the cost.
+        """
+        hidden: Tensor = self.activation(self.shared(tokens))  # [b, m + 1, 2d]
+        if counted is None:
+            return hidden.mean(1)
+        weights = counted.to(hidden.dtype).unsqueeze(-1)
+        return (hidden * weights).sum(1) / weights.sum(1)
 
 
 class LogitMean(nn.Module):

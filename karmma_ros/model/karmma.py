@@ -130,6 +130,19 @@ class Karmma(nn.Module):
             sample has; the others' are not read. None: each has all that is given.
         :returns: head → logits `[b, classes]`.
         """
+        logits: dict[str, Tensor] = self.heads(*self.fuse_tokens(tokens, present))
+        return logits
+
+    def fuse_tokens(
+        self, tokens: Mapping[Modality, Tensor], present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """
+        Return what the heads take, so that it can be computed once for frozen weights.
+
+        The arguments are those of `fuse`.
+
+        :returns: the output of the fusion, and which of its tokens count; None: all.
+        """
         if present is not None and bool(present.all()):
             present = None
         columns = {m: i for i, m in enumerate(in_order(tokens))}
@@ -148,8 +161,7 @@ class Karmma(nn.Module):
         counted = None  # of the output tokens; [CLS] always counts
         if mask is not None:
             counted = nn.functional.pad(mask, (0, 1), value=True)
-        logits: dict[str, Tensor] = self.heads(self.fusion(given, mask), counted)
-        return logits
+        return self.fusion(given, mask), counted
 
     def encode(self, modality: Modality, x: Tensor) -> Tensor:
         """Encode, reduce and embed one present modality: `[b, ...]` → `[b, n, d]`."""

@@ -8,9 +8,8 @@ from karmma_ros.evaluation.temperature_scaling import (
     fit_action_exponent,
     fit_calibration,
     fit_temperature,
-    subsets_to_fit,
 )
-from karmma_ros.modality import Modality, subset_name, subsets
+from karmma_ros.modality import main_subsets, Modality, subset_name, subsets
 from karmma_ros.prediction import softmax
 import numpy as np
 import pytest
@@ -119,7 +118,7 @@ def test_subsets_of_too_few_clips_are_left_out():
 
 def test_of_many_modalities_not_every_subset_is_fitted():
     many = tuple(Modality(f'imu_{name}') for name in 'abcdefgh')
-    assert subsets_to_fit(many[:5]) == subsets(many[:5])
-    chosen = subsets_to_fit(many)
+    assert main_subsets(many[:5]) == subsets(many[:5])
+    chosen = main_subsets(many)
     assert len(chosen) == len({subset_name(s) for s in chosen}) == 1 + 8 + 8
     assert {len(s) for s in chosen} == {8, 7, 1}

@@ -1,0 +1,138 @@
+"""`karmma finetune`: a model of a team's own classes from their bags and one label file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import logging
+from pathlib import Path
+import shlex
+import time
+
+from jsonargparse import Namespace
+from karmma_ros.cli.finetune.head_choice import fit_heads
+from karmma_ros.cli.finetune.labelled_bags import (
+    compute_features,
+    extract,
+    open_labels,
+    report_labels,
+    report_sensors,
+    without_missing,
+)
+from karmma_ros.cli.finetune.model_record import write_model
+from karmma_ros.cli.options import (
+    add_cache_option,
+    add_custom_encoders_option,
+    add_device_option,
+    add_output_option,
+    command_parser,
+    CommandParser,
+    open_model,
+)
+from karmma_ros.cli.progress import Bars
+from karmma_ros.data.folds import RECORDING
+from karmma_ros.data.recordings import BagSettings
+from karmma_ros.errors import InvalidSettingError
+from karmma_ros.model.backends.selection import choose_device
+from karmma_ros.model.bundle import Bundle, CONFIG
+from karmma_ros.model.fusion import MultiHeadMLP
+from karmma_ros.model.joined import UNTRAINED
+from karmma_ros.training.head_training import HeadSettings
+from karmma_ros.training.precomputed import Inference
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `karmma finetune RECORDING … --labels FILE --from MODEL --out DIR`."""
+    began = time.monotonic()
+    given = _parser().parse_args(list(arguments))
+    logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
+    settings = HeadSettings(steps=given.steps, seed=given.seed)
+    device = choose_device(given.device, '--device')
+    _check_out(given.out)
+    base = open_model(given.base, '--from', custom_encoders=given.custom_encoders)
+    check_base(base)
+    bags = BagSettings(
+        tuple(given.recordings), given.labels, given.windows, tuple(given.topics),
+        given.parameters, given.background)
+    labelled = open_labels(bags, given.classes_map, given.split_by)
+    report_labels(labelled, base.spec)
+    command = shlex.join(['karmma', 'finetune', *arguments])
+    with Bars() as bars:
+        labelled = extract(labelled, base, Path(given.cache or Path('.cache') / 'bags'), bars)
+        modalities, base = base.network.modalities, without_missing(base, labelled)
+        inference = Inference(16, given.workers, device)
+        features = compute_features(labelled, base, inference, bars)
+    report_sensors(labelled, base, modalities)
+    with Bars() as bars:
+        fitted = fit_heads(base, features, labelled, settings, bars)
+    for line in fitted.notes:
+        print(f'note: {line}')
+    write_model(given.out, base, labelled, features, fitted, command, _options(given), began)
+    return 130 if fitted.interrupted else 0
+
+
+def check_base(base: Bundle) -> None:
+    """
+    Check that new heads can be trained over a model.
+
+    :raises InvalidSettingError: when it has no fusion block, or one that is not trained.
+    """
+    base.vocabulary.check_softmax('fine-tuning')
+    problem = str(base.source.get(UNTRAINED, ''))
+    if not isinstance(base.network.heads, MultiHeadMLP):
+        problem = f'fusion {base.config.fusion}, which has no block below its heads'
+    if problem:
+        raise InvalidSettingError(
+            '--from', str(base.path), 'a model whose fusion block is trained',
+            f'{problem}; train one over its encoders with `karmma train student --base '
+            f'{base.path} --data.dataset bags`')
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / CONFIG).exists():
+        raise InvalidSettingError(
+            '--out', str(out), 'a new directory, or that of a model, which is replaced')
+
+
+def _options(given: Namespace) -> dict[str, object]:
+    options = {name: value for name, value in vars(given).items() if name != 'base'}
+    return {'from': given.base, **{
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in options.items()}}
+
+
+def _parser() -> CommandParser:
+    parser = command_parser(
+        'karmma finetune', 'Train a model of other classes from labelled bags. Encoders and '
+        'fusion block of a model stay as they are; new heads are trained over them in minutes.',
+        'RECORDING ... --labels FILE --from MODEL --out DIR [OPTION ...]')
+    parser.add_argument('recordings', nargs='+', type=str, metavar='RECORDING', help='bags: '
+                        'files, folders of a bag, or folders that contain bags')
+    parser.add_argument('--labels', required=True, type=str, metavar='FILE', help='label file: '
+                        'recording, start, stop, verb, noun (or action), optionally split')
+    parser.add_argument('--from', dest='base', required=True, type=str, metavar='MODEL',
+                        help='model to start from: a name, a directory, or '
+                        'hf://ORGANISATION/NAME@REVISION on the Hub')
+    add_output_option(parser, 'model directory to write; the record of the run is in its folder '
+                      'run')
+    parser.add_argument('--classes-map', type=str, default='', metavar='FILE', help='table with '
+                        'the columns label, verb, noun or label, action that renames classes; a '
+                        'label without a class in it is dropped')
+    parser.add_argument('--split-by', type=str, default=RECORDING, metavar='COLUMN',
+                        help='what no two splits or folds share: recording, or a column of the '
+                        'label file such as person or place')
+    parser.add_argument('--background', type=str, default='', metavar='CLASS', help='class that '
+                        'stands for no action (default: nothing, if it is a class)')
+    parser.add_argument('--windows', type=int, default=5, help='windows of each segment')
+    parser.add_argument('--topics', type=str, nargs='+', default=[], metavar='MODALITY=TOPIC',
+                        help='topics of the bags; the others are chosen by their types')
+    parser.add_argument('--parameters', type=str, default='', metavar='YAML', help='parameter '
+                        'file of the node whose timeouts and thresholds hold')
+    parser.add_argument('--steps', type=int, default=HeadSettings.steps,
+                        help='optimizer steps of the heads')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the heads, the order of '
+                        'windows and modality dropout')
+    parser.add_argument('--workers', type=int, default=0, help='processes that load clips')
+    add_device_option(parser)
+    add_cache_option(parser)
+    add_custom_encoders_option(parser)
+    return parser

@@ -1,0 +1,222 @@
+"""The labels and clips of a fine-tuning: read, checked, reported, extracted, encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from karmma_ros.bags.training_clips import extract_recordings, find_bags
+from karmma_ros.cli.progress import Bars
+from karmma_ros.clip import ClipSpec
+from karmma_ros.data.folds import class_ids, divide, Division, TRAIN
+from karmma_ros.data.labels.label_check import class_table, refuse, warnings_of
+from karmma_ros.data.labels.label_file import (
+    ActionLabel,
+    LabelTable,
+    read_classes_map,
+    read_label_file,
+    with_classes,
+)
+from karmma_ros.data.recordings import BagSettings, ExtractedRecording, WindowClips
+from karmma_ros.errors import DataError, printable
+from karmma_ros.evaluation.tables import markdown_table
+from karmma_ros.modality import in_order, Modality, subset_name
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import Bundle
+from karmma_ros.model.presets import only
+from karmma_ros.prediction import Vocabulary
+from karmma_ros.training.fused_features import build_features, FusedFeatures
+from karmma_ros.training.precomputed import Inference
+import numpy as np
+from numpy.typing import NDArray
+
+NOTHING = 'nothing'
+
+
+@dataclass(frozen=True)
+class LabelledBags:
+    """The segments of all labelled recordings, in the order of their clips."""
+
+    settings: BagSettings
+    table: LabelTable
+    """Without segments of classes that no training segment has."""
+    division: Division
+    vocabulary: Vocabulary
+    ids: dict[str, NDArray[np.int64]]
+    """Head → class id of each segment."""
+    unlabelled: tuple[str, ...]
+    """Recordings without a label."""
+    notes: tuple[str, ...] = ()
+    cache: Path = Path()
+    recordings: tuple[ExtractedRecording, ...] = ()
+    clips: tuple[WindowClips, ...] = ()
+
+    @property
+    def labels(self) -> tuple[ActionLabel, ...]:
+        """Return the label of each segment."""
+        return self.table.labels
+
+    @property
+    def path(self) -> Path:
+        """Return the label file."""
+        return Path(self.settings.labels)
+
+    @property
+    def title(self) -> str:
+        """Return the name of the data set."""
+        return self.settings.title or self.path.stem
+
+
+def open_labels(settings: BagSettings, classes_map: str, split_by: str) -> LabelledBags:
+    """
+    Read the labels, divide them into splits, and name their classes.
+
+    :param classes_map: table that renames classes; empty: none.
+    :raises DataError: for labels that cannot be used.
+    :raises BagError: when there is no bag, or two have the same name.
+    """
+    path = Path(settings.labels)
+    bags, table = find_bags(settings.files), read_label_file(path)
+    if table.problems:
+        raise DataError(path, table.problems[0], 'correct it: no label is dropped in silence')
+    if classes_map:
+        table = with_classes(table, read_classes_map(Path(classes_map)))
+    notes = list(table.problems)
+    background = settings.background or (NOTHING if any(
+        NOTHING in label.classes.values() for label in table.labels) else '')
+    table = _complete(table, background, notes)
+    labels = sorted(table.labels, key=lambda label: label.recording)  # as they are extracted
+    division = divide(path, labels, split_by)
+    refuse(path, labels, division.splits)
+    training = [labels[i] for i in division.rows(TRAIN)]
+    heads = {head: tuple(sorted({x.classes[head] for x in training})) for head in table.heads}
+    kept = [i for i, x in enumerate(labels)
+            if all(x.classes[head] in names for head, names in heads.items())]
+    if len(kept) < len(labels):
+        foreign = next(x for i, x in enumerate(labels) if i not in kept)
+        notes.append(f'{len(labels) - len(kept)} labels are not scored, since no training segment '
+                     f'has their class: {foreign.text} of {foreign.recording} and others')
+    labels = [labels[i] for i in kept]
+    division = Division(
+        tuple(division.splits[i] for i in kept), division.folds[kept], division.text)
+    return LabelledBags(
+        settings, LabelTable(tuple(labels)), division,
+        Vocabulary(heads, background if any(background in n for n in heads.values()) else ''),
+        class_ids(labels, heads), tuple(sorted(set(bags) - {x.recording for x in labels})),
+        tuple(notes))
+
+
+def _complete(table: LabelTable, background: str, notes: list[str]) -> LabelTable:
+    """Give every label a class of each head: background has it of all, others are left out."""
+    complete = []
+    for label in table.labels:
+        if background and background in label.classes.values():
+            label = replace(label, classes={
+                head: label.classes.get(head) or background for head in table.heads})
+        if set(label.classes) == set(table.heads):
+            complete.append(label)
+    missing = len(table.labels) - len(complete)
+    if missing:
+        notes.append(f'{missing} labels are left out, for they lack one of '
+                     f'{", ".join(table.heads)}')
+    return LabelTable(tuple(complete), table.problems)
+
+
+def report_labels(labelled: LabelledBags, spec: ClipSpec) -> None:
+    """Print class × split × recording, and a warning for all that makes scores misleading."""
+    labels, splits = labelled.labels, labelled.division.splits
+    for head in labelled.vocabulary.heads:
+        header, rows = class_table(labels, splits, head)
+        print(markdown_table(
+            header, [[printable(x, 40) for x in row] for row in rows], aligned=True) + '\n')
+    shortest = min(x.stop_s - x.start_s for x in labels)
+    print(f'{len(labels)} segments of {len({x.recording for x in labels})} recordings, the '
+          f'shortest of {shortest:.2f} s; validation {labelled.division.text}')
+    for line in labelled.notes:
+        print(f'note: {printable(line, 1000)}')
+    if labelled.unlabelled:
+        print(f'note: without labels, and not used: {", ".join(labelled.unlabelled[:8])}')
+    for line in warnings_of(labels, splits, labelled.vocabulary.background, spec.duration):
+        print(f'warning: {printable(line, 1000)}')
+
+
+def extract(labelled: LabelledBags, base: Bundle, cache: Path, bars: Bars) -> LabelledBags:
+    """
+    Extract the clips of the recordings, once.
+
+    :raises DataError: for labels outside of their recording, or of an unknown one.
+    :raises BagError: for a bag without any sensor of the model.
+    """
+    recordings = extract_recordings(
+        labelled.settings, base.spec, cache, bars, table=labelled.table,
+        modalities=base.network.modalities)
+    clips = tuple(WindowClips(each, labelled.settings.windows) for each in recordings)
+    if not any(map(len, clips)):
+        raise DataError(labelled.path, 'no segment has a clip: the sensors were silent',
+                        'check the topics and their times with `karmma bag evaluate`')
+    return replace(labelled, cache=cache, recordings=tuple(recordings), clips=clips)
+
+
+def present_modalities(
+    labelled: LabelledBags, modalities: Sequence[Modality]
+) -> dict[Modality, list[str]]:
+    """Return modality → the recordings with a window that has it."""
+    return {m: [labels.labels[0].recording for labels, clips in zip(
+        labelled.recordings, labelled.clips) if clips.has(m)] for m in modalities}
+
+
+def without_missing(base: Bundle, labelled: LabelledBags) -> Bundle:
+    """
+    Return the base without the modalities that no recording has.
+
+    :raises DataError: when that leaves none.
+    """
+    recorded = present_modalities(labelled, base.network.modalities)
+    used = in_order(m for m, recordings in recorded.items() if recordings)
+    if not used:
+        raise DataError(
+            labelled.path, f'the model takes {subset_name(base.network.modalities)}, and no '
+            'recording has any of them', 'name their topics with --topics, or take another --from')
+    if used == base.network.modalities:
+        return base
+    config = only(base.config, used)
+    network = build(config, base.spec, base.vocabulary)
+    own = base.network.state_dict()
+    network.load_state_dict({name: own[name] for name in network.state_dict()})
+    return replace(base, network=network.eval(), config=config)
+
+
+def report_sensors(labelled: LabelledBags, base: Bundle, modalities: Sequence[Modality]) -> None:
+    """
+    Print which sensors the model has, and which recordings lack one.
+
+    :param modalities: of the model that it starts from.
+    """
+    print(f'sensors: {subset_name(base.network.modalities)}')
+    left_out = [m for m in modalities if m not in base.network.modalities]
+    if left_out:
+        print(f'note: no recording has {", ".join(left_out)}: the model is without')
+    recorded = present_modalities(labelled, base.network.modalities)
+    every = [each.labels[0].recording for each in labelled.recordings]
+    for modality, own in recorded.items():
+        missing = [name for name in every if name not in own]
+        if missing:
+            print(f'warning: {modality} is missing from {len(missing)} of {len(every)} '
+                  f'recordings: {", ".join(missing[:5])}')
+
+
+def compute_features(
+    labelled: LabelledBags, base: Bundle, inference: Inference, bars: Bars
+) -> FusedFeatures:
+    """Return the output of the frozen fusion block for every window, computed once."""
+    folders = []
+    for recording, clips in zip(labelled.recordings, labelled.clips):
+        task = f'encoding {recording.labels[0].recording}'
+        folders.append(build_features(
+            base.network, clips, recording.folder.name, labelled.cache / 'features',
+            replace(inference, progress=partial(bars, task))))
+    base.network.cpu()
+    return FusedFeatures(
+        base.network, folders, [len(each.labels) for each in labelled.recordings])

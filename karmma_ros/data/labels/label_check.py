@@ -1,0 +1,169 @@
+"""Check labels before a training: their table of classes, and what makes scores misleading."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
+from itertools import combinations
+from pathlib import Path
+import re
+
+from karmma_ros.data.labels.label_file import ActionLabel
+from karmma_ros.errors import DataError
+
+FEW = 5
+"""Fewer training segments of a class than this are few."""
+_LISTED, _MOST_CLASSES, _MOST_RECORDINGS = 5, 60, 8
+_SIMILAR = 0.9
+"""Ratio of equal characters from which names of six letters or more are near-duplicates."""
+
+
+def class_table(
+    labels: Sequence[ActionLabel], splits: Sequence[str], head: str
+) -> tuple[list[str], list[list[str]]]:
+    """
+    Return the header and the rows of class × split × recording of a head, in segments.
+
+    :param splits: of each label.
+    """
+    names = list(dict.fromkeys(splits))
+    recordings = sorted({label.recording for label in labels})
+    shown = recordings if len(recordings) <= _MOST_RECORDINGS else []
+    header = [head, *names, *shown, 'recordings', 'seconds']
+    rows = []
+    classes = sorted({label.classes[head] for label in labels})
+    for each in classes[:_MOST_CLASSES]:
+        own = [(x, split) for x, split in zip(labels, splits) if x.classes[head] == each]
+        by_split, by_recording = (
+            Counter(split for _, split in own), Counter(x.recording for x, _ in own))
+        rows.append([
+            each, *(str(by_split[name]) for name in names),
+            *(str(by_recording[name]) for name in shown), str(len(by_recording)),
+            f'{sum(x.stop_s - x.start_s for x, _ in own):.0f}'])
+    if len(classes) > _MOST_CLASSES:
+        rows.append([f'and {len(classes) - _MOST_CLASSES} more', *[''] * (len(header) - 1)])
+    return header, rows
+
+
+def refuse(path: Path, labels: Sequence[ActionLabel], splits: Sequence[str]) -> None:
+    """
+    Refuse labels that nothing can be learnt from, or whose scores would be false.
+
+    :param path: of the label file, which the error names.
+    :raises DataError: for no training labels, a list of one class, or a segment in two splits.
+    """
+    training = [label for label, split in zip(labels, splits) if split == 'train']
+    if not training:
+        raise DataError(path, 'no label is for training', 'set the split of some to train')
+    for head in training[0].classes:
+        names = {label.classes.get(head) for label in training}
+        if len(names) < 2:
+            raise DataError(
+                path, f'all labels for training have the {head} {next(iter(names))!r}; expected '
+                'two classes or more', 'label other actions, or segments of nothing')
+    seen: dict[tuple[str, float, float], str] = {}
+    for label, split in zip(labels, splits):
+        key = label.recording, round(label.start_s, 3), round(label.stop_s, 3)
+        if seen.setdefault(key, split) != split:
+            raise DataError(
+                path, f'{label.text} of {label.recording} at {label.start_s:g} s is in the splits '
+                f'{seen[key]} and {split}', 'leave it in one: scores of it would be too good')
+
+
+def warnings_of(
+    labels: Sequence[ActionLabel], splits: Sequence[str], background: str, window_s: float,
+) -> Iterator[str]:
+    """
+    Yield a sentence for each reason why a model of these labels would be worse than it seems.
+
+    :param background: class that stands for no action; empty without one.
+    :param window_s: length of a clip.
+    """
+    training = [label for label, split in zip(labels, splits) if split == 'train']
+    if len({label.recording for label in labels}) == 1:
+        yield ('All labels are of one recording: scores will be too good, for the people, the '
+               'objects and the light of the validation are those of the training. Record again '
+               'on another day.')
+    yield from _few(training, background)
+    if not background:
+        yield ('No segment is labelled as nothing: the model will name an action in an empty '
+               'kitchen. Label some segments without an action as nothing.')
+    yield from _near_duplicates(labels)
+    yield from _short(labels, window_s)
+    yield from _overlaps(labels)
+    yield from _single_recording(training)
+
+
+def _few(training: Sequence[ActionLabel], background: str) -> Iterator[str]:
+    for head in training[0].classes:
+        counts = Counter(x.classes.get(head, '') for x in training)
+        few = [f'{name} ({count})' for name, count in sorted(counts.items())
+               if count < FEW and name != background]
+        if few:
+            yield (f'Fewer than {FEW} segments to train the {head}: {_listing(few)}. Expect '
+                   'errors; label more of them.')
+
+
+def _near_duplicates(labels: Sequence[ActionLabel]) -> Iterator[str]:
+    by_head: defaultdict[str, set[str]] = defaultdict(set)
+    for label in labels:
+        for head, name in label.classes.items():
+            by_head[head].add(name)
+    for head, names in by_head.items():
+        pairs = [f'{a} and {b}' for a, b in combinations(sorted(names), 2) if _similar(a, b)]
+        if pairs:
+            yield (f'The {head} names are nearly the same: {_listing(pairs)}. If they are one '
+                   'class, rename one with --classes-map.')
+
+
+def _similar(first: str, second: str) -> bool:
+    a, b = (re.sub(r'[\s_-]+', ' ', name).strip().casefold().rstrip('s')
+            for name in (first, second))
+    return a == b or min(len(a), len(b)) >= 6 and (
+        SequenceMatcher(None, a, b).ratio() >= _SIMILAR
+        and re.sub(r'\D', '', a) == re.sub(r'\D', '', b))
+
+
+def _short(labels: Sequence[ActionLabel], window_s: float) -> Iterator[str]:
+    shortest = min(labels, key=lambda label: label.stop_s - label.start_s)
+    length_s = shortest.stop_s - shortest.start_s
+    if length_s < window_s / 4:
+        count = sum(x.stop_s - x.start_s < window_s / 4 for x in labels)
+        yield (f'{count} segments are shorter than a quarter of the window of {window_s:g} s, the '
+               f'shortest {length_s:.2f} s ({shortest.text} of {shortest.recording} at '
+               f'{shortest.start_s:g} s): their windows show mostly what is around them.')
+
+
+def _overlaps(labels: Sequence[ActionLabel]) -> Iterator[str]:
+    by_recording: defaultdict[str, list[ActionLabel]] = defaultdict(list)
+    for label in labels:
+        by_recording[label.recording].append(label)
+    pairs = []
+    for own in by_recording.values():
+        own.sort(key=lambda label: label.start_s)
+        pairs += [(a, b) for a, b in zip(own, own[1:])
+                  if b.start_s < a.stop_s - 0.05 and a.classes != b.classes]
+    if pairs:
+        first, second = pairs[0]
+        yield (f'{len(pairs)} segments overlap the one before them, such as {first.text} and '
+               f'{second.text} of {first.recording} at {second.start_s:g} s: their windows are '
+               'trained on for both classes.')
+
+
+def _single_recording(training: Sequence[ActionLabel]) -> Iterator[str]:
+    if len({x.recording for x in training}) == 1:
+        return
+    for head in training[0].classes:
+        recordings: defaultdict[str, set[str]] = defaultdict(set)
+        for label in training:
+            recordings[label.classes[head]].add(label.recording)
+        single = sorted(name for name, own in recordings.items() if len(own) == 1)
+        if single:
+            yield (f'The {head} is labelled in one recording alone: {_listing(single)}. '
+                   'Validation that leaves that recording out counts it as wrong.')
+
+
+def _listing(words: Sequence[str]) -> str:
+    more = len(words) - _LISTED
+    return ', '.join(words[:_LISTED]) + (f' and {more} more' if more > 0 else '')

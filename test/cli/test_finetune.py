@@ -1,0 +1,255 @@
+"""`karmma finetune`, from bags and labels to a model directory, in small."""
+
+from dataclasses import replace
+
+from karmma_ros.cli.finetune import head_choice, model_record
+from karmma_ros.cli.main import main
+from karmma_ros.data.labels.label_file import ActionLabel, read_label_file, write_label_file
+from karmma_ros.data.recordings import ExtractedRecording, WindowClips
+from karmma_ros.data.synthetic_kitchen.episode import clip_spec
+from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
+from karmma_ros.modalities import modality_type
+from karmma_ros.modality import Modality, PAPER_MODALITIES, subsets
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import load_bundle, save_bundle
+from karmma_ros.model.presets import ensemble, only, preset
+from karmma_ros.prediction import softmax, Vocabulary
+from karmma_ros.stream.recogniser import Recogniser
+from karmma_ros.training import head_training
+import numpy as np
+import pytest
+import torch
+import yaml
+
+SPEC = replace(clip_spec(), num_frames=4, video=replace(clip_spec().video, height=24, width=24))
+CHOP, WASH, NOTHING = ({'action': name} for name in ('chop', 'wash', 'nothing'))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Return a folder with two bags of 8 s and a base with random weights."""
+    folder = tmp_path_factory.mktemp('finetune')
+    for seed, name in enumerate(('monday', 'tuesday')):
+        words = ['--episodes', '2', '--seconds', '4', '--size', '32x24', '--seed', str(seed)]
+        assert main(['bag', 'synthetic', str(folder / f'{name}.mcap'), *words]) == 0
+    save(folder / 'base', preset('tiny'))
+    return folder
+
+
+def save(path, config, source=None):
+    torch.manual_seed(0)
+    classes = vocabulary()
+    save_bundle(path, build(config, SPEC, classes), config, SPEC, classes, dataset='kitchen',
+                card='', source=source)
+
+
+def segments(*rows):
+    return [ActionLabel(name, start, start + 1.5, classes, split)
+            for name, start, classes, split in rows]
+
+
+FOUR = segments(*((name, start, classes, '') for name in ('monday', 'tuesday')
+                  for start, classes in ((0, CHOP), (2, WASH), (4, NOTHING), (6, CHOP))))
+
+
+@pytest.fixture
+def run(folder, tmp_path):
+    """Return a function that fine-tunes on labels; options follow."""
+    def finetune(labels, *options, base='base', bags=None, out='model'):
+        path = tmp_path / 'labels.csv'
+        if not isinstance(labels, str):
+            write_label_file(path, labels)
+        else:
+            path.write_text(labels)
+        return main(['finetune', str(bags or folder), '--labels', str(path), '--from',
+                     str(folder / base), '--out', str(tmp_path / out), '--steps', '20',
+                     '--cache', str(folder / 'cache'), *map(str, options)])
+    return finetune
+
+
+def test_a_model_of_other_classes_over_the_frozen_weights_of_the_base(
+        run, folder, tmp_path, capsys):
+    assert run(FOUR) == 0
+    printed = capsys.readouterr().out
+    base, tuned = load_bundle(folder / 'base'), load_bundle(tmp_path / 'model')
+    assert tuned.vocabulary == Vocabulary(
+        {'action': ('chop', 'nothing', 'wash')}, background='nothing')
+    assert tuned.spec == base.spec
+    old = base.network.state_dict()
+    below = {name: x for name, x in tuned.network.state_dict().items()
+             if not name.startswith('heads.')}
+    assert len(below) == sum(not name.startswith('heads.') for name in old)
+    for name, weights in below.items():
+        assert torch.equal(weights, old[name]), name
+    for line in ('| action ', '| chop ', 'by leaving one recording out', 'shortest of 1.50 s',
+                 'Fewer than 5 segments to train the action: chop (4), wash (2)',
+                 'top-1 accuracy on 8 segments, validated by leaving one recording out',
+                 f'karmma export {tmp_path / "model"} --to openvino', 'karmma bag evaluate',
+                 'ros2 launch karmma_ros karmma.launch.py model:='):
+        assert line in printed, line
+    card = (tmp_path / 'model' / 'README.md').read_text()
+    assert 'over the frozen encoders and fusion block of base@' in card
+    arguments = yaml.safe_load((tmp_path / 'model' / 'run' / 'args.yaml').read_text())
+    assert (arguments['steps'], arguments['from']) == (20, str(folder / 'base'))
+    assert len(read_label_file(tmp_path / 'model' / 'run' / 'labels.csv').labels) == 8
+
+
+def test_the_model_predicts_what_was_scored(run, folder, tmp_path, monkeypatch):
+    labels = segments(*((name, start, classes, split) for name, split in (
+        ('monday', 'train'), ('tuesday', 'test')) for start, classes in ((1, CHOP), (4, WASH))))
+    scored = []
+
+    def keep(*given):
+        scored.extend(head_training.predict(*given))
+        return scored
+    monkeypatch.setattr(model_record, 'predict', keep)
+    assert run(labels) == 0
+    bundle = load_bundle(tmp_path / 'model')
+    recogniser = Recogniser(bundle.network, bundle.vocabulary, bundle.spec)
+    newest = max((folder / 'cache' / 'bags').glob('tuesday_*/'), key=lambda p: p.stat().st_mtime)
+    clips = WindowClips(ExtractedRecording(newest, ()), 5)
+    assert len(clips) == 2
+    for row in range(2):
+        clip = clips[row].clip
+        assert clip.modalities == PAPER_MODALITIES
+        for subset, logits in zip(subsets(PAPER_MODALITIES), scored):
+            expected = softmax(logits['action'][row])
+            own = recogniser.recognise(clip, subset).probabilities['action']
+            assert np.allclose(own, expected, atol=2e-3), subset
+
+
+def test_test_segments_choose_nothing(run, folder, tmp_path):
+    for out, other in (('one', CHOP), ('two', WASH)):
+        labels = [*segments(*((name, start, classes, 'train') for name in ('monday', 'tuesday')
+                              for start, classes in ((0, CHOP), (2, WASH), (4, NOTHING)))),
+                  *segments(('monday', 6, other, 'test'))]
+        assert run(labels, out=out) == 0
+    one, two = (load_bundle(tmp_path / out).network.state_dict() for out in ('one', 'two'))
+    assert all(torch.equal(x, two[name]) for name, x in one.items())
+
+
+def test_features_are_computed_once(run, monkeypatch):
+    assert run(FOUR) == 0
+    monkeypatch.setattr('karmma_ros.training.fused_features._fuse', None)
+    assert run(FOUR, '--seed', '1') == 0
+
+
+def test_an_interrupt_keeps_a_model_that_predicts(run, folder, tmp_path, monkeypatch, capsys):
+    train = head_training.train_heads
+
+    def interrupted(heads, features, rows, labels, settings, report):
+        def stop(step, loss):
+            report(step, loss)
+            if step == limit and len(rows) >= count:
+                raise KeyboardInterrupt
+        train(heads, features, rows, labels, settings, stop)
+    monkeypatch.setattr(head_choice, 'train_heads', interrupted)
+    # In the first fold: the class means of all segments.
+    limit, count = 3, 0
+    assert run(FOUR) == 130
+    assert 'stopped: the model has nearest class mean' in capsys.readouterr().out
+    means = load_bundle(tmp_path / 'model')
+    assert means.metrics['method'] == 'nearest class mean'
+    # In the last training.
+    monkeypatch.setattr(head_choice, '_KEEP_FROM', 10)
+    monkeypatch.setattr(head_choice, 'average_hits', lambda table: 1.0)  # a draw: trained heads
+    monkeypatch.setattr(head_choice, 'action_hits', lambda table: np.ones(1))
+    limit, count = 15, len(FOUR)
+    assert run(FOUR) == 130
+    assert 'stopped: the model has trained heads' in capsys.readouterr().out
+    assert load_bundle(tmp_path / 'model').metrics['method'] == 'trained heads'
+
+
+def test_nearest_class_means_are_an_ordinary_linear_head(run, tmp_path, monkeypatch):
+    scores = iter([0.0, 1.0])
+    monkeypatch.setattr(head_choice, 'average_hits', lambda table: next(scores))
+    assert run(FOUR) == 0
+    tuned = load_bundle(tmp_path / 'model')
+    assert tuned.metrics['method'] == 'nearest class mean'
+    head = tuned.network.heads.classifiers['action']
+    # w = s · mean, b = -s · |mean|² / 2 with one factor s.
+    ratio = head.bias / head.weight.square().sum(1)
+    assert torch.allclose(ratio, ratio[0].expand(3), rtol=1e-4) and ratio[0] < 0
+
+
+def test_classes_are_renamed_and_groups_divide(run, tmp_path, capsys):
+    (tmp_path / 'map.csv').write_text('label,action\nChop,cut\nwash,\n')
+    text = 'recording,start,stop,action,person\n' + ''.join(
+        f'{name},{start},{start + 1.5},{action},{person}\n' for name, person in (
+            ('monday', 'Ann'), ('tuesday', 'Ben'))
+        for start, action in ((0, 'Chop'), (2, 'cut'), (4, 'nothing'), (6, 'wash')))
+    assert run(text, '--classes-map', tmp_path / 'map.csv', '--split-by', 'person') == 0
+    printed = capsys.readouterr().out
+    assert '2 labels are dropped by the map of classes' in printed
+    assert 'by leaving one person out' in printed
+    assert load_bundle(tmp_path / 'model').vocabulary.heads == {'action': ('cut', 'nothing')}
+    assert run(text, '--split-by', 'place') == 2
+    assert "--split-by is 'place'; expected recording, person" in capsys.readouterr().err
+
+
+def test_what_makes_scores_misleading_is_reported(run, capsys):
+    rows = [('monday', 0, {'action': 'Chop'}, ''), ('monday', 1, {'action': 'chop'}, ''),
+            ('monday', 4, {'action': 'wash'}, ''), ('monday', 6, {'action': 'wash'}, '')]
+    labels = segments(*rows)
+    labels[-1] = replace(labels[-1], stop_s=6.2)
+    assert run(labels) == 0
+    printed = capsys.readouterr().out
+    for line in ('All labels are of one recording: scores will be too good',
+                 'the model will name an action in an empty kitchen',
+                 'The action names are nearly the same: Chop and chop',
+                 '1 segments are shorter than a quarter of the window of 2 s, the shortest 0.20 s',
+                 '1 segments overlap the one before them, such as Chop and chop of monday at 1 s',
+                 'near chance', 'this base does not carry your recordings',
+                 'without labels, and not used: tuesday'):
+        assert line in printed, line
+
+
+ONE = segments(('monday', 0, CHOP, ''), ('monday', 3, CHOP, ''))
+TWO = segments(('monday', 0, CHOP, 'train'), ('monday', 3, WASH, 'train'))
+
+
+@pytest.mark.parametrize(('labels', 'complaint'), [
+    (ONE, "all labels for training have the action 'chop'; expected two classes or more"),
+    ([*TWO, replace(TWO[0], split='test')],
+     'chop of monday at 0 s is in the splits train and test: leave it in one'),
+    ([replace(x, split='test') for x in TWO], 'no label is for training'),
+    ([*TWO, *segments(('friday', 0, CHOP, 'train'))], "recording 'friday' is none of the bags"),
+    ([*TWO, *segments(('monday', 70, CHOP, 'train'))],
+     'chop of monday starts at 70 s; expected a start within the bag of'),
+    ([*TWO, *segments(('monday', 6, CHOP, 'practice'))], "a split is 'practice'; expected train"),
+    ('recording,start,stop,action\nmonday,3,1,cut\n', 'no label is dropped in silence'),
+])
+def test_labels_that_cannot_be_trained_on_are_refused(run, labels, complaint, capsys):
+    assert run(labels) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_bases_that_cannot_be_used_are_refused(run, folder, tmp_path, capsys):
+    save(folder / 'means', ensemble(preset('tiny')))
+    save(folder / 'untrained', preset('tiny'), {'untrained': 'the fusion: two models'})
+    for base, complaint in (
+            ('means', 'whose fusion block is trained'),
+            ('untrained', 'the fusion: two models; train one over its encoders with')):
+        assert run(FOUR, base=base) == 2
+        assert complaint in capsys.readouterr().err
+    config = only(preset('tiny'), ['imu'])
+    spec = replace(SPEC, inputs={'imu': modality_type(Modality('imu')).spec(SPEC)})
+    save_bundle(folder / 'imu', build(config, spec, vocabulary()), config, spec, vocabulary(),
+                dataset='', card='')
+    assert run(FOUR, base='imu') == 2
+    assert 'it has no topic of a type that the model takes' in capsys.readouterr().err
+    (tmp_path / 'notes').mkdir()
+    (tmp_path / 'notes' / 'thesis.txt').touch()
+    assert run(FOUR, out='notes') == 2
+    assert 'expected a new directory, or that of a model' in capsys.readouterr().err
+
+
+def test_sensors_that_no_recording_has_are_left_out(run, folder, tmp_path, capsys):
+    assert run(FOUR, '--topics', 'detections=none', 'audio=none') == 0
+    assert 'no recording has audio, detections: the model is without' in capsys.readouterr().out
+    tuned = load_bundle(tmp_path / 'model')
+    assert tuned.network.modalities == (Modality.RGB, Modality.FLOW)
+    old = load_bundle(folder / 'base').network.state_dict()
+    for name, weights in tuned.network.state_dict().items():
+        if not name.startswith('heads.'):
+            assert torch.equal(weights, old[name]), name
