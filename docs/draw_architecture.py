@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = 'shared types'
 """The modules directly in karmma_ros/; every package imports them, so no arrows are drawn."""
 ROS = ('node', 'overlay')
-ROWS = (('cli', 'node', 'overlay'), ('reproduce', 'bags'), ('training', 'evaluation'),
-        ('data', 'stream'), ('model',), ('modalities',), ('media',), ('preprocess',), (SHARED,))
+ROWS = (('cli', 'node', 'overlay'), ('reproduce', 'labelling'), ('bags',),
+        ('training', 'evaluation'), ('data', 'stream'), ('model',), ('modalities',), ('media',),
+        ('preprocess',), (SHARED,))
 """Top to bottom: a package imports those below it."""
 BOX = (1.5, 0.5)
 
@@ -54,7 +55,7 @@ def draw(arrows: Mapping[str, Set[str]], path: Path) -> None:
     """Draw the packages in rows and an arrow for each import given."""
     positions = {name: (2.4 * (i - (len(row) - 1) / 2), -1.25 * level)
               for level, row in enumerate(ROWS) for i, name in enumerate(row)}
-    figure, axes = pyplot.subplots(figsize=(8, 6.4), layout='constrained')
+    figure, axes = pyplot.subplots(figsize=(8, 7.1), layout='constrained')
     for name, targets in arrows.items():
         for target in targets:
             (x, y), (to_x, to_y) = positions[name], positions[target]

@@ -29,6 +29,7 @@ TABLE = {
         'nouns', 'preprocess', 'modalities', 'model', 'stream', 'evaluation', 'data.labels',
         'data.recordings',
     },
+    'labelling': {'nouns', 'media', 'modalities', 'model', 'stream', 'evaluation', 'data', 'bags'},
     'reproduce': {'nouns', 'model', 'data', 'training', 'evaluation'},
     'cli': {
         'nouns',
@@ -41,6 +42,7 @@ TABLE = {
         'stream',
         'evaluation',
         'bags',
+        'labelling',
         'reproduce',
     },
     'node': {

@@ -144,7 +144,9 @@ class BagFrames:
                 return
             read = bag.reader(topic)
             for time_ns in times_ns:
-                yield _frame(_nearest(bag, topic, time_ns), read, topic.type, self._bits)
+                data = _nearest(bag, topic, time_ns)
+                yield None if data is None else decode_frame(
+                    data, read, topic.type, self._bits)
 
 
 def _nearest(bag: Bag, topic: Topic, time_ns: int) -> bytes | None:
@@ -157,9 +159,10 @@ def _nearest(bag: Bag, topic: Topic, time_ns: int) -> bytes | None:
     return None
 
 
-def _frame(data: bytes | None, read: Any, type_name: str, bits: int) -> Frame | None:
-    if data is None:
-        return None
+def decode_frame(
+    data: bytes, read: Callable[[bytes], Any], type_name: str, bits: int = 16,
+) -> Frame | None:
+    """Return the RGB frame `[h, w, 3]` of a serialized image; None if it cannot be read."""
     try:
         message = read(data)
         if type_name == IMAGE:

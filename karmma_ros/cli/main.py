@@ -16,6 +16,7 @@ COMMANDS = {
     'export': 'export a model for OpenVINO or ONNX Runtime: several times faster',
     'evaluate': 'score models on a data set for every subset of sensors',
     'finetune': 'train a model of your own classes from labelled bags, in minutes',
+    'label': 'label the actions in recordings with a page in the browser',
     'model': 'list published models, and make model directories of them',
     'predict': 'recognise the action in a video, without ROS',
     'profile': 'operations, parameters and memory of a network, beside the paper',

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 import csv
 from decimal import Decimal, InvalidOperation
 import io
@@ -52,11 +53,18 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
     :raises DataError: as `read_csv`.
     """
+    with _open_text(path) as text:
+        yield from _rows(path, text)
+
+
+@contextmanager
+def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
+    """Open a file in the encoding that it begins with; raise as `read_csv`."""
     try:
         with open_data_file(path, _MAX_BYTES) as file:
             data = io.BufferedReader(file)  # type: ignore[type-var]
             encoding = 'utf-16' if data.peek(2).startswith(_UTF_16) else 'utf-8-sig'
-            yield from _rows(path, io.TextIOWrapper(data, encoding, newline=''))
+            yield io.TextIOWrapper(data, encoding, newline='')
     except FileNotFoundError as error:
         raise DataError(path, 'No such file or directory', 'check the path') from error
     except UnicodeDecodeError as error:
@@ -66,13 +74,28 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(path, f'it cannot be read ({error.strerror})', 'check the disk') from error
 
 
+def csv_separator(path: Path) -> str:
+    """
+    Return what separates the columns of a file.
+
+    :raises DataError: when it cannot be read.
+    """
+    with _open_text(path) as text:
+        return _separator(next(text, ''))
+
+
+def _separator(line: str) -> str:
+    """Return what separates the columns of a table that begins with this line."""
+    stated = _SEPARATOR_LINE.fullmatch(line)
+    return stated[1] if stated else max(',;\t', key=line.count)
+
+
 def _rows(path: Path, text: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     lines = (line.replace('\0', '') for line in text)
     first = next(lines, '')
     stated = _SEPARATOR_LINE.fullmatch(first)
     skipped = int(stated is not None)
-    delimiter = stated[1] if stated else max(',;\t', key=first.count)
-    reader = csv.reader(lines if stated else chain([first], lines), delimiter=delimiter,
+    reader = csv.reader(lines if stated else chain([first], lines), delimiter=_separator(first),
                         skipinitialspace=True, strict=True)
     try:
         for row in reader:

@@ -96,6 +96,63 @@ def split_table(results: Iterable[ActionLabel | str]) -> LabelTable:
                       tuple(each for each in every if isinstance(each, str)))
 
 
+@dataclass(frozen=True)
+class LabelColumns:
+    """Which columns of a table a label file has."""
+
+    header: tuple[str, ...]
+    """Names of the columns, in lower case."""
+    names: Mapping[str, str]
+    """`recording`, `start` and `stop` → name in the header; empty where there is no recording."""
+    heads: tuple[str, ...]
+
+    @classmethod
+    def of(cls, path: Path, header: Sequence[str]) -> LabelColumns:
+        """
+        Assign the columns of a file.
+
+        :raises DataError: when it lacks one.
+        """
+        header = tuple(name.casefold() for name in header)
+        columns = {}
+        for column, names in _NAMES.items():
+            columns[column] = next((name for name in names if name in header), '')
+            if not columns[column] and column != RECORDING:
+                raise DataError(path, f'its columns are {", ".join(header) or "none"}; expected '
+                                f'{" or ".join(names)} among them', _FORMAT)
+        heads = tuple(head for head in HEADS if head in header)
+        if not heads:
+            raise DataError(path, f'its columns are {", ".join(header)}; expected {VERB} and '
+                            f'{NOUN}, or {ACTION}', _FORMAT)
+        return cls(header, columns, heads)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Return the columns that are neither head nor split."""
+        known = {*self.names.values(), SPLIT, *self.heads}
+        return tuple(name for name in self.header if name and name not in known)
+
+    def cells(self, row: Sequence[str]) -> dict[str, str]:
+        """Return the cells of a row by column; those that it lacks are empty."""
+        return dict(zip(self.header, [*row, *[''] * len(self.header)]))
+
+    def recording(self, row: Sequence[str]) -> str:
+        """Return the name of the recording of a row."""
+        return recording_name(self.cells(row).get(self.names[RECORDING], ''))
+
+    def label(self, row: Sequence[str], where: str) -> ActionLabel | str:
+        """Return the label of a row, or a sentence on why it cannot be used."""
+        cells = self.cells(row)
+        try:
+            start_s, stop_s = (float(parse_time(cells[self.names[c]])) for c in (START, STOP))
+        except ValueError as error:
+            return f'{where}: {error}'
+        return checked(ActionLabel(
+            self.recording(row), start_s, stop_s,
+            {head: cells[head] for head in self.heads if cells[head]},
+            cells.get(SPLIT, ''), {each: cells[each] for each in self.groups}), where)
+
+
 def read_label_file(path: Path) -> LabelTable:
     """
     Read a label file.
@@ -105,33 +162,9 @@ def read_label_file(path: Path) -> LabelTable:
     :raises DataError: when it cannot be read, or lacks a column.
     """
     table = read_csv(path)
-    header = [name.casefold() for name in table.header]
-    columns = {}
-    for column, names in _NAMES.items():
-        columns[column] = next((name for name in names if name in header), '')
-        if not columns[column] and column != RECORDING:
-            raise DataError(path, f'its columns are {", ".join(header) or "none"}; expected '
-                            f'{" or ".join(names)} among them', _FORMAT)
-    heads = [head for head in HEADS if head in header]
-    if not heads:
-        raise DataError(path, f'its columns are {", ".join(header)}; expected {VERB} and {NOUN}, '
-                        f'or {ACTION}', _FORMAT)
-    known = {*columns.values(), SPLIT, *heads}
-    groups = [name for name in header if name and name not in known]
-
-    def label(number: int, cells: Sequence[str]) -> ActionLabel | str:
-        row = dict(zip(header, [*cells, *[''] * len(header)]))
-        where = f'{path.name}: line {number}'
-        try:
-            start_s, stop_s = (float(parse_time(row[columns[c]])) for c in (START, STOP))
-        except ValueError as error:
-            return f'{where}: {error}'
-        return checked(ActionLabel(
-            recording_name(row.get(columns[RECORDING], '')), start_s, stop_s,
-            {head: row[head] for head in heads if row[head]},
-            row.get(SPLIT, ''), {each: row[each] for each in groups}), where)
-
-    return split_table(label(number, cells) for number, cells in table.rows)
+    columns = LabelColumns.of(path, table.header)
+    return split_table(columns.label(row, f'{path.name}: line {number}')
+                       for number, row in table.rows)
 
 
 def write_label_file(path: Path, labels: Sequence[ActionLabel]) -> None:

@@ -1,0 +1,139 @@
+"""The server of the page: who may use it, what it sends, and what happens to the label file."""
+
+from __future__ import annotations
+
+import errno
+import re
+from urllib.parse import quote
+
+import cv2
+from karmma_ros.labelling import label_store
+import numpy as np
+import pytest
+
+LABEL = {'start': 1.0, 'stop': 2.5, 'classes': {'verb': 'cut', 'noun': 'onion'}, 'cells': None}
+
+
+def revision(site, name='kitchen'):
+    return site.request(f'/api/labels?name={name}').json['revision']
+
+
+def save(site, *labels, at=None):
+    return site.request('/api/labels', {
+        'name': 'kitchen', 'revision': revision(site) if at is None else at,
+        'labels': list(labels)})
+
+
+@pytest.mark.parametrize('token', ['', 'x', 'ä', '..'])
+def test_every_request_without_the_token_is_refused(site, token):
+    for path, given in (('/', None), ('/page.js', None), ('/api/state', None),
+                        ('/api/labels', {'name': 'kitchen'})):
+        response = site.request(path, given, token=quote(token))
+        assert response.status == 403 and b'karmma label' in response.content
+    assert site.request('/api/state', token=site.server.token[:-1]).status == 403
+    assert site.request('/api/state').status == 200
+
+
+def test_other_hosts_are_refused_and_tunnels_are_not(site):
+    for host in ('evil.example', 'evil.example:80', '127.0.0.1.evil.example', '', '10.0.0.1:80'):
+        assert site.request('/api/state', Host=host).status == 403
+    for host in ('127.0.0.1:1', 'localhost:9999', '[::1]:80'):
+        assert site.request('/api/state', Host=host).status == 200
+
+
+def test_only_this_machine_reaches_it(site):
+    assert site.server.server_address[0] == '127.0.0.1'
+    assert len(site.server.token) >= 32 and site.server.token in site.server.url
+
+
+def test_the_page_loads_nothing_from_elsewhere(site):
+    page = site.request('/')
+    assert page.headers['Content-Type'].startswith('text/html') and b'<canvas' in page.content
+    policy = page.headers['Content-Security-Policy']
+    assert "default-src 'none'" in policy and 'unsafe' not in policy and 'http' not in policy
+    for name, (content, type_name) in site.server.static.items():
+        assert site.request(f'/{name}').content == content
+        text = content.decode().replace('http://www.w3.org/2000/svg', '')
+        assert 'http:' not in text and 'https:' not in text, name
+    assert site.request('/no.js').status == 404 == site.request('/../setup.py').status
+
+
+def test_frames_come_straight_from_the_bag(site):
+    opened = site.request('/api/recording?name=kitchen').json
+    assert opened['cameras'] == ['/image'] and 11 < opened['length'] <= 12
+    frame = site.request('/api/frame?name=kitchen&camera=/image&time=3.05')
+    time_s = float(frame.headers['X-Frame-Time'])
+    image = cv2.imdecode(np.frombuffer(frame.content, np.uint8), cv2.IMREAD_COLOR)
+    assert frame.headers['Content-Type'] == 'image/jpeg' and image.shape == (48, 64, 3)
+    assert 2.9 <= time_s <= 3.05
+    following = site.request(f'/api/frame?name=kitchen&camera=/image&time={time_s!r}&which=next')
+    after_s = float(following.headers['X-Frame-Time'])
+    assert after_s == pytest.approx(time_s + 0.1, abs=0.02)
+    back = site.request(f'/api/frame?name=kitchen&camera=/image&time={after_s!r}&which=previous')
+    assert float(back.headers['X-Frame-Time']) == time_s and back.content == frame.content
+
+
+def test_labels_are_written_at_once(site):
+    saved = save(site, LABEL)
+    assert saved.status == 200 and saved.json['labels'][0]['cells']['recording'] == 'kitchen'
+    assert site.path.read_text() == ('recording,start,stop,verb,noun\n'
+                                     'kitchen,1,2.5,cut,onion\n')
+    assert site.request('/api/state').json['classes'] == [
+        {'names': ['cut', 'onion'], 'counts': {'kitchen': 1}}]
+
+
+def test_the_second_of_two_pages_gets_the_labels_of_the_first(site):
+    before = revision(site)
+    assert save(site, LABEL, at=before).status == 200
+    refused = save(site, {**LABEL, 'start': 2}, at=before)
+    assert refused.status == 409 and 'were changed elsewhere' in refused.json['error']
+    assert refused.json['labels'][0]['start'] == 1 and refused.json['revision'] == revision(site)
+    assert 'kitchen,1,2.5' in site.path.read_text()
+
+
+def test_a_full_disk_is_reported_and_the_file_stays(site, monkeypatch):
+    save(site, LABEL)
+    before = site.path.read_text()
+
+    def full(target, content):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(label_store, 'write_atomically', full)
+    refused = save(site, {**LABEL, 'start': 0})
+    assert refused.status == 507 and 'the disk is full: free some space' in refused.json['error']
+    assert site.path.read_text() == before
+    monkeypatch.undo()
+    assert save(site, {**LABEL, 'start': 0}).status == 200
+
+
+def test_a_damaged_label_file_is_an_error_and_stays(site):
+    save(site, LABEL)
+    at = revision(site)
+    site.path.write_text('"unclosed')
+    refused = save(site, at=at)
+    assert refused.status == 400 and 'it is no CSV file' in refused.json['error']
+    assert site.path.read_text() == '"unclosed'
+
+
+@pytest.mark.parametrize('path, status, reason', [
+    ('/api/nothing', 404, "there is nothing named 'nothing'"),
+    ('/api/recording?name=other', 404, "no recording 'other'; expected kitchen, missing"),
+    ('/api/recording', 400, 'name is None; expected a parameter'),
+    ('/api/recording?name=missing', 400, 'no such file or folder'),
+    ('/api/frame?name=kitchen&camera=/other&time=1', 400, 'camera is .*expected /image'),
+    ('/api/frame?name=kitchen&camera=/image&time=x', 400, 'time is .x.; expected a number'),
+    ('/api/frame?name=kitchen&camera=/image&time=nan', 400, 'expected a number from 0'),
+    ('/api/frame?name=kitchen&camera=/image&time=5000', 404, 'no frame near this time')])
+def test_a_request_that_cannot_be_served_states_why(site, path, status, reason):
+    response = site.request(path)
+    assert response.status == status
+    assert re.search(reason, response.json['error']), response.json
+
+
+@pytest.mark.parametrize('given, headers, status', [
+    (b'{', {}, 400), (b'[]', {}, 400), (b'{"labels": 1}', {}, 400),
+    (b'{"labels": [], "name": "other", "revision": ""}', {}, 404),
+    (b'{}', {'Content-Type': 'text/plain'}, 415), (b'{}', {'Content-Length': '99999999'}, 413),
+    (b'{"labels": [{}], "name": "kitchen", "revision": ""}', {}, 400)])
+def test_a_change_that_is_none_is_refused(site, given, headers, status):
+    assert site.request('/api/labels', given, **headers).status == status
+    assert not site.path.exists()
