@@ -146,6 +146,8 @@ def _parser() -> CommandParser:
         'sensors, two corrupted ones, and the first part alone')
     parser.add_argument('--severities', type=str, default='1,2,3,4,5',
                         help='severities of the corruptions, 1 to 5, such as 1,3,5')
+    parser.add_argument('--seed', type=int, default=0, metavar='SEED',
+                        help='seed of the noise of the corruptions')
     parser.add_argument('--card', action='store_true', help='also write the scores of the '
                         'corruptions into the card of each model')
     parser.add_argument('--batch-size', type=int, default=16, help='clips a batch')
@@ -296,7 +298,7 @@ def _score(
             entry.network(device), corrupted, bundle.spec, replace(loading, device=device))
         scores = score_corruptions(
             collector.collect(
-                plan(sensors, corruptions), indices, folder / 'corruptions',
+                plan(sensors, corruptions), indices, folder / f'corruptions_{corruptions.seed}',
                 bars.counter(f'corrupting the sensors of {entry.system}', len(indices))),
             sensors, corruptions, bundle.calibration)
     bundle.network.cpu()  # frees the GPU's memory for the next model
@@ -319,7 +321,7 @@ def _corruptions(
         raise InvalidSettingError('--severities', given.severities,
                                   'integers from 1 to 5, as 1,3,5') from None
     names = () if given.corruptions in ([], ['all']) else tuple(dict.fromkeys(given.corruptions))
-    choice = CorruptionChoice(names, severities)
+    choice = CorruptionChoice(names, severities, given.seed)
     check_choice(choice, [m for _, bundle in named for m in input_modalities(
         bundle.network.modalities, bundle.spec)])
     return choice

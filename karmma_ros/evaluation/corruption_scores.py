@@ -40,6 +40,8 @@ class CorruptionChoice:
     names: tuple[str, ...] = ()
     """Empty: all."""
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    seed: int = 0
+    """Of the noise, and of what is drawn for each clip."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,9 @@ def check_choice(choice: CorruptionChoice, modalities: Sequence[Modality]) -> No
             raise InvalidSettingError('--severities', severity, 'integers from 1 to 5, as 1,3,5')
 
 
-def plan(sensors: Sensors, choice: CorruptionChoice, seed: int = 0) -> dict[str, SensorCondition]:
+def plan(sensors: Sensors, choice: CorruptionChoice) -> dict[str, SensorCondition]:
     """Return all conditions by name."""
-    conditions = {'recorded': SensorCondition()}
+    conditions, seed = {'recorded': SensorCondition()}, choice.seed
     names = {sensor: corruptions_of(sensor, choice) for sensor in sensors}
     for sensor, affected in sensors.items():
         conditions[f'{sensor} absent'] = SensorCondition(removed=affected)
