@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from karmma_ros.evaluation.classification import BINS
+from karmma_ros.evaluation.classification import BINS, wilson
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +42,32 @@ def interval_of(
     if not len(differences):
         return None
     low, high = np.percentile(differences, [2.5, 97.5])
+    return float(low), float(high)
+
+
+ENOUGH_GROUPS = 5
+"""Groups from which whole groups are resampled for an interval."""
+
+
+def accuracy_interval(
+    correct: NDArray[np.bool_], groups: Sequence[str], seed: int = 0
+) -> tuple[float, float]:
+    """
+    Return the 95 % interval of an accuracy, 0 to 1.
+
+    With five groups or more, whole groups are resampled: the items of a recording are alike. With
+    fewer the items count as independent (Wilson), and the interval is too narrow.
+
+    :param correct: `[n]`.
+    :param groups: of each item, such as its recording.
+    """
+    names, index = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < ENOUGH_GROUPS:
+        return wilson(int(correct.sum()), len(correct))
+    hits, counts = np.bincount(index, correct), np.bincount(index).astype(float)
+    means = np.concatenate([_over(w @ hits, w @ counts)
+                            for w in draw_resamples(len(names), 2000, seed)])
+    low, high = np.nanpercentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -237,6 +237,55 @@ def draw_confusion(axes: Axes, counts: NDArray[np.int64], names: Sequence[str]) 
     axes.spines[:].set_visible(False)
 
 
+@rc_context(STYLE)
+def plot_confusion(
+    path: Path | str, counts: NDArray[np.int64], names: Sequence[str], *, title: str = '',
+    where: str = '',
+) -> None:
+    """
+    Draw a confusion matrix.
+
+    :param counts: `[c, c]`, the true class in rows.
+    :raises InvalidSettingError: when the file's suffix names no image format.
+    """
+    inches = min(14.0, 2.4 + 0.34 * len(names))
+    figure = Figure(figsize=(inches, inches), layout='constrained')
+    axes = figure.subplots()
+    draw_confusion(axes, counts, names)
+    axes.set_title(_headed(title, where, figure), loc='left')
+    _save(figure, path)
+
+
+@rc_context(STYLE)
+def plot_class_balance(
+    path: Path | str, panels: Mapping[str, Mapping[str, Mapping[str, int]]], *, where: str = '',
+) -> None:
+    """
+    Draw how many segments each class has, stacked by split.
+
+    :param panels: head → class → split → segments.
+    :raises InvalidSettingError: when the file's suffix names no image format.
+    """
+    lines = sum(map(len, panels.values()))
+    figure = Figure(figsize=(6.4, min(40.0, 1.2 + 0.9 * len(panels) + 0.22 * lines)),
+                    layout='constrained')
+    heights = [2 + len(classes) for classes in panels.values()]
+    axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
+    for axis, (head, classes) in zip(axes, panels.items()):
+        splits = list(dict.fromkeys(s for counts in classes.values() for s in counts))
+        start = np.zeros(len(classes))
+        for i, split in enumerate(splits):
+            counts = np.array([each.get(split, 0) for each in classes.values()])
+            axis.barh(list(classes), counts, left=start, color=PALETTE[i % len(PALETTE)],
+                      label=split)
+            start = start + counts
+        axis.invert_yaxis()
+        axis.set_title(_headed(f'Segments of each {head}', where, figure), loc='left')
+        axis.grid(axis='x')
+        axis.legend()
+    _save(figure, path)
+
+
 def _frame(axes: Axes, title: str, where: str, label: str) -> None:
     figure = axes.figure
     assert isinstance(figure, Figure)

@@ -151,38 +151,55 @@ def set_nearest_class_mean(
     """
     Make the classifiers those of the nearest class mean, in place.
 
-    The mean is over the windows of a class and their subsets. Of the squared distance to a mean
-    only the part that differs between classes is left, which is linear: w = mean,
-    b = -|mean|² / 2. A class without a window is never predicted.
+    The means are over the windows of a class and their subsets. The distance is that of the
+    covariance C within the classes, half shrunk to a sphere. Of its square only the part that
+    differs between classes is left, which is linear: w = C⁻¹ m, b = -m C⁻¹ m / 2. A class
+    without a window is never predicted.
     """
-    sums, counts = class_sums(heads, features, segments, labels)
+    totals = class_sums(heads, features, segments, labels)
     for head, classify in _linears(heads).items():
-        total, count = sums[head].sum(0), counts[head].sum(0)  # [c, 2d], [c]
-        mean = total / count.clamp_min(1)[:, None]
-        bias = -mean.square().sum(1) / 2
-        classify.weight.copy_(mean)
+        count = totals.counts[head].sum(0)  # [c]
+        mean = totals.sums[head].sum(0) / count.clamp_min(1)[:, None]  # [c, 2d]
+        covariance = totals.square - mean.T @ (mean * count[:, None])
+        covariance /= count.sum().clamp_min(1)
+        sphere = torch.eye(len(covariance)) * covariance.diagonal().mean().clamp_min(1e-12)
+        weight = torch.linalg.solve((covariance + sphere) / 2, mean.T).T
+        bias = -(weight * mean).sum(1) / 2
+        classify.weight.copy_(weight)
         classify.bias.copy_(torch.where(count > 0, bias, bias.min() - 1e3))
+
+
+@dataclass(frozen=True)
+class ClassSums:
+    """Sums, float64, of what the classifiers take over windows and their subsets."""
+
+    sums: dict[str, Tensor]
+    """Head → `[u, c, 2d]`, of each subset and class."""
+    counts: dict[str, Tensor]
+    """Head → number of windows, `[u, c]`."""
+    square: Tensor
+    """Sum of the outer products of all, `[2d, 2d]`."""
 
 
 @torch.no_grad()
 def class_sums(
     heads: MultiHeadMLP, features: FusedFeatures, segments: Ids, labels: Labels
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """
-    Sum what the classifiers take over the windows of each class and subset.
-
-    :returns: head → `[u, c, 2d]`, and head → number of windows `[u, c]`.
-    """
-    shape = len(features.subsets), heads.shared.out_features
+) -> ClassSums:
+    """Sum what the classifiers take over the windows of each class and subset."""
+    subsets, width = len(features.subsets), heads.shared.out_features
     sizes = {head: classify.out_features for head, classify in _linears(heads).items()}
-    sums = {head: torch.zeros(shape[0], size, shape[1]) for head, size in sizes.items()}
-    counts = {head: torch.zeros(shape[0], size) for head, size in sizes.items()}
+    totals = ClassSums(
+        {head: torch.zeros(subsets, size, width).double() for head, size in sizes.items()},
+        {head: torch.zeros(subsets, size).double() for head, size in sizes.items()},
+        torch.zeros(width, width).double())
     for u, rows, pooled in pooled_windows(heads, features, segments):
+        pooled = pooled.double()
+        totals.square.addmm_(pooled.T, pooled)
         for head in sizes:
             ids = torch.from_numpy(labels[head][features.segment[rows]])
-            sums[head][u].index_add_(0, ids, pooled)
-            counts[head][u].index_add_(0, ids, torch.ones(len(ids)))
-    return sums, counts
+            totals.sums[head][u].index_add_(0, ids, pooled)
+            totals.counts[head][u] += torch.bincount(ids, minlength=sizes[head])
+    return totals
 
 
 @torch.no_grad()

@@ -91,7 +91,15 @@ def test_a_model_of_other_classes_over_the_frozen_weights_of_the_base(
     assert 'over the frozen encoders and fusion block of base@' in card
     arguments = yaml.safe_load((tmp_path / 'model' / 'run' / 'args.yaml').read_text())
     assert (arguments['steps'], arguments['from']) == (20, str(folder / 'base'))
-    assert len(read_label_file(tmp_path / 'model' / 'run' / 'labels.csv').labels) == 8
+    record = tmp_path / 'model' / 'run'
+    assert len(read_label_file(record / 'labels.csv').labels) == 8
+    assert (record / 'results.csv').read_text().startswith('training,step,loss\nfold 1,1,')
+    page = (record / 'README.md').read_text()
+    assert '## Intervals' in page and '| V+F+A+D | 8 |' in page
+    for name in ('class_balance.png', 'confusion_action.png', 'subsets.png', 'scores.json'):
+        assert (record / name).stat().st_size > 500, name
+    failures = (record / 'failures.md').read_text()
+    assert '% sure' in failures and failures.count('.jpg') == len([*record.glob('*.jpg')]) > 0
 
 
 def test_the_model_predicts_what_was_scored(run, folder, tmp_path, monkeypatch):
@@ -160,16 +168,16 @@ def test_an_interrupt_keeps_a_model_that_predicts(run, folder, tmp_path, monkeyp
     assert load_bundle(tmp_path / 'model').metrics['method'] == 'trained heads'
 
 
-def test_nearest_class_means_are_an_ordinary_linear_head(run, tmp_path, monkeypatch):
+def test_nearest_class_means_are_an_ordinary_linear_head(
+        run, folder, tmp_path, monkeypatch):
     scores = iter([0.0, 1.0])
     monkeypatch.setattr(head_choice, 'average_hits', lambda table: next(scores))
     assert run(FOUR) == 0
     tuned = load_bundle(tmp_path / 'model')
     assert tuned.metrics['method'] == 'nearest class mean'
-    head = tuned.network.heads.classifiers['action']
-    # w = s · mean, b = -s · |mean|² / 2 with one factor s.
-    ratio = head.bias / head.weight.square().sum(1)
-    assert torch.allclose(ratio, ratio[0].expand(3), rtol=1e-4) and ratio[0] < 0
+    assert type(tuned.network.heads.classifiers['action']) is torch.nn.Linear
+    assert tuned.network.heads.shared.weight.equal(
+        load_bundle(folder / 'base').network.heads.shared.weight)
 
 
 def test_classes_are_renamed_and_groups_divide(run, tmp_path, capsys):

@@ -222,11 +222,12 @@ def images(
     for bag in {bag for bag, _ in windows}:
         requested = [t for (b, _), three in zip(windows, times) if b == bag for t in three]
         frames[bag] = iter(runs[bag].frames(requested))
-    return [[_jpeg(image) for image in islice(frames[bag], IMAGES) if image is not None]
+    return [[small_jpeg(image) for image in islice(frames[bag], IMAGES) if image is not None]
             for bag, _ in windows]
 
 
-def _jpeg(image: NDArray[np.uint8]) -> bytes:
+def small_jpeg(image: NDArray[np.uint8]) -> bytes:
+    """Return an RGB frame `[h, w, 3]` as a small JPEG file."""
     height, width = image.shape[:2]
     scale = min(1.0, _WIDTH / width)
     small = cv2.resize(image, (max(1, round(width * scale)), max(1, round(height * scale))),

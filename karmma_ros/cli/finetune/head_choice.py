@@ -152,7 +152,7 @@ def _validate(fit: _Fit, fitted: FittedHeads) -> None:
     tables = {method: as_predictions(fit.features, fit.labelled, fitted.validated, [
         {head: np.concatenate([fold[u][head] for fold in folds]) for head in folds[0][u]}
         for u in range(len(fit.features.subsets))]) for method, folds in predicted.items()}
-    fit.factors = {head: 1 / fit_temperature(*_every_sensor(tables[NEAREST], head))
+    fit.factors = {head: 1 / fit_temperature(*every_sensor(tables[NEAREST], head))
                    for head in tables[NEAREST].labels}
     fitted.accuracy = {method: float(action_hits(table).mean())
                        for method, table in tables.items()}
@@ -190,7 +190,7 @@ def as_predictions(
         features.present[rows], {head: ids[segments] for head, ids in labelled.ids.items()})
 
 
-def _every_sensor(table: DatasetPredictions, head: str) -> tuple[np.ndarray, np.ndarray]:
+def every_sensor(table: DatasetPredictions, head: str) -> tuple[np.ndarray, np.ndarray]:
     """Return logits and labels of a head from all sensors that each segment has."""
     logits = np.full_like(next(iter(table.logits.values()))[head], np.nan)
     for name in table.logits:  # the largest subset first
@@ -202,7 +202,7 @@ def _every_sensor(table: DatasetPredictions, head: str) -> tuple[np.ndarray, np.
 def action_hits(table: DatasetPredictions) -> np.ndarray:
     """Return whether every head is right with all sensors that each segment has, bool `[n]`."""
     return np.asarray(np.all([
-        _every_sensor(table, head)[0].argmax(1) == ids for head, ids in table.labels.items()],
+        every_sensor(table, head)[0].argmax(1) == ids for head, ids in table.labels.items()],
         axis=0))
 
 

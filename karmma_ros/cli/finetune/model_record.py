@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 import time
@@ -12,24 +11,22 @@ from typing import Any
 from karmma_ros.calibration import Calibration
 from karmma_ros.cli.finetune.head_choice import as_predictions, FittedHeads
 from karmma_ros.cli.finetune.labelled_bags import LabelledBags
+from karmma_ros.cli.finetune.run_record import ScoredSegments, write_run
 from karmma_ros.cli.options import this_machine
 from karmma_ros.data.folds import TEST
-from karmma_ros.data.labels.label_file import write_label_file
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import top1
-from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.evaluation.report import accuracy_table, model_card
 from karmma_ros.evaluation.temperature_scaling import fit_calibration
 from karmma_ros.model.builder import build
-from karmma_ros.model.bundle import Bundle, save_bundle
+from karmma_ros.model.bundle import Bundle, save_bundle, WEIGHTS
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.licences import inherited_licence, licence_note, with_licence
-from karmma_ros.storage import write_atomically
+from karmma_ros.model.untrusted_files import digest_of_file
 from karmma_ros.training.fused_features import FusedFeatures
 from karmma_ros.training.head_training import predict
-import yaml
 
-RUN, ARGUMENTS, LABELS = 'run', 'args.yaml', 'labels.csv'
+RUN = 'run'
 
 
 def with_heads(base: Bundle, labelled: LabelledBags, fitted: FittedHeads) -> Karmma:
@@ -48,35 +45,33 @@ def write_model(
 ) -> None:
     """Write the model directory and the record of its run, and print the next commands."""
     calibration, problem = calibrated(fitted, labelled)
-    predictions, scored = _scored(features, labelled, fitted)
+    scored = _scored(features, labelled, fitted)
     network = with_heads(base, labelled, fitted)
-    scores = {} if predictions is None else top1(predictions)
+    scores = {} if scored is None else top1(scored.predictions)
+    count, text = (0, '') if scored is None else (len(scored.segments), scored.text)
     source = inherited_licence([base.path])
     confidence = (f'Temperatures and the threshold of unknown actions were fitted on '
                   f'{calibration.fitted_on}.' if calibration
                   else f'The probabilities are not calibrated: {problem}.')
     if scores:
-        print(f'\ntop-1 accuracy on {len(predictions or ())} {scored}, %\n\n'
+        print(f'\ntop-1 accuracy on {count} {text}, %\n\n'
               f'{accuracy_table(scores)}\n\n{confidence}')
     save_bundle(
-        out, network, replace(base.config), base.spec, labelled.vocabulary,
+        out, network, base.config, base.spec, labelled.vocabulary,
         dataset=labelled.title + licence_note(source),
         card=with_licence(model_card(
             name=out.name, dataset=labelled.title, vocabulary=labelled.vocabulary,
             parameters=sum(p.numel() for p in network.parameters()), scores=scores,
-            clips=len(predictions or ()), scored=scored, command=command,
+            clips=count, scored=text, command=command,
             provenance=f'{date.today()}, {this_machine()}, {(time.monotonic() - began) / 60:.1f} '
             f'minutes in all. {fitted.method.capitalize()} over the frozen encoders and fusion '
             f'block of {base.model_id}.',
             calibration=confidence), source),
-        metrics={'top1': scores, 'scored_on': scored, 'base': base.model_id,
+        metrics={'top1': scores, 'scored_on': text, 'base': base.model_id,
                  'method': fitted.method},
         calibration=calibration, source=source)
-    folder = out / RUN
-    write_atomically(folder / ARGUMENTS, yaml.safe_dump(dict(options), sort_keys=False))
-    write_label_file(folder / LABELS, [
-        replace(label, split=split)
-        for label, split in zip(labelled.labels, labelled.division.splits)])
+    write_run(out / RUN, labelled, fitted, scored, calibration, options,
+              f'{out.name}@{digest_of_file(out / WEIGHTS).hex()[:8]}')
     print(f'wrote {out}\n\n{next_commands(out, labelled)}')
 
 
@@ -94,15 +89,18 @@ def calibrated(fitted: FittedHeads, labelled: LabelledBags) -> tuple[Calibration
 
 def _scored(
     features: FusedFeatures, labelled: LabelledBags, fitted: FittedHeads
-) -> tuple[DatasetPredictions | None, str]:
+) -> ScoredSegments | None:
     """Return the predictions for the test segments, else those of the validation."""
     test = labelled.division.rows(TEST)
     test = test[[len(features.rows_of(n)) > 0 for n in test]]
     if len(test):
         logits = predict(fitted.heads, features, test)
-        return as_predictions(features, labelled, test, logits), 'test segments'
-    text = f'segments, validated {labelled.division.text}'
-    return fitted.validation, text
+        return ScoredSegments(
+            as_predictions(features, labelled, test, logits), test, 'test segments')
+    if fitted.validation is None:
+        return None
+    return ScoredSegments(fitted.validation, fitted.validated,
+                          f'segments, validated {labelled.division.text}')
 
 
 def next_commands(out: Path, labelled: LabelledBags) -> str:

@@ -1,0 +1,90 @@
+"""Nearest class means as linear heads, on features that are drawn here."""
+
+from karmma_ros.modality import Modality
+from karmma_ros.model.fusion import MultiHeadMLP
+from karmma_ros.training.fused_features import FusedFeatures, Windows
+from karmma_ros.training.head_training import (
+    class_sums,
+    HeadSettings,
+    new_heads,
+    predict,
+    set_nearest_class_mean,
+    train_heads,
+)
+import numpy as np
+import pytest
+import torch
+
+
+class Drawn(FusedFeatures):
+    """Two windows a segment of one modality, two output tokens of width 8, three classes."""
+
+    def __init__(self, segments=30, seed=0):
+        rng = np.random.default_rng(seed)
+        self.modalities = (Modality.AUDIO,)
+        self.subsets, self.counted = [(Modality.AUDIO,)], None
+        self._subset_of = {frozenset(self.modalities): 0}
+        self.segments = segments
+        self.segment = np.repeat(np.arange(segments), 2)
+        self.present = np.ones((2 * segments, 1), bool)
+        self._rows = [np.flatnonzero(self.segment == n) for n in range(segments)]
+        self.labels = {'action': np.arange(segments) % 3}
+        centres = np.random.default_rng(9).normal(size=(3, 2, 8))
+        self.tokens = (centres[self.labels['action'][self.segment]]
+                       + 0.5 * rng.normal(size=(2 * segments, 2, 8))).astype(np.float32)
+
+    def read(self, rows, subset):
+        return Windows(torch.from_numpy(self.tokens[np.asarray(rows)]), None)
+
+
+@pytest.fixture
+def heads():
+    torch.manual_seed(0)
+    return new_heads(MultiHeadMLP(8, {'verb': 4}), {'action': 3}, seed=0)
+
+
+def right(heads, features):
+    logits = predict(heads, features, np.arange(features.segments))[0]['action']
+    return (logits.argmax(1) == features.labels['action']).mean()
+
+
+def test_the_best_class_is_the_nearest_mean(heads):
+    features = Drawn()
+    every = np.arange(features.segments)
+    set_nearest_class_mean(heads, features, every, features.labels)
+    pooled = heads.pool(torch.from_numpy(features.tokens)).detach().double()
+    ids = torch.from_numpy(features.labels['action'][features.segment])
+    means = torch.stack([pooled[ids == c].mean(0) for c in range(3)])
+    rest = pooled - means[ids]
+    covariance = rest.T @ rest / len(rest)
+    metric = torch.linalg.inv(
+        (covariance + torch.eye(16) * covariance.diagonal().mean()) / 2)
+    gaps = pooled[:, None] - means
+    distances = torch.einsum('nci,ij,ncj->nc', gaps, metric, gaps)
+    logits = heads.classifiers['action'](pooled.float()).double().detach()
+    # Equal up to what all classes have in common.
+    assert torch.allclose(logits - logits[:, :1], -(distances - distances[:, :1]) / 2, atol=1e-3)
+    assert right(heads, Drawn(seed=1)) > 0.9
+
+
+def test_a_class_without_a_window_is_never_predicted(heads):
+    features = Drawn()
+    set_nearest_class_mean(heads, features, np.flatnonzero(
+        features.labels['action'] != 2), features.labels)
+    logits = predict(heads, features, np.arange(30))[0]['action']
+    assert set(logits.argmax(1)) == {0, 1}
+    assert class_sums(heads, features, np.arange(3), features.labels).counts[
+        'action'].tolist() == [[2, 2, 2]]
+
+
+def test_heads_are_trained_by_seed_and_reported(heads):
+    features, losses = Drawn(), []
+    settings = HeadSettings(steps=60, learning_rate=2e-2, seed=3)
+    train_heads(heads, features, np.arange(30), features.labels, settings,
+                lambda step, loss: losses.append((step, loss)))
+    assert [step for step, _ in losses] == list(range(1, 61))
+    assert losses[-1][1] < losses[0][1] and right(heads, Drawn(seed=1)) > 0.9
+    torch.manual_seed(0)
+    again = new_heads(MultiHeadMLP(8, {'verb': 4}), {'action': 3}, seed=0)
+    train_heads(again, features, np.arange(30), features.labels, settings)
+    assert all(torch.equal(a, b) for a, b in zip(heads.parameters(), again.parameters()))
