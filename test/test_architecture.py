@@ -29,7 +29,10 @@ TABLE = {
         'nouns', 'preprocess', 'modalities', 'model', 'stream', 'evaluation', 'data.labels',
         'data.recordings',
     },
-    'labelling': {'nouns', 'media', 'modalities', 'model', 'stream', 'evaluation', 'data', 'bags'},
+    'labelling': {
+        'nouns', 'preprocess', 'media', 'modalities', 'model', 'stream', 'evaluation', 'data',
+        'bags',
+    },
     'reproduce': {'nouns', 'model', 'data', 'training', 'evaluation'},
     'cli': {
         'nouns',

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 import webbrowser
 
+from jsonargparse import Namespace
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.topics import parse_topics
 from karmma_ros.bags.training_clips import find_bags
-from karmma_ros.cli.options import command_parser, CommandParser, to_path
+from karmma_ros.cli.options import (
+    add_cache_option,
+    command_parser,
+    CommandParser,
+    MODEL_HELP,
+    open_model,
+    to_path,
+)
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.labelling.application import BACKGROUND, LabelApplication, LabelSettings
 from karmma_ros.labelling.label_store import LabelStore
 from karmma_ros.labelling.page_server import PageServer
 from karmma_ros.prediction import NOUN, VERB
+
+if TYPE_CHECKING:
+    from karmma_ros.labelling.proposals import Proposer
 
 
 def _parser() -> CommandParser:
@@ -27,6 +40,9 @@ def _parser() -> CommandParser:
                         help='label file, which is made if there is none')
     parser.add_argument('--heads', metavar='HEAD', nargs='+', type=str, default=[VERB, NOUN],
                         help='columns of the classes in a new label file: verb noun, or action')
+    parser.add_argument('--model', metavar='MODEL', type=str, default='', help='proposes labels '
+                        'to accept or correct: ' + MODEL_HELP)
+    add_cache_option(parser)
     parser.add_argument('--background', metavar='CLASS', type=str, default=BACKGROUND,
                         help='class that stands for no action')
     parser.add_argument('--topics', metavar='INPUT=TOPIC', nargs='+', type=str, default=[],
@@ -44,9 +60,10 @@ def main(arguments: Sequence[str]) -> int:
     recordings = find_bags(options.recordings)
     for path in recordings.values():
         Bag(path)  # raises where there is none
+    store, topics = LabelStore(options.labels, options.heads), parse_topics(options.topics)
+    proposer = _proposer(options, store, topics) if options.model else None
     application = LabelApplication(
-        recordings, LabelStore(options.labels, options.heads),
-        LabelSettings(parse_topics(options.topics), options.background))
+        recordings, store, LabelSettings(topics, options.background), proposer)
     server = _server(application, options.port)
     print(f'{len(recordings)} recordings, labels in {options.labels}\n{server.url}\n'
           'The address is for this machine only. Ctrl-C ends; every change is saved at once.',
@@ -61,6 +78,13 @@ def main(arguments: Sequence[str]) -> int:
         server.server_close()
         application.close()
     return 0
+
+
+def _proposer(options: Namespace, store: LabelStore, topics: Mapping[str, str]) -> Proposer:
+    from karmma_ros.labelling.proposals import Proposer  # it loads PyTorch
+
+    cache = Path(options.cache or Path('.cache') / 'label')
+    return Proposer(open_model(options.model, '--model'), store.heads, cache, topics)
 
 
 def _server(application: LabelApplication, port: int) -> PageServer:

@@ -6,21 +6,36 @@ Each request has a path and parameters as texts; each response is JSON-ready or 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 import json
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TYPE_CHECKING
+from urllib.parse import quote
 
+from karmma_ros.data.labels.label_export import SUFFIXES, WRITERS
 from karmma_ros.errors import DISK_FULL, InvalidSettingError, KarmmaError
 from karmma_ros.labelling.bag_view import AT, BagView
 from karmma_ros.labelling.label_store import ConflictError, EditedLabel, LabelStore
+from karmma_ros.labelling.signals import MOST_COLUMNS
+from karmma_ros.modality import Modality, registered_types
+from karmma_ros.stream.settings import node_parameters
+
+if TYPE_CHECKING:  # it loads PyTorch
+    from karmma_ros.labelling.proposals import Proposer
 
 JSON_TYPE, JPEG_TYPE = 'application/json', 'image/jpeg'
 BACKGROUND = 'nothing'
 """Class that stands for no action, as `data.recordings` and `data.manifest` read it."""
+
+EXPORT_SUFFIXES = {name: suffix for suffix, name in SUFFIXES.items()}
+"""Format → suffix; others are JSON."""
+_MOST_OPEN = 6
+"""Bags that are open at once."""
+_MOST_AUDIO_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,9 @@ class LabelSettings:
     topics: Mapping[str, str] = field(default_factory=dict)
     """Role → topic, where the user names it."""
     background: str = BACKGROUND
+    values: Mapping[str, Any] = field(default_factory=lambda: node_parameters(
+        None, map(Modality, registered_types())))
+    """The node's parameters by name."""
 
 
 class LabelApplication:
@@ -57,20 +75,22 @@ class LabelApplication:
 
     def __init__(
         self, recordings: Mapping[str, Path], store: LabelStore,
-        settings: LabelSettings | None = None,
+        settings: LabelSettings | None = None, proposer: Proposer | None = None,
     ) -> None:
         """
         Take the recordings, without opening them.
 
         :param recordings: name → bag.
+        :param proposer: proposes labels; None for no model.
         """
-        self._paths, self._store = dict(recordings), store
+        self._paths, self._store, self._proposer = dict(recordings), store, proposer
         self._settings = LabelSettings() if settings is None else settings
-        self._views: dict[str, BagView] = {}
+        self._views: OrderedDict[str, BagView] = OrderedDict()
         self._lock = Lock()
         self._get: dict[str, Callable[[Mapping[str, str]], Response]] = {
             'state': self._state, 'recording': self._recording, 'frame': self._frame,
-            'labels': self._labels}
+            'labels': self._labels, 'signals': self._signals, 'spectrogram': self._spectrogram,
+            'audio': self._audio, 'proposals': self._proposals, 'export': self._export}
 
     def get(self, name: str, parameters: Mapping[str, str]) -> Response:
         """Return the response to a request that changes nothing."""
@@ -81,7 +101,9 @@ class LabelApplication:
         return _guarded(lambda: self._save(given) if name == 'labels' else _none(name))
 
     def close(self) -> None:
-        """Close the bags."""
+        """Close the bags, and end what is computed."""
+        if self._proposer is not None:
+            self._proposer.stop()
         with self._lock:
             for view in self._views.values():
                 view.close()
@@ -96,14 +118,19 @@ class LabelApplication:
                                 + ', '.join(list(self._paths)[:8]))
         with self._lock:
             if name not in self._views:
-                self._views[name] = BagView(self._paths[name], self._settings.topics)
+                self._views[name] = BagView(
+                    self._paths[name], self._settings.values, self._settings.topics,
+                    tuple(self._paths.values()))
+                if len(self._views) > _MOST_OPEN:
+                    self._views.popitem(last=False)[1].close()
+            self._views.move_to_end(name)
             return self._views[name]
 
     def _state(self, parameters: Mapping[str, str]) -> Response:
         counts = self._store.counts()
         return Response({
             'file': self._store.path.name, 'heads': list(self._store.heads),
-            'background': self._settings.background,
+            'background': self._settings.background, 'model': self._proposer is not None,
             'recordings': [{'name': name} for name in self._paths],
             'classes': [{'names': list(names), 'counts': dict(each)}
                         for names, each in counts.items()]})
@@ -112,7 +139,8 @@ class LabelApplication:
         name = _given(parameters, 'name')
         view = self._view(name)
         return Response({'name': name, 'length': view.length_s, 'cameras': list(view.cameras),
-                         'notes': list(view.notes), **self._store.load(name).to_dict()})
+                         'audio': view.has_audio, 'notes': list(view.notes),
+                         **self._store.load(name).to_dict()})
 
     def _labels(self, parameters: Mapping[str, str]) -> Response:
         return Response(self._store.load(_given(parameters, 'name')).to_dict())
@@ -125,6 +153,43 @@ class LabelApplication:
             raise UnknownNameError('there is no frame near this time')
         return Response(frame.jpeg, HTTPStatus.OK, JPEG_TYPE,
                         {'X-Frame-Time': repr(frame.time_s)})
+
+    def _signals(self, parameters: Mapping[str, str]) -> Response:
+        view, interval = self._view(_given(parameters, 'name')), _interval(parameters)
+        view.signals.start()
+        return Response(view.signals.to_dict(*interval))
+
+    def _spectrogram(self, parameters: Mapping[str, str]) -> Response:
+        view = self._view(_given(parameters, 'name'))
+        image = view.signals.spectrogram(*_interval(parameters))
+        return Response(image, type='image/png')
+
+    def _audio(self, parameters: Mapping[str, str]) -> Response:
+        view = self._view(_given(parameters, 'name'))
+        start_s, stop_s = _number(parameters, 'start'), _number(parameters, 'stop')
+        if not start_s < stop_s <= start_s + _MOST_AUDIO_S:
+            raise InvalidSettingError('stop', stop_s, f'up to {_MOST_AUDIO_S:g} s after start')
+        wav = view.wav(start_s, stop_s)
+        if wav is None:
+            raise UnknownNameError('there is no audio at this time')
+        return Response(wav, type='audio/wav')
+
+    def _proposals(self, parameters: Mapping[str, str]) -> Response:
+        name = _given(parameters, 'name')
+        if self._proposer is None or name not in self._paths:
+            raise UnknownNameError('there are no proposals without --model')
+        return Response(self._proposer.of(self._paths[name]).to_dict())
+
+    def _export(self, parameters: Mapping[str, str]) -> Response:
+        format_name, name = _given(parameters, 'format'), parameters.get('name', '')
+        if format_name not in WRITERS:
+            raise InvalidSettingError('format', format_name, ', '.join(WRITERS))
+        labels = [x for x in self._store.labels() if name in ('', x.recording)]
+        stem = name or self._store.path.stem
+        quoted = quote(f'{stem}{EXPORT_SUFFIXES.get(format_name, ".json")}')
+        return Response(
+            WRITERS[format_name](labels).encode(), type='application/octet-stream',
+            headers={'Content-Disposition': f"attachment; filename*=UTF-8''{quoted}"})
 
     def _save(self, given: Any) -> Response:
         if not isinstance(given, dict) or not isinstance(given.get('labels'), list):
@@ -165,6 +230,13 @@ def _given(parameters: Mapping[str, str], name: str) -> str:
     if name not in parameters:
         raise InvalidSettingError(name, None, 'a parameter of the request')
     return parameters[name]
+
+
+def _interval(parameters: Mapping[str, str]) -> tuple[float, float, int]:
+    start_s, stop_s = _number(parameters, 'start'), _number(parameters, 'stop')
+    if not start_s < stop_s:
+        raise InvalidSettingError('stop', stop_s, f'a time after start, {start_s:g} s')
+    return start_s, stop_s, max(1, int(_number(parameters, 'columns', MOST_COLUMNS)))
 
 
 def _number(parameters: Mapping[str, str], name: str, most: float = 1e9) -> float:

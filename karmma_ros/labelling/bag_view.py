@@ -1,5 +1,5 @@
 """
-A bag as the page shows it: frames of its cameras at any time, straight from its files.
+A bag as the page shows it: frames and audio at any time straight from its files, and signals.
 
 Times are seconds from the first message, as those of labels.
 """
@@ -7,7 +7,7 @@ Times are seconds from the first message, as those of labels.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -17,9 +17,16 @@ import cv2
 from karmma_ros.bags.bag_message import decode_frame, Frame
 from karmma_ros.bags.message_definitions import Topic
 from karmma_ros.bags.reader import Bag
-from karmma_ros.bags.topics import choose_topics, TopicChoice
+from karmma_ros.bags.topics import (
+    AUDIO_INFO,
+    choose_topics,
+    find_earlier_info,
+    TopicChoice,
+)
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, InvalidSettingError
+from karmma_ros.labelling.bag_audio import BagAudio
+from karmma_ros.labelling.signals import SignalScan
 from karmma_ros.modalities.message_types import COMPRESSED_IMAGE, IMAGE
 from karmma_ros.modality import in_order, Modality, registered_types
 
@@ -44,11 +51,16 @@ class ShownFrame:
 class BagView:
     """An open bag; its methods may be called from any thread."""
 
-    def __init__(self, path: Path, topics: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, path: Path, values: Mapping[str, Any], topics: Mapping[str, str] | None = None,
+        others: Sequence[Path] = (),
+    ) -> None:
         """
         Open the bag.
 
+        :param values: the node's parameters by name.
         :param topics: role → topic, as of `choose_topics`.
+        :param others: bags of which one may be an earlier file of this split bag.
         :raises BagError: when it cannot be read.
         """
         self._bag, self._lock = Bag(path), Lock()
@@ -57,6 +69,12 @@ class BagView:
         try:
             self.choice = choose(self._bag, topics or {})
             self._cameras = _cameras(self._bag, self.choice)
+            earlier = None
+            if Modality.AUDIO.value in self.choice.topics and AUDIO_INFO not in self.choice.topics:
+                earlier = find_earlier_info(path, others)
+            info = None if earlier is None else earlier.message
+            self._audio = BagAudio(self._bag, self.choice, values, info)
+            self.signals = SignalScan(path, self.choice, values, self.length_s, info)
         except BaseException:
             self.close()
             raise
@@ -110,9 +128,22 @@ class BagView:
                 self._frames.popitem(last=False)
         return shown
 
+    @property
+    def has_audio(self) -> bool:
+        """Return whether it has audio."""
+        return self._audio.present
+
+    def wav(self, start_s: float, stop_s: float) -> bytes | None:
+        """Return the audio of an interval as a WAV file; None without any."""
+        with self._lock:
+            return self._audio.wav(start_s, stop_s)
+
     def close(self) -> None:
-        """Close the files."""
-        self._bag.__exit__()
+        """End the scan of the signals, and close the files."""
+        if hasattr(self, 'signals'):
+            self.signals.stop()
+        with self._lock:
+            self._bag.__exit__()
 
     def _nearest(self, topic: Topic, time_ns: int, which: str) -> tuple[int, bytes] | None:
         """Return time and bytes of the wanted message, searched in growing intervals."""

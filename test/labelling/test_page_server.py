@@ -114,7 +114,34 @@ def test_a_damaged_label_file_is_an_error_and_stays(site):
     assert site.path.read_text() == '"unclosed'
 
 
+def test_signals_and_audio_of_an_interval_are_sent(site):
+    drawn = site.request('/api/signals?name=kitchen&start=0&stop=6&columns=60').json
+    assert len(drawn['waveform'][0]) == 60 and drawn['start'] == 0 and drawn['stop'] == 6
+    assert [track['role'] for track in drawn['tracks']] == ['rgb', 'detections']
+    image = site.request('/api/spectrogram?name=kitchen&start=0&stop=6&columns=60')
+    assert cv2.imdecode(np.frombuffer(image.content, np.uint8), 1).shape == (64, 60, 3)
+    audio = site.request('/api/audio?name=kitchen&start=1&stop=3')
+    assert audio.headers['Content-Type'] == 'audio/wav' and audio.content[:4] == b'RIFF'
+    assert abs(len(audio.content) - 2 * 2 * 16_000) < 100
+
+
+@pytest.mark.parametrize('name, text', [
+    ('csv', 'recording,start,stop,verb,noun\nkitchen,1,2.5,cut,onion\n'),
+    ('audacity', '1.000000\t2.500000\tcut/onion\n')])
+def test_labels_are_exported(site, name, text):
+    save(site, LABEL)
+    exported = site.request(f'/api/export?format={name}&name=kitchen')
+    assert exported.content.decode() == text
+    assert exported.headers['Content-Disposition'].startswith('attachment; filename*=')
+
+
 @pytest.mark.parametrize('path, status, reason', [
+    ('/api/proposals?name=kitchen', 404, 'no proposals without --model'),
+    ('/api/export?format=word', 400, 'format is .word.; expected audacity, csv'),
+    ('/api/signals?name=kitchen&start=2&stop=1&columns=9', 400, 'stop is 1.0; expected a time'),
+    ('/api/signals?name=kitchen&start=0&stop=1&columns=9999', 400, 'columns is .9999.; expected'),
+    ('/api/audio?name=kitchen&start=0&stop=99', 400, 'stop is 99.0; expected up to 30 s'),
+    ('/api/audio?name=kitchen&start=50&stop=51', 404, 'there is no audio at this time'),
     ('/api/nothing', 404, "there is nothing named 'nothing'"),
     ('/api/recording?name=other', 404, "no recording 'other'; expected kitchen, missing"),
     ('/api/recording', 400, 'name is None; expected a parameter'),

@@ -11,7 +11,7 @@ export function keyOf(label, heads) {
 }
 
 export function textOf(classes, heads) {
-  return heads.map(head => classes[head]).filter(Boolean).join(' ');
+  return [...new Set(heads.map(head => classes[head]).filter(Boolean))].join(' ');
 }
 
 /** Return the times of [0, length] that no span covers, but for slivers. */
@@ -50,6 +50,7 @@ export class Labels {
     this.error = '';
     this.conflict = null;
     this.saving = false;
+    this.saves = 0;  // that have begun: what was loaded before is older
     this.complete = this.isComplete();
   }
 
@@ -143,6 +144,7 @@ export class Labels {
     clearTimeout(this.retry);
     while (this.state !== 'saved' && !this.conflict) {
       const sent = this.list;
+      this.saves++;
       const {status, body} = await this.send(
         {name: this.name, revision: this.revision, labels: sent});
       if (status === 200) {
@@ -190,7 +192,7 @@ export class Labels {
     if (how === 'theirs') this.complete = this.isComplete();
   }
 
-  draftKey() { return `karmma label ${this.name}`; }
+  draftKey() { return `karmma label ${this.file} ${this.name}`; }
 
   /** Keep unsaved edits in the browser, for a page that is closed before they are saved. */
   keepDraft() {

@@ -61,7 +61,7 @@ async function start() {
 }
 
 async function open(name) {
-  let given;
+  let given, saves = state.documents.get(name)?.saves;
   try {
     given = await getJson('recording', {name});
   } catch (error) {
@@ -73,7 +73,7 @@ async function open(name) {
   $('recordings').value = name;
   let labels = state.documents.get(name);
   if (labels) {
-    labels.refresh(given);
+    if (saves === labels.saves) labels.refresh(given);
   } else {
     labels = new Labels(name, given.length, heads, background, given,
       body => postJson('labels', body), () => changed(name));
@@ -184,10 +184,10 @@ function showConflict() {
 
 async function poll() {
   if (document.hidden || !state.labels) return;
-  const {labels} = state;
+  const {labels} = state, {saves} = labels;
   try {
     const loaded = await getJson('labels', {name: labels.name});
-    if (labels.refresh(loaded)) {
+    if (saves === labels.saves && labels.refresh(loaded)) {
       for (const each of labels.list) classes.use(each.classes);
       announce('labels that were changed elsewhere are loaded');
       refresh();
@@ -202,7 +202,7 @@ function select(label) {
   $('labels').querySelector('[aria-current]')?.scrollIntoView({block: 'nearest'});
 }
 
-/** Give a class to the marked span, else to the chosen label, else ask for a mark. */
+/** Give a class to the marked span, else to the chosen label, else request a mark. */
 function assign(given) {
   const {classes: chosen, respelt} = classes.use(given), {labels} = state;
   const marked = state.pending || (state.mark !== null && markedSpan());
@@ -310,8 +310,9 @@ function other(step) {
 
 function key(event) {
   if (document.querySelector('dialog[open]') || !state.labels || event.altKey) return;
-  const target = event.target, typing = target.matches('select, input:not([type=checkbox])');
-  if (typing) return;
+  // A field of a dialog that was closed just now may still have the focus.
+  const target = event.target.closest('dialog') ? document.body : event.target;
+  if (target.matches('select, input:not([type=checkbox])')) return;
   const pressed = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   let action = null;
   if (event.ctrlKey || event.metaKey) {
@@ -334,11 +335,104 @@ function shownProposals() {
   return state.proposals.filter(each => !dismissed.has(each));
 }
 
-function showProposals() { $('proposals-section').hidden = !hasModel; }
-function nextProposal() {}
-function decide() {}
-async function loadProposals() {}
-async function loadSignals() {}
-function showExports() { $('export-dialog').showModal(); }
+function showProposals() {
+  $('proposals-section').hidden = !hasModel;
+  if (!hasModel) return;
+  const shown = shownProposals();
+  fill($('proposals'), shown.slice(0, 50).map(each => item(
+    [swatch(timeline.colour(text(each), false)),
+      element('span', {className: 'name', textContent: text(each)}),
+      element('span', {className: 'count', textContent: `${Math.round(100 * each.score)} %`}),
+      span(each)], each === state.proposal, () => chooseProposal(each))));
+  for (const name of ['accept', 'reject', 'proposal'])
+    document.querySelector(`[data-do=${name}]`).disabled = !shown.length;
+}
+
+function chooseProposal(proposal) {
+  Object.assign(state, {proposal, selected: null, mark: null, pending: null});
+  if (proposal) {
+    player.seek(proposal.start);
+    announce(`proposed: ${text(proposal)}, ${Math.round(100 * proposal.score)} %`);
+  }
+  refresh();
+  $('proposals').querySelector('[aria-current]')?.scrollIntoView({block: 'nearest'});
+}
+
+function nextProposal() {
+  const shown = shownProposals();
+  if (!shown.length) return announce(hasModel ? 'no proposal is left' : 'start with --model for proposals');
+  chooseProposal(shown[(shown.indexOf(state.proposal) + 1) % shown.length]);
+}
+
+/** Accept or reject the chosen proposal, and go to the next. */
+function decide(accept) {
+  const shown = shownProposals(), {proposal, labels} = state;
+  if (!shown.includes(proposal)) return nextProposal();
+  const next = shown[shown.indexOf(proposal) + 1] || shown[0];
+  dismiss(proposal);
+  if (accept) labels.add(proposal.start, proposal.stop, classes.use(proposal.classes).classes);
+  announce(`${text(proposal)} ${accept ? 'accepted' : 'rejected'}`);
+  chooseProposal(next === proposal ? null : next);
+}
+
+function dismiss(proposal) {
+  const {name} = state.labels;
+  if (!state.dismissed.has(name)) state.dismissed.set(name, new Set());
+  state.dismissed.get(name).add(proposal);
+}
+
+/** Proposals over time that is labelled already are not shown. */
+function isLabelled({start, stop}) {
+  const shared = state.labels.list.map(each =>
+    Math.max(0, Math.min(stop, each.stop) - Math.max(start, each.start)));
+  return shared.reduce((sum, each) => sum + each, 0) > (stop - start) / 2;
+}
+
+async function loadProposals(name) {
+  let given;
+  try { given = await getJson('proposals', {name}); } catch (error) { return announce(error.message); }
+  if (state.labels.name !== name) return;
+  $('proposals-note').textContent = given.error || (given.done ? 'least certain first'
+    : `computing, ${Math.round(100 * given.progress)} %`);
+  if (!given.done) { setTimeout(() => loadProposals(name), 1000); return; }
+  state.offered ||= new Map();
+  if (!state.offered.has(name))
+    state.offered.set(name, given.proposals.filter(each => !isLabelled(each)));
+  state.proposals = state.offered.get(name);
+  if (!given.error && !shownProposals().length) $('proposals-note').textContent = 'none is left';
+  refresh();
+}
+
+/** Fetch the signals of the view and a margin around it. */
+function loadSignals(delay = 120) {
+  clearTimeout(state.loading);
+  state.loading = setTimeout(async () => {
+    const {labels} = state, {start: from, stop: to} = timeline.view, margin = (to - from) / 2;
+    const start = Math.max(0, from - margin), stop = Math.min(labels.length, to + margin);
+    if (!(stop > start)) return;
+    const width = $('timeline').clientWidth * (stop - start) / (to - from);
+    const wanted = {name: labels.name, start, stop, columns: Math.min(3000, Math.max(50, Math.round(width)))};
+    let signals;
+    try { signals = await getJson('signals', wanted); } catch { return; }
+    const bitmap = signals.waveform && await getImage('spectrogram', wanted);
+    if (state.labels !== labels) return;
+    state.signals = signals;
+    state.image = bitmap && {bitmap, start: signals.start, stop: signals.stop};
+    if (signals.error) announce(signals.error);
+    timeline.show(model());
+    if (signals.progress < 1) loadSignals(700);
+  }, delay);
+}
+
+const EXPORTS = [['csv', 'Label file, all recordings', false], ['audacity', 'Audacity', true],
+  ['elan', 'ELAN', true], ['via', 'VIA 3', false], ['label-studio', 'Label Studio', false]];
+
+function showExports() {
+  const {name} = state.labels;
+  $('exports').replaceChildren(...EXPORTS.map(([format, title, single]) => element('li', {},
+    element('a', {href: exportAddress(single ? {format, name} : {format}), download: '',
+      textContent: single ? `${title}, ${name}` : title}))));
+  $('export-dialog').showModal();
+}
 
 start();
