@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 from karmma_ros.cli.main import main
+from karmma_ros.data.synthetic_kitchen.vocabulary import Domain
 import numpy as np
 import pytest
 from rosbags.rosbag2 import Reader
@@ -46,6 +47,19 @@ def test_synthetic_is_the_same_from_the_same_seed(tmp_path):
         assert main(['bag', 'synthetic', str(tmp_path / f'{name}.mcap'), *words, seed]) == 0
     assert messages(tmp_path / 'a.mcap') == messages(tmp_path / 'b.mcap')
     assert messages(tmp_path / 'a.mcap') != messages(tmp_path / 'c.mcap')
+
+
+def test_synthetic_may_be_of_the_garage(tmp_path, capsys):
+    words = ['--episodes', '3', '--seconds', '0.2', '--rate', '10', '--domain']
+    for domain in Domain:
+        out = tmp_path / f'{domain}.mcap'
+        assert main(['bag', 'synthetic', str(out), *words, str(domain)]) == 0
+        truths = [data for topic, _, data in messages(out) if topic == '/ground_truth']
+        assert len(truths) == 3
+        for truth in truths:
+            assert any(noun.encode() in truth for noun in domain.nouns)
+    assert main(['bag', 'synthetic', str(tmp_path / 'o.mcap'), *words, 'cellar']) == 2
+    assert "--domain is 'cellar'" in capsys.readouterr().err
 
 
 def test_synthetic_may_be_idle(tmp_path):

@@ -29,7 +29,7 @@ from karmma_ros.data.epic_kitchens.annotations import (
 )
 from karmma_ros.data.epic_kitchens.splits import audio_of, video_sources
 from karmma_ros.data.synthetic_kitchen.episode import Episode, episode
-from karmma_ros.data.synthetic_kitchen.vocabulary import Split
+from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, Split
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import NOUN, VERB
@@ -110,6 +110,9 @@ def _synthetic_parser() -> CommandParser:
     parser.add_argument('--idle', type=float, default=0.0,
                         help='fraction of the episodes, 0 to 1, in which nothing is done')
     parser.add_argument('--seed', type=int, default=0, help='seed of the test episodes')
+    parser.add_argument('--domain', type=str, default=str(Domain.KITCHEN), help='kitchen or '
+                        'garage: other objects, surroundings and audio, which the included model '
+                        'does not know')
     parser.add_argument('--rate', type=float, default=30.0, help='frames a second')
     parser.add_argument('--size', type=str, default='160x120', metavar='WxH',
                         help='width and height of the images')
@@ -125,10 +128,11 @@ def synthetic(arguments: Sequence[str]) -> int:
             raise InvalidSettingError(f'--{name}', getattr(options, name), 'a number above 0')
     if not 0 <= options.idle <= 1:
         raise InvalidSettingError('--idle', options.idle, 'a fraction of the episodes, 0 to 1')
+    domain = Domain.parse(options.domain, '--domain')
     with BagWriter(options.out) as bag:
         for number in range(options.episodes):
             start_ns = START_NS + round(number * options.seconds * NANOSECONDS)
-            shown = episode(Split.TEST, options.seed, number, idle=options.idle)
+            shown = episode(Split.TEST, options.seed, number, domain, options.idle)
             write_events(bag, *kitchen(shown, start_ns, options))
         return _report(options.out, bag)
 
