@@ -7,6 +7,7 @@ import errno
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
+import re
 from typing import Any, TypeVar
 from unicodedata import category
 
@@ -19,6 +20,8 @@ VALUE_LENGTH, SENTENCE_LENGTH = 200, 4000
 _UNPRINTABLE = frozenset({'Cc', 'Cf', 'Cs', 'Co', 'Cn', 'Zl', 'Zp'})
 """Unicode categories: control, format (bidi among them), surrogate, private, none, separators."""
 _JOINERS = '\u200c\u200d'
+_UNPICKLED = re.compile(r'GLOBAL (\w+(?:\.\w+)+)')
+"""What PyTorch calls the class or function that it does not unpickle."""
 
 
 def printable(value: object, limit: int = VALUE_LENGTH) -> str:
@@ -55,7 +58,10 @@ def is_printable(text: str) -> bool:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, without PyTorch's advice to run a file's code."""
     if isinstance(error, UnpicklingError):
-        return 'it contains something else than tensors and plain values, or is damaged'
+        named = _UNPICKLED.search(str(error))
+        return 'it contains something else than tensors and plain values' + (
+            f', {named[1]}, which is not read: that would run code' if named else
+            ', or is damaged')
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -27,7 +27,9 @@ TOPICS = {
     'action_recognition': 'the results, karmma_msgs/msg/ActionRecognition',
 }
 PARAMETERS = {
-    'model': ('model directory or name', str),
+    'model': ('model directory or name, or with allow_hub:=true hf://ORGANISATION/NAME@REVISION',
+              str),
+    'allow_hub': ('download models of the Hugging Face Hub, true or false', bool),
     'device': ('auto, cpu, cuda or cuda:N', str),
     'backend': ('auto, eager, compiled, onnxruntime or openvino', str),
     'rate': ('results a second', float),
@@ -157,8 +159,11 @@ def _boolean(name, text):
 
 
 def _converted(name, text):
+    kind = PARAMETERS[name][1]
+    if kind is bool:
+        return _boolean(name, text)
     try:
-        return PARAMETERS[name][1](text)
+        return kind(text)
     except ValueError:
         raise RuntimeError(f'{name} is {text!r}; expected a number') from None
 

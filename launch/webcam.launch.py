@@ -37,6 +37,7 @@ ARGUMENTS = {
     'recognise': ('true', 'start the recognition node; false only records'),
     'record': ('', 'directory of a bag that is recorded; none without'),
     'model': ('', "model directory or name, instead of the node's parameter file's"),
+    'allow_hub': ('', 'download models of the Hugging Face Hub, true or false'),
     'rate': ('', "results a second, instead of the node's parameter file's"),
     'overlay': ('true', 'publish karmma_overlay/image, the image with the recognised action'),
     'namespace': ('', "the nodes' namespace"),
@@ -106,7 +107,7 @@ def _recognition(has_camera, values):
         PythonLaunchDescriptionSource(str(NODE_LAUNCH_FILE)),
         launch_arguments={
             'image': IMAGE, 'audio': AUDIO, 'audio_info': AUDIO_INFO, 'overlay': overlay,
-            'model': values['model'], 'rate': values['rate'],
+            'model': values['model'], 'allow_hub': values['allow_hub'], 'rate': values['rate'],
             'namespace': values['namespace']}.items())
 
 

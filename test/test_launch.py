@@ -18,8 +18,8 @@ import pytest
 LAUNCH_FILE = Path(__file__).resolve().parents[1] / 'launch' / 'karmma.launch.py'
 TOPICS = {'image', 'flow', 'audio', 'audio_info', 'detections', 'action_recognition'}
 ARGUMENTS = TOPICS | {
-    'params_file', 'model', 'device', 'backend', 'rate', 'namespace', 'name', 'overlay',
-    'autostart', 'use_sim_time', 'respawn', 'log_level', 'remap'}
+    'params_file', 'model', 'allow_hub', 'device', 'backend', 'rate', 'namespace', 'name',
+    'overlay', 'autostart', 'use_sim_time', 'respawn', 'log_level', 'remap'}
 WEBCAM_FILE = LAUNCH_FILE.with_name('webcam.launch.py')
 MODULES = ('launch', 'launch.actions', 'launch.events', 'launch.substitutions',
            'launch.launch_description_sources',
@@ -143,6 +143,15 @@ def test_a_model_overrides_the_file_only_when_given(description, tmp_path):
     assert file.endswith('config/node/karmma.yaml') and overrides == {'use_sim_time': False}
     given = start(description, model='/m', use_sim_time='true', params_file=str(ours))[1]
     assert given.options['parameters'] == [str(ours), {'use_sim_time': True, 'model': '/m'}]
+
+
+def test_models_of_the_hub_are_allowed_by_an_argument(description):
+    for text, value in (('true', True), ('1', True), ('no', False)):
+        node = start(description, model='hf://me/kitchen@v1', allow_hub=text)[1]
+        assert node.options['parameters'][1] == {
+            'use_sim_time': False, 'model': 'hf://me/kitchen@v1', 'allow_hub': value}
+    with pytest.raises(RuntimeError, match="allow_hub is 'perhaps'; expected true or false"):
+        start(description, allow_hub='perhaps')
 
 
 def test_topics_are_remapped_by_their_names_in_the_node(description):

@@ -86,6 +86,11 @@ class Bundle:
         return self.source.get('commercial_use') is not False
 
 
+def named_directory(path: Path) -> Path:
+    """Return a directory by a path that ends with its name, unlike `.`; models are called so."""
+    return path if path.name not in ('', '..') else path.resolve()
+
+
 def save_bundle(
     path: Path | str,
     network: Karmma,
@@ -107,7 +112,7 @@ def save_bundle(
     :param calibration: fitted to these weights; None: one of earlier weights is removed.
     :param source: where imported weights come from, JSON-ready.
     """
-    path = Path(path)
+    path = named_directory(Path(path))
     path.mkdir(parents=True, exist_ok=True)
     description = {
         'format': FORMAT,

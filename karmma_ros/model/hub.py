@@ -146,7 +146,7 @@ def push_model(path: Path, text: str, api: Any = None, *, private: bool = False)
         from huggingface_hub import HfApi
 
         api = HfApi(library_name='karmma_ros')
-    with _explained(reference):
+    with _explained(reference, uploads=True):
         api.create_repo(reference.repository, private=private, exist_ok=True)
         commit = api.upload_folder(
             repo_id=reference.repository, folder_path=path, revision=reference.revision,
@@ -246,7 +246,7 @@ def _download(reference: HubReference, commit: str, name: str) -> None:
 
 
 @contextmanager
-def _explained(reference: HubReference) -> Iterator[None]:
+def _explained(reference: HubReference, uploads: bool = False) -> Iterator[None]:
     """Turn the errors of the Hub into ones that state what to do."""
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -277,6 +277,10 @@ def _explained(reference: HubReference) -> Iterator[None]:
         if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
             raise BundleError(
                 text, f'the Hub refused it ({first_line(error)})', f'see {page}') from error
+        if uploads:
+            raise UnreachableError(
+                text, f'the Hub cannot be reached ({first_line(error)})', 'connect this machine'
+            ) from error
         raise UnreachableError(
             text, f'it is not in the cache, and the Hub cannot be reached ({first_line(error)})',
             f'connect this machine, or copy {reference.folder} from one that has it') from error

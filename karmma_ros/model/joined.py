@@ -18,7 +18,13 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import modality_type
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.builder import build
-from karmma_ros.model.bundle import Bundle, CONFIG, load_bundle, save_bundle
+from karmma_ros.model.bundle import (
+    Bundle,
+    CONFIG,
+    load_bundle,
+    named_directory,
+    save_bundle,
+)
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.licences import merged_licence, terms
@@ -41,10 +47,11 @@ def join_models_of_sensors(parts: Parts, out: Path) -> Bundle:
     :raises InvalidSettingError: when a model lacks its modality, clips conflict, or `out` has a
         model already.
     """
+    out = named_directory(out)
     if (out / CONFIG).exists():
         raise InvalidSettingError('--out', str(out), 'a directory that holds no model yet')
     if len(parts) < 2:
-        raise InvalidSettingError('MODALITY=DIR', ', '.join(parts), 'two or more')
+        raise InvalidSettingError('MODALITY=DIR', ', '.join(parts), 'two modalities or more')
     for modality, bundle in parts.items():
         if modality not in bundle.network.modalities:
             raise InvalidSettingError(

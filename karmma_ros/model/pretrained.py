@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import math
 from pathlib import Path
+from typing import Any
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import first_line, InvalidSettingError
@@ -25,6 +26,7 @@ from karmma_ros.model.weights_check import check_clip, check_fit, is_frozen, Loa
 from karmma_ros.model.weights_file import (
     cache_path,
     download,
+    LOCAL_FILE,
     MissingWeightsError,
     read_weights,
     SUFFIXES,
@@ -156,19 +158,31 @@ def _torchvision_file(model: str, weights: str) -> Path:
     return download(entries[weights].url)
 
 
-def timm_file(name: str, online: bool = True) -> Path:
+def timm_config(name: str) -> Any:
+    """Return timm's description of pretrained weights; None where it has none of that name."""
+    import timm
+
+    if not timm.is_model(name):
+        return None
+    try:
+        return timm.models.get_pretrained_cfg(name)
+    except RuntimeError:  # of an unknown tag
+        return None
+
+
+def timm_file(name: str, online: bool = True, otherwise: str = LOCAL_FILE) -> Path:
     """
     Return the file of weights of timm, from the caches of torch or Hugging Face.
 
     :param online: download it if it is not there.
+    :param otherwise: what the user can do instead.
     :raises MissingWeightsError: when it is not here and cannot be fetched.
     :raises InvalidSettingError: when timm has no such weights.
     """
     prepare_torchvision()
     from huggingface_hub import constants, hf_hub_download
-    import timm
 
-    config = timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None
+    config = timm_config(name)
     if config is None or not config.has_weights:
         raise InvalidSettingError(
             'weights', name, 'one of timm.list_pretrained(), with its tag, or a file')
@@ -176,14 +190,15 @@ def timm_file(name: str, online: bool = True) -> Path:
     if not config.hf_hub_id or url and cache_path(url).is_file():
         if not online and not cache_path(url).is_file():
             raise MissingWeightsError(
-                cache_path(url).name, url, cache_path(url), 'there is no such file')
-        return download(url)
+                cache_path(url).name, url, cache_path(url), 'there is no such file', otherwise)
+        return download(url, otherwise)
     try:
         return Path(hf_hub_download(config.hf_hub_id, HUB_FILE, local_files_only=not online))
     except (OSError, ValueError) as error:  # offline is both a FileNotFoundError and a ValueError
         path = Path(constants.HF_HUB_CACHE) / f'models--{config.hf_hub_id.replace("/", "--")}'
         raise MissingWeightsError(
-            HUB_FILE, f'{constants.ENDPOINT}/{config.hf_hub_id}', path, first_line(error)
+            HUB_FILE, f'{constants.ENDPOINT}/{config.hf_hub_id}', path,
+            first_line(error) if online else 'they are not in the cache', otherwise, folder=True
         ) from error
 
 

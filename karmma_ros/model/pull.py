@@ -8,6 +8,7 @@ from pathlib import Path
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.imports import import_model, ImportSettings
+from karmma_ros.model.imports.origin import count_text
 from karmma_ros.model.model_zoo import zoo_entry
 from karmma_ros.model.weights_file import MissingWeightsError
 
@@ -30,7 +31,7 @@ def pull_model(name: str, out: Path, settings: ImportSettings = ImportSettings()
     if len(settings.classes) != len(entry.class_files):
         raise InvalidSettingError(
             '--classes', [str(each) for each in settings.classes],
-            f'{len(entry.class_files)} files' if entry.class_files else 'left out',
+            count_text(len(entry.class_files), 'file') if entry.class_files else 'left out',
             f'get {" and ".join(entry.class_files)}' if entry.class_files else
             'the names of its classes are known')
     if not entry.url and settings.file is None:

@@ -6,11 +6,14 @@ None of them is trusted: a checkpoint is read as tensors and plain values, never
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 import re
+import struct
+import warnings
 
 from karmma_ros.errors import first_line, InvalidSettingError, KarmmaError
 from karmma_ros.files import open_regular, read_regular
@@ -23,10 +26,19 @@ from torch import Tensor
 Weights = Mapping[str, Tensor]
 SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.torch', '.ckpt', '.pth.tar')
 """Endings of the names of files of weights."""
-_WRAPPERS = ('model', 'state_dict')
+_WRAPPERS = ('model', 'state_dict', 'model_state_dict', 'model_state', 'module', 'net')
 """Keys under which checkpoints nest the weights."""
 _WRAPPED_NAMES = ('_orig_mod.', 'module.')
 """What torch.compile and DataParallel put before the names of a network's tensors."""
+_ATTRIBUTE = 'model.'
+"""What Lightning puts before all of them."""
+_READ_ERRORS = (
+    SafetensorError, UnpicklingError, OSError, EOFError, RuntimeError, ValueError, LookupError,
+    TypeError, AttributeError, AssertionError, ArithmeticError, struct.error, MemoryError)
+"""What reading a damaged file raises."""
+_DTYPES = frozenset({
+    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.int16,
+    torch.int32, torch.int64, torch.uint8, torch.bool})
 _DIGEST = re.compile(r'-([0-9a-f]{8,64})\.')
 """The first digits of the SHA-256 that torchvision and timm put into the name of a file."""
 
@@ -39,12 +51,18 @@ class MissingWeightsError(KarmmaError):
 
     def __init__(
         self, file: str, origin: str, path: Path | str, problem: str,
-        otherwise: str = LOCAL_FILE,
+        otherwise: str = LOCAL_FILE, folder: bool = False,
     ) -> None:
+        """
+        Build the text.
+
+        :param folder: the path is a folder that only a copy of one can replace.
+        """
         self.file, self.origin, self.path, self.problem = file, origin, Path(path), problem
         super().__init__(
-            f'weights {file} are not here ({problem}): fetch them from {origin} and put them at '
-            f'{path}, or {otherwise}')
+            f'weights {file} are not here ({problem}): ' + (
+                f'they are those of {origin}: copy {path} from a machine that has it' if folder
+                else f'fetch them from {origin} and put them at {path}') + f', or {otherwise}')
 
 
 def cache_path(url: str) -> Path:
@@ -62,8 +80,8 @@ def download(url: str, otherwise: str = LOCAL_FILE) -> Path:
     path = cache_path(url)
     if path.is_file():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=named_digest(path) or None)
     except (OSError, RuntimeError) as error:
         raise MissingWeightsError(
@@ -101,26 +119,58 @@ def read_weights(path: Path) -> Weights:
     """
     Return the tensors of a file by name.
 
-    Those of a checkpoint may be under the key `model` or `state_dict`, or in several mappings,
-    whose keys then begin the names. What torch.compile and DataParallel put before them is left
-    out.
+    Those of a checkpoint may be under a key such as `model` or `state_dict`, or in several
+    mappings, whose keys then begin the names. What torch.compile, DataParallel and Lightning put
+    before them is left out. Options of argparse beside them are read as plain values.
 
     :raises InvalidSettingError: when it cannot be read, is damaged or has something else.
     """
     try:
         if path.suffix == '.safetensors':
-            return load_safetensors(path)
-        with open_regular(path) as file:
+            return _checked(path, load_safetensors(path))
+        # A Namespace holds attributes and has no code of its own that unpickling would run.
+        with open_regular(path) as file, warnings.catch_warnings(), \
+                torch.serialization.safe_globals([Namespace]):
+            warnings.simplefilter('ignore')  # about the form of the file, which is refused or read
             content = torch.load(file, map_location='cpu', weights_only=True)
-    except (SafetensorError, UnpicklingError, OSError, EOFError, RuntimeError, ValueError,
-            KeyError) as error:
-        raise _unreadable(path, first_line(error)) from error
+    except _READ_ERRORS as error:
+        raise _unreadable(path, _problem(path, error)) from error
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping):
         raise _unreadable(path, f'holds a {type(content).__name__}')
-    return {_unwrapped(name): x for name, x in _tensors(content).items()}
+    weights = {_unwrapped(name): x for name, x in _tensors(content).items()}
+    if all(name.startswith(_ATTRIBUTE) for name in weights):
+        weights = {name.removeprefix(_ATTRIBUTE): x for name, x in weights.items()}
+    return _checked(path, weights)
+
+
+def _problem(path: Path, error: Exception) -> str:
+    """Return why a file cannot be read, in words that a user understands."""
+    try:
+        with open_regular(path) as file:
+            start = file.read(100)
+    except OSError:
+        return first_line(error)
+    if not start:
+        return 'it is empty'
+    if start.lstrip().startswith(b'<'):
+        return 'it is a web page rather than the file: download it in a browser'
+    if 'weights_only' in str(error) and not isinstance(error, UnpicklingError):
+        return 'it is a program, or an archive of an old form, of which tensors are not read'
+    if isinstance(error, RuntimeError):  # of the archive, with advice to PyTorch's developers
+        return 'it is damaged, incomplete or no checkpoint'
+    return first_line(error)
+
+
+def _checked(path: Path, weights: Weights) -> Weights:
+    """Refuse tensors without values of ordinary numbers: sparse, quantized, eight bits wide."""
+    for name, x in weights.items():
+        if x.dtype not in _DTYPES or x.layout is not torch.strided or x.is_meta:
+            form = 'meta' if x.is_meta else str(x.layout).removeprefix('torch.')
+            raise _unreadable(path, f'its {name} is {x.dtype}, {form}')
+    return weights
 
 
 def _tensors(content: Mapping[str, object]) -> dict[str, Tensor]:
@@ -136,8 +186,8 @@ def _tensors(content: Mapping[str, object]) -> dict[str, Tensor]:
 
 
 def _unwrapped(name: str) -> str:
-    for prefix in _WRAPPED_NAMES:
-        name = name.removeprefix(prefix)
+    while name.startswith(_WRAPPED_NAMES):
+        name = name.partition('.')[2]
     return name
 
 

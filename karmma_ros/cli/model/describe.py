@@ -148,6 +148,7 @@ def _entry_facts(entry: ZooEntry) -> dict[str, Any]:
 def _bundle_facts(text: str) -> dict[str, Any]:
     """Return what a model directory states, JSON-ready."""
     from karmma_ros.model.backends.exports import find_exports
+    from karmma_ros.model.imports.origin import clip_text
 
     bundle = open_model(text, 'MODEL')
     exports, problems = find_exports(bundle)
@@ -161,7 +162,7 @@ def _bundle_facts(text: str) -> dict[str, Any]:
         'sensors': [str(m) for m in bundle.network.modalities],
         'heads': bundle.vocabulary.sizes,
         'classes': {head: list(names) for head, names in bundle.vocabulary.heads.items()},
-        'clip': f'{spec.num_frames} frames in {spec.duration:.4g} s',
+        'clip': clip_text(spec, bundle.network.modalities),
         'inputs': {str(m): ' x '.join(map(str, spec.input_shape(m)))
                    for m in bundle.network.modalities},
         'architecture': bundle.config.preset,

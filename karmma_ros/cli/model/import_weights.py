@@ -17,6 +17,7 @@ from karmma_ros.errors import printable
 from karmma_ros.modality import subset_name
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.imports import import_model, ImportSettings
+from karmma_ros.model.imports.origin import clip_text
 from karmma_ros.model.pull import pull_model
 
 
@@ -86,11 +87,11 @@ def _add_options(parser: CommandParser) -> None:
 
 
 def _lines(bundle: Bundle) -> list[str]:
-    source, spec = bundle.source, bundle.spec
+    source = bundle.source
     classes = ', '.join(f'{size} of {head}' for head, size in bundle.vocabulary.sizes.items())
     lines = [
         f'wrote {bundle.path}: {bundle.model_id}, {subset_name(bundle.network.modalities)}, '
-        f'{classes}, {spec.num_frames} frames in {spec.duration:.4g} s',
+        f'{classes}, {clip_text(bundle.spec, bundle.network.modalities)}',
         f'from {source["file"]}, SHA-256 {source["sha256"]}',
         *(f'not used: {name}: {reason}' for name, reason in source['dropped'].items()),
         f'licence: {source["licence"]}']

@@ -11,11 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+import re
 from typing import Any
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.builder import build
-from karmma_ros.model.bundle import Bundle, CONFIG, load_bundle, save_bundle
+from karmma_ros.model.bundle import (
+    Bundle,
+    CONFIG,
+    load_bundle,
+    named_directory,
+    save_bundle,
+)
 from karmma_ros.model.imports.ast import ast_model
 from karmma_ros.model.imports.lavila import lavila_model, LAVILA_URLS
 from karmma_ros.model.imports.origin import (
@@ -113,12 +120,16 @@ def import_model(source: str, out: Path, settings: ImportSettings = ImportSettin
     :raises InvalidSettingError: for an unknown source, or a file that is not its weights.
     :raises MissingWeightsError: when the file is not here.
     """
+    out = named_directory(out)
     if (out / CONFIG).exists():
         raise InvalidSettingError('--out', str(out), 'a directory that holds no model yet')
     library, _, name = source.partition(':')
     _refuse_unused(library, settings)
     if library in SOURCES:
         name, file = split_file(name)
+        if file is not None and settings.file is not None:
+            raise InvalidSettingError(
+                '--file', str(settings.file), 'left out', f'the source has the file {file}')
         settings = replace(settings, file=file or settings.file)
         model = SOURCES[library](name, settings)
         if model.find is not None and settings.file is None:
@@ -128,7 +139,8 @@ def import_model(source: str, out: Path, settings: ImportSettings = ImportSettin
     elif library in FILE_SOURCES:
         names = name.split(SEPARATOR)
         _refuse_one_file_options(names, settings)
-        files = [_read(URLS.get(f'{library}:{each}', ''), settings, each) for each in names]
+        files = [_read(URLS.get(f'{library}:{each}', ''), settings, f'{library}:{each}')
+                 for each in names]
         models = [FILE_SOURCES[library](each.path, each.weights, settings) for each in files]
         labels = [each.label(len(files)) for each in files]
         parts = [each.convert(file.weights) for each, file in zip(models, files)]
@@ -178,16 +190,22 @@ def fill(network: Karmma, converted: Converted, path: str, source: str) -> None:
                 for name in sorted(own.keys() | given.keys())]
     wrong = [problem for problem in problems if problem]
     if wrong:
+        unknown = [problem for problem in wrong if problem.startswith(_UNKNOWN)]
+        others = [problem for problem in wrong if problem not in unknown]
+        shown = [*others[:2 if unknown else 3], *unknown][:3]
         raise InvalidSettingError(
             'weights', path, f'the weights of {source}',
-            f'{len(wrong)} of {len(problems)} tensors do not fit: {"; ".join(wrong[:3])}'
+            f'{len(wrong)} of {len(problems)} tensors do not fit: {"; ".join(shown)}'
             f'{" …" if len(wrong) > 3 else ""}')
     network.load_state_dict(given)
 
 
+_UNKNOWN = 'the network has no'
+
+
 def _problem(name: str, ours: Tensor | None, theirs: Tensor | None) -> str:
     if ours is None:
-        return f'the network has no {name}'
+        return f'{_UNKNOWN} {name}'
     if theirs is None:
         return f'{name} is missing'
     if ours.shape != theirs.shape:
@@ -204,6 +222,9 @@ def _refuse_unused(library: str, settings: ImportSettings) -> None:
     for option, value in (for_files if library in SOURCES else named).items():
         if value:
             raise InvalidSettingError(option, value, 'left out', f'{library} has no use for it')
+    if settings.sha256 and not re.fullmatch(r'[0-9a-fA-F]{1,64}', settings.sha256):
+        raise InvalidSettingError(
+            '--sha256', settings.sha256, 'hexadecimal digits, at most 64')
 
 
 def _refuse_one_file_options(names: Sequence[str], settings: ImportSettings) -> None:
@@ -219,15 +240,18 @@ def _find(url: str, settings: ImportSettings, name: str = '') -> Path:
     Return the file of the weights.
 
     :param url: of the published file; empty: none is known.
-    :param name: path of the file, where no URL is known.
+    :param name: the source, with the path of the file where no URL is known.
     """
-    given = settings.file or (None if url else Path(name).expanduser())
+    library, _, file = name.partition(':')
+    given = settings.file or (None if url else Path(file).expanduser())
     if given is not None:
         if not given.is_file():
+            known = [each for each in URLS if each.startswith(f'{library}:')]
+            problem = 'it is no file' if given.exists() else 'there is no such file'
+            if settings.file is not None:
+                raise InvalidSettingError('--file', str(given), 'a file of weights', problem)
             raise InvalidSettingError(
-                '--file' if settings.file else 'SOURCE', str(given), 'a file of weights'
-                + ('' if settings.file else f', or one of {", ".join(URLS)}'),
-                'there is no such file')
+                'SOURCE', name, ' or '.join([f'{library}:FILE', *known]), problem)
         return given
     if settings.download:
         return download(url, 'name a local file by --file')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 import csv
 import io
@@ -29,14 +30,11 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """
     try:
         if path.suffix == '.json':
-            return _by_id(read_json(path))
+            return _distinct(_by_id(read_json(path)))
         lines = _text(path).splitlines()
+        return _distinct(tuple(line.strip() for line in lines if line.strip()))
     except (OSError, ValueError, TypeError) as error:
-        raise _unusable(path, first_line(error)) from error
-    names = tuple(line.strip() for line in lines if line.strip())
-    if not names:
-        raise _unusable(path, 'it has no names')
-    return names
+        raise _unusable(path, _reason(error)) from error
 
 
 def read_pairs(path: Path, verbs: Path, nouns: Path) -> tuple[Vocabulary, Pairs]:
@@ -70,9 +68,11 @@ def read_keys(path: Path, id_column: str = 'id', name_column: str = 'key') -> tu
     try:
         rows = list(csv.DictReader(io.StringIO(_text(path))))
         return _by_id({row[name_column]: row[id_column] for row in rows})
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise _unusable(path, f'expected the columns {id_column} and {name_column} '
-                        f'({first_line(error)})') from error
+    except KeyError as error:
+        raise _unusable(path, f'it has no column {error}, expected {id_column} and '
+                        f'{name_column}') from error
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise _unusable(path, _reason(error)) from error
 
 
 def _by_id(content: object) -> tuple[str, ...]:
@@ -90,6 +90,19 @@ def _by_id(content: object) -> tuple[str, ...]:
 
 def _text(path: Path) -> str:
     return read_regular(path, _MOST).decode('utf-8-sig')
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError('it has no names')
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f'it has {name!r} {count} times')
+    return names
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else first_line(error)
 
 
 def _unusable(path: Path, problem: str) -> InvalidSettingError:

@@ -6,7 +6,7 @@ Models that others published: where one comes from, and what its tensors become 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import modality_type
+from karmma_ros.modality import Modality
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.weights_file import Weights
 from karmma_ros.prediction import Vocabulary
@@ -84,6 +85,18 @@ def rename(weights: Weights, name_of: Callable[[str], str | None], reason: str =
         {name: reason for name, new in names.items() if new is None})
 
 
+def clip_text(spec: ClipSpec, modalities: Iterable[Modality]) -> str:
+    """Return the length of a clip in words, with its frames where a modality has some."""
+    frames = any('num_frames' in modality_type(m).clip_fields(spec) for m in modalities)
+    return f'{count_text(spec.num_frames, "frame")} in {spec.duration:.4g} s' if frames else (
+        f'{spec.duration:.4g} s')
+
+
+def count_text(count: int, thing: str) -> str:
+    """Return a number with its noun, such as `1 file`."""
+    return f'{count} {thing}' + ('' if count == 1 else 's')
+
+
 def join_models(
     library: str, models: Sequence[PublishedModel], labels: Sequence[str],
 ) -> PublishedModel:
@@ -149,7 +162,7 @@ def card(model: PublishedModel, name: str, stored: Mapping[str, Any], parameters
         '## Input\n\n' + '\n'.join(
             f'- {m}: {" x ".join(map(str, model.spec.input_shape(m)))}'
             for m in model.config.modalities)
-        + f'\n\nA window has {model.spec.num_frames} frames in {model.spec.duration:.4g} s.',
+        + f'\n\nA window has {clip_text(model.spec, model.config.modalities)}.',
         f'## Weights\n\n{_weights(stored)}',
         f'## Citation\n\n{origin.citation}',
         '## Classes\n\n' + '\n'.join(

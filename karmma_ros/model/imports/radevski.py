@@ -110,7 +110,9 @@ def _settings(path: Path) -> tuple[Mapping[str, Any], Modality]:
         network, modality = _NETWORKS.get('video' if data.startswith(_RGB) else data, ('', None))
         if content['MODEL_NAME'] != network:
             wrong.append(f'it is of {content["MODEL_NAME"]} for {data}')
-    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise _other(path, f'{error.strerror or error}: put it beside the weights') from error
+    except (ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
         raise _other(path, first_line(error)) from error
     if wrong or modality is None:
         raise _other(path, wrong[0])

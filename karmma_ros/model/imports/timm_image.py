@@ -22,7 +22,7 @@ from karmma_ros.model.imports.torchvision_video import (
     RGB_CLASSIFIER,
     RGB_ENCODER,
 )
-from karmma_ros.model.pretrained import timm_file
+from karmma_ros.model.pretrained import timm_config, timm_file
 from karmma_ros.model.weights_file import Weights
 from karmma_ros.prediction import Vocabulary
 
@@ -57,7 +57,8 @@ def timm_model(name: str) -> PublishedModel:
             f'timm:{config.architecture}', {'classifier_tokens': True})),
         ClipSpec(_FRAME_S, 1, _video_spec(config)), Vocabulary({HEAD: _class_names()}),
         lambda weights: _convert(weights, f'{classifier}.'),
-        find=lambda online: timm_file(name, online))
+        find=lambda online: timm_file(
+            name, online, 'add --download, or name a local file as timm:NAME=FILE'))
 
 
 def split_file(name: str) -> tuple[str, Path | None]:
@@ -70,10 +71,12 @@ def _config(name: str) -> Any:
     prepare_torchvision()
     import timm
 
-    config = timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None
+    config = timm_config(name)
     if config is None:
+        known = timm.list_pretrained(f'{name.partition(".")[0]}.*') if timm.is_model(name) else []
         raise InvalidSettingError(
-            'SOURCE', f'timm:{name}', 'timm:NAME, with a name of timm.list_pretrained()')
+            'SOURCE', f'timm:{name}', ', '.join(f'timm:{each}' for each in known)
+            or 'timm:NAME, with a name of timm.list_pretrained()')
     if config.num_classes != _CLASSES or not isinstance(config.classifier, str):
         raise InvalidSettingError(
             'SOURCE', f'timm:{name}', 'a model of ImageNet-1k with one linear classifier',

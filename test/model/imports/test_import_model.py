@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
+from contextlib import suppress
+import fractions
 import hashlib
 import json
 from pathlib import Path
 import pickle
+import random
+import tarfile
+from typing import Any
+import warnings
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.imports import import_model, ImportSettings
-from karmma_ros.model.weights_file import MissingWeightsError
+from karmma_ros.model.weights_file import MissingWeightsError, read_weights
+import numpy as np
 import pytest
 from safetensors.torch import save_file
 import torch
@@ -84,6 +93,100 @@ def test_refuses_other_weights(small_source, tmp_path, weights, text):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.parametrize('wrapped', [
+    lambda w: {'state_dict': w, 'epoch': 3}, lambda w: {'model': {'state_dict': w}},
+    lambda w: {'model_state_dict': w, 'optimizer': {'state': {0: {'step': torch.zeros(1)}}}},
+    lambda w: {'model_state': w}, lambda w: {'net': w}, lambda w: {'module': w},
+    lambda w: {f'module.{name}': x for name, x in w.items()},
+    lambda w: {f'module._orig_mod.{name}': x for name, x in w.items()},
+    lambda w: {'state_dict': {f'model.{name}': x for name, x in w.items()}},
+    lambda w: {name: x.double() if x.is_floating_point() else x for name, x in w.items()},
+])
+def test_reads_weights_however_they_are_wrapped(small_source, tmp_path, wrapped):
+    torch.save(wrapped(small_swin().state_dict()), tmp_path / 'wrapped.pth')
+    wanted = imported(small_source, tmp_path / 'plain').sha256
+    assert imported(tmp_path / 'wrapped.pth', tmp_path / 'out').sha256 == wanted
+
+
+def test_weights_of_half_precision_are_stored_as_float32(small_source, tmp_path):
+    weights = {name: x.half() if x.is_floating_point() else x
+               for name, x in small_swin().state_dict().items()}
+    save_file(weights, tmp_path / 'half.safetensors')
+    bundle = imported(tmp_path / 'half.safetensors', tmp_path / 'out')
+    stored = bundle.network.state_dict()['embeddings.rgb.project.weight']
+    assert stored.dtype is torch.float32
+    torch.testing.assert_close(stored, weights['head.weight'].float(), rtol=0, atol=0)
+
+
+def changed(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
+    weights = small_swin().state_dict()
+    return {**weights, name: change(weights[name])}
+
+
+@pytest.mark.parametrize(('change', 'text'), [
+    (lambda x: x.to_sparse(), 'its head.weight is torch.float32, sparse_coo'),
+    (lambda x: x.to('meta'), 'its head.weight is torch.float32, meta'),
+    (lambda x: x.to(torch.float8_e4m3fn), 'its head.weight is torch.float8_e4m3fn, strided'),
+    (lambda x: x.to(torch.complex64), 'its head.weight is torch.complex64'),
+])
+def test_refuses_tensors_of_another_form(small_source, tmp_path, change, text):
+    torch.save(changed('head.weight', change), tmp_path / 'other.pth')
+    with pytest.raises(InvalidSettingError, match=text):
+        imported(tmp_path / 'other.pth', tmp_path / 'out')
+
+
+def write_tar(path: Path) -> None:
+    with tarfile.open(path, 'w') as archive:
+        archive.addfile(tarfile.TarInfo('labels.json'))
+
+
+@pytest.mark.parametrize(('write', 'text'), [
+    (lambda path: path.write_text('<!DOCTYPE html><html>Too many users'), 'it is a web page'),
+    (lambda path: path.write_bytes(b''), 'it is empty'),
+    (lambda path: path.write_bytes(b'PK' + bytes(1000)), 'damaged'),
+    (write_tar, 'it is a program, or an archive of an old form'),
+    (lambda path: torch.jit.script(torch.nn.Linear(2, 2)).save(path), 'it is a program'),
+    (lambda path: np.savez(path.open('wb'), a=np.zeros(3)), 'it is damaged, incomplete or no che'),
+    (lambda path: torch.save({'x': argparse.Namespace, 'y': fractions.Fraction(1)}, path),
+     'something else than tensors and plain values, fractions.Fraction, which is not read'),
+    (lambda path: torch.save([1], path), 'holds a list'),
+])
+@pytest.mark.filterwarnings('error')
+def test_states_what_a_file_is_that_has_no_weights(small_source, tmp_path, write, text):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of torch.jit
+        write(tmp_path / 'other.pth')
+    with pytest.raises(InvalidSettingError, match=text):
+        imported(tmp_path / 'other.pth', tmp_path / 'out')
+
+
+def test_the_first_problems_show_names_of_both_sides(small_source, tmp_path):
+    weights = {f'visual.{name}': x for name, x in small_swin().state_dict().items()}
+    torch.save(weights, tmp_path / 'other.pth')
+    with pytest.raises(InvalidSettingError, match=r'bias is missing; .* is missing; the network '
+                                                  r'has no encoders.rgb.model.visual.*…'):
+        imported(tmp_path / 'other.pth', tmp_path / 'out')
+
+
+def test_a_damaged_file_is_an_error_wherever_the_damage_is(small_source, tmp_path):
+    content = small_source.read_bytes()
+    rng = random.Random(0)
+    for _ in range(200):
+        damaged = bytearray(content)
+        for _ in range(8):
+            damaged[rng.randrange(1000)] = rng.randrange(256)
+        (tmp_path / 'damaged.pth').write_bytes(damaged)
+        with suppress(InvalidSettingError):  # damage that changes a name of no tensor is none
+            read_weights(tmp_path / 'damaged.pth')
+
+
+def test_a_model_is_called_as_its_directory(small_source, tmp_path, monkeypatch):
+    (tmp_path / 'kitchen').mkdir()
+    monkeypatch.chdir(tmp_path / 'kitchen')
+    assert imported(small_source, Path('.')).name == 'kitchen'
+    assert '# kitchen' in (tmp_path / 'kitchen/README.md').read_text()
+
+
 def test_refuses_a_truncated_file(small_source, tmp_path):
     content = small_source.read_bytes()
     for size in (0, 10, len(content) // 2, len(content) - 10):
@@ -139,6 +242,13 @@ def test_nothing_is_downloaded_unasked(small_source, tmp_path, monkeypatch):
     assert requested == [(URL, '0123abcd')]
 
 
+def test_a_cache_that_cannot_be_written_is_explained(small_source, tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'file'))
+    with pytest.raises(MissingWeightsError, match='Not a directory.*: fetch them from'):
+        import_model('small:swin', tmp_path / 'out', ImportSettings(download=True))
+
+
 def test_a_failed_download_is_explained(small_source, tmp_path, monkeypatch):
     def fetch(url, path, hash_prefix):
         raise OSError('no route to host')
@@ -167,6 +277,15 @@ def test_refuses_what_it_does_not_know(small_source, tmp_path):
         import_model('torchvision:swin3d_b', tmp_path / 'out', ImportSettings(weights='best'))
     with pytest.raises(InvalidSettingError, match='--file is .*there is no such file'):
         imported(tmp_path / 'nowhere.pth', tmp_path / 'out')
+    with pytest.raises(InvalidSettingError, match='--file is .*a file of weights: it is no file'):
+        imported(tmp_path, tmp_path / 'out')
+    with pytest.raises(InvalidSettingError, match="--sha256 is 'xyz'; expected hexadecimal digit"):
+        imported(small_source, tmp_path / 'out', sha256='xyz')
+    with pytest.raises(InvalidSettingError, match="SOURCE is 'ast:'; expected ast:FILE or ast:"):
+        import_model('ast:', tmp_path / 'out')
+    with pytest.raises(InvalidSettingError, match='--file is .*expected left out: the source has'):
+        import_model(f'small:swin={small_source}', tmp_path / 'out',
+                     ImportSettings(file=small_source))
 
 
 def test_no_model_is_overwritten(small_source, tmp_path):

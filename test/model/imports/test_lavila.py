@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fractions
 import math
 from pathlib import Path
 from typing import Any
@@ -200,11 +201,19 @@ def test_refuses_another_network(tmp_path, classes, change, text):
 
 def test_refuses_damaged_files_and_objects(tmp_path, classes):
     path = tmp_path / 'a.pth'
-    torch.save({'state_dict': published(), 'args': argparse.Namespace(lr=1)}, path)
+    torch.save({'state_dict': published(), 'args': fractions.Fraction(1)}, path)
     for text in ('something else than tensors', 'checkpoint of tensors'):
         with pytest.raises(InvalidSettingError, match=text):
             import_model(f'lavila:{path}', tmp_path / 'out', ImportSettings(classes=classes))
         path.write_bytes(path.read_bytes()[:1000])
+
+
+def test_options_of_the_training_beside_the_tensors_are_no_obstacle(tmp_path, classes):
+    path = tmp_path / 'a.pth'
+    torch.save({'epoch': 3, 'state_dict': published(), 'optimizer': {'state': {}, 'param_groups':
+               [{'lr': 0.1}]}, 'args': argparse.Namespace(lr=1, model='TSF')}, path)
+    bundle = import_model(f'lavila:{path}', tmp_path / 'out', ImportSettings(classes=classes))
+    assert bundle.vocabulary.sizes == {'verb': 3, 'noun': 4}
 
 
 def test_names_the_published_file(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.encoders.video import prepare_torchvision
 from karmma_ros.model.imports import import_model, ImportSettings
 from karmma_ros.model.imports.timm_image import timm_model
+from karmma_ros.model.pretrained import timm_file
 from karmma_ros.model.weights_file import MissingWeightsError
 from karmma_ros.stream.recogniser import Recogniser
 import numpy as np
@@ -82,6 +83,13 @@ def test_a_licence_that_forbids_commercial_use_is_stated():
 def test_refuses_models_without_classes_of_imagenet(name, text):
     with pytest.raises(InvalidSettingError, match=text):
         timm_model(name)
+
+
+def test_an_unknown_tag_lists_the_known():
+    with pytest.raises(InvalidSettingError, match="'timm:resnet18.best'; expected timm:resnet18"):
+        timm_model('resnet18.best')
+    with pytest.raises(InvalidSettingError, match='weights is .*one of timm.list_pretrained'):
+        timm_file('resnet18.best')
 
 
 def save(path: Path, change: Any) -> str:

@@ -370,6 +370,8 @@ def test_refuses_pairs_of_unknown_classes(epic_classes, text, problem):
     ('a.json', '{"stir": "2", "cut": "0"}', None),
     ('a.json', '{"stir": "0", "cut": "0"}', None),
     ('a.json', '"cut"', None),
+    ('a.txt', 'cut\nstir\ncut\n', None),
+    ('a.json', '["cut", "cut"]', None),
     ('a.json', '[]', None),
     ('a.json', '{', None),
     ('nowhere.txt', None, None),
