@@ -159,11 +159,11 @@ def _boolean(name, text):
 
 
 def _converted(name, text):
-    kind = PARAMETERS[name][1]
-    if kind is bool:
+    convert = PARAMETERS[name][1]
+    if convert is bool:
         return _boolean(name, text)
     try:
-        return kind(text)
+        return convert(text)
     except ValueError:
         raise RuntimeError(f'{name} is {text!r}; expected a number') from None
 

@@ -92,9 +92,9 @@ def clip_text(spec: ClipSpec, modalities: Iterable[Modality]) -> str:
         f'{spec.duration:.4g} s')
 
 
-def count_text(count: int, thing: str) -> str:
+def count_text(count: int, noun: str) -> str:
     """Return a number with its noun, such as `1 file`."""
-    return f'{count} {thing}' + ('' if count == 1 else 's')
+    return f'{count} {noun}' + ('' if count == 1 else 's')
 
 
 def join_models(
