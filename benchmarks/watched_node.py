@@ -96,12 +96,12 @@ def _recording_images(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _recording_windows(recognise: Callable[..., Any]) -> Callable[..., Any]:
-    def note(recogniser: Recogniser, source: Any, *arguments: Any) -> Any:
+    def note(recogniser: Recogniser, source: Any, *arguments: Any, **options: Any) -> Any:
         if isinstance(source, Window):
             newest_ns = source.spans_ns.get(Modality.RGB, (0, 0))[1]
             NOTES['windows'].append((source.end_ns, newest_ns))
             NOTES['worker'] = get_native_id()
-        return recognise(recogniser, source, *arguments)
+        return recognise(recogniser, source, *arguments, **options)
     return note
 
 

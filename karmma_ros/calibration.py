@@ -102,6 +102,17 @@ class Calibration:
     def __bool__(self) -> bool:
         return bool(self.subsets)
 
+    def describe(self, modalities: Iterable[Modality]) -> str:
+        """Return what it was fitted on, and the threshold of unknown actions of a subset."""
+        if not self:
+            return 'none: temperatures of 1, and every action is known'
+        text = f'fitted on {self.fitted_on or "clips that are not stated"}'
+        threshold = self.of(modalities).unknown_threshold
+        if threshold is None:
+            return f'{text}; every action is known'
+        return (f'{text}; from {subset_name(modalities)}, a result is unknown with a score above '
+                f'{threshold:.2f}, as {self.false_alarm_rate:.1%} of known actions are')
+
     def of(self, modalities: Iterable[Modality]) -> SubsetCalibration:
         """
         Return the calibration of a subset, or of the most similar one that was fitted.

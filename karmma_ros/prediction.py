@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from karmma_ros.errors import InvalidSettingError, is_printable
+from karmma_ros.modality import Modality
 import numpy as np
 from numpy.typing import NDArray
 
@@ -165,6 +166,8 @@ class Prediction:
     """Whether the score is above the threshold of the model's calibration."""
     action_exponent: float = 1.0
     """Of the scores of actions."""
+    without: Mapping[Modality, Prediction] = field(default_factory=dict)
+    """The prediction without each of its modalities; empty unless they were left out in turn."""
 
     def top(self, head: str, k: int = 1) -> list[LabelScore]:
         """
@@ -187,3 +190,15 @@ class Prediction:
         pairs = [ActionScore(v, n, self.action_exponent)
                  for v in self.top(first, k) for n in nouns]
         return sorted(pairs, key=lambda pair: -pair.score)[:k]
+
+    def score_without(self, modality: Modality) -> float:
+        """
+        Return the score of the best action without one modality.
+
+        :raises KeyError: for a modality that was not left out.
+        """
+        best, other = self.top_actions()[0], self.without[modality]
+        heads = action_heads(tuple(self.vocabulary.heads))
+        verb, *noun = [replace(label, score=float(other.probabilities[head][label.class_id]))
+                       for head, label in zip(heads, (best.verb, best.noun)) if label is not None]
+        return ActionScore(verb, noun[0] if noun else None, other.action_exponent).score

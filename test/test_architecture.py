@@ -55,6 +55,8 @@ TABLE = {
         'model.bundle',
         'model.backends',
         'model.registry',
+        'bags.corrupted_messages',
+        'bags.faults',
         'bags.reader',
     },
     'overlay': {'nouns', 'modalities', 'stream', 'preprocess', 'node'},

@@ -71,6 +71,16 @@ def test_the_score_of_an_action_is_a_power_of_the_product():
     assert plain.score == plain.verb.score * plain.noun.score
 
 
+def test_a_calibration_is_described():
+    assert Calibration().describe((V,)) == 'none: temperatures of 1, and every action is known'
+    own = Calibration({(V, A): SubsetCalibration({'verb': 2.0}, -9.5), (A,): SubsetCalibration()},
+                      0.05, '80 clips of a kitchen')
+    assert own.describe((V, A)) == (
+        'fitted on 80 clips of a kitchen; from V+A, a result is unknown with a score above -9.50, '
+        'as 5.0% of known actions are')
+    assert own.describe((A,)) == 'fitted on 80 clips of a kitchen; every action is known'
+
+
 def test_what_is_above_the_threshold_is_unknown():
     score = unknown_score(LOGITS)
     assert score == pytest.approx([

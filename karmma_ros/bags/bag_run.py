@@ -9,7 +9,7 @@ from typing import Any
 from karmma_ros.clip import ClipSpec
 from karmma_ros.evaluation.ground_truth import Truth
 from karmma_ros.evaluation.predictions import BagPredictions
-from karmma_ros.modality import Modality, subset_name
+from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.prediction import Vocabulary
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ class Condition:
     """`as recorded`, a subset as in the paper (`V+A`), or a description of the faults."""
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """JSON-ready. A subset has `{'subset': 'V+A'}`: the windows as recorded that have all of it,
-    without the other sensors. Faults have their options, and the seed."""
+    without the other sensors. `{'without': 'audio'}` are those that have audio and something else,
+    without it. Faults have their options, and the seed."""
 
     @property
     def subset(self) -> str:
@@ -41,6 +42,25 @@ class Condition:
         """Return the condition in which only these modalities are used."""
         name = subset_name(modalities)
         return cls(name, {'subset': name})
+
+    @property
+    def without(self) -> str:
+        """Return the name of the modality that is left out; empty if none is."""
+        return str(self.parameters.get('without', ''))
+
+    @classmethod
+    def leaving_out(cls, modality: Modality) -> Condition:
+        """Return the condition in which one modality is not used."""
+        return cls(f'without {modality}', {'without': modality.value})
+
+    def used(self, own: tuple[Modality, ...]) -> tuple[Modality, ...]:
+        """Return which modalities of a window are used; none where the condition has no window."""
+        if self.subset:
+            subset = parse_subset(self.subset)
+            return subset if set(subset) <= set(own) else ()
+        if self.without:
+            return tuple(m for m in own if m != self.without) if self.without in own else ()
+        return own
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 import hashlib
 import json
 import os
@@ -36,7 +37,6 @@ from karmma_ros.evaluation.predictions import (
     save_conditions,
 )
 from karmma_ros.files import open_regular
-from karmma_ros.modality import subset_name, subsets
 from karmma_ros.storage import write_atomically
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class Collector:
         self._sizes, self._recorded_run, self._modalities = sizes, recorded_run, modalities
         self._names = [[(f'{run}/{c.name}', c) for c in group]
                        for run, group in enumerate(conditions)]
-        self._with_subsets = [any(c.subset for c in group) for group in conditions] + [False]
+        self._used = cache(Condition.used)
         self._rows: dict[str, list[_Row]] = {}
         self._recorded: list[_Row] = []
         self.dropped: Counter[str] = Counter()
@@ -116,7 +116,10 @@ class Collector:
 
     def _wanted(self, request: WindowRequest, clip: Prepared) -> list[Subset]:
         own = clip.modalities
-        return subsets(own) if self._with_subsets[request.run_index] else [own]
+        if request.run_index == self._recorded_run:
+            return [own]
+        used = (self._used(c, own) for _, c in self._names[request.run_index])
+        return [subset for subset in dict.fromkeys((own, *used)) if subset]
 
     def _add(
         self,
@@ -134,10 +137,8 @@ class Collector:
             return
         if recorded_only:
             return
-        named = {subset_name(s): s for s in by_subset}
         for name, condition in self._names[request.run_index]:
-            subset = named.get(condition.subset) if condition.subset else own
-            if subset is not None:
+            if subset := self._used(condition, own):
                 self._rows.setdefault(name, []).append(
                     _Row.of(request, subset, by_subset[subset], latency_s))
 

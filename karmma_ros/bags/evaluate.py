@@ -73,6 +73,8 @@ class Settings:
     """Role → topic, where the user names it."""
     subsets: bool = False
     """Also predict from every subset of the sensors."""
+    leave_one_out: bool = False
+    """Also predict without each sensor of a window."""
     faults: tuple[tuple[Fault, ...], ...] = ()
     """Faults of further runs, beside the one as recorded."""
     seed: int = 0
@@ -84,7 +86,8 @@ class Settings:
         """Return all that the predictions depend on, JSON-ready."""
         return {
             'version': VERSION, 'values': dict(self.values), 'topics': dict(self.topics),
-            'subsets': self.subsets, 'batch_size': self.batch_size,
+            'subsets': self.subsets, 'leave_one_out': self.leave_one_out,
+            'batch_size': self.batch_size,
             'faults': [parameters(each, self.seed) for each in self.faults]}
 
 
@@ -283,6 +286,8 @@ def _conditions(
     first = [Condition()]
     if settings.subsets:
         first += [Condition.of_subset(subset) for subset in subsets(modalities)]
+    if settings.leave_one_out and len(modalities) > 1:
+        first += [Condition.leaving_out(modality) for modality in modalities]
     runs, conditions = [Run()], [first]
     for faults in settings.faults:
         runs.append(Run(faults, settings.seed))

@@ -138,7 +138,7 @@ class Faults:
     def held(self, message: BagMessage) -> BagMessage:
         """Return a message, with the content of an earlier one where its driver hangs."""
         for fault in self._corrupting(message):
-            if _corruption(fault).in_stream is InStream.HOLD:
+            if corruption_of(fault).in_stream is InStream.HOLD:
                 message = HeldMessage(message, self._held.setdefault(fault, message))
         return message
 
@@ -146,7 +146,7 @@ class Faults:
         """Return the sample of a message of the bag as the faults make it."""
         assert isinstance(message, BagMessage)
         for fault in self._corrupting(message):
-            if _corruption(fault).in_stream in (InStream.EACH, InStream.COMPLETE):
+            if corruption_of(fault).in_stream in (InStream.EACH, InStream.COMPLETE):
                 since_s = self._seconds(message.received_ns) - fault.start
                 sample = modality_type(message.modality).corrupt_sample(
                     fault.corruption, fault.severity, sample, message.spec, since_s,
@@ -170,7 +170,7 @@ class Faults:
             interval = int(seconds // fault.interval_s)
             return self._random('drop', name, interval) < fault.probability
         if isinstance(fault, Corrupt):
-            corruption = _corruption(fault)
+            corruption = corruption_of(fault)
             return (corruption.in_stream is InStream.DROP and fault.covers(seconds)
                     and self._random('drop', name, index) < corruption.level(fault.severity))
         assert isinstance(fault, DropMessages)
@@ -182,7 +182,12 @@ class Faults:
         return int.from_bytes(blake2b(text, digest_size=8).digest(), 'big') / 2**64
 
 
-def _corruption(fault: Corrupt) -> Corruption:
+def corruption_of(fault: Corrupt) -> Corruption:
+    """
+    Return what a fault does to samples.
+
+    :raises InvalidSettingError: for a corruption that its input does not have.
+    """
     return modality_type(Modality(fault.input)).corruption(fault.corruption)
 
 
@@ -259,7 +264,7 @@ def parse_corrupt(text: str) -> Corrupt:
     fault = Corrupt(name, match['name'], int(match['severity'] or max(SEVERITIES)), times.start,
                     times.stop)
     if is_modality(name):
-        _corruption(fault)
+        corruption_of(fault)
     return fault
 
 
@@ -287,7 +292,7 @@ def on_inputs(
                 f'from {modality_type(source).label} here: inject the fault into {source}')
         resolved.append(replace(fault, input=names.get(fault.input, fault.input)))
         if isinstance(resolved[-1], Corrupt):
-            _corruption(resolved[-1])  # of a topic it was not known before
+            corruption_of(resolved[-1])  # of a topic it was not known before
     return tuple(resolved)
 
 

@@ -114,6 +114,10 @@ class TypeReader:
             raise ValueError(f'the bytes are no {self.type_name} '
                              f'({type(error).__name__}: {error})') from None
 
+    def write(self, message: Any) -> bytes:
+        """Return the bytes of a message."""
+        return bytes(self._store.serialize_cdr(message, self.type_name))
+
 
 def _store(type_name: str, definition: MessageDefinition | None) -> Typestore:
     types: dict[str, Any] = {}

@@ -17,8 +17,11 @@ from karmma_ros.model.bundle import Bundle
 from karmma_ros.prediction import action_heads, NOUN, VERB
 import numpy as np
 
-_NOT_UNKNOWN, _NO_OTHER_HEADS = bytes(5), bytes(4)
-"""`unknown_score` and `is_unknown`; the length of an empty array."""
+_LATER_FIELDS = bytes(4), bytes(12), bytes(16)
+"""
+What older messages lack at their end: the length of `leave_one_out`; with `unknown_score` and
+`is_unknown`, aligned; with the length of `other_heads`. All of it is zero.
+"""
 TOLERANCE = 1e-3
 """Scores that differ by less are equal: batches and threads round differently."""
 
@@ -71,17 +74,17 @@ def read_recorded(
 
 def _message(read: Callable[[bytes], Any], data: bytes) -> Any:
     """
-    Read a message of the current layout, without `is_unknown`, or without `other_heads` as well.
+    Read a message of the current layout, or of one whose last fields were not added yet.
 
     The others are needed only for a bag without the definitions of its types.
     """
     padded = bytes(data) + bytes(-len(data) % 4)
-    for each in (data, padded + _NOT_UNKNOWN):
+    for each in (data, *(padded + missing for missing in _LATER_FIELDS[:-1])):
         try:
             return read(each)
         except ValueError:
             continue
-    return read(padded + _NO_OTHER_HEADS + _NOT_UNKNOWN)
+    return read(padded + _LATER_FIELDS[-1])
 
 
 def recorded_prediction(

@@ -62,6 +62,8 @@ COMMON = (
                 'above_threshold is true when the best verb and noun both reach this; of a model '
                 'with one head, its best class.',
                 (0.0, 1.0)),
+    Declaration('leave_one_out', False, 'Report also what each result would be without each of '
+                'its inputs. The encoders do not run again.'),
     Declaration('subject_id', '', 'Copied into results and events: whose actions they are.',
                 length=256),
 )

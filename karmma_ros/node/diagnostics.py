@@ -144,6 +144,7 @@ def model_status(model: Model, loading: str, failure: str) -> DiagnosticStatus:
         'device': model.device,
         'backend': f'{backend.name} {backend.precision}', 'backend chosen': model.reason,
         'dataset': bundle.dataset,
+        'calibration': bundle.calibration.describe(backend.modalities),
         'heads': heads_note(bundle.vocabulary) or ', '.join(bundle.vocabulary.heads),
         'loading': loading, 'last failure': failure})
 

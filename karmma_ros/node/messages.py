@@ -20,6 +20,7 @@ from karmma_ros.model.bundle import Bundle
 from karmma_ros.node.log import NodeLog
 from karmma_ros.prediction import (
     action_heads,
+    ActionScore,
     further_heads,
     LabelScore,
     NOUN,
@@ -88,8 +89,9 @@ def recognition_message(
         other_heads=[msg.HeadScores(head=head, labels=_labels(prediction, head, top_k))
                      for head in further_heads(heads)],
         unknown_score=prediction.unknown_score, is_unknown=prediction.is_unknown)
-    message.actions = [_action(a.verb, a.noun or _NO_NOUN, a.score)
-                       for a in prediction.top_actions(top_k)]
+    message.actions = list(map(_action, prediction.top_actions(top_k)))
+    if prediction.without:
+        message.leave_one_out = [_left_out(prediction, m) for m in prediction.without]
     best = [labels[0].score for labels in (verbs, nouns) if labels]
     message.above_threshold = min(best) >= publishing.score_threshold
     return message
@@ -100,9 +102,16 @@ def _both(parts: Sequence[list[Any]]) -> tuple[list[Any], list[Any]]:
     return parts[0], (parts[1] if len(parts) > 1 else [])
 
 
-def _action(verb: LabelScore, noun: LabelScore, score: float) -> msg.ActionScore:
+def _action(action: ActionScore) -> msg.ActionScore:
+    verb, noun = action.verb, action.noun or _NO_NOUN
     return msg.ActionScore(verb_id=verb.class_id, noun_id=noun.class_id, verb=verb.class_name,
-                       noun=noun.class_name, score=score)
+                           noun=noun.class_name, score=action.score)
+
+
+def _left_out(prediction: Prediction, modality: Modality) -> msg.LeaveOneOutScore:
+    best, = prediction.without[modality].top_actions()
+    return msg.LeaveOneOutScore(name=modality.value, score=prediction.score_without(modality),
+                                action=_action(best))
 
 
 def _labels(prediction: Prediction, head: str, k: int) -> list[msg.LabelScore]:

@@ -3,15 +3,15 @@ Play a rosbag2 bag over DDS in real time, where `ros2 bag play` is not installed
 
 Messages are published as the bytes of the bag, on the topics of the bag (remap them with
 `--ros-args -r /image:=/camera/image_raw`). Sensors can be muted for a while:
-`--mute audio@3s..6s`.
+`--mute audio@3s..6s`, and their data corrupted: `--corrupt camera=covered@10s..20s`.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 import re
@@ -19,8 +19,16 @@ import signal
 import sys
 from threading import Event
 import time
-from typing import Any
+from typing import Any, Union
 
+from karmma_ros.bags.corrupted_messages import CorruptedMessages
+from karmma_ros.bags.faults import (
+    Corrupt,
+    CORRUPT_HELP,
+    CORRUPT_METAVAR,
+    corruption_of,
+    parse_corrupt,
+)
 from karmma_ros.bags.reader import Bag, Topic
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, InvalidSettingError, printable
@@ -65,12 +73,17 @@ class _TopicPublisher:
     mutes: tuple[Mute, ...]
 
 
+Change = Callable[[Topic, int, bytes], Union[bytes, None]]
+"""From a message of the bag, its time and its bytes to what is published; None drops it."""
+
+
 class Player:
     """Publish the messages of an open bag at their times."""
 
     def __init__(
         self, node: Node, bag: Bag, inputs: Mapping[str, Modality | None],
         muted: Mapping[Mute, set[str]], *, rate: float = 1.0, clock: bool = False,
+        change: Change = lambda topic, time_ns, data: data,
     ) -> None:
         """
         Create a publisher for each topic whose type is installed; print the others.
@@ -78,7 +91,7 @@ class Player:
         :param inputs: every topic of the bag and its input.
         :param muted: the topics of each mute.
         """
-        self._node, self._bag, self._rate = node, bag, rate
+        self._node, self._bag, self._rate, self._change = node, bag, rate, change
         self._clock = node.create_publisher(Clock, '/clock', 10) if clock else None
         self.read = 0
         """Messages read from the bag, of all topics."""
@@ -122,8 +135,11 @@ class Player:
                 return
             self._tick(time_ns)
             output = self._publishers.get((topic.name, topic.type))
-            if output is not None and not any(m.covers(seconds) for m in output.mutes):
-                output.publisher.publish(bytes(data))
+            if output is None or any(m.covers(seconds) for m in output.mutes):
+                continue
+            changed = self._change(topic, time_ns, data)
+            if changed is not None:
+                output.publisher.publish(bytes(changed))
                 self.sent[output.topic] += 1
 
     def finish(self) -> None:
@@ -158,20 +174,41 @@ def muted_topics(
     :param inputs: every topic of the bag and its input.
     :raises InvalidSettingError: for a mute of what the bag does not contain.
     """
-    muted = {}
-    for mute in mutes:
-        muted[mute] = {topic for topic, modality in inputs.items()
-                       if mute.input == topic
-                       or modality is not None and mute.input in (ALL_INPUTS, modality.value)}
-        if not muted[mute]:
-            listing = ', '.join(f'{topic} ({modality})' if modality else topic
-                                for topic, modality in inputs.items())
-            source = source_of(mute.input)
-            raise InvalidSettingError(
-                '--mute', mute.input, f'an input or topic of the bag: {listing or "it has none"}',
-                '' if source is None else f'{mute.input} is computed from '
-                f'{modality_type(source).label} here: mute {source}')
-    return muted
+    return {mute: _topics_of(mute.input, inputs, 'mute') for mute in mutes}
+
+
+def _topics_of(name: str, inputs: Mapping[str, Modality | None], option: str) -> set[str]:
+    """Return the topics of an input that an option names."""
+    topics = {topic for topic, modality in inputs.items() if name == topic
+              or modality is not None and name in (ALL_INPUTS, modality.value)}
+    if not topics:
+        listing = ', '.join(f'{topic} ({modality})' if modality else topic
+                            for topic, modality in inputs.items())
+        source = source_of(name)
+        raise InvalidSettingError(
+            f'--{option}', name, f'an input or topic of the bag: {listing or "it has none"}',
+            '' if source is None else f'{name} is computed from '
+            f'{modality_type(source).label} here: {option} {source}')
+    return topics
+
+
+def corrupted_topics(
+    faults: Iterable[Corrupt], inputs: Mapping[str, Modality | None],
+) -> dict[Corrupt, set[str]]:
+    """
+    Return the topics of each fault, which then names the modality of its topic.
+
+    :param inputs: every topic of the bag and its input.
+    :raises InvalidSettingError: for a fault of what is no input of the bag.
+    """
+    known = {topic: modality for topic, modality in inputs.items() if modality is not None}
+    corrupted = {}
+    for fault in faults:
+        topics = _topics_of(fault.input, known, 'corrupt')
+        own = replace(fault, input=next(known[topic].value for topic in topics))
+        corruption_of(own)
+        corrupted[own] = topics
+    return corrupted
 
 
 def _inputs(bag: Bag) -> dict[str, Modality | None]:
@@ -233,6 +270,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         '--mute', action='append', default=[], metavar=MUTE_METAVAR, help=MUTE_HELP
     )
+    parser.add_argument('--corrupt', action='append', default=[], metavar=CORRUPT_METAVAR,
+                        help=f'{CORRUPT_HELP}; may be repeated. Of other messages than images '
+                        'and audio only those that repeat or drop them'.replace('%', '%%'))
     parser.add_argument('--loop', action='store_true', help='start again at the end of the bag')
     parser.add_argument('--clock', action='store_true',
                         help="publish the bag's time on /clock, for nodes with use_sim_time")
@@ -243,6 +283,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     if not options.rate > 0:
         raise InvalidSettingError('--rate', options.rate, 'a number above 0')
     options.mute = [parse_mute(text) for text in options.mute]
+    options.corrupt = [parse_corrupt(text) for text in options.corrupt]
     return options
 
 
@@ -258,6 +299,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Before a node is created: a mute of an absent topic is an error.
             options.inputs = _inputs(bag)
             options.muted = muted_topics(options.mute, options.inputs)
+            corrupted = corrupted_topics(options.corrupt, options.inputs)
+            options.change = CorruptedMessages(bag, {
+                fault: [topic for topic in bag.topics.values() if topic.name in names]
+                for fault, names in corrupted.items()})
             rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
             try:
                 return _play(rclpy.create_node('karmma_replay'), bag, options, stop)
@@ -274,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _play(node: Node, bag: Bag, options: argparse.Namespace, stop: Event) -> int:
     """Return the exit status: 1 if something of the bag was not played."""
     player = Player(node, bag, options.inputs, options.muted, rate=options.rate,
-                    clock=options.clock)
+                    clock=options.clock, change=options.change)
     if options.wait and not player.wait(options.wait, stop):
         report('not every sensor topic has a subscriber; playing nevertheless')
     begun = time.monotonic()

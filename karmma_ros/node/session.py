@@ -171,6 +171,8 @@ class Session:
             f'model {bundle.model_id} on {device} by {self.model.reason}; inputs '
             f'{", ".join(m.value for m in self.model.recogniser.modalities)}, '
             f'window {bundle.spec.duration:g} s')
+        self._log.info(f'calibration of {bundle.model_id}: '
+                       f'{bundle.calibration.describe(self.model.recogniser.modalities)}')
         if untrained := bundle.source.get('untrained'):
             self._log.warning(f'{bundle.model_id} is not trained: {untrained}')
         if not bundle.commercial_use:

@@ -36,7 +36,11 @@ def best_action(message: Any) -> tuple[str, float]:
 
 
 def recognition_line(message: Any, start_s: float) -> str:
-    """Return time, sensors, best action, score, latency, other heads, and if it is unknown."""
+    """
+    Return time, sensors, best action, score, latency and other heads of a result.
+
+    If it is unknown, and what it would be without each input, come last.
+    """
     action, score = best_action(message)
     latency = message.end_to_end_latency
     late = f'{latency * 1e3:4.0f} ms' if latency >= 0 else '   ? ms'
@@ -49,7 +53,20 @@ def recognition_line(message: Any, start_s: float) -> str:
             if other.labels
         )
         + ('  unknown action' if message.is_unknown else '')
+        + leave_one_out(message)
     )
+
+
+def leave_one_out(message: Any) -> str:
+    """Return the score without each input, and the best action if it is another; or ''."""
+    own = message.actions[0] if message.actions else None
+    parts = []
+    for each in getattr(message, 'leave_one_out', ()):  # of messages that were built earlier
+        part = f'{letter_of(each.name)} {each.score:.2f}'
+        if own and (each.action.verb_id, each.action.noun_id) != (own.verb_id, own.noun_id):
+            part += f' ({" ".join(filter(None, (each.action.verb, each.action.noun)))})'
+        parts.append(part)
+    return f'  without {", ".join(parts)}' if parts else ''
 
 
 def event_line(message: Any, start_s: float) -> str:

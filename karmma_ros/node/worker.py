@@ -244,7 +244,8 @@ class Worker:
 
     def _recognise(self, window: Window, generation: int) -> None:
         engine, started = self._engine, time.perf_counter()
-        prediction = engine.recogniser.recognise(window)
+        prediction = engine.recogniser.recognise(
+            window, leave_one_out=self._parameters['leave_one_out'])
         inference_s = time.perf_counter() - started
         message = recognition_message(prediction, window, self._publishing(engine))
         message.sequence = self._sequence

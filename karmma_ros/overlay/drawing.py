@@ -48,6 +48,8 @@ class SensorIndicator:
     state: Indicator
     reason: str = ''
     """Why it is out, in words; empty for none."""
+    contribution: float | None = None
+    """Of the score, what is lost without this sensor, 0 to 1; None if it is not known."""
 
 
 @dataclass(frozen=True)
@@ -210,8 +212,12 @@ class _Canvas:
         for sensor in view.sensors:
             if x + side <= right:
                 self._indicator(sensor, x, y, side)
+                if sensor.contribution is not None:
+                    top, height = y + side + self._px(5), self._px(4)
+                    self._blend((x, top, x + side, top + height), _DARK, _OPACITY)
+                    self._bar(x, top, side, height, sensor.contribution)
                 x += side + self._px(8)
-        y += side + self._px(8)
+        y += side + self._px(8 if all(s.contribution is None for s in view.sensors) else 16)
         notes = [(view.warning, _COLOURS[Indicator.OUT])] if view.warning else []
         # The colour of the one is too dark for text.
         texts = {**_COLOURS, Indicator.UNINFORMATIVE: _COLOURS[Indicator.UNUSED]}
@@ -260,12 +266,16 @@ class _Canvas:
         name = self._fonts.mask(
             label.name, self._px(size), max(width - score.width - self._px(8), 0), best)
         self._paste(name, x, y, colour)
-        bar_y, thick = y + self._px(31 if best else 18), self._px(4 if best else 2)
-        part = min(max(label.score, 0.0), 1.0) if isfinite(label.score) else 0.0
-        filled = round(width * part)
-        self._blend((x, bar_y, x + width, bar_y + thick), _SOFT, _BAR_OPACITY)
-        self.image.paste(_COLOURS[Indicator.USED] if best else _BARS,
-                         (x, bar_y, x + filled, bar_y + thick))
+        self._bar(x, y + self._px(31 if best else 18), width, self._px(4 if best else 2),
+                  label.score, _COLOURS[Indicator.USED] if best else _BARS)
+
+    def _bar(
+        self, x: int, y: int, width: int, height: int, part: float, colour: Colour = _WHITE,
+    ) -> None:
+        """Draw a bar that is filled in part, 0 to 1."""
+        filled = round(width * min(max(part, 0.0), 1.0)) if isfinite(part) else 0
+        self._blend((x, y, x + width, y + height), _SOFT, _BAR_OPACITY)
+        self.image.paste(colour, (x, y, x + filled, y + height))
 
     def _pill(
         self, text: str, y: int, *, colour: Colour = _WHITE, right: bool = False,

@@ -7,6 +7,7 @@ Nothing here reads a clock: the caller passes `now_s`, from any clock that never
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from karmma_msgs.msg import ModalityStatus
@@ -79,8 +80,10 @@ class NodeStatus:
                         notice=f'no recognition: {self._reason(now_s)}')
         waited_s = max(now_s - self._result_s, 0.0) if result is self._result else 0.0
         action, action_s = self._action(result)
+        contributions = _contributions(result)
         return View(
-            tuple(_sensor(s, reason_length, s.used) for s in result.modalities),
+            tuple(replace(_sensor(s, reason_length, s.used),
+                          contribution=contributions.get(s.name)) for s in result.modalities),
             tuple(_labels(scores) for scores in (result.verbs, result.nouns) if scores),
             notice='' if result.verbs or result.nouns else 'the model names no class',
             age_s=result.end_to_end_latency + waited_s if result.end_to_end_latency >= 0 else None,
@@ -121,6 +124,13 @@ class NodeStatus:
             return '', 0.0
         name = f'{event.verb.class_name} {event.noun.class_name}'.strip()
         return printable(name, _NAME_LENGTH), duration_s
+
+
+def _contributions(result: Any) -> dict[str, float]:
+    """Return the part of the score of the best action that is lost without each input."""
+    score = result.actions[0].score if result.actions else 0.0
+    return {each.name: max(0.0, 1 - each.score / score) if score > 0 else 0.0
+            for each in getattr(result, 'leave_one_out', ())}  # absent from older messages
 
 
 def _labels(scores: Sequence[Any]) -> tuple[Label, ...]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from karmma_ros.calibration import Calibration
 from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modality import Modality, subset_name
-from karmma_ros.model.backends.interface import Backend
+from karmma_ros.model.backends.interface import Backend, Logits, Tokens
 from karmma_ros.model.backends.pytorch import Eager
 from karmma_ros.prediction import Prediction, Vocabulary
 from karmma_ros.stream.token_cache import hop_for, TokenCache
@@ -61,10 +61,13 @@ class Recogniser:
 
     def recognise(
         self, source: Window | Clip, keep: Iterable[Modality] | None = None,
+        leave_one_out: bool = False,
     ) -> Prediction:
         """
         Predict from all modalities of a window or clip, or those of them to keep.
 
+        :param leave_one_out: predict also without each of several modalities: their tokens are
+            fused again, no encoder runs twice.
         :raises InvalidSampleError: when none is left that the network takes, or when the
             network's output is not finite.
         :raises InvalidSettingError: when the network and the vocabulary do not match.
@@ -76,11 +79,23 @@ class Recogniser:
                 f'clip: got {subset_name(source.modalities)}; expected at least one of '
                 f'{subset_name(wanted)}')
         self._used = True
+        leave_one_out = leave_one_out and len(used) > 1
         if isinstance(source, Window) and self._tokens is not None:
-            logits = self.backend.fuse(self._tokens.tokens(source, used))
+            tokens = self._tokens.tokens(source, used)
         else:
             clip = source.clip(used) if isinstance(source, Window) else source
-            logits = self.backend.infer({m: clip.inputs[m][None] for m in used})
+            inputs = {m: clip.inputs[m][None] for m in used}
+            if not leave_one_out:
+                return self._prediction(used, self.backend.infer(inputs))
+            tokens = self.backend.encode_clip(inputs)
+        subsets = {m: [other for other in used if other != m] for m in used if leave_one_out}
+        return replace(self._fuse(tokens, used), without={
+            m: self._fuse(tokens, others) for m, others in subsets.items()})
+
+    def _fuse(self, tokens: Mapping[Modality, Tokens], used: Sequence[Modality]) -> Prediction:
+        return self._prediction(used, self.backend.fuse({m: tokens[m] for m in used}))
+
+    def _prediction(self, used: Sequence[Modality], logits: Logits) -> Prediction:
         for head, x in logits.items():
             self._check(head, x)
         output = self.calibration.apply(used, logits)

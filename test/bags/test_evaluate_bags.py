@@ -29,7 +29,7 @@ from karmma_ros.evaluation.predictions import (
     PredictionsError,
     save_conditions,
 )
-from karmma_ros.modality import PAPER_MODALITIES, parse_subset, subset_name
+from karmma_ros.modality import Modality, PAPER_MODALITIES, parse_subset, subset_name
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.presets import preset
@@ -43,6 +43,7 @@ from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys import get_types_from_msg, get_typestore, Stores
 import torch
 
+V, A = Modality.RGB, Modality.AUDIO
 TYPE = 'karmma_msgs/msg/ActionRecognition'
 MESSAGES = Path(__file__).parents[2] / 'karmma_msgs' / 'msg'
 
@@ -91,6 +92,36 @@ def test_every_prediction_is_that_of_the_recogniser(kitchen, bundle, result):
                 np.testing.assert_allclose(
                     predictions.probabilities[head][row], p, atol=1e-5)
             assert predictions.is_unknown[row] == expected.is_unknown
+
+
+def test_predictions_without_each_sensor_are_those_of_the_recogniser(kitchen, bundle):
+    network = Recogniser(bundle.network, bundle.vocabulary, bundle.spec,
+                         calibration=bundle.calibration)
+    modalities = bundle.network.modalities
+    with Bag(kitchen) as bag:
+        requests = list(Replay(bag, choose_topics(bag, {}, modalities), bundle.spec, modalities,
+                           node_parameters(), [Run()]).windows())
+    predictions = evaluated(kitchen, bundle, leave_one_out=True).predictions
+    assert [c.name for c in predictions] == ['as recorded', *(f'without {m}' for m in modalities)]
+    live = [network.recognise(request.window, leave_one_out=True) for request in requests]
+    for modality in modalities:
+        table = predictions[Condition.leaving_out(modality)]
+        rows = [(request, each.without[modality]) for request, each in zip(requests, live)
+                if modality in each.without]
+        assert [request.inference_ns for request, _ in rows] == table.inference_ns.tolist()
+        assert len(table) > 10 and not table.present[:, modalities.index(modality)].any()
+        for head, p in table.probabilities.items():
+            np.testing.assert_allclose(
+                p, [each.probabilities[head] for _, each in rows], atol=1e-5)
+
+
+@pytest.mark.parametrize('condition, own, used', [
+    (Condition(), 'V+A', 'V+A'), (Condition.of_subset((A,)), 'V+A', 'A'),
+    (Condition.of_subset((V, A)), 'A+D', 'none'), (Condition.leaving_out(A), 'V+A', 'V'),
+    (Condition.leaving_out(A), 'V+D', 'none'), (Condition.leaving_out(A), 'A', 'none'),
+])
+def test_what_a_condition_uses_of_a_window(condition, own, used):
+    assert subset_name(condition.used(parse_subset(own))) == used
 
 
 @pytest.fixture(scope='module')
@@ -341,7 +372,7 @@ def recognitions(path, bundle, predictions, change=lambda scores: scores):
         message = types[TYPE](
             types['std_msgs/msg/Header'](end, ''), time(0), end, row, '', change(labels['verb']),
             labels['noun'], [], statuses, True, 0.01, 0.01, bundle.model_id, [],
-            unknown_score=0.0, is_unknown=False)
+            unknown_score=0.0, is_unknown=False, leave_one_out=[])
         yield ('/action_recognition', TYPE, store, int(predictions.inference_ns[row]) + 10_000_000,
                store.serialize_cdr(message, TYPE))
 
@@ -423,7 +454,8 @@ def test_a_recorded_head_beyond_verb_and_noun_is_compared(score, same):
 @pytest.mark.parametrize('model_id', ['waves@1', 'waves@12', 'waves@123', 'waves@1234'])
 @pytest.mark.parametrize('defined', [True, False])
 @pytest.mark.parametrize(('first_missing', 'heads'), [
-    ('HeadScores[]', ()), ('float32 unknown_score', ()), ('float32 unknown_score', ('tool',))])
+    ('HeadScores[]', ()), ('float32 unknown_score', ()), ('float32 unknown_score', ('tool',)),
+    ('LeaveOneOutScore[]', ()), ('LeaveOneOutScore[]', ('tool',))])
 def test_results_recorded_before_fields_were_added_are_read(
         model_id, defined, first_missing, heads):
     texts = {path.stem: path.read_text() for path in MESSAGES.glob('*.msg')}
@@ -439,7 +471,8 @@ def test_results_recorded_before_fields_were_added_are_read(
         types['std_msgs/msg/Header'](second, ''), second, second, 1, '',
         [types['karmma_msgs/msg/LabelScore'](1, 'point', 0.5)], [], [], [], True, 0.01, 0.02,
         model_id, *([[types['karmma_msgs/msg/HeadScores'](head, []) for head in heads]]
-                    if first_missing != 'HeadScores[]' else []))
+                    if first_missing != 'HeadScores[]' else []),
+        *([0.5, True] if first_missing == 'LeaveOneOutScore[]' else []))
     data = bytes(store.serialize_cdr(message, TYPE))
     definition = MessageDefinition(
         MessageDefinitionFormat.MSG, store.generate_msgdef(TYPE, ros_version=2)[0])

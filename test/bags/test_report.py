@@ -24,6 +24,7 @@ from karmma_ros.evaluation.ground_truth import Truth
 from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.evaluation.schema import json_schema, to_json
 from karmma_ros.evaluation.segmentation import Segment
+from karmma_ros.modality import Modality
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.stream.events import EventSettings
 import numpy as np
@@ -237,6 +238,49 @@ def test_failure_cases_are_the_most_confident_errors(run, folder):
     from base64 import b64decode
     data = np.frombuffer(b64decode(images[0]['src'].partition(',')[2]), np.uint8)
     assert cv2.imdecode(data, cv2.IMREAD_COLOR).shape == (180, 240, 3)
+
+
+@pytest.mark.parametrize('fraction', [0.25, 0.0])
+def test_the_fraction_of_unknown_windows_is_reported(run, tmp_path, fraction):
+    condition, recorded = next(iter(run.predictions.items()))
+    unknown = np.arange(len(recorded)) < fraction * len(recorded)
+    predictions = {**run.predictions, condition: replace(recorded, is_unknown=unknown)}
+    written = report.write(tmp_path, [replace(run, predictions=predictions)], MODEL, {})
+    assert written['conditions'][0]['unknown'] == pytest.approx(fraction, abs=0.5 / len(recorded))
+    sentence = '25.0 % of the windows show an action that the model does not know, or none.'
+    page, text = Page(tmp_path / 'report.html').text, (tmp_path / 'report.md').read_text()
+    assert (sentence in page) == (sentence in text) == bool(fraction)
+    assert 'unknown, %' in page and 'unknown, %' in text
+
+
+def test_failure_cases_state_what_each_window_is_without_a_sensor(run, tmp_path):
+    recorded = next(iter(run.predictions.values()))
+    uniform = {head: np.full_like(p, 0.5 / p.shape[1]) for head, p in
+               recorded.probabilities.items()}
+    for p in uniform.values():
+        p[:, 1] = 0.5
+    left_out = replace(recorded, probabilities=uniform).select(recorded.present[:, 2])
+    predictions = {**run.predictions, Condition.leaving_out(Modality.AUDIO): left_out}
+    written = report.write(tmp_path, [replace(run, predictions=predictions)], MODEL, {})
+    assert written['conditions'][-1]['name'] == 'without audio'
+    of_audio = 0
+    for case in written['failure_cases']:
+        if 'audio' not in case['present']:
+            assert 'without' not in case
+            continue
+        own, = case['without']
+        of_audio += 1
+        row, = np.flatnonzero(recorded.end_ns == case['window_ns'][1])
+        heads = run.vocabulary.heads
+        ids = {head: heads[head].index(name) for head, name in case['predicted'].items()}
+        assert own['sensor'] == 'audio'
+        assert own['predicted'] == {head: heads[head][1] for head in ids}
+        assert own['score'] == pytest.approx(
+            np.prod([uniform[head][0, i] for head, i in ids.items()]))
+        assert own['score_with'] == pytest.approx(
+            np.prod([recorded.probabilities[head][row, i] for head, i in ids.items()]))
+    assert of_audio
+    assert Page(tmp_path / 'report.html').text.count('without audio') >= of_audio
 
 
 def test_failure_cases_without_images(run, tmp_path):

@@ -168,6 +168,16 @@ def test_a_sweep_gives_all_subsets_nine_replays_and_the_curve(bag, tmp_path):
     assert list(dropped.values())[-1] < list(dropped.values())[0]
 
 
+@pytest.mark.parametrize('by', ['option', 'parameter'])
+def test_each_sensor_is_left_out_in_turn(bag, tmp_path, by):
+    parameters = tmp_path / 'robot.yaml'
+    parameters.write_text('/**:\n  ros__parameters:\n    leave_one_out: true\n')
+    words = ['--leave-one-out'] if by == 'option' else ['--params', str(parameters)]
+    assert evaluate(bag, tmp_path, *words, '--rate', '2') == 0
+    assert [each['name'] for each in read_report(tmp_path)['conditions']] == [
+        'as recorded', 'without rgb', 'without flow', 'without audio', 'without detections']
+
+
 def test_the_other_bags_are_evaluated_beside_a_bad_one(bag, tmp_path, capsys):
     bad = tmp_path / 'bad.mcap'
     bad.write_bytes(b'no bag')

@@ -208,11 +208,11 @@ def test_a_network_that_fails_is_logged_and_the_next_clip_tried(
     recogniser = node._session.worker.engine.recogniser
     recognise, calls = recogniser.recognise, []
 
-    def fail_once(window):
+    def fail_once(window, **options):
         calls.append(window)
         if len(calls) == 1:
             raise RuntimeError('out of memory')
-        return recognise(window)
+        return recognise(window, **options)
 
     monkeypatch.setattr(recogniser, 'recognise', fail_once)
     assert stage.until(lambda: stage.results, 10, stage.periodic(20, stage.send_image))
@@ -224,11 +224,11 @@ def test_deactivation_waits_for_the_network(stage, perform, monkeypatch):
     recogniser, ends = node._session.worker.engine.recogniser, []
     recognise, begun = recogniser.recognise, []
 
-    def dawdle(window):
+    def dawdle(window, **options):
         begun.append(window)
         time.sleep(0.5)
         ends.append(window)
-        return recognise(window)
+        return recognise(window, **options)
 
     monkeypatch.setattr(recogniser, 'recognise', dawdle)
     assert stage.until(lambda: len(begun) > len(ends), 10, stage.periodic(20, stage.send_image))

@@ -194,10 +194,10 @@ def test_no_result_rests_on_what_was_discarded_while_the_network_ran(
     recogniser, called, may_return = node._session.worker.engine.recogniser, Event(), Event()
     recognise = recogniser.recognise
 
-    def slowly(window):
+    def slowly(window, **options):
         called.set()
         may_return.wait(20)
-        return recognise(window)
+        return recognise(window, **options)
     monkeypatch.setattr(recogniser, 'recognise', slowly)
     assert stage.until(called.is_set, step=play)
     assert call(stage, Trigger, 'karmma/reset', Trigger.Request()).success

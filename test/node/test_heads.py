@@ -12,6 +12,7 @@ from karmma_msgs.msg import (
     ModelInfo,
 )
 from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
+from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.presets import preset
@@ -164,6 +165,27 @@ def test_an_unknown_action_is_published_and_watched():
     assert message.above_threshold and message.verbs[0].class_name == 'point'
     assert recognition_line(message, 0.0).endswith('  unknown action')
     assert not result(WAVES).is_unknown and 'unknown' not in recognition_line(result(WAVES), 0.0)
+
+
+@pytest.mark.parametrize(('classes', 'other', 'text'), [
+    (WAVES, {'gesture': (0.9, 0.05, 0.05)}, '  without A 0.05 (wave)'),
+    (TOOLS, {'tool': (1.0, 0.0), 'verb': (0.5, 0.5), 'noun': (0.2, 0.8)}, '  without A 0.40'),
+    (TOOLS, {'tool': (1.0, 0.0), 'verb': (0.5, 0.5), 'noun': (0.8, 0.2)},
+     '  without A 0.10 (cut bread)'),
+])
+def test_what_a_result_would_be_without_an_input_is_published_and_watched(classes, other, text):
+    window = SimpleNamespace(start_ns=1_000_000_000, end_ns=2_000_000_000, statuses=(),
+                             modalities=())
+    prediction = predicted(classes)
+    left_out = Prediction({head: np.array(p) for head, p in other.items()}, Vocabulary(classes))
+    message = recognition_message(replace(prediction, without={Modality.AUDIO: left_out}), window,
+                                  Publishing(2, 0.0, 'me', 'model@1'))
+    own, = message.leave_one_out
+    assert own.name == 'audio' and own.score == pytest.approx(float(text.split()[2]))
+    assert own.action.score == pytest.approx(left_out.top_actions()[0].score)
+    assert recognition_line(message, 0.0).endswith(text)
+    assert not result(classes).leave_one_out and 'without' not in recognition_line(
+        result(classes), 0.0)
 
 
 def test_watch_leaves_out_a_head_without_classes():

@@ -1,15 +1,17 @@
 """The player: what it mutes, what it refuses, and that its bytes arrive."""
 
+import re
 import sqlite3
 import subprocess
 import sys
 import time
 
 from karmma_msgs.msg import ActionAnnotation
+from karmma_ros.bags.faults import Corrupt, parse_corrupt
 from karmma_ros.bags.writer import BagWriter
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import PAPER_MODALITIES
-from karmma_ros.node.player import main, muted_topics
+from karmma_ros.node.player import corrupted_topics, main, muted_topics
 from karmma_ros.stream.settings import parse_mute
 import numpy as np
 import pytest
@@ -42,6 +44,25 @@ def test_a_mute_holds_back_every_topic_of_its_input(what, expected):
 def test_a_mute_of_what_the_bag_lacks_is_an_error(what, text):
     with pytest.raises(InvalidSettingError, match=text):
         muted_topics([parse_mute(what)], {'/image': V, '/truth': None})
+
+
+@pytest.mark.parametrize(('what', 'fault', 'topics'), [
+    ('camera=covered@1s..2s', Corrupt('rgb', 'covered', 5, 1.0, 2.0),
+     {'/image', '/image/compressed'}),
+    ('/audio=hiss:3', Corrupt('audio', 'hiss', 3), {'/audio'}),
+])
+def test_a_corruption_affects_every_topic_of_its_input(what, fault, topics):
+    assert corrupted_topics([parse_corrupt(what)], TOPICS) == {fault: topics}
+
+
+@pytest.mark.parametrize(('what', 'text'), [
+    ('/ground_truth=black', "--corrupt is '/ground_truth'; expected an input or topic of the bag"),
+    ('/audio=black', "corruption of audio is 'black'; expected silence, muted, hiss"),
+    ('imu=noise', "'imu'; expected an input or topic of the bag: /image"),
+])
+def test_a_corruption_that_cannot_be_is_an_error(what, text):
+    with pytest.raises(InvalidSettingError, match=re.escape(text)):
+        corrupted_topics([parse_corrupt(what)], TOPICS)
 
 
 def test_the_command_reports_it_before_it_plays(bag, capsys):

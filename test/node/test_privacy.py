@@ -123,12 +123,12 @@ def test_a_result_that_is_computed_while_its_sensor_is_disabled_is_not_published
     recogniser = node._session.model.recogniser
     compute, seen = recogniser.recognise, []
 
-    def disable_meanwhile(window, *more):
+    def disable_meanwhile(window, **options):
         if not seen and 'audio' in map(str, window.modalities):
             seen.append(True)
             stage.results.clear()
             put(node, audio__enabled=False)
-        return compute(window, *more)
+        return compute(window, **options)
 
     monkeypatch.setattr(recogniser, 'recognise', disable_meanwhile)
     assert stage.until(lambda: seen and len(stage.results) > 3, 20, sensors)

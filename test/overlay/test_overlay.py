@@ -11,9 +11,11 @@ import time
 from types import ModuleType
 
 import cv2
+import karmma_msgs.msg
 from karmma_msgs.msg import (
     ActionEvent,
     ActionRecognition,
+    ActionScore,
     LabelScore,
     ModalityAvailability,
     ModalityStatus,
@@ -89,6 +91,16 @@ def test_a_result_of_an_unknown_action_is_marked():
     message.is_unknown = True
     node_status.add_result(message, 1.0)
     assert node_status.view(1.2).is_unknown
+
+
+def test_the_fraction_of_the_score_that_each_input_adds_is_shown():
+    node_status, message = NodeStatus(), result()
+    message.actions = [ActionScore(score=0.8)]
+    message.leave_one_out = [karmma_msgs.msg.LeaveOneOutScore(name='rgb', score=0.2),
+                             karmma_msgs.msg.LeaveOneOutScore(name='audio', score=0.9)]
+    node_status.add_result(message, 1.0)
+    sensors = node_status.view(1.2).sensors
+    assert [s.contribution for s in sensors] == [pytest.approx(0.75), None, 0.0, None]
 
 
 def test_inputs_of_any_type_have_letters_and_names():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 from karmma_ros.calibration import Calibration, SubsetCalibration, unknown_score
 from karmma_ros.clip import AudioSpec, Clip, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
@@ -120,3 +122,54 @@ def test_reports_when_the_class_list_does_not_match():
 def test_never_predicts_nan(bad):
     with pytest.raises(InvalidSampleError, match="head 'verb': the network gave NaN"):
         Recogniser(Network(verb=(0.0, bad, 0.0)), VOCABULARY, SPEC).recognise(clip_of(V))
+
+
+class Fusing(Network):
+    """A network with tokens: the mean of its inputs, which are summed."""
+
+    def forward(self, inputs, present):
+        return self.fuse({m: self.encode(m, x) for m, x in inputs.items()})
+
+    def encode(self, modality, x):
+        self.calls.append(modality)
+        return x.mean().reshape(1, 1, 1)
+
+    def fuse(self, tokens):
+        total = sum(tokens.values()).reshape(1, 1)
+        return {'verb': total * torch.tensor([[0.0, 1.0, 2.0]]),
+                'noun': total * torch.tensor([[1.0, -1.0]])}
+
+
+def test_each_modality_is_left_out_in_turn_without_encoding_twice():
+    clip = Clip({V: np.full(SPEC.input_shape(V), 2.0, np.float32),
+                 A: np.full(SPEC.input_shape(A), -3.0, np.float32)})
+    calibration = Calibration({(V, A): SubsetCalibration({'verb': 2.0}),
+                               (V,): SubsetCalibration({'verb': 0.5}, -9.0, 1.5)})
+    network = Fusing()
+    recogniser = Recogniser(network, VOCABULARY, SPEC, calibration=calibration)
+    complete = recogniser.recognise(clip, leave_one_out=True)
+    assert network.calls == [V, A] and list(complete.without) == [V, A]
+    for left_out, other in ((A, V), (V, A)):
+        alone = recogniser.recognise(clip, [other])
+        for head, scores in alone.probabilities.items():
+            np.testing.assert_array_equal(complete.without[left_out].probabilities[head], scores)
+        assert complete.without[left_out].is_unknown == alone.is_unknown
+    plain = recogniser.recognise(clip)
+    np.testing.assert_array_equal(plain.probabilities['verb'], complete.probabilities['verb'])
+    assert not plain.without
+    # From both "cut" and "cup"; from the camera alone that has the score of its own calibration.
+    camera = complete.without[A]
+    assert complete.score_without(A) == pytest.approx(float(
+        camera.probabilities['verb'][0] * camera.probabilities['noun'][1]) ** 1.5)
+    assert complete.top_actions()[0].verb.class_name == 'cut'
+
+
+def test_of_one_modality_nothing_is_left_out():
+    recogniser = Recogniser(Fusing(), VOCABULARY, SPEC)
+    assert not recogniser.recognise(clip_of(V), leave_one_out=True).without
+
+
+def test_a_network_without_tokens_cannot_leave_one_out():
+    with pytest.raises(InvalidSettingError, match=re.escape(
+            'leave_one_out is True; expected false: Network has no tokens that could be fused')):
+        Recogniser(Network(), VOCABULARY, SPEC).recognise(clip_of(V, A), leave_one_out=True)

@@ -108,6 +108,8 @@ class ConditionScores:
     windows: int
     modality_coverage: Mapping[str, float]
     """Modality → fraction of the windows that have it."""
+    unknown: float
+    """Fraction of the windows whose action the model does not know."""
     actions: Mapping[str, ActionScores]
     per_window: Mapping[str, WindowScores]
     events: EventScores
@@ -190,6 +192,18 @@ class ReliabilityDiagrams:
 
 
 @dataclass(frozen=True)
+class WithoutSensor:
+    """A window predicted without one of its sensors."""
+
+    sensor: str
+    score: float
+    """Probability of the classes that are predicted with it."""
+    score_with: float
+    """The same with it."""
+    predicted: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class FailureCase:
     """An action that was recognised wrongly, with high confidence."""
 
@@ -204,6 +218,8 @@ class FailureCase:
     chance_of_truth: Mapping[str, float]
     present: Sequence[str]
     states: Mapping[str, int]
+    without: Sequence[WithoutSensor] | None = None
+    """What the window would be without each sensor, where these were left out in turn."""
 
 
 @dataclass(frozen=True)

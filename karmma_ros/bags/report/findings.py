@@ -9,12 +9,13 @@ first, then subsets, the largest first. Each is shown by frames of its most conf
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import cv2
 from karmma_ros.bags.bag_run import BagRun
-from karmma_ros.bags.report.bag_report import FailureCase
+from karmma_ros.bags.report.bag_report import FailureCase, WithoutSensor
 from karmma_ros.bags.report.summary import ScoredBag
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.evaluation.classification import PredictedActions, windows_of
@@ -64,6 +65,9 @@ def sentences(report: Mapping[str, Any]) -> Iterator[str]:
         yield from _announced(first['events'])
         yield from _calibrated(report, key)
     yield from _missing_sensors(report, key)
+    if first['unknown']:
+        yield (f'{percent(first["unknown"])} % of the windows show an action that the model does '
+               'not know, or none.')
     yield _sensors(first['modality_coverage'])
 
 
@@ -152,7 +156,8 @@ def condition_with_errors(report: Report) -> str:
     """Return the condition whose failure cases are shown."""
     key, columns = scored_key(report), report['segments']['conditions']
     conditions = report['conditions']
-    ordered = sorted(conditions, key=lambda c: bool(c['parameters'].get('subset')))
+    ordered = sorted(conditions, key=lambda c: not {'subset', 'without'}.isdisjoint(
+        c['parameters']))
     known = known_actions(report, key)
     for condition in [conditions[0], *ordered]:
         each = columns[condition['name']]
@@ -176,8 +181,34 @@ def failure_cases(
         chosen = actions.labelled[key] & actions.predicted & ~actions.hits()[key]
         wrong += [(-float(actions.confidence[key][i]), bag, int(i))
                   for i in np.flatnonzero(chosen)]
-    return [_failure_case(runs[bag], predictions[bag], scored[bag].actions, bag, i, -confidence)
-            for confidence, bag, i in sorted(wrong)[:most]]
+    cases = [_failure_case(runs[bag], predictions[bag], scored[bag].actions, bag, i, -confidence)
+             for confidence, bag, i in sorted(wrong)[:most]]
+    recorded = [next(iter(run.predictions.values())) for run in runs]
+    return [replace(case, without=_without(runs[case.bag], case) or None)
+            if predictions[case.bag] is recorded[case.bag] else case for case in cases]
+
+
+def _without(run: BagRun, case: FailureCase) -> list[WithoutSensor]:
+    """Return what the window of a failure case would be without each of its sensors."""
+    names = run.vocabulary.heads
+    classes = {head: names[head].index(name) for head, name in case.predicted.items()}
+
+    def score(table: BagPredictions, row: int) -> float:
+        return float(np.prod([table.probabilities[h][row, c] for h, c in classes.items()]))
+
+    tables = {c.without: table for c, table in run.predictions.items() if c.without}
+    recorded, end_ns = next(iter(run.predictions.values())), case.window_ns[1]
+    score_with = score(recorded, _row_of(recorded, end_ns)[0])
+    return [
+        WithoutSensor(sensor, score(table, row), score_with, {
+            head: names[head][int(table.probabilities[head][row].argmax())] for head in classes})
+        for sensor, table in tables.items() for row in _row_of(table, end_ns)]
+
+
+def _row_of(table: BagPredictions, end_ns: int) -> list[int]:
+    """Return the window that ends then, if the table has it."""
+    rows: list[int] = np.flatnonzero(table.end_ns == end_ns)[:1].tolist()
+    return rows
 
 
 def _failure_case(

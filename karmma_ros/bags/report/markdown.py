@@ -47,7 +47,7 @@ def _conditions(report: Mapping[str, Any], key: str | None) -> str:
     names = list(report['conditions'][0]['actions'])
     header = ['condition', 'windows', *(f'{word(n)} top-1, %' for n in names),
               *(['with prediction, %', 'F1@25, %', 'delay, s'] if key else ['events']),
-              'same prediction, %']
+              'unknown, %', 'same prediction, %']
     rows = []
     for each in report['conditions']:
         if each['parameters'].get('subset'):
@@ -59,7 +59,8 @@ def _conditions(report: Mapping[str, Any], key: str | None) -> str:
                 percent(events.get('f1', {}).get('25')),
                 seconds(events.get('delay_s', {}).get('p50'))] if key else [
                     f'{events["count"]:,}']
-        rows.append([*row, percent((each.get('agreement') or {}).get('same'))])
+        rows.append([*row, percent(each['unknown']),
+                     percent((each.get('agreement') or {}).get('same'))])
     return markdown_table(header, rows)
 
 

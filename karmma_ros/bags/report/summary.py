@@ -215,6 +215,7 @@ def evaluate_condition(
     entry = ConditionScores(
         name=condition.name, parameters=dict(condition.parameters),
         windows=sum(map(len, predictions)), modality_coverage=_modality_coverage(predictions),
+        unknown=_mean(np.concatenate([each.is_unknown for each in predictions])),
         actions=_action_scores(pooled, keys),
         per_window={key: WindowScores(**{name: per_window[key][name] for name in (
             'count', 'top1', 'top5', 'calibration_error')}) for key in keys},  # type: ignore
@@ -251,6 +252,10 @@ def _columns(
         top5={key: five[key].astype(int).tolist() for key in keys},
         confidence={key: [round(x, 4) for x in pooled.confidence[key].tolist()] for key in keys},
         delay_s=[None if x is None else round(x, 3) for x in delays])
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else float('nan')
 
 
 def _modality_coverage(predictions: Sequence[BagPredictions]) -> dict[str, float]:

@@ -96,6 +96,10 @@ def _parser() -> CommandParser:
                         'of the node, 5 unless changed)')
     parser.add_argument('--jobs', type=int, default=1, metavar='N',
                         help='number of bags evaluated in parallel')
+    parser.add_argument('--leave-one-out', action='store_true', help='also predict each window '
+                        'without each of its inputs: which one mattered, above all in failure '
+                        'cases (default: parameter leave_one_out of the node, false unless '
+                        'changed)')
     add_device_option(parser)
     _add_faults(parser)
     return parser
@@ -223,6 +227,7 @@ def _settings(options: Namespace, modalities: Collection[Modality]) -> Settings:
             (DropInterval(ALL_INPUTS, probability, options.interval),) for probability in SWEEP
         ]
     return Settings(values, topics, options.subsets or options.sweep,
+                    options.leave_one_out or values['leave_one_out'],
                     tuple(dict.fromkeys(sets)), options.seed)
 
 

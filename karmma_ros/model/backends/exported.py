@@ -152,6 +152,10 @@ class Exported:
 
         Meanwhile the chunked ones run one after the other.
         """
+        return self.fuse(self.encode_clip(inputs))
+
+    def encode_clip(self, inputs: Mapping[Modality, Input]) -> dict[Modality, Tokens]:
+        """Return the graphs' buffers, and arrays of the chunked encoders."""
         for modality, x in inputs.items():
             self._check(modality, x)
         unchunked = {m: graph for m, graph in self._encoders.items()
@@ -164,7 +168,7 @@ class Exported:
                   for m, x in inputs.items() if m in self.chunks}
         for graph in reversed(unchunked.values()):
             graph.wait()
-        return self.fuse(tokens | {m: graph.outputs[TOKENS] for m, graph in unchunked.items()})
+        return tokens | {m: graph.outputs[TOKENS] for m, graph in unchunked.items()}
 
     def encode(self, modality: Modality, x: Input) -> Tokens:
         """Return a copy."""

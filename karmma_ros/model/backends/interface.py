@@ -62,6 +62,10 @@ class Backend(Protocol):
         """Classify from the modalities given, at least one; their encoders may overlap."""
         ...
 
+    def encode_clip(self, inputs: Mapping[Modality, Input]) -> dict[Modality, Tokens]:
+        """Return the tokens of the modalities given as `infer` does, until the next call."""
+        ...
+
     def encode(self, modality: Modality, x: Input) -> Tokens:
         """Return a modality's tokens, which may be kept and fused repeatedly."""
         ...

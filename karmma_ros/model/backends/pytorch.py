@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.backends.interface import BF16, COMPILED, EAGER, FP32, Input, Logits, Tokens
 from karmma_ros.model.karmma import Karmma
@@ -24,7 +25,8 @@ class Eager:
 
     The network has `modalities` and is called as `network(inputs, present)`: inputs `[1, ...]`
     of the present modalities, and bool `[1, m]` over all its modalities in canonical
-    order; it returns logits `[1, c]` for each head. `encode` and `fuse` are those of `Karmma`.
+    order; it returns logits `[1, c]` for each head. `encode` and `fuse` are those of `Karmma`;
+    a network without them can only `infer`.
     """
 
     name, precision = EAGER, FP32
@@ -42,6 +44,18 @@ class Eager:
         batch = {m: self._to_device(x) for m, x in inputs.items()}
         present = torch.tensor([[m in batch for m in self.modalities]], device=self.device)
         return to_numpy(self._network(batch, present))
+
+    def encode_clip(self, inputs: Mapping[Modality, Input]) -> dict[Modality, Tokens]:
+        """
+        Return tensors on the device.
+
+        :raises InvalidSettingError: for a network without `encode` and `fuse`.
+        """
+        if not (hasattr(self._network, 'encode') and hasattr(self._network, 'fuse')):
+            raise InvalidSettingError(
+                'leave_one_out', True, f'false: {type(self._network).__name__} has no tokens that '
+                'could be fused again')
+        return {m: self.encode(m, x) for m, x in inputs.items()}
 
     @torch.inference_mode()
     def encode(self, modality: Modality, x: Input) -> Tokens:
@@ -91,7 +105,11 @@ class CompiledCPU:
 
     def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
         """See `Backend.infer`; each encoder has all threads, one after another."""
-        return self.fuse({m: self.encode(m, x) for m, x in inputs.items()})
+        return self.fuse(self.encode_clip(inputs))
+
+    def encode_clip(self, inputs: Mapping[Modality, Input]) -> dict[Modality, Tokens]:
+        """Return tensors."""
+        return {m: self.encode(m, x) for m, x in inputs.items()}
 
     @torch.inference_mode()
     def encode(self, modality: Modality, x: Input) -> Tokens:
@@ -128,6 +146,11 @@ class CompiledCUDA:
     @torch.inference_mode()
     def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
         """See `Backend.infer`: copies and encoders overlap, each on its stream."""
+        return self._fuse(self.encode_clip(inputs))
+
+    @torch.inference_mode()
+    def encode_clip(self, inputs: Mapping[Modality, Input]) -> dict[Modality, Tokens]:
+        """Return the encoders' buffers on the device."""
         main = torch.cuda.current_stream(self.device)
         for modality, x in inputs.items():
             stream = self._streams[modality]
@@ -136,7 +159,7 @@ class CompiledCUDA:
                 self._launch(modality, x)
         for modality in inputs:
             main.wait_stream(self._streams[modality])
-        return self._fuse({m: self._encoders[m].output[TOKENS] for m in inputs})
+        return {m: self._encoders[m].output[TOKENS] for m in inputs}
 
     @torch.inference_mode()
     def encode(self, modality: Modality, x: Input) -> Tokens:

@@ -197,7 +197,7 @@ class ConstantPrediction:
         self._prediction, self._every = Prediction(scores, vocabulary), every
         self._calls, self.network = 0, None
 
-    def __call__(self, window: Any, keep: Any = None) -> Prediction:
+    def __call__(self, window: Any, **options: Any) -> Prediction:
         """Replace Recogniser.recognise."""
         self._calls += 1
         if self._every and self.network is not None and self._calls % self._every == 0:

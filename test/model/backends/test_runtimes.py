@@ -58,6 +58,22 @@ def test_a_calibration_is_applied_to_the_logits_of_every_backend(exported, runti
 
 
 @pytest.mark.parametrize('runtime', RUNTIMES)
+@pytest.mark.parametrize('missing', ['tokens', 'omit'])
+def test_every_backend_leaves_one_out(exported, runtime, missing):
+    bundle = exported(missing)
+    clip = Clip({m: x[0] for m, x in check_clip(bundle.spec, bundle.network.modalities).items()})
+    ours, eager = (
+        Recogniser(backend, bundle.vocabulary, bundle.spec) for backend in (
+            choose(bundle, 'cpu', runtime).backend, bundle.network))
+    complete = ours.recognise(clip, leave_one_out=True)
+    assert len(complete.without) == len(bundle.network.modalities)
+    for modality, without in {None: complete, **complete.without}.items():
+        expected = eager.recognise(clip, [m for m in clip.modalities if m != modality])
+        for head, scores in expected.probabilities.items():
+            np.testing.assert_allclose(without.probabilities[head], scores, atol=1e-4)
+
+
+@pytest.mark.parametrize('runtime', RUNTIMES)
 def test_tokens_are_encoded_once_and_fused_often(exported, runtime):
     bundle = exported('tokens')
     backend, eager = choose(bundle, 'cpu', runtime).backend, Eager(bundle.network)
