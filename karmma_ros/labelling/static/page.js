@@ -247,6 +247,14 @@ function border(side) {
   refresh();
 }
 
+/** Undo or redo, and choose the label that has changed. */
+function step(change) {
+  const before = new Set(state.labels.list);
+  change();
+  state.selected = state.labels.list.find(each => !before.has(each)) || null;
+  refresh();
+}
+
 const actions = {
   play: () => player.toggle(),
   previous: () => player.step('previous'),
@@ -277,8 +285,8 @@ const actions = {
     state.selected = null;
     refresh();
   },
-  undo: () => { state.labels.undo(); refresh(); },
-  redo: () => { state.labels.redo(); refresh(); },
+  undo: () => step(() => state.labels.undo()),
+  redo: () => step(() => state.labels.redo()),
   'zoom-in': () => timeline.zoom(0.5),
   'zoom-out': () => timeline.zoom(2),
   'zoom-all': () => timeline.zoomAll(),

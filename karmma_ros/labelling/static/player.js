@@ -2,6 +2,7 @@
 
 const CHUNK_S = 8;  // audio that is fetched at once
 const AHEAD_S = 3;
+const MOST_STEPS = 4;  // that wait
 
 export class Player {
   /** @param fetchFrame (camera, time, which) → {time, blob} or null; fetchAudio (start, stop) →
@@ -17,6 +18,8 @@ export class Player {
     this.frameTime = null;
     this.sources = [];
     this.run = 0;
+    this.steps = 0;
+    this.stepped = Promise.resolve();
   }
 
   open(length, camera, hasAudio) {
@@ -59,9 +62,15 @@ export class Player {
     if (old.startsWith('blob:')) URL.revokeObjectURL(old);
   }
 
-  /** Go to the next or the previous frame. */
-  async step(which) {
+  /** Go to the next or the previous frame; of keys that repeat faster than frames come, a few. */
+  step(which) {
     this.pause();
+    if (this.steps >= MOST_STEPS) return;
+    this.steps++;
+    this.stepped = this.stepped.then(() => this.stepOnce(which)).finally(() => { this.steps--; });
+  }
+
+  async stepOnce(which) {
     const from = which === 'previous' && this.frameTime !== null && this.frameTime <= this.time
       ? this.frameTime : this.time;
     const frame = this.camera ? await this.fetchFrame(this.camera, from, which) : null;
