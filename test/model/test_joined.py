@@ -133,7 +133,7 @@ def test_the_command(tmp_path, rgb, capsys):
     assert 'rgb, audio' in text and 'note: this licence forbids commercial use' in text
     assert main(['model', 'join', *words]) == 2
     assert '--out is' in capsys.readouterr().err
-    for wrong, error in ([f'rgb={rgb.path}'], 'expected two or more'), (
+    for wrong, error in ([f'rgb={rgb.path}'], 'expected two modalities or more'), (
             ['rgb'], 'expected a modality and a model, as rgb=DIR'), (
             [f'rgb={rgb.path}'] * 2, 'expected each modality once'):
         assert main(['model', 'join', *wrong, '--out', str(tmp_path / 'other')]) == 2

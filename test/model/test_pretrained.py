@@ -141,7 +141,8 @@ def test_offline_the_error_names_the_file_its_url_and_its_path(cache):
 
 
 def test_offline_the_error_names_the_path_in_the_hub_cache(cache):
-    with pytest.raises(MissingWeightsError, match=f'{DEIT}: copy .*models--timm--deit.* from a mach'):
+    text = f'{DEIT}: copy .*models--timm--deit.* from a machine that has it'
+    with pytest.raises(MissingWeightsError, match=text):
         find_weights(EncoderConfig('ast', weights=DEIT))
 
 

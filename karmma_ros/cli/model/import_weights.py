@@ -87,14 +87,17 @@ def _add_options(parser: CommandParser) -> None:
 
 
 def _lines(bundle: Bundle) -> list[str]:
-    source = bundle.source
+    # Of several files each stands with its sensor.
+    joined = [each['source'] for each in bundle.source.get('joined', {}).values()]
+    parts = joined or [bundle.source]
     classes = ', '.join(f'{size} of {head}' for head, size in bundle.vocabulary.sizes.items())
     lines = [
         f'wrote {bundle.path}: {bundle.model_id}, {subset_name(bundle.network.modalities)}, '
         f'{classes}, {clip_text(bundle.spec, bundle.network.modalities)}',
-        f'from {source["file"]}, SHA-256 {source["sha256"]}',
-        *(f'not used: {name}: {reason}' for name, reason in source['dropped'].items()),
-        f'licence: {source["licence"]}']
-    if not source['commercial_use']:
+        *(f'from {part["file"]}, SHA-256 {part["sha256"]}' for part in parts),
+        *(f'not used: {name}: {reason}'
+          for part in parts for name, reason in part['dropped'].items()),
+        f'licence: {bundle.licence}']
+    if not bundle.commercial_use:
         lines.append('note: this licence forbids commercial use')
     return lines

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 import re
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import (
     Bundle,
@@ -28,8 +30,6 @@ from karmma_ros.model.imports.lavila import lavila_model, LAVILA_URLS
 from karmma_ros.model.imports.origin import (
     card,
     Converted,
-    join_models,
-    join_tensors,
     PublishedModel,
 )
 from karmma_ros.model.imports.radevski import radevski_model
@@ -37,6 +37,7 @@ from karmma_ros.model.imports.stlt import stlt_model
 from karmma_ros.model.imports.timm_image import split_file, timm_model
 from karmma_ros.model.imports.torchvision_video import torchvision_model
 from karmma_ros.model.imports.video_swin import omnivore_model, video_swin_model
+from karmma_ros.model.joined import ensemble_problem, join_models_of_sensors
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.untrusted_files import digest_of_file
 from karmma_ros.model.weights_file import (
@@ -115,7 +116,8 @@ def import_model(source: str, out: Path, settings: ImportSettings = ImportSettin
     Write a published model as a model directory, and load it.
 
     :param source: such as `torchvision:swin3d_t`; see `SOURCES` and `FILE_SOURCES`. Several
-        files of one modality each, joined by commas, become one network.
+        files of one modality each, separated by commas, are imported and joined
+        (`join_models_of_sensors`).
     :param out: the new directory.
     :raises InvalidSettingError: for an unknown source, or a file that is not its weights.
     :raises MissingWeightsError: when the file is not here.
@@ -134,29 +136,48 @@ def import_model(source: str, out: Path, settings: ImportSettings = ImportSettin
         model = SOURCES[library](name, settings)
         if model.find is not None and settings.file is None:
             settings = replace(settings, file=model.find(settings.download))
-        files = [_read(model.origin.url, settings)]
-        converted = model.convert(files[0].weights)
+        given = _read(model.origin.url, settings)
     elif library in FILE_SOURCES:
         names = name.split(SEPARATOR)
-        _refuse_one_file_options(names, settings)
-        files = [_read(URLS.get(f'{library}:{each}', ''), settings, f'{library}:{each}')
-                 for each in names]
-        models = [FILE_SOURCES[library](each.path, each.weights, settings) for each in files]
-        labels = [each.label(len(files)) for each in files]
-        parts = [each.convert(file.weights) for each, file in zip(models, files)]
-        model, converted = join_models(library, models, labels), join_tensors(parts, labels)
+        if len(names) > 1:
+            _refuse_one_file_options(names, settings)
+            return _import_several(library, names, out, settings)
+        given = _read(URLS.get(source, ''), settings, source)
+        model = FILE_SOURCES[library](given.path, given.weights, settings)
     else:
         raise InvalidSettingError('SOURCE', source, ', '.join(
             [*(f'{each}:NAME' for each in SOURCES), *(f'{each}:FILE' for each in FILE_SOURCES)]))
+    converted = model.convert(given.weights)
     network = build(model.config, model.spec, model.vocabulary).eval()
-    fill(network, converted, ', '.join(str(each.path) for each in files), model.origin.source)
-    stored = _description(model, files, converted)
+    fill(network, converted, str(given.path), model.origin.source)
+    stored = _description(model, given, converted)
     save_bundle(
         out, network, model.config, model.spec, model.vocabulary,
         dataset=f'{model.origin.dataset}; weights {model.origin.source}, {model.origin.terms}',
         card=card(model, out.name, stored, sum(p.numel() for p in network.parameters())),
         source=stored)
     return load_bundle(out)
+
+
+def _import_several(
+    library: str, names: Sequence[str], out: Path, settings: ImportSettings,
+) -> Bundle:
+    """Import each file, and write their ensemble; the parameters are as of `import_model`."""
+    parts: dict[Modality, Bundle] = {}
+    with TemporaryDirectory() as folder:
+        for i, name in enumerate(names):
+            own = Path(folder, str(i), Path(name).parent.name or 'model')
+            bundle = import_model(f'{library}:{name}', own, settings)
+            for modality in bundle.network.modalities:
+                if modality in parts:
+                    raise InvalidSettingError(
+                        'SOURCE', name, 'files of one modality each',
+                        f'another one has {modality}')
+                parts[modality] = bundle
+        if problem := ensemble_problem(parts):
+            raise InvalidSettingError(
+                'SOURCE', SEPARATOR.join(names), 'files of the same classes', problem)
+        return join_models_of_sensors(parts, out)
 
 
 @dataclass(frozen=True)
@@ -167,10 +188,6 @@ class _File:
     url: str
     digest: str
     weights: Weights
-
-    def label(self, files: int) -> str:
-        """Return a name of the file; of several, that of its folder as well."""
-        return self.path.name if files == 1 else f'{self.path.parent.name}/{self.path.name}'
 
 
 def _read(url: str, settings: ImportSettings, name: str = '') -> _File:
@@ -230,7 +247,7 @@ def _refuse_unused(library: str, settings: ImportSettings) -> None:
 def _refuse_one_file_options(names: Sequence[str], settings: ImportSettings) -> None:
     given = {'--file': settings.file, '--sha256': settings.sha256}
     for option, value in given.items():
-        if value and len(names) > 1:
+        if value:
             raise InvalidSettingError(
                 option, str(value), 'left out', f'the source has {len(names)} files')
 
@@ -281,15 +298,13 @@ def _checked_digest(path: Path, url: str, wanted: str) -> str:
 
 
 def _description(
-    model: PublishedModel, files: Sequence[_File], converted: Converted
+    model: PublishedModel, given: _File, converted: Converted
 ) -> Mapping[str, Any]:
     """Return what the directory states about the import, JSON-ready."""
     origin = model.origin
     return {
         'source': origin.source, 'page': origin.page,
-        'url': ', '.join(each.url for each in files if each.url),
-        'file': ', '.join(each.label(len(files)) for each in files),
-        'sha256': ', '.join(each.digest for each in files),
+        'url': given.url, 'file': given.path.name, 'sha256': given.digest,
         'licence': origin.licence, 'commercial_use': origin.commercial_use,
         'citation': origin.citation, 'accuracy': dict(origin.accuracy),
         'protocol': origin.protocol, 'dropped': dict(converted.dropped)}

@@ -6,13 +6,12 @@ Models that others published: where one comes from, and what its tensors become 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import ModelConfig
@@ -95,49 +94,6 @@ def clip_text(spec: ClipSpec, modalities: Iterable[Modality]) -> str:
 def count_text(count: int, noun: str) -> str:
     """Return a number with its noun, such as `1 file`."""
     return f'{count} {noun}' + ('' if count == 1 else 's')
-
-
-def join_models(
-    library: str, models: Sequence[PublishedModel], labels: Sequence[str],
-) -> PublishedModel:
-    """
-    Return one model of several that have one modality each; its logits are their mean.
-
-    :param labels: names of their files.
-    :raises InvalidSettingError: when they share a modality, or differ in clips or classes.
-    """
-    first = models[0]
-    if len(models) == 1:
-        return first
-    encoders, spec = dict(first.config.encoders), first.spec
-    for model, label in zip(models[1:], labels[1:]):
-        for what, theirs, ours in (
-                ('classes', model.vocabulary.sizes, first.vocabulary.sizes),
-                ('frames', model.spec.num_frames, spec.num_frames),
-                ('seconds', model.spec.duration, spec.duration)):
-            if theirs != ours:
-                raise InvalidSettingError(
-                    f'{what} of {label}', theirs, f'{ours}, as {labels[0]} has')
-        for modality, encoder in model.config.encoders.items():
-            if modality in encoders:
-                raise InvalidSettingError(
-                    'SOURCE', label, 'files of one modality each', f'another one has {modality}')
-            encoders[modality] = encoder
-            if name := modality_type(modality).spec_field:
-                spec = replace(spec, **{name: getattr(model.spec, name)})
-    return replace(
-        first, config=replace(first.config, encoders=encoders), spec=spec, origin=replace(
-            first.origin, source=f'{library}:{"+".join(labels)}', accuracy={}, protocol=''))
-
-
-def join_tensors(parts: Sequence[Converted], labels: Sequence[str]) -> Converted:
-    """Return the tensors of several files as those of one network."""
-    if len(parts) == 1:
-        return parts[0]
-    return Converted(
-        {name: x for part in parts for name, x in part.tensors.items()},
-        {f'{label}: {name}': reason for part, label in zip(parts, labels)
-         for name, reason in part.dropped.items()})
 
 
 def card(model: PublishedModel, name: str, stored: Mapping[str, Any], parameters: int) -> str:

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from karmma_ros.cli.main import main
 from karmma_ros.clip import AudioSpec, Clip, ClipSpec, VideoSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import make_clip
@@ -142,15 +143,27 @@ def test_several_files_become_the_mean_of_their_logits(tmp_path, classes):
         mean = sum(logits[data] for data in subset) / len(subset)
         np.testing.assert_allclose(scores.probabilities['verb'], mean[:3].softmax(0), atol=1e-5)
         np.testing.assert_allclose(scores.probabilities['noun'], mean[3:].softmax(0), atol=1e-5)
-    assert bundle.source['source'] == (
-        'radevski:video/checkpoint.pt+flow/checkpoint.pt+audio/checkpoint.pt')
-    assert len(bundle.source['sha256'].split(', ')) == 3
-    assert 'audio/checkpoint.pt' in (tmp_path / 'out' / 'README.md').read_text()
+    parts = bundle.source['joined']
+    assert [part['name'] for part in parts.values()] == ['video', 'flow', 'audio']
+    assert len({part['source']['sha256'] for part in parts.values()}) == 3
+    assert '- audio: `audio@' in (tmp_path / 'out' / 'README.md').read_text()
+    assert bundle.licence == 'MIT of the code; the weights state none'
+
+
+def test_the_command_states_each_file(tmp_path, classes, capsys):
+    save(tmp_path / 'video', 'video')
+    save(tmp_path / 'audio', 'audio')
+    files = ','.join(str(tmp_path / each / 'checkpoint.pt') for each in ('video', 'audio'))
+    assert main(['model', 'import', f'radevski:{files}', '--classes', *map(str, classes),
+                 '--out', str(tmp_path / 'out')]) == 0
+    text = capsys.readouterr().out
+    assert text.count('from checkpoint.pt, SHA-256 ') == 2 and 'V+A, 3 of verb, 4 of noun' in text
+    assert 'licence: MIT of the code; the weights state none\n' in text
 
 
 @pytest.mark.parametrize(('changes', 'text'), [
-    ({'NUM_FRAMES': 4}, 'frames of flow/checkpoint.pt is 4; expected 8, as video/checkpoint.pt'),
-    ({'STRIDE': 3}, 'seconds of flow/checkpoint.pt is 0.4; expected 0.266'),
+    ({'NUM_FRAMES': 4}, 'num_frames is 8, and 4 for the others'),
+    ({'STRIDE': 3}, r'clips of flow is .duration is 0.4\d*, and 0.266\d* for the others'),
     ({'DATASET_TYPE': 'video'}, 'files of one modality each.*another one has rgb'),
 ])
 def test_refuses_files_that_do_not_fit_each_other(tmp_path, classes, changes, text):
