@@ -13,6 +13,7 @@ from http import HTTPStatus
 import json
 from pathlib import Path
 from threading import Lock
+import traceback
 from typing import Any, TYPE_CHECKING
 from urllib.parse import quote
 
@@ -218,7 +219,11 @@ def _guarded(respond: Callable[[], Response]) -> Response:
         if error.errno in DISK_FULL:
             return Response({'error': 'the disk is full: free some space; the changes stay in '
                              'this page and are written then'}, HTTPStatus.INSUFFICIENT_STORAGE)
-        return Response({'error': f'the file cannot be written: {error.strerror or error}'},
+        return Response({'error': f'{error.filename or "a file"}: {error.strerror or error}'},
+                        HTTPStatus.INTERNAL_SERVER_ERROR)
+    except Exception as error:  # one bad request must not end all others
+        traceback.print_exc()
+        return Response({'error': f'{type(error).__name__}: {error}'},
                         HTTPStatus.INTERNAL_SERVER_ERROR)
 
 

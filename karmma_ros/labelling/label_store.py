@@ -195,7 +195,7 @@ class LabelStore:
         """
         if len(labels) > _MOST_LABELS:
             raise InvalidSettingError('labels', len(labels), f'at most {_MOST_LABELS:,}')
-        with self._lock, file_lock(self.path):
+        with self._lock, file_lock(self.path.with_name(f'.{self.path.name}')):
             table = self._table()
             if self._recording(table, recording).revision != revision:
                 raise ConflictError(

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import json
 from pathlib import Path
 from secrets import token_urlsafe
+import sys
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -56,7 +57,9 @@ class PageServer(ThreadingHTTPServer):
         return f'http://{HOST}:{self.server_port}/{self.token}/'
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore a browser that closes a connection."""
+        """Ignore a browser that closes a connection; print anything else."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -274,9 +274,24 @@ def test_a_page_closed_before_saving_is_taken_up_by_the_next(site):
     page.press('i')  # an open mark, which is the only loss
     page.tab.close()
     assert not site.path.exists()
+    site.path.write_text('recording,start,stop,verb,noun\nkitchen,5,6,wash,pan\n')
     again = site.open(page.tab.context)
-    again.expect_labels('cut onion 0:00.00 – 0:01.00')
-    assert rows(site.path) == [(0, 1, 'cut/onion')]
+    again.expect_labels('cut onion 0:00.00 – 0:01.00', 'wash pan 0:05.00')
+    again.saved()
+    assert rows(site.path) == [(0, 1, 'cut/onion'), (5, 6, 'wash/pan')]
+    assert again.tab.evaluate('() => localStorage.length') == 0
+
+
+def test_edits_that_cannot_be_saved_are_downloaded_without_the_server(site, tmp_path):
+    page = site.open()
+    page.tab.route('**/api/*', lambda route: route.abort())
+    page.press('i', 'Shift+ArrowRight', 'o')
+    page.enter_class('cut', 'onion, red "hot"')
+    with page.tab.expect_download() as download:
+        page.tab.get_by_text('Save a copy').click()
+    download.value.save_as(tmp_path / 'copy.csv')
+    assert download.value.suggested_filename == 'kitchen.csv'
+    assert rows(tmp_path / 'copy.csv') == [(0, 1, 'cut/onion, red "hot"')]
 
 
 def test_proposals_are_accepted_and_rejected_the_least_certain_first(site):

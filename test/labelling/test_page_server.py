@@ -105,6 +105,16 @@ def test_a_full_disk_is_reported_and_the_file_stays(site, monkeypatch):
     assert save(site, {**LABEL, 'start': 0}).status == 200
 
 
+def test_a_defect_is_one_failed_request(site, monkeypatch, capsys):
+    def broken(*arguments):
+        raise ZeroDivisionError('planted')
+    monkeypatch.setattr(label_store.LabelStore, 'load', broken)
+    response = site.request('/api/labels?name=kitchen')
+    assert response.status == 500 and response.json['error'] == 'ZeroDivisionError: planted'
+    assert 'Traceback' in capsys.readouterr().err
+    assert site.request('/api/state').status == 200
+
+
 def test_a_damaged_label_file_is_an_error_and_stays(site):
     save(site, LABEL)
     at = revision(site)

@@ -2,6 +2,7 @@
 
 const MOST_UNDO = 500;
 const SHORTEST = 0.04;
+const PAGE = crypto.randomUUID();
 
 export const sameTime = (a, b) => Math.abs(a - b) < 0.0005;
 
@@ -192,30 +193,39 @@ export class Labels {
     if (how === 'theirs') this.complete = this.isComplete();
   }
 
-  draftKey() { return `karmma label ${this.file} ${this.name}`; }
+  get draftPrefix() { return `karmma label ${this.file} ${this.name} `; }
 
   /** Keep unsaved edits in the browser, for a page that is closed before they are saved. */
   keepDraft() {
+    const key = this.draftPrefix + PAGE;
     try {
-      if (!this.dirty) localStorage.removeItem(this.draftKey());
-      else localStorage.setItem(this.draftKey(), JSON.stringify(
-        {revision: this.revision, base: this.base, list: this.list, complete: this.complete}));
+      if (!this.dirty) localStorage.removeItem(key);
+      else localStorage.setItem(key, JSON.stringify({base: this.base, list: this.list}));
     } catch { /* a browser without storage: the edits stay in the page */ }
   }
 
-  /** Take the unsaved edits of an earlier page; true if there were any. */
-  restoreDraft() {
-    let draft = null;
-    try { draft = JSON.parse(localStorage.getItem(this.draftKey())); } catch { return false; }
-    if (!draft) return false;
-    const theirs = {labels: this.list, revision: this.revision};
-    if (draft.revision === this.revision) {
-      this.edit(draft.list, draft.complete);
-    } else {
-      [this.list, this.base, this.complete] = [draft.list, draft.base, draft.complete];
-      [this.state, this.conflict] = ['unsaved', theirs];
-      this.changed();
-    }
+  /** Merge the unsaved edits of earlier pages into the labels; true if there were any. */
+  restoreDrafts() {
+    const drafts = [];
+    try {
+      for (const key of Object.keys(localStorage)) {
+        if (!key.startsWith(this.draftPrefix)) continue;
+        drafts.push([key, JSON.parse(localStorage.getItem(key))]);
+      }
+    } catch { return false; }
+    if (!drafts.length) return false;
+    this.edit(drafts.reduce(
+      (list, [, draft]) => merge(draft.base, draft.list, list, this.heads), this.list), false);
+    for (const [key] of drafts) localStorage.removeItem(key);  // now in the draft of this page
     return true;
+  }
+
+  /** Return the labels as a label file of this recording. */
+  toCsv() {
+    const quoted = text => /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+    const rows = this.list.map(label => [this.name, label.start.toFixed(3), label.stop.toFixed(3),
+      ...this.heads.map(head => label.classes[head] || '')]);
+    return [['recording', 'start', 'stop', ...this.heads], ...rows]
+      .map(row => row.map(quoted).join(',') + '\n').join('');
   }
 }

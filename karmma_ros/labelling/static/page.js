@@ -50,6 +50,7 @@ async function start() {
     button.addEventListener('click', () => button.closest('dialog').close());
   $('help').addEventListener('click', () => $('help-dialog').showModal());
   $('export').addEventListener('click', showExports);
+  $('copy').addEventListener('click', saveCopy);
   document.addEventListener('keydown', key);
   addEventListener('beforeunload', event => {
     if ([...state.documents.values()].some(each => each.dirty)) event.preventDefault();
@@ -80,7 +81,10 @@ async function open(name) {
     labels.file = state.file;
     state.documents.set(name, labels);
     for (const label of labels.list) classes.use(label.classes);
-    if (labels.restoreDraft()) announce('unsaved changes of an earlier page are taken over');
+    if (labels.restoreDrafts()) {
+      for (const label of labels.list) classes.use(label.classes);
+      announce('unsaved changes of an earlier page are taken over');
+    }
   }
   Object.assign(state, {labels, selected: null, mark: null, pending: null, signals: null,
     image: null, proposals: [], proposal: null});
@@ -159,6 +163,7 @@ function showSave() {
   status.textContent = {
     saved: `saved in ${state.file}`, unsaved: 'saving…',
     failed: `not saved, tried again every 5 s: ${labels.error}`}[labels.state];
+  $('copy').hidden = labels.state !== 'failed';
   if (labels.conflict) showConflict();
   else if (state.banner === 'conflict') hideBanner();
 }
@@ -430,6 +435,12 @@ function loadSignals(delay = 120) {
     timeline.show(model());
     if (signals.progress < 1) loadSignals(700);
   }, delay);
+}
+
+/** Download the labels of the page, without the server. */
+function saveCopy() {
+  const {labels} = state, href = URL.createObjectURL(new Blob([labels.toCsv()], {type: 'text/csv'}));
+  element('a', {href, download: `${labels.name}.csv`}).click();
 }
 
 const EXPORTS = [['csv', 'Label file, all recordings', false], ['audacity', 'Audacity', true],
