@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.folder or temporary)
         for name in options.models:
-            results = measure(name, folder / name, options)
+            results = measure(name, folder / Path(name).name, options)
             print(f'\n## {name}\n\n{table(results)}', flush=True)
             report['models'][name] = {label: summary(own) for label, own in results.items()}
     report['load_after'] = os.getloadavg()
@@ -70,7 +70,8 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('models', nargs='*', default=[SHIPPED, 'karmma_student'],
-                        help=f'{SHIPPED} (the included model) or presets [both of the above]')
+                        help=f'{SHIPPED} (the included model), presets or model directories '
+                             '[the two above]')
     parser.add_argument('--exports', nargs='+', default=EXPORTS, metavar='FORMAT PRECISION',
                         help=f'[{", ".join(map(repr, EXPORTS))}]')
     parser.add_argument('--compiled', action='store_true', help='torch.compile, too: minutes')
@@ -113,9 +114,10 @@ def measure(name: str, path: Path, options: argparse.Namespace) -> dict[str, Any
 
 
 def _bundle(name: str, path: Path) -> Bundle:
-    """Copy the included model, or write a preset with random weights."""
-    if name == SHIPPED and not path.exists():
-        shutil.copytree(MODELS / name, path, ignore=shutil.ignore_patterns('exports'))
+    """Copy a model directory, or write a preset with random weights."""
+    given = MODELS / name if name == SHIPPED else Path(name)
+    if given.is_dir() and not path.exists():
+        shutil.copytree(given, path, ignore=shutil.ignore_patterns('exports'))
     if not path.exists():
         torch.manual_seed(0)
         (spec, vocabulary), config = setting(name), preset(name)

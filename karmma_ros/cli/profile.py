@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from karmma_ros.cli.options import (
-    command_parser,
-    CommandParser,
-    to_path,
-)
+from karmma_ros.cli.options import command_parser, CommandParser, open_model, to_path
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation import published
-from karmma_ros.evaluation.cost import Cost, cost_of, gflops_by_cap, resident_bytes, tensor_bytes
+from karmma_ros.evaluation.cost import (
+    Cost,
+    cost_of,
+    cost_of_model,
+    gflops_by_cap,
+    resident_bytes,
+    tensor_bytes,
+)
 from karmma_ros.evaluation.tables import markdown_table
 from karmma_ros.modality import parse_subset
+from karmma_ros.model.bundle import Bundle
+from karmma_ros.model.hub import is_hub_reference
+from karmma_ros.model.model_zoo import MODEL_ZOO
 from karmma_ros.model.presets import preset, PRESETS
 
 PAPER = ('karmma_teacher', 'karmma_student', 'karmma_student_v', 'radevski', 'radevski_student')
@@ -32,27 +38,59 @@ def main(arguments: Sequence[str]) -> int:
     """Print the cost of presets."""
     options = _parser().parse_args(list(arguments))
     names = list(dict.fromkeys(options.presets or PAPER))
+    models = {name: open_model(name, 'MODEL') for name in names if _is_model(name)}
     for name in names:
-        preset(name)  # report a misspelt name before the work
+        if name not in models:
+            preset(name)  # report a misspelt name before the work
     caps = _caps(options.token_caps)
-    costs = {name: cost_of(name) for name in names}
-    fusing = [name for name in names if preset(name).fusion == 'transformer']
+    _refuse_for_models(models, {'--token-caps': options.token_caps, '--memory': options.memory})
+    costs = {name: cost_of_model(b.config, b.spec, b.vocabulary) if (b := models.get(name))
+             else cost_of(name) for name in names}
+    fusing = [name for name in names
+              if name not in models and preset(name).fusion == 'transformer']
     by_cap = {name: gflops_by_cap(name, caps) for name in fusing} if caps else {}
     memory = {name: _memory(name, costs[name]) for name in names} if options.memory else {}
     if options.chart:
         _chart(options.chart, costs, memory)
-    print(_json(costs, by_cap, memory) if options.json else _text(costs, by_cap, memory, options))
+    if options.json:
+        print(_json(costs, by_cap, memory))
+    else:
+        lines = [line for bundle in models.values() if (line := _published(bundle))]
+        print('\n\n'.join([_text(costs, by_cap, memory, options), *lines]))
     return 0
+
+
+def _is_model(name: str) -> bool:
+    return name not in PRESETS and (is_hub_reference(name) or Path(name).is_dir())
+
+
+def _refuse_for_models(models: Mapping[str, Bundle], given: Mapping[str, object]) -> None:
+    for option, value in given.items():
+        if models and value:
+            raise InvalidSettingError(
+                option, value, 'left out', f'{next(iter(models))} is a model directory, and it is '
+                'for presets')
+
+
+def _published(bundle: Bundle) -> str:
+    """Return what the publishers of an imported model state; empty if nothing is known."""
+    for entry in MODEL_ZOO:
+        if entry.source == bundle.source.get('source') and entry.published_gmacs:
+            return (f'{bundle.name}: {entry.source} is published with {entry.published_gmacs:.2f} '
+                    f'billion multiply-accumulates, {2 * entry.published_gmacs:.2f} GFLOPs, for '
+                    f'{entry.published_frames} frames; here a clip has {bundle.spec.num_frames}.')
+    return ''
 
 
 def _parser() -> CommandParser:
     parser = command_parser(
         'karmma profile', 'Operations, parameters and memory of presets, beside the figures of '
-        'the paper. Computed from shapes, in seconds, unless --memory is given.',
-        '[PRESET ...] [OPTION ...]')
+        'the paper, and of model directories. Computed from shapes, in seconds, unless --memory '
+        'is given.',
+        '[PRESET|MODEL ...] [OPTION ...]')
     parser.add_argument(
-        'presets', nargs='*', type=str, metavar='PRESET', help=f'presets, of {", ".join(PRESETS)} '
-        f'(default: {" ".join(PAPER)})')
+        'presets', nargs='*', type=str, metavar='PRESET|MODEL', help=f'presets, of '
+        f'{", ".join(PRESETS)}, or model directories (default: {" ".join(PAPER)})')
     parser.add_argument('--json', action='store_true', help='print JSON instead of tables')
     parser.add_argument(
         '--chart', type=to_path, metavar='FILE', help='also draw bars as in Fig. 6'

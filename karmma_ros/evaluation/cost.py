@@ -74,7 +74,16 @@ def cost_of(name: str, config: ModelConfig | None = None) -> Cost:
     >>> sorted(cost.gflops) == sorted(cost_of('tiny').gflops), cost.gflops['A'] < cost.gflops['V']
     (True, True)
     """
-    network, spec = _shapes_of(name, config or preset(name))
+    return _cost(*_shapes_of(name, config or preset(name)))
+
+
+def cost_of_model(config: ModelConfig, spec: ClipSpec, vocabulary: Vocabulary) -> Cost:
+    """Compute the cost of a model, such as that of a model directory."""
+    with torch.device('meta'):
+        return _cost(build(config, spec, vocabulary).eval(), spec)
+
+
+def _cost(network: Karmma, spec: ClipSpec) -> Cost:
     tokens, encoding = _count_each(_inputs(network, spec), network.encode)
     chosen = subsets(network.modalities)
 

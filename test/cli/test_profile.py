@@ -1,9 +1,12 @@
 """`karmma profile`: tables for a person, one object for a program."""
 
+from dataclasses import replace
 import json
 
 from karmma_ros.cli import profile
 from karmma_ros.cli.main import main
+from karmma_ros.model.model_zoo import zoo_entry
+from karmma_ros.model.registry import find_model
 import pytest
 
 
@@ -43,6 +46,21 @@ def test_the_memory_of_the_student_is_compared_with_that_of_the_teacher(
     assert '| V+F+A   |     50% |     50% |   53% |' in out
     assert chart.read_bytes().startswith(b'\x89PNG')
     assert out.endswith(f'wrote {chart}\n')
+
+
+def test_a_model_directory_has_a_cost(capsys, monkeypatch):
+    path = str(find_model('synthetic_kitchen'))
+    out = run(capsys, path)
+    assert f'## {path}: ' in out and '| V+F+A+D |' in out
+    entry = replace(zoo_entry('swin3d_t'), source='shop:kitchen')
+    monkeypatch.setattr(profile, 'MODEL_ZOO', (entry,))
+    bundle = replace(profile.open_model(path, 'MODEL'), source={'source': 'shop:kitchen'})
+    monkeypatch.setattr(profile, 'open_model', lambda text, setting: bundle)
+    assert run(capsys, path).endswith(
+        'shop:kitchen is published with 43.88 billion multiply-accumulates, 87.76 GFLOPs, for 16 '
+        'frames; here a clip has 16.\n')
+    assert main(['profile', path, '--memory']) == 2
+    assert '--memory is True; expected left out: ' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(('arguments', 'text'), [

@@ -52,10 +52,11 @@ def zoo_table() -> str:
     """Return the model zoo as the Markdown table of docs/models.md."""
     rows = [
         [f'[`{entry.name}`]({entry.paper})', entry.dataset, classes_text(entry), entry.clip,
-         accuracy_text(entry), *_figures(entry), entry.terms,
+         accuracy_text(entry), *_figures(entry, published=True), entry.terms,
          f'**not imported**: {entry.obstacle}' if entry.obstacle else entry.use]
         for entry in MODEL_ZOO]
-    header = ['name', 'trained on', 'classes', 'clip', 'accuracy', 'M parameters', 'GFLOPs', 'MiB']
+    header = ['name', 'trained on', 'classes', 'clip', 'accuracy', 'M parameters', 'GFLOPs',
+              'GFLOPs, published', 'MiB']
     return markdown_table([*header, 'licence', 'good for'], rows, _TEXT_COLUMNS)
 
 
@@ -74,10 +75,12 @@ def _short_table() -> str:
         'gets it. Accuracy is as published.'])
 
 
-def _figures(entry: ZooEntry) -> list[str]:
+def _figures(entry: ZooEntry, published: bool = False) -> list[str]:
+    stated = f'{2 * entry.published_gmacs:.0f} for {entry.published_frames} frames'
     return [
         f'{entry.parameters / 1e6:.1f}' if entry.parameters else '',
         f'{entry.gflops:.0f}' if entry.gflops else '',
+        *([stated if entry.published_gmacs else ''] if published else []),
         f'{entry.file_mib:.0f}' if entry.file_mib else '']
 
 
