@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import av
 import cv2
 from karmma_ros.cli.main import main
 from karmma_ros.data.synthetic_kitchen.vocabulary import Domain
@@ -88,6 +89,28 @@ def test_a_video_keeps_its_frames_colours_and_length(tmp_path, video):
         image = next(data for c, _, data in bag.messages() if c.topic == '/image')
     red, green, blue = np.frombuffer(image[-48 * 64 * 3:], np.uint8).reshape(48, 64, 3)[20, 10]
     assert red > 200 and green < 60 and blue < 60
+
+
+def test_a_video_keeps_its_own_audio(tmp_path):
+    path = tmp_path / 'with_audio.mkv'
+    with av.open(str(path), 'w') as out:
+        video, audio = out.add_stream('mpeg4', rate=10), out.add_stream('pcm_s16le', rate=16_000)
+        video.width, video.height, video.pix_fmt = 64, 48, 'yuv420p'
+        audio.layout = 'mono'
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), 'rgb24')
+            frame.pts = number
+            out.mux(video.encode(frame))
+        samples = av.AudioFrame.from_ndarray(np.full((1, 16_000), 8192, np.int16), 's16', 'mono')
+        samples.rate, samples.pts = 16_000, 0
+        for packet in (*audio.encode(samples), *audio.encode(None), *video.encode(None)):
+            out.mux(packet)
+    for words, expected in (([], 32), (['--rate', '5'], 0)):
+        bag = tmp_path / f'{len(words)}.mcap'
+        assert main(['bag', 'from-video', str(path), str(bag), *words]) == 0
+        sent = [data for topic, _, data in messages(bag) if topic == '/audio']
+        assert len(sent) == expected
+        assert all(each[-1024:] == np.full(512, 8192, '<i2').tobytes() for each in sent[:30])
 
 
 def test_a_video_can_be_scaled(tmp_path, video):

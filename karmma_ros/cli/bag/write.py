@@ -31,6 +31,7 @@ from karmma_ros.data.epic_kitchens.splits import audio_of, video_sources
 from karmma_ros.data.synthetic_kitchen.episode import Episode, episode
 from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, Split
 from karmma_ros.errors import DataError, InvalidSettingError
+from karmma_ros.media.video_audio import video_audio
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import NOUN, VERB
 from karmma_ros.preprocess.resize import resize_and_crop
@@ -179,7 +180,8 @@ def _video_parser() -> CommandParser:
                             'as a bag.', 'VIDEO OUT.mcap [OPTION ...]')
     parser.add_argument('video', metavar='VIDEO', type=to_path, help='video file to read')
     parser.add_argument('out', metavar='OUT.mcap', type=to_path, help='bag to write')
-    parser.add_argument('--audio', metavar='WAV', type=to_path, help='audio file of the video')
+    parser.add_argument('--audio', metavar='WAV', type=to_path, help='audio file in place of the '
+                        'audio in the video')
     parser.add_argument('--size', type=str, metavar='WxH', help='scale and crop to this width '
                         'and height (default: that of the video)')
     parser.add_argument('--rate', type=float, help='frames a second, in place of their own times')
@@ -190,10 +192,13 @@ def from_video(arguments: Sequence[str]) -> int:
     """Run `karmma bag from-video VIDEO OUT.mcap`."""
     options = _video_parser().parse_args(list(arguments))
     options.size = options.size and _size(options.size)
-    sensors = [] if options.audio is None else [audio(_read_audio(options.audio), START_NS)]
+    samples = None if options.audio is None else _read_audio(options.audio)
     with open_video_file(options.video, options.rate) as video:
         for note in video.info.notes:
             print(f'note: {note}', flush=True)
+        if samples is None and not video.fixed:  # with other times of frames it would not fit
+            samples = video_audio(options.video, AUDIO_RATE)
+        sensors = [] if samples is None else [audio(samples, START_NS)]
         with BagWriter(options.out) as bag:
             write_events(bag, _video_images(video, options), *sensors)
             return _report(options.out, bag)

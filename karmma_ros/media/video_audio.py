@@ -1,0 +1,76 @@
+"""
+The audio of video files.
+
+Shape legend: n samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from karmma_ros.errors import DataError
+from karmma_ros.files import open_data_file
+from karmma_ros.media.video_file import open_video
+import numpy as np
+from numpy.typing import NDArray
+
+_LONGEST_S = 24 * 3600
+
+
+def video_audio(path: Path, rate: int) -> NDArray[np.float32] | None:
+    """
+    Return the first audio stream of a video as mono `[n]` in [-1, 1]; None where it has none.
+
+    Sample 0 is at second 0 of the video, as `VideoFile` counts. Where the stream has a gap or a
+    damaged packet, there is silence.
+
+    :param rate: Hz.
+    :raises DataError: when the video cannot be read.
+    """
+    with open_video(path) as (reader, info):
+        origin_s = float(info.first_pts * reader.tick) - info.offset_s
+    import av  # only here, as in `video_reader`
+
+    parts: list[tuple[int, NDArray[np.float32]]] = []
+    with open_data_file(path) as file:
+        try:
+            with av.open(file, metadata_errors='replace') as container:
+                if not container.streams.audio:
+                    return None
+                for second, samples in _decoded(av, container, rate):
+                    first = round((second - origin_s) * rate)
+                    if not first < _LONGEST_S * rate:
+                        raise DataError(path, f'its audio has a time of {second:,.0f} s',
+                                        f'expected at most {_LONGEST_S:,} s: write it anew')
+                    parts.append((first, samples))
+        except (av.error.FFmpegError, ValueError) as error:
+            raise DataError(path, f'its audio cannot be read ({error})',
+                            'extract it with ffmpeg, and name the file') from error
+    audio = np.zeros(max((first + len(x) for first, x in parts), default=0), np.float32)
+    for first, samples in parts:
+        begin = max(0, first)
+        audio[begin:first + len(samples)] = samples[begin - first:]
+    return audio
+
+
+def _decoded(
+    av: Any, container: Any, rate: int,
+) -> Iterator[tuple[float, NDArray[np.float32]]]:
+    """Yield the second and the samples of each part."""
+    stream = container.streams.audio[0]
+    resampler = av.AudioResampler('fltp', None, rate)  # its mono is louder than the mean
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            continue
+        for frame in frames:
+            if frame.pts is None:
+                continue
+            for each in resampler.resample(frame):
+                yield float(each.pts * each.time_base), each.to_ndarray().mean(0)
+    for each in resampler.resample(None):
+        if each.pts is not None:
+            yield float(each.pts * each.time_base), each.to_ndarray().mean(0)
