@@ -40,7 +40,7 @@ from safetensors.torch import save
 
 FORMAT = 'karmma_ros/1'
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
-CALIBRATION = 'calibration.json'
+CALIBRATION, STATISTICS = 'calibration.json', 'class_statistics.safetensors'
 _MOST_INPUT = 2 * 2**30
 """Bytes that the inputs of one clip may take, fifty times those of the paper's networks."""
 _MOST_CALIBRATION = 2**20
@@ -137,6 +137,7 @@ def save_bundle(
     (path / WEIGHTS).write_bytes(save(weights))
     (path / CONFIG).write_text(json.dumps(description, indent=1) + '\n', encoding='utf-8')
     (path / CARD).write_text(card, encoding='utf-8')
+    (path / STATISTICS).unlink(missing_ok=True)  # of earlier weights
     if calibration:
         save_calibration(path, calibration)
     else:

@@ -19,13 +19,15 @@ from urllib.parse import quote
 
 from karmma_ros.errors import BundleError, first_line, InvalidSettingError
 from karmma_ros.files import read_regular
-from karmma_ros.model.bundle import CALIBRATION, CARD, CONFIG, load_bundle, WEIGHTS
+from karmma_ros.model.bundle import CALIBRATION, CARD, CONFIG, load_bundle, STATISTICS, WEIGHTS
+from karmma_ros.model.class_statistics import MOST_STATISTICS
 from karmma_ros.model.untrusted_files import digest_of_file, MOST_JSON
 from karmma_ros.storage import write_atomically
 
 SCHEME = 'hf://'
 MOST_BYTES: Mapping[str, int] = {
-    CONFIG: MOST_JSON, CALIBRATION: 2**20, CARD: 2**22, WEIGHTS: 2**33}
+    CONFIG: MOST_JSON, CALIBRATION: 2**20, CARD: 2**22, STATISTICS: MOST_STATISTICS,
+    WEIGHTS: 2**33}
 """The files that are downloaded, the largest last → the bytes that each may have."""
 _REQUIRED = (CONFIG, WEIGHTS)
 _NAME = r'[A-Za-z0-9][A-Za-z0-9._-]{0,95}'

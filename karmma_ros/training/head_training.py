@@ -71,13 +71,14 @@ def new_heads(base: MultiHeadMLP, sizes: Mapping[str, int], seed: int) -> MultiH
     generator = torch.Generator().manual_seed(seed)
     width = base.shared.out_features
     heads.classifiers = nn.ModuleDict({head: nn.Linear(width, n) for head, n in sizes.items()})
-    for classify in _linears(heads).values():
+    for classify in linears(heads).values():
         nn.init.normal_(classify.weight, std=width ** -0.5, generator=generator)
         nn.init.zeros_(classify.bias)
     return heads.requires_grad_(True)
 
 
-def _linears(heads: MultiHeadMLP) -> dict[str, nn.Linear]:
+def linears(heads: MultiHeadMLP) -> dict[str, nn.Linear]:
+    """Return head → its linear classifier."""
     return cast(dict[str, nn.Linear], dict(heads.classifiers.items()))
 
 
@@ -157,7 +158,7 @@ def set_nearest_class_mean(
     without a window is never predicted.
     """
     totals = class_sums(heads, features, segments, labels)
-    for head, classify in _linears(heads).items():
+    for head, classify in linears(heads).items():
         count = totals.counts[head].sum(0)  # [c]
         mean = totals.sums[head].sum(0) / count.clamp_min(1)[:, None]  # [c, 2d]
         covariance = totals.square - mean.T @ (mean * count[:, None])
@@ -180,25 +181,39 @@ class ClassSums:
     square: Tensor
     """Sum of the outer products of all, `[2d, 2d]`."""
 
+    @classmethod
+    def zeros(cls, heads: MultiHeadMLP, subsets: int) -> ClassSums:
+        """Return the sums over nothing."""
+        width = heads.shared.out_features
+        sizes = {head: classify.out_features for head, classify in linears(heads).items()}
+        return cls({head: torch.zeros(subsets, n, width).double() for head, n in sizes.items()},
+                   {head: torch.zeros(subsets, n).double() for head, n in sizes.items()},
+                   torch.zeros(width, width).double())
+
+    def add(self, subset: int, pooled: Tensor, ids: Mapping[str, Tensor]) -> None:
+        """
+        Add windows of a subset.
+
+        :param pooled: `[b, 2d]`.
+        :param ids: head → classes `[b]`.
+        """
+        x = pooled.double()
+        self.square.addmm_(x.T, x)
+        for head, own in ids.items():
+            self.sums[head][subset].index_add_(0, own, x)
+            self.counts[head][subset] += torch.bincount(
+                own, minlength=self.counts[head].shape[1])
+
 
 @torch.no_grad()
 def class_sums(
     heads: MultiHeadMLP, features: FusedFeatures, segments: Ids, labels: Labels
 ) -> ClassSums:
     """Sum what the classifiers take over the windows of each class and subset."""
-    subsets, width = len(features.subsets), heads.shared.out_features
-    sizes = {head: classify.out_features for head, classify in _linears(heads).items()}
-    totals = ClassSums(
-        {head: torch.zeros(subsets, size, width).double() for head, size in sizes.items()},
-        {head: torch.zeros(subsets, size).double() for head, size in sizes.items()},
-        torch.zeros(width, width).double())
+    totals = ClassSums.zeros(heads, len(features.subsets))
     for u, rows, pooled in pooled_windows(heads, features, segments):
-        pooled = pooled.double()
-        totals.square.addmm_(pooled.T, pooled)
-        for head in sizes:
-            ids = torch.from_numpy(labels[head][features.segment[rows]])
-            totals.sums[head][u].index_add_(0, ids, pooled)
-            totals.counts[head][u] += torch.bincount(ids, minlength=sizes[head])
+        totals.add(u, pooled, {head: torch.from_numpy(labels[head][features.segment[rows]])
+                                for head in totals.sums})
     return totals
 
 
@@ -228,7 +243,7 @@ def predict(
         where = np.flatnonzero((rows >= 0) & features.has(rows, u))
         logits: SubsetLogits = {
             head: np.full((len(rows), classify.out_features), np.nan, np.float32)
-            for head, classify in _linears(heads).items()}
+            for head, classify in linears(heads).items()}
         for first in range(0, len(where), _CHUNK):
             chunk = where[first:first + _CHUNK]
             windows = features.read(rows[chunk], [u] * len(chunk))
@@ -241,6 +256,6 @@ def predict(
 @torch.no_grad()
 def scale_logits(heads: MultiHeadMLP, factors: Mapping[str, float]) -> None:
     """Multiply the logits of each head, in place."""
-    for head, classify in _linears(heads).items():
+    for head, classify in linears(heads).items():
         classify.weight.mul_(factors[head])
         classify.bias.mul_(factors[head])

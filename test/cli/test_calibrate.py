@@ -9,6 +9,7 @@ from karmma_ros.data.samples import Sample, Splits
 from karmma_ros.modality import Modality, PAPER_MODALITIES, subsets
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import CALIBRATION, load_bundle, save_bundle
+from karmma_ros.model.class_statistics import load_statistics
 import numpy as np
 import pytest
 
@@ -63,6 +64,8 @@ def test_a_model_gets_its_calibration_which_evaluate_shows(model, splits, tmp_pa
     assert '| sensors | temperature, verb | temperature, noun |' in shown
     assert f'fitted on {COUNT} validation clips of Toys' in shown
     calibration = load_bundle(model).calibration
+    counts = load_statistics(load_bundle(model)).counts
+    assert all(x[0].sum() < x[-1].sum() == COUNT for x in counts.values())  # few have audio
     with_audio = {s for s in subsets(PAPER_MODALITIES) if Modality.AUDIO in s}
     assert set(calibration.subsets) == set(subsets(PAPER_MODALITIES)) - with_audio  # too few clips
     assert calibration.false_alarm_rate == 0.1

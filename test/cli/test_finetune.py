@@ -1,6 +1,7 @@
 """`karmma finetune`, from bags and labels to a model directory, in small."""
 
 from dataclasses import replace
+import shutil
 
 from karmma_ros.cli.finetune import head_choice, model_record
 from karmma_ros.cli.main import main
@@ -12,6 +13,7 @@ from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality, PAPER_MODALITIES, subsets
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
+from karmma_ros.model.class_statistics import load_statistics
 from karmma_ros.model.presets import ensemble, only, preset
 from karmma_ros.prediction import softmax, Vocabulary
 from karmma_ros.stream.recogniser import Recogniser
@@ -261,3 +263,52 @@ def test_sensors_that_no_recording_has_are_left_out(run, folder, tmp_path, capsy
     for name, weights in tuned.network.state_dict().items():
         if not name.startswith('heads.'):
             assert torch.equal(weights, old[name]), name
+
+
+def test_classes_are_added_and_the_old_ones_stay(run, folder, tmp_path, capsys):
+    assert run(FOUR, out='old') == 0
+    new = segments(*((name, start, {'action': 'wipe'}, '') for name in ('monday', 'tuesday')
+                     for start in (1, 5)))
+    capsys.readouterr()
+    assert run(new, '--add-classes', base=tmp_path / 'old') == 0
+    printed = capsys.readouterr().out
+    for line in ('of draws from their stored means', 'with the new classes',
+                 'the sensors that each has, validated by leaving one recording out'):
+        assert line in printed, line
+    old, tuned = load_bundle(tmp_path / 'old'), load_bundle(tmp_path / 'model')
+    assert tuned.vocabulary == Vocabulary(
+        {'action': ('chop', 'nothing', 'wash', 'wipe')}, background='nothing')
+    assert tuned.dataset == 'labels, with classes added from labels'
+    weights = tuned.network.state_dict()
+    for name, x in old.network.state_dict().items():
+        own = weights[name]
+        assert torch.equal(x, own[:3] if 'classifiers' in name else own), name
+    statistics = load_statistics(tuned)
+    assert statistics.means['action'].shape == (15, 4, 256)
+    assert torch.equal(statistics.means['action'][:, :3], load_statistics(old).means['action'])
+    assert (statistics.counts['action'][:, 3] == 4).all()
+    # Once more, with one class on top of four.
+    assert run(segments(('monday', 3, {'action': 'pour'}, ''), ('tuesday', 3, CHOP, '')),
+               '--add-classes', base=tmp_path / 'model', out='more') == 0
+    assert load_bundle(tmp_path / 'more').vocabulary.sizes == {'action': 5}
+    for labels, complaint in (
+            (FOUR, 'the model has all classes of its training labels: label new ones'),
+            (segments(('monday', 0, {'verb': 'wipe'}, '')),
+             'its labels are of verb; the model has the heads action: rename the columns')):
+        assert run(labels, '--add-classes', base=tmp_path / 'old') == 2
+        assert complaint in capsys.readouterr().err
+
+
+def test_a_base_without_means_of_its_classes_is_refused(run, folder, tmp_path, capsys):
+    assert run(FOUR, '--add-classes') == 2
+    complaint = capsys.readouterr().err
+    assert 'it has no class_statistics.safetensors, which the old classes are drawn' in complaint
+    assert 'compute them from its validation clips with `karmma calibrate`' in complaint
+    assert run(FOUR, out='old') == 0
+    (tmp_path / 'old' / 'class_statistics.safetensors').write_bytes(b'no')
+    assert run(FOUR, '--add-classes', base=tmp_path / 'old') == 2
+    assert 'class_statistics.safetensors: cannot be read' in capsys.readouterr().err
+    assert run(FOUR, '--seed', '5', out='other') == 0
+    shutil.copy(tmp_path / 'other' / 'class_statistics.safetensors', tmp_path / 'old')
+    assert run(FOUR, '--add-classes', base=tmp_path / 'old') == 2
+    assert 'is of other weights' in capsys.readouterr().err

@@ -1,7 +1,8 @@
-"""Nearest class means as linear heads, on features that are drawn here."""
+"""Heads that are trained, nearest class means, added classes; on features that are drawn here."""
 
 from karmma_ros.modality import Modality
 from karmma_ros.model.fusion import MultiHeadMLP
+from karmma_ros.training.added_classes import add_classes, statistics_of
 from karmma_ros.training.fused_features import FusedFeatures, Windows
 from karmma_ros.training.head_training import (
     class_sums,
@@ -43,9 +44,9 @@ def heads():
     return new_heads(MultiHeadMLP(8, {'verb': 4}), {'action': 3}, seed=0)
 
 
-def right(heads, features):
+def right(heads, features, chosen=slice(None)):
     logits = predict(heads, features, np.arange(features.segments))[0]['action']
-    return (logits.argmax(1) == features.labels['action']).mean()
+    return (logits.argmax(1) == features.labels['action'])[chosen].mean()
 
 
 def test_the_best_class_is_the_nearest_mean(heads):
@@ -88,3 +89,43 @@ def test_heads_are_trained_by_seed_and_reported(heads):
     again = new_heads(MultiHeadMLP(8, {'verb': 4}), {'action': 3}, seed=0)
     train_heads(again, features, np.arange(30), features.labels, settings)
     assert all(torch.equal(a, b) for a, b in zip(heads.parameters(), again.parameters()))
+
+
+@pytest.fixture
+def old():
+    """Return heads of the classes 0 and 1, and their statistics."""
+    torch.manual_seed(0)
+    heads = new_heads(MultiHeadMLP(8, {'verb': 4}), {'action': 2}, seed=0)
+    features = Drawn(60)
+    own = np.flatnonzero(features.labels['action'] < 2)
+    set_nearest_class_mean(heads, features, own, features.labels)
+    return heads, statistics_of(class_sums(heads, features, own, features.labels))
+
+
+def test_a_third_class_is_learnt_and_the_others_are_kept(old):
+    heads, statistics = old
+    features, other = Drawn(seed=2), Drawn(300, seed=1)
+    few = np.flatnonzero(features.labels['action'] == 2)[:5]
+    added = add_classes(heads, statistics, {'action': 3}, features, few, features.labels,
+                        HeadSettings())
+    known = other.labels['action'] < 2
+    assert right(added.heads, other, known) >= right(heads, other, known) - 0.02
+    assert right(added.heads, other, ~known) > 0.8
+    assert added.before > 0.9 and added.before - added.after < 0.01
+    assert torch.equal(added.heads.classifiers['action'].weight[:2],
+                       heads.classifiers['action'].weight)
+    assert added.statistics.counts['action'].tolist() == [[40, 40, 10]]
+
+
+def test_statistics_are_means_and_the_covariance_within(old):
+    heads, statistics = old
+    features = Drawn(60)
+    pooled = heads.pool(torch.from_numpy(features.tokens)).detach().double()
+    ids = torch.from_numpy(features.labels['action'][features.segment])
+    rest = []
+    for c in range(2):
+        mean = pooled[ids == c].mean(0)
+        assert torch.allclose(statistics.means['action'][0, c], mean, atol=1e-6)
+        rest.append(pooled[ids == c] - mean)
+    rest = torch.cat(rest)
+    assert torch.allclose(statistics.covariances['action'], rest.T @ rest / len(rest), atol=1e-6)

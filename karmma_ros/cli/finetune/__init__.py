@@ -9,7 +9,7 @@ import shlex
 import time
 
 from jsonargparse import Namespace
-from karmma_ros.cli.finetune.head_choice import fit_heads
+from karmma_ros.cli.finetune.head_choice import fit_added, fit_heads
 from karmma_ros.cli.finetune.labelled_bags import (
     compute_features,
     extract,
@@ -34,6 +34,7 @@ from karmma_ros.data.recordings import BagSettings
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.backends.selection import choose_device
 from karmma_ros.model.bundle import Bundle, CONFIG
+from karmma_ros.model.class_statistics import load_statistics
 from karmma_ros.model.fusion import MultiHeadMLP
 from karmma_ros.model.joined import UNTRAINED
 from karmma_ros.training.head_training import HeadSettings
@@ -53,17 +54,22 @@ def main(arguments: Sequence[str]) -> int:
     bags = BagSettings(
         tuple(given.recordings), given.labels, given.windows, tuple(given.topics),
         given.parameters, given.background)
-    labelled = open_labels(bags, given.classes_map, given.split_by)
+    old = load_statistics(base) if given.add_classes else None
+    labelled = open_labels(
+        bags, given.classes_map, given.split_by, base.vocabulary if given.add_classes else None)
     report_labels(labelled, base.spec)
     command = shlex.join(['karmma', 'finetune', *arguments])
     with Bars() as bars:
         labelled = extract(labelled, base, Path(given.cache or Path('.cache') / 'bags'), bars)
-        modalities, base = base.network.modalities, without_missing(base, labelled)
+        modalities = base.network.modalities
+        if old is None:
+            base = without_missing(base, labelled)
         inference = Inference(16, given.workers, device)
         features = compute_features(labelled, base, inference, bars)
     report_sensors(labelled, base, modalities)
     with Bars() as bars:
-        fitted = fit_heads(base, features, labelled, settings, bars)
+        fitted = (fit_heads(base, features, labelled, settings, bars) if old is None else
+                  fit_added(base, features, labelled, settings, bars, old))
     for line in fitted.notes:
         print(f'note: {line}')
     write_model(given.out, base, labelled, features, fitted, command, _options(given), began)
@@ -114,6 +120,8 @@ def _parser() -> CommandParser:
                         'hf://ORGANISATION/NAME@REVISION on the Hub')
     add_output_option(parser, 'model directory to write; the record of the run is in its folder '
                       'run')
+    parser.add_argument('--add-classes', action='store_true', help='keep the classes of the '
+                        'model and add those of the labels, without the data of the old ones')
     parser.add_argument('--classes-map', type=str, default='', metavar='FILE', help='table with '
                         'the columns label, verb, noun or label, action that renames classes; a '
                         'label without a class in it is dropped')

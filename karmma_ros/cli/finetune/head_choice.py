@@ -14,9 +14,12 @@ from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.evaluation.temperature_scaling import fit_temperature
 from karmma_ros.modality import subset_name
 from karmma_ros.model.bundle import Bundle
+from karmma_ros.model.class_statistics import ClassStatistics
 from karmma_ros.model.fusion import MultiHeadMLP
+from karmma_ros.training.added_classes import add_classes, AddedClasses, statistics_of
 from karmma_ros.training.fused_features import FusedFeatures
 from karmma_ros.training.head_training import (
+    class_sums,
     HeadSettings,
     Ids,
     new_heads,
@@ -28,7 +31,7 @@ from karmma_ros.training.head_training import (
 )
 import numpy as np
 
-TRAINED, NEAREST = 'trained heads', 'nearest class mean'
+TRAINED, NEAREST, ADDED = 'trained heads', 'nearest class mean', 'added classes'
 _KEEP_FROM = 50
 """Steps from which the heads of an interrupted training are kept."""
 
@@ -48,6 +51,8 @@ class FittedHeads:
     losses: list[tuple[str, int, float]] = field(default_factory=list)
     """Training, step, loss."""
     notes: list[str] = field(default_factory=list)
+    statistics: ClassStatistics | None = None
+    """Of the classes of the heads."""
     interrupted: bool = False
 
 
@@ -75,7 +80,46 @@ def fit_heads(
         fitted.notes.append(f'stopped: the model has {fitted.method} of what was done')
     if fitted.method == NEAREST and fitted.validation is not None:
         scale_logits(fitted.heads, fit.factors)
+    fitted.statistics = statistics_of(
+        class_sums(fitted.heads, features, fit.segments(TRAIN), labelled.ids))
     return fitted
+
+
+def fit_added(
+    base: Bundle, features: FusedFeatures, labelled: LabelledBags, settings: HeadSettings,
+    bars: Bars, old: ClassStatistics,
+) -> FittedHeads:
+    """
+    Add the new classes to the heads of the base, whose old rows stay.
+
+    :param old: the statistics of the base.
+    """
+    fit = _Fit(base, features, labelled, settings, bars)
+    predicted, segments = [], []
+    for name, training, validation in fit.folds():
+        heads = fit.added(old, training, name).heads
+        predicted.append(predict(heads, features, validation))
+        segments.append(validation)
+    added = fit.added(old, fit.segments(TRAIN), 'all training segments')
+    fitted = FittedHeads(added.heads, ADDED, statistics=added.statistics)
+    if segments:
+        fitted.validated = np.concatenate(segments)
+        fitted.validation = as_predictions(features, labelled, fitted.validated, _joined(
+            predicted, len(features.subsets)))
+        hits = action_hits(fitted.validation)
+        fitted.notes.append(
+            f'action accuracy on the labelled segments with the sensors that each has, validated '
+            f'{labelled.division.text}: {100 * hits.mean():.1f} %')
+    fitted.notes.append(
+        f'old classes: of draws from their stored means {100 * added.before:.1f} % were '
+        f'recognised, and {100 * added.after:.1f} % are with the new classes')
+    return fitted
+
+
+def _joined(predicted: Sequence[Sequence[SubsetLogits]], subsets: int) -> list[SubsetLogits]:
+    """Join the predictions of folds, one after another, for each subset."""
+    return [{head: np.concatenate([fold[u][head] for fold in predicted])
+             for head in predicted[0][u]} for u in range(subsets)]
 
 
 @dataclass
@@ -121,6 +165,14 @@ class _Fit:
             raise
         return heads
 
+    def added(self, old: ClassStatistics, segments: Ids, name: str) -> AddedClasses:
+        """Add the classes of some segments to the heads of the base."""
+        heads = cast(MultiHeadMLP, self.base.network.heads)
+        return add_classes(
+            heads, old, self.labelled.vocabulary.sizes, self.features, segments,
+            self.labelled.ids, self.settings,
+            lambda step, _: self.bars(f'adding classes, {name}', step, self.settings.steps))
+
     def folds(self) -> Iterator[tuple[str, Ids, Ids]]:
         """Yield the name, the training and the validation segments of each validation."""
         training, division = self.segments(TRAIN), self.labelled.division
@@ -149,9 +201,8 @@ def _validate(fit: _Fit, fitted: FittedHeads) -> None:
         fitted.notes.append('there is one training segment: nothing validates')
         return
     fitted.validated = np.concatenate(segments)
-    tables = {method: as_predictions(fit.features, fit.labelled, fitted.validated, [
-        {head: np.concatenate([fold[u][head] for fold in folds]) for head in folds[0][u]}
-        for u in range(len(fit.features.subsets))]) for method, folds in predicted.items()}
+    tables = {method: as_predictions(fit.features, fit.labelled, fitted.validated, _joined(
+        folds, len(fit.features.subsets))) for method, folds in predicted.items()}
     fit.factors = {head: 1 / fit_temperature(*every_sensor(tables[NEAREST], head))
                    for head in tables[NEAREST].labels}
     fitted.accuracy = {method: float(action_hits(table).mean())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -69,11 +69,14 @@ class LabelledBags:
         return self.settings.title or self.path.stem
 
 
-def open_labels(settings: BagSettings, classes_map: str, split_by: str) -> LabelledBags:
+def open_labels(
+    settings: BagSettings, classes_map: str, split_by: str, known: Vocabulary | None = None,
+) -> LabelledBags:
     """
     Read the labels, divide them into splits, and name their classes.
 
     :param classes_map: table that renames classes; empty: none.
+    :param known: classes of a model that new ones are added to; None: there is none.
     :raises DataError: for labels that cannot be used.
     :raises BagError: when there is no bag, or two have the same name.
     """
@@ -89,9 +92,12 @@ def open_labels(settings: BagSettings, classes_map: str, split_by: str) -> Label
     table = _complete(table, background, notes)
     labels = sorted(table.labels, key=lambda label: label.recording)  # as they are extracted
     division = divide(path, labels, split_by)
-    refuse(path, labels, division.splits)
+    refuse(path, labels, division.splits, least=2 if known is None else 1)
     training = [labels[i] for i in division.rows(TRAIN)]
     heads = {head: tuple(sorted({x.classes[head] for x in training})) for head in table.heads}
+    if known is not None:
+        heads = _extended(path, known, heads)
+        background = known.background or background
     kept = [i for i, x in enumerate(labels)
             if all(x.classes[head] in names for head, names in heads.items())]
     if len(kept) < len(labels):
@@ -106,6 +112,22 @@ def open_labels(settings: BagSettings, classes_map: str, split_by: str) -> Label
         Vocabulary(heads, background if any(background in n for n in heads.values()) else ''),
         class_ids(labels, heads), tuple(sorted(set(bags) - {x.recording for x in labels})),
         tuple(notes))
+
+
+def _extended(
+    path: Path, known: Vocabulary, heads: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """Return the known classes of each head, in their order, and the new ones after them."""
+    if set(heads) != set(known.heads):
+        raise DataError(
+            path, f'its labels are of {", ".join(heads)}; the model has the heads '
+            f'{", ".join(known.heads)}', 'rename the columns, or train without --add-classes')
+    extended = {head: (*names, *(name for name in heads[head] if name not in names))
+                for head, names in known.heads.items()}
+    if extended == dict(known.heads):
+        raise DataError(path, 'the model has all classes of its training labels',
+                        'label new ones, or train without --add-classes')
+    return extended
 
 
 def _complete(table: LabelTable, background: str, notes: list[str]) -> LabelTable:

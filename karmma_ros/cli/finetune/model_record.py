@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from karmma_ros.calibration import Calibration
-from karmma_ros.cli.finetune.head_choice import as_predictions, FittedHeads
+from karmma_ros.cli.finetune.head_choice import ADDED, as_predictions, FittedHeads
 from karmma_ros.cli.finetune.labelled_bags import LabelledBags
 from karmma_ros.cli.finetune.run_record import ScoredSegments, write_run
 from karmma_ros.cli.options import this_machine
@@ -20,6 +20,7 @@ from karmma_ros.evaluation.report import accuracy_table, model_card
 from karmma_ros.evaluation.temperature_scaling import fit_calibration
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, save_bundle, WEIGHTS
+from karmma_ros.model.class_statistics import save_statistics
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.licences import inherited_licence, licence_note, with_licence
 from karmma_ros.model.untrusted_files import digest_of_file
@@ -44,12 +45,15 @@ def write_model(
     fitted: FittedHeads, command: str, options: Mapping[str, Any], began: float,
 ) -> None:
     """Write the model directory and the record of its run, and print the next commands."""
-    calibration, problem = calibrated(fitted, labelled)
+    calibration, problem = calibrated(fitted, labelled, base)
     scored = _scored(features, labelled, fitted)
     network = with_heads(base, labelled, fitted)
     scores = {} if scored is None else top1(scored.predictions)
     count, text = (0, '') if scored is None else (len(scored.segments), scored.text)
     source = inherited_licence([base.path])
+    title = labelled.title
+    if fitted.method == ADDED:
+        title = f'{base.dataset}, with classes added from {title}'
     confidence = (f'Temperatures and the threshold of unknown actions were fitted on '
                   f'{calibration.fitted_on}.' if calibration
                   else f'The probabilities are not calibrated: {problem}.')
@@ -58,9 +62,9 @@ def write_model(
               f'{accuracy_table(scores)}\n\n{confidence}')
     save_bundle(
         out, network, base.config, base.spec, labelled.vocabulary,
-        dataset=labelled.title + licence_note(source),
+        dataset=title + licence_note(source),
         card=with_licence(model_card(
-            name=out.name, dataset=labelled.title, vocabulary=labelled.vocabulary,
+            name=out.name, dataset=title, vocabulary=labelled.vocabulary,
             parameters=sum(p.numel() for p in network.parameters()), scores=scores,
             clips=count, scored=text, command=command,
             provenance=f'{date.today()}, {this_machine()}, {(time.monotonic() - began) / 60:.1f} '
@@ -70,13 +74,23 @@ def write_model(
         metrics={'top1': scores, 'scored_on': text, 'base': base.model_id,
                  'method': fitted.method},
         calibration=calibration, source=source)
+    if fitted.statistics is not None:
+        save_statistics(out, fitted.statistics)
     write_run(out / RUN, labelled, fitted, scored, calibration, options,
               f'{out.name}@{digest_of_file(out / WEIGHTS).hex()[:8]}')
     print(f'wrote {out}\n\n{next_commands(out, labelled)}')
 
 
-def calibrated(fitted: FittedHeads, labelled: LabelledBags) -> tuple[Calibration, str]:
-    """Return the calibration on validation, or an empty one and why there is none."""
+def calibrated(
+    fitted: FittedHeads, labelled: LabelledBags, base: Bundle
+) -> tuple[Calibration, str]:
+    """
+    Return the calibration on validation, or an empty one and why there is none.
+
+    A model that classes were added to keeps that of the base: the labels do not show the old ones.
+    """
+    if fitted.method == ADDED:
+        return base.calibration, f'{base.name} is not'
     if fitted.validation is None:
         return Calibration(), 'the training was stopped before its validation'
     fitted_on = (f'{len(fitted.validation):,} segments of {labelled.title}, validated '

@@ -46,19 +46,22 @@ def class_table(
     return header, rows
 
 
-def refuse(path: Path, labels: Sequence[ActionLabel], splits: Sequence[str]) -> None:
+def refuse(
+    path: Path, labels: Sequence[ActionLabel], splits: Sequence[str], least: int = 2
+) -> None:
     """
     Refuse labels that nothing can be learnt from, or whose scores would be false.
 
     :param path: of the label file, which the error names.
-    :raises DataError: for no training labels, a list of one class, or a segment in two splits.
+    :param least: classes of each head that training labels must have.
+    :raises DataError: for no training labels, fewer classes, or a segment in two splits.
     """
     training = [label for label, split in zip(labels, splits) if split == 'train']
     if not training:
         raise DataError(path, 'no label is for training', 'set the split of some to train')
     for head in training[0].classes:
         names = {label.classes.get(head) for label in training}
-        if len(names) < 2:
+        if len(names) < least:
             raise DataError(
                 path, f'all labels for training have the {head} {next(iter(names))!r}; expected '
                 'two classes or more', 'label other actions, or segments of nothing')
