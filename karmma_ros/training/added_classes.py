@@ -33,13 +33,13 @@ import torch
 from torch import nn, Tensor
 from torch.nn.functional import cross_entropy
 
-MOST_TAKEN = 0.002
+MOST_TAKEN = 0.004
 """Fraction of the draws of old classes that may go to new ones."""
-WIDENED = 3.0
+WIDENED = 2.0
 """Draws have this multiple of the covariance: other people and days differ by more than the
 windows of a few. It, the rate and the fraction were chosen on UTD-MHAD."""
-_LEARNING_RATE, _SPREAD = 1e-2, 5.0
-"""Of the new rows, on features that are divided by this many standard deviations."""
+_LEARNING_RATE = 0.1
+"""Of the new rows, in units of the old ones."""
 _DRAWS = 4000
 _CHUNK = 1000
 
@@ -171,32 +171,35 @@ def _train_rows(
     """
     Train the rows of a classifier from the class `first` on.
 
-    They start at zero, on features of mean 0 and one variance, so that neither the rate nor the
-    decay depends on their scale.
+    They start at zero, with the highest old logit at their mean as their bias, and are measured
+    in the size of the old rows, so that the rate does not depend on the scale of the logits.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     total, width = classify.out_features, classify.in_features
     centre = own.means[own.known].mean(0)
-    scale = float(own.factor.square().sum() / width) ** 0.5 * _SPREAD
+    old = classify.weight[:first]
+    size = float((old - old.mean(0)).square().mean()) ** 0.5
     rows = torch.zeros(total - first, width, requires_grad=True)
-    bias = torch.zeros(total - first, requires_grad=True)
-    optimizer = torch.optim.AdamW(
-        [{'params': [rows], 'weight_decay': settings.weight_decay},
-         {'params': [bias], 'weight_decay': 0.0}], lr=_LEARNING_RATE)
+    known = own.known[..., None]
+    means = (own.means * known).sum(0) / known.sum(0).clamp_min(1)  # [c, e]
+    with torch.no_grad():
+        highest = classify(means[first:])[:, :first].max(1).values
+    bias = highest.clone().requires_grad_(True)
+    optimizer = torch.optim.AdamW([rows, bias], lr=_LEARNING_RATE, weight_decay=0.0)
     for step in range(1, settings.steps + 1):
         chosen = torch.cat([
             torch.randint(first, (2 * settings.batch_size,), generator=generator),
             torch.randint(first, total, (2 * settings.batch_size,), generator=generator)])
         x, ids = own.draw(chosen, generator)
-        new = (x - centre) / scale @ rows.T + bias
+        new = (x - centre) @ rows.T * size + bias
         loss = cross_entropy(torch.cat([classify(x)[:, :first], new], dim=1), ids)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         report(step, float(loss.detach()))
     with torch.no_grad():
-        classify.weight[first:] = rows / scale
-        classify.bias[first:] = bias - rows @ centre / scale
+        classify.weight[first:] = rows * size
+        classify.bias[first:] = bias - rows @ centre * size
 
 
 @torch.no_grad()

@@ -273,6 +273,7 @@ def test_classes_are_added_and_the_old_ones_stay(run, folder, tmp_path, capsys):
     assert run(new, '--add-classes', base=tmp_path / 'old') == 0
     printed = capsys.readouterr().out
     for line in ('of draws from their stored means', 'with the new classes',
+                 'Segments with added classes, with every sensor they have: ',
                  'the sensors that each has, validated by leaving one recording out'):
         assert line in printed, line
     old, tuned = load_bundle(tmp_path / 'old'), load_bundle(tmp_path / 'model')

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 import time
 from typing import Any
 
 from karmma_ros.calibration import Calibration
-from karmma_ros.cli.finetune.head_choice import ADDED, as_predictions, FittedHeads
+from karmma_ros.cli.finetune.head_choice import (
+    action_hits,
+    ADDED,
+    as_predictions,
+    FittedHeads,
+)
 from karmma_ros.cli.finetune.labelled_bags import LabelledBags
 from karmma_ros.cli.finetune.run_record import ScoredSegments, write_run
 from karmma_ros.cli.options import this_machine
@@ -21,11 +26,13 @@ from karmma_ros.evaluation.temperature_scaling import fit_calibration
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, save_bundle, WEIGHTS
 from karmma_ros.model.class_statistics import save_statistics
+from karmma_ros.model.fusion import MultiHeadMLP
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.licences import inherited_licence, licence_note, with_licence
 from karmma_ros.model.untrusted_files import digest_of_file
 from karmma_ros.training.fused_features import FusedFeatures
 from karmma_ros.training.head_training import predict
+import numpy as np
 
 RUN = 'run'
 
@@ -57,6 +64,10 @@ def write_model(
     confidence = (f'Temperatures and the threshold of unknown actions were fitted on '
                   f'{calibration.fitted_on}.' if calibration
                   else f'The probabilities are not calibrated: {problem}.')
+    for line in known_and_added(base, features, labelled, scored) if (
+            fitted.method == ADDED) else ():
+        print(line)
+        confidence += f' {line}.'
     if scores:
         print(f'\ntop-1 accuracy on {count} {text}, %\n\n'
               f'{accuracy_table(scores)}\n\n{confidence}')
@@ -115,6 +126,32 @@ def _scored(
         return None
     return ScoredSegments(fitted.validation, fitted.validated,
                           f'segments, validated {labelled.division.text}')
+
+
+def known_and_added(
+    base: Bundle, features: FusedFeatures, labelled: LabelledBags, scored: ScoredSegments | None,
+) -> Iterator[str]:
+    """Yield how old and added classes are recognised with every sensor, where both are scored."""
+    sizes = base.vocabulary.sizes
+    if scored is None or set(sizes) != set(labelled.vocabulary.heads) or any(
+            labelled.vocabulary.heads[head][:n] != base.vocabulary.heads[head]
+            for head, n in sizes.items()):
+        return
+    hits = action_hits(scored.predictions)
+    old = np.all([scored.predictions.labels[head] < n for head, n in sizes.items()], axis=0)
+    for name, chosen in (('added', ~old), ('old', old)):
+        if not chosen.any():
+            continue
+        text = (f'Segments with {name} classes, with every sensor they have: '
+                f'{100 * hits[chosen].mean():.1f} % of {chosen.sum()} are right')
+        if name == 'old':
+            segments = scored.segments[chosen]
+            heads = base.network.heads
+            assert isinstance(heads, MultiHeadMLP)
+            before = as_predictions(
+                features, labelled, segments, predict(heads, features, segments))
+            text += f', {100 * action_hits(before).mean():.1f} % before'
+        yield text
 
 
 def next_commands(out: Path, labelled: LabelledBags) -> str:
