@@ -239,7 +239,7 @@ def test_bases_that_cannot_be_used_are_refused(run, folder, tmp_path, capsys):
     save(folder / 'untrained', preset('tiny'), {'untrained': 'the fusion: two models'})
     for base, complaint in (
             ('means', 'whose fusion block is trained'),
-            ('untrained', 'the fusion: two models; train one over its encoders with')):
+            ('untrained', 'the fusion: two models; add --unfreeze fusion')):
         assert run(FOUR, base=base) == 2
         assert complaint in capsys.readouterr().err
     config = only(preset('tiny'), ['imu'])
@@ -313,3 +313,34 @@ def test_a_base_without_means_of_its_classes_is_refused(run, folder, tmp_path, c
     shutil.copy(tmp_path / 'other' / 'class_statistics.safetensors', tmp_path / 'old')
     assert run(FOUR, '--add-classes', base=tmp_path / 'old') == 2
     assert 'is of other weights' in capsys.readouterr().err
+
+
+def changed(folder, tmp_path, out='model'):
+    """Return which parts of the network are others than those of the base."""
+    old = load_bundle(folder / 'base').network.state_dict()
+    new = load_bundle(tmp_path / out).network.state_dict()
+    return {name.split('.')[0] for name, x in new.items()
+            if not name.startswith('heads.') and not torch.equal(x, old[name])}
+
+
+def test_the_fusion_block_or_all_weights_are_trained_on_demand(run, folder, tmp_path, capsys):
+    assert run(FOUR, '--unfreeze', 'fusion', '--epochs', '2') == 0
+    assert changed(folder, tmp_path) == {'embeddings', 'fusion'}
+    printed = capsys.readouterr().out
+    assert 'heads and fusion block trained: action accuracy' in printed
+    assert 'with frozen encoders and fusion block' in printed
+    tuned = load_bundle(tmp_path / 'model')
+    assert not tuned.config.freeze_encoders and not tuned.network.freeze_encoders
+    assert 'Heads and fusion block trained, starting from base@' in (
+        tmp_path / 'model' / 'README.md').read_text()
+    # The model just made teaches one of which all weights are trained.
+    assert run(FOUR, '--unfreeze', 'all', '--epochs', '1', '--teacher', tmp_path / 'model',
+               out='student') == 0
+    assert changed(folder, tmp_path, 'student') == {'encoders', 'embeddings', 'fusion'}
+    assert run(FOUR, '--unfreeze', 'all', '--teacher', folder / 'base') == 2
+    assert 'expected one of the very classes of the student' in capsys.readouterr().err
+    for options, complaint in (
+            (['--teacher', 'x'], "--teacher is 'x'; expected a model with --unfreeze"),
+            (['--unfreeze', 'all', '--add-classes'], "--unfreeze is 'all'; expected nothing")):
+        assert run(FOUR, *options) == 2
+        assert complaint in capsys.readouterr().err

@@ -295,7 +295,7 @@ def test_uploads_a_model_with_its_card():
     (_, created), (_, uploaded) = api.calls
     assert created == {'repo_id': 'somebody/new', 'private': True, 'exist_ok': True}
     assert uploaded['folder_path'] == MODEL and uploaded['revision'] == 'main'
-    assert set(uploaded['allow_patterns']) == set(FILES)
+    assert set(uploaded['allow_patterns']) == {*FILES, 'class_statistics.safetensors'}
     assert uploaded['commit_message'].startswith('Upload synthetic_kitchen@')
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 import logging
 from pathlib import Path
 import shlex
 import time
+from typing import Literal
 
 from jsonargparse import Namespace
 from karmma_ros.cli.finetune.head_choice import fit_added, fit_heads
@@ -19,6 +21,7 @@ from karmma_ros.cli.finetune.labelled_bags import (
     without_missing,
 )
 from karmma_ros.cli.finetune.model_record import write_model
+from karmma_ros.cli.finetune.unfrozen import fitted_of, train_unfrozen, UnfreezeSettings
 from karmma_ros.cli.options import (
     add_cache_option,
     add_custom_encoders_option,
@@ -50,7 +53,11 @@ def main(arguments: Sequence[str]) -> int:
     device = choose_device(given.device, '--device')
     _check_out(given.out)
     base = open_model(given.base, '--from', custom_encoders=given.custom_encoders)
-    check_base(base)
+    check_base(base, bool(given.unfreeze))
+    unfreeze = UnfreezeSettings(
+        given.unfreeze, given.epochs, given.seed, given.teacher, device, given.workers,
+    ) if given.unfreeze else None
+    _check_unfreeze(given)
     bags = BagSettings(
         tuple(given.recordings), given.labels, given.windows, tuple(given.topics),
         given.parameters, given.background)
@@ -70,27 +77,48 @@ def main(arguments: Sequence[str]) -> int:
     with Bars() as bars:
         fitted = (fit_heads(base, features, labelled, settings, bars) if old is None else
                   fit_added(base, features, labelled, settings, bars, old))
+    if unfreeze is not None and not fitted.interrupted:
+        with Bars() as bars:
+            network, stopped = train_unfrozen(base, labelled, unfreeze, labelled.cache, bars)
+        base = replace(base, network=network)
+        with Bars() as bars:
+            features = compute_features(labelled, base, inference, bars)
+        for line in fitted.notes:
+            print(f'note: {line}')
+        fitted = fitted_of(network, features, labelled, fitted, unfreeze)
+        fitted.interrupted = stopped
     for line in fitted.notes:
         print(f'note: {line}')
     write_model(given.out, base, labelled, features, fitted, command, _options(given), began)
     return 130 if fitted.interrupted else 0
 
 
-def check_base(base: Bundle) -> None:
+def check_base(base: Bundle, unfreeze: bool = False) -> None:
     """
     Check that new heads can be trained over a model.
 
+    :param unfreeze: whether its fusion block is trained, too.
     :raises InvalidSettingError: when it has no fusion block, or one that is not trained.
     """
     base.vocabulary.check_softmax('fine-tuning')
-    problem = str(base.source.get(UNTRAINED, ''))
+    problem = '' if unfreeze else str(base.source.get(UNTRAINED, ''))
     if not isinstance(base.network.heads, MultiHeadMLP):
         problem = f'fusion {base.config.fusion}, which has no block below its heads'
     if problem:
         raise InvalidSettingError(
             '--from', str(base.path), 'a model whose fusion block is trained',
-            f'{problem}; train one over its encoders with `karmma train student --base '
-            f'{base.path} --data.dataset bags`')
+            f'{problem}; ' + (
+                'add --unfreeze fusion' if UNTRAINED in base.source else 'train one over its '
+                f'encoders with `karmma train student --base {base.path} --data.dataset bags`'))
+
+
+def _check_unfreeze(given: Namespace) -> None:
+    if given.unfreeze and given.add_classes:
+        raise InvalidSettingError('--unfreeze', given.unfreeze, 'nothing with --add-classes',
+                                  'the old classes would be lost')
+    if given.teacher and not given.unfreeze:
+        raise InvalidSettingError('--teacher', given.teacher, 'a model with --unfreeze',
+                                  'heads alone are not distilled: add --unfreeze all')
 
 
 def _check_out(out: Path) -> None:
@@ -109,7 +137,8 @@ def _options(given: Namespace) -> dict[str, object]:
 def _parser() -> CommandParser:
     parser = command_parser(
         'karmma finetune', 'Train a model of other classes from labelled bags. Encoders and '
-        'fusion block of a model stay as they are; new heads are trained over them in minutes.',
+        'fusion block of a model stay as they are, unless --unfreeze is given; new heads are '
+        'trained over them in minutes.',
         'RECORDING ... --labels FILE --from MODEL --out DIR [OPTION ...]')
     parser.add_argument('recordings', nargs='+', type=str, metavar='RECORDING', help='bags: '
                         'files, folders of a bag, or folders that contain bags')
@@ -137,6 +166,13 @@ def _parser() -> CommandParser:
                         'file of the node whose timeouts and thresholds hold')
     parser.add_argument('--steps', type=int, default=HeadSettings.steps,
                         help='optimizer steps of the heads')
+    parser.add_argument('--unfreeze', type=Literal['', 'fusion', 'all'], default='', help='train '
+                        'also the fusion block, or all weights, after the heads (default: '
+                        'neither)')
+    parser.add_argument('--epochs', type=int, default=20, help='passes over all windows with '
+                        '--unfreeze')
+    parser.add_argument('--teacher', type=str, default='', metavar='MODEL', help='model of the '
+                        'same classes to distil from with --unfreeze')
     parser.add_argument('--seed', type=int, default=0, help='seed of the heads, the order of '
                         'windows and modality dropout')
     parser.add_argument('--workers', type=int, default=0, help='processes that load clips')

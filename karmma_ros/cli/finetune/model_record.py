@@ -14,6 +14,8 @@ from karmma_ros.cli.finetune.head_choice import (
     ADDED,
     as_predictions,
     FittedHeads,
+    NEAREST,
+    TRAINED,
 )
 from karmma_ros.cli.finetune.labelled_bags import LabelledBags
 from karmma_ros.cli.finetune.run_record import ScoredSegments, write_run
@@ -79,8 +81,7 @@ def write_model(
             parameters=sum(p.numel() for p in network.parameters()), scores=scores,
             clips=count, scored=text, command=command,
             provenance=f'{date.today()}, {this_machine()}, {(time.monotonic() - began) / 60:.1f} '
-            f'minutes in all. {fitted.method.capitalize()} over the frozen encoders and fusion '
-            f'block of {base.model_id}.',
+            f'minutes in all. {_provenance(fitted, base)}.',
             calibration=confidence), source),
         metrics={'top1': scores, 'scored_on': text, 'base': base.model_id,
                  'method': fitted.method},
@@ -90,6 +91,13 @@ def write_model(
     write_run(out / RUN, labelled, fitted, scored, calibration, options,
               f'{out.name}@{digest_of_file(out / WEIGHTS).hex()[:8]}')
     print(f'wrote {out}\n\n{next_commands(out, labelled)}')
+
+
+def _provenance(fitted: FittedHeads, base: Bundle) -> str:
+    if fitted.method in (TRAINED, NEAREST, ADDED):
+        return (f'{fitted.method.capitalize()} over the frozen encoders and fusion block of '
+                f'{base.model_id}')
+    return f'{fitted.method.capitalize()} trained, starting from {base.model_id}'
 
 
 def calibrated(
