@@ -1,5 +1,5 @@
 """
-The demo: a bag plays through ROS 2 into the node while sensors are muted one by one.
+The demo: a bag plays through ROS 2 into the node while sensors fall silent or show nothing.
 
 The node runs as a process of its own, is driven through its lifecycle services, and receives the
 bag over DDS in simulated time. The last line has the score; the exit status is 0 on success.
@@ -36,7 +36,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
-EPISODES, EPISODE_S, SEED = 9, 4.0, 0
+EPISODES, EPISODE_S, SEED = 12, 4.0, 0
 MUTES = (
     ('audio', 14.0, 17.0),
     ('detections', 18.0, 21.0),
@@ -45,7 +45,12 @@ MUTES = (
     ('audio', 30.0, 33.0),
     ('detections', 30.0, 33.0),
 )
-"""What is muted, from when to when, seconds of the bag."""
+"""What sends nothing, from when to when, seconds of the bag."""
+CORRUPTIONS = (
+    ('camera', 'black', 35.0, 39.0),
+    ('microphone', 'silence', 41.0, 45.0),
+)
+"""What sends data without content: a covered lens, a muted microphone."""
 
 _ENOUGH_RECOGNITIONS, _ENOUGH_CORRECT, _ENOUGH_MASKS = 20, 0.8, 4
 _SERVICE_TIMEOUT_S = 60.0
@@ -280,10 +285,12 @@ def perform(bag: Path, options: argparse.Namespace, screen: Screen) -> DemoScore
         driver.change(Transition.TRANSITION_CONFIGURE, 'configure')
         driver.change(Transition.TRANSITION_ACTIVATE, 'activate')
         _announce(screen)
-        mutes = [w for what, start, stop in MUTES for w in ('--mute', f'{what}@{start}..{stop}')]
+        faults = [w for what, start, stop in MUTES for w in ('--mute', f'{what}@{start}..{stop}')]
+        faults += [w for what, name, start, stop in CORRUPTIONS
+                   for w in ('--corrupt', f'{what}={name}@{start}..{stop}')]
         player = stack.enter_context(
             running('karmma_ros.node.player', str(bag), '--clock', '--rate', str(options.speed),
-                    *mutes))
+                    *faults))
         while player.poll() is None:
             rclpy.spin_once(node, timeout_sec=0.1)
             if process.poll() is not None:
@@ -293,9 +300,11 @@ def perform(bag: Path, options: argparse.Namespace, screen: Screen) -> DemoScore
 
 
 def _announce(screen: Screen) -> None:
-    screen.print('Muted sensors, in seconds of the bag:')
+    screen.print('Sensors that fail, in seconds of the bag:')
     for what, start, stop in MUTES:
-        screen.print(f'  {start:4.0f} to {stop:2.0f}  {what}')
+        screen.print(f'  {start:4.0f} to {stop:2.0f}  {what} sends nothing')
+    for what, name, start, stop in CORRUPTIONS:
+        screen.print(f'  {start:4.0f} to {stop:2.0f}  {what} sends {name}')
     screen.print(
         'V camera, F flow, A audio, D detections; ✓ ✗ where a window lies in one action'
     )

@@ -119,9 +119,11 @@ def run_demo(folder, model, **constants):
 def test_a_short_demo(ros, bundle, tmp_path):
     """Random weights recognise nothing, so that it ends with its line but without success."""
     status, lines, err = run_demo(
-        tmp_path, bundle, EPISODES=2, EPISODE_S=1.5, MUTES=(('camera', 1.5, 2.4),))
+        tmp_path, bundle, EPISODES=3, EPISODE_S=1.5, MUTES=(('camera', 1.5, 2.4),),
+        CORRUPTIONS=(('microphone', 'silence', 2.8, 4.4),))
     assert status == 1, err
     output = '\n'.join(lines)
+    assert 'microphone sends silence' in output and 'audio: shows nothing' in output, output
     assert 'V F A D' in output and '- - A D' in output and 'rgb: stale' in output, output
     words = lines[-1].split()
     assert words[0] == 'demo:' and int(words[1]) >= 5
