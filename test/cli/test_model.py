@@ -101,7 +101,7 @@ def test_describes_a_model_directory(capsys, tmp_path, weights):
     assert facts['calibration'] == '' and facts['exports'] == []
     assert main(['model', 'info', 'synthetic_kitchen']) == 0
     text = capsys.readouterr().out
-    assert 'verb 8, noun 10' in text and 'apache-2.0' in text
+    assert 'verb 9, noun 11' in text and 'apache-2.0' in text
     assert main(['model', 'info', 'nowhere']) == 2
     assert "MODEL is 'nowhere'; expected the path of a model" in capsys.readouterr().err
 
