@@ -46,10 +46,12 @@ def tables(runs: Sequence[Scores]) -> str:
     """Return the tables: means of the runs, in percent."""
     models = [run['models'][0] for run in runs]
     scores = [model['corruptions'] for model in models]
-    first = scores[0]
+    first, here = scores[0], machine()
     origin = (
         f'{models[0]["model"]}, {runs[0]["data"]["clips"]} test clips, {len(runs)} seeds of the '
-        f'noise; {machine()}, {date.today()}. Action top-1 in percent.')
+        f'noise; {here["processor"]}, {here["cores"]} cores, torch {here["torch"]}, {date.today()}. '
+        'Action top-1 in percent, at severities '
+        f'{", ".join(map(str, first["severities"]))}, without and with content checks.')
     return '\n\n'.join([
         origin, _sensors(scores, first),
         markdown_table(
