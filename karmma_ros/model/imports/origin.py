@@ -41,6 +41,8 @@ class Origin:
     """What its publishers measured, such as `top-1` → percent; empty if they state nothing."""
     protocol: str = ''
     """How they measured it."""
+    limits: str = ''
+    """What its network does not get here, in sentences; empty if nothing."""
 
     @property
     def terms(self) -> str:
@@ -119,6 +121,7 @@ def card(model: PublishedModel, name: str, stored: Mapping[str, Any], parameters
             f'- {m}: {" x ".join(map(str, model.spec.input_shape(m)))}'
             for m in model.config.modalities)
         + f'\n\nA window has {clip_text(model.spec, model.config.modalities)}.',
+        *([f'## Limits\n\n{origin.limits}'] if origin.limits else []),
         f'## Weights\n\n{_weights(stored)}',
         f'## Citation\n\n{origin.citation}',
         '## Classes\n\n' + '\n'.join(

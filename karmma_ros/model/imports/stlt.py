@@ -81,7 +81,9 @@ def stlt_model(
             dataset=f'{len(names)} classes of {classes[0].name}',
             licence='none stated, of code or weights',
             citation='Radevski, Moens, Tuytelaars: Revisiting spatio-temporal layouts for '
-                     'compositional action recognition, BMVC 2021, arXiv:2111.01936'),
+                     'compositional action recognition, BMVC 2021, arXiv:2111.01936',
+            limits='It uses no scores of boxes. In training boxes below a score of 0.5 were left '
+                   'out, as the parameter `detections.min_score: 0.5` of the node does.'),
         classifier_config('stlt', config, Modality.DETECTIONS),
         ClipSpec(duration, _FRAMES, detections=DetectionSpec(_BOXES)),
         Vocabulary({ACTION: names}), _convert)

@@ -260,6 +260,8 @@ def test_boxes_give_the_scores_of_the_published_network(tmp_path):
     assert bundle.source['dropped'] == {
         f'{EMBEDDING}side_embedding.weight[1:]': 'the side of a hand is not known here',
         f'{EMBEDDING}state_embedding.weight[1:]': 'the contact of a hand is not known here'}
+    card = (tmp_path / 'out' / 'README.md').read_text()
+    assert '## Limits\n\nIts network saw the score of each box' in card
 
 
 @pytest.mark.parametrize(('change', 'text'), [
