@@ -56,8 +56,8 @@ _CONSTANT = {f'{_EMBEDDING}side_embedding.weight': 'the side of a hand is not kn
 _BOX_ENCODER = 'encoders.detections.'
 _BOX_LIMITS = (
     'Its network saw the score of each box, the side of each hand and whether it is in contact. '
-    'Here every box has the score 1, as an annotated box, and hands are of no side and in no contact: '
-    'expect less than the published accuracy.')
+    'Here every box has the score 1, as an annotated box, and hands are of no side and in no '
+    'contact: expect less than the published accuracy.')
 _BOX_NAMES = {
     _CATEGORIES: f'{_BOX_ENCODER}category.weight',
     f'{_EMBEDDING}box_embedding.': f'{_BOX_ENCODER}box.',
