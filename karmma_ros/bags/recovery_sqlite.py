@@ -192,15 +192,23 @@ class RecoveredSqlite:
             newest_ns = max(newest_ns, time_ns)
 
     def _between(self, start_ns: int, stop_ns: int) -> Iterator[tuple[int, int, int]]:
-        """Yield the rows between two times, by the index of the table if it has one."""
+        """
+        Yield the rows between two times, by the index of the table if it has one.
+
+        Where that is damaged, the rows that it does not reach follow.
+        """
+        reached = set()
         try:
             for row in self._query(
                     f'SELECT {_ROW} FROM messages WHERE timestamp >= ? AND timestamp < ?',
                     start_ns, stop_ns):
+                reached.add(row[0])
                 if not self._problem(*row):
                     yield row[:3]
         except sqlite3.Error as error:
             self._note_damage(error)
+            yield from (row for row in self._rows()
+                        if row[0] not in reached and start_ns <= row[2] < stop_ns)
 
     def _problem(
         self, rowid: int, topic: Any, time_ns: Any, data_type: str, length: int

@@ -14,6 +14,8 @@ from karmma_ros.modality import Modality, registered_types
 from karmma_ros.stream.settings import node_parameters
 import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import get_typestore, Stores
 import soundfile
 
 START_NS, RATE, LENGTH_S = 10**18, 16_000, 8.0
@@ -104,13 +106,18 @@ def test_chunks_with_jitter_are_joined_and_gaps_are_not():
         np.cumsum([len(p.samples) / RATE for p in long])[:-1])
 
 
-def test_signals_show_when_something_happens(view):
-    view.signals.start()
+def scanned(view):
+    """Return the signals in 80 columns after the pass over the bag."""
     view.signals.start()
     deadline = time.monotonic() + 60
     while view.signals.progress < 1 and time.monotonic() < deadline:
         time.sleep(0.02)
-    drawn = view.signals.to_dict(0.0, 8.0, 80)
+    return view.signals.to_dict(0.0, view.length_s, 80)
+
+
+def test_signals_show_when_something_happens(view):
+    view.signals.start()
+    drawn = scanned(view)
     assert drawn['progress'] == 1 and drawn['error'] == ''
     low, high = map(np.array, drawn['waveform'])
     loud = np.flatnonzero(high > 40)
@@ -136,3 +143,42 @@ def test_a_bag_without_audio_has_none(tmp_path):
         BagView(tmp_path / 'no.mcap', VALUES)
 
 
+
+
+def test_sensors_of_any_type_have_activity(tmp_path):
+    store = get_typestore(Stores.ROS2_JAZZY)
+    types = store.types
+    vector, stamp = types['geometry_msgs/msg/Vector3'], types['builtin_interfaces/msg/Time']
+    with Writer(tmp_path / 'imu', version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        topic = writer.add_connection('/imu', 'sensor_msgs/msg/Imu', typestore=store)
+        for number in range(400):
+            now_ns = START_NS + number * 10_000_000
+            shake = (-1) ** number * 5.0 if 100 <= number < 200 else 0.0
+            header = types['std_msgs/msg/Header'](
+                stamp=stamp(now_ns // 10**9, now_ns % 10**9), frame_id='wrist')
+            message = types['sensor_msgs/msg/Imu'](
+                header, types['geometry_msgs/msg/Quaternion'](0.0, 0.0, 0.0, 1.0), np.zeros(9),
+                vector(0.0, 0.0, 0.0), np.zeros(9), vector(shake, 0.0, 9.8), np.zeros(9))
+            writer.write(topic, now_ns, store.serialize_cdr(message, 'sensor_msgs/msg/Imu'))
+    view = BagView(tmp_path / 'imu', VALUES)
+    assert view.cameras == () and not view.has_audio
+    drawn = scanned(view)
+    track, = drawn['tracks']
+    values = np.array(track['values'])
+    assert (track['role'], track['label']) == ('imu', 'inertial sensor')
+    assert np.flatnonzero(values > 100).tolist() == list(range(20, 41))
+    view.close()
+
+
+def test_of_a_bag_that_breaks_off_the_rest_is_shown(path, tmp_path):
+    if path.is_dir():
+        path = next(path.glob('*.db3'))
+    data = path.read_bytes()
+    damaged = tmp_path / f'damaged{path.suffix}'
+    damaged.write_bytes(data[:len(data) * 6 // 10])
+    view = BagView(damaged, VALUES)
+    assert any('damaged' in note for note in view.notes)
+    assert 1 < view.length_s < 7.5
+    assert view.frame('/image', 1.0).time_s == pytest.approx(1.0)
+    assert scanned(view)['error'] == ''
+    view.close()

@@ -310,6 +310,9 @@ def test_proposals_are_accepted_and_rejected_the_least_certain_first(site):
     page.saved()
     assert rows(site.path) == [(4, 6, 'wash/pan'), (7, 8.5, 'stir/pot')]
     expect(page.tab.locator('#proposals li')).to_have_count(0)
+    page.press('Control+z')
+    expect(page.tab.locator('#proposals li')).to_have_count(1)
+    expect(page.tab.locator('#proposals li')).to_contain_text('stir pot')
 
 
 @pytest.mark.parametrize('width', [390, 1280])

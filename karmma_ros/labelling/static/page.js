@@ -345,7 +345,8 @@ function key(event) {
 
 function shownProposals() {
   const dismissed = state.dismissed.get(state.labels.name) || new Set();
-  return state.proposals.filter(each => !dismissed.has(each));
+  const {labels} = state, actions = labels.list.filter(each => !labels.isBackground(each));
+  return state.proposals.filter(each => !dismissed.has(each) && !isCovered(each, actions));
 }
 
 function showProposals() {
@@ -382,8 +383,8 @@ function decide(accept) {
   const shown = shownProposals(), {proposal, labels} = state;
   if (!shown.includes(proposal)) return nextProposal();
   const next = shown[shown.indexOf(proposal) + 1] || shown[0];
-  dismiss(proposal);
-  if (accept) labels.add(proposal.start, proposal.stop, classes.use(proposal.classes).classes);
+  if (!accept) dismiss(proposal);
+  else labels.add(proposal.start, proposal.stop, classes.use(proposal.classes).classes);
   announce(`${text(proposal)} ${accept ? 'accepted' : 'rejected'}`);
   chooseProposal(next === proposal ? null : next);
 }
@@ -394,9 +395,9 @@ function dismiss(proposal) {
   state.dismissed.get(name).add(proposal);
 }
 
-/** Proposals over time that is labelled already are not shown. */
-function isLabelled({start, stop}) {
-  const shared = state.labels.list.map(each =>
+/** Return whether labels have more than half of the time of a proposal. */
+function isCovered({start, stop}, labels) {
+  const shared = labels.map(each =>
     Math.max(0, Math.min(stop, each.stop) - Math.max(start, each.start)));
   return shared.reduce((sum, each) => sum + each, 0) > (stop - start) / 2;
 }
@@ -410,7 +411,7 @@ async function loadProposals(name) {
   if (!given.done) { setTimeout(() => loadProposals(name), 1000); return; }
   state.offered ||= new Map();
   if (!state.offered.has(name))
-    state.offered.set(name, given.proposals.filter(each => !isLabelled(each)));
+    state.offered.set(name, given.proposals.filter(each => !isCovered(each, state.labels.list)));
   state.proposals = state.offered.get(name);
   if (!given.error && !shownProposals().length) $('proposals-note').textContent = 'none is left';
   refresh();
