@@ -49,8 +49,8 @@ def tables(runs: Sequence[Scores]) -> str:
     first, here = scores[0], machine()
     origin = (
         f'{models[0]["model"]}, {runs[0]["data"]["clips"]} test clips, {len(runs)} seeds of the '
-        f'noise; {here["processor"]}, {here["cores"]} cores, torch {here["torch"]}, {date.today()}. '
-        'Action top-1 in percent, at severities '
+        f'noise; {here["processor"]}, {here["cores"]} cores, torch {here["torch"]}, '
+        f'{date.today()}. Action top-1 in percent, at severities '
         f'{", ".join(map(str, first["severities"]))}, without and with content checks.')
     return '\n\n'.join([
         origin, _sensors(scores, first),
