@@ -48,13 +48,18 @@ def build(config: ModelConfig, spec: ClipSpec, vocabulary: Vocabulary) -> Karmma
     for modality in config.modalities:
         encoder = build_encoder(config.encoders[modality], spec, modality)
         tokens, encoder_width = token_shape(encoder, spec.input_shape(modality))
-        # An ensemble's classifiers get the mean of all tokens, which has no order.
-        parts = 1 if config.fusion == 'logit_mean' else parts_of(encoder)
+        # An ensemble's classifiers get the mean of all tokens, which has no order: of a clip, or
+        # of each chunk where the cap lets it have a token.
+        ensemble = config.fusion == 'logit_mean'
+        parts = parts_of(encoder)
+        if ensemble and config.token_cap < parts:
+            parts = 1
         if reduce is not None:
             tokens = parts * min(tokens // parts, _cap_of_part(config.token_cap, parts, modality))
         learned = tokens if config.missing == 'tokens' else 0
         encoders[modality] = encoder
-        embeddings[modality] = TokenEmbedding(encoder_width, width, learned, parts)
+        embeddings[modality] = TokenEmbedding(
+            encoder_width, width, learned, parts, ordered=not ensemble)
     fusion, heads = _fusion_and_heads(config, vocabulary)
     return Karmma(
         encoders,

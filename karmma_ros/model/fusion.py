@@ -128,11 +128,13 @@ class LogitMean(nn.Module):
         """
         Average.
 
-        :param logits: modality → `[b, 1, c]`, in canonical order; at least one.
+        :param logits: modality → `[b, p, c]`, in canonical order; at least one. Live, p is the
+            chunks of a clip, whose mean counts.
         :param present: bool `[b, len(logits)]`; None: all are.
         :returns: `[b, 1, c]`.
         """
-        stacked = torch.cat(list(logits.values()), dim=1)  # [b, m, c]
+        stacked = torch.cat([x.mean(1, keepdim=True) if x.shape[1] > 1 else x
+                             for x in logits.values()], dim=1)  # [b, m, c]
         votes = self.votes[[self.modalities.index(m) for m in logits]].to(stacked.dtype)
         weights = votes.expand(stacked.shape[:2]).unsqueeze(-1)  # [b, m, 1]
         if present is not None:

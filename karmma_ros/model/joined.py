@@ -77,6 +77,8 @@ def ensemble_problem(parts: Parts) -> str:
         if bundle.config.fusion != 'logit_mean':
             return f'{bundle.name} has no classifier of {modality} alone'
     for modality, bundle in others:
+        if bundle.config.token_cap != first[1].config.token_cap:
+            return f'{modality} and {first[0]} are encoded in another number of chunks'
         if (bundle.vocabulary, bundle.config.pairs) != (
                 first[1].vocabulary, first[1].config.pairs):
             return f'the classes of {modality} are others than those of {first[0]}'

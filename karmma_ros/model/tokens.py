@@ -83,9 +83,12 @@ class TokenEmbedding(nn.Module):
 
     :param num_tokens: tokens after reduction (n); 0 builds no learned tokens at all.
     :param parts: chunks that the tokens come from (p), oldest first; they divide n.
+    :param ordered: False builds no position tokens, where the order of chunks has no effect.
     """
 
-    def __init__(self, in_dim: int, dim: int, num_tokens: int, parts: int = 1) -> None:
+    def __init__(
+        self, in_dim: int, dim: int, num_tokens: int, parts: int = 1, *, ordered: bool = True,
+    ) -> None:
         super().__init__()
         self.project = nn.Linear(in_dim, dim)
         learned = num_tokens > 0
@@ -95,7 +98,8 @@ class TokenEmbedding(nn.Module):
             if token is not None:
                 nn.init.trunc_normal_(token, std=0.02)
         self.parts = parts
-        self.order_tokens = nn.Parameter(torch.empty(parts, dim)) if parts > 1 else None
+        self.order_tokens = (
+            nn.Parameter(torch.empty(parts, dim)) if parts > 1 and ordered else None)
         if self.order_tokens is not None:
             nn.init.trunc_normal_(self.order_tokens, std=0.02)
 

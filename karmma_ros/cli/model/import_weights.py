@@ -35,8 +35,9 @@ def pull(arguments: Sequence[str]) -> int:
 
 
 def _settings(given: Namespace, weights: str = '', download: bool = False) -> ImportSettings:
-    return ImportSettings(given.file, weights, tuple(given.classes or ()), given.duration,
-                          download, given.sha256)
+    return ImportSettings(
+        given.file, weights, tuple(given.classes or ()), given.duration, given.chunk, download,
+        given.sha256)
 
 
 def _write(out: Path, make: Callable[[], Bundle]) -> int:
@@ -82,6 +83,9 @@ def _add_options(parser: CommandParser) -> None:
                         'the names of the classes, for a source that does not know them')
     parser.add_argument('--duration', type=float, default=0.0, metavar='SECONDS', help='length of '
                         'a clip, for a file of weights (default: as docs/models.md states)')
+    parser.add_argument('--chunk', type=int, default=0, metavar='FRAMES', help='encode so many '
+                        'frames at a time, so that a stream encodes new ones only; what its '
+                        'authors measured does not hold then (default: all frames of a clip)')
     parser.add_argument('--sha256', type=str, default='', metavar='HEX', help='digest that the '
                         'file must have, or how it begins')
 

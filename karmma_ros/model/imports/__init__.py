@@ -30,6 +30,7 @@ from karmma_ros.model.imports.lavila import lavila_model, LAVILA_URLS
 from karmma_ros.model.imports.origin import (
     card,
     Converted,
+    in_chunks,
     PublishedModel,
 )
 from karmma_ros.model.imports.radevski import radevski_model
@@ -66,6 +67,8 @@ class ImportSettings:
     """Files with the names of the classes, for a source that does not know them."""
     duration: float = 0.0
     """Seconds of a clip, for a source whose network saw clips of any length; 0: as it states."""
+    chunk: int = 0
+    """Frames that are encoded at a time, for streaming; 0: all of a clip, as published."""
     download: bool = False
     """Download the file if it is not there."""
     sha256: str = ''
@@ -147,6 +150,8 @@ def import_model(source: str, out: Path, settings: ImportSettings = ImportSettin
     else:
         raise InvalidSettingError('SOURCE', source, ', '.join(
             [*(f'{each}:NAME' for each in SOURCES), *(f'{each}:FILE' for each in FILE_SOURCES)]))
+    if settings.chunk:
+        model = in_chunks(model, settings.chunk)
     converted = model.convert(given.weights)
     network = build(model.config, model.spec, model.vocabulary).eval()
     fill(network, converted, str(given.path), model.origin.source)

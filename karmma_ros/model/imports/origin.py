@@ -7,11 +7,12 @@ Models that others published: where one comes from, and what its tensors become 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from karmma_ros.clip import ClipSpec
+from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import ModelConfig
@@ -71,6 +72,37 @@ class PublishedModel:
     """From the tensors of the file to those of the network."""
     find: Callable[[bool], Path] | None = None
     """Return the file in a cache of its library, which may download it; None: it has a URL."""
+
+
+def in_chunks(model: PublishedModel, chunk: int) -> PublishedModel:
+    """
+    Return a model whose encoders see chunks of a clip, which can be encoded once on a stream.
+
+    :param chunk: frames.
+    :raises InvalidSettingError: when the model does not encode frames, or not so many.
+    """
+    frames = model.spec.num_frames
+    for modality in model.config.modalities:
+        fits = chunk > 0 and frames % chunk == 0 and chunk < frames
+        if modality not in (Modality.RGB, Modality.FLOW) or not fits:
+            raise InvalidSettingError(
+                '--chunk', chunk, f'a number of frames that divides the {frames} of a clip of RGB '
+                'or flow', f'this model takes {modality}')
+    own = tuple(f'encoders.{m}.' for m in model.config.modalities)
+
+    def convert(weights: Weights) -> Converted:
+        converted = model.convert(weights)
+        return Converted({
+            name if not name.startswith(own) else
+            '.'.join([*name.split('.')[:2], 'encoder', *name.split('.')[2:]]): x
+            for name, x in converted.tensors.items()}, converted.dropped)
+    encoders = {m: replace(each, chunk=chunk) for m, each in model.config.encoders.items()}
+    origin = replace(model.origin, accuracy={}, protocol='', limits=(
+        f'{model.origin.limits} It encodes {chunk} of the {frames} frames of a clip at a time and '
+        'averages them, for streaming; the network of its authors sees all frames of a clip at '
+        'once, and its accuracy is not that of this one.').strip())
+    return replace(model, origin=origin, convert=convert, config=replace(
+        model.config, encoders=encoders, token_cap=frames // chunk))
 
 
 def rename(weights: Weights, name_of: Callable[[str], str | None], reason: str = '') -> Converted:

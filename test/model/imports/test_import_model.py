@@ -19,6 +19,7 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.imports import import_model, ImportSettings
+from karmma_ros.model.streaming import EagerParts
 from karmma_ros.model.weights_file import MissingWeightsError, read_weights
 import numpy as np
 import pytest
@@ -178,6 +179,24 @@ def test_a_damaged_file_is_an_error_wherever_the_damage_is(small_source, tmp_pat
         (tmp_path / 'damaged.pth').write_bytes(damaged)
         with suppress(InvalidSettingError):  # damage that changes a name of no tensor is none
             read_weights(tmp_path / 'damaged.pth')
+
+
+def test_chunks_are_encoded_each_by_itself_and_averaged(small_source, tmp_path):
+    bundle = imported(small_source, tmp_path / 'out', chunk=2)
+    x = torch.randn(1, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = bundle.network({Modality.RGB: x}, torch.ones(1, 1, dtype=torch.bool))['action']
+        wanted = (small_swin()(x[:, :, :2]) + small_swin()(x[:, :, 2:])) / 2
+        torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-5)
+        parts = EagerParts(bundle.network)
+        live = [parts.encode_chunk(Modality.RGB, x[:, :, i:i + 2].numpy()) for i in (0, 2)]
+        streamed = bundle.network.fuse({Modality.RGB: parts.in_order(Modality.RGB, live)})
+        torch.testing.assert_close(streamed['action'], wanted, rtol=0, atol=1e-5)
+    card = (tmp_path / 'out/README.md').read_text()
+    assert '## Limits\n\nIt encodes 2 of the 4 frames' in card and '62.5 %' not in card
+    for chunk in (3, 4, -1):
+        with pytest.raises(InvalidSettingError, match=f'--chunk is {chunk}; expected .*divides'):
+            imported(small_source, tmp_path / 'other', chunk=chunk)
 
 
 def test_a_model_is_called_as_its_directory(small_source, tmp_path, monkeypatch):
