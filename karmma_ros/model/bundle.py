@@ -3,7 +3,8 @@ A model as a directory: weights, configuration and model card.
 
 `model.safetensors` holds the weights, `config.json` the architecture, the classes and the
 clip specification, `README.md` the model card, `calibration.json` the temperatures of those very
-weights, if they were fitted. Nothing in it is executed when it is loaded,
+weights, if they were fitted, `class_statistics.safetensors` the means of its classes, to which
+others can be added (`model.class_statistics`). Nothing in it is executed when it is loaded,
 and no class outside this package, torchvision and timm is imported unless it is allowed.
 """
 

@@ -315,6 +315,23 @@ def test_a_base_without_means_of_its_classes_is_refused(run, folder, tmp_path, c
     assert 'is of other weights' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('sensor', ['rgb', 'audio'])
+def test_recordings_of_one_sensor_train_and_are_scored(run, folder, tmp_path, capsys, sensor):
+    save(folder / sensor, only(preset('tiny'), [sensor]))
+    assert run(FOUR, base=sensor) == 0
+    printed = capsys.readouterr().out
+    others = {'rgb': '/image', 'audio': '/audio', 'detections': '/detections'}
+    for name, topic in others.items():
+        assert (f'{name} ({topic})' in printed) == (name != sensor), printed
+    tuned = load_bundle(tmp_path / 'model')
+    assert tuned.network.modalities == (Modality(sensor),)
+    letter = Modality(sensor).letter
+    scored = 8 - (sensor == 'rgb') * 2
+    assert f'| {letter} | {scored} |' in (tmp_path / 'model' / 'run' / 'README.md').read_text()
+    silent = '2 segments have no clip and are not used, since the sensors were silent, such as'
+    assert (f'{silent} chop of monday at 6 s' in printed) == (sensor == 'rgb')
+
+
 def changed(folder, tmp_path, out='model'):
     """Return which parts of the network are others than those of the base."""
     old = load_bundle(folder / 'base').network.state_dict()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from karmma_ros.bags.reader import Bag
+from karmma_ros.bags.topics import choose_topics
 from karmma_ros.bags.training_clips import extract_recordings, find_bags
 from karmma_ros.cli.progress import Bars
 from karmma_ros.clip import ClipSpec
@@ -20,9 +23,10 @@ from karmma_ros.data.labels.label_file import (
     with_classes,
 )
 from karmma_ros.data.recordings import BagSettings, ExtractedRecording, WindowClips
-from karmma_ros.errors import DataError, printable
+from karmma_ros.errors import BagError, DataError, printable
 from karmma_ros.evaluation.tables import markdown_table
-from karmma_ros.modality import in_order, Modality, subset_name
+from karmma_ros.modalities import modality_type
+from karmma_ros.modality import in_order, Modality, registered_types, subset_name
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.presets import only
@@ -181,6 +185,20 @@ def extract(labelled: LabelledBags, base: Bundle, cache: Path, bars: Bars) -> La
     return replace(labelled, cache=cache, recordings=tuple(recordings), clips=clips)
 
 
+def unused_sensors(labelled: LabelledBags, base: Bundle) -> list[str]:
+    """Return the modalities, with their topics, of the first bag that the base does not take."""
+    bags, unused = find_bags(labelled.settings.files), []
+    own = {m.type_name for m in base.network.modalities}
+    with Bag(bags[labelled.labels[0].recording]) as bag:
+        for name in registered_types():
+            if name in own or modality_type(Modality(name)).source(base.spec) is not None:
+                continue
+            with suppress(BagError):
+                topic = choose_topics(bag, {}, [Modality(name)], spec=base.spec).topics.get(name)
+                unused += [f'{name} ({topic.name})'] if topic is not None else []
+    return unused
+
+
 def present_modalities(
     labelled: LabelledBags, modalities: Sequence[Modality]
 ) -> dict[Modality, list[str]]:
@@ -220,6 +238,16 @@ def report_sensors(labelled: LabelledBags, base: Bundle, modalities: Sequence[Mo
     left_out = [m for m in modalities if m not in base.network.modalities]
     if left_out:
         print(f'note: no recording has {", ".join(left_out)}: the model is without')
+    silent = [label for each, clips in zip(labelled.recordings, labelled.clips)
+              for n, label in enumerate(each.labels) if n not in clips.segments]
+    if silent:
+        print(f'warning: {len(silent)} segments have no clip and are not used, since the sensors '
+              f'were silent, such as {silent[0].text} of {silent[0].recording} at '
+              f'{silent[0].start_s:g} s')
+    unused = unused_sensors(labelled, base)
+    if unused:
+        print(f'note: recorded, and not taken by the model: {", ".join(unused)}. A model with '
+              'them is trained from its encoders by `karmma train student --base`')
     recorded = present_modalities(labelled, base.network.modalities)
     every = [each.labels[0].recording for each in labelled.recordings]
     for modality, own in recorded.items():
