@@ -361,3 +361,16 @@ def test_the_fusion_block_or_all_weights_are_trained_on_demand(run, folder, tmp_
             (['--unfreeze', 'all', '--add-classes'], "--unfreeze is 'all'; expected nothing")):
         assert run(FOUR, *options) == 2
         assert complaint in capsys.readouterr().err
+
+
+def test_a_sensor_that_the_base_lacks_is_added_from_nothing(run, folder, tmp_path, capsys):
+    save(folder / 'audio', only(preset('tiny'), ['audio']))
+    assert run(FOUR, '--add-modalities', 'rgb', base='audio') == 2
+    assert "--add-modalities is 'rgb'; expected none without" in capsys.readouterr().err
+    assert run(FOUR, '--add-modalities', 'audio', '--unfreeze', 'all', base='audio') == 2
+    assert "is 'audio'; expected one that the model lacks" in capsys.readouterr().err
+    assert run(FOUR, '--add-modalities', 'rgb', '--unfreeze', 'all', '--epochs', '1',
+               base='audio') == 0
+    tuned = load_bundle(tmp_path / 'model')
+    assert tuned.network.modalities == (Modality.RGB, Modality.AUDIO)
+    assert '| V+A |' in (tmp_path / 'model' / 'README.md').read_text()

@@ -21,7 +21,12 @@ from karmma_ros.cli.finetune.labelled_bags import (
     without_missing,
 )
 from karmma_ros.cli.finetune.model_record import write_model
-from karmma_ros.cli.finetune.unfrozen import fitted_of, train_unfrozen, UnfreezeSettings
+from karmma_ros.cli.finetune.unfrozen import (
+    fitted_of,
+    train_unfrozen,
+    UnfreezeSettings,
+    with_added_modalities,
+)
 from karmma_ros.cli.options import (
     add_cache_option,
     add_custom_encoders_option,
@@ -58,6 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         given.unfreeze, given.epochs, given.seed, given.teacher, device, given.workers,
     ) if given.unfreeze else None
     _check_unfreeze(given)
+    base = with_added_modalities(base, given.add_modalities) if given.add_modalities else base
     bags = BagSettings(
         tuple(given.recordings), given.labels, given.windows, tuple(given.topics),
         given.parameters, given.background)
@@ -116,6 +122,10 @@ def _check_unfreeze(given: Namespace) -> None:
     if given.unfreeze and given.add_classes:
         raise InvalidSettingError('--unfreeze', given.unfreeze, 'nothing with --add-classes',
                                   'the old classes would be lost')
+    if given.add_modalities and given.unfreeze != 'all':
+        raise InvalidSettingError(
+            '--add-modalities', ', '.join(given.add_modalities), 'none without --unfreeze all',
+            'encoders from nothing have to be trained')
     if given.teacher and not given.unfreeze:
         raise InvalidSettingError('--teacher', given.teacher, 'a model with --unfreeze',
                                   'heads alone are not distilled: add --unfreeze all')
@@ -169,6 +179,9 @@ def _parser() -> CommandParser:
     parser.add_argument('--unfreeze', type=Literal['', 'fusion', 'all'], default='', help='train '
                         'also the fusion block, or all weights, after the heads (default: '
                         'neither)')
+    parser.add_argument('--add-modalities', type=str, nargs='+', default=[], metavar='MODALITY',
+                        help='sensors that the model lacks and the bags have, such as imu: their '
+                        'encoders start from nothing, with --unfreeze all')
     parser.add_argument('--epochs', type=int, default=20, help='passes over all windows with '
                         '--unfreeze')
     parser.add_argument('--teacher', type=str, default='', metavar='MODEL', help='model of the '

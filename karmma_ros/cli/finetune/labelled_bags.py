@@ -246,8 +246,8 @@ def report_sensors(labelled: LabelledBags, base: Bundle, modalities: Sequence[Mo
               f'{silent[0].start_s:g} s')
     unused = unused_sensors(labelled, base)
     if unused:
-        print(f'note: recorded, and not taken by the model: {", ".join(unused)}. A model with '
-              'them is trained from its encoders by `karmma train student --base`')
+        print(f'note: recorded, and not taken by the model: {", ".join(unused)}. To train '
+              'them from nothing, add --unfreeze all --add-modalities and their names')
     recorded = present_modalities(labelled, base.network.modalities)
     every = [each.labels[0].recording for each in labelled.recordings]
     for modality, own in recorded.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,13 @@ from karmma_ros.cli.progress import Bars
 from karmma_ros.data.folds import TRAIN, VALIDATION
 from karmma_ros.data.samples import Clips, Sample
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.modalities import modality_type
+from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.fusion import MultiHeadMLP
 from karmma_ros.model.karmma import Karmma
+from karmma_ros.model.presets import only, preset
 from karmma_ros.storage import fingerprint
 from karmma_ros.training.added_classes import statistics_of
 from karmma_ros.training.checkpoints import TrainingStopped
@@ -37,6 +40,7 @@ from karmma_ros.training.precomputed import (
 from karmma_ros.training.run import RunSettings, train
 from karmma_ros.training.teacher import check_teacher, Teacher
 import numpy as np
+import torch
 
 FUSION, ALL = 'fusion', 'all'
 _LEARNING_RATE = {FUSION: 1e-3, ALL: 3e-4}
@@ -59,6 +63,32 @@ class UnfreezeSettings:
     def __post_init__(self) -> None:
         if self.part not in (FUSION, ALL):
             raise InvalidSettingError('--unfreeze', self.part, f'{FUSION} or {ALL}')
+
+
+def with_added_modalities(base: Bundle, names: Sequence[str]) -> Bundle:
+    """
+    Return the base with further modalities, whose encoders start from nothing.
+
+    :raises InvalidSettingError: for a modality that the base has, or no encoder is known for.
+    """
+    added = in_order(map(Modality.parse, names))
+    known = [m for m in added if m in base.network.modalities]
+    if known:
+        raise InvalidSettingError('--add-modalities', known[0].value, 'one that the model lacks',
+                                  f'it takes {", ".join(base.network.modalities)}')
+    spec = base.spec
+    for m in added:
+        own = modality_type(m)
+        if m not in spec.inputs and (m.suffix or not own.spec_field):
+            spec = replace(spec, inputs={**spec.inputs, m: own.spec(spec)})
+    small = preset('tiny')  # whose encoders learn from little data
+    config = replace(only(
+        replace(base.config, preset='tiny', encoders={**small.encoders, **base.config.encoders}),
+        [*base.config.modalities, *added]), preset=base.config.preset)
+    torch.manual_seed(0)
+    network = build(config, spec, base.vocabulary)
+    network.load_state_dict({**network.state_dict(), **base.network.state_dict()})
+    return replace(base, network=network.eval(), config=config, spec=spec)
 
 
 class SegmentWindows:
