@@ -3,7 +3,8 @@ The cost of each stage of the live path and its growth, by the node's own code, 
 
 `python benchmarks/live_path.py` passes half a minute of the sensors of scene.py (VGA at 30 Hz,
 audio in messages of 20 ms, boxes at 10 Hz) to the node's callbacks as fast as they process it, at
-10 results a second, and sums the CPU time of each stage, all threads together.
+10 results a second, and sums the CPU time of each stage, all threads together. What the content
+checks cost is the difference to the same messages without them.
 Then it does so for longer windows, other rates and fewer sensors, without a network.
 """
 
@@ -66,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     seconds = 4.0 if options.quick else 30.0
     figures = {'stages': stages(seconds), 'decoding': decoding(20 if options.quick else 200),
-             'growth': growth(2.0 if options.quick else 10.0)}
+               'content_checks': content_checks(round(seconds)),
+               'growth': growth(2.0 if options.quick else 10.0)}
     print(json.dumps(figures, indent=1))
     if options.json:
         options.json.write_text(json.dumps(figures), encoding='utf-8')
@@ -102,14 +104,16 @@ class SimulatedSensors:
 
     def __init__(
         self, spec: ClipSpec, modalities: Sequence[Modality], watch: Stopwatch,
+        check_content: bool = True,
     ) -> None:
         self.watch, self.now_ns = watch, 1_000 * NANOSECONDS
         self.stream = SensorStream(
             spec, modalities, {m: InputSettings(NANOSECONDS) for m in modalities})
         self._stored = False
         self.stream.add = self._recording(self.stream.add)  # type: ignore[method-assign]
-        messages = MessageHandler(self._node(), {d.name: d.default for d in DECLARATIONS}, Lock(),
-                            lambda: None)
+        values = {d.name: d.default for d in DECLARATIONS}
+        values |= {name: check_content for name in values if name.endswith('.check_content')}
+        messages = MessageHandler(self._node(), values, Lock(), lambda: None)
         messages.feed(self.stream, spec)
         sources = {Modality.RGB if m is Modality.FLOW else m for m in modalities}
         self._inputs = {
@@ -268,6 +272,23 @@ def _cpu_ms(work: Callable[[], Any], rounds: int) -> float:
     for _ in range(rounds):
         work()
     return 1e3 * (time.process_time() - started) / rounds
+
+
+def content_checks(seconds: int) -> dict[str, float]:
+    """Return the CPU time of the callbacks with and without content checks, by turns."""
+    bundle = load_bundle(find_model(MODEL))
+    both = [SimulatedSensors(bundle.spec, bundle.network.modalities, Stopwatch(), check_content)
+            for check_content in (True, False)]
+    for second in range(seconds + 1):
+        for sensors in both:
+            for _ in sensors.play(1.0, RATE):
+                pass
+            if not second:  # it sets up memory
+                sensors.watch.cpu_s.clear()
+    checked_s, unchecked_s = (sum(sensors.watch.cpu_s.values()) for sensors in both)
+    return {'percent': 100 * (checked_s - unchecked_s) / seconds,
+            'ms_per_result': 1e3 * (checked_s - unchecked_s) / (seconds * RATE),
+            'callbacks_percent': 100 * unchecked_s / seconds}
 
 
 # -- growth ----------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ The calibration of a model: what makes probabilities of its logits, and detects 
 The logits of each head are divided by a temperature (Guo et al., On Calibration of Modern Neural
 Networks, ICML 2017). Fewer sensors make a network less sure by another amount than they make it
 less accurate, so that each subset of its modalities has temperatures of its own. A clip whose
-unknown score is above the threshold of its subset shows none of the classes of the model.
+unknown score is above the threshold of its subset shows none of the classes of the model. A
+prediction set has the classes of a head among which the true one is in a stated fraction of clips,
+for every class (conformal prediction: Vovk et al., Algorithmic Learning in a Random World, 2005).
 
-Both are fitted by `karmma_ros.evaluation.temperature_scaling`. A model without a calibration has
-temperatures of 1 and no thresholds.
+All of it is fitted by `karmma_ros.evaluation.temperature_scaling`. A model without a calibration
+has temperatures of 1 and no thresholds.
 
 Shape legend: c classes of a head.
 """
@@ -32,6 +34,8 @@ _MAX_SUBSETS, _MAX_SCORE = 4096, 1e9
 _LONGEST_TEXT = 500
 _FIELDS = ('fitted_on', 'false_alarm_rate', 'subsets')
 _SUBSET_FIELDS = ('temperatures', 'unknown_threshold', 'action_exponent')
+_COVERAGE, _SET_THRESHOLDS = 'coverage', 'set_thresholds'
+"""Fields of a calibration with prediction sets, and of its subsets."""
 
 Subset = tuple[Modality, ...]
 
@@ -51,6 +55,8 @@ class SubsetCalibration:
     Above 1 where a network is sure of verb and noun at the same time more often than it is right
     in both.
     """
+    set_thresholds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Head → for each class, the least probability with which it is in the prediction set."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +71,8 @@ class CalibratedOutput:
     """`[...]`: the greater, the less the clip resembles any action of the model."""
     is_unknown: NDArray[np.bool_]
     """`[...]`: whether the score is above the threshold."""
+    sets: dict[str, NDArray[np.bool_]]
+    """Head → which classes are in the prediction set, `[..., c]`; empty without coverage."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,8 @@ class Calibration:
     """Fraction of the clips of known actions above the thresholds, where they were fitted."""
     fitted_on: str = ''
     """The clips that it was fitted on, in words."""
+    coverage: float = 0.0
+    """Fraction of the clips of each class whose prediction set has it; 0: there are no sets."""
     activations: Mapping[str, str] = field(default_factory=dict)
     """As `Vocabulary.activations`; it belongs to the model and is not stored with the rest."""
 
@@ -108,6 +118,8 @@ class Calibration:
             return 'none: temperatures of 1, and every action is known'
         text = f'fitted on {self.fitted_on or "clips that are not stated"}'
         threshold = self.of(modalities).unknown_threshold
+        if self.coverage:
+            text += f'; prediction sets of {self.coverage:.1%} coverage'
         if threshold is None:
             return f'{text}; every action is known'
         return (f'{text}; from {subset_name(modalities)}, a result is unknown with a score above '
@@ -135,10 +147,13 @@ class Calibration:
         :param logits: head → `[..., c]`; a row of NaN stays one, and is not unknown.
         """
         own, score = self.of(modalities), unknown_score(logits)
+        probabilities = {head: ACTIVATIONS[self.activations.get(head, 'softmax')](
+            x, own.temperatures.get(head, 1.0)) for head, x in logits.items()}
+        # The coverage of a subset does not hold for a similar one.
+        thresholds = own.set_thresholds if in_order(modalities) in self.subsets else {}
         return CalibratedOutput(
-            {head: ACTIVATIONS[self.activations.get(head, 'softmax')](
-                x, own.temperatures.get(head, 1.0)) for head, x in logits.items()},
-            own.action_exponent, score, self.is_unknown(modalities, score))
+            probabilities, own.action_exponent, score, self.is_unknown(modalities, score),
+            {head: np.asarray(probabilities[head] >= least) for head, least in thresholds.items()})
 
     def is_unknown(
         self, modalities: Iterable[Modality], score: NDArray[np.float64] | float
@@ -152,27 +167,31 @@ class Calibration:
         return {
             'format': FORMAT, 'fitted_on': self.fitted_on,
             'false_alarm_rate': self.false_alarm_rate,
+            **({_COVERAGE: self.coverage} if self.coverage else {}),
             'subsets': {subset_name(subset): {
                 'temperatures': dict(own.temperatures),
                 'unknown_threshold': own.unknown_threshold,
                 'action_exponent': own.action_exponent,
+                **({_SET_THRESHOLDS: {head: list(each)
+                                      for head, each in own.set_thresholds.items()}}
+                   if own.set_thresholds else {}),
             } for subset, own in self.subsets.items()}}
 
     @classmethod
     def from_dict(
-        cls, content: Any, modalities: Iterable[Modality], heads: Iterable[str],
+        cls, content: Any, modalities: Iterable[Modality], heads: Mapping[str, int],
     ) -> Calibration:
         """
         Read what `to_dict` returned; nothing of it is trusted.
 
         :param modalities: those of the model.
-        :param heads: those of the model.
+        :param heads: those of the model, with the number of classes of each.
         :raises InvalidSettingError: for anything else than a calibration of such a model.
         """
         given = content.get('format') if isinstance(content, dict) else None
         if given != FORMAT:
             raise InvalidSettingError('format', given, repr(FORMAT))
-        _check_keys('calibration', content, ('format', *_FIELDS))
+        _check_keys('calibration', content, ('format', *_FIELDS), _COVERAGE)
         subsets = content['subsets']
         if not isinstance(subsets, dict) or not 1 <= len(subsets) <= _MAX_SUBSETS:
             raise InvalidSettingError(
@@ -180,12 +199,12 @@ class Calibration:
         text = content['fitted_on']
         if not isinstance(text, str) or len(text) > _LONGEST_TEXT or not is_printable(text):
             raise InvalidSettingError('fitted_on', text, 'a printable text')
-        letters, known = {m.letter: m for m in modalities}, set(heads)
+        letters = {m.letter: m for m in modalities}
         return cls(
-            {_subset(name, letters): _subset_calibration(name, own, known)
+            {_subset(name, letters): _subset_calibration(name, own, heads)
              for name, own in subsets.items()},
-            _number('false_alarm_rate', content['false_alarm_rate'], 0.0, 1.0), text)
-
+            _number('false_alarm_rate', content['false_alarm_rate'], 0.0, 1.0), text,
+            _number(_COVERAGE, content.get(_COVERAGE, 0.0), 0.0, 1.0))
 
 
 def unknown_score(logits: Mapping[str, NDArray[np.floating]]) -> NDArray[np.float64]:
@@ -207,8 +226,8 @@ def _logsumexp(x: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(highest + np.log(np.exp(wide - highest[..., None]).sum(-1)))
 
 
-def _check_keys(name: str, content: Any, expected: tuple[str, ...]) -> None:
-    if not isinstance(content, dict) or set(content) != set(expected):
+def _check_keys(name: str, content: Any, expected: tuple[str, ...], optional: str) -> None:
+    if not isinstance(content, dict) or set(content) - {optional} != set(expected):
         got = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise InvalidSettingError(name, got, f'an object with {", ".join(expected)}')
 
@@ -221,10 +240,10 @@ def _subset(name: str, letters: Mapping[str, Modality]) -> Subset:
     return subset
 
 
-def _subset_calibration(name: str, own: Any, heads: set[str]) -> SubsetCalibration:
-    _check_keys(f'subsets.{name}', own, _SUBSET_FIELDS)
+def _subset_calibration(name: str, own: Any, heads: Mapping[str, int]) -> SubsetCalibration:
+    _check_keys(f'subsets.{name}', own, _SUBSET_FIELDS, _SET_THRESHOLDS)
     temperatures, threshold = own['temperatures'], own['unknown_threshold']
-    if not isinstance(temperatures, dict) or not set(temperatures) <= heads:
+    if not isinstance(temperatures, dict) or not set(temperatures) <= set(heads):
         raise InvalidSettingError(f'subsets.{name}.temperatures', temperatures,
                                   f'an object with the heads {", ".join(sorted(heads))}')
     return SubsetCalibration(
@@ -232,7 +251,21 @@ def _subset_calibration(name: str, own: Any, heads: set[str]) -> SubsetCalibrati
          for head, x in temperatures.items()},
         None if threshold is None else
         _number(f'subsets.{name}.unknown_threshold', threshold, -_MAX_SCORE, _MAX_SCORE),
-        _number(f'subsets.{name}.action_exponent', own['action_exponent'], 1.0, _HIGHEST))
+        _number(f'subsets.{name}.action_exponent', own['action_exponent'], 1.0, _HIGHEST),
+        _set_thresholds(f'subsets.{name}.{_SET_THRESHOLDS}', own.get(_SET_THRESHOLDS, {}), heads))
+
+
+def _set_thresholds(
+    name: str, content: Any, heads: Mapping[str, int],
+) -> dict[str, tuple[float, ...]]:
+    if not isinstance(content, dict) or not set(content) <= set(heads):
+        raise InvalidSettingError(name, content, f'an object with the heads {", ".join(heads)}')
+    for head, values in content.items():
+        if not isinstance(values, list) or len(values) != heads[head]:
+            got = len(values) if isinstance(values, list) else type(values).__name__
+            raise InvalidSettingError(f'{name}.{head}', got, f'{heads[head]} numbers, one a class')
+    return {head: tuple(_number(f'{name}.{head}', x, 0.0, 1.0) for x in values)
+            for head, values in content.items()}
 
 
 def _number(name: str, value: Any, lowest: float, highest: float) -> float:

@@ -166,6 +166,8 @@ class Prediction:
     """Whether the score is above the threshold of the model's calibration."""
     action_exponent: float = 1.0
     """Of the scores of actions."""
+    sets: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    """Head → which of its classes are in the prediction set, `[classes]`; empty without sets."""
     without: Mapping[Modality, Prediction] = field(default_factory=dict)
     """The prediction without each of its modalities; empty unless they were left out in turn."""
 
@@ -190,6 +192,17 @@ class Prediction:
         pairs = [ActionScore(v, n, self.action_exponent)
                  for v in self.top(first, k) for n in nouns]
         return sorted(pairs, key=lambda pair: -pair.score)[:k]
+
+    def prediction_set(self, head: str) -> list[LabelScore]:
+        """
+        Return the classes among which the true one is, with the coverage of the calibration.
+
+        They are in descending order of their scores; there may be none.
+
+        :raises KeyError: for a head without a prediction set.
+        """
+        chosen = self.sets[head]
+        return [label for label in self.top(head, len(chosen)) if chosen[label.class_id]]
 
     def score_without(self, modality: Modality) -> float:
         """

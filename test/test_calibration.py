@@ -17,6 +17,26 @@ FITTED = Calibration({
     (A,): SubsetCalibration({'verb': 3.0}, None, 1.25)}, 0.05, '800 validation clips')
 
 
+WITH_SETS = Calibration({
+    (V, A): SubsetCalibration({}, None, 1.0, {'verb': (0.2, 0.1, 0.5), 'noun': (0.0, 0.9)}),
+    (A,): SubsetCalibration()}, 0.05, '800 validation clips', 0.9)
+
+
+def test_a_prediction_set_has_the_classes_above_their_thresholds():
+    output = WITH_SETS.apply((V, A), LOGITS)
+    for head, least in (('verb', (0.2, 0.1, 0.5)), ('noun', (0.0, 0.9))):
+        np.testing.assert_array_equal(output.sets[head], output.probabilities[head] >= least)
+    assert output.sets['verb'].tolist() == [[True, True, False], [True, True, False]]
+    assert '; prediction sets of 90.0% coverage; every action is known' in WITH_SETS.describe((A,))
+    for subset in ((A,), (V,)):  # without thresholds, and not fitted
+        assert WITH_SETS.apply(subset, LOGITS).sets == {}
+    vocabulary = Vocabulary({'verb': ('cut', 'wash', 'open'), 'noun': ('pan', 'cup')})
+    one = WITH_SETS.apply((V, A), {head: x[1] for head, x in LOGITS.items()})
+    prediction = Prediction(one.probabilities, vocabulary, sets=one.sets)
+    assert [label.class_name for label in prediction.prediction_set('verb')] == ['wash', 'cut']
+    assert [label.class_name for label in prediction.prediction_set('noun')] == ['pan']
+
+
 def test_without_a_calibration_probabilities_are_the_softmax_to_the_last_bit():
     output = Calibration().apply((V,), LOGITS)
     assert all(np.array_equal(output.probabilities[h], softmax(x)) for h, x in LOGITS.items())
@@ -110,8 +130,8 @@ def test_a_subset_that_was_not_fitted_takes_the_most_similar(wanted, nearest):
     assert FITTED.of(parse_subset(wanted)) is FITTED.subsets[parse_subset(nearest)]
 
 
-def read(content, modalities=(V, A), heads=('verb', 'noun')):
-    return Calibration.from_dict(content, modalities, heads)
+def read(content, modalities=(V, A)):
+    return Calibration.from_dict(content, modalities, {'verb': 3, 'noun': 2})
 
 
 def test_what_is_written_is_read():
@@ -119,6 +139,8 @@ def test_what_is_written_is_read():
     three = tuple(map(Modality, ('rgb', 'rgb_wrist', 'imu_thigh')))
     several = Calibration({s: SubsetCalibration({'verb': 1.5}, 1.0) for s in subsets(three)})
     assert read(json.loads(json.dumps(several.to_dict())), three) == several
+    assert read(json.loads(json.dumps(WITH_SETS.to_dict()))) == WITH_SETS
+    assert 'coverage' not in FITTED.to_dict()
 
 
 def changed(*path, to):
@@ -157,6 +179,13 @@ def changed(*path, to):
     (changed('fitted_on', to='a\x1b[31m'), 'a printable text'),
     (changed('fitted_on', to='x' * 10**4), 'a printable text'),
     (changed('fitted_on', to=7), 'a printable text'),
+    (changed('coverage', to=1.5), 'coverage is 1.5'),
+    (changed('subsets', 'A', 'set_thresholds', to=[0.5]), 'set_thresholds is .*the heads verb, n'),
+    (changed('subsets', 'A', 'set_thresholds', to={'tool': []}), 'with the heads verb, noun'),
+    (changed('subsets', 'A', 'set_thresholds', to={'verb': [0.5]}), '1; expected 3 numbers'),
+    (changed('subsets', 'A', 'set_thresholds', to={'verb': 0.5}), 'float.; expected 3 numbers'),
+    *((changed('subsets', 'A', 'set_thresholds', to={'noun': [0.5, bad]}), 'from 0 to 1')
+      for bad in (-0.1, 1.1, float('nan'), '1', None)),
 ])
 def test_anything_else_is_refused(content, text):
     with pytest.raises(InvalidSettingError, match=text):

@@ -17,10 +17,10 @@ from karmma_ros.model.bundle import Bundle
 from karmma_ros.prediction import action_heads, NOUN, VERB
 import numpy as np
 
-_LATER_FIELDS = bytes(4), bytes(12), bytes(16)
+_LATER_FIELDS = tuple(bytes(count) for count in range(4, 24, 4))
 """
-What older messages lack at their end: the length of `leave_one_out`; with `unknown_score` and
-`is_unknown`, aligned; with the length of `other_heads`. All of it is zero.
+What older messages may lack at their end: the lengths of `other_heads`, `leave_one_out` and
+`prediction_sets`, and between them `unknown_score` and `is_unknown`, aligned. All of it is zero.
 """
 TOLERANCE = 1e-3
 """Scores that differ by less are equal: batches and threads round differently."""

@@ -54,7 +54,8 @@ def main(arguments: Sequence[str]) -> int:
             bundle.spec, data_cache(given, settings), bars)
         check_fit(bundle, splits)
         calibration, predictions = calibrate(
-            bundle.network, splits, device, given.workers, bars, given.false_alarm_rate)
+            bundle.network, splits, device, given.workers, bars, given.false_alarm_rate,
+            given.coverage)
         statistics = class_statistics(
             bundle.network, splits, device, given.workers, bars, given.class_means)
     with writing('MODEL', bundle.path / CALIBRATION):
@@ -82,6 +83,9 @@ def _parser() -> CommandParser:
     parser.add_argument('--class-means', type=Literal['validation', 'all'], default='validation',
                         help='clips that the means of the classes are of: validation, or all of '
                         'training and validation, where validation has few of a class')
+    parser.add_argument('--coverage', type=float, default=0.0, metavar='FRACTION',
+                        help='also fit prediction sets: for every class, this fraction of its '
+                        'clips shall have it in their set, as 0.9 (default: no sets)')
     parser.add_argument('--workers', type=int, default=0, help='processes that load clips')
     add_device_option(parser)
     add_custom_encoders_option(parser)
@@ -110,7 +114,7 @@ def class_statistics(
 
 def calibrate(
     network: Karmma, splits: Splits, device: str, workers: int, bars: Bars,
-    false_alarm_rate: float = FALSE_ALARM_RATE,
+    false_alarm_rate: float = FALSE_ALARM_RATE, coverage: float = 0.0,
 ) -> tuple[Calibration, DatasetPredictions]:
     """
     Fit a calibration on the validation split; return the predictions for it, too.
@@ -129,4 +133,4 @@ def calibrate(
         main_subsets(network.modalities))
     network.cpu()
     fitted_on = f'{len(clips):,} validation clips of {splits.name}'
-    return fit_calibration(predictions, fitted_on, false_alarm_rate), predictions
+    return fit_calibration(predictions, fitted_on, false_alarm_rate, coverage), predictions

@@ -33,6 +33,7 @@ _LOWEST, _HIGHEST, _STEPS = 0.05, 20.0, 60
 
 def fit_calibration(
     predictions: DatasetPredictions, fitted_on: str, false_alarm_rate: float = FALSE_ALARM_RATE,
+    coverage: float = 0.0,
 ) -> Calibration:
     """
     Fit temperatures and thresholds for each predicted subset that enough clips have.
@@ -40,8 +41,11 @@ def fit_calibration(
     :param predictions: for clips that the network was not trained on, and is not scored on.
     :param fitted_on: these clips in words.
     :param false_alarm_rate: fraction of these clips whose action shall count as unknown.
+    :param coverage: fraction of the clips of each class whose prediction set has it; 0 for none.
     :raises InvalidSettingError: for another rate, or when no subset has enough clips.
     """
+    if not 0 <= coverage < 1:
+        raise InvalidSettingError('coverage', coverage, '0, for no prediction sets, to below 1')
     check_clips(len(predictions), false_alarm_rate)
     fitted = {}
     for name, subset in predictions.subsets():
@@ -54,9 +58,32 @@ def fit_calibration(
         fitted[subset] = SubsetCalibration(
             temperatures,
             float(np.quantile(unknown_score(logits), 1 - false_alarm_rate, method='higher')),
-            fit_action_exponent(logits, labels, temperatures))
+            fit_action_exponent(logits, labels, temperatures),
+            {head: fit_set_thresholds(softmax(x, temperatures[head]), labels[head], coverage)
+             for head, x in logits.items()} if coverage else {})
     check_clips(MIN_CLIPS if fitted else 0, false_alarm_rate)
-    return Calibration(fitted, false_alarm_rate, fitted_on)
+    return Calibration(fitted, false_alarm_rate, fitted_on, coverage)
+
+
+def fit_set_thresholds(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64], coverage: float,
+) -> tuple[float, ...]:
+    """
+    Return for each class the least probability with which it is in a prediction set.
+
+    Another clip of a class has a lower probability of it than the k-th lowest of n such clips
+    with a probability of k / (n + 1). A class with fewer than coverage / (1 - coverage) clips is
+    in every set.
+
+    :param probabilities: `[n, c]`.
+    :param labels: class ids `[n]`.
+    """
+    thresholds = []
+    for i in range(probabilities.shape[1]):
+        true = np.sort(probabilities[labels == i, i])
+        k = math.floor((1 - coverage) * (len(true) + 1) + 1e-9)
+        thresholds.append(float(true[k - 1]) if k else 0.0)
+    return tuple(thresholds)
 
 
 def check_clips(count: int, false_alarm_rate: float) -> None:

@@ -268,7 +268,7 @@ def _read_calibration(
         weights = content.pop('weights', None) if isinstance(content, dict) else None
         if weights != digest:
             raise InvalidSettingError('weights', weights, f'{digest}, those of {WEIGHTS}')
-        return Calibration.from_dict(content, config.modalities, vocabulary.heads)
+        return Calibration.from_dict(content, config.modalities, vocabulary.sizes)
     except (OSError, ValueError) as error:
         raise BundleError(path, f'cannot be used ({first_line(error)})', RECALIBRATE) from error
 

@@ -90,6 +90,10 @@ def recognition_message(
                      for head in further_heads(heads)],
         unknown_score=prediction.unknown_score, is_unknown=prediction.is_unknown)
     message.actions = list(map(_action, prediction.top_actions(top_k)))
+    if prediction.sets:
+        message.prediction_sets = [
+            msg.HeadScores(head=head, labels=list(map(_label, prediction.prediction_set(head))))
+            for head in heads if head in prediction.sets]
     if prediction.without:
         message.leave_one_out = [_left_out(prediction, m) for m in prediction.without]
     best = [labels[0].score for labels in (verbs, nouns) if labels]

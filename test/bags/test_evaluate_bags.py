@@ -372,7 +372,7 @@ def recognitions(path, bundle, predictions, change=lambda scores: scores):
         message = types[TYPE](
             types['std_msgs/msg/Header'](end, ''), time(0), end, row, '', change(labels['verb']),
             labels['noun'], [], statuses, True, 0.01, 0.01, bundle.model_id, [],
-            unknown_score=0.0, is_unknown=False, leave_one_out=[])
+            unknown_score=0.0, is_unknown=False, leave_one_out=[], prediction_sets=[])
         yield ('/action_recognition', TYPE, store, int(predictions.inference_ns[row]) + 10_000_000,
                store.serialize_cdr(message, TYPE))
 
@@ -455,24 +455,28 @@ def test_a_recorded_head_beyond_verb_and_noun_is_compared(score, same):
 @pytest.mark.parametrize('defined', [True, False])
 @pytest.mark.parametrize(('first_missing', 'heads'), [
     ('HeadScores[]', ()), ('float32 unknown_score', ()), ('float32 unknown_score', ('tool',)),
-    ('LeaveOneOutScore[]', ()), ('LeaveOneOutScore[]', ('tool',))])
+    ('LeaveOneOutScore[]', ()), ('LeaveOneOutScore[]', ('tool',)),
+    ('HeadScores[] prediction_sets', ()), ('HeadScores[] prediction_sets', ('tool',))])
 def test_results_recorded_before_fields_were_added_are_read(
         model_id, defined, first_missing, heads):
     texts = {path.stem: path.read_text() for path in MESSAGES.glob('*.msg')}
     old = texts['ActionRecognition'].partition(first_missing)[0]
     assert old != texts['ActionRecognition']
     store = get_typestore(Stores.ROS2_HUMBLE)
-    for name in ('LabelScore', 'ActionScore', 'ModalityStatus', 'HeadScores'):
+    for name in ('LabelScore', 'ActionScore', 'ModalityStatus', 'HeadScores',
+                 'LeaveOneOutScore'):
         store.register(get_types_from_msg(texts[name], f'karmma_msgs/msg/{name}'))
     store.register(get_types_from_msg(old, TYPE))
     types = store.types
     second = types['builtin_interfaces/msg/Time'](2, 0)
+    others = [types['karmma_msgs/msg/HeadScores'](head, []) for head in heads]
+    later = {'HeadScores[]': [], 'float32 unknown_score': [others],
+             'LeaveOneOutScore[]': [others, 0.5, True],
+             'HeadScores[] prediction_sets': [others, 0.5, True, []]}
     message = types[TYPE](
         types['std_msgs/msg/Header'](second, ''), second, second, 1, '',
         [types['karmma_msgs/msg/LabelScore'](1, 'point', 0.5)], [], [], [], True, 0.01, 0.02,
-        model_id, *([[types['karmma_msgs/msg/HeadScores'](head, []) for head in heads]]
-                    if first_missing != 'HeadScores[]' else []),
-        *([0.5, True] if first_missing == 'LeaveOneOutScore[]' else []))
+        model_id, *later[first_missing])
     data = bytes(store.serialize_cdr(message, TYPE))
     definition = MessageDefinition(
         MessageDefinitionFormat.MSG, store.generate_msgdef(TYPE, ros_version=2)[0])

@@ -7,6 +7,7 @@ from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.evaluation.temperature_scaling import (
     fit_action_exponent,
     fit_calibration,
+    fit_set_thresholds,
     fit_temperature,
 )
 from karmma_ros.modality import main_subsets, Modality, subset_name, subsets
@@ -95,6 +96,51 @@ def test_known_actions_are_taken_for_unknown_as_rarely_as_stated():
         assert rate - 0.001 <= each.unknown <= rate
     for each in score(predictions(2000, seed=1), calibration).values():
         assert each.unknown == pytest.approx(rate, abs=0.02)
+
+
+@pytest.mark.parametrize('coverage', [0.8, 0.95])
+def test_prediction_sets_of_other_clips_cover_every_class(coverage):
+    """Hard classes, whose logits are weak, as often as easy ones, whatever their number."""
+    rng = np.random.default_rng(5)
+    strength, chance = np.array([3.0, 1.5, 0.5, 2.0]), (0.4, 0.3, 0.1, 0.2)
+
+    def draw(count):
+        labels = rng.choice(4, count, p=chance)
+        logits = rng.normal(0, 1, (count, 4))
+        logits[np.arange(count), labels] += strength[labels]
+        return DatasetPredictions(
+            (A,), {'A': {'verb': logits.astype(np.float32)}}, np.ones((count, 1), bool),
+            {'verb': labels})
+
+    covered = []
+    for _ in range(20):
+        calibration = fit_calibration(draw(1000), 'clips', coverage=coverage)
+        others = draw(4000)
+        output = calibration.apply((A,), others.logits['A'])
+        labels = others.labels['verb']
+        hit = output.sets['verb'][np.arange(len(labels)), labels]
+        covered.append([hit[labels == i].mean() for i in range(4)])
+    mean = np.mean(covered, axis=0)
+    assert calibration.coverage == coverage
+    # At least the coverage, and more by at most one part in the clips of a class.
+    assert (mean > coverage - 0.01).all() and (mean < coverage + 0.02).all()
+    sizes = output.sets['verb'].sum(1)
+    assert sizes.mean() < 3
+
+
+def test_a_class_of_few_clips_is_in_every_set():
+    probabilities = np.array([[0.9, 0.1]] * 30 + [[0.3, 0.7]] * 8)
+    labels = np.array([0] * 30 + [1] * 8)
+    assert fit_set_thresholds(probabilities, labels, 0.9) == (0.9, 0.0)
+    by_hand = np.linspace(0.1, 0.9, 9)
+    assert fit_set_thresholds(
+        np.stack([by_hand, 1 - by_hand], 1), np.zeros(9, int), 0.8) == (pytest.approx(0.2), 0.0)
+
+
+@pytest.mark.parametrize('coverage', [-0.1, 1.0, float('nan')])
+def test_a_coverage_that_is_none_is_refused(coverage):
+    with pytest.raises(InvalidSettingError, match='coverage is .*; expected 0, for no predict'):
+        fit_calibration(None, 'clips', coverage=coverage)
 
 
 def test_scores_without_a_calibration_state_none():

@@ -188,6 +188,17 @@ def test_what_a_result_would_be_without_an_input_is_published_and_watched(classe
         result(classes), 0.0)
 
 
+def test_prediction_sets_are_published_best_first():
+    window = SimpleNamespace(start_ns=1_000_000_000, end_ns=2_000_000_000, statuses=(),
+                             modalities=())
+    sets = {'verb': np.array([True, False]), 'noun': np.array([True, True])}
+    message = recognition_message(replace(predicted(TOOLS), sets=sets), window,
+                                  Publishing(1, 0.0, 'me', 'model@1'))
+    assert {each.head: [label.class_name for label in each.labels]
+            for each in message.prediction_sets} == {'noun': ['cup', 'bread'], 'verb': ['cut']}
+    assert not result(TOOLS).prediction_sets
+
+
 def test_watch_leaves_out_a_head_without_classes():
     message = ActionRecognition(other_heads=[HeadScores(head='tool')])
     assert 'tool' not in recognition_line(message, 0.0)
