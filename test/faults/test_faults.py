@@ -1,15 +1,22 @@
 """The cheap faults in a short form, and the suite's own parts; `make faults` runs all."""
 
+from itertools import combinations
 import json
 from pathlib import Path
+import time
+from types import SimpleNamespace
 
-from fault_suite import churn, day, fuzz, model_files
+from fault_suite import churn, day, fuzz, lies, model_files
 from fault_suite.case import Case, case, Trial
 from fault_suite.hostile import CORRUPTIONS
+from fault_suite.lies import check, Lie, plan
+from fault_suite.monitor import ReceivedMessage
 from fault_suite.oracle import Oracle, Rules
 from fault_suite.proc import rise, usage
 from fault_suite.registry import CASES
 from fault_suite.report import FIGURES, merge, PAGE, render
+from karmma_msgs.msg import ActionRecognition, ModalityStatus
+from karmma_ros.node.messages import time_message
 import pytest
 
 SHORT = {
@@ -27,8 +34,65 @@ def test_short_form(name):
     assert trial.requirements and trial.failures == []
 
 
+_STALL_S = 0.15
+
+
+def test_short_form_of_lies():
+    for _ in range(3):
+        trial = lies.run.run(**lies.run.settings(events=8))
+        stalled = max(trial.figures.get(f'{each}_pause_s', 0) for each in ('sender', 'node'))
+        if trial.passed or stalled < _STALL_S:  # a machine that stalls misses any time
+            break
+    assert trial.requirements and trial.failures == []
+
+
+def test_lies_are_of_one_or_two_sensors_that_were_right_before():
+    planned = plan(100, seed=3)
+    assert len(planned) == 100 and planned == plan(100, seed=3) != plan(100, seed=4)
+    overlaps = [sum(a.start < b.end and b.start < a.end for b in planned) for a in planned]
+    assert set(overlaps) == {1, 2}  # with itself
+    for a, b in combinations(planned, 2):
+        assert a.sensor != b.sensor or b.start >= a.end + lies.CLEAN_S
+    assert {(lie.sensor, lie.name) for lie in planned} == {
+        (sensor, name) for sensor, names in lies.LIES.items() for name in names}
+
+
+def observed_lie(reported=10.7, restored=13.0, samples=10, reason='black: mean 2', used=None):
+    """Check ten results a second of a node whose camera is black from second 10 to 12."""
+    trial, clock_s = Trial(), time.time() - time.monotonic()
+    results = []
+    for tenth in range(20, 160):
+        now = tenth / 10
+        failed = reported <= now < restored
+        camera = {'state': ModalityStatus.UNINFORMATIVE if failed else ModalityStatus.AVAILABLE,
+                  'used': not failed if used is None else used, 'num_samples': samples,
+                  'detail': reason if failed else ''}
+        steady = {'state': ModalityStatus.AVAILABLE, 'used': True}
+        results.append(ReceivedMessage(now, ActionRecognition(
+            window_end=time_message(round((now + clock_s) * 1e9)),
+            modalities=[ModalityStatus(name=name, **fields) for name, fields in (
+                ('rgb', camera), ('flow', camera), ('audio', steady), ('detections', steady))])))
+    monitor = SimpleNamespace(results=results, availabilities=[])
+    check(trial, monitor, [Lie('camera', 'black', 9.95, 11.95)], began=0.0)
+    return [each.requirement for each in trial.failures]
+
+
+@pytest.mark.parametrize('changes, failures', [
+    ({}, []),
+    ({'reported': 11.1}, ['within 1 s', 'each state', 'shown nothing for 1 s']),
+    ({'restored': 13.7}, ['within a window', 'each state', 'right for a window']),
+    ({'reason': 'constant'}, ['each state']),
+    ({'used': True}, ['other than AVAILABLE', 'shown nothing for 1 s']),
+    ({'samples': 32}, ['samples from before']),
+])
+def test_lies_fail_where_the_node_is_late_or_wrong(changes, failures):
+    failed = observed_lie(**changes)
+    assert len(failed) == len(failures)
+    assert all(part in text for part, text in zip(failures, failed))
+
+
 def test_every_case_has_its_texts_and_its_name():
-    assert len(CASES) == 17
+    assert len(CASES) == 18
     for name, fault in CASES.items():
         assert fault.name == name
         for quick in (True, False):

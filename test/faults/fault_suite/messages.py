@@ -108,8 +108,8 @@ def _boxes_at(*rows: Sequence[float]) -> Any:
 
 
 UNINFORMATIVE = {
-    'image': {'black': _blank(6, 3.0), 'blown out': _blank(255), 'constant': _blank(128),
-              'noise': _blank(128, 60.0)},
+    'image': {'black': _blank(0), 'covered': _blank(6, 3.0), 'blown out': _blank(255),
+              'constant': _blank(128), 'noise': _blank(128, 60.0)},
     'audio': {'silence': _tone(0.0), 'clipped': _tone(100.0)},
     'boxes': {'without area': _boxes_at((8.0, 6.0, 0.0, 0.0)),
               'outside': _boxes_at((-500.0, -400.0, 4.0, 3.0))},

@@ -122,6 +122,8 @@ class SenderProcess:
         self.process = _module('fault_suite.sender', json.dumps(streams), changes=environment)
         self.sent: dict[str, int] = {}
         """Messages sent when the streams were last switched, by name."""
+        self.pauses_s: list[float] = []
+        """The longest pause of the sender before each switch."""
 
     def switch(self, *names: str) -> float:
         """
@@ -133,6 +135,7 @@ class SenderProcess:
         self.process.stdin.flush()
         response = json.loads(self.process.stdout.readline())
         self.sent = response['sent']
+        self.pauses_s.append(response['pause'])
         return float(response['time'])
 
 

@@ -12,6 +12,7 @@ from fault_suite import (
     dropped_audio,
     fuzz,
     hostile_files,
+    lies,
     misconfigured,
     model_files,
     pressure,
@@ -25,7 +26,7 @@ from fault_suite.case import Case
 
 CASES: dict[str, Case] = {
     case.name: case for case in (
-        churn.run, churn_dds.run, dropped_audio.run, misconfigured.run, fuzz.run, model_files.run,
-        hostile_files.run, swap.run, publishers.run, clocks.run, pressure.run, disk.run,
-        signals.run, restart.run, cycles.run, day.run, soak.run)
+        churn.run, churn_dds.run, lies.run, dropped_audio.run, misconfigured.run, fuzz.run,
+        model_files.run, hostile_files.run, swap.run, publishers.run, clocks.run, pressure.run,
+        disk.run, signals.run, restart.run, cycles.run, day.run, soak.run)
 }

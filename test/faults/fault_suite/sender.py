@@ -5,7 +5,8 @@ STREAMS is JSON: a list of objects with name, message (one of messages.MAKERS), 
 and optionally reliable, shift (seconds added to stamps) and fields (of the message's maker).
 Each line on standard input names the streams to switch on, `name:fault` one that shows nothing
 (messages.UNINFORMATIVE, REPEAT); the response to it is a line of JSON with time.monotonic() of
-the change and the number of messages sent so far, by name.
+the change, the number of messages sent so far, by name, and the longest pause of this process
+since the last line, in seconds.
 """
 
 from __future__ import annotations
@@ -71,13 +72,16 @@ class Sender:
         self._on: dict[str, str] = {}
         """Stream → fault, empty without any."""
         self._ended = False
+        self._pause_s = 0.0
 
     def run(self) -> None:
         """Keep to the rates on average, whatever a single message takes."""
         Thread(target=self._read_commands, daemon=True).start()
-        due = {stream.name: time.monotonic() for stream in self._streams}
+        last = time.monotonic()
+        due = {stream.name: last for stream in self._streams}
         while not self._ended:
             now = time.monotonic()
+            self._pause_s, last = max(self._pause_s, now - last), now
             for stream in self._streams:
                 if now >= due[stream.name]:
                     # After a pause of the machine it continues without catching up.
@@ -91,7 +95,9 @@ class Sender:
             words = (word.partition(':') for word in line.rstrip('\n').split('\t') if word)
             self._on = {name: fault for name, _, fault in words}
             sent = {stream.name: stream.sent for stream in self._streams}
-            print(json.dumps({'time': time.monotonic(), 'sent': sent}), flush=True)
+            pause_s, self._pause_s = self._pause_s, 0.0
+            print(json.dumps({'time': time.monotonic(), 'sent': sent, 'pause': pause_s}),
+                  flush=True)
         self._ended = True
 
 
