@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+import gc
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -103,6 +105,16 @@ def _play(monitor: NodeMonitor, sender: SenderProcess, planned: Sequence[Lie]) -
             sender.switch(*(f'{name}:{lie}' for name, lie in lying.items())))
     monitor.spin(CLEAN_S)
     return [replace(lie, start=times[i][0], end=times[i][1]) for i, lie in enumerate(planned)]
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Collect no garbage: of all the messages that are kept it would take seconds."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _histories(lies: Sequence[Lie], began: float) -> dict[str, History]:
@@ -284,7 +296,8 @@ def run(trial: Trial, events: int, seed: int) -> None:
                 received.clear()
             began = time.monotonic()
             sender.pauses_s.clear()
-            lies = _play(monitor, sender, plan(events // 2, seed))
+            with _without_collection():
+                lies = _play(monitor, sender, plan(events // 2, seed))
             check(trial, monitor, lies, began - CLEAN_S)
             numbers = [each.message.sequence for each in monitor.results]
             trial.figures.update(
