@@ -127,12 +127,9 @@ def read_weights(path: Path) -> Weights:
     """
     try:
         if path.suffix == '.safetensors':
-            return _checked(path, load_safetensors(path))
-        # A Namespace holds attributes and has no code of its own that unpickling would run.
-        with open_regular(path) as file, warnings.catch_warnings(), \
-                torch.serialization.safe_globals([Namespace]):
-            warnings.simplefilter('ignore')  # about the form of the file, which is refused or read
-            content = torch.load(file, map_location='cpu', weights_only=True)
+            content: object = load_safetensors(path)
+        else:
+            content = _load(path)
     except _READ_ERRORS as error:
         raise _unreadable(path, _problem(path, error)) from error
     for key in _WRAPPERS:
@@ -144,6 +141,14 @@ def read_weights(path: Path) -> Weights:
     if all(name.startswith(_ATTRIBUTE) for name in weights):
         weights = {name.removeprefix(_ATTRIBUTE): x for name, x in weights.items()}
     return _checked(path, weights)
+
+
+def _load(path: Path) -> object:
+    # A Namespace holds attributes and has no code of its own that unpickling would run.
+    with open_regular(path) as file, warnings.catch_warnings(), \
+            torch.serialization.safe_globals([Namespace]):
+        warnings.simplefilter('ignore')  # about the form of the file, which is refused or read
+        return torch.load(file, map_location='cpu', weights_only=True)
 
 
 def _problem(path: Path, error: Exception) -> str:

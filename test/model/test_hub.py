@@ -316,3 +316,11 @@ def test_push_explains_errors_of_the_hub(fake, capsys):
     fake.status = 401
     assert main(['model', 'push', str(MODEL), 'hf://somebody/kitchen']) == 2
     assert 'karmma model: model hf://somebody/kitchen@main: ' in capsys.readouterr().err
+
+
+def test_push_without_a_network_states_it():
+    class Offline:
+        def create_repo(self, *given, **named):
+            raise OSError('no route to host')
+    with pytest.raises(UnreachableError, match=r'Hub cannot be reached \(no route to host\): conn'):
+        push_model(MODEL, 'hf://a/b', Offline())

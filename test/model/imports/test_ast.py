@@ -150,7 +150,8 @@ def test_the_directory_keeps_the_activation_and_the_clip(tmp_path, file, classes
     assert bundle.spec.duration == 10 and bundle.spec.audio.features == 'kaldi_fbank'
     assert bundle.source['accuracy'] == {'mAP': 45.93}
     assert bundle.source['licence'] == 'BSD-3-Clause' and len(bundle.source['dropped']) == 4
-    assert 'mAP 45.93 % on AudioSet' in (tmp_path / 'out' / 'README.md').read_text()
+    card = (tmp_path / 'out' / 'README.md').read_text()
+    assert 'mAP 45.93 % on AudioSet' in card and 'A window has 10 s.' in card
 
 
 def test_has_the_size_of_the_published_network(tmp_path):

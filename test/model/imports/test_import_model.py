@@ -136,6 +136,17 @@ def test_refuses_tensors_of_another_form(small_source, tmp_path, change, text):
         imported(tmp_path / 'other.pth', tmp_path / 'out')
 
 
+def test_refuses_a_safetensors_file_of_eight_bits_in_one_sentence(small_source, tmp_path):
+    weights = changed('head.weight', lambda x: x.to(torch.float8_e4m3fn))
+    path = tmp_path / 'other.safetensors'
+    save_file(weights, path)
+    with pytest.raises(InvalidSettingError) as caught:
+        imported(path, tmp_path / 'out')
+    assert str(caught.value) == (
+        f"weights is '{path}'; expected a safetensors file or a checkpoint of tensors: its "
+        'head.weight is torch.float8_e4m3fn, strided')
+
+
 def write_tar(path: Path) -> None:
     with tarfile.open(path, 'w') as archive:
         archive.addfile(tarfile.TarInfo('labels.json'))

@@ -19,7 +19,7 @@ from karmma_ros.media.sources import crop_all
 from karmma_ros.modalities import make_clip
 from karmma_ros.modality import Modality
 from karmma_ros.model.imports import FILE_SOURCES, import_model, ImportSettings
-from karmma_ros.model.imports.class_names import read_class_names, read_pairs
+from karmma_ros.model.imports.class_names import read_class_names, read_keys, read_pairs
 from karmma_ros.model.imports.video_swin import video_swin_model
 from karmma_ros.model.weights_file import MissingWeightsError
 from karmma_ros.stream.recogniser import Recogniser
@@ -346,7 +346,7 @@ def test_a_name_of_a_published_file_stands_for_its_url(tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     with pytest.raises(MissingWeightsError, match='swinB_epic_checkpoint.torch are not here'):
         import_model('omnivore:swinB_epic', tmp_path / 'out')
-    with pytest.raises(InvalidSettingError, match='nowhere.*or one of omnivore:swinB_epic'):
+    with pytest.raises(InvalidSettingError, match='nowhere.*omnivore:FILE or omnivore:swinB_epic'):
         import_model('omnivore:nowhere', tmp_path / 'out')
 
 
@@ -360,6 +360,18 @@ def test_refuses_pairs_of_unknown_classes(epic_classes, text, problem):
     epic_classes[0].write_text(text)
     with pytest.raises(InvalidSettingError, match=problem):
         read_pairs(*epic_classes)
+
+
+@pytest.mark.parametrize(('content', 'text'), [
+    ('id,name\n0,cut\n', "it has no column 'key', expected id and key"),
+    ('id,key\n1,cut\n', 'its ids are not 0, 1, 2 …, each once'),
+    (None, 'names of classes: No such file or directory$'),
+])
+def test_states_what_a_table_of_classes_lacks(tmp_path, content, text):
+    if content is not None:
+        (tmp_path / 'a.csv').write_text(content)
+    with pytest.raises(InvalidSettingError, match=text):
+        read_keys(tmp_path / 'a.csv')
 
 
 @pytest.mark.parametrize(('name', 'content', 'names'), [
