@@ -322,5 +322,5 @@ def test_push_without_a_network_states_it():
     class Offline:
         def create_repo(self, *given, **named):
             raise OSError('no route to host')
-    with pytest.raises(UnreachableError, match=r'Hub cannot be reached \(no route to host\): conn'):
+    with pytest.raises(UnreachableError, match=r'Hub cannot be reached \(no route to host\): con'):
         push_model(MODEL, 'hf://a/b', Offline())
