@@ -86,7 +86,8 @@ def test_a_model_of_other_classes_over_the_frozen_weights_of_the_base(
     for line in ('| action ', '| chop ', 'by leaving one recording out', 'shortest of 1.50 s',
                  'Fewer than 5 segments to train the action: chop (4), wash (2)',
                  'top-1 accuracy on 8 segments, validated by leaving one recording out',
-                 f'karmma export {tmp_path / "model"} --to openvino', 'karmma bag evaluate',
+                 f'karmma export {tmp_path / "model"} --to openvino',
+                 'karmma bag evaluate another_day.mcap',
                  'ros2 launch karmma_ros karmma.launch.py model:='):
         assert line in printed, line
     card = (tmp_path / 'model' / 'README.md').read_text()
@@ -104,7 +105,7 @@ def test_a_model_of_other_classes_over_the_frozen_weights_of_the_base(
     assert '% sure' in failures and failures.count('.jpg') == len([*record.glob('*.jpg')]) > 0
 
 
-def test_the_model_predicts_what_was_scored(run, folder, tmp_path, monkeypatch):
+def test_the_model_predicts_what_was_scored(run, folder, tmp_path, monkeypatch, capsys):
     labels = segments(*((name, start, classes, split) for name, split in (
         ('monday', 'train'), ('tuesday', 'test')) for start, classes in ((1, CHOP), (4, WASH))))
     scored = []
@@ -114,6 +115,8 @@ def test_the_model_predicts_what_was_scored(run, folder, tmp_path, monkeypatch):
         return scored
     monkeypatch.setattr(model_record, 'predict', keep)
     assert run(labels) == 0
+    assert (f'karmma bag evaluate {folder / "tuesday.mcap"} --model {tmp_path / "model"}'
+            in capsys.readouterr().out)
     bundle = load_bundle(tmp_path / 'model')
     recogniser = Recogniser(bundle.network, bundle.vocabulary, bundle.spec)
     newest = max((folder / 'cache' / 'bags').glob('tuesday_*/'), key=lambda p: p.stat().st_mtime)

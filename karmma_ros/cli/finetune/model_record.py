@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
+import shlex
 import time
 from typing import Any
 
+from karmma_ros.bags.training_clips import find_bags
 from karmma_ros.calibration import Calibration
 from karmma_ros.cli.finetune.head_choice import (
     action_hits,
@@ -163,10 +165,12 @@ def known_and_added(
 
 
 def next_commands(out: Path, labelled: LabelledBags) -> str:
-    """Return the commands that follow, to be typed as they are."""
-    bags = ' '.join(labelled.settings.files)
+    """Return the commands that follow; test recordings are evaluated, else ones to be named."""
+    paths = find_bags(labelled.settings.files)
+    test = sorted({labelled.labels[i].recording for i in labelled.division.rows(TEST)})
+    bags = ' '.join(shlex.quote(str(paths[name])) for name in test) or 'another_day.mcap'
+    model, labels, report = (shlex.quote(str(x)) for x in (out, labelled.path, f'{out}_report'))
     return (
-        f'next:\n  karmma export {out} --to openvino\n'
-        f'  karmma bag evaluate {bags} --model {out} --ground-truth {labelled.path} '
-        f'--out {out}_report\n'
-        f'  ros2 launch karmma_ros karmma.launch.py model:={out} image:=/camera/image_raw')
+        f'next:\n  karmma export {model} --to openvino\n'
+        f'  karmma bag evaluate {bags} --model {model} --ground-truth {labels} --out {report}\n'
+        f'  ros2 launch karmma_ros karmma.launch.py model:={model} image:=/camera/image_raw')
