@@ -14,7 +14,12 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, load_bundle, save_bundle
 from karmma_ros.model.config import ModelConfig
-from karmma_ros.model.joined import join_models_of_sensors, joined_spec, UNTRAINED
+from karmma_ros.model.joined import (
+    ensemble_problem,
+    join_models_of_sensors,
+    joined_spec,
+    UNTRAINED,
+)
 from karmma_ros.model.presets import only, preset, unimodal
 from karmma_ros.prediction import Vocabulary
 import pytest
@@ -83,6 +88,14 @@ def test_other_models_give_the_start_of_a_training(tmp_path, rgb, other):
     assert joined.source[UNTRAINED].startswith('the fusion and the classifiers: ')
     assert joined.dataset.startswith('not trained as a whole, fine-tune it first; rgb: data of')
     assert '**Not trained**' in (tmp_path / 'joined/README.md').read_text()
+
+
+def test_another_number_of_chunks_is_no_ensemble(tmp_path, rgb):
+    audio = write(tmp_path / 'audio', AUDIO)
+    chunked = replace(rgb, config=replace(rgb.config, token_cap=4))
+    assert ensemble_problem({RGB: rgb, AUDIO: audio}) == ''
+    assert ensemble_problem({RGB: chunked, AUDIO: audio}) == (
+        'audio and rgb are encoded in another number of chunks')
 
 
 def test_each_sensor_brings_its_own_preprocessing():
