@@ -141,10 +141,13 @@ def test_test_segments_choose_nothing(run, folder, tmp_path):
     assert all(torch.equal(x, two[name]) for name, x in one.items())
 
 
-def test_features_are_computed_once(run, monkeypatch):
+def test_features_are_computed_once_and_a_model_is_replaced(run, tmp_path, monkeypatch):
     assert run(FOUR) == 0
+    stale = tmp_path / 'model' / 'run' / 'failure_12_0.jpg'
+    stale.touch()
     monkeypatch.setattr('karmma_ros.training.fused_features._fuse', None)
     assert run(FOUR, '--seed', '1') == 0
+    assert not stale.exists() and (tmp_path / 'model' / 'run' / 'args.yaml').exists()
 
 
 def test_an_interrupt_keeps_a_model_that_predicts(run, folder, tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 import shlex
+import shutil
 import time
 from typing import Any
 
@@ -90,6 +91,7 @@ def write_model(
         calibration=calibration, source=source)
     if fitted.statistics is not None:
         save_statistics(out, fitted.statistics)
+    shutil.rmtree(out / RUN, ignore_errors=True)  # of an earlier model
     write_run(out / RUN, labelled, fitted, scored, calibration, options,
               f'{out.name}@{digest_of_file(out / WEIGHTS).hex()[:8]}')
     print(f'wrote {out}\n\n{next_commands(out, labelled)}')
