@@ -193,7 +193,7 @@ def load_bundle(
     >>> from karmma_ros.model.registry import find_model
     >>> bundle = load_bundle(find_model('synthetic_kitchen'))
     >>> bundle.vocabulary.sizes, bundle.spec.num_frames
-    ({'verb': 8, 'noun': 10}, 16)
+    ({'verb': 9, 'noun': 11}, 16)
     """
     path = Path(path)
     if not path.is_dir():
