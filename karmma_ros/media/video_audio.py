@@ -50,8 +50,8 @@ def video_audio(path: Path, rate: int) -> NDArray[np.float32] | None:
                             'extract it with ffmpeg, and name the file') from error
     audio = np.zeros(max((first + len(x) for first, x in parts), default=0), np.float32)
     for first, samples in parts:
-        begin = max(0, first)
-        audio[begin:first + len(samples)] = samples[begin - first:]
+        begin, end = max(0, first), max(0, first + len(samples))
+        audio[begin:end] = samples[begin - first:]  # nothing of what ends before the video begins
     return audio
 
 

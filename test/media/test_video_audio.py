@@ -55,6 +55,15 @@ def test_second_0_is_that_of_the_frames(tmp_path):
     assert np.flatnonzero(np.abs(late_video) > 0.1)[0] / RATE == pytest.approx(1.0, abs=0.03)
 
 
+def test_audio_before_second_0_is_left_out(tmp_path, monkeypatch):
+    """In an AVI file with B-frames, some audio packets precede the first frame."""
+    parts = [(-0.3, np.full(1600, 0.1)), (-0.05, np.full(1600, 0.2)), (0.05, np.full(8000, 0.3))]
+    monkeypatch.setattr('karmma_ros.media.video_audio._decoded', lambda *given: iter(parts))
+    samples = video_audio(write(tmp_path / 'a.mp4', 0.0), RATE)
+    assert samples.shape == (8800,)
+    assert np.allclose(samples[:800], 0.2) and np.allclose(samples[800:], 0.3)
+
+
 def test_a_video_without_audio_and_a_file_that_is_none(tmp_path):
     assert video_audio(write(tmp_path / 'silent.mp4'), RATE) is None
     (tmp_path / 'text.mp4').write_text('no video')
