@@ -70,6 +70,17 @@ def join_models_of_sensors(parts: Parts, out: Path) -> Bundle:
     return load_bundle(out)
 
 
+def with_fusion_block(bundle: Bundle) -> Bundle:
+    """Return a model of classifiers of single sensors, with a fusion block in their place."""
+    parts: Parts = dict.fromkeys(bundle.network.modalities, bundle)
+    config = replace(_base(parts), preset=bundle.config.preset)
+    torch.manual_seed(0)  # of a fusion block that is not trained
+    network = build(config, bundle.spec, bundle.vocabulary).eval()
+    _fill(network, parts, everything=False)
+    return replace(bundle, network=network, config=config, source={
+        **bundle.source, UNTRAINED: 'the fusion and the classifiers'})
+
+
 def ensemble_problem(parts: Parts) -> str:
     """Return why models are no ensemble; empty if they are."""
     first, *others = parts.items()

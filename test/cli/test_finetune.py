@@ -244,7 +244,7 @@ def test_bases_that_cannot_be_used_are_refused(run, folder, tmp_path, capsys):
     save(folder / 'means', ensemble(preset('tiny')))
     save(folder / 'untrained', preset('tiny'), {'untrained': 'the fusion: two models'})
     for base, complaint in (
-            ('means', 'whose fusion block is trained'),
+            ('means', 'below its heads; add --unfreeze fusion'),
             ('untrained', 'the fusion: two models; add --unfreeze fusion')):
         assert run(FOUR, base=base) == 2
         assert complaint in capsys.readouterr().err
@@ -367,6 +367,18 @@ def test_the_fusion_block_or_all_weights_are_trained_on_demand(run, folder, tmp_
             (['--unfreeze', 'all', '--add-classes'], "--unfreeze is 'all'; expected nothing")):
         assert run(FOUR, *options) == 2
         assert complaint in capsys.readouterr().err
+
+
+def test_a_fusion_block_is_trained_over_a_base_that_has_none(run, folder, tmp_path):
+    """As of imported models, which have a classifier for each sensor."""
+    save(folder / 'classifiers', ensemble(preset('tiny')))
+    assert run(FOUR, '--unfreeze', 'fusion', '--epochs', '1', base='classifiers') == 0
+    tuned = load_bundle(tmp_path / 'model')
+    assert tuned.config.fusion != 'logit_mean' and 'untrained' not in tuned.source
+    old = load_bundle(folder / 'classifiers').network.state_dict()
+    encoders = {name: x for name, x in tuned.network.state_dict().items()
+                if name.startswith('encoders.')}
+    assert encoders and all(torch.equal(x, old[name]) for name, x in encoders.items())
 
 
 def test_a_sensor_that_the_base_lacks_is_added_from_nothing(run, folder, tmp_path, capsys):

@@ -44,7 +44,7 @@ from karmma_ros.model.backends.selection import choose_device
 from karmma_ros.model.bundle import Bundle, CONFIG
 from karmma_ros.model.class_statistics import load_statistics
 from karmma_ros.model.fusion import MultiHeadMLP
-from karmma_ros.model.joined import UNTRAINED
+from karmma_ros.model.joined import UNTRAINED, with_fusion_block
 from karmma_ros.training.head_training import HeadSettings
 from karmma_ros.training.precomputed import Inference
 
@@ -59,6 +59,8 @@ def main(arguments: Sequence[str]) -> int:
     _check_out(given.out)
     base = open_model(given.base, '--from', custom_encoders=given.custom_encoders)
     check_base(base, bool(given.unfreeze))
+    if not isinstance(base.network.heads, MultiHeadMLP):
+        base = with_fusion_block(base)
     unfreeze = UnfreezeSettings(
         given.unfreeze, given.epochs, given.seed, given.teacher, device, given.workers,
     ) if given.unfreeze else None
@@ -107,15 +109,13 @@ def check_base(base: Bundle, unfreeze: bool = False) -> None:
     :raises InvalidSettingError: when it has no fusion block, or one that is not trained.
     """
     base.vocabulary.check_softmax('fine-tuning')
-    problem = '' if unfreeze else str(base.source.get(UNTRAINED, ''))
+    problem = str(base.source.get(UNTRAINED, ''))
     if not isinstance(base.network.heads, MultiHeadMLP):
         problem = f'fusion {base.config.fusion}, which has no block below its heads'
-    if problem:
+    if problem and not unfreeze:
         raise InvalidSettingError(
             '--from', str(base.path), 'a model whose fusion block is trained',
-            f'{problem}; ' + (
-                'add --unfreeze fusion' if UNTRAINED in base.source else 'train one over its '
-                f'encoders with `karmma train student --base {base.path} --data.dataset bags`'))
+            f'{problem}; add --unfreeze fusion, which trains one over its frozen encoders')
 
 
 def _check_unfreeze(given: Namespace) -> None:
