@@ -364,7 +364,7 @@ def test_the_fusion_block_or_all_weights_are_trained_on_demand(run, folder, tmp_
     assert 'expected one of the very classes of the student' in capsys.readouterr().err
     for options, complaint in (
             (['--teacher', 'x'], "--teacher is 'x'; expected a model with --unfreeze"),
-            (['--unfreeze', 'all', '--add-classes'], "--unfreeze is 'all'; expected nothing")):
+            (['--unfreeze', 'all', '--add-classes'], "--unfreeze is 'all'; expected none")):
         assert run(FOUR, *options) == 2
         assert complaint in capsys.readouterr().err
 

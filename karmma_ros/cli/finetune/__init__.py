@@ -58,12 +58,13 @@ def main(arguments: Sequence[str]) -> int:
     device = choose_device(given.device, '--device')
     _check_out(given.out)
     base = open_model(given.base, '--from', custom_encoders=given.custom_encoders)
-    check_base(base, bool(given.unfreeze))
+    unfrozen = given.unfreeze != 'none'
+    check_base(base, unfrozen)
     if not isinstance(base.network.heads, MultiHeadMLP):
         base = with_fusion_block(base)
     unfreeze = UnfreezeSettings(
         given.unfreeze, given.epochs, given.seed, given.teacher, device, given.workers,
-    ) if given.unfreeze else None
+    ) if unfrozen else None
     _check_unfreeze(given)
     base = with_added_modalities(base, given.add_modalities) if given.add_modalities else base
     bags = BagSettings(
@@ -119,14 +120,14 @@ def check_base(base: Bundle, unfreeze: bool = False) -> None:
 
 
 def _check_unfreeze(given: Namespace) -> None:
-    if given.unfreeze and given.add_classes:
-        raise InvalidSettingError('--unfreeze', given.unfreeze, 'nothing with --add-classes',
+    if given.unfreeze != 'none' and given.add_classes:
+        raise InvalidSettingError('--unfreeze', given.unfreeze, 'none with --add-classes',
                                   'the old classes would be lost')
     if given.add_modalities and given.unfreeze != 'all':
         raise InvalidSettingError(
             '--add-modalities', ', '.join(given.add_modalities), 'none without --unfreeze all',
             'encoders from nothing have to be trained')
-    if given.teacher and not given.unfreeze:
+    if given.teacher and given.unfreeze == 'none':
         raise InvalidSettingError('--teacher', given.teacher, 'a model with --unfreeze',
                                   'heads alone are not distilled: add --unfreeze all')
 
@@ -176,9 +177,8 @@ def _parser() -> CommandParser:
                         'file of the node whose timeouts and thresholds hold')
     parser.add_argument('--steps', type=int, default=HeadSettings.steps,
                         help='optimizer steps of the heads')
-    parser.add_argument('--unfreeze', type=Literal['', 'fusion', 'all'], default='', help='train '
-                        'also the fusion block, or all weights, after the heads (default: '
-                        'neither)')
+    parser.add_argument('--unfreeze', type=Literal['none', 'fusion', 'all'], default='none',
+                        help='train also the fusion block, or all weights, after the heads')
     parser.add_argument('--add-modalities', type=str, nargs='+', default=[], metavar='MODALITY',
                         help='sensors that the model lacks and the bags have, such as imu: their '
                         'encoders start from nothing, with --unfreeze all')
