@@ -55,13 +55,14 @@ def build_features(
         raise InvalidSettingError('fusion', type(network.fusion).__name__, 'a fusion block')
     chosen, weights = main_subsets(network.modalities), frozen_digest(network)
     facts = {'version': VERSION, 'clips': name, 'weights': weights,
-             'modalities': [m.value for m in network.modalities]}
+             'modalities': [m.value for m in network.modalities], **inference.facts}
     shape = len(chosen), len(network.modalities) + 1, network.fusion.cls.shape[0]
     layout: Layout = {_FUSED: (np.float16, shape), _SEGMENT: (np.int64, ()),
                       _PRESENT: (np.bool_, (len(network.modalities),))}
-    store = ArrayStore(cache / f'{name}_{weights[:8]}', facts, layout, len(clips))
+    suffix = '_openvino' if inference.openvino else ''
+    store = ArrayStore(cache / f'{name}_{weights[:8]}{suffix}', facts, layout, len(clips))
     network = network.to(inference.device).eval()
-    with file_lock(store.folder):
+    with file_lock(store.folder), inference.encoders(network):
         if not store.complete:
             done = next((rows.start for rows in store.remaining(len(clips))), len(clips))
             for batch in scoring_loader(clips, network.modalities, inference.batch_size,

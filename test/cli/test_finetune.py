@@ -381,6 +381,19 @@ def test_a_fusion_block_is_trained_over_a_base_that_has_none(run, folder, tmp_pa
     assert encoders and all(torch.equal(x, old[name]) for name, x in encoders.items())
 
 
+def test_frozen_encoders_are_computed_by_openvino(run, folder, tmp_path, capsys):
+    for options in ((), ('--backend', 'openvino')):
+        assert run(FOUR, *options, out=f'by_{len(options)}') == 0
+    eager, other = (load_bundle(tmp_path / f'by_{n}').network.state_dict() for n in (0, 2))
+    heads = [name for name in eager if 'classifiers' in name]
+    assert any(not torch.equal(eager[name], other[name]) for name in heads)  # others computed it
+    for name in heads:
+        assert torch.allclose(eager[name], other[name], atol=0.1), name
+    capsys.readouterr()
+    assert run(FOUR, '--backend', 'openvino', '--unfreeze', 'fusion', '--epochs', '1') == 0
+    assert changed(folder, tmp_path) == {'embeddings', 'fusion'}
+
+
 def test_a_sensor_that_the_base_lacks_is_added_from_nothing(run, folder, tmp_path, capsys):
     save(folder / 'audio', only(preset('tiny'), ['audio']))
     assert run(FOUR, '--add-modalities', 'rgb', base='audio') == 2

@@ -59,6 +59,8 @@ class UnfreezeSettings:
     """Model to distil from; empty: none."""
     device: str = 'cpu'
     workers: int = 0
+    openvino: bool = False
+    """Whether OpenVINO computes frozen encoders."""
 
     def __post_init__(self) -> None:
         if self.part not in (FUSION, ALL):
@@ -160,6 +162,7 @@ def train_unfrozen(
     clips: Mapping[str, Clips] = windows
     trained = network
     if settings.part == FUSION:
+        inference = replace(inference, openvino=settings.openvino)
         tokens = {name: FeatureCache.build(
             folder / 'tokens' / name, network, each, fingerprint(facts),
             replace(inference, progress=partial(bars, f'tokens of {name}')))

@@ -197,6 +197,16 @@ def write_graphs(bundle: Bundle, folder: Path) -> list[Path]:
     return written
 
 
+def write_encoder(encoder: nn.Module, example: Tensor, path: Path) -> None:
+    """
+    Write the graph of an encoder alone, from `input` `[1, ...]` to `tokens` `[1, n, e]`.
+
+    :param example: one input.
+    """
+    with _traceable():
+        _export(encoder, (example,), path, [INPUT], [TOKENS])
+
+
 @torch.no_grad()
 def feeds(
     network: Karmma, modality: Modality, clips: Iterable[Input]

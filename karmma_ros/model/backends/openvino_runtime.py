@@ -39,9 +39,7 @@ def load_openvino(export: Export, network: Karmma, threads: int) -> Exported:
     :raises BundleError: when the graphs cannot be read, or are not of this network.
     """
     core = _core()
-    fast = 'BF16' in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
-    wanted = FP32 if export.precision == FP32 or not fast else BF16
-
+    wanted = FP32 if export.precision == FP32 else _fastest(core)
     most = most_bytes(network)
 
     def graph(path: Path) -> Graph:
@@ -51,6 +49,23 @@ def load_openvino(export: Export, network: Karmma, threads: int) -> Exported:
     return assemble(export, network, graph)
 
 
+def compile_graph(source: Path, threads: int) -> Graph:
+    """
+    Compile an ONNX graph that this process has just written, in bf16 where the processor has it.
+
+    :raises InvalidSettingError: when OpenVINO is not installed.
+    """
+    core = _core()
+    import openvino  # type: ignore[import-untyped]
+
+    model, hint = openvino.convert_model(source), _HINT[_fastest(core)]
+    return with_threads(lambda n: _OpenVinoGraph(core, model, source, hint, n), threads)
+
+
+def _fastest(core: Any) -> str:
+    return BF16 if 'BF16' in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES') else FP32
+
+
 def write_openvino(source: Path, target: Path, half: bool) -> None:
     """
     Translate an ONNX graph.
@@ -58,7 +73,7 @@ def write_openvino(source: Path, target: Path, half: bool) -> None:
     :param half: store weights in 16 bits: bf16 uses no more, and the file has half the size.
     """
     _core()  # raises when it is not installed
-    import openvino  # type: ignore[import-untyped]
+    import openvino
 
     # Not Core.read_model: what can be computed here once need not be at every start of a robot.
     model = openvino.convert_model(source)
