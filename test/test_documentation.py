@@ -202,10 +202,11 @@ class ExampleMonitor:
         return condition()
 
     def show(self, **used):
-        """Publish a result that rests on the sensors given, and give it time to arrive."""
-        self.results.publish(ActionRecognition(modalities=[
-            ModalityStatus(name=name, used=value) for name, value in used.items()]))
-        self.spin_until(lambda: False, 0.3)
+        """Publish results that rest on the sensors given, and give them time to arrive."""
+        for _ in range(6):  # the first may be sent before the example can receive
+            self.results.publish(ActionRecognition(modalities=[
+                ModalityStatus(name=name, used=value) for name, value in used.items()]))
+            self.spin_until(lambda: False, 0.1)
 
     def publish_event(self, verb, phase=ActionEvent.STARTED):
         self.events.publish(ActionEvent(
