@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 import re
 import signal
 import subprocess
@@ -27,7 +28,9 @@ def bag(tmp_path):
 def test_it_prints_the_address_and_ends_by_ctrl_c(bag, tmp_path):
     process = subprocess.Popen(
         [sys.executable, '-m', 'karmma_ros.cli.main', 'label', str(bag), '--labels',
-         str(tmp_path / 'labels.csv'), '--no-browser'], stdout=subprocess.PIPE, text=True)
+         str(tmp_path / 'labels.csv'), '--no-browser'], stdout=subprocess.PIPE, text=True,
+        # Tests that run in the background of a shell inherit that it ignores Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
     try:
         first, address = process.stdout.readline(), process.stdout.readline().strip()
         assert first.startswith('1 recordings, labels in') and first.strip().endswith('labels.csv')

@@ -59,7 +59,7 @@ def test_a_pretrained_encoder_is_the_teachers_own_and_stays_frozen(teacher):
     assert alone.modalities == (Modality.RGB,)
     assert distilled.modalities == PAPER_MODALITIES and distilled.freeze_encoders
     classes = [load_bundle(teacher / name).vocabulary for name in ('rgb', 'teacher')]
-    assert classes == [vocabulary(Domain.GARAGE), vocabulary()]
+    assert classes == [vocabulary(Domain.GARAGE, idle=True), vocabulary(idle=True)]
     for name, weights in alone.encoders['rgb'].state_dict().items():
         assert torch.equal(weights, distilled.encoders['rgb'].state_dict()[name]), name
 
@@ -68,7 +68,7 @@ def test_an_encoder_of_the_other_domain_starts_a_student(cache, tmp_path, capsys
     assert run('pretrain', tmp_path / 'flow', cache, '--modality', 'flow', *GARAGE) == 0
     assert run('student', tmp_path / 'out', cache, '--weights.flow', tmp_path / 'flow') == 0
     assert 'flow: ' in capsys.readouterr().out
-    assert load_bundle(tmp_path / 'out').vocabulary == vocabulary()
+    assert load_bundle(tmp_path / 'out').vocabulary == vocabulary(idle=True)
 
 
 def test_a_student_starts_from_a_model_directory_and_keeps_its_licence(cache, tmp_path):
@@ -85,7 +85,7 @@ def test_a_student_starts_from_a_model_directory_and_keeps_its_licence(cache, tm
     assert run('student', tmp_path / 'out', cache, '--base', tmp_path / 'joined') == 0
     bundle = load_bundle(tmp_path / 'out')
     assert bundle.network.modalities == (Modality.RGB, Modality.AUDIO)
-    assert bundle.vocabulary == vocabulary() and bundle.config.fusion == 'logit_mean'
+    assert bundle.vocabulary == vocabulary(idle=True) and bundle.config.fusion == 'logit_mean'
     assert bundle.licence == 'CC BY-NC 4.0' and not bundle.commercial_use
     assert 'CC BY-NC 4.0: no commercial use' in bundle.dataset
     card = (tmp_path / 'out/README.md').read_text()
@@ -108,7 +108,7 @@ def test_a_student_is_distilled_and_gets_its_card(
     assert (tmp_path / 'kitchen_work' / 'logits').is_dir() == (cached == 'true')
     bundle = load_bundle(out)
     assert bundle.config.preset == 'tiny'
-    assert bundle.vocabulary == vocabulary()
+    assert bundle.vocabulary == vocabulary(idle=True)
     names = [subset_name(s) for s in subsets(PAPER_MODALITIES)]
     assert list(bundle.metrics['test_top1']) == names
     card = (out / 'README.md').read_text()
