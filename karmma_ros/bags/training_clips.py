@@ -156,6 +156,8 @@ def find_bags(paths: Sequence[str]) -> dict[str, Path]:
     """
     bags: dict[str, Path] = {}
     for path in map(Path, paths):
+        if not path.exists():
+            raise BagError(path, 'no such file or folder', 'check the path')
         inside = [path]
         if path.is_dir() and not (path / 'metadata.yaml').is_file():
             inside = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES
@@ -167,7 +169,8 @@ def find_bags(paths: Sequence[str]) -> dict[str, Path]:
                                'rename one: labels refer to recordings by name')
     if not bags:
         raise BagError(', '.join(paths) or '(nowhere)', 'no bag is there',
-                       'name bags with bags.files')
+                       'name bags, or folders that contain mcap or sqlite3 files or folders of a '
+                       'bag')
     return bags
 
 
@@ -194,6 +197,9 @@ def extract_recordings(
     for label in table.labels:
         by_recording.setdefault(label.recording, []).append(label)
     unknown = sorted(set(by_recording) - set(bags))
+    if unknown == ['']:
+        raise DataError(path, 'a label names no recording', 'fill in the column recording with '
+                        f'the names of the bags: {", ".join(sorted(bags)[:8])}')
     if unknown:
         raise DataError(path, f'recording {unknown[0]!r} is none of the bags: '
                         f'{", ".join(sorted(bags)[:8])}', 'add the bag, or remove its labels')

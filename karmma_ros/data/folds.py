@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from karmma_ros.data.labels.label_file import ActionLabel
-from karmma_ros.data.recordings import SPLITS
+from karmma_ros.data.recordings import check_splits, SPLITS
 from karmma_ros.errors import DataError, InvalidSettingError
 import numpy as np
 from numpy.typing import NDArray
@@ -46,10 +46,7 @@ def divide(path: Path, labels: Sequence[ActionLabel], split_by: str = RECORDING)
     :raises InvalidSettingError: for a column that the labels lack.
     """
     groups = [_group(label, split_by, labels) for label in labels]
-    given = {label.split for label in labels}
-    if given != {''} and not given <= set(SPLITS):
-        raise DataError(path, f'a split is {min(given - set(SPLITS))!r}; expected '
-                        f'{", ".join(SPLITS)}', 'name the split of every label')
+    check_splits(path, labels)
     splits = tuple(label.split or TRAIN for label in labels)
     if split_by != RECORDING:
         _check_groups(path, groups, splits, split_by)

@@ -216,11 +216,22 @@ def _splits(path: Path, labels: Sequence[Sequence[ActionLabel]]) -> list[list[st
     if not any(given):
         chosen = [SPLITS[i % 5 == 4 or i + 1 == len(labels) < 5] for i in range(len(labels))]
         return [[split] * len(each) for split, each in zip(chosen, labels)]
-    wrong = sorted(set(given) - set(SPLITS))
-    if wrong:
-        raise DataError(path, f'a split is {wrong[0]!r}; expected {", ".join(SPLITS)}',
-                        'name the split of every label')
+    check_splits(path, [x for each in labels for x in each])
     return [[x.split for x in each] for each in labels]
+
+
+def check_splits(path: Path, labels: Sequence[ActionLabel]) -> None:
+    """
+    Check that every label has a split, or none has.
+
+    :raises DataError: for a label with none, or with another than train, validation and test.
+    """
+    wrong = [x for x in labels if x.split not in SPLITS]
+    if wrong and any(x.split for x in labels):
+        first = min(wrong, key=lambda label: label.split)
+        raise DataError(path, f'a split is {first.split!r}; expected {", ".join(SPLITS)}',
+                        f'name the split of every label, as of {first.text} of {first.recording} '
+                        f'at {first.start_s:g} s')
 
 
 def _ids(label: ActionLabel, vocabulary: Vocabulary) -> dict[str, int]:

@@ -133,7 +133,9 @@ def test_the_same_recording_may_be_in_two_splits(folder, tmp_path):
      r'cut/bread of monday starts at 50 s; expected a start within the bag of \d'),
     ([ActionLabel('monday', 0, 3, BREAD)], 'its labels are of one recording; expected one to'),
     ([ActionLabel('monday', 0, 3, BREAD, 'x'), ActionLabel('tuesday', 0, 3, BREAD)],
-     "a split is ''; expected train, validation, test"),
+     "a split is ''; expected train, validation, test: name the split of every label, as of "
+     'cut/bread of tuesday at 0 s'),
+    ([ActionLabel('', 0, 3, BREAD)], 'a label names no recording: fill in the column recording'),
 ])
 def test_labels_that_do_not_fit_are_named(folder, tmp_path, labels, complaint):
     with pytest.raises(DataError, match=complaint):
@@ -158,6 +160,8 @@ def test_bags_are_named_by_their_files(folder, tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(BagError, match='no bag is there'):
         find_bags([str(tmp_path / 'empty')])
+    with pytest.raises(BagError, match='none: no such file or folder: check the path'):
+        find_bags([str(folder), str(tmp_path / 'none')])
     with pytest.raises(InvalidSettingError, match='bags.windows is 0; expected a number from 1'):
         BagSettings(windows=0)
 

@@ -229,6 +229,7 @@ TWO = segments(('monday', 0, CHOP, 'train'), ('monday', 3, WASH, 'train'))
     ([*TWO, replace(TWO[0], split='test')],
      'chop of monday at 0 s is in the splits train and test: leave it in one'),
     ([replace(x, split='test') for x in TWO], 'no label is for training'),
+    ('recording,start,stop,action\n', 'no label is left: label actions with `karmma label`'),
     ([*TWO, *segments(('friday', 0, CHOP, 'train'))], "recording 'friday' is none of the bags"),
     ([*TWO, *segments(('monday', 70, CHOP, 'train'))],
      'chop of monday starts at 70 s; expected a start within the bag of'),
@@ -238,6 +239,16 @@ TWO = segments(('monday', 0, CHOP, 'train'), ('monday', 3, WASH, 'train'))
 def test_labels_that_cannot_be_trained_on_are_refused(run, labels, complaint, capsys):
     assert run(labels) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_labels_of_one_recording_in_two_splits_and_twice_are_reported(run, capsys):
+    rows = [('monday', 0, CHOP, 'train'), ('monday', 3, WASH, 'train'),
+            ('monday', 3, WASH, 'train'), ('tuesday', 0, CHOP, 'train'),
+            ('tuesday', 3, WASH, 'test')]
+    assert run(segments(*rows)) == 0
+    printed = capsys.readouterr().out
+    assert 'Segments of one recording are in several splits: tuesday. Scores will be' in printed
+    assert '1 labels are in the file more than once, such as wash of monday at 3 s' in printed
 
 
 def test_bases_that_cannot_be_used_are_refused(run, folder, tmp_path, capsys):

@@ -143,6 +143,7 @@ def test_numbers_of_frames_need_a_rate(tmp_path, name):
     ('a.csv', 'from,to\n1,2\n', 'its columns are from, to; expected start or'),
     ('a.csv', 'start,stop\n1,2\n', 'its columns are start, stop; expected verb and noun, or'),
     ('a.csv', '', 'its columns are none'),
+    ('a.csv', 'start,stop,verb,Verb\n1,2,cut,pan\n', 'it has 2 columns verb; expected each name'),
     ('a.pdf', '', 'its suffix is .pdf; expected .csv'),
     ('a.txt', None, 'No such file or directory'),
 ])
@@ -190,6 +191,7 @@ def test_splits_and_groups_are_kept(tmp_path):
     ('a,0,1,,', 'got no class; expected verb and noun, or action'),
     ('a,0,x,cut,pan', "a time is 'x'; expected seconds or a timecode"),
     ('a,0', "a time is ''; expected seconds or a timecode"),
+    ('a,0,2,5,cut,pan', 'got 6 cells; expected the 5 of the header: is there a decimal comma'),
 ])
 def test_a_row_that_cannot_be_used_is_a_sentence(tmp_path, row, problem):
     path = tmp_path / 'labels.csv'

@@ -171,8 +171,8 @@ def _parser() -> CommandParser:
                         'the columns label, verb, noun or label, action that renames classes; a '
                         'label without a class in it is dropped')
     parser.add_argument('--split-by', type=str, default=RECORDING, metavar='COLUMN',
-                        help='what no two splits or folds share: recording, or a column of the '
-                        'label file such as person or place')
+                        help='what no two folds share: recording, or a column of the label '
+                        'file such as person or place, which no two splits may share either')
     parser.add_argument('--background', type=str, default='', metavar='CLASS', help='class that '
                         'stands for no action (default: nothing, if it is a class)')
     parser.add_argument('--windows', type=int, default=5, help='windows of each segment')

@@ -57,6 +57,9 @@ def refuse(
     :raises DataError: for no training labels, fewer classes, or a segment in two splits.
     """
     training = [label for label, split in zip(labels, splits) if split == 'train']
+    if not labels:
+        raise DataError(path, 'no label is left', 'label actions with `karmma label`, each with '
+                        'a class of every head')
     if not training:
         raise DataError(path, 'no label is for training', 'set the split of some to train')
     for head in training[0].classes:
@@ -88,14 +91,26 @@ def warnings_of(
         yield ('All labels are of one recording: scores will be too good, for the people, the '
                'objects and the light of the validation are those of the training. Record again '
                'on another day.')
+    yield from _shared(labels, splits)
     yield from _few(training, background)
     if not background:
         yield ('No segment is labelled as nothing: the model will name an action in an empty '
                'kitchen. Label some segments without an action as nothing.')
     yield from _near_duplicates(labels)
     yield from _short(labels, window_s)
+    yield from _twice(labels)
     yield from _overlaps(labels)
     yield from _single_recording(training)
+
+
+def _shared(labels: Sequence[ActionLabel], splits: Sequence[str]) -> Iterator[str]:
+    by_recording: defaultdict[str, set[str]] = defaultdict(set)
+    for label, split in zip(labels, splits):
+        by_recording[label.recording].add(split)
+    shared = sorted(name for name, own in by_recording.items() if len(own) > 1)
+    if shared:
+        yield (f'Segments of one recording are in several splits: {_listing(shared)}. Scores will '
+               'be too good, for they resemble each other; give all of a recording one split.')
 
 
 def _few(training: Sequence[ActionLabel], background: str) -> Iterator[str]:
@@ -136,6 +151,15 @@ def _short(labels: Sequence[ActionLabel], window_s: float) -> Iterator[str]:
         yield (f'{count} segments are shorter than a quarter of the window of {window_s:g} s, the '
                f'shortest {length_s:.2f} s ({shortest.text} of {shortest.recording} at '
                f'{shortest.start_s:g} s): their windows show mostly what is around them.')
+
+
+def _twice(labels: Sequence[ActionLabel]) -> Iterator[str]:
+    counts = Counter((x.recording, x.start_s, x.stop_s, x.text) for x in labels)
+    twice = [each for each, count in counts.items() if count > 1]
+    if twice:
+        recording, start_s, _, text = twice[0]
+        yield (f'{len(twice)} labels are in the file more than once, such as {text} of '
+               f'{recording} at {start_s:g} s: each counts as often. Remove the others.')
 
 
 def _overlaps(labels: Sequence[ActionLabel]) -> Iterator[str]:

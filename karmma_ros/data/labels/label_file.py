@@ -114,6 +114,10 @@ class LabelColumns:
         :raises DataError: when it lacks one.
         """
         header = tuple(name.casefold() for name in header)
+        twice = [name for name in dict.fromkeys(header) if name and header.count(name) > 1]
+        if twice:
+            raise DataError(path, f'it has {header.count(twice[0])} columns {twice[0]}; expected '
+                            'each name once', 'rename or remove one')
         columns = {}
         for column, names in _NAMES.items():
             columns[column] = next((name for name in names if name in header), '')
@@ -142,6 +146,9 @@ class LabelColumns:
 
     def label(self, row: Sequence[str], where: str) -> ActionLabel | str:
         """Return the label of a row, or a sentence on why it cannot be used."""
+        if any(row[len(self.header):]):
+            return (f'{where}: got {len(row)} cells; expected the {len(self.header)} of the '
+                    'header: is there a decimal comma, or another separator, without quotes?')
         cells = self.cells(row)
         try:
             start_s, stop_s = (float(parse_time(cells[self.names[c]])) for c in (START, STOP))
