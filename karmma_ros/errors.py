@@ -15,6 +15,8 @@ _Error = TypeVar('_Error', bound='KarmmaError')
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """What an OSError's `errno` is when the disk is full, or the quota of the user is."""
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+"""What it is for a file in place of a folder or the reverse, or without the permission."""
 VALUE_LENGTH, SENTENCE_LENGTH = 200, 4000
 """Most characters of a value from outside, and of a whole error text or log line."""
 _UNPRINTABLE = frozenset({'Cc', 'Cf', 'Cs', 'Co', 'Cn', 'Zl', 'Zp'})

@@ -166,5 +166,5 @@ def test_a_full_disk_is_reported(tmp_path, monkeypatch, capsys):
         str(tmp_path / 'out'), '--run-dir', str(tmp_path / 'work'), '--cache', str(tmp_path)])
     assert status == 2
     printed = capsys.readouterr().err.splitlines()
-    assert printed == ['karmma train: [Errno 28] No space left on device: free some space and '
+    assert printed == ['karmma train: No space left on device: free some space and '
                        'give the same command again; what was finished is used']

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 import sys
 
-from karmma_ros.errors import DISK_FULL, KarmmaError
+from karmma_ros.errors import DISK_FULL, KarmmaError, NOT_WRITABLE, printable
 
 COMMANDS = {
     'bag': 'evaluate a model on recorded bags, or write one: synthetic, or from a video file',
@@ -63,10 +63,12 @@ def _run(command: str, arguments: list[str]) -> int:
         print(f'karmma {command}: {error}', file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.errno not in (*DISK_FULL, *NOT_WRITABLE):
             raise
-        print(f'karmma {command}: {error}: free some space and give the same command again; '
-              'what was finished is used', file=sys.stderr)
+        remedy = ('free some space and give the same command again; what was finished is used'
+                  if error.errno in DISK_FULL else 'name another path, or change its permissions')
+        name = '' if error.filename is None else f'{printable(error.filename)}: '
+        print(f'karmma {command}: {name}{error.strerror}: {remedy}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -174,6 +174,20 @@ def add_output_option(parser: CommandParser, text: str, default: str = '') -> No
     parser.add_argument('--out', type=to_path, metavar='DIR', help=text, **given)
 
 
+def check_writable(out: Path, setting: str) -> None:
+    """
+    Check before a long computation that its result can be written.
+
+    :raises InvalidSettingError: for a path below a file, or in a folder that is read-only.
+    """
+    folder = next(each for each in (out, *out.absolute().parents) if each.exists())
+    if folder != out and not folder.is_dir():
+        raise InvalidSettingError(setting, str(out), 'a path in a folder', f'{folder} is a file')
+    if not os.access(folder, os.W_OK):
+        raise InvalidSettingError(setting, str(out), 'a path that can be written to',
+                                  f'{folder} is read-only for this user')
+
+
 def add_device_option(parser: CommandParser) -> None:
     """Add `--device`."""
     from karmma_ros.model.backends import selection

@@ -22,6 +22,7 @@ from karmma_ros.cli.options import (
     add_cache_option,
     add_custom_encoders_option,
     add_output_option,
+    check_writable,
     command_parser,
     CommandParser,
     data_cache,
@@ -184,6 +185,7 @@ def _parser(name: str, stage: type[Stage]) -> CommandParser:
 def run_stage(settings: Stage, out: Path, run_dir: Path, cache: Path, command: str) -> None:
     """Train one stage and write the model directory `out`."""
     began = time.monotonic()
+    check_writable(out, '--out')
     config = architecture(settings)
     if settings.base and settings.data.clip is None:
         clip = open_model(settings.base, 'base', named=False).spec

@@ -135,8 +135,9 @@ def save_bundle(
         description['modalities'] = types
     weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     # Not save_file: only the owner may read its files, and the robot runs as another user.
-    (path / WEIGHTS).write_bytes(save(weights))
-    (path / CONFIG).write_text(json.dumps(description, indent=1) + '\n', encoding='utf-8')
+    # A full disk leaves the model that was there.
+    write_atomically(path / WEIGHTS, save(weights))
+    write_atomically(path / CONFIG, json.dumps(description, indent=1) + '\n')
     (path / CARD).write_text(card, encoding='utf-8')
     (path / STATISTICS).unlink(missing_ok=True)  # of earlier weights
     if calibration:

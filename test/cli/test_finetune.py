@@ -1,6 +1,8 @@
 """`karmma finetune`, from bags and labels to a model directory, in small."""
 
 from dataclasses import replace
+import errno
+import os
 import shutil
 
 from karmma_ros.cli.finetune import head_choice, model_record
@@ -269,6 +271,42 @@ def test_bases_that_cannot_be_used_are_refused(run, folder, tmp_path, capsys):
     (tmp_path / 'notes' / 'thesis.txt').touch()
     assert run(FOUR, out='notes') == 2
     assert 'expected a new directory, or that of a model' in capsys.readouterr().err
+
+
+def test_paths_and_epochs_are_checked_before_anything_is_computed(
+    run, tmp_path, monkeypatch, capsys
+):
+    assert run(FOUR, '--unfreeze', 'fusion', '--epochs', 0) == 2
+    assert '--epochs is 0; expected a number above 0' in capsys.readouterr().err
+    (tmp_path / 'thesis.txt').touch()
+    assert run(FOUR, out='thesis.txt/model') == 2
+    assert 'expected a path in a folder: ' in capsys.readouterr().err
+    assert run(FOUR, '--cache', tmp_path / 'thesis.txt') == 2
+    assert 'thesis.txt/bags: Not a directory: name another path' in capsys.readouterr().err
+    monkeypatch.setattr('os.access', lambda path, mode: False)
+    assert run(FOUR, out='new/model') == 2
+    printed = capsys.readouterr()
+    assert f'{tmp_path} is read-only for this user' in printed.err and not printed.out
+
+
+def test_a_full_disk_leaves_the_earlier_model(run, tmp_path, monkeypatch, capsys):
+    assert run(FOUR) == 0
+    before = (tmp_path / 'model' / 'model.safetensors').read_bytes()
+
+    real = os.replace
+
+    def replace_file(source, target):
+        if target.name == 'model.safetensors':
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr('karmma_ros.storage.os.replace', replace_file)
+        assert run(FOUR, '--seed', 3) == 2
+    assert 'No space left on device: free some space' in capsys.readouterr().err
+    assert (tmp_path / 'model' / 'model.safetensors').read_bytes() == before
+    (tmp_path / 'model' / 'config.json').unlink()  # as of a disk that was full after the weights
+    assert run(FOUR) == 0
 
 
 def test_sensors_that_no_recording_has_are_left_out(run, folder, tmp_path, capsys):

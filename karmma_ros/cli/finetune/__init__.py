@@ -32,6 +32,7 @@ from karmma_ros.cli.options import (
     add_custom_encoders_option,
     add_device_option,
     add_output_option,
+    check_writable,
     command_parser,
     CommandParser,
     open_model,
@@ -42,7 +43,7 @@ from karmma_ros.data.recordings import BagSettings
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.backends.interface import EAGER, OPENVINO
 from karmma_ros.model.backends.selection import choose_device
-from karmma_ros.model.bundle import Bundle, CONFIG
+from karmma_ros.model.bundle import Bundle, CONFIG, WEIGHTS
 from karmma_ros.model.class_statistics import load_statistics
 from karmma_ros.model.fusion import MultiHeadMLP
 from karmma_ros.model.joined import UNTRAINED, with_fusion_block
@@ -138,7 +139,9 @@ def _check_unfreeze(given: Namespace) -> None:
 
 
 def _check_out(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / CONFIG).exists():
+    check_writable(out, '--out')
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (
+            (out / CONFIG).exists() or (out / WEIGHTS).exists()):
         raise InvalidSettingError(
             '--out', str(out), 'a new directory, or that of a model, which is replaced')
 

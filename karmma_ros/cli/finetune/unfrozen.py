@@ -65,6 +65,8 @@ class UnfreezeSettings:
     def __post_init__(self) -> None:
         if self.part not in (FUSION, ALL):
             raise InvalidSettingError('--unfreeze', self.part, f'{FUSION} or {ALL}')
+        if self.epochs < 1:
+            raise InvalidSettingError('--epochs', self.epochs, 'a number above 0')
 
 
 def with_added_modalities(base: Bundle, names: Sequence[str]) -> Bundle:
