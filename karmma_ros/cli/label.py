@@ -13,6 +13,7 @@ from karmma_ros.bags.topics import parse_topics
 from karmma_ros.bags.training_clips import find_bags
 from karmma_ros.cli.options import (
     add_cache_option,
+    check_writable,
     command_parser,
     CommandParser,
     MODEL_HELP,
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     recordings = find_bags(options.recordings)
     for path in recordings.values():
         Bag(path)  # raises where there is none
+    check_writable(options.labels, '--labels')
     store, topics = LabelStore(options.labels, options.heads), parse_topics(options.topics)
     proposer = _proposer(options, store, topics) if options.model else None
     application = LabelApplication(

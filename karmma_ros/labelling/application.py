@@ -186,6 +186,8 @@ class LabelApplication:
         if format_name not in WRITERS:
             raise InvalidSettingError('format', format_name, ', '.join(WRITERS))
         labels = [x for x in self._store.labels() if name in ('', x.recording)]
+        if not labels:
+            raise UnknownNameError(f'there are no labels to export of {name or "any recording"}')
         stem = name or self._store.path.stem
         quoted = quote(f'{stem}{EXPORT_SUFFIXES.get(format_name, ".json")}')
         return Response(

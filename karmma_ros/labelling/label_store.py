@@ -80,6 +80,8 @@ class EditedLabel:
         if not 0 <= label.start_s < label.stop_s < 1e9 or not isfinite(label.stop_s):
             raise InvalidSettingError('label', f'{label.start_s:g} to {label.stop_s:g} s',
                                       'a stop after its start, and 0 s or more')
+        if not all(isinstance(name, str) for name in given['classes'].values()):
+            raise InvalidSettingError('classes', given['classes'], 'names')
         if not label.classes or not set(label.classes) <= set(heads):
             raise InvalidSettingError('classes', dict(label.classes),
                                       f'a class of {" or ".join(heads)}')

@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             given = json.loads(self.rfile.read(int(length)))
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter of deeply nested lists
             self._refuse(HTTPStatus.BAD_REQUEST, 'expected JSON')
             return
         self._send(self.server.application.post(path.removeprefix('api/'), given))

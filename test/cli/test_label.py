@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
+import os
+from pathlib import Path
 import re
 import signal
 import subprocess
@@ -50,12 +52,18 @@ def test_it_prints_the_address_and_ends_by_ctrl_c(bag, tmp_path):
     (['.', '--labels', 'x.csv'], 'no bag is there'),
     (['BAG', '--labels', 'x.csv', '--port', '99999'], '--port is 99999; expected a number from 0'),
     (['BAG', '--labels', 'x.csv', '--heads', 'gesture'], "--heads is 'gesture'; expected verb"),
-    (['BAG', '--labels', 'bad.csv'], 'expected start')])
+    (['BAG', '--labels', 'bad.csv'], 'expected start'),
+    (['BAG', '--labels', 'bad.csv/x.csv'], 'bad.csv is a file'),
+    (['BAG', '--labels', 'readonly/x.csv'], 'readonly is read-only for this user')])
 def test_what_cannot_be_labelled_is_refused(
         bag, tmp_path, capsys, monkeypatch, arguments, sentence):
     (tmp_path / 'empty').mkdir()
     monkeypatch.chdir(tmp_path / 'empty')
     (tmp_path / 'empty' / 'bad.csv').write_text('a,b\n1,2\n')
+    (tmp_path / 'empty' / 'readonly').mkdir()
+    access = os.access
+    monkeypatch.setattr('os.access', lambda path, *rest, **options: (
+        Path(path).name != 'readonly' and access(path, *rest, **options)))
     given = [str(bag) if each == 'BAG' else each for each in arguments]
     assert main(['label', *given, '--no-browser']) == 2
     assert sentence in capsys.readouterr().err

@@ -115,6 +115,16 @@ def test_a_defect_is_one_failed_request(site, monkeypatch, capsys):
     assert site.request('/api/state').status == 200
 
 
+def test_requests_that_hold_no_labels_are_refused(site):
+    refused = site.request('/api/export?format=elan&name=kitchen')
+    assert refused.status == 404
+    assert refused.json['error'] == 'there are no labels to export of kitchen'
+    refused = save(site, {**LABEL, 'classes': {'verb': None}})
+    assert refused.status == 400 and 'expected names' in refused.json['error']
+    refused = site.request('/api/labels', b'[' * 100_000)
+    assert refused.status == 400 and refused.json['error'] == 'expected JSON'
+
+
 def test_a_damaged_label_file_is_an_error_and_stays(site):
     save(site, LABEL)
     at = revision(site)
