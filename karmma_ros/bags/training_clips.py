@@ -41,6 +41,8 @@ import numpy as np
 VERSION = 1
 """Grows whenever equal settings would give other clips."""
 _SUFFIXES = ('.mcap', '.db3')
+_LATE_S = 0.5
+"""By how much a label may end after its bag, whose last message is before the end of an action."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -55,7 +57,8 @@ class _Extraction:
     modalities: tuple[Modality, ...]
 
     def extract(
-        self, path: Path, labels: tuple[ActionLabel, ...], progress: Progress
+        self, path: Path, labels: tuple[ActionLabel, ...], notes: tuple[str, ...],
+        progress: Progress,
     ) -> ExtractedRecording:
         """Return the clips of a bag, computed unless they are in the cache."""
         with Bag(path) as bag:
@@ -76,7 +79,7 @@ class _Extraction:
                 if not store.complete:
                     replay = Replay(bag, choice, self.spec, used, self.values, [Run()])
                     self._fill(store, bag, replay, labels, progress)
-        return ExtractedRecording(store.folder, labels)
+        return ExtractedRecording(store.folder, labels, notes)
 
     def _store(
         self, name: str, facts: dict[str, Any], modalities: Sequence[Modality], segments: int,
@@ -210,18 +213,27 @@ def extract_recordings(
         settings, spec, values, cache,
         in_order({*PAPER_MODALITIES, *map(Modality, spec.inputs)} if modalities is None
                  else modalities))
-    for name, labels in by_recording.items():
-        _check_inside(path, bags[name], labels)
-    return [extraction.extract(bags[name], tuple(by_recording[name]), progress)
+    notes = {name: _check_inside(path, bags[name], labels)
+             for name, labels in by_recording.items()}
+    return [extraction.extract(bags[name], tuple(by_recording[name]), notes[name], progress)
             for name in sorted(by_recording)]
 
 
-def _check_inside(path: Path, bag_path: Path, labels: Sequence[ActionLabel]) -> None:
+def _check_inside(
+    path: Path, bag_path: Path, labels: Sequence[ActionLabel]
+) -> tuple[str, ...]:
+    """Return a sentence for damage of the bag, and for labels that end after it."""
     with Bag(bag_path) as bag:
-        length_s = (bag.end_ns - bag.start_ns) / NANOSECONDS
+        length_s, damage = (bag.end_ns - bag.start_ns) / NANOSECONDS, tuple(bag.warnings)
     for label in labels:
         if label.start_s >= length_s:
             raise DataError(
                 path, f'{label.text} of {label.recording} starts at {label.start_s:g} s; expected '
                 f'a start within the bag of {length_s:.1f} s',
-                'times count from the start of the bag, in seconds')
+                '; '.join(['times count from the start of the bag, in seconds', *damage]))
+    late = [label for label in labels if label.stop_s > length_s + _LATE_S]
+    if not late:
+        return damage
+    return (*damage, f'{len(late)} labels end after the bag of {length_s:.1f} s, such as '
+            f'{late[0].text} of {late[0].recording} at {late[0].stop_s:g} s: what is recorded of '
+            'them is used')

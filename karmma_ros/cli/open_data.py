@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+import warnings
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.datasets import DataSettings, open_splits
@@ -21,4 +22,7 @@ def open_data(
         extract_recordings,  # reads bags: not for every command
     )
     recordings = extract_recordings(settings.bags, spec or settings.spec, cache, progress)
+    for each in recordings:
+        for line in each.notes:
+            warnings.warn(line, stacklevel=2)
     return open_splits(settings, spec, cache, progress, recordings)

@@ -69,6 +69,8 @@ class ExtractedRecording:
 
     folder: Path
     labels: tuple[ActionLabel, ...]
+    notes: tuple[str, ...] = ()
+    """A sentence for damage of the bag, and for labels that end after it."""
 
 
 @dataclass

@@ -7,6 +7,7 @@ from karmma_ros.bags.replay import Replay, Run
 from karmma_ros.bags.topics import choose_topics
 from karmma_ros.bags.training_clips import extract_recordings, find_bags, window_ends
 from karmma_ros.cli.main import main
+from karmma_ros.cli.open_data import open_data
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.data.datasets import clips_digest, DataSettings, open_splits
 from karmma_ros.data.labels.label_file import ActionLabel, write_label_file
@@ -140,6 +141,22 @@ def test_the_same_recording_may_be_in_two_splits(folder, tmp_path):
 def test_labels_that_do_not_fit_are_named(folder, tmp_path, labels, complaint):
     with pytest.raises(DataError, match=complaint):
         opened(labelled(folder, tmp_path, labels), tmp_path)
+
+
+def test_damage_of_a_bag_and_labels_that_end_after_it_are_noted(folder, tmp_path):
+    content = (folder / 'monday.mcap').read_bytes()
+    (tmp_path / 'monday.mcap').write_bytes(content[:len(content) * 6 // 10])
+    settings = labelled(tmp_path, tmp_path, [ActionLabel('monday', 0, 20, BREAD)])
+    recording, = extract_recordings(settings, SPEC, tmp_path / 'cache')
+    assert 'monday.mcap is damaged' in recording.notes[0]
+    assert recording.notes[-1].startswith('1 labels end after the bag of ')
+    assert 'such as cut/bread of monday at 20 s: what is recorded of' in recording.notes[-1]
+    data = DataSettings('bags', bags=settings)
+    with pytest.warns(UserWarning, match='is damaged'), pytest.raises(DataError):
+        open_data(data, SPEC, tmp_path / 'cache')
+    with pytest.raises(DataError, match='in seconds; monday.mcap is damaged'):
+        extract_recordings(labelled(
+            tmp_path, tmp_path, [ActionLabel('monday', 7.5, 8, BREAD)]), SPEC, tmp_path)
 
 
 def test_a_label_that_cannot_be_read_stops_the_command(folder, tmp_path):

@@ -238,6 +238,9 @@ def report_sensors(labelled: LabelledBags, base: Bundle, modalities: Sequence[Mo
     left_out = [m for m in modalities if m not in base.network.modalities]
     if left_out:
         print(f'note: no recording has {", ".join(left_out)}: the model is without')
+    for each in labelled.recordings:
+        for line in each.notes:
+            print(f'warning: {printable(line, 1000)}')
     silent = [label for each, clips in zip(labelled.recordings, labelled.clips)
               for n, label in enumerate(each.labels) if n not in clips.segments]
     if silent:
