@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from karmma_ros.bags import evaluate as evaluate_bags
 from karmma_ros.bags import parallel
 from karmma_ros.bags.bag_run import BagInfo
 from karmma_ros.bags.collect import Collector
+from karmma_ros.cli.bag.evaluate import TRAINING_LABELS
+from karmma_ros.cli.finetune.model_record import RUN
+from karmma_ros.cli.finetune.run_record import LABELS
 from karmma_ros.cli.main import main
 from karmma_ros.evaluation.ground_truth import Truth
 from karmma_ros.evaluation.predictions import load_conditions
@@ -87,6 +91,19 @@ def test_a_table_gives_the_same_scores_as_the_topic(bag, table, tmp_path):
     result = read_report(tmp_path)
     assert result['bags'][0]['truth']['source'] == table.name
     assert result['conditions'][0]['actions']['action']['top1'] == 1
+
+
+def test_a_recording_that_trained_the_model_is_noted(bag, tmp_path, capsys):
+    assert TRAINING_LABELS == Path(RUN, LABELS)
+    shutil.copytree(find_model('synthetic_kitchen'), tmp_path / 'model')
+    (tmp_path / 'model' / 'run').mkdir(exist_ok=True)
+    for split, count in (('train', 1), ('test', 0)):
+        (tmp_path / 'model' / TRAINING_LABELS).write_text(
+            f'recording,start,stop,verb,noun,split\nkitchen,0,2,cut,onion,{split}\n')
+        assert evaluate(bag, tmp_path / split, '--model', str(tmp_path / 'model')) == 0
+        noted = 'trained on a recording of this name, kitchen: if it is this one'
+        assert capsys.readouterr().out.count(noted) == count
+        assert (noted in (tmp_path / split / 'report.json').read_text()) == bool(count)
 
 
 def test_a_wrong_table_is_scored_as_wrong(bag, table, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 import os
@@ -42,7 +43,15 @@ from karmma_ros.cli.options import (
     writing,
 )
 from karmma_ros.cli.progress import Bars
-from karmma_ros.errors import InvalidSettingError, KarmmaError, printable, SENTENCE_LENGTH
+from karmma_ros.data.labels.label_file import read_label_file, recording_name
+from karmma_ros.data.recordings import SPLITS
+from karmma_ros.errors import (
+    DataError,
+    InvalidSettingError,
+    KarmmaError,
+    printable,
+    SENTENCE_LENGTH,
+)
 from karmma_ros.evaluation.ground_truth import TIMES, Truth
 from karmma_ros.modalities import input_modalities
 from karmma_ros.modality import Modality
@@ -63,6 +72,8 @@ from rich.table import Table
 
 RUN_DIR = 'work'
 """Folder in that of the report, from which a stopped run resumes."""
+TRAINING_LABELS = Path('run', 'labels.csv')
+"""File in a model directory, from `karmma finetune`: what the model was trained on."""
 SWEEP = tuple(tenth / 10 for tenth in range(1, 10))
 _TABLES = ('.csv', '.tsv', '.txt')
 
@@ -262,10 +273,22 @@ def _bag_run(
         truth = Truth.from_messages(
             [(*truth, *ids) for truth, ids in zip(evaluated.truths, evaluated.truth_ids)],
             evaluated.info, bundle.vocabulary, evaluated.truth_topic)
-    camera = evaluated.info.topics.get(Modality.RGB.value, {})
-    return BagRun(evaluated.info, evaluated.predictions, truth, bundle.vocabulary, bundle.spec,
+    info = replace(evaluated.info, warnings=[
+        *evaluated.info.warnings, *_trained_on(path, bundle.path)])
+    camera = info.topics.get(Modality.RGB.value, {})
+    return BagRun(info, evaluated.predictions, truth, bundle.vocabulary, bundle.spec,
                   BagFrames(path, camera.get('topic', ''), camera.get('type', ''), bits),
                   evaluated.recorded)
+
+
+def _trained_on(path: Path, model: Path) -> Iterator[str]:
+    """Yield a sentence if the model was fine-tuned on a recording of the name of the bag."""
+    with suppress(DataError):  # a model without a record of its training, or with a damaged one
+        name = recording_name(path.name)
+        if any(x.recording == name and x.split != SPLITS[2]
+               for x in read_label_file(model / TRAINING_LABELS).labels):
+            yield (f'the model was trained on a recording of this name, {name}: if it is this '
+                   'one, the scores are too good')
 
 
 def _model(bundle: Bundle) -> dict[str, Any]:
