@@ -4,7 +4,9 @@ from dataclasses import replace
 import errno
 import os
 import shutil
+from unittest.mock import Mock
 
+from karmma_ros.cli import finetune
 from karmma_ros.cli.finetune import head_choice, model_record
 from karmma_ros.cli.main import main
 from karmma_ros.data.labels.label_file import ActionLabel, read_label_file, write_label_file
@@ -162,6 +164,12 @@ def test_an_interrupt_keeps_a_model_that_predicts(run, folder, tmp_path, monkeyp
                 raise KeyboardInterrupt
         train(heads, features, rows, labels, settings, stop)
     monkeypatch.setattr(head_choice, 'train_heads', interrupted)
+    # Before the heads.
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, 'extract', Mock(side_effect=KeyboardInterrupt))
+        assert run(FOUR) == 130
+    assert 'before the model was written; the same command resumes' in capsys.readouterr().err
+    assert not (tmp_path / 'model').exists()
     # In the first fold: the class means of all segments.
     limit, count = 3, 0
     assert run(FOUR) == 130

@@ -7,6 +7,7 @@ from dataclasses import replace
 import logging
 from pathlib import Path
 import shlex
+import sys
 import time
 from typing import Literal
 
@@ -53,6 +54,15 @@ from karmma_ros.training.precomputed import Inference
 
 def main(arguments: Sequence[str]) -> int:
     """Run `karmma finetune RECORDING … --labels FILE --from MODEL --out DIR`."""
+    try:
+        return _finetune(arguments)
+    except KeyboardInterrupt:
+        print('karmma finetune: stopped before the model was written; the same command resumes',
+              file=sys.stderr)
+        return 130
+
+
+def _finetune(arguments: Sequence[str]) -> int:
     began = time.monotonic()
     given = _parser().parse_args(list(arguments))
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
