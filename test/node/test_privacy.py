@@ -54,9 +54,10 @@ class Sensors:
             for boxes in stream._sources[Modality.DETECTIONS].buffer._boxes:
                 self.traces.note('boxes', boxes)
             audio = stream._sources[Modality.AUDIO].buffer._samples
-            received = np.flatnonzero(audio)  # the rest leaves no marks
-            samples = audio[received[0]:received[-1] + 1]
-            self.traces.note('audio samples', samples)
+            received = np.flatnonzero(audio)
+            runs = np.split(received, np.flatnonzero(np.diff(received) > 1) + 1)
+            longest = max(runs, key=len)  # what was not received leaves no marks
+            self.traces.note('audio samples', audio[longest[0]:longest[-1] + 1])
         self.stage.results.clear()
 
 
