@@ -57,7 +57,8 @@ class Sensors:
             received = np.flatnonzero(audio)
             runs = np.split(received, np.flatnonzero(np.diff(received) > 1) + 1)
             longest = max(runs, key=len)  # what was not received leaves no marks
-            self.traces.note('audio samples', audio[longest[0]:longest[-1] + 1])
+            # A copy, for of a view all of the buffer is noted.
+            self.traces.note('audio samples', audio[longest[0]:longest[-1] + 1].copy())
         self.stage.results.clear()
 
 
