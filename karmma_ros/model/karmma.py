@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import in_order, Modality, subset_name
-from karmma_ros.model.encoders.causal import CausalFrames, Past
+from karmma_ros.model.encoders.causal import Past, StatefulEncoder
 from karmma_ros.model.encoders.video import ChunkedEncoder
 from karmma_ros.model.tokens import TokenEmbedding
 import torch
@@ -208,12 +208,12 @@ class Karmma(nn.Module):
         """
         Encode, reduce and embed the next frames of one stream of a modality.
 
-        :param x: `[1, c, t, h, w]`, any number of frames, for a `CausalFrames`.
+        :param x: `[1, c, t, h, w]`, any number of frames, for a `StatefulEncoder`.
         :param past: the state after the previous frames; None: start of the stream.
         :returns: the tokens of each frame, `[t, n / p, d]`, and the next state.
         """
         encoder = self.encoders[modality.value]
-        assert isinstance(encoder, CausalFrames)
+        assert isinstance(encoder, StatefulEncoder)
         tokens, past = encoder.step(x, past)
         return self.embed_part(modality, tokens.reshape(x.shape[2], -1, tokens.shape[-1])), past
 

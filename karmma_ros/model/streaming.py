@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from karmma_ros.modality import Modality
-from karmma_ros.model.encoders.causal import CausalFrames
+from karmma_ros.model.encoders.causal import StatefulEncoder
 from karmma_ros.model.encoders.video import ChunkedEncoder
 from karmma_ros.model.karmma import Karmma
 import numpy as np
@@ -86,7 +86,7 @@ def chunks_of(network: nn.Module) -> dict[Modality, Chunks]:
             continue  # an ensemble: its tokens are means of the whole clip
         if isinstance(encoder, ChunkedEncoder):
             chunks[Modality(name)] = Chunks(encoder.parts, False, encoder.skips_first)
-        elif isinstance(encoder, CausalFrames):
+        elif isinstance(encoder, StatefulEncoder):
             chunks[Modality(name)] = Chunks(encoder.parts, True, False)
     return chunks
 

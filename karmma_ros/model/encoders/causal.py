@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
-from typing import Any, cast
+from typing import Any, cast, Protocol, runtime_checkable
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.encoders.video import prepare_torchvision
@@ -17,7 +17,28 @@ import torch
 from torch import nn, Tensor
 
 Past = tuple[Tensor, ...]
-"""The state of each mixer: `[b, k - 1, c, h, w]`."""
+"""
+What an encoder keeps of earlier frames, one entry for each layer that sees several: `[b, n, ...]`
+of the last n frames, such as `[b, k - 1, c, h, w]` of a mixer. All zero at the start of a stream.
+"""
+
+
+@runtime_checkable
+class StatefulEncoder(Protocol):
+    """An encoder of RGB or flow that sees each frame once and keeps a state."""
+
+    parts: int
+    """Frames of a clip (t); each has equally many tokens."""
+
+    def step(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
+        """
+        Encode the next frames of a stream.
+
+        :param x: `[b, 3, t, h, w]`, any number of frames.
+        :param past: as the step before gave it; None: nothing came before.
+        :returns: tokens `[b, t · n, e]`, and the state for the next step.
+        """
+        ...
 
 
 class CausalFrames(nn.Module):
