@@ -28,14 +28,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, load_bundle, save_bundle
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.karmma import Karmma
-from karmma_ros.model.streaming import (
-    Chunks,
-    chunks_in,
-    chunks_of,
-    EagerParts,
-    Parts,
-    Tokens,
-)
+from karmma_ros.model.streaming import chunks_of, EagerParts, newest
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.source import InputSettings
@@ -129,8 +122,11 @@ class Subject:
         allowed = TOLERANCE[backend.precision]
         if self.difference > allowed:  # what is wrong is not timed
             raise SystemExit(f'{label} of {bundle.path} differs by {self.difference:.2%}')
-        tokens = newest(backend.parts or backend, bundle.network)
-        self.newest = lambda: backend.fuse(tokens())
+        clip = zeros(bundle.network)
+        self.newest: Callable[[], Any] = lambda: backend.infer(clip)
+        if backend.parts is not None:
+            tokens = newest(backend.parts, clip, HOP)
+            self.newest = lambda: backend.fuse(tokens())
         self.windows = windows(bundle.spec)
         for _ in range(_windows_to_know(bundle)):
             self.predict(next(self.windows))  # from now on all but the newest is known
@@ -162,29 +158,9 @@ def _windows_to_know(bundle: Bundle) -> int:
     return 1 + (frames - chunk) // HOP
 
 
-def newest(
-    parts: Parts | Backend, network: Karmma
-) -> Callable[[], dict[Modality, Tokens]]:
-    """Return what encodes the newest of each sensor, and puts it beside what is known."""
-    chunks = chunks_of(network)
-    encoders = {m: _newest_of(parts, m, np.zeros((1, *network.input_shapes[m]), np.float32),
-                          chunks.get(m)) for m in network.modalities}
-    return lambda: {m: tokens() for m, tokens in encoders.items()}
-
-
-def _newest_of(
-    parts: Any, modality: Modality, x: Input, own: Chunks | None
-) -> Callable[[], Tokens]:
-    if own is None:
-        return lambda: parts.encode(modality, x)
-    if not own.stateful:
-        chunk = chunks_in(x, own.count)[-1]
-        known = [parts.encode_chunk(modality, chunk)] * (own.count - 1)
-        return lambda: parts.in_order(modality, [*known, parts.encode_chunk(modality, chunk)])
-    known, past = parts.encode_next(modality, x, None)
-    frames = x[:, :, :HOP]
-    return lambda: parts.in_order(
-        modality, [*known[HOP:], *parts.encode_next(modality, frames, past)[0]])
+def zeros(network: Karmma) -> dict[Modality, Input]:
+    """Return a clip of zeros."""
+    return {m: np.zeros((1, *network.input_shapes[m]), np.float32) for m in network.modalities}
 
 
 def cost_of(config: ModelConfig) -> tuple[int, int]:
@@ -192,7 +168,7 @@ def cost_of(config: ModelConfig) -> tuple[int, int]:
     spec, classes = setting('karmma_student')
     with torch.device('meta'):
         network = build(config, spec, classes).eval()
-    tokens = newest(EagerParts(network, 'meta'), network)
+    tokens = newest(EagerParts(network, 'meta'), zeros(network), HOP)
     operations, _ = count_operations(lambda: network.fuse(tokens()))
     return operations, sum(p.numel() for p in network.parameters())
 

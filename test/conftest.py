@@ -15,6 +15,7 @@ import threading
 
 from karmma_ros.clip import AudioSpec, ClipSpec, DetectionSpec, FlowSpec, VideoSpec
 from karmma_ros.modality import Modality, PAPER_MODALITIES
+from karmma_ros.model.backends.encoder_state import EncoderState
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.prediction import Vocabulary
@@ -238,6 +239,8 @@ def _note_all(traces, what, data):
     elif isinstance(data, (tuple, list)):
         for each in data:
             _note_all(traces, what, each)
+    elif isinstance(data, EncoderState):
+        _note_all(traces, what, list(data._rings.values()))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ clip, d fusion width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,7 +68,8 @@ class Parts(Protocol):
         """
         Embed the next frames of a stream, `[1, 3, t, h, w]`, without their positions in the clip.
 
-        :param past: the state that the previous call returned; None: start of the stream.
+        :param past: the state that the previous call returned, which may be changed and is not to
+            be used again; None: start of the stream.
         :returns: a part for each frame, and the next state.
         """
         ...
@@ -106,6 +107,37 @@ def positions_of(network: Karmma) -> dict[Modality, NDArray[np.float32]]:
 def chunks_in(x: Input, count: int) -> list[Input]:
     """Split a clip's frames `[1, 3, t, h, w]`: `[1, 3, t / p, h, w]` each, oldest first."""
     return np.split(x, count, axis=2)
+
+
+def newest(
+    parts: Parts, clip: Mapping[Modality, Input], hop: int = 1
+) -> Callable[[], dict[Modality, Tokens]]:
+    """
+    Return what encodes the newest of each modality, and joins it with what is known of a clip.
+
+    It takes the time that a live window takes.
+
+    :param hop: new frames, of a modality that is encoded with a state.
+    """
+    encoders = {m: _newest_of(parts, m, x, hop) for m, x in clip.items()}
+    return lambda: {m: tokens() for m, tokens in encoders.items()}
+
+
+def _newest_of(
+    parts: Parts, modality: Modality, x: Input, hop: int
+) -> Callable[[], Tokens]:
+    own = parts.chunks.get(modality)
+    if own is None:
+        return lambda: parts.encode(modality, x)
+    known: Sequence[Part]
+    if not own.stateful:
+        chunk = chunks_in(x, own.count)[-1]
+        known = [parts.encode_chunk(modality, chunk)] * (own.count - 1)
+        return lambda: parts.in_order(modality, [*known, parts.encode_chunk(modality, chunk)])
+    known, past = parts.encode_next(modality, x, None)
+    frames = x[:, :, :hop]
+    return lambda: parts.in_order(
+        modality, [*known[hop:], *parts.encode_next(modality, frames, past)[0]])
 
 
 class EagerParts:

@@ -12,9 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.model.backends.exported import Graph
 from karmma_ros.model.backends.graphs import INPUT, TOKENS, write_encoder
-from karmma_ros.model.backends.interface import EAGER, OPENVINO
+from karmma_ros.model.backends.interface import EAGER, Graph, OPENVINO
 from karmma_ros.model.backends.openvino_runtime import compile_graph
 from karmma_ros.model.karmma import Karmma
 import torch
@@ -62,7 +61,7 @@ class _CompiledEncoder(nn.Module):
     def _compiled(self, example: Tensor) -> Graph:
         with TemporaryDirectory() as folder, torch.inference_mode(False):  # which is not traced
             path = Path(folder, 'encoder.onnx')
-            write_encoder(self._encoder, example.clone(), path)
+            write_encoder(self._encoder, path, example.clone())
             graph = compile_graph(path, torch.get_num_threads())
         expected = self._encoder(example)
         difference = float((_run(graph, example) - expected).norm() / expected.norm())

@@ -24,7 +24,7 @@ from karmma_ros.model.backends.exports import (
     write_eager_logits,
     write_manifest,
 )
-from karmma_ros.model.backends.graphs import feeds, FUSION, write_graphs
+from karmma_ros.model.backends.graphs import feeds, graph_of, write_graphs
 from karmma_ros.model.backends.interface import BF16, EAGER, Input, INT8, OPENVINO
 from karmma_ros.model.backends.onnx_runtime import quantise
 from karmma_ros.model.backends.openvino_runtime import write_openvino
@@ -103,11 +103,11 @@ def _write(bundle: Bundle, draft: Export, calibration: Calibration) -> None:
     direct = draft.runtime != OPENVINO and draft.precision != INT8
     with tempfile.TemporaryDirectory() as folder:
         for path in write_graphs(bundle, draft.folder if direct else Path(folder)):
-            source, encoder = path, path.stem != FUSION
+            source, encoder = path, graph_of(path.stem)
             if draft.precision == INT8 and encoder:  # the fusion is small, and would suffer
-                source = path.with_stem(f'{path.stem}_int8')
-                modality = Modality(path.stem)
-                quantise(path, source, feeds(bundle.network, modality, calibration[modality]))
+                source, (modality, frames) = path.with_stem(f'{path.stem}_int8'), encoder
+                quantise(path, source, feeds(
+                    bundle.network, modality, calibration[modality], frames))
             if draft.runtime == OPENVINO:
                 write_openvino(source, draft.folder / f'{path.stem}.xml',
                                half=draft.precision == BF16)

@@ -11,16 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 import time
-from typing import Any, Protocol
+from typing import Any
 
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.modality import in_order, Modality
+from karmma_ros.model.backends.encoder_state import EncoderState, past_lengths
 from karmma_ros.model.backends.exports import Export, remedy
-from karmma_ros.model.backends.graphs import FUSION, INPUT, KEPT, LOGITS, PAST, PRESENT, TOKENS
-from karmma_ros.model.backends.interface import Input, Logits, Tokens
+from karmma_ros.model.backends.graphs import (
+    FRAMES_AT_ONCE,
+    FUSION,
+    graph_name,
+    INPUT,
+    KEPT,
+    LOGITS,
+    PAST,
+    PRESENT,
+    TOKENS,
+)
+from karmma_ros.model.backends.interface import Graph, Input, Logits, Tokens
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.streaming import (
     Chunks,
@@ -35,37 +45,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Graph(Protocol):
-    """A graph that runs asynchronously."""
-
-    @property
-    def inputs(self) -> Mapping[str, NDArray[Any]]:
-        """Return the buffers to fill before `start`."""
-        ...
-
-    @property
-    def outputs(self) -> Mapping[str, NDArray[Any]]:
-        """Return the buffers to read after `wait`; the next `start` overwrites them."""
-        ...
-
-    def start(self) -> None:
-        """Begin to compute."""
-        ...
-
-    def wait(self) -> None:
-        """Return when it is done."""
-        ...
-
-    def run(self) -> None:
-        """Compute in the thread of the caller."""
-        ...
-
-
 class Inline:
     """A small graph, run in the thread of the caller: another thread would cost more time."""
 
     def __init__(self, graph: Graph) -> None:
+        self._graph = graph
         self.inputs, self.outputs, self.run = graph.inputs, graph.outputs, graph.run
+
+    def on(self, buffers: Mapping[str, NDArray[Any]]) -> Graph:
+        """Return the graph with other buffers, also run in the thread of the caller."""
+        return Inline(self._graph.on(buffers))
 
     def start(self) -> None:
         """Do nothing; `wait` computes."""
@@ -116,10 +105,11 @@ class Exported:
 
     It is its own `parts` where encoders are chunked.
 
-    :param encoders: modality → graph from `input` to `tokens`, of a clip or of one chunk.
+    :param encoders: modality → graph from `input` to `tokens`, of a clip, chunk or frame.
     :param fusion: graph from `present` and the tokens of each modality to the logits.
     :param chunks: of the chunked encoders.
     :param positions: modality → position embedding of each chunk, `[p, d]`.
+    :param several: stateful modality → number of frames → graph that takes so many at once.
     """
 
     device = 'cpu'
@@ -128,6 +118,7 @@ class Exported:
         self, name: str, precision: str, encoders: Mapping[Modality, Graph], fusion: Graph,
         chunks: Mapping[Modality, Chunks] | None = None,
         positions: Mapping[Modality, NDArray[np.float32]] | None = None,
+        several: Mapping[Modality, Mapping[int, Graph]] | None = None,
     ) -> None:
         self.name, self.precision = name, precision
         self.modalities = in_order(encoders)
@@ -137,9 +128,9 @@ class Exported:
         # Inline graphs come last and are waited for first: they run in `wait`.
         self._encoders = dict(
             sorted(encoders.items(), key=lambda item: isinstance(item[1], Inline)))
-        self._memories = {m: [(x, graph.outputs[KEPT + name.removeprefix(PAST)])
-                              for name, x in graph.inputs.items() if name.startswith(PAST)]
-                          for m, graph in encoders.items()}
+        self._several = dict(several or {})
+        self._of_clips: dict[Modality, EncoderState] = {}
+        """States for clips, kept for their buffers alone."""
 
     @property
     def parts(self) -> Parts | None:
@@ -191,7 +182,9 @@ class Exported:
 
     def clear(self) -> None:
         """Run every graph on zeros, which overwrites all within; zero its inputs and outputs."""
-        for graph in (*self._encoders.values(), self._fusion):
+        self._of_clips.clear()
+        several = (graph for graphs in self._several.values() for graph in graphs.values())
+        for graph in (*self._encoders.values(), *several, self._fusion):
             for name, buffer in graph.inputs.items():
                 buffer[...] = name == PRESENT
             graph.run()
@@ -206,15 +199,9 @@ class Exported:
     def encode_next(
         self, modality: Modality, x: Input, past: Past | None
     ) -> tuple[list[Part], Past]:
-        """Return copies; the state at the start of a stream is zero."""
-        memory, parts = self._memories[modality], []
-        for (before, _), given in zip(memory, past or repeat(0)):
-            before[...] = given
-        for frame in chunks_in(x, x.shape[2]):
-            parts.append(self._run(modality, frame)[0])
-            for before, after in memory:
-                before[...] = after
-        return parts, tuple(after.copy() for _, after in memory)
+        """Return copies; the state is the one given, or a new one."""
+        state: EncoderState = self._new_state(modality) if past is None else past
+        return list(state.encode(x)), state
 
     def in_order(self, modality: Modality, parts: Sequence[Part]) -> Tokens:
         """Join the parts of a clip, an array."""
@@ -224,9 +211,15 @@ class Exported:
     def _encode_chunks(self, modality: Modality, x: Input) -> Tokens:
         own = self.chunks[modality]
         if own.stateful:
-            return self.in_order(modality, self.encode_next(modality, x, None)[0])
+            if modality not in self._of_clips:
+                self._of_clips[modality] = self._new_state(modality)
+            self._of_clips[modality].zero()
+            return self.in_order(modality, self._of_clips[modality].encode(x))
         chunks = chunks_in(x, own.count)
         return self.in_order(modality, [self.encode_chunk(modality, chunk) for chunk in chunks])
+
+    def _new_state(self, modality: Modality) -> EncoderState:
+        return EncoderState({1: self._encoders[modality], **self._several.get(modality, {})})
 
     def _run(self, modality: Modality, x: Input) -> NDArray[np.float32]:
         graph = self._encoders[modality]
@@ -256,20 +249,28 @@ def assemble(export: Export, network: Karmma, make: Callable[[Path], Graph]) -> 
 
     def graph(name: str, fits: Callable[[Graph], bool]) -> Graph:
         candidate = make(path := export.graph(name))
+        if f'{PAST}0' in candidate.inputs:
+            raise BundleError(path, 'is a graph of an earlier version of karmma_ros, whose state '
+                              'had to be copied', remedy(export.runtime))
         if not fits(candidate):
             raise BundleError(path, 'is a graph of another network', remedy(export.runtime))
         return candidate
 
     fusion = graph(FUSION, lambda g: set(network.modalities) == {*g.inputs} - {PRESENT})
-    encoders = {}
+    encoders, several = {}, {}
     for m in network.modalities:
         own = chunks.get(m)
         x = _chunk_shape((1, *network.input_shapes[m]), 2, own)
         tokens = _chunk_shape(fusion.inputs[m.value].shape, 1, own)
-        encoders[m] = graph(m.value, partial(
-            _encodes, x=x, tokens=tokens, stateful=own is not None and own.stateful))
-    return Exported(
-        export.runtime, export.precision, encoders, fusion, chunks, positions_of(network))
+        if own is None or not own.stateful:
+            encoders[m] = graph(m.value, partial(_encodes, x=x, tokens=tokens))
+            continue
+        graphs = {frames: graph(graph_name(m, frames), partial(
+            _encodes_next, x=_times(x, 2, frames), tokens=_times(tokens, 0, frames)))
+            for frames in FRAMES_AT_ONCE if frames <= own.count}
+        encoders[m], several[m] = graphs.pop(1), graphs
+    return Exported(export.runtime, export.precision, encoders, fusion, chunks,
+                    positions_of(network), several)
 
 
 def _chunk_shape(
@@ -280,14 +281,26 @@ def _chunk_shape(
     return (*shape[:axis], shape[axis] // chunks.count, *shape[axis + 1:])
 
 
-def _encodes(
-    graph: Graph, x: tuple[int, ...], tokens: tuple[int, ...], stateful: bool
-) -> bool:
-    """Whether a graph has the inputs and outputs of an encoder, its state included."""
-    takes, gives = ({name: buffer.shape for name, buffer in buffers.items()}
-                    for buffers in (graph.inputs, graph.outputs))
-    past, kept = ({name.removeprefix(prefix): ports.pop(name)
-                   for name in list(ports) if name.startswith(prefix)}
-                  for prefix, ports in ((PAST, takes), (KEPT, gives)))
-    return (takes, gives) == ({INPUT: x}, {TOKENS: tokens}) and (
-        past == kept and bool(past) == stateful)
+def _times(shape: tuple[int, ...], axis: int, factor: int) -> tuple[int, ...]:
+    return (*shape[:axis], shape[axis] * factor, *shape[axis + 1:])
+
+
+def _encodes(graph: Graph, x: tuple[int, ...], tokens: tuple[int, ...]) -> bool:
+    """Whether a graph has the input and the output of an encoder of clips or chunks."""
+    return (_shapes(graph.inputs), _shapes(graph.outputs)) == ({INPUT: x}, {TOKENS: tokens})
+
+
+def _encodes_next(graph: Graph, x: tuple[int, ...], tokens: tuple[int, ...]) -> bool:
+    """Whether a graph has the inputs and outputs of an encoder with a state, for t frames."""
+    takes, gives = _shapes(graph.inputs), _shapes(graph.outputs)
+    lengths = past_lengths(graph)
+    wanted = {INPUT: x}, {TOKENS: tokens}
+    for part, length in lengths.items():
+        frame = takes.get(f'{PAST}{part}.0', ())
+        for ports, prefix, count in zip(wanted, (PAST, KEPT), (length, min(length, x[2]))):
+            ports.update({f'{prefix}{part}.{j}': frame for j in range(count)})
+    return bool(lengths) and (takes, gives) == wanted
+
+
+def _shapes(buffers: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
+    return {name: buffer.shape for name, buffer in buffers.items()}

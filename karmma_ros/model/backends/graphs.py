@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 import math
 from pathlib import Path
 import sys
@@ -143,7 +144,27 @@ FUSION = 'fusion'
 INPUT, TOKENS, PRESENT, LOGITS = 'input', 'tokens', 'present', 'logits.'
 """Names of inputs and outputs; that of a head's logits is followed by the head's."""
 PAST, KEPT = 'past.', 'kept.'
-"""The state of an encoder, as input and as output; a number follows, the same for both."""
+"""
+The state of an encoder, as inputs and as outputs. Two numbers follow, as in `past.3.0`: of a part
+of the encoder, and of a frame that this part keeps, the oldest first.
+"""
+FRAMES_AT_ONCE = (1, 2)
+"""New frames that the graphs of a stateful encoder take, one graph for each number."""
+
+
+def graph_name(modality: Modality, frames: int = 1) -> str:
+    """Return the name of the graph of an encoder that takes a clip, a chunk, or so many frames."""
+    return modality.value if frames == 1 else f'{modality}-{frames}'
+
+
+def graph_of(name: str) -> tuple[Modality, int] | None:
+    """Return the modality and the frames of the graph of an encoder; None: the fusion's."""
+    if name == FUSION:
+        return None
+    modality, _, frames = name.partition('-')
+    return Modality(modality), int(frames or 1)
+
+
 OPSET = 17
 """The first one that has layer normalisation as one operator."""
 
@@ -168,81 +189,125 @@ class _ChunkEncoderOf(nn.Module):
 
 
 class _FrameEncoderOf(nn.Module):
-    def __init__(self, network: Karmma, modality: Modality) -> None:
+    """:param past: a state; what is one tensor in it is joined and split again in the graph."""
+
+    def __init__(self, network: Karmma, modality: Modality, past: Past) -> None:
         super().__init__()
         self.network, self.modality = network, modality
+        self.past = [(isinstance(part, Tensor), len(_frames(part))) for part in past]
 
-    def forward(self, frame: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
-        tokens, kept = self.network.encode_next(self.modality, frame, past)
-        return tokens, *kept
+    def forward(self, frames: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        given = iter(past)
+        parts = [(joined, tuple(islice(given, size))) for joined, size in self.past]
+        state = tuple(torch.stack(part, 1) if joined else part for joined, part in parts)
+        tokens, kept = self.network.encode_next(self.modality, frames, state)
+        new = int(frames.shape[2])
+        return tokens, *(frame for part in kept for frame in _frames(part)[-new:])
 
 
 def write_graphs(bundle: Bundle, folder: Path) -> list[Path]:
     """
     Write `MODALITY.onnx` for each modality and `fusion.onnx`.
 
-    An encoder maps `input` `[1, ...]` to `tokens` `[1, n, d]`. A chunked
-    one maps a chunk, `[1, 3, t / p, h, w]`, to `[1, n / p, d]`; a stateful one also takes
-    `past.0`, `past.1` …, all zero at the start of a stream, and returns `kept.0` …, which are
-    the past of the next frame. The fusion maps `present` `[1, m]` and the tokens, each
-    called as its modality, to `logits.HEAD` for each head.
+    An encoder maps `input` `[1, ...]` to `tokens` `[1, n, d]`. A chunked one maps a chunk,
+    `[1, 3, t / p, h, w]`, to `[1, n / p, d]`. A stateful one maps the next frame,
+    `[1, 3, 1, h, w]`, to `[1, n / p, d]`; `MODALITY-2.onnx` maps two. It also takes what its parts
+    keep of each frame before, `past.0.0`, `past.0.1` …, all zero at the start of a stream, and
+    returns what they keep of the new ones, `kept.0.0` …: each frame is an input of its own, so
+    that whoever runs the graph gives it the buffers that earlier runs wrote, and copies nothing.
+    The fusion maps `present` `[1, m]` and the tokens, each called as its modality, to
+    `logits.HEAD` for each head.
     """
     network, written = bundle.network.eval(), []
     with _traceable():
         tokens: dict[Modality, Tensor] = {}
         for modality, x in check_clip(bundle.spec, network.modalities).items():
             tokens[modality] = network.encode(modality, torch.from_numpy(x))
-            written.append(_write_encoder(network, modality, x, folder / f'{modality}.onnx'))
+            written += _write_encoder(network, modality, x, folder)
         written.append(_write_fusion(bundle, tokens, folder / f'{FUSION}.onnx'))
     return written
 
 
-def write_encoder(encoder: nn.Module, example: Tensor, path: Path) -> None:
+def write_encoder(encoder: nn.Module, path: Path, *example: Tensor) -> None:
     """
     Write the graph of an encoder alone, from `input` `[1, ...]` to `tokens` `[1, n, e]`.
 
-    :param example: one input.
+    :param example: one input, and further ones without a name.
     """
     with _traceable():
-        _export(encoder, (example,), path, [INPUT], [TOKENS])
+        _export(encoder, example, path, [INPUT], [TOKENS])
 
 
 @torch.no_grad()
 def feeds(
-    network: Karmma, modality: Modality, clips: Iterable[Input]
+    network: Karmma, modality: Modality, clips: Iterable[Input], frames: int = 1
 ) -> Iterator[dict[str, Input]]:
-    """Yield the inputs of the graph of an encoder for clips: one for each chunk."""
+    """
+    Yield the inputs of the graph of an encoder for clips: one for each chunk.
+
+    :param frames: that a graph of a stateful encoder takes at a time.
+    """
     own = chunks_of(network.eval()).get(modality)
     for clip in clips:
-        past: Past | None = None
-        for x in chunks_in(clip, own.count) if own else [clip]:
-            fed = {INPUT: x}
-            if own and own.stateful:
-                frame = torch.from_numpy(x)
-                past = _nothing(network, modality, frame) if past is None else past
-                fed |= {f'{PAST}{i}': state.numpy() for i, state in enumerate(past)}
-                _, past = network.encode_next(modality, frame, past)
-            yield fed
+        if own is None or not own.stateful:
+            yield from ({INPUT: x} for x in (chunks_in(clip, own.count) if own else [clip]))
+            continue
+        past = _nothing(network, modality, clip)
+        for first in range(0, own.count - frames + 1, frames):
+            x = clip[:, :, first:first + frames]
+            yield {INPUT: x, **{name: state.numpy() for name, state in _named(PAST, past)}}
+            _, past = network.encode_next(modality, torch.from_numpy(x), past)
 
 
-def _nothing(network: Karmma, modality: Modality, frame: Tensor) -> Past:
+def _nothing(network: Karmma, modality: Modality, clip: Input) -> Past:
     """Return the state of an encoder at the start of a stream, as tensors."""
-    _, past = network.encode_next(modality, frame, None)
-    return tuple(map(torch.zeros_like, past))
+    _, past = network.encode_next(modality, torch.from_numpy(clip[:, :, :1]), None)
+    return tuple(torch.zeros_like(part) if isinstance(part, Tensor)
+                 else tuple(map(torch.zeros_like, part)) for part in past)
 
 
-def _write_encoder(network: Karmma, modality: Modality, clip: Input, path: Path) -> Path:
-    own = chunks_of(network).get(modality)
-    x = torch.from_numpy(chunks_in(clip, own.count)[0] if own else clip)
+def _frames(part: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return what a part of an encoder keeps of each frame, `[b, ...]`."""
+    return part.unbind(1) if isinstance(part, Tensor) else part
+
+
+def _named(prefix: str, state: Past, most: int | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name of the input or output of each frame that an encoder keeps, or the last."""
+    for i, part in enumerate(state):
+        for j, frame in enumerate(_frames(part)[-(most or len(_frames(part))):]):
+            yield f'{prefix}{i}.{j}', frame
+
+
+def _write_encoder(
+    network: Karmma, modality: Modality, clip: Input, folder: Path
+) -> list[Path]:
+    own, path = chunks_of(network).get(modality), folder / f'{graph_name(modality)}.onnx'
+    if own is not None and own.stateful:
+        return [write_stateful(network, modality, clip, folder, frames)
+                for frames in FRAMES_AT_ONCE if frames <= own.count]
     if own is None:
-        _export(EncoderOf(network, modality), (x,), path, [INPUT], [TOKENS])
-    elif not own.stateful:
-        _export(_ChunkEncoderOf(network, modality), (x,), path, [INPUT], [TOKENS])
+        _export(EncoderOf(network, modality), (torch.from_numpy(clip),), path, [INPUT], [TOKENS])
     else:
-        past = _nothing(network, modality, x)
-        names = [[f'{prefix}{i}' for i in range(len(past))] for prefix in (PAST, KEPT)]
-        _export(_FrameEncoderOf(network, modality), (x, *past), path, [INPUT, *names[0]],
-                [TOKENS, *names[1]])
+        chunk = torch.from_numpy(chunks_in(clip, own.count)[0])
+        _export(_ChunkEncoderOf(network, modality), (chunk,), path, [INPUT], [TOKENS])
+    return [path]
+
+
+def write_stateful(
+    network: Karmma, modality: Modality, clip: Input, folder: Path, frames: int
+) -> Path:
+    """
+    Write the graph of an encoder with a state, for so many frames at a time.
+
+    :param clip: an example.
+    """
+    path = folder / f'{graph_name(modality, frames)}.onnx'
+    with _traceable():
+        past, x = _nothing(network, modality, clip), torch.from_numpy(clip[:, :, :frames])
+        given = dict(_named(PAST, past))
+        kept = [name for name, _ in _named(KEPT, past, frames)]
+        _export(_FrameEncoderOf(network, modality, past), (x, *given.values()), path,
+                [INPUT, *given], [TOKENS, *kept])
     return path
 
 

@@ -1,5 +1,5 @@
 """
-The interface of all backends.
+The interface of all backends, and of the graphs that exported ones run.
 
 Shape legend: n tokens of one modality, d fusion width, c classes of a head.
 """
@@ -23,6 +23,36 @@ Input = NDArray[np.float32]
 """One clip's input of a modality, `[1, ...]` shaped as `ClipSpec.input_shape`."""
 Logits = dict[str, NDArray[np.float32]]
 """Head → `[c]`."""
+
+
+class Graph(Protocol):
+    """A graph that runs asynchronously."""
+
+    @property
+    def inputs(self) -> Mapping[str, NDArray[Any]]:
+        """Return the buffers to fill before `start`."""
+        ...
+
+    @property
+    def outputs(self) -> Mapping[str, NDArray[Any]]:
+        """Return the buffers to read after `wait`; the next `start` overwrites them."""
+        ...
+
+    def on(self, buffers: Mapping[str, NDArray[Any]]) -> Graph:
+        """Return the same graph with other buffers for some of its inputs and outputs, by name."""
+        ...
+
+    def start(self) -> None:
+        """Begin to compute."""
+        ...
+
+    def wait(self) -> None:
+        """Return when it is done."""
+        ...
+
+    def run(self) -> None:
+        """Compute in the thread of the caller."""
+        ...
 
 
 class Backend(Protocol):

@@ -14,12 +14,11 @@ from karmma_ros.files import read_regular
 from karmma_ros.model.backends.exported import (
     assemble,
     Exported,
-    Graph,
     most_bytes,
     with_threads,
 )
 from karmma_ros.model.backends.exports import Export, remedy
-from karmma_ros.model.backends.interface import ONNXRUNTIME
+from karmma_ros.model.backends.interface import Graph, ONNXRUNTIME
 from karmma_ros.model.backends.onnx_check import check_onnx
 from karmma_ros.model.karmma import Karmma
 import numpy as np
@@ -131,19 +130,30 @@ class _OnnxGraph:
         try:
             self._session = onnxruntime.InferenceSession(
                 content, options, providers=['CPUExecutionProvider'])
-            self._binding = self._session.io_binding()
-            self.inputs: dict[str, NDArray[Any]] = {
-                port.name: _buffer(port) for port in self._session.get_inputs()}
-            self.outputs: dict[str, NDArray[Any]] = {
-                port.name: _buffer(port) for port in self._session.get_outputs()}
+            self._beside = beside
+            self._bind({})
         except Exception as error:  # its own classes are not public
             raise _refused(path, error) from error
-        for name, x in self.inputs.items():
-            self._binding.bind_input(name, 'cpu', 0, x.dtype, x.shape, x.ctypes.data)
-        for name, x in self.outputs.items():
-            self._binding.bind_output(name, 'cpu', 0, x.dtype, x.shape, x.ctypes.data)
-        self._beside = beside
+
+    def on(self, buffers: Mapping[str, NDArray[Any]]) -> Graph:
+        other = _OnnxGraph.__new__(_OnnxGraph)
+        other._session, other._beside = self._session, self._beside
+        other._bind({**self.inputs, **self.outputs, **buffers})
+        return other
+
+    def _bind(self, given: Mapping[str, NDArray[Any]]) -> None:
+        """Bind these buffers, and new ones for ports without."""
         self._running: Future[None] | None = None
+        self._binding = self._session.io_binding()
+        self.inputs: dict[str, NDArray[Any]] = {}
+        self.outputs: dict[str, NDArray[Any]] = {}
+        for ports, buffers, bind in (
+                (self._session.get_inputs(), self.inputs, self._binding.bind_input),
+                (self._session.get_outputs(), self.outputs, self._binding.bind_output)):
+            for port in ports:
+                x = given.get(port.name)
+                buffers[port.name] = x = _buffer(port) if x is None else x
+                bind(port.name, 'cpu', 0, x.dtype, x.shape, x.ctypes.data)
 
     def start(self) -> None:
         self._running = self._beside.submit(self._session.run_with_iobinding, self._binding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 import sys
@@ -12,14 +13,13 @@ from karmma_ros.modality import is_modality
 from karmma_ros.model.backends.exported import (
     assemble,
     Exported,
-    Graph,
     most_bytes,
     with_threads,
 )
 from karmma_ros.model.backends.exports import Export, remedy
 from karmma_ros.model.backends.graph_memory import check_memory
 from karmma_ros.model.backends.graphs import INPUT, KEPT, LOGITS, PAST, PRESENT, TOKENS
-from karmma_ros.model.backends.interface import BF16, FP32, OPENVINO
+from karmma_ros.model.backends.interface import BF16, FP32, Graph, OPENVINO
 from karmma_ros.model.backends.openvino_check import check_ir, steps_of
 from karmma_ros.model.karmma import Karmma
 import numpy as np
@@ -28,18 +28,21 @@ from numpy.typing import NDArray
 _HINT = {FP32: 'f32', BF16: 'bf16'}
 
 
-def load_openvino(export: Export, network: Karmma, threads: int) -> Exported:
+def load_openvino(
+    export: Export, network: Karmma, threads: int, full: bool = False
+) -> Exported:
     """
     Compile an export of a network for this processor.
 
     A processor without bf16 computes such graphs in fp32. One with it uses it also for what is
     not quantised in int8 graphs.
 
+    :param full: compute in fp32, whatever the export's weights are stored in.
     :raises InvalidSettingError: when OpenVINO is not installed.
     :raises BundleError: when the graphs cannot be read, or are not of this network.
     """
     core = _core()
-    wanted = FP32 if export.precision == FP32 else _fastest(core)
+    wanted = FP32 if full or export.precision == FP32 else _fastest(core)
     most = most_bytes(network)
 
     def graph(path: Path) -> Graph:
@@ -49,16 +52,18 @@ def load_openvino(export: Export, network: Karmma, threads: int) -> Exported:
     return assemble(export, network, graph)
 
 
-def compile_graph(source: Path, threads: int) -> Graph:
+def compile_graph(source: Path, threads: int, precision: str = BF16) -> Graph:
     """
     Compile an ONNX graph that this process has just written, in bf16 where the processor has it.
 
+    :param precision: or fp32.
     :raises InvalidSettingError: when OpenVINO is not installed.
     """
     core = _core()
     import openvino  # type: ignore[import-untyped]
 
-    model, hint = openvino.convert_model(source), _HINT[_fastest(core)]
+    model = openvino.convert_model(source)
+    hint = _HINT[precision if precision == FP32 else _fastest(core)]
     return with_threads(lambda n: _OpenVinoGraph(core, model, source, hint, n), threads)
 
 
@@ -108,14 +113,26 @@ class _OpenVinoGraph:
             compiled = core.compile_model(model, 'CPU', config)
         except (RuntimeError, ValueError) as error:
             raise _refused(path, error) from error
-        self._request = compiled.create_infer_request()
+        self._bind(compiled, {})
+
+    def on(self, buffers: Mapping[str, NDArray[Any]]) -> Graph:
+        other = _OpenVinoGraph.__new__(_OpenVinoGraph)
+        other._bind(self._compiled, {**self.inputs, **self.outputs, **buffers})
+        return other
+
+    def _bind(self, compiled: Any, given: Mapping[str, NDArray[Any]]) -> None:
+        """Make a request on these buffers, and on new ones for ports without."""
+        self._compiled, self._request = compiled, compiled.create_infer_request()
         self.inputs: dict[str, NDArray[Any]] = {}
         self.outputs: dict[str, NDArray[Any]] = {}
         for ports, buffers in (
                 (compiled.inputs, self.inputs), (compiled.outputs, self.outputs)):
             for port in ports:
-                buffer = np.zeros(tuple(port.shape), port.element_type.to_dtype())
-                buffers[_name(port)] = buffer
+                name = _name(port)
+                buffer = given.get(name)
+                if buffer is None:
+                    buffer = np.zeros(tuple(port.shape), port.element_type.to_dtype())
+                buffers[name] = buffer
                 self._request.set_tensor(port, _shared(buffer))
 
     def start(self) -> None:

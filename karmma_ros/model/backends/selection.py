@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 import math
 import statistics
 import time
@@ -26,8 +27,10 @@ from karmma_ros.model.backends.agreement import (
 from karmma_ros.model.backends.exports import Export, find_exports, FORMATS, read_eager_logits
 from karmma_ros.model.backends.interface import (
     Backend,
+    BF16,
     COMPILED,
     EAGER,
+    FP32,
     Input,
     Logits,
     ONNXRUNTIME,
@@ -37,6 +40,7 @@ from karmma_ros.model.backends.onnx_runtime import load_onnx
 from karmma_ros.model.backends.openvino_runtime import load_openvino
 from karmma_ros.model.backends.pytorch import CompiledCPU, CompiledCUDA, Eager
 from karmma_ros.model.bundle import Bundle, load_bundle
+from karmma_ros.model.streaming import chunks_of, newest
 import numpy as np
 import torch
 
@@ -65,7 +69,7 @@ class Trial:
     label: str
     backend: Backend | None = None
     seconds: float = float('inf')
-    """For one inference from all modalities, the median."""
+    """For one inference from all modalities, the median: of a stream, on its newest frames."""
     difference: float = float('inf')
     error: KarmmaError | None = None
 
@@ -166,15 +170,18 @@ def _complete(known: Mapping[Subset, Logits], bundle: Bundle) -> bool:
         and all(np.isfinite(x).all() for x in heads.values()) for heads in known.values())
 
 
-def read_export(bundle: Bundle, export: Export) -> Backend:
+def read_export(bundle: Bundle, export: Export, *, full: bool = False) -> Backend:
     """
     Make the backend of an export, with as many threads as torch has.
 
+    :param full: compute in fp32 from weights in bf16; of OpenVINO only.
     :raises KarmmaError: when its runtime is not installed or cannot read it, or it is not of
         this network.
     """
-    load = load_openvino if export.runtime == OPENVINO else load_onnx
-    return load(export, bundle.network, torch.get_num_threads())
+    threads = torch.get_num_threads()
+    if export.runtime == OPENVINO:
+        return load_openvino(export, bundle.network, threads, full)
+    return load_onnx(export, bundle.network, threads)
 
 
 def compiled(bundle: Bundle, device: str) -> Backend:
@@ -204,11 +211,16 @@ def _candidates(
     if wanted == COMPILED or on_gpu:
         return {COMPILED: lambda: _tried(compiled(bundle, device), bundle)}, []
     exports, problems = find_exports(bundle)
-    return {e.label: _reader(bundle, e) for e in exports if wanted in (AUTO, e.runtime)}, problems
-
-
-def _reader(bundle: Bundle, export: Export) -> Make:
-    return lambda: read_export(bundle, export)
+    readers: dict[str, Make] = {}
+    labels = {e.label for e in exports}
+    for export in (e for e in exports if wanted in (AUTO, e.runtime)):
+        readers[export.label] = partial(read_export, bundle, export)
+        # One frame is little work, and to convert it to bf16 may take longer than bf16 saves.
+        if export.label == f'{OPENVINO} {BF16}' and f'{OPENVINO} {FP32}' not in labels and any(
+                own.stateful for own in chunks_of(bundle.network).values()):
+            readers[f'{export.label} in {FP32}'] = partial(
+                read_export, bundle, export, full=True)
+    return readers, problems
 
 
 def _tried(backend: Backend, bundle: Bundle) -> Backend:
@@ -229,10 +241,18 @@ def _not_compiled(error: Exception) -> InvalidSettingError:
 
 def _seconds(backend: Backend, clip: Mapping[Modality, Input]) -> float:
     """Time one inference from all modalities; small networks several times."""
+    if backend.parts is None:
+        run: Callable[[], Logits] = partial(backend.infer, clip)
+    else:
+        tokens = newest(backend.parts, clip)
+
+        def run() -> Logits:
+            return backend.fuse(tokens())
+
     times: list[float] = []
     while not times or (sum(times) < _ENOUGH_S and len(times) < 9):
         started = time.perf_counter()
-        backend.infer(clip)
+        run()
         times.append(time.perf_counter() - started)
     return statistics.median(times)
 

@@ -2,12 +2,13 @@
 An encoder for streams: it sees each frame once and keeps a state.
 
 Shape legend: b batch, t frames, c channels, h height, w width, k frames that a mixer sees,
-n tokens of a frame, e token width.
+n tokens of a frame, e token width. Frames of several videos lie side by side, `[t · b, ...]`, time
+outermost: the frames before another are then a contiguous part, and no copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from typing import Any, cast, Protocol, runtime_checkable
 
@@ -16,10 +17,11 @@ from karmma_ros.model.encoders.video import prepare_torchvision
 import torch
 from torch import nn, Tensor
 
-Past = tuple[Tensor, ...]
+Past = tuple[Tensor | tuple[Tensor, ...], ...]
 """
-What an encoder keeps of earlier frames, one entry for each layer that sees several: `[b, n, ...]`
-of the last n frames, such as `[b, k - 1, c, h, w]` of a mixer. All zero at the start of a stream.
+What an encoder keeps of earlier frames, one entry for each layer that sees several: of the last n
+frames, the oldest first, `[b, n, ...]` or n tensors `[b, ...]`, such as k - 1 of a mixer. Several
+tensors need no copy in an exported graph. All zero at the start of a stream.
 """
 
 
@@ -84,14 +86,13 @@ class CausalFrames(nn.Module):
         :returns: tokens `[b, t · n, e]`, and the state for the next step.
         """
         batch, frames = len(x), x.shape[2]
-        x = self._stem(x.transpose(1, 2).flatten(0, 1))  # [b · t, c, h, w]
+        x = self._stem(x.permute(2, 0, 1, 3, 4).flatten(0, 1))  # [t · b, c, h, w]
         kept = []
         for i, (stage, mixer) in enumerate(zip(self._stages(), self.mixers)):
-            x = stage(x).unflatten(0, (batch, frames))
-            x, memory = mixer(x, None if past is None else past[i])
-            x = x.flatten(0, 1)
+            x, memory = mixer(stage(x), batch, None if past is None else tuple(past[i]))
             kept.append(memory)
-        tokens = self.pool(x).flatten(2).mT  # [b · t, n, e]
+        tokens = self.pool(x).flatten(2).mT  # [t · b, n, e]
+        tokens = tokens.unflatten(0, (frames, batch)).transpose(0, 1)  # [b, t, n, e]
         return tokens.reshape(batch, -1, tokens.shape[-1]), tuple(kept)
 
     def _stem(self, x: Tensor) -> Tensor:
@@ -135,23 +136,42 @@ class CausalMixer(nn.Module):
         self.spread = nn.Conv2d(width, width, 1, bias=False)
         nn.init.zeros_(self.spread.weight)
 
-    def forward(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, batch: int, past: tuple[Tensor, ...] | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """
-        Mix `[b, t, c, h, w]`.
+        Mix frames `[t · b, c, h, w]`.
 
-        :param past: the k - 1 frames before, `[b, k - 1, c, h, w]`; None: black ones.
+        :param batch: the number of videos (b).
+        :param past: the k - 1 frames before, `[b, c, h, w]` each; None: black ones.
         :returns: the same shape, and the last k - 1 frames of the input.
         """
         if past is None:
-            past = x.new_zeros(len(x), self.kernel - 1, *x.shape[2:])
-        seen, frames = torch.cat([past, x], dim=1), x.shape[1]  # [b, k - 1 + t, c, h, w]
-        # Sums of shifted frames: on a CPU several times as fast as a depthwise 3D convolution.
-        mixed = reduce(torch.add, (
-            seen[:, i:i + frames] * weight[:, None, None]
-            for i, weight in enumerate(self.weight.to(x.dtype))))
-        added = self.spread(torch.relu(self.norm(mixed.flatten(0, 1))))
-        added = added.unflatten(0, x.shape[:2])
-        return x + added, seen[:, frames:]
+            mixed, kept = self._mix_video(x, batch)
+        else:
+            mixed, kept = self._mix_next(x.split(batch), past)
+        return x + self.spread(torch.relu(self.norm(mixed))), kept
+
+    def _mix_video(self, x: Tensor, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Sum shifted frames: on a CPU several times as fast as a depthwise 3D convolution."""
+        black = x.new_zeros((self.kernel - 1) * batch, *x.shape[1:])
+        seen = torch.cat([black, x])  # [(k - 1 + t) · b, c, h, w]
+        mixed = self._weighted(
+            seen[i * batch:i * batch + len(x)] for i in range(self.kernel))
+        return mixed, seen[len(x):].split(batch) if self.kernel > 1 else ()
+
+    def _mix_next(
+        self, frames: tuple[Tensor, ...], past: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Sum frames one by one: in a graph, where each is an input, nothing is copied."""
+        seen = (*past, *frames)
+        mixed = [self._weighted(seen[i:i + self.kernel]) for i in range(len(frames))]
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed), seen[len(frames):]
+
+    def _weighted(self, frames: Iterable[Tensor]) -> Tensor:
+        return reduce(torch.add, (
+            frame * weight.to(frame.dtype)[:, None, None]
+            for frame, weight in zip(frames, self.weight)))
 
 
 def _trunk(name: str, options: dict[str, Any]) -> tuple[Any, tuple[Sequence[str], ...]]:

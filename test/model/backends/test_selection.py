@@ -36,6 +36,8 @@ class Fake:
 
     name, device = 'openvino', 'cpu'
 
+    parts = None
+
     def __init__(self, bundle, clock, precision='fp32', seconds=0.001, off=0.0):
         self.eager, self.clock, self.precision, self.seconds, self.off = (
             Eager(bundle.network), clock, precision, seconds, off)

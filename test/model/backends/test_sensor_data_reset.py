@@ -68,7 +68,8 @@ class Live:
 
 @pytest.mark.parametrize(('way', 'runtime'), [
     ('tokens', 'eager'), ('tokens', 'openvino'), ('tokens', 'onnxruntime'),
-    ('chunks', 'eager'), ('chunks', 'openvino'), ('causal', 'eager'), ('causal', 'onnxruntime')])
+    ('chunks', 'eager'), ('chunks', 'openvino'), ('causal', 'eager'), ('causal', 'onnxruntime'),
+    ('causal', 'openvino')])
 def test_nothing_of_the_sensors_is_left_in_memory(exported, traces, noting, way, runtime):
     live = Live(exported(way), runtime, traces, noting)
     live.run()

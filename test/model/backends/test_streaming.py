@@ -1,14 +1,16 @@
 """Streaming networks in OpenVINO and ONNX Runtime: every chunk equals that of eager."""
 
+import re
 import shutil
 
 from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.modalities.audio_buffer import AudioChunk
 from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name, subsets
-from karmma_ros.model.backends import choose, graphs
+from karmma_ros.model.backends import choose, graphs, selection
 from karmma_ros.model.backends.agreement import check_clip
 from karmma_ros.model.backends.export import export
 from karmma_ros.model.backends.pytorch import Eager
+from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.sensor_stream import SensorStream
@@ -124,8 +126,11 @@ def test_live_logits_are_those_of_eager_and_only_new_frames_are_encoded(
     bundle, (backend, eager) = exported(way), opened(way, runtime)
     ours, theirs = (Recogniser(b, bundle.vocabulary, bundle.spec) for b in (backend, eager))
     assert ours.hop(4) == theirs.hop(4) == 1
-    frames, run = [], backend._run
-    monkeypatch.setattr(backend, '_run', lambda m, x: frames.append((m, x.shape[2])) or run(m, x))
+    frames = []
+    name = 'encode_chunk' if way == 'chunks' else 'encode_next'
+    encode = getattr(backend, name)
+    monkeypatch.setattr(backend, name, lambda m, x, *past: (
+        frames.append((m, x.shape[2])) or encode(m, x, *past)))
     for number, window in enumerate(windows(bundle.spec, 8)):
         frames.clear()
         result, wanted = ours.recognise(window), theirs.recognise(window)
@@ -133,7 +138,7 @@ def test_live_logits_are_those_of_eager_and_only_new_frames_are_encoded(
             close(result.probabilities[head], probabilities)
         if number > 2:
             new = 2 if way == 'chunks' else 1
-            assert [(m, count) for m, count in frames if m is not A] == [(V, new), (F, new)]
+            assert frames == [(V, new), (F, new)]
 
 
 @both
@@ -182,8 +187,38 @@ def test_int8_is_calibrated_with_every_chunk_and_its_state(exported):
     assert [x['input'].shape[2] for x in frames] == [1] * 4
     assert not any(x.any() for name, x in frames[0].items() if name != 'input')
     _, past = Eager(network).parts.encode_next(V, clip[:, :, :3], None)
-    for i, state in enumerate(past):
-        close(frames[3][f'past.{i}'], state)
+    for i, part in enumerate(past):
+        for j, kept in enumerate(part):
+            close(frames[3][f'past.{i}.{j}'], kept)
+    pairs = list(graphs.feeds(network, V, [clip], 2))
+    assert [x['input'].shape[2] for x in pairs] == [2] * 2
+    np.testing.assert_allclose(pairs[1]['past.3.1'], frames[2]['past.3.1'], atol=1e-5)
+
+
+@both
+def test_pairs_of_frames_are_encoded_in_one_run_without_a_copy(opened, monkeypatch, runtime):
+    backend, _ = opened('causal', runtime)
+    _, state = backend.parts.encode_next(V, noise(0, 3), None)
+    runs, on = [], state._graph
+    monkeypatch.setattr(state, '_graph', lambda frames: runs.append(on(frames)) or runs[-1])
+    for seed, frames in enumerate((2, 2, 1, 3)):
+        assert len(backend.parts.encode_next(V, noise(seed, frames), state)[0]) == frames
+    assert [graph.inputs['input'].shape[2] for graph in runs] == [2, 2, 1, 2, 1]
+    for before, after in zip(runs, runs[1:]):  # the newest past is what the run before has kept
+        last = before.inputs['input'].shape[2] - 1
+        assert np.shares_memory(before.outputs[f'kept.0.{last}'], after.inputs['past.0.1'])
+
+
+@pytest.mark.parametrize('target', ['openvino', 'onnx'])
+def test_an_export_with_the_state_in_one_tensor_is_refused_with_the_command_that_renews_it(
+        exported, tmp_path, monkeypatch, target):
+    bundle = copy_of(exported('causal'), tmp_path / 'model')
+    monkeypatch.setattr(graphs, '_named', lambda prefix, past, most=None: (
+        (f'{prefix}{i}', x) for i, x in enumerate(
+            frame for part in past for frame in part[-(most or len(part)):])))
+    with pytest.raises(BundleError, match=(
+            'rgb.* is a graph of an earlier version of karmma_ros.*: karmma export MODEL --to')):
+        export(bundle, target)
 
 
 @pytest.mark.parametrize('target', ['openvino', 'onnx'])
@@ -197,6 +232,29 @@ def test_int8_is_right_about_flow_that_moves_slowly(exported, tmp_path, target):
     _, trials = export(bundle, target, 'int8', {**{m: [x] for m, x in noise.items()}, F: slow})
     eager, ours = (np.asarray(trial.backend.encode(F, slow[2])) for trial in trials)
     assert np.abs(ours - eager).max() < 0.1 * np.ptp(eager)
+
+
+def test_auto_tries_fp32_beside_bf16_for_an_encoder_with_a_state(exported, tmp_path):
+    bundle = copy_of(exported('causal'), tmp_path / 'model')
+    for each in (bundle.path / 'exports').iterdir():
+        shutil.rmtree(each)
+    written, _ = export(bundle, 'openvino', 'bf16')
+    _, reason = choose(bundle, 'cpu', 'auto')
+    for label in ('eager', 'openvino bf16', 'openvino bf16 in fp32'):
+        assert re.search(f'(^|[;,] ){label} [0-9.]+ ms', reason)
+    eager = Eager(bundle.network).parts.encode_next(V, noise(1), None)[0]
+    differences = [np.abs(np.stack(read_export(bundle, written, full=full).parts.encode_next(
+        V, noise(1), None)[0]) - np.stack(eager)).max() for full in (False, True)]
+    assert differences[1] < differences[0] / 2
+
+
+def test_auto_times_the_newest_frames_of_a_stream(exported, opened):
+    backend, _ = opened('causal', 'onnxruntime')
+    frames, encode_next = [], backend.encode_next
+    backend.encode_next = lambda m, x, past: (
+        frames.append(x.shape[2]) or encode_next(m, x, past))
+    selection._seconds(backend, check_clip(exported('causal').spec, backend.modalities))
+    assert frames[:2] == [4, 4] and set(frames[2:]) == {1}
 
 
 def test_a_network_that_does_not_stream_has_no_parts(exported):
