@@ -26,6 +26,15 @@ _UNPICKLED = re.compile(r'GLOBAL (\w+(?:\.\w+)+)')
 """What PyTorch calls the class or function that it does not unpickle."""
 
 
+def count_text(count: int, noun: str, verb: str = '') -> str:
+    """Return a number with its noun and a verb in the plural, such as `1 file is`."""
+    words = [f'{count:,}', noun if count == 1 else f'{noun}s']
+    if verb:
+        singular = {'are': 'is', 'have': 'has'}.get(verb, f'{verb}s')
+        words.append(singular if count == 1 else verb)
+    return ' '.join(words)
+
+
 def printable(value: object, limit: int = VALUE_LENGTH) -> str:
     r"""
     Return a text from outside as one line that is safe in a log, a report and a terminal.

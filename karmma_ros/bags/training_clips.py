@@ -21,6 +21,7 @@ from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
 from karmma_ros.data.labels.label_file import (
     ActionLabel,
     LabelTable,
+    LATE_S,
     read_label_file,
     recording_name,
 )
@@ -31,7 +32,7 @@ from karmma_ros.data.recordings import (
     input_array,
     present_array,
 )
-from karmma_ros.errors import BagError, DataError
+from karmma_ros.errors import BagError, count_text, DataError
 from karmma_ros.modalities import modality_type
 from karmma_ros.modality import in_order, Modality, PAPER_MODALITIES
 from karmma_ros.storage import ArrayStore, file_lock, fingerprint
@@ -41,8 +42,6 @@ import numpy as np
 VERSION = 1
 """Grows whenever equal settings would give other clips."""
 _SUFFIXES = ('.mcap', '.db3')
-_LATE_S = 0.5
-"""By how much a label may end after its bag, whose last message is before the end of an action."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -231,9 +230,9 @@ def _check_inside(
                 path, f'{label.text} of {label.recording} starts at {label.start_s:g} s; expected '
                 f'a start within the bag of {length_s:.1f} s',
                 '; '.join(['times count from the start of the bag, in seconds', *damage]))
-    late = [label for label in labels if label.stop_s > length_s + _LATE_S]
+    late = [label for label in labels if label.stop_s > length_s + LATE_S]
     if not late:
         return damage
-    return (*damage, f'{len(late)} labels end after the bag of {length_s:.1f} s, such as '
-            f'{late[0].text} of {late[0].recording} at {late[0].stop_s:g} s: what is recorded of '
-            'them is used')
+    return (*damage, f'{count_text(len(late), "label", "end")} after the bag of {length_s:.1f} s, '
+            f'such as {late[0].text} of {late[0].recording} at {late[0].stop_s:g} s: what is '
+            'recorded of them is used')

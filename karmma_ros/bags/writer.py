@@ -1,5 +1,5 @@
 """
-Write rosbag2 bags without ROS: images, audio, detections and ground truth.
+Write rosbag2 bags without ROS: images, audio, detections, other sensors and ground truth.
 
 `ros2 bag info` and `ros2 bag play` read the bags, which contain the offered QoS, type hashes and
 message definitions. Stamps are integer nanoseconds; images are RGB.
@@ -18,7 +18,9 @@ from typing import Any
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError, KarmmaError
+from karmma_ros.modalities.imu import IMU
 from karmma_ros.modalities.message_types import AUDIO_DATA_STAMPED, DETECTIONS, IMAGE
+from karmma_ros.modalities.skeleton import POSES
 from karmma_ros.storage import scratch_folder
 import numpy as np
 from rosbags.interfaces import (
@@ -65,6 +67,8 @@ class Topics:
     audio: str = '/audio'
     detections: str = '/detections'
     truth: str = '/ground_truth'
+    imu: str = '/imu'
+    skeleton: str = '/skeleton'
 
 
 class BagWriter:
@@ -176,6 +180,32 @@ class BagWriter:
             verb_id=verb[0], verb=verb[1], noun_id=noun[0], noun=noun[1], subject_id=subject_id)
         self._write(self.topics.truth, TRUTH_TYPE, start_ns, message)
 
+    def imu(
+        self, stamp_ns: int, acceleration: Sequence[float], rotation: Sequence[float],
+        frame_id: str = 'imu',
+    ) -> None:
+        """Add a sample of an inertial sensor, m/s² `[3]` and rad/s `[3]`."""
+        message = self._new(
+            IMU, header=self._header(stamp_ns, frame_id), orientation=self._new(
+                'geometry_msgs/msg/Quaternion', x=0.0, y=0.0, z=0.0, w=1.0),
+            orientation_covariance=np.array([-1.0, *[0.0] * 8]),  # -1: there is none
+            linear_acceleration=self._vector(acceleration),
+            angular_velocity=self._vector(rotation),
+            linear_acceleration_covariance=np.zeros(9), angular_velocity_covariance=np.zeros(9))
+        self._write(self.topics.imu, IMU, stamp_ns, message)
+
+    def skeleton(
+        self, stamp_ns: int, joints: np.ndarray, frame_id: str = 'camera_optical_frame'
+    ) -> None:
+        """Add the joints of a person as poses, metres `[joints, 3]`."""
+        poses = [self._new(
+            'geometry_msgs/msg/Pose', position=self._new(
+                'geometry_msgs/msg/Point', **dict(zip('xyz', map(float, joint)))),
+            orientation=self._new('geometry_msgs/msg/Quaternion', x=0.0, y=0.0, z=0.0, w=1.0))
+            for joint in joints]
+        message = self._new(POSES, header=self._header(stamp_ns, frame_id), poses=poses)
+        self._write(self.topics.skeleton, POSES, stamp_ns, message)
+
     def summary(self) -> str:
         """Return the number of messages of each topic, as text."""
         return ', '.join(f'{n} {topic}' for topic, n in self._counts.items()) or 'nothing'
@@ -228,6 +258,9 @@ class BagWriter:
             orientation=self._new('geometry_msgs/msg/Quaternion', x=0.0, y=0.0, z=0.0, w=1.0))
         return self._new('geometry_msgs/msg/PoseWithCovariance', pose=pose,
                          covariance=np.zeros(36))
+
+    def _vector(self, values: Sequence[float]) -> object:
+        return self._new('geometry_msgs/msg/Vector3', **dict(zip('xyz', map(float, values))))
 
     def _header(self, stamp_ns: int, frame_id: str) -> object:
         return self._new('std_msgs/msg/Header', stamp=self._time(stamp_ns), frame_id=frame_id)

@@ -20,11 +20,13 @@ from karmma_ros.cli.options import (
     open_model,
     to_path,
 )
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import count_text, InvalidSettingError
 from karmma_ros.labelling.application import BACKGROUND, LabelApplication, LabelSettings
 from karmma_ros.labelling.label_store import LabelStore
 from karmma_ros.labelling.page_server import PageServer
+from karmma_ros.labelling.rejections import Rejections
 from karmma_ros.prediction import NOUN, VERB
+from karmma_ros.storage import fingerprint
 
 if TYPE_CHECKING:
     from karmma_ros.labelling.proposals import Proposer
@@ -65,9 +67,10 @@ def main(arguments: Sequence[str]) -> int:
     store, topics = LabelStore(options.labels, options.heads), parse_topics(options.topics)
     proposer = _proposer(options, store, topics) if options.model else None
     application = LabelApplication(
-        recordings, store, LabelSettings(topics, options.background), proposer)
+        recordings, store, LabelSettings(topics, options.background), proposer,
+        Rejections(_rejections_file(options)))
     server = _server(application, options.port)
-    print(f'{len(recordings)} recordings, labels in {options.labels}\n{server.url}\n'
+    print(f'{count_text(len(recordings), "recording")}, labels in {options.labels}\n{server.url}\n'
           'The address is for this machine only. Ctrl-C ends; every change is saved at once.',
           flush=True)
     if not options.no_browser:
@@ -82,11 +85,20 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _rejections_file(options: Namespace) -> Path:
+    name = fingerprint({'labels': str(options.labels.resolve())})
+    return _cache(options) / 'rejected' / f'{name}.json'
+
+
+def _cache(options: Namespace) -> Path:
+    return Path(options.cache or Path('.cache') / 'label')
+
+
 def _proposer(options: Namespace, store: LabelStore, topics: Mapping[str, str]) -> Proposer:
     from karmma_ros.labelling.proposals import Proposer  # it loads PyTorch
 
-    cache = Path(options.cache or Path('.cache') / 'label')
-    return Proposer(open_model(options.model, '--model'), store.heads, cache, topics)
+    return Proposer(
+        open_model(options.model, '--model'), store.heads, _cache(options), topics)
 
 
 def _server(application: LabelApplication, port: int) -> PageServer:

@@ -22,7 +22,7 @@ from karmma_ros.data.labels.label_file import (
     with_classes,
 )
 from karmma_ros.data.labels.label_formats import ImportOptions, read_labels, READERS
-from karmma_ros.errors import InvalidSettingError, printable, SENTENCE_LENGTH
+from karmma_ros.errors import count_text, InvalidSettingError, printable, SENTENCE_LENGTH
 from karmma_ros.prediction import NOUN, VERB
 
 _BAG_SUFFIXES = ('.mcap', '.db3')
@@ -78,7 +78,7 @@ def labels(arguments: Sequence[str]) -> int:
         print(printable(problem, SENTENCE_LENGTH))
     write_labels(given.out, kept, given.to)
     recordings = len({label.recording for label in kept})
-    print(f'{given.out}: {len(kept)} labels of {recordings} recordings'
+    print(f'{given.out}: {count_text(len(kept), "label")} of {count_text(recordings, "recording")}'
           + (f', {len(table.problems)} not used' if table.problems else ''))
     return 1 if table.problems else 0
 

@@ -16,7 +16,7 @@ import warnings
 from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.data.labels.label_file import ActionLabel, LabelTable
 from karmma_ros.data.samples import Sample, Splits
-from karmma_ros.errors import DataError, InvalidSettingError
+from karmma_ros.errors import count_text, DataError, InvalidSettingError
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.storage import open_arrays
@@ -49,8 +49,17 @@ class BagSettings:
     """Name of the data set, for the model card; empty: that of the label file."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.windows <= 100:
-            raise InvalidSettingError('bags.windows', self.windows, 'a number from 1 to 100')
+        check_windows('bags.windows', self.windows)
+
+
+def check_windows(setting: str, windows: int) -> None:
+    """
+    Check the number of windows of a segment.
+
+    :raises InvalidSettingError: that names the setting.
+    """
+    if not 1 <= windows <= 100:
+        raise InvalidSettingError(setting, windows, 'a number from 1 to 100')
 
 
 def input_array(modality: Modality) -> str:
@@ -200,8 +209,9 @@ def open_recordings(
             clips[split] = BagClips(folders, extracted, settings.windows, spec)
     if foreign:
         warnings.warn(
-            f'{path}: {len(foreign)} labels are not scored, since no recording for training has '
-            f'their class: {foreign[0].text} of {foreign[0].recording} and others', stacklevel=2)
+            f'{path}: {count_text(len(foreign), "label", "are")} not scored, since no recording '
+            f'for training has the class: {foreign[0].text} of {foreign[0].recording} and others',
+            stacklevel=2)
     if SPLITS[0] not in clips or len(clips) < 2:
         raise DataError(path, f'its recordings have clips of {", ".join(clips) or "no split"}; '
                         'expected clips to train on and others to score',

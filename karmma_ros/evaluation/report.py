@@ -370,7 +370,7 @@ def model_card(
     :param calibration: what its confidence is worth, in Markdown; empty: nothing is stated.
     :param scored: what the scored clips are, in words.
     """
-    heads = tuple(vocabulary.heads)
+    heads, dataset = tuple(vocabulary.heads), _without_html(dataset)
     front = dedent(f"""\
         ---
         license: apache-2.0
@@ -378,14 +378,14 @@ def model_card(
         pipeline_tag: video-classification
         ---
 
-        # {name}
+        # {_without_html(name)}
 
         A KARMMA student of {parameters / 1e6:.2f} M parameters, trained on {dataset}.
         It recognises {_with_articles(heads)} from any subset of RGB video (V), optical flow (F),
         audio (A) and detections (D). It knows no other world than that data set.
         """)
     action = [f'An action is right when {" and ".join(f"its {h}" for h in heads)} are.\n']
-    classes = '\n'.join(f'- {head} ({len(names)}): {", ".join(names)}'
+    classes = '\n'.join(f'- {head} ({len(names)}): {", ".join(map(escape_cell, names))}'
                         for head, names in vocabulary.heads.items())
     return '\n'.join([
         front,
@@ -395,6 +395,10 @@ def model_card(
         *([f'## Confidence\n\n{calibration}\n'] if calibration else []),
         f'## Classes\n\n{classes}\n',
         f'## How it was made\n\n    {command}\n\n{provenance}\n'])
+
+
+def _without_html(text: str) -> str:
+    return text.replace('<', '&lt;')
 
 
 def _with_articles(nouns: Sequence[str]) -> str:

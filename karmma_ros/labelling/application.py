@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 import json
+from math import inf
 from pathlib import Path
 from threading import Lock
 import traceback
@@ -21,6 +22,7 @@ from karmma_ros.data.labels.label_export import SUFFIXES, WRITERS
 from karmma_ros.errors import DISK_FULL, InvalidSettingError, KarmmaError
 from karmma_ros.labelling.bag_view import AT, BagView
 from karmma_ros.labelling.label_store import ConflictError, EditedLabel, LabelStore
+from karmma_ros.labelling.rejections import Rejection, Rejections
 from karmma_ros.labelling.signals import MOST_COLUMNS
 from karmma_ros.modality import Modality, registered_types
 from karmma_ros.stream.settings import node_parameters
@@ -77,14 +79,17 @@ class LabelApplication:
     def __init__(
         self, recordings: Mapping[str, Path], store: LabelStore,
         settings: LabelSettings | None = None, proposer: Proposer | None = None,
+        rejections: Rejections | None = None,
     ) -> None:
         """
         Take the recordings, without opening them.
 
         :param recordings: name → bag.
         :param proposer: proposes labels; None for no model.
+        :param rejections: of proposals; None: they are kept until the command ends.
         """
         self._paths, self._store, self._proposer = dict(recordings), store, proposer
+        self._rejections = rejections or Rejections()
         self._settings = LabelSettings() if settings is None else settings
         self._views: OrderedDict[str, BagView] = OrderedDict()
         self._lock = Lock()
@@ -99,7 +104,8 @@ class LabelApplication:
 
     def post(self, name: str, given: Any) -> Response:
         """Return the response to a request that changes the label file."""
-        return _guarded(lambda: self._save(given) if name == 'labels' else _none(name))
+        save = {'labels': self._save, 'rejections': self._reject}.get(name)
+        return _guarded(lambda: _none(name) if save is None else save(given))
 
     def close(self) -> None:
         """Close the bags, and end what is computed."""
@@ -126,6 +132,12 @@ class LabelApplication:
                     self._views.popitem(last=False)[1].close()
             self._views.move_to_end(name)
             return self._views[name]
+
+    def _length_s(self, name: str) -> float:
+        try:
+            return self._view(name).length_s
+        except KarmmaError:  # of a bag that cannot be read it is not known
+            return inf
 
     def _state(self, parameters: Mapping[str, str]) -> Response:
         counts = self._store.counts()
@@ -179,7 +191,16 @@ class LabelApplication:
         name = _given(parameters, 'name')
         if self._proposer is None or name not in self._paths:
             raise UnknownNameError('there are no proposals without --model')
-        return Response(self._proposer.of(self._paths[name]).to_dict())
+        state = self._proposer.of(self._paths[name]).to_dict()
+        return Response({**state, 'proposals': self._rejections.left(name, state['proposals'])})
+
+    def _reject(self, given: Any) -> Response:
+        """Keep that a proposal was rejected."""
+        if not isinstance(given, dict) or given.get('name') not in self._paths:
+            raise InvalidSettingError('request', type(given).__name__,
+                                      'an object with the name of a recording and a proposal')
+        self._rejections.add(given['name'], Rejection.parse(given.get('proposal')))
+        return Response({})
 
     def _export(self, parameters: Mapping[str, str]) -> Response:
         format_name, name = _given(parameters, 'format'), parameters.get('name', '')
@@ -202,6 +223,7 @@ class LabelApplication:
         if name not in self._paths:
             raise UnknownNameError(f'there is no recording {name!r}')
         labels = [EditedLabel.parse(each, self._store.heads) for each in given['labels']]
+        self._store.check_ends(labels, self._length_s(name))
         try:
             return Response(self._store.save(name, revision, labels).to_dict())
         except ConflictError as error:

@@ -22,6 +22,7 @@ from karmma_ros.data.labels.label_file import (
     ActionLabel,
     HEADS,
     LabelColumns,
+    LATE_S,
     RECORDING,
     recording_name,
     seconds,
@@ -85,11 +86,18 @@ class EditedLabel:
         if not label.classes or not set(label.classes) <= set(heads):
             raise InvalidSettingError('classes', dict(label.classes),
                                       f'a class of {" or ".join(heads)}')
-        for name in label.classes.values():
+        for head, name in label.classes.items():
+            if cells is not None and label.cells and label.cells.get(head, '').strip() == name:
+                continue  # it was in the file, and stays as it is
             if len(name) > _LONGEST_NAME or not is_printable(name):
                 raise InvalidSettingError(
-                    'class', printable(name), f'at most {_LONGEST_NAME} printable characters')
+                    f'class of {label.start_s:g} to {label.stop_s:g} s', printable(name),
+                    f'at most {_LONGEST_NAME} printable characters')
         return label
+
+    def ends_as_read(self, stop_column: str) -> bool:
+        """Return whether its stop is that of the row that it was read from."""
+        return self.cells is not None and _is_at(self.cells.get(stop_column, ''), self.stop_s)
 
 
 @dataclass(frozen=True)
@@ -158,6 +166,19 @@ class LabelStore:
     def heads(self) -> tuple[str, ...]:
         """Return the heads of the labels."""
         return self._table().columns.heads
+
+    def check_ends(self, labels: Sequence[EditedLabel], length_s: float) -> None:
+        """
+        Check that what was edited ends within its recording.
+
+        :raises InvalidSettingError: for a label that ends later, unless it does in the file.
+        """
+        column = self._table().columns.names[STOP]
+        for label in labels:
+            if label.stop_s > length_s + LATE_S and not label.ends_as_read(column):
+                raise InvalidSettingError(
+                    'stop', f'{label.stop_s:g} s', f'up to {length_s:.1f} s, where the recording '
+                    'ends', f'of {"/".join(label.classes.values())} from {label.start_s:g} s')
 
     def labels(self) -> list[ActionLabel]:
         """Return every label of the file."""

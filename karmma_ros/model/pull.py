@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import count_text, InvalidSettingError
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.imports import import_model, ImportSettings
-from karmma_ros.model.imports.origin import count_text
 from karmma_ros.model.model_zoo import zoo_entry
 from karmma_ros.model.weights_file import MissingWeightsError
 

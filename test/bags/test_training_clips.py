@@ -105,7 +105,7 @@ def test_a_class_of_scored_recordings_alone_is_left_out_with_a_warning(folder, t
     settings = labelled(folder, tmp_path, [
         ActionLabel('monday', 0.0, 4.0, BREAD), ActionLabel('tuesday', 0.0, 3.0, BREAD),
         ActionLabel('tuesday', 4.0, 7.0, CUP)])
-    with pytest.warns(UserWarning, match='1 labels are not scored, since .*wash/cup of tuesday'):
+    with pytest.warns(UserWarning, match='1 label is not scored, since .*wash/cup of tuesday'):
         splits = opened(settings, tmp_path)
     assert len(splits.validation) == 1
 
@@ -149,7 +149,7 @@ def test_damage_of_a_bag_and_labels_that_end_after_it_are_noted(folder, tmp_path
     settings = labelled(tmp_path, tmp_path, [ActionLabel('monday', 0, 20, BREAD)])
     recording, = extract_recordings(settings, SPEC, tmp_path / 'cache')
     assert 'monday.mcap is damaged' in recording.notes[0]
-    assert recording.notes[-1].startswith('1 labels end after the bag of ')
+    assert recording.notes[-1].startswith('1 label ends after the bag of ')
     assert 'such as cut/bread of monday at 20 s: what is recorded of' in recording.notes[-1]
     data = DataSettings('bags', bags=settings)
     with pytest.warns(UserWarning, match='is damaged'), pytest.raises(DataError):

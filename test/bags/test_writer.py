@@ -104,3 +104,18 @@ def test_a_missing_message_package_is_a_sentence_with_a_remedy(tmp_path, monkeyp
         with BagWriter(tmp_path / 'bag.mcap') as bag:
             bag.detections(START, [], [])
     assert not Path(tmp_path / 'bag.mcap').exists()
+
+
+def test_an_inertial_sensor_and_a_skeleton_come_back(tmp_path):
+    joints = np.arange(6, dtype=np.float64).reshape(2, 3)
+    with BagWriter(tmp_path / 'bag.mcap') as bag:
+        bag.imu(START, (0.1, 0.2, 9.8), (0.0, -1.5, 2.0))
+        bag.skeleton(START + 1, joints)
+    messages = read(tmp_path / 'bag.mcap')
+    imu, skeleton = messages['/imu'][2], messages['/skeleton'][2]
+    acceleration, rotation = imu.linear_acceleration, imu.angular_velocity
+    assert (acceleration.x, acceleration.y, acceleration.z) == (0.1, 0.2, 9.8)
+    assert (rotation.x, rotation.y, rotation.z) == (0.0, -1.5, 2.0)
+    assert imu.orientation_covariance[0] == -1 and imu.header.stamp.nanosec == 0
+    assert [[p.position.x, p.position.y, p.position.z] for p in skeleton.poses] == joints.tolist()
+    assert messages['/skeleton'][0].msgtype == 'geometry_msgs/msg/PoseArray'

@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import cv2
 from karmma_ros.cli.main import main
+from karmma_ros.data.labels.label_file import read_label_file
 from karmma_ros.data.synthetic_kitchen.vocabulary import Domain
 import numpy as np
 import pytest
@@ -61,6 +62,17 @@ def test_synthetic_may_be_of_the_garage(tmp_path, capsys):
             assert any(noun.encode() in truth for noun in domain.nouns)
     assert main(['bag', 'synthetic', str(tmp_path / 'o.mcap'), *words, 'cellar']) == 2
     assert "--domain is 'cellar'" in capsys.readouterr().err
+
+
+def test_synthetic_may_be_of_some_classes(tmp_path, capsys):
+    out, words = tmp_path / 'o.mcap', ['--seconds', '0.2', '--size', '32x24', '--rate', '15']
+    assert main(['bag', 'synthetic', str(out), '--episodes', '4', *words, '--verbs', 'cut', 'mix',
+                 '--nouns', 'pan', 'cup']) == 0
+    main(['data', 'labels', str(out), '--out', str(tmp_path / 'labels.csv')])
+    labels = read_label_file(tmp_path / 'labels.csv').labels
+    assert sorted(x.text for x in labels) == ['cut/cup', 'cut/pan', 'mix/cup', 'mix/pan']
+    assert main(['bag', 'synthetic', str(tmp_path / 'p.mcap'), *words, '--verbs', 'fry']) == 2
+    assert "--verbs is 'fry'; expected wash, cut" in capsys.readouterr().err
 
 
 def test_synthetic_may_be_idle(tmp_path):

@@ -223,8 +223,8 @@ def test_what_makes_scores_misleading_is_reported(run, capsys):
     for line in ('All labels are of one recording: scores will be too good',
                  'the model will name an action in an empty kitchen',
                  'The action names are nearly the same: Chop and chop',
-                 '1 segments are shorter than a quarter of the window of 2 s, the shortest 0.20 s',
-                 '1 segments overlap the one before them, such as Chop and chop of monday at 1 s',
+                 '1 segment is shorter than a quarter of the window of 2 s, the shortest 0.20 s',
+                 '1 segment overlaps the one before them, such as Chop and chop of monday at 1 s',
                  'near chance', 'this base does not carry your recordings',
                  'without labels, and not used: tuesday'):
         assert line in printed, line
@@ -232,6 +232,11 @@ def test_what_makes_scores_misleading_is_reported(run, capsys):
 
 ONE = segments(('monday', 0, CHOP, ''), ('monday', 3, CHOP, ''))
 TWO = segments(('monday', 0, CHOP, 'train'), ('monday', 3, WASH, 'train'))
+
+
+def test_a_number_of_windows_that_cannot_be_is_refused_by_its_option(run, capsys):
+    assert run(FOUR, '--windows', '0') == 2
+    assert '--windows is 0; expected a number from 1 to 100' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(('labels', 'complaint'), [
@@ -258,7 +263,7 @@ def test_labels_of_one_recording_in_two_splits_and_twice_are_reported(run, capsy
     assert run(segments(*rows)) == 0
     printed = capsys.readouterr().out
     assert 'Segments of one recording are in several splits: tuesday. Scores will be' in printed
-    assert '1 labels are in the file more than once, such as wash of monday at 3 s' in printed
+    assert '1 label is in the file more than once, such as wash of monday at 3 s' in printed
 
 
 def test_bases_that_cannot_be_used_are_refused(run, folder, tmp_path, capsys):
@@ -391,7 +396,7 @@ def test_recordings_of_one_sensor_train_and_are_scored(run, folder, tmp_path, ca
     letter = Modality(sensor).letter
     scored = 8 - (sensor == 'rgb') * 2
     assert f'| {letter} | {scored} |' in (tmp_path / 'model' / 'run' / 'README.md').read_text()
-    silent = '2 segments have no clip and are not used, since the sensors were silent, such as'
+    silent = '2 segments have no clip, since the sensors were silent, such as'
     assert (f'{silent} chop of monday at 6 s' in printed) == (sensor == 'rgb')
 
 

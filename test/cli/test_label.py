@@ -35,7 +35,7 @@ def test_it_prints_the_address_and_ends_by_ctrl_c(bag, tmp_path):
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
     try:
         first, address = process.stdout.readline(), process.stdout.readline().strip()
-        assert first.startswith('1 recordings, labels in') and first.strip().endswith('labels.csv')
+        assert first.startswith('1 recording, labels in') and first.strip().endswith('labels.csv')
         assert re.fullmatch(r'http://127\.0\.0\.1:\d+/[\w-]{32}/', address)
         with urlopen(address, timeout=30) as page:
             assert b'<title>karmma label' in page.read()

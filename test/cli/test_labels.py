@@ -22,7 +22,7 @@ def convert(*words):
 def test_annotations_of_a_bag_are_labels(bag, tmp_path, capsys):
     out = tmp_path / 'labels.csv'
     assert convert(bag, '--out', out) == 0
-    assert 'labels.csv: 3 labels of 1 recordings' in capsys.readouterr().out
+    assert 'labels.csv: 3 labels of 1 recording' in capsys.readouterr().out
     lines = out.read_text().splitlines()
     assert lines[0] == 'recording,start,stop,verb,noun'
     assert [line.split(',')[:3] for line in lines[1:]] == [

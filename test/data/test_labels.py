@@ -221,7 +221,7 @@ def test_classes_are_renamed_and_dropped(tmp_path):
     table = with_classes(read_labels_of(tmp_path), read_classes_map(path))
     assert [x.classes for x in table.labels] == [
         {'verb': 'slice', 'noun': 'loaf'}, LABELS[1].classes]
-    assert table.problems == ('1 labels are dropped by the map of classes',)
+    assert table.problems == ('1 label is dropped by the map of classes',)
     path.write_text('verb,noun\ncut,bread\n')
     with pytest.raises(DataError, match='its columns are verb, noun; expected label and'):
         read_classes_map(path)

@@ -16,8 +16,20 @@ from karmma_ros.data.synthetic_kitchen.dataset import (
     open_splits,
     write_split,
 )
-from karmma_ros.data.synthetic_kitchen.episode import CAMERA_HZ, clip_spec, frame_times, start_of
-from karmma_ros.data.synthetic_kitchen.vocabulary import action_of, Domain, IDLE, Split
+from karmma_ros.data.synthetic_kitchen.episode import (
+    CAMERA_HZ,
+    clip_spec,
+    episode,
+    frame_times,
+    start_of,
+)
+from karmma_ros.data.synthetic_kitchen.vocabulary import (
+    action_of,
+    Domain,
+    IDLE,
+    Split,
+    vocabulary,
+)
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.storage import METADATA, PROGRESS
@@ -120,6 +132,35 @@ def test_both_domains_have_their_own_folders(spec, tmp_path):
     assert_same(garage.train[1], LiveKitchen(Split.TRAIN, 2, 0, spec, Domain.GARAGE)[1])
     with pytest.raises(DataError, match='its nouns is'):
         write_split(tmp_path / 'garage_test_1_0', Split.TEST, 1, 0, spec)
+
+
+def test_some_classes_alone_are_the_clips_of_the_full_data_set_that_have_them(spec, tmp_path):
+    settings = KitchenSettings(6, 1, 1, idle=0.3, verbs=('mix', 'cut'), nouns=('cup', 'spoon'))
+    splits = open_splits(settings, spec, tmp_path)
+    assert splits.vocabulary.heads == {
+        'verb': ('cut', 'mix', 'nothing'), 'noun': ('spoon', 'cup', 'nothing')}
+    episodes = settings.classes.episodes(Split.TRAIN, 0, 6, 0.3)
+    assert len(splits.train) == 6 < max(episodes) and (2, 2) in {
+        tuple(splits.train.labels(i).values()) for i in range(6)}
+    full = LiveKitchen(Split.TRAIN, max(episodes) + 1, 0, spec, idle=0.3)
+    for i, index in enumerate(episodes):
+        own, same = splits.train[i], full[index]
+        assert np.array_equal(own.clip.inputs[Modality.RGB], same.clip.inputs[Modality.RGB])
+        names = [splits.vocabulary.heads[head][own.labels[head]] for head in own.labels]
+        assert names == [vocabulary(idle=True).heads[head][same.labels[head]]
+                         for head in own.labels]
+        audio = splits.train.arrays(i)[Modality.AUDIO]
+        assert np.array_equal(audio, episode(Split.TRAIN, 0, index, idle=0.3).audio(
+            start_of(Split.TRAIN, 0, index), spec.duration, spec.audio.sample_rate))
+
+
+@pytest.mark.parametrize(('classes', 'text'), [
+    ({'verbs': ('fry',)}, "synthetic_kitchen.verbs is 'fry'; expected wash, cut"),
+    ({'nouns': ('hammer',)}, "synthetic_kitchen.nouns is 'hammer'; expected spoon"),
+    ({'nouns': ('hammer', 'pan'), 'domain': 'garage'}, "nouns is 'pan'; expected hammer")])
+def test_classes_that_the_domain_lacks_are_named(classes, text):
+    with pytest.raises(InvalidSettingError, match=text):
+        KitchenSettings(**classes)
 
 
 def test_a_wrong_domain_is_named():

@@ -139,6 +139,14 @@ def test_the_schema_describes_the_scores(column, tmp_path):
     assert not conforms({**report, 'heads': 'verb'}, schema)
 
 
+def test_html_in_names_is_text_in_the_card():
+    card = model_card(
+        name='<b>m', dataset='<script>', parameters=1, clips=1, command='x', provenance='y',
+        vocabulary=Vocabulary({'action': ('<img src=x onerror=alert(1)>', 'cut')}), scores={})
+    assert '&lt;img src=x onerror=alert(1)>, cut' in card and '# &lt;b>m' in card
+    assert not any(tag in card for tag in ('<img', '<b>', '<script'))
+
+
 @pytest.mark.parametrize(('heads', 'words', 'joint'), [
     (('verb', 'noun'), 'It recognises a verb and a noun from',
      'An action is right when its verb and its noun are.'),

@@ -17,6 +17,7 @@ from karmma_ros.labelling.application import LabelApplication
 from karmma_ros.labelling.label_store import LabelStore
 from karmma_ros.labelling.page_server import PageServer
 from karmma_ros.labelling.proposals import Proposal, ProposalState
+from karmma_ros.labelling.rejections import Rejections
 import pytest
 
 playwright = pytest.importorskip('playwright.sync_api')
@@ -74,6 +75,7 @@ class Page:
 def site(chromium, bag, tmp_path, server):
     """Return a function that opens pages, the label file, and the errors of the browser."""
     path, errors, contexts = tmp_path / 'labels.csv', [], []
+    rejected = tmp_path / 'rejected.json'
     proposals = ProposalState(1.0, True, '', [])
 
     def open_page(context=None, **options):
@@ -84,7 +86,8 @@ def site(chromium, bag, tmp_path, server):
 
     def start():
         given = SimpleNamespace(of=lambda path: proposals, stop=lambda: None)
-        application = LabelApplication(find_bags([str(bag)]), LabelStore(path), None, given)
+        application = LabelApplication(find_bags([str(bag)]), LabelStore(path), None, given,
+                                       Rejections(rejected))
         own.server = server(application)
 
     own = SimpleNamespace(open=open_page, path=path, start=start, proposals=proposals)
@@ -306,13 +309,17 @@ def test_proposals_are_accepted_and_rejected_the_least_certain_first(site):
     expect(page.tab.locator('#time')).to_have_text('0:04.00')
     page.press('a')
     expect(page.tab.locator('#proposals [aria-current]')).to_contain_text('cut onion')
-    page.press('x', 'a')
+    with page.tab.expect_response('**/api/rejections'):
+        page.press('x')
+    page.press('a')
     page.saved()
     assert rows(site.path) == [(4, 6, 'wash/pan'), (7, 8.5, 'stir/pot')]
     expect(page.tab.locator('#proposals li')).to_have_count(0)
     page.press('Control+z')
     expect(page.tab.locator('#proposals li')).to_have_count(1)
     expect(page.tab.locator('#proposals li')).to_contain_text('stir pot')
+    site.start()  # another day: what was rejected is not proposed again
+    expect(site.open().tab.locator('#proposals li')).to_have_count(1)
 
 
 @pytest.mark.parametrize('width', [390, 1280])

@@ -125,6 +125,34 @@ def test_requests_that_hold_no_labels_are_refused(site):
     assert refused.status == 400 and refused.json['error'] == 'expected JSON'
 
 
+def test_a_label_that_ends_after_the_recording_is_refused_unless_it_does_in_the_file(site):
+    refused = save(site, {**LABEL, 'stop': 40})
+    assert refused.status == 400 and refused.json['error'] == (
+        "stop is '40 s'; expected up to 12.0 s, where the recording ends: of cut/onion from 1 s")
+    assert not site.path.exists()
+    site.path.write_text('recording,start,stop,verb,noun\nkitchen,1,40,cut,onion\n')
+    late = site.request('/api/labels?name=kitchen').json['labels']
+    assert save(site, *late, {**LABEL, 'start': 0, 'stop': 1}).status == 200
+    assert save(site, {**late[0], 'stop': 41}).status == 400
+
+
+def test_a_control_character_of_the_file_stays_and_a_new_one_is_named(site):
+    site.path.write_text('recording,start,stop,verb,noun\nkitchen,1,2,c\x07ut,onion\n')
+    odd = site.request('/api/labels?name=kitchen').json['labels']
+    assert save(site, *odd, {**LABEL, 'start': 3, 'stop': 4}).status == 200
+    assert 'kitchen,1,2,c\x07ut,onion' in site.path.read_text()
+    refused = save(site, *odd, {**LABEL, 'classes': {'verb': 'c\x07ut', 'noun': 'pan'}})
+    assert refused.status == 400 and refused.json['error'].startswith('class of 1 to 2.5 s is ')
+    assert 'expected at most 200 printable characters' in refused.json['error']
+
+
+@pytest.mark.parametrize('given', [{}, {'name': 'other'}, {'name': 'kitchen', 'proposal': {}},
+                                   {'name': 'kitchen', 'proposal': {'start': 'x'}}])
+def test_a_rejection_that_is_none_is_refused(site, given):
+    refused = site.request('/api/rejections', given)
+    assert refused.status == 400 and 'expected an object with' in refused.json['error']
+
+
 def test_a_damaged_label_file_is_an_error_and_stays(site):
     save(site, LABEL)
     at = revision(site)

@@ -7,6 +7,7 @@ import time
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.labelling import proposals
 from karmma_ros.labelling.proposals import Proposer
+from karmma_ros.labelling.rejections import Rejection, Rejections
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
 import pytest
@@ -58,6 +59,30 @@ def test_it_ends_while_it_computes(bundle, bag, monkeypatch):
         time.sleep(0.01)
     proposer.stop()
     assert started == [bag] and not proposer.of(bag).done
+
+
+def test_a_rejected_proposal_is_left_out_also_where_it_moved_a_little(tmp_path):
+    path = tmp_path / 'rejected.json'
+    rejections = Rejections(path)
+    chop, wash = {'verb': 'chop'}, {'verb': 'wash'}
+    rejections.add('monday', Rejection(1.0, 3.0, chop))
+    Rejections(path).add('tuesday', Rejection(5.0, 6.0, wash))
+    rejections.add('monday', Rejection(8.0, 9.0, wash))
+    kept = [{'start': 1.2, 'stop': 3.1, 'classes': wash},
+            {'start': 2.5, 'stop': 4.5, 'classes': chop}]
+    again = [{'start': 1.2, 'stop': 3.1, 'classes': chop},
+             {'start': 8.0, 'stop': 9.0, 'classes': wash}]
+    own = Rejections(path)
+    assert own.left('monday', [*kept, *again]) == kept
+    assert own.left('tuesday', again) == again
+    assert own.left('tuesday', [{'start': 5.0, 'stop': 6.0, 'classes': wash}]) == []
+
+
+def test_rejections_of_a_damaged_file_are_none(tmp_path):
+    path = tmp_path / 'rejected.json'
+    for text in ('{', '[]', '{"monday": 1}', '{"monday": [{}]}'):
+        path.write_text(text)
+        assert Rejections(path).left('monday', [{'start': 0}]) == [{'start': 0}]
 
 
 def test_a_model_of_other_heads_is_refused(bundle):

@@ -29,7 +29,7 @@ from karmma_ros.data.epic_kitchens.annotations import (
 )
 from karmma_ros.data.epic_kitchens.splits import audio_of, video_sources
 from karmma_ros.data.synthetic_kitchen.episode import Episode, episode
-from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, Split
+from karmma_ros.data.synthetic_kitchen.vocabulary import Classes, Domain, Split
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.media.video_audio import video_audio
 from karmma_ros.modality import Modality
@@ -114,6 +114,10 @@ def _synthetic_parser() -> CommandParser:
     parser.add_argument('--domain', type=str, default=str(Domain.KITCHEN), help='kitchen or '
                         'garage: other objects, surroundings and audio, which the included model '
                         'does not know')
+    parser.add_argument('--verbs', type=str, nargs='+', default=[], metavar='VERB',
+                        help='verbs that occur (default: all)')
+    parser.add_argument('--nouns', type=str, nargs='+', default=[], metavar='NOUN',
+                        help='nouns that occur (default: all)')
     parser.add_argument('--rate', type=float, default=30.0, help='frames a second')
     parser.add_argument('--size', type=str, default='160x120', metavar='WxH',
                         help='width and height of the images')
@@ -130,10 +134,12 @@ def synthetic(arguments: Sequence[str]) -> int:
     if not 0 <= options.idle <= 1:
         raise InvalidSettingError('--idle', options.idle, 'a fraction of the episodes, 0 to 1')
     domain = Domain.parse(options.domain, '--domain')
+    classes = Classes.of(domain, options.verbs, options.nouns, '--')
+    chosen = classes.episodes(Split.TEST, options.seed, options.episodes, options.idle)
     with BagWriter(options.out) as bag:
-        for number in range(options.episodes):
+        for number, index in enumerate(chosen):
             start_ns = START_NS + round(number * options.seconds * NANOSECONDS)
-            shown = episode(Split.TEST, options.seed, number, domain, options.idle)
+            shown = episode(Split.TEST, options.seed, index, domain, options.idle)
             write_events(bag, *kitchen(shown, start_ns, options))
         return _report(options.out, bag)
 

@@ -40,7 +40,7 @@ from karmma_ros.cli.options import (
 )
 from karmma_ros.cli.progress import Bars
 from karmma_ros.data.folds import RECORDING
-from karmma_ros.data.recordings import BagSettings
+from karmma_ros.data.recordings import BagSettings, check_windows
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.model.backends.interface import EAGER, OPENVINO
 from karmma_ros.model.backends.selection import choose_device
@@ -66,6 +66,7 @@ def _finetune(arguments: Sequence[str]) -> int:
     began = time.monotonic()
     given = _parser().parse_args(list(arguments))
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
+    check_windows('--windows', given.windows)
     settings = HeadSettings(steps=given.steps, seed=given.seed)
     device = choose_device(given.device, '--device')
     if given.backend == OPENVINO and device != 'cpu':

@@ -23,7 +23,7 @@ from karmma_ros.data.labels.label_file import (
     with_classes,
 )
 from karmma_ros.data.recordings import BagSettings, ExtractedRecording, WindowClips
-from karmma_ros.errors import BagError, DataError, printable
+from karmma_ros.errors import BagError, count_text, DataError, printable
 from karmma_ros.evaluation.tables import markdown_table
 from karmma_ros.modalities import modality_type
 from karmma_ros.modality import in_order, Modality, registered_types, subset_name
@@ -106,8 +106,9 @@ def open_labels(
             if all(x.classes[head] in names for head, names in heads.items())]
     if len(kept) < len(labels):
         foreign = next(x for i, x in enumerate(labels) if i not in kept)
-        notes.append(f'{len(labels) - len(kept)} labels are not scored, since no training segment '
-                     f'has their class: {foreign.text} of {foreign.recording} and others')
+        notes.append(f'{count_text(len(labels) - len(kept), "label", "are")} not scored, since no '
+                     f'training segment has the class: {foreign.text} of {foreign.recording} '
+                     'and others')
     labels = [labels[i] for i in kept]
     division = Division(
         tuple(division.splits[i] for i in kept), division.folds[kept], division.text)
@@ -145,7 +146,7 @@ def _complete(table: LabelTable, background: str, notes: list[str]) -> LabelTabl
             complete.append(label)
     missing = len(table.labels) - len(complete)
     if missing:
-        notes.append(f'{missing} labels are left out, for they lack one of '
+        notes.append(f'{count_text(missing, "label", "are")} left out, without one of '
                      f'{", ".join(table.heads)}')
     return LabelTable(tuple(complete), table.problems)
 
@@ -158,8 +159,9 @@ def report_labels(labelled: LabelledBags, spec: ClipSpec) -> None:
         print(markdown_table(
             header, [[printable(x, 40) for x in row] for row in rows], aligned=True) + '\n')
     shortest = min(x.stop_s - x.start_s for x in labels)
-    print(f'{len(labels)} segments of {len({x.recording for x in labels})} recordings, the '
-          f'shortest of {shortest:.2f} s; validation {labelled.division.text}')
+    print(f'{count_text(len(labels), "segment")} of '
+          f'{count_text(len({x.recording for x in labels}), "recording")}, the shortest'
+          f' of {shortest:.2f} s; validation {labelled.division.text}')
     for line in labelled.notes:
         print(f'note: {printable(line, 1000)}')
     if labelled.unlabelled:
@@ -244,7 +246,7 @@ def report_sensors(labelled: LabelledBags, base: Bundle, modalities: Sequence[Mo
     silent = [label for each, clips in zip(labelled.recordings, labelled.clips)
               for n, label in enumerate(each.labels) if n not in clips.segments]
     if silent:
-        print(f'warning: {len(silent)} segments have no clip and are not used, since the sensors '
+        print(f'warning: {count_text(len(silent), "segment", "have")} no clip, since the sensors '
               f'were silent, such as {silent[0].text} of {silent[0].recording} at '
               f'{silent[0].start_s:g} s')
     unused = unused_sensors(labelled, base)

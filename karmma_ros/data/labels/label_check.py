@@ -10,7 +10,7 @@ from pathlib import Path
 import re
 
 from karmma_ros.data.labels.label_file import ActionLabel
-from karmma_ros.errors import DataError
+from karmma_ros.errors import count_text, DataError
 
 FEW = 5
 """Fewer training segments of a class than this are few."""
@@ -148,9 +148,10 @@ def _short(labels: Sequence[ActionLabel], window_s: float) -> Iterator[str]:
     length_s = shortest.stop_s - shortest.start_s
     if length_s < window_s / 4:
         count = sum(x.stop_s - x.start_s < window_s / 4 for x in labels)
-        yield (f'{count} segments are shorter than a quarter of the window of {window_s:g} s, the '
-               f'shortest {length_s:.2f} s ({shortest.text} of {shortest.recording} at '
-               f'{shortest.start_s:g} s): their windows show mostly what is around them.')
+        yield (f'{count_text(count, "segment", "are")} shorter than a quarter of the '
+               f'window of {window_s:g} s, the shortest {length_s:.2f} s ({shortest.text} of '
+               f'{shortest.recording} at {shortest.start_s:g} s): their windows show mostly what '
+               'is around them.')
 
 
 def _twice(labels: Sequence[ActionLabel]) -> Iterator[str]:
@@ -158,8 +159,8 @@ def _twice(labels: Sequence[ActionLabel]) -> Iterator[str]:
     twice = [each for each, count in counts.items() if count > 1]
     if twice:
         recording, start_s, _, text = twice[0]
-        yield (f'{len(twice)} labels are in the file more than once, such as {text} of '
-               f'{recording} at {start_s:g} s: each counts as often. Remove the others.')
+        yield (f'{count_text(len(twice), "label", "are")} in the file more than once, such as '
+               f'{text} of {recording} at {start_s:g} s: each counts as often. Remove the others.')
 
 
 def _overlaps(labels: Sequence[ActionLabel]) -> Iterator[str]:
@@ -173,9 +174,9 @@ def _overlaps(labels: Sequence[ActionLabel]) -> Iterator[str]:
                   if b.start_s < a.stop_s - 0.05 and a.classes != b.classes]
     if pairs:
         first, second = pairs[0]
-        yield (f'{len(pairs)} segments overlap the one before them, such as {first.text} and '
-               f'{second.text} of {first.recording} at {second.start_s:g} s: their windows are '
-               'trained on for both classes.')
+        yield (f'{count_text(len(pairs), "segment", "overlap")} the one before them, such as '
+               f'{first.text} and {second.text} of {first.recording} at {second.start_s:g} s: '
+               'their windows are trained on for both classes.')
 
 
 def _single_recording(training: Sequence[ActionLabel]) -> Iterator[str]:

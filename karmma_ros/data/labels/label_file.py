@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import io
 from pathlib import Path
 
-from karmma_ros.errors import DataError
+from karmma_ros.errors import count_text, DataError
 from karmma_ros.media.csv_table import parse_time, read_csv
 from karmma_ros.prediction import NOUN, VERB
 from karmma_ros.storage import write_atomically
@@ -26,6 +26,8 @@ _NAMES = {
     STOP: (STOP, 'end', 'stop_s', 'end_s', 'stop_timestamp', 'stop_time', 'end_time'),
 }
 """Column → names that are read for it, the first of which is written."""
+LATE_S = 0.5
+"""By how much a label may end after its bag, whose last message is before the end of an action."""
 HEADS = (VERB, NOUN, ACTION)
 _FORMAT = f'name the columns {RECORDING}, {START}, {STOP} and {VERB}, {NOUN} or {ACTION}'
 
@@ -230,5 +232,5 @@ def with_classes(
         dropped += not new
         if new:
             renamed.append(replace(label, classes=new))
-    notes = (f'{dropped} labels are dropped by the map of classes',) if dropped else ()
-    return LabelTable(tuple(renamed), table.problems + notes)
+    note = f'{count_text(dropped, "label", "are")} dropped by the map of classes'
+    return LabelTable(tuple(renamed), table.problems + ((note,) if dropped else ()))

@@ -25,12 +25,20 @@ from karmma_ros.data.synthetic_kitchen.episode import (
     RenderedClip,
     start_of,
 )
-from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, Split, VERBS, vocabulary
+from karmma_ros.data.synthetic_kitchen.vocabulary import Classes, Domain, Split, vocabulary
 from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.prediction import NOUN, VERB
 from karmma_ros.preprocess.optical_flow import clip_flow
-from karmma_ros.storage import ArrayStore, file_lock, METADATA, open_arrays, read_metadata, REMEDY
+from karmma_ros.storage import (
+    ArrayStore,
+    file_lock,
+    fingerprint,
+    METADATA,
+    open_arrays,
+    read_metadata,
+    REMEDY,
+)
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
@@ -47,12 +55,14 @@ assert tuple(_DTYPES) == tuple(f.name for f in fields(RenderedClip))
 
 
 def write_split(folder: Path | str, split: Split, count: int, seed: int, spec: ClipSpec, *,
-                domain: Domain = Domain.KITCHEN, idle: float = 0.0, workers: int = 1,
+                domain: Domain = Domain.KITCHEN, idle: float = 0.0,
+                classes: Classes | None = None, workers: int = 1,
                 progress: Callable[[int, int], None] = lambda done, total: None,
                 ) -> Path:
     """
     Render the first `count` clips of a split into `folder`, unless they are there.
 
+    :param classes: that occur; None: all of the domain.
     :param workers: processes that render; 1 renders in this one.
     :param progress: called with the clips done and the clips in all.
     :raises DataError: when the folder holds a split of other settings.
@@ -67,24 +77,25 @@ def write_split(folder: Path | str, split: Split, count: int, seed: int, spec: C
               'audio': spec.input_shape(Modality.AUDIO),
               'detections': spec.input_shape(Modality.DETECTIONS), 'labels': (2,)}
     layout = {name: (dtype, shapes[name]) for name, dtype in _DTYPES.items()}
-    described = describe(split, count, seed, spec, domain, idle)
+    classes = classes or Classes.of(domain)
+    described = describe(split, count, seed, spec, classes, idle)
     store = ArrayStore(folder, described, layout, count)
     with file_lock(folder):
         if folder.exists():
             _check(folder, store.metadata)
             return folder
-        render = partial(_render_chunk, split, seed, spec, domain, idle)
+        render = partial(_render_chunk, split, seed, spec, classes, idle,
+                         classes.episodes(split, seed, count, idle))
         store.fill(render, CHUNK, workers, progress, _use_one_thread)
     return folder
 
 
 def describe(
-    split: Split, count: int, seed: int, spec: ClipSpec, domain: Domain = Domain.KITCHEN,
-    idle: float = 0.0,
+    split: Split, count: int, seed: int, spec: ClipSpec, classes: Classes, idle: float = 0.0,
 ) -> dict[str, Any]:
     """Return everything that decides the content of a written split, JSON-ready."""
     return {'dataset': 'synthetic_kitchen', 'version': VERSION, 'split': split.value,
-            'count': count, 'seed': seed, 'verbs': VERBS, 'nouns': domain.nouns,
+            'count': count, 'seed': seed, 'verbs': classes.verbs, 'nouns': classes.nouns,
             'spec': spec.to_dict(), **({'idle': idle} if idle else {})}
 
 
@@ -130,10 +141,17 @@ def _use_one_thread() -> None:
 
 
 def _render_chunk(
-    split: Split, seed: int, spec: ClipSpec, domain: Domain, idle: float, rows: range
+    split: Split, seed: int, spec: ClipSpec, classes: Classes, idle: float,
+    episodes: Sequence[int], rows: range,
 ) -> dict[str, NDArray[Any]]:
-    clips = [render_clip(split, seed, index, spec, domain, idle) for index in rows]
-    return {name: np.stack([getattr(clip, name) for clip in clips]) for name in _DTYPES}
+    clips = [render_clip(split, seed, episodes[row], spec, classes.domain, idle) for row in rows]
+    chunk = {name: np.stack([getattr(clip, name) for clip in clips]) for name in _DTYPES}
+    every = vocabulary(classes.domain, idle=True).heads
+    own = classes.vocabulary(idle=True).heads
+    chunk['labels'] = np.array([
+        [own[head].index(every[head][label]) for head, label in zip((VERB, NOUN), labels)]
+        for labels in chunk['labels'].tolist()], np.int64)
+    return chunk
 
 
 class CachedKitchen(Dataset[Sample]):
@@ -183,9 +201,11 @@ class CachedKitchen(Dataset[Sample]):
         :param delay_s: how much earlier the window lies; later, where the episode has not begun.
         """
         split, seed = Split(self.metadata['split']), self.metadata['seed']
-        domain = next(d for d in Domain if list(d.nouns) == list(self.metadata['nouns']))
-        kitchen = episode(split, seed, index, domain, self.metadata.get('idle', 0.0))
-        start = start_of(split, seed, index)
+        idle, nouns = self.metadata.get('idle', 0.0), self.metadata['nouns']
+        classes = Classes.of(Domain.of(nouns[0]), self.metadata['verbs'], nouns)
+        number = classes.episodes(split, seed, index + 1, idle)[index]
+        kitchen = episode(split, seed, number, classes.domain, idle)
+        start = start_of(split, seed, number)
         start += delay_s if start < delay_s else -delay_s
         readers: dict[Modality, Callable[[], Any]] = {
             m: partial(np.array, self._arrays[m.value][index])
@@ -265,16 +285,26 @@ class KitchenSettings:
     idle: float = 0.0
     """Fraction of the clips in which nothing is done. Above 0 both heads have the class nothing,
     which events do not announce."""
+    verbs: tuple[str, ...] = ()
+    """Verbs that occur; empty: all. The heads have no other."""
+    nouns: tuple[str, ...] = ()
+    """Nouns that occur; empty: all."""
 
     def __post_init__(self) -> None:
         for name in ('train', 'validation', 'test'):
             if getattr(self, name) < 1:
                 raise InvalidSettingError(
                     f'synthetic_kitchen.{name}', getattr(self, name), 'an integer above 0')
-        Domain.parse(self.domain, 'synthetic_kitchen.domain')
+        self.classes  # checks them
         if not 0 <= self.idle < 1:
             raise InvalidSettingError(
                 'synthetic_kitchen.idle', self.idle, 'a fraction of the clips, 0 or more, below 1')
+
+    @property
+    def classes(self) -> Classes:
+        """Return the classes that occur."""
+        domain = Domain.parse(self.domain, 'synthetic_kitchen.domain')
+        return Classes.of(domain, self.verbs, self.nouns, 'synthetic_kitchen.')
 
 
 def open_splits(
@@ -288,16 +318,18 @@ def open_splits(
     :param progress: called with the name of a task, the clips done and the total.
     :raises DataError: when the folder holds something else under their names.
     """
-    domain, written = Domain.parse(settings.domain), {}
+    classes, written = settings.classes, {}
+    domain = classes.domain
     # The kitchen's folders have the names that they had before there was another domain.
     prefix = '' if domain is Domain.KITCHEN else f'{domain}_'
     prefix += f'idle{settings.idle:g}_' if settings.idle else ''
+    prefix += '' if classes.all else f'{fingerprint(classes.vocabulary().heads)}_'
     for split in Split:
         count = getattr(settings, split.value)
         folder = write_split(
             cache / f'{prefix}{split}_{count}_{settings.seed}', split, count, settings.seed, spec,
-            domain=domain, idle=settings.idle, workers=os.cpu_count() or 1,
+            classes=classes, idle=settings.idle, workers=os.cpu_count() or 1,
             progress=partial(progress, f'rendering {prefix}{split}'))
         written[split] = CachedKitchen(folder)
-    return Splits(TITLES[domain], spec, vocabulary(domain, settings.idle > 0),
+    return Splits(TITLES[domain], spec, classes.vocabulary(settings.idle > 0),
                   written[Split.TRAIN], written[Split.VALIDATION], written[Split.TEST])

@@ -7,7 +7,10 @@ process and on every machine, whatever the order of the calls.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum, IntEnum
+import itertools
 from math import floor
 from typing import TypeVar
 
@@ -124,15 +127,66 @@ class Domain(_Choice):
 assert all(len(domain.nouns) == len(NOUNS) for domain in Domain)
 
 
-def vocabulary(domain: Domain = Domain.KITCHEN, idle: bool = False) -> Vocabulary:
-    """
-    Return the class names of both heads.
+@dataclass(frozen=True)
+class Classes:
+    """The verbs and nouns that occur in a data set: all of a domain, or some of them."""
 
-    :param idle: whether the last class of each is `IDLE`, the background.
-    """
-    if not idle:
-        return Vocabulary({VERB: VERBS, NOUN: domain.nouns})
-    return Vocabulary({VERB: (*VERBS, IDLE), NOUN: (*domain.nouns, IDLE)}, IDLE)
+    domain: Domain
+    verbs: tuple[str, ...]
+    nouns: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, domain: Domain, verbs: Sequence[str] = (), nouns: Sequence[str] = (),
+        prefix: str = '',
+    ) -> Classes:
+        """
+        Choose classes of a domain by their names, in its order.
+
+        :param verbs: and nouns: none for all.
+        :param prefix: of the settings that the error names.
+        :raises InvalidSettingError: for a name that the domain lacks.
+        """
+        chosen = []
+        for setting, names, known in (('verbs', verbs, VERBS), ('nouns', nouns, domain.nouns)):
+            for name in names:
+                if name not in known:
+                    raise InvalidSettingError(f'{prefix}{setting}', name, ', '.join(known))
+            chosen.append(tuple(name for name in known if name in names or not names))
+        return cls(domain, *chosen)
+
+    @property
+    def all(self) -> bool:
+        """Whether no class of the domain is left out."""
+        return self.verbs == VERBS and self.nouns == self.domain.nouns
+
+    def vocabulary(self, idle: bool = False) -> Vocabulary:
+        """
+        Return the class names of both heads.
+
+        :param idle: whether the last class of each is `IDLE`, the background.
+        """
+        heads, last = {VERB: self.verbs, NOUN: self.nouns}, (IDLE,) if idle else ()
+        return Vocabulary({head: (*names, *last) for head, names in heads.items()},
+                          IDLE if idle else '')
+
+    def episodes(
+        self, split: Split, seed: int, count: int, idle: float = 0.0
+    ) -> Sequence[int]:
+        """Return the indices of the first `count` episodes of the domain with these classes."""
+        if self.all:
+            return range(count)
+        ids = {(VERBS.index(verb), self.domain.nouns.index(noun))
+               for verb in self.verbs for noun in self.nouns}
+        if idle:
+            ids.add((len(VERBS), len(NOUNS)))
+        own = (index for index in itertools.count() if action_of(split, seed, index, idle) in ids)
+        return list(itertools.islice(own, count))
+
+
+def vocabulary(domain: Domain = Domain.KITCHEN, idle: bool = False) -> Vocabulary:
+    """Return the names of all classes of a domain, as `Classes.vocabulary` does."""
+    return Classes.of(domain).vocabulary(idle)
 
 
 def action_of(split: Split, seed: int, index: int, idle: float = 0.0) -> tuple[int, int]:

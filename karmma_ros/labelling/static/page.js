@@ -393,6 +393,9 @@ function dismiss(proposal) {
   const {name} = state.labels;
   if (!state.dismissed.has(name)) state.dismissed.set(name, new Set());
   state.dismissed.get(name).add(proposal);
+  postJson('rejections', {name, proposal}).then(({status, body}) => {
+    if (status !== 200) announce(`the rejection is not kept: ${body.error}`);
+  });
 }
 
 /** Return whether labels have more than half of the time of a proposal. */

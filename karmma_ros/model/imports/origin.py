@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from karmma_ros.clip import ClipSpec
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import count_text, InvalidSettingError
 from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import ModelConfig
@@ -123,11 +123,6 @@ def clip_text(spec: ClipSpec, modalities: Iterable[Modality]) -> str:
     frames = any('num_frames' in modality_type(m).clip_fields(spec) for m in modalities)
     return f'{count_text(spec.num_frames, "frame")} in {spec.duration:.4g} s' if frames else (
         f'{spec.duration:.4g} s')
-
-
-def count_text(count: int, noun: str) -> str:
-    """Return a number with its noun, such as `1 file`."""
-    return f'{count} {noun}' + ('' if count == 1 else 's')
 
 
 def card(model: PublishedModel, name: str, stored: Mapping[str, Any], parameters: int) -> str:
