@@ -44,6 +44,8 @@ class Chunks:
     """Each chunk is one frame, encoded with a state; else chunks are independent."""
     skips_first: bool
     """The first frame of each is ignored."""
+    newest: bool = False
+    """Only the last frame's tokens are fused: they depend on the frames before."""
 
 
 class Parts(Protocol):
@@ -88,18 +90,19 @@ def chunks_of(network: nn.Module) -> dict[Modality, Chunks]:
         if isinstance(encoder, ChunkedEncoder):
             chunks[Modality(name)] = Chunks(encoder.parts, False, encoder.skips_first)
         elif isinstance(encoder, StatefulEncoder):
-            chunks[Modality(name)] = Chunks(encoder.parts, True, False)
+            frames = getattr(network, 'input_shapes')[name][1]
+            chunks[Modality(name)] = Chunks(frames, True, False, newest=encoder.parts < frames)
     return chunks
 
 
 def positions_of(network: Karmma) -> dict[Modality, NDArray[np.float32]]:
-    """Return the position embedding of each chunk, `[p, d]`: zeros where there is one."""
+    """Return the position embedding of each chunk that is fused, `[p, d]`: zeros for only one."""
     positions = {}
-    for modality, each in chunks_of(network).items():
+    for modality in chunks_of(network):
         embedding = network.embedding(modality)
         tokens = embedding.order_tokens
         positions[modality] = (
-            np.zeros((each.count, embedding.project.out_features), np.float32)
+            np.zeros((embedding.parts, embedding.project.out_features), np.float32)
             if tokens is None else tokens.detach().cpu().numpy().copy())
     return positions
 
@@ -168,7 +171,8 @@ class EagerParts:
     @torch.inference_mode()
     def in_order(self, modality: Modality, parts: Sequence[Part]) -> Tokens:
         """Join the parts of a clip."""
-        return self._network.embedding(modality).in_order(torch.stack(list(parts))[None])
+        embedding = self._network.embedding(modality)
+        return embedding.in_order(torch.stack(list(parts)[-embedding.parts:])[None])
 
     def _send(self, x: Input) -> torch.Tensor:
         return torch.from_numpy(x).to(self._device)

@@ -205,7 +205,8 @@ class Exported:
 
     def in_order(self, modality: Modality, parts: Sequence[Part]) -> Tokens:
         """Join the parts of a clip, an array."""
-        placed = np.stack(parts) + self._positions[modality][:, None]  # [p, n / p, d]
+        positions = self._positions[modality]
+        placed = np.stack(parts[-len(positions):]) + positions[:, None]  # [p, n / p, d]
         return placed.reshape(1, -1, placed.shape[-1])
 
     def _encode_chunks(self, modality: Modality, x: Input) -> Tokens:
@@ -261,7 +262,8 @@ def assemble(export: Export, network: Karmma, make: Callable[[Path], Graph]) -> 
     for m in network.modalities:
         own = chunks.get(m)
         x = _chunk_shape((1, *network.input_shapes[m]), 2, own)
-        tokens = _chunk_shape(fusion.inputs[m.value].shape, 1, own)
+        tokens = fusion.inputs[m.value].shape
+        tokens = tokens if own and own.newest else _chunk_shape(tokens, 1, own)
         if own is None or not own.stateful:
             encoders[m] = graph(m.value, partial(_encodes, x=x, tokens=tokens))
             continue

@@ -14,9 +14,11 @@ from karmma_ros.model.encoders.causal import CausalFrames
 from karmma_ros.model.encoders.layout import LayoutCNN, STLT
 from karmma_ros.model.encoders.library import check_options, TimmFrames, TorchvisionVideo
 from karmma_ros.model.encoders.mel import AST, MelCNN
+from karmma_ros.model.encoders.movinet import MoViNet
 from karmma_ros.model.encoders.small import DepthCNN, SeriesCNN
 from karmma_ros.model.encoders.timesformer import TimeSformer
 from karmma_ros.model.encoders.video import ChunkedEncoder, R2Plus1D
+from karmma_ros.model.encoders.x3d import ContinualX3D, X3D
 import torch
 from torch import nn
 
@@ -30,6 +32,9 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     'series_cnn': SeriesCNN,
     'depth_cnn': DepthCNN,
     'timesformer': TimeSformer,
+    'x3d': X3D,
+    'x3d_continual': ContinualX3D,
+    'movinet': MoViNet,
 }
 """Our encoders by the name a configuration gives them; each takes `input_shape` first."""
 

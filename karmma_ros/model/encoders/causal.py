@@ -30,7 +30,7 @@ class StatefulEncoder(Protocol):
     """An encoder of RGB or flow that sees each frame once and keeps a state."""
 
     parts: int
-    """Frames of a clip (t); each has equally many tokens."""
+    """Frames of a clip (t), each with equally many tokens; 1: only those of the last count."""
 
     def step(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """
