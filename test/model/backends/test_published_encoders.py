@@ -56,9 +56,9 @@ def exported(tmp_path_factory):
             path = tmp_path_factory.mktemp('models') / 'model'
             save_bundle(path, network, own, SPEC, VOCABULARY, dataset='none', card='')
             bundle = load_bundle(path)
-            made, trials = export(bundle, target, 'fp32')
+            written, trials = export(bundle, target, 'fp32')
             assert all(trial.agrees for trial in trials)
-            known[key] = bundle, read_export(bundle, made)
+            known[key] = bundle, read_export(bundle, written)
         return known[key]
 
     return get
