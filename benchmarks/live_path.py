@@ -19,6 +19,7 @@ from itertools import cycle
 import json
 import logging
 from pathlib import Path
+from struct import Struct
 import sys
 from threading import Lock
 import time
@@ -37,6 +38,7 @@ from karmma_ros.node.declarations import DECLARATIONS
 from karmma_ros.node.inputs import MessageHandler
 from karmma_ros.node.messages import availability_message, LATCHED, Publishing, recognition_message
 from karmma_ros.node.model_loader import load_model
+from karmma_ros.node.subscription import SERIALIZED
 from karmma_ros.preprocess.image import decode_image
 from karmma_ros.preprocess.resize import resize_and_crop
 from karmma_ros.stream.events import ActionEvents, EventSettings
@@ -50,6 +52,8 @@ MODEL = 'synthetic_kitchen'
 RATE = 10.0
 """Results a second."""
 _REPORTS_HZ = 2.5
+_STAMP = Struct('<iI')
+"""It follows the four bytes of the CDR header."""
 _TYPES = {Modality.RGB: types.IMAGE, Modality.AUDIO: types.AUDIO_DATA_STAMPED,
           Modality.DETECTIONS: types.DETECTIONS}
 _NAMES = {Modality.RGB: 'image', Modality.AUDIO: 'audio', Modality.DETECTIONS: 'boxes'}
@@ -141,8 +145,12 @@ class SimulatedSensors:
         message_type, data = next(messages)
         name = _NAMES[modality]
         with self.watch(f'{name}: message to Python'):
-            message = deserialize_message(data, message_type)
-        stamp(topic, message, self.now_ns)
+            message = bytearray(data) if _TYPES[modality] in SERIALIZED else (
+                deserialize_message(data, message_type))
+        if isinstance(message, bytearray):  # the node gets the bytes and reads them itself
+            _STAMP.pack_into(message, 4, *divmod(self.now_ns, NANOSECONDS))
+        else:
+            stamp(topic, message, self.now_ns)
         self._stored, started = False, time.process_time()
         callback(message)
         what = 'stored' if modality is not Modality.RGB else (
@@ -346,7 +354,8 @@ def _prepare(sensors: SimulatedSensors, now_ns: int) -> tuple[int, int] | None:
     sensors.watch.add('prepared' if clip else 'nothing new', time.process_time() - started)
     if window is None or clip is None:
         return None
-    return (sensors.stream.nbytes + window.samples[Modality.FLOW].cache.nbytes,
+    flow = window.samples.get(Modality.FLOW)
+    return (sensors.stream.nbytes + (flow.cache.nbytes if flow else 0),
             sum(x.nbytes for x in clip.inputs.values()))
 
 

@@ -44,6 +44,7 @@ class Run:
     name: str
     network: bool = True
     profile: bool = True
+    executor: str = 'events'
     rates: tuple[float, ...] = (SHIPPED,)
     seconds: float = 34.0
     """At the first rate: 30 Hz give 1,000 images. The others get a third."""
@@ -51,6 +52,8 @@ class Run:
 
 RUNS = (
     Run('no network', network=False, rates=(SHIPPED, 10.0)),
+    Run('no network, SingleThreadedExecutor', network=False, executor='single_threaded',
+        rates=(SHIPPED, 10.0)),
     Run('complete node', rates=(SHIPPED, 10.0, 20.0, FASTEST)),
     Run('without the profile', profile=False, seconds=20.0),
 )
@@ -133,7 +136,8 @@ def measure(run: Run) -> list[dict[str, Any]]:
 
 
 def _node_arguments(run: Run, notes: Path) -> list[str]:
-    values = {'model': MODEL, 'autostart': 'true', 'rate': run.rates[0]}
+    values = {'model': MODEL, 'autostart': 'true', 'rate': run.rates[0],
+              'executor': run.executor}
     given = [word for name, value in values.items() for word in ('-p', f'{name}:={value}')]
     return [str(notes), *([] if run.network else ['--no-network']), '--ros-args', *given]
 

@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     # These imports take a second, in which signals are handled already.
+    from karmma_ros.node.executor import make_executor
     from karmma_ros.node.lifecycle import KarmmaNode
     from karmma_ros.node.log import NodeLog
     try:
@@ -93,9 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(printable(f'karmma: the ROS arguments cannot be used: {error}', 2000),
               file=sys.stderr)
         return 2
-    node, executor = KarmmaNode(), SingleThreadedExecutor()
-    executor.add_node(node)
+    node = KarmmaNode()
     log = NodeLog(node)
+    executor, problem = make_executor(node, node.parameters['executor'])
+    if problem:
+        log.warning(f'EventsExecutor is not used: {problem}. The node works, with more processor '
+                    'time; set executor to single_threaded to start without the test',
+                    topic='executor')
     try:
         started = _autostart(node) if node.parameters['autostart'] else True
         while started and not stop.is_set():
@@ -113,7 +118,7 @@ def _autostart(node: Any) -> bool:
     return bool(node.trigger_configure() == success and node.trigger_activate() == success)
 
 
-def _spin_once(executor: SingleThreadedExecutor, log: Any) -> None:
+def _spin_once(executor: Any, log: Any) -> None:
     try:
         executor.spin_once(timeout_sec=0.2)
     except Exception as error:  # such as an invalid transition that a client requests

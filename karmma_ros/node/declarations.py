@@ -8,6 +8,7 @@ from karmma_ros.modalities import modality_type
 from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.backends import AUTO, WANTED
+from karmma_ros.node.executor import EXECUTORS
 from karmma_ros.stream.events import EventSettings
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
@@ -53,6 +54,9 @@ COMMON = (
                 fixed=True),
     Declaration('autostart', False, 'Configure and activate at start, without a launch file.',
                 fixed=True),
+    Declaration('executor', EXECUTORS[0], 'Of the process: events needs less processor time; auto '
+                'takes it where rclpy has it and it delivers in a test at start.',
+                choices=EXECUTORS, fixed=True),
     Declaration('rate', 5.0, 'Most results a second, on the node clock. Each waits for the next '
                 'frame of the clip, for one period at most.', (0.1, 60.0)),
     Declaration('min_modalities', 1, 'Publish nothing while fewer inputs than this are available.',

@@ -81,12 +81,11 @@ class ImageDecoder:
         """Counts the calls of `cancel`; an image of an older generation is dropped."""
         self._running = False
         self._thread: Thread | None = None
-        self._guard: Any = None
 
     def submit(self, received: ReceivedMessage, now_ns: int) -> None:
         """Decode this image next."""
+        self._deliver()
         if self._thread is None:
-            self._guard = self._node.create_guard_condition(self._deliver)
             self._running = True
             self._thread = Thread(target=self._run, name='image decoder', daemon=True)
             self._thread.start()
@@ -110,8 +109,6 @@ class ImageDecoder:
             self._running = False
             self._changed.notify()
         thread.join()
-        guard, self._guard = self._guard, None
-        self._node.destroy_guard_condition(guard)
 
     def _run(self) -> None:
         while True:
@@ -127,7 +124,11 @@ class ImageDecoder:
             with self._changed:
                 if generation == self._generation:
                     self._decoded = decoded, now_ns
-                    self._guard.trigger()
+            # Not a guard condition: EventsExecutor has none. Without an executor, as between two
+            # calls of rclpy.spin_once(node), the next image delivers.
+            executor = self._node.executor
+            if executor is not None:
+                executor.create_task(self._deliver)
 
     def _deliver(self) -> None:
         with self._changed:

@@ -22,17 +22,38 @@ from karmma_ros.modalities.modality_type import header_of, InputMessage, stamp_n
 from karmma_ros.modality import in_order, is_modality, Modality
 from karmma_ros.node.image_decoder import ImageDecoder
 from karmma_ros.node.log import NodeLog
-from karmma_ros.node.subscription import InputTopic, message_class, TopicPlan
+from karmma_ros.node.subscription import (
+    InputTopic,
+    message_class,
+    SERIALIZED,
+    TopicPlan,
+)
 from karmma_ros.stream.ingest import MessageIngest, ReceivedMessage
 from karmma_ros.stream.sensor_stream import SensorStream
 from karmma_ros.stream.settings import with_topic
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rosbags.typesys import get_typestore, Stores
 
 _FOREIGN_CLOCK_NS = 10 * NANOSECONDS
 _MAX_FORMAT = 60
 """Characters that are kept of a format field."""
 _MAX_FRAME_ID = 255
+_STORE = get_typestore(Stores.ROS2_HUMBLE)
+"""It defines the types in `SERIALIZED`, which are the same in all distributions."""
+
+
+def deserialize(data: bytes, type_name: str) -> Any:
+    """
+    Return the message of a type in `SERIALIZED`; its arrays are views of the bytes.
+
+    :raises InvalidSampleError: for bytes that are not such a message.
+    """
+    try:
+        return _STORE.deserialize_cdr(data, type_name)
+    except Exception as error:  # damaged bytes may break the deserializer anywhere
+        raise InvalidSampleError(
+            f'{len(data)} bytes are no {type_name} ({type(error).__name__})') from None
 
 
 class MessageHandler:
@@ -95,10 +116,16 @@ class MessageHandler:
         self._ingest.read_parameters()
 
     def callback(self, modality: Modality, type_name: str) -> Callable[[Any], None]:
-        """Return the callback of a subscription."""
+        """Return the callback of a subscription; for a type in `SERIALIZED` it takes bytes."""
         def callback(message: Any) -> None:
             now_ns = self._node.get_clock().now().nanoseconds
             self.received.add(modality)
+            if type_name in SERIALIZED:
+                try:
+                    message = deserialize(message, type_name)
+                except InvalidSampleError as error:
+                    self._warn(modality, self._ingest.reject(modality, str(error), now_ns))
+                    return
             self._check_header(modality, message, now_ns)
             received = ReceivedMessage(modality, type_name, message, self._spec, self._values)
             if modality_type(modality).has_frames:
@@ -118,8 +145,11 @@ class MessageHandler:
         if not modality_type(modality).has_frames:  # the format is known once it was read
             self._store_format(message)
         if rejection:
-            self._log.warning(f'{modality}: message dropped: {rejection}', topic=modality.value)
+            self._warn(modality, rejection)
         self._on_message()
+
+    def _warn(self, modality: Modality, rejection: str) -> None:
+        self._log.warning(f'{modality}: message dropped: {rejection}', topic=modality.value)
 
     def on_info(self, modality: Modality, info: Any) -> None:
         """Apply what a driver publishes about the data of an input."""

@@ -35,6 +35,11 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+SERIALIZED = (IMAGE, COMPRESSED_IMAGE)
+"""
+Types that are received as bytes: rclpy copies an image twice, each time to new memory, which takes
+longer than all that is done with the image later.
+"""
 _MAX_DEPTH = 1000
 _CHOICES = {
     'history': ('keep_last', 'keep_all'),
@@ -73,7 +78,7 @@ def reliability_parameter(topic: str) -> str:
 
 def subscribe(
     node: Node, message_type: Any, topic: str, callback: Callable[[Any], None],
-    profile: QoSProfile, incompatible: Callable[[Any], None],
+    profile: QoSProfile, incompatible: Callable[[Any], None], serialized: bool = False,
 ) -> Any:
     """
     Subscribe with a profile, of which `qos_overrides.<topic>.subscription.…` may change parts.
@@ -82,6 +87,7 @@ def subscribe(
     value for ever.
 
     :param incompatible: called when a publisher offers less than is requested.
+    :param serialized: whether the callback takes the bytes of the message.
     :raises InvalidSettingError: for an override that is not usable.
     """
     given = {name: _override(node, f'{_prefix(topic)}{name}')
@@ -92,7 +98,7 @@ def subscribe(
     if given['reliability'] is not None:
         policies.append(QoSPolicyKind.RELIABILITY)
     return node.create_subscription(
-        message_type, topic, callback, profile,
+        message_type, topic, callback, profile, raw=serialized,
         qos_overriding_options=QoSOverridingOptions(policies),
         event_callbacks=SubscriptionEventCallbacks(
             incompatible_qos=incompatible, use_default_callbacks=False))
@@ -223,7 +229,7 @@ class InputTopic:
         self, node: Node, plan: TopicPlan, message_type: Any, callback: Callable[[Any], None],
     ) -> None:
         """
-        Subscribe.
+        Subscribe; the callback takes bytes where the plan's type is in `SERIALIZED`.
 
         :raises InvalidSettingError: for a QoS override that is not usable.
         """
@@ -305,7 +311,8 @@ class InputTopic:
         profile = QoSProfile(depth=depth, reliability=reliability)
         self._subscription = subscribe(
             self._node, self._message_type, self.plan.topic, self._callback, profile,
-            lambda _: self._check_publishers(self._publishers()))
+            lambda _: self._check_publishers(self._publishers()),
+            self.plan.type_name in SERIALIZED)
         self._profile = self._subscription.qos_profile
 
     def _publishers(self, topic: str = '') -> list[Any]:

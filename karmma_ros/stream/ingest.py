@@ -167,8 +167,18 @@ class MessageIngest:
             reason, informative = str(error), not isinstance(error, UninformativeSampleError)
         except Exception as error:  # one bad message must not end all others
             reason = f'{type(error).__name__}: {error}'
+        return self.reject(received.modality, reason, now_ns, informative)
+
+    def reject(
+        self, modality: Modality, reason: str, now_ns: int, informative: bool = True,
+    ) -> str:
+        """
+        Count a message that cannot be used; return the reason.
+
+        :param informative: whether its content is not the reason.
+        """
         with self._lock:
-            self._stream.reject(received.modality, reason, now_ns, informative)
+            self._stream.reject(modality, reason, now_ns, informative)
         return reason
 
     def _store(self, received: InputMessage, stamp_ns: int, now_ns: int) -> str:

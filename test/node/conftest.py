@@ -13,11 +13,11 @@ from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import save_bundle
 from karmma_ros.model.presets import preset
+from karmma_ros.node.executor import make_executor
 from karmma_ros.node.lifecycle import KarmmaNode
 from karmma_ros.node.messages import time_message
 import pytest
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -93,8 +93,7 @@ class Stage:
 
     def __init__(self):
         self.node = rclpy.create_node('stage')
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.node)
+        self.executor, _ = make_executor(self.node)
         self.guests = []
         self.audio_ns = 0
         self.results, self.availabilities = [], []

@@ -41,6 +41,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.presets import only, preset
 from karmma_ros.model.registry import find_model
+from karmma_ros.node.executor import make_executor
 from karmma_ros.node.lifecycle import KarmmaNode
 from karmma_ros.node.messages import time_message, time_ns
 from karmma_ros.node.session import Session
@@ -51,7 +52,6 @@ from karmma_ros.stream.window import Window
 import numpy as np
 import pytest
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
@@ -113,9 +113,8 @@ class Lockstep:
         values = {**self.values, 'backend': 'eager', 'threads': 1, 'use_sim_time': True}
         self.node = KarmmaNode(enable_communication_interface=False, parameter_overrides=[
             Parameter(name, value=value) for name, value in values.items()])
-        self.executor = SingleThreadedExecutor()
-        for node in (self.peer, self.node):
-            self.executor.add_node(node)
+        self.executor, _ = make_executor(self.peer)
+        self.executor.add_node(self.node)
         assert self.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         self.until(lambda: all(p.get_subscription_count() for p in self.publishers.values())

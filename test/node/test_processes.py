@@ -27,12 +27,19 @@ def start(*arguments, **options):
 
 
 @pytest.fixture
-def node(ros, bundle):
+def executor():
+    """Return the node's executor, unless a test has its own."""
+    return 'auto'
+
+
+@pytest.fixture
+def node(ros, bundle, executor):
     """Run the node with the shipped parameters but for a few; it is active by itself."""
     process = start(
         '-m', 'karmma_ros.node', '--ros-args', '--params-file', CONFIG, '-p', f'model:={bundle}',
         '-p', 'autostart:=true', '-p', f'rate:={RATE_HZ}', '-p', 'threads:=1',
-        '-p', f'audio.timeout:={AUDIO_TIMEOUT_S}', '-p', 'subject_id:=anna')
+        '-p', f'audio.timeout:={AUDIO_TIMEOUT_S}', '-p', 'subject_id:=anna',
+        '-p', f'executor:={executor}')
     yield process
     process.kill()
     process.wait()
@@ -72,6 +79,7 @@ def fresh(stage, wanted, timeout_s=10.0):
     return stage.results[-1], time.monotonic()
 
 
+@pytest.mark.parametrize('executor', ['events', 'single_threaded'])
 def test_sensors_come_and_go_and_the_mask_follows(stage, node, sender):
     wait_for(stage, node, lambda: stage.node.count_publishers('action_recognition'))
     sender('image', 'audio', 'detections')

@@ -8,6 +8,7 @@ from audio_common_msgs.msg import AudioData, AudioDataStamped
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
 from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.node.declarations import DECLARATIONS
+from karmma_ros.node.executor import make_executor
 from karmma_ros.node.inputs import Inputs
 from karmma_ros.node.messages import time_message
 from karmma_ros.stream.sensor_stream import SensorStream
@@ -15,7 +16,6 @@ from karmma_ros.stream.settings import with_topic
 from karmma_ros.stream.source import InputSettings
 import pytest
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
@@ -30,8 +30,8 @@ class Rig:
     """A node with inputs and a stream, and a node of sensors beside it."""
 
     def __init__(self):
-        self.executor = SingleThreadedExecutor()
-        self.sensors = self._node('sensors')
+        self.sensors = rclpy.create_node('sensors')
+        self.executor, _ = make_executor(self.sensors)
         self.publishers = {}
         self._sounded_ns = 0
 
