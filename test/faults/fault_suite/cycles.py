@@ -9,9 +9,9 @@ import threading
 from typing import Any
 
 from karmma_msgs.msg import ActionRecognition
+from karmma_ros.node.executor import make_executor
 from karmma_ros.node.lifecycle import KarmmaNode
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
@@ -39,9 +39,8 @@ class LifecycleCycles:
         self.results: list[Any] = []
         self._monitor.create_subscription(
             ActionRecognition, 'action_recognition', self.results.append, 10)
-        self._executor = SingleThreadedExecutor()
-        for node in (self.node, self._monitor):
-            self._executor.add_node(node)
+        self._executor, _ = make_executor(self.node)
+        self._executor.add_node(self._monitor)
         self.failures: list[str] = []
 
     def close(self) -> None:

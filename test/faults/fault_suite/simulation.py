@@ -56,12 +56,12 @@ class Simulation:
 
     def __init__(self, node: Any, published: dict[str, list[Any]]) -> None:
         self.node, self._published = node, published
-        self._callbacks: dict[str, Any] = {}
+        self._subscriptions: dict[str, Any] = {}
         self.attach()
 
     def attach(self) -> None:
-        """Update the callbacks after the node's subscriptions changed."""
-        self._callbacks = {s.topic_name.strip('/'): s.callback for s in self.node.subscriptions}
+        """Update after the node's subscriptions changed."""
+        self._subscriptions = {s.topic_name.strip('/'): s for s in self.node.subscriptions}
 
     @property
     def results(self) -> list[ActionRecognition]:
@@ -85,11 +85,12 @@ class Simulation:
 
     def receive(self, topic: str, message: Any) -> None:
         """Put a message into the callback of the node's subscription."""
-        self._callbacks[topic](message)
+        subscription = self._subscriptions[topic]
+        subscription.callback(serialize_message(message) if subscription.raw else message)
 
     def subscribes(self, topic: str) -> bool:
         """Return whether the node subscribes to a topic."""
-        return topic in self._callbacks
+        return topic in self._subscriptions
 
     def tick(self) -> ActionRecognition | None:
         """Trigger the rate timer; return the result if one was published."""
