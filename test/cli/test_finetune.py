@@ -6,6 +6,7 @@ import os
 import shutil
 from unittest.mock import Mock
 
+from karmma_ros.bags.writer import BagWriter
 from karmma_ros.cli import finetune
 from karmma_ros.cli.finetune import head_choice, model_record
 from karmma_ros.cli.main import main
@@ -413,6 +414,7 @@ def test_the_fusion_block_or_all_weights_are_trained_on_demand(run, folder, tmp_
     assert changed(folder, tmp_path) == {'embeddings', 'fusion'}
     printed = capsys.readouterr().out
     assert 'heads and fusion block trained: action accuracy' in printed
+    assert '% on 8 validation segments' in printed  # each recording was left out once
     assert 'with frozen encoders and fusion block' in printed
     tuned = load_bundle(tmp_path / 'model')
     assert not tuned.config.freeze_encoders and not tuned.network.freeze_encoders
@@ -454,6 +456,33 @@ def test_frozen_encoders_are_computed_by_openvino(run, folder, tmp_path, capsys)
     capsys.readouterr()
     assert run(FOUR, '--backend', 'openvino', '--unfreeze', 'fusion', '--epochs', '1') == 0
     assert changed(folder, tmp_path) == {'embeddings', 'fusion'}
+
+
+def test_an_added_skeleton_has_the_joints_of_the_recordings_or_they_are_named(
+        run, folder, tmp_path, capsys):
+    save(folder / 'audio', only(preset('tiny'), ['audio']))
+    rng, bags = np.random.default_rng(0), tmp_path / 'bags'
+    for name in ('monday', 'tuesday'):
+        with BagWriter(bags / f'{name}.mcap') as bag:
+            for i in range(160):
+                now_ns = 1_735_689_600_000_000_000 + i * 50_000_000
+                bag.audio(now_ns, rng.uniform(-0.1, 0.1, 800).astype(np.float32),
+                          now_ns + 50_000_000)
+                bag.skeleton(now_ns, rng.normal(size=(5, 3)))
+    words = ['--unfreeze', 'all', '--epochs', '1', '--add-modalities']
+    for text, complaint in (
+            ('skeleton', "--add-modalities is 'skeleton'; expected a sensor of the recordings: "
+             '/skeleton of monday: skeleton: got 5 joints; expected 18'),
+            ('imu', 'monday.mcap: it has no topic'),
+            ('skeleton={joints: 1}', 'expected an integer from 2 to'),
+            ('skeleton={legs: 2}', 'legs'),
+            ('skeleton=5', 'expected a modality, or with its settings as')):
+        assert run(FOUR, *words, text, base='audio', bags=bags) == 2
+        assert complaint in capsys.readouterr().err
+    assert run(FOUR, *words, 'skeleton={joints: 5, dimensions: 3}', base='audio', bags=bags) == 0
+    tuned = load_bundle(tmp_path / 'model')
+    assert tuned.network.modalities == (Modality.AUDIO, Modality('skeleton'))
+    assert tuned.spec.of(Modality('skeleton')).joints == 5
 
 
 def test_a_sensor_that_the_base_lacks_is_added_from_nothing(run, folder, tmp_path, capsys):

@@ -14,6 +14,7 @@ from typing import Literal
 from jsonargparse import Namespace
 from karmma_ros.cli.finetune.head_choice import fit_added, fit_heads
 from karmma_ros.cli.finetune.labelled_bags import (
+    check_added,
     compute_features,
     extract,
     open_labels,
@@ -24,6 +25,7 @@ from karmma_ros.cli.finetune.labelled_bags import (
 from karmma_ros.cli.finetune.model_record import write_model
 from karmma_ros.cli.finetune.unfrozen import (
     fitted_of,
+    parse_added,
     train_unfrozen,
     UnfreezeSettings,
     with_added_modalities,
@@ -83,7 +85,8 @@ def _finetune(arguments: Sequence[str]) -> int:
         given.backend == OPENVINO,
     ) if unfrozen else None
     _check_unfreeze(given)
-    base = with_added_modalities(base, given.add_modalities) if given.add_modalities else base
+    added = parse_added(given.add_modalities)
+    base = with_added_modalities(base, added) if added else base
     bags = BagSettings(
         tuple(given.recordings), given.labels, given.windows, tuple(given.topics),
         given.parameters, given.background)
@@ -95,6 +98,7 @@ def _finetune(arguments: Sequence[str]) -> int:
     with Bars() as bars:
         labelled = extract(labelled, base, Path(given.cache or Path('.cache') / 'bags'), bars)
         modalities = base.network.modalities
+        check_added(labelled, base.spec, added)
         if old is None:
             base = without_missing(base, labelled)
         inference = Inference(16, given.workers, device, openvino=given.backend == OPENVINO)
@@ -105,14 +109,14 @@ def _finetune(arguments: Sequence[str]) -> int:
                   fit_added(base, features, labelled, settings, bars, old))
     if unfreeze is not None and not fitted.interrupted:
         with Bars() as bars:
-            network, stopped = train_unfrozen(base, labelled, unfreeze, labelled.cache, bars)
-        base = replace(base, network=network)
+            unfrozen = train_unfrozen(base, labelled, unfreeze, labelled.cache, bars)
+        base = replace(base, network=unfrozen.network)
         with Bars() as bars:
             features = compute_features(labelled, base, inference, bars)
         for line in fitted.notes:
             print(f'note: {line}')
-        fitted = fitted_of(network, features, labelled, fitted, unfreeze)
-        fitted.interrupted = stopped
+        fitted = fitted_of(unfrozen, features, labelled, fitted, unfreeze)
+        fitted.interrupted = unfrozen.stopped
     for line in fitted.notes:
         print(f'note: {line}')
     write_model(given.out, base, labelled, features, fitted, command, _options(given), began)
@@ -199,8 +203,9 @@ def _parser() -> CommandParser:
     parser.add_argument('--unfreeze', type=Literal['none', 'fusion', 'all'], default='none',
                         help='train also the fusion block, or all weights, after the heads')
     parser.add_argument('--add-modalities', type=str, nargs='+', default=[], metavar='MODALITY',
-                        help='sensors that the model lacks and the bags have, such as imu: their '
-                        'encoders start from nothing, with --unfreeze all')
+                        help='sensors that the model lacks and the bags have, such as imu or '
+                        '"skeleton={joints: 20}": their encoders start from nothing, with '
+                        '--unfreeze all')
     parser.add_argument('--epochs', type=int, default=20, help='passes over all windows with '
                         '--unfreeze')
     parser.add_argument('--teacher', type=str, default='', metavar='MODEL', help='model of the '

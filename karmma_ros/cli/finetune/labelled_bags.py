@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from karmma_ros.bags.reader import Bag
-from karmma_ros.bags.topics import choose_topics
+from karmma_ros.bags.topics import choose_topics, parse_topics
 from karmma_ros.bags.training_clips import extract_recordings, find_bags
 from karmma_ros.cli.progress import Bars
 from karmma_ros.clip import ClipSpec
@@ -23,7 +23,7 @@ from karmma_ros.data.labels.label_file import (
     with_classes,
 )
 from karmma_ros.data.recordings import BagSettings, ExtractedRecording, WindowClips
-from karmma_ros.errors import BagError, count_text, DataError, printable
+from karmma_ros.errors import BagError, count_text, DataError, InvalidSettingError, printable
 from karmma_ros.evaluation.tables import markdown_table
 from karmma_ros.modalities import modality_type
 from karmma_ros.modality import in_order, Modality, registered_types, subset_name
@@ -31,6 +31,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.presets import only
 from karmma_ros.prediction import Vocabulary
+from karmma_ros.stream.settings import node_parameters
 from karmma_ros.training.fused_features import build_features, FusedFeatures
 from karmma_ros.training.precomputed import Inference
 import numpy as np
@@ -207,6 +208,41 @@ def present_modalities(
     """Return modality → the recordings with a window that has it."""
     return {m: [labels.labels[0].recording for labels, clips in zip(
         labelled.recordings, labelled.clips) if clips.has(m)] for m in modalities}
+
+
+def check_added(
+    labelled: LabelledBags, spec: ClipSpec, added: Iterable[Modality]
+) -> None:
+    """
+    Check that every added modality is in a window.
+
+    :raises InvalidSettingError: for one that is in none, with the reason of its messages.
+    :raises BagError: for one without a topic.
+    """
+    for modality, recordings in present_modalities(labelled, [*added]).items():
+        if not recordings:
+            raise InvalidSettingError(
+                '--add-modalities', modality.value, 'a sensor of the recordings',
+                _problem(labelled, spec, modality))
+
+
+def _problem(labelled: LabelledBags, spec: ClipSpec, modality: Modality) -> str:
+    """Return why the messages of the first labelled bag make no window of a modality."""
+    bags, settings, own = find_bags(labelled.settings.files), labelled.settings, modality_type(
+        modality)
+    values = node_parameters(
+        Path(settings.parameters) if settings.parameters else None, [modality])
+    recording = labelled.labels[0].recording
+    with Bag(bags[recording]) as bag:
+        choice = choose_topics(bag, parse_topics(settings.topics), [modality], spec=spec)
+        topic = choice.topics[modality.value]
+        for message in bag.messages([topic]):
+            try:
+                own.read(bag.reader(message.topic)(message.data), topic.type, spec, values)
+            except ValueError as error:
+                return f'{topic.name} of {recording}: {error}'
+            break
+    return f'no window of {recording} has enough messages of {topic.name}'
 
 
 def without_missing(base: Bundle, labelled: LabelledBags) -> Bundle:
