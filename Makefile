@@ -14,7 +14,7 @@ demo: env
 	@$(IN_ENV) python -m karmma_ros.node.demo
 
 # Tests that start no ROS nodes: several processes run them at once.
-PARALLEL := $(addprefix test/,bags cli data evaluation labelling media modalities model preprocess reproduce stream training)
+PARALLEL := $(addprefix test/,bags cli cluster data evaluation labelling media modalities model preprocess reproduce stream training)
 
 # The runtimes in a process of their own: torch.compile crashes beside all the other libraries.
 test: lint

@@ -21,8 +21,8 @@ SHARED = 'shared types'
 """The modules directly in karmma_ros/; every package imports them, so no arrows are drawn."""
 ROS = ('node', 'overlay')
 ROWS = (('cli', 'node', 'overlay'), ('reproduce', 'labelling'), ('bags',),
-        ('training', 'evaluation'), ('data', 'stream'), ('model',), ('modalities',), ('media',),
-        ('preprocess',), (SHARED,))
+        ('training', 'evaluation', 'cluster'), ('data', 'stream'), ('model',), ('modalities',),
+        ('media',), ('preprocess',), (SHARED,))
 """Top to bottom: a package imports those below it."""
 BOX = (1.5, 0.5)
 

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / '.venv'
 PYTHON = Path(getattr(sys, '_base_executable', sys.executable))
 """The machine's Python, also when this runs in the environment that it is to replace."""
-REQUIREMENTS = ('runtime.txt', 'training.txt', 'development.txt')
+REQUIREMENTS = ('runtime.txt', 'training.txt', 'cluster.txt', 'development.txt')
 STAND_INS = ('audio_common_msgs', 'vision_msgs', 'yolo_msgs')
 """Real packages without a wheel, most of them in every distribution: test/interfaces/ has them."""
 

@@ -17,6 +17,7 @@ NOUNS = frozenset({'calibration', 'modality', 'errors', 'clip', 'prediction', 'f
 
 TABLE = {
     'nouns': {'nouns'},
+    'cluster': {'nouns'},
     'preprocess': {'nouns'},
     'media': {'nouns', 'preprocess'},
     'modalities': {'nouns', 'preprocess', 'media'},
@@ -26,16 +27,17 @@ TABLE = {
     'stream': {'nouns', 'modalities', 'model'},
     'evaluation': {'nouns', 'media', 'model', 'data', 'stream'},
     'bags': {
-        'nouns', 'preprocess', 'modalities', 'model', 'stream', 'evaluation', 'data.labels',
-        'data.recordings',
+        'nouns', 'cluster', 'preprocess', 'modalities', 'model', 'stream', 'evaluation',
+        'data.labels', 'data.recordings',
     },
     'labelling': {
         'nouns', 'preprocess', 'media', 'modalities', 'model', 'stream', 'evaluation', 'data',
         'bags',
     },
-    'reproduce': {'nouns', 'model', 'data', 'training', 'evaluation'},
+    'reproduce': {'nouns', 'cluster', 'model', 'data', 'training', 'evaluation'},
     'cli': {
         'nouns',
+        'cluster',
         'preprocess',
         'media',
         'modalities',
@@ -120,6 +122,8 @@ def import_violation(package: str, module: str) -> str | None:
         return f'the shared nouns may import numpy and filelock only ({module})'
     elif package == 'preprocess' and top in ('torch', 'torchvision'):
         return f'preprocess runs without torch ({module})'
+    elif top == 'ray' and package != 'cluster':
+        return f'only cluster may import Ray ({module})'
     return None
 
 
@@ -161,6 +165,7 @@ def test_the_table_has_every_package():
     ('preprocess/resize.py', 'import torch.nn', 'without torch'),
     ('node/worker.py', 'from karmma_ros.model.karmma import Karmma', 'node may not import model'),
     ('clip.py', 'import cv2', 'numpy and filelock only'),
+    ('bags/parallel.py', 'def late():\n    import ray', 'only cluster may import Ray'),
     ('clip.py', 'import karmma_ros.data.samples', 'nouns may not import data'),
 ])
 def test_a_planted_violation_is_detected(tmp_path, file, source, expected):

@@ -189,7 +189,7 @@ def normal(name: str) -> str:
 
 def test_every_import_has_a_rosdep_key_or_a_pip_line():
     page = (ROOT / 'docs' / 'installation.md').read_text()
-    files = ('torch.txt', 'runtime.txt', 'training.txt')
+    files = ('torch.txt', 'runtime.txt', 'training.txt', 'cluster.txt')
     assert all(f'-r src/karmma_ros/requirements/{name}' in page for name in files)
     by_pip, providers = pinned(*files), importlib.metadata.packages_distributions()
     depends, names = declared('exec_depend'), imports_of(ROOT / 'karmma_ros')

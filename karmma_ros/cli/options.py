@@ -23,6 +23,7 @@ from karmma_ros.errors import InvalidSettingError, KarmmaError
 import yaml
 
 if TYPE_CHECKING:
+    from karmma_ros.cluster.engine import Workers
     from karmma_ros.data.datasets import DataSettings
     from karmma_ros.model.bundle import Bundle
 
@@ -193,6 +194,60 @@ def add_device_option(parser: CommandParser) -> None:
     from karmma_ros.model.backends import selection
 
     parser.add_argument('--device', type=str, default=selection.AUTO, help=selection.HELP)
+
+
+def add_worker_options(parser: CommandParser, what: str, jobs: int = 0) -> None:
+    """
+    Add `--jobs`, `--cluster`, `--job-cpus` and `--job-gpus`.
+
+    :param what: is done in parallel, in the plural.
+    :param jobs: what `--jobs` is if it is not given; 0: 1, or all that the cluster can run.
+    """
+    group = parser.add_argument_group('machines')
+    default = '' if jobs else ' (default: 1; with a cluster, all that it has resources for)'
+    group.add_argument('--jobs', type=int, default=jobs or None, metavar='N',
+                       help=f'most {what} at a time{default}')
+    group.add_argument('--cluster', type=str, default=os.environ.get('RAY_ADDRESS', ''),
+                       metavar='ADDRESS', help='Ray cluster to run on, such as ray://head:10001 '
+                       '(default: the variable RAY_ADDRESS, else this machine alone)')
+    group.add_argument('--job-cpus', type=int, default=2, metavar='N',
+                       help='processor cores of the cluster that each claims')
+    group.add_argument('--job-gpus', type=float, metavar='N', help='GPUs of the cluster for each, '
+                       'or a fraction of one (default: 1 with --device cuda, else none is used)')
+
+
+def workers_of(options: Namespace) -> Workers:
+    """
+    Return what `add_worker_options` gave.
+
+    :raises InvalidSettingError: for numbers that cannot be.
+    """
+    from karmma_ros.cluster.engine import Workers
+
+    if options.jobs is not None and options.jobs < 1:
+        raise InvalidSettingError('--jobs', options.jobs, 'a whole number above 0')
+    if options.job_cpus < 1:
+        raise InvalidSettingError('--job-cpus', options.job_cpus, 'a whole number above 0')
+    if options.job_gpus is not None and options.job_gpus < 0:
+        raise InvalidSettingError('--job-gpus', options.job_gpus, 'a number from 0')
+    if options.cluster in ('', 'local'):
+        return Workers(count=options.jobs or 1)
+    cuda = str(options.get('device') or '').startswith('cuda')
+    gpus = float(cuda) if options.job_gpus is None else options.job_gpus
+    return Workers(options.cluster, options.jobs or 0, options.job_cpus, gpus)
+
+
+def worker_device(options: Namespace, workers: Workers) -> str:
+    """
+    Return the device of each worker: that of this machine, or the GPU that it claims.
+
+    :raises InvalidSettingError: for a device that this machine does not have.
+    """
+    from karmma_ros.model.backends import selection
+
+    if not workers.address:
+        return selection.choose_device(options.device, '--device')
+    return f'{selection.CUDA}:0' if workers.gpus else selection.CPU
 
 
 def add_custom_encoders_option(parser: CommandParser) -> None:

@@ -34,15 +34,19 @@ from karmma_ros.bags.topics import NONE, parse_topics, TRUTH
 from karmma_ros.cli.options import (
     add_device_option,
     add_output_option,
+    add_worker_options,
     command_parser,
     CommandParser,
     MODEL_HELP,
     open_model,
     this_machine,
     to_path,
+    worker_device,
+    workers_of,
     writing,
 )
 from karmma_ros.cli.progress import Bars
+from karmma_ros.cluster.engine import Workers
 from karmma_ros.data.labels.label_file import read_label_file, recording_name
 from karmma_ros.data.recordings import SPLITS
 from karmma_ros.errors import (
@@ -55,7 +59,6 @@ from karmma_ros.errors import (
 from karmma_ros.evaluation.ground_truth import TIMES, Truth
 from karmma_ros.modalities import input_modalities
 from karmma_ros.modality import Modality
-from karmma_ros.model.backends import selection
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.stream.settings import (
     ALL_INPUTS,
@@ -105,13 +108,12 @@ def _parser() -> CommandParser:
                         help='parameter file of the node (default: its default parameters)')
     parser.add_argument('--rate', type=float, help='windows per second (default: parameter rate '
                         'of the node, 5 unless changed)')
-    parser.add_argument('--jobs', type=int, default=1, metavar='N',
-                        help='number of bags evaluated in parallel')
     parser.add_argument('--leave-one-out', action='store_true', help='also predict each window '
                         'without each of its inputs: which one mattered, above all in failure '
                         'cases (default: parameter leave_one_out of the node, false unless '
                         'changed)')
     add_device_option(parser)
+    add_worker_options(parser, 'bags')
     _add_faults(parser)
     return parser
 
@@ -144,14 +146,16 @@ def main(arguments: Sequence[str]) -> int:
     """Evaluate a model on bags and write the report."""
     options = _parser().parse_args(list(arguments))
     started, date = time.perf_counter(), datetime.now(timezone.utc)
-    options.device = selection.choose_device(options.device, '--device')
+    workers = workers_of(options)
+    options.device = worker_device(options, workers)
     bundle = open_model(options.model, '--model')
     settings = _settings(options, input_modalities(bundle.network.modalities, bundle.spec))
     events = event_settings(settings.values)
     with writing('--out', options.out):
         (options.out / RUN_DIR).mkdir(parents=True, exist_ok=True)
     paths = list({path.resolve(): path for path in options.bags}.values())
-    outcomes = _outcomes(paths, bundle, replace(settings, bags=tuple(paths)), options)
+    outcomes = _outcomes(
+        paths, bundle, replace(settings, bags=tuple(paths)), workers, options)
     console = Console(soft_wrap=True)
     runs, left_out = _runs(
         paths, outcomes, bundle, options, settings.values['rgb.bits'], console)
@@ -181,19 +185,18 @@ def _shortfalls(run: BagRun) -> Iterator[str]:
 
 
 def _outcomes(
-    paths: Sequence[Path], bundle: Bundle, settings: Settings, options: Namespace,
+    paths: Sequence[Path], bundle: Bundle, settings: Settings, workers: Workers,
+    options: Namespace,
 ) -> list[Outcome]:
-    if options.jobs < 1:
-        raise InvalidSettingError('--jobs', options.jobs, 'a whole number above 0')
+    cores = workers.cpus if workers.address else (os.cpu_count() or 1) // workers.count
     # One core is left to the reading thread: torch's threads would wait for each other.
-    threads = max(1, (os.cpu_count() or 1) // options.jobs - 1)
-    job = Job(bundle.path, settings, options.out / RUN_DIR, options.device, threads)
+    job = Job(bundle.path, settings, options.out / RUN_DIR, options.device, max(1, cores - 1))
     names = [path.name for path in paths]
     labels = [printable(p if names.count(p.name) > 1 else p.name) for p in paths]
     with Bars() as bars:
         return evaluate_all(
-            paths, job, options.jobs,
-            lambda index, done, total: bars(labels[index], done, total))
+            paths, job, workers,
+            lambda index, done, total: bars(labels[index], done, total), bars.print_line)
 
 
 def _runs(

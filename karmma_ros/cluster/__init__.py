@@ -1,0 +1,1 @@
+"""Many tasks on many machines: workers of Ray, and files in buckets."""

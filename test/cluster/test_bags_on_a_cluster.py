@@ -1,0 +1,88 @@
+"""`karmma bag evaluate --cluster`: the report of two nodes is that of one process."""
+
+import json
+import re
+import threading
+import time
+
+from clusters import two_nodes
+from karmma_ros.cli.main import main
+import pytest
+
+BAGS = 6
+TIMINGS = re.compile(r'latency.*')
+
+
+@pytest.fixture(scope='module')
+def bags(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('bags')
+    for i in range(BAGS):
+        assert main(['bag', 'synthetic', str(folder / f'kitchen_{i}.mcap'), '--episodes', '2',
+                     '--seconds', '2', '--size', '48x32', '--rate', '15', '--seed', str(i)]) == 0
+    bad = folder / 'kitchen_bad.mcap'
+    bad.write_bytes(b'no bag')
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope='module')
+def alone(bags, tmp_path_factory):
+    """Return the report of one process."""
+    out = tmp_path_factory.mktemp('alone')
+    assert evaluate(bags, out) == 1  # one bag is left out
+    return report(out)
+
+
+def evaluate(bags, out, *words):
+    return main(['bag', 'evaluate', *map(str, bags), '--model', 'synthetic_kitchen', '--subsets',
+                 '--out', str(out), *words])
+
+
+def provenance(out):
+    return json.loads((out / 'report.json').read_text())['provenance']
+
+
+def report(out):
+    """Return the bytes of a report without its date and its timings."""
+    content = json.loads((out / 'report.json').read_text())
+    left_out = content.pop('provenance')['left out']
+    return json.dumps([without_timings(content), left_out]).encode()
+
+
+def without_timings(node):
+    if isinstance(node, dict):
+        return {k: without_timings(v) for k, v in node.items() if not TIMINGS.fullmatch(k)}
+    return [without_timings(each) for each in node] if isinstance(node, list) else node
+
+
+@pytest.fixture(scope='module')
+def cluster():
+    """Yield an address, and what kills the second node: the last test does."""
+    pytest.importorskip('ray', reason='pip install -r requirements/cluster.txt')
+    with two_nodes() as (address, kill):
+        yield address, kill
+
+
+def on_cluster(cluster, bags, out):
+    return evaluate(bags, out, '--cluster', cluster[0], '--job-cpus', '1')
+
+
+def test_two_nodes_give_the_report_of_one_process(cluster, bags, alone, tmp_path):
+    assert on_cluster(cluster, bags, tmp_path) == 1
+    assert report(tmp_path) == alone
+    assert 'real_time' in provenance(tmp_path)
+    assert on_cluster(cluster, bags, tmp_path) == 1
+    assert 'real_time' not in provenance(tmp_path)  # nothing was computed again
+    assert report(tmp_path) == alone
+
+
+def test_a_node_that_is_killed_changes_nothing(cluster, bags, alone, tmp_path, capsys):
+    def kill_later():
+        while len(list(tmp_path.glob('work/*/predictions.npz'))) < 2:
+            time.sleep(0.02)
+        cluster[1]()
+    thread = threading.Thread(target=kill_later)
+    thread.start()
+    assert on_cluster(cluster, bags, tmp_path) == 1
+    thread.join()
+    assert 'a worker ended: its task is run again' in capsys.readouterr().out
+    assert report(tmp_path) == alone

@@ -1,0 +1,185 @@
+"""Tasks over workers: on this machine, and on a cluster of two nodes on loopback."""
+
+from functools import partial
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from cluster_tasks import (
+    exiting_setup,
+    failing,
+    failing_setup,
+    killed,
+    mistaken,
+    no_setup,
+    node,
+    slow,
+    square,
+)
+from clusters import two_nodes
+from karmma_ros.cluster.engine import check_shared, map_tasks, Workers, WorkerStoppedError
+from karmma_ros.errors import BagError, InvalidSettingError, KarmmaError
+import pytest
+
+HELPERS = Path(__file__).resolve().parents[1] / 'helpers'
+
+
+@pytest.fixture(scope='module', autouse=True)
+def tasks_path():
+    """Let the workers import the tasks."""
+    pytest.importorskip('ray', reason='pip install -r requirements/cluster.txt')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PYTHONPATH', f'{HELPERS}:{os.environ.get("PYTHONPATH", "")}')
+        yield
+
+
+@pytest.fixture(scope='module')
+def cluster():
+    """Yield the address of two nodes of one core each; the second claims to have a GPU."""
+    with two_nodes() as (address, _):
+        yield address
+
+
+def lines(log):
+    return [line.split() for line in Path(log).read_text().splitlines()]
+
+
+def test_results_are_in_order_and_each_worker_is_set_up_once():
+    done = []
+    results = map_tasks(square, range(9), no_setup, Workers(count=2),
+                        on_result=lambda index, result: done.append(index))
+    assert [result[0] for result in results] == [n ** 2 for n in range(9)]
+    assert sorted(done) == list(range(9))
+    calls = {}
+    for _, process, call in results:
+        calls.setdefault(process, []).append(call)
+    assert len(calls) == 2 and os.getpid() not in calls
+    assert all(sorted(each) == list(range(1, len(each) + 1)) for each in calls.values())
+
+
+def test_a_task_whose_worker_ends_is_run_alone_after_the_others(tmp_path):
+    notes = []
+    tasks = [(tmp_path / 'log', n) for n in range(4)]
+    results = map_tasks(killed, tasks, no_setup, Workers(count=2), note=notes.append)
+    assert [results[n] for n in (0, 2, 3)] == [0, 2, 3]
+    assert isinstance(results[1], WorkerStoppedError) and 'twice' in str(results[1])
+    ran = [int(number) for number, _ in lines(tmp_path / 'log')]
+    assert sorted(ran) == [0, 1, 1, 2, 3] and ran[-1] == 1
+    assert notes == ['a worker ended: its task is run again']
+
+
+def test_what_is_no_error_of_ours_is_raised(cluster):
+    with pytest.raises(ValueError, match='a mistake in task'):
+        map_tasks(mistaken, range(3), no_setup, Workers(cluster))
+
+
+@pytest.mark.parametrize(('setup', 'sentence'), [
+    (failing_setup, 'the model is broken'), (exiting_setup, 'the workers end while they start')])
+def test_a_setup_that_fails_everywhere_is_raised(cluster, setup, sentence):
+    with pytest.raises(KarmmaError, match=sentence):
+        map_tasks(square, range(3), setup, Workers(cluster))
+
+
+def test_a_task_waits_for_those_that_it_needs(cluster, tmp_path):
+    log, seen = tmp_path / 'log', set()
+    tasks = [(log, n, 1.5 if n == 2 else 0) for n in range(4)]
+    assert map_tasks(slow, tasks, no_setup, Workers(cluster),
+                     needs={0: [2], 1: [0, 3]},
+                     progress=lambda *each: seen.add(each)) == [0, 1, 2, 3]
+    assert (2, 1, 2) in seen
+    order = [(word, int(n)) for word, n, _ in lines(log)]
+    assert order.index(('begin', 0)) > order.index(('end', 2))
+    assert order.index(('begin', 1)) > max(order.index(('end', n)) for n in (0, 3))
+
+
+def test_tasks_run_on_all_nodes_of_a_cluster(cluster):
+    results = map_tasks(node, [1] * 4, no_setup, Workers(cluster))
+    assert len({name for name, _ in results}) == 2
+
+
+def test_a_gpu_is_claimed_and_seen_where_it_is(cluster):
+    results = map_tasks(node, [0] * 4, no_setup, Workers(cluster, gpus=1))
+    assert len({name for name, _ in results}) == 1
+    assert {visible for _, visible in results} == {'0'}
+
+
+def test_what_fails_on_one_node_is_tried_on_the_other(cluster, tmp_path):
+    tasks = [(tmp_path / 'log', n) for n in range(4)]
+    results = map_tasks(failing, tasks, no_setup, Workers(cluster))
+    assert [results[n] for n in (0, 2, 3)] == [0, 2, 3]
+    assert isinstance(results[1], BagError) and 'it is damaged' in str(results[1])
+    tried = [process for number, process in lines(tmp_path / 'log') if number == '1']
+    assert len(set(tried)) == 2
+
+
+def test_a_cluster_without_what_is_needed_is_an_error(cluster):
+    with pytest.raises(KarmmaError, match='each needs 64 CPU and 1 GPU of one machine, and the '
+                       'cluster has 2 CPU and 1 GPU in all'):
+        map_tasks(square, range(3), no_setup, Workers(cluster, 0, 64, 1, start_timeout_s=1))
+
+
+def test_after_a_node_is_killed_every_task_is_done_once(tmp_path):
+    log, notes = tmp_path / 'log', []
+    with two_nodes() as (address, kill):
+        begun = threading.Event()
+
+        def kill_later():
+            while len(log.read_text().splitlines() if log.exists() else ()) < 4:
+                time.sleep(0.05)
+            begun.set()
+            kill()
+        thread = threading.Thread(target=kill_later)
+        thread.start()
+        tasks = [(log, n, 1) for n in range(8)]
+        done = []
+        assert map_tasks(slow, tasks, no_setup, Workers(address), note=notes.append,
+                         on_result=lambda index, result: done.append(index)) == list(range(8))
+        thread.join()
+    assert begun.is_set() and notes == ['a worker ended: its task is run again']
+    assert sorted(done) == list(range(8))
+    ended = [int(n) for word, n, _ in lines(log) if word == 'end']
+    assert sorted(ended) == list(range(8))
+
+
+def test_an_address_without_a_cluster_is_an_error():
+    with pytest.raises(InvalidSettingError, match="--cluster is '127.0.0.1:1'; expected the "
+                       'address of a Ray cluster'):
+        map_tasks(square, range(3), no_setup, Workers('127.0.0.1:1'))
+
+
+def test_a_folder_that_a_machine_lacks_is_an_error(cluster, tmp_path):
+    with pytest.raises(InvalidSettingError, match="--out is '.*no_such'; expected a folder that "
+                       'all machines of the cluster have: .* has none of this path'):
+        map_tasks(square, range(3), partial(check_shared, '--out', tmp_path / 'no_such'),
+                  Workers(cluster))
+
+
+def test_without_ray_the_error_names_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'ray', None)
+    with pytest.raises(InvalidSettingError, match='--jobs is 2; expected one job on this machine, '
+                       'since Ray is not installed: pip install -r requirements/cluster.txt'):
+        map_tasks(square, range(3), no_setup, Workers(count=2))
+
+
+def test_an_interrupt_ends_the_workers(tmp_path):
+    script = tmp_path / 'run.py'
+    script.write_text(
+        'from cluster_tasks import no_setup, slow\n'
+        'from karmma_ros.cluster.engine import check_shared, map_tasks, Workers\n'
+        f'map_tasks(slow, [({str(tmp_path / "log")!r}, n, 60) for n in range(2)], no_setup, '
+        'Workers(count=2))\n')
+    process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / 'log').exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert 'KeyboardInterrupt' in process.communicate(timeout=30)[1]
+    workers = [int(each[2]) for each in lines(tmp_path / 'log')]
+    deadline = time.monotonic() + 10
+    while any(Path(f'/proc/{each}').exists() for each in workers):
+        assert time.monotonic() < deadline, 'a worker has not ended'
+        time.sleep(0.1)
