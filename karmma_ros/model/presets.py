@@ -131,12 +131,13 @@ def _chunked(base: ModelConfig, name: str, chunk: int) -> ModelConfig:
 
 
 def _causal(
-    base: ModelConfig, name: str, options: Mapping[str, Any], weights: str = ''
+    base: ModelConfig, name: str, options: Mapping[str, Any], weights: str = '',
+    encoder: str = 'causal_frames',
 ) -> ModelConfig:
     """Return a variant for live use that encodes each frame once, with a state."""
-    encoder = EncoderConfig('causal_frames', options, weights)
+    video = EncoderConfig(encoder, options, weights)
     return _derived(base, name, reduction='even',
-                    encoders={**base.encoders, RGB: encoder, FLOW: encoder})
+                    encoders={**base.encoders, RGB: video, FLOW: video})
 
 
 def _with_boxes(base: ModelConfig, name: str, spatial: int, temporal: int) -> ModelConfig:
@@ -177,6 +178,7 @@ _CONFIGS: tuple[tuple[ModelConfig, Task | None], ...] = (
     (_causal(_TINY, 'tiny_causal', {
         'backbone': 'resnet10t', 'channels': (16, 32, 64, 128), 'stem_width': 8, 'grid': 1}),
      None),
+    (_causal(_TINY, 'tiny_movinet', {'variant': 'a0', 'grid': 1}, encoder='movinet'), None),
     (_TEACHER, EPIC_KITCHENS),
     (_STUDENT, EPIC_KITCHENS),
     # Not the paper's: the student for live use.
@@ -185,6 +187,14 @@ _CONFIGS: tuple[tuple[ModelConfig, Task | None], ...] = (
     (_causal(_STUDENT, 'karmma_student_causal',
              {'backbone': 'mobilenetv3_large_100', 'grid': 3},
              'mobilenetv3_large_100.ra_in1k'), EPIC_KITCHENS),
+    # Published video encoders in place of Swin-T.
+    (_derived(_STUDENT, 'karmma_student_x3d', reduction='even', encoders={
+        **_STUDENT.encoders, RGB: EncoderConfig('x3d'), FLOW: EncoderConfig('x3d')}),
+     EPIC_KITCHENS),
+    (_causal(_STUDENT, 'karmma_student_x3d_continual', {'delayed': False},
+             encoder='x3d_continual'), EPIC_KITCHENS),
+    (_causal(_STUDENT, 'karmma_student_movinet', {'variant': 'a2'}, encoder='movinet'),
+     EPIC_KITCHENS),
     # Table II; with one modality there is nothing to fill in.
     (_derived(only(_STUDENT, [RGB]), 'karmma_student_v', missing='omit'), EPIC_KITCHENS),
     # The student without learned tokens, and the student trained without distillation.

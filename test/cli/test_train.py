@@ -239,3 +239,23 @@ def test_a_teacher_that_lacks_sensors_is_refused(teacher, cache, tmp_path, capsy
     other = teacher / 'rgb'  # it takes the camera alone
     assert run('student', tmp_path / 'out', cache, '--teacher', other) == 2
     assert 'one that takes V+F+A+D or more' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('encoder', [
+    '{"rgb": {"name": "x3d", "options": {"widths": [8, 16], "depths": [1, 2]}}}',
+    '{"rgb": {"name": "x3d_continual", "options": {"widths": [8, 16], "depths": [1, 2], '
+    '"grid": 1, "delayed": false}}}',
+    '{"rgb": {"name": "movinet", "options": {"variant": "a0", "grid": 1}}}',
+], ids=['x3d', 'x3d_continual', 'movinet'])
+def test_a_published_video_encoder_is_trained(cache, tmp_path, encoder):
+    assert run('student', tmp_path / 'out', cache, '--modalities', '[rgb, audio]',
+               '--encoders', encoder) == 0
+    bundle = load_bundle(tmp_path / 'out')
+    assert bundle.config.encoders[Modality.RGB].name in encoder
+    assert list(bundle.metrics['test_top1']) == ['V+A', 'V', 'A']
+
+
+def test_a_preset_of_a_published_video_encoder_is_trained(cache, tmp_path):
+    assert run('student', tmp_path / 'out', cache, '--preset', 'tiny_movinet') == 0
+    config = load_bundle(tmp_path / 'out').config
+    assert [config.encoders[m].name for m in config.modalities][:2] == ['movinet', 'movinet']

@@ -33,6 +33,10 @@ SMALL = {
         'stlt', {'dim': 16, 'heads': 2, 'spatial_layers': 1, 'temporal_layers': 2}),
     'causal_frames': EncoderConfig('causal_frames', {
         'backbone': 'mobilenetv3_small_050', 'kernel': 3, 'grid': 2}),
+    'x3d': EncoderConfig('x3d', {'widths': (8, 16), 'depths': (1, 2)}),
+    'x3d_continual': EncoderConfig('x3d_continual', {
+        'widths': (8, 16), 'depths': (1, 2), 'grid': 1, 'delayed': False}),
+    'movinet': EncoderConfig('movinet', {'variant': 'a0', 'grid': 1}),
 }
 
 

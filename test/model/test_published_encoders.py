@@ -130,7 +130,7 @@ def test_the_average_at_an_edge_is_of_the_pixels_inside():
 @pytest.mark.parametrize(('encoder', 'spec', 'gmacs', 'parameters'), [
     (EncoderConfig('x3d'), ClipSpec(1, 13, VideoSpec(160, 160)), 1.96, 3.79),
     (EncoderConfig('x3d'), ClipSpec(1, 16, VideoSpec(224, 224)), 4.73, 3.79),
-    (EncoderConfig('movinet', {'size': 'a2'}), ClipSpec(1, 50, VideoSpec(224, 224)), 10.3, 4.8),
+    (EncoderConfig('movinet', {'variant': 'a2'}), ClipSpec(1, 50, VideoSpec(224, 224)), 10.3, 4.8),
 ])
 def test_has_the_published_cost(encoder, spec, gmacs, parameters):
     """Multiply-accumulates of a clip; parameters with a classifier of Kinetics."""
@@ -145,7 +145,7 @@ def test_has_the_published_cost(encoder, spec, gmacs, parameters):
 @pytest.mark.parametrize(('encoder', 'text'), [
     (EncoderConfig('x3d', {'depths': (1, 2)}), 'as many widths as depths, each 1 or more'),
     (EncoderConfig('x3d_continual', {'widths': (), 'depths': ()}), 'as many widths as depths'),
-    (EncoderConfig('movinet', {'size': 'a9'}), "'a9'.*expected size a0 or a2"),
+    (EncoderConfig('movinet', {'variant': 'a9'}), "'a9'.*expected variant a0 or a2"),
     (EncoderConfig('movinet', {'horizon': 0}), 'a horizon of 1 or more'),
 ])
 def test_options_that_have_no_network_are_refused(spec, encoder, text):

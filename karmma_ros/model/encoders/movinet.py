@@ -25,7 +25,7 @@ Layers = tuple[tuple[int, int, int], ...]
 
 
 class _Size(NamedTuple):
-    """The sizes of a network (Tables 1 and 2 of the paper's appendix)."""
+    """The sizes of a network, of the paper's tables of architectures."""
 
     stem: int
     stages: tuple[tuple[int, int, Layers], ...]
@@ -58,7 +58,7 @@ class MoViNet(nn.Module):
     MoViNet of a stream: convolutions over time see this frame and those before it.
 
     :param input_shape: `[3, t, h, w]`.
-    :param size: `a0` or `a2`.
+    :param variant: `a0` or `a2`.
     :param grid: rows and columns of tokens that a frame is pooled to.
     :param horizon: squeeze-and-excitation takes the mean of all frames since the start of the
         stream, up to so many; then older ones fade. The published networks saw streams of 50;
@@ -69,15 +69,15 @@ class MoViNet(nn.Module):
     """
 
     def __init__(
-        self, input_shape: Sequence[int], size: str = 'a0', grid: int = 3,
+        self, input_shape: Sequence[int], variant: str = 'a0', grid: int = 3,
         horizon: int = HORIZON, features: int = FEATURES, classifier_tokens: bool = False,
     ) -> None:
         super().__init__()
-        if size not in _SIZES or horizon < 1:
+        if variant not in _SIZES or horizon < 1:
             raise InvalidSettingError(
-                'encoder.options', {'size': size, 'horizon': horizon},
-                f'size {" or ".join(_SIZES)}, and a horizon of 1 or more')
-        own = _SIZES[size]
+                'encoder.options', {'variant': variant, 'horizon': horizon},
+                f'variant {" or ".join(_SIZES)}, and a horizon of 1 or more')
+        own = _SIZES[variant]
         self.parts = 1 if classifier_tokens else input_shape[1]
         self.horizon = horizon
         self.conv1 = _Conv(input_shape[0], own.stem, 3, stride=2)

@@ -26,7 +26,7 @@ SMALL = {'widths': (8, 16), 'depths': (1, 2), 'features': 24}
 ENCODERS = {
     'clip': EncoderConfig('x3d', SMALL),
     'continual': EncoderConfig('x3d_continual', SMALL),
-    'movinet': EncoderConfig('movinet', {'size': 'a0', 'grid': 1}),
+    'movinet': EncoderConfig('movinet', {'variant': 'a0', 'grid': 1}),
 }
 both = pytest.mark.parametrize('target', ['openvino', 'onnx'])
 
