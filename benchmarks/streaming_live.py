@@ -98,7 +98,7 @@ def subjects_of(config: ModelConfig, exports: Sequence[str]) -> Iterator[Subject
 
 def _bundle(config: ModelConfig) -> Bundle:
     """Read a network, or write one with random weights."""
-    path, (spec, vocabulary) = EXPORTS / config.preset, setting('karmma_student')
+    path, (spec, vocabulary) = EXPORTS / config.preset, setting(config.preset)
     if not (path / 'config.json').is_file():
         torch.manual_seed(0)
         save_bundle(path, build(config, spec, vocabulary), config, spec, vocabulary,
@@ -165,7 +165,7 @@ def zeros(network: Karmma) -> dict[Modality, Input]:
 
 def cost_of(config: ModelConfig) -> tuple[int, int]:
     """Count the operations of one prediction, and the parameters."""
-    spec, classes = setting('karmma_student')
+    spec, classes = setting(config.preset)
     with torch.device('meta'):
         network = build(config, spec, classes).eval()
     tokens = newest(EagerParts(network, 'meta'), zeros(network), HOP)

@@ -34,6 +34,9 @@ CropSize = tuple[int, int] | tuple[int, int, tuple[int, ...]]
 KALDI_FBANK = 'kaldi_fbank'
 AUDIO_FEATURES = ('decibels', KALDI_FBANK)
 
+FLOW_PRESETS = ('ultrafast', 'fast', 'medium')
+"""Presets of DIS, the estimator of flow (Kroeger et al., ECCV 2016), by quality."""
+
 BOX_PAD, BOX_HAND, BOX_OBJECT = 0, 1, 2
 """Box categories as STLT numbers them (Radevski et al., BMVC 2021)."""
 
@@ -73,21 +76,46 @@ class VideoSpec:
 
 @dataclass(frozen=True)
 class FlowSpec:
-    """How dense flow becomes a (u, v, 0) image; it has the size of the video crop."""
+    """How dense flow becomes a (u, v, 0) image; it has the size of the video crop, or a part."""
 
     bound: float = 20.0
-    """Displacements are clipped to ±bound pixels per sampled frame, then mapped to 0..255."""
+    """Displacements are clipped to ±bound pixels of the video crop per sampled frame, then mapped
+    to 0..255."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Subtracted from each channel, scaled to 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD
     """Each channel is then divided by this."""
     camera: str = ''
     """Modality whose frames it is computed from; empty: `rgb`, or the one with its suffix."""
+    preset: str = 'medium'
+    """How it is estimated: `medium`, `fast` in a third of the time, or `ultrafast`."""
+    scale: int = 1
+    """Of how many pixels of the video crop, each way, it has one: 2 estimates it at half the
+    height and width, in a quarter of the time, and so is its encoder."""
 
     def __post_init__(self) -> None:
-        _positive('clip.flow', self, 'bound')
+        _positive('clip.flow', self, 'bound', 'scale')
+        if self.preset not in FLOW_PRESETS:
+            raise InvalidSettingError('clip.flow.preset', self.preset, ', '.join(FLOW_PRESETS))
         if self.camera and Modality.parse(self.camera).type_name != 'rgb':
             raise InvalidSettingError('clip.flow.camera', self.camera, 'a modality of type rgb')
+
+
+    @property
+    def own_bound(self) -> float:
+        """Return the bound in pixels of its own size."""
+        return self.bound / self.scale
+
+    @property
+    def estimation(self) -> tuple[float, str, int]:
+        """Return how it is computed from frames, as `clip_flow` and `estimate_flow` take it."""
+        return self.own_bound, self.preset, self.scale
+
+    def crop_size(self, video: VideoSpec) -> CropSize:
+        """Return how flow of other sizes is resized and cropped beside such a video."""
+        height, width = video.height // self.scale, video.width // self.scale
+        resize = tuple(side // self.scale for side in video.resize)
+        return (height, width, resize) if resize else (height, width)
 
 
 @dataclass(frozen=True)
@@ -231,13 +259,13 @@ class ClipSpec:
             del mapping['flow']['camera']
         inputs = {str(name): value for name, value in mapping.pop('inputs').items()}
         for spec, fields_of in [(self.video, mapping['video']), (self.audio, mapping['audio']),
+                                (self.flow, mapping['flow']),
                                 *((self.inputs[name], inputs[str(name)]) for name in self.inputs)]:
             if isinstance(spec, VideoSpec) and not spec.resize:
                 del fields_of['resize']
-            if isinstance(spec, AudioSpec):
-                for name in ('features', 'tile_duration'):
-                    if getattr(spec, name) == getattr(AudioSpec, name):
-                        del fields_of[name]
+            for name in _LATER.get(type(spec), ()):
+                if getattr(spec, name) == getattr(type(spec), name):
+                    del fields_of[name]
         return {**mapping, 'inputs': inputs} if inputs else mapping
 
     @classmethod
@@ -287,6 +315,12 @@ def _type(modality: Modality) -> Any:
     """Return the type of a modality, which is defined above this module."""
     return load_type(modality.type_name, REGISTRY[modality.type_name].location)(modality)
 
+
+_LATER: Mapping[type, tuple[str, ...]] = {
+    AudioSpec: ('features', 'tile_duration'),
+    FlowSpec: ('preset', 'scale'),
+}
+"""Fields that were added: stored models without them mean the default."""
 
 _TYPE = 'type'
 """Key of a specification for the class of its modality's type."""

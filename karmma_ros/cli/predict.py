@@ -197,7 +197,7 @@ class _VideoWindow:
 def _windows(
     video: VideoClips, spec: ClipSpec, sensors: Subset, audio: Path | None
 ) -> Iterator[_VideoWindow]:
-    flow_cache, period_s = FlowCache(spec.flow.bound), spec.duration / spec.num_frames
+    flow_cache, period_s = FlowCache(*spec.flow.estimation), spec.duration / spec.num_frames
     audio_file = AudioFile(audio) if audio is not None else None
     for slot, frames in sliding_windows(video.frames(spec), spec.num_frames):
         start_s = slot * period_s

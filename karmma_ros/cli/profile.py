@@ -17,6 +17,7 @@ from karmma_ros.evaluation.cost import (
     cost_of,
     cost_of_model,
     gflops_by_cap,
+    NEW_FRAMES,
     resident_bytes,
     tensor_bytes,
 )
@@ -183,6 +184,10 @@ def _gflops_table(name: str, cost: Cost) -> str:
         header.append('absent filled in')
         for row, filled in zip(rows, cost.gflops_filled.values()):
             row.append(f'{filled:.2f}')
+    if cost.gflops_live:
+        header.append(f'live, {NEW_FRAMES} new frames')
+        for row, live in zip(rows, cost.gflops_live.values()):
+            row.append(f'{live:.2f}')
     return _table(header, rows)
 
 

@@ -31,8 +31,10 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.presets import only, preset, task
+from karmma_ros.model.streaming import chunks_of, EagerParts, newest
 from karmma_ros.model.tokens import REDUCE
 from karmma_ros.prediction import Vocabulary
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import sdpa_kernel, SDPBackend
@@ -49,8 +51,15 @@ class Cost:
     """Subset → billions of operations a clip, absent modalities left out, as the paper counts."""
     gflops_filled: Mapping[str, float]
     """The same with absent modalities filled by learned tokens; empty where there are none."""
+    gflops_live: Mapping[str, float]
+    """The same of a streaming network for a live prediction after `NEW_FRAMES` frames, or a chunk,
+    where what was encoded before is used again; empty for others."""
     parameters: int
     trainable: int
+
+
+NEW_FRAMES = 2
+"""Frames from one live prediction to the next: 8 predictions a second at the paper's 16 frames."""
 
 
 def setting(name: str) -> tuple[ClipSpec, Vocabulary]:
@@ -92,11 +101,20 @@ def _cost(network: Karmma, spec: ClipSpec) -> Cost:
         return (fusing + sum(encoding[m] for m in subset)) / 1e9
 
     filled = {subset_name(s): total(s) for s in chosen} if network.fill_missing else {}
+    live = {subset_name(s): _live(network, s) / 1e9
+            for s in chosen} if chunks_of(network) else {}
     network.fill_missing = False
     return Cost(
-        {subset_name(s): total(s) for s in chosen}, filled,
+        {subset_name(s): total(s) for s in chosen}, filled, live,
         sum(p.numel() for p in network.parameters()),
         sum(p.numel() for p in network.parameters() if p.requires_grad))
+
+
+def _live(network: Karmma, subset: Sequence[Modality]) -> int:
+    """Count the operations of a live prediction."""
+    clip = {m: np.zeros((1, *network.input_shapes[m]), np.float32) for m in subset}
+    tokens = newest(EagerParts(network, 'meta'), clip, NEW_FRAMES)
+    return count_operations(lambda: network.fuse(tokens()))[0]
 
 
 def gflops_by_cap(name: str, caps: Sequence[int | None]) -> dict[int | None, float]:

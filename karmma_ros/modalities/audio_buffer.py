@@ -21,6 +21,7 @@ from karmma_ros.preprocess.spectrogram import (
     log_mel,
     resample,
     StreamResampler,
+    tile_starts,
     touching_gaps,
 )
 import numpy as np
@@ -245,6 +246,22 @@ class StoredAudio:
     span_ns: tuple[int, int]
     """Times of the first and last valid sample."""
     cache: SpectrogramCache
+
+    def chunk_keys(self, count: int, columns: int) -> list[tuple[int, int]]:
+        """
+        Return what identifies each chunk of a spectrogram of one tile, and its audio.
+
+        :param count: chunks of the tile.
+        :param columns: of a chunk.
+        """
+        spec = self.cache.spec
+        size = columns * spec.hop_length
+        first = tile_starts(len(self.samples), spec)[0] * spec.hop_length
+        bounds = [first + i * size for i in range(count + 1)]
+        inside = np.clip(bounds, 0, len(self.samples))
+        return [(self.first + start, hash((self.samples[a:b].tobytes(),
+                                           self.valid_mask[a:b].tobytes())))
+                for start, a, b in zip(bounds, inside, inside[1:])]
 
     def arrays(self) -> AudioArrays:
         """Return the samples with their spectrogram, of which only what is new is computed."""

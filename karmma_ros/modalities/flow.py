@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TYPE_CHECKING
@@ -97,7 +98,7 @@ class FlowBuffer(FrameSlots[FlowFrame]):
         self, clip: ClipSpec, size: CropSize | None = None, bound: float | None = None,
     ) -> None:
         super().__init__(clip, size)
-        self._bound = clip.flow.bound if bound is None else bound
+        self._bound = clip.flow.own_bound if bound is None else bound
         self._stamps: deque[int] = deque(maxlen=_STAMPS)
 
     def times_ns(self, sample: Any, stamp_ns: int, now_ns: int) -> tuple[int, int]:
@@ -160,8 +161,10 @@ class FlowCache:
     to the worker that prepares the windows.
     """
 
-    def __init__(self, bound: float) -> None:
-        self._bound = bound
+    def __init__(self, bound: float, preset: str = 'medium', scale: int = 1) -> None:
+        """Take the arguments of `estimate_flow`."""
+        self._estimate = partial(estimate_flow, bound=bound, preset=preset, scale=scale)
+        self._scale = scale
         self._cached: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
     @property
@@ -170,8 +173,9 @@ class FlowCache:
         return sum(flow.nbytes for flow in self._cached.values())
 
     def clip_flow(self, frames: Sequence[Frame]) -> NDArray[np.uint8]:
-        """Return `preprocess.flow.clip_flow` of the frames, uint8 `[t, h, w, 2]`."""
-        flow = np.full((len(frames), *frames[0].image.shape[:2], 2), NO_MOVEMENT, np.uint8)
+        """Return `preprocess.optical_flow.clip_flow` of the frames."""
+        height, width = (side // self._scale for side in frames[0].image.shape[:2])
+        flow = np.full((len(frames), height, width, 2), NO_MOVEMENT, np.uint8)
         used: dict[tuple[int, int], NDArray[np.uint8]] = {}
         for i, (previous, current) in enumerate(zip(frames, frames[1:]), start=1):
             if previous is current:
@@ -179,7 +183,7 @@ class FlowCache:
             pair = previous.serial, current.serial
             pair_flow = self._cached.get(pair)
             if pair_flow is None:
-                pair_flow = estimate_flow(previous.image, current.image, self._bound)
+                pair_flow = self._estimate(previous.image, current.image)
             flow[i] = used[pair] = pair_flow
         flow[0] = flow[min(1, len(frames) - 1)]
         self._cached = used
@@ -285,7 +289,7 @@ class Flow(ModalityType):
 
     def clip_fields(self, clip: ClipSpec) -> dict[str, Any]:
         """Return the fields of its own, and the size of its camera's frames."""
-        height, width, *resize = self._size(clip)
+        height, width, *resize = clip.of(self.source(clip)).crop_size
         fields = {**super().clip_fields(clip), 'video.height': height, 'video.width': width}
         return {**fields, 'video.resize': tuple(*resize)}
 
@@ -305,11 +309,11 @@ class Flow(ModalityType):
 
     def usual_size(self, samples: NDArray[Any], clip: ClipSpec) -> float:
         """Return the largest displacement, in the unit of the samples."""
-        return 127.0 if samples.dtype == np.uint8 else float(self.spec(clip).bound)
+        return 127.0 if samples.dtype == np.uint8 else float(self.spec(clip).own_bound)
 
     def messages_of(self, arrays: Any, clip: ClipSpec) -> list[tuple[float, Any]]:
         """Return displacements in pixels."""
-        scale = self.spec(clip).bound / self.usual_size(arrays, clip)
+        scale = self.spec(clip).own_bound / self.usual_size(arrays, clip)
         return [(time_s, (np.asarray(flow, np.float32) - NO_MOVEMENT) * scale)
                 for time_s, flow in super().messages_of(arrays, clip)]
 
@@ -319,11 +323,11 @@ class Flow(ModalityType):
 
     def recomputed(self, frames: NDArray[np.uint8], clip: ClipSpec) -> NDArray[np.uint8]:
         """Return the flow of other frames of the camera, as `prepare` takes it."""
-        return clip_flow(frames, self.spec(clip).bound)
+        return clip_flow(frames, *self.spec(clip).estimation)
 
     def buffer(self, clip: ClipSpec) -> FlowBuffer:
         """Return an empty buffer of the flow of a topic."""
-        return FlowBuffer(clip, self._size(clip), self.spec(clip).bound)
+        return FlowBuffer(clip, self._size(clip), self.spec(clip).own_bound)
 
     def read(self, message: Any, type_name: str, clip: ClipSpec, values: Values) -> SizedImage:
         """Decode displacements, cropped; also return their width and height before."""
@@ -348,10 +352,12 @@ class Flow(ModalityType):
     ) -> NDArray[np.uint8]:
         """Return flow `[t, h, w, 2]`, cropped, or computed from the cropped frames."""
         from karmma_ros.media.sources import crop_all, FlowFromVideo, frame_times
-        times, size = frame_times(start_s, clip), self._size(clip)
+        times = frame_times(start_s, clip)
         if isinstance(source, FlowFromVideo):
-            return clip_flow(frames.cropped(source.video, times, size), self.spec(clip).bound)
-        return crop_all(source.flow(times), size)
+            size = clip.of(self.source(clip)).crop_size
+            return clip_flow(frames.cropped(source.video, times, size),
+                             *self.spec(clip).estimation)
+        return crop_all(source.flow(times), self._size(clip))
 
     def rank(self, encoding: str) -> int:
         """Take displacements alone."""
@@ -371,13 +377,13 @@ class Flow(ModalityType):
 
     def derivation(self, clip: ClipSpec) -> Callable[[StoredFrames], ComputedFlow]:
         """Return what computes it from the frames of its camera, each pair once."""
-        cache = FlowCache(self.spec(clip).bound)
+        cache = FlowCache(*self.spec(clip).estimation)
         return lambda frames: ComputedFlow(frames, cache)
 
     def check_derivation(self, clip: ClipSpec) -> None:
         """Refuse frames that are too small to compute flow."""
-        check_video_size(clip.of(self.source(clip)))
+        check_video_size(clip.of(self.source(clip)), self.spec(clip).scale)
 
     def _size(self, clip: ClipSpec) -> CropSize:
-        size: CropSize = clip.of(self.source(clip)).crop_size
+        size: CropSize = self.spec(clip).crop_size(clip.of(self.source(clip)))
         return size

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from karmma_ros.clip import ClipSpec
+from karmma_ros.clip import AudioSpec, ClipSpec, FlowSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import modality_type
 from karmma_ros.modality import in_order, Modality, PAPER_MODALITIES
@@ -37,6 +37,10 @@ class Task:
 EPIC_KITCHENS = Task(ClipSpec(), {VERB: 97, NOUN: 300})
 EPIC_KITCHENS_55 = Task(ClipSpec(), {VERB: 125, NOUN: 352})
 """The older release, whose heads the published size of Radevski et al.'s teacher has."""
+EPIC_KITCHENS_STREAM = Task(
+    ClipSpec(flow=FlowSpec(preset='fast', scale=2), audio=AudioSpec(tiles=1, tile_steps=400)),
+    EPIC_KITCHENS.classes)
+"""For live use: cheaper flow, and one spectrogram of the window, for tiles would overlap."""
 SOMETHING_SOMETHING = Task(ClipSpec(), {'action': 174})
 
 
@@ -131,13 +135,13 @@ def _chunked(base: ModelConfig, name: str, chunk: int) -> ModelConfig:
 
 
 def _causal(
-    base: ModelConfig, name: str, options: Mapping[str, Any], weights: str = '',
+    base: ModelConfig, name: str, options: Mapping[Modality, Mapping[str, Any]], weights: str = '',
     encoder: str = 'causal_frames',
 ) -> ModelConfig:
-    """Return a variant for live use that encodes each frame once, with a state."""
-    video = EncoderConfig(encoder, options, weights)
-    return _derived(base, name, reduction='even',
-                    encoders={**base.encoders, RGB: video, FLOW: video})
+    """Return a variant for live use that encodes each frame, and audio, once, with a state."""
+    encoders = {m: EncoderConfig('causal_mel' if m == AUDIO else encoder, own, weights)
+                for m, own in options.items()}
+    return _derived(base, name, reduction='even', encoders={**base.encoders, **encoders})
 
 
 def _with_boxes(base: ModelConfig, name: str, spatial: int, temporal: int) -> ModelConfig:
@@ -168,6 +172,10 @@ _RADEVSKI = _derived(
         **_STUDENT.encoders, AUDIO: replace(_SWIN_T, options=_TILES)})), 'radevski')
 """The teacher of Radevski et al. (Table II): three Swin-T, each with Swin's own classifier."""
 
+_RESNET = {'backbone': 'resnet10t', 'channels': (16, 32, 64, 128), 'stem_width': 8, 'grid': 1}
+_MOBILENET = {'backbone': 'mobilenetv3_large_100'}
+"""Of the students for live use that encode frame by frame."""
+
 _CONFIGS: tuple[tuple[ModelConfig, Task | None], ...] = (
     (_TINY, None),
     (_TINY_TEACHER, None),
@@ -176,25 +184,27 @@ _CONFIGS: tuple[tuple[ModelConfig, Task | None], ...] = (
     (_chunked(_TINY, 'tiny_stream', 4), None),
     (_chunked(_TINY, 'tiny_stream_8', 8), None),
     (_causal(_TINY, 'tiny_causal', {
-        'backbone': 'resnet10t', 'channels': (16, 32, 64, 128), 'stem_width': 8, 'grid': 1}),
-     None),
-    (_causal(_TINY, 'tiny_movinet', {'variant': 'a0', 'grid': 1}, encoder='movinet'), None),
+        RGB: _RESNET, FLOW: _RESNET, AUDIO: {**_RESNET, 'channels': (16, 32, 64, 96)}}), None),
+    (_causal(_TINY, 'tiny_movinet', dict.fromkeys(
+        (RGB, FLOW), {'variant': 'a0', 'grid': 1}), encoder='movinet'), None),
     (_TEACHER, EPIC_KITCHENS),
     (_STUDENT, EPIC_KITCHENS),
     # Not the paper's: the student for live use.
     (_chunked(_STUDENT, 'karmma_student_stream', 8), EPIC_KITCHENS),
     (_chunked(_STUDENT, 'karmma_student_stream_16', 16), EPIC_KITCHENS),
-    (_causal(_STUDENT, 'karmma_student_causal',
-             {'backbone': 'mobilenetv3_large_100', 'grid': 3},
-             'mobilenetv3_large_100.ra_in1k'), EPIC_KITCHENS),
+    (_causal(_STUDENT, 'karmma_student_causal', {
+        RGB: {**_MOBILENET, 'grid': 2},
+        FLOW: {**_MOBILENET, 'grid': (1, 2)},  # what moves left and right
+        AUDIO: {**_MOBILENET, 'grid': (2, 1)},  # high and low pitch
+    }, 'mobilenetv3_large_100.ra_in1k'), EPIC_KITCHENS_STREAM),
     # Published video encoders in place of Swin-T.
     (_derived(_STUDENT, 'karmma_student_x3d', reduction='even', encoders={
         **_STUDENT.encoders, RGB: EncoderConfig('x3d'), FLOW: EncoderConfig('x3d')}),
      EPIC_KITCHENS),
-    (_causal(_STUDENT, 'karmma_student_x3d_continual', {'delayed': False},
-             encoder='x3d_continual'), EPIC_KITCHENS),
-    (_causal(_STUDENT, 'karmma_student_movinet', {'variant': 'a2'}, encoder='movinet'),
-     EPIC_KITCHENS),
+    (_causal(_STUDENT, 'karmma_student_x3d_continual', dict.fromkeys(
+        (RGB, FLOW), {'delayed': False}), encoder='x3d_continual'), EPIC_KITCHENS),
+    (_causal(_STUDENT, 'karmma_student_movinet', dict.fromkeys(
+        (RGB, FLOW), {'variant': 'a2'}), encoder='movinet'), EPIC_KITCHENS),
     # Table II; with one modality there is nothing to fill in.
     (_derived(only(_STUDENT, [RGB]), 'karmma_student_v', missing='omit'), EPIC_KITCHENS),
     # The student without learned tokens, and the student trained without distillation.

@@ -136,7 +136,7 @@ def find_weights(config: EncoderConfig) -> Path:
     library, _, name = config.name.partition(':')
     if library == 'torchvision':
         return _torchvision_file(name, weights)
-    if library in ('timm', 'ast', 'causal_frames'):
+    if library in ('timm', 'ast', 'causal_frames', 'causal_mel'):
         return timm_file(weights)
     raise InvalidSettingError(
         'weights', weights,

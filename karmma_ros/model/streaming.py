@@ -46,6 +46,15 @@ class Chunks:
     """The first frame of each is ignored."""
     newest: bool = False
     """Only the last frame's tokens are fused: they depend on the frames before."""
+    columns: int = 0
+    """Mel columns of a chunk of audio, which stands for a frame; 0 of frames."""
+
+    def frames(self, x: Input) -> Input:
+        """Return the frames `[1, 3, t, h, w]` of a clip; of a spectrogram `[1, 1, t, f, c]`."""
+        if not self.columns:
+            return x
+        split = x.reshape(*x.shape[:3], self.count, self.columns)
+        return np.ascontiguousarray(np.moveaxis(split, 3, 2))
 
 
 class Parts(Protocol):
@@ -68,7 +77,7 @@ class Parts(Protocol):
         self, modality: Modality, x: Input, past: Past | None
     ) -> tuple[list[Part], Past]:
         """
-        Embed the next frames of a stream, `[1, 3, t, h, w]`, without their positions in the clip.
+        Embed the next frames of a stream, as `Chunks.frames`, without their positions in the clip.
 
         :param past: the state that the previous call returned, which may be changed and is not to
             be used again; None: start of the stream.
@@ -90,8 +99,10 @@ def chunks_of(network: nn.Module) -> dict[Modality, Chunks]:
         if isinstance(encoder, ChunkedEncoder):
             chunks[Modality(name)] = Chunks(encoder.parts, False, encoder.skips_first)
         elif isinstance(encoder, StatefulEncoder):
-            frames = getattr(network, 'input_shapes')[name][1]
-            chunks[Modality(name)] = Chunks(frames, True, False, newest=encoder.parts < frames)
+            columns = getattr(encoder, 'columns', 0)
+            frames = encoder.parts if columns else getattr(network, 'input_shapes')[name][1]
+            chunks[Modality(name)] = Chunks(
+                frames, True, False, newest=encoder.parts < frames, columns=columns)
     return chunks
 
 
@@ -120,14 +131,15 @@ def newest(
 
     It takes the time that a live window takes.
 
-    :param hop: new frames, of a modality that is encoded with a state.
+    :param hop: new frames; the newest chunk of audio is new if it is as long, or longer.
     """
-    encoders = {m: _newest_of(parts, m, x, hop) for m, x in clip.items()}
+    most = max(each.count for each in parts.chunks.values())
+    encoders = {m: _newest_of(parts, m, x, hop, most) for m, x in clip.items()}
     return lambda: {m: tokens() for m, tokens in encoders.items()}
 
 
 def _newest_of(
-    parts: Parts, modality: Modality, x: Input, hop: int
+    parts: Parts, modality: Modality, x: Input, hop: int, most: int
 ) -> Callable[[], Tokens]:
     own = parts.chunks.get(modality)
     if own is None:
@@ -137,10 +149,11 @@ def _newest_of(
         chunk = chunks_in(x, own.count)[-1]
         known = [parts.encode_chunk(modality, chunk)] * (own.count - 1)
         return lambda: parts.in_order(modality, [*known, parts.encode_chunk(modality, chunk)])
+    x = own.frames(x)
     known, past = parts.encode_next(modality, x, None)
-    frames = x[:, :, :hop]
+    new = x[:, :, :-(-hop * own.count // most)]
     return lambda: parts.in_order(
-        modality, [*known[hop:], *parts.encode_next(modality, frames, past)[0]])
+        modality, [*known[new.shape[2]:], *parts.encode_next(modality, new, past)[0]])
 
 
 class EagerParts:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import cv2
-from karmma_ros.clip import CropSize, FlowSpec, VideoSpec
+from karmma_ros.clip import CropSize, FLOW_PRESETS, FlowSpec, VideoSpec
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError, printable
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.image import check_layout, flat_bytes
@@ -36,56 +36,64 @@ _MIN_SIDE = 16
 """Below this many pixels on the shorter side OpenCV's DIS fails, or brings the process down."""
 
 
-def check_video_size(spec: VideoSpec) -> None:
+def check_video_size(spec: VideoSpec, scale: int = 1) -> None:
     """
-    Check that flow can be computed from the frames of a model.
+    Check that flow can be computed from the frames of a model, so many times smaller.
 
     :raises InvalidSettingError: when they are too small for DIS.
     """
     for name, side in (('height', spec.height), ('width', spec.width)):
-        if side < _MIN_SIDE:
+        if side < _MIN_SIDE * scale:
             raise InvalidSettingError(
                 f'clip.video.{name} of the model', side,
-                f'{_MIN_SIDE} pixels or more to compute flow from the camera',
+                f'{_MIN_SIDE * scale} pixels or more to compute flow from the camera',
                 'set flow.source to topic, or flow.enabled to false')
 
 
 def estimate_flow(
     previous: NDArray[np.uint8], current: NDArray[np.uint8], bound: float,
+    preset: str = 'medium', scale: int = 1,
 ) -> NDArray[np.uint8]:
     """
     Estimate how each pixel moved from `previous` to `current`, two RGB `[h, w, 3]`.
 
-    Return uint8 `[h, w, 2]`, rightward and downward displacement. Frames that are equal
-    give exactly `NO_MOVEMENT` at no cost.
+    Return uint8 `[h / scale, w / scale, 2]`, rightward and downward displacement. Frames that are
+    equal give exactly `NO_MOVEMENT` at no cost.
+
+    :param bound: in pixels of the flow.
+    :param preset: one of `clip.FLOW_PRESETS`.
+    :param scale: frames are reduced by it before.
 
     :raises InvalidSampleError: when the frames differ in size or are too small for DIS.
     """
     check_array('previous frame', previous, np.uint8, ('h', 'w', 3))
     check_array('current frame', current, np.uint8, (*previous.shape[:2], 3))
     if np.array_equal(previous, current):
-        return np.full((*previous.shape[:2], 2), NO_MOVEMENT, np.uint8)
-    return _flow_between(_grey(previous), _grey(current), bound)
+        return np.full(_flow_shape(previous, scale), NO_MOVEMENT, np.uint8)
+    return _flow_between(_grey(previous, scale), _grey(current, scale), bound, preset)
 
 
-def clip_flow(frames: NDArray[np.uint8], bound: float) -> NDArray[np.uint8]:
+def clip_flow(
+    frames: NDArray[np.uint8], bound: float, preset: str = 'medium', scale: int = 1,
+) -> NDArray[np.uint8]:
     """
-    Estimate the flow of RGB frames `[t, h, w, 3]`: uint8 `[t, h, w, 2]`.
+    Estimate the flow of RGB frames `[t, h, w, 3]`: uint8 `[t, h / scale, w / scale, 2]`.
 
     Flow i leads from frame i - 1 to frame i; the first, which has no frame before it,
-    repeats the second. One frame alone gives no movement.
+    repeats the second. One frame alone gives no movement. The arguments are those of
+    `estimate_flow`.
 
     :raises InvalidSampleError: when the frames are too small for DIS.
     """
     check_array('frames', frames, np.uint8, ('t', 'h', 'w', 3))
-    flow = np.full((*frames.shape[:3], 2), NO_MOVEMENT, np.uint8)
-    grey = _grey(frames[0]) if len(frames) > 1 else None
+    flow = np.full((len(frames), *_flow_shape(frames[0], scale)), NO_MOVEMENT, np.uint8)
+    grey = _grey(frames[0], scale) if len(frames) > 1 else None
     for i in range(1, len(frames)):
         if np.array_equal(frames[i - 1], frames[i]):
             continue
-        previous, grey = grey, _grey(frames[i])
+        previous, grey = grey, _grey(frames[i], scale)
         assert previous is not None
-        flow[i] = _flow_between(previous, grey, bound)
+        flow[i] = _flow_between(previous, grey, bound, preset)
     if len(frames) > 1:
         flow[0] = flow[1]
     return flow
@@ -167,7 +175,7 @@ def _known(field: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _flow_between(
-    previous: NDArray[np.uint8], current: NDArray[np.uint8], bound: float,
+    previous: NDArray[np.uint8], current: NDArray[np.uint8], bound: float, preset: str,
 ) -> NDArray[np.uint8]:
     if min(previous.shape) < _MIN_SIDE:
         h, w = previous.shape
@@ -175,7 +183,7 @@ def _flow_between(
             f'frame size for flow: got {w} x {h}; expected {_MIN_SIDE} pixels or more each way')
     # A new object each time (3 % dearer): an old one keeps settings that a frame of another
     # size made it choose, and scratch memory that threads must not share.
-    estimator: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    estimator: Any = cv2.DISOpticalFlow.create(_PRESETS[preset])
     flow = estimator.calc(previous, current, None)
     return _quantise(np.asarray(flow, np.float32), bound)
 
@@ -188,5 +196,18 @@ def _quantise(displacement: NDArray[np.float32], bound: float) -> NDArray[np.uin
     return np.asarray(scaled, np.uint8)
 
 
-def _grey(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
+def _grey(frame: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
+    if scale == 1:
+        return grey
+    height, width = _flow_shape(frame, scale)[:2]
+    return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _flow_shape(frame: NDArray[np.uint8], scale: int) -> tuple[int, int, int]:
+    return frame.shape[0] // scale, frame.shape[1] // scale, 2
+
+
+_PRESETS = dict(zip(FLOW_PRESETS, (
+    cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST, cv2.DISOPTICAL_FLOW_PRESET_FAST,
+    cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)))

@@ -182,14 +182,18 @@ def audio_input(
     middle /= np.float32(spec.std)
     if valid_mask is not None:
         middle[:, touching_gaps(valid_mask, spec)] = 0.0
-    centres = (np.arange(spec.tiles) + 0.5) / spec.tiles * len(waveform) / spec.hop_length
-    starts = np.rint(centres).astype(int) - steps // 2 + margin
-    if is_kaldi:
-        starts = np.array([margin])
     tiles = np.empty((spec.tiles, bands, steps), np.float32)
-    for tile, start in zip(tiles, starts):
+    for tile, start in zip(tiles, tile_starts(len(waveform), spec) + margin):
         tile[:] = padded[:, start:start + steps]
     return tiles
+
+
+def tile_starts(samples: int, spec: AudioSpec) -> NDArray[np.intp]:
+    """Return the first column of each tile of so many samples, `[k]`; below 0 before them."""
+    if spec.features == KALDI_FBANK:
+        return np.zeros(1, np.intp)
+    centres = (np.arange(spec.tiles) + 0.5) / spec.tiles * samples / spec.hop_length
+    return np.rint(centres).astype(np.intp) - spec.tile_steps // 2
 
 
 def _own_tiles(

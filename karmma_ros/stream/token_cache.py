@@ -10,13 +10,14 @@ Shape legend: t frames, h height, w width, p chunks, n tokens, d fusion width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
-from math import gcd
+from math import gcd, lcm
 from typing import cast, Protocol
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.modalities import modality_type
+from karmma_ros.modalities.audio_buffer import StoredAudio
 from karmma_ros.modalities.sample_buffer import FrameSamples
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.model.streaming import Chunks, Part, Parts, Past, Tokens
@@ -34,17 +35,20 @@ def hop_for(chunks: Mapping[Modality, Chunks], spec: ClipSpec, rate: float) -> i
     """
     Return the number of frames from one window to the next, so that tokens can be used again.
 
-    The largest divisor of the chunks' length that allows at least `rate` results a second, or
-    1 where no divisor does; 0 for a network that encodes every window anew.
+    The largest that allows at least `rate` results a second, else 1: a divisor of the length of
+    chunks that are independent; of an encoder with a state, which is used again at any distance,
+    complete chunks. 0 for a network that encodes every window anew.
 
     :param rate: results a second.
     """
     if not chunks:
         return 0
-    shared = gcd(*(spec.num_frames // each.count for each in chunks.values()))
+    independent = gcd(*(spec.num_frames // each.count for each in chunks.values()
+                        if not each.stateful))  # 0 without any, of which all are divisors
+    length = lcm(*(spec.num_frames // each.count for each in chunks.values() if each.stateful))
     most = spec.num_frames / spec.duration / rate
-    return max((hop for hop in range(1, shared + 1) if shared % hop == 0 and hop <= most),
-               default=1)
+    return max((hop for hop in range(1, int(most) + 1)
+                if independent % hop == 0 and (hop % length == 0 or length % hop == 0)), default=1)
 
 
 class TokenCache:
@@ -58,7 +62,7 @@ class TokenCache:
     def __init__(self, network: Parts) -> None:
         self._network = network
         self._caches: dict[Modality, _Cache] = {
-            modality: (_FrameCache if each.stateful else _ChunkCache)(network, modality)
+            modality: _cache_of(network, modality, each)
             for modality, each in network.chunks.items()}
 
     def tokens(
@@ -79,15 +83,13 @@ class TokenCache:
         if cache is None:
             x = window.clip({modality}).inputs[modality]
             return self._network.encode(modality, x[None])
-        samples = cast(FrameSamples, window.samples[modality])
-        parts = cache.parts(samples.images, _preparation(window, modality, samples))
-        return self._network.in_order(modality, parts)
+        return self._network.in_order(modality, cache.parts(window))
 
 
 class _Cache(Protocol):
     """The cached tokens of one modality."""
 
-    def parts(self, images: Images, prepare: Prepare) -> list[Part]:
+    def parts(self, window: Window) -> list[Part]:
         """Return the embedded chunks of a window, oldest first."""
         ...
 
@@ -104,7 +106,8 @@ class _ChunkCache:
         self._chunks = network.chunks[modality]
         self._cached: dict[tuple[int, ...], tuple[Part, Images]] = {}
 
-    def parts(self, images: Images, prepare: Prepare) -> list[Part]:
+    def parts(self, window: Window) -> list[Part]:
+        images, prepare = _frames(window, self._modality)
         size = len(images) // self._chunks.count
         parts = [self._part(images[i:i + size], partial(prepare, i, i + size))
                  for i in range(0, len(images), size)]
@@ -125,46 +128,105 @@ class _ChunkCache:
 
 
 class _FrameCache:
-    """Embedded frames of one stream in their order, and the state of the encoder."""
+    """Embedded frames of one stream, and the state of the encoder."""
+
+    def __init__(self, network: Parts, modality: Modality) -> None:
+        self._modality = modality
+        self._stream = _Stream(network, modality)
+        self._images: Images = []
+
+    def parts(self, window: Window) -> list[Part]:
+        images, prepare = _frames(window, self._modality)
+        parts = self._stream.parts(_ids(images), prepare)
+        self._images = list(images)  # stored, so that no other image gets the same id
+        return parts
+
+    def reset(self) -> None:
+        self._images = []
+        self._stream.reset()
+
+
+class _AudioCache:
+    """
+    Embedded chunks of audio, and the state of the encoder.
+
+    Windows that end within a chunk, as every second one where a chunk lasts two frames, have a
+    stream of their own.
+
+    :param most: streams.
+    """
+
+    def __init__(self, network: Parts, modality: Modality, most: int) -> None:
+        self._network, self._modality, self._most = network, modality, most
+        self._chunks = network.chunks[modality]
+        self._streams: dict[int, _Stream] = {}
+
+    def parts(self, window: Window) -> list[Part]:
+        samples = cast(StoredAudio, window.samples[self._modality])
+        keys = samples.chunk_keys(self._chunks.count, self._chunks.columns)
+        offset = keys[0][0] % (keys[1][0] - keys[0][0]) if len(keys) > 1 else 0
+        stream = self._streams.pop(offset, None) or _Stream(self._network, self._modality)
+        self._streams[offset] = stream  # the last used is the last
+        for old in list(self._streams)[:-self._most]:
+            del self._streams[old]
+        x = self._chunks.frames(window.clip({self._modality}).inputs[self._modality][None])
+        return stream.parts(keys, lambda first, end: x[:, :, first:end])
+
+    def reset(self) -> None:
+        self._streams = {}
+
+
+class _Stream:
+    """Embedded frames in their order, by the keys of what they show, and the encoder's state."""
 
     def __init__(self, network: Parts, modality: Modality) -> None:
         self._network, self._modality = network, modality
-        self._images: Images = []
+        self._keys: tuple[Hashable, ...] = ()
         self._parts: list[Part] = []
         self._past: Past | None = None
 
-    def parts(self, images: Images, prepare: Prepare) -> list[Part]:
-        count, new = len(images), self._count_new(images)
+    def parts(self, keys: Sequence[Hashable], prepare: Prepare) -> list[Part]:
+        """Return the embedded frames of a window; those with new keys are encoded."""
+        count, new = len(keys), self._count_new(keys)
         if new == count:
             self.reset()
         if new:
             parts, self._past = self._network.encode_next(
                 self._modality, prepare(count - new, count), self._past)
             self._parts = [*self._parts[new:], *parts]
-        self._images = list(images)
+        self._keys = tuple(keys)
         return self._parts
 
-    def _count_new(self, images: Images) -> int:
+    def _count_new(self, keys: Sequence[Hashable]) -> int:
         """
         Count the new frames at the end of a window; all, where its earlier frames differ.
 
-        The first image does not count: that of a window's flow repeats the second.
+        The first frame does not count: that of a window's flow repeats the second.
         """
-        before, now = _ids(self._images), _ids(images)
-        count = len(now)
+        before, now, count = self._keys, tuple(keys), len(keys)
         return next((new for new in range(count - 1) if before[new + 1:] == now[1:count - new]),
                     count)
 
     def reset(self) -> None:
-        self._images, self._parts, self._past = [], [], None
+        """Start a stream."""
+        self._keys, self._parts, self._past = (), [], None
+
+
+def _cache_of(network: Parts, modality: Modality, chunks: Chunks) -> _Cache:
+    if not chunks.stateful:
+        return _ChunkCache(network, modality)
+    if not chunks.columns:
+        return _FrameCache(network, modality)
+    frames = max(each.count for each in network.chunks.values())
+    return _AudioCache(network, modality, max(1, frames // chunks.count))
 
 
 def _ids(images: Images) -> tuple[int, ...]:
     return tuple(map(id, images))
 
 
-def _preparation(window: Window, modality: Modality, samples: FrameSamples) -> Prepare:
-    """Return a function that prepares some of a window's frames as `Window.clip` prepares all."""
-    own = modality_type(modality)
-    return lambda first, end: own.prepare_frames(
+def _frames(window: Window, modality: Modality) -> tuple[Images, Prepare]:
+    """Return a window's images, and what prepares some of them as `Window.clip` prepares all."""
+    own, samples = modality_type(modality), cast(FrameSamples, window.samples[modality])
+    return samples.images, lambda first, end: own.prepare_frames(
         samples.some_arrays(first, end), window.spec)[None]

@@ -8,7 +8,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.encoders import build_encoder, parts_of
-from karmma_ros.model.encoders.causal import CausalFrames
+from karmma_ros.model.encoders.causal import CausalFrames, CausalMel
 from karmma_ros.model.presets import ensemble, preset, unimodal
 from karmma_ros.model.pretrained import load_encoder
 from karmma_ros.model.streaming import chunks_of, EagerParts, positions_of
@@ -157,6 +157,38 @@ def test_a_frame_changes_what_follows_and_nothing_before(causal):
 
 
 @torch.inference_mode()
+def test_audio_chunk_by_chunk_equals_the_complete_spectrogram():
+    encoder = settle(CausalMel((1, 32, 150), 25, backbone='resnet10t', kernel=3, grid=[2, 1]))
+    x = torch.rand(2, 1, 32, 150)
+    complete, past, tokens = encoder(x), None, []
+    for count in (1, 2, 1, 2):
+        first = 25 * sum(each.shape[1] // 2 for each in tokens)
+        chunks = x[..., first:first + 25 * count].unflatten(3, (count, 25)).transpose(2, 3)
+        new, past = encoder.step(chunks, past)
+        tokens.append(new)
+    assert complete.shape[:2] == (2, 6 * 2) and encoder.parts == 6
+    torch.testing.assert_close(torch.cat(tokens, dim=1), complete, rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_audio_changes_the_tokens_of_its_chunk_and_what_follows():
+    encoder = settle(CausalMel((1, 32, 150), 25, backbone='resnet10t', kernel=3, grid=1))
+    x = torch.rand(1, 1, 32, 150)
+    changed = x.clone()
+    changed[..., 60] += 1  # in the third chunk
+    moved = (encoder(x) - encoder(changed)).abs().amax((0, 2)) > 1e-6
+    assert moved.tolist()[:4] == [False, False, True, True]
+
+
+def test_chunks_of_audio_divide_the_spectrogram():
+    with pytest.raises(InvalidSettingError, match=(
+            'columns of causal_mel is 40; expected a divisor of the 150 columns')):
+        CausalMel((1, 32, 150), 40, backbone='resnet10t')
+    with pytest.raises(InvalidSettingError, match='audio.tiles is 2; expected 1 for causal_mel'):
+        CausalMel((2, 32, 150))
+
+
+@torch.inference_mode()
 def test_untrained_mixers_leave_the_image_model_as_it_is():
     torch.manual_seed(0)
     encoder = CausalFrames(SHAPE, 'resnet10t', grid=1).eval()
@@ -200,15 +232,15 @@ def test_an_image_model_starts_from_its_own_weights(spec, tmp_path):
 
 
 @pytest.mark.parametrize(('name', 'tokens', 'parts'), [
-    ('karmma_student_stream', 300, 4), ('karmma_student_stream_16', 300, 2),
-    ('karmma_student_causal', 288, 32)])
+    ('karmma_student_stream', (300, 300), 4), ('karmma_student_stream_16', (300, 300), 2),
+    ('karmma_student_causal', (128, 64), 32)])
 def test_the_full_size_networks_keep_to_the_papers_sequence(name, tokens, parts):
     from karmma_ros.evaluation.cost import setting
     with torch.device('meta'):
         network = build(preset(name), *setting(name))
-    for modality in (V, F):
+    for modality, count in zip((V, F), tokens):
         embedding = network.embedding(modality)
-        assert (len(embedding.absent_tokens), embedding.parts) == (tokens, parts)
+        assert (len(embedding.absent_tokens), embedding.parts) == (count, parts)
 
 
 @pytest.mark.parametrize('chunk', [2, 4])

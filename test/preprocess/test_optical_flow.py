@@ -3,8 +3,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
-from karmma_ros.clip import FlowSpec
-from karmma_ros.errors import InvalidSampleError
+from karmma_ros.clip import FLOW_PRESETS, FlowSpec, VideoSpec
+from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.preprocess import optical_flow as flow_module
 from karmma_ros.preprocess.optical_flow import (
     clip_flow,
@@ -156,3 +156,36 @@ def test_unknown_movement_is_none(unknown):
 def test_flow_images_that_are_none(changes, text):
     with pytest.raises(InvalidSampleError, match=text):
         decode_flow(**flow_fields(**changes)[1])
+
+
+@pytest.mark.parametrize('spec', [
+    FlowSpec(20.0, preset='fast'), FlowSpec(20.0, preset='ultrafast'), FlowSpec(20.0, scale=2),
+    FlowSpec(20.0, preset='fast', scale=2)])
+@pytest.mark.parametrize(('dx', 'dy'), [(4, 0), (-4, 6)])
+def test_a_cheaper_estimate_has_the_same_values_at_its_own_size(spec, dx, dy):
+    frames = sliding(2, dx, dy)
+    image = estimate_flow(*frames, *spec.estimation)
+    assert image.shape == (64 // spec.scale, 64 // spec.scale, 2)
+    np.testing.assert_array_equal(clip_flow(frames, *spec.estimation)[1], image)
+    inner = image[8:-8, 8:-8].astype(float) - 128
+    np.testing.assert_allclose(np.median(inner, (0, 1)) * 20 / 127.5, (dx, dy), atol=0.4)
+
+
+def test_each_preset_is_another_estimate():
+    frames = np.stack([texture(1, 64), texture(2, 64)])
+    estimates = [clip_flow(frames, 20.0, preset) for preset in FLOW_PRESETS]
+    assert all((a != b).any() for a, b in zip(estimates, estimates[1:]))
+    np.testing.assert_array_equal(estimates[-1], clip_flow(frames, 20.0))
+
+
+@pytest.mark.parametrize(('settings', 'text'), [
+    ({'preset': 'slow'}, "clip.flow.preset is 'slow'; expected ultrafast, fast, medium"),
+    ({'scale': 0}, 'clip.flow.scale is 0; expected a number above 0')])
+def test_an_unknown_way_to_estimate_is_refused(settings, text):
+    with pytest.raises(InvalidSettingError, match=text):
+        FlowSpec(**settings)
+
+
+def test_frames_that_are_too_small_for_the_scale_are_refused():
+    with pytest.raises(InvalidSettingError, match='height of the model is 40; expected 48 pixels'):
+        flow_module.check_video_size(VideoSpec(40, 40), 3)

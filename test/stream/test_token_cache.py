@@ -8,7 +8,7 @@ from karmma_ros.modalities.audio_buffer import AudioChunk
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import EncoderConfig, ModelConfig
-from karmma_ros.model.streaming import chunks_of, EagerParts
+from karmma_ros.model.streaming import Chunks, chunks_of, EagerParts
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.preprocess.resize import video_input
 from karmma_ros.stream.sensor_stream import SensorStream
@@ -232,8 +232,17 @@ def test_sensors_that_are_kept_out_are_not_encoded():
     (replace(FRAMES, chunk=4), 4, 2),
     (replace(FRAMES, chunk=4), 9, 1),
     (replace(FRAMES, chunk=4), 30, 1),
-    (CAUSAL, 2, 1),
+    (CAUSAL, 2, 5),
+    (CAUSAL, 4, 2),
+    (CAUSAL, 30, 1),
 ])
-def test_windows_hop_by_a_divisor_of_the_chunks(frames, rate, hop):
+def test_windows_hop_by_a_divisor_of_the_chunks_and_by_any_number_of_causal_frames(
+        frames, rate, hop):
     network = network_of(frames)
     assert hop_for(chunks_of(network), SPEC, rate) == hop
+
+
+@pytest.mark.parametrize(('rate', 'hop'), [(2, 4), (3, 2), (6, 1)])
+def test_windows_end_with_a_chunk_of_causal_audio_where_the_rate_allows_it(rate, hop):
+    chunks = {V: Chunks(8, True, False), A: Chunks(4, True, False, columns=40)}
+    assert hop_for(chunks, SPEC, rate) == hop

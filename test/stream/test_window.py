@@ -1,7 +1,12 @@
 from __future__ import annotations
 
-from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
+from dataclasses import replace
+
+from karmma_ros.clip import AudioSpec, ClipSpec, FlowSpec, VideoSpec
+from karmma_ros.data.synthetic_kitchen.episode import clip_spec, render_clip
+from karmma_ros.data.synthetic_kitchen.vocabulary import Split
 from karmma_ros.modalities import flow as flow_module
+from karmma_ros.modalities import modality_type
 from karmma_ros.modalities.audio_buffer import SpectrogramCache, StoredAudio
 from karmma_ros.modalities.detection_buffer import StoredBoxes
 from karmma_ros.modalities.flow import ComputedFlow, FlowCache
@@ -29,9 +34,9 @@ def calls(monkeypatch):
     pairs = []
     estimate = flow_module.estimate_flow
 
-    def counted(previous, current, bound):
+    def counted(previous, current, **how):
         pairs.append((previous.tobytes(), current.tobytes()))
-        return estimate(previous, current, bound)
+        return estimate(previous, current, **how)
 
     monkeypatch.setattr(flow_module, 'estimate_flow', counted)
     return pairs
@@ -93,6 +98,44 @@ def make_window() -> Window:
                 (-50 * MS, 290 * MS), SpectrogramCache(SPEC.audio)),
             Modality.DETECTIONS: StoredBoxes(
                 (np.zeros((0, 5), np.float32),) * 4, (0, 100 * MS))})
+
+
+def test_flow_of_a_stream_is_that_of_training_for_each_way_to_estimate_it():
+    flow = FlowSpec(20.0, preset='fast', scale=2)
+    spec = replace(SPEC, flow=flow, video=VideoSpec(32, 48))
+    own, buffer = modality_type(Modality.FLOW), FrameBuffer(spec)
+    for stamp in (0, 100, 200, 300):
+        buffer.add(RANDOM.integers(0, 256, (32, 48, 3), dtype=np.uint8), stamp * MS)
+    frames = buffer.window(300 * MS)
+    live = own.prepare(own.derivation(spec)(frames).arrays(), spec)
+    trained = own.prepare(clip_flow(frames.arrays(), *flow.estimation), spec)
+    np.testing.assert_array_equal(live, trained)
+    assert live.shape == spec.input_shape(Modality.FLOW) == (3, 4, 16, 24)
+
+
+def test_flow_of_a_topic_has_the_values_of_the_movement_at_each_size():
+    values = []
+    for scale in (1, 2):
+        spec = replace(SPEC, flow=FlowSpec(20.0, scale=scale))
+        buffer = modality_type(Modality.FLOW).buffer(spec)
+        for stamp in (100, 200, 300, 400):
+            buffer.add(np.full((2 * SPEC.video.height, 2 * SPEC.video.width, 2), 8.0, np.float32),
+                       stamp * MS)
+        shown = buffer.window(400 * MS).arrays()
+        assert shown.shape[1] == SPEC.video.height // scale
+        values.append(int(np.median(shown[-1])))
+    assert values[0] == values[1] > 128
+
+
+def test_the_kitchen_renders_flow_at_its_own_size_and_old_specifications_are_unchanged():
+    spec = clip_spec()
+    assert 'scale' not in spec.to_dict()['flow'] and 'preset' not in spec.to_dict()['flow']
+    half = replace(spec, flow=replace(spec.flow, preset='fast', scale=2))
+    assert ClipSpec.from_dict(half.to_dict()) == half
+    rendered = render_clip(Split.TEST, 0, 0, half)
+    assert rendered.flow.shape == (16, 20, 20, 2) and rendered.rgb.shape == (16, 40, 40, 3)
+    np.testing.assert_array_equal(
+        rendered.flow, clip_flow(rendered.rgb, *half.flow.estimation))
 
 
 def test_clip_has_every_modality_in_its_shape():

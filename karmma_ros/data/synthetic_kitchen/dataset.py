@@ -72,8 +72,8 @@ def write_split(folder: Path | str, split: Split, count: int, seed: int, spec: C
         if value < 1:
             raise InvalidSettingError(name, value, 'at least 1')
     folder = Path(folder)
-    frames = (spec.num_frames, spec.video.height, spec.video.width)
-    shapes = {'rgb': (*frames, 3), 'flow': (*frames, 2),
+    rgb, flow = (spec.input_shape(m)[1:] for m in (Modality.RGB, Modality.FLOW))
+    shapes = {'rgb': (*rgb, 3), 'flow': (*flow, 2),
               'audio': spec.input_shape(Modality.AUDIO),
               'detections': spec.input_shape(Modality.DETECTIONS), 'labels': (2,)}
     layout = {name: (dtype, shapes[name]) for name, dtype in _DTYPES.items()}
@@ -214,7 +214,7 @@ class CachedKitchen(Dataset[Sample]):
             readers = {
                 Modality.RGB: lambda: camera_frames(kitchen, start, self.spec),
                 Modality.FLOW: lambda: clip_flow(
-                    camera_frames(kitchen, start, self.spec), self.spec.flow.bound),
+                    camera_frames(kitchen, start, self.spec), *self.spec.flow.estimation),
                 Modality.DETECTIONS: lambda: boxes_of_frames(kitchen, start, self.spec)}
         readers[Modality.AUDIO] = lambda: kitchen.audio(
             start, self.spec.duration, self.spec.audio.sample_rate)

@@ -268,7 +268,7 @@ def render_window(kitchen: Episode, start_s: float, spec: ClipSpec) -> RenderedC
     audio = kitchen.audio(start_s, spec.duration, spec.audio.sample_rate)
     return RenderedClip(
         rgb=rgb,
-        flow=clip_flow(rgb, spec.flow.bound),
+        flow=clip_flow(rgb, *spec.flow.estimation),
         audio=audio_input(audio, spec.audio).astype(np.float16),
         detections=detection_input(boxes_of_frames(kitchen, start_s, spec), spec.detections),
         labels=np.array([kitchen.verb_id, kitchen.noun_id], np.int64),

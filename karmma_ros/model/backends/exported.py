@@ -215,7 +215,7 @@ class Exported:
             if modality not in self._of_clips:
                 self._of_clips[modality] = self._new_state(modality)
             self._of_clips[modality].zero()
-            return self.in_order(modality, self._of_clips[modality].encode(x))
+            return self.in_order(modality, self._of_clips[modality].encode(own.frames(x)))
         chunks = chunks_in(x, own.count)
         return self.in_order(modality, [self.encode_chunk(modality, chunk) for chunk in chunks])
 
@@ -231,8 +231,11 @@ class Exported:
     def _check(self, modality: Modality, x: Input) -> None:
         """Refuse another shape than a clip's: an assignment would broadcast it."""
         wanted = list(self._encoders[modality].inputs[INPUT].shape)
-        if modality in self.chunks:
-            wanted[2] *= self.chunks[modality].count
+        own = self.chunks.get(modality)
+        if own is not None and own.columns:
+            wanted = [*wanted[:2], wanted[3], wanted[4] * own.count]
+        elif own is not None:
+            wanted[2] *= own.count
         if list(x.shape) != wanted:
             raise InvalidSettingError(
                 f'inputs.{modality}', list(x.shape), f'an array {wanted}',
@@ -261,7 +264,10 @@ def assemble(export: Export, network: Karmma, make: Callable[[Path], Graph]) -> 
     encoders, several = {}, {}
     for m in network.modalities:
         own = chunks.get(m)
-        x = _chunk_shape((1, *network.input_shapes[m]), 2, own)
+        x = (1, *network.input_shapes[m])
+        if own is not None and own.columns:
+            x = (*x[:2], own.count, x[2], own.columns)
+        x = _chunk_shape(x, 2, own)
         tokens = fusion.inputs[m.value].shape
         tokens = tokens if own and own.newest else _chunk_shape(tokens, 1, own)
         if own is None or not own.stateful:

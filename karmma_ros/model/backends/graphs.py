@@ -252,16 +252,17 @@ def feeds(
         if own is None or not own.stateful:
             yield from ({INPUT: x} for x in (chunks_in(clip, own.count) if own else [clip]))
             continue
-        past = _nothing(network, modality, clip)
+        given = own.frames(clip)
+        past = _nothing(network, modality, given)
         for first in range(0, own.count - frames + 1, frames):
-            x = clip[:, :, first:first + frames]
+            x = given[:, :, first:first + frames]
             yield {INPUT: x, **{name: state.numpy() for name, state in _named(PAST, past)}}
             _, past = network.encode_next(modality, torch.from_numpy(x), past)
 
 
-def _nothing(network: Karmma, modality: Modality, clip: Input) -> Past:
+def _nothing(network: Karmma, modality: Modality, frames: Input) -> Past:
     """Return the state of an encoder at the start of a stream, as tensors."""
-    _, past = network.encode_next(modality, torch.from_numpy(clip[:, :, :1]), None)
+    _, past = network.encode_next(modality, torch.from_numpy(frames[:, :, :1]), None)
     return tuple(torch.zeros_like(part) if isinstance(part, Tensor)
                  else tuple(map(torch.zeros_like, part)) for part in past)
 
@@ -283,7 +284,7 @@ def _write_encoder(
 ) -> list[Path]:
     own, path = chunks_of(network).get(modality), folder / f'{graph_name(modality)}.onnx'
     if own is not None and own.stateful:
-        return [write_stateful(network, modality, clip, folder, frames)
+        return [write_stateful(network, modality, own.frames(clip), folder, frames)
                 for frames in FRAMES_AT_ONCE if frames <= own.count]
     if own is None:
         _export(EncoderOf(network, modality), (torch.from_numpy(clip),), path, [INPUT], [TOKENS])
@@ -294,16 +295,16 @@ def _write_encoder(
 
 
 def write_stateful(
-    network: Karmma, modality: Modality, clip: Input, folder: Path, frames: int
+    network: Karmma, modality: Modality, example: Input, folder: Path, frames: int
 ) -> Path:
     """
     Write the graph of an encoder with a state, for so many frames at a time.
 
-    :param clip: an example.
+    :param example: as many frames or more, as `Chunks.frames` returns them.
     """
     path = folder / f'{graph_name(modality, frames)}.onnx'
     with _traceable():
-        past, x = _nothing(network, modality, clip), torch.from_numpy(clip[:, :, :frames])
+        past, x = _nothing(network, modality, example), torch.from_numpy(example[:, :, :frames])
         given = dict(_named(PAST, past))
         kept = [name for name, _ in _named(KEPT, past, frames)]
         _export(_FrameEncoderOf(network, modality, past), (x, *given.values()), path,

@@ -10,7 +10,7 @@ from karmma_ros.errors import first_line, InvalidSettingError
 from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig
-from karmma_ros.model.encoders.causal import CausalFrames
+from karmma_ros.model.encoders.causal import CausalFrames, CausalMel
 from karmma_ros.model.encoders.layout import LayoutCNN, STLT
 from karmma_ros.model.encoders.library import check_options, TimmFrames, TorchvisionVideo
 from karmma_ros.model.encoders.mel import AST, MelCNN
@@ -29,6 +29,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     'layout_cnn': LayoutCNN,
     'ast': AST,
     'causal_frames': CausalFrames,
+    'causal_mel': CausalMel,
     'series_cnn': SeriesCNN,
     'depth_cnn': DepthCNN,
     'timesformer': TimeSformer,

@@ -30,7 +30,8 @@ class StatefulEncoder(Protocol):
     """An encoder of RGB or flow that sees each frame once and keeps a state."""
 
     parts: int
-    """Frames of a clip (t), each with equally many tokens; 1: only those of the last count."""
+    """Frames of a clip (t), or chunks of a spectrogram, each with equally many tokens; 1: only
+    those of the last count."""
 
     def step(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """
@@ -56,20 +57,20 @@ class CausalFrames(nn.Module):
     :param input_shape: `[3, t, h, w]`.
     :param backbone: a model of timm of one of the families in `_FAMILIES`.
     :param kernel: frames that a mixer sees (k).
-    :param grid: rows and columns of tokens that a frame is pooled to.
+    :param grid: rows and columns of tokens that a frame is pooled to; one number is both.
     :param options: further arguments of `timm.create_model`.
     """
 
     def __init__(
         self, input_shape: Sequence[int], backbone: str = 'mobilenetv3_large_100',
-        kernel: int = 5, grid: int = 3, **options: Any,
+        kernel: int = 5, grid: int | Sequence[int] = 3, **options: Any,
     ) -> None:
         super().__init__()
         self.parts = input_shape[1]
         self.model, self._family = _trunk(backbone, options)
         self.mixers = nn.ModuleList(
             CausalMixer(width, kernel) for width in self._widths(input_shape))
-        self.pool = nn.AdaptiveAvgPool2d(grid)
+        self.pool = nn.AdaptiveAvgPool2d(grid if isinstance(grid, int) else tuple(grid))
         for part in (self.model, self.mixers):  # this layout is faster on a CPU
             cast(Any, part).to(memory_format=torch.channels_last)
 
@@ -172,6 +173,52 @@ class CausalMixer(nn.Module):
         return reduce(torch.add, (
             frame * weight.to(frame.dtype)[:, None, None]
             for frame, weight in zip(frames, self.weight)))
+
+
+class CausalMel(CausalFrames):
+    """
+    `CausalFrames` on a spectrogram: each chunk of mel columns is a frame, beside the chunk before.
+
+    A frame is two chunks wide, so that nothing is seen only across a border. Weights have the
+    names of `CausalFrames`: those of image models are a start here too.
+
+    :param input_shape: `[1, f, s]`, f mel bands and s columns.
+    :param columns: mel columns of a chunk; they divide s. A chunk should last whole frames of the
+        clip, so that windows which end with a frame have chunks in common: 25 columns of 5 ms are
+        two frames at 16 a second.
+    :param options: arguments of `CausalFrames`.
+    """
+
+    def __init__(self, input_shape: Sequence[int], columns: int = 25, **options: Any) -> None:
+        tiles, bands, steps = input_shape
+        if tiles != 1:
+            raise InvalidSettingError(
+                'clip.audio.tiles', tiles, '1 for causal_mel', 'overlapping tiles would change '
+                'with audio that comes later: take one tile of all columns of the window')
+        if columns < 1 or steps % columns:
+            raise InvalidSettingError(
+                'columns of causal_mel', columns, f'a divisor of the {steps} columns of the clip')
+        super().__init__((3, steps // columns, bands, 2 * columns), **options)
+        self.columns = columns
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode a spectrogram `[b, 1, f, s]` that nothing precedes: tokens `[b, t · n, e]`."""
+        return self.step(x.unflatten(3, (-1, self.columns)).transpose(2, 3), None)[0]
+
+    def step(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
+        """
+        Encode the next chunks of a stream.
+
+        :param x: `[b, 1, t, f, c]`, any number of chunks of c columns.
+        :param past: as the step before gave it; None: nothing came before.
+        :returns: tokens `[b, t · n, e]`, and the state for the next step.
+        """
+        before = torch.zeros_like(x[:, :, 0]) if past is None else past[0][0]  # [b, 1, f, c]
+        seen = torch.cat([before[:, :, None], x[:, :, :-1]], dim=2) if x.shape[2] > 1 else (
+            before[:, :, None])
+        frames = torch.cat([seen, x], dim=4).expand(-1, 3, -1, -1, -1)  # [b, 3, t, f, 2c]
+        tokens, kept = super().step(frames, None if past is None else past[1:])
+        return tokens, ((x[:, :, -1],), *kept)
 
 
 def _trunk(name: str, options: dict[str, Any]) -> tuple[Any, tuple[Sequence[str], ...]]:

@@ -50,19 +50,24 @@ STREAMING = {
         **{m: EncoderConfig('causal_frames', {
             'backbone': 'resnet10t', 'channels': [4, 4, 8, 8], 'stem_width': 4, 'kernel': 3,
             'grid': 2}) for m in (Modality.RGB, Modality.FLOW)},
-        Modality.AUDIO: CONFIG.encoders[Modality.AUDIO]}),
+        Modality.AUDIO: EncoderConfig('causal_mel', {
+            'columns': 25, 'backbone': 'resnet10t', 'channels': [4, 4, 8, 8], 'stem_width': 4,
+            'kernel': 2, 'grid': [2, 1]})}),
 }
 """The ways in which a network may stream."""
+STREAM_SPEC = replace(SPEC, audio=replace(SPEC.audio, tiles=1, tile_steps=100))
+"""For causal audio, a chunk for each frame."""
 
 
 def save(path, config):
     torch.manual_seed(0)
-    network = build(config, SPEC, VOCABULARY)
+    spec = STREAM_SPEC if config is STREAMING['causal'] else SPEC
+    network = build(config, spec, VOCABULARY)
     if config in STREAMING.values():
         with torch.no_grad():  # mixers that start at zero would remember nothing
             for weights in network.parameters():
                 weights.add_(0.1 * torch.rand_like(weights))
-    save_bundle(path, network, config, SPEC, VOCABULARY, dataset='random', card='')
+    save_bundle(path, network, config, spec, VOCABULARY, dataset='random', card='')
     return load_bundle(path)
 
 

@@ -138,7 +138,8 @@ def test_live_logits_are_those_of_eager_and_only_new_frames_are_encoded(
             close(result.probabilities[head], probabilities)
         if number > 2:
             new = 2 if way == 'chunks' else 1
-            assert frames == [(V, new), (F, new)]
+            assert [each for each in frames if each[0] is not A] == [(V, new), (F, new)]
+            assert way == 'chunks' or (A, 1) in frames
 
 
 @both
@@ -254,7 +255,7 @@ def test_auto_times_the_newest_frames_of_a_stream(exported, opened):
     backend.encode_next = lambda m, x, past: (
         frames.append(x.shape[2]) or encode_next(m, x, past))
     selection._seconds(backend, check_clip(exported('causal').spec, backend.modalities))
-    assert frames[:2] == [4, 4] and set(frames[2:]) == {1}
+    assert frames[:3] == [4, 4, 4] and set(frames[3:]) == {1}
 
 
 def test_a_network_that_does_not_stream_has_no_parts(exported):
