@@ -28,7 +28,8 @@ PAPERS = [path for path in CONFIGS if path.stem.startswith(('epic_', 'something_
 PAGE = (ROOT / 'docs' / 'training.md').read_text(encoding='utf-8')
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 WORK = {'train': 'run_stage', 'data': 'open_data', 'evaluate': 'open_model',
-        'calibrate': 'load_bundle', 'finetune': 'open_model', 'labels': '_read'}
+        'calibrate': 'load_bundle', 'finetune': 'open_model', 'labels': '_read',
+        'pack': 'open_data'}
 """Command → the first function of its module that does anything."""
 OTHERS = {  # options of programs that are not ours, and of the data set that the page makes up
     '--rgb-frames', '--flow-frames', '--videos', '--action-recognition', '--train', '--val',
@@ -38,7 +39,8 @@ OTHERS = {  # options of programs that are not ours, and of the data set that th
 MAPPINGS = '--weights.', '--fold-teachers.', '--data.manifest.rates.', '--data.clip.inputs.'
 """Options whose parts after this are keys of the user."""
 HELP = (['train', 'pretrain'], ['train', 'teacher'], ['train', 'student'], ['data', 'check'],
-        ['evaluate'], ['calibrate'], ['finetune'], ['reproduce'], ['bag', 'synthetic'])
+        ['data', 'pack'], ['evaluate'], ['calibrate'], ['finetune'], ['reproduce'],
+        ['bag', 'synthetic'])
 
 
 class Parsed(Exception):

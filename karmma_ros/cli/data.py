@@ -12,6 +12,7 @@ from karmma_ros.cli.labels import labels
 from karmma_ros.cli.main import dispatch
 from karmma_ros.cli.open_data import open_data
 from karmma_ros.cli.options import add_data_options, command_parser, CommandParser, data_cache
+from karmma_ros.cli.pack import pack
 from karmma_ros.cli.progress import Bars
 from karmma_ros.data.check import check_dataset, DatasetReport, SplitReport
 from karmma_ros.data.datasets import DataSettings
@@ -23,6 +24,7 @@ from rich.table import Table
 
 COMMANDS = {
     'check': 'check that every recording is present',
+    'pack': 'write shards from which training reads many times faster',
     'labels': 'convert labels of actions from and for other tools',
 }
 COLUMNS = ('present', 'lacking', 'missing', 'decoded', 'damaged')
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     :returns: 0 for an intact data set; 1 when a recording is missing or damaged, or, with
         `--complete`, when a segment lacks a sensor that others have.
     """
-    runs = {'check': _run_check, 'labels': labels}
+    runs = {'check': _run_check, 'pack': pack, 'labels': labels}
     return dispatch('karmma data', COMMANDS, lambda name, rest: runs[name](rest), arguments)
 
 

@@ -16,7 +16,7 @@ def open_data(
     progress: Callable[[str, int, int], None] = lambda task, done, total: None,
 ) -> Splits:
     """Open the splits of the chosen data set, as `data.datasets.open_splits` does."""
-    if settings.dataset != 'bags':
+    if settings.packed or settings.dataset != 'bags':
         return open_splits(settings, spec, cache, progress)
     from karmma_ros.bags.training_clips import (
         extract_recordings,  # reads bags: not for every command

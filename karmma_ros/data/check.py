@@ -9,6 +9,8 @@ from itertools import islice
 from typing import Any
 
 from karmma_ros.clip import ClipSpec
+from karmma_ros.data.packs.pack_format import shard_name
+from karmma_ros.data.packs.packed_clips import PackedClips
 from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.data.segments import LabelledSegment, SegmentDataset
 from karmma_ros.errors import DataError, KarmmaError
@@ -130,6 +132,9 @@ def check_dataset(
     """
     reports = {}
     for name, clips in _different(splits).items():
+        if isinstance(clips, PackedClips):
+            reports[name] = _check_packed(name, clips, decode, seed, progress)
+            continue
         segments = _segments(clips)
         if segments is None:
             reports[name] = _check_samples(name, clips, decode, seed, progress)
@@ -256,6 +261,40 @@ def _check_samples(
                         if counts.decoded or counts.damaged}
     for counts in split.modalities.values():
         counts.present = len(clips)
+    return split
+
+
+def _check_packed(
+    name: str, clips: PackedClips, decode: int, seed: int, progress: Progress,
+) -> SplitReport:
+    """Check the shards, by their digests where clips are decoded as well."""
+    split = SplitReport(len(clips))
+    numbers = sorted({*clips.shards})
+    problems: dict[int, str | None] = {}
+    for done, number in enumerate(numbers):
+        problems[number] = clips.pack.shard_problem(number, content=decode > 0)
+        progress(f'{name}: shards', done + 1, len(numbers))
+    split.modalities = {m: ModalityCounts() for m in clips.packed_modalities}
+    for index, number in enumerate(clips.shards):
+        recorded, problem = clips.recorded(index), problems[number]
+        for modality, counts in split.modalities.items():
+            if modality not in recorded:
+                counts.lacking += 1
+                if counts.lacking <= EXAMPLES:
+                    counts.lacking_examples.append(f'clip {index}')
+            elif problem is None:
+                counts.present += 1
+            else:
+                counts.note_missing(
+                    f'clip {index}', f'{clips.pack.store.path(shard_name(number))}: {problem}')
+    intact = [i for i, number in enumerate(clips.shards) if problems[number] is None]
+    for index in (intact[i] for i in _draw(len(intact), decode, seed)):
+        for modality in clips.recorded(index):
+            split.modalities[modality].decoded += 1
+            try:
+                clips.with_modalities([modality])[index]
+            except KarmmaError as error:
+                split.modalities[modality].note_damaged(f'clip {index}', str(error))
     return split
 
 

@@ -21,6 +21,8 @@ from karmma_ros.data import epic_kitchens, manifest, something_something
 from karmma_ros.data.cached_windows import CachedWindows
 from karmma_ros.data.epic_kitchens import EpicKitchensSettings
 from karmma_ros.data.manifest import ManifestSettings
+from karmma_ros.data.packs.packed_clips import open_pack, PackedClips
+from karmma_ros.data.packs.shard_store import TIMEOUT_S
 from karmma_ros.data.recordings import BagClips, BagSettings, ExtractedRecording, open_recordings
 from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.data.segments import SegmentDataset
@@ -47,6 +49,14 @@ class DataSettings:
     windows: int = 0
     """Windows of each training segment that are prepared once and kept on disk; each epoch takes
     another of them. 0: every epoch reads a window of its own."""
+    packed: str = ''
+    """Folder or URL (s3://, gs://, az://, https://) of a data pack, as `karmma data pack` writes
+    it, that is read in place of the data set."""
+    pack_cache_gb: float = 0.0
+    """Gigabytes that copies of the shards of a pack in a bucket may take; samples are then
+    shuffled among those shards only. 0: all shards are kept."""
+    pack_timeout: float = TIMEOUT_S
+    """Seconds that one request to a bucket may take; it is tried four times."""
     synthetic_kitchen: KitchenSettings = field(default_factory=KitchenSettings)
     epic_kitchens: EpicKitchensSettings = field(default_factory=EpicKitchensSettings)
     something_something: SomethingSomethingSettings = field(
@@ -59,6 +69,11 @@ class DataSettings:
             raise InvalidSettingError('data.dataset', self.dataset, ', '.join(DATASETS))
         if self.windows < 0:
             raise InvalidSettingError('data.windows', self.windows, 'a number from 0 on')
+        if not self.pack_timeout > 0:
+            raise InvalidSettingError('data.pack_timeout', self.pack_timeout, 'seconds above 0')
+        if not self.pack_cache_gb >= 0:
+            raise InvalidSettingError(
+                'data.pack_cache_gb', self.pack_cache_gb, 'gigabytes, or 0 to keep all shards')
 
     @property
     def spec(self) -> ClipSpec:
@@ -82,6 +97,9 @@ def open_splits(
     :param recordings: for bags, as `bags.training_clips.extract_recordings` returns them.
     :raises DataError: when a part of it is missing or not as it is published.
     """
+    if settings.packed:
+        return open_pack(settings.packed, spec or settings.clip, cache, settings.pack_timeout,
+                         round(settings.pack_cache_gb * 1e9))
     spec = settings.spec if spec is None else spec
     if settings.dataset == 'synthetic_kitchen':
         return synthetic_kitchen.open_splits(settings.synthetic_kitchen, spec, cache, progress)
@@ -140,6 +158,8 @@ def clips_digest(clips: Clips, settings: DataSettings) -> str:
     if isinstance(clips, SegmentDataset):
         digest.add(clips.spec.to_dict())
         digest.add(clips.segments)
+    elif isinstance(clips, PackedClips):
+        digest.add(clips.decided_by())
     elif isinstance(clips, BagClips):  # the folders are named by all that decides the clips
         digest.add([[each.name for each in clips.folders], clips.located])
     else:

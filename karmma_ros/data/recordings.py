@@ -113,6 +113,10 @@ class BagClips:
         rows = self._rows(index)
         return self._sample(index, rows[epoch % len(rows)])
 
+    def windows_of(self, index: int) -> int:
+        """Return how many windows a segment has, which the epochs take in turn."""
+        return len(self._rows(index))
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_arrays': []}  # each process maps the files
 

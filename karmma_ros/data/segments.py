@@ -135,12 +135,19 @@ class SegmentDataset:
 
         :raises DataError: when nothing of the segment can be read.
         """
-        return self._sample(index, np.random.default_rng((self.seed, epoch, index)).random())
+        return self._sample(index, self._position(index, epoch))
+
+    def start_of(self, index: int, epoch: int | None) -> float:
+        """Return the second at which the window of an epoch begins; None: of the scored one."""
+        return self._start(index, CENTRE if epoch is None else self._position(index, epoch))
+
+    def _position(self, index: int, epoch: int) -> float:
+        return float(np.random.default_rng((self.seed, epoch, index)).random())
 
     def _sample(self, index: int, position: float) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f'segment {index} of {len(self)}')
-        inputs = self._read(index, self._start(index, position), self._prepared)
+        inputs = self.read(index, self._start(index, position), self._prepared)
         return Sample(Clip(inputs), self.segments[index].labels, index)
 
     def arrays(self, index: int, delay_s: float = 0.0) -> dict[Modality, Any]:
@@ -152,7 +159,7 @@ class SegmentDataset:
         """
         start = self._start(index, CENTRE)
         start += delay_s if start < delay_s else -delay_s
-        return self._read(index, start, lambda modality, arrays: arrays)
+        return self.read(index, start, lambda modality, arrays: arrays)
 
     def labels(self, index: int) -> Mapping[str, int]:
         """Return head → class id of a clip, without reading it."""
@@ -171,10 +178,16 @@ class SegmentDataset:
     def _prepared(self, modality: Modality, arrays: Any) -> NDArray[np.float32]:
         return make_clip(self.spec, {modality: arrays}).inputs[modality]
 
-    def _read(
+    def read(
         self, index: int, start_s: float, convert: Callable[[Modality, Any], Any]
     ) -> dict[Modality, Any]:
-        """Return a window of each modality that can be read, converted."""
+        """
+        Return a window of each modality that can be read, converted.
+
+        :param start_s: second of the recording at which it begins, as `start_of` returns it.
+        :param convert: from a modality and what `ModalityType.prepare` takes.
+        :raises DataError: when nothing of the segment can be read.
+        """
         segment, frames = self.segments[index], SharedFrames()
         windows: dict[Modality, Any] = {}
         failure: Exception | None = None

@@ -244,7 +244,7 @@ class Audio(ModalityType):
     name, letter, sensor = 'audio', 'A', 'audio'
     what, silence = 'the microphone', 'audio after which it is stale'
     spec_class, spec_field = AudioSpec, 'audio'
-    is_image = True
+    is_image = packs_samples = True
     message_types = (AUDIO_DATA_STAMPED, AUDIO_STAMPED, AUDIO_DATA)
     info = InfoTopic('audio_info', AUDIO_INFO, (AUDIO_DATA_STAMPED, AUDIO_DATA))
     depth = 50  # every gap reaches the network

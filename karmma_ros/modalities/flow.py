@@ -42,6 +42,7 @@ from karmma_ros.preprocess.optical_flow import (
     flow_input,
     NO_MOVEMENT,
     quantise_flow,
+    THIRD_CHANNEL,
 )
 from karmma_ros.preprocess.resize import resize_and_crop_vectors, restored_images
 import numpy as np
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         SourceOptions,
         VideoSource,
     )
+    from torch import Tensor
 
 
 def read_flow(message: Any, size: CropSize) -> NDArray[np.float32]:
@@ -272,7 +274,7 @@ class Flow(ModalityType):
         "camera's"
     spec_class, spec_field = FlowSpec, 'flow'
     derived_from = 'rgb'
-    is_image = has_frames = skips_first = True
+    is_image = has_frames = skips_first = packs_samples = True
     message_types = (IMAGE,)
     decoder, content_check = FlowDecoder, FlowContent
     corruptions = FLOW_CORRUPTIONS
@@ -301,6 +303,12 @@ class Flow(ModalityType):
     def prepare_frames(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
         """Return the input from some of the frames."""
         return flow_input(arrays, self.spec(clip))
+
+    def prepare_batch(self, samples: Tensor, clip: ClipSpec) -> Tensor:
+        """Return the inputs of flow `[b, t, h, w, 2]`."""
+        from karmma_ros.modalities.transforms import normalise_batch
+        spec = self.spec(clip)
+        return normalise_batch(samples, spec.mean, spec.std, THIRD_CHANNEL)
 
     def restore(self, x: NDArray[np.float32], clip: ClipSpec) -> NDArray[np.uint8]:
         """Return the 8-bit flow."""

@@ -222,6 +222,8 @@ class ModalityType(Corruptible, ABC):
     decoder: ClassVar[type[InputDecoder]] = InputDecoder
     content_check: ClassVar[type[ContentCheck] | None] = None
     """Finds samples that are valid and show nothing; None: it has no such check."""
+    packs_samples: ClassVar[bool] = False
+    """Whether a data pack holds its samples, an array that `prepare` takes; else its input."""
     encoders: ClassVar[Mapping[str, tuple[str, Mapping[str, Any]]]] = {}
     """Preset → name and options of the encoder that it has for this modality."""
 
@@ -300,6 +302,19 @@ class ModalityType(Corruptible, ABC):
     def prepare_frames(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
         """Return the input from some of the frames of a window (`has_frames`)."""
         raise NotImplementedError(f'the samples of {self.name} are no frames')
+
+    @property
+    def prepares_batches(self) -> bool:
+        """Whether the inputs of a batch can be prepared on a device (`prepare_batch`)."""
+        return type(self).prepare_batch is not ModalityType.prepare_batch
+
+    def prepare_batch(self, samples: Tensor, clip: ClipSpec) -> Tensor:
+        """
+        Return the inputs of a batch on its device, the same as those of `prepare`.
+
+        :param samples: uint8 `[b, …]`, each as `prepare` takes it.
+        """
+        raise NotImplementedError(f'{self.name} is prepared sample by sample')
 
     @abstractmethod
     def buffer(self, clip: ClipSpec) -> SampleBuffer:

@@ -239,7 +239,7 @@ class Rgb(ModalityType):
     name, letter, sensor = 'rgb', 'V', 'the camera'
     what, silence = 'the camera for RGB', 'an image after which the camera is stale'
     spec_class, spec_field = VideoSpec, 'video'
-    is_image = has_frames = True
+    is_image = has_frames = packs_samples = True
     message_types = (IMAGE, COMPRESSED_IMAGE)
     topic, depth = 'image', 1  # the newest image alone, so that a slow machine is not behind
     decoder, content_check = CameraDecoder, CameraContent
@@ -273,6 +273,12 @@ class Rgb(ModalityType):
     def prepare_frames(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
         """Return the input from some of the frames."""
         return video_input(arrays, self.spec(clip))
+
+    def prepare_batch(self, samples: Tensor, clip: ClipSpec) -> Tensor:
+        """Return the inputs of frames `[b, t, h, w, 3]`."""
+        from karmma_ros.modalities.transforms import normalise_batch
+        spec = self.spec(clip)
+        return normalise_batch(samples, spec.mean, spec.std)
 
     def restore(self, x: NDArray[np.float32], clip: ClipSpec) -> NDArray[np.uint8]:
         """Return the RGB frames."""

@@ -13,10 +13,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 Rand = Callable[..., Tensor]
+
+
+def normalise_batch(
+    frames: Tensor, mean: tuple[float, ...], std: tuple[float, ...], absent: float = 0.0,
+) -> Tensor:
+    """
+    Normalise uint8 `[b, t, h, w, c]` to float32 `[b, 3, t, h, w]`, as `normalise_image` does.
+
+    :param absent: value of the channels after c, before they are normalised.
+    """
+    b, *size, channels = frames.shape
+    out = torch.empty((b, len(mean), *size), dtype=torch.float32, device=frames.device)
+    for i in range(len(mean)):
+        if i < channels:  # in float32, as numpy: the result is the same to the bit
+            torch.mul(frames[..., i], float(np.float32(1 / (255 * std[i]))), out=out[:, i])
+            out[:, i] -= float(np.float32(mean[i] / std[i]))
+        else:
+            out[:, i] = (absent / 255 - mean[i]) / std[i]
+    return out
 
 
 def jitter_colour(x: Tensor, strength: float, rand: Rand) -> Tensor:

@@ -13,7 +13,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
-from karmma_ros.data.samples import Batch, Clips, collate, Sample, with_modalities
+from karmma_ros.data.samples import (
+    Batch,
+    Clips,
+    collate,
+    Sample,
+    with_modalities,
+    without_preparation,
+)
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 import torch
@@ -90,7 +97,7 @@ def training_loader(
         raise InvalidSettingError(
             'batch_size', order.batch_size,
             f'a multiple of {divisor}, the batches of a step on all devices')
-    dataset = IndexedDataset(with_modalities(clips, modalities), True)
+    dataset = IndexedDataset(without_preparation(with_modalities(clips, modalities)), True)
     return _loader(dataset, modalities, batch_size, workers, order)
 
 
@@ -100,19 +107,20 @@ def scoring_loader(
 ) -> DataLoader[Batch]:
     """Return the clips as they are scored, from `first` on, divided over the processes."""
     rank, world = processes()
-    dataset = IndexedDataset(with_modalities(clips, modalities), False)
+    dataset = IndexedDataset(without_preparation(with_modalities(clips, modalities)), False)
     return _loader(
         dataset, modalities, batch_size, workers, range(first + rank, len(clips), world))
 
 
 def _loader(
-    dataset: Dataset[Sample], modalities: Sequence[Modality], batch_size: int, workers: int,
+    dataset: IndexedDataset, modalities: Sequence[Modality], batch_size: int, workers: int,
     sampler: Sampler[int] | Sequence[int],
 ) -> DataLoader[Batch]:
     return DataLoader(
         cast(Any, dataset), batch_size, sampler=sampler, num_workers=workers,
         persistent_workers=workers > 0,
-        collate_fn=partial(collate, modalities=tuple(modalities)))
+        collate_fn=partial(collate, modalities=tuple(modalities),
+                           clip=getattr(dataset.clips, 'spec', None)))
 
 
 def processes() -> tuple[int, int]:

@@ -14,7 +14,8 @@ import pytest
 
 PARTS = {
     'bag': [[name, '--help'] for name in BAG_COMMANDS],
-    'data': [['check', '--help'], ['check', '--data.clip.help'], ['labels', '--help']],
+    'data': [['check', '--help'], ['check', '--data.clip.help'], ['labels', '--help'],
+             ['pack', '--help']],
     'model': [[name, '--help'] for name in MODEL_COMMANDS],
     'train': [*([stage, '--help'] for stage in STAGES), ['student', '--encoders.help']],
 }
