@@ -58,12 +58,12 @@ def _parser() -> CommandParser:
         f'Of a training segment there are --data.windows windows (default: {WINDOWS}), which the '
         'epochs take in turn. `karmma train … --data.packed DIR` reads them.',
         '--out DIR [OPTION ...]')
-    parser.add_argument('--out', type=str, required=True, metavar='DIR|URL', help='folder, or URL '
+    parser.add_argument('--out', type=str, required=True, metavar='DIR', help='folder, or URL '
                         'of a bucket (s3://bucket/name, gs://, az://), to write to')
     parser.add_argument('--quality', type=int, default=QUALITY, help='JPEG quality of RGB frames '
                         f'and flow, 1 to 100; 0 stores them without loss (default: {QUALITY})')
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1,
-                        help='processes (default: one for each core)')
+                        help='processes that read and encode clips (default: as many as cores)')
     add_data_options(parser)
     return parser
 
