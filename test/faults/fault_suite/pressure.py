@@ -74,12 +74,12 @@ class _Failing(ConstantPrediction):
               RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     left = len(ERRORS)
 
-    def __call__(self, window: Any, keep: Any = None) -> Any:
+    def __call__(self, window: Any, **options: Any) -> Any:
         """Raise each error once."""
         if self.left:
             self.left -= 1
             raise self.ERRORS[self.left]
-        return super().__call__(window, keep)
+        return super().__call__(window, **options)
 
 
 def _no_memory(trial: Trial, model: Path) -> None:
