@@ -94,6 +94,11 @@ _STLT_LICENCE = 'none stated, of code or weights'
 _STLT_PAPER = 'https://arxiv.org/abs/2111.01936'
 _STLT_CLIP = 'boxes in 16 frames of a whole video'
 _LAVILA = 'https://github.com/facebookresearch/LaViLa'
+_PYTORCHVIDEO = ('https://github.com/facebookresearch/pytorchvideo/blob/main/docs/source/'
+                 'model_zoo.md')
+_PYTORCHVIDEO_LICENCE = 'Apache-2.0 of PyTorchVideo; the weights have no licence of their own'
+_CO3D = 'https://github.com/LukasHedegaard/co3d'
+_MOVINET = 'https://github.com/Atze00/MoViNet-pytorch'
 _DRIVE = 'https://drive.google.com/drive/folders/'
 _EPIC_CLASSES = tuple(
     f'https://github.com/epic-kitchens/epic-kitchens-100-annotations/blob/master/{name}'
@@ -148,6 +153,38 @@ def _lavila(
         parameters=parameters, gflops=gflops)
 
 
+def _x3d(
+    name: str, file: str, clip: str, accuracy: Mapping[str, float], gflops: float,
+    published: tuple[float, int], protocol: str, use: str,
+) -> ZooEntry:
+    """Return an entry for X3D; `published` are GMACs and their frames."""
+    continual = name.startswith('co')
+    return ZooEntry(
+        name, _PYTORCHVIDEO, _PYTORCHVIDEO_LICENCE, 'Kinetics-400', {'action': 400}, clip,
+        f'{_KINETICS}{use}', 'https://arxiv.org/abs/' + (
+            '2106.00050' if continual else '2004.04730'), f'pytorchvideo:{name}',
+        url=f'https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/{file}.pyth',
+        accuracy=accuracy, accuracy_page=_CO3D if continual else _PYTORCHVIDEO,
+        protocol=protocol, parameters=3_794_274, gflops=gflops, published_gmacs=published[0],
+        published_frames=published[1])
+
+
+def _movinet(
+    variant: str, side: int, top: tuple[float, float], parameters: int, gflops: float, use: str,
+) -> ZooEntry:
+    stem = f'model{variant.upper()}_stream_statedict_v3'
+    return ZooEntry(
+        f'movinet_{variant}_stream', _MOVINET,
+        'Apache-2.0 of the authors; MIT of the port, whose weights state none', 'Kinetics-600',
+        {'action': 600}, f'50 frames at 5 fps, {side} x {side}', f'{_KINETICS}, {use}',
+        'https://arxiv.org/abs/2103.11511', f'movinet:{stem}',
+        url=f'{_MOVINET}/blob/main/weights/{stem}?raw=true', class_files=(
+            'https://github.com/tensorflow/models/blob/master/official/projects/movinet/files/'
+            'kinetics_600_labels.txt',),
+        accuracy={'top-1': top[0], 'top-5': top[1]}, accuracy_page=_MOVINET,
+        protocol='50 frames at 5 fps, one crop', parameters=parameters, gflops=gflops)
+
+
 MODEL_ZOO: tuple[ZooEntry, ...] = (
     _torchvision(
         'swin3d_t', 'swin3d_t-7615ae03', (28_158_070, 175.53, 43.882, 16, 121.543),
@@ -189,6 +226,22 @@ MODEL_ZOO: tuple[ZooEntry, ...] = (
         'r3d_18', 'r3d_18-b3b3357e', (33_371_472, 81.39, 40.697, 16, 127.359), (63.2, 83.479),
         '16 frames at 15 fps, 112 x 112', _TRAN_PAPER,
         f'{_KINETICS}: a plain 3-D ResNet to compare with'),
+    _x3d('x3d_s', 'X3D_S', '13 frames at 5 fps, 160 x 160', {'top-1': 73.33, 'top-5': 91.27},
+         3.93, (1.96, 13), '10 clips of a video in 3 crops of 182 x 182',
+         ': least operations of a clip; it can be exported'),
+    _x3d('x3d_m', 'X3D_M', '16 frames at 6 fps, 224 x 224', {'top-1': 75.94, 'top-5': 92.72},
+         9.46, (4.73, 16), '10 clips of a video in 3 crops of 256 x 256',
+         ': accurate for its cost; it can be exported'),
+    _x3d('cox3d_s', 'X3D_S', '64 frames at 5 fps, 160 x 160', {'top-1': 67.33}, 19.35, (0.0, 0),
+         'one frame of a stream, a mean of 64 frames',
+         ', frame by frame: X3D-S on a stream, 0.30 GFLOPs a frame, 5.6 s late'),
+    _x3d('cox3d_m', 'X3D_M', '64 frames at 6 fps, 224 x 224', {'top-1': 71.03}, 37.79, (0.0, 0),
+         'one frame of a stream, a mean of 64 frames',
+         ', frame by frame: X3D-M on a stream, 0.59 GFLOPs a frame, 4.7 s late'),
+    _movinet('a0', 172, (72.05, 90.63), 3_748_031, 4.85,
+             'frame by frame: least operations, 0.10 GFLOPs a frame'),
+    _movinet('a2', 224, (78.40, 94.05), 7_326_962, 21.14,
+             'frame by frame: accurate on a stream, 0.42 GFLOPs a frame'),
     ZooEntry(
         'video_swin_b_ssv2', _VIDEO_SWIN, 'Apache-2.0', 'Something-Something V2',
         {'action': 174}, '32 frames of a whole video, 224 x 224',

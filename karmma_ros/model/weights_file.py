@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 Weights = Mapping[str, Tensor]
-SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.torch', '.ckpt', '.pth.tar')
+SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.torch', '.ckpt', '.pth.tar', '.pyth')
 """Endings of the names of files of weights."""
 _WRAPPERS = ('model', 'state_dict', 'model_state_dict', 'model_state', 'module', 'net')
 """Keys under which checkpoints nest the weights."""

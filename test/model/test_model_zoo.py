@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from karmma_ros.cli.model.describe import zoo_table
-from karmma_ros.clip import AudioSpec, ClipSpec, KALDI_FBANK
+from karmma_ros.clip import AudioSpec, ClipSpec, KALDI_FBANK, VideoSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.cost import count_operations
 from karmma_ros.modality import Modality
@@ -18,6 +18,7 @@ from karmma_ros.model.builder import build
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.encoders.video import prepare_torchvision
 from karmma_ros.model.imports import FILE_SOURCES, ImportSettings, SOURCES, URLS
+from karmma_ros.model.imports.pytorchvideo import pytorchvideo_model
 from karmma_ros.model.imports.torchvision_video import classifier_config, torchvision_model
 from karmma_ros.model.model_zoo import MODEL_ZOO, zoo_entry, ZooEntry
 from karmma_ros.model.pull import pull_model
@@ -104,6 +105,14 @@ def network_of(entry: ZooEntry):
             'classifier_tokens': True}), Modality.AUDIO)
         spec = ClipSpec(10.0, audio=AudioSpec(
             16_000, 512, 400, 160, 128, tiles=1, tile_steps=1024, features=KALDI_FBANK))
+    elif entry.source.startswith('pytorchvideo:'):
+        model = pytorchvideo_model(entry.name)
+        config, spec = model.config, model.spec
+    elif entry.name.startswith('movinet'):
+        side = 172 if entry.name == 'movinet_a0_stream' else 224
+        config = classifier_config('movinet', EncoderConfig('movinet', {
+            'variant': entry.name.split('_')[1], 'classifier_tokens': True}))
+        spec = ClipSpec(10.0, 50, VideoSpec(side, side))
     elif entry.name.startswith('lavila'):
         config = classifier_config('lavila', EncoderConfig('timesformer', TIMESFORMER[entry.name]))
         spec = ClipSpec(2.0, 16)
@@ -119,7 +128,8 @@ def network_of(entry: ZooEntry):
 
 @pytest.mark.parametrize('name', [
     'swin3d_t', 'mvit_v2_s', 's3d', 'r2plus1d_18', 'video_swin_b_ssv2', 'omnivore_swinB_epic',
-    'radevski_epic', 'radevski_ssv2', 'ast_audioset', 'lavila_tsf_b_epic', 'lavila_tsf_l_epic'])
+    'radevski_epic', 'radevski_ssv2', 'ast_audioset', 'lavila_tsf_b_epic', 'lavila_tsf_l_epic',
+    'x3d_s', 'x3d_m', 'cox3d_s', 'cox3d_m', 'movinet_a0_stream', 'movinet_a2_stream'])
 def test_parameters_and_operations_are_those_of_the_network(name):
     entry = zoo_entry(name)
     network, spec = network_of(entry)

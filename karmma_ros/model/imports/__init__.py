@@ -27,12 +27,14 @@ from karmma_ros.model.bundle import (
 )
 from karmma_ros.model.imports.ast import ast_model
 from karmma_ros.model.imports.lavila import lavila_model, LAVILA_URLS
+from karmma_ros.model.imports.movinet import movinet_model, MOVINET_URLS
 from karmma_ros.model.imports.origin import (
     card,
     Converted,
     in_chunks,
     PublishedModel,
 )
+from karmma_ros.model.imports.pytorchvideo import pytorchvideo_model
 from karmma_ros.model.imports.radevski import radevski_model
 from karmma_ros.model.imports.stlt import stlt_model
 from karmma_ros.model.imports.timm_image import split_file, timm_model
@@ -79,6 +81,7 @@ class ImportSettings:
 SOURCES: dict[str, Callable[[str, ImportSettings], PublishedModel]] = {
     'torchvision': lambda name, settings: torchvision_model(name, settings.weights),
     'timm': lambda name, settings: timm_model(name),
+    'pytorchvideo': lambda name, settings: pytorchvideo_model(name),
 }
 """What stands before the colon of a source, of a model whose name follows; `NAME=FILE` names its
 file as well."""
@@ -91,6 +94,8 @@ FILE_SOURCES: dict[str, Callable[[Path, Weights, ImportSettings], PublishedModel
     'omnivore': lambda path, weights, settings: omnivore_model(
         path, weights, settings.classes, settings.duration),
     'lavila': lambda path, weights, settings: lavila_model(
+        path, weights, settings.classes, settings.duration),
+    'movinet': lambda path, weights, settings: movinet_model(
         path, weights, settings.classes, settings.duration),
     'stlt': lambda path, weights, settings: stlt_model(
         path, weights, settings.classes, settings.duration),
@@ -110,6 +115,7 @@ URLS = {
         'swin_base_patch244_window1677_sthv2.pth',
     'ast:audioset_0.4593': 'https://www.dropbox.com/s/cv4knew8mvbrnvq/audioset_0.4593.pth?dl=1',
     **LAVILA_URLS,
+    **MOVINET_URLS,
 }
 """Files that a name stands for."""
 

@@ -74,6 +74,10 @@ class PublishedModel:
     """Return the file in a cache of its library, which may download it; None: it has a URL."""
 
 
+_FRAME_BY_FRAME = ('x3d_continual', 'movinet')
+"""Encoders that have a state."""
+
+
 def in_chunks(model: PublishedModel, chunk: int) -> PublishedModel:
     """
     Return a model whose encoders see chunks of a clip, which can be encoded once on a stream.
@@ -82,7 +86,10 @@ def in_chunks(model: PublishedModel, chunk: int) -> PublishedModel:
     :raises InvalidSettingError: when the model does not encode frames, or not so many.
     """
     frames = model.spec.num_frames
-    for modality in model.config.modalities:
+    for modality, encoder in model.config.encoders.items():
+        if encoder.name in _FRAME_BY_FRAME:
+            raise InvalidSettingError(
+                '--chunk', chunk, 'left out', f'{encoder.name} encodes each frame once')
         fits = chunk > 0 and frames % chunk == 0 and chunk < frames
         if modality not in (Modality.RGB, Modality.FLOW) or not fits:
             raise InvalidSettingError(
