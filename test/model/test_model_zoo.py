@@ -154,7 +154,8 @@ def test_what_is_imported_has_a_source_and_the_rest_a_reason():
 @pytest.mark.parametrize('entry', IMPORTED, **NAME)
 def test_the_licence_is_that_of_the_import(entry: ZooEntry):
     library = entry.source.partition(':')[0].replace('-', '_')
-    module = {'torchvision': 'torchvision_video', 'omnivore': 'video_swin'}.get(library, library)
+    module = {'torchvision': 'torchvision_video', 'omnivore': 'video_swin',
+              'movinet': 'movinet_stream'}.get(library, library)
     path = ROOT / 'karmma_ros' / 'model' / 'imports' / f'{module}.py'
     assert repr(entry.licence) in path.read_text()
 

@@ -27,7 +27,7 @@ from karmma_ros.model.bundle import (
 )
 from karmma_ros.model.imports.ast import ast_model
 from karmma_ros.model.imports.lavila import lavila_model, LAVILA_URLS
-from karmma_ros.model.imports.movinet import movinet_model, MOVINET_URLS
+from karmma_ros.model.imports.movinet_stream import movinet_model, MOVINET_URLS
 from karmma_ros.model.imports.origin import (
     card,
     Converted,
