@@ -27,7 +27,7 @@ TABLE = {
     'stream': {'nouns', 'modalities', 'model'},
     'evaluation': {'nouns', 'media', 'model', 'data', 'stream'},
     'bags': {
-        'nouns', 'cluster', 'preprocess', 'modalities', 'model', 'stream', 'evaluation',
+        'nouns', 'cluster', 'preprocess', 'media', 'modalities', 'model', 'stream', 'evaluation',
         'data.labels', 'data.recordings',
     },
     'labelling': {

@@ -114,6 +114,10 @@ class TypeReader:
             raise ValueError(f'the bytes are no {self.type_name} '
                              f'({type(error).__name__}: {error})') from None
 
+    def new(self, type_name: str, **fields: Any) -> Any:
+        """Return a message of this type, or of one that it contains."""
+        return self._store.types[type_name](**fields)
+
     def write(self, message: Any) -> bytes:
         """Return the bytes of a message."""
         return bytes(self._store.serialize_cdr(message, self.type_name))

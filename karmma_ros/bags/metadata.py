@@ -23,6 +23,7 @@ from karmma_ros.bags.limits import (
 )
 from karmma_ros.errors import BagError
 from karmma_ros.files import open_regular
+from karmma_ros.media.video_file import VIDEO_SUFFIXES
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import (
@@ -186,7 +187,7 @@ class BagFiles:
     @property
     def storage(self) -> str:
         """Name the storage, and the compression if there is one."""
-        storage = STORAGES[storage_suffix(self.files[0])]
+        storage = STORAGES.get(storage_suffix(self.files[0]), 'video')
         mode = self.compression or ('file' if self.files[0].suffix in COMPRESSED else '')
         return f'{storage}, zstd {mode}' if mode else storage
 
@@ -208,10 +209,10 @@ def find_files(path: Path) -> BagFiles:
     if path.is_file():
         if path.name == NAME:
             return find_files(path.parent)
-        if not storage_suffix(path):
+        if not storage_suffix(path) and path.suffix.casefold() not in VIDEO_SUFFIXES:
             raise BagError(path, f'its name ends in {path.suffix or "nothing"}',
-                           'give a rosbag2 folder, or a file .mcap or .db3 (.zstd too); a ROS 1 '
-                           'bag becomes one by `rosbags-convert`')
+                           'give a rosbag2 folder, a file .mcap or .db3 (.zstd too), or a video; '
+                           'a ROS 1 bag becomes one by `rosbags-convert`')
         return _checked(BagFiles(path, (path,)))
     if not path.is_dir():
         raise BagError(path, 'it is neither a folder nor a regular file',

@@ -27,6 +27,7 @@ from karmma_ros.bags.metadata import (
 )
 from karmma_ros.bags.recovery_mcap import LATEST_NS, RecoveredMcap
 from karmma_ros.bags.recovery_sqlite import RecoveredSqlite
+from karmma_ros.bags.video_messages import is_video, VideoMessages
 from karmma_ros.errors import BagError, printable
 from karmma_ros.storage import scratch_folder
 
@@ -230,8 +231,12 @@ class _File:
         if path.stat().st_size == 0:
             raise ValueError('it is empty')
         self.path = path
-        self.reader: Union[RecoveredMcap, RecoveredSqlite] = (
-            RecoveredMcap if storage_suffix(path) == '.mcap' else RecoveredSqlite)(path)
+        self.reader: Union[RecoveredMcap, RecoveredSqlite, VideoMessages]
+        if is_video(path):
+            self.reader = VideoMessages(path)
+        else:
+            self.reader = (
+                RecoveredMcap if storage_suffix(path) == '.mcap' else RecoveredSqlite)(path)
         self.start_ns, self.end_ns = self.reader.start_ns, self.reader.end_ns
         self._keys = {i: (topic.name, topic.type) for i, topic in self.reader.topics.items()}
 

@@ -17,6 +17,7 @@ from karmma_ros.bags.collect import bag_digest
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run
 from karmma_ros.bags.topics import choose_topics, parse_topics
+from karmma_ros.bags.video_messages import is_video
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
 from karmma_ros.data.labels.label_file import (
     ActionLabel,
@@ -152,7 +153,9 @@ def extract_clips(
 
 def find_bags(paths: Sequence[str]) -> dict[str, Path]:
     """
-    Return recording → bag for files, folders of a bag, and folders that contain bags.
+    Return recording → bag or video for files, folders of a bag, and folders that contain some.
+
+    In such a folder a video is left out that a bag of the same name was made of.
 
     :raises BagError: when there is none, or two have the same name.
     """
@@ -164,6 +167,9 @@ def find_bags(paths: Sequence[str]) -> dict[str, Path]:
         if path.is_dir() and not (path / 'metadata.yaml').is_file():
             inside = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES
                             or (each / 'metadata.yaml').is_file())
+            names = {recording_name(each.name) for each in inside}  # a video may be one of them
+            inside += sorted(each for each in path.iterdir() if is_video(each)
+                             and each.is_file() and recording_name(each.name) not in names)
         for bag in inside:
             name = recording_name(bag.name)
             if bags.setdefault(name, bag) != bag:
@@ -171,8 +177,8 @@ def find_bags(paths: Sequence[str]) -> dict[str, Path]:
                                'rename one: labels refer to recordings by name')
     if not bags:
         raise BagError(', '.join(paths) or '(nowhere)', 'no bag is there',
-                       'name bags, or folders that contain mcap or sqlite3 files or folders of a '
-                       'bag')
+                       'name bags or videos, or folders that contain mcap, sqlite3 or video files '
+                       'or folders of a bag')
     return bags
 
 

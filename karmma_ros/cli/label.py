@@ -38,7 +38,7 @@ def _parser() -> CommandParser:
         'machine only. Every change is written to the label file at once.',
         'RECORDING [RECORDING ...] --labels labels.csv [OPTION ...]')
     parser.add_argument('recordings', metavar='RECORDING', nargs='+', type=str,
-                        help='bags, folders of a bag, or folders that contain bags')
+                        help='bags or videos, folders of a bag, or folders that contain some')
     parser.add_argument('--labels', metavar='CSV', required=True, type=to_path,
                         help='label file, which is made if there is none')
     parser.add_argument('--heads', metavar='HEAD', nargs='+', type=str, default=[VERB, NOUN],

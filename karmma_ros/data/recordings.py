@@ -34,7 +34,7 @@ class BagSettings:
     """Rosbags with a label file."""
 
     files: tuple[str, ...] = ()
-    """Bags: files, folders of a bag, or folders that contain bags."""
+    """Bags or videos: files, folders of a bag, or folders that contain some."""
     labels: str = ''
     """Label file: recording, start, stop, verb, noun (or action), optionally split."""
     windows: int = 5

@@ -14,6 +14,7 @@ import re
 from typing import Any, cast, Literal
 
 from jsonargparse import Namespace
+from karmma_ros.bags.video_messages import AUDIO_CHUNK, AUDIO_RATE, START_NS
 from karmma_ros.bags.writer import BagWriter
 from karmma_ros.cli.open_video import open_audio_file, open_video_file, OpenVideo
 from karmma_ros.cli.options import command_parser, CommandParser, to_path
@@ -38,11 +39,6 @@ from karmma_ros.preprocess.resize import resize_and_crop
 from karmma_ros.preprocess.spectrogram import resample
 import numpy as np
 
-# Fixed, so that the same command writes the same stamps: 2025-01-01 00:00 UTC.
-START_NS = 1_735_689_600 * NANOSECONDS
-AUDIO_RATE = 16_000
-AUDIO_CHUNK = 512
-"""Samples of one message."""
 DETECTION_RATE = 10.0
 FLOW_BOUND = 8.0
 """Pixels that the values of the released flow span in each direction, as its authors state."""

@@ -174,8 +174,8 @@ def _parser() -> CommandParser:
         'fusion block of a model stay as they are, unless --unfreeze is given; new heads are '
         'trained over them in minutes.',
         'RECORDING ... --labels FILE --from MODEL --out DIR [OPTION ...]')
-    parser.add_argument('recordings', nargs='+', type=str, metavar='RECORDING', help='bags: '
-                        'files, folders of a bag, or folders that contain bags')
+    parser.add_argument('recordings', nargs='+', type=str, metavar='RECORDING', help='bags '
+                        'or videos: files, folders of a bag, or folders that contain some')
     parser.add_argument('--labels', required=True, type=str, metavar='FILE', help='label file: '
                         'recording, start, stop, verb, noun (or action), optionally split')
     parser.add_argument('--from', dest='base', required=True, type=str, metavar='MODEL',
