@@ -78,7 +78,7 @@ setup(
     ],
     python_requires='>=3.10',
     install_requires=['setuptools'],
-    extras_require={'test': ['pytest'], 'cluster': ['ray[client]']},
+    extras_require={'test': ['pytest'], 'cluster': ['ray[client]', 'fsspec', 'obstore']},
     zip_safe=False,
     cmdclass={'install': Install, 'develop': Develop},
     author='karmma_ros maintainers',

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from traceback import extract_tb
 from typing import Union
 
 from karmma_ros.bags.evaluate import evaluate_bag, EvaluatedBag, Settings
+from karmma_ros.cluster.bucket import BucketCache, default_folder, url_of
 from karmma_ros.cluster.engine import check_shared, map_tasks, Workers, WorkerStoppedError
 from karmma_ros.errors import BagError, DISK_FULL, KarmmaError
 from karmma_ros.model.bundle import Bundle, load_bundle
@@ -32,6 +33,8 @@ class Job:
     threads: int = 0
     """CPU threads of each network; 0 for torch's default."""
     custom_encoders: bool = False
+    buckets: BucketCache = field(default_factory=lambda: BucketCache(default_folder()))
+    """Where bags of `s3://` and other buckets are kept."""
 
 
 def evaluate_all(
@@ -42,57 +45,41 @@ def evaluate_all(
     """
     Evaluate bags; an error in one does not stop the others.
 
-    :param workers: on this machine, one of them, or one bag, is this process.
     :param note: called with a sentence when a worker ends.
     :raises KarmmaError: when the model cannot be loaded, or there is no such cluster.
     :raises OSError: when the disk is full.
     """
-    if not workers.address and (workers.count == 1 or len(paths) == 1):
-        bundle = _load(job)
-        return [_evaluate(path, bundle, job, partial(progress, index))
-                for index, path in enumerate(paths)]
     outcomes = map_tasks(
-        partial(_evaluate_or_raise, job), paths, partial(_start, job), workers,
-        progress=progress, note=note)
-    return [BagError(path, str(outcome), 'free some memory, or give a smaller --jobs')
-            if isinstance(outcome, WorkerStoppedError) else outcome
+        partial(_evaluate, job), paths, partial(_load, job), workers, progress=progress, note=note)
+    return [outcome.of_bag(path) if isinstance(outcome, WorkerStoppedError) else outcome
             for path, outcome in zip(paths, outcomes)]
 
 
-def _start(job: Job) -> Bundle:
-    """Load the model on a machine that may be another one."""
+def _load(job: Job) -> Bundle:
     for setting, folder in ('--out', job.run_dir.parent), ('--model', job.model):
         check_shared(setting, folder)
-    return _load(job)
-
-
-def _load(job: Job) -> Bundle:
     if job.threads:
         torch.set_num_threads(job.threads)
     return load_bundle(job.model, job.device, custom_encoders=job.custom_encoders)
 
 
-def _evaluate_or_raise(
+def _evaluate(
     job: Job, bundle: Bundle, path: Path, progress: Callable[[int, int], None],
 ) -> EvaluatedBag:
-    outcome = _evaluate(path, bundle, job, progress)
-    if isinstance(outcome, KarmmaError):
-        raise outcome
-    return outcome
-
-
-def _evaluate(
-    path: Path, bundle: Bundle, job: Job, progress: Callable[[int, int], None]
-) -> Outcome:
     try:
-        return evaluate_bag(path, bundle, job.settings, job.run_dir, progress, job.device)
-    except KarmmaError as error:
-        return error
+        with job.buckets.local(path) as local:
+            evaluated = evaluate_bag(
+                local, bundle, job.settings, job.run_dir, progress, job.device)
+        url = url_of(path)
+        return replace(evaluated, info=replace(evaluated.info, path=url)) if url else evaluated
+    except KarmmaError:
+        raise
     except Exception as error:  # a hostile file may break a library anywhere
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
         last = extract_tb(error.__traceback__)[-1]
-        return BagError(
+        raise BagError(
             path, f'it cannot be evaluated ({type(error).__name__}: {error}, in '
             f'{Path(last.filename).name}:{last.lineno})',
-            'check the file; if it is intact, this is an error of karmma_ros: report it')
+            'check the file; if it is intact, this is an error of karmma_ros: report it'
+        ) from error

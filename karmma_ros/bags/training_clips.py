@@ -19,6 +19,14 @@ from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run
 from karmma_ros.bags.topics import choose_topics, parse_topics
 from karmma_ros.bags.video_messages import is_video
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
+from karmma_ros.cluster.engine import (
+    check_shared,
+    map_tasks,
+    ONE,
+    raising,
+    Report,
+    Workers,
+)
 from karmma_ros.data.labels.label_file import (
     ActionLabel,
     LabelTable,
@@ -44,6 +52,8 @@ VERSION = 1
 """Grows whenever equal settings would give other clips."""
 _SUFFIXES = ('.mcap', '.db3')
 Progress = Callable[[str, int, int], None]
+_Job = tuple[Path, 'tuple[ActionLabel, ...]', 'tuple[str, ...]']
+"""A bag, its labels and the notes on them."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +66,13 @@ class _Extraction:
     cache: Path
     modalities: tuple[Modality, ...]
 
-    def extract(
-        self, path: Path, labels: tuple[ActionLabel, ...], notes: tuple[str, ...],
-        progress: Progress,
-    ) -> ExtractedRecording:
+    def check(self) -> None:
+        """Check in a worker that its machine has the cache."""
+        check_shared('--cache', self.cache)
+
+    def extract(self, state: None, job: _Job, progress: Report) -> ExtractedRecording:
         """Return the clips of a bag, computed unless they are in the cache."""
+        path, labels, notes = job
         with Bag(path) as bag:
             named = parse_topics(self.settings.topics)
             modalities = self.modalities
@@ -94,9 +106,9 @@ class _Extraction:
 
     def _fill(
         self, store: ArrayStore, bag: Bag, replay: Replay, labels: Sequence[ActionLabel],
-        progress: Progress,
+        progress: Report,
     ) -> None:
-        task, length_ns = f'extracting {Path(bag.path).name}', bag.end_ns - bag.start_ns
+        length_ns = bag.end_ns - bag.start_ns
         store.remaining(1)  # allocates the arrays
         ends = [(end_ns, i * self.settings.windows + window) for i, label in enumerate(labels)
                 for window, end_ns in enumerate(window_ends(
@@ -105,13 +117,13 @@ class _Extraction:
                     self.spec.duration_ns, self.settings.windows))]
         for row, clip in extract_clips(
                 replay, ends, self.spec.duration_ns,
-                lambda now_ns: progress(task, now_ns - bag.start_ns, length_ns)):
+                lambda now_ns: progress(now_ns - bag.start_ns, length_ns)):
             arrays: dict[str, Any] = {EXTRACTED: np.array([True])}
             for modality, inputs in clip.inputs.items():
                 arrays[input_array(modality)] = inputs[None]
                 arrays[present_array(modality)] = np.array([True])
             store.write(range(row, row + 1), arrays)
-        progress(task, length_ns, length_ns)
+        progress(length_ns, length_ns)
         store.finish()
 
 
@@ -185,12 +197,14 @@ def find_bags(paths: Sequence[str]) -> dict[str, Path]:
 def extract_recordings(
     settings: BagSettings, spec: ClipSpec, cache: Path, progress: Progress = lambda *_: None, *,
     table: LabelTable | None = None, modalities: Collection[Modality] | None = None,
+    workers: Workers = ONE,
 ) -> list[ExtractedRecording]:
     """
     Return the clips of each labelled bag, computed unless they are in the cache.
 
     :param table: the labels, where they are others than those of the label file.
     :param modalities: to extract; None: all that the clips may have.
+    :param workers: what the bags are extracted by, several at a time.
     :raises DataError: for labels that cannot be read, are outside of their recording or name one
         that is not there.
     :raises BagError: for a bag that cannot be read.
@@ -220,8 +234,12 @@ def extract_recordings(
                  else modalities))
     notes = {name: _check_inside(path, bags[name], labels)
              for name, labels in by_recording.items()}
-    return [extraction.extract(bags[name], tuple(by_recording[name]), notes[name], progress)
-            for name in sorted(by_recording)]
+    names = sorted(by_recording)
+    (cache / 'bags').mkdir(parents=True, exist_ok=True)
+    return map_tasks(
+        extraction.extract, [(bags[x], tuple(by_recording[x]), notes[x]) for x in names],
+        extraction.check, workers, on_result=raising([bags[name] for name in names]),
+        progress=lambda i, done, total: progress(f'extracting {bags[names[i]].name}', done, total))
 
 
 def _check_inside(

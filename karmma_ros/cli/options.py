@@ -203,6 +203,8 @@ def add_worker_options(parser: CommandParser, what: str, jobs: int = 0) -> None:
     :param what: is done in parallel, in the plural.
     :param jobs: what `--jobs` is if it is not given; 0: 1, or all that the cluster can run.
     """
+    from karmma_ros.cluster.engine import JOB_CPUS
+
     group = parser.add_argument_group('machines')
     default = '' if jobs else ' (default: 1; with a cluster, all that it has resources for)'
     group.add_argument('--jobs', type=int, default=jobs or None, metavar='N',
@@ -210,7 +212,7 @@ def add_worker_options(parser: CommandParser, what: str, jobs: int = 0) -> None:
     group.add_argument('--cluster', type=str, default=os.environ.get('RAY_ADDRESS', ''),
                        metavar='ADDRESS', help='Ray cluster to run on, such as ray://head:10001 '
                        '(default: the variable RAY_ADDRESS, else this machine alone)')
-    group.add_argument('--job-cpus', type=int, default=2, metavar='N',
+    group.add_argument('--job-cpus', type=int, default=JOB_CPUS, metavar='N',
                        help='processor cores of the cluster that each claims')
     group.add_argument('--job-gpus', type=float, metavar='N', help='GPUs of the cluster for each, '
                        'or a fraction of one (default: 1 with --device cuda, else none is used)')

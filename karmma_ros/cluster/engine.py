@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 import logging
 import os
 from pathlib import Path
@@ -19,7 +20,13 @@ import time
 from typing import Any
 
 from karmma_ros.cluster.actor import Failure, source_digest, TaskActor
-from karmma_ros.errors import InvalidSettingError, KarmmaError, printable, SENTENCE_LENGTH
+from karmma_ros.errors import (
+    BagError,
+    InvalidSettingError,
+    KarmmaError,
+    printable,
+    SENTENCE_LENGTH,
+)
 from karmma_ros.storage import scratch_folder
 
 INSTALL = 'pip install -r requirements/cluster.txt'
@@ -29,6 +36,8 @@ _POLL_S = 0.5
 """How often a busy worker is queried for its progress; rarer with more than 50 workers."""
 _WAIT_NOTE_S, _CONNECT_S = 15, 10
 _ATTEMPTS = 2
+JOB_CPUS = 2
+"""Cores of a cluster for each bag: one reads and decodes, one computes."""
 _FAILED_STARTS = 3
 """Workers that may end while they start, without one that starts in between."""
 
@@ -53,8 +62,33 @@ class Workers:
     """How long to wait for the first worker."""
 
 
+
+ONE = Workers(count=1)
+"""This process."""
+
+
 class WorkerStoppedError(KarmmaError):
     """The workers that ran a task ended before it was done."""
+
+    def of_bag(self, path: Path) -> BagError:
+        """Return the error that names the bag of the task."""
+        return BagError(path, str(self), 'free some memory, or give a smaller --jobs')
+
+
+def raising(paths: Sequence[Path]) -> Callable[[int, Any], None]:
+    """Return an `on_result` that raises the first error, for tasks that are bags."""
+    def check(index: int, outcome: Any) -> None:
+        if isinstance(outcome, WorkerStoppedError):
+            raise outcome.of_bag(paths[index])
+        if isinstance(outcome, KarmmaError):
+            raise outcome
+    return check
+
+
+def workers_of_environment() -> Workers:
+    """Return those of the cluster in the variable RAY_ADDRESS; without, this process."""
+    address = os.environ.get('RAY_ADDRESS', '')
+    return Workers(address, cpus=JOB_CPUS) if address not in ('', 'local') else ONE
 
 
 @dataclass(frozen=True)
@@ -105,6 +139,8 @@ def map_tasks(
     node, or where no worker is on another one, after all others, alone. The KarmmaError of a task
     that is not run again is its result.
 
+    Where there is only one task or one worker, on this machine, it runs in this process.
+
     :param work: called with what `setup` returned, the task, and what reports its progress. It,
         `setup` and the tasks are pickled.
     :param setup: called once by each worker.
@@ -115,9 +151,29 @@ def map_tasks(
     :raises KarmmaError: of the setup, if no worker can be set up, and when there is no cluster.
     :raises Exception: what else a task raises, twice.
     """
+    if not workers.address and min(len(tasks), workers.count) <= 1:
+        return _in_this_process(work, tasks, setup, progress, on_result, needs or {})
     with _connected(workers) as ray:
         run = _Run(ray, workers, (work, tasks, setup), needs or {}, note)
         return run.results(progress, on_result)
+
+
+def _in_this_process(
+    work: Callable[[Any, Any, Report], Any], tasks: Sequence[Any], setup: Callable[[], Any],
+    progress: Callable[[int, int, int], None], on_result: Callable[[int, Any], None],
+    needs: Mapping[int, Sequence[int]],
+) -> list[Any]:
+    results: dict[int, Any] = {}
+    state = setup()
+    while len(results) < len(tasks):
+        index = next(i for i in range(len(tasks))
+                     if i not in results and results.keys() >= set(needs.get(i, ())))
+        try:
+            results[index] = work(state, tasks[index], partial(progress, index))
+        except KarmmaError as error:
+            results[index] = error
+        on_result(index, results[index])
+    return [results[index] for index in range(len(tasks))]
 
 
 @contextmanager
@@ -188,8 +244,8 @@ class _Run:
         """Run all tasks; end the workers in any case."""
         self._progress, self._on_result = progress, on_result
         work, tasks, setup = self.work
-        self._work = self.ray.put(pickle.dumps(work))
-        self._setup = self.ray.put(pickle.dumps(setup))
+        self._work = self.ray.put(self.ray.cloudpickle.dumps(work))
+        self._setup = self.ray.put(self.ray.cloudpickle.dumps(setup))
         self._waiting = [_Attempt(index) for index in range(len(tasks))]
         try:
             for _ in range(min(len(tasks), self._count())):

@@ -75,6 +75,20 @@ def test_two_nodes_give_the_report_of_one_process(cluster, bags, alone, tmp_path
     assert report(tmp_path) == alone
 
 
+def test_two_nodes_fine_tune_the_model_of_one_process(cluster, bags, tmp_path):
+    good = [bag for bag in bags if 'bad' not in bag.name]
+    rows = [f'{bag.stem},{start},{start + 2},{("stir", "pour")[start // 2]}'
+            for bag in good for start in (0, 2)]
+    (tmp_path / 'labels.csv').write_text('\n'.join(['recording,start,stop,action', *rows]))
+
+    def finetune(name, *words):
+        assert main(['finetune', *map(str, good), '--labels', str(tmp_path / 'labels.csv'),
+                     '--from', 'synthetic_kitchen', '--steps', '20', '--windows', '2', '--cache',
+                     str(tmp_path / name), '--out', str(tmp_path / name / 'model'), *words]) == 0
+        return (tmp_path / name / 'model' / 'model.safetensors').read_bytes()
+    assert finetune('cluster', '--cluster', cluster[0], '--job-cpus', '1') == finetune('alone')
+
+
 def test_a_node_that_is_killed_changes_nothing(cluster, bags, alone, tmp_path, capsys):
     def kill_later():
         while len(list(tmp_path.glob('work/*/predictions.npz'))) < 2:

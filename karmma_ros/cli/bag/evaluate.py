@@ -46,6 +46,7 @@ from karmma_ros.cli.options import (
     writing,
 )
 from karmma_ros.cli.progress import Bars
+from karmma_ros.cluster.bucket import BucketCache, default_folder, expand, GIB
 from karmma_ros.cluster.engine import Workers
 from karmma_ros.data.labels.label_file import read_label_file, recording_name
 from karmma_ros.data.recordings import SPLITS
@@ -69,6 +70,8 @@ from karmma_ros.stream.settings import (
     node_parameters,
     parse_mute,
 )
+import numpy as np
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -87,7 +90,8 @@ def _parser() -> CommandParser:
         'accuracy, events, latency, calibration and robustness to missing inputs. A stopped run '
         'resumes.', 'BAG ... --model MODEL --out DIR [OPTION ...]')
     parser.add_argument('bags', metavar='BAG', nargs='+', type=to_path,
-                        help='folder written by ros2 bag record, or a .mcap or .db3 file')
+                        help='folder written by ros2 bag record, or a .mcap or .db3 file; also '
+                        's3://BUCKET/PATH and other URLs, with * for any name')
     parser.add_argument('--model', metavar='MODEL', type=str, required=True,
                         help=MODEL_HELP)
     parser.add_argument('--ground-truth', metavar='CSV|TOPIC', type=str, help='table or topic of '
@@ -114,6 +118,9 @@ def _parser() -> CommandParser:
                         'changed)')
     add_device_option(parser)
     add_worker_options(parser, 'bags')
+    parser.add_argument('--bucket-cache', metavar='GIB', type=float, default=50, help='largest '
+                        'size of the bags of s3:// and other URLs that each machine keeps, in '
+                        '~/.cache/karmma_ros')
     _add_faults(parser)
     return parser
 
@@ -153,7 +160,8 @@ def main(arguments: Sequence[str]) -> int:
     events = event_settings(settings.values)
     with writing('--out', options.out):
         (options.out / RUN_DIR).mkdir(parents=True, exist_ok=True)
-    paths = list({path.resolve(): path for path in options.bags}.values())
+    bags = [path for each in options.bags for path in expand(each)]
+    paths = list({path.resolve(): path for path in bags}.values())
     outcomes = _outcomes(
         paths, bundle, replace(settings, bags=tuple(paths)), workers, options)
     console = Console(soft_wrap=True)
@@ -190,7 +198,8 @@ def _outcomes(
 ) -> list[Outcome]:
     cores = workers.cpus if workers.address else (os.cpu_count() or 1) // workers.count
     # One core is left to the reading thread: torch's threads would wait for each other.
-    job = Job(bundle.path, settings, options.out / RUN_DIR, options.device, max(1, cores - 1))
+    job = Job(bundle.path, settings, options.out / RUN_DIR, options.device, max(1, cores - 1),
+              buckets=_buckets(options))
     names = [path.name for path in paths]
     labels = [printable(p if names.count(p.name) > 1 else p.name) for p in paths]
     with Bars() as bars:
@@ -278,10 +287,20 @@ def _bag_run(
             evaluated.info, bundle.vocabulary, evaluated.truth_topic)
     info = replace(evaluated.info, warnings=[
         *evaluated.info.warnings, *_trained_on(path, bundle.path)])
-    camera = info.topics.get(Modality.RGB.value, {})
-    return BagRun(info, evaluated.predictions, truth, bundle.vocabulary, bundle.spec,
-                  BagFrames(path, camera.get('topic', ''), camera.get('type', ''), bits),
+    camera, buckets = info.topics.get(Modality.RGB.value, {}), _buckets(options)
+
+    def frames(times_ns: Sequence[int]) -> Iterator[NDArray[np.uint8] | None]:
+        with buckets.local(path) as local:
+            yield from BagFrames(
+                local, camera.get('topic', ''), camera.get('type', ''), bits)(times_ns)
+    return BagRun(info, evaluated.predictions, truth, bundle.vocabulary, bundle.spec, frames,
                   evaluated.recorded)
+
+
+def _buckets(options: Namespace) -> BucketCache:
+    if not options.bucket_cache > 0:
+        raise InvalidSettingError('--bucket-cache', options.bucket_cache, 'GiB, above 0')
+    return BucketCache(default_folder(), round(options.bucket_cache * GIB))
 
 
 def _trained_on(path: Path, model: Path) -> Iterator[str]:

@@ -35,10 +35,13 @@ from karmma_ros.cli.options import (
     add_custom_encoders_option,
     add_device_option,
     add_output_option,
+    add_worker_options,
     check_writable,
     command_parser,
     CommandParser,
     open_model,
+    worker_device,
+    workers_of,
 )
 from karmma_ros.cli.progress import Bars
 from karmma_ros.data.folds import RECORDING
@@ -70,7 +73,8 @@ def _finetune(arguments: Sequence[str]) -> int:
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     check_windows('--windows', given.windows)
     settings = HeadSettings(steps=given.steps, seed=given.seed)
-    device = choose_device(given.device, '--device')
+    workers = workers_of(given)
+    device = choose_device('auto' if workers.address else given.device, '--device')
     if given.backend == OPENVINO and device != 'cpu':
         raise InvalidSettingError('--backend', OPENVINO, f'{EAGER} on {device}',
                                   'or add --device cpu')
@@ -96,13 +100,15 @@ def _finetune(arguments: Sequence[str]) -> int:
     report_labels(labelled, base.spec)
     command = shlex.join(['karmma', 'finetune', *arguments])
     with Bars() as bars:
-        labelled = extract(labelled, base, Path(given.cache or Path('.cache') / 'bags'), bars)
+        labelled = extract(labelled, base, Path(given.cache or Path('.cache') / 'bags'), bars,
+                           workers)
         modalities = base.network.modalities
         check_added(labelled, base.spec, added)
         if old is None:
             base = without_missing(base, labelled)
-        inference = Inference(16, given.workers, device, openvino=given.backend == OPENVINO)
-        features = compute_features(labelled, base, inference, bars)
+        inference = Inference(16, given.workers, worker_device(given, workers),
+                              openvino=given.backend == OPENVINO)
+        features = compute_features(labelled, base, inference, bars, workers)
     report_sensors(labelled, base, modalities)
     with Bars() as bars:
         fitted = (fit_heads(base, features, labelled, settings, bars) if old is None else
@@ -112,7 +118,7 @@ def _finetune(arguments: Sequence[str]) -> int:
             unfrozen = train_unfrozen(base, labelled, unfreeze, labelled.cache, bars)
         base = replace(base, network=unfrozen.network)
         with Bars() as bars:
-            features = compute_features(labelled, base, inference, bars)
+            features = compute_features(labelled, base, inference, bars, workers)
         for line in fitted.notes:
             print(f'note: {line}')
         fitted = fitted_of(unfrozen, features, labelled, fitted, unfreeze)
@@ -217,6 +223,7 @@ def _parser() -> CommandParser:
                         'computes frozen encoders; openvino is several times as fast on a '
                         'processor')
     add_device_option(parser)
+    add_worker_options(parser, 'bags that are extracted and encoded')
     add_cache_option(parser)
     add_custom_encoders_option(parser)
     return parser

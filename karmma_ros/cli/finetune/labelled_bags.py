@@ -13,6 +13,7 @@ from karmma_ros.bags.topics import choose_topics, parse_topics
 from karmma_ros.bags.training_clips import extract_recordings, find_bags
 from karmma_ros.cli.progress import Bars
 from karmma_ros.clip import ClipSpec
+from karmma_ros.cluster.engine import map_tasks, ONE, raising, Report, Workers
 from karmma_ros.data.folds import class_ids, divide, Division, TRAIN
 from karmma_ros.data.labels.label_check import class_table, refuse, warnings_of
 from karmma_ros.data.labels.label_file import (
@@ -29,6 +30,7 @@ from karmma_ros.modalities import modality_type
 from karmma_ros.modality import in_order, Modality, registered_types, subset_name
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle
+from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.presets import only
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.stream.settings import node_parameters
@@ -171,7 +173,9 @@ def report_labels(labelled: LabelledBags, spec: ClipSpec) -> None:
         print(f'warning: {printable(line, 1000)}')
 
 
-def extract(labelled: LabelledBags, base: Bundle, cache: Path, bars: Bars) -> LabelledBags:
+def extract(
+    labelled: LabelledBags, base: Bundle, cache: Path, bars: Bars, workers: Workers = ONE,
+) -> LabelledBags:
     """
     Extract the clips of the recordings, once.
 
@@ -180,7 +184,7 @@ def extract(labelled: LabelledBags, base: Bundle, cache: Path, bars: Bars) -> La
     """
     recordings = extract_recordings(
         labelled.settings, base.spec, cache, bars, table=labelled.table,
-        modalities=base.network.modalities)
+        modalities=base.network.modalities, workers=workers)
     clips = tuple(WindowClips(each, labelled.settings.windows) for each in recordings)
     if not any(map(len, clips)):
         raise DataError(labelled.path, 'no segment has a clip: the sensors were silent',
@@ -299,15 +303,34 @@ def report_sensors(labelled: LabelledBags, base: Bundle, modalities: Sequence[Mo
 
 
 def compute_features(
-    labelled: LabelledBags, base: Bundle, inference: Inference, bars: Bars
+    labelled: LabelledBags, base: Bundle, inference: Inference, bars: Bars,
+    workers: Workers = ONE,
 ) -> FusedFeatures:
-    """Return the output of the frozen fusion block for every window, computed once."""
-    folders = []
-    for recording, clips in zip(labelled.recordings, labelled.clips):
-        task = f'encoding {recording.labels[0].recording}'
-        folders.append(build_features(
-            base.network, clips, recording.folder.name, labelled.cache / 'features',
-            replace(inference, progress=partial(bars, task))))
+    """
+    Return the output of the frozen fusion block for every window, computed once.
+
+    :param workers: what computes it, several recordings at a time.
+    """
+    names = [each.labels[0].recording for each in labelled.recordings]
+    folders = map_tasks(
+        partial(_encode, inference, labelled.settings.windows, labelled.cache / 'features'),
+        labelled.recordings, partial(_network, base.network), workers,
+        on_result=raising(list(map(Path, names))),
+        progress=lambda i, done, total: bars(f'encoding {names[i]}', done, total))
     base.network.cpu()
     return FusedFeatures(
         base.network, folders, [len(each.labels) for each in labelled.recordings])
+
+
+def _network(network: Karmma) -> Karmma:
+    return network
+
+
+def _encode(
+    inference: Inference, windows: int, cache: Path, network: Karmma,
+    recording: ExtractedRecording, progress: Report,
+) -> Path:
+    """Compute the features of a recording."""
+    return build_features(
+        network, WindowClips(recording, windows), recording.folder.name, cache,
+        replace(inference, progress=progress))
