@@ -65,6 +65,11 @@ class Parts(Protocol):
         """Return the chunked modalities; the others are encoded a clip at a time."""
         ...
 
+    @property
+    def runs_in_parallel(self) -> bool:
+        """Whether encoding modalities in several threads takes less time."""
+        ...
+
     def encode(self, modality: Modality, x: Input) -> Tokens:
         """Embed a clip of a modality that is not chunked."""
         ...
@@ -158,6 +163,8 @@ def _newest_of(
 
 class EagerParts:
     """`Parts` of a network in evaluation mode, by PyTorch, operator by operator."""
+
+    runs_in_parallel = False
 
     def __init__(self, network: Karmma, device: str | torch.device = 'cpu') -> None:
         self._network, self._device = network.to(device).eval(), device

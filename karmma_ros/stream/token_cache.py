@@ -11,6 +11,7 @@ Shape legend: t frames, h height, w width, p chunks, n tokens, d fusion width.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from math import gcd, lcm
 from typing import cast, Protocol
@@ -64,13 +65,21 @@ class TokenCache:
         self._caches: dict[Modality, _Cache] = {
             modality: _cache_of(network, modality, each)
             for modality, each in network.chunks.items()}
+        self._threads = ThreadPoolExecutor(
+            _THREADS, 'karmma tokens') if network.runs_in_parallel else None
 
     def tokens(
         self, window: Window, keep: Iterable[Modality] | None = None,
     ) -> dict[Modality, Tokens]:
         """Embed the modalities of a window, or those of them to keep, to be fused."""
         kept = set(window.modalities if keep is None else keep)
-        return {m: self._tokens(window, m) for m in in_order(kept & set(window.modalities))}
+        chosen = in_order(kept & set(window.modalities))
+        if self._threads is None or len(chosen) < 2:
+            return {m: self._tokens(window, m) for m in chosen}
+        # Each modality has buffers and caches of its own: none is used by two threads.
+        begun = {m: self._threads.submit(self._tokens, window, m) for m in chosen}
+        wait(begun.values())
+        return {m: future.result() for m, future in begun.items()}
 
     def reset(self, modalities: Iterable[Modality] | None = None) -> None:
         """Clear the tokens, the images and what the encoders keep of some modalities, or all."""
@@ -84,6 +93,10 @@ class TokenCache:
             x = window.clip({modality}).inputs[modality]
             return self._network.encode(modality, x[None])
         return self._network.in_order(modality, cache.parts(window))
+
+
+_THREADS = 2
+"""Modalities that are prepared and encoded at the same time."""
 
 
 class _Cache(Protocol):

@@ -74,8 +74,8 @@ def model(request, tmp_path_factory):
     torch.manual_seed(0)
     spec = ClipSpec(
         duration=0.8, num_frames=8, video=VideoSpec(32, 32),
-        audio=AudioSpec(n_fft=256, win_length=256, hop_length=160, n_mels=32, tiles=2,
-                        tile_steps=40))
+        audio=AudioSpec(n_fft=256, win_length=256, hop_length=128, n_mels=32, tiles=1,
+                        tile_steps=100))
     path = tmp_path_factory.mktemp('models') / request.param
     config = preset(request.param)
     save_bundle(path, build(config, spec, vocabulary()), config, spec, vocabulary(),

@@ -1,9 +1,11 @@
 """Cached tokens: the outputs are those of a window encoded at once."""
 
 from dataclasses import replace
+from threading import Barrier
 import weakref
 
 from karmma_ros.clip import AudioSpec, ClipSpec, VideoSpec
+from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities.audio_buffer import AudioChunk
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.builder import build
@@ -216,6 +218,41 @@ def test_a_stream_frame_by_frame_is_the_video_at_once():
 
 def _prepared(frames):
     return video_input(np.stack([frame.image for frame in frames]), SPEC.video)
+
+
+def test_large_graphs_of_two_modalities_run_at_the_same_time():
+    network = network_of(CAUSAL)
+    live, meeting = Live(), Barrier(2, timeout=20)
+
+    class Meeting(EagerParts):
+        runs_in_parallel = True
+
+        def encode_next(self, modality, x, past):
+            meeting.wait()  # fails unless V and F are both here
+            return super().encode_next(modality, x, past)
+
+    cache, alone = TokenCache(Meeting(network)), TokenCache(EagerParts(network))
+    for hop in (8, 1, 2):
+        window = live.window(hop)
+        tokens, wanted = cache.tokens(window, [V, F]), alone.tokens(window, [V, F])
+        assert list(tokens) == [V, F]
+        for modality in (V, F):
+            torch.testing.assert_close(tokens[modality], wanted[modality])
+
+
+def test_an_error_of_one_modality_is_raised_when_all_have_ended():
+    network = network_of(CAUSAL)
+
+    class Failing(EagerParts):
+        runs_in_parallel = True
+
+        def encode_next(self, modality, x, past):
+            if modality == F:
+                raise InvalidSampleError('flow: got NaN')
+            return super().encode_next(modality, x, past)
+
+    with pytest.raises(InvalidSampleError, match='flow: got NaN'):
+        TokenCache(Failing(network)).tokens(Live().window(8))
 
 
 def test_sensors_that_are_kept_out_are_not_encoded():

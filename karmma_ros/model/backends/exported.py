@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+import math
 from pathlib import Path
 import time
 from typing import Any
@@ -46,15 +47,19 @@ from numpy.typing import NDArray
 
 
 class Inline:
-    """A small graph, run in the thread of the caller: another thread would cost more time."""
+    """
+    A small graph, run in the thread of the caller: another thread would cost more time.
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
+    :param seconds: that a run takes.
+    """
+
+    def __init__(self, graph: Graph, seconds: float = 0.0) -> None:
+        self._graph, self.seconds = graph, seconds
         self.inputs, self.outputs, self.run = graph.inputs, graph.outputs, graph.run
 
     def on(self, buffers: Mapping[str, NDArray[Any]]) -> Graph:
         """Return the graph with other buffers, also run in the thread of the caller."""
-        return Inline(self._graph.on(buffers))
+        return Inline(self._graph.on(buffers), self.seconds)
 
     def start(self) -> None:
         """Do nothing; `wait` computes."""
@@ -67,25 +72,30 @@ class Inline:
 def with_threads(make: Callable[[int], Graph], most: int) -> Graph:
     """Return a graph with as many threads as it can use; a small one runs in the caller's."""
     graph = make(1)
-    if _quick(graph):
-        return Inline(graph)
+    if (seconds := _seconds(graph)) < SMALL_S:
+        return Inline(graph, seconds)
     if most == 1:
         return graph
     del graph  # it may hold much memory
     return make(most)
 
 
-def _quick(graph: Graph) -> bool:
+def _seconds(graph: Graph) -> float:
+    """Return the time that a run takes, of a large graph as far as it shows that it is large."""
+    least = math.inf
     for _ in range(3):  # the first run prepares
         started = time.perf_counter()
         graph.run()
-        if time.perf_counter() - started < SMALL_S:
-            return True
-    return False
+        least = min(least, time.perf_counter() - started)
+        if least < SMALL_S:
+            break
+    return least
 
 
 SMALL_S = 0.005
 """A graph that takes less than this is small."""
+_BESIDE_S = 0.001
+"""From this on it is worth to run a graph of a stream beside that of another modality."""
 
 
 def most_bytes(network: Karmma) -> int:
@@ -136,6 +146,12 @@ class Exported:
     def parts(self) -> Parts | None:
         """Return this, if it streams."""
         return self if self.chunks else None
+
+    @property
+    def runs_in_parallel(self) -> bool:
+        """Whether a graph of one chunk takes more time than another thread costs."""
+        return any(not isinstance(graph, Inline) or graph.seconds > _BESIDE_S
+                   for graph in self._encoders.values())
 
     def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
         """
@@ -242,17 +258,21 @@ class Exported:
                 'prepare it by the clip specification that the network was built with')
 
 
-def assemble(export: Export, network: Karmma, make: Callable[[Path], Graph]) -> Exported:
+def assemble(
+    export: Export, network: Karmma, make: Callable[[Path, int], Graph], threads: int
+) -> Exported:
     """
     Put the graphs of an export together.
 
-    :param make: a graph from its file.
+    :param make: a graph from its file and the most threads it may use.
+    :param threads: the most in all. Of several encoders with a state each has one: they run at
+        the same time, and threads of one graph would wait for each other.
     :raises BundleError: for one that is missing, or is not of this network.
     """
     chunks = chunks_of(network)
 
-    def graph(name: str, fits: Callable[[Graph], bool]) -> Graph:
-        candidate = make(path := export.graph(name))
+    def graph(name: str, fits: Callable[[Graph], bool], most: int = threads) -> Graph:
+        candidate = make(path := export.graph(name), most)
         if f'{PAST}0' in candidate.inputs:
             raise BundleError(path, 'is a graph of an earlier version of karmma_ros, whose state '
                               'had to be copied', remedy(export.runtime))
@@ -262,6 +282,7 @@ def assemble(export: Export, network: Karmma, make: Callable[[Path], Graph]) -> 
 
     fusion = graph(FUSION, lambda g: set(network.modalities) == {*g.inputs} - {PRESENT})
     encoders, several = {}, {}
+    beside = 1 if sum(own.stateful for own in chunks.values()) > 1 else threads
     for m in network.modalities:
         own = chunks.get(m)
         x = (1, *network.input_shapes[m])
@@ -274,7 +295,7 @@ def assemble(export: Export, network: Karmma, make: Callable[[Path], Graph]) -> 
             encoders[m] = graph(m.value, partial(_encodes, x=x, tokens=tokens))
             continue
         graphs = {frames: graph(graph_name(m, frames), partial(
-            _encodes_next, x=_times(x, 2, frames), tokens=_times(tokens, 0, frames)))
+            _encodes_next, x=_times(x, 2, frames), tokens=_times(tokens, 0, frames)), beside)
             for frames in FRAMES_AT_ONCE if frames <= own.count}
         encoders[m], several[m] = graphs.pop(1), graphs
     return Exported(export.runtime, export.precision, encoders, fusion, chunks,

@@ -39,11 +39,11 @@ def load_onnx(export: Export, network: Karmma, threads: int) -> Exported:
     beside = ThreadPoolExecutor(len(network.modalities), 'karmma encoder')
     most = most_bytes(network)
 
-    def graph(path: Path) -> Graph:
+    def graph(path: Path, threads: int) -> Graph:
         content = _checked(path, most)
         return with_threads(lambda n: _OnnxGraph(path, content, n, beside), threads)
 
-    return assemble(export, network, graph)
+    return assemble(export, network, graph, threads)
 
 
 def quantise(

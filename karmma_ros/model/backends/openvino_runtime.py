@@ -45,11 +45,11 @@ def load_openvino(
     wanted = FP32 if full or export.precision == FP32 else _fastest(core)
     most = most_bytes(network)
 
-    def graph(path: Path) -> Graph:
+    def graph(path: Path, threads: int) -> Graph:
         model = _read(core, path, most)
         return with_threads(lambda n: _OpenVinoGraph(core, model, path, _HINT[wanted], n), threads)
 
-    return assemble(export, network, graph)
+    return assemble(export, network, graph, threads)
 
 
 def compile_graph(source: Path, threads: int, precision: str = BF16) -> Graph:
