@@ -16,7 +16,7 @@ from karmma_ros.data.packs.pack_writer import PackSummary, write_pack
 from karmma_ros.data.packs.shard_store import ShardStore
 from karmma_ros.errors import InvalidSettingError, printable, SENTENCE_LENGTH
 
-WINDOWS, QUALITY = 4, 95
+WINDOWS, QUALITY = 4, 90
 """Defaults of `--data.windows` and `--quality`."""
 
 

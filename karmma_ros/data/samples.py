@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast, Protocol
 
@@ -42,7 +42,7 @@ class Clips(Protocol):
 
 
 def without_preparation(clips: Clips) -> Clips:
-    """Return clips whose 8-bit samples a loader passes on, where the data set stores such."""
+    """Return clips that a loader passes on as far as `ModalityType.begin` prepares them."""
     select = getattr(clips, 'without_preparation', None)
     return clips if select is None else cast(Clips, select())
 
@@ -55,21 +55,21 @@ def with_modalities(clips: Clips, modalities: Sequence[Modality]) -> Clips:
 
 class Preparation:
     """
-    Prepares the 8-bit samples of a batch on its device; samples that are absent become zeros.
+    Prepares a batch on its device; samples that are absent become zeros.
 
-    Images are passed on as they are stored: a quarter of the bytes, and a card prepares them in
-    no time. It is no dataclass, into which Lightning would descend.
+    Images are passed on in 8 bit and audio as one spectrogram: a third of the bytes, and a card
+    prepares them in no time. It is no dataclass, into which Lightning would descend.
     """
 
     def __init__(self, clip: ClipSpec, present: Mapping[Modality, Tensor]) -> None:
-        """Take the specification of the clips, and modality → bool `[b]`."""
+        """Take the specification of the clips; modality that is not prepared → bool `[b]`."""
         self._clip, self._present = clip, present
 
     def __call__(self, inputs: Mapping[Modality, Tensor]) -> dict[Modality, Tensor]:
         """Return the inputs of the network."""
         prepared = {}
         for modality, x in inputs.items():
-            if x.dtype == torch.uint8:
+            if modality in self._present:
                 x = modality_type(modality).prepare_batch(x, self._clip)
                 x[~self._present[modality].to(x.device)] = 0
             prepared[modality] = x
@@ -100,7 +100,7 @@ class Batch:
     index: Tensor
     """Int64 `[b]`: each sample's index in its split."""
     preparation: Preparation | None = None
-    """How inputs that are still samples (uint8) are prepared on the device; None: none are."""
+    """How inputs that are not prepared yet are, on the device; None: all are."""
 
     def __len__(self) -> int:
         return len(self.present)
@@ -126,12 +126,14 @@ class Batch:
 
 
 def collate(
-    samples: Sequence[Sample], modalities: Sequence[Modality], clip: ClipSpec | None = None,
+    samples: Sequence[Sample], modalities: Sequence[Modality],
+    clip: ClipSpec | None = None, unprepared: Collection[Modality] = (),
 ) -> Batch:
     """
     Stack samples; no two need the same modalities.
 
-    :param clip: specification by which 8-bit inputs are prepared later, on the device.
+    :param clip: specification by which some modalities are prepared later, on the device.
+    :param unprepared: these modalities.
     """
     inputs: dict[Modality, Tensor] = {}
     present = torch.zeros(len(samples), len(modalities), dtype=torch.bool)
@@ -148,10 +150,9 @@ def collate(
         head: torch.tensor([sample.labels[head] for sample in samples])
         for head in samples[0].labels
     }
-    columns = {m: present[:, column] for column, m in enumerate(modalities)}
-    pending = any(x.dtype == torch.uint8 for x in inputs.values())
+    later = {m: present[:, column] for column, m in enumerate(modalities) if m in unprepared}
     return Batch(inputs, present, labels, torch.tensor([sample.index for sample in samples]),
-                 Preparation(clip, columns) if clip is not None and pending else None)
+                 Preparation(clip, later) if clip is not None and later else None)
 
 
 @dataclass(frozen=True)

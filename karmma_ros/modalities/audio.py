@@ -38,7 +38,7 @@ from karmma_ros.modalities.modality_type import (
 )
 from karmma_ros.preprocess.arrays import check_array
 from karmma_ros.preprocess.pcm import decode_pcm
-from karmma_ros.preprocess.spectrogram import audio_input
+from karmma_ros.preprocess.spectrogram import audio_input, padded_spectrogram, tile_starts
 import numpy as np
 from numpy.typing import NDArray
 
@@ -264,11 +264,34 @@ class Audio(ModalityType):
 
     def prepare(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
         """Return the input from mono audio float32 `[n]`, or from an `AudioArrays` with gaps."""
-        spec = self.spec(clip)
+        given = self._checked(arrays, clip)
+        return audio_input(
+            given.samples, self.spec(clip), given.valid_mask, given.spectrogram)
+
+    def _checked(self, arrays: Any, clip: ClipSpec) -> AudioArrays:
         given = arrays if isinstance(arrays, AudioArrays) else AudioArrays(arrays)
-        check_array('audio', given.samples, np.float32,
-                    (round(clip.duration * spec.sample_rate),))
-        return audio_input(given.samples, spec, given.valid_mask, given.spectrogram)
+        check_array('audio', given.samples, np.float32, (self._samples(clip),))
+        return given
+
+    def _samples(self, clip: ClipSpec) -> int:
+        return round(clip.duration * self.spec(clip).sample_rate)
+
+    def begin(self, arrays: Any, clip: ClipSpec) -> NDArray[np.float32]:
+        """Return the spectrogram that tiles are extracted of, or tiles that are their own."""
+        if self.spec(clip).tile_duration:
+            return self.prepare(arrays, clip)
+        given = self._checked(arrays, clip)
+        return padded_spectrogram(
+            given.samples, self.spec(clip), given.valid_mask, given.spectrogram)
+
+    def prepare_batch(self, samples: Tensor, clip: ClipSpec) -> Tensor:
+        """Return the tiles of spectrograms `[b, f, s]`."""
+        from karmma_ros.modalities.transforms import extract_tiles
+        spec = self.spec(clip)
+        if spec.tile_duration:
+            return samples
+        starts = tile_starts(self._samples(clip), spec) + spec.tile_steps
+        return extract_tiles(samples, starts.tolist(), spec.tile_steps)
 
     def samples_of(self, arrays: Any) -> NDArray[np.float32]:
         """Return the samples `[n]`."""

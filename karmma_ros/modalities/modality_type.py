@@ -308,11 +308,20 @@ class ModalityType(Corruptible, ABC):
         """Whether the inputs of a batch can be prepared on a device (`prepare_batch`)."""
         return type(self).prepare_batch is not ModalityType.prepare_batch
 
+    def begin(self, arrays: Any, clip: ClipSpec) -> NDArray[Any]:
+        """
+        Prepare what a processor should, and return what `prepare_batch` takes: few bytes.
+
+        :param arrays: as `prepare` takes them, where `packs_samples`.
+        :raises InvalidSampleError: as `prepare`.
+        """
+        return np.asarray(arrays)
+
     def prepare_batch(self, samples: Tensor, clip: ClipSpec) -> Tensor:
         """
         Return the inputs of a batch on its device, the same as those of `prepare`.
 
-        :param samples: uint8 `[b, …]`, each as `prepare` takes it.
+        :param samples: `[b, …]`, each as `begin` returns it.
         """
         raise NotImplementedError(f'{self.name} is prepared sample by sample')
 

@@ -11,7 +11,7 @@ s steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -37,6 +37,11 @@ def normalise_batch(
         else:
             out[:, i] = (absent / 255 - mean[i]) / std[i]
     return out
+
+
+def extract_tiles(spectrograms: Tensor, starts: Sequence[int], steps: int) -> Tensor:
+    """Return the tiles `[b, k, f, steps]` of `[b, f, s]` that begin at some columns."""
+    return torch.stack([spectrograms[:, :, start:start + steps] for start in starts], 1)
 
 
 def jitter_colour(x: Tensor, strength: float, rand: Rand) -> Tensor:

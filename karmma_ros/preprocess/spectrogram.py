@@ -170,22 +170,35 @@ def audio_input(
     """
     if spec.tile_duration:
         return _own_tiles(waveform, spec, valid_mask)
+    padded = padded_spectrogram(waveform, spec, valid_mask, spectrogram)
+    tiles = np.empty((spec.tiles, len(padded), spec.tile_steps), np.float32)
+    for tile, start in zip(tiles, tile_starts(len(waveform), spec) + spec.tile_steps):
+        tile[:] = padded[:, start:start + spec.tile_steps]
+    return tiles
+
+
+def padded_spectrogram(
+    waveform: NDArray[np.float32], spec: AudioSpec, valid_mask: NDArray[np.bool_] | None = None,
+    spectrogram: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """
+    Return the normalised spectrogram `[f, s + 2 tile_steps]` that `audio_input` extracts tiles of.
+
+    Before and after it there is silence for one tile. Parameters and errors are those of
+    `audio_input`.
+    """
     if spectrogram is None:
         spectrogram = log_mel(waveform, spec)
     bands, columns = spectrogram.shape
-    steps, margin = spec.tile_steps, spec.tile_steps
-    is_kaldi = spec.features == KALDI_FBANK
-    beyond = ((0.0 if is_kaldi else FLOOR_DB) - spec.mean) / spec.std
+    margin = spec.tile_steps
+    beyond = ((0.0 if spec.features == KALDI_FBANK else FLOOR_DB) - spec.mean) / spec.std
     padded = np.full((bands, columns + 2 * margin), beyond, np.float32)
     middle = padded[:, margin:margin + columns]
     np.subtract(spectrogram, np.float32(spec.mean), out=middle)
     middle /= np.float32(spec.std)
     if valid_mask is not None:
         middle[:, touching_gaps(valid_mask, spec)] = 0.0
-    tiles = np.empty((spec.tiles, bands, steps), np.float32)
-    for tile, start in zip(tiles, tile_starts(len(waveform), spec) + margin):
-        tile[:] = padded[:, start:start + steps]
-    return tiles
+    return padded
 
 
 def tile_starts(samples: int, spec: AudioSpec) -> NDArray[np.intp]:

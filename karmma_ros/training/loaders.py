@@ -120,7 +120,8 @@ def _loader(
         cast(Any, dataset), batch_size, sampler=sampler, num_workers=workers,
         persistent_workers=workers > 0,
         collate_fn=partial(collate, modalities=tuple(modalities),
-                           clip=getattr(dataset.clips, 'spec', None)))
+                           clip=getattr(dataset.clips, 'spec', None),
+                           unprepared=getattr(dataset.clips, 'unprepared', ())))
 
 
 def processes() -> tuple[int, int]:

@@ -155,6 +155,7 @@ def test_every_registered_type_is_packed(tmp_path):
     train = opened(tmp_path / 'pack', tmp_path).train
     for index in range(2):
         assert_equal(train.training_sample(index, 7), clips[index])
+    assert not train.without_preparation().unprepared  # noise is no image in 8 bit
 
 
 def test_jpeg_changes_images_alone_and_little(splits, tmp_path):
@@ -199,7 +200,10 @@ def test_a_loader_prepares_images_on_the_device_to_the_same_bits(splits, tmp_pat
     for several in (samples, raw):  # one lacks its frames
         del several[1].clip.inputs[Modality.RGB]
     assert raw[0].clip.inputs[Modality.RGB].dtype == np.uint8
-    wanted, got = collate(samples, names, SPEC), collate(raw, names, SPEC)
+    assert raw[0].clip.inputs[Modality.AUDIO].ndim == 2  # the spectrogram, before its tiles
+    assert train.unprepared == frozenset()
+    unprepared = train.without_preparation().unprepared
+    wanted, got = collate(samples, names, SPEC), collate(raw, names, SPEC, unprepared)
     assert wanted.preparation is None and got.preparation is not None
     got = got.to('cpu')
     assert got.preparation is None

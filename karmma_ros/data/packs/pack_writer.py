@@ -250,7 +250,8 @@ def write_shard(work: PackWork, shard: Shard) -> dict[str, Any]:
                          'modalities': [name for name, data in rows[numbers[-1]].items() if data],
                          'computed': [str(m) for m in _computed(clips, index)]})
         unreadable |= {path: text for path, text in problems.items() if path not in unreadable}
-    record = {'pack': work.fingerprint, 'rows': len(rows), 'segments': segments,
+    inputs = [str(m) for m in work.modalities if any(row[m][:1] == INPUT for row in rows)]
+    record = {'pack': work.fingerprint, 'rows': len(rows), 'segments': segments, 'inputs': inputs,
               'unreadable': unreadable, **_write_rows(work.store, name, shard.number, rows)}
     work.store.write(record_name(shard.number), to_json(record))
     return record
@@ -313,7 +314,7 @@ def _stored(modality: Modality, arrays: Any, clips: SegmentDataset, quality: int
 def _stored_input(modality: Modality, x: NDArray[Any], clips: Any, quality: int) -> bytes:
     """Return an input; the 8-bit samples that it was prepared from, where they give it exactly."""
     own = modality_type(modality)
-    if own.packs_samples and own.prepares_batches:
+    if own.packs_samples and own.is_image and own.has_frames:
         samples = own.restore(x, clips.spec)
         if np.array_equal(own.prepare(samples, clips.spec), x):
             return SAMPLES + encode_array(samples, quality)
@@ -366,8 +367,8 @@ def _finish(
     """Write the index of all shards, then what completes the pack."""
     summary = PackSummary(sum(map(len, clips.values())), shards=len(shards))
     tables: dict[str, dict[str, list[Any]]] = {
-        split: {'labels': [], 'rows': [], 'modalities': [], 'computed': [], 'shards': []}
-        for split in clips}
+        split: {'labels': [], 'rows': [], 'modalities': [], 'computed': [], 'shards': [],
+                'inputs': []} for split in clips}
     for shard, record in zip(shards, records):
         table = tables[shard.split]
         for segment in record['segments']:
@@ -375,6 +376,7 @@ def _finish(
                 table[name].append(segment[name])
             table['rows'].append([summary.rows + row for row in segment['rows']])
             table['shards'].append(shard.number)
+        table['inputs'] += [name for name in record['inputs'] if name not in table['inputs']]
         summary.rows += record['rows']
         summary.nbytes += record['size']
         summary.unreadable |= {p: text for p, text in record['unreadable'].items()

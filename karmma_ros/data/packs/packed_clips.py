@@ -169,7 +169,11 @@ class PackedClips:
         self.shards: Sequence[int] = table['shards']
         """Number of the shard of each clip."""
         self._wanted: frozenset[Modality] | None = None
-        self._prepares = True
+        self._samples = frozenset(
+            m for m in self.packed_modalities
+            if str(m) not in table['inputs'] and modality_type(m).prepares_batches)
+        self.unprepared: frozenset[Modality] = frozenset()
+        """Modalities that are passed on as `ModalityType.begin` prepares them."""
 
     def with_modalities(self, modalities: Sequence[Modality]) -> PackedClips:
         """Return the same clips with some modalities only; the others are not decoded."""
@@ -178,9 +182,9 @@ class PackedClips:
         return selected
 
     def without_preparation(self) -> PackedClips:
-        """Return the same clips whose images are passed on as 8-bit samples."""
+        """Return the same clips, to be prepared on the device as far as that is possible."""
         selected = copy(self)
-        selected._prepares = False
+        selected.unprepared = self._samples
         return selected
 
     def __len__(self) -> int:
@@ -244,9 +248,10 @@ class PackedClips:
         except ValueError as error:
             raise DataError(self.pack.store.location, f'{modality} of row {row}: {error}',
                             _REMEDY) from error
-        if data[:1] != SAMPLES or (not self._prepares and own.prepares_batches):
+        if data[:1] != SAMPLES:
             return array
-        return own.prepare(array, self.spec)
+        prepare = own.begin if modality in self.unprepared else own.prepare
+        return prepare(array, self.spec)
 
 
 def open_pack(
