@@ -36,14 +36,18 @@ class EpochSampler(Sampler[int]):
 
     :param count: samples of the split.
     :param step: step of the run to start at; the samples before it in its epoch are skipped.
+    :param shards: the shard of each sample. Then the shards are shuffled, and samples among
+        `group` shards in turn, so that only these have to be in a cache. None: among all.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, step: int = 0) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, step: int = 0,
+                 shards: Sequence[int] | None = None, group: int = 1) -> None:
         self.steps = count // batch_size
         if not self.steps:
             raise InvalidSettingError(
                 'batch_size', batch_size, f'at most {count}, the number of training samples')
         self.count, self.batch_size, self.seed = count, batch_size, seed
+        self._shards, self._group = shards, group
         self.epoch, self.skip = divmod(step, self.steps)
 
     def set_epoch(self, epoch: int) -> None:
@@ -57,6 +61,10 @@ class EpochSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.count, generator=generator)
+        if self._shards is not None:
+            shards = torch.tensor(self._shards)
+            drawn = torch.randperm(int(shards.max()) + 1, generator=generator) // self._group
+            order = order[drawn[shards[order]].argsort(stable=True)]
         rank, world = processes()
         chosen = order[self.skip * self.batch_size:self.steps * self.batch_size][rank::world]
         return iter((self.epoch * self.count + chosen).tolist())

@@ -103,7 +103,9 @@ def train(
     module = RecognitionModule(
         network, settings.optimizer, settings.seed, teacher, settings.accumulate_batches,
         InputCorruption.of_clips(settings.optimizer.corruption, settings.seed, training))
-    order = EpochSampler(len(training), settings.batch_size, settings.seed, step)
+    shards, group = getattr(training, 'shuffled_shards', (None, 1))
+    order = EpochSampler(
+        len(training), settings.batch_size, settings.seed, step, shards, group)
     trainer = _trainer(settings, folder)
     with warnings.catch_warnings():
         # Lightning cannot know that the sampler itself resumes at the step.

@@ -1,10 +1,14 @@
 """Packs: the samples of the data set, the same shards after a stop, and errors that name them."""
 
+from contextlib import suppress
 from dataclasses import replace
 import errno
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import json
 import pickle
 import sys
+import threading
+import time
 import warnings
 
 import cv2
@@ -371,3 +375,155 @@ def test_a_digest_depends_on_what_is_packed(splits, tmp_path):
             for name in 'abc']
     assert keys[0] == keys[1] != keys[2]
     assert shard_store.is_remote('s3://bucket/a') and not shard_store.is_remote('/data/pack')
+
+
+class Bucket(BaseHTTPRequestHandler):
+    """A bucket of S3 on this machine, as far as packs use it."""
+
+    protocol_version = 'HTTP/1.1'
+
+    def log_message(self, *given):
+        pass
+
+    def do_PUT(self):
+        content = self.rfile.read(int(self.headers.get('Content-Length', 0)))
+        self.server.requests.append(f'PUT {self.path}')
+        if self.server.full:
+            self.send(507)
+            return
+        self.server.content[self.path] = content
+        self.send(200)
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        self.server.requests.append(self.path)
+        self.server.released.wait(self.server.delay_s)
+        content = self.server.content.get(self.path)
+        self.send(404 if content is None else 200, content or b'')
+
+    def send(self, status, content=b''):
+        self.send_response(status)
+        self.send_header('Content-Length', str(len(content)))
+        self.send_header('ETag', '"0"')
+        self.send_header('Last-Modified', 'Mon, 30 Nov 2026 00:00:00 GMT')
+        self.end_headers()
+        if self.command != 'HEAD':
+            with suppress(OSError):  # who waits no longer
+                self.wfile.write(content)
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Bucket)
+    server.daemon_threads = True
+    server.content, server.requests, server.full, server.delay_s = {}, [], False, 0.0
+    server.released = threading.Event()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, value in (('ENDPOINT_URL', f'http://127.0.0.1:{server.server_port}'),
+                        ('ACCESS_KEY_ID', 'a'), ('SECRET_ACCESS_KEY', 'b'),
+                        ('REGION', 'us-east-1')):
+        monkeypatch.setenv(f'AWS_{name}', value)
+    yield server
+    server.released.set()
+    server.shutdown()
+    server.server_close()
+
+
+URL = 's3://bucket/packs/a'
+
+
+def test_a_bucket_has_the_same_files_and_gives_the_same_clips(splits, tmp_path, bucket):
+    pack(splits, tmp_path / 'local')
+    pack(splits, URL)
+    assert {name.rpartition('/')[2]: content for name, content in bucket.content.items()} == \
+        files_of(tmp_path / 'local')
+    ours = opened(URL, tmp_path / 'cache')
+    theirs = opened(tmp_path / 'local', tmp_path)
+    for _ in range(2):
+        assert_equal(ours.train[0], theirs.train[0])
+    # A shard is copied once, also for a process that opens the pack anew.
+    assert_equal(opened(URL, tmp_path / 'cache').train[2], theirs.train[2])
+    copied = [path for path in bucket.requests if not path.startswith('PUT')]
+    assert [path.rpartition('/')[2] for path in copied].count('chunk-0-0.bin') == 1
+    assert check_dataset(ours, decode=2).intact
+    bucket.requests.clear()
+    pack(splits, URL)  # what is complete is not written again
+    written = [name for name in bucket.requests if name.startswith('PUT')]
+    assert [name.rpartition('/')[2] for name in written] == ['index.json', 'pack.json']
+
+
+def test_a_damaged_shard_of_a_bucket_is_named(splits, tmp_path, bucket):
+    pack(splits, URL)
+    shard = next(name for name in bucket.content if name.endswith('chunk-0-0.bin'))
+    content = bucket.content[shard]
+    train = opened(URL, tmp_path).train
+    for damaged, text in (
+            (content[:-1], f'it has {len(content) - 1:,} bytes; expected {len(content):,}'),
+            (content[:-1] + b'?', 'its SHA-256 is another')):
+        bucket.content[shard] = damaged
+        with pytest.raises(DataError, match=f'data {URL}/chunk-0-0.bin: {text}: copy it again'):
+            train[0]
+    del bucket.content[shard]
+    with pytest.raises(DataError, match='chunk-0-0.bin: it is missing'):
+        train[0]
+    bucket.content[shard] = content
+    train[0]
+
+
+def test_a_bucket_that_responds_too_late_or_not_at_all_is_named(
+    splits, tmp_path, bucket, monkeypatch
+):
+    monkeypatch.setattr(shard_store, 'RETRIES', 1)
+    pack(splits, URL)
+    train = opened(URL, tmp_path, pack_timeout=0.3).train
+    bucket.delay_s = 30.0
+    began = time.monotonic()
+    with pytest.raises(DataError, match=rf'data {URL}/chunk-0-0.bin: it cannot be read \(.*\): '
+                       'check the address, the credentials and the network; each of 2 attempts '
+                       'may take 0.3 s'):
+        train[0]
+    assert time.monotonic() - began < 15
+    bucket.delay_s = 0.0
+    train[0]
+    bucket.shutdown()
+    bucket.server_close()
+    with pytest.raises(DataError, match=f'data {URL}/pack.json: it cannot be read'):
+        opened(URL, tmp_path, pack_timeout=0.3)
+
+
+def test_a_bucket_that_takes_nothing_more_keeps_what_it_has(splits, tmp_path, bucket, monkeypatch):
+    monkeypatch.setattr(shard_store, 'RETRIES', 0)
+    monkeypatch.setattr(pack_writer, 'SHARD_BYTES', 1)
+    write, written = ShardStore.write, []
+
+    def filling(store, name, content):
+        bucket.full = len(written) == 5
+        write(store, name, content)
+        written.append(name)
+
+    monkeypatch.setattr(ShardStore, 'write', filling)
+    with pytest.raises(DataError, match=f'data {URL}/chunk-0-2.bin: it cannot be written'):
+        pack(splits, URL)
+    assert len(bucket.content) == 5
+    written[:] = ['…'] * 6
+    pack(splits, URL)
+    assert 'chunk-0-0.bin' not in written and 'chunk-0-2.bin' in written
+    pack(splits, tmp_path / 'local')
+    assert {name.rpartition('/')[2]: content for name, content in bucket.content.items()} == \
+        files_of(tmp_path / 'local')
+
+
+def test_copies_of_shards_stay_within_their_limit(splits, tmp_path, bucket, monkeypatch):
+    monkeypatch.setattr(pack_writer, 'SHARD_BYTES', 1)
+    pack(splits, URL, 95)
+    wanted = opened(URL, tmp_path / 'all').train
+    largest = max(shard['size'] for shard in wanted.pack.shards)
+    train = opened(URL, tmp_path / 'few', pack_cache_gb=2.1 * largest / 1e9).train
+    for index in (0, 1, 2, 3, 0, 2, 1):
+        assert_equal(train[index], wanted[index])
+        copies = list((tmp_path / 'few').rglob('*.bin'))
+        assert sum(path.stat().st_size for path in copies) <= 2.1 * largest
+    assert wanted.shuffled_shards == (None, 1)
+    assert train.shuffled_shards == ([0, 1, 2, 3], 1)

@@ -122,3 +122,19 @@ def test_each_sample_comes_once_an_epoch_over_all_processes(packed, world, monke
             for batch in training_loader(packed.train, [Modality.RGB], order, 1, 0):
                 indices += batch.index.tolist()
         assert sorted(indices) == list(range(12))
+
+
+def test_samples_are_shuffled_among_a_few_shards_at_a_time():
+    shards = [i // 5 for i in range(40)]
+    orders = []
+    for epoch in (0, 1):
+        order = EpochSampler(40, 4, seed=3, shards=shards, group=2)
+        order.set_epoch(epoch)
+        orders.append([index - 40 * epoch for index in order])
+        assert sorted(orders[-1]) == list(range(40))
+        groups = [{shards[i] for i in orders[-1][first:first + 10]} for first in range(0, 40, 10)]
+        assert all(len(group) == 2 for group in groups)
+        assert orders[-1][:10] != sorted(orders[-1][:10])
+    assert orders[0] != orders[1]
+    resumed = EpochSampler(40, 4, seed=3, step=13, shards=shards, group=2)
+    assert [index - 40 for index in resumed] == orders[1][12:]

@@ -221,6 +221,18 @@ class PackedClips:
         """Return the modalities that a clip has as it is scored, without reading it."""
         return in_order(map(Modality, self._recorded[index]))
 
+    @property
+    def shuffled_shards(self) -> tuple[Sequence[int] | None, int]:
+        """
+        Return the shard of each clip and how many shards clips are shuffled among.
+
+        No shards: among all. With a limit of copies, half of it is of the shards that are next.
+        """
+        limit = self.pack.limit_bytes
+        if not limit:
+            return None, 1
+        return self.shards, max(1, limit // 2 // max(each['size'] for each in self.pack.shards))
+
     def decided_by(self) -> Any:
         """Return what decides the clips."""
         return self.pack.digest, self.split
