@@ -22,7 +22,7 @@ TABLE = {
     'media': {'nouns', 'preprocess'},
     'modalities': {'nouns', 'preprocess', 'media'},
     'model': {'nouns', 'modalities'},
-    'data': {'nouns', 'preprocess', 'media', 'modalities'},
+    'data': {'nouns', 'cluster', 'preprocess', 'media', 'modalities'},
     'training': {'nouns', 'modalities', 'model', 'data'},
     'stream': {'nouns', 'modalities', 'model'},
     'evaluation': {'nouns', 'media', 'model', 'data', 'stream'},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 import json
 import os
 from pathlib import Path
@@ -196,19 +197,23 @@ def add_device_option(parser: CommandParser) -> None:
     parser.add_argument('--device', type=str, default=selection.AUTO, help=selection.HELP)
 
 
-def add_worker_options(parser: CommandParser, what: str, jobs: int = 0) -> None:
+def cores() -> int:
+    """Return how many jobs this machine runs well: its cores, or 1 without Ray."""
+    return (os.cpu_count() or 1) if find_spec('ray') else 1
+
+
+def add_worker_options(parser: CommandParser, what: str, default: str = '1') -> None:
     """
     Add `--jobs`, `--cluster`, `--job-cpus` and `--job-gpus`.
 
     :param what: is done in parallel, in the plural.
-    :param jobs: what `--jobs` is if it is not given; 0: 1, or all that the cluster can run.
+    :param default: how many at a time on this machine, for the help; see `workers_of`.
     """
     from karmma_ros.cluster.engine import JOB_CPUS
 
     group = parser.add_argument_group('machines')
-    default = '' if jobs else ' (default: 1; with a cluster, all that it has resources for)'
-    group.add_argument('--jobs', type=int, default=jobs or None, metavar='N',
-                       help=f'most {what} at a time{default}')
+    group.add_argument('--jobs', type=int, metavar='N', help=f'most {what} at a time (default: '
+                       f'{default}; with a cluster, all that it has resources for)')
     group.add_argument('--cluster', type=str, default=os.environ.get('RAY_ADDRESS', ''),
                        metavar='ADDRESS', help='Ray cluster to run on, such as ray://head:10001 '
                        '(default: the variable RAY_ADDRESS, else this machine alone)')
@@ -218,10 +223,11 @@ def add_worker_options(parser: CommandParser, what: str, jobs: int = 0) -> None:
                        'or a fraction of one (default: 1 with --device cuda, else none is used)')
 
 
-def workers_of(options: Namespace) -> Workers:
+def workers_of(options: Namespace, default: int = 1) -> Workers:
     """
     Return what `add_worker_options` gave.
 
+    :param default: jobs of this machine.
     :raises InvalidSettingError: for numbers that cannot be.
     """
     from karmma_ros.cluster.engine import Workers
@@ -233,7 +239,7 @@ def workers_of(options: Namespace) -> Workers:
     if options.job_gpus is not None and options.job_gpus < 0:
         raise InvalidSettingError('--job-gpus', options.job_gpus, 'a number from 0')
     if options.cluster in ('', 'local'):
-        return Workers(count=options.jobs or 1)
+        return Workers(count=options.jobs or default)
     cuda = str(options.get('device') or '').startswith('cuda')
     gpus = float(cuda) if options.job_gpus is None else options.job_gpus
     return Workers(options.cluster, options.jobs or 0, options.job_cpus, gpus)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-import os
 from pathlib import Path
 import sys
 
 from karmma_ros.cli.open_data import open_data
-from karmma_ros.cli.options import add_data_options, command_parser, CommandParser, data_cache
+from karmma_ros.cli.options import (
+    add_data_options,
+    add_worker_options,
+    command_parser,
+    CommandParser,
+    cores,
+    data_cache,
+    workers_of,
+)
 from karmma_ros.cli.progress import Bars
 from karmma_ros.data.datasets import clips_digest
 from karmma_ros.data.packs.pack_writer import PackSummary, write_pack
@@ -30,8 +37,7 @@ def pack(arguments: Sequence[str]) -> int:
     given = parser.parse_args(list(arguments))
     if not 0 <= given.quality <= 100:
         raise InvalidSettingError('--quality', given.quality, '1 to 100, or 0 for no loss')
-    if given.workers < 1:
-        raise InvalidSettingError('--workers', given.workers, 'at least 1')
+    workers = workers_of(given, cores())
     settings = parser.instantiate(given).data
     if settings.packed:
         raise InvalidSettingError('data.packed', settings.packed, 'none: a pack is not packed')
@@ -43,7 +49,7 @@ def pack(arguments: Sequence[str]) -> int:
             digests = {name: clips_digest(getattr(splits, name), settings)
                        for name in ('train', 'validation', 'test')}
             summary = write_pack(
-                splits, store, settings.windows, given.quality, digests, given.workers,
+                splits, store, settings.windows, given.quality, digests, workers,
                 lambda done, total: bars('packing clips', done, total))
     except KeyboardInterrupt:
         print('karmma data pack: stopped; the same command continues', file=sys.stderr)
@@ -62,8 +68,7 @@ def _parser() -> CommandParser:
                         'of a bucket (s3://bucket/name, gs://, az://), to write to')
     parser.add_argument('--quality', type=int, default=QUALITY, help='JPEG quality of RGB frames '
                         f'and flow, 1 to 100; 0 stores them without loss (default: {QUALITY})')
-    parser.add_argument('--workers', type=int, default=os.cpu_count() or 1,
-                        help='processes that read and encode clips (default: as many as cores)')
+    add_worker_options(parser, 'shards', 'as many as cores, if Ray is installed')
     add_data_options(parser)
     return parser
 

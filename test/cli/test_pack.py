@@ -21,7 +21,7 @@ def manifest(tmp_path):
 
 
 def packed(manifest, folder, *more):
-    return main(['data', 'pack', *manifest, '--out', str(folder), '--workers', '1', *more])
+    return main(['data', 'pack', *manifest, '--out', str(folder), '--jobs', '1', *more])
 
 
 def test_a_pack_is_written_checked_and_described(manifest, tmp_path, capsys):
@@ -45,7 +45,7 @@ def test_an_interrupt_is_status_130(manifest, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(('options', 'text'), [
     (['--quality', '101'], '--quality is 101; expected 1 to 100, or 0 for no loss'),
-    (['--workers', '0'], '--workers is 0; expected at least 1'),
+    (['--jobs', '0'], '--jobs is 0; expected a whole number above 0'),
     (['--data.packed', 'x'], "data.packed is 'x'; expected none: a pack is not packed"),
 ])
 def test_options_that_cannot_be_used_are_refused(manifest, tmp_path, options, text, capsys):

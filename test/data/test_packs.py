@@ -13,6 +13,7 @@ import warnings
 
 import cv2
 from karmma_ros.clip import AudioSpec, Clip, ClipSpec, DetectionSpec, FlowSpec, VideoSpec
+from karmma_ros.cluster.engine import Workers
 from karmma_ros.data.check import check_dataset
 from karmma_ros.data.datasets import clips_digest, DataSettings, open_splits
 from karmma_ros.data.packs import array_encoding, pack_writer, shard_store
@@ -259,7 +260,8 @@ def test_several_processes_write_the_same_bytes(splits, tmp_path, monkeypatch):
     monkeypatch.setattr(pack_writer, 'SHARD_BYTES', 1)
     done = []
     pack(splits, tmp_path / 'one', 95)
-    pack(splits, tmp_path / 'two', 95, workers=2, progress=lambda *counts: done.append(counts))
+    pack(splits, tmp_path / 'two', 95, workers=Workers(count=2),
+         progress=lambda *counts: done.append(counts))
     assert files_of(tmp_path / 'one') == files_of(tmp_path / 'two')
     assert done == [(n, 6) for n in range(7)]
 

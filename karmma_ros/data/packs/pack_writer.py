@@ -10,18 +10,18 @@ is written after it, beside it: a shard with its record is not written again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 import hashlib
 import json
-import multiprocessing
 from pathlib import Path
 import tempfile
 from typing import Any
 import warnings
 
 import cv2
+from karmma_ros.cluster.engine import check_shared, map_tasks, ONE, Report, Workers
 from karmma_ros.data.packs.array_encoding import encode_array
 from karmma_ros.data.packs.pack_format import (
     INDEX,
@@ -38,7 +38,7 @@ from karmma_ros.data.packs.pack_format import (
 from karmma_ros.data.packs.shard_store import ShardStore
 from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.data.segments import SegmentDataset
-from karmma_ros.errors import DataError
+from karmma_ros.errors import DataError, KarmmaError
 from karmma_ros.modalities import modality_type
 from karmma_ros.modality import in_order, Modality
 from karmma_ros.storage import fingerprint
@@ -92,7 +92,7 @@ class PackSummary:
 
 def write_pack(
     splits: Splits, store: ShardStore, windows: int, quality: int, digests: Mapping[str, str],
-    workers: int = 1, progress: Callable[[int, int], None] = lambda done, total: None,
+    workers: Workers = ONE, progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PackSummary:
     """
     Write a pack; one that was stopped is continued.
@@ -100,7 +100,7 @@ def write_pack(
     :param windows: windows of each training segment; the epochs take them in turn.
     :param quality: JPEG quality of images, or `LOSSLESS`.
     :param digests: split → digest of all that decides its clips, see `clips_digest`.
-    :param workers: processes.
+    :param workers: what writes the shards, one each at a time.
     :param progress: called with the clips done and the total.
     :raises DataError: when something cannot be written, or another pack is there.
     """
@@ -117,12 +117,17 @@ def write_pack(
     work = PackWork(store, clips, windows, quality, modalities, fingerprint(facts))
     _claim(store, work.fingerprint)
     shards = list(_plan(clips, windows, rows))
-    total, done, records = sum(len(shard.segments) for shard in shards), 0, []
+    total, done = sum(len(shard.segments) for shard in shards), 0
     progress(0, total)
-    for shard, record in zip(shards, _run(work, shards, workers)):
-        records.append(record)
-        done += len(shard.segments)
+
+    def on_result(number: int, outcome: dict[str, Any] | KarmmaError) -> None:
+        nonlocal done
+        if isinstance(outcome, KarmmaError):
+            raise outcome
+        done += len(shards[number].segments)
         progress(done, total)
+    records = map_tasks(_write_task, shards, partial(_started, work, workers), workers,
+                        on_result=on_result)
     return _finish(store, facts, clips, shards, records)
 
 
@@ -198,34 +203,16 @@ def _starts(clips: Clips, index: int, windows: int) -> list[Any]:
     return [*range(own), None]
 
 
-def _run(
-    work: PackWork, shards: Sequence[Shard], workers: int
-) -> Iterator[dict[str, Any]]:
-    if workers == 1 or len(shards) < 2:
-        for shard in shards:
-            yield write_shard(work, shard)
-        return
-    # Not fork: the caller may hold threads (torch, OpenCV) that would not survive it.
-    context = multiprocessing.get_context('spawn')
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(work,))
-    try:
-        yield from pool.map(_write_shard, shards)
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _started(work: PackWork, workers: Workers) -> PackWork:
+    if workers != ONE:
+        cv2.setNumThreads(1)
+    if not work.store.remote:
+        check_shared('--out', Path(work.store.location))
+    return work
 
 
-_work: PackWork
-"""Of this process, if it is a worker."""
-
-
-def _start_worker(work: PackWork) -> None:
-    global _work
-    _work = work
-    cv2.setNumThreads(1)
-
-
-def _write_shard(shard: Shard) -> dict[str, Any]:
-    return write_shard(_work, shard)
+def _write_task(work: PackWork, shard: Shard, progress: Report) -> dict[str, Any]:
+    return write_shard(work, shard)
 
 
 def write_shard(work: PackWork, shard: Shard) -> dict[str, Any]:
