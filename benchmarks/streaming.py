@@ -164,7 +164,7 @@ def _started(config: ModelConfig) -> ModelConfig:
     encoders = {}
     for modality, encoder in config.encoders.items():
         folder = EXISTING / f'kitchen_tiny_{modality}'
-        if encoder.name == 'causal_frames':
+        if encoder.name in ('causal_frames', 'causal_mel'):
             folder = EXISTING / f'kitchen_tiny_causal_{modality}'
             if not (folder / 'config.json').is_file():
                 alone = unimodal(config, modality)

@@ -42,7 +42,7 @@ from karmma_ros.evaluation.report import accuracy_table, calibration_table, mode
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.selection import choose_device
 from karmma_ros.model.builder import build
-from karmma_ros.model.bundle import save_bundle, WEIGHTS
+from karmma_ros.model.bundle import Bundle, save_bundle, WEIGHTS
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.hub import is_hub_reference
 from karmma_ros.model.karmma import Karmma
@@ -206,7 +206,7 @@ def run_stage(settings: Stage, out: Path, run_dir: Path, cache: Path, command: s
         with Bars() as bars:
             splits = cache_windows(splits, settings.data, network.modalities, cache,
                                    max(1, settings.run.workers), bars)
-        teacher = _teacher(settings, network, splits, run_dir)
+        teacher = _teacher(settings, network, splits, run_dir, cache)
         train(network, splits.train, splits.validation, settings.run, run_dir / 'run', teacher)
     if int(os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0'))):
         return  # only the first of several processes writes the model
@@ -308,19 +308,24 @@ def _train_on_tokens(
     network.eval()
 
 
-def _teacher(settings: Stage, student: Karmma, splits: Splits, run_dir: Path) -> Teacher | None:
+def _teacher(
+    settings: Stage, student: Karmma, splits: Splits, run_dir: Path, cache: Path
+) -> Teacher | None:
     if not isinstance(settings, StudentTraining):
         return None
     teachers = settings.fold_teachers or (
         {'': settings.teacher} if settings.teacher else {})
     if settings.fold_teachers:
         _check_folds(settings, splits)
-    networks = {}
+    networks, clips = {}, {}
     for fold, folder in teachers.items():
         bundle = open_model(
             folder, 'teacher', custom_encoders=settings.custom_encoders, named=False)
-        check_teacher(bundle, student, splits.spec, splits.vocabulary)
-        networks[fold] = bundle.network
+        own = splits
+        if settings.cache_teacher and bundle.spec != splits.spec:
+            own = _clips_of_teacher(settings, bundle, splits, cache)
+        check_teacher(bundle, student, own.spec, splits.vocabulary)
+        networks[fold], clips[fold] = bundle.network, own.train
     if not settings.cache_teacher or not networks:
         return FrozenTeacher(networks['']) if networks else None
     caches = {}
@@ -328,10 +333,23 @@ def _teacher(settings: Stage, student: Karmma, splits: Splits, run_dir: Path) ->
         for i, (fold, network) in enumerate(networks.items()):
             title = f"the teacher's logits, without {fold}" if fold else "the teacher's logits"
             caches[fold] = TeacherLogitCache.build(
-                run_dir / (f'logits_{i}' if fold else 'logits'), network, splits.train,
-                clips_digest(splits.train, settings.data),
+                run_dir / (f'logits_{i}' if fold else 'logits'), network, clips[fold],
+                clips_digest(clips[fold], settings.data),
                 _inference(settings.run, partial(bars, title)))
     return CrossFittedTeacher(caches, splits.folds) if settings.fold_teachers else caches['']
+
+
+def _clips_of_teacher(
+    settings: StudentTraining, bundle: Bundle, splits: Splits, cache: Path
+) -> Splits:
+    """Open the same clips as a teacher takes them, such as with flow of another size."""
+    if bundle.spec.duration != splits.spec.duration:
+        return splits  # it would see something else; `check_teacher` refuses it
+    with Bars() as bars:
+        cache /= 'teacher'  # what is kept for the student is in use
+        own = open_data(settings.data, bundle.spec, cache, bars)
+        return cache_windows(own, settings.data, bundle.network.modalities, cache,
+                             max(1, settings.run.workers), bars)
 
 
 def _check_folds(settings: StudentTraining, splits: Splits) -> None:

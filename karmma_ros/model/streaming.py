@@ -138,7 +138,7 @@ def newest(
 
     :param hop: new frames; the newest chunk of audio is new if it is as long, or longer.
     """
-    most = max(each.count for each in parts.chunks.values())
+    most = max((each.count for each in parts.chunks.values()), default=1)
     encoders = {m: _newest_of(parts, m, x, hop, most) for m, x in clip.items()}
     return lambda: {m: tokens() for m, tokens in encoders.items()}
 

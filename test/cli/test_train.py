@@ -1,10 +1,14 @@
 """The stages of training, from the shipped configurations to model directories, in small."""
 
+from dataclasses import replace
+import json
 import os
 from pathlib import Path
 import signal
 
 from karmma_ros.cli.main import main
+from karmma_ros.data.datasets import DataSettings, open_splits
+from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import Domain, vocabulary
 from karmma_ros.evaluation import temperature_scaling
@@ -239,6 +243,24 @@ def test_a_teacher_that_lacks_sensors_is_refused(teacher, cache, tmp_path, capsy
     other = teacher / 'rgb'  # it takes the camera alone
     assert run('student', tmp_path / 'out', cache, '--teacher', other) == 2
     assert 'one that takes V+F+A+D or more' in capsys.readouterr().err
+
+
+def test_a_causal_student_with_cheaper_flow_learns_from_a_teacher_of_the_same_clips(
+        teacher, tmp_path):
+    spec, cache = clip_spec(), tmp_path / 'clips'  # rendered anew for other flow
+    clip = replace(spec, flow=replace(spec.flow, preset='fast', scale=2))
+    assert run('student', tmp_path / 'out', cache, '--preset', 'tiny_causal', '--teacher',
+               teacher / 'teacher', '--data.clip', json.dumps(clip.to_dict())) == 0
+    bundle = load_bundle(tmp_path / 'out')
+    assert bundle.spec == clip and bundle.config.encoders[Modality.AUDIO].name == 'causal_mel'
+    logits = np.load(next(Path(f'{tmp_path / "out"}_work').rglob('logits.npy')))
+    network = load_bundle(teacher / 'teacher').network.eval()
+    sample = open_splits(DataSettings(synthetic_kitchen=KitchenSettings(8, 4, 4, 0, idle=0.1)),
+                         None, tmp_path / 'again').train[0]
+    with torch.inference_mode():  # of the frames as the teacher takes them
+        wanted = network({m: torch.from_numpy(x)[None] for m, x in sample.clip.inputs.items()},
+                         torch.ones(1, 4, dtype=torch.bool))
+    np.testing.assert_allclose(logits[0, 0], torch.cat([*wanted.values()], 1)[0], atol=1e-3)
 
 
 @pytest.mark.parametrize('encoder', [
