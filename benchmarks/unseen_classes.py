@@ -16,14 +16,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 import re
-import shlex
-import subprocess
-import sys
-import time
 
 from karmma_ros.data.labels.label_file import ActionLabel, read_label_file, write_label_file
 from karmma_ros.data.synthetic_kitchen.vocabulary import NOUNS, VERBS
 from karmma_ros.evaluation.tables import markdown_table
+from logged_commands import LoggedCommands
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +39,7 @@ class Draw:
 
     def __init__(self, number: int, work: Path) -> None:
         self.number, self.work = number, work / f'draw_{number}'
+        self.command = LoggedCommands(self.work)
         rng = np.random.default_rng(number)
         verbs = set(rng.choice(VERBS, VERBS_OF_BASE, replace=False).tolist())
         nouns = set(rng.choice(NOUNS, NOUNS_OF_BASE, replace=False).tolist())
@@ -68,8 +66,8 @@ class Draw:
                 f'bag_{i}', 'bag', 'synthetic', str(self.bags / f'day_{i}.mcap'), '--verbs',
                 *verbs, '--nouns', *nouns, '--episodes', str(len(verbs) * len(nouns)), '--seed',
                 str(1000 + 100 * self.number + i))
-        self.command('labels', 'data', 'labels', str(self.bags), '--out',
-                     str(self.work / 'every.csv'))
+        self.command('labels', 'data', 'labels', *map(str, sorted(self.bags.glob('*.mcap'))),
+                     '--out', str(self.work / 'every.csv'))
         labels = read_label_file(self.work / 'every.csv').labels
         test = [replace(x, split='test') for x in labels if self._bag(x) >= BAGS]
         training = [replace(x, split='train') for x in labels if self._bag(x) < BAGS]
@@ -92,21 +90,6 @@ class Draw:
         if row is None:
             raise SystemExit(f'{self.work / name}.log has no accuracy of all sensors')
         return float(row[1]), float(row[2]), float(row[3])
-
-    def command(self, name: str, *words: str) -> str:
-        """Run a command of the package unless it was; return what it printed."""
-        log = self.work / f'{name}.log'
-        if log.exists():
-            return log.read_text(encoding='utf-8')
-        self.work.mkdir(parents=True, exist_ok=True)
-        print(f'draw {self.number}: karmma {shlex.join(words[:2])}', flush=True)
-        started, unfinished = time.monotonic(), log.with_suffix('.unfinished')
-        with open(unfinished, 'w', encoding='utf-8') as file:
-            subprocess.run([sys.executable, '-m', 'karmma_ros.cli.main', *words], check=True,
-                           stdout=file, stderr=file)
-        unfinished.rename(log)
-        print(f'draw {self.number}: {name} took {time.monotonic() - started:.0f} s', flush=True)
-        return log.read_text(encoding='utf-8')
 
 
 def main() -> None:
