@@ -127,7 +127,7 @@ def train_all(chosen: Collection[str], epochs: int, seeds: range) -> dict[str, A
             if row.name not in chosen:
                 continue
             folder = _folder(row, epochs, seed)
-            if not (folder / 'config.json').is_file():
+            if not _is_trained(folder, row.kitchen):
                 train_row(_started(row.kitchen), folder, splits, teacher, epochs, seed)
             for runs, scores in scores_of(folder, splits, row.exports or ()).items():
                 clips.setdefault(row.name, {}).setdefault(runs, []).append(scores)
@@ -159,6 +159,19 @@ def train_row(
           f'{100 * next(iter(scores.values()))["action"]:.1f} % with all sensors', flush=True)
 
 
+def _is_trained(folder: Path, config: ModelConfig) -> bool:
+    """Return whether the network was trained; one that its preset had before does not count."""
+    path = folder / 'config.json'
+    if not path.is_file():
+        return False
+    stored = ModelConfig.from_dict(json.loads(path.read_text())['architecture']).to_dict()
+    wanted = json.loads(json.dumps(config.to_dict()))
+    for each in (stored, wanted):
+        for encoder in each['encoders'].values():
+            del encoder['weights']
+    return bool(json.loads(json.dumps(stored)) == wanted)
+
+
 def _started(config: ModelConfig) -> ModelConfig:
     """Let every encoder start from one that was trained alone, for as long."""
     encoders = {}
@@ -166,8 +179,8 @@ def _started(config: ModelConfig) -> ModelConfig:
         folder = EXISTING / f'kitchen_tiny_{modality}'
         if encoder.name in ('causal_frames', 'causal_mel'):
             folder = EXISTING / f'kitchen_tiny_causal_{modality}'
-            if not (folder / 'config.json').is_file():
-                alone = unimodal(config, modality)
+            alone = unimodal(config, modality)
+            if not _is_trained(folder, alone):
                 train_row(alone, folder, _splits(OTHER_KITCHEN), None, 9, 0, weight_decay=0.05,
                           learning_rate=2e-3, modality_dropout=0.0, label_smoothing=0.1)
         encoders[modality] = replace(encoder, weights=str(folder / 'model.safetensors'))
