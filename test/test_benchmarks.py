@@ -180,3 +180,13 @@ def test_the_included_model_is_scored_in_a_video(importable, tmp_path, monkeypat
     accuracies = streaming_bag.recognised(video, bundle, hop=2)
     assert accuracies == streaming_bag.recognised(video, bundle, hop=2, independent=True)
     assert len(accuracies) == 15 and accuracies['V+F+A+D'] > 80 > accuracies['D']
+
+
+def test_a_pack_gives_five_times_the_clips_at_no_more_than_the_disk():
+    page = (ROOT / 'docs' / 'training.md').read_text(encoding='utf-8')
+    rows = {cells[1].strip(): [float(cell) if cell.strip() else None for cell in cells[2:6]]
+            for cells in (line.split('|') for line in page.split('\n'))
+            if len(cells) == 7 and cells[1].startswith((' flow ', ' pack'))}
+    assert rows['pack, quality 90'][1] >= 5  # the default of karmma data pack
+    assert rows['pack, quality 90'][2] <= rows['flow from files'][2]
+    assert rows['pack of computed flow, quality 90'][1] >= 5
