@@ -22,10 +22,17 @@ import threading
 import time
 from typing import Any, NamedTuple
 
+from karmma_ros.bags import report as report_writer
+from karmma_ros.bags.bag_run import BagRun
+from karmma_ros.bags.evaluate import evaluate_bag, Settings
 from karmma_ros.cli.main import main as karmma
 from karmma_ros.cli.options import this_machine
 from karmma_ros.cluster.engine import map_tasks, Report, Workers
+from karmma_ros.evaluation.ground_truth import Truth
 from karmma_ros.evaluation.tables import markdown_table
+from karmma_ros.model.bundle import load_bundle
+from karmma_ros.model.registry import find_model
+from karmma_ros.stream.settings import event_settings, node_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'test' / 'helpers'))
@@ -37,6 +44,8 @@ SECONDS, EPISODES, DISTINCT = 2, 2, 20
 TASKS = 2000
 BAGS, NODES, NODE_JOBS, BAG_MINUTES, REAL_TIME = 10_000, 100, 8, 10, 37
 """What is computed: as docs/bags.md measures, a job evaluates 37 s of a bag a second."""
+RATE, CLASSES = 5, 397
+"""Windows a second of the node; verbs and nouns of EPIC-KITCHENS-100."""
 
 
 class Cost(NamedTuple):
@@ -59,14 +68,16 @@ def main() -> None:
         bags = write_bags(Path(folder) / 'bags', options.bags)
         rows, costs = evaluations(bags, Path(folder))
         tasks, engine = engine_costs()
+        reports, per_window_s = report_costs(Path(folder))
         text = '\n\n'.join([
             f'{this_machine()}, shared with other work; {len(bags)} bags of '
             f'{SECONDS * EPISODES} s with images of 48x32; {date.today().isoformat()}.',
             markdown_table(('`karmma bag evaluate`', 'seconds', "seconds of the command's own "
                             'process', 'its memory, MB', 'report'), rows),
             markdown_table(('engine', 'time'), tasks),
-            markdown_table(('10,000 bags of 10 minutes, 100 machines of 8 jobs', ''),
-                           computed(costs, engine, len(bags)))])
+            markdown_table(('report of bags with 1,500 windows each', 'seconds'), reports),
+            markdown_table(('computed: 10,000 bags of 10 minutes on 100 machines of 8 jobs', ''),
+                           computed(costs, engine, per_window_s, len(bags)))])
     print(text)
     if options.page is not None:
         before, _, rest = options.page.read_text(encoding='utf-8').partition(BEGIN)
@@ -178,23 +189,47 @@ def engine_costs() -> tuple[list[tuple[str, str]], Mapping[str, float]]:
         (f'each of {TASKS:,} empty tasks', f'{1000 * each[0]:.2f} ms'),
         ('of it the processor of the command', f'{1000 * each[1]:.2f} ms'),
         ('each task that returns 1 MB', f'{1000 * each[2]:.2f} ms')]
-    return rows, {'task': each[1], 'megabyte': each[2]}
+    return rows, {'task': small[0] / TASKS, 'megabyte': each[2]}
+
+
+def report_costs(folder: Path) -> tuple[list[tuple[str, str]], float]:
+    """Measure the report of more and more bags; return rows, and seconds for each window."""
+    path = folder / 'long.mcap'
+    karmma(['bag', 'synthetic', str(path), '--episodes', '15', '--seconds', '4', '--size', '48x32',
+            '--rate', '25'])
+    bundle = load_bundle(find_model('synthetic_kitchen'))
+    one = evaluate_bag(path, bundle, Settings({**node_parameters(), 'rate': 25.0}), None)
+    truth = Truth.from_messages(
+        [(*each, *ids) for each, ids in zip(one.truths, one.truth_ids)], one.info,
+        bundle.vocabulary, one.truth_topic)
+    run = BagRun(one.info, one.predictions, truth, bundle.vocabulary, bundle.spec,
+                 lambda times_ns: [None] * len(times_ns))
+    windows, seconds, counts = len(next(iter(one.predictions.values()))), [], (10, 40)
+    for count in counts:
+        began = time.process_time()
+        report_writer.write(folder / 'report', [run] * count, {}, {},
+                            event_settings(node_parameters()))
+        seconds.append(time.process_time() - began)
+    rows = [(f'{count} bags of {windows:,} windows', f'{each:.1f}')
+            for count, each in zip(counts, seconds)]
+    return rows, (seconds[1] - seconds[0]) / ((counts[1] - counts[0]) * windows)
 
 
 def computed(
-    costs: Mapping[str, Cost], engine: Mapping[str, float], count: int,
+    costs: Mapping[str, Cost], engine: Mapping[str, float], per_window_s: float, count: int,
 ) -> list[tuple[str, str]]:
     """Compute what many bags on many nodes would take."""
-    fewer, more = (costs[f'{n} bags, all is done'] for n in (count // 4, count))
-    step = count - count // 4
-    report_s = max(0.0, more.cpu_s - fewer.cpu_s) / step
-    memory_mb = max(0.0, more.memory_mb - fewer.memory_mb) / step
+    bag_s = max(0.0, costs[f'{count} bags, two nodes'].cpu_s - costs['one bag'].cpu_s) / count
+    windows = BAG_MINUTES * 60 * RATE
+    mb = windows * (CLASSES * 4 + 50) / 1e6
     compute_s = BAGS * BAG_MINUTES * 60 / REAL_TIME / (NODES * NODE_JOBS)
     return [
-        ('evaluating, at 37 x real time', f'{compute_s / 60:.0f} min'),
+        (f'evaluating, at {REAL_TIME} x real time', f'{compute_s / 60:.0f} min'),
         ('giving out the tasks, in the command', f'{BAGS * engine["task"]:.0f} s'),
-        ('the report, in the command, after that', f'{BAGS * report_s / 60:.0f} min'),
-        ('memory of the command, for bags of 4 s', f'{BAGS * memory_mb / 1024:.1f} GB')]
+        ('what else the command does for each bag', f'{BAGS * bag_s / 60:.0f} min'),
+        (f'predictions of {CLASSES} classes, {RATE} a second', f'{BAGS * mb / 1000:.0f} GB'),
+        ('receiving them, in the command', f'{BAGS * mb * engine["megabyte"] / 60:.0f} min'),
+        ('the report, in the command', f'{BAGS * windows * per_window_s / 60:.0f} min')]
 
 
 if __name__ == '__main__':

@@ -1,17 +1,17 @@
 """
 Map tasks over workers: processes of this machine, or of all machines of a Ray cluster.
 
-The only module that uses Ray, with `actor.py`. A worker is set up once (loads the model) and then
-runs one task after another. Tasks are given out one by one, so that a slow one holds up nobody.
+The only module that uses Ray, with `actor.py` and `connection.py`. A worker is set up once (loads
+the model) and then runs one task after another. Tasks are given out one by one, so that a slow one
+holds up nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-import logging
 import os
 from pathlib import Path
 import pickle
@@ -20,6 +20,7 @@ import time
 from typing import Any
 
 from karmma_ros.cluster.actor import Failure, source_digest, TaskActor
+from karmma_ros.cluster.connection import connected
 from karmma_ros.errors import (
     BagError,
     InvalidSettingError,
@@ -27,14 +28,10 @@ from karmma_ros.errors import (
     printable,
     SENTENCE_LENGTH,
 )
-from karmma_ros.storage import scratch_folder
 
-INSTALL = 'pip install -r requirements/cluster.txt'
-_STORE_BYTES = 256 * 1024**2
-"""Ray's shared memory where the cluster is this machine alone; more goes to its folder."""
 _POLL_S = 0.5
 """How often a busy worker is queried for its progress; rarer with more than 50 workers."""
-_WAIT_NOTE_S, _CONNECT_S = 15, 10
+_WAIT_NOTE_S = 15
 _ATTEMPTS = 2
 JOB_CPUS = 2
 """Cores of a cluster for each bag: one reads and decodes, one computes."""
@@ -153,7 +150,7 @@ def map_tasks(
     """
     if not workers.address and min(len(tasks), workers.count) <= 1:
         return _in_this_process(work, tasks, setup, progress, on_result, needs or {})
-    with _connected(workers) as ray:
+    with connected(workers.address, workers.count) as ray:
         run = _Run(ray, workers, (work, tasks, setup), needs or {}, note)
         return run.results(progress, on_result)
 
@@ -174,51 +171,6 @@ def _in_this_process(
             results[index] = error
         on_result(index, results[index])
     return [results[index] for index in range(len(tasks))]
-
-
-@contextmanager
-def _connected(workers: Workers) -> Iterator[Any]:
-    """Connect to the cluster, or start one of this machine alone; end it afterwards."""
-    os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
-    try:
-        import ray
-    except ImportError as error:
-        raise InvalidSettingError(
-            '--cluster' if workers.address else '--jobs', workers.address or workers.count,
-            'one job on this machine, since Ray is not installed', INSTALL) from error
-    logging.getLogger('ray').setLevel(logging.ERROR)
-    common: dict[str, Any] = {
-        'log_to_driver': False, 'configure_logging': False, 'namespace': f'karmma_{os.getpid()}'}
-    if not workers.address:
-        with scratch_folder() as folder:
-            ray.init('local', num_cpus=max(1, workers.count * workers.cpus),
-                     include_dashboard=False, object_store_memory=_STORE_BYTES,
-                     _system_config={'worker_niceness': 0},
-                     _temp_dir=str(folder), **common)
-            try:
-                yield ray
-            finally:
-                ray.shutdown()
-        return
-    try:
-        _check_reachable(workers.address)
-        ray.init(workers.address, **common)
-    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-        raise InvalidSettingError(
-            '--cluster', workers.address, 'the address of a Ray cluster',
-            f'{str(error).strip().splitlines()[0]}: check that `ray status` works there, and that '
-            'Ray and Python have the same versions on all machines') from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Raise an OSError if nobody listens: Ray would wait for minutes."""
-    host, _, port = address.removeprefix('ray://').rpartition(':')
-    if port.isdigit():
-        socket.create_connection((host, int(port)), _CONNECT_S).close()
 
 
 @dataclass

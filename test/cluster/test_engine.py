@@ -20,7 +20,7 @@ from cluster_tasks import (
     slow,
     square,
 )
-from clusters import two_nodes
+from clusters import node_with_client, two_nodes
 from karmma_ros.cluster.engine import check_shared, map_tasks, Workers, WorkerStoppedError
 from karmma_ros.errors import BagError, InvalidSettingError, KarmmaError
 import pytest
@@ -143,6 +143,15 @@ def test_after_a_node_is_killed_every_task_is_done_once(tmp_path):
     assert sorted(done) == list(range(8))
     ended = [int(n) for word, n, _ in lines(log) if word == 'end']
     assert sorted(ended) == list(range(8))
+
+
+def test_a_cluster_is_reached_from_outside(tmp_path):
+    notes, tasks = [], [(tmp_path / 'log', n) for n in range(4)]
+    with node_with_client() as address:
+        results = map_tasks(killed, tasks, no_setup, Workers(address), note=notes.append)
+    assert [results[n] for n in (0, 2, 3)] == [0, 2, 3]
+    assert isinstance(results[1], WorkerStoppedError)
+    assert notes == ['a worker ended: its task is run again']
 
 
 def test_an_address_without_a_cluster_is_an_error():
