@@ -248,6 +248,7 @@ def test_a_stopped_pack_continues_to_the_same_bytes(splits, tmp_path, monkeypatc
         opened(tmp_path / 'stopped', tmp_path)
     # What a process leaves that is killed in the middle of a shard.
     (tmp_path / 'stopped' / 'chunk-0-3.bin').write_bytes(b'half')
+    (tmp_path / 'stopped' / '.partial_0').mkdir()
     served.clear()
     monkeypatch.setattr(ShardStore, 'write', lambda *given: (served.append(given[1]),
                                                              write(*given)))

@@ -10,12 +10,14 @@ is written after it, beside it: a shard with its record is not written again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, ExitStack
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 import hashlib
 import json
 from pathlib import Path
+import shutil
 import tempfile
 from typing import Any
 import warnings
@@ -35,31 +37,25 @@ from karmma_ros.data.packs.pack_format import (
     to_json,
     VERSION,
 )
+from karmma_ros.data.packs.shard_plan import distinct_clips, plan_shards, Shard, window_starts
 from karmma_ros.data.packs.shard_store import ShardStore
 from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.data.segments import SegmentDataset
 from karmma_ros.errors import DataError, KarmmaError
 from karmma_ros.modalities import modality_type
 from karmma_ros.modality import in_order, Modality
-from karmma_ros.storage import fingerprint
+from karmma_ros.storage import file_lock, fingerprint
 import numpy as np
 from numpy.typing import NDArray
 
 SHARD_BYTES = 64 << 20
 """About the size of a shard: what is read from a bucket at once."""
+_PARTIAL = '.partial_'
+"""Begin of the names of folders of shards that are being written."""
 _PROBED = 8
 """First clips among which one is encoded to know the size of a row."""
 Row = dict[str, bytes]
 """Modality → its encoded array, empty where the window lacks it."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Consecutive segments of a split."""
-
-    number: int
-    split: str
-    segments: range
 
 
 @dataclass(frozen=True)
@@ -104,8 +100,9 @@ def write_pack(
     :param progress: called with the clips done and the total.
     :raises DataError: when something cannot be written, or another pack is there.
     """
-    clips = {name: each for name, each in _distinct(splits).items() if not isinstance(each, str)}
-    aliases = {name: each for name, each in _distinct(splits).items() if isinstance(each, str)}
+    distinct = distinct_clips(splits)
+    clips = {name: each for name, each in distinct.items() if not isinstance(each, str)}
+    aliases = {name: each for name, each in distinct.items() if isinstance(each, str)}
     modalities = _modalities(clips)
     rows = _shard_rows(clips, quality)
     facts = {
@@ -115,8 +112,17 @@ def write_pack(
         'modalities': [str(m) for m in modalities], 'windows': windows, 'quality': quality,
         'shard_rows': rows, 'data': dict(digests), 'aliases': aliases}
     work = PackWork(store, clips, windows, quality, modalities, fingerprint(facts))
-    _claim(store, work.fingerprint)
-    shards = list(_plan(clips, windows, rows))
+    with _claimed(store, work.fingerprint):
+        shards = list(plan_shards(clips, windows, rows))
+        records = _write_shards(work, shards, workers, progress)
+        return _finish(store, facts, clips, shards, records)
+
+
+def _write_shards(
+    work: PackWork, shards: Sequence[Shard], workers: Workers,
+    progress: Callable[[int, int], None],
+) -> list[dict[str, Any]]:
+    """Return the records of shards, written unless they are complete."""
     total, done = sum(len(shard.segments) for shard in shards), 0
     progress(0, total)
 
@@ -126,18 +132,8 @@ def write_pack(
             raise outcome
         done += len(shards[number].segments)
         progress(done, total)
-    records = map_tasks(_write_task, shards, partial(_started, work, workers), workers,
-                        on_result=on_result)
-    return _finish(store, facts, clips, shards, records)
-
-
-def _distinct(splits: Splits) -> dict[str, Clips | str]:
-    """Return split → its clips, or the name of an earlier split with the same."""
-    named: dict[str, Clips | str] = {}
-    for name in SPLITS:
-        clips: Clips = getattr(splits, name)
-        named[name] = next((other for other, each in named.items() if each is clips), clips)
-    return named
+    return map_tasks(_write_task, shards, partial(_started, work, workers), workers,
+                     on_result=on_result)
 
 
 def _modalities(clips: Mapping[str, Clips]) -> tuple[Modality, ...]:
@@ -165,6 +161,25 @@ def _shard_rows(clips: Mapping[str, Clips], quality: int) -> int:
     return 1
 
 
+@contextmanager
+def _claimed(store: ShardStore, wanted: str) -> Iterator[None]:
+    """Hold the lock of a folder; remove what a process that was killed has left in it."""
+    if store.remote:
+        _claim(store, wanted)
+        yield
+        return
+    folder = Path(store.location)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock(folder))
+        except OSError as error:
+            raise store.problem(METADATA, 'written', error) from error
+        for partial_folder in folder.glob(f'{_PARTIAL}*'):
+            shutil.rmtree(partial_folder, ignore_errors=True)
+        _claim(store, wanted)
+        yield
+
+
 def _claim(store: ShardStore, wanted: str) -> None:
     """Refuse a folder with another pack; mark it as of this one."""
     mark = f'{METADATA}.of'
@@ -174,33 +189,6 @@ def _claim(store: ShardStore, wanted: str) -> None:
     elif present.decode(errors='replace') != wanted:
         raise DataError(store.location, 'it has shards of other data, or of other settings',
                         'give another --out, or delete it')
-
-
-def _plan(clips: Mapping[str, Clips], windows: int, rows: int) -> Iterator[Shard]:
-    """Divide each split into shards of complete segments with at most so many rows."""
-    number = 0
-    for split, each in clips.items():
-        first, used = 0, 0
-        for index in range(len(each)):
-            needed = len(set(_starts(each, index, windows if split == SPLITS[0] else 0)))
-            if used and used + needed > rows:
-                yield Shard(number, split, range(first, index))
-                number, first, used = number + 1, index, 0
-            used += needed
-        yield Shard(number, split, range(first, len(each)))
-        number += 1
-
-
-def _starts(clips: Clips, index: int, windows: int) -> list[Any]:
-    """
-    Return what each window of a segment is known by: those of the epochs, then the scored one.
-
-    Of recordings it is the second at which it begins; of others the epoch, None for the last.
-    """
-    if isinstance(clips, SegmentDataset):
-        return [clips.start_of(index, epoch) for epoch in (*range(windows), None)]
-    own = getattr(clips, 'windows_of', lambda index: 1)(index) if windows else 0
-    return [*range(own), None]
 
 
 def _started(work: PackWork, workers: Workers) -> PackWork:
@@ -258,7 +246,7 @@ def _pack_segment(
     """Add the rows of a segment; return the row of each window, and what cannot be read."""
     own: dict[Any, int] = {}
     first = len(rows)
-    starts, problems = _starts(clips, index, windows), {}
+    starts, problems = window_starts(clips, index, windows), {}
     for epoch, start in enumerate(starts):
         if start in own:
             continue
@@ -331,7 +319,7 @@ def _write_rows(
         if not store.remote:
             Path(store.location).mkdir(parents=True, exist_ok=True)
         parent = None if store.remote else store.location  # so that the shard can be moved
-        with tempfile.TemporaryDirectory(prefix='.partial_', dir=parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=parent) as folder:
             writer = BinaryWriter(folder, chunk_size=len(rows) + 1, chunk_index=number)
             for row_number, row in enumerate(rows):
                 writer.add_item(row_number, row)
