@@ -17,6 +17,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.encoders import build_encoder, parts_of, token_shape
 from karmma_ros.model.fusion import (
+    ConcatenatedHeads,
     FusionBlock,
     LogitMean,
     MultiHeadMLP,
@@ -109,6 +110,9 @@ def _fusion_and_heads(
             else SplitHeads(vocabulary.sizes))
     fusion = FusionBlock(
         config.dim, config.layers, config.heads, config.feedforward, config.attention_dropout)
+    if config.pooling == 'concatenated':
+        return fusion, ConcatenatedHeads(
+            config.dim * (len(config.modalities) + 1), vocabulary.sizes)
     return fusion, MultiHeadMLP(config.dim, vocabulary.sizes)
 
 

@@ -71,7 +71,7 @@ def load_statistics(bundle: Bundle) -> ClassStatistics:
         raise BundleError(path, f'cannot be read ({error})', COMPUTE) from error
     if weights != bundle.sha256:
         raise BundleError(path, 'is of other weights', COMPUTE)
-    width = bundle.network.heads.shared.out_features
+    width = bundle.network.heads.width
     subsets = main_subsets(bundle.network.modalities)
     for head, size in bundle.vocabulary.sizes.items():
         for part, shape in ((_MEAN, (len(subsets), size, width)), (_COUNT, (len(subsets), size)),

@@ -12,6 +12,7 @@ from karmma_ros.modality import in_order, Modality
 REDUCTIONS = ('even', 'tau_average', 'none')
 MISSING = ('tokens', 'omit')
 FUSIONS = ('transformer', 'logit_mean')
+POOLINGS = ('mean', 'concatenated')
 MOST_LAYERS = 1000
 """Even layers without memory take time to build: a model from elsewhere shall not stop a robot."""
 
@@ -84,6 +85,9 @@ class ModelConfig:
     """Absent modalities: `tokens` fills in learned ones (Sec. III-D), `omit` leaves them out."""
     freeze_encoders: bool = False
     """The encoders are not trained, as the teacher's (Sec. III-B)."""
+    pooling: str = 'mean'
+    """What the heads take of the output tokens: their `mean` (Sec. III-B), or all of them
+    `concatenated`, which keeps the modalities apart; ours, for heads of few clips."""
     fusion: str = 'transformer'
     """`transformer`, or `logit_mean`: an ensemble of one classifier a modality."""
     votes: Mapping[Modality, float] = field(default_factory=dict)
@@ -105,6 +109,11 @@ class ModelConfig:
         _one_of('reduction', self.reduction, REDUCTIONS)
         _one_of('missing', self.missing, MISSING)
         _one_of('fusion', self.fusion, FUSIONS)
+        _one_of('pooling', self.pooling, POOLINGS)
+        if self.pooling == 'concatenated' and self.missing != 'tokens':
+            raise InvalidSettingError(
+                'architecture.pooling', self.pooling, 'mean', 'the number of output tokens varies '
+                f'where missing is {self.missing}')
         if self.fusion == 'logit_mean' and self.missing != 'omit':
             raise InvalidSettingError(
                 'architecture.missing', self.missing, 'omit', 'an ensemble has no learned tokens')
@@ -147,6 +156,8 @@ class ModelConfig:
         mapping['votes'] = {m.value: vote for m, vote in self.votes.items()}
         if not self.pairs:  # as before there were any
             del mapping['pairs']
+        if self.pooling == 'mean':
+            del mapping['pooling']
         return mapping
 
     @classmethod

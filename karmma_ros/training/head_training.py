@@ -63,13 +63,13 @@ class HeadSettings:
 
 def new_heads(base: MultiHeadMLP, sizes: Mapping[str, int], seed: int) -> MultiHeadMLP:
     """
-    Return heads of other classes whose shared layer is that of the base.
+    Return heads of other classes that take what those of the base do.
 
     :param sizes: head → number of classes.
     """
     heads = deepcopy(base)
     generator = torch.Generator().manual_seed(seed)
-    width = base.shared.out_features
+    width = base.width
     heads.classifiers = nn.ModuleDict({head: nn.Linear(width, n) for head, n in sizes.items()})
     for classify in linears(heads).values():
         nn.init.normal_(classify.weight, std=width ** -0.5, generator=generator)
@@ -184,7 +184,7 @@ class ClassSums:
     @classmethod
     def zeros(cls, heads: MultiHeadMLP, subsets: int) -> ClassSums:
         """Return the sums over nothing."""
-        width = heads.shared.out_features
+        width = heads.width
         sizes = {head: classify.out_features for head, classify in linears(heads).items()}
         return cls({head: torch.zeros(subsets, n, width).double() for head, n in sizes.items()},
                    {head: torch.zeros(subsets, n).double() for head, n in sizes.items()},

@@ -195,8 +195,8 @@ def test_nearest_class_means_are_an_ordinary_linear_head(
     tuned = load_bundle(tmp_path / 'model')
     assert tuned.metrics['method'] == 'nearest class mean'
     assert type(tuned.network.heads.classifiers['action']) is torch.nn.Linear
-    assert tuned.network.heads.shared.weight.equal(
-        load_bundle(folder / 'base').network.heads.shared.weight)
+    assert tuned.config.pooling == 'concatenated'  # of four sensors and [CLS]
+    assert tuned.network.heads.classifiers['action'].in_features == 5 * tuned.config.dim
 
 
 def test_classes_are_renamed_and_groups_divide(run, tmp_path, capsys):
@@ -354,7 +354,7 @@ def test_classes_are_added_and_the_old_ones_stay(run, folder, tmp_path, capsys):
         own = weights[name]
         assert torch.equal(x, own[:3] if 'classifiers' in name else own), name
     statistics = load_statistics(tuned)
-    assert statistics.means['action'].shape == (15, 4, 256)
+    assert statistics.means['action'].shape == (15, 4, 640)
     assert torch.equal(statistics.means['action'][:, :3], load_statistics(old).means['action'])
     assert (statistics.counts['action'][:, 3] == 4).all()
     # Once more, with one class on top of four.

@@ -1,9 +1,16 @@
 """The fusion block and the heads, against the same sums written out."""
 
+from dataclasses import replace
 import math
 
+from karmma_ros.data.synthetic_kitchen.episode import clip_spec
+from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
+from karmma_ros.model.builder import build
+from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.fusion import FusionBlock, MultiHeadMLP
+from karmma_ros.model.presets import preset
+from karmma_ros.prediction import Vocabulary
 import pytest
 import torch
 from torch.nn.functional import gelu, layer_norm, linear
@@ -71,3 +78,18 @@ def test_heads_average_the_predictions_of_the_tokens_that_count():
         each = classify(gelu(linear(tokens, heads.shared.weight, heads.shared.bias)))  # [b, 3, c]
         by_hand = torch.stack([each[0].mean(0), (each[1, 0] + each[1, 2]) / 2])
         torch.testing.assert_close(logits[head], by_hand, rtol=1e-4, atol=1e-6)
+
+
+def test_concatenated_heads_are_linear_in_all_output_tokens():
+    config = replace(preset('tiny'), pooling='concatenated')
+    classes = Vocabulary({'action': ('chop', 'wash', 'pour')})
+    network = build(ModelConfig.from_dict(config.to_dict()), clip_spec(), classes).eval()
+    classify = network.heads.classifiers['action']
+    assert network.heads.width == classify.in_features == 5 * config.dim
+    tokens = torch.randn(2, 5, config.dim)
+    torch.testing.assert_close(
+        network.heads(tokens)['action'], tokens.flatten(1) @ classify.weight.T + classify.bias)
+    assert 'pooling' not in preset('tiny').to_dict()
+    with pytest.raises(InvalidSettingError, match='architecture.pooling is .concatenated.; '
+                       'expected mean: the number of output tokens varies'):
+        replace(config, missing='omit')

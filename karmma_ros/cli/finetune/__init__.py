@@ -20,6 +20,7 @@ from karmma_ros.cli.finetune.labelled_bags import (
     open_labels,
     report_labels,
     report_sensors,
+    with_concatenated_heads,
     without_missing,
 )
 from karmma_ros.cli.finetune.model_record import write_model
@@ -105,7 +106,7 @@ def _finetune(arguments: Sequence[str]) -> int:
         modalities = base.network.modalities
         check_added(labelled, base.spec, added)
         if old is None:
-            base = without_missing(base, labelled)
+            base = with_concatenated_heads(without_missing(base, labelled))
         inference = Inference(16, given.workers, worker_device(given, workers),
                               openvino=given.backend == OPENVINO)
         features = compute_features(labelled, base, inference, bars, workers)

@@ -265,8 +265,34 @@ def without_missing(base: Bundle, labelled: LabelledBags) -> Bundle:
         return base
     config = only(base.config, used)
     network = build(config, base.spec, base.vocabulary)
-    own = base.network.state_dict()
-    network.load_state_dict({name: own[name] for name in network.state_dict()})
+    load_below_heads(network, base.network)
+    return replace(base, network=network.eval(), config=config)
+
+
+def load_below_heads(network: Karmma, other: Karmma) -> None:
+    """Load the weights of another network, of its heads those of the same shape."""
+    own, weights = network.state_dict(), other.state_dict()
+    network.load_state_dict({**own, **{
+        name: weights[name] for name, x in own.items()
+        if name in weights and weights[name].shape == x.shape}})
+
+
+_MOST_WIDTH = 4096
+"""Values that heads may take: the covariance of the nearest class mean has their square."""
+
+
+def with_concatenated_heads(base: Bundle) -> Bundle:
+    """
+    Return the base with untrained heads of its classes that take all output tokens.
+
+    Unchanged where the number of tokens varies, or is large.
+    """
+    width = base.config.dim * (len(base.network.modalities) + 1)
+    if base.config.missing != 'tokens' or width > _MOST_WIDTH:
+        return base
+    config = replace(base.config, pooling='concatenated')
+    network = build(config, base.spec, base.vocabulary)
+    load_below_heads(network, base.network)
     return replace(base, network=network.eval(), config=config)
 
 

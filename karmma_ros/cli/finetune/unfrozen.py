@@ -14,7 +14,7 @@ from karmma_ros.cli.finetune.head_choice import (
     as_predictions,
     FittedHeads,
 )
-from karmma_ros.cli.finetune.labelled_bags import LabelledBags
+from karmma_ros.cli.finetune.labelled_bags import LabelledBags, load_below_heads
 from karmma_ros.cli.options import open_model
 from karmma_ros.cli.progress import Bars
 from karmma_ros.clip import ClipSpec
@@ -126,7 +126,7 @@ def with_added_modalities(
         [*base.config.modalities, *added]), preset=base.config.preset)
     torch.manual_seed(0)
     network = build(config, spec, base.vocabulary)
-    network.load_state_dict({**network.state_dict(), **base.network.state_dict()})
+    load_below_heads(network, base.network)
     return replace(base, network=network.eval(), config=config, spec=spec)
 
 
@@ -306,8 +306,8 @@ def _prepare(
     """Compute tokens and logits of the teacher; return them with the network to train."""
     last = parts[-1]
     windows = SegmentWindows(labelled, np.concatenate([last.training, last.validation]))
-    facts = {'base': base.sha256, 'settings': [settings.part, settings.epochs, settings.seed,
-                                               settings.teacher],
+    facts = {'base': base.sha256, 'architecture': base.config.to_dict(),
+             'settings': [settings.part, settings.epochs, settings.seed, settings.teacher],
              'clips': [each.folder.name for each in labelled.recordings],
              'ids': {head: ids.tolist() for head, ids in labelled.ids.items()},
              'splits': [[part.training.tolist(), part.validation.tolist()] for part in parts]}
