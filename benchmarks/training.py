@@ -3,9 +3,10 @@ Does the loader keep up with the training? Both are timed side by side, in turns
 
 `python benchmarks/training.py` makes what it needs in a temporary folder: clips of the synthetic
 kitchen as `karmma train` reads them, and a recording in EPIC-Kitchens' layout (JPEGs of 456 x 256,
-flow images, a WAV file). The step is that of the `tiny` student, and with `--full` that of the
-paper's student, forward and backward, at the batch sizes of the paper. On a GPU the step runs in
-bf16 there; the fraction of the card's peak is printed if `--peak` gives it.
+flow images, a WAV file), also as a data pack (`packs.py` compares both in detail). The step is
+that of the `tiny` student, and with `--full` that of the paper's student, forward and backward, at
+the batch sizes of the paper. On a GPU the step runs in bf16 there; the fraction of the card's peak
+is printed if `--peak` gives it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tempfile
 import time
 
 import cv2
+from karmma_ros.cli.pack import QUALITY
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.samples import Batch, Clips
 from karmma_ros.data.segments import LabelledSegment, SegmentDataset
@@ -35,6 +37,7 @@ from karmma_ros.model.presets import preset
 from karmma_ros.training.loaders import EpochSampler, training_loader
 from karmma_ros.training.module import OptimizerSettings, RecognitionModule
 import numpy as np
+from packs import packed
 import soundfile
 import torch
 
@@ -59,6 +62,8 @@ def main() -> None:
             'loader, synthetic kitchen, V+F+A+D': loading(kitchen, 32, options.workers),
             'loader, EPIC-Kitchens files, V+F+A': loading(recorded, 6, options.workers),
             'loader, EPIC-Kitchens files, F computed': loading(computed, 6, options.workers),
+            'loader, a pack of EPIC-Kitchens files': loading(
+                packed(recorded, Path(folder) / 'pack', QUALITY), 6, options.workers),
             'step, tiny student': stepping('tiny', kitchen, 32, device)}
         if options.full:
             subjects["step, paper's student"] = stepping('karmma_student', recorded, 6, device)
