@@ -280,6 +280,8 @@ def test_the_cached_spectrogram_is_the_complete_one_at_every_column(step):
 class Network:
     """Parts of a network that embed the value of a frame and count what they embed."""
 
+    runs_in_parallel = False
+
     def __init__(self, chunks: Chunks) -> None:
         self.chunks, self.encoded = {V: chunks}, 0
 
@@ -352,7 +354,7 @@ def test_frames_are_encoded_once_and_their_tokens_move_along():
         assert network.encoded - before == new
         complete = TokenCache(Network(Chunks(4, True, False))).tokens(window_of(*shown))[V]
         assert tokens == complete and len(tokens) == 4
-    assert cache._caches[V]._past == 4  # counts anew after each jump
+    assert cache._caches[V]._stream._past == 4  # counts anew after each jump
 
 
 def test_the_first_image_of_a_window_of_flow_is_no_frame_of_its_own():
