@@ -89,7 +89,8 @@ def test_two_nodes_fine_tune_the_model_of_one_process(cluster, bags, tmp_path):
     assert finetune('cluster', '--cluster', cluster[0], '--job-cpus', '1') == finetune('alone')
 
 
-def test_a_node_that_is_killed_changes_nothing(cluster, bags, alone, tmp_path, capsys):
+def test_a_node_that_is_killed_changes_nothing(cluster, bags, alone, tmp_path):
+    """Whether it has a task at that moment differs; test_engine.py kills one that has."""
     def kill_later():
         while len(list(tmp_path.glob('work/*/predictions.npz'))) < 2:
             time.sleep(0.02)
@@ -98,5 +99,4 @@ def test_a_node_that_is_killed_changes_nothing(cluster, bags, alone, tmp_path, c
     thread.start()
     assert on_cluster(cluster, bags, tmp_path) == 1
     thread.join()
-    assert 'a worker ended: its task is run again' in capsys.readouterr().out
     assert report(tmp_path) == alone
