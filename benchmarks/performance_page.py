@@ -87,8 +87,11 @@ def stages(results: Results) -> str:
     images = markdown_table(
         ['a VGA image', 'ms'], [[n, f'{ms:.3f}'] for n, ms in decoding.items()]
     )
+    checks = results['live_path']['figures']['content_checks']
     return (f'{measured(results["live_path"])} The network is run by {figures["backend"]}.\n\n'
-            f'{parts}\n\n{images}')
+            f'{parts}\n\nOf that the [content checks](node.md#diagnostics) take '
+            f'{checks["percent"]:.2f} % of a core, {checks["ms_per_result"]:.2f} ms a result: the '
+            f'difference to the same messages without them.\n\n{images}')
 
 
 def _ordered(figures: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, Any]]:

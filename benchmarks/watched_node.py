@@ -16,6 +16,7 @@ from threading import get_native_id
 import time
 from typing import Any
 
+from karmma_ros.modalities.message_types import IMAGE
 from karmma_ros.modalities.modality_type import stamp_ns_of
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.interface import Input, Logits
@@ -23,7 +24,7 @@ from karmma_ros.model.backends.selection import BackendChoice
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.node import model_loader
 from karmma_ros.node.__main__ import main as run_node
-from karmma_ros.node.inputs import MessageHandler
+from karmma_ros.node.inputs import deserialize, MessageHandler
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.window import Window
 import numpy as np
@@ -49,6 +50,9 @@ class NoBackend:
     def infer(self, inputs: Mapping[Modality, Input]) -> Logits:
         """Return equal logits."""
         return dict(self._logits)
+
+    def clear(self) -> None:
+        """Do nothing; it keeps nothing."""
 
 
 def watch(network: bool) -> None:
@@ -89,7 +93,8 @@ def _recording_images(callback: Callable[..., Any]) -> Callable[..., Any]:
 
         def note(message: Any) -> None:
             if modality is Modality.RGB:
-                NOTES['images'].append((stamp_ns_of(message.header), time.time_ns()))
+                header = deserialize(message, IMAGE).header
+                NOTES['images'].append((stamp_ns_of(header), time.time_ns()))
             take(message)
         return note
     return make
