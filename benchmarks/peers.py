@@ -1,5 +1,5 @@
 """
-Time video networks of others beside our students: one live answer from a camera alone.
+Time video networks of others beside our students: one live prediction from a camera alone.
 
 Random weights, each network at its own input size, in PyTorch eager and exported, one process,
 in turns. A network of clips encodes its complete clip for each prediction; one of a stream its new
