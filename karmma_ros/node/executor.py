@@ -13,6 +13,7 @@ from contextlib import suppress
 import time
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import Empty
@@ -63,7 +64,8 @@ def _test(node: Node, executor: Any) -> str:
         delivered.add('timers')
         publisher.publish(Empty())
 
-    timer = node.create_timer(_PERIOD_S, on_timer)
+    # By the steady clock: simulated time may not have started.
+    timer = node.create_timer(_PERIOD_S, on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
     expected, deadline = {'messages', 'timers', 'tasks'}, time.monotonic() + _TEST_S
     problem = ''
     try:

@@ -125,6 +125,7 @@ class MessageHandler:
                     message = deserialize(message, type_name)
                 except InvalidSampleError as error:
                     self._warn(modality, self._ingest.reject(modality, str(error), now_ns))
+                    self._on_message()
                     return
             self._check_header(modality, message, now_ns)
             received = ReceivedMessage(modality, type_name, message, self._spec, self._values)

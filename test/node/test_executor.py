@@ -8,6 +8,7 @@ from karmma_ros.node.executor import EXECUTORS, make_executor
 import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 
@@ -46,6 +47,15 @@ def test_each_setting_gives_an_executor_that_delivers(node, wanted):
     assert isinstance(executor, SingleThreadedExecutor) == (wanted == 'single_threaded')
     assert list(executor.get_nodes()) == [node] and delivers(node, executor)
     executor.shutdown()
+
+
+def test_simulated_time_that_has_not_started_is_no_reason(ros):
+    node = rclpy.create_node('simulated', parameter_overrides=[
+        Parameter('use_sim_time', value=True)])
+    executor, problem = make_executor(node)
+    assert problem == '' and not isinstance(executor, SingleThreadedExecutor)
+    executor.shutdown()
+    node.destroy_node()
 
 
 def test_the_test_leaves_no_topic_and_no_timer(node):
