@@ -29,6 +29,7 @@ from karmma_ros.errors import InvalidSettingError, KarmmaError
 from karmma_ros.modality import Modality, parse_subset, subset_name, subsets
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import ModelConfig
+from karmma_ros.model.fusion import ConcatenatedHeads
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.presets import only, preset, task
 from karmma_ros.model.streaming import chunks_of, EagerParts, newest
@@ -48,9 +49,11 @@ class Cost:
     """The cost of a network."""
 
     gflops: Mapping[str, float]
-    """Subset → billions of operations a clip, absent modalities left out, as the paper counts."""
+    """Subset → billions of operations a clip, absent modalities left out, as the paper counts;
+    filled in, where the heads take the tokens of all modalities."""
     gflops_filled: Mapping[str, float]
-    """The same with absent modalities filled by learned tokens; empty where there are none."""
+    """The same with absent modalities filled by learned tokens; empty where there are none, or
+    where nothing can be left out."""
     gflops_live: Mapping[str, float]
     """The same of a streaming network for a live prediction after `NEW_FRAMES` frames, or a chunk,
     where what was encoded before is used again; empty for others."""
@@ -101,11 +104,12 @@ def _cost(network: Karmma, spec: ClipSpec) -> Cost:
         return (fusing + sum(encoding[m] for m in subset)) / 1e9
 
     filled = {subset_name(s): total(s) for s in chosen} if network.fill_missing else {}
+    needs_all = isinstance(network.heads, ConcatenatedHeads)
     live = {subset_name(s): _live(network, s) / 1e9
             for s in chosen} if chunks_of(network) else {}
-    network.fill_missing = False
+    network.fill_missing = needs_all
     return Cost(
-        {subset_name(s): total(s) for s in chosen}, filled, live,
+        {subset_name(s): total(s) for s in chosen}, {} if needs_all else filled, live,
         sum(p.numel() for p in network.parameters()),
         sum(p.numel() for p in network.parameters() if p.requires_grad))
 

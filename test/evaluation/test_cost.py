@@ -1,5 +1,6 @@
 """The cost of the networks: hand-counted layers, then every figure that the paper publishes."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from karmma_ros.evaluation import published
 from karmma_ros.evaluation.cost import (
     _LiveBytes,
     cost_of,
+    cost_of_model,
     count_operations,
     gflops_by_cap,
     resident_bytes,
@@ -66,6 +68,18 @@ def test_operations_are_the_paper_s(name, subset, paper):
     config, (_, vocabulary) = preset(name), setting(name)
     spared = len(parse_subset(subset)) * 2 * (2 * config.dim) * sum(vocabulary.sizes.values())
     assert round(cost(name).gflops[subset] + spared / 1e9, 2) == paper
+
+
+def test_heads_of_all_tokens_cost_what_filling_in_the_absent_ones_does():
+    config, (spec, vocabulary) = preset('tiny'), setting('tiny')
+    mean, own = (cost_of_model(each, spec, vocabulary)
+                 for each in (config, replace(config, pooling='concatenated')))
+    assert len(own.gflops) == 15 and not own.gflops_filled
+    classes, width = sum(vocabulary.sizes.values()), config.dim
+    shared = 2 * 5 * width * 2 * width  # which the others have, of each output token
+    for subset, gflops in own.gflops.items():
+        heads = 2 * (5 * width - 2 * width) * classes - shared
+        assert gflops - mean.gflops_filled[subset] == pytest.approx(heads / 1e9, abs=1e-12)
 
 
 def test_14_presets_have_a_cost():

@@ -34,6 +34,7 @@ CONFIG = ModelConfig(
     dim=16, layers=1, heads=2, feedforward=16, token_cap=10)
 CONFIGS = {
     'tokens': CONFIG,
+    'concatenated': replace(CONFIG, pooling='concatenated'),
     'omit': replace(only(CONFIG, 'FAD'), missing='omit', layers=2),
     'ensemble': ensemble(only(CONFIG, 'FAD')),
     'pairs': replace(ensemble(only(CONFIG, [Modality.AUDIO])), pairs={

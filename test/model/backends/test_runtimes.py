@@ -25,7 +25,8 @@ V, F, A, D = PAPER_MODALITIES
 
 
 @pytest.mark.parametrize('runtime', RUNTIMES)
-@pytest.mark.parametrize('missing', ['tokens', 'omit', 'ensemble', 'pairs', 'single'])
+@pytest.mark.parametrize('missing', [
+    'tokens', 'concatenated', 'omit', 'ensemble', 'pairs', 'single'])
 def test_every_subset_is_answered_as_by_eager(exported, missing, runtime):
     bundle = exported(missing)
     backend, eager = choose(bundle, 'cpu', runtime).backend, Eager(bundle.network)
@@ -58,7 +59,7 @@ def test_a_calibration_is_applied_to_the_logits_of_every_backend(exported, runti
 
 
 @pytest.mark.parametrize('runtime', RUNTIMES)
-@pytest.mark.parametrize('missing', ['tokens', 'omit'])
+@pytest.mark.parametrize('missing', ['tokens', 'concatenated', 'omit'])
 def test_every_backend_leaves_one_out(exported, runtime, missing):
     bundle = exported(missing)
     clip = Clip({m: x[0] for m, x in check_clip(bundle.spec, bundle.network.modalities).items()})
