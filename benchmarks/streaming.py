@@ -1,14 +1,20 @@
 """
 The student in chunks, and frame by frame, beside the clip student: accuracy against time.
 
-`python benchmarks/streaming.py --train` trains every row on the Synthetic Kitchen, from the
-pretrained encoders and the teacher of docs/training.md, with the same settings and the same
-teacher's logits, exports it and scores the exports beside it, and scores the networks on a video
-of actions in a row; finished training and scores are reused. Without `--train` it times the
-networks live at the paper's size, with random weights, in PyTorch eager and exported: a camera and
-a microphone run, inference runs every two frames of a clip, and only new frames are encoded. The
-logits of an export are compared with eager's first. All are timed in turns. The tables and
-the chart of docs/streaming.md are made of both by run.py.
+`python benchmarks/streaming.py --train` trains every row on the Synthetic Kitchen, on the same
+clips with the same settings, seeds and logits of a teacher, from encoders that were each trained
+alone; exports it and scores the exports beside it, and scores the networks on a video of actions
+in a row. Encoders and a teacher of docs/training.md are used where they are; encoders that lack
+are trained. Finished training and scores are reused, and stopped training resumes. The causal
+student against the clip student, by the included model as the teacher:
+
+    python benchmarks/streaming.py --train --rows clip_even causal --seeds 3 \
+        --teacher models/synthetic_kitchen
+
+Without `--train` it times the networks live at the paper's size, with random weights, in PyTorch
+eager and exported: a camera and a microphone run, inference runs every two frames of a clip, and
+only new frames are encoded. The logits of an export are compared with eager's first. All are timed
+in turns. The tables and the chart of docs/streaming.md are made of both by run.py.
 """
 
 from __future__ import annotations
@@ -46,16 +52,17 @@ from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.module import OptimizerSettings
 from karmma_ros.training.precomputed import TeacherLogitCache
 from karmma_ros.training.run import RunSettings, train
-from streaming_bag import recognised, video
+from karmma_ros.training.teacher import check_teacher
+from streaming_bag import EPISODES, recognised, video
 from streaming_live import cost_of, HOP, measure
 from streaming_page import AS_THE_NODE, EAGER, INDEPENDENT, LARGEST_LOSS, SCORES
 import torch
 
-KITCHEN = KitchenSettings(train=7200, validation=800, test=1600, seed=0)
-OTHER_KITCHEN = KitchenSettings(train=4800, validation=400, test=400, seed=1)
-"""What encoders are pretrained on, as in config/train/synthetic_kitchen_pretrain.yaml."""
+CLIPS = 7200
+"""Training clips, as in config/train/synthetic_kitchen_student.yaml."""
 EXISTING = Path('runs')
 """Where docs/training.md puts the teacher and the pretrained encoders of `tiny`."""
+TEACHER = EXISTING / 'kitchen_teacher'
 WORK = Path('.cache/streaming')
 
 
@@ -96,12 +103,17 @@ def main() -> None:
     parser.add_argument('--train', action='store_true', help='train and score what is not yet')
     parser.add_argument('--epochs', type=int, default=6, help='of each row [6]')
     parser.add_argument('--seeds', type=int, default=1, help='trainings of each row [1]')
+    parser.add_argument('--clips', type=int, default=CLIPS, metavar='N',
+                        help=f'training clips; fewer for a trial [{CLIPS}]')
+    parser.add_argument('--teacher', type=Path, default=TEACHER, metavar='DIR',
+                        help='its model directory [%(default)s]')
     parser.add_argument('--rounds', type=int, default=5, help='timed predictions of each row [5]')
     parser.add_argument('--rows', nargs='+', metavar='ROW', default=[row.name for row in rows()],
                         help=f'these only [{" ".join(row.name for row in rows())}]')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there')
     options = parser.parse_args()
-    scores = (train_all(options.rows, options.epochs, range(options.seeds)) if options.train
+    scores = (train_all(options.rows, options.epochs, range(options.seeds), options.clips,
+                        options.teacher) if options.train
              else time_all(options.rows, options.rounds))
     print(json.dumps(scores, indent=1))
     if options.json:
@@ -110,37 +122,43 @@ def main() -> None:
 
 # -- accuracy --------------------------------------------------------------------------------
 
-def train_all(chosen: Collection[str], epochs: int, seeds: range) -> dict[str, Any]:
+def train_all(
+    chosen: Collection[str], epochs: int, seeds: range, clips: int = CLIPS,
+    teacher: Path = TEACHER,
+) -> dict[str, Any]:
     """
     Train rows from the same start; finished ones are reused.
 
+    :param clips: of the training split; the others and those of pretraining are in proportion.
+    :param teacher: its model directory.
     :returns: `clips`: row → backend → scores, for each seed; `video`: row → how windows are
         processed → scores, for each seed.
     """
     warnings.filterwarnings('ignore')
     logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
-    splits, teacher = _data_and_teacher()
-    clips: dict[str, dict[str, list[dict[str, float]]]] = {}
+    splits, logits = _data_and_teacher(clips, teacher)
+    scored: dict[str, dict[str, list[dict[str, float]]]] = {}
     videos: dict[str, dict[str, list[dict[str, float]]]] = {}
     for seed in seeds:
         for row in rows():
             if row.name not in chosen:
                 continue
-            folder = _folder(row, epochs, seed)
+            folder = _folder(
+                f'streaming/{teacher.name}_{row.name}_{epochs}_{seed}', clips)
             if not _is_trained(folder, row.kitchen):
-                train_row(_started(row.kitchen), folder, splits, teacher, epochs, seed)
+                train_row(_started(row.kitchen, clips), folder, splits, logits, epochs, seed)
             for runs, scores in scores_of(folder, splits, row.exports or ()).items():
-                clips.setdefault(row.name, {}).setdefault(runs, []).append(scores)
-            for mode, scores in video_scores_of(folder).items():
+                scored.setdefault(row.name, {}).setdefault(runs, []).append(scores)
+            for mode, scores in video_scores_of(folder, clips).items():
                 videos.setdefault(row.name, {}).setdefault(mode, []).append(scores)
-    return {'clips': clips, 'video': videos}
+    return {'clips': scored, 'video': videos}
 
 
 def train_row(
     config: ModelConfig, folder: Path, splits: Splits, teacher: TeacherLogitCache | None,
     epochs: int, seed: int, **optimizer: float,
 ) -> None:
-    """Train one network as config/train/synthetic_kitchen_student.yaml does, and score it."""
+    """Train one network as config/train/synthetic_kitchen_student.yaml, without corruption."""
     began = time.monotonic()
     torch.manual_seed(seed)
     network = build(config, splits.spec, splits.vocabulary)
@@ -172,28 +190,42 @@ def _is_trained(folder: Path, config: ModelConfig) -> bool:
     return bool(json.loads(json.dumps(stored)) == wanted)
 
 
-def _started(config: ModelConfig) -> ModelConfig:
+def _started(config: ModelConfig, clips: int) -> ModelConfig:
     """Let every encoder start from one that was trained alone, for as long."""
     encoders = {}
     for modality, encoder in config.encoders.items():
-        folder = EXISTING / f'kitchen_tiny_{modality}'
-        if encoder.name in ('causal_frames', 'causal_mel'):
-            folder = EXISTING / f'kitchen_tiny_causal_{modality}'
-            alone = unimodal(config, modality)
-            if not _is_trained(folder, alone):
-                train_row(alone, folder, _splits(OTHER_KITCHEN), None, 9, 0, weight_decay=0.05,
-                          learning_rate=2e-3, modality_dropout=0.0, label_smoothing=0.1)
+        causal = encoder.name in ('causal_frames', 'causal_mel')
+        origin = config if causal else preset('tiny')
+        folder = _folder(f'kitchen_{origin.preset}_{modality}', clips)
+        alone = unimodal(origin, modality)
+        if not _is_trained(folder, alone):
+            train_row(alone, folder, _splits(_other_kitchen(clips)), None, 9, 0,
+                      weight_decay=0.05, learning_rate=2e-3, modality_dropout=0.0,
+                      label_smoothing=0.1)
         encoders[modality] = replace(encoder, weights=str(folder / 'model.safetensors'))
     return replace(config, encoders=encoders)
 
 
-def _data_and_teacher() -> tuple[Splits, TeacherLogitCache]:
+def _data_and_teacher(clips: int, folder: Path) -> tuple[Splits, TeacherLogitCache]:
     """Return the data and the cached logits of the teacher on them."""
-    data = DataSettings(synthetic_kitchen=KITCHEN)
-    splits = _splits(KITCHEN)
-    teacher = load_bundle(EXISTING / 'kitchen_teacher')
+    kitchen = _kitchen(clips)
+    splits, teacher = _splits(kitchen), load_bundle(folder)
+    check_teacher(teacher, teacher.network, splits.spec, splits.vocabulary)
     return splits, TeacherLogitCache.build(
-        WORK / 'logits', teacher.network, splits.train, repr(data))
+        _folder('logits', clips, WORK), teacher.network, splits.train,
+        repr(DataSettings(synthetic_kitchen=kitchen)))
+
+
+def _kitchen(clips: int) -> KitchenSettings:
+    """Return the clips of students, as in config/train/synthetic_kitchen_student.yaml."""
+    return KitchenSettings(train=clips, validation=-(-clips // 9), test=-(-2 * clips // 9),
+                           idle=0.1)
+
+
+def _other_kitchen(clips: int) -> KitchenSettings:
+    """Return those of pretraining, as in config/train/synthetic_kitchen_pretrain.yaml."""
+    return KitchenSettings(train=-(-2 * clips // 3), validation=-(-clips // 18),
+                           test=-(-clips // 18), seed=1, idle=0.1)
 
 
 def _splits(kitchen: KitchenSettings) -> Splits:
@@ -201,8 +233,8 @@ def _splits(kitchen: KitchenSettings) -> Splits:
     return open_splits(settings, None, Path('.cache/synthetic_kitchen'))
 
 
-def _folder(row: Row, epochs: int, seed: int) -> Path:
-    return EXISTING / 'streaming' / f'{row.name}_{epochs}_{seed}'
+def _folder(name: str, clips: int, parent: Path = EXISTING) -> Path:
+    return parent / (name if clips == CLIPS else f'{name}_of_{clips}_clips')
 
 
 def scores_of(
@@ -232,15 +264,16 @@ def _exported_scores(
     return export_.label, _actions(top1(predictions))
 
 
-def video_scores_of(folder: Path) -> dict[str, dict[str, float]]:
+def video_scores_of(folder: Path, clips: int) -> dict[str, dict[str, float]]:
     """Return how windows are processed → summary of the accuracies in a video, percent."""
     bundle = load_bundle(folder)
     scores = {}
     for mode in (AS_THE_NODE, INDEPENDENT) if inference_for(bundle).stateful else (AS_THE_NODE,):
         file = WORK / 'video' / f'{bundle.sha256[:16]}_{mode.replace(" ", "_")}.json'
         if not file.is_file():
-            right = recognised(
-                video(WORK / 'video.mcap'), bundle, HOP, independent=mode == INDEPENDENT)
+            path = _folder('video', clips, WORK).with_suffix('.mcap')
+            right = recognised(video(path, -(-EPISODES * clips // CLIPS)), bundle, HOP,
+                               independent=mode == INDEPENDENT)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(right))
         scores[mode] = _summary(json.loads(file.read_text()))

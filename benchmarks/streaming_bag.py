@@ -23,10 +23,10 @@ EPISODES, EPISODE_S = 160, 4
 """Held-out actions in a row, and the seconds of each."""
 
 
-def video(path: Path) -> Path:
-    """Return the bag of a video, written if it is missing."""
+def video(path: Path, episodes: int = EPISODES) -> Path:
+    """Return the bag of a video of so many actions, written if it is missing."""
     if not path.exists():
-        karmma(['bag', 'synthetic', str(path), '--episodes', str(EPISODES), '--seconds',
+        karmma(['bag', 'synthetic', str(path), '--episodes', str(episodes), '--seconds',
                 str(EPISODE_S)])
     return path
 

@@ -172,11 +172,10 @@ def test_the_figures_of_a_device_are_in_the_tables(performance, results):
         ['| 2', 'eager fp32'], ['| 2', 'eager bf16']]
 
 
-def test_the_included_model_is_scored_in_a_video(importable, tmp_path, monkeypatch):
+def test_the_included_model_is_scored_in_a_video(importable, tmp_path):
     streaming_bag = importlib.import_module('streaming_bag')
-    monkeypatch.setattr(streaming_bag, 'EPISODES', 2)
     bundle = load_bundle(ROOT / 'models' / 'synthetic_kitchen')
-    video = streaming_bag.video(tmp_path / 'video.mcap')
+    video = streaming_bag.video(tmp_path / 'video.mcap', episodes=2)
     accuracies = streaming_bag.recognised(video, bundle, hop=2)
     assert accuracies == streaming_bag.recognised(video, bundle, hop=2, independent=True)
     assert len(accuracies) == 15 and accuracies['V+F+A+D'] > 80 > accuracies['D']
