@@ -23,7 +23,7 @@ from typing import Any
 
 from karmma_ros.errors import InvalidSettingError, is_printable
 from karmma_ros.modality import in_order, Modality, subset_name
-from karmma_ros.prediction import action_heads, ACTIVATIONS
+from karmma_ros.prediction import action_heads, ActionScale, ACTIVATIONS
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,6 +36,8 @@ _FIELDS = ('fitted_on', 'false_alarm_rate', 'subsets')
 _SUBSET_FIELDS = ('temperatures', 'unknown_threshold', 'action_exponent')
 _COVERAGE, _SET_THRESHOLDS = 'coverage', 'set_thresholds'
 """Fields of a calibration with prediction sets, and of its subsets."""
+_BETA = 'action_beta'
+"""Field of a subset; calibrations of earlier revisions lack it."""
 
 Subset = tuple[Modality, ...]
 
@@ -48,12 +50,12 @@ class SubsetCalibration:
     """Head → temperature; 1 for a head that is missing."""
     unknown_threshold: float | None = None
     """A clip with a greater unknown score shows an unknown action; None: none does."""
-    action_exponent: float = 1.0
+    action_scale: ActionScale = ActionScale()
     """
-    The score of an action is the product of the probabilities of its parts, to this power.
+    From the product of the probabilities of its parts to the score of an action.
 
-    Above 1 where a network is sure of verb and noun at the same time more often than it is right
-    in both.
+    The product is the probability of an action whose verb and noun are right independently, which
+    they are not.
     """
     set_thresholds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Head → for each class, the least probability with which it is in the prediction set."""
@@ -65,7 +67,7 @@ class CalibratedOutput:
 
     probabilities: dict[str, NDArray[np.float64]]
     """Head → `[..., c]`; sums to one over the classes, except with sigmoid."""
-    action_exponent: float
+    action_scale: ActionScale
     """As in `SubsetCalibration`."""
     unknown_score: NDArray[np.float64]
     """`[...]`: the greater, the less the clip resembles any action of the model."""
@@ -152,7 +154,7 @@ class Calibration:
         # The coverage of a subset does not hold for a similar one.
         thresholds = own.set_thresholds if in_order(modalities) in self.subsets else {}
         return CalibratedOutput(
-            probabilities, own.action_exponent, score, self.is_unknown(modalities, score),
+            probabilities, own.action_scale, score, self.is_unknown(modalities, score),
             {head: np.asarray(probabilities[head] >= least) for head, least in thresholds.items()})
 
     def is_unknown(
@@ -171,7 +173,9 @@ class Calibration:
             'subsets': {subset_name(subset): {
                 'temperatures': dict(own.temperatures),
                 'unknown_threshold': own.unknown_threshold,
-                'action_exponent': own.action_exponent,
+                'action_exponent': own.action_scale.exponent,
+                **({_BETA: list(own.action_scale.beta)}
+                   if own.action_scale.beta != ActionScale().beta else {}),
                 **({_SET_THRESHOLDS: {head: list(each)
                                       for head, each in own.set_thresholds.items()}}
                    if own.set_thresholds else {}),
@@ -226,8 +230,8 @@ def _logsumexp(x: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(highest + np.log(np.exp(wide - highest[..., None]).sum(-1)))
 
 
-def _check_keys(name: str, content: Any, expected: tuple[str, ...], optional: str) -> None:
-    if not isinstance(content, dict) or set(content) - {optional} != set(expected):
+def _check_keys(name: str, content: Any, expected: tuple[str, ...], *optional: str) -> None:
+    if not isinstance(content, dict) or {*content} - {*optional} != {*expected}:
         got = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise InvalidSettingError(name, got, f'an object with {", ".join(expected)}')
 
@@ -241,7 +245,7 @@ def _subset(name: str, letters: Mapping[str, Modality]) -> Subset:
 
 
 def _subset_calibration(name: str, own: Any, heads: Mapping[str, int]) -> SubsetCalibration:
-    _check_keys(f'subsets.{name}', own, _SUBSET_FIELDS, _SET_THRESHOLDS)
+    _check_keys(f'subsets.{name}', own, _SUBSET_FIELDS, _SET_THRESHOLDS, _BETA)
     temperatures, threshold = own['temperatures'], own['unknown_threshold']
     if not isinstance(temperatures, dict) or not set(temperatures) <= set(heads):
         raise InvalidSettingError(f'subsets.{name}.temperatures', temperatures,
@@ -251,8 +255,19 @@ def _subset_calibration(name: str, own: Any, heads: Mapping[str, int]) -> Subset
          for head, x in temperatures.items()},
         None if threshold is None else
         _number(f'subsets.{name}.unknown_threshold', threshold, -_MAX_SCORE, _MAX_SCORE),
-        _number(f'subsets.{name}.action_exponent', own['action_exponent'], 1.0, _HIGHEST),
+        _action_scale(f'subsets.{name}', own),
         _set_thresholds(f'subsets.{name}.{_SET_THRESHOLDS}', own.get(_SET_THRESHOLDS, {}), heads))
+
+
+def _action_scale(name: str, own: Mapping[str, Any]) -> ActionScale:
+    exponent = _number(f'{name}.action_exponent', own['action_exponent'], 1.0, _HIGHEST)
+    beta = own.get(_BETA, [*ActionScale().beta])
+    if not isinstance(beta, list) or len(beta) != 3:
+        got = len(beta) if isinstance(beta, list) else type(beta).__name__
+        raise InvalidSettingError(f'{name}.{_BETA}', got, '3 numbers')
+    a, b, c = [_number(f'{name}.{_BETA}', x, lowest, _HIGHEST)
+               for x, lowest in zip(beta, (_LOWEST, _LOWEST, -_HIGHEST))]
+    return ActionScale(exponent, (a, b, c))
 
 
 def _set_thresholds(

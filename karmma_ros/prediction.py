@@ -67,6 +67,37 @@ class LabelScore:
 
 
 @dataclass(frozen=True)
+class ActionScale:
+    """
+    How the score of an action follows from the product of the probabilities of its parts.
+
+    >>> from karmma_ros.prediction import ActionScale
+    >>> ActionScale()(0.5), ActionScale(exponent=2.0)(0.5), ActionScale(beta=(2.0, 2.0, 0.0))(0.2)
+    (0.5, 0.25, 0.06)
+    """
+
+    exponent: float = 1.0
+    """The product is first taken to this power; 1 where `beta` is fitted."""
+    beta: tuple[float, float, float] = (1.0, 1.0, 0.0)
+    """
+    a, b, c of beta calibration (Kull et al., Beta calibration, AISTATS 2017, eq. 3).
+
+    A product p becomes the probability of the log-odds a ln(p) - b ln(1 - p) + c; it stays p with
+    1, 1, 0. Greater scores stay greater, for a and b are above 0.
+    """
+
+    def __call__(self, product: NDArray[np.floating] | float) -> NDArray[np.float64]:
+        """Return the scores `[...]` of products `[...]`; they need not sum to one."""
+        p = np.asarray(product, np.float64) ** self.exponent
+        if self.beta == (1.0, 1.0, 0.0):
+            return p
+        a, b, c = self.beta
+        with np.errstate(divide='ignore'):
+            odds = a * np.log(p) - b * np.log1p(-p.clip(max=1.0)) + c
+            return np.asarray(1.0 / (1.0 + np.exp(-odds)))
+
+
+@dataclass(frozen=True)
 class ActionScore:
     """One class of each head that an action consists of."""
 
@@ -74,14 +105,13 @@ class ActionScore:
     """Of the first of `action_heads`."""
     noun: LabelScore | None
     """Of the second; None for a model with one head."""
-    exponent: float = 1.0
+    scale: ActionScale = ActionScale()
     """Of the model's calibration."""
 
     @property
     def score(self) -> float:
-        """Return the product of the probabilities of its parts, to the power of the exponent."""
-        product = self.verb.score * (1.0 if self.noun is None else self.noun.score)
-        return float(product ** self.exponent)
+        """Return the product of the probabilities of its parts, on the scale."""
+        return float(self.scale(self.verb.score * (1.0 if self.noun is None else self.noun.score)))
 
 
 @dataclass(frozen=True)
@@ -164,7 +194,7 @@ class Prediction:
     """The greater, the less the clip resembles any action of the model."""
     is_unknown: bool = False
     """Whether the score is above the threshold of the model's calibration."""
-    action_exponent: float = 1.0
+    action_scale: ActionScale = ActionScale()
     """Of the scores of actions."""
     sets: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     """Head → which of its classes are in the prediction set, `[classes]`; empty without sets."""
@@ -189,7 +219,7 @@ class Prediction:
         """
         first, *second = action_heads(tuple(self.vocabulary.heads))
         nouns: Sequence[LabelScore | None] = self.top(second[0], k) if second else (None,)
-        pairs = [ActionScore(v, n, self.action_exponent)
+        pairs = [ActionScore(v, n, self.action_scale)
                  for v in self.top(first, k) for n in nouns]
         return sorted(pairs, key=lambda pair: -pair.score)[:k]
 
@@ -214,4 +244,4 @@ class Prediction:
         heads = action_heads(tuple(self.vocabulary.heads))
         verb, *noun = [replace(label, score=float(other.probabilities[head][label.class_id]))
                        for head, label in zip(heads, (best.verb, best.noun)) if label is not None]
-        return ActionScore(verb, noun[0] if noun else None, other.action_exponent).score
+        return ActionScore(verb, noun[0] if noun else None, other.action_scale).score

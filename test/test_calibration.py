@@ -5,7 +5,7 @@ import json
 from karmma_ros.calibration import Calibration, SubsetCalibration, unknown_score
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality, parse_subset, subsets
-from karmma_ros.prediction import Prediction, softmax, Vocabulary
+from karmma_ros.prediction import ActionScale, Prediction, softmax, Vocabulary
 import numpy as np
 import pytest
 
@@ -14,11 +14,12 @@ LOGITS = {'verb': np.array([[2.0, 0.0, -1.0], [0.0, 0.5, 0.0]], np.float32),
           'noun': np.array([[1.0, 3.0], [0.0, 0.0]], np.float32)}
 FITTED = Calibration({
     (V, A): SubsetCalibration({'verb': 2.0, 'noun': 0.5}, -3.0),
-    (A,): SubsetCalibration({'verb': 3.0}, None, 1.25)}, 0.05, '800 validation clips')
+    (A,): SubsetCalibration({'verb': 3.0}, None, ActionScale(1.25, (1.5, 2.0, -0.25)))},
+    0.05, '800 validation clips')
 
 
 WITH_SETS = Calibration({
-    (V, A): SubsetCalibration({}, None, 1.0, {'verb': (0.2, 0.1, 0.5), 'noun': (0.0, 0.9)}),
+    (V, A): SubsetCalibration({}, set_thresholds={'verb': (0.2, 0.1, 0.5), 'noun': (0.0, 0.9)}),
     (A,): SubsetCalibration()}, 0.05, '800 validation clips', 0.9)
 
 
@@ -77,16 +78,17 @@ def test_what_takes_one_class_of_each_head_refuses_sigmoid():
             'verb': 'sigmoid'}).check_softmax('a calibration')
 
 
-def test_the_score_of_an_action_is_a_power_of_the_product():
+def test_the_score_of_an_action_is_on_the_scale_of_its_calibration():
     output = FITTED.apply((A,), {head: x[0] for head, x in LOGITS.items()})
     vocabulary = Vocabulary({'verb': ('cut', 'wash', 'open'), 'noun': ('pan', 'cup')})
     prediction = Prediction(output.probabilities, vocabulary,
-                            action_exponent=output.action_exponent)
+                            action_scale=output.action_scale)
     first, *others = prediction.top_actions(6)
     assert (first.verb.class_name, first.noun.class_name) == ('cut', 'cup')
-    assert first.score == pytest.approx((first.verb.score * first.noun.score) ** 1.25)
+    p = (first.verb.score * first.noun.score) ** 1.25
+    assert first.score == pytest.approx(
+        1 / (1 + np.exp(0.25) * (1 - p) ** 2.0 / p ** 1.5), abs=1e-12)
     assert [x.score for x in others] == sorted((x.score for x in others), reverse=True)
-    assert first.score + sum(x.score for x in others) <= 1
     plain = Prediction(output.probabilities, vocabulary).top_actions()[0]
     assert plain.score == plain.verb.score * plain.noun.score
 
@@ -173,6 +175,11 @@ def changed(*path, to):
       for bad in (0, -1.0, 1e9, float('nan'), float('inf'), '2', True, None, 10**400, [1])),
     *((changed('subsets', 'A', 'action_exponent', to=bad), 'action_exponent is')
       for bad in (0.9, float('nan'), None, '1', 1e6)),
+    *((changed('subsets', 'A', 'action_beta', to=bad), 'action_beta is .*3 numbers')
+      for bad in ([1.0, 1.0], None, 1.0, {})),
+    *((changed('subsets', 'A', 'action_beta', to=[1.0, bad, 0.0]), 'a number from 0.01 to 100')
+      for bad in (0, -1, '1', float('nan'), 1e9)),
+    (changed('subsets', 'A', 'action_beta', to=[1.0, 1.0, -1e9]), 'a number from -100 to 100'),
     *((changed('subsets', 'A', 'unknown_threshold', to=bad), 'unknown_threshold is')
       for bad in (float('nan'), float('inf'), 'x', False)),
     (changed('false_alarm_rate', to=2), 'false_alarm_rate is 2'),

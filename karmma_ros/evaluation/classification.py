@@ -24,7 +24,7 @@ from karmma_ros.calibration import Calibration
 from karmma_ros.evaluation.ground_truth import TrueAction, UNKNOWN
 from karmma_ros.evaluation.predictions import BagPredictions, DatasetPredictions
 from karmma_ros.modality import Modality, subset_name
-from karmma_ros.prediction import further_heads
+from karmma_ros.prediction import ActionScale, further_heads
 import numpy as np
 from numpy.typing import NDArray
 
@@ -108,7 +108,7 @@ class PredictedActions:
     """`[n]`: how many windows the probabilities are the mean of."""
     is_unknown: Flags | None = None
     """`[n]`; None where it is not known."""
-    action_exponent: float = 1.0
+    action_scale: ActionScale = ActionScale()
     """Of the confidence of an action, where every head is part of it."""
 
     @classmethod
@@ -121,7 +121,7 @@ class PredictedActions:
         output = calibration.apply(subset, {head: logits[head][has] for head in predictions.heads})
         return cls(output.probabilities,
                    {head: ids[has] for head, ids in predictions.labels.items()},
-                   np.ones(int(has.sum()), np.int64), output.is_unknown, output.action_exponent)
+                   np.ones(int(has.sum()), np.int64), output.is_unknown, output.action_scale)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -149,9 +149,8 @@ class PredictedActions:
             head: np.take_along_axis(p, self.best[head][:, :1], axis=1)[:, 0].astype(float)
             for head, p in self.probabilities.items()}
         if len(confidence) > 1:
-            exponent = 1.0 if further_heads(self.heads) else self.action_exponent
-            confidence[joint_key(self.heads)] = np.prod(
-                list(confidence.values()), axis=0) ** exponent
+            scale = ActionScale() if further_heads(self.heads) else self.action_scale
+            confidence[joint_key(self.heads)] = scale(np.prod(list(confidence.values()), axis=0))
         return confidence
 
     @cached_property

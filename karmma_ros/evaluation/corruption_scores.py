@@ -173,7 +173,7 @@ def _outcome(table: DatasetPredictions, calibration: Calibration) -> _Outcome:
             subset, {head: logits[head][positions] for head in table.heads})
         actions = PredictedActions(
             output.probabilities, {head: ids[positions] for head, ids in table.labels.items()},
-            np.ones(len(positions), np.int64), action_exponent=output.action_exponent)
+            np.ones(len(positions), np.int64), action_scale=output.action_scale)
         correct[positions] = actions.hits()[key]
         confidence[positions] = actions.confidence[key]
     return _Outcome(correct, confidence)

@@ -3,9 +3,9 @@ Fit the calibration of a model to its predictions for the validation split.
 
 The temperature of a head and subset is the one with the least negative log-likelihood of the
 labels (Guo et al., ICML 2017). A weak prior keeps it near 1 where there are few clips, or all are
-right. So is the exponent of the scores of actions, on whether the best action is right, not below
-1. The threshold of unknown actions is the quantile of the unknown scores above which the
-stated fraction of the clips lies: all of them show actions that the model knows.
+right. The scores of actions are fitted by beta calibration (Kull et al., AISTATS 2017) on whether
+the best action is right. The threshold of unknown actions is the quantile of the unknown scores
+above which the stated fraction of the clips lies: all of them show actions that the model knows.
 
 Shape legend: n clips, c classes.
 """
@@ -18,7 +18,7 @@ import math
 from karmma_ros.calibration import Calibration, SubsetCalibration, unknown_score
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.predictions import DatasetPredictions
-from karmma_ros.prediction import action_heads, softmax
+from karmma_ros.prediction import action_heads, ActionScale, softmax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +29,7 @@ MIN_CLIPS = 50
 _PRIOR = 0.5
 """Standard deviation of the logarithm of a temperature before any clip is seen."""
 _LOWEST, _HIGHEST, _STEPS = 0.05, 20.0, 60
+_NEWTON_STEPS, _SMALLEST_STEP = 100, 1e-7
 
 
 def fit_calibration(
@@ -58,7 +59,7 @@ def fit_calibration(
         fitted[subset] = SubsetCalibration(
             temperatures,
             float(np.quantile(unknown_score(logits), 1 - false_alarm_rate, method='higher')),
-            fit_action_exponent(logits, labels, temperatures),
+            fit_action_scale(logits, labels, temperatures),
             {head: fit_set_thresholds(softmax(x, temperatures[head]), labels[head], coverage)
              for head, x in logits.items()} if coverage else {})
     check_clips(MIN_CLIPS if fitted else 0, false_alarm_rate)
@@ -117,30 +118,61 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
     return round(math.exp(_minimum(loss, math.log(_LOWEST), math.log(_HIGHEST))), 4)
 
 
-def fit_action_exponent(
+def fit_action_scale(
     logits: Mapping[str, NDArray[np.floating]], labels: Mapping[str, NDArray[np.int64]],
     temperatures: Mapping[str, float],
-) -> float:
+) -> ActionScale:
     """
-    Return the exponent with the least negative log-likelihood of whether the best action is right.
+    Return the scale with the least negative log-likelihood of whether the best action is right.
 
     :param logits: head → `[n, c]`.
     :param labels: head → class ids `[n]`.
-    :returns: 1 for a model whose actions have one part, whose temperature does the same.
+    :returns: that of the product for a model whose actions have one part.
     """
     parts = action_heads(tuple(logits))
     if len(parts) == 1:
-        return 1.0
+        return ActionScale()
     best = {head: logits[head].argmax(1) for head in parts}
     right = np.all([best[head] == labels[head] for head in parts], axis=0)
     product = np.prod([softmax(logits[head], temperatures[head]).max(1) for head in parts], axis=0)
-    log_score = np.log(product.clip(1e-9, 1 - 1e-9))
+    p = product.clip(1e-9, 1 - 1e-9)
+    features = np.stack([np.log(p), -np.log1p(-p), np.ones_like(p)], axis=1)
+    weights = np.array(ActionScale().beta)
+    free: NDArray[np.bool_] = np.ones(3, np.bool_)
+    for _ in range(3):
+        _fit_logistic(features, right, weights, free)
+        below = free & (weights < (_LOWEST, _LOWEST, -np.inf))
+        if not below.any():
+            break
+        # A negative factor would give a greater product a smaller score (Kull et al., section 3).
+        weights[below], free = _LOWEST, free & ~below
+    a, b, c = (round(float(x), 4) for x in weights)
+    return ActionScale(beta=(a, b, c))
 
-    def loss(log_exponent: float) -> float:
-        scaled = math.exp(log_exponent) * log_score
-        likelihood = np.where(right, scaled, np.log(-np.expm1(scaled)))
-        return float(-likelihood.sum()) + 0.5 * (log_exponent / _PRIOR) ** 2
-    return round(math.exp(_minimum(loss, 0.0, math.log(_HIGHEST))), 4)
+
+def _fit_logistic(
+    features: NDArray[np.float64], right: NDArray[np.bool_], weights: NDArray[np.float64],
+    free: NDArray[np.bool_],
+) -> None:
+    """Fit the free weights of a logistic regression by Newton's method, from those of no scale."""
+    own, near = features[:, free], np.array(ActionScale().beta)[free]
+    sign = np.where(right, -1.0, 1.0)
+
+    def loss(step: NDArray[np.float64]) -> float:
+        moved = weights.copy()
+        moved[free] -= step
+        return float(np.logaddexp(0, sign * (features @ moved)).sum()
+                     + 0.5 * np.square((moved[free] - near) / _PRIOR).sum())
+    for _ in range(_NEWTON_STEPS):
+        p = 1 / (1 + np.exp(-(features @ weights).clip(-500, 500)))
+        slope = own.T @ (p - right) + (weights[free] - near) / _PRIOR ** 2
+        curvature = (own * (p * (1 - p))[:, None]).T @ own + np.eye(len(near)) / _PRIOR ** 2
+        step, before = np.linalg.solve(curvature, slope), loss(np.zeros_like(near))
+        while loss(step) > before and np.abs(step).max() > _SMALLEST_STEP:
+            step /= 2
+        weights[free] -= step
+        if np.abs(step).max() < _SMALLEST_STEP:
+            return
 
 
 def _minimum(function: Callable[[float], float], low: float, high: float) -> float:

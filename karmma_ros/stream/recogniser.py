@@ -100,7 +100,7 @@ class Recogniser:
             self._check(head, x)
         output = self.calibration.apply(used, logits)
         return Prediction(output.probabilities, self.vocabulary, float(output.unknown_score),
-                          bool(output.is_unknown), output.action_exponent, output.sets)
+                          bool(output.is_unknown), output.action_scale, output.sets)
 
     def hop(self, rate: float) -> int:
         """

@@ -5,13 +5,13 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import score
 from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.evaluation.temperature_scaling import (
-    fit_action_exponent,
+    fit_action_scale,
     fit_calibration,
     fit_set_thresholds,
     fit_temperature,
 )
 from karmma_ros.modality import main_subsets, Modality, subset_name, subsets
-from karmma_ros.prediction import softmax
+from karmma_ros.prediction import ActionScale, softmax
 import numpy as np
 import pytest
 
@@ -41,6 +41,38 @@ def predictions(count, seed=0, present=None):
             logits[name][head] = swapped
     present = np.ones((count, 2), bool) if present is None else present
     return DatasetPredictions((V, A), logits, present, labels)
+
+
+@pytest.mark.parametrize(('a', 'b', 'c'), [
+    (1.5, 2.0, -0.3), (0.7, 0.8, 0.4), (-0.5, 1.5, 0.0), (1.0, -1.0, 0.0), (6.0, 6.0, -5.0)])
+def test_a_known_scale_of_scores_is_recovered(a, b, c):
+    rng = np.random.default_rng(5)
+    logits = {head: (rng.standard_normal((20_000, 4)) * 2).astype(np.float32)
+              for head in ('verb', 'noun')}
+    p = np.prod([softmax(x).max(1) for x in logits.values()], axis=0)
+    true = 1 / (1 + np.exp(-(a * np.log(p) - b * np.log1p(-p) + c)))
+    right = rng.random(len(p)) < true
+    best = {head: x.argmax(1) for head, x in logits.items()}
+    labels = {'verb': best['verb'], 'noun': np.where(right, best['noun'], (best['noun'] + 1) % 4)}
+    scale = fit_action_scale(logits, labels, {'verb': 1.0, 'noun': 1.0})
+    assert min(scale.beta[:2]) > 0
+    scores = scale(np.sort(p))
+    assert (np.diff(scores) >= 0).all(), 'a greater product has a smaller score'
+    if min(a, b) > 0:
+        assert np.abs(scale(p) - true).mean() < 0.02
+    else:
+        assert abs(scale(p).mean() - right.mean()) < 0.02
+
+
+def test_a_scale_is_fitted_to_clips_that_are_all_right_or_all_wrong():
+    logits = {head: np.eye(4, dtype=np.float32)[[0, 1, 2, 3] * 20] * 40
+              for head in ('verb', 'noun')}
+    ones, ids = {'verb': 1.0, 'noun': 1.0}, np.array([0, 1, 2, 3] * 20)
+    always = fit_action_scale(logits, {'verb': ids, 'noun': ids}, ones)
+    never = fit_action_scale(logits, {'verb': ids, 'noun': (ids + 1) % 4}, ones)
+    assert never(0.99) < 0.1 < 0.99 <= always(0.99) <= 1
+    for scale in (always, never):
+        assert np.isfinite(scale(np.array([0.0, 1e-300, 0.5, 1.0]))).all()
 
 
 @pytest.mark.parametrize('temperature', [0.3, 1.0, 4.0])
@@ -77,15 +109,17 @@ def test_an_action_is_no_surer_than_it_is_right():
     nouns = (rng.random((6000, 1)) > p).sum(1).clip(max=5)  # right independently of the verb
     logits, labels = {'verb': verb, 'noun': noun}, {'verb': verbs, 'noun': nouns}
     ones = {'verb': 1.0, 'noun': 1.0}
-    assert fit_action_exponent(logits, labels, ones) == pytest.approx(1, abs=0.05)
+    a, b, c = fit_action_scale(logits, labels, ones).beta
+    assert (a, b, c) == pytest.approx((1, 1, 0), abs=0.12)
     rarely = {'verb': verbs, 'noun': np.where(
         rng.random(6000) < 0.3, (noun.argmax(1) + 1) % 6, nouns)}
-    assert fit_action_exponent(logits, rarely, ones) > 1.2
-    assert fit_action_exponent({'verb': verb}, {'verb': verbs}, ones) == 1
+    scale = fit_action_scale(logits, rarely, ones)
+    assert scale(0.9) < 0.8
+    assert fit_action_scale({'verb': verb}, {'verb': verbs}, ones) == ActionScale()
     predicted = DatasetPredictions(
         (A,), {'A': logits}, np.ones((6000, 1), bool), rarely)
     calibrated = score(predicted, Calibration({(A,): SubsetCalibration(
-        ones, None, fit_action_exponent(logits, rarely, ones))}))['A'].scores['action']
+        ones, None, scale)}))['A'].scores['action']
     assert calibrated.calibration_error < 0.6 * calibrated.uncalibrated_error
 
 

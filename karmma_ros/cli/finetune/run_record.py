@@ -125,7 +125,7 @@ def _with_every_sensor(
     output = calibration.apply(
         table.modalities, {head: every_sensor(table, head)[0] for head in table.heads})
     return PredictedActions(output.probabilities, table.labels,
-                            np.ones(len(table), np.int64), None, output.action_exponent)
+                            np.ones(len(table), np.int64), None, output.action_scale)
 
 
 def _failures(
