@@ -10,7 +10,7 @@ import time
 
 from karmma_msgs.msg import ActionRecognition, ActionScore, ModalityStatus
 from karmma_ros.cli.main import COMMANDS
-from karmma_ros.evaluation.report import accuracy_table
+from karmma_ros.evaluation.model_card import accuracy_table
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.node.declarations import DECLARATIONS
 from karmma_ros.reproduce.paper_tables import orderings

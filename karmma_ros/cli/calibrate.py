@@ -23,8 +23,8 @@ from karmma_ros.data.samples import Splits
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import score
 from karmma_ros.evaluation.inference import collect
+from karmma_ros.evaluation.model_card import calibration_table
 from karmma_ros.evaluation.predictions import DatasetPredictions
-from karmma_ros.evaluation.report import calibration_table
 from karmma_ros.evaluation.temperature_scaling import (
     check_clips,
     FALSE_ALARM_RATE,

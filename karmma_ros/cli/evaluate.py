@@ -29,6 +29,7 @@ from karmma_ros.data.corrupted import recorded, sensors_of
 from karmma_ros.data.datasets import clips_digest, DataSettings
 from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.errors import BundleError, InvalidSettingError
+from karmma_ros.evaluation.classification import score, top1
 from karmma_ros.evaluation.corruption_report import card_table
 from karmma_ros.evaluation.corruption_scores import (
     check_choice,
@@ -45,6 +46,13 @@ from karmma_ros.evaluation.inference import (
     spread_evenly,
 )
 from karmma_ros.evaluation.late_fusion import late_fusion
+from karmma_ros.evaluation.model_card import (
+    ACCURACY,
+    accuracy_section,
+    accuracy_title,
+    CONFIDENCE,
+    confidence_section,
+)
 from karmma_ros.evaluation.predictions import VERSION as PREDICTIONS_VERSION
 from karmma_ros.evaluation.published import DROPOUT_CURVES
 from karmma_ros.evaluation.report import MARKDOWN, markdown, ScoredData, ScoredModel, write_report
@@ -99,10 +107,8 @@ def main(arguments: Sequence[str]) -> int:
     named = _named_bundles(given.models, given.custom_encoders)
     _check_subsets(named, chosen)
     corruptions = _corruptions(given, named)
-    if given.card and (corruptions is None or given.exports or any(
-            not bundle.path.is_dir() for _, bundle in named)):
-        raise InvalidSettingError('--card', 'true', '--corruptions, model directories, and no '
-                                  '--exports')
+    if given.card and (given.exports or any(not bundle.path.is_dir() for _, bundle in named)):
+        raise InvalidSettingError('--card', 'true', 'model directories, and no --exports')
     exports = [_exports(bundle) if given.exports else [] for _, bundle in named]
     with Bars() as bars:
         entries = _with_data(
@@ -148,8 +154,9 @@ def _parser() -> CommandParser:
                         help='severities of the corruptions, 1 to 5, such as 1,3,5')
     parser.add_argument('--seed', type=int, default=0, metavar='SEED',
                         help='seed of the noise of the corruptions')
-    parser.add_argument('--card', action='store_true', help='also write the scores of the '
-                        'corruptions into the card of each model')
+    parser.add_argument('--card', action='store_true', help='also write the scores into the '
+                        'card of each model: those of --corruptions, without it the accuracy and '
+                        'the calibration')
     parser.add_argument('--batch-size', type=int, default=16, help='clips a batch')
     parser.add_argument('--workers', type=int, default=0, help='processes that load clips')
     add_device_option(parser)
@@ -331,17 +338,25 @@ def _write_cards(
     entries: Sequence[_Entry], scored: Sequence[ScoredModel], split: str
 ) -> None:
     for entry, each in zip(entries, scored):
-        assert each.corruptions is not None
-        path = entry.bundle.path / CARD
-        with writing('MODEL', path):
-            write_card_section(
-                entry.bundle.path, 'Corrupted sensors',
-                f'Action top-1 in percent on {len(each.predictions):,} {split} clips of '
-                f'{entry.splits.name} while one sensor is corrupted, at severities '
-                f'{", ".join(map(str, each.corruptions.severities))}; "checked" is with the '
-                f'content checks of the node. {date.today()}, {this_machine()}.\n\n'
-                + card_table(each.corruptions))
-        print(f'wrote {path}')
+        folder, clips = entry.bundle.path, len(each.predictions)
+        with writing('MODEL', folder / CARD):
+            if each.corruptions is None:
+                title = accuracy_title(clips, f'{split} clips')
+                write_card_section(
+                    folder, title, accuracy_section(top1(each.predictions)), ACCURACY)
+                if each.calibration:
+                    write_card_section(folder, CONFIDENCE, confidence_section(
+                        score(each.predictions, each.calibration), each.calibration,
+                        f'{split} clips'))
+            else:
+                write_card_section(
+                    folder, 'Corrupted sensors',
+                    f'Action top-1 in percent on {clips:,} {split} clips of '
+                    f'{entry.splits.name} while one sensor is corrupted, at severities '
+                    f'{", ".join(map(str, each.corruptions.severities))}; "checked" is with the '
+                    f'content checks of the node. {date.today()}, {this_machine()}.\n\n'
+                    + card_table(each.corruptions))
+        print(f'wrote {folder / CARD}')
 
 
 def _key(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 import json
 import os
@@ -317,9 +317,17 @@ def writing(setting: str, path: Path) -> Iterator[None]:
                                   error.strerror or str(error)) from None
 
 
+def processor() -> str:
+    """Return the name of the processor, or its architecture where the system does not name it."""
+    with suppress(OSError):
+        for line in Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines():
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def this_machine() -> str:
     """Return the processor, the number of cores and the version of PyTorch."""
     import torch
 
-    processor = platform.processor() or platform.machine()
-    return f'{processor}, {os.cpu_count()} cores, torch {torch.__version__}'
+    return f'{processor()}, {os.cpu_count()} cores, torch {torch.__version__}'

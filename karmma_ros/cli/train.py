@@ -37,8 +37,8 @@ from karmma_ros.data.samples import Splits
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import score, top1
 from karmma_ros.evaluation.inference import collect
+from karmma_ros.evaluation.model_card import accuracy_table, confidence_section, model_card
 from karmma_ros.evaluation.predictions import DatasetPredictions
-from karmma_ros.evaluation.report import accuracy_table, calibration_table, model_card
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.selection import choose_device
 from karmma_ros.model.builder import build
@@ -391,11 +391,7 @@ def _confidence(
     """Return what the card states about the confidence."""
     if not calibration:
         return f'The probabilities are not calibrated: {problem}.' if problem else ''
-    return (f'Temperatures and the threshold of unknown actions were fitted on '
-            f'{calibration.fitted_on}, the threshold to take '
-            f'{100 * calibration.false_alarm_rate:g} % of them for unknown. On the test clips, '
-            f'expected calibration error and what is taken for unknown, %:\n\n'
-            + calibration_table(score(predictions, calibration), calibration))
+    return confidence_section(score(predictions, calibration), calibration)
 
 
 def _write(

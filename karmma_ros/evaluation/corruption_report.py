@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-import math
 
 from karmma_ros.evaluation.corruption_scores import ConditionScore, CorruptionScores
-from karmma_ros.evaluation.tables import escape_cell, markdown_table
+from karmma_ros.evaluation.tables import escape_cell, markdown_table, percent
 
 _COLUMNS = ('accuracy', 'of recorded', 'of absent', 'calibration error', 'accuracy, checked',
             'calibration error, checked', 'left out')
@@ -43,12 +42,12 @@ def card_table(scores: CorruptionScores) -> str:
     header = ['sensor, corruption', *levels, *(f'{level}, checked' for level in levels)]
     rows = []
     for sensor, each in scores.sensors.items():
-        rows.append([f'**{sensor}**, recorded {_percent(each.recorded)}, '
-                     f'absent {_percent(each.absent)}', *[''] * (2 * len(levels))])
+        rows.append([f'**{sensor}**, recorded {percent(each.recorded)}, '
+                     f'absent {percent(each.absent)}', *[''] * (2 * len(levels))])
         for name, by_level in each.corruptions.items():
             measured = [by_level[level] for level in levels]
-            rows.append([name, *(_percent(s.accuracy) for s in measured),
-                         *(_percent(s.checked_accuracy) for s in measured)])
+            rows.append([name, *(percent(s.accuracy) for s in measured),
+                         *(percent(s.checked_accuracy) for s in measured)])
     return markdown_table(header, [[escape_cell(cell) for cell in row] for row in rows])
 
 
@@ -63,18 +62,18 @@ def _overview(scores: CorruptionScores) -> str:
     header = ['sensor', 'clips', 'recorded', 'absent', 'mean of recorded',
               'mean of recorded, checked', 'false alarms']
     rows = [[sensor if [sensor] == list(each.affects) else f'{sensor} ({", ".join(each.affects)})',
-             f'{each.count:,}', *map(_percent, (
+             f'{each.count:,}', *map(percent, (
                  each.recorded, each.absent, each.mean_relative, each.checked_mean_relative,
                  each.false_alarms))] for sensor, each in scores.sensors.items()]
-    rows.append(['mean', '', '', '', _percent(scores.mean_relative),
-                 _percent(scores.checked_mean_relative), ''])
+    rows.append(['mean', '', '', '', percent(scores.mean_relative),
+                 percent(scores.checked_mean_relative), ''])
     return _table(header, rows, ())
 
 
 def _rows(scores: Mapping[str, Mapping[str, ConditionScore]]) -> Iterator[list[str]]:
     for name, by_level in scores.items():
         for level, each in by_level.items():
-            yield [name, level, *map(_percent, (
+            yield [name, level, *map(percent, (
                 each.accuracy, each.relative_to_recorded, each.relative_to_absent,
                 each.calibration_error, each.checked_accuracy, each.checked_calibration_error,
                 each.masked))]
@@ -85,7 +84,3 @@ def _table(
 ) -> str:
     return markdown_table([*header, *columns],
                           [[escape_cell(cell) for cell in row] for row in rows])
-
-
-def _percent(fraction: float) -> str:
-    return f'{100 * fraction:.1f}' if math.isfinite(fraction) else '–'

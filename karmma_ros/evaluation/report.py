@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 import json
 import math
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 from karmma_ros.calibration import Calibration
@@ -37,9 +36,8 @@ from karmma_ros.evaluation.robustness import (
     relative_drop,
 )
 from karmma_ros.evaluation.schema import to_json
-from karmma_ros.evaluation.tables import escape_cell, markdown_table
-from karmma_ros.modality import parse_subset, subset_name, subsets
-from karmma_ros.prediction import Vocabulary
+from karmma_ros.evaluation.tables import escape_cell, markdown_table, percent
+from karmma_ros.modality import subset_name, subsets
 from karmma_ros.storage import write_atomically
 import numpy as np
 
@@ -204,7 +202,7 @@ def _subset_table(report: ScoresReport, model: ModelScores) -> str:
         figures = [x for key in score_keys for x in (each.scores[key].top1, each.scores[key].top5)]
         figures += [x for x in (joint.calibration_error, joint.uncalibrated_error, each.unknown)
                     if x is not None]
-        rows.append([subset, f'{each.count:,}', *map(_percent, figures)])
+        rows.append([subset, f'{each.count:,}', *map(percent, figures)])
     return f'## {_title(model)}\n\n' + _table(header, rows)
 
 
@@ -214,7 +212,7 @@ def _title(model: ModelScores) -> str:
 
 def _dropout_table(report: ScoresReport) -> str:
     header = ['sensors missing, %', *(f'{100 * point:.0f}' for point in POINTS)]
-    rows = [[_seeded(report, system), *map(_percent, np.mean(curves, axis=0))]
+    rows = [[_seeded(report, system), *map(percent, np.mean(curves, axis=0))]
             for system, curves in _curves(report).items()]
     return (f'## Top-1 {report.joint_head} accuracy when each sensor is missing at random\n\n'
             + _table(header, rows))
@@ -228,7 +226,7 @@ def _robustness_table(report: ScoresReport) -> str:
         seeds = [m for m in report.models if m.system == system]
         figures = [float(np.mean([m.average_accuracy for m in seeds])),
                    float(np.mean([m.relative_drop for m in seeds]))]
-        rows.append([_seeded(report, system), *map(_percent, figures),
+        rows.append([_seeded(report, system), *map(percent, figures),
                      *([f'{ranks[system]:.2f}'] if ranks else [])])
     return f'## Robustness of the {report.joint_head}\n\n' + _table(header, rows)
 
@@ -255,7 +253,7 @@ def _notes(report: ScoresReport) -> str:
     notes += [
         f'{printable(model.system)} was calibrated on {printable(model.calibrated_on)}: '
         '"uncalibrated" is its error without; "unknown" are the clips whose action counts as '
-        f'unknown, {_percent(model.false_alarm_rate or 0.0)} where it was calibrated.'
+        f'unknown, {percent(model.false_alarm_rate or 0.0)} where it was calibrated.'
         for model in report.models if model.calibrated_on]
     if len({each.count for m in report.models for each in m.subsets.values()}) > 1:
         notes.append('A subset is scored on the clips that have all its sensors: rows with '
@@ -316,92 +314,6 @@ def _seeded(report: ScoresReport, system: str) -> str:
     return f'{system} (mean of {seeds})' if seeds > 1 else system
 
 
-def _percent(fraction: float) -> str:
-    return f'{100 * fraction:.1f}' if math.isfinite(fraction) else '–'
-
-
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return markdown_table([escape_cell(cell) for cell in header],
                           [[escape_cell(cell) for cell in row] for row in rows])
-
-
-def accuracy_table(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """
-    Return a Markdown table in percent, one row a subset.
-
-    :param scores: subset → head, and the action, → accuracy, 0 to 1.
-    """
-    columns = list(next(iter(scores.values())))
-    return markdown_table(['sensors', *columns], [
-        [name, *(f'{100 * row[key]:.1f}' for key in columns)] for name, row in scores.items()])
-
-
-def calibration_table(scores: Mapping[str, SubsetScore], calibration: Calibration) -> str:
-    """
-    Return a Markdown table of the temperatures, and of the figures with and without, in percent.
-
-    :param scores: subset → score, of those that are calibrated.
-    """
-    first = next(iter(scores.values()))
-    heads, joint = [*calibration.heads], list(first.scores)[-1]
-    rows = []
-    for subset, each in scores.items():
-        own, figures = calibration.of(parse_subset(subset)), each.scores[joint]
-        rows.append([
-            subset, *(f'{own.temperatures.get(head, 1.0):.2f}' for head in heads),
-            *(_percent(x if x is not None else math.nan) for x in (
-                figures.uncalibrated_error, figures.calibration_error, each.unknown))])
-    return _table(['sensors', *(f'temperature, {head}' for head in heads),
-                   f'{joint} calibration error without', 'with', 'unknown'], rows)
-
-
-def model_card(
-    *, name: str, dataset: str, parameters: int, vocabulary: Vocabulary,
-    scores: Mapping[str, Mapping[str, float]], clips: int, command: str, provenance: str,
-    calibration: str = '', scored: str = 'test clips',
-) -> str:
-    """
-    Return the model card of a bundle, in Markdown.
-
-    :param scores: subset → head → top-1 accuracy on the test split, 0 to 1; empty: none.
-    :param clips: number of scored clips.
-    :param command: the command that trained the model.
-    :param provenance: where and when it was trained, in words.
-    :param calibration: what its confidence is worth, in Markdown; empty: nothing is stated.
-    :param scored: what the scored clips are, in words.
-    """
-    heads, dataset = tuple(vocabulary.heads), _without_html(dataset)
-    front = dedent(f"""\
-        ---
-        license: apache-2.0
-        library_name: karmma_ros
-        pipeline_tag: video-classification
-        ---
-
-        # {_without_html(name)}
-
-        A KARMMA student of {parameters / 1e6:.2f} M parameters, trained on {dataset}.
-        It recognises {_with_articles(heads)} from any subset of RGB video (V), optical flow (F),
-        audio (A) and detections (D). It knows no other world than that data set.
-        """)
-    action = [f'An action is right when {" and ".join(f"its {h}" for h in heads)} are.\n']
-    classes = '\n'.join(f'- {head} ({len(names)}): {", ".join(map(escape_cell, names))}'
-                        for head, names in vocabulary.heads.items())
-    return '\n'.join([
-        front,
-        *([f'## Top-1 accuracy on {clips:,} {scored}, %\n', accuracy_table(scores) + '\n']
-          if scores else []),
-        *(action if len(heads) > 1 else []),
-        *([f'## Confidence\n\n{calibration}\n'] if calibration else []),
-        f'## Classes\n\n{classes}\n',
-        f'## How it was made\n\n    {command}\n\n{provenance}\n'])
-
-
-def _without_html(text: str) -> str:
-    return text.replace('<', '&lt;')
-
-
-def _with_articles(nouns: Sequence[str]) -> str:
-    """Return "a verb, a noun and an action"."""
-    words = [('an ' if noun[0] in 'aeiou' else 'a ') + noun for noun in nouns]
-    return ' and '.join([', '.join(words[:-1]), words[-1]] if words[1:] else words)

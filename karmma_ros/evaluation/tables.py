@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+import math
 
 from karmma_ros.errors import printable
 
@@ -33,3 +34,8 @@ def markdown_table(
 def escape_cell(text: str) -> str:
     """Escape what would end a table cell or begin an HTML tag."""
     return printable(text).replace('<', '&lt;').replace('|', '\\|')
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction in percent with one decimal, and a dash for one that is not finite."""
+    return f'{100 * fraction:.1f}' if math.isfinite(fraction) else '–'

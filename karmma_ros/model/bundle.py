@@ -146,19 +146,26 @@ def save_bundle(
         (path / CALIBRATION).unlink(missing_ok=True)
 
 
-def write_card_section(path: Path, title: str, text: str) -> None:
+def write_card_section(
+    path: Path, title: str, text: str, begins: str | None = None,
+) -> None:
     """
-    Write a section `## title` into the card of a model, in place of an earlier one of this title.
+    Write a section `## title` into the card of a model, in place of an earlier one.
 
+    :param begins: how the title of the earlier one begins; None for the same title.
     :raises OSError: when the card cannot be read or written.
     """
     card = path / CARD
     before = card.read_text(encoding='utf-8') if card.is_file() else ''
-    sections = [section for section in re.split(r'^(?=## )', before, flags=re.MULTILINE)
-                if not section.startswith(f'## {title}\n')]
+    sections = re.split(r'^(?=## )', before, flags=re.MULTILINE)
+    earlier = [i for i, section in enumerate(sections)
+               if section.startswith(f'## {title}\n' if begins is None else f'## {begins}')]
     # The classes follow all that was measured.
     position = next((i for i, section in enumerate(sections) if section.startswith('## Classes')),
                     len(sections))
+    if earlier:
+        position = earlier[0]
+        del sections[position]
     sections.insert(position, f'## {title}\n\n{text.strip()}\n\n')
     write_atomically(card, ''.join(sections))
 

@@ -3,8 +3,10 @@
 from dataclasses import replace
 import json
 from pathlib import Path
+import re
 
 from conforming import conforms
+from karmma_ros.calibration import Calibration, SubsetCalibration
 from karmma_ros.cli import evaluate
 from karmma_ros.cli.main import main
 from karmma_ros.clip import Clip
@@ -17,7 +19,7 @@ from karmma_ros.evaluation.report import SCHEMA_ID, ScoresReport
 from karmma_ros.evaluation.schema import json_schema
 from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name, subsets
 from karmma_ros.model.builder import build
-from karmma_ros.model.bundle import save_bundle
+from karmma_ros.model.bundle import save_bundle, save_calibration
 from karmma_ros.prediction import Vocabulary
 import numpy as np
 import pytest
@@ -342,11 +344,29 @@ def test_the_card_has_the_scores_of_the_corruptions(model, recordings, tmp_path)
     assert card.read_text() == written
 
 
+def test_the_card_has_the_accuracy_and_the_calibration(model, recordings, tmp_path):
+    card, folder = Path(model) / 'README.md', Path(model)
+    save_calibration(folder, Calibration(
+        {(Modality.RGB,): SubsetCalibration({'verb': 2.0}, -3.0)}, 0.05, '800 clips'))
+    card.write_text('# m\n\n## Top-1 accuracy on 9 test clips, %\n\nreplaced\n\n'
+                    '## Corrupted sensors\n\nkept\n')
+    report = run(tmp_path / 'out', model, '--card')
+    written = card.read_text()
+    assert re.search(r'^## Top-1 accuracy on \d+ test clips, %$', written, re.M)
+    assert 'replaced' not in written and '\nkept\n' in written
+    assert written.index('## Top-1') < written.index('## Corrupted') < written.index('## Confid')
+    best = report['models'][0]['subsets']['V']['scores']['verb']['top1']
+    assert f'| V | {100 * best:.1f} |' in written
+    assert 'were fitted on 800 clips' in written and '| V | 2.00 |' in written
+    run(tmp_path / 'out', model, '--card')
+    assert card.read_text() == written
+
+
 @pytest.mark.parametrize(('words', 'message'), [
     (['--corruptions', 'fog'], 'of rgb: black, frozen, covered'),
     (['--corruptions', '--severities', '0,1'], 'integers from 1 to 5'),
     (['--corruptions', '--severities', 'worst'], 'integers from 1 to 5'),
-    (['--card'], '--corruptions, model directories, and no --exports'),
+    (['--card', '--exports'], 'model directories, and no --exports'),
 ])
 def test_an_unknown_corruption_is_refused_before_the_work(
     model, toys, tmp_path, capsys, words, message

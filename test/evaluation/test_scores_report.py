@@ -4,11 +4,11 @@ import json
 
 from conforming import conforms
 from karmma_ros.errors import InvalidSettingError
+from karmma_ros.evaluation.model_card import model_card
 from karmma_ros.evaluation.predictions import DatasetPredictions
 from karmma_ros.evaluation.report import (
     describe,
     markdown,
-    model_card,
     SCHEMA_ID,
     ScoredData,
     ScoredModel,

@@ -8,7 +8,7 @@ from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modalities.frame_slots import StoredFrames
 from karmma_ros.modalities.rgb import Frame
 from karmma_ros.modality import Modality
-from karmma_ros.prediction import Vocabulary
+from karmma_ros.prediction import ActionScale, Vocabulary
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.window import Window
 import numpy as np
@@ -144,7 +144,7 @@ def test_each_modality_is_left_out_in_turn_without_encoding_twice():
     clip = Clip({V: np.full(SPEC.input_shape(V), 2.0, np.float32),
                  A: np.full(SPEC.input_shape(A), -3.0, np.float32)})
     calibration = Calibration({(V, A): SubsetCalibration({'verb': 2.0}),
-                               (V,): SubsetCalibration({'verb': 0.5}, -9.0, 1.5)})
+                               (V,): SubsetCalibration({'verb': 0.5}, -9.0, ActionScale(1.5))})
     network = Fusing()
     recogniser = Recogniser(network, VOCABULARY, SPEC, calibration=calibration)
     complete = recogniser.recognise(clip, leave_one_out=True)

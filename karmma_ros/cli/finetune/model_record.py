@@ -26,7 +26,7 @@ from karmma_ros.cli.options import this_machine
 from karmma_ros.data.folds import TEST
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import top1
-from karmma_ros.evaluation.report import accuracy_table, model_card
+from karmma_ros.evaluation.model_card import accuracy_table, model_card
 from karmma_ros.evaluation.temperature_scaling import fit_calibration
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, save_bundle, WEIGHTS
