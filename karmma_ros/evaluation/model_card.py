@@ -1,4 +1,4 @@
-"""The card of a model: what it recognises, how well, and how sure it may be of it, in Markdown."""
+"""The card of a model: its classes, its accuracy, and what its confidence is worth, in Markdown."""
 
 from __future__ import annotations
 
