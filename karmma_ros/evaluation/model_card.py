@@ -1,4 +1,4 @@
-"""The card of a model: its classes, its accuracy, and what its confidence is worth, in Markdown."""
+"""The card of a model: its classes, its accuracy, and what its confidence is worth."""
 
 from __future__ import annotations
 
