@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 import json
+import math
 import os
 from pathlib import Path
 import platform
@@ -223,11 +224,12 @@ def add_worker_options(parser: CommandParser, what: str, default: str = '1') -> 
                        'or a fraction of one (default: 1 with --device cuda, else none is used)')
 
 
-def workers_of(options: Namespace, default: int = 1) -> Workers:
+def workers_of(options: Namespace, default: int = 1, device: str = '') -> Workers:
     """
     Return what `add_worker_options` gave.
 
     :param default: jobs of this machine.
+    :param device: of the jobs; empty: the option `--device`, if there is one.
     :raises InvalidSettingError: for numbers that cannot be.
     """
     from karmma_ros.cluster.engine import Workers
@@ -238,11 +240,22 @@ def workers_of(options: Namespace, default: int = 1) -> Workers:
         raise InvalidSettingError('--job-cpus', options.job_cpus, 'a whole number above 0')
     if options.job_gpus is not None and options.job_gpus < 0:
         raise InvalidSettingError('--job-gpus', options.job_gpus, 'a number from 0')
+    device = device or str(options.get('device') or '')
     if options.cluster in ('', 'local'):
-        return Workers(count=options.jobs or default)
-    cuda = str(options.get('device') or '').startswith('cuda')
-    gpus = float(cuda) if options.job_gpus is None else options.job_gpus
+        count = options.jobs or default
+        return Workers(count=count, gpus=_gpu_fraction(device, count))
+    gpus = float(device.startswith('cuda')) if options.job_gpus is None else options.job_gpus
     return Workers(options.cluster, options.jobs or 0, options.job_cpus, gpus)
+
+
+def _gpu_fraction(device: str, count: int) -> float:
+    """Return what each of several jobs claims of the GPUs of this machine; 0: one is named."""
+    if count == 1 or device not in ('auto', 'cuda'):
+        return 0
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return 1 / math.ceil(count / gpus) if gpus else 0
 
 
 def worker_device(options: Namespace, workers: Workers) -> str:
@@ -253,7 +266,7 @@ def worker_device(options: Namespace, workers: Workers) -> str:
     """
     from karmma_ros.model.backends import selection
 
-    if not workers.address:
+    if not workers.address and not workers.gpus:
         return selection.choose_device(options.device, '--device')
     return f'{selection.CUDA}:0' if workers.gpus else selection.CPU
 

@@ -11,10 +11,13 @@ import sys
 
 from karmma_ros.cli.options import (
     add_output_option,
+    add_worker_options,
     command_parser,
     CommandParser,
+    cores,
     this_machine,
     to_path,
+    workers_of,
 )
 from karmma_ros.cli.progress import Bars
 from karmma_ros.errors import InvalidSettingError
@@ -32,12 +35,13 @@ def main(arguments: Sequence[str]) -> int:
             'data set', options.dataset, 'synthetic_kitchen',
             'the systems of the paper are trained on others by `karmma train`')
     plan = budget(options.budget)
-    if options.jobs:
-        plan = replace(plan, jobs=options.jobs)
+    workers = workers_of(options, plan.jobs if cores() > 1 else 1, plan.device)
+    plan = replace(plan, jobs=workers.count)
     command = shlex.join(['karmma', 'reproduce', *arguments])
     try:
         reproduce(plan, options.budget, options.only, options.out, options.cache,
-                  {'command': command, 'date': str(date.today()), 'machine': this_machine()}, Bars)
+                  {'command': command, 'date': str(date.today()), 'machine': this_machine()}, Bars,
+                  workers)
     except (TrainingStopped, KeyboardInterrupt):
         print('karmma reproduce: stopped; the same command resumes', file=sys.stderr)
         return 130
@@ -47,8 +51,8 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> CommandParser:
     parser = command_parser(
         'karmma reproduce', 'Train and score every system of the paper at tiny size, and write '
-        'its tables and figures with our numbers. A stopped run resumes; a finished one is '
-        'written again in seconds.', 'DATASET [OPTION ...]')
+        'its tables and figures with our numbers. A stopped run resumes, what was being trained '
+        'from its last epoch; a finished one is written again in seconds.', 'DATASET [OPTION ...]')
     parser.add_argument('dataset', type=str, metavar='DATASET',
                         help='data set to train and score on: synthetic_kitchen')
     parser.add_argument(
@@ -63,6 +67,5 @@ def _parser() -> CommandParser:
                       'that it holds are reused', 'reproduction')
     parser.add_argument('--cache', type=to_path, default=Path('.cache'), metavar='DIR',
                         help='directory for clips and networks')
-    parser.add_argument('--jobs', type=int, default=0,
-                        help='experiments run in parallel (0: as set by the budget)')
+    add_worker_options(parser, 'experiments', 'of the budget, if Ray is installed')
     return parser

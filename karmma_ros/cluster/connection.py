@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 import logging
+import math
 import os
 import socket
 from typing import Any
@@ -19,12 +20,13 @@ _STORE_BYTES = 256 * 1024**2
 
 
 @contextmanager
-def connected(address: str, slots: int) -> Iterator[Any]:
+def connected(address: str, slots: int, gpus: float = 0) -> Iterator[Any]:
     """
     Connect to a cluster, or start one of this machine alone, and end it afterwards.
 
     :param address: of the cluster; empty: of this machine.
     :param slots: cores that the latter counts.
+    :param gpus: that each of them claims.
     :returns: the module of Ray.
     :raises InvalidSettingError: when there is no such cluster, or Ray is not installed.
     """
@@ -40,7 +42,7 @@ def connected(address: str, slots: int) -> Iterator[Any]:
         'log_to_driver': False, 'configure_logging': False, 'namespace': f'karmma_{os.getpid()}'}
     if not address:
         with scratch_folder() as folder:
-            ray.init('local', num_cpus=slots,
+            ray.init('local', num_cpus=slots, num_gpus=math.ceil(gpus * slots - 1e-3),
                      include_dashboard=False, object_store_memory=_STORE_BYTES,
                      _system_config={'worker_niceness': 0},
                      _temp_dir=str(folder), **common)

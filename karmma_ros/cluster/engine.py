@@ -59,7 +59,6 @@ class Workers:
     """How long to wait for the first worker."""
 
 
-
 ONE = Workers(count=1)
 """This process."""
 
@@ -150,7 +149,7 @@ def map_tasks(
     """
     if not workers.address and min(len(tasks), workers.count) <= 1:
         return _in_this_process(work, tasks, setup, progress, on_result, needs or {})
-    with connected(workers.address, workers.count) as ray:
+    with connected(workers.address, workers.count, workers.gpus) as ray:
         run = _Run(ray, workers, (work, tasks, setup), needs or {}, note)
         return run.results(progress, on_result)
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
+from karmma_ros.cluster.engine import Workers
 from karmma_ros.data.synthetic_kitchen.dataset import open_splits
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.reproduce.experiments import (
@@ -47,6 +48,7 @@ class Progress(Protocol):
 def reproduce(
     plan: Budget, name: str, only: Sequence[str], out: Path, cache: Path,
     provenance: Mapping[str, str], progress: Callable[[], AbstractContextManager[Progress]],
+    workers: Workers,
 ) -> None:
     """
     Train and score what is missing of the systems, and write the results.
@@ -56,6 +58,7 @@ def reproduce(
     :param out: directory of results.json, results.md and the figures.
     :param cache: directory of the clips and the networks.
     :param provenance: command, date and machine of what is trained now.
+    :param workers: what the experiments run on.
     """
     experiments = all_experiments(plan)
     keys = {each: key_of(experiment, experiments, plan.data)
@@ -70,7 +73,7 @@ def reproduce(
     missing = [each for each in _wanted(only, experiments) if each not in results.experiments]
     if missing:
         results.provenance = dict(provenance)
-        _run(plan, cache, experiments, missing, results, path, progress)
+        _run(plan, cache, experiments, missing, results, path, progress, workers)
     results.experiments = {each: results.experiments[each] for each in experiments
                            if each in results.experiments}
     results.save(path)
@@ -91,6 +94,7 @@ def _wanted(parts: Sequence[str], experiments: Experiments) -> list[str]:
 def _run(
     plan: Budget, cache: Path, experiments: Experiments, missing: Sequence[str],
     results: Results, path: Path, progress: Callable[[], AbstractContextManager[Progress]],
+    workers: Workers,
 ) -> None:
     """Run what is missing, and save each result as it comes."""
     clips, names = cache / 'synthetic_kitchen', with_dependencies(missing, experiments)
@@ -107,7 +111,7 @@ def _run(
             bars.print_line(_line(name, result))
 
         bars(title, 0, len(names))
-        run_all(runner, experiments, names, plan.jobs, on_result)
+        run_all(runner, experiments, names, workers, on_result, bars.print_line)
 
 
 def _line(name: str, result: ExperimentResult) -> str:

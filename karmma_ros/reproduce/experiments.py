@@ -3,28 +3,34 @@ The experiments of the reproduction: each trains and scores one network, in a fo
 
 An experiment is described by settings alone. Its key is a digest of them and of those of the
 experiments that it builds on, so that a result is reused exactly where it would be the same.
-`run_all` runs them in processes of their own, each as soon as its dependencies are done.
+`run_all` runs them on workers, each as soon as its dependencies are done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 import json
 import logging
-import multiprocessing
 import os
 from pathlib import Path
-import signal
 import time
 from typing import Any
 import warnings
 
+from karmma_ros.cluster.engine import (
+    check_shared,
+    map_tasks,
+    Report,
+    Workers,
+    WorkerStoppedError,
+)
 from karmma_ros.data.samples import Clips, Splits
 from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings, open_splits
 from karmma_ros.data.synthetic_kitchen.dataset import VERSION as KITCHEN_VERSION
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
+from karmma_ros.errors import KarmmaError
 from karmma_ros.evaluation.classification import score
 from karmma_ros.evaluation.inference import collect
 from karmma_ros.evaluation.schema import to_json
@@ -137,7 +143,7 @@ class ExperimentRunner:
     def __init__(
         self, root: Path, cache: Path, experiments: Experiments, data: KitchenSettings
     ) -> None:
-        self._root, self._cache = root, cache
+        self._root, self.cache = root, cache
         self._experiments, self._data = experiments, data
 
     def folder(self, name: str) -> Path:
@@ -156,7 +162,7 @@ class ExperimentRunner:
         if (done := self.result(name)) is not None:
             return done
         experiment, folder = self._experiments[name], self.folder(name)
-        splits = open_splits(self._data, clip_spec(), self._cache)
+        splits = open_splits(self._data, clip_spec(), self.cache)
         folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         network = self._network(experiment, splits)
@@ -183,7 +189,7 @@ class ExperimentRunner:
         """Train a network, save it and what its students need, and score it."""
         trained, clips = network, {split: getattr(splits, split) for split in SPLITS}
         if experiment.pretraining is not None:
-            clips['train'] = open_splits(experiment.pretraining, clip_spec(), self._cache).train
+            clips['train'] = open_splits(experiment.pretraining, clip_spec(), self.cache).train
         if experiment.role == TEACHER:
             features = self.folder(experiment.tokens)
             clips = {split: FeatureCache(features / split) for split in SPLITS}
@@ -237,42 +243,51 @@ def with_dependencies(wanted: Iterable[str], experiments: Experiments) -> list[s
 
 
 def run_all(
-    runner: ExperimentRunner, experiments: Experiments, names: Iterable[str], jobs: int,
+    runner: ExperimentRunner, experiments: Experiments, names: Sequence[str], workers: Workers,
     on_result: Callable[[str, ExperimentResult], None],
+    note: Callable[[str], None] = lambda line: None,
 ) -> None:
     """
-    Run experiments, `jobs` at a time; the first that fails stops the rest.
+    Run experiments, several at a time; the first that fails stops the rest.
 
     :param names: with all dependencies (`with_dependencies`).
     :param on_result: called with name and result of each.
+    :param note: called with sentences on workers that end, and on waiting for the first one.
+    :raises KarmmaError: of an experiment, or when there is no such cluster.
     """
-    waiting = list(names)
-    done: set[str] = set()
-    running: dict[Future[ExperimentResult], str] = {}
-    # Not fork: torch's threads would not survive it.
-    context = multiprocessing.get_context('spawn')
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    pool = ProcessPoolExecutor(jobs, context, initializer=_prepare, initargs=(threads,))
-    try:
-        while waiting or running:
-            for name in [n for n in waiting if done.issuperset(experiments[n].dependencies)]:
-                if len(running) == jobs:
-                    break
-                waiting.remove(name)
-                running[pool.submit(runner.run, name)] = name
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                name = running.pop(future)
-                on_result(name, future.result())
-                done.add(name)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    numbers = {name: number for number, name in enumerate(names)}
+
+    def take(number: int, outcome: ExperimentResult | KarmmaError) -> None:
+        if isinstance(outcome, WorkerStoppedError):
+            raise KarmmaError(f'experiment {names[number]}: {outcome}; free some memory, or give '
+                              'a smaller --jobs') from outcome
+        if isinstance(outcome, KarmmaError):
+            raise outcome
+        on_result(names[number], outcome)
+
+    map_tasks(
+        _run, names, partial(_prepared, runner, _threads(workers, len(names))), workers,
+        on_result=take, note=note,
+        needs={numbers[name]: [numbers[other] for other in experiments[name].dependencies]
+               for name in names})
 
 
-def _prepare(threads: int) -> None:
-    # An interrupt stops a training between two steps (its checkpoint callback sees to it); what
-    # follows the training takes seconds and is finished.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
+def _threads(workers: Workers, tasks: int) -> int:
+    """Return the threads of each worker; 0: torch's default, in this process."""
+    if workers.address:
+        return workers.cpus
+    count = min(workers.count, tasks)
+    return max(1, (os.cpu_count() or 1) // count) if count > 1 else 0
+
+
+def _prepared(runner: ExperimentRunner, threads: int) -> ExperimentRunner:
+    check_shared('--cache', runner.cache)
+    if threads:
+        torch.set_num_threads(threads)
     logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
     warnings.filterwarnings('ignore', module='lightning')
+    return runner
+
+
+def _run(runner: ExperimentRunner, name: str, report: Report) -> ExperimentResult:
+    return runner.run(name)

@@ -369,10 +369,10 @@ def _ratio(results: Results) -> str:
 
 def _provenance(results: Results) -> str:
     minutes = sum(each.minutes for each in results.experiments.values())
-    facts = results.provenance
+    facts, jobs = results.provenance, results.settings['jobs']
     lines = [f'    {facts["command"]}\n',
              f'{facts["date"]}, {facts["machine"]}: {len(results.experiments)} experiments, '
-             f'{minutes:.0f} minutes of work, {results.settings["jobs"]} at a time.\n',
+             f'{minutes:.0f} minutes of work, {jobs or "as many as fit"} at a time.\n',
              'Pretrained encoders alone, action accuracy, %:\n']
     modalities = preset('tiny').modalities
     rows = []

@@ -21,6 +21,7 @@ from cluster_tasks import (
     square,
 )
 from clusters import node_with_client, two_nodes
+from karmma_ros.cli.options import add_worker_options, command_parser, workers_of
 from karmma_ros.cluster.engine import check_shared, map_tasks, Workers, WorkerStoppedError
 from karmma_ros.errors import BagError, InvalidSettingError, KarmmaError
 import pytest
@@ -105,6 +106,22 @@ def test_a_gpu_is_claimed_and_seen_where_it_is(cluster):
     results = map_tasks(node, [0] * 4, no_setup, Workers(cluster, gpus=1))
     assert len({name for name, _ in results}) == 1
     assert {visible for _, visible in results} == {'0'}
+
+
+@pytest.mark.parametrize(('device', 'jobs', 'gpus', 'fraction'), [
+    ('auto', 3, 2, 0.5), ('cuda', 2, 8, 1), ('cuda:1', 3, 2, 0), ('auto', 1, 2, 0),
+    ('auto', 3, 0, 0), ('cpu', 3, 2, 0), ('', 3, 2, 0)])
+def test_jobs_of_one_machine_divide_its_gpus(monkeypatch, device, jobs, gpus, fraction):
+    parser = command_parser('karmma test', None)
+    add_worker_options(parser, 'jobs')
+    monkeypatch.setattr('torch.cuda.device_count', lambda: gpus)
+    options = parser.parse_args(['--cluster', '', '--jobs', str(jobs)])
+    assert workers_of(options, device=device) == Workers(count=jobs, gpus=fraction)
+
+
+def test_workers_of_one_machine_see_the_gpus_that_they_claim():
+    results = map_tasks(node, [4, 4], no_setup, Workers(count=2, gpus=1))
+    assert {visible for _, visible in results} == {'0', '1'}
 
 
 def test_what_fails_on_one_node_is_tried_on_the_other(cluster, tmp_path):

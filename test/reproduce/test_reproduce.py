@@ -1,12 +1,21 @@
 """The whole reproduction in the smallest form, stopped, resumed, and written again."""
 
+from contextlib import suppress
 from dataclasses import replace
 import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
 
 from conforming import conforms
 from karmma_ros import reproduce
 from karmma_ros.cli.main import main
+from karmma_ros.cluster.engine import ONE, WorkerStoppedError
 from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings
+from karmma_ros.errors import KarmmaError
 from karmma_ros.evaluation.robustness import curve_of_column
 from karmma_ros.evaluation.schema import json_schema
 from karmma_ros.modality import PAPER_MODALITIES, subset_name, subsets
@@ -130,9 +139,65 @@ def test_experiments_come_after_what_they_need():
 def test_a_failing_experiment_ends_the_run(tmp_path):
     experiments = all_experiments(SMALLEST)
     (tmp_path / 'blocked').write_text('a file where a folder should be')
+    (tmp_path / 'clips').mkdir()
     runner = ExperimentRunner(tmp_path / 'blocked', tmp_path / 'clips', experiments, SMALLEST.data)
     with pytest.raises(OSError):
-        run_all(runner, experiments, ['encoder_student/rgb'], 1, lambda *_: None)
+        run_all(runner, experiments, ['encoder_student/rgb'], ONE, lambda *_: None)
+
+
+def test_a_worker_that_ends_is_an_error_that_names_the_experiment(tmp_path, monkeypatch):
+    def stopped(*_, on_result, **__):
+        on_result(0, WorkerStoppedError('the processes that ran it ended, twice: no memory'))
+
+    monkeypatch.setattr('karmma_ros.reproduce.experiments.map_tasks', stopped)
+    experiments = all_experiments(SMALLEST)
+    runner = ExperimentRunner(tmp_path, tmp_path, experiments, SMALLEST.data)
+    with pytest.raises(KarmmaError, match='experiment encoder_student/rgb: the processes that ran '
+                       'it ended, twice: no memory; free some memory, or give a smaller --jobs'):
+        run_all(runner, experiments, ['encoder_student/rgb'], ONE, lambda *_: None)
+
+
+def test_an_interrupt_ends_the_workers_and_keeps_what_is_done(tmp_path):
+    pytest.importorskip('ray', reason='pip install -r requirements/cluster.txt')
+    script = tmp_path / 'run.py'
+    script.write_text(
+        'from karmma_ros.cli.main import main\n'
+        'from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings\n'
+        'from karmma_ros.reproduce.systems import Budget, BUDGETS\n'
+        f'BUDGETS["smallest"] = {SMALLEST!r}\n'
+        'if __name__ == "__main__":\n'
+        '    raise SystemExit(main(["reproduce", "synthetic_kitchen", "--budget", "smallest", '
+        f'"--only", "table6", "--out", {str(tmp_path)!r}, "--cache", {str(tmp_path)!r}]))\n')
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+    path, deadline = tmp_path / 'results.json', time.monotonic() + 120
+    while process.poll() is None and not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, errors
+    assert 'karmma reproduce: stopped; the same command resumes' in errors
+    assert 'Traceback' not in errors
+    experiments = all_experiments(SMALLEST)
+    done = Results.load(path).experiments
+    runner = ExperimentRunner(tmp_path / 'reproduce', tmp_path / 'synthetic_kitchen', experiments,
+                              SMALLEST.data)
+    assert done and {name: runner.run(name) for name in done} == done
+    deadline = time.monotonic() + 10
+    while left := processes_below(process.pid):
+        assert time.monotonic() < deadline, f'processes of the command are left: {left}'
+        time.sleep(0.1)
+
+
+def processes_below(session):
+    """Return the processes that a command has left in its session, also those of Ray."""
+    left = []
+    for path in Path('/proc').glob('[0-9]*/stat'):
+        with suppress(OSError):
+            text = path.read_text().rpartition(') ')[2].split()
+            if int(text[3]) == session and text[0] != 'Z':
+                left.append(path.parent.name)
+    return left
 
 
 def test_the_curve_meets_the_column():
