@@ -8,6 +8,7 @@ are computed once, and again when the bag or its labels change.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 import heapq
 from pathlib import Path
@@ -19,6 +20,7 @@ from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run
 from karmma_ros.bags.topics import choose_topics, parse_topics
 from karmma_ros.bags.video_messages import is_video
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
+from karmma_ros.cluster.bucket import bucket_cache, expand, folder_content, url_of
 from karmma_ros.cluster.engine import (
     check_shared,
     map_tasks,
@@ -50,7 +52,7 @@ import numpy as np
 
 VERSION = 1
 """Grows whenever equal settings would give other clips."""
-_SUFFIXES = ('.mcap', '.db3')
+_SUFFIXES, _METADATA = ('.mcap', '.db3'), 'metadata.yaml'
 Progress = Callable[[str, int, int], None]
 _Job = tuple[Path, 'tuple[ActionLabel, ...]', 'tuple[str, ...]']
 """A bag, its labels and the notes on them."""
@@ -73,7 +75,9 @@ class _Extraction:
     def extract(self, state: None, job: _Job, progress: Report) -> ExtractedRecording:
         """Return the clips of a bag, computed unless they are in the cache."""
         path, labels, notes = job
-        with Bag(path) as bag:
+        with open_bag(path, self.settings) as bag:
+            if url_of(path):  # else it was checked before any was extracted
+                notes = _check_inside(Path(self.settings.labels), bag, labels)
             named = parse_topics(self.settings.topics)
             modalities = self.modalities
             choice = choose_topics(
@@ -163,35 +167,71 @@ def extract_clips(
             return
 
 
+@contextmanager
+def open_bag(path: Path, settings: BagSettings) -> Iterator[Bag]:
+    """
+    Open a bag; that of a bucket is downloaded, unless it was.
+
+    :raises BagError: when it cannot be read.
+    """
+    buckets = bucket_cache(settings.bucket_cache, 'bags.bucket_cache')
+    with buckets.local(path) as local, Bag(local) as bag:
+        yield bag
+
+
 def find_bags(paths: Sequence[str]) -> dict[str, Path]:
     """
     Return recording → bag or video for files, folders of a bag, and folders that contain some.
 
-    In such a folder a video is left out that a bag of the same name was made of.
+    In such a folder a video is left out that a bag of the same name was made of. Paths may be
+    those of buckets, with asterisks.
 
     :raises BagError: when there is none, or two have the same name.
     """
     bags: dict[str, Path] = {}
-    for path in map(Path, paths):
-        if not path.exists():
-            raise BagError(path, 'no such file or folder', 'check the path')
-        inside = [path]
-        if path.is_dir() and not (path / 'metadata.yaml').is_file():
-            inside = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES
-                            or (each / 'metadata.yaml').is_file())
-            names = {recording_name(each.name) for each in inside}  # a video may be one of them
-            inside += sorted(each for each in path.iterdir() if is_video(each)
-                             and each.is_file() and recording_name(each.name) not in names)
-        for bag in inside:
+    for path in (path for each in paths for path in expand(Path(each))):
+        for bag in _bags_of_bucket(path) if url_of(path) else _bags_below(path):
             name = recording_name(bag.name)
             if bags.setdefault(name, bag) != bag:
-                raise BagError(bag, f'{bags[name]} is a recording of the same name, {name}',
+                raise BagError(url_of(bag) or bag, f'{url_of(bags[name]) or bags[name]} is a '
+                               f'recording of the same name, {name}',
                                'rename one: labels refer to recordings by name')
     if not bags:
         raise BagError(', '.join(paths) or '(nowhere)', 'no bag is there',
                        'name bags or videos, or folders that contain mcap, sqlite3 or video files '
                        'or folders of a bag')
     return bags
+
+
+def _bags_below(path: Path) -> list[Path]:
+    """Return a bag, or those of a folder."""
+    if not path.exists():
+        raise BagError(path, 'no such file or folder', 'check the path')
+    if not path.is_dir() or (path / _METADATA).is_file():
+        return [path]
+    inside = sorted(path.iterdir())
+    return _with_videos(
+        [each for each in inside if each.suffix in _SUFFIXES or (each / _METADATA).is_file()],
+        [each for each in inside if is_video(each) and each.is_file()])
+
+
+def _bags_of_bucket(path: Path) -> list[Path]:
+    """Return a bag of a bucket, or those of a folder of it."""
+    inside = folder_content(path)
+    if inside is None or any(each.name == _METADATA for each in inside):
+        return [path]
+    files = [each for each in inside if each.suffix in _SUFFIXES or is_video(each)]
+    folders = [each for each in inside if each not in files and any(
+        other.name == _METADATA for other in folder_content(each) or ())]
+    return _with_videos(
+        sorted([*folders, *(each for each in files if not is_video(each))]),
+        [each for each in files if is_video(each)])
+
+
+def _with_videos(bags: list[Path], videos: list[Path]) -> list[Path]:
+    """Return bags, and the videos that none of them was made of."""
+    names = {recording_name(each.name) for each in bags}
+    return bags + [each for each in videos if recording_name(each.name) not in names]
 
 
 def extract_recordings(
@@ -232,22 +272,22 @@ def extract_recordings(
         settings, spec, values, cache,
         in_order({*PAPER_MODALITIES, *map(Modality, spec.inputs)} if modalities is None
                  else modalities))
-    notes = {name: _check_inside(path, bags[name], labels)
-             for name, labels in by_recording.items()}
+    notes = {}
+    for name, labels in by_recording.items():
+        if not url_of(bags[name]):
+            with Bag(bags[name]) as bag:
+                notes[name] = _check_inside(path, bag, labels)
     names = sorted(by_recording)
     (cache / 'bags').mkdir(parents=True, exist_ok=True)
     return map_tasks(
-        extraction.extract, [(bags[x], tuple(by_recording[x]), notes[x]) for x in names],
+        extraction.extract, [(bags[x], tuple(by_recording[x]), notes.get(x, ())) for x in names],
         extraction.check, workers, on_result=raising([bags[name] for name in names]),
         progress=lambda i, done, total: progress(f'extracting {bags[names[i]].name}', done, total))
 
 
-def _check_inside(
-    path: Path, bag_path: Path, labels: Sequence[ActionLabel]
-) -> tuple[str, ...]:
+def _check_inside(path: Path, bag: Bag, labels: Sequence[ActionLabel]) -> tuple[str, ...]:
     """Return a sentence for damage of the bag, and for labels that end after it."""
-    with Bag(bag_path) as bag:
-        length_s, damage = (bag.end_ns - bag.start_ns) / NANOSECONDS, tuple(bag.warnings)
+    length_s, damage = (bag.end_ns - bag.start_ns) / NANOSECONDS, tuple(bag.warnings)
     for label in labels:
         if label.start_s >= length_s:
             raise DataError(

@@ -20,7 +20,8 @@ from karmma_ros.cli.options import (
     open_model,
     to_path,
 )
-from karmma_ros.errors import count_text, InvalidSettingError
+from karmma_ros.cluster.bucket import url_of
+from karmma_ros.errors import BagError, count_text, InvalidSettingError
 from karmma_ros.labelling.application import BACKGROUND, LabelApplication, LabelSettings
 from karmma_ros.labelling.label_store import LabelStore
 from karmma_ros.labelling.page_server import PageServer
@@ -60,6 +61,9 @@ def _parser() -> CommandParser:
 def main(arguments: Sequence[str]) -> int:
     """Serve the page until Ctrl-C."""
     options = _parser().parse_args(list(arguments))
+    for each in options.recordings:
+        if url_of(each):
+            raise BagError(each, 'it is in a bucket', 'copy it to this machine to label it')
     recordings = find_bags(options.recordings)
     for path in recordings.values():
         Bag(path)  # raises where there is none

@@ -224,6 +224,13 @@ def add_worker_options(parser: CommandParser, what: str, default: str = '1') -> 
                        'or a fraction of one (default: 1 with --device cuda, else none is used)')
 
 
+def add_bucket_option(parser: CommandParser) -> None:
+    """Add `--bucket-cache`."""
+    parser.add_argument('--bucket-cache', metavar='GIB', type=float, default=50, help='largest '
+                        'size of the bags of s3:// and other URLs that each machine keeps, in '
+                        '~/.cache/karmma_ros')
+
+
 def workers_of(options: Namespace, default: int = 1, device: str = '') -> Workers:
     """
     Return what `add_worker_options` gave.

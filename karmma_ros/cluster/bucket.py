@@ -21,11 +21,11 @@ import threading
 import time
 from typing import Any, BinaryIO
 
-from karmma_ros.errors import BagError, DISK_FULL, first_line
+from karmma_ros.errors import BagError, DISK_FULL, first_line, InvalidSettingError
 from karmma_ros.storage import fingerprint
 
 GIB = 1024**3
-_URL = re.compile(r'([a-z][a-z0-9+]*):/{1,2}(?=[^/])')
+_URL = re.compile(r'([a-z][a-z0-9+]+):/{1,3}(?=[^/])')
 _OBSTORE = ('s3', 'gs', 'gcs', 'az', 'abfs')
 _POLL_S, _TIMEOUT_S = 0.05, 60.0
 _BLOCK = 4 * 1024**2
@@ -38,9 +38,11 @@ def default_folder() -> Path:
 
 
 def url_of(path: Path | str) -> str:
-    """Return the URL that a path stands for, which has lost a slash; empty: a local path."""
-    text = str(path)
-    return _URL.sub(r'\1://', text, count=1) if _URL.match(text) else ''
+    """Return the URL that a path stands for, which has lost slashes; empty: a local path."""
+    match = _URL.match(str(path))
+    if match is None:
+        return ''
+    return f'{match[1]}://{"/" * (match[1] == "file")}{str(path)[match.end():]}'
 
 
 def expand(path: Path) -> list[Path]:
@@ -57,6 +59,25 @@ def expand(path: Path) -> list[Path]:
     if not matches:
         raise BagError(url, 'no object matches', 'check the path')
     return [Path(system.unstrip_protocol(each)) for each in sorted(matches)]
+
+
+def folder_content(path: Path) -> list[Path] | None:
+    """
+    Return what is in a folder of a bucket, in order; None for an object that is no folder.
+
+    :raises BagError: when there is neither, or the bucket cannot be read.
+    """
+    url = url_of(path)
+    system, remote = _file_system(url)
+
+    def names(alive: Callable[[], None]) -> list[str] | None:
+        if system.isfile(remote):
+            return None
+        return sorted(system.ls(remote, detail=False)) if system.isdir(remote) else []
+    inside = _within(url, _TIMEOUT_S, names)
+    if inside == []:
+        raise BagError(url, 'there is no such object', 'check the path')
+    return None if inside is None else [Path(system.unstrip_protocol(x)) for x in inside]
 
 
 @dataclass(frozen=True)
@@ -138,6 +159,18 @@ class BucketCache:
                     'give a larger --bucket-cache, or a smaller --jobs')
             entry.mkdir()
             (entry / _SIZE).write_text(str(size))
+
+
+def bucket_cache(gib: float, setting: str) -> BucketCache:
+    """
+    Return the cache of this user, of a size.
+
+    :param setting: that gives the size, for the error.
+    :raises InvalidSettingError: for a size that cannot be.
+    """
+    if not gib > 0:
+        raise InvalidSettingError(setting, gib, 'GiB, above 0')
+    return BucketCache(default_folder(), round(gib * GIB))
 
 
 def _used(size: Path) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import warnings
 
 from karmma_ros.clip import Clip, ClipSpec
+from karmma_ros.cluster.bucket import bucket_cache
 from karmma_ros.data.labels.label_file import ActionLabel, LabelTable
 from karmma_ros.data.samples import Sample, Splits
 from karmma_ros.errors import count_text, DataError, InvalidSettingError
@@ -34,7 +35,8 @@ class BagSettings:
     """Rosbags with a label file."""
 
     files: tuple[str, ...] = ()
-    """Bags or videos: files, folders of a bag, or folders that contain some."""
+    """Bags or videos: files, folders of a bag, or folders that contain some; also of a bucket,
+    as s3://BUCKET/PATH with * for any name."""
     labels: str = ''
     """Label file: recording, start, stop, verb, noun (or action), optionally split."""
     windows: int = 5
@@ -47,9 +49,12 @@ class BagSettings:
     """Class that stands for no action; empty: `nothing`, if it is a class."""
     title: str = ''
     """Name of the data set, for the model card; empty: that of the label file."""
+    bucket_cache: float = 50
+    """Largest size of the bags of buckets that each machine keeps, GiB."""
 
     def __post_init__(self) -> None:
         check_windows('bags.windows', self.windows)
+        bucket_cache(self.bucket_cache, 'bags.bucket_cache')
 
 
 def check_windows(setting: str, windows: int) -> None:

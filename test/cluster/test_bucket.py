@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 
+from karmma_ros.bags.training_clips import find_bags
 from karmma_ros.cli.main import main
 from karmma_ros.cluster.bucket import BucketCache, expand, url_of
 from karmma_ros.errors import BagError
@@ -38,6 +39,8 @@ def fetch(cache, name):
 def test_a_url_is_recognised_with_and_without_its_slash():
     assert url_of(Path('s3://bucket/a.mcap')) == url_of('s3://bucket/a.mcap') == (
         's3://bucket/a.mcap')
+    assert url_of(Path('file:///bags/a.mcap')) == url_of('file:///bags/a.mcap') == (
+        'file:///bags/a.mcap')
     for local in ('bags/a.mcap', '/bags/a:b.mcap', 'C:a.mcap', 's3/a.mcap'):
         assert url_of(Path(local)) == ''
 
@@ -117,6 +120,87 @@ def test_a_download_that_ends_early_is_an_error(bucket, tmp_path, monkeypatch):
 def test_a_missing_object_is_an_error(bucket, tmp_path):
     with pytest.raises(BagError, match='bag memory://bucket/no.mcap: there is no such object'):
         fetch(BucketCache(tmp_path), 'no.mcap')
+
+
+def test_recordings_of_a_bucket_are_named_as_those_of_a_folder(bucket, tmp_path):
+    names = ('a.mcap', 'a.mp4', 'b.mp4', 'c.txt', 'monday/metadata.yaml', 'monday/0.mcap',
+             'other/0.mcap')
+    bucket.pipe({f'/bucket/bags/{name}': b'' for name in names})
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    local = find_bags([str(tmp_path)])
+    assert sorted(local) == ['a', 'b', 'monday']
+    for paths in ([f'{MEMORY}/bags'], [f'{MEMORY}/bags/*.mcap', f'{MEMORY}/bags/b.mp4',
+                                       f'{MEMORY}/bags/monday'], [f'file://{tmp_path}']):
+        start = MEMORY + '/bags' if 'memory' in paths[0] else f'file://{tmp_path}'
+        assert {name: url_of(path) for name, path in find_bags(paths).items()} == {
+            name: f'{start}/{path.relative_to(tmp_path)}' for name, path in local.items()}
+    with pytest.raises(BagError, match='bag memory://bucket/other/a.mcap: memory://bucket/bags/'
+                       'a.mcap is a recording of the same name, a: rename one'):
+        bucket.pipe('/bucket/other/a.mcap', b'')
+        find_bags([f'{MEMORY}/bags/a.mcap', f'{MEMORY}/other/a.mcap'])
+    with pytest.raises(BagError, match='bag memory://bucket/no: there is no such object'):
+        find_bags([f'{MEMORY}/no'])
+
+
+@pytest.fixture(scope='module')
+def labelled(tmp_path_factory):
+    """Return a folder with four bags and their labels."""
+    folder = tmp_path_factory.mktemp('labelled')
+    rows = ['recording,start,stop,action']
+    for i in range(4):
+        assert main(['bag', 'synthetic', str(folder / f'kitchen_{i}.mcap'), '--episodes', '2',
+                     '--seconds', '2', '--size', '48x32', '--rate', '15', '--seed', str(i)]) == 0
+        rows += [f'kitchen_{i},0,2,stir', f'kitchen_{i},2,4,pour']
+    (folder / 'labels.csv').write_text('\n'.join(rows))
+    return folder
+
+
+def finetune(bags, labels, out, *words):
+    return main(['finetune', bags, '--labels', str(labels), '--from', 'synthetic_kitchen',
+                 '--steps', '20', '--windows', '2', '--cache', str(out / 'cache'), '--out',
+                 str(out / 'model'), *words])
+
+
+def test_bags_in_a_bucket_fine_tune_the_model_of_their_files(
+    bucket, labelled, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'home'))
+    for path in labelled.glob('*.mcap'):
+        bucket.pipe(f'/bucket/bags/{path.name}', path.read_bytes())
+    for name, bags in ('files', str(labelled)), ('memory', f'{MEMORY}/bags'), (
+            'asterisk', f'file://{labelled}/kitchen_*.mcap'):
+        assert finetune(bags, labelled / 'labels.csv', tmp_path / name) == 0
+    weights = [(tmp_path / name / 'model' / 'model.safetensors').read_bytes()
+               for name in ('files', 'memory', 'asterisk')]
+    assert weights[1] == weights[0] == weights[2]
+    copies = tmp_path / 'home' / 'karmma_ros' / 'bags'
+    assert len(list(copies.glob('*/bag/*.mcap'))) == 8
+    assert 'karmma bag evaluate' in capsys.readouterr().out
+
+
+def test_a_label_outside_of_a_bag_of_a_bucket_and_a_small_cache_are_errors(
+    bucket, labelled, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'home'))
+    for path in labelled.glob('*.mcap'):
+        bucket.pipe(f'/bucket/bags/{path.name}', path.read_bytes())
+    labels = tmp_path / 'labels.csv'
+    labels.write_text((labelled / 'labels.csv').read_text() + '\nkitchen_0,60,62,stir')
+    assert finetune(f'{MEMORY}/bags', labels, tmp_path) == 2
+    assert 'of kitchen_0 starts at 60 s; expected a start within the bag of 4' in (
+        capsys.readouterr().err)
+    assert finetune(f'{MEMORY}/bags', labelled / 'labels.csv', tmp_path, '--bucket-cache',
+                    '1e-6') == 2
+    assert 'give a larger --bucket-cache, or a smaller --jobs' in capsys.readouterr().err
+    assert finetune(f'{MEMORY}/bags', labels, tmp_path, '--bucket-cache', '0') == 2
+    assert '--bucket-cache is 0.0; expected GiB, above 0' in capsys.readouterr().err
+
+
+def test_a_bag_in_a_bucket_is_not_labelled(tmp_path, capsys):
+    assert main(['label', 's3://bucket/a.mcap', '--labels', str(tmp_path / 'a.csv')]) == 2
+    assert 'it is in a bucket: copy it to this machine to label it' in capsys.readouterr().err
 
 
 @pytest.fixture

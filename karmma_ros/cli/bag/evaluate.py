@@ -32,6 +32,7 @@ from karmma_ros.bags.faults import (
 from karmma_ros.bags.parallel import evaluate_all, Job, Outcome
 from karmma_ros.bags.topics import NONE, parse_topics, TRUTH
 from karmma_ros.cli.options import (
+    add_bucket_option,
     add_device_option,
     add_output_option,
     add_worker_options,
@@ -46,7 +47,7 @@ from karmma_ros.cli.options import (
     writing,
 )
 from karmma_ros.cli.progress import Bars
-from karmma_ros.cluster.bucket import BucketCache, default_folder, expand, GIB
+from karmma_ros.cluster.bucket import bucket_cache, BucketCache, expand
 from karmma_ros.cluster.engine import Workers
 from karmma_ros.data.labels.label_file import read_label_file, recording_name
 from karmma_ros.data.recordings import SPLITS
@@ -118,9 +119,7 @@ def _parser() -> CommandParser:
                         'changed)')
     add_device_option(parser)
     add_worker_options(parser, 'bags')
-    parser.add_argument('--bucket-cache', metavar='GIB', type=float, default=50, help='largest '
-                        'size of the bags of s3:// and other URLs that each machine keeps, in '
-                        '~/.cache/karmma_ros')
+    add_bucket_option(parser)
     _add_faults(parser)
     return parser
 
@@ -298,9 +297,7 @@ def _bag_run(
 
 
 def _buckets(options: Namespace) -> BucketCache:
-    if not options.bucket_cache > 0:
-        raise InvalidSettingError('--bucket-cache', options.bucket_cache, 'GiB, above 0')
-    return BucketCache(default_folder(), round(options.bucket_cache * GIB))
+    return bucket_cache(options.bucket_cache, '--bucket-cache')
 
 
 def _trained_on(path: Path, model: Path) -> Iterator[str]:

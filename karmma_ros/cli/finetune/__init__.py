@@ -32,6 +32,7 @@ from karmma_ros.cli.finetune.unfrozen import (
     with_added_modalities,
 )
 from karmma_ros.cli.options import (
+    add_bucket_option,
     add_cache_option,
     add_custom_encoders_option,
     add_device_option,
@@ -45,6 +46,7 @@ from karmma_ros.cli.options import (
     workers_of,
 )
 from karmma_ros.cli.progress import Bars
+from karmma_ros.cluster.bucket import bucket_cache
 from karmma_ros.data.folds import RECORDING
 from karmma_ros.data.recordings import BagSettings, check_windows
 from karmma_ros.errors import InvalidSettingError
@@ -73,6 +75,7 @@ def _finetune(arguments: Sequence[str]) -> int:
     given = _parser().parse_args(list(arguments))
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     check_windows('--windows', given.windows)
+    bucket_cache(given.bucket_cache, '--bucket-cache')
     settings = HeadSettings(steps=given.steps, seed=given.seed)
     workers = workers_of(given)
     device = choose_device('auto' if workers.address else given.device, '--device')
@@ -94,7 +97,7 @@ def _finetune(arguments: Sequence[str]) -> int:
     base = with_added_modalities(base, added) if added else base
     bags = BagSettings(
         tuple(given.recordings), given.labels, given.windows, tuple(given.topics),
-        given.parameters, given.background)
+        given.parameters, given.background, bucket_cache=given.bucket_cache)
     old = load_statistics(base) if given.add_classes else None
     labelled = open_labels(
         bags, given.classes_map, given.split_by, base.vocabulary if given.add_classes else None)
@@ -182,7 +185,8 @@ def _parser() -> CommandParser:
         'trained over them in minutes.',
         'RECORDING ... --labels FILE --from MODEL --out DIR [OPTION ...]')
     parser.add_argument('recordings', nargs='+', type=str, metavar='RECORDING', help='bags '
-                        'or videos: files, folders of a bag, or folders that contain some')
+                        'or videos: files, folders of a bag, or folders that contain some; also '
+                        's3://BUCKET/PATH and other URLs, with * for any name')
     parser.add_argument('--labels', required=True, type=str, metavar='FILE', help='label file: '
                         'recording, start, stop, verb, noun (or action), optionally split')
     parser.add_argument('--from', dest='base', required=True, type=str, metavar='MODEL',
@@ -225,6 +229,7 @@ def _parser() -> CommandParser:
                         'processor')
     add_device_option(parser)
     add_worker_options(parser, 'bags that are extracted and encoded')
+    add_bucket_option(parser)
     add_cache_option(parser)
     add_custom_encoders_option(parser)
     return parser

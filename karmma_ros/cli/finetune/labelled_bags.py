@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.topics import choose_topics, parse_topics
-from karmma_ros.bags.training_clips import extract_recordings, find_bags
+from karmma_ros.bags.training_clips import extract_recordings, find_bags, open_bag
 from karmma_ros.cli.progress import Bars
 from karmma_ros.clip import ClipSpec
 from karmma_ros.cluster.engine import map_tasks, ONE, raising, Report, Workers
@@ -196,7 +195,7 @@ def unused_sensors(labelled: LabelledBags, base: Bundle) -> list[str]:
     """Return the modalities, with their topics, of the first bag that the base does not take."""
     bags, unused = find_bags(labelled.settings.files), []
     own = {m.type_name for m in base.network.modalities}
-    with Bag(bags[labelled.labels[0].recording]) as bag:
+    with open_bag(bags[labelled.labels[0].recording], labelled.settings) as bag:
         for name in registered_types():
             if name in own or modality_type(Modality(name)).source(base.spec) is not None:
                 continue
@@ -237,7 +236,7 @@ def _problem(labelled: LabelledBags, spec: ClipSpec, modality: Modality) -> str:
     values = node_parameters(
         Path(settings.parameters) if settings.parameters else None, [modality])
     recording = labelled.labels[0].recording
-    with Bag(bags[recording]) as bag:
+    with open_bag(bags[recording], settings) as bag:
         choice = choose_topics(bag, parse_topics(settings.topics), [modality], spec=spec)
         topic = choice.topics[modality.value]
         for message in bag.messages([topic]):

@@ -23,6 +23,7 @@ from karmma_ros.cli.finetune.head_choice import (
 from karmma_ros.cli.finetune.labelled_bags import LabelledBags
 from karmma_ros.cli.finetune.run_record import ScoredSegments, write_run
 from karmma_ros.cli.options import this_machine
+from karmma_ros.cluster.bucket import url_of
 from karmma_ros.data.folds import TEST
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import top1
@@ -170,7 +171,8 @@ def next_commands(out: Path, labelled: LabelledBags) -> str:
     """Return the commands that follow; test recordings are evaluated, else ones to be named."""
     paths = find_bags(labelled.settings.files)
     test = sorted({labelled.labels[i].recording for i in labelled.division.rows(TEST)})
-    bags = ' '.join(shlex.quote(str(paths[name])) for name in test) or 'another_day.mcap'
+    bags = ' '.join(shlex.quote(url_of(paths[name]) or str(paths[name]))
+                    for name in test) or 'another_day.mcap'
     model, labels, report = (shlex.quote(str(x)) for x in (out, labelled.path, f'{out}_report'))
     return (
         f'next:\n  karmma export {model} --to openvino\n'

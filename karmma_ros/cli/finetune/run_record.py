@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from karmma_ros.bags.bag_message import BagFrames
-from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.report.findings import small_jpeg
 from karmma_ros.bags.topics import choose_topics, parse_topics
-from karmma_ros.bags.training_clips import find_bags
+from karmma_ros.bags.training_clips import find_bags, open_bag
 from karmma_ros.calibration import Calibration
 from karmma_ros.cli.finetune.head_choice import every_sensor, FittedHeads
 from karmma_ros.cli.finetune.labelled_bags import LabelledBags
@@ -159,7 +158,7 @@ def _frames(
     path: Path, label: ActionLabel, labelled: LabelledBags
 ) -> Sequence[NDArray[np.uint8]]:
     """Return the first, middle and last frame of a segment; none without a camera."""
-    with suppress(KarmmaError), Bag(path) as bag:
+    with suppress(KarmmaError), open_bag(path, labelled.settings) as bag:
         choice = choose_topics(bag, parse_topics(labelled.settings.topics), [Modality.RGB])
         topic = choice.topics.get(Modality.RGB.value)
         if topic is not None:
