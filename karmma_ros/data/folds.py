@@ -38,7 +38,8 @@ def divide(path: Path, labels: Sequence[ActionLabel], split_by: str = RECORDING)
     Divide segments by the column `split`; without validation, training is divided into folds.
 
     A fold is a group of the training segments: one recording where there are five or fewer,
-    otherwise several. Of a single group each fold is a part of its time.
+    otherwise several. Of a single group each fold is a part of its time. Where most segments are
+    of classes that no other fold has, each fold is a part of every class instead.
 
     :param path: of the label file, which errors name.
     :param split_by: `recording`, or a further column of the label file such as `person`.
@@ -66,7 +67,35 @@ def divide(path: Path, labels: Sequence[ActionLabel], split_by: str = RECORDING)
         for i, chosen in enumerate(np.array_split(in_time, min(MOST_FOLDS, len(training)))):
             folds[chosen] = i
         text = f'in parts of the only {split_by}, whose scores are too good'
+    if _without_class(labels, training, folds) > 0.5:
+        folds[training] = _folds_of_classes(labels, training)
+        text = (f'in parts of each class, whose scores are too good: most are in one {split_by} '
+                'alone')
     return Division(splits, folds, text)
+
+
+def _without_class(
+    labels: Sequence[ActionLabel], training: Sequence[int], folds: NDArray[np.int64]
+) -> float:
+    """Return the fraction of training segments with a class that their fold alone has."""
+    own: dict[tuple[str, str], set[int]] = {}
+    for i in training:
+        for each in labels[i].classes.items():
+            own.setdefault(each, set()).add(int(folds[i]))
+    return sum(any(len(own[each]) == 1 for each in labels[i].classes.items())
+               for i in training) / len(training)
+
+
+def _folds_of_classes(
+    labels: Sequence[ActionLabel], training: Sequence[int]
+) -> list[int]:
+    """Return the fold of each training segment: a part of the time of all of its classes."""
+    members: dict[str, list[int]] = {}
+    for i in sorted(training, key=lambda i: (labels[i].recording, labels[i].start_s)):
+        members.setdefault(labels[i].text, []).append(i)
+    folds = {i: fold for own in members.values() for fold, part in enumerate(
+        np.array_split(own, min(MOST_FOLDS, len(own)))) for i in part.tolist()}
+    return [folds[i] for i in training]
 
 
 def _group(label: ActionLabel, split_by: str, labels: Sequence[ActionLabel]) -> str:

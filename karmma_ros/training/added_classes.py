@@ -4,7 +4,8 @@ Add classes to trained heads without the data of the old ones.
 The classifiers' old rows stay. New rows are trained on windows of the new classes, and on draws
 from normal distributions: of every old class by the statistics of the model, of every new one
 around its own mean, by the covariance that the old ones have. The bias of the new rows is then
-lowered until hardly any draw of an old class goes to a new one.
+lowered until hardly any draw of an old class goes to a new one, or, where the old ones are
+confused among themselves, as few as go from one of them to as many others.
 
 Shape legend: u subsets, c classes of which k are new, e width that the classifiers take, b batch.
 """
@@ -35,7 +36,8 @@ from torch.nn.functional import cross_entropy
 
 MOST_TAKEN = 0.008
 """Fraction of the draws of old classes that may go to new ones, for draws of the covariance
-itself; of wider ones proportionately fewer may."""
+itself; of wider ones proportionately fewer may. Where the old classes take more than that from
+each other, the new ones take as much: they would never be recognised otherwise."""
 WIDENED = (2.0, 4.0, 8.0)
 """Draws have one of these multiples of the covariance: other people and days differ by more than
 the windows of a few, and by far more where clips that trained the network gave the covariance. It
@@ -237,6 +239,8 @@ def _lower_bias(
     before = float(right.float().mean())
     if classify.out_features == first:
         return before, before
+    confused = (1 - before) * (classify.out_features - first) / max(first - 1, 1)
+    most_taken = min(max(most_taken, confused), 0.5)
     gaps = (logits[:, first:].max(1).values - logits[:, :first].max(1).values)[right]
     allowed = float(gaps.quantile(1 - most_taken)) if len(gaps) else 0.0
     classify.bias.data[first:] -= max(0.0, allowed)

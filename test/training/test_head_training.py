@@ -117,6 +117,30 @@ def test_a_third_class_is_learnt_and_the_others_are_kept(old):
     assert added.statistics.counts['action'].tolist() == [[40, 40, 10]]
 
 
+def test_a_third_class_is_recognised_among_old_ones_that_are_confused(heads):
+    near = torch.tensor([0.0, 0.3, 0.6])[:, None, None] * torch.ones(2, 8)
+
+    def drawn(segments, seed):
+        features, rng = Drawn(segments), np.random.default_rng(seed)
+        noise = rng.normal(size=features.tokens.shape)
+        features.tokens = (near[features.labels['action'][features.segment]].numpy()
+                           + noise).astype(np.float32)
+        return features
+    features, other = drawn(120, 0), drawn(600, 1)
+    old = np.flatnonzero(features.labels['action'] < 2)
+    heads = new_heads(heads, {'action': 2}, seed=0)
+    set_nearest_class_mean(heads, features, old, features.labels)
+    statistics = statistics_of(class_sums(heads, features, old, features.labels))
+    few = np.flatnonzero(features.labels['action'] == 2)[:20]
+    added = add_classes(heads, statistics, {'action': 3}, features, few, features.labels,
+                        HeadSettings())
+    known = other.labels['action'] < 2
+    before, after = right(heads, other, known), right(added.heads, other, known)
+    assert 0.6 < added.before < 0.9
+    assert right(added.heads, other, ~known) > 0.3  # 0.02 of what is allowed where they are apart
+    assert before - after < 1 - added.before
+
+
 def test_statistics_are_means_and_the_covariance_within(old):
     heads, statistics = old
     features = Drawn(60)

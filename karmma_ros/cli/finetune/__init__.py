@@ -99,9 +99,9 @@ def _finetune(arguments: Sequence[str]) -> int:
         tuple(given.recordings), given.labels, given.windows, tuple(given.topics),
         given.parameters, given.background, bucket_cache=given.bucket_cache)
     old = load_statistics(base) if given.add_classes else None
-    labelled = open_labels(
-        bags, given.classes_map, given.split_by, base.vocabulary if given.add_classes else None)
-    report_labels(labelled, base.spec)
+    known = base.vocabulary if given.add_classes else None
+    labelled = open_labels(bags, given.classes_map, given.split_by, known)
+    report_labels(labelled, base.spec, known)
     command = shlex.join(['karmma', 'finetune', *arguments])
     with Bars() as bars:
         labelled = extract(labelled, base, Path(given.cache or Path('.cache') / 'bags'), bars,

@@ -153,8 +153,14 @@ def _complete(table: LabelTable, background: str, notes: list[str]) -> LabelTabl
     return LabelTable(tuple(complete), table.problems)
 
 
-def report_labels(labelled: LabelledBags, spec: ClipSpec) -> None:
-    """Print class × split × recording, and a warning for all that makes scores misleading."""
+def report_labels(
+    labelled: LabelledBags, spec: ClipSpec, known: Vocabulary | None = None
+) -> None:
+    """
+    Print class × split × recording, and a warning for all that makes scores misleading.
+
+    :param known: classes of a model that new ones are added to; None: there is none.
+    """
     labels, splits = labelled.labels, labelled.division.splits
     for head in labelled.vocabulary.heads:
         header, rows = class_table(labels, splits, head)
@@ -168,7 +174,8 @@ def report_labels(labelled: LabelledBags, spec: ClipSpec) -> None:
         print(f'note: {printable(line, 1000)}')
     if labelled.unlabelled:
         print(f'note: without labels, and not used: {", ".join(labelled.unlabelled[:8])}')
-    for line in warnings_of(labels, splits, labelled.vocabulary.background, spec.duration):
+    for line in warnings_of(labels, splits, labelled.vocabulary.background, spec.duration,
+                            known.heads if known else None):
         print(f'warning: {printable(line, 1000)}')
 
 

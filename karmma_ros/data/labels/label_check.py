@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from itertools import combinations
 from pathlib import Path
@@ -79,12 +79,15 @@ def refuse(
 
 def warnings_of(
     labels: Sequence[ActionLabel], splits: Sequence[str], background: str, window_s: float,
+    known: Mapping[str, Collection[str]] | None = None,
 ) -> Iterator[str]:
     """
     Yield a sentence for each reason why a model of these labels would be worse than it seems.
 
     :param background: class that stands for no action; empty without one.
     :param window_s: length of a clip.
+    :param known: head → classes of a model that others are added to, which few segments suffice
+        for; None: there is none.
     """
     training = [label for label, split in zip(labels, splits) if split == 'train']
     if len({label.recording for label in labels}) == 1:
@@ -92,7 +95,7 @@ def warnings_of(
                'objects and the light of the validation are those of the training. Record again '
                'on another day.')
     yield from _shared(labels, splits)
-    yield from _few(training, background)
+    yield from _few(training, background, known or {})
     if not background:
         yield ('No segment is labelled as nothing: the model will name an action in an empty '
                'kitchen. Label some segments without an action as nothing.')
@@ -100,7 +103,7 @@ def warnings_of(
     yield from _short(labels, window_s)
     yield from _twice(labels)
     yield from _overlaps(labels)
-    yield from _single_recording(training)
+    yield from _single_recording(training, known or {})
 
 
 def _shared(labels: Sequence[ActionLabel], splits: Sequence[str]) -> Iterator[str]:
@@ -113,11 +116,13 @@ def _shared(labels: Sequence[ActionLabel], splits: Sequence[str]) -> Iterator[st
                'be too good, for they resemble each other; give all of a recording one split.')
 
 
-def _few(training: Sequence[ActionLabel], background: str) -> Iterator[str]:
+def _few(
+    training: Sequence[ActionLabel], background: str, known: Mapping[str, Collection[str]]
+) -> Iterator[str]:
     for head in training[0].classes:
         counts = Counter(x.classes.get(head, '') for x in training)
         few = [f'{name} ({count})' for name, count in sorted(counts.items())
-               if count < FEW and name != background]
+               if count < FEW and name != background and name not in known.get(head, ())]
         if few:
             yield (f'Fewer than {FEW} segments to train the {head}: {_listing(few)}. Expect '
                    'errors; label more of them.')
@@ -179,17 +184,21 @@ def _overlaps(labels: Sequence[ActionLabel]) -> Iterator[str]:
                'their windows are trained on for both classes.')
 
 
-def _single_recording(training: Sequence[ActionLabel]) -> Iterator[str]:
+def _single_recording(
+    training: Sequence[ActionLabel], known: Mapping[str, Collection[str]]
+) -> Iterator[str]:
     if len({x.recording for x in training}) == 1:
         return
     for head in training[0].classes:
         recordings: defaultdict[str, set[str]] = defaultdict(set)
         for label in training:
             recordings[label.classes[head]].add(label.recording)
-        single = sorted(name for name, own in recordings.items() if len(own) == 1)
+        single = sorted(name for name, own in recordings.items()
+                        if len(own) == 1 and name not in known.get(head, ()))
         if single:
             yield (f'The {head} is labelled in one recording alone: {_listing(single)}. '
-                   'Validation that leaves that recording out counts it as wrong.')
+                   'No validation shows whether it is recognised in another one: label it in '
+                   'two or more.')
 
 
 def _listing(words: Sequence[str]) -> str:
