@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from typing import Any, cast, NamedTuple
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.model.encoders.causal import Past
-from karmma_ros.model.encoders.stream_memory import frame_tokens, Frames, frames_of, StreamMemory
+from karmma_ros.model.encoders.stream_memory import FrameEncoder, Frames, StreamMemory
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
@@ -53,7 +52,7 @@ FEATURES, HORIZON = 2048, 50
 """Channels before the classifier, and frames of the streams that the published weights saw."""
 
 
-class MoViNet(nn.Module):
+class MoViNet(FrameEncoder):
     """
     MoViNet of a stream: convolutions over time see this frame and those before it.
 
@@ -72,13 +71,12 @@ class MoViNet(nn.Module):
         self, input_shape: Sequence[int], variant: str = 'a0', grid: int = 3,
         horizon: int = HORIZON, features: int = FEATURES, classifier_tokens: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(input_shape, classifier_tokens)
         if variant not in _SIZES or horizon < 1:
             raise InvalidSettingError(
                 'encoder.options', {'variant': variant, 'horizon': horizon},
                 f'variant {" or ".join(_SIZES)}, and a horizon of 1 or more')
         own = _SIZES[variant]
-        self.parts = 1 if classifier_tokens else input_shape[1]
         self.horizon = horizon
         self.conv1 = _Conv(input_shape[0], own.stem, 3, stride=2)
         blocks, before = {}, own.stem
@@ -93,21 +91,8 @@ class MoViNet(nn.Module):
             [_Conv(own.last, features, 1, normed=False)] if classifier_tokens else [])
         cast(Any, self).to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Encode a clip `[b, 3, t, h, w]` that nothing precedes into tokens `[b, t · n, e]`."""
-        tokens, _ = self.step(x, None)
-        return tokens[:, -1:] if len(self.classifier) else tokens
-
-    def step(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-        """
-        Encode the next frames of a stream.
-
-        :param x: `[b, 3, t, h, w]`, any number of frames.
-        :param past: as the step before gave it; None: nothing came before.
-        :returns: tokens `[b, t · n, e]`, and the state for the next step.
-        """
-        memory, batch = StreamMemory(past, len(x)), len(x)
-        x = frames_of(x)
+    def encode_frames(self, x: Tensor, memory: StreamMemory) -> Tensor:
+        """Map frames `[t · b, 3, h, w]` to what their tokens are, `[t · b, e, rows, columns]`."""
         rates = memory.rates(x, self.horizon)
         x = functional.hardswish(self.conv1(x))
         for block in self.blocks.values():
@@ -116,7 +101,7 @@ class MoViNet(nn.Module):
         for dense in self.classifier:
             mean = memory.running_mean(x.flatten(1), rates)
             x = functional.silu(dense(mean[:, :, None, None]))
-        return frame_tokens(x, batch), memory.kept
+        return x
 
 
 class _Conv(nn.Module):

@@ -1,5 +1,5 @@
 """
-What the layers of an encoder keep of earlier frames, handed out in the order of the layers.
+Video encoders frame by frame, and what their layers keep, in the order of the layers.
 
 Shape legend: b batch, t frames, k frames that a layer sees, c channels, n tokens of a frame, e
 token width. Frames of several videos lie side by side, `[t · b, ...]`, time outermost, as in
@@ -8,12 +8,12 @@ token width. Frames of several videos lie side by side, `[t · b, ...]`, time ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 
 from karmma_ros.model.encoders.causal import Past
 import torch
-from torch import Tensor
+from torch import nn, Tensor
 
 Frames = tuple[Tensor, ...]
 
@@ -96,6 +96,42 @@ class StreamMemory:
             rates.append(1 / count)
         self._kept.append((count,))
         return tuple(rates)
+
+
+class FrameEncoder(nn.Module):
+    """
+    A published video encoder that takes one frame after the other.
+
+    :param input_shape: `[3, t, h, w]`.
+    :param classifier_tokens: only the token that the model's own classifier gets at the last
+        frame, of the mean of all.
+    """
+
+    def __init__(self, input_shape: Sequence[int], classifier_tokens: bool) -> None:
+        super().__init__()
+        self.parts = 1 if classifier_tokens else input_shape[1]
+        self.classifier_tokens = classifier_tokens
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode a clip `[b, 3, t, h, w]` that nothing precedes into tokens `[b, t · n, e]`."""
+        tokens, _ = self.step(x, None)
+        return tokens[:, -1:] if self.classifier_tokens else tokens
+
+    def step(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
+        """
+        Encode the next frames of a stream.
+
+        :param x: `[b, 3, t, h, w]`, any number of frames.
+        :param past: as the step before gave it; None: nothing came before.
+        :returns: tokens `[b, t · n, e]`, and the state for the next step.
+        """
+        memory = StreamMemory(past, len(x))
+        features = self.encode_frames(frames_of(x), memory)
+        return frame_tokens(features, len(x)), memory.kept
+
+    def encode_frames(self, x: Tensor, memory: StreamMemory) -> Tensor:
+        """Map frames `[t · b, 3, h, w]` to what their tokens are, `[t · b, e, rows, columns]`."""
+        raise NotImplementedError
 
 
 def frames_of(x: Tensor) -> Tensor:

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.model.encoders.causal import Past
-from karmma_ros.model.encoders.stream_memory import frame_tokens, frames_of, StreamMemory
+from karmma_ros.model.encoders.stream_memory import FrameEncoder, StreamMemory
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
@@ -59,7 +58,7 @@ class X3D(nn.Module):
         return x.flatten(2).transpose(1, 2)
 
 
-class ContinualX3D(nn.Module):
+class ContinualX3D(FrameEncoder):
     """
     X3D of a stream, one frame after the other (CoX3D).
 
@@ -83,36 +82,21 @@ class ContinualX3D(nn.Module):
         depths: Sequence[int] = DEPTHS, grid: int = 3, delayed: bool = True,
         features: int = FEATURES, classifier_tokens: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(input_shape, classifier_tokens)
         self._frames = input_shape[1]
-        self.parts = 1 if classifier_tokens else input_shape[1]
         self.blocks = _blocks(input_shape[0], widths, depths, features, classifier_tokens)
         self.delay = (_STEM_FRAMES // 2 + sum(depths) * (_FRAMES // 2)) * delayed
         self.pool = nn.AdaptiveAvgPool2d(1 if classifier_tokens else grid)
-        self.classifier_tokens = classifier_tokens
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Encode a clip `[b, 3, t, h, w]` that nothing precedes into tokens `[b, t · n, e]`."""
-        tokens, _ = self.step(x, None)
-        return tokens[:, -1:] if self.classifier_tokens else tokens
-
-    def step(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-        """
-        Encode the next frames of a stream.
-
-        :param x: `[b, 3, t, h, w]`, any number of frames.
-        :param past: as the step before gave it; None: nothing came before.
-        :returns: tokens `[b, t · n, e]`, and the state for the next step.
-        """
-        memory, batch = StreamMemory(past, len(x)), len(x)
-        x = frames_of(x)
+    def encode_frames(self, x: Tensor, memory: StreamMemory) -> Tensor:
+        """Map frames `[t · b, 3, h, w]` to what their tokens are, `[t · b, e, rows, columns]`."""
         for block in self.blocks:
             x = cast(Any, block).step(x, memory, self.delay > 0)
         x = self.pool(x)
         if self.classifier_tokens:
             mean = memory.running_mean(x.flatten(1), memory.rates(x, self._frames))
             x = _head(self.blocks).projected(mean[:, :, None, None, None]).flatten(2, 3)
-        return frame_tokens(x, batch), memory.kept
+        return x
 
 
 def _blocks(
