@@ -23,6 +23,7 @@ from karmma_ros.bags.limits import (
 )
 from karmma_ros.errors import BagError
 from karmma_ros.files import open_regular
+from karmma_ros.media.video_audio import AUDIO_SUFFIXES
 from karmma_ros.media.video_file import VIDEO_SUFFIXES
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -38,6 +39,7 @@ NAME = 'metadata.yaml'
 STORAGES = {'.mcap': 'mcap', '.db3': 'sqlite3'}
 COMPRESSED = ('.zstd', '.zst')
 """Suffixes of compressed files; the first is the one of rosbag2."""
+_MEDIA = VIDEO_SUFFIXES | AUDIO_SUFFIXES
 _BLOCK = 1 << 20
 _MAX_DEPTH = 32
 """Levels of nesting; rosbag2 writes seven."""
@@ -187,7 +189,8 @@ class BagFiles:
     @property
     def storage(self) -> str:
         """Name the storage, and the compression if there is one."""
-        storage = STORAGES.get(storage_suffix(self.files[0]), 'video')
+        other = 'audio' if self.files[0].suffix.casefold() in AUDIO_SUFFIXES else 'video'
+        storage = STORAGES.get(storage_suffix(self.files[0]), other)
         mode = self.compression or ('file' if self.files[0].suffix in COMPRESSED else '')
         return f'{storage}, zstd {mode}' if mode else storage
 
@@ -209,9 +212,10 @@ def find_files(path: Path) -> BagFiles:
     if path.is_file():
         if path.name == NAME:
             return find_files(path.parent)
-        if not storage_suffix(path) and path.suffix.casefold() not in VIDEO_SUFFIXES:
+        if not storage_suffix(path) and path.suffix.casefold() not in _MEDIA:
             raise BagError(path, f'its name ends in {path.suffix or "nothing"}',
-                           'give a rosbag2 folder, a file .mcap or .db3 (.zstd too), or a video; '
+                           'give a rosbag2 folder, a file .mcap or .db3 (.zstd too), a video or '
+                           'audio file; '
                            'a ROS 1 bag becomes one by `rosbags-convert`')
         return _checked(BagFiles(path, (path,)))
     if not path.is_dir():

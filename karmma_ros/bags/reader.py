@@ -27,7 +27,7 @@ from karmma_ros.bags.metadata import (
 )
 from karmma_ros.bags.recovery_mcap import LATEST_NS, RecoveredMcap
 from karmma_ros.bags.recovery_sqlite import RecoveredSqlite
-from karmma_ros.bags.video_messages import is_video, VideoMessages
+from karmma_ros.bags.video_messages import is_media, VideoMessages
 from karmma_ros.errors import BagError, printable
 from karmma_ros.storage import scratch_folder
 
@@ -232,7 +232,7 @@ class _File:
             raise ValueError('it is empty')
         self.path = path
         self.reader: Union[RecoveredMcap, RecoveredSqlite, VideoMessages]
-        if is_video(path):
+        if is_media(path):
             self.reader = VideoMessages(path)
         else:
             self.reader = (

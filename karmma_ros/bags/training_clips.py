@@ -18,7 +18,7 @@ from karmma_ros.bags.collect import bag_digest
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run
 from karmma_ros.bags.topics import choose_topics, parse_topics
-from karmma_ros.bags.video_messages import is_video
+from karmma_ros.bags.video_messages import is_audio, is_media, is_video
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
 from karmma_ros.cluster.bucket import bucket_cache, expand, folder_content, url_of
 from karmma_ros.cluster.engine import (
@@ -48,9 +48,10 @@ from karmma_ros.modalities import modality_type
 from karmma_ros.modality import in_order, Modality, PAPER_MODALITIES
 from karmma_ros.storage import ArrayStore, file_lock, fingerprint
 from karmma_ros.stream.settings import node_parameters, with_topic
+from karmma_ros.stream.window import Window
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 """Grows whenever equal settings would give other clips."""
 _SUFFIXES, _METADATA = ('.mcap', '.db3'), 'metadata.yaml'
 Progress = Callable[[str, int, int], None]
@@ -146,12 +147,14 @@ def extract_clips(
     """
     Yield the row and the clip of the first window that ends at each of some times or after.
 
-    A time that no window ends at within half a window has no clip: the sensors were silent.
+    A time that no window ends at within half a window has no clip: the sensors were silent. After
+    the last window that one is taken, for a short segment at the end of a recording.
 
     :param ends: time and row, on the clock of the bag.
     """
     waiting = list(ends)
     heapq.heapify(waiting)
+    last: tuple[int, Window] | None = None
     for request in replay.windows(progress):
         window = request.window
         end_ns = window.end_ns
@@ -165,6 +168,12 @@ def extract_clips(
                 yield row, clip
         if not waiting:
             return
+        last = end_ns, window
+    if last is not None:
+        end_ns, window = last
+        near = [row for wanted_ns, row in sorted(waiting) if wanted_ns - end_ns <= length_ns // 2]
+        clip = window.clip() if near else None
+        yield from ((row, clip) for row in near if clip is not None)
 
 
 @contextmanager
@@ -181,10 +190,10 @@ def open_bag(path: Path, settings: BagSettings) -> Iterator[Bag]:
 
 def find_bags(paths: Sequence[str]) -> dict[str, Path]:
     """
-    Return recording → bag or video for files, folders of a bag, and folders that contain some.
+    Return recording → bag, video or audio file, for files and for folders that contain some.
 
-    In such a folder a video is left out that a bag of the same name was made of. Paths may be
-    those of buckets, with asterisks.
+    In such a folder a video is left out that a bag of the same name was made of, and an audio file
+    that has the name of either. Paths may be those of buckets, with asterisks.
 
     :raises BagError: when there is none, or two have the same name.
     """
@@ -198,8 +207,8 @@ def find_bags(paths: Sequence[str]) -> dict[str, Path]:
                                'rename one: labels refer to recordings by name')
     if not bags:
         raise BagError(', '.join(paths) or '(nowhere)', 'no bag is there',
-                       'name bags or videos, or folders that contain mcap, sqlite3 or video files '
-                       'or folders of a bag')
+                       'name bags, videos or audio files, or folders that contain mcap, sqlite3, '
+                       'video or audio files or folders of a bag')
     return bags
 
 
@@ -210,9 +219,9 @@ def _bags_below(path: Path) -> list[Path]:
     if not path.is_dir() or (path / _METADATA).is_file():
         return [path]
     inside = sorted(path.iterdir())
-    return _with_videos(
+    return _with_media(
         [each for each in inside if each.suffix in _SUFFIXES or (each / _METADATA).is_file()],
-        [each for each in inside if is_video(each) and each.is_file()])
+        [each for each in inside if is_media(each) and each.is_file()])
 
 
 def _bags_of_bucket(path: Path) -> list[Path]:
@@ -220,18 +229,22 @@ def _bags_of_bucket(path: Path) -> list[Path]:
     inside = folder_content(path)
     if inside is None or any(each.name == _METADATA for each in inside):
         return [path]
-    files = [each for each in inside if each.suffix in _SUFFIXES or is_video(each)]
+    files = [each for each in inside if each.suffix in _SUFFIXES or is_media(each)]
     folders = [each for each in inside if each not in files and any(
         other.name == _METADATA for other in folder_content(each) or ())]
-    return _with_videos(
-        sorted([*folders, *(each for each in files if not is_video(each))]),
-        [each for each in files if is_video(each)])
+    return _with_media(
+        sorted([*folders, *(each for each in files if not is_media(each))]),
+        [each for each in files if is_media(each)])
 
 
-def _with_videos(bags: list[Path], videos: list[Path]) -> list[Path]:
-    """Return bags, and the videos that none of them was made of."""
-    names = {recording_name(each.name) for each in bags}
-    return bags + [each for each in videos if recording_name(each.name) not in names]
+def _with_media(bags: list[Path], media: list[Path]) -> list[Path]:
+    """Return bags, the videos that none of them was made of, and other audio files."""
+    every = list(bags)
+    for is_own in (is_video, is_audio):
+        names = {recording_name(each.name) for each in every}
+        every += [each for each in media
+                  if is_own(each) and recording_name(each.name) not in names]
+    return every
 
 
 def extract_recordings(

@@ -1,8 +1,8 @@
 """
-A video file with its own audio track, read as the messages of a bag.
+A video file with its own audio track, or an audio file, read as the messages of a bag.
 
 They are those that `karmma bag from-video` would write: `/image` has every frame at its own time,
-`/audio` the first audio track, mono, in messages of 512 samples.
+`/audio` the first audio track, mono, in messages of 512 samples. An audio file has `/audio` alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from karmma_ros.bags.message_definitions import Topic, TypeReader
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import DataError
-from karmma_ros.media.video_audio import video_audio
+from karmma_ros.media.video_audio import AUDIO_SUFFIXES, audio_track, video_audio
 from karmma_ros.media.video_file import open_video, VIDEO_SUFFIXES
 from karmma_ros.modalities.message_types import AUDIO_DATA_STAMPED, IMAGE
 import numpy as np
@@ -38,8 +38,18 @@ def is_video(path: Path) -> bool:
     return path.suffix.casefold() in VIDEO_SUFFIXES
 
 
+def is_audio(path: Path) -> bool:
+    """Return whether a name is that of an audio file."""
+    return path.suffix.casefold() in AUDIO_SUFFIXES
+
+
+def is_media(path: Path) -> bool:
+    """Return whether a name is that of a video or audio file."""
+    return is_video(path) or is_audio(path)
+
+
 class VideoMessages:
-    """The topics of a video file, and its messages in order of time."""
+    """The topics of a video or audio file, and its messages in order of time."""
 
     unread_bytes = 0
 
@@ -47,27 +57,36 @@ class VideoMessages:
         """
         Examine the file.
 
-        :raises ValueError: when no frame of it can be decoded.
+        :raises ValueError: when no frame, or nothing of an audio file, can be decoded.
         """
         self.path = path
         self.missing: Counter[str] = Counter()
         self.damage: list[str] = []
         """Where the file breaks off, once that is known."""
+        self.start_ns, self.topics = START_NS, dict[int, Topic]()
         try:
-            with open_video(path) as (reader, info):
-                has_audio = any(stream.type == 'audio' for stream in reader.streams)
-                length_s = info.duration_s or reader.length_s
+            if is_audio(path):
+                has_audio, length_s = True, len(self._decoded()) / AUDIO_RATE
+            else:
+                has_audio, length_s = self._examine()
         except DataError as error:
             raise ValueError(f'{error.problem}: {error.remedy}') from error
-        self.start_ns = START_NS + max(0, round(info.offset_s * NANOSECONDS))
         self.end_ns = START_NS + round(length_s * NANOSECONDS)
-        self.topics = {_IMAGES: Topic(
-            '/image', IMAGE, count=max(1, round(length_s * (info.rate or 1))))}
         if has_audio:
             self.start_ns = START_NS
             self.topics[_AUDIO] = Topic('/audio', AUDIO_DATA_STAMPED, count=max(
                 1, -(-round(length_s * AUDIO_RATE) // AUDIO_CHUNK)))
         self._types = {i: TypeReader(topic.type, None) for i, topic in self.topics.items()}
+
+    def _examine(self) -> tuple[bool, float]:
+        """Set the start and the topic of frames; return whether it has audio, and its seconds."""
+        with open_video(self.path) as (reader, info):
+            has_audio = any(stream.type == 'audio' for stream in reader.streams)
+            length_s = info.duration_s or reader.length_s
+        self.start_ns = START_NS + max(0, round(info.offset_s * NANOSECONDS))
+        self.topics[_IMAGES] = Topic(
+            '/image', IMAGE, count=max(1, round(length_s * (info.rate or 1))))
+        return has_audio, length_s
 
     def close(self) -> None:
         """Do nothing: a file is open only while messages are read."""
@@ -116,10 +135,13 @@ class VideoMessages:
                     AUDIO_DATA_STAMPED, header=self._header(_AUDIO, stamp_ns, 'microphone'),
                     audio=new('audio_common_msgs/msg/AudioData', data=chunk.view(np.uint8))))
 
-    def _samples(self) -> NDArray[np.int16]:
+    def _decoded(self) -> NDArray[np.int16]:
         status = self.path.stat()
+        return _pcm(self.path, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+    def _samples(self) -> NDArray[np.int16]:
         try:
-            return _pcm(self.path, (status.st_ino, status.st_size, status.st_mtime_ns))
+            return self._decoded()
         except DataError as error:
             self.damage.append(error.problem)
             return np.zeros(0, '<i2')
@@ -134,7 +156,7 @@ class VideoMessages:
 @lru_cache(maxsize=2)
 def _pcm(path: Path, version: tuple[int, ...]) -> NDArray[np.int16]:
     """Return the audio of a file, decoded again when `version` changes."""
-    samples = video_audio(path, AUDIO_RATE)
+    samples = (audio_track if is_audio(path) else video_audio)(path, AUDIO_RATE)
     if samples is None:
         return np.zeros(0, '<i2')
     return np.asarray(np.round(np.clip(samples, -1, 1) * 32767), '<i2')

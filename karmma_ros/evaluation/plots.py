@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 import textwrap
 from typing import Any
+import warnings
 
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import Reliability
@@ -308,7 +309,9 @@ def _seeded(system: str, seeds: int) -> str:
 def _save(figure: Figure, path: Path | str) -> None:
     metadata = {'Date': None} if str(path).endswith('.svg') else None
     try:
-        figure.savefig(path, dpi=150, metadata=metadata)
+        with warnings.catch_warnings():  # a name in letters that no font has: boxes stand for them
+            warnings.filterwarnings('ignore', r'Glyph \d+ .* missing from', UserWarning)
+            figure.savefig(path, dpi=150, metadata=metadata)
     except ValueError as error:
         raise InvalidSettingError(
             'chart', str(path), 'a file that ends in .png, .svg or .pdf') from error

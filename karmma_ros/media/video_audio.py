@@ -1,5 +1,5 @@
 """
-The audio of video files.
+The audio of video files, and complete audio files.
 
 Shape legend: n samples.
 """
@@ -16,6 +16,9 @@ from karmma_ros.media.video_file import open_video
 import numpy as np
 from numpy.typing import NDArray
 
+AUDIO_SUFFIXES = frozenset({
+    '.wav', '.flac', '.ogg', '.oga', '.opus', '.mp3', '.m4a', '.aac', '.aif', '.aiff', '.wma'})
+"""What the names of audio files end with."""
 _LONGEST_S = 24 * 3600
 
 
@@ -31,6 +34,24 @@ def video_audio(path: Path, rate: int) -> NDArray[np.float32] | None:
     """
     with open_video(path) as (reader, info):
         origin_s = float(info.first_pts * reader.tick) - info.offset_s
+    return _track(path, rate, origin_s)
+
+
+def audio_track(path: Path, rate: int) -> NDArray[np.float32]:
+    """
+    Return an audio file as mono `[n]` in [-1, 1], from its first sample.
+
+    :param rate: Hz.
+    :raises DataError: when it is missing, or holds no audio that can be decoded.
+    """
+    audio = _track(path, rate)
+    if audio is None or not len(audio):
+        raise DataError(path, 'it holds no audio', 'record or extract it again')
+    return audio
+
+
+def _track(path: Path, rate: int, origin_s: float | None = None) -> NDArray[np.float32] | None:
+    """Return the first audio stream; `origin_s` is second 0, None the time of the first sample."""
     import av  # only here, as in `video_reader`
 
     parts: list[tuple[int, NDArray[np.float32]]] = []
@@ -40,6 +61,7 @@ def video_audio(path: Path, rate: int) -> NDArray[np.float32] | None:
                 if not container.streams.audio:
                     return None
                 for second, samples in _decoded(av, container, rate):
+                    origin_s = second if origin_s is None else origin_s
                     first = round((second - origin_s) * rate)
                     if not first < _LONGEST_S * rate:
                         raise DataError(path, f'its audio has a time of {second:,.0f} s',
@@ -47,7 +69,7 @@ def video_audio(path: Path, rate: int) -> NDArray[np.float32] | None:
                     parts.append((first, samples))
         except (av.error.FFmpegError, ValueError) as error:
             raise DataError(path, f'its audio cannot be read ({error})',
-                            'extract it with ffmpeg, and name the file') from error
+                            'write it anew with ffmpeg, as a wav file') from error
     audio = np.zeros(max((first + len(x) for first, x in parts), default=0), np.float32)
     for first, samples in parts:
         begin, end = max(0, first), max(0, first + len(samples))

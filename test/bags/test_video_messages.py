@@ -17,6 +17,7 @@ from karmma_ros.errors import BagError
 from karmma_ros.modality import Modality
 import numpy as np
 import pytest
+import soundfile
 
 SPEC = replace(clip_spec(), num_frames=4, video=replace(clip_spec().video, height=24, width=24))
 CHOP, WASH = {'action': 'chop'}, {'action': 'wash'}
@@ -107,6 +108,49 @@ def test_videos_of_a_folder_are_recordings_unless_a_bag_has_their_name(folder, t
     (tmp_path / 'monday.mp4').write_bytes((folder / 'monday.mp4').read_bytes())
     (tmp_path / 'monday.mcap').write_bytes((folder / 'as_bags' / 'monday.mcap').read_bytes())
     assert find_bags([str(tmp_path)]) == {'monday': tmp_path / 'monday.mcap'}
+
+
+AUDIO = {'wav': ('PCM_16', 8_000), 'flac': ('PCM_24', 44_100), 'aiff': ('PCM_16', 48_000),
+         'ogg': ('VORBIS', 22_050)}
+"""Suffix → encoding and rate."""
+
+
+@pytest.mark.parametrize('suffix', AUDIO)
+def test_an_audio_file_is_a_recording_of_a_microphone(tmp_path, suffix):
+    encoding, rate = AUDIO[suffix]
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(3 * rate) / rate)
+    stereo = np.stack([tone, np.zeros_like(tone)], 1)
+    soundfile.write(tmp_path / f'a.{suffix}', stereo, rate, subtype=encoding)
+    with Bag(tmp_path / f'a.{suffix}') as bag:
+        assert [name for name, _ in bag.topics] == ['/audio'] and bag.files.storage == 'audio'
+        assert bag.end_ns - bag.start_ns == pytest.approx(3 * NANOSECONDS, abs=NANOSECONDS // 20)
+        samples = np.concatenate([
+            np.frombuffer(bag.reader(m.topic)(m.data).audio.data, '<i2')
+            for m in bag.messages(bag.topics.values())]) / 32768
+    middle = samples[8_000:24_000]
+    assert np.abs(np.fft.rfft(middle)).argmax() == 440
+    assert np.abs(middle).max() == pytest.approx(0.25, abs=0.02)  # the mean of both channels
+
+
+def test_an_audio_file_beside_a_bag_or_a_video_of_its_name_is_left_out(folder, tmp_path):
+    for name in ('monday.mp4', 'monday.wav', 'friday.WAV', 'friday.txt'):
+        (tmp_path / name).touch()
+    assert find_bags([str(tmp_path)]) == {
+        'monday': tmp_path / 'monday.mp4', 'friday': tmp_path / 'friday.WAV'}
+    (tmp_path / 'friday.WAV').write_bytes(b'no audio')
+    with pytest.raises(BagError, match='friday.WAV cannot be read: its audio cannot be read'):
+        Bag(tmp_path / 'friday.WAV').__enter__()
+
+
+@pytest.mark.parametrize(('start_s', 'stop_s'), [(0.0, 0.3), (5.7, 6.0)])
+def test_a_short_segment_at_the_edge_of_a_recording_has_clips(tmp_path, start_s, stop_s):
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / 'a.wav', 0.1 * rng.normal(size=6 * 16_000), 16_000)
+    write_label_file(tmp_path / 'labels.csv', [ActionLabel('a', start_s, stop_s, CHOP)])
+    settings = BagSettings((str(tmp_path / 'a.wav'),), str(tmp_path / 'labels.csv'))
+    recording, = extract_recordings(settings, SPEC, tmp_path / 'cache')
+    clips = WindowClips(recording, 5)
+    assert len(clips) == 1 and clips[0].clip.modalities == (Modality.AUDIO,)
 
 
 def test_a_video_without_audio_and_one_that_is_none(tmp_path):

@@ -25,6 +25,7 @@ from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.training import head_training
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 
@@ -92,8 +93,10 @@ def test_a_model_of_other_classes_over_the_frozen_weights_of_the_base(
                  'Fewer than 5 segments to train the action: chop (4), wash (2)',
                  'top-1 accuracy on 8 segments, validated by leaving one recording out',
                  f'karmma export {tmp_path / "model"} --to openvino',
-                 'karmma bag evaluate another_day.mcap',
-                 'ros2 launch karmma_ros karmma.launch.py model:='):
+                 f'karmma bag evaluate {folder / "monday.mcap"} --model ',
+                 '# it trained the model: better one of another day',
+                 f'karmma.launch.py model:={tmp_path / "model"} image:=/image audio:=/audio '
+                 'detections:=/detections'):
         assert line in printed, line
     card = (tmp_path / 'model' / 'README.md').read_text()
     assert 'over the frozen encoders and fusion block of base@' in card
@@ -395,10 +398,28 @@ def test_recordings_of_one_sensor_train_and_are_scored(run, folder, tmp_path, ca
     tuned = load_bundle(tmp_path / 'model')
     assert tuned.network.modalities == (Modality(sensor),)
     letter = Modality(sensor).letter
-    scored = 8 - (sensor == 'rgb') * 2
-    assert f'| {letter} | {scored} |' in (tmp_path / 'model' / 'run' / 'README.md').read_text()
-    silent = '2 segments have no clip, since the sensors were silent, such as'
-    assert (f'{silent} chop of monday at 6 s' in printed) == (sensor == 'rgb')
+    assert f'| {letter} | 8 |' in (tmp_path / 'model' / 'run' / 'README.md').read_text()
+    assert 'no clip' not in printed
+
+
+def test_audio_files_are_recordings_and_one_far_shorter_than_a_window_is_named(
+        run, folder, tmp_path, capsys):
+    save(folder / 'audio', only(preset('tiny'), ['audio']))
+    rng, bags = np.random.default_rng(0), tmp_path / 'bags'
+    bags.mkdir()
+    for name, seconds in (('monday', 8), ('tuesday', 8), ('spoon', 0.5)):
+        soundfile.write(bags / f'{name}.wav', 0.1 * rng.normal(size=int(16_000 * seconds)), 16_000)
+    labels = [*FOUR, replace(FOUR[0], recording='spoon', stop_s=0.5)]
+    assert run(labels, base='audio', bags=bags) == 0
+    printed = capsys.readouterr().out
+    for line in ('1 segment has no clip, such as chop of spoon at 0 s: the sensors were silent, '
+                 'or cover too little of a window of 2 s, as in a shorter recording',
+                 f'karmma.launch.py model:={tmp_path / "model"} audio:=/audio\n'):
+        assert line in printed, line
+    (tmp_path / 'node.yaml').write_text(
+        'karmma: {ros__parameters: {audio.min_coverage: 0.1}}')
+    assert run(labels, '--parameters', tmp_path / 'node.yaml', base='audio', bags=bags) == 0
+    assert 'no clip' not in capsys.readouterr().out
 
 
 def changed(folder, tmp_path, out='model'):

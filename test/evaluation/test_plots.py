@@ -125,5 +125,11 @@ def test_no_global_state_is_touched(tmp_path):
     assert (tmp_path / 'x.png').is_file()
 
 
+@pytest.mark.filterwarnings('error')
+def test_names_in_letters_without_a_font_are_drawn_in_silence(tmp_path):
+    plots.plot_subsets(tmp_path / 'x.png', {'水を注ぐ': [{'V': 1.0}]})
+    assert (tmp_path / 'x.png').is_file()
+
+
 def test_colours_are_distinct():
     assert len(set(plots.PALETTE)) == len(plots.PALETTE) >= 7

@@ -193,7 +193,7 @@ def extract(
         modalities=base.network.modalities, workers=workers)
     clips = tuple(WindowClips(each, labelled.settings.windows) for each in recordings)
     if not any(map(len, clips)):
-        raise DataError(labelled.path, 'no segment has a clip: the sensors were silent',
+        raise DataError(labelled.path, f'no segment has a clip: {_silent(base.spec)}',
                         'check the topics and their times with `karmma bag evaluate`')
     return replace(labelled, cache=cache, recordings=tuple(recordings), clips=clips)
 
@@ -318,9 +318,9 @@ def report_sensors(labelled: LabelledBags, base: Bundle, modalities: Sequence[Mo
     silent = [label for each, clips in zip(labelled.recordings, labelled.clips)
               for n, label in enumerate(each.labels) if n not in clips.segments]
     if silent:
-        print(f'warning: {count_text(len(silent), "segment", "have")} no clip, since the sensors '
-              f'were silent, such as {silent[0].text} of {silent[0].recording} at '
-              f'{silent[0].start_s:g} s')
+        print(f'warning: {count_text(len(silent), "segment", "have")} no clip, such as '
+              f'{silent[0].text} of {silent[0].recording} at {silent[0].start_s:g} s: '
+              f'{_silent(base.spec)}')
     unused = unused_sensors(labelled, base)
     if unused:
         print(f'note: recorded, and not taken by the model: {", ".join(unused)}. To train '
@@ -332,6 +332,11 @@ def report_sensors(labelled: LabelledBags, base: Bundle, modalities: Sequence[Mo
         if missing:
             print(f'warning: {modality} is missing from {len(missing)} of {len(every)} '
                   f'recordings: {", ".join(missing[:5])}')
+
+
+def _silent(spec: ClipSpec) -> str:
+    return (f'the sensors were silent, or cover too little of a window of {spec.duration:g} s, as '
+            'in a shorter recording; min_coverage in a file for --parameters allows less')
 
 
 def compute_features(

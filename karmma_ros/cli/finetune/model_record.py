@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
-import shlex
 import shutil
 import time
 from typing import Any
 
-from karmma_ros.bags.training_clips import find_bags
 from karmma_ros.calibration import Calibration
 from karmma_ros.cli.finetune.head_choice import (
     action_hits,
@@ -21,9 +19,9 @@ from karmma_ros.cli.finetune.head_choice import (
     TRAINED,
 )
 from karmma_ros.cli.finetune.labelled_bags import LabelledBags
+from karmma_ros.cli.finetune.next_commands import next_commands
 from karmma_ros.cli.finetune.run_record import ScoredSegments, write_run
 from karmma_ros.cli.options import this_machine
-from karmma_ros.cluster.bucket import url_of
 from karmma_ros.data.folds import TEST
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import top1
@@ -95,7 +93,7 @@ def write_model(
     shutil.rmtree(out / RUN, ignore_errors=True)  # of an earlier model
     write_run(out / RUN, labelled, fitted, scored, calibration, options,
               f'{out.name}@{digest_of_file(out / WEIGHTS).hex()[:8]}')
-    print(f'wrote {out}\n\n{next_commands(out, labelled)}')
+    print(f'wrote {out}\n\n{next_commands(out, base, labelled)}')
 
 
 def _provenance(fitted: FittedHeads, base: Bundle) -> str:
@@ -165,16 +163,3 @@ def known_and_added(
                 features, labelled, segments, predict(heads, features, segments))
             text += f', {100 * action_hits(before).mean():.1f} % before'
         yield text
-
-
-def next_commands(out: Path, labelled: LabelledBags) -> str:
-    """Return the commands that follow; test recordings are evaluated, else ones to be named."""
-    paths = find_bags(labelled.settings.files)
-    test = sorted({labelled.labels[i].recording for i in labelled.division.rows(TEST)})
-    bags = ' '.join(shlex.quote(url_of(paths[name]) or str(paths[name]))
-                    for name in test) or 'another_day.mcap'
-    model, labels, report = (shlex.quote(str(x)) for x in (out, labelled.path, f'{out}_report'))
-    return (
-        f'next:\n  karmma export {model} --to openvino\n'
-        f'  karmma bag evaluate {bags} --model {model} --ground-truth {labels} --out {report}\n'
-        f'  ros2 launch karmma_ros karmma.launch.py model:={model} image:=/camera/image_raw')
