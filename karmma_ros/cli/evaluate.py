@@ -61,7 +61,7 @@ from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.model.backends import selection
 from karmma_ros.model.backends.exports import Export, find_exports
 from karmma_ros.model.backends.selection import read_export
-from karmma_ros.model.bundle import Bundle, CARD, write_card_section
+from karmma_ros.model.bundle import Bundle, CARD, save_metrics, write_card_section
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.storage import fingerprint
 
@@ -342,8 +342,9 @@ def _write_cards(
         with writing('MODEL', folder / CARD):
             if each.corruptions is None:
                 title = accuracy_title(clips, f'{split} clips')
-                write_card_section(
-                    folder, title, accuracy_section(top1(each.predictions)), ACCURACY)
+                scores = top1(each.predictions)
+                save_metrics(folder, {f'{split}_top1': scores})
+                write_card_section(folder, title, accuracy_section(scores), ACCURACY)
                 if each.calibration:
                     write_card_section(folder, CONFIDENCE, confidence_section(
                         score(each.predictions, each.calibration), each.calibration,

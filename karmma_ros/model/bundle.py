@@ -170,6 +170,19 @@ def write_card_section(
     write_atomically(card, ''.join(sections))
 
 
+def save_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
+    """
+    Write figures into a model directory, beside those of other names.
+
+    :param metrics: JSON-ready figures that the card rests on.
+    :raises BundleError: as `load_bundle` does for its configuration.
+    """
+    description = _read_description(path)
+    earlier = _mapping(path, description, 'metrics')
+    write_atomically(path / CONFIG, json.dumps(
+        {**description, 'metrics': {**earlier, **metrics}}, indent=1) + '\n')
+
+
 def stored_source(path: Path) -> Mapping[str, Any]:
     """
     Return what a model directory states about the weights it was made of, without loading it.

@@ -19,7 +19,7 @@ from karmma_ros.evaluation.report import SCHEMA_ID, ScoresReport
 from karmma_ros.evaluation.schema import json_schema
 from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name, subsets
 from karmma_ros.model.builder import build
-from karmma_ros.model.bundle import save_bundle, save_calibration
+from karmma_ros.model.bundle import load_bundle, save_bundle, save_calibration
 from karmma_ros.prediction import Vocabulary
 import numpy as np
 import pytest
@@ -346,6 +346,7 @@ def test_the_card_has_the_scores_of_the_corruptions(model, recordings, tmp_path)
 
 def test_the_card_has_the_accuracy_and_the_calibration(model, recordings, tmp_path):
     card, folder = Path(model) / 'README.md', Path(model)
+    before = load_bundle(folder)
     save_calibration(folder, Calibration(
         {(Modality.RGB,): SubsetCalibration({'verb': 2.0}, -3.0)}, 0.05, '800 clips'))
     card.write_text('# m\n\n## Top-1 accuracy on 9 test clips, %\n\nreplaced\n\n'
@@ -357,6 +358,8 @@ def test_the_card_has_the_accuracy_and_the_calibration(model, recordings, tmp_pa
     assert written.index('## Top-1') < written.index('## Corrupted') < written.index('## Confid')
     best = report['models'][0]['subsets']['V']['scores']['verb']['top1']
     assert f'| V | {100 * best:.1f} |' in written
+    stored = load_bundle(folder)
+    assert stored.metrics['test_top1']['V']['verb'] == best and stored.sha256 == before.sha256
     assert 'were fitted on 800 clips' in written and '| V | 2.00 |' in written
     run(tmp_path / 'out', model, '--card')
     assert card.read_text() == written
