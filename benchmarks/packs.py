@@ -5,7 +5,8 @@ What a data pack gains: clips a second and core from recordings and from packs, 
 (JPEGs of 456 x 256 with its 13.6 kB on average, 60 a second and 30 of flow, a WAV file) and packs
 it. Both are read by the loader of `karmma train`, in turns. A rate is per second of processor time
 of the loader's process and of the one that receives, so that other programs matter little.
-`--write` puts the tables into docs/training.md.
+How far JPEG changes images is measured on a photograph that moves. `--write` puts the tables
+into docs/training.md.
 """
 
 from __future__ import annotations
@@ -36,11 +37,15 @@ from karmma_ros.data.segments import LabelledSegment, SegmentDataset
 from karmma_ros.media.audio_file import AudioFile
 from karmma_ros.media.frames import FlowFolder, FrameFolder
 from karmma_ros.media.sources import FlowFromVideo
+from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import Vocabulary
 from karmma_ros.training.loaders import EpochSampler, training_loader
+from matplotlib.cbook import get_sample_data
 import numpy as np
+from numpy.typing import NDArray
 import soundfile
+import torch
 
 V, F, A = Modality.RGB, Modality.FLOW, Modality.AUDIO
 LENGTHS = (1.0, 1.4, 1.7, 2.4, 3.2, 6.0)
@@ -58,20 +63,29 @@ def main() -> None:
     parser.add_argument('--write', action='store_true', help='write docs/training.md')
     options = parser.parse_args()
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        tables = measure_all(Path(folder), options.clips, options.rounds)
+        rates, tables = measure_all(Path(folder), options.clips, options.rounds)
+        tables.append(image_errors(Path(folder) / 'photograph'))
     when = (f'`python benchmarks/packs.py`, {date.today()}: {this_machine()}; medians of '
             f'{options.rounds} rounds in turns, {options.clips} clips.')
-    text = '\n\n'.join([*tables, when])
-    print(text)
+    texts = {'hours': hours(rates), 'packs': '\n\n'.join([*tables, when])}
+    print('\n\n'.join(texts.values()))
     if options.write:
-        page = PAGE.read_text(encoding='utf-8')
-        marked = re.compile('(<!-- packs -->\n).*?(<!-- end -->)', re.DOTALL)
-        PAGE.write_text(marked.sub(lambda m: f'{m[1]}{text}\n{m[2]}', page), encoding='utf-8')
+        for name, text in texts.items():
+            write_page(name, text)
 
 
-def measure_all(folder: Path, count: int, rounds: int) -> list[str]:
-    """Return the tables: both sides, their disk, and how the cost grows."""
+def write_page(name: str, text: str) -> None:
+    """Write what was measured between its markers in docs/training.md."""
+    page = PAGE.read_text(encoding='utf-8')
+    marked = re.compile(f'(<!-- {name} -->\n).*?(<!-- end -->)', re.DOTALL)
+    assert marked.search(page), f'{PAGE} lacks <!-- {name} -->'
+    PAGE.write_text(marked.sub(lambda m: f'{m[1]}{text}\n{m[2]}', page), encoding='utf-8')
+
+
+def measure_all(folder: Path, count: int, rounds: int) -> tuple[dict[str, float], list[str]]:
+    """Return the rates, and tables: both sides, their disk, and how the cost grows."""
     recorded = recording(folder / 'recording', count)
     computed = of_computed_flow(recorded)
     packs = {name: packed(clips, folder / name, quality) for name, clips, quality in (
@@ -87,7 +101,62 @@ def measure_all(folder: Path, count: int, rounds: int) -> list[str]:
     sizes |= {title: size_of(folder / name) for title, name in (
         ('pack, quality 95', 'q95'), ('pack, quality 90', 'q90'), ('pack without loss', 'raw'),
         ('pack of computed flow, quality 90', 'computed'))}
-    return [sides(rates, sizes, count), growth(folder, recorded, packs['q90'], rounds)]
+    return rates, [sides(rates, sizes, count), preparation(packs['q90'], rounds),
+                   growth(folder, recorded, packs['q90'], rounds)]
+
+
+def epic_hours(rate: float) -> float:
+    """Return the hours that the cores need for a training, from clips a second and core."""
+    return CLIPS_EPIC * EPOCHS / rate / CORES / 3600
+
+
+def hours(rates: Mapping[str, float]) -> str:
+    """Return what the loader of a training costs, as a sentence."""
+    files, computed, pack = (epic_hours(rates[name]) for name in (
+        'flow from files', 'flow computed', 'pack, quality 90'))
+    return (f'From the recordings {EPOCHS} epochs of the student need {files:.0f} hours of '
+            f'{CORES} cores, {computed:.0f} with computed flow, while the card waits; from a pack '
+            f'of quality 90 {pack:.1f}.')
+
+
+def preparation(pack: Clips, rounds: int) -> str:
+    """Return what preparing a packed clip costs where there is no card, as a sentence."""
+    seconds = []
+    with loader(pack, (V, F, A)) as load:
+        for _ in range(4 * rounds):
+            batch = load()
+            began = time.process_time()
+            batch.to('cpu')
+            seconds.append((time.process_time() - began) / len(batch))
+    return ('Preparing images and audio on the device is not in the rates: a card does it in no '
+            'time; without one it costs the training process '
+            f'{1e3 * statistics.median(seconds):.0f} ms of a core for each clip.')
+
+
+def image_errors(folder: Path) -> str:
+    """Return the table of how far JPEG changes the images of a moving photograph."""
+    photograph = cv2.imread(get_sample_data('grace_hopper.jpg', asfileobj=False))
+    recorded = recording(folder / 'recording', 3, scene=cv2.resize(
+        photograph, (456, 256), interpolation=cv2.INTER_AREA))
+    computed = of_computed_flow(recorded)
+    lines = ['| difference from no loss, levels of 255 | quality | mean | 99 % within | largest |',
+             '|---|---:|---:|---:|---:|']
+    for title, modality, clips in (('RGB', V, recorded), ('flow from files', F, recorded),
+                                   ('flow computed', F, computed)):
+        wanted = levels(packed(clips, folder / f'{title} 0', 0), modality)
+        for quality in (95, 90):
+            changed = levels(packed(clips, folder / f'{title} {quality}', quality), modality)
+            error = np.abs(changed - wanted)
+            lines.append(f'| {title} | {quality} | {error.mean():.1f} | '
+                         f'{np.percentile(error, 99):.0f} | {error.max()} |')
+    return '\n'.join(lines)
+
+
+def levels(clips: Clips, modality: Modality) -> NDArray[np.int64]:
+    """Return the 8-bit images of all clips."""
+    own = modality_type(modality)
+    return np.concatenate([own.restore(clips[i].clip.inputs[modality], clips.spec)
+                           for i in range(len(clips))]).astype(np.int64)
 
 
 def sides(rates: Mapping[str, float], sizes: Mapping[str, float], count: int) -> str:
@@ -97,8 +166,8 @@ def sides(rates: Mapping[str, float], sizes: Mapping[str, float], count: int) ->
     for name, rate in rates.items():
         base = rates['flow computed' if 'computed' in name else 'flow from files']
         size = f'{sizes[name] / count / 1e6:.2f}' if name in sizes else ''
-        hours = CLIPS_EPIC * EPOCHS / rate / CORES / 3600
-        lines.append(f'| {name} | {rate:.1f} | {rate / base:.1f} | {size} | {hours:.1f} |')
+        lines.append(f'| {name} | {rate:.1f} | {rate / base:.1f} | {size} | '
+                     f'{epic_hours(rate):.1f} |')
     return '\n'.join(lines)
 
 
@@ -135,7 +204,7 @@ def measure(
                 load()  # warm up
                 used, done = cpu_seconds(), 0
                 while cpu_seconds() - used < 1.5:
-                    done += load()
+                    done += len(load())
                 rates[name].append(done / (cpu_seconds() - used))
     return {name: statistics.median(each) for name, each in rates.items()}
 
@@ -150,9 +219,11 @@ def cpu_seconds() -> float:
 
 
 @contextmanager
-def loader(clips: Clips, modalities: Sequence[Modality]) -> Iterator[Callable[[], int]]:
-    """Yield a function that loads a batch in another process and returns its clips."""
-    order = EpochSampler(len(clips), BATCH, seed=0)
+def loader(
+    clips: Clips, modalities: Sequence[Modality], size: int = BATCH,
+) -> Iterator[Callable[[], Batch]]:
+    """Yield a function that returns a batch, which another process loads."""
+    order = EpochSampler(len(clips), size, seed=0)
     batches = training_loader(clips, modalities, order, 1, 1)
 
     def endless() -> Iterator[Batch]:
@@ -161,7 +232,7 @@ def loader(clips: Clips, modalities: Sequence[Modality]) -> Iterator[Callable[[]
             yield from batches
 
     source = endless()
-    yield lambda: len(next(source))
+    yield lambda: next(source)
     source.close()
     iterator: Any = batches._iterator
     iterator._shutdown_workers()
@@ -198,14 +269,17 @@ def recut(clips: SegmentDataset, frames: int) -> SegmentDataset:
     return SegmentDataset(clips.segments, replace(clips.spec, num_frames=frames))
 
 
-def recording(folder: Path, count: int, fps: int = 60) -> SegmentDataset:
+def recording(
+    folder: Path, count: int, fps: int = 60, scene: NDArray[Any] | None = None,
+) -> SegmentDataset:
     """Write a recording in EPIC-Kitchens' layout; return clips of it, one after the other."""
     for name in ('rgb', 'flow/u', 'flow/v'):
         (folder / name).mkdir(parents=True)
     rng = np.random.default_rng(0)
     ends = np.cumsum([LENGTHS[i % len(LENGTHS)] + 0.5 for i in range(count)])
-    scene = cv2.resize(rng.integers(0, 255, (12, 21, 3), np.uint8), (456, 256),
-                       interpolation=cv2.INTER_CUBIC)
+    if scene is None:
+        scene = cv2.resize(rng.integers(0, 255, (12, 21, 3), np.uint8), (456, 256),
+                           interpolation=cv2.INTER_CUBIC)
     for i in range(round((ends[-1] + 2) * fps)):
         name = f'frame_{i + 1:010d}.jpg'
         frame = np.roll(scene, 2 * i, 1)

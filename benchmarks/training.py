@@ -1,95 +1,99 @@
 """
-Does the loader keep up with the training? Both are timed side by side, in turns.
+Does the loader keep up with the training? Both are measured in one run.
 
 `python benchmarks/training.py` makes what it needs in a temporary folder: clips of the synthetic
 kitchen as `karmma train` reads them, and a recording in EPIC-Kitchens' layout (JPEGs of 456 x 256,
-flow images, a WAV file), also as a data pack (`packs.py` compares both in detail). The step is
-that of the `tiny` student, and with `--full` that of the paper's student, forward and backward, at
-the batch sizes of the paper. On a GPU the step runs in bf16 there; the fraction of the card's peak
-is printed if `--peak` gives it.
+flow images, a WAV file), also as a data pack (`packs.py` compares both in detail). A loader's rate
+is per second of processor time, as in `packs.py`; that of a step is per second, of the `tiny`
+student and with `--full` of the paper's student, forward and backward, at the batch sizes of the
+paper. On a GPU the step runs in bf16 there; the fraction of the card's peak is printed if `--peak`
+gives it. `--write` puts the table into docs/training.md.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
-import platform
 import statistics
 import tempfile
 import time
 
 import cv2
+from karmma_ros.cli.options import this_machine
 from karmma_ros.cli.pack import QUALITY
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.samples import Batch, Clips
-from karmma_ros.data.segments import LabelledSegment, SegmentDataset
+from karmma_ros.data.samples import Clips
 from karmma_ros.data.synthetic_kitchen.dataset import CachedKitchen, write_split
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import Split, vocabulary
 from karmma_ros.evaluation.cost import cost_of, setting
-from karmma_ros.media.audio_file import AudioFile
-from karmma_ros.media.frames import FlowFolder, FrameFolder
-from karmma_ros.media.sources import FlowFromVideo
-from karmma_ros.modality import Modality, PAPER_MODALITIES
+from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.model.builder import build
 from karmma_ros.model.presets import preset
-from karmma_ros.training.loaders import EpochSampler, training_loader
 from karmma_ros.training.module import OptimizerSettings, RecognitionModule
-import numpy as np
-from packs import packed
-import soundfile
+import packs
+from packs import A, epic_hours, F, loader, of_computed_flow, packed, recording, V, write_page
 import torch
 
 ROUNDS = 5
+KITCHEN, FILES = 'loader, synthetic kitchen, V+F+A+D', 'loader, EPIC-Kitchens files, V+F+A'
+TINY, FULL = 'step, tiny student', "step, paper's student"
 
 
 def main() -> None:
-    """Time loaders and steps in turns and print a table."""
+    """Measure loaders and steps, print a table, and write it if that is wanted."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--seconds', type=float, default=4.0, help='of each timing [4]')
-    parser.add_argument('--workers', type=int, default=1, help='processes of a loader [1]')
+    parser.add_argument('--seconds', type=float, default=4.0, help='of each timing of a step [4]')
     parser.add_argument('--full', action='store_true', help="time the paper's student, too")
     parser.add_argument('--peak', type=float, default=0.0, help='of the card, bf16 TFLOP/s')
+    parser.add_argument('--write', action='store_true', help='write docs/training.md')
     options = parser.parse_args()
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         kitchen = CachedKitchen(
             write_split(Path(folder) / 'kitchen', Split.TRAIN, 128, 0, clip_spec(), workers=2))
-        recorded, computed = (recording(Path(folder) / name, name == 'computed')
-                              for name in ('files', 'computed'))
-        subjects = {
-            'loader, synthetic kitchen, V+F+A+D': loading(kitchen, 32, options.workers),
-            'loader, EPIC-Kitchens files, V+F+A': loading(recorded, 6, options.workers),
-            'loader, EPIC-Kitchens files, F computed': loading(computed, 6, options.workers),
-            'loader, a pack of EPIC-Kitchens files': loading(
-                packed(recorded, Path(folder) / 'pack', QUALITY), 6, options.workers),
-            'step, tiny student': stepping('tiny', kitchen, 32, device)}
+        recorded = recording(Path(folder) / 'files', 18)
+        loaders = packs.measure({
+            KITCHEN: (kitchen, PAPER_MODALITIES), FILES: (recorded, (V, F, A)),
+            'loader, EPIC-Kitchens files, F computed': (of_computed_flow(recorded), (V, F, A)),
+            'loader, a pack of EPIC-Kitchens files': (
+                packed(recorded, Path(folder) / 'pack', QUALITY), (V, F, A))}, ROUNDS)
+        subjects = {TINY: stepping('tiny', kitchen, 32, device)}
         if options.full:
-            subjects["step, paper's student"] = stepping('karmma_student', recorded, 6, device)
-        rates = measure(subjects, options.seconds)
-        subjects.clear()  # ends the loaders before their files go
-    name = torch.cuda.get_device_name() if device == 'cuda' else platform.machine()
-    print(f'torch {torch.__version__}, {torch.get_num_threads()} threads, {name}, '
-          f'{options.workers} worker(s) a loader; median of {ROUNDS} rounds\n')
-    print('| what | clips/s | worst to best |\n|---|---:|---:|')
-    for what, measured in rates.items():
-        print(f'| {what} | {statistics.median(measured):.1f} | {min(measured):.1f} – '
-              f'{max(measured):.1f} |')
-    report(rates, options.peak, device)
+            subjects[FULL] = stepping('karmma_student', recorded, 6, device)
+        steps = measure(subjects, options.seconds)
+    name = (torch.cuda.get_device_name() if device == 'cuda'
+            else f'{torch.get_num_threads()} threads')
+    text = (f'{table(loaders, steps)}\n\n`python benchmarks/training.py`, {date.today()}: '
+            f'{this_machine()}, steps on {name}; medians of {ROUNDS} rounds in turns.')
+    print(text)
+    report({**loaders, **steps}, options.peak, device)
+    if options.write:
+        write_page('loaders', text)
 
 
-def report(rates: dict[str, list[float]], peak: float, device: str) -> None:
+def table(loaders: Mapping[str, float], steps: Mapping[str, float]) -> str:
+    """Return the rates, and the hours of the cores for the loaders of EPIC-Kitchens."""
+    lines = ['| what | clips/s, of a loader for each core | hours of 8 cores |', '|---|---:|---:|']
+    lines += [f'| {name} | {rate:.1f} | '
+              f'{f"{epic_hours(rate):.1f}" if "EPIC" in name else ""} |'
+              for name, rate in loaders.items()]
+    return '\n'.join([*lines, *(f'| {name} | {rate:.1f} | |' for name, rate in steps.items())])
+
+
+def report(rates: Mapping[str, float], peak: float, device: str) -> None:
     """Report what bounds the training, and how busy the card is."""
-    middle = {what: statistics.median(measured) for what, measured in rates.items()}
-    ratio = middle['loader, synthetic kitchen, V+F+A+D'] / middle['step, tiny student']
+    ratio = rates[KITCHEN] / rates[TINY]
     print(f'\nOne loader process feeds {ratio:.1f} times what the tiny student takes: '
           f'{"the step" if ratio > 1 else "the loader"} bounds.')
-    full = middle.get("step, paper's student")
+    full = rates.get(FULL)
     if full is None:
         return
-    ratio = middle['loader, EPIC-Kitchens files, V+F+A'] / full
-    print(f"One loader process feeds {ratio:.2f} times what the paper's student takes.")
+    print(f"One loader process feeds {rates[FILES] / full:.2f} times what the paper's student "
+          'takes.')
     if device == 'cuda':
         gflops = 3 * cost_of('karmma_student').gflops['V+F+A']
         busy = f', {100 * full * gflops / 1e3 / peak:.0f} % of its peak' if peak else ''
@@ -97,10 +101,8 @@ def report(rates: dict[str, list[float]], peak: float, device: str) -> None:
               f'{torch.cuda.max_memory_allocated() / 1e9:.1f} GB')
 
 
-def measure(
-    subjects: dict[str, Callable[[], int]], seconds: float
-) -> dict[str, list[float]]:
-    """Run each for some seconds, in turns, so that a busy moment of the machine meets all."""
+def measure(subjects: Mapping[str, Callable[[], int]], seconds: float) -> dict[str, float]:
+    """Run each for some seconds, in turns; return the clips a second."""
     for run in subjects.values():
         run()  # warm up
     rates: dict[str, list[float]] = {what: [] for what in subjects}
@@ -110,20 +112,7 @@ def measure(
             while time.perf_counter() - began < seconds:
                 done += run()
             rates[what].append(done / (time.perf_counter() - began))
-    return rates
-
-
-def loading(clips: Clips, batch_size: int, workers: int) -> Callable[[], int]:
-    """Return a function that loads a batch and returns its number of clips."""
-    def endless() -> Iterator[Batch]:
-        order = EpochSampler(len(clips), batch_size, seed=0)
-        batches = training_loader(clips, PAPER_MODALITIES, order, 1, workers)
-        for epoch in range(1_000_000):
-            order.set_epoch(epoch)
-            yield from batches
-
-    source = endless()
-    return lambda: len(next(source))
+    return {what: statistics.median(each) for what, each in rates.items()}
 
 
 def stepping(name: str, clips: Clips, batch_size: int, device: str) -> Callable[[], int]:
@@ -134,8 +123,8 @@ def stepping(name: str, clips: Clips, batch_size: int, device: str) -> Callable[
     module = RecognitionModule(network, OptimizerSettings())
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     optimiser = torch.optim.AdamW(network.parameters())
-    order = EpochSampler(len(clips), batch_size, seed=0)
-    batch = next(iter(training_loader(clips, network.modalities, order, 1, 0))).to(device)
+    with loader(clips, network.modalities, batch_size) as load:
+        batch = load().to(device)
     count = iter(range(1_000_000_000))
 
     def step() -> int:
@@ -150,31 +139,6 @@ def stepping(name: str, clips: Clips, batch_size: int, device: str) -> Callable[
         return len(batch)
 
     return step
-
-
-def recording(folder: Path, computed: bool, seconds: int = 8, fps: int = 60) -> SegmentDataset:
-    """Write a recording in EPIC-Kitchens' layout and give clips of it."""
-    for name in ('rgb', 'flow/u', 'flow/v'):
-        (folder / name).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    frame = cv2.resize(rng.integers(0, 255, (32, 57, 3), np.uint8), (456, 256))
-    for i in range(seconds * fps):
-        name = f'frame_{i + 1:010d}.jpg'
-        cv2.imwrite(str(folder / 'rgb' / name), np.roll(frame, 2 * i, 1))
-        if i % 2 == 0:
-            for part in ('u', 'v'):
-                cv2.imwrite(str(folder / 'flow' / part / f'frame_{i // 2 + 1:010d}.jpg'),
-                            np.roll(frame[..., 0], 2 * i, 1))
-    soundfile.write(folder / 'sound.wav', rng.normal(0, 0.1, 24_000 * seconds), 24_000)
-    video = FrameFolder(folder / 'rgb', fps)
-    flow = FlowFromVideo(video) if computed else FlowFolder(folder / 'flow', fps, stride=2)
-    sources = {Modality.RGB: video, Modality.FLOW: flow,
-               Modality.AUDIO: AudioFile(folder / 'sound.wav')}
-    segments = [
-        LabelledSegment(f's{i}', 0.1 * i, 0.1 * i + 3, {'verb': i % 8, 'noun': i % 10}, sources)
-        for i in range(48)
-    ]
-    return SegmentDataset(segments, ClipSpec())
 
 
 if __name__ == '__main__':

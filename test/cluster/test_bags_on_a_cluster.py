@@ -5,11 +5,11 @@ import re
 import threading
 import time
 
-from clusters import two_nodes
+from cluster_tasks import evaluate_until_killed
 from karmma_ros.cli.main import main
 import pytest
 
-BAGS = 6
+BAGS = 4
 TIMINGS = re.compile(r'latency.*')
 
 
@@ -54,16 +54,8 @@ def without_timings(node):
     return [without_timings(each) for each in node] if isinstance(node, list) else node
 
 
-@pytest.fixture(scope='module')
-def cluster():
-    """Yield an address, and what kills the second node: the last test does."""
-    pytest.importorskip('ray', reason='pip install -r requirements/cluster.txt')
-    with two_nodes() as (address, kill):
-        yield address, kill
-
-
 def on_cluster(cluster, bags, out):
-    return evaluate(bags, out, '--cluster', cluster[0], '--job-cpus', '1')
+    return evaluate(bags, out, '--cluster', cluster, '--job-cpus', '1')
 
 
 def test_two_nodes_give_the_report_of_one_process(cluster, bags, alone, tmp_path):
@@ -86,17 +78,23 @@ def test_two_nodes_fine_tune_the_model_of_one_process(cluster, bags, tmp_path):
                      '--from', 'synthetic_kitchen', '--steps', '20', '--windows', '2', '--cache',
                      str(tmp_path / name), '--out', str(tmp_path / name / 'model'), *words]) == 0
         return (tmp_path / name / 'model' / 'model.safetensors').read_bytes()
-    assert finetune('cluster', '--cluster', cluster[0], '--job-cpus', '1') == finetune('alone')
+    assert finetune('cluster', '--cluster', cluster, '--job-cpus', '1') == finetune('alone')
 
 
-def test_a_node_that_is_killed_changes_nothing(cluster, bags, alone, tmp_path):
-    """Whether it has a task at that moment differs; test_engine.py kills one that has."""
+def test_a_node_that_is_killed_in_the_middle_of_a_bag_changes_nothing(
+    nodes, bags, alone, tmp_path, monkeypatch, capsys
+):
+    """The last test, since the node does not come back."""
+    monkeypatch.setattr('karmma_ros.bags.parallel._evaluate', evaluate_until_killed)
+
     def kill_later():
-        while len(list(tmp_path.glob('work/*/predictions.npz'))) < 2:
+        while not list(tmp_path.glob('work/*.half')):
             time.sleep(0.02)
-        cluster[1]()
-    thread = threading.Thread(target=kill_later)
+        nodes[1]()
+    thread = threading.Thread(target=kill_later, daemon=True)
     thread.start()
-    assert on_cluster(cluster, bags, tmp_path) == 1
-    thread.join()
+    assert on_cluster(nodes[0], bags, tmp_path) == 1
+    thread.join(10)
+    assert not thread.is_alive()
     assert report(tmp_path) == alone
+    assert capsys.readouterr().out.count('a worker ended: its task is run again') == 1

@@ -10,6 +10,7 @@ import threading
 import time
 
 from cluster_tasks import (
+    ended_on_one_node,
     exiting_setup,
     failing,
     failing_setup,
@@ -20,29 +21,13 @@ from cluster_tasks import (
     slow,
     square,
 )
-from clusters import node_with_client, two_nodes
+from clusters import node_with_client
 from karmma_ros.cli.options import add_worker_options, command_parser, workers_of
 from karmma_ros.cluster.engine import check_shared, map_tasks, Workers, WorkerStoppedError
 from karmma_ros.errors import BagError, InvalidSettingError, KarmmaError
 import pytest
 
-HELPERS = Path(__file__).resolve().parents[1] / 'helpers'
-
-
-@pytest.fixture(scope='module', autouse=True)
-def tasks_path():
-    """Let the workers import the tasks."""
-    pytest.importorskip('ray', reason='pip install -r requirements/cluster.txt')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('PYTHONPATH', f'{HELPERS}:{os.environ.get("PYTHONPATH", "")}')
-        yield
-
-
-@pytest.fixture(scope='module')
-def cluster():
-    """Yield the address of two nodes of one core each; the second claims to have a GPU."""
-    with two_nodes() as (address, _):
-        yield address
+pytestmark = pytest.mark.usefixtures('tasks_path')
 
 
 def lines(log):
@@ -139,29 +124,6 @@ def test_a_cluster_without_what_is_needed_is_an_error(cluster):
         map_tasks(square, range(3), no_setup, Workers(cluster, 0, 64, 1, start_timeout_s=1))
 
 
-def test_after_a_node_is_killed_every_task_is_done_once(tmp_path):
-    log, notes = tmp_path / 'log', []
-    with two_nodes() as (address, kill):
-        begun = threading.Event()
-
-        def kill_later():
-            while len(log.read_text().splitlines() if log.exists() else ()) < 4:
-                time.sleep(0.05)
-            begun.set()
-            kill()
-        thread = threading.Thread(target=kill_later)
-        thread.start()
-        tasks = [(log, n, 1) for n in range(8)]
-        done = []
-        assert map_tasks(slow, tasks, no_setup, Workers(address), note=notes.append,
-                         on_result=lambda index, result: done.append(index)) == list(range(8))
-        thread.join()
-    assert begun.is_set() and notes == ['a worker ended: its task is run again']
-    assert sorted(done) == list(range(8))
-    ended = [int(n) for word, n, _ in lines(log) if word == 'end']
-    assert sorted(ended) == list(range(8))
-
-
 def test_a_cluster_is_reached_from_outside(tmp_path):
     notes, tasks = [], [(tmp_path / 'log', n) for n in range(4)]
     with node_with_client() as address:
@@ -209,3 +171,24 @@ def test_an_interrupt_ends_the_workers(tmp_path):
     while any(Path(f'/proc/{each}').exists() for each in workers):
         assert time.monotonic() < deadline, 'a worker has not ended'
         time.sleep(0.1)
+
+
+def test_after_a_node_is_killed_every_task_is_done_once(nodes, tmp_path):
+    """The last test, since the node does not come back."""
+    log, notes, done = tmp_path / 'log', [], []
+    address, kill = nodes
+
+    def kill_later():
+        while 'second' not in (log.read_text() if log.exists() else ''):
+            time.sleep(0.02)
+        kill()
+    thread = threading.Thread(target=kill_later, daemon=True)
+    thread.start()
+    tasks = [(log, n) for n in range(8)]
+    assert map_tasks(ended_on_one_node, tasks, no_setup, Workers(address), note=notes.append,
+                     on_result=lambda index, result: done.append(index)) == list(range(8))
+    thread.join(10)
+    assert not thread.is_alive() and notes == ['a worker ended: its task is run again']
+    assert sorted(done) == list(range(8))
+    assert sorted(int(line[1]) for line in lines(log) if line[0] == 'end') == list(range(8))
+    assert len([line for line in lines(log) if line[0] == 'begin']) == 9

@@ -5,7 +5,10 @@ from pathlib import Path
 import signal
 import time
 
+from karmma_ros.bags import parallel
 from karmma_ros.errors import BagError, KarmmaError
+
+_evaluate = parallel._evaluate
 
 
 def no_setup():
@@ -44,6 +47,24 @@ def slow(state, task, report):
     return number
 
 
+def ended_on_one_node(state, task, report):
+    """Write as `slow`; on the second node of `two_nodes`, wait for the end of the process."""
+    log, number = task
+    second = _on_second_node()
+    _write(log, f'begin {number} {"second" if second else "first"}')
+    if second:
+        time.sleep(600)
+    _write(log, f'end {number}')
+    return number
+
+
+def _on_second_node():
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    return own == next(each['NodeID'] for each in ray.nodes() if 'GPU' in each['Resources'])
+
+
 def failing(state, task, report):
     """Raise for the task 1, with the process in a log."""
     log, number = task
@@ -61,6 +82,18 @@ def killed(state, task, report):
     if number == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def evaluate_until_killed(job, bundle, path, report):
+    """Evaluate a bag; on the second node of `two_nodes` half of it, and then wait for the end."""
+    second = _on_second_node()
+
+    def wait(done, total):
+        report(done, total)
+        if second and total < 2 * done < 2 * total:
+            (job.run_dir / f'{path.name}.half').touch()
+            time.sleep(600)
+    return _evaluate(job, bundle, path, wait)
 
 
 def mistaken(state, task, report):

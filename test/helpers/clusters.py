@@ -19,8 +19,8 @@ def two_nodes():
     nodes, options = Cluster(), {'num_cpus': 1, 'object_store_memory': 80 * 1024**2}
     nodes.add_node(**options, include_dashboard=False, _system_config={'worker_niceness': 0})
     second = nodes.add_node(**options, num_gpus=1)
-    try:
-        yield nodes.address, lambda: nodes.remove_node(second, allow_graceful=False)
+    try:  # remove_node would use the connection of this process, which another thread may end
+        yield nodes.address, lambda: second.kill_all_processes(check_alive=False, wait=True)
     finally:
         nodes.shutdown()
 
