@@ -25,10 +25,9 @@ from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.recorded import compare_recorded, read_recorded, RecordedPredictions
 from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run, WindowRequest
 from karmma_ros.bags.topics import (
-    AUDIO_INFO,
     choose_topics,
+    earlier_audio_info,
     EarlierInfo,
-    find_earlier_info,
     RECOGNITION,
     TopicChoice,
     TRUTH,
@@ -37,8 +36,7 @@ from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, printable
 from karmma_ros.evaluation.inference import inference_for, Subset
 from karmma_ros.evaluation.predictions import BagPredictions
-from karmma_ros.modalities.message_types import AUDIO_STAMPED
-from karmma_ros.modality import listed, Modality, subsets
+from karmma_ros.modality import listed, subsets
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.streaming import chunks_of
 from karmma_ros.storage import fingerprint
@@ -130,7 +128,7 @@ def evaluate_bag(
         topics = {role: topic.name for role, topic in choice.topics.items()}
         settings = replace(
             settings, faults=tuple(on_inputs(each, topics) for each in settings.faults))
-        info = _earlier_info(path, choice, settings)
+        info = earlier_audio_info(path, choice, settings.topics, settings.bags)
         evaluation = _Evaluation(bag, choice, bundle, settings, device, info)
         before = file_states(bag.files.sources)
         folder = None if run_dir is None else run_dir / fingerprint(
@@ -154,15 +152,6 @@ def _key_facts(
         'calibration': bundle.calibration.to_dict(), 'spec': bundle.spec.to_dict(),
         **settings.to_dict(),
         'audio_info': None if info is None else info.fields}
-
-
-def _earlier_info(path: Path, choice: TopicChoice, settings: Settings) -> EarlierInfo | None:
-    """Return the audio format of an earlier file, if the bag itself does not state it."""
-    audio = choice.topics.get(Modality.AUDIO.value)
-    if audio is None or audio.type == AUDIO_STAMPED or AUDIO_INFO in {*choice.topics,
-                                                                   *settings.topics}:
-        return None
-    return find_earlier_info(path, settings.bags)
 
 
 class _Evaluation:
@@ -238,9 +227,7 @@ class _Evaluation:
         rejected = replay.nodes[0].rejected
         for role, count in sorted(rejected.counts.items()):
             unused[f'{role} messages that cannot be used'] += count
-            warnings.append(f'{role}: messages that cannot be used: {count:,}; the first one: '
-                            f'{rejected.first[role]}')
-        warnings += replay.nodes[0].warnings
+        warnings += replay.nodes[0].problems
         for role, count in sorted(replay.unreadable.items()):
             unused[f'{role} messages that cannot be read'] += count
         unused.update(collector.dropped)

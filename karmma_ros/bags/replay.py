@@ -131,6 +131,13 @@ class SimulatedNode:
             for line, (first_ns, last_ns) in self._warnings.items()]
 
     @property
+    def problems(self) -> list[str]:
+        """Return a sentence on the rejected messages of each input, then the warnings."""
+        return [*(f'{role}: messages that cannot be used: {count:,}; the first one: '
+                  f'{self.rejected.first[role]}'
+                  for role, count in sorted(self.rejected.counts.items())), *self.warnings]
+
+    @property
     def states(self) -> NDArray[np.int64]:
         """Return the changes of state: time, and the state of each modality, `[s, 1 + m]`."""
         return np.array(self._states, np.int64).reshape(-1, 1 + len(self._stream.listed))

@@ -269,6 +269,22 @@ class EarlierInfo:
                 str(message.coding_format)]
 
 
+def earlier_audio_info(
+    path: Path, choice: TopicChoice, named: Collection[str], paths: Iterable[Path]
+) -> EarlierInfo | None:
+    """
+    Return the audio format of an earlier file of a split bag, if the bag itself states none.
+
+    :param named: roles whose topics the user named.
+    :param paths: bags of which one may be the earlier file.
+    """
+    audio = choice.topics.get(Modality.AUDIO.value)
+    if audio is None or audio.type == types.AUDIO_STAMPED or AUDIO_INFO in {
+            *choice.topics, *named}:
+        return None
+    return find_earlier_info(path, paths)
+
+
 def find_earlier_info(path: Path, paths: Iterable[Path]) -> EarlierInfo | None:
     """Return the audio format in the latest earlier file of a split bag; None without any."""
     for earlier in earlier_files(path, paths):

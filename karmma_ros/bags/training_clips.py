@@ -17,7 +17,7 @@ from typing import Any
 from karmma_ros.bags.collect import bag_digest
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run
-from karmma_ros.bags.topics import choose_topics, parse_topics
+from karmma_ros.bags.topics import choose_topics, earlier_audio_info, parse_topics
 from karmma_ros.bags.video_messages import is_audio, is_media, is_video
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
 from karmma_ros.cluster.bucket import bucket_cache, expand, folder_content, url_of
@@ -43,10 +43,10 @@ from karmma_ros.data.recordings import (
     input_array,
     present_array,
 )
-from karmma_ros.errors import BagError, count_text, DataError
+from karmma_ros.errors import BagError, count_text, DataError, printable
 from karmma_ros.modalities import modality_type
 from karmma_ros.modality import in_order, Modality, PAPER_MODALITIES
-from karmma_ros.storage import ArrayStore, file_lock, fingerprint
+from karmma_ros.storage import ArrayStore, file_lock, fingerprint, write_atomically
 from karmma_ros.stream.settings import node_parameters, with_topic
 from karmma_ros.stream.window import Window
 import numpy as np
@@ -55,6 +55,8 @@ VERSION = 2
 """Grows whenever equal settings would give other clips."""
 _SUFFIXES, _METADATA = ('.mcap', '.db3'), 'metadata.yaml'
 Progress = Callable[[str, int, int], None]
+_NOTES, _MOST_NOTE = 'notes.txt', 400
+"""What the inputs rejected or found wrong; characters of a line."""
 _Job = tuple[Path, 'tuple[ActionLabel, ...]', 'tuple[str, ...]']
 """A bag, its labels and the notes on them."""
 
@@ -91,12 +93,20 @@ class _Extraction:
                 'topics': choice.to_dict(), 'modalities': [m.value for m in used],
                 'windows': self.settings.windows,
                 'segments': [[x.start_s, x.stop_s] for x in labels]}
+            info = None if url_of(path) else earlier_audio_info(
+                path, choice, named, find_bags(self.settings.files).values())
+            if info is not None:
+                facts['audio_info'] = info.fields
             store = self._store(recording_name(path.name), facts, used, len(labels))
             with file_lock(store.folder):
                 if not store.complete:
-                    replay = Replay(bag, choice, self.spec, used, self.values, [Run()])
+                    replay = Replay(bag, choice, self.spec, used, self.values, [Run()],
+                                    audio_info=None if info is None else info.message)
                     self._fill(store, bag, replay, labels, progress)
-        return ExtractedRecording(store.folder, labels, notes)
+                    write_atomically(store.folder / _NOTES, '\n'.join(
+                        printable(f'{bag.path.name}: {line}', _MOST_NOTE)
+                        for line in replay.nodes[0].problems))
+        return ExtractedRecording(store.folder, labels, (*notes, *_read_notes(store.folder)))
 
     def _store(
         self, name: str, facts: dict[str, Any], modalities: Sequence[Modality], segments: int,
@@ -130,6 +140,13 @@ class _Extraction:
             store.write(range(row, row + 1), arrays)
         progress(length_ns, length_ns)
         store.finish()
+
+
+def _read_notes(folder: Path) -> list[str]:
+    try:
+        return (folder / _NOTES).read_text(encoding='utf-8').splitlines()
+    except OSError:  # of a process that ended before it wrote them
+        return []
 
 
 def window_ends(start_ns: int, stop_ns: int, length_ns: int, windows: int) -> list[int]:

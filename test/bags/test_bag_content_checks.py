@@ -5,7 +5,10 @@ from dataclasses import replace
 from karmma_ros.bags.evaluate import evaluate_bag, Settings
 from karmma_ros.bags.faults import parse_corrupt
 from karmma_ros.bags.topics import earlier_files
+from karmma_ros.bags.training_clips import extract_recordings
 from karmma_ros.bags.writer import BagWriter
+from karmma_ros.data.labels.label_file import ActionLabel, write_label_file
+from karmma_ros.data.recordings import BagSettings, WindowClips
 from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
@@ -90,6 +93,20 @@ def test_a_file_of_a_split_bag_uses_the_audio_format_of_an_earlier_one(bundle, t
     assert present[A]
     warnings, present = evaluated(parts[1], bundle)
     assert 'audio comes at about 48000' in warnings[0] and not present[A]
+
+
+def test_clips_for_training_use_it_too_and_note_what_is_rejected(bundle, tmp_path):
+    write(tmp_path / 'kitchen_0.mcap', 48_000, info=STEREO)
+    write(tmp_path / 'kitchen_1.mcap', 48_000, start_ns=START + 3 * S)
+    write_label_file(tmp_path / 'labels.csv', [ActionLabel('kitchen_1', 0, 3, {'action': 'cut'})])
+    for files, has_audio in ((tmp_path, True), (tmp_path / 'kitchen_1.mcap', False)):
+        settings = BagSettings((str(files),), str(tmp_path / 'labels.csv'), windows=1)
+        for _ in range(2):  # computed, and of the cache
+            recording, = extract_recordings(settings, bundle.spec, tmp_path / 'cache')
+            assert (Modality.AUDIO in WindowClips(recording, 1)[0].clip.modalities) == has_audio
+            notes = [line for line in recording.notes
+                     if line.startswith('kitchen_1.mcap: audio comes at about 48000 samples')]
+            assert len(notes) == (not has_audio)
 
 
 def test_earlier_files_are_those_of_the_same_bag_latest_first(tmp_path):

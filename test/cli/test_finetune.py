@@ -409,10 +409,15 @@ def test_audio_files_are_recordings_and_one_far_shorter_than_a_window_is_named(
     bags.mkdir()
     for name, seconds in (('monday', 8), ('tuesday', 8), ('spoon', 0.5)):
         soundfile.write(bags / f'{name}.wav', 0.1 * rng.normal(size=int(16_000 * seconds)), 16_000)
-    labels = [*FOUR, replace(FOUR[0], recording='spoon', stop_s=0.5)]
+    stir = ActionLabel('spoon', 0.0, 0.5, {'action': 'stir'})
+    assert run([FOUR[0], stir], base='audio', bags=bags) == 2
+    problem = 'training segments with a clip have the action chop; expected two classes or more: '
+    assert problem in capsys.readouterr().err
+    labels = [*FOUR, stir]
     assert run(labels, base='audio', bags=bags) == 0
     printed = capsys.readouterr().out
-    for line in ('1 segment has no clip, such as chop of spoon at 0 s: the sensors were silent, '
+    for line in ('no training segment has a clip of the action stir: it is never predicted',
+                 '1 segment has no clip, such as stir of spoon at 0 s: the sensors were silent, '
                  'or cover too little of a window of 2 s, as in a shorter recording',
                  f'karmma.launch.py model:={tmp_path / "model"} audio:=/audio\n'):
         assert line in printed, line
@@ -420,6 +425,22 @@ def test_audio_files_are_recordings_and_one_far_shorter_than_a_window_is_named(
         'karmma: {ros__parameters: {audio.min_coverage: 0.1}}')
     assert run(labels, '--parameters', tmp_path / 'node.yaml', base='audio', bags=bags) == 0
     assert 'no clip' not in capsys.readouterr().out
+
+
+def test_what_the_inputs_reject_is_named_where_no_clips_are_left(run, folder, tmp_path, capsys):
+    save(folder / 'audio', only(preset('tiny'), ['audio']))
+    rng, bags = np.random.default_rng(0), tmp_path / 'bags'
+    for name in ('monday', 'tuesday'):
+        with BagWriter(bags / f'{name}.mcap') as bag:  # 44.1 kHz, which the bag does not state
+            for i in range(80):
+                now_ns = 1_735_689_600_000_000_000 + i * 100_000_000
+                bag.audio(now_ns, rng.uniform(-0.1, 0.1, 4410).astype(np.float32),
+                          now_ns + 100_000_000)
+    rate = 'audio comes at about 44100 samples per second, expected 16000: set audio.sample_rate'
+    assert run(FOUR[1:3], base='audio', bags=bags) == 2
+    problem = capsys.readouterr().err
+    assert 'no segment has a clip: the sensors were silent, or cover too little of a' in problem
+    assert f'monday.mcap: {rate}' in problem
 
 
 def changed(folder, tmp_path, out='model'):

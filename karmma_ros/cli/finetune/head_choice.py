@@ -198,7 +198,8 @@ def _validate(fit: _Fit, fitted: FittedHeads) -> None:
         predicted[NEAREST].append(predict(fit.nearest(training), fit.features, validation))
         segments.append(validation)
     if not segments:
-        fitted.notes.append('there is one training segment: nothing validates')
+        fitted.notes.append('the training segments with a clip are all in one fold: nothing '
+                            'validates')
         return
     fitted.validated = np.concatenate(segments)
     tables = {method: as_predictions(fit.features, fit.labelled, fitted.validated, _joined(

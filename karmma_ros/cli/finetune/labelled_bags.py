@@ -39,6 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NOTHING = 'nothing'
+_MOST_NOTES = 8
 
 
 @dataclass(frozen=True)
@@ -192,10 +193,38 @@ def extract(
         labelled.settings, base.spec, cache, bars, table=labelled.table,
         modalities=base.network.modalities, workers=workers)
     clips = tuple(WindowClips(each, labelled.settings.windows) for each in recordings)
-    if not any(map(len, clips)):
-        raise DataError(labelled.path, f'no segment has a clip: {_silent(base.spec)}',
+    labelled = replace(labelled, cache=cache, recordings=tuple(recordings), clips=clips)
+    _check_clips(labelled, base.spec)
+    return labelled
+
+
+def _check_clips(labelled: LabelledBags, spec: ClipSpec) -> None:
+    """
+    Warn of classes that no training segment with a clip has.
+
+    :raises DataError: when that leaves none, or one class alone.
+    """
+    notes = [line for each in labelled.recordings for line in each.notes]
+    reason = '; '.join([_silent(spec), *notes[:1]])
+    if not any(map(len, labelled.clips)):
+        raise DataError(labelled.path, f'no segment has a clip: {reason}',
                         'check the topics and their times with `karmma bag evaluate`')
-    return replace(labelled, cache=cache, recordings=tuple(recordings), clips=clips)
+    first, present = 0, set[int]()
+    for recording, clips in zip(labelled.recordings, labelled.clips):
+        present |= {first + int(n) for n in clips.segments}
+        first += len(recording.labels)
+    training = [i for i in labelled.division.rows(TRAIN).tolist() if i in present]
+    for head, names in labelled.vocabulary.heads.items():
+        every = {names[n] for n in labelled.ids[head][labelled.division.rows(TRAIN)]}
+        own = {names[n] for n in labelled.ids[head][training]}
+        if len(every) > 1 >= len(own):
+            raise DataError(
+                labelled.path, f'training segments with a clip have the {head} '
+                f'{", ".join(own) or "of none"}; expected two classes or more: {reason}',
+                'check the topics and their times with `karmma bag evaluate`')
+        if own < every:
+            print(f'warning: no training segment has a clip of the {head} '
+                  f'{printable(", ".join(sorted(every - own)[:5]), 200)}: it is never predicted')
 
 
 def unused_sensors(labelled: LabelledBags, base: Bundle) -> list[str]:
@@ -312,9 +341,12 @@ def report_sensors(labelled: LabelledBags, base: Bundle, modalities: Sequence[Mo
     left_out = [m for m in modalities if m not in base.network.modalities]
     if left_out:
         print(f'note: no recording has {", ".join(left_out)}: the model is without')
-    for each in labelled.recordings:
-        for line in each.notes:
-            print(f'warning: {printable(line, 1000)}')
+    notes = [line for each in labelled.recordings for line in each.notes]
+    for line in notes[:_MOST_NOTES]:
+        print(f'warning: {printable(line, 1000)}')
+    if len(notes) > _MOST_NOTES:
+        print(f'warning: {len(notes) - _MOST_NOTES} more of other recordings; `karmma bag '
+              'evaluate` prints those of each')
     silent = [label for each, clips in zip(labelled.recordings, labelled.clips)
               for n, label in enumerate(each.labels) if n not in clips.segments]
     if silent:
