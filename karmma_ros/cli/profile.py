@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     costs = {name: cost_of_model(b.config, b.spec, b.vocabulary) if (b := models.get(name))
              else cost_of(name) for name in names}
     fusing = [name for name in names
-              if name not in models and preset(name).fusion == 'transformer']
+              if name not in models and preset(name).fusion != 'logit_mean']
     by_cap = {name: gflops_by_cap(name, caps) for name in fusing} if caps else {}
     memory = {name: _memory(name, costs[name]) for name in names} if options.memory else {}
     if options.chart:

@@ -129,7 +129,7 @@ def gflops_by_cap(name: str, caps: Sequence[int | None]) -> dict[int | None, flo
     :raises InvalidSettingError: for an unknown preset, one without a cap, or a cap below one.
     """
     config = preset(name)
-    if config.fusion != 'transformer' or config.reduction == 'none':
+    if config.fusion == 'logit_mean' or config.reduction == 'none':
         raise InvalidSettingError('preset', name, 'one that reduces its tokens before fusion')
     network, spec = _shapes_of(name, config)
     features, encoding = _count_each(

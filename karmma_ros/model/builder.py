@@ -22,6 +22,7 @@ from karmma_ros.model.fusion import (
     LogitMean,
     MultiHeadMLP,
     PairHeads,
+    QueryFusion,
     SplitHeads,
 )
 from karmma_ros.model.karmma import Karmma
@@ -44,7 +45,7 @@ def build(config: ModelConfig, spec: ClipSpec, vocabulary: Vocabulary) -> Karmma
         cap on the tokens leaves it none.
     """
     reduce = REDUCE.get(config.reduction)
-    width = _classifier_width(config, vocabulary) or config.dim
+    width = _token_width(config, vocabulary)
     encoders, embeddings = {}, {}
     for modality in config.modalities:
         encoder = build_encoder(config.encoders[modality], spec, modality)
@@ -73,6 +74,12 @@ def build(config: ModelConfig, spec: ClipSpec, vocabulary: Vocabulary) -> Karmma
         freeze_encoders=config.freeze_encoders,
         input_shapes={m: spec.input_shape(m) for m in config.modalities},
     )
+
+
+def _token_width(config: ModelConfig, vocabulary: Vocabulary) -> int:
+    if config.fusion == 'queries':
+        return QueryFusion.token_width(config.dim, config.layers)
+    return _classifier_width(config, vocabulary) or config.dim
 
 
 def _classifier_width(config: ModelConfig, vocabulary: Vocabulary) -> int:
@@ -108,8 +115,9 @@ def _fusion_and_heads(
         return LogitMean(votes), (
             PairHeads(config.pairs, vocabulary.sizes) if config.pairs
             else SplitHeads(vocabulary.sizes))
-    fusion = FusionBlock(
-        config.dim, config.layers, config.heads, config.feedforward, config.attention_dropout)
+    sizes = (config.dim, config.layers, config.heads, config.feedforward, config.attention_dropout)
+    fusion = (QueryFusion(config.modalities, *sizes) if config.fusion == 'queries'
+              else FusionBlock(*sizes))
     if config.pooling == 'concatenated':
         return fusion, ConcatenatedHeads(
             config.dim * (len(config.modalities) + 1), vocabulary.sizes)

@@ -11,7 +11,7 @@ from karmma_ros.modality import in_order, Modality
 
 REDUCTIONS = ('even', 'tau_average', 'none')
 MISSING = ('tokens', 'omit')
-FUSIONS = ('transformer', 'logit_mean')
+FUSIONS = ('transformer', 'queries', 'logit_mean')
 POOLINGS = ('mean', 'concatenated')
 MOST_LAYERS = 1000
 """Even layers without memory take time to build: a model from elsewhere shall not stop a robot."""
@@ -89,7 +89,8 @@ class ModelConfig:
     """What the heads take of the output tokens: their `mean` (Sec. III-B), or all of them
     `concatenated`, which keeps the modalities apart; ours, for heads of few clips."""
     fusion: str = 'transformer'
-    """`transformer`, or `logit_mean`: an ensemble of one classifier a modality."""
+    """`transformer`; `queries`, which alone attend to the tokens, for streams; or `logit_mean`: an
+    ensemble of one classifier a modality."""
     votes: Mapping[Modality, float] = field(default_factory=dict)
     """`logit_mean`: the weight of a modality's logits; 1 for one that is not named."""
     pairs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

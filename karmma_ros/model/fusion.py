@@ -1,13 +1,13 @@
 """
-Fusion and heads: a transformer over the tokens of all modalities, or the mean of logits.
+Fusion and heads: a transformer over all tokens, queries on them, or the mean of logits.
 
 The mean of logits is the ensemble of Radevski et al. (ICCV 2023), which the paper compares with:
 one classifier for each modality, trained on its own, averaged with a weight each. Their classifier
 is the embedding of `Karmma`, and `LogitMean` and `SplitHeads` stand where the fusion block and the
 heads are, so that it trains, distils, scores and ships like every other network.
 
-Shape legend: b batch, m modalities, n_i tokens of modality i, s = 1 + Σ n_i, d width, c classes
-of all heads together, p pairs of classes.
+Shape legend: b batch, m modalities, n_i tokens of modality i, s = 1 + Σ n_i, d width, l layers,
+c classes of all heads together, p pairs of classes.
 """
 
 from __future__ import annotations
@@ -66,6 +66,84 @@ class FusionBlock(nn.Module):
             x = layer(x, src_key_padding_mask=ignore)
         parts = x.split([*sizes, 1], dim=1)
         return torch.stack([part.mean(1) for part in parts], dim=1)
+
+
+class QueryFusion(nn.Module):
+    """
+    Attend from a learned query for each modality, and [CLS], to all tokens. Ours, for streams.
+
+    Tokens do not attend to each other. What a token is here are its keys and values, of each
+    layer: its embedding computes them once, when it is new, and those of absent modalities are
+    learned. A window then costs the queries alone, whatever the number of its tokens.
+
+    :param modalities: that the network takes, each with a query.
+    """
+
+    def __init__(
+        self, modalities: Sequence[Modality], dim: int, layers: int, heads: int,
+        feedforward: int, attention_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.modalities = in_order(modalities)
+        self.queries = nn.Parameter(torch.empty(len(self.modalities), dim))
+        self.cls = nn.Parameter(torch.empty(dim))
+        for parameter in (self.queries, self.cls):
+            nn.init.trunc_normal_(parameter, std=0.02)
+        self.layers = nn.ModuleList(
+            _QueryLayer(dim, heads, feedforward, attention_dropout) for _ in range(layers))
+
+    @staticmethod
+    def token_width(dim: int, layers: int) -> int:
+        """Return the width of a token: a key and a value for each layer."""
+        return 2 * layers * dim
+
+    def forward(
+        self, tokens: Mapping[Modality, Tensor], present: Tensor | None = None
+    ) -> Tensor:
+        """
+        Fuse the modalities' tokens.
+
+        :param tokens: modality → `[b, n_i, 2 · l · d]` for l layers, in canonical order.
+        :param present: bool `[b, m]`; the tokens of an absent modality are not attended to.
+            None: attend to all.
+        :returns: `[b, m + 1, d]`: the output of each given modality's query, then of [CLS].
+        """
+        own = self.queries[[self.modalities.index(m) for m in tokens]]
+        joined = torch.cat(list(tokens.values()), dim=1)
+        x = torch.cat([own, self.cls[None]]).expand(len(joined), -1, -1)  # [b, m + 1, d]
+        ignored = None
+        if present is not None:
+            sizes = torch.tensor([t.shape[1] for t in tokens.values()], device=present.device)
+            ignored = ~present.repeat_interleave(sizes, dim=1)  # [b, s - 1]
+        for layer, part in zip(self.layers, joined.chunk(len(self.layers), dim=2)):
+            x = layer(x, *part.chunk(2, dim=2), ignored)
+        return x
+
+
+class _QueryLayer(nn.Module):
+    """A post-norm layer as those of `FusionBlock`, whose keys and values are given."""
+
+    def __init__(self, dim: int, heads: int, feedforward: int, attention_dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.out = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(attention_dropout)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.linear1, self.linear2 = nn.Linear(dim, feedforward), nn.Linear(feedforward, dim)
+
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, ignored: Tensor | None
+    ) -> Tensor:
+        """Map queries `[b, m + 1, d]` by keys and values `[b, s - 1, d]`, to the same shape."""
+        q, k, v = (each.unflatten(2, (self.heads, -1)).transpose(1, 2)
+                   for each in (self.query(x), keys, values))  # [b, heads, …, d / heads]
+        scores = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
+        if ignored is not None:
+            scores = scores.masked_fill(ignored[:, None, None], -torch.inf)
+        mixed = self.dropout(scores.softmax(3)) @ v
+        x = self.norm1(x + self.out(mixed.transpose(1, 2).flatten(2)))
+        mapped: Tensor = self.norm2(x + self.linear2(torch.relu(self.linear1(x))))
+        return mapped
 
 
 class MultiHeadMLP(nn.Module):

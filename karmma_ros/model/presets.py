@@ -138,10 +138,15 @@ def _causal(
     base: ModelConfig, name: str, options: Mapping[Modality, Mapping[str, Any]], weights: str = '',
     encoder: str = 'causal_frames',
 ) -> ModelConfig:
-    """Return a variant for live use that encodes each frame, and audio, once, with a state."""
+    """
+    Return a variant for live use that encodes each frame, and audio, once, with a state.
+
+    In the fusion queries alone attend to the tokens, so that nothing of old ones is computed anew.
+    """
     encoders = {m: EncoderConfig('causal_mel' if m == AUDIO else encoder, own, weights)
                 for m, own in options.items()}
-    return _derived(base, name, reduction='even', encoders={**base.encoders, **encoders})
+    return _derived(base, name, reduction='even', fusion='queries',
+                    encoders={**base.encoders, **encoders})
 
 
 def _with_boxes(base: ModelConfig, name: str, spatial: int, temporal: int) -> ModelConfig:

@@ -17,7 +17,7 @@ from karmma_ros.data.recordings import WindowClips
 from karmma_ros.data.samples import Batch
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import main_subsets, Modality
-from karmma_ros.model.fusion import FusionBlock
+from karmma_ros.model.fusion import FusionBlock, QueryFusion
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.storage import ArrayStore, file_lock, Layout, open_arrays
 from karmma_ros.training.loaders import scoring_loader
@@ -51,7 +51,7 @@ def build_features(
     :returns: the folder.
     :raises InvalidSettingError: for a network without a fusion block.
     """
-    if not isinstance(network.fusion, FusionBlock):
+    if not isinstance(network.fusion, (FusionBlock, QueryFusion)):
         raise InvalidSettingError('fusion', type(network.fusion).__name__, 'a fusion block')
     chosen, weights = main_subsets(network.modalities), frozen_digest(network)
     facts = {'version': VERSION, 'clips': name, 'weights': weights,

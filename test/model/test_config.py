@@ -26,7 +26,7 @@ def test_a_configuration_survives_json(name):
     ({'reduction': 'prune'}, 'tau_average or none'),
     ({'missing': 'zeros'}, 'tokens or omit'),
     ({'encoders': {}}, 'an encoder for at least one modality'),
-    ({'fusion': 'concatenation'}, 'architecture.fusion is .*transformer or logit_mean'),
+    ({'fusion': 'concatenation'}, 'architecture.fusion is .*transformer or queries or logit_mean'),
     ({'fusion': 'logit_mean'}, 'expected omit: an ensemble has no learned tokens'),
     ({'votes': {Modality.RGB: 0.0}}, 'architecture.votes.rgb is 0.0; expected a number above 0'),
 ])

@@ -42,8 +42,11 @@ SMALL = {
 }
 
 
-EARLIER = {'tiny_causal with mel_cnn': replace(preset('tiny_causal'), encoders={
-    **preset('tiny_causal').encoders, Modality.AUDIO: preset('tiny').encoders[Modality.AUDIO]})}
+_ATTENDING = replace(preset('tiny_causal'), fusion='transformer')
+EARLIER = {
+    'tiny_causal with a transformer': _ATTENDING,
+    'tiny_causal with mel_cnn': replace(_ATTENDING, encoders={
+        **_ATTENDING.encoders, Modality.AUDIO: preset('tiny').encoders[Modality.AUDIO]})}
 """What a preset was, as stored models have it."""
 CASES = [*PRESETS, *EARLIER]
 

@@ -8,7 +8,7 @@ from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import ModelConfig
-from karmma_ros.model.fusion import FusionBlock, MultiHeadMLP
+from karmma_ros.model.fusion import FusionBlock, MultiHeadMLP, QueryFusion
 from karmma_ros.model.presets import preset
 from karmma_ros.prediction import Vocabulary
 import pytest
@@ -65,6 +65,45 @@ def test_attention_alone_has_dropout(fusion):
     for layer in fusion.layers:
         assert layer.self_attn.dropout == 0.3
         assert (layer.dropout.p, layer.dropout1.p, layer.dropout2.p) == (0, 0, 0)
+
+
+@pytest.fixture
+def queries():
+    torch.manual_seed(0)
+    block = QueryFusion([V, A], 8, layers=2, heads=2, feedforward=12, attention_dropout=0.3)
+    for p in block.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    return block.eval()
+
+
+@torch.inference_mode()
+def test_queries_attend_to_the_keys_and_values_that_tokens_are(queries):
+    tokens = {V: torch.randn(1, 3, 32), A: torch.randn(1, 2, 32)}
+    x = torch.cat([queries.queries, queries.cls[None]])
+    parts = torch.cat(list(tokens.values()), 1)[0].chunk(4, dim=1)
+    for layer, keys, values in zip(queries.layers, parts[::2], parts[1::2]):
+        q = linear(x, layer.query.weight, layer.query.bias)
+        mixed = [(q_i @ k_i.T / math.sqrt(4)).softmax(dim=1) @ v_i for q_i, k_i, v_i in zip(
+            *(part.chunk(2, dim=1) for part in (q, keys, values)))]
+        x = layer.norm1(x + layer.out(torch.cat(mixed, 1)))
+        x = layer.norm2(x + layer.linear2(layer.linear1(x).relu()))
+    torch.testing.assert_close(queries(tokens)[0], x, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_each_modality_that_is_given_has_its_own_query(queries):
+    tokens = {V: torch.randn(2, 3, 32), A: torch.randn(2, 2, 32)}
+    masked = queries(tokens, torch.tensor([[False, True], [True, True]]))
+    alone = queries({A: tokens[A][:1]})
+    torch.testing.assert_close(masked[0, 1:], alone[0], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(alone[0, 0], alone[0, 1])
+
+
+def test_queries_have_dropout_in_their_attention_alone(queries):
+    tokens = {V: torch.randn(1, 50, 32)}
+    assert [layer.dropout.p for layer in queries.layers] == [0.3, 0.3]
+    assert not torch.equal(queries.train()(tokens), queries(tokens))
+    assert torch.equal(queries.eval()(tokens), queries(tokens))
 
 
 @torch.inference_mode()

@@ -36,7 +36,8 @@ def network_of(frames: EncoderConfig):
     torch.manual_seed(0)
     config = ModelConfig(
         'small', {V: frames, F: frames, A: EncoderConfig('mel_cnn', {'widths': [4, 8]})},
-        dim=16, heads=2, feedforward=16, token_cap=16, reduction='even')
+        dim=16, heads=2, feedforward=16, token_cap=16, reduction='even',
+        fusion='queries' if frames is CAUSAL else 'transformer')
     network = build(config, SPEC, Vocabulary({'verb': ('a', 'b', 'c')})).eval()
     with torch.no_grad():
         for weights in [*network.parameters(), *network.buffers()]:

@@ -55,6 +55,7 @@ STREAMING = {
             'columns': 25, 'backbone': 'resnet10t', 'channels': [4, 4, 8, 8], 'stem_width': 4,
             'kernel': 2, 'grid': [2, 1]})}),
 }
+STREAMING['queries'] = replace(STREAMING['causal'], fusion='queries', layers=2)
 """The ways in which a network may stream."""
 STREAM_SPEC = replace(SPEC, audio=replace(SPEC.audio, tiles=1, tile_steps=100))
 """For causal audio, a chunk for each frame."""
@@ -62,7 +63,8 @@ STREAM_SPEC = replace(SPEC, audio=replace(SPEC.audio, tiles=1, tile_steps=100))
 
 def save(path, config):
     torch.manual_seed(0)
-    spec = STREAM_SPEC if config is STREAMING['causal'] else SPEC
+    causal = config in (STREAMING['causal'], STREAMING['queries'])
+    spec = STREAM_SPEC if causal else SPEC
     network = build(config, spec, VOCABULARY)
     if config in STREAMING.values():
         with torch.no_grad():  # mixers that start at zero would remember nothing

@@ -21,7 +21,7 @@ import pytest
 RUNTIMES = ('openvino', 'onnxruntime')
 V, F, A, _ = PAPER_MODALITIES
 both = pytest.mark.parametrize('runtime', RUNTIMES)
-ways = pytest.mark.parametrize('way', ['chunks', 'causal'])
+ways = pytest.mark.parametrize('way', ['chunks', 'causal', 'queries'])
 
 
 @pytest.fixture
