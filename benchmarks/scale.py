@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 import json
+import multiprocessing
 import os
 from pathlib import Path
 import subprocess
@@ -170,6 +172,14 @@ def return_bytes(state: None, task: int, progress: Report) -> bytes:
     return bytes(task)
 
 
+def pool_start() -> float:
+    """Return the seconds that a pool of two processes takes to start and end."""
+    began = time.perf_counter()
+    with ProcessPoolExecutor(2, multiprocessing.get_context('spawn')) as pool:
+        list(pool.map(abs, [0, 0]))
+    return time.perf_counter() - began
+
+
 def engine_costs() -> tuple[list[tuple[str, str]], Mapping[str, float]]:
     """Measure the engine without bags: seconds by name."""
     def timed(tasks: Sequence[int], workers: Workers) -> tuple[float, float]:
@@ -177,6 +187,7 @@ def engine_costs() -> tuple[list[tuple[str, str]], Mapping[str, float]]:
         map_tasks(return_bytes, tasks, nothing, workers)
         return time.perf_counter() - began, time.process_time() - cpu
     start = min(timed([0, 0], Workers(count=2))[0] for _ in range(3))
+    pool = min(pool_start() for _ in range(3))
     with two_nodes() as (address, _):
         workers = Workers(address)
         connect = min(timed([0, 0], workers)[0] for _ in range(3))
@@ -185,6 +196,7 @@ def engine_costs() -> tuple[list[tuple[str, str]], Mapping[str, float]]:
     each = (small[0] - connect) / TASKS, small[1] / TASKS, (large[0] - connect) / (TASKS // 10)
     rows = [
         ('start and end of two workers on this machine', f'{start:.1f} s'),
+        ('the same with a pool of processes of the standard library', f'{pool:.1f} s'),
         ('connecting to a cluster, and two workers on it', f'{connect:.1f} s'),
         (f'each of {TASKS:,} empty tasks', f'{1000 * each[0]:.2f} ms'),
         ('of it the processor of the command', f'{1000 * each[1]:.2f} ms'),

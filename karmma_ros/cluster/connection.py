@@ -73,5 +73,7 @@ def connected(address: str, slots: int, gpus: float = 0) -> Iterator[Any]:
 def _check_reachable(address: str) -> None:
     """Raise an OSError if nobody listens: Ray would wait for minutes."""
     host, _, port = address.removeprefix('ray://').rpartition(':')
+    if address.startswith('ray://') and not (host and port.isdigit()):
+        raise ValueError('it lacks a host or a port')
     if port.isdigit():
         socket.create_connection((host, int(port)), _CONNECT_S).close()

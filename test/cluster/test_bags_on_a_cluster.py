@@ -1,4 +1,4 @@
-"""`karmma bag evaluate --cluster`: the report of two nodes is that of one process."""
+"""Commands with `--cluster`: two nodes give what one process gives, byte for byte."""
 
 import json
 import re
@@ -79,6 +79,21 @@ def test_two_nodes_fine_tune_the_model_of_one_process(cluster, bags, tmp_path):
                      str(tmp_path / name), '--out', str(tmp_path / name / 'model'), *words]) == 0
         return (tmp_path / name / 'model' / 'model.safetensors').read_bytes()
     assert finetune('cluster', '--cluster', cluster, '--job-cpus', '1') == finetune('alone')
+
+
+def test_two_nodes_pack_the_shards_of_one_process(cluster, tmp_path):
+    def pack(name, *words):
+        assert main(['data', 'pack', '--cache', str(tmp_path / 'cache'), '--out',
+                     str(tmp_path / name), *words, '--data.synthetic_kitchen.train', '16',
+                     '--data.synthetic_kitchen.validation', '4',
+                     '--data.synthetic_kitchen.test', '4']) == 0
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+    alone = pack('alone', '--jobs', '1')
+    assert pack('cluster', '--cluster', cluster, '--job-cpus', '1') == alone
+    (tmp_path / 'cluster' / 'chunk-0-1.json').unlink()  # as if it was killed at this shard
+    (tmp_path / 'cluster' / 'pack.json').unlink()
+    assert pack('cluster', '--cluster', cluster, '--job-cpus', '1') == alone
+    assert sum(name.endswith('.bin') for name in alone) == 3
 
 
 def test_a_node_that_is_killed_in_the_middle_of_a_bag_changes_nothing(

@@ -133,10 +133,16 @@ def test_a_cluster_is_reached_from_outside(tmp_path):
     assert notes == ['a worker ended: its task is run again']
 
 
-def test_an_address_without_a_cluster_is_an_error():
-    with pytest.raises(InvalidSettingError, match="--cluster is '127.0.0.1:1'; expected the "
-                       'address of a Ray cluster'):
-        map_tasks(square, range(3), no_setup, Workers('127.0.0.1:1'))
+@pytest.mark.parametrize(('address', 'reason'), [
+    ('127.0.0.1:1', '.*refused'), ('ray://127.0.0.1:1', '.*refused'),
+    ('ray://head', 'it lacks a host or a port'), ('ray://', 'it lacks a host or a port'),
+    ('nonsense', 'Invalid address')])
+def test_an_address_without_a_cluster_is_an_error(address, reason):
+    began = time.monotonic()
+    with pytest.raises(InvalidSettingError, match=f"--cluster is '{address}'; expected the "
+                       f'address of a Ray cluster: {reason}.*: check that `ray status` works'):
+        map_tasks(square, range(3), no_setup, Workers(address))
+    assert time.monotonic() - began < 20
 
 
 def test_a_folder_that_a_machine_lacks_is_an_error(cluster, tmp_path):
