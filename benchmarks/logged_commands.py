@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+import re
 import shlex
 import subprocess
 import sys
@@ -30,3 +31,12 @@ class LoggedCommands:
         unfinished.rename(log)
         print(f'{self.folder.name}: {name}: {time.monotonic() - started:.0f} s', flush=True)
         return log.read_text(encoding='utf-8')
+
+
+def added_scores(log: str) -> tuple[float, float, float]:
+    """Return percent right of what `--add-classes` printed: added, known before, known after."""
+    added = re.search(r'with added classes, .*: ([\d.]+) % of', log)
+    old = re.search(r'with old classes, .*: ([\d.]+) % of \d+ are right, ([\d.]+) % before', log)
+    if added is None or old is None:
+        raise SystemExit('karmma finetune printed no accuracy of added and of old classes')
+    return float(added[1]), float(old[2]), float(old[1])

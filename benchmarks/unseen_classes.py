@@ -6,7 +6,9 @@ five nouns train a base from nothing, the other five verbs and five nouns are in
 kitchen. Every step is a command of the package. Four bags of all 25 actions train and four others
 test; `karmma finetune` is given 25 segments, one of each action and five of each verb and noun, or
 all 100, 20 of each verb and noun. Each draw divides the classes anew, with a base and bags of its
-own. What is there is not computed again.
+own. `--add-classes` instead trains on 20 of the 25 actions, from five bags, and then adds the
+other five by five segments of each, without the data of the 20. What is there is not computed
+again.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import re
 from karmma_ros.data.labels.label_file import ActionLabel, read_label_file, write_label_file
 from karmma_ros.data.synthetic_kitchen.vocabulary import NOUNS, VERBS
 from karmma_ros.evaluation.tables import markdown_table
-from logged_commands import LoggedCommands
+from logged_commands import added_scores, LoggedCommands
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,6 +78,34 @@ class Draw:
         for shots, chosen in ((5, few), (20, training)):
             write_label_file(self.work / f'{SHOTS[shots]}.csv', [*chosen, *test])
 
+    def add_classes(self) -> tuple[float, float, float]:
+        """Return the accuracy of added actions, and of the others before and after, percent."""
+        verbs, nouns = self.new
+        fifth = f'day_{2 * BAGS}'
+        self.command(
+            'bag_fifth', 'bag', 'synthetic', str(self.bags / f'{fifth}.mcap'), '--verbs', *verbs,
+            '--nouns', *nouns, '--episodes', str(len(verbs) * len(nouns)), '--seed',
+            str(1000 + 100 * self.number + 50))
+        self.command('labels_fifth', 'data', 'labels', *map(str, sorted(self.bags.glob('*.mcap'))),
+                     '--out', str(self.work / 'nine.csv'))
+        added = {f'{verb} {noun}' for verb, noun in zip(sorted(verbs), sorted(nouns))}
+        labels = [replace(
+            x, classes={'action': ' '.join(x.classes.values())},
+            split='test' if BAGS <= self._bag(x) < 2 * BAGS else 'train')
+            for x in read_label_file(self.work / 'nine.csv').labels]
+        write_label_file(self.work / 'known.csv', [
+            x for x in labels if x.classes['action'] not in added])
+        write_label_file(self.work / 'added.csv', [
+            x for x in labels if x.classes['action'] in added or x.split == 'test'])
+        known, log = self.work / 'known', ''
+        for name, base, more in (('known', self.work / 'base', ()),
+                                 ('added', known, ('--add-classes',))):
+            log = self.command(
+                name, 'finetune', str(self.bags), '--labels', str(self.work / f'{name}.csv'),
+                '--from', str(base), '--out', str(self.work / name), '--cache',
+                str(self.work / 'bags_cache'), *more)
+        return added_scores(log)
+
     def _bag(self, label: ActionLabel) -> int:
         return int(label.recording.removeprefix('day_'))
 
@@ -102,17 +132,27 @@ def main() -> None:
                         help='what to train besides the heads')
     parser.add_argument('--work', type=Path, default=ROOT / 'build' / 'unseen_classes',
                         help='folder for bags, labels and models')
+    parser.add_argument('--add-classes', action='store_true',
+                        help='add five actions to a model of the 20 others instead')
     options = parser.parse_args()
+    added: list[tuple[float, float, float]] = []
     scores: dict[tuple[int, str], list[tuple[float, float, float]]] = {}
     for number in range(options.draws):
         draw = Draw(number, options.work)
         print(f'draw {number}: the base knows', ', '.join([*draw.base[0], *draw.base[1]]))
         draw.train_base(options.clips, options.epochs)
         draw.write_bags()
+        if options.add_classes:
+            added.append(draw.add_classes())
+            continue
         for shots in SHOTS:
             for part in options.unfreeze:
                 scores.setdefault((shots, part), []).append(
                     draw.finetune(shots, ['--unfreeze', part]))
+    if added:
+        print(markdown_table(['added', 'known before', 'known after'], [
+            [_spread(column) for column in zip(*added)]]))
+        return
     rows = [[str(shots), part, *(_spread(column) for column in zip(*each))]
             for (shots, part), each in scores.items()]
     print(markdown_table(['segments a class', '--unfreeze', 'verb', 'noun', 'action'], rows))

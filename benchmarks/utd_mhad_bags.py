@@ -18,14 +18,13 @@ import csv
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-import re
 
 from karmma_ros.bags.writer import BagWriter
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.data.labels.label_file import ActionLabel, write_label_file
 from karmma_ros.evaluation.tables import markdown_table
 from karmma_ros.modalities.imu import STANDARD_GRAVITY
-from logged_commands import LoggedCommands
+from logged_commands import added_scores, LoggedCommands
 import numpy as np
 from utd_mhad import CONFIG, EPOCHS, FUSION_EPOCHS, ROOT, TEST, TRAIN, UNIMODAL, WINDOWS
 from utd_mhad_page import machine
@@ -130,7 +129,7 @@ class Draw:
             '--run.epochs', str(FUSION_EPOCHS), *UNIMODAL)
         self.command('class_means', 'calibrate', str(self.work / 'base'), '--class-means', 'all',
                       *self._data(means))
-        return _scores(self.command(
+        return added_scores(self.command(
             'finetune', 'finetune', str(self.bags), '--labels', str(few), '--from',
             str(self.work / 'base'), '--add-classes', '--out', str(self.work / 'more'), '--cache',
             str(self.work / 'cache')))
@@ -152,15 +151,6 @@ class Draw:
             f'[{",".join(SENSORS)}]', *self._data(labels), '--data.windows', '0', '--run.seed',
             str(self.number), '--run.progress', 'false', '--out', str(self.work / name),
             '--run-dir', str(self.work / f'{name}.run'), *words)
-
-
-def _scores(log: str) -> tuple[float, float, float]:
-    """Return accuracy in percent of what `karmma finetune` printed: added, known before, after."""
-    added = re.search(r'with added classes, .*: ([\d.]+) % of', log)
-    old = re.search(r'with old classes, .*: ([\d.]+) % of \d+ are right, ([\d.]+) % before', log)
-    if added is None or old is None:
-        raise SystemExit('karmma finetune printed no accuracy of added and of old classes')
-    return float(added[1]), float(old[2]), float(old[1])
 
 
 def table(draws: Sequence[Sequence[str]], scores: Sequence[tuple[float, float, float]]) -> str:

@@ -13,6 +13,7 @@ from karmma_ros.errors import DataError, InvalidSettingError
 from karmma_ros.files import is_url, no_such_file
 from karmma_ros.media.audio_file import check_format
 from karmma_ros.media.probe import VideoInfo
+from karmma_ros.media.video_audio import AUDIO_SUFFIXES
 from karmma_ros.media.video_file import open_video
 from karmma_ros.media.video_reader import VideoReader
 import numpy as np
@@ -83,6 +84,10 @@ def open_video_file(path: Path, rate: float | None) -> Iterator[OpenVideo]:
         error = no_such_file(path)
         raise InvalidSettingError('VIDEO', str(path), 'a video file that exists',
                                   error.remedy if is_url(str(path)) else '')
+    if path.suffix.casefold() in AUDIO_SUFFIXES:
+        raise InvalidSettingError(
+            'VIDEO', str(path), 'a video',
+            'an audio file is a recording for `karmma bag evaluate`, or --audio of a video')
     with ExitStack() as stack:
         try:
             reader, info = stack.enter_context(open_video(path))

@@ -168,6 +168,8 @@ def test_audio_that_does_not_fit_is_a_sentence(tmp_path, video):
     assert 'an audio file that exists' in rejection(video, '--audio', tmp_path / 'no.wav')
     (tmp_path / 'text.wav').write_text('no audio')
     assert 'libsndfile can read' in rejection(video, '--audio', tmp_path / 'text.wav')
+    assert 'an audio file is a recording for `karmma bag evaluate`' in rejection(
+        tmp_path / 'text.wav')
     for seconds in (2, 9):
         soundfile.write(tmp_path / 'other.wav', np.zeros(seconds * 8000), 8000)
         sentence = rejection(video, '--audio', tmp_path / 'other.wav')
