@@ -424,7 +424,9 @@ def test_audio_files_are_recordings_and_one_far_shorter_than_a_window_is_named(
     (tmp_path / 'node.yaml').write_text(
         'karmma: {ros__parameters: {audio.min_coverage: 0.1}}')
     assert run(labels, '--parameters', tmp_path / 'node.yaml', base='audio', bags=bags) == 0
-    assert 'no clip' not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert 'no clip' not in printed and f' params_file:={tmp_path / "node.yaml"} ' in printed
+    assert f' --params {tmp_path / "node.yaml"} ' in printed
 
 
 def test_what_the_inputs_reject_is_named_where_no_clips_are_left(run, folder, tmp_path, capsys):

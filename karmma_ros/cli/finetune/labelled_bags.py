@@ -368,7 +368,8 @@ def report_sensors(labelled: LabelledBags, base: Bundle, modalities: Sequence[Mo
 
 def _silent(spec: ClipSpec) -> str:
     return (f'the sensors were silent, or cover too little of a window of {spec.duration:g} s, as '
-            'in a shorter recording; min_coverage in a file for --parameters allows less')
+            'in a shorter recording; a line such as audio.min_coverage: 0.1 in a file for '
+            '--parameters allows less')
 
 
 def compute_features(

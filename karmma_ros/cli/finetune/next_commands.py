@@ -32,16 +32,20 @@ def next_commands(out: Path, base: Bundle, labelled: LabelledBags) -> str:
     names = test or [labelled.labels[0].recording]
     bags = ' '.join(shlex.quote(str(paths[name])) for name in names)
     model, labels, report = (shlex.quote(str(x)) for x in (out, labelled.path, f'{out}_report'))
-    named = ' '.join(('--topics', *map(shlex.quote, labelled.settings.topics), '')) if (
-        labelled.settings.topics) else ''
+    settings, more, launch = labelled.settings, '', f'model:={model}'
+    if settings.topics:
+        more += ' '.join(('--topics', *map(shlex.quote, settings.topics), ''))
+    if settings.parameters:
+        more += f'--params {shlex.quote(settings.parameters)} '
+        launch += f' params_file:={shlex.quote(settings.parameters)}'
     comment = '' if test else '  # it trained the model: better one of another day'
-    with open_bag(paths[names[0]], labelled.settings) as bag:
+    with open_bag(paths[names[0]], settings) as bag:
         topics = _launch_arguments(bag, base, labelled)
     return (
         f'next:\n  karmma export {model} --to openvino\n'
-        f'  karmma bag evaluate {bags} --model {model} --ground-truth {labels} {named}--out '
+        f'  karmma bag evaluate {bags} --model {model} --ground-truth {labels} {more}--out '
         f'{report}{comment}\n'
-        f'  ros2 launch karmma_ros karmma.launch.py model:={model}{topics}')
+        f'  ros2 launch karmma_ros karmma.launch.py {launch}{topics}')
 
 
 def _launch_arguments(bag: Bag, base: Bundle, labelled: LabelledBags) -> str:
