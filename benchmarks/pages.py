@@ -13,6 +13,7 @@ import re
 import shutil
 
 from figures import Results
+import peers_page
 import performance_page
 import streaming_page
 import targets
@@ -86,4 +87,6 @@ PAGES = (
         'video': Table(('streaming', 'trained'), streaming_page.recognised_in_a_video),
         'taken': Table(('streaming', 'trained'), streaming_page.taken),
     }, streaming_page.CHART, ('streaming', 'trained'), streaming_page.draw),
+    Page(peers_page.PAGE, {'peers': Table(('peers',), peers_page.peers)}, peers_page.CHART,
+         ('peers',), peers_page.draw),
 )

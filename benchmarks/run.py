@@ -1,5 +1,5 @@
 """
-Measure all figures of docs/performance.md and docs/streaming.md, and write them there.
+Measure all figures of docs/performance.md, streaming.md and peers.md, and write them there.
 
 Each part runs in a process of its own; what it finds is merged into benchmarks/results.json at
 once, so that a run can be broken off and gone on with. Then tables and charts are made anew from
@@ -67,7 +67,11 @@ PARTS = {
          'openvino fp32', 'onnx fp32', '--subsets', 'V+F+A', 'V', 'A', '--profile'),
         (), '--out', limit_s=3600.0),
     'streaming': Part(('streaming.py',), (), limit_s=3600.0),
-    'trained': Part(('streaming.py', '--train'), (), limit_s=6 * 3600.0, only_if_named=True),
+    'trained': Part(
+        ('streaming.py', '--train', '--rows', 'clip_tau', 'clip_even', 'causal', '--seeds', '3',
+         '--teacher', 'models/synthetic_kitchen'),
+        (), limit_s=6 * 3600.0, only_if_named=True),
+    'peers': Part(('peers.py', '--rounds', '3'), (), limit_s=3600.0),
     'gpu': _own('gpu.py'),
 }
 
@@ -78,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--quick', action='store_true', help='little of each')
     parser.add_argument('--only', nargs='+', metavar='PART', choices=[*PARTS, 'page'],
                         help=f'of {", ".join(PARTS)}; page measures nothing [all but '
-                        'trained, which takes an hour and the runs of docs/training.md]')
+                        'trained, which takes an hour]')
     parser.add_argument('--out', type=Path, help='root of what is written [this repository; '
                         'with --quick build/bench]')
     options = parser.parse_args(arguments)
@@ -125,12 +129,19 @@ def measure(name: str, part: Part, quick: bool) -> dict[str, Any]:
         figures = json.loads(file.read_text(encoding='utf-8'))
     print(f'  {time.monotonic() - started:.0f} s', flush=True)
     return {
-        'date': date.today().isoformat(), 'machine': machine(), 'versions': _versions(),
+        'date': date.today().isoformat(), 'machine': machine(), 'amx': _has_amx(),
+        'versions': _versions(),
         'command': ' '.join([*setting, command_line]), 'quick': quick,
         'seconds': round(time.monotonic() - started, 1),
         'load': [round(load[0], 2), round(os.getloadavg()[0], 2)],
         'figures': figures,
     }
+
+
+def _has_amx() -> bool:
+    """Whether the processor multiplies matrices in tiles, on which targets depend."""
+    cpuinfo = Path('/proc/cpuinfo')
+    return cpuinfo.is_file() and 'amx_tile' in cpuinfo.read_text(encoding='utf-8')
 
 
 def _versions() -> dict[str, str]:

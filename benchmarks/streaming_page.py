@@ -36,6 +36,26 @@ def speedup(results: Results) -> float:
                  / figures['chunks_quarter']['taken'][EXPORTED]['prediction_ms'])
 
 
+def causal_speedup(results: Results) -> float:
+    """Return the same of the causal student in the fastest backend."""
+    figures = rows(results)
+    return float(figures['clip_tau']['taken'][EAGER]['prediction_ms']
+                 / min(own['prediction_ms'] for own in figures['causal']['taken'].values()))
+
+
+def causal_gain(results: Results, score: str) -> float | None:
+    """
+    Return the accuracy of the causal student above that of the better clip student, points.
+
+    None: they were not trained.
+    """
+    clips = results['trained']['figures']['clips']
+    mean = {name: statistics.mean(seed[score] for seed in clips[name][EAGER])
+            for name in ('clip_tau', 'clip_even', 'causal') if name in clips}
+    causal = mean.pop('causal', None)
+    return None if causal is None or not mean else causal - max(mean.values())
+
+
 def predictions_per_second(results: Results) -> float:
     """Return the live predictions a second of chunks of 8, exported."""
     return 1e3 / float(rows(results)['chunks_quarter']['taken'][EXPORTED]['prediction_ms'])
@@ -45,7 +65,7 @@ def recognised(results: Results) -> str:
     """Return the table of the accuracy and size of each way to encode."""
     scores = results['trained']['figures']['clips']
     lines = [[row['label'], *(_percent([seed[score] for seed in scores[name][EAGER]])
-                              for score in SCORES),
+                              if name in scores else '–' for score in SCORES),
               f'{row["gflops"]:.1f}', f'{row["parameters_m"]:.1f}']
              for name, row in rows(results).items()]
     return f'{measured(results["trained"])}\n\n' + markdown_table(
@@ -89,7 +109,7 @@ def taken(results: Results) -> str:
 
 def accuracy_loss(results: Results, name: str, runs: str) -> float | None:
     """Return the largest loss of an export with any subset; None where it is not known."""
-    scores = results['trained']['figures']['clips'][name].get(runs, [])
+    scores = results['trained']['figures']['clips'].get(name, {}).get(runs, [])
     return max((seed[LARGEST_LOSS] for seed in scores if LARGEST_LOSS in seed), default=None)
 
 
@@ -112,7 +132,7 @@ def draw(results: Results, path: Path) -> None:
     from matplotlib import ticker
 
     scores = results['trained']['figures']['clips']
-    timed = {name: row for name, row in rows(results).items() if row['taken']}
+    timed = {name: row for name, row in rows(results).items() if row['taken'] and name in scores}
     eager = [row['taken'][EAGER]['prediction_ms'] for row in timed.values()]
     fastest = [min(own['prediction_ms'] for runs, own in row['taken'].items()
                    if not runs.endswith(INT8)) for row in timed.values()]

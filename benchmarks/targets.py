@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from figures import Results
 from karmma_ros.evaluation.tables import markdown_table
+import peers_page
 from performance_page import dropped, FRAME_AGE, IMAGE_AGE, phase, phases
 import streaming_page
 
@@ -64,6 +66,25 @@ def _speedup(results: Results) -> float:
     return float(taken['eager'] / min(taken.values()))
 
 
+def _where(
+    part: str, amx: bool, figure: Callable[[Results], float | None]
+) -> Callable[[Results], float | None]:
+    """Return a figure of a part, if a processor with AMX measured it, or one without."""
+    return lambda results: figure(results) if results[part].get('amx') is amx else None
+
+
+def _beside_peer(name: str) -> Callable[[Results], float | None]:
+    """Return how often the causal student predicts from V in the time of a network of others."""
+    def figure(results: Results) -> float | None:
+        if 'peers' not in results:
+            return None
+        networks = peers_page.networks(results)
+        return (peers_page.fastest(networks['karmma_student_causal'])
+                / peers_page.fastest(networks[name]))
+
+    return figure
+
+
 def _accuracy_loss(results: Results, precisions: tuple[str, ...]) -> float | None:
     """Return the largest accuracy loss of a backend of these precisions with any sensors."""
     figures = results['backends']['figures']['models']['synthetic_kitchen']
@@ -93,11 +114,29 @@ def _above_the_floor(results: Results) -> float | None:
                  / graphs['seconds']['V+F+A']['gflops_per_second'])
 
 
+_OF_EAGER = ' x the clip student in eager'
+_CHUNKS = 'streaming student, V+F+A, chunks of 8, OpenVINO bf16, a live prediction, '
+
 TARGETS = (
-    Target("the paper's student, V+F+A, by the fastest backend", ' x eager', 6, 10, _speedup,
+    Target('causal student, V+F+A, a live prediction by the fastest backend', _OF_EAGER, 200, 280,
+           streaming_page.causal_speedup, more_is_better=True),
+    Target('the same, operations', ' GFLOPs', 3, 2,
+           lambda r: float(streaming_page.rows(r)['causal']['gflops'])),
+    Target('the same with V alone, predictions in the time of one of X3D-S, a complete clip', '',
+           2, 3, _beside_peer('x3d_s'), more_is_better=True),
+    Target('the same, in the time of one of CoX3D-M, a frame', '', 1, 1.3,
+           _beside_peer('cox3d_m'), more_is_better=True),
+    *(Target('the same on the Synthetic Kitchen, action accuracy above that of the clip student, '
+             f'{score}', ' points', -0.5, 0, partial(streaming_page.causal_gain, score=score),
+             more_is_better=True) for score in streaming_page.SCORES),
+    Target("the paper's student, V+F+A, by the fastest backend, with AMX", ' x eager', 10, 12,
+           _where('student', True, _speedup), more_is_better=True),
+    Target('the same without AMX', ' x eager', 6, 8, _where('student', False, _speedup),
            more_is_better=True),
-    Target('streaming student, V+F+A, chunks of 8, OpenVINO bf16, a live prediction',
-           ' x the clip student in eager', 25, 40, streaming_page.speedup, more_is_better=True),
+    Target(f'{_CHUNKS}with AMX', _OF_EAGER, 40, 50,
+           _where('streaming', True, streaming_page.speedup), more_is_better=True),
+    Target('the same without AMX', _OF_EAGER, 30, 40,
+           _where('streaming', False, streaming_page.speedup), more_is_better=True),
     Target('the same, predictions a second', '', None, 5, streaming_page.predictions_per_second,
            more_is_better=True),
     Target('the node without its network, 5 results a second', ' % of a core', 10, 6,

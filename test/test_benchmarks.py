@@ -54,7 +54,7 @@ def text_of(page):
     return (ROOT / page.path).read_text(encoding='utf-8')
 
 
-@pytest.mark.parametrize('name', ['performance', 'streaming'])
+@pytest.mark.parametrize('name', ['performance', 'streaming', 'peers'])
 def test_a_page_has_the_figures_that_are_committed(pages, results, name):
     text = text_of(pages[name])
     assert pages[name].written(text, results) == text, (
@@ -150,11 +150,20 @@ def test_every_stage_is_in_the_table(performance, results):
     assert ordered and ordered == set(stages)
 
 
-@pytest.mark.parametrize('name', ['performance', 'streaming'])
+@pytest.mark.parametrize('name', ['performance', 'streaming', 'peers'])
 def test_page_and_chart_are_written_elsewhere(pages, results, tmp_path, name):
     pages[name].write(results, tmp_path, ROOT)
     assert (tmp_path / pages[name].path).read_text(encoding='utf-8') == text_of(pages[name])
     assert (tmp_path / pages[name].chart).stat().st_size > 10_000
+
+
+def test_every_network_beside_ours_has_a_published_accuracy(importable, results):
+    page, peers = (importlib.import_module(name) for name in ('peers_page', 'peers'))
+    names = [peer.name for peer in peers.peers()]
+    assert names == list(page.PUBLISHED)
+    assert [name for name in names if page.accuracy(name) is None] == [
+        name for name in names if name.startswith('karmma_')]
+    assert page.accuracy('movinet_a2_stream')[:2] == (78.4, 'Kinetics-600')
 
 
 def test_a_missing_gpu_is_reported(performance, results):
