@@ -195,6 +195,15 @@ def test_each_sensor_is_left_out_in_turn(bag, tmp_path, by):
         'as recorded', 'without rgb', 'without flow', 'without audio', 'without detections']
 
 
+def test_an_interrupt_is_status_130(bag, tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('karmma_ros.cli.bag.evaluate.evaluate_all', stop)
+    assert evaluate(bag, tmp_path) == 130
+    assert 'karmma bag evaluate: stopped; the same command resumes' in capsys.readouterr().err
+
+
 def test_the_other_bags_are_evaluated_beside_a_bad_one(bag, tmp_path, capsys):
     bad = tmp_path / 'bad.mcap'
     bad.write_bytes(b'no bag')

@@ -149,7 +149,19 @@ def _add_faults(parser: CommandParser) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Evaluate a model on bags and write the report."""
+    """
+    Evaluate a model on bags and write the report.
+
+    :returns: 0; 1 when a part of a bag is missing in the report, 130 when it is interrupted.
+    """
+    try:
+        return _evaluate(arguments)
+    except KeyboardInterrupt:
+        print('karmma bag evaluate: stopped; the same command resumes', file=sys.stderr)
+        return 130
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
     started, date = time.perf_counter(), datetime.now(timezone.utc)
     workers = workers_of(options)
