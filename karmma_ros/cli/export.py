@@ -17,7 +17,7 @@ from karmma_ros.cli.options import (
 from karmma_ros.cli.progress import Bars
 from karmma_ros.data.datasets import DataSettings
 from karmma_ros.data.samples import Clips
-from karmma_ros.errors import InvalidSettingError
+from karmma_ros.errors import BundleError, InvalidSettingError
 from karmma_ros.evaluation.inference import spread_evenly
 from karmma_ros.modality import Modality
 from karmma_ros.model.backends.export import Calibration, check_request, export
@@ -37,7 +37,13 @@ def main(arguments: Sequence[str]) -> int:
         settings: DataSettings = parser.instantiate(given).data
         calibration = _calibration(
             bundle, settings, data_cache(given, settings), given.calibration)
-    written, trials = export(bundle, given.to, precision, calibration)
+    try:
+        written, trials = export(bundle, given.to, precision, calibration)
+    except BundleError as error:
+        if given.precision is not None or precision == FP32:
+            raise
+        print(f'note: {error}; {FP32} is written instead')
+        written, trials = export(bundle, given.to, FP32)
     print(f'wrote {written.folder}: ' + ', '.join(map(str, reversed(trials))))
     return 0
 

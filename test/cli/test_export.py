@@ -5,7 +5,7 @@ from karmma_ros.cli.main import COMMANDS, main
 from karmma_ros.clip import Clip
 from karmma_ros.data.samples import Sample, Splits
 from karmma_ros.modality import Modality
-from karmma_ros.model.backends import choose
+from karmma_ros.model.backends import choose, selection
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.presets import only
@@ -66,6 +66,16 @@ def test_it_writes_what_the_node_then_takes(model, capsys):
     assert out.startswith(f'wrote {model}/exports/openvino_bf16: openvino bf16 ')
     assert '(5.0% allowed), eager ' in out
     assert choose(load_bundle(model), 'cpu', 'openvino').backend.precision in ('bf16', 'fp32')
+
+
+def test_fp32_is_written_where_bf16_differs_too_much(model, capsys, monkeypatch):
+    monkeypatch.setitem(selection.TOLERANCE, 'bf16', -1.0)
+    assert run(model, '--to', 'openvino', '--precision', 'bf16') == 2
+    assert 'the export is not kept' in capsys.readouterr().err
+    assert run(model, '--to', 'openvino') == 0
+    out = capsys.readouterr().out
+    assert 'the export is not kept: openvino bf16' in out and 'fp32 is written instead\n' in out
+    assert f'wrote {model}/exports/openvino_fp32: openvino fp32 ' in out
 
 
 def test_int8_takes_its_ranges_from_clips_of_the_training_split(model, toys, capsys):

@@ -70,7 +70,7 @@ def test_recordings_of_one_sensor_alone(recordings, tmp_path, capsys, sensor):
     recordings(sensor)
     words = ['--labels', str(tmp_path / 'labels.csv'), '--from', str(tmp_path / 'base'), '--out',
              str(tmp_path / 'model'), '--cache', str(tmp_path / 'cache')]
-    added = ['--unfreeze', 'all', '--epochs', '8', '--add-modalities', 'imu']
+    added = ['--unfreeze', 'all', '--epochs', '16', '--add-modalities', 'imu']
     if sensor == 'imu':
         assert main(['finetune', str(tmp_path / 'bags'), *words]) == 2
         assert 'it has no topic' in capsys.readouterr().err

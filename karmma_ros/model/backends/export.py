@@ -27,7 +27,7 @@ from karmma_ros.model.backends.exports import (
 from karmma_ros.model.backends.graphs import feeds, graph_of, write_graphs
 from karmma_ros.model.backends.interface import BF16, EAGER, Input, INT8, OPENVINO
 from karmma_ros.model.backends.onnx_runtime import quantise
-from karmma_ros.model.backends.openvino_runtime import write_openvino
+from karmma_ros.model.backends.openvino_runtime import is_sensitive, write_openvino
 from karmma_ros.model.backends.pytorch import Eager
 from karmma_ros.model.backends.selection import read_export, Trial, try_out
 from karmma_ros.model.bundle import Bundle
@@ -110,7 +110,8 @@ def _write(bundle: Bundle, draft: Export, calibration: Calibration) -> None:
                     bundle.network, modality, calibration[modality], frames))
             if draft.runtime == OPENVINO:
                 write_openvino(source, draft.folder / f'{path.stem}.xml',
-                               half=draft.precision == BF16)
+                               half=draft.precision == BF16
+                               and not is_sensitive(path.stem, bundle.network))
             elif not direct:
                 shutil.copyfile(source, draft.folder / path.name)
 

@@ -18,9 +18,10 @@ from karmma_ros.model.backends.exported import (
 )
 from karmma_ros.model.backends.exports import Export, remedy
 from karmma_ros.model.backends.graph_memory import check_memory
-from karmma_ros.model.backends.graphs import INPUT, KEPT, LOGITS, PAST, PRESENT, TOKENS
+from karmma_ros.model.backends.graphs import FUSION, INPUT, KEPT, LOGITS, PAST, PRESENT, TOKENS
 from karmma_ros.model.backends.interface import BF16, FP32, Graph, OPENVINO
 from karmma_ros.model.backends.openvino_check import check_ir, steps_of
+from karmma_ros.model.fusion import ConcatenatedHeads
 from karmma_ros.model.karmma import Karmma
 import numpy as np
 from numpy.typing import NDArray
@@ -47,9 +48,19 @@ def load_openvino(
 
     def graph(path: Path, threads: int) -> Graph:
         model = _read(core, path, most)
-        return with_threads(lambda n: _OpenVinoGraph(core, model, path, _HINT[wanted], n), threads)
+        hint = _HINT[FP32 if is_sensitive(path.stem, network) else wanted]
+        return with_threads(lambda n: _OpenVinoGraph(core, model, path, hint, n), threads)
 
     return assemble(export, network, graph, threads)
+
+
+def is_sensitive(name: str, network: Karmma) -> bool:
+    """
+    Return whether a graph stays in fp32: that of a fusion block below concatenated heads.
+
+    Those of nearest class means subtract large numbers: bf16 changed logits by 5 % of their range.
+    """
+    return name == FUSION and isinstance(network.heads, ConcatenatedHeads)
 
 
 def compile_graph(source: Path, threads: int, precision: str = BF16) -> Graph:

@@ -73,6 +73,17 @@ def test_bf16_weights_take_half_the_space(copied):
     assert half < 0.6 * full
 
 
+def test_the_fusion_below_concatenated_heads_stays_in_fp32(exported, tmp_path):
+    for name, size in (('concatenated', 4), ('tokens', 2)):
+        shutil.copytree(exported(name).path, tmp_path / name)
+        bundle = load_bundle(tmp_path / name)
+        written, _ = export(bundle, 'openvino', 'bf16')
+        weights = sum(x.numel() for x in (
+            *bundle.network.fusion.parameters(), *bundle.network.heads.parameters()))
+        bytes_of_file = (written.folder / 'fusion.bin').stat().st_size
+        assert bytes_of_file == pytest.approx(size * weights, rel=0.3), name
+
+
 def test_the_network_is_left_as_it_was(copied):
     before = {k: v.clone() for k, v in copied.network.state_dict().items()}
     fast = torch.backends.mha.get_fastpath_enabled()
