@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 import re
 import shutil
@@ -72,8 +73,8 @@ class Page:
 
 PAGES = (
     Page(performance_page.PAGE, {
-        'targets': Table(('node', 'memory', 'student', 'streaming', 'trained', 'backends', 'gpu'),
-                       targets.targets),
+        'targets': Table(('node', 'memory', 'student', 'streaming', 'causal', 'trained',
+                          'backends', 'gpu'), targets.targets),
         'node': Table(('node',), performance_page.node),
         'stages': Table(('live_path',), performance_page.stages),
         'growth': Table(('live_path',), performance_page.growth),
@@ -86,6 +87,7 @@ PAGES = (
         'recognised': Table(('streaming', 'trained'), streaming_page.recognised),
         'video': Table(('streaming', 'trained'), streaming_page.recognised_in_a_video),
         'taken': Table(('streaming', 'trained'), streaming_page.taken),
+        'causal': Table(('causal', 'trained'), partial(streaming_page.taken, part='causal')),
     }, streaming_page.CHART, ('streaming', 'trained'), streaming_page.draw),
     Page(peers_page.PAGE, {'peers': Table(('peers',), peers_page.peers)}, peers_page.CHART,
          ('peers',), peers_page.draw),

@@ -66,7 +66,10 @@ PARTS = {
         ('backends.py', 'karmma_student', '--exports', 'openvino bf16', 'openvino int8',
          'openvino fp32', 'onnx fp32', '--subsets', 'V+F+A', 'V', 'A', '--profile'),
         (), '--out', limit_s=3600.0),
-    'streaming': Part(('streaming.py',), (), limit_s=3600.0),
+    'streaming': Part(
+        ('streaming.py', '--rows', 'clip_tau', 'clip_even', 'chunks_half', 'chunks_quarter'),
+        (), limit_s=3600.0),
+    'causal': Part(('streaming.py', '--rows', 'clip_tau', 'causal'), (), limit_s=3600.0),
     'trained': Part(
         ('streaming.py', '--train', '--rows', 'clip_tau', 'clip_even', 'causal', '--seeds', '3',
          '--teacher', 'models/synthetic_kitchen'),

@@ -26,7 +26,9 @@ Row = Mapping[str, Any]
 
 def rows(results: Results) -> Mapping[str, Row]:
     """Return name → row, in the order of the table."""
-    return dict(results['streaming']['figures']['rows'])
+    causal = results.get('causal', {'figures': {'rows': {}}})['figures']['rows']
+    return {**results['streaming']['figures']['rows'],
+            **{name: row for name, row in causal.items() if name == 'causal'}}
 
 
 def speedup(results: Results) -> float:
@@ -38,7 +40,7 @@ def speedup(results: Results) -> float:
 
 def causal_speedup(results: Results) -> float:
     """Return the same of the causal student in the fastest backend."""
-    figures = rows(results)
+    figures = results['causal']['figures']['rows']
     return float(figures['clip_tau']['taken'][EAGER]['prediction_ms']
                  / min(own['prediction_ms'] for own in figures['causal']['taken'].values()))
 
@@ -88,10 +90,11 @@ def _percent(values: Sequence[float]) -> str:
     return f'{statistics.mean(values):.1f}{spread}'
 
 
-def taken(results: Results) -> str:
-    """Return the table of the time of a prediction."""
-    slowest, lines = rows(results)['clip_tau']['taken'][EAGER], []
-    for name, row, runs, own in _timed(results):
+def taken(results: Results, part: str = 'streaming') -> str:
+    """Return the table of the time of a prediction, as a part measured it."""
+    timed = results[part]['figures']['rows']
+    slowest, lines = timed['clip_tau']['taken'][EAGER], []
+    for name, row, runs, own in _timed(timed):
         loss = accuracy_loss(results, name, runs)
         lines.append([
             row['label'], runs, three_digits(own['network_ms']),
@@ -101,7 +104,7 @@ def taken(results: Results) -> str:
             three_digits(own['cpu_ms']), f'{slowest["cpu_ms"] / own["cpu_ms"]:.1f} ×',
             f'{own["difference"]:.2%}' if runs != EAGER else '–',
             '–' if loss is None else f'{loss:.2f}'])
-    return f'{measured(results["streaming"])}\n\n' + markdown_table(
+    return f'{measured(results[part])}\n\n' + markdown_table(
         ['encoded at a time', 'runs in', 'network, ms', 'live prediction, ms',
          'predictions/s', 'faster',
          'CPU ms', 'less', 'differs by', 'points lost'], lines, 2)
@@ -113,8 +116,8 @@ def accuracy_loss(results: Results, name: str, runs: str) -> float | None:
     return max((seed[LARGEST_LOSS] for seed in scores if LARGEST_LOSS in seed), default=None)
 
 
-def _timed(results: Results) -> Iterator[tuple[str, Row, str, Mapping[str, float]]]:
-    for name, row in rows(results).items():
+def _timed(timed: Mapping[str, Row]) -> Iterator[tuple[str, Row, str, Mapping[str, float]]]:
+    for name, row in timed.items():
         for runs, own in row['taken'].items():
             yield name, row, runs, own
 
