@@ -105,7 +105,7 @@ def test_the_speed_is_that_of_the_pages():
     student = re.search(r'student 8\.5 times', text)
     assert student and '| 8.5 x eager |' in performance
     factors = [float(f) for f in re.findall(r' ([\d.]+) × \| [\d.]+ \| [\d.]+ × ', streaming)]
-    assert f'up to {max(factors):g} times' in text
+    assert f'up to {max(factors):.0f} times' in text
 
 
 def test_the_installation_is_that_of_the_manual():
