@@ -48,7 +48,7 @@ class AudioContent(ContentCheck):
             Declaration(f'{name}.silence_level', -90.0, 'Audio below this is digital silence, dB '
                         'of full scale (root mean square); quiet surroundings are above -80.',
                         (-200.0, 0.0)),
-            Declaration(f'{name}.max_clipped', 0.3, 'Audio is clipped with more than this '
+            Declaration(f'{name}.max_clipped', 0.05, 'Audio is clipped with more than this '
                         'fraction of its samples at full scale.', (0.0, 1.0)),
         )
 

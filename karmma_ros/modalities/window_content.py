@@ -52,9 +52,13 @@ def uninformative(
     return findings
 
 
+def default_thresholds(modality: Modality) -> dict[str, Any]:
+    """Return the parameters of a modality's check with their defaults; none without a check."""
+    check = modality_type(modality).content_check
+    return {} if check is None else {
+        each.name: each.default for each in content_declarations(modality, check)}
+
+
 def _monitor(modality: Modality) -> ContentMonitor | None:
     check = modality_type(modality).content_check
-    if check is None:
-        return None
-    values = {each.name: each.default for each in content_declarations(modality, check)}
-    return ContentMonitor(check(modality, values))
+    return None if check is None else ContentMonitor(check(modality, default_thresholds(modality)))

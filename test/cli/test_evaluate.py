@@ -13,7 +13,7 @@ from karmma_ros.clip import Clip
 from karmma_ros.data.samples import Sample, Splits
 from karmma_ros.data.synthetic_kitchen.episode import clip_spec
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary as kitchen_vocabulary
-from karmma_ros.evaluation import inference
+from karmma_ros.evaluation import corruptions, inference
 from karmma_ros.evaluation.inference import collect
 from karmma_ros.evaluation.report import SCHEMA_ID, ScoresReport
 from karmma_ros.evaluation.schema import json_schema
@@ -311,7 +311,7 @@ def recordings(monkeypatch, spec, vocabulary):
     return clips
 
 
-def test_corrupted_sensors_are_scored(model, recordings, tmp_path, capsys):
+def test_corrupted_sensors_are_scored(model, recordings, tmp_path, capsys, monkeypatch):
     out, words = tmp_path / 'out', ['--corruptions', 'black', 'hiss', '--severities', '1,5']
     report = run(out, model, *words)
     assert conforms(report, json_schema(ScoresReport, SCHEMA_ID))
@@ -328,6 +328,10 @@ def test_corrupted_sensors_are_scored(model, recordings, tmp_path, capsys):
     recordings.reads.clear()
     assert run(out, model, *words) == report
     assert not recordings.reads  # nothing is predicted twice
+    with monkeypatch.context() as patch:
+        patch.setattr(corruptions, 'default_thresholds', lambda modality: {'max_clipped': 0.5})
+        run(out, model, *words)
+    assert recordings.reads  # other thresholds of the checks leave out other inputs
     assert 'corruptions' not in run(tmp_path / 'without', model)['models'][0]
 
 

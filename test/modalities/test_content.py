@@ -209,7 +209,7 @@ def test_audio_that_repeats_or_clips_is_detected_within_a_second(make, text):
 
 def test_loud_audio_is_no_fault():
     rig = Sensors(SPEC, 'audio')
-    rig.microphone(3, lambda: microphone(hiss(-3)))
+    rig.microphone(3, lambda: microphone(hiss(-8)))
     assert rig.status('audio').available and not rig.status('audio').warning
 
 
