@@ -17,7 +17,7 @@ from karmma_ros.clip import ClipSpec
 from karmma_ros.data.samples import Clips
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modalities import input_modalities, make_clip, modality_type, sources_of
-from karmma_ros.modalities.window_content import uninformative
+from karmma_ros.modalities.window_content import default_thresholds, uninformative
 from karmma_ros.modality import in_order, Modality
 import numpy as np
 
@@ -189,6 +189,11 @@ def inputs_of(arrays: Mapping[Modality, Any], spec: ClipSpec) -> dict[Modality, 
         with suppress(InvalidSampleError):
             inputs |= make_clip(spec, {modality: each}).inputs
     return inputs
+
+
+def thresholds_of_checks(modalities: Sequence[Modality]) -> dict[str, Any]:
+    """Return the thresholds of `masked_by_checks`, by parameter."""
+    return {name: value for m in modalities for name, value in default_thresholds(m).items()}
 
 
 def masked_by_checks(

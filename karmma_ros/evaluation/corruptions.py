@@ -22,6 +22,7 @@ from karmma_ros.data.corrupted import (
     masked_by_checks,
     RecordedClips,
     SensorCondition,
+    thresholds_of_checks,
 )
 from karmma_ros.data.samples import Batch, collate, Sample
 from karmma_ros.evaluation.inference import (
@@ -32,7 +33,6 @@ from karmma_ros.evaluation.inference import (
     SHARD_SIZE,
 )
 from karmma_ros.evaluation.predictions import DatasetPredictions, PredictionsError
-from karmma_ros.modalities.window_content import default_thresholds
 from karmma_ros.modality import Modality, subset_name
 from karmma_ros.storage import fingerprint
 import numpy as np
@@ -82,7 +82,7 @@ class ConditionCollector:
         :param progress: called with the number of clips done under all conditions.
         """
         self._network.eval()
-        checks = [default_thresholds(m) for m in self._network.modalities]
+        checks = thresholds_of_checks(self._network.modalities)
         paths = {name: folder / fingerprint({**condition.facts(), 'checks': checks})
                  for name, condition in conditions.items()}
         shards: dict[str, list[ConditionPredictions]] = {name: [] for name in conditions}

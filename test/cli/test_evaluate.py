@@ -329,7 +329,7 @@ def test_corrupted_sensors_are_scored(model, recordings, tmp_path, capsys, monke
     assert run(out, model, *words) == report
     assert not recordings.reads  # nothing is predicted twice
     with monkeypatch.context() as patch:
-        patch.setattr(corruptions, 'default_thresholds', lambda modality: {'max_clipped': 0.5})
+        patch.setattr(corruptions, 'thresholds_of_checks', lambda modalities: {'max_clipped': 0.5})
         run(out, model, *words)
     assert recordings.reads  # other thresholds of the checks leave out other inputs
     assert 'corruptions' not in run(tmp_path / 'without', model)['models'][0]
