@@ -7,7 +7,9 @@ action: the first frame of a clip, its boxes, and silence. Thresholds are those 
 clips. It needs the rendered clips, which `--cache` keeps.
 
 With `--left-out DRAWS` it trains networks from nothing instead, each without two verbs and two
-nouns that are drawn, and takes the test clips with any of them for unknown.
+nouns that are drawn, and takes the test clips with any of them for unknown. With `--bases DIR …`
+it takes models that know a part of the classes, as those of `benchmarks/unseen_classes.py`, and
+the test clips with any other class for unknown.
 
 Shape legend: n clips, d width of the fused tokens, c classes.
 """
@@ -222,15 +224,34 @@ def train_without(
     network = build(preset('tiny'), splits.spec, Vocabulary(names))
     train(network, parts['train'], parts['validation'], RunSettings(
         epochs=epochs, batch_size=32, seed=draw, precision=precision, progress=False,
-        optimizer=OptimizerSettings(learning_rate=2e-3, weight_decay=0.05, gradient_clip=2.0,
-                                    modality_dropout=0.5)), work / f'left_out_{draw}')
-    validation, test = (Outputs(network, parts[name]) for name in ('validation', 'test'))
+        optimizer=OptimizerSettings(
+            learning_rate=2e-3, weight_decay=0.05, gradient_clip=2.0, modality_dropout=0.5,
+            unimodal_weight=0.3)), work / f'left_out_{draw}')
+    return of_known_classes(f'draw {draw}', network, splits, ids)
+
+
+def of_known_classes(
+    name: str, network: Karmma, splits: Splits, ids: Mapping[str, Sequence[int]],
+) -> Table:
+    """Return the figures of a network that knows some of the classes."""
+    clips = {part: cast(CachedKitchen, getattr(splits, part)) for part in ('validation', 'test')}
+    validation, test = (Outputs(network, ChosenClips(each, ids, known=True))
+                        for each in clips.values())
     everything = tuple(network.modalities)
-    hits = np.all([test.logits[everything][head].argmax(1) == ids_
-                   for head, ids_ in test.labels.items()], axis=0)
-    print(f'draw {draw}: {100 * hits.mean():.1f} % of the known test clips right', flush=True)
+    hits = np.all([test.logits[everything][head].argmax(1) == labels
+                   for head, labels in test.labels.items()], axis=0)
+    print(f'{name}: {100 * hits.mean():.1f} % of {len(hits)} known test clips right', flush=True)
     unknown = Outputs(network, ChosenClips(clips['test'], ids, known=False))
     return compared(network, validation, test, unknown)
+
+
+def of_base(path: Path, idle: float, cache: Path) -> Table:
+    """Return the figures of a trained model that knows some of the classes."""
+    bundle = load_bundle(path)
+    splits = open_splits(KitchenSettings(train=1, idle=idle), bundle.spec, cache)
+    ids = {head: [splits.vocabulary.heads[head].index(name) for name in names]
+           for head, names in bundle.vocabulary.heads.items()}
+    return of_known_classes(str(path), bundle.network, splits, ids)
 
 
 def main() -> None:
@@ -244,11 +265,17 @@ def main() -> None:
                         help='fraction of the clips in which nothing is done, a known class')
     parser.add_argument('--left-out', type=int, metavar='DRAWS',
                         help='train this many networks without two verbs and two nouns instead')
-    parser.add_argument('--epochs', type=int, default=16, help='of these networks')
+    parser.add_argument('--bases', type=Path, nargs='+', metavar='DIR',
+                        help='take these models, which know a part of the classes, instead')
+    parser.add_argument('--epochs', type=int, default=32, help='of these networks')
     parser.add_argument('--precision', default='bf16-mixed', help='of these networks')
     parser.add_argument('--work', type=Path, default=ROOT / 'build' / 'unknown_actions',
                         help='folder for the checkpoints of these networks')
     options = parser.parse_args()
+    if options.bases:
+        show('models of a part of the classes', [
+            of_base(path, options.idle, options.cache) for path in options.bases])
+        return
     bundle = load_bundle(find_model(options.model))
     if options.left_out:
         splits = open_splits(KitchenSettings(idle=options.idle), bundle.spec, options.cache)
