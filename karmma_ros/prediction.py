@@ -72,8 +72,9 @@ class ActionScale:
     How the score of an action follows from the product of the probabilities of its parts.
 
     >>> from karmma_ros.prediction import ActionScale
-    >>> ActionScale()(0.5), ActionScale(exponent=2.0)(0.5), ActionScale(beta=(2.0, 2.0, 0.0))(0.2)
-    (0.5, 0.25, 0.06)
+    >>> [round(float(scale(0.2)), 3) for scale in (
+    ...     ActionScale(), ActionScale(exponent=2.0), ActionScale(beta=(2.0, 2.0, 0.0)))]
+    [0.2, 0.04, 0.059]
     """
 
     exponent: float = 1.0
