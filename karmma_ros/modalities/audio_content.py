@@ -20,7 +20,8 @@ from karmma_ros.modalities.declaration import Declaration
 from karmma_ros.modality import Modality
 import numpy as np
 
-_FULL_SCALE = 0.99
+_FULL_SCALE, _SAME_LEVEL = 0.99, 1e-4
+"""Clipped samples all have the greatest level, near full scale; those of a loud tone differ."""
 _RECENT = 16
 """Messages in which audio is searched that repeats: a driver may hang with several buffers."""
 _LEAST_REPEATED = 16
@@ -65,7 +66,9 @@ class AudioContent(ContentCheck):
             level = f'{20 * log10(deviation):.0f} dB of full scale' if deviation else 'constant'
             return {'silence': f'digital silence: {level} at {mean:.3g}'}
         faults = {}
-        clipped = float(np.count_nonzero(np.abs(samples) >= _FULL_SCALE)) / len(samples)
+        level = np.abs(samples)
+        highest = max(float(level.max()), _FULL_SCALE)
+        clipped = float(np.count_nonzero(level >= highest - _SAME_LEVEL)) / len(samples)
         if clipped > self._most_clipped:
             faults['clipped'] = f'clipped: {clipped:.0%} of the samples are at full scale'
         if len(samples) >= _LEAST_REPEATED:

@@ -1,6 +1,7 @@
 """Samples that are valid and show nothing are found, named with figures, and masked."""
 
 from dataclasses import replace
+from itertools import count
 from types import SimpleNamespace as Fields
 
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
@@ -42,8 +43,8 @@ def microphone(samples):
     return lambda stamp: Fields(header=stamp, audio=Fields(data=data))
 
 
-def hiss(level_db, count=512):
-    return RANDOM.normal(0, 10 ** (level_db / 20), count)
+def hiss(level_db, samples=512):
+    return RANDOM.normal(0, 10 ** (level_db / 20), samples)
 
 
 class Sensors(ModalityRig):
@@ -207,9 +208,17 @@ def test_audio_that_repeats_or_clips_is_detected_within_a_second(make, text):
     assert rig.microphone(2, lambda: microphone(hiss(-20)))[-1].available
 
 
-def test_loud_audio_is_no_fault():
+def tone(period):
+    """Return a maker of the next audio of a tone at full scale, of a period in samples."""
+    start = count(step=512)
+    return lambda: np.sin(2 * np.pi / period * (next(start) + np.arange(512)))
+
+
+@pytest.mark.parametrize('samples', [lambda: hiss(-8), tone(44), tone(314)],
+                         ids=['hiss', 'tone', 'low tone'])
+def test_loud_audio_is_no_fault(samples):
     rig = Sensors(SPEC, 'audio')
-    rig.microphone(3, lambda: microphone(hiss(-8)))
+    rig.microphone(3, lambda: microphone(samples()))
     assert rig.status('audio').available and not rig.status('audio').warning
 
 
