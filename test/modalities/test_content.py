@@ -214,7 +214,7 @@ def tone(period):
     return lambda: np.sin(2 * np.pi / period * (next(start) + np.arange(512)))
 
 
-@pytest.mark.parametrize('samples', [lambda: hiss(-8), tone(44), tone(314)],
+@pytest.mark.parametrize('samples', [lambda: hiss(-8), tone(44.3), tone(314.7)],
                          ids=['hiss', 'tone', 'low tone'])
 def test_loud_audio_is_no_fault(samples):
     rig = Sensors(SPEC, 'audio')
