@@ -162,6 +162,8 @@ def test_without_ray_the_error_names_the_remedy(monkeypatch):
 def test_an_interrupt_ends_the_workers(tmp_path):
     script = tmp_path / 'run.py'
     script.write_text(
+        'import signal\n'
+        'signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist ignores it\n'
         'from cluster_tasks import no_setup, slow\n'
         'from karmma_ros.cluster.engine import check_shared, map_tasks, Workers\n'
         f'map_tasks(slow, [({str(tmp_path / "log")!r}, n, 60) for n in range(2)], no_setup, '

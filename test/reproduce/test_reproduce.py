@@ -161,6 +161,8 @@ def test_an_interrupt_ends_the_workers_and_keeps_what_is_done(tmp_path):
     pytest.importorskip('ray', reason='pip install -r requirements/cluster.txt')
     script = tmp_path / 'run.py'
     script.write_text(
+        'import signal\n'
+        'signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist ignores it\n'
         'from karmma_ros.cli.main import main\n'
         'from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings\n'
         'from karmma_ros.reproduce.systems import Budget, BUDGETS\n'
