@@ -66,9 +66,9 @@ class AudioContent(ContentCheck):
             level = f'{20 * log10(deviation):.0f} dB of full scale' if deviation else 'constant'
             return {'silence': f'digital silence: {level} at {mean:.3g}'}
         faults = {}
-        level = np.abs(samples)
-        highest = max(float(level.max()), _FULL_SCALE)
-        clipped = float(np.count_nonzero(level >= highest - _SAME_LEVEL)) / len(samples)
+        magnitude = np.abs(samples)
+        highest = max(float(magnitude.max()), _FULL_SCALE)
+        clipped = float(np.count_nonzero(magnitude >= highest - _SAME_LEVEL)) / len(samples)
         if clipped > self._most_clipped:
             faults['clipped'] = f'clipped: {clipped:.0%} of the samples are at full scale'
         if len(samples) >= _LEAST_REPEATED:
