@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import heapq
 from pathlib import Path
 from typing import Any
+import warnings
 
 from karmma_ros.bags.collect import bag_digest
 from karmma_ros.bags.reader import Bag
@@ -42,6 +43,7 @@ from karmma_ros.data.recordings import (
     ExtractedRecording,
     input_array,
     present_array,
+    SPLITS,
 )
 from karmma_ros.errors import BagError, count_text, DataError, printable
 from karmma_ros.modalities import modality_type
@@ -264,6 +266,33 @@ def _with_media(bags: list[Path], media: list[Path]) -> list[Path]:
     return every
 
 
+def labels_of_bags(
+    path: Path, labels: Sequence[ActionLabel], bags: Collection[str],
+) -> tuple[tuple[ActionLabel, ...], str]:
+    """
+    Return the labels of the bags, and a note on those of other recordings.
+
+    A label file may also label recordings that are held back for `karmma bag evaluate`.
+
+    :param path: label file, for errors.
+    :param bags: names of the recordings.
+    :raises DataError: when no label is left, or one is for training and its bag is missing.
+    """
+    names = ', '.join(sorted(bags)[:8])
+    if any(not label.recording for label in labels):
+        raise DataError(path, 'a label names no recording', 'fill in the column recording with '
+                        f'the names of the bags: {names}')
+    own = tuple(label for label in labels if label.recording in bags)
+    others = [label for label in labels if label.recording not in bags]
+    needed = [x for x in others if not own or x.split in SPLITS[:2]]
+    if needed:
+        raise DataError(path, f'recording {needed[0].recording!r} is none of the bags: {names}',
+                        'add the bag, or remove its labels')
+    elsewhere = sorted({label.recording for label in others})
+    return own, (f'{count_text(len(others), "label", "are")} of recordings that are none of the '
+                 f'bags, and not used: {", ".join(elsewhere[:8])}' if others else '')
+
+
 def extract_recordings(
     settings: BagSettings, spec: ClipSpec, cache: Path, progress: Progress = lambda *_: None, *,
     table: LabelTable | None = None, modalities: Collection[Modality] | None = None,
@@ -285,16 +314,12 @@ def extract_recordings(
     table = read_label_file(path) if table is None else table
     if table.problems:
         raise DataError(path, table.problems[0], 'correct it: no label is dropped in silence')
+    own, note = labels_of_bags(path, table.labels, bags)
+    if note:
+        warnings.warn(note, stacklevel=2)
     by_recording: dict[str, list[ActionLabel]] = {}
-    for label in table.labels:
+    for label in own:
         by_recording.setdefault(label.recording, []).append(label)
-    unknown = sorted(set(by_recording) - set(bags))
-    if unknown == ['']:
-        raise DataError(path, 'a label names no recording', 'fill in the column recording with '
-                        f'the names of the bags: {", ".join(sorted(bags)[:8])}')
-    if unknown:
-        raise DataError(path, f'recording {unknown[0]!r} is none of the bags: '
-                        f'{", ".join(sorted(bags)[:8])}', 'add the bag, or remove its labels')
     values = node_parameters(
         Path(settings.parameters) if settings.parameters else None,
         [Modality(name) for name in spec.inputs])

@@ -143,6 +143,15 @@ def test_labels_that_do_not_fit_are_named(folder, tmp_path, labels, complaint):
         opened(labelled(folder, tmp_path, labels), tmp_path)
 
 
+def test_labels_of_other_recordings_are_left_out_with_a_warning(folder, tmp_path):
+    settings = labelled(folder, tmp_path, [
+        ActionLabel('monday', 0, 3, BREAD), ActionLabel('tuesday', 0, 3, BREAD),
+        ActionLabel('friday', 0, 3, BREAD)])
+    with pytest.warns(UserWarning, match='1 label is of recordings .* not used: friday'):
+        splits = opened(settings, tmp_path)
+    assert len(splits.train) == len(splits.validation) == 1
+
+
 def test_damage_of_a_bag_and_labels_that_end_after_it_are_noted(folder, tmp_path):
     content = (folder / 'monday.mcap').read_bytes()
     (tmp_path / 'monday.mcap').write_bytes(content[:len(content) * 6 // 10])

@@ -260,6 +260,12 @@ def test_labels_that_cannot_be_trained_on_are_refused(run, labels, complaint, ca
     assert complaint in capsys.readouterr().err
 
 
+def test_labels_of_recordings_that_are_held_back_are_noted(run, capsys):
+    assert run([*FOUR, *segments(('friday', 0, CHOP, 'test'), ('friday', 3, CHOP, ''))]) == 0
+    assert ('note: 2 labels are of recordings that are none of the bags, and not used: friday'
+            in capsys.readouterr().out)
+
+
 def test_labels_of_one_recording_in_two_splits_and_twice_are_reported(run, capsys):
     rows = [('monday', 0, CHOP, 'train'), ('monday', 3, WASH, 'train'),
             ('monday', 3, WASH, 'train'), ('tuesday', 0, CHOP, 'train'),

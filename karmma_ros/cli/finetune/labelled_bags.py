@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from karmma_ros.bags.topics import choose_topics, parse_topics
-from karmma_ros.bags.training_clips import extract_recordings, find_bags, open_bag
+from karmma_ros.bags.training_clips import extract_recordings, find_bags, labels_of_bags, open_bag
 from karmma_ros.cli.progress import Bars
 from karmma_ros.clip import ClipSpec
 from karmma_ros.cluster.engine import map_tasks, ONE, raising, Report, Workers
@@ -93,7 +93,9 @@ def open_labels(
         raise DataError(path, table.problems[0], 'correct it: no label is dropped in silence')
     if classes_map:
         table = with_classes(table, read_classes_map(Path(classes_map)))
-    notes = list(table.problems)
+    own, note = labels_of_bags(path, table.labels, bags)
+    notes = [*table.problems, *([note] if note else [])]
+    table = replace(table, labels=own)
     background = settings.background or (NOTHING if any(
         NOTHING in label.classes.values() for label in table.labels) else '')
     table = _complete(table, background, notes)
