@@ -17,7 +17,6 @@ from datetime import date
 import json
 import os
 from pathlib import Path
-import platform
 import shutil
 import statistics
 import tempfile
@@ -25,6 +24,7 @@ import time
 from typing import Any
 
 from exported import calibration_of, exported, noise
+from karmma_ros.cli.options import this_machine
 from karmma_ros.data.samples import Splits
 from karmma_ros.data.synthetic_kitchen.dataset import KitchenSettings, open_splits
 from karmma_ros.evaluation.classification import top1
@@ -280,11 +280,7 @@ def _profiles(results: dict[str, Any]) -> Iterator[str]:
 
 def machine() -> str:
     """Name processor, cores and torch."""
-    cpu = Path('/proc/cpuinfo')
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
-    name = next((x.split(':')[1].strip() for x in lines if x.startswith('model name')), '')
-    return (f'{name or platform.machine()}, {os.cpu_count()} cores, '
-            f'torch {torch.__version__} with {torch.get_num_threads()} threads')
+    return f'{this_machine()} with {torch.get_num_threads()} threads'
 
 
 if __name__ == '__main__':

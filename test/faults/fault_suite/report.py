@@ -10,6 +10,7 @@ import platform
 import textwrap
 from typing import Any
 
+from karmma_ros.cli.options import processor
 import torch
 
 PAGE, FIGURES = 'reliability.md', 'reliability.json'
@@ -33,18 +34,10 @@ SOAK = """\
 def machine() -> dict[str, str]:
     """Return the machine and versions of the measurement."""
     return {
-        'processor': _processor(), 'cores': str(os.cpu_count()), 'system': platform.platform(),
+        'processor': processor(), 'cores': str(os.cpu_count()), 'system': platform.platform(),
         'python': platform.python_version(), 'torch': torch.__version__,
         'ros': os.environ.get('ROS_DISTRO') or _rclpy_version(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-        return next(line.split(':')[1].strip() for line in lines if line.startswith('model name'))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _rclpy_version() -> str:
