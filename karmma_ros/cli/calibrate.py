@@ -64,7 +64,8 @@ def main(arguments: Sequence[str]) -> int:
             save_statistics(bundle.path, statistics)
     print(calibration_table(score(predictions, calibration), calibration))
     print(f'wrote {bundle.path / CALIBRATION}, fitted on {calibration.fitted_on}; the table is of '
-          'these very clips: score others with `karmma evaluate`')
+          'these very clips: score others with `karmma evaluate`, and write that into the card '
+          'with --card')
     return 0
 
 

@@ -107,8 +107,10 @@ def main(arguments: Sequence[str]) -> int:
     named = _named_bundles(given.models, given.custom_encoders)
     _check_subsets(named, chosen)
     corruptions = _corruptions(given, named)
-    if given.card and (given.exports or any(not bundle.path.is_dir() for _, bundle in named)):
-        raise InvalidSettingError('--card', 'true', 'model directories, and no --exports')
+    if given.card and (given.exports or chosen is not None
+                       or any(not bundle.path.is_dir() for _, bundle in named)):
+        raise InvalidSettingError('--card', 'true', 'model directories, and neither --exports nor '
+                                  '--subsets')
     exports = [_exports(bundle) if given.exports else [] for _, bundle in named]
     with Bars() as bars:
         entries = _with_data(

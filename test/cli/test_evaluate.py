@@ -373,7 +373,8 @@ def test_the_card_has_the_accuracy_and_the_calibration(model, recordings, tmp_pa
     (['--corruptions', 'fog'], 'of rgb: black, frozen, covered'),
     (['--corruptions', '--severities', '0,1'], 'integers from 1 to 5'),
     (['--corruptions', '--severities', 'worst'], 'integers from 1 to 5'),
-    (['--card', '--exports'], 'model directories, and no --exports'),
+    (['--card', '--exports'], 'model directories, and neither --exports nor --subsets'),
+    (['--card', '--subsets', 'V'], 'model directories, and neither --exports nor --subsets'),
 ])
 def test_an_unknown_corruption_is_refused_before_the_work(
     model, toys, tmp_path, capsys, words, message
