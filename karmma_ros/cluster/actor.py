@@ -7,7 +7,7 @@ What a task returns is pickled here, so that nothing refers to Ray's memory afte
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 import hashlib
 import os
@@ -18,11 +18,16 @@ from typing import Any
 from karmma_ros.errors import KarmmaError
 
 
-@dataclass(frozen=True)
-class Failure:
-    """What a worker returns for a task, or a setup, that raised."""
+class Outcome(Enum):
+    """How a task, or a setup, ended."""
 
-    error: Exception
+    RETURNED = 'returned'
+    REFUSED = 'raised a KarmmaError'
+    FAILED = 'raised another error'
+
+
+Ended = tuple[Outcome, bytes]
+"""How a task ended, and the pickle of what it returned or raised."""
 
 
 class TaskActor:
@@ -32,14 +37,14 @@ class TaskActor:
         self._setup, self._source, self._folder = setup, source, folder
         self._done = (0, 0)
 
-    def start(self) -> bytes:
+    def start(self) -> Ended:
         """Set up; return the id of the node, or why it failed."""
-        return _pickled(self._start)
+        return ended(self._start)
 
-    def run(self, work: bytes, task: bytes) -> bytes:
+    def run(self, work: bytes, task: bytes) -> Ended:
         """Run a task; return its result, or why it failed."""
         self._done = 0, 0
-        return _pickled(lambda: pickle.loads(work)(
+        return ended(lambda: pickle.loads(work)(
             self._state, pickle.loads(task), self._report))
 
     def progress(self) -> tuple[int, int]:
@@ -62,14 +67,23 @@ class TaskActor:
         self._done = done, total
 
 
-def _pickled(compute: Callable[[], Any]) -> bytes:
+def ended(compute: Callable[[], Any]) -> Ended:
+    """Return how a function ended, which is called here."""
     try:
-        return pickle.dumps(compute(), pickle.HIGHEST_PROTOCOL)
+        return Outcome.RETURNED, pickle.dumps(compute(), pickle.HIGHEST_PROTOCOL)
     except Exception as error:
-        try:
-            return pickle.dumps(Failure(error))
-        except Exception:  # an error that cannot be sent
-            return pickle.dumps(Failure(KarmmaError(f'{type(error).__name__}: {error}')))
+        return failed(error)
+
+
+def failed(error: Exception) -> Ended:
+    """Return the end by an error; one that cannot be pickled becomes a KarmmaError."""
+    try:
+        content = pickle.dumps(error)
+        pickle.loads(content)
+    except Exception:
+        error = KarmmaError(f'{type(error).__name__}: {error}')
+        content = pickle.dumps(error)
+    return (Outcome.REFUSED if isinstance(error, KarmmaError) else Outcome.FAILED), content
 
 
 @cache

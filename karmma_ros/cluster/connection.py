@@ -19,6 +19,21 @@ _STORE_BYTES = 256 * 1024**2
 """Ray's shared memory where the cluster is this machine alone; more goes to its folder."""
 
 
+def cloudpickle_of_ray(address: str, slots: int) -> Any:
+    """
+    Return the module of Ray that pickles what a script defines, too.
+
+    :raises InvalidSettingError: when Ray is not installed.
+    """
+    try:
+        from ray import cloudpickle
+    except ImportError as error:
+        raise InvalidSettingError(
+            '--cluster' if address else '--jobs', address or slots,
+            'one job on this machine, since Ray is not installed', INSTALL) from error
+    return cloudpickle
+
+
 @contextmanager
 def connected(address: str, slots: int, gpus: float = 0) -> Iterator[Any]:
     """
@@ -28,15 +43,11 @@ def connected(address: str, slots: int, gpus: float = 0) -> Iterator[Any]:
     :param slots: cores that the latter counts.
     :param gpus: that each of them claims.
     :returns: the module of Ray.
-    :raises InvalidSettingError: when there is no such cluster, or Ray is not installed.
+    :raises InvalidSettingError: when there is no such cluster.
     """
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
-    try:
-        import ray
-    except ImportError as error:
-        raise InvalidSettingError(
-            '--cluster' if address else '--jobs', address or slots,
-            'one job on this machine, since Ray is not installed', INSTALL) from error
+    import ray
+
     logging.getLogger('ray').setLevel(logging.ERROR)
     common: dict[str, Any] = {
         'log_to_driver': False, 'configure_logging': False, 'namespace': f'karmma_{os.getpid()}'}

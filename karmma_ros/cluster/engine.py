@@ -1,74 +1,52 @@
 """
 Map tasks over workers: processes of this machine, or of all machines of a Ray cluster.
 
-The only module that uses Ray, with `actor.py` and `connection.py`. A worker is set up once (loads
-the model) and then runs one task after another. Tasks are given out one by one, so that a slow one
-holds up nobody.
+A worker is set up once (loads the model) and then runs one task after another. Tasks are given out
+one by one, so that a slow one holds up nobody. A process of its own, the driver, uses Ray.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 import os
 from pathlib import Path
 import pickle
+import signal
 import socket
-import time
+import subprocess
+import sys
 from typing import Any
 
-from karmma_ros.cluster.actor import Failure, source_digest, TaskActor
-from karmma_ros.cluster.connection import connected
-from karmma_ros.errors import (
-    BagError,
-    InvalidSettingError,
-    KarmmaError,
-    printable,
-    SENTENCE_LENGTH,
+from karmma_ros.cluster.actor import Outcome
+from karmma_ros.cluster.connection import cloudpickle_of_ray
+from karmma_ros.cluster.driver import (
+    Note,
+    TaskEnd,
+    TaskProgress,
+    TaskSet,
+    Workers,
+    WorkerStoppedError,
 )
+from karmma_ros.errors import InvalidSettingError, KarmmaError
 
-_POLL_S = 0.5
-"""How often a busy worker is queried for its progress; rarer with more than 50 workers."""
-_WAIT_NOTE_S = 15
-_ATTEMPTS = 2
 JOB_CPUS = 2
 """Cores of a cluster for each bag: one reads and decodes, one computes."""
-_FAILED_STARTS = 3
-"""Workers that may end while they start, without one that starts in between."""
+_DRIVERS = 2
+"""Drivers that may end one after another without a task that is done."""
+_SILENT_S = 120.0
+"""How long a driver may send nothing; while tasks run, it does twice a second."""
+_END_S = 15.0
+_RUN_DRIVER = 'from karmma_ros.cluster.driver import main; main()'
 
 Report = Callable[[int, int], None]
 """Called by a task with how much of it is done, and its total."""
 
-
-@dataclass(frozen=True)
-class Workers:
-    """What the tasks run on."""
-
-    address: str = ''
-    """Of a Ray cluster: `ray://head:10001`, or `head:6379` on one of its machines; empty: one of
-    this machine alone, which is started and ended here."""
-    count: int = 0
-    """Most workers; 0: as many as the cluster has resources for."""
-    cpus: int = 1
-    """Processor cores that each worker claims."""
-    gpus: float = 0
-    """GPUs that each worker claims, and sees; a fraction shares one."""
-    start_timeout_s: float = 600
-    """How long to wait for the first worker."""
-
-
 ONE = Workers(count=1)
 """This process."""
-
-
-class WorkerStoppedError(KarmmaError):
-    """The workers that ran a task ended before it was done."""
-
-    def of_bag(self, path: Path) -> BagError:
-        """Return the error that names the bag of the task."""
-        return BagError(path, str(self), 'free some memory, or give a smaller --jobs')
 
 
 def raising(paths: Sequence[Path]) -> Callable[[int, Any], None]:
@@ -85,27 +63,6 @@ def workers_of_environment() -> Workers:
     """Return those of the cluster in the variable RAY_ADDRESS; without, this process."""
     address = os.environ.get('RAY_ADDRESS', '')
     return Workers(address, cpus=JOB_CPUS) if address not in ('', 'local') else ONE
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """A task that is to be run, and where it failed before."""
-
-    index: int
-    number: int = 1
-    avoid: str = ''
-    """Id of the node on which it failed, maybe for it took too much memory."""
-
-
-@dataclass(eq=False)
-class _Remote:
-    """A worker, as it is seen from here."""
-
-    handle: Any
-    node: str = ''
-    """Id of its node; empty until it has started."""
-    attempt: _Attempt | None = None
-    polling: bool = False
 
 
 def check_shared(setting: str, folder: Path) -> None:
@@ -133,7 +90,7 @@ def map_tasks(
 
     A task whose worker ends is run once more, and on a cluster also one that raises: on another
     node, or where no worker is on another one, after all others, alone. The KarmmaError of a task
-    that is not run again is its result.
+    that is not run again is its result. A driver that ends is started again for what is not done.
 
     Where there is only one task or one worker, on this machine, it runs in this process.
 
@@ -144,14 +101,30 @@ def map_tasks(
     :param on_result: called with the index and the result of each task as it is done.
     :param needs: index of a task → those that must be done before.
     :param note: called with sentences on workers that end, and on waiting for the first one.
-    :raises KarmmaError: of the setup, if no worker can be set up, and when there is no cluster.
+    :raises KarmmaError: of the setup, if no worker can be set up, when there is no cluster, and
+        when drivers end or send nothing.
     :raises Exception: what else a task raises, twice.
     """
     if not workers.address and min(len(tasks), workers.count) <= 1:
         return _in_this_process(work, tasks, setup, progress, on_result, needs or {})
-    with connected(workers.address, workers.count, workers.gpus) as ray:
-        run = _Run(ray, workers, (work, tasks, setup), needs or {}, note)
-        return run.results(progress, on_result)
+    cloudpickle = cloudpickle_of_ray(workers.address, workers.count)
+    job = TaskSet(cloudpickle.dumps(work), cloudpickle.dumps(setup),
+              dict(enumerate(map(pickle.dumps, tasks))), needs or {}, workers)
+    results: dict[int, Any] = {}
+    ends = 0
+    while len(results) < len(tasks):
+        remaining = TaskSet(job.work, job.setup, {
+            i: task for i, task in job.tasks.items() if i not in results}, job.needs, workers)
+        before = len(results)
+        stopped = _run(remaining, results, progress, on_result, note)
+        if not stopped:
+            continue
+        ends = ends + 1 if len(results) == before else 1
+        if ends >= _DRIVERS:
+            raise KarmmaError(f'{stopped}, twice: give the same command again, and check that '
+                              '`ray status` works where the command is given')
+        note(f'{stopped}: it is started again')
+    return [results[index] for index in range(len(tasks))]
 
 
 def _in_this_process(
@@ -172,197 +145,53 @@ def _in_this_process(
     return [results[index] for index in range(len(tasks))]
 
 
-@dataclass
-class _Run:
-    """The tasks, which worker runs which of them, and what they returned."""
-
-    ray: Any
-    workers: Workers
-    work: tuple[Callable[[Any, Any, Report], Any], Sequence[Any], Callable[[], Any]]
-    needs: Mapping[int, Sequence[int]]
-    note: Callable[[str], None]
-    outcomes: dict[int, Any] = field(default_factory=dict)
-    _waiting: list[_Attempt] = field(default_factory=list)
-    _remotes: list[_Remote] = field(default_factory=list)
-    _calls: dict[Any, tuple[_Remote, Callable[[_Remote, Any], None]]] = field(
-        default_factory=dict)
-    """Reference of a call → its worker, and what takes its result."""
-    _failed_starts: int = 0
-
-    def results(
-        self, progress: Callable[[int, int, int], None], on_result: Callable[[int, Any], None],
-    ) -> list[Any]:
-        """Run all tasks; end the workers in any case."""
-        self._progress, self._on_result = progress, on_result
-        work, tasks, setup = self.work
-        self._work = self.ray.put(self.ray.cloudpickle.dumps(work))
-        self._setup = self.ray.put(self.ray.cloudpickle.dumps(setup))
-        self._waiting = [_Attempt(index) for index in range(len(tasks))]
+def _run(
+    job: TaskSet, results: dict[int, Any], progress: Callable[[int, int, int], None],
+    on_result: Callable[[int, Any], None], note: Callable[[str], None],
+) -> str:
+    """Run a job and add to the results; return how its driver stopped too early, if it did."""
+    with _driver() as (process, connection):
         try:
-            for _ in range(min(len(tasks), self._count())):
-                self._start()
-            self._began, self._noted, self._polled = time.monotonic(), False, 0.0
-            while len(self.outcomes) < len(tasks):
-                self._assign()
-                self._poll()
-                self._take()
-        finally:
-            for remote in self._remotes:
-                self._end(remote)
-        return [self.outcomes[index] for index in range(len(tasks))]
+            connection.send(job)
+            while connection.poll(_SILENT_S):
+                message = connection.recv()
+                if isinstance(message, TaskProgress):
+                    progress(message.index, message.done, message.total)
+                elif isinstance(message, Note) and message.sentence:
+                    note(message.sentence)
+                elif isinstance(message, TaskEnd):
+                    outcome, content = message.ended
+                    result = pickle.loads(content)
+                    if outcome == Outcome.FAILED or (
+                            outcome == Outcome.REFUSED and message.index is None):
+                        raise result
+                    if message.index is None:
+                        return ''
+                    results[message.index] = result
+                    on_result(message.index, result)
+            return f'the process that uses Ray has sent nothing for {_SILENT_S:g} s'
+        except (EOFError, ConnectionError):
+            code = process.wait()
+            reason = signal.Signals(-code).name if code < 0 else f'code {code}'
+            return f'the process that uses Ray ended ({reason})'
 
-    def _count(self) -> int:
-        """Return how many workers the cluster has resources for, at most as many as wanted."""
-        if not self.workers.address:
-            return self.workers.count
-        total = self.ray.cluster_resources()
-        fit = int(total.get('CPU', 0) // self.workers.cpus)
-        if self.workers.gpus:
-            fit = min(fit, int(total.get('GPU', 0) / self.workers.gpus))
-        return min(self.workers.count or fit, fit) or self.workers.count or 1
 
-    def _start(self) -> None:
-        actor = self.ray.remote(TaskActor).options(
-            num_cpus=self.workers.cpus, num_gpus=self.workers.gpus, max_restarts=0,
-            max_concurrency=2)
-        remote = _Remote(actor.remote(self._setup, source_digest(), os.getcwd()))
-        self._remotes.append(remote)
-        self._call(remote, 'start', self._started)
-
-    def _call(
-        self, remote: _Remote, method: str, take: Callable[[_Remote, Any], None], *given: Any,
-    ) -> None:
-        self._calls[getattr(remote.handle, method).remote(*given)] = remote, take
-
-    def _started(self, remote: _Remote, result: bytes) -> None:
-        outcome = pickle.loads(result)
-        if isinstance(outcome, Failure):
-            self._drop(remote)
-            if not self._remotes:
-                raise outcome.error
-            self.note(printable(f'a worker cannot start: {outcome.error}', SENTENCE_LENGTH))
-            return
-        remote.node, self._failed_starts = outcome, 0
-
-    def _assign(self) -> None:
-        """Give each idle worker a task that it can run."""
-        for remote in self._remotes:
-            if remote.node and remote.attempt is None:
-                attempt = next((x for x in self._waiting if self._fits(x, remote)), None)
-                if attempt is None:
-                    continue
-                self._waiting.remove(attempt)
-                remote.attempt = attempt
-                self._call(remote, 'run', self._finished, self._work,
-                           pickle.dumps(self.work[1][attempt.index]))
-
-    def _fits(self, attempt: _Attempt, remote: _Remote) -> bool:
-        if not self.outcomes.keys() >= set(self.needs.get(attempt.index, ())):
-            return False
-        if attempt.avoid != remote.node:
-            return True
-        elsewhere = any(other.node not in ('', attempt.avoid) for other in self._remotes)
-        return not elsewhere and all(each.avoid for each in self._waiting) and not any(
-            other.attempt for other in self._remotes)
-
-    def _poll(self) -> None:
-        if time.monotonic() - self._polled < max(_POLL_S, len(self._remotes) / 100):
-            return
-        self._polled = time.monotonic()
-        for remote in self._remotes:
-            if remote.attempt is not None and not remote.polling:
-                remote.polling = True
-                self._call(remote, 'progress', self._progressed)
-        self._check_wait()
-
-    def _check_wait(self) -> None:
-        """Note that no worker has started for long; raise an error when it is too long."""
-        if any(remote.node for remote in self._remotes):
-            self._began = time.monotonic()
-            return
-        waited = time.monotonic() - self._began
-        wanted = f'{self.workers.cpus} CPU' + (
-            f' and {self.workers.gpus:g} GPU' if self.workers.gpus else '')
-        total = self.ray.cluster_resources()
-        offered = f'{total.get("CPU", 0):g} CPU and {total.get("GPU", 0):g} GPU'
-        if waited > self.workers.start_timeout_s:
-            raise KarmmaError(
-                f'no worker has started within {waited:.0f} s: each needs {wanted} of one '
-                f'machine, and the cluster has {offered} in all: free or add machines, or give '
-                'smaller --job-cpus or --job-gpus')
-        if waited > _WAIT_NOTE_S and not self._noted:
-            self._noted = True
-            self.note(f'waiting for a worker with {wanted}; the cluster has {offered} in all')
-
-    def _progressed(self, remote: _Remote, result: tuple[int, int]) -> None:
-        remote.polling = False
-        if remote.attempt is not None and result[1]:
-            self._progress(remote.attempt.index, *result)
-
-    def _take(self) -> None:
-        """Wait for calls that have returned, and take their results."""
-        timeout = max(_POLL_S, len(self._remotes) / 100)
-        ready, _ = self.ray.wait(list(self._calls), num_returns=1, timeout=timeout)
-        if ready:
-            ready, _ = self.ray.wait(
-                list(self._calls), num_returns=len(self._calls), timeout=0)
-        for reference in ready:
-            if reference not in self._calls:  # its worker was dropped
-                continue
-            remote, take = self._calls.pop(reference)
-            try:
-                result = self.ray.get(reference)
-            except self.ray.exceptions.RayError as error:
-                self._stopped(remote, error)
-            else:
-                take(remote, result)
-
-    def _finished(self, remote: _Remote, result: bytes) -> None:
-        attempt, remote.attempt = remote.attempt, None
-        assert attempt is not None
-        outcome = pickle.loads(result)
-        if not isinstance(outcome, Failure):
-            self._done(attempt, outcome)
-        elif attempt.number < _ATTEMPTS and self.workers.address and any(
-                other.node != remote.node for other in self._remotes):
-            self._retry(attempt, remote.node)
-        elif isinstance(outcome.error, KarmmaError):
-            self._done(attempt, outcome.error)
-        else:
-            raise outcome.error
-
-    def _done(self, attempt: _Attempt, outcome: Any) -> None:
-        self.outcomes[attempt.index] = outcome
-        self._on_result(attempt.index, outcome)
-
-    def _retry(self, attempt: _Attempt, node: str) -> None:
-        self._waiting.append(_Attempt(attempt.index, attempt.number + 1, node))
-
-    def _stopped(self, remote: _Remote, error: Exception) -> None:
-        """Replace a worker that has ended, maybe with its node, and run its task again."""
-        if remote not in self._remotes:
-            return
-        attempt, started = remote.attempt, bool(remote.node)
-        self._drop(remote)
-        if attempt is not None and attempt.number < _ATTEMPTS:
-            self.note('a worker ended: its task is run again')
-            self._retry(attempt, remote.node)
-        elif attempt is not None:
-            self._done(attempt, WorkerStoppedError(
-                'the processes that ran it ended, twice: '
-                + str(error).strip().splitlines()[0]))
-        self._failed_starts += not started
-        if self._failed_starts >= _FAILED_STARTS:
-            raise KarmmaError('the workers end while they start: '
-                              + printable(str(error).strip(), SENTENCE_LENGTH))
-        self._start()
-
-    def _drop(self, remote: _Remote) -> None:
-        self._remotes.remove(remote)
-        self._calls = {call: other for call, other in self._calls.items()
-                       if other[0] is not remote}
-        self._end(remote)
-
-    def _end(self, remote: _Remote) -> None:
-        with suppress(Exception):  # it has ended already
-            self.ray.kill(remote.handle)
+@contextmanager
+def _driver() -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
+    """Start a driver; end it afterwards, with the cluster of this machine if it started one."""
+    ours, its = Pipe()
+    paths = [path or os.getcwd() for path in sys.path]
+    with its:
+        process = subprocess.Popen(
+            [sys.executable, '-c', _RUN_DRIVER, str(its.fileno())],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[its.fileno()],
+            env={**os.environ, 'PYTHONPATH': os.pathsep.join(dict.fromkeys(paths))})
+    try:
+        yield process, ours
+    finally:
+        ours.close()
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -181,6 +181,47 @@ def test_an_interrupt_ends_the_workers(tmp_path):
         time.sleep(0.1)
 
 
+@pytest.fixture
+def drivers(monkeypatch):
+    """Return the processes that are started here, to which each is added."""
+    started, popen = [], subprocess.Popen
+
+    def start(*arguments, **options):
+        started.append(popen(*arguments, **options))
+        return started[-1]
+    monkeypatch.setattr('karmma_ros.cluster.engine.subprocess.Popen', start)
+    return started
+
+
+@pytest.mark.parametrize(('sent', 'reason'), [
+    (signal.SIGKILL, 'ended (SIGKILL)'), (signal.SIGSTOP, 'has sent nothing for 3 s')])
+def test_a_driver_that_stops_is_started_again_for_what_is_not_done(
+    cluster, tmp_path, monkeypatch, drivers, sent, reason
+):
+    monkeypatch.setattr('karmma_ros.cluster.engine._SILENT_S', 3.0)
+    monkeypatch.setattr('karmma_ros.cluster.engine._END_S', 1.0)
+    log, notes, done = tmp_path / 'log', [], []
+
+    def stop(index, result):
+        done.append(index)
+        if len(drivers) == 1:
+            drivers[0].send_signal(sent)
+    tasks = [(log, n, 1) for n in range(6)]
+    assert map_tasks(slow, tasks, no_setup, Workers(cluster), on_result=stop,
+                     note=notes.append) == list(range(6))
+    assert notes == [f'the process that uses Ray {reason}: it is started again']
+    assert sorted(done) == list(range(6)) and len(drivers) == 2
+    assert all(driver.poll() is not None for driver in drivers)
+
+
+def test_a_driver_that_ends_each_time_is_an_error(monkeypatch, drivers):
+    monkeypatch.setattr('karmma_ros.cluster.engine._RUN_DRIVER', 'raise SystemExit(3)')
+    with pytest.raises(KarmmaError, match=r'the process that uses Ray ended \(code 3\), twice: '
+                       'give the same command again, and check that `ray status` works'):
+        map_tasks(square, range(3), no_setup, Workers(count=2))
+    assert len(drivers) == 2
+
+
 def test_after_a_node_is_killed_every_task_is_done_once(nodes, tmp_path):
     """The last test, since the node does not come back."""
     log, notes, done = tmp_path / 'log', [], []
