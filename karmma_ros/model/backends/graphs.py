@@ -8,7 +8,8 @@ clip. All shapes are fixed.
 
 torchvision adds a mask `[g, n, n]` to the attention of shifted windows of Video Swin. It depends
 on shapes alone, so that a runtime keeps it as a constant: 108 MB for a Swin-T of 32 frames, more
-than its weights. Here a few columns beside queries and keys have the same effect.
+than its weights. Here a few columns beside queries and keys have the same effect. The position
+biases `[a, n, n]`, 85 MB, are gathered from their tables when the graph runs, a block at a time.
 
 Shape legend: t frames, p chunks of a clip, h height, w width, m modalities, d fusion width; in the
 attention b batch, e token width, g windows, n tokens of a window (elsewhere of a clip), a heads,
@@ -47,17 +48,20 @@ _FAR = -100.0
 
 
 @contextmanager
-def swin_without_masks() -> Iterator[None]:
+def swin_without_constants() -> Iterator[None]:
     """Let torchvision's Video Swin, where it is in use, compute its attention as `attend` does."""
     if _MODULE not in sys.modules:
         yield
         return
-    with mock.patch.object(sys.modules[_MODULE], 'shifted_window_attention_3d', attend):
+    with mock.patch.multiple(
+            sys.modules[_MODULE], shifted_window_attention_3d=attend,
+            _get_relative_position_bias=lambda table, index, window: (table, index)):
         yield
 
 
 def attend(
-    x: Tensor, qkv_weight: Tensor, proj_weight: Tensor, relative_position_bias: Tensor,
+    x: Tensor, qkv_weight: Tensor, proj_weight: Tensor,
+    relative_position_bias: tuple[Tensor, Tensor],
     window_size: Sequence[int], num_heads: int, shift_size: Sequence[int],
     qkv_bias: Tensor | None = None, proj_bias: Tensor | None = None, **_: Any,
 ) -> Tensor:
@@ -68,7 +72,8 @@ def attend(
     dropout.
 
     :param x: `[b, t, h, w, e]`.
-    :param relative_position_bias: `[1, a, n, n]`.
+    :param relative_position_bias: for each distance `[r, a]`, and which of them is that of each
+        pair of tokens, `[n, n]` or larger.
     :param window_size: of a window, in t, h and w.
     :param shift_size: by how much windows are shifted in t, h and w.
     :returns: `[b, t, h, w, e]`.
@@ -86,10 +91,23 @@ def attend(
         columns = [c.repeat(len(x), 1, 1)[:, None].expand(-1, num_heads, -1, -1)
                    for c in _mask(grid, window_size, shift_size)]
         query, key = (torch.cat(pair, -1) for pair in zip((query, key), columns))
-    weights = (query @ key.transpose(-2, -1) + relative_position_bias).softmax(-1)
+    bias = _position_bias(*relative_position_bias, windows)
+    weights = (query @ key.transpose(-2, -1) + bias).softmax(-1)
     windows = (weights @ value).transpose(1, 2).flatten(2)  # [b · g, n, e]
     x = _unwindow(functional.linear(windows, proj_weight, proj_bias), grid, window_size)
     return _roll(x, shift_size)[:, :size[0], :size[1], :size[2]]
+
+
+def _position_bias(table: Tensor, index: Tensor, windows: Tensor) -> Tensor:
+    """
+    Return the biases of all pairs of tokens, `[1, a, n, n]`, gathered when the graph runs.
+
+    :param windows: `[b · g, n, e]`; that it is finite is what the graph cannot know before.
+    """
+    tokens = int(windows.shape[1])
+    zero = (windows.flatten()[0] > math.inf).int()
+    pairs = index[:tokens, :tokens].flatten().int() + zero
+    return table.T.index_select(1, pairs).unflatten(-1, (tokens, tokens))[None]
 
 
 def _roll(x: Tensor, shift: Sequence[int]) -> Tensor:
@@ -337,7 +355,7 @@ def _traceable() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one operator for a whole layer: no graph
     try:
-        with torch.no_grad(), _Plain(), swin_without_masks(), warnings.catch_warnings():
+        with torch.no_grad(), _Plain(), swin_without_constants(), warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of the tracer; what it makes is checked
             yield
     finally:
