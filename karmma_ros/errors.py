@@ -44,6 +44,8 @@ def printable(value: object, limit: int = VALUE_LENGTH) -> str:
     out. Applied twice it changes nothing more.
     """
     text = value if isinstance(value, str) else str(value)
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
     shown, pieces = 0, []
     for piece in _escaped(text[:limit + 1]):
         shown += len(piece)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from math import log10
+from math import log10, sqrt
 from typing import Any
 
 from karmma_ros.modalities.audio_buffer import AudioChunk
@@ -58,17 +58,21 @@ class AudioContent(ContentCheck):
         samples = sample.samples
         if not len(samples):
             return {}
-        mean = float(samples.mean())
+        # The methods of arrays are written in Python, which would double the cost of this check.
+        mean = float(np.add.reduce(samples)) / len(samples)
+        centred = samples - np.float32(mean)
         # Of single samples, the mean of each shows the noise.
-        deviation = max(float(samples.std()), abs(mean - self._mean))
+        deviation = max(sqrt(centred.dot(centred) / len(samples)), abs(mean - self._mean))
         self._mean = mean
         if deviation < 10 ** (self._silence_level / 20):
             level = f'{20 * log10(deviation):.0f} dB of full scale' if deviation else 'constant'
             return {'silence': f'digital silence: {level} at {mean:.3g}'}
         faults = {}
-        magnitude = np.abs(samples)
-        highest = max(float(magnitude.max()), _FULL_SCALE)
-        clipped = float(np.count_nonzero(magnitude >= highest - _SAME_LEVEL)) / len(samples)
+        highest = max(np.maximum.reduce(samples), -np.minimum.reduce(samples))
+        clipped = 0.0
+        if highest >= _FULL_SCALE - _SAME_LEVEL:
+            least = max(float(highest), _FULL_SCALE) - _SAME_LEVEL
+            clipped = np.count_nonzero(np.abs(samples) >= least) / len(samples)
         if clipped > self._most_clipped:
             faults['clipped'] = f'clipped: {clipped:.0%} of the samples are at full scale'
         if len(samples) >= _LEAST_REPEATED:

@@ -6,6 +6,7 @@ Sample formats have GStreamer's names (`S16LE`), as audio_common sends them.
 
 from __future__ import annotations
 
+from functools import lru_cache
 import re
 from typing import Any
 
@@ -17,6 +18,7 @@ _FORMATS = 'S8, U8, S16, S24, S32, F32, F64, followed by LE or BE'
 _NAME = re.compile(r'(S8|U8|(?P<wide>S16|S24|S32|F32|F64)(?P<order>LE|BE)?)\Z')
 _COMPRESSED = re.compile(r'mp3|mpeg|aac|ogg|opus|vorbis|flac|wma', re.IGNORECASE)
 _MAX_CHANNELS = 64
+_MP3_STARTS = b'ID3', b'\xff'
 
 # Kilobits a second and hertz by the index fields of an MPEG layer III frame header.
 _BITRATES_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -45,7 +47,7 @@ def decode_pcm(
         raise InvalidSampleError(
             f'audio channels: got {channels}; expected 1 to {_MAX_CHANNELS}')
     flat = _flat_bytes(data)
-    if _is_mp3(flat[:4096].tobytes(), flat.size):
+    if flat[:3].tobytes().startswith(_MP3_STARTS) and _is_mp3(flat[:4096].tobytes(), flat.size):
         raise _compressed('mp3')
     frame = int(sample_type[1:]) // 8 * channels
     if flat.size == 0 or flat.size % frame:
@@ -54,11 +56,14 @@ def decode_pcm(
             f'({channels} channel(s) of {printable(sample_format, 60)})')
     samples = _to_float(flat, sample_type, order).reshape(-1, channels)
     mono = samples[:, 0] if channels == 1 else samples.mean(axis=1)
+    if sample_type[0] != 'F':
+        return mono  # integers are finite and in range
     if not np.isfinite(mono).all():
         raise InvalidSampleError('audio data: got NaN or infinity; expected finite samples')
     return np.asarray(np.clip(mono, -1, 1), np.float32)
 
 
+@lru_cache(maxsize=16)
 def _parse(sample_format: str, big_endian: bool) -> tuple[str, str]:
     name = str(sample_format).strip()
     if _COMPRESSED.search(name):
@@ -94,10 +99,10 @@ def _to_float(flat: NDArray[np.uint8], sample_type: str, order: str) -> NDArray[
         flat, sample_type, order = _widen_24(flat, order), 'S32', '<'
     letter, bits = {'S': 'i', 'U': 'u', 'F': 'f'}[sample_type[0]], int(sample_type[1:])
     wide = np.ascontiguousarray(flat).view(f'{order}{letter}{bits // 8}')
-    with np.errstate(over='ignore', invalid='ignore'):
-        samples: NDArray[np.float32] = wide.astype(np.float32)
     if letter == 'f':
-        return samples
+        with np.errstate(over='ignore', invalid='ignore'):
+            return wide.astype(np.float32)
+    samples: NDArray[np.float32] = wide.astype(np.float32)
     if letter == 'u':
         samples -= 2 ** (bits - 1)
     samples /= 2 ** (bits - 1)

@@ -235,6 +235,8 @@ def _own_tiles(
 
 def touching_gaps(valid_mask: NDArray[np.bool_], spec: AudioSpec) -> NDArray[np.bool_]:
     """Mark the spectrogram columns, bool `[s]`, whose window holds an invalid sample."""
+    if valid_mask.all():
+        return np.zeros(columns_of(len(valid_mask), spec), np.bool_)
     invalid = np.concatenate([[0], np.cumsum(~valid_mask)])
     first, last = (np.clip(each, 0, len(valid_mask))
                    for each in column_spans(len(valid_mask), spec))

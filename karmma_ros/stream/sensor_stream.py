@@ -79,6 +79,7 @@ class SensorStream:
         self._last_end_ns: int | None = None
         self._with_topic: frozenset[Modality] = frozenset()
         self._inputs: dict[Modality, InputSource] = {}
+        self._in_use: dict[Modality, InputSource] = {}
         self.configure(settings, with_topic)
 
     def configure(
@@ -105,8 +106,10 @@ class SensorStream:
                         for m, setting in self._settings.items() if setting.enabled}
         for modality, source in reversed(self._inputs.items()):  # RGB's timeout before flow's
             source.timeout_ns = self._settings[modality].timeout_ns
+        self._in_use = {m: source for m, source in self._sources.items()
+                        if any(each is source for each in self._inputs.values())}
         for modality, source in self._sources.items():
-            if self._used(modality) is None:
+            if modality not in self._in_use:
                 source.clear()
         computed = {m for m in self._inputs if self._is_computed(m)}
         self._derivations = {
@@ -225,8 +228,7 @@ class SensorStream:
 
     def _used(self, modality: Modality) -> InputSource | None:
         """Return the input of a modality if an enabled modality is made of it."""
-        source = self._sources.get(modality)
-        return source if any(each is source for each in self._inputs.values()) else None
+        return self._in_use.get(modality)
 
     def _with_frames(self) -> list[InputSource]:
         """Return the inputs in use whose samples are frames."""
