@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TYPE_CHECKING
+from typing import Any, ClassVar, NamedTuple, TYPE_CHECKING
 
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.modalities.declaration import Declaration
@@ -94,8 +94,7 @@ class Persistence:
         return self.established
 
 
-@dataclass(frozen=True)
-class SampleContext:
+class SampleContext(NamedTuple):
     """What a check may need beside a sample."""
 
     received: InputMessage

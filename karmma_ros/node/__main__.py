@@ -15,6 +15,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 
 _ROS_ARGUMENTS = """\
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         started = _autostart(node) if node.parameters['autostart'] else True
         while started and not stop.is_set():
-            _spin_once(executor, log)
+            _spin(executor, log)
         node.shut_down()
     finally:
         executor.shutdown()
@@ -118,9 +119,13 @@ def _autostart(node: Any) -> bool:
     return bool(node.trigger_configure() == success and node.trigger_activate() == success)
 
 
-def _spin_once(executor: Any, log: Any) -> None:
+def _spin(executor: Any, log: Any) -> None:
+    """Run what is due within 0.2 s; a signal is noticed afterwards."""
     try:
-        executor.spin_once(timeout_sec=0.2)
+        if isinstance(executor, SingleThreadedExecutor):
+            executor.spin_once(timeout_sec=0.2)
+        else:  # spin_once of EventsExecutor would start its loop anew for each callback
+            executor.spin_until_future_complete(Future(), timeout_sec=0.2)
     except Exception as error:  # such as an invalid transition that a client requests
         log.error(f'{type(error).__name__}: {error}', topic='executor')
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
+from struct import Struct
 from threading import Lock
 from typing import Any
 
@@ -35,6 +36,9 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosbags.typesys import get_typestore, Stores
 
+_ENCAPSULATION = 4
+"""Bytes before a message in CDR; the second is 0 where numbers are big-endian."""
+_STAMP, _BIG_ENDIAN_STAMP = Struct('<iI'), Struct('>iI')
 _FOREIGN_CLOCK_NS = 10 * NANOSECONDS
 _MAX_FORMAT = 60
 """Characters that are kept of a format field."""
@@ -54,6 +58,19 @@ def deserialize(data: bytes, type_name: str) -> Any:
     except Exception as error:  # damaged bytes may break the deserializer anywhere
         raise InvalidSampleError(
             f'{len(data)} bytes are no {type_name} ({type(error).__name__})') from None
+
+
+def _stamp_ns(data: bytes) -> int:
+    """
+    Return the stamp in the serialized message of a type that begins with its header.
+
+    Most images need no more: their slot in the clip is filled. -1: it cannot be used.
+    """
+    if len(data) < _STAMP.size + _ENCAPSULATION:
+        return -1
+    seconds, nanoseconds = (_STAMP if data[1] else _BIG_ENDIAN_STAMP).unpack_from(
+        data, _ENCAPSULATION)
+    return int(seconds * NANOSECONDS + nanoseconds) if seconds >= 0 else -1
 
 
 class MessageHandler:
@@ -121,6 +138,9 @@ class MessageHandler:
             now_ns = self._node.get_clock().now().nanoseconds
             self.received.add(modality)
             if type_name in SERIALIZED:
+                if not self._ingest.wants(modality, _stamp_ns(message), now_ns):
+                    self._on_message()
+                    return
                 try:
                     message = deserialize(message, type_name)
                 except InvalidSampleError as error:
@@ -131,12 +151,10 @@ class MessageHandler:
             received = ReceivedMessage(modality, type_name, message, self._spec, self._values)
             if modality_type(modality).has_frames:
                 self._store_format(received)
-            if type_name != COMPRESSED_IMAGE:
-                self._store(received, now_ns)
-            elif self._ingest.wants(received, now_ns):
+            if type_name == COMPRESSED_IMAGE:
                 self._thread(modality).submit(received, now_ns)
             else:
-                self._on_message()
+                self._store(received, now_ns)
         return callback
 
     def _store(self, message: InputMessage, now_ns: int) -> None:

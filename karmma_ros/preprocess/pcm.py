@@ -102,10 +102,10 @@ def _to_float(flat: NDArray[np.uint8], sample_type: str, order: str) -> NDArray[
     if letter == 'f':
         with np.errstate(over='ignore', invalid='ignore'):
             return wide.astype(np.float32)
-    samples: NDArray[np.float32] = wide.astype(np.float32)
     if letter == 'u':
-        samples -= 2 ** (bits - 1)
-    samples /= 2 ** (bits - 1)
+        wide = wide.astype(np.float32) - np.float32(2 ** (bits - 1))
+    samples: NDArray[np.float32] = np.multiply(
+        wide, np.float32(2 ** (1 - bits)), dtype=np.float32)
     return samples
 
 

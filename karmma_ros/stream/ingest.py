@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSampleError, UninformativeSampleError
 from karmma_ros.modalities import modality_type
 from karmma_ros.modalities.content_check import (
     content_declarations,
+    ContentCheck,
     ContentMonitor,
     Finding,
     SampleContext,
@@ -35,8 +35,7 @@ _CONTENT = 'content'
 """Name of the finding of a `ContentCheck`, beside those of the decoder."""
 
 
-@dataclass(frozen=True)
-class ReceivedMessage:
+class ReceivedMessage(NamedTuple):
     """A message in memory."""
 
     modality: Modality
@@ -95,6 +94,8 @@ class MessageIngest:
         self._image_sizes: ImageSizes = {}
         self._monitors: dict[Modality, ContentMonitor] = {}
         """Of the inputs whose content is checked."""
+        self._checks: dict[Modality, ContentCheck] = {}
+        """Theirs."""
         self._known: dict[tuple[Modality, str], Finding] = {}
         """Findings that the stream was notified of."""
 
@@ -149,14 +150,14 @@ class MessageIngest:
         """
         return self._decoder(modality).apply_info(info)
 
-    def wants(self, received: InputMessage, now_ns: int) -> bool:
-        """Whether to read a message and `add` it; one that is not wanted is counted."""
-        try:
-            stamp_ns = received.stamp_ns
-        except InvalidSampleError:
-            return True  # `add` drops it with the reason
+    def wants(self, modality: Modality, stamp_ns: int, now_ns: int) -> bool:
+        """
+        Return whether to read a message and `add` it; one that is not wanted is counted.
+
+        :param stamp_ns: negative: `add` drops it with the reason.
+        """
         with self._lock:
-            return self._stream.wants(received.modality, stamp_ns, now_ns)
+            return self._stream.wants(modality, stamp_ns, now_ns)
 
     def add(self, received: InputMessage, now_ns: int) -> str:
         """Decode and store a message that is received now; return why it was dropped, or ''."""
@@ -226,6 +227,7 @@ class MessageIngest:
             if before is None or before.check.values != values:
                 self._monitors[modality] = ContentMonitor(check(modality, values))
                 self._set_finding(modality, _CONTENT, None)
+        self._checks = {modality: each.check for modality, each in self._monitors.items()}
 
     def _check_content(
         self, received: InputMessage, decoder: InputDecoder, sample: Any, now_ns: int,
@@ -233,8 +235,7 @@ class MessageIngest:
         """Check whether a sample shows anything, and notify the stream of a change."""
         monitor = self._monitors.get(received.modality)
         if monitor is not None:
-            checks = {modality: each.check for modality, each in self._monitors.items()}
-            monitor.update(sample, SampleContext(received, decoder, now_ns, checks))
+            monitor.update(sample, SampleContext(received, decoder, now_ns, self._checks))
             self._set_finding(received.modality, _CONTENT, monitor.finding)
 
     def _report(self, decoder: InputDecoder) -> None:

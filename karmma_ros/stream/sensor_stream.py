@@ -75,6 +75,7 @@ class SensorStream:
         inputs = input_modalities(self._modalities, spec)
         self._sources = {
             m: InputSource(modality_type(m).buffer(spec), 1, spec.duration_ns) for m in inputs}
+        self._framed = {m for m in inputs if modality_type(m).has_frames}
         self._derivations: dict[Modality, Callable[[Any], WindowSamples]] = {}
         self._last_end_ns: int | None = None
         self._with_topic: frozenset[Modality] = frozenset()
@@ -232,8 +233,7 @@ class SensorStream:
 
     def _with_frames(self) -> list[InputSource]:
         """Return the inputs in use whose samples are frames."""
-        used = (self._used(m) for m in self._sources if modality_type(m).has_frames)
-        return [source for source in used if source is not None]
+        return [source for m, source in self._in_use.items() if m in self._framed]
 
     def _end_ns(self, now_ns: int) -> int | None:
         """
