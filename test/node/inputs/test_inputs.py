@@ -9,7 +9,7 @@ from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.node.declarations import DECLARATIONS
-from karmma_ros.node.inputs import check_inputs
+from karmma_ros.node.inputs import check_inputs, deserialize
 from karmma_ros.node.lifecycle import KarmmaNode
 from karmma_ros.node.messages import time_message
 from karmma_ros.stream.availability import ModalityState
@@ -103,6 +103,35 @@ def test_images_raw_and_compressed(rig, message, transport, topic, described):
     assert inputs.facts(F) == {'source': 'computed from the camera', **facts}
     # The boxes know the size of the full image.
     assert inputs._messages._ingest._image_sizes[V] == (32, 24)
+
+
+def test_an_image_whose_slot_is_filled_is_counted_without_being_read(rig, monkeypatch):
+    rig.start((V,))
+    read = []
+    monkeypatch.setattr('karmma_ros.node.inputs.deserialize', lambda data, name: (
+        read.append(name), deserialize(data, name))[1])
+    callback = rig.inputs._messages.callback(V, 'sensor_msgs/msg/Image')
+
+    def receive(stamp_ns):
+        image = make_image()
+        image.header.stamp = time_message(stamp_ns)
+        callback(serialize_message(image))
+        return rig.status(V)
+    period_ns = rig.stream._spec.frame_period_ns
+    first_ns = rig.now_ns() // period_ns * period_ns
+    for i, offset_ns in enumerate((0, 1_000_000, period_ns - 1)):
+        status = receive(first_ns + offset_ns)
+        assert status.last_stamp_ns == first_ns + offset_ns and status.dropped == 0, i
+    assert len(read) == 1
+    receive(first_ns + period_ns)
+    assert len(read) == 2
+    for number, data in enumerate((b'', b'\0\1\0\0\0\0'), 1):
+        callback(data)
+        assert rig.status(V).dropped == number
+    image = make_image()
+    image.header.stamp.sec = -1
+    callback(serialize_message(image))
+    assert rig.status(V).dropped == 3
 
 
 def test_compressed_images_of_a_remapped_camera(rig):
