@@ -8,7 +8,8 @@ one by one, so that a slow one holds up nobody. A process of its own, the driver
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -108,18 +109,16 @@ def map_tasks(
     if not workers.address and min(len(tasks), workers.count) <= 1:
         return _in_this_process(work, tasks, setup, progress, on_result, needs or {})
     cloudpickle = cloudpickle_of_ray(workers.address, workers.count)
-    job = TaskSet(cloudpickle.dumps(work), cloudpickle.dumps(setup),
-              dict(enumerate(map(pickle.dumps, tasks))), needs or {}, workers)
+    job = TaskSet(
+        cloudpickle.dumps(work), cloudpickle.dumps(setup),
+        dict(enumerate(map(pickle.dumps, tasks))), needs or {}, workers)
     results: dict[int, Any] = {}
     ends = 0
-    while len(results) < len(tasks):
-        remaining = TaskSet(job.work, job.setup, {
-            i: task for i, task in job.tasks.items() if i not in results}, job.needs, workers)
-        before = len(results)
-        stopped = _run(remaining, results, progress, on_result, note)
-        if not stopped:
-            continue
-        ends = ends + 1 if len(results) == before else 1
+    while left := {i: task for i, task in job.tasks.items() if i not in results}:
+        stopped = _run(replace(job, tasks=left), results, progress, on_result, note)
+        if len(results) == len(tasks):
+            break
+        ends = ends + 1 if len(tasks) - len(results) == len(left) else 1
         if ends >= _DRIVERS:
             raise KarmmaError(f'{stopped}, twice: give the same command again, and check that '
                               '`ray status` works where the command is given')
@@ -151,29 +150,36 @@ def _run(
 ) -> str:
     """Run a job and add to the results; return how its driver stopped too early, if it did."""
     with _driver() as (process, connection):
-        try:
+        with suppress(ConnectionError):  # it has ended: there is no message
             connection.send(job)
-            while connection.poll(_SILENT_S):
-                message = connection.recv()
-                if isinstance(message, TaskProgress):
-                    progress(message.index, message.done, message.total)
-                elif isinstance(message, Note) and message.sentence:
-                    note(message.sentence)
-                elif isinstance(message, TaskEnd):
-                    outcome, content = message.ended
-                    result = pickle.loads(content)
-                    if outcome == Outcome.FAILED or (
-                            outcome == Outcome.REFUSED and message.index is None):
-                        raise result
-                    if message.index is None:
-                        return ''
-                    results[message.index] = result
-                    on_result(message.index, result)
-            return f'the process that uses Ray has sent nothing for {_SILENT_S:g} s'
-        except (EOFError, ConnectionError):
-            code = process.wait()
-            reason = signal.Signals(-code).name if code < 0 else f'code {code}'
-            return f'the process that uses Ray ended ({reason})'
+        while not isinstance(message := _next_message(process, connection), str):
+            if isinstance(message, TaskProgress):
+                progress(message.index, message.done, message.total)
+            elif isinstance(message, Note) and message.sentence:
+                note(message.sentence)
+            elif isinstance(message, TaskEnd):
+                outcome, content = message.ended
+                result = pickle.loads(content)
+                if outcome == Outcome.FAILED or (
+                        outcome == Outcome.REFUSED and message.index is None):
+                    raise result
+                if message.index is None:
+                    return ''
+                results[message.index] = result
+                on_result(message.index, result)
+        return message
+
+
+def _next_message(process: subprocess.Popen[bytes], connection: Connection) -> Any:
+    """Return the next message of a driver, or a sentence on why there is none."""
+    try:
+        if connection.poll(_SILENT_S):
+            return connection.recv()
+    except (EOFError, ConnectionError):
+        code = process.wait()
+        reason = signal.Signals(-code).name if code < 0 else f'code {code}'
+        return f'the process that uses Ray ended ({reason})'
+    return f'the process that uses Ray has sent nothing for {_SILENT_S:g} s'
 
 
 @contextmanager
