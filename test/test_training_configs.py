@@ -35,7 +35,7 @@ OTHERS = {  # options of programs that are not ours, and of the data set that th
     '--rgb-frames', '--flow-frames', '--videos', '--action-recognition', '--train', '--val',
     '--output-path', '--nnodes', '--nproc-per-node', '--rdzv-backend', '--rdzv-endpoint',
     '--nodes', '--ntasks-per-node', '--logdir', '--data.workbench.root',
-    '--left-out'}  # of a benchmark
+    '--left-out', '--bases'}  # of benchmarks
 MAPPINGS = '--weights.', '--fold-teachers.', '--data.manifest.rates.', '--data.clip.inputs.'
 """Options whose parts after this are keys of the user."""
 HELP = (['train', 'pretrain'], ['train', 'teacher'], ['train', 'student'], ['data', 'check'],
