@@ -138,7 +138,7 @@ def memory(results: Results) -> str:
 
 def _of_a_graph(graph: Mapping[str, float]) -> str:
     return ('\n\nOne of the two Swin encoders, compiled by OpenVINO, holds '
-            f'{graph["held_mb"]:.0f} MB, of which {graph["biases_mb"]:.0f} are position biases in '
+            f'{graph["held_mb"]:.0f} MB, of which {graph["biases_mb"]:.0f} are constants in '
             f'fp32 and {graph["weights_mb"]:.0f} weights in 16 bits (kept in a second order as '
             f'well), and takes {graph["inference_mb"]:.0f} MB more for inference.')
 

@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--quick', action='store_true', help='little of each')
     parser.add_argument('--only', nargs='+', metavar='PART', choices=[*PARTS, 'page'],
                         help=f'of {", ".join(PARTS)}; page measures nothing [all but '
-                        'trained, which takes an hour]')
+                        'trained, which takes two hours]')
     parser.add_argument('--out', type=Path, help='root of what is written [this repository; '
                         'with --quick build/bench]')
     options = parser.parse_args(arguments)
