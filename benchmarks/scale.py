@@ -56,9 +56,9 @@ class Cost(NamedTuple):
 
     wall_s: float
     cpu_s: float
-    """Of the process of the command."""
+    """Of the process of the command, and of the one that uses Ray for it."""
     memory_mb: float
-    """Most of that process."""
+    """Most of the former."""
 
 
 def main() -> None:
@@ -73,10 +73,10 @@ def main() -> None:
         tasks, engine = engine_costs()
         reports, per_window_s = report_costs(Path(folder))
         text = '\n\n'.join([
-            f'{this_machine()}, shared with other work; {len(bags)} bags of '
+            f'{this_machine()}; {len(bags)} bags of '
             f'{SECONDS * EPISODES} s with images of 48x32; {date.today().isoformat()}.',
-            markdown_table(('`karmma bag evaluate`', 'seconds', "seconds of the command's own "
-                            'process', 'its memory, MB', 'report'), rows),
+            markdown_table(('`karmma bag evaluate`', 'seconds', "of the command's "
+                            'processor', 'its memory, MB', 'report'), rows),
             markdown_table(('engine', 'time'), tasks),
             markdown_table(('report of bags with 1,500 windows each', 'seconds'), reports),
             markdown_table(('computed: 10,000 bags of 10 minutes on 100 machines of 8 jobs', ''),
