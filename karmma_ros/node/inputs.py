@@ -37,7 +37,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosbags.typesys import get_typestore, Stores
 
 _ENCAPSULATION = 4
-"""Bytes before a message in CDR; the second is 0 where numbers are big-endian."""
+"""Bytes before a message in CDR; the second is even where numbers are big-endian."""
 _STAMP, _BIG_ENDIAN_STAMP = Struct('<iI'), Struct('>iI')
 _FOREIGN_CLOCK_NS = 10 * NANOSECONDS
 _MAX_FORMAT = 60
@@ -68,7 +68,7 @@ def _stamp_ns(data: bytes) -> int:
     """
     if len(data) < _STAMP.size + _ENCAPSULATION:
         return -1
-    seconds, nanoseconds = (_STAMP if data[1] else _BIG_ENDIAN_STAMP).unpack_from(
+    seconds, nanoseconds = (_STAMP if data[1] & 1 else _BIG_ENDIAN_STAMP).unpack_from(
         data, _ENCAPSULATION)
     return int(seconds * NANOSECONDS + nanoseconds) if seconds >= 0 else -1
 
