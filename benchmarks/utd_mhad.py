@@ -112,7 +112,7 @@ def _weights(encoders: Iterable[Command]) -> list[str]:
             for word in (f'--weights.{sensor}', str(each.out))]
 
 
-SYSTEMS = {'none': ('baseline', 'delta', 'delta_unimodal')}
+SYSTEMS = {'none': ('baseline', 'delta', 'delta_unimodal', 'causal')}
 SYSTEMS['frozen'] = (*SYSTEMS['none'], 'karmma')
 SYSTEMS['all'] = (*SYSTEMS['frozen'], 'karmma_cross_fitted')
 """Teachers → networks that are trained with each seed."""
@@ -128,12 +128,15 @@ def commands(plan: Plan, seed: int, teachers: str) -> list[Command]:
     :param teachers: none; frozen: a larger one; all: cross-fitted ones, too.
     """
     small = [plan.pretrain(sensor, seed) for sensor in SENSORS]
+    causal = [plan.pretrain(sensor, seed, 'tiny_causal') for sensor in SENSORS]
     without = ('--run.optimizer.modality_dropout', '0')
     alone = [
         *small,
+        *causal,
         plan.student('baseline', seed, small, 'tiny_baseline', without),
         plan.student('delta', seed, small),
         plan.student('delta_unimodal', seed, small, options=UNIMODAL),
+        plan.student('causal', seed, causal, 'tiny_causal', UNIMODAL),
     ]
     if teachers == 'none':
         return alone

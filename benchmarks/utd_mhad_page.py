@@ -29,6 +29,7 @@ TITLES = {
     'late fusion': 'late fusion of the networks of one sensor',
     'baseline': 'Baseline', 'delta': 'Baseline w/ δ',
     'delta_unimodal': 'Baseline w/ δ and unimodal loss',
+    'causal': 'Baseline w/ δ and unimodal loss, causal encoders',
     'karmma': 'KARMMA, larger frozen teacher',
     'karmma_cross_fitted': 'KARMMA, cross-fitted teachers', 'teacher': 'the larger teacher'}
 PAPER = {'karmma': 'paper: KARMMA, EPIC-KITCHENS', 'baseline': 'paper: Baseline, EPIC-KITCHENS'}
@@ -111,8 +112,8 @@ def _margins(scores: Mapping[str, Any]) -> str:
     """Return a table of differences of one seed at a time."""
     head, seeds, rows = scores['joint_head'], _seeds(scores), []
     for first, second in (
-            ('delta', 'baseline'), ('delta_unimodal', 'delta'), ('karmma', 'delta_unimodal'),
-            ('karmma_cross_fitted', 'delta_unimodal'), ('delta_unimodal', 'late fusion'),
+            ('delta', 'baseline'), ('delta_unimodal', 'delta'), ('causal', 'delta_unimodal'),
+            ('karmma', 'delta_unimodal'), ('karmma_cross_fitted', 'delta_unimodal'), ('delta_unimodal', 'late fusion'),
             ('karmma', 'late fusion'), ('karmma_cross_fitted', 'late fusion')):
         pairs = [(_figures(a, head), _figures(b, head))
                  for a, b in zip(seeds.get(first, []), seeds.get(second, []))]

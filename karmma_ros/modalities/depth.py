@@ -168,6 +168,7 @@ class Depth(ModalityType):
     }
     encoders = {
         'tiny': ('depth_cnn', {}),
+        'tiny_causal': ('causal_depth', {}),
         'tiny_teacher': ('depth_cnn', {'widths': (48, 96, 144, 192)}),
     }
 

@@ -203,6 +203,7 @@ class Imu(SeriesType):
     unsupported_names = '^(?i:Imu|RawImu|ImuData)', f'publish {IMU}'
     encoders = {
         'tiny': ('series_cnn', {}),
+        'tiny_causal': ('causal_series', {}),
         'tiny_teacher': ('series_cnn', {'width': 128}),
     }
 

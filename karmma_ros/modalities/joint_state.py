@@ -90,6 +90,7 @@ class JointState(SeriesType):
     }
     encoders = {
         'tiny': ('series_cnn', {}),
+        'tiny_causal': ('causal_series', {}),
         'tiny_teacher': ('series_cnn', {'width': 128}),
     }
 

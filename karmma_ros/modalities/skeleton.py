@@ -108,6 +108,7 @@ class Skeleton(SeriesType):
     unsupported_names = 'Skeleton', f'publish {SKELETON} or {POSES}'
     encoders = {
         'tiny': ('series_cnn', {'norm': 'batch'}),
+        'tiny_causal': ('causal_series', {}),
         'tiny_teacher': ('series_cnn', {'norm': 'batch', 'width': 128}),
     }
 

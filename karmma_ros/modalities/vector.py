@@ -60,6 +60,7 @@ class Vector(SeriesType):
     } | {'geometry_msgs/msg/WrenchStamped': f'publish its six values as {FLOATS}'}
     encoders = {
         'tiny': ('series_cnn', {}),
+        'tiny_causal': ('causal_series', {}),
         'tiny_teacher': ('series_cnn', {'width': 128}),
     }
 

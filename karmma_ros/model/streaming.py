@@ -47,14 +47,31 @@ class Chunks:
     newest: bool = False
     """Only the last frame's tokens are fused: they depend on the frames before."""
     columns: int = 0
-    """Mel columns of a chunk of audio, which stands for a frame; 0 of frames."""
+    """Mel columns of a chunk of audio, or samples of one of a series, which stands for a frame; 0
+    of frames."""
 
     def frames(self, x: Input) -> Input:
-        """Return the frames `[1, 3, t, h, w]` of a clip; of a spectrogram `[1, 1, t, f, c]`."""
+        """
+        Return the frames `[1, 3, t, h, w]` of a clip.
+
+        Those of a spectrogram are `[1, 1, t, f, c]`, of a series `[1, channels, t, samples]`.
+        """
         if not self.columns:
             return x
-        split = x.reshape(*x.shape[:3], self.count, self.columns)
-        return np.ascontiguousarray(np.moveaxis(split, 3, 2))
+        split = x.reshape(*x.shape[:-1], self.count, self.columns)
+        return np.ascontiguousarray(np.moveaxis(split, -2, 2))
+
+    def shape_of_frames(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of `frames` of a clip of some shape."""
+        if not self.columns:
+            return tuple(shape)
+        return (*shape[:2], self.count, *shape[2:-1], self.columns)
+
+    def shape_of_clip(self, frame: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of a clip from that of one of its frames or chunks, `[1, c, …]`."""
+        if not self.columns:
+            return (*frame[:2], frame[2] * self.count, *frame[3:])
+        return (*frame[:2], *frame[3:-1], frame[-1] * self.count)
 
 
 class Parts(Protocol):
@@ -79,20 +96,26 @@ class Parts(Protocol):
         ...
 
     def encode_next(
-        self, modality: Modality, x: Input, past: Past | None
+        self, modality: Modality, x: Input, past: Past | None, unsettled: int = 0,
     ) -> tuple[list[Part], Past]:
         """
         Embed the next frames of a stream, as `Chunks.frames`, without their positions in the clip.
 
         :param past: the state that the previous call returned, which may be changed and is not to
             be used again; None: start of the stream.
-        :returns: a part for each frame, and the next state.
+        :param unsettled: frames at the end, at most `MOST_UNSETTLED`, that may change: the next
+            call will give them again.
+        :returns: a part for each frame, and the state after those that are settled.
         """
         ...
 
     def in_order(self, modality: Modality, parts: Sequence[Part]) -> Tokens:
         """Join the p parts of a clip, oldest first, and add their positions."""
         ...
+
+
+MOST_UNSETTLED = 2
+"""Newest frames of a stream that may be given again."""
 
 
 def chunks_of(network: nn.Module) -> dict[Modality, Chunks]:
@@ -182,11 +205,18 @@ class EagerParts:
 
     @torch.inference_mode()
     def encode_next(
-        self, modality: Modality, x: Input, past: Past | None
+        self, modality: Modality, x: Input, past: Past | None, unsettled: int = 0,
     ) -> tuple[list[Part], Past]:
         """Embed the next frames."""
-        parts, past = self._network.encode_next(modality, self._send(x), past)
-        return list(parts), past
+        settled = x.shape[2] - unsettled
+        parts: list[Part] = []
+        if settled:
+            first, past = self._network.encode_next(modality, self._send(x[:, :, :settled]), past)
+            parts.extend(first)
+        if unsettled:
+            parts.extend(self._network.encode_next(
+                modality, self._send(x[:, :, settled:]), past)[0])
+        return parts, past
 
     @torch.inference_mode()
     def in_order(self, modality: Modality, parts: Sequence[Part]) -> Tokens:

@@ -21,7 +21,7 @@ from karmma_ros.modalities import modality_type
 from karmma_ros.modalities.audio_buffer import StoredAudio
 from karmma_ros.modalities.sample_buffer import FrameSamples
 from karmma_ros.modality import in_order, Modality
-from karmma_ros.model.streaming import Chunks, Part, Parts, Past, Tokens
+from karmma_ros.model.streaming import Chunks, Input, MOST_UNSETTLED, Part, Parts, Past, Tokens
 from karmma_ros.stream.window import Window
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,8 @@ def hop_for(chunks: Mapping[Modality, Chunks], spec: ClipSpec, rate: float) -> i
         return 0
     independent = gcd(*(spec.num_frames // each.count for each in chunks.values()
                         if not each.stateful))  # 0 without any, of which all are divisors
-    length = lcm(*(spec.num_frames // each.count for each in chunks.values() if each.stateful))
+    length = lcm(*(max(1, spec.num_frames // each.count)
+                   for each in chunks.values() if each.stateful))
     most = spec.num_frames / spec.duration / rate
     return max((hop for hop in range(1, int(most) + 1)
                 if independent % hop == 0 and (hop % length == 0 or length % hop == 0)), default=1)
@@ -159,9 +160,9 @@ class _FrameCache:
         self._stream.reset()
 
 
-class _AudioCache:
+class _ContentCache:
     """
-    Embedded chunks of audio, and the state of the encoder.
+    Embedded chunks of audio, of another series or of frames, by what the network gets of them.
 
     Windows that end within a chunk, as every second one where a chunk lasts two frames, have a
     stream of their own.
@@ -175,50 +176,77 @@ class _AudioCache:
         self._streams: dict[int, _Stream] = {}
 
     def parts(self, window: Window) -> list[Part]:
-        samples = cast(StoredAudio, window.samples[self._modality])
-        keys = samples.chunk_keys(self._chunks.count, self._chunks.columns)
+        x = self._chunks.frames(window.clip({self._modality}).inputs[self._modality][None])
+        samples, unsettled = window.samples[self._modality], 0
+        if isinstance(samples, StoredAudio):
+            keys = samples.chunk_keys(self._chunks.count, self._chunks.columns)
+        else:
+            keys = _content_keys(x, window)
+            unsettled = min(MOST_UNSETTLED, len(keys) - 1)
         offset = keys[0][0] % (keys[1][0] - keys[0][0]) if len(keys) > 1 else 0
-        stream = self._streams.pop(offset, None) or _Stream(self._network, self._modality)
+        stream = self._streams.pop(offset, None) or _Stream(
+            self._network, self._modality, unsettled)
         self._streams[offset] = stream  # the last used is the last
         for old in list(self._streams)[:-self._most]:
             del self._streams[old]
-        x = self._chunks.frames(window.clip({self._modality}).inputs[self._modality][None])
         return stream.parts(keys, lambda first, end: x[:, :, first:end])
 
     def reset(self) -> None:
         self._streams = {}
 
 
-class _Stream:
-    """Embedded frames in their order, by the keys of what they show, and the encoder's state."""
+def _content_keys(x: Input, window: Window) -> list[tuple[int, int]]:
+    """
+    Return the start of each chunk `[1, c, p, ...]`, and what identifies its content.
 
-    def __init__(self, network: Parts, modality: Modality) -> None:
-        self._network, self._modality = network, modality
+    The same content at another time follows another past.
+    """
+    count, duration_ns = x.shape[2], window.end_ns - window.start_ns
+    return [(window.start_ns + i * duration_ns // count, hash(x[:, :, i].tobytes()))
+            for i in range(count)]
+
+
+class _Stream:
+    """
+    Embedded frames in their order, by the keys of what they show, and the encoder's state.
+
+    :param unsettled: newest frames of a window that may change, as samples of a series do that are
+        interpolated from those received later. The state is that before them.
+    """
+
+    def __init__(self, network: Parts, modality: Modality, unsettled: int = 0) -> None:
+        self._network, self._modality, self._unsettled = network, modality, unsettled
         self._keys: tuple[Hashable, ...] = ()
         self._parts: list[Part] = []
         self._past: Past | None = None
 
     def parts(self, keys: Sequence[Hashable], prepare: Prepare) -> list[Part]:
         """Return the embedded frames of a window; those with new keys are encoded."""
-        count, new = len(keys), self._count_new(keys)
-        if new == count:
+        now = tuple(keys)
+        new = self._count_new(now)
+        known = len(now) - new
+        if not known:
             self.reset()
-        if new:
+        if new and now != self._keys:
             parts, self._past = self._network.encode_next(
-                self._modality, prepare(count - new, count), self._past)
-            self._parts = [*self._parts[new:], *parts]
-        self._keys = tuple(keys)
+                self._modality, prepare(known, len(now)), self._past, self._unsettled)
+            settled = self._parts[:len(self._parts) - self._unsettled]
+            self._parts = [*settled[len(settled) - known:], *parts]
+        self._keys = now
         return self._parts
 
-    def _count_new(self, keys: Sequence[Hashable]) -> int:
+    def _count_new(self, now: tuple[Hashable, ...]) -> int:
         """
-        Count the new frames at the end of a window; all, where its earlier frames differ.
+        Count the frames at the end of a window to encode; all, where its earlier frames differ.
 
         The first frame does not count: that of a window's flow repeats the second.
         """
-        before, now, count = self._keys, tuple(keys), len(keys)
-        return next((new for new in range(count - 1) if before[new + 1:] == now[1:count - new]),
-                    count)
+        settled = self._keys[:len(self._keys) - self._unsettled]
+        for new in range(self._unsettled, len(now) - 1):
+            known = len(now) - new  # the frames before the new ones
+            if known <= len(settled) and settled[len(settled) - known + 1:] == now[1:known]:
+                return new
+        return len(now)
 
     def reset(self) -> None:
         """Start a stream."""
@@ -228,10 +256,10 @@ class _Stream:
 def _cache_of(network: Parts, modality: Modality, chunks: Chunks) -> _Cache:
     if not chunks.stateful:
         return _ChunkCache(network, modality)
-    if not chunks.columns:
+    if not chunks.columns and modality_type(modality).prepares_frames:
         return _FrameCache(network, modality)
     frames = max(each.count for each in network.chunks.values())
-    return _AudioCache(network, modality, max(1, frames // chunks.count))
+    return _ContentCache(network, modality, max(1, frames // chunks.count))
 
 
 def _ids(images: Images) -> tuple[int, ...]:

@@ -289,7 +289,7 @@ class Network:
         self.encoded += x.shape[2]
         return [round(float(frame.mean()), 3) for frame in np.moveaxis(x[0], 1, 0)]
 
-    def encode_next(self, modality, x, past):
+    def encode_next(self, modality, x, past, unsettled=0):
         self.encoded += x.shape[2]
         parts = [round(float(frame.mean()), 3) for frame in np.moveaxis(x[0], 1, 0)]
         return parts, (past or 0) + len(parts)

@@ -228,7 +228,7 @@ def test_large_graphs_of_two_modalities_run_at_the_same_time():
     class Meeting(EagerParts):
         runs_in_parallel = True
 
-        def encode_next(self, modality, x, past):
+        def encode_next(self, modality, x, past, unsettled=0):
             meeting.wait()  # fails unless V and F are both here
             return super().encode_next(modality, x, past)
 
@@ -247,7 +247,7 @@ def test_an_error_of_one_modality_is_raised_when_all_have_ended():
     class Failing(EagerParts):
         runs_in_parallel = True
 
-        def encode_next(self, modality, x, past):
+        def encode_next(self, modality, x, past, unsettled=0):
             if modality == F:
                 raise InvalidSampleError('flow: got NaN')
             return super().encode_next(modality, x, past)

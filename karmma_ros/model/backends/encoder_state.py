@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from karmma_ros.model.backends.graphs import INPUT, KEPT, PAST, TOKENS
 from karmma_ros.model.backends.interface import Graph
-from karmma_ros.model.streaming import Input
+from karmma_ros.model.streaming import Input, MOST_UNSETTLED
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,7 +34,7 @@ class EncoderState:
         shapes = {_part(name): buffer.shape for name, buffer in graphs[1].inputs.items()
                   if name.startswith(PAST)}
         self._lengths = past_lengths(graphs[1])
-        self._size = max(self._lengths.values(), default=0) + max(graphs)
+        self._size = max(self._lengths.values(), default=0) + max(*graphs, MOST_UNSETTLED)
         self._rings = {part: [np.zeros(shape, np.float32) for _ in range(self._size)]
                        for part, shape in shapes.items()}
         self._bound: dict[tuple[int, int], Graph] = {}
@@ -63,6 +63,16 @@ class EncoderState:
             tokens.extend(graph.outputs[TOKENS].copy())
             self._count += frames
         return tokens
+
+    def take_back(self, frames: int) -> None:
+        """
+        Return to the state before the last call of `encode`, of at most `MOST_UNSETTLED` frames.
+
+        Nothing that was kept of the frames before has been overwritten: the ring is longer.
+
+        :param frames: of that call.
+        """
+        self._count -= frames
 
     def _graph(self, frames: int) -> Graph:
         """Return the graph of so many frames, bound to the buffers of the next ones."""

@@ -213,11 +213,14 @@ class Exported:
         return part
 
     def encode_next(
-        self, modality: Modality, x: Input, past: Past | None
+        self, modality: Modality, x: Input, past: Past | None, unsettled: int = 0,
     ) -> tuple[list[Part], Past]:
         """Return copies; the state is the one given, or a new one."""
         state: EncoderState = self._new_state(modality) if past is None else past
-        return list(state.encode(x)), state
+        settled = x.shape[2] - unsettled
+        parts = [*state.encode(x[:, :, :settled]), *state.encode(x[:, :, settled:])]
+        state.take_back(unsettled)
+        return parts, state
 
     def in_order(self, modality: Modality, parts: Sequence[Part]) -> Tokens:
         """Join the parts of a clip, an array."""
@@ -247,11 +250,8 @@ class Exported:
     def _check(self, modality: Modality, x: Input) -> None:
         """Refuse another shape than a clip's: an assignment would broadcast it."""
         wanted = list(self._encoders[modality].inputs[INPUT].shape)
-        own = self.chunks.get(modality)
-        if own is not None and own.columns:
-            wanted = [*wanted[:2], wanted[3], wanted[4] * own.count]
-        elif own is not None:
-            wanted[2] *= own.count
+        if own := self.chunks.get(modality):
+            wanted = list(own.shape_of_clip(wanted))
         if list(x.shape) != wanted:
             raise InvalidSettingError(
                 f'inputs.{modality}', list(x.shape), f'an array {wanted}',
@@ -286,8 +286,7 @@ def assemble(
     for m in network.modalities:
         own = chunks.get(m)
         x = (1, *network.input_shapes[m])
-        if own is not None and own.columns:
-            x = (*x[:2], own.count, x[2], own.columns)
+        x = own.shape_of_frames(x) if own else x
         x = _chunk_shape(x, 2, own)
         tokens = fusion.inputs[m.value].shape
         tokens = tokens if own and own.newest else _chunk_shape(tokens, 1, own)

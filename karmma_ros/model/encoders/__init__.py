@@ -11,6 +11,7 @@ from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality
 from karmma_ros.model.config import EncoderConfig
 from karmma_ros.model.encoders.causal import CausalFrames, CausalMel
+from karmma_ros.model.encoders.causal_small import CausalDepth, CausalSeries
 from karmma_ros.model.encoders.layout import LayoutCNN, STLT
 from karmma_ros.model.encoders.library import check_options, TimmFrames, TorchvisionVideo
 from karmma_ros.model.encoders.mel import AST, MelCNN
@@ -32,6 +33,8 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     'causal_mel': CausalMel,
     'series_cnn': SeriesCNN,
     'depth_cnn': DepthCNN,
+    'causal_series': CausalSeries,
+    'causal_depth': CausalDepth,
     'timesformer': TimeSformer,
     'x3d': X3D,
     'x3d_continual': ContinualX3D,

@@ -13,9 +13,22 @@ from karmma_ros.errors import InvalidSettingError
 import torch
 from torch import nn, Tensor
 
-_GROUPS = 8
+GROUPS = 8
+"""Of channels that are normalised together."""
 NORMS: dict[str, Callable[[int], nn.Module]] = {
-    'batch': nn.BatchNorm1d, 'group': lambda width: nn.GroupNorm(_GROUPS, width)}
+    'batch': nn.BatchNorm1d, 'group': lambda width: nn.GroupNorm(GROUPS, width)}
+
+
+def check_series_options(width: int, norm: str) -> None:
+    """
+    Refuse the options of an encoder of time series.
+
+    :raises InvalidSettingError: naming the one that is wrong.
+    """
+    if norm not in NORMS:
+        raise InvalidSettingError('encoder.options.norm', norm, ' or '.join(NORMS))
+    if width < 1 or width % GROUPS:
+        raise InvalidSettingError('encoder.options.width', width, f'a multiple of {GROUPS}')
 
 
 class SeriesCNN(nn.Module):
@@ -34,10 +47,7 @@ class SeriesCNN(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise InvalidSettingError('encoder.options.norm', norm, ' or '.join(NORMS))
-        if width < 1 or width % _GROUPS:
-            raise InvalidSettingError('encoder.options.width', width, f'a multiple of {_GROUPS}')
+        check_series_options(width, norm)
         channels, samples = input_shape
         self.stem = nn.Sequential(
             *_layer(channels, width, 7, norm), *_layer(width, width, 5, norm))

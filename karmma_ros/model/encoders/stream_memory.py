@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
+import math
 
 from karmma_ros.model.encoders.causal import Past
 import torch
 from torch import nn, Tensor
+from torch.nn import functional
 
 Frames = tuple[Tensor, ...]
 
@@ -58,6 +60,23 @@ class StreamMemory:
                 for n in range(len(new))]
         return sums[0] if len(sums) == 1 else torch.cat(sums)
 
+    def preceded(self, x: Tensor, chunks: int, length: int) -> Tensor:
+        """
+        Return a series `[b, c, p · s]` after the samples before it, `[b, c, length + p · s]`.
+
+        :param chunks: into which the series is divided (p); as many as needed are kept.
+        """
+        size = int(x.shape[2]) // chunks
+        count = math.ceil(length / size)
+        if self._past is None:
+            seen = functional.pad(x, (count * size, 0))
+            self._kept.append(seen[:, :, -count * size:].split(size, 2))
+        else:
+            parts = (*next(self._past), *x.split(size, 2))
+            self._kept.append(parts[-count:])
+            seen = torch.cat(parts, 2)
+        return seen[:, :, count * size - length:]
+
     def delayed(self, x: Tensor) -> Tensor:
         """Return for each frame `[t · b, ...]` the one before it."""
         before = (x.new_zeros(self._batch, *x.shape[1:]),) if self._past is None else next(
@@ -100,7 +119,7 @@ class StreamMemory:
 
 class FrameEncoder(nn.Module):
     """
-    A published video encoder that takes one frame after the other.
+    A video encoder that takes one frame after the other.
 
     :param input_shape: `[3, t, h, w]`.
     :param classifier_tokens: only the token that the model's own classifier gets at the last
