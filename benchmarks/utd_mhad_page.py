@@ -113,8 +113,9 @@ def _margins(scores: Mapping[str, Any]) -> str:
     head, seeds, rows = scores['joint_head'], _seeds(scores), []
     for first, second in (
             ('delta', 'baseline'), ('delta_unimodal', 'delta'), ('causal', 'delta_unimodal'),
-            ('karmma', 'delta_unimodal'), ('karmma_cross_fitted', 'delta_unimodal'), ('delta_unimodal', 'late fusion'),
-            ('karmma', 'late fusion'), ('karmma_cross_fitted', 'late fusion')):
+            ('karmma', 'delta_unimodal'), ('karmma_cross_fitted', 'delta_unimodal'),
+            ('delta_unimodal', 'late fusion'), ('karmma', 'late fusion'),
+            ('karmma_cross_fitted', 'late fusion')):
         pairs = [(_figures(a, head), _figures(b, head))
                  for a, b in zip(seeds.get(first, []), seeds.get(second, []))]
         if pairs:

@@ -9,7 +9,8 @@ from karmma_ros.model.bundle import load_bundle, save_bundle
 from karmma_ros.model.config import EncoderConfig, ModelConfig
 from karmma_ros.model.encoders import build_encoder, parts_of
 from karmma_ros.model.encoders.causal import CausalFrames, CausalMel
-from karmma_ros.model.presets import ensemble, preset, unimodal
+from karmma_ros.model.encoders.causal_small import CausalDepth, CausalSeries
+from karmma_ros.model.presets import ensemble, only, preset, unimodal
 from karmma_ros.model.pretrained import load_encoder
 from karmma_ros.model.streaming import chunks_of, EagerParts, positions_of
 from karmma_ros.model.tokens import even_average, TokenEmbedding
@@ -186,6 +187,66 @@ def test_chunks_of_audio_divide_the_spectrogram():
         CausalMel((1, 32, 150), 40, backbone='resnet10t')
     with pytest.raises(InvalidSettingError, match='audio.tiles is 2; expected 1 for causal_mel'):
         CausalMel((2, 32, 150))
+
+
+@pytest.mark.parametrize('norm', ['batch', 'group'])
+@torch.inference_mode()
+def test_a_series_chunk_by_chunk_equals_the_complete_window(norm):
+    encoder = settle(CausalSeries((6, 64), 8, width=16, blocks=3, norm=norm))
+    x = torch.rand(2, 6, 64)
+    complete, past, tokens, first = encoder(x), None, [], 0
+    for count in (1, 3, 2, 1, 1):
+        chunks = x[..., 8 * first:8 * (first + count)].unflatten(2, (count, 8))
+        new, past = encoder.step(chunks, past)
+        tokens.append(new)
+        first += count
+    assert complete.shape == (2, 8 * 2, 16) and encoder.parts == 8
+    torch.testing.assert_close(torch.cat(tokens, dim=1), complete, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('norm', ['batch', 'group'])
+@torch.inference_mode()
+def test_a_sample_changes_the_tokens_of_its_chunk_and_what_follows(norm):
+    encoder = settle(CausalSeries((6, 64), 8, width=16, norm=norm))
+    x = torch.rand(1, 6, 64)
+    changed = x.clone()
+    changed[..., 19] += 100  # in the third chunk
+    moved = (encoder(x) - encoder(changed)).abs().amax((0, 2)).unflatten(0, (8, 2)).amax(1) > 1e-6
+    assert moved.tolist()[:4] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(('options', 'text'), [
+    ({'chunks': 5}, 'chunks is 5; expected a number of chunks of 4, 8, 12 … of the 64 samples'),
+    ({'chunks': 32}, 'chunks is 32; expected a number of chunks of 4'),
+    ({'chunks': 0}, 'chunks is 0; expected a number'),
+    ({'norm': 'layer'}, 'norm is .layer.; expected batch or group'),
+    ({'width': 12}, 'width is 12; expected a multiple of 8'),
+])
+def test_chunks_divide_a_series(options, text):
+    with pytest.raises(InvalidSettingError, match=text):
+        CausalSeries((6, 64), **options)
+
+
+@torch.inference_mode()
+def test_depth_frame_by_frame_equals_the_complete_clip():
+    encoder = settle(CausalDepth((3, 6, 16, 12), (4, 8)))
+    video = torch.rand(2, 3, 6, 16, 12)
+    complete, past, tokens = encoder(video), None, []
+    for i in (0, 1, 2, 3):
+        new, past = encoder.step(video[:, :, i:i + 1] if i < 3 else video[:, :, 3:], past)
+        tokens.append(new)
+    assert complete.shape == (2, 6 * 4 * 3, 8) and encoder.parts == 6
+    torch.testing.assert_close(torch.cat(tokens, dim=1), complete, rtol=0, atol=1e-5)
+    with pytest.raises(InvalidSettingError, match='one width or more'):
+        CausalDepth((3, 6, 16, 12), ())
+
+
+@pytest.mark.parametrize('modality', ['imu', 'skeleton', 'depth', 'vector', 'joint_state'])
+def test_the_causal_preset_has_an_encoder_with_a_state_for_every_modality(modality):
+    config = only(preset('tiny_causal'), [modality])
+    encoder, = config.encoders.values()
+    assert encoder.name == ('causal_depth' if modality == 'depth' else 'causal_series')
+    assert config.fusion == 'queries'
 
 
 @torch.inference_mode()

@@ -18,6 +18,7 @@ from karmma_ros.model.encoders.stream_memory import FrameEncoder, StreamMemory
 import torch
 from torch import nn, Tensor
 
+
 class CausalSeries(nn.Module):
     """
     `SeriesCNN` of which no token depends on later samples; each chunk has equally many tokens.
