@@ -71,8 +71,7 @@ PARTS = {
         (), limit_s=3600.0),
     'causal': Part(('streaming.py', '--rows', 'clip_tau', 'causal'), (), limit_s=3600.0),
     'trained': Part(
-        ('streaming.py', '--train', '--rows', 'clip_tau', 'clip_even', 'causal', '--seeds', '3',
-         '--teacher', 'models/synthetic_kitchen'),
+        ('streaming.py', '--train', '--seeds', '3', '--teacher', 'models/synthetic_kitchen'),
         (), limit_s=6 * 3600.0, only_if_named=True),
     'peers': Part(('peers.py', '--rounds', '3'), (), limit_s=3600.0),
     'gpu': _own('gpu.py'),

@@ -34,7 +34,6 @@ import utd_mhad_page
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'config' / 'train' / 'utd_mhad_student.yaml'
-FIGURES = ROOT / 'benchmarks' / 'results' / 'utd_mhad.json'
 SENSORS = ('imu', 'depth', 'skeleton')
 TRAIN, TEST = '1357', '2468'
 EPOCHS = {'imu': 70, 'depth': 48, 'skeleton': 60}
@@ -225,7 +224,8 @@ def write_page(
                for command in trained if command.duration.is_file()}
     figures = utd_mhad_page.collect(
         json.loads((scores / 'scores.json').read_text(encoding='utf-8')), seconds, options)
-    FIGURES.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
+    utd_mhad_page.FIGURES.write_text(
+        json.dumps(figures, indent=1) + '\n', encoding='utf-8')
     page.write_text(utd_mhad_page.written(page.read_text(encoding='utf-8'), figures),
                     encoding='utf-8')
     images = page.parent / 'images'

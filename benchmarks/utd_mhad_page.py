@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+import json
 from pathlib import Path
 import sys
 from typing import Any
@@ -20,6 +21,7 @@ from matplotlib.figure import Figure
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / 'benchmarks' / 'results' / 'utd_mhad.json'
 sys.path.insert(0, str(ROOT / 'test' / 'faults'))
 
 from fault_suite.report import machine  # noqa: E402
@@ -123,6 +125,22 @@ def _margins(scores: Mapping[str, Any]) -> str:
             rows.append([f'{TITLES[first]} − {TITLES[second]}', *(
                 _spread([a[name] - b[name] for a, b in pairs]) for name in names)])
     return markdown_table(['differences, points', 'mean of the subsets', '90 % dropping'], rows)
+
+
+def gain(first: str, second: str, score: str) -> float | None:
+    """
+    Return by how many points one system is above another, the mean of the seeds.
+
+    None where one has not been measured.
+
+    :param score: a subset of the sensors, as I+Z+S, or a column of the table.
+    """
+    scores = json.loads(FIGURES.read_text(encoding='utf-8'))['scores']
+    head, seeds = scores['joint_head'], _seeds(scores)
+    if not {first, second} <= set(seeds):
+        return None
+    a, b = ([_figures(model, head)[score] for model in seeds[name]] for name in (first, second))
+    return float(np.mean(a) - np.mean(b))
 
 
 def _origin(figures: Mapping[str, Any]) -> str:
