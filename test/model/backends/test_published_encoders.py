@@ -97,8 +97,8 @@ def test_live_windows_equal_eager_and_take_new_frames_only(
     ours, theirs = (Recogniser(each, VOCABULARY, SPEC) for each in (
         backend, Eager(bundle.network)))
     taken, encode = [], backend.encode_next
-    monkeypatch.setattr(backend, 'encode_next', lambda m, x, past: taken.append(
-        x.shape[2]) or encode(m, x, past))
+    monkeypatch.setattr(backend, 'encode_next', lambda m, x, *past: taken.append(
+        x.shape[2]) or encode(m, x, *past))
     stream = SensorStream(SPEC, (V,), {V: InputSettings(10**9)})
     rng, period = np.random.default_rng(0), SPEC.frame_period_ns
     for number in range(100, 110):
