@@ -56,8 +56,8 @@ class CorruptedMessages:
         self._corrupts = of_topic
         self._faults = {name: Faults(each, seed, bag.start_ns) for name, each in of_topic.items()}
         self._microphones = {
-            name: self._microphone(Modality(each[0].input)) for name, each in of_topic.items()
-            if Modality(each[0].input).type_name == 'audio'}
+            name: self._microphone(Modality(each[0].input), name)
+            for name, each in of_topic.items() if Modality(each[0].input).type_name == 'audio'}
 
     def __call__(self, topic: Topic, time_ns: int, data: bytes) -> bytes | None:
         """
@@ -104,14 +104,15 @@ class CorruptedMessages:
             return replace(content, data=data)
         return replace(content, audio=replace(content.audio, data=data))
 
-    def _microphone(self, modality: Modality) -> MicrophoneDecoder:
+    def _microphone(self, modality: Modality, name: str) -> MicrophoneDecoder:
         decoder = MicrophoneDecoder(modality, self._values, {})
-        for topic in self._bag.topics.values():
-            if topic.type == AUDIO_INFO:
-                read = self._bag.reader(topic)
-                for _, _, data in self._bag.messages([topic]):
-                    decoder.apply_info(read(data))
-                    break
+        infos = [topic for topic in self._bag.topics.values() if topic.type == AUDIO_INFO]
+        beside = [t for t in infos if t.name.rpartition('/')[0] == name.rpartition('/')[0]]
+        for topic in (beside or infos)[:1]:
+            read = self._bag.reader(topic)
+            for _, _, data in self._bag.messages([topic]):
+                decoder.apply_info(read(data))
+                break
         return decoder
 
 

@@ -26,8 +26,9 @@ from karmma_ros.bags.recorded import compare_recorded, read_recorded, RecordedPr
 from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run, WindowRequest
 from karmma_ros.bags.topics import (
     choose_topics,
-    earlier_audio_info,
-    EarlierInfo,
+    earlier_audio_infos,
+    EarlierInfos,
+    fields_of,
     RECOGNITION,
     TopicChoice,
     TRUTH,
@@ -128,11 +129,11 @@ def evaluate_bag(
         topics = {role: topic.name for role, topic in choice.topics.items()}
         settings = replace(
             settings, faults=tuple(on_inputs(each, topics) for each in settings.faults))
-        info = earlier_audio_info(path, choice, settings.topics, settings.bags)
-        evaluation = _Evaluation(bag, choice, bundle, settings, device, info)
+        infos = earlier_audio_infos(path, choice, settings.topics, settings.bags)
+        evaluation = _Evaluation(bag, choice, bundle, settings, device, infos)
         before = file_states(bag.files.sources)
         folder = None if run_dir is None else run_dir / fingerprint(
-            _key_facts(bag, bundle, settings, info))
+            _key_facts(bag, bundle, settings, infos))
         result = evaluation.run(folder, progress)
         if file_states(bag.files.sources) != before:
             if folder is not None:
@@ -143,7 +144,7 @@ def evaluate_bag(
 
 
 def _key_facts(
-    bag: Bag, bundle: Bundle, settings: Settings, info: EarlierInfo | None,
+    bag: Bag, bundle: Bundle, settings: Settings, infos: EarlierInfos,
 ) -> dict[str, Any]:
     """Return all that the results of a bag depend on, JSON-ready."""
     return {
@@ -151,7 +152,7 @@ def _key_facts(
         'model': [bundle.sha256, bundle.model_id], 'architecture': bundle.config.to_dict(),
         'calibration': bundle.calibration.to_dict(), 'spec': bundle.spec.to_dict(),
         **settings.to_dict(),
-        'audio_info': None if info is None else info.fields}
+        'audio_info': fields_of(infos)}
 
 
 class _Evaluation:
@@ -159,10 +160,10 @@ class _Evaluation:
 
     def __init__(
         self, bag: Bag, choice: TopicChoice, bundle: Bundle, settings: Settings, device: str,
-        info: EarlierInfo | None,
+        infos: EarlierInfos,
     ) -> None:
         self._bag, self._choice, self._bundle, self._settings = bag, choice, bundle, settings
-        self._device, self._info = device, info
+        self._device, self._infos = device, infos
         self._runs, self._run_conditions = _conditions(settings, bundle.network.modalities)
         self._conditions = [c for group in self._run_conditions for c in group]
         self._names = [f'{run}/{c.name}' for run, group in enumerate(self._run_conditions)
@@ -189,7 +190,7 @@ class _Evaluation:
         replay = Replay(
             bag, self._choice, bundle.spec, bundle.network.modalities, self._settings.values,
             self._runs, [each.window for each in recorded.predictions], hop,
-            None if self._info is None else self._info.message)
+            self._infos)
         collector = Collector(self._run_conditions, bundle.vocabulary.sizes, len(self._runs),
                               listed(bundle.network.modalities))
         inference = inference_for(bundle, self._device)
@@ -222,8 +223,8 @@ class _Evaluation:
     ) -> dict[str, Any]:
         """Return the results besides the predictions, JSON-ready."""
         bag, unused, warnings = self._bag, Counter(self._bag.missing), list(self._bag.warnings)
-        if self._info is not None:
-            warnings.append(f'audio_info: from an earlier file, {self._info.path.name}')
+        warnings += [f'{role}: from an earlier file, {info.path.name}'
+                     for role, info in self._infos.items()]
         rejected = replay.nodes[0].rejected
         for role, count in sorted(rejected.counts.items()):
             unused[f'{role} messages that cannot be used'] += count

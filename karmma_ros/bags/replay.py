@@ -22,7 +22,7 @@ from karmma_ros.bags.bag_message import BagMessage
 from karmma_ros.bags.faults import Fault, Faults
 from karmma_ros.bags.message_definitions import Topic
 from karmma_ros.bags.reader import Bag, LATEST_NS
-from karmma_ros.bags.topics import AUDIO_INFO, RECOGNITION, TopicChoice, TRUTH
+from karmma_ros.bags.topics import EarlierInfos, informed, RECOGNITION, TopicChoice, TRUTH
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities import input_of
@@ -142,16 +142,18 @@ class SimulatedNode:
         """Return the changes of state: time, and the state of each modality, `[s, 1 + m]`."""
         return np.array(self._states, np.int64).reshape(-1, 1 + len(self._stream.listed))
 
-    def set_audio_info(self, info: Any) -> None:
-        """Use an audio format that was stated before the first message."""
-        with suppress(InvalidSampleError):  # then the content check of the rate reports it
-            self._ingest.apply_info(Modality.AUDIO, info)
+    def set_audio_infos(self, infos: EarlierInfos) -> None:
+        """Use audio formats that were stated before the first message."""
+        for role, info in infos.items():
+            if microphone := informed(role):
+                with suppress(InvalidSampleError):  # then the check of the rate reports it
+                    self._ingest.apply_info(microphone, info.message)
 
     def process(self, message: BagMessage) -> Iterator[WindowRequest]:
         """Advance to the time of a message, then receive it as the faults allow."""
         now_ns = message.received_ns
         yield from self.advance(now_ns)
-        receive_ns = now_ns if message.role == AUDIO_INFO else (
+        receive_ns = now_ns if informed(message.role) else (
             self._faults.receive_ns(message.role, message.index, now_ns))
         if receive_ns is None:
             return
@@ -187,9 +189,9 @@ class SimulatedNode:
     def _receive(self, message: BagMessage, now_ns: int) -> None:
         self._received_ns = now_ns
         problem = ''
-        if message.role == AUDIO_INFO:
+        if microphone := informed(message.role):
             try:
-                self._ingest.apply_info(Modality.AUDIO, message.message)
+                self._ingest.apply_info(microphone, message.message)
             except InvalidSampleError as error:
                 problem = str(error)
         else:
@@ -281,7 +283,7 @@ class RecordedNode(SimulatedNode):
 
     def _stamp_ns(self, message: BagMessage) -> int:
         try:
-            stamp_ns = 0 if message.role == AUDIO_INFO else message.stamp_ns
+            stamp_ns = 0 if informed(message.role) else message.stamp_ns
         except InvalidSampleError:  # the ingest rejects it
             stamp_ns = 0
         return stamp_ns or message.received_ns
@@ -301,7 +303,8 @@ class Replay:
     def __init__(
         self, bag: Bag, choice: TopicChoice, spec: ClipSpec, modalities: tuple[Modality, ...],
         values: Mapping[str, Any], runs: Sequence[Run],
-        recorded: Sequence[RecordedWindow] = (), hop: int = 0, audio_info: Any = None,
+        recorded: Sequence[RecordedWindow] = (), hop: int = 0,
+        audio_infos: EarlierInfos | None = None,
     ) -> None:
         """
         Prepare the runs.
@@ -310,7 +313,7 @@ class Replay:
         :param recorded: the windows of recorded predictions, in order of time; if any, the last
             run makes these.
         :param hop: as for `SimulatedNode`.
-        :param audio_info: audio format that was stated before the bag began.
+        :param audio_infos: audio formats that were stated before the bag began.
         :raises InvalidSettingError: for a parameter that cannot be used.
         """
         self._bag, self._spec, self._values = bag, spec, values
@@ -327,8 +330,8 @@ class Replay:
                 r: s for r, s in window.newest_ns.items() if r in self._topics})
                 for window in recorded]
             self.nodes.append(RecordedNode(used, *arguments(len(runs), Run())))
-        for node in self.nodes if audio_info is not None else ():
-            node.set_audio_info(audio_info)
+        for node in self.nodes:
+            node.set_audio_infos(audio_infos or {})
         self.truths: list[tuple[int, int, str, str]] = []
         """Start, end, verb and noun of each message of the ground-truth topic."""
         self.truth_ids: list[tuple[int, int]] = []
@@ -394,8 +397,7 @@ def _is_used(
     """Return whether a node with these parameters subscribes to a role."""
     if role == TRUTH:
         return True
-    if role == AUDIO_INFO:
-        role = Modality.AUDIO.value
+    sensor = str(informed(role) or role)
     with_topic = choice.with_topic(modalities)
-    return any(values[f'{m}.enabled'] and role == input_of(m, spec, with_topic)
+    return any(values[f'{m}.enabled'] and sensor == input_of(m, spec, with_topic)
                for m in modalities)

@@ -38,7 +38,32 @@ _OTHER_TYPES: Mapping[str, tuple[str, ...]] = {
 
 def message_types(role: str) -> tuple[str, ...]:
     """Return the message types of a role, the name of a modality among them, preferred first."""
-    return _OTHER_TYPES.get(role) or modality_type(Modality(role)).message_types
+    if role in _OTHER_TYPES:
+        return _OTHER_TYPES[role]
+    if informed(role):
+        return _OTHER_TYPES[AUDIO_INFO]
+    return modality_type(Modality(role)).message_types
+
+
+def informed(role: str) -> Modality | None:
+    """
+    Return the microphone whose format the topic of a role states; None: it states none.
+
+    `audio_info` states that of `audio`, `audio_info_left` that of `audio_left`.
+    """
+    if role != AUDIO_INFO and not role.startswith(f'{AUDIO_INFO}_'):
+        return None
+    return Modality(role.replace(AUDIO_INFO, Modality.AUDIO.value, 1))
+
+
+def _is_modality(role: str) -> bool:
+    return role not in _OTHER_TYPES and informed(role) is None
+
+
+def _info_role(modality: Modality) -> str:
+    """Return the role of the topic that states the format of a microphone; '' of others."""
+    own = modality_type(modality)
+    return own.named(AUDIO_INFO) if own.modality.type_name == Modality.AUDIO.value else ''
 
 
 _MAX_LISTED = 20
@@ -78,7 +103,8 @@ def parse_topics(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         role, _, topic = word.partition('=')
         try:
-            role = role if role in _OTHER_TYPES else Modality.parse(role).value
+            if _is_modality(role):
+                role = Modality.parse(role).value
         except InvalidSettingError:
             topic = ''
         if not topic:
@@ -105,11 +131,12 @@ def choose_topics(
     """
     sources = sources_of(modalities, ClipSpec() if spec is None else spec)
     wanted = {m.value for m in (*modalities, *sources.values())}
-    if Modality.AUDIO in modalities:
-        wanted.add(AUDIO_INFO)
-    roles = [*in_order(map(Modality, {
-        *wanted, *named, *PAPER_MODALITIES} - _OTHER_TYPES.keys())), *_OTHER_TYPES]
-    candidates = {role: _candidates(bag, role) for role in map(str, roles)}
+    inputs = in_order(Modality(role) for role in {*wanted, *named, *PAPER_MODALITIES}
+                      if _is_modality(role))
+    infos = {role: m for m in inputs if (role := _info_role(m))}
+    wanted |= {role for role, m in infos.items() if m in modalities}
+    candidates = {role: _candidates(bag, role)
+                  for role in (*map(str, inputs), *infos, TRUTH, RECOGNITION)}
     chosen: dict[str, Topic] = {}
     notes: list[str] = []
     for role, fit in candidates.items():
@@ -117,7 +144,8 @@ def choose_topics(
             if named[role] != NONE:
                 chosen[role] = _named(bag, role, named[role])
         elif fit and role in {*wanted, TRUTH, RECOGNITION}:
-            topic = _free(role, fit, candidates, chosen)
+            topic = (_info_topic(infos[role], fit, chosen, len(infos)) if role in infos
+                     else _free(role, fit, candidates, chosen))
             if topic is not None:
                 chosen[role] = topic
     for modality, source in sources.items():
@@ -128,9 +156,10 @@ def choose_topics(
             notes.append(
                 f'{role} is computed from {modality_type(source).label}; --topics '
                 f'{role}={topic.name} takes the topic instead')
-    audio = chosen.get(Modality.AUDIO.value)
-    if AUDIO_INFO in chosen and (audio is None or audio.type == types.AUDIO_STAMPED):
-        del chosen[AUDIO_INFO]
+    for role, microphone in infos.items():
+        audio = chosen.get(microphone.value)
+        if role in chosen and (audio is None or audio.type == types.AUDIO_STAMPED):
+            del chosen[role]
     unread = tuple(_unread(bag, named, wanted, chosen))
     if not any(m.value in chosen or sources.get(m, m).value in chosen for m in modalities):
         raise BagError(bag.path, 'it has no topic of a type that the model takes',
@@ -144,10 +173,10 @@ def _free(
     chosen: Mapping[str, Topic],
 ) -> Topic | None:
     """Return the best topic; of several modalities of a type, one that no other has."""
-    if role in _OTHER_TYPES:
+    if not _is_modality(role):
         return fit[0]
     own = Modality(role)
-    others = [each for each in candidates if each not in _OTHER_TYPES and each != role
+    others = [each for each in candidates if _is_modality(each) and each != role
               and Modality(each).type_name == own.type_name]
     if not others:
         return fit[0]
@@ -157,6 +186,27 @@ def _free(
     exact = [topic for topic in free if topic.name.rpartition('/')[2] == name]
     rest = [topic for topic in free if topic.name.rpartition('/')[2] not in names]
     return next(iter([*exact, *rest]), None)
+
+
+def _info_topic(
+    modality: Modality, fit: Sequence[Topic], chosen: Mapping[str, Topic], microphones: int,
+) -> Topic | None:
+    """
+    Return the topic that states the format of a microphone.
+
+    Of several microphones it is that of the namespace of its audio, if there is one such topic, or
+    the one that the node would subscribe to.
+
+    :param microphones: how many there are.
+    """
+    if microphones == 1:
+        return fit[0]
+    audio = chosen.get(modality.value)
+    space = '' if audio is None else audio.name.rpartition('/')[0]
+    beside = [topic for topic in fit if space and topic.name.rpartition('/')[0] == space]
+    name = _info_role(modality)
+    exact = [topic for topic in fit if topic.name.rpartition('/')[2] == name]
+    return beside[0] if len(beside) == 1 else next(iter(exact), None)
 
 
 def _unread(
@@ -169,7 +219,7 @@ def _unread(
             role, remedy = unread.modality.value, unread.remedy.format(topic=topic.name)
             reason = f'is not read: {remedy}; then record again'
         else:
-            role = next((r for r in wanted if r not in _OTHER_TYPES
+            role = next((r for r in wanted if _is_modality(r)
                          and topic.type in message_types(r)), '')
             reason = 'has no message: was it published, and did the recorder match its QoS?'
             if topic.count or not role or role in chosen:
@@ -180,7 +230,7 @@ def _unread(
 
 def _remedy(bag: Bag, wanted: Collection[str], unread: Sequence[str]) -> str:
     """Return how a bag without any input gets one."""
-    roles = [m.value for m in in_order(map(Modality, {*wanted} - _OTHER_TYPES.keys()))]
+    roles = [m.value for m in in_order(Modality(role) for role in wanted if _is_modality(role))]
     fit = ', '.join(f'{role}={t.name}' for role in roles for t in bag.topics.values()
                     if t.count and t.type in message_types(role))
     steps = [*unread, f'name one with --topics: {fit}'] if fit else list(unread)
@@ -207,7 +257,7 @@ def _candidates(bag: Bag, role: str) -> list[Topic]:
 
 def _rank(bag: Bag, role: str, topic: Topic) -> int:
     """Return how well the first message of a topic fits; 0 if it does not."""
-    if role in _OTHER_TYPES or not modality_type(Modality(role)).has_frames:
+    if not _is_modality(role) or not modality_type(Modality(role)).has_frames:
         return 1
     return modality_type(Modality(role)).rank(_encoding(bag, topic))
 
@@ -269,27 +319,50 @@ class EarlierInfo:
                 str(message.coding_format)]
 
 
-def earlier_audio_info(
+EarlierInfos = Mapping[str, EarlierInfo]
+"""Role, as `audio_info` → audio format."""
+
+
+def fields_of(infos: EarlierInfos) -> Any:
+    """Return audio formats, JSON-ready; None: none; that of the one microphone `audio` alone."""
+    if {*infos} <= {AUDIO_INFO}:
+        return infos[AUDIO_INFO].fields if infos else None
+    return {role: info.fields for role, info in infos.items()}
+
+
+def earlier_audio_infos(
     path: Path, choice: TopicChoice, named: Collection[str], paths: Iterable[Path]
-) -> EarlierInfo | None:
+) -> EarlierInfos:
     """
-    Return the audio format of an earlier file of a split bag, if the bag itself states none.
+    Return the audio formats of an earlier file of a split bag that the bag itself does not state.
 
     :param named: roles whose topics the user named.
     :param paths: bags of which one may be the earlier file.
     """
-    audio = choice.topics.get(Modality.AUDIO.value)
-    if audio is None or audio.type == types.AUDIO_STAMPED or AUDIO_INFO in {
-            *choice.topics, *named}:
-        return None
-    return find_earlier_info(path, paths)
+    microphones = {role: m for each in choice.topics if _is_modality(each)
+                   and (role := _info_role(m := Modality(each)))}
+    infos = {}
+    for role, modality in microphones.items():
+        if choice.topics[modality.value].type != types.AUDIO_STAMPED and role not in {
+                *choice.topics, *named}:
+            info = find_earlier_info(path, paths, modality, choice.topics, len(microphones))
+            if info is not None:
+                infos[role] = info
+    return infos
 
 
-def find_earlier_info(path: Path, paths: Iterable[Path]) -> EarlierInfo | None:
-    """Return the audio format in the latest earlier file of a split bag; None without any."""
+def find_earlier_info(
+    path: Path, paths: Iterable[Path], modality: Modality = Modality.AUDIO,
+    chosen: Mapping[str, Topic] | None = None, microphones: int = 1,
+) -> EarlierInfo | None:
+    """
+    Return the audio format in the latest earlier file of a split bag; None without any.
+
+    :param chosen: role → topic, where there are several microphones.
+    """
     for earlier in earlier_files(path, paths):
         try:
-            message = _last_info(earlier)
+            message = _last_info(earlier, modality, chosen or {}, microphones)
         except (KarmmaError, ValueError, OSError):  # reported when that file is evaluated
             continue
         if message is not None:
@@ -317,10 +390,15 @@ def _split_file(path: Path) -> tuple[tuple[Path, str], int] | None:
     return None if match is None else ((path.resolve().parent, match[1] + suffix), int(match[2]))
 
 
-def _last_info(path: Path) -> Any:
+def _last_info(
+    path: Path, modality: Modality, chosen: Mapping[str, Topic], microphones: int,
+) -> Any:
     message = None
     with Bag(path) as bag:
-        topics = [t for t in bag.topics.values() if t.type == types.AUDIO_INFO and t.count]
-        for each in bag.messages(topics) if topics else ():
+        fit = [t for t in bag.topics.values() if t.type == types.AUDIO_INFO and t.count]
+        if microphones > 1 and fit:
+            topic = _info_topic(modality, fit, chosen, microphones)
+            fit = [] if topic is None else [topic]
+        for each in bag.messages(fit) if fit else ():
             message = bag.reader(each.topic)(each.data)
     return message

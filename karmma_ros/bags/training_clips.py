@@ -18,7 +18,7 @@ import warnings
 from karmma_ros.bags.collect import bag_digest
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run
-from karmma_ros.bags.topics import choose_topics, earlier_audio_info, parse_topics
+from karmma_ros.bags.topics import choose_topics, earlier_audio_infos, fields_of, parse_topics
 from karmma_ros.bags.video_messages import is_audio, is_media, is_video
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
 from karmma_ros.cluster.bucket import bucket_cache, expand, folder_content, url_of
@@ -95,15 +95,15 @@ class _Extraction:
                 'topics': choice.to_dict(), 'modalities': [m.value for m in used],
                 'windows': self.settings.windows,
                 'segments': [[x.start_s, x.stop_s] for x in labels]}
-            info = None if url_of(path) else earlier_audio_info(
+            infos = {} if url_of(path) else earlier_audio_infos(
                 path, choice, named, find_bags(self.settings.files).values())
-            if info is not None:
-                facts['audio_info'] = info.fields
+            if infos:
+                facts['audio_info'] = fields_of(infos)
             store = self._store(recording_name(path.name), facts, used, len(labels))
             with file_lock(store.folder):
                 if not store.complete:
                     replay = Replay(bag, choice, self.spec, used, self.values, [Run()],
-                                    audio_info=None if info is None else info.message)
+                                    audio_infos=infos)
                     self._fill(store, bag, replay, labels, progress)
                     write_atomically(store.folder / _NOTES, '\n'.join(
                         printable(f'{bag.path.name}: {line}', _MOST_NOTE)

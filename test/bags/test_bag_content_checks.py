@@ -4,14 +4,19 @@ from dataclasses import replace
 
 from karmma_ros.bags.evaluate import evaluate_bag, Settings
 from karmma_ros.bags.faults import parse_corrupt
-from karmma_ros.bags.topics import earlier_files
+from karmma_ros.bags.reader import Bag
+from karmma_ros.bags.topics import choose_topics, earlier_files, parse_topics
 from karmma_ros.bags.training_clips import extract_recordings
 from karmma_ros.bags.writer import BagWriter
+from karmma_ros.clip import ClipSpec
 from karmma_ros.data.labels.label_file import ActionLabel, write_label_file
 from karmma_ros.data.recordings import BagSettings, WindowClips
-from karmma_ros.modality import Modality, PAPER_MODALITIES
-from karmma_ros.model.bundle import load_bundle
+from karmma_ros.modality import listed, Modality, PAPER_MODALITIES
+from karmma_ros.model.builder import build
+from karmma_ros.model.bundle import load_bundle, save_bundle
+from karmma_ros.model.presets import only, preset
 from karmma_ros.model.registry import find_model
+from karmma_ros.prediction import Vocabulary
 from karmma_ros.stream.settings import node_parameters
 import numpy as np
 import pytest
@@ -107,6 +112,71 @@ def test_clips_for_training_use_it_too_and_note_what_is_rejected(bundle, tmp_pat
             notes = [line for line in recording.notes
                      if line.startswith('kitchen_1.mcap: audio comes at about 48000 samples')]
             assert len(notes) == (not has_audio)
+
+
+LEFT, RIGHT = Modality('audio_left'), Modality('audio_right')
+
+
+@pytest.fixture(scope='module')
+def stereo_bundle(tmp_path_factory):
+    """Return a model of two microphones, with random weights."""
+    spec, config = ClipSpec(duration=2.0, num_frames=8), only(preset('tiny'), [LEFT, RIGHT])
+    words = Vocabulary({'verb': ('cut', 'wash')})
+    path = tmp_path_factory.mktemp('models') / 'stereo'
+    save_bundle(path, build(config, spec, words), config, spec, words, dataset='random', card='')
+    return load_bundle(path)
+
+
+def write_microphones(path, rates, infos=True, start_ns=START, seconds=3):
+    """Write a bag of microphones that have a namespace each, in reverse order of their names."""
+    with BagWriter(path) as bag:
+        types = bag._types.store(INFO).types
+        for name, rate in sorted(rates.items(), reverse=True):
+            if infos:
+                bag._write(f'/{name}/audio_info', INFO, start_ns,
+                           types[INFO](**{**STEREO, 'sample_rate': rate}))
+        for i in range(seconds * 10):
+            for name, rate in rates.items():
+                first, count = i * rate // 10, rate // 10
+                bag.topics = replace(bag.topics, audio=f'/{name}/audio')
+                bag.audio(start_ns + first * S // rate,
+                          np.sin(np.arange(first, first + count) / 7).astype(np.float32),
+                          start_ns + (i + 1) * S // 10)
+    return path
+
+
+def test_each_microphone_has_the_format_of_its_namespace(stereo_bundle, tmp_path):
+    rates = {'left': 48_000, 'right': 32_000}
+    named = {'audio_left': '/left/audio', 'audio_right': '/right/audio'}
+    path = write_microphones(tmp_path / 'kitchen_0.mcap', rates)
+    later = write_microphones(
+        tmp_path / 'kitchen_1.mcap', rates, infos=False, start_ns=START + 3 * S)
+    values = {**node_parameters(modalities=[LEFT, RIGHT]), 'rate': 2.5}
+    for bag, bags, files in ((path, (), 0), (later, (path, later), 2), (later, (), None)):
+        result = evaluate_bag(bag, stereo_bundle, Settings(values, topics=named, bags=bags), None)
+        columns = [listed((LEFT, RIGHT)).index(m) for m in (LEFT, RIGHT)]
+        present = next(iter(result.predictions.values())).present[:, columns]
+        if files is None:
+            assert len(present) == 0 or not present.any()
+            assert 'audio_left: audio comes at about 48000' in ' '.join(result.info.warnings)
+            continue
+        assert present.any(axis=0).all(), result.info.warnings
+        assert [line.partition(':')[0] for line in result.info.warnings] == [
+            'audio_info_left', 'audio_info_right'][:files]
+
+
+def test_a_topic_of_a_format_can_be_named_for_each_microphone(tmp_path):
+    path = write_microphones(tmp_path / 'bag.mcap', {'left': 48_000, 'right': 32_000})
+    assert parse_topics(['audio_info_left=/right/audio_info']) == {
+        'audio_info_left': '/right/audio_info'}
+    with Bag(path) as bag:
+        topics = choose_topics(bag, {
+            'audio_left': '/left/audio', 'audio_right': '/right/audio',
+            'audio_info_left': '/right/audio_info', 'audio_info_right': 'none',
+        }, (LEFT, RIGHT)).topics
+    assert {role: topic.name for role, topic in topics.items()} == {
+        'audio_left': '/left/audio', 'audio_right': '/right/audio',
+        'audio_info_left': '/right/audio_info'}
 
 
 def test_earlier_files_are_those_of_the_same_bag_latest_first(tmp_path):

@@ -82,6 +82,20 @@ def test_further_topics_are_recorded_without_a_model(capsys, tmp_path):
     assert command[command.index('--topics') + 1:] == ['/image', '/detections', '/imu/data']
 
 
+def test_the_audio_format_of_every_microphone_is_recorded(capsys, tmp_path):
+    words = ['--node', 'none', '--image', 'none', '--detections', 'none', '--topics',
+             'audio_left=/left/audio']
+    command, qos = recorded(capsys, tmp_path, *words)
+    assert command[command.index('--topics') + 1:] == [
+        '/audio', '/left/audio', '/audio_info', '/audio_info_left']
+    assert qos['/audio_info_left']['durability'] == 'transient_local'
+    command, _ = recorded(capsys, tmp_path, *words, '--audio-info', '/audio_info',
+                          '/left/audio_info')
+    assert command[-2:] == ['/audio_info', '/left/audio_info']
+    command, _ = recorded(capsys, tmp_path, *words, '--audio-info', 'none')
+    assert command[-2:] == ['/audio', '/left/audio']
+
+
 @pytest.mark.parametrize(('words', 'sentence'), [
     (['--topics', 'imu=data'], r"--topics is 'data'; expected the full name"),
     (['--topics', 'smell=/x'], "--topics is 'smell=/x'; expected ROLE=/topic"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import os
 from pathlib import Path
 import shlex
@@ -27,7 +27,6 @@ SENSORS: Mapping[str, tuple[str, int]] = {
     'image': ('/image', 30), 'flow': ('', 30), 'audio': ('/audio', 200),
     'detections': ('/detections', 50)}
 """Sensor of the paper → its topic, '' for none, and the depth of its queue."""
-_LATCHED = ('audio_info', 'ground_truth')
 _OWN = ('action_recognition', '{node}/action_events', '{node}/modality_availability',
         '{node}/model_info')
 
@@ -47,8 +46,9 @@ def _parser() -> CommandParser:
     parser.add_argument('--topics', metavar='MODALITY=TOPIC', type=str, nargs='+', default=[],
                         help='topics of other inputs, such as imu=/imu/data; none leaves one out '
                         '(default: as the node names them)')
-    parser.add_argument('--audio-info', metavar='TOPIC', type=str, default='/audio_info',
-                        help='topic with the audio format of the driver')
+    parser.add_argument('--audio-info', metavar='TOPIC', type=str, nargs='+', default=[],
+                        help='topic with the audio format of the driver of each microphone '
+                        '(default: as the node names it, /audio_info)')
     parser.add_argument('--ground-truth', metavar='TOPIC', type=str, default='none', help='topic '
                         'of the karmma_msgs/ActionAnnotation of your annotation tool')
     parser.add_argument('--node', metavar='NAME', type=str, default='/karmma', help='node whose '
@@ -67,13 +67,13 @@ def _parser() -> CommandParser:
 def main(arguments: Sequence[str]) -> int:
     """Write the QoS file and print the command."""
     options = _parser().parse_args(list(arguments))
-    sensors = _sensors(options)
-    if not sensors:
+    inputs = _inputs(options)
+    if not inputs:
         raise InvalidSettingError('--image', 'none', 'a topic',
                                   'there is nothing to evaluate without any sensor')
-    latched = [topic for name in _LATCHED if (topic := _topic(options, name))]
-    if _topic(options, 'audio') not in sensors:
-        latched = [t for t in latched if t != options.audio_info]
+    sensors = {topic: _depth(modality) for modality, topic in inputs.items()}
+    latched = [*_audio_infos(options, inputs), _topic(options, 'ground_truth')]
+    latched = [topic for topic in latched if topic]
     with writing('--qos-file', options.qos_file):
         options.qos_file.write_text(_qos(options, sensors, latched), encoding='utf-8')
     topics = [*sensors, *latched, *_own_topics(options)]
@@ -85,26 +85,38 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _sensors(options: Namespace) -> dict[str, int]:
-    """Return the topic of each sensor, and the depth of its queue."""
+def _inputs(options: Namespace) -> dict[Modality, str]:
+    """Return the topic of each input."""
     named = {_modality(role): topic for role, topic in parse_topics(options.topics).items()}
     inputs: Sequence[Modality] = PAPER_MODALITIES
     if options.model:
         bundle = open_model(options.model, '--model')
         inputs = input_modalities(bundle.network.modalities, bundle.spec)
-    sensors = {}
+    topics = {}
     for modality in in_order([*inputs, *named]):
         own = modality_type(modality)
-        name = own.topic_name
         if modality in named:
             topic = _full_name('--topics', named[modality])
-        elif name in SENSORS:
-            topic = _topic(options, name)
+        elif own.topic_name in SENSORS:
+            topic = _topic(options, own.topic_name)
         else:
-            topic = '' if own.derived_from else f'/{name}'
+            topic = '' if own.derived_from else f'/{own.topic_name}'
         if topic:
-            sensors[topic] = SENSORS[name][1] if name in SENSORS else max(30, 4 * own.depth)
-    return sensors
+            topics[modality] = topic
+    return topics
+
+
+def _depth(modality: Modality) -> int:
+    """Return the depth of the queue of the topic of an input."""
+    own = modality_type(modality)
+    return SENSORS[own.topic_name][1] if own.topic_name in SENSORS else max(30, 4 * own.depth)
+
+
+def _audio_infos(options: Namespace, inputs: Iterable[Modality]) -> list[str]:
+    """Return the topics with the audio formats, '' for none."""
+    infos = [f'/{own.named(own.info.topic)}' for own in map(modality_type, inputs) if own.info]
+    return [_full_name('--audio-info', topic) for topic in options.audio_info or infos] if (
+        infos) else []
 
 
 def _modality(role: str) -> Modality:
