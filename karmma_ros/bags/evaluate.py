@@ -18,21 +18,14 @@ import shutil
 from threading import Event, Thread
 from typing import Any
 
+from karmma_ros.bags.audio_infos import earlier_audio_infos, EarlierInfos, fields_of
 from karmma_ros.bags.bag_run import BagInfo, Condition, RecordedComparison
 from karmma_ros.bags.collect import bag_digest, Collector, file_states, ResumableRun
 from karmma_ros.bags.faults import describe, Fault, on_inputs, parameters
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.recorded import compare_recorded, read_recorded, RecordedPredictions
 from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run, WindowRequest
-from karmma_ros.bags.topics import (
-    choose_topics,
-    earlier_audio_infos,
-    EarlierInfos,
-    fields_of,
-    RECOGNITION,
-    TopicChoice,
-    TRUTH,
-)
+from karmma_ros.bags.topics import choose_topics, RECOGNITION, TopicChoice, TRUTH
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, printable
 from karmma_ros.evaluation.inference import inference_for, Subset

@@ -18,11 +18,12 @@ from dataclasses import dataclass, field, replace
 import heapq
 from typing import Any
 
+from karmma_ros.bags.audio_infos import EarlierInfos
 from karmma_ros.bags.bag_message import BagMessage
 from karmma_ros.bags.faults import Fault, Faults
 from karmma_ros.bags.message_definitions import Topic
 from karmma_ros.bags.reader import Bag, LATEST_NS
-from karmma_ros.bags.topics import EarlierInfos, informed, RECOGNITION, TopicChoice, TRUTH
+from karmma_ros.bags.topics import informed, RECOGNITION, TopicChoice, TRUTH
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities import input_of

@@ -1,25 +1,17 @@
-"""
-The roles of the topics of a bag: camera, microphone, detector, ground truth and so on.
-
-`ros2 bag record` writes latched messages once. When it splits a bag, the audio format that the
-driver states is in the first file only: a later file takes it from an earlier one.
-"""
+"""The roles of the topics of a bag: camera, microphone, detector, ground truth and so on."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-import re
 from typing import Any
 
 from karmma_ros.bags.message_definitions import Topic
-from karmma_ros.bags.metadata import COMPRESSED, storage_suffix
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.writer import TRUTH_TYPE
 from karmma_ros.clip import ClipSpec, NANOSECONDS
-from karmma_ros.errors import BagError, InvalidSettingError, KarmmaError, printable
+from karmma_ros.errors import BagError, InvalidSettingError, printable
 from karmma_ros.modalities import message_types as types
 from karmma_ros.modalities import modality_type, sources_of, unsupported_type
 from karmma_ros.modality import in_order, Modality, PAPER_MODALITIES, registered_types
@@ -56,11 +48,12 @@ def informed(role: str) -> Modality | None:
     return Modality(role.replace(AUDIO_INFO, Modality.AUDIO.value, 1))
 
 
-def _is_modality(role: str) -> bool:
+def is_input(role: str) -> bool:
+    """Return whether a role is the name of a modality."""
     return role not in _OTHER_TYPES and informed(role) is None
 
 
-def _info_role(modality: Modality) -> str:
+def info_role(modality: Modality) -> str:
     """Return the role of the topic that states the format of a microphone; '' of others."""
     own = modality_type(modality)
     return own.named(AUDIO_INFO) if own.modality.type_name == Modality.AUDIO.value else ''
@@ -68,7 +61,6 @@ def _info_role(modality: Modality) -> str:
 
 _MAX_LISTED = 20
 """Topics named in one sentence."""
-_SPLIT_FILE = re.compile(r'(.+)_(\d+)')
 
 
 @dataclass(frozen=True)
@@ -103,7 +95,7 @@ def parse_topics(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         role, _, topic = word.partition('=')
         try:
-            if _is_modality(role):
+            if is_input(role):
                 role = Modality.parse(role).value
         except InvalidSettingError:
             topic = ''
@@ -132,8 +124,8 @@ def choose_topics(
     sources = sources_of(modalities, ClipSpec() if spec is None else spec)
     wanted = {m.value for m in (*modalities, *sources.values())}
     inputs = in_order(Modality(role) for role in {*wanted, *named, *PAPER_MODALITIES}
-                      if _is_modality(role))
-    infos = {role: m for m in inputs if (role := _info_role(m))}
+                      if is_input(role))
+    infos = {role: m for m in inputs if (role := info_role(m))}
     wanted |= {role for role, m in infos.items() if m in modalities}
     candidates = {role: _candidates(bag, role)
                   for role in (*map(str, inputs), *infos, TRUTH, RECOGNITION)}
@@ -144,7 +136,7 @@ def choose_topics(
             if named[role] != NONE:
                 chosen[role] = _named(bag, role, named[role])
         elif fit and role in {*wanted, TRUTH, RECOGNITION}:
-            topic = (_info_topic(infos[role], fit, chosen, len(infos)) if role in infos
+            topic = (info_topic(infos[role], fit, chosen, len(infos)) if role in infos
                      else _free(role, fit, candidates, chosen))
             if topic is not None:
                 chosen[role] = topic
@@ -173,10 +165,10 @@ def _free(
     chosen: Mapping[str, Topic],
 ) -> Topic | None:
     """Return the best topic; of several modalities of a type, one that no other has."""
-    if not _is_modality(role):
+    if not is_input(role):
         return fit[0]
     own = Modality(role)
-    others = [each for each in candidates if _is_modality(each) and each != role
+    others = [each for each in candidates if is_input(each) and each != role
               and Modality(each).type_name == own.type_name]
     if not others:
         return fit[0]
@@ -188,7 +180,7 @@ def _free(
     return next(iter([*exact, *rest]), None)
 
 
-def _info_topic(
+def info_topic(
     modality: Modality, fit: Sequence[Topic], chosen: Mapping[str, Topic], microphones: int,
 ) -> Topic | None:
     """
@@ -204,7 +196,7 @@ def _info_topic(
     audio = chosen.get(modality.value)
     space = '' if audio is None else audio.name.rpartition('/')[0]
     beside = [topic for topic in fit if space and topic.name.rpartition('/')[0] == space]
-    name = _info_role(modality)
+    name = info_role(modality)
     exact = [topic for topic in fit if topic.name.rpartition('/')[2] == name]
     return beside[0] if len(beside) == 1 else next(iter(exact), None)
 
@@ -219,7 +211,7 @@ def _unread(
             role, remedy = unread.modality.value, unread.remedy.format(topic=topic.name)
             reason = f'is not read: {remedy}; then record again'
         else:
-            role = next((r for r in wanted if _is_modality(r)
+            role = next((r for r in wanted if is_input(r)
                          and topic.type in message_types(r)), '')
             reason = 'has no message: was it published, and did the recorder match its QoS?'
             if topic.count or not role or role in chosen:
@@ -230,7 +222,7 @@ def _unread(
 
 def _remedy(bag: Bag, wanted: Collection[str], unread: Sequence[str]) -> str:
     """Return how a bag without any input gets one."""
-    roles = [m.value for m in in_order(Modality(role) for role in wanted if _is_modality(role))]
+    roles = [m.value for m in in_order(Modality(role) for role in wanted if is_input(role))]
     fit = ', '.join(f'{role}={t.name}' for role in roles for t in bag.topics.values()
                     if t.count and t.type in message_types(role))
     steps = [*unread, f'name one with --topics: {fit}'] if fit else list(unread)
@@ -257,7 +249,7 @@ def _candidates(bag: Bag, role: str) -> list[Topic]:
 
 def _rank(bag: Bag, role: str, topic: Topic) -> int:
     """Return how well the first message of a topic fits; 0 if it does not."""
-    if not _is_modality(role) or not modality_type(Modality(role)).has_frames:
+    if not is_input(role) or not modality_type(Modality(role)).has_frames:
         return 1
     return modality_type(Modality(role)).rank(_encoding(bag, topic))
 
@@ -300,105 +292,3 @@ def _note(role: str, topic: Topic, candidates: Sequence[Topic], bag: Bag) -> str
     beside = f'; not {", ".join(others[:_MAX_LISTED])}{more}' if others else ''
     return (f'{role}: {printable(topic.name)} ({printable(topic.type)}, '
             f'{_messages(topic)}{rate}){beside}')
-
-
-@dataclass(frozen=True)
-class EarlierInfo:
-    """The audio format that an earlier file of a split bag states."""
-
-    message: Any
-    """audio_common_msgs/AudioInfo."""
-    path: Path
-    """Path of the earlier file."""
-
-    @property
-    def fields(self) -> list[Any]:
-        """Return the audio format, JSON-ready."""
-        message = self.message
-        return [int(message.sample_rate), int(message.channels), str(message.sample_format),
-                str(message.coding_format)]
-
-
-EarlierInfos = Mapping[str, EarlierInfo]
-"""Role, as `audio_info` → audio format."""
-
-
-def fields_of(infos: EarlierInfos) -> Any:
-    """Return audio formats, JSON-ready; None: none; that of the one microphone `audio` alone."""
-    if {*infos} <= {AUDIO_INFO}:
-        return infos[AUDIO_INFO].fields if infos else None
-    return {role: info.fields for role, info in infos.items()}
-
-
-def earlier_audio_infos(
-    path: Path, choice: TopicChoice, named: Collection[str], paths: Iterable[Path]
-) -> EarlierInfos:
-    """
-    Return the audio formats of an earlier file of a split bag that the bag itself does not state.
-
-    :param named: roles whose topics the user named.
-    :param paths: bags of which one may be the earlier file.
-    """
-    microphones = {role: m for each in choice.topics if _is_modality(each)
-                   and (role := _info_role(m := Modality(each)))}
-    infos = {}
-    for role, modality in microphones.items():
-        if choice.topics[modality.value].type != types.AUDIO_STAMPED and role not in {
-                *choice.topics, *named}:
-            info = find_earlier_info(path, paths, modality, choice.topics, len(microphones))
-            if info is not None:
-                infos[role] = info
-    return infos
-
-
-def find_earlier_info(
-    path: Path, paths: Iterable[Path], modality: Modality = Modality.AUDIO,
-    chosen: Mapping[str, Topic] | None = None, microphones: int = 1,
-) -> EarlierInfo | None:
-    """
-    Return the audio format in the latest earlier file of a split bag; None without any.
-
-    :param chosen: role → topic, where there are several microphones.
-    """
-    for earlier in earlier_files(path, paths):
-        try:
-            message = _last_info(earlier, modality, chosen or {}, microphones)
-        except (KarmmaError, ValueError, OSError):  # reported when that file is evaluated
-            continue
-        if message is not None:
-            return EarlierInfo(message, earlier)
-    return None
-
-
-def earlier_files(path: Path, paths: Iterable[Path]) -> list[Path]:
-    """Return which of `paths` are earlier files of the same split bag, the latest first."""
-    own = _split_file(path)
-    if own is None:
-        return []
-    files = {each: file for each in paths if (file := _split_file(each)) is not None}
-    return sorted((each for each, file in files.items() if file[0] == own[0] and file[1] < own[1]),
-                  key=lambda each: -files[each][1])
-
-
-def _split_file(path: Path) -> tuple[tuple[Path, str], int] | None:
-    """Return the bag and the number of a file of a split bag, such as `kitchen_1.mcap`."""
-    suffix = storage_suffix(path)
-    if not suffix:
-        return None
-    name = path.with_suffix('').stem if path.suffix in COMPRESSED else path.stem
-    match = _SPLIT_FILE.fullmatch(name)
-    return None if match is None else ((path.resolve().parent, match[1] + suffix), int(match[2]))
-
-
-def _last_info(
-    path: Path, modality: Modality, chosen: Mapping[str, Topic], microphones: int,
-) -> Any:
-    message = None
-    with Bag(path) as bag:
-        fit = [t for t in bag.topics.values() if t.type == types.AUDIO_INFO and t.count]
-        if microphones > 1 and fit:
-            topic = _info_topic(modality, fit, chosen, microphones)
-            fit = [] if topic is None else [topic]
-        for each in bag.messages(fit) if fit else ():
-            message = bag.reader(each.topic)(each.data)
-    return message

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 import warnings
 
+from karmma_ros.bags.audio_infos import earlier_audio_infos, fields_of
 from karmma_ros.bags.collect import bag_digest
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run
-from karmma_ros.bags.topics import choose_topics, earlier_audio_infos, fields_of, parse_topics
+from karmma_ros.bags.topics import choose_topics, parse_topics
 from karmma_ros.bags.video_messages import is_audio, is_media, is_video
 from karmma_ros.clip import Clip, ClipSpec, NANOSECONDS
 from karmma_ros.cluster.bucket import bucket_cache, expand, folder_content, url_of

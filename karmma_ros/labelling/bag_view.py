@@ -14,15 +14,11 @@ from threading import Lock
 from typing import Any
 
 import cv2
+from karmma_ros.bags.audio_infos import find_earlier_info
 from karmma_ros.bags.bag_message import decode_frame, Frame
 from karmma_ros.bags.message_definitions import Topic
 from karmma_ros.bags.reader import Bag
-from karmma_ros.bags.topics import (
-    AUDIO_INFO,
-    choose_topics,
-    find_earlier_info,
-    TopicChoice,
-)
+from karmma_ros.bags.topics import AUDIO_INFO, choose_topics, TopicChoice
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, InvalidSettingError
 from karmma_ros.labelling.bag_audio import BagAudio

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+from karmma_ros.bags.audio_infos import earlier_files
 from karmma_ros.bags.evaluate import evaluate_bag, Settings
 from karmma_ros.bags.faults import parse_corrupt
 from karmma_ros.bags.reader import Bag
-from karmma_ros.bags.topics import choose_topics, earlier_files, parse_topics
+from karmma_ros.bags.topics import choose_topics, parse_topics
 from karmma_ros.bags.training_clips import extract_recordings
 from karmma_ros.bags.writer import BagWriter
 from karmma_ros.clip import ClipSpec

@@ -1,0 +1,126 @@
+"""
+The audio formats that the drivers of microphones state, in the files of a split bag.
+
+`ros2 bag record` writes latched messages once. When it splits a bag, the audio format that the
+driver states is in the first file only: a later file takes it from an earlier one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+import re
+from typing import Any
+
+from karmma_ros.bags.message_definitions import Topic
+from karmma_ros.bags.metadata import COMPRESSED, storage_suffix
+from karmma_ros.bags.reader import Bag
+from karmma_ros.bags.topics import AUDIO_INFO, info_role, info_topic, is_input, TopicChoice
+from karmma_ros.errors import KarmmaError
+from karmma_ros.modalities import message_types as types
+from karmma_ros.modality import Modality
+
+_SPLIT_FILE = re.compile(r'(.+)_(\d+)')
+
+
+@dataclass(frozen=True)
+class EarlierInfo:
+    """The audio format that an earlier file of a split bag states."""
+
+    message: Any
+    """audio_common_msgs/AudioInfo."""
+    path: Path
+    """Path of the earlier file."""
+
+    @property
+    def fields(self) -> list[Any]:
+        """Return the audio format, JSON-ready."""
+        message = self.message
+        return [int(message.sample_rate), int(message.channels), str(message.sample_format),
+                str(message.coding_format)]
+
+
+EarlierInfos = Mapping[str, EarlierInfo]
+"""Role, as `audio_info` → audio format."""
+
+
+def fields_of(infos: EarlierInfos) -> Any:
+    """Return audio formats, JSON-ready; None: none; that of the one microphone `audio` alone."""
+    if {*infos} <= {AUDIO_INFO}:
+        return infos[AUDIO_INFO].fields if infos else None
+    return {role: info.fields for role, info in infos.items()}
+
+
+def earlier_audio_infos(
+    path: Path, choice: TopicChoice, named: Collection[str], paths: Iterable[Path]
+) -> EarlierInfos:
+    """
+    Return the audio formats of an earlier file of a split bag that the bag itself does not state.
+
+    :param named: roles whose topics the user named.
+    :param paths: bags of which one may be the earlier file.
+    """
+    microphones = {role: m for each in choice.topics if is_input(each)
+                   and (role := info_role(m := Modality(each)))}
+    infos = {}
+    for role, modality in microphones.items():
+        if choice.topics[modality.value].type != types.AUDIO_STAMPED and role not in {
+                *choice.topics, *named}:
+            info = find_earlier_info(path, paths, modality, choice.topics, len(microphones))
+            if info is not None:
+                infos[role] = info
+    return infos
+
+
+def find_earlier_info(
+    path: Path, paths: Iterable[Path], modality: Modality = Modality.AUDIO,
+    chosen: Mapping[str, Topic] | None = None, microphones: int = 1,
+) -> EarlierInfo | None:
+    """
+    Return the audio format in the latest earlier file of a split bag; None without any.
+
+    :param chosen: role → topic, where there are several microphones.
+    """
+    for earlier in earlier_files(path, paths):
+        try:
+            message = _last_info(earlier, modality, chosen or {}, microphones)
+        except (KarmmaError, ValueError, OSError):  # reported when that file is evaluated
+            continue
+        if message is not None:
+            return EarlierInfo(message, earlier)
+    return None
+
+
+def earlier_files(path: Path, paths: Iterable[Path]) -> list[Path]:
+    """Return which of `paths` are earlier files of the same split bag, the latest first."""
+    own = _split_file(path)
+    if own is None:
+        return []
+    files = {each: file for each in paths if (file := _split_file(each)) is not None}
+    return sorted((each for each, file in files.items() if file[0] == own[0] and file[1] < own[1]),
+                  key=lambda each: -files[each][1])
+
+
+def _split_file(path: Path) -> tuple[tuple[Path, str], int] | None:
+    """Return the bag and the number of a file of a split bag, such as `kitchen_1.mcap`."""
+    suffix = storage_suffix(path)
+    if not suffix:
+        return None
+    name = path.with_suffix('').stem if path.suffix in COMPRESSED else path.stem
+    match = _SPLIT_FILE.fullmatch(name)
+    return None if match is None else ((path.resolve().parent, match[1] + suffix), int(match[2]))
+
+
+def _last_info(
+    path: Path, modality: Modality, chosen: Mapping[str, Topic], microphones: int,
+) -> Any:
+    message = None
+    with Bag(path) as bag:
+        fit = [t for t in bag.topics.values() if t.type == types.AUDIO_INFO and t.count]
+        if microphones > 1 and fit:
+            topic = info_topic(modality, fit, chosen, microphones)
+            fit = [] if topic is None else [topic]
+        for each in bag.messages(fit) if fit else ():
+            message = bag.reader(each.topic)(each.data)
+    return message
