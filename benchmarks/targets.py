@@ -87,8 +87,8 @@ def _beside_peer(name: str) -> Callable[[Results], float | None]:
 
 
 def _on_utd_mhad(_: Results, score: str) -> float | None:
-    """Return the points of a causal student above the clip student that is trained alike."""
-    return utd_mhad_page.gain('causal', 'delta_unimodal', score)
+    """Return the points of the causal student above the clip student, distilled alike."""
+    return utd_mhad_page.gain('karmma_causal', 'karmma', score)
 
 
 def _accuracy_loss(results: Results, precisions: tuple[str, ...]) -> float | None:

@@ -112,7 +112,7 @@ def _weights(encoders: Iterable[Command]) -> list[str]:
 
 
 SYSTEMS = {'none': ('baseline', 'delta', 'delta_unimodal', 'causal')}
-SYSTEMS['frozen'] = (*SYSTEMS['none'], 'karmma')
+SYSTEMS['frozen'] = (*SYSTEMS['none'], 'karmma', 'karmma_causal')
 SYSTEMS['all'] = (*SYSTEMS['frozen'], 'karmma_cross_fitted')
 """Teachers → networks that are trained with each seed."""
 
@@ -141,10 +141,11 @@ def commands(plan: Plan, seed: int, teachers: str) -> list[Command]:
         return alone
     large = [plan.pretrain(sensor, 0, 'tiny_teacher') for sensor in SENSORS]
     teacher = plan.teacher(0, large)
-    student = plan.student(
-        'karmma', seed, small, options=(*UNIMODAL, '--teacher', str(teacher.out)))
+    distilled = (*UNIMODAL, '--teacher', str(teacher.out))
+    students = [plan.student('karmma', seed, small, options=distilled),
+                plan.student('karmma_causal', seed, causal, 'tiny_causal', distilled)]
     if teachers == 'frozen':
-        return [*alone, *large, teacher, student]
+        return [*alone, *large, teacher, *students]
     folds, fold_teachers = [], []
     for person in TRAIN:
         encoders = [plan.pretrain(sensor, 0, held_out=person) for sensor in SENSORS]
@@ -152,7 +153,7 @@ def commands(plan: Plan, seed: int, teachers: str) -> list[Command]:
             'delta_unimodal', 0, encoders, options=UNIMODAL, held_out=person)]
         fold_teachers += [f'--fold_teachers.{person}', str(folds[-1].out)]
     return [
-        *alone, *large, teacher, student, *folds,
+        *alone, *large, teacher, *students, *folds,
         plan.student('karmma_cross_fitted', seed, small, options=(*UNIMODAL, *fold_teachers)),
     ]
 
