@@ -67,24 +67,25 @@ def earlier_audio_infos(
     for role, modality in microphones.items():
         if choice.topics[modality.value].type != types.AUDIO_STAMPED and role not in {
                 *choice.topics, *named}:
-            info = find_earlier_info(path, paths, modality, choice.topics, len(microphones))
+            info = find_earlier_info(path, paths, choice.topics, modality)
             if info is not None:
                 infos[role] = info
     return infos
 
 
 def find_earlier_info(
-    path: Path, paths: Iterable[Path], modality: Modality = Modality.AUDIO,
-    chosen: Mapping[str, Topic] | None = None, microphones: int = 1,
+    path: Path, paths: Iterable[Path], chosen: Mapping[str, Topic],
+    modality: Modality = Modality.AUDIO,
 ) -> EarlierInfo | None:
     """
     Return the audio format in the latest earlier file of a split bag; None without any.
 
-    :param chosen: role → topic, where there are several microphones.
+    :param chosen: role → topic.
+    :param modality: the microphone.
     """
     for earlier in earlier_files(path, paths):
         try:
-            message = _last_info(earlier, modality, chosen or {}, microphones)
+            message = _last_info(earlier, modality, chosen)
         except (KarmmaError, ValueError, OSError):  # reported when that file is evaluated
             continue
         if message is not None:
@@ -112,15 +113,11 @@ def _split_file(path: Path) -> tuple[tuple[Path, str], int] | None:
     return None if match is None else ((path.resolve().parent, match[1] + suffix), int(match[2]))
 
 
-def _last_info(
-    path: Path, modality: Modality, chosen: Mapping[str, Topic], microphones: int,
-) -> Any:
+def _last_info(path: Path, modality: Modality, chosen: Mapping[str, Topic]) -> Any:
     message = None
     with Bag(path) as bag:
         fit = [t for t in bag.topics.values() if t.type == types.AUDIO_INFO and t.count]
-        if microphones > 1 and fit:
-            topic = info_topic(modality, fit, chosen, microphones)
-            fit = [] if topic is None else [topic]
-        for each in bag.messages(fit) if fit else ():
+        topic = info_topic(modality, fit, chosen)
+        for each in () if topic is None else bag.messages([topic]):
             message = bag.reader(each.topic)(each.data)
     return message

@@ -12,6 +12,7 @@ from karmma_ros.bags.bag_message import BagMessage
 from karmma_ros.bags.faults import Corrupt, corruption_of, Faults, HeldMessage
 from karmma_ros.bags.message_definitions import Topic
 from karmma_ros.bags.reader import Bag
+from karmma_ros.bags.topics import info_topic
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modalities.audio import MicrophoneDecoder
@@ -106,9 +107,11 @@ class CorruptedMessages:
 
     def _microphone(self, modality: Modality, name: str) -> MicrophoneDecoder:
         decoder = MicrophoneDecoder(modality, self._values, {})
-        infos = [topic for topic in self._bag.topics.values() if topic.type == AUDIO_INFO]
-        beside = [t for t in infos if t.name.rpartition('/')[0] == name.rpartition('/')[0]]
-        for topic in (beside or infos)[:1]:
+        topics = self._bag.topics.values()
+        own = next(topic for topic in topics if topic.name == name)
+        infos = [topic for topic in topics if topic.type == AUDIO_INFO]
+        topic = info_topic(modality, infos, {modality.value: own})
+        if topic is not None:
             read = self._bag.reader(topic)
             for _, _, data in self._bag.messages([topic]):
                 decoder.apply_info(read(data))

@@ -14,6 +14,7 @@ import re
 from typing import Any, Union
 
 from karmma_ros.bags.bag_message import BagMessage
+from karmma_ros.bags.topics import is_input
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modalities import modality_type
@@ -278,7 +279,8 @@ def on_inputs(
     :raises InvalidSettingError: for a topic that is no input, and for one that is computed from
         another input.
     """
-    names = {topic: role for role, topic in topics.items() if is_modality(role)}
+    names = {topic: role for role, topic in topics.items()
+             if is_modality(role) and is_input(role)}
     listing = ', '.join(f'{name} ({topic})' for topic, name in names.items())
     resolved: list[Fault] = []
     for fault in faults:

@@ -350,21 +350,26 @@ class Replay:
 
         :param progress: called with the current time of the bag.
         """
-        readers = {(t.name, t.type): (role, self._reader(t)) for role, t in self._topics.items()}
+        roles: dict[tuple[str, str], list[str]] = {}
+        for role, topic in self._topics.items():
+            roles.setdefault((topic.name, topic.type), []).append(role)
+        topics = [self._topics[first] for first, *_ in roles.values()]
+        readers = {(topic.name, topic.type): self._reader(topic) for topic in topics}
         counts: Counter[str] = Counter()
         now_ns = self._bag.start_ns
-        for topic, received_ns, data in self._bag.messages(list(self._topics.values())):
-            role, read = readers[topic.name, topic.type]
+        for topic, received_ns, data in self._bag.messages(topics):
+            read = readers[topic.name, topic.type]
             self.longest_pause_ns = max(self.longest_pause_ns, received_ns - now_ns)
             now_ns = max(now_ns, received_ns)
-            message = BagMessage(
-                role, topic.type, counts[role], now_ns, data, read, self._spec, self._values)
-            counts[role] += 1
-            if role == TRUTH:
-                self._add_truth(message)
-                continue
-            for node in self.nodes:
-                yield from node.process(message)
+            for role in roles[topic.name, topic.type]:
+                message = BagMessage(
+                    role, topic.type, counts[role], now_ns, data, read, self._spec, self._values)
+                counts[role] += 1
+                if role == TRUTH:
+                    self._add_truth(message)
+                    continue
+                for node in self.nodes:
+                    yield from node.process(message)
             progress(now_ns)
         for node in self.nodes:
             yield from node.advance(now_ns + 1)

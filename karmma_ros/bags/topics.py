@@ -125,8 +125,14 @@ def choose_topics(
     wanted = {m.value for m in (*modalities, *sources.values())}
     inputs = in_order(Modality(role) for role in {*wanted, *named, *PAPER_MODALITIES}
                       if is_input(role))
-    infos = {role: m for m in inputs if (role := info_role(m))}
+    microphones = in_order({*modalities, *(m for m in inputs if m.value in named)})
+    infos = {role: m for m in microphones if (role := info_role(m))} or {
+        AUDIO_INFO: Modality.AUDIO}
     wanted |= {role for role, m in infos.items() if m in modalities}
+    for role in named:
+        if informed(role) and role not in infos:
+            raise InvalidSettingError(
+                '--topics', role, f'the audio format of a microphone: {", ".join(infos)}')
     candidates = {role: _candidates(bag, role)
                   for role in (*map(str, inputs), *infos, TRUTH, RECOGNITION)}
     chosen: dict[str, Topic] = {}
@@ -136,7 +142,7 @@ def choose_topics(
             if named[role] != NONE:
                 chosen[role] = _named(bag, role, named[role])
         elif fit and role in {*wanted, TRUTH, RECOGNITION}:
-            topic = (info_topic(infos[role], fit, chosen, len(infos)) if role in infos
+            topic = (info_topic(infos[role], fit, chosen) if role in infos
                      else _free(role, fit, candidates, chosen))
             if topic is not None:
                 chosen[role] = topic
@@ -181,24 +187,32 @@ def _free(
 
 
 def info_topic(
-    modality: Modality, fit: Sequence[Topic], chosen: Mapping[str, Topic], microphones: int,
+    modality: Modality, fit: Sequence[Topic], chosen: Mapping[str, Topic],
 ) -> Topic | None:
     """
     Return the topic that states the format of a microphone.
 
-    Of several microphones it is that of the namespace of its audio, if there is one such topic, or
-    the one that the node would subscribe to.
+    It is one in the namespace of the audio, called as the node's if there are several; else one so
+    called that is in the namespace of no other microphone; else the best, if it is the only
+    microphone.
 
-    :param microphones: how many there are.
+    :param fit: topics of that type, the best first.
+    :param chosen: role → topic.
     """
-    if microphones == 1:
-        return fit[0]
-    audio = chosen.get(modality.value)
-    space = '' if audio is None else audio.name.rpartition('/')[0]
-    beside = [topic for topic in fit if space and topic.name.rpartition('/')[0] == space]
-    name = info_role(modality)
-    exact = [topic for topic in fit if topic.name.rpartition('/')[2] == name]
-    return beside[0] if len(beside) == 1 else next(iter(exact), None)
+    spaces = {role: _namespace(topic) for role, topic in chosen.items()
+              if is_input(role) and info_role(Modality(role))}
+    own, name = spaces.pop(modality.value, None), info_role(modality)
+    beside = [topic for topic in fit if _namespace(topic) == own]
+    called = [topic for topic in beside if topic.name.rpartition('/')[2] == name]
+    if called or len(beside) == 1:
+        return [*called, *beside][0]
+    free = [topic for topic in fit if _namespace(topic) not in spaces.values()]
+    called = [topic for topic in free if topic.name.rpartition('/')[2] == name]
+    return next(iter([*called, *([] if spaces else free)]), None)
+
+
+def _namespace(topic: Topic) -> str:
+    return topic.name.rpartition('/')[0]
 
 
 def _unread(

@@ -67,7 +67,7 @@ class BagView:
             self._cameras = _cameras(self._bag, self.choice)
             earlier = None
             if Modality.AUDIO.value in self.choice.topics and AUDIO_INFO not in self.choice.topics:
-                earlier = find_earlier_info(path, others)
+                earlier = find_earlier_info(path, others, self.choice.topics)
             info = None if earlier is None else earlier.message
             self._audio = BagAudio(self._bag, self.choice, values, info)
             self.signals = SignalScan(path, self.choice, values, self.length_s, info)

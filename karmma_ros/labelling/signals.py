@@ -16,13 +16,13 @@ from typing import Any
 import cv2
 from karmma_ros.bags.bag_message import BagMessage
 from karmma_ros.bags.reader import Bag, Message
-from karmma_ros.bags.topics import TopicChoice
+from karmma_ros.bags.topics import is_input, TopicChoice
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, KarmmaError, printable
 from karmma_ros.labelling.bag_audio import BagAudio, joined, TimedAudio
 from karmma_ros.modalities import modality_type
 from karmma_ros.modalities.modality_type import ImageSizes, InputDecoder
-from karmma_ros.modality import is_modality, Modality
+from karmma_ros.modality import Modality
 from karmma_ros.preprocess.spectrogram import FLOOR_DB, log_mel, resample
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class SignalScan:
         self._low, self._high = np.zeros(bins, np.int8), np.zeros(bins, np.int8)
         self._spectrogram = np.zeros((bins, _MELS), np.uint8)
         self._activity = {
-            role: np.zeros(bins, np.float32) for role in choice.topics if is_modality(role)
+            role: np.zeros(bins, np.float32) for role in choice.topics if is_input(role)
             and role != Modality.AUDIO.value}
         self._has_audio = Modality.AUDIO.value in choice.topics
         self.progress, self.error = 0.0, ''

@@ -304,11 +304,6 @@ class ModalityType(Corruptible, ABC):
         raise NotImplementedError(f'the samples of {self.name} are no frames')
 
     @property
-    def prepares_frames(self) -> bool:
-        """Whether a frame is prepared by itself (`prepare_frames`)."""
-        return type(self).prepare_frames is not ModalityType.prepare_frames
-
-    @property
     def prepares_batches(self) -> bool:
         """Whether the inputs of a batch can be prepared on a device (`prepare_batch`)."""
         return type(self).prepare_batch is not ModalityType.prepare_batch

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality
 from karmma_ros.model.encoders.causal import StatefulEncoder
 from karmma_ros.model.encoders.video import ChunkedEncoder
@@ -34,6 +35,10 @@ Past = Any
 """The state of an encoder after the previous frames."""
 
 
+MOST_UNSETTLED = 2
+"""Newest frames of a stream that may be given again."""
+
+
 @dataclass(frozen=True)
 class Chunks:
     """How an encoder splits the frames of a clip."""
@@ -49,6 +54,12 @@ class Chunks:
     columns: int = 0
     """Mel columns of a chunk of audio, or samples of one of a series, which stands for a frame; 0
     of frames."""
+
+    def unsettled(self, modality: Modality) -> int:
+        """Return the newest frames of a window that may change, as those of a series do."""
+        if modality_type(modality).takes_chunks or modality.type_name == Modality.AUDIO.value:
+            return 0
+        return min(MOST_UNSETTLED, self.count - 1)
 
     def frames(self, x: Input) -> Input:
         """
@@ -114,10 +125,6 @@ class Parts(Protocol):
         ...
 
 
-MOST_UNSETTLED = 2
-"""Newest frames of a stream that may be given again."""
-
-
 def chunks_of(network: nn.Module) -> dict[Modality, Chunks]:
     """Return the chunked modalities of a network; most networks have none."""
     chunks: dict[Modality, Chunks] = {}
@@ -178,10 +185,15 @@ def _newest_of(
         known = [parts.encode_chunk(modality, chunk)] * (own.count - 1)
         return lambda: parts.in_order(modality, [*known, parts.encode_chunk(modality, chunk)])
     x = own.frames(x)
-    known, past = parts.encode_next(modality, x, None)
-    new = x[:, :, :-(-hop * own.count // most)]
-    return lambda: parts.in_order(
-        modality, [*known[new.shape[2]:], *parts.encode_next(modality, new, past)[0]])
+    unsettled = own.unsettled(modality)
+    known, past = parts.encode_next(modality, x, None, unsettled)
+    new = x[:, :, :min(own.count, -(-hop * own.count // most) + unsettled)]
+
+    def encode() -> Tokens:
+        nonlocal past
+        encoded, past = parts.encode_next(modality, new, past, unsettled)
+        return parts.in_order(modality, [*known[new.shape[2]:], *encoded])
+    return encode
 
 
 class EagerParts:

@@ -1,8 +1,8 @@
 """
 The tokens of a window, of which only those of new frames are encoded.
 
-Windows overlap. Where the network encodes chunks separately (`EncoderConfig.chunk`,
-`causal_frames`), the tokens of the frames of the last window are still valid: they depend on
+Windows overlap. Where the network encodes chunks separately (`EncoderConfig.chunk`, encoders with
+a state), the tokens of the frames of the last window are still valid: they depend on
 those frames alone, and the embedding of a chunk's position in the window is added afterwards.
 
 Shape legend: t frames, h height, w width, p chunks, n tokens, d fusion width.
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from math import gcd, lcm
 from typing import cast, Protocol
 
@@ -21,7 +23,7 @@ from karmma_ros.modalities import modality_type
 from karmma_ros.modalities.audio_buffer import StoredAudio
 from karmma_ros.modalities.sample_buffer import FrameSamples
 from karmma_ros.modality import in_order, Modality
-from karmma_ros.model.streaming import Chunks, Input, MOST_UNSETTLED, Part, Parts, Past, Tokens
+from karmma_ros.model.streaming import Chunks, Input, Part, Parts, Past, Tokens
 from karmma_ros.stream.window import Window
 import numpy as np
 from numpy.typing import NDArray
@@ -167,43 +169,79 @@ class _ContentCache:
     Windows that end within a chunk, as every second one where a chunk lasts two frames, have a
     stream of their own.
 
-    :param most: streams.
     """
 
-    def __init__(self, network: Parts, modality: Modality, most: int) -> None:
-        self._network, self._modality, self._most = network, modality, most
+    def __init__(self, network: Parts, modality: Modality) -> None:
+        self._network, self._modality = network, modality
         self._chunks = network.chunks[modality]
         self._streams: dict[int, _Stream] = {}
+        self._contents: dict[int, dict[int, _Content]] = {}
+        """Offset of a stream → start of a chunk → its content."""
 
     def parts(self, window: Window) -> list[Part]:
         x = self._chunks.frames(window.clip({self._modality}).inputs[self._modality][None])
         samples, unsettled = window.samples[self._modality], 0
         if isinstance(samples, StoredAudio):
             keys = samples.chunk_keys(self._chunks.count, self._chunks.columns)
+            offset = _offset([start for start, _ in keys])
         else:
-            keys = _content_keys(x, window)
-            unsettled = min(MOST_UNSETTLED, len(keys) - 1)
-        offset = keys[0][0] % (keys[1][0] - keys[0][0]) if len(keys) > 1 else 0
+            starts = _starts(window, x.shape[2])
+            offset = _offset(starts)
+            known = self._contents.get(offset, {})
+            chunks = {start: _content(known.get(start), x[:, :, i])
+                      for i, start in enumerate(starts)}
+            self._contents[offset] = chunks
+            keys = [(start, each.number) for start, each in chunks.items()]
+            unsettled = self._chunks.unsettled(self._modality)
         stream = self._streams.pop(offset, None) or _Stream(
             self._network, self._modality, unsettled)
         self._streams[offset] = stream  # the last used is the last
-        for old in list(self._streams)[:-self._most]:
+        most = max(1, window.spec.num_frames // self._chunks.count)
+        for old in list(self._streams)[:-most]:
             del self._streams[old]
+            self._contents.pop(old, None)
         return stream.parts(keys, lambda first, end: x[:, :, first:end])
 
     def reset(self) -> None:
-        self._streams = {}
+        self._streams, self._contents = {}, {}
 
 
-def _content_keys(x: Input, window: Window) -> list[tuple[int, int]]:
+@dataclass(frozen=True, eq=False)
+class _Content:
+    """What the network gets of a chunk, `[1, c, ...]`, and a number that no other content has."""
+
+    x: Input
+    number: int
+
+
+_NUMBERS = count()
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
+"""
+Differences by which content is the same: times within a window are rounded, so that interpolated
+samples differ by some 1e-8 from one window to the next.
+"""
+
+
+def _content(known: _Content | None, x: Input) -> _Content:
+    """Return the known content where `x` is the same."""
+    if known is not None and np.allclose(known.x, x, _RELATIVE, _ABSOLUTE):
+        return known
+    return _Content(x.copy(), next(_NUMBERS))
+
+
+def _starts(window: Window, chunks: int) -> list[int]:
     """
-    Return the start of each chunk `[1, c, p, ...]`, and what identifies its content.
+    Return when each chunk of a window starts: the same content at another time is another.
 
-    The same content at another time follows another past.
+    Windows that are a frame apart have the starts of whole frames in common.
     """
-    count, duration_ns = x.shape[2], window.end_ns - window.start_ns
-    return [(window.start_ns + i * duration_ns // count, hash(x[:, :, i].tobytes()))
-            for i in range(count)]
+    frames_ns = window.spec.num_frames * window.spec.frame_period_ns
+    return [window.end_ns - frames_ns + i * frames_ns // chunks for i in range(chunks)]
+
+
+def _offset(starts: Sequence[int]) -> int:
+    """Return by how much a window's chunks are off the grid of chunks."""
+    return starts[0] % (starts[1] - starts[0]) if len(starts) > 1 else 0
 
 
 class _Stream:
@@ -239,12 +277,15 @@ class _Stream:
         """
         Count the frames at the end of a window to encode; all, where its earlier frames differ.
 
-        The first frame does not count: that of a window's flow repeats the second.
+        The first frame of images does not count: that of a window's flow repeats the second.
         """
+        first = 0 if self._unsettled else 1
         settled = self._keys[:len(self._keys) - self._unsettled]
-        for new in range(self._unsettled, len(now) - 1):
+        for new in range(self._unsettled, len(now) - first):
             known = len(now) - new  # the frames before the new ones
-            if known <= len(settled) and settled[len(settled) - known + 1:] == now[1:known]:
+            if known > len(settled):
+                continue
+            if settled[len(settled) - known + first:] == now[first:known]:
                 return new
         return len(now)
 
@@ -256,10 +297,9 @@ class _Stream:
 def _cache_of(network: Parts, modality: Modality, chunks: Chunks) -> _Cache:
     if not chunks.stateful:
         return _ChunkCache(network, modality)
-    if not chunks.columns and modality_type(modality).prepares_frames:
+    if not chunks.columns and modality_type(modality).takes_chunks:
         return _FrameCache(network, modality)
-    frames = max(each.count for each in network.chunks.values())
-    return _ContentCache(network, modality, max(1, frames // chunks.count))
+    return _ContentCache(network, modality)
 
 
 def _ids(images: Images) -> tuple[int, ...]:

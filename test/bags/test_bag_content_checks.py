@@ -12,6 +12,7 @@ from karmma_ros.bags.writer import BagWriter
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.labels.label_file import ActionLabel, write_label_file
 from karmma_ros.data.recordings import BagSettings, WindowClips
+from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import listed, Modality, PAPER_MODALITIES
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
@@ -128,10 +129,13 @@ def stereo_bundle(tmp_path_factory):
     return load_bundle(path)
 
 
-def write_microphones(path, rates, infos=True, start_ns=START, seconds=3):
+def write_microphones(path, rates, infos=True, start_ns=START, seconds=3, bare=False):
     """Write a bag of microphones that have a namespace each, in reverse order of their names."""
     with BagWriter(path) as bag:
         types = bag._types.store(INFO).types
+        if bare:  # a microphone without a format
+            bag.topics = replace(bag.topics, audio='/bare/audio')
+            bag.audio(start_ns, np.zeros(1600, np.float32), start_ns + S // 10)
         for name, rate in sorted(rates.items(), reverse=True):
             if infos:
                 bag._write(f'/{name}/audio_info', INFO, start_ns,
@@ -178,6 +182,44 @@ def test_a_topic_of_a_format_can_be_named_for_each_microphone(tmp_path):
     assert {role: topic.name for role, topic in topics.items()} == {
         'audio_left': '/left/audio', 'audio_right': '/right/audio',
         'audio_info_left': '/right/audio_info'}
+
+
+def test_one_format_may_be_that_of_two_microphones(stereo_bundle, tmp_path):
+    path = write_microphones(tmp_path / 'bag.mcap', {'left': 48_000, 'right': 48_000})
+    topics = {'audio_left': '/left/audio', 'audio_right': '/right/audio',
+              'audio_info_left': '/left/audio_info', 'audio_info_right': '/left/audio_info'}
+    values = {**node_parameters(modalities=[LEFT, RIGHT]), 'rate': 2.5}
+    result = evaluate_bag(path, stereo_bundle, Settings(values, topics=topics), None)
+    assert result.info.warnings == []
+    present = next(iter(result.predictions.values())).present
+    assert sorted(present.any(axis=0).nonzero()[0]) == [
+        listed((LEFT, RIGHT)).index(m) for m in (LEFT, RIGHT)]
+
+
+@pytest.mark.parametrize(('modalities', 'named', 'wanted'), [
+    # A single microphone has the format of its namespace, whichever topic comes first.
+    ((Modality.AUDIO,), {'audio': '/right/audio'}, {'audio_info': '/right/audio_info'}),
+    ((Modality.AUDIO,), {'audio': '/left/audio'}, {'audio_info': '/left/audio_info'}),
+    # The format of another microphone is not taken.
+    ((Modality.AUDIO, RIGHT), {'audio': '/bare/audio', 'audio_right': '/right/audio',
+                               'audio_info_right': '/right/audio_info'},
+     {'audio_info_right': '/right/audio_info'}),
+])
+def test_the_format_of_the_namespace_is_chosen(tmp_path, modalities, named, wanted):
+    rates = {'right': 32_000} if '/bare/audio' in named.values() else {
+        'left': 48_000, 'right': 32_000}
+    path = write_microphones(tmp_path / 'bag.mcap', rates, bare=True)
+    with Bag(path) as bag:
+        topics = choose_topics(bag, named, modalities).topics
+    assert {r: t.name for r, t in topics.items() if r.startswith('audio_info')} == wanted
+
+
+def test_a_format_of_no_microphone_is_refused(tmp_path):
+    path = write_microphones(tmp_path / 'bag.mcap', {'left': 48_000})
+    with Bag(path) as bag, pytest.raises(InvalidSettingError, match=(
+            "--topics is 'audio_info_lfet'; expected the audio format of a microphone: "
+            'audio_info_left')):
+        choose_topics(bag, {'audio_info_lfet': '/x'}, (LEFT,))
 
 
 def test_earlier_files_are_those_of_the_same_bag_latest_first(tmp_path):

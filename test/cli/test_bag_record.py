@@ -87,12 +87,15 @@ def test_the_audio_format_of_every_microphone_is_recorded(capsys, tmp_path):
              'audio_left=/left/audio']
     command, qos = recorded(capsys, tmp_path, *words)
     assert command[command.index('--topics') + 1:] == [
-        '/audio', '/left/audio', '/audio_info', '/audio_info_left']
-    assert qos['/audio_info_left']['durability'] == 'transient_local'
-    command, _ = recorded(capsys, tmp_path, *words, '--audio-info', '/audio_info',
-                          '/left/audio_info')
-    assert command[-2:] == ['/audio_info', '/left/audio_info']
-    command, _ = recorded(capsys, tmp_path, *words, '--audio-info', 'none')
+        '/audio', '/left/audio', '/audio_info', '/left/audio_info', '/audio_info_left']
+    assert qos['/left/audio_info']['durability'] == 'transient_local'
+    command, qos = recorded(capsys, tmp_path, *words, 'audio_info_left=/mic/info')
+    assert command[-2:] == ['/audio_info', '/mic/info']
+    assert qos['/mic/info']['depth'] == 10 and '/audio_info_info_left' not in qos
+    command, _ = recorded(capsys, tmp_path, *words, 'audio_info_left=/audio_info')
+    assert command[-2:] == ['/left/audio', '/audio_info']
+    command, _ = recorded(
+        capsys, tmp_path, *words, 'audio_info_left=none', '--audio-info', 'none')
     assert command[-2:] == ['/audio', '/left/audio']
 
 
@@ -100,6 +103,7 @@ def test_the_audio_format_of_every_microphone_is_recorded(capsys, tmp_path):
     (['--topics', 'imu=data'], r"--topics is 'data'; expected the full name"),
     (['--topics', 'smell=/x'], "--topics is 'smell=/x'; expected ROLE=/topic"),
     (['--topics', 'truth=/x'], "--topics is 'truth'; expected a modality"),
+    (['--topics', 'audio_info=/x'], "--topics is 'audio_info'; expected a modality"),
     (['--image', 'image'], r"--image is 'image'; expected the full name"),
     (['--image', 'none', '--audio', 'none', '--detections', 'none'], 'nothing to evaluate'),
 ])

@@ -192,7 +192,7 @@ def test_chunks_of_audio_divide_the_spectrogram():
 @pytest.mark.parametrize('norm', ['batch', 'group'])
 @torch.inference_mode()
 def test_a_series_chunk_by_chunk_equals_the_complete_window(norm):
-    encoder = settle(CausalSeries((6, 64), 8, width=16, blocks=3, norm=norm))
+    encoder = settle(CausalSeries((6, 64), 8, width=32, blocks=3, norm=norm))
     x = torch.rand(2, 6, 64)
     complete, past, tokens, first = encoder(x), None, [], 0
     for count in (1, 3, 2, 1, 1):
@@ -200,14 +200,14 @@ def test_a_series_chunk_by_chunk_equals_the_complete_window(norm):
         new, past = encoder.step(chunks, past)
         tokens.append(new)
         first += count
-    assert complete.shape == (2, 8 * 2, 16) and encoder.parts == 8
+    assert complete.shape == (2, 8 * 2, 32) and encoder.parts == 8
     torch.testing.assert_close(torch.cat(tokens, dim=1), complete, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize('norm', ['batch', 'group'])
 @torch.inference_mode()
 def test_a_sample_changes_the_tokens_of_its_chunk_and_what_follows(norm):
-    encoder = settle(CausalSeries((6, 64), 8, width=16, norm=norm))
+    encoder = settle(CausalSeries((6, 64), 8, width=32, norm=norm))
     x = torch.rand(1, 6, 64)
     changed = x.clone()
     changed[..., 19] += 100  # in the third chunk
@@ -221,6 +221,7 @@ def test_a_sample_changes_the_tokens_of_its_chunk_and_what_follows(norm):
     ({'chunks': 0}, 'chunks is 0; expected a number'),
     ({'norm': 'layer'}, 'norm is .layer.; expected batch or group'),
     ({'width': 12}, 'width is 12; expected a multiple of 8'),
+    ({'width': 24, 'norm': 'group'}, 'width is 24; expected 32 or more with the norm group'),
 ])
 def test_chunks_divide_a_series(options, text):
     with pytest.raises(InvalidSettingError, match=text):
@@ -237,8 +238,9 @@ def test_depth_frame_by_frame_equals_the_complete_clip():
         tokens.append(new)
     assert complete.shape == (2, 6 * 4 * 3, 8) and encoder.parts == 6
     torch.testing.assert_close(torch.cat(tokens, dim=1), complete, rtol=0, atol=1e-5)
-    with pytest.raises(InvalidSettingError, match='one width or more'):
-        CausalDepth((3, 6, 16, 12), ())
+    for options in ({'widths': ()}, {'widths': (0,)}, {'kernel': 1}):
+        with pytest.raises(InvalidSettingError, match='one width or more, .* kernel of 2 or more'):
+            CausalDepth((3, 6, 16, 12), **options)
 
 
 @pytest.mark.parametrize('modality', ['imu', 'skeleton', 'depth', 'vector', 'joint_state'])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import os
 from pathlib import Path
 import shlex
 from typing import Literal
 
 from jsonargparse import Namespace
-from karmma_ros.bags.topics import NONE, parse_topics
+from karmma_ros.bags.topics import AUDIO_INFO, info_role, informed, is_input, NONE, parse_topics
 from karmma_ros.cli.options import (
     command_parser,
     CommandParser,
@@ -46,9 +46,9 @@ def _parser() -> CommandParser:
     parser.add_argument('--topics', metavar='MODALITY=TOPIC', type=str, nargs='+', default=[],
                         help='topics of other inputs, such as imu=/imu/data; none leaves one out '
                         '(default: as the node names them)')
-    parser.add_argument('--audio-info', metavar='TOPIC', type=str, nargs='+', default=[],
-                        help='topic with the audio format of the driver of each microphone '
-                        '(default: as the node names it, /audio_info)')
+    parser.add_argument('--audio-info', metavar='TOPIC', type=str, default='/audio_info',
+                        help='topic with the audio format of the driver; of other microphones '
+                        'name it with --topics, as audio_info_left=/left/audio_info')
     parser.add_argument('--ground-truth', metavar='TOPIC', type=str, default='none', help='topic '
                         'of the karmma_msgs/ActionAnnotation of your annotation tool')
     parser.add_argument('--node', metavar='NAME', type=str, default='/karmma', help='node whose '
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
                                   'there is nothing to evaluate without any sensor')
     sensors = {topic: _depth(modality) for modality, topic in inputs.items()}
     latched = [*_audio_infos(options, inputs), _topic(options, 'ground_truth')]
-    latched = [topic for topic in latched if topic]
+    latched = list(dict.fromkeys(topic for topic in latched if topic))
     with writing('--qos-file', options.qos_file):
         options.qos_file.write_text(_qos(options, sensors, latched), encoding='utf-8')
     topics = [*sensors, *latched, *_own_topics(options)]
@@ -87,7 +87,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _inputs(options: Namespace) -> dict[Modality, str]:
     """Return the topic of each input."""
-    named = {_modality(role): topic for role, topic in parse_topics(options.topics).items()}
+    named = {_modality(role): topic for role, topic in parse_topics(options.topics).items()
+             if role == AUDIO_INFO or not informed(role)}
     inputs: Sequence[Modality] = PAPER_MODALITIES
     if options.model:
         bundle = open_model(options.model, '--model')
@@ -112,15 +113,24 @@ def _depth(modality: Modality) -> int:
     return SENSORS[own.topic_name][1] if own.topic_name in SENSORS else max(30, 4 * own.depth)
 
 
-def _audio_infos(options: Namespace, inputs: Iterable[Modality]) -> list[str]:
+def _audio_infos(options: Namespace, inputs: Mapping[Modality, str]) -> list[str]:
     """Return the topics with the audio formats, '' for none."""
-    infos = [f'/{own.named(own.info.topic)}' for own in map(modality_type, inputs) if own.info]
-    return [_full_name('--audio-info', topic) for topic in options.audio_info or infos] if (
-        infos) else []
+    named, topics = parse_topics(options.topics), list[str]()
+    for modality, audio in inputs.items():
+        role = info_role(modality)
+        if not role:
+            continue
+        if role in named:
+            topics.append(_full_name('--topics', named[role]))
+        elif role == AUDIO_INFO:
+            topics.append(_topic(options, 'audio_info'))
+        else:  # in the namespace of the audio, or as the node names it
+            topics += [f'{audio.rpartition("/")[0]}/{AUDIO_INFO}', f'/{role}']
+    return topics
 
 
 def _modality(role: str) -> Modality:
-    if not is_modality(role):
+    if not is_input(role) or not is_modality(role):
         raise InvalidSettingError('--topics', role, 'a modality', 'audio_info and ground_truth '
                                   'have the options --audio-info and --ground-truth')
     return Modality(role)

@@ -27,17 +27,17 @@ tensors need no copy in an exported graph. All zero at the start of a stream.
 
 @runtime_checkable
 class StatefulEncoder(Protocol):
-    """An encoder of RGB or flow that sees each frame once and keeps a state."""
+    """An encoder that sees each frame once, or each chunk of a series, and keeps a state."""
 
     parts: int
-    """Frames of a clip (t), or chunks of a spectrogram, each with equally many tokens; 1: only
-    those of the last count."""
+    """Frames of a clip (t), or chunks of a spectrogram or series, each with equally many tokens;
+    1: only those of the last count."""
 
     def step(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """
         Encode the next frames of a stream.
 
-        :param x: `[b, 3, t, h, w]`, any number of frames.
+        :param x: `[b, c, t, ...]`, any number of frames (or chunks).
         :param past: as the step before gave it; None: nothing came before.
         :returns: tokens `[b, t · n, e]`, and the state for the next step.
         """

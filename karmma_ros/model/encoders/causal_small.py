@@ -18,6 +18,8 @@ from karmma_ros.model.encoders.stream_memory import FrameEncoder, StreamMemory
 import torch
 from torch import nn, Tensor
 
+_LEAST_WIDTH = 4 * GROUPS
+
 
 class CausalSeries(nn.Module):
     """
@@ -42,6 +44,10 @@ class CausalSeries(nn.Module):
     ) -> None:
         super().__init__()
         check_series_options(width, norm)
+        if norm == 'group' and width < _LEAST_WIDTH:
+            raise InvalidSettingError(
+                'encoder.options.width', width, f'{_LEAST_WIDTH} or more with the norm group',
+                'few channels of a sample in a group have no statistics')
         channels, samples = input_shape
         if chunks < 1 or samples % (chunks * 4):
             raise InvalidSettingError(
@@ -125,7 +131,7 @@ class CausalDepth(FrameEncoder):
 
     :param input_shape: `[3, t, h, w]`.
     :param widths: channels of each stage; every stage halves height and width.
-    :param kernel: frames that a stage sees (k).
+    :param kernel: frames that a stage sees (k), 2 or more.
     """
 
     def __init__(
@@ -133,10 +139,11 @@ class CausalDepth(FrameEncoder):
         kernel: int = 3,
     ) -> None:
         super().__init__(input_shape, False)
-        if not widths or kernel < 1:
+        if not widths or min(widths) < 1 or kernel < 2:
             raise InvalidSettingError(
                 'encoder.options', {'widths': list(widths), 'kernel': kernel},
-                'one width or more, and a kernel of 1 or more')
+                'one width or more, each above 0, and a kernel of 2 or more',
+                'with a kernel of 1 there is no state')
         self.stages = nn.ModuleList(
             _CausalDepthStage(before, after, kernel)
             for before, after in zip((input_shape[0], *widths), widths))

@@ -59,19 +59,20 @@ def backend(bundle, request):
 
 
 class Live:
-    """A camera, a depth camera at its rate and an inertial sensor at 50 Hz."""
+    """A camera, a depth camera at its rate and an inertial sensor."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec=SPEC, imu_hz=50) -> None:
         self.stream = SensorStream(
-            SPEC, CONFIG.modalities, {m: InputSettings(10**9) for m in CONFIG.modalities})
+            spec, CONFIG.modalities, {m: InputSettings(10**9) for m in CONFIG.modalities})
         self.rng = np.random.default_rng(0)
-        self.frame, self.imu_ns = 1000, 1000 * PERIOD
+        self.period_ns, self.step_ns = spec.frame_period_ns, 10**9 // imu_hz
+        self.frame, self.imu_ns = 1000, 1000 * self.period_ns
 
     def window(self, hop=1, imu_late_ns=13 * MS):
         """Let `hop` frames come, and vectors up to so long before; return the window."""
         for _ in range(hop):
             self.frame += 1
-            now = self.frame * PERIOD
+            now = self.frame * self.period_ns
             self.send_imu(now - imu_late_ns)
             image = self.rng.integers(0, 256, (40, 40, 3)).astype(np.uint8)
             assert not self.stream.add(RGB, image, now, now)
@@ -81,8 +82,8 @@ class Live:
 
     def send_imu(self, until_ns):
         """Send the vectors up to a time."""
-        while self.imu_ns + 20 * MS <= until_ns:
-            self.imu_ns += 20 * MS
+        while self.imu_ns + self.step_ns <= until_ns:
+            self.imu_ns += self.step_ns
             vector = self.rng.normal(0, 1, 6).astype(np.float32)
             assert not self.stream.add(IMU, vector, self.imu_ns, self.imu_ns)
 
@@ -139,6 +140,40 @@ def test_a_series_is_encoded_once_though_its_newest_samples_change(
             assert changed, 'the newest samples were interpolated anew'
             assert seen.take() == hop + MOST_UNSETTLED
         seen.take()
+
+
+@pytest.mark.parametrize(('duration', 'frames', 'samples', 'rate'), [
+    (0.8, 8, 32, 200), (0.8, 8, 32, 400), (1.0, 12, 48, 100), (2.0, 30, 120, 200)])
+def test_rounded_times_do_not_start_a_stream_anew(
+        tmp_path, monkeypatch, duration, frames, samples, rate):
+    spec = replace(SPEC, duration=duration, num_frames=frames,
+                   inputs={**SPEC.inputs, IMU: ImuSpec(samples=samples)})
+    config = replace(CONFIG, token_cap=32, encoders={**CONFIG.encoders, IMU: EncoderConfig(
+        'causal_series', {'chunks': frames, 'width': 8, 'blocks': 2})})
+    parts = choose(_saved(config, spec, tmp_path / 'model'), 'cpu', 'eager').backend.parts
+    cache, live = TokenCache(parts), Live(spec, rate)
+    seen = Counting(parts, IMU, monkeypatch)
+    live.window(2 * frames)
+    cache.tokens(live.window())
+    seen.take()
+    for _ in range(2 * frames):
+        cache.tokens(live.window())
+        assert seen.take() == 1 + MOST_UNSETTLED
+
+
+def test_windows_that_end_within_a_chunk_have_a_stream_of_their_own(tmp_path, monkeypatch):
+    config = replace(CONFIG, encoders={**CONFIG.encoders, IMU: EncoderConfig(
+        'causal_series', {'chunks': COUNT // 2, 'width': 8, 'blocks': 2}),
+        RGB: EncoderConfig('r2plus1d', {'widths': [4, 8, 8]})})
+    parts = choose(_saved(config, SPEC, tmp_path / 'model'), 'cpu', 'eager').backend.parts
+    cache, live = TokenCache(parts), Live()
+    seen = Counting(parts, IMU, monkeypatch)
+    live.window(11)
+    taken = []
+    for _ in range(8):
+        cache.tokens(live.window())
+        taken.append(seen.take())
+    assert taken == [4, 4, *[1 + MOST_UNSETTLED] * 6]
 
 
 def test_vectors_that_come_late_are_encoded_anew(bundle, backend, monkeypatch):
