@@ -66,6 +66,7 @@ def run(trial: Trial, seconds: float) -> None:
             with node_process(parameters, prefix=(
                     'unshare', '-rm', 'sh', '-c', _FULL_DISK, str(log)), **options) as node:
                 _check(trial, monitor, node, 'full file system', seconds)
+            monitor.spin(1.0)  # its last results, which are not those of the next node
         trial.figures['full file system'] = bool(trial.requirements)
         with node_process(parameters, preexec_fn=_no_file_grows, **options) as node:
             _check(trial, monitor, node, 'file size limit', seconds)
