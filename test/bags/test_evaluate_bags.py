@@ -248,7 +248,7 @@ def test_the_run_folder_depends_on_the_metadata_and_the_model(kitchen, bundle, t
     def note(model=bundle, **settings):
         with Bag(folder) as bag:
             keys.append(fingerprint(evaluate._key_facts(
-                bag, model, Settings(node_parameters(), **settings), None)))
+                bag, model, Settings(node_parameters(), **settings), {})))
     note()
     note()
     assert len(set(keys)) == 1

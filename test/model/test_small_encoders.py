@@ -52,7 +52,7 @@ def test_a_preset_without_an_encoder_names_the_setting():
         only(preset('karmma_student'), ['V', 'imu_thigh'])
     assert str(error.value) == (
         "modality is 'imu_thigh'; expected one that the preset karmma_student has an encoder for: "
-        'set encoders.imu_thigh to one, or take a preset of tiny, tiny_teacher')
+        'set encoders.imu_thigh to one, or take a preset of tiny, tiny_causal, tiny_teacher')
     with pytest.raises(InvalidSettingError, match='take a preset of none'):
         only(preset('karmma_student'), ['detections'])
 

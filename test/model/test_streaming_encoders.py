@@ -216,9 +216,8 @@ def test_a_sample_changes_the_tokens_of_its_chunk_and_what_follows(norm):
 
 
 @pytest.mark.parametrize(('options', 'text'), [
-    ({'chunks': 5}, 'chunks is 5; expected a number of chunks of 4, 8, 12 … of the 64 samples'),
-    ({'chunks': 32}, 'chunks is 32; expected a number of chunks of 4'),
-    ({'chunks': 0}, 'chunks is 0; expected a number'),
+    ({'chunks': 5}, 'chunks is 5; expected a divisor of the 64 samples of the window, or 0'),
+    ({'chunks': -1}, 'chunks is -1; expected a divisor'),
     ({'norm': 'layer'}, 'norm is .layer.; expected batch or group'),
     ({'width': 12}, 'width is 12; expected a multiple of 8'),
     ({'width': 24, 'norm': 'group'}, 'width is 24; expected 32 or more with the norm group'),
@@ -226,6 +225,21 @@ def test_a_sample_changes_the_tokens_of_its_chunk_and_what_follows(norm):
 def test_chunks_divide_a_series(options, text):
     with pytest.raises(InvalidSettingError, match=text):
         CausalSeries((6, 64), **options)
+
+
+@pytest.mark.parametrize(('samples', 'chunks', 'tokens'), [
+    (128, 16, 32), (64, 16, 16), (32, 8, 8), (16, 4, 4), (30, 15, 15), (15, 15, 15), (17, 1, 17),
+    (24, 6, 6), (1, 1, 1)])
+@torch.inference_mode()
+def test_a_series_of_any_length_is_divided_into_chunks(samples, chunks, tokens):
+    encoder = settle(CausalSeries((6, samples), width=8, blocks=1))
+    x = torch.rand(1, 6, samples)
+    complete, past, parts = encoder(x), None, []
+    for each in x.unflatten(2, (chunks, -1)).split(1, dim=2):
+        new, past = encoder.step(each, past)
+        parts.append(new)
+    assert encoder.parts == chunks and complete.shape[1] == tokens
+    torch.testing.assert_close(torch.cat(parts, dim=1), complete, rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()

@@ -19,6 +19,18 @@ import torch
 from torch import nn, Tensor
 
 _LEAST_WIDTH = 4 * GROUPS
+_MOST_CHUNKS = 16
+
+
+def _strides(samples: int) -> tuple[int, int]:
+    """Return by how much the first layers reduce the samples of a chunk: by 4 as `SeriesCNN`."""
+    return 2 - samples % 2, 2 if samples % 4 == 0 else 1
+
+
+def _most_chunks(samples: int) -> int:
+    """Return the most chunks, up to 16, among those whose samples are reduced most."""
+    divisors = [n for n in range(1, min(_MOST_CHUNKS, samples) + 1) if samples % n == 0]
+    return max(divisors, key=lambda n: (_strides(samples // n), n))
 
 
 class CausalSeries(nn.Module):
@@ -29,9 +41,9 @@ class CausalSeries(nn.Module):
     once. Each sample is normalised for itself, since statistics over time would need later ones.
 
     :param input_shape: `[c, t]`.
-    :param chunks: of a window (p): they divide t into chunks of a multiple of 4 samples. A chunk
-        should last whole frames of the clip, so that windows which end with a frame have chunks in
-        common.
+    :param chunks: of a window (p), a divisor of t; 0: the most, up to 16, of which each has a
+        multiple of 4 samples (or else of 2, or any number). A chunk should last whole frames of
+        the clip, so that windows which end with a frame have chunks in common.
     :param width: channels of every layer, a multiple of 8 (e).
     :param blocks: residual blocks; the dilation doubles with each.
     :param norm: `batch`, or `group`, of the channels of a sample.
@@ -39,7 +51,7 @@ class CausalSeries(nn.Module):
     """
 
     def __init__(
-        self, input_shape: Sequence[int], chunks: int = 16, width: int = 80, blocks: int = 3,
+        self, input_shape: Sequence[int], chunks: int = 0, width: int = 80, blocks: int = 3,
         norm: str = 'batch', dropout: float = 0.1,
     ) -> None:
         super().__init__()
@@ -49,14 +61,16 @@ class CausalSeries(nn.Module):
                 'encoder.options.width', width, f'{_LEAST_WIDTH} or more with the norm group',
                 'few channels of a sample in a group have no statistics')
         channels, samples = input_shape
-        if chunks < 1 or samples % (chunks * 4):
+        chunks = chunks or _most_chunks(samples)
+        if chunks < 1 or samples % chunks:
             raise InvalidSettingError(
                 'encoder.options.chunks', chunks,
-                f'a number of chunks of 4, 8, 12 … of the {samples} samples of the window')
+                f'a divisor of the {samples} samples of the window, or 0')
         self.parts, self.columns = chunks, samples // chunks
+        first, second = _strides(self.columns)
         self.stem = nn.ModuleList([
-            _CausalLayer(channels, width, 7, norm, stride=2),
-            _CausalLayer(width, width, 5, norm, stride=2)])
+            _CausalLayer(channels, width, 7, norm, stride=first),
+            _CausalLayer(width, width, 5, norm, stride=second)])
         self.blocks = nn.ModuleList(
             _CausalResidual(width, 2 ** i, norm, dropout) for i in range(blocks))
 
