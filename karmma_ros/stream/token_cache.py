@@ -168,7 +168,6 @@ class _ContentCache:
 
     Windows that end within a chunk, as every second one where a chunk lasts two frames, have a
     stream of their own.
-
     """
 
     def __init__(self, network: Parts, modality: Modality) -> None:
