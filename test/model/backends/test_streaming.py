@@ -253,8 +253,8 @@ def test_auto_tries_fp32_beside_bf16_for_an_encoder_with_a_state(exported, tmp_p
 def test_auto_times_the_newest_frames_of_a_stream(exported, opened):
     backend, _ = opened('causal', 'onnxruntime')
     frames, encode_next = [], backend.encode_next
-    backend.encode_next = lambda m, x, past: (
-        frames.append(x.shape[2]) or encode_next(m, x, past))
+    backend.encode_next = lambda m, x, *past: (
+        frames.append(x.shape[2]) or encode_next(m, x, *past))
     selection._seconds(backend, check_clip(exported('causal').spec, backend.modalities))
     assert frames[:3] == [4, 4, 4] and set(frames[3:]) == {1}
 
