@@ -77,7 +77,8 @@ class BagInfo:
     messages: int
     """Number of messages that could be read, of all topics."""
     topics: Mapping[str, Mapping[str, Any]]
-    """Role (a modality, `audio_info`, `truth`, `recognition`) → topic, type, count."""
+    """Role (a modality, `audio_info`, `audio_info_SUFFIX`, `truth`, `recognition`) → topic, type
+    and count."""
     missing_messages: Mapping[str, int]
     """Reason → messages that could not be used."""
     warnings: Sequence[str]

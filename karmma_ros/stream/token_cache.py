@@ -174,35 +174,33 @@ class _ContentCache:
         self._network, self._modality = network, modality
         self._chunks = network.chunks[modality]
         self._streams: dict[int, _Stream] = {}
-        self._contents: dict[int, dict[int, _Content]] = {}
-        """Offset of a stream → start of a chunk → its content."""
 
     def parts(self, window: Window) -> list[Part]:
         x = self._chunks.frames(window.clip({self._modality}).inputs[self._modality][None])
-        samples, unsettled = window.samples[self._modality], 0
+        samples = window.samples[self._modality]
         if isinstance(samples, StoredAudio):
             keys = samples.chunk_keys(self._chunks.count, self._chunks.columns)
-            offset = _offset([start for start, _ in keys])
+            stream = self._stream([start for start, _ in keys], window.spec)
         else:
             starts = _starts(window, x.shape[2])
-            offset = _offset(starts)
-            known = self._contents.get(offset, {})
-            chunks = {start: _content(known.get(start), x[:, :, i])
-                      for i, start in enumerate(starts)}
-            self._contents[offset] = chunks
-            keys = [(start, each.number) for start, each in chunks.items()]
-            unsettled = self._chunks.unsettled(self._modality)
-        stream = self._streams.pop(offset, None) or _Stream(
-            self._network, self._modality, unsettled)
-        self._streams[offset] = stream  # the last used is the last
-        most = max(1, window.spec.num_frames // self._chunks.count)
-        for old in list(self._streams)[:-most]:
-            del self._streams[old]
-            self._contents.pop(old, None)
+            stream = self._stream(starts, window.spec)
+            stream.contents = {start: _content(stream.contents.get(start), x[:, :, i])
+                               for i, start in enumerate(starts)}
+            keys = [(start, each.number) for start, each in stream.contents.items()]
         return stream.parts(keys, lambda first, end: x[:, :, first:end])
 
+    def _stream(self, starts: Sequence[int], spec: ClipSpec) -> _Stream:
+        """Return the stream of windows whose chunks start there, or begin it."""
+        offset = starts[0] % (starts[1] - starts[0]) if len(starts) > 1 else 0
+        stream = self._streams.pop(offset, None) or _Stream(
+            self._network, self._modality, self._chunks.unsettled(self._modality))
+        self._streams[offset] = stream  # the last used is the last
+        for old in list(self._streams)[:-max(1, spec.num_frames // self._chunks.count)]:
+            del self._streams[old]
+        return stream
+
     def reset(self) -> None:
-        self._streams, self._contents = {}, {}
+        self._streams = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,11 +236,6 @@ def _starts(window: Window, chunks: int) -> list[int]:
     return [window.end_ns - frames_ns + i * frames_ns // chunks for i in range(chunks)]
 
 
-def _offset(starts: Sequence[int]) -> int:
-    """Return by how much a window's chunks are off the grid of chunks."""
-    return starts[0] % (starts[1] - starts[0]) if len(starts) > 1 else 0
-
-
 class _Stream:
     """
     Embedded frames in their order, by the keys of what they show, and the encoder's state.
@@ -256,6 +249,8 @@ class _Stream:
         self._keys: tuple[Hashable, ...] = ()
         self._parts: list[Part] = []
         self._past: Past | None = None
+        self.contents: dict[int, _Content] = {}
+        """Start of a chunk → its content; empty where keys are known otherwise."""
 
     def parts(self, keys: Sequence[Hashable], prepare: Prepare) -> list[Part]:
         """Return the embedded frames of a window; those with new keys are encoded."""
