@@ -23,7 +23,7 @@ from karmma_ros.bags.bag_message import BagMessage
 from karmma_ros.bags.faults import Fault, Faults
 from karmma_ros.bags.message_definitions import Topic
 from karmma_ros.bags.reader import Bag, LATEST_NS
-from karmma_ros.bags.topics import informed, RECOGNITION, TopicChoice, TRUTH
+from karmma_ros.bags.topics import microphone_of, RECOGNITION, TopicChoice, TRUTH
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities import input_of
@@ -146,7 +146,7 @@ class SimulatedNode:
     def set_audio_infos(self, infos: EarlierInfos) -> None:
         """Use audio formats that were stated before the first message."""
         for role, info in infos.items():
-            if microphone := informed(role):
+            if microphone := microphone_of(role):
                 with suppress(InvalidSampleError):  # then the check of the rate reports it
                     self._ingest.apply_info(microphone, info.message)
 
@@ -154,7 +154,7 @@ class SimulatedNode:
         """Advance to the time of a message, then receive it as the faults allow."""
         now_ns = message.received_ns
         yield from self.advance(now_ns)
-        receive_ns = now_ns if informed(message.role) else (
+        receive_ns = now_ns if microphone_of(message.role) else (
             self._faults.receive_ns(message.role, message.index, now_ns))
         if receive_ns is None:
             return
@@ -190,7 +190,7 @@ class SimulatedNode:
     def _receive(self, message: BagMessage, now_ns: int) -> None:
         self._received_ns = now_ns
         problem = ''
-        if microphone := informed(message.role):
+        if microphone := microphone_of(message.role):
             try:
                 self._ingest.apply_info(microphone, message.message)
             except InvalidSampleError as error:
@@ -284,7 +284,7 @@ class RecordedNode(SimulatedNode):
 
     def _stamp_ns(self, message: BagMessage) -> int:
         try:
-            stamp_ns = 0 if informed(message.role) else message.stamp_ns
+            stamp_ns = 0 if microphone_of(message.role) else message.stamp_ns
         except InvalidSampleError:  # the ingest rejects it
             stamp_ns = 0
         return stamp_ns or message.received_ns
@@ -403,7 +403,7 @@ def _is_used(
     """Return whether a node with these parameters subscribes to a role."""
     if role == TRUTH:
         return True
-    sensor = str(informed(role) or role)
+    sensor = str(microphone_of(role) or role)
     with_topic = choice.with_topic(modalities)
     return any(values[f'{m}.enabled'] and sensor == input_of(m, spec, with_topic)
                for m in modalities)

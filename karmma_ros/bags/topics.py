@@ -32,12 +32,12 @@ def message_types(role: str) -> tuple[str, ...]:
     """Return the message types of a role, the name of a modality among them, preferred first."""
     if role in _OTHER_TYPES:
         return _OTHER_TYPES[role]
-    if informed(role):
+    if microphone_of(role):
         return _OTHER_TYPES[AUDIO_INFO]
     return modality_type(Modality(role)).message_types
 
 
-def informed(role: str) -> Modality | None:
+def microphone_of(role: str) -> Modality | None:
     """
     Return the microphone whose format the topic of a role states; None: it states none.
 
@@ -50,7 +50,7 @@ def informed(role: str) -> Modality | None:
 
 def is_input(role: str) -> bool:
     """Return whether a role is the name of a modality."""
-    return role not in _OTHER_TYPES and informed(role) is None
+    return role not in _OTHER_TYPES and microphone_of(role) is None
 
 
 def info_role(modality: Modality) -> str:
@@ -130,7 +130,7 @@ def choose_topics(
         AUDIO_INFO: Modality.AUDIO}
     wanted |= {role for role, m in infos.items() if m in modalities}
     for role in named:
-        if informed(role) and role not in infos:
+        if microphone_of(role) and role not in infos:
             raise InvalidSettingError(
                 '--topics', role, f'the audio format of a microphone: {", ".join(infos)}')
     candidates = {role: _candidates(bag, role)

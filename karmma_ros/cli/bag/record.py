@@ -9,7 +9,14 @@ import shlex
 from typing import Literal
 
 from jsonargparse import Namespace
-from karmma_ros.bags.topics import AUDIO_INFO, info_role, informed, is_input, NONE, parse_topics
+from karmma_ros.bags.topics import (
+    AUDIO_INFO,
+    info_role,
+    is_input,
+    microphone_of,
+    NONE,
+    parse_topics,
+)
 from karmma_ros.cli.options import (
     command_parser,
     CommandParser,
@@ -88,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
 def _inputs(options: Namespace) -> dict[Modality, str]:
     """Return the topic of each input."""
     named = {_modality(role): topic for role, topic in parse_topics(options.topics).items()
-             if role == AUDIO_INFO or not informed(role)}
+             if role == AUDIO_INFO or not microphone_of(role)}
     inputs: Sequence[Modality] = PAPER_MODALITIES
     if options.model:
         bundle = open_model(options.model, '--model')

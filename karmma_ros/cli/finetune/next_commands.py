@@ -6,7 +6,7 @@ from pathlib import Path
 import shlex
 
 from karmma_ros.bags.reader import Bag
-from karmma_ros.bags.topics import AUDIO_INFO, choose_topics, informed, parse_topics
+from karmma_ros.bags.topics import AUDIO_INFO, choose_topics, microphone_of, parse_topics
 from karmma_ros.bags.training_clips import find_bags, open_bag
 from karmma_ros.cli.finetune.labelled_bags import LabelledBags
 from karmma_ros.data.folds import TEST
@@ -54,7 +54,7 @@ def _launch_arguments(bag: Bag, base: Bundle, labelled: LabelledBags) -> str:
                            spec=base.spec)
     given, further = list[str](), list[str]()
     for role, topic in choice.topics.items():
-        if informed(role):
+        if microphone_of(role):
             name = role
         elif role in {m.value for m in base.network.modalities}:
             name = modality_type(Modality(role)).topic_name
