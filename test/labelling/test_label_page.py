@@ -166,7 +166,7 @@ def test_frames_are_stepped_and_played(site):
     expect(page.tab.locator('#time')).to_contain_text('0:01')
     page.press(' ')
     expect(page.tab.locator('#play')).to_have_text('▶')
-    assert page.tab.evaluate('() => document.getElementById("frame").naturalWidth') == 64
+    expect(shown).to_have_js_property('naturalWidth', 64)
 
 
 def test_a_border_is_dragged_and_undone(site):
