@@ -2,15 +2,12 @@
 
 import array
 from collections import deque
-from contextlib import contextmanager
-import fcntl
 import gc
 import json
 import os
 from pathlib import Path
 import subprocess
 import sys
-import tempfile
 import threading
 
 from karmma_ros.clip import AudioSpec, ClipSpec, DetectionSpec, FlowSpec, VideoSpec
@@ -25,6 +22,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent / 'helpers'))
 
+from ros_domains import claimed_domain  # noqa: E402
+
+DOMAINS = range(1, 101)
+
 
 @pytest.fixture
 def spec() -> ClipSpec:
@@ -36,25 +37,10 @@ def spec() -> ClipSpec:
         detections=DetectionSpec(3))
 
 
-@contextmanager
-def claimed_domain():
-    """Claim a ROS domain that no other run of the tests on this machine has."""
-    start = os.getpid() % 100
-    for domain in (1 + (start + offset) % 100 for offset in range(100)):
-        with (Path(tempfile.gettempdir()) / f'karmma_ros_test_domain_{domain}').open('w') as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue
-            yield domain
-            return
-    pytest.fail('every ROS domain is taken by another run of the tests')
-
-
 @pytest.fixture(scope='session')
 def ros_domain():
     """Return the ROS domain of this run of the tests."""
-    with claimed_domain() as domain:
+    with claimed_domain(DOMAINS) as domain:
         yield domain
 
 
@@ -74,7 +60,7 @@ def ros(ros_domain):
 @pytest.fixture(scope='session')
 def node_graph():
     """Return (role, name, type) for every topic and service that docs/node_graph.py finds."""
-    with claimed_domain() as domain:
+    with claimed_domain(DOMAINS) as domain:
         run = subprocess.run(
             [sys.executable, Path(__file__).parents[1] / 'docs' / 'node_graph.py'],
             capture_output=True, text=True, timeout=120,

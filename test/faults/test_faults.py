@@ -18,6 +18,7 @@ from fault_suite.report import FIGURES, merge, PAGE, render
 from karmma_msgs.msg import ActionRecognition, ModalityStatus
 from karmma_ros.node.messages import time_message
 import pytest
+from ros_domains import claimed_domain
 
 SHORT = {
     'churn': (churn.run, {'events': 500}),
@@ -170,3 +171,13 @@ def test_usage_sees_memory_and_files(tmp_path):
         after = usage()
     assert after.rss - before.rss > 40_000_000 and after.files == before.files + 1
     assert len(block) and before.threads >= 1
+
+
+def test_cases_that_run_at_once_have_domains_of_their_own():
+    with claimed_domain([301, 302]) as first, claimed_domain([301, 302]) as second:
+        assert {first, second} == {301, 302}
+        with pytest.raises(RuntimeError, match='the ROS domains 301 to 302 are all claimed'):
+            with claimed_domain([301, 302]):
+                pass
+    with claimed_domain([first]):
+        pass
