@@ -10,7 +10,8 @@ trained is not trained again: a stopped run resumes.
 
 Persons with odd numbers train, those with even numbers test, as in the literature. The numbers of
 epochs are fixed: no score of a test person decides anything. Each person who trains is a fold of
-the manifest, for the cross-fitted teachers and for cross-validation.
+the manifest: networks that are trained without that person are the cross-fitted teachers, and
+their scores on that person choose the encoders.
 
 Teachers are trained with the first seed alone; students with every seed.
 """
@@ -22,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import csv
 from dataclasses import dataclass
 import io
+from itertools import chain
 import json
 from pathlib import Path
 import subprocess
@@ -116,6 +118,9 @@ SYSTEMS['frozen'] = (*SYSTEMS['none'], 'karmma', 'karmma_causal')
 SYSTEMS['all'] = (*SYSTEMS['frozen'], 'karmma_cross_fitted')
 """Teachers → networks that are trained with each seed."""
 
+STUDENTS = {'tiny': 'delta_unimodal', 'tiny_causal': 'causal'}
+"""Presets whose encoders are compared on the persons who train → name of their student."""
+
 UNIMODAL = ('--run.optimizer.unimodal_weight', '0.3')
 """Each modality is also trained alone through the fusion block."""
 
@@ -146,16 +151,19 @@ def commands(plan: Plan, seed: int, teachers: str) -> list[Command]:
                 plan.student('karmma_causal', seed, causal, 'tiny_causal', distilled)]
     if teachers == 'frozen':
         return [*alone, *large, teacher, *students]
-    folds, fold_teachers = [], []
-    for person in TRAIN:
-        encoders = [plan.pretrain(sensor, 0, held_out=person) for sensor in SENSORS]
-        folds += [*encoders, plan.student(
-            'delta_unimodal', 0, encoders, options=UNIMODAL, held_out=person)]
-        fold_teachers += [f'--fold_teachers.{person}', str(folds[-1].out)]
+    folds = [commands_without(plan, person, preset) for preset in STUDENTS for person in TRAIN]
+    fold_teachers = [word for person, fold in zip(TRAIN, folds)
+                     for word in (f'--fold_teachers.{person}', str(fold[-1].out))]
     return [
-        *alone, *large, teacher, *students, *folds,
+        *alone, *large, teacher, *students, *chain.from_iterable(folds),
         plan.student('karmma_cross_fitted', seed, small, options=(*UNIMODAL, *fold_teachers)),
     ]
+
+
+def commands_without(plan: Plan, person: str, preset: str) -> list[Command]:
+    """Return the trainings of a student without one of the persons who train."""
+    encoders = [plan.pretrain(sensor, 0, preset, person) for sensor in SENSORS]
+    return [*encoders, plan.student(STUDENTS[preset], 0, encoders, preset, UNIMODAL, person)]
 
 
 def write_manifest(data: Path, path: Path, splits: Mapping[str, str]) -> Path:
@@ -200,22 +208,42 @@ def evaluate(plan: Plan, seeds: int, teachers: str, out: Path) -> None:
     """Score all networks for every subset, late fusion of the encoders' own among them."""
     models = []
     for seed in range(seeds):
-        alone = '+'.join(str(plan.pretrain(sensor, seed).out) for sensor in SENSORS)
-        models += [f'late fusion={alone}', *(
-            f'{name}={plan.work / f"{name}_{seed}"}' for name in SYSTEMS[teachers])]
+        for name, preset in (('late fusion', 'tiny'), ('causal late fusion', 'tiny_causal')):
+            alone = '+'.join(str(plan.pretrain(sensor, seed, preset).out) for sensor in SENSORS)
+            models.append(f'{name}={alone}')
+        models += [f'{name}={plan.work / f"{name}_{seed}"}' for name in SYSTEMS[teachers]]
     if teachers != 'none':
         models.append(f'teacher={plan.work / "teacher_0"}')
+    _evaluate(plan, models, out)
+
+
+def cross_validate(plan: Plan, out: Path) -> list[Path]:
+    """Score the networks without each person who trains on that person."""
+    scores = []
+    for person in TRAIN:
+        models = [f'{name}={commands_without(plan, person, preset)[-1].out}'
+                  for preset, name in STUDENTS.items()]
+        _evaluate(plan, models, out / person, '--split', 'validation',
+                  '--data.manifest.held_out_fold', person)
+        scores.append(out / person / 'scores.json')
+    return scores
+
+
+def _evaluate(plan: Plan, models: Iterable[str], out: Path, *options: str) -> None:
     subprocess.run([
         sys.executable, '-m', 'karmma_ros.cli.main', 'evaluate', *models, '--out', str(out),
-        '--config', str(CONFIG), '--data.manifest.file', str(plan.manifest)], check=True)
+        '--config', str(CONFIG), '--data.manifest.file', str(plan.manifest), *options],
+        check=True)
 
 
 def write_page(
-    plan: Plan, trained: Iterable[Command], options: str, student: str, page: Path,
+    plan: Plan, trained: Iterable[Command], validated: Iterable[Path], options: str,
+    student: str, page: Path,
 ) -> None:
     """
     Write tables and figures.
 
+    :param validated: scores of `cross_validate`.
     :param options: of this program, that decide the figures.
     :param student: name of the model whose confusion matrices are drawn.
     """
@@ -224,7 +252,8 @@ def write_page(
     seconds = {command.out.name: float(command.duration.read_text(encoding='utf-8'))
                for command in trained if command.duration.is_file()}
     figures = utd_mhad_page.collect(
-        json.loads((scores / 'scores.json').read_text(encoding='utf-8')), seconds, options)
+        [json.loads(path.read_text(encoding='utf-8')) for path in (
+            scores / 'scores.json', *validated)], seconds, options)
     utd_mhad_page.FIGURES.write_text(
         json.dumps(figures, indent=1) + '\n', encoding='utf-8')
     page.write_text(utd_mhad_page.written(page.read_text(encoding='utf-8'), figures),
@@ -248,7 +277,7 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--teachers', choices=SYSTEMS, default='all',
                         help='teachers to train, and students from them: frozen is a larger one; '
-                        'all are cross-fitted ones, too')
+                        'all are cross-fitted ones, too, with cross-validation')
     parser.add_argument('--page', type=Path, default=ROOT / 'docs' / 'real_data.md',
                         help='page to write the measurements into')
     options = parser.parse_args()
@@ -261,9 +290,11 @@ def main() -> None:
             command.run(options.work / 'log.txt')
             trained[command.out] = command
     evaluate(plan, options.seeds, options.teachers, options.work / 'scores')
+    validated = [] if options.teachers != 'all' else cross_validate(
+        plan, options.work / 'validation')
     student = f'{SYSTEMS[options.teachers][-1]}_0'
     given = f'--seeds {options.seeds} --teachers {options.teachers}'
-    write_page(plan, trained.values(), given, student, options.page)
+    write_page(plan, trained.values(), validated, given, student, options.page)
 
 
 if __name__ == '__main__':

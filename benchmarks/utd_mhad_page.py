@@ -29,6 +29,7 @@ from fault_suite.report import machine  # noqa: E402
 BEGIN, END = '<!-- measured -->', '<!-- /measured -->'
 TITLES = {
     'late fusion': 'late fusion of the networks of one sensor',
+    'causal late fusion': 'late fusion of the networks of one sensor, causal encoders',
     'baseline': 'Baseline', 'delta': 'Baseline w/ δ',
     'delta_unimodal': 'Baseline w/ δ and unimodal loss',
     'causal': 'Baseline w/ δ and unimodal loss, causal encoders',
@@ -41,19 +42,20 @@ PAPER = {'karmma': 'paper: KARMMA, EPIC-KITCHENS', 'baseline': 'paper: Baseline,
 
 
 def collect(
-    scores: Mapping[str, Any], seconds: Mapping[str, float], options: str,
+    scores: Sequence[Mapping[str, Any]], seconds: Mapping[str, float], options: str,
 ) -> dict[str, Any]:
     """
     Return what the page is made of.
 
-    :param scores: the content of scores.json.
+    :param scores: the content of scores.json of the test persons, then of each person who trains,
+                   by networks that are trained without that person.
     :param seconds: command → how long it took.
     :param options: of the benchmark, that decide the figures.
     """
-    scores = {key: scores[key] for key in ('joint_head', 'models')} | {
-        'clips': scores['data']['clips']}
+    tested, *validated = ({key: each[key] for key in ('joint_head', 'models')} | {
+        'clips': each['data']['clips']} for each in scores)
     return {'options': options, 'machine': machine(), 'date': date.today().isoformat(),
-            'seconds': dict(seconds), 'scores': scores}
+            'seconds': dict(seconds), 'scores': tested, 'validation': validated}
 
 
 def written(text: str, figures: Mapping[str, Any]) -> str:
@@ -63,7 +65,8 @@ def written(text: str, figures: Mapping[str, Any]) -> str:
     if not (mark and end):
         raise SystemExit(f'the page has no text between {BEGIN} and {END}')
     scores = figures['scores']
-    tables = '\n\n'.join([_origin(figures), _accuracies(scores), _margins(scores)])
+    tables = '\n\n'.join([_origin(figures), _accuracies(scores), _margins(scores),
+                          *_validation(figures['validation'])])
     return f'{before}{BEGIN}\n{tables}\n{END}{after}'
 
 
@@ -97,14 +100,24 @@ def _figures(model: Mapping[str, Any], head: str) -> dict[str, float]:
         'ECE, all': 100 * full['scores'][head]['calibration_error']}
 
 
-def _accuracies(scores: Mapping[str, Any]) -> str:
+def _validation(persons: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not persons:
+        return []
+    scores = {'joint_head': persons[0]['joint_head'],
+              'models': [model for person in persons for model in person['models']]}
+    trials = sum(person['clips'] for person in persons)
+    return [f'Cross-validation over the {len(persons)} persons who train, {trials} trials:',
+            _accuracies(scores, 'persons'), _margins(scores)]
+
+
+def _accuracies(scores: Mapping[str, Any], repeated: str = 'seeds') -> str:
     head, rows, names = scores['joint_head'], [], []
     for system, models in _seeds(scores).items():
         figures = [_figures(model, head) for model in models]
         names = list(figures[0])
         rows.append([TITLES[system], str(len(models)),
                      *(_spread([each[name] for each in figures]) for name in names)])
-    return markdown_table(['', 'seeds', *names], rows)
+    return markdown_table(['', repeated, *names], rows)
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -121,7 +134,8 @@ def _margins(scores: Mapping[str, Any]) -> str:
             ('karmma', 'delta_unimodal'), ('karmma_causal', 'karmma'),
             ('karmma_cross_fitted', 'delta_unimodal'),
             ('delta_unimodal', 'late fusion'), ('karmma', 'late fusion'),
-            ('karmma_cross_fitted', 'late fusion')):
+            ('karmma_cross_fitted', 'late fusion'),
+            ('causal', 'causal late fusion'), ('karmma_causal', 'causal late fusion')):
         pairs = [(_figures(a, head), _figures(b, head))
                  for a, b in zip(seeds.get(first, []), seeds.get(second, []))]
         if pairs:
