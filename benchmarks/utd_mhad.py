@@ -208,12 +208,13 @@ def evaluate(plan: Plan, seeds: int, teachers: str, out: Path) -> None:
     """Score all networks for every subset, late fusion of the encoders' own among them."""
     models = []
     for seed in range(seeds):
-        for name, preset in (('late fusion', 'tiny'), ('causal late fusion', 'tiny_causal')):
-            alone = '+'.join(str(plan.pretrain(sensor, seed, preset).out) for sensor in SENSORS)
-            models.append(f'{name}={alone}')
-        models += [f'{name}={plan.work / f"{name}_{seed}"}' for name in SYSTEMS[teachers]]
+        models += [*_late_fusion(plan, seed), *(
+            f'{name}={plan.work / f"{name}_{seed}"}' for name in SYSTEMS[teachers])]
     if teachers != 'none':
         models.append(f'teacher={plan.work / "teacher_0"}')
+    if teachers == 'all':
+        models += [f'calibrated={commands_without(plan, person, "tiny_causal")[-1].out}'
+                   for person in TRAIN]
     _evaluate(plan, models, out)
 
 
@@ -221,12 +222,20 @@ def cross_validate(plan: Plan, out: Path) -> list[Path]:
     """Score the networks without each person who trains on that person."""
     scores = []
     for person in TRAIN:
-        models = [f'{name}={commands_without(plan, person, preset)[-1].out}'
-                  for preset, name in STUDENTS.items()]
-        _evaluate(plan, models, out / person, '--split', 'validation',
-                  '--data.manifest.held_out_fold', person)
+        students = [f'{name}={commands_without(plan, person, preset)[-1].out}'
+                    for preset, name in STUDENTS.items()]
+        _evaluate(plan, [*_late_fusion(plan, 0, person), *students], out / person,
+                  '--split', 'validation', '--data.manifest.held_out_fold', person)
         scores.append(out / person / 'scores.json')
     return scores
+
+
+def _late_fusion(plan: Plan, seed: int, held_out: str = '') -> list[str]:
+    models = []
+    for name, preset in (('late fusion', 'tiny'), ('causal late fusion', 'tiny_causal')):
+        alone = (str(plan.pretrain(sensor, seed, preset, held_out).out) for sensor in SENSORS)
+        models.append(f'{name}={"+".join(alone)}')
+    return models
 
 
 def _evaluate(plan: Plan, models: Iterable[str], out: Path, *options: str) -> None:

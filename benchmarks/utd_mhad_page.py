@@ -35,7 +35,8 @@ TITLES = {
     'causal': 'Baseline w/ δ and unimodal loss, causal encoders',
     'karmma': 'KARMMA, larger frozen teacher',
     'karmma_causal': 'KARMMA, larger frozen teacher, causal encoders',
-    'karmma_cross_fitted': 'KARMMA, cross-fitted teachers', 'teacher': 'the larger teacher'}
+    'karmma_cross_fitted': 'KARMMA, cross-fitted teachers', 'teacher': 'the larger teacher',
+    'calibrated': 'Baseline w/ δ and unimodal loss, causal encoders, one person calibrates'}
 DRAWN = ('late fusion', 'baseline', 'delta', 'karmma', 'karmma_causal')
 """Systems in the chart, which has as many colours as curves."""
 PAPER = {'karmma': 'paper: KARMMA, EPIC-KITCHENS', 'baseline': 'paper: Baseline, EPIC-KITCHENS'}
