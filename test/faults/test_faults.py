@@ -3,6 +3,7 @@
 from itertools import combinations
 import json
 from pathlib import Path
+import tempfile
 import time
 from types import SimpleNamespace
 
@@ -173,7 +174,8 @@ def test_usage_sees_memory_and_files(tmp_path):
     assert len(block) and before.threads >= 1
 
 
-def test_cases_that_run_at_once_have_domains_of_their_own():
+def test_cases_that_run_at_once_have_domains_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))  # not those of another run
     with claimed_domain([301, 302]) as first, claimed_domain([301, 302]) as second:
         assert {first, second} == {301, 302}
         with pytest.raises(RuntimeError, match='the ROS domains 301 to 302 are all claimed'):
