@@ -32,7 +32,8 @@ from karmma_ros.cli.main import main as karmma
 from karmma_ros.cli.options import this_machine
 from karmma_ros.clip import Clip, NANOSECONDS
 from karmma_ros.evaluation.ground_truth import Truth
-from karmma_ros.evaluation.inference import BatchInference, Subset
+from karmma_ros.evaluation.inference import Subset
+from karmma_ros.evaluation.window_inference import BatchInference
 from karmma_ros.modality import subsets
 from karmma_ros.model.bundle import Bundle, load_bundle
 from karmma_ros.model.registry import find_model

@@ -35,7 +35,7 @@ from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name
 from karmma_ros.model.bundle import load_bundle
 from karmma_ros.model.registry import find_model
 from karmma_ros.node.declarations import DECLARATIONS
-from karmma_ros.node.inputs import MessageHandler
+from karmma_ros.node.message_handler import MessageHandler
 from karmma_ros.node.messages import availability_message, LATCHED, Publishing, recognition_message
 from karmma_ros.node.model_loader import load_model
 from karmma_ros.node.subscription import SERIALIZED

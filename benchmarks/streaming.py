@@ -38,10 +38,10 @@ from karmma_ros.evaluation.inference import (
     BackendNetwork,
     collect,
     collect_sharded,
-    inference_for,
     LoaderSettings,
 )
 from karmma_ros.evaluation.robustness import average_accuracy
+from karmma_ros.evaluation.window_inference import inference_for
 from karmma_ros.model.backends.selection import read_export
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle

@@ -14,7 +14,7 @@ from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.replay import Replay, Run
 from karmma_ros.bags.topics import choose_topics
 from karmma_ros.cli.main import main as karmma
-from karmma_ros.evaluation.inference import BatchInference, inference_for, SubsetPredictions
+from karmma_ros.evaluation.window_inference import BatchInference, inference_for, SubsetPredictions
 from karmma_ros.modality import subset_name, subsets
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.stream.settings import node_parameters

@@ -24,7 +24,7 @@ from karmma_ros.model.backends.selection import BackendChoice
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.node import model_loader
 from karmma_ros.node.__main__ import main as run_node
-from karmma_ros.node.inputs import deserialize, MessageHandler
+from karmma_ros.node.message_handler import deserialize, MessageHandler
 from karmma_ros.stream.recogniser import Recogniser
 from karmma_ros.stream.window import Window
 import numpy as np

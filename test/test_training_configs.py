@@ -9,7 +9,7 @@ import shlex
 import sys
 
 from karmma_ros.cli.main import main
-from karmma_ros.cli.train import architecture, STAGES, StudentTraining, TeacherTraining
+from karmma_ros.cli.train import architecture
 from karmma_ros.clip import ClipSpec, VideoSpec
 from karmma_ros.data import manifest
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
@@ -18,6 +18,7 @@ from karmma_ros.modality import Modality, PAPER_MODALITIES
 from karmma_ros.model import presets
 from karmma_ros.model.builder import build
 from karmma_ros.prediction import Vocabulary
+from karmma_ros.training.stages import STAGES, StudentTraining, TeacherTraining
 import pytest
 import torch
 

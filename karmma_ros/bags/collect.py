@@ -22,20 +22,16 @@ from typing import Any, NamedTuple
 
 from karmma_ros.bags.bag_run import Condition
 from karmma_ros.bags.limits import size_of
-from karmma_ros.bags.replay import WindowRequest
+from karmma_ros.bags.simulated_node import WindowRequest
 from karmma_ros.errors import InvalidSampleError
-from karmma_ros.evaluation.inference import (
-    BatchInference,
-    Prepared,
-    Subset,
-    SubsetPredictions,
-)
+from karmma_ros.evaluation.inference import Subset
 from karmma_ros.evaluation.predictions import (
     BagPredictions,
     load_conditions,
     PredictionsError,
     save_conditions,
 )
+from karmma_ros.evaluation.window_inference import BatchInference, Prepared, SubsetPredictions
 from karmma_ros.files import open_regular
 from karmma_ros.storage import write_atomically
 import numpy as np

@@ -24,12 +24,14 @@ from karmma_ros.bags.collect import bag_digest, Collector, file_states, Resumabl
 from karmma_ros.bags.faults import describe, Fault, on_inputs, parameters
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.recorded import compare_recorded, read_recorded, RecordedPredictions
-from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run, WindowRequest
+from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run
+from karmma_ros.bags.simulated_node import WindowRequest
 from karmma_ros.bags.topics import choose_topics, RECOGNITION, TopicChoice, TRUTH
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import BagError, printable
-from karmma_ros.evaluation.inference import inference_for, Subset
+from karmma_ros.evaluation.inference import Subset
 from karmma_ros.evaluation.predictions import BagPredictions
+from karmma_ros.evaluation.window_inference import inference_for
 from karmma_ros.modality import listed, subsets
 from karmma_ros.model.bundle import Bundle
 from karmma_ros.model.streaming import chunks_of

@@ -10,7 +10,7 @@ from typing import Any
 from karmma_ros.bags.bag_run import RecordedComparison
 from karmma_ros.bags.message_definitions import Topic
 from karmma_ros.bags.reader import Bag
-from karmma_ros.bags.replay import RecordedWindow
+from karmma_ros.bags.simulated_node import RecordedWindow
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.model.bundle import Bundle

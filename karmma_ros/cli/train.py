@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from datetime import date
 from functools import partial
 import logging
@@ -32,7 +32,7 @@ from karmma_ros.cli.options import (
 )
 from karmma_ros.cli.progress import Bars
 from karmma_ros.clip import ClipSpec
-from karmma_ros.data.datasets import cache_windows, clips_digest, DataSettings
+from karmma_ros.data.datasets import cache_windows, clips_digest
 from karmma_ros.data.samples import Splits
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.classification import score, top1
@@ -43,7 +43,7 @@ from karmma_ros.modality import Modality
 from karmma_ros.model.backends.selection import choose_device
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import Bundle, save_bundle, WEIGHTS
-from karmma_ros.model.config import EncoderConfig, ModelConfig
+from karmma_ros.model.config import ModelConfig
 from karmma_ros.model.hub import is_hub_reference
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.licences import inherited_licence, licence_note, with_licence
@@ -59,73 +59,9 @@ from karmma_ros.training.precomputed import (
     TeacherLogitCache,
 )
 from karmma_ros.training.run import RunSettings, train
+from karmma_ros.training.stages import Pretraining, Stage, STAGES, StudentTraining, TeacherTraining
 from karmma_ros.training.teacher import check_teacher, FrozenTeacher, Teacher
 import torch
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Settings of every stage of training."""
-
-    preset: str = 'tiny'
-    """Architecture by name."""
-    base: str = ''
-    """Model directory or `hf://ORGANISATION/NAME@REVISION` whose architecture is taken in place of
-    the preset, with the weights of its encoders; the rest is trained from scratch."""
-    modalities: list[str] = field(default_factory=list)
-    """Modalities to use, those with data; empty: all of the preset. One that it lacks, such as
-    `imu_thigh`, has the small encoder of its type."""
-    encoders: dict[str, EncoderConfig] = field(default_factory=dict)
-    """Modality → encoder in place of the preset's, as `{rgb: {name: torchvision:mvit_v2_s}}`."""
-    weights: dict[str, str] = field(default_factory=dict)
-    """Modality → initial weights of its encoder, in place of the preset's: a model directory,
-    `hf://ORGANISATION/NAME@REVISION`, a file, or the name that torchvision or timm gives them."""
-    allow_mismatched_weights: bool = False
-    """Accept weights that leave part of a frozen encoder, or more than a tenth of another one,
-    at random, and weights from clips of another specification."""
-    data: DataSettings = field(default_factory=DataSettings)
-    run: RunSettings = field(default_factory=RunSettings)
-
-
-@dataclass(frozen=True)
-class Pretraining(Stage):
-    """The first stage, for encoders without published weights: each alone, with a classifier."""
-
-    modality: str = 'rgb'
-    """Modality whose encoder is trained."""
-
-
-@dataclass(frozen=True)
-class TeacherTraining(Stage):
-    """The second stage: a fusion block over frozen encoders (paper, Eq. 2)."""
-
-    preset: str = 'tiny_teacher'
-    """Architecture by name."""
-    cache_features: bool = True
-    """Whether the encoders' tokens of every clip are kept on disk: each epoch takes seconds."""
-
-
-@dataclass(frozen=True)
-class StudentTraining(Stage):
-    """The third stage: encoders and fusion block, distilled from the teacher (paper, Eq. 4)."""
-
-    teacher: str = ''
-    """Model directory to distil from, or `hf://ORGANISATION/NAME@REVISION`; empty: cross-entropy
-    alone."""
-    fold_teachers: dict[str, str] = field(default_factory=dict)
-    """Fold of the training clips → model directory that was trained without it, which gives the
-    logits of its clips (cross-fitting), in place of `teacher`."""
-    custom_encoders: bool = False
-    """Whether the teacher may name encoder classes of its own, whose code is run."""
-    cache_teacher: bool = True
-    """Whether the teacher's logits of every clip and subset are kept on disk."""
-
-
-STAGES: Mapping[str, tuple[type[Stage], str]] = {
-    'pretrain': (Pretraining, 'one encoder, alone'),
-    'teacher': (TeacherTraining, 'the fusion block over frozen encoders'),
-    'student': (StudentTraining, 'the student, distilled from the teacher'),
-}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,7 +7,8 @@ import struct
 from karmma_ros.bags.bag_message import BagMessage
 from karmma_ros.bags.faults import Delay, DropMessages, Mute
 from karmma_ros.bags.reader import Bag, Message
-from karmma_ros.bags.replay import RecordedWindow, Replay, Run
+from karmma_ros.bags.replay import Replay, Run
+from karmma_ros.bags.simulated_node import RecordedWindow
 from karmma_ros.bags.topics import choose_topics
 from karmma_ros.clip import AudioSpec, ClipSpec, NANOSECONDS, VideoSpec
 from karmma_ros.modality import Modality, PAPER_MODALITIES

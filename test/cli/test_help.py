@@ -9,7 +9,7 @@ import sys
 from karmma_ros.cli.bag import COMMANDS as BAG_COMMANDS
 from karmma_ros.cli.main import COMMANDS, main
 from karmma_ros.cli.model import COMMANDS as MODEL_COMMANDS
-from karmma_ros.cli.train import STAGES
+from karmma_ros.training.stages import STAGES
 import pytest
 
 PARTS = {

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from karmma_ros.evaluation import classification, robustness, segmentation
+from karmma_ros.evaluation.average_precision import mean_average_precision
 from karmma_ros.evaluation.classification import predict_actions, predict_windows, PredictedActions
 from karmma_ros.evaluation.ground_truth import TrueAction, Truth, UNKNOWN
 from karmma_ros.evaluation.predictions import BagPredictions
-from karmma_ros.evaluation.segmentation import Detection, mean_average_precision, Segment
+from karmma_ros.evaluation.segmentation import Detection, Segment
 from karmma_ros.modality import Modality, PAPER_MODALITIES, subset_name, subsets
 from karmma_ros.prediction import Prediction, Vocabulary
 from karmma_ros.stream.events import ActionEvents, EventSettings, Phase

@@ -4,8 +4,9 @@ from karmma_ros.calibration import Calibration, SubsetCalibration
 from karmma_ros.clip import Clip
 from karmma_ros.data.samples import Batch
 from karmma_ros.evaluation.classification import top1
-from karmma_ros.evaluation.inference import BatchInference, collect, Prepared
+from karmma_ros.evaluation.inference import collect
 from karmma_ros.evaluation.model_card import accuracy_table
+from karmma_ros.evaluation.window_inference import BatchInference, Prepared
 from karmma_ros.modality import Modality, subsets
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle

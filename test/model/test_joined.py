@@ -154,7 +154,8 @@ def test_the_command(tmp_path, rgb, capsys):
 
 
 def test_a_joined_model_starts_a_training(tmp_path, rgb):
-    from karmma_ros.cli.train import _licences, architecture, StudentTraining
+    from karmma_ros.cli.train import _licences, architecture
+    from karmma_ros.training.stages import StudentTraining
 
     audio = write(tmp_path / 'audio', AUDIO, Vocabulary({'event': ('boil', 'chop')}))
     joined = join_models_of_sensors({RGB: rgb, AUDIO: audio}, tmp_path / 'joined')

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from karmma_ros.cli.train import architecture, Pretraining, StudentTraining
+from karmma_ros.cli.train import architecture
 from karmma_ros.clip import ClipSpec
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import Modality
@@ -16,6 +16,7 @@ from karmma_ros.model.encoders.small import DepthCNN, SeriesCNN
 from karmma_ros.model.presets import only, preset, unimodal
 from karmma_ros.model.weights_check import check_clip
 from karmma_ros.prediction import Vocabulary
+from karmma_ros.training.stages import Pretraining, StudentTraining
 import pytest
 import torch
 

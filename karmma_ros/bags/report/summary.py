@@ -35,18 +35,12 @@ from karmma_ros.bags.report.bag_report import (
 from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation import classification, robustness, segmentation
+from karmma_ros.evaluation.average_precision import mean_average_precision, TIOUS
 from karmma_ros.evaluation.classification import PredictedActions, Reliability
 from karmma_ros.evaluation.ground_truth import Truth
 from karmma_ros.evaluation.predictions import BagPredictions
 from karmma_ros.evaluation.robustness import average_accuracy, POINTS, relative_drop
-from karmma_ros.evaluation.segmentation import (
-    DetectedAction,
-    mean_average_precision,
-    OVERLAPS,
-    Segment,
-    SegmentCounts,
-    TIOUS,
-)
+from karmma_ros.evaluation.segmentation import DetectedAction, OVERLAPS, Segment, SegmentCounts
 from karmma_ros.modality import Modality
 from karmma_ros.prediction import action_heads, further_heads
 from karmma_ros.stream.events import EventSettings

@@ -12,6 +12,7 @@ import time
 from typing import Literal
 
 from jsonargparse import Namespace
+from karmma_ros.cli.finetune.base_model import with_concatenated_heads, without_missing
 from karmma_ros.cli.finetune.head_choice import fit_added, fit_heads
 from karmma_ros.cli.finetune.labelled_bags import (
     check_added,
@@ -20,8 +21,6 @@ from karmma_ros.cli.finetune.labelled_bags import (
     open_labels,
     report_labels,
     report_sensors,
-    with_concatenated_heads,
-    without_missing,
 )
 from karmma_ros.cli.finetune.model_record import write_model
 from karmma_ros.cli.finetune.unfrozen import (

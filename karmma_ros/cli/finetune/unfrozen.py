@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from karmma_ros.cli.finetune.base_model import load_below_heads
 from karmma_ros.cli.finetune.head_choice import (
     action_hits,
     as_predictions,
     FittedHeads,
 )
-from karmma_ros.cli.finetune.labelled_bags import LabelledBags, load_below_heads
+from karmma_ros.cli.finetune.labelled_bags import LabelledBags
 from karmma_ros.cli.options import open_model
 from karmma_ros.cli.progress import Bars
 from karmma_ros.clip import ClipSpec

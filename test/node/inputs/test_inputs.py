@@ -9,8 +9,9 @@ from karmma_ros.clip import NANOSECONDS
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import PAPER_MODALITIES
 from karmma_ros.node.declarations import DECLARATIONS
-from karmma_ros.node.inputs import check_inputs, deserialize
+from karmma_ros.node.inputs import check_inputs
 from karmma_ros.node.lifecycle import KarmmaNode
+from karmma_ros.node.message_handler import deserialize
 from karmma_ros.node.messages import time_message
 from karmma_ros.stream.availability import ModalityState
 import numpy as np
