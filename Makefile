@@ -22,7 +22,7 @@ test: lint
 	@$(IN_ENV) OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PARALLEL) --ignore test/model/backends
 	@$(IN_ENV) python -m pytest $(addprefix --ignore ,$(PARALLEL))
 
-# An hour and a quarter; what it finds goes into docs/reliability.md. FAULTS='--only soak' runs one case.
+# Three quarters of an hour; what it finds goes into docs/reliability.md. FAULTS='--only soak' runs one case.
 faults: env
 	@$(IN_ENV) python test/faults/run.py $(FAULTS)
 

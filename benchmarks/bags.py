@@ -154,8 +154,8 @@ def stages(path: Path, bundle: Bundle, length_s: float) -> list[str]:
                preparing + own}
     slower = max(threads, key=lambda name: threads[name])
     return [*lines, '', f'Reading and decoding are one thread, preparing clips and the network '
-            f'the other; as recorded, the one of {slower} bounds it, at '
-            f'{length_s / threads[slower]:.0f} x real time.']
+            f'the other; as recorded, {slower} take longer: {length_s / threads[slower]:.0f} x '
+            'real time by these times.']
 
 
 def measured(work: Callable[[], Any]) -> tuple[float, float, Any]:

@@ -25,8 +25,7 @@ def _allowed(declaration: Declaration) -> str:
 
 
 def _meaning(declaration: Declaration) -> str:
-    text = declaration.description.replace('|', '\\|')
-    return f'{text} Read once, at start or by configure.' if declaration.fixed else text
+    return declaration.text.replace('|', '\\|')
 
 
 if __name__ == '__main__':

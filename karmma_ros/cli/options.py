@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _WRONG_TYPE = re.compile(r'Parser key "(.+?)":\s+Expected an? (.+)\. Got value: (.*)', re.DOTALL)
 _INPUT_FIELD = re.compile(r'(--(?:\w+\.)*clip\.inputs)\.(\w+)\.(\w+)(?:=(.*))?', re.DOTALL)
 """A field of the specification of a modality, such as `--data.clip.inputs.imu.samples`."""
+_MAPPING = re.compile(r'(?<=^--)[a-z]+(?:-[a-z]+)+(?=\.)')
+"""The name of a mapping in an option such as `--fold-teachers.NAME`."""
 _NO_INFORMATION = re.compile(
     r'type: (?:<function .*? at \w+>|Literal\[.*?\])(?:, )?'
     r'|(?:, )?default: (?:null|\[\]|False|)(?=\))')
@@ -52,9 +54,12 @@ class CommandParser(ArgumentParser):
         """
         Parse arguments; single fields of `clip.inputs` are added to those that are configured.
 
-        jsonargparse replaces all fields of a modality by the last that is given.
+        jsonargparse replaces all fields of a modality by the last that is given, and takes keys
+        of a mapping, as `--fold-teachers.NAME`, with underscores alone.
         """
-        others, fields = _split_input_fields(list(sys.argv[1:] if args is None else args))
+        others, fields = _split_input_fields([
+            _MAPPING.sub(lambda name: name[0].replace('-', '_'), arg)
+            for arg in (sys.argv[1:] if args is None else args)])
         parsed = super().parse_args(others, *given, **named)
         if not fields:
             return parsed

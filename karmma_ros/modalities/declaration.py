@@ -23,6 +23,16 @@ class Declaration:
     """Most characters of a text; 0 for the limit of all texts."""
     fixed: bool = False
     """Read once, at start or by configure: it may not change until cleanup."""
+    read_only: bool = False
+    """Only the start of the node sets it: no request changes it, in any state."""
+
+    @property
+    def text(self) -> str:
+        """Return the description, with when the value may change."""
+        if self.read_only:
+            return f'{self.description} Read-only: set at start, by no request.'
+        return self.description + (
+            ' Read once, at start or by configure.' if self.fixed else '')
 
     @property
     def allowed(self) -> str:

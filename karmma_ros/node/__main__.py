@@ -1,4 +1,4 @@
-"""Run the lifecycle node: `python -m karmma_ros.node`, or `ros2 run karmma_ros karmma`."""
+"""Run the lifecycle node: `python -m karmma_ros.node`, or `ros2 run karmma_ros karmma_node`."""
 
 from __future__ import annotations
 

@@ -15,9 +15,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 
 def descriptor_of(declaration: Declaration) -> ParameterDescriptor:
     """Return the descriptor that `ros2 param describe` shows."""
-    when = ' Read once, at start or by configure.' if declaration.fixed else ''
     descriptor = ParameterDescriptor(
-        name=declaration.name, description=declaration.description + when,
+        name=declaration.name, description=declaration.text, read_only=declaration.read_only,
         additional_constraints=declaration.allowed)
     if declaration.range and isinstance(declaration.default, float):
         descriptor.floating_point_range = [
@@ -44,7 +43,7 @@ COMMON = (
                 'hf://ORGANISATION/NAME@REVISION. A new one is loaded while the old one is in '
                 'use, which stays if loading fails.'),
     Declaration('allow_hub', False, 'Download models of the Hugging Face Hub into its cache.',
-                fixed=True),
+                read_only=True),
     Declaration('backend', AUTO, 'Inference backend: auto takes the fastest that is installed, '
                 'exported and agrees with eager. A change reloads the model.',
                 choices=WANTED),

@@ -151,7 +151,7 @@ def run_folds(folder, name, *more):
 
 
 def test_a_student_is_distilled_from_teachers_that_have_not_seen_its_clips(folds):
-    teachers = ['--fold_teachers.anna', str(folds / 'of_ben'),
+    teachers = ['--fold-teachers.anna', str(folds / 'of_ben'),
                 '--fold_teachers.ben', str(folds / 'of_anna')]
     assert run_folds(folds, 'student', *teachers) == 0
     kept = [np.load(folds / 'student_work' / f'logits_{i}' / 'logits.npy') for i in range(2)]

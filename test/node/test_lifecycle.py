@@ -132,10 +132,17 @@ def test_a_model_of_the_hub_is_used_from_the_cache_where_it_is_allowed(
     assert node.trigger_configure() == SUCCESS
     assert any(text.startswith(f'hf://somebody/kitchen@v1 is commit {COMMIT} from now on')
                for text in node.log.texts)
-    wrong, = node.set_parameters([Parameter('allow_hub', value=False)])
-    assert not wrong.successful
     other, = node.set_parameters([Parameter('model', value='hf://somebody')])
     assert not other.successful and 'expected hf://ORGANISATION/NAME@REVISION' in other.reason
+
+
+def test_no_request_allows_downloads_in_any_state(make, bundle):
+    node = make(model=str(bundle))
+    for change in (lambda: None, node.trigger_configure, node.trigger_cleanup):
+        change()
+        result, = node.set_parameters([Parameter('allow_hub', value=True)])
+        assert not result.successful and 'read-only' in result.reason
+        assert not node.get_parameter('allow_hub').value
 
 
 def test_a_licence_that_forbids_commercial_use_is_logged(make, bundle, tmp_path):
