@@ -49,10 +49,12 @@ from karmma_ros.model.karmma import Karmma
 from karmma_ros.model.licences import inherited_licence, licence_note, with_licence
 from karmma_ros.model.presets import only, preset, unimodal
 from karmma_ros.model.pretrained import find_weights, load_pretrained
+from karmma_ros.model.untrusted_files import digest_of_file
 from karmma_ros.training.checkpoints import TrainingStopped
 from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.precomputed import (
     CrossFittedTeacher,
+    digest,
     FeatureCache,
     Inference,
     network_on_tokens,
@@ -143,7 +145,8 @@ def run_stage(settings: Stage, out: Path, run_dir: Path, cache: Path, command: s
             splits = cache_windows(splits, settings.data, network.modalities, cache,
                                    max(1, settings.run.workers), bars)
         teacher = _teacher(settings, network, splits, run_dir, cache)
-        train(network, splits.train, splits.validation, settings.run, run_dir / 'run', teacher)
+        train(network, splits.train, splits.validation, settings.run, run_dir / 'run', teacher,
+              _facts(settings, network, splits))
     if int(os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0'))):
         return  # only the first of several processes writes the model
     calibration, problem = Calibration(), ''
@@ -240,8 +243,23 @@ def _train_on_tokens(
                 _inference(settings.run, partial(bars, f'tokens of {name}')))
     optimizer = replace(settings.run.optimizer, augmentation=0.0, corruption=0.0)
     train(network_on_tokens(network.cpu(), clips['train']), clips['train'], clips['validation'],
-          replace(settings.run, optimizer=optimizer), run_dir / 'run')
+          replace(settings.run, optimizer=optimizer), run_dir / 'run',
+          facts=_facts(settings, network, splits))
     network.eval()
+
+
+def _facts(settings: Stage, network: Karmma, splits: Splits) -> dict[str, Any]:
+    """Return what decides a run beside its settings, before its first step."""
+    facts = {
+        'classes': {head: list(names) for head, names in splits.vocabulary.heads.items()},
+        'training clips': clips_digest(splits.train, settings.data),
+        'validation clips': clips_digest(splits.validation, settings.data),
+        'initial weights': digest(network)}
+    if isinstance(settings, StudentTraining):
+        facts['teacher'] = {fold: digest_of_file(
+            model_folder(folder, 'teacher', named=False) / WEIGHTS).hex()
+            for fold, folder in settings.teachers.items()}
+    return facts
 
 
 def _teacher(
@@ -249,12 +267,10 @@ def _teacher(
 ) -> Teacher | None:
     if not isinstance(settings, StudentTraining):
         return None
-    teachers = settings.fold_teachers or (
-        {'': settings.teacher} if settings.teacher else {})
     if settings.fold_teachers:
         _check_folds(settings, splits)
     networks, clips = {}, {}
-    for fold, folder in teachers.items():
+    for fold, folder in settings.teachers.items():
         bundle = open_model(
             folder, 'teacher', custom_encoders=settings.custom_encoders, named=False)
         own = splits

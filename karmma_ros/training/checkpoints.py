@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 import signal
@@ -17,6 +18,9 @@ import torch
 
 CHECKPOINT = 'last.ckpt'
 """Name of the checkpoint, in the folder of the run, that a later run resumes from."""
+_RUN = 'karmma_run'
+"""Key of what decides the run, in a checkpoint."""
+_MOST_SHOWN = 60
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -56,6 +60,35 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+def check_run(path: Path, content: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """
+    Check that a checkpoint is of the run that would resume from it.
+
+    :param content: of the checkpoint.
+    :param facts: all that decides the run, by name, plain values.
+    :raises InvalidSettingError: for one of other settings, data or weights.
+    """
+    before = content.get(_RUN)
+    if before is None:
+        print(f'warning: {path} is of a version that did not store what decides a run: whether '
+              'settings and data are the same was not checked')
+        return
+    names = [name for name in {**facts, **before} if before.get(name) != facts.get(name)]
+    if names:
+        name = names[0]
+        others = f', and so do {", ".join(names[1:])}' if len(names) > 1 else ''
+        raise InvalidSettingError(
+            '--run-dir', str(path.parent), f'a folder without a run, or with one of the same '
+            f'settings and data; {name} differs: there {_short(before.get(name))}, here '
+            f'{_short(facts.get(name))}{others}',
+            'give another --run-dir, or delete this one to train from the beginning')
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _MOST_SHOWN else f'{text[:_MOST_SHOWN]}…'
+
+
 def _no_checkpoint(path: Path, problem: str) -> InvalidSettingError:
     return InvalidSettingError(
         'checkpoint', str(path), 'a checkpoint of karmma train, of tensors and plain values',
@@ -75,7 +108,15 @@ class ResumeCheckpoint(Callback):
     :raises CheckpointError: when the disk is full or the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, minutes: float) -> None:
+    def __init__(
+        self, folder: Path, minutes: float, facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Prepare.
+
+        :param facts: what decides the run, as for `check_run`.
+        """
+        self._facts = dict(facts or {})
         self.path = folder / CHECKPOINT
         self._seconds = 60 * minutes
         self._saved = time.monotonic()
@@ -87,6 +128,12 @@ class ResumeCheckpoint(Callback):
         self._saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             self._handlers = {s: signal.signal(s, self._request_stop) for s in _SIGNALS}
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store what decides the run."""
+        checkpoint[_RUN] = self._facts
 
     def _request_stop(self, number: int, frame: Any) -> None:
         self._stop_requested = True

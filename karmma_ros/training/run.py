@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 import warnings
@@ -12,6 +13,7 @@ from karmma_ros.errors import DISK_FULL, InvalidSettingError
 from karmma_ros.model.backends.selection import AUTO, choose_device
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.checkpoints import (
+    check_run,
     CHECKPOINT,
     CheckpointError,
     read_checkpoint,
@@ -84,6 +86,7 @@ def train(
     settings: RunSettings,
     folder: Path,
     teacher: Teacher | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Karmma:
     """
     Train a network in place; a run that was stopped resumes from its last checkpoint.
@@ -93,20 +96,24 @@ def train(
 
     :param folder: for the checkpoints and the logs of the run.
     :param teacher: distil from it as well; None: cross-entropy alone.
+    :param facts: what decides the run beside the settings, plain values by name, such as a digest
+        of the clips: a run of others is not resumed.
     :raises TrainingStopped: when the run is interrupted, after a checkpoint.
     :raises CheckpointError: when the disk is full.
-    :raises InvalidSettingError: for a checkpoint that this package did not write.
+    :raises InvalidSettingError: for a checkpoint that this package did not write, or of another
+        run.
     """
     torch.manual_seed(settings.seed)
     last = folder / CHECKPOINT
-    step = _step_of(last)
+    own = {**_decisive(settings), **(facts or {})}
+    step = _step_of(last, own)
     module = RecognitionModule(
         network, settings.optimizer, settings.seed, teacher, settings.accumulate_batches,
         InputCorruption.of_clips(settings.optimizer.corruption, settings.seed, training))
     shards, group = getattr(training, 'shuffled_shards', (None, 1))
     order = EpochSampler(
         len(training), settings.batch_size, settings.seed, step, shards, group)
-    trainer = _trainer(settings, folder)
+    trainer = _trainer(settings, folder, own)
     with warnings.catch_warnings():
         # Lightning cannot know that the sampler itself resumes at the step.
         warnings.filterwarnings('ignore', "You're resuming from a checkpoint that ended before")
@@ -148,7 +155,9 @@ class _Loaders(lightning.LightningDataModule):
                               self._settings.workers)
 
 
-def _trainer(settings: RunSettings, folder: Path) -> lightning.Trainer:
+def _trainer(
+    settings: RunSettings, folder: Path, facts: Mapping[str, Any]
+) -> lightning.Trainer:
     several = settings.nodes > 1 or settings.devices != '1'
     return lightning.Trainer(
         max_epochs=settings.epochs,
@@ -166,7 +175,7 @@ def _trainer(settings: RunSettings, folder: Path) -> lightning.Trainer:
         callbacks=[
             ModelCheckpoint(folder, BEST.removesuffix('.ckpt'), monitor='val/action', mode='max',
                             save_weights_only=True, enable_version_counter=False),
-            ResumeCheckpoint(folder, settings.checkpoint_minutes),
+            ResumeCheckpoint(folder, settings.checkpoint_minutes, facts),
         ],
         enable_progress_bar=settings.progress,
         enable_model_summary=settings.progress,
@@ -191,6 +200,26 @@ def _devices(settings: RunSettings) -> str | list[int]:
     return [int(named)]
 
 
-def _step_of(checkpoint: Path) -> int:
-    """Return the step after which a checkpoint was written; 0, if there is none."""
-    return int(read_checkpoint(checkpoint)['global_step']) if checkpoint.exists() else 0
+_NOT_DECISIVE = ('accumulate_batches', 'workers', 'device', 'devices', 'nodes',
+                 'checkpoint_minutes', 'progress')
+"""Settings that a resumed run may have otherwise: the result is the same, up to rounding."""
+
+
+def _decisive(settings: RunSettings) -> dict[str, Any]:
+    """Return the settings that decide the result, plain values by name."""
+    values = {name: value for name, value in asdict(settings).items() if name not in _NOT_DECISIVE}
+    optimizer = values.pop('optimizer')
+    return {**values, **{f'optimizer.{name}': value for name, value in optimizer.items()}}
+
+
+def _step_of(checkpoint: Path, facts: Mapping[str, Any]) -> int:
+    """
+    Return the step after which a checkpoint was written; 0, if there is none.
+
+    :raises InvalidSettingError: for one of another run.
+    """
+    if not checkpoint.exists():
+        return 0
+    content = read_checkpoint(checkpoint)
+    check_run(checkpoint, content, facts)
+    return int(content['global_step'])

@@ -67,6 +67,11 @@ class StudentTraining(Stage):
     cache_teacher: bool = True
     """Whether the teacher's logits of every clip and subset are kept on disk."""
 
+    @property
+    def teachers(self) -> Mapping[str, str]:
+        """Return fold → model directory; the one teacher of all clips has the fold ''."""
+        return self.fold_teachers or ({'': self.teacher} if self.teacher else {})
+
 
 STAGES: Mapping[str, tuple[type[Stage], str]] = {
     'pretrain': (Pretraining, 'one encoder, alone'),

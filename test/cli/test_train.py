@@ -223,6 +223,15 @@ def test_wrong_settings_are_named(cache, tmp_path, capsys, stage, wrong, text):
     assert text in printed and 'Traceback' not in printed
 
 
+def test_a_run_of_other_clips_is_not_resumed(teacher, capsys, cache):
+    assert run('pretrain', teacher / 'rgb', cache, '--modality', 'rgb', '--preset',
+               'tiny_teacher', *GARAGE, '--data.synthetic_kitchen.train=12') == 2
+    assert 'training clips differs' in capsys.readouterr().err
+    assert run('pretrain', teacher / 'rgb', cache, '--modality', 'rgb', '--preset', 'tiny',
+               *GARAGE) == 2
+    assert 'initial weights differs' in capsys.readouterr().err
+
+
 def test_weights_that_do_not_exist_are_refused_before_the_data_is_opened(tmp_path, capsys):
     clips = tmp_path / 'clips'
     assert run('student', tmp_path / 'out', clips, '--weights.rgb', tmp_path / 'nowhere') == 2

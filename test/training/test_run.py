@@ -116,6 +116,16 @@ def test_a_killed_run_ends_like_an_unbroken_one(
     assert_equal(unbroken, again)
 
 
+def test_another_run_is_not_resumed(config, spec, vocabulary, tmp_path):
+    trained(config, spec, vocabulary, tmp_path, Toy(spec, 12), replace(SETTINGS, epochs=1))
+    others = replace(SETTINGS, epochs=1, seed=5, workers=1, optimizer=OptimizerSettings())
+    with pytest.raises(InvalidSettingError, match='seed differs: there 4, here 5, and so do opt'):
+        trained(config, spec, vocabulary, tmp_path, Toy(spec, 12), others)
+    with pytest.raises(InvalidSettingError, match='clips differs: there None, here abc'):
+        train(build(config, spec, vocabulary), Toy(spec, 12), Toy(spec, 6),
+              replace(SETTINGS, epochs=1), tmp_path, facts={'clips': 'abc'})
+
+
 def test_a_killed_run_on_corrupted_samples_ends_like_an_unbroken_one(
     config, spec, vocabulary, tmp_path
 ):
