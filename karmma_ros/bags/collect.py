@@ -63,7 +63,7 @@ class Collector:
         self._rows: dict[str, list[_Row]] = {}
         self._recorded: list[_Row] = []
         self.dropped: Counter[str] = Counter()
-        """Reason → windows without a prediction."""
+        """Reason → windows without a prediction, since `take_dropped`."""
 
     def has_recorded(self, batch: Sequence[WindowRequest]) -> bool:
         """Return whether a batch has windows of recorded predictions, which are not on disk."""
@@ -85,7 +85,8 @@ class Collector:
                 clips.append(inference.prepare(request.run_index, request.window))
                 requests.append(request)
             except InvalidSampleError as error:
-                self.dropped[f'windows that cannot be prepared: {error}'] += 1
+                # Windows whose predictions are on disk are counted there.
+                self.dropped[f'windows that cannot be prepared: {error}'] += not recorded_only
         if not requests:
             return
         wanted = [self._wanted(request, clip) for request, clip in zip(requests, clips)]
@@ -105,6 +106,11 @@ class Collector:
                   for group in self._names for name, _ in group}
         self._rows = {}
         return tables
+
+    def take_dropped(self) -> Counter[str]:
+        """Return the windows without a prediction since the last call, by reason."""
+        dropped, self.dropped = +self.dropped, Counter()
+        return dropped
 
     def recorded(self) -> BagPredictions:
         """Return the predictions for the windows of recorded predictions."""
@@ -126,7 +132,7 @@ class Collector:
         recorded_only: bool,
     ) -> None:
         if not all(np.isfinite(p).all() for p in by_subset[own].probabilities.values()):
-            self.dropped['windows for which the network returns NaN'] += 1
+            self.dropped['windows for which the network returns NaN'] += not recorded_only
             return
         if request.run_index == self._recorded_run:
             self._recorded.append(_Row.of(request, own, by_subset[own], latency_s))
@@ -229,9 +235,24 @@ class ResumableRun:
         """Return the number of batches on disk."""
         return sum(count for _, count in self._parts)
 
-    def add(self, batches: int, predictions: Mapping[str, BagPredictions]) -> None:
-        """Write the predictions for some more batches."""
+    @property
+    def dropped(self) -> Counter[str]:
+        """Return the windows without a prediction of the batches on disk, by reason."""
+        total: Counter[str] = Counter()
+        for path, _ in self._parts:
+            total.update(json.loads(path.with_suffix('.json').read_text(encoding='utf-8')))
+        return total
+
+    def add(
+        self, batches: int, predictions: Mapping[str, BagPredictions], dropped: Mapping[str, int],
+    ) -> None:
+        """
+        Write the predictions for some more batches.
+
+        :param dropped: reason → windows without a prediction.
+        """
         path = self.folder / f'part_{len(self._parts):06d}_{batches}.npz'
+        write_atomically(path.with_suffix('.json'), json.dumps(dropped))
         save_conditions(path, predictions)
         self._parts.append((path, batches))
 
@@ -247,6 +268,7 @@ class ResumableRun:
         write_atomically(self.folder / _FACTS, text + '\n')
         for path, _ in self._parts:
             path.unlink(missing_ok=True)
+            path.with_suffix('.json').unlink(missing_ok=True)
         self._parts = []
 
     def load(self) -> tuple[dict[str, Any], dict[str, BagPredictions]] | None:
@@ -265,7 +287,8 @@ class ResumableRun:
             try:
                 index, batches = (int(text) for text in path.stem.split('_')[1:])
                 load_conditions(path)
-            except (ValueError, PredictionsError):
+                json.loads(path.with_suffix('.json').read_text(encoding='utf-8'))
+            except (OSError, ValueError, PredictionsError):
                 break
             if index != number:
                 break

@@ -200,14 +200,16 @@ class _Evaluation:
                 collector.predict(inference, batch, recorded_only=number < done)
                 pending += number >= done
                 if stored is not None and pending == _PART_BATCHES:
-                    stored.add(pending, collector.take())
+                    stored.add(pending, collector.take(), collector.take_dropped())
                     pending = 0
         rest = collector.take()
         states = {name: replay.nodes[int(name.split('/')[0])].states for name in self._names}
-        facts = self._facts(replay, collector, recorded)
+        dropped = collector.take_dropped()
+        before = Counter() if stored is None else stored.dropped
+        facts = self._facts(replay, collector, recorded, before + dropped)
         if stored is None:
             return facts, {n: rest[n].with_states(states[n]) for n in self._names}
-        stored.add(pending, rest)
+        stored.add(pending, rest, dropped)
         stored.finish(facts, states)
         results = stored.load()
         assert results is not None
@@ -215,6 +217,7 @@ class _Evaluation:
 
     def _facts(
         self, replay: Replay, collector: Collector, recorded: RecordedPredictions,
+        dropped: Mapping[str, int],
     ) -> dict[str, Any]:
         """Return the results besides the predictions, JSON-ready."""
         bag, unused, warnings = self._bag, Counter(self._bag.missing), list(self._bag.warnings)
@@ -226,7 +229,7 @@ class _Evaluation:
         warnings += replay.nodes[0].problems
         for role, count in sorted(replay.unreadable.items()):
             unused[f'{role} messages that cannot be read'] += count
-        unused.update(collector.dropped)
+        unused.update(dropped)
         pause_ns = replay.longest_pause_ns
         if pause_ns > _LONG_PAUSE_NS:
             warnings.append(f'no message for {pause_ns / NANOSECONDS:,.0f} s within the bag: was '

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
+import re
 import sys
 from typing import Any, get_args, Literal
 
@@ -67,6 +68,7 @@ from karmma_ros.storage import fingerprint
 
 Split = Literal['train', 'validation', 'test']
 FigureFormat = Literal['png', 'svg', 'pdf']
+_LONGEST_NAME = 80
 _PUBLISHED_SENSORS = {'EPIC-KITCHENS-100': 'V+F+A', 'Something-Something V2': 'V+F+D'}
 _PUBLISHED_NAMES = {'baseline': 'Baseline', 'delta': 'Baseline with dropout', 'karmma': 'KARMMA'}
 
@@ -374,7 +376,9 @@ def _key(
         'limit': given.limit,
         'subsets': sorted(subset_name(s) for s in chosen) if chosen else None,
         **({'export': entry.export.sha256} if entry.export else {})}
-    return f'{bundle.name}_{fingerprint(facts)}'
+    # The name is of a file that may be anybody's: it names no other folder.
+    name = re.sub(r'[^\w.+-]', '_', bundle.name).lstrip('.')[:_LONGEST_NAME]
+    return f'{name}_{fingerprint(facts)}'
 
 
 def _references(entries: Sequence[_Entry]) -> Mapping[str, Sequence[float]]:

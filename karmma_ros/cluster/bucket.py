@@ -21,7 +21,7 @@ import threading
 import time
 from typing import Any, BinaryIO
 
-from karmma_ros.errors import BagError, DISK_FULL, first_line, InvalidSettingError
+from karmma_ros.errors import BagError, DISK_FULL, first_line, InvalidSettingError, printable
 from karmma_ros.storage import fingerprint
 
 GIB = 1024**3
@@ -128,6 +128,10 @@ class BucketCache:
             for remote, relative, expected, _ in files:
                 path = entry / _DOWNLOAD / name / relative if relative else (
                     entry / _DOWNLOAD / name)
+                if not path.resolve().is_relative_to((entry / _DOWNLOAD).resolve()):
+                    raise BagError(
+                        url, f'it has a file called {printable(relative or name)!r}, which leaves '
+                        'the folder of the bag', 'copy the bag without it')
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _within(url, self.timeout_s, partial(_copy, system, remote, path))
                 if path.stat().st_size != expected:

@@ -109,6 +109,10 @@ def open_splits(settings: ManifestSettings, spec: ClipSpec) -> Splits:
                             settings.seed)
         for split, chosen in by_split.items() if chosen
     }
+    for split, each in clips.items():
+        if not len(each):
+            raise DataError(path, f'no line of split {split} names a recording',
+                            'fill in the column of a sensor')
     return Splits(
         settings.title or path.stem, spec, vocabulary, train=clips['train'],
         validation=clips['validation' if 'validation' in clips else 'test'],

@@ -114,6 +114,8 @@ class Proposer:
                 return
             except (KarmmaError, OSError) as error:
                 state.error = printable(error)
+            except Exception as error:  # the page would wait for this and all later bags
+                state.error = printable(f'{type(error).__name__}: {error}')
             state.progress, state.done = 1.0, True
 
     def _propose(self, path: Path, state: ProposalState) -> list[Proposal]:

@@ -9,6 +9,7 @@ Shape legend: b bins of the recording, c columns of the page, f mel bands.
 from __future__ import annotations
 
 from collections.abc import Mapping
+import math
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
@@ -78,23 +79,23 @@ class SignalScan:
 
     def to_dict(self, start_s: float, stop_s: float, columns: int) -> dict[str, Any]:
         """Return what is drawn of an interval, JSON-ready: numbers of `columns` columns."""
-        edges = self._edges(start_s, stop_s, columns)
+        edges, end = self._edges(start_s, stop_s, columns)
         tracks = []
         for role, values in self._activity.items():
             most = float(np.percentile(values[values > 0], 98)) if (values > 0).any() else 1.0
-            shown = np.maximum.reduceat(values, edges)
+            shown = np.maximum.reduceat(values[:end], edges)
             levels = np.clip(255 * shown / most, 0, 255).astype(np.uint8)
             tracks.append({'role': role, 'values': levels.tolist(), 'label':
                            modality_type(Modality(role)).label.removeprefix('the ')})
-        waveform = [np.minimum.reduceat(self._low, edges).tolist(),
-                    np.maximum.reduceat(self._high, edges).tolist()] if self._has_audio else None
+        waveform = [np.minimum.reduceat(self._low[:end], edges).tolist(), np.maximum.reduceat(
+            self._high[:end], edges).tolist()] if self._has_audio else None
         return {'start': start_s, 'stop': stop_s, 'columns': columns, 'progress': self.progress,
                 'error': self.error, 'waveform': waveform, 'tracks': tracks}
 
     def spectrogram(self, start_s: float, stop_s: float, columns: int) -> bytes:
         """Return the spectrogram of an interval as PNG `[f, c]`, high frequencies at the top."""
-        levels = np.maximum.reduceat(
-            self._spectrogram, self._edges(start_s, stop_s, columns), axis=0).astype(np.float32)
+        edges, end = self._edges(start_s, stop_s, columns)
+        levels = np.maximum.reduceat(self._spectrogram[:end], edges, axis=0).astype(np.float32)
         sample = self._spectrogram[::max(1, len(self._spectrogram) // 5000)]
         filled = sample[sample > 0]
         low, high = np.percentile(filled, [20, 99.7]) if len(filled) else (0.0, 255.0)
@@ -102,10 +103,13 @@ class SignalScan:
         image = cv2.applyColorMap(scaled.T[::-1], cv2.COLORMAP_MAGMA)
         return bytes(cv2.imencode('.png', image)[1])
 
-    def _edges(self, start_s: float, stop_s: float, columns: int) -> NDArray[np.int64]:
-        """Return the first bin of each column, `[c]`."""
+    def _edges(
+        self, start_s: float, stop_s: float, columns: int
+    ) -> tuple[NDArray[np.int64], int]:
+        """Return the first bin of each column, `[c]`, and the end of the last one."""
         times = np.linspace(start_s, stop_s, columns, endpoint=False)
-        return np.clip((times / self.bin_s).astype(np.int64), 0, len(self._low) - 1)
+        edges = np.clip((times / self.bin_s).astype(np.int64), 0, len(self._low) - 1)
+        return edges, max(int(edges[-1]) + 1, math.ceil(stop_s / self.bin_s))
 
     def _run(self) -> None:
         try:

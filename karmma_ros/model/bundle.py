@@ -244,7 +244,7 @@ def load_bundle(
     return Bundle(
         network.eval().to(device), config, spec, vocabulary,
         str(description.get('name', path.name)), str(description.get('dataset', '')),
-        description.get('metrics', {}), path, digest,
+        _mapping(path, description, 'metrics'), path, digest,
         replace(_read_calibration(path / CALIBRATION, digest, config, vocabulary)
                 if calibrated else Calibration(), activations=vocabulary.activations),
         _mapping(path, description, 'source'),

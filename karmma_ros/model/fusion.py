@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from karmma_ros.errors import InvalidSettingError
 from karmma_ros.modality import in_order, Modality
 import torch
 from torch import nn, Tensor
@@ -158,9 +159,7 @@ class MultiHeadMLP(nn.Module):
         super().__init__()
         self.shared = nn.Linear(dim, 2 * dim)
         self.activation = nn.GELU()
-        self.classifiers = nn.ModuleDict(
-            {head: nn.Linear(2 * dim, size) for head, size in classes.items()}
-        )
+        self.classifiers = _classifiers(2 * dim, classes)
 
     @property
     def width(self) -> int:
@@ -191,6 +190,20 @@ class MultiHeadMLP(nn.Module):
         return (hidden * weights).sum(1) / weights.sum(1)
 
 
+def _classifiers(width: int, classes: Mapping[str, int]) -> nn.ModuleDict:
+    """
+    Return a linear classifier for each head.
+
+    :raises InvalidSettingError: for a head whose name PyTorch cannot give to a module.
+    """
+    for head in classes:
+        if '.' in head or hasattr(nn.ModuleDict, head) or head in vars(nn.ModuleDict()):
+            raise InvalidSettingError(
+                'head', head, 'a name without a dot that is no attribute of a module of PyTorch, '
+                'such as verb', f'rename the head, for example to {head.replace(".", "_")}_class')
+    return nn.ModuleDict({head: nn.Linear(width, size) for head, size in classes.items()})
+
+
 class ConcatenatedHeads(MultiHeadMLP):
     """
     Classify all output tokens side by side, linearly. Ours, not the paper's.
@@ -204,8 +217,7 @@ class ConcatenatedHeads(MultiHeadMLP):
     def __init__(self, width: int, classes: Mapping[str, int]) -> None:
         nn.Module.__init__(self)
         self._width = width
-        self.classifiers = nn.ModuleDict(
-            {head: nn.Linear(width, size) for head, size in classes.items()})
+        self.classifiers = _classifiers(width, classes)
 
     @property
     def width(self) -> int:

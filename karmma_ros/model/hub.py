@@ -152,7 +152,9 @@ def push_model(path: Path, text: str, api: Any = None, *, private: bool = False)
         api.create_repo(reference.repository, private=private, exist_ok=True)
         commit = api.upload_folder(
             repo_id=reference.repository, folder_path=path, revision=reference.revision,
-            allow_patterns=list(MOST_BYTES), commit_message=f'Upload {bundle.model_id}')
+            allow_patterns=list(MOST_BYTES), commit_message=f'Upload {bundle.model_id}',
+            # What an earlier model had there is not of these weights.
+            delete_patterns=[n for n in MOST_BYTES if not (path / n).is_file()])
     return HubReference(reference.repository, str(commit.oid))
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 import warnings
 
-from karmma_ros.data.samples import Batch, Clips
+from karmma_ros.data.samples import Batch, Clips, with_modalities
 from karmma_ros.errors import DISK_FULL, InvalidSettingError
+from karmma_ros.modality import subset_name
 from karmma_ros.model.backends.selection import AUTO, choose_device
 from karmma_ros.model.karmma import Karmma
 from karmma_ros.training.checkpoints import (
@@ -101,11 +102,12 @@ def train(
     :raises TrainingStopped: when the run is interrupted, after a checkpoint.
     :raises CheckpointError: when the disk is full.
     :raises InvalidSettingError: for a checkpoint that this package did not write, or of another
-        run.
+        run, and for a validation split without the modalities of the network.
     """
     torch.manual_seed(settings.seed)
     last = folder / CHECKPOINT
     own = {**_decisive(settings), **(facts or {})}
+    _check_validation(network, validation)
     step = _step_of(last, own)
     module = RecognitionModule(
         network, settings.optimizer, settings.seed, teacher, settings.accumulate_batches,
@@ -198,6 +200,19 @@ def _devices(settings: RunSettings) -> str | list[int]:
             'run.devices', settings.devices, f'1 with run.device {settings.device}',
             'give run.device cuda for the first ones')
     return [int(named)]
+
+
+def _check_validation(network: Karmma, validation: Clips) -> None:
+    """
+    Check that an epoch can be scored; it reads the first clip only, unless that has no sensor.
+
+    :raises InvalidSettingError: when no clip has a modality of the network.
+    """
+    clips = with_modalities(validation, network.modalities)
+    if not any(m in clips[i].clip.inputs for i in range(len(clips)) for m in network.modalities):
+        raise InvalidSettingError(
+            'validation split', f'{len(clips)} clips without {subset_name(network.modalities)}',
+            'a clip with a modality of the network')
 
 
 _NOT_DECISIVE = ('accumulate_batches', 'workers', 'device', 'devices', 'nodes',

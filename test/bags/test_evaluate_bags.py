@@ -22,13 +22,14 @@ from karmma_ros.bags.recorded import (
 )
 from karmma_ros.bags.replay import Replay, Run
 from karmma_ros.bags.topics import choose_topics
-from karmma_ros.errors import BagError
+from karmma_ros.errors import BagError, InvalidSampleError
 from karmma_ros.evaluation.predictions import (
     BagPredictions,
     load_conditions,
     PredictionsError,
     save_conditions,
 )
+from karmma_ros.evaluation.window_inference import BatchInference
 from karmma_ros.modality import Modality, PAPER_MODALITIES, parse_subset, subset_name
 from karmma_ros.model.builder import build
 from karmma_ros.model.bundle import load_bundle, save_bundle
@@ -172,8 +173,8 @@ def test_a_stopped_run_of_a_stateful_network_resumes(
     complete = evaluated(kitchen, causal, tmp_path / 'complete')
     add, calls = ResumableRun.add, []
 
-    def stopped(work, batches, predictions):
-        calls.append(add(work, batches, predictions))
+    def stopped(work, *part):
+        calls.append(add(work, *part))
         if len(calls) == 1:
             raise KeyboardInterrupt
 
@@ -183,6 +184,33 @@ def test_a_stopped_run_of_a_stateful_network_resumes(
     resumed = evaluated(kitchen, causal, tmp_path / 'stopped')
     assert not resumed.fresh
     assert all(equal(a, resumed.predictions[c]) for c, a in complete.predictions.items())
+
+
+def test_a_resumed_run_counts_the_windows_that_were_left_out_before(
+    kitchen, bundle, tmp_path, monkeypatch
+):
+    prepare, add = BatchInference.prepare, ResumableRun.add
+    left_out = []
+
+    def prepared(inference, run_index, window):
+        if not left_out or window.end_ns == left_out[0]:
+            left_out.append(window.end_ns)
+            raise InvalidSampleError('damaged')
+        return prepare(inference, run_index, window)
+
+    def stopped(work, *part):
+        add(work, *part)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, '_PART_BATCHES', 1)
+    monkeypatch.setattr(BatchInference, 'prepare', prepared)
+    complete = evaluated(kitchen, bundle, tmp_path / 'complete')
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ResumableRun, 'add', stopped)
+        evaluated(kitchen, bundle, tmp_path / 'stopped')
+    resumed = evaluated(kitchen, bundle, tmp_path / 'stopped')
+    assert complete.info.missing_messages['windows that cannot be prepared: damaged'] >= 1
+    assert resumed.info == complete.info
 
 
 def test_conditions_are_named_and_masked(result):

@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 import time
+import zipfile
 
 from karmma_ros.bags.training_clips import find_bags
 from karmma_ros.cli.main import main
@@ -61,6 +62,17 @@ def test_a_folder_of_a_bag_is_downloaded_with_all_files(bucket, tmp_path):
     with BucketCache(tmp_path).local(Path(f'{MEMORY}/monday')) as path:
         assert path.name == 'monday' and (path / 'metadata.yaml').read_bytes() == b'm'
         assert (path / 'part' / '0.mcap').read_bytes() == b'0'
+
+
+def test_a_file_that_would_leave_the_folder_is_an_error(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'bags.zip', 'w') as archive:
+        archive.writestr('bag/metadata.yaml', b'm')
+        archive.writestr('bag/../../../../outside.txt', b'x')
+    url = Path(f'zip://bag::file://{tmp_path / "bags.zip"}')
+    with pytest.raises(BagError, match='which leaves the folder of the bag'), BucketCache(
+            tmp_path / 'a' / 'cache').local(url):
+        pass
+    assert not [*tmp_path.rglob('outside.txt')]
 
 
 def test_asterisks_name_every_match(bucket):

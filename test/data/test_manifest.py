@@ -383,6 +383,7 @@ def test_wrong_columns_are_named(folder, spec, header, complaint):
     (GOOD[:2], 'no line is of split test: training and scoring need one each'),
     (GOOD[2:], 'no line is of split train: training'),
     ((), 'no line is of split test: training'),
+    (('train,0,2,cut,pan,,,,', GOOD[2]), 'no line of split train names a recording: fill in'),
 ])
 def test_a_manifest_without_a_split_is_refused(folder, spec, lines, complaint):
     with pytest.raises(DataError) as caught:

@@ -122,6 +122,8 @@ def test_signals_show_when_something_happens(view):
     low, high = map(np.array, drawn['waveform'])
     loud = np.flatnonzero(high > 40)
     assert loud.min() == 20 and loud.max() == 39 and (low[loud] < -40).all()
+    early = view.signals.to_dict(0.0, 1.0, 40)  # the loud part begins at second 2
+    assert max(early['waveform'][1]) < 40
     tracks = {track['role']: np.array(track['values']) for track in drawn['tracks']}
     assert set(tracks) == {'rgb', 'detections'}
     assert not tracks['detections'][:49].any() and tracks['detections'][51:79].max() > 200

@@ -61,6 +61,22 @@ def test_it_ends_while_it_computes(bundle, bag, monkeypatch):
     assert started == [bag] and not proposer.of(bag).done
 
 
+def test_an_unexpected_error_is_reported_and_the_next_bag_is_read(bundle, bag, monkeypatch):
+    read = []
+
+    def broken(path, bundle, settings, cache, progress):
+        read.append(path)
+        raise RuntimeError('out of memory')
+    monkeypatch.setattr(proposals, 'evaluate_bag', broken)
+    proposer = Proposer(bundle, ('verb',))
+    try:
+        for path in (bag, bag.with_name('next.mcap')):
+            assert completed(proposer, path).error == 'RuntimeError: out of memory'
+        assert len(read) == 2
+    finally:
+        proposer.stop()
+
+
 def test_a_rejected_proposal_is_left_out_also_where_it_moved_a_little(tmp_path):
     path = tmp_path / 'rejected.json'
     rejections = Rejections(path)

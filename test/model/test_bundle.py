@@ -103,6 +103,7 @@ def replace_by_folder(path):
     (lambda p: (p / WEIGHTS).write_bytes(b''), 'cannot be read'),
     (lambda p: edit(p, lambda d: d.update(format='karmma_ros/9')), "format is 'karmma_ros/9'"),
     (lambda p: edit(p, lambda d: d.pop('clip')), "lacks or garbles 'clip'"),
+    (lambda p: edit(p, lambda d: d.update(metrics=[1])), r'metrics is \[1\], expected a mapping'),
     (lambda p: edit(p, lambda d: d['classes']['noun'].pop()),
      'lists 3 classes for noun, the weights have 4'),
     (lambda p: edit(p, lambda d: d['classes']['noun'].__setitem__(0, 'pan')), 'distinct names'),

@@ -119,6 +119,12 @@ def test_heads_average_the_predictions_of_the_tokens_that_count():
         torch.testing.assert_close(logits[head], by_hand, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize('head', ['type', 'values', 'training', 'grip.type'])
+def test_a_head_that_pytorch_cannot_name_is_an_error(head):
+    with pytest.raises(InvalidSettingError, match=f"head is '{head}'; expected a name without"):
+        MultiHeadMLP(4, {head: 3})
+
+
 def test_concatenated_heads_are_linear_in_all_output_tokens():
     config = replace(preset('tiny'), pooling='concatenated')
     classes = Vocabulary({'action': ('chop', 'wash', 'pour')})

@@ -296,7 +296,15 @@ def test_uploads_a_model_with_its_card():
     assert created == {'repo_id': 'somebody/new', 'private': True, 'exist_ok': True}
     assert uploaded['folder_path'] == MODEL and uploaded['revision'] == 'main'
     assert set(uploaded['allow_patterns']) == {*FILES, 'class_statistics.safetensors'}
+    assert uploaded['delete_patterns'] == []
     assert uploaded['commit_message'].startswith('Upload synthetic_kitchen@')
+
+
+def test_a_push_removes_the_files_of_an_earlier_model(tmp_path):
+    shutil.copytree(MODEL, tmp_path / 'model')
+    (tmp_path / 'model/calibration.json').unlink()
+    push_model(tmp_path / 'model', 'hf://a/b', api := FakeApi())
+    assert api.calls[1][1]['delete_patterns'] == ['calibration.json']
 
 
 def test_what_cannot_be_loaded_is_not_uploaded(tmp_path):

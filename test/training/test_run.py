@@ -17,6 +17,7 @@ from karmma_ros.evaluation.inference import collect
 from karmma_ros.modality import Modality
 from karmma_ros.model.builder import build
 from karmma_ros.model.config import EncoderConfig
+from karmma_ros.model.presets import only
 from karmma_ros.training.checkpoints import CHECKPOINT, CheckpointError, TrainingStopped
 from karmma_ros.training.loaders import scoring_loader
 from karmma_ros.training.module import OptimizerSettings
@@ -114,6 +115,14 @@ def test_a_killed_run_ends_like_an_unbroken_one(
     again = trained(config, spec, vocabulary, tmp_path / 'stopped', resumed, settings)
     assert resumed.served == left
     assert_equal(unbroken, again)
+
+
+def test_a_validation_split_without_the_modalities_is_an_error(
+    config, spec, vocabulary, tmp_path
+):
+    network = build(only(config, [Modality.RGB]), spec, vocabulary)
+    with pytest.raises(InvalidSettingError, match='6 clips without V; expected a clip with'):
+        train(network, Toy(spec, 12), Boxes(spec, 6), SETTINGS, tmp_path)
 
 
 def test_another_run_is_not_resumed(config, spec, vocabulary, tmp_path):
