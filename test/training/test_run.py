@@ -121,7 +121,7 @@ def test_a_validation_split_without_the_modalities_is_an_error(
     config, spec, vocabulary, tmp_path
 ):
     network = build(only(config, [Modality.RGB]), spec, vocabulary)
-    with pytest.raises(InvalidSettingError, match='6 clips without V; expected a clip with'):
+    with pytest.raises(InvalidSettingError, match='6 clips without V.; expected a clip with'):
         train(network, Toy(spec, 12), Boxes(spec, 6), SETTINGS, tmp_path)
 
 
