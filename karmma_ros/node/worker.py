@@ -258,6 +258,8 @@ class Worker:
                 return
             self._outputs.recognition.publish(message)
         self._sequence += 1
+        if self._last_result_ns is not None and window.end_ns < self._last_result_ns[0]:
+            self._finish_events()  # the clock of the stamps has jumped back
         self._last_result_ns, self.failure = (window.end_ns, now_ns), ''
         self._used = window.modalities
         self.timings.add(time.monotonic(), inference_s, age_s)
