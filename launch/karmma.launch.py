@@ -33,13 +33,13 @@ PARAMETERS = {
     'device': ('auto, cpu, cuda or cuda:N', str),
     'backend': ('auto, eager, compiled, onnxruntime or openvino', str),
     'rate': ('results a second', float),
+    'use_sim_time': ('follow /clock, e.g. of a bag that is played, true or false', bool),
 }
 """Parameters that are set instead of params_file's, if they are given."""
 SWITCHES = {
     'overlay': ('false', 'publish NAME_overlay/image too, with the recognised action drawn on '
                          'the image'),
     'autostart': ('true', 'configure and activate the node, not only start it'),
-    'use_sim_time': ('false', 'follow /clock, e.g. of a bag that is played'),
     'respawn': ('false', 'start a node again 2 s after its process has ended'),
 }
 TRUE, FALSE = ('true', '1', 'yes', 'on', 'y', 't'), ('false', '0', 'no', 'off', 'n', 'f')
@@ -85,7 +85,7 @@ def _start(context):
             executable='overlay', name=f'{name}_overlay',
             remappings=_remappings(('image', 'action_recognition')),
             parameters=[_params_file(context), {
-                'use_sim_time': switches['use_sim_time'],
+                **_given(context, 'use_sim_time'),
                 **({'recogniser': name} if name != 'karmma' else {})}], **shared))
     if not switches['autostart'] or switches['respawn']:
         return nodes
@@ -100,13 +100,17 @@ def _start(context):
 
 def _overrides(context, switches):
     """Return the parameters that were given as arguments."""
-    given = {name: _value(context, name) for name in PARAMETERS}
-    overrides = {'use_sim_time': switches['use_sim_time'], **{
-        name: _converted(name, text) for name, text in given.items() if text}}
+    overrides = _given(context, *PARAMETERS)
     if switches['respawn'] and switches['autostart']:
         # Launch requests its transitions once: a process that comes back starts by itself.
         overrides['autostart'] = True
     return overrides
+
+
+def _given(context, *names):
+    """Return those of these parameters that were given."""
+    texts = {name: _value(context, name) for name in names}
+    return {name: _converted(name, text) for name, text in texts.items() if text}
 
 
 def _shared(switches):

@@ -140,7 +140,7 @@ def test_a_model_overrides_the_file_only_when_given(description, tmp_path):
     ours = tmp_path / 'p.yaml'
     ours.touch()
     file, overrides = start(description)[1].options['parameters']
-    assert file.endswith('config/node/karmma.yaml') and overrides == {'use_sim_time': False}
+    assert file.endswith('config/node/karmma.yaml') and overrides == {}
     given = start(description, model='/m', use_sim_time='true', params_file=str(ours))[1]
     assert given.options['parameters'] == [str(ours), {'use_sim_time': True, 'model': '/m'}]
 
@@ -149,7 +149,7 @@ def test_models_of_the_hub_are_allowed_by_an_argument(description):
     for text, value in (('true', True), ('1', True), ('no', False)):
         node = start(description, model='hf://me/kitchen@v1', allow_hub=text)[1]
         assert node.options['parameters'][1] == {
-            'use_sim_time': False, 'model': 'hf://me/kitchen@v1', 'allow_hub': value}
+            'model': 'hf://me/kitchen@v1', 'allow_hub': value}
     with pytest.raises(RuntimeError, match="allow_hub is 'perhaps'; expected true or false"):
         start(description, allow_hub='perhaps')
 
@@ -190,7 +190,13 @@ def test_the_overlay_comes_when_asked_for_and_sees_the_same_camera(description):
 
 def test_the_overlay_takes_no_model(description):
     _, overlay = start(description, overlay='true', autostart='false', model='/m')
-    assert overlay.options['parameters'][1] == {'use_sim_time': False}
+    assert overlay.options['parameters'][1] == {}
+
+
+def test_use_sim_time_overrides_the_file_only_when_given(description):
+    for text, value in (('true', True), ('false', False)):
+        nodes = start(description, overlay='true', autostart='false', use_sim_time=text)
+        assert [each.options['parameters'][1] for each in nodes] == [{'use_sim_time': value}] * 2
 
 
 def test_no_name_is_absolute(description):
@@ -223,7 +229,7 @@ def test_a_switch_takes_every_spelling(description, switch, text):
 
 @pytest.mark.parametrize(('given', 'error'), [
     ({'overlay': 'maybe'}, "overlay is 'maybe'; expected true or false"),
-    ({'use_sim_time': ''}, "use_sim_time is ''; expected true or false"),
+    ({'use_sim_time': 'maybe'}, "use_sim_time is 'maybe'; expected true or false"),
     ({'rate': 'fast'}, "rate is 'fast'; expected a number"),
     ({'params_file': '/no/such.yaml'}, "params_file is '/no/such.yaml', which is no file"),
     ({'params_file': ''}, "params_file is '.', which is no file"),
@@ -237,9 +243,9 @@ def test_a_wrong_argument_is_an_error_that_names_it(description, given, error):
 def test_parameters_that_are_given_override_the_file(description):
     given = start(description, device='cuda:1', backend='eager', rate='2')[1]
     assert given.options['parameters'][1] == {
-        'use_sim_time': False, 'device': 'cuda:1', 'backend': 'eager', 'rate': 2.0}
+        'device': 'cuda:1', 'backend': 'eager', 'rate': 2.0}
     from karmma_ros.node.declarations import DECLARATIONS
-    assert set(load_parameters()) <= {d.name for d in DECLARATIONS}
+    assert set(load_parameters()) - {'use_sim_time'} <= {d.name for d in DECLARATIONS}
 
 
 def load_parameters():
@@ -249,7 +255,7 @@ def load_parameters():
 def test_the_name_is_also_the_overlays_and_whose_results_it_draws(description):
     node, overlay = start(description, name='left', overlay='true', autostart='false')
     assert (node.options['name'], overlay.options['name']) == ('left', 'left_overlay')
-    assert overlay.options['parameters'][1] == {'use_sim_time': False, 'recogniser': 'left'}
+    assert overlay.options['parameters'][1] == {'recogniser': 'left'}
     results = [dict(each.options['remappings'])['action_recognition'].arguments
                for each in (node, overlay)]
     assert results == [('action_recognition',)] * 2
@@ -259,9 +265,9 @@ def test_a_node_that_is_started_again_activates_itself(description):
     """Launch sends its transitions once, to the first process."""
     node, = start(description, respawn='true')
     assert (node.options['respawn'], node.options['respawn_delay']) == (True, 2.0)
-    assert node.options['parameters'][1] == {'use_sim_time': False, 'autostart': True}
+    assert node.options['parameters'][1] == {'autostart': True}
     node, = start(description, respawn='true', autostart='false')
-    assert node.options['parameters'][1] == {'use_sim_time': False}
+    assert node.options['parameters'][1] == {}
     assert 'respawn' not in start(description)[1].options
 
 
@@ -394,7 +400,7 @@ if HAS_LAUNCH:
         visit(description.entities)
         inside, = seen
         assert inside['image'] == '/front/image_raw' and inside['name'] == 'karmma'
-        assert inside['use_sim_time'] == 'false'
+        assert inside['use_sim_time'] == ''
         assert inside['params_file'].endswith('config/node/karmma.yaml')
         assert context.launch_configurations['name'] == 'bringup'
         assert 'image' not in context.launch_configurations
