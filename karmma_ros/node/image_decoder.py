@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Any
@@ -85,7 +86,7 @@ class ImageDecoder:
     def submit(self, received: ReceivedMessage, now_ns: int) -> None:
         """Decode this image next."""
         self._deliver()
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._running = True
             self._thread = Thread(target=self._run, name='image decoder', daemon=True)
             self._thread.start()
@@ -128,7 +129,8 @@ class ImageDecoder:
             # calls of rclpy.spin_once(node), the next image delivers.
             executor = self._node.executor
             if executor is not None:
-                executor.create_task(self._deliver)
+                with suppress(Exception):  # it was shut down; the next image delivers
+                    executor.create_task(self._deliver)
 
     def _deliver(self) -> None:
         with self._changed:

@@ -2,11 +2,14 @@
 
 from threading import enumerate as threads
 from threading import Event
+import time
+from types import SimpleNamespace
 
 import cv2
 from karmma_ros.errors import InvalidSampleError
 from karmma_ros.modalities import rgb
 from karmma_ros.modality import Modality
+from karmma_ros.node.image_decoder import ImageDecoder
 from karmma_ros.stream.availability import ModalityState
 import pytest
 from sensor_data import pixels
@@ -90,3 +93,19 @@ def test_an_image_that_cannot_be_decoded_is_counted_with_its_reason(rig, slow, f
                      step=lambda: rig.send('image/compressed', jpeg()))
     status = next(s for s in rig.stream.assess(rig.now_ns()) if s.modality is V)
     assert status.detail.startswith(text)
+
+
+def test_an_executor_that_was_shut_down_does_not_end_the_thread():
+    def create_task(callback):
+        raise RuntimeError('the executor was shut down')
+
+    done = []
+    node = SimpleNamespace(executor=SimpleNamespace(create_task=create_task))
+    decoder = ImageDecoder(node, lambda message, now_ns: done.append((message.read(), now_ns)))
+    for i in range(4):
+        decoder.submit(SimpleNamespace(read=lambda i=i: i), i)
+        end = time.monotonic() + 20
+        while decoder._decoded is None and time.monotonic() < end:
+            time.sleep(0.01)
+    assert done == [(0, 0), (1, 1), (2, 2)] and decoder._thread.is_alive()
+    decoder.stop()
