@@ -154,10 +154,11 @@ class InfoTopic:
 
 
 def header_of(message: Any) -> Any:
-    """Return the header of a message, or of its first marker; None without one."""
+    """Return the header of a message, or of its first marker that adds; None without one."""
     header = getattr(message, 'header', None)
     markers: Sequence[Any] = getattr(message, 'markers', ()) if header is None else ()
-    return markers[0].header if markers else header
+    adding = (each for each in markers if each.action == 0)  # DELETEALL, often first, has no stamp
+    return next(adding, markers[0]).header if markers else header
 
 
 def stamp_ns_of(header: Any) -> int:

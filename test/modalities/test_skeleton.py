@@ -246,3 +246,13 @@ def test_a_near_miss_has_a_remedy():
     assert unsupported_type('zed_msgs/msg/Skeleton3D').modality is S
     for type_name in (SKELETON, POSES, MARKERS):
         assert unsupported_type(type_name) is None
+
+
+def test_the_stamp_of_markers_is_that_of_the_first_that_adds():
+    delete_all = marker(0, 0, action=3)
+    delete_all.header = header(0)
+    rig = ModalityRig(SPACE, 'skeleton')
+    rig.now_ns = T0_NS + NANOSECONDS // 2
+    message = Fields(markers=[delete_all, marker(7, 0, points=BODY)])
+    assert rig.take('skeleton', MARKERS, message) == ''
+    assert rig.status('skeleton').last_stamp_ns == T0_NS
