@@ -50,6 +50,8 @@ class ImuSpec(SeriesSpec):
 
 
 _BLOCK_NS, _LEAST_MESSAGES = NANOSECONDS // 2, 5
+_MOST_MESSAGES = 4096
+"""Kept of a block, which does not end while the stamps stand still."""
 _PERSISTENT_NS, _BLOCKS = 3 * NANOSECONDS // 2, 4
 _FASTEST = 36.0
 """rad/s about one axis: above 2000 °/s, the range of common gyroscopes."""
@@ -77,7 +79,8 @@ class ImuCheck:
         """
         if not self._block or time_ns < self._start_ns:
             self._block, self._start_ns = [], time_ns
-        self._block.append(vector)
+        if len(self._block) < _MOST_MESSAGES:
+            self._block.append(vector)
         if time_ns - self._start_ns < _BLOCK_NS or len(self._block) < _LEAST_MESSAGES:
             return
         block = np.stack(self._block)
@@ -87,10 +90,15 @@ class ImuCheck:
         self._set('angular velocity', _angular_velocity(block[:, 3:]), time_ns)
 
     def _set(self, check: str, finding: Finding | None, time_ns: int) -> None:
-        """Establish what a block shows once several have shown it; the first text stays."""
+        """
+        Establish what a block shows once several have shown it.
+
+        The first text stays, unless another makes the data usable, or not.
+        """
+        old = self.findings.get(check)
         if not self._persistence[check].update(finding is not None, time_ns):
             self.findings[check] = None
-        elif self.findings.get(check) is None:
+        elif finding is not None and (old is None or old.usable != finding.usable):
             self.findings[check] = finding
 
 

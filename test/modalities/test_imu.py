@@ -5,11 +5,11 @@ from types import SimpleNamespace as Fields
 from karmma_ros.clip import ClipSpec, NANOSECONDS
 from karmma_ros.errors import InvalidSampleError, InvalidSettingError
 from karmma_ros.modalities import make_clip, modality_type, unsupported_type
-from karmma_ros.modalities.imu import IMU, ImuSpec
+from karmma_ros.modalities.imu import IMU, ImuCheck, ImuSpec
 from karmma_ros.modalities.series import Series
 from karmma_ros.modality import Modality, parse_subset, subset_name
 from karmma_ros.stream.availability import ModalityState
-from modality_rig import header, ModalityRig, point, recorded, STORE, T0_NS
+from modality_rig import header, ModalityRig, MS, point, recorded, STORE, T0_NS
 import numpy as np
 import pytest
 
