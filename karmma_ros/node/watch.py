@@ -88,9 +88,17 @@ class Changes:
         changed = [s for s in message.modalities if self._states.get(s.name) != s.state]
         self._states.update((s.name, s.state) for s in changed)
         return [
-            f'{s.name}: {ModalityState(s.state).label}' + (f' ({s.detail})' if s.detail else '')
+            f'{s.name}: {_label(s.state)}' + (f' ({s.detail})' if s.detail else '')
             for s in changed
         ]
+
+
+def _label(state: int) -> str:
+    """Return the name of a state, which a node of a later version may have added."""
+    try:
+        return ModalityState(state).label
+    except ValueError:
+        return f'unknown state {state}'
 
 
 def subscribe(

@@ -103,6 +103,8 @@ def test_only_changes_of_the_sensors_are_printed_with_the_reason():
     assert changes.lines(message) == []
     message.modalities[1].state = ModalityStatus.AVAILABLE
     assert changes.lines(message) == ['audio: available (last 3 s ago)']
+    message.modalities[0].state = 99
+    assert changes.lines(message) == ['rgb: unknown state 99']
 
 
 def run_demo(folder, model, **constants):
