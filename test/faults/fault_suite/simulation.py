@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 from karmma_msgs.msg import ActionRecognition, ModalityAvailability
-from karmma_ros.node import inputs, lifecycle, session
+from karmma_ros.node import lifecycle, message_handler, session
 from karmma_ros.node.image_decoder import decode, DecodedImage, ImageDecoder
 from karmma_ros.node.worker import Worker
 from karmma_ros.prediction import Prediction, Vocabulary
@@ -123,7 +123,7 @@ def simulation(
     published: dict[str, list[Any]] = {}
     values = {'model': str(model), 'threads': 1, 'use_sim_time': True, **parameters}
     with mock.patch.object(session, 'Worker', _with_latest(SteppedWorker)), \
-            mock.patch.object(inputs, 'ImageDecoder', SteppedDecoder):
+            mock.patch.object(message_handler, 'ImageDecoder', SteppedDecoder):
         node = _recording(published)(enable_communication_interface=False, parameter_overrides=[
             Parameter(name.replace('__', '.'), value=value) for name, value in values.items()])
         try:

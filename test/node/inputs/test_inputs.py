@@ -109,7 +109,7 @@ def test_images_raw_and_compressed(rig, message, transport, topic, described):
 def test_an_image_whose_slot_is_filled_is_counted_without_being_read(rig, monkeypatch):
     rig.start((V,))
     read = []
-    monkeypatch.setattr('karmma_ros.node.inputs.deserialize', lambda data, name: (
+    monkeypatch.setattr('karmma_ros.node.message_handler.deserialize', lambda data, name: (
         read.append(name), deserialize(data, name))[1])
     callback = rig.inputs._messages.callback(V, 'sensor_msgs/msg/Image')
 
