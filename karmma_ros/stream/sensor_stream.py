@@ -253,13 +253,16 @@ class SensorStream:
 
     def _last_hop_ns(self, end_ns: int, now_ns: int) -> int:
         """
-        Return the end of the last complete hop of frames; `end_ns` without fresh frames.
+        Return the end of the last complete hop of frames; `end_ns` without frames near it.
 
         The last slot has its frame, or never will: else the chunk with it would be encoded
         again when it is received.
         """
-        newest = [c.buffer.newest_ns for c in self._with_frames() if c.fresh(now_ns)]
-        stamps = [stamp for stamp in newest if stamp is not None]
+        newest = [c.buffer.newest_ns for c in self._with_frames()
+                  if c.usable and c.fresh(now_ns)]
+        # Frames that are further away are in no window: they are of another clock, or repeat.
+        stamps = [stamp for stamp in newest
+                  if stamp is not None and abs(stamp - end_ns) <= self._spec.duration_ns]
         if not stamps:
             return end_ns
         period_ns = self._spec.frame_period_ns
