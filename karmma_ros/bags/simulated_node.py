@@ -201,7 +201,7 @@ class SimulatedNode:
         self._note_warnings(statuses, now_ns - self._start_ns)
         if sum(status.available for status in statuses) < self._needed:
             return
-        window = self._stream.window(now_ns)
+        window = self._stream.window(now_ns, self._needed)
         if window is not None:
             yield WindowRequest(self._run_index, window, now_ns)
 

@@ -217,7 +217,9 @@ class Worker:
         with self._lock:
             statuses = stream.assess(now_ns)
             possible = not self._paused and self._enough(statuses)
-            window = stream.window(now_ns) if result_requested and possible else None
+            # The window of a streaming model ends earlier, where fewer inputs may be available.
+            least = self._parameters['min_modalities']
+            window = stream.window(now_ns, least) if result_requested and possible else None
         self._report(statuses, now_ns, possible)
         if window is not None:
             self._recognise(window, generation)

@@ -193,12 +193,12 @@ class SensorStream:
         """Return the status of each of `listed`."""
         return self._statuses(now_ns, self._end_ns(now_ns))
 
-    def window(self, now_ns: int) -> Window | None:
+    def window(self, now_ns: int, least: int = 1) -> Window | None:
         """
         Return the window that ends at the newest sample.
 
-        None when no modality is available, and when no sample is newer than the window
-        before: no two in a row have the same end.
+        None when fewer modalities are available in it than `least`, and when no sample is newer
+        than the window before: no two in a row have the same end.
         """
         end_ns = self._end_ns(now_ns)
         if end_ns is not None and self.hop:
@@ -207,7 +207,7 @@ class SensorStream:
             return None
         statuses = self._statuses(now_ns, end_ns)
         available = tuple(s.modality for s in statuses if s.available)
-        if not available:
+        if len(available) < max(1, least):
             return None
         self._last_end_ns = end_ns
         return self._make_window(end_ns, available, statuses)

@@ -101,3 +101,13 @@ def test_an_action_ends_and_the_next_starts_when_stamps_step_back():
     assert len(steps.results) > before
     assert [(e.phase, e.event_id, e.verb.class_name) for e in steps.events[1:]] == [
         (ActionEvent.ENDED, 0, 'a'), (ActionEvent.STARTED, 1, 'b')]
+
+
+def test_a_result_of_a_streaming_model_rests_on_min_modalities():
+    steps = Steps(V, D, hop=4, min_modalities=2)
+    for _ in range(13):
+        steps.step()
+    for _ in range(20):
+        steps.step(boxes=True)
+    assert steps.results and all(
+        sum(each.used for each in result.modalities) == 2 for result in steps.results)
