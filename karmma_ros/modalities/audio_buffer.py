@@ -99,6 +99,12 @@ class AudioBuffer(SampleBuffer):
         """Return the memory held."""
         return self._samples.nbytes + self._valid.nbytes
 
+    def keep_longer(self, spare_ns: int) -> None:
+        """Use a ring buffer for as much more audio."""
+        self._capacity += self._index(spare_ns)
+        self._samples = np.zeros(self._capacity, np.float32)
+        self._valid = np.zeros(self._capacity, np.bool_)
+
     def times_ns(self, sample: AudioChunk, stamp_ns: int, now_ns: int) -> tuple[int, int]:
         """
         Check a chunk; return its times.

@@ -42,6 +42,8 @@ class DetectionBuffer(SampleBuffer):
         self._spec = clip.detections if spec is None else spec
         self._count, self._period_ns = clip.num_frames, clip.frame_period_ns
         self._duration_ns = clip.duration_ns
+        self._spare_ns, self._most = _SPARE_SLOTS * self._period_ns, (
+            _MESSAGES_PER_FRAME * self._count)
         self._stamps: list[int] = []
         self._boxes: list[NDArray[np.float32]] = []
 
@@ -54,6 +56,11 @@ class DetectionBuffer(SampleBuffer):
     def nbytes(self) -> int:
         """Return the memory held by boxes."""
         return sum(boxes.nbytes for boxes in self._boxes)
+
+    def keep_longer(self, spare_ns: int) -> None:
+        """Keep messages for this much longer, and as many more."""
+        self._spare_ns += spare_ns
+        self._most += _MESSAGES_PER_FRAME * -(-spare_ns // self._period_ns)
 
     def times_ns(self, sample: Any, stamp_ns: int, now_ns: int) -> tuple[int, int]:
         """Check the boxes of a message, float32 `[n, 5]`; return its stamp."""
@@ -74,9 +81,8 @@ class DetectionBuffer(SampleBuffer):
             return
         self._stamps.insert(index, start_ns)
         self._boxes.insert(index, kept)
-        oldest_ns = self._stamps[-1] - self._duration_ns - _SPARE_SLOTS * self._period_ns
-        surplus = max(bisect_left(self._stamps, oldest_ns),
-                      len(self._stamps) - _MESSAGES_PER_FRAME * self._count)
+        oldest_ns = self._stamps[-1] - self._duration_ns - self._spare_ns
+        surplus = max(bisect_left(self._stamps, oldest_ns), len(self._stamps) - self._most)
         del self._stamps[:surplus], self._boxes[:surplus]
 
     def select(self, end_ns: int) -> list[int]:

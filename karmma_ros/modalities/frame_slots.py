@@ -78,6 +78,7 @@ class FrameSlots(SampleBuffer, Generic[Item]):
         """
         self._count, self._period_ns = clip.num_frames, clip.frame_period_ns
         self._size = clip.video.crop_size if size is None else size
+        self._capacity = self._count + _SPARE_SLOTS
         self._frames: dict[int, Item] = {}
         self._newest: int | None = None
 
@@ -91,6 +92,10 @@ class FrameSlots(SampleBuffer, Generic[Item]):
         """Return the memory held by frames."""
         return sum(frame.image.nbytes for frame in self._frames.values())
 
+    def keep_longer(self, spare_ns: int) -> None:
+        """Keep as many slots more."""
+        self._capacity = self._count + _SPARE_SLOTS - -spare_ns // self._period_ns
+
     def wants(self, stamp_ns: int) -> bool:
         """Return whether a frame with this stamp would be stored."""
         slot = stamp_ns // self._period_ns
@@ -103,7 +108,11 @@ class FrameSlots(SampleBuffer, Generic[Item]):
 
         A slot without one has the nearest earlier frame, else the nearest later one.
         """
-        slots = sorted(self._frames)
+        if self._newest is None:
+            return ()
+        # What is kept longer, for an earlier window, is not in this one.
+        oldest = min(self._newest, end_ns // self._period_ns) - self._count - _SPARE_SLOTS
+        slots = sorted(slot for slot in self._frames if slot > oldest)
         if not slots:
             return ()
         indices = (bisect_left(slots, slot + 1) - 1 for slot in self._window(end_ns))
@@ -136,10 +145,6 @@ class FrameSlots(SampleBuffer, Generic[Item]):
             self._newest = slot
             for old in [k for k in self._frames if k <= slot - self._capacity]:
                 del self._frames[old]
-
-    @property
-    def _capacity(self) -> int:
-        return self._count + _SPARE_SLOTS
 
     def _window(self, end_ns: int) -> range:
         last = end_ns // self._period_ns

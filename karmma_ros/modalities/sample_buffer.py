@@ -67,7 +67,7 @@ class SampleBuffer(ABC):
     The recent samples of one input, in bounded memory.
 
     Times are stamps in integer nanoseconds. Samples come in any order; those that can still be
-    part of a window that ends at the newest one or later are kept.
+    part of a window that ends at the newest one or later are kept (`keep_longer`: or earlier).
     """
 
     @property
@@ -79,6 +79,13 @@ class SampleBuffer(ABC):
     @abstractmethod
     def nbytes(self) -> int:
         """Return the memory held by samples."""
+
+    def keep_longer(self, spare_ns: int) -> None:
+        """
+        Keep samples for windows that end by this much before the newest one; called when empty.
+
+        Those of streaming networks do.
+        """
 
     def times_ns(self, sample: Any, stamp_ns: int, now_ns: int) -> tuple[int, int]:
         """

@@ -194,6 +194,11 @@ class SeriesBuffer(SampleBuffer):
         """Return the memory held by vectors."""
         return sum(values.nbytes for values in self._values)
 
+    def keep_longer(self, spare_ns: int) -> None:
+        """Keep vectors for this much longer, and as many more."""
+        self._kept_ns += spare_ns
+        self._most += -(-self._most * spare_ns // self._duration_ns)
+
     def times_ns(self, sample: Any, stamp_ns: int, now_ns: int) -> tuple[int, int]:
         """Check a vector, float32 `[c]`; return its stamp."""
         self._check(sample)

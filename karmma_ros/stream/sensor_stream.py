@@ -76,6 +76,11 @@ class SensorStream:
         self._sources = {
             m: InputSource(modality_type(m).buffer(spec), 1, spec.duration_ns) for m in inputs}
         self._framed = {m for m in inputs if modality_type(m).has_frames}
+        if hop:
+            for modality, source in self._sources.items():
+                # A window ends up to a hop before the newest frame of the latest camera.
+                lag_ns = spec.duration_ns if self._framed - {modality} else 0
+                source.buffer.keep_longer(hop * spec.frame_period_ns + lag_ns)
         self._derivations: dict[Modality, Callable[[Any], WindowSamples]] = {}
         self._last_end_ns: int | None = None
         self._with_topic: frozenset[Modality] = frozenset()

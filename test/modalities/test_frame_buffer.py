@@ -142,3 +142,14 @@ def test_cleared_buffer_starts_anew_with_new_serials():
 def test_refuses_what_is_no_image():
     with pytest.raises(InvalidSampleError, match='image: got float32'):
         FrameBuffer(SPEC).add(np.zeros((4, 4, 3), np.float32), 0)
+
+
+def test_frames_that_are_kept_longer_are_of_earlier_windows_only():
+    usual, longer = filled(), filled()
+    longer.keep_longer(3 * longer._period_ns)
+    for stamp_ms in range(0, 3000, 100):
+        for buffer in (usual, longer):
+            if buffer.wants(stamp_ms * MS):
+                buffer.add(grey(stamp_ms // 100), stamp_ms * MS)
+    assert shown(longer, 2900) == shown(usual, 2900)
+    assert len({*shown(longer, 2500)}) == len(shown(longer, 2500)) > len({*shown(usual, 2500)})
