@@ -60,12 +60,16 @@ class ReceiveStats:
         self._times: deque[int] = deque(maxlen=_RECENT)
         """When the recent good messages were received."""
         self._last_drop_ns: int | None = None
+        self._repeated: tuple[int, int] | None = None
+        """Stamp of the last good message, and when it was received first."""
 
     def add(self, stamp_ns: int, now_ns: int) -> None:
         """Count a good message."""
         if self._times and now_ns < self._times[-1]:
             self._times.clear()
         self._times.append(now_ns)
+        if self._repeated is None or stamp_ns != self._repeated[0]:
+            self._repeated = stamp_ns, now_ns
         self.last_stamp_ns = max(self.last_stamp_ns, stamp_ns)
 
     def drop(self, reason: str, now_ns: int, informative: bool = True) -> None:
@@ -92,6 +96,10 @@ class ReceiveStats:
         """Return whether a message was dropped within the timeout."""
         return self._last_drop_ns is not None and _near(self._last_drop_ns, now_ns, timeout_ns)
 
+    def stuck_ns(self, now_ns: int) -> int:
+        """Return for how long all messages have had the same stamp."""
+        return 0 if self._repeated is None else max(0, now_ns - self._repeated[1])
+
     def rate(self, now_ns: int, timeout_ns: int) -> float:
         """Return the recent rate of good messages, Hz; 0 when they ceased."""
         if not self.fresh(now_ns, timeout_ns):
@@ -106,7 +114,7 @@ class ReceiveStats:
     def clear(self) -> None:
         """Clear the times, which a jump of the clock made void; counts stay."""
         self._times.clear()
-        self._last_drop_ns = None
+        self._last_drop_ns = self._repeated = None
         self.last_stamp_ns = 0
 
 
@@ -291,6 +299,9 @@ class InputSource:
             if not self.usable:
                 return ModalityState.UNINFORMATIVE, '; '.join(
                     each.at(now_ns) for each in self._findings.values() if each.masks)
+            if (stuck_ns := stats.stuck_ns(now_ns)) > timeout_ns:
+                return ModalityState.INSUFFICIENT, (
+                    f'its stamps repeat: the same one for {stuck_ns / NANOSECONDS:.1f} s')
             if coverage.covered >= needed:
                 return ModalityState.AVAILABLE, ''
             return ModalityState.INSUFFICIENT, self._offset(end_ns) or coverage.shortfall(needed)

@@ -688,3 +688,70 @@ def test_frames_too_small_to_compute_flow_are_refused(height, width, name):
     with pytest.raises(InvalidSettingError):
         stream.configure(settings, with_topic=())
     assert stream.add(Modality.FLOW, np.zeros((9, 9, 2), np.float32), T0 * MS, T0 * MS) == ''
+
+
+W = Modality('rgb_wrist')
+
+
+def streaming(*modalities: Modality, hop: int, timeout: int = 800) -> SensorStream:
+    spec = ClipSpec(duration=1.6, num_frames=16, video=VideoSpec(height=16, width=16))
+    settings = {m: InputSettings(timeout * MS) for m in modalities}
+    return SensorStream(spec, modalities, settings, hop=hop)
+
+
+@pytest.mark.parametrize('offset', [None, -100_000, 100_000])
+def test_a_camera_that_repeats_stamps_or_has_another_clock_stops_no_streaming_model(offset):
+    stream, ends = streaming(V, W, hop=1), []
+    for k in range(80):
+        now_ns = (T0 + 100 * k) * MS
+        stream.add(V, IMAGE, now_ns, now_ns)
+        other_ns = now_ns + offset * MS if offset else min(now_ns, (T0 + 3000) * MS)
+        stream.add(W, IMAGE, other_ns, now_ns)
+        window = stream.window(now_ns)
+        if window is not None:
+            ends.append(window.end_ns)
+    assert ends[-1] == now_ns
+    assert ends[-20:] == [ends[-1] - 100 * MS * k for k in reversed(range(20))]
+
+
+@pytest.mark.parametrize(('hop', 'delay', 'every'), [(1, 500, 1), (8, 0, 8)])
+def test_windows_of_a_streaming_model_repeat_no_frame(hop, delay, every):
+    """Of a second camera that is late, and of a worker that is late by most of a hop."""
+    stream, windows = streaming(*((V, W) if delay else (V,)), hop=hop), []
+    for k in range(80):
+        now_ns = (T0 + 100 * k) * MS
+        stream.add(V, IMAGE, now_ns, now_ns)
+        if delay and k > 5:
+            stream.add(W, IMAGE, now_ns - delay * MS, now_ns)
+        window = stream.window(now_ns) if k % every == every // 2 else None
+        windows += [] if window is None else [window]
+    for window in windows[-5:]:
+        last = window.end_ns // (100 * MS)
+        for modality in window.modalities:
+            stamps = [frame.stamp_ns // (100 * MS) for frame in window.samples[modality].frames]
+            assert stamps == list(range(last - 15, last + 1))
+    assert windows[-1].end_ns < now_ns - 300 * MS
+
+
+def test_a_window_needs_as_many_modalities_as_are_requested():
+    rig = Rig((V, D))
+    rig.feed(V, until=1000)
+    assert rig.stream.window(rig.now_ns, 2) is None
+    assert rig.stream.window(rig.now_ns, 1) is not None, 'the end was not used up'
+
+
+def test_an_only_input_whose_stamps_repeat_is_insufficient():
+    rig = Rig((V,))
+    rig.feed(V, until=1000)
+    stamp_ns = rig.now_ns
+    while rig.now < 1300:
+        rig.now += 100
+        rig.send(V, stamp_ns=stamp_ns)
+    assert rig.status(V).available, 'for as long as the timeout'
+    rig.now += 100
+    rig.send(V, stamp_ns=stamp_ns)
+    status = rig.status(V)
+    assert status.state is ModalityState.INSUFFICIENT
+    assert status.detail == 'its stamps repeat: the same one for 0.4 s'
+    rig.feed(V, until=1500)
+    assert rig.status(V).available and rig.stream.window(rig.now_ns) is not None
