@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+import re
 from typing import Any, ClassVar, Protocol, TYPE_CHECKING
 
 from karmma_ros.clip import ClipSpec, NANOSECONDS
@@ -117,9 +118,8 @@ class InputDecoder:
 
     def set_finding(self, check: str, finding: Finding | None) -> None:
         """Set what a content check finds now; the parameters that it names are this input's."""
-        if finding is not None and self.modality.suffix:
-            text = finding.text.replace(f'{self.modality.type_name}.', f'{self.modality}.')
-            finding = replace(finding, text=text)
+        if finding is not None:
+            finding = replace(finding, text=with_own_names(self.modality, finding.text))
         self.findings[check] = finding
 
     def apply_info(self, info: Any) -> str:
@@ -137,6 +137,11 @@ class InputDecoder:
     def reset(self) -> None:
         """Clear what was learned from messages."""
         self.findings.clear()
+
+
+def with_own_names(modality: Modality, text: str) -> str:
+    """Return a text in which the parameters of a type are those of a modality of it."""
+    return re.sub(rf'\b{modality.type_name}\.(?=[a-z])', f'{modality}.', text)
 
 
 ImageSizes = dict[Modality, tuple[int, int]]

@@ -66,18 +66,19 @@ def _missing(type_name: str, modality: Modality) -> InvalidSettingError:
     off = f'set {modality}.enabled to false'
     if type_name == AUDIO_STAMPED:
         return InvalidSettingError(
-            'audio.type', type_name, 'a type that is installed',
+            f'{modality}.type', type_name, 'a type that is installed',
             'build https://github.com/mgonzs13/audio_common and source its workspace last, for '
-            f'another package has its name; or set audio.type to {AUDIO_DATA_STAMPED}, or {off}')
+            f'another package has its name; or set {modality}.type to {AUDIO_DATA_STAMPED}, or '
+            f'{off}')
     if type_name == YOLO:
         return InvalidSettingError(
-            'detections.type', type_name, 'a type that is installed',
+            f'{modality}.type', type_name, 'a type that is installed',
             'build https://github.com/mgonzs13/yolo_ros and source its workspace; or set '
-            f'detections.type to {DETECTIONS}, or {off}')
+            f'{modality}.type to {DETECTIONS}, or {off}')
     package = type_name.partition('/')[0].replace('_', '-')
     install = f'install ros-$ROS_DISTRO-{package} and source ROS again'
-    if modality is Modality.AUDIO and _find_class(AUDIO_STAMPED):
-        install = f'set audio.type to {AUDIO_STAMPED}, which is installed under this name'
+    if modality.type_name == 'audio' and _find_class(AUDIO_STAMPED):
+        install = f'set {modality}.type to {AUDIO_STAMPED}, which is installed under this name'
     else:
         own = modality_type(modality)
         others = [each for each in own.message_types if _find_class(each)]

@@ -27,6 +27,7 @@ from karmma_ros.modalities.modality_type import (
     InputDecoder,
     InputMessage,
     stamp_ns_of,
+    with_own_names,
 )
 from karmma_ros.modality import Modality
 from karmma_ros.stream.sensor_stream import SensorStream
@@ -148,7 +149,7 @@ class MessageIngest:
 
         :raises InvalidSampleError: when it cannot be understood.
         """
-        return self._decoder(modality).apply_info(info)
+        return with_own_names(modality, self._decoder(modality).apply_info(info))
 
     def wants(self, modality: Modality, stamp_ns: int, now_ns: int) -> bool:
         """
@@ -174,10 +175,11 @@ class MessageIngest:
         self, modality: Modality, reason: str, now_ns: int, informative: bool = True,
     ) -> str:
         """
-        Count a message that cannot be used; return the reason.
+        Count a message that cannot be used; return the reason, with the parameters of this input.
 
         :param informative: whether its content is not the reason.
         """
+        reason = with_own_names(modality, reason)
         with self._lock:
             self._stream.reject(modality, reason, now_ns, informative)
         return reason

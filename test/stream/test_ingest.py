@@ -182,3 +182,20 @@ def test_the_format_of_stamped_audio_is_known_after_the_first(rig):
 def test_parameters_that_cannot_be_used_are_refused():
     with pytest.raises(InvalidSettingError, match=r'audio\.sample_format'):
         Rig(audio__sample_format='MP3')
+
+
+def test_parameters_in_reasons_are_those_of_the_input():
+    modalities = tuple(map(Modality, ('rgb_left', 'audio_left', 'detections_left')))
+    values = node_parameters(None, modalities)
+    stream = make_stream(SPEC, modalities, values, ())
+    ingest = MessageIngest(values)
+    ingest.feed(stream)
+
+    def take(modality, type_name, message):
+        return ingest.add(ReceivedMessage(modality, type_name, message, SPEC, values), NOW_NS)
+    assert 'set detections_left.image_width and detections_left.image_height' in take(
+        modalities[2], types.DETECTIONS, boxes())
+    assert 'set rgb_left.transport to compressed' in take(
+        modalities[0], types.IMAGE, image_message(encoding='jpeg'))
+    stated = Fields(sample_rate=48_000, channels=1, sample_format='S16LE', coding_format='wave')
+    assert ingest.apply_info(modalities[1], stated).startswith('audio_left.sample_rate is 16000')

@@ -55,6 +55,9 @@ def test_yolo_msgs_that_are_not_installed_are_named_with_a_fix(monkeypatch):
     with pytest.raises(InvalidSettingError, match='detections.type is .*github.com/mgonzs13/yolo_r'
                        '.*or set detections.type to vision_msgs'):
         message_class(YOLO, D)
+    with pytest.raises(InvalidSettingError, match='^audio_left.type is .*or set audio_left.type '
+                       'to .*, or set audio_left.enabled'):
+        message_class(types.AUDIO_STAMPED, Modality('audio_left'))
 
 
 @pytest.mark.parametrize('offered', [
