@@ -155,6 +155,7 @@ class Depth(ModalityType):
     name, letter, sensor = 'depth', 'Z', 'the depth camera'
     what, silence = 'the depth camera', 'an image after which it is stale'
     spec_class = DepthSpec
+    read_with = ('scale',)
     is_image = has_frames = True
     message_types = (IMAGE, COMPRESSED_IMAGE)
     compressed_suffix = '/compressedDepth'

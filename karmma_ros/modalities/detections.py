@@ -180,6 +180,8 @@ class Detections(ModalityType):
     what = 'the detected boxes'
     silence = 'a detection message after which they are stale; an empty message counts'
     spec_class, spec_field = DetectionSpec, 'detections'
+    read_with = (
+        'normalised', 'offset_x', 'offset_y', 'image_width', 'image_height')
     message_types = (DETECTIONS, YOLO)
     timeout = 1.0
     decoder, content_check = DetectorDecoder, BoxContent

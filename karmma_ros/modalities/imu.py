@@ -202,6 +202,7 @@ class Imu(SeriesType):
     what, silence = 'the inertial sensor', 'a message after which it is stale'
     spec_class = ImuSpec
     message_types = (IMU,)
+    read_with = ('acceleration_unit', 'angular_velocity_unit')
     depth = 200
     decoder, content_check = ImuDecoder, StuckSeries
     unsupported = {

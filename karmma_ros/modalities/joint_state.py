@@ -80,6 +80,7 @@ class JointState(SeriesType):
     what, silence = 'the joint states', 'a message after which they are stale'
     topic = 'joint_states'
     spec_class = JointStateSpec
+    read_with = ('names',)
     message_types = (JOINT_STATE,)
     decoder, content_check = JointStateDecoder, StuckJoints
     unsupported = {

@@ -225,6 +225,9 @@ class ModalityType(Corruptible, ABC):
     stands for the name of the topic."""
     unsupported_names: ClassVar[tuple[str, str]] = ('', '')
     """Pattern of the names of other such types, and what to do about them."""
+    read_with: ClassVar[tuple[str, ...]] = ()
+    """Its parameters that decide how a message is read, such as a unit: when one has changed, the
+    samples before are void."""
     decoder: ClassVar[type[InputDecoder]] = InputDecoder
     content_check: ClassVar[type[ContentCheck] | None] = None
     """Finds samples that are valid and show nothing; None: it has no such check."""

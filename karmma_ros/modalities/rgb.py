@@ -239,6 +239,7 @@ class Rgb(ModalityType):
     name, letter, sensor = 'rgb', 'V', 'the camera'
     what, silence = 'the camera for RGB', 'an image after which the camera is stale'
     spec_class, spec_field = VideoSpec, 'video'
+    read_with = ('bits',)
     is_image = has_frames = packs_samples = True
     message_types = (IMAGE, COMPRESSED_IMAGE)
     topic, depth = 'image', 1  # the newest image alone, so that a slow machine is not behind

@@ -100,6 +100,7 @@ class Skeleton(SeriesType):
     what = 'the skeleton'
     silence = 'a message with a person after which it is stale'
     spec_class = SkeletonSpec
+    read_with = ('joints', 'aspect_ratio', 'namespace')
     message_types = (SKELETON, POSES, MARKERS)
     depth = 10
     timeout = 1.0

@@ -97,6 +97,8 @@ class MessageIngest:
         """Of the inputs whose content is checked."""
         self._checks: dict[Modality, ContentCheck] = {}
         """Theirs."""
+        self._read_with: dict[Modality, tuple[Any, ...]] = {}
+        """The values of `ModalityType.read_with` for the last sample of each input."""
         self._known: dict[tuple[Modality, str], Finding] = {}
         """Findings that the stream was notified of."""
 
@@ -198,14 +200,22 @@ class MessageIngest:
                 judged = modality_type(modality).stand_ins(sample, received.spec)[1] or decoder
         self._check_content(received, judged, sample, now_ns)
         self._report(decoder)
+        restarts = self._has_changed(modality) or decoder.restarts
         with self._lock:
-            if decoder.restarts:
+            if restarts:
                 stream.restart(modality)
             reason = stream.add(modality, sample, stamp_ns, now_ns)
         if not reason:
             decoder.stored(sample, stamp_ns, now_ns)
             self._report(decoder)
         return reason
+
+    def _has_changed(self, modality: Modality) -> bool:
+        """Return whether the samples before were read with other parameters."""
+        values = tuple(self._values[f'{modality}.{name}']
+                       for name in modality_type(modality).read_with)
+        before, self._read_with[modality] = self._read_with.get(modality, values), values
+        return before != values
 
     def _decoder(self, modality: Modality) -> InputDecoder:
         if modality not in self._decoders:

@@ -230,3 +230,46 @@ def test_several_have_topics_and_parameters_of_their_own():
     feed(rig, 2)
     assert rig.available == 'I'
     assert rig.stream.nbytes < 6 * 4 * 64 * 128
+
+
+def test_memory_is_bounded_while_the_stamp_stands_still():
+    rig = ModalityRig(SPEC, 'imu')
+    feed(rig, 2)
+    stamp_ns = rig.now_ns
+    for _ in range(5000):
+        rig.now_ns += MS
+        rig.take('imu', IMU, message(stamp_ns))
+    check = rig.ingest._decoders[Modality('imu')]._check
+    assert len(check._block) <= 4096
+
+
+def test_a_finding_is_replaced_by_one_that_makes_the_data_unusable():
+    check = ImuCheck()
+
+    def update(seconds, start_s, acceleration, rotation):
+        for i in range(seconds * 50):
+            check.update(np.array([*acceleration, *rotation], np.float32), 'm/s2',
+                         start_s * NANOSECONDS + i * 20 * MS)
+        return check.findings['missing']
+
+    first = update(5, 0, (0, 0, GRAVITY), (0, 0, 0))
+    assert first.usable and 'angular_velocity' in first.text
+    second = update(5, 5, (0, 0, 0), (1, 0, 0))
+    assert not second.usable and 'linear_acceleration' in second.text
+
+
+def test_samples_that_were_read_with_another_unit_are_void():
+    rig = ModalityRig(SPEC, 'imu')
+    feed(rig, 3)
+    rig.values['imu.angular_velocity_unit'] = 'deg/s'
+    rig.ingest.read_parameters()
+    feed(rig, 0.5)
+    assert rig.status('imu').state is ModalityState.INSUFFICIENT
+    feed(rig, 2)
+    window = rig.stream.window(rig.now_ns).samples[Modality('imu')]
+    np.testing.assert_allclose(window.values[:, 3], 0.5 * np.pi / 180, rtol=1e-2)
+    count = len(rig.stream._sources[Modality('imu')].buffer._stamps)
+    rig.values['imu.timeout'] = 0.7
+    rig.ingest.read_parameters()
+    feed(rig, 0.02)
+    assert len(rig.stream._sources[Modality('imu')].buffer._stamps) >= count
