@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MOST_SAMPLES, MOST_CHANNELS = 16_384, 4096
 """Limits of what a model may require."""
-_SPARE_SLOTS = 2
+_SPARE_SLOTS, _BURST_NS = 2, 1_000_000
 
 
 def check_field(type_name: str, field: str, value: Any, valid: bool, allowed: str) -> None:
@@ -208,9 +208,14 @@ class SeriesBuffer(SampleBuffer):
         """
         Store a vector `[c]`; the first of a stamp stays.
 
+        Those without a stamp that are received at the same time, as with a coarse `/clock`, are
+        stored one after the other, a nanosecond apart.
+
         :raises InvalidSampleError: for another type or shape, NaN or infinity.
         """
         self._check(sample)
+        if not stamped and self._stamps and 0 <= self._stamps[-1] - start_ns < _BURST_NS:
+            start_ns = self._stamps[-1] + 1
         index = bisect_left(self._stamps, start_ns)
         if self._stamps[index:index + 1] == [start_ns]:
             return

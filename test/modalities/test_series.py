@@ -251,3 +251,11 @@ def test_a_field_out_of_range_is_named(fields, text):
     with pytest.raises(InvalidSettingError) as error:
         VectorSpec(**fields)
     assert text in str(error.value)
+
+
+def test_vectors_without_stamps_that_are_received_together_are_all_stored():
+    buffer = SeriesBuffer(SPEC, 1, 64)
+    for i in range(30):  # a clock of 10 Hz and three messages in each of its steps
+        buffer.add(np.array([i], np.float32), (1000 + i // 3 * 100) * MS, stamped=False)
+    assert buffer.newest_ns == 1900 * MS + 2
+    assert buffer.window(1900 * MS + 2).values[:, 0].tolist()[-24:] == list(range(6, 30))
