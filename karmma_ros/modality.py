@@ -8,7 +8,6 @@ What a modality is (its specification, buffer, message types and so on) is in
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from itertools import combinations
@@ -117,6 +116,8 @@ class Modality(str):
 
 
 _INSTANCES: dict[str, Modality] = {}
+_TO_ADD: list[str] = [ENTRY_POINTS]
+"""Groups of entry points that were not read yet."""
 _BY_LOCATION: set[str] = set()
 """Types that were registered by their class."""
 
@@ -141,10 +142,10 @@ def _unknown(name: str) -> InvalidSettingError:
 
 def _type_of(name: str) -> str | None:
     """Return the longest name of a type that a name is, or that it begins with before a `_`."""
-    def longest() -> str | None:
-        fit = [each for each in REGISTRY if name == each or name.startswith(f'{each}_')]
-        return max(fit, key=len, default=None)
-    return longest() or (longest() if _add_installed() else None)
+    if name not in REGISTRY:  # a package may have a type rgb_thermal, which is no rgb
+        _add_installed()
+    fit = [each for each in REGISTRY if name == each or name.startswith(f'{each}_')]
+    return max(fit, key=len, default=None)
 
 
 def is_modality(name: str) -> bool:
@@ -182,7 +183,10 @@ def register(type_name: str, location: str) -> None:
         return
     if not _NAME.fullmatch(type_name):
         raise InvalidSettingError('modality type', type_name, 'lower case letters, digits and _')
-    letter = load_type(type_name, location).letter
+    letter = getattr(load_type(type_name, location), 'letter', None)
+    if not isinstance(letter, str):
+        raise InvalidSettingError(
+            f'modality type {type_name}', location, 'a subclass of ModalityType with a letter')
     same = next((name for name, each in REGISTRY.items() if each.letter == letter), None)
     if same is not None or not letter.isalpha():
         raise InvalidSettingError(
@@ -213,17 +217,19 @@ def load_type(type_name: str, location: str) -> Any:
             f'{type(error).__name__}: {error}') from error
 
 
-@cache
-def _add_installed() -> bool:
+def _add_installed() -> None:
     """Add the types of installed packages, once, in the order of their names."""
-    installed = sorted(entry_points(group=ENTRY_POINTS), key=lambda each: each.name)
-    for each in installed:
+    groups = tuple(_TO_ADD)
+    _TO_ADD.clear()  # first, for a package may name modalities while it is imported
+    installed = [each for group in groups for each in entry_points(group=group)]
+    for each in sorted(installed, key=lambda each: each.name):
         try:
             register(each.name, each.value)
             _BY_LOCATION.discard(each.name)
-        except InvalidSettingError as error:  # of one package, which must not stop all others
-            warnings.warn(f'{error}; it is not used', stacklevel=2)
-    return bool(installed)
+        except Exception as error:  # of one package, which must not stop all others
+            text = str(error) if isinstance(error, InvalidSettingError) else (
+                f'modality type {each.name}: {type(error).__name__}: {error}')
+            warnings.warn(f'{text}; it is not used', stacklevel=2)
 
 
 Modality.RGB, Modality.FLOW = Modality('rgb'), Modality('flow')

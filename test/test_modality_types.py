@@ -161,3 +161,29 @@ def test_an_installed_package_adds_its_type(tmp_path):
                          text=True, check=True)
     assert run.stdout.split() == ['gaze_left', 'gaze']
     assert 'modality type broken' in run.stderr and 'it is not used' in run.stderr
+
+
+def test_an_installed_type_is_no_other_type_with_a_suffix_and_a_function_is_none(tmp_path):
+    (tmp_path / 'two_package.py').write_text(
+        "from karmma_ros.modality import Modality\nWRIST = Modality('rgb_wrist')\n"
+        + GAZE.replace("'gaze', 'G'", "'rgb_thermal', 'T'") + '\n\ndef make():\n    pass\n')
+    info = tmp_path / 'two_package-1.0.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: two-package\nVersion: 1.0\n')
+    (info / 'entry_points.txt').write_text(
+        '[karmma_ros.modalities]\nrgb_thermal = two_package:Gaze\nmade = two_package:make\n')
+    code = textwrap.dedent("""
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from karmma_ros.modality import Modality
+        each = [Modality(name) for name in ('rgb_thermal', 'rgb_thermal_left', 'rgb_wrist')]
+        print([(m.type_name, m.suffix) for m in each])
+        from karmma_ros.modalities import modality_type
+        print(type(modality_type(Modality.RGB)).__name__)
+    """)
+    run = subprocess.run([sys.executable, '-c', code, str(tmp_path)], capture_output=True,
+                         text=True, check=True)
+    assert run.stdout == (
+        "[('rgb_thermal', ''), ('rgb_thermal', 'left'), ('rgb', 'wrist')]\nRgb\n")
+    assert ("modality type made is 'two_package:make'; expected a subclass of ModalityType with "
+            'a letter') in run.stderr
