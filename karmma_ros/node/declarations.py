@@ -82,7 +82,8 @@ EVENTS = (
     Declaration('events.min_duration', _EVENTS.min_duration,
                 'What has not been seen for this long is not announced, seconds.', _SECONDS),
     Declaration('events.max_gap', _EVENTS.max_gap,
-                'Without a result for longer than this, what runs has ended, seconds.',
+                'Without a result for longer than this, or 2 / rate if that is more, what runs '
+                'has ended, seconds.',
                 (0.05, 60.0)),
     Declaration('events.background', '',
                 'Class, verb or noun, that stands for no action; empty: that of the model, if it '

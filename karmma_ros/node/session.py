@@ -227,6 +227,8 @@ class Session:
     def _change_rate(self) -> None:
         if self._hop(self.model) != self._stream.hop:
             self._replace(self.model, self._make_stream(self.model))
+        elif event_settings(self._parameters) != self._event_settings:
+            self._replace(self.model, self._stream)
         self._restart_rate()
 
     def _restart_rate(self) -> None:
@@ -291,7 +293,8 @@ class Session:
         self._inputs.feed(stream, model.bundle.spec, model.recogniser.modalities)
 
     def _engine(self, model: Model, stream: SensorStream) -> Engine:
-        events = ActionEvents(event_settings(self._parameters), model.bundle.vocabulary)
+        self._event_settings = event_settings(self._parameters)
+        events = ActionEvents(self._event_settings, model.bundle.vocabulary)
         return Engine(stream, model.recogniser, model.bundle.model_id, events)
 
     def _with_topic(self, model: Model) -> frozenset[Modality]:

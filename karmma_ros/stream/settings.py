@@ -65,9 +65,12 @@ def event_settings(values: Mapping[str, Any]) -> EventSettings:
     """
     Return the settings of the events.
 
+    `max_gap` is two periods of `rate` at least: else each result would end what runs.
+
     :raises InvalidSettingError: when they contradict each other.
     """
     chosen = {name: values[f'events.{name}'] for name in _EVENT_PARAMETERS}
+    chosen['max_gap'] = max(chosen['max_gap'], 2 / values['rate'])
     return EventSettings(**{**chosen, 'background': chosen['background'] or None})
 
 

@@ -21,6 +21,7 @@ from karmma_ros.evaluation.segmentation import (
 )
 from karmma_ros.prediction import Prediction, Vocabulary
 from karmma_ros.stream.events import ActionEvent, ActionEvents, EventSettings, Phase
+from karmma_ros.stream.settings import event_settings, node_parameters
 import numpy as np
 import pytest
 from simulated_stream import BACKGROUND, Recording, RecordingSettings, simulate
@@ -576,3 +577,12 @@ def test_the_page_shows_the_settings_and_what_the_benchmark_prints():
     names, shown = ([line.split('|')[1] for line in lines if line.startswith('|')]
                     for lines in (printed, tables))
     assert names == shown and len(names) == 14
+
+
+@pytest.mark.parametrize(('rate', 'gap'), [(0.5, 4.0), (1.0, 2.0), (5.0, 1.0)])
+def test_results_that_are_far_apart_still_give_events(rate, gap):
+    chosen = event_settings({**node_parameters(), 'rate': rate})
+    assert chosen.max_gap == gap
+    actions = ActionEvents(chosen, WORDS)
+    results = every(round(1000 / rate), 0, 20_000, sure_of(*CUTTING_BREAD))
+    assert [event.phase for event in play(actions, results)] == [STARTED]
