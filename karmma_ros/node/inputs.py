@@ -79,6 +79,8 @@ class Inputs:
         """
         Store in another stream from now on the inputs of a model.
 
+        An input that cannot be subscribed to is logged, and `check` tries again.
+
         :raises InvalidSettingError: when a message package is not installed; nothing changes.
         """
         for plan in self._plans(frozenset(modalities), spec).values():
@@ -86,7 +88,7 @@ class Inputs:
         self._modalities, self._spec = frozenset(modalities), spec
         self._messages.feed(stream, spec)
         if self._running:
-            self._reconcile()
+            self._try_to_reconcile()
 
     def start(self) -> None:
         """
@@ -114,10 +116,7 @@ class Inputs:
         if any(is_modality(name.partition('.')[0]) for name in names):
             self._messages.read_parameters()
         if self._running:
-            try:
-                self._reconcile()
-            except (InvalidSettingError, RuntimeError) as failure:
-                self._log.error(str(failure))
+            self._try_to_reconcile()
 
     def check(self) -> None:
         """Follow what the publishers offer; call it about twice a second."""
@@ -184,6 +183,13 @@ class Inputs:
         if own.type_name(self._parameters) == COMPRESSED_IMAGE:
             topic = self._node.resolve_topic_name(topic + own.compressed_suffix)
         return topic
+
+    def _try_to_reconcile(self) -> None:
+        """Do as `_reconcile`, and log a failure."""
+        try:
+            self._reconcile()
+        except (InvalidSettingError, RuntimeError) as failure:
+            self._log.error(str(failure))
 
     def _reconcile(self) -> None:
         """Subscribe and unsubscribe as planned, and leave other subscriptions alone."""

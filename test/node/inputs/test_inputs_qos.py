@@ -130,6 +130,17 @@ def test_overrides_that_are_none(rig, name, value, text):
     assert rig.inputs.problem(V) != '' and '/detections' in rig.subscriptions()
 
 
+def test_an_input_that_fails_when_the_stream_is_replaced_stops_no_other(rig, capfd):
+    rig.start(overrides={'qos_overrides./flow.subscription.depth': 0})
+    rig.values['flow.source'] = 'topic'
+    rig.feed(rig.modalities)
+    assert 'depth is 0' in rig.inputs.problem(F) and 'depth is 0' in capfd.readouterr().err
+    assert rig.until(rig.available(V), step=lambda: rig.send('image', make_image()))
+    rig.values['flow.source'] = 'computed'
+    rig.inputs.check()
+    assert rig.inputs.problem(F) == ''
+
+
 @pytest.mark.parametrize(('values', 'message_type', 'topic', 'modality', 'text'), [
     ({}, CompressedImage, 'image', V,
      'publishes sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image: set rgb.transport to '
