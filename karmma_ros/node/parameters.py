@@ -43,6 +43,7 @@ class Parameters(Mapping[str, Any]):
         """
         self._node, self._checks, self._changed = node, tuple(checks), changed
         self._declarations = {declaration.name: declaration for declaration in declarations}
+        self._own_names = frozenset(self._declarations)
         self._problems: dict[str, InvalidSettingError] = {}
         self.frozen = False
         """True while the parameters that are declared as fixed may not change."""
@@ -68,8 +69,12 @@ class Parameters(Mapping[str, Any]):
 
     @property
     def problems(self) -> list[InvalidSettingError]:
-        """Return what is wrong with initial values that have not been set since."""
-        return list(self._problems.values())
+        """
+        Return what is wrong with initial values that have not been set since.
+
+        Those of what was declared later are raised by `declare`, for the model that needs it.
+        """
+        return [each for name, each in self._problems.items() if name in self._own_names]
 
     def declare(self, declarations: Iterable[Declaration]) -> None:
         """
@@ -77,11 +82,12 @@ class Parameters(Mapping[str, Any]):
 
         :raises InvalidSettingError: for the first initial value that cannot be used.
         """
-        new = {each.name: each for each in declarations if each.name not in self._declarations}
+        given = {each.name: each for each in declarations}
+        new = {n: each for n, each in given.items() if n not in self._declarations}
         for declaration in new.values():
             self._declare(declaration)
         self._declarations.update(new)  # afterwards, so that no callback takes it for a change
-        for name in new:
+        for name in given:  # also of what was declared before, until it is set
             if name in self._problems:
                 raise self._problems[name]
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from karmma_ros.errors import InvalidSettingError
-from karmma_ros.node.declarations import DECLARATIONS
+from karmma_ros.modality import Modality
+from karmma_ros.node.declarations import DECLARATIONS, input_declarations
 from karmma_ros.node.parameters import Parameters
 import pytest
 import rclpy
@@ -180,3 +181,16 @@ def test_a_text_as_long_as_it_may_be_is_taken(declared):
     node, parameters = declared()
     assert node.set_parameters([Parameter('subject_id', value='é' * 256)])[0].successful
     assert parameters['subject_id'] == 'é' * 256
+
+
+def test_a_wrong_value_of_a_further_input_is_refused_until_it_is_set(declared):
+    node, parameters = declared(imu__timeout='soon')
+    assert parameters.problems == []
+    for _ in range(2):
+        with pytest.raises(InvalidSettingError, match="imu.timeout is 'soon'"):
+            parameters.declare(input_declarations([Modality('imu')]))
+        assert parameters.problems == [], 'another model is not concerned'
+    parameters.declare(input_declarations([Modality('depth')]))
+    assert node.set_parameters([Parameter('imu.timeout', value=0.7)])[0].successful
+    parameters.declare(input_declarations([Modality('imu')]))
+    assert parameters['imu.timeout'] == 0.7
