@@ -33,6 +33,8 @@ from rclpy.parameter import Parameter
 import torch
 
 _BACKWARD_JUMP = Duration(seconds=-0.1)
+_THREADS = torch.get_num_threads()
+"""Torch's choice."""
 _CLOCKLESS_CHECKS = 10
 """A player that starts with the node may need this many checks to publish /clock."""
 
@@ -47,8 +49,7 @@ class Session:
         :raises KarmmaError: when a parameter or the model is not usable; nothing is left behind.
         """
         self._node, self._parameters, self._log = node, parameters, NodeLog(node)
-        if parameters['threads']:
-            torch.set_num_threads(parameters['threads'])
+        torch.set_num_threads(parameters['threads'] or _THREADS)
         load = partial(load_model, hub=self._log.info if parameters['allow_hub'] else None)
         self.model = load(parameters['model'], choose_device(parameters['device']),
                           parameters['backend'])

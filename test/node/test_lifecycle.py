@@ -7,6 +7,7 @@ import threading
 import weakref
 
 from karmma_ros.model.bundle import load_bundle
+from karmma_ros.node import session
 from karmma_ros.node.lifecycle import KarmmaNode
 from karmma_ros.node.messages import model_info_message
 from lifecycle_msgs.msg import Transition
@@ -16,6 +17,7 @@ import rclpy
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
+import torch
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -328,3 +330,20 @@ def test_a_context_that_ends_during_the_shutdown_is_no_error(ros, bundle, monkey
     assert node._session is None
     assert 'shutdown failed' not in capfd.readouterr().err
     node.destroy_node()
+
+
+def test_no_number_of_threads_is_torch_s_choice_again(monkeypatch):
+    def fail(device):
+        raise LookupError(device)
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(session, '_THREADS', 2)
+    monkeypatch.setattr(session, 'choose_device', fail)
+    values = {'allow_hub': False, 'model': 'm', 'device': 'cpu', 'backend': 'auto'}
+    try:
+        for given, used in ((3, 3), (0, 2)):
+            with pytest.raises(LookupError):
+                session.Session(None, {**values, 'threads': given})
+            assert torch.get_num_threads() == used
+    finally:
+        torch.set_num_threads(before)
