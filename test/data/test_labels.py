@@ -2,6 +2,7 @@
 
 import json
 
+from karmma_ros.bags.metadata import COMPRESSED, STORAGES
 from karmma_ros.data.labels.label_export import write_labels, WRITERS
 from karmma_ros.data.labels.label_file import (
     ActionLabel,
@@ -13,6 +14,8 @@ from karmma_ros.data.labels.label_file import (
 )
 from karmma_ros.data.labels.label_formats import classes_of, ImportOptions, read_labels
 from karmma_ros.errors import DataError, InvalidSettingError
+from karmma_ros.media.video_audio import AUDIO_SUFFIXES
+from karmma_ros.media.video_file import VIDEO_SUFFIXES
 import pytest
 
 EAF = """<?xml version="1.0" encoding="UTF-8"?>
@@ -204,9 +207,19 @@ def test_a_row_that_cannot_be_used_is_a_sentence(tmp_path, row, problem):
 @pytest.mark.parametrize(('path', 'name'), [
     ('/data/monday.mcap', 'monday'), ('C:\\bags\\monday', 'monday'), ('a.b.wav', 'a.b'),
     ('file:///x/y.mp4', 'y'), ('bags/monday/', 'monday'), ('.hidden', '.hidden'), ('', ''),
+    ('2026.11.28', '2026.11.28'), ('subject.03', 'subject.03'), ('run_0.5m', 'run_0.5m'),
+    ('run_0.5m.db3', 'run_0.5m'), ('x.mcap.zstd', 'x'), ('x.DB3.ZST', 'x'), ('x.zst', 'x.zst'),
+    ('2026.11.28.MP4', '2026.11.28'), ('day.eaf', 'day'), ('.mcap', '.mcap'),
 ])
 def test_a_recording_is_named_without_folder_and_suffix(path, name):
     assert recording_name(path) == name
+
+
+def test_the_suffixes_of_every_bag_and_media_file_are_no_part_of_a_name():
+    assert {recording_name(f'x{suffix}') for suffix in (
+        *STORAGES, *VIDEO_SUFFIXES, *AUDIO_SUFFIXES)} == {'x'}
+    assert {recording_name(f'x{storage}{zstd}') for storage in STORAGES for zstd in COMPRESSED} \
+        == {'x'}
 
 
 def test_a_text_is_verb_and_noun_or_an_action():

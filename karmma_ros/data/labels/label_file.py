@@ -12,10 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import csv
 from dataclasses import dataclass, field, replace
 import io
+from os.path import splitext
 from pathlib import Path
 
 from karmma_ros.errors import count_text, DataError
 from karmma_ros.media.csv_table import parse_time, read_csv
+from karmma_ros.media.video_audio import AUDIO_SUFFIXES
+from karmma_ros.media.video_file import VIDEO_SUFFIXES
 from karmma_ros.prediction import NOUN, VERB
 from karmma_ros.storage import write_atomically
 
@@ -26,6 +29,10 @@ _NAMES = {
     STOP: (STOP, 'end', 'stop_s', 'end_s', 'stop_timestamp', 'stop_time', 'end_time'),
 }
 """Column → names that are read for it, the first of which is written."""
+_COMPRESSED = ('.zstd', '.zst')
+_SUFFIXES = VIDEO_SUFFIXES | AUDIO_SUFFIXES | {
+    '.mcap', '.db3', '.bag', '.csv', '.tsv', '.txt', '.eaf', '.boris', '.json', '.xml'}
+"""What the names of bags, videos, audio files and label files end with."""
 LATE_S = 0.5
 """By how much a label may end after its bag, whose last message is before the end of an action."""
 HEADS = (VERB, NOUN, ACTION)
@@ -72,11 +79,14 @@ def recording_name(path: str) -> str:
     """
     Return the name by which labels refer to a recording: without its folder and suffix.
 
-    Paths of other systems and URLs are read as well.
+    Paths of other systems are read as well. A suffix is that of a bag, compressed or not, a video,
+    an audio file or a label file: a date such as `2026.11.28` has none.
     """
     name = path.replace('\\', '/').rstrip('/').rpartition('/')[2]
-    stem, dot, suffix = name.rpartition('.')
-    return stem if dot and stem and suffix.isalnum() and len(suffix) <= 5 else name
+    stem, suffix = splitext(name)
+    if suffix.casefold() in _COMPRESSED:
+        stem, suffix = splitext(stem)
+    return stem if suffix.casefold() in _SUFFIXES else name
 
 
 def checked(label: ActionLabel, where: str) -> ActionLabel | str:
