@@ -124,6 +124,74 @@ def test_a_file_of_each_tool(tmp_path, name):
     assert list(table.problems) == problems
 
 
+def referring(value, annotation_id, parent):
+    return (f'<ANNOTATION><REF_ANNOTATION ANNOTATION_ID="{annotation_id}" ANNOTATION_REF="{parent}'
+            f'"><ANNOTATION_VALUE>{value}</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION>')
+
+
+def read_eaf(path, verbs, nouns, further=''):
+    text = EAF.format(verbs=verbs, nouns=nouns).replace(
+        '<LINGUISTIC_TYPE ', f'{further}<LINGUISTIC_TYPE ')
+    path.write_text(text, encoding='utf-8')
+    table = read_labels(path)
+    return [(x.start_s, x.stop_s, x.classes) for x in table.labels], list(table.problems)
+
+
+def test_annotations_of_dependent_tiers_have_the_span_of_their_parent(tmp_path):
+    path, span = tmp_path / 'a.eaf', (1.5, 4.25)
+    note = f'<TIER TIER_ID="note">{referring("both hands", "a4", "a3")}</TIER>'
+    labels, problems = read_eaf(path, annotation('cut'), referring('bread', 'a3', 'a1'), note)
+    assert labels == [(*span, {'action': 'both hands'}),
+                      (*span, {'verb': 'cut', 'noun': 'bread'})] and not problems
+    labels, problems = read_eaf(path, annotation('cut'), ''.join(
+        referring('bread', *ids) for ids in (('a3', 'a9'), ('a5', 'a6'), ('a6', 'a5'))))
+    assert labels == [(*span, {'verb': 'cut'})]
+    assert problems == [f'a.eaf: {name} of tier Noun: it refers to {parent}; expected an '
+                        'annotation that has times, or refers to one'
+                        for name, parent in (('a3', 'a9'), ('a5', 'a6'), ('a6', 'a5'))]
+
+
+def test_two_annotations_of_a_head_with_the_same_span_are_two_labels(tmp_path):
+    second = annotation('wash').replace('"a1"', '"a2"')
+    tier = f'<TIER TIER_ID="verb">{second}</TIER>'
+    labels, problems = read_eaf(
+        tmp_path / 'a.eaf', annotation('cut'), referring('pan', 'a3', 'a2'), tier)
+    assert labels == [(1.5, 4.25, {'verb': 'cut'}), (1.5, 4.25, {'verb': 'wash', 'noun': 'pan'})]
+    assert not problems
+    labels, _ = read_eaf(tmp_path / 'a.eaf', annotation('cut'), annotation('bread'), tier)
+    assert [x[2] for x in labels] == [{'verb': 'cut', 'noun': 'bread'}, {'verb': 'wash'}]
+
+
+@pytest.mark.parametrize(('url', 'name'), [
+    ('file:///C:/My%20Videos/k%C3%BCche%201.mp4', 'k\u00fcche 1'), ('./day%231.wav', 'day#1'),
+    ('file:///C:/My Videos/day #1.mp4', 'day #1'), ('file:///x/100% rye.mp4', '100% rye'),
+])
+def test_the_url_of_elan_is_decoded(tmp_path, url, name):
+    (tmp_path / 'a.eaf').write_text(EAF.format(verbs=annotation('cut'), nouns='').replace(
+        'file:///home/anna/monday.mp4', url), encoding='utf-8')
+    assert read_labels(tmp_path / 'a.eaf').labels[0].recording == name
+
+
+@pytest.mark.parametrize('name', ['k\u00fcche 1', '100%25', 'a?b#c&d', '2026.11.28'])
+@pytest.mark.parametrize('format_name', ['elan', 'via', 'label-studio', 'csv'])
+def test_names_of_recordings_are_read_as_they_were_written(tmp_path, name, format_name):
+    write_labels(tmp_path / 'out', [ActionLabel(name, 0, 1, {'action': 'cut'})], format_name)
+    assert read_labels(tmp_path / 'out', format_name).labels[0].recording == name
+
+
+@pytest.mark.parametrize(('source', 'name'), [
+    ('/data/upload/3/1a2b3c4d-day_1.wav', 'day_1'), ('1a2b3c4d-day_1.wav', '1a2b3c4d-day_1'),
+    ('http://localhost:8080/data/upload/3/1a2b3c4d-day%201.wav', 'day 1'),
+    ('/data/local-files/?d=day_1.wav', 'day_1'), ('/data/local-files/?d=a%2Fk%C3%BCche.wav',
+                                                  'k\u00fcche'),
+    ('https://host/day_1.wav?token=a.b', 'day_1'), ('s3://bucket/day_1.wav', 'day_1'),
+])
+def test_the_files_of_label_studio_name_recordings(tmp_path, source, name):
+    tasks = [{**AUDIO_TASKS[0], 'data': {'audio': source}}]
+    (tmp_path / 'a.json').write_text(json.dumps(tasks))
+    assert read_labels(tmp_path / 'a.json').labels[0].recording == name
+
+
 @pytest.mark.parametrize('name', ['video.json', 'track.xml'])
 def test_numbers_of_frames_need_a_rate(tmp_path, name):
     (tmp_path / name).write_text(FILES[name][0])
@@ -236,8 +304,11 @@ def test_classes_are_renamed_and_dropped(tmp_path):
         {'verb': 'slice', 'noun': 'loaf'}, LABELS[1].classes]
     assert table.problems == ('1 label is dropped by the map of classes',)
     path.write_text('verb,noun\ncut,bread\n')
-    with pytest.raises(DataError, match='its columns are verb, noun; expected label and'):
-        read_classes_map(path)
+    for columns in ('verb,noun', 'label', 'label,verb,noun,comment'):
+        path.write_text(f'{columns}\ncut,bread\n')
+        with pytest.raises(DataError, match=f'its columns are {columns.replace(",", ", ")}; '
+                           'expected label and'):
+            read_classes_map(path)
 
 
 def read_labels_of(folder):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from karmma_ros.data.labels.label_file import ActionLabel, label_text, LabelTable
@@ -26,7 +27,7 @@ def _elan(labels: Sequence[ActionLabel]) -> str:
         _SCHEMA: _EAF})
     header = ElementTree.SubElement(root, 'HEADER', MEDIA_FILE='', TIME_UNITS='milliseconds')
     ElementTree.SubElement(
-        header, 'MEDIA_DESCRIPTOR', MEDIA_URL=labels[0].recording, MIME_TYPE='unknown')
+        header, 'MEDIA_DESCRIPTOR', MEDIA_URL=quote(labels[0].recording), MIME_TYPE='unknown')
     times = sorted({round(1000 * t) for label in labels for t in (label.start_s, label.stop_s)})
     order = ElementTree.SubElement(root, 'TIME_ORDER')
     slots = {value: f'ts{i}' for i, value in enumerate(times, 1)}

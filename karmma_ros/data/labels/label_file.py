@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 import io
 from os.path import splitext
 from pathlib import Path
+import re
+from urllib.parse import unquote
 
 from karmma_ros.errors import count_text, DataError
 from karmma_ros.media.csv_table import parse_time, read_csv
@@ -33,6 +35,9 @@ _COMPRESSED = ('.zstd', '.zst')
 _SUFFIXES = VIDEO_SUFFIXES | AUDIO_SUFFIXES | {
     '.mcap', '.db3', '.bag', '.csv', '.tsv', '.txt', '.eaf', '.boris', '.json', '.xml'}
 """What the names of bags, videos, audio files and label files end with."""
+NOTHING = 'nothing'
+"""Class that stands for no action unless another one is named."""
+_UPLOAD = re.compile(r'^[0-9a-f]{8}-')
 LATE_S = 0.5
 """By how much a label may end after its bag, whose last message is before the end of an action."""
 HEADS = (VERB, NOUN, ACTION)
@@ -87,6 +92,27 @@ def recording_name(path: str) -> str:
     if suffix.casefold() in _COMPRESSED:
         stem, suffix = splitext(stem)
     return stem if suffix.casefold() in _SUFFIXES else name
+
+
+def media_recording(source: str, is_url: bool = False) -> str:
+    """
+    Return the recording of a media file.
+
+    Label Studio adds eight digits to the names of uploads, and names local files in a query.
+
+    :param source: path or URL; on the web, or of Label Studio, also one with a query.
+    :param is_url: whether special characters are encoded although it has no scheme.
+    """
+    path, is_served = source, source.startswith(('http://', 'https://', '/data/'))
+    if is_served:
+        path, _, query = source.partition('#')[0].partition('?')
+        local = next((x[2:] for x in query.split('&') if x.startswith('d=')), '')
+        path = local if local and path.rstrip('/').endswith('/data/local-files') else path
+    decoded = unquote(path) if is_url or is_served or '://' in path else path
+    if '/data/upload/' in path:
+        folder, _, file = decoded.rpartition('/')
+        decoded = f'{folder}/{_UPLOAD.sub("", file)}'
+    return recording_name(decoded)
 
 
 def checked(label: ActionLabel, where: str) -> ActionLabel | str:
@@ -148,9 +174,14 @@ class LabelColumns:
         known = {*self.names.values(), SPLIT, *self.heads}
         return tuple(name for name in self.header if name and name not in known)
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return what stands for each column: its name, or a space and its index without one."""
+        return tuple(name or f' {i}' for i, name in enumerate(self.header))
+
     def cells(self, row: Sequence[str]) -> dict[str, str]:
-        """Return the cells of a row by column; those that it lacks are empty."""
-        return dict(zip(self.header, [*row, *[''] * len(self.header)]))
+        """Return the cells of a row by `keys`; those that it lacks are empty."""
+        return dict(zip(self.keys, [*row, *[''] * len(self.header)]))
 
     def recording(self, row: Sequence[str]) -> str:
         """Return the name of the recording of a row."""
@@ -212,6 +243,29 @@ def seconds(value: float) -> str:
     return f'{value:.3f}'.rstrip('0').rstrip('.')
 
 
+def background_of(labels: Sequence[ActionLabel], given: str = '') -> str:
+    """Return the class that stands for no action: that given, else `nothing` if a label has it."""
+    return given or (NOTHING if any(NOTHING in x.classes.values() for x in labels) else '')
+
+
+def completed(
+    labels: Sequence[ActionLabel], background: str,
+) -> tuple[list[ActionLabel | None], str]:
+    """
+    Give every label a class of each head, which a label of the background has of all.
+
+    :param background: class that stands for no action; empty: none does.
+    :returns: the labels, None for one that lacks a head, and a note on these, empty without any.
+    """
+    heads = LabelTable(tuple(labels)).heads
+    filled = [replace(x, classes={head: x.classes.get(head) or background for head in heads})
+              if background and background in x.classes.values() else x for x in labels]
+    complete = [x if set(x.classes) == set(heads) else None for x in filled]
+    missing = complete.count(None)
+    return complete, (f'{count_text(missing, "label", "are")} left out, without one of '
+                      f'{", ".join(heads)}' if missing else '')
+
+
 def read_classes_map(path: Path) -> dict[str, dict[str, str]]:
     """
     Read a table that renames classes: column `label` and one for each head.
@@ -219,14 +273,16 @@ def read_classes_map(path: Path) -> dict[str, dict[str, str]]:
     A row whose heads are all empty drops its label.
 
     :returns: text of a label → head → class name.
-    :raises DataError: when it cannot be read, or lacks the column `label` or every head.
+    :raises DataError: when it cannot be read, lacks the column `label` or every head, or has
+        another column.
     """
     table = read_csv(path)
     header = [name.casefold() for name in table.header]
     heads = [name for name in header if name and name != 'label']
-    if 'label' not in header or not heads:
+    if 'label' not in header or not heads or not set(heads) <= set(HEADS):
         raise DataError(path, f'its columns are {", ".join(header) or "none"}; expected label and '
-                        f'{VERB}, {NOUN} or {ACTION}', 'give it a header line: label,verb,noun')
+                        f'{VERB}, {NOUN} or {ACTION}, and no others',
+                        'give it a header line: label,verb,noun')
     rows = (dict(zip(header, [*cells, *[''] * len(header)])) for _, cells in table.rows)
     return {row['label'].casefold(): {head: row[head] for head in heads if row[head]}
             for row in rows}

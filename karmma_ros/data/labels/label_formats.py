@@ -21,6 +21,7 @@ from karmma_ros.data.labels.label_file import (
     checked,
     HEADS,
     LabelTable,
+    media_recording,
     read_label_file,
     recording_name,
     split_table,
@@ -74,27 +75,68 @@ def _elan(path: Path, options: ImportOptions) -> _Result:
     root = _xml(path)
     media = root.find('HEADER/MEDIA_DESCRIPTOR')
     url = '' if media is None else media.get('MEDIA_URL') or media.get('RELATIVE_MEDIA_URL') or ''
-    name = options.recording or recording_name(url or path.name)
+    name = options.recording or (media_recording(url, True) if url else recording_name(path.name))
     times = {slot.get('TIME_SLOT_ID'): slot.get('TIME_VALUE')
              for slot in root.iterfind('TIME_ORDER/TIME_SLOT')}
-    spans: dict[tuple[float, float], dict[str, str]] = defaultdict(dict)
-    for tier in root.iterfind('TIER'):
-        head = (tier.get('TIER_ID') or '').casefold()
-        for each in tier.iterfind('ANNOTATION/ALIGNABLE_ANNOTATION'):
-            where = f'{path.name}: {each.get("ANNOTATION_ID")} of tier {tier.get("TIER_ID")}'
-            ends = [times.get(each.get(f'TIME_SLOT_REF{i}')) for i in (1, 2)]
-            if not all(end and end.isdigit() for end in ends):
-                yield f'{where}: got no time; expected a span with both ends'
-                continue
-            start_s, stop_s = (int(end or 0) / 1000 for end in ends)
-            text = each.findtext('ANNOTATION_VALUE') or ''
-            if head in HEADS:
-                spans[start_s, stop_s].update({head: text.strip()} if text.strip() else {})
-            else:
-                yield checked(ActionLabel(name, start_s, stop_s, classes_of(text)), where)
-    for (start_s, stop_s), classes in spans.items():
-        yield checked(ActionLabel(name, start_s, stop_s, classes),
-                      f'{path.name}: {start_s:g} to {stop_s:g} s')
+    actions: dict[tuple[float, float], list[dict[str, str]]] = defaultdict(list)
+    own: dict[ElementTree.Element, dict[str, str]] = {}  # of an annotation that has times
+    for tier, each, aligned in _elan_annotations(root):
+        where = f'{path.name}: {each.get("ANNOTATION_ID")} of tier {tier}'
+        if aligned is None:
+            yield (f'{where}: it refers to {each.get("ANNOTATION_REF")}; expected an annotation '
+                   'that has times, or refers to one')
+            continue
+        ends = [times.get(aligned.get(f'TIME_SLOT_REF{i}')) for i in (1, 2)]
+        if not all(end and end.isdigit() for end in ends):
+            yield f'{where}: got no time; expected a span with both ends'
+            continue
+        start_s, stop_s = (int(end or 0) / 1000 for end in ends)
+        text = (each.findtext('ANNOTATION_VALUE') or '').strip()
+        if tier.casefold() in HEADS:
+            own[aligned] = _with_class(
+                actions[start_s, stop_s], own.get(aligned), tier.casefold(), text)
+        else:
+            yield checked(ActionLabel(name, start_s, stop_s, classes_of(text)), where)
+    for (start_s, stop_s), each_classes in actions.items():
+        for classes in each_classes:
+            yield checked(ActionLabel(name, start_s, stop_s, classes),
+                          f'{path.name}: {start_s:g} to {stop_s:g} s')
+
+
+def _elan_annotations(
+    root: ElementTree.Element,
+) -> Iterator[tuple[str, ElementTree.Element, ElementTree.Element | None]]:
+    """Yield tier, annotation and the one that has its times, None where none has."""
+    every = [(tier.get('TIER_ID') or '', each) for type_name in ('ALIGNABLE', 'REF')
+             for tier in root.iterfind('TIER')
+             for each in tier.iterfind(f'ANNOTATION/{type_name}_ANNOTATION')]
+    by_id = {each.get('ANNOTATION_ID'): each for _, each in every}
+    for tier, each in every:
+        aligned: ElementTree.Element | None = each
+        passed = set[ElementTree.Element]()
+        while aligned is not None and aligned.tag == 'REF_ANNOTATION':
+            passed.add(aligned)
+            aligned = by_id.get(aligned.get('ANNOTATION_REF'))
+            aligned = None if aligned in passed else aligned
+        yield tier, each, aligned
+
+
+def _with_class(
+    actions: list[dict[str, str]], own: dict[str, str] | None, head: str, text: str,
+) -> dict[str, str]:
+    """
+    Add a class to one of the actions of a span and return that action.
+
+    :param own: action that the annotation belongs to; None: the first that has no other class.
+    """
+    action = next((x for x in ([] if own is None else [own]) + actions
+                   if not text or x.get(head, text) == text), None)
+    if action is None:
+        action = {}
+        actions.append(action)
+    if text:
+        action[head] = text
+    return action
 
 
 def _boris(path: Path, options: ImportOptions) -> _Result:
@@ -166,7 +208,7 @@ def _via(path: Path, options: ImportOptions) -> _Result:
             head = str(attribute.get('aname', '')).casefold()
             text = str(attribute.get('options', {}).get(str(value), value)).strip()
             classes.update({head: text} if head in HEADS and text else classes_of(text))
-        yield checked(ActionLabel(options.recording or recording_name(str(name) or path.name),
+        yield checked(ActionLabel(options.recording or media_recording(str(name) or path.name),
                             float(times[0]), float(times[1]), classes), where)
 
 
@@ -176,7 +218,7 @@ def _label_studio(path: Path, options: ImportOptions) -> _Result:
     for task in tasks if isinstance(tasks, list) else [tasks]:
         data = task.get('data', {})
         source = next((str(v) for v in data.values() if isinstance(v, str) and '.' in v), '')
-        name = options.recording or recording_name(source or str(task.get('id', path.name)))
+        name = options.recording or media_recording(source or str(task.get('id', path.name)))
         done = [each for each in task.get('annotations', ()) if not each.get('was_cancelled')]
         for region in (r for each in done[:1] for r in each.get('result', ())):
             where = f'{path.name}: task {task.get("id")}, region {region.get("id")}'
