@@ -289,7 +289,7 @@ def _row(
         if not _is_at(cells.get(columns.names[column], ''), time_s):
             cells[columns.names[column]] = seconds(time_s)
     cells.update({head: label.classes.get(head, '') for head in columns.heads})
-    return [cells.get(name, '') for name in columns.header]
+    return [cells.get(key, '') for key in columns.keys]
 
 
 def _is_at(text: str, time_s: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 import errno
+import json
 from threading import Thread
 
 from karmma_ros.data.labels.label_file import read_label_file
@@ -58,6 +59,18 @@ def test_what_is_not_edited_is_kept(tmp_path):
         'a;bob;1;2;cut;bread;test;x', 'c;eve;1;2;stir;pot;;']
     assert saved.revision == store.load('b').revision != loaded.revision
     assert store.load('a').labels[0].cells['note'] == 'x'
+
+
+def test_columns_without_a_name_are_kept(tmp_path):
+    path = tmp_path / 'labels.csv'
+    path.write_text(',recording,start,stop,verb,noun,,\n0,day_1,0,2,cut,bread,note A,x\n'
+                    '1,day_1,3,4,wash,pan,,y\n')
+    store = LabelStore(path)
+    first, second = (EditedLabel.parse(json.loads(json.dumps(label.to_dict())), store.heads)
+                     for label in store.load('day_1').labels)
+    save(store, 'day_1', [replace(first, stop_s=2.5), second, EditedLabel(5, 6, WASH)])
+    assert path.read_text().splitlines()[1:] == [
+        '0,day_1,0,2.5,cut,bread,note A,x', '1,day_1,3,4,wash,pan,,y', ',day_1,5,6,wash,pan,,']
 
 
 def test_a_label_that_is_deleted_and_restored_keeps_its_columns(tmp_path):
