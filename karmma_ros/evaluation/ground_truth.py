@@ -8,12 +8,14 @@ action to score.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 import re
 from typing import Any, Protocol
+from unicodedata import normalize
 
+from karmma_ros.data.labels.label_file import recording_name
 from karmma_ros.errors import InvalidSettingError
 from karmma_ros.evaluation.ground_truth_table import (
     ClassNames,
@@ -200,10 +202,7 @@ def _of_recording(
     if not names:
         return rows, ()
     if wanted is None:
-        parts = re.split(r'[\\/]', bag.path)[-2:]
-        inside = [n for n in names if any(
-            re.search(rf'(?<![A-Za-z0-9]){re.escape(n)}(?![A-Za-z0-9])', p) for p in parts)]
-        wanted = max(inside, key=len, default=None)
+        wanted = _named_by(bag.path, names, path)
     if wanted is None and len(names) > 1:
         raise InvalidSettingError(
             '--ground-truth', str(path), f'a table that names this bag, {bag.path}',
@@ -212,6 +211,28 @@ def _of_recording(
         return rows, (f'{path.name} names the recording {next(iter(names))}, the bag does not: '
                       'taken to be the same',)
     return [row for row in rows if row.recording == wanted], ()
+
+
+def _named_by(bag: str, names: Collection[str], path: Path) -> str | None:
+    """
+    Return the recording that the name of a bag is or contains, else that of its folder.
+
+    :raises InvalidSettingError: when it contains two of the same length.
+    """
+    parts = [normalize('NFC', part) for part in re.split(r'[\\/]', bag.rstrip('\\/'))[-2:]]
+    own = parts[-1]
+    exact = [n for n in names if normalize('NFC', n) in (recording_name(own), own)]
+    for inside in (exact, *([n for n in names if re.search(
+            rf'(?<![^\W_]){re.escape(normalize("NFC", n))}(?![^\W_])', part)]
+            for part in reversed(parts))):
+        longest = [n for n in inside if len(n) == max(map(len, inside))]
+        if len(longest) > 1:
+            raise InvalidSettingError(
+                '--ground-truth', str(path), f'a table that names this bag, {bag}, once',
+                f'its name contains {_few(longest)}: give one by --ground-truth-recording')
+        if longest:
+            return longest[0]
+    return None
 
 
 def _shift(

@@ -78,6 +78,34 @@ def test_the_tables_of_epic_kitchens(read):
         read(EPIC_ROWS.replace('P01_12', 'P02_01'), EPIC, Bag('/bags/P01_1'))
 
 
+@pytest.mark.parametrize(('bag', 'names', 'expected'), [
+    ('kitchen/sink.mcap', ('sink', 'kitchen'), 'sink'),       # the folder's name is longer
+    ('kitchen/sink_2.mcap', ('sink', 'kitchen'), 'sink'),
+    ('kitchen/tap.mcap', ('sink', 'kitchen'), 'kitchen'),
+    ('kitchen/sink/', ('sink', 'kitchen'), 'sink'),
+    ('a/day_1.mcap', ('day_1', 'day_1.mcap-old', 'day'), 'day_1'),
+    ('a/k\u00fcche-1.mcap', ('che', 'k\u00fcche'), 'k\u00fcche'),
+    ('a/ku\u0308che.mcap', ('che', 'k\u00fcche'), 'k\u00fcche'),
+    ('2026.11.28', ('2026.11', '2026.11.28'), '2026.11.28'),
+])
+def test_a_recording_is_named_by_its_bag_before_its_folder(read, bag, names, expected):
+    text = 'recording,start,stop,verb,noun\n' + ''.join(
+        f'{name},{i},{i + 1},cut,onion\n' for i, name in enumerate(names))
+    assert spans(read(text, bag=Bag(f'/bags/{bag}'))) == [
+        (float(i), i + 1.0, 'cut', 'onion') for i, name in enumerate(names) if name == expected]
+
+
+def test_a_recording_that_is_not_certain_is_asked_for(read):
+    text = 'recording,start,stop,verb,noun\nsink,0,1,cut,onion\nbowl,1,2,cut,onion\n'
+    bag = Bag('/bags/sink_bowl.mcap')
+    with pytest.raises(InvalidSettingError, match='its name contains bowl, sink: give one by '
+                       '--ground-truth-recording'):
+        read(text, bag=bag)
+    assert len(read(text, bag=bag, recording='sink').actions) == 1
+    with pytest.raises(InvalidSettingError, match='put one of them into the name of the bag'):
+        read(text.replace('sink', 'che'), bag=Bag('/bags/k\u00fcche.mcap'))
+
+
 def test_what_cannot_be_used_is_counted(read):
     truth = read('start,stop,verb,noun\n'
                  '10,12,cut,onion\n'
