@@ -15,7 +15,7 @@ import warnings
 
 from karmma_ros.clip import Clip, ClipSpec
 from karmma_ros.cluster.bucket import bucket_cache
-from karmma_ros.data.labels.label_file import ActionLabel, LabelTable
+from karmma_ros.data.labels.label_file import ActionLabel, background_of, completed, LabelTable
 from karmma_ros.data.samples import Sample, Splits
 from karmma_ros.errors import count_text, DataError, InvalidSettingError
 from karmma_ros.modality import in_order, Modality
@@ -191,24 +191,33 @@ def open_recordings(
     """
     path = Path(settings.labels)
     splits = _splits(path, [each.labels for each in recordings])
-    table = LabelTable(tuple(x for each in recordings for x in each.labels))
-    training = [x for each, names in zip(recordings, splits)
-                for x, name in zip(each.labels, names) if name == SPLITS[0]]
+    every = [label for each in recordings for label in each.labels]
+    background = background_of(every, settings.background)
+    complete, note = completed(every, background)
+    if note:
+        warnings.warn(f'{path}: {note}', stacklevel=2)
+    if not any(complete):
+        raise DataError(path, note or 'it has no label of these recordings',
+                        'give every label a class of each head')
+    remaining = iter(complete)
+    labels = [[next(remaining) for _ in each.labels] for each in recordings]
+    training = [x for own, names in zip(labels, splits)
+                for x, name in zip(own, names) if x is not None and name == SPLITS[0]]
     if not training:
         raise DataError(path, 'its labels are of one recording; expected one to train on and '
                         'another to score', 'label a second recording, or add a column split')
     names = {head: tuple(sorted({x.classes[head] for x in training if head in x.classes}))
-             for head in table.heads}
-    background = settings.background or next(
-        ('nothing' for each in names.values() if 'nothing' in each), '')
+             for head in LabelTable(tuple(every)).heads}
+    if not settings.background and not any(background in each for each in names.values()):
+        background = ''
     vocabulary = Vocabulary(names, background)
     folders = [each.folder for each in recordings]
     clips, foreign = {}, []
     for split in SPLITS:
         segments = []
-        for i, each in enumerate(recordings):
-            for j, label in enumerate(each.labels):
-                if splits[i][j] == split:
+        for i, own in enumerate(labels):
+            for j, label in enumerate(own):
+                if label is not None and splits[i][j] == split:
                     ids = _ids(label, vocabulary)
                     segments += [(i, j, ids)] if ids else []
                     foreign += [] if ids else [label]

@@ -14,8 +14,7 @@ from karmma_ros.bags import parallel
 from karmma_ros.bags.bag_run import BagInfo
 from karmma_ros.bags.collect import Collector
 from karmma_ros.cli.bag.evaluate import TRAINING_LABELS
-from karmma_ros.cli.finetune.model_record import RUN
-from karmma_ros.cli.finetune.run_record import LABELS
+from karmma_ros.cli.finetune.run_record import LABELS, RUN
 from karmma_ros.cli.main import main
 from karmma_ros.evaluation.ground_truth import Truth
 from karmma_ros.evaluation.predictions import load_conditions

@@ -212,6 +212,9 @@ def test_classes_are_renamed_and_groups_divide(run, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert '2 labels are dropped by the map of classes' in printed
     assert 'by leaving one person out' in printed
+    used = tmp_path / 'model' / 'run' / 'labels.csv'  # has the classes of the model
+    assert f'--ground-truth {used} ' in printed
+    assert {x.text for x in read_label_file(used).labels} == {'cut', 'nothing'}
     assert load_bundle(tmp_path / 'model').vocabulary.heads == {'action': ('cut', 'nothing')}
     assert run(text, '--split-by', 'place') == 2
     assert "--split-by is 'place'; expected recording, person" in capsys.readouterr().err

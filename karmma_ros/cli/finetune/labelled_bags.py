@@ -17,6 +17,8 @@ from karmma_ros.data.folds import class_ids, divide, Division, TRAIN
 from karmma_ros.data.labels.label_check import class_table, refuse, warnings_of
 from karmma_ros.data.labels.label_file import (
     ActionLabel,
+    background_of,
+    completed,
     LabelTable,
     read_classes_map,
     read_label_file,
@@ -36,7 +38,6 @@ from karmma_ros.training.precomputed import Inference
 import numpy as np
 from numpy.typing import NDArray
 
-NOTHING = 'nothing'
 _MOST_NOTES = 8
 
 
@@ -54,6 +55,8 @@ class LabelledBags:
     unlabelled: tuple[str, ...]
     """Recordings without a label."""
     notes: tuple[str, ...] = ()
+    are_renamed: bool = False
+    """Whether a table has renamed the classes of the label file."""
     cache: Path = Path()
     recordings: tuple[ExtractedRecording, ...] = ()
     clips: tuple[WindowClips, ...] = ()
@@ -93,10 +96,10 @@ def open_labels(
         table = with_classes(table, read_classes_map(Path(classes_map)))
     own, note = labels_of_bags(path, table.labels, bags)
     notes = [*table.problems, *([note] if note else [])]
-    table = replace(table, labels=own)
-    background = settings.background or (NOTHING if any(
-        NOTHING in label.classes.values() for label in table.labels) else '')
-    table = _complete(table, background, notes)
+    background = background_of(own, settings.background)
+    complete, note = completed(own, background)
+    notes += [note] if note else []
+    table = replace(table, labels=tuple(x for x in complete if x is not None))
     labels = sorted(table.labels, key=lambda label: label.recording)  # as they are extracted
     division = divide(path, labels, split_by)
     refuse(path, labels, division.splits, least=2 if known is None else 1)
@@ -119,7 +122,7 @@ def open_labels(
         settings, LabelTable(tuple(labels)), division,
         Vocabulary(heads, background if any(background in n for n in heads.values()) else ''),
         class_ids(labels, heads), tuple(sorted(set(bags) - {x.recording for x in labels})),
-        tuple(notes))
+        tuple(notes), bool(classes_map))
 
 
 def _extended(
@@ -136,22 +139,6 @@ def _extended(
         raise DataError(path, 'the model has all classes of its training labels',
                         'label new ones, or train without --add-classes')
     return extended
-
-
-def _complete(table: LabelTable, background: str, notes: list[str]) -> LabelTable:
-    """Give every label a class of each head: background has it of all, others are left out."""
-    complete = []
-    for label in table.labels:
-        if background and background in label.classes.values():
-            label = replace(label, classes={
-                head: label.classes.get(head) or background for head in table.heads})
-        if set(label.classes) == set(table.heads):
-            complete.append(label)
-    missing = len(table.labels) - len(complete)
-    if missing:
-        notes.append(f'{count_text(missing, "label", "are")} left out, without one of '
-                     f'{", ".join(table.heads)}')
-    return LabelTable(tuple(complete), table.problems)
 
 
 def report_labels(

@@ -20,7 +20,7 @@ from karmma_ros.cli.finetune.head_choice import (
 )
 from karmma_ros.cli.finetune.labelled_bags import LabelledBags
 from karmma_ros.cli.finetune.next_commands import next_commands
-from karmma_ros.cli.finetune.run_record import ScoredSegments, write_run
+from karmma_ros.cli.finetune.run_record import RUN, ScoredSegments, write_run
 from karmma_ros.cli.options import this_machine
 from karmma_ros.data.folds import TEST
 from karmma_ros.errors import InvalidSettingError
@@ -37,8 +37,6 @@ from karmma_ros.model.untrusted_files import digest_of_file
 from karmma_ros.training.fused_features import FusedFeatures
 from karmma_ros.training.head_training import predict
 import numpy as np
-
-RUN = 'run'
 
 
 def with_heads(base: Bundle, labelled: LabelledBags, fitted: FittedHeads) -> Karmma:

@@ -9,6 +9,7 @@ from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.topics import AUDIO_INFO, choose_topics, microphone_of, parse_topics
 from karmma_ros.bags.training_clips import find_bags, open_bag
 from karmma_ros.cli.finetune.labelled_bags import LabelledBags
+from karmma_ros.cli.finetune.run_record import LABELS, RUN
 from karmma_ros.data.folds import TEST
 from karmma_ros.modalities import modality_type
 from karmma_ros.modality import Modality
@@ -23,7 +24,7 @@ def next_commands(out: Path, base: Bundle, labelled: LabelledBags) -> str:
     Return how to export, evaluate and launch a model.
 
     Test recordings are evaluated, else one that trained it, with a comment. The topics are those
-    of the recording.
+    of the recording. Where classes were renamed, the labels are those of the record of the run.
 
     :param base: what the model was made of, with its modalities.
     """
@@ -31,7 +32,8 @@ def next_commands(out: Path, base: Bundle, labelled: LabelledBags) -> str:
     test = sorted({labelled.labels[i].recording for i in labelled.division.rows(TEST)})
     names = test or [labelled.labels[0].recording]
     bags = ' '.join(shlex.quote(str(paths[name])) for name in names)
-    model, labels, report = (shlex.quote(str(x)) for x in (out, labelled.path, f'{out}_report'))
+    truth = out / RUN / LABELS if labelled.are_renamed else labelled.path
+    model, labels, report = (shlex.quote(str(x)) for x in (out, truth, f'{out}_report'))
     settings, more, launch = labelled.settings, '', f'model:={model}'
     if settings.topics:
         more += ' '.join(('--topics', *map(shlex.quote, settings.topics), ''))

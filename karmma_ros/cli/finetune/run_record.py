@@ -34,6 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 import yaml
 
+RUN = 'run'
+"""Folder of the record in that of the model."""
 ARGUMENTS, LABELS, RESULTS, FAILURES = 'args.yaml', 'labels.csv', 'results.csv', 'failures.md'
 _MOST_FAILURES, _IMAGES = 12, 3
 
