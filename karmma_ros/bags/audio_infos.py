@@ -14,7 +14,7 @@ import re
 from typing import Any
 
 from karmma_ros.bags.message_definitions import Topic
-from karmma_ros.bags.metadata import COMPRESSED, storage_suffix
+from karmma_ros.bags.metadata import is_compressed, storage_suffix
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.topics import AUDIO_INFO, info_role, info_topic, is_input, TopicChoice
 from karmma_ros.errors import KarmmaError
@@ -108,7 +108,7 @@ def _split_file(path: Path) -> tuple[tuple[Path, str], int] | None:
     suffix = storage_suffix(path)
     if not suffix:
         return None
-    name = path.with_suffix('').stem if path.suffix in COMPRESSED else path.stem
+    name = path.with_suffix('').stem if is_compressed(path) else path.stem
     match = _SPLIT_FILE.fullmatch(name)
     return None if match is None else ((path.resolve().parent, match[1] + suffix), int(match[2]))
 

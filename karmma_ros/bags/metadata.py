@@ -191,14 +191,19 @@ class BagFiles:
         """Name the storage, and the compression if there is one."""
         other = 'audio' if self.files[0].suffix.casefold() in AUDIO_SUFFIXES else 'video'
         storage = STORAGES.get(storage_suffix(self.files[0]), other)
-        mode = self.compression or ('file' if self.files[0].suffix in COMPRESSED else '')
+        mode = self.compression or ('file' if is_compressed(self.files[0]) else '')
         return f'{storage}, zstd {mode}' if mode else storage
 
 
 def storage_suffix(path: Path) -> str:
-    """Return `.mcap` or `.db3`, also in front of `.zstd`; '' for neither."""
-    name = path.with_suffix('') if path.suffix in COMPRESSED else path
-    return name.suffix if name.suffix in STORAGES else ''
+    """Return `.mcap` or `.db3`, also in capitals or in front of `.zstd`; '' for neither."""
+    suffix = (path.with_suffix('') if is_compressed(path) else path).suffix.casefold()
+    return suffix if suffix in STORAGES else ''
+
+
+def is_compressed(path: Path) -> bool:
+    """Return whether a name is that of a compressed file."""
+    return path.suffix.casefold() in COMPRESSED
 
 
 def find_files(path: Path) -> BagFiles:

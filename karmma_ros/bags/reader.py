@@ -20,9 +20,9 @@ from karmma_ros.bags.limits import decompress_message, MAX_DEFINITION, MAX_DEFIN
 from karmma_ros.bags.message_definitions import Topic, TypeReader
 from karmma_ros.bags.metadata import (
     BagFiles,
-    COMPRESSED,
     decompress_file,
     find_files,
+    is_compressed,
     storage_suffix,
 )
 from karmma_ros.bags.recovery_mcap import LATEST_NS, RecoveredMcap
@@ -165,7 +165,7 @@ class Bag:
         self._compare_with_metadata()
 
     def _decompressed(self, path: Path) -> Path:
-        if path.suffix not in COMPRESSED:
+        if not is_compressed(path):
             return path
         target = self._stack.enter_context(scratch_folder()) / path.stem
         problem = decompress_file(path, target)

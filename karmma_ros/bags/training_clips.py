@@ -7,16 +7,18 @@ are computed once, and again when the bag or its labels change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 import heapq
 from pathlib import Path
+import re
 from typing import Any
 import warnings
 
 from karmma_ros.bags.audio_infos import earlier_audio_infos, fields_of
 from karmma_ros.bags.collect import bag_digest
+from karmma_ros.bags.metadata import NAME, storage_suffix
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.replay import FOREIGN_CLOCK_NS, Replay, Run
 from karmma_ros.bags.topics import choose_topics, parse_topics
@@ -56,7 +58,6 @@ import numpy as np
 
 VERSION = 2
 """Grows whenever equal settings would give other clips."""
-_SUFFIXES, _METADATA = ('.mcap', '.db3'), 'metadata.yaml'
 Progress = Callable[[str, int, int], None]
 _NOTES, _MOST_NOTE = 'notes.txt', 400
 """What the inputs rejected or found wrong; characters of a line."""
@@ -212,6 +213,8 @@ def find_bags(paths: Sequence[str]) -> dict[str, Path]:
     """
     Return recording → bag, video or audio file, for files and for folders that contain some.
 
+    A folder within it that holds bag files is one bag, and so is the folder itself when it has a
+    metadata.yaml, or all of its bag files are numbered from 0 after its own name, as rosbag2 does.
     In such a folder a video is left out that a bag of the same name was made of, and an audio file
     that has the name of either. Paths may be those of buckets, with asterisks.
 
@@ -236,25 +239,45 @@ def _bags_below(path: Path) -> list[Path]:
     """Return a bag, or those of a folder."""
     if not path.exists():
         raise BagError(path, 'no such file or folder', 'check the path')
-    if not path.is_dir() or (path / _METADATA).is_file():
+    if path.name in ('', '..'):  # else the recording has no name
+        path = path.resolve()
+    if not path.is_dir():
         return [path]
     inside = sorted(path.iterdir())
+    if _is_bag(path.name, [each for each in inside if not each.is_dir()]):
+        return [path]
     return _with_media(
-        [each for each in inside if each.suffix in _SUFFIXES or (each / _METADATA).is_file()],
+        [each for each in inside if (
+            _holds_bag(each.iterdir()) if each.is_dir() else storage_suffix(each))],
         [each for each in inside if is_media(each) and each.is_file()])
 
 
 def _bags_of_bucket(path: Path) -> list[Path]:
     """Return a bag of a bucket, or those of a folder of it."""
     inside = folder_content(path)
-    if inside is None or any(each.name == _METADATA for each in inside):
+    if inside is None:
         return [path]
-    files = [each for each in inside if each.suffix in _SUFFIXES or is_media(each)]
-    folders = [each for each in inside if each not in files and any(
-        other.name == _METADATA for other in folder_content(each) or ())]
+    files = [each for each in inside if storage_suffix(each) or is_media(each)]
+    if _is_bag(path.name, inside):
+        return [path]
+    folders = [each for each in inside
+               if each not in files and _holds_bag(folder_content(each) or ())]
     return _with_media(
         sorted([*folders, *(each for each in files if not is_media(each))]),
         [each for each in files if is_media(each)])
+
+
+def _is_bag(name: str, files: Sequence[Path]) -> bool:
+    """Return whether the files in a folder of this name are those of one bag."""
+    numbered = re.compile(rf'{re.escape(name)}_\d+')
+    names = {recording_name(each.name) for each in files if storage_suffix(each)}
+    return any(each.name == NAME for each in files) or (
+        f'{name}_0' in names and all(map(numbered.fullmatch, names)))
+
+
+def _holds_bag(content: Iterable[Path]) -> bool:
+    """Return whether the content of a folder that is in another one is that of a bag."""
+    return any(each.name == NAME or storage_suffix(each) for each in content)
 
 
 def _with_media(bags: list[Path], media: list[Path]) -> list[Path]:

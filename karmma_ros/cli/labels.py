@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import Namespace
+from karmma_ros.bags.metadata import storage_suffix
 from karmma_ros.bags.reader import Bag
+from karmma_ros.bags.video_messages import is_media
 from karmma_ros.bags.writer import TRUTH_TYPE
 from karmma_ros.cli.options import command_parser, CommandParser, to_path
 from karmma_ros.clip import NANOSECONDS
@@ -17,15 +18,12 @@ from karmma_ros.data.labels.label_file import (
     checked,
     LabelTable,
     read_classes_map,
-    recording_name,
     split_table,
     with_classes,
 )
 from karmma_ros.data.labels.label_formats import ImportOptions, read_labels, READERS
-from karmma_ros.errors import count_text, InvalidSettingError, printable, SENTENCE_LENGTH
+from karmma_ros.errors import BagError, count_text, InvalidSettingError, printable, SENTENCE_LENGTH
 from karmma_ros.prediction import NOUN, VERB
-
-_BAG_SUFFIXES = ('.mcap', '.db3')
 
 
 def _parser() -> CommandParser:
@@ -84,17 +82,24 @@ def labels(arguments: Sequence[str]) -> int:
 
 
 def _read(path: Path, given: Namespace) -> LabelTable:
-    if not given.format and (path.is_dir() or path.suffix.casefold() in _BAG_SUFFIXES):
-        table = split_table(_annotations(path))
-        if given.recording:
-            table = LabelTable(tuple(replace(x, recording=given.recording) for x in table.labels),
-                               table.problems)
-        return table
-    return read_labels(path, given.format, ImportOptions(given.recording, given.frame_rate))
+    if given.format or not (path.is_dir() or storage_suffix(path)):
+        return read_labels(path, given.format, ImportOptions(given.recording, given.frame_rate))
+    from karmma_ros.bags.training_clips import find_bags  # which loads the replay
+
+    every = find_bags([str(path)])
+    bags = {name: each for name, each in every.items() if not is_media(each)}
+    if given.recording and len(bags) > 1:
+        raise InvalidSettingError('--recording', given.recording, f'none for the {len(bags)} '
+                                  f'bags in {path}', 'give it with the path of one bag')
+    if not bags:
+        raise BagError(path, 'it has videos or audio files alone, which have no annotations',
+                       'name bags, or the files of labels')
+    return split_table(each for name, bag in bags.items()
+                       for each in _annotations(bag, given.recording or name))
 
 
-def _annotations(path: Path) -> Iterator[ActionLabel | str]:
-    """Yield the labels of the ActionAnnotation messages of a bag."""
+def _annotations(path: Path, recording: str) -> Iterator[ActionLabel | str]:
+    """Yield the labels of the ActionAnnotation messages of a bag, then what is wrong with it."""
     seen = set()
     with Bag(path) as bag:
         topics = [topic for topic in bag.topics.values() if topic.type == TRUTH_TYPE]
@@ -116,5 +121,9 @@ def _annotations(path: Path) -> Iterator[ActionLabel | str]:
             seen.add(key)
             classes = {head: name for head, name in ((VERB, verb), (NOUN, noun)) if name}
             yield checked(ActionLabel(
-                recording_name(path.name), (start_ns - bag.start_ns) / NANOSECONDS,
+                recording, (start_ns - bag.start_ns) / NANOSECONDS,
                 (end_ns - bag.start_ns) / NANOSECONDS, classes), where)
+        yield from (text if text.startswith(path.name) else f'{path.name}: {text}'
+                    for text in bag.warnings)
+        yield from (f'{path.name}: not read: {reason}: {count:,}'
+                    for reason, count in bag.missing.items())

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from karmma_ros.bags.metadata import find_files
 from karmma_ros.bags.reader import Bag
 from karmma_ros.bags.replay import Replay, Run
 from karmma_ros.bags.topics import choose_topics
@@ -120,6 +121,24 @@ def test_nothing_is_the_background_class(folder, tmp_path):
     assert splits.validation[0].labels == {'action': 0}
 
 
+def test_background_without_a_noun_is_trained_and_other_rows_without_one_are_named(
+        folder, tmp_path):
+    settings = labelled(folder, tmp_path, [
+        ActionLabel('monday', 0.0, 2.0, {'verb': 'nothing'}, 'train'),
+        ActionLabel('monday', 2.0, 4.0, {'verb': 'cut'}, 'train'),
+        ActionLabel('monday', 5.0, 7.0, BREAD, 'train'),
+        ActionLabel('tuesday', 0.0, 3.0, {'verb': 'nothing'}, 'test')])
+    with pytest.warns(UserWarning) as caught:
+        splits = opened(settings, tmp_path)
+    assert [str(x.message) for x in caught] == [
+        f'{settings.labels}: 1 label is left out, without one of verb, noun']
+    assert splits.vocabulary.heads == {'verb': ('cut', 'nothing'), 'noun': ('bread', 'nothing')}
+    assert splits.vocabulary.background == 'nothing'
+    assert [splits.train[i].labels for i in range(2)] == [
+        {'verb': 1, 'noun': 1}, {'verb': 0, 'noun': 0}]
+    assert splits.test[0].labels == {'verb': 1, 'noun': 1}
+
+
 def test_the_same_recording_may_be_in_two_splits(folder, tmp_path):
     settings = labelled(folder, tmp_path, [
         ActionLabel('monday', 0.0, 3.0, BREAD, 'train'),
@@ -190,6 +209,27 @@ def test_bags_are_named_by_their_files(folder, tmp_path):
         find_bags([str(folder), str(tmp_path / 'none')])
     with pytest.raises(InvalidSettingError, match='bags.windows is 0; expected a number from 1'):
         BagSettings(windows=0)
+
+
+def test_bags_without_metadata_compressed_and_in_capitals_are_named(tmp_path, monkeypatch):
+    kitchen = tmp_path / 'kitchen'
+    for name in ('day_1.mcap', 'day_2.mcap', 'tue/tue_0.mcap', 'tue/tue_1.mcap', 'wed.mcap.zstd',
+                 'thu.MCAP', 'notes/a.txt', 'fri/early.db3', 'late/late_0.mcap',
+                 'late/other.mcap'):
+        (kitchen / name).parent.mkdir(parents=True, exist_ok=True)
+        (kitchen / name).touch()
+    every = {name: str(path.relative_to(kitchen)) for name, path in find_bags(
+        [str(kitchen)]).items()}
+    assert every == {
+        'day_1': 'day_1.mcap', 'day_2': 'day_2.mcap', 'tue': 'tue', 'wed': 'wed.mcap.zstd',
+        'thu': 'thu.MCAP', 'fri': 'fri', 'late': 'late'}
+    assert find_bags([str(kitchen / 'tue')]) == {'tue': kitchen / 'tue'}
+    assert sorted(find_bags([str(kitchen / 'late')])) == ['late_0', 'other']
+    for path in find_bags([str(kitchen)]).values():
+        assert find_files(path).files  # as Bag reads it
+    monkeypatch.chdir(kitchen / 'tue')
+    assert find_bags(['.']) == {'tue': kitchen / 'tue'}
+    assert sorted(find_bags(['..'])) == sorted(every)
 
 
 @pytest.mark.parametrize(('span', 'windows', 'ends'), [

@@ -2,6 +2,7 @@
 
 import json
 
+from karmma_ros.bags.limits import zstd
 from karmma_ros.cli.main import main
 from karmma_ros.data.labels.label_file import read_label_file
 import pytest
@@ -48,6 +49,30 @@ def test_several_sources_become_one_file_and_back(bag, tmp_path, capsys):
     assert '4 labels of 2 recordings, 1 not used' in printed
     assert convert(out, '--only', 'tuesday', '--out', track) == 0
     assert track.read_text() == '0.000000\t1.000000\tcut/bread\n'
+
+
+def test_bags_of_a_folder_are_recordings_and_damage_is_printed(bag, tmp_path, capsys, monkeypatch):
+    folder, out = tmp_path / 'kitchen', tmp_path / 'labels.csv'
+    content = bag.read_bytes()
+    (folder / 'tue').mkdir(parents=True)
+    for name in ('day_1.mcap', 'day_2.MCAP', 'tue/tue_0.mcap'):
+        (folder / name).write_bytes(content)
+    (folder / 'day_3.mcap.zstd').write_bytes(zstd.compress(content))
+    (folder / 'day_1.mp4').touch()
+    assert convert(folder, '--out', out) == 1
+    printed = capsys.readouterr().out
+    assert '12 labels of 4 recordings, 1 not used' in printed
+    assert 'tue: metadata.yaml is missing: read without it: tue_0.mcap' in printed
+    assert {x.recording for x in read_label_file(out).labels} == {'day_1', 'day_2', 'day_3', 'tue'}
+    monkeypatch.chdir(folder / 'tue')
+    convert('.', '--out', out)
+    assert {x.recording for x in read_label_file(out).labels} == {'tue'}
+    assert convert(folder / 'day_3.mcap.zstd', '--out', out) == 0
+    assert convert(folder, '--recording', 'x', '--out', out) == 2
+    assert "--recording is 'x'; expected none for the 4 bags in" in capsys.readouterr().err
+    (folder / 'day_1.mcap').write_bytes(content[:len(content) * 6 // 10])
+    assert convert(folder, '--out', out) == 1
+    assert '\nday_1.mcap is damaged (' in f'\n{capsys.readouterr().out}'
 
 
 @pytest.mark.parametrize(('words', 'sentence'), [

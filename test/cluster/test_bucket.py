@@ -136,15 +136,16 @@ def test_a_missing_object_is_an_error(bucket, tmp_path):
 
 def test_recordings_of_a_bucket_are_named_as_those_of_a_folder(bucket, tmp_path):
     names = ('a.mcap', 'a.mp4', 'b.mp4', 'c.txt', 'monday/metadata.yaml', 'monday/0.mcap',
-             'other/0.mcap')
+             'other/other_0.mcap', 'other/other_1.mcap', 'text/a.txt', 'c.DB3')
     bucket.pipe({f'/bucket/bags/{name}': b'' for name in names})
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     local = find_bags([str(tmp_path)])
-    assert sorted(local) == ['a', 'b', 'monday']
+    assert sorted(local) == ['a', 'b', 'c', 'monday', 'other']
     for paths in ([f'{MEMORY}/bags'], [f'{MEMORY}/bags/*.mcap', f'{MEMORY}/bags/b.mp4',
-                                       f'{MEMORY}/bags/monday'], [f'file://{tmp_path}']):
+                                       f'{MEMORY}/bags/c.DB3', f'{MEMORY}/bags/monday',
+                                       f'{MEMORY}/bags/other'], [f'file://{tmp_path}']):
         start = MEMORY + '/bags' if 'memory' in paths[0] else f'file://{tmp_path}'
         assert {name: url_of(path) for name, path in find_bags(paths).items()} == {
             name: f'{start}/{path.relative_to(tmp_path)}' for name, path in local.items()}
