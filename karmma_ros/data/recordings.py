@@ -193,14 +193,7 @@ def open_recordings(
     splits = _splits(path, [each.labels for each in recordings])
     every = [label for each in recordings for label in each.labels]
     background = background_of(every, settings.background)
-    complete, note = completed(every, background)
-    if note:
-        warnings.warn(f'{path}: {note}', stacklevel=2)
-    if not any(complete):
-        raise DataError(path, note or 'it has no label of these recordings',
-                        'give every label a class of each head')
-    remaining = iter(complete)
-    labels = [[next(remaining) for _ in each.labels] for each in recordings]
+    labels = _completed(path, recordings, background)
     training = [x for own, names in zip(labels, splits)
                 for x, name in zip(own, names) if x is not None and name == SPLITS[0]]
     if not training:
@@ -238,6 +231,20 @@ def open_recordings(
         settings.title or path.stem, spec, vocabulary, clips['train'],
         clips['validation' if 'validation' in clips else 'test'],
         clips['test' if 'test' in clips else 'validation'])
+
+
+def _completed(
+    path: Path, recordings: Sequence[ExtractedRecording], background: str,
+) -> list[list[ActionLabel | None]]:
+    """Return the labels of each recording as `completed`, with a warning of those left out."""
+    complete, note = completed([x for each in recordings for x in each.labels], background)
+    if note:
+        warnings.warn(f'{path}: {note}', stacklevel=3)
+    if not any(complete):
+        raise DataError(path, note or 'it has no label of these recordings',
+                        'give every label a class of each head')
+    remaining = iter(complete)
+    return [[next(remaining) for _ in each.labels] for each in recordings]
 
 
 def _splits(path: Path, labels: Sequence[Sequence[ActionLabel]]) -> list[list[str]]:
