@@ -213,8 +213,8 @@ def find_bags(paths: Sequence[str]) -> dict[str, Path]:
     """
     Return recording → bag, video or audio file, for files and for folders that contain some.
 
-    A folder within it that holds bag files is one bag, and so is the folder itself when it has a
-    metadata.yaml, or all of its bag files are numbered from 0 after its own name, as rosbag2 does.
+    A folder within it is one bag when it has a metadata.yaml, or when all of its bag files are
+    numbered from 0 after one name, as rosbag2 does; so is the folder itself, after its own name.
     In such a folder a video is left out that a bag of the same name was made of, and an audio file
     that has the name of either. Paths may be those of buckets, with asterisks.
 
@@ -244,11 +244,11 @@ def _bags_below(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     inside = sorted(path.iterdir())
-    if _is_bag(path.name, [each for each in inside if not each.is_dir()]):
+    if _is_bag([each for each in inside if not each.is_dir()], path.name):
         return [path]
     return _with_media(
         [each for each in inside if (
-            _holds_bag(each.iterdir()) if each.is_dir() else storage_suffix(each))],
+            _is_bag(each.iterdir()) if each.is_dir() else storage_suffix(each))],
         [each for each in inside if is_media(each) and each.is_file()])
 
 
@@ -258,26 +258,30 @@ def _bags_of_bucket(path: Path) -> list[Path]:
     if inside is None:
         return [path]
     files = [each for each in inside if storage_suffix(each) or is_media(each)]
-    if _is_bag(path.name, inside):
+    if _is_bag(inside, path.name):
         return [path]
     folders = [each for each in inside
-               if each not in files and _holds_bag(folder_content(each) or ())]
+               if each not in files and _is_bag(folder_content(each) or ())]
     return _with_media(
         sorted([*folders, *(each for each in files if not is_media(each))]),
         [each for each in files if is_media(each)])
 
 
-def _is_bag(name: str, files: Sequence[Path]) -> bool:
-    """Return whether the files in a folder of this name are those of one bag."""
-    numbered = re.compile(rf'{re.escape(name)}_\d+')
-    names = {recording_name(each.name) for each in files if storage_suffix(each)}
-    return any(each.name == NAME for each in files) or (
-        f'{name}_0' in names and all(map(numbered.fullmatch, names)))
+def _is_bag(content: Iterable[Path], name: str = '') -> bool:
+    """
+    Return whether the content of a folder is that of one bag.
 
-
-def _holds_bag(content: Iterable[Path]) -> bool:
-    """Return whether the content of a folder that is in another one is that of a bag."""
-    return any(each.name == NAME or storage_suffix(each) for each in content)
+    :param name: that the files of a bag without metadata.yaml are numbered after; empty: any.
+    """
+    files = list(content)
+    if any(each.name == NAME for each in files):
+        return True
+    names = [recording_name(each.name) for each in files if storage_suffix(each)]
+    matches = [re.fullmatch(r'(.+)_(\d+)', each) for each in names]
+    numbered = [match.groups() for match in matches if match is not None]
+    first = name or (numbered[0][0] if numbered else '')
+    return (first, '0') in numbered and len(numbered) == len(names) and all(
+        each == first for each, _ in numbered)
 
 
 def _with_media(bags: list[Path], media: list[Path]) -> list[Path]:

@@ -222,7 +222,7 @@ def test_bags_without_metadata_compressed_and_in_capitals_are_named(tmp_path, mo
         [str(kitchen)]).items()}
     assert every == {
         'day_1': 'day_1.mcap', 'day_2': 'day_2.mcap', 'tue': 'tue', 'wed': 'wed.mcap.zstd',
-        'thu': 'thu.MCAP', 'fri': 'fri', 'late': 'late'}
+        'thu': 'thu.MCAP'}  # the others hold several bags, or one of another name
     assert find_bags([str(kitchen / 'tue')]) == {'tue': kitchen / 'tue'}
     assert sorted(find_bags([str(kitchen / 'late')])) == ['late_0', 'other']
     for path in find_bags([str(kitchen)]).values():
