@@ -101,7 +101,7 @@ def _run(
     runner = ExperimentRunner(cache / 'reproduce', clips, experiments, plan.data)
     title = 'training and scoring'
     with progress() as bars:
-        for data in (plan.data, plan.pretraining):
+        for data in (plan.data, plan.pretraining, plan.garage):
             open_splits(data, clip_spec(), clips, bars)
 
         def on_result(name: str, result: ExperimentResult) -> None:

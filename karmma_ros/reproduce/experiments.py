@@ -9,7 +9,7 @@ experiments that it builds on, so that a result is reused exactly where it would
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 import json
 import logging
@@ -75,7 +75,8 @@ class Experiment:
     teacher: str = ''
     """Student: the experiment that it is distilled from."""
     pretraining: KitchenSettings | None = None
-    """Clips whose training split to train on in place of the data set's own."""
+    """Clips whose training split to train on in place of the data set's own; with other classes
+    it is validated and scored on them, too."""
 
     @property
     def dependencies(self) -> tuple[str, ...]:
@@ -162,7 +163,7 @@ class ExperimentRunner:
         if (done := self.result(name)) is not None:
             return done
         experiment, folder = self._experiments[name], self.folder(name)
-        splits = open_splits(self._data, clip_spec(), self.cache)
+        splits = self._splits(experiment)
         folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         network = self._network(experiment, splits)
@@ -180,6 +181,15 @@ class ExperimentRunner:
             checkpoint.unlink()
         return result
 
+    def _splits(self, experiment: Experiment) -> Splits:
+        """Return what to train and score on: other classes are of other clips in every split."""
+        splits = open_splits(self._data, clip_spec(), self.cache)
+        if experiment.pretraining is None:
+            return splits
+        others = open_splits(experiment.pretraining, clip_spec(), self.cache)
+        return replace(splits, train=others.train) if (
+            others.vocabulary == splits.vocabulary) else others
+
     def _key(self, name: str) -> str:
         return key_of(self._experiments[name], self._experiments, self._data)
 
@@ -188,8 +198,6 @@ class ExperimentRunner:
     ) -> dict[str, Any]:
         """Train a network, save it and what its students need, and score it."""
         trained, clips = network, {split: getattr(splits, split) for split in SPLITS}
-        if experiment.pretraining is not None:
-            clips['train'] = open_splits(experiment.pretraining, clip_spec(), self.cache).train
         if experiment.role == TEACHER:
             features = self.folder(experiment.tokens)
             clips = {split: FeatureCache(features / split) for split in SPLITS}

@@ -19,6 +19,7 @@ from karmma_ros.errors import KarmmaError
 from karmma_ros.evaluation.robustness import curve_of_column
 from karmma_ros.evaluation.schema import json_schema
 from karmma_ros.modality import PAPER_MODALITIES, subset_name, subsets
+from karmma_ros.model.bundle import load_bundle
 from karmma_ros.reproduce.experiments import ExperimentRunner, key_of, run_all, with_dependencies
 from karmma_ros.reproduce.results import Results, SCHEMA_ID
 from karmma_ros.reproduce.systems import all_experiments, Budget, BUDGETS
@@ -27,7 +28,8 @@ import pytest
 pytestmark = pytest.mark.timeout(1800)  # 67 small trainings, on however busy a machine
 
 SMALLEST = Budget(
-    KitchenSettings(64, 16, 32), KitchenSettings(96, 1, 1, seed=1), 2, 1, 1, 1, 2)
+    KitchenSettings(64, 16, 32), KitchenSettings(96, 1, 1, seed=1),
+    KitchenSettings(96, 16, 16, seed=1, domain='garage'), 2, 1, 1, 1, 2)
 
 
 @pytest.fixture(scope='module')
@@ -131,9 +133,26 @@ def test_experiments_come_after_what_they_need():
     experiments = all_experiments(SMALLEST)
     names = with_dependencies(['karmma/1'], experiments)
     assert set(names) == {
-        'karmma/1', 'teacher/1', 'tokens', 'encoder_student/rgb', 'encoder_student/flow',
-        *(f'encoder_teacher/{m}' for m in PAPER_MODALITIES)}
+        'karmma/1', 'teacher/1', 'tokens', 'garage_student/rgb', 'garage_student/flow',
+        *(f'garage_teacher/{m}' for m in PAPER_MODALITIES)}
     assert names.index('tokens') < names.index('teacher/1') < names.index('karmma/1')
+
+
+def test_encoders_of_the_garage_are_trained_and_scored_there(finished):
+    experiments = all_experiments(SMALLEST)
+    runner = ExperimentRunner(finished / 'cache' / 'reproduce',
+                              finished / 'cache' / 'synthetic_kitchen', experiments, SMALLEST.data)
+    nouns = {}
+    for name in ('garage_student/rgb', 'expert/rgb', 'karmma/0'):
+        model = load_bundle(runner.folder(name) / 'model')
+        nouns[name] = model.vocabulary.heads['noun']
+        assert ('garage' in model.dataset) == name.startswith('garage')
+    assert 'hammer' in nouns['garage_student/rgb'] and 'spoon' in nouns['expert/rgb']
+    assert nouns['expert/rgb'] == nouns['karmma/0']
+    garage, expert = (runner._splits(experiments[f'{name}/rgb'])
+                      for name in ('garage_student', 'expert'))
+    assert [len(garage.train), len(garage.validation), len(garage.test)] == [96, 16, 16]
+    assert [len(expert.train), len(expert.validation), len(expert.test)] == [96, 16, 32]
 
 
 def test_a_failing_experiment_ends_the_run(tmp_path):
@@ -142,7 +161,7 @@ def test_a_failing_experiment_ends_the_run(tmp_path):
     (tmp_path / 'clips').mkdir()
     runner = ExperimentRunner(tmp_path / 'blocked', tmp_path / 'clips', experiments, SMALLEST.data)
     with pytest.raises(OSError):
-        run_all(runner, experiments, ['encoder_student/rgb'], ONE, lambda *_: None)
+        run_all(runner, experiments, ['expert/rgb'], ONE, lambda *_: None)
 
 
 def test_a_worker_that_ends_is_an_error_that_names_the_experiment(tmp_path, monkeypatch):
@@ -152,9 +171,9 @@ def test_a_worker_that_ends_is_an_error_that_names_the_experiment(tmp_path, monk
     monkeypatch.setattr('karmma_ros.reproduce.experiments.map_tasks', stopped)
     experiments = all_experiments(SMALLEST)
     runner = ExperimentRunner(tmp_path, tmp_path, experiments, SMALLEST.data)
-    with pytest.raises(KarmmaError, match='experiment encoder_student/rgb: the processes that ran '
+    with pytest.raises(KarmmaError, match='experiment expert/rgb: the processes that ran '
                        'it ended, twice: no memory; free some memory, or give a smaller --jobs'):
-        run_all(runner, experiments, ['encoder_student/rgb'], ONE, lambda *_: None)
+        run_all(runner, experiments, ['expert/rgb'], ONE, lambda *_: None)
 
 
 def test_an_interrupt_ends_the_workers_and_keeps_what_is_done(tmp_path):
