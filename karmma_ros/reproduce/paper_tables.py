@@ -332,15 +332,15 @@ def _page(results: Results, folder: Path) -> str:
 
 def _head(results: Results) -> str:
     data, plan = results.settings['data'], results.settings
-    train, test, others = data['train'], data['test'], plan['pretraining']['train']
-    seeds = plan['seeds']
+    train, test, seeds = data['train'], data['test'], plan['seeds']
+    garage, experts = plan['garage']['train'], plan['pretraining']['train']
     return f"""\
 # The paper's experiments in small
 
 Every system of the paper at tiny size (`tiny` and `tiny_teacher`), trained and scored on the
-Synthetic Kitchen: {train:,} training clips, {test:,} test clips of other objects, {others:,}
-clips of the garage, its other domain, to pretrain encoders on, as many others of the kitchen for
-the experts of Table II, {seeds} seeds, mean ± standard deviation. Absolute numbers mean
+Synthetic Kitchen: {train:,} training clips, {test:,} test clips of other objects, {garage:,}
+clips of the garage, its other domain, to pretrain encoders on, {experts:,} others of the kitchen
+for the experts of Table II, {seeds} seeds, mean ± standard deviation. Absolute numbers mean
 nothing beside EPIC-Kitchens' (EK) or Something-Something's (SS): 8 verbs × 10 nouns, four
 sensors, small encoders. What can be compared is which system is better, and by how much. A
 figure that the paper's text lacks is a dash. This page is written by `{ROOT}`;

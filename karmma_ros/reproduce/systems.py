@@ -62,17 +62,24 @@ class Budget:
     device: str = 'cpu'
 
 
-def _pretraining(clips: int, validation: int) -> tuple[KitchenSettings, KitchenSettings]:
-    """Return so many other clips of the kitchen, and of the garage with those that validate."""
-    kitchen = KitchenSettings(train=clips, validation=1, test=1, seed=1)
-    return kitchen, replace(kitchen, validation=validation, test=validation, domain='garage')
+def _experts(clips: int) -> KitchenSettings:
+    return KitchenSettings(clips, 1, 1, seed=1)
+
+
+def _garage(clips: int, others: int) -> KitchenSettings:
+    return KitchenSettings(clips, others, others, seed=1, domain='garage')
 
 
 BUDGETS = {
-    'quick': Budget(KitchenSettings(960, 160, 480), *_pretraining(1440, 160), 3, 6, 8, 4, 2),
-    'cpu': Budget(KitchenSettings(2400, 400, 1600), *_pretraining(4800, 400), 3, 9, 20, 24, 2),
-    'gpu': Budget(KitchenSettings(9600, 800, 3200), *_pretraining(19200, 800), 5, 30, 60, 60, 4,
-                  device='cuda'),
+    'quick': Budget(
+        KitchenSettings(960, 160, 480), _experts(1440), _garage(2880, 160), seeds=3,
+        encoder_epochs=6, teacher_epochs=8, student_epochs=4, jobs=2),
+    'cpu': Budget(
+        KitchenSettings(2400, 400, 1600), _experts(4800), _garage(14400, 400), seeds=3,
+        encoder_epochs=9, teacher_epochs=20, student_epochs=24, jobs=2),
+    'gpu': Budget(
+        KitchenSettings(9600, 800, 3200), _experts(19200), _garage(38400, 800), seeds=5,
+        encoder_epochs=30, teacher_epochs=60, student_epochs=60, jobs=4, device='cuda'),
 }
 
 
