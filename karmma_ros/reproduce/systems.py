@@ -76,7 +76,7 @@ BUDGETS = {
         encoder_epochs=6, teacher_epochs=8, student_epochs=4, jobs=2),
     'cpu': Budget(
         KitchenSettings(2400, 400, 1600), _experts(4800), _garage(14400, 400), seeds=3,
-        encoder_epochs=9, teacher_epochs=20, student_epochs=24, jobs=2),
+        encoder_epochs=9, teacher_epochs=20, student_epochs=48, jobs=2),
     'gpu': Budget(
         KitchenSettings(9600, 800, 3200), _experts(19200), _garage(38400, 800), seeds=5,
         encoder_epochs=30, teacher_epochs=60, student_epochs=60, jobs=4, device='cuda'),
