@@ -4,7 +4,7 @@ Every system of the paper's tables at tiny size, and how much of it a budget pay
 As in the paper the teacher's encoders are pretrained on other data and frozen, the students'
 video and flow encoders start from such weights too, and those of audio and boxes from random ones.
 In place of Kinetics-400 stands the garage, the other domain of the Synthetic Kitchen: the same
-verbs with other objects, view and sounds. The experts of Radevski et al. are trained on the
+verbs with other objects, view and audio. The experts of Radevski et al. are trained on the
 kitchen, on clips of another seed: trained on the clips of its student, a teacher would give it no
 more than their labels. Pretrained encoders are the same for all seeds, as published weights are.
 """

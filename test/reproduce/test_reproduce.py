@@ -138,7 +138,7 @@ def test_experiments_come_after_what_they_need():
     assert names.index('tokens') < names.index('teacher/1') < names.index('karmma/1')
 
 
-def test_encoders_of_the_garage_are_trained_and_scored_there(finished):
+def test_encoders_of_the_garage_are_trained_and_scored_on_it(finished):
     experiments = all_experiments(SMALLEST)
     runner = ExperimentRunner(finished / 'cache' / 'reproduce',
                               finished / 'cache' / 'synthetic_kitchen', experiments, SMALLEST.data)
