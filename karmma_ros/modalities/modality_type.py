@@ -141,6 +141,8 @@ class InputDecoder:
 
 def with_own_names(modality: Modality, text: str) -> str:
     """Return a text in which the parameters of a type are those of a modality of it."""
+    if not modality.suffix:
+        return text
     return re.sub(rf'\b{modality.type_name}\.(?=[a-z])', f'{modality}.', text)
 
 

@@ -98,7 +98,7 @@ class MessageIngest:
         self._checks: dict[Modality, ContentCheck] = {}
         """Theirs."""
         self._read_with: dict[Modality, tuple[Any, ...]] = {}
-        """The values of `ModalityType.read_with` for the last sample of each input."""
+        """The values of `ModalityType.read_with` of each input."""
         self._known: dict[tuple[Modality, str], Finding] = {}
         """Findings that the stream was notified of."""
 
@@ -120,10 +120,17 @@ class MessageIngest:
         """
         Read the parameters anew; what was learned from messages stays.
 
+        The samples of an input whose messages are read in another way from now on are void.
+
         :raises InvalidSettingError: for a value that cannot be used.
         """
-        for decoder in self._decoders.values():
+        for modality, decoder in self._decoders.items():
             decoder.read_parameters()
+            before, after = self._read_with[modality], self._values_read_with(modality)
+            if before != after:
+                self._read_with[modality] = after
+                with self._lock:
+                    self._stream.restart(modality)
         self._read_content_parameters()
 
     def reset(self) -> None:
@@ -200,9 +207,8 @@ class MessageIngest:
                 judged = modality_type(modality).stand_ins(sample, received.spec)[1] or decoder
         self._check_content(received, judged, sample, now_ns)
         self._report(decoder)
-        restarts = self._has_changed(modality) or decoder.restarts
         with self._lock:
-            if restarts:
+            if decoder.restarts:
                 stream.restart(modality)
             reason = stream.add(modality, sample, stamp_ns, now_ns)
         if not reason:
@@ -210,17 +216,15 @@ class MessageIngest:
             self._report(decoder)
         return reason
 
-    def _has_changed(self, modality: Modality) -> bool:
-        """Return whether the samples before were read with other parameters."""
-        values = tuple(self._values[f'{modality}.{name}']
-                       for name in modality_type(modality).read_with)
-        before, self._read_with[modality] = self._read_with.get(modality, values), values
-        return before != values
+    def _values_read_with(self, modality: Modality) -> tuple[Any, ...]:
+        return tuple(self._values[f'{modality}.{name}']
+                     for name in modality_type(modality).read_with)
 
     def _decoder(self, modality: Modality) -> InputDecoder:
         if modality not in self._decoders:
             self._decoders[modality] = modality_type(modality).decoder(
                 modality, self._values, self._image_sizes)
+            self._read_with[modality] = self._values_read_with(modality)
         return self._decoders[modality]
 
     def _read_content_parameters(self) -> None:
