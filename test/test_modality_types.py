@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import textwrap
 
 from karmma_ros.clip import ClipSpec
 from karmma_ros.data.synthetic_kitchen.vocabulary import vocabulary
@@ -143,46 +142,39 @@ def test_several_of_a_type_have_specifications_of_their_own():
     assert 'inputs' not in ClipSpec().to_dict()
 
 
-def test_an_installed_package_adds_its_type(tmp_path):
-    """In an environment of its own, so that nothing of it stays here."""
-    (tmp_path / 'gaze_package.py').write_text(GAZE)
-    info = tmp_path / 'gaze_package-1.0.dist-info'
+def installed(folder, name, source, types, code):
+    """Return what a program prints in an environment of its own with a package of types."""
+    (folder / f'{name}_package.py').write_text(source)
+    info = folder / f'{name}_package-1.0.dist-info'
     info.mkdir()
-    (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: gaze-package\nVersion: 1.0\n')
-    (info / 'entry_points.txt').write_text(
-        '[karmma_ros.modalities]\ngaze = gaze_package:Gaze\nbroken = gaze_package:Nothing\n')
-    code = textwrap.dedent("""
-        import sys
-        sys.path.insert(0, sys.argv[1])
-        from karmma_ros.modality import Modality, registered_types
-        print(Modality.parse('G_left'), list(registered_types())[-1])
-    """)
-    run = subprocess.run([sys.executable, '-c', code, str(tmp_path)], capture_output=True,
-                         text=True, check=True)
+    (info / 'METADATA').write_text(
+        f'Metadata-Version: 2.1\nName: {name}-package\nVersion: 1.0\n')
+    (info / 'entry_points.txt').write_text('[karmma_ros.modalities]\n' + ''.join(
+        f'{type_name} = {name}_package:{item}\n' for type_name, item in types.items()))
+    path = 'import sys\nsys.path.insert(0, sys.argv[1])\n'
+    return subprocess.run([sys.executable, '-c', path + code, str(folder)], capture_output=True,
+                          text=True, check=True)
+
+
+def test_an_installed_package_adds_its_type(tmp_path):
+    run = installed(tmp_path, 'gaze', GAZE, {'gaze': 'Gaze', 'broken': 'Nothing'}, """
+from karmma_ros.modality import Modality, registered_types
+print(Modality.parse('G_left'), list(registered_types())[-1])
+""")
     assert run.stdout.split() == ['gaze_left', 'gaze']
     assert 'modality type broken' in run.stderr and 'it is not used' in run.stderr
 
 
 def test_an_installed_type_is_no_other_type_with_a_suffix_and_a_function_is_none(tmp_path):
-    (tmp_path / 'two_package.py').write_text(
-        "from karmma_ros.modality import Modality\nWRIST = Modality('rgb_wrist')\n"
-        + GAZE.replace("'gaze', 'G'", "'rgb_thermal', 'T'") + '\n\ndef make():\n    pass\n')
-    info = tmp_path / 'two_package-1.0.dist-info'
-    info.mkdir()
-    (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: two-package\nVersion: 1.0\n')
-    (info / 'entry_points.txt').write_text(
-        '[karmma_ros.modalities]\nrgb_thermal = two_package:Gaze\nmade = two_package:make\n')
-    code = textwrap.dedent("""
-        import sys
-        sys.path.insert(0, sys.argv[1])
-        from karmma_ros.modality import Modality
-        each = [Modality(name) for name in ('rgb_thermal', 'rgb_thermal_left', 'rgb_wrist')]
-        print([(m.type_name, m.suffix) for m in each])
-        from karmma_ros.modalities import modality_type
-        print(type(modality_type(Modality.RGB)).__name__)
-    """)
-    run = subprocess.run([sys.executable, '-c', code, str(tmp_path)], capture_output=True,
-                         text=True, check=True)
+    source = ("from karmma_ros.modality import Modality\nWRIST = Modality('rgb_wrist')\n"
+              + GAZE.replace("'gaze', 'G'", "'rgb_thermal', 'T'") + '\n\ndef make():\n    pass\n')
+    run = installed(tmp_path, 'two', source, {'rgb_thermal': 'Gaze', 'made': 'make'}, """
+from karmma_ros.modality import Modality
+each = [Modality(name) for name in ('rgb_thermal', 'rgb_thermal_left', 'rgb_wrist')]
+print([(m.type_name, m.suffix) for m in each])
+from karmma_ros.modalities import modality_type
+print(type(modality_type(Modality.RGB)).__name__)
+""")
     assert run.stdout == (
         "[('rgb_thermal', ''), ('rgb_thermal', 'left'), ('rgb', 'wrist')]\nRgb\n")
     assert ("modality type made is 'two_package:make'; expected a subclass of ModalityType with "
