@@ -23,7 +23,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import csv
 from dataclasses import dataclass
 import io
-from itertools import chain
 import json
 from pathlib import Path
 import subprocess
@@ -113,57 +112,73 @@ def _weights(encoders: Iterable[Command]) -> list[str]:
             for word in (f'--weights.{sensor}', str(each.out))]
 
 
-SYSTEMS = {'none': ('baseline', 'delta', 'delta_unimodal', 'causal')}
-SYSTEMS['frozen'] = (*SYSTEMS['none'], 'karmma', 'karmma_causal')
-SYSTEMS['all'] = (*SYSTEMS['frozen'], 'karmma_cross_fitted')
-"""Teachers → networks that are trained with each seed."""
+SYSTEMS: dict[str, dict[str, tuple[str, ...]]] = {
+    'tiny': {'none': ('baseline', 'delta', 'delta_unimodal'), 'frozen': ('karmma',),
+             'all': ('karmma_cross_fitted',)},
+    'tiny_causal': {'none': ('causal', 'causal_slow'),
+                    'frozen': ('karmma_causal', 'karmma_causal_slow'), 'all': ()}}
+"""Preset → teachers → networks that are trained with each seed, beside those of fewer teachers."""
+TEACHERS = ('none', 'frozen', 'all')
 
-STUDENTS = {'tiny': 'delta_unimodal', 'tiny_causal': 'causal'}
-"""Presets whose encoders are compared on the persons who train → name of their student."""
+STUDENTS = {'tiny': ('delta_unimodal',), 'tiny_causal': ('causal', 'causal_slow')}
+"""Preset → students that are trained without each person who trains, and scored on that person.
+The last is the cross-fitted teacher, and is calibrated by that person."""
+LATE_FUSION = {'tiny': 'late fusion', 'tiny_causal': 'causal late fusion'}
 
 UNIMODAL = ('--run.optimizer.unimodal_weight', '0.3')
 """Each modality is also trained alone through the fusion block."""
+SLOW = ('--run.optimizer.encoder_lr_mult', '0.1')
+"""The encoders keep more of what they learned alone."""
 
 
-def commands(plan: Plan, seed: int, teachers: str) -> list[Command]:
+def systems(presets: Iterable[str], teachers: str) -> list[str]:
+    """Return the networks that are trained with each seed."""
+    counted = TEACHERS[:TEACHERS.index(teachers) + 1]
+    return [name for preset in presets for each in counted for name in SYSTEMS[preset][each]]
+
+
+def commands(plan: Plan, seed: int, teachers: str, presets: Sequence[str]) -> list[Command]:
     """
     Return every command of one seed, dependencies first.
 
     :param teachers: none; frozen: a larger one; all: cross-fitted ones, too.
     """
-    small = [plan.pretrain(sensor, seed) for sensor in SENSORS]
-    causal = [plan.pretrain(sensor, seed, 'tiny_causal') for sensor in SENSORS]
-    without = ('--run.optimizer.modality_dropout', '0')
-    alone = [
-        *small,
-        *causal,
-        plan.student('baseline', seed, small, 'tiny_baseline', without),
-        plan.student('delta', seed, small),
-        plan.student('delta_unimodal', seed, small, options=UNIMODAL),
-        plan.student('causal', seed, causal, 'tiny_causal', UNIMODAL),
-    ]
-    if teachers == 'none':
-        return alone
-    large = [plan.pretrain(sensor, 0, 'tiny_teacher') for sensor in SENSORS]
-    teacher = plan.teacher(0, large)
-    distilled = (*UNIMODAL, '--teacher', str(teacher.out))
-    students = [plan.student('karmma', seed, small, options=distilled),
-                plan.student('karmma_causal', seed, causal, 'tiny_causal', distilled)]
-    if teachers == 'frozen':
-        return [*alone, *large, teacher, *students]
-    folds = [commands_without(plan, person, preset) for preset in STUDENTS for person in TRAIN]
-    fold_teachers = [word for person, fold in zip(TRAIN, folds)
-                     for word in (f'--fold_teachers.{person}', str(fold[-1].out))]
-    return [
-        *alone, *large, teacher, *students, *chain.from_iterable(folds),
-        plan.student('karmma_cross_fitted', seed, small, options=(*UNIMODAL, *fold_teachers)),
-    ]
+    trained: list[Command] = []
+    distilled: tuple[str, ...] = ()
+    if teachers != 'none':
+        large = [plan.pretrain(sensor, 0, 'tiny_teacher') for sensor in SENSORS]
+        teacher = plan.teacher(0, large)
+        trained += [*large, teacher]
+        distilled = ('--teacher', str(teacher.out))
+    fold_teachers: list[str] = []
+    if teachers == 'all':
+        for preset in presets:
+            for person in TRAIN:
+                trained += commands_without(plan, person, preset)
+                fold_teachers += [f'--fold_teachers.{person}', str(trained[-1].out)]
+    options: dict[str, tuple[str, ...]] = {
+        'baseline': ('--run.optimizer.modality_dropout', '0'),
+        'delta': (), 'delta_unimodal': UNIMODAL, 'karmma': (*UNIMODAL, *distilled),
+        'karmma_cross_fitted': (*UNIMODAL, *fold_teachers[:2 * len(TRAIN)]),
+        'causal': UNIMODAL, 'causal_slow': (*UNIMODAL, *SLOW),
+        'karmma_causal': (*UNIMODAL, *distilled),
+        'karmma_causal_slow': (*UNIMODAL, *SLOW, *distilled)}
+    for preset in presets:
+        encoders = [plan.pretrain(sensor, seed, preset) for sensor in SENSORS]
+        trained += encoders
+        for name in systems([preset], teachers):
+            built = 'tiny_baseline' if name == 'baseline' else preset
+            trained.append(plan.student(name, seed, encoders, built, options[name]))
+    return trained
 
 
 def commands_without(plan: Plan, person: str, preset: str) -> list[Command]:
-    """Return the trainings of a student without one of the persons who train."""
+    """Return the trainings of students without one of the persons who train."""
     encoders = [plan.pretrain(sensor, 0, preset, person) for sensor in SENSORS]
-    return [*encoders, plan.student(STUDENTS[preset], 0, encoders, preset, UNIMODAL, person)]
+    return [*encoders, *(
+        plan.student(name, 0, encoders, preset,
+                     (*UNIMODAL, *SLOW) if name.endswith('slow') else UNIMODAL, person)
+        for name in STUDENTS[preset])]
 
 
 def write_manifest(data: Path, path: Path, splits: Mapping[str, str]) -> Path:
@@ -204,37 +219,42 @@ def _written(path: Path, text: str) -> Path:
     return path
 
 
-def evaluate(plan: Plan, seeds: int, teachers: str, out: Path) -> None:
+def evaluate(
+    plan: Plan, seeds: int, teachers: str, presets: Sequence[str], out: Path,
+) -> None:
     """Score all networks for every subset, late fusion of the encoders' own among them."""
     models = []
     for seed in range(seeds):
-        models += [*_late_fusion(plan, seed), *(
-            f'{name}={plan.work / f"{name}_{seed}"}' for name in SYSTEMS[teachers])]
+        models += [*_late_fusion(plan, seed, presets), *(
+            f'{name}={plan.work / f"{name}_{seed}"}' for name in systems(presets, teachers))]
     if teachers != 'none':
         models.append(f'teacher={plan.work / "teacher_0"}')
-    if teachers == 'all':
+    if teachers == 'all' and 'tiny_causal' in presets:
         models += [f'calibrated={commands_without(plan, person, "tiny_causal")[-1].out}'
                    for person in TRAIN]
     _evaluate(plan, models, out)
 
 
-def cross_validate(plan: Plan, out: Path) -> list[Path]:
+def cross_validate(plan: Plan, presets: Sequence[str], out: Path) -> list[Path]:
     """Score the networks without each person who trains on that person."""
     scores = []
     for person in TRAIN:
-        students = [f'{name}={commands_without(plan, person, preset)[-1].out}'
-                    for preset, name in STUDENTS.items()]
-        _evaluate(plan, [*_late_fusion(plan, 0, person), *students], out / person,
+        students = [
+            f'{name}={command.out}' for preset in presets for name, command in zip(
+                STUDENTS[preset], commands_without(plan, person, preset)[len(SENSORS):])]
+        _evaluate(plan, [*_late_fusion(plan, 0, presets, person), *students], out / person,
                   '--split', 'validation', '--data.manifest.held_out_fold', person)
         scores.append(out / person / 'scores.json')
     return scores
 
 
-def _late_fusion(plan: Plan, seed: int, held_out: str = '') -> list[str]:
+def _late_fusion(
+    plan: Plan, seed: int, presets: Iterable[str], held_out: str = '',
+) -> list[str]:
     models = []
-    for name, preset in (('late fusion', 'tiny'), ('causal late fusion', 'tiny_causal')):
+    for preset in presets:
         alone = (str(plan.pretrain(sensor, seed, preset, held_out).out) for sensor in SENSORS)
-        models.append(f'{name}={"+".join(alone)}')
+        models.append(f'{LATE_FUSION[preset]}={"+".join(alone)}')
     return models
 
 
@@ -263,12 +283,13 @@ def write_page(
     figures = utd_mhad_page.collect(
         [json.loads(path.read_text(encoding='utf-8')) for path in (
             scores / 'scores.json', *validated)], seconds, options)
+    runs = utd_mhad_page.add_run(utd_mhad_page.load_runs(), figures)
     utd_mhad_page.FIGURES.write_text(
-        json.dumps(figures, indent=1) + '\n', encoding='utf-8')
-    page.write_text(utd_mhad_page.written(page.read_text(encoding='utf-8'), figures),
+        json.dumps({'runs': runs}, indent=1) + '\n', encoding='utf-8')
+    page.write_text(utd_mhad_page.written(page.read_text(encoding='utf-8'), runs),
                     encoding='utf-8')
     images = page.parent / 'images'
-    utd_mhad_page.plot_dropout(images / 'real_data_dropout.png', figures['scores'])
+    utd_mhad_page.plot_dropout(images / 'real_data_dropout.png', runs)
     # One shard, for there are fewer trials than a shard has; the newest, if trained again.
     shards = (scores / 'predictions').glob(f'{student}_*/00000.npz')
     newest = max(shards, key=lambda path: path.stat().st_mtime)
@@ -284,9 +305,11 @@ def main() -> None:
     parser.add_argument('--work', type=Path, default=ROOT / 'build' / 'utd_mhad',
                         help='folder for manifests, models and scores')
     parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--teachers', choices=SYSTEMS, default='all',
+    parser.add_argument('--teachers', choices=TEACHERS, default='all',
                         help='teachers to train, and students from them: frozen is a larger one; '
                         'all are cross-fitted ones, too, with cross-validation')
+    parser.add_argument('--presets', nargs='+', choices=SYSTEMS, default=[*SYSTEMS],
+                        help='whose networks are trained; the page keeps the rows of the others')
     parser.add_argument('--page', type=Path, default=ROOT / 'docs' / 'real_data.md',
                         help='page to write the measurements into')
     options = parser.parse_args()
@@ -295,14 +318,15 @@ def main() -> None:
     manifest = write_manifest(options.data, options.work / 'segments.csv', splits)
     plan, trained = Plan(options.work, manifest), {}
     for seed in range(options.seeds):
-        for command in commands(plan, seed, options.teachers):
+        for command in commands(plan, seed, options.teachers, options.presets):
             command.run(options.work / 'log.txt')
             trained[command.out] = command
-    evaluate(plan, options.seeds, options.teachers, options.work / 'scores')
+    evaluate(plan, options.seeds, options.teachers, options.presets, options.work / 'scores')
     validated = [] if options.teachers != 'all' else cross_validate(
-        plan, options.work / 'validation')
-    student = f'{SYSTEMS[options.teachers][-1]}_0'
-    given = f'--seeds {options.seeds} --teachers {options.teachers}'
+        plan, options.presets, options.work / 'validation')
+    student = f'{systems(options.presets, options.teachers)[-1]}_0'
+    given = (f'--seeds {options.seeds} --teachers {options.teachers} '
+             f'--presets {" ".join(options.presets)}')
     write_page(plan, trained.values(), validated, given, student, options.page)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 import json
 from pathlib import Path
@@ -33,12 +33,16 @@ TITLES = {
     'baseline': 'Baseline', 'delta': 'Baseline w/ δ',
     'delta_unimodal': 'Baseline w/ δ and unimodal loss',
     'causal': 'Baseline w/ δ and unimodal loss, causal encoders',
+    'causal_slow': 'Baseline w/ δ and unimodal loss, slow causal encoders',
     'karmma': 'KARMMA, larger frozen teacher',
     'karmma_causal': 'KARMMA, larger frozen teacher, causal encoders',
+    'karmma_causal_slow': 'KARMMA, larger frozen teacher, slow causal encoders',
     'karmma_cross_fitted': 'KARMMA, cross-fitted teachers', 'teacher': 'the larger teacher',
-    'calibrated': 'Baseline w/ δ and unimodal loss, causal encoders, one person calibrates'}
-DRAWN = ('late fusion', 'baseline', 'delta', 'karmma', 'karmma_causal')
+    'calibrated': 'Baseline w/ δ and unimodal loss, slow causal encoders, one person calibrates'}
+DRAWN = ('late fusion', 'baseline', 'delta', 'karmma', 'karmma_causal_slow')
 """Systems in the chart, which has as many colours as curves."""
+Figures = Mapping[str, Any]
+"""Of one run of the benchmark, as `collect` returns them."""
 PAPER = {'karmma': 'paper: KARMMA, EPIC-KITCHENS', 'baseline': 'paper: Baseline, EPIC-KITCHENS'}
 
 
@@ -59,15 +63,46 @@ def collect(
             'seconds': dict(seconds), 'scores': tested, 'validation': validated}
 
 
-def written(text: str, figures: Mapping[str, Any]) -> str:
-    """Return the text of the page with the tables of `collect`."""
+def load_runs() -> list[dict[str, Any]]:
+    """Return the figures of each run that the page has rows of, oldest first."""
+    runs: list[dict[str, Any]] = json.loads(FIGURES.read_text(encoding='utf-8'))['runs']
+    return runs
+
+
+def add_run(runs: Iterable[Figures], new: Figures) -> list[Figures]:
+    """Return the runs with a new one, and without what it has measured again."""
+    kept = [{**run, 'scores': _without(run['scores'], new['scores']), 'validation': [
+        _without(old, own) for old, own in zip(run['validation'], new['validation'])]
+        or run['validation']} for run in runs]
+    return [*(run for run in kept if run['scores']['models']), new]
+
+
+def _without(old: Figures, new: Figures) -> Figures:
+    """Return scores without the models of systems that new ones have."""
+    again = {model['system'] for model in new['models']}
+    return {**old, 'models': [m for m in old['models'] if m['system'] not in again]}
+
+
+def scores_of(runs: Sequence[Figures]) -> dict[str, Any]:
+    """Return the scores of all systems on the test persons."""
+    return _joined([run['scores'] for run in runs])
+
+
+def _joined(scores: Sequence[Figures]) -> dict[str, Any]:
+    return {**scores[0], 'models': [model for each in scores for model in each['models']]}
+
+
+def written(text: str, runs: Sequence[Figures]) -> str:
+    """Return the text of the page with the tables of some runs."""
     before, mark, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (mark and end):
         raise SystemExit(f'the page has no text between {BEGIN} and {END}')
-    scores = figures['scores']
-    tables = '\n\n'.join([_origin(figures), _accuracies(scores), _margins(scores),
-                          *_validation(figures['validation'])])
+    scores = scores_of(runs)
+    validated = [_joined(person) for person in zip(*(
+        run['validation'] for run in runs if run['validation']))]
+    tables = '\n\n'.join([_origin(runs), _accuracies(scores), _margins(scores),
+                          *_validation(validated)])
     return f'{before}{BEGIN}\n{tables}\n{END}{after}'
 
 
@@ -136,7 +171,9 @@ def _margins(scores: Mapping[str, Any]) -> str:
             ('karmma_cross_fitted', 'delta_unimodal'),
             ('delta_unimodal', 'late fusion'), ('karmma', 'late fusion'),
             ('karmma_cross_fitted', 'late fusion'),
-            ('causal', 'causal late fusion'), ('karmma_causal', 'causal late fusion')):
+            ('causal', 'causal late fusion'), ('karmma_causal', 'causal late fusion'),
+            ('causal_slow', 'causal'), ('karmma_causal_slow', 'causal_slow'),
+            ('causal_slow', 'causal late fusion'), ('karmma_causal_slow', 'causal late fusion')):
         pairs = [(_figures(a, head), _figures(b, head))
                  for a, b in zip(seeds.get(first, []), seeds.get(second, []))]
         if pairs:
@@ -154,7 +191,7 @@ def gain(first: str, second: str, score: str) -> float | None:
 
     :param score: a subset of the sensors, as I+Z+S, or a column of the table.
     """
-    scores = json.loads(FIGURES.read_text(encoding='utf-8'))['scores']
+    scores = scores_of(load_runs())
     head, seeds = scores['joint_head'], _seeds(scores)
     if not {first, second} <= set(seeds):
         return None
@@ -162,18 +199,27 @@ def gain(first: str, second: str, score: str) -> float | None:
     return float(np.mean(a) - np.mean(b))
 
 
-def _origin(figures: Mapping[str, Any]) -> str:
-    this, seconds = figures['machine'], figures['seconds']
-    return (
-        f'`python benchmarks/utd_mhad.py DATA {figures["options"]}`, {this["processor"]}, '
-        f'{this["cores"]} cores, Python {this["python"]}, torch {this["torch"]}, '
-        f'{figures["date"]}; {figures["scores"]["clips"]} trials of the test persons. '
-        f'{len(seconds)} trainings took {sum(seconds.values()) / 60:.0f} minutes in all.')
+def _origin(runs: Sequence[Figures]) -> str:
+    """Return which command measured what, where and when; the newest has all rows it can have."""
+    lines = []
+    for run in runs:
+        this, seconds = run['machine'], run['seconds']
+        own = {model['system'] for model in run['scores']['models']}
+        rows = '' if len(runs) == 1 else ': ' + '; '.join(
+            title for name, title in TITLES.items() if name in own)
+        lines.append(
+            f'`python benchmarks/utd_mhad.py DATA {run["options"]}`, {this["processor"]}, '
+            f'{this["cores"]} cores, Python {this["python"]}, torch {this["torch"]}, '
+            f'{run["date"]}; {run["scores"]["clips"]} trials of the test persons. '
+            f'{len(seconds)} trainings took {sum(seconds.values()) / 60:.0f} minutes in all'
+            f'{rows}.')
+    return '\n\n'.join(lines)
 
 
 @rc_context(STYLE)
-def plot_dropout(path: Path, scores: Mapping[str, Any]) -> None:
+def plot_dropout(path: Path, runs: Sequence[Figures]) -> None:
     """Draw accuracy over dropping, relative to all sensors, beside that of the paper."""
+    scores = scores_of(runs)
     head = scores['joint_head']
     curves = {TITLES[system]: [np.divide(c, c[0]) for c in (
         model['dropout_curve'][head] for model in models)]

@@ -118,7 +118,8 @@ def key_of(experiment: Experiment, experiments: Experiments, data: KitchenSettin
     # At these values they change nothing: results from before they existed stay valid.
     for settings, name, neutral in (
             (run, 'keep', 'best'), (run['optimizer'], 'mixup', 0.0),
-            (run['optimizer'], 'corruption', 0.0), (clips, 'domain', 'kitchen'),
+            (run['optimizer'], 'corruption', 0.0), (run['optimizer'], 'encoder_lr_mult', 1.0),
+            (clips, 'domain', 'kitchen'),
             (others, 'domain', 'kitchen'), (clips, 'idle', 0.0), (others, 'idle', 0.0),
             *((each, name, ()) for each in (clips, others) for name in ('verbs', 'nouns'))):
         if settings.get(name) == neutral:

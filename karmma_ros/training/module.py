@@ -46,6 +46,12 @@ class OptimizerSettings:
 
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
+    encoder_lr_mult: float = 1.0
+    """
+    Learning rate of the encoders, as a multiple of `learning_rate`. Paper: none is given. Below 1,
+    such as 0.1, encoders that are pretrained on few clips keep more of what they know while the
+    fusion block is trained.
+    """
     weight_decay: float = 0.01
     """Paper: 0.01 for the student, 0.05 for the teacher."""
     gradient_clip: float = 2.0
@@ -81,8 +87,8 @@ class OptimizerSettings:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise InvalidSettingError(f'optimizer.{name}', value, 'from 0 to 1')
-        for name in ('learning_rate', 'gradient_clip'):
-            if not getattr(self, name) > 0:
+        for name in ('learning_rate', 'gradient_clip', 'encoder_lr_mult'):
+            if not 0 < getattr(self, name) < math.inf:
                 raise InvalidSettingError(
                     f'optimizer.{name}', getattr(self, name), 'a number above 0')
 
@@ -296,18 +302,29 @@ class RecognitionModule(lightning.LightningModule):
                  batch_size=len(hit))
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW, its groups by `split_by_decay`, under linear warm-up and cosine decay."""
+        """Return AdamW and its schedule, linear warm-up and cosine decay."""
         settings = self.optimizer
-        decayed, plain = split_by_decay(self.network)
-        optimizer = torch.optim.AdamW(
-            [{'params': list(decayed.values()), 'weight_decay': settings.weight_decay},
-             {'params': list(plain.values()), 'weight_decay': 0.0}],
-            lr=settings.learning_rate)
+        optimizer = torch.optim.AdamW(self._parameter_groups(), lr=settings.learning_rate)
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, total, round(settings.warmup * total)))
         return {'optimizer': optimizer,
                 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the groups by `split_by_decay`; those of encoders, if they learn otherwise."""
+        settings = self.optimizer
+        groups = []
+        for group, decay in zip(split_by_decay(self.network), (settings.weight_decay, 0.0)):
+            encoders = [] if settings.encoder_lr_mult == 1 else [
+                p for name, p in group.items() if name.startswith('encoders.')]
+            own = set(encoders)
+            groups.append({'params': [p for p in group.values() if p not in own],
+                           'weight_decay': decay})
+            if encoders:
+                groups.append({'params': encoders, 'weight_decay': decay,
+                               'lr': settings.learning_rate * settings.encoder_lr_mult})
+        return groups
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """
@@ -315,13 +332,13 @@ class RecognitionModule(lightning.LightningModule):
 
         :raises InvalidSettingError: for one of a version in which tokens decayed too.
         """
-        wanted = [len(group) for group in split_by_decay(self.network)]
+        wanted = [len(group['params']) for group in self._parameter_groups()]
         for state in checkpoint.get('optimizer_states', ()):
             got = [len(group['params']) for group in state['param_groups']]
             if got != wanted:
                 raise InvalidSettingError(
-                    'checkpoint', f'one that decays {got[0]} of {sum(got)} parameters',
-                    f'one that decays {wanted[0]} of {sum(wanted)}, as this version does',
+                    'checkpoint', f'one whose optimizer has groups of {got} parameters',
+                    f'one with groups of {wanted}, as this version has',
                     'an older version decayed tokens and positions too: finish the run with that '
                     'version, or give another --run-dir to train from the beginning')
 

@@ -84,6 +84,32 @@ def test_the_optimizer_has_these_groups(config, spec, vocabulary):
     assert [id(p) for p in second['params']] == [id(p) for p in plain.values()]
 
 
+def test_the_encoders_have_a_learning_rate_of_their_own(config, spec, vocabulary):
+    module = RecognitionModule(build(config, spec, vocabulary), OptimizerSettings(
+        learning_rate=0.02, weight_decay=0.03, encoder_lr_mult=0.1))
+    module.trainer = type('Trainer', (), {'estimated_stepping_batches': 10})()
+    optimizer = module.configure_optimizers()['optimizer']
+    rates = {id(p): group['initial_lr'] for group in optimizer.param_groups
+             for p in group['params']}
+    decays = {id(p): group['weight_decay'] for group in optimizer.param_groups
+              for p in group['params']}
+    decayed, _ = split_by_decay(module.network)
+    for name, parameter in module.network.named_parameters():
+        encoder = name.startswith('encoders.')
+        assert rates[id(parameter)] == pytest.approx(0.002 if encoder else 0.02), name
+        assert decays[id(parameter)] == (0.03 if name in decayed else 0.0), name
+    module.on_load_checkpoint({'optimizer_states': [optimizer.state_dict()]})
+    with pytest.raises(InvalidSettingError, match='groups of'):
+        RecognitionModule(module.network, OptimizerSettings()).on_load_checkpoint(
+            {'optimizer_states': [optimizer.state_dict()]})
+
+
+@pytest.mark.parametrize('mult', [0.0, -1.0, float('nan'), float('inf')])
+def test_a_learning_rate_that_is_none_is_refused(mult):
+    with pytest.raises(InvalidSettingError, match='encoder_lr_mult.*a number above 0'):
+        OptimizerSettings(encoder_lr_mult=mult)
+
+
 def test_a_checkpoint_of_other_groups_is_refused(config, spec, vocabulary):
     module = RecognitionModule(build(config, spec, vocabulary), OptimizerSettings())
     trained = [p for p in module.network.parameters() if p.requires_grad]
