@@ -18,7 +18,12 @@ import shutil
 from threading import Event, Thread
 from typing import Any
 
-from karmma_ros.bags.audio_infos import earlier_audio_infos, EarlierInfos, fields_of
+from karmma_ros.bags.audio_infos import (
+    earlier_audio_infos,
+    EarlierInfos,
+    fields_of,
+    topics_of_file,
+)
 from karmma_ros.bags.bag_run import BagInfo, Condition, RecordedComparison
 from karmma_ros.bags.collect import bag_digest, Collector, file_states, ResumableRun
 from karmma_ros.bags.faults import describe, Fault, on_inputs, parameters
@@ -119,7 +124,8 @@ def evaluate_bag(
     """
     with Bag(path) as bag:
         modalities = bundle.network.modalities
-        choice = choose_topics(bag, settings.topics, modalities,
+        named = topics_of_file(bag, settings.topics, settings.bags)
+        choice = choose_topics(bag, named, modalities,
                                with_topic(settings.values, modalities), bundle.spec)
         topics = {role: topic.name for role, topic in choice.topics.items()}
         settings = replace(

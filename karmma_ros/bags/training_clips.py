@@ -16,7 +16,7 @@ import re
 from typing import Any
 import warnings
 
-from karmma_ros.bags.audio_infos import earlier_audio_infos, fields_of
+from karmma_ros.bags.audio_infos import earlier_audio_infos, fields_of, topics_of_file
 from karmma_ros.bags.collect import bag_digest
 from karmma_ros.bags.metadata import NAME, storage_suffix
 from karmma_ros.bags.reader import Bag
@@ -87,8 +87,10 @@ class _Extraction:
                 notes = _check_inside(Path(self.settings.labels), bag, labels)
             named = parse_topics(self.settings.topics)
             modalities = self.modalities
+            bags = () if url_of(path) else tuple(find_bags(self.settings.files).values())
             choice = choose_topics(
-                bag, named, modalities, with_topic(self.values, modalities), self.spec)
+                bag, topics_of_file(bag, named, bags), modalities,
+                with_topic(self.values, modalities), self.spec)
             used = tuple(m for m in modalities if m.value in choice.topics or (
                 modality_type(m).source(self.spec) or m).value in choice.topics)
             facts = {
@@ -97,8 +99,7 @@ class _Extraction:
                 'topics': choice.to_dict(), 'modalities': [m.value for m in used],
                 'windows': self.settings.windows,
                 'segments': [[x.start_s, x.stop_s] for x in labels]}
-            infos = {} if url_of(path) else earlier_audio_infos(
-                path, choice, named, find_bags(self.settings.files).values())
+            infos = earlier_audio_infos(path, choice, named, bags)
             if infos:
                 facts['audio_info'] = fields_of(infos)
             store = self._store(recording_name(path.name), facts, used, len(labels))

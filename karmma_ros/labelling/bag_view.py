@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any
 
 import cv2
-from karmma_ros.bags.audio_infos import find_earlier_info
+from karmma_ros.bags.audio_infos import earlier_audio_infos, topics_of_file
 from karmma_ros.bags.bag_message import decode_frame, Frame
 from karmma_ros.bags.message_definitions import Topic
 from karmma_ros.bags.reader import Bag
@@ -63,11 +63,10 @@ class BagView:
         self._bag.__enter__()
         self._frames: OrderedDict[tuple[str, int], ShownFrame] = OrderedDict()
         try:
-            self.choice = choose(self._bag, topics or {})
+            named = topics or {}
+            self.choice = choose(self._bag, topics_of_file(self._bag, named, others))
             self._cameras = _cameras(self._bag, self.choice)
-            earlier = None
-            if Modality.AUDIO.value in self.choice.topics and AUDIO_INFO not in self.choice.topics:
-                earlier = find_earlier_info(path, others, self.choice.topics)
+            earlier = earlier_audio_infos(path, self.choice, named, others).get(AUDIO_INFO)
             info = None if earlier is None else earlier.message
             self._audio = BagAudio(self._bag, self.choice, values, info)
             self.signals = SignalScan(path, self.choice, values, self.length_s, info)
