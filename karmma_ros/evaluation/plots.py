@@ -113,8 +113,10 @@ def plot_subsets(
         axes.bar(centres, mean, 0.92 * width, color=PALETTE[i % len(PALETTE)],
                  label=_seeded(system, len(seeds)))
         if len(seeds) > 1:
-            axes.errorbar(centres, mean, [mean - values.min(0), values.max(0) - mean],
-                          fmt='none', ecolor=INK, elinewidth=1, capsize=2)
+            # The mean of equal values is not exactly their minimum.
+            spread = np.maximum([mean - values.min(0), values.max(0) - mean], 0)
+            axes.errorbar(
+                centres, mean, spread, fmt='none', ecolor=INK, elinewidth=1, capsize=2)
         for centre, top, value in zip(centres, values.max(0), mean):
             if width * inches / (len(groups) + 1) < 0.17:
                 break

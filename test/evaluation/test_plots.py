@@ -77,6 +77,13 @@ def test_bars_stand_by_their_subset(figure):
         assert bar.get_height() < axes.get_ylim()[1]
 
 
+def test_seeds_of_one_accuracy_are_drawn(figure):
+    correct = next(n for n in range(325) if 100 * n / 324 > np.mean([100 * n / 324] * 3))
+    plots.plot_subsets('x.png', {'ours': [{'V': correct / 324}] * 3})
+    bars, = (c for c in figure[0].axes[0].containers if hasattr(c, 'patches'))
+    assert bars[0].get_height() == pytest.approx(100 * correct / 324)
+
+
 def test_fifteen_subsets_of_many_systems_still_fit(figure):
     names = [f'{i}' for i in range(15)]
     plots.plot_subsets('x.png', {f's{k}': [dict.fromkeys(names, 0.5)] for k in range(7)})
