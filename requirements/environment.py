@@ -348,6 +348,9 @@ def make_environment() -> None:
         check_python((3, 13))
     ros = ' '.join([distribution.name, *distribution.prefixes]) if distribution else 'wheels'
     folder = ROOT / 'requirements'
+    if os.path.lexists(VENV) and not VENV.is_dir():
+        raise EnvironmentProblem(
+            f'{VENV} is no directory that can be written: remove it and run again.')
     steps = Steps(VENV / 'karmma_environment.json')
     base = f'{PYTHON.resolve()} {platform.python_version()} {ros} {ROOT}'
     script = content(Path(__file__))

@@ -204,6 +204,14 @@ def test_a_damaged_note_of_what_was_done_counts_as_nothing_done(script, counted)
     assert counted[0] == 'venv'
 
 
+@pytest.mark.parametrize('target', ['.venv', 'removed'])
+def test_a_link_that_leads_nowhere_is_named(script, counted, target):
+    script.VENV.symlink_to(script.ROOT / target)
+    text = sentence(script, script.make_environment)
+    assert str(script.VENV) in text and 'remove it' in text
+    assert counted == []
+
+
 def test_the_builders_paths_are_replaced(script, monkeypatch):
     file = script.VENV / 'share' / 'a' / 'cmake' / 'export.cmake'
     file.parent.mkdir(parents=True)

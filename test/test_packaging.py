@@ -232,6 +232,13 @@ def test_every_file_that_is_no_module_is_package_data(setup_arguments):
             if not name.endswith('.py') and ROOT / name not in shipped] == []
 
 
+def test_no_link_is_tracked():
+    modes = subprocess.run(['git', 'ls-files', '--stage'], cwd=ROOT, capture_output=True,
+                           text=True, check=True).stdout.splitlines()
+    assert len(modes) > 400
+    assert [line for line in modes if not line.startswith('100')] == []
+
+
 def test_entry_points_lead_to_functions(setup_arguments):
     scripts = setup_arguments['entry_points']['console_scripts']
     points = [importlib.metadata.EntryPoint(*re.split(r'\s*=\s*', text), 'console_scripts')
