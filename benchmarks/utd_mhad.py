@@ -155,11 +155,12 @@ def commands(plan: Plan, seed: int, teachers: str, presets: Sequence[str]) -> li
         for preset in presets:
             for person in TRAIN:
                 trained += commands_without(plan, person, preset)
-                fold_teachers += [f'--fold_teachers.{person}', str(trained[-1].out)]
+                if preset == 'tiny':
+                    fold_teachers += [f'--fold_teachers.{person}', str(trained[-1].out)]
     options: dict[str, tuple[str, ...]] = {
         'baseline': ('--run.optimizer.modality_dropout', '0'),
         'delta': (), 'delta_unimodal': UNIMODAL, 'karmma': (*UNIMODAL, *distilled),
-        'karmma_cross_fitted': (*UNIMODAL, *fold_teachers[:2 * len(TRAIN)]),
+        'karmma_cross_fitted': (*UNIMODAL, *fold_teachers),
         'causal': UNIMODAL, 'causal_slow': (*UNIMODAL, *SLOW),
         'karmma_causal': (*UNIMODAL, *distilled),
         'karmma_causal_slow': (*UNIMODAL, *SLOW, *distilled)}
